@@ -1,0 +1,364 @@
+"""pytest glue: options, fixtures and hooks. Nothing is measured or judged in here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import pytest
+
+from perf_tests.harness.catalog import Case
+from perf_tests.harness.screen import Progress, Row, closing_line, closing_table, outcome
+from perf_tests.harness.verdicts import PASSING, WARNING
+
+if TYPE_CHECKING:
+    from perf_tests.harness.bench import Bench
+    from perf_tests.harness.records import Measurement
+    from perf_tests.harness.verdicts import Verdict
+
+pytest_plugins = ("pytester",)
+
+UNIT = Path(__file__).parent / "perf_tests" / "unit"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("perf_tests", "performance of Stable Diffusion inference")
+    group.addoption(
+        "--device",
+        choices=("cuda", "cpu"),
+        help="where to run; default: cuda where there is a GPU. Name it in CI, so that a broken "
+        "runner cannot fall back to the CPU and be green",
+    )
+    group.addoption(
+        "--model",
+        metavar="MODEL",
+        help="sd15 (seeded weights; default on cuda), embedded (default on cpu), a folder in "
+        "diffusers' format, or a Hub id",
+    )
+    group.addoption(
+        "--rounds", type=_positive, default=5, metavar="N", help="timed rounds a case (default: 5)"
+    )
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise ValueError(text)
+    return number
+
+
+@dataclass(kw_only=True)
+class Suite:
+    """What one session of the main job knows."""
+
+    bench: Bench
+    cases: list[Case]
+    progress: Progress
+    rows: list[Row] = field(default_factory=list)
+    told: dict[str, str] = field(default_factory=dict)
+    """Verdicts' full texts, by case id."""
+
+    def not_measured(self, case: Case, status: str, text: str) -> NoReturn:
+        """Record a case that gave no measurement, and fail its test with the reason."""
+        row = Row(case=case, measured=None, reference=None, status=status, reason=text)
+        self.rows.append(row)
+        self.told[case.id] = f"{status}: {text}"
+        self.progress.finished(case, outcome(row))
+        pytest.fail(f"{status}: {text}", pytrace=False)
+
+    def judged(
+        self,
+        case: Case,
+        verdict: Verdict,
+        *,
+        measured: Measurement,
+        reference: Measurement | None,
+    ) -> dict[str, Any]:
+        """Record a case's verdict; returns what stands in the benchmark's `extra_info`."""
+        row = Row(case=case, measured=measured, reference=reference, status=verdict.status)
+        self.rows.append(row)
+        if verdict.text():
+            self.told[case.id] = verdict.text()
+        self.progress.finished(case, outcome(row))
+        return measured.as_json(reference=reference) | {
+            "verdict": verdict.status,
+            "sentence": verdict.sentence,
+            "picture_only": case.picture_only,
+        }
+
+
+SUITE = pytest.StashKey[Suite]()
+
+
+def suite_of(config: pytest.Config) -> Suite:
+    """The session's suite, made when it is first asked for. `pytest.UsageError` for bad input."""
+    if SUITE in config.stash:
+        return config.stash[SUITE]
+    if config.getoption("benchmark_disable") or config.getoption("dist", "no") != "no":
+        raise pytest.UsageError(
+            "perf_tests times its cases: run it in one process and without --benchmark-disable "
+            "(-n starts several)"
+        )
+    # Here, since they import torch: the unit tests of this repository start without it.
+    from perf_tests import models, optimizations  # noqa: F401
+    from perf_tests.harness import baselines
+    from perf_tests.harness.bench import Bench
+    from perf_tests.harness.catalog import cases_for
+    from perf_tests.harness.machine import BadDevice, this_machine
+
+    terminal = config.pluginmanager.get_plugin("terminalreporter")
+    progress = Progress(terminal=terminal, total=0)
+    report: Path | None = config.getoption("benchmark_json")
+    if report is not None:
+        report.parent.mkdir(parents=True, exist_ok=True)
+        # An older run must not be taken for this one should this one end with nothing.
+        report.unlink(missing_ok=True)
+    try:
+        machine = this_machine(config.getoption("device"))
+        source = models.open_source(
+            config.getoption("model") or ("sd15" if machine.device == "cuda" else "embedded")
+        )
+        bench = Bench(
+            source=source,
+            machine=machine,
+            rounds=config.getoption("rounds"),
+            observer=progress,
+            pictures_folder=report and report.with_name(f"{report.stem}-pictures"),
+            baseline=baselines.load_machine(machine.slug),
+            portable=baselines.load_portable(scale=source.scale, device=machine.device),
+        )
+    except (BadDevice, models.BadModel, baselines.BadBaseline) as error:
+        raise pytest.UsageError(str(error)) from None
+    config.stash[SUITE] = Suite(bench=bench, cases=cases_for(source.scale), progress=progress)
+    return config.stash[SUITE]
+
+
+# Collecting
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """The main job skips what has no benchmark; four hundred skipped unit tests are no news."""
+    return True if collection_path == UNIT and config.getoption("benchmark_only") else None
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Refuse bad input in one sentence before anything is collected."""
+    if session.config.getoption("benchmark_only"):
+        suite_of(session.config)
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "case" in metafunc.fixturenames:
+        cases = suite_of(metafunc.config).cases
+        metafunc.parametrize("case", cases, ids=[case.id for case in cases])
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    if SUITE in session.config.stash:
+        suite = session.config.stash[SUITE]
+        suite.progress.total = len(_cases(session.items))
+
+
+def pytest_report_header(config: pytest.Config) -> str | None:
+    if SUITE not in config.stash:
+        return None
+    bench = config.stash[SUITE].bench
+    machine, source = bench.machine, bench.source
+    accepted = "accepted" if bench.baseline else "none yet, so speed is shown and not judged"
+    return (
+        f"perf_tests: {source.name} ({source.weights}) on {machine.name}, torch {machine.torch}, "
+        f"diffusers {machine.diffusers}, {machine.threads} threads; baseline: {accepted}"
+    )
+
+
+def _cases(items: list[pytest.Item]) -> list[Case]:
+    return [case for item in items if (case := _case_of(item)) is not None]
+
+
+def _case_of(item: pytest.Item | None) -> Case | None:
+    if not isinstance(item, pytest.Function) or not hasattr(item, "callspec"):
+        return None
+    case = item.callspec.params.get("case")
+    return case if isinstance(case, Case) else None
+
+
+# Running
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip before any fixture is asked for: pytest-benchmark warns of one that was not used."""
+    case = _case_of(item)
+    if case is None:
+        return
+    suite = suite_of(item.config)
+    reason = suite.bench.missing(case)
+    if reason is not None:
+        suite.rows.append(
+            Row(case=case, measured=None, reference=None, status="skipped", reason=reason)
+        )
+        suite.progress.finished(case, f"skipped: {reason}")
+        pytest.skip(reason)
+
+
+@pytest.fixture
+def suite(request: pytest.FixtureRequest) -> Suite:
+    """The session's suite."""
+    return suite_of(request.config)
+
+
+@pytest.fixture
+def reference(case: Case, suite: Suite) -> Measurement | None:
+    """What the case is compared with, measured now if it was not before."""
+    from perf_tests.harness.bench import CaseError
+
+    text = ""
+    try:
+        return suite.bench.reference_of(case, suite.cases)
+    except CaseError as error:
+        text = f"the case it is compared with gave no measurement: {error}"
+    suite.not_measured(case, "error", text)
+
+
+@pytest.fixture
+def pipeline(case: Case, reference: Measurement | None, suite: Suite) -> Iterator[Any]:
+    """The case's pipeline, alone on the device, its optimizations proven."""
+    from perf_tests.harness.bench import CaseError
+
+    status, text = "", ""
+    try:
+        with suite.bench.built(case) as built:
+            yield built
+    except CaseError as error:
+        status, text = error.status, str(error)
+    if text:
+        suite.not_measured(case, status, text)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> Iterator[None]:
+    """Repeat a workload's reference after its last case, so that drift is seen."""
+    yield
+    case, following = _case_of(item), _case_of(nextitem)
+    if case is None or (following is not None and following.workload == case.workload):
+        return
+    suite = suite_of(item.config)
+    if case.workload.name not in suite.bench.drift:
+        suite.bench.repeat_reference(case, suite.cases)
+
+
+# Telling
+
+
+def pytest_report_teststatus(report: pytest.TestReport) -> tuple[str, str, str] | None:
+    """Our own line a case says more than a dot."""
+    if "test_generation[" not in report.nodeid:
+        return None
+    if report.skipped:
+        return "skipped", "", ""
+    return ("passed", "", "") if report.passed and report.when == "call" else None
+
+
+def pytest_benchmark_update_machine_info(
+    config: pytest.Config, machine_info: dict[str, Any]
+) -> None:
+    if SUITE in config.stash:
+        machine_info["perf_tests"] = config.stash[SUITE].bench.machine.as_json()
+
+
+def pytest_benchmark_update_json(config: pytest.Config, output_json: dict[str, Any]) -> None:
+    if SUITE not in config.stash:
+        return
+    suite = config.stash[SUITE]
+    output_json["perf_tests"] = {
+        "schema": 1,
+        "reference_drift": suite.bench.drift,
+        "not_timed": [
+            {
+                "case": row.case.name,
+                "workload": row.case.workload.name,
+                "verdict": row.status,
+                "sentence": row.reason,
+            }
+            for row in suite.rows
+            if row.measured is None
+        ],
+    }
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> Iterator[None]:
+    """Settle what the session as a whole shows, before pytest-benchmark writes its JSON."""
+    if SUITE in session.config.stash:
+        suite = session.config.stash[SUITE]
+        if exitstatus == pytest.ExitCode.INTERRUPTED:
+            _note_interruption(suite)
+        elif _asked_for_everything(session):
+            _fail_missing(session, suite)
+    yield
+
+
+def _note_interruption(suite: Suite) -> None:
+    """Ctrl-C: the case under way is written as invalid, what was measured before it stays."""
+    case = suite.progress.current
+    if case is not None and case not in [row.case for row in suite.rows]:
+        reason = "interrupted before it was through"
+        suite.rows.append(
+            Row(case=case, measured=None, reference=None, status="invalid", reason=reason)
+        )
+
+
+def _fail_missing(session: pytest.Session, suite: Suite) -> None:
+    """A case that the baseline knows and this suite no longer runs fails a run of everything."""
+    bench = suite.bench
+    known = {row.case.id for row in suite.rows}
+    for key in bench.baseline.cases if bench.baseline else ():
+        workload, rest = key.split("/", 1)
+        case = rest.rsplit("/", 1)[1]
+        of_these_weights = rest.startswith(f"{bench.source.name}/{bench.source.weights}/")
+        if of_these_weights and f"{workload}-{case}" not in known:
+            suite.told[f"{workload}-{case}"] = (
+                f"missing: {workload}-{case} has a baseline and was not run: it is no longer "
+                "declared in perf_tests/optimizations.py\n"
+                "  next     declare it again, or take its line out of the baseline"
+            )
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def _asked_for_everything(session: pytest.Session) -> bool:
+    options = session.config.option
+    narrowed = options.keyword or options.markexpr or options.deselect or options.lf
+    whole = all("::" not in str(argument) for argument in session.config.args)
+    finished = not session.shouldstop and not session.shouldfail
+    return whole and finished and not narrowed
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    if SUITE not in config.stash:
+        return
+    suite = config.stash[SUITE]
+    if not suite.rows:
+        return
+    from perf_tests.harness import baselines
+
+    bench, write = suite.bench, terminalreporter.write_line
+    width = terminalreporter.isatty and terminalreporter._tw.fullwidth or 160
+    terminalreporter.section("perf_tests")
+    for case_id, text in suite.told.items():
+        failing = text.split(":", 1)[0]
+        terminalreporter.write_line(text, red=failing not in PASSING, yellow=failing in WARNING)
+    for row in suite.rows:
+        if row.status == "skipped":
+            write(f"skipped: {row.case.id}: {row.reason}")
+    for line in closing_table(suite.rows, baselines.load_published(), width=width):
+        write(line)
+    write("")
+    for workload, ratio in bench.drift.items():
+        write(f"{workload}: repeated at the end, the reference took {ratio:.3f} of its first time")
+    if bench.source.kind == "seeded":
+        write("Pictures are of seeded weights: how close they are is about arithmetic.")
+    write(f"{bench.source.name} ({bench.source.weights}) on {bench.machine.name}")
+    write(closing_line(suite.rows))

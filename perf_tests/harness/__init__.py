@@ -1,0 +1,17 @@
+"""The machinery, in the order in which a case passes through it.
+
+catalog     declarations: optimizations, workloads, cases, what they need and promise   (no torch)
+pipelines   builds a case's pipeline on the device and takes it away again
+proofs      checks that an optimization took effect
+timing      warm-up and timed rounds
+counters    what the GPU did, from a profiled generation
+structure   what the code asks for, counted without a GPU
+machine     which machine this is and whether it is quiet
+closeness   looks at pictures                                                           (no torch)
+records     a measurement and its JSON                                                  (no torch)
+baselines   reads and writes `baselines/`                                               (no torch)
+stats       medians and intervals                                                       (no torch)
+verdicts    the one rule that decides                                                   (no torch)
+bench       carries a case through all of the above
+screen      what a person reads in the terminal                                         (no torch)
+"""

@@ -1,0 +1,218 @@
+"""Reads and writes `baselines/`: what machines did when a person last accepted it."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from perf_tests.harness.records import Count
+
+SCHEMA = 1
+FOLDER = Path(__file__).parents[2] / "baselines"
+
+
+class BadBaseline(Exception):
+    """A file under `baselines/` that cannot be used; one sentence says which and why."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What the baseline allows. Written by `ci accept` from the numbers beside it."""
+
+    latency_s_max: float
+    latency_speedup_min: float
+    gpu_busy_s_max: float | None = None
+    gpu_speedup_min: float | None = None
+    peak_memory_bytes_max: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class CaseBaseline:
+    """One line of a machine's file: what a case did in each of the accepted processes."""
+
+    accepted: str
+    """Date, ISO 8601."""
+    versions: Mapping[str, str]
+    latency_s: tuple[float, ...]
+    latency_speedup: tuple[float, ...]
+    gpu_busy_s: tuple[float, ...] = ()
+    gpu_speedup: tuple[float, ...] = ()
+    peak_memory_bytes: tuple[int, ...] = ()
+    counters: Mapping[str, Count]
+    limits: Limits
+
+
+@dataclass(frozen=True, kw_only=True)
+class MachineBaseline:
+    """One file: a machine's name and its lines, keyed as `Measurement.key`."""
+
+    path: Path
+    machine: str
+    cases: Mapping[str, CaseBaseline]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bound:
+    """A loose bound that holds on every machine of a kind."""
+
+    expected: float | None = None
+    at_least: float | None = None
+    at_most: float | None = None
+
+
+Portable = Mapping[str, Mapping[str, Bound]]
+"""Bounds by metric (``gpu_speedup``, ``latency_speedup``, ``memory_ratio``), by case id."""
+
+
+def machine_path(slug: str, folder: Path = FOLDER) -> Path:
+    return folder / f"{slug}.json"
+
+
+def picture_path(*, model: str, weights: str, workload: str, folder: Path = FOLDER) -> Path:
+    """Where the accepted picture of a reference lies."""
+    name = f"{model}-{weights}" if weights != model else model
+    return folder / "pictures" / f"{workload}-{name.replace('/', '--')}.png"
+
+
+def load_machine(slug: str, folder: Path = FOLDER) -> MachineBaseline | None:
+    """A machine's baseline, or None where nobody accepted one. `BadBaseline` if unreadable."""
+    path = machine_path(slug, folder)
+    if not path.exists():
+        return None
+    content = _load(path)
+    _only(content, {"schema", "machine", "cases"}, path, "")
+    cases = {key: _case(line, path, key) for key, line in _dict(content, "cases", path, "").items()}
+    return MachineBaseline(path=path, machine=str(content.get("machine")), cases=cases)
+
+
+def save_machine(baseline: MachineBaseline) -> None:
+    """Write the file, one line a case, in one step: a reader sees the old or the new one."""
+    lines = [
+        f"  {json.dumps(key)}: {json.dumps(_case_json(case))}"
+        for key, case in sorted(baseline.cases.items())
+    ]
+    text = (
+        f'{{\n "schema": {SCHEMA},\n "machine": {json.dumps(baseline.machine)},\n "cases": {{\n'
+        + ",\n".join(lines)
+        + "\n }\n}\n"
+    )
+    baseline.path.parent.mkdir(parents=True, exist_ok=True)
+    draft = baseline.path.with_suffix(".draft")
+    draft.write_text(text)
+    os.replace(draft, baseline.path)
+
+
+def load_portable(*, scale: str, device: str, folder: Path = FOLDER) -> Portable:
+    """The loose bounds for models of this scale on this kind of device; empty for others."""
+    path = folder / "portable.json"
+    content = _load(path)
+    _only(content, {"schema", "about", "full on cuda", "small on cpu"}, path, "")
+    section = content.get(f"{scale} on {device}", {})
+    return {
+        case: {
+            metric: Bound(**_numbers(bound, Bound, path, f"{case} {metric}"))
+            for metric, bound in metrics.items()
+        }
+        for case, metrics in section.items()
+    }
+
+
+def load_published(folder: Path = FOLDER) -> Mapping[str, Mapping[str, float]]:
+    """The guide's tables: latency in seconds and speedup by case id."""
+    cases: Mapping[str, Mapping[str, float]] = _load(folder / "published.json")["cases"]
+    return cases
+
+
+def _load(path: Path) -> dict[str, Any]:
+    def refuse(constant: str) -> None:
+        raise BadBaseline(f"{path}: {constant} is no number that anything can be held to")
+
+    try:
+        content = json.loads(path.read_text(), parse_constant=refuse)
+    except OSError as error:
+        raise BadBaseline(f"{path}: cannot be read ({error.strerror})") from None
+    except ValueError as error:
+        raise BadBaseline(f"{path}: is no JSON ({error})") from None
+    if not isinstance(content, dict):
+        raise BadBaseline(f"{path}: is no JSON object")
+    if content.get("schema") != SCHEMA:
+        raise BadBaseline(
+            f"{path}: has schema {content.get('schema')!r}, this suite reads {SCHEMA}"
+        )
+    return content
+
+
+def _case(line: Any, path: Path, key: str) -> CaseBaseline:
+    if not isinstance(line, dict):
+        raise BadBaseline(f"{path}: {key} is no JSON object")
+    known = {field.name for field in fields(CaseBaseline)}
+    _only(line, known, path, f"{key}: ")
+    for name in ("accepted", "versions", "latency_s", "latency_speedup", "counters", "limits"):
+        if name not in line:
+            raise BadBaseline(f"{path}: {key}: has no {name!r}")
+    lists = {}
+    for name in ("latency_s", "latency_speedup", "gpu_busy_s", "gpu_speedup", "peak_memory_bytes"):
+        values = line.get(name, [])
+        if not isinstance(values, list):
+            raise BadBaseline(f"{path}: {key}: {name} is no list")
+        for value in values:
+            _positive(value, path, f"{key}: {name}")
+        lists[name] = tuple(values)
+    counters = {}
+    for name, pair in _dict(line, "counters", path, f"{key}: ").items():
+        if not (isinstance(pair, list) and len(pair) == 2 and all(type(n) is int for n in pair)):
+            raise BadBaseline(f"{path}: {key}: counter {name} is not [fixed, per step] in integers")
+        counters[name] = Count(fixed=pair[0], per_step=pair[1])
+    limits = _numbers(line["limits"], Limits, path, f"{key}: limits")
+    for name in ("latency_s_max", "latency_speedup_min"):
+        if name not in limits:
+            raise BadBaseline(f"{path}: {key}: limits have no {name!r}")
+    return CaseBaseline(
+        accepted=str(line["accepted"]),
+        versions={n: str(v) for n, v in _dict(line, "versions", path, f"{key}: ").items()},
+        counters=counters,
+        limits=Limits(**limits),
+        **lists,
+    )
+
+
+def _case_json(case: CaseBaseline) -> dict[str, Any]:
+    line = {name: value for name, value in asdict(case).items() if value not in ((), None)}
+    line["counters"] = {n: [c.fixed, c.per_step] for n, c in case.counters.items()}
+    line["limits"] = {n: v for n, v in asdict(case.limits).items() if v is not None}
+    return line
+
+
+def _numbers(content: Any, kind: type, path: Path, where: str) -> dict[str, float]:
+    if not isinstance(content, dict):
+        raise BadBaseline(f"{path}: {where} is no JSON object")
+    _only(content, {field.name for field in fields(kind)}, path, f"{where}: ")
+    for name, value in content.items():
+        _positive(value, path, f"{where}: {name}")
+    return content
+
+
+def _positive(value: Any, path: Path, where: str) -> None:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not number or not math.isfinite(value) or value <= 0:
+        raise BadBaseline(f"{path}: {where} is {value!r}, not a positive number")
+
+
+def _dict(content: Mapping[str, Any], name: str, path: Path, where: str) -> dict[str, Any]:
+    value = content.get(name)
+    if not isinstance(value, dict):
+        raise BadBaseline(f"{path}: {where}{name} is no JSON object")
+    return value
+
+
+def _only(content: Mapping[str, Any], known: set[str], path: Path, where: str) -> None:
+    unknown = sorted(set(content) - known)
+    if unknown:
+        raise BadBaseline(
+            f"{path}: {where}unknown key {unknown[0]!r}; known are {', '.join(sorted(known))}"
+        )

@@ -1,0 +1,323 @@
+"""Carries a case through: build → prove → warm up → time → observe → look → judge."""
+
+from __future__ import annotations
+
+import importlib.util
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from statistics import median
+from time import perf_counter
+from typing import Any, Protocol
+
+import torch
+
+from perf_tests.harness import baselines, closeness, counters, proofs
+from perf_tests.harness.catalog import REFERENCE, Case
+from perf_tests.harness.closeness import Pictures
+from perf_tests.harness.machine import Machine
+from perf_tests.harness.pipelines import Generation, Source, built, collect
+from perf_tests.harness.quiet import Watch
+from perf_tests.harness.records import Count, Measurement
+from perf_tests.harness.stats import ratio_interval
+from perf_tests.harness.timing import Rounds, time_rounds, warm_up
+from perf_tests.harness.verdicts import Question, Verdict, judge
+
+DRIFT_ROUNDS = 3
+DRIFT_SHARE = 0.05
+"""A reference that is significantly and this much slower or faster when repeated has drifted."""
+
+
+class CaseError(Exception):
+    """A case that gave no measurement; the status says of what kind, the text why."""
+
+    def __init__(self, status: str, text: str) -> None:
+        super().__init__(text)
+        self.status = status
+
+
+class Observer(Protocol):
+    """Hears how far the suite is."""
+
+    def stage(self, case: Case, what: str) -> None: ...
+
+
+@dataclass(kw_only=True)
+class Bench:
+    """One session's measurements on one device, with one source of weights."""
+
+    source: Source
+    machine: Machine
+    rounds: int
+    observer: Observer
+    pictures_folder: Path | None
+    """Where pictures are saved as PNG, if anywhere."""
+    baseline: baselines.MachineBaseline | None
+    portable: baselines.Portable
+    baselines_folder: Path = baselines.FOLDER
+    measurements: dict[str, Measurement] = field(default_factory=dict)
+    """By case id."""
+    drift: dict[str, float] = field(default_factory=dict)
+    """By workload: the reference's latency when repeated at the end, over what it was."""
+    _pictures: dict[str, Pictures] = field(default_factory=dict)
+
+    @property
+    def device(self) -> torch.device:
+        return torch.device(self.machine.device)
+
+    def missing(self, case: Case) -> str | None:
+        """Why this case cannot run here, in words; None if it can."""
+        for optimization in case.stack:
+            needs = optimization.needs
+            wanted, here = needs.compute_capability, self.machine.compute_capability
+            if wanted and (here is None or here < wanted):
+                has = f"{self.machine.name} has {here[0]}.{here[1]}" if here else "there is none"
+                return (
+                    f"{optimization.name} needs a CUDA GPU of compute capability "
+                    f"{wanted[0]}.{wanted[1]} or newer; {has}"
+                )
+            if needs.variant and needs.variant not in self.source.variants:
+                return f"{optimization.name} needs a {needs.variant} that fits {self.source.name}"
+            if needs.package and importlib.util.find_spec(needs.package) is None:
+                return f"{optimization.name} needs the package {needs.package}, not installed here"
+            refusal = needs.probe() if needs.probe else None
+            if refusal:
+                return refusal
+        return None
+
+    def reference_of(self, case: Case, cases: list[Case]) -> Measurement | None:
+        """What this case is compared with: measured in this session, now if it was not before.
+
+        None for a workload's reference, which is compared with nothing.
+        """
+        if case.is_reference:
+            return None
+        against = next(c for c in cases if c.workload == case.workload and c.name == case.against)
+        if against.id not in self.measurements:
+            self.reference_of(against, cases)
+            with self.built(against) as pipeline:
+                self.measure(against, pipeline, time_rounds)
+        return self.measurements[against.id]
+
+    @contextmanager
+    def built(self, case: Case) -> Iterator[Any]:
+        """The case's pipeline, built and proven. `CaseError` where that fails."""
+        self.observer.stage(case, "building")
+        with _told(case, self.device), built(case, self.source, self.device) as pipeline:
+            self._prove(case, pipeline)
+            yield pipeline
+
+    def measure(self, case: Case, pipeline: Any, timed: Rounds) -> Measurement:
+        """Warm up, time with this loop, observe, look; kept under the case's id.
+
+        `CaseError` where a proof no longer holds afterwards or memory runs out.
+        """
+        with _told(case, self.device):
+            measurement = self._measure(case, pipeline, timed)
+        self.measurements[case.id] = measurement
+        return measurement
+
+    def _measure(self, case: Case, pipeline: Any, timed: Rounds) -> Measurement:
+        say = self.observer.stage
+        generation = Generation(pipeline, case.workload)
+        graphs_at_start, breaks_at_start = counters.compiled_graphs()
+        if not case.picture_only:
+            warm_up(generation, on_round=lambda s: say(case, f"warm-up, {s:.2f} s"))
+        generation.forget()
+        collect(self.device)
+        graphs_when_warm, _ = counters.compiled_graphs()
+        watch = Watch(device=self.device)
+        rounds = 1 if case.picture_only else self.rounds
+        started = iter(range(1, rounds + 1))
+
+        def before_round() -> None:
+            say(case, f"round {next(started)}/{rounds}")
+            watch.after_round()
+            watch.before_round()
+
+        seconds = tuple(timed(generation, before_round=before_round, rounds=rounds))
+        watch.after_round()
+        graphs_at_end, breaks_at_end = counters.compiled_graphs()
+        if generation.first is None or generation.last is None:
+            raise CaseError("error", f"{case.id}: not one round was generated")
+        pictures = generation.last
+        say(case, "observing")
+        # Again, since what was set before the rounds can be gone after them.
+        self._prove(case, pipeline)
+        measurement = Measurement(
+            case=case.name,
+            workload=case.workload.name,
+            steps=case.workload.steps,
+            images=case.workload.images,
+            model=self.source.name,
+            weights=self.source.weights,
+            parameters=_parameters(pipeline),
+            rounds_s=seconds,
+            look=closeness.look(pictures),
+            repeat=closeness.distance(pictures, generation.first),
+            counters={
+                "graph_breaks": Count(fixed=breaks_at_end - breaks_at_start, per_step=0),
+                "recompiles": Count(fixed=graphs_at_end - graphs_when_warm, per_step=0),
+                "compiled_graphs": Count(fixed=graphs_when_warm - graphs_at_start, per_step=0),
+            },
+            validity=watch.as_json(),
+        )
+        if not case.picture_only:
+            measurement = self._observe(measurement, case, generation, pipeline)
+        self._pictures[case.id] = pictures
+        if self.pictures_folder is not None:
+            closeness.save(pictures, self.pictures_folder / f"{case.id}.png")
+        return replace(measurement, closeness=self._closeness(case, pictures))
+
+    def _prove(self, case: Case, pipeline: Any) -> None:
+        for optimization in case.stack:
+            try:
+                optimization.proof(pipeline)
+            except proofs.NotApplied as error:
+                raise proofs.NotApplied(
+                    f"{optimization.name} did not take effect: {error}"
+                ) from None
+
+    def _observe(
+        self, measurement: Measurement, case: Case, generation: Generation, pipeline: Any
+    ) -> Measurement:
+        """What stands beside the wall clock, from generations that are not timed."""
+        if self.device.type != "cuda":
+            return measurement
+        torch.cuda.reset_peak_memory_stats()
+        host_step_s = _host_step(generation, pipeline)
+        measurement = replace(
+            measurement,
+            host_step_s=host_step_s,
+            peak_memory_bytes=torch.cuda.max_memory_allocated(),
+        )
+        try:
+            seen = counters.observe(generation, pipeline, steps=case.workload.steps)
+        except counters.NoTrace as error:
+            return replace(measurement, notes=(f"no GPU busy time and no counters: {error}",))
+        return replace(
+            measurement,
+            gpu_busy_s=seen.gpu_busy_s,
+            counters={**measurement.counters, **seen.counters},
+            stages_s=seen.stages_s,
+            families=seen.families,
+        )
+
+    def _closeness(self, case: Case, pictures: Pictures) -> closeness.Distance | None:
+        if not case.is_reference:
+            reference = self._pictures.get(f"{case.workload.name}-{case.against}")
+            return None if reference is None else closeness.distance(pictures, reference)
+        path = baselines.picture_path(
+            model=self.source.name,
+            weights=self.source.weights,
+            workload=case.workload.name,
+            folder=self.baselines_folder,
+        )
+        if not path.exists():
+            return None
+        try:
+            accepted = closeness.load(path)
+            return closeness.distance(closeness.thumbnail(pictures), accepted)
+        except (OSError, ValueError) as error:
+            raise baselines.BadBaseline(f"{path}: no picture of this workload ({error})") from None
+
+    def question(
+        self, case: Case, measured: Measurement, reference: Measurement | None
+    ) -> Question:
+        """All that the verdict on a measurement depends on."""
+        baseline = self.baseline.cases.get(measured.key) if self.baseline else None
+        path = baselines.machine_path(self.machine.slug)
+        return Question(
+            measured=measured,
+            reference=reference or measured,
+            promise=case.promise_on(self.source.kind),
+            baseline=baseline,
+            baseline_name=f"baselines/{path.name}",
+            portable=self.portable.get(case.id, {}),
+            versions=self.machine.versions,
+            picture_only=case.picture_only,
+        )
+
+    def judge(
+        self,
+        case: Case,
+        measured: Measurement,
+        reference: Measurement | None,
+        cases: list[Case],
+    ) -> Verdict:
+        """The verdict. Before it calls a case slower, the reference is timed once more: a machine
+        that changed under way makes a case invalid, not slower.
+        """
+        verdict = judge(self.question(case, measured, reference))
+        slower = [f for f in verdict.findings if f.status == "slower" and "latency" in f.metric]
+        if not slower or reference is None:
+            return verdict
+        drift = self.repeat_reference(case, cases)
+        if drift is None:
+            return verdict
+        excuse = f"; says nothing, since the reference itself drifted to {drift:.2f} of its time"
+        return Verdict(
+            findings=tuple(
+                replace(f, status="invalid", what=f.what + excuse) if f in slower else f
+                for f in verdict.findings
+            )
+        )
+
+    def repeat_reference(self, case: Case, cases: list[Case]) -> float | None:
+        """Time the workload's reference again, into `drift`; returns it if it is significant."""
+        reference = next(c for c in cases if c.workload == case.workload and c.name == REFERENCE)
+        first = self.measurements.get(reference.id)
+        if first is None or reference.picture_only:
+            return None
+        self.observer.stage(reference, "repeating the reference")
+        with built(reference, self.source, self.device) as pipeline:
+            generation = Generation(pipeline, reference.workload)
+            warm_up(generation, on_round=lambda seconds: None)
+            again = time_rounds(generation, before_round=lambda: None, rounds=DRIFT_ROUNDS)
+        ratio = ratio_interval(again, first.rounds_s)
+        self.drift[case.workload.name] = ratio.mid
+        significant = not ratio.low <= 1 <= ratio.high
+        return ratio.mid if significant and abs(ratio.mid - 1) > DRIFT_SHARE else None
+
+
+@contextmanager
+def _told(case: Case, device: torch.device) -> Iterator[None]:
+    """Turns what can go wrong with a case into one `CaseError` that says it."""
+    failure: CaseError | None = None
+    try:
+        yield
+    except proofs.NotApplied as error:
+        failure = CaseError("not applied", f"{case.id}: {error}")
+    except (torch.OutOfMemoryError, MemoryError) as error:
+        failure = CaseError("error", f"{case.id}: out of memory. {_first_sentences(error)}")
+    if failure is not None:
+        # Raised out here, where nothing holds the failed frames and their pipeline any more.
+        collect(device)
+        raise failure
+
+
+def _host_step(generation: Generation, pipeline: Any) -> float:
+    """Median seconds that a UNet call takes to return: its launches, nothing awaited."""
+    starts: list[float] = []
+    seconds: list[float] = []
+    hooks = (
+        pipeline.unet.register_forward_pre_hook(lambda *_: starts.append(perf_counter())),
+        pipeline.unet.register_forward_hook(lambda *_: seconds.append(perf_counter() - starts[-1])),
+    )
+    try:
+        generation.pictures(steps=counters.STEPS[0])
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return median(seconds)
+
+
+def _parameters(pipeline: Any) -> int:
+    modules = (pipeline.unet, pipeline.vae, pipeline.text_encoder)
+    return sum(p.numel() for module in modules for p in module.parameters())
+
+
+def _first_sentences(error: BaseException) -> str:
+    return ". ".join(str(error).split(". ")[:3])

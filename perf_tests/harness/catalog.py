@@ -1,0 +1,208 @@
+"""Declarations: what an optimization is, what it needs, what it promises, and which cases exist.
+
+Imports no torch, so that the judging half and `ci` can read the catalogue anywhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from perf_tests.harness.pipelines import Build
+
+Kind = Literal["seeded", "embedded", "checkpoint"]
+"""Where weights come from: drawn from a seed, shipped with the suite, or the user's own."""
+
+Scale = Literal["full", "small"]
+"""Which workloads a model runs: the guide's, or the same scaled down to the embedded model."""
+
+REFERENCE = "reference"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Closeness:
+    """How close a picture must be to the reference's; both must hold."""
+
+    psnr_db: float = 0.0
+    """At least this peak signal-to-noise ratio, in dB, on pictures in [0, 1]."""
+    ssim: float = -1.0
+    """At least this structural similarity."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Promise:
+    """Closeness promised on each kind of weights; None promises none there."""
+
+    seeded: Closeness | None = None
+    embedded: Closeness | None = None
+    checkpoint: Closeness | None = None
+
+    def on(self, kind: Kind) -> Closeness | None:
+        """The closeness promised on weights of this kind."""
+        promised: Closeness | None = getattr(self, kind)
+        return promised
+
+
+NO_PROMISE = Promise()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Needs:
+    """What must be there for an optimization to run at all."""
+
+    compute_capability: tuple[int, int] | None = None
+    """A CUDA GPU of at least this compute capability."""
+    package: str | None = None
+    """An importable package."""
+    variant: str | None = None
+    """Weights that the model must come with, beside its own (``distilled_unet``)."""
+    probe: Callable[[], str | None] | None = None
+    """Tries it for real; returns why it refuses, or None."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Optimization:
+    """One declared change to how a pipeline is built or run."""
+
+    name: str
+    apply: Callable[[Build], None]
+    promise: Promise
+    needs: Needs
+    proof: Callable[[Any], None]
+    """Raises `proofs.NotApplied` if the built pipeline does not show the change."""
+
+    @property
+    def line(self) -> str:
+        """The first line of the docstring: what a report says of it."""
+        return (self.apply.__doc__ or "").strip().splitlines()[0]
+
+
+OPTIMIZATIONS: dict[str, Optimization] = {}
+
+
+def optimization(
+    *,
+    proof: Callable[[Any], None],
+    promise: Promise = NO_PROMISE,
+    needs: Needs | None = None,
+) -> Callable[[Callable[[Build], None]], Optimization]:
+    """Declare the decorated function as an optimization under its own name.
+
+    The function gets a `Build` and says there what it changes. Its docstring's first line is what
+    a report says of it. `ValueError` for a name that is taken or has no docstring.
+    """
+
+    def declare(apply: Callable[[Build], None]) -> Optimization:
+        name = apply.__name__
+        if name in OPTIMIZATIONS or name == REFERENCE:
+            raise ValueError(f"the name {name!r} is taken")
+        if not apply.__doc__:
+            raise ValueError(f"{name} has no docstring to say in a report what it is")
+        declared = Optimization(
+            name=name, apply=apply, promise=promise, needs=needs or Needs(), proof=proof
+        )
+        OPTIMIZATIONS[name] = declared
+        return declared
+
+    return declare
+
+
+@dataclass(frozen=True, kw_only=True)
+class Workload:
+    """What is generated. Everything that a picture or a time depends on is pinned here."""
+
+    name: str
+    scale: Scale
+    prompt: str
+    size: int
+    """Height and width, in pixels."""
+    scheduler: str
+    """Name of a diffusers scheduler class, built with `from_config` of the model's own."""
+    steps: int
+    images: int
+    guidance: float
+    seed: int
+    base: tuple[str, ...] = ()
+    """Optimizations that are on in every case, the reference too."""
+    pipeline: str = "StableDiffusionPipeline"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """A stack on a workload: what one test runs."""
+
+    workload: Workload
+    name: str
+    """The stack's names joined by ``+``, without the workload's base; or ``reference``."""
+    stack: tuple[Optimization, ...] = field(repr=False)
+    against: str
+    """Name of the case on the same workload that this one is compared with."""
+    picture_only: bool
+    """Generated once to look at; its time is shown, not judged."""
+
+    @property
+    def id(self) -> str:
+        """What pytest, the baselines and the reports call it."""
+        return f"{self.workload.name}-{self.name}"
+
+    @property
+    def is_reference(self) -> bool:
+        return self.name == REFERENCE
+
+    def promise_on(self, kind: Kind) -> Closeness | None:
+        """The loosest closeness in the stack beyond its base; None if one promises none."""
+        own = self.stack[len(self.workload.base) :]
+        promised = [optimization.promise.on(kind) for optimization in own]
+        if not promised or None in promised:
+            return None
+        return Closeness(
+            psnr_db=min(p.psnr_db for p in promised if p), ssim=min(p.ssim for p in promised if p)
+        )
+
+
+CASES: list[Case] = []
+
+
+def measure(
+    workload: Workload, *stacks: str, against: str = REFERENCE, picture_only: bool = False
+) -> None:
+    """Declare stacks (names joined by ``+``) as cases on a workload, beside its reference.
+
+    `ValueError` for an optimization nobody declared, a case declared twice, or an `against` that
+    is not declared before.
+    """
+    declared = {case.name for case in CASES if case.workload == workload}
+    if REFERENCE not in declared:
+        declared.add(REFERENCE)
+        CASES.append(_case(workload, REFERENCE, against=REFERENCE, picture_only=picture_only))
+    if against not in declared:
+        raise ValueError(f"{workload.name}: nothing called {against!r} is declared before")
+    for name in stacks:
+        if name in declared:
+            raise ValueError(f"{workload.name}: the case {name!r} is declared twice")
+        declared.add(name)
+        CASES.append(_case(workload, name, against=against, picture_only=picture_only))
+
+
+def _case(workload: Workload, name: str, *, against: str, picture_only: bool) -> Case:
+    own = () if name == REFERENCE else tuple(name.split("+"))
+    unknown = [part for part in (*workload.base, *own) if part not in OPTIMIZATIONS]
+    if unknown:
+        raise ValueError(
+            f"{workload.name}: no optimization is called {unknown[0]!r}; "
+            f"known are {', '.join(OPTIMIZATIONS)}"
+        )
+    stack = tuple(OPTIMIZATIONS[part] for part in (*workload.base, *own))
+    return Case(
+        workload=workload, name=name, stack=stack, against=against, picture_only=picture_only
+    )
+
+
+def cases_for(scale: Scale) -> list[Case]:
+    """The declared cases whose workloads fit a model of this scale, references first."""
+    workloads: Iterable[Workload] = dict.fromkeys(
+        case.workload for case in CASES if case.workload.scale == scale
+    )
+    return [case for workload in workloads for case in CASES if case.workload == workload]

@@ -1,0 +1,105 @@
+"""Which machine this is and which versions run on it."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import sys
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from typing import Any
+
+import torch
+
+
+class BadDevice(Exception):
+    """A `--device` that this machine does not have; one sentence says why."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Machine:
+    """What a number depends on that the suite does not choose."""
+
+    device: str
+    """``cuda`` or ``cpu``."""
+    name: str
+    """The GPU's name, or the CPU's."""
+    compute_capability: tuple[int, int] | None
+    memory_bytes: int | None
+    driver: str | None
+    cuda: str | None
+    threads: int
+    python: str
+    torch: str
+    diffusers: str
+    transformers: str
+
+    @property
+    def slug(self) -> str:
+        """The name of its file under `baselines/`."""
+        return re.sub(r"[^a-z0-9]+", "-", self.name.lower()).strip("-")
+
+    @property
+    def versions(self) -> dict[str, str]:
+        """What a baseline is made with."""
+        versions = {"torch": self.torch, "diffusers": self.diffusers}
+        return versions | ({"driver": self.driver} if self.driver else {})
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def this_machine(device: str | None) -> Machine:
+    """Describe this machine; without a device named, CUDA where there is a GPU.
+
+    `BadDevice` for ``cuda`` where torch sees none.
+    """
+    if device == "cuda" and not torch.cuda.is_available():
+        built = torch.version.cuda
+        raise BadDevice(
+            "--device cuda: torch sees no CUDA GPU here ("
+            + (f"it is built for CUDA {built}" if built else "it is built without CUDA")
+            + "); without --device the suite runs on the CPU"
+        )
+    on_gpu = torch.cuda.is_available() if device is None else device == "cuda"
+    properties = torch.cuda.get_device_properties(0) if on_gpu else None
+    return Machine(
+        device="cuda" if on_gpu else "cpu",
+        name=properties.name if properties else cpu_name(),
+        compute_capability=(properties.major, properties.minor) if properties else None,
+        memory_bytes=properties.total_memory if properties else None,
+        driver=driver_version() if on_gpu else None,
+        cuda=torch.version.cuda if on_gpu else None,
+        threads=torch.get_num_threads(),
+        python=platform.python_version(),
+        torch=torch.__version__,
+        diffusers=metadata.version("diffusers"),
+        transformers=metadata.version("transformers"),
+    )
+
+
+def cpu_name() -> str:
+    """The CPU's model with the number of its cores that this process may use."""
+    cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count()
+    name = platform.processor() or platform.machine()
+    try:
+        with open("/proc/cpuinfo") as lines:
+            models = [line.split(":", 1)[1] for line in lines if line.startswith("model name")]
+            name = models[0].strip() if models else name
+    except OSError:
+        pass  # not Linux: the name above has to do
+    return f"{name} ({cores} cores)"
+
+
+def driver_version() -> str | None:
+    """The NVIDIA driver's version, where NVML is there to ask."""
+    try:
+        import pynvml
+    except ImportError:
+        return None
+    try:
+        pynvml.nvmlInit()
+        return str(pynvml.nvmlSystemGetDriverVersion())
+    except pynvml.NVMLError:
+        return None

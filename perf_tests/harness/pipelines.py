@@ -1,0 +1,159 @@
+"""Builds a case's pipeline on the device, one at a time, and takes it away again."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from perf_tests.harness.catalog import Case, Kind, Scale, Workload
+
+Pictures = npt.NDArray[np.float32]
+"""Shape (images, height, width, 3), in [0, 1], not yet quantized."""
+
+
+class Source(Protocol):
+    """Where a model's weights come from. Each file of `perf_tests/models` gives one."""
+
+    name: str
+    """The model, as a person calls it (``sd15``)."""
+    weights: str
+    """Which weights it holds; with the name and workload, what a baseline is keyed by."""
+    kind: Kind
+    scale: Scale
+    variants: frozenset[str]
+    """Modules that it has beside its own: ``distilled_unet``, ``tiny_vae``."""
+
+    def load(
+        self,
+        *,
+        pipeline: str,
+        scheduler: str,
+        variants: Mapping[str, str],
+        dtype: torch.dtype,
+        device: torch.device,
+    ) -> Any:
+        """A fresh diffusers pipeline with all its modules on the device in this dtype.
+
+        `variants` maps a module's place (``unet``) to the variant that takes it.
+        """
+
+
+@dataclass(kw_only=True)
+class Build:
+    """What an optimization may change. Handed to each of a stack in turn, then carried out."""
+
+    device: torch.device
+    dtype: torch.dtype = torch.float32
+    """What every module is loaded in."""
+    variants: dict[str, str] = field(default_factory=dict)
+    contexts: list[AbstractContextManager[Any]] = field(default_factory=list)
+    changes: list[Callable[[Any], None]] = field(default_factory=list)
+
+    def take(self, variant: str, *, place: str) -> None:
+        """Load this variant in a module's place (``distilled_unet`` as ``unet``)."""
+        self.variants[place] = variant
+
+    def during(self, context: AbstractContextManager[Any]) -> None:
+        """Hold this context from before loading to after the last picture."""
+        self.contexts.append(context)
+
+    def then(self, change: Callable[[Any], None]) -> None:
+        """Call this with the pipeline once it stands on the device."""
+        self.changes.append(change)
+
+
+@contextmanager
+def flag(holder: object, name: str, value: object) -> Iterator[None]:
+    """Hold an attribute at a value, and put back what was there."""
+    before = getattr(holder, name)
+    setattr(holder, name, value)
+    try:
+        yield
+    finally:
+        setattr(holder, name, before)
+
+
+@contextmanager
+def built(case: Case, source: Source, device: torch.device) -> Iterator[Any]:
+    """The case's pipeline, on the device for as long as the context is open."""
+    build = Build(device=device)
+    for optimization in case.stack:
+        optimization.apply(build)
+    with ExitStack() as contexts:
+        for context in build.contexts:
+            contexts.enter_context(context)
+        pipeline = source.load(
+            pipeline=case.workload.pipeline,
+            scheduler=case.workload.scheduler,
+            variants=build.variants,
+            dtype=build.dtype,
+            device=device,
+        )
+        pipeline.set_progress_bar_config(disable=True)
+        for change in build.changes:
+            change(pipeline)
+        try:
+            yield pipeline
+        finally:
+            del pipeline
+    collect(device)
+
+
+def collect(device: torch.device) -> None:
+    """Give back what the last pipeline held, so that the next one starts from nothing."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+
+
+class Generation:
+    """One call makes the workload's pictures; keeps the first and the last ones made."""
+
+    def __init__(self, pipeline: Any, workload: Workload) -> None:
+        self._pipeline = pipeline
+        self._workload = workload
+        self.first: Pictures | None = None
+        self.last: Pictures | None = None
+
+    def __call__(self, *, steps: int | None = None) -> None:
+        """Generate, with the workload's steps unless told otherwise."""
+        pictures = self.pictures(steps=steps)
+        if self.first is None:
+            self.first = pictures
+        self.last = pictures
+
+    def pictures(self, *, steps: int | None = None) -> Pictures:
+        """Generate without keeping: pictures as the decoder made them, scaled and clamped."""
+        workload, pipeline = self._workload, self._pipeline
+        output = pipeline(
+            [workload.prompt] * workload.images,
+            height=workload.size,
+            width=workload.size,
+            num_inference_steps=workload.steps if steps is None else steps,
+            guidance_scale=workload.guidance,
+            latents=self._noise(),
+            output_type="np",
+        )
+        pictures: Pictures = np.asarray(output.images, dtype=np.float32)
+        return pictures
+
+    def forget(self) -> None:
+        """Drop the pictures kept so far, so that `first` is the first of the timed rounds."""
+        self.first = self.last = None
+
+    def _noise(self) -> torch.Tensor:
+        # In float32 on the CPU, then cast: drawn in half precision, the same seed gives other
+        # numbers in torch 2.11, and no two precisions could be compared.
+        pipeline, workload = self._pipeline, self._workload
+        side = workload.size // pipeline.vae_scale_factor
+        shape = (workload.images, pipeline.unet.config.in_channels, side, side)
+        generator = torch.Generator("cpu").manual_seed(workload.seed)
+        noise = torch.randn(shape, generator=generator, dtype=torch.float32)
+        return noise.to(pipeline._execution_device, pipeline.unet.dtype)

@@ -1,0 +1,155 @@
+"""Checks that an optimization took effect. Much in this field is a silent no-op when misspelt."""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.util
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+Proof = Callable[[Any], None]
+
+
+class NotApplied(Exception):
+    """An optimization's proof failed; says which, what was seen and what was expected."""
+
+
+def every(*proofs: Proof) -> Proof:
+    """All of these, in order."""
+
+    def check(pipeline: Any) -> None:
+        for proof in proofs:
+            proof(pipeline)
+
+    return check
+
+
+def computes_in(dtype: torch.dtype) -> Proof:
+    """Every parameter has the dtype, and so has what the UNet's layers hand on."""
+
+    def check(pipeline: Any) -> None:
+        for place in ("unet", "vae", "text_encoder"):
+            for name, parameter in getattr(pipeline, place).named_parameters():
+                if parameter.dtype != dtype:
+                    raise NotApplied(f"parameter {place}.{name} is {parameter.dtype}, not {dtype}")
+        seen = activation_dtype(pipeline)
+        if seen != dtype:
+            raise NotApplied(f"the UNet's convolutions hand on {seen}, not {dtype}")
+
+    return check
+
+
+def autocast_is_on(pipeline: Any) -> None:
+    """torch.autocast is active on the pipeline's device."""
+    if not torch.is_autocast_enabled(pipeline._execution_device.type):
+        raise NotApplied("torch.autocast is not active while the pipeline runs")
+
+
+def activation_dtype(pipeline: Any) -> torch.dtype:
+    """The dtype that a convolution in the middle of the UNet hands on, on a small sample."""
+    unet = pipeline.unet
+    convolutions = [m for m in unet.modules() if isinstance(m, torch.nn.Conv2d)]
+    seen: list[torch.dtype] = []
+    middle = convolutions[len(convolutions) // 2]
+    hook = middle.register_forward_hook(lambda module, args, output: seen.append(output.dtype))
+    try:
+        forward_once(pipeline)
+    finally:
+        hook.remove()
+    return seen[0]
+
+
+def forward_once(pipeline: Any) -> None:
+    """One UNet forward on the smallest sample that passes its three halvings."""
+    unet, text = pipeline.unet, pipeline.text_encoder
+    options = {"device": pipeline._execution_device, "dtype": unet.dtype}
+    sample = torch.zeros(1, unet.config.in_channels, 8, 8, **options)
+    states = torch.zeros(1, 77, text.config.hidden_size, **options)
+    with torch.no_grad():
+        unet(sample, 1, encoder_hidden_states=states)
+
+
+def flag_reads(holder: object, name: str, value: object) -> Proof:
+    """An attribute of torch still has the value it was set to."""
+
+    def check(pipeline: Any) -> None:
+        seen = getattr(holder, name)
+        if seen != value:
+            raise NotApplied(f"the flag {name} reads {seen}, not {value}")
+
+    return check
+
+
+def matmul_rounds_to_tf32(pipeline: Any) -> None:
+    """A float32 matmul on the device loses the bits that TF32 does not have (10 of 23)."""
+    device = pipeline._execution_device
+    # 1 + 2**-12 is exact in float32 and rounds to 1 in TF32's 10 bits of mantissa. Wide enough
+    # for a library to choose its tensor cores.
+    ones = torch.ones(256, 256, device=device)
+    product = (ones * (1 + 2.0**-12)) @ ones
+    if product[0, 0].item() != 256.0:
+        raise NotApplied("a float32 matmul keeps bits that TF32 drops: it did not run in TF32")
+
+
+def attention_is(*processors: str) -> Proof:
+    """Every attention of the UNet runs through one of these processor classes."""
+
+    def check(pipeline: Any) -> None:
+        seen = {type(p).__name__ for p in pipeline.unet.attn_processors.values()}
+        if not seen <= set(processors):
+            raise NotApplied(
+                f"the UNet's attention runs through {', '.join(sorted(seen))}, "
+                f"not {' or '.join(processors)}"
+            )
+
+    return check
+
+
+def layout_is_channels_last(pipeline: Any) -> None:
+    """The UNet's and the decoder's convolution weights lie channels last."""
+    for place in ("unet", "vae"):
+        for name, parameter in getattr(pipeline, place).named_parameters():
+            if parameter.ndim == 4 and not parameter.is_contiguous(
+                memory_format=torch.channels_last
+            ):
+                raise NotApplied(f"parameter {place}.{name} is not in channels_last layout")
+
+
+def smaller_than_reference(place: str, *, layers_per_block: int) -> Proof:
+    """The module in this place is the distilled one: fewer layers a block, no mid block."""
+
+    def check(pipeline: Any) -> None:
+        module = getattr(pipeline, place)
+        if module.config.layers_per_block != layers_per_block or module.mid_block is not None:
+            raise NotApplied(
+                f"the {place} has {module.config.layers_per_block} layers a block"
+                f"{'' if module.mid_block is None else ' and a mid block'}: not the distilled one"
+            )
+
+    return check
+
+
+def class_is(place: str, name: str) -> Proof:
+    """The module in this place is of this class."""
+
+    def check(pipeline: Any) -> None:
+        seen = type(getattr(pipeline, place)).__name__
+        if seen != name:
+            raise NotApplied(f"the {place} is a {seen}, not an {name}")
+
+    return check
+
+
+def unloadable_library(package: str) -> str | None:
+    """What the dynamic linker says of a package's own compiled library, if it refuses it."""
+    spec = importlib.util.find_spec(package)
+    for folder in (spec and spec.submodule_search_locations) or ():
+        for library in Path(folder).glob("_C*.so"):
+            try:
+                ctypes.CDLL(str(library))
+            except OSError as error:
+                return str(error)
+    return None

@@ -1,0 +1,103 @@
+"""Is the GPU quiet: no foreign process, no slowdown, clocks that stay. Asked through NVML."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+WAIT_BUDGET_S = 20.0
+"""A case waits this long in all for its rounds to find the machine quiet."""
+WAIT_STEP_S = 0.5
+
+CLOCK_SHARE_MIN = 0.9
+"""A round whose SM clock is below this share of the case's highest ran on moved clocks."""
+
+# nvml.h: nvmlClocksEventReasons. Idle, application clocks and the power cap are not here: the
+# first two are settings, and a card at its power limit is a card at work.
+SLOWDOWNS = {
+    0x08: "hardware slowdown",
+    0x20: "software thermal slowdown",
+    0x40: "hardware thermal slowdown",
+    0x80: "power brake",
+}
+
+
+@dataclass(kw_only=True)
+class Watch:
+    """Watches one case's rounds. Without NVML it says so and calls every machine quiet."""
+
+    device: torch.device
+    waited_s: float = 0.0
+    clocks_mhz: list[int] = field(default_factory=list)
+    reasons: dict[str, None] = field(default_factory=dict)
+    unknown: str | None = None
+    """What could not be asked, in words."""
+    _handle: Any = None
+
+    def __post_init__(self) -> None:
+        if self.device.type != "cuda":
+            return
+        try:
+            import pynvml
+        except ImportError:
+            self.unknown = "clocks and other processes unknown: nvidia-ml-py is not installed"
+            return
+        try:
+            pynvml.nvmlInit()
+            uuid = torch.cuda.get_device_properties(0).uuid
+            self._handle = pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{uuid}")
+        except pynvml.NVMLError as error:
+            self.unknown = f"clocks and other processes unknown: NVML says {error}"
+
+    def before_round(self) -> None:
+        """Wait for a quiet machine within the budget; note what still disturbs it after that."""
+        disturbance = self._disturbance()
+        while disturbance and self.waited_s < WAIT_BUDGET_S:
+            time.sleep(WAIT_STEP_S)
+            self.waited_s += WAIT_STEP_S
+            disturbance = self._disturbance()
+        if disturbance:
+            self.reasons[disturbance] = None
+
+    def after_round(self) -> None:
+        """Note the clock while the GPU is still warm from the round."""
+        if self._handle is not None:
+            import pynvml
+
+            self.clocks_mhz.append(
+                pynvml.nvmlDeviceGetClockInfo(self._handle, pynvml.NVML_CLOCK_SM)
+            )
+
+    def disturbed_by(self) -> tuple[str, ...]:
+        """Why this case's times say nothing, in words; empty on a quiet machine."""
+        found = list(self.reasons)
+        if self.clocks_mhz and min(self.clocks_mhz) < CLOCK_SHARE_MIN * max(self.clocks_mhz):
+            low, high = min(self.clocks_mhz), max(self.clocks_mhz)
+            found.append(f"the SM clock moved between {low} and {high} MHz")
+        return tuple(found)
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "disturbed_by": list(self.disturbed_by()),
+            "waited_s": self.waited_s,
+            "sm_clocks_mhz": self.clocks_mhz,
+            "unknown": self.unknown,
+        }
+
+    def _disturbance(self) -> str | None:
+        if self._handle is None:
+            return None
+        import pynvml
+
+        bits = pynvml.nvmlDeviceGetCurrentClocksThrottleReasons(self._handle)
+        for bit, name in SLOWDOWNS.items():
+            if bits & bit:
+                return name
+        # One of them is this process; its number differs inside a container, so count.
+        others = len(pynvml.nvmlDeviceGetComputeRunningProcesses(self._handle)) - 1
+        if others > 0:
+            return f"{others} other process{'es' * (others > 1)} on the GPU"
+        return None

@@ -1,0 +1,136 @@
+"""A measurement, and its JSON in pytest-benchmark's `extra_info` (schema 1, see README)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from statistics import median
+from typing import Any
+
+from perf_tests.harness.closeness import Distance, Look
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Count:
+    """A counter: what happens once in a generation, and in each of its steps."""
+
+    fixed: int
+    per_step: int
+
+    @classmethod
+    def between(cls, few: int, many: int, *, steps: tuple[int, int]) -> Count:
+        """From the totals at two step counts."""
+        per_step = round((many - few) / (steps[1] - steps[0]))
+        return cls(fixed=few - per_step * steps[0], per_step=per_step)
+
+    def total(self, steps: int) -> int:
+        return self.fixed + self.per_step * steps
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measurement:
+    """Everything that was observed while a case ran."""
+
+    case: str
+    workload: str
+    steps: int
+    images: int
+    model: str
+    weights: str
+    parameters: int
+    """Of all modules together."""
+    rounds_s: tuple[float, ...]
+    """Wall clock of each timed round, synchronized, end to end."""
+    look: Look
+    repeat: Distance
+    """The last timed round's pictures against the first's: state that leaks shows here."""
+    closeness: Distance | None = None
+    """To the pictures of the case it is compared with; the reference's to the accepted ones."""
+    gpu_busy_s: float | None = None
+    host_step_s: float | None = None
+    """What the host takes to enqueue one UNet call."""
+    peak_memory_bytes: int | None = None
+    counters: Mapping[str, Count] = field(default_factory=dict)
+    stages_s: Mapping[str, float] = field(default_factory=dict)
+    families: Mapping[str, tuple[float, int]] = field(default_factory=dict)
+    validity: Mapping[str, Any] = field(default_factory=dict)
+    notes: Sequence[str] = ()
+    """What could not be measured here, and why."""
+
+    @property
+    def key(self) -> str:
+        """What a baseline is keyed by: workload, model, weights and case."""
+        return f"{self.workload}/{self.model}/{self.weights}/{self.case}"
+
+    @property
+    def latency_s(self) -> float:
+        """Median of the rounds."""
+        return median(self.rounds_s)
+
+    @property
+    def idle_share(self) -> float | None:
+        """The part of the latency in which the GPU has nothing to do."""
+        return None if self.gpu_busy_s is None else max(0.0, 1 - self.gpu_busy_s / self.latency_s)
+
+    def bound(self) -> dict[str, Any] | None:
+        """What holds this case back: the host where the GPU idles a tenth of the time."""
+        if self.idle_share is None:
+            return None
+        by = "host" if self.idle_share > 0.1 else "gpu"
+        return {"by": by, "gpu_idle_share": round(self.idle_share, 4)}
+
+    def as_json(self, *, reference: Measurement | None) -> dict[str, Any]:
+        """What stands in `extra_info`, without the verdict."""
+        compared = reference is not None and reference is not self
+        return {
+            "schema": SCHEMA,
+            "case": self.case,
+            "workload": self.workload,
+            "model": self.model,
+            "weights": self.weights,
+            "against": reference.case if reference else None,
+            "steps": self.steps,
+            "images": self.images,
+            "parameters": self.parameters,
+            "latency_s": self.latency_s,
+            "latency_rounds_s": list(self.rounds_s),
+            "latency_speedup": reference.latency_s / self.latency_s if reference else None,
+            "gpu_busy_s": self.gpu_busy_s,
+            "gpu_speedup": gpu_speedup(self, reference) if reference else None,
+            "host_step_s": self.host_step_s,
+            "peak_memory_bytes": self.peak_memory_bytes,
+            "picture": {
+                "finite": self.look.finite,
+                "mean": self.look.mean,
+                "std": self.look.std,
+                "psnr_db": self.closeness.psnr_db if self.closeness else None,
+                "ssim": self.closeness.ssim if self.closeness else None,
+                "repeat_psnr_db": self.repeat.psnr_db,
+                "compared_with": reference.case if compared and reference else "accepted",
+            },
+            "counters": {
+                name: {
+                    "fixed": count.fixed,
+                    "per_step": count.per_step,
+                    "total": count.total(self.steps),
+                }
+                for name, count in self.counters.items()
+            },
+            "stages": dict(self.stages_s),
+            "families": {
+                name: {"gpu_s": seconds, "kernels": number}
+                for name, (seconds, number) in self.families.items()
+            },
+            "bound": self.bound(),
+            "validity": dict(self.validity),
+            "notes": list(self.notes),
+        }
+
+
+def gpu_speedup(measured: Measurement, reference: Measurement) -> float | None:
+    """How many times less the GPU works than for the reference; None where that is unknown."""
+    if measured.gpu_busy_s is None or reference.gpu_busy_s is None:
+        return None
+    return reference.gpu_busy_s / measured.gpu_busy_s

@@ -1,0 +1,197 @@
+"""What a person reads: a line a case while it runs, and the closing table in the guide's form."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from time import monotonic
+from typing import Protocol
+
+from perf_tests.harness.catalog import Case
+from perf_tests.harness.records import Measurement, gpu_speedup
+from perf_tests.harness.verdicts import PASSING, WARNING
+
+
+class Terminal(Protocol):
+    """What is used of pytest's terminal reporter."""
+
+    @property
+    def isatty(self) -> bool: ...
+    def write(self, content: str, *, flush: bool = False, **markup: bool) -> None: ...
+    def write_line(self, line: str, **markup: bool) -> None: ...
+    def ensure_newline(self) -> None: ...
+
+
+@dataclass(kw_only=True)
+class Progress:
+    """Says which case and round is under way and how long is left.
+
+    On a terminal in one line that is written over; elsewhere in one plain line a case.
+    """
+
+    terminal: Terminal
+    total: int
+    done: int = 0
+    current: Case | None = None
+    _started: float = field(default_factory=monotonic)
+    _width: int = 0
+
+    def stage(self, case: Case, what: str) -> None:
+        """Called at every stage and round of a case."""
+        self.current = case
+        if not self.terminal.isatty:
+            return
+        line = f"[{min(self.done + 1, self.total)}/{self.total}] {case.id}: {what}{self._left()}"
+        self.terminal.write("\r" + line.ljust(self._width), flush=True)
+        self._width = len(line)
+
+    def finished(self, case: Case, outcome: str) -> None:
+        """Called once a case is through, with its outcome in words."""
+        self.done += 1
+        left = "" if self.terminal.isatty else self._left()
+        line = f"[{self.done}/{self.total}] {case.id}: {outcome}{left}"
+        if self.terminal.isatty:
+            self.terminal.write("\r" + " " * self._width + "\r")
+        else:
+            self.terminal.ensure_newline()
+        self.terminal.write_line(line)
+        self._width = 0
+
+    def _left(self) -> str:
+        if not self.done or self.done >= self.total:
+            return ""
+        seconds = (monotonic() - self._started) / self.done * (self.total - self.done)
+        return (
+            f", about {seconds:.0f} s left"
+            if seconds < 90
+            else f", about {seconds / 60:.0f} min left"
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One case as the closing table shows it."""
+
+    case: Case
+    measured: Measurement | None
+    reference: Measurement | None
+    status: str
+    reason: str = ""
+    """Why there is no measurement, in words."""
+
+
+HEAD = (
+    "setting",
+    "latency",
+    "speedup",
+    "GPU busy",
+    "GPU speedup",
+    "guide",
+    "memory",
+    "bound by",
+    "picture",
+    "verdict",
+)
+
+
+def outcome(row: Row) -> str:
+    """One case in a line, as it finishes."""
+    if row.measured is None:
+        return f"{row.status}: {row.reason}" if row.reason else row.status
+    cells = cells_of(row, {})
+    parts = [cells[1]]
+    if row.reference is not None:
+        parts += [part for part in (cells[2], cells[4] and f"GPU {cells[4]}") if part]
+    return ", ".join([*parts, row.status])
+
+
+def cells_of(row: Row, published: Mapping[str, Mapping[str, float]]) -> tuple[str, ...]:
+    """The row's cells, in the order of `HEAD`."""
+    guide = published.get(row.case.id, {}).get("speedup")
+    said = f"{guide:.2f}x" if guide else ""
+    name = row.case.name
+    if row.case.against not in ("reference", row.case.name):
+        name += f" (to {row.case.against})"
+    if row.measured is None:
+        return (name, "", "", "", "", said, "", "", "", row.status)
+    seen, reference = row.measured, row.reference
+    on_gpu = gpu_speedup(seen, reference) if reference else None
+    bound = seen.bound()
+    return (
+        name,
+        f"{seen.latency_s:.3f} s",
+        f"{reference.latency_s / seen.latency_s:.2f}x" if reference else "1.00x",
+        f"{seen.gpu_busy_s:.3f} s" if seen.gpu_busy_s is not None else "",
+        f"{on_gpu:.2f}x" if on_gpu else ("1.00x" if seen.gpu_busy_s is not None else ""),
+        said,
+        f"{seen.peak_memory_bytes / 2**20:,.0f} MiB" if seen.peak_memory_bytes else "",
+        f"{bound['by']}, GPU idle {bound['gpu_idle_share']:.0%}" if bound else "",
+        picture(seen),
+        row.status,
+    )
+
+
+def picture(seen: Measurement) -> str:
+    """The picture in a few words: what is wrong with it, or how close it is."""
+    if not seen.look.finite:
+        return "not finite"
+    if seen.closeness is None:
+        return f"mean {seen.look.mean:.2f}"
+    if seen.closeness.ssim == 1.0 and seen.closeness.psnr_db >= 120:
+        return "identical"
+    return f"{seen.closeness.psnr_db:.1f} dB, {seen.closeness.ssim:.3f}"
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]], *, width: int) -> list[str]:
+    """Lines of a table; columns that are empty everywhere are left out, then the widest folded
+    away from the right until the rest fits the width.
+    """
+    kept = [i for i in range(len(head)) if any(row[i] for row in rows)]
+    # What a narrow window can do without, least wanted first.
+    for spare in ("bound by", "GPU busy", "guide", "memory", "picture"):
+        if _width(head, rows, kept) > width:
+            kept = [i for i in kept if head[i] != spare]
+    sizes = [max(len(head[i]), *(len(row[i]) for row in rows)) for i in kept]
+    lines = []
+    for row in (head, tuple("-" * size for size in sizes), *rows):
+        cells = row if len(row) == len(sizes) and row is not head else [row[i] for i in kept]
+        padded = [cell.ljust(size) for cell, size in zip(cells, sizes, strict=True)]
+        lines.append("  ".join(padded).rstrip()[:width])
+    return lines
+
+
+def _width(head: Sequence[str], rows: Sequence[Sequence[str]], kept: Sequence[int]) -> int:
+    sizes = [max(len(head[i]), *(len(row[i]) for row in rows)) for i in kept]
+    return sum(sizes) + 2 * (len(sizes) - 1)
+
+
+def closing_table(
+    rows: Sequence[Row], published: Mapping[str, Mapping[str, float]], *, width: int
+) -> list[str]:
+    """The tables of all workloads, one under the other."""
+    lines: list[str] = []
+    for workload in dict.fromkeys(row.case.workload for row in rows):
+        own = [row for row in rows if row.case.workload == workload]
+        images = f"{workload.images} pictures" if workload.images > 1 else "one picture"
+        lines += [
+            "",
+            f"{workload.name}: {images}, {workload.size}x{workload.size}, {workload.steps} steps "
+            f"of {workload.scheduler.removesuffix('Scheduler')}"
+            + (f", in {'+'.join(workload.base)}" if workload.base else ""),
+        ]
+        lines += table(HEAD, [cells_of(row, published) for row in own], width=width)
+    return lines
+
+
+def closing_line(rows: Sequence[Row]) -> str:
+    """One sentence: how many hold, fail, are unclear, were skipped."""
+    measured = [row for row in rows if row.measured is not None]
+    counts = {
+        "hold": sum(row.status in PASSING and row.status not in WARNING for row in measured),
+        "unclear or invalid": sum(row.status in WARNING for row in measured),
+        "fail": sum(row.status not in (*PASSING, "skipped") for row in rows),
+        "skipped": sum(row.status == "skipped" for row in rows),
+    }
+    return (
+        ", ".join(f"{number} {name}" for name, number in counts.items() if number) or "nothing ran"
+    )

@@ -1,0 +1,60 @@
+"""Warm-up and timed rounds. The clock waits for the device on both sides of a round."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Sequence
+from time import perf_counter
+from typing import Protocol
+
+import torch
+
+WARM_UP_ROUNDS_MAX = 3
+WARM_UP_AGREEMENT = 0.05
+
+
+class Rounds(Protocol):
+    """Times `generate` this often, calling `before_round` (untimed) ahead of each; seconds."""
+
+    def __call__(
+        self, generate: Callable[[], None], *, before_round: Callable[[], None], rounds: int
+    ) -> Sequence[float]: ...
+
+
+def synchronized_clock() -> float:
+    """Seconds, read once the device has nothing left to do. A timer for pytest-benchmark."""
+    if torch.cuda.is_initialized():
+        torch.cuda.synchronize()
+    return perf_counter()
+
+
+def warm_up(generate: Callable[[], None], *, on_round: Callable[[float], None]) -> list[float]:
+    """Generate until two consecutive rounds agree within 5 %, at most three times; seconds."""
+    seconds: list[float] = []
+    while len(seconds) < WARM_UP_ROUNDS_MAX:
+        start = synchronized_clock()
+        generate()
+        seconds.append(synchronized_clock() - start)
+        on_round(seconds[-1])
+        if len(seconds) > 1:
+            before, last = seconds[-2:]
+            if abs(last - before) <= WARM_UP_AGREEMENT * before:
+                break
+    return seconds
+
+
+def time_rounds(
+    generate: Callable[[], None], *, before_round: Callable[[], None], rounds: int
+) -> Sequence[float]:
+    """The loop of `benchmark.pedantic`, for what is timed outside of a test of its own."""
+    seconds = []
+    for _ in range(rounds):
+        before_round()
+        gc.disable()
+        try:
+            start = synchronized_clock()
+            generate()
+            seconds.append(synchronized_clock() - start)
+        finally:
+            gc.enable()
+    return seconds

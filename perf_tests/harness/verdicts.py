@@ -1,0 +1,422 @@
+"""The one rule that decides. Pure: numbers in, verdict out; no files, no torch, no clock."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from perf_tests.harness.baselines import Bound, CaseBaseline
+from perf_tests.harness.catalog import Closeness
+from perf_tests.harness.records import Count, Measurement, gpu_speedup
+from perf_tests.harness.stats import Interval, mean_interval, ratio_interval
+
+STATUSES = (
+    "same",
+    "faster",
+    "new",
+    "unclear",
+    "invalid",
+    "slower",
+    "more memory",
+    "more work",
+    "worse picture",
+    "flat",
+    "black",
+    "not finite",
+    "missing",
+    "not applied",
+    "error",
+)
+"""From best to worst; a case's verdict is its worst finding."""
+PASSING = STATUSES[: STATUSES.index("slower")]
+WARNING = ("unclear", "invalid")
+
+BLACK_MEAN = 0.02
+"""A picture darker than this on average (0 to 1) is black."""
+FLAT_STD = 0.02
+"""A picture whose every channel varies less than this over its places shows nothing."""
+REPEAT_PSNR_DB = 60.0
+"""The last round's picture against the first's: the same numbers, but for a library's choices."""
+REFERENCE_PICTURE = Closeness(psnr_db=28.0, ssim=0.90)
+"""The reference's picture against the accepted one, both 64 pixels a side."""
+
+FASTER_SHARE = 1.03
+"""A GPU that is this much faster than its baseline asks for a new one."""
+
+NEVER_MORE = (
+    "host_syncs",
+    "device_to_host_copies",
+    "host_to_device_copies",
+    "device_reads",
+    "graph_breaks",
+    "recompiles",
+    "casts",
+    "layout_conversions",
+)
+"""Counters of which one more in a generation is a regression."""
+LAUNCH_SHARE = 1.01
+"""Launches, kernels and operators may grow by this much."""
+LAUNCHES = ("kernels", "kernel_launches", "graph_launches", "operators")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """What one rule found: a status and, unless all is well, the five parts of a message."""
+
+    status: str
+    metric: str
+    what: str = ""
+    measured: str = ""
+    expected: str = ""
+    limit: str = ""
+    next: str = ""
+
+    def text(self) -> str:
+        parts = (
+            ("measured", self.measured),
+            ("expected", self.expected),
+            ("limit", self.limit),
+            ("next", self.next),
+        )
+        lines = [f"{self.status}: {self.what}"]
+        lines += [f"  {name:9}{part}" for name, part in parts if part]
+        return "\n".join(lines)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """All findings on a case."""
+
+    findings: tuple[Finding, ...]
+
+    @property
+    def status(self) -> str:
+        """The worst of the findings."""
+        return max((f.status for f in self.findings), key=STATUSES.index, default="same")
+
+    @property
+    def passes(self) -> bool:
+        return self.status in PASSING
+
+    @property
+    def sentence(self) -> str:
+        """The worst finding in one line; empty if all is well."""
+        worst = next((f for f in self.findings if f.status == self.status), None)
+        return f"{worst.status}: {worst.what}" if worst and worst.what else ""
+
+    def text(self) -> str:
+        """Every finding that is not plainly well, worst first."""
+        told = [f for f in self.findings if f.what]
+        told.sort(key=lambda f: -STATUSES.index(f.status))
+        return "\n".join(f.text() for f in told)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Question:
+    """Everything that a verdict depends on."""
+
+    measured: Measurement
+    reference: Measurement
+    """The case it is compared with; the measurement itself for a workload's reference."""
+    promise: Closeness | None
+    baseline: CaseBaseline | None
+    baseline_name: str
+    """File of the machine's baseline, as a message names it."""
+    portable: Mapping[str, Bound]
+    versions: Mapping[str, str]
+    """Of this run, to say so where the baseline was made with others."""
+    picture_only: bool
+
+    @property
+    def is_reference(self) -> bool:
+        return self.measured is self.reference
+
+    @property
+    def name(self) -> str:
+        return f"{self.measured.workload}-{self.measured.case}"
+
+    @property
+    def source(self) -> str:
+        """Where the baseline's numbers come from."""
+        if self.baseline is None:
+            return ""
+        theirs = self.baseline.versions
+        source = f"{self.baseline_name}, accepted {self.baseline.accepted}"
+        others = [
+            f"{name} {theirs[name]}, this is {version}"
+            for name, version in self.versions.items()
+            if name in theirs and theirs[name] != version
+        ]
+        return source + (f"; made with {'; '.join(others)}" if others else "")
+
+    @property
+    def again(self) -> str:
+        """The command that runs this case alone."""
+        test = f"perf_tests/test_generation.py::test_generation[{self.name}]"
+        return f'pytest "{test}" --benchmark-only'
+
+
+def judge(question: Question) -> Verdict:
+    """The verdict on one case."""
+    findings = [*_picture(question)]
+    if not question.picture_only:
+        findings += [*_speed(question), *_portable(question), *_work(question)]
+        if question.baseline is None:
+            findings.append(Finding(status="new", metric="baseline"))
+    return Verdict(findings=tuple(findings))
+
+
+def _picture(q: Question) -> Iterator[Finding]:
+    look, limit = q.measured.look, q.promise
+    if not look.finite:
+        yield Finding(
+            status="not finite",
+            metric="picture",
+            what=f"{q.name}: the decoder's output has NaN or infinity in it",
+            measured="not finite before quantizing",
+            limit="every number finite",
+            next=q.again,
+        )
+        return
+    if look.mean < BLACK_MEAN:
+        yield Finding(
+            status="black",
+            metric="picture",
+            what=f"{q.name}: a picture is black",
+            measured=f"mean {look.mean:.4f} of the darkest picture",
+            limit=f"at least {BLACK_MEAN}",
+            next="look for an overflow in half precision, or a safety checker; " + q.again,
+        )
+        return
+    if look.std < FLAT_STD:
+        yield Finding(
+            status="flat",
+            metric="picture",
+            what=f"{q.name}: a picture is one even colour",
+            measured=f"deviation {look.std:.4f} over the flattest picture",
+            limit=f"at least {FLAT_STD}",
+            next="look at the decoder's input and output; " + q.again,
+        )
+        return
+    if q.measured.repeat.psnr_db < REPEAT_PSNR_DB:
+        yield Finding(
+            status="worse picture",
+            metric="repeat",
+            what=f"{q.name}: the same seed gave another picture in the last round than in the "
+            "first: state leaks between generations",
+            measured=f"{q.measured.repeat.psnr_db:.1f} dB between them",
+            limit=f"at least {REPEAT_PSNR_DB:.0f} dB",
+            next=q.again,
+        )
+    expected = f"as close as its optimizations promise to {q.reference.case}, of the same run"
+    if q.is_reference:
+        limit = REFERENCE_PICTURE
+        expected = "the picture accepted for these weights, under baselines/pictures"
+    distance = q.measured.closeness
+    if distance is None:
+        yield Finding(status="new" if q.is_reference else "same", metric="picture")
+        return
+    if limit and (distance.psnr_db < limit.psnr_db or distance.ssim < limit.ssim):
+        against = "the accepted picture" if q.is_reference else q.reference.case
+        yield Finding(
+            status="worse picture",
+            metric="closeness",
+            what=f"{q.name}: its picture is no longer close to {against}",
+            measured=f"PSNR {distance.psnr_db:.1f} dB, SSIM {distance.ssim:.3f}",
+            expected=expected,
+            limit=f"at least {limit.psnr_db:.0f} dB and SSIM {limit.ssim:.2f}",
+            next="compare the pictures saved beside the run's JSON; " + q.again,
+        )
+        return
+    yield Finding(status="same", metric="picture")
+
+
+def _speed(q: Question) -> Iterator[Finding]:
+    if q.baseline is None:
+        return
+    limits, measured = q.baseline.limits, q.measured
+    if q.is_reference:
+        yield _at_most(q, "latency", mean_interval(measured.rounds_s), limits.latency_s_max)
+    else:
+        speedup = ratio_interval(q.reference.rounds_s, measured.rounds_s)
+        yield _at_least(
+            q,
+            "latency speedup",
+            speedup,
+            limits.latency_speedup_min,
+            expected=_list(q.baseline.latency_speedup, "x"),
+        )
+        on_gpu = gpu_speedup(measured, q.reference)
+        if on_gpu is not None and limits.gpu_speedup_min is not None:
+            yield _at_least(
+                q,
+                "GPU busy speedup",
+                Interval(low=on_gpu, mid=on_gpu, high=on_gpu),
+                limits.gpu_speedup_min,
+                expected=_list(q.baseline.gpu_speedup, "x"),
+            )
+    if measured.gpu_busy_s is not None and limits.gpu_busy_s_max is not None:
+        busy = Interval(low=measured.gpu_busy_s, mid=measured.gpu_busy_s, high=measured.gpu_busy_s)
+        yield _at_most(q, "GPU busy", busy, limits.gpu_busy_s_max)
+        if measured.gpu_busy_s * FASTER_SHARE < min(q.baseline.gpu_busy_s):
+            yield Finding(
+                status="faster",
+                metric="GPU busy",
+                what=f"{q.name}: the GPU is busy for {measured.gpu_busy_s:.3f} s, its baseline's "
+                f"best is {min(q.baseline.gpu_busy_s):.3f} s",
+                expected=q.source,
+                next='keep it: python -m ci accept RUN.json RUN.json RUN.json --reason "..."',
+            )
+    most = limits.peak_memory_bytes_max
+    if measured.peak_memory_bytes is not None and most and measured.peak_memory_bytes > most:
+        yield Finding(
+            status="more memory",
+            metric="peak memory",
+            what=f"{q.name}: takes {measured.peak_memory_bytes / max(q.baseline.peak_memory_bytes):.3f}"
+            " times the memory of its baseline",
+            measured=f"{measured.peak_memory_bytes / 2**20:,.0f} MiB",
+            expected=f"{max(q.baseline.peak_memory_bytes) / 2**20:,.0f} MiB ({q.source})",
+            limit=f"at most {most / 2**20:,.0f} MiB",
+            next=q.again,
+        )
+
+
+def _portable(q: Question) -> Iterator[Finding]:
+    for metric, bound in q.portable.items():
+        value, interval = _ratio(q, metric)
+        if value is None:
+            continue
+        name = metric.replace("_", " ").replace("gpu", "GPU busy")
+        expected = "baselines/portable.json, on any machine"
+        if bound.at_least is not None:
+            yield _at_least(q, name, interval, bound.at_least, expected=expected)
+        if bound.at_most is not None and metric == "memory_ratio" and value > bound.at_most:
+            yield Finding(
+                status="more memory",
+                metric=name,
+                what=f"{q.name}: takes {value:.3f} times the memory of {q.reference.case}",
+                measured=f"{value:.3f} times",
+                expected=expected,
+                limit=f"at most {bound.at_most:.2f} times",
+                next=q.again,
+            )
+        elif bound.at_most is not None and value > bound.at_most:
+            yield Finding(
+                status="faster",
+                metric=name,
+                what=f"{q.name}: the guide's warning does not hold here, it is {value:.2f}x as "
+                f"fast as {q.reference.case}",
+                expected=expected,
+                limit=f"at most {bound.at_most:.2f}x",
+                next="tell the guide; or look whether " + q.reference.case + " became slower",
+            )
+
+
+def _ratio(q: Question, metric: str) -> tuple[float | None, Interval]:
+    """A metric of this case relative to its reference, with its interval."""
+    value: float | None = None
+    if metric == "latency_speedup":
+        interval = ratio_interval(q.reference.rounds_s, q.measured.rounds_s)
+        return interval.mid, interval
+    if metric == "gpu_speedup":
+        value = gpu_speedup(q.measured, q.reference)
+    elif (
+        metric == "memory_ratio" and q.measured.peak_memory_bytes and q.reference.peak_memory_bytes
+    ):
+        value = q.measured.peak_memory_bytes / q.reference.peak_memory_bytes
+    known = value or 0.0
+    return value, Interval(low=known, mid=known, high=known)
+
+
+def _at_least(q: Question, metric: str, seen: Interval, limit: float, *, expected: str) -> Finding:
+    """Slower only where the whole interval lies below the limit; unclear where a part does."""
+    if seen.mid >= limit:
+        return Finding(status="same", metric=metric)
+    return Finding(
+        status=_weigh(q, certain=seen.high < limit),
+        metric=metric,
+        what=f"{q.name}: {metric} over {q.reference.case} is {seen.mid:.2f}x, below its limit "
+        f"of {limit:.2f}x{_why_invalid(q)}",
+        measured=f"{seen.mid:.3f}x{_range(seen, 'x')}",
+        expected=expected if "baselines/" in expected else f"{expected} ({q.source})",
+        limit=f"at least {limit:.3f}x",
+        next=q.again,
+    )
+
+
+def _at_most(q: Question, metric: str, seen: Interval, limit: float) -> Finding:
+    if seen.mid <= limit:
+        return Finding(status="same", metric=metric)
+    were = q.baseline.latency_s if metric == "latency" else q.baseline.gpu_busy_s  # type: ignore[union-attr]
+    return Finding(
+        status=_weigh(q, certain=seen.low > limit),
+        metric=metric,
+        what=f"{q.name}: {metric} is {seen.mid:.3f} s, above its limit of {limit:.3f} s"
+        f"{_why_invalid(q)}",
+        measured=f"{seen.mid:.4f} s{_range(seen, ' s')}",
+        expected=f"{_list(were, ' s')} ({q.source})",
+        limit=f"at most {limit:.4f} s",
+        next=q.again,
+    )
+
+
+def _weigh(q: Question, *, certain: bool) -> str:
+    if q.measured.validity.get("disturbed_by") or q.reference.validity.get("disturbed_by"):
+        return "invalid"
+    return "slower" if certain else "unclear"
+
+
+def _why_invalid(q: Question) -> str:
+    reasons = [
+        *q.measured.validity.get("disturbed_by", ()),
+        *q.reference.validity.get("disturbed_by", ()),
+    ]
+    return f"; says nothing, since {', '.join(dict.fromkeys(reasons))}" if reasons else ""
+
+
+def _range(seen: Interval, unit: str) -> str:
+    if seen.low == seen.high:
+        return ""
+    return f", 99 % interval {seen.low:.3f}{unit} to {seen.high:.3f}{unit}"
+
+
+def _list(values: tuple[float, ...], unit: str) -> str:
+    return ", ".join(f"{value:.3f}{unit}" for value in values)
+
+
+def _work(q: Question) -> Iterator[Finding]:
+    if q.baseline is None:
+        return
+    for name, count in q.measured.counters.items():
+        before = q.baseline.counters.get(name)
+        if before is None:
+            continue
+        now, was = count.total(q.measured.steps), before.total(q.measured.steps)
+        share = LAUNCH_SHARE if name in LAUNCHES else 1.0
+        if name in (*NEVER_MORE, *LAUNCHES) and now > was * share:
+            yield Finding(
+                status="more work",
+                metric=name,
+                what=f"{q.name}: {difference(name, was=before, now=count, steps=q.measured.steps)}",
+                measured=f"{now:,}",
+                expected=f"{was:,} ({q.source})",
+                limit="no more" if share == 1.0 else f"at most {int(was * share):,}",
+                next=q.again,
+            )
+        elif name in (*NEVER_MORE, *LAUNCHES) and now * share < was:
+            yield Finding(
+                status="faster",
+                metric=name,
+                what=f"{q.name}: {difference(name, was=before, now=count, steps=q.measured.steps)}",
+                expected=q.source,
+                next='keep it: python -m ci accept RUN.json RUN.json RUN.json --reason "..."',
+            )
+
+
+def difference(name: str, *, was: Count, now: Count, steps: int) -> str:
+    """A counter's change as a person says it: ``casts 12 → 1,234 (+61 in each of 20 steps)``."""
+    per_step, fixed = now.per_step - was.per_step, now.fixed - was.fixed
+    parts = [f"{per_step:+,} in each of {steps} steps"] if per_step else []
+    parts += [f"{fixed:+,} fixed"] if fixed else []
+    totals = f"{was.total(steps):,} → {now.total(steps):,}"
+    return f"{name.replace('_', ' ')} {totals} ({' and '.join(parts) or 'no change'})"

@@ -1,0 +1,35 @@
+"""Where weights come from: three sources behind one interface (`harness.pipelines.Source`).
+
+checkpoint.py       a folder or a Hub id in diffusers' format
+seeded.py           weights drawn from a seed on the real architectures of architectures.py
+embedded/           a small model trained for this suite, loaded like any checkpoint
+recipe/             how the embedded model was trained
+clip_bpe/           CLIP's byte pair merges, with their licence, for the seeded model's tokenizer
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from perf_tests.harness.pipelines import Source
+from perf_tests.models.checkpoint import EMBEDDED, BadModel, Checkpoint
+from perf_tests.models.seeded import Seeded
+
+NAMED = ("sd15", "embedded")
+
+
+def open_source(model: str) -> Source:
+    """The source for ``sd15`` (seeded), ``embedded``, a local folder, or a Hub id.
+
+    `BadModel`, in one sentence, where there is none.
+    """
+    if model == "sd15":
+        return Seeded()
+    if model == "embedded":
+        return Checkpoint(str(EMBEDDED), kind="embedded")
+    if Path(model).is_dir() or model.count("/") == 1:
+        return Checkpoint(model)
+    raise BadModel(
+        f"--model {model}: no folder of that name here, and known by name are "
+        f"{', '.join(NAMED)}; a Hub id is written owner/name"
+    )

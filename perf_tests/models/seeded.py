@@ -1,0 +1,151 @@
+"""Weights drawn from a seed on the real architectures: the real arithmetic without a download.
+
+Closeness on them is about arithmetic, not about pictures. They are drawn once a process, each
+parameter from its own seed, and stay on the host; a pipeline gets copies.
+"""
+
+from __future__ import annotations
+
+import copy
+import gzip
+import math
+import zlib
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from perf_tests.harness.catalog import Kind, Scale
+from perf_tests.models.architectures import ARCHITECTURES, SCHEDULER
+
+CLIP_BPE = Path(__file__).parent / "clip_bpe" / "bpe_simple_vocab_16e6.txt.gz"
+CLIP_MERGES = 48_894
+SEED = 2023
+
+
+class Seeded:
+    """Stable Diffusion v1.5 with its distilled UNet and its tiny autoencoder, on seeded weights."""
+
+    name = "sd15"
+    weights = f"seeded-{SEED}"
+    kind: Kind = "seeded"
+    scale: Scale = "full"
+    variants = frozenset({"distilled_unet", "tiny_vae"})
+
+    def load(
+        self,
+        *,
+        pipeline: str,
+        scheduler: str,
+        variants: Mapping[str, str],
+        dtype: torch.dtype,
+        device: torch.device,
+    ) -> Any:
+        """See `Source.load`."""
+        import diffusers
+
+        modules = {
+            place: on_device(drawn(variants.get(place, place)), dtype=dtype, device=device)
+            for place in ("unet", "vae", "text_encoder")
+        }
+        return getattr(diffusers, pipeline)(
+            **modules,
+            tokenizer=clip_tokenizer(),
+            scheduler=getattr(diffusers, scheduler).from_config(SCHEDULER),
+            safety_checker=None,
+            feature_extractor=None,
+            requires_safety_checker=False,
+        )
+
+
+@cache
+def drawn(role: str) -> torch.nn.Module:
+    """The module for a role of `ARCHITECTURES`, float32 on the host. Shared: copy, don't change.
+
+    `RuntimeError` if the class no longer has the parameters that the checkpoint has.
+    """
+    architecture = ARCHITECTURES[role]
+    module = skeleton(role)
+    parameters = sum(p.numel() for p in module.parameters())
+    if parameters != architecture.parameters:
+        raise RuntimeError(
+            f"{role}: {architecture.class_name} has {parameters:,} parameters, "
+            f"the checkpoint has {architecture.parameters:,}"
+        )
+    layers = {name: layer for name, layer in module.named_modules() if holds_weights(layer)}
+    with ThreadPoolExecutor() as threads:
+        list(threads.map(lambda item: _draw(f"{role}.{item[0]}", item[1], role), layers.items()))
+    if architecture.output_bias:
+        last = [layer for layer in layers.values() if isinstance(layer, torch.nn.Conv2d)][-1]
+        if last.bias is not None:
+            last.bias.data.add_(architecture.output_bias)
+    return module.eval().requires_grad_(False)
+
+
+def skeleton(role: str) -> torch.nn.Module:
+    """The module for a role with whatever is in memory as weights."""
+    import diffusers
+    import transformers
+
+    architecture = ARCHITECTURES[role]
+    if architecture.library == "transformers":
+        # Built for real: its buffers (position ids) hold values that `to_empty` would lose.
+        config = transformers.CLIPTextConfig(**architecture.config)
+        module: torch.nn.Module = getattr(transformers, architecture.class_name)(config)
+        return module
+    with torch.device("meta"):
+        module = getattr(diffusers, architecture.class_name)(**architecture.config)
+    return module.to_empty(device="cpu")
+
+
+def holds_weights(layer: torch.nn.Module) -> bool:
+    return any(True for _ in layer.parameters(recurse=False))
+
+
+def _draw(name: str, layer: torch.nn.Module, role: str) -> None:
+    # One generator a parameter, seeded by its name, and only uniform numbers: the same bits
+    # whatever the order, the number of threads, or the library's own initialization.
+    for own, parameter in layer.named_parameters(recurse=False):
+        generator = torch.Generator().manual_seed(SEED + zlib.crc32(f"{name}.{own}".encode()))
+        data = parameter.data
+        if isinstance(layer, torch.nn.GroupNorm | torch.nn.LayerNorm):
+            data.fill_(1.0 if own == "weight" else 0.0)
+        elif isinstance(layer, torch.nn.Conv2d | torch.nn.Linear):
+            bound = 1 / math.sqrt(layer.weight[0].numel())
+            gain = ARCHITECTURES[role].gain if own == "weight" else 1.0
+            data.uniform_(-gain * bound, gain * bound, generator=generator)
+        elif isinstance(layer, torch.nn.Embedding):
+            # The spread of CLIP's own initialization, 0.02.
+            data.uniform_(-0.02 * math.sqrt(3), 0.02 * math.sqrt(3), generator=generator)
+        else:
+            raise TypeError(f"{name} is a {type(layer).__name__}: nobody says how to draw it")
+
+
+def on_device(
+    module: torch.nn.Module, *, dtype: torch.dtype, device: torch.device
+) -> torch.nn.Module:
+    """A copy of a host module whose parameters go straight to the device in this dtype."""
+    moved = {
+        id(parameter): torch.nn.Parameter(parameter.to(device, dtype, copy=True), False)
+        for parameter in module.parameters()
+    }
+    # deepcopy takes what is in its memo for copied, so that weights are never doubled here.
+    return copy.deepcopy(module, moved).to(device)
+
+
+@cache
+def clip_tokenizer() -> Any:
+    """CLIP's tokenizer, from its published byte pair merges: 49,408 entries."""
+    from transformers import CLIPTokenizer
+    from transformers.convert_slow_tokenizer import bytes_to_unicode
+
+    lines = gzip.decompress(CLIP_BPE.read_bytes()).decode().split("\n")
+    merges = [tuple(line.split()) for line in lines[1 : CLIP_MERGES + 1]]
+    letters = list(bytes_to_unicode().values())
+    words = [*letters, *(f"{letter}</w>" for letter in letters), *("".join(m) for m in merges)]
+    words += ["<|startoftext|>", "<|endoftext|>"]
+    vocabulary = {word: index for index, word in enumerate(words)}
+    return CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=77)

@@ -1,0 +1,153 @@
+"""Every optimization, one decorated function each; then the stacks worth measuring.
+
+To add one: write the function, say what it needs, promises and how it proves itself, and add it to
+a stack below. Its name is the test's id and its docstring the report's line; nothing else changes.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from perf_tests import workloads
+from perf_tests.harness import proofs
+from perf_tests.harness.catalog import Closeness, Needs, Promise, measure, optimization
+from perf_tests.harness.pipelines import Build, flag
+
+# Half-way between the worst legitimate variant and the weakest fault, in PSNR on the float32
+# reference. Seeded weights at full size: fp16 61.8 dB, another prompt 18.6 dB, no guidance 17.9 dB.
+# A checkpoint nobody calibrated here promises only that it is plainly the same picture.
+HALF_PRECISION = Promise(
+    seeded=Closeness(psnr_db=40, ssim=0.97),
+    embedded=Closeness(psnr_db=30, ssim=0.95),
+    checkpoint=Closeness(ssim=0.90),
+)
+SAME_ARITHMETIC = Promise(
+    seeded=Closeness(psnr_db=40, ssim=0.97),
+    embedded=Closeness(psnr_db=45, ssim=0.99),
+    checkpoint=Closeness(ssim=0.90),
+)
+TENSOR_CORES = Needs(compute_capability=(8, 0))
+CUDA = Needs(compute_capability=(6, 0))
+
+
+@optimization(
+    needs=TENSOR_CORES,
+    promise=HALF_PRECISION,
+    proof=proofs.every(
+        proofs.flag_reads(torch.backends.cuda.matmul, "allow_tf32", True),
+        proofs.matmul_rounds_to_tf32,
+    ),
+)
+def tf32(build: Build) -> None:
+    """Matrix products of float32 in TF32, as convolutions already are."""
+    # Only through the legacy flags: mixing them with fp32_precision raises.
+    build.during(flag(torch.backends.cuda.matmul, "allow_tf32", True))
+
+
+@optimization(promise=HALF_PRECISION, proof=proofs.computes_in(torch.float16))
+def fp16(build: Build) -> None:
+    """Weights and activations in float16, as loaded with torch_dtype=torch.float16."""
+    build.dtype = torch.float16
+
+
+@optimization(promise=HALF_PRECISION, proof=proofs.computes_in(torch.bfloat16))
+def bf16(build: Build) -> None:
+    """Weights and activations in bfloat16: float32's range with 8 bits of precision."""
+    build.dtype = torch.bfloat16
+
+
+@optimization(needs=CUDA, promise=HALF_PRECISION, proof=proofs.autocast_is_on)
+def autocast(build: Build) -> None:
+    """What the guide warns of: torch.autocast around a pipeline. Slower than pure float16."""
+    build.during(torch.autocast("cuda", dtype=torch.float16))
+
+
+@optimization(promise=SAME_ARITHMETIC, proof=proofs.layout_is_channels_last)
+def channels_last(build: Build) -> None:
+    """Convolutions in NHWC layout, which tensor cores read without a transposition."""
+
+    @build.then
+    def _(pipeline: Any) -> None:
+        pipeline.unet.to(memory_format=torch.channels_last)
+        pipeline.vae.to(memory_format=torch.channels_last)
+
+
+@optimization(
+    needs=Needs(variant="distilled_unet"),
+    proof=proofs.smaller_than_reference("unet", layers_per_block=1),
+)
+def distilled_unet(build: Build) -> None:
+    """A UNet of one layer a block and no mid block, trained to imitate the full one (BK-SDM)."""
+    build.take("distilled_unet", place="unet")
+
+
+@optimization(needs=Needs(variant="tiny_vae"), proof=proofs.class_is("vae", "AutoencoderTiny"))
+def tiny_vae(build: Build) -> None:
+    """A tiny autoencoder distilled from the VAE (TAESD) decodes the latents."""
+    build.take("tiny_vae", place="vae")
+
+
+@optimization(promise=SAME_ARITHMETIC, proof=proofs.attention_is("AttnProcessor"))
+def naive_attention(build: Build) -> None:
+    """Attention as written: the whole score matrix in memory, softmax, product."""
+
+    @build.then
+    def _(pipeline: Any) -> None:
+        from diffusers.models.attention_processor import AttnProcessor
+
+        pipeline.unet.set_attn_processor(AttnProcessor())
+
+
+@optimization(promise=SAME_ARITHMETIC, proof=proofs.attention_is("AttnProcessor2_0"))
+def sdpa(build: Build) -> None:
+    """PyTorch's scaled dot product attention, the default since torch 2."""
+
+    @build.then
+    def _(pipeline: Any) -> None:
+        from diffusers.models.attention_processor import AttnProcessor2_0
+
+        pipeline.unet.set_attn_processor(AttnProcessor2_0())
+
+
+def _xformers_refuses() -> str | None:
+    # Importing it proves nothing: a wheel built for another torch or CUDA imports, calls its
+    # operators available, and refuses every call.
+    import xformers.ops
+
+    query = torch.zeros(1, 64, 8, 40, dtype=torch.float16, device="cuda")
+    try:
+        xformers.ops.memory_efficient_attention(query, query, query)
+    except (NotImplementedError, RuntimeError, OSError) as error:
+        cause = proofs.unloadable_library("xformers") or str(error).strip().splitlines()[0]
+        return f"xformers is installed and refuses to run: {cause}"
+    return None
+
+
+@optimization(
+    needs=Needs(compute_capability=(7, 0), package="xformers", probe=_xformers_refuses),
+    promise=SAME_ARITHMETIC,
+    proof=proofs.attention_is("XFormersAttnProcessor"),
+)
+def xformers(build: Build) -> None:
+    """xFormers' memory-efficient attention in the UNet."""
+    # Only the UNet's: the decoder's single head of 512 is wider than its kernels take.
+    build.then(lambda pipeline: pipeline.unet.enable_xformers_memory_efficient_attention())
+
+
+# The guide's first table, and its warning.
+measure(workloads.DDIM50, "tf32", "fp16", "tf32+fp16")
+measure(workloads.DDIM50, "fp16+autocast", against="fp16")
+# Memory-efficient attention is promised against the naive one, in speed and in memory.
+measure(workloads.DDIM50, "fp16+naive_attention")
+measure(workloads.DDIM50, "fp16+sdpa", "fp16+xformers", against="fp16+naive_attention")
+# The guide's second table, and its vase to look at.
+measure(workloads.PNDM25X4, "distilled_unet", "distilled_unet+tiny_vae")
+measure(workloads.VASE25, "distilled_unet", "distilled_unet+tiny_vae", picture_only=True)
+
+# What says something on a CPU, on the embedded model.
+measure(workloads.DDIM50_SMALL, "channels_last", "naive_attention")
+measure(workloads.DDIM50_SMALL, "bf16", "fp16", picture_only=True)
+measure(workloads.PNDM25X4_SMALL, "distilled_unet", "distilled_unet+tiny_vae")
+measure(workloads.VASE25_SMALL, "distilled_unet", "distilled_unet+tiny_vae", picture_only=True)
