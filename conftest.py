@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from shutil import get_terminal_size
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
@@ -89,6 +90,26 @@ class Suite:
         }
 
 
+class Uncaptured:
+    """pytest's terminal, also while a test's own output is captured."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self._reporter: Any = config.pluginmanager.get_plugin("terminalreporter")
+        self._capture: Any = config.pluginmanager.get_plugin("capturemanager")
+        self.isatty: bool = self._reporter is not None and self._reporter.isatty
+
+    def line(self, text: str) -> None:
+        """A line of its own."""
+        with self._capture.global_and_fixture_disabled():
+            self._reporter.ensure_newline()
+            self._reporter.write_line(text)
+
+    def over(self, text: str) -> None:
+        """Text from the start of the line, over what stands there."""
+        with self._capture.global_and_fixture_disabled():
+            self._reporter.write(f"\r{text}", flush=True)
+
+
 SUITE = pytest.StashKey[Suite]()
 
 
@@ -108,8 +129,7 @@ def suite_of(config: pytest.Config) -> Suite:
     from perf_tests.harness.catalog import cases_for
     from perf_tests.harness.machine import BadDevice, this_machine
 
-    terminal = config.pluginmanager.get_plugin("terminalreporter")
-    progress = Progress(terminal=terminal, total=0)
+    progress = Progress(terminal=Uncaptured(config), total=0)
     report: Path | None = config.getoption("benchmark_json")
     if report is not None:
         report.parent.mkdir(parents=True, exist_ok=True)
@@ -213,12 +233,14 @@ def reference(case: Case, suite: Suite) -> Measurement | None:
     """What the case is compared with, measured now if it was not before."""
     from perf_tests.harness.bench import CaseError
 
-    text = ""
+    measured, text = None, ""
     try:
-        return suite.bench.reference_of(case, suite.cases)
+        measured = suite.bench.reference_of(case, suite.cases)
     except CaseError as error:
         text = f"the case it is compared with gave no measurement: {error}"
-    suite.not_measured(case, "error", text)
+    if text:
+        suite.not_measured(case, "error", text)
+    return measured
 
 
 @pytest.fixture
@@ -327,8 +349,9 @@ def _fail_missing(session: pytest.Session, suite: Suite) -> None:
 
 
 def _asked_for_everything(session: pytest.Session) -> bool:
-    options = session.config.option
-    narrowed = options.keyword or options.markexpr or options.deselect or options.lf
+    asked = session.config.getoption
+    # lastfailed is absent where pytest's cache plugin is off.
+    narrowed = any(asked(name, None) for name in ("keyword", "markexpr", "deselect", "lf"))
     whole = all("::" not in str(argument) for argument in session.config.args)
     finished = not session.shouldstop and not session.shouldfail
     return whole and finished and not narrowed
@@ -345,9 +368,10 @@ def pytest_terminal_summary(
     from perf_tests.harness import baselines
 
     bench, write = suite.bench, terminalreporter.write_line
-    width = terminalreporter.isatty and terminalreporter._tw.fullwidth or 160
+    # Elsewhere than on a terminal nothing is cut.
+    width = get_terminal_size().columns if terminalreporter.isatty else 200
     terminalreporter.section("perf_tests")
-    for case_id, text in suite.told.items():
+    for text in suite.told.values():
         failing = text.split(":", 1)[0]
         terminalreporter.write_line(text, red=failing not in PASSING, yellow=failing in WARNING)
     for row in suite.rows:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -104,7 +103,7 @@ def save_machine(baseline: MachineBaseline) -> None:
     baseline.path.parent.mkdir(parents=True, exist_ok=True)
     draft = baseline.path.with_suffix(".draft")
     draft.write_text(text)
-    os.replace(draft, baseline.path)
+    draft.replace(baseline.path)
 
 
 def load_portable(*, scale: str, device: str, folder: Path = FOLDER) -> Portable:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -25,7 +24,7 @@ from perf_tests.harness.stats import ratio_interval
 from perf_tests.harness.timing import Rounds, time_rounds, warm_up
 from perf_tests.harness.verdicts import Question, Verdict, judge
 
-DRIFT_ROUNDS = 3
+DRIFT_ROUNDS = 2
 DRIFT_SHARE = 0.05
 """A reference that is significantly and this much slower or faster when repeated has drifted."""
 
@@ -274,7 +273,7 @@ class Bench:
         self.observer.stage(reference, "repeating the reference")
         with built(reference, self.source, self.device) as pipeline:
             generation = Generation(pipeline, reference.workload)
-            warm_up(generation, on_round=lambda seconds: None)
+            generation()
             again = time_rounds(generation, before_round=lambda: None, rounds=DRIFT_ROUNDS)
         ratio = ratio_interval(again, first.rounds_s)
         self.drift[case.workload.name] = ratio.mid

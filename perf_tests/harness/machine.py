@@ -8,6 +8,7 @@ import re
 import sys
 from dataclasses import asdict, dataclass
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -84,7 +85,7 @@ def cpu_name() -> str:
     cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count()
     name = platform.processor() or platform.machine()
     try:
-        with open("/proc/cpuinfo") as lines:
+        with Path("/proc/cpuinfo").open() as lines:
             models = [line.split(":", 1)[1] for line in lines if line.startswith("model name")]
             name = models[0].strip() if models else name
     except OSError:

@@ -13,13 +13,15 @@ from perf_tests.harness.verdicts import PASSING, WARNING
 
 
 class Terminal(Protocol):
-    """What is used of pytest's terminal reporter."""
+    """Where progress is written."""
 
-    @property
-    def isatty(self) -> bool: ...
-    def write(self, content: str, *, flush: bool = False, **markup: bool) -> None: ...
-    def write_line(self, line: str, **markup: bool) -> None: ...
-    def ensure_newline(self) -> None: ...
+    isatty: bool
+
+    def line(self, text: str) -> None:
+        """A line of its own."""
+
+    def over(self, text: str) -> None:
+        """Text from the start of the line, over what stands there."""
 
 
 @dataclass(kw_only=True)
@@ -42,19 +44,16 @@ class Progress:
         if not self.terminal.isatty:
             return
         line = f"[{min(self.done + 1, self.total)}/{self.total}] {case.id}: {what}{self._left()}"
-        self.terminal.write("\r" + line.ljust(self._width), flush=True)
+        self.terminal.over(line.ljust(self._width))
         self._width = len(line)
 
     def finished(self, case: Case, outcome: str) -> None:
         """Called once a case is through, with its outcome in words."""
         self.done += 1
         left = "" if self.terminal.isatty else self._left()
-        line = f"[{self.done}/{self.total}] {case.id}: {outcome}{left}"
-        if self.terminal.isatty:
-            self.terminal.write("\r" + " " * self._width + "\r")
-        else:
-            self.terminal.ensure_newline()
-        self.terminal.write_line(line)
+        if self._width:
+            self.terminal.over(" " * self._width + "\r")
+        self.terminal.line(f"[{self.done}/{self.total}] {case.id}: {outcome}{left}")
         self._width = 0
 
     def _left(self) -> str:

@@ -37,8 +37,10 @@ FLAT_STD = 0.02
 """A picture whose every channel varies less than this over its places shows nothing."""
 REPEAT_PSNR_DB = 60.0
 """The last round's picture against the first's: the same numbers, but for a library's choices."""
-REFERENCE_PICTURE = Closeness(psnr_db=28.0, ssim=0.90)
-"""The reference's picture against the accepted one, both 64 pixels a side."""
+REFERENCE_PICTURE = Closeness(psnr_db=35.0, ssim=0.95)
+"""The reference's picture against the accepted one, both 64 pixels a side. Measured on seeded
+weights on an H100: tf32 71 dB and fp16 63 dB are what another GPU or version may do; no guidance
+is at 22 dB (SSIM 0.80), another prompt at 20 dB (0.77), another seed at 17 dB (0.11)."""
 
 FASTER_SHARE = 1.03
 """A GPU that is this much faster than its baseline asks for a new one."""
@@ -267,15 +269,15 @@ def _speed(q: Question) -> Iterator[Finding]:
                 expected=q.source,
                 next='keep it: python -m ci accept RUN.json RUN.json RUN.json --reason "..."',
             )
-    most = limits.peak_memory_bytes_max
-    if measured.peak_memory_bytes is not None and most and measured.peak_memory_bytes > most:
+    most, took = limits.peak_memory_bytes_max, measured.peak_memory_bytes
+    if took is not None and most is not None and took > most:
+        before = max(q.baseline.peak_memory_bytes)
         yield Finding(
             status="more memory",
             metric="peak memory",
-            what=f"{q.name}: takes {measured.peak_memory_bytes / max(q.baseline.peak_memory_bytes):.3f}"
-            " times the memory of its baseline",
-            measured=f"{measured.peak_memory_bytes / 2**20:,.0f} MiB",
-            expected=f"{max(q.baseline.peak_memory_bytes) / 2**20:,.0f} MiB ({q.source})",
+            what=f"{q.name}: takes {took / before:.3f} times the memory of its baseline",
+            measured=f"{took / 2**20:,.0f} MiB",
+            expected=f"{before / 2**20:,.0f} MiB ({q.source})",
             limit=f"at most {most / 2**20:,.0f} MiB",
             next=q.again,
         )

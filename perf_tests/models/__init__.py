@@ -15,6 +15,8 @@ from perf_tests.harness.pipelines import Source
 from perf_tests.models.checkpoint import EMBEDDED, BadModel, Checkpoint
 from perf_tests.models.seeded import Seeded
 
+__all__ = ["BadModel", "open_source"]
+
 NAMED = ("sd15", "embedded")
 
 

@@ -73,7 +73,11 @@ class Checkpoint:
     ) -> Any:
         """See `Source.load`."""
         import diffusers
+        import transformers
 
+        # Their loading bars would run through the terminal's own lines.
+        diffusers.utils.logging.disable_progress_bar()
+        transformers.utils.logging.disable_progress_bar()
         modules = {place: self._load_variant(name, dtype) for place, name in variants.items()}
         loaded = getattr(diffusers, pipeline).from_pretrained(
             self._path,

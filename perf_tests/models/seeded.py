@@ -143,9 +143,14 @@ def clip_tokenizer() -> Any:
     from transformers.convert_slow_tokenizer import bytes_to_unicode
 
     lines = gzip.decompress(CLIP_BPE.read_bytes()).decode().split("\n")
-    merges = [tuple(line.split()) for line in lines[1 : CLIP_MERGES + 1]]
+    # Annotated as strings, but the tokenizers library takes pairs only.
+    merges: list[Any] = [tuple(line.split()) for line in lines[1 : CLIP_MERGES + 1]]
     letters = list(bytes_to_unicode().values())
-    words = [*letters, *(f"{letter}</w>" for letter in letters), *("".join(m) for m in merges)]
+    words = [
+        *letters,
+        *(f"{letter}</w>" for letter in letters),
+        *("".join(merge) for merge in merges),
+    ]
     words += ["<|startoftext|>", "<|endoftext|>"]
     vocabulary = {word: index for index, word in enumerate(words)}
     return CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=77)
