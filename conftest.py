@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from argparse import ArgumentTypeError
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -44,10 +45,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise ValueError(text)
-    return number
+    if not text.isdecimal() or int(text) < 1:
+        raise ArgumentTypeError(f"{text} is no number of rounds: it takes 1 or more")
+    return int(text)
 
 
 @dataclass(kw_only=True)
@@ -165,8 +165,12 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
     """Refuse bad input in one sentence before anything is collected."""
-    if session.config.getoption("benchmark_only"):
-        suite_of(session.config)
+    config = session.config
+    asked = [Path(argument.split("::")[0]).resolve() for argument in config.args]
+    if config.getoption("benchmark_only") or not all(
+        path == UNIT or UNIT in path.parents for path in asked
+    ):
+        suite_of(config)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -179,6 +183,10 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     if SUITE in session.config.stash:
         suite = session.config.stash[SUITE]
         suite.progress.total = len(_cases(session.items))
+        if suite.progress.total == len(session.items):
+            # Each of our lines names its case; the file's name before every one would say less.
+            reporter: Any = session.config.pluginmanager.get_plugin("terminalreporter")
+            reporter.showfspath = False
 
 
 def pytest_report_header(config: pytest.Config) -> str | None:
@@ -277,9 +285,10 @@ def pytest_report_teststatus(report: pytest.TestReport) -> tuple[str, str, str] 
     """Our own line a case says more than a dot."""
     if "test_generation[" not in report.nodeid:
         return None
-    if report.skipped:
-        return "skipped", "", ""
-    return ("passed", "", "") if report.passed and report.when == "call" else None
+    if report.passed and report.when != "call":
+        return None
+    outcome = "error" if report.failed and report.when != "call" else report.outcome
+    return outcome, "", outcome.upper()
 
 
 def pytest_benchmark_update_machine_info(
@@ -372,8 +381,10 @@ def pytest_terminal_summary(
     width = get_terminal_size().columns if terminalreporter.isatty else 200
     terminalreporter.section("perf_tests")
     for text in suite.told.values():
-        failing = text.split(":", 1)[0]
-        terminalreporter.write_line(text, red=failing not in PASSING, yellow=failing in WARNING)
+        status = text.split(":", 1)[0]
+        # What failed a test stands above, in pytest's own section.
+        if status in PASSING or status == "missing":
+            write(text, red=status == "missing", yellow=status in WARNING)
     for row in suite.rows:
         if row.status == "skipped":
             write(f"skipped: {row.case.id}: {row.reason}")
@@ -382,6 +393,10 @@ def pytest_terminal_summary(
     write("")
     for workload, ratio in bench.drift.items():
         write(f"{workload}: repeated at the end, the reference took {ratio:.3f} of its first time")
+    seen = [row.measured for row in suite.rows if row.measured and row.measured.observing_s]
+    if seen:
+        share = sum(m.observing_s for m in seen) / sum(sum(m.rounds_s) for m in seen)
+        write(f"counting and profiling took {share:.0%} of what the timed rounds took")
     if bench.source.kind == "seeded":
         write("Pictures are of seeded weights: how close they are is about arithmetic.")
     write(f"{bench.source.name} ({bench.source.weights}) on {bench.machine.name}")

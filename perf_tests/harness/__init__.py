@@ -5,8 +5,10 @@ pipelines   builds a case's pipeline on the device and takes it away again
 proofs      checks that an optimization took effect
 timing      warm-up and timed rounds
 counters    what the GPU did, from a profiled generation
+floor       the least a case could take on this GPU
 structure   what the code asks for, counted without a GPU
-machine     which machine this is and whether it is quiet
+machine     which machine this is
+quiet       whether it is quiet
 closeness   looks at pictures                                                           (no torch)
 records     a measurement and its JSON                                                  (no torch)
 baselines   reads and writes `baselines/`                                               (no torch)

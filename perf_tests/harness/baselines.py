@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from perf_tests.harness.records import Count
+from perf_tests.harness.stats import spread
 
 SCHEMA = 1
 FOLDER = Path(__file__).parents[2] / "baselines"
@@ -68,17 +70,17 @@ Portable = Mapping[str, Mapping[str, Bound]]
 """Bounds by metric (``gpu_speedup``, ``latency_speedup``, ``memory_ratio``), by case id."""
 
 
-def machine_path(slug: str, folder: Path = FOLDER) -> Path:
-    return folder / f"{slug}.json"
+def machine_path(slug: str, folder: Path | None = None) -> Path:
+    return (folder or FOLDER) / f"{slug}.json"
 
 
-def picture_path(*, model: str, weights: str, workload: str, folder: Path = FOLDER) -> Path:
+def picture_path(*, model: str, weights: str, workload: str, folder: Path | None = None) -> Path:
     """Where the accepted picture of a reference lies."""
     name = f"{model}-{weights}" if weights != model else model
-    return folder / "pictures" / f"{workload}-{name.replace('/', '--')}.png"
+    return (folder or FOLDER) / "pictures" / f"{workload}-{name.replace('/', '--')}.png"
 
 
-def load_machine(slug: str, folder: Path = FOLDER) -> MachineBaseline | None:
+def load_machine(slug: str, folder: Path | None = None) -> MachineBaseline | None:
     """A machine's baseline, or None where nobody accepted one. `BadBaseline` if unreadable."""
     path = machine_path(slug, folder)
     if not path.exists():
@@ -106,9 +108,35 @@ def save_machine(baseline: MachineBaseline) -> None:
     draft.replace(baseline.path)
 
 
-def load_portable(*, scale: str, device: str, folder: Path = FOLDER) -> Portable:
+def limits_of(
+    *,
+    latency_s: Sequence[float],
+    latency_speedup: Sequence[float],
+    gpu_busy_s: Sequence[float] = (),
+    gpu_speedup: Sequence[float] = (),
+    peak_memory_bytes: Sequence[int] = (),
+) -> Limits:
+    """What is allowed from here on, from what the accepted processes measured.
+
+    GPU busy time spreads by 1 % and is held tightly: 2 %, or three times the spread seen where
+    that is more; its speedups to 0.97 of the lowest. Wall clock spreads by 10 % where the host
+    is what counts, so it gets that, or the spread seen, beyond the worst process.
+    """
+    slack = max(0.10, spread(latency_s))
+    return Limits(
+        latency_s_max=max(latency_s) * (1 + slack),
+        latency_speedup_min=min(latency_speedup) * (1 - max(0.10, spread(latency_speedup))),
+        gpu_busy_s_max=(
+            median(gpu_busy_s) * (1 + max(0.02, 3 * spread(gpu_busy_s))) if gpu_busy_s else None
+        ),
+        gpu_speedup_min=0.97 * min(gpu_speedup) if gpu_speedup else None,
+        peak_memory_bytes_max=1.02 * max(peak_memory_bytes) if peak_memory_bytes else None,
+    )
+
+
+def load_portable(*, scale: str, device: str, folder: Path | None = None) -> Portable:
     """The loose bounds for models of this scale on this kind of device; empty for others."""
-    path = folder / "portable.json"
+    path = (folder or FOLDER) / "portable.json"
     content = _load(path)
     _only(content, {"schema", "about", "full on cuda", "small on cpu"}, path, "")
     section = content.get(f"{scale} on {device}", {})
@@ -121,9 +149,9 @@ def load_portable(*, scale: str, device: str, folder: Path = FOLDER) -> Portable
     }
 
 
-def load_published(folder: Path = FOLDER) -> Mapping[str, Mapping[str, float]]:
+def load_published(folder: Path | None = None) -> Mapping[str, Mapping[str, float]]:
     """The guide's tables: latency in seconds and speedup by case id."""
-    cases: Mapping[str, Mapping[str, float]] = _load(folder / "published.json")["cases"]
+    cases: Mapping[str, Mapping[str, float]] = _load((folder or FOLDER) / "published.json")["cases"]
     return cases
 
 

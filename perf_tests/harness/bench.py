@@ -13,13 +13,12 @@ from typing import Any, Protocol
 
 import torch
 
-from perf_tests.harness import baselines, closeness, counters, proofs
+from perf_tests.harness import baselines, closeness, counters, floor, proofs
 from perf_tests.harness.catalog import REFERENCE, Case
 from perf_tests.harness.closeness import Pictures
-from perf_tests.harness.machine import Machine
 from perf_tests.harness.pipelines import Generation, Source, built, collect
 from perf_tests.harness.quiet import Watch
-from perf_tests.harness.records import Count, Measurement
+from perf_tests.harness.records import Count, Machine, Measurement
 from perf_tests.harness.stats import ratio_interval
 from perf_tests.harness.timing import Rounds, time_rounds, warm_up
 from perf_tests.harness.verdicts import Question, Verdict, judge
@@ -55,7 +54,6 @@ class Bench:
     """Where pictures are saved as PNG, if anywhere."""
     baseline: baselines.MachineBaseline | None
     portable: baselines.Portable
-    baselines_folder: Path = baselines.FOLDER
     measurements: dict[str, Measurement] = field(default_factory=dict)
     """By case id."""
     drift: dict[str, float] = field(default_factory=dict)
@@ -185,12 +183,20 @@ class Bench:
         """What stands beside the wall clock, from generations that are not timed."""
         if self.device.type != "cuda":
             return measurement
+        started = perf_counter()
+        measurement = self._observe_gpu(measurement, case, generation, pipeline)
+        return replace(measurement, observing_s=perf_counter() - started)
+
+    def _observe_gpu(
+        self, measurement: Measurement, case: Case, generation: Generation, pipeline: Any
+    ) -> Measurement:
         torch.cuda.reset_peak_memory_stats()
         host_step_s = _host_step(generation, pipeline)
         measurement = replace(
             measurement,
             host_step_s=host_step_s,
             peak_memory_bytes=torch.cuda.max_memory_allocated(),
+            floor_s=floor.flops(generation, steps=case.workload.steps) / floor.matmul_rate(),
         )
         try:
             seen = counters.observe(generation, pipeline, steps=case.workload.steps)
@@ -212,7 +218,6 @@ class Bench:
             model=self.source.name,
             weights=self.source.weights,
             workload=case.workload.name,
-            folder=self.baselines_folder,
         )
         if not path.exists():
             return None

@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 
-from perf_tests.harness.pipelines import Generation
+from perf_tests.harness.pipelines import Generation, flag
 from perf_tests.harness.records import Count
 
 STEPS = (6, 14)
@@ -210,12 +210,11 @@ def _marked(pipeline: Any) -> Iterator[Any]:
         return decode(*args, **kwargs)
 
     hook = pipeline.unet.register_forward_pre_hook(mark)
-    pipeline.vae.decode = marked_decode
     try:
-        yield mark
+        with flag(pipeline.vae, "decode", marked_decode):
+            yield mark
     finally:
         hook.remove()
-        del pipeline.vae.decode
 
 
 def read(lines: Iterable[Mapping[str, Any]]) -> Trace:

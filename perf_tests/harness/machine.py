@@ -4,51 +4,17 @@ from __future__ import annotations
 
 import os
 import platform
-import re
 import sys
-from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 import torch
+
+from perf_tests.harness.records import Machine
 
 
 class BadDevice(Exception):
     """A `--device` that this machine does not have; one sentence says why."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Machine:
-    """What a number depends on that the suite does not choose."""
-
-    device: str
-    """``cuda`` or ``cpu``."""
-    name: str
-    """The GPU's name, or the CPU's."""
-    compute_capability: tuple[int, int] | None
-    memory_bytes: int | None
-    driver: str | None
-    cuda: str | None
-    threads: int
-    python: str
-    torch: str
-    diffusers: str
-    transformers: str
-
-    @property
-    def slug(self) -> str:
-        """The name of its file under `baselines/`."""
-        return re.sub(r"[^a-z0-9]+", "-", self.name.lower()).strip("-")
-
-    @property
-    def versions(self) -> dict[str, str]:
-        """What a baseline is made with."""
-        versions = {"torch": self.torch, "diffusers": self.diffusers}
-        return versions | ({"driver": self.driver} if self.driver else {})
-
-    def as_json(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 def this_machine(device: str | None) -> Machine:

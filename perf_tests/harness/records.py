@@ -1,15 +1,49 @@
-"""A measurement, and its JSON in pytest-benchmark's `extra_info` (schema 1, see README)."""
+"""A machine, a measurement, and their JSON (schema 1, explained in README)."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from statistics import median
 from typing import Any
 
 from perf_tests.harness.closeness import Distance, Look
 
 SCHEMA = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Machine:
+    """What a number depends on that the suite does not choose."""
+
+    device: str
+    """``cuda`` or ``cpu``."""
+    name: str
+    """The GPU's name, or the CPU's."""
+    compute_capability: tuple[int, int] | None
+    memory_bytes: int | None
+    driver: str | None
+    cuda: str | None
+    threads: int
+    python: str
+    torch: str
+    diffusers: str
+    transformers: str
+
+    @property
+    def slug(self) -> str:
+        """The name of its file under `baselines/`."""
+        return re.sub(r"[^a-z0-9]+", "-", self.name.lower()).strip("-")
+
+    @property
+    def versions(self) -> dict[str, str]:
+        """What a baseline is made with."""
+        versions = {"torch": self.torch, "diffusers": self.diffusers}
+        return versions | ({"driver": self.driver} if self.driver else {})
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +86,10 @@ class Measurement:
     host_step_s: float | None = None
     """What the host takes to enqueue one UNet call."""
     peak_memory_bytes: int | None = None
+    floor_s: float | None = None
+    """Its floating point operations at this GPU's float16 matmul rate: no version runs faster."""
+    observing_s: float = 0.0
+    """What counting and profiling took, beside the timed rounds."""
     counters: Mapping[str, Count] = field(default_factory=dict)
     stages_s: Mapping[str, float] = field(default_factory=dict)
     families: Mapping[str, tuple[float, int]] = field(default_factory=dict)
@@ -101,6 +139,8 @@ class Measurement:
             "gpu_speedup": gpu_speedup(self, reference) if reference else None,
             "host_step_s": self.host_step_s,
             "peak_memory_bytes": self.peak_memory_bytes,
+            "floor_s": self.floor_s,
+            "observing_s": self.observing_s,
             "picture": {
                 "finite": self.look.finite,
                 "mean": self.look.mean,

@@ -81,7 +81,7 @@ class Finding:
             ("next", self.next),
         )
         lines = [f"{self.status}: {self.what}"]
-        lines += [f"  {name:9}{part}" for name, part in parts if part]
+        lines += [f"  {name:10}{part}" for name, part in parts if part]
         return "\n".join(lines)
 
 

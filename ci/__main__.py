@@ -1,0 +1,37 @@
+"""Dispatches `python -m ci VERB` to the file of that name.
+
+Each verb's file has `add_arguments(parser)` and `main(args) -> int`: 0 holds, 1 a regression, 2 it
+could not be judged. Its docstring's first line is its help.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from types import ModuleType
+
+from ci import structure
+from perf_tests.harness.baselines import BadBaseline
+
+VERBS: dict[str, ModuleType] = {"structure": structure}
+CANNOT_JUDGE = 2
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one verb; returns its exit code."""
+    parser = argparse.ArgumentParser(prog="python -m ci", description=__doc__)
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+    for name, verb in VERBS.items():
+        line = (verb.__doc__ or "").splitlines()[0]
+        verb.add_arguments(verbs.add_parser(name, help=line, description=verb.__doc__))
+    args = parser.parse_args(arguments)
+    try:
+        code: int = VERBS[args.verb].main(args)
+    except BadBaseline as error:
+        print(f"error: {error}", file=sys.stderr)
+        return CANNOT_JUDGE
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

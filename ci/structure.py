@@ -1,0 +1,317 @@
+"""Counts what every case asks of a GPU, without one, and compares it with what was accepted.
+
+Runs the pipelines' real code at full size on tensors without data, in seconds and in little
+memory. The counts depend on the versions of torch and diffusers and on nothing else.
+"""
+
+from __future__ import annotations
+
+import argparse
+import warnings
+from collections.abc import Iterator, Mapping
+from datetime import date
+from typing import TYPE_CHECKING, Any
+
+from perf_tests.harness.baselines import FOLDER
+from perf_tests.harness.catalog import Case, Kind, Scale, cases_for
+
+if TYPE_CHECKING:
+    import torch
+
+    from perf_tests.harness.pipelines import Source
+    from perf_tests.harness.structure import Accepted, Observation
+    from perf_tests.harness.verdicts import Finding
+
+SHOWN = (
+    "device_reads",
+    "host_to_device_copies",
+    "device_to_host_copies",
+    "casts",
+    "layout_conversions",
+    "full_precision_operators",
+    "unfused_attention",
+)
+"""Counters that a table shows below the operators, each with its parts."""
+
+
+class Skeletons:
+    """Stable Diffusion v1.5 and its variants at full size, without weights."""
+
+    name = "sd15"
+    weights = "none"
+    kind: Kind = "seeded"
+    scale: Scale = "full"
+    variants = frozenset({"distilled_unet", "tiny_vae"})
+
+    def load(
+        self,
+        *,
+        pipeline: str,
+        scheduler: str,
+        variants: Mapping[str, str],
+        dtype: torch.dtype,
+        device: torch.device,
+    ) -> Any:
+        """See `Source.load`; `device` is where tensors have no data."""
+        import diffusers
+
+        from perf_tests.models.architectures import SCHEDULER
+        from perf_tests.models.seeded import clip_tokenizer
+
+        modules = {
+            place: skeleton(variants.get(place, place), dtype)
+            for place in ("unet", "vae", "text_encoder")
+        }
+        return getattr(diffusers, pipeline)(
+            **modules,
+            tokenizer=clip_tokenizer(),
+            scheduler=getattr(diffusers, scheduler).from_config(SCHEDULER),
+            safety_checker=None,
+            feature_extractor=None,
+            requires_safety_checker=False,
+        )
+
+
+def skeleton(role: str, dtype: torch.dtype) -> torch.nn.Module:
+    """The module for a role of `ARCHITECTURES`: parameters without data, buffers with theirs."""
+    import diffusers
+    import torch
+    import transformers
+    from accelerate import init_empty_weights  # type: ignore[import-untyped, unused-ignore]
+
+    from perf_tests.models.architectures import ARCHITECTURES
+
+    architecture = ARCHITECTURES[role]
+    with init_empty_weights(include_buffers=False):
+        if architecture.library == "transformers":
+            config = transformers.CLIPTextConfig(**architecture.config)
+            module: torch.nn.Module = getattr(transformers, architecture.class_name)(config)
+        else:
+            module = getattr(diffusers, architecture.class_name)(**architecture.config)
+    # PyTorch's own `to`: diffusers' warns of what matters only to weights.
+    return torch.nn.Module.to(module, dtype=dtype).eval().requires_grad_(False)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--model",
+        default=Skeletons.name,
+        help="sd15 (the default; no weights are drawn) or any model that pytest takes",
+    )
+    parser.add_argument("-k", metavar="WORD", default="", help="only cases with this in their id")
+    parser.add_argument(
+        "--write", action="store_true", help="accept these counts as baselines/structure.json"
+    )
+    parser.add_argument("--reason", help="why they are accepted; goes into the file")
+    parser.add_argument(
+        "--matmul-tflops", type=float, metavar="N", help="a GPU's matmul rate, for the floor"
+    )
+    parser.add_argument(
+        "--bandwidth-gb",
+        type=float,
+        metavar="N",
+        help="its memory bandwidth in GB/s, for the floor",
+    )
+
+
+def main(args: argparse.Namespace) -> int:
+    """Count, show, and judge or accept."""
+    if args.write and not (args.reason or "").strip():
+        return _refuse("--write needs a --reason: it says to a reviewer why the counts changed")
+    if (args.matmul_tflops is None) != (args.bandwidth_gb is None):
+        return _refuse("a floor takes both --matmul-tflops and --bandwidth-gb")
+    from perf_tests import models, optimizations  # noqa: F401
+    from perf_tests.harness import proofs, structure
+
+    try:
+        source = Skeletons() if args.model == Skeletons.name else models.open_source(args.model)
+    except models.BadModel as error:
+        return _refuse(str(error))
+    cases = [case for case in cases_for(source.scale) if args.k in case.id]
+    if not cases:
+        return _refuse(f"no case has {args.k!r} in its id")
+    accepted = structure.load(FOLDER) or {}
+    observed: dict[Case, Observation] = {}
+    findings: dict[str, list[Finding]] = {}
+    passed_over = []
+    for case in cases:
+        reason = not_countable(case)
+        if reason:
+            passed_over.append(f"not counted: {case.id}: {reason}")
+            continue
+        try:
+            observed[case] = seen = count(case, source)
+        except structure.NotCountable as error:
+            return _refuse(f"{case.id} could not be counted: {error}")
+        except proofs.NotApplied as error:
+            print(f"not applied: {case.id}: {error}")
+            return 1
+        print("\n".join(table(case, seen, args)), end="\n\n")
+        was = accepted.get(structure.key_of(case, source.name))
+        findings[case.id] = judge(case, seen, was) if was else []
+    print("\n".join(passed_over))
+    if args.write:
+        return write(observed, accepted, source.name, args)
+    return tell(observed, findings, accepted, source.name, args)
+
+
+def _refuse(sentence: str) -> int:
+    print(f"error: {sentence}")
+    return 2
+
+
+def not_countable(case: Case) -> str | None:
+    """Why a case cannot be expressed without a GPU, in words; None if it can."""
+    import torch
+
+    from perf_tests.harness.pipelines import Build
+
+    build = Build(device=torch.device("meta"))
+    for optimization in case.stack:
+        if optimization.needs.package:
+            return f"the operators of {optimization.needs.package} exist on a GPU alone"
+        with warnings.catch_warnings():
+            # torch.autocast("cuda") warns where there is no GPU.
+            warnings.simplefilter("ignore")
+            optimization.apply(build)
+        if any(isinstance(context, torch.autocast) for context in build.contexts):
+            return (
+                f"{optimization.name} is torch.autocast, which acts on tensors of a CUDA device "
+                "and passes by those without data"
+            )
+    return None
+
+
+def count(case: Case, source: Source) -> Observation:
+    """What the case's pipeline asks for. `NotCountable`, or `NotApplied` if a proof fails."""
+    import torch
+
+    from perf_tests.harness import structure
+    from perf_tests.harness.pipelines import Generation, built
+
+    with built(case, source, torch.device("cpu")) as pipeline:
+        for optimization in case.stack:
+            # One that needs a GPU proves itself by running on it.
+            if optimization.needs.compute_capability is None:
+                optimization.proof(pipeline)
+        return structure.observe(pipeline, Generation(pipeline, case.workload))
+
+
+def versions() -> dict[str, str]:
+    """What the counts depend on."""
+    from importlib.metadata import version
+
+    import torch
+
+    return {"torch": torch.__version__.split("+")[0], "diffusers": version("diffusers")}
+
+
+def judge(case: Case, seen: Observation, was: Accepted) -> list[Finding]:
+    from perf_tests.harness import structure
+
+    return structure.judge(
+        case.id,
+        seen,
+        was,
+        steps=case.workload.steps,
+        versions=versions(),
+        again=f"python -m ci structure -k {case.id}",
+    )
+
+
+def table(case: Case, seen: Observation, args: argparse.Namespace) -> Iterator[str]:
+    """The lines that show one case."""
+    steps, images = case.workload.steps, case.workload.images
+    yield (
+        f"{case.id}: {steps} steps, {images} image{'s' * (images > 1)} of {case.workload.size} "
+        f"pixels, {case.workload.scheduler}"
+    )
+    yield f"  {'':58}{'each step':>10}{'fixed':>8}{'all':>10}"
+
+    def line(name: str, per_step: int, fixed: int, indent: int) -> str:
+        total = fixed + per_step * steps
+        return f"  {' ' * indent}{name:{58 - indent}}{per_step:10,}{fixed:8,}{total:10,}"
+
+    counters, where = seen.counters, seen.where()
+    yield line("operators", counters["operators"].per_step, counters["operators"].fixed, 0)
+    for (family, dtype, layout), work in seen.by(lambda o: (o.family, o.dtype, o.layout)).items():
+        name = f"{family} {dtype}" + (f" {layout}" if layout != "-" else "")
+        yield line(name, work.calls.per_step, work.calls.fixed, 2)
+    for counter in SHOWN:
+        counted = counters[counter]
+        yield line(counter.replace("_", " "), counted.per_step, counted.fixed, 0)
+        for what, part in where[counter].items():
+            yield line(what, part.per_step, part.fixed, 2)
+    work = seen.total()
+    yield (
+        f"  {work.flops.total(steps) / 1e12:,.2f} TFLOP, "
+        f"{work.bytes.total(steps) / 1e9:,.1f} GB read and written"
+    )
+    if args.matmul_tflops:
+        floor_s, eager_s = seen.floor_s(
+            steps=steps,
+            flops_per_s=args.matmul_tflops * 1e12,
+            bytes_per_s=args.bandwidth_gb * 1e9,
+        )
+        yield (
+            f"  at {args.matmul_tflops:g} TFLOP/s and {args.bandwidth_gb:g} GB/s no faster than "
+            f"{floor_s:.3f} s; operator by operator, as written, {eager_s:.3f} s"
+        )
+
+
+def tell(
+    observed: Mapping[Case, Observation],
+    findings: Mapping[str, list[Finding]],
+    accepted: Mapping[str, Accepted],
+    model: str,
+    args: argparse.Namespace,
+) -> int:
+    """Print the verdicts and one closing sentence; returns the exit code."""
+    from perf_tests.harness import structure
+    from perf_tests.harness.verdicts import PASSING
+
+    keys = {structure.key_of(case, model) for case in observed}
+    missing = [key for key in accepted if key.split("/")[1] == model and key not in keys]
+    missing = [] if args.k else sorted(missing)
+    new = sorted(keys - set(accepted))
+    told = [finding for case in findings.values() for finding in case]
+    for finding in sorted(told, key=lambda f: f.status in PASSING):
+        print(finding.text())
+    for key in missing:
+        print(f"missing: {key} has accepted counts and is no longer counted")
+        print(f"  next     declare it again, or {structure.ACCEPT}")
+    for key in new:
+        print(f"new: nobody has accepted counts of {key}; accept them: {structure.ACCEPT}")
+    worse = sum(any(f.status not in PASSING for f in case) for case in findings.values())
+    if worse or missing:
+        print(f"{worse} of {len(observed)} cases ask for more work, {len(missing)} missing")
+        return 1
+    if len(new) == len(keys):
+        print(f"{len(keys)} cases counted and none judged: nothing is accepted for {model}")
+        return 2
+    print(f"{len(keys) - len(new)} cases ask for no more than accepted, {len(new)} new")
+    return 0
+
+
+def write(
+    observed: Mapping[Case, Observation],
+    accepted: Mapping[str, Accepted],
+    model: str,
+    args: argparse.Namespace,
+) -> int:
+    """Accept: replace this model's counts, or with ``-k`` only those of the cases counted."""
+    from perf_tests.harness import structure
+    from perf_tests.harness.structure import Accepted
+
+    kept = {k: was for k, was in accepted.items() if args.k or k.split("/")[1] != model}
+    for case, seen in observed.items():
+        kept[structure.key_of(case, model)] = Accepted(
+            accepted=date.today().isoformat(),
+            reason=args.reason.strip(),
+            versions=versions(),
+            counters=seen.counters,
+            where=seen.where(),
+        )
+    structure.save(kept, FOLDER)
+    print(f"wrote {len(observed)} cases into baselines/{structure.FILE}: {args.reason.strip()}")
+    return 0

@@ -1,0 +1,151 @@
+"""A plugin that puts a fake pipeline and a small catalogue under the real suite.
+
+Everything from the command line to the verdict is the real thing; only the pictures are made in
+twenty milliseconds. Each case of the catalogue misbehaves in the way its name says.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Mapping
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from perf_tests import models, optimizations  # noqa: F401  (the real catalogue, to put aside)
+from perf_tests.harness import catalog
+from perf_tests.harness.catalog import Closeness, Needs, Promise, Workload
+from perf_tests.harness.pipelines import Build
+from perf_tests.harness.proofs import NotApplied
+
+STEP_S = 0.004
+
+WORKLOAD = Workload(
+    name="fake4",
+    scale="small",
+    prompt="a fake",
+    size=64,
+    scheduler="DDIMScheduler",
+    steps=4,
+    images=2,
+    guidance=7.5,
+    seed=0,
+)
+CLOSE = Promise(embedded=Closeness(psnr_db=30, ssim=0.9))
+
+
+class FakePipeline:
+    """As much of a diffusers pipeline as the harness touches."""
+
+    vae_scale_factor = 8
+    _execution_device = torch.device("cpu")
+
+    def __init__(self) -> None:
+        self.unet = torch.nn.Linear(2, 2)
+        self.unet.config = SimpleNamespace(in_channels=4)  # type: ignore[assignment]
+        self.unet.dtype = torch.float32  # type: ignore[assignment]
+        self.vae = torch.nn.Linear(2, 2)
+        self.text_encoder = torch.nn.Linear(2, 2)
+        self.changes: list[Callable[[Any], Any]] = []
+        self.calls = 0
+
+    def set_progress_bar_config(self, **_: Any) -> None: ...
+
+    def __call__(self, prompts: list[str], **options: Any) -> Any:
+        self.calls += 1
+        time.sleep(STEP_S * options["num_inference_steps"])
+        noise = options["latents"].numpy().transpose(0, 2, 3, 1)[..., :3]
+        pictures = np.repeat(np.repeat(0.5 + 0.1 * noise, 8, axis=1), 8, axis=2)
+        for change in self.changes:
+            pictures = change(pictures)
+        return SimpleNamespace(images=pictures)
+
+
+class FakeSource:
+    name = weights = "fake"
+    kind = "embedded"
+    scale = "small"
+    variants: frozenset[str] = frozenset()
+
+    def load(self, **_: Any) -> FakePipeline:
+        return FakePipeline()
+
+
+def _makes(change: Callable[[Any], Any]) -> Callable[[Build], None]:
+    def apply(build: Build) -> None:
+        """Changes the pictures."""
+        build.then(lambda pipeline: pipeline.changes.append(change))
+
+    return apply
+
+
+def _nan(pictures: Any) -> Any:
+    pictures = pictures.copy()
+    pictures[-1, 0, 0, 0] = np.nan
+    return pictures
+
+
+def _raise(error: BaseException) -> Any:
+    def change(pictures: Any) -> Any:
+        raise error
+
+    return change
+
+
+def _moody(pictures: Any) -> Any:
+    """Three more times as long while FAKE_MOOD is set."""
+    if "FAKE_MOOD" in os.environ:
+        time.sleep(3 * STEP_S * WORKLOAD.steps)
+    return pictures
+
+
+def _forgetful(pictures: Any, _calls: list[int] = []) -> Any:  # noqa: B006  state that leaks
+    _calls.append(1)
+    return pictures + 0.01 * len(_calls)
+
+
+def _fails(pipeline: Any) -> None:
+    raise NotApplied("the flag fake reads False, not True")
+
+
+CHANGES: Mapping[str, Callable[[Any], Any]] = {
+    "fine": lambda pictures: pictures,
+    "black": lambda pictures: pictures * 0,
+    "grey": lambda pictures: pictures * 0 + 0.5,
+    "not_a_number": _nan,
+    "elsewhere": lambda pictures: pictures[:, ::-1],
+    "forgetful": _forgetful,
+    "moody": _moody,
+    "unproven": lambda pictures: pictures,
+    "unsupported": lambda pictures: pictures,
+    "too_large": _raise(torch.OutOfMemoryError("Tried to allocate 80.00 GiB. More. And more.")),
+    "interrupted": _raise(KeyboardInterrupt()),
+}
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--fakes", default="fine", help="cases to declare, joined by commas")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    patch = pytest.MonkeyPatch()
+    config.add_cleanup(patch.undo)
+    patch.setattr(models, "open_source", lambda model: FakeSource())
+    declared: dict[str, catalog.Optimization] = {}
+    cases: list[catalog.Case] = []
+    patch.setattr(catalog, "OPTIMIZATIONS", declared)
+    patch.setattr(catalog, "CASES", cases)
+    names = config.getoption("--fakes").split(",")
+    for name in names:
+        apply = _makes(CHANGES[name])
+        apply.__name__ = name
+        catalog.optimization(
+            promise=CLOSE,
+            proof=_fails if name == "unproven" else lambda pipeline: None,
+            needs=Needs(package="no_such_package") if name == "unsupported" else None,
+        )(apply)
+    catalog.measure(WORKLOAD, *names)

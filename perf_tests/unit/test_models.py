@@ -1,0 +1,100 @@
+"""Sources of weights: what each loads, and what each refuses."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from perf_tests.models import BadModel, open_source
+from perf_tests.models.architectures import ARCHITECTURES
+from perf_tests.models.checkpoint import EMBEDDED
+from perf_tests.models.seeded import clip_tokenizer, drawn, on_device, skeleton
+
+CPU = torch.device("cpu")
+
+
+def test_clips_tokenizer_is_the_published_one() -> None:
+    ids = clip_tokenizer()("a photo of an astronaut riding a horse on mars").input_ids
+    assert ids == [49406, 320, 1125, 539, 550, 18376, 6765, 320, 4558, 525, 7496, 49407]
+
+
+@pytest.mark.parametrize("role", ARCHITECTURES)
+def test_architectures_have_the_checkpoints_parameters(role: str) -> None:
+    with torch.device("meta"):
+        module = skeleton(role, empty=False)
+    assert sum(p.numel() for p in module.parameters()) == ARCHITECTURES[role].parameters
+
+
+def test_seeded_weights_are_shared_and_copies_are_not() -> None:
+    host = drawn("tiny_vae")
+    assert drawn("tiny_vae") is host
+    copy = on_device(host, dtype=torch.float16, device=CPU)
+    assert {p.dtype for p in copy.parameters()} == {torch.float16}
+    assert {p.dtype for p in host.parameters()} == {torch.float32}
+    first = next(host.parameters()).flatten()[:3].tolist()
+    assert first == pytest.approx(FIRST_WEIGHTS, abs=1e-6)
+
+
+FIRST_WEIGHTS = [0.0, 0.0, 0.0]
+
+
+def test_the_seeded_tiny_autoencoders_picture_is_neither_black_nor_flat() -> None:
+    noise = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        picture = (drawn("tiny_vae").decode(noise).sample / 2 + 0.5).clamp(0, 1)  # type: ignore[operator]
+    assert 0.3 < picture.mean() < 0.7
+    assert picture.std() > 0.05
+
+
+def test_a_checkpoint_loads_from_a_folder_like_any_other(tmp_path: Path) -> None:
+    """The Hub's loading code on a checkpoint saved to a folder: the embedded model's copy."""
+    folder = tmp_path / "mine"
+    shutil.copytree(EMBEDDED, folder)
+    source = open_source(str(folder))
+    assert (source.name, source.kind, source.scale) == ("mine", "checkpoint", "small")
+    assert source.variants == {"distilled_unet", "tiny_vae"}
+    pipeline = source.load(
+        pipeline="StableDiffusionPipeline",
+        scheduler="PNDMScheduler",
+        variants={"unet": "distilled_unet", "vae": "tiny_vae"},
+        dtype=torch.bfloat16,
+        device=CPU,
+    )
+    assert type(pipeline.scheduler).__name__ == "PNDMScheduler"
+    assert pipeline.unet.config.layers_per_block == 1
+    assert type(pipeline.vae).__name__ == "AutoencoderTiny"
+    assert pipeline.unet.dtype == pipeline.vae.dtype == torch.bfloat16
+
+
+def test_pickled_weights_are_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "pickled"
+    shutil.copytree(EMBEDDED, folder)
+    weights = folder / "unet" / "diffusion_pytorch_model.safetensors"
+    weights.rename(weights.with_suffix(".bin"))
+    with pytest.raises(BadModel, match="no safetensors, only pickled weights"):
+        open_source(str(folder))
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (None, "no model_index.json in it, so it is no Stable Diffusion pipeline"),
+        ("{", "model_index.json is no JSON"),
+        ("{}", "no unet in it"),
+    ],
+)
+def test_a_folder_that_is_no_pipeline_is_refused(
+    tmp_path: Path, content: str | None, sentence: str
+) -> None:
+    if content is not None:
+        (tmp_path / "model_index.json").write_text(content)
+    with pytest.raises(BadModel, match=sentence):
+        open_source(str(tmp_path))
+
+
+def test_an_unknown_name_is_told_the_known_ones() -> None:
+    with pytest.raises(BadModel, match="known by name are sd15, embedded; a Hub id is written"):
+        open_source("sd-15")

@@ -1,0 +1,177 @@
+"""The suite from the command line to the exit code, over a fake pipeline: every message once."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ci.accept import accept
+from perf_tests.harness import baselines
+
+ROOT = Path(__file__).parents[2]
+
+
+def run(pytester: pytest.Pytester, *options: str, fakes: str = "fine", apart: bool = False) -> pytest.RunResult:
+    """The main job on the fake catalogue, in this process unless it is to be apart."""
+    start = pytester.runpytest_subprocess if apart else pytester.runpytest_inprocess
+    return start(
+        f"--rootdir={ROOT}",
+        f"--config-file={ROOT / 'pyproject.toml'}",
+        f"--confcutdir={ROOT}",
+        "-p",
+        "no:cacheprovider",
+        "-p",
+        "perf_tests.unit.fake",
+        f"--fakes={fakes}",
+        "--benchmark-only",
+        "--rounds=2",
+        *options,
+        str(ROOT / "perf_tests" / "test_generation.py"),
+    )
+
+
+def report(path: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads(path.read_text())
+    return content
+
+
+@pytest.mark.parametrize(
+    ("fake", "sentence"),
+    [
+        ("black", "black: fake4-black: a picture is black"),
+        ("grey", "flat: fake4-grey: a picture is one even colour"),
+        ("not_a_number", "not finite: fake4-not_a_number: the decoder's output has NaN*"),
+        ("elsewhere", "worse picture: fake4-elsewhere: its picture is no longer close to*"),
+        ("forgetful", "worse picture: fake4-forgetful: the same seed gave another picture*"),
+        ("unproven", "not applied: fake4-unproven: unproven did not take effect: the flag fake*"),
+        ("too_large", "error: fake4-too_large: out of memory. Tried to allocate 80.00 GiB*"),
+    ],
+)
+def test_what_is_wrong_turns_the_run_red_and_says_so(
+    pytester: pytest.Pytester, fake: str, sentence: str
+) -> None:
+    result = run(pytester, fakes=f"{fake},fine")
+    result.stdout.fnmatch_lines([sentence])
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    outcomes = result.parseoutcomes()
+    assert outcomes["passed"] == 2  # the reference and the other case go on
+    assert outcomes.get("failed", 0) + outcomes.get("errors", outcomes.get("error", 0)) == 1
+
+
+def test_all_well(pytester: pytest.Pytester) -> None:
+    path = pytester.path / "runs" / "run.json"
+    result = run(pytester, f"--benchmark-json={path}")
+    assert result.ret == 0
+    result.stdout.fnmatch_lines(["*fake4-fine: *new*", "setting*latency*speedup*verdict", "2 new*"])
+    content = report(path)
+    assert content["perf_tests"]["schema"] == 1
+    info = content["benchmarks"][1]["extra_info"]
+    for name in ("case", "workload", "model", "weights", "latency_s", "latency_speedup"):
+        assert info[name], name
+    for name in ("gpu_busy_s", "gpu_speedup", "peak_memory_bytes", "counters", "stages", "bound"):
+        assert name in info
+    assert info["picture"].keys() >= {"psnr_db", "ssim", "mean", "std", "finite"}
+    assert info["verdict"] == "new"
+    machine = content["machine_info"]["perf_tests"]
+    assert machine.keys() >= {"name", "driver", "cuda", "torch", "diffusers", "transformers"}
+    pictures = {picture.name for picture in (pytester.path / "runs/run-pictures").iterdir()}
+    assert pictures == {"fake4-reference.png", "fake4-fine.png"}
+
+
+def test_skips_with_the_reason_in_words(pytester: pytest.Pytester) -> None:
+    result = run(pytester, fakes="unsupported")
+    assert result.ret == 0
+    result.stdout.fnmatch_lines(
+        ["skipped: fake4-unsupported: unsupported needs the package no_such_package*", "*1 skipped"]
+    )
+    result.stdout.no_fnmatch_line("*Warning*")
+
+
+def test_a_failed_case_is_written_with_its_verdict(pytester: pytest.Pytester) -> None:
+    path = pytester.path / "run.json"
+    run(pytester, f"--benchmark-json={path}", fakes="black,unproven")
+    content = report(path)
+    verdicts = {b["extra_info"]["case"]: b["extra_info"]["verdict"] for b in content["benchmarks"]}
+    assert verdicts == {"reference": "new", "black": "black"}
+    (lost,) = content["perf_tests"]["not_timed"]
+    assert (lost["case"], lost["verdict"]) == ("unproven", "not applied")
+
+
+def test_ctrl_c_keeps_what_was_measured(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    path = pytester.path / "run.json"
+    result = run(pytester, f"--benchmark-json={path}", fakes="fine,interrupted,black", apart=True)
+    assert result.ret == pytest.ExitCode.INTERRUPTED
+    content = report(path)
+    assert [b["extra_info"]["case"] for b in content["benchmarks"]] == ["reference", "fine"]
+    (lost,) = content["perf_tests"]["not_timed"]
+    assert (lost["case"], lost["verdict"]) == ("interrupted", "invalid")
+
+
+def test_the_reference_is_measured_when_it_is_not_selected(pytester: pytest.Pytester) -> None:
+    path = pytester.path / "run.json"
+    result = run(pytester, f"--benchmark-json={path}", "-k", "fine")
+    assert result.parseoutcomes()["passed"] == 1
+    info = report(path)["benchmarks"][0]["extra_info"]
+    assert info["latency_speedup"] > 0
+    assert info["picture"]["compared_with"] == "reference"
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (["--device=cuda"], "--device cuda: torch sees no CUDA GPU here*"),
+        (["--benchmark-disable"], "*Can't have both*--benchmark-disable*"),
+        (["-n2"], "*Can't have both*"),
+        (["--rounds=0"], "*0 is no number of rounds*"),
+    ],
+)
+def test_bad_input_is_refused_in_a_sentence(
+    pytester: pytest.Pytester, options: list[str], sentence: str
+) -> None:
+    result = run(pytester, *options)
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    text = "\n".join(result.errlines + result.outlines)
+    assert "Traceback" not in text
+    result.stderr.fnmatch_lines([f"*{sentence}"])
+
+
+def test_the_life_of_a_baseline(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Missing: new. Accepted: holds. Slower: fails. Gone: fails. Accepted again: holds."""
+    folder = pytester.path / "baselines"
+    folder.mkdir()
+    for name in ("portable.json", "published.json"):
+        (folder / name).write_text((baselines.FOLDER / name).read_text())
+    monkeypatch.setattr(baselines, "FOLDER", folder)
+    paths = [pytester.path / f"{n}.json" for n in range(3)]
+
+    for path in paths:
+        result = run(pytester, f"--benchmark-json={path}", fakes="fine,moody")
+        result.stdout.fnmatch_lines(["3 new*"])
+    assert accept(paths, reason="first") == 0
+
+    result = run(pytester, "--rounds=5", fakes="fine,moody")
+    result.stdout.fnmatch_lines(["*baseline: accepted"])
+    result.stdout.no_fnmatch_line("*new*")
+    assert result.ret == 0
+
+    monkeypatch.setenv("FAKE_MOOD", "slow")
+    result = run(pytester, "--rounds=5", fakes="fine,moody")
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    result.stdout.fnmatch_lines(
+        ["slower: fake4-moody: latency speedup over reference is *below its limit*"]
+    )
+
+    result = run(pytester, fakes="fine")
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    result.stdout.fnmatch_lines(["missing: fake4-moody has a baseline and was not run*"])
+
+    for path in paths:
+        run(pytester, f"--benchmark-json={path}", "-k", "reference or fine", fakes="fine,moody")
+    assert accept(paths, reason="moody is slower now", processes=3) == 0
+    history = (folder / "HISTORY.md").read_text()
+    assert "first" in history
+    assert "moody is slower now" in history

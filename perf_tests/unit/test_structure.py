@@ -1,0 +1,398 @@
+"""Structure: exact counts without a GPU, and what becomes of them when something is planted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from ci import __main__ as command
+from ci import structure as verb
+from perf_tests import workloads
+from perf_tests.harness import structure
+from perf_tests.harness.baselines import BadBaseline
+from perf_tests.harness.pipelines import Generation
+from perf_tests.harness.records import Count
+from perf_tests.harness.structure import Accepted, Event, Observation, Operator, Place, Work
+
+SMALL = replace(workloads.DDIM50, size=64)
+VERSIONS = {"torch": "2.13.0", "diffusers": "0.42.1"}
+
+
+def build(
+    *,
+    dtype: torch.dtype = torch.float16,
+    scheduler: str = "DDIMScheduler",
+    weights: bool = False,
+) -> Any:
+    """A pipeline of Stable Diffusion's shape, a thousand times smaller."""
+    import diffusers
+    import transformers
+    from accelerate import init_empty_weights  # type: ignore[import-untyped, unused-ignore]
+
+    from perf_tests.models.architectures import SCHEDULER
+    from perf_tests.models.seeded import clip_tokenizer
+
+    torch.manual_seed(0)
+    with init_empty_weights(include_buffers=False) if not weights else torch.no_grad():
+        modules: dict[str, Any] = {
+            "unet": diffusers.UNet2DConditionModel(
+                sample_size=8,
+                block_out_channels=(32, 64),
+                layers_per_block=1,
+                down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+                up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+                cross_attention_dim=32,
+                attention_head_dim=4,
+            ),
+            "vae": diffusers.AutoencoderKL(
+                block_out_channels=(32, 32, 32, 32),
+                down_block_types=("DownEncoderBlock2D",) * 4,
+                up_block_types=("UpDecoderBlock2D",) * 4,
+            ),
+            "text_encoder": transformers.CLIPTextModel(
+                transformers.CLIPTextConfig(
+                    hidden_size=32,
+                    intermediate_size=64,
+                    num_hidden_layers=1,
+                    num_attention_heads=2,
+                    vocab_size=49_408,
+                )
+            ),
+        }
+    pipeline: Any = diffusers.StableDiffusionPipeline(
+        **{n: torch.nn.Module.to(m, dtype=dtype).eval() for n, m in modules.items()},
+        tokenizer=clip_tokenizer(),
+        scheduler=getattr(diffusers, scheduler).from_config(SCHEDULER),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def observe(pipeline: Any) -> Observation:
+    return structure.observe(pipeline, Generation(pipeline, SMALL))
+
+
+def accept(seen: Observation, versions: dict[str, str] | None = None) -> Accepted:
+    return Accepted(
+        accepted="2026-01-31",
+        reason="first",
+        versions=versions or VERSIONS,
+        counters=seen.counters,
+        where=seen.where(),
+    )
+
+
+@pytest.fixture(scope="module")
+def healthy() -> Observation:
+    return observe(build())
+
+
+def caught(now: Observation, was: Observation, metric: str) -> str:
+    """The text of the finding that a fault makes on this counter."""
+    found = structure.judge(
+        "fp16", now, accept(was), steps=50, versions=VERSIONS, again="python -m ci structure"
+    )
+    text = {f.metric: f for f in found if f.status == "more work"}
+    assert metric in text, f"{metric} did not grow: {found}"
+    return text[metric].text()
+
+
+# Counting
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+@pytest.mark.parametrize(
+    ("scheduler", "reads"),
+    [("DDIMScheduler", 298), ("PNDMScheduler", 152), ("EulerDiscreteScheduler", 2)],
+)
+def test_finds_what_a_scheduler_reads_back_from_the_device(scheduler: str, reads: int) -> None:
+    seen = observe(build(scheduler=scheduler))
+    assert seen.counters["device_reads"].total(50) == reads
+    places = {event.place.path for event in seen.events if event.counter == "device_reads"}
+    assert places <= {"scheduler.step", "scheduler.scale_model_input"}
+
+
+def test_two_runs_are_identical(healthy: Observation) -> None:
+    structure._Counting._known.clear()
+    again = observe(build())
+    assert again == healthy
+    assert list(again.where()) == list(healthy.where())
+
+
+def test_a_pipeline_with_weights_counts_the_same_and_keeps_them() -> None:
+    pipeline = build(dtype=torch.float32, weights=True)
+    before = Generation(pipeline, SMALL).pictures(steps=2)
+    parameters = [(n, id(p)) for n, p in pipeline.unet.named_parameters()]
+    seen = observe(pipeline)
+    assert seen == observe(build(dtype=torch.float32))
+    assert [(n, id(p)) for n, p in pipeline.unet.named_parameters()] == parameters
+    assert "step" not in vars(pipeline.scheduler)
+    assert (Generation(pipeline, SMALL).pictures(steps=2) == before).all()
+
+
+def test_floating_point_operations_are_exact() -> None:
+    class One(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.nn.functional.scaled_dot_product_attention(x, x, x)
+
+    counting = structure._Counting()
+    counting.stack.append(Place("pipeline", "P"))
+    x = torch.empty(2, 8, 16, 40, dtype=torch.float16, device="meta")
+    with counting, structure._Constructors(counting):
+        One()(x).transpose(1, 2).reshape(2, 16, 320)
+    ((operator, (calls, flops, moved)),) = counting.operators.items()
+    assert operator.family == "attention: sdpa"
+    # Two products of (16 × 40) with (40 × 16) and back, a multiplication and an addition each.
+    assert (calls, flops) == (1, 2 * 8 * (2 * 16 * 16 * 40) * 2)
+    assert moved == 4 * x.numel() * 2
+
+
+def test_a_fused_attention_that_may_not_fuse(healthy: Observation) -> None:
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+
+    with sdpa_kernel(SDPBackend.MATH):
+        text = caught(observe(build()), healthy, "unfused_attention")
+    assert "attention: sdpa, math only" in text
+
+
+def test_a_convolution_between_two_layouts_converts(healthy: Observation) -> None:
+    pipeline = build()
+    pipeline.unet.conv_in.to(memory_format=torch.channels_last)
+    text = caught(observe(pipeline), healthy, "layout_conversions")
+    assert "contiguous → channels_last, input" in text
+    assert "in unet.conv_in" in text
+
+
+def test_what_depends_on_data_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    pipeline = build()
+    step = pipeline.scheduler.step
+    monkeypatch.setattr(
+        pipeline.scheduler, "step", lambda noise, *a, **k: step(noise[noise > 0], *a, **k)
+    )
+    with pytest.raises(structure.NotCountable, match="depends on data"):
+        observe(pipeline)
+    assert "step" in vars(pipeline.scheduler)
+    assert not torch.nn.modules.module._global_forward_pre_hooks
+
+
+def test_autocast_is_refused() -> None:
+    with torch.autocast("cpu"), pytest.raises(structure.NotCountable, match="autocast"):
+        observe(build())
+
+
+# Planted on purpose
+
+
+def test_a_group_norm_that_upcasts(healthy: Observation, monkeypatch: pytest.MonkeyPatch) -> None:
+    norm = torch.nn.GroupNorm.forward
+
+    def upcasting(self: torch.nn.GroupNorm, x: torch.Tensor) -> torch.Tensor:
+        return norm(self, x.float()).to(x.dtype)
+
+    pipeline = build()
+    groups = sum(isinstance(m, torch.nn.GroupNorm) for m in pipeline.unet.modules())
+    monkeypatch.setattr(torch.nn.GroupNorm, "forward", upcasting)
+    text = caught(observe(pipeline), healthy, "casts")
+    assert f"+{2 * groups} in each of 50 steps" in text
+    assert "float16 → float32" in text
+    assert ", in GroupNorm)" in text
+    assert "unet.down_blocks.0.resnets.0.norm1" in text
+
+
+def test_naive_attention(healthy: Observation) -> None:
+    from diffusers.models.attention_processor import AttnProcessor
+
+    pipeline = build()
+    pipeline.unet.set_attn_processor(AttnProcessor())
+    seen = observe(pipeline)
+    assert "attention: naive" in caught(seen, healthy, "operators")
+    text = caught(seen, healthy, "unfused_attention")
+    assert "unfused attention 0 → 400 (+8 in each of 50 steps, all attention: naive" in text
+    assert ", in Attention)" in text
+    assert "unet.down_blocks.0.attentions.0.transformer_blocks.0.attn1" in text
+
+
+def plant_in_step(monkeypatch: pytest.MonkeyPatch, plant: Callable[[torch.Tensor], object]) -> None:
+    import diffusers
+
+    step = diffusers.DDIMScheduler.step
+
+    def planted(self: Any, noise: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+        plant(noise)
+        return step(self, noise, *args, **kwargs)
+
+    monkeypatch.setattr(diffusers.DDIMScheduler, "step", planted)
+
+
+def test_an_item_in_the_schedulers_step(
+    healthy: Observation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plant_in_step(monkeypatch, lambda noise: noise.abs().max().item())
+    text = caught(observe(build()), healthy, "device_reads")
+    assert (
+        "device reads 298 → 348 (+1 in each of 50 steps, all item, in DDIMScheduler.step)" in text
+    )
+    assert "in scheduler.step" in text
+
+
+def test_a_tensor_from_a_list_in_the_step(
+    healthy: Observation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plant_in_step(monkeypatch, lambda noise: torch.tensor([0.5], device=noise.device))
+    text = caught(observe(build()), healthy, "host_to_device_copies")
+    assert "(+1 in each of 50 steps, all tensor, in DDIMScheduler.step)" in text
+    assert "in scheduler.step" in text
+
+
+def test_a_dtype_that_was_not_applied(healthy: Observation) -> None:
+    text = caught(observe(build(dtype=torch.float32)), healthy, "full_precision_operators")
+    assert "full precision operators 0 → " in text
+    assert "convolution in float32" in text
+    assert "float32" in text.splitlines()[0]
+    assert ", in unet." in text
+
+
+# Telling
+
+
+def made(**casts: Count) -> Observation:
+    """An observation of nothing but casts in GroupNorms, by module."""
+    none = Count(fixed=0, per_step=0)
+    operator = Operator("add", "elementwise and other", "float16", "-", Place("unet", "UNet"))
+    return Observation(
+        operators={operator: Work(Count(fixed=0, per_step=100), none, none)},
+        events={
+            Event("casts", "float16 → float32", Place(path, "GroupNorm")): count
+            for path, count in casts.items()
+        },
+    )
+
+
+def test_a_difference_reads_as_a_person_says_it() -> None:
+    was, now = made(a=Count(fixed=12, per_step=0)), made(a=Count(fixed=14, per_step=61))
+    (finding,) = structure.judge(
+        "fp16",
+        now,
+        accept(was, {"torch": "2.11.0", "diffusers": "0.42.1"}),
+        steps=20,
+        versions=VERSIONS,
+        again="python -m ci structure -k fp16",
+    )
+    assert [" ".join(line.split()) for line in finding.text().splitlines()] == [
+        "more work: fp16: casts 12 → 1,234 (+61 in each of 20 steps and +2 fixed, "
+        "all float16 → float32, in GroupNorm)",
+        "measured 1,234, in a",
+        "expected 12 (baselines/structure.json, accepted 2026-01-31; "
+        "made with torch 2.11.0, this is 2.13.0)",
+        "limit no more",
+        "next python -m ci structure -k fp16",
+    ]
+
+
+def test_fewer_asks_to_be_accepted() -> None:
+    was, now = made(a=Count(fixed=0, per_step=2)), made(a=Count(fixed=0, per_step=1))
+    (finding,) = structure.judge("fp16", now, accept(was), steps=50, versions=VERSIONS, again="")
+    assert finding.status == "faster"
+    assert structure.ACCEPT in finding.next
+
+
+def test_fewer_once_do_not_pay_for_one_more_in_each_step() -> None:
+    was, now = made(a=Count(fixed=90, per_step=0)), made(a=Count(fixed=0, per_step=1))
+    (finding,) = structure.judge("fp16", now, accept(was), steps=50, versions=VERSIONS, again="")
+    assert finding.status == "more work"
+
+
+def test_operators_may_grow_by_one_per_cent() -> None:
+    was = made()
+    ((operator, work),) = was.operators.items()
+    for calls, findings in ((101, 0), (102, 1)):
+        grown = {operator: work._replace(calls=Count(fixed=0, per_step=calls))}
+        now = replace(was, operators=grown)
+        found = structure.judge("fp16", now, accept(was), steps=50, versions=VERSIONS, again="")
+        assert len(found) == findings
+
+
+# The file and the command
+
+
+def test_the_file_gives_back_what_was_written(healthy: Observation, tmp_path: Path) -> None:
+    cases = {"ddim50/sd15/fp16": accept(healthy), "ddim50/sd15/none": accept(made())}
+    assert structure.load(tmp_path) is None
+    structure.save(cases, tmp_path)
+    assert structure.load(tmp_path) == cases
+    assert [path.name for path in tmp_path.iterdir()] == ["structure.json"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{",
+        "[]",
+        '{"schema": 2, "cases": {}}',
+        '{"schema": 1, "cases": {"a": {}}}',
+        '{"schema": 1, "cases": {"a": {"accepted": "", "reason": "", "versions": {}, '
+        '"counters": {"casts": {"all": [1, 2.5]}}}}}',
+    ],
+)
+def test_a_bad_file_is_named(text: str, tmp_path: Path) -> None:
+    (tmp_path / structure.FILE).write_text(text)
+    with pytest.raises(BadBaseline, match=r"structure\.json"):
+        structure.load(tmp_path)
+
+
+def test_the_life_of_an_accepted_count(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    casts = Count(fixed=1, per_step=1)
+    monkeypatch.setattr(verb, "FOLDER", tmp_path)
+    monkeypatch.setattr(verb, "count", lambda case, source: made(a=casts))
+    command_line = ["structure", "-k", "ddim50-"]
+    assert command.main(command_line) == 2
+    assert "nothing is accepted" in capsys.readouterr().out
+    assert command.main([*command_line, "--write"]) == 2
+    assert "--reason" in capsys.readouterr().out
+    assert command.main([*command_line, "--write", "--reason", "first"]) == 0
+    assert command.main(command_line) == 0
+    casts = Count(fixed=1, per_step=2)
+    assert command.main(command_line) == 1
+    told = capsys.readouterr().out
+    assert "ddim50-fp16: casts 51 → 101 (+1 in each of 50 steps, all float16" in told
+    assert "not counted: ddim50-fp16+autocast: autocast is torch.autocast" in told
+    assert command.main(command_line) == 1
+    # All of the catalogue: what is there beside the accepted cases is new, not missing.
+    casts = Count(fixed=1, per_step=1)
+    assert command.main(["structure"]) == 0
+    assert "new: nobody has accepted counts of pndm25x4/sd15/reference" in capsys.readouterr().out
+
+
+def test_a_case_that_is_gone_is_missed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(verb, "FOLDER", tmp_path)
+    monkeypatch.setattr(verb, "count", lambda case, source: made())
+    structure.save({"ddim50/sd15/gone": accept(made())}, tmp_path)
+    assert command.main(["structure"]) == 1
+    assert "missing: ddim50/sd15/gone" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["-k", "nowhere"], "no case has 'nowhere' in its id"),
+        (["--matmul-tflops", "666"], "takes both"),
+        (["--model", "no-such"], "no folder of that name"),
+    ],
+)
+def test_bad_arguments_are_refused_in_a_sentence(
+    arguments: list[str], says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command.main(["structure", *arguments]) == 2
+    assert says in capsys.readouterr().out

@@ -1,0 +1,211 @@
+"""The judge: numbers in, verdict out. Each rule at its limit, and its message."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from perf_tests.harness.baselines import Bound, CaseBaseline, limits_of
+from perf_tests.harness.catalog import Closeness
+from perf_tests.harness.closeness import Distance, Look
+from perf_tests.harness.records import Count, Measurement
+from perf_tests.harness.verdicts import (
+    PASSING,
+    STATUSES,
+    Finding,
+    Question,
+    Verdict,
+    difference,
+    judge,
+)
+
+CLOSE = Distance(psnr_db=60, ssim=0.999)
+REFERENCE = Measurement(
+    case="reference",
+    workload="ddim50",
+    steps=50,
+    images=1,
+    model="sd15",
+    weights="seeded",
+    parameters=1_000,
+    rounds_s=(2.00, 2.02, 1.98, 2.01, 1.99),
+    look=Look(finite=True, mean=0.5, std=0.2),
+    repeat=Distance(psnr_db=120, ssim=1),
+    closeness=CLOSE,
+    gpu_busy_s=2.0,
+    peak_memory_bytes=4_000,
+    counters={"host_syncs": Count(fixed=3, per_step=6), "kernels": Count(fixed=300, per_step=1000)},
+)
+FP16 = replace(
+    REFERENCE,
+    case="fp16",
+    rounds_s=(1.00, 1.01, 0.99, 1.02, 0.98),
+    gpu_busy_s=0.8,
+    peak_memory_bytes=2_000,
+)
+
+
+def baseline_of(measured: Measurement, reference: Measurement) -> CaseBaseline:
+    numbers: dict[str, Any] = {
+        "latency_s": (measured.latency_s,) * 3,
+        "latency_speedup": (reference.latency_s / measured.latency_s,) * 3,
+        "gpu_busy_s": (measured.gpu_busy_s,) * 3,
+        "gpu_speedup": ((reference.gpu_busy_s or 0) / (measured.gpu_busy_s or 1),) * 3,
+        "peak_memory_bytes": (measured.peak_memory_bytes,) * 3,
+    }
+    return CaseBaseline(
+        accepted="2026-11-22",
+        versions={"torch": "2.11.0", "diffusers": "0.42.1"},
+        counters=measured.counters,
+        limits=limits_of(**numbers),
+        **numbers,
+    )
+
+
+def question(measured: Measurement = FP16, **changes: Any) -> Question:
+    reference = measured if measured.case == "reference" else REFERENCE
+    before = baseline_of(FP16 if reference is REFERENCE else REFERENCE, REFERENCE)
+    return Question(
+        **{
+            "measured": measured,
+            "reference": reference,
+            "promise": Closeness(psnr_db=40, ssim=0.97),
+            "baseline": before,
+            "baseline_name": "baselines/gpu.json",
+            "portable": {},
+            "versions": {"torch": "2.11.0", "diffusers": "0.42.1"},
+            "picture_only": False,
+        }
+        | changes
+    )
+
+
+def test_all_well() -> None:
+    verdict = judge(question())
+    assert verdict.status == "same"
+    assert verdict.passes
+    assert verdict.text() == ""
+
+
+@pytest.mark.parametrize(
+    ("change", "status"),
+    [
+        ({"look": Look(finite=False, mean=0.5, std=0.2)}, "not finite"),
+        ({"look": Look(finite=True, mean=0.01, std=0.2)}, "black"),
+        ({"look": Look(finite=True, mean=0.5, std=0.01)}, "flat"),
+        ({"closeness": Distance(psnr_db=39.9, ssim=0.99)}, "worse picture"),
+        ({"closeness": Distance(psnr_db=60, ssim=0.96)}, "worse picture"),
+        ({"repeat": Distance(psnr_db=50, ssim=1)}, "worse picture"),
+        ({"gpu_busy_s": 0.8 * 1.015}, "same"),
+        ({"gpu_busy_s": 0.8 * 1.025}, "slower"),
+        ({"gpu_busy_s": 0.7}, "faster"),
+        ({"rounds_s": (1.2, 1.21, 1.19, 1.2, 1.22)}, "slower"),
+        ({"rounds_s": (1.0, 1.6, 0.9, 1.3, 1.2)}, "unclear"),
+        ({"peak_memory_bytes": 2_030}, "same"),
+        ({"peak_memory_bytes": 2_050}, "more memory"),
+        ({"counters": {"host_syncs": Count(fixed=4, per_step=6)}}, "more work"),
+        ({"counters": {"host_syncs": Count(fixed=3, per_step=5)}}, "faster"),
+        ({"counters": {"kernels": Count(fixed=300, per_step=1010)}}, "same"),
+        ({"counters": {"kernels": Count(fixed=300, per_step=1011)}}, "more work"),
+    ],
+)
+def test_each_rule_at_its_limit(change: dict[str, Any], status: str) -> None:
+    assert judge(question(replace(FP16, **change))).status == status
+
+
+def test_a_slower_reference_does_not_make_a_slower_case_look_well() -> None:
+    both = replace(FP16, gpu_busy_s=1.0)
+    slower = replace(REFERENCE, gpu_busy_s=2.5)
+    assert judge(question(both, reference=slower)).status == "slower"
+    assert judge(question(slower)).status == "slower"
+
+
+def test_the_references_picture_is_held_to_the_accepted_one() -> None:
+    lost = replace(REFERENCE, closeness=Distance(psnr_db=21.8, ssim=0.8))
+    verdict = judge(question(lost))
+    assert verdict.status == "worse picture"
+    assert "no longer close to the accepted picture" in verdict.sentence
+
+
+def test_without_a_baseline_speed_is_new_and_pictures_are_judged() -> None:
+    assert judge(question(baseline=None)).status == "new"
+    black = replace(FP16, look=Look(finite=True, mean=0, std=0))
+    assert judge(question(black, baseline=None)).status == "black"
+
+
+def test_portable_floors_hold_without_a_baseline() -> None:
+    floor = {"gpu_speedup": Bound(at_least=1.2)}
+    slow = replace(FP16, gpu_busy_s=1.8)
+    assert judge(question(baseline=None, portable=floor)).status == "new"
+    assert judge(question(slow, baseline=None, portable=floor)).status == "slower"
+    hungry = {"memory_ratio": Bound(at_most=0.4)}
+    assert judge(question(baseline=None, portable=hungry)).status == "more memory"
+
+
+def test_a_warning_that_no_longer_holds_is_told_and_passes() -> None:
+    verdict = judge(question(portable={"gpu_speedup": Bound(at_most=1.0)}))
+    assert verdict.status == "faster"
+    assert "the guide's warning does not hold here" in verdict.sentence
+
+
+@pytest.mark.parametrize("disturbed", ["measured", "reference"])
+def test_a_disturbed_machine_is_invalid_and_not_slower(disturbed: str) -> None:
+    validity = {"disturbed_by": ["hardware slowdown"]}
+    slow = replace(FP16, rounds_s=(3.0, 3.01, 2.99), gpu_busy_s=2.0)
+    if disturbed == "measured":
+        verdict = judge(question(replace(slow, validity=validity)))
+    else:
+        verdict = judge(question(slow, reference=replace(REFERENCE, validity=validity)))
+    assert verdict.status == "invalid"
+    assert verdict.passes
+    assert "says nothing, since hardware slowdown" in verdict.sentence
+
+
+def test_only_the_picture_counts_where_only_the_picture_is_asked_for() -> None:
+    slow = replace(FP16, rounds_s=(9.0,), gpu_busy_s=None)
+    assert judge(question(slow, picture_only=True)).status == "same"
+
+
+def test_a_message_has_five_parts() -> None:
+    text = judge(question(replace(FP16, gpu_busy_s=1.6))).text()
+    first, *rest = text.splitlines()
+    assert first.startswith("slower: ddim50-fp16: GPU busy speedup over reference is 1.25x, below")
+    for part in ("measured  1.250x", "expected  2.500x", "limit     at least 2.425x"):
+        assert any(part in line for line in rest), part
+    assert "(baselines/gpu.json, accepted 2026-11-22)" in text
+    assert 'next      pytest "perf_tests/test_generation.py::test_generation[ddim50-fp16]"' in text
+
+
+def test_other_versions_than_the_baselines_are_said() -> None:
+    text = judge(
+        question(replace(FP16, gpu_busy_s=1.6), versions={"torch": "2.13.0", "diffusers": "0.42.1"})
+    ).text()
+    assert "made with torch 2.11.0, this is 2.13.0" in text
+
+
+def test_a_difference_reads_per_step_and_fixed() -> None:
+    said = difference(
+        "casts", was=Count(fixed=12, per_step=0), now=Count(fixed=14, per_step=61), steps=20
+    )
+    assert said == "casts 12 → 1,234 (+61 in each of 20 steps and +2 fixed)"
+
+
+def test_the_case_is_as_bad_as_its_worst_finding() -> None:
+    findings = tuple(Finding(status=s, metric="m", what=s) for s in ("same", "black", "faster"))
+    assert Verdict(findings=findings).status == "black"
+    assert set(PASSING) == set(STATUSES[:5])
+    assert Verdict(findings=()).status == "same"
+
+
+def test_the_judge_needs_no_torch() -> None:
+    """The judging half is imported by machines that have none."""
+    import subprocess
+    import sys
+
+    modules = ["catalog", "stats", "closeness", "records", "baselines", "verdicts"]
+    code = "import sys\n" + "".join(f"import perf_tests.harness.{m}\n" for m in modules)
+    code += "assert 'torch' not in sys.modules, 'torch'"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2])
