@@ -80,8 +80,8 @@ def _check(runs: Sequence[Run], processes: int) -> None:
                 f"{run.path} was measured on another machine or with other versions than "
                 f"{first.path}"
             )
-        if run.cases.keys() != first.cases.keys():
-            odd = sorted(run.cases.keys() ^ first.cases.keys())
+        odd = sorted(set(_judged(run)) ^ set(_judged(first)))
+        if odd:
             raise BadRunError(f"{odd[0]} is not in each of the runs")
         for key, case in run.cases.items():
             if case["verdict"] not in PASSING or case["verdict"] == "invalid":

@@ -22,7 +22,7 @@ import torch
 from perf_tests.harness.pipelines import Generation, flag
 from perf_tests.harness.records import Count
 
-STEPS = (6, 14)
+STEPS = (5, 10)
 """Both beyond PNDM's first four steps, which do other arithmetic."""
 
 STAGES = ("text encoder", "denoising", "decoder")
