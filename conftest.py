@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import pytest
 
 from perf_tests.harness.catalog import Case
-from perf_tests.harness.screen import Progress, Row, closing_line, closing_table, outcome
+from perf_tests.harness.screen import Progress, Row, closing_line, closing_table, notes, outcome
 from perf_tests.harness.verdicts import PASSING, WARNING
 
 if TYPE_CHECKING:
@@ -36,8 +36,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--model",
         metavar="MODEL",
-        help="sd15 (seeded weights; default on cuda), embedded (default on cpu), a folder in "
-        "diffusers' format, or a Hub id",
+        help="sd15 (seeded weights, default on cuda), small (the same shape for a CPU, default "
+        "there), embedded (trained by perf_tests.models.recipe), a folder in diffusers' format, "
+        "or a Hub id",
     )
     group.addoption(
         "--rounds", type=_positive, default=5, metavar="N", help="timed rounds a case (default: 5)"
@@ -124,7 +125,7 @@ def suite_of(config: pytest.Config) -> Suite:
         )
     # Here, since they import torch: the unit tests of this repository start without it.
     from perf_tests import models, optimizations  # noqa: F401
-    from perf_tests.harness import baselines
+    from perf_tests.harness import baselines, structure_verdicts
     from perf_tests.harness.bench import Bench
     from perf_tests.harness.catalog import cases_for
     from perf_tests.harness.machine import BadDevice, this_machine
@@ -138,7 +139,7 @@ def suite_of(config: pytest.Config) -> Suite:
     try:
         machine = this_machine(config.getoption("device"))
         source = models.open_source(
-            config.getoption("model") or ("sd15" if machine.device == "cuda" else "embedded")
+            config.getoption("model") or ("sd15" if machine.device == "cuda" else "small")
         )
         bench = Bench(
             source=source,
@@ -148,6 +149,7 @@ def suite_of(config: pytest.Config) -> Suite:
             pictures_folder=report and report.with_name(f"{report.stem}-pictures"),
             baseline=baselines.load_machine(machine.slug),
             portable=baselines.load_portable(scale=source.scale, device=machine.device),
+            structures=structure_verdicts.load() or {},
         )
     except (BadDevice, models.BadModel, baselines.BadBaseline) as error:
         raise pytest.UsageError(str(error)) from None
@@ -397,6 +399,8 @@ def pytest_terminal_summary(
     if seen:
         share = sum(m.observing_s for m in seen) / sum(sum(m.rounds_s) for m in seen)
         write(f"counting and profiling took {share:.0%} of what the timed rounds took")
+    for note in notes(suite.rows):
+        write(note)
     if bench.source.kind == "seeded":
         write("Pictures are of seeded weights: how close they are is about arithmetic.")
     write(f"{bench.source.name} ({bench.source.weights}) on {bench.machine.name}")

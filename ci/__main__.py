@@ -10,10 +10,11 @@ import argparse
 import sys
 from types import ModuleType
 
-from ci import structure
+from ci import accept, structure
+from ci.runs import BadRunError
 from perf_tests.harness.baselines import BadBaseline
 
-VERBS: dict[str, ModuleType] = {"structure": structure}
+VERBS: dict[str, ModuleType] = {"accept": accept, "structure": structure}
 CANNOT_JUDGE = 2
 
 
@@ -27,7 +28,7 @@ def main(arguments: list[str] | None = None) -> int:
     args = parser.parse_args(arguments)
     try:
         code: int = VERBS[args.verb].main(args)
-    except BadBaseline as error:
+    except (BadBaseline, BadRunError) as error:
         print(f"error: {error}", file=sys.stderr)
         return CANNOT_JUDGE
     return code

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from ci.runs import BadRunError, Run, load_run
 from perf_tests.harness import baselines, closeness
-from perf_tests.harness.baselines import CaseBaseline, MachineBaseline
+from perf_tests.harness.baselines import CaseBaseline, Limits, MachineBaseline
 from perf_tests.harness.records import Count
+from perf_tests.harness.structure_records import COUNTERS
 from perf_tests.harness.verdicts import PASSING
 
 PROCESSES_MIN = 3
@@ -33,33 +35,64 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help=f"accept from as few as N runs (default: {PROCESSES_MIN})",
     )
+    parser.add_argument(
+        "--pictures-only",
+        action="store_true",
+        help="accept the references' pictures, which hold on every machine, and no speed; "
+        "one run is enough",
+    )
 
 
 def main(args: argparse.Namespace) -> int:
+    if args.pictures_only:
+        return accept_pictures(args.runs, reason=args.reason)
     return accept(args.runs, reason=args.reason, processes=args.processes)
 
 
-def accept(
-    paths: Sequence[Path],
-    *,
-    reason: str,
-    processes: int = PROCESSES_MIN,
-) -> int:
-    """Write the runs' cases into their machine's baseline; 0. `BadRunError` for bad runs."""
+def accept_pictures(paths: Sequence[Path], *, reason: str) -> int:
+    """Keep the references' pictures of the first run; 0. `BadRunError` for bad runs."""
     runs = [load_run(path) for path in paths]
-    _check(runs, processes)
+    _check(runs)
+    pictures = _pictures(runs[0])
+    _keep(pictures)
+    names = ", ".join(f"`{target.name}`" for target in pictures.values())
+    _write_history([f"- {runs[0].date} {names}: pictures. {reason}"])
+    print(f"accepted {len(pictures)} reference pictures; commit baselines/")
+    return 0
+
+
+def accept(paths: Sequence[Path], *, reason: str, processes: int = PROCESSES_MIN) -> int:
+    """Write the runs' cases into their machine's baseline; 0. `BadRunError` for bad runs.
+
+    A case that fewer than this many of the runs measured (an interrupted one) is left out.
+    """
+    runs = [load_run(path) for path in paths]
+    if len(runs) < processes:
+        raise BadRunError(
+            f"{len(runs)} of {processes} processes: between processes the noise is larger than "
+            "within one; run the main job again, or say --processes"
+        )
+    _check(runs)
     machine = runs[0].machine
     old = baselines.load_machine(machine.slug)
-    accepted = {key: _merge([run.cases[key] for run in runs], runs[0]) for key in _judged(runs[0])}
+    measured = {
+        key: [run.cases[key] for run in runs if key in run.cases]
+        for key in dict.fromkeys(key for run in runs for key in _judged(run))
+    }
+    accepted = {
+        key: _merge(cases, runs[0]) for key, cases in measured.items() if len(cases) >= processes
+    }
+    for key, seen in measured.items():
+        if key not in accepted:
+            print(f"left out: {key} was measured in {len(seen)} of {processes} processes")
     cases = {**(old.cases if old else {}), **accepted}
     baseline = MachineBaseline(
         path=baselines.machine_path(machine.slug), machine=machine.name, cases=cases
     )
     pictures = _pictures(runs[0])
     baselines.save_machine(baseline)
-    for source, target in pictures.items():
-        closeness.save(closeness.thumbnail(closeness.load(source)), target)
-    _write_history(old, accepted, reason=reason)
+    _keep(pictures)
+    _write_history([_history_line(k, old, case, reason=reason) for k, case in accepted.items()])
     print(
         f"accepted {len(accepted)} cases from {len(runs)} processes into {baseline.path.name} "
         f"and {len(pictures)} reference pictures; commit baselines/"
@@ -67,12 +100,7 @@ def accept(
     return 0
 
 
-def _check(runs: Sequence[Run], processes: int) -> None:
-    if len(runs) < processes:
-        raise BadRunError(
-            f"{len(runs)} of {processes} processes: between processes the noise is larger than "
-            "within one; run the main job again, or say --processes"
-        )
+def _check(runs: Sequence[Run]) -> None:
     first = runs[0]
     for run in runs:
         if run.machine != first.machine:
@@ -80,9 +108,6 @@ def _check(runs: Sequence[Run], processes: int) -> None:
                 f"{run.path} was measured on another machine or with other versions than "
                 f"{first.path}"
             )
-        odd = sorted(set(_judged(run)) ^ set(_judged(first)))
-        if odd:
-            raise BadRunError(f"{odd[0]} is not in each of the runs")
         for key, case in run.cases.items():
             if case["verdict"] not in PASSING or case["verdict"] == "invalid":
                 raise BadRunError(f"{run.path}: {key} is {case['verdict']}, which nobody accepts")
@@ -96,14 +121,22 @@ def _judged(run: Run) -> list[str]:
 
 def _merge(cases: Sequence[Mapping[str, Any]], run: Run) -> CaseBaseline:
     def values(name: str) -> tuple[Any, ...]:
-        return tuple(case[name] for case in cases if case[name] is not None)
+        # Five digits are more than is measured and as many as a person reviews.
+        return tuple(_round(case[name]) for case in cases if case[name] is not None)
 
     counters = [
         {n: Count(fixed=c["fixed"], per_step=c["per_step"]) for n, c in case["counters"].items()}
         for case in cases
     ]
+    # Without a GPU they were counted in the code, are the same on every machine, and are judged by
+    # baselines/structure.json alone.
+    structural = () if run.machine.device == "cuda" else COUNTERS
     # A counter that is not the same in every process is no counter and holds nobody to anything.
-    exact = {n: c for n, c in counters[0].items() if all(o.get(n) == c for o in counters)}
+    exact = {
+        name: count
+        for name, count in counters[0].items()
+        if name not in structural and all(other.get(name) == count for other in counters)
+    }
     measured: dict[str, Any] = {
         "latency_s": values("latency_s"),
         "latency_speedup": values("latency_speedup") or (1.0,) * len(cases),
@@ -111,13 +144,18 @@ def _merge(cases: Sequence[Mapping[str, Any]], run: Run) -> CaseBaseline:
         "gpu_speedup": values("gpu_speedup"),
         "peak_memory_bytes": values("peak_memory_bytes"),
     }
+    limits = asdict(baselines.limits_of(**measured))
     return CaseBaseline(
         accepted=run.date,
         versions=run.machine.versions,
         counters=exact,
-        limits=baselines.limits_of(**measured),
+        limits=Limits(**{n: _round(v) for n, v in limits.items() if v is not None}),
         **measured,
     )
+
+
+def _round(number: float) -> Any:
+    return number if isinstance(number, int) else float(f"{number:.5g}")
 
 
 def _pictures(run: Run) -> dict[Path, Path]:
@@ -136,20 +174,19 @@ def _pictures(run: Run) -> dict[Path, Path]:
     return found
 
 
-def _write_history(
-    old: MachineBaseline | None,
-    accepted: Mapping[str, CaseBaseline],
-    *,
-    reason: str,
-) -> None:
+def _keep(pictures: Mapping[Path, Path]) -> None:
+    for source, target in pictures.items():
+        closeness.save(closeness.thumbnail(closeness.load(source)), target)
+
+
+def _history_line(key: str, old: MachineBaseline | None, case: CaseBaseline, *, reason: str) -> str:
+    before = old.cases.get(key) if old else None
+    versions = ", ".join(f"{name} {version}" for name, version in case.versions.items())
+    return f"- {case.accepted} `{key}`: {_figure(before)} → {_figure(case)}. {reason} ({versions})"
+
+
+def _write_history(lines: Sequence[str]) -> None:
     path = baselines.FOLDER / "HISTORY.md"
-    lines = []
-    for key, case in accepted.items():
-        before = old.cases.get(key) if old else None
-        versions = ", ".join(f"{name} {version}" for name, version in case.versions.items())
-        lines.append(
-            f"- {case.accepted} `{key}`: {_figure(before)} → {_figure(case)}. {reason} ({versions})"
-        )
     text = path.read_text() if path.exists() else HISTORY_HEAD
     path.write_text(text + "\n".join(lines) + "\n")
 

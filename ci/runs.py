@@ -26,7 +26,7 @@ class Run:
     cases: Mapping[str, Mapping[str, Any]]
     """What stands in `extra_info`, by workload/model/weights/case."""
     not_timed: tuple[str, ...]
-    """Cases that gave no measurement and were not skipped."""
+    """Cases that failed without a measurement; not those skipped or interrupted."""
 
 
 def load_run(path: Path) -> Run:
@@ -56,7 +56,7 @@ def load_run(path: Path) -> Run:
             not_timed=tuple(
                 f"{case['workload']}-{case['case']}"
                 for case in ours["not_timed"]
-                if case["verdict"] != "skipped"
+                if case["verdict"] not in ("skipped", "invalid")
             ),
         )
     except (KeyError, TypeError):

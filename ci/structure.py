@@ -14,13 +14,15 @@ from typing import TYPE_CHECKING, Any
 
 from perf_tests.harness.baselines import FOLDER
 from perf_tests.harness.catalog import Case, Kind, Scale, cases_for
+from perf_tests.harness.structure_verdicts import FILE, Accepted, accepting, key_of, load, save
+from perf_tests.harness.structure_verdicts import judge as judge_counts
+from perf_tests.harness.verdicts import PASSING, Finding
 
 if TYPE_CHECKING:
     import torch
 
     from perf_tests.harness.pipelines import Source
-    from perf_tests.harness.structure import Accepted, Observation
-    from perf_tests.harness.verdicts import Finding
+    from perf_tests.harness.structure_records import Observation
 
 SHOWN = (
     "device_reads",
@@ -74,20 +76,14 @@ class Skeletons:
 
 def skeleton(role: str, dtype: torch.dtype) -> torch.nn.Module:
     """The module for a role of `ARCHITECTURES`: parameters without data, buffers with theirs."""
-    import diffusers
     import torch
-    import transformers
     from accelerate import init_empty_weights  # type: ignore[import-untyped, unused-ignore]
 
     from perf_tests.models.architectures import ARCHITECTURES
+    from perf_tests.models.seeded import constructed
 
-    architecture = ARCHITECTURES[role]
     with init_empty_weights(include_buffers=False):
-        if architecture.library == "transformers":
-            config = transformers.CLIPTextConfig(**architecture.config)
-            module: torch.nn.Module = getattr(transformers, architecture.class_name)(config)
-        else:
-            module = getattr(diffusers, architecture.class_name)(**architecture.config)
+        module = constructed(ARCHITECTURES["sd15"][role])
     # PyTorch's own `to`: diffusers' warns of what matters only to weights.
     return torch.nn.Module.to(module, dtype=dtype).eval().requires_grad_(False)
 
@@ -130,7 +126,7 @@ def main(args: argparse.Namespace) -> int:
     cases = [case for case in cases_for(source.scale) if args.k in case.id]
     if not cases:
         return _refuse(f"no case has {args.k!r} in its id")
-    accepted = structure.load(FOLDER) or {}
+    accepted = load(FOLDER) or {}
     observed: dict[Case, Observation] = {}
     findings: dict[str, list[Finding]] = {}
     passed_over = []
@@ -147,8 +143,8 @@ def main(args: argparse.Namespace) -> int:
             print(f"not applied: {case.id}: {error}")
             return 1
         print("\n".join(table(case, seen, args)), end="\n\n")
-        was = accepted.get(structure.key_of(case, source.name))
-        findings[case.id] = judge(case, seen, was) if was else []
+        was = accepted.get(key_of(case, source.name))
+        findings[case.id] = judge(case, seen, was, source.name) if was else []
     print("\n".join(passed_over))
     if args.write:
         return write(observed, accepted, source.name, args)
@@ -206,16 +202,15 @@ def versions() -> dict[str, str]:
     return {"torch": torch.__version__.split("+")[0], "diffusers": version("diffusers")}
 
 
-def judge(case: Case, seen: Observation, was: Accepted) -> list[Finding]:
-    from perf_tests.harness import structure
-
-    return structure.judge(
+def judge(case: Case, seen: Observation, was: Accepted, model: str) -> list[Finding]:
+    return judge_counts(
         case.id,
         seen,
         was,
         steps=case.workload.steps,
         versions=versions(),
-        again=f"python -m ci structure -k {case.id}",
+        again=f"python -m ci structure --model {model} -k {case.id}",
+        accept=accepting(model),
     )
 
 
@@ -267,10 +262,7 @@ def tell(
     args: argparse.Namespace,
 ) -> int:
     """Print the verdicts and one closing sentence; returns the exit code."""
-    from perf_tests.harness import structure
-    from perf_tests.harness.verdicts import PASSING
-
-    keys = {structure.key_of(case, model) for case in observed}
+    keys = {key_of(case, model) for case in observed}
     missing = [key for key in accepted if key.split("/")[1] == model and key not in keys]
     missing = [] if args.k else sorted(missing)
     new = sorted(keys - set(accepted))
@@ -279,9 +271,9 @@ def tell(
         print(finding.text())
     for key in missing:
         print(f"missing: {key} has accepted counts and is no longer counted")
-        print(f"  next     declare it again, or {structure.ACCEPT}")
+        print(f"  next     declare it again, or {accepting(model)}")
     for key in new:
-        print(f"new: nobody has accepted counts of {key}; accept them: {structure.ACCEPT}")
+        print(f"new: nobody has accepted counts of {key}; accept them: {accepting(model)}")
     worse = sum(any(f.status not in PASSING for f in case) for case in findings.values())
     if worse or missing:
         print(f"{worse} of {len(observed)} cases ask for more work, {len(missing)} missing")
@@ -300,18 +292,15 @@ def write(
     args: argparse.Namespace,
 ) -> int:
     """Accept: replace this model's counts, or with ``-k`` only those of the cases counted."""
-    from perf_tests.harness import structure
-    from perf_tests.harness.structure import Accepted
-
     kept = {k: was for k, was in accepted.items() if args.k or k.split("/")[1] != model}
     for case, seen in observed.items():
-        kept[structure.key_of(case, model)] = Accepted(
+        kept[key_of(case, model)] = Accepted(
             accepted=date.today().isoformat(),
             reason=args.reason.strip(),
             versions=versions(),
             counters=seen.counters,
             where=seen.where(),
         )
-    structure.save(kept, FOLDER)
-    print(f"wrote {len(observed)} cases into baselines/{structure.FILE}: {args.reason.strip()}")
+    save(kept, FOLDER)
+    print(f"wrote {len(observed)} cases into baselines/{FILE}: {args.reason.strip()}")
     return 0

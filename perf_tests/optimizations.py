@@ -19,23 +19,27 @@ from perf_tests.harness.pipelines import Build, flag
 # reference. Seeded weights at full size, on an H100: fp16 60.1 dB and tf32 68.9 dB (SSIM 1.000); no
 # guidance 19.7 dB (0.814), another prompt 18.9 dB (0.817), another seed 14.1 dB (0.094).
 # A checkpoint nobody calibrated here promises only that it is plainly the same picture.
-HALF_PRECISION = Promise(
-    seeded=Closeness(psnr_db=40, ssim=0.97),
-    embedded=Closeness(psnr_db=30, ssim=0.95),
+# The small seeded model, on a CPU: fp16 61.0 dB, bf16 44.1 dB (SSIM 0.999); another prompt 21.9 dB
+# (0.852), no guidance 20.5 dB (0.782).
+FLOAT16 = Promise(
+    seeded=Closeness(psnr_db=40, ssim=0.93),
+    embedded=Closeness(ssim=0.90),
     checkpoint=Closeness(ssim=0.90),
 )
-SAME_ARITHMETIC = Promise(
-    seeded=Closeness(psnr_db=40, ssim=0.97),
-    embedded=Closeness(psnr_db=45, ssim=0.99),
+BFLOAT16 = Promise(
+    seeded=Closeness(psnr_db=33, ssim=0.93),
+    embedded=Closeness(ssim=0.90),
     checkpoint=Closeness(ssim=0.90),
 )
+# Another order of the same sums in float32: 120 dB on the small model; in float16 59 dB.
+SAME_ARITHMETIC = FLOAT16
 TENSOR_CORES = Needs(compute_capability=(8, 0))
 CUDA = Needs(compute_capability=(6, 0))
 
 
 @optimization(
     needs=TENSOR_CORES,
-    promise=HALF_PRECISION,
+    promise=FLOAT16,
     proof=proofs.every(
         proofs.flag_reads(torch.backends.cuda.matmul, "allow_tf32", True),
         proofs.matmul_rounds_to_tf32,
@@ -47,19 +51,19 @@ def tf32(build: Build) -> None:
     build.during(flag(torch.backends.cuda.matmul, "allow_tf32", True))
 
 
-@optimization(promise=HALF_PRECISION, proof=proofs.computes_in(torch.float16))
+@optimization(promise=FLOAT16, proof=proofs.computes_in(torch.float16))
 def fp16(build: Build) -> None:
     """Weights and activations in float16, as loaded with torch_dtype=torch.float16."""
     build.dtype = torch.float16
 
 
-@optimization(promise=HALF_PRECISION, proof=proofs.computes_in(torch.bfloat16))
+@optimization(promise=BFLOAT16, proof=proofs.computes_in(torch.bfloat16))
 def bf16(build: Build) -> None:
     """Weights and activations in bfloat16: float32's range with 8 bits of precision."""
     build.dtype = torch.bfloat16
 
 
-@optimization(needs=CUDA, promise=HALF_PRECISION, proof=proofs.autocast_is_on)
+@optimization(needs=CUDA, promise=FLOAT16, proof=proofs.autocast_is_on)
 def autocast(build: Build) -> None:
     """What the guide warns of: torch.autocast around a pipeline. Slower than pure float16."""
     build.during(torch.autocast("cuda", dtype=torch.float16))
@@ -147,7 +151,7 @@ measure(workloads.DDIM50, "fp16+sdpa", "fp16+xformers", against="fp16+naive_atte
 measure(workloads.PNDM25X4, "distilled_unet", "distilled_unet+tiny_vae")
 measure(workloads.VASE25, "distilled_unet", "distilled_unet+tiny_vae", picture_only=True)
 
-# What says something on a CPU, on the embedded model.
+# What says something on a CPU, on a small model.
 measure(workloads.DDIM50_SMALL, "channels_last", "naive_attention")
 measure(workloads.DDIM50_SMALL, "bf16", "fp16", picture_only=True)
 measure(workloads.PNDM25X4_SMALL, "distilled_unet", "distilled_unet+tiny_vae")

@@ -7,6 +7,8 @@ timing      warm-up and timed rounds
 counters    what the GPU did, from a profiled generation
 floor       the least a case could take on this GPU
 structure   what the code asks for, counted without a GPU
+structure_records   what was counted, by kind and place                                 (no torch)
+structure_verdicts  reads, writes and judges accepted counts                            (no torch)
 machine     which machine this is
 quiet       whether it is quiet
 closeness   looks at pictures                                                           (no torch)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import importlib.util
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,15 +14,25 @@ from typing import Any, Protocol
 
 import torch
 
-from perf_tests.harness import baselines, closeness, counters, floor, proofs
+from perf_tests.harness import (
+    baselines,
+    closeness,
+    counters,
+    floor,
+    proofs,
+    structure,
+    structure_verdicts,
+)
 from perf_tests.harness.catalog import REFERENCE, Case
 from perf_tests.harness.closeness import Pictures
 from perf_tests.harness.pipelines import Generation, Source, built, collect
 from perf_tests.harness.quiet import Watch
 from perf_tests.harness.records import Count, Machine, Measurement
 from perf_tests.harness.stats import ratio_interval
+from perf_tests.harness.structure_records import Observation
+from perf_tests.harness.structure_verdicts import Accepted
 from perf_tests.harness.timing import Rounds, time_rounds, warm_up
-from perf_tests.harness.verdicts import Question, Verdict, judge
+from perf_tests.harness.verdicts import Finding, Question, Verdict, judge
 
 DRIFT_ROUNDS = 2
 HOST_STEPS = 4
@@ -57,12 +67,15 @@ class Bench:
     """Where pictures are saved as PNG, if anywhere."""
     baseline: baselines.MachineBaseline | None
     portable: baselines.Portable
+    structures: Mapping[str, Accepted]
+    """What the code of a case may ask for, by `structure_verdicts.key_of`."""
     measurements: dict[str, Measurement] = field(default_factory=dict)
     """By case id."""
     drift: dict[str, float] = field(default_factory=dict)
     """By workload: the reference's latency when repeated at the end, over what it was."""
     _pictures: dict[str, Pictures] = field(default_factory=dict)
     _flops: dict[tuple[str, int], float] = field(default_factory=dict)
+    _counted: dict[str, Observation] = field(default_factory=dict)
 
     @property
     def device(self) -> torch.device:
@@ -185,14 +198,13 @@ class Bench:
         self, measurement: Measurement, case: Case, generation: Generation, pipeline: Any
     ) -> Measurement:
         """What stands beside the wall clock, from generations that are not timed."""
-        if self.device.type != "cuda":
-            return measurement
+        observe = self._observe_gpu if self.device.type == "cuda" else self._observe_code
         started = perf_counter()
         # Reading a trace makes a hundred thousand objects, and each would have the collector walk
         # through the millions that the libraries hold.
         gc.disable()
         try:
-            measurement = self._observe_gpu(measurement, case, generation, pipeline)
+            measurement = observe(measurement, case, generation, pipeline)
         finally:
             gc.enable()
         return replace(measurement, observing_s=perf_counter() - started)
@@ -219,6 +231,17 @@ class Bench:
             stages_s=seen.stages_s,
             families=seen.families,
         )
+
+    def _observe_code(
+        self, measurement: Measurement, case: Case, generation: Generation, pipeline: Any
+    ) -> Measurement:
+        """Where there is no GPU to watch: what the code would ask of one."""
+        try:
+            seen = structure.observe(pipeline, generation)
+        except structure.NotCountable as error:
+            return replace(measurement, notes=(f"no structural counters: {error}",))
+        self._counted[case.id] = seen
+        return replace(measurement, counters={**measurement.counters, **seen.counters})
 
     def _flops_of(self, measurement: Measurement, case: Case, generation: Generation) -> float:
         # They follow from what is generated with how many parameters, whatever the precision or
@@ -269,10 +292,17 @@ class Bench:
         reference: Measurement | None,
         cases: list[Case],
     ) -> Verdict:
-        """The verdict. Before it calls a case slower, the reference is timed once more: a machine
-        that changed under way makes a case invalid, not slower.
+        """The verdict on a measurement, and on what its code was counted to ask for."""
+        question = self.question(case, measured, reference)
+        timed = self._excused(judge(question), case, reference, cases)
+        return Verdict(findings=(*timed.findings, *self._structural(case, question)))
+
+    def _excused(
+        self, verdict: Verdict, case: Case, reference: Measurement | None, cases: list[Case]
+    ) -> Verdict:
+        """Before a case is called slower, the reference is timed once more: a machine that changed
+        under way makes a case invalid, not slower.
         """
-        verdict = judge(self.question(case, measured, reference))
         slower = [f for f in verdict.findings if f.status == "slower" and "latency" in f.metric]
         if not slower or reference is None:
             return verdict
@@ -285,6 +315,22 @@ class Bench:
                 replace(f, status="invalid", what=f.what + excuse) if f in slower else f
                 for f in verdict.findings
             )
+        )
+
+    def _structural(self, case: Case, question: Question) -> list[Finding]:
+        """Against what was accepted on whatever machine, where this run could be counted."""
+        key = structure_verdicts.key_of(case, self.source.name)
+        if case.id not in self._counted or key not in self.structures:
+            return []
+        return structure_verdicts.judge(
+            case.id,
+            self._counted[case.id],
+            self.structures[key],
+            steps=case.workload.steps,
+            # A build's local part (2.13.0+cpu) changes nothing about the code.
+            versions={n: version.split("+")[0] for n, version in question.versions.items()},
+            again=question.again,
+            accept=structure_verdicts.accepting(self.source.name),
         )
 
     def repeat_reference(self, case: Case, cases: list[Case]) -> float | None:

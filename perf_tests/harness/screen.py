@@ -182,6 +182,14 @@ def closing_table(
     return lines
 
 
+def notes(rows: Sequence[Row]) -> list[str]:
+    """What could not be measured or asked on this machine and why, each once."""
+    seen = [row.measured for row in rows if row.measured is not None]
+    told = [note for measured in seen for note in measured.notes]
+    told += [unknown for measured in seen if (unknown := measured.validity.get("unknown"))]
+    return list(dict.fromkeys(told))
+
+
 def closing_line(rows: Sequence[Row]) -> str:
     """One sentence: how many hold, fail, are unclear, were skipped."""
     measured = [row for row in rows if row.measured is not None]

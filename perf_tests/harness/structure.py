@@ -9,13 +9,10 @@ that reads them goes the way it goes on a GPU. Values of the others are unknown 
 from __future__ import annotations
 
 import functools
-import json
 import math
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -23,11 +20,9 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from perf_tests.harness.baselines import FOLDER, BadBaseline
-from perf_tests.harness.catalog import Case
 from perf_tests.harness.pipelines import Generation
 from perf_tests.harness.records import Count
-from perf_tests.harness.verdicts import LAUNCH_SHARE, LAUNCHES, NEVER_MORE, Finding, difference
+from perf_tests.harness.structure_records import UNFUSED, Event, Observation, Operator, Place, Work
 
 STEPS = (6, 8)
 """Both beyond PNDM's first four steps, which do other arithmetic."""
@@ -48,152 +43,15 @@ FAMILIES = {
     "copy and cast": ("_to_copy", "clone", "copy_", "cat", "stack", "constant_pad_nd"),
 }
 FAMILY_OF = {name: family for family, names in FAMILIES.items() for name in names}
-HEAVY = ("convolution", "matmul", "attention")
-UNFUSED = ("attention: naive", "attention: sdpa, math only")
-
 FREE = ("_unsafe_view", "empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided")
 """Operators that launch nothing, beside views."""
 
 UNKNOWN_UNTIL_RUN = {torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape}
 """Tags of operators whose result the host must wait for: `.item()`, `nonzero`, `equal` …"""
 
-COUNTERS = (
-    "operators",
-    "device_reads",
-    "casts",
-    "layout_conversions",
-    "host_to_device_copies",
-    "device_to_host_copies",
-    "full_precision_operators",
-    "unfused_attention",
-)
-"""What is counted. Full precision: convolutions, products and attention in float32 or wider."""
-
-SCHEMA = 1
-FILE = "structure.json"
-ALL = "all"
-"""The name of a counter's total beside its parts, in the file."""
-ACCEPT = 'python -m ci structure --write --reason "..."'
-
-JUDGED = (*NEVER_MORE, *LAUNCHES, "full_precision_operators", "unfused_attention")
-
 
 class NotCountable(Exception):
     """Code that cannot be run without data; one sentence says why."""
-
-
-class Place(NamedTuple):
-    """Where in the pipeline something happened: the innermost module that was running."""
-
-    path: str
-    """``unet.down_blocks.0.resnets.1.norm1``."""
-    owner: str
-    """Its class: ``GroupNorm``."""
-
-
-class Operator(NamedTuple):
-    """One kind of operator in one place."""
-
-    name: str
-    family: str
-    dtype: str
-    layout: str
-    """``contiguous``, ``channels_last`` or ``strided`` of its first 4-D tensor, else ``-``."""
-    place: Place
-
-
-class Event(NamedTuple):
-    """One thing that a counter counts in one place."""
-
-    counter: str
-    what: str
-    """For a cast ``float16 → float32``."""
-    place: Place
-
-
-class Work(NamedTuple):
-    """How often an operator is called and what that takes, in a whole generation."""
-
-    calls: Count
-    flops: Count
-    bytes: Count
-    """Read and written, each call on its own."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Observation:
-    """What a generation asks for, each as fixed and per-step counts."""
-
-    operators: Mapping[Operator, Work]
-    events: Mapping[Event, Count]
-
-    @property
-    def counters(self) -> dict[str, Count]:
-        """The counters that a baseline holds, by the names that `verdicts` knows."""
-        return {name: added(sites.values()) for name, sites in self.sites().items()}
-
-    def sites(self) -> dict[str, dict[tuple[str, Place], Count]]:
-        """By counter, then by what happened and where."""
-        found: dict[str, dict[tuple[str, Place], list[Count]]] = {
-            name: defaultdict(list) for name in COUNTERS
-        }
-        for event, count in self.events.items():
-            found[event.counter][event.what, event.place].append(count)
-        for operator, work in self.operators.items():
-            found["operators"][operator.family, operator.place].append(work.calls)
-            if operator.family in UNFUSED:
-                found["unfused_attention"][operator.family, operator.place].append(work.calls)
-            if operator.family.startswith(HEAVY) and operator.dtype in ("float32", "float64"):
-                what = f"{operator.family} in {operator.dtype}"
-                found["full_precision_operators"][what, operator.place].append(work.calls)
-        return {
-            name: {site: added(counts) for site, counts in sites.items()}
-            for name, sites in found.items()
-        }
-
-    def where(self) -> dict[str, dict[str, Count]]:
-        """By counter, then ``float16 → float32 in GroupNorm``: what a baseline holds beside it."""
-        grouped: dict[str, dict[str, Count]] = {}
-        for name, sites in self.sites().items():
-            kinds: dict[str, list[Count]] = defaultdict(list)
-            for (what, place), count in sites.items():
-                kinds[f"{what} in {place.owner}"].append(count)
-            grouped[name] = {kind: added(counts) for kind, counts in sorted(kinds.items())}
-        return grouped
-
-    def by(self, key: Callable[[Operator], Any]) -> dict[Any, Work]:
-        """The operators summed by whatever is asked for, the most calls in a step first."""
-        groups: dict[Any, list[Work]] = defaultdict(list)
-        for operator, work in self.operators.items():
-            groups[key(operator)].append(work)
-        summed = {
-            name: Work(*(added(parts) for parts in zip(*works, strict=True)))
-            for name, works in groups.items()
-        }
-        order = sorted(summed, key=lambda name: (-summed[name].calls.per_step, str(name)))
-        return {name: summed[name] for name in order}
-
-    def total(self) -> Work:
-        """All operators together."""
-        return Work(*(added(parts) for parts in zip(*self.operators.values(), strict=True)))
-
-    def floor_s(self, *, steps: int, flops_per_s: float, bytes_per_s: float) -> tuple[float, float]:
-        """Seconds that no GPU of this matmul rate and bandwidth can go below.
-
-        First for any code that does this arithmetic; then for this code run operator by operator,
-        each bound by arithmetic or by memory, which only fusing operators can beat.
-        """
-        eager = sum(
-            max(work.flops.total(steps) / flops_per_s, work.bytes.total(steps) / bytes_per_s)
-            for work in self.operators.values()
-        )
-        return self.total().flops.total(steps) / flops_per_s, eager
-
-
-def added(counts: Any) -> Count:
-    """The sum of counts."""
-    counts = tuple(counts)
-    return Count(fixed=sum(c.fixed for c in counts), per_step=sum(c.per_step for c in counts))
 
 
 def observe(pipeline: Any, generation: Generation) -> Observation:
@@ -647,171 +505,3 @@ def _layout(tensor: torch.Tensor) -> str:
     if tensor.ndim == 4 and tensor.is_contiguous(memory_format=torch.channels_last):
         return "channels_last"
     return "strided"
-
-
-# Judging
-
-
-@dataclass(frozen=True, kw_only=True)
-class Accepted:
-    """One case of `baselines/structure.json`."""
-
-    accepted: str
-    """Date, ISO 8601."""
-    reason: str
-    versions: Mapping[str, str]
-    counters: Mapping[str, Count]
-    where: Mapping[str, Mapping[str, Count]]
-    """As `Observation.where`."""
-
-
-def load(folder: Path = FOLDER) -> dict[str, Accepted] | None:
-    """What was accepted, by `key_of` a case; None if nothing. `BadBaseline` if unreadable."""
-    path = folder / FILE
-    if not path.exists():
-        return None
-    try:
-        content = json.loads(path.read_text())
-        if content["schema"] != SCHEMA:
-            raise BadBaseline(
-                f"{path}: has schema {content['schema']!r}, this suite reads {SCHEMA}"
-            )
-        return {key: _accepted(line) for key, line in content["cases"].items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise BadBaseline(f"{path}: cannot be read ({type(error).__name__}: {error})") from None
-
-
-def _accepted(line: Mapping[str, Any]) -> Accepted:
-    counts = {
-        name: {what: _count(pair) for what, pair in pairs.items()}
-        for name, pairs in line["counters"].items()
-    }
-    return Accepted(
-        accepted=str(line["accepted"]),
-        reason=str(line["reason"]),
-        versions=dict(line["versions"]),
-        counters={name: pairs.pop(ALL) for name, pairs in counts.items()},
-        where=counts,
-    )
-
-
-def _count(pair: Any) -> Count:
-    fixed, per_step = pair
-    if type(fixed) is not int or type(per_step) is not int:
-        raise ValueError(f"{pair} is not [fixed, per step] in integers")
-    return Count(fixed=fixed, per_step=per_step)
-
-
-def save(cases: Mapping[str, Accepted], folder: Path = FOLDER) -> None:
-    """Write the file, one line a counter, in one step: a reader sees the old or the new one."""
-    blocks = []
-    for key, case in sorted(cases.items()):
-        head = {"accepted": case.accepted, "reason": case.reason, "versions": dict(case.versions)}
-        lines = [f"   {json.dumps(n)}: {json.dumps(v)}" for n, v in head.items()]
-        counters = [
-            f"    {json.dumps(name)}: "
-            + json.dumps(
-                {
-                    what: [count.fixed, count.per_step]
-                    for what, count in {ALL: total, **case.where.get(name, {})}.items()
-                },
-                ensure_ascii=False,
-            )
-            for name, total in case.counters.items()
-        ]
-        lines.append('   "counters": {\n' + ",\n".join(counters) + "\n   }")
-        blocks.append(f"  {json.dumps(key)}: {{\n" + ",\n".join(lines) + "\n  }")
-    text = f'{{\n "schema": {SCHEMA},\n "cases": {{\n' + ",\n".join(blocks) + "\n }\n}\n"
-    folder.mkdir(parents=True, exist_ok=True)
-    draft = (folder / FILE).with_suffix(".draft")
-    draft.write_text(text, encoding="utf-8")
-    draft.replace(folder / FILE)
-
-
-def key_of(case: Case, model: str) -> str:
-    """What a case's accepted counts are keyed by; weights change nothing about structure."""
-    return f"{case.workload.name}/{model}/{case.name}"
-
-
-def judge(
-    name: str,
-    now: Observation,
-    was: Accepted,
-    *,
-    steps: int,
-    versions: Mapping[str, str],
-    again: str,
-) -> list[Finding]:
-    """What changed against the accepted counts: more is a regression, fewer asks to be accepted.
-
-    `versions` are this run's; `again` is the command that runs the case alone.
-    """
-    others = [
-        f"{package} {was.versions[package]}, this is {version}"
-        for package, version in versions.items()
-        if was.versions.get(package, version) != version
-    ]
-    source = f"baselines/{FILE}, accepted {was.accepted}"
-    source += f"; made with {' and '.join(others)}" if others else ""
-    findings = []
-    for counter, count in now.counters.items():
-        before = was.counters.get(counter)
-        if before is None or counter not in JUDGED:
-            continue
-        share = LAUNCH_SHARE if counter in LAUNCHES else 1.0
-        total, limit = count.total(steps), before.total(steps) * share
-        # Per step as well: fewer fixed ones must not pay for one more in each step.
-        grown = total > limit or (share == 1.0 and count.per_step > before.per_step)
-        if not grown and total * share >= before.total(steps):
-            continue
-        said = difference(counter, was=before, now=count, steps=steps).removesuffix(")")
-        kinds, modules = _changed(counter, now, was, steps=steps, more=grown)
-        findings.append(
-            Finding(
-                status="more work" if grown else "faster",
-                metric=counter,
-                what=f"{name}: {said}{kinds})",
-                measured=f"{total:,}{modules}",
-                expected=f"{before.total(steps):,} ({source})",
-                limit="" if not grown else "no more" if share == 1.0 else f"at most {int(limit):,}",
-                next=again if grown else f"keep it: {ACCEPT}",
-            )
-        )
-    return findings
-
-
-def _changed(
-    counter: str, now: Observation, was: Accepted, *, steps: int, more: bool
-) -> tuple[str, str]:
-    """What kinds of it changed most and in which classes, then in which modules."""
-    before, after = was.where.get(counter, {}), now.where().get(counter, {})
-    none = Count(fixed=0, per_step=0)
-    change = {
-        kind: after.get(kind, none).total(steps) - before.get(kind, none).total(steps)
-        for kind in {**before, **after}
-    }
-    grown = {kind: n for kind, n in change.items() if (n > 0 if more else n < 0)}
-    if not grown:
-        return "", ""
-    what, owners = Counter[str](), dict[str, None]()
-    for kind, number in sorted(grown.items(), key=lambda item: -abs(item[1])):
-        part, owner = kind.rsplit(" in ", 1)
-        what[part] += number
-        owners[owner] = None
-    if len(what) == 1:
-        kinds = f", all {next(iter(what))}"
-    else:
-        kinds = ", " + _some([f"{part} {number:+,}" for part, number in what.items()])
-    kinds += f", in {_some(list(owners))}"
-    paths = Counter[str]()
-    for (part, place), count in now.sites().get(counter, {}).items():
-        if f"{part} in {place.owner}" in grown:
-            paths[place.path] += count.total(steps)
-    return kinds, f", in {_some([path for path, _ in paths.most_common()])}" if paths else ""
-
-
-def _some(names: Sequence[str], most: int = 3) -> str:
-    """The first few, and how many more there are."""
-    if len(names) <= most:
-        return ", ".join(names)
-    return f"{', '.join(names[:most])} and {len(names) - most:,} more"

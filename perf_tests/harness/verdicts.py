@@ -54,6 +54,8 @@ NEVER_MORE = (
     "recompiles",
     "casts",
     "layout_conversions",
+    "full_precision_operators",
+    "unfused_attention",
 )
 """Counters of which one more in a generation is a regression."""
 LAUNCH_SHARE = 1.01

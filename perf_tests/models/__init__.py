@@ -2,8 +2,7 @@
 
 checkpoint.py       a folder or a Hub id in diffusers' format
 seeded.py           weights drawn from a seed on the real architectures of architectures.py
-embedded/           a small model trained for this suite, loaded like any checkpoint
-recipe/             how the embedded model was trained
+recipe/             trains the embedded model, which is loaded like any checkpoint
 clip_bpe/           CLIP's byte pair merges, with their licence, for the seeded model's tokenizer
 """
 
@@ -17,17 +16,24 @@ from perf_tests.models.seeded import Seeded
 
 __all__ = ["BadModel", "open_source"]
 
-NAMED = ("sd15", "embedded")
+NAMED = ("sd15", "small", "embedded")
 
 
 def open_source(model: str) -> Source:
-    """The source for ``sd15`` (seeded), ``embedded``, a local folder, or a Hub id.
+    """The source for ``sd15`` or ``small`` (seeded), ``embedded``, a local folder, or a Hub id.
 
     `BadModel`, in one sentence, where there is none.
     """
     if model == "sd15":
-        return Seeded()
+        return Seeded("sd15", scale="full")
+    if model == "small":
+        return Seeded("small", scale="small")
     if model == "embedded":
+        if not EMBEDDED.is_dir():
+            raise BadModel(
+                "--model embedded: this checkout does not have it yet; train it with "
+                f"python -m perf_tests.models.recipe --out {EMBEDDED}"
+            )
         return Checkpoint(str(EMBEDDED), kind="embedded")
     if Path(model).is_dir() or model.count("/") == 1:
         return Checkpoint(model)

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 from perf_tests.harness.catalog import Kind, Scale
-from perf_tests.models.architectures import ARCHITECTURES, SCHEDULER
+from perf_tests.models.architectures import ARCHITECTURES, SCHEDULER, Architecture
 
 CLIP_BPE = Path(__file__).parent / "clip_bpe" / "bpe_simple_vocab_16e6.txt.gz"
 CLIP_MERGES = 48_894
@@ -27,13 +27,15 @@ SEED = 2023
 
 
 class Seeded:
-    """Stable Diffusion v1.5 with its distilled UNet and its tiny autoencoder, on seeded weights."""
+    """Seeded weights on a model of `ARCHITECTURES`, its distilled UNet and tiny autoencoder too."""
 
-    name = "sd15"
     weights = f"seeded-{SEED}"
     kind: Kind = "seeded"
-    scale: Scale = "full"
     variants = frozenset({"distilled_unet", "tiny_vae"})
+
+    def __init__(self, name: str, *, scale: Scale) -> None:
+        self.name = name
+        self.scale: Scale = scale
 
     def load(
         self,
@@ -48,7 +50,9 @@ class Seeded:
         import diffusers
 
         modules = {
-            place: on_device(drawn(variants.get(place, place)), dtype=dtype, device=device)
+            place: on_device(
+                drawn(self.name, variants.get(place, place)), dtype=dtype, device=device
+            )
             for place in ("unet", "vae", "text_encoder")
         }
         return getattr(diffusers, pipeline)(
@@ -62,22 +66,27 @@ class Seeded:
 
 
 @cache
-def drawn(role: str) -> torch.nn.Module:
-    """The module for a role of `ARCHITECTURES`, float32 on the host. Shared: copy, don't change.
+def drawn(model: str, role: str) -> torch.nn.Module:
+    """A model's module for a role of `ARCHITECTURES`, float32 on the host. Shared: only copy it.
 
     `RuntimeError` if the class no longer has the parameters that the checkpoint has.
     """
-    architecture = ARCHITECTURES[role]
-    module = skeleton(role)
+    architecture = ARCHITECTURES[model][role]
+    module = skeleton(architecture)
     parameters = sum(p.numel() for p in module.parameters())
     if parameters != architecture.parameters:
         raise RuntimeError(
-            f"{role}: {architecture.class_name} has {parameters:,} parameters, "
-            f"the checkpoint has {architecture.parameters:,}"
+            f"{model}'s {role}: {architecture.class_name} has {parameters:,} parameters and "
+            f"should have {architecture.parameters:,}"
         )
     layers = {name: layer for name, layer in module.named_modules() if holds_weights(layer)}
     with ThreadPoolExecutor() as threads:
-        list(threads.map(lambda item: _draw(f"{role}.{item[0]}", item[1], role), layers.items()))
+        draws = [
+            threads.submit(_draw, f"{role}.{name}", layer, architecture.gain)
+            for name, layer in layers.items()
+        ]
+        for draw in draws:
+            draw.result()
     if architecture.output_bias:
         last = [layer for layer in layers.values() if isinstance(layer, torch.nn.Conv2d)][-1]
         if last.bias is not None:
@@ -85,27 +94,38 @@ def drawn(role: str) -> torch.nn.Module:
     return module.eval().requires_grad_(False)
 
 
-def skeleton(role: str) -> torch.nn.Module:
-    """The module for a role with whatever is in memory as weights."""
+def skeleton(architecture: Architecture) -> torch.nn.Module:
+    """The module with whatever is in memory as weights."""
+    if architecture.library == "transformers":
+        # Built for real: its buffers (position ids) hold values that `to_empty` would lose.
+        return constructed(architecture)
+    with torch.device("meta"):
+        module = constructed(architecture)
+    return module.to_empty(device="cpu")
+
+
+def constructed(architecture: Architecture) -> torch.nn.Module:
+    """The module as its library makes it, on the device of the context it is called in.
+
+    On `meta` it has shapes and no numbers, and costs next to nothing.
+    """
     import diffusers
     import transformers
 
-    architecture = ARCHITECTURES[role]
+    module: torch.nn.Module
     if architecture.library == "transformers":
-        # Built for real: its buffers (position ids) hold values that `to_empty` would lose.
         config = transformers.CLIPTextConfig(**architecture.config)
-        module: torch.nn.Module = getattr(transformers, architecture.class_name)(config)
-        return module
-    with torch.device("meta"):
+        module = getattr(transformers, architecture.class_name)(config)
+    else:
         module = getattr(diffusers, architecture.class_name)(**architecture.config)
-    return module.to_empty(device="cpu")
+    return module
 
 
 def holds_weights(layer: torch.nn.Module) -> bool:
     return any(True for _ in layer.parameters(recurse=False))
 
 
-def _draw(name: str, layer: torch.nn.Module, role: str) -> None:
+def _draw(name: str, layer: torch.nn.Module, gain: float) -> None:
     # One generator a parameter, seeded by its name, and only uniform numbers: the same bits
     # whatever the order, the number of threads, or the library's own initialization.
     for own, parameter in layer.named_parameters(recurse=False):
@@ -115,8 +135,9 @@ def _draw(name: str, layer: torch.nn.Module, role: str) -> None:
             data.fill_(1.0 if own == "weight" else 0.0)
         elif isinstance(layer, torch.nn.Conv2d | torch.nn.Linear):
             bound = 1 / math.sqrt(layer.weight[0].numel())
-            gain = ARCHITECTURES[role].gain if own == "weight" else 1.0
-            data.uniform_(-gain * bound, gain * bound, generator=generator)
+            if own == "weight":
+                bound *= gain
+            data.uniform_(-bound, bound, generator=generator)
         elif isinstance(layer, torch.nn.Embedding):
             # The spread of CLIP's own initialization, 0.02.
             data.uniform_(-0.02 * math.sqrt(3), 0.02 * math.sqrt(3), generator=generator)

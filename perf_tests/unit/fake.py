@@ -6,6 +6,7 @@ twenty milliseconds. Each case of the catalogue misbehaves in the way its name s
 
 from __future__ import annotations
 
+import gc
 import os
 import time
 from collections.abc import Callable, Mapping
@@ -50,6 +51,8 @@ class FakePipeline:
         self.unet.dtype = torch.float32  # type: ignore[assignment]
         self.vae = torch.nn.Linear(2, 2)
         self.text_encoder = torch.nn.Linear(2, 2)
+        self.scheduler = SimpleNamespace()
+        self.components = {"unet": self.unet, "vae": self.vae, "text_encoder": self.text_encoder}
         self.changes: list[Callable[[Any], Any]] = []
         self.calls = 0
 
@@ -108,6 +111,12 @@ def _forgetful(pictures: Any, _calls: list[int] = []) -> Any:  # noqa: B006  sta
     return pictures + 0.01 * len(_calls)
 
 
+def _asks_more(pictures: Any) -> Any:
+    """One more operator on the device that stands for a GPU."""
+    torch.ones(2, device="meta")
+    return pictures
+
+
 def _fails(pipeline: Any) -> None:
     raise NotApplied("the flag fake reads False, not True")
 
@@ -120,6 +129,7 @@ CHANGES: Mapping[str, Callable[[Any], Any]] = {
     "elsewhere": lambda pictures: pictures[:, ::-1],
     "forgetful": _forgetful,
     "moody": _moody,
+    "asks_more": _asks_more,
     "unproven": lambda pictures: pictures,
     "unsupported": lambda pictures: pictures,
     "too_large": _raise(torch.OutOfMemoryError("Tried to allocate 80.00 GiB. More. And more.")),
@@ -132,6 +142,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # The suite and pytest collect garbage often: let them pass by the millions of objects that the
+    # libraries hold.
+    gc.freeze()
     patch = pytest.MonkeyPatch()
     config.add_cleanup(patch.undo)
     patch.setattr(models, "open_source", lambda model: FakeSource())

@@ -7,12 +7,16 @@ from typing import Any
 import pytest
 
 from ci.accept import accept
-from perf_tests.harness import baselines
+from perf_tests.harness import baselines, structure, structure_verdicts
+from perf_tests.harness.records import Count
+from perf_tests.harness.structure_verdicts import Accepted
 
 ROOT = Path(__file__).parents[2]
 
 
-def run(pytester: pytest.Pytester, *options: str, fakes: str = "fine", apart: bool = False) -> pytest.RunResult:
+def run(
+    pytester: pytest.Pytester, *options: str, fakes: str = "fine", apart: bool = False
+) -> pytest.RunResult:
     """The main job on the fake catalogue, in this process unless it is to be apart."""
     start = pytester.runpytest_subprocess if apart else pytester.runpytest_inprocess
     return start(
@@ -139,13 +143,54 @@ def test_bad_input_is_refused_in_a_sentence(
     result.stderr.fnmatch_lines([f"*{sentence}"])
 
 
-def test_the_life_of_a_baseline(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Missing: new. Accepted: holds. Slower: fails. Gone: fails. Accepted again: holds."""
-    folder = pytester.path / "baselines"
+@pytest.fixture
+def folder(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of baselines in which nothing is accepted yet."""
+    folder: Path = pytester.path / "baselines"
     folder.mkdir()
     for name in ("portable.json", "published.json"):
         (folder / name).write_text((baselines.FOLDER / name).read_text())
     monkeypatch.setattr(baselines, "FOLDER", folder)
+    return folder
+
+
+def test_code_that_asks_for_more_than_accepted_fails(
+    pytester: pytest.Pytester, folder: Path
+) -> None:
+    nothing = Accepted(
+        accepted="2026-11-22",
+        reason="first",
+        versions={},
+        counters={"operators": Count(fixed=0, per_step=0)},
+        where={},
+    )
+    structure_verdicts.save({f"fake4/fake/{name}": nothing for name in ("fine", "asks_more")})
+    result = run(pytester, fakes="fine,asks_more")
+    assert result.parseoutcomes()["failed"] == 1
+    result.stdout.fnmatch_lines(
+        [
+            "more work: fake4-asks_more: operators 0 → 1 (+1 fixed, all elementwise and other, *",
+            "*expected*0 (baselines/structure.json, accepted 2026-11-22)",
+        ]
+    )
+
+
+def test_what_cannot_be_measured_is_said_once(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise structure.NotCountable("it depends on data")
+
+    monkeypatch.setattr(structure, "observe", refuse)
+    result = run(pytester)
+    assert result.ret == 0
+    assert result.outlines.count("no structural counters: it depends on data") == 1
+
+
+def test_the_life_of_a_baseline(
+    pytester: pytest.Pytester, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Missing: new. Accepted: holds. Slower: fails. Gone: fails. Accepted again: holds."""
     paths = [pytester.path / f"{n}.json" for n in range(3)]
 
     for path in paths:

@@ -13,11 +13,13 @@ import torch
 from ci import __main__ as command
 from ci import structure as verb
 from perf_tests import workloads
-from perf_tests.harness import structure
+from perf_tests.harness import structure, structure_verdicts
 from perf_tests.harness.baselines import BadBaseline
 from perf_tests.harness.pipelines import Generation
 from perf_tests.harness.records import Count
-from perf_tests.harness.structure import Accepted, Event, Observation, Operator, Place, Work
+from perf_tests.harness.structure_records import Event, Observation, Operator, Place, Work
+from perf_tests.harness.structure_verdicts import Accepted
+from perf_tests.harness.verdicts import Finding
 
 SMALL = replace(workloads.DDIM50, size=64)
 VERSIONS = {"torch": "2.13.0", "diffusers": "0.42.1"}
@@ -95,11 +97,21 @@ def healthy() -> Observation:
     return observe(build())
 
 
+def judged(now: Observation, was: Accepted, *, steps: int = 50) -> list[Finding]:
+    return structure_verdicts.judge(
+        "fp16",
+        now,
+        was,
+        steps=steps,
+        versions=VERSIONS,
+        again="python -m ci structure -k fp16",
+        accept=structure_verdicts.accepting("sd15"),
+    )
+
+
 def caught(now: Observation, was: Observation, metric: str) -> str:
     """The text of the finding that a fault makes on this counter."""
-    found = structure.judge(
-        "fp16", now, accept(was), steps=50, versions=VERSIONS, again="python -m ci structure"
-    )
+    found = judged(now, accept(was))
     text = {f.metric: f for f in found if f.status == "more work"}
     assert metric in text, f"{metric} did not grow: {found}"
     return text[metric].text()
@@ -278,14 +290,7 @@ def made(**casts: Count) -> Observation:
 
 def test_a_difference_reads_as_a_person_says_it() -> None:
     was, now = made(a=Count(fixed=12, per_step=0)), made(a=Count(fixed=14, per_step=61))
-    (finding,) = structure.judge(
-        "fp16",
-        now,
-        accept(was, {"torch": "2.11.0", "diffusers": "0.42.1"}),
-        steps=20,
-        versions=VERSIONS,
-        again="python -m ci structure -k fp16",
-    )
+    (finding,) = judged(now, accept(was, {"torch": "2.11.0", "diffusers": "0.42.1"}), steps=20)
     assert [" ".join(line.split()) for line in finding.text().splitlines()] == [
         "more work: fp16: casts 12 → 1,234 (+61 in each of 20 steps and +2 fixed, "
         "all float16 → float32, in GroupNorm)",
@@ -299,14 +304,14 @@ def test_a_difference_reads_as_a_person_says_it() -> None:
 
 def test_fewer_asks_to_be_accepted() -> None:
     was, now = made(a=Count(fixed=0, per_step=2)), made(a=Count(fixed=0, per_step=1))
-    (finding,) = structure.judge("fp16", now, accept(was), steps=50, versions=VERSIONS, again="")
+    (finding,) = judged(now, accept(was))
     assert finding.status == "faster"
-    assert structure.ACCEPT in finding.next
+    assert finding.next.startswith("keep it: python -m ci structure --model sd15 --write")
 
 
 def test_fewer_once_do_not_pay_for_one_more_in_each_step() -> None:
     was, now = made(a=Count(fixed=90, per_step=0)), made(a=Count(fixed=0, per_step=1))
-    (finding,) = structure.judge("fp16", now, accept(was), steps=50, versions=VERSIONS, again="")
+    (finding,) = judged(now, accept(was))
     assert finding.status == "more work"
 
 
@@ -316,7 +321,7 @@ def test_operators_may_grow_by_one_per_cent() -> None:
     for calls, findings in ((101, 0), (102, 1)):
         grown = {operator: work._replace(calls=Count(fixed=0, per_step=calls))}
         now = replace(was, operators=grown)
-        found = structure.judge("fp16", now, accept(was), steps=50, versions=VERSIONS, again="")
+        found = judged(now, accept(was))
         assert len(found) == findings
 
 
@@ -325,9 +330,9 @@ def test_operators_may_grow_by_one_per_cent() -> None:
 
 def test_the_file_gives_back_what_was_written(healthy: Observation, tmp_path: Path) -> None:
     cases = {"ddim50/sd15/fp16": accept(healthy), "ddim50/sd15/none": accept(made())}
-    assert structure.load(tmp_path) is None
-    structure.save(cases, tmp_path)
-    assert structure.load(tmp_path) == cases
+    assert structure_verdicts.load(tmp_path) is None
+    structure_verdicts.save(cases, tmp_path)
+    assert structure_verdicts.load(tmp_path) == cases
     assert [path.name for path in tmp_path.iterdir()] == ["structure.json"]
 
 
@@ -343,9 +348,9 @@ def test_the_file_gives_back_what_was_written(healthy: Observation, tmp_path: Pa
     ],
 )
 def test_a_bad_file_is_named(text: str, tmp_path: Path) -> None:
-    (tmp_path / structure.FILE).write_text(text)
+    (tmp_path / structure_verdicts.FILE).write_text(text)
     with pytest.raises(BadBaseline, match=r"structure\.json"):
-        structure.load(tmp_path)
+        structure_verdicts.load(tmp_path)
 
 
 def test_the_life_of_an_accepted_count(
@@ -378,7 +383,7 @@ def test_a_case_that_is_gone_is_missed(
 ) -> None:
     monkeypatch.setattr(verb, "FOLDER", tmp_path)
     monkeypatch.setattr(verb, "count", lambda case, source: made())
-    structure.save({"ddim50/sd15/gone": accept(made())}, tmp_path)
+    structure_verdicts.save({"ddim50/sd15/gone": accept(made())}, tmp_path)
     assert command.main(["structure"]) == 1
     assert "missing: ddim50/sd15/gone" in capsys.readouterr().out
 

@@ -68,19 +68,17 @@ def baseline_of(measured: Measurement, reference: Measurement) -> CaseBaseline:
 def question(measured: Measurement = FP16, **changes: Any) -> Question:
     reference = measured if measured.case == "reference" else REFERENCE
     before = baseline_of(FP16 if reference is REFERENCE else REFERENCE, REFERENCE)
-    return Question(
-        **{
-            "measured": measured,
-            "reference": reference,
-            "promise": Closeness(psnr_db=40, ssim=0.97),
-            "baseline": before,
-            "baseline_name": "baselines/gpu.json",
-            "portable": {},
-            "versions": {"torch": "2.11.0", "diffusers": "0.42.1"},
-            "picture_only": False,
-        }
-        | changes
-    )
+    asked: dict[str, Any] = {
+        "measured": measured,
+        "reference": reference,
+        "promise": Closeness(psnr_db=40, ssim=0.97),
+        "baseline": before,
+        "baseline_name": "baselines/gpu.json",
+        "portable": {},
+        "versions": {"torch": "2.11.0", "diffusers": "0.42.1"},
+        "picture_only": False,
+    } | changes
+    return Question(**asked)
 
 
 def test_all_well() -> None:
@@ -206,6 +204,7 @@ def test_the_judge_needs_no_torch() -> None:
     import sys
 
     modules = ["catalog", "stats", "closeness", "records", "baselines", "verdicts"]
+    modules += ["structure_records", "structure_verdicts"]
     code = "import sys\n" + "".join(f"import perf_tests.harness.{m}\n" for m in modules)
     code += "assert 'torch' not in sys.modules, 'torch'"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2])

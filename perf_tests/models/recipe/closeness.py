@@ -1,0 +1,135 @@
+"""How far each change moves the picture: what must stay close, and what must not.
+
+The suite's closeness limits are set from this: between the harmless change that moves a picture
+most and the fault that moves it least.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from perf_tests.models.recipe import scores
+from perf_tests.models.recipe.captions import held_out_captions
+
+NOISE_SHARES = (0.005, 0.02)
+"""Noise added to the predicted noise at each step, in units of its standard deviation."""
+
+
+def load(folder: Path, device: torch.device, dtype: torch.dtype) -> Any:
+    """The saved pipeline with the DDIM scheduler, every module in `dtype`."""
+    from diffusers import DDIMScheduler, StableDiffusionPipeline
+
+    pipeline = StableDiffusionPipeline.from_pretrained(
+        folder, dtype=dtype, safety_checker=None, local_files_only=True
+    )
+    pipeline.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config)
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline.to(device)
+
+
+def measure(
+    folder: Path, device: torch.device, *, prompts: int, steps: int, half: bool = True
+) -> dict[str, dict[str, float]]:
+    """Peak signal to noise of each change's pictures against float32's, in dB, by change.
+
+    `min`, `median` and `max` are over the prompts, each with noise of its own.
+    """
+    texts = [caption.text for caption in held_out_captions(prompts, seed=3)]
+    reference = load(folder, device, torch.float32)
+
+    def pictures(pipeline: Any, **changed: Any) -> Tensor:
+        wanted: dict[str, Any] = {"prompts": texts, "seed": 3, "steps": steps, **changed}
+        return scores.generate(pipeline, wanted.pop("prompts"), **wanted)
+
+    accepted = pictures(reference)
+    report: dict[str, dict[str, float]] = {}
+
+    def compare(name: str, made: Tensor) -> None:
+        psnr_db = -10 * (made - accepted).square().mean((1, 2, 3)).clamp(min=1e-10).log10()
+        low, middle, high = (float(psnr_db.quantile(q)) for q in (0.0, 0.5, 1.0))
+        report[name] = {"min": round(low, 1), "median": round(middle, 1), "max": round(high, 1)}
+
+    compare("again", pictures(reference))
+    if half:
+        for name, dtype in (("fp16", torch.float16), ("bf16", torch.bfloat16)):
+            compare(name, pictures(load(folder, device, dtype)))
+    compare("another_prompt", pictures(reference, prompts=[*texts[1:], texts[0]]))
+    compare("another_seed", pictures(reference, seed=4))
+    compare("guidance_off", pictures(reference, guidance=1.0))
+    for name, fault in faults().items():
+        with fault(reference):
+            compare(name, pictures(reference))
+    return report
+
+
+Fault = Callable[[Any], AbstractContextManager[None]]
+
+
+def faults() -> dict[str, Fault]:
+    """Faults planted in a pipeline while the context is open, by name."""
+    planted: dict[str, Fault] = {
+        "text_zeroed": _text_zeroed,
+        "mid_block_skipped": lambda pipeline: _returning_input(pipeline.unet.mid_block),
+        "attention_skipped": lambda pipeline: _returning_input(
+            pipeline.unet.up_blocks[-1].attentions[1]
+        ),
+        "cross_attention_q_halved": lambda pipeline: _q_halved(pipeline, "attn2"),
+        "all_q_halved": lambda pipeline: _q_halved(pipeline, ""),
+    }
+    for share in NOISE_SHARES:
+        planted[f"noise_{share:.1%}"] = partial(_noisy, share=share)
+    return planted
+
+
+@contextmanager
+def _hooks(*handles: Any) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _text_zeroed(pipeline: Any) -> AbstractContextManager[None]:
+    def zero(_module: Any, _inputs: Any, output: Any) -> Any:
+        output.last_hidden_state = torch.zeros_like(output.last_hidden_state)
+        return output
+
+    return _hooks(pipeline.text_encoder.register_forward_hook(zero))
+
+
+def _returning_input(module: Any) -> AbstractContextManager[None]:
+    if module is None:
+        return nullcontext()
+
+    def skip(_module: Any, inputs: Any, output: Any) -> Any:
+        return (inputs[0],) if isinstance(output, tuple) else inputs[0]
+
+    return _hooks(module.register_forward_hook(skip))
+
+
+def _q_halved(pipeline: Any, kind: str) -> AbstractContextManager[None]:
+    chosen = [
+        module
+        for name, module in pipeline.unet.named_modules()
+        if name.endswith("to_q") and kind in name
+    ]
+    return _hooks(*(q.register_forward_hook(lambda _m, _i, out: 0.5 * out) for q in chosen))
+
+
+def _noisy(pipeline: Any, share: float) -> AbstractContextManager[None]:
+    generator = torch.Generator().manual_seed(0)
+
+    def add(_module: Any, _inputs: Any, output: Any) -> Any:
+        clean = output[0]
+        noise = torch.randn(clean.shape, generator=generator).to(clean)
+        return (clean + share * clean.std() * noise,)
+
+    return _hooks(pipeline.unet.register_forward_hook(add))

@@ -1,0 +1,234 @@
+"""`python -m ci accept`: what it writes from runs of the main job, and which runs it refuses."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ci import __main__ as command
+from perf_tests.harness import baselines, closeness
+from perf_tests.harness.records import Count
+
+GPU = {
+    "device": "cuda",
+    "name": "Made Up GPU",
+    "compute_capability": [9, 0],
+    "memory_bytes": 80_000_000_000,
+    "driver": "580.1",
+    "cuda": "13.0",
+    "threads": 8,
+    "python": "3.12.3",
+    "torch": "2.13.0",
+    "diffusers": "0.42.1",
+    "transformers": "5.17.0",
+}
+CPU = GPU | {"device": "cpu", "name": "Made Up CPU", "compute_capability": None, "driver": None}
+KEY = "small/made/up/"
+
+Run = dict[str, Any]
+
+
+def case(name: str, *, latency_s: float, verdict: str = "new", casts: int = 0) -> Run:
+    """One benchmark of a run, as far as accepting reads it."""
+    info = {
+        "workload": "small",
+        "model": "made",
+        "weights": "up",
+        "case": name,
+        "verdict": verdict,
+        "picture_only": False,
+        "latency_s": latency_s,
+        "latency_speedup": None if name == "reference" else 2 / latency_s,
+        "gpu_busy_s": None,
+        "gpu_speedup": None,
+        "peak_memory_bytes": None,
+        "counters": {
+            "recompiles": {"fixed": 0, "per_step": 0, "total": 0},
+            "casts": {"fixed": casts, "per_step": 0, "total": casts},
+        },
+    }
+    return {"extra_info": info}
+
+
+def run_of(number: int, machine: Run = GPU) -> Run:
+    return {
+        "datetime": "2026-11-22T10:00:00+00:00",
+        "machine_info": {"perf_tests": dict(machine)},
+        "perf_tests": {"schema": 1, "reference_drift": {}, "not_timed": []},
+        "benchmarks": [
+            case("reference", latency_s=2 + 0.01 * number),
+            case("fp16", latency_s=1 + 0.01 * number, casts=4),
+        ],
+    }
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path / "baselines"
+    monkeypatch.setattr(baselines, "FOLDER", folder)
+    return folder
+
+
+def written(tmp_path: Path, runs: list[Run]) -> list[str]:
+    """The runs' files, each with its reference's picture beside it."""
+    paths = []
+    for number, run in enumerate(runs):
+        path = tmp_path / f"run{number}.json"
+        path.write_text(json.dumps(run))
+        pictures = tmp_path / f"run{number}-pictures"
+        pictures.mkdir(exist_ok=True)
+        drawn = np.random.default_rng(0).random((1, 128, 128, 3), dtype=np.float32)
+        closeness.save(drawn, pictures / "small-reference.png")
+        paths.append(str(path))
+    return paths
+
+
+def test_writes_the_baseline_the_history_and_the_references_picture(
+    tmp_path: Path, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    paths = written(tmp_path, [run_of(number) for number in range(3)])
+    assert command.main(["accept", *paths, "--reason", "first"]) == 0
+    assert "accepted 2 cases from 3 processes into made-up-gpu.json" in capsys.readouterr().out
+    baseline = baselines.load_machine("made-up-gpu")
+    assert baseline is not None
+    assert baseline.cases.keys() == {KEY + "reference", KEY + "fp16"}
+    fp16 = baseline.cases[KEY + "fp16"]
+    assert fp16.latency_s == (1.0, 1.01, 1.02)
+    assert fp16.accepted == "2026-11-22"
+    assert fp16.versions == {"torch": "2.13.0", "diffusers": "0.42.1", "driver": "580.1"}
+    assert fp16.counters["casts"] == Count(fixed=4, per_step=0)
+    assert baseline.cases[KEY + "reference"].latency_speedup == (1.0, 1.0, 1.0)
+    history = (folder / "HISTORY.md").read_text()
+    assert f"- 2026-11-22 `{KEY}fp16`: new → latency 1.000 s. first (torch 2.13.0, " in history
+    (picture,) = (folder / "pictures").iterdir()
+    assert closeness.load(picture).shape == (1, 64, 64, 3)
+
+
+def test_accepting_again_adds_to_the_history(tmp_path: Path, folder: Path) -> None:
+    paths = written(tmp_path, [run_of(number) for number in range(3)])
+    for reason in ("first", "second"):
+        assert command.main(["accept", *paths, "--reason", reason]) == 0
+    last = (folder / "HISTORY.md").read_text().splitlines()[-1]
+    assert f"`{KEY}fp16`: latency 1.000 s → latency 1.000 s. second" in last
+
+
+def test_a_counter_that_varies_between_processes_is_left_out(tmp_path: Path, folder: Path) -> None:
+    runs = [run_of(number) for number in range(3)]
+    runs[1]["benchmarks"][1]["extra_info"]["counters"]["casts"]["fixed"] = 5
+    assert command.main(["accept", *written(tmp_path, runs), "--reason", "first"]) == 0
+    baseline = baselines.load_machine("made-up-gpu")
+    assert baseline is not None
+    assert set(baseline.cases[KEY + "fp16"].counters) == {"recompiles"}
+
+
+def test_what_was_counted_in_the_code_is_no_machines(tmp_path: Path, folder: Path) -> None:
+    runs = [run_of(number, CPU) for number in range(3)]
+    assert command.main(["accept", *written(tmp_path, runs), "--reason", "first"]) == 0
+    baseline = baselines.load_machine("made-up-cpu")
+    assert baseline is not None
+    assert set(baseline.cases[KEY + "fp16"].counters) == {"recompiles"}
+
+
+def _other_machine(runs: list[Run]) -> None:
+    runs[2]["machine_info"]["perf_tests"]["name"] = "Another GPU"
+
+
+def _other_versions(runs: list[Run]) -> None:
+    runs[1]["machine_info"]["perf_tests"]["torch"] = "2.14.0"
+
+
+def _failed(runs: list[Run]) -> None:
+    runs[1]["benchmarks"][1] = case("fp16", latency_s=1, verdict="black")
+
+
+def _invalid(runs: list[Run]) -> None:
+    runs[1]["benchmarks"][1] = case("fp16", latency_s=1, verdict="invalid")
+
+
+def _not_timed(runs: list[Run]) -> None:
+    lost = {"workload": "small", "case": "tiny_vae", "verdict": "not applied", "sentence": ""}
+    runs[0]["perf_tests"]["not_timed"].append(lost)
+
+
+def _absent(runs: list[Run]) -> None:
+    runs[2]["benchmarks"].pop()
+
+
+def _twice(runs: list[Run]) -> None:
+    runs[0]["benchmarks"].append(case("fp16", latency_s=1))
+
+
+def _other_schema(runs: list[Run]) -> None:
+    runs[0]["perf_tests"]["schema"] = 2
+
+
+def _of_another_suite(runs: list[Run]) -> None:
+    del runs[0]["perf_tests"]
+
+
+@pytest.mark.parametrize(
+    ("spoil", "sentence"),
+    [
+        (lambda runs: runs.pop(), "2 of 3 processes: between processes the noise is larger"),
+        (_other_machine, "run2.json was measured on another machine or with other versions"),
+        (_other_versions, "run1.json was measured on another machine or with other versions"),
+        (_failed, f"run1.json: {KEY}fp16 is black, which nobody accepts"),
+        (_invalid, f"run1.json: {KEY}fp16 is invalid, which nobody accepts"),
+        (_not_timed, "run0.json: small-tiny_vae gave no measurement"),
+        (_absent, f"{KEY}fp16 is not in each of the runs"),
+        (_twice, f"run0.json: {KEY}fp16 is in it twice"),
+        (_other_schema, "run0.json: has schema 2, this suite reads 1"),
+        (_of_another_suite, "run0.json: was not written by this suite's main job"),
+    ],
+)
+def test_runs_that_hold_nobody_to_anything_are_refused(
+    tmp_path: Path,
+    folder: Path,
+    capsys: pytest.CaptureFixture[str],
+    spoil: Callable[[list[Run]], object],
+    sentence: str,
+) -> None:
+    runs = [run_of(number) for number in range(3)]
+    spoil(runs)
+    refused(written(tmp_path, runs), sentence, folder, capsys)
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [(None, "cannot be read (No such file"), ("{", "is no JSON"), ("[]", "was not written by")],
+)
+def test_a_file_that_is_no_run_is_refused(
+    tmp_path: Path,
+    folder: Path,
+    capsys: pytest.CaptureFixture[str],
+    text: str | None,
+    sentence: str,
+) -> None:
+    path = tmp_path / "no-run.json"
+    if text is not None:
+        path.write_text(text)
+    refused([str(path)], f"{path}: {sentence}", folder, capsys)
+
+
+def test_a_run_without_its_references_picture_is_refused(
+    tmp_path: Path, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    paths = written(tmp_path, [run_of(number) for number in range(3)])
+    (tmp_path / "run0-pictures" / "small-reference.png").unlink()
+    refused(paths, "small-reference.png is missing", folder, capsys)
+
+
+def refused(
+    paths: list[str], sentence: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The command says this in one line, returns 2 and writes nothing."""
+    assert command.main(["accept", *paths, "--reason", "first"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ")
+    assert sentence in line
+    assert not folder.exists()
