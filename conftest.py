@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 
 pytest_plugins = ("pytester",)
 
-UNIT = Path(__file__).parent / "perf_tests" / "unit"
+PACKAGE = Path(__file__).parent / "perf_tests"
+TESTS_OF_OUR_OWN = (PACKAGE / "unit", PACKAGE / "models")
+"""Folders with tests of this repository and none of the main job."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -162,7 +164,8 @@ def suite_of(config: pytest.Config) -> Suite:
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     """The main job skips what has no benchmark; four hundred skipped unit tests are no news."""
-    return True if collection_path == UNIT and config.getoption("benchmark_only") else None
+    ours = collection_path in TESTS_OF_OUR_OWN
+    return True if ours and config.getoption("benchmark_only") else None
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
@@ -170,7 +173,7 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     config = session.config
     asked = [Path(argument.split("::")[0]).resolve() for argument in config.args]
     if config.getoption("benchmark_only") or not all(
-        path == UNIT or UNIT in path.parents for path in asked
+        any(folder in (path, *path.parents) for folder in TESTS_OF_OUR_OWN) for path in asked
     ):
         suite_of(config)
 

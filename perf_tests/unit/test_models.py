@@ -114,5 +114,7 @@ def test_a_folder_that_is_no_pipeline_is_refused(
 
 
 def test_an_unknown_name_is_told_the_known_ones() -> None:
-    with pytest.raises(BadModel, match="known by name are sd15, embedded; a Hub id is written"):
+    with pytest.raises(
+        BadModel, match="known by name are sd15, small, embedded; a Hub id is written"
+    ):
         open_source("sd-15")
