@@ -160,7 +160,7 @@ def not_countable(case: Case) -> str | None:
     """Why a case cannot be expressed without a GPU, in words; None if it can."""
     import torch
 
-    from perf_tests.harness.pipelines import Build
+    from perf_tests.harness.build import Build
 
     build = Build(device=torch.device("meta"))
     for optimization in case.stack:

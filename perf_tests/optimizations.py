@@ -12,8 +12,8 @@ import torch
 
 from perf_tests import workloads
 from perf_tests.harness import proofs
+from perf_tests.harness.build import Build, flag
 from perf_tests.harness.catalog import Closeness, Needs, Promise, measure, optimization
-from perf_tests.harness.pipelines import Build, flag
 
 # Half-way between the worst legitimate variant and the weakest fault, in PSNR on the float32
 # reference. Seeded weights at full size, on an H100: fp16 60.1 dB and tf32 68.9 dB (SSIM 1.000); no

@@ -1,6 +1,7 @@
 """The machinery, in the order in which a case passes through it.
 
 catalog     declarations: optimizations, workloads, cases, what they need and promise   (no torch)
+build       what an optimization may change
 pipelines   builds a case's pipeline on the device and takes it away again
 proofs      checks that an optimization took effect
 timing      warm-up and timed rounds

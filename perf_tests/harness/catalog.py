@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
-    from perf_tests.harness.pipelines import Build
+    from perf_tests.harness.build import Build
 
 Kind = Literal["seeded", "embedded", "checkpoint"]
 """Where weights come from: drawn from a seed, shipped with the suite, or the user's own."""

@@ -19,7 +19,8 @@ from typing import Any
 
 import torch
 
-from perf_tests.harness.pipelines import Generation, flag
+from perf_tests.harness.build import flag
+from perf_tests.harness.pipelines import Generation
 from perf_tests.harness.records import Count
 
 STEPS = (5, 10)

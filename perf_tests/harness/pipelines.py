@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
+from perf_tests.harness.build import Build
 from perf_tests.harness.catalog import Case, Kind, Scale, Workload
 
 Pictures = npt.NDArray[np.float32]
@@ -43,41 +43,6 @@ class Source(Protocol):
 
         `variants` maps a module's place (``unet``) to the variant that takes it.
         """
-
-
-@dataclass(kw_only=True)
-class Build:
-    """What an optimization may change. Handed to each of a stack in turn, then carried out."""
-
-    device: torch.device
-    dtype: torch.dtype = torch.float32
-    """What every module is loaded in."""
-    variants: dict[str, str] = field(default_factory=dict)
-    contexts: list[AbstractContextManager[Any]] = field(default_factory=list)
-    changes: list[Callable[[Any], None]] = field(default_factory=list)
-
-    def take(self, variant: str, *, place: str) -> None:
-        """Load this variant in a module's place (``distilled_unet`` as ``unet``)."""
-        self.variants[place] = variant
-
-    def during(self, context: AbstractContextManager[Any]) -> None:
-        """Hold this context from before loading to after the last picture."""
-        self.contexts.append(context)
-
-    def then(self, change: Callable[[Any], None]) -> None:
-        """Call this with the pipeline once it stands on the device."""
-        self.changes.append(change)
-
-
-@contextmanager
-def flag(holder: object, name: str, value: object) -> Iterator[None]:
-    """Hold an attribute at a value, and put back what was there."""
-    before = getattr(holder, name)
-    setattr(holder, name, value)
-    try:
-        yield
-    finally:
-        setattr(holder, name, before)
 
 
 @contextmanager

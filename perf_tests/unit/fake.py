@@ -19,8 +19,8 @@ import torch
 
 from perf_tests import models, optimizations  # noqa: F401  (the real catalogue, to put aside)
 from perf_tests.harness import catalog
+from perf_tests.harness.build import Build
 from perf_tests.harness.catalog import Closeness, Needs, Promise, Workload
-from perf_tests.harness.pipelines import Build
 from perf_tests.harness.proofs import NotApplied
 
 STEP_S = 0.004
