@@ -12,7 +12,15 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import pytest
 
 from perf_tests.harness.catalog import Case
-from perf_tests.harness.screen import Progress, Row, closing_line, closing_table, notes, outcome
+from perf_tests.harness.screen import (
+    Progress,
+    Row,
+    claims,
+    closing_line,
+    closing_table,
+    notes,
+    outcome,
+)
 from perf_tests.harness.verdicts import PASSING, WARNING
 
 if TYPE_CHECKING:
@@ -152,6 +160,7 @@ def suite_of(config: pytest.Config) -> Suite:
             baseline=baselines.load_machine(machine.slug),
             portable=baselines.load_portable(scale=source.scale, device=machine.device),
             structures=structure_verdicts.load() or {},
+            published=baselines.load_published(),
         )
     except (BadDevice, models.BadModel, baselines.BadBaseline) as error:
         raise pytest.UsageError(str(error)) from None
@@ -379,7 +388,6 @@ def pytest_terminal_summary(
     suite = config.stash[SUITE]
     if not suite.rows:
         return
-    from perf_tests.harness import baselines
 
     bench, write = suite.bench, terminalreporter.write_line
     # Elsewhere than on a terminal nothing is cut.
@@ -393,9 +401,11 @@ def pytest_terminal_summary(
     for row in suite.rows:
         if row.status == "skipped":
             write(f"skipped: {row.case.id}: {row.reason}")
-    for line in closing_table(suite.rows, baselines.load_published(), width=width):
+    for line in closing_table(suite.rows, bench.published.cases, width=width):
         write(line)
     write("")
+    for line in claims(suite.rows, bench.published.claims):
+        write(line)
     for workload, ratio in bench.drift.items():
         write(f"{workload}: repeated at the end, the reference took {ratio:.3f} of its first time")
     seen = [row.measured for row in suite.rows if row.measured and row.measured.observing_s]

@@ -66,6 +66,16 @@ class Bound:
     at_most: float | None = None
 
 
+@dataclass(frozen=True, kw_only=True)
+class Published:
+    """The guide's tables, and what it says of a variant in words."""
+
+    cases: Mapping[str, Mapping[str, float]]
+    """By case id, ``latency_s`` and ``speedup``."""
+    claims: Mapping[str, Mapping[str, float]]
+    """By optimization, the shares by which a model is ``smaller`` and ``faster``."""
+
+
 Portable = Mapping[str, Mapping[str, Bound]]
 """Bounds by metric (``gpu_speedup``, ``latency_speedup``, ``memory_ratio``), by case id."""
 
@@ -149,10 +159,18 @@ def load_portable(*, scale: str, device: str, folder: Path | None = None) -> Por
     }
 
 
-def load_published(folder: Path | None = None) -> Mapping[str, Mapping[str, float]]:
-    """The guide's tables: latency in seconds and speedup by case id."""
-    cases: Mapping[str, Mapping[str, float]] = _load((folder or FOLDER) / "published.json")["cases"]
-    return cases
+def load_published(folder: Path | None = None) -> Published:
+    """What the guide printed. `BadBaseline` if unreadable."""
+    path = (folder or FOLDER) / "published.json"
+    content = _load(path)
+    parts = {}
+    for part, known in (("cases", {"latency_s", "speedup"}), ("claims", {"smaller", "faster"})):
+        parts[part] = _dict(content, part, path, "")
+        for name, numbers in parts[part].items():
+            _only(_dict(parts[part], name, path, ""), known, path, f"{name}: ")
+            for key, number in numbers.items():
+                _positive(number, path, f"{name}: {key}")
+    return Published(cases=parts["cases"], claims=parts["claims"])
 
 
 def _load(path: Path) -> dict[str, Any]:

@@ -67,6 +67,7 @@ class Bench:
     """Where pictures are saved as PNG, if anywhere."""
     baseline: baselines.MachineBaseline | None
     portable: baselines.Portable
+    published: baselines.Published
     structures: Mapping[str, Accepted]
     """What the code of a case may ask for, by `structure_verdicts.key_of`."""
     measurements: dict[str, Measurement] = field(default_factory=dict)
@@ -144,11 +145,16 @@ class Bench:
         graphs_when_warm, _ = counters.compiled_graphs()
         watch = Watch(device=self.device)
         rounds = 1 if case.picture_only else self.rounds
-        started = iter(range(1, rounds + 1))
+        started = 0
 
         def before_round() -> None:
-            say(case, f"round {next(started)}/{rounds}")
-            watch.after_round()
+            nonlocal started
+            if started:
+                # At once: a GPU that idles lowers its clock, which says nothing of the round.
+                watch.after_round()
+            started += 1
+            say(case, f"round {started}/{rounds}")
+            gc.collect()
             watch.before_round()
 
         seconds = tuple(timed(generation, before_round=before_round, rounds=rounds))

@@ -190,6 +190,25 @@ def notes(rows: Sequence[Row]) -> list[str]:
     return list(dict.fromkeys(told))
 
 
+def claims(rows: Sequence[Row], published: Mapping[str, Mapping[str, float]]) -> list[str]:
+    """A line for each measured case whose optimization the guide makes a claim of."""
+    lines = []
+    for row in rows:
+        claim, seen, reference = published.get(row.case.name), row.measured, row.reference
+        if claim is None or seen is None or reference is None or row.case.picture_only:
+            continue
+        smaller = 1 - seen.parameters / reference.parameters
+        faster = 1 - seen.latency_s / reference.latency_s
+        on_gpu = gpu_speedup(seen, reference)
+        gpu = f" and {1 - 1 / on_gpu:.0%} of the GPU's time" if on_gpu else ""
+        lines.append(
+            f"{row.case.id}: the pipeline has {smaller:.0%} fewer parameters and saves "
+            f"{faster:.0%} of the latency{gpu}; the guide claims a model {claim['smaller']:.0%} "
+            f"smaller and {claim['faster']:.0%} faster"
+        )
+    return lines
+
+
 def closing_line(rows: Sequence[Row]) -> str:
     """One sentence: how many hold, fail, are unclear, were skipped."""
     measured = [row for row in rows if row.measured is not None]

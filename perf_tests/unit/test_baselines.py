@@ -117,5 +117,5 @@ def test_the_committed_files_are_sound() -> None:
     from perf_tests.harness.catalog import CASES
 
     known = {case.id for case in CASES}
-    assert published.keys() <= known
+    assert published.cases.keys() <= known
     assert bounds.keys() <= known
