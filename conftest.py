@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from argparse import ArgumentTypeError
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from shutil import get_terminal_size
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -72,13 +73,32 @@ class Suite:
     told: dict[str, str] = field(default_factory=dict)
     """Verdicts' full texts, by case id."""
 
-    def not_measured(self, case: Case, status: str, text: str) -> NoReturn:
-        """Record a case that gave no measurement, and fail its test with the reason."""
+    left_out: set[str] = field(default_factory=set)
+    """Ids of cases that were skipped for an optional package that is not installed."""
+
+    @contextmanager
+    def recording(self, case: Case) -> Iterator[None]:
+        """Whatever goes wrong in here with a case is on record, and fails its test."""
+        from perf_tests.harness.bench import CaseError
+
+        status, text = "", ""
+        try:
+            yield
+        except CaseError as error:
+            status, text = error.status, str(error)
+        except Exception as error:
+            # Not ours to put into a sentence: recorded, and shown as pytest shows it.
+            self._record(case, "error", f"{type(error).__name__}: {error}")
+            raise
+        if text:
+            self._record(case, status, text)
+            pytest.fail(f"{status}: {text}", pytrace=False)
+
+    def _record(self, case: Case, status: str, text: str) -> None:
         row = Row(case=case, measured=None, reference=None, status=status, reason=text)
         self.rows.append(row)
         self.told[case.id] = f"{status}: {text}"
         self.progress.finished(case, outcome(row))
-        pytest.fail(f"{status}: {text}", pytrace=False)
 
     def judged(
         self,
@@ -235,13 +255,15 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     if case is None:
         return
     suite = suite_of(item.config)
-    reason = suite.bench.missing(case)
-    if reason is not None:
+    lack = suite.bench.lacks(case)
+    if lack is not None:
         suite.rows.append(
-            Row(case=case, measured=None, reference=None, status="skipped", reason=reason)
+            Row(case=case, measured=None, reference=None, status="skipped", reason=lack.reason)
         )
-        suite.progress.finished(case, f"skipped: {reason}")
-        pytest.skip(reason)
+        if lack.by_choice:
+            suite.left_out.add(case.id)
+        suite.progress.finished(case, f"skipped: {lack.reason}")
+        pytest.skip(lack.reason)
 
 
 @pytest.fixture
@@ -253,31 +275,17 @@ def suite(request: pytest.FixtureRequest) -> Suite:
 @pytest.fixture
 def reference(case: Case, suite: Suite) -> Measurement | None:
     """What the case is compared with, measured now if it was not before."""
-    from perf_tests.harness.bench import CaseError
-
-    measured, text = None, ""
-    try:
-        measured = suite.bench.reference_of(case, suite.cases)
-    except CaseError as error:
-        text = f"the case it is compared with gave no measurement: {error}"
-    if text:
-        suite.not_measured(case, "error", text)
-    return measured
+    with suite.recording(case):
+        return suite.bench.reference_of(case, suite.cases)
 
 
 @pytest.fixture
-def pipeline(case: Case, reference: Measurement | None, suite: Suite) -> Iterator[Any]:
-    """The case's pipeline, alone on the device, its optimizations proven."""
-    from perf_tests.harness.bench import CaseError
-
-    status, text = "", ""
-    try:
-        with suite.bench.built(case) as built:
-            yield built
-    except CaseError as error:
-        status, text = error.status, str(error)
-    if text:
-        suite.not_measured(case, status, text)
+def bench(case: Case, reference: Measurement | None, suite: Suite) -> Iterator[Bench]:
+    """The bench with the case's pipeline standing on it, alone on the device and proven."""
+    with suite.recording(case):
+        suite.bench.open(case)
+    yield suite.bench
+    suite.bench.close()
 
 
 @pytest.hookimpl(wrapper=True)
@@ -287,9 +295,13 @@ def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> 
     case, following = _case_of(item), _case_of(nextitem)
     if case is None or (following is not None and following.workload == case.workload):
         return
+    from perf_tests.harness.bench import CaseError
+
     suite = suite_of(item.config)
-    if case.workload.name not in suite.bench.drift:
+    try:
         suite.bench.repeat_reference(case, suite.cases)
+    except CaseError as error:
+        suite.told[f"{case.workload.name} repeated"] = f"invalid: not timed again: {error}"
 
 
 # Telling
@@ -318,7 +330,7 @@ def pytest_benchmark_update_json(config: pytest.Config, output_json: dict[str, A
     suite = config.stash[SUITE]
     output_json["perf_tests"] = {
         "schema": 1,
-        "reference_drift": suite.bench.drift,
+        "reference_drift": {name: asdict(drift) for name, drift in suite.bench.drift.items()},
         "not_timed": [
             {
                 "case": row.case.name,
@@ -339,7 +351,7 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> Iterator[N
         suite = session.config.stash[SUITE]
         if exitstatus == pytest.ExitCode.INTERRUPTED:
             _note_interruption(suite)
-        elif _asked_for_everything(session):
+        elif suite.rows and exitstatus in (0, 1) and _asked_for_everything(session):
             _fail_missing(session, suite)
     yield
 
@@ -357,16 +369,18 @@ def _note_interruption(suite: Suite) -> None:
 def _fail_missing(session: pytest.Session, suite: Suite) -> None:
     """A case that the baseline knows and this suite no longer runs fails a run of everything."""
     bench = suite.bench
-    known = {row.case.id for row in suite.rows}
+    reasons = {row.case.id: row.reason for row in suite.rows if row.status == "skipped"}
+    known = {row.case.id for row in suite.rows if row.case.id not in reasons} | suite.left_out
     for key in bench.baseline.cases if bench.baseline else ():
         workload, rest = key.split("/", 1)
         case = rest.rsplit("/", 1)[1]
         of_these_weights = rest.startswith(f"{bench.source.name}/{bench.source.weights}/")
         if of_these_weights and f"{workload}-{case}" not in known:
-            suite.told[f"{workload}-{case}"] = (
-                f"missing: {workload}-{case} has a baseline and was not run: it is no longer "
-                "declared in perf_tests/optimizations.py\n"
-                "  next     declare it again, or take its line out of the baseline"
+            name = f"{workload}-{case}"
+            why = reasons.get(name, "it is no longer declared in perf_tests/optimizations.py")
+            suite.told[name] = (
+                f"missing: {name} has a baseline and was not run: {why}\n"
+                "  next      bring it back, or take its line out of the baseline"
             )
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
@@ -406,8 +420,9 @@ def pytest_terminal_summary(
     write("")
     for line in claims(suite.rows, bench.published.claims):
         write(line)
-    for workload, ratio in bench.drift.items():
-        write(f"{workload}: repeated at the end, the reference took {ratio:.3f} of its first time")
+    for workload, drift in bench.drift.items():
+        says = ": latencies of this run say little" if drift.significant else ""
+        write(f"{workload}: {drift.text()}{says}", yellow=drift.significant)
     seen = [row.measured for row in suite.rows if row.measured and row.measured.observing_s]
     if seen:
         share = sum(m.observing_s for m in seen) / sum(sum(m.rounds_s) for m in seen)

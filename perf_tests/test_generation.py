@@ -8,19 +8,19 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from perf_tests.harness.bench import CaseError
 from perf_tests.harness.timing import synchronized_clock
 from perf_tests.harness.verdicts import WARNING
 
 if TYPE_CHECKING:
     from conftest import Suite
+    from perf_tests.harness.bench import Bench
     from perf_tests.harness.catalog import Case
     from perf_tests.harness.records import Measurement
 
 
 @pytest.mark.benchmark(timer=synchronized_clock, disable_gc=True)
 def test_generation(
-    case: Case, reference: Measurement | None, pipeline: Any, suite: Suite, benchmark: Any
+    case: Case, reference: Measurement | None, bench: Bench, suite: Suite, benchmark: Any
 ) -> None:
     """A case is as much faster than its reference as it should be, and its picture as close."""
 
@@ -33,14 +33,9 @@ def test_generation(
 
     # Until there is a verdict beside them, these times are nobody's baseline.
     benchmark.has_error = True
-    failure = None
-    try:
-        measured = suite.bench.measure(case, pipeline, timed)
-    except CaseError as error:
-        failure = error
-    if failure is not None:
-        suite.not_measured(case, failure.status, str(failure))
-    verdict = suite.bench.judge(case, measured, reference, suite.cases)
+    with suite.recording(case):
+        measured = bench.measure(case, timed)
+        verdict = bench.judge(case, measured, reference, suite.cases)
     benchmark.extra_info.update(suite.judged(case, verdict, measured=measured, reference=reference))
     benchmark.has_error = False
     if verdict.status in WARNING:

@@ -76,6 +76,8 @@ class Published:
     """By optimization, the shares by which a model is ``smaller`` and ``faster``."""
 
 
+METRICS = {"gpu_speedup", "latency_speedup", "memory_ratio"}
+
 Portable = Mapping[str, Mapping[str, Bound]]
 """Bounds by metric (``gpu_speedup``, ``latency_speedup``, ``memory_ratio``), by case id."""
 
@@ -130,18 +132,25 @@ def limits_of(
 
     GPU busy time spreads by 1 % and is held tightly: 2 %, or three times the spread seen where
     that is more; its speedups to 0.97 of the lowest. Wall clock spreads by 10 % where the host
-    is what counts, so it gets that, or the spread seen, beyond the worst process.
+    is what counts, so it gets that, or the spread seen, beyond the worst process. Noise widens no
+    limit by more than half.
     """
-    slack = max(0.10, spread(latency_s))
+    slack = _slack(latency_s, least=0.10)
     return Limits(
         latency_s_max=max(latency_s) * (1 + slack),
-        latency_speedup_min=min(latency_speedup) * (1 - max(0.10, spread(latency_speedup))),
+        latency_speedup_min=min(latency_speedup) * (1 - _slack(latency_speedup, least=0.10)),
         gpu_busy_s_max=(
-            median(gpu_busy_s) * (1 + max(0.02, 3 * spread(gpu_busy_s))) if gpu_busy_s else None
+            median(gpu_busy_s) * (1 + _slack(gpu_busy_s, least=0.02, times=3))
+            if gpu_busy_s
+            else None
         ),
         gpu_speedup_min=0.97 * min(gpu_speedup) if gpu_speedup else None,
         peak_memory_bytes_max=1.02 * max(peak_memory_bytes) if peak_memory_bytes else None,
     )
+
+
+def _slack(values: Sequence[float], *, least: float, times: float = 1) -> float:
+    return min(0.5, max(least, times * spread(values)))
 
 
 def load_portable(*, scale: str, device: str, folder: Path | None = None) -> Portable:
@@ -149,7 +158,10 @@ def load_portable(*, scale: str, device: str, folder: Path | None = None) -> Por
     path = (folder or FOLDER) / "portable.json"
     content = _load(path)
     _only(content, {"schema", "about", "full on cuda", "small on cpu"}, path, "")
-    section = content.get(f"{scale} on {device}", {})
+    name = f"{scale} on {device}"
+    section = _dict(content, name, path, "") if name in content else {}
+    for case in section:
+        _only(_dict(section, case, path, ""), METRICS, path, f"{case}: ")
     return {
         case: {
             metric: Bound(**_numbers(bound, Bound, path, f"{case} {metric}"))

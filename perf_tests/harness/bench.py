@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import importlib.util
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import median
@@ -34,7 +34,6 @@ from perf_tests.harness.structure_verdicts import Accepted
 from perf_tests.harness.timing import Rounds, time_rounds, warm_up
 from perf_tests.harness.verdicts import Finding, Question, Verdict, judge
 
-DRIFT_ROUNDS = 2
 HOST_STEPS = 4
 """UNet calls of which the median says what the host takes to enqueue one."""
 DRIFT_SHARE = 0.05
@@ -55,6 +54,28 @@ class Observer(Protocol):
     def stage(self, case: Case, what: str) -> None: ...
 
 
+@dataclass(frozen=True)
+class Lack:
+    """Why a case cannot run here."""
+
+    reason: str
+    by_choice: bool = False
+    """An optional package is left out: no loss, even where a baseline knows the case."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drift:
+    """A reference that was timed again, against its first time."""
+
+    ratio: float
+    """Of the geometric means, the later over the first."""
+    significant: bool
+    """By the 99 % interval, and by more than `DRIFT_SHARE`."""
+
+    def text(self) -> str:
+        return f"the reference took {self.ratio:.3f} of its first time when it was timed again"
+
+
 @dataclass(kw_only=True)
 class Bench:
     """One session's measurements on one device, with one source of weights."""
@@ -72,8 +93,10 @@ class Bench:
     """What the code of a case may ask for, by `structure_verdicts.key_of`."""
     measurements: dict[str, Measurement] = field(default_factory=dict)
     """By case id."""
-    drift: dict[str, float] = field(default_factory=dict)
-    """By workload: the reference's latency when repeated at the end, over what it was."""
+    drift: dict[str, Drift] = field(default_factory=dict)
+    """By workload, of the last time that the reference was repeated."""
+    _open: ExitStack = field(default_factory=ExitStack)
+    _pipeline: Any = None
     _pictures: dict[str, Pictures] = field(default_factory=dict)
     _flops: dict[tuple[str, int], float] = field(default_factory=dict)
     _counted: dict[str, Observation] = field(default_factory=dict)
@@ -82,24 +105,29 @@ class Bench:
     def device(self) -> torch.device:
         return torch.device(self.machine.device)
 
-    def missing(self, case: Case) -> str | None:
-        """Why this case cannot run here, in words; None if it can."""
+    def lacks(self, case: Case) -> Lack | None:
+        """Why this case cannot run here; None if it can."""
         for optimization in case.stack:
             needs = optimization.needs
             wanted, here = needs.compute_capability, self.machine.compute_capability
             if wanted and (here is None or here < wanted):
                 has = f"{self.machine.name} has {here[0]}.{here[1]}" if here else "there is none"
-                return (
+                return Lack(
                     f"{optimization.name} needs a CUDA GPU of compute capability "
                     f"{wanted[0]}.{wanted[1]} or newer; {has}"
                 )
             if needs.variant and needs.variant not in self.source.variants:
-                return f"{optimization.name} needs a {needs.variant} that fits {self.source.name}"
+                return Lack(
+                    f"{optimization.name} needs a {needs.variant} that fits {self.source.name}"
+                )
             if needs.package and importlib.util.find_spec(needs.package) is None:
-                return f"{optimization.name} needs the package {needs.package}, not installed here"
+                return Lack(
+                    f"{optimization.name} needs the package {needs.package}, not installed here",
+                    by_choice=True,
+                )
             refusal = needs.probe() if needs.probe else None
             if refusal:
-                return refusal
+                return Lack(refusal)
         return None
 
     def reference_of(self, case: Case, cases: list[Case]) -> Measurement | None:
@@ -111,26 +139,47 @@ class Bench:
             return None
         against = next(c for c in cases if c.workload == case.workload and c.name == case.against)
         if against.id not in self.measurements:
-            self.reference_of(against, cases)
-            with self.built(against) as pipeline:
-                self.measure(against, pipeline, time_rounds)
+            own = self.reference_of(against, cases)
+            self.open(against)
+            measured = self.measure(against, time_rounds)
+            # It has no test of its own in this session that would fail.
+            verdict = self.judge(against, measured, own, cases)
+            if not verdict.passes:
+                raise CaseError("error", f"the case it is compared with fails: {verdict.text()}")
         return self.measurements[against.id]
 
-    @contextmanager
-    def built(self, case: Case) -> Iterator[Any]:
-        """The case's pipeline, built and proven. `CaseError` where that fails."""
-        self.observer.stage(case, "building")
-        with _told(case, self.device), built(case, self.source, self.device) as pipeline:
-            self._prove(case, pipeline)
-            yield pipeline
+    def open(self, case: Case) -> None:
+        """Build the case's pipeline and prove it. `CaseError` where that fails.
 
-    def measure(self, case: Case, pipeline: Any, timed: Rounds) -> Measurement:
+        It is the only one on the device, until `measure` is through or `close` is called.
+        """
+        self.close()
+        self.observer.stage(case, "building")
+        try:
+            with _told(case, self.device):
+                self._pipeline = self._open.enter_context(built(case, self.source, self.device))
+                self._prove(case, self._pipeline)
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Take the pipeline away, with every flag and context that was set for it."""
+        self._pipeline = None
+        self._open.close()
+
+    def measure(self, case: Case, timed: Rounds) -> Measurement:
         """Warm up, time with this loop, observe, look; kept under the case's id.
 
-        `CaseError` where a proof no longer holds afterwards or memory runs out.
+        The pipeline that `open` built is gone after it: whatever is timed next, its reference
+        above all, must not run under this case's flags. `CaseError` where a proof no longer holds
+        afterwards or memory runs out.
         """
-        with _told(case, self.device):
-            measurement = self._measure(case, pipeline, timed)
+        try:
+            with _told(case, self.device):
+                measurement = self._measure(case, self._pipeline, timed)
+        finally:
+            self.close()
         self.measurements[case.id] = measurement
         return measurement
 
@@ -154,11 +203,12 @@ class Bench:
                 watch.after_round()
             started += 1
             say(case, f"round {started}/{rounds}")
-            gc.collect()
+            _tidy()
             watch.before_round()
 
         seconds = tuple(timed(generation, before_round=before_round, rounds=rounds))
         watch.after_round()
+        raw_is_finite = generation.raw_is_finite()
         graphs_at_end, breaks_at_end = counters.compiled_graphs()
         if generation.first is None or generation.last is None:
             raise CaseError("error", f"{case.id}: not one round was generated")
@@ -166,6 +216,7 @@ class Bench:
         say(case, "observing")
         # Again, since what was set before the rounds can be gone after them.
         self._prove(case, pipeline)
+        look = closeness.look(pictures)
         measurement = Measurement(
             case=case.name,
             workload=case.workload.name,
@@ -175,17 +226,19 @@ class Bench:
             weights=self.source.weights,
             parameters=_parameters(pipeline),
             rounds_s=seconds,
-            look=closeness.look(pictures),
+            look=replace(look, finite=look.finite and raw_is_finite),
             repeat=closeness.distance(pictures, generation.first),
             counters={
                 "graph_breaks": Count(fixed=breaks_at_end - breaks_at_start, per_step=0),
                 "recompiles": Count(fixed=graphs_at_end - graphs_when_warm, per_step=0),
                 "compiled_graphs": Count(fixed=graphs_when_warm - graphs_at_start, per_step=0),
             },
-            validity=watch.as_json(),
         )
         if not case.picture_only:
+            watch.before_round()
             measurement = self._observe(measurement, case, generation, pipeline)
+            watch.after_round()
+        measurement = replace(measurement, validity=watch.as_json())
         self._pictures[case.id] = pictures
         if self.pictures_folder is not None:
             closeness.save(pictures, self.pictures_folder / f"{case.id}.png")
@@ -313,9 +366,9 @@ class Bench:
         if not slower or reference is None:
             return verdict
         drift = self.repeat_reference(case, cases)
-        if drift is None:
+        if drift is None or not drift.significant:
             return verdict
-        excuse = f"; says nothing, since the reference itself drifted to {drift:.2f} of its time"
+        excuse = f"; says nothing, since {drift.text()}"
         return Verdict(
             findings=tuple(
                 replace(f, status="invalid", what=f.what + excuse) if f in slower else f
@@ -326,8 +379,18 @@ class Bench:
     def _structural(self, case: Case, question: Question) -> list[Finding]:
         """Against what was accepted on whatever machine, where this run could be counted."""
         key = structure_verdicts.key_of(case, self.source.name)
-        if case.id not in self._counted or key not in self.structures:
+        if self.machine.device == "cuda" or case.picture_only or key not in self.structures:
             return []
+        if case.id not in self._counted:
+            return [
+                Finding(
+                    status="unclear",
+                    metric="structure",
+                    what=f"{case.id}: its code could not be counted, and there are accepted counts "
+                    "to hold it to",
+                    next="see the note at the end",
+                )
+            ]
         return structure_verdicts.judge(
             case.id,
             self._counted[case.id],
@@ -339,21 +402,26 @@ class Bench:
             accept=structure_verdicts.accepting(self.source.name),
         )
 
-    def repeat_reference(self, case: Case, cases: list[Case]) -> float | None:
-        """Time the workload's reference again, into `drift`; returns it if it is significant."""
+    def repeat_reference(self, case: Case, cases: list[Case]) -> Drift | None:
+        """Time the workload's reference again, as often as before; kept under `drift`.
+
+        None where the reference was not timed in this session. `CaseError` as `measure`.
+        """
         reference = next(c for c in cases if c.workload == case.workload and c.name == REFERENCE)
         first = self.measurements.get(reference.id)
         if first is None or reference.picture_only:
             return None
         self.observer.stage(reference, "repeating the reference")
-        with built(reference, self.source, self.device) as pipeline:
+        with _told(reference, self.device), built(reference, self.source, self.device) as pipeline:
             generation = Generation(pipeline, reference.workload)
             generation()
-            again = time_rounds(generation, before_round=lambda: None, rounds=DRIFT_ROUNDS)
+            again = time_rounds(generation, before_round=_tidy, rounds=self.rounds)
         ratio = ratio_interval(again, first.rounds_s)
-        self.drift[case.workload.name] = ratio.mid
-        significant = not ratio.low <= 1 <= ratio.high
-        return ratio.mid if significant and abs(ratio.mid - 1) > DRIFT_SHARE else None
+        certain = not ratio.low <= 1 <= ratio.high
+        self.drift[case.workload.name] = drift = Drift(
+            ratio=ratio.mid, significant=certain and abs(ratio.mid - 1) > DRIFT_SHARE
+        )
+        return drift
 
 
 @contextmanager
@@ -366,10 +434,17 @@ def _told(case: Case, device: torch.device) -> Iterator[None]:
         failure = CaseError("not applied", f"{case.id}: {error}")
     except (torch.OutOfMemoryError, MemoryError) as error:
         failure = CaseError("error", f"{case.id}: out of memory. {_first_sentences(error)}")
+    except baselines.BadBaseline as error:
+        failure = CaseError("error", f"{case.id}: {error}")
     if failure is not None:
         # Raised out here, where nothing holds the failed frames and their pipeline any more.
         collect(device)
         raise failure
+
+
+def _tidy() -> None:
+    """Nothing of what was before a round is left to be collected in it."""
+    gc.collect()
 
 
 def _host_step(generation: Generation, pipeline: Any) -> float:

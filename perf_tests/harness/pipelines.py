@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any, Protocol
 
@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from perf_tests.harness.build import Build
+from perf_tests.harness.build import Build, flag
 from perf_tests.harness.catalog import Case, Kind, Scale, Workload
 
 Pictures = npt.NDArray[np.float32]
@@ -86,13 +86,27 @@ class Generation:
         self._workload = workload
         self.first: Pictures | None = None
         self.last: Pictures | None = None
+        self._raw: torch.Tensor | None = None
 
     def __call__(self, *, steps: int | None = None) -> None:
         """Generate, with the workload's steps unless told otherwise."""
-        pictures = self.pictures(steps=steps)
+        with flag(self._pipeline.vae, "decode", self._kept(self._pipeline.vae.decode)):
+            pictures = self.pictures(steps=steps)
         if self.first is None:
             self.first = pictures
         self.last = pictures
+
+    def _kept(self, decode: Callable[..., Any]) -> Callable[..., Any]:
+        def kept(*args: Any, **kwargs: Any) -> Any:
+            decoded = decode(*args, **kwargs)
+            self._raw = decoded[0]
+            return decoded
+
+        return kept
+
+    def raw_is_finite(self) -> bool:
+        """Whether the decoder's own output was: clamped to a picture, infinity is plain white."""
+        return self._raw is None or bool(torch.isfinite(self._raw).all())
 
     def pictures(self, *, steps: int | None = None) -> Pictures:
         """Generate without keeping: pictures as the decoder made them, scaled and clamped."""

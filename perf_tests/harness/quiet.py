@@ -67,9 +67,12 @@ class Watch:
         if self._handle is not None:
             import pynvml
 
-            self.clocks_mhz.append(
-                pynvml.nvmlDeviceGetClockInfo(self._handle, pynvml.NVML_CLOCK_SM)
-            )
+            try:
+                self.clocks_mhz.append(
+                    pynvml.nvmlDeviceGetClockInfo(self._handle, pynvml.NVML_CLOCK_SM)
+                )
+            except pynvml.NVMLError as error:
+                self.unknown = f"clocks unknown: NVML says {error}"
 
     def disturbed_by(self) -> tuple[str, ...]:
         """Why this case's times say nothing, in words; empty on a quiet machine."""
@@ -92,12 +95,18 @@ class Watch:
             return None
         import pynvml
 
-        bits = pynvml.nvmlDeviceGetCurrentClocksThrottleReasons(self._handle)
+        try:
+            bits = pynvml.nvmlDeviceGetCurrentClocksThrottleReasons(self._handle)
+            processes = pynvml.nvmlDeviceGetComputeRunningProcesses(self._handle)
+        except pynvml.NVMLError as error:
+            # A virtual GPU does not answer all of it.
+            self.unknown = f"slowdowns and other processes unknown: NVML says {error}"
+            return None
         for bit, name in SLOWDOWNS.items():
             if bits & bit:
                 return name
         # One of them is this process; its number differs inside a container, so count.
-        others = len(pynvml.nvmlDeviceGetComputeRunningProcesses(self._handle)) - 1
+        others = len(processes) - 1
         if others > 0:
             return f"{others} other process{'es' * (others > 1)} on the GPU"
         return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -55,8 +56,12 @@ class Count:
 
     @classmethod
     def between(cls, few: int, many: int, *, steps: tuple[int, int]) -> Count:
-        """From the totals at two step counts."""
-        per_step = round((many - few) / (steps[1] - steps[0]))
+        """From the totals at two step counts.
+
+        Rounded up where they do not lie on a line: what happens in every other step must not
+        vanish.
+        """
+        per_step = math.ceil((many - few) / (steps[1] - steps[0]))
         return cls(fixed=few - per_step * steps[0], per_step=per_step)
 
     def total(self, steps: int) -> int:

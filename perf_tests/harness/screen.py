@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from time import monotonic
 from typing import Protocol
 
-from perf_tests.harness.catalog import Case
+from perf_tests.harness.catalog import REFERENCE, Case
 from perf_tests.harness.records import Measurement, gpu_speedup
 from perf_tests.harness.verdicts import PASSING, WARNING
 
@@ -109,7 +109,7 @@ def cells_of(row: Row, published: Mapping[str, Mapping[str, float]]) -> tuple[st
     guide = published.get(row.case.id, {}).get("speedup")
     said = f"{guide:.2f}x" if guide else ""
     name = row.case.name
-    if row.case.against not in ("reference", row.case.name):
+    if row.case.against not in (REFERENCE, row.case.name):
         name += f" (to {row.case.against})"
     if row.measured is None:
         return (name, "", "", "", "", said, "", "", "", row.status)

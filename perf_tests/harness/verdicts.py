@@ -239,6 +239,8 @@ def _speed(q: Question) -> Iterator[Finding]:
     if q.baseline is None:
         return
     limits, measured = q.baseline.limits, q.measured
+    if measured.gpu_busy_s is None and limits.gpu_busy_s_max is not None:
+        yield _unseen(q, "GPU busy", q.source)
     if q.is_reference:
         yield _at_most(q, "latency", mean_interval(measured.rounds_s), limits.latency_s_max)
     else:
@@ -288,10 +290,13 @@ def _speed(q: Question) -> Iterator[Finding]:
 def _portable(q: Question) -> Iterator[Finding]:
     for metric, bound in q.portable.items():
         value, interval = _ratio(q, metric)
-        if value is None:
-            continue
         name = metric.replace("_", " ").replace("gpu", "GPU busy")
         expected = "baselines/portable.json, on any machine"
+        if bound.expected is not None:
+            expected = f"about {bound.expected:.2f}x ({expected})"
+        if value is None:
+            yield _unseen(q, name, expected)
+            continue
         if bound.at_least is not None:
             yield _at_least(q, name, interval, bound.at_least, expected=expected)
         if bound.at_most is not None and metric == "memory_ratio" and value > bound.at_most:
@@ -314,6 +319,18 @@ def _portable(q: Question) -> Iterator[Finding]:
                 limit=f"at most {bound.at_most:.2f}x",
                 next="tell the guide; or look whether " + q.reference.case + " became slower",
             )
+
+
+def _unseen(q: Question, metric: str, expected: str) -> Finding:
+    """What there is a limit for and could not be measured neither holds nor fails."""
+    return Finding(
+        status="unclear",
+        metric=metric,
+        what=f"{q.name}: {metric} could not be measured, and there is a limit to hold it to",
+        measured="; ".join(q.measured.notes),
+        expected=expected,
+        next="mend what keeps it from being measured; " + q.again,
+    )
 
 
 def _ratio(q: Question, metric: str) -> tuple[float | None, Interval]:
@@ -391,6 +408,9 @@ def _list(values: tuple[float, ...], unit: str) -> str:
 def _work(q: Question) -> Iterator[Finding]:
     if q.baseline is None:
         return
+    unseen = [n for n in q.baseline.counters if n not in q.measured.counters]
+    if unseen:
+        yield _unseen(q, f"{unseen[0].replace('_', ' ')} ({len(unseen)} counters)", q.source)
     for name, count in q.measured.counters.items():
         before = q.baseline.counters.get(name)
         if before is None:

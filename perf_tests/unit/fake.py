@@ -50,6 +50,7 @@ class FakePipeline:
         self.unet.config = SimpleNamespace(in_channels=4)  # type: ignore[assignment]
         self.unet.dtype = torch.float32  # type: ignore[assignment]
         self.vae = torch.nn.Linear(2, 2)
+        self.vae.decode = lambda sample: (sample,)  # type: ignore[assignment]
         self.text_encoder = torch.nn.Linear(2, 2)
         self.scheduler = SimpleNamespace()
         self.components = {"unet": self.unet, "vae": self.vae, "text_encoder": self.text_encoder}
@@ -65,7 +66,8 @@ class FakePipeline:
         pictures = np.repeat(np.repeat(0.5 + 0.1 * noise, 8, axis=1), 8, axis=2)
         for change in self.changes:
             pictures = change(pictures)
-        return SimpleNamespace(images=pictures)
+        (decoded,) = self.vae.decode(torch.as_tensor(pictures.copy()))  # type: ignore[operator]
+        return SimpleNamespace(images=decoded.numpy().clip(0, 1))
 
 
 class FakeSource:
@@ -89,6 +91,12 @@ def _makes(change: Callable[[Any], Any]) -> Callable[[Build], None]:
 def _nan(pictures: Any) -> Any:
     pictures = pictures.copy()
     pictures[-1, 0, 0, 0] = np.nan
+    return pictures
+
+
+def _infinity(pictures: Any) -> Any:
+    pictures = pictures.copy()
+    pictures[0, 0, 0, 0] = np.inf  # which the clamping makes an honest white
     return pictures
 
 
@@ -126,6 +134,8 @@ CHANGES: Mapping[str, Callable[[Any], Any]] = {
     "black": lambda pictures: pictures * 0,
     "grey": lambda pictures: pictures * 0 + 0.5,
     "not_a_number": _nan,
+    "infinite": _infinity,
+    "broken": _raise(RuntimeError("the kernel is not there")),
     "elsewhere": lambda pictures: pictures[:, ::-1],
     "forgetful": _forgetful,
     "moody": _moody,

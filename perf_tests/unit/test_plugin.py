@@ -15,7 +15,11 @@ ROOT = Path(__file__).parents[2]
 
 
 def run(
-    pytester: pytest.Pytester, *options: str, fakes: str = "fine", apart: bool = False
+    pytester: pytest.Pytester,
+    *options: str,
+    fakes: str = "fine",
+    apart: bool = False,
+    only: bool = True,
 ) -> pytest.RunResult:
     """The main job on the fake catalogue, in this process unless it is to be apart."""
     start = pytester.runpytest_subprocess if apart else pytester.runpytest_inprocess
@@ -28,7 +32,7 @@ def run(
         "-p",
         "perf_tests.unit.fake",
         f"--fakes={fakes}",
-        "--benchmark-only",
+        *(["--benchmark-only"] if only else []),
         "--rounds=2",
         *options,
         str(ROOT / "perf_tests" / "test_generation.py"),
@@ -46,6 +50,8 @@ def report(path: Path) -> dict[str, Any]:
         ("black", "black: fake4-black: a picture is black"),
         ("grey", "flat: fake4-grey: a picture is one even colour"),
         ("not_a_number", "not finite: fake4-not_a_number: the decoder's output has NaN*"),
+        ("infinite", "not finite: fake4-infinite: the decoder's output has NaN or infinity*"),
+        ("broken", "*RuntimeError: the kernel is not there"),
         ("elsewhere", "worse picture: fake4-elsewhere: its picture is no longer close to*"),
         ("forgetful", "worse picture: fake4-forgetful: the same seed gave another picture*"),
         ("unproven", "not applied: fake4-unproven: unproven did not take effect: the flag fake*"),
@@ -187,6 +193,23 @@ def test_what_cannot_be_measured_is_said_once(
     assert result.outlines.count("no structural counters: it depends on data") == 1
 
 
+def test_a_broken_case_is_on_record(pytester: pytest.Pytester) -> None:
+    path = pytester.path / "run.json"
+    run(pytester, f"--benchmark-json={path}", fakes="broken,fine")
+    (lost,) = report(path)["perf_tests"]["not_timed"]
+    assert (lost["case"], lost["verdict"]) == ("broken", "error")
+    assert lost["sentence"] == "RuntimeError: the kernel is not there"
+
+
+@pytest.mark.parametrize("option", ["--benchmark-disable", "-n2"])
+def test_what_cannot_be_timed_is_refused_without_benchmark_only_too(
+    pytester: pytest.Pytester, option: str
+) -> None:
+    result = run(pytester, "--benchmark-enable", option, only=False)
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["*perf_tests times its cases: run it in one process*"])
+
+
 def test_the_life_of_a_baseline(
     pytester: pytest.Pytester, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -215,8 +238,10 @@ def test_the_life_of_a_baseline(
     result.stdout.fnmatch_lines(["missing: fake4-moody has a baseline and was not run*"])
 
     for path in paths:
-        run(pytester, f"--benchmark-json={path}", "-k", "reference or fine", fakes="fine,moody")
-    assert accept(paths, reason="moody is slower now", processes=3) == 0
+        run(pytester, f"--benchmark-json={path}", "--rounds=3", fakes="fine,moody")
+    assert accept(paths, reason="moody is slower now") == 0
+    result = run(pytester, "--rounds=5", fakes="fine,moody")
+    assert result.ret == 0
     history = (folder / "HISTORY.md").read_text()
     assert "first" in history
     assert "moody is slower now" in history

@@ -111,7 +111,23 @@ def test_all_well() -> None:
     ],
 )
 def test_each_rule_at_its_limit(change: dict[str, Any], status: str) -> None:
+    if "counters" in change:
+        change = {"counters": {**FP16.counters, **change["counters"]}}
     assert judge(question(replace(FP16, **change))).status == status
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"gpu_busy_s": None}, {"counters": {"kernels": Count(fixed=300, per_step=1000)}}],
+)
+def test_what_has_a_limit_and_could_not_be_measured_is_unclear(change: dict[str, Any]) -> None:
+    verdict = judge(question(replace(FP16, notes=("no CUPTI",), **change)))
+    assert verdict.status == "unclear"
+    assert "could not be measured" in verdict.sentence
+    assert "no CUPTI" in verdict.text()
+    floor = {"gpu_speedup": Bound(at_least=1.2)}
+    blind = replace(FP16, gpu_busy_s=None)
+    assert judge(question(blind, baseline=None, portable=floor)).status == "unclear"
 
 
 def test_a_slower_reference_does_not_make_a_slower_case_look_well() -> None:
