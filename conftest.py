@@ -162,10 +162,6 @@ def suite_of(config: pytest.Config) -> Suite:
 
     progress = Progress(terminal=Uncaptured(config), total=0)
     report: Path | None = config.getoption("benchmark_json")
-    if report is not None:
-        report.parent.mkdir(parents=True, exist_ok=True)
-        # An older run must not be taken for this one should this one end with nothing.
-        report.unlink(missing_ok=True)
     try:
         machine = this_machine(config.getoption("device"))
         source = models.open_source(
@@ -184,6 +180,8 @@ def suite_of(config: pytest.Config) -> Suite:
         )
     except (BadDevice, models.BadModel, baselines.BadBaseline) as error:
         raise pytest.UsageError(str(error)) from None
+    if report is not None:
+        _make_room(report)
     config.stash[SUITE] = Suite(bench=bench, cases=cases_for(source.scale), progress=progress)
     return config.stash[SUITE]
 
@@ -213,9 +211,25 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("case", cases, ids=[case.id for case in cases])
 
 
+def _make_room(report: Path) -> None:
+    """See now, and not after an hour, that the run's JSON and pictures can be written."""
+    try:
+        report.with_name(f"{report.stem}-pictures").mkdir(parents=True, exist_ok=True)
+        with report.open("ab"):
+            pass
+    except OSError as error:
+        raise pytest.UsageError(
+            f"--benchmark-json {report}: cannot be written ({error.strerror})"
+        ) from None
+
+
 def pytest_collection_finish(session: pytest.Session) -> None:
     if SUITE in session.config.stash:
         suite = session.config.stash[SUITE]
+        report: Path | None = session.config.getoption("benchmark_json")
+        if report is not None and _cases(session.items) and not session.config.option.collectonly:
+            # An older run must not be taken for this one should this one end with nothing.
+            report.unlink(missing_ok=True)
         suite.progress.total = len(_cases(session.items))
         if suite.progress.total == len(session.items):
             # Each of our lines names its case; the file's name before every one would say less.

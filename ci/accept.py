@@ -63,9 +63,11 @@ def main(args: argparse.Namespace) -> int:
 
 def accept_pictures(paths: Sequence[Path], *, reason: str) -> int:
     """Keep the references' pictures of the first run; 0. `BadRunError` for bad runs."""
-    runs = [load_run(path) for path in paths]
+    runs = _load(paths, reason)
     _check(runs)
     pictures = _pictures(runs[0])
+    if not pictures:
+        raise BadRunError(f"{paths[0]} has no reference, so there is no picture to accept")
     _keep(pictures)
     names = ", ".join(f"`{target.name}`" for target in pictures.values())
     _write_history([f"- {runs[0].date} {names}: pictures. {reason}"])
@@ -78,8 +80,8 @@ def accept(paths: Sequence[Path], *, reason: str, processes: int = PROCESSES_MIN
 
     A case that fewer than this many of the runs measured (an interrupted one) is left out.
     """
-    runs = [load_run(path) for path in paths]
-    if len(runs) < processes:
+    runs = _load(paths, reason)
+    if len(runs) < max(processes, 1):
         raise BadRunError(
             f"{len(runs)} of {processes} processes: between processes the noise is larger than "
             "within one; run the main job again, or say --processes"
@@ -94,6 +96,8 @@ def accept(paths: Sequence[Path], *, reason: str, processes: int = PROCESSES_MIN
     accepted = {
         key: _merge(cases, runs[0]) for key, cases in measured.items() if len(cases) >= processes
     }
+    if not accepted:
+        raise BadRunError(f"no case was measured in {processes} of the runs: nothing is accepted")
     for key, seen in measured.items():
         if key not in accepted:
             print(f"left out: {key} was measured in {len(seen)} of {processes} processes")
@@ -110,6 +114,21 @@ def accept(paths: Sequence[Path], *, reason: str, processes: int = PROCESSES_MIN
         f"and {len(pictures)} reference pictures; commit baselines/"
     )
     return 0
+
+
+def _load(paths: Sequence[Path], reason: str) -> list[Run]:
+    if not reason.strip():
+        raise BadRunError("--reason is empty: it says to a reviewer why the numbers changed")
+    twice = [
+        path for path in paths if sum(path.resolve() == other.resolve() for other in paths) > 1
+    ]
+    if twice:
+        raise BadRunError(f"{twice[0]} is given twice: each run is a process of its own")
+    runs = [load_run(path) for path in paths]
+    for run in runs:
+        for drift in run.drifted:
+            print(f"note: {run.path}: the reference of {drift} drifted; its latencies say little")
+    return runs
 
 
 def _check(runs: Sequence[Run]) -> None:

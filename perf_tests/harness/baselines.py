@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -193,7 +192,7 @@ def _load(path: Path) -> dict[str, Any]:
         content = json.loads(path.read_text(), parse_constant=refuse)
     except OSError as error:
         raise BadBaseline(f"{path}: cannot be read ({error.strerror})") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise BadBaseline(f"{path}: is no JSON ({error})") from None
     if not isinstance(content, dict):
         raise BadBaseline(f"{path}: is no JSON object")
@@ -207,6 +206,8 @@ def _load(path: Path) -> dict[str, Any]:
 def _case(line: Any, path: Path, key: str) -> CaseBaseline:
     if not isinstance(line, dict):
         raise BadBaseline(f"{path}: {key} is no JSON object")
+    if key.count("/") < 3:
+        raise BadBaseline(f"{path}: the key {key!r} is not workload/model/weights/case")
     known = {field.name for field in fields(CaseBaseline)}
     _only(line, known, path, f"{key}: ")
     for name in ("accepted", "versions", "latency_s", "latency_speedup", "counters", "limits"):
@@ -217,6 +218,8 @@ def _case(line: Any, path: Path, key: str) -> CaseBaseline:
         values = line.get(name, [])
         if not isinstance(values, list):
             raise BadBaseline(f"{path}: {key}: {name} is no list")
+        if name in line and not values:
+            raise BadBaseline(f"{path}: {key}: {name} is empty")
         for value in values:
             _positive(value, path, f"{key}: {name}")
         lists[name] = tuple(values)
@@ -254,9 +257,13 @@ def _numbers(content: Any, kind: type, path: Path, where: str) -> dict[str, floa
     return content
 
 
+MOST = 1e18
+"""No time, ratio or size that a machine can have is larger."""
+
+
 def _positive(value: Any, path: Path, where: str) -> None:
     number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not number or not math.isfinite(value) or value <= 0:
+    if not number or not 0 < value < MOST:
         raise BadBaseline(f"{path}: {where} is {value!r}, not a positive number")
 
 

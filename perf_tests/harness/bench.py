@@ -25,7 +25,7 @@ from perf_tests.harness import (
 )
 from perf_tests.harness.catalog import REFERENCE, Case
 from perf_tests.harness.closeness import Pictures
-from perf_tests.harness.pipelines import Generation, Source, built, collect
+from perf_tests.harness.pipelines import BadModel, Generation, Source, built, collect
 from perf_tests.harness.quiet import Watch
 from perf_tests.harness.records import Count, Machine, Measurement
 from perf_tests.harness.stats import ratio_interval
@@ -434,7 +434,7 @@ def _told(case: Case, device: torch.device) -> Iterator[None]:
         failure = CaseError("not applied", f"{case.id}: {error}")
     except (torch.OutOfMemoryError, MemoryError) as error:
         failure = CaseError("error", f"{case.id}: out of memory. {_first_sentences(error)}")
-    except baselines.BadBaseline as error:
+    except (baselines.BadBaseline, BadModel) as error:
         failure = CaseError("error", f"{case.id}: {error}")
     if failure is not None:
         # Raised out here, where nothing holds the failed frames and their pipeline any more.

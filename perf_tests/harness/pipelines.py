@@ -18,6 +18,10 @@ Pictures = npt.NDArray[np.float32]
 """Shape (images, height, width, 3), in [0, 1], not yet quantized."""
 
 
+class BadModel(Exception):
+    """Weights that cannot be used; one sentence says why and what would do."""
+
+
 class Source(Protocol):
     """Where a model's weights come from. Each file of `perf_tests/models` gives one."""
 
@@ -41,7 +45,8 @@ class Source(Protocol):
     ) -> Any:
         """A fresh diffusers pipeline with all its modules on the device in this dtype.
 
-        `variants` maps a module's place (``unet``) to the variant that takes it.
+        `variants` maps a module's place (``unet``) to the variant that takes it. `BadModel` where
+        the weights cannot be loaded.
         """
 
 

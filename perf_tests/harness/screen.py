@@ -125,7 +125,7 @@ def cells_of(row: Row, published: Mapping[str, Mapping[str, float]]) -> tuple[st
         said,
         f"{seen.peak_memory_bytes / 2**20:,.0f} MiB" if seen.peak_memory_bytes else "",
         f"{bound['by']}, GPU idle {bound['gpu_idle_share']:.0%}" if bound else "",
-        picture(seen),
+        row.status if row.status in ("black", "flat", "not finite") else picture(seen),
         row.status,
     )
 

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from perf_tests.harness.pipelines import Source
-from perf_tests.models.checkpoint import EMBEDDED, BadModel, Checkpoint
+from perf_tests.harness.pipelines import BadModel, Source
+from perf_tests.models.checkpoint import EMBEDDED, Checkpoint
 from perf_tests.models.seeded import Seeded
 
 __all__ = ["BadModel", "open_source"]

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from perf_tests.harness.catalog import Kind, Scale
+from perf_tests.harness.pipelines import BadModel
 
 EMBEDDED = Path(__file__).parent / "embedded"
 
@@ -37,10 +38,6 @@ SMALL_BELOW_PIXELS = 256
 """A model whose own pictures are smaller than this runs the scaled-down workloads."""
 
 
-class BadModel(Exception):
-    """A `--model` that cannot be used; one sentence says why and what would do."""
-
-
 class Checkpoint:
     """A checkpoint in diffusers' format, with its variants in folders beside its modules.
 
@@ -56,9 +53,15 @@ class Checkpoint:
         self.name = Path(model).resolve().name if self._local else model
         self.weights = self.name if self._revision is None else f"{model}@{self._revision[:8]}"
         index = self._config("model_index.json")
-        self._refuse_pickles(index)
+        self._refuse_what_is_incomplete(index)
         vae, unet = self._config("vae/config.json"), self._config("unet/config.json")
-        pixels = unet["sample_size"] * 2 ** (len(vae["block_out_channels"]) - 1)
+        try:
+            pixels = int(unet["sample_size"]) * 2 ** (len(vae["block_out_channels"]) - 1)
+        except (KeyError, TypeError, ValueError):
+            raise BadModel(
+                f"--model {model}: its unet/config.json and vae/config.json do not say what size "
+                "of picture it makes (sample_size, block_out_channels)"
+            ) from None
         self.scale: Scale = "small" if pixels < SMALL_BELOW_PIXELS else "full"
         self.variants = self._find_variants()
 
@@ -75,22 +78,31 @@ class Checkpoint:
         import diffusers
         import transformers
 
+        failure = ""
         # Their loading bars would run through the terminal's own lines.
         diffusers.utils.logging.disable_progress_bar()
         transformers.utils.logging.disable_progress_bar()
-        modules = {place: self._load_variant(name, dtype) for place, name in variants.items()}
-        loaded = getattr(diffusers, pipeline).from_pretrained(
-            self._path,
-            revision=self._revision,
-            torch_dtype=dtype,
-            use_safetensors=True,
-            safety_checker=None,
-            feature_extractor=None,
-            requires_safety_checker=False,
-            **modules,
-        )
-        scheduler_class = getattr(diffusers, scheduler)
-        loaded.scheduler = scheduler_class.from_config(loaded.scheduler.config)
+        try:
+            modules = {place: self._load_variant(name, dtype) for place, name in variants.items()}
+            loaded = getattr(diffusers, pipeline).from_pretrained(
+                self._path,
+                revision=self._revision,
+                torch_dtype=dtype,
+                use_safetensors=True,
+                safety_checker=None,
+                feature_extractor=None,
+                requires_safety_checker=False,
+                **modules,
+            )
+            scheduler_class = getattr(diffusers, scheduler)
+            loaded.scheduler = scheduler_class.from_config(loaded.scheduler.config)
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:
+            # Three libraries read a checkpoint, and a broken one makes each raise what it likes.
+            failure = f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
+        if failure:
+            raise BadModel(f"--model {self._path} cannot be loaded: {failure}")
         return loaded.to(device)
 
     def _load_variant(self, name: str, dtype: torch.dtype) -> Any:
@@ -121,6 +133,10 @@ class Checkpoint:
             ) from None
         except ValueError:
             raise BadModel(f"--model {self._path}: its {name} is no JSON") from None
+        except OSError as error:
+            raise BadModel(f"--model {self._path}: its {name}: {error.strerror}") from None
+        if not isinstance(config, dict):
+            raise BadModel(f"--model {self._path}: its {name} is no JSON object")
         return config
 
     def _file(self, name: str) -> Path:
@@ -145,15 +161,18 @@ class Checkpoint:
             "a checkpoint to this machine (offline, gated, or misspelt)"
         )
 
-    def _refuse_pickles(self, index: Mapping[str, Any]) -> None:
+    def _refuse_what_is_incomplete(self, index: Mapping[str, Any]) -> None:
         if not self._local:
             return  # from_pretrained(use_safetensors=True) refuses what it would download.
-        for place in ("unet", "vae", "text_encoder"):
+        for place in ("unet", "vae", "text_encoder", "tokenizer", "scheduler"):
+            # Without its files a tokenizer loads all the same, with a vocabulary of two words.
             folder = Path(self._path) / place
-            if place not in index or not folder.is_dir():
+            if place not in index or not folder.is_dir() or not any(folder.iterdir()):
                 raise BadModel(
                     f"--model {self._path}: no {place} in it, so it is no Stable Diffusion pipeline"
                 )
+            if place in ("tokenizer", "scheduler"):
+                continue
             if not any(folder.glob("*.safetensors")):
                 pickled = sorted(p.name for p in (*folder.glob("*.bin"), *folder.glob("*.ckpt")))
                 raise BadModel(

@@ -1,6 +1,6 @@
 """Faults to plant in a real run, to see the suite turn red: a plugin.
 
-pytest perf_tests --benchmark-only -p perf_tests.unit.planted --plant black
+python -m pytest perf_tests --benchmark-only -p perf_tests.unit.planted --plant black
 """
 
 from __future__ import annotations

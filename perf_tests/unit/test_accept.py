@@ -146,6 +146,32 @@ def test_a_case_that_too_few_processes_measured_is_left_out(
     assert baseline.cases.keys() == {KEY + "reference"}
 
 
+def test_one_process_given_three_times_is_one(
+    tmp_path: Path, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (path,) = written(tmp_path, [run_of(0)])
+    assert command.main(["accept", path, path, path, "--reason", "first"]) == 2
+    assert "is given twice: each run is a process of its own" in capsys.readouterr().err
+    assert not folder.exists()
+
+
+@pytest.mark.parametrize("value", [float("nan"), -1.0, 0, "fast", None])
+def test_a_time_that_is_no_time_is_refused(
+    tmp_path: Path, folder: Path, capsys: pytest.CaptureFixture[str], value: object
+) -> None:
+    runs = [run_of(number) for number in range(3)]
+    runs[1]["benchmarks"][1]["extra_info"]["latency_s"] = value
+    assert command.main(["accept", *written(tmp_path, runs), "--reason", "first"]) == 2
+    assert "latency_s is" in capsys.readouterr().err
+    assert not folder.exists()
+
+
+def test_an_empty_reason_is_none(tmp_path: Path, folder: Path) -> None:
+    paths = written(tmp_path, [run_of(number) for number in range(3)])
+    assert command.main(["accept", *paths, "--reason", " "]) == 2
+    assert not folder.exists()
+
+
 def test_pictures_alone_take_one_run_and_no_speed(tmp_path: Path, folder: Path) -> None:
     paths = written(tmp_path, [run_of(0)])
     assert command.main(["accept", *paths, "--pictures-only", "--reason", "look"]) == 0

@@ -96,6 +96,34 @@ def test_pickled_weights_are_refused(saved: Path, tmp_path: Path) -> None:
         open_source(str(folder))
 
 
+@pytest.mark.parametrize("missing", ["tokenizer", "scheduler", "vae"])
+def test_a_checkpoint_without_one_of_its_parts_is_refused(
+    saved: Path, tmp_path: Path, missing: str
+) -> None:
+    folder = tmp_path / "broken"
+    shutil.copytree(saved, folder)
+    shutil.rmtree(folder / missing)
+    with pytest.raises(BadModel, match=f"no {missing} in it"):
+        open_source(str(folder))
+
+
+def test_a_checkpoint_that_cannot_be_loaded_is_one_sentence(saved: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "broken"
+    shutil.copytree(saved, folder)
+    weights = folder / "unet" / "diffusion_pytorch_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    source = open_source(str(folder))
+    with pytest.raises(BadModel, match="broken cannot be loaded: ") as error:
+        source.load(
+            pipeline="StableDiffusionPipeline",
+            scheduler="DDIMScheduler",
+            variants={},
+            dtype=torch.float32,
+            device=CPU,
+        )
+    assert "\n" not in str(error.value)
+
+
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [

@@ -210,6 +210,20 @@ def test_what_cannot_be_timed_is_refused_without_benchmark_only_too(
     result.stderr.fnmatch_lines(["*perf_tests times its cases: run it in one process*"])
 
 
+def test_a_json_that_cannot_be_written_is_said_at_once(pytester: pytest.Pytester) -> None:
+    result = run(pytester, f"--benchmark-json={pytester.path}")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["*--benchmark-json *: cannot be written (Is a directory)"])
+
+
+def test_bad_input_and_collecting_leave_an_older_run_alone(pytester: pytest.Pytester) -> None:
+    path = pytester.path / "old.json"
+    path.write_text("kept")
+    run(pytester, f"--benchmark-json={path}", "--device=cuda")
+    run(pytester, f"--benchmark-json={path}", "--collect-only")
+    assert path.read_text() == "kept"
+
+
 def test_the_life_of_a_baseline(
     pytester: pytest.Pytester, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
