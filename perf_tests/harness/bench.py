@@ -36,6 +36,7 @@ from perf_tests.harness.verdicts import Finding, Question, Verdict, judge
 
 HOST_STEPS = 4
 """UNet calls of which the median says what the host takes to enqueue one."""
+DRIFT_ROUNDS = 3
 DRIFT_SHARE = 0.05
 """A reference that is significantly and this much slower or faster when repeated has drifted."""
 
@@ -403,7 +404,7 @@ class Bench:
         )
 
     def repeat_reference(self, case: Case, cases: list[Case]) -> Drift | None:
-        """Time the workload's reference again, as often as before; kept under `drift`.
+        """Time the workload's reference again; kept under `drift`.
 
         None where the reference was not timed in this session. `CaseError` as `measure`.
         """
@@ -415,7 +416,9 @@ class Bench:
         with _told(reference, self.device), built(reference, self.source, self.device) as pipeline:
             generation = Generation(pipeline, reference.workload)
             generation()
-            again = time_rounds(generation, before_round=_tidy, rounds=self.rounds)
+            again = time_rounds(
+                generation, before_round=_tidy, rounds=min(DRIFT_ROUNDS, self.rounds)
+            )
         ratio = ratio_interval(again, first.rounds_s)
         certain = not ratio.low <= 1 <= ratio.high
         self.drift[case.workload.name] = drift = Drift(
