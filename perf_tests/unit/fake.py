@@ -1,7 +1,7 @@
 """A plugin that puts a fake pipeline and a small catalogue under the real suite.
 
 Everything from the command line to the verdict is the real thing; only the pictures are made in
-twenty milliseconds. Each case of the catalogue misbehaves in the way its name says.
+a dozen milliseconds. Each case of the catalogue misbehaves in the way its name says.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from perf_tests.harness.build import Build
 from perf_tests.harness.catalog import Closeness, Needs, Promise, Workload
 from perf_tests.harness.proofs import NotApplied
 
-STEP_S = 0.004
+STEP_S = 0.003
 
 WORKLOAD = Workload(
     name="fake4",
