@@ -154,6 +154,7 @@ def suite_of(config: pytest.Config) -> Suite:
             "(-n starts several)"
         )
     # Here, since they import torch: the unit tests of this repository start without it.
+    # Importing the optimizations declares the cases.
     from perf_tests import models, optimizations  # noqa: F401
     from perf_tests.harness import baselines, structure_verdicts
     from perf_tests.harness.bench import Bench

@@ -10,17 +10,15 @@ import argparse
 import warnings
 from collections.abc import Iterator, Mapping
 from datetime import date
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from perf_tests.harness.baselines import FOLDER
-from perf_tests.harness.catalog import Case, Kind, Scale, cases_for
+from perf_tests.harness.catalog import Case, cases_for
 from perf_tests.harness.structure_verdicts import FILE, Accepted, accepting, key_of, load, save
 from perf_tests.harness.structure_verdicts import judge as judge_counts
 from perf_tests.harness.verdicts import PASSING, Finding
 
 if TYPE_CHECKING:
-    import torch
-
     from perf_tests.harness.pipelines import Source
     from perf_tests.harness.structure_records import Observation
 
@@ -36,62 +34,13 @@ SHOWN = (
 """Counters that a table shows below the operators, each with its parts."""
 
 
-class Skeletons:
-    """Stable Diffusion v1.5 and its variants at full size, without weights."""
-
-    name = "sd15"
-    weights = "none"
-    kind: Kind = "seeded"
-    scale: Scale = "full"
-    variants = frozenset({"distilled_unet", "tiny_vae"})
-
-    def load(
-        self,
-        *,
-        pipeline: str,
-        scheduler: str,
-        variants: Mapping[str, str],
-        dtype: torch.dtype,
-        device: torch.device,
-    ) -> Any:
-        """See `Source.load`; `device` is where tensors have no data."""
-        import diffusers
-
-        from perf_tests.models.architectures import SCHEDULER
-        from perf_tests.models.seeded import clip_tokenizer
-
-        modules = {
-            place: skeleton(variants.get(place, place), dtype)
-            for place in ("unet", "vae", "text_encoder")
-        }
-        return getattr(diffusers, pipeline)(
-            **modules,
-            tokenizer=clip_tokenizer(),
-            scheduler=getattr(diffusers, scheduler).from_config(SCHEDULER),
-            safety_checker=None,
-            feature_extractor=None,
-            requires_safety_checker=False,
-        )
-
-
-def skeleton(role: str, dtype: torch.dtype) -> torch.nn.Module:
-    """The module for a role of `ARCHITECTURES`: parameters without data, buffers with theirs."""
-    import torch
-    from accelerate import init_empty_weights  # type: ignore[import-untyped, unused-ignore]
-
-    from perf_tests.models.architectures import ARCHITECTURES
-    from perf_tests.models.seeded import constructed
-
-    with init_empty_weights(include_buffers=False):
-        module = constructed(ARCHITECTURES["sd15"][role])
-    # PyTorch's own `to`: diffusers' warns of what matters only to weights.
-    return torch.nn.Module.to(module, dtype=dtype).eval().requires_grad_(False)
+FULL_SIZE = "sd15"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--model",
-        default=Skeletons.name,
+        default=FULL_SIZE,
         help="sd15 (the default; no weights are drawn) or any model that pytest takes",
     )
     parser.add_argument("-k", metavar="WORD", default="", help="only cases with this in their id")
@@ -116,11 +65,17 @@ def main(args: argparse.Namespace) -> int:
         return _refuse("--write needs a --reason: it says to a reviewer why the counts changed")
     if (args.matmul_tflops is None) != (args.bandwidth_gb is None):
         return _refuse("a floor takes both --matmul-tflops and --bandwidth-gb")
+    # Importing the optimizations declares the cases.
     from perf_tests import models, optimizations  # noqa: F401
     from perf_tests.harness import proofs, structure
+    from perf_tests.models.seeded import Skeletons
 
     try:
-        source = Skeletons() if args.model == Skeletons.name else models.open_source(args.model)
+        source: Source = (
+            Skeletons(FULL_SIZE, scale="full")
+            if args.model == FULL_SIZE
+            else models.open_source(args.model)
+        )
     except models.BadModel as error:
         return _refuse(str(error))
     cases = [case for case in cases_for(source.scale) if args.k in case.id]

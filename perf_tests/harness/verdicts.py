@@ -242,7 +242,8 @@ def _speed(q: Question) -> Iterator[Finding]:
     if measured.gpu_busy_s is None and limits.gpu_busy_s_max is not None:
         yield _unseen(q, "GPU busy", q.source)
     if q.is_reference:
-        yield _at_most(q, "latency", mean_interval(measured.rounds_s), limits.latency_s_max)
+        seen = mean_interval(measured.rounds_s)
+        yield _at_most(q, "latency", seen, limits.latency_s_max, were=q.baseline.latency_s)
     else:
         speedup = ratio_interval(q.reference.rounds_s, measured.rounds_s)
         yield _at_least(
@@ -263,7 +264,7 @@ def _speed(q: Question) -> Iterator[Finding]:
             )
     if measured.gpu_busy_s is not None and limits.gpu_busy_s_max is not None:
         busy = Interval(low=measured.gpu_busy_s, mid=measured.gpu_busy_s, high=measured.gpu_busy_s)
-        yield _at_most(q, "GPU busy", busy, limits.gpu_busy_s_max)
+        yield _at_most(q, "GPU busy", busy, limits.gpu_busy_s_max, were=q.baseline.gpu_busy_s)
         if measured.gpu_busy_s * FASTER_SHARE < min(q.baseline.gpu_busy_s):
             yield Finding(
                 status="faster",
@@ -365,10 +366,11 @@ def _at_least(q: Question, metric: str, seen: Interval, limit: float, *, expecte
     )
 
 
-def _at_most(q: Question, metric: str, seen: Interval, limit: float) -> Finding:
+def _at_most(
+    q: Question, metric: str, seen: Interval, limit: float, *, were: tuple[float, ...]
+) -> Finding:
     if seen.mid <= limit:
         return Finding(status="same", metric=metric)
-    were = q.baseline.latency_s if metric == "latency" else q.baseline.gpu_busy_s  # type: ignore[union-attr]
     return Finding(
         status=_weigh(q, certain=seen.low > limit),
         metric=metric,

@@ -50,9 +50,7 @@ class Seeded:
         import diffusers
 
         modules = {
-            place: on_device(
-                drawn(self.name, variants.get(place, place)), dtype=dtype, device=device
-            )
+            place: self._module(variants.get(place, place), dtype=dtype, device=device)
             for place in ("unet", "vae", "text_encoder")
         }
         return getattr(diffusers, pipeline)(
@@ -63,6 +61,24 @@ class Seeded:
             feature_extractor=None,
             requires_safety_checker=False,
         )
+
+    def _module(self, role: str, *, dtype: torch.dtype, device: torch.device) -> torch.nn.Module:
+        return on_device(drawn(self.name, role), dtype=dtype, device=device)
+
+
+class Skeletons(Seeded):
+    """The same models without weights, to be counted where they would not fit."""
+
+    weights = "none"
+
+    def _module(self, role: str, *, dtype: torch.dtype, device: torch.device) -> torch.nn.Module:
+        # Ships no types. Parameters without data, buffers with theirs.
+        from accelerate import init_empty_weights  # type: ignore[import-untyped, unused-ignore]
+
+        with init_empty_weights(include_buffers=False):
+            module = constructed(ARCHITECTURES[self.name][role])
+        # PyTorch's own `to`: diffusers' warns of what matters only to weights.
+        return torch.nn.Module.to(module, dtype=dtype).eval().requires_grad_(False)
 
 
 @cache
