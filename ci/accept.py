@@ -1,4 +1,9 @@
-"""Accept what runs measured as this machine's baseline. Never turns a run green by itself."""
+"""Accept what runs measured as this machine's baseline. Never turns a run green by itself.
+
+Writes `baselines/<machine>.json`, the references' pictures and a line a case in `HISTORY.md`.
+
+    python -m ci accept runs/1.json runs/2.json runs/3.json --reason "torch 2.12 on this GPU"
+"""
 
 from __future__ import annotations
 
