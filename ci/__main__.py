@@ -10,13 +10,15 @@ import argparse
 import sys
 from types import ModuleType
 
-from ci import accept, compare, structure
+from ci import accept, compare, gate, merge, structure
 from ci.runs import BadRunError
 from perf_tests.harness.baselines import BadBaseline
 
 VERBS: dict[str, ModuleType] = {
     "accept": accept,
     "compare": compare,
+    "gate": gate,
+    "merge": merge,
     "structure": structure,
 }
 CANNOT_JUDGE = 2
