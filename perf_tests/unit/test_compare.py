@@ -288,7 +288,7 @@ def _hollow(path: Path) -> None:
         (_nan, "head-1.json: ddim50/sd15/seeded-2023/fp16: gpu_busy_s is nan, not a positive"),
         (_twice, "head-1.json: ddim50/sd15/seeded-2023/fp16 is in it twice"),
         (_other_schema, "head-1.json: has schema 2, this suite reads 1"),
-        (_hollow, "head-1.json: was not written by this suite's main job"),
+        (_hollow, "head-1.json: ddim50/sd15/seeded-2023/reference: has no generates"),
         (Path.unlink, "head-1.json: cannot be read (No such file or directory)"),
     ],
 )
