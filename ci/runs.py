@@ -140,6 +140,7 @@ PICTURE = {
     **dict.fromkeys(("mean", "std", "repeat_psnr_db"), NUMBER),
     **dict.fromkeys(("psnr_db", "ssim"), Optional(NUMBER)),
 }
+VALIDITY = {"disturbed_by": [TEXT]}
 JUDGED_CASE = {
     **dict.fromkeys(("steps", "images", "parameters"), WHOLE),
     "against": Optional(TEXT),
@@ -149,13 +150,13 @@ JUDGED_CASE = {
             "latency_rounds_s": Some(POSITIVE),
             "gpu_busy_s": Optional(POSITIVE),
             "peak_memory_bytes": Optional(POSITIVE),
-            "disturbed_by": [TEXT],
+            "validity": VALIDITY,
         }
     ),
     "reference_drift": Optional(DRIFT),
     "picture": {"finite": FLAG, **dict.fromkeys(PICTURE, ANYTHING)},
     "promise": Optional({"psnr_db": NUMBER, "ssim": NUMBER}),
     "generates": Each(ANYTHING),
-    "validity": {"disturbed_by": [TEXT]},
+    "validity": VALIDITY,
     "notes": [TEXT],
 }

@@ -141,7 +141,7 @@ def reference_of(case: Case, measured: Measurement) -> Measurement:
         repeat=measured.repeat,
         gpu_busy_s=other["gpu_busy_s"],
         peak_memory_bytes=other["peak_memory_bytes"],
-        validity={"disturbed_by": other["disturbed_by"]},
+        validity=other["validity"],
     )
 
 
