@@ -225,13 +225,14 @@ def _changes(sides: _Sides, noise: Noise) -> Iterator[Change]:
     if not sides.in_head:
         if sides.in_base and not failed:
             why = lost[0].sentence if lost else "it is not declared there, or was not asked for"
+            cut_short = any(case.status == "invalid" for case in lost)
             yield Change(
                 case=name,
                 metric="case",
-                status="missing",
+                status="invalid" if cut_short else "missing",
                 sentence=f"{name} was measured in base and not in head: "
                 f"{why.removeprefix(f'{name}: ')}",
-                next=f"bring it back; {sides.again}",
+                next=f"{'run it again' if cut_short else 'bring it back'}; {sides.again}",
             )
         return
     yield from _alone(sides)
@@ -277,8 +278,9 @@ def _measured(sides: _Sides, metric: Metric, noise: Noise) -> Iterator[Change]:
     both = [(b[metric.field], h[metric.field]) for b, h in pairs]
     both = [(b, h) for b, h in both if b is not None and h is not None]
     left_out = ""
-    if reasons:
-        left_out = f"; {len(reasons)} of {len(sides.base)} pairs left out: {reasons[0]}"
+    if len(both) < len(sides.base):
+        why = (*reasons, "not measured on both sides")[0]
+        left_out = f"; {len(sides.base) - len(both)} of {len(sides.base)} pairs left out: {why}"
     if not both:
         yield Change(
             case=name,
