@@ -26,11 +26,11 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from perf_tests.harness import bench, timing
 from perf_tests.harness.planting import CannotPlant, Plant, Setting, control, fault
 
-# No longer than a measure needs. Counters are exact in the fewest steps; a picture is one when its
-# steps have moved it; a latency needs rounds.
-COUNTED = Setting(steps=2)
-COUNTED_FP16 = Setting(base=("fp16",), steps=2)
-COUNTED_FOUR = Setting(workload="pndm25x4", steps=5)
+# No longer than a measure needs. Counters are exact once a step is like the next; a picture is one
+# when its steps have moved it; a latency needs rounds.
+COUNTED = Setting(steps=6)
+COUNTED_FP16 = Setting(base=("fp16",), steps=6)
+COUNTED_FOUR = Setting(workload="pndm25x4", steps=6)
 SEEN = Setting(steps=20, picture_only=True)
 SEEN_FP16 = Setting(base=("fp16",), steps=4, picture_only=True)
 SEEN_FOUR = Setting(workload="pndm25x4", steps=8, picture_only=True)
@@ -173,7 +173,7 @@ def float8_weights(plant: Plant) -> None:
 
 @fault(
     seen_by="proof",
-    setting=Setting(base=("tf32",), steps=2),
+    setting=Setting(base=("tf32",), steps=6),
     source="torch 1.12, which switched TF32 off for matrix products",
     where="cuda",
 )
@@ -265,7 +265,7 @@ def _sigmas_on(device: str) -> Iterator[None]:
 
 @fault(
     seen_by="counter",
-    setting=Setting(steps=2, changes={"scheduler": "EulerDiscreteScheduler"}),
+    setting=Setting(steps=6, changes={"scheduler": "EulerDiscreteScheduler"}),
     source="diffusers #6173, #6708",
 )
 def sigmas_on_device(plant: Plant) -> None:
@@ -338,9 +338,7 @@ def hooks_left_on(plant: Plant) -> None:
     plant.then(then)
 
 
-@fault(
-    seen_by="latency", setting=TIMED, unit="% of a step", sizes=(100, 50, 30, 20, 15, 10, 5)
-)
+@fault(seen_by="latency", setting=TIMED, unit="% of a step", sizes=(100, 50, 30, 20, 15, 10, 5))
 def sleep_in_step(plant: Plant) -> None:
     """The host sleeps in each step."""
     seconds = (plant.size or 0) / 100 * plant.step_s
@@ -588,9 +586,7 @@ def guidance_in_two_calls(plant: Plant) -> None:
 @fault(seen_by="counter", setting=COUNTED)
 def prompt_in_each_step(plant: Plant) -> None:
     """The prompt is encoded again in each step."""
-    in_step(
-        plant, lambda pipeline, noise: pipeline.encode_prompt(["again"], noise.device, 1, True)
-    )
+    in_step(plant, lambda pipeline, noise: pipeline.encode_prompt(["again"], noise.device, 1, True))
 
 
 @fault(seen_by="counter", setting=COUNTED_FOUR)
@@ -700,7 +696,9 @@ def another_scaling_factor(plant: Plant) -> None:
     scaled(plant, 0.18215 / 0.13025)
 
 
-@fault(seen_by="picture", setting=SEEN, source="steps_offset, diffusers' oldest warning", where="cpu")
+@fault(
+    seen_by="picture", setting=SEEN, source="steps_offset, diffusers' oldest warning", where="cpu"
+)
 def one_timestep_off(plant: Plant) -> None:
     """The schedule starts one of a thousand timesteps early."""
 
@@ -835,9 +833,7 @@ def another_prompt(plant: Plant) -> None:
     """Another prompt, on both sides."""
 
 
-@control(
-    setting=Setting(base=("naive_attention",), steps=10), source="diffusers #902"
-)
+@control(setting=Setting(base=("naive_attention",), steps=10), source="diffusers #902")
 def attention_rewritten(plant: Plant) -> None:
     """The scores' product is written the other way round: other roundings, no other work."""
     from diffusers.models.attention_processor import Attention

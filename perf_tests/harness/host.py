@@ -11,33 +11,36 @@ import torch
 from perf_tests.harness.pipelines import Generation
 from perf_tests.harness.records import Count
 
-STEPS = (5, 6)
-"""Both beyond PNDM's first four steps, which do other arithmetic."""
+STEPS = 6
+STEADY = 4
+"""Of the steps counted from zero, the one that speaks for all further ones: PNDM's first four do
+other arithmetic, and the last of a schedule may do less."""
 
 
 def observe(generation: Generation, device: torch.device) -> dict[str, Count]:
     """`python_calls`: functions entered and generators resumed. `kept_bytes`: tensors that are
-    there after a generation and were not before it, which a second one would keep again.
+    there after a generation and were not before it, which the next one would keep again.
     """
-    many = _calls(generation, STEPS[1])
-    # Of two generations of the same steps, since a schedule is as long as they are many.
-    generation.pictures(steps=STEPS[0])
+    calls = _calls(generation)
     before = _held_bytes(device)
-    few = _calls(generation, STEPS[0])
+    generation.pictures(steps=1)
     kept = max(0, _held_bytes(device) - before)
-    return {
-        "python_calls": Count.between(few, many, steps=STEPS),
-        "kept_bytes": Count(fixed=kept, per_step=0),
-    }
+    return {"python_calls": calls, "kept_bytes": Count(fixed=kept, per_step=0)}
 
 
-def _calls(generation: Generation, steps: int) -> int:
+def _calls(generation: Generation) -> Count:
     profile = cProfile.Profile(builtins=False)
+
+    def so_far() -> int:
+        # Its types say nothing of what the documentation of `profile` shows.
+        entries: list[Any] = profile.getstats()  # type: ignore[attr-defined, unused-ignore]
+        return sum(entry.callcount for entry in entries)
+
+    after_steps: list[int] = []
     with profile:
-        generation.pictures(steps=steps)
-    # Its types say nothing of what the documentation of `profile` shows.
-    entries: list[Any] = profile.getstats()  # type: ignore[attr-defined, unused-ignore]
-    return sum(entry.callcount for entry in entries)
+        generation.pictures(steps=STEPS, after_step=lambda: after_steps.append(so_far()))
+    per_step = after_steps[STEADY] - after_steps[STEADY - 1]
+    return Count(fixed=so_far() - per_step * STEPS, per_step=per_step)
 
 
 def _held_bytes(device: torch.device) -> int:

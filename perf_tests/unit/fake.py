@@ -61,7 +61,11 @@ class FakePipeline:
 
     def __call__(self, prompts: list[str], **options: Any) -> Any:
         self.calls += 1
-        time.sleep(STEP_S * options["num_inference_steps"])
+        step_ended = options["callback_on_step_end"]
+        for step in range(options["num_inference_steps"]):
+            time.sleep(STEP_S)
+            if step_ended is not None:
+                step_ended(self, step, 0, {})
         noise = options["latents"].numpy().transpose(0, 2, 3, 1)[..., :3]
         pictures = np.repeat(np.repeat(0.5 + 0.1 * noise, 8, axis=1), 8, axis=2)
         for change in self.changes:
