@@ -110,7 +110,7 @@ def _bench(args: argparse.Namespace) -> Any:
         machine = this_machine(args.device)
         return Bench(
             source=models.open_source(
-                args.model or ("sd15" if machine.device == "cuda" else "small")
+                args.model or ("sd15" if machine.device == "cuda" else "embedded")
             ),
             machine=machine,
             rounds=1,

@@ -8,6 +8,7 @@ of the same code, which must find nothing.
 from __future__ import annotations
 
 import gc
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
@@ -149,6 +150,9 @@ class Trials:
             text = (str(error).strip().splitlines() or [""])[0]
             row = Row(fault=fault, status="error", sentence=f"{type(error).__name__}: {text}")
         self.bench.close()
+        if "torch._dynamo" in sys.modules:
+            # What it compiled holds on to the modules that it compiled.
+            torch.compiler.reset()
         gc.collect()
         return replace(row, seconds=perf_counter() - started)
 
