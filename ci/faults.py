@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import tempfile
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from time import perf_counter
@@ -55,6 +57,7 @@ def main(args: argparse.Namespace) -> int:
     from perf_tests.harness.trials import Row, Trials
 
     started = perf_counter()
+    _quieten()
     unknown = [name for name in args.names if name not in FAULTS]
     if unknown:
         return _refuse(f"no fault is called {unknown[0]!r}; known are {', '.join(FAULTS)}")
@@ -92,6 +95,16 @@ def main(args: argparse.Namespace) -> int:
     print("\n".join(closing(rows, elsewhere, trials, seconds=perf_counter() - started)))
     _write(args.json, rows, trials, seconds=perf_counter() - started)
     return code(rows, trials)
+
+
+def _quieten() -> None:
+    """The libraries say much of what faults do to them."""
+    import diffusers
+    import transformers
+
+    diffusers.utils.logging.set_verbosity(logging.CRITICAL)
+    transformers.utils.logging.set_verbosity(logging.CRITICAL)
+    warnings.simplefilter("ignore")
 
 
 def _refuse(sentence: str) -> int:

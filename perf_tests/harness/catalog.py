@@ -53,7 +53,7 @@ REFERENCE_PROMISE = Promise(
 than `verdicts.REFERENCE_PICTURE` asks of all. Half-way between rounding (58 dB for fp16 on the
 embedded model and 60 dB on the seeded ones, 59 dB for the accepted picture's own 8 bits) and the
 weakest faults: on the embedded model no guidance at 34 dB; on the small seeded one a schedule that
-starts one timestep early at 39 dB, and another model's scaling factor at 37 dB."""
+is one of a thousand timesteps early at 39 dB, another model's scaling factor at 37 dB."""
 
 
 @dataclass(frozen=True, kw_only=True)
