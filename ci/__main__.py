@@ -10,11 +10,12 @@ import argparse
 import sys
 from types import ModuleType
 
-from ci import accept, structure
+from ci import ab, accept, structure
 from ci.runs import BadRunError
+from ci.sides import BadSide
 from perf_tests.harness.baselines import BadBaseline
 
-VERBS: dict[str, ModuleType] = {"accept": accept, "structure": structure}
+VERBS: dict[str, ModuleType] = {"ab": ab, "accept": accept, "structure": structure}
 CANNOT_JUDGE = 2
 
 
@@ -28,7 +29,7 @@ def main(arguments: list[str] | None = None) -> int:
     args = parser.parse_args(arguments)
     try:
         code: int = VERBS[args.verb].main(args)
-    except (BadBaseline, BadRunError) as error:
+    except (BadBaseline, BadRunError, BadSide) as error:
         print(f"error: {error}", file=sys.stderr)
         return CANNOT_JUDGE
     return code

@@ -31,7 +31,7 @@ from perf_tests.harness.records import Count, Machine, Measurement
 from perf_tests.harness.stats import ratio_interval
 from perf_tests.harness.structure_records import Observation
 from perf_tests.harness.structure_verdicts import Accepted
-from perf_tests.harness.timing import Rounds, time_rounds, warm_up
+from perf_tests.harness.timing import WARM_UP_ROUNDS_MAX, Rounds, time_rounds, warm_up
 from perf_tests.harness.verdicts import Finding, Question, Verdict, judge
 
 HOST_STEPS = 4
@@ -92,6 +92,8 @@ class Bench:
     published: baselines.Published
     structures: Mapping[str, Accepted]
     """What the code of a case may ask for, by `structure_verdicts.key_of`."""
+    warm_ups: int = WARM_UP_ROUNDS_MAX
+    """At most this many generations ahead of the timed rounds."""
     measurements: dict[str, Measurement] = field(default_factory=dict)
     """By case id."""
     drift: dict[str, Drift] = field(default_factory=dict)
@@ -189,7 +191,11 @@ class Bench:
         generation = Generation(pipeline, case.workload)
         graphs_at_start, breaks_at_start = counters.compiled_graphs()
         if not case.picture_only:
-            warm_up(generation, on_round=lambda s: say(case, f"warm-up, {s:.2f} s"))
+            warm_up(
+                generation,
+                on_round=lambda s: say(case, f"warm-up, {s:.2f} s"),
+                most=self.warm_ups,
+            )
         generation.forget()
         collect(self.device)
         graphs_when_warm, _ = counters.compiled_graphs()

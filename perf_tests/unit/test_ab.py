@@ -1,0 +1,350 @@
+"""`python -m ci ab`: which processes it starts, in which order, and what it does when one fails.
+
+The environments are shell scripts that copy a run instead of measuring one.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from ci import __main__ as command
+from ci import ab, sides
+from ci.runs import BadRunError
+
+PYTHON = """#!/bin/sh
+here=$(dirname "$0")
+if [ "$1" = -c ]; then cat "$here/versions"; exit; fi
+for argument in "$@"; do
+    case $argument in --benchmark-json=*) path=${argument#*=} ;; esac
+done
+name=$(basename "$path" .json)
+echo "$name $(basename "$(dirname "$TRITON_CACHE_DIR")") $*" >>"$here/../calls"
+code=0
+. "$here/../act"
+cp "$here/../run.json" "$path"
+exit "$code"
+"""
+
+RUN: dict[str, Any] = {
+    "datetime": "2026-11-22T10:00:00+00:00",
+    "machine_info": {
+        "perf_tests": {
+            "device": "cuda",
+            "name": "Made Up GPU",
+            "compute_capability": [9, 0],
+            "memory_bytes": 80_000_000_000,
+            "driver": "580.1",
+            "cuda": "13.0",
+            "threads": 8,
+            "python": "3.12.3",
+            "torch": "2.13.0",
+            "diffusers": "0.42.1",
+            "transformers": "5.17.0",
+        }
+    },
+    "perf_tests": {"schema": 1, "reference_drift": {}, "not_timed": []},
+    "benchmarks": [
+        {
+            "extra_info": {
+                "workload": "small",
+                "model": "made",
+                "weights": "up",
+                "case": "reference",
+                "verdict": "new",
+                "picture_only": False,
+                "latency_s": 2.0,
+                "latency_speedup": None,
+                "gpu_busy_s": 1.0,
+                "gpu_speedup": None,
+                "peak_memory_bytes": 10,
+                "counters": {},
+            }
+        }
+    ],
+}
+
+TURNS = [
+    f"{side}-{pair}"
+    for pair in range(1, 11)
+    for side in (("base", "head") if pair % 2 else ("head", "base"))
+]
+
+
+@dataclass(kw_only=True)
+class Place:
+    """Two fake environments, and what they were asked for."""
+
+    folder: Path
+    compared: list[tuple[int, int]]
+    """How many runs a side, each time that `compare` was called."""
+    unclear: tuple[str, ...] = ()
+
+    def ab(self, *options: str) -> int:
+        pythons = [f"--{side}-python={self.folder / side / 'python'}" for side in ("base", "head")]
+        return command.main(["ab", *pythons, f"--out={self.folder / 'out'}", *options])
+
+    def act(self, shell: str) -> None:
+        """What each process does before it writes its run."""
+        (self.folder / "act").write_text(shell)
+
+    @property
+    def calls(self) -> list[str]:
+        path = self.folder / "calls"
+        return path.read_text().splitlines() if path.exists() else []
+
+    @property
+    def started(self) -> list[str]:
+        return [call.split()[0] for call in self.calls]
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
+    place = Place(folder=tmp_path, compared=[])
+    (tmp_path / "run.json").write_text(json.dumps(RUN))
+    place.act("")
+    for side in ("base", "head"):
+        (tmp_path / side).mkdir()
+        python = tmp_path / side / "python"
+        python.write_text(PYTHON)
+        python.chmod(0o755)
+        (tmp_path / side / "versions").write_text("3.12.3 2.13.0 0.42.1 5.17.0\n")
+
+    def compare(base: Sequence[Any], head: Sequence[Any]) -> SimpleNamespace:
+        return SimpleNamespace(unclear=place.unclear if len(base) == 5 else ())
+
+    def run(base: Sequence[Path], head: Sequence[Path]) -> int:
+        place.compared.append((len(base), len(head)))
+        return 0
+
+    monkeypatch.setitem(sys.modules, "perf_tests.harness.pairs", SimpleNamespace(compare=compare))
+    monkeypatch.setitem(sys.modules, "ci.compare", SimpleNamespace(run=run))
+    return place
+
+
+def test_sides_take_turns_and_are_compared(
+    place: Place, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert place.ab("--quick", "--device=cuda", "--", "-k", "fp16 or reference") == 0
+    assert place.started == TURNS[:10]
+    assert place.compared == [(5, 5)]
+    for call in place.calls:
+        assert "-m pytest perf_tests --benchmark-only" in call
+        assert "--device cuda --quick -k fp16 or reference --benchmark-json=" in call
+    # Neither side compiles into what the other left.
+    assert {tuple(call.split()[:2])[1] for call in place.calls} == {"cache-base", "cache-head"}
+    out = capsys.readouterr().out
+    assert "base 1: 1 cases in" in out
+    assert "9 processes and about" in out
+    assert "torch 2.13.0" in out
+
+
+def test_what_is_unclear_is_run_five_times_more_once(
+    place: Place, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place.unclear = ("ddim50-fp16",)
+    assert place.ab() == 0
+    assert place.started == TURNS
+    assert place.compared == [(10, 10)]
+    assert "unclear after 5 pairs: ddim50-fp16" in capsys.readouterr().out
+    assert place.ab() == 0
+    assert len(place.calls) == 20
+
+
+def test_a_kill_in_the_middle_loses_one_process(
+    place: Place, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place.act('if [ "$name" = head-3 ]; then kill -TERM $PPID; sleep 60; fi')
+    assert place.ab() == 2
+    assert place.started == TURNS[:6]
+    assert "the same command goes on" in capsys.readouterr().err
+    # A process that was ended can have left half a run.
+    (place.folder / "out" / "head-3.json").write_text('{"benchmarks": [')
+    place.act("")
+    assert place.ab() == 0
+    assert place.started == [*TURNS[:6], *TURNS[5:10]]
+    assert place.compared == [(5, 5)]
+    assert "5 processes are finished from before" in capsys.readouterr().out
+
+
+def test_no_process_starts_that_the_budget_does_not_hold(
+    place: Place, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place.act("sleep 0.3")
+    assert place.ab("--minutes=0.03") == 0
+    pairs = place.compared[0][0]
+    assert 2 <= pairs < 5
+    out = capsys.readouterr().out
+    assert "stopped: 0." in out
+    assert "the same command with --minutes" in out
+    # The budget is no setting: with more of it the same folder is gone on with.
+    assert place.ab() == 0
+    assert place.started == TURNS[:10]
+
+
+def test_a_process_ends_with_the_budget(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
+    place.act("sleep 60")
+    assert place.ab("--minutes=0.005") == 2
+    captured = capsys.readouterr()
+    assert "stopped: base-1 was ended after" in captured.out
+    assert "fewer than two pairs" in captured.err
+
+
+def test_a_run_with_failed_tests_is_a_run(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
+    place.act("code=1")
+    assert place.ab() == 0
+    assert place.compared == [(5, 5)]
+    assert "some of them failed" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "shell",
+    [
+        'echo "--device cuda: torch sees no CUDA GPU here"; exit 4',
+        'echo "--device cuda: torch sees no CUDA GPU here"; kill -9 $$',
+        'echo "--device cuda: torch sees no CUDA GPU here"; exit 0',
+    ],
+)
+def test_a_process_that_measured_nothing_ends_it(
+    place: Place, capsys: pytest.CaptureFixture[str], shell: str
+) -> None:
+    place.act(f'if [ "$name" = head-1 ]; then {shell}; fi')
+    assert place.ab() == 2
+    error = capsys.readouterr().err
+    assert "error: head 1 ended with exit code" in error
+    assert "torch sees no CUDA GPU here" in error
+    assert place.started == TURNS[:2]
+    assert place.compared == []
+
+
+def test_other_settings_in_the_same_folder_are_refused(
+    place: Place, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert place.ab("--quick") == 0
+    assert place.ab() == 2
+    assert "holds runs with pytest --quick, and this is none" in capsys.readouterr().err
+    (place.folder / "head" / "versions").write_text("3.12.3 2.14.1 0.42.1 5.17.0\n")
+    assert place.ab("--quick") == 2
+    assert "torch 2.14.1" in capsys.readouterr().err
+    assert len(place.calls) == 10
+
+
+def test_two_at_once_in_the_same_folder_are_refused(
+    place: Place, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with ab._held(place.folder / "out"):
+        assert place.ab() == 2
+    assert "is at work in it" in capsys.readouterr().err
+    assert place.calls == []
+
+
+def test_what_cannot_be_compared_is_said_after_the_first_pair(
+    place: Place, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(*_: object) -> None:
+        raise BadRunError("base and head were measured by different code")
+
+    monkeypatch.setitem(sys.modules, "perf_tests.harness.pairs", SimpleNamespace(compare=refuse))
+    assert place.ab() == 2
+    assert "measured by different code" in capsys.readouterr().err
+    assert place.started == TURNS[:2]
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ([], "takes either --base and --head"),
+        (["--base=HEAD"], "takes either --base and --head"),
+        (["--base=HEAD", "--head=HEAD", "--head-python=python3"], "takes either --base and"),
+        (["--base=HEAD", "--head=no_such_ref"], "--head no_such_ref: is no commit"),
+        (["--base=--help", "--head=HEAD"], "--base --help: is no commit"),
+        (["--base-python=/nowhere", "--head-python=python3"], "/nowhere: is no program"),
+        (["--base-python=/bin/true", "--head-python=python3"], "/bin/true: cannot run this suite"),
+        (["--base-python=/bin/sh", "--head-python=python3"], "/bin/sh: cannot run this suite"),
+    ],
+)
+def test_bad_input_is_refused_in_a_sentence(
+    options: list[str], sentence: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command.main(["ab", f"--out={tmp_path / 'out'}", *options]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert sentence in error
+    assert len(error.splitlines()) == 1
+
+
+def test_a_folder_that_ab_did_not_write_is_refused(
+    place: Place, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (place.folder / "out").write_text("a file")
+    assert place.ab() == 2
+    assert "cannot be written" in capsys.readouterr().err
+    (place.folder / "out").unlink()
+    (place.folder / "out").mkdir()
+    (place.folder / "out" / "ab.json").write_text("{")
+    assert place.ab() == 2
+    assert "was not written by ab" in capsys.readouterr().err
+
+
+@pytest.fixture
+def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A repository of two commits, of which the second asks for more."""
+    root = tmp_path / "repository"
+    root.mkdir()
+    monkeypatch.setattr(sides, "ROOT", root)
+
+    def git(*arguments: str) -> None:
+        identity = ("-c", "user.name=Nobody", "-c", "user.email=nobody@example.org")
+        subprocess.run(["git", *identity, *arguments], cwd=root, check=True, capture_output=True)
+
+    git("init")
+    for dependency in ("torch", "diffusers"):
+        project = f'[project]\nname = "made"\nversion = "1"\ndependencies = ["{dependency}"]\n'
+        (root / "pyproject.toml").write_text(project)
+        git("add", ".")
+        git("commit", "-m", dependency)
+    return root
+
+
+@pytest.fixture
+def installed(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """The environments that were installed; nothing is."""
+    seen: list[Path] = []
+
+    def install(checkout: Path, env: Path) -> Path:
+        seen.append(env)
+        return Path(sys.executable)
+
+    monkeypatch.setattr(sides, "_installed", install)
+    return seen
+
+
+def test_refs_are_checked_out_and_installed_apart(
+    repository: Path, installed: list[Path], tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    commits = sides.commits_of("HEAD~1", "HEAD")
+    for _ in range(2):  # again, as after an interruption
+        base, head = sides.of_commits(commits, out)
+        assert "torch" in (base.checkout / "pyproject.toml").read_text()
+        assert "diffusers" in (head.checkout / "pyproject.toml").read_text()
+        (head.checkout / "pyproject.toml").write_text("changed")
+    assert installed[:2] == [out / "env-base", out / "env-head"]
+    assert base.code == commits["base"] != head.code
+    assert "changed" not in (repository / "pyproject.toml").read_text()
+
+
+def test_one_environment_serves_both_where_they_ask_for_the_same(
+    repository: Path, installed: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sides.of_commits(sides.commits_of("HEAD", "HEAD"), tmp_path / "out")
+    assert set(installed) == {tmp_path / "out" / "env"}
+    assert "one environment serves both" in capsys.readouterr().out
