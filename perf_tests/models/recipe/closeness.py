@@ -39,7 +39,7 @@ def measure(
 ) -> dict[str, dict[str, Any]]:
     """Peak signal to noise of each change's pictures against float32's, in dB, by change.
 
-    `each` has one of every prompt, each with noise of its own; `min`, `median` and `max` are theirs.
+    `each` has one a prompt, with noise of its own; `min`, `median` and `max` are theirs.
     """
     texts = [caption.text for caption in held_out_captions(prompts, seed=3)]
     reference = load(folder, device, torch.float32)
