@@ -1,13 +1,14 @@
 """The suite from the command line to the exit code, over a fake pipeline: every message once."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from ci.accept import accept
-from perf_tests.harness import baselines, structure, structure_verdicts
+from perf_tests.harness import baselines, bench, structure, structure_verdicts
 from perf_tests.harness.records import Count
 from perf_tests.harness.structure_verdicts import Accepted
 
@@ -20,6 +21,7 @@ def run(
     fakes: str = "fine",
     apart: bool = False,
     only: bool = True,
+    rounds: int | None = 2,
 ) -> pytest.RunResult:
     """The main job on the fake catalogue, in this process unless it is to be apart."""
     start = pytester.runpytest_subprocess if apart else pytester.runpytest_inprocess
@@ -33,7 +35,7 @@ def run(
         "perf_tests.unit.fake",
         f"--fakes={fakes}",
         *(["--benchmark-only"] if only else []),
-        "--rounds=2",
+        *([f"--rounds={rounds}"] if rounds else []),
         *options,
         str(ROOT / "perf_tests" / "test_generation.py"),
     )
@@ -189,6 +191,24 @@ def test_what_cannot_be_measured_is_said_once(
     result = run(pytester)
     assert result.ret == 0
     assert result.outlines.count("no structural counters: it depends on data") == 1
+
+
+def test_quick_is_one_warm_up_and_two_rounds(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+
+    def warm_up(generate: Callable[[], None], *, most: int, **_: object) -> None:
+        asked.append(most)
+
+    monkeypatch.setattr(bench, "warm_up", warm_up)
+    path = pytester.path / "run.json"
+    run(pytester, f"--benchmark-json={path}", "--quick", rounds=None)
+    content = report(path)
+    assert [b["stats"]["rounds"] for b in content["benchmarks"]] == [2, 2]
+    assert asked == [1, 1]
+    assert content["perf_tests"]["quick"] is True
+    assert content["perf_tests"]["reference_drift"] == {}
 
 
 def test_a_broken_case_is_on_record(pytester: pytest.Pytester) -> None:
