@@ -197,6 +197,8 @@ class State:
     path: Path
     settings: Mapping[str, Any]
     finished: list[Finished] = field(default_factory=list)
+    compared: int = 0
+    """Pairs of the comparison that was made, whatever it said."""
 
     @classmethod
     def open(cls, out: Path, settings: Mapping[str, Any]) -> State:
@@ -233,7 +235,14 @@ class State:
     def add(self, entry: Finished) -> None:
         """Keep it, so that an interruption at any moment loses one process at most."""
         self.finished.append(entry)
-        content = {"settings": self.settings, "finished": [asdict(e) for e in self.finished]}
+        self.save()
+
+    def save(self) -> None:
+        """Write all of it, or leave what was there."""
+        content: dict[str, Any] = {"settings": self.settings}
+        content["finished"] = [asdict(entry) for entry in self.finished]
+        if self.compared:
+            content["compared"] = self.compared
         written = self.path.with_suffix(".new")
         written.write_text(json.dumps(content, indent=1))
         written.replace(self.path)
@@ -277,7 +286,9 @@ class Turns:
         print()
         from ci import compare
 
-        code = compare.run(base, head)
+        code: int = compare.run(base, head)
+        self.state.compared = len(base)
+        self.state.save()
         print(f"{len(base)} pairs; their runs are {base[0]} and its neighbours")
         return code
 
