@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache, cached_property
 from itertools import pairwise
 from pathlib import Path
 from statistics import fmean, median_low
@@ -103,10 +104,15 @@ class Trace:
     def on_gpu(self) -> list[Event]:
         return [event for segment in self.segments for event in segment.on_gpu]
 
+    @cached_property
+    def counts(self) -> list[dict[str, int]]:
+        """The counters of each segment."""
+        return [count(segment) for segment in self.segments]
+
     @property
     def is_steady(self) -> bool:
         """Whether further steps would do just what its steady ones did."""
-        seen = [count(segment) for segment in self.steps[STEADY]]
+        seen = self.counts[1:-1][STEADY]
         return bool(seen) and all(counts == seen[0] for counts in seen)
 
 
@@ -139,12 +145,12 @@ def extrapolate(trace: Trace, *, traced: int, steps: int) -> Observation:
     """Fixed and per-step costs of a trace of `traced` steps, as of this many steps."""
     further = steps - traced
     steady = trace.steps[STEADY] or trace.steps
-    per_step = [count(segment) for segment in steady]
+    per_step = trace.counts[1:-1][STEADY] or trace.counts[1:-1]
     counters = {}
     for name in per_step[0]:
         # The lower of the two in the middle: one that was counted.
         each = median_low(counts[name] for counts in per_step)
-        total = sum(count(segment)[name] for segment in trace.segments)
+        total = sum(counts[name] for counts in trace.counts)
         counters[name] = Count(fixed=total - traced * each, per_step=each)
 
     busy = [busy_s(segment.on_gpu) for segment in trace.steps]
@@ -200,6 +206,7 @@ def busy_s(events: Iterable[Event]) -> float:
     return total
 
 
+@cache
 def family_of(name: str) -> str:
     """The family of a kernel or copy, by its name."""
     return next((family for family, pattern in FAMILIES if pattern.search(name)), "other")
