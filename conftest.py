@@ -64,8 +64,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--quick",
         action="store_true",
-        help="one warm-up, few rounds, no picture that is only to be looked at, and the reference "
-        "is not repeated: for one of many processes that `python -m ci ab` compares",
+        help="one short warm-up, few rounds, no floor, no picture that is only to be looked at, "
+        "the reference not repeated: for one of the processes that `python -m ci ab` compares",
     )
     group.addoption(
         "--shard",
@@ -207,7 +207,6 @@ def suite_of(config: pytest.Config) -> Suite:
     from perf_tests.harness.bench import Bench
     from perf_tests.harness.catalog import cases_for
     from perf_tests.harness.machine import BadDevice, this_machine
-    from perf_tests.harness.timing import WARM_UP_ROUNDS_MAX
 
     quick: bool = config.getoption("quick")
     progress = Progress(terminal=Uncaptured(config), total=0)
@@ -221,7 +220,7 @@ def suite_of(config: pytest.Config) -> Suite:
             source=source,
             machine=machine,
             rounds=config.getoption("rounds") or (QUICK_ROUNDS if quick else ROUNDS),
-            warm_ups=1 if quick else WARM_UP_ROUNDS_MAX,
+            quick=quick,
             observer=progress,
             pictures_folder=report and report.with_name(f"{report.stem}-pictures"),
             baseline=baselines.load_machine(machine.slug),

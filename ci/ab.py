@@ -24,13 +24,13 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import fmean
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from ci import compare
 from ci.runs import BadRunError, load_run
 from ci.sides import ROOT, BadSide, Side, commits_of, of_commits, of_pythons
-
-if TYPE_CHECKING:
-    from perf_tests.harness.pairs import Comparison
+from perf_tests.harness.comparable import NotComparable
+from perf_tests.harness.pairs import Comparison
 
 PAIRS = 5
 PAIRS_EXTENDED = 10
@@ -62,7 +62,6 @@ class NothingMeasured(Exception):
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--base", metavar="REF", help="a ref of this repository, installed apart")
     parser.add_argument("--head", metavar="REF", help="the ref that is judged against it")
     parser.add_argument(
@@ -227,6 +226,11 @@ class State:
     def has(self, side: str, pair: int) -> bool:
         return any((entry.side, entry.pair) == (side, pair) for entry in self.finished)
 
+    @property
+    def spent_s(self) -> float:
+        """By all processes that are finished."""
+        return sum(entry.seconds for entry in self.finished)
+
     def pairs(self) -> list[int]:
         """Those of which both sides are finished."""
         numbers = sorted({entry.pair for entry in self.finished})
@@ -279,18 +283,16 @@ class Turns:
         except NothingMeasured as reason:
             print(f"error: {reason}", file=sys.stderr)
             return CANNOT_JUDGE
-        base, head = self._runs()
-        if len(base) < PAIRS_LEAST:
+        if len(self.state.pairs()) < PAIRS_LEAST:
             print("error: there is no interval from fewer than two pairs", file=sys.stderr)
             return CANNOT_JUDGE
-        print()
-        from ci import compare
-
-        code: int = compare.run(base, head)
-        self.state.compared = len(base)
+        comparison = self._compared()
+        self.state.compared = comparison.pairs
         self.state.save()
-        print(f"{len(base)} pairs; their runs are {base[0]} and its neighbours")
-        return code
+        print()
+        compare.tell(comparison)
+        print(f"all runs are in {self.state.path.parent}; remove it to measure anew")
+        return comparison.exit_code
 
     def _measure(self, most: int) -> None:
         """Run what is not finished of this many pairs: A B B A A B …"""
@@ -302,16 +304,18 @@ class Turns:
         for number, (name, pair) in enumerate(order, start=1):
             if self.state.has(name, pair):
                 continue
-            self._run(self.sides[name], pair, left=len(order) - number + 1)
+            alone = any(self.state.has(other, pair) for other in self.sides)
+            self._afford(1 if alone else 2, left=len(order) - number + 1)
+            self._run(self.sides[name], pair, left=len(order) - number)
             if self.state.pairs() == [1]:
                 # What cannot be compared at all is said now, and not after the last process.
                 self._compared()
 
     def _compared(self) -> Comparison:
-        from perf_tests.harness import pairs
-
-        base, head = self._runs()
-        return pairs.compare([load_run(path) for path in base], [load_run(path) for path in head])
+        try:
+            return compare.load(*self._runs())
+        except NotComparable as error:
+            raise BadRunError(str(error)) from None
 
     def _runs(self) -> tuple[list[Path], list[Path]]:
         paired = self.state.pairs()
@@ -319,21 +323,23 @@ class Turns:
             self.state.run("head", n) for n in paired
         ]
 
-    def _run(self, side: Side, pair: int, *, left: int) -> None:
-        """One process. `OutOfTime` where the budget does not hold it, `NothingMeasured`."""
-        spent_s = sum(entry.seconds for entry in self.state.finished)
+    def _afford(self, processes: int, *, left: int) -> None:
+        """`OutOfTime` where the budget does not hold this many of the processes that are left."""
         longest_s = max((entry.seconds for entry in self.state.finished), default=0.0)
-        if spent_s + longest_s >= self.budget_s:
-            needed = (spent_s + left * longest_s) / 60
+        if self.state.spent_s + processes * longest_s >= self.budget_s:
+            needed = (self.state.spent_s + left * longest_s) / 60
             raise OutOfTime(
-                f"{spent_s / 60:.1f} of {self.budget_s / 60:g} min are used, and a process takes "
-                f"up to {longest_s:.0f} s; the same command with --minutes {needed + 1:.0f} runs "
-                f"the {left} that are left"
+                f"{self.state.spent_s / 60:.1f} of {self.budget_s / 60:g} min are used, and a "
+                f"process takes up to {longest_s:.0f} s; the same command with --minutes "
+                f"{needed + 1:.0f} runs the {left} that are left"
             )
+
+    def _run(self, side: Side, pair: int, *, left: int) -> None:
+        """One process. `NothingMeasured`; `OutOfTime` where it took all that was left."""
         path = self.state.run(side.name, pair)
         log = path.with_suffix(".log")
         start = monotonic()
-        code = self._process(side, path, log, limit_s=self.budget_s - spent_s)
+        code = self._process(side, path, log, limit_s=self.budget_s - self.state.spent_s)
         seconds = monotonic() - start
         try:
             cases = len(load_run(path).cases) if code in MEASURED else 0
@@ -350,7 +356,7 @@ class Turns:
         failed = ", some of them failed" if code else ""
         print(
             f"{side.name} {pair}: {cases} cases in {seconds:.0f} s{failed}; "
-            f"{left - 1} processes and about {(left - 1) * mean_s / 60:.1f} min left",
+            f"{left} processes and about {left * mean_s / 60:.1f} min left",
             flush=True,
         )
 

@@ -41,8 +41,9 @@ gh run download "$RUN_ID" --repo "$GITHUB_REPOSITORY" --pattern 'report-*' --dir
 } >"$folder/text"
 jq --raw-input --slurp "{body: .[:$longest]}" "$folder/text" >"$folder/body"
 
-comment=$(gh api --paginate "$repository/issues/$number/comments" --jq \
-    ".[] | select(.user.type == \"Bot\" and (.body | startswith(\"$marker\"))) | .id" | head -n 1)
+comments=$(gh api --paginate "$repository/issues/$number/comments" --jq \
+    ".[] | select(.user.type == \"Bot\" and (.body | startswith(\"$marker\"))) | .id")
+comment=${comments%%$'\n'*}
 if [[ -n $comment ]]; then
     gh api --method PATCH "$repository/issues/comments/$comment" --input "$folder/body" --silent
 else

@@ -32,13 +32,13 @@ compared() { # python, argument of `ci ab` ...
     shift
     rm -rf runs/ab
     "$python" -m ci ab --out runs/ab "$@" || code=$?
-    if ((code == 2)) && ! grep -qs '"compared"' runs/ab/ab.json; then
+    if ((code == 2)) && ! grep -qs '"compared":' runs/ab/ab.json; then
         echo 'it broke off: once more, from where it was'
         code=0
         "$python" -m ci ab --out runs/ab "$@" || code=$?
     fi
     report "$python" runs/ab/head-*.json --base runs/ab/base-*.json
-    if ((code == 2)) && grep -qs '"compared"' runs/ab/ab.json; then
+    if ((code == 2)) && grep -qs '"compared":' runs/ab/ab.json; then
         # `ab` ran twice as many pairs for it already.
         echo "${GITHUB_ACTIONS:+::warning::}unclear: neither green nor red; the report says what"
         code=0

@@ -16,6 +16,7 @@ from pathlib import Path
 PACKAGE = Path(__file__).parents[1]
 JUDGING = (
     "baselines",
+    "comparable",
     "measuring",
     "pairs",
     "runs",

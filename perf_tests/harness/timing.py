@@ -28,15 +28,10 @@ def synchronized_clock() -> float:
     return perf_counter()
 
 
-def warm_up(
-    generate: Callable[[], None],
-    *,
-    on_round: Callable[[float], None],
-    most: int = WARM_UP_ROUNDS_MAX,
-) -> list[float]:
-    """Generate until two consecutive rounds agree within 5 %, at most this often; seconds."""
+def warm_up(generate: Callable[[], None], *, on_round: Callable[[float], None]) -> list[float]:
+    """Generate until two consecutive rounds agree within 5 %, at most three times; seconds."""
     seconds: list[float] = []
-    while len(seconds) < most:
+    while len(seconds) < WARM_UP_ROUNDS_MAX:
         start = synchronized_clock()
         generate()
         seconds.append(synchronized_clock() - start)

@@ -1,6 +1,7 @@
 """`python -m ci ab`: which processes it starts, in which order, and what it does when one fails.
 
-The environments are shell scripts that copy a run instead of measuring one.
+The environments are shell scripts that copy recorded runs instead of measuring; what is compared is
+compared for real.
 """
 
 from __future__ import annotations
@@ -11,14 +12,13 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
 
 from ci import __main__ as command
 from ci import ab, sides
-from ci.runs import BadRunError
+from perf_tests.harness import baselines
+from perf_tests.unit.recorded import Content, side, slow
 
 PYTHON = """#!/bin/sh
 here=$(dirname "$0")
@@ -30,47 +30,9 @@ name=$(basename "$path" .json)
 echo "$name $(basename "$(dirname "$TRITON_CACHE_DIR")") $*" >>"$here/../calls"
 code=0
 . "$here/../act"
-cp "$here/../run.json" "$path"
+cp "$here/../recorded/$name.json" "$path"
 exit "$code"
 """
-
-RUN: dict[str, Any] = {
-    "datetime": "2026-11-22T10:00:00+00:00",
-    "machine_info": {
-        "perf_tests": {
-            "device": "cuda",
-            "name": "Made Up GPU",
-            "compute_capability": [9, 0],
-            "memory_bytes": 80_000_000_000,
-            "driver": "580.1",
-            "cuda": "13.0",
-            "threads": 8,
-            "python": "3.12.3",
-            "torch": "2.13.0",
-            "diffusers": "0.42.1",
-            "transformers": "5.17.0",
-        }
-    },
-    "perf_tests": {"schema": 1, "reference_drift": {}, "not_timed": []},
-    "benchmarks": [
-        {
-            "extra_info": {
-                "workload": "small",
-                "model": "made",
-                "weights": "up",
-                "case": "reference",
-                "verdict": "new",
-                "picture_only": False,
-                "latency_s": 2.0,
-                "latency_speedup": None,
-                "gpu_busy_s": 1.0,
-                "gpu_speedup": None,
-                "peak_memory_bytes": 10,
-                "counters": {},
-            }
-        }
-    ],
-}
 
 TURNS = [
     f"{side}-{pair}"
@@ -79,14 +41,18 @@ TURNS = [
 ]
 
 
-@dataclass(kw_only=True)
+@dataclass(frozen=True)
 class Place:
     """Two fake environments, and what they were asked for."""
 
     folder: Path
-    compared: list[tuple[int, int]]
-    """How many runs a side, each time that `compare` was called."""
-    unclear: tuple[str, ...] = ()
+
+    def record(self, base: Sequence[Content], head: Sequence[Content]) -> None:
+        """What each process will measure."""
+        for name, contents in (("base", base), ("head", head)):
+            for number, content in enumerate(contents, start=1):
+                path = self.folder / "recorded" / f"{name}-{number}.json"
+                path.write_text(json.dumps(content))
 
     def ab(self, *options: str) -> int:
         pythons = [f"--{side}-python={self.folder / side / 'python'}" for side in ("base", "head")]
@@ -108,25 +74,18 @@ class Place:
 
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
-    place = Place(folder=tmp_path, compared=[])
-    (tmp_path / "run.json").write_text(json.dumps(RUN))
+    # Nobody calibrated these machines.
+    monkeypatch.setattr(baselines, "FOLDER", tmp_path / "baselines")
+    place = Place(tmp_path)
+    (tmp_path / "recorded").mkdir()
+    place.record(side("base"), side("head"))
     place.act("")
-    for side in ("base", "head"):
-        (tmp_path / side).mkdir()
-        python = tmp_path / side / "python"
+    for name in ("base", "head"):
+        (tmp_path / name).mkdir()
+        python = tmp_path / name / "python"
         python.write_text(PYTHON)
         python.chmod(0o755)
-        (tmp_path / side / "versions").write_text("3.12.3 2.13.0 0.42.1 5.17.0\n")
-
-    def compare(base: Sequence[Any], head: Sequence[Any]) -> SimpleNamespace:
-        return SimpleNamespace(unclear=place.unclear if len(base) == 5 else ())
-
-    def run(base: Sequence[Path], head: Sequence[Path]) -> int:
-        place.compared.append((len(base), len(head)))
-        return 0
-
-    monkeypatch.setitem(sys.modules, "perf_tests.harness.pairs", SimpleNamespace(compare=compare))
-    monkeypatch.setitem(sys.modules, "ci.compare", SimpleNamespace(run=run))
+        (tmp_path / name / "versions").write_text("3.12.3 2.13.0 0.42.1 5.17.0\n")
     return place
 
 
@@ -135,27 +94,39 @@ def test_sides_take_turns_and_are_compared(
 ) -> None:
     assert place.ab("--quick", "--device=cuda", "--", "-k", "fp16 or reference") == 0
     assert place.started == TURNS[:10]
-    assert place.compared == [(5, 5)]
     for call in place.calls:
         assert "-m pytest perf_tests --benchmark-only" in call
         assert "--device cuda --quick -k fp16 or reference --benchmark-json=" in call
-    # Neither side compiles into what the other left.
-    assert {tuple(call.split()[:2])[1] for call in place.calls} == {"cache-base", "cache-head"}
+        # Neither side compiles into what the other left.
+        name, cache, *_ = call.split()
+        assert cache == f"cache-{name.split('-')[0]}"
     out = capsys.readouterr().out
-    assert "base 1: 1 cases in" in out
-    assert "9 processes and about" in out
     assert "torch 2.13.0" in out
+    assert "base 1: 5 cases in 0 s; 9 processes and about 0.0 min left" in out
+    assert "by 5 pairs" in out
+
+
+def test_what_is_slower_is_red(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
+    head = side("head")
+    for content in head:
+        slow(content, "ddim50-fp16", by=1.05)
+    place.record(side("base"), head)
+    assert place.ab() == 1
+    assert "slower: ddim50-fp16: GPU busy 1.0" in capsys.readouterr().out
 
 
 def test_what_is_unclear_is_run_five_times_more_once(
     place: Place, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    place.unclear = ("ddim50-fp16",)
-    assert place.ab() == 0
+    place.record(side("base", count=10, noise=None), side("head", count=10, noise=None))
+    assert place.ab() == 2
     assert place.started == TURNS
-    assert place.compared == [(10, 10)]
-    assert "unclear after 5 pairs: ddim50-fp16" in capsys.readouterr().out
-    assert place.ab() == 0
+    out = capsys.readouterr().out
+    assert "unclear after 5 pairs: ddim50-" in out
+    assert "by 10 pairs" in out
+    assert json.loads((place.folder / "out" / "ab.json").read_text())["compared"] == 10
+    # All there already: compared again, and nothing is run.
+    assert place.ab() == 2
     assert len(place.calls) == 20
 
 
@@ -171,20 +142,24 @@ def test_a_kill_in_the_middle_loses_one_process(
     place.act("")
     assert place.ab() == 0
     assert place.started == [*TURNS[:6], *TURNS[5:10]]
-    assert place.compared == [(5, 5)]
-    assert "5 processes are finished from before" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "5 processes are finished from before" in out
+    assert "by 5 pairs" in out
 
 
 def test_no_process_starts_that_the_budget_does_not_hold(
     place: Place, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    place.record(side("base"), side("base"))
     place.act("sleep 0.3")
     assert place.ab("--minutes=0.03") == 0
-    pairs = place.compared[0][0]
-    assert 2 <= pairs < 5
     out = capsys.readouterr().out
-    assert "stopped: 0." in out
-    assert "the same command with --minutes" in out
+    assert "stopped: 0.0 of 0.03 min are used" in out
+    assert "the same command with --minutes 2 runs the" in out
+    assert 4 <= len(place.calls) < 10
+    # No process is run that would have no partner.
+    assert len(place.calls) % 2 == 0
+    assert f"by {len(place.calls) // 2} pairs" in out
     # The budget is no setting: with more of it the same folder is gone on with.
     assert place.ab() == 0
     assert place.started == TURNS[:10]
@@ -201,7 +176,6 @@ def test_a_process_ends_with_the_budget(place: Place, capsys: pytest.CaptureFixt
 def test_a_run_with_failed_tests_is_a_run(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
     place.act("code=1")
     assert place.ab() == 0
-    assert place.compared == [(5, 5)]
     assert "some of them failed" in capsys.readouterr().out
 
 
@@ -222,7 +196,6 @@ def test_a_process_that_measured_nothing_ends_it(
     assert "error: head 1 ended with exit code" in error
     assert "torch sees no CUDA GPU here" in error
     assert place.started == TURNS[:2]
-    assert place.compared == []
 
 
 def test_other_settings_in_the_same_folder_are_refused(
@@ -247,15 +220,16 @@ def test_two_at_once_in_the_same_folder_are_refused(
 
 
 def test_what_cannot_be_compared_is_said_after_the_first_pair(
-    place: Place, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    place: Place, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def refuse(*_: object) -> None:
-        raise BadRunError("base and head were measured by different code")
-
-    monkeypatch.setitem(sys.modules, "perf_tests.harness.pairs", SimpleNamespace(compare=refuse))
+    head = side("head")
+    for content in head:
+        content["perf_tests"]["measuring"] = "another"
+    place.record(side("base"), head)
     assert place.ab() == 2
-    assert "measured by different code" in capsys.readouterr().err
+    assert "suite's own measuring code" in capsys.readouterr().err
     assert place.started == TURNS[:2]
+    assert "compared" not in json.loads((place.folder / "out" / "ab.json").read_text())
 
 
 @pytest.mark.parametrize(

@@ -1,14 +1,14 @@
 """The suite from the command line to the exit code, over a fake pipeline: every message once."""
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from ci.accept import accept
-from perf_tests.harness import baselines, bench, structure, structure_verdicts
+from perf_tests.harness import baselines, structure, structure_verdicts
+from perf_tests.harness.pipelines import Generation
 from perf_tests.harness.records import Count
 from perf_tests.harness.structure_verdicts import Accepted
 
@@ -193,20 +193,23 @@ def test_what_cannot_be_measured_is_said_once(
     assert result.outlines.count("no structural counters: it depends on data") == 1
 
 
-def test_quick_is_one_warm_up_and_two_rounds(
+def test_quick_is_one_short_warm_up_and_two_rounds(
     pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: list[int] = []
+    steps: list[int | None] = []
+    pictures = Generation.pictures
 
-    def warm_up(generate: Callable[[], None], *, most: int, **_: object) -> None:
-        asked.append(most)
+    def counted(self: Generation, **named: Any) -> Any:
+        steps.append(named.get("steps"))
+        return pictures(self, **named)
 
-    monkeypatch.setattr(bench, "warm_up", warm_up)
+    monkeypatch.setattr(Generation, "pictures", counted)
     path = pytester.path / "run.json"
     run(pytester, f"--benchmark-json={path}", "--quick", rounds=None)
     content = report(path)
     assert [b["stats"]["rounds"] for b in content["benchmarks"]] == [2, 2]
-    assert asked == [1, 1]
+    # The warm-up, and two rounds of all steps; what is counted beside them is not timed.
+    assert steps[:3] == [5, None, None]
     assert content["perf_tests"]["quick"] is True
     assert content["perf_tests"]["reference_drift"] == {}
 
