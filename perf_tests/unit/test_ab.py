@@ -154,7 +154,7 @@ def test_no_process_starts_that_the_budget_does_not_hold(
     assert place.ab("--minutes=0.05") in (0, 2)  # by so few pairs, as it happens
     out = capsys.readouterr().out
     assert "stopped: 0.0 of 0.05 min are used" in out
-    assert "the same command with --minutes 2 runs the" in out
+    assert "the same command with --minutes 1 runs the" in out
     assert 4 <= len(place.calls) < 10
     # No process is run that would have no partner.
     assert len(place.calls) % 2 == 0
