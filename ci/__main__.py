@@ -10,7 +10,7 @@ import argparse
 import sys
 from types import ModuleType
 
-from ci import ab, accept, compare, structure
+from ci import ab, accept, calibrate, compare, gate, merge, structure
 from ci.runs import BadRunError
 from ci.sides import BadSide
 from perf_tests.harness.baselines import BadBaseline
@@ -18,7 +18,10 @@ from perf_tests.harness.baselines import BadBaseline
 VERBS: dict[str, ModuleType] = {
     "ab": ab,
     "accept": accept,
+    "calibrate": calibrate,
     "compare": compare,
+    "gate": gate,
+    "merge": merge,
     "structure": structure,
 }
 CANNOT_JUDGE = 2

@@ -14,7 +14,8 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 # The guide's rows. Nobody waits for the others on a pull request.
 guide='[ddim50-reference] or [ddim50-tf32] or [ddim50-fp16] or [ddim50-tf32+fp16] or pndm25x4'
-judging=(numpy pillow scikit-image scipy) # as much as `python -m ci` imports
+# As much as `python -m ci` imports, and its report.
+judging=(numpy pillow scikit-image scipy jinja2 matplotlib)
 
 environment() { # folder, requirement ...: by the lock
     "${PYTHON:-python3}" -m venv "$1"
@@ -27,21 +28,34 @@ report() { # python, run ...: for the job's summary, a comment and a browser
     [[ -z ${GITHUB_STEP_SUMMARY:-} ]] || cat runs/report.md >>"$GITHUB_STEP_SUMMARY"
 }
 
+unclear() {
+    echo "${GITHUB_ACTIONS:+::warning::}unclear: neither green nor red; the report says what"
+}
+
 compared() { # python, argument of `ci ab` ...
-    local python=$1 code=0
+    local python=$1 code=0 broke_off=true base head heads=() bases=()
     shift
     rm -rf runs/ab
-    "$python" -m ci ab --out runs/ab "$@" || code=$?
-    if ((code == 2)) && ! grep -qs '"compared":' runs/ab/ab.json; then
-        echo 'it broke off: once more, from where it was'
+    for _ in once again; do
         code=0
         "$python" -m ci ab --out runs/ab "$@" || code=$?
-    fi
-    report "$python" runs/ab/head-*.json --base runs/ab/base-*.json
-    if ((code == 2)) && grep -qs '"compared":' runs/ab/ab.json; then
-        # `ab` ran twice as many pairs for it already.
-        echo "${GITHUB_ACTIONS:+::warning::}unclear: neither green nor red; the report says what"
-        code=0
+        if ((code < 2)) || grep -qs '"compared":' runs/ab/ab.json; then
+            broke_off=false
+            break
+        fi
+        echo 'it broke off; the second time goes on from there'
+    done
+    for base in runs/ab/base-*.json; do
+        head=${base/base-/head-}
+        if [[ -f $base && -f $head ]]; then
+            bases+=("$base") heads+=("$head")
+        fi
+    done
+    report "$python" "${heads[@]}" --base "${bases[@]}"
+    if ((code == 2)) && ! $broke_off; then
+        # `ab` ran twice as many pairs for it already, as far as the time allowed.
+        unclear
+        return
     fi
     return "$code"
 }
@@ -57,7 +71,7 @@ cpu() {
 pair() { # base, head, argument of `ci ab` ...
     local sides=(--base "$1" --head "$2")
     shift 2
-    (($#)) || set -- --device cuda --quick -- -k "$guide"
+    (($#)) || set -- --device cuda --quick --minutes 10 -- -k "$guide"
     environment runs/env "${judging[@]}"
     compared runs/env/bin/python "${sides[@]}" "$@"
 }
@@ -77,12 +91,16 @@ judge() {
     runs/env/bin/python -m ci merge runs/shard-*.json --json runs/run.json
     runs/env/bin/python -m ci gate runs/run.json || code=$?
     report runs/env/bin/python runs/run.json
+    if ((code == 2)); then
+        unclear
+        return
+    fi
     return "$code"
 }
 
 newest() { # argument of `ci ab` ...
     (($#)) || set -- --device cuda --quick
-    environment runs/locked --editable '.[nvml]'
+    environment runs/locked --editable '.[nvml]' "${judging[@]}"
     environment runs/newest --editable '.[nvml]'
     # In a step of its own: newer than pyproject.toml allows is what this lane wants to know about.
     runs/newest/bin/python -m pip install --quiet --upgrade torch diffusers
