@@ -355,7 +355,7 @@ class Turns:
         mean_s = fmean(entry.seconds for entry in self.state.finished)
         failed = ", some of them failed" if code else ""
         print(
-            f"{side.name} {pair}: {cases} cases in {seconds:.0f} s{failed}; "
+            f"{side.name} {pair}: {cases} case{'s' * (cases > 1)} in {seconds:.0f} s{failed}; "
             f"{left} processes and about {left * mean_s / 60:.1f} min left",
             flush=True,
         )

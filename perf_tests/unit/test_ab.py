@@ -7,8 +7,11 @@ compared for real.
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -160,6 +163,7 @@ def test_no_process_starts_that_the_budget_does_not_hold(
     assert len(place.calls) % 2 == 0
     assert f"by {len(place.calls) // 2} pairs" in out
     # The budget is no setting: with more of it the same folder is gone on with.
+    place.act("")
     assert place.ab() == 0
     assert place.started == TURNS[:10]
 
@@ -216,6 +220,27 @@ def test_two_at_once_in_the_same_folder_are_refused(
         assert place.ab() == 2
     assert "is at work in it" in capsys.readouterr().err
     assert place.calls == []
+
+
+def test_what_a_killed_ab_left_running_is_waited_for(
+    place: Place, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place.act('echo $$ >"$here/../orphan"; exec sleep 60')
+    options = [f"--{name}-python={place.folder / name / 'python'}" for name in ("base", "head")]
+    killed = subprocess.Popen(
+        [sys.executable, "-m", "ci", "ab", *options, f"--out={place.folder / 'out'}"],
+        cwd=sides.ROOT,
+        stdout=subprocess.DEVNULL,
+    )
+    orphan = place.folder / "orphan"
+    while not (orphan.exists() and orphan.read_text().strip()):
+        assert killed.poll() is None
+        time.sleep(0.02)
+    killed.kill()
+    killed.wait()
+    assert place.ab() == 2
+    assert "a process that a killed one left" in capsys.readouterr().err
+    os.killpg(int(orphan.read_text()), signal.SIGKILL)
 
 
 def test_what_cannot_be_compared_is_said_after_the_first_pair(
