@@ -6,7 +6,7 @@
 Base and head take turns in the order A B B A …, so that a machine that drifts hits both alike: five
 pairs, and five more where something is unclear. Each side compiles into a cache of its own that is
 empty at first: its first process is as cold as the other's, in warm-up and not in timed rounds, so
-no process is thrown away. Interrupted, the same command goes on from the processes it has.
+no process is thrown away. Interrupted, the same command goes on from the pairs it has.
 """
 
 from __future__ import annotations
@@ -136,7 +136,10 @@ def main(args: argparse.Namespace) -> int:
                 lock=lock,
             ).judge()
     except KeyboardInterrupt:
-        print("interrupted; the same command goes on from what is finished", file=sys.stderr)
+        print(
+            "interrupted; the same command goes on from the pairs that are finished",
+            file=sys.stderr,
+        )
         return CANNOT_JUDGE
 
 
@@ -201,7 +204,10 @@ class State:
 
     @classmethod
     def open(cls, out: Path, settings: Mapping[str, Any]) -> State:
-        """As it was left, or a new one. `BadSide` where other settings were measured here."""
+        """As it was left, or a new one. `BadSide` where other settings were measured here.
+
+        Half a pair is left out: its other half would be measured on what is another machine by now.
+        """
         state = cls(path=out / STATE, settings=settings)
         if not state.path.exists():
             return state
@@ -209,6 +215,7 @@ class State:
             content = json.loads(state.path.read_text())
             before = content["settings"]
             state.finished = [Finished(**entry) for entry in content["finished"]]
+            state.compared = content.get("compared", 0)
         except (OSError, ValueError, KeyError, TypeError):
             raise BadSide(f"{state.path}: was not written by ab; give another --out") from None
         for name, value in settings.items():
@@ -217,6 +224,8 @@ class State:
                     f"--out {out} holds runs with {name} {_text(before.get(name))}, and this is "
                     f"{_text(value)}: give another --out, or remove that folder"
                 )
+        whole = state.pairs()
+        state.finished = [entry for entry in state.finished if entry.pair in whole]
         return state
 
     def run(self, side: str, pair: int) -> Path:
@@ -237,7 +246,7 @@ class State:
         return [n for n in numbers if self.has("base", n) and self.has("head", n)]
 
     def add(self, entry: Finished) -> None:
-        """Keep it, so that an interruption at any moment loses one process at most."""
+        """Keep it, so that an interruption at any moment loses one pair at most."""
         self.finished.append(entry)
         self.save()
 
@@ -272,7 +281,7 @@ class Turns:
         for side in self.sides.values():
             print(f"{side.name}  {side.text}")
         if self.state.finished:
-            print(f"{len(self.state.finished)} processes are finished from before")
+            print(f"{len(self.state.pairs())} pairs are finished from before")
         try:
             self._measure(PAIRS)
             if unclear := self._compared().unclear:
@@ -304,8 +313,8 @@ class Turns:
         for number, (name, pair) in enumerate(order, start=1):
             if self.state.has(name, pair):
                 continue
-            alone = any(self.state.has(other, pair) for other in self.sides)
-            self._afford(1 if alone else 2, left=len(order) - number + 1)
+            if number % 2:
+                self._afford_pair(left=len(order) - number + 1)
             self._run(self.sides[name], pair, left=len(order) - number)
             if self.state.pairs() == [1]:
                 # What cannot be compared at all is said now, and not after the last process.
@@ -323,10 +332,10 @@ class Turns:
             self.state.run("head", n) for n in paired
         ]
 
-    def _afford(self, processes: int, *, left: int) -> None:
-        """`OutOfTime` where the budget does not hold this many of the processes that are left."""
+    def _afford_pair(self, *, left: int) -> None:
+        """`OutOfTime` where the budget does not hold two more of the processes that are left."""
         longest_s = max((entry.seconds for entry in self.state.finished), default=0.0)
-        if self.state.spent_s + processes * longest_s >= self.budget_s:
+        if self.state.spent_s + 2 * longest_s >= self.budget_s:
             needed = (self.state.spent_s + left * longest_s) / 60
             raise OutOfTime(
                 f"{self.state.spent_s / 60:.1f} of {self.budget_s / 60:g} min are used, and a "
@@ -355,8 +364,9 @@ class Turns:
         mean_s = fmean(entry.seconds for entry in self.state.finished)
         failed = ", some of them failed" if code else ""
         print(
-            f"{side.name} {pair}: {cases} case{'s' * (cases > 1)} in {seconds:.0f} s{failed}; "
-            f"{left} processes and about {left * mean_s / 60:.1f} min left",
+            f"[{len(self.state.finished)}/{len(self.state.finished) + left}] {side.name} {pair}: "
+            f"{cases} case{'s' * (cases > 1)} in {seconds:.0f} s{failed}, "
+            f"about {left * mean_s / 60:.1f} min left",
             flush=True,
         )
 

@@ -105,7 +105,7 @@ def test_sides_take_turns_and_are_compared(
         assert cache == f"cache-{name.split('-')[0]}"
     out = capsys.readouterr().out
     assert "torch 2.13.0" in out
-    assert "base 1: 5 cases in 0 s; 9 processes and about 0.0 min left" in out
+    assert "[1/10] base 1: 5 cases in 0 s, about 0.0 min left" in out
     assert "by 5 pairs" in out
 
 
@@ -133,7 +133,7 @@ def test_what_is_unclear_is_run_five_times_more_once(
     assert len(place.calls) == 20
 
 
-def test_a_kill_in_the_middle_loses_one_process(
+def test_a_kill_in_the_middle_loses_one_pair(
     place: Place, capsys: pytest.CaptureFixture[str]
 ) -> None:
     place.act('if [ "$name" = head-3 ]; then kill -TERM $PPID; sleep 60; fi')
@@ -144,9 +144,9 @@ def test_a_kill_in_the_middle_loses_one_process(
     (place.folder / "out" / "head-3.json").write_text('{"benchmarks": [')
     place.act("")
     assert place.ab() == 0
-    assert place.started == [*TURNS[:6], *TURNS[5:10]]
+    assert place.started == [*TURNS[:6], *TURNS[4:10]]
     out = capsys.readouterr().out
-    assert "5 processes are finished from before" in out
+    assert "2 pairs are finished from before" in out
     assert "by 5 pairs" in out
 
 
