@@ -213,7 +213,7 @@ class State:
             return state
         try:
             content = json.loads(state.path.read_text())
-            before = content["settings"]
+            before = dict(content["settings"])
             state.finished = [Finished(**entry) for entry in content["finished"]]
             state.compared = content.get("compared", 0)
         except (OSError, ValueError, KeyError, TypeError):
