@@ -284,7 +284,9 @@ class Turns:
             print(f"{len(self.state.pairs())} pairs are finished from before")
         try:
             self._measure(PAIRS)
-            if unclear := self._compared().unclear:
+            # By the first pairs alone, also where more are there: looking again after each one would
+            # end it whenever chance is kind.
+            if unclear := self._compared(most=PAIRS).unclear:
                 print(f"unclear after {PAIRS} pairs: {', '.join(unclear)}")
                 self._measure(PAIRS_EXTENDED)
         except OutOfTime as reason:
@@ -320,17 +322,13 @@ class Turns:
                 # What cannot be compared at all is said now, and not after the last process.
                 self._compared()
 
-    def _compared(self) -> Comparison:
+    def _compared(self, *, most: int = PAIRS_EXTENDED) -> Comparison:
+        numbers = self.state.pairs()[:most]
+        base, head = ([self.state.run(side, n) for n in numbers] for side in self.sides)
         try:
-            return compare.load(*self._runs())
+            return compare.load(base, head)
         except NotComparable as error:
             raise BadRunError(str(error)) from None
-
-    def _runs(self) -> tuple[list[Path], list[Path]]:
-        paired = self.state.pairs()
-        return [self.state.run("base", n) for n in paired], [
-            self.state.run("head", n) for n in paired
-        ]
 
     def _afford_pair(self, *, left: int) -> None:
         """`OutOfTime` where the budget does not hold two more of the processes that are left."""
