@@ -284,8 +284,8 @@ class Turns:
             print(f"{len(self.state.pairs())} pairs are finished from before")
         try:
             self._measure(PAIRS)
-            # By the first pairs alone, also where more are there: looking again after each one would
-            # end it whenever chance is kind.
+            # The first five decide, also where more are there: who looks anew after each pair stops
+            # whenever chance is kind.
             if unclear := self._compared(most=PAIRS).unclear:
                 print(f"unclear after {PAIRS} pairs: {', '.join(unclear)}")
                 self._measure(PAIRS_EXTENDED)
