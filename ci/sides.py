@@ -14,6 +14,8 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 LOCK = Path("ci", "locked.txt")
 """pip's constraints: the exact versions that a ref is measured with, in its own checkout."""
+EXTRA = "nvml"
+"""Sees throttled clocks and other processes on the GPU. pip passes over it where a ref has none."""
 PACKAGES = ("torch", "diffusers", "transformers")
 
 PROBE = (
@@ -146,8 +148,9 @@ def _asked_for(checkout: Path) -> str:
         project = tomllib.loads(path.read_text())["project"]
     except (OSError, tomllib.TOMLDecodeError, KeyError) as error:
         raise BadSide(f"{path}: says no dependencies ({type(error).__name__})") from None
-    names = ("requires-python", "dependencies", "optional-dependencies")
-    return repr([project.get(n) for n in names]) + (lock.read_text() if lock.exists() else "")
+    extra = project.get("optional-dependencies", {}).get(EXTRA)
+    locked = lock.read_text() if lock.exists() else ""
+    return repr([project.get("dependencies"), extra]) + locked
 
 
 def _installed(checkout: Path, env: Path) -> Path:
@@ -157,9 +160,8 @@ def _installed(checkout: Path, env: Path) -> Path:
         return python
     print(f"installing into {env}", flush=True)
     lock = checkout / LOCK
-    # NVML, where the ref knows it: it sees throttled clocks and other processes on the GPU.
     asked = ["--constraint", str(lock)] if lock.exists() else []
-    asked += ["--editable", f"{checkout}[nvml]"]
+    asked += ["--editable", f"{checkout}[{EXTRA}]"]
     for command in (
         [sys.executable, "-m", "venv", "--clear", str(env)],
         [str(python), "-m", "pip", "install", "--quiet", *asked],
