@@ -282,6 +282,7 @@ class Turns:
             print(f"{side.name}  {side.text}")
         if self.state.finished:
             print(f"{len(self.state.pairs())} pairs are finished from before")
+            self._compared()
         try:
             self._measure(PAIRS)
             # The first five decide, also where more are there: who looks anew after each pair stops

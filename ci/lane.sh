@@ -23,8 +23,11 @@ environment() { # folder, requirement ...: by the lock
 }
 
 report() { # python, run ...: for the job's summary, a comment and a browser
-    "$1" -m ci report "${@:2}" --markdown runs/report.md --html runs/report.html ||
-        echo 'error: no report was made; the log says why' | tee runs/report.md
+    "$1" -m ci report "${@:2}" --markdown runs/report.md --html runs/report.html
+    summarize
+}
+
+summarize() {
     [[ -z ${GITHUB_STEP_SUMMARY:-} ]] || cat runs/report.md >>"$GITHUB_STEP_SUMMARY"
 }
 
@@ -33,31 +36,44 @@ unclear() {
 }
 
 compared() { # python, argument of `ci ab` ...
-    local python=$1 code=0 broke_off=true base head heads=() bases=()
+    local python=$1 code=0 base head heads=() bases=()
     shift
     rm -rf runs/ab
-    for _ in once again; do
+    once "$python" "$@" || code=$?
+    if ((code == 2)) && ! was_compared; then
+        echo 'it broke off: once more, from where it was'
         code=0
-        "$python" -m ci ab --out runs/ab "$@" || code=$?
-        if ((code < 2)) || grep -qs '"compared":' runs/ab/ab.json; then
-            broke_off=false
-            break
-        fi
-        echo 'it broke off; the second time goes on from there'
-    done
+        once "$python" "$@" || code=$?
+    fi
+    if ! was_compared; then
+        { printf '## Not judged\n\n' && sed 's/^/    /' runs/errors.txt; } >runs/report.md
+        summarize
+        return "$code"
+    fi
     for base in runs/ab/base-*.json; do
         head=${base/base-/head-}
-        if [[ -f $base && -f $head ]]; then
+        if [[ -f $head ]]; then
             bases+=("$base") heads+=("$head")
         fi
     done
     report "$python" "${heads[@]}" --base "${bases[@]}"
-    if ((code == 2)) && ! $broke_off; then
+    if ((code == 2)); then
         # `ab` ran twice as many pairs for it already, as far as the time allowed.
         unclear
         return
     fi
     return "$code"
+}
+
+once() { # python, argument of `ci ab` ...
+    local code=0
+    "$1" -m ci ab --out runs/ab "${@:2}" 2>runs/errors.txt || code=$?
+    cat runs/errors.txt >&2
+    return "$code"
+}
+
+was_compared() {
+    grep -qs '"compared":' runs/ab/ab.json
 }
 
 cpu() {

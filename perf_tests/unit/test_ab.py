@@ -252,6 +252,7 @@ def test_what_cannot_be_compared_is_said_after_the_first_pair(
     place.record(side("base"), head)
     assert place.ab() == 2
     assert "suite's own measuring code" in capsys.readouterr().err
+    assert place.ab() == 2
     assert place.started == TURNS[:2]
     assert "compared" not in json.loads((place.folder / "out" / "ab.json").read_text())
 

@@ -100,6 +100,7 @@ case "$*" in
     '-m ci ab '*)
         mkdir -p runs/ab && touch runs/ab/base-1.json runs/ab/head-1.json
         echo "{$STATE}" >runs/ab/ab.json
+        echo 'error: the reason' >&2
         exit "$CODE" ;;
     '-m ci gate '*) exit "$CODE" ;;
     '-m pytest '*) exit "$CODE" ;;
@@ -148,7 +149,8 @@ def test_how_a_pair_ends(tmp_path: Path, code: int, compared: bool, ends: int, r
     assert len(asked) == runs
     assert "--base BASE --head HEAD --device cuda --quick --minutes 10 -- -k" in asked[0]
     assert ("::warning::unclear" in output) == (ends != code)
-    assert (tmp_path / "summary").read_text() == "# the report\n"
+    said = (tmp_path / "summary").read_text()
+    assert said == ("# the report\n" if compared else "## Not judged\n\n    error: the reason\n")
 
 
 def test_what_is_said_to_a_lane_is_said_to_ab(tmp_path: Path) -> None:
