@@ -242,7 +242,9 @@ def _history_line(key: str, old: MachineBaseline | None, case: CaseBaseline, *, 
 def write_history(lines: Sequence[str]) -> None:
     path = baselines.FOLDER / "HISTORY.md"
     text = path.read_text() if path.exists() else HISTORY_HEAD
-    path.write_text(text + "\n".join(lines) + "\n")
+    draft = path.with_suffix(".draft")
+    draft.write_text(text + "\n".join(lines) + "\n")
+    draft.replace(path)
 
 
 def _figure(case: CaseBaseline | None) -> str:

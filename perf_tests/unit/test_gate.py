@@ -208,7 +208,7 @@ def _old(content: Content) -> None:
             "nobody accepted a baseline for NVIDIA A100-SXM4-80GB, so no speed was judged",
         ),
         (_nothing, "gated-0.json measured nothing"),
-        (_nan, "ddim50/sd15/seeded-2023/fp16: the picture's ssim is nan, not a number"),
+        (_nan, "ddim50/sd15/seeded-2023/fp16: the picture: ssim is nan, not a number"),
         (_old, "gated-0.json: an older suite wrote it, without all that judging takes"),
     ],
 )
