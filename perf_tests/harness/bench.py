@@ -7,6 +7,7 @@ import importlib.util
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from statistics import median
 from time import perf_counter
@@ -159,6 +160,8 @@ class Bench:
         It is the only one on the device, until `measure` is through or `close` is called.
         """
         self.close()
+        if self.measurements:
+            _settle()
         self.observer.stage(case, "building")
         try:
             with _told(case, self.device):
@@ -438,6 +441,15 @@ def _told(case: Case, device: torch.device) -> Iterator[None]:
         # Raised out here, where nothing holds the failed frames and their pipeline any more.
         collect(device)
         raise failure
+
+
+@cache
+def _settle() -> None:
+    """Once, when the libraries are loaded and no pipeline stands: what is left now lives on, and
+    walking through it ahead of every round takes longer than many a round.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 def _tidy() -> None:
