@@ -89,7 +89,7 @@ cpu() {
 pair() { # base, head, argument of `ci ab` ...
     local sides=(--base "$1" --head "$2")
     shift 2
-    (($#)) || set -- --device cuda --quick --minutes 10 -- -k "$guide"
+    (($#)) || set -- --device cuda --quick --minutes 12 -- -k "$guide"
     environment runs/env "${judging[@]}"
     compared runs/env/bin/python "${sides[@]}" "$@"
 }

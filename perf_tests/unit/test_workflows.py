@@ -147,7 +147,7 @@ def test_how_a_pair_ends(tmp_path: Path, code: int, compared: bool, ends: int, r
     assert returned == ends, output
     asked = calls(tmp_path, "-m ci ab")
     assert len(asked) == runs
-    assert "--base BASE --head HEAD --device cuda --quick --minutes 10 -- -k" in asked[0]
+    assert "--base BASE --head HEAD --device cuda --quick --minutes 12 -- -k" in asked[0]
     assert ("::warning::unclear" in output) == (ends != code)
     said = (tmp_path / "summary").read_text()
     assert said == ("# the report\n" if compared else "## Not judged\n\n    error: the reason\n")
