@@ -143,7 +143,7 @@ def check(runs: Sequence[Run]) -> None:
     """`BadRunError` unless the runs are of one machine and stopwatch, and each held undisturbed."""
     first = runs[0]
     for run in runs:
-        if run.machine != first.machine:
+        if not run.machine.is_like(first.machine):
             raise BadRunError(
                 f"{run.path} was measured on another machine or with other versions than "
                 f"{first.path}"
