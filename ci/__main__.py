@@ -10,7 +10,7 @@ import argparse
 import sys
 from types import ModuleType
 
-from ci import ab, accept, calibrate, compare, gate, merge, structure
+from ci import ab, accept, calibrate, compare, faults, gate, merge, structure
 from ci.runs import BadRunError
 from ci.sides import BadSide
 from perf_tests.harness.baselines import BadBaseline
@@ -20,6 +20,7 @@ VERBS: dict[str, ModuleType] = {
     "accept": accept,
     "calibrate": calibrate,
     "compare": compare,
+    "faults": faults,
     "gate": gate,
     "merge": merge,
     "structure": structure,

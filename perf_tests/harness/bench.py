@@ -20,6 +20,7 @@ from perf_tests.harness import (
     closeness,
     counters,
     floor,
+    host,
     proofs,
     structure,
     structure_verdicts,
@@ -101,11 +102,12 @@ class Bench:
     """By case id."""
     drift: dict[str, Drift] = field(default_factory=dict)
     """By workload, of the last time that the reference was repeated."""
+    counted: dict[str, Observation] = field(default_factory=dict)
+    """By case id, what its code asks for, where there is no GPU to watch."""
     _open: ExitStack = field(default_factory=ExitStack)
     _pipeline: Any = None
     _pictures: dict[str, Pictures] = field(default_factory=dict)
     _flops: dict[tuple[str, int], float] = field(default_factory=dict)
-    _counted: dict[str, Observation] = field(default_factory=dict)
 
     @property
     def device(self) -> torch.device:
@@ -275,8 +277,10 @@ class Bench:
         gc.disable()
         try:
             measurement = observe(measurement, case, generation, pipeline)
+            of_host = host.observe(generation, self.device)
         finally:
             gc.enable()
+        measurement = replace(measurement, counters={**measurement.counters, **of_host})
         return replace(measurement, observing_s=perf_counter() - started)
 
     def _observe_gpu(
@@ -312,7 +316,7 @@ class Bench:
             seen = structure.observe(pipeline, generation)
         except structure.NotCountable as error:
             return replace(measurement, notes=(f"no structural counters: {error}",))
-        self._counted[case.id] = seen
+        self.counted[case.id] = seen
         return replace(measurement, counters={**measurement.counters, **seen.counters})
 
     def _flops_of(self, measurement: Measurement, case: Case, generation: Generation) -> float:
@@ -388,11 +392,11 @@ class Bench:
         key = structure_verdicts.key_of(case, self.source.name)
         if self.machine.device == "cuda" or case.picture_only or key not in self.structures:
             return []
-        if case.id not in self._counted:
+        if case.id not in self.counted:
             return [structure_verdicts.uncounted(case.id)]
         return structure_verdicts.judge(
             case.id,
-            self._counted[case.id],
+            self.counted[case.id],
             self.structures[key],
             steps=case.workload.steps,
             # A build's local part (2.13.0+cpu) changes nothing about the code.
