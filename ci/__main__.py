@@ -10,11 +10,11 @@ import argparse
 import sys
 from types import ModuleType
 
-from ci import accept, structure
+from ci import accept, report, structure
 from ci.runs import BadRunError
 from perf_tests.harness.baselines import BadBaseline
 
-VERBS: dict[str, ModuleType] = {"accept": accept, "structure": structure}
+VERBS: dict[str, ModuleType] = {"accept": accept, "report": report, "structure": structure}
 CANNOT_JUDGE = 2
 
 

@@ -1,0 +1,153 @@
+"""The same report as a comment on a pull request: the verdict, what changed, and the rest folded."""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Iterator, Sequence
+
+from ci.report import figures
+from ci.report.content import CasePart, Change, Comparison, Report, WorkloadPart
+
+MOST_CHARACTERS = 65_536
+"""What GitHub takes for one comment."""
+MARKS = {"good": "✅", "plain": "ℹ️", "warning": "⚠️", "bad": "❌"}
+POINTS_MOST = 20
+ROWS_MOST = 60
+"""Of one table; a page has room for all of them."""
+
+
+def render(report: Report) -> str:
+    """The comment, shorter than `MOST_CHARACTERS`. Nothing from a run's JSON is read as markup."""
+    verdict = report.verdict
+    parts = [f"## {MARKS[verdict.mood]} {_text(verdict.sentence)}\n", f"{_about(report)}\n"]
+    if report.comparison:
+        parts.append(_compared(report.comparison))
+    elif verdict.points:
+        parts.append(_points(report))
+    parts.append(f"**Next:** {_code(verdict.next)}\n")
+    for folded in _folded(report):
+        # What does not fit is left to the page; the verdict and what changed always do.
+        if len("\n".join([*parts, folded])) < MOST_CHARACTERS - 200:
+            parts.append(folded)
+        else:
+            parts.append("More stands in the page (`--html`).\n")
+            break
+    return "\n".join(parts)
+
+
+def _about(report: Report) -> str:
+    shown = ("GPU", "CPU", "driver", "torch", "diffusers", "model", "commit")
+    return " · ".join(_text(f"{n} {v}" if n not in ("GPU", "CPU") else v) for n, v in report.machine if n in shown)
+
+
+def _compared(comparison: Comparison) -> str:
+    lines = []
+    if comparison.changed:
+        lines += [*_changes(comparison.changed), ""]
+        for change in comparison.changed[:POINTS_MOST]:
+            if change.sentence:
+                following = f"<br>next: {_code(change.next)}" if change.next else ""
+                lines.append(f"- {_text(change.sentence)}{following}")
+    elif comparison.changes:
+        lines.append("No row changed.")
+    if comparison.counters:
+        lines += ["", "Counters that changed:", ""]
+        lines += [
+            f"- {_code(case)} {_text(words)}" for case, words in comparison.counters[:POINTS_MOST]
+        ]
+        lines += _more(len(comparison.counters), POINTS_MOST, "counter")
+    return "\n".join([*lines, ""])
+
+
+def _changes(changes: Sequence[Change]) -> Iterator[str]:
+    yield "| verdict | case | metric | base | head | change |"
+    yield "|---|---|---|--:|--:|--:|"
+    for change in changes[:ROWS_MOST]:
+        moved = figures.percent(change.ratio) + (f" ({change.interval})" if change.interval else "")
+        cells = (
+            f"{MARKS[change.mood]} {_text(change.status or 'not judged')}",
+            _code(change.case),
+            _text(change.metric),
+            _text(change.base),
+            _text(change.head),
+            _text(moved),
+        )
+        yield "| " + " | ".join(cells) + " |"
+    yield from _more(len(changes), ROWS_MOST, "row")
+
+
+def _more(number: int, most: int, what: str) -> list[str]:
+    return [f"\n… and {figures.count(number - most, 'more ' + what)} in the page"] if number > most else []
+
+
+def _points(report: Report) -> str:
+    points = report.verdict.points
+    lines = []
+    for point in points[:POINTS_MOST]:
+        following = f"<br>next: {_code(point.next)}" if point.next else ""
+        lines.append(f"- {MARKS[point.mood]} **{_text(point.status)}** {_text(point.sentence)}{following}")
+    return "\n".join([*lines, *_more(len(points), POINTS_MOST, "finding"), ""])
+
+
+def _folded(report: Report) -> Iterator[str]:
+    if report.comparison and report.verdict.points:
+        yield _fold("Findings of the tests", _points(report))
+    for workload in report.workloads:
+        yield _fold(f"{workload.name}: {workload.title}", "\n".join(_table(workload)))
+    if report.comparison and report.comparison.unchanged:
+        unchanged = report.comparison.unchanged
+        rows = figures.count(len(unchanged), "row")
+        yield _fold(f"{rows} that did not change", "\n".join(_changes(unchanged)))
+    if report.lost:
+        lines = [f"- {_code(lost.id)} {_text(lost.status)}: {_text(lost.sentence)}" for lost in report.lost]
+        yield _fold("Without a time", "\n".join(lines[:ROWS_MOST]))
+    machine = "\n".join(f"- {_text(name)}: {_text(value)}" for name, value in report.machine)
+    notes = "\n".join(f"- {_text(note)}" for note in report.notes[:POINTS_MOST])
+    yield _fold("Machine, run and notes", f"{machine}\n\n{notes}")
+
+
+def _fold(title: str, content: str) -> str:
+    return f"<details><summary>{_text(title)}</summary>\n\n{content}\n\n</details>\n"
+
+
+def _table(workload: WorkloadPart) -> Iterator[str]:
+    head = ("setting", "latency", "speedup", "GPU busy", "GPU speedup", "guide", "memory", "picture")
+    yield "| " + " | ".join((*head, "verdict")) + " |"
+    yield "|---" + "|--:" * (len(head) - 1) + "|---|"
+    for case in workload.cases[:ROWS_MOST]:
+        yield "| " + " | ".join((_code(case.label), *map(_text, _cells(case)))) + " |"
+    yield from _more(len(workload.cases), ROWS_MOST, "case")
+
+
+def _cells(case: CasePart) -> tuple[str, ...]:
+    seen = case.seen
+    if seen.picture_only:
+        return ("", "", "", "", "", "", case.picture, seen.status)
+    return (
+        figures.seconds(seen.latency_s),
+        figures.times(case.speedup),
+        figures.seconds(seen.gpu_busy_s),
+        figures.times(case.gpu_speedup),
+        figures.times(case.guide.get("speedup")),
+        figures.mebibytes(seen.peak_memory_bytes),
+        case.picture,
+        seen.status,
+    )
+
+
+def _text(words: str) -> str:
+    """Words that stay words: no markup, no table cell ends, nobody is mentioned, no issue linked."""
+    escaped = html.escape(" ".join(words.split()), quote=False)
+    escaped = re.sub(r"([\\`*_\[\]|~])", lambda m: f"&#{ord(m[1])};", escaped)
+    return re.sub(r"([@#])(?=\w)", "\\1\u2060", re.sub(r"://", ":\u2060//", escaped)).replace(
+        "&#\u2060", "&#"
+    )
+
+
+def _code(words: str) -> str:
+    """The same as code, in which GitHub neither mentions nor links."""
+    escaped = html.escape(" ".join(words.split()), quote=False)
+    escaped = re.sub(r"([\\`*_\[\]|~@#])", lambda m: f"&#{ord(m[1])};", escaped)
+    # An entity of html.escape has no sign of these, and one of ours is not escaped again.
+    return f"<code>{escaped}</code>"

@@ -1,0 +1,89 @@
+"""The page: one file that opens anywhere, with its style, script, charts and pictures in it."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from ci.report import charts, figures
+from ci.report.content import Report, mood_of
+from ci.report.pictures import Gallery
+
+FOLDER = Path(__file__).parent
+
+
+def render(report: Report, gallery: Gallery, *, source: str) -> str:
+    """The page's HTML. What came out of a run's JSON is escaped; nothing is fetched."""
+    script = (FOLDER / "page.js").read_text(encoding="utf-8")
+    environment = Environment(
+        loader=FileSystemLoader(FOLDER),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("page.html").render(
+        report=report,
+        gallery=gallery,
+        charts={
+            workload.name: {
+                "waterfall": charts.waterfall(workload),
+                "families": charts.families(workload),
+                "stages": charts.stages(workload),
+                "pareto": charts.pareto(workload),
+            }
+            for workload in report.workloads
+        },
+        ids=_ids(report, gallery),
+        parts=_parts(report),
+        summary=_summary(report),
+        with_base=any(case.base for case in report.cases),
+        policy=_policy(script),
+        style=(FOLDER / "page.css").read_text(encoding="utf-8"),
+        script=script,
+        source=source,
+        mood_of=mood_of,
+        seconds=figures.seconds,
+        times=figures.times,
+        mebibytes=figures.mebibytes,
+        decibels=figures.decibels,
+        similarity=figures.similarity,
+        percent=figures.percent,
+    )
+
+
+def _policy(script: str) -> str:
+    """Lets this script run and no other, and nothing be fetched, whatever stands in the page."""
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    return (
+        f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'; "
+        "base-uri 'none'; form-action 'none'"
+    )
+
+
+def _ids(report: Report, gallery: Gallery) -> dict[str, str]:
+    """Names for pictures in the page: a case may be called anything."""
+    names = [*(case.seen.id for case in report.cases), *gallery.accepted]
+    return {name: f"p{number}" for number, name in enumerate(dict.fromkeys(names))}
+
+
+def _parts(report: Report) -> list[tuple[str, str]]:
+    parts = [("attention", "Attention")] if report.verdict.points else []
+    parts += [("comparison", "Base against head")] if report.comparison else []
+    return [
+        *parts,
+        ("speed", "Speed"),
+        ("time", "Where the time goes"),
+        ("pictures", "Pictures"),
+        ("choice", "Trade-offs"),
+        ("counters", "Counters"),
+        ("machine", "Machine"),
+    ]
+
+
+def _summary(report: Report) -> list[tuple[str, str]]:
+    shown = ("driver", "torch", "diffusers", "model", "measured", "commit")
+    return [(name, value) for name, value in report.machine if name in shown]
