@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from perf_tests.harness.catalog import Case
+from perf_tests.harness.measuring import digest
 from perf_tests.harness.screen import (
     Progress,
     Row,
@@ -54,12 +55,29 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--rounds", type=_positive, default=5, metavar="N", help="timed rounds a case (default: 5)"
     )
+    group.addoption(
+        "--shard",
+        type=_shard,
+        metavar="I/N",
+        help="run the I-th of N nearly equal parts of the cases, each on a GPU of its own; "
+        "`python -m ci merge` joins the runs",
+    )
 
 
 def _positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise ArgumentTypeError(f"{text} is no number of rounds: it takes 1 or more")
     return int(text)
+
+
+def _shard(text: str) -> tuple[int, int]:
+    parts = text.split("/")
+    if len(parts) != 2 or not all(part.isdecimal() for part in parts):
+        raise ArgumentTypeError(f"{text} is no shard: it takes I/N, such as 1/3")
+    index, of = int(parts[0]), int(parts[1])
+    if not 1 <= index <= of:
+        raise ArgumentTypeError(f"{text} is no shard: I goes from 1 to N")
+    return index, of
 
 
 @dataclass(kw_only=True)
@@ -75,6 +93,15 @@ class Suite:
 
     left_out: set[str] = field(default_factory=set)
     """Ids of cases that were skipped for an optional package that is not installed."""
+
+    expected: list[str] = field(default_factory=list)
+    """Ids of the cases that this session is to run."""
+
+    dealt: list[str] = field(default_factory=list)
+    """Ids of the cases that all shards together run, if this session is one."""
+
+    measuring: str = field(default_factory=digest)
+    """Version of the measuring code, from before anything is measured."""
 
     @contextmanager
     def recording(self, case: Case) -> Iterator[None]:
@@ -118,6 +145,14 @@ class Suite:
             "verdict": verdict.status,
             "sentence": verdict.sentence,
             "picture_only": case.picture_only,
+            "promise": (
+                asdict(promise) if (promise := case.promise_on(self.bench.source.kind)) else None
+            ),
+            "generates": asdict(case.workload),
+            # As it is now, which can have excused this case.
+            "reference_drift": (
+                asdict(drift) if (drift := self.bench.drift.get(case.workload.name)) else None
+            ),
         }
 
 
@@ -231,7 +266,8 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         if report is not None and _cases(session.items) and not session.config.option.collectonly:
             # An older run must not be taken for this one should this one end with nothing.
             report.unlink(missing_ok=True)
-        suite.progress.total = len(_cases(session.items))
+        suite.expected = [case.id for case in _cases(session.items)]
+        suite.progress.total = len(suite.expected)
         if suite.progress.total == len(session.items):
             # Each of our lines names its case; the file's name before every one would say less.
             reporter: Any = session.config.pluginmanager.get_plugin("terminalreporter")
@@ -248,6 +284,26 @@ def pytest_report_header(config: pytest.Config) -> str | None:
         f"perf_tests: {source.name} ({source.weights}) on {machine.name}, torch {machine.torch}, "
         f"diffusers {machine.diffusers}, {machine.threads} threads; baseline: {accepted}"
     )
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Keep this shard's cases, of those that -k and the like have left."""
+    shard: tuple[int, int] | None = config.getoption("shard")
+    cases = _cases(items)
+    if shard is None or not cases:
+        return
+    index, of = shard
+    if of > len(cases):
+        raise pytest.UsageError(f"--shard {index}/{of}: there are {len(cases)} cases to share")
+    suite = suite_of(config)
+    suite.dealt = [case.id for case in cases]
+    # Neighbours stay together, so that few shards measure the same reference.
+    first, last = ((len(cases) * part) // of for part in (index - 1, index))
+    own = set(suite.dealt[first:last])
+    kept = [item for item in items if (case := _case_of(item)) is not None and case.id in own]
+    config.hook.pytest_deselected(items=[item for item in items if item not in kept])
+    items[:] = kept
 
 
 def _cases(items: list[pytest.Item]) -> list[Case]:
@@ -345,6 +401,11 @@ def pytest_benchmark_update_json(config: pytest.Config, output_json: dict[str, A
     suite = config.stash[SUITE]
     output_json["perf_tests"] = {
         "schema": 1,
+        "measuring": suite.measuring,
+        "scale": suite.bench.source.scale,
+        "expected": suite.expected,
+        "narrowed": _narrowed(config),
+        "shard": _shard_json(config, suite),
         "reference_drift": {name: asdict(drift) for name, drift in suite.bench.drift.items()},
         "not_timed": [
             {
@@ -352,6 +413,7 @@ def pytest_benchmark_update_json(config: pytest.Config, output_json: dict[str, A
                 "workload": row.case.workload.name,
                 "verdict": row.status,
                 "sentence": row.reason,
+                "by_choice": row.case.id in suite.left_out,
             }
             for row in suite.rows
             if row.measured is None
@@ -401,12 +463,23 @@ def _fail_missing(session: pytest.Session, suite: Suite) -> None:
 
 
 def _asked_for_everything(session: pytest.Session) -> bool:
-    asked = session.config.getoption
-    # lastfailed is absent where pytest's cache plugin is off.
-    narrowed = any(asked(name, None) for name in ("keyword", "markexpr", "deselect", "lf"))
-    whole = all("::" not in str(argument) for argument in session.config.args)
     finished = not session.shouldstop and not session.shouldfail
-    return whole and finished and not narrowed
+    sharded = session.config.getoption("shard") is not None
+    return finished and not sharded and not _narrowed(session.config)
+
+
+def _narrowed(config: pytest.Config) -> bool:
+    """Were some cases asked for by name?"""
+    # lastfailed is absent where pytest's cache plugin is off.
+    names = ("keyword", "markexpr", "deselect", "lf")
+    return any(config.getoption(name, None) for name in names) or any(
+        "::" in str(argument) for argument in config.args
+    )
+
+
+def _shard_json(config: pytest.Config, suite: Suite) -> dict[str, Any] | None:
+    shard: tuple[int, int] | None = config.getoption("shard")
+    return shard and {"index": shard[0], "of": shard[1], "cases": suite.dealt}
 
 
 def pytest_terminal_summary(

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from ci.runs import BadRunError, Run, load_run
+from ci.runs import BadRunError, Run, distinct, load_run
 from perf_tests.harness import baselines, closeness
 from perf_tests.harness.baselines import CaseBaseline, Limits, MachineBaseline
 from perf_tests.harness.catalog import REFERENCE
@@ -119,12 +119,7 @@ def accept(paths: Sequence[Path], *, reason: str, processes: int = PROCESSES_MIN
 def _load(paths: Sequence[Path], reason: str) -> list[Run]:
     if not reason.strip():
         raise BadRunError("--reason is empty: it says to a reviewer why the numbers changed")
-    twice = [
-        path for path in paths if sum(path.resolve() == other.resolve() for other in paths) > 1
-    ]
-    if twice:
-        raise BadRunError(f"{twice[0]} is given twice: each run is a process of its own")
-    runs = [load_run(path) for path in paths]
+    runs = [load_run(path) for path in distinct(paths)]
     for run in runs:
         for drift in run.drifted:
             print(f"note: {run.path}: the reference of {drift} drifted; its latencies say little")

@@ -32,7 +32,7 @@ from perf_tests.harness.stats import ratio_interval
 from perf_tests.harness.structure_records import Observation
 from perf_tests.harness.structure_verdicts import Accepted
 from perf_tests.harness.timing import Rounds, time_rounds, warm_up
-from perf_tests.harness.verdicts import Finding, Question, Verdict, judge
+from perf_tests.harness.verdicts import Finding, Question, Verdict, drifted, excused, judge
 
 HOST_STEPS = 4
 """UNet calls of which the median says what the host takes to enqueue one."""
@@ -74,7 +74,7 @@ class Drift:
     """By the 99 % interval, and by more than `DRIFT_SHARE`."""
 
     def text(self) -> str:
-        return f"the reference took {self.ratio:.3f} of its first time when it was timed again"
+        return drifted(self.ratio)
 
 
 @dataclass(kw_only=True)
@@ -363,19 +363,13 @@ class Bench:
         """Before a case is called slower, the reference is timed once more: a machine that changed
         under way makes a case invalid, not slower.
         """
-        slower = [f for f in verdict.findings if f.status == "slower" and "latency" in f.metric]
+        slower = any(f.status == "slower" and "latency" in f.metric for f in verdict.findings)
         if not slower or reference is None:
             return verdict
         drift = self.repeat_reference(case, cases)
         if drift is None or not drift.significant:
             return verdict
-        excuse = f"; says nothing, since {drift.text()}"
-        return Verdict(
-            findings=tuple(
-                replace(f, status="invalid", what=f.what + excuse) if f in slower else f
-                for f in verdict.findings
-            )
-        )
+        return excused(verdict, drifted(drift.ratio))
 
     def _structural(self, case: Case, question: Question) -> list[Finding]:
         """Against what was accepted on whatever machine, where this run could be counted."""

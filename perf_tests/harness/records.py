@@ -142,6 +142,18 @@ class Measurement:
             "latency_speedup": reference.latency_s / self.latency_s if reference else None,
             "gpu_busy_s": self.gpu_busy_s,
             "gpu_speedup": gpu_speedup(self, reference) if reference else None,
+            # All of it that a verdict on this case takes: the reference can be measured without a
+            # test of its own, or in another shard once more.
+            "reference": (
+                {
+                    "latency_rounds_s": list(reference.rounds_s),
+                    "gpu_busy_s": reference.gpu_busy_s,
+                    "peak_memory_bytes": reference.peak_memory_bytes,
+                    "disturbed_by": list(reference.validity.get("disturbed_by", ())),
+                }
+                if compared and reference
+                else None
+            ),
             "host_step_s": self.host_step_s,
             "peak_memory_bytes": self.peak_memory_bytes,
             "floor_s": self.floor_s,
