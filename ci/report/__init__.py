@@ -9,16 +9,19 @@ of each shown. For example:
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
+from ci import compare
 from ci.report import content, markdown
 from ci.report.content import Comparison, Report
 from ci.report.reading import Reading, read
 from ci.runs import BadRunError
 from perf_tests.harness import baselines
+from perf_tests.harness.comparable import NotComparable
 
 NEEDED = ("jinja2", "matplotlib")
 """What the page is made with; the comment needs neither."""
@@ -26,7 +29,6 @@ STDOUT = "-"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument(
         "runs", nargs="+", type=Path, metavar="RUN.json", help="written by --benchmark-json"
     )
@@ -79,20 +81,27 @@ def make(shown: Reading, *, head: Sequence[Path], base: Sequence[Path]) -> Repor
         published=baselines.load_published(),
         accepted=baseline.cases.keys() if baseline else None,
         base=read(base[0]) if base else None,
-        comparison=judged(head, base),
+        comparison=judged(head, base) if len(base) > 1 or len(head) > 1 else None,
     )
 
 
 def slug_of(reading: Reading) -> str:
     """The name of its machine's file under `baselines/`."""
-    import re
-
     return re.sub(r"[^a-z0-9]+", "-", str(reading.machine.get("name", "")).lower()).strip("-")
 
 
-def judged(head: Sequence[Path], base: Sequence[Path]) -> Comparison | None:
-    """The verdict on pairs of runs; None for single ones, which have none."""
-    return None
+def judged(head: Sequence[Path], base: Sequence[Path]) -> Comparison:
+    """The verdict on pairs of runs, or in its place why there is none. `BadRunError` for bad ones.
+
+    Single runs have none: times that were taken once say nothing of their noise.
+    """
+    readings = [[read(path) for path in paths] for paths in (base, head)]
+    if not base:
+        raise BadRunError("several runs are shown only beside as many of --base, in pairs")
+    try:
+        return content.in_pairs(compare.load(base, head), *readings)
+    except (NotComparable, BadRunError) as error:
+        return content.refused(str(error), *readings)
 
 
 def _page(report: Report, shown: Reading) -> str:

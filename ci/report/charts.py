@@ -156,6 +156,9 @@ def _svg(figure: Figure, name: str) -> str:
 
 
 ROW, ROW_NARROW = 58, 84
+LEFT, LEFT_NARROW = 268, 12
+"""Of the bars, in pixels; the names stand there, or above the bars where there is no room."""
+LONG = 1.3
 
 
 def waterfall(workload: WorkloadPart) -> Chart | None:
@@ -173,14 +176,17 @@ def _waterfall(workload: WorkloadPart, cases: Sequence[CasePart], *, narrow: boo
     figure = _figure(NARROW if narrow else WIDE, row * len(cases) + top + bottom)
     axes = _axes(
         figure,
-        left=6 if narrow else 232,
+        left=LEFT_NARROW if narrow else LEFT,
         right=10 if narrow else 178,
         top=top,
         bottom=bottom,
     )
-    most = max(max((*c.seen.rounds_s, c.seen.latency_s or 0.0)) for c in cases)
-    # Rows count pixels downwards.
+    longest = max(max((*c.seen.rounds_s, c.seen.latency_s or 0.0)) for c in cases)
+    ends = [case.interval.high for case in cases if case.interval]
+    # An interval that says nothing must not leave the rest no room.
+    most = max([longest, *(end for end in ends if end < LONG * longest)])
     axes.set_xlim(0, most * 1.03)
+    # Rows count pixels downwards.
     axes.set_ylim(row * len(cases), 0)
     axes.set_yticks([])
     axes.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(4 if narrow else 8))
@@ -206,7 +212,7 @@ def _row(axes: Axes, case: CasePart, *, top: float, narrow: bool, previous: floa
     axes.barh(latency_y, seen.latency_s, height=height, color=SKY, linewidth=0)
     if on_gpu and seen.gpu_busy_s is not None:
         axes.barh(busy_y, seen.gpu_busy_s, height=height, color=BLUE, linewidth=0)
-    if previous is not None and case.cost_s is not None:
+    if previous is not None and case.cost_s is not None and not narrow:
         # The step down from the row above.
         y = busy_y if on_gpu else latency_y
         low, high = sorted((previous, case.cost_s))
@@ -217,7 +223,7 @@ def _row(axes: Axes, case: CasePart, *, top: float, narrow: bool, previous: floa
     if case.interval is not None:
         low, high = case.interval.low, min(case.interval.high, axes.get_xlim()[1])
         axes.plot([low, high], [latency_y, latency_y], color=INK, linewidth=1.4)
-        for end in (low, high):
+        for end in {case.interval.low, case.interval.high} & {low, high}:
             axes.plot([end, end], [latency_y - 5, latency_y + 5], color=INK, linewidth=1.4)
     axes.plot(
         seen.rounds_s,
@@ -263,21 +269,18 @@ def _names(
         kind = {"parse_math": False, "va": "center"}
         axes.text(0, top + 10, _short(case.label, 26), weight="bold", size=12.5, **kind)
         axes.text(width, top + 10, latency, size=11.5, ha="right", **kind)
-        if case.bound:
-            axes.text(0, top + 26, case.bound, size=11, color=MUTED, **kind)
+        told = case.bound or (case.to and f"to {_short(case.to, 24)}")
+        axes.text(0, top + 26, told, size=11, color=MUTED, **kind)
         if busy:
             axes.text(width, top + 26, busy, size=11.5, color=BLUE, ha="right", **kind)
         return
-    before, after = axes.transAxes.transform(((0, 0), (1, 0)))[:, 0]
-    del before, after
     kind = {"parse_math": False, "va": "center", "clip_on": False}
     place = axes.get_yaxis_transform()
-    middle = 0 if case.bound else 11 if busy else 0
-    axes.text(-0.018, ys[0] + middle, _short(case.label, 33), weight="bold", ha="right", transform=place, **kind)
-    if case.bound:
-        axes.text(
-            -0.018, ys[1], f"bound by {case.bound}", size=11, color=MUTED, ha="right", transform=place, **kind
-        )
+    told = "; ".join(filter(None, [case.to and f"to {_short(case.to, 24)}", case.bound]))
+    axes.text(
+        -0.018, ys[0], _short(seen.name, 34), weight="bold", ha="right", transform=place, **kind
+    )
+    axes.text(-0.018, ys[1], told, size=10.5, color=MUTED, ha="right", transform=place, **kind)
     axes.text(1.018, ys[0], latency, transform=place, **kind)
     if busy:
         axes.text(1.018, ys[1], busy, color=BLUE, transform=place, weight="bold", **kind)
@@ -301,7 +304,7 @@ def _legend_of_times(
     if any(case.base for case in cases):
         base = Line2D([], [], marker="D", linestyle="", color=ORANGE, markeredgecolor=INK)
         handles.append((base, "base"))
-    _legend(figure, handles, narrow=narrow, left=6 if narrow else 232)
+    _legend(figure, handles, narrow=narrow, left=LEFT_NARROW if narrow else LEFT)
 
 
 def _legend(
@@ -387,7 +390,7 @@ def _stacked(
     row = (44 if beside else 30) + (16 if narrow else 0)
     top, bottom = 16.0 + 19 * legend_rows, 38.0
     figure = _figure(NARROW if narrow else WIDE, row * len(cases) + top + bottom)
-    left = 6 if narrow else 232
+    left = LEFT_NARROW if narrow else LEFT
     axes = _axes(figure, left=left, right=10 if narrow else 90, top=top, bottom=bottom)
     totals = [sum(parts(s).values()) for c in cases for s in (c.seen, c.base) if s is not None]
     most = max(totals) * 1.02
@@ -412,10 +415,10 @@ def _stacked(
                 bars = iter([("base", case.base, y + 14, 15.0), ("head", case.seen, y + 32, 15.0)])
         middle = y + (23 if beside else row / 2)
         if narrow:
-            axes.text(0, row * number + 9, _short(case.label, 34), weight="bold", size=12, **kind)
+            axes.text(0, row * number + 9, _short(case.seen.name, 40), weight="bold", size=12, **kind)
         else:
             shift = -0.06 if beside else -0.018
-            axes.text(shift, middle, _short(case.label, 28), weight="bold", ha="right", transform=place, **kind)
+            axes.text(shift, middle, _short(case.seen.name, 34), weight="bold", ha="right", transform=place, **kind)
         for side, seen, at, height in bars:
             reached = 0.0
             for name in present:
@@ -496,8 +499,8 @@ def _pareto(workload: WorkloadPart, cases: Sequence[CasePart], *, narrow: bool) 
         axes.grid(color=LINE, linewidth=1)
         axes.set_axisbelow(True)
         axes.set_xlabel(f"{time}, seconds (left is faster)")
-        title = "PSNR to what it is held to, dB (up is closer)" if panel == 0 else "peak memory, GiB (down is less)"
-        axes.set_title(title, loc="left", size=12, color=INK, x=-46 / 300 if narrow else -0.09)
+        title = "picture: PSNR in dB, up is closer" if panel == 0 else "peak memory in GiB, down is less"
+        axes.set_title(title, loc="left", size=12, color=INK, weight="bold")
         points = [
             (case.cost_s or 0.0, value, case)
             for case in cases
@@ -525,8 +528,8 @@ def _points(
     span = (max(xs) - min(xs)) or max(xs)
     axes.set_xlim(max(0.0, min(xs) - 0.12 * span), max(xs) + 0.16 * span)
     if panel == 0:
-        axes.set_ylim(0, 132)
-        axes.set_yticks([0, 20, 40, 60, 80, 100, 120], ["0", "20", "40", "60", "80", "100", "same"])
+        ys = _decibels(axes, ys)
+        points = [(x, y, case) for (x, _, case), y in zip(points, ys, strict=True)]
     else:
         axes.set_ylim(0, max(ys) * 1.18)
     front = sorted((x, y) for x, y, case in points if case.front)
@@ -543,6 +546,17 @@ def _points(
             markeredgewidth=1.1,
         )
     _label(axes, points, narrow=narrow)
+
+
+def _decibels(axes: Axes, values: Sequence[float]) -> list[float]:
+    """Lay out PSNR: what is identical stands on a line of its own, above all that differs."""
+    differ = [value for value in values if value < figures.IDENTICAL_DB] or [50.0]
+    span = max(12.0, max(differ) - min(differ))
+    same = max(differ) + 0.5 * span
+    axes.set_ylim(min(differ) - 0.35 * span, same + 0.3 * span)
+    ticks = [t for t in axes.get_yticks() if axes.get_ylim()[0] <= t <= max(differ) + 0.2 * span]
+    axes.set_yticks([*ticks, same], [*(f"{tick:g}" for tick in ticks), "same"])
+    return [min(value, same) for value in values]
 
 
 def _label(

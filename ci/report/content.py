@@ -8,6 +8,7 @@ from typing import Literal
 
 from ci.report import figures
 from ci.report.reading import Lost, Reading, Seen
+from perf_tests.harness import pairs
 from perf_tests.harness.baselines import Published
 from perf_tests.harness.catalog import REFERENCE
 from perf_tests.harness.stats import Interval, mean_interval
@@ -20,6 +21,8 @@ PAIRS = 5
 SHOWN_SHARE = {"latency": 0.03, "GPU busy": 0.02, "memory": 0.02}
 """Differences that a comparison without pairs shows first; they are judged from nothing."""
 PICTURE_DB = 0.5
+UNKNOWN = 1e6
+"""A ratio's end beyond which the interval says that nothing is known."""
 HOST_IDLE = 0.1
 """The host holds a case back where the GPU idles for more than this part of the time."""
 
@@ -63,12 +66,15 @@ class CasePart:
     """No other case of the workload is faster, closer and smaller at once."""
 
     @property
+    def to(self) -> str:
+        """What it is compared with, where that is not the reference."""
+        against = self.seen.against
+        return "" if against in (None, REFERENCE, self.seen.name) else str(against)
+
+    @property
     def label(self) -> str:
         """Its name, and what it is compared with where that is not the reference."""
-        seen = self.seen
-        if seen.against in (None, REFERENCE, seen.name):
-            return seen.name
-        return f"{seen.name} (to {seen.against})"
+        return f"{self.seen.name} (to {self.to})" if self.to else self.seen.name
 
     @property
     def speedup(self) -> float | None:
@@ -95,7 +101,7 @@ class CasePart:
         if self.idle_share is None:
             return ""
         by = "host" if self.idle_share > HOST_IDLE else "GPU"
-        return f"{by}, GPU idle {self.idle_share:.0%}"
+        return f"{by}, GPU idle {100 * self.idle_share:.0f} %"
 
     @property
     def cost_s(self) -> float | None:
@@ -182,6 +188,8 @@ class Comparison:
     """Changed rows first, the worst of them at the top."""
     counters: tuple[tuple[str, str], ...]
     """Case and, in words, the counter that changed."""
+    next: str = ""
+    """What to do about all of it."""
 
     @property
     def changed(self) -> tuple[Change, ...]:
@@ -271,8 +279,8 @@ def _workload(
     front = _front(own)
     return WorkloadPart(
         name=name,
-        title=_title(own[0], head.workloads.get(name, {})),
-        prompt=str(head.workloads.get(name, {}).get("prompt", "")),
+        title=_title(own[0]),
+        prompt=str(own[0].generates.get("prompt", "")),
         cases=tuple(
             CasePart(
                 seen=case,
@@ -288,7 +296,8 @@ def _workload(
     )
 
 
-def _title(case: Seen, pins: Mapping[str, object]) -> str:
+def _title(case: Seen) -> str:
+    pins = case.generates
     parts = [figures.count(case.images, "picture")]
     if "size" in pins:
         parts.append(f"{pins['size']}×{pins['size']}")
@@ -383,9 +392,21 @@ def _verdict(
         for lost in head.lost
         if mood_of(lost.status) in ("warning", "bad")
     ]
+    points += [
+        Point(
+            status="missing",
+            mood="bad",
+            case=name,
+            sentence=f"{name} has a baseline and was not run",
+            next="bring it back, or take its line out of the baseline",
+        )
+        for name in _missing(head, accepted or ())
+    ]
     points.sort(key=lambda point: -badness(point.status))
     mood, sentence, command = _own_words(head, cases, points, accepted)
-    if comparison is not None and comparison.mood != "plain":
+    if comparison is not None and comparison.mood == "plain":
+        command = command if mood == "bad" else comparison.next
+    elif comparison is not None:
         # Of the two, the worse speaks first; a comparison that holds says more than a baseline.
         order = ("good", "plain", "warning", "bad")
         if order.index(comparison.mood) >= order.index(mood) or mood == "plain":
@@ -396,6 +417,19 @@ def _verdict(
     return Verdict(mood=mood, sentence=sentence, points=tuple(points), next=command)
 
 
+def _missing(head: Reading, accepted: Collection[str]) -> list[str]:
+    """Ids of the cases that the baseline knows and a run of everything did not run."""
+    weights = {(case.model, case.weights) for case in head.cases}
+    known = {case.id for case in head.cases} | {lost.id for lost in head.lost}
+    missing = []
+    for key in accepted if head.whole else ():
+        workload, rest = key.split("/", 1)
+        made_with, weights_of, case = rest.rsplit("/", 2)
+        if (made_with, weights_of) in weights and f"{workload}-{case}" not in known:
+            missing.append(f"{workload}-{case}")
+    return sorted(missing)
+
+
 def _own_words(
     head: Reading,
     cases: Sequence[CasePart],
@@ -404,7 +438,7 @@ def _own_words(
 ) -> tuple[Mood, str, str]:
     """The run's own verdict: mood, sentence, next command."""
     machine = head.machine.get("name", "this machine")
-    total = len(cases) + len(head.lost)
+    total = len({*(case.seen.id for case in cases), *(point.case for point in points)})
     if not cases:
         why = f" {figures.count(len(head.lost), 'case')} gave no measurement." if head.lost else ""
         command = points[0].next if points else "pytest perf_tests --benchmark-only"
@@ -490,9 +524,81 @@ def _notes(head: Reading) -> tuple[str, ...]:
 # Base against head
 
 
+def in_pairs(
+    found: pairs.Comparison, base: Sequence[Reading], head: Sequence[Reading]
+) -> Comparison:
+    """What pairs of runs were judged to show."""
+    changes = [_judged(change) for change in found.changes]
+    changes.sort(key=lambda c: (not c.changed, -badness(c.status)))
+    statuses = list(found.verdicts.values())
+    fail = [case for case, status in found.verdicts.items() if mood_of(status) == "bad"]
+    unsure = sum(mood_of(status) == "warning" for status in statuses)
+    by = f"by {figures.count(found.pairs, 'pair')} of processes"
+    cases = figures.count(len(statuses), "case")
+    mood: Mood = "bad" if fail else "warning" if unsure else "good"
+    if fail:
+        worst = next(change for change in changes if change.mood == "bad")
+        sentence = f"Head is worse than base in {len(fail)} of {cases}, {by}. {worst.sentence}."
+    elif unsure:
+        sentence = f"Nothing got worse in {cases}, and {unsure} could not be told, {by}."
+    else:
+        sentence = f"Head holds to base in all of {cases}, {by}."
+    return Comparison(
+        mood=mood,
+        sentence=sentence,
+        about=_about(base, head),
+        changes=tuple(changes),
+        counters=tuple(counter_changes(base[0], head[0])),
+    )
+
+
+def refused(reason: str, base: Sequence[Reading], head: Sequence[Reading]) -> Comparison:
+    """Runs of which nothing follows for each other."""
+    return Comparison(
+        mood="warning",
+        sentence=f"Base and head were not compared: {reason}.",
+        about=_about(base, head),
+        changes=(),
+        counters=(),
+    )
+
+
+def _about(base: Sequence[Reading], head: Sequence[Reading]) -> str:
+    names = [_named(side[0]) + (f" and {len(side) - 1} more" if side[1:] else "") for side in (base, head)]
+    return f"Base is {names[0]}, head is {names[1]}."
+
+
+def _judged(change: pairs.Change) -> Change:
+    metric = next((metric for metric in pairs.METRICS if metric.name == change.metric), None)
+
+    def read(value: float | None) -> str:
+        if value is None:
+            return ""
+        return metric.shown(value) if metric else f"{value:,.0f}"
+
+    ratio = change.ratio
+    return Change(
+        case=change.case,
+        metric=change.metric.replace("_", " "),
+        status=change.status,
+        mood=mood_of(change.status),
+        base=read(change.base),
+        head=read(change.head),
+        ratio=ratio.mid if ratio else None,
+        interval=(
+            f"99 %: {figures.percent(ratio.low)} to {figures.percent(ratio.high)}"
+            if ratio and 0 < ratio.low and ratio.high < UNKNOWN
+            else ""
+        ),
+        sentence=change.sentence,
+        next=change.next,
+        changed=change.status != "same",
+    )
+
+
 def side_by_side(base: Reading, head: Reading) -> Comparison:
     """Single runs: what differs, without a verdict, since nothing says how they scatter."""
-    about = f"base {_named(base)}, head {_named(head)}"
+    about = _about([base], [head])
     other = _apart(base, head)
     if other:
         return Comparison(
@@ -514,6 +620,7 @@ def side_by_side(base: Reading, head: Reading) -> Comparison:
         about=about,
         changes=tuple(changes),
         counters=tuple(counter_changes(base, head)),
+        next="python -m ci ab --base REF --head REF",
     )
 
 
@@ -590,9 +697,9 @@ def _difference(
         base=base,
         head=head,
         ratio=ratio,
-        interval="",
-        sentence=f"{case.id}: {metric} {base} → {head} ({words}), not judged" if changed else "",
-        next=again(case.id) if changed else "",
+        interval="" if ratio else words,
+        sentence="",
+        next="",
         changed=changed,
     )
 
@@ -602,13 +709,13 @@ def _only_in(case: Seen, status: str, words: str) -> Change:
         case=case.id,
         metric="case",
         status=status,
-        mood=mood_of(status),
+        mood="plain",
         base="" if status == "new" else figures.seconds(case.latency_s),
         head=figures.seconds(case.latency_s) if status == "new" else "",
         ratio=None,
         interval="",
         sentence=f"{case.id} {words}",
-        next=again(case.id),
+        next="",
         changed=True,
     )
 

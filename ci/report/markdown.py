@@ -22,6 +22,8 @@ def render(report: Report) -> str:
     verdict = report.verdict
     parts = [f"## {MARKS[verdict.mood]} {_text(verdict.sentence)}\n", f"{_about(report)}\n"]
     if report.comparison:
+        if report.comparison.mood == "plain":
+            parts.append(f"{_text(report.comparison.sentence)}\n")
         parts.append(_compared(report.comparison))
     elif verdict.points:
         parts.append(_points(report))
@@ -45,10 +47,9 @@ def _compared(comparison: Comparison) -> str:
     lines = []
     if comparison.changed:
         lines += [*_changes(comparison.changed), ""]
-        for change in comparison.changed[:POINTS_MOST]:
-            if change.sentence:
-                following = f"<br>next: {_code(change.next)}" if change.next else ""
-                lines.append(f"- {_text(change.sentence)}{following}")
+        judged = [change for change in comparison.changed if change.next]
+        for change in judged[:POINTS_MOST]:
+            lines.append(f"- {_text(change.sentence)}<br>next: {_code(change.next)}")
     elif comparison.changes:
         lines.append("No row changed.")
     if comparison.counters:

@@ -26,6 +26,8 @@ class Seen:
     status: str
     sentence: str
     picture_only: bool
+    generates: Mapping[str, Any]
+    """What its workload pins; empty where the run does not say."""
     stack: Mapping[str, str]
     """What each of its optimizations does, in a line; empty where the run does not say."""
     steps: int
@@ -80,10 +82,10 @@ class Reading:
     date: str
     commit: str
     machine: Mapping[str, Any]
-    workloads: Mapping[str, Mapping[str, Any]]
-    """What each workload pins, where the run says so."""
     cases: tuple[Seen, ...]
     lost: tuple[Lost, ...]
+    whole: bool
+    """Were all cases asked for? Of a part of them nothing is missing."""
     drift: Mapping[str, tuple[float, bool]]
     """By workload: the reference's time when repeated, over its first; whether that is drift."""
 
@@ -116,7 +118,6 @@ def read(path: Path) -> Reading:
             date=str(content["datetime"])[:16].replace("T", " "),
             commit=str(commit.get("id") or "")[:10] + (" and changes" if commit.get("dirty") else ""),
             machine=dict(content["machine_info"]["perf_tests"]),
-            workloads=dict(ours.get("workloads", {})),
             cases=cases,
             lost=tuple(
                 Lost(
@@ -126,6 +127,7 @@ def read(path: Path) -> Reading:
                 )
                 for lost in ours["not_timed"]
             ),
+            whole=ours.get("narrowed") is False and not ours.get("shard"),
             drift={
                 str(name): (float(drift["ratio"]), bool(drift["significant"]))
                 for name, drift in ours["reference_drift"].items()
@@ -182,6 +184,7 @@ def _case(info: Mapping[str, Any]) -> Seen:
         status=str(info["verdict"]),
         sentence=str(info["sentence"]),
         picture_only=bool(info["picture_only"]),
+        generates=dict(info.get("generates") or {}),
         stack=_strings(info.get("stack")),
         steps=int(info["steps"]),
         images=int(info["images"]),
