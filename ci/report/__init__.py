@@ -110,9 +110,9 @@ def _page(report: Report, shown: Reading) -> str:
         raise BadRunError(
             f"--html needs {' and '.join(lacking)}: python -m pip install -e '.[report]'"
         )
-    from ci.report import page, pictures
+    from ci.report import page
 
-    return page.render(report, pictures.gallery(report, shown.pictures), source=shown.path.name)
+    return page.render(report, shown.pictures, source=shown.path.name)
 
 
 def _write(path: Path, text: str) -> None:

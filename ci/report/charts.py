@@ -9,12 +9,16 @@ import hashlib
 import io
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.collections import LineCollection, PolyCollection
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 
 from ci.report import figures
 from ci.report.content import CasePart, WorkloadPart
@@ -26,6 +30,7 @@ WIDE, NARROW = 1040, 343
 
 # The page's colours: each stands in the drawing as a value of its own and leaves it as a variable.
 INK, MUTED, LINE, PAPER = "#111213", "#515253", "#d1d2d3", "#f1f2f3"
+ON_DEEP, ON_PALE = "#f8f9fa", "#010203"
 BLUE, SKY, GREEN, ORANGE, RED, PURPLE, YELLOW, GREY = (
     "#0072b2",
     "#56b4e9",
@@ -41,6 +46,8 @@ VARIABLES = {
     MUTED: "--muted",
     LINE: "--line",
     PAPER: "--paper",
+    ON_DEEP: "--on-deep",
+    ON_PALE: "--on-pale",
     BLUE: "--blue",
     SKY: "--sky",
     GREEN: "--green",
@@ -148,8 +155,13 @@ def _svg(figure: Figure, name: str) -> str:
     text = text.replace("xlink:href", "href")
     for value, variable in VARIABLES.items():
         text = text.replace(value, f"var({variable})")
-    text = re.sub(r"(font: [^;\"]*?px) [^;\"]*", r"\1 var(--sans)", text)
-    return re.sub(r"\n\s*", "\n", text)
+    # The page's letters, and nothing that says nothing.
+    text = re.sub(r" ?font-family: [^;\"]*;?", "", text)
+    text = re.sub(r"(font: (?:\w+ )*[\d.]+px) [^;\"]*", r"\1 var(--sans)", text)
+    text = re.sub(r' transform="rotate\(-?0 [^"]*"|<g ?/>|<defs>\s*</defs>', "", text)
+    # A hundredth of a pixel is enough; what is written must stay as it is.
+    text = re.sub(r' (?:d|x|y)="[^"]*"', lambda m: re.sub(r"(\.\d\d)\d+", r"\1", m[0]), text)
+    return re.sub(r"\s*\n\s*", "\n", text)
 
 
 # Latency and GPU busy
@@ -193,60 +205,109 @@ def _waterfall(workload: WorkloadPart, cases: Sequence[CasePart], *, narrow: boo
     axes.grid(axis="x", color=LINE, linewidth=1)
     axes.set_axisbelow(True)
     axes.set_xlabel("seconds", loc="left" if narrow else "center")
+    marks = _Marks()
     previous: float | None = None
     for number, case in enumerate(cases):
-        _row(axes, case, top=row * number, narrow=narrow, previous=previous)
+        _row(axes, marks, case, top=row * number, narrow=narrow, previous=previous)
         previous = case.cost_s
+    marks.draw(axes)
     _legend_of_times(figure, workload, cases, narrow=narrow)
     return figure
 
 
-def _row(axes: Axes, case: CasePart, *, top: float, narrow: bool, previous: float | None) -> None:
+Point = tuple[float, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Marks:
+    """What all rows draw, by kind: sixty rows in a few strokes take no time."""
+
+    bars: dict[str, list[tuple[float, float, float, float]]] = field(default_factory=dict)
+    """By colour: left, right, middle and height."""
+    lines: dict[str, list[tuple[Point, Point]]] = field(default_factory=dict)
+    """By kind: two ends."""
+    rounds: list[Point] = field(default_factory=list)
+    base: list[Point] = field(default_factory=list)
+
+    def bar(self, colour: str, *, left: float, right: float, y: float, height: float) -> None:
+        self.bars.setdefault(colour, []).append((left, right, y, height))
+
+    def line(self, kind: str, start: Point, end: Point) -> None:
+        self.lines.setdefault(kind, []).append((start, end))
+
+    def draw(self, axes: Axes) -> None:
+        for colour, bars in self.bars.items():
+            corners = [
+                [(x, y - h / 2), (end, y - h / 2), (end, y + h / 2), (x, y + h / 2)]
+                for x, end, y, h in bars
+            ]
+            axes.add_collection(
+                PolyCollection(corners, facecolors=colour, edgecolors=PAPER, linewidths=0.7),
+                autolim=False,
+            )
+        for kind, lines in self.lines.items():
+            colour, width, style = STROKES[kind]
+            axes.add_collection(
+                LineCollection(
+                    lines, colors=colour, linewidths=width, linestyles=style, zorder=2.5
+                ),
+                autolim=False,
+            )
+        dots = {"linestyle": "", "markeredgecolor": INK, "scalex": False, "scaley": False}
+        for points, marker, size, colour in (
+            (self.rounds, "o", 5.5, PAPER),
+            (self.base, "D", 7, ORANGE),
+        ):
+            if points:
+                xs, ys = zip(*points, strict=True)
+                axes.plot(xs, ys, marker=marker, markersize=size, color=colour, zorder=3, **dots)
+
+
+STROKES: Mapping[str, tuple[str, float, Any]] = {
+    "step": (MUTED, 1.0, (0, (2, 2))),
+    "interval": (INK, 1.4, "solid"),
+    "floor": (RED, 2.2, "solid"),
+}
+"""Colour, width and style of each kind of line."""
+
+
+def _row(
+    axes: Axes,
+    marks: _Marks,
+    case: CasePart,
+    *,
+    top: float,
+    narrow: bool,
+    previous: float | None,
+) -> None:
     seen = case.seen
     if seen.latency_s is None:
         return
     shift = 30 if narrow else 0
     latency_y, busy_y = top + shift + 16, top + shift + 38
     on_gpu = seen.gpu_busy_s is not None
-    height = 18.0
-    axes.barh(latency_y, seen.latency_s, height=height, color=SKY, linewidth=0)
-    if on_gpu and seen.gpu_busy_s is not None:
-        axes.barh(busy_y, seen.gpu_busy_s, height=height, color=BLUE, linewidth=0)
+    marks.bar(SKY, left=0, right=seen.latency_s, y=latency_y, height=18)
+    if seen.gpu_busy_s is not None:
+        marks.bar(BLUE, left=0, right=seen.gpu_busy_s, y=busy_y, height=18)
     if previous is not None and case.cost_s is not None and not narrow:
         # The step down from the row above.
         y = busy_y if on_gpu else latency_y
-        low, high = sorted((previous, case.cost_s))
-        axes.plot(
-            [previous, previous], [top - (26 if on_gpu else 40), y], color=MUTED, linewidth=1, dashes=(2, 2)
-        )
-        axes.plot([low, high], [y, y], color=MUTED, linewidth=1, dashes=(2, 2))
+        marks.line("step", (previous, top - (11 if on_gpu else 33)), (previous, y))
+        marks.line("step", (previous, y), (case.cost_s, y))
+    most = axes.get_xlim()[1]
     if case.interval is not None:
-        low, high = case.interval.low, min(case.interval.high, axes.get_xlim()[1])
-        axes.plot([low, high], [latency_y, latency_y], color=INK, linewidth=1.4)
-        for end in {case.interval.low, case.interval.high} & {low, high}:
-            axes.plot([end, end], [latency_y - 5, latency_y + 5], color=INK, linewidth=1.4)
-    axes.plot(
-        seen.rounds_s,
-        [latency_y] * len(seen.rounds_s),
-        "o",
-        markersize=5.5,
-        color=PAPER,
-        markeredgecolor=INK,
-        markeredgewidth=1.1,
-        alpha=0.9,
-    )
+        ends = case.interval.low, case.interval.high
+        marks.line("interval", (ends[0], latency_y), (min(ends[1], most), latency_y))
+        for end in ends:
+            if end <= most:
+                marks.line("interval", (end, latency_y - 5), (end, latency_y + 5))
+    marks.rounds.extend((value, latency_y) for value in seen.rounds_s)
     if case.base is not None:
         for value, y in ((case.base.latency_s, latency_y), (case.base.gpu_busy_s, busy_y)):
-            if value is not None and value <= axes.get_xlim()[1]:
-                axes.plot([value], [y], "D", markersize=7, color=ORANGE, markeredgecolor=INK)
+            if value is not None and value <= most:
+                marks.base.append((value, y))
     if seen.floor_s is not None:
-        axes.plot(
-            [seen.floor_s, seen.floor_s],
-            [top + shift + 5, top + shift + 49],
-            color=RED,
-            linewidth=2.2,
-            solid_capstyle="butt",
-        )
+        marks.line("floor", (seen.floor_s, top + shift + 5), (seen.floor_s, top + shift + 49))
     _names(axes, case, top=top, shift=shift, narrow=narrow, ys=(latency_y, busy_y))
 
 
@@ -289,9 +350,6 @@ def _names(
 def _legend_of_times(
     figure: Figure, workload: WorkloadPart, cases: Sequence[CasePart], *, narrow: bool
 ) -> None:
-    from matplotlib.lines import Line2D
-    from matplotlib.patches import Patch
-
     dot = Line2D([], [], marker="o", linestyle="", color=PAPER, markeredgecolor=INK, markersize=6)
     handles: list[tuple[object, str]] = [(Patch(color=SKY), "latency, median")]
     if workload.on_gpu:
@@ -404,6 +462,7 @@ def _stacked(
     pixels = (NARROW - left - 10 if narrow else WIDE - left - 90) / most
     place = axes.get_yaxis_transform()
     kind = {"parse_math": False, "va": "center", "clip_on": False}
+    marks = _Marks()
     for number, case in enumerate(cases):
         y = row * number + (16 if narrow else 0)
         bars: Iterator[tuple[str, Seen, float, float]] = iter(
@@ -420,21 +479,21 @@ def _stacked(
             shift = -0.06 if beside else -0.018
             axes.text(shift, middle, _short(case.seen.name, 34), weight="bold", ha="right", transform=place, **kind)
         for side, seen, at, height in bars:
-            reached = 0.0
+            reached, split = 0.0, parts(seen)
             for name in present:
-                value = parts(seen).get(name, 0.0)
-                axes.barh(
-                    at, value, left=reached, height=height, color=colours[name], edgecolor=PAPER, linewidth=0.8
+                value = split.get(name, 0.0)
+                marks.bar(
+                    colours[name], left=reached, right=reached + value, y=at, height=height
                 )
-                if value * pixels > 44 and height > 14:
+                if value * pixels > 44:
                     dark = colours[name] in (BLUE, RED, INK, GREEN)
                     axes.text(
                         reached + value / 2,
                         at,
-                        f"{value / sum(parts(seen).values()):.0%}",
+                        f"{100 * value / sum(split.values()):.0f} %",
                         size=10.5,
                         ha="center",
-                        color="#fefefe" if dark else "#010101",
+                        color=ON_DEEP if dark else ON_PALE,
                         **kind,
                     )
                 reached += value
@@ -442,8 +501,7 @@ def _stacked(
                 axes.text(1.01, at, figures.seconds(reached), transform=place, size=11.5, **kind)
                 if side:
                     axes.text(-0.012, at, side, ha="right", size=10.5, color=MUTED, transform=place, **kind)
-    from matplotlib.patches import Patch
-
+    marks.draw(axes)
     _legend(
         figure, [(Patch(color=colours[n]), n) for n in present], narrow=narrow, left=left
     )
@@ -533,19 +591,24 @@ def _points(
     else:
         axes.set_ylim(0, max(ys) * 1.18)
     front = sorted((x, y) for x, y, case in points if case.front)
-    if panel == 0:
-        axes.plot(*zip(*front, strict=True), color=GREEN, linewidth=1.2, dashes=(3, 2)) if front else None
-    for x, y, case in points:
-        axes.plot(
-            [x],
-            [y],
-            "o" if case.front else "s",
-            markersize=9 if case.front else 7,
-            color=GREEN if case.front else PAPER,
-            markeredgecolor=INK if case.front else MUTED,
-            markeredgewidth=1.1,
-        )
-    _label(axes, points, narrow=narrow)
+    beaten = [(x, y) for x, y, case in points if not case.front]
+    if panel == 0 and front:
+        axes.plot(*zip(*front, strict=True), color=GREEN, linewidth=1.2, dashes=(3, 2))
+    for places, marker, size, colours in (
+        (beaten, "s", 7, (PAPER, MUTED)),
+        (front, "o", 9, (GREEN, INK)),
+    ):
+        if places:
+            axes.plot(
+                *zip(*places, strict=True),
+                linestyle="",
+                marker=marker,
+                markersize=size,
+                color=colours[0],
+                markeredgecolor=colours[1],
+                markeredgewidth=1.1,
+            )
+    _label(axes, points)
 
 
 def _decibels(axes: Axes, values: Sequence[float]) -> list[float]:
@@ -559,15 +622,13 @@ def _decibels(axes: Axes, values: Sequence[float]) -> list[float]:
     return [min(value, same) for value in values]
 
 
-def _label(
-    axes: Axes, points: Sequence[tuple[float, float, CasePart]], *, narrow: bool
-) -> None:
+def _label(axes: Axes, points: Sequence[tuple[float, float, CasePart]]) -> None:
     """Names beside points where there is room, the front's first; the table has all of them."""
     places = axes.transData.transform([(x, y) for x, y, _ in points])
     left, bottom, right, top = axes.bbox.extents
     taken = [(x - 6, y - 6, x + 6, y + 6) for x, y in places]
     order = sorted(range(len(points)), key=lambda i: (not points[i][2].front, i))
-    for index in order:
+    for index in order[:LABELS_MOST]:
         case, (x, y) = points[index][2], places[index]
         name = _short(case.seen.name, 24)
         # A little more than the widest letters take.
@@ -605,6 +666,8 @@ def _label(
                 break
 
 
+LABELS_MOST = 16
+"""Names in one panel: of more, nobody could tell whose they are."""
 Box = tuple[float, float, float, float]
 
 

@@ -386,7 +386,7 @@ def _verdict(
             status=lost.status,
             mood=mood_of(lost.status),
             case=lost.id,
-            sentence=lost.sentence or f"{lost.id} gave no measurement",
+            sentence=_about_lost(lost),
             next=again(lost.id),
         )
         for lost in head.lost
@@ -415,6 +415,12 @@ def _verdict(
         else:
             sentence = f"{sentence} {comparison.sentence}"
     return Verdict(mood=mood, sentence=sentence, points=tuple(points), next=command)
+
+
+def _about_lost(lost: Lost) -> str:
+    if not lost.sentence:
+        return f"{lost.id} gave no measurement"
+    return lost.sentence if lost.id in lost.sentence else f"{lost.id}: {lost.sentence}"
 
 
 def _missing(head: Reading, accepted: Collection[str]) -> list[str]:
@@ -455,11 +461,10 @@ def _own_words(
         fail = "fails" if len(bad) == 1 else "fail"
         return "bad", f"{len(bad)} of {figures.count(total, 'case')} {fail}: {what}", one.next
     if doubtful:
-        says = "says" if len(doubtful) == 1 else "say"
         return (
             "warning",
-            f"No case fails, and {len(doubtful)} of {total} {says} nothing sure: "
-            f"{', '.join(doubtful[:3])}" + (", …" if len(doubtful) > 3 else "."),
+            f"No case fails, and {len(doubtful)} of {figures.count(total, 'case')} could not be "
+            f"judged: {', '.join(doubtful[:3])}" + (", …" if len(doubtful) > 3 else "."),
             points[0].next,
         )
     if accepted is None:
@@ -607,10 +612,10 @@ def side_by_side(base: Reading, head: Reading) -> Comparison:
     shared = [(case, was) for case in head.cases if (was := base.case(case.id)) is not None]
     changes = [change for case, was in shared for change in _differences(was, case)]
     changes += [
-        _only_in(case, "new", "is in head alone") for case in head.cases if not base.case(case.id)
+        _only_in(case, "new", "measured in head alone") for case in head.cases if not base.case(case.id)
     ]
     changes += [
-        _only_in(case, "missing", "is in base alone") for case in base.cases if not head.case(case.id)
+        _only_in(case, "missing", "measured in base alone") for case in base.cases if not head.case(case.id)
     ]
     changes.sort(key=lambda c: (not c.changed, -abs((c.ratio or 1.0) - 1)))
     return Comparison(
@@ -707,14 +712,14 @@ def _difference(
 def _only_in(case: Seen, status: str, words: str) -> Change:
     return Change(
         case=case.id,
-        metric="case",
+        metric="",
         status=status,
         mood="plain",
         base="" if status == "new" else figures.seconds(case.latency_s),
         head=figures.seconds(case.latency_s) if status == "new" else "",
         ratio=None,
         interval="",
-        sentence=f"{case.id} {words}",
+        sentence=words,
         next="",
         changed=True,
     )

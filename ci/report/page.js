@@ -105,17 +105,17 @@ function draw(mode) {
   const own = one.querySelector("img.own");
   const other = one.querySelector("img.other");
   const difference = one.querySelector("img.difference");
-  const [name, otherName] = [own.alt, one.dataset.otherName];
+  const [name, otherName] = [one.dataset.ownName, one.dataset.otherName];
   stage.className = mode;
   slide.hidden = mode !== "slider";
-  slide.firstElementChild.textContent = name;
-  slide.lastElementChild.textContent = otherName;
+  slide.firstElementChild.textContent = otherName;
+  slide.lastElementChild.textContent = name;
   if (mode === "side") {
     stage.replaceChildren(framed([picture(other)], otherName), framed([picture(own)], name));
   } else if (mode === "difference") {
     stage.replaceChildren(framed([picture(difference)], `difference ×${one.dataset.amplified}`));
   } else if (mode === "slider") {
-    const figure = framed([picture(own), picture(other, "over")], `left of the divider ${otherName}, right of it ${name}`);
+    const figure = framed([picture(own), picture(other, "over")], `left ${otherName}, right ${name}`);
     const box = figure.querySelector(".box");
     box.classList.add("divided");
     const drag = (event) => {

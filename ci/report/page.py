@@ -4,19 +4,44 @@ from __future__ import annotations
 
 import base64
 import hashlib
+from collections.abc import Iterable
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from ci.report import charts, figures
 from ci.report.content import Report, mood_of
-from ci.report.pictures import Gallery
+from ci.report.pictures import gallery
 
 FOLDER = Path(__file__).parent
+MOST_BYTES = 4_800_000
+WORDS_BYTES = 150_000
+"""What style, script and frame take; and tables, for each case:"""
+CASE_BYTES = 9_000
 
 
-def render(report: Report, gallery: Gallery, *, source: str) -> str:
-    """The page's HTML. What came out of a run's JSON is escaped; nothing is fetched."""
+def render(report: Report, pictures: Path, *, source: str) -> str:
+    """The page's HTML, with the pictures of that folder, under 5 MB.
+
+    What came out of a run's JSON is escaped; nothing is fetched.
+    """
+    drawn = {
+        workload.name: {
+            "waterfall": charts.waterfall(workload),
+            "families": charts.families(workload),
+            "stages": charts.stages(workload),
+            "pareto": charts.pareto(workload),
+        }
+        for workload in report.workloads
+    }
+    taken = sum(
+        len(chart.wide) + len(chart.narrow)
+        for own in drawn.values()
+        for chart in own.values()
+        if chart
+    )
+    words = WORDS_BYTES + CASE_BYTES * len(report.cases)
+    shown = gallery(report, pictures, budget_bytes=min(3_600_000, MOST_BYTES - taken - words))
     script = (FOLDER / "page.js").read_text(encoding="utf-8")
     environment = Environment(
         loader=FileSystemLoader(FOLDER),
@@ -27,17 +52,9 @@ def render(report: Report, gallery: Gallery, *, source: str) -> str:
     )
     return environment.get_template("page.html").render(
         report=report,
-        gallery=gallery,
-        charts={
-            workload.name: {
-                "waterfall": charts.waterfall(workload),
-                "families": charts.families(workload),
-                "stages": charts.stages(workload),
-                "pareto": charts.pareto(workload),
-            }
-            for workload in report.workloads
-        },
-        ids=_ids(report, gallery),
+        gallery=shown,
+        charts=drawn,
+        ids=_ids(report, shown.accepted),
         parts=_parts(report),
         summary=_summary(report),
         with_base=any(case.base for case in report.cases),
@@ -64,9 +81,9 @@ def _policy(script: str) -> str:
     )
 
 
-def _ids(report: Report, gallery: Gallery) -> dict[str, str]:
+def _ids(report: Report, accepted: Iterable[str]) -> dict[str, str]:
     """Names for pictures in the page: a case may be called anything."""
-    names = [*(case.seen.id for case in report.cases), *gallery.accepted]
+    names = [*(case.seen.id for case in report.cases), *accepted]
     return {name: f"p{number}" for number, name in enumerate(dict.fromkeys(names))}
 
 

@@ -16,19 +16,19 @@ import numpy.typing as npt
 from PIL import Image
 
 from ci.report.content import CasePart, Report
-from perf_tests.harness import baselines, closeness
+from perf_tests.harness import baselines
 from perf_tests.harness.catalog import REFERENCE
 
-BUDGET_BYTES = 3_300_000
-"""Of all pictures together, as they stand in the page; charts and words take the rest of 5 MB."""
 LEVELS = ((1024, 84), (1024, 65), (768, 65), (512, 65), (384, 60), (256, 55), (160, 50), (96, 40))
 """Largest side in pixels and WebP's quality, best first."""
 EXACT_SIDE = 128
 """Pictures up to this side are embedded without loss."""
-AMPLIFIED_MOST = 256
+AMPLIFIED_MOST = 512
+DIFFERENCE_SIDE = 256
+"""Differences are looked at for where they are, not for their grain."""
 
-Square = npt.NDArray[np.float32]
-"""Shape (height, width, 3), in [0, 1]."""
+Square = npt.NDArray[np.uint8]
+"""Shape (height, width, 3)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,8 +72,11 @@ class Gallery:
     folder: str
 
 
-def gallery(report: Report, folder: Path, *, budget_bytes: int = BUDGET_BYTES) -> Gallery:
-    """Load, compare and embed the pictures of a run that were saved in this folder."""
+def gallery(report: Report, folder: Path, *, budget_bytes: int) -> Gallery:
+    """Load, compare and embed the pictures of a run that were saved in this folder.
+
+    They are as large as lets all of them together, as they stand in the page, keep the budget.
+    """
     if not folder.is_dir():
         return Gallery(
             shown={},
@@ -146,29 +149,42 @@ def _load(folder: Path, name: str) -> Square:
     path = folder / f"{name}.png"
     if path.parent != folder or not path.is_file():
         raise FileNotFoundError(path)
-    return mosaic(closeness.load(path))
+    return mosaic(path)
 
 
-def mosaic(pictures: closeness.Pictures) -> Square:
-    """Several pictures as a square of squares; one as it is."""
-    images, height, width, _ = pictures.shape
-    columns = math.ceil(math.sqrt(images))
-    rows = math.ceil(images / columns)
-    laid: Square = np.zeros((rows * height, columns * width, 3), np.float32)
+def mosaic(path: Path) -> Square:
+    """A strip of squares, as the main job saves pictures, as a square of them.
+
+    `OSError` or `ValueError` for what is none.
+    """
+    with Image.open(path) as image:
+        strip: Square = np.asarray(image.convert("RGB"))
+    side = strip.shape[0]
+    pictures = np.split(strip, strip.shape[1] // side, axis=1)
+    columns = math.ceil(math.sqrt(len(pictures)))
+    rows = math.ceil(len(pictures) / columns)
+    laid: Square = np.zeros((rows * side, columns * side, 3), np.uint8)
     for number, picture in enumerate(pictures):
         row, column = divmod(number, columns)
-        laid[row * height : (row + 1) * height, column * width : (column + 1) * width] = picture
+        laid[row * side : (row + 1) * side, column * side : (column + 1) * side] = picture
     return laid
 
 
 def amplified(own: Square, other: Square) -> tuple[Square, int]:
-    """The absolute difference, brighter by a power of two that most of it still survives."""
-    difference: Square = np.abs(own - other)
-    typical = float(np.percentile(difference, 99))
+    """The absolute difference, by squares of some pixels, brighter by the power of two at which
+    nearly all of it still shows what it is.
+    """
+    difference = np.maximum(own, other) - np.minimum(own, other)
+    step = max(1, difference.shape[0] // DIFFERENCE_SIDE)
+    height, width = (side // step for side in difference.shape[:2])
+    squares = difference[: height * step, : width * step].reshape(height, step, width, step, 3)
+    mean = squares.sum(axis=(1, 3), dtype=np.uint32) / np.float32(255 * step * step)
+    typical = float(np.percentile(mean[:: max(1, height // 64)], 99))
     times = 1
     while times < AMPLIFIED_MOST and 2 * times * typical <= 1.0:
         times *= 2
-    return np.minimum(difference * np.float32(times), 1.0), times
+    bright: Square = (np.minimum(mean * times, 1.0) * 255).round().astype(np.uint8)
+    return bright, times
 
 
 def _accepted(cases: Sequence[CasePart]) -> dict[str, Square]:
@@ -179,7 +195,7 @@ def _accepted(cases: Sequence[CasePart]) -> dict[str, Square]:
             model=seen.model, weights=seen.weights, workload=seen.workload
         )
         if seen.name == REFERENCE and path.is_file():
-            found[f"accepted {seen.id}"] = mosaic(closeness.load(path))
+            found[f"accepted {seen.id}"] = mosaic(path)
     return found
 
 
@@ -203,12 +219,12 @@ def _within(wanted: Sequence[tuple[str, str, Square]], budget_bytes: int) -> dic
 
 def _at(item: tuple[str, str, Square], side: int, quality: int) -> Embedded:
     kind, _, square = item
-    # A difference is looked at for where it is, not for its grain.
-    return _embed(square, side=side if kind == "picture" else side // 2, quality=quality)
+    side = side if kind == "picture" else min(side, DIFFERENCE_SIDE)
+    return _embed(square, side=side, quality=quality)
 
 
 def _embed(square: Square, *, side: int, quality: int) -> Embedded:
-    image = Image.fromarray((square.clip(0, 1) * 255).round().astype(np.uint8))
+    image = Image.fromarray(square)
     if max(image.size) > side:
         image.thumbnail((side, side), Image.Resampling.BOX)
     file = io.BytesIO()
