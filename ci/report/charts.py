@@ -97,6 +97,7 @@ def _chart(label: str, draw: Callable[[bool], Figure]) -> Chart:
         "axes.linewidth": 1,
         "xtick.major.size": 0,
         "ytick.major.size": 0,
+        "xtick.major.pad": 7,
     }
     with matplotlib.rc_context(settings):  # type: ignore[arg-type]
         return Chart(
@@ -626,29 +627,33 @@ def _label(axes: Axes, points: Sequence[tuple[float, float, CasePart]]) -> None:
     """Names beside points where there is room, the front's first; the table has all of them."""
     places = axes.transData.transform([(x, y) for x, y, _ in points])
     left, bottom, right, top = axes.bbox.extents
-    taken = [(x - 6, y - 6, x + 6, y + 6) for x, y in places]
+    taken = [(x - 5, y - 5, x + 5, y + 5) for x, y in places]
     order = sorted(range(len(points)), key=lambda i: (not points[i][2].front, i))
+    named: set[int] = set()
     for index in order[:LABELS_MOST]:
-        case, (x, y) = points[index][2], places[index]
-        name = _short(case.seen.name, 24)
+        if index in named:
+            continue
+        x, y = places[index]
+        # Those in one place have one label.
+        here = [i for i in order if abs(places[i] - places[index]).max() < 7 and i not in named]
+        named.update(here)
+        front = points[index][2].front
+        name = _short(points[index][2].seen.name, 24)
+        name += f" and {len(here) - 1} more" if len(here) > 1 else ""
         # A little more than the widest letters take.
         width, height = 6.6 * len(name) + 2, 14
         for dx, dy in (
             (9, 0),
             (-9 - width, 0),
-            (-width / 2, 15),
-            (-width / 2, -15),
-            (9, 14),
-            (9, -14),
-            (-9 - width, 14),
-            (-9 - width, -14),
-            (9, 27),
-            (9, -27),
-            (-9 - width, 27),
-            (-9 - width, -27),
+            (-width / 2, 14),
+            (-width / 2, -14),
+            (5, 13),
+            (5, -13),
+            (-5 - width, 13),
+            (-5 - width, -13),
         ):
             box = (x + dx, y + dy - height / 2, x + dx + width, y + dy + height / 2)
-            inside = box[0] >= left + 2 and box[2] <= right + 12 and box[1] >= bottom and box[3] <= top
+            inside = box[0] > left and box[2] < right + 12 and box[1] > bottom and box[3] < top
             if inside and not any(_overlap(box, other) for other in taken):
                 taken.append(box)
                 axes.annotate(
@@ -658,8 +663,8 @@ def _label(axes: Axes, points: Sequence[tuple[float, float, CasePart]]) -> None:
                     textcoords="offset pixels",
                     size=11,
                     va="center",
-                    weight="bold" if case.front else "normal",
-                    color=INK if case.front else MUTED,
+                    weight="bold" if front else "normal",
+                    color=INK if front else MUTED,
                     parse_math=False,
                     annotation_clip=False,
                 )
