@@ -10,13 +10,16 @@ import argparse
 import sys
 from types import ModuleType
 
-from ci import accept, compare, report, structure
+from ci import accept, calibrate, compare, gate, merge, report, structure
 from ci.runs import BadRunError
 from perf_tests.harness.baselines import BadBaseline
 
 VERBS: dict[str, ModuleType] = {
     "accept": accept,
+    "calibrate": calibrate,
     "compare": compare,
+    "gate": gate,
+    "merge": merge,
     "report": report,
     "structure": structure,
 }

@@ -16,6 +16,8 @@ from perf_tests.harness.verdicts import NEVER_MORE, PASSING, STATUSES, WARNING, 
 
 Mood = Literal["good", "plain", "warning", "bad"]
 
+NAMED_MOST = 3
+"""Cases that a sentence names."""
 PAIRS = 5
 """Of processes, from which base and head can be judged."""
 SHOWN_SHARE = {"latency": 0.03, "GPU busy": 0.02, "memory": 0.02}
@@ -133,6 +135,11 @@ class WorkloadPart:
     prompt: str
     cases: tuple[CasePart, ...]
     claims: tuple[str, ...]
+
+    @property
+    def settings(self) -> Mapping[str, str]:
+        """What each optimization of its cases does, in a line."""
+        return {name: line for case in self.cases for name, line in case.seen.stack.items()}
 
     @property
     def timed(self) -> tuple[CasePart, ...]:
@@ -455,9 +462,13 @@ def _own_words(
     accept = 'python -m ci accept RUN1.json RUN2.json RUN3.json --reason "..."'
     if bad:
         one = next(point for point in points if point.mood == "bad")
-        what = f"{one.sentence.rstrip('.')}." if len(bad) == 1 else f"{', '.join(bad[:3])}" + (
-            f" and {len(bad) - 3} more." if len(bad) > 3 else "."
-        )
+        if len(bad) == 1:
+            what = f"{one.sentence.rstrip('.')}."
+        else:
+            status = {point.case: point.status for point in reversed(points)}
+            named = [f"{case} ({status[case]})" for case in bad[:NAMED_MOST]]
+            more = len(bad) - len(named)
+            what = ", ".join(named) + (f" and {more} more." if more else ".")
         fail = "fails" if len(bad) == 1 else "fail"
         return "bad", f"{len(bad)} of {figures.count(total, 'case')} {fail}: {what}", one.next
     if doubtful:

@@ -377,15 +377,7 @@ class Bench:
         if self.machine.device == "cuda" or case.picture_only or key not in self.structures:
             return []
         if case.id not in self._counted:
-            return [
-                Finding(
-                    status="unclear",
-                    metric="structure",
-                    what=f"{case.id}: its code could not be counted, and there are accepted counts "
-                    "to hold it to",
-                    next="see the note at the end",
-                )
-            ]
+            return [structure_verdicts.uncounted(case.id)]
         return structure_verdicts.judge(
             case.id,
             self._counted[case.id],

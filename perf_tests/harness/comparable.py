@@ -82,8 +82,11 @@ def _one(
                 if value != other:
                     where = "" if name == "all" else f" of {name}"
                     if isinstance(value, Mapping):
-                        where += "".join(f" ({k})" for k in value if value[k] != other.get(k))
-                        value, other = "one", "another"
+                        # Of a long description, what differs.
+                        key = next(key for key in value if value[key] != other.get(key))
+                        where += f" ({key})"
+                        value, other = value[key], other.get(key)
                     raise NotComparable(
-                        f"{first.path} has {other} as {what}{where}, {run.path} has {value}"
+                        f"{first.path} and {run.path} differ in the {what}{where}: {other} and "
+                        f"{value}"
                     )

@@ -1,7 +1,7 @@
-"""What the GPU did in a generation, read from torch.profiler's trace of two short ones.
+"""What the GPU did in a generation, read from torch.profiler's trace of a short one.
 
-Two step counts separate what is done once from what is done in each step, exactly: counters are
-integers, and the same on every run.
+Markers in the stream separate what is done once from what is done in each step, exactly: counters
+are integers, and the same on every run.
 """
 
 from __future__ import annotations
@@ -10,11 +10,15 @@ import json
 import re
 import sys
 import tempfile
+from bisect import bisect_right
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache, cached_property
+from itertools import pairwise
 from pathlib import Path
+from statistics import fmean, median_low
 from typing import Any
 
 import torch
@@ -23,8 +27,11 @@ from perf_tests.harness.build import flag
 from perf_tests.harness.pipelines import Generation
 from perf_tests.harness.records import Count
 
-STEPS = (5, 10)
-"""Both beyond PNDM's first four steps, which do other arithmetic."""
+STEPS = 10
+"""Of the short generation."""
+STEADY = slice(4, -1)
+"""Its steps that speak for all further ones: PNDM's first four do other arithmetic, and DDIM's last
+reads two scalars less."""
 
 STAGES = ("text encoder", "denoising", "decoder")
 
@@ -69,14 +76,44 @@ class Event:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Trace:
-    """One profiled generation: its events between the first and the last marker."""
+class Segment:
+    """What happened between two neighbouring markers."""
 
     on_gpu: Sequence[Event]
     on_host: Sequence[Event]
-    gpu_borders_s: Sequence[float]
-    """Markers on the GPU: before all, before each UNet call, before the decoder, after all."""
-    host_borders_s: Sequence[float]
+    allocations: int | None
+    """Calls of PyTorch's caching allocator; None where they were not read."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trace:
+    """One profiled generation, cut at its markers."""
+
+    before: Segment
+    """The text encoder."""
+    steps: Sequence[Segment]
+    """Each turn of the denoising loop: PNDM makes one more than it is asked for."""
+    after: Segment
+    """The decoder."""
+
+    @property
+    def segments(self) -> list[Segment]:
+        return [self.before, *self.steps, self.after]
+
+    @property
+    def on_gpu(self) -> list[Event]:
+        return [event for segment in self.segments for event in segment.on_gpu]
+
+    @cached_property
+    def counts(self) -> list[dict[str, int]]:
+        """The counters of each segment."""
+        return [count(segment) for segment in self.segments]
+
+    @property
+    def is_steady(self) -> bool:
+        """Whether further steps would do just what its steady ones did."""
+        seen = self.counts[1:-1][STEADY]
+        return bool(seen) and all(counts == seen[0] for counts in seen)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,48 +128,64 @@ class Observation:
 
 
 def observe(generation: Generation, pipeline: Any, *, steps: int) -> Observation:
-    """Profile two short generations and extrapolate to this many steps.
+    """Profile a short generation and extrapolate to this many steps.
 
-    `NoTrace` where the profiler cannot see the GPU.
+    All steps are profiled where they differ: a cache that is refreshed in every third one has no
+    step that speaks for the others. `NoTrace` where the profiler cannot see the GPU.
     """
-    short, long = (profile(generation, pipeline, steps=count) for count in STEPS)
-    return extrapolate(short, long, steps=steps)
+    traced = min(STEPS, steps)
+    trace = profile(generation, pipeline, steps=traced)
+    if traced < steps and not trace.is_steady:
+        traced = steps
+        trace = profile(generation, pipeline, steps=traced)
+    return extrapolate(trace, traced=traced, steps=steps)
 
 
-def extrapolate(short: Trace, long: Trace, *, steps: int) -> Observation:
-    """Fixed and per-step costs from traces of `STEPS[0]` and `STEPS[1]` steps."""
-    counts = {
-        name: Count.between(few, many, steps=STEPS)
-        for (name, few), many in zip(count(short).items(), count(long).values(), strict=True)
-    }
-    busy = [stage_busy(trace) for trace in (short, long)]
-    stages = {
-        stage: _extend(few, many, steps)
-        for stage, few, many in zip(STAGES, busy[0], busy[1], strict=True)
-    }
+def extrapolate(trace: Trace, *, traced: int, steps: int) -> Observation:
+    """Fixed and per-step costs of a trace of `traced` steps, as of this many steps."""
+    further = steps - traced
+    steady = trace.steps[STEADY] or trace.steps
+    per_step = trace.counts[1:-1][STEADY] or trace.counts[1:-1]
+    counters = {}
+    for name in per_step[0]:
+        # The lower of the two in the middle: one that was counted.
+        each = median_low(counts[name] for counts in per_step)
+        total = sum(counts[name] for counts in trace.counts)
+        counters[name] = Count(fixed=total - traced * each, per_step=each)
+
+    busy = [busy_s(segment.on_gpu) for segment in trace.steps]
+    step_s = fmean(busy[STEADY] or busy)
+    stages = dict(
+        zip(
+            STAGES,
+            (
+                busy_s(trace.before.on_gpu),
+                sum(busy) + further * step_s,
+                busy_s(trace.after.on_gpu),
+            ),
+            strict=True,
+        )
+    )
     families = {}
-    split = [by_family(trace.on_gpu) for trace in (short, long)]
-    for family in sorted(split[0] | split[1]):
-        (few_s, few), (many_s, many) = (part.get(family, (0.0, 0)) for part in split)
-        families[family] = (_extend(few_s, many_s, steps), round(_extend(few, many, steps)))
+    whole, steps_s = by_family(trace.on_gpu), by_family(e for part in steady for e in part.on_gpu)
+    for family, (seconds, number) in sorted(whole.items()):
+        more_s, more = steps_s.get(family, (0.0, 0))
+        share = further / len(steady)
+        families[family] = (seconds + share * more_s, round(number + share * more))
     return Observation(
-        counters=counts, gpu_busy_s=sum(stages.values()), stages_s=stages, families=families
+        counters=counters, gpu_busy_s=sum(stages.values()), stages_s=stages, families=families
     )
 
 
-def _extend(few: float, many: float, steps: int) -> float:
-    per_step = (many - few) / (STEPS[1] - STEPS[0])
-    return few + per_step * (steps - STEPS[0])
-
-
-def count(trace: Trace) -> dict[str, int]:
-    """The counters of one trace."""
-    host = Counter(event.name for event in trace.on_host)
-    copies = [event for event in trace.on_gpu if event.category == "gpu_memcpy"]
+def count(segment: Segment) -> dict[str, int]:
+    """The counters of one segment."""
+    host = Counter(event.name for event in segment.on_host)
+    copies = [event for event in segment.on_gpu if event.category == "gpu_memcpy"]
     to_host = [event for event in copies if "DtoH" in event.name]
     to_device = [event for event in copies if "HtoD" in event.name]
+    allocations = {} if segment.allocations is None else {"allocations": segment.allocations}
     return {
-        "kernels": sum(event.category == "kernel" for event in trace.on_gpu),
+        "kernels": sum(event.category == "kernel" for event in segment.on_gpu),
         "kernel_launches": sum(n for name, n in host.items() if LAUNCHES.match(name)),
         "graph_launches": sum(n for name, n in host.items() if name.startswith("cudaGraphLaunch")),
         "host_syncs": sum(n for name, n in host.items() if SYNCS.match(name)),
@@ -140,6 +193,7 @@ def count(trace: Trace) -> dict[str, int]:
         "device_to_host_bytes": sum(event.bytes for event in to_host),
         "host_to_device_copies": len(to_device),
         "host_to_device_bytes": sum(event.bytes for event in to_device),
+        **allocations,
     }
 
 
@@ -152,15 +206,7 @@ def busy_s(events: Iterable[Event]) -> float:
     return total
 
 
-def stage_busy(trace: Trace) -> tuple[float, float, float]:
-    """GPU busy seconds before the first UNet call, until the decoder, and after."""
-    _, first, *_, decoder, _ = trace.gpu_borders_s
-    parts: tuple[list[Event], list[Event], list[Event]] = ([], [], [])
-    for event in trace.on_gpu:
-        parts[0 if event.start_s < first else 1 if event.start_s < decoder else 2].append(event)
-    return busy_s(parts[0]), busy_s(parts[1]), busy_s(parts[2])
-
-
+@cache
 def family_of(name: str) -> str:
     """The family of a kernel or copy, by its name."""
     return next((family for family, pattern in FAMILIES if pattern.search(name)), "other")
@@ -178,13 +224,21 @@ def by_family(events: Iterable[Event]) -> dict[str, tuple[float, int]]:
 
 def profile(generation: Generation, pipeline: Any, *, steps: int) -> Trace:
     """One generation of this many steps under the profiler."""
+    allocated: list[int] = []
+
+    def mark() -> None:
+        # Untyped, private, and the one kernel whose name no model's kernels have.
+        torch.cuda._sleep(1)  # type: ignore[no-untyped-call, unused-ignore]
+        statistics = torch.cuda.memory_stats_as_nested_dict()
+        allocated.append(statistics["allocation"]["all"]["allocated"])
+
     # Only the GPU's side and the calls into its runtime: recording every operator of PyTorch
     # costs more than the generation.
     try:
         profiler = torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA])
-        with profiler, _marked(pipeline) as mark:
+        with profiler, _after_prompt(pipeline, mark):
             mark()
-            generation.pictures(steps=steps)
+            generation.pictures(steps=steps, after_step=mark)
             mark()
             torch.cuda.synchronize()
     except RuntimeError as error:
@@ -194,35 +248,29 @@ def profile(generation: Generation, pipeline: Any, *, steps: int) -> Trace:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "trace.json"
         profiler.export_chrome_trace(str(path))
-        return read(json.loads(path.read_bytes())["traceEvents"])
+        return read(json.loads(path.read_bytes())["traceEvents"], allocated=allocated)
 
 
 @contextmanager
-def _marked(pipeline: Any) -> Iterator[Any]:
-    """Launch a marker ahead of each UNet call and of the decoder."""
+def _after_prompt(pipeline: Any, mark: Callable[[], None]) -> Iterator[None]:
+    """Launch a marker when the prompt is encoded."""
+    encode = pipeline.encode_prompt
 
-    def mark(*_: object) -> None:
-        # Untyped, private, and the one kernel whose name no model's kernels have.
-        torch.cuda._sleep(1)  # type: ignore[no-untyped-call, unused-ignore]
-
-    decode = pipeline.vae.decode
-
-    def marked_decode(*args: Any, **kwargs: Any) -> Any:
+    def marked(*args: Any, **kwargs: Any) -> Any:
+        encoded = encode(*args, **kwargs)
         mark()
-        return decode(*args, **kwargs)
+        return encoded
 
-    hook = pipeline.unet.register_forward_pre_hook(mark)
-    try:
-        with flag(pipeline.vae, "decode", marked_decode):
-            yield mark
-    finally:
-        hook.remove()
+    with flag(pipeline, "encode_prompt", marked):
+        yield
 
 
-def read(lines: Iterable[Mapping[str, Any]]) -> Trace:
-    """A trace in Chrome's format (times in microseconds), cut at its first and last marker.
+def read(lines: Iterable[Mapping[str, Any]], *, allocated: Sequence[int] = ()) -> Trace:
+    """A trace in Chrome's format (times in microseconds), cut at its markers.
 
-    `NoTrace` if there are too few markers in it: nothing of the GPU was recorded.
+    They stand before all, after the prompt is encoded, after each step, and after all; `allocated`
+    is what the allocator had counted at each. `NoTrace` if there are too few markers in it:
+    nothing of the GPU was recorded.
     """
     gpu, host = [], []
     for line in lines:
@@ -238,14 +286,16 @@ def read(lines: Iterable[Mapping[str, Any]]) -> Trace:
             "torch.profiler recorded no GPU events: CUPTI is missing, or another profiler holds it"
         )
     own = {marker.correlation for marker in markers}
-    gpu_borders = [marker.start_s for marker in markers]
-    host_borders = [launched[marker.correlation] for marker in markers]
-    return Trace(
-        on_gpu=_between(gpu, gpu_borders, own),
-        on_host=_between(host, host_borders, own),
-        gpu_borders_s=gpu_borders,
-        host_borders_s=host_borders,
+    on_gpu = _cut(gpu, [marker.start_s for marker in markers], own)
+    on_host = _cut(host, [launched[marker.correlation] for marker in markers], own)
+    calls: list[int | None] = [None] * len(on_gpu)
+    if len(allocated) == len(markers):
+        calls = [after - before for before, after in pairwise(allocated)]
+    first, *steps, last = (
+        Segment(on_gpu=g, on_host=h, allocations=a)
+        for g, h, a in zip(on_gpu, on_host, calls, strict=True)
     )
+    return Trace(before=first, steps=steps, after=last)
 
 
 def _event(line: Mapping[str, Any]) -> Event:
@@ -261,9 +311,14 @@ def _event(line: Mapping[str, Any]) -> Event:
     )
 
 
-def _between(events: Iterable[Event], borders: Sequence[float], own: set[int]) -> list[Event]:
-    first, last = borders[0], borders[-1]
-    return [e for e in events if first <= e.start_s < last and e.correlation not in own]
+def _cut(events: Iterable[Event], borders: Sequence[float], own: set[int]) -> list[list[Event]]:
+    """The events that begin between each two neighbouring borders, without the markers' own."""
+    parts: list[list[Event]] = [[] for _ in borders[1:]]
+    for event in events:
+        part = bisect_right(borders, event.start_s) - 1
+        if 0 <= part < len(parts) and event.correlation not in own:
+            parts[part].append(event)
+    return parts
 
 
 def compiled_graphs() -> tuple[int, int]:

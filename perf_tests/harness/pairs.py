@@ -117,14 +117,16 @@ class Comparison:
         """The whole in one line."""
         statuses = list(self.verdicts.values())
         counts = {
-            "fail": sum(status not in PASSING for status in statuses),
+            "worse": sum(status not in PASSING for status in statuses),
             "unclear or invalid": sum(status in WARNING for status in statuses),
             "faster": statuses.count("faster"),
             "new": statuses.count("new"),
             "the same": statuses.count("same"),
         }
+        verdict = ("holds", "regression", "unclear")[self.exit_code]
         told = ", ".join(f"{number} {name}" for name, number in counts.items() if number)
-        return f"{told} of {len(statuses)} cases, by {self.pairs} pair{'s' * (self.pairs != 1)}"
+        pairs = f"{self.pairs} pair{'s' * (self.pairs != 1)}"
+        return f"{verdict}: of {len(statuses)} cases {told}, by {pairs} of processes"
 
 
 def compare(base: Sequence[Run], head: Sequence[Run], *, noise: Noise | None = None) -> Comparison:
@@ -136,9 +138,13 @@ def compare(base: Sequence[Run], head: Sequence[Run], *, noise: Noise | None = N
     ids = dict.fromkeys(
         name for run in (*head, *base) for name in (*run.by_id, *(lost.id for lost in run.untimed))
     )
-    changes = [*_drifts(base, head)]
+    drifts = {change.case: change for change in _drifts(base, head)}
+    changes: list[Change] = []
     for name in ids:
         changes += _changes(_Sides(name=name, base=base, head=head), noise or {})
+        changes += [drifts.pop(name)] if name in drifts else []
+    # References that were measured for others and have no test in these runs.
+    changes += drifts.values()
     if not changes:
         raise NotComparable("no case was measured on either side")
     return Comparison(changes=tuple(changes), pairs=len(base))
@@ -209,7 +215,7 @@ def _changes(sides: _Sides, noise: Noise) -> Iterator[Change]:
             case=name,
             metric="case",
             status=failed[0].status,
-            sentence=failed[0].sentence + ("; it does so in base too" if as_before else ""),
+            sentence=_named(name, failed[0].sentence) + "; as in base" * as_before,
             next=sides.again,
         )
     if not sides.in_head:
@@ -219,7 +225,8 @@ def _changes(sides: _Sides, noise: Noise) -> Iterator[Change]:
                 case=name,
                 metric="case",
                 status="missing",
-                sentence=f"{name} was measured in base and not in head: {why}",
+                sentence=f"{name} was measured in base and not in head: "
+                f"{why.removeprefix(f'{name}: ')}",
                 next=f"bring it back; {sides.again}",
             )
         return
@@ -237,6 +244,10 @@ def _changes(sides: _Sides, noise: Noise) -> Iterator[Change]:
     for metric in METRICS:
         yield from _measured(sides, metric, noise)
     yield from _counted(sides)
+
+
+def _named(name: str, sentence: str) -> str:
+    return sentence if name in sentence else f"{name}: {sentence}"
 
 
 def _measured(sides: _Sides, metric: Metric, noise: Noise) -> Iterator[Change]:
@@ -313,7 +324,7 @@ def _said(
     values = f"{metric.shown(median(under))} → {metric.shown(median(over))}"
     interval = f"99 % interval {ratio.low:.3f}x to {ratio.high:.3f}x"
     if status == "same":
-        return f"{metric.name} {ratio.mid:.3f}x base's, {interval}, within {metric.floor:.0%}"
+        return f"{metric.name} {ratio.mid:.3f}x base's, {interval}, within {share(metric.floor)}"
     if status == "unclear":
         if len(over) < 2:
             return (
@@ -325,6 +336,8 @@ def _said(
             f"{metric.name} {ratio.mid:.3f}x base's, {values}, {interval}: these {len(over)} pairs "
             f"can see {share(seen)} or more"
         )
+    if status == "faster":
+        interval = f"99 % interval {1 / ratio.high:.3f}x to {1 / ratio.low:.3f}x"
     how = {
         "faster": f"{1 / ratio.mid:.3f}x faster than base",
         "slower": f"{ratio.mid:.3f}x slower than base",
@@ -335,7 +348,7 @@ def _said(
 
 def share(value: float) -> str:
     """A share as a person reads it: 2.1 %, 12 %."""
-    return f"{value:.1%}" if value < 0.1 else f"{value:.0%}"
+    return f"{value:.1%}".replace("%", " %") if value < 0.1 else f"{value:.0%}".replace("%", " %")
 
 
 def _next(sides: _Sides, status: str) -> str:

@@ -113,9 +113,20 @@ class Generation:
         """Whether the decoder's own output was: clamped to a picture, infinity is plain white."""
         return self._raw is None or bool(torch.isfinite(self._raw).all())
 
-    def pictures(self, *, steps: int | None = None) -> Pictures:
-        """Generate without keeping: pictures as the decoder made them, scaled and clamped."""
+    def pictures(
+        self, *, steps: int | None = None, after_step: Callable[[], None] | None = None
+    ) -> Pictures:
+        """Generate without keeping: pictures as the decoder made them, scaled and clamped.
+
+        `after_step` is called at the end of each turn of the denoising loop.
+        """
         workload, pipeline = self._workload, self._pipeline
+
+        def step_ended(*_: object) -> dict[str, Any]:
+            if after_step is not None:
+                after_step()
+            return {}
+
         output = pipeline(
             [workload.prompt] * workload.images,
             height=workload.size,
@@ -124,6 +135,7 @@ class Generation:
             guidance_scale=workload.guidance,
             latents=self._noise(),
             output_type="np",
+            callback_on_step_end=step_ended if after_step is not None else None,
         )
         pictures: Pictures = np.asarray(output.images, dtype=np.float32)
         return pictures

@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import pairwise
 from statistics import fmean, median, stdev, variance
 
 import numpy as np
+import numpy.typing as npt
 from scipy import stats as scipy_stats
 
 CONFIDENCE = 0.99
@@ -135,10 +137,8 @@ def detectable(noise: float, *, pairs: int, floor: float) -> float:
     error = noise / math.sqrt(pairs)
     if error == 0:
         return floor
-    # The noise that samples show, in a thousand equally likely sizes: the larger of two estimates.
-    shares = np.sqrt((np.arange(1000) + 0.5) / 1000)
-    seen = np.sqrt(scipy_stats.chi2.ppf(shares, pairs - 1) / (pairs - 1))
-    least = _critical(pairs, CONFIDENCE) * error * np.maximum(seen, 1.0)
+    # What the mean must exceed, for each size of noise that such a sample shows.
+    least = _critical(pairs, CONFIDENCE) * error * np.maximum(_noises_seen(pairs), 1.0)
     least = np.maximum(math.log1p(floor), least)
 
     def misses(effect: float) -> float:
@@ -151,5 +151,14 @@ def detectable(noise: float, *, pairs: int, floor: float) -> float:
     return math.expm1(min(high, 700.0))
 
 
+@cache
+def _noises_seen(pairs: int) -> npt.NDArray[np.float64]:
+    """A thousand equally likely estimates of a noise of 1, each the larger of two."""
+    shares = np.sqrt((np.arange(1000) + 0.5) / 1000)
+    seen: npt.NDArray[np.float64] = np.sqrt(scipy_stats.chi2.ppf(shares, pairs - 1) / (pairs - 1))
+    return seen
+
+
+@cache
 def _critical(pairs: int, confidence: float) -> float:
     return float(scipy_stats.t.ppf((1 + confidence) / 2, pairs - 1))

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from perf_tests.harness import counters
-from perf_tests.harness.counters import Event, NoTrace
+from perf_tests.harness.counters import Event, NoTrace, Segment, Trace
 from perf_tests.harness.records import Count
 
 RECORDED = Path(__file__).parent / "recorded" / "h100-fp16-2steps.json.gz"
@@ -20,8 +20,13 @@ def lines() -> list[dict[str, Any]]:
     return events
 
 
+def totals(trace: Trace) -> dict[str, int]:
+    counted = [counters.count(segment) for segment in trace.segments]
+    return {name: sum(counts[name] for counts in counted) for name in counted[0]}
+
+
 def test_counts_of_a_recorded_trace(lines: list[dict[str, Any]]) -> None:
-    seen = counters.count(counters.read(lines))
+    seen = totals(counters.read(lines))
     # DDIM reads six scalars a step back from the device, less two in all; each is a copy that
     # the host waits for. The picture is one more.
     assert seen["device_to_host_copies"] == 11
@@ -33,11 +38,20 @@ def test_counts_of_a_recorded_trace(lines: list[dict[str, Any]]) -> None:
 
 def test_markers_are_not_counted_and_split_the_stages(lines: list[dict[str, Any]]) -> None:
     trace = counters.read(lines)
-    assert len(trace.gpu_borders_s) == 5  # start, two UNet calls, decoder, end
+    assert len(trace.steps) == 2
     assert not any(counters.MARKER in event.name for event in trace.on_gpu)
-    text, denoising, decoder = counters.stage_busy(trace)
+    text, decoder = counters.busy_s(trace.before.on_gpu), counters.busy_s(trace.after.on_gpu)
+    denoising = sum(counters.busy_s(step.on_gpu) for step in trace.steps)
     assert 0 < text < decoder < denoising
     assert text + denoising + decoder == pytest.approx(counters.busy_s(trace.on_gpu), rel=1e-6)
+
+
+def test_a_trace_of_all_steps_is_taken_as_it_is(lines: list[dict[str, Any]]) -> None:
+    trace = counters.read(lines)
+    seen = counters.extrapolate(trace, traced=2, steps=2)
+    assert {name: count.total(2) for name, count in seen.counters.items()} == totals(trace)
+    assert seen.gpu_busy_s == pytest.approx(counters.busy_s(trace.on_gpu), rel=1e-6)
+    assert seen.families == counters.by_family(trace.on_gpu)
 
 
 def test_every_kernel_of_a_recorded_trace_has_a_family(lines: list[dict[str, Any]]) -> None:
@@ -61,8 +75,48 @@ def test_busy_is_the_union_of_intervals() -> None:
     assert counters.busy_s([]) == 0
 
 
+def made_up(*kernels_a_step: int) -> Trace:
+    """Ten kernels of a second to encode, then as many a step as said, then twenty to decode."""
+
+    def segment(kernels: int) -> Segment:
+        events = [
+            Event(category="kernel", name="gemm", start_s=i, end_s=i + 1, correlation=0, bytes=0)
+            for i in range(kernels)
+        ]
+        return Segment(on_gpu=events, on_host=[], allocations=3 * kernels)
+
+    return Trace(before=segment(10), steps=[segment(n) for n in kernels_a_step], after=segment(20))
+
+
 def test_fixed_and_per_step_costs_separate_exactly() -> None:
-    few, many = counters.STEPS
-    count = Count.between(210 + 1301 * few, 210 + 1301 * many, steps=counters.STEPS)
-    assert count == Count(fixed=210, per_step=1301)
-    assert count.total(50) == 210 + 1301 * 50
+    # PNDM: other arithmetic in the first four steps, one turn of the loop more than asked for.
+    trace = made_up(7, 9, 9, 9, *[11] * 6, 8)
+    assert trace.is_steady
+    seen = counters.extrapolate(trace, traced=10, steps=25)
+    # 138 in the trace, of which ten times 11 belong to the steps that were asked for.
+    assert seen.counters["kernels"] == Count(fixed=28, per_step=11)
+    assert seen.counters["kernels"].total(25) == 10 + 7 + 27 + 11 * 21 + 8 + 20
+    assert seen.counters["allocations"] == Count(fixed=3 * 28, per_step=33)
+    assert seen.gpu_busy_s == pytest.approx(seen.counters["kernels"].total(25))
+    assert seen.families == {"matmul": (303, 303)}
+    assert seen.stages_s == pytest.approx({"text encoder": 10, "denoising": 273, "decoder": 20})
+
+
+def test_steps_that_differ_speak_for_nobody() -> None:
+    # A cache that is refreshed in every third step.
+    assert not made_up(*[11, 2, 2] * 3, 11).is_steady
+    assert not made_up(11, 11).is_steady
+
+
+def test_all_steps_are_profiled_where_they_differ(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def profile(_generation: object, _pipeline: object, *, steps: int) -> Trace:
+        asked.append(steps)
+        return made_up(*([11, 2, 2] * 20)[:steps])
+
+    monkeypatch.setattr(counters, "profile", profile)
+    generation: Any = None
+    seen = counters.observe(generation, None, steps=50)
+    assert asked == [counters.STEPS, 50]
+    assert seen.counters["kernels"].total(50) == 30 + 17 * 11 + 33 * 2

@@ -17,7 +17,7 @@ from perf_tests.models.recipe.vocabulary import MAX_TOKENS
 LATENT_CHANNELS = 4
 DOWNSAMPLING = 8
 LATENT_SIDE = PICTURE_SIDE // DOWNSAMPLING
-TEXT_WIDTH = 64
+TEXT_WIDTH = 128
 NORM_GROUPS = 4
 """Few and wide: a group of two channels would forget how bright a plain surface is, since the norm
 takes away what the two have in common and their scale."""

@@ -41,7 +41,7 @@ RADIX = (
 EMPTY_SHARE = 0.10
 """Share of training pictures with an empty caption: it trains classifier-free guidance."""
 SIZE_SHARE = 0.5
-PLACE_SHARE = 0.6
+PLACE_SHARE = 0.8
 """How often a caption names the size (where it has a word) and the place."""
 
 

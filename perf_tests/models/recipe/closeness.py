@@ -36,12 +36,14 @@ def load(folder: Path, device: torch.device, dtype: torch.dtype) -> Any:
 
 def measure(
     folder: Path, device: torch.device, *, prompts: int, steps: int, half: bool = True
-) -> dict[str, dict[str, float]]:
+) -> dict[str, dict[str, Any]]:
     """Peak signal to noise of each change's pictures against float32's, in dB, by change.
 
-    `min`, `median` and `max` are over the prompts, each with noise of its own.
+    `each` has one a prompt, with noise of its own; `min`, `median` and `max` are theirs.
     """
-    texts = [caption.text for caption in held_out_captions(prompts, seed=3)]
+    # One of each combination, so that another prompt asks for another picture.
+    drawn = held_out_captions(40 * prompts, seed=3)
+    texts = [caption.text for caption in {c.triple: c for c in drawn}.values()][:prompts]
     reference = load(folder, device, torch.float32)
 
     def pictures(pipeline: Any, **changed: Any) -> Tensor:
@@ -49,12 +51,17 @@ def measure(
         return scores.generate(pipeline, wanted.pop("prompts"), **wanted)
 
     accepted = pictures(reference)
-    report: dict[str, dict[str, float]] = {}
+    report: dict[str, dict[str, Any]] = {}
 
     def compare(name: str, made: Tensor) -> None:
         psnr_db = -10 * (made - accepted).square().mean((1, 2, 3)).clamp(min=1e-10).log10()
         low, middle, high = (float(psnr_db.quantile(q)) for q in (0.0, 0.5, 1.0))
-        report[name] = {"min": round(low, 1), "median": round(middle, 1), "max": round(high, 1)}
+        report[name] = {
+            "min": round(low, 1),
+            "median": round(middle, 1),
+            "max": round(high, 1),
+            "each": [round(float(value), 1) for value in psnr_db],
+        }
 
     compare("again", pictures(reference))
     if half:

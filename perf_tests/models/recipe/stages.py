@@ -35,6 +35,9 @@ KL_WEIGHT = 1e-4
 LATENT_NOISE = 0.05
 """Noise added to the latents that the tiny autoencoder learns to decode, in units of their
 standard deviation: those of a UNet are never quite those of an encoder."""
+STEP_EXPONENT = 0.6
+"""Of a uniform number that becomes the timestep's share of the schedule: below one, since what the
+picture shows, and where, is decided while there is still much noise."""
 FEATURE_WEIGHT = 1.0
 OUTPUT_WEIGHT = 1.0
 
@@ -56,10 +59,10 @@ class Plan:
 
 
 FULL = Plan(
-    vae=Budget(steps=4000, limit_s=70, batch=64, peak_rate=1e-3),
-    teacher=Budget(steps=8500, limit_s=150, batch=512, peak_rate=1e-3),
-    student=Budget(steps=4500, limit_s=80, batch=512, peak_rate=7e-4),
-    tiny_vae=Budget(steps=2500, limit_s=40, batch=64, peak_rate=1e-3),
+    vae=Budget(steps=4000, limit_s=75, batch=64, peak_rate=1e-3),
+    teacher=Budget(steps=10_500, limit_s=270, batch=512, peak_rate=1e-3),
+    student=Budget(steps=4000, limit_s=90, batch=512, peak_rate=7e-4),
+    tiny_vae=Budget(steps=4500, limit_s=75, batch=64, peak_rate=1e-3),
     pool=150_000,
     probe_prompts=128,
     score_prompts=512,
@@ -243,7 +246,8 @@ class Diffusion:
         """Noisy latents and the noise in them (both (b, 4, 8, 8)), timesteps, token ids."""
         latents, caption = self.pool.batch(self.batch_size)
         noise = torch.randn_like(latents)
-        step = torch.randint(self.signal.shape[0], (self.batch_size,), device=latents.device)
+        share = torch.rand(self.batch_size, device=latents.device) ** STEP_EXPONENT
+        step = (share * self.signal.shape[0]).long().clamp(max=self.signal.shape[0] - 1)
         signal, strength = self.signal[step], self.noise[step]
         noisy = signal[:, None, None, None] * latents + strength[:, None, None, None] * noise
         return noisy, noise, step, self.table[caption]
