@@ -16,7 +16,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from ci import compare
-from ci.report import content, markdown
+from ci.report import making, markdown, sides
 from ci.report.content import Comparison, Report
 from ci.report.reading import Reading, read
 from ci.runs import BadRunError
@@ -76,7 +76,7 @@ def write(
 def make(shown: Reading, *, head: Sequence[Path], base: Sequence[Path]) -> Report:
     """The content of the report of a run, which is the first of `head`."""
     baseline = baselines.load_machine(slug_of(shown))
-    return content.make(
+    return making.make(
         shown,
         published=baselines.load_published(),
         accepted=baseline.cases.keys() if baseline else None,
@@ -99,9 +99,9 @@ def judged(head: Sequence[Path], base: Sequence[Path]) -> Comparison:
     if not base:
         raise BadRunError("several runs are shown only beside as many of --base, in pairs")
     try:
-        return content.in_pairs(compare.load(base, head), *readings)
+        return sides.in_pairs(compare.load(base, head), *readings)
     except (NotComparable, BadRunError) as error:
-        return content.refused(str(error), *readings)
+        return sides.refused(str(error), *readings)
 
 
 def _page(report: Report, shown: Reading) -> str:

@@ -1,4 +1,4 @@
-"""The same report as a comment on a pull request: the verdict, what changed, and the rest folded."""
+"""The same report as a comment on a pull request: the verdict, what changed, the rest folded."""
 
 from __future__ import annotations
 
@@ -40,7 +40,9 @@ def render(report: Report) -> str:
 
 def _about(report: Report) -> str:
     shown = ("GPU", "CPU", "driver", "torch", "diffusers", "model", "commit")
-    return " · ".join(_text(f"{n} {v}" if n not in ("GPU", "CPU") else v) for n, v in report.machine if n in shown)
+    return " · ".join(
+        _text(f"{n} {v}" if n not in ("GPU", "CPU") else v) for n, v in report.machine if n in shown
+    )
 
 
 def _compared(comparison: Comparison) -> str:
@@ -79,7 +81,11 @@ def _changes(changes: Sequence[Change]) -> Iterator[str]:
 
 
 def _more(number: int, most: int, what: str) -> list[str]:
-    return [f"\n… and {figures.count(number - most, 'more ' + what)} in the page"] if number > most else []
+    return (
+        [f"\n… and {figures.count(number - most, 'more ' + what)} in the page"]
+        if number > most
+        else []
+    )
 
 
 def _points(report: Report) -> str:
@@ -87,7 +93,9 @@ def _points(report: Report) -> str:
     lines = []
     for point in points[:POINTS_MOST]:
         following = f"<br>next: {_code(point.next)}" if point.next else ""
-        lines.append(f"- {MARKS[point.mood]} **{_text(point.status)}** {_text(point.sentence)}{following}")
+        lines.append(
+            f"- {MARKS[point.mood]} **{_text(point.status)}** {_text(point.sentence)}{following}"
+        )
     return "\n".join([*lines, *_more(len(points), POINTS_MOST, "finding"), ""])
 
 
@@ -101,7 +109,10 @@ def _folded(report: Report) -> Iterator[str]:
         rows = figures.count(len(unchanged), "row")
         yield _fold(f"{rows} that did not change", "\n".join(_changes(unchanged)))
     if report.lost:
-        lines = [f"- {_code(lost.id)} {_text(lost.status)}: {_text(lost.sentence)}" for lost in report.lost]
+        lines = [
+            f"- {_code(lost.id)} {_text(lost.status)}: {_text(lost.sentence)}"
+            for lost in report.lost
+        ]
         yield _fold("Without a time", "\n".join(lines[:ROWS_MOST]))
     machine = "\n".join(f"- {_text(name)}: {_text(value)}" for name, value in report.machine)
     notes = "\n".join(f"- {_text(note)}" for note in report.notes[:POINTS_MOST])
@@ -113,7 +124,16 @@ def _fold(title: str, content: str) -> str:
 
 
 def _table(workload: WorkloadPart) -> Iterator[str]:
-    head = ("setting", "latency", "speedup", "GPU busy", "GPU speedup", "guide", "memory", "picture")
+    head = (
+        "setting",
+        "latency",
+        "speedup",
+        "GPU busy",
+        "GPU speedup",
+        "guide",
+        "memory",
+        "picture",
+    )
     yield "| " + " | ".join((*head, "verdict")) + " |"
     yield "|---" + "|--:" * (len(head) - 1) + "|---|"
     for case in workload.cases[:ROWS_MOST]:
@@ -138,7 +158,7 @@ def _cells(case: CasePart) -> tuple[str, ...]:
 
 
 def _text(words: str) -> str:
-    """Words that stay words: no markup, no table cell ends, nobody is mentioned, no issue linked."""
+    """Words that stay words: no markup, no cell that ends, nobody mentioned, no issue linked."""
     escaped = html.escape(" ".join(words.split()), quote=False)
     escaped = re.sub(r"([\\`*_\[\]|~])", lambda m: f"&#{ord(m[1])};", escaped)
     return re.sub(r"([@#])(?=\w)", "\\1\u2060", re.sub(r"://", ":\u2060//", escaped)).replace(

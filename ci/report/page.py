@@ -9,7 +9,7 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from ci.report import charts, figures
+from ci.report import charts, figures, tradeoff
 from ci.report.content import Report, mood_of
 from ci.report.pictures import gallery
 
@@ -30,7 +30,7 @@ def render(report: Report, pictures: Path, *, source: str) -> str:
             "waterfall": charts.waterfall(workload),
             "families": charts.families(workload),
             "stages": charts.stages(workload),
-            "pareto": charts.pareto(workload),
+            "pareto": tradeoff.pareto(workload),
         }
         for workload in report.workloads
     }
@@ -76,8 +76,8 @@ def _policy(script: str) -> str:
     """Lets this script run and no other, and nothing be fetched, whatever stands in the page."""
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return (
-        f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'; "
-        "base-uri 'none'; form-action 'none'"
+        "default-src 'none'; img-src data:; style-src 'unsafe-inline'; "
+        f"script-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
     )
 
 

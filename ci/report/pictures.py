@@ -102,7 +102,11 @@ def gallery(report: Report, folder: Path, *, budget_bytes: int) -> Gallery:
             differences[case.seen.id] = amplified(own, other)
     wanted = [
         *(("picture", name, square) for name, square in loaded.items()),
-        *(("difference", name, square) for name, (square, _) in differences.items() if square.any()),
+        *(
+            ("difference", name, square)
+            for name, (square, _) in differences.items()
+            if square.any()
+        ),
     ]
     embedded = _within(wanted, budget_bytes)
     shown = {}
@@ -235,5 +239,3 @@ def _embed(square: Square, *, side: int, quality: int) -> Embedded:
         width=image.width,
         height=image.height,
     )
-
-

@@ -116,7 +116,8 @@ def read(path: Path) -> Reading:
         reading = Reading(
             path=path,
             date=str(content["datetime"])[:16].replace("T", " "),
-            commit=str(commit.get("id") or "")[:10] + (" and changes" if commit.get("dirty") else ""),
+            commit=str(commit.get("id") or "")[:10]
+            + (" and changes" if commit.get("dirty") else ""),
             machine=dict(content["machine_info"]["perf_tests"]),
             cases=cases,
             lost=tuple(

@@ -1,0 +1,234 @@
+"""Base against head: what pairs of runs were judged to show, or how single ones differ. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ci.report import figures
+from ci.report.content import Change, Comparison, Mood, badness, mood_of
+from ci.report.reading import Reading, Seen
+from perf_tests.harness import pairs
+from perf_tests.harness.verdicts import NEVER_MORE, difference
+
+PAIRS = 5
+"""Of processes, from which base and head can be judged."""
+SHOWN_SHARE = {metric.name: metric.floor for metric in pairs.METRICS}
+"""Differences that a comparison without pairs shows first; they are judged from nothing."""
+PICTURE_DB = 0.5
+UNKNOWN = 1e6
+"""A ratio's end beyond which the interval says that nothing is known."""
+
+
+def in_pairs(
+    found: pairs.Comparison, base: Sequence[Reading], head: Sequence[Reading]
+) -> Comparison:
+    """What pairs of runs were judged to show."""
+    changes = [_judged(change) for change in found.changes]
+    changes.sort(key=lambda c: (not c.changed, -badness(c.status)))
+    statuses = list(found.verdicts.values())
+    fail = [case for case, status in found.verdicts.items() if mood_of(status) == "bad"]
+    unsure = sum(mood_of(status) == "warning" for status in statuses)
+    by = f"by {figures.count(found.pairs, 'pair')} of processes"
+    cases = figures.count(len(statuses), "case")
+    mood: Mood = "bad" if fail else "warning" if unsure else "good"
+    if fail:
+        worst = next(change for change in changes if change.mood == "bad")
+        sentence = f"Head is worse than base in {len(fail)} of {cases}, {by}. {worst.sentence}."
+    elif unsure:
+        sentence = f"Nothing got worse in {cases}, and {unsure} could not be told, {by}."
+    else:
+        sentence = f"Head holds to base in all of {cases}, {by}."
+    return Comparison(
+        mood=mood,
+        sentence=sentence,
+        about=_about(base, head),
+        changes=tuple(changes),
+        counters=tuple(counter_changes(base[0], head[0])),
+    )
+
+
+def refused(reason: str, base: Sequence[Reading], head: Sequence[Reading]) -> Comparison:
+    """Runs of which nothing follows for each other."""
+    return Comparison(
+        mood="warning",
+        sentence=f"Base and head were not compared: {reason}.",
+        about=_about(base, head),
+        changes=(),
+        counters=(),
+    )
+
+
+def _about(base: Sequence[Reading], head: Sequence[Reading]) -> str:
+    names = [
+        _named(side[0]) + (f" and {len(side) - 1} more" if side[1:] else "")
+        for side in (base, head)
+    ]
+    return f"Base is {names[0]}, head is {names[1]}."
+
+
+def _judged(change: pairs.Change) -> Change:
+    metric = next((metric for metric in pairs.METRICS if metric.name == change.metric), None)
+
+    def read(value: float | None) -> str:
+        if value is None:
+            return ""
+        return metric.shown(value) if metric else f"{value:,.0f}"
+
+    ratio = change.ratio
+    return Change(
+        case=change.case,
+        metric=change.metric.replace("_", " "),
+        status=change.status,
+        mood=mood_of(change.status),
+        base=read(change.base),
+        head=read(change.head),
+        ratio=ratio.mid if ratio else None,
+        interval=(
+            f"99 %: {figures.percent(ratio.low)} to {figures.percent(ratio.high)}"
+            if ratio and ratio.low > 0 and ratio.high < UNKNOWN
+            else ""
+        ),
+        sentence=change.sentence,
+        next=change.next,
+        changed=change.status != "same",
+    )
+
+
+def side_by_side(base: Reading, head: Reading) -> Comparison:
+    """Single runs: what differs, without a verdict, since nothing says how they scatter."""
+    about = _about([base], [head])
+    other = _apart(base, head)
+    if other:
+        return Comparison(mood="warning", sentence=other, about=about, changes=(), counters=())
+    shared = [(case, was) for case in head.cases if (was := base.case(case.id)) is not None]
+    changes = [change for case, was in shared for change in _differences(was, case)]
+    changes += [
+        _only_in(case, "new", "measured in head alone")
+        for case in head.cases
+        if not base.case(case.id)
+    ]
+    changes += [
+        _only_in(case, "missing", "measured in base alone")
+        for case in base.cases
+        if not head.case(case.id)
+    ]
+    changes.sort(key=lambda c: (not c.changed, -abs((c.ratio or 1.0) - 1)))
+    return Comparison(
+        mood="plain",
+        sentence=f"One run a side is shown without a verdict: it takes {PAIRS} pairs of fresh "
+        "processes to tell a change from noise.",
+        about=about,
+        changes=tuple(changes),
+        counters=tuple(counter_changes(base, head)),
+        next="python -m ci ab --base REF --head REF",
+    )
+
+
+def _named(reading: Reading) -> str:
+    return f"{reading.path.name}" + (f" ({reading.commit})" if reading.commit else "")
+
+
+def _apart(base: Reading, head: Reading) -> str:
+    """Why two runs cannot stand beside each other; empty if they can."""
+    before, now = base.machine.get("name"), head.machine.get("name")
+    if before != now:
+        return (
+            f"Base was measured on {before}, head on {now}: times of two machines are not compared."
+        )
+    weights = [{(case.model, case.weights) for case in run.cases} for run in (base, head)]
+    if weights[0] and weights[1] and not weights[0] & weights[1]:
+        return "Base and head ran other models or weights: they are not compared."
+    return ""
+
+
+def _differences(was: Seen, case: Seen) -> list[Change]:
+    rows = (
+        ("latency", was.latency_s, case.latency_s, figures.seconds),
+        ("GPU busy", was.gpu_busy_s, case.gpu_busy_s, figures.seconds),
+        ("peak memory", was.peak_memory_bytes, case.peak_memory_bytes, figures.mebibytes),
+    )
+    changes = []
+    for metric, before, now, read in rows:
+        if case.picture_only or before is None or now is None:
+            continue
+        ratio = now / before
+        changes.append(
+            _difference(
+                case,
+                metric,
+                base=read(before),
+                head=read(now),
+                ratio=ratio,
+                changed=abs(ratio - 1) > SHOWN_SHARE[metric],
+                words=figures.percent(ratio),
+            )
+        )
+    if was.psnr_db is not None and case.psnr_db is not None:
+        moved = case.psnr_db - was.psnr_db
+        changes.append(
+            _difference(
+                case,
+                "picture",
+                base=figures.decibels(was.psnr_db),
+                head=figures.decibels(case.psnr_db),
+                ratio=None,
+                changed=abs(moved) > PICTURE_DB,
+                words=f"{moved:+.1f} dB".replace("-", "−"),
+            )
+        )
+    return changes
+
+
+def _difference(
+    case: Seen,
+    metric: str,
+    *,
+    base: str,
+    head: str,
+    ratio: float | None,
+    changed: bool,
+    words: str,
+) -> Change:
+    return Change(
+        case=case.id,
+        metric=metric,
+        status="",
+        mood="plain",
+        base=base,
+        head=head,
+        ratio=ratio,
+        interval="" if ratio else words,
+        sentence="",
+        next="",
+        changed=changed,
+    )
+
+
+def _only_in(case: Seen, status: str, words: str) -> Change:
+    return Change(
+        case=case.id,
+        metric="",
+        status=status,
+        mood="plain",
+        base="" if status == "new" else figures.seconds(case.latency_s),
+        head=figures.seconds(case.latency_s) if status == "new" else "",
+        ratio=None,
+        interval="",
+        sentence=words,
+        next="",
+        changed=True,
+    )
+
+
+def counter_changes(base: Reading, head: Reading) -> list[tuple[str, str]]:
+    """Every counter that is not what it was: they are exact, so one run a side is enough."""
+    changed = []
+    for case in head.cases:
+        was = base.case(case.id)
+        for name, now in case.counters.items() if was else ():
+            before = was.counters.get(name) if was else None
+            if before is not None and before != now:
+                words = difference(name, was=before, now=now, steps=case.steps)
+                changed.append((case.id, words, name in NEVER_MORE))
+    changed.sort(key=lambda change: not change[2])
+    return [(case, words) for case, words, _ in changed]
