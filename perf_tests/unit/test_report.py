@@ -142,9 +142,9 @@ def test_charts_write_the_numbers_of_the_tables(run: Content, tmp_path: Path, dr
     text = page(shown(run, tmp_path / "run.json"))
     latency = figures.seconds(case(run, "ddim50-fp16")["latency_s"])
     busy = figures.seconds(case(run, "ddim50-fp16")["gpu_busy_s"])
-    drawn = " ".join(re.findall(r"<text[^>]*>([^<]*)</text>", text))
-    assert f"{latency} · " in drawn
-    assert f"{busy} · " in drawn
+    written = " ".join(re.findall(r"<text[^>]*>([^<]*)</text>", text))
+    assert f"{latency} · " in written
+    assert f"{busy} · " in written
     assert latency in words(text)
 
 
