@@ -43,6 +43,8 @@ from ci.report.reading import Seen
 LEFT, LEFT_NARROW = 268, 12
 """Of the bars, in pixels; the names stand there, or above the bars where there is no room."""
 ROW, ROW_NARROW = 58, 84
+BAR = 22
+"""Of a row's height, what the second bar takes."""
 LONG = 1.3
 """An interval that reaches further than this many longest rounds leaves the chart."""
 
@@ -71,7 +73,7 @@ def waterfall(workload: WorkloadPart) -> Chart | None:
 
 
 def _waterfall(workload: WorkloadPart, cases: Sequence[CasePart], *, narrow: bool) -> Figure:
-    row = ROW_NARROW if narrow else ROW
+    row = (ROW_NARROW if narrow else ROW) - (0 if workload.on_gpu else BAR)
     top, bottom = 52.0 if narrow else 34.0, 38.0
     left, right = (LEFT_NARROW, 10) if narrow else (LEFT, 178)
     figure = figure_of(NARROW if narrow else WIDE, row * len(cases) + top + bottom)
@@ -104,7 +106,8 @@ def _row(
     if seen.latency_s is None:
         return
     shift = 30 if narrow else 0
-    latency_y, busy_y = top + shift + 16, top + shift + 38
+    latency_y = top + shift + 16
+    busy_y = latency_y + BAR
     on_gpu = seen.gpu_busy_s is not None
     marks.bar(SKY, left=0, right=seen.latency_s, y=latency_y, height=18)
     if seen.gpu_busy_s is not None:
@@ -112,7 +115,7 @@ def _row(
     if previous is not None and case.cost_s is not None and not narrow:
         # The step down from the row above.
         y = busy_y if on_gpu else latency_y
-        marks.line("step", (previous, top - (11 if on_gpu else 33)), (previous, y))
+        marks.line("step", (previous, top - 11), (previous, y))
         marks.line("step", (previous, y), (case.cost_s, y))
     most = axes.get_xlim()[1]
     if case.interval is not None:
@@ -127,7 +130,7 @@ def _row(
             if value is not None and value <= most:
                 marks.base.append((value, y))
     if seen.floor_s is not None:
-        marks.line("floor", (seen.floor_s, top + shift + 5), (seen.floor_s, top + shift + 49))
+        marks.line("floor", (seen.floor_s, top + shift + 5), (seen.floor_s, top + shift + 27 + BAR))
     _names(axes, case, top=top, shift=shift, narrow=narrow, ys=(latency_y, busy_y))
 
 

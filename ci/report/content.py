@@ -38,7 +38,7 @@ class Verdict:
     points: tuple[Point, ...]
     """What is not well, worst first."""
     next: str
-    """One command."""
+    """One command; empty if there is nothing to do."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,12 +87,21 @@ class CasePart:
         return max(0.0, 1 - seen.gpu_busy_s / seen.latency_s)
 
     @property
-    def bound(self) -> str:
-        """What holds it back, in words; empty where nobody could look."""
+    def bound_by(self) -> str:
+        """What holds it back; empty where nobody could look."""
         if self.idle_share is None:
             return ""
-        by = "host" if self.idle_share > HOST_IDLE else "GPU"
-        return f"{by}, GPU idle {100 * self.idle_share:.0f} %"
+        return "host" if self.idle_share > HOST_IDLE else "GPU"
+
+    @property
+    def idle(self) -> str:
+        """The GPU's idle share, as a person reads it."""
+        return "" if self.idle_share is None else f"{100 * self.idle_share:.0f} % idle"
+
+    @property
+    def bound(self) -> str:
+        """Both in words."""
+        return {"host": f"host, GPU {self.idle}", "GPU": f"GPU, {self.idle}"}.get(self.bound_by, "")
 
     @property
     def cost_s(self) -> float | None:

@@ -27,7 +27,8 @@ def render(report: Report) -> str:
         parts.append(_compared(report.comparison))
     elif verdict.points:
         parts.append(_points(report))
-    parts.append(f"**Next:** {_code(verdict.next)}\n")
+    if verdict.next:
+        parts.append(f"**Next:** {_code(verdict.next)}\n")
     for folded in _folded(report):
         # What does not fit is left to the page; the verdict and what changed always do.
         if len("\n".join([*parts, folded])) < MOST_CHARACTERS - 200:

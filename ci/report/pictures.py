@@ -8,7 +8,9 @@ import base64
 import io
 import math
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -85,15 +87,12 @@ def gallery(report: Report, folder: Path, *, budget_bytes: int) -> Gallery:
             "job saves it there with --benchmark-json.",
             folder=folder.name,
         )
-    loaded: dict[str, Square] = {}
-    problems: dict[str, str] = {}
-    for case in report.cases:
-        try:
-            loaded[case.seen.id] = _load(folder, case.seen.id)
-        except FileNotFoundError:
-            problems[case.seen.id] = f"{case.seen.id}.png is missing in {folder.name}/"
-        except (OSError, ValueError, ZeroDivisionError):
-            problems[case.seen.id] = f"{folder.name}/{case.seen.id}.png is no picture of this suite"
+    names = [case.seen.id for case in report.cases]
+    # Decoding and encoding leave Python's lock to the others.
+    with ThreadPoolExecutor() as pool:
+        found = dict(zip(names, pool.map(partial(_load, folder), names), strict=True))
+    loaded = {name: square for name, square in found.items() if not isinstance(square, str)}
+    problems = {name: problem for name, problem in found.items() if isinstance(problem, str)}
     thumbnails = _accepted(report.cases)
     differences: dict[str, tuple[Square, int]] = {}
     for case in report.cases:
@@ -149,11 +148,15 @@ def _other(case: CasePart) -> str:
     return f"{case.seen.workload}-{_against(case)}"
 
 
-def _load(folder: Path, name: str) -> Square:
+def _load(folder: Path, name: str) -> Square | str:
+    """A case's picture, or in a sentence what is wrong with it."""
     path = folder / f"{name}.png"
     if path.parent != folder or not path.is_file():
-        raise FileNotFoundError(path)
-    return mosaic(path)
+        return f"{name}.png is missing in {folder.name}/"
+    try:
+        return mosaic(path)
+    except (OSError, ValueError, ZeroDivisionError):
+        return f"{folder.name}/{name}.png is no picture of this suite"
 
 
 def mosaic(path: Path) -> Square:
@@ -212,16 +215,18 @@ def _within(wanted: Sequence[tuple[str, str, Square]], budget_bytes: int) -> dic
         last = (side, quality) == LEVELS[-1]
         # A few of them tell whether it is worth encoding all.
         few = wanted[:: max(1, len(wanted) // 4)] if wanted else []
-        size = sum(len(_at(item, side, quality).uri) for item in few)
+        size = sum(len(_at(item, side=side, quality=quality).uri) for item in few)
         if not last and few and size / len(few) * len(wanted) > 1.15 * budget_bytes:
             continue
-        embedded = {item[:2]: _at(item, side, quality) for item in wanted}
+        with ThreadPoolExecutor() as pool:
+            made = pool.map(partial(_at, side=side, quality=quality), wanted)
+            embedded = {item[:2]: picture for item, picture in zip(wanted, made, strict=True)}
         if last or sum(len(picture.uri) for picture in embedded.values()) <= budget_bytes:
             return embedded
     return {}
 
 
-def _at(item: tuple[str, str, Square], side: int, quality: int) -> Embedded:
+def _at(item: tuple[str, str, Square], *, side: int, quality: int) -> Embedded:
     kind, _, square = item
     side = side if kind == "picture" else min(side, DIFFERENCE_SIDE)
     return _embed(square, side=side, quality=quality)

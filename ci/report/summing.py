@@ -67,7 +67,7 @@ def verdict_of(
     points.sort(key=lambda point: -badness(point.status))
     mood, sentence, command = _own_words(head, cases, points, accepted)
     if comparison is not None and comparison.mood == "plain":
-        command = command if mood == "bad" else comparison.next
+        command = command if mood == "bad" else comparison.next or command
     elif comparison is not None:
         # Of the two, the worse speaks first; a comparison that holds says more than a baseline.
         order = ("good", "plain", "warning", "bad")
@@ -148,4 +148,4 @@ def _own_words(
             accept,
         )
     all_of = "The one case holds" if len(cases) == 1 else f"All {len(cases)} cases hold"
-    return "good", f"{all_of} to the baseline of {machine}.", "pytest perf_tests --benchmark-only"
+    return "good", f"{all_of} to the baseline of {machine}.", ""
