@@ -214,7 +214,7 @@ def _within(wanted: Sequence[tuple[str, str, Square]], budget_bytes: int) -> dic
     for side, quality in LEVELS:
         last = (side, quality) == LEVELS[-1]
         # A few of them tell whether it is worth encoding all.
-        few = wanted[:: max(1, len(wanted) // 4)] if wanted else []
+        few = wanted[:: max(1, len(wanted) // 8)]
         size = sum(len(_at(item, side=side, quality=quality).uri) for item in few)
         if not last and few and size / len(few) * len(wanted) > 1.15 * budget_bytes:
             continue
