@@ -3,21 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ci import shape
+from ci.shape import ANYTHING, FLAG, NUMBER, POSITIVE, TEXT, WHOLE, Each, Optional, Some, one_of
 from perf_tests.harness.records import SCHEMA, Machine
-from perf_tests.harness.runs import (
-    Case,
-    Run,
-    Shard,
-    Untimed,
-    key_of,
-    measurement,
-    promise_of,
-    reference_of,
-)
+from perf_tests.harness.runs import Case, Run, Shard, Untimed, case_id, key_of
+from perf_tests.harness.verdicts import STATUSES
 
 __all__ = ["BadRunError", "Run", "distinct", "load_run", "read", "run_of"]
 
@@ -57,16 +51,20 @@ def run_of(content: Any, path: Path) -> Run:
         ours = content["perf_tests"]
         if ours["schema"] != SCHEMA:
             raise BadRunError(f"{path}: has schema {ours['schema']}, this suite reads {SCHEMA}")
+        judgeable = "measuring" in ours
+        shape.check(ours, SESSION | (JUDGED_SESSION if judgeable else {}), "perf_tests")
         cases: dict[str, Case] = {}
         for benchmark in content["benchmarks"]:
             info = benchmark["extra_info"]
             key = key_of(info)
             if key in cases:
                 raise BadRunError(f"{path}: {key} is in it twice")
-            _check(info, path, key)
-            if "measuring" in ours:
-                _judgeable(info)
+            shape.check(info, CASE | (JUDGED_CASE if judgeable else {}), key)
+            # What is not finite may have any numbers beside it.
+            if judgeable and info["picture"]["finite"]:
+                shape.check(info["picture"], PICTURE, f"{key}: the picture")
             cases[key] = info
+        shard = ours.get("shard")
         return Run(
             path=path,
             date=content["datetime"][:10],
@@ -75,79 +73,90 @@ def run_of(content: Any, path: Path) -> Run:
             cases=cases,
             untimed=tuple(
                 Untimed(
-                    id=f"{case['workload']}-{case['case']}",
+                    id=case_id(case),
                     status=case["verdict"],
                     sentence=case["sentence"],
                     by_choice=case.get("by_choice", False),
                 )
                 for case in ours["not_timed"]
             ),
-            drift={
-                workload: {
-                    "ratio": float(drift["ratio"]),
-                    "significant": bool(drift["significant"]),
-                }
-                for workload, drift in ours["reference_drift"].items()
-            },
+            drift=ours["reference_drift"],
             measuring=ours.get("measuring"),
             scale=ours.get("scale"),
             expected=tuple(ours.get("expected", ())),
             narrowed=ours.get("narrowed", False),
-            shard=_shard(ours.get("shard")),
+            shard=Shard(**{**shard, "cases": tuple(shard["cases"])}) if shard else None,
         )
+    except shape.BadShape as error:
+        raise BadRunError(f"{path}: {error}") from None
     except (KeyError, TypeError, AttributeError, ValueError):
         raise BadRunError(
             f"{path}: was not written by this suite's main job with --benchmark-json"
         ) from None
 
 
-def _machine(content: Mapping[str, Any]) -> Machine:
+def _machine(content: Any) -> Machine:
+    shape.check(content, MACHINE, "machine_info")
     # JSON has no tuples, and two runs' machines are held to each other.
     capability = content["compute_capability"]
     return Machine(**{**content, "compute_capability": capability and tuple(capability)})
 
 
-def _shard(content: Mapping[str, Any] | None) -> Shard | None:
-    if content is None:
-        return None
-    return Shard(index=content["index"], of=content["of"], cases=tuple(content["cases"]))
+MACHINE = {
+    **dict.fromkeys(("device", "name", "python", "torch", "diffusers", "transformers"), TEXT),
+    **dict.fromkeys(("driver", "cuda"), Optional(TEXT)),
+    "compute_capability": Optional([WHOLE]),
+    "memory_bytes": Optional(WHOLE),
+    "threads": WHOLE,
+}
+DRIFT = {"ratio": POSITIVE, "significant": FLAG}
+STATUS = one_of((*STATUSES, "skipped"))
 
+SESSION = {
+    "reference_drift": Each(DRIFT),
+    "not_timed": [{"case": TEXT, "workload": TEXT, "verdict": STATUS, "sentence": TEXT}],
+}
+"""What accepting takes."""
+JUDGED_SESSION = {
+    "measuring": TEXT,
+    "scale": TEXT,
+    "expected": [TEXT],
+    "narrowed": FLAG,
+    "shard": Optional({"index": WHOLE, "of": WHOLE, "cases": [TEXT]}),
+}
+"""What judging takes beside it; runs from before it was written can only be accepted."""
 
-POSITIVE = ("latency_s", "latency_speedup", "gpu_busy_s", "gpu_speedup", "peak_memory_bytes")
-PICTURE = ("mean", "std", "psnr_db", "ssim", "repeat_psnr_db")
-
-
-def _check(info: Case, path: Path, key: str) -> None:
-    """What judging and accepting read is there, and its numbers are such as can be measured."""
-    for name, value in _positive(info):
-        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1e18:
-            raise BadRunError(f"{path}: {key}: {name} is {value!r}, not a positive number")
-    for name in ("verdict", "picture_only"):
-        info[name]
-    for counter in info["counters"].values():
-        int(counter["fixed"]), int(counter["per_step"])
-    picture = info.get("picture") or {}
-    # What is not finite may have any numbers beside it.
-    for name in PICTURE if picture.get("finite") else ():
-        value = picture[name]
-        if value is not None and not -1e18 < value < 1e18:
-            raise BadRunError(f"{path}: {key}: the picture's {name} is {value!r}, not a number")
-
-
-def _judgeable(info: Case) -> None:
-    """Whatever a judge will read; older runs, which can only be accepted, have not all of it."""
-    reference_of(info, measurement(info)), promise_of(info), dict(info["generates"])
-
-
-def _positive(info: Case) -> Iterator[tuple[str, Any]]:
-    for name in POSITIVE:
-        if info[name] is not None or name == "latency_s":
-            yield name, info[name]
-    for value in info.get("latency_rounds_s", ()):
-        yield "latency_rounds_s", value
-    reference = info.get("reference") or {}
-    for value in reference.get("latency_rounds_s", ()):
-        yield "the reference's latency_rounds_s", value
-    for name in ("gpu_busy_s", "peak_memory_bytes"):
-        if reference.get(name) is not None:
-            yield f"the reference's {name}", reference[name]
+CASE = {
+    **dict.fromkeys(("workload", "model", "weights", "case"), TEXT),
+    "latency_s": POSITIVE,
+    **dict.fromkeys(
+        ("latency_speedup", "gpu_busy_s", "gpu_speedup", "peak_memory_bytes"), Optional(POSITIVE)
+    ),
+    "counters": Each({"fixed": WHOLE, "per_step": WHOLE}),
+    "verdict": STATUS,
+    "picture_only": FLAG,
+}
+PICTURE = {
+    **dict.fromkeys(("mean", "std", "repeat_psnr_db"), NUMBER),
+    **dict.fromkeys(("psnr_db", "ssim"), Optional(NUMBER)),
+}
+VALIDITY = {"disturbed_by": [TEXT]}
+JUDGED_CASE = {
+    **dict.fromkeys(("steps", "images", "parameters"), WHOLE),
+    "against": Optional(TEXT),
+    "latency_rounds_s": Some(POSITIVE),
+    "reference": Optional(
+        {
+            "latency_rounds_s": Some(POSITIVE),
+            "gpu_busy_s": Optional(POSITIVE),
+            "peak_memory_bytes": Optional(POSITIVE),
+            "validity": VALIDITY,
+        }
+    ),
+    "reference_drift": Optional(DRIFT),
+    "picture": {"finite": FLAG, **dict.fromkeys(PICTURE, ANYTHING)},
+    "promise": Optional({"psnr_db": NUMBER, "ssim": NUMBER}),
+    "generates": Each(ANYTHING),
+    "validity": VALIDITY,
+    "notes": [TEXT],
+}

@@ -83,9 +83,11 @@ def _one(
                     where = "" if name == "all" else f" of {name}"
                     if isinstance(value, Mapping):
                         # Of a long description, what differs.
-                        key = next(key for key in value if value[key] != other.get(key))
+                        key = next(
+                            key for key in {**value, **other} if value.get(key) != other.get(key)
+                        )
                         where += f" ({key})"
-                        value, other = value[key], other.get(key)
+                        value, other = value.get(key), other.get(key)
                     raise NotComparable(
                         f"{first.path} and {run.path} differ in the {what}{where}: {other} and "
                         f"{value}"

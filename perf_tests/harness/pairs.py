@@ -24,8 +24,8 @@ from perf_tests.harness.verdicts import (
     PASSING,
     STATUSES,
     WARNING,
+    Finding,
     Question,
-    Verdict,
     difference,
     drifted,
     exit_code,
@@ -182,7 +182,9 @@ class _Sides:
             if cases[0] is None or cases[1] is None:
                 reasons.append("not measured on both sides")
                 continue
-            disturbed = [reason for case in cases if case for reason in disturbances(case)]
+            disturbed = [
+                reason for case in cases if case for reason in disturbances(case, metric.name)
+            ]
             if metric.name == "latency":
                 disturbed += [
                     drifted(drift["ratio"])
@@ -196,9 +198,11 @@ class _Sides:
         return pairs, reasons
 
 
-def disturbances(case: Case) -> list[str]:
-    """Why a case's times say nothing, in words; of a quiet machine none."""
-    return list(case["validity"].get("disturbed_by", ()))
+def disturbances(case: Case, metric: str) -> list[str]:
+    """Why a metric of a case says nothing, in words; of a quiet machine none."""
+    # A busy host disturbs the wall clock and not the GPU.
+    kinds = ("disturbed_by", "host_disturbed_by") if metric == "latency" else ("disturbed_by",)
+    return [reason for kind in kinds for reason in case["validity"].get(kind, ())]
 
 
 def _changes(sides: _Sides, noise: Noise) -> Iterator[Change]:
@@ -221,16 +225,17 @@ def _changes(sides: _Sides, noise: Noise) -> Iterator[Change]:
     if not sides.in_head:
         if sides.in_base and not failed:
             why = lost[0].sentence if lost else "it is not declared there, or was not asked for"
+            cut_short = any(case.status == "invalid" for case in lost)
             yield Change(
                 case=name,
                 metric="case",
-                status="missing",
+                status="invalid" if cut_short else "missing",
                 sentence=f"{name} was measured in base and not in head: "
                 f"{why.removeprefix(f'{name}: ')}",
-                next=f"bring it back; {sides.again}",
+                next=f"{'run it again' if cut_short else 'bring it back'}; {sides.again}",
             )
         return
-    yield _picture(sides)
+    yield from _alone(sides)
     if not sides.in_base:
         yield Change(
             case=name,
@@ -273,8 +278,9 @@ def _measured(sides: _Sides, metric: Metric, noise: Noise) -> Iterator[Change]:
     both = [(b[metric.field], h[metric.field]) for b, h in pairs]
     both = [(b, h) for b, h in both if b is not None and h is not None]
     left_out = ""
-    if reasons:
-        left_out = f"; {len(reasons)} of {len(sides.base)} pairs left out: {reasons[0]}"
+    if len(both) < len(sides.base):
+        why = (*reasons, "not measured on both sides")[0]
+        left_out = f"; {len(sides.base) - len(both)} of {len(sides.base)} pairs left out: {why}"
     if not both:
         yield Change(
             case=name,
@@ -421,36 +427,46 @@ def _counted(sides: _Sides) -> Iterator[Change]:
     yield from changes
 
 
-def _picture(sides: _Sides) -> Change:
-    """The worst of head's pictures, held to what the case's optimizations promise."""
-    verdicts = {side: [_look(case) for case in cases] for side, cases in _both(sides)}
-    worst = max(verdicts["head"], key=lambda verdict: STATUSES.index(verdict.status))
-    told = [finding for finding in worst.findings if finding.status == worst.status]
-    # Such a picture fails whoever made it so, and whoever reads it wants to know.
-    before = any(verdict.status == worst.status for verdict in verdicts["base"])
-    said, measured = told[0].what, told[0].measured
-    if said:
-        said += f" ({measured}; limit {told[0].limit})" + ("; so is base's" if before else "")
-    elif worst.status == "new":
-        said = f"{sides.name}: nobody accepted a picture to hold it to"
-    return Change(
-        case=sides.name,
-        metric="picture",
-        status=worst.status,
-        base=_psnr(sides.in_base),
-        head=_psnr(sides.in_head),
-        sentence=said or f"{sides.name}: its picture is as promised",
-        next=told[0].next,
-    )
+PICTURE = ("picture", "closeness", "repeat")
+"""Metrics of what a picture shows, as `verdicts` names them."""
 
 
-def _both(sides: _Sides) -> tuple[tuple[str, list[Case]], ...]:
-    return ("base", sides.in_base), ("head", sides.in_head)
+def _alone(sides: _Sides) -> Iterator[Change]:
+    """What head's runs show without base: pictures held to their promise, and whatever else."""
+    found = [f for case in sides.in_head for f in _findings(case)]
+    before = {f.status for case in sides.in_base for f in _findings(case)}
+    pictures = [f for f in found if f.metric in PICTURE]
+    others = [f for f in found if f.metric not in PICTURE and f.status != "same"]
+    for metric, group in (
+        ("picture", pictures),
+        *(
+            (name, [f for f in others if f.metric == name])
+            for name in dict.fromkeys(f.metric for f in others)
+        ),
+    ):
+        worst = max(group, key=lambda finding: STATUSES.index(finding.status))
+        said = f"{sides.name}: its picture is as promised"
+        if worst.status == "new":
+            said = f"{sides.name}: nobody accepted a picture to hold it to"
+        elif worst.what:
+            said = f"{worst.what} ({worst.measured}; limit {worst.limit})"
+            # Such a thing fails whoever made it so, and whoever reads it wants to know.
+            said += "; so is base's" if worst.status in before else ""
+        yield Change(
+            case=sides.name,
+            metric=metric,
+            status=worst.status,
+            base=_psnr(sides.in_base) if metric == "picture" else None,
+            head=_psnr(sides.in_head) if metric == "picture" else None,
+            sentence=said,
+            next=worst.next,
+        )
 
 
-def _look(case: Case) -> Verdict:
+def _findings(case: Case) -> list[Finding]:
+    """What the rule for one run finds where there is no baseline."""
     measured = measurement(case)
-    return judge(
+    verdict = judge(
         Question(
             measured=measured,
             reference=reference_of(case, measured),
@@ -459,9 +475,10 @@ def _look(case: Case) -> Verdict:
             baseline_name="",
             portable={},
             versions={},
-            picture_only=True,
+            picture_only=case["picture_only"],
         )
     )
+    return [finding for finding in verdict.findings if finding.metric != "baseline"]
 
 
 def _psnr(cases: Sequence[Case]) -> float | None:

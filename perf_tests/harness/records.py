@@ -149,7 +149,7 @@ class Measurement:
                     "latency_rounds_s": list(reference.rounds_s),
                     "gpu_busy_s": reference.gpu_busy_s,
                     "peak_memory_bytes": reference.peak_memory_bytes,
-                    "disturbed_by": list(reference.validity.get("disturbed_by", ())),
+                    "validity": dict(reference.validity),
                 }
                 if compared and reference
                 else None

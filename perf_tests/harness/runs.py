@@ -97,7 +97,7 @@ def measurement(case: Case) -> Measurement:
     """What `Measurement.as_json` wrote, as far as a verdict depends on it."""
     picture = case["picture"]
     closeness = None
-    if picture["psnr_db"] is not None:
+    if picture["psnr_db"] is not None and picture["ssim"] is not None:
         closeness = Distance(psnr_db=picture["psnr_db"], ssim=picture["ssim"])
     return Measurement(
         case=case["case"],
@@ -141,7 +141,7 @@ def reference_of(case: Case, measured: Measurement) -> Measurement:
         repeat=measured.repeat,
         gpu_busy_s=other["gpu_busy_s"],
         peak_memory_bytes=other["peak_memory_bytes"],
-        validity={"disturbed_by": other["disturbed_by"]},
+        validity=other["validity"],
     )
 
 

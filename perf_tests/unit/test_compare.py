@@ -115,6 +115,7 @@ FP16 = "ddim50-fp16"
             1,
             "missing: ddim50-fp16 was measured in base and not in head: RuntimeError: no kernel",
         ),
+        (_lost("invalid"), 2, "invalid: ddim50-fp16 was measured in base and not in head: Runtime"),
         (_lost("error"), 1, "error: ddim50-fp16: RuntimeError: no kernel image is available"),
         (lambda content: black(content, FP16), 1, "black: ddim50-fp16: a picture is black (mean"),
         (_worse, 1, "worse picture: ddim50-fp16: its picture is no longer close to reference"),
@@ -174,6 +175,17 @@ def test_one_disturbed_process_costs_its_pair_and_no_more(
     _disturbed(head[2])
     code = compare.run(write(base, folder, "base"), write(head, folder, "head"))
     assert code == 0, capsys.readouterr().out
+
+
+def test_a_metric_that_one_process_lacks_costs_its_pair_and_says_so(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    base, head = side("base"), side("head")
+    case(head[1], FP16).update(gpu_busy_s=None, gpu_speedup=None)
+    for content in (head[0], *head[2:]):
+        slow(content, FP16, by=1.05)
+    assert compare.run(write(base, folder, "base"), write(head, folder, "head")) == 1
+    assert "1 of 5 pairs left out: not measured on both sides" in capsys.readouterr().out
 
 
 def test_one_pair_judges_what_needs_no_statistics(
@@ -288,7 +300,7 @@ def _hollow(path: Path) -> None:
         (_nan, "head-1.json: ddim50/sd15/seeded-2023/fp16: gpu_busy_s is nan, not a positive"),
         (_twice, "head-1.json: ddim50/sd15/seeded-2023/fp16 is in it twice"),
         (_other_schema, "head-1.json: has schema 2, this suite reads 1"),
-        (_hollow, "head-1.json: was not written by this suite's main job"),
+        (_hollow, "head-1.json: ddim50/sd15/seeded-2023/reference: has no generates"),
         (Path.unlink, "head-1.json: cannot be read (No such file or directory)"),
     ],
 )

@@ -7,36 +7,23 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from ci import __main__ as command
-from perf_tests.harness import baselines, closeness
-from perf_tests.unit.recorded import Content, black, case, drop, process, settle, slow, write
+from perf_tests.unit.recorded import (
+    Content,
+    accept,
+    black,
+    case,
+    drop,
+    process,
+    settle,
+    slow,
+    write,
+)
 from perf_tests.unit.test_plugin import run as run_suite
 
 FP16 = "ddim50-fp16"
-
-
-@pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder of baselines in which nothing is accepted yet."""
-    folder = tmp_path / "baselines"
-    folder.mkdir()
-    for name in ("portable.json", "published.json"):
-        (folder / name).write_text((baselines.FOLDER / name).read_text())
-    monkeypatch.setattr(baselines, "FOLDER", folder)
-    return folder
-
-
-def accept(contents: list[Content], folder: Path, reason: str = "first") -> int:
-    paths = write(contents, folder.parent, reason.replace(" ", "-"))
-    drawn = np.random.default_rng(0).random((1, 128, 128, 3), dtype=np.float32)
-    for path in paths:
-        for workload in ("ddim50", "pndm25x4", "vase25"):
-            pictures = path.with_name(f"{path.stem}-pictures")
-            closeness.save(drawn, pictures / f"{workload}-reference.png")
-    return command.main(["accept", *map(str, paths), "--reason", reason])
 
 
 def gate(
@@ -50,24 +37,17 @@ def gate(
     return code, (printed.out + printed.err).splitlines()
 
 
-@pytest.fixture
-def accepted(folder: Path) -> Path:
-    """Three recorded processes are this machine's baseline."""
-    assert accept([process(f"accepted-{number}") for number in range(3)], folder) == 0
-    return folder
-
-
-def test_the_life_of_a_baseline(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_life_of_a_baseline(no_baselines: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Missing: not judged. Accepted: holds. Slower: fails. Accepted again: holds."""
     runs = [process(f"life-{number}") for number in range(3)]
 
-    code, lines = gate(process("head"), folder, capsys)
+    code, lines = gate(process("head"), no_baselines, capsys)
     assert code == 2
     assert "error: nobody accepted a baseline for NVIDIA H200, so no speed was judged" in lines[-1]
 
-    assert accept(runs, folder) == 0
+    assert accept(runs, no_baselines) == 0
 
-    code, lines = gate(process("head"), folder, capsys)
+    code, lines = gate(process("head"), no_baselines, capsys)
     assert code == 0
     assert lines == [
         "of 5 cases 5 held, 0 failed, 0 unclear or invalid, 0 new, 0 skipped, 0 missing; "
@@ -77,14 +57,14 @@ def test_the_life_of_a_baseline(folder: Path, capsys: pytest.CaptureFixture[str]
     slower = [process(f"slower-{number}") for number in range(3)]
     for content in slower:
         slow(content, FP16, by=1.05)
-    code, lines = gate(slower[0], folder, capsys)
+    code, lines = gate(slower[0], no_baselines, capsys)
     assert code == 1
     assert lines[0].startswith("slower: ddim50-fp16: GPU busy")
 
-    assert accept(slower, folder, "fp16 is slower now") == 0
-    code, lines = gate(slower[1], folder, capsys)
+    assert accept(slower, no_baselines, "fp16 is slower now") == 0
+    code, lines = gate(slower[1], no_baselines, capsys)
     assert code == 0
-    assert "fp16 is slower now" in (folder / "HISTORY.md").read_text()
+    assert "fp16 is slower now" in (no_baselines / "HISTORY.md").read_text()
 
 
 def _sync(content: Content) -> None:
@@ -228,7 +208,7 @@ def _old(content: Content) -> None:
             "nobody accepted a baseline for NVIDIA A100-SXM4-80GB, so no speed was judged",
         ),
         (_nothing, "gated-0.json measured nothing"),
-        (_nan, "ddim50/sd15/seeded-2023/fp16: the picture's ssim is nan, not a number"),
+        (_nan, "ddim50/sd15/seeded-2023/fp16: the picture: ssim is nan, not a number"),
         (_old, "gated-0.json: an older suite wrote it, without all that judging takes"),
     ],
 )
@@ -258,7 +238,7 @@ def test_what_is_not_finite_has_any_numbers_beside_it(
 
 def test_judges_as_the_suite_did(
     pytester: pytest.Pytester,
-    folder: Path,
+    no_baselines: Path,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -15,6 +15,11 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+import numpy as np
+
+from ci import __main__ as command
+from ci.runs import run_of
+from perf_tests.harness import closeness
 from perf_tests.harness.runs import Run
 
 Content = dict[str, Any]
@@ -105,10 +110,19 @@ def write(contents: Sequence[Content], folder: Path, name: str) -> list[Path]:
     return paths
 
 
+def accept(contents: Sequence[Content], folder: Path, reason: str = "first") -> int:
+    """`ci accept` of these runs, written beside the folder of baselines with pictures of noise."""
+    paths = write(contents, folder.parent, reason.replace(" ", "-"))
+    drawn = np.random.default_rng(0).random((1, 128, 128, 3), dtype=np.float32)
+    for path in paths:
+        pictures = path.with_name(f"{path.stem}-pictures")
+        for workload in ("ddim50", "pndm25x4", "vase25"):
+            closeness.save(drawn, pictures / f"{workload}-reference.png")
+    return command.main(["accept", *map(str, paths), "--reason", reason])
+
+
 def parsed(contents: Sequence[Content], name: str) -> list[Run]:
     """The runs that the contents describe."""
-    from ci.runs import run_of
-
     return [run_of(one, Path(f"{name}-{number}.json")) for number, one in enumerate(contents)]
 
 
