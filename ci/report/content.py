@@ -190,7 +190,7 @@ class Comparison:
     about: str
     """What was compared: commits and runs."""
     changes: tuple[Change, ...]
-    """Changed rows first, the worst of them at the top."""
+    """The worst at the top."""
     counters: tuple[tuple[str, str], ...]
     """Case and, in words, the counter that changed."""
     next: str = ""
@@ -201,8 +201,14 @@ class Comparison:
         return tuple(change for change in self.changes if change.changed)
 
     @property
+    def unclear(self) -> tuple[Change, ...]:
+        """What these runs cannot tell."""
+        return tuple(change for change in self.changes if change.status in WARNING)
+
+    @property
     def unchanged(self) -> tuple[Change, ...]:
-        return tuple(change for change in self.changes if not change.changed)
+        shown = {*self.changed, *self.unclear}
+        return tuple(change for change in self.changes if change not in shown)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -50,11 +50,9 @@ def _compared(comparison: Comparison) -> str:
     lines = []
     if comparison.changed:
         lines += [*_changes(comparison.changed), ""]
-        judged = [change for change in comparison.changed if change.next]
-        for change in judged[:POINTS_MOST]:
-            lines.append(f"- {_text(change.sentence)}<br>next: {_code(change.next)}")
+        lines += _what_to_do(comparison.changed)
     elif comparison.changes:
-        lines.append("No row changed.")
+        lines.append("No row is seen to have changed.")
     if comparison.counters:
         lines += ["", "Counters that changed:", ""]
         lines += [
@@ -62,6 +60,16 @@ def _compared(comparison: Comparison) -> str:
         ]
         lines += _more(len(comparison.counters), POINTS_MOST, "counter")
     return "\n".join([*lines, ""])
+
+
+def _what_to_do(changes: Sequence[Change]) -> Iterator[str]:
+    """Of each case what changed, in sentences, and the next command."""
+    cases = dict.fromkeys(change.case for change in changes if change.sentence and change.status)
+    for case in list(cases)[:POINTS_MOST]:
+        own = [change for change in changes if change.case == case]
+        said = "<br>".join(_text(change.sentence.removeprefix(f"{case}: ")) for change in own)
+        following = next((change.next for change in own if change.next), "")
+        yield f"- {_code(case)}<br>{said}" + (f"<br>next: {_code(following)}" if following else "")
 
 
 def _changes(changes: Sequence[Change]) -> Iterator[str]:
@@ -72,7 +80,7 @@ def _changes(changes: Sequence[Change]) -> Iterator[str]:
         cells = (
             f"{MARKS[change.mood]} {_text(change.status or 'not judged')}",
             _code(change.case),
-            _text(change.metric),
+            _text(change.metric.replace("_", " ")),
             _text(change.base),
             _text(change.head),
             _text(moved),
@@ -103,6 +111,11 @@ def _points(report: Report) -> str:
 def _folded(report: Report) -> Iterator[str]:
     if report.comparison and report.verdict.points:
         yield _fold("Findings of the tests", _points(report))
+    if report.comparison and report.comparison.unclear:
+        unclear = report.comparison.unclear
+        rows = figures.count(len(unclear), "row")
+        lines = [*_changes(unclear), "", *_what_to_do(unclear)]
+        yield _fold(f"{rows} that could not be told", "\n".join(lines))
     for workload in report.workloads:
         yield _fold(f"{workload.name}: {workload.title}", "\n".join(_table(workload)))
     if report.comparison and report.comparison.unchanged:

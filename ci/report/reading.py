@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ci import runs
 from ci.runs import BadRunError
 from perf_tests.harness.records import SCHEMA, Count
 
@@ -101,12 +101,7 @@ class Reading:
 
 def read(path: Path) -> Reading:
     """`BadRunError` for what is no run, one of another schema, or one with a case twice."""
-    try:
-        content = json.loads(path.read_text())
-    except OSError as error:
-        raise BadRunError(f"{path}: cannot be read ({error.strerror})") from None
-    except (ValueError, RecursionError):
-        raise BadRunError(f"{path}: is no JSON") from None
+    content = runs.read(path)
     try:
         ours = content["perf_tests"]
         if ours["schema"] != SCHEMA:

@@ -8,13 +8,15 @@ from ci.report import figures
 from ci.report.content import Change, Comparison, Mood, badness, mood_of
 from ci.report.reading import Reading, Seen
 from perf_tests.harness import pairs
-from perf_tests.harness.verdicts import NEVER_MORE, difference
+from perf_tests.harness.verdicts import NEVER_MORE, WARNING, difference
 
 PAIRS = 5
 """Of processes, from which base and head can be judged."""
 SHOWN_SHARE = {metric.name: metric.floor for metric in pairs.METRICS}
 """Differences that a comparison without pairs shows first; they are judged from nothing."""
 PICTURE_DB = 0.5
+NAMED_MOST = 3
+"""Cases that a sentence names."""
 UNKNOWN = 1e6
 """A ratio's end beyond which the interval says that nothing is known."""
 
@@ -23,28 +25,52 @@ def in_pairs(
     found: pairs.Comparison, base: Sequence[Reading], head: Sequence[Reading]
 ) -> Comparison:
     """What pairs of runs were judged to show."""
-    changes = [_judged(change) for change in found.changes]
-    changes.sort(key=lambda c: (not c.changed, -badness(c.status)))
-    statuses = list(found.verdicts.values())
-    fail = [case for case, status in found.verdicts.items() if mood_of(status) == "bad"]
-    unsure = sum(mood_of(status) == "warning" for status in statuses)
+    verdicts = found.verdicts
+    changes = sorted(
+        (_judged(change) for change in found.changes),
+        # A case's rows stay together.
+        key=lambda c: (-badness(verdicts[c.case]), c.case, -badness(c.status)),
+    )
+    fail = [case for case, status in verdicts.items() if mood_of(status) == "bad"]
+    unsure = sum(mood_of(change.status) == "warning" for change in found.changes)
     by = f"by {figures.count(found.pairs, 'pair')} of processes"
-    cases = figures.count(len(statuses), "case")
+    cases = figures.count(len(verdicts), "case")
     mood: Mood = "bad" if fail else "warning" if unsure else "good"
+    told = f" {figures.count(unsure, 'row')} could not be told." if unsure else ""
     if fail:
-        worst = next(change for change in changes if change.mood == "bad")
-        sentence = f"Head is worse than base in {len(fail)} of {cases}, {by}. {worst.sentence}."
+        named = ", ".join(_what_is_worse(case, changes) for case in fail[:NAMED_MOST])
+        more = f" and {len(fail) - NAMED_MOST} more" if len(fail) > NAMED_MOST else ""
+        sentence = f"Head is worse than base in {len(fail)} of {cases}, {by}: {named}{more}."
     elif unsure:
-        sentence = f"Nothing got worse in {cases}, and {unsure} could not be told, {by}."
+        sentence = f"Nothing is seen to be worse in {cases}, {by}.{told}"
     else:
         sentence = f"Head holds to base in all of {cases}, {by}."
+    rows = {(change.case, change.metric) for change in changes if change.changed}
     return Comparison(
         mood=mood,
         sentence=sentence,
         about=_about(base, head),
         changes=tuple(changes),
-        counters=tuple(counter_changes(base[0], head[0])),
+        counters=tuple(
+            (case, words)
+            for case, name, words in counter_changes(base[0], head[0])
+            if (case, name) not in rows
+        ),
     )
+
+
+def _what_is_worse(case: str, changes: Sequence[Change]) -> str:
+    """A case with what became of it: ``ddim50-fp16 (slower: GPU busy +5.8 %; more work)``."""
+    worse = [change for change in changes if change.case == case and change.mood == "bad"]
+    told = []
+    for status in dict.fromkeys(change.status for change in reversed(worse)):
+        moved = [
+            f"{change.metric} {figures.percent(change.ratio)}"
+            for change in worse
+            if change.status == status and change.ratio
+        ]
+        told.append(f"{status}: {', '.join(moved)}" if moved else status)
+    return f"{case} ({'; '.join(told)})"
 
 
 def refused(reason: str, base: Sequence[Reading], head: Sequence[Reading]) -> Comparison:
@@ -77,7 +103,7 @@ def _judged(change: pairs.Change) -> Change:
     ratio = change.ratio
     return Change(
         case=change.case,
-        metric=change.metric.replace("_", " "),
+        metric=change.metric,
         status=change.status,
         mood=mood_of(change.status),
         base=read(change.base),
@@ -90,7 +116,7 @@ def _judged(change: pairs.Change) -> Change:
         ),
         sentence=change.sentence,
         next=change.next,
-        changed=change.status != "same",
+        changed=change.status not in ("same", *WARNING),
     )
 
 
@@ -119,7 +145,7 @@ def side_by_side(base: Reading, head: Reading) -> Comparison:
         "processes to tell a change from noise.",
         about=about,
         changes=tuple(changes),
-        counters=tuple(counter_changes(base, head)),
+        counters=tuple((case, words) for case, _, words in counter_changes(base, head)),
         next="python -m ci ab --base REF --head REF",
     )
 
@@ -220,15 +246,16 @@ def _only_in(case: Seen, status: str, words: str) -> Change:
     )
 
 
-def counter_changes(base: Reading, head: Reading) -> list[tuple[str, str]]:
-    """Every counter that is not what it was: they are exact, so one run a side is enough."""
+def counter_changes(base: Reading, head: Reading) -> list[tuple[str, str, str]]:
+    """Every counter that is not what it was, the judged ones first: case, counter, and the change
+    in words. They are exact, so one run a side is enough.
+    """
     changed = []
     for case in head.cases:
         was = base.case(case.id)
-        for name, now in case.counters.items() if was else ():
+        for name, now in case.counters.items():
             before = was.counters.get(name) if was else None
             if before is not None and before != now:
                 words = difference(name, was=before, now=now, steps=case.steps)
-                changed.append((case.id, words, name in NEVER_MORE))
-    changed.sort(key=lambda change: not change[2])
-    return [(case, words) for case, words, _ in changed]
+                changed.append((case.id, name, words))
+    return sorted(changed, key=lambda change: change[1] not in NEVER_MORE)

@@ -8,6 +8,7 @@ from ci.report import figures
 from ci.report.content import CasePart, Comparison, Mood, Point, Verdict, again, badness, mood_of
 from ci.report.reading import Lost, Reading
 
+ORDER: tuple[Mood, ...] = ("good", "plain", "warning", "bad")
 NAMED_MOST = 3
 """Cases that a sentence names."""
 
@@ -69,11 +70,11 @@ def verdict_of(
     if comparison is not None and comparison.mood == "plain":
         command = command if mood == "bad" else comparison.next or command
     elif comparison is not None:
-        # Of the two, the worse speaks first; a comparison that holds says more than a baseline.
-        order = ("good", "plain", "warning", "bad")
-        if order.index(comparison.mood) >= order.index(mood) or mood == "plain":
-            mood, sentence = comparison.mood, f"{comparison.sentence} {sentence}"
-            command = next((c.next for c in comparison.changed if c.next), command)
+        own = sentence if mood in ("warning", "bad") else ""
+        # Of the two, the worse speaks first.
+        if ORDER.index(comparison.mood) >= ORDER.index(mood) or not own:
+            mood, sentence = comparison.mood, " ".join(filter(None, [comparison.sentence, own]))
+            command = next((c.next for c in comparison.changes if c.next), command if own else "")
         else:
             sentence = f"{sentence} {comparison.sentence}"
     return Verdict(mood=mood, sentence=sentence, points=tuple(points), next=command)

@@ -347,7 +347,7 @@ def test_pairs_are_judged(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     assert command.main([*arguments, "--html", str(out), "--markdown"]) == 0
     text = out.read_text()
     assert headline(text).startswith(
-        "Head is worse than base in 1 of 5 cases, by 5 pairs of processes. ddim50-fp16: "
+        "Head is worse than base in 1 of 5 cases, by 5 pairs of processes: ddim50-fp16 (slower: "
     )
     told = words(text)
     assert "slower ddim50-fp16 GPU busy" in told
@@ -364,7 +364,7 @@ def test_pairs_that_hold(tmp_path: Path) -> None:
     assert command.main(["report", *heads, "--base", *bases, "--html", str(out)]) == 0
     text = out.read_text()
     assert "Head holds to base in all of 5 cases, by 5 pairs" in headline(text)
-    assert "No row changed." in words(text)
+    assert "No row is seen to have changed." in words(text)
 
 
 def test_what_cannot_be_compared_says_why(run: Content, tmp_path: Path) -> None:
