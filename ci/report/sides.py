@@ -98,6 +98,8 @@ def _judged(change: pairs.Change) -> Change:
     def read(value: float | None) -> str:
         if value is None:
             return ""
+        if change.metric == "picture":
+            return figures.decibels(value)
         return metric.shown(value) if metric else f"{value:,.0f}"
 
     ratio = change.ratio
