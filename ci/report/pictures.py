@@ -9,6 +9,7 @@ import io
 import math
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -57,8 +58,6 @@ class Shown:
     """How many times the difference is brighter than it is."""
     problem: str
     """What is missing or wrong, in a sentence; empty if nothing."""
-    full_side: int
-    """Of the saved picture's larger side as it is laid out here, in pixels."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,6 +71,11 @@ class Gallery:
     problem: str
     """Why there are none at all; empty if there are."""
     folder: str
+    """Where the main job saved them."""
+    side: int
+    """Of the largest picture here, in pixels."""
+    full_side: int
+    """Of the largest picture there."""
 
 
 def gallery(report: Report, folder: Path, *, budget_bytes: int) -> Gallery:
@@ -86,6 +90,8 @@ def gallery(report: Report, folder: Path, *, budget_bytes: int) -> Gallery:
             problem=f"There are no pictures: {folder.name}/ is not beside the run's JSON. The main "
             "job saves it there with --benchmark-json.",
             folder=folder.name,
+            side=0,
+            full_side=0,
         )
     names = [case.seen.id for case in report.cases]
     # Decoding and encoding leave Python's lock to the others.
@@ -127,7 +133,6 @@ def gallery(report: Report, folder: Path, *, budget_bytes: int) -> Gallery:
                 if not has_other and case.seen.name != REFERENCE
                 else ""
             ),
-            full_side=max(loaded[name].shape[:2]) if name in loaded else 0,
         )
     return Gallery(
         shown=shown,
@@ -136,6 +141,8 @@ def gallery(report: Report, folder: Path, *, budget_bytes: int) -> Gallery:
         },
         problem="" if loaded or not report.cases else f"There are no pictures in {folder.name}/.",
         folder=folder.name,
+        side=max((p.width for (kind, _), p in embedded.items() if kind == "picture"), default=0),
+        full_side=max((square.shape[1] for square in loaded.values()), default=0),
     )
 
 
@@ -148,14 +155,19 @@ def _other(case: CasePart) -> str:
     return f"{case.seen.workload}-{_against(case)}"
 
 
+UNREADABLE = (OSError, SyntaxError, ValueError, ZeroDivisionError, Image.DecompressionBombError)
+"""What Pillow and `mosaic` raise for a file that is no picture of ours."""
+
+
 def _load(folder: Path, name: str) -> Square | str:
     """A case's picture, or in a sentence what is wrong with it."""
     path = folder / f"{name}.png"
+    # A case may be called anything, and no name leads out of the folder.
     if path.parent != folder or not path.is_file():
         return f"{name}.png is missing in {folder.name}/"
     try:
         return mosaic(path)
-    except (OSError, ValueError, ZeroDivisionError):
+    except UNREADABLE:
         return f"{folder.name}/{name}.png is no picture of this suite"
 
 
@@ -201,7 +213,10 @@ def _accepted(cases: Sequence[CasePart]) -> dict[str, Square]:
         path = baselines.picture_path(
             model=seen.model, weights=seen.weights, workload=seen.workload
         )
-        if seen.name == REFERENCE and path.is_file():
+        if seen.name != REFERENCE:
+            continue
+        # Without it, or with a broken one, there is nothing to show; the tests say so.
+        with suppress(*UNREADABLE):
             found[f"accepted {seen.id}"] = mosaic(path)
     return found
 

@@ -130,7 +130,7 @@ def read(path: Path) -> Reading:
                 if isinstance(drift, dict)
             },
         )
-    except (KeyError, TypeError, AttributeError, ValueError):
+    except (KeyError, TypeError, AttributeError, ValueError, OverflowError):
         raise BadRunError(
             f"{path}: was not written by this suite's main job with --benchmark-json"
         ) from None

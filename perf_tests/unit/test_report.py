@@ -231,6 +231,7 @@ def test_sixty_cases_in_time_and_under_five_megabytes(
     # What a quiet machine needs is a third of it; others may be at work here.
     assert monotonic() - started < 15
     assert text.count('class="case"') == 60
+    assert "so that this page stays small; in run-pictures/ they have 256" in words(text)
     said = comment(path, capsys)
     assert len(said) < markdown.MOST_CHARACTERS
 
@@ -391,6 +392,7 @@ def test_what_cannot_be_compared_says_why(run: Content, tmp_path: Path) -> None:
         (None, "cannot be read (No such file"),
         ('{"perf_tests": ', "is no JSON"),
         ("[]", "was not written by this suite's main job"),
+        ('{"perf_tests": {"schema": 1}, "benchmarks": [{}]}', "was not written by this suite's"),
         ('{"perf_tests": {"schema": 7}}', "has schema 7, this suite reads 1"),
     ],
 )
