@@ -48,9 +48,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--model",
         metavar="MODEL",
-        help="sd15 (seeded weights, default on cuda), small (the same shape for a CPU, default "
-        "there), embedded (trained by perf_tests.models.recipe), a folder in diffusers' format, "
-        "or a Hub id",
+        help="sd15 (seeded weights, default on cuda), embedded (small and trained, default on "
+        "a CPU), small (its shape with seeded weights), a folder in diffusers' format, or a Hub "
+        "id",
     )
     group.addoption(
         "--rounds", type=_positive, default=5, metavar="N", help="timed rounds a case (default: 5)"
@@ -202,7 +202,7 @@ def suite_of(config: pytest.Config) -> Suite:
     try:
         machine = this_machine(config.getoption("device"))
         source = models.open_source(
-            config.getoption("model") or ("sd15" if machine.device == "cuda" else "small")
+            config.getoption("model") or ("sd15" if machine.device == "cuda" else "embedded")
         )
         bench = Bench(
             source=source,

@@ -138,7 +138,7 @@ def check(runs: Sequence[Run]) -> None:
     """`BadRunError` unless the runs are of one machine and stopwatch, and each held undisturbed."""
     first = runs[0]
     for run in runs:
-        if run.machine != first.machine:
+        if not run.machine.is_like(first.machine):
             raise BadRunError(
                 f"{run.path} was measured on another machine or with other versions than "
                 f"{first.path}"
@@ -242,7 +242,9 @@ def _history_line(key: str, old: MachineBaseline | None, case: CaseBaseline, *, 
 def write_history(lines: Sequence[str]) -> None:
     path = baselines.FOLDER / "HISTORY.md"
     text = path.read_text() if path.exists() else HISTORY_HEAD
-    path.write_text(text + "\n".join(lines) + "\n")
+    draft = path.with_suffix(".draft")
+    draft.write_text(text + "\n".join(lines) + "\n")
+    draft.replace(path)
 
 
 def _figure(case: CaseBaseline | None) -> str:

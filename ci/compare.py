@@ -80,6 +80,9 @@ def tell(comparison: Comparison) -> None:
         for case, verdict in comparison.verdicts.items()
     ]
     width = get_terminal_size().columns if sys.stdout.isatty() else 200
+    if comparison.machines:
+        print(comparison.machines)
+        print()
     for line in table(("head over base", *SHOWN, "verdict"), rows, width=width):
         print(line)
     print()

@@ -21,14 +21,17 @@ from perf_tests.harness.catalog import Closeness, Needs, Promise, measure, optim
 # A checkpoint nobody calibrated here promises only that it is plainly the same picture.
 # The small seeded model, on a CPU: fp16 61.0 dB, bf16 44.1 dB (SSIM 0.999); another prompt 21.9 dB
 # (0.852), no guidance 20.5 dB (0.782).
+# The embedded model, 24 held-out prompts and seeds on an H200 (lowest of the legitimate, highest of
+# the faults): fp16 57.8 dB, bf16 36.5 dB; no guidance 34.0 dB, an attention block skipped 32.9 dB,
+# another seed 32.5 dB, q halved 31.0 dB, the prompt zeroed 14.2 dB, another prompt 12.2 dB.
 FLOAT16 = Promise(
     seeded=Closeness(psnr_db=40, ssim=0.93),
-    embedded=Closeness(ssim=0.90),
+    embedded=Closeness(psnr_db=45),
     checkpoint=Closeness(ssim=0.90),
 )
 BFLOAT16 = Promise(
     seeded=Closeness(psnr_db=33, ssim=0.93),
-    embedded=Closeness(ssim=0.90),
+    embedded=Closeness(psnr_db=35),
     checkpoint=Closeness(ssim=0.90),
 )
 # Another order of the same sums in float32: 120 dB on the small model; in float16 59 dB.

@@ -22,7 +22,7 @@ def check(base: Sequence[Run], head: Sequence[Run]) -> None:
     first = base[0]
     for side in (base, head):
         for run in side:
-            if run.machine != side[0].machine:
+            if not run.machine.is_like(side[0].machine):
                 raise NotComparable(
                     f"{run.path} was measured on another machine or with other versions than "
                     f"{side[0].path}, of the same side"

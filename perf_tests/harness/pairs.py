@@ -92,6 +92,8 @@ class Comparison:
 
     changes: tuple[Change, ...]
     pairs: int
+    machines: str = ""
+    """On which machine, and which versions each side ran with."""
 
     @property
     def verdicts(self) -> dict[str, str]:
@@ -147,7 +149,16 @@ def compare(base: Sequence[Run], head: Sequence[Run], *, noise: Noise | None = N
     changes += drifts.values()
     if not changes:
         raise NotComparable("no case was measured on either side")
-    return Comparison(changes=tuple(changes), pairs=len(base))
+    return Comparison(changes=tuple(changes), pairs=len(base), machines=_machines(base[0], head[0]))
+
+
+def _machines(base: Run, head: Run) -> str:
+    versions = ("python", "torch", "diffusers", "transformers")
+    had, has = ([f"{n} {getattr(run.machine, n)}" for n in versions] for run in (base, head))
+    changed = [f"{was} → {now.split()[1]}" for was, now in zip(had, has, strict=True) if was != now]
+    if changed:
+        return f"{head.machine.name}: {', '.join(changed)}"
+    return f"{head.machine.name}, both with {', '.join(has)}"
 
 
 # What became of a case

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from statistics import median
 from typing import Any
 
@@ -36,6 +36,15 @@ class Machine:
     def slug(self) -> str:
         """The name of its file under `baselines/`."""
         return re.sub(r"[^a-z0-9]+", "-", self.name.lower()).strip("-")
+
+    def is_like(self, other: Machine) -> bool:
+        """Whether both are the same hardware with the same versions.
+
+        The threads of a GPU's host change nothing that is measured; on a CPU they are the machine.
+        """
+        if self.device == "cuda":
+            other = replace(other, threads=self.threads)
+        return self == other
 
     @property
     def versions(self) -> dict[str, str]:

@@ -145,7 +145,7 @@ def detectable(noise: float, *, pairs: int, floor: float) -> float:
         return POWER - float(np.mean(scipy_stats.norm.sf((least - effect) / error)))
 
     low, high = 0.0, float(least.max()) + 10 * error
-    for _ in range(60):
+    for _ in range(40):
         middle = (low + high) / 2
         low, high = (middle, high) if misses(middle) > 0 else (low, middle)
     return math.expm1(min(high, 700.0))
@@ -153,8 +153,8 @@ def detectable(noise: float, *, pairs: int, floor: float) -> float:
 
 @cache
 def _noises_seen(pairs: int) -> npt.NDArray[np.float64]:
-    """A thousand equally likely estimates of a noise of 1, each the larger of two."""
-    shares = np.sqrt((np.arange(1000) + 0.5) / 1000)
+    """Two hundred equally likely estimates of a noise of 1, each the larger of two."""
+    shares = np.sqrt((np.arange(200) + 0.5) / 200)
     seen: npt.NDArray[np.float64] = np.sqrt(scipy_stats.chi2.ppf(shares, pairs - 1) / (pairs - 1))
     return seen
 

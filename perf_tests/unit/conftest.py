@@ -7,6 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
+# pytester forgets what a suite in this process imported first, and this one cannot be imported
+# twice: it registers operators.
+import torch._dynamo
+
 from perf_tests.harness import baselines
 from perf_tests.unit.recorded import accept, process
 

@@ -164,7 +164,7 @@ def test_the_host_bound_latencies_that_were_recorded_are_unclear_and_say_what_th
     assert code == 2
     assert "unclear: ddim50-fp16: latency " in text
     assert "these 5 pairs can see " in text
-    assert "GPU busy" not in text.split("\n\n")[1]
+    assert "GPU busy" not in text.split("\n\n")[2]
 
 
 def test_one_disturbed_process_costs_its_pair_and_no_more(
@@ -254,7 +254,11 @@ def test_what_says_nothing_of_each_other_is_refused(
 def test_other_versions_of_torch_are_what_is_compared(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert compared(folder, capsys, _other_torch)[0] == 0
+    code, text = compared(folder, capsys, _other_torch)
+    assert code == 0
+    assert text.startswith("NVIDIA H200: torch 2.11.0+cu130 → 2.12.0\n")
+    code, text = compared(folder, capsys)
+    assert text.startswith("NVIDIA H200, both with python 3.12.3, torch 2.11.0+cu130, diffusers")
     base, head = side("base"), side("head")
     _other_torch(head[3])
     assert compare.run(write(base, folder, "b"), write(head, folder, "h")) == 2
