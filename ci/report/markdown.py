@@ -12,6 +12,10 @@ from ci.report.content import CasePart, Change, Comparison, Report, WorkloadPart
 MOST_CHARACTERS = 65_536
 """What GitHub takes for one comment."""
 MARKS = {"good": "✅", "plain": "ℹ️", "warning": "⚠️", "bad": "❌"}
+LEAD_MOST = 1_000
+"""Letters of the verdict's sentence and of the next command; no name is that long."""
+RESERVED = 500
+"""Characters for line ends and the last line."""
 POINTS_MOST = 20
 ROWS_MOST = 60
 """Of one table; a page has room for all of them."""
@@ -20,29 +24,40 @@ ROWS_MOST = 60
 def render(report: Report) -> str:
     """The comment, shorter than `MOST_CHARACTERS`. Nothing from a run's JSON is read as markup."""
     verdict = report.verdict
-    parts = [f"## {MARKS[verdict.mood]} {_text(verdict.sentence)}\n", f"{_about(report)}\n"]
-    if report.comparison:
-        if report.comparison.mood == "plain":
-            parts.append(f"{_text(report.comparison.sentence)}\n")
-        parts.append(_compared(report.comparison))
-    elif verdict.points:
-        parts.append(_points(report))
-    if verdict.next:
-        parts.append(f"**Next:** {_code(verdict.next)}\n")
-    for folded in _folded(report):
-        # What does not fit is left to the page; the verdict and what changed always do.
-        if len("\n".join([*parts, folded])) < MOST_CHARACTERS - 200:
-            parts.append(folded)
+    lead = f"## {MARKS[verdict.mood]} {_text(verdict.sentence[:LEAD_MOST])}\n\n{_about(report)}\n"
+    closing = f"**Next:** {_code(verdict.next[:LEAD_MOST])}\n" if verdict.next else ""
+    length = len(lead) + len(closing) + RESERVED
+    parts, left_out = [lead], False
+    for part in (*_told(report), closing, *_folded(report)):
+        if part == closing:
+            parts.append(part)
+        elif length + len(part) < MOST_CHARACTERS:
+            parts.append(part)
+            length += len(part) + 1
         else:
-            parts.append("More stands in the page (`--html`).\n")
-            break
-    return "\n".join(parts)
+            left_out = True
+    if left_out:
+        parts.append("There is more in the page (`--html`).\n")
+    return "\n".join(part for part in parts if part)
+
+
+def _told(report: Report) -> Iterator[str]:
+    """What is not folded: what changed, or else what needs attention."""
+    if report.comparison is None:
+        if report.verdict.points:
+            yield _points(report)
+        return
+    if report.comparison.mood == "plain":
+        yield f"{_text(report.comparison.sentence)}\n"
+    yield _compared(report.comparison)
 
 
 def _about(report: Report) -> str:
     shown = ("GPU", "CPU", "driver", "torch", "diffusers", "model", "commit")
     return " · ".join(
-        _text(f"{n} {v}" if n not in ("GPU", "CPU") else v) for n, v in report.machine if n in shown
+        _text((f"{n} {v}" if n not in ("GPU", "CPU") else v)[:LEAD_MOST])
+        for n, v in report.machine
+        if n in shown
     )
 
 

@@ -239,16 +239,17 @@ def test_sixty_cases_in_time_and_under_five_megabytes(
 def test_more_than_a_comment_holds_is_left_to_the_page(
     run: Content, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    content = many(run, 400)
-    for benchmark in content["benchmarks"]:
-        info = benchmark["extra_info"]
-        info.update(verdict="slower", sentence="slower: " + "very " * 200 + info["case"])
-    path = tmp_path / "run.json"
-    path.write_text(json.dumps(content))
-    said = comment(path, capsys)
-    assert len(said) < markdown.MOST_CHARACTERS
-    assert said.startswith("## ❌ 400 of 400 cases fail")
-    assert "more findings in the page" in said
+    content, path = many(run, 400), tmp_path / "run.json"
+    for words_each in (200, 2000):
+        for benchmark in content["benchmarks"]:
+            info = benchmark["extra_info"]
+            info.update(verdict="slower", sentence="slower: " + "a_b " * words_each + info["case"])
+        path.write_text(json.dumps(content))
+        said = comment(path, capsys)
+        assert len(said) < markdown.MOST_CHARACTERS
+        assert said.startswith("## ❌ 400 of 400 cases fail")
+        assert "**Next:** <code>pytest" in said
+        assert "in the page" in said
 
 
 def test_one_case_with_one_round(run: Content, tmp_path: Path) -> None:
