@@ -25,7 +25,7 @@ def test_generation(
     bench: Bench,
     suite: Suite,
     benchmark: Any,
-    record_property: Callable[[str, object], None],
+    request: pytest.FixtureRequest,
 ) -> None:
     """A case is as much faster than its reference as it should be, and its picture as close."""
 
@@ -44,7 +44,7 @@ def test_generation(
     benchmark.extra_info.update(suite.judged(case, verdict, measured=measured, reference=reference))
     benchmark.has_error = False
     # For --junitxml, which else says nothing of what passes.
-    record_property("verdict", verdict.sentence or verdict.status)
+    request.node.user_properties.append(("verdict", verdict.sentence or verdict.status))
     if verdict.status in WARNING:
         warnings.warn(verdict.sentence, stacklevel=1)
     if not verdict.passes:

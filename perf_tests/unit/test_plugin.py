@@ -262,7 +262,8 @@ def test_the_life_of_a_baseline(
 
 def test_junit_carries_the_verdict_of_what_passes_and_what_fails(pytester: pytest.Pytester) -> None:
     path = pytester.path / "junit.xml"
-    run(pytester, f"--junitxml={path}", fakes="fine,black")
+    result = run(pytester, f"--junitxml={path}", fakes="fine,black")
+    result.stdout.no_fnmatch_line("*Warning*")
     text = path.read_text()
     assert '<property name="verdict" value="new" />' in text
     assert '<property name="verdict" value="black: fake4-black: a picture is black" />' in text
