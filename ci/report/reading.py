@@ -199,7 +199,7 @@ def _case(info: Mapping[str, Any]) -> Seen:
         promise={
             str(name): value
             for name, value in (info.get("promise") or {}).items()
-            if isinstance(value, int | float)
+            if isinstance(value, int | float) and value > 0
         },
         counters={
             str(name): Count(fixed=int(count["fixed"]), per_step=int(count["per_step"]))
