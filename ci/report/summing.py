@@ -35,17 +35,6 @@ def verdict_of(
     ]
     points += [
         Point(
-            status="not a number",
-            mood="bad",
-            case=case.seen.id,
-            sentence=f"{case.seen.id}: {problem}",
-            next=again(case.seen.id),
-        )
-        for case in cases
-        for problem in case.seen.problems
-    ]
-    points += [
-        Point(
             status=lost.status,
             mood=mood_of(lost.status),
             case=lost.id,
@@ -66,6 +55,17 @@ def verdict_of(
         for name in _missing(head, accepted or ())
     ]
     points.sort(key=lambda point: -badness(point.status))
+    points += [
+        Point(
+            status="not a number",
+            mood="bad",
+            case=case.seen.id,
+            sentence=f"{case.seen.id}: {problem}",
+            next=again(case.seen.id),
+        )
+        for case in cases
+        for problem in case.seen.problems
+    ]
     mood, sentence, command = _own_words(head, cases, points, accepted)
     if comparison is not None and comparison.mood == "plain":
         command = command if mood == "bad" else comparison.next or command

@@ -112,7 +112,9 @@ def _points(
     front = sorted((x, y) for x, y, case in points if case.front)
     beaten = [(x, y) for x, y, case in points if not case.front]
     if panel == 0 and front:
-        axes.plot(*zip(*front, strict=True), color=GREEN, linewidth=1.2, dashes=(3, 2))
+        # Some are in the front for their memory alone, which this panel does not show.
+        line = [(x, y) for x, y in front if not any(a <= x and b > y for a, b in front)]
+        axes.plot(*zip(*line, strict=True), color=GREEN, linewidth=1.2, dashes=(3, 2))
     for places, marker, size, colours in (
         (beaten, "s", 7, (PAPER, MUTED)),
         (front, "o", 9, (GREEN, INK)),
