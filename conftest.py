@@ -36,6 +36,9 @@ PACKAGE = Path(__file__).parent / "perf_tests"
 TESTS_OF_OUR_OWN = (PACKAGE / "unit", PACKAGE / "browser", PACKAGE / "models")
 """Folders with tests of this repository and none of the main job."""
 
+ROUNDS = 5
+QUICK_ROUNDS = 2
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("perf_tests", "performance of Stable Diffusion inference")
@@ -53,7 +56,16 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "id",
     )
     group.addoption(
-        "--rounds", type=_positive, default=5, metavar="N", help="timed rounds a case (default: 5)"
+        "--rounds",
+        type=_positive,
+        metavar="N",
+        help=f"timed rounds a case (default: {ROUNDS}; with --quick {QUICK_ROUNDS})",
+    )
+    group.addoption(
+        "--quick",
+        action="store_true",
+        help="one short warm-up, few rounds, no floor, no picture that is only to be looked at, "
+        "the reference not repeated: for one of the processes that `python -m ci ab` compares",
     )
     group.addoption(
         "--shard",
@@ -197,6 +209,7 @@ def suite_of(config: pytest.Config) -> Suite:
     from perf_tests.harness.catalog import cases_for
     from perf_tests.harness.machine import BadDevice, this_machine
 
+    quick: bool = config.getoption("quick")
     progress = Progress(terminal=Uncaptured(config), total=0)
     report: Path | None = config.getoption("benchmark_json")
     try:
@@ -207,7 +220,8 @@ def suite_of(config: pytest.Config) -> Suite:
         bench = Bench(
             source=source,
             machine=machine,
-            rounds=config.getoption("rounds"),
+            rounds=config.getoption("rounds") or (QUICK_ROUNDS if quick else ROUNDS),
+            quick=quick,
             observer=progress,
             pictures_folder=report and report.with_name(f"{report.stem}-pictures"),
             baseline=baselines.load_machine(machine.slug),
@@ -219,7 +233,8 @@ def suite_of(config: pytest.Config) -> Suite:
         raise pytest.UsageError(str(error)) from None
     if report is not None:
         _make_room(report)
-    config.stash[SUITE] = Suite(bench=bench, cases=cases_for(source.scale), progress=progress)
+    cases = [case for case in cases_for(source.scale) if not (quick and case.picture_only)]
+    config.stash[SUITE] = Suite(bench=bench, cases=cases, progress=progress)
     return config.stash[SUITE]
 
 
@@ -365,6 +380,8 @@ def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> 
     """Repeat a workload's reference after its last case, so that drift is seen."""
     yield
     case, following = _case_of(item), _case_of(nextitem)
+    if item.config.getoption("quick"):
+        return  # whoever compares many processes sees a reference that drifts between them
     if case is None or (following is not None and following.workload == case.workload):
         return
     from perf_tests.harness.bench import CaseError
@@ -402,6 +419,7 @@ def pytest_benchmark_update_json(config: pytest.Config, output_json: dict[str, A
     suite = config.stash[SUITE]
     output_json["perf_tests"] = {
         "schema": 1,
+        "quick": config.getoption("quick"),
         "measuring": suite.measuring,
         "scale": suite.bench.source.scale,
         "expected": suite.expected,

@@ -10,14 +10,17 @@ import argparse
 import sys
 from types import ModuleType
 
-from ci import accept, calibrate, compare, gate, merge, report, structure
+from ci import ab, accept, calibrate, compare, faults, gate, merge, report, structure
 from ci.runs import BadRunError
+from ci.sides import BadSide
 from perf_tests.harness.baselines import BadBaseline
 
 VERBS: dict[str, ModuleType] = {
+    "ab": ab,
     "accept": accept,
     "calibrate": calibrate,
     "compare": compare,
+    "faults": faults,
     "gate": gate,
     "merge": merge,
     "report": report,
@@ -43,7 +46,7 @@ def main(arguments: list[str] | None = None) -> int:
         return CANNOT_JUDGE
     try:
         code: int = VERBS[args.verb].main(args)
-    except (BadBaseline, BadRunError) as error:
+    except (BadBaseline, BadRunError, BadSide) as error:
         print(f"error: {error}", file=sys.stderr)
         return CANNOT_JUDGE
     return code

@@ -92,6 +92,11 @@ def accept(paths: Sequence[Path], *, reason: str, processes: int = PROCESSES_MIN
             "within one; run the main job again, or say --processes"
         )
     check(runs)
+    if quick := [run for run in runs if run.quick]:
+        raise BadRunError(
+            f"{quick[0].path} was measured with --quick, whose few rounds are for comparing many "
+            "processes: accept runs of the whole main job"
+        )
     machine = runs[0].machine
     old = baselines.load_machine(machine.slug)
     measured = {

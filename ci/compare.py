@@ -11,6 +11,8 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
+from itertools import zip_longest
 from pathlib import Path
 from shutil import get_terminal_size
 
@@ -87,8 +89,11 @@ def tell(comparison: Comparison) -> None:
         print(line)
     print()
     told = [change for change in comparison.changes if change.status != "same"]
-    for change in sorted(told, key=lambda change: -STATUSES.index(change.status)):
-        print(change.text())
+    told.sort(key=lambda change: -STATUSES.index(change.status))
+    for change, after in zip_longest(told, told[1:]):
+        # What is to be done about several stands once, behind the last of them.
+        alike = after is not None and after.next == change.next
+        print((replace(change, next="") if alike else change).text())
     print(comparison.sentence)
 
 

@@ -13,6 +13,7 @@ import argparse
 import json
 import shutil
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -85,11 +86,16 @@ def _in_order(runs: Sequence[Run]) -> list[Run]:
 
 
 SAME: tuple[tuple[str, Callable[[Run], object]], ...] = (
-    ("machines or with other versions", lambda run: run.machine),
+    ("machines or with other versions", lambda run: replace(run.machine, threads=_threads(run))),
     ("weights", lambda run: {(case["model"], case["weights"]) for case in run.cases.values()}),
     ("commits", lambda run: run.commit),
     ("versions of the measuring code", lambda run: run.measuring),
 )
+
+
+def _threads(run: Run) -> int:
+    # Shards of several GPUs run on several hosts, whose threads change nothing that is measured.
+    return run.machine.threads if run.machine.device == "cpu" else 0
 
 
 def _shard(run: Run) -> Shard:

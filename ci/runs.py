@@ -83,6 +83,7 @@ def run_of(content: Any, path: Path) -> Run:
             drift=ours["reference_drift"],
             measuring=ours.get("measuring"),
             scale=ours.get("scale"),
+            quick=ours.get("quick") is True,
             expected=tuple(ours.get("expected", ())),
             narrowed=ours.get("narrowed", False),
             shard=Shard(**{**shard, "cases": tuple(shard["cases"])}) if shard else None,

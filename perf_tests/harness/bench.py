@@ -7,6 +7,7 @@ import importlib.util
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from statistics import median
 from time import perf_counter
@@ -19,6 +20,7 @@ from perf_tests.harness import (
     closeness,
     counters,
     floor,
+    host,
     proofs,
     structure,
     structure_verdicts,
@@ -36,6 +38,8 @@ from perf_tests.harness.verdicts import Finding, Question, Verdict, drifted, exc
 
 HOST_STEPS = 4
 """UNet calls of which the median says what the host takes to enqueue one."""
+QUICK_WARM_UP_STEPS = 5
+"""Beyond PNDM's first four, which do other arithmetic."""
 DRIFT_ROUNDS = 3
 DRIFT_SHARE = 0.05
 """A reference that is significantly and this much slower or faster when repeated has drifted."""
@@ -92,15 +96,18 @@ class Bench:
     published: baselines.Published
     structures: Mapping[str, Accepted]
     """What the code of a case may ask for, by `structure_verdicts.key_of`."""
+    quick: bool = False
+    """One short warm-up and no floor: many processes are compared, and each has to be short."""
     measurements: dict[str, Measurement] = field(default_factory=dict)
     """By case id."""
     drift: dict[str, Drift] = field(default_factory=dict)
     """By workload, of the last time that the reference was repeated."""
+    counted: dict[str, Observation] = field(default_factory=dict)
+    """By case id, what its code asks for, where there is no GPU to watch."""
     _open: ExitStack = field(default_factory=ExitStack)
     _pipeline: Any = None
     _pictures: dict[str, Pictures] = field(default_factory=dict)
     _flops: dict[tuple[str, int], float] = field(default_factory=dict)
-    _counted: dict[str, Observation] = field(default_factory=dict)
 
     @property
     def device(self) -> torch.device:
@@ -155,6 +162,8 @@ class Bench:
         It is the only one on the device, until `measure` is through or `close` is called.
         """
         self.close()
+        if self.measurements:
+            _settle()
         self.observer.stage(case, "building")
         try:
             with _told(case, self.device):
@@ -189,7 +198,10 @@ class Bench:
         generation = Generation(pipeline, case.workload)
         graphs_at_start, breaks_at_start = counters.compiled_graphs()
         if not case.picture_only:
-            warm_up(generation, on_round=lambda s: say(case, f"warm-up, {s:.2f} s"))
+            if self.quick:
+                generation.pictures(steps=QUICK_WARM_UP_STEPS)
+            else:
+                warm_up(generation, on_round=lambda s: say(case, f"warm-up, {s:.2f} s"))
         generation.forget()
         collect(self.device)
         graphs_when_warm, _ = counters.compiled_graphs()
@@ -265,8 +277,10 @@ class Bench:
         gc.disable()
         try:
             measurement = observe(measurement, case, generation, pipeline)
+            of_host = host.observe(generation, self.device)
         finally:
             gc.enable()
+        measurement = replace(measurement, counters={**measurement.counters, **of_host})
         return replace(measurement, observing_s=perf_counter() - started)
 
     def _observe_gpu(
@@ -278,8 +292,10 @@ class Bench:
             measurement,
             host_step_s=host_step_s,
             peak_memory_bytes=torch.cuda.max_memory_allocated(),
-            floor_s=self._flops_of(measurement, case, generation) / floor.matmul_rate(),
         )
+        if not self.quick:
+            flops = self._flops_of(measurement, case, generation)
+            measurement = replace(measurement, floor_s=flops / floor.matmul_rate())
         try:
             seen = counters.observe(generation, pipeline, steps=case.workload.steps)
         except counters.NoTrace as error:
@@ -300,7 +316,7 @@ class Bench:
             seen = structure.observe(pipeline, generation)
         except structure.NotCountable as error:
             return replace(measurement, notes=(f"no structural counters: {error}",))
-        self._counted[case.id] = seen
+        self.counted[case.id] = seen
         return replace(measurement, counters={**measurement.counters, **seen.counters})
 
     def _flops_of(self, measurement: Measurement, case: Case, generation: Generation) -> float:
@@ -376,11 +392,11 @@ class Bench:
         key = structure_verdicts.key_of(case, self.source.name)
         if self.machine.device == "cuda" or case.picture_only or key not in self.structures:
             return []
-        if case.id not in self._counted:
+        if case.id not in self.counted:
             return [structure_verdicts.uncounted(case.id)]
         return structure_verdicts.judge(
             case.id,
-            self._counted[case.id],
+            self.counted[case.id],
             self.structures[key],
             steps=case.workload.steps,
             # A build's local part (2.13.0+cpu) changes nothing about the code.
@@ -429,6 +445,15 @@ def _told(case: Case, device: torch.device) -> Iterator[None]:
         # Raised out here, where nothing holds the failed frames and their pipeline any more.
         collect(device)
         raise failure
+
+
+@cache
+def _settle() -> None:
+    """Once, when the libraries are loaded and no pipeline stands: what is left now lives on, and
+    walking through it ahead of every round takes longer than many a round.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 def _tidy() -> None:

@@ -54,7 +54,10 @@ FAMILIES: tuple[tuple[str, re.Pattern[str]], ...] = tuple(
 )
 
 LAUNCHES = re.compile(r"^cu(da)?Launch(Cooperative)?Kernel")
-SYNCS = re.compile(r"^cuda(Stream|Device|Event)Synchronize|^cu(Stream|Ctx|Event)Synchronize")
+SYNCS = re.compile(
+    # Giving memory back waits for all that runs; a healthy allocator keeps what it has.
+    r"^cuda(Stream|Device|Event)Synchronize|^cu(Stream|Ctx|Event)Synchronize|^cudaFree$"
+)
 MARKER = "spin_kernel"
 """The kernel behind `torch.cuda._sleep`: launched at the stages' borders, left out of counts."""
 

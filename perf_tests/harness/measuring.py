@@ -19,14 +19,16 @@ JUDGING = (
     "comparable",
     "measuring",
     "pairs",
+    "planting",
     "runs",
     "screen",
     "stats",
     "structure_verdicts",
+    "trials",
     "verdicts",
 )
-"""Files of `harness/` that only read numbers. All others measure, so a new one is never forgotten;
-with them the test, and `models/`, which draws the weights."""
+"""Files of `harness/` that only read numbers, or plant faults. All others measure, so a new one is
+never forgotten; with them the test, and `models/`, which draws the weights."""
 
 
 @cache

@@ -364,8 +364,10 @@ def _said(
 
 
 def share(value: float) -> str:
-    """A share as a person reads it: 2.1 %, 12 %."""
-    return f"{value:.1%}".replace("%", " %") if value < 0.1 else f"{value:.0%}".replace("%", " %")
+    """A share as a person reads it: 2.1 %, 12 %, and where it more than doubles a factor of 3."""
+    if value >= 1:
+        return f"a factor of {min(1 + value, 100):.0f}"
+    return f"{100 * value:.{1 if value < 0.1 else 0}f} %"
 
 
 def _next(sides: _Sides, status: str) -> str:

@@ -1,9 +1,13 @@
-"""Is the GPU quiet: no foreign process, no slowdown, clocks that stay. Asked through NVML."""
+"""Is the machine quiet: no foreign process, no slowdown, clocks that stay, a free CPU.
+
+The GPU is asked through NVML, the CPU through Linux's run queue.
+"""
 
 from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,6 +21,9 @@ CLOCK_SHARE_MIN = 0.9
 
 # nvml.h: nvmlClocksEventReasons. Idle, application clocks and the power cap are not here: the
 # first two are settings, and a card at its power limit is a card at work.
+CPU_WAIT_SHARE_MAX = 0.05
+"""Of the rounds' time, in which a thread of this process was ready and had no CPU to run on."""
+
 SLOWDOWNS = {
     0x08: "hardware slowdown",
     0x20: "software thermal slowdown",
@@ -35,7 +42,12 @@ class Watch:
     reasons: dict[str, None] = field(default_factory=dict)
     unknown: str | None = None
     """What could not be asked, in words."""
+    rounds_s: float = 0.0
+    """Wall clock of the rounds, as far as they were watched."""
+    cpu_waits_s: float = 0.0
+    """Of the thread that waited longest for a CPU in each."""
     _handle: Any = None
+    _started: tuple[float, dict[str, float]] | None = None
 
     def __post_init__(self) -> None:
         if self.device.type != "cuda":
@@ -61,9 +73,16 @@ class Watch:
             disturbance = self._disturbance()
         if disturbance:
             self.reasons[disturbance] = None
+        self._started = time.perf_counter(), _cpu_waits_s()
 
     def after_round(self) -> None:
         """Note the clock while the GPU is still warm from the round."""
+        if self._started is not None:
+            started, waits = self._started
+            self.rounds_s += time.perf_counter() - started
+            now = _cpu_waits_s()
+            self.cpu_waits_s += max((now[t] - waits.get(t, 0.0) for t in now), default=0.0)
+            self._started = None
         if self._handle is not None:
             import pynvml
 
@@ -82,11 +101,20 @@ class Watch:
             found.append(f"the SM clock moved between {low} and {high} MHz")
         return tuple(found)
 
+    def host_disturbed_by(self) -> tuple[str, ...]:
+        """Why this case's wall clock says nothing, while what the GPU did still counts."""
+        if self.cpu_waits_s <= CPU_WAIT_SHARE_MAX * self.rounds_s:
+            return ()
+        share = self.cpu_waits_s / self.rounds_s
+        return (f"the host waited for a CPU for {share:.0%} of the rounds",)
+
     def as_json(self) -> dict[str, Any]:
         return {
             "disturbed_by": list(self.disturbed_by()),
+            "host_disturbed_by": list(self.host_disturbed_by()),
             "waited_s": self.waited_s,
             "sm_clocks_mhz": self.clocks_mhz,
+            "cpu_wait_share": self.cpu_waits_s / self.rounds_s if self.rounds_s else None,
             "unknown": self.unknown,
         }
 
@@ -110,3 +138,17 @@ class Watch:
         if others > 0:
             return f"{others} other process{'es' * (others > 1)} on the GPU"
         return None
+
+
+def _cpu_waits_s() -> dict[str, float]:
+    """Seconds for which each thread of this process was ready to run and another ran instead.
+
+    Empty where the system does not say: it is Linux's run queue that is asked.
+    """
+    waits = {}
+    for thread in Path("/proc/self/task").glob("*/schedstat"):
+        try:
+            waits[thread.parent.name] = int(thread.read_text().split()[1]) / 1e9
+        except (OSError, IndexError, ValueError):
+            continue  # a thread that has ended, or a kernel that keeps no such account
+    return waits

@@ -54,6 +54,8 @@ class Run:
     measuring: str | None = None
     """Version of the measuring code; None in a run from before it was recorded."""
     scale: str | None = None
+    quick: bool = False
+    """Measured in few rounds after a short warm-up, to be one of many."""
     expected: tuple[str, ...] = ()
     """Ids of the cases that were to run."""
     narrowed: bool = False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from statistics import median
 
 from perf_tests.harness.baselines import Bound, CaseBaseline
 from perf_tests.harness.catalog import Closeness
@@ -47,7 +48,8 @@ FLAT_STD = 0.02
 REPEAT_PSNR_DB = 60.0
 """The last round's picture against the first's: the same numbers, but for a library's choices."""
 REFERENCE_PICTURE = Closeness(psnr_db=35.0, ssim=0.95)
-"""The reference's picture against the accepted one, both 64 pixels a side. Measured on seeded
+"""The reference's picture against the accepted one, both 64 pixels a side, unless its weights
+promise more (`catalog.REFERENCE_PROMISE`). Measured on seeded
 weights on an H100: tf32 71 dB and fp16 63 dB are what another GPU or version may do; no guidance
 is at 22 dB (SSIM 0.80), another prompt at 20 dB (0.77), another seed at 17 dB (0.11)."""
 
@@ -68,8 +70,15 @@ NEVER_MORE = (
 )
 """Counters of which one more in a generation is a regression."""
 LAUNCH_SHARE = 1.01
-"""Launches, kernels and operators may grow by this much."""
-LAUNCHES = ("kernels", "kernel_launches", "graph_launches", "operators")
+"""Launches, kernels, operators and Python calls may grow by this much."""
+LAUNCHES = ("kernels", "kernel_launches", "graph_launches", "operators", "python_calls")
+
+KEPT_BYTES_MAX = 4096
+"""A generation may leave behind a few numbers, and no picture."""
+FIRST_ROUND_SHARE = 1.5
+"""A first round that took this much longer than the others was a warm-up, and no round."""
+TIMER_SHARE = 0.9
+"""A latency below this share of the time in which the GPU was busy did not wait for the GPU."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -174,6 +183,7 @@ def judge(question: Question) -> Verdict:
     findings = [*_picture(question)]
     if not question.picture_only:
         findings += [*_speed(question), *_portable(question), *_work(question)]
+        findings += [*_leak(question), *_measuring(question)]
         if question.baseline is None:
             findings.append(Finding(status="new", metric="baseline"))
     return Verdict(findings=tuple(findings))
@@ -223,7 +233,7 @@ def _picture(q: Question) -> Iterator[Finding]:
         )
     expected = f"as close as its optimizations promise to {q.reference.case}, of the same run"
     if q.is_reference:
-        limit = REFERENCE_PICTURE
+        limit = q.promise or REFERENCE_PICTURE
         expected = "the picture accepted for these weights, under baselines/pictures"
     distance = q.measured.closeness
     if distance is None:
@@ -364,10 +374,10 @@ def _at_least(q: Question, metric: str, seen: Interval, limit: float, *, expecte
     if seen.mid >= limit:
         return Finding(status="same", metric=metric)
     return Finding(
-        status=_weigh(q, certain=seen.high < limit),
+        status=_weigh(q, metric, certain=seen.high < limit),
         metric=metric,
         what=f"{q.name}: {metric} over {q.reference.case} is {seen.mid:.2f}x, below its limit "
-        f"of {limit:.2f}x{_why_invalid(q)}",
+        f"of {limit:.2f}x{_why_invalid(q, metric)}",
         measured=f"{seen.mid:.3f}x{_range(seen, 'x')}",
         expected=expected if "baselines/" in expected else f"{expected} ({q.source})",
         limit=f"at least {limit:.3f}x",
@@ -381,10 +391,10 @@ def _at_most(
     if seen.mid <= limit:
         return Finding(status="same", metric=metric)
     return Finding(
-        status=_weigh(q, certain=seen.low > limit),
+        status=_weigh(q, metric, certain=seen.low > limit),
         metric=metric,
         what=f"{q.name}: {metric} is {seen.mid:.3f} s, above its limit of {limit:.3f} s"
-        f"{_why_invalid(q)}",
+        f"{_why_invalid(q, metric)}",
         measured=f"{seen.mid:.4f} s{_range(seen, ' s')}",
         expected=f"{_list(were, ' s')} ({q.source})",
         limit=f"at most {limit:.4f} s",
@@ -392,18 +402,26 @@ def _at_most(
     )
 
 
-def _weigh(q: Question, *, certain: bool) -> str:
-    if q.measured.validity.get("disturbed_by") or q.reference.validity.get("disturbed_by"):
+def _weigh(q: Question, metric: str, *, certain: bool) -> str:
+    if _disturbances(q, metric):
         return "invalid"
     return "slower" if certain else "unclear"
 
 
-def _why_invalid(q: Question) -> str:
-    reasons = [
-        *q.measured.validity.get("disturbed_by", ()),
-        *q.reference.validity.get("disturbed_by", ()),
+def _disturbances(q: Question, metric: str) -> list[str]:
+    """Why a metric says nothing: a busy CPU disturbs the wall clock and not the GPU."""
+    kinds = ("disturbed_by", "host_disturbed_by") if "latency" in metric else ("disturbed_by",)
+    return [
+        reason
+        for measured in (q.measured, q.reference)
+        for kind in kinds
+        for reason in measured.validity.get(kind, ())
     ]
-    return f"; says nothing, since {', '.join(dict.fromkeys(reasons))}" if reasons else ""
+
+
+def _why_invalid(q: Question, metric: str) -> str:
+    reasons = dict.fromkeys(_disturbances(q, metric))
+    return f"; says nothing, since {', '.join(reasons)}" if reasons else ""
 
 
 def _range(seen: Interval, unit: str) -> str:
@@ -478,6 +496,48 @@ def excused(verdict: Verdict, drift: str) -> Verdict:
 def drifted(ratio: float) -> str:
     """A reference's drift in words."""
     return f"the reference took {ratio:.3f} of its first time when it was timed again"
+
+
+def _leak(q: Question) -> Iterator[Finding]:
+    kept = q.measured.counters.get("kept_bytes")
+    if kept is None or kept.fixed <= KEPT_BYTES_MAX:
+        return
+    yield Finding(
+        status="more memory",
+        metric="kept bytes",
+        what=f"{q.name}: every generation leaves {kept.fixed:,} bytes of tensors behind",
+        measured=f"{kept.fixed:,} bytes",
+        expected="what a generation makes is gone after it",
+        limit=f"at most {KEPT_BYTES_MAX:,} bytes",
+        next="look for a list or a hook that holds tensors; " + q.again,
+    )
+
+
+def _measuring(q: Question) -> Iterator[Finding]:
+    """What cannot be, or says that the measuring itself is broken: no time of this case counts."""
+    first, *others = q.measured.rounds_s
+    if len(others) > 1 and first > FIRST_ROUND_SHARE * median(others):
+        yield Finding(
+            status="invalid",
+            metric="warm-up",
+            what=f"{q.name}: the first round took {first / median(others):.1f} times as long as "
+            "the others: it was not warm",
+            measured=f"{first:.3f} s, then {_list(tuple(others), ' s')}",
+            limit=f"at most {FIRST_ROUND_SHARE} times their median",
+            next="look at the warm-up, and at what is made on first use; " + q.again,
+        )
+    busy = q.measured.gpu_busy_s
+    if busy is not None and q.measured.latency_s < TIMER_SHARE * busy:
+        yield Finding(
+            status="invalid",
+            metric="timer",
+            what=f"{q.name}: its latency of {q.measured.latency_s:.3f} s is shorter than the "
+            f"{busy:.3f} s in which the GPU was busy: the timer does not wait for the GPU",
+            measured=f"{q.measured.latency_s:.4f} s",
+            expected=f"at least the GPU busy time, {busy:.4f} s",
+            limit=f"at least {TIMER_SHARE:.0%} of it",
+            next="look at the timer, and at what is fetched without waiting; " + q.again,
+        )
 
 
 def difference(name: str, *, was: Count, now: Count, steps: int) -> str:

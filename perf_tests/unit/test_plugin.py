@@ -9,6 +9,7 @@ import pytest
 
 from ci.accept import accept
 from perf_tests.harness import baselines, structure, structure_verdicts
+from perf_tests.harness.pipelines import Generation
 from perf_tests.harness.records import Count
 from perf_tests.harness.structure_verdicts import Accepted
 
@@ -21,6 +22,7 @@ def run(
     fakes: str = "fine",
     apart: bool = False,
     only: bool = True,
+    rounds: int | None = 2,
 ) -> pytest.RunResult:
     """The main job on the fake catalogue, in this process unless it is to be apart."""
     start = pytester.runpytest_subprocess if apart else pytester.runpytest_inprocess
@@ -34,7 +36,7 @@ def run(
         "perf_tests.unit.fake",
         f"--fakes={fakes}",
         *(["--benchmark-only"] if only else []),
-        "--rounds=2",
+        *([f"--rounds={rounds}"] if rounds else []),
         *options,
         str(ROOT / "perf_tests" / "test_generation.py"),
     )
@@ -190,6 +192,27 @@ def test_what_cannot_be_measured_is_said_once(
     result = run(pytester)
     assert result.ret == 0
     assert result.outlines.count("no structural counters: it depends on data") == 1
+
+
+def test_quick_is_one_short_warm_up_and_two_rounds(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps: list[int | None] = []
+    pictures = Generation.pictures
+
+    def counted(self: Generation, **named: Any) -> Any:
+        steps.append(named.get("steps"))
+        return pictures(self, **named)
+
+    monkeypatch.setattr(Generation, "pictures", counted)
+    path = pytester.path / "run.json"
+    run(pytester, f"--benchmark-json={path}", "--quick", rounds=None)
+    content = report(path)
+    assert [b["stats"]["rounds"] for b in content["benchmarks"]] == [2, 2]
+    # The warm-up, and two rounds of all steps; what is counted beside them is not timed.
+    assert steps[:3] == [5, None, None]
+    assert content["perf_tests"]["quick"] is True
+    assert content["perf_tests"]["reference_drift"] == {}
 
 
 def test_a_broken_case_is_on_record(pytester: pytest.Pytester) -> None:

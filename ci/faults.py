@@ -1,0 +1,243 @@
+"""Plants every fault of the catalogue and says which are caught; controls must pass.
+
+Each is planted between two clean runs in this process, and judged by the rules that judge a case
+against its baseline. 0: every fault is caught and every control passes. 1: one is missed or fails.
+2: bad input, or the machine was too busy or the time too short to tell of all of them.
+
+    python -m ci faults --device cpu
+    python -m ci faults upcast_norms item_in_step
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import tempfile
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from perf_tests.harness.catalog import Case
+    from perf_tests.harness.planting import Fault
+    from perf_tests.harness.trials import Row, Trials
+
+SCHEMA = 1
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "names", nargs="*", metavar="NAME", help="of faults and controls; all unless told"
+    )
+    parser.add_argument(
+        "--device", choices=("cuda", "cpu"), help="default: cuda where there is a GPU"
+    )
+    parser.add_argument("--model", help="any model that pytest takes, and its default")
+    parser.add_argument("--json", type=Path, metavar="OUT", help="write all rows to this file")
+    parser.add_argument(
+        "--minutes", type=float, metavar="N", help="start no further one after so many minutes"
+    )
+
+
+class Silent:
+    """Hears how far a case is, and says nothing: a fault is told as a whole."""
+
+    def stage(self, case: Case, what: str) -> None: ...
+
+
+class BadInput(Exception):
+    """What cannot be run as asked; one sentence says why."""
+
+
+def main(args: argparse.Namespace) -> int:
+    """Run the trials, then tell."""
+    # Importing the optimizations declares the cases, importing the faults the faults.
+    from perf_tests import faults, optimizations  # noqa: F401
+    from perf_tests.harness.planting import FAULTS
+    from perf_tests.harness.trials import Row, Trials
+
+    started = perf_counter()
+    _quieten()
+    unknown = [name for name in args.names if name not in FAULTS]
+    if unknown:
+        return _refuse(f"no fault is called {unknown[0]!r}; known are {', '.join(FAULTS)}")
+    if args.json is not None:
+        try:
+            args.json.parent.mkdir(parents=True, exist_ok=True)
+            args.json.write_text("")
+        except OSError as error:
+            return _refuse(f"--json {args.json}: cannot be written ({error.strerror})")
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            trials = Trials(bench=_bench(args), folder=Path(folder))
+        except BadInput as error:
+            return _refuse(str(error))
+        device = trials.bench.device.type
+        chosen = [f for f in FAULTS.values() if not args.names or f.name in args.names]
+        elsewhere = [f for f in chosen if not f.runs_on(device)]
+        # On a GPU first what shows nowhere else.
+        here = sorted((f for f in chosen if f.runs_on(device)), key=lambda f: f.where == "any")
+        if not here:
+            names = ", ".join(f.name for f in elsewhere)
+            return _refuse(f"nothing to run: {names} cannot be seen with --device {device}")
+        rows: list[Row] = []
+        for fault in here:
+            if args.minutes is not None and perf_counter() - started > 60 * args.minutes:
+                rows.append(Row(fault=fault, status="not run", sentence="no time was left"))
+                continue
+            rows.append(trials.run(fault))
+            print(f"[{len(rows)}/{len(here)}] {_line(rows[-1])}", flush=True)
+            # Whatever happens to this process, what it saw is there.
+            _write(args.json, rows, trials, seconds=perf_counter() - started)
+    print()
+    print("\n".join(table(rows)))
+    print()
+    print("\n".join(closing(rows, elsewhere, trials, seconds=perf_counter() - started)))
+    _write(args.json, rows, trials, seconds=perf_counter() - started)
+    return code(rows, trials)
+
+
+def _quieten() -> None:
+    """The libraries say much of what faults do to them."""
+    import diffusers
+    import transformers
+
+    diffusers.utils.logging.set_verbosity(logging.CRITICAL)
+    transformers.utils.logging.set_verbosity(logging.CRITICAL)
+    warnings.simplefilter("ignore")
+
+
+def _refuse(sentence: str) -> int:
+    print(f"error: {sentence}")
+    return 2
+
+
+def _bench(args: argparse.Namespace) -> Any:
+    """A bench of this machine, without a baseline. `BadInput` where there is none."""
+    from perf_tests import models
+    from perf_tests.harness.baselines import load_published
+    from perf_tests.harness.bench import Bench
+    from perf_tests.harness.machine import BadDevice, this_machine
+
+    try:
+        machine = this_machine(args.device)
+        return Bench(
+            source=models.open_source(
+                args.model or ("sd15" if machine.device == "cuda" else "embedded")
+            ),
+            machine=machine,
+            rounds=1,
+            observer=Silent(),
+            pictures_folder=None,
+            baseline=None,
+            portable={},
+            structures={},
+            published=load_published(),
+        )
+    except (BadDevice, models.BadModel) as error:
+        raise BadInput(str(error)) from None
+
+
+def code(rows: Sequence[Row], trials: Trials) -> int:
+    """1 for what was missed, failed or was a false alarm; else 2 for what could not be told."""
+    if trials.false_alarms or any(not row.holds and not row.undecided for row in rows):
+        return 1
+    return 2 if any(row.undecided for row in rows) else 0
+
+
+def table(rows: Sequence[Row]) -> Iterator[str]:
+    """One line a fault or control."""
+    lines = [("fault", "seen by", "verdict", "smallest", "sentence")]
+    lines += [
+        (
+            row.fault.name,
+            row.fault.seen_by or "nothing",
+            row.verdict if row.holds and row.verdict else row.status,
+            _size(row),
+            row.sentence,
+        )
+        for row in rows
+    ]
+    widths = [max(len(line[i]) for line in lines) for i in range(4)]
+    for index, line in enumerate(lines):
+        told = "  ".join(part.ljust(width) for part, width in zip(line, widths, strict=False))
+        yield f"{told}  {line[4]}".rstrip()
+        if index == 0:
+            yield "  ".join("-" * width for width in (*widths, 8))
+
+
+def _size(row: Row) -> str:
+    return "" if row.smallest is None else f"{row.smallest:g} {row.fault.unit}"
+
+
+def _line(row: Row) -> str:
+    size = f", down to {_size(row)}" if row.smallest is not None else ""
+    text = f"{row.fault.name}: {row.status}{size} ({row.seconds:.1f} s)"
+    return text if row.status in ("caught", "quiet") else f"{text}: {row.sentence}"
+
+
+def closing(
+    rows: Sequence[Row], elsewhere: Sequence[Fault], trials: Trials, *, seconds: float
+) -> Iterator[str]:
+    """What it says as a whole."""
+    for alarm in trials.false_alarms:
+        yield f"false alarm: {alarm}"
+    faults = [row for row in rows if not row.fault.is_control]
+    controls = [row for row in rows if row.fault.is_control]
+    undecided = [row for row in rows if row.undecided]
+
+    def number(which: Sequence[Row], *statuses: str) -> int:
+        return sum(row.status in statuses for row in which)
+
+    skipped = number(rows, "skipped")
+    yield (
+        f"{number(faults, 'caught')} of {len(faults) - number(faults, 'skipped')} faults caught, "
+        f"{number(controls, 'quiet')} of {len(controls) - number(controls, 'skipped')} controls "
+        f"quiet, {len(trials.false_alarms)} false alarms in {trials.verdicts} verdicts on clean "
+        f"runs against clean runs, in {seconds:.0f} s" + (f"; {skipped} skipped" if skipped else "")
+    )
+    for row in rows:
+        if row.status == "skipped":
+            yield f"skipped: {row.fault.name}: {row.sentence}"
+    if elsewhere:
+        device = "GPU" if trials.bench.device.type == "cpu" else "CPU"
+        yield f"visible on a {device} alone: {', '.join(f.name for f in elsewhere)}"
+    if undecided:
+        names = " ".join(row.fault.name for row in undecided)
+        yield f"could not be told: python -m ci faults {names}"
+
+
+def _write(path: Path | None, rows: Sequence[Row], trials: Trials, *, seconds: float) -> None:
+    if path is None:
+        return
+    content = {
+        "schema": SCHEMA,
+        "machine": trials.bench.machine.as_json(),
+        "model": trials.bench.source.name,
+        "weights": trials.bench.source.weights,
+        "seconds": round(seconds, 1),
+        "clean_verdicts": trials.verdicts,
+        "false_alarms": trials.false_alarms,
+        "rows": [
+            {
+                "name": row.fault.name,
+                "what": row.fault.line,
+                "source": row.fault.source,
+                "control": row.fault.is_control,
+                "seen_by": row.fault.seen_by,
+                "where": row.fault.where,
+                "status": row.status,
+                "verdict": row.verdict,
+                "sentence": row.sentence,
+                "also_seen_by": list(row.also_seen_by),
+                "unit": row.fault.unit or None,
+                "smallest": row.smallest,
+                "seconds": round(row.seconds, 2),
+            }
+            for row in rows
+        ],
+    }
+    path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")

@@ -1,0 +1,296 @@
+"""The catalogue of faults as declared, and what becomes of them on a fake pipeline."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from ci import __main__ as command
+from ci import faults as verb
+from perf_tests import faults  # noqa: F401  (the real catalogue, to put aside)
+from perf_tests.harness import baselines, catalog, host, planting, trials, verdicts
+from perf_tests.harness.bench import Bench
+from perf_tests.harness.machine import this_machine
+from perf_tests.harness.pipelines import Generation
+from perf_tests.harness.planting import FAULTS, Fault, Plant, Setting, control, fault
+from perf_tests.harness.records import Count
+from perf_tests.unit.fake import WORKLOAD, FakePipeline, FakeSource
+
+DECLARED = list(FAULTS.values())
+REAL = [f for f in DECLARED if not f.is_control]
+CONTROLS = [f for f in DECLARED if f.is_control]
+
+
+# What is declared
+
+
+def test_there_are_as_many_as_promised() -> None:
+    assert len(REAL) >= 25
+    assert len(CONTROLS) >= 10
+    assert len([f for f in REAL if f.runs_on("cpu")]) >= 15
+    assert {f.seen_by for f in REAL} == {*trials.MEASURES, "counter"}
+
+
+def test_regressions_that_happened_are_in_it() -> None:
+    sources = " ".join(f.source for f in DECLARED)
+    happened = "#511 #371 #1614 #3493 #3594 #4305 #6173 #6708 UniPC #7576 1.12 #174575 #775 #902"
+    assert [name for name in happened.split() if name not in sources] == []
+
+
+@pytest.mark.parametrize("declared", DECLARED, ids=lambda f: f.name)
+def test_each_says_what_it_is(declared: Fault) -> None:
+    assert declared.line.endswith(".")
+    assert declared.source
+    assert declared.where in ("any", "cpu", "cuda")
+    assert declared.runs_on("cpu") or declared.runs_on("cuda")
+    assert len(set(declared.sizes)) == len(declared.sizes)
+    if declared.setting.picture_only:
+        assert declared.seen_by in ("picture", None)
+    if declared.seen_by in ("latency", "measuring"):
+        assert declared.setting.rounds > 2  # fewer decide nothing
+
+
+def test_bad_declarations_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(planting, "FAULTS", {})
+    setting = Setting(steps=1)
+
+    def undocumented(plant: Plant) -> None: ...
+
+    def sound(plant: Plant) -> None:
+        """It is."""
+
+    with pytest.raises(ValueError, match="no docstring"):
+        control(setting=setting)(undocumented)
+    with pytest.raises(ValueError, match="sizes without a unit"):
+        fault(seen_by="latency", setting=setting, sizes=(1,))(sound)
+    control(setting=setting)(sound)
+    with pytest.raises(ValueError, match="is taken"):
+        control(setting=setting)(sound)
+
+
+# What becomes of it
+
+
+FAKE = Setting(workload="fake4", steps=4)
+TIMED = Setting(workload="fake4", steps=4, rounds=4)
+
+
+def pictures(plant: Plant, change: Any) -> None:
+    plant.then(lambda pipeline: pipeline.changes.append(change))
+
+
+def dark(plant: Plant) -> None:
+    """Every picture is black."""
+    pictures(plant, lambda p: p * 0)
+
+
+def harmless(plant: Plant) -> None:
+    """Nothing is wrong."""
+
+
+def raising(plant: Plant) -> None:
+    """A library is broken."""
+
+    def change(p: Any) -> Any:
+        raise ZeroDivisionError("all is lost")
+
+    pictures(plant, change)
+
+
+def lengthy(plant: Plant) -> None:
+    """A step takes longer."""
+    seconds = 4 * (plant.size or 0) / 100 * plant.step_s
+
+    def change(p: Any) -> Any:
+        time.sleep(seconds)
+        return p
+
+    pictures(plant, change)
+
+
+def keeping(plant: Plant) -> None:
+    """Tensors are kept."""
+    kept: list[torch.Tensor] = []
+
+    def change(p: Any) -> Any:
+        kept.append(torch.zeros(10_000))
+        return p
+
+    pictures(plant, change)
+
+
+def lacking(plant: Plant) -> None:
+    """Needs what is not here."""
+    raise planting.CannotPlant("there is no second moon")
+
+
+@pytest.fixture
+def declared(monkeypatch: pytest.MonkeyPatch) -> dict[str, Fault]:
+    """An empty catalogue of faults over the fake pipeline."""
+    there: dict[str, Fault] = {}
+    monkeypatch.setattr(planting, "FAULTS", there)
+    monkeypatch.setattr(catalog, "OPTIMIZATIONS", {})
+    monkeypatch.setattr(catalog, "CASES", [])
+    catalog.measure(WORKLOAD)
+
+    def bench(args: Any) -> Bench:
+        return Bench(
+            source=FakeSource(),  # type: ignore[arg-type]
+            machine=this_machine("cpu"),
+            rounds=1,
+            observer=verb.Silent(),
+            pictures_folder=None,
+            baseline=None,
+            portable={},
+            structures={},
+            published=baselines.load_published(),
+        )
+
+    monkeypatch.setattr(verb, "_bench", bench)
+    return there
+
+
+def test_all_is_caught_and_quiet(
+    declared: dict[str, Fault], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fault(seen_by="picture", setting=FAKE)(dark)
+    fault(seen_by="memory", setting=FAKE)(keeping)
+    control(setting=FAKE)(harmless)
+    control(setting=FAKE)(lacking)
+    path = tmp_path / "out" / "faults.json"
+    assert command.main(["faults", "--json", str(path)]) == 0
+    told = capsys.readouterr().out
+    assert "2 of 2 faults caught, 1 of 1 controls quiet, 0 false alarms in 12 verdicts" in told
+    assert "skipped: lacking: there is no second moon" in told
+    content = json.loads(path.read_text())
+    rows = {row["name"]: row for row in content["rows"]}
+    assert rows["dark"]["status"] == "caught"
+    assert rows["dark"]["verdict"] == "black"
+    assert rows["keeping"]["verdict"] == "more memory"
+    assert content["clean_verdicts"] == 12
+    assert content["false_alarms"] == []
+
+
+def test_a_fault_that_nothing_sees_is_missed(
+    declared: dict[str, Fault], capsys: pytest.CaptureFixture[str]
+) -> None:
+    fault(seen_by="picture", setting=FAKE)(harmless)
+    assert command.main(["faults"]) == 1
+    assert "harmless: missed" in capsys.readouterr().out
+
+
+def test_a_fault_that_another_measure_sees_is_missed(declared: dict[str, Fault]) -> None:
+    fault(seen_by="memory", setting=FAKE)(dark)
+    assert command.main(["faults"]) == 1
+
+
+def test_a_control_that_fails(
+    declared: dict[str, Fault], capsys: pytest.CaptureFixture[str]
+) -> None:
+    control(setting=FAKE)(dark)
+    assert command.main(["faults"]) == 1
+    assert "dark: false alarm" in capsys.readouterr().out
+
+
+def test_one_that_raises_does_not_stop_the_others(
+    declared: dict[str, Fault], capsys: pytest.CaptureFixture[str]
+) -> None:
+    fault(seen_by="picture", setting=FAKE)(raising)
+    fault(seen_by="picture", setting=FAKE)(dark)
+    assert command.main(["faults"]) == 1
+    told = capsys.readouterr().out
+    assert "raising: error" in told
+    assert "ZeroDivisionError: all is lost" in told
+    assert "1 of 2 faults caught" in told
+
+
+def test_the_smallest_size_is_found(
+    declared: dict[str, Fault], capsys: pytest.CaptureFixture[str]
+) -> None:
+    import numpy as np
+
+    def uneven(plant: Plant) -> None:
+        """A pattern lies over every picture."""
+        size = plant.size or 0
+        rows = np.arange(64).reshape(1, 64, 1, 1) % 8 < 4
+        pictures(plant, lambda p: p + 10 ** (-size / 20) * rows)
+
+    fault(seen_by="picture", setting=FAKE, unit="dB", sizes=(10, 20, 30, 50, 60))(uneven)
+    assert command.main(["faults"]) == 0
+    assert "uneven: caught, down to 30 dB" in capsys.readouterr().out
+
+
+def test_what_the_machine_was_too_busy_for_is_no_miss(
+    declared: dict[str, Fault], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from perf_tests.harness.quiet import Watch
+
+    fault(seen_by="latency", setting=TIMED, unit="%", sizes=(300,))(lengthy)
+    assert command.main(["faults"]) in (0, 2)  # this machine may be busy itself
+    monkeypatch.setattr(Watch, "host_disturbed_by", lambda self: ("a neighbour",))
+    assert command.main(["faults"]) == 2
+    told = capsys.readouterr().out
+    assert "lengthy: undecided" in told
+    assert "could not be told: python -m ci faults lengthy" in told
+
+
+def test_no_time_left(declared: dict[str, Fault], capsys: pytest.CaptureFixture[str]) -> None:
+    fault(seen_by="picture", setting=FAKE)(dark)
+    assert command.main(["faults", "--minutes", "0"]) == 2
+    assert "could not be told: python -m ci faults dark" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["nobody"], "no fault is called 'nobody'; known are "),
+        (["--json", "/proc/none/out.json"], "cannot be written"),
+        (["cudnn_off", "--device", "cpu"], "cudnn_off cannot be seen with --device cpu"),
+        (["--device", "cpu", "--model", "no-such"], "no folder of that name"),
+    ],
+)
+def test_bad_input_is_refused_in_a_sentence(
+    arguments: list[str], says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command.main(["faults", *arguments]) == 2
+    assert says in capsys.readouterr().out
+
+
+# The rules that faults asked for
+
+
+def test_python_calls_are_the_same_on_every_run() -> None:
+    generation = Generation(FakePipeline(), WORKLOAD)
+    once, again = (host.observe(generation, torch.device("cpu")) for _ in range(2))
+    assert once == again
+    assert once["python_calls"].per_step > 0
+    assert once["kept_bytes"] == Count(fixed=0, per_step=0)
+
+
+def test_what_a_generation_keeps_is_counted() -> None:
+    pipeline, kept = FakePipeline(), []
+
+    def keep(pictures: Any) -> Any:
+        kept.append(torch.zeros(1000))
+        return pictures
+
+    pipeline.changes.append(keep)
+    seen = host.observe(Generation(pipeline, WORKLOAD), torch.device("cpu"))
+    assert seen["kept_bytes"].fixed == 4000
+
+
+def test_settings_stand_for_each_other_only_if_equal() -> None:
+    assert Setting(steps=2).key == Setting(steps=2).key
+    assert Setting(steps=2).key != Setting(steps=2, changes={"seed": 1}).key
+
+
+def test_every_measure_has_metrics_that_verdicts_give() -> None:
+    source = Path(verdicts.__file__).read_text()
+    for metrics in trials.MEASURES.values():
+        for metric in metrics:
+            assert f'"{metric}"' in source or metric in ("memory ratio", "proof")
