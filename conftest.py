@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 pytest_plugins = ("pytester",)
 
 PACKAGE = Path(__file__).parent / "perf_tests"
-TESTS_OF_OUR_OWN = (PACKAGE / "unit", PACKAGE / "models")
+TESTS_OF_OUR_OWN = (PACKAGE / "unit", PACKAGE / "browser", PACKAGE / "models")
 """Folders with tests of this repository and none of the main job."""
 
 ROUNDS = 5
@@ -161,6 +161,7 @@ class Suite:
                 asdict(promise) if (promise := case.promise_on(self.bench.source.kind)) else None
             ),
             "generates": asdict(case.workload),
+            "stack": {optimization.name: optimization.line for optimization in case.stack},
             # As it is now, which can have excused this case.
             "reference_drift": (
                 asdict(drift) if (drift := self.bench.drift.get(case.workload.name)) else None
@@ -521,8 +522,9 @@ def pytest_terminal_summary(
     for row in suite.rows:
         if row.status == "skipped":
             write(f"skipped: {row.case.id}: {row.reason}")
-    for line in closing_table(suite.rows, bench.published.cases, width=width):
-        write(line)
+    for shown in closing_table(suite.rows, bench.published.cases, width=width):
+        terminalreporter.write(shown.text.removesuffix(shown.verdict))
+        write(shown.verdict, **shown.colour)
     write("")
     for line in claims(suite.rows, bench.published.claims):
         write(line)

@@ -10,7 +10,7 @@ import argparse
 import sys
 from types import ModuleType
 
-from ci import ab, accept, calibrate, compare, faults, gate, merge, structure
+from ci import ab, accept, calibrate, compare, faults, gate, merge, report, structure
 from ci.runs import BadRunError
 from ci.sides import BadSide
 from perf_tests.harness.baselines import BadBaseline
@@ -23,6 +23,7 @@ VERBS: dict[str, ModuleType] = {
     "faults": faults,
     "gate": gate,
     "merge": merge,
+    "report": report,
     "structure": structure,
 }
 CANNOT_JUDGE = 2

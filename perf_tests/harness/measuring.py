@@ -27,8 +27,8 @@ JUDGING = (
     "trials",
     "verdicts",
 )
-"""Files of `harness/` that only read numbers, or plant faults. All others measure, so a new one is never forgotten;
-with them the test, and `models/`, which draws the weights."""
+"""Files of `harness/` that only read numbers, or plant faults. All others measure, so a new one is
+never forgotten; with them the test, and `models/`, which draws the weights."""
 
 
 @cache

@@ -1,6 +1,7 @@
 """The suite from the command line to the exit code, over a fake pipeline: every message once."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -280,3 +281,19 @@ def test_the_life_of_a_baseline(
     history = (folder / "HISTORY.md").read_text()
     assert "first" in history
     assert "moody is slower now" in history
+
+
+def test_junit_carries_the_verdict_of_what_passes_and_what_fails(pytester: pytest.Pytester) -> None:
+    path = pytester.path / "junit.xml"
+    result = run(pytester, f"--junitxml={path}", fakes="fine,black")
+    result.stdout.no_fnmatch_line("*Warning*")
+    text = path.read_text()
+    assert '<property name="verdict" value="new" />' in text
+    assert '<property name="verdict" value="black: fake4-black: a picture is black" />' in text
+
+
+def test_the_closing_table_is_coloured_on_a_terminal_alone(pytester: pytest.Pytester) -> None:
+    plain = run(pytester, fakes="fine,black").stdout.str()
+    assert "\x1b[" not in plain
+    coloured = run(pytester, "--color=yes", fakes="fine,black").stdout.str()
+    assert re.search(r"\nblack .*\x1b\[31mblack\x1b\[0m", coloured)
