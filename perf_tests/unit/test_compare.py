@@ -195,7 +195,7 @@ def test_a_process_that_its_own_rule_calls_invalid_costs_its_pair(
         case(content, FP16)["latency_rounds_s"] = [9.0, 3.0, 3.0, 3.0, 3.0]
     assert compare.run(write(base, folder, "base"), write(head, folder, "head")) == 2
     said = capsys.readouterr().out
-    assert "invalid: ddim50-fp16: latency says nothing; 5 of 5 pairs left out: the first" in said
+    assert "invalid: ddim50-fp16: latency says nothing; 5 of 5 pairs left out: " in said
 
 
 def test_a_metric_that_one_process_lacks_costs_its_pair_and_says_so(
