@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from perf_tests.harness.catalog import Case
+from perf_tests.harness.measuring import digest
 from perf_tests.harness.screen import (
     Progress,
     Row,
@@ -32,8 +33,11 @@ if TYPE_CHECKING:
 pytest_plugins = ("pytester",)
 
 PACKAGE = Path(__file__).parent / "perf_tests"
-TESTS_OF_OUR_OWN = (PACKAGE / "unit", PACKAGE / "models")
+TESTS_OF_OUR_OWN = (PACKAGE / "unit", PACKAGE / "browser", PACKAGE / "models")
 """Folders with tests of this repository and none of the main job."""
+
+ROUNDS = 5
+QUICK_ROUNDS = 2
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -52,7 +56,23 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "id",
     )
     group.addoption(
-        "--rounds", type=_positive, default=5, metavar="N", help="timed rounds a case (default: 5)"
+        "--rounds",
+        type=_positive,
+        metavar="N",
+        help=f"timed rounds a case (default: {ROUNDS}; with --quick {QUICK_ROUNDS})",
+    )
+    group.addoption(
+        "--quick",
+        action="store_true",
+        help="one short warm-up, few rounds, no floor, no picture that is only to be looked at, "
+        "the reference not repeated: for one of the processes that `python -m ci ab` compares",
+    )
+    group.addoption(
+        "--shard",
+        type=_shard,
+        metavar="I/N",
+        help="run the I-th of N nearly equal parts of the cases, each on a GPU of its own; "
+        "`python -m ci merge` joins the runs",
     )
 
 
@@ -60,6 +80,16 @@ def _positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise ArgumentTypeError(f"{text} is no number of rounds: it takes 1 or more")
     return int(text)
+
+
+def _shard(text: str) -> tuple[int, int]:
+    parts = text.split("/")
+    if len(parts) != 2 or not all(part.isdecimal() for part in parts):
+        raise ArgumentTypeError(f"{text} is no shard: it takes I/N, such as 1/3")
+    index, of = int(parts[0]), int(parts[1])
+    if not 1 <= index <= of:
+        raise ArgumentTypeError(f"{text} is no shard: I goes from 1 to N")
+    return index, of
 
 
 @dataclass(kw_only=True)
@@ -75,6 +105,15 @@ class Suite:
 
     left_out: set[str] = field(default_factory=set)
     """Ids of cases that were skipped for an optional package that is not installed."""
+
+    expected: list[str] = field(default_factory=list)
+    """Ids of the cases that this session is to run."""
+
+    dealt: list[str] = field(default_factory=list)
+    """Ids of the cases that all shards together run, if this session is one."""
+
+    measuring: str = field(default_factory=digest)
+    """Version of the measuring code, from before anything is measured."""
 
     @contextmanager
     def recording(self, case: Case) -> Iterator[None]:
@@ -118,6 +157,15 @@ class Suite:
             "verdict": verdict.status,
             "sentence": verdict.sentence,
             "picture_only": case.picture_only,
+            "promise": (
+                asdict(promise) if (promise := case.promise_on(self.bench.source.kind)) else None
+            ),
+            "generates": asdict(case.workload),
+            "stack": {optimization.name: optimization.line for optimization in case.stack},
+            # As it is now, which can have excused this case.
+            "reference_drift": (
+                asdict(drift) if (drift := self.bench.drift.get(case.workload.name)) else None
+            ),
         }
 
 
@@ -161,6 +209,7 @@ def suite_of(config: pytest.Config) -> Suite:
     from perf_tests.harness.catalog import cases_for
     from perf_tests.harness.machine import BadDevice, this_machine
 
+    quick: bool = config.getoption("quick")
     progress = Progress(terminal=Uncaptured(config), total=0)
     report: Path | None = config.getoption("benchmark_json")
     try:
@@ -171,7 +220,8 @@ def suite_of(config: pytest.Config) -> Suite:
         bench = Bench(
             source=source,
             machine=machine,
-            rounds=config.getoption("rounds"),
+            rounds=config.getoption("rounds") or (QUICK_ROUNDS if quick else ROUNDS),
+            quick=quick,
             observer=progress,
             pictures_folder=report and report.with_name(f"{report.stem}-pictures"),
             baseline=baselines.load_machine(machine.slug),
@@ -183,7 +233,8 @@ def suite_of(config: pytest.Config) -> Suite:
         raise pytest.UsageError(str(error)) from None
     if report is not None:
         _make_room(report)
-    config.stash[SUITE] = Suite(bench=bench, cases=cases_for(source.scale), progress=progress)
+    cases = [case for case in cases_for(source.scale) if not (quick and case.picture_only)]
+    config.stash[SUITE] = Suite(bench=bench, cases=cases, progress=progress)
     return config.stash[SUITE]
 
 
@@ -231,7 +282,8 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         if report is not None and _cases(session.items) and not session.config.option.collectonly:
             # An older run must not be taken for this one should this one end with nothing.
             report.unlink(missing_ok=True)
-        suite.progress.total = len(_cases(session.items))
+        suite.expected = [case.id for case in _cases(session.items)]
+        suite.progress.total = len(suite.expected)
         if suite.progress.total == len(session.items):
             # Each of our lines names its case; the file's name before every one would say less.
             reporter: Any = session.config.pluginmanager.get_plugin("terminalreporter")
@@ -248,6 +300,26 @@ def pytest_report_header(config: pytest.Config) -> str | None:
         f"perf_tests: {source.name} ({source.weights}) on {machine.name}, torch {machine.torch}, "
         f"diffusers {machine.diffusers}, {machine.threads} threads; baseline: {accepted}"
     )
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Keep this shard's cases, of those that -k and the like have left."""
+    shard: tuple[int, int] | None = config.getoption("shard")
+    cases = _cases(items)
+    if shard is None or not cases:
+        return
+    index, of = shard
+    if of > len(cases):
+        raise pytest.UsageError(f"--shard {index}/{of}: there are {len(cases)} cases to share")
+    suite = suite_of(config)
+    suite.dealt = [case.id for case in cases]
+    # Neighbours stay together, so that few shards measure the same reference.
+    first, last = ((len(cases) * part) // of for part in (index - 1, index))
+    own = set(suite.dealt[first:last])
+    kept = [item for item in items if (case := _case_of(item)) is not None and case.id in own]
+    config.hook.pytest_deselected(items=[item for item in items if item not in kept])
+    items[:] = kept
 
 
 def _cases(items: list[pytest.Item]) -> list[Case]:
@@ -308,6 +380,8 @@ def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> 
     """Repeat a workload's reference after its last case, so that drift is seen."""
     yield
     case, following = _case_of(item), _case_of(nextitem)
+    if item.config.getoption("quick"):
+        return  # whoever compares many processes sees a reference that drifts between them
     if case is None or (following is not None and following.workload == case.workload):
         return
     from perf_tests.harness.bench import CaseError
@@ -345,6 +419,12 @@ def pytest_benchmark_update_json(config: pytest.Config, output_json: dict[str, A
     suite = config.stash[SUITE]
     output_json["perf_tests"] = {
         "schema": 1,
+        "quick": config.getoption("quick"),
+        "measuring": suite.measuring,
+        "scale": suite.bench.source.scale,
+        "expected": suite.expected,
+        "narrowed": _narrowed(config),
+        "shard": _shard_json(config, suite),
         "reference_drift": {name: asdict(drift) for name, drift in suite.bench.drift.items()},
         "not_timed": [
             {
@@ -352,6 +432,7 @@ def pytest_benchmark_update_json(config: pytest.Config, output_json: dict[str, A
                 "workload": row.case.workload.name,
                 "verdict": row.status,
                 "sentence": row.reason,
+                "by_choice": row.case.id in suite.left_out,
             }
             for row in suite.rows
             if row.measured is None
@@ -401,12 +482,23 @@ def _fail_missing(session: pytest.Session, suite: Suite) -> None:
 
 
 def _asked_for_everything(session: pytest.Session) -> bool:
-    asked = session.config.getoption
-    # lastfailed is absent where pytest's cache plugin is off.
-    narrowed = any(asked(name, None) for name in ("keyword", "markexpr", "deselect", "lf"))
-    whole = all("::" not in str(argument) for argument in session.config.args)
     finished = not session.shouldstop and not session.shouldfail
-    return whole and finished and not narrowed
+    sharded = session.config.getoption("shard") is not None
+    return finished and not sharded and not _narrowed(session.config)
+
+
+def _narrowed(config: pytest.Config) -> bool:
+    """Were some cases asked for by name?"""
+    # lastfailed is absent where pytest's cache plugin is off.
+    names = ("keyword", "markexpr", "deselect", "lf")
+    return any(config.getoption(name, None) for name in names) or any(
+        "::" in str(argument) for argument in config.args
+    )
+
+
+def _shard_json(config: pytest.Config, suite: Suite) -> dict[str, Any] | None:
+    shard: tuple[int, int] | None = config.getoption("shard")
+    return shard and {"index": shard[0], "of": shard[1], "cases": suite.dealt}
 
 
 def pytest_terminal_summary(
@@ -430,8 +522,9 @@ def pytest_terminal_summary(
     for row in suite.rows:
         if row.status == "skipped":
             write(f"skipped: {row.case.id}: {row.reason}")
-    for line in closing_table(suite.rows, bench.published.cases, width=width):
-        write(line)
+    for shown in closing_table(suite.rows, bench.published.cases, width=width):
+        terminalreporter.write(shown.text.removesuffix(shown.verdict))
+        write(shown.verdict, **shown.colour)
     write("")
     for line in claims(suite.rows, bench.published.claims):
         write(line)

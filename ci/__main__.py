@@ -10,25 +10,43 @@ import argparse
 import sys
 from types import ModuleType
 
-from ci import accept, faults, structure
+from ci import ab, accept, calibrate, compare, faults, gate, merge, report, structure
 from ci.runs import BadRunError
+from ci.sides import BadSide
 from perf_tests.harness.baselines import BadBaseline
 
-VERBS: dict[str, ModuleType] = {"accept": accept, "faults": faults, "structure": structure}
+VERBS: dict[str, ModuleType] = {
+    "ab": ab,
+    "accept": accept,
+    "calibrate": calibrate,
+    "compare": compare,
+    "faults": faults,
+    "gate": gate,
+    "merge": merge,
+    "report": report,
+    "structure": structure,
+}
 CANNOT_JUDGE = 2
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one verb; returns its exit code."""
     parser = argparse.ArgumentParser(prog="python -m ci", description=__doc__)
-    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+    verbs = parser.add_subparsers(dest="verb", metavar="VERB")
     for name, verb in VERBS.items():
         line = (verb.__doc__ or "").splitlines()[0]
-        verb.add_arguments(verbs.add_parser(name, help=line, description=verb.__doc__))
+        # As they are written: the docstrings show examples.
+        layout = argparse.RawDescriptionHelpFormatter
+        verb.add_arguments(
+            verbs.add_parser(name, help=line, description=verb.__doc__, formatter_class=layout)
+        )
     args = parser.parse_args(arguments)
+    if args.verb is None:
+        parser.print_help()
+        return CANNOT_JUDGE
     try:
         code: int = VERBS[args.verb].main(args)
-    except (BadBaseline, BadRunError) as error:
+    except (BadBaseline, BadRunError, BadSide) as error:
         print(f"error: {error}", file=sys.stderr)
         return CANNOT_JUDGE
     return code

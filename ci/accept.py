@@ -1,4 +1,9 @@
-"""Accept what runs measured as this machine's baseline. Never turns a run green by itself."""
+"""Accept what runs measured as this machine's baseline. Never turns a run green by itself.
+
+Writes `baselines/<machine>.json`, the references' pictures and a line a case in `HISTORY.md`.
+
+    python -m ci accept runs/1.json runs/2.json runs/3.json --reason "torch 2.12 on this GPU"
+"""
 
 from __future__ import annotations
 
@@ -8,7 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from ci.runs import BadRunError, Run, load_run
+from ci.runs import BadRunError, Run, distinct, load_run
 from perf_tests.harness import baselines, closeness
 from perf_tests.harness.baselines import CaseBaseline, Limits, MachineBaseline
 from perf_tests.harness.catalog import REFERENCE
@@ -64,13 +69,13 @@ def main(args: argparse.Namespace) -> int:
 def accept_pictures(paths: Sequence[Path], *, reason: str) -> int:
     """Keep the references' pictures of the first run; 0. `BadRunError` for bad runs."""
     runs = _load(paths, reason)
-    _check(runs)
+    check(runs)
     pictures = _pictures(runs[0])
     if not pictures:
         raise BadRunError(f"{paths[0]} has no reference, so there is no picture to accept")
     _keep(pictures)
     names = ", ".join(f"`{target.name}`" for target in pictures.values())
-    _write_history([f"- {runs[0].date} {names}: pictures. {reason}"])
+    write_history([f"- {runs[0].date} {names}: pictures. {reason}"])
     print(f"accepted {len(pictures)} reference pictures; commit baselines/")
     return 0
 
@@ -86,29 +91,37 @@ def accept(paths: Sequence[Path], *, reason: str, processes: int = PROCESSES_MIN
             f"{len(runs)} of {processes} processes: between processes the noise is larger than "
             "within one; run the main job again, or say --processes"
         )
-    _check(runs)
+    check(runs)
+    if quick := [run for run in runs if run.quick]:
+        raise BadRunError(
+            f"{quick[0].path} was measured with --quick, whose few rounds are for comparing many "
+            "processes: accept runs of the whole main job"
+        )
     machine = runs[0].machine
     old = baselines.load_machine(machine.slug)
     measured = {
         key: [run.cases[key] for run in runs if key in run.cases]
         for key in dict.fromkeys(key for run in runs for key in _judged(run))
     }
+    known = old.cases if old else {}
     accepted = {
-        key: _merge(cases, runs[0]) for key, cases in measured.items() if len(cases) >= processes
+        key: _merge(cases, runs[0], known.get(key))
+        for key, cases in measured.items()
+        if len(cases) >= processes
     }
     if not accepted:
         raise BadRunError(f"no case was measured in {processes} of the runs: nothing is accepted")
     for key, seen in measured.items():
         if key not in accepted:
             print(f"left out: {key} was measured in {len(seen)} of {processes} processes")
-    cases = {**(old.cases if old else {}), **accepted}
+    cases = {**known, **accepted}
     baseline = MachineBaseline(
         path=baselines.machine_path(machine.slug), machine=machine.name, cases=cases
     )
     pictures = _pictures(runs[0])
     baselines.save_machine(baseline)
     _keep(pictures)
-    _write_history([_history_line(k, old, case, reason=reason) for k, case in accepted.items()])
+    write_history([_history_line(k, old, case, reason=reason) for k, case in accepted.items()])
     print(
         f"accepted {len(accepted)} cases from {len(runs)} processes into {baseline.path.name} "
         f"and {len(pictures)} reference pictures; commit baselines/"
@@ -119,25 +132,26 @@ def accept(paths: Sequence[Path], *, reason: str, processes: int = PROCESSES_MIN
 def _load(paths: Sequence[Path], reason: str) -> list[Run]:
     if not reason.strip():
         raise BadRunError("--reason is empty: it says to a reviewer why the numbers changed")
-    twice = [
-        path for path in paths if sum(path.resolve() == other.resolve() for other in paths) > 1
-    ]
-    if twice:
-        raise BadRunError(f"{twice[0]} is given twice: each run is a process of its own")
-    runs = [load_run(path) for path in paths]
+    runs = [load_run(path) for path in distinct(paths)]
     for run in runs:
         for drift in run.drifted:
             print(f"note: {run.path}: the reference of {drift} drifted; its latencies say little")
     return runs
 
 
-def _check(runs: Sequence[Run]) -> None:
+def check(runs: Sequence[Run]) -> None:
+    """`BadRunError` unless the runs are of one machine and stopwatch, and each held undisturbed."""
     first = runs[0]
     for run in runs:
-        if run.machine != first.machine:
+        if not run.machine.is_like(first.machine):
             raise BadRunError(
                 f"{run.path} was measured on another machine or with other versions than "
                 f"{first.path}"
+            )
+        if run.measuring != first.measuring:
+            raise BadRunError(
+                f"{run.path} was measured by another version of the suite's own measuring code "
+                f"than {first.path}"
             )
         for key, case in run.cases.items():
             verdict, disturbed = case.get("verdict"), case.get("validity", {}).get("disturbed_by")
@@ -153,10 +167,11 @@ def _judged(run: Run) -> list[str]:
     return [key for key, case in run.cases.items() if not case["picture_only"]]
 
 
-def _merge(cases: Sequence[Mapping[str, Any]], run: Run) -> CaseBaseline:
+def _merge(
+    cases: Sequence[Mapping[str, Any]], run: Run, before: CaseBaseline | None
+) -> CaseBaseline:
     def values(name: str) -> tuple[Any, ...]:
-        # Five digits are more than is measured and as many as a person reviews.
-        return tuple(_round(case[name]) for case in cases if case[name] is not None)
+        return tuple(rounded(case[name]) for case in cases if case[name] is not None)
 
     counters = [
         {n: Count(fixed=c["fixed"], per_step=c["per_step"]) for n, c in case["counters"].items()}
@@ -184,17 +199,21 @@ def _merge(cases: Sequence[Mapping[str, Any]], run: Run) -> CaseBaseline:
         "gpu_speedup": values("gpu_speedup"),
         "peak_memory_bytes": values("peak_memory_bytes"),
     }
-    limits = asdict(baselines.limits_of(**measured))
+    # The machine's noise stays what it is when the code becomes slower.
+    calibration = before.calibration if before else None
+    limits = asdict(baselines.limits_of(**measured, calibration=calibration))
     return CaseBaseline(
         accepted=run.date,
         versions=run.machine.versions,
         counters=exact,
-        limits=Limits(**{n: _round(v) for n, v in limits.items() if v is not None}),
+        limits=Limits(**{n: rounded(v) for n, v in limits.items() if v is not None}),
+        calibration=calibration,
         **measured,
     )
 
 
-def _round(number: float) -> Any:
+def rounded(number: float) -> Any:
+    """To five digits, which are more than is measured; integers stay."""
     return number if isinstance(number, int) else float(f"{number:.5g}")
 
 
@@ -225,10 +244,12 @@ def _history_line(key: str, old: MachineBaseline | None, case: CaseBaseline, *, 
     return f"- {case.accepted} `{key}`: {_figure(before)} → {_figure(case)}. {reason} ({versions})"
 
 
-def _write_history(lines: Sequence[str]) -> None:
+def write_history(lines: Sequence[str]) -> None:
     path = baselines.FOLDER / "HISTORY.md"
     text = path.read_text() if path.exists() else HISTORY_HEAD
-    path.write_text(text + "\n".join(lines) + "\n")
+    draft = path.with_suffix(".draft")
+    draft.write_text(text + "\n".join(lines) + "\n")
+    draft.replace(path)
 
 
 def _figure(case: CaseBaseline | None) -> str:

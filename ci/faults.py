@@ -3,6 +3,9 @@
 Each is planted between two clean runs in this process, and judged by the rules that judge a case
 against its baseline. 0: every fault is caught and every control passes. 1: one is missed or fails.
 2: bad input, or the machine was too busy or the time too short to tell of all of them.
+
+    python -m ci faults --device cpu
+    python -m ci faults upcast_norms item_in_step
 """
 
 from __future__ import annotations

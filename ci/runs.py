@@ -3,88 +3,161 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ci import shape
+from ci.shape import ANYTHING, FLAG, NUMBER, POSITIVE, TEXT, WHOLE, Each, Optional, Some, one_of
 from perf_tests.harness.records import SCHEMA, Machine
+from perf_tests.harness.runs import Case, Run, Shard, Untimed, case_id, key_of
+from perf_tests.harness.verdicts import STATUSES
+
+__all__ = ["BadRunError", "Run", "distinct", "load_run", "read", "run_of"]
 
 
 class BadRunError(Exception):
     """A run that cannot be used; one sentence says which and why."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Run:
-    """One process of the main job."""
-
-    path: Path
-    date: str
-    """ISO 8601."""
-    machine: Machine
-    cases: Mapping[str, Mapping[str, Any]]
-    """What stands in `extra_info`, by workload/model/weights/case."""
-    not_timed: tuple[str, ...]
-    """Cases that failed without a measurement; not those skipped or interrupted."""
-    drifted: tuple[str, ...] = ()
-    """Workloads whose reference took another time when it was repeated."""
-
-
 def load_run(path: Path) -> Run:
     """`BadRunError` for what is no run, or one of another schema."""
+    return run_of(read(path), path)
+
+
+def distinct(paths: Sequence[Path]) -> Sequence[Path]:
+    """The paths, each of a process of its own. `BadRunError` for one given twice."""
+    seen = set()
+    for path in paths:
+        if path.resolve() in seen:
+            raise BadRunError(f"{path} is given twice: each run is a process of its own")
+        seen.add(path.resolve())
+    return paths
+
+
+def read(path: Path) -> Any:
+    """The JSON in a file. `BadRunError` if there is none."""
     try:
-        content = json.loads(path.read_text())
+        return json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise BadRunError(f"{path}: cannot be read ({error.strerror})") from None
     except (ValueError, RecursionError):
         raise BadRunError(f"{path}: is no JSON") from None
+
+
+def run_of(content: Any, path: Path) -> Run:
+    """The run that a JSON describes; `path` names it in messages. `BadRunError` as `load_run`."""
     try:
         ours = content["perf_tests"]
         if ours["schema"] != SCHEMA:
             raise BadRunError(f"{path}: has schema {ours['schema']}, this suite reads {SCHEMA}")
-        cases: dict[str, Mapping[str, Any]] = {}
+        judgeable = "measuring" in ours
+        shape.check(ours, SESSION | (JUDGED_SESSION if judgeable else {}), "perf_tests")
+        cases: dict[str, Case] = {}
         for benchmark in content["benchmarks"]:
             info = benchmark["extra_info"]
-            key = "/".join(info[name] for name in ("workload", "model", "weights", "case"))
+            key = key_of(info)
             if key in cases:
                 raise BadRunError(f"{path}: {key} is in it twice")
-            _check(info, path, key)
+            shape.check(info, CASE | (JUDGED_CASE if judgeable else {}), key)
+            # What is not finite may have any numbers beside it.
+            if judgeable and info["picture"]["finite"]:
+                shape.check(info["picture"], PICTURE, f"{key}: the picture")
             cases[key] = info
+        shard = ours.get("shard")
         return Run(
             path=path,
             date=content["datetime"][:10],
-            machine=Machine(**content["machine_info"]["perf_tests"]),
+            commit=content.get("commit_info", {}).get("id"),
+            machine=_machine(content["machine_info"]["perf_tests"]),
             cases=cases,
-            not_timed=tuple(
-                f"{case['workload']}-{case['case']}"
+            untimed=tuple(
+                Untimed(
+                    id=case_id(case),
+                    status=case["verdict"],
+                    sentence=case["sentence"],
+                    by_choice=case.get("by_choice", False),
+                )
                 for case in ours["not_timed"]
-                if case["verdict"] not in ("skipped", "invalid")
             ),
-            drifted=tuple(
-                workload
-                for workload, drift in ours["reference_drift"].items()
-                if isinstance(drift, dict) and drift["significant"]
-            ),
+            drift=ours["reference_drift"],
+            measuring=ours.get("measuring"),
+            scale=ours.get("scale"),
+            quick=ours.get("quick") is True,
+            expected=tuple(ours.get("expected", ())),
+            narrowed=ours.get("narrowed", False),
+            shard=Shard(**{**shard, "cases": tuple(shard["cases"])}) if shard else None,
         )
+    except shape.BadShape as error:
+        raise BadRunError(f"{path}: {error}") from None
     except (KeyError, TypeError, AttributeError, ValueError):
         raise BadRunError(
             f"{path}: was not written by this suite's main job with --benchmark-json"
         ) from None
 
 
-NUMBERS = ("latency_s", "latency_speedup", "gpu_busy_s", "gpu_speedup", "peak_memory_bytes")
+def _machine(content: Any) -> Machine:
+    shape.check(content, MACHINE, "machine_info")
+    # JSON has no tuples, and two runs' machines are held to each other.
+    capability = content["compute_capability"]
+    return Machine(**{**content, "compute_capability": capability and tuple(capability)})
 
 
-def _check(info: Mapping[str, Any], path: Path, key: str) -> None:
-    """Everything that a baseline is made of is there, and its numbers are positive and finite."""
-    for name in NUMBERS:
-        value = info[name]
-        if value is None and name != "latency_s":
-            continue
-        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1e18:
-            raise BadRunError(f"{path}: {key}: {name} is {value!r}, not a positive number")
-    for name in ("verdict", "picture_only"):
-        info[name]
-    for counter in info["counters"].values():
-        int(counter["fixed"]), int(counter["per_step"])
+MACHINE = {
+    **dict.fromkeys(("device", "name", "python", "torch", "diffusers", "transformers"), TEXT),
+    **dict.fromkeys(("driver", "cuda"), Optional(TEXT)),
+    "compute_capability": Optional([WHOLE]),
+    "memory_bytes": Optional(WHOLE),
+    "threads": WHOLE,
+}
+DRIFT = {"ratio": POSITIVE, "significant": FLAG}
+STATUS = one_of((*STATUSES, "skipped"))
+
+SESSION = {
+    "reference_drift": Each(DRIFT),
+    "not_timed": [{"case": TEXT, "workload": TEXT, "verdict": STATUS, "sentence": TEXT}],
+}
+"""What accepting takes."""
+JUDGED_SESSION = {
+    "measuring": TEXT,
+    "scale": TEXT,
+    "expected": [TEXT],
+    "narrowed": FLAG,
+    "shard": Optional({"index": WHOLE, "of": WHOLE, "cases": [TEXT]}),
+}
+"""What judging takes beside it; runs from before it was written can only be accepted."""
+
+CASE = {
+    **dict.fromkeys(("workload", "model", "weights", "case"), TEXT),
+    "latency_s": POSITIVE,
+    **dict.fromkeys(
+        ("latency_speedup", "gpu_busy_s", "gpu_speedup", "peak_memory_bytes"), Optional(POSITIVE)
+    ),
+    "counters": Each({"fixed": WHOLE, "per_step": WHOLE}),
+    "verdict": STATUS,
+    "picture_only": FLAG,
+}
+PICTURE = {
+    **dict.fromkeys(("mean", "std", "repeat_psnr_db"), NUMBER),
+    **dict.fromkeys(("psnr_db", "ssim"), Optional(NUMBER)),
+}
+VALIDITY = {"disturbed_by": [TEXT]}
+JUDGED_CASE = {
+    **dict.fromkeys(("steps", "images", "parameters"), WHOLE),
+    "against": Optional(TEXT),
+    "latency_rounds_s": Some(POSITIVE),
+    "reference": Optional(
+        {
+            "latency_rounds_s": Some(POSITIVE),
+            "gpu_busy_s": Optional(POSITIVE),
+            "peak_memory_bytes": Optional(POSITIVE),
+            "validity": VALIDITY,
+        }
+    ),
+    "reference_drift": Optional(DRIFT),
+    "picture": {"finite": FLAG, **dict.fromkeys(PICTURE, ANYTHING)},
+    "promise": Optional({"psnr_db": NUMBER, "ssim": NUMBER}),
+    "generates": Each(ANYTHING),
+    "validity": VALIDITY,
+    "notes": [TEXT],
+}

@@ -2,6 +2,8 @@
 
 Runs the pipelines' real code at full size on tensors without data, in seconds and in little
 memory. The counts depend on the versions of torch and diffusers and on nothing else.
+
+    python -m ci structure -k fp16
 """
 
 from __future__ import annotations

@@ -20,7 +20,12 @@ if TYPE_CHECKING:
 
 @pytest.mark.benchmark(timer=synchronized_clock, disable_gc=True)
 def test_generation(
-    case: Case, reference: Measurement | None, bench: Bench, suite: Suite, benchmark: Any
+    case: Case,
+    reference: Measurement | None,
+    bench: Bench,
+    suite: Suite,
+    benchmark: Any,
+    request: pytest.FixtureRequest,
 ) -> None:
     """A case is as much faster than its reference as it should be, and its picture as close."""
 
@@ -38,6 +43,8 @@ def test_generation(
         verdict = bench.judge(case, measured, reference, suite.cases)
     benchmark.extra_info.update(suite.judged(case, verdict, measured=measured, reference=reference))
     benchmark.has_error = False
+    # For --junitxml, which else says nothing of what passes.
+    request.node.user_properties.append(("verdict", verdict.sentence or verdict.status))
     if verdict.status in WARNING:
         warnings.warn(verdict.sentence, stacklevel=1)
     if not verdict.passes:

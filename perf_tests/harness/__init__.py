@@ -15,9 +15,13 @@ machine     which machine this is
 quiet       whether it is quiet
 closeness   looks at pictures                                                           (no torch)
 records     a measurement and its JSON                                                  (no torch)
+measuring   which version of all this measured
+runs        what a process left behind                                                  (no torch)
 baselines   reads and writes `baselines/`                                               (no torch)
 stats       medians and intervals                                                       (no torch)
 verdicts    the one rule that decides                                                   (no torch)
+comparable  which runs may be held to each other                                        (no torch)
+pairs       the rule for head against base                                              (no torch)
 bench       carries a case through all of the above
 planting    declarations: faults and controls, where they show and what must see them   (no torch)
 trials      plants a fault between two clean runs and judges it

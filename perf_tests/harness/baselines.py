@@ -32,6 +32,19 @@ class Limits:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Calibration:
+    """How much a case varies between processes of one commit. Written by `ci calibrate`."""
+
+    calibrated: str
+    """Date, ISO 8601."""
+    processes: int
+    noise: Mapping[str, float]
+    """By metric as in a run's JSON (``latency_s``): standard deviation of the log."""
+    sees: Mapping[str, float]
+    """By metric, the smallest slowdown that `compare` finds in five pairs, as a share."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class CaseBaseline:
     """One line of a machine's file: what a case did in each of the accepted processes."""
 
@@ -45,6 +58,8 @@ class CaseBaseline:
     peak_memory_bytes: tuple[int, ...] = ()
     counters: Mapping[str, Count]
     limits: Limits
+    calibration: Calibration | None = None
+    """None where nobody calibrated."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,23 +141,25 @@ def limits_of(
     gpu_busy_s: Sequence[float] = (),
     gpu_speedup: Sequence[float] = (),
     peak_memory_bytes: Sequence[int] = (),
+    calibration: Calibration | None = None,
 ) -> Limits:
     """What is allowed from here on, from what the accepted processes measured.
 
-    GPU busy time spreads by 1 % and is held tightly: 2 %, or three times the spread seen where
-    that is more; its speedups to 0.97 of the lowest. Wall clock spreads by 10 % where the host
+    GPU busy time spreads by 1 % and is held tightly: 2 %, or three times its noise where that is
+    more, which is the calibrated one and without a calibration the spread seen; its speedups to
+    0.97 of the lowest. Wall clock spreads by 10 % where the host
     is what counts, so it gets that, or the spread seen, beyond the worst process. Noise widens no
     limit by more than half.
     """
     slack = _slack(latency_s, least=0.10)
+    if calibration and "gpu_busy_s" in calibration.noise:
+        busy_slack = min(0.5, max(0.02, 3 * calibration.noise["gpu_busy_s"]))
+    else:
+        busy_slack = _slack(gpu_busy_s, least=0.02, times=3) if gpu_busy_s else 0.0
     return Limits(
         latency_s_max=max(latency_s) * (1 + slack),
         latency_speedup_min=min(latency_speedup) * (1 - _slack(latency_speedup, least=0.10)),
-        gpu_busy_s_max=(
-            median(gpu_busy_s) * (1 + _slack(gpu_busy_s, least=0.02, times=3))
-            if gpu_busy_s
-            else None
-        ),
+        gpu_busy_s_max=(median(gpu_busy_s) * (1 + busy_slack) if gpu_busy_s else None),
         gpu_speedup_min=0.97 * min(gpu_speedup) if gpu_speedup else None,
         peak_memory_bytes_max=1.02 * max(peak_memory_bytes) if peak_memory_bytes else None,
     )
@@ -237,8 +254,25 @@ def _case(line: Any, path: Path, key: str) -> CaseBaseline:
         versions={n: str(v) for n, v in _dict(line, "versions", path, f"{key}: ").items()},
         counters=counters,
         limits=Limits(**limits),
+        calibration=_calibration(line.get("calibration"), path, f"{key}: calibration"),
         **lists,
     )
+
+
+def _calibration(content: Any, path: Path, where: str) -> Calibration | None:
+    if content is None:
+        return None
+    known = {field.name for field in fields(Calibration)}
+    if not isinstance(content, dict) or content.keys() != known:
+        raise BadBaseline(f"{path}: {where} is not made of {', '.join(sorted(known))}")
+    if type(content["processes"]) is not int:
+        raise BadBaseline(f"{path}: {where}: processes is {content['processes']!r}, no number")
+    for name in ("noise", "sees"):
+        for metric, value in _dict(content, name, path, f"{where}: ").items():
+            # What is the same in every process, as memory can be, has no noise.
+            if value != 0:
+                _positive(value, path, f"{where}: {name} of {metric}")
+    return Calibration(**content)
 
 
 def _case_json(case: CaseBaseline) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import importlib.util
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from statistics import median
 from time import perf_counter
@@ -33,10 +34,12 @@ from perf_tests.harness.stats import ratio_interval
 from perf_tests.harness.structure_records import Observation
 from perf_tests.harness.structure_verdicts import Accepted
 from perf_tests.harness.timing import Rounds, time_rounds, warm_up
-from perf_tests.harness.verdicts import Finding, Question, Verdict, judge
+from perf_tests.harness.verdicts import Finding, Question, Verdict, drifted, excused, judge
 
 HOST_STEPS = 4
 """UNet calls of which the median says what the host takes to enqueue one."""
+QUICK_WARM_UP_STEPS = 5
+"""Beyond PNDM's first four, which do other arithmetic."""
 DRIFT_ROUNDS = 3
 DRIFT_SHARE = 0.05
 """A reference that is significantly and this much slower or faster when repeated has drifted."""
@@ -75,7 +78,7 @@ class Drift:
     """By the 99 % interval, and by more than `DRIFT_SHARE`."""
 
     def text(self) -> str:
-        return f"the reference took {self.ratio:.3f} of its first time when it was timed again"
+        return drifted(self.ratio)
 
 
 @dataclass(kw_only=True)
@@ -93,6 +96,8 @@ class Bench:
     published: baselines.Published
     structures: Mapping[str, Accepted]
     """What the code of a case may ask for, by `structure_verdicts.key_of`."""
+    quick: bool = False
+    """One short warm-up and no floor: many processes are compared, and each has to be short."""
     measurements: dict[str, Measurement] = field(default_factory=dict)
     """By case id."""
     drift: dict[str, Drift] = field(default_factory=dict)
@@ -157,6 +162,8 @@ class Bench:
         It is the only one on the device, until `measure` is through or `close` is called.
         """
         self.close()
+        if self.measurements:
+            _settle()
         self.observer.stage(case, "building")
         try:
             with _told(case, self.device):
@@ -191,7 +198,10 @@ class Bench:
         generation = Generation(pipeline, case.workload)
         graphs_at_start, breaks_at_start = counters.compiled_graphs()
         if not case.picture_only:
-            warm_up(generation, on_round=lambda s: say(case, f"warm-up, {s:.2f} s"))
+            if self.quick:
+                generation.pictures(steps=QUICK_WARM_UP_STEPS)
+            else:
+                warm_up(generation, on_round=lambda s: say(case, f"warm-up, {s:.2f} s"))
         generation.forget()
         collect(self.device)
         graphs_when_warm, _ = counters.compiled_graphs()
@@ -282,8 +292,10 @@ class Bench:
             measurement,
             host_step_s=host_step_s,
             peak_memory_bytes=torch.cuda.max_memory_allocated(),
-            floor_s=self._flops_of(measurement, case, generation) / floor.matmul_rate(),
         )
+        if not self.quick:
+            flops = self._flops_of(measurement, case, generation)
+            measurement = replace(measurement, floor_s=flops / floor.matmul_rate())
         try:
             seen = counters.observe(generation, pipeline, steps=case.workload.steps)
         except counters.NoTrace as error:
@@ -367,19 +379,13 @@ class Bench:
         """Before a case is called slower, the reference is timed once more: a machine that changed
         under way makes a case invalid, not slower.
         """
-        slower = [f for f in verdict.findings if f.status == "slower" and "latency" in f.metric]
+        slower = any(f.status == "slower" and "latency" in f.metric for f in verdict.findings)
         if not slower or reference is None:
             return verdict
         drift = self.repeat_reference(case, cases)
         if drift is None or not drift.significant:
             return verdict
-        excuse = f"; says nothing, since {drift.text()}"
-        return Verdict(
-            findings=tuple(
-                replace(f, status="invalid", what=f.what + excuse) if f in slower else f
-                for f in verdict.findings
-            )
-        )
+        return excused(verdict, drifted(drift.ratio))
 
     def _structural(self, case: Case, question: Question) -> list[Finding]:
         """Against what was accepted on whatever machine, where this run could be counted."""
@@ -387,15 +393,7 @@ class Bench:
         if self.machine.device == "cuda" or case.picture_only or key not in self.structures:
             return []
         if case.id not in self.counted:
-            return [
-                Finding(
-                    status="unclear",
-                    metric="structure",
-                    what=f"{case.id}: its code could not be counted, and there are accepted counts "
-                    "to hold it to",
-                    next="see the note at the end",
-                )
-            ]
+            return [structure_verdicts.uncounted(case.id)]
         return structure_verdicts.judge(
             case.id,
             self.counted[case.id],
@@ -447,6 +445,15 @@ def _told(case: Case, device: torch.device) -> Iterator[None]:
         # Raised out here, where nothing holds the failed frames and their pipeline any more.
         collect(device)
         raise failure
+
+
+@cache
+def _settle() -> None:
+    """Once, when the libraries are loaded and no pipeline stands: what is left now lives on, and
+    walking through it ahead of every round takes longer than many a round.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 def _tidy() -> None:

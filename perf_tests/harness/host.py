@@ -21,9 +21,8 @@ def observe(generation: Generation, device: torch.device) -> dict[str, Count]:
     """`python_calls`: functions entered and generators resumed. `kept_bytes`: tensors that are
     there after a generation and were not before it, which the next one would keep again.
     """
-    calls = _calls(generation)
     before = _held_bytes(device)
-    generation.pictures(steps=1)
+    calls = _calls(generation)
     kept = max(0, _held_bytes(device) - before)
     return {"python_calls": calls, "kept_bytes": Count(fixed=kept, per_step=0)}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from statistics import median
 from typing import Any
 
@@ -36,6 +36,15 @@ class Machine:
     def slug(self) -> str:
         """The name of its file under `baselines/`."""
         return re.sub(r"[^a-z0-9]+", "-", self.name.lower()).strip("-")
+
+    def is_like(self, other: Machine) -> bool:
+        """Whether both are the same hardware with the same versions.
+
+        The threads of a GPU's host change nothing that is measured; on a CPU they are the machine.
+        """
+        if self.device == "cuda":
+            other = replace(other, threads=self.threads)
+        return self == other
 
     @property
     def versions(self) -> dict[str, str]:
@@ -142,6 +151,18 @@ class Measurement:
             "latency_speedup": reference.latency_s / self.latency_s if reference else None,
             "gpu_busy_s": self.gpu_busy_s,
             "gpu_speedup": gpu_speedup(self, reference) if reference else None,
+            # All of it that a verdict on this case takes: the reference can be measured without a
+            # test of its own, or in another shard once more.
+            "reference": (
+                {
+                    "latency_rounds_s": list(reference.rounds_s),
+                    "gpu_busy_s": reference.gpu_busy_s,
+                    "peak_memory_bytes": reference.peak_memory_bytes,
+                    "validity": dict(reference.validity),
+                }
+                if compared and reference
+                else None
+            ),
             "host_step_s": self.host_step_s,
             "peak_memory_bytes": self.peak_memory_bytes,
             "floor_s": self.floor_s,

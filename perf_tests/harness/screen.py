@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from textwrap import wrap
 from time import monotonic
 from typing import Protocol
 
@@ -142,14 +143,28 @@ def picture(seen: Measurement) -> str:
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]], *, width: int) -> list[str]:
-    """Lines of a table; columns that are empty everywhere are left out, then the widest folded
-    away from the right until the rest fits the width.
+    """Lines of a table, none of them wider than this.
+
+    Columns that are empty everywhere are left out. Where the rest does not fit, what a narrow
+    window can do without goes first, then the names in the first column are cut; the last column
+    stays.
     """
     kept = [i for i in range(len(head)) if any(row[i] for row in rows)]
-    # What a narrow window can do without, least wanted first.
-    for spare in ("bound by", "GPU busy", "guide", "memory", "picture"):
-        if _width(head, rows, kept) > width:
+    for spare in (*SPARE, None, *LAST_SPARE):
+        excess = _width(head, rows, kept) - width
+        if excess <= 0:
+            break
+        if spare is not None:
             kept = [i for i in kept if head[i] != spare]
+            continue
+        longest = max(len(row[kept[0]]) for row in rows)
+        rows = [
+            [
+                _cut(row[i], max(NAME_LEAST, longest - excess) if i == kept[0] else width)
+                for i in range(len(head))
+            ]
+            for row in rows
+        ]
     sizes = [max(len(head[i]), *(len(row[i]) for row in rows)) for i in kept]
     lines = []
     for row in (head, tuple("-" * size for size in sizes), *rows):
@@ -159,26 +174,59 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]], *, width: int) -> 
     return lines
 
 
+SPARE = ("bound by", "GPU busy", "guide", "memory", "picture")
+"""Columns that a narrow window can do without, least wanted first."""
+LAST_SPARE = ("speedup", "GPU speedup", "latency")
+NAME_LEAST = 12
+
+
+def _cut(text: str, most: int) -> str:
+    return text if len(text) <= most else text[: most - 1] + "…"
+
+
 def _width(head: Sequence[str], rows: Sequence[Sequence[str]], kept: Sequence[int]) -> int:
     sizes = [max(len(head[i]), *(len(row[i]) for row in rows)) for i in kept]
     return sum(sizes) + 2 * (len(sizes) - 1)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Line:
+    """One line of the closing table; its verdict, at the end, is what a terminal colours."""
+
+    text: str
+    verdict: str = ""
+
+    @property
+    def colour(self) -> dict[str, bool]:
+        """The verdict's, as pytest's terminal takes it."""
+        if self.verdict in WARNING:
+            return {"yellow": True}
+        if self.verdict in ("", "new", "skipped"):
+            return {}
+        return {"green": True} if self.verdict in PASSING else {"red": True}
+
+
 def closing_table(
     rows: Sequence[Row], published: Mapping[str, Mapping[str, float]], *, width: int
-) -> list[str]:
-    """The tables of all workloads, one under the other."""
-    lines: list[str] = []
+) -> list[Line]:
+    """The tables of all workloads, one under the other; no line is wider than this."""
+    lines: list[Line] = []
     for workload in dict.fromkeys(row.case.workload for row in rows):
         own = [row for row in rows if row.case.workload == workload]
         images = f"{workload.images} pictures" if workload.images > 1 else "one picture"
-        lines += [
-            "",
+        title = (
             f"{workload.name}: {images}, {workload.size}x{workload.size}, {workload.steps} steps "
             f"of {workload.scheduler.removesuffix('Scheduler')}"
-            + (f", in {'+'.join(workload.base)}" if workload.base else ""),
+            + (f", in {'+'.join(workload.base)}" if workload.base else "")
+        )
+        lines += [Line(text=text) for text in ("", *wrap(title, width))]
+        head, rule, *cells = table(HEAD, [cells_of(row, published) for row in own], width=width)
+        lines += [Line(text=head), Line(text=rule)]
+        lines += [
+            # What was cut off its end has none to colour.
+            Line(text=text, verdict=row.status if text.endswith(row.status) else "")
+            for text, row in zip(cells, own, strict=True)
         ]
-        lines += table(HEAD, [cells_of(row, published) for row in own], width=width)
     return lines
 
 

@@ -5,11 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import fmean, median, variance
+from functools import cache
+from itertools import pairwise
+from statistics import fmean, median, stdev, variance
 
+import numpy as np
+import numpy.typing as npt
 from scipy import stats as scipy_stats
 
 CONFIDENCE = 0.99
+POWER = 0.9
+"""How often an effect that is called detectable is seen."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,3 +74,91 @@ def mean_interval(values: Sequence[float], *, confidence: float = CONFIDENCE) ->
     return Interval(
         low=math.exp(mid - half), mid=math.exp(mid), high=math.exp(min(mid + half, 700.0))
     )
+
+
+def noise_of(values: Sequence[float]) -> float:
+    """Standard deviation of the logs: a share, whatever the unit. `ValueError` for one value."""
+    if len(values) < 2:
+        raise ValueError("one value says nothing of the noise")
+    return stdev([math.log(value) for value in values])
+
+
+def pair_noise(over: Sequence[float], under: Sequence[float], *, known: float = 0.0) -> float:
+    """Standard deviation of a pair's log ratio; `known` is that of one side between processes.
+
+    The largest of three estimates: of the pairs; of neighbours on each side (mean square of
+    successive differences, which a slow drift does not swell); of what is known. Five pairs alone
+    are now and then close to each other by luck, and then call any noise significant. `ValueError`
+    for less than two pairs.
+    """
+    a, b = [math.log(v) for v in over], [math.log(v) for v in under]
+    if len(a) != len(b) or len(a) < 2:
+        raise ValueError("the noise of pairs takes two pairs or more")
+    neighbours = sum((late - early) ** 2 for side in (a, b) for early, late in pairwise(side)) / (
+        2 * (len(a) - 1)
+    )
+    pairs = variance([x - y for x, y in zip(a, b, strict=True)])
+    return max(math.sqrt(pairs), math.sqrt(neighbours), math.sqrt(2) * known)
+
+
+def paired_interval(
+    over: Sequence[float],
+    under: Sequence[float],
+    *,
+    known: float = 0.0,
+    confidence: float = CONFIDENCE,
+) -> Interval:
+    """t interval of the geometric mean of the pairs' ratios, over / under, with `pair_noise`.
+
+    With less than two pairs nothing is known of the noise, and the interval is everything.
+    `ValueError` for a value that is not positive or sides that do not pair.
+    """
+    if any(not value > 0 for value in (*over, *under)):
+        raise ValueError("ratios need positive numbers")
+    mid = fmean(math.log(a / b) for a, b in zip(over, under, strict=True))
+    if len(over) < 2:
+        return Interval(low=0.0, mid=math.exp(mid), high=math.inf)
+    half = _critical(len(over), confidence) * pair_noise(over, under, known=known)
+    half /= math.sqrt(len(over))
+    return Interval(
+        low=math.exp(mid - half), mid=math.exp(mid), high=math.exp(min(mid + half, 700.0))
+    )
+
+
+def detectable(noise: float, *, pairs: int, floor: float) -> float:
+    """The smallest slowdown, as a share, that so many pairs call slower nine times in ten.
+
+    `noise` is the standard deviation of a pair's log ratio, known so that `pair_noise` never falls
+    below it; `floor` is what a slowdown must exceed besides being significant. Infinite for less
+    than two pairs.
+    """
+    if pairs < 2:
+        return math.inf
+    error = noise / math.sqrt(pairs)
+    if error == 0:
+        return floor
+    # What the mean must exceed, for each size of noise that such a sample shows.
+    least = _critical(pairs, CONFIDENCE) * error * np.maximum(_noises_seen(pairs), 1.0)
+    least = np.maximum(math.log1p(floor), least)
+
+    def misses(effect: float) -> float:
+        return POWER - float(np.mean(scipy_stats.norm.sf((least - effect) / error)))
+
+    low, high = 0.0, float(least.max()) + 10 * error
+    for _ in range(40):
+        middle = (low + high) / 2
+        low, high = (middle, high) if misses(middle) > 0 else (low, middle)
+    return math.expm1(min(high, 700.0))
+
+
+@cache
+def _noises_seen(pairs: int) -> npt.NDArray[np.float64]:
+    """Two hundred equally likely estimates of a noise of 1, each the larger of two."""
+    shares = np.sqrt((np.arange(200) + 0.5) / 200)
+    seen: npt.NDArray[np.float64] = np.sqrt(scipy_stats.chi2.ppf(shares, pairs - 1) / (pairs - 1))
+    return seen
+
+
+@cache
+def _critical(pairs: int, confidence: float) -> float:
+    return float(scipy_stats.t.ppf((1 + confidence) / 2, pairs - 1))

@@ -7,19 +7,34 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from perf_tests.harness import baselines
 from perf_tests.harness.baselines import BadBaseline
 from perf_tests.harness.catalog import Case
 from perf_tests.harness.records import Count
-from perf_tests.harness.structure_records import Observation
+from perf_tests.harness.structure_records import Place
 from perf_tests.harness.verdicts import LAUNCH_SHARE, LAUNCHES, NEVER_MORE, Finding, difference
 
 SCHEMA = 1
 FILE = "structure.json"
 ALL = "all"
 """The name of a counter's total beside its parts, in the file."""
+
+
+Site = tuple[str, Place]
+"""What happened, and where."""
+
+
+class Counted(Protocol):
+    """What a generation asks for: an `Observation`, or what a run's JSON kept of one."""
+
+    @property
+    def counters(self) -> Mapping[str, Count]: ...
+
+    def where(self) -> dict[str, dict[str, Count]]: ...
+
+    def sites(self) -> dict[str, dict[Site, Count]]: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,7 +126,7 @@ def key_of(case: Case, model: str) -> str:
 
 def judge(
     name: str,
-    now: Observation,
+    now: Counted,
     was: Accepted,
     *,
     steps: int,
@@ -158,8 +173,18 @@ def judge(
     return findings
 
 
+def uncounted(name: str) -> Finding:
+    """A case whose code there are accepted counts of, and which could not be counted."""
+    return Finding(
+        status="unclear",
+        metric="structure",
+        what=f"{name}: its code could not be counted, and there are accepted counts to hold it to",
+        next="see the note at the end",
+    )
+
+
 def _changed(
-    counter: str, now: Observation, was: Accepted, *, steps: int, more: bool
+    counter: str, now: Counted, was: Accepted, *, steps: int, more: bool
 ) -> tuple[str, str]:
     """What kinds of it changed most and in which classes, then in which modules."""
     before, after = was.where.get(counter, {}), now.where().get(counter, {})

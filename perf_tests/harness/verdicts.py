@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from statistics import median
 
 from perf_tests.harness.baselines import Bound, CaseBaseline
@@ -31,6 +31,15 @@ STATUSES = (
 """From best to worst; a case's verdict is its worst finding."""
 PASSING = STATUSES[: STATUSES.index("slower")]
 WARNING = ("unclear", "invalid")
+
+
+def exit_code(statuses: Iterable[str]) -> int:
+    """What a command answers: 1 for a regression, 2 if something could not be judged, else 0."""
+    statuses = set(statuses)
+    if statuses.difference(PASSING):
+        return 1
+    return 2 if statuses.intersection(WARNING) else 0
+
 
 BLACK_MEAN = 0.02
 """A picture darker than this on average (0 to 1) is black."""
@@ -436,10 +445,10 @@ def _work(q: Question) -> Iterator[Finding]:
         if before is None:
             continue
         now, was = count.total(q.measured.steps), before.total(q.measured.steps)
-        share = LAUNCH_SHARE if name in LAUNCHES else 1.0
-        if name in (*NEVER_MORE, *LAUNCHES) and now > was * share:
+        status, share = work(name, was=was, now=now), share_of(name)
+        if status == "more work":
             yield Finding(
-                status="more work",
+                status=status,
                 metric=name,
                 what=f"{q.name}: {difference(name, was=before, now=count, steps=q.measured.steps)}",
                 measured=f"{now:,}",
@@ -447,14 +456,46 @@ def _work(q: Question) -> Iterator[Finding]:
                 limit="no more" if share == 1.0 else f"at most {int(was * share):,}",
                 next=q.again,
             )
-        elif name in (*NEVER_MORE, *LAUNCHES) and now * share < was:
+        elif status == "faster":
             yield Finding(
-                status="faster",
+                status=status,
                 metric=name,
                 what=f"{q.name}: {difference(name, was=before, now=count, steps=q.measured.steps)}",
                 expected=q.source,
                 next='keep it: python -m ci accept RUN.json RUN.json RUN.json --reason "..."',
             )
+
+
+def work(name: str, *, was: int, now: int) -> str:
+    """What a counter's totals say: ``same``, ``more work``, or ``faster`` where there is less."""
+    share = share_of(name)
+    if name not in (*NEVER_MORE, *LAUNCHES) or was <= now <= was * share:
+        return "same"
+    if now > was * share:
+        return "more work"
+    return "faster" if now * share < was else "same"
+
+
+def share_of(name: str) -> float:
+    """By how much a counter may grow."""
+    return LAUNCH_SHARE if name in LAUNCHES else 1.0
+
+
+def excused(verdict: Verdict, drift: str) -> Verdict:
+    """The verdict where the reference drifted, which `drift` says: no latency is slower then."""
+    return Verdict(
+        findings=tuple(
+            replace(f, status="invalid", what=f"{f.what}; says nothing, since {drift}")
+            if f.status == "slower" and "latency" in f.metric
+            else f
+            for f in verdict.findings
+        )
+    )
+
+
+def drifted(ratio: float) -> str:
+    """A reference's drift in words."""
+    return f"the reference took {ratio:.3f} of its first time when it was timed again"
 
 
 def _leak(q: Question) -> Iterator[Finding]:

@@ -205,6 +205,10 @@ def _twice(runs: list[Run]) -> None:
     runs[0]["benchmarks"].append(case("fp16", latency_s=1))
 
 
+def _quick(runs: list[Run]) -> None:
+    runs[2]["perf_tests"]["quick"] = True
+
+
 def _other_schema(runs: list[Run]) -> None:
     runs[0]["perf_tests"]["schema"] = 2
 
@@ -224,6 +228,7 @@ def _of_another_suite(runs: list[Run]) -> None:
         (_not_timed, "run0.json: small-tiny_vae gave no measurement"),
         (_twice, f"run0.json: {KEY}fp16 is in it twice"),
         (_other_schema, "run0.json: has schema 2, this suite reads 1"),
+        (_quick, "run2.json was measured with --quick, whose few rounds are for comparing"),
         (_of_another_suite, "run0.json: was not written by this suite's main job"),
     ],
 )

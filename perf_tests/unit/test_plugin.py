@@ -1,6 +1,7 @@
 """The suite from the command line to the exit code, over a fake pipeline: every message once."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 
 from ci.accept import accept
 from perf_tests.harness import baselines, structure, structure_verdicts
+from perf_tests.harness.pipelines import Generation
 from perf_tests.harness.records import Count
 from perf_tests.harness.structure_verdicts import Accepted
 
@@ -20,6 +22,7 @@ def run(
     fakes: str = "fine",
     apart: bool = False,
     only: bool = True,
+    rounds: int | None = 2,
 ) -> pytest.RunResult:
     """The main job on the fake catalogue, in this process unless it is to be apart."""
     start = pytester.runpytest_subprocess if apart else pytester.runpytest_inprocess
@@ -33,7 +36,7 @@ def run(
         "perf_tests.unit.fake",
         f"--fakes={fakes}",
         *(["--benchmark-only"] if only else []),
-        "--rounds=2",
+        *([f"--rounds={rounds}"] if rounds else []),
         *options,
         str(ROOT / "perf_tests" / "test_generation.py"),
     )
@@ -191,6 +194,27 @@ def test_what_cannot_be_measured_is_said_once(
     assert result.outlines.count("no structural counters: it depends on data") == 1
 
 
+def test_quick_is_one_short_warm_up_and_two_rounds(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps: list[int | None] = []
+    pictures = Generation.pictures
+
+    def counted(self: Generation, **named: Any) -> Any:
+        steps.append(named.get("steps"))
+        return pictures(self, **named)
+
+    monkeypatch.setattr(Generation, "pictures", counted)
+    path = pytester.path / "run.json"
+    run(pytester, f"--benchmark-json={path}", "--quick", rounds=None)
+    content = report(path)
+    assert [b["stats"]["rounds"] for b in content["benchmarks"]] == [2, 2]
+    # The warm-up, and two rounds of all steps; what is counted beside them is not timed.
+    assert steps[:3] == [5, None, None]
+    assert content["perf_tests"]["quick"] is True
+    assert content["perf_tests"]["reference_drift"] == {}
+
+
 def test_a_broken_case_is_on_record(pytester: pytest.Pytester) -> None:
     path = pytester.path / "run.json"
     run(pytester, f"--benchmark-json={path}", fakes="broken,fine")
@@ -257,3 +281,19 @@ def test_the_life_of_a_baseline(
     history = (folder / "HISTORY.md").read_text()
     assert "first" in history
     assert "moody is slower now" in history
+
+
+def test_junit_carries_the_verdict_of_what_passes_and_what_fails(pytester: pytest.Pytester) -> None:
+    path = pytester.path / "junit.xml"
+    result = run(pytester, f"--junitxml={path}", fakes="fine,black")
+    result.stdout.no_fnmatch_line("*Warning*")
+    text = path.read_text()
+    assert '<property name="verdict" value="new" />' in text
+    assert '<property name="verdict" value="black: fake4-black: a picture is black" />' in text
+
+
+def test_the_closing_table_is_coloured_on_a_terminal_alone(pytester: pytest.Pytester) -> None:
+    plain = run(pytester, fakes="fine,black").stdout.str()
+    assert "\x1b[" not in plain
+    coloured = run(pytester, "--color=yes", fakes="fine,black").stdout.str()
+    assert re.search(r"\nblack .*\x1b\[31mblack\x1b\[0m", coloured)

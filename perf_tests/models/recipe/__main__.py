@@ -1,8 +1,8 @@
 """The command: `python -m perf_tests.models.recipe --out FOLDER`.
 
 Runs every stage that has not finished in FOLDER, in order; the same command goes on after an
-interruption. FOLDER/model is the finished model (with its card), FOLDER/sheet.png shows
-pictures for eight held-out captions, FOLDER/scores.json has every number.
+interruption. FOLDER/model is the finished model, as it is shipped: with its card, a sheet of
+pictures for eight held-out captions, and every number in scores.json.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def evaluate(shop: Workshop) -> dict[str, Any]:
         shop.log(f"evaluate: {name}: {score.line()}")
         results[name] = score.rounded()
         columns[name] = pictures[len(captions) :]
-    folder.save_sheet(shop.out / "sheet.png", shown, columns)
+    folder.save_sheet(shop.model / "sheet.png", shown, columns)
     counts = {
         name: sum(weight.numel() for weight in module.parameters())
         for name, module in modules.items()
@@ -142,7 +142,7 @@ def write_summary(shop: Workshop) -> None:
         **reports.pop("closeness", {}),
         "stages": reports,
     }
-    (shop.out / "scores.json").write_text(json.dumps(summary, indent=1) + "\n")
+    (shop.model / "scores.json").write_text(json.dumps(summary, indent=1) + "\n")
     (shop.model / "README.md").write_text(folder.card(summary))
 
 

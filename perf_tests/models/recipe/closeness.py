@@ -18,7 +18,7 @@ from torch import Tensor
 from perf_tests.models.recipe import scores
 from perf_tests.models.recipe.captions import held_out_captions
 
-NOISE_SHARES = (0.005, 0.02)
+NOISE_SHARES = (0.02, 0.05, 0.1)
 """Noise added to the predicted noise at each step, in units of its standard deviation."""
 
 

@@ -135,6 +135,8 @@ def card(report: dict[str, Any]) -> str:
         "",
         f"Parameters: {parameters}.",
         "",
+        "![pictures for held-out captions](sheet.png)",
+        "",
         "## Data",
         "",
         "Drawn by code during training, nothing downloaded: eight shapes in ten colours on ten",

@@ -9,6 +9,8 @@ import pytest
 import torch
 from torch.nn import functional
 
+from perf_tests.models.checkpoint import EMBEDDED
+from perf_tests.models.recipe import closeness
 from perf_tests.models.recipe.__main__ import main
 from perf_tests.models.recipe.captions import (
     caption_count,
@@ -21,7 +23,7 @@ from perf_tests.models.recipe.captions import (
     training_triples,
 )
 from perf_tests.models.recipe.evaluator import NOTHING, Evaluator
-from perf_tests.models.recipe.scores import score
+from perf_tests.models.recipe.scores import generate, score
 from perf_tests.models.recipe.shapes import SHAPES, Painter, Scene
 from perf_tests.models.recipe.training import Budget, Log, Training
 from perf_tests.models.recipe.vocabulary import (
@@ -31,6 +33,7 @@ from perf_tests.models.recipe.vocabulary import (
     token_table,
     train_tokenizer,
 )
+from perf_tests.optimizations import BFLOAT16, FLOAT16
 
 CPU = torch.device("cpu")
 
@@ -198,11 +201,11 @@ class TestSmoke:
             assert {weight.dtype for weight in load_file(path).values()} == {torch.float16}
 
     def test_scores_and_card(self, smoke: Path) -> None:
-        scores = json.loads((smoke / "scores.json").read_text())
+        scores = json.loads((smoke / "model" / "scores.json").read_text())
         assert list(scores["scores"]) == ["teacher", "student", "student + tiny autoencoder"]
         card = (smoke / "model" / "README.md").read_text()
         assert card.startswith("---\nlicense: apache-2.0\n")
-        assert (smoke / "sheet.png").is_file()
+        assert (smoke / "model" / "sheet.png").is_file()
 
     def test_finished_stages_are_skipped(
         self, smoke: Path, capsys: pytest.CaptureFixture[str]
@@ -239,6 +242,54 @@ class TestBadInput:
             main(["--out", str(tmp_path), "--stage", "typo"])
         assert stopped.value.code == 2
         assert "teacher" in capsys.readouterr().err
+
+
+class TestEmbedded:
+    """The model as it is shipped, and what was measured of it when it was made."""
+
+    MEASURED = json.loads((EMBEDDED / "scores.json").read_text())
+
+    def test_it_obeys_prompts_it_was_never_trained_on(self, painter: Painter) -> None:
+        captions = held_out_captions(16, seed=7)
+        pipeline = closeness.load(EMBEDDED, CPU, torch.float32)
+        pictures = generate(pipeline, [caption.text for caption in captions], seed=7)
+        seen = score(Evaluator(painter), pictures, captions)
+        assert seen.right >= 15 / 16
+        assert seen.shuffled <= 2 / 16
+
+    def test_it_was_good_enough_when_it_was_made(self) -> None:
+        right = {name: seen["right"] for name, seen in self.MEASURED["scores"].items()}
+        assert right["teacher"] >= 0.95
+        assert right["student"] >= 0.90
+        assert right["student + tiny autoencoder"] >= 0.90
+
+    def test_it_fits_into_a_repository(self) -> None:
+        sizes = [path.stat().st_size for path in EMBEDDED.rglob("*.safetensors")]
+        assert len(sizes) == 5
+        assert max(sizes) <= 12e6
+        assert sum(sizes) <= 24e6
+
+    def test_its_limits_part_what_must_pass_from_what_must_not(self) -> None:
+        measured = self.MEASURED["closeness"]
+        half, brain = FLOAT16.embedded, BFLOAT16.embedded
+        assert half is not None
+        assert brain is not None
+        assert measured["fp16"]["min"] >= half.psnr_db
+        assert measured["bf16"]["min"] >= brain.psnr_db
+        for fault in (
+            "another_prompt",
+            "another_seed",
+            "guidance_off",
+            "text_zeroed",
+            "attention_skipped",
+            "mid_block_skipped",
+            "cross_attention_q_halved",
+            "all_q_halved",
+        ):
+            each = measured[fault]["each"]
+            caught = sum(psnr_db < half.psnr_db for psnr_db in each)
+            assert len(each) >= 20
+            assert caught / len(each) >= 19 / 20, fault
 
 
 def test_an_interrupted_training_goes_on(tmp_path: Path) -> None:

@@ -1,0 +1,409 @@
+"""Compare two refs, or two environments, in fresh processes on this machine.
+
+    python -m ci ab --base origin/main --head HEAD --quick --device cuda -- -k "fp16 or reference"
+    python -m ci ab --base-python old/bin/python --head-python new/bin/python --device cuda
+
+Base and head take turns in the order A B B A …, so that a machine that drifts hits both alike: five
+pairs, and five more where something is unclear. Each side compiles into a cache of its own that is
+empty at first: its first process is as cold as the other's, in warm-up and not in timed rounds, so
+no process is thrown away. Interrupted, the same command goes on from the pairs it has.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import subprocess
+import sys
+from argparse import ArgumentTypeError
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from statistics import fmean
+from time import monotonic
+from typing import Any
+
+from ci import compare
+from ci.runs import BadRunError, load_run
+from ci.sides import ROOT, BadSide, Side, commits_of, of_commits, of_pythons
+from perf_tests.harness.comparable import NotComparable
+from perf_tests.harness.pairs import Comparison
+
+PAIRS = 5
+PAIRS_EXTENDED = 10
+PAIRS_LEAST = 2
+"""With fewer there is no interval."""
+MINUTES = 30.0
+LAST_LINES = 15
+CANNOT_JUDGE = 2
+MEASURED = (0, 1)
+"""pytest's exit codes of a run that is through: all passed, or some failed."""
+STOPPING_S = 10
+STATE = "ab.json"
+
+CACHES = {
+    "TORCHINDUCTOR_CACHE_DIR": "inductor",
+    "TRITON_CACHE_DIR": "triton",
+    "CUDA_CACHE_PATH": "cuda",
+    "PYTORCH_KERNEL_CACHE_PATH": "kernels",
+}
+"""Where compilers keep what they made, as environment variables."""
+
+
+class OutOfTime(Exception):
+    """The budget holds no further process; the text says how to go on."""
+
+
+class NothingMeasured(Exception):
+    """A process that gave no run; the text has its last lines."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--base", metavar="REF", help="a ref of this repository, installed apart")
+    parser.add_argument("--head", metavar="REF", help="the ref that is judged against it")
+    parser.add_argument(
+        "--base-python", metavar="PATH", help="an environment's Python, for the present checkout"
+    )
+    parser.add_argument("--head-python", metavar="PATH", help="the one that is judged against it")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=ROOT / "runs" / "ab",
+        metavar="FOLDER",
+        help="where runs, checkouts and environments are kept (default: runs/ab)",
+    )
+    parser.add_argument(
+        "--minutes",
+        type=_positive,
+        default=MINUTES,
+        metavar="N",
+        help=f"for all processes together, installing apart (default: {MINUTES:g})",
+    )
+    parser.add_argument("--device", choices=("cuda", "cpu"), help="passed to the main job")
+    parser.add_argument(
+        "--quick", action="store_true", help="passed to the main job: less exact, sooner through"
+    )
+    parser.add_argument(
+        "pytest",
+        nargs="*",
+        metavar="-- ARGUMENT",
+        help="passed to the main job, as in: -- -k fp16 --model FOLDER",
+    )
+
+
+def _positive(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0.0
+    if not 0 < number < 1e6:
+        raise ArgumentTypeError(f"{text} is no number of minutes: it takes more than 0")
+    return number
+
+
+def main(args: argparse.Namespace) -> int:
+    refs, pythons = (args.base, args.head), (args.base_python, args.head_python)
+    if not (all(refs) and not any(pythons)) and not (all(pythons) and not any(refs)):
+        raise BadSide(
+            "ab takes either --base and --head (two refs of this repository) or --base-python and "
+            "--head-python (two environments), and both of them"
+        )
+    options = [
+        *(["--device", args.device] if args.device else []),
+        *(["--quick"] if args.quick else []),
+        *args.pytest,
+    ]
+    out: Path = args.out.absolute()
+    try:
+        with _stoppable(), _held(out) as lock:
+            if all(pythons):
+                sides = of_pythons(*pythons)
+                settings = {side.name: [str(side.python), side.text] for side in sides}
+                state = State.open(out, {"pytest": options, **settings})
+            else:
+                commits = commits_of(*refs)
+                # Before anything is checked out over what another comparison measured.
+                state = State.open(out, {"pytest": options, **commits})
+                sides = of_commits(commits, out)
+            return Turns(
+                sides={side.name: side for side in sides},
+                state=state,
+                options=options,
+                budget_s=args.minutes * 60,
+                lock=lock,
+            ).judge()
+    except KeyboardInterrupt:
+        print(
+            "interrupted; the same command goes on from the pairs that are finished",
+            file=sys.stderr,
+        )
+        return CANNOT_JUDGE
+
+
+@contextmanager
+def _stoppable() -> Iterator[None]:
+    """A `kill` ends the process that is measuring, too, as Ctrl-C does."""
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def _held(out: Path) -> Iterator[int]:
+    """The folder for this process and those it starts alone; yields the lock's descriptor.
+
+    They inherit it: one that outlives its `ab`, which was killed, still holds the GPU.
+    """
+    import fcntl  # not on Windows, where the other verbs run
+
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        lock = os.open(out / "lock", os.O_RDWR | os.O_CREAT)
+    except OSError as error:
+        raise BadSide(f"--out {out}: cannot be written ({error.strerror})") from None
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        raise BadSide(
+            f"--out {out}: another ab, or a process that a killed one left, is at work in it"
+        ) from None
+    else:
+        yield lock
+    finally:
+        os.close(lock)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finished:
+    """One process that ran to its end and measured something."""
+
+    side: str
+    pair: int
+    """Counted from 1."""
+    seconds: float
+
+
+@dataclass(kw_only=True)
+class State:
+    """What a folder holds: of which sides, and which processes are finished."""
+
+    path: Path
+    settings: Mapping[str, Any]
+    finished: list[Finished] = field(default_factory=list)
+    compared: int = 0
+    """Pairs of the comparison that was made, whatever it said."""
+
+    @classmethod
+    def open(cls, out: Path, settings: Mapping[str, Any]) -> State:
+        """As it was left, or a new one. `BadSide` where other settings were measured here.
+
+        Half a pair is left out: its other half would be measured on what is another machine by now.
+        """
+        state = cls(path=out / STATE, settings=settings)
+        if not state.path.exists():
+            return state
+        try:
+            content = json.loads(state.path.read_text())
+            before = dict(content["settings"])
+            state.finished = [Finished(**entry) for entry in content["finished"]]
+            state.compared = content.get("compared", 0)
+        except (OSError, ValueError, KeyError, TypeError):
+            raise BadSide(f"{state.path}: was not written by ab; give another --out") from None
+        for name, value in settings.items():
+            if before.get(name) != value:
+                raise BadSide(
+                    f"--out {out} holds runs with {name} {_text(before.get(name))}, and this is "
+                    f"{_text(value)}: give another --out, or remove that folder"
+                )
+        whole = state.pairs()
+        state.finished = [entry for entry in state.finished if entry.pair in whole]
+        return state
+
+    def run(self, side: str, pair: int) -> Path:
+        """Where a process writes its JSON."""
+        return self.path.with_name(f"{side}-{pair}.json")
+
+    def has(self, side: str, pair: int) -> bool:
+        return any((entry.side, entry.pair) == (side, pair) for entry in self.finished)
+
+    @property
+    def spent_s(self) -> float:
+        """By all processes that are finished."""
+        return sum(entry.seconds for entry in self.finished)
+
+    def pairs(self) -> list[int]:
+        """Those of which both sides are finished."""
+        numbers = sorted({entry.pair for entry in self.finished})
+        return [n for n in numbers if self.has("base", n) and self.has("head", n)]
+
+    def add(self, entry: Finished) -> None:
+        """Keep it, so that an interruption at any moment loses one pair at most."""
+        self.finished.append(entry)
+        self.save()
+
+    def save(self) -> None:
+        """Write all of it, or leave what was there."""
+        content: dict[str, Any] = {"settings": self.settings}
+        content["finished"] = [asdict(entry) for entry in self.finished]
+        if self.compared:
+            content["compared"] = self.compared
+        written = self.path.with_suffix(".new")
+        written.write_text(json.dumps(content, indent=1))
+        written.replace(self.path)
+
+
+def _text(value: Any) -> str:
+    return (" ".join(value) if isinstance(value, list) else str(value)) or "none"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Turns:
+    """All processes of one comparison, base and head in turn."""
+
+    sides: dict[str, Side]
+    state: State
+    options: Sequence[str]
+    """Of the main job."""
+    budget_s: float
+    lock: int
+
+    def judge(self) -> int:
+        """Measure what is not finished yet, then compare; returns the exit code."""
+        for side in self.sides.values():
+            print(f"{side.name}  {side.text}")
+        if self.state.finished:
+            print(f"{len(self.state.pairs())} pairs are finished from before")
+            self._compared()
+        try:
+            self._measure(PAIRS)
+            # The first five decide, also where more are there: who looks anew after each pair stops
+            # whenever chance is kind.
+            if unclear := self._compared(most=PAIRS).unclear:
+                print(f"unclear after {PAIRS} pairs: {', '.join(unclear)}")
+                self._measure(PAIRS_EXTENDED)
+        except OutOfTime as reason:
+            print(f"stopped: {reason}")
+        except NothingMeasured as reason:
+            print(f"error: {reason}", file=sys.stderr)
+            return CANNOT_JUDGE
+        if len(self.state.pairs()) < PAIRS_LEAST:
+            print("error: there is no interval from fewer than two pairs", file=sys.stderr)
+            return CANNOT_JUDGE
+        comparison = self._compared()
+        self.state.compared = comparison.pairs
+        self.state.save()
+        print()
+        compare.tell(comparison)
+        print(f"all runs are in {self.state.path.parent}; remove it to measure anew")
+        return comparison.exit_code
+
+    def _measure(self, most: int) -> None:
+        """Run what is not finished of this many pairs: A B B A A B …"""
+        order = [
+            (name, pair)
+            for pair in range(1, most + 1)
+            for name in (self.sides if pair % 2 else reversed(self.sides))
+        ]
+        for number, (name, pair) in enumerate(order, start=1):
+            if self.state.has(name, pair):
+                continue
+            if number % 2:
+                self._afford_pair(left=len(order) - number + 1)
+            self._run(self.sides[name], pair, left=len(order) - number)
+            if self.state.pairs() == [1]:
+                # What cannot be compared at all is said now, and not after the last process.
+                self._compared()
+
+    def _compared(self, *, most: int = PAIRS_EXTENDED) -> Comparison:
+        numbers = self.state.pairs()[:most]
+        base, head = ([self.state.run(side, n) for n in numbers] for side in self.sides)
+        try:
+            return compare.load(base, head)
+        except NotComparable as error:
+            raise BadRunError(str(error)) from None
+
+    def _afford_pair(self, *, left: int) -> None:
+        """`OutOfTime` where the budget does not hold two more of the processes that are left."""
+        longest_s = max((entry.seconds for entry in self.state.finished), default=0.0)
+        if self.state.spent_s + 2 * longest_s >= self.budget_s:
+            needed = (self.state.spent_s + left * longest_s) / 60
+            raise OutOfTime(
+                f"{self.state.spent_s / 60:.1f} of {self.budget_s / 60:g} min are used, and a "
+                f"process takes up to {longest_s:.0f} s; the same command with --minutes "
+                f"{needed + 1:.0f} runs the {left} that are left"
+            )
+
+    def _run(self, side: Side, pair: int, *, left: int) -> None:
+        """One process. `NothingMeasured`; `OutOfTime` where it took all that was left."""
+        path = self.state.run(side.name, pair)
+        log = path.with_suffix(".log")
+        start = monotonic()
+        code = self._process(side, path, log, limit_s=self.budget_s - self.state.spent_s)
+        seconds = monotonic() - start
+        try:
+            cases = len(load_run(path).cases) if code in MEASURED else 0
+        except BadRunError:
+            cases = 0
+        if not cases:
+            lines = log.read_text(errors="replace").splitlines()[-LAST_LINES:]
+            raise NothingMeasured(
+                f"{side.name} {pair} ended with exit code {code} and measured nothing. Its last "
+                "lines:\n" + "\n".join(f"  {line}" for line in lines) + f"\n  (all: {log})"
+            )
+        self.state.add(Finished(side=side.name, pair=pair, seconds=seconds))
+        mean_s = fmean(entry.seconds for entry in self.state.finished)
+        failed = ", some of them failed" if code else ""
+        print(
+            f"[{len(self.state.finished)}/{len(self.state.finished) + left}] {side.name} {pair}: "
+            f"{cases} case{'s' * (cases > 1)} in {seconds:.0f} s{failed}, "
+            f"about {left * mean_s / 60:.1f} min left",
+            flush=True,
+        )
+
+    def _process(self, side: Side, path: Path, log: Path, *, limit_s: float) -> int:
+        """The main job in a process group of its own, which never outlives this call."""
+        command = [str(side.python), "-m", "pytest", "perf_tests", "--benchmark-only"]
+        command += [*self.options, f"--benchmark-json={path}"]
+        cache = path.parent / f"cache-{side.name}"
+        caches = {name: str(cache / folder) for name, folder in CACHES.items()}
+        # What an interrupted process left is no run of this one.
+        path.unlink(missing_ok=True)
+        with log.open("wb") as output:
+            process = subprocess.Popen(
+                command,
+                cwd=side.checkout,
+                env=os.environ | caches,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                pass_fds=(self.lock,),
+            )
+        try:
+            return process.wait(timeout=limit_s)
+        except subprocess.TimeoutExpired:
+            raise OutOfTime(
+                f"{path.stem} was ended after {limit_s:.0f} s, when all {self.budget_s / 60:g} min "
+                "were used; the same command with more --minutes goes on"
+            ) from None
+        finally:
+            _end(process)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End a process with all that it started, if it has not ended by itself."""
+    for signal_number in (signal.SIGTERM, signal.SIGKILL):
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal_number)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=STOPPING_S)
+            return

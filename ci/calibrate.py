@@ -1,0 +1,149 @@
+"""Measure how much each case varies between processes of one commit, and what the gate can see.
+
+Takes runs of the main job in fresh processes, with nothing changed between them (A/A), and writes
+each case's noise into its line of the machine's baseline, from which the limit on GPU busy follows.
+
+    python -m ci calibrate runs/1.json runs/2.json runs/3.json runs/4.json runs/5.json
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
+from math import sqrt
+from pathlib import Path
+from typing import Any
+
+from ci.accept import PROCESSES_MIN, check, rounded, write_history
+from ci.runs import BadRunError, Run, distinct, load_run
+from perf_tests.harness import baselines
+from perf_tests.harness.baselines import Calibration, CaseBaseline, Limits
+from perf_tests.harness.pairs import METRICS, share
+from perf_tests.harness.runs import Case, key_of
+from perf_tests.harness.stats import CONFIDENCE, POWER, detectable, noise_of
+
+PAIRS = 5
+"""What `ab` starts with."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "runs",
+        nargs="+",
+        type=Path,
+        metavar="RUN.json",
+        help=f"{PROCESSES_MIN} or more, written by --benchmark-json; noise is known to about "
+        "1/sqrt(2N) of itself from N",
+    )
+
+
+def main(args: argparse.Namespace) -> int:
+    return calibrate(args.runs)
+
+
+def calibrate(paths: Sequence[Path]) -> int:
+    """Write the noise into the machine's baseline and say what it lets one see; 0.
+
+    `BadRunError` for runs that are not of one commit, machine and quiet, or that nobody accepted.
+    """
+    runs = [load_run(path) for path in distinct(paths)]
+    if len(runs) < PROCESSES_MIN:
+        raise BadRunError(
+            f"{len(runs)} of {PROCESSES_MIN} processes: the noise between so few says nothing; run "
+            "the main job again"
+        )
+    check(runs)
+    for run in runs:
+        if run.commit != runs[0].commit:
+            raise BadRunError(
+                f"{run.path} and {runs[0].path} were made on different commits: what differs "
+                "between them is not noise alone"
+            )
+    machine = runs[0].machine
+    baseline = baselines.load_machine(machine.slug)
+    if baseline is None:
+        raise BadRunError(
+            f"nobody accepted a baseline for {machine.name}, whose noise this would be; accept "
+            "these runs first: python -m ci accept"
+        )
+    calibrated = dict(_calibrated(runs, baseline.cases))
+    if not calibrated:
+        raise BadRunError(f"{baseline.path} knows no case that all of these runs measured")
+    print(
+        f"A/A on {machine.name}, {len(runs)} processes: the smallest slowdown that {PAIRS} pairs "
+        f"find {share(POWER)} of the time, at {share(CONFIDENCE)} confidence"
+    )
+    for key, case in calibrated.items():
+        print(f"{_name(key)}: this gate can see {_told(case)}")
+    unknown = [key for key in _measured(runs) if key not in calibrated]
+    for key in unknown:
+        print(f"left out: {_name(key)} has no line in {baseline.path.name}: accept it first")
+    baselines.save_machine(replace(baseline, cases={**baseline.cases, **calibrated}))
+    write_history([_history_line(key, case) for key, case in calibrated.items()])
+    print(f"calibrated {len(calibrated)} cases in {baseline.path.name}; commit baselines/")
+    return 0
+
+
+def _calibrated(
+    runs: Sequence[Run], accepted: Mapping[str, CaseBaseline]
+) -> Iterator[tuple[str, CaseBaseline]]:
+    """The lines of the cases that all runs measured, with their noise and the limits it gives."""
+    for key, cases in _measured(runs).items():
+        if key not in accepted:
+            continue
+        noise, sees = {}, {}
+        for metric in METRICS:
+            values = [case[metric.field] for case in cases]
+            if None in values:
+                continue
+            noise[metric.field] = rounded(noise_of(values))
+            pair = sqrt(2) * noise[metric.field]
+            sees[metric.field] = rounded(detectable(pair, pairs=PAIRS, floor=metric.floor))
+        calibration = Calibration(
+            calibrated=runs[0].date, processes=len(runs), noise=noise, sees=sees
+        )
+        yield key, relimited(replace(accepted[key], calibration=calibration))
+
+
+def relimited(case: CaseBaseline) -> CaseBaseline:
+    """The line with the limits that follow from its numbers and its calibration."""
+    limits = baselines.limits_of(
+        latency_s=case.latency_s,
+        latency_speedup=case.latency_speedup,
+        gpu_busy_s=case.gpu_busy_s,
+        gpu_speedup=case.gpu_speedup,
+        peak_memory_bytes=case.peak_memory_bytes,
+        calibration=case.calibration,
+    )
+    numbers = {n: rounded(value) for n, value in asdict(limits).items() if value is not None}
+    return replace(case, limits=Limits(**numbers))
+
+
+def _measured(runs: Sequence[Run]) -> dict[str, list[Case]]:
+    """The timed cases that are in all of the runs, by key."""
+    return {
+        key_of(case): [run.cases[key] for run in runs]
+        for key, case in runs[0].cases.items()
+        if not case["picture_only"] and all(key in run.cases for run in runs)
+    }
+
+
+def _told(case: CaseBaseline) -> str:
+    sees: Mapping[str, Any] = case.calibration.sees if case.calibration else {}
+    return ", ".join(
+        f"{metric.name} ≥ {share(sees[metric.field])}" for metric in METRICS if metric.field in sees
+    )
+
+
+def _name(key: str) -> str:
+    parts = key.split("/")
+    return f"{parts[0]}-{parts[-1]}"
+
+
+def _history_line(key: str, case: CaseBaseline) -> str:
+    assert case.calibration is not None
+    return (
+        f"- {case.calibration.calibrated} `{key}`: calibrated from {case.calibration.processes} "
+        f"processes: sees {_told(case)}"
+    )

@@ -1,0 +1,279 @@
+"""Judge one run against its machine's baseline, by the rule that its tests were judged by.
+
+Reads the run's JSON alone, needs no GPU, and changes nothing.
+
+    python -m ci gate runs/run.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from ci.runs import BadRunError, Run, load_run
+from perf_tests.harness import baselines, structure_verdicts
+from perf_tests.harness.baselines import MachineBaseline, Portable
+from perf_tests.harness.records import Count
+from perf_tests.harness.runs import (
+    Case,
+    case_id,
+    key_of,
+    measurement,
+    promise_of,
+    reference_of,
+)
+from perf_tests.harness.structure_records import COUNTERS
+from perf_tests.harness.structure_verdicts import Accepted
+from perf_tests.harness.verdicts import (
+    PASSING,
+    WARNING,
+    Finding,
+    Question,
+    Verdict,
+    drifted,
+    excused,
+    exit_code,
+    judge,
+)
+
+CANNOT_JUDGE = 2
+ACCEPT = 'python -m ci accept RUN.json RUN.json RUN.json --reason "..."'
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "run", type=Path, metavar="RUN.json", help="written by --benchmark-json, or by merge"
+    )
+
+
+def main(args: argparse.Namespace) -> int:
+    return gate(args.run)
+
+
+def gate(path: Path) -> int:
+    """Print what does not hold and one closing sentence; 0 holds, 1 a regression, 2 not judged.
+
+    `BadRunError` or `BadBaseline` for what cannot be read.
+    """
+    run = load_run(path)
+    standards = _standards(run)
+    rows = [*_measured(run, standards), *_untimed(run, standards), *_missing(run, standards)]
+    for row in rows:
+        if row.sentence:
+            print(row.sentence)
+    for line in _closing(run, standards, rows):
+        print(line)
+    code = exit_code(row.status for row in rows if row.status != "skipped")
+    unjudged = _unjudged(run, standards)
+    if unjudged and code != 1:
+        print(f"error: {unjudged}", file=sys.stderr)
+        return CANNOT_JUDGE
+    return code
+
+
+@dataclass(frozen=True, kw_only=True)
+class Standards:
+    """Everything that a run is held to."""
+
+    name: str
+    """The machine's file, as a message names it."""
+    baseline: MachineBaseline | None
+    portable: Portable
+    structures: Mapping[str, Accepted]
+
+    def knows(self, case: Case) -> bool:
+        """Did anybody accept how fast this case is?"""
+        return self.baseline is not None and key_of(case) in self.baseline.cases
+
+    def counted(self, run: Run, case: Case) -> Accepted | None:
+        """What was accepted of a case's code, for a run that could only count that."""
+        if run.machine.device == "cuda" or case["picture_only"]:
+            return None
+        return self.structures.get("/".join(case[n] for n in ("workload", "model", "case")))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """What became of one case."""
+
+    id: str
+    status: str
+    """A verdict's, or ``skipped``."""
+    sentence: str = ""
+    """Empty where all is well."""
+
+
+def _standards(run: Run) -> Standards:
+    if run.scale is None or run.measuring is None:
+        raise BadRunError(f"{run.path}: an older suite wrote it, without all that judging takes")
+    path = baselines.machine_path(run.machine.slug)
+    return Standards(
+        name=f"baselines/{path.name}",
+        baseline=baselines.load_machine(run.machine.slug),
+        portable=baselines.load_portable(scale=run.scale, device=run.machine.device),
+        structures=structure_verdicts.load() or {},
+    )
+
+
+# What became of the cases
+
+
+def _measured(run: Run, standards: Standards) -> Iterator[Row]:
+    for case in run.cases.values():
+        verdict = judged(run, case, standards)
+        sentence = verdict.sentence
+        if verdict.status == "new" and standards.baseline is not None:
+            sentence = f"new: {case_id(case)}: nobody accepted how fast it is here"
+        yield Row(id=case_id(case), status=verdict.status, sentence=sentence)
+
+
+def judged(run: Run, case: Case, standards: Standards) -> Verdict:
+    """The verdict that the case's own test would have reached with these standards."""
+    measured = measurement(case)
+    reference = reference_of(case, measured)
+    baseline = standards.baseline.cases.get(key_of(case)) if standards.baseline else None
+    question = Question(
+        measured=measured,
+        reference=reference,
+        promise=promise_of(case),
+        baseline=baseline,
+        baseline_name=standards.name,
+        portable=standards.portable.get(case_id(case), {}),
+        versions=run.machine.versions,
+        picture_only=case["picture_only"],
+    )
+    verdict = judge(question)
+    drift = run.drift_of(case)
+    if not question.is_reference and drift and drift["significant"]:
+        verdict = excused(verdict, drifted(drift["ratio"]))
+    return Verdict(findings=(*verdict.findings, *_counted(run, case, standards, question)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Counts:
+    """What a run's JSON says of what its code asks for: how much, and not where."""
+
+    counters: Mapping[str, Count]
+
+    def where(self) -> dict[str, dict[str, Count]]:
+        return {}
+
+    def sites(self) -> dict[str, dict[structure_verdicts.Site, Count]]:
+        return {}
+
+
+def _counted(run: Run, case: Case, standards: Standards, question: Question) -> list[Finding]:
+    was, id = standards.counted(run, case), case_id(case)
+    if was is None:
+        return []
+    counters = {n: c for n, c in question.measured.counters.items() if n in COUNTERS}
+    if not counters:
+        return [structure_verdicts.uncounted(id)]
+    return structure_verdicts.judge(
+        id,
+        _Counts(counters=counters),
+        replace(was, where={}),
+        steps=case["steps"],
+        versions={n: version.split("+")[0] for n, version in run.machine.versions.items()},
+        again=question.again,
+        accept=structure_verdicts.accepting(case["model"]),
+    )
+
+
+def _untimed(run: Run, standards: Standards) -> Iterator[Row]:
+    for case in run.untimed:
+        said = f"{case.id}: {case.sentence.removeprefix(f'{case.id}: ')}"
+        if case.status != "skipped":
+            yield Row(id=case.id, status=case.status, sentence=f"{case.status}: {said}")
+        elif case.by_choice or case.id not in _known(run, standards):
+            yield Row(id=case.id, status="skipped", sentence=f"skipped: {said}")
+        else:
+            yield Row(
+                id=case.id,
+                status="missing",
+                sentence=f"missing: {case.id} has a baseline and was skipped: {case.sentence}",
+            )
+
+
+def _missing(run: Run, standards: Standards) -> Iterator[Row]:
+    there = {*run.by_id, *(case.id for case in run.untimed)}
+    for name in run.expected:
+        if name not in there:
+            yield Row(
+                id=name,
+                status="missing",
+                sentence=f"missing: {name} was to run and has no measurement: the run ended early",
+            )
+    if run.narrowed or run.shard:
+        return
+    for name in _known(run, standards):
+        if name not in {*there, *run.expected}:
+            yield Row(
+                id=name,
+                status="missing",
+                sentence=f"missing: {name} has a baseline and was not run: it is no longer "
+                "declared in perf_tests/optimizations.py",
+            )
+
+
+def _known(run: Run, standards: Standards) -> list[str]:
+    """Ids of the cases on the run's own weights that the baseline knows."""
+    weights = {(case["model"], case["weights"]) for case in run.cases.values()}
+    known = []
+    for key in standards.baseline.cases if standards.baseline else ():
+        workload, rest = key.split("/", 1)
+        # A model can be called owner/name.
+        source, case = rest.rsplit("/", 1)
+        if any(source == f"{model}/{name}" for model, name in weights):
+            known.append(f"{workload}-{case}")
+    return known
+
+
+# What follows
+
+
+def _unjudged(run: Run, standards: Standards) -> str | None:
+    """Why this run proves nothing even though nothing in it is wrong; None if it does."""
+    if not run.cases:
+        return f"{run.path} measured nothing"
+    timed = [case for case in run.cases.values() if not case["picture_only"]]
+    if not timed or any(standards.knows(case) for case in timed):
+        return None
+    if any(standards.counted(run, case) for case in timed):
+        # On a CPU: speed is any CPU's own, what the code asks for is not.
+        return None
+    reason = f"nobody accepted a baseline for {run.machine.name}"
+    if standards.baseline is not None:
+        reason = f"{standards.name} knows none of these cases on {timed[0]['weights']}"
+    return f"{reason}, so no speed was judged; accept one: {ACCEPT}"
+
+
+def _closing(run: Run, standards: Standards, rows: list[Row]) -> Iterator[str]:
+    statuses = [row.status for row in rows]
+    counts = {
+        "held": sum(status in ("same", "faster") for status in statuses),
+        "failed": sum(s not in (*PASSING, "skipped", "missing") for s in statuses),
+        "unclear or invalid": sum(status in WARNING for status in statuses),
+        "new": statuses.count("new"),
+        "skipped": statuses.count("skipped"),
+        "missing": statuses.count("missing"),
+    }
+    told = ", ".join(f"{number} {name}" for name, number in counts.items())
+    yield f"of {len(rows)} cases {told}; on {run.machine.name}, against {standards.name}"
+    if standards.baseline is None:
+        yield "which nobody accepted yet: speed is not judged; pictures, loose bounds, counts are"
+    if run.narrowed:
+        yield "some cases were asked for by name: no other is called missing"
+    if run.shard:
+        shard = f"{run.shard.index}/{run.shard.of}"
+        yield f"this is shard {shard}: what is missing is seen once `python -m ci merge` joined all"
+    failed = [row.id for row in rows if row.status not in (*PASSING, "skipped", "missing")]
+    if failed:
+        yield f'next: pytest perf_tests --benchmark-only -k "{" or ".join(failed)}"'
+    elif "missing" in statuses:
+        yield f"next: bring back what is missing, or take its line out of {standards.name}"
+    elif "new" in statuses and standards.baseline is not None:
+        yield f"next: accept what is new: {ACCEPT}"

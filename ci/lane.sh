@@ -1,0 +1,146 @@
+#!/usr/bin/env bash
+# The lanes of any CI, one command each. What a lane writes lies in runs/.
+#
+#   bash ci/lane.sh cpu                       what needs no GPU: unit tests, structure, the main job
+#   bash ci/lane.sh pair BASE HEAD [ARG ...]  two commits in turn on this GPU (ARG: of `ci ab`)
+#   bash ci/lane.sh shard I/N                 the I-th part of the main job on this GPU
+#   bash ci/lane.sh judge                     join the shards in runs/, hold them to the baseline
+#   bash ci/lane.sh newest [ARG ...]          the newest torch and diffusers against the locked ones
+#
+# Exit code: 0 holds, 1 a regression, 2 nothing could be judged. What stays unclear though everything
+# ran is 0 with a warning: an answer, and nobody's fault.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+# The guide's rows. Nobody waits for the others on a pull request.
+guide='[ddim50-reference] or [ddim50-tf32] or [ddim50-fp16] or [ddim50-tf32+fp16] or pndm25x4'
+# As much as `python -m ci` imports, and its report.
+judging=(numpy pillow scikit-image scipy jinja2 matplotlib)
+
+environment() { # folder, requirement ...: by the lock
+    "${PYTHON:-python3}" -m venv "$1"
+    "$1/bin/python" -m pip install --quiet --constraint ci/locked.txt "${@:2}"
+}
+
+report() { # python, run ...: for the job's summary, a comment and a browser
+    # Its verdict is no lane's: a page that cannot be made turns nothing red or green.
+    "$1" -m ci report "${@:2}" --markdown runs/report.md --html runs/report.html ||
+        echo '## No report was made; the log says why' >runs/report.md
+    summarize
+}
+
+summarize() {
+    [[ -z ${GITHUB_STEP_SUMMARY:-} ]] || cat runs/report.md >>"$GITHUB_STEP_SUMMARY"
+}
+
+unclear() {
+    echo "${GITHUB_ACTIONS:+::warning::}unclear: neither green nor red; the report says what"
+}
+
+compared() { # python, argument of `ci ab` ...
+    local python=$1 code=0 base head heads=() bases=()
+    shift
+    rm -rf runs/ab
+    once "$python" "$@" || code=$?
+    if ((code == 2)) && ! was_compared; then
+        echo 'it broke off: once more, from where it was'
+        code=0
+        once "$python" "$@" || code=$?
+    fi
+    if ! was_compared; then
+        { printf '## Not judged\n\n' && sed 's/^/    /' runs/errors.txt; } >runs/report.md
+        summarize
+        return "$code"
+    fi
+    for base in runs/ab/base-*.json; do
+        head=${base/base-/head-}
+        if [[ -f $head ]]; then
+            bases+=("$base") heads+=("$head")
+        fi
+    done
+    report "$python" "${heads[@]}" --base "${bases[@]}"
+    if ((code == 2)); then
+        # `ab` ran twice as many pairs for it already, as far as the time allowed.
+        unclear
+        return
+    fi
+    return "$code"
+}
+
+once() { # python, argument of `ci ab` ...
+    local code=0
+    "$1" -m ci ab --out runs/ab "${@:2}" 2>runs/errors.txt || code=$?
+    cat runs/errors.txt >&2
+    return "$code"
+}
+
+was_compared() {
+    grep -qs '"compared":' runs/ab/ab.json
+}
+
+cpu() {
+    environment runs/env --editable '.[dev]'
+    runs/env/bin/python -m pytest perf_tests/unit
+    runs/env/bin/python -m ci structure
+    runs/env/bin/python -m pytest perf_tests --benchmark-only --device cpu \
+        --benchmark-json runs/cpu.json
+}
+
+pair() { # base, head, argument of `ci ab` ...
+    local sides=(--base "$1" --head "$2")
+    shift 2
+    (($#)) || set -- --device cuda --quick --minutes 12 -- -k "$guide"
+    environment runs/env "${judging[@]}"
+    compared runs/env/bin/python "${sides[@]}" "$@"
+}
+
+shard() { # i/n
+    environment runs/env --editable '.[nvml]'
+    local code=0
+    runs/env/bin/python -m pytest perf_tests --benchmark-only --device cuda --shard "$1" \
+        --benchmark-json "runs/shard-${1%/*}.json" || code=$?
+    # Failed cases are judged with those of the other shards.
+    ((code < 2)) || return 2
+}
+
+judge() {
+    environment runs/env "${judging[@]}"
+    local code=0
+    runs/env/bin/python -m ci merge runs/shard-*.json --json runs/run.json
+    runs/env/bin/python -m ci gate runs/run.json || code=$?
+    report runs/env/bin/python runs/run.json
+    if ((code == 2)); then
+        unclear
+        return
+    fi
+    return "$code"
+}
+
+newest() { # argument of `ci ab` ...
+    (($#)) || set -- --device cuda --quick
+    environment runs/locked --editable '.[nvml]' "${judging[@]}"
+    environment runs/newest --editable '.[nvml]'
+    # In a step of its own: newer than pyproject.toml allows is what this lane wants to know about.
+    runs/newest/bin/python -m pip install --quiet --upgrade torch diffusers
+    local env
+    for env in locked newest; do
+        "runs/$env/bin/python" -m pip freeze | grep -E '^(torch|diffusers)==' >"runs/$env.txt"
+    done
+    if diff runs/locked.txt runs/newest.txt; then
+        echo 'ci/locked.txt names the newest torch and diffusers: nothing to compare'
+        return
+    fi
+    compared runs/locked/bin/python --base-python runs/locked/bin/python \
+        --head-python runs/newest/bin/python "$@"
+}
+
+case "${1:-} $#" in
+    'cpu 1' | 'shard 2' | 'judge 1' | pair\ [3-9]* | pair\ [1-9][0-9]* | newest\ *)
+        mkdir -p runs
+        "$@"
+        ;;
+    *)
+        sed -n '2,/^set/{/^#/s/^# \{0,1\}//p;}' "${BASH_SOURCE[0]}" >&2
+        exit 2
+        ;;
+esac

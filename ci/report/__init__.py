@@ -1,0 +1,124 @@
+"""Show a run as one page that opens anywhere, or as the comment on a pull request.
+
+With --base its rows stand beside another run's. Several runs a side are judged in pairs, the first
+of each shown. For example:
+
+    python -m ci report runs/run.json --base runs/main.json --html runs/report.html
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+
+from ci import compare
+from ci.report import making, markdown, sides
+from ci.report.content import Comparison, Report
+from ci.report.reading import Reading, read
+from ci.runs import BadRunError
+from perf_tests.harness import baselines
+from perf_tests.harness.comparable import NotComparable
+
+NEEDED = ("jinja2", "matplotlib")
+"""What the page is made with; the comment needs neither."""
+STDOUT = "-"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "runs", nargs="+", type=Path, metavar="RUN.json", help="written by --benchmark-json"
+    )
+    parser.add_argument(
+        "--base", nargs="+", type=Path, default=[], metavar="BASE.json", help="what to compare with"
+    )
+    parser.add_argument(
+        "--html", type=Path, metavar="OUT.html", help="write the page; needs '.[report]'"
+    )
+    parser.add_argument(
+        "--markdown",
+        nargs="?",
+        const=STDOUT,
+        metavar="OUT.md",
+        help="write the comment; without a file, print it",
+    )
+
+
+def main(args: argparse.Namespace) -> int:
+    """Write what was asked for; 0. The page says what failed: judging is for the other verbs."""
+    if args.html is None and args.markdown is None:
+        raise BadRunError("report makes nothing unless told: --html OUT.html, --markdown, or both")
+    return write(args.runs, base=args.base, html=args.html, comment=args.markdown)
+
+
+def write(
+    head: Sequence[Path],
+    *,
+    base: Sequence[Path] = (),
+    html: Path | None = None,
+    comment: str | None = None,
+) -> int:
+    """Make the page, the comment (``-`` prints it), or both; 0. `BadRunError` for bad runs."""
+    shown = read(head[0])
+    report = make(shown, head=head, base=base)
+    if html is not None:
+        _write(html, _page(report, shown))
+    if comment == STDOUT:
+        sys.stdout.write(markdown.render(report))
+    elif comment is not None:
+        _write(Path(comment), markdown.render(report))
+    return 0
+
+
+def make(shown: Reading, *, head: Sequence[Path], base: Sequence[Path]) -> Report:
+    """The content of the report of a run, which is the first of `head`."""
+    baseline = baselines.load_machine(slug_of(shown))
+    return making.make(
+        shown,
+        published=baselines.load_published(),
+        accepted=baseline.cases.keys() if baseline else None,
+        base=read(base[0]) if base else None,
+        comparison=judged(head, base) if len(base) > 1 or len(head) > 1 else None,
+    )
+
+
+def slug_of(reading: Reading) -> str:
+    """The name of its machine's file under `baselines/`."""
+    return re.sub(r"[^a-z0-9]+", "-", str(reading.machine.get("name", "")).lower()).strip("-")
+
+
+def judged(head: Sequence[Path], base: Sequence[Path]) -> Comparison:
+    """The verdict on pairs of runs, or in its place why there is none. `BadRunError` for bad ones.
+
+    Single runs have none: times that were taken once say nothing of their noise.
+    """
+    readings = [[read(path) for path in paths] for paths in (base, head)]
+    if not base:
+        raise BadRunError("several runs are shown only beside as many of --base, in pairs")
+    try:
+        return sides.in_pairs(compare.load(base, head), *readings)
+    except (NotComparable, BadRunError) as error:
+        return sides.refused(str(error), *readings)
+
+
+def _page(report: Report, shown: Reading) -> str:
+    lacking = [name for name in NEEDED if find_spec(name) is None]
+    if lacking:
+        raise BadRunError(
+            f"--html needs {' and '.join(lacking)}: python -m pip install -e '.[report]'"
+        )
+    from ci.report import page
+
+    return page.render(report, shown.pictures, source=shown.path.name)
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise BadRunError(f"{path}: cannot be written ({error.strerror})") from None
+    print(f"wrote {path} ({len(text.encode()) / 1e6:.1f} MB)")

@@ -1,0 +1,540 @@
+"""Head against base in paired processes: numbers in, verdicts out; no files, no torch, no clock.
+
+The i-th run of base and the i-th of head are a pair, made one after the other on one machine. A
+time is slower if the 99 % t interval of the pairs' log ratios lies beyond 1 and their mean beyond
+the floor; the same if the interval lies within the floor; unclear otherwise. Counters are held to
+base's exactly, and head's pictures to what its optimizations promise, as in `verdicts`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from statistics import median
+
+from perf_tests.harness.catalog import REFERENCE
+from perf_tests.harness.comparable import NotComparable, check
+from perf_tests.harness.records import Count
+from perf_tests.harness.runs import Case, Run, key_of, measurement, promise_of, reference_of
+from perf_tests.harness.stats import Interval, detectable, pair_noise, paired_interval
+from perf_tests.harness.verdicts import (
+    LAUNCHES,
+    NEVER_MORE,
+    PASSING,
+    STATUSES,
+    WARNING,
+    Finding,
+    Question,
+    difference,
+    drifted,
+    exit_code,
+    judge,
+    share_of,
+    work,
+)
+
+Noise = Mapping[str, Mapping[str, float]]
+"""By a case's key and a field's name: the standard deviation of its log between processes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metric:
+    """Something that is measured with noise."""
+
+    name: str
+    field: str
+    """Its name in a run's JSON, with the unit."""
+    floor: float
+    """The share by which it must change to matter."""
+    worse: str
+    """The status of more of it."""
+
+    def shown(self, value: float) -> str:
+        if self.field.endswith("_bytes"):
+            return f"{value / 2**20:,.0f} MiB"
+        return f"{value:.4f} s"
+
+
+METRICS = (
+    Metric(name="latency", field="latency_s", floor=0.03, worse="slower"),
+    Metric(name="GPU busy", field="gpu_busy_s", floor=0.02, worse="slower"),
+    Metric(name="peak memory", field="peak_memory_bytes", floor=0.02, worse="more memory"),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Change:
+    """One row: what became of one metric of one case."""
+
+    case: str
+    """The case's id."""
+    metric: str
+    status: str
+    base: float | None = None
+    """Median over the processes, in the unit of the run's JSON; a counter's total."""
+    head: float | None = None
+    ratio: Interval | None = None
+    """Head over base, with its 99 % interval."""
+    sentence: str = ""
+    next: str = ""
+    """What to do about it."""
+
+    def text(self) -> str:
+        """The sentence behind its status, and what to do."""
+        said = f"{self.status}: {self.sentence}"
+        return f"{said}\n  next      {self.next}" if self.next else said
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """Everything that was found, and what follows from it."""
+
+    changes: tuple[Change, ...]
+    pairs: int
+    machines: str = ""
+    """On which machine, and which versions each side ran with."""
+
+    @property
+    def verdicts(self) -> dict[str, str]:
+        """By case id, the worst of its statuses."""
+        worst: dict[str, str] = {}
+        for change in self.changes:
+            before = worst.get(change.case, STATUSES[0])
+            worst[change.case] = max(before, change.status, key=STATUSES.index)
+        return worst
+
+    @property
+    def unclear(self) -> tuple[str, ...]:
+        """Ids of the cases of which more pairs could say more, whatever else is known of them."""
+        return tuple(dict.fromkeys(c.case for c in self.changes if c.status in WARNING))
+
+    @property
+    def exit_code(self) -> int:
+        """0 holds, 1 a regression, 2 not to be judged from these pairs."""
+        return exit_code(change.status for change in self.changes)
+
+    @property
+    def sentence(self) -> str:
+        """The whole in one line."""
+        statuses = list(self.verdicts.values())
+        counts = {
+            "worse": sum(status not in PASSING for status in statuses),
+            "unclear or invalid": sum(status in WARNING for status in statuses),
+            "faster": statuses.count("faster"),
+            "new": statuses.count("new"),
+            "the same": statuses.count("same"),
+        }
+        verdict = ("holds", "regression", "unclear")[self.exit_code]
+        told = ", ".join(f"{number} {name}" for name, number in counts.items() if number)
+        pairs = f"{self.pairs} pair{'s' * (self.pairs != 1)}"
+        return f"{verdict}: of {len(statuses)} cases {told}, by {pairs} of processes"
+
+
+def compare(base: Sequence[Run], head: Sequence[Run], *, noise: Noise | None = None) -> Comparison:
+    """What head changed. `noise` is what a calibration of the machine knows of each case.
+
+    `NotComparable` where nothing follows from these runs, whatever they say.
+    """
+    check(base, head)
+    ids = dict.fromkeys(
+        name for run in (*head, *base) for name in (*run.by_id, *(lost.id for lost in run.untimed))
+    )
+    drifts = {change.case: change for change in _drifts(base, head)}
+    changes: list[Change] = []
+    for name in ids:
+        changes += _changes(_Sides(name=name, base=base, head=head), noise or {})
+        changes += [drifts.pop(name)] if name in drifts else []
+    # References that were measured for others and have no test in these runs.
+    changes += drifts.values()
+    if not changes:
+        raise NotComparable("no case was measured on either side")
+    return Comparison(changes=tuple(changes), pairs=len(base), machines=_machines(base[0], head[0]))
+
+
+def _machines(base: Run, head: Run) -> str:
+    versions = ("python", "torch", "diffusers", "transformers")
+    had, has = ([f"{n} {getattr(run.machine, n)}" for n in versions] for run in (base, head))
+    changed = [f"{was} → {now.split()[1]}" for was, now in zip(had, has, strict=True) if was != now]
+    if changed:
+        return f"{head.machine.name}: {', '.join(changed)}"
+    return f"{head.machine.name}, both with {', '.join(has)}"
+
+
+# What became of a case
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Sides:
+    """One case in all runs."""
+
+    name: str
+    base: Sequence[Run]
+    head: Sequence[Run]
+
+    @property
+    def in_base(self) -> list[Case]:
+        return [case for run in self.base if (case := run.by_id.get(self.name))]
+
+    @property
+    def in_head(self) -> list[Case]:
+        return [case for run in self.head if (case := run.by_id.get(self.name))]
+
+    @property
+    def again(self) -> str:
+        test = f"perf_tests/test_generation.py::test_generation[{self.name}]"
+        return f'pytest "{test}" --benchmark-only'
+
+    def quiet(self, metric: Metric) -> tuple[list[tuple[Case, Case]], list[str]]:
+        """The pairs whose times say something, and why the others do not."""
+        pairs, reasons = [], []
+        for runs in zip(self.base, self.head, strict=True):
+            cases = [run.by_id.get(self.name) for run in runs]
+            if cases[0] is None or cases[1] is None:
+                reasons.append("not measured on both sides")
+                continue
+            disturbed = [
+                reason for case in cases if case for reason in disturbances(case, metric.name)
+            ]
+            if metric.name == "latency":
+                disturbed += [
+                    finding.what
+                    for case in cases
+                    if case
+                    for finding in _findings(case)
+                    if finding.status == "invalid"
+                ]
+                disturbed += [
+                    drifted(drift["ratio"])
+                    for run, case in zip(runs, cases, strict=True)
+                    if case and (drift := run.drift_of(case)) and drift["significant"]
+                ]
+            if disturbed and metric.name != "peak memory":
+                reasons.append(disturbed[0])
+            else:
+                pairs.append((cases[0], cases[1]))
+        return pairs, reasons
+
+
+def disturbances(case: Case, metric: str) -> list[str]:
+    """Why a metric of a case says nothing, in words; of a quiet machine none."""
+    # A busy host disturbs the wall clock and not the GPU.
+    kinds = ("disturbed_by", "host_disturbed_by") if metric == "latency" else ("disturbed_by",)
+    return [reason for kind in kinds for reason in case["validity"].get(kind, ())]
+
+
+def _changes(sides: _Sides, noise: Noise) -> Iterator[Change]:
+    name = sides.name
+    lost = [case for run in sides.head for case in run.untimed if case.id == name]
+    failed = [case for case in lost if case.status not in (*PASSING, "skipped")]
+    if failed:
+        as_before = any(
+            case.id == name and case.status == failed[0].status
+            for run in sides.base
+            for case in run.untimed
+        )
+        yield Change(
+            case=name,
+            metric="case",
+            status=failed[0].status,
+            sentence=_named(name, failed[0].sentence) + "; as in base" * as_before,
+            next=sides.again,
+        )
+    if not sides.in_head:
+        if sides.in_base and not failed:
+            why = lost[0].sentence if lost else "it is not declared there, or was not asked for"
+            cut_short = any(case.status == "invalid" for case in lost)
+            yield Change(
+                case=name,
+                metric="case",
+                status="invalid" if cut_short else "missing",
+                sentence=f"{name} was measured in base and not in head: "
+                f"{why.removeprefix(f'{name}: ')}",
+                next=f"{'run it again' if cut_short else 'bring it back'}; {sides.again}",
+            )
+        return
+    yield from _alone(sides)
+    if not sides.in_base:
+        yield Change(
+            case=name,
+            metric="case",
+            status="new",
+            sentence=f"{name} was not measured in base, so there is nothing to hold it to",
+        )
+        return
+    if sides.in_head[0]["picture_only"]:
+        return
+    for metric in METRICS:
+        yield from _measured(sides, metric, noise)
+    yield from _counted(sides)
+
+
+def _named(name: str, sentence: str) -> str:
+    return sentence if name in sentence else f"{name}: {sentence}"
+
+
+def _measured(sides: _Sides, metric: Metric, noise: Noise) -> Iterator[Change]:
+    name = sides.name
+    had, has = (
+        [case[metric.field] for case in side if case[metric.field] is not None]
+        for side in (sides.in_base, sides.in_head)
+    )
+    if not had:
+        return
+    if not has:
+        notes = "; ".join(dict.fromkeys(chain.from_iterable(c["notes"] for c in sides.in_head)))
+        yield Change(
+            case=name,
+            metric=metric.name,
+            status="unclear",
+            base=median(had),
+            sentence=f"{name}: {metric.name} was measured in base and not in head: {notes}",
+            next=f"mend what keeps it from being measured; {sides.again}",
+        )
+        return
+    pairs, reasons = sides.quiet(metric)
+    both = [(b[metric.field], h[metric.field]) for b, h in pairs]
+    both = [(b, h) for b, h in both if b is not None and h is not None]
+    left_out = ""
+    if len(both) < len(sides.base):
+        why = (*reasons, "not measured on both sides")[0]
+        left_out = f"; {len(sides.base) - len(both)} of {len(sides.base)} pairs left out: {why}"
+    if not both:
+        yield Change(
+            case=name,
+            metric=metric.name,
+            status="invalid",
+            base=median(had),
+            head=median(has),
+            sentence=f"{name}: {metric.name} says nothing{left_out}",
+            next=f"run it again on a quiet machine; {sides.again}",
+        )
+        return
+    under, over = [b for b, _ in both], [h for _, h in both]
+    known = noise.get(key_of(sides.in_head[0]), {}).get(metric.field, 0.0)
+    ratio = paired_interval(over, under, known=known)
+    status = _weigh(metric, ratio)
+    yield Change(
+        case=name,
+        metric=metric.name,
+        status=status,
+        base=median(under),
+        head=median(over),
+        ratio=ratio,
+        sentence=f"{name}: {_said(metric, status, under, over, ratio, known)}{left_out}",
+        next=_next(sides, status),
+    )
+
+
+def _weigh(metric: Metric, ratio: Interval) -> str:
+    most = 1 + metric.floor
+    if ratio.low > 1 and ratio.mid > most:
+        return metric.worse
+    if ratio.high < 1 and ratio.mid < 1 / most:
+        return "faster"
+    if 1 / most <= ratio.low and ratio.high <= most:
+        return "same"
+    return "unclear"
+
+
+def _said(
+    metric: Metric,
+    status: str,
+    under: Sequence[float],
+    over: Sequence[float],
+    ratio: Interval,
+    known: float,
+) -> str:
+    values = f"{metric.shown(median(under))} → {metric.shown(median(over))}"
+    interval = f"99 % interval {ratio.low:.3f}x to {ratio.high:.3f}x"
+    if status == "same":
+        return f"{metric.name} {ratio.mid:.3f}x base's, {interval}, within {share(metric.floor)}"
+    if status == "unclear":
+        if len(over) < 2:
+            return (
+                f"{metric.name} {ratio.mid:.3f}x base's, {values}, in one pair, which says nothing "
+                "of the noise"
+            )
+        seen = detectable(pair_noise(over, under, known=known), pairs=len(over), floor=metric.floor)
+        return (
+            f"{metric.name} {ratio.mid:.3f}x base's, {values}, {interval}: these {len(over)} pairs "
+            f"can see {share(seen)} or more"
+        )
+    if status == "faster":
+        interval = f"99 % interval {1 / ratio.high:.3f}x to {1 / ratio.low:.3f}x"
+    how = {
+        "faster": f"{1 / ratio.mid:.3f}x faster than base",
+        "slower": f"{ratio.mid:.3f}x slower than base",
+        "more memory": f"{ratio.mid:.3f}x base's",
+    }[status]
+    return f"{metric.name} {how}, {values}, {interval}, limit {1 + metric.floor:.2f}x"
+
+
+def share(value: float) -> str:
+    """A share as a person reads it: 2.1 %, 12 %, and where it more than doubles a factor of 3."""
+    if value >= 1:
+        return f"a factor of {min(1 + value, 100):.0f}"
+    return f"{100 * value:.{1 if value < 0.1 else 0}f} %"
+
+
+def _next(sides: _Sides, status: str) -> str:
+    if status == "unclear":
+        return "more pairs: python -m ci ab, with more --minutes; or a quieter machine"
+    if status in ("slower", "more memory", "more work"):
+        return (
+            f"{sides.again}; if it is meant, "
+            'python -m ci accept RUN.json RUN.json RUN.json --reason "..."'
+        )
+    return ""
+
+
+def _counted(sides: _Sides) -> Iterator[Change]:
+    """Counters against base's; one that varies between processes only beyond its whole range."""
+    steps = sides.in_head[0]["steps"]
+    had, has = (
+        [measurement(case).counters for case in side] for side in (sides.in_base, sides.in_head)
+    )
+    judged = [n for n in had[0] if n in (*NEVER_MORE, *LAUNCHES)]
+    unseen = [name for name in judged if not all(name in counters for counters in has)]
+    changes = []
+    for name in judged:
+        if name in unseen:
+            continue
+
+        def total(count: Count) -> int:
+            return count.total(steps)
+
+        was = sorted((counters[name] for counters in had if name in counters), key=total)
+        now = sorted((counters[name] for counters in has), key=total)
+        # Head's least against base's most for more work, and the other way round for less.
+        for status, before, after in (("more work", was[-1], now[0]), ("faster", was[0], now[-1])):
+            if work(name, was=total(before), now=total(after)) != status:
+                continue
+            limit = f", limit {int(total(before) * share_of(name)):,}"
+            changes.append(
+                Change(
+                    case=sides.name,
+                    metric=name,
+                    status=status,
+                    base=total(before),
+                    head=total(after),
+                    sentence=f"{sides.name}: "
+                    f"{difference(name, was=before, now=after, steps=steps)}"
+                    f"{limit if status == 'more work' else ''}",
+                    next=_next(sides, status),
+                )
+            )
+    if unseen:
+        changes.append(
+            Change(
+                case=sides.name,
+                metric="counters",
+                status="unclear",
+                sentence=f"{sides.name}: {unseen[0].replace('_', ' ')} ({len(unseen)} counters) "
+                "was counted in base and not in head",
+                next=f"mend what keeps it from being counted; {sides.again}",
+            )
+        )
+    elif not changes and judged:
+        changes.append(
+            Change(
+                case=sides.name,
+                metric="counters",
+                status="same",
+                sentence=f"{sides.name}: {len(judged)} counters as in base",
+            )
+        )
+    yield from changes
+
+
+PICTURE = ("picture", "closeness", "repeat")
+"""Metrics of what a picture shows, as `verdicts` names them."""
+
+
+def _alone(sides: _Sides) -> Iterator[Change]:
+    """What head's runs show without base: pictures held to their promise, and whatever else."""
+    found = [f for case in sides.in_head for f in _findings(case)]
+    before = {f.status for case in sides.in_base for f in _findings(case)}
+    pictures = [f for f in found if f.metric in PICTURE]
+    # What makes one process invalid costs its pair, and not the case.
+    others = [f for f in found if f.metric not in PICTURE and f.status not in ("same", "invalid")]
+    for metric, group in (
+        ("picture", pictures),
+        *(
+            (name, [f for f in others if f.metric == name])
+            for name in dict.fromkeys(f.metric for f in others)
+        ),
+    ):
+        worst = max(group, key=lambda finding: STATUSES.index(finding.status))
+        said = f"{sides.name}: its picture is as promised"
+        if worst.status == "new":
+            said = f"{sides.name}: nobody accepted a picture to hold it to"
+        elif worst.what:
+            said = f"{worst.what} ({worst.measured}; limit {worst.limit})"
+            # Such a thing fails whoever made it so, and whoever reads it wants to know.
+            said += "; so is base's" if worst.status in before else ""
+        yield Change(
+            case=sides.name,
+            metric=metric,
+            status=worst.status,
+            base=_psnr(sides.in_base) if metric == "picture" else None,
+            head=_psnr(sides.in_head) if metric == "picture" else None,
+            sentence=said,
+            next=worst.next,
+        )
+
+
+def _findings(case: Case) -> list[Finding]:
+    """What the rule for one run finds where there is no baseline."""
+    measured = measurement(case)
+    verdict = judge(
+        Question(
+            measured=measured,
+            reference=reference_of(case, measured),
+            promise=promise_of(case),
+            baseline=None,
+            baseline_name="",
+            portable={},
+            versions={},
+            picture_only=case["picture_only"],
+        )
+    )
+    return [finding for finding in verdict.findings if finding.metric != "baseline"]
+
+
+def _psnr(cases: Sequence[Case]) -> float | None:
+    """Of the farthest picture, in dB."""
+    seen = [case["picture"]["psnr_db"] for case in cases]
+    return min((value for value in seen if value is not None), default=None)
+
+
+# The control
+
+
+def _drifts(base: Sequence[Run], head: Sequence[Run]) -> Iterator[Change]:
+    """A row for each workload's reference: did it hold while a process ran?"""
+    for workload in dict.fromkeys(name for run in (*base, *head) for name in run.drift):
+        sides = [
+            [run.drift[workload] for run in side if workload in run.drift] for side in (base, head)
+        ]
+        ratios = [[drift["ratio"] for drift in side] for side in sides]
+        pairs = list(zip(base, head, strict=True))
+        moved = sum(any(workload in run.drifted for run in pair) for pair in pairs)
+        name = f"{workload}-{REFERENCE}"
+        said = f"{name}: timed again at a process's end it took {_range(list(chain(*ratios)))}"
+        if moved:
+            said += f" of its first time; latencies of {moved} of {len(pairs)} pairs are left out"
+        yield Change(
+            case=name,
+            metric="drift",
+            # Enough pairs are left, or the machine is the one that is judged here.
+            status="invalid" if moved and len(pairs) - moved < 2 else "same",
+            base=median(ratios[0]) if ratios[0] else None,
+            head=median(ratios[1]) if ratios[1] else None,
+            sentence=said,
+            next="run it again on a quiet machine" if moved else "",
+        )
+
+
+def _range(values: Sequence[float]) -> str:
+    return f"{min(values):.3f}x to {max(values):.3f}x"

@@ -1,0 +1,153 @@
+"""What one process of the main job left behind, as its JSON says it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from perf_tests.harness.catalog import REFERENCE, Closeness
+from perf_tests.harness.closeness import Distance, Look
+from perf_tests.harness.records import Count, Machine, Measurement
+
+Case = Mapping[str, Any]
+"""What stands in a case's `extra_info`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Untimed:
+    """A case that gave no measurement."""
+
+    id: str
+    status: str
+    """``skipped``, ``error``, ``not applied``, or ``invalid`` where it was interrupted."""
+    sentence: str
+    by_choice: bool
+    """Skipped for an optional package that is not installed: no loss."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shard:
+    """Which part of the cases a run was given."""
+
+    index: int
+    of: int
+    cases: tuple[str, ...]
+    """Ids of what all shards together run."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """One process of the main job."""
+
+    path: Path
+    date: str
+    """ISO 8601."""
+    commit: str | None
+    machine: Machine
+    cases: Mapping[str, Case]
+    """By `key_of` each."""
+    untimed: tuple[Untimed, ...] = ()
+    drift: Mapping[str, Mapping[str, Any]]
+    """By workload, ``ratio`` and ``significant`` of the reference's last repetition."""
+    measuring: str | None = None
+    """Version of the measuring code; None in a run from before it was recorded."""
+    scale: str | None = None
+    quick: bool = False
+    """Measured in few rounds after a short warm-up, to be one of many."""
+    expected: tuple[str, ...] = ()
+    """Ids of the cases that were to run."""
+    narrowed: bool = False
+    """Some cases were asked for by name, so that others are not missing."""
+    shard: Shard | None = None
+
+    @property
+    def by_id(self) -> dict[str, Case]:
+        """`cases` by the ids that a person reads."""
+        return {case_id(case): case for case in self.cases.values()}
+
+    @property
+    def not_timed(self) -> tuple[str, ...]:
+        """Ids of the cases that failed without a measurement."""
+        return tuple(case.id for case in self.untimed if case.status not in ("skipped", "invalid"))
+
+    @property
+    def drifted(self) -> tuple[str, ...]:
+        """Workloads whose reference took another time when it was repeated."""
+        return tuple(name for name, drift in self.drift.items() if drift["significant"])
+
+    def drift_of(self, case: Case) -> Mapping[str, Any] | None:
+        """The reference's repetition that says most of a case: its own, or its workload's."""
+        own: Mapping[str, Any] | None = case.get("reference_drift")
+        if own and own["significant"]:
+            return own
+        return self.drift.get(case["workload"], own)
+
+
+def key_of(case: Case) -> str:
+    """As `records.Measurement.key`."""
+    return "/".join(case[name] for name in ("workload", "model", "weights", "case"))
+
+
+def case_id(case: Case) -> str:
+    """As `catalog.Case.id`."""
+    return f"{case['workload']}-{case['case']}"
+
+
+def measurement(case: Case) -> Measurement:
+    """What `Measurement.as_json` wrote, as far as a verdict depends on it."""
+    picture = case["picture"]
+    closeness = None
+    if picture["psnr_db"] is not None and picture["ssim"] is not None:
+        closeness = Distance(psnr_db=picture["psnr_db"], ssim=picture["ssim"])
+    return Measurement(
+        case=case["case"],
+        workload=case["workload"],
+        steps=case["steps"],
+        images=case["images"],
+        model=case["model"],
+        weights=case["weights"],
+        parameters=case["parameters"],
+        rounds_s=tuple(case["latency_rounds_s"]),
+        look=Look(finite=picture["finite"], mean=picture["mean"], std=picture["std"]),
+        # How similar the repeated picture's structure is, nobody asks and nothing says.
+        repeat=Distance(psnr_db=picture["repeat_psnr_db"], ssim=1.0),
+        closeness=closeness,
+        gpu_busy_s=case["gpu_busy_s"],
+        peak_memory_bytes=case["peak_memory_bytes"],
+        counters={
+            name: Count(fixed=count["fixed"], per_step=count["per_step"])
+            for name, count in case["counters"].items()
+        },
+        validity=case["validity"],
+        notes=tuple(case["notes"]),
+    )
+
+
+def reference_of(case: Case, measured: Measurement) -> Measurement:
+    """What the case was compared with; the measurement itself for a workload's reference."""
+    other = case["reference"]
+    if case["case"] == REFERENCE or other is None:
+        return measured
+    return Measurement(
+        case=case["against"],
+        workload=measured.workload,
+        steps=measured.steps,
+        images=measured.images,
+        model=measured.model,
+        weights=measured.weights,
+        parameters=measured.parameters,
+        rounds_s=tuple(other["latency_rounds_s"]),
+        look=measured.look,
+        repeat=measured.repeat,
+        gpu_busy_s=other["gpu_busy_s"],
+        peak_memory_bytes=other["peak_memory_bytes"],
+        validity=other["validity"],
+    )
+
+
+def promise_of(case: Case) -> Closeness | None:
+    """The closeness that the case's optimizations promise; None for none."""
+    promised = case["promise"]
+    return promised and Closeness(psnr_db=promised["psnr_db"], ssim=promised["ssim"])

@@ -1,0 +1,349 @@
+"""`python -m ci ab`: which processes it starts, in which order, and what it does when one fails.
+
+The environments are shell scripts that copy recorded runs instead of measuring; what is compared is
+compared for real.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from ci import __main__ as command
+from ci import ab, sides
+from perf_tests.harness import baselines
+from perf_tests.unit.recorded import Content, side, slow
+
+PYTHON = """#!/bin/sh
+here=$(dirname "$0")
+if [ "$1" = -c ]; then cat "$here/versions"; exit; fi
+for argument in "$@"; do
+    case $argument in --benchmark-json=*) path=${argument#*=} ;; esac
+done
+name=$(basename "$path" .json)
+echo "$name $(basename "$(dirname "$TRITON_CACHE_DIR")") $*" >>"$here/../calls"
+code=0
+. "$here/../act"
+cp "$here/../recorded/$name.json" "$path"
+exit "$code"
+"""
+
+TURNS = [
+    f"{side}-{pair}"
+    for pair in range(1, 11)
+    for side in (("base", "head") if pair % 2 else ("head", "base"))
+]
+
+
+@dataclass(frozen=True)
+class Place:
+    """Two fake environments, and what they were asked for."""
+
+    folder: Path
+
+    def record(self, base: Sequence[Content], head: Sequence[Content]) -> None:
+        """What each process will measure."""
+        for name, contents in (("base", base), ("head", head)):
+            for number, content in enumerate(contents, start=1):
+                path = self.folder / "recorded" / f"{name}-{number}.json"
+                path.write_text(json.dumps(content))
+
+    def ab(self, *options: str) -> int:
+        pythons = [f"--{side}-python={self.folder / side / 'python'}" for side in ("base", "head")]
+        return command.main(["ab", *pythons, f"--out={self.folder / 'out'}", *options])
+
+    def act(self, shell: str) -> None:
+        """What each process does before it writes its run."""
+        (self.folder / "act").write_text(shell)
+
+    @property
+    def calls(self) -> list[str]:
+        path = self.folder / "calls"
+        return path.read_text().splitlines() if path.exists() else []
+
+    @property
+    def started(self) -> list[str]:
+        return [call.split()[0] for call in self.calls]
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
+    # Nobody calibrated these machines.
+    monkeypatch.setattr(baselines, "FOLDER", tmp_path / "baselines")
+    place = Place(tmp_path)
+    (tmp_path / "recorded").mkdir()
+    place.record(side("base"), side("head"))
+    place.act("")
+    for name in ("base", "head"):
+        (tmp_path / name).mkdir()
+        python = tmp_path / name / "python"
+        python.write_text(PYTHON)
+        python.chmod(0o755)
+        (tmp_path / name / "versions").write_text("3.12.3 2.13.0 0.42.1 5.17.0\n")
+    return place
+
+
+def test_sides_take_turns_and_are_compared(
+    place: Place, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert place.ab("--quick", "--device=cuda", "--", "-k", "fp16 or reference") == 0
+    assert place.started == TURNS[:10]
+    for call in place.calls:
+        assert "-m pytest perf_tests --benchmark-only" in call
+        assert "--device cuda --quick -k fp16 or reference --benchmark-json=" in call
+        # Neither side compiles into what the other left.
+        name, cache, *_ = call.split()
+        assert cache == f"cache-{name.split('-')[0]}"
+    out = capsys.readouterr().out
+    assert "torch 2.13.0" in out
+    assert "[1/10] base 1: 5 cases in 0 s, about 0.0 min left" in out
+    assert "by 5 pairs" in out
+
+
+def test_what_is_slower_is_red(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
+    head = side("head")
+    for content in head:
+        slow(content, "ddim50-fp16", by=1.05)
+    place.record(side("base"), head)
+    assert place.ab() == 1
+    assert "slower: ddim50-fp16: GPU busy 1.0" in capsys.readouterr().out
+
+
+def test_what_is_unclear_is_run_five_times_more_once(
+    place: Place, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place.record(side("base", count=10, noise=None), side("head", count=10, noise=None))
+    assert place.ab() == 2
+    assert place.started == TURNS
+    out = capsys.readouterr().out
+    assert "unclear after 5 pairs: ddim50-" in out
+    assert "by 10 pairs" in out
+    assert json.loads((place.folder / "out" / "ab.json").read_text())["compared"] == 10
+    # All there already: compared again, and nothing is run.
+    assert place.ab() == 2
+    assert len(place.calls) == 20
+
+
+def test_a_kill_in_the_middle_loses_one_pair(
+    place: Place, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place.act('if [ "$name" = head-3 ]; then kill -TERM $PPID; sleep 60; fi')
+    assert place.ab() == 2
+    assert place.started == TURNS[:6]
+    assert "the same command goes on" in capsys.readouterr().err
+    # A process that was ended can have left half a run.
+    (place.folder / "out" / "head-3.json").write_text('{"benchmarks": [')
+    place.act("")
+    assert place.ab() == 0
+    assert place.started == [*TURNS[:6], *TURNS[4:10]]
+    out = capsys.readouterr().out
+    assert "2 pairs are finished from before" in out
+    assert "by 5 pairs" in out
+
+
+def test_no_process_starts_that_the_budget_does_not_hold(
+    place: Place, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place.act("sleep 0.5")
+    assert place.ab("--minutes=0.05") in (0, 2)  # by so few pairs, as it happens
+    out = capsys.readouterr().out
+    assert "stopped: 0.0 of 0.05 min are used" in out
+    assert "the same command with --minutes 1 runs the" in out
+    assert 4 <= len(place.calls) < 10
+    # No process is run that would have no partner.
+    assert len(place.calls) % 2 == 0
+    assert f"by {len(place.calls) // 2} pairs" in out
+    # The budget is no setting: with more of it the same folder is gone on with.
+    place.act("")
+    assert place.ab() == 0
+    assert place.started == TURNS[:10]
+
+
+def test_a_process_ends_with_the_budget(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
+    place.act("sleep 60")
+    assert place.ab("--minutes=0.005") == 2
+    captured = capsys.readouterr()
+    assert "stopped: base-1 was ended after" in captured.out
+    assert "fewer than two pairs" in captured.err
+
+
+def test_a_run_with_failed_tests_is_a_run(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
+    place.act("code=1")
+    assert place.ab() == 0
+    assert "some of them failed" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "shell",
+    [
+        'echo "--device cuda: torch sees no CUDA GPU here"; exit 4',
+        'echo "--device cuda: torch sees no CUDA GPU here"; kill -9 $$',
+        'echo "--device cuda: torch sees no CUDA GPU here"; exit 0',
+    ],
+)
+def test_a_process_that_measured_nothing_ends_it(
+    place: Place, capsys: pytest.CaptureFixture[str], shell: str
+) -> None:
+    place.act(f'if [ "$name" = head-1 ]; then {shell}; fi')
+    assert place.ab() == 2
+    error = capsys.readouterr().err
+    assert "error: head 1 ended with exit code" in error
+    assert "torch sees no CUDA GPU here" in error
+    assert place.started == TURNS[:2]
+
+
+def test_other_settings_in_the_same_folder_are_refused(
+    place: Place, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert place.ab("--quick") == 0
+    assert place.ab() == 2
+    assert "holds runs with pytest --quick, and this is none" in capsys.readouterr().err
+    (place.folder / "head" / "versions").write_text("3.12.3 2.14.1 0.42.1 5.17.0\n")
+    assert place.ab("--quick") == 2
+    assert "torch 2.14.1" in capsys.readouterr().err
+    assert len(place.calls) == 10
+
+
+def test_two_at_once_in_the_same_folder_are_refused(
+    place: Place, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with ab._held(place.folder / "out"):
+        assert place.ab() == 2
+    assert "is at work in it" in capsys.readouterr().err
+    assert place.calls == []
+
+
+def test_what_a_killed_ab_left_running_is_waited_for(
+    place: Place, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place.act('echo $$ >"$here/../orphan"; exec sleep 60')
+    options = [f"--{name}-python={place.folder / name / 'python'}" for name in ("base", "head")]
+    killed = subprocess.Popen(
+        [sys.executable, "-m", "ci", "ab", *options, f"--out={place.folder / 'out'}"],
+        cwd=sides.ROOT,
+        stdout=subprocess.DEVNULL,
+    )
+    orphan = place.folder / "orphan"
+    while not (orphan.exists() and orphan.read_text().strip()):
+        assert killed.poll() is None
+        time.sleep(0.02)
+    killed.kill()
+    killed.wait()
+    assert place.ab() == 2
+    assert "a process that a killed one left" in capsys.readouterr().err
+    os.killpg(int(orphan.read_text()), signal.SIGKILL)
+
+
+def test_what_cannot_be_compared_is_said_after_the_first_pair(
+    place: Place, capsys: pytest.CaptureFixture[str]
+) -> None:
+    head = side("head")
+    for content in head:
+        content["perf_tests"]["measuring"] = "another"
+    place.record(side("base"), head)
+    assert place.ab() == 2
+    assert "suite's own measuring code" in capsys.readouterr().err
+    assert place.ab() == 2
+    assert place.started == TURNS[:2]
+    assert "compared" not in json.loads((place.folder / "out" / "ab.json").read_text())
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ([], "takes either --base and --head"),
+        (["--base=HEAD"], "takes either --base and --head"),
+        (["--base=HEAD", "--head=HEAD", "--head-python=python3"], "takes either --base and"),
+        (["--base=HEAD", "--head=no_such_ref"], "--head no_such_ref: is no commit"),
+        (["--base=--help", "--head=HEAD"], "--base --help: is no commit"),
+        (["--base-python=/nowhere", "--head-python=python3"], "/nowhere: is no program"),
+        (["--base-python=/bin/true", "--head-python=python3"], "/bin/true: cannot run this suite"),
+        (["--base-python=/bin/sh", "--head-python=python3"], "/bin/sh: cannot run this suite"),
+    ],
+)
+def test_bad_input_is_refused_in_a_sentence(
+    options: list[str], sentence: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command.main(["ab", f"--out={tmp_path / 'out'}", *options]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert sentence in error
+    assert len(error.splitlines()) == 1
+
+
+def test_a_folder_that_ab_did_not_write_is_refused(
+    place: Place, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (place.folder / "out").write_text("a file")
+    assert place.ab() == 2
+    assert "cannot be written" in capsys.readouterr().err
+    (place.folder / "out").unlink()
+    (place.folder / "out").mkdir()
+    (place.folder / "out" / "ab.json").write_text("{")
+    assert place.ab() == 2
+    assert "was not written by ab" in capsys.readouterr().err
+
+
+@pytest.fixture
+def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A repository of two commits, of which the second asks for more."""
+    root = tmp_path / "repository"
+    root.mkdir()
+    monkeypatch.setattr(sides, "ROOT", root)
+
+    def git(*arguments: str) -> None:
+        identity = ("-c", "user.name=Nobody", "-c", "user.email=nobody@example.org")
+        subprocess.run(["git", *identity, *arguments], cwd=root, check=True, capture_output=True)
+
+    git("init")
+    for dependency in ("torch", "diffusers"):
+        project = f'[project]\nname = "made"\nversion = "1"\ndependencies = ["{dependency}"]\n'
+        (root / "pyproject.toml").write_text(project)
+        git("add", ".")
+        git("commit", "-m", dependency)
+    return root
+
+
+@pytest.fixture
+def installed(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """The environments that were installed; nothing is."""
+    seen: list[Path] = []
+
+    def install(checkout: Path, env: Path) -> Path:
+        seen.append(env)
+        return Path(sys.executable)
+
+    monkeypatch.setattr(sides, "_installed", install)
+    return seen
+
+
+def test_refs_are_checked_out_and_installed_apart(
+    repository: Path, installed: list[Path], tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    commits = sides.commits_of("HEAD~1", "HEAD")
+    for _ in range(2):  # again, as after an interruption
+        base, head = sides.of_commits(commits, out)
+        assert "torch" in (base.checkout / "pyproject.toml").read_text()
+        assert "diffusers" in (head.checkout / "pyproject.toml").read_text()
+        (head.checkout / "pyproject.toml").write_text("changed")
+    assert installed[:2] == [out / "env-base", out / "env-head"]
+    assert base.code == commits["base"] != head.code
+    assert "changed" not in (repository / "pyproject.toml").read_text()
+
+
+def test_one_environment_serves_both_where_they_ask_for_the_same(
+    repository: Path, installed: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sides.of_commits(sides.commits_of("HEAD", "HEAD"), tmp_path / "out")
+    assert set(installed) == {tmp_path / "out" / "env"}
+    assert "one environment serves both" in capsys.readouterr().out

@@ -1,0 +1,90 @@
+"""Reading a run's JSON: whatever is wrong with it is one sentence."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ci import __main__ as command
+from ci import shape
+from ci.shape import FLAG, NUMBER, POSITIVE, TEXT, WHOLE, Each, Optional, Some
+from perf_tests.unit.recorded import process, write
+
+GONE = object()
+WEIRD: tuple[Any, ...] = (
+    None,
+    "x",
+    -1,
+    0,
+    [],
+    {},
+    float("nan"),
+    float("inf"),
+    True,
+    10**400,
+    [None],
+    GONE,
+)
+
+
+def places(node: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    items = node.items() if isinstance(node, dict) else enumerate(node)
+    for name, value in items:
+        yield (*path, name)
+        if isinstance(value, dict | list):
+            yield from places(value, (*path, name))
+
+
+def test_no_content_makes_it_crash(accepted: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A value anywhere in a run is replaced by something weird, a hundred times."""
+    draw, everywhere = random.Random(0), list(places(process("head")))
+    refused = 0
+    for _ in range(100):
+        content: Any = process("head")
+        *parents, last = draw.choice(everywhere)
+        place = content
+        for name in parents:
+            place = place[name]
+        weird = draw.choice(WEIRD)
+        if weird is GONE:
+            del place[last]
+        else:
+            place[last] = weird
+        (path,) = write([content], accepted.parent, "weird")
+        capsys.readouterr()
+        code = command.main(["gate", str(path)])
+        said = capsys.readouterr().err.splitlines()
+        refused += bool(said)
+        assert code in (0, 1, 2)
+        assert len(said) <= 1
+    assert refused > 20
+
+
+@pytest.mark.parametrize(
+    ("value", "wanted", "sentence"),
+    [
+        (0, POSITIVE, "it is 0, not a positive number"),
+        (True, NUMBER, "it is True, not a number"),
+        (1.5, WHOLE, "it is 1.5, not a whole number"),
+        (1, TEXT, "it is 1, not a text"),
+        ("yes", FLAG, "it is 'yes', not true or false"),
+        ([], Some(TEXT), "it is empty"),
+        ({}, [TEXT], "it is {}, not a list"),
+        ([], {"a": TEXT}, "it is [], not an object"),
+        ({}, {"a": TEXT}, "it: has no a"),
+        ({"b": {"a": 1}}, Each({"a": TEXT}), "it: b: a is 1, not a text"),
+        (["x" * 80], [FLAG], f"it is '{'x' * 56}..., not true or false"),
+    ],
+)
+def test_what_is_not_as_it_must_be_is_said(value: Any, wanted: Any, sentence: str) -> None:
+    with pytest.raises(shape.BadShape) as error:
+        shape.check(value, wanted, "it")
+    assert str(error.value) == sentence
+
+
+def test_what_is_as_it_must_be_passes() -> None:
+    shape.check({"a": None, "b": 1, "more": 2}, {"a": Optional(TEXT), "b": POSITIVE}, "it")
