@@ -13,11 +13,14 @@ baseline      what this machine did when a person last accepted it
 limit         what the baseline allows
 closeness     what an optimization promises about the picture
 verdict       one a metric; the case's is the worst of them
+fault         a regression planted on purpose, with the measure that must see it
+control       a change planted on purpose that no rule may take for a regression
 
 Where to find what:
 
 optimizations.py    one decorated function each, then the stacks worth measuring
 workloads.py        the pinned workloads
+faults.py           what the suite must catch, and what it must let pass
 test_generation.py  the test: build → time → look → judge
 harness/            the machinery; names no optimization, no model and no GPU
 models/             where weights come from

@@ -802,7 +802,7 @@ def timer_without_sync(plant: Plant) -> None:
 
     def fetched(images: torch.Tensor) -> Any:
         there = images.permute(0, 2, 3, 1).float().contiguous()
-        while len(buffers) < 4:
+        while len(buffers) < 16:
             buffers.append(torch.empty(there.shape, dtype=there.dtype, pin_memory=True))
         here = buffers[next(calls) % len(buffers)]
         here.copy_(there, non_blocking=True)
@@ -846,17 +846,17 @@ def rerun_distilled(plant: Plant) -> None:
     """Nothing at all, four pictures, the distilled UNet against the full one."""
 
 
-@control(setting=Setting(steps=20, changes={"seed": 1}))
+@control(setting=Setting(steps=6, changes={"seed": 1}))
 def another_seed(plant: Plant) -> None:
     """Another seed, on both sides."""
 
 
-@control(setting=Setting(steps=20, changes={"prompt": "a small yellow star on a green background"}))
+@control(setting=Setting(steps=6, changes={"prompt": "a small yellow star on a green background"}))
 def another_prompt(plant: Plant) -> None:
     """Another prompt, on both sides."""
 
 
-@control(setting=Setting(base=("fp16", "naive_attention"), steps=10), source="diffusers #902")
+@control(setting=Setting(base=("fp16", "naive_attention"), steps=4), source="diffusers #902")
 def attention_rewritten(plant: Plant) -> None:
     """The scores are scaled within the queries: other roundings, no other work."""
 

@@ -6,6 +6,7 @@ pipelines   builds a case's pipeline on the device and takes it away again
 proofs      checks that an optimization took effect
 timing      warm-up and timed rounds
 counters    what the GPU did, from a profiled generation
+host        what a generation costs the host: Python calls, bytes kept
 floor       the least a case could take on this GPU
 structure   what the code asks for, counted without a GPU
 structure_records   what was counted, by kind and place                                 (no torch)
@@ -22,5 +23,7 @@ verdicts    the one rule that decides                                           
 comparable  which runs may be held to each other                                        (no torch)
 pairs       the rule for head against base                                              (no torch)
 bench       carries a case through all of the above
+planting    declarations: faults and controls, where they show and what must see them   (no torch)
+trials      plants a fault between two clean runs and judges it
 screen      what a person reads in the terminal                                         (no torch)
 """

@@ -198,6 +198,13 @@ class _Sides:
             ]
             if metric.name == "latency":
                 disturbed += [
+                    finding.what
+                    for case in cases
+                    if case
+                    for finding in _findings(case)
+                    if finding.status == "invalid"
+                ]
+                disturbed += [
                     drifted(drift["ratio"])
                     for run, case in zip(runs, cases, strict=True)
                     if case and (drift := run.drift_of(case)) and drift["significant"]
@@ -449,7 +456,8 @@ def _alone(sides: _Sides) -> Iterator[Change]:
     found = [f for case in sides.in_head for f in _findings(case)]
     before = {f.status for case in sides.in_base for f in _findings(case)}
     pictures = [f for f in found if f.metric in PICTURE]
-    others = [f for f in found if f.metric not in PICTURE and f.status != "same"]
+    # What makes one process invalid costs its pair, and not the case.
+    others = [f for f in found if f.metric not in PICTURE and f.status not in ("same", "invalid")]
     for metric, group in (
         ("picture", pictures),
         *(

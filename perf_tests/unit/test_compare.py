@@ -10,7 +10,8 @@ import pytest
 
 from ci import __main__ as command
 from ci import compare
-from perf_tests.harness import baselines
+from perf_tests.harness import baselines, pairs
+from perf_tests.harness.verdicts import Finding, Question, Verdict, judge
 from perf_tests.unit import recorded
 from perf_tests.unit.recorded import Content, black, case, drop, side, slow, write
 
@@ -175,6 +176,26 @@ def test_one_disturbed_process_costs_its_pair_and_no_more(
     _disturbed(head[2])
     code = compare.run(write(base, folder, "base"), write(head, folder, "head"))
     assert code == 0, capsys.readouterr().out
+
+
+def test_a_process_that_its_own_rule_calls_invalid_costs_its_pair(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def cold(question: Question) -> Verdict:
+        first, *others = question.measured.rounds_s
+        finding = Finding(status="invalid", metric="warm-up", what="the first round was cold")
+        found = (finding,) if others and first > 1.5 * others[0] else ()
+        return Verdict(findings=(*judge(question).findings, *found))
+
+    monkeypatch.setattr(pairs, "judge", cold)
+    base, head = side("base"), side("head")
+    case(head[2], FP16)["latency_rounds_s"] = [9.0, 3.0, 3.0, 3.0, 3.0]
+    assert compare.run(write(base, folder, "base"), write(head, folder, "head")) == 0
+    for content in head:
+        case(content, FP16)["latency_rounds_s"] = [9.0, 3.0, 3.0, 3.0, 3.0]
+    assert compare.run(write(base, folder, "base"), write(head, folder, "head")) == 2
+    said = capsys.readouterr().out
+    assert "invalid: ddim50-fp16: latency says nothing; 5 of 5 pairs left out: the first" in said
 
 
 def test_a_metric_that_one_process_lacks_costs_its_pair_and_says_so(

@@ -178,6 +178,46 @@ def test_a_disturbed_machine_is_invalid_and_not_slower(disturbed: str) -> None:
     assert "says nothing, since hardware slowdown" in verdict.sentence
 
 
+def test_a_busy_cpu_disturbs_the_clock_and_not_the_gpu() -> None:
+    busy = {"host_disturbed_by": ["the host waited for a CPU for 40 % of the rounds"]}
+    slow = replace(FP16, rounds_s=(4.0, 4.1, 3.9, 4.0, 4.1), validity=busy)
+    verdict = judge(question(slow))
+    assert verdict.status == "invalid"
+    assert "waited for a CPU" in verdict.sentence
+    assert judge(question(replace(slow, gpu_busy_s=1.6))).status == "slower"
+
+
+def test_a_cold_first_round_is_no_round() -> None:
+    verdict = judge(question(replace(FP16, rounds_s=(1.6, 1.01, 0.99, 1.02, 0.98))))
+    assert "invalid: ddim50-fp16: the first round took 1.6 times as long" in verdict.text()
+    assert judge(question(replace(FP16, rounds_s=(1.4, 1.01, 0.99, 1.02, 0.98)))).passes
+
+
+def test_a_timer_that_does_not_wait_is_seen() -> None:
+    verdict = judge(question(replace(FP16, rounds_s=(0.70, 0.71, 0.69))))
+    assert verdict.status == "invalid"
+    assert "the timer does not wait for the GPU" in verdict.text()
+
+
+def test_what_a_generation_leaves_behind_is_more_memory() -> None:
+    def keeping(number: int) -> Measurement:
+        return replace(
+            FP16, counters={**FP16.counters, "kept_bytes": Count(fixed=number, per_step=0)}
+        )
+
+    assert judge(question(keeping(4096))).status == "same"
+    verdict = judge(question(keeping(786_432), baseline=None))
+    assert verdict.status == "more memory"
+    assert "every generation leaves 786,432 bytes of tensors behind" in verdict.sentence
+
+
+def test_python_calls_may_grow_by_one_per_cent() -> None:
+    was = replace(FP16, counters={"python_calls": Count(fixed=0, per_step=1000)})
+    for calls, status in ((1010, "same"), (1011, "more work")):
+        now = replace(FP16, counters={"python_calls": Count(fixed=0, per_step=calls)})
+        assert judge(question(now, baseline=baseline_of(was, REFERENCE))).status == status
+
+
 def test_only_the_picture_counts_where_only_the_picture_is_asked_for() -> None:
     slow = replace(FP16, rounds_s=(9.0,), gpu_busy_s=None)
     assert judge(question(slow, picture_only=True)).status == "same"
