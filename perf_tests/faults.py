@@ -703,7 +703,7 @@ def another_scaling_factor(plant: Plant) -> None:
     setting=SEEN,
     source="steps_offset, of which diffusers warns since its first schedulers",
     unit="timesteps",
-    sizes=(20, 10, 5, 2, 1),
+    sizes=(100, 50, 20, 10, 5, 1),
 )
 def schedule_shifted(plant: Plant) -> None:
     """The schedule is some of its thousand timesteps too early."""

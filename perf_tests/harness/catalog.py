@@ -52,8 +52,9 @@ REFERENCE_PROMISE = Promise(
 """What a reference's picture promises to be to the accepted one, where more is known of the weights
 than `verdicts.REFERENCE_PICTURE` asks of all. Half-way between rounding (58 dB for fp16 on the
 embedded model and 60 dB on the seeded ones, 59 dB for the accepted picture's own 8 bits) and the
-weakest faults: on the embedded model no guidance at 34 dB; on the small seeded one a schedule that
-is one of a thousand timesteps early at 39 dB, another model's scaling factor at 37 dB."""
+weakest faults: on the embedded model weights that went through 8 bits at 35 dB; on the small seeded
+one a schedule that is 20 of a thousand timesteps early at 34 dB, and another model's scaling factor
+at 37 dB."""
 
 
 @dataclass(frozen=True, kw_only=True)
