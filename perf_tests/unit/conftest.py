@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 
-# pytester forgets what a suite in this process imported first, and this one cannot be imported
-# twice: it registers operators.
+# pytester forgets what a suite in this process imported first. A second copy of the bench would not
+# see what a test patched in the first, and this one registers operators, which works once.
 import torch._dynamo
 
-from perf_tests.harness import baselines
+from perf_tests.harness import baselines, bench  # noqa: F401
 from perf_tests.unit.recorded import accept, process
 
 # Small tensors: threads would only wait for each other, most of all on a shared machine.
