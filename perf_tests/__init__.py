@@ -25,4 +25,5 @@ test_generation.py  the test: build → time → look → judge
 harness/            the machinery; names no optimization, no model and no GPU
 models/             where weights come from
 unit/               tests of all this that need no GPU
+browser/            tests of the report's page in a real browser
 """
