@@ -2,6 +2,8 @@
 
 Everything from the command line to the verdict is the real thing; only the pictures are made in
 a dozen milliseconds. Each case of the catalogue misbehaves in the way its name says.
+
+PYTEST_DONT_REWRITE: other tests import it as well, of which pytest would warn.
 """
 
 from __future__ import annotations
