@@ -10,7 +10,7 @@ from typing import Any
 
 from ci import runs
 from ci.runs import BadRunError
-from perf_tests.harness.records import SCHEMA, Count
+from perf_tests.harness.records import SCHEMA, Count, again
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,6 +93,16 @@ class Reading:
     def pictures(self) -> Path:
         """Where the main job saved this run's pictures."""
         return self.path.with_name(f"{self.path.stem}-pictures")
+
+    def again(self, name: str) -> str:
+        """The command that runs the case of this id alone, as this run did."""
+        device = self.machine.get("device")
+        return again(
+            name,
+            device=str(device) if device else None,
+            # A process has one; of one that measured nothing nobody knows it.
+            model=self.cases[0].model if self.cases else None,
+        )
 
     def case(self, name: str) -> Seen | None:
         """By id."""

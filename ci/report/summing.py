@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 
 from ci.report import figures
-from ci.report.content import CasePart, Comparison, Mood, Point, Verdict, again, badness, mood_of
+from ci.report.content import CasePart, Comparison, Mood, Point, Verdict, badness, mood_of
 from ci.report.reading import Lost, Reading
 
 ORDER: tuple[Mood, ...] = ("good", "plain", "warning", "bad")
@@ -28,7 +28,7 @@ def verdict_of(
             case=case.seen.id,
             sentence=case.seen.sentence.removeprefix(f"{case.seen.status}: ")
             or f"{case.seen.id} is {case.seen.status}",
-            next=again(case.seen.id),
+            next=head.again(case.seen.id),
         )
         for case in cases
         if case.mood in ("warning", "bad")
@@ -39,7 +39,7 @@ def verdict_of(
             mood=mood_of(lost.status),
             case=lost.id,
             sentence=_about_lost(lost),
-            next=again(lost.id),
+            next=head.again(lost.id),
         )
         for lost in head.lost
         if mood_of(lost.status) in ("warning", "bad")
@@ -61,7 +61,7 @@ def verdict_of(
             mood="bad",
             case=case.seen.id,
             sentence=f"{case.seen.id}: {problem}",
-            next=again(case.seen.id),
+            next=head.again(case.seen.id),
         )
         for case in cases
         for problem in case.seen.problems

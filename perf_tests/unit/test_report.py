@@ -14,7 +14,7 @@ import pytest
 from ci import __main__ as command
 from ci.report import charts, figures, markdown
 from ci.report.content import mood_of
-from perf_tests.harness import baselines
+from perf_tests.harness import baselines, records
 from perf_tests.unit.drawn import many, picture, shown
 from perf_tests.unit.recorded import (
     RECORDED,
@@ -172,10 +172,32 @@ def test_a_black_picture(run: Content, tmp_path: Path, capsys: pytest.CaptureFix
     path = shown(run, tmp_path / "run.json")
     text = page(path)
     assert headline(text) == f"1 of 5 cases fails: {sentence}."
-    assert "test_generation[ddim50-fp16]" in words(text)
+    assert 'test_generation[ddim50-fp16]" --benchmark-only --device cuda' in words(text)
     said = comment(path, capsys)
     assert said.startswith(f"## ❌ 1 of 5 cases fails: {sentence}.")
     assert "**Next:** <code>pytest" in said
+
+
+def test_the_next_command_measures_the_same_thing(run: Content, tmp_path: Path) -> None:
+    run["machine_info"]["perf_tests"]["device"] = "cpu"
+    for benchmark in run["benchmarks"]:
+        benchmark["extra_info"]["model"] = "a model"
+    case(run, "ddim50-fp16").update(verdict="slower", sentence="slower: ddim50-fp16: more work")
+    lost = {"case": "vae", "workload": "ddim50", "verdict": "error", "sentence": "no memory"}
+    run["perf_tests"]["not_timed"].append(lost)
+    told = words(page(shown(run, tmp_path / "run.json")))
+    for name in ("ddim50-fp16", "ddim50-vae"):
+        command = f"::test_generation[{name}]\" --benchmark-only --device cpu --model 'a model'"
+        assert command in told
+
+
+def test_host_and_gpu_are_told_apart_as_in_the_run(
+    run: Content, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(records, "HOST_IDLE", 1.1)
+    told = words(page(shown(run, tmp_path / "run.json")))
+    assert "GPU, 62 % idle" in told
+    assert "host, " not in told
 
 
 def test_several_that_fail_are_named_with_what_they_are(run: Content, tmp_path: Path) -> None:
