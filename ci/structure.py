@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from datetime import date
 from typing import TYPE_CHECKING
 
+from ci.answers import refuse
 from perf_tests.harness.baselines import FOLDER
 from perf_tests.harness.catalog import Case, cases_for
 from perf_tests.harness.structure_verdicts import FILE, Accepted, accepting, key_of, load, save
@@ -64,9 +65,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> int:
     """Count, show, and judge or accept."""
     if args.write and not (args.reason or "").strip():
-        return _refuse("--write needs a --reason: it says to a reviewer why the counts changed")
+        return refuse("--write needs a --reason: it says to a reviewer why the counts changed")
     if (args.matmul_tflops is None) != (args.bandwidth_gb is None):
-        return _refuse("a floor takes both --matmul-tflops and --bandwidth-gb")
+        return refuse("a floor takes both --matmul-tflops and --bandwidth-gb")
     # Importing the optimizations declares the cases.
     from perf_tests import models, optimizations  # noqa: F401
     from perf_tests.harness import proofs, structure
@@ -79,10 +80,10 @@ def main(args: argparse.Namespace) -> int:
             else models.open_source(args.model)
         )
     except models.BadModel as error:
-        return _refuse(str(error))
+        return refuse(str(error))
     cases = [case for case in cases_for(source.scale) if args.k in case.id]
     if not cases:
-        return _refuse(f"no case has {args.k!r} in its id")
+        return refuse(f"no case has {args.k!r} in its id")
     accepted = load(FOLDER) or {}
     observed: dict[Case, Observation] = {}
     findings: dict[str, list[Finding]] = {}
@@ -95,7 +96,7 @@ def main(args: argparse.Namespace) -> int:
         try:
             observed[case] = seen = count(case, source)
         except structure.NotCountable as error:
-            return _refuse(f"{case.id} could not be counted: {error}")
+            return refuse(f"{case.id} could not be counted: {error}")
         except proofs.NotApplied as error:
             print(f"not applied: {case.id}: {error}")
             return 1
@@ -106,11 +107,6 @@ def main(args: argparse.Namespace) -> int:
     if args.write:
         return write(observed, accepted, source.name, args)
     return tell(observed, findings, accepted, source.name, args)
-
-
-def _refuse(sentence: str) -> int:
-    print(f"error: {sentence}")
-    return 2
 
 
 def not_countable(case: Case) -> str | None:

@@ -400,4 +400,6 @@ def test_bad_arguments_are_refused_in_a_sentence(
     arguments: list[str], says: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert command.main(["structure", *arguments]) == 2
-    assert says in capsys.readouterr().out
+    told = capsys.readouterr().err
+    assert told.startswith("error: ")
+    assert says in told
