@@ -14,6 +14,7 @@ import pytest
 
 from perf_tests.harness.catalog import Case
 from perf_tests.harness.measuring import digest
+from perf_tests.harness.runs import Untimed, missing
 from perf_tests.harness.screen import (
     Progress,
     Row,
@@ -114,6 +115,20 @@ class Suite:
 
     measuring: str = field(default_factory=digest)
     """Version of the measuring code, from before anything is measured."""
+
+    @property
+    def untimed(self) -> list[Untimed]:
+        """The cases that gave no measurement."""
+        return [
+            Untimed(
+                id=row.case.id,
+                status=row.status,
+                sentence=row.reason,
+                by_choice=row.case.id in self.left_out,
+            )
+            for row in self.rows
+            if row.measured is None
+        ]
 
     @contextmanager
     def recording(self, case: Case) -> Iterator[None]:
@@ -447,15 +462,19 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> Iterator[N
         suite = session.config.stash[SUITE]
         if exitstatus == pytest.ExitCode.INTERRUPTED:
             _note_interruption(suite)
-        elif suite.rows and exitstatus in (0, 1) and _asked_for_everything(session):
+        elif suite.rows and exitstatus in (0, 1):
             _fail_missing(session, suite)
     yield
 
 
 def _note_interruption(suite: Suite) -> None:
-    """Ctrl-C: the case under way is written as invalid, what was measured before it stays."""
-    case = suite.progress.current
-    if case is not None and case not in [row.case for row in suite.rows]:
+    """Ctrl-C: the case under way, or the next one, is written as invalid; what was measured before
+    it stays.
+    """
+    through = {row.case.id for row in suite.rows}
+    under_way = [case for case in suite.cases if case.id in suite.expected]
+    case = next((case for case in under_way if case.id not in through), None)
+    if case is not None:
         reason = "interrupted before it was through"
         suite.rows.append(
             Row(case=case, measured=None, reference=None, status="invalid", reason=reason)
@@ -463,28 +482,31 @@ def _note_interruption(suite: Suite) -> None:
 
 
 def _fail_missing(session: pytest.Session, suite: Suite) -> None:
-    """A case that the baseline knows and this suite no longer runs fails a run of everything."""
+    """What the baseline knows and this run lost fails it, though no test does."""
     bench = suite.bench
-    reasons = {row.case.id: row.reason for row in suite.rows if row.status == "skipped"}
-    known = {row.case.id for row in suite.rows if row.case.id not in reasons} | suite.left_out
-    for key in bench.baseline.cases if bench.baseline else ():
-        workload, rest = key.split("/", 1)
-        case = rest.rsplit("/", 1)[1]
-        of_these_weights = rest.startswith(f"{bench.source.name}/{bench.source.weights}/")
-        if of_these_weights and f"{workload}-{case}" not in known:
-            name = f"{workload}-{case}"
-            why = reasons.get(name, "it is no longer declared in perf_tests/optimizations.py")
-            suite.told[name] = (
-                f"missing: {name} has a baseline and was not run: {why}\n"
-                "  next      bring it back, or take its line out of the baseline"
-            )
-            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+    for lost in missing(
+        bench.baseline.cases if bench.baseline else (),
+        weights={f"{bench.source.name}/{bench.source.weights}"},
+        measured=[row.case.id for row in suite.rows if row.measured is not None],
+        untimed=suite.untimed,
+        # What pytest ended early it says itself.
+        expected=suite.expected if _finished(session) else (),
+        whole=_asked_for_everything(session),
+    ):
+        suite.told[lost.id] = (
+            f"missing: {lost.sentence}\n"
+            "  next      bring it back, or take its line out of the baseline"
+        )
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def _finished(session: pytest.Session) -> bool:
+    return not session.shouldstop and not session.shouldfail
 
 
 def _asked_for_everything(session: pytest.Session) -> bool:
-    finished = not session.shouldstop and not session.shouldfail
     sharded = session.config.getoption("shard") is not None
-    return finished and not sharded and not _narrowed(session.config)
+    return _finished(session) and not sharded and not _narrowed(session.config)
 
 
 def _narrowed(config: pytest.Config) -> bool:

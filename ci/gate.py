@@ -60,7 +60,7 @@ def gate(path: Path) -> int:
     """
     run = load_run(path)
     standards = _standards(run)
-    rows = [*_measured(run, standards), *_untimed(run, standards), *_missing(run, standards)]
+    rows = [*_measured(run, standards), *_untimed(run, standards)]
     for row in rows:
         if row.sentence:
             print(row.sentence)
@@ -184,52 +184,13 @@ def _counted(run: Run, case: Case, standards: Standards, question: Question) -> 
 
 
 def _untimed(run: Run, standards: Standards) -> Iterator[Row]:
+    missing = run.missing(standards.baseline.cases if standards.baseline else ())
     for case in run.untimed:
-        said = f"{case.id}: {case.sentence.removeprefix(f'{case.id}: ')}"
-        if case.status != "skipped":
+        if case.id not in [lost.id for lost in missing]:
+            said = f"{case.id}: {case.sentence.removeprefix(f'{case.id}: ')}"
             yield Row(id=case.id, status=case.status, sentence=f"{case.status}: {said}")
-        elif case.by_choice or case.id not in _known(run, standards):
-            yield Row(id=case.id, status="skipped", sentence=f"skipped: {said}")
-        else:
-            yield Row(
-                id=case.id,
-                status="missing",
-                sentence=f"missing: {case.id} has a baseline and was skipped: {case.sentence}",
-            )
-
-
-def _missing(run: Run, standards: Standards) -> Iterator[Row]:
-    there = {*run.by_id, *(case.id for case in run.untimed)}
-    for name in run.expected:
-        if name not in there:
-            yield Row(
-                id=name,
-                status="missing",
-                sentence=f"missing: {name} was to run and has no measurement: the run ended early",
-            )
-    if run.narrowed or run.shard:
-        return
-    for name in _known(run, standards):
-        if name not in {*there, *run.expected}:
-            yield Row(
-                id=name,
-                status="missing",
-                sentence=f"missing: {name} has a baseline and was not run: it is no longer "
-                "declared in perf_tests/optimizations.py",
-            )
-
-
-def _known(run: Run, standards: Standards) -> list[str]:
-    """Ids of the cases on the run's own weights that the baseline knows."""
-    weights = {(case["model"], case["weights"]) for case in run.cases.values()}
-    known = []
-    for key in standards.baseline.cases if standards.baseline else ():
-        workload, rest = key.split("/", 1)
-        # A model can be called owner/name.
-        source, case = rest.rsplit("/", 1)
-        if any(source == f"{model}/{name}" for model, name in weights):
-            known.append(f"{workload}-{case}")
-    return known
+    for lost in missing:
+        yield Row(id=lost.id, status=lost.status, sentence=f"{lost.status}: {lost.sentence}")
 
 
 # What follows

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,9 +21,10 @@ class Untimed:
 
     id: str
     status: str
-    """``skipped``, ``error``, ``not applied``, or ``invalid`` where it was interrupted."""
+    """``skipped``, ``error``, ``not applied``, or ``invalid`` where it was interrupted; of what
+    `missing` finds ``missing`` or ``invalid``."""
     sentence: str
-    by_choice: bool
+    by_choice: bool = False
     """Skipped for an optional package that is not installed: no loss."""
 
 
@@ -77,6 +78,22 @@ class Run:
         """Workloads whose reference took another time when it was repeated."""
         return tuple(name for name, drift in self.drift.items() if drift["significant"])
 
+    @property
+    def weights(self) -> frozenset[str]:
+        """``model/weights`` of the cases that were measured."""
+        return frozenset(f"{case['model']}/{case['weights']}" for case in self.cases.values())
+
+    def missing(self, accepted: Iterable[str]) -> tuple[Untimed, ...]:
+        """What `missing` finds in this run; `accepted` are the keys of its machine's baseline."""
+        return missing(
+            accepted,
+            weights=self.weights,
+            measured=self.by_id,
+            untimed=self.untimed,
+            expected=self.expected,
+            whole=not self.narrowed and self.shard is None,
+        )
+
     def drift_of(self, case: Case) -> Mapping[str, Any] | None:
         """The reference's repetition that says most of a case: its own, or its workload's."""
         own: Mapping[str, Any] | None = case.get("reference_drift")
@@ -93,6 +110,65 @@ def key_of(case: Case) -> str:
 def case_id(case: Case) -> str:
     """As `catalog.Case.id`."""
     return f"{case['workload']}-{case['case']}"
+
+
+def missing(
+    accepted: Iterable[str],
+    *,
+    weights: Collection[str],
+    measured: Collection[str],
+    untimed: Sequence[Untimed],
+    expected: Sequence[str],
+    whole: bool,
+) -> tuple[Untimed, ...]:
+    """What a run lost without anybody's choice: ``missing``, or ``invalid`` where it was
+    interrupted before it got there.
+
+    `accepted` are the keys of the machine's baseline; those on these `weights` (``model/weights``)
+    count. `measured` and `expected` are ids. Under `whole` all cases were asked for: what the
+    baseline knows and nobody declares any more is missing then.
+    """
+    known = []
+    for key in accepted:
+        workload, rest = key.split("/", 1)
+        # A model can be called owner/name.
+        source, case = rest.rsplit("/", 1)
+        if source in weights:
+            known.append(f"{workload}-{case}")
+    skipped = [case for case in untimed if case.status == "skipped"]
+    lost = [
+        Untimed(
+            id=case.id,
+            status="missing",
+            sentence=f"{case.id} has a baseline and was skipped: "
+            f"{case.sentence.removeprefix(f'{case.id}: ')}",
+        )
+        for case in skipped
+        if case.id in known and not case.by_choice
+    ]
+    there = {*measured, *(case.id for case in untimed)}
+    interrupted = any(case.status == "invalid" for case in untimed)
+    why = "was interrupted" if interrupted else "ended early"
+    lost += [
+        Untimed(
+            id=name,
+            status="invalid" if interrupted else "missing",
+            sentence=f"{name} was to run and has no measurement: the run {why}",
+        )
+        for name in expected
+        if name not in there
+    ]
+    lost += [
+        Untimed(
+            id=name,
+            status="missing",
+            sentence=f"{name} has a baseline and was not run: it is no longer declared in "
+            "perf_tests/optimizations.py",
+        )
+        for name in known
+        if whole and name not in there and name not in expected
+    ]
+    return tuple(lost)
 
 
 def measurement(case: Case) -> Measurement:

@@ -35,13 +35,11 @@ class Progress:
     terminal: Terminal
     total: int
     done: int = 0
-    current: Case | None = None
     _started: float = field(default_factory=monotonic)
     _width: int = 0
 
     def stage(self, case: Case, what: str) -> None:
         """Called at every stage and round of a case."""
-        self.current = case
         if not self.terminal.isatty:
             return
         line = f"[{min(self.done + 1, self.total)}/{self.total}] {case.id}: {what}{self._left()}"

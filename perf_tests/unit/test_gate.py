@@ -85,10 +85,16 @@ def _lost(status: str, *, by_choice: bool = False) -> Callable[[Content], None]:
     return change
 
 
-def _ended_early(content: Content) -> None:
+def _ended_early(content: Content, name: str = FP16) -> None:
     expected = list(content["perf_tests"]["expected"])
-    drop(content, FP16)
+    drop(content, name)
     content["perf_tests"]["expected"] = expected
+
+
+def _interrupted(content: Content) -> None:
+    _lost("invalid")(content)
+    _ended_early(content, "pndm25x4-reference")
+    content["perf_tests"]["expected"].append(FP16)
 
 
 def _asked_for_another(content: Content) -> None:
@@ -145,6 +151,7 @@ def _disturbed(content: Content) -> None:
         (_lost("error"), 1, "error: ddim50-fp16: no kernel", "1 failed"),
         (_lost("invalid"), 2, "invalid: ddim50-fp16: no kernel", "1 unclear or invalid"),
         (_ended_early, 1, "missing: ddim50-fp16 was to run and has no", "1 missing"),
+        (_interrupted, 2, "invalid: pndm25x4-reference was to run", "2 unclear or invalid"),
         (_asked_for_another, 0, "some cases were asked for by name", "4 held"),
         (_a_shard, 0, "this is shard 1/2: what is missing is seen once", "4 held"),
         (_another, 0, "new: ddim50-fp16+faster: nobody accepted how fast", "1 new"),

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from ci.accept import accept
+from ci.runs import load_run
 from perf_tests.harness import baselines, structure, structure_verdicts
 from perf_tests.harness.pipelines import Generation
 from perf_tests.harness.records import Count
@@ -120,6 +121,9 @@ def test_ctrl_c_keeps_what_was_measured(
     assert [b["extra_info"]["case"] for b in content["benchmarks"]] == ["reference", "fine"]
     (lost,) = content["perf_tests"]["not_timed"]
     assert (lost["case"], lost["verdict"]) == ("interrupted", "invalid")
+    # What it never reached is not lost.
+    (cut,) = load_run(path).missing([])
+    assert (cut.id, cut.status) == ("fake4-black", "invalid")
 
 
 def test_the_reference_is_measured_when_it_is_not_selected(pytester: pytest.Pytester) -> None:

@@ -12,6 +12,7 @@ import pytest
 from ci import __main__ as command
 from ci import shape
 from ci.shape import FLAG, NUMBER, POSITIVE, TEXT, WHOLE, Each, Optional, Some
+from perf_tests.harness.runs import Untimed, missing
 from perf_tests.unit.recorded import process, write
 
 GONE = object()
@@ -88,3 +89,44 @@ def test_what_is_not_as_it_must_be_is_said(value: Any, wanted: Any, sentence: st
 
 def test_what_is_as_it_must_be_passes() -> None:
     shape.check({"a": None, "b": 1, "more": 2}, {"a": Optional(TEXT), "b": POSITIVE}, "it")
+
+
+ACCEPTED = [f"w/owner/model/made/{name}" for name in ("a", "b", "c")] + ["w/other/made/d"]
+
+
+@pytest.mark.parametrize(
+    ("untimed", "expected", "whole", "found"),
+    [
+        ([], ["w-a"], True, {"w-b": "missing", "w-c": "missing"}),
+        ([], ["w-a"], False, {}),
+        ([], ["w-a", "w-b"], False, {"w-b": "missing"}),
+        (
+            [Untimed(id="w-b", status="skipped", sentence="no kernel")],
+            [],
+            False,
+            {"w-b": "missing"},
+        ),
+        ([Untimed(id="w-b", status="skipped", sentence="", by_choice=True)], [], False, {}),
+        ([Untimed(id="w-e", status="skipped", sentence="no kernel")], [], False, {}),
+        ([Untimed(id="w-b", status="error", sentence="no kernel")], [], False, {}),
+        (
+            [Untimed(id="w-b", status="invalid", sentence="interrupted")],
+            ["w-a", "w-b", "w-c"],
+            True,
+            {"w-c": "invalid"},
+        ),
+    ],
+)
+def test_what_a_run_lost(
+    untimed: list[Untimed], expected: list[str], whole: bool, found: dict[str, str]
+) -> None:
+    lost = missing(
+        ACCEPTED,
+        weights={"owner/model/made"},
+        measured=["w-a"],
+        untimed=untimed,
+        expected=expected,
+        whole=whole,
+    )
+    assert {case.id: case.status for case in lost} == found
+    assert all(case.sentence.startswith(f"{case.id} ") for case in lost)
