@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ci.report import figures
-from ci.report.reading import Lost, Seen
+from ci.report.reading import Seen
 from perf_tests.harness.catalog import REFERENCE
 from perf_tests.harness.records import holds_back, idle_share_of
+from perf_tests.harness.runs import Untimed
 from perf_tests.harness.stats import Interval
 from perf_tests.harness.verdicts import PASSING, STATUSES, WARNING
 
@@ -219,7 +220,7 @@ class Report:
     """Name and value: the machine, the versions, the run."""
     workloads: tuple[WorkloadPart, ...]
     comparison: Comparison | None
-    lost: tuple[Lost, ...]
+    lost: tuple[Untimed, ...]
     notes: tuple[str, ...]
 
     @property
