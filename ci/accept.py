@@ -1,6 +1,7 @@
 """Accept what runs measured as this machine's baseline. Never turns a run green by itself.
 
-Writes `baselines/<machine>.json`, the references' pictures and a line a case in `HISTORY.md`.
+Writes `baselines/<machine>.json`, pictures of references of which none is accepted yet, and a line
+a case in `HISTORY.md`.
 
     python -m ci accept runs/1.json runs/2.json runs/3.json --reason "torch 2.12 on this GPU"
 """
@@ -8,17 +9,18 @@ Writes `baselines/<machine>.json`, the references' pictures and a line a case in
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ci.runs import BadRunError, Run, distinct, load_run
 from perf_tests.harness import baselines, closeness
-from perf_tests.harness.baselines import CaseBaseline, Limits, MachineBaseline
+from perf_tests.harness.baselines import CaseBaseline, MachineBaseline
 from perf_tests.harness.catalog import REFERENCE
+from perf_tests.harness.closeness import Pictures
 from perf_tests.harness.records import Count
-from perf_tests.harness.structure_records import COUNTERS
+from perf_tests.harness.runs import case_id
+from perf_tests.harness.verdicts import drifted
 
 PROCESSES_MIN = 3
 ACCEPTABLE = (
@@ -70,12 +72,11 @@ def accept_pictures(paths: Sequence[Path], *, reason: str) -> int:
     """Keep the references' pictures of the first run; 0. `BadRunError` for bad runs."""
     runs = _load(paths, reason)
     check(runs)
-    pictures = _pictures(runs[0])
+    pictures = {target: _thumbnail(source) for target, source in _pictures(runs[0]).items()}
     if not pictures:
         raise BadRunError(f"{paths[0]} has no reference, so there is no picture to accept")
     _keep(pictures)
-    names = ", ".join(f"`{target.name}`" for target in pictures.values())
-    write_history([f"- {runs[0].date} {names}: pictures. {reason}"])
+    write_history(_about_pictures(pictures, runs[0], reason=reason))
     print(f"accepted {len(pictures)} reference pictures; commit baselines/")
     return 0
 
@@ -92,11 +93,7 @@ def accept(paths: Sequence[Path], *, reason: str, processes: int = PROCESSES_MIN
             "within one; run the main job again, or say --processes"
         )
     check(runs)
-    if quick := [run for run in runs if run.quick]:
-        raise BadRunError(
-            f"{quick[0].path} was measured with --quick, whose few rounds are for comparing many "
-            "processes: accept runs of the whole main job"
-        )
+    check_quiet(runs)
     machine = runs[0].machine
     old = baselines.load_machine(machine.slug)
     measured = {
@@ -118,13 +115,24 @@ def accept(paths: Sequence[Path], *, reason: str, processes: int = PROCESSES_MIN
     baseline = MachineBaseline(
         path=baselines.machine_path(machine.slug), machine=machine.name, cases=cases
     )
-    pictures = _pictures(runs[0])
+    # A picture that is accepted holds on every machine: whoever accepts how fast one of them is
+    # does not move it by the way.
+    pictures = {
+        target: _thumbnail(source)
+        for target, source in _pictures(runs[0]).items()
+        if not target.exists()
+    }
     baselines.save_machine(baseline)
     _keep(pictures)
-    write_history([_history_line(k, old, case, reason=reason) for k, case in accepted.items()])
+    write_history(
+        [
+            *(_history_line(k, old, case, reason=reason) for k, case in accepted.items()),
+            *_about_pictures(pictures, runs[0], reason=reason),
+        ]
+    )
     print(
         f"accepted {len(accepted)} cases from {len(runs)} processes into {baseline.path.name} "
-        f"and {len(pictures)} reference pictures; commit baselines/"
+        f"and {len(pictures)} reference pictures that were not there yet; commit baselines/"
     )
     return 0
 
@@ -132,15 +140,11 @@ def accept(paths: Sequence[Path], *, reason: str, processes: int = PROCESSES_MIN
 def _load(paths: Sequence[Path], reason: str) -> list[Run]:
     if not reason.strip():
         raise BadRunError("--reason is empty: it says to a reviewer why the numbers changed")
-    runs = [load_run(path) for path in distinct(paths)]
-    for run in runs:
-        for drift in run.drifted:
-            print(f"note: {run.path}: the reference of {drift} drifted; its latencies say little")
-    return runs
+    return [load_run(path) for path in distinct(paths)]
 
 
 def check(runs: Sequence[Run]) -> None:
-    """`BadRunError` unless the runs are of one machine and stopwatch, and each held undisturbed."""
+    """`BadRunError` unless the runs are of one machine and stopwatch, and each of them held."""
     first = runs[0]
     for run in runs:
         if not run.machine.is_like(first.machine):
@@ -154,13 +158,34 @@ def check(runs: Sequence[Run]) -> None:
                 f"than {first.path}"
             )
         for key, case in run.cases.items():
-            verdict, disturbed = case.get("verdict"), case.get("validity", {}).get("disturbed_by")
-            if verdict not in ACCEPTABLE:
-                raise BadRunError(f"{run.path}: {key} is {verdict}, which nobody accepts")
-            if disturbed:
-                raise BadRunError(f"{run.path}: {key} was disturbed by {disturbed[0]}")
+            if case["verdict"] not in ACCEPTABLE:
+                raise BadRunError(f"{run.path}: {key} is {case['verdict']}, which nobody accepts")
         if run.not_timed:
             raise BadRunError(f"{run.path}: {run.not_timed[0]} gave no measurement")
+
+
+def check_quiet(runs: Sequence[Run]) -> None:
+    """`BadRunError` unless the times of all of the runs say something."""
+    for run in runs:
+        if run.quick:
+            raise BadRunError(
+                f"{run.path} was measured with --quick, whose few rounds are for comparing many "
+                "processes: take runs of the whole main job"
+            )
+        for key, case in run.cases.items():
+            validity = case.get("validity", {})
+            for kind in ("disturbed_by", "host_disturbed_by"):
+                if reasons := validity.get(kind):
+                    raise BadRunError(
+                        f"{run.path}: {key} was disturbed: {reasons[0]}; run the main job again "
+                        "on a quiet machine"
+                    )
+        if run.drifted:
+            workload = run.drifted[0]
+            raise BadRunError(
+                f"{run.path}: of {workload} {drifted(run.drift[workload]['ratio'])}; run the main "
+                "job again on a quiet machine"
+            )
 
 
 def _judged(run: Run) -> list[str]:
@@ -170,72 +195,71 @@ def _judged(run: Run) -> list[str]:
 def _merge(
     cases: Sequence[Mapping[str, Any]], run: Run, before: CaseBaseline | None
 ) -> CaseBaseline:
-    def values(name: str) -> tuple[Any, ...]:
-        return tuple(rounded(case[name]) for case in cases if case[name] is not None)
+    def values(name: str) -> list[Any]:
+        return [case[name] for case in cases if case[name] is not None]
 
     counters = [
         {n: Count(fixed=c["fixed"], per_step=c["per_step"]) for n, c in case["counters"].items()}
         for case in cases
     ]
-    # Without a GPU they were counted in the code, are the same on every machine, and are judged by
-    # baselines/structure.json alone.
-    structural = () if run.machine.device == "cuda" else COUNTERS
-    # A counter that is not the same in every process is no counter and holds nobody to anything.
-    moving = [n for n, c in counters[0].items() if any(other.get(n) != c for other in counters)]
-    if moving:
-        print(
-            f"left out: {cases[0]['workload']}-{cases[0]['case']} counts {', '.join(moving)} "
-            "differently in each process"
-        )
-    exact = {
-        name: count
-        for name, count in counters[0].items()
-        if name not in structural and name not in moving
-    }
-    measured: dict[str, Any] = {
-        "latency_s": values("latency_s"),
-        "latency_speedup": values("latency_speedup") or (1.0,) * len(cases),
-        "gpu_busy_s": values("gpu_busy_s"),
-        "gpu_speedup": values("gpu_speedup"),
-        "peak_memory_bytes": values("peak_memory_bytes"),
-    }
-    # The machine's noise stays what it is when the code becomes slower.
-    calibration = before.calibration if before else None
-    limits = asdict(baselines.limits_of(**measured, calibration=calibration))
-    return CaseBaseline(
+    merged = baselines.of_processes(
         accepted=run.date,
         versions=run.machine.versions,
-        counters=exact,
-        limits=Limits(**{n: rounded(v) for n, v in limits.items() if v is not None}),
-        calibration=calibration,
-        **measured,
+        device=run.machine.device,
+        counters=counters,
+        # The machine's noise stays what it is when the code becomes slower.
+        calibration=before.calibration if before else None,
+        latency_s=values("latency_s"),
+        latency_speedup=values("latency_speedup") or [1.0] * len(cases),
+        gpu_busy_s=values("gpu_busy_s"),
+        gpu_speedup=values("gpu_speedup"),
+        peak_memory_bytes=values("peak_memory_bytes"),
     )
+    for why, names in (
+        ("differently in each process", merged.moving),
+        ("in some of the processes alone", _partly(counters)),
+    ):
+        if names:
+            print(f"left out: {case_id(cases[0])} counts {', '.join(names)} {why}")
+    return merged
 
 
-def rounded(number: float) -> Any:
-    """To five digits, which are more than is measured; integers stay."""
-    return number if isinstance(number, int) else float(f"{number:.5g}")
+def _partly(counters: Sequence[Mapping[str, Count]]) -> list[str]:
+    """The names that some have and some lack."""
+    names = dict.fromkeys(name for one in counters for name in one)
+    return [name for name in names if not all(name in one for one in counters)]
 
 
 def _pictures(run: Run) -> dict[Path, Path]:
-    """The references' pictures beside the run, and where they are kept once accepted."""
-    found = {}
-    for case in run.cases.values():
-        if case["case"] != REFERENCE:
-            continue
-        source = run.path.with_name(f"{run.path.stem}-pictures")
-        source /= f"{case['workload']}-reference.png"
-        if not source.exists():
-            raise BadRunError(f"{source} is missing: a run's pictures are saved beside its JSON")
-        found[source] = baselines.picture_path(
+    """Where the references' pictures are kept once accepted, and those that the run saved."""
+    return {
+        baselines.picture_path(
             model=case["model"], weights=case["weights"], workload=case["workload"]
-        )
-    return found
+        ): run.path.with_name(f"{run.path.stem}-pictures") / f"{case['workload']}-reference.png"
+        for case in run.cases.values()
+        if case["case"] == REFERENCE
+    }
 
 
-def _keep(pictures: Mapping[Path, Path]) -> None:
-    for source, target in pictures.items():
-        closeness.save(closeness.thumbnail(closeness.load(source)), target)
+def _thumbnail(path: Path) -> Pictures:
+    """As an accepted picture is kept. `BadRunError` if there is none."""
+    if not path.exists():
+        raise BadRunError(f"{path} is missing: a run's pictures are saved beside its JSON")
+    try:
+        return closeness.thumbnail(closeness.load(path))
+    except (OSError, ValueError, SyntaxError) as error:
+        raise BadRunError(f"{path}: is no picture ({str(error).splitlines()[0]})") from None
+
+
+def _keep(pictures: Mapping[Path, Pictures]) -> None:
+    for target, picture in pictures.items():
+        closeness.save(picture, target)
+
+
+def _about_pictures(pictures: Collection[Path], run: Run, *, reason: str) -> list[str]:
+    """The line on accepted pictures, if there are any."""
+    names = ", ".join(f"`{target.name}`" for target in pictures)
+    return [f"- {run.date} {names}: pictures. {reason}"] if names else []
 
 
 def _history_line(key: str, old: MachineBaseline | None, case: CaseBaseline, *, reason: str) -> str:

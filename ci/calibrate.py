@@ -10,15 +10,15 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from math import sqrt
 from pathlib import Path
 from typing import Any
 
-from ci.accept import PROCESSES_MIN, check, rounded, write_history
+from ci.accept import PROCESSES_MIN, check, check_quiet, write_history
 from ci.runs import BadRunError, Run, distinct, load_run
 from perf_tests.harness import baselines
-from perf_tests.harness.baselines import Calibration, CaseBaseline, Limits
+from perf_tests.harness.baselines import Calibration, CaseBaseline, rounded
 from perf_tests.harness.pairs import METRICS, share
 from perf_tests.harness.runs import Case, key_of
 from perf_tests.harness.stats import CONFIDENCE, POWER, detectable, noise_of
@@ -54,6 +54,7 @@ def calibrate(paths: Sequence[Path]) -> int:
             "the main job again"
         )
     check(runs)
+    check_quiet(runs)
     for run in runs:
         if run.commit != runs[0].commit:
             raise BadRunError(
@@ -108,16 +109,17 @@ def _calibrated(
 
 def relimited(case: CaseBaseline) -> CaseBaseline:
     """The line with the limits that follow from its numbers and its calibration."""
-    limits = baselines.limits_of(
-        latency_s=case.latency_s,
-        latency_speedup=case.latency_speedup,
-        gpu_busy_s=case.gpu_busy_s,
-        gpu_speedup=case.gpu_speedup,
-        peak_memory_bytes=case.peak_memory_bytes,
-        calibration=case.calibration,
+    return replace(
+        case,
+        limits=baselines.limits_of(
+            latency_s=case.latency_s,
+            latency_speedup=case.latency_speedup,
+            gpu_busy_s=case.gpu_busy_s,
+            gpu_speedup=case.gpu_speedup,
+            peak_memory_bytes=case.peak_memory_bytes,
+            calibration=case.calibration,
+        ),
     )
-    numbers = {n: rounded(value) for n, value in asdict(limits).items() if value is not None}
-    return replace(case, limits=Limits(**numbers))
 
 
 def _measured(runs: Sequence[Run]) -> dict[str, list[Case]]:

@@ -88,6 +88,7 @@ def _in_order(runs: Sequence[Run]) -> list[Run]:
 SAME: tuple[tuple[str, Callable[[Run], object]], ...] = (
     ("machines or with other versions", lambda run: replace(run.machine, threads=_threads(run))),
     ("weights", lambda run: {(case["model"], case["weights"]) for case in run.cases.values()}),
+    ("terms, with --quick and without", lambda run: "quick" if run.quick else "full"),
     ("commits", lambda run: run.commit),
     ("versions of the measuring code", lambda run: run.measuring),
 )
@@ -119,6 +120,7 @@ def _joined(runs: Sequence[Run], contents: Sequence[Any]) -> dict[str, Any]:
         "benchmarks": benchmarks,
         "perf_tests": {
             "schema": SCHEMA,
+            "quick": runs[0].quick,
             "measuring": ours["measuring"],
             "scale": ours["scale"],
             "expected": ours["shard"]["cases"],

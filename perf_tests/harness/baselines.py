@@ -11,6 +11,7 @@ from typing import Any
 
 from perf_tests.harness.records import Count
 from perf_tests.harness.stats import spread
+from perf_tests.harness.structure_records import COUNTERS
 
 SCHEMA = 1
 FOLDER = Path(__file__).parents[2] / "baselines"
@@ -57,6 +58,8 @@ class CaseBaseline:
     gpu_speedup: tuple[float, ...] = ()
     peak_memory_bytes: tuple[int, ...] = ()
     counters: Mapping[str, Count]
+    moving: tuple[str, ...] = ()
+    """Counters that were not the same in every process, and hold nobody to anything."""
     limits: Limits
     calibration: Calibration | None = None
     """None where nobody calibrated."""
@@ -134,6 +137,45 @@ def save_machine(baseline: MachineBaseline) -> None:
     draft.replace(baseline.path)
 
 
+def of_processes(
+    *,
+    accepted: str,
+    versions: Mapping[str, str],
+    device: str,
+    counters: Sequence[Mapping[str, Count]],
+    calibration: Calibration | None = None,
+    **seen: Sequence[Any],
+) -> CaseBaseline:
+    """The line that these processes of one case are accepted as, with the limits that follow.
+
+    `counters` are of each process, `seen` its times, ratios and bytes as in `limits_of`. A counter
+    that some processes lack is left out.
+    """
+    values = {name: tuple(rounded(value) for value in them) for name, them in seen.items()}
+    # Without a GPU they were counted in the code, are the same on every machine, and are judged by
+    # baselines/structure.json alone.
+    structural = () if device == "cuda" else COUNTERS
+    known = {
+        name: [one[name] for one in counters]
+        for name in dict.fromkeys(name for one in counters for name in one)
+        if name not in structural and all(name in one for one in counters)
+    }
+    return CaseBaseline(
+        accepted=accepted,
+        versions=versions,
+        counters={n: counts[0] for n, counts in known.items() if len(set(counts)) == 1},
+        moving=tuple(n for n, counts in known.items() if len(set(counts)) > 1),
+        limits=limits_of(**values, calibration=calibration),
+        calibration=calibration,
+        **values,
+    )
+
+
+def rounded(number: float) -> Any:
+    """To five digits, which are more than is measured; integers stay."""
+    return number if isinstance(number, int) else float(f"{number:.5g}")
+
+
 def limits_of(
     *,
     latency_s: Sequence[float],
@@ -156,13 +198,14 @@ def limits_of(
         busy_slack = min(0.5, max(0.02, 3 * calibration.noise["gpu_busy_s"]))
     else:
         busy_slack = _slack(gpu_busy_s, least=0.02, times=3) if gpu_busy_s else 0.0
-    return Limits(
-        latency_s_max=max(latency_s) * (1 + slack),
-        latency_speedup_min=min(latency_speedup) * (1 - _slack(latency_speedup, least=0.10)),
-        gpu_busy_s_max=(median(gpu_busy_s) * (1 + busy_slack) if gpu_busy_s else None),
-        gpu_speedup_min=0.97 * min(gpu_speedup) if gpu_speedup else None,
-        peak_memory_bytes_max=1.02 * max(peak_memory_bytes) if peak_memory_bytes else None,
-    )
+    limits = {
+        "latency_s_max": max(latency_s) * (1 + slack),
+        "latency_speedup_min": min(latency_speedup) * (1 - _slack(latency_speedup, least=0.10)),
+        "gpu_busy_s_max": median(gpu_busy_s) * (1 + busy_slack) if gpu_busy_s else None,
+        "gpu_speedup_min": 0.97 * min(gpu_speedup) if gpu_speedup else None,
+        "peak_memory_bytes_max": 1.02 * max(peak_memory_bytes) if peak_memory_bytes else None,
+    }
+    return Limits(**{n: rounded(limit) for n, limit in limits.items() if limit is not None})
 
 
 def _slack(values: Sequence[float], *, least: float, times: float = 1) -> float:
@@ -245,6 +288,9 @@ def _case(line: Any, path: Path, key: str) -> CaseBaseline:
         if not (isinstance(pair, list) and len(pair) == 2 and all(type(n) is int for n in pair)):
             raise BadBaseline(f"{path}: {key}: counter {name} is not [fixed, per step] in integers")
         counters[name] = Count(fixed=pair[0], per_step=pair[1])
+    moving = line.get("moving", [])
+    if not (isinstance(moving, list) and all(isinstance(name, str) for name in moving)):
+        raise BadBaseline(f"{path}: {key}: moving is no list of counters")
     limits = _numbers(line["limits"], Limits, path, f"{key}: limits")
     for name in ("latency_s_max", "latency_speedup_min"):
         if name not in limits:
@@ -253,6 +299,7 @@ def _case(line: Any, path: Path, key: str) -> CaseBaseline:
         accepted=str(line["accepted"]),
         versions={n: str(v) for n, v in _dict(line, "versions", path, f"{key}: ").items()},
         counters=counters,
+        moving=tuple(moving),
         limits=Limits(**limits),
         calibration=_calibration(line.get("calibration"), path, f"{key}: calibration"),
         **lists,

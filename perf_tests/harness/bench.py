@@ -385,7 +385,7 @@ class Bench:
         drift = self.repeat_reference(case, cases)
         if drift is None or not drift.significant:
             return verdict
-        return excused(verdict, drifted(drift.ratio))
+        return excused(verdict, drift.ratio)
 
     def _structural(self, case: Case, question: Question) -> list[Finding]:
         """Against what was accepted on whatever machine, where this run could be counted."""

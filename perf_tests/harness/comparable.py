@@ -44,6 +44,12 @@ def check(base: Sequence[Run], head: Sequence[Run]) -> None:
                 f"{run.path} was measured by version {run.measuring} of the suite's own measuring "
                 f"code and {first.path} by {first.measuring}: a difference could be the stopwatch's"
             )
+        if run.quick != first.quick:
+            quick, whole = (run, first) if run.quick else (first, run)
+            raise NotComparable(
+                f"{quick.path} was measured with --quick and {whole.path} without: after another "
+                "warm-up, and with less between the cases"
+            )
     _one(base, head, "weights", lambda case: {"all": f"{case['model']} ({case['weights']})"})
     _one(base, head, "workload", lambda case: {case["workload"]: case["generates"]})
     _one(

@@ -3,7 +3,8 @@
 The i-th run of base and the i-th of head are a pair, made one after the other on one machine. A
 time is slower if the 99 % t interval of the pairs' log ratios lies beyond 1 and their mean beyond
 the floor; the same if the interval lies within the floor; unclear otherwise. Counters are held to
-base's exactly, and head's pictures to what its optimizations promise, as in `verdicts`.
+base's exactly, and head's pictures to what its optimizations promise, as in `verdicts`; where
+they promise nothing, to be no farther from the reference than base's by `PICTURE_DROP_DB`.
 """
 
 from __future__ import annotations
@@ -15,22 +16,23 @@ from statistics import median
 
 from perf_tests.harness.catalog import REFERENCE
 from perf_tests.harness.comparable import NotComparable, check
-from perf_tests.harness.records import Count
 from perf_tests.harness.runs import Case, Run, key_of, measurement, promise_of, reference_of
 from perf_tests.harness.stats import Interval, detectable, pair_noise, paired_interval
 from perf_tests.harness.verdicts import (
-    LAUNCHES,
-    NEVER_MORE,
+    ACCEPT,
+    JUDGED,
     PASSING,
+    REPEAT_PSNR_DB,
     STATUSES,
     WARNING,
     Finding,
     Question,
+    again,
     difference,
     drifted,
     exit_code,
     judge,
-    share_of,
+    most,
     work,
 )
 
@@ -182,8 +184,7 @@ class _Sides:
 
     @property
     def again(self) -> str:
-        test = f"perf_tests/test_generation.py::test_generation[{self.name}]"
-        return f'pytest "{test}" --benchmark-only'
+        return again(self.name)
 
     def quiet(self, metric: Metric) -> tuple[list[tuple[Case, Case]], list[str]]:
         """The pairs whose times say something, and why the others do not."""
@@ -207,7 +208,10 @@ class _Sides:
                 disturbed += [
                     drifted(drift["ratio"])
                     for run, case in zip(runs, cases, strict=True)
-                    if case and (drift := run.drift_of(case)) and drift["significant"]
+                    if case
+                    for drift in (case.get("reference_drift"), run.drift.get(case["workload"]))
+                    # Whichever way: a pair was made on one machine or says nothing.
+                    if drift and drift["significant"]
                 ]
             if disturbed and metric.name != "peak memory":
                 reasons.append(disturbed[0])
@@ -279,16 +283,19 @@ def _measured(sides: _Sides, metric: Metric, noise: Noise) -> Iterator[Change]:
         [case[metric.field] for case in side if case[metric.field] is not None]
         for side in (sides.in_base, sides.in_head)
     )
-    if not had:
+    if not had and not has:
         return
-    if not has:
-        notes = "; ".join(dict.fromkeys(chain.from_iterable(c["notes"] for c in sides.in_head)))
+    if not had or not has:
+        blind = sides.in_head if had else sides.in_base
+        notes = "; ".join(dict.fromkeys(chain.from_iterable(case["notes"] for case in blind)))
+        where = "base and not in head" if had else "head and not in base"
         yield Change(
             case=name,
             metric=metric.name,
             status="unclear",
-            base=median(had),
-            sentence=f"{name}: {metric.name} was measured in base and not in head: {notes}",
+            base=median(had) if had else None,
+            head=median(has) if has else None,
+            sentence=f"{name}: {metric.name} was measured in {where}: {notes}",
             next=f"mend what keeps it from being measured; {sides.again}",
         )
         return
@@ -381,10 +388,7 @@ def _next(sides: _Sides, status: str) -> str:
     if status == "unclear":
         return "more pairs: python -m ci ab, with more --minutes; or a quieter machine"
     if status in ("slower", "more memory", "more work"):
-        return (
-            f"{sides.again}; if it is meant, "
-            'python -m ci accept RUN.json RUN.json RUN.json --reason "..."'
-        )
+        return f"{sides.again}; if it is meant, {ACCEPT}"
     return ""
 
 
@@ -394,44 +398,50 @@ def _counted(sides: _Sides) -> Iterator[Change]:
     had, has = (
         [measurement(case).counters for case in side] for side in (sides.in_base, sides.in_head)
     )
-    judged = [n for n in had[0] if n in (*NEVER_MORE, *LAUNCHES)]
-    unseen = [name for name in judged if not all(name in counters for counters in has)]
+    judged = [n for n in dict.fromkeys(chain.from_iterable((*had, *has))) if n in JUDGED]
+    unseen = [n for n in judged if not all(n in counters for counters in (*had, *has))]
     changes = []
     for name in judged:
-        if name in unseen:
-            continue
-
-        def total(count: Count) -> int:
-            return count.total(steps)
-
-        was = sorted((counters[name] for counters in had if name in counters), key=total)
-        now = sorted((counters[name] for counters in has), key=total)
-        # Head's least against base's most for more work, and the other way round for less.
-        for status, before, after in (("more work", was[-1], now[0]), ("faster", was[0], now[-1])):
-            if work(name, was=total(before), now=total(after)) != status:
-                continue
-            limit = f", limit {int(total(before) * share_of(name)):,}"
-            changes.append(
-                Change(
-                    case=sides.name,
-                    metric=name,
-                    status=status,
-                    base=total(before),
-                    head=total(after),
-                    sentence=f"{sides.name}: "
-                    f"{difference(name, was=before, now=after, steps=steps)}"
-                    f"{limit if status == 'more work' else ''}",
-                    next=_next(sides, status),
-                )
+        was, now = (
+            sorted(
+                (counters[name] for counters in side if name in counters),
+                key=lambda count: count.total(steps),
             )
+            for side in (had, has)
+        )
+        statuses = {work(name, was=w, now=n, steps=steps) for w in was for n in now}
+        if len(statuses) != 1 or "same" in statuses:
+            continue
+        (status,) = statuses
+        # The nearest of both sides: head's least against base's most, and the other way round.
+        more = status == "more work"
+        before, after = (was[-1], now[0]) if more else (was[0], now[-1])
+        limit = f", limit {most(name, before, steps=steps)}"
+        changes.append(
+            Change(
+                case=sides.name,
+                metric=name,
+                status=status,
+                base=before.total(steps),
+                head=after.total(steps),
+                sentence=f"{sides.name}: {difference(name, was=before, now=after, steps=steps)}"
+                f"{limit if more else ''}",
+                next=_next(sides, status),
+            )
+        )
     if unseen:
+        lacking = [
+            f"{number} of {len(side)} processes of {where}"
+            for where, side in (("base", had), ("head", has))
+            if (number := sum(unseen[0] not in counters for counters in side))
+        ]
         changes.append(
             Change(
                 case=sides.name,
                 metric="counters",
                 status="unclear",
                 sentence=f"{sides.name}: {unseen[0].replace('_', ' ')} ({len(unseen)} counters) "
-                "was counted in base and not in head",
+                f"was not counted in {' and '.join(lacking)}",
                 next=f"mend what keeps it from being counted; {sides.again}",
             )
         )
@@ -449,6 +459,10 @@ def _counted(sides: _Sides) -> Iterator[Change]:
 
 PICTURE = ("picture", "closeness", "repeat")
 """Metrics of what a picture shows, as `verdicts` names them."""
+PICTURE_DROP_DB = 3.0
+"""Twice the squared error. The same seed gives the same picture but for rounding, and what is
+farther from its reference than rounding takes it (`REPEAT_PSNR_DB`) is not moved by it: a drop like
+this in every pair is another picture."""
 
 
 def _alone(sides: _Sides) -> Iterator[Change]:
@@ -466,6 +480,9 @@ def _alone(sides: _Sides) -> Iterator[Change]:
         ),
     ):
         worst = max(group, key=lambda finding: STATUSES.index(finding.status))
+        if metric == "picture" and worst.status == "same" and not _promises(sides):
+            yield _unpromised(sides)
+            continue
         said = f"{sides.name}: its picture is as promised"
         if worst.status == "new":
             said = f"{sides.name}: nobody accepted a picture to hold it to"
@@ -482,6 +499,46 @@ def _alone(sides: _Sides) -> Iterator[Change]:
             sentence=said,
             next=worst.next,
         )
+
+
+def _promises(sides: _Sides) -> bool:
+    """Is head's picture held to a promise? The reference's is, to the accepted picture."""
+    case = sides.in_head[0]
+    return case["case"] == REFERENCE or promise_of(case) is not None
+
+
+def _unpromised(sides: _Sides) -> Change:
+    """A picture that may be anything but black or flat, and is held to be what it was."""
+    seen = [
+        [run.by_id[sides.name]["picture"] for run in pair]
+        for pair in zip(sides.base, sides.head, strict=True)
+        if all(sides.name in run.by_id for run in pair)
+    ]
+    known = [
+        (was["psnr_db"], now["psnr_db"])
+        for was, now in seen
+        if was["finite"] and None not in (was["psnr_db"], now["psnr_db"])
+    ]
+    farther = bool(known) and all(
+        now < min(was - PICTURE_DROP_DB, REPEAT_PSNR_DB) for was, now in known
+    )
+    base, head = _psnr(sides.in_base), _psnr(sides.in_head)
+    said = f"{sides.name}: its picture is neither black nor flat, and nothing more is promised"
+    if farther:
+        said = (
+            f"{sides.name}: its picture is farther from {sides.in_head[0]['against']} than base's, "
+            f"PSNR {base:.1f} → {head:.1f} dB, in each of {len(known)} pairs; nothing is promised "
+            f"of it, limit {PICTURE_DROP_DB:.0f} dB less than base's"
+        )
+    return Change(
+        case=sides.name,
+        metric="picture",
+        status="worse picture" if farther else "same",
+        base=base,
+        head=head,
+        sentence=said,
+        next=f"compare the pictures saved beside the runs' JSON; {sides.again}" if farther else "",
+    )
 
 
 def _findings(case: Case) -> list[Finding]:

@@ -95,11 +95,11 @@ class Run:
         )
 
     def drift_of(self, case: Case) -> Mapping[str, Any] | None:
-        """The reference's repetition that says most of a case: its own, or its workload's."""
+        """The reference's repetition that its test knew of: the last before the case was judged,
+        or its workload's where there was none.
+        """
         own: Mapping[str, Any] | None = case.get("reference_drift")
-        if own and own["significant"]:
-            return own
-        return self.drift.get(case["workload"], own)
+        return own or self.drift.get(case["workload"])
 
 
 def key_of(case: Case) -> str:

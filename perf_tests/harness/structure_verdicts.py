@@ -14,7 +14,7 @@ from perf_tests.harness.baselines import BadBaseline
 from perf_tests.harness.catalog import Case
 from perf_tests.harness.records import Count
 from perf_tests.harness.structure_records import Place
-from perf_tests.harness.verdicts import LAUNCH_SHARE, LAUNCHES, NEVER_MORE, Finding, difference
+from perf_tests.harness.verdicts import Finding, difference, most, work
 
 SCHEMA = 1
 FILE = "structure.json"
@@ -149,24 +149,22 @@ def judge(
     findings = []
     for counter, count in now.counters.items():
         before = was.counters.get(counter)
-        if before is None or counter not in (*NEVER_MORE, *LAUNCHES):
+        if before is None:
             continue
-        share = LAUNCH_SHARE if counter in LAUNCHES else 1.0
-        total, limit = count.total(steps), before.total(steps) * share
-        # Per step as well: fewer fixed ones must not pay for one more in each step.
-        grown = total > limit or (share == 1.0 and count.per_step > before.per_step)
-        if not grown and total * share >= before.total(steps):
+        status = work(counter, was=before, now=count, steps=steps)
+        if status == "same":
             continue
+        grown = status == "more work"
         said = difference(counter, was=before, now=count, steps=steps).removesuffix(")")
         kinds, modules = _changed(counter, now, was, steps=steps, more=grown)
         findings.append(
             Finding(
-                status="more work" if grown else "faster",
+                status=status,
                 metric=counter,
                 what=f"{name}: {said}{kinds})",
-                measured=f"{total:,}{modules}",
+                measured=f"{count.total(steps):,}{modules}",
                 expected=f"{before.total(steps):,} ({source})",
-                limit="" if not grown else "no more" if share == 1.0 else f"at most {int(limit):,}",
+                limit=most(counter, before, steps=steps) if grown else "",
                 next=again if grown else f"keep it: {accept}",
             )
         )

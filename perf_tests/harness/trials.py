@@ -27,13 +27,13 @@ from perf_tests.harness import (
     structure_verdicts,
     timing,
 )
-from perf_tests.harness.baselines import CaseBaseline, MachineBaseline
+from perf_tests.harness.baselines import MachineBaseline
 from perf_tests.harness.bench import Bench, CaseError
 from perf_tests.harness.build import flag
 from perf_tests.harness.catalog import OPTIMIZATIONS, REFERENCE, Case, Workload, cases_for
 from perf_tests.harness.planting import CannotPlant, Fault, Measure, Plant, Setting
-from perf_tests.harness.records import Count, Measurement, gpu_speedup
-from perf_tests.harness.structure_records import COUNTERS, Observation
+from perf_tests.harness.records import Measurement, gpu_speedup
+from perf_tests.harness.structure_records import Observation
 from perf_tests.harness.structure_verdicts import Accepted
 from perf_tests.harness.verdicts import NEVER_MORE, PASSING, STATUSES, Finding, Verdict
 
@@ -328,12 +328,26 @@ class Trials:
         """What `ci accept` makes of runs, from the clean runs so far; None before the first."""
         if not clean.sides:
             return None
-        cases = {}
+        cases, machine = {}, self.bench.machine
         for index, (_, first, _) in enumerate(clean.sides[0].measured):
             runs = [side.measured[index][1] for side in clean.sides]
             references = [side.measured[0][1] for side in clean.sides]
-            cases[first.key] = accepted(runs, references, versions=self.bench.machine.versions)
-        machine = self.bench.machine
+            speedups = [gpu_speedup(m, r) for m, r in zip(runs, references, strict=True)]
+            cases[first.key] = baselines.of_processes(
+                accepted=date.today().isoformat(),
+                versions=machine.versions,
+                device=machine.device,
+                counters=[m.counters for m in runs],
+                latency_s=[m.latency_s for m in runs],
+                latency_speedup=[
+                    r.latency_s / m.latency_s for m, r in zip(runs, references, strict=True)
+                ],
+                gpu_busy_s=[m.gpu_busy_s for m in runs if m.gpu_busy_s is not None],
+                gpu_speedup=[s for s in speedups if s is not None],
+                peak_memory_bytes=[
+                    m.peak_memory_bytes for m in runs if m.peak_memory_bytes is not None
+                ],
+            )
         return MachineBaseline(
             path=clean.folder / "baseline.json", machine=machine.name, cases=cases
         )
@@ -366,38 +380,6 @@ class Trials:
         self.false_alarms += [
             f"after {fault.name}: {finding.status}: {finding.what}" for finding in after.alarms()
         ]
-
-
-def accepted(
-    runs: Sequence[Measurement], references: Sequence[Measurement], *, versions: dict[str, str]
-) -> CaseBaseline:
-    """A baseline of clean runs, with the limits that they would have been accepted with."""
-    # Counted in the code, they are held to the accepted structure; what moves is no counter.
-    exact: dict[str, Count] = {
-        name: count
-        for name, count in runs[0].counters.items()
-        if (runs[0].gpu_busy_s is not None or name not in COUNTERS)
-        and all(run.counters.get(name) == count for run in runs)
-    }
-    speedups = [gpu_speedup(m, r) for m, r in zip(runs, references, strict=True)]
-    values: dict[str, Any] = {
-        "latency_s": tuple(m.latency_s for m in runs),
-        "latency_speedup": tuple(
-            r.latency_s / m.latency_s for m, r in zip(runs, references, strict=True)
-        ),
-        "gpu_busy_s": tuple(m.gpu_busy_s for m in runs if m.gpu_busy_s is not None),
-        "gpu_speedup": tuple(s for s in speedups if s is not None),
-        "peak_memory_bytes": tuple(
-            m.peak_memory_bytes for m in runs if m.peak_memory_bytes is not None
-        ),
-    }
-    return CaseBaseline(
-        accepted=date.today().isoformat(),
-        versions=versions,
-        counters=exact,
-        limits=baselines.limits_of(**values),
-        **values,
-    )
 
 
 def _accept_pictures(clean: Clean, cases: Sequence[Case], on: Bench) -> None:

@@ -135,6 +135,41 @@ def test_a_counter_that_varies_between_processes_is_left_out(tmp_path: Path, fol
     assert set(baseline.cases[KEY + "fp16"].counters) == {"recompiles"}
 
 
+def test_a_counter_that_moves_is_known_to_and_one_that_some_lack_is_not(
+    tmp_path: Path, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs = [run_of(number) for number in range(3)]
+    counters = [run["benchmarks"][1]["extra_info"]["counters"] for run in runs]
+    counters[1]["casts"]["fixed"] = 5
+    for one in counters[1:]:
+        one["host_syncs"] = {"fixed": 3, "per_step": 0}
+    assert command.main(["accept", *written(tmp_path, runs), "--reason", "first"]) == 0
+    printed = capsys.readouterr().out
+    assert "left out: small-fp16 counts casts differently in each process" in printed
+    assert "left out: small-fp16 counts host_syncs in some of the processes alone" in printed
+    baseline = baselines.load_machine("made-up-gpu")
+    assert baseline is not None
+    assert baseline.cases[KEY + "fp16"].moving == ("casts",)
+
+
+def test_accepting_a_speed_moves_no_picture(
+    tmp_path: Path, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    paths = written(tmp_path, [run_of(number) for number in range(3)])
+    assert command.main(["accept", *paths, "--reason", "first"]) == 0
+    (picture,) = (folder / "pictures").iterdir()
+    assert f"`{picture.name}`: pictures. first" in (folder / "HISTORY.md").read_text()
+    before = picture.read_bytes()
+    other = np.zeros((1, 128, 128, 3), dtype=np.float32)
+    closeness.save(other, tmp_path / "run0-pictures" / "small-reference.png")
+    assert command.main(["accept", *paths, "--reason", "second"]) == 0
+    assert picture.read_bytes() == before
+    assert "pictures. second" not in (folder / "HISTORY.md").read_text()
+    assert command.main(["accept", *paths, "--pictures-only", "--reason", "third"]) == 0
+    assert picture.read_bytes() != before
+    assert "pictures. third" in (folder / "HISTORY.md").read_text()
+
+
 def test_what_was_counted_in_the_code_is_no_machines(tmp_path: Path, folder: Path) -> None:
     runs = [run_of(number, CPU) for number in range(3)]
     assert command.main(["accept", *written(tmp_path, runs), "--reason", "first"]) == 0
@@ -218,6 +253,15 @@ def _quick(runs: list[Run]) -> None:
     runs[2]["perf_tests"]["quick"] = True
 
 
+def _drifted(runs: list[Run]) -> None:
+    runs[1]["perf_tests"]["reference_drift"] = {"small": {"ratio": 0.9, "significant": True}}
+
+
+def _busy_host(runs: list[Run]) -> None:
+    info = runs[1]["benchmarks"][1]["extra_info"]
+    info["validity"] = {"disturbed_by": [], "host_disturbed_by": ["the host waited for a CPU"]}
+
+
 def _other_schema(runs: list[Run]) -> None:
     runs[0]["perf_tests"]["schema"] = 2
 
@@ -238,6 +282,8 @@ def _of_another_suite(runs: list[Run]) -> None:
         (_twice, f"run0.json: {KEY}fp16 is in it twice"),
         (_other_schema, "run0.json: has schema 2, this suite reads 1"),
         (_quick, "run2.json was measured with --quick, whose few rounds are for comparing"),
+        (_drifted, "run1.json: of small the reference took 0.900 of its first time"),
+        (_busy_host, f"run1.json: {KEY}fp16 was disturbed: the host waited for a CPU"),
         (_of_another_suite, "run0.json: was not written by this suite's main job"),
     ],
 )
@@ -276,6 +322,17 @@ def test_a_run_without_its_references_picture_is_refused(
     paths = written(tmp_path, [run_of(number) for number in range(3)])
     (tmp_path / "run0-pictures" / "small-reference.png").unlink()
     refused(paths, "small-reference.png is missing", folder, capsys)
+
+
+@pytest.mark.parametrize("content", [b"", b"no picture", b"half"])
+def test_a_broken_picture_is_refused_before_anything_is_written(
+    tmp_path: Path, folder: Path, capsys: pytest.CaptureFixture[str], content: bytes
+) -> None:
+    paths = written(tmp_path, [run_of(number) for number in range(3)])
+    picture = tmp_path / "run0-pictures" / "small-reference.png"
+    whole = picture.read_bytes()
+    picture.write_bytes(content if content != b"half" else whole[: len(whole) // 2])
+    refused(paths, "small-reference.png: is no picture (", folder, capsys)
 
 
 def refused(

@@ -128,6 +128,18 @@ def _disturbed(contents: list[Content]) -> None:
     case(contents[2], FP16)["validity"]["disturbed_by"] = ["1 other process on the GPU"]
 
 
+def _busy_host(contents: list[Content]) -> None:
+    case(contents[2], FP16)["validity"]["host_disturbed_by"] = ["the host waited for a CPU"]
+
+
+def _drifted(contents: list[Content]) -> None:
+    contents[2]["perf_tests"]["reference_drift"]["ddim50"].update(ratio=1.2, significant=True)
+
+
+def _quick(contents: list[Content]) -> None:
+    contents[2]["perf_tests"]["quick"] = True
+
+
 def _black(contents: list[Content]) -> None:
     case(contents[2], FP16)["verdict"] = "black"
 
@@ -143,7 +155,10 @@ def _other_stopwatch(contents: list[Content]) -> None:
         (_other_commit, "same-code-0.json were made on different commits"),
         (_other_gpu, "nobody accepted a baseline for NVIDIA A100-SXM4-80GB, whose noise"),
         (_other_weights, "nvidia-h200.json knows no case that all of these runs measured"),
-        (_disturbed, "fp16 was disturbed by 1 other process on the GPU"),
+        (_disturbed, "fp16 was disturbed: 1 other process on the GPU"),
+        (_busy_host, "fp16 was disturbed: the host waited for a CPU; run the main job again"),
+        (_drifted, "of ddim50 the reference took 1.200 of its first time"),
+        (_quick, "same-code-2.json was measured with --quick"),
         (_black, "fp16 is black, which nobody accepts"),
         (_other_stopwatch, "was measured by another version of the suite's own measuring code"),
     ],

@@ -64,6 +64,22 @@ def _uncounted(content: Content) -> None:
     info.update(gpu_busy_s=None, gpu_speedup=None, counters={}, notes=["no trace"])
 
 
+def _unpaid(content: Content) -> None:
+    """One more in each step, and more than that many fewer at the start."""
+    counter = case(content, "ddim50-fp16")["counters"]["host_syncs"]
+    counter.update(per_step=counter["per_step"] + 1, fixed=counter["fixed"] - 60)
+
+
+def _another_picture(content: Content) -> None:
+    case(content, "ddim50-fp16")["picture"].update(psnr_db=5.0, ssim=0.1)
+
+
+def _promised_nothing(content: Content) -> None:
+    info = case(content, "ddim50-fp16")
+    info["promise"] = None
+    info["picture"].update(psnr_db=40.0, ssim=0.9)
+
+
 def _lost(status: str) -> Callable[[Content], None]:
     def change(content: Content) -> None:
         drop(content, "ddim50-fp16")
@@ -121,10 +137,11 @@ FP16 = "ddim50-fp16"
         (lambda content: black(content, FP16), 1, "black: ddim50-fp16: a picture is black (mean"),
         (_worse, 1, "worse picture: ddim50-fp16: its picture is no longer close to reference"),
         (_sync, 1, "more work: ddim50-fp16: host syncs 303 → 353 (+1 in each of 50 steps), limit"),
+        (_unpaid, 1, "host syncs 303 → 293 (+1 in each of 50 steps and -60 fixed), limit no more"),
         (_fewer_syncs, 0, "faster: ddim50-fp16: host syncs 303 → 3 (-6 in each of 50 steps)"),
         (_memory, 1, "more memory: ddim50-fp16: peak memory 1.037x base's, 2,716 MiB → 2,816 MiB"),
         (_uncounted, 2, "unclear: ddim50-fp16: GPU busy was measured in base and not in head: no"),
-        (_uncounted, 2, "unclear: ddim50-fp16: graph breaks (8 counters) was counted in base"),
+        (_uncounted, 2, "unclear: ddim50-fp16: graph breaks (8 counters) was not counted in 5"),
         (_disturbed, 2, "5 of 5 pairs left out: 1 other process on the GPU"),
         (_drifted, 2, "invalid: ddim50-reference: timed again at a process's end it took 1.010x"),
     ],
@@ -209,6 +226,45 @@ def test_a_metric_that_one_process_lacks_costs_its_pair_and_says_so(
     assert "1 of 5 pairs left out: not measured on both sides" in capsys.readouterr().out
 
 
+def test_a_blind_base_hides_nothing(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def worse(content: Content) -> None:
+        case(content, FP16)["gpu_busy_s"] *= 1.3
+        _sync(content)
+
+    code, text = compared(folder, capsys, worse, base_too=_uncounted)
+    assert code == 2
+    assert "ddim50-fp16: GPU busy was measured in head and not in base: no trace" in text
+    assert "ddim50-fp16: graph breaks (8 counters) was not counted in 5 of 5 processes of" in text
+    base, head = side("base"), side("head")
+    _uncounted(base[0])
+    assert compare.run(write(base, folder, "base"), write(head, folder, "head")) == 2
+    assert "(8 counters) was not counted in 1 of 5 processes of base" in capsys.readouterr().out
+    for content in head:
+        _sync(content)
+    assert compare.run(write(base, folder, "base"), write(head, folder, "head")) == 1
+    assert "more work: ddim50-fp16: host syncs 303 → 353" in capsys.readouterr().out
+
+
+def test_a_picture_of_which_nothing_is_promised_is_held_to_bases(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def another(content: Content) -> None:
+        _promised_nothing(content)
+        _another_picture(content)
+
+    code, text = compared(folder, capsys, another, base_too=_promised_nothing)
+    assert code == 1
+    assert "PSNR 40.0 → 5.0 dB, in each of 5 pairs; nothing is promised of it, limit 3 dB" in text
+    assert "as promised" not in text
+    code, text = compared(folder, capsys, _promised_nothing, base_too=_promised_nothing)
+    assert code == 0
+    # One pair in which it is as it was: state that leaks, or a machine, and no change of head's.
+    base, head = side("base"), side("head")
+    for number, content in enumerate((*base, *head)):
+        (_promised_nothing if number < 6 else another)(content)
+    assert compare.run(write(base, folder, "base"), write(head, folder, "head")) == 0
+
+
 def test_one_pair_judges_what_needs_no_statistics(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -248,6 +304,10 @@ def _quick(content: Content) -> None:
     case(content, FP16)["latency_rounds_s"] = [1.0, 1.0]
 
 
+def _with_quick(content: Content) -> None:
+    content["perf_tests"]["quick"] = True
+
+
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
@@ -256,6 +316,7 @@ def _quick(content: Content) -> None:
         (_old, "head-0.json does not say which version of the measuring code measured it"),
         (_other_weights, "differ in the weights: sd15 (seeded-2023) and sd15 (seeded-7)"),
         (_other_workload, "differ in the workload of ddim50 (guidance): 7.5 and 1.0"),
+        (_with_quick, "head-0.json was measured with --quick and "),
         (_quick, "differ in the number of rounds of ddim50-fp16: 5 and 2"),
     ],
 )

@@ -121,6 +121,10 @@ def _unclear(content: Content) -> None:
     settle(content)
 
 
+def _uncalled(content: Content) -> None:
+    case(content, FP16)["counters"]["python_calls"] = {"fixed": 10, "per_step": 100}
+
+
 def _slow_clock(content: Content) -> None:
     info = case(content, FP16)
     info["latency_rounds_s"] = [2 * seconds for seconds in info["latency_rounds_s"]]
@@ -130,6 +134,18 @@ def _slow_clock(content: Content) -> None:
 def _slow_after_drift(content: Content) -> None:
     _slow_clock(content)
     content["perf_tests"]["reference_drift"]["ddim50"] = {"ratio": 1.2, "significant": True}
+
+
+def _slow_after_a_slow_reference(content: Content) -> None:
+    """Its reference was slow at first, and flattered what is slower all the same."""
+    _slow_clock(content)
+    content["perf_tests"]["reference_drift"]["ddim50"] = {"ratio": 0.8, "significant": True}
+
+
+def _slow_before_drift(content: Content) -> None:
+    """When it was judged, the reference took the same time again."""
+    _slow_after_drift(content)
+    case(content, FP16)["reference_drift"] = {"ratio": 1.0, "significant": False}
 
 
 def _disturbed(content: Content) -> None:
@@ -159,6 +175,10 @@ def _disturbed(content: Content) -> None:
         (_unclear, 2, "unclear: ddim50-fp16: latency speedup", "1 unclear or invalid"),
         (_slow_clock, 1, "slower: ddim50-fp16: latency speedup", "1 failed"),
         (_slow_after_drift, 2, "invalid: ddim50-fp16: latency speedup", "1 unclear or invalid"),
+        (_slow_after_a_slow_reference, 1, "slower: ddim50-fp16: latency speedup", "1 failed"),
+        (_slow_before_drift, 1, "slower: ddim50-fp16: latency speedup", "1 failed"),
+        (_uncalled, 0, "new: ddim50-fp16: nobody accepted how many python calls it", "1 new"),
+        (_unclear, 2, "unclear: 1 of 5 cases: ddim50-fp16; run them again", "1 unclear or"),
         (_disturbed, 2, "invalid: ddim50-fp16: latency speedup", "1 unclear or invalid"),
     ],
 )

@@ -136,6 +136,10 @@ def _other_stopwatch(contents: list[Content]) -> None:
     contents[2]["perf_tests"]["measuring"] = "ba9876543210"
 
 
+def _one_quick(contents: list[Content]) -> None:
+    contents[2]["perf_tests"]["quick"] = True
+
+
 @pytest.mark.parametrize(
     ("spoil", "sentence"),
     [
@@ -148,6 +152,7 @@ def _other_stopwatch(contents: list[Content]) -> None:
         (_other_torch, "were made on different machines or with other versions"),
         (_other_weights, "were made on different weights"),
         (_other_commit, "were made on different commits"),
+        (_one_quick, "were made on different terms, with --quick and without"),
         (_other_stopwatch, "were made on different versions of the measuring code"),
     ],
 )
@@ -166,6 +171,16 @@ def test_what_makes_no_whole_is_refused(
     assert line.startswith("error: ")
     assert sentence.format(tmp_path) in line
     assert not out.exists()
+
+
+def test_what_was_quick_in_parts_is_quick_as_a_whole(tmp_path: Path) -> None:
+    contents = shards()
+    for content in contents:
+        content["perf_tests"]["quick"] = True
+    out = tmp_path / "run.json"
+    paths = write(contents, tmp_path, "shard")
+    assert command.main(["merge", *map(str, paths), "--json", str(out)]) == 0
+    assert load_run(out).quick
 
 
 def test_a_shard_is_not_written_over(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

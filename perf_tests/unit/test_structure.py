@@ -297,7 +297,7 @@ def test_a_difference_reads_as_a_person_says_it() -> None:
         "measured 1,234, in a",
         "expected 12 (baselines/structure.json, accepted 2026-01-31; "
         "made with torch 2.11.0, this is 2.13.0)",
-        "limit no more",
+        "limit no more, in all or in each step",
         "next python -m ci structure -k fp16",
     ]
 

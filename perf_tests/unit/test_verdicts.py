@@ -19,6 +19,7 @@ from perf_tests.harness.verdicts import (
     Question,
     Verdict,
     difference,
+    excused,
     judge,
 )
 
@@ -168,7 +169,7 @@ def test_a_warning_that_no_longer_holds_is_told_and_passes() -> None:
 @pytest.mark.parametrize("disturbed", ["measured", "reference"])
 def test_a_disturbed_machine_is_invalid_and_not_slower(disturbed: str) -> None:
     validity = {"disturbed_by": ["hardware slowdown"]}
-    slow = replace(FP16, rounds_s=(3.0, 3.01, 2.99), gpu_busy_s=2.0)
+    slow = replace(FP16, rounds_s=(3.0, 3.01, 2.99))
     if disturbed == "measured":
         verdict = judge(question(replace(slow, validity=validity)))
     else:
@@ -176,6 +177,44 @@ def test_a_disturbed_machine_is_invalid_and_not_slower(disturbed: str) -> None:
     assert verdict.status == "invalid"
     assert verdict.passes
     assert "says nothing, since hardware slowdown" in verdict.sentence
+
+
+def test_a_disturbed_reference_says_nothing_of_what_is_not_held_to_it() -> None:
+    disturbed = replace(REFERENCE, validity={"disturbed_by": ["hardware slowdown"]})
+    verdict = judge(question(replace(FP16, gpu_busy_s=1.6), reference=disturbed))
+    statuses = {finding.metric: finding.status for finding in verdict.findings}
+    assert statuses["GPU busy"] == "slower"
+    assert statuses["GPU busy speedup"] == "invalid"
+    assert not verdict.passes
+
+
+def test_only_a_machine_that_became_slower_excuses() -> None:
+    verdict = judge(question(replace(FP16, rounds_s=(1.2, 1.21, 1.19, 1.2, 1.22))))
+    assert verdict.status == "slower"
+    assert excused(verdict, 1.1).status == "invalid"
+    assert excused(verdict, 0.9).status == "slower"
+
+
+def test_fewer_fixed_syncs_do_not_pay_for_one_more_in_each_step() -> None:
+    was = replace(REFERENCE, counters={"host_syncs": Count(fixed=100, per_step=6)})
+    now = replace(REFERENCE, counters={"host_syncs": Count(fixed=40, per_step=7)})
+    verdict = judge(question(now, baseline=baseline_of(was, was)))
+    assert verdict.status == "more work"
+    assert "host syncs 400 → 390 (+1 in each of 50 steps and -60 fixed)" in verdict.sentence
+
+
+def test_a_counter_that_nobody_accepted_is_new_and_one_that_moves_is_none() -> None:
+    asked = question()
+    assert asked.baseline is not None
+    counters = {**FP16.counters, "casts": Count(fixed=4, per_step=0)}
+    more = replace(FP16, counters=counters)
+    verdict = judge(question(more))
+    assert verdict.status == "new"
+    assert "nobody accepted how many casts it takes" in verdict.sentence
+    assert judge(question(more, baseline=replace(asked.baseline, moving=("casts",)))).passes
+    # Counted in the code, where there is no GPU.
+    bare = replace(asked.baseline, limits=replace(asked.baseline.limits, gpu_busy_s_max=None))
+    assert judge(question(replace(more, gpu_busy_s=None), baseline=bare)).status == "same"
 
 
 def test_a_busy_cpu_disturbs_the_clock_and_not_the_gpu() -> None:
@@ -260,7 +299,8 @@ def test_the_judge_needs_no_torch() -> None:
     import sys
 
     modules = ["catalog", "stats", "closeness", "records", "baselines", "verdicts"]
-    modules += ["structure_records", "structure_verdicts"]
+    modules += ["structure_records", "structure_verdicts", "runs", "comparable", "pairs"]
+    modules += ["measuring", "planting", "screen"]
     code = "import sys\n" + "".join(f"import perf_tests.harness.{m}\n" for m in modules)
     code += "assert 'torch' not in sys.modules, 'torch'"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2])
