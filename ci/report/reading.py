@@ -6,12 +6,14 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from ci import runs
 from ci.runs import BadRunError
-from perf_tests.harness.records import SCHEMA, Count, again
+from perf_tests.harness.records import SCHEMA, Count
 from perf_tests.harness.runs import Untimed, missing
+from perf_tests.harness.verdicts import again
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,14 +91,11 @@ class Reading:
         return self.path.with_name(f"{self.path.stem}-pictures")
 
     def again(self, name: str) -> str:
-        """The command that runs the case of this id alone, as this run did."""
-        device = self.machine.get("device")
-        return again(
-            name,
-            device=str(device) if device else None,
-            # A process has one; of one that measured nothing nobody knows it.
-            model=self.cases[0].model if self.cases else None,
-        )
+        """The command that runs the case of this id alone, on this run's device and model."""
+        # A process has one model; of one that measured nothing nobody knows it.
+        model = self.cases[0].model if self.cases else None
+        given = {"--device": self.machine.get("device"), "--model": model}
+        return " ".join([again(name), *(f"{o} {quote(str(v))}" for o, v in given.items() if v)])
 
     def lost(self, accepted: Iterable[str]) -> tuple[Untimed, ...]:
         """Every case without a time, as `gate` calls it; `accepted` as in `runs.missing`."""

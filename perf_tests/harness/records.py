@@ -6,7 +6,6 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from shlex import quote
 from statistics import median
 from typing import Any
 
@@ -30,14 +29,6 @@ def idle_share_of(*, gpu_busy_s: float, latency_s: float) -> float:
 def holds_back(idle_share: float) -> str:
     """What holds a case back whose GPU idles so much: ``host`` or ``gpu``."""
     return "host" if idle_share > HOST_IDLE else "gpu"
-
-
-def again(case: str, *, model: str | None, device: str | None) -> str:
-    """The command that runs the case of this id alone, there and on these weights."""
-    test = f"perf_tests/test_generation.py::test_generation[{case}]"
-    given = {"--device": device, "--model": model}
-    options = [f" {name} {quote(value)}" for name, value in given.items() if value]
-    return f'pytest "{test}" --benchmark-only{"".join(options)}'
 
 
 @dataclass(frozen=True, kw_only=True)
