@@ -212,9 +212,8 @@ class Trials:
             side = self._side(fault, cases, clean, planted=True, size=size)
         seen = side.saw(fault.seen_by)
         others = dict.fromkeys(measure_of(f) for f in side.alarms())
-        told = seen or next(iter(side.alarms()), None)
         undecided = [f for f in side.findings if measure_of(f) == fault.seen_by and f.what]
-        told = told or next(iter(undecided), None)
+        told = seen or next(iter([*undecided, *side.alarms()]), None)
         return Row(
             fault=fault,
             status="caught" if seen else "undecided" if side.undecided(fault.seen_by) else "missed",
