@@ -49,6 +49,9 @@ def main(arguments: list[str] | None = None) -> int:
     except (BadBaseline, BadRunError, BadSide) as error:
         print(f"error: {error}", file=sys.stderr)
         return CANNOT_JUDGE
+    except KeyboardInterrupt:
+        print("interrupted: nothing was judged; what was written before stays", file=sys.stderr)
+        return CANNOT_JUDGE
     return code
 
 

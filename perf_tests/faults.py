@@ -384,8 +384,11 @@ def activations_for_gradients(plant: Plant) -> None:
 
     def with_gradients(forward: Any, sample: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
         with torch.enable_grad():
-            noise, *rest = forward(sample.detach().requires_grad_(), *args, **kwargs)
-        return (noise.detach(), *rest)
+            made = forward(sample.detach().requires_grad_(), *args, **kwargs)
+        if isinstance(made, tuple):
+            return (made[0].detach(), *made[1:])
+        made.sample = made.sample.detach()
+        return made
 
     around_unet(plant, with_gradients)
 

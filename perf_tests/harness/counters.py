@@ -227,6 +227,9 @@ def by_family(events: Iterable[Event]) -> dict[str, tuple[float, int]]:
 
 def profile(generation: Generation, pipeline: Any, *, steps: int) -> Trace:
     """One generation of this many steps under the profiler."""
+    if torch.autograd._profiler_enabled():  # type: ignore[attr-defined]  # not in its stubs
+        # Starting a second one would end the first.
+        raise NoTrace("another profiler of PyTorch is at work in this process")
     allocated: list[int] = []
 
     def mark() -> None:

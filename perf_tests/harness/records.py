@@ -49,7 +49,9 @@ class Machine:
     @property
     def versions(self) -> dict[str, str]:
         """What a baseline is made with."""
-        versions = {"torch": self.torch, "diffusers": self.diffusers}
+        # Python's own decides how many calls a line makes.
+        names = ("python", "torch", "diffusers", "transformers")
+        versions: dict[str, str] = {name: getattr(self, name) for name in names}
         return versions | ({"driver": self.driver} if self.driver else {})
 
     def as_json(self) -> dict[str, Any]:

@@ -100,11 +100,17 @@ def test_writes_the_baseline_the_history_and_the_references_picture(
     fp16 = baseline.cases[KEY + "fp16"]
     assert fp16.latency_s == (1.0, 1.01, 1.02)
     assert fp16.accepted == "2026-11-22"
-    assert fp16.versions == {"torch": "2.13.0", "diffusers": "0.42.1", "driver": "580.1"}
+    assert fp16.versions == {
+        "python": "3.12.3",
+        "torch": "2.13.0",
+        "diffusers": "0.42.1",
+        "transformers": "5.17.0",
+        "driver": "580.1",
+    }
     assert fp16.counters["casts"] == Count(fixed=4, per_step=0)
     assert baseline.cases[KEY + "reference"].latency_speedup == (1.0, 1.0, 1.0)
     history = (folder / "HISTORY.md").read_text()
-    assert f"- 2026-11-22 `{KEY}fp16`: new → latency 1.000 s. first (torch 2.13.0, " in history
+    assert f"- 2026-11-22 `{KEY}fp16`: new → latency 1.000 s. first (python 3.12.3, torch 2.13.0, " in history
     (picture,) = (folder / "pictures").iterdir()
     assert closeness.load(picture).shape == (1, 64, 64, 3)
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from perf_tests.harness import counters
 from perf_tests.harness.counters import Event, NoTrace, Segment, Trace
@@ -64,6 +65,16 @@ def test_every_kernel_of_a_recorded_trace_has_a_family(lines: list[dict[str, Any
 def test_a_trace_without_gpu_events_says_so(lines: list[dict[str, Any]]) -> None:
     with pytest.raises(NoTrace, match="CUPTI"):
         counters.read([line for line in lines if line["cat"].startswith("cuda_")])
+
+
+def test_another_profiler_is_left_alone() -> None:
+    generation: Any = None
+    with (
+        torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as other,
+        pytest.raises(NoTrace, match="another profiler of PyTorch is at work in this process"),
+    ):
+        counters.observe(generation, None, steps=50)
+    assert other.profiler is not None
 
 
 def test_busy_is_the_union_of_intervals() -> None:
