@@ -222,7 +222,7 @@ def suite_of(config: pytest.Config) -> Suite:
     from perf_tests.harness import baselines, structure_verdicts
     from perf_tests.harness.bench import Bench
     from perf_tests.harness.catalog import cases_for
-    from perf_tests.harness.machine import BadDevice, this_machine
+    from perf_tests.harness.machine import BadDevice, this_machine, with_threads_for
 
     quick: bool = config.getoption("quick")
     progress = Progress(terminal=Uncaptured(config), total=0)
@@ -232,6 +232,7 @@ def suite_of(config: pytest.Config) -> Suite:
         source = models.open_source(
             config.getoption("model") or ("sd15" if machine.device == "cuda" else "embedded")
         )
+        machine = with_threads_for(machine, source.scale)
         bench = Bench(
             source=source,
             machine=machine,

@@ -119,7 +119,7 @@ def _bench(args: argparse.Namespace) -> Any:
     from perf_tests import models
     from perf_tests.harness.baselines import load_published
     from perf_tests.harness.bench import Bench
-    from perf_tests.harness.machine import BadDevice, this_machine
+    from perf_tests.harness.machine import BadDevice, this_machine, with_threads_for
 
     try:
         machine = this_machine(args.device)
@@ -130,7 +130,7 @@ def _bench(args: argparse.Namespace) -> Any:
             _keep_on_gpu(source.name)
         return Bench(
             source=source,
-            machine=machine,
+            machine=with_threads_for(machine, source.scale),
             rounds=1,
             observer=Silent(),
             pictures_folder=None,

@@ -73,6 +73,7 @@ def main(args: argparse.Namespace) -> int:
     from perf_tests.harness import proofs, structure
     from perf_tests.models.seeded import Skeletons
 
+    models.quiet_libraries()
     try:
         source: Source = (
             Skeletons(FULL_SIZE, scale="full")
@@ -192,7 +193,7 @@ def table(case: Case, seen: Observation, args: argparse.Namespace) -> Iterator[s
             yield line(what, part.per_step, part.fixed, 2)
     work = seen.total()
     yield (
-        f"  {work.flops.total(steps) / 1e12:,.2f} TFLOP, "
+        f"  {work.flops.total(steps) / 1e9:,.1f} GFLOP, "
         f"{work.bytes.total(steps) / 1e9:,.1f} GB read and written"
     )
     if args.matmul_tflops:

@@ -34,6 +34,11 @@ BFLOAT16 = Promise(
     embedded=Closeness(psnr_db=35),
     checkpoint=Closeness(ssim=0.90),
 )
+# A distilled module makes comparable pictures where it was trained to: on the embedded model, with
+# 24 held-out prompts on a CPU, the distilled UNet's are at 17.1 dB or more, with the tiny
+# autoencoder too at 15.8 dB; another prompt is at 12.9 dB at most, a lost prompt at 14.2 dB. Seeded
+# modules were never taught to agree.
+DISTILLED = Promise(embedded=Closeness(psnr_db=15))
 # Another order of the same sums in float32: 120 dB on the small model; in float16 59 dB.
 SAME_ARITHMETIC = FLOAT16
 TENSOR_CORES = Needs(compute_capability=(8, 0))
@@ -84,6 +89,7 @@ def channels_last(build: Build) -> None:
 
 @optimization(
     needs=Needs(variant="distilled_unet"),
+    promise=DISTILLED,
     proof=proofs.smaller_than_reference("unet", layers_per_block=1),
 )
 def distilled_unet(build: Build) -> None:
@@ -91,7 +97,11 @@ def distilled_unet(build: Build) -> None:
     build.take("distilled_unet", place="unet")
 
 
-@optimization(needs=Needs(variant="tiny_vae"), proof=proofs.class_is("vae", "AutoencoderTiny"))
+@optimization(
+    needs=Needs(variant="tiny_vae"),
+    promise=DISTILLED,
+    proof=proofs.class_is("vae", "AutoencoderTiny"),
+)
 def tiny_vae(build: Build) -> None:
     """A tiny autoencoder distilled from the VAE (TAESD) decodes the latents."""
     build.take("tiny_vae", place="vae")

@@ -108,6 +108,8 @@ class Bench:
     _pipeline: Any = None
     _pictures: dict[str, Pictures] = field(default_factory=dict)
     _flops: dict[tuple[str, int], float] = field(default_factory=dict)
+    _failed: dict[str, str] = field(default_factory=dict)
+    """Why cases that have no test in this session would have failed it."""
 
     @property
     def device(self) -> torch.device:
@@ -153,7 +155,10 @@ class Bench:
             # It has no test of its own in this session that would fail.
             verdict = self.judge(against, measured, own, cases)
             if not verdict.passes:
-                raise CaseError("error", f"the case it is compared with fails: {verdict.text()}")
+                self._failed[against.id] = verdict.text()
+        if against.id in self._failed:
+            failed = self._failed[against.id]
+            raise CaseError("error", f"the case it is compared with fails: {failed}")
         return self.measurements[against.id]
 
     def open(self, case: Case) -> None:
@@ -219,6 +224,9 @@ class Bench:
             _tidy()
             watch.before_round()
 
+        # The allocator keeps this account anyhow, and reading it costs no round anything.
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats()
         seconds = tuple(timed(generation, before_round=before_round, rounds=rounds))
         watch.after_round()
         raw_is_finite = generation.raw_is_finite()
@@ -239,6 +247,9 @@ class Bench:
             weights=self.source.weights,
             parameters=_parameters(pipeline),
             rounds_s=seconds,
+            peak_memory_bytes=(
+                torch.cuda.max_memory_allocated() if self.device.type == "cuda" else None
+            ),
             look=replace(look, finite=look.finite and raw_is_finite),
             repeat=closeness.distance(pictures, generation.first),
             counters={
@@ -248,9 +259,7 @@ class Bench:
             },
         )
         if not case.picture_only:
-            watch.before_round()
-            measurement = self._observe(measurement, case, generation, pipeline)
-            watch.after_round()
+            measurement = self._observe(measurement, case, generation, pipeline, watch)
         measurement = replace(measurement, validity=watch.as_json())
         self._pictures[case.id] = pictures
         if self.pictures_folder is not None:
@@ -267,7 +276,12 @@ class Bench:
                 ) from None
 
     def _observe(
-        self, measurement: Measurement, case: Case, generation: Generation, pipeline: Any
+        self,
+        measurement: Measurement,
+        case: Case,
+        generation: Generation,
+        pipeline: Any,
+        watch: Watch,
     ) -> Measurement:
         """What stands beside the wall clock, from generations that are not timed."""
         observe = self._observe_gpu if self.device.type == "cuda" else self._observe_code
@@ -277,6 +291,8 @@ class Bench:
         gc.disable()
         try:
             measurement = observe(measurement, case, generation, pipeline)
+            # At once, as after a round: what follows leaves the GPU idle.
+            watch.note_gpu()
             of_host = host.observe(generation, self.device)
         finally:
             gc.enable()
@@ -286,13 +302,7 @@ class Bench:
     def _observe_gpu(
         self, measurement: Measurement, case: Case, generation: Generation, pipeline: Any
     ) -> Measurement:
-        torch.cuda.reset_peak_memory_stats()
-        host_step_s = _host_step(generation, pipeline)
-        measurement = replace(
-            measurement,
-            host_step_s=host_step_s,
-            peak_memory_bytes=torch.cuda.max_memory_allocated(),
-        )
+        measurement = replace(measurement, host_step_s=_host_step(generation, pipeline))
         if not self.quick:
             flops = self._flops_of(measurement, case, generation)
             measurement = replace(measurement, floor_s=flops / floor.matmul_rate())

@@ -114,7 +114,10 @@ class Trace:
 
     @property
     def is_steady(self) -> bool:
-        """Whether further steps would do just what its steady ones did."""
+        """Whether further steps would do just what its steady ones did.
+
+        As far as five of them tell: what comes in every tenth step or rarer is not seen.
+        """
         seen = self.counts[1:-1][STEADY]
         return bool(seen) and all(counts == seen[0] for counts in seen)
 

@@ -5,6 +5,7 @@ The GPU is asked through NVML, the CPU through Linux's run queue.
 
 from __future__ import annotations
 
+import os
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,11 +20,13 @@ WAIT_STEP_S = 0.5
 CLOCK_SHARE_MIN = 0.9
 """A round whose SM clock is below this share of the case's highest ran on moved clocks."""
 
-# nvml.h: nvmlClocksEventReasons. Idle, application clocks and the power cap are not here: the
-# first two are settings, and a card at its power limit is a card at work.
 CPU_WAIT_SHARE_MAX = 0.05
 """Of the rounds' time, in which a thread of this process was ready and had no CPU to run on."""
+CPU_OWN_SHARE = 0.95
+"""A process that fills its cores to this share waits for nobody but itself."""
 
+# nvml.h: nvmlClocksEventReasons. Idle, application clocks and the power cap are not here: the
+# first two are settings, and a card at its power limit is a card at work.
 SLOWDOWNS = {
     0x08: "hardware slowdown",
     0x20: "software thermal slowdown",
@@ -46,8 +49,10 @@ class Watch:
     """Wall clock of the rounds, as far as they were watched."""
     cpu_waits_s: float = 0.0
     """Of the thread that waited longest for a CPU in each."""
+    cpu_own_s: float = 0.0
+    """CPU time of this process's threads, all together."""
     _handle: Any = None
-    _started: tuple[float, dict[str, float]] | None = None
+    _started: tuple[float, float, dict[str, float]] | None = None
 
     def __post_init__(self) -> None:
         if self.device.type != "cuda":
@@ -73,16 +78,21 @@ class Watch:
             disturbance = self._disturbance()
         if disturbance:
             self.reasons[disturbance] = None
-        self._started = time.perf_counter(), _cpu_waits_s()
+        self._started = time.perf_counter(), time.process_time(), _cpu_waits_s()
 
     def after_round(self) -> None:
-        """Note the clock while the GPU is still warm from the round."""
+        """Note what the round waited for, and then the GPU."""
         if self._started is not None:
-            started, waits = self._started
+            started, own, waits = self._started
             self.rounds_s += time.perf_counter() - started
+            self.cpu_own_s += time.process_time() - own
             now = _cpu_waits_s()
             self.cpu_waits_s += max((now[t] - waits.get(t, 0.0) for t in now), default=0.0)
             self._started = None
+        self.note_gpu()
+
+    def note_gpu(self) -> None:
+        """Note the clock while the GPU is still warm from its work, and what came up meanwhile."""
         if self._handle is not None:
             import pynvml
 
@@ -92,6 +102,8 @@ class Watch:
                 )
             except pynvml.NVMLError as error:
                 self.unknown = f"clocks unknown: NVML says {error}"
+        if disturbance := self._disturbance():
+            self.reasons[disturbance] = None
 
     def disturbed_by(self) -> tuple[str, ...]:
         """Why this case's times say nothing, in words; empty on a quiet machine."""
@@ -104,6 +116,9 @@ class Watch:
     def host_disturbed_by(self) -> tuple[str, ...]:
         """Why this case's wall clock says nothing, while what the GPU did still counts."""
         if self.cpu_waits_s <= CPU_WAIT_SHARE_MAX * self.rounds_s:
+            return ()
+        if self.cpu_own_s >= CPU_OWN_SHARE * self.rounds_s * _cores():
+            # More threads than cores is a property of what is measured, and no disturbance.
             return ()
         share = self.cpu_waits_s / self.rounds_s
         return (f"the host waited for a CPU for {share:.0%} of the rounds",)
@@ -138,6 +153,13 @@ class Watch:
         if others > 0:
             return f"{others} other process{'es' * (others > 1)} on the GPU"
         return None
+
+
+def _cores() -> int:
+    """That this process may run on."""
+    # Not on every system.
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
 def _cpu_waits_s() -> dict[str, float]:

@@ -2,19 +2,22 @@
 
 checkpoint.py       a folder or a Hub id in diffusers' format
 seeded.py           weights drawn from a seed on the real architectures of architectures.py
-recipe/             trains the embedded model, which is loaded like any checkpoint
+embedded/           the embedded model, small and trained; loaded like any checkpoint
+recipe/             trains it
 clip_bpe/           CLIP's byte pair merges, with their licence, for the seeded model's tokenizer
 """
 
 from __future__ import annotations
 
+import logging
+import warnings
 from pathlib import Path
 
 from perf_tests.harness.pipelines import BadModel, Source
 from perf_tests.models.checkpoint import EMBEDDED, Checkpoint
 from perf_tests.models.seeded import Seeded
 
-__all__ = ["BadModel", "open_source"]
+__all__ = ["BadModel", "open_source", "quiet_libraries"]
 
 NAMED = ("sd15", "small", "embedded")
 
@@ -29,11 +32,6 @@ def open_source(model: str) -> Source:
     if model == "small":
         return Seeded("small", scale="small")
     if model == "embedded":
-        if not EMBEDDED.is_dir():
-            raise BadModel(
-                "--model embedded: this checkout does not have it yet; train it with "
-                f"python -m perf_tests.models.recipe --out {EMBEDDED}"
-            )
         return Checkpoint(str(EMBEDDED), kind="embedded")
     if Path(model).is_dir() or model.count("/") == 1:
         return Checkpoint(model)
@@ -41,3 +39,13 @@ def open_source(model: str) -> Source:
         f"--model {model}: no folder of that name here, and known by name are "
         f"{', '.join(NAMED)}; a Hub id is written owner/name"
     )
+
+
+def quiet_libraries() -> None:
+    """Keep what diffusers and transformers remark on loading out of a verb's output."""
+    import diffusers
+    import transformers
+
+    diffusers.utils.logging.set_verbosity(logging.CRITICAL)
+    transformers.utils.logging.set_verbosity(logging.CRITICAL)
+    warnings.simplefilter("ignore")

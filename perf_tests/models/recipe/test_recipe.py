@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import diffusers
 import pytest
 import torch
 from torch.nn import functional
 
+from perf_tests.harness.catalog import Workload
 from perf_tests.models.checkpoint import EMBEDDED
 from perf_tests.models.recipe import closeness
 from perf_tests.models.recipe.__main__ import main
@@ -34,6 +36,7 @@ from perf_tests.models.recipe.vocabulary import (
     train_tokenizer,
 )
 from perf_tests.optimizations import BFLOAT16, FLOAT16
+from perf_tests.workloads import DDIM50_SMALL, PNDM25X4_SMALL
 
 CPU = torch.device("cpu")
 
@@ -249,10 +252,21 @@ class TestEmbedded:
 
     MEASURED = json.loads((EMBEDDED / "scores.json").read_text())
 
-    def test_it_obeys_prompts_it_was_never_trained_on(self, painter: Painter) -> None:
+    @pytest.mark.parametrize("workload", [DDIM50_SMALL, PNDM25X4_SMALL], ids=lambda w: w.name)
+    def test_it_obeys_prompts_it_was_never_trained_on(
+        self, workload: Workload, painter: Painter
+    ) -> None:
         captions = held_out_captions(16, seed=7)
         pipeline = closeness.load(EMBEDDED, CPU, torch.float32)
-        pictures = generate(pipeline, [caption.text for caption in captions], seed=7)
+        scheduler = getattr(diffusers, workload.scheduler)
+        pipeline.scheduler = scheduler.from_config(pipeline.scheduler.config)
+        pictures = generate(
+            pipeline,
+            [caption.text for caption in captions],
+            seed=7,
+            steps=workload.steps,
+            guidance=workload.guidance,
+        )
         seen = score(Evaluator(painter), pictures, captions)
         assert seen.right >= 15 / 16
         assert seen.shuffled <= 2 / 16
