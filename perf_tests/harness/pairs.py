@@ -289,13 +289,14 @@ def _measured(sides: _Sides, metric: Metric, noise: Noise) -> Iterator[Change]:
         blind = sides.in_head if had else sides.in_base
         notes = "; ".join(dict.fromkeys(chain.from_iterable(case["notes"] for case in blind)))
         where = "base and not in head" if had else "head and not in base"
+        where += f": {notes}" if notes else ""
         yield Change(
             case=name,
             metric=metric.name,
             status="unclear",
             base=median(had) if had else None,
             head=median(has) if has else None,
-            sentence=f"{name}: {metric.name} was measured in {where}: {notes}",
+            sentence=f"{name}: {metric.name} was measured in {where}",
             next=f"mend what keeps it from being measured; {sides.again}",
         )
         return

@@ -76,6 +76,7 @@ LAUNCHES = ("kernels", "kernel_launches", "graph_launches", "operators", "python
 JUDGED = (*NEVER_MORE, *LAUNCHES)
 """All other counters explain a number and hold nobody to anything."""
 ACCEPT = 'python -m ci accept RUN.json RUN.json RUN.json --reason "..."'
+ACCEPT_PICTURES = 'python -m ci accept RUN.json --pictures-only --reason "..."'
 
 KEPT_BYTES_MAX = 4096
 """A generation may leave behind a few numbers, and no picture."""
@@ -248,7 +249,9 @@ def _picture(q: Question) -> Iterator[Finding]:
         yield Finding(status="new" if q.is_reference else "same", metric="picture")
         return
     if limit and (distance.psnr_db < limit.psnr_db or distance.ssim < limit.ssim):
-        against = "the accepted picture" if q.is_reference else q.reference.case
+        against, then = q.reference.case, q.again
+        if q.is_reference:
+            against, then = "the accepted picture", f"if it is meant, {ACCEPT_PICTURES}"
         yield Finding(
             status="worse picture",
             metric="closeness",
@@ -256,7 +259,7 @@ def _picture(q: Question) -> Iterator[Finding]:
             measured=f"PSNR {distance.psnr_db:.1f} dB, SSIM {distance.ssim:.3f}",
             expected=expected,
             limit=f"at least {limit.psnr_db:.0f} dB and SSIM {limit.ssim:.2f}",
-            next="compare the pictures saved beside the run's JSON; " + q.again,
+            next=f"compare the pictures saved beside the run's JSON; {then}",
         )
         return
     yield Finding(status="same", metric="picture")

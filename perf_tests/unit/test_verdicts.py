@@ -143,6 +143,7 @@ def test_the_references_picture_is_held_to_the_accepted_one() -> None:
     verdict = judge(question(lost))
     assert verdict.status == "worse picture"
     assert "no longer close to the accepted picture" in verdict.sentence
+    assert "if it is meant, python -m ci accept RUN.json --pictures-only" in verdict.text()
 
 
 def test_without_a_baseline_speed_is_new_and_pictures_are_judged() -> None:
