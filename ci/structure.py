@@ -9,6 +9,7 @@ memory. The counts depend on the versions of torch and diffusers and on nothing 
 from __future__ import annotations
 
 import argparse
+import math
 import warnings
 from collections.abc import Iterator, Mapping
 from datetime import date
@@ -52,14 +53,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--reason", help="why they are accepted; goes into the file")
     parser.add_argument(
-        "--matmul-tflops", type=float, metavar="N", help="a GPU's matmul rate, for the floor"
+        "--matmul-tflops", type=_rate, metavar="N", help="a GPU's matmul rate, for the floor"
     )
     parser.add_argument(
         "--bandwidth-gb",
-        type=float,
+        type=_rate,
         metavar="N",
         help="its memory bandwidth in GB/s, for the floor",
     )
+
+
+def _rate(text: str) -> float:
+    try:
+        rate = float(text)
+    except ValueError:
+        rate = math.nan
+    if not 0 < rate < math.inf:
+        raise argparse.ArgumentTypeError(f"{text} is no rate: it takes a positive number")
+    return rate
 
 
 def main(args: argparse.Namespace) -> int:
