@@ -247,7 +247,7 @@ def suite_of(config: pytest.Config) -> Suite:
         )
     except (BadDevice, models.BadModel, baselines.BadBaseline) as error:
         raise pytest.UsageError(str(error)) from None
-    if report is not None:
+    if report is not None and not config.option.collectonly:
         _make_room(report)
     cases = [case for case in cases_for(source.scale) if not (quick and case.picture_only)]
     config.stash[SUITE] = Suite(bench=bench, cases=cases, progress=progress)
@@ -281,10 +281,14 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 def _make_room(report: Path) -> None:
     """See now, and not after an hour, that the run's JSON and pictures can be written."""
+    new = not report.exists()
     try:
-        report.with_name(f"{report.stem}-pictures").mkdir(parents=True, exist_ok=True)
+        report.parent.mkdir(parents=True, exist_ok=True)
         with report.open("ab"):
             pass
+        if new:
+            report.unlink()
+        report.with_name(f"{report.stem}-pictures").mkdir(exist_ok=True)
     except OSError as error:
         raise pytest.UsageError(
             f"--benchmark-json {report}: cannot be written ({error.strerror})"
@@ -294,10 +298,6 @@ def _make_room(report: Path) -> None:
 def pytest_collection_finish(session: pytest.Session) -> None:
     if SUITE in session.config.stash:
         suite = session.config.stash[SUITE]
-        report: Path | None = session.config.getoption("benchmark_json")
-        if report is not None and _cases(session.items) and not session.config.option.collectonly:
-            # An older run must not be taken for this one should this one end with nothing.
-            report.unlink(missing_ok=True)
         suite.expected = [case.id for case in _cases(session.items)]
         suite.progress.total = len(suite.expected)
         if suite.progress.total == len(session.items):
@@ -367,6 +367,14 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
             suite.left_out.add(case.id)
         suite.progress.finished(case, f"skipped: {lack.reason}")
         pytest.skip(lack.reason)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtestloop(session: pytest.Session) -> None:
+    """An older run must not be taken for this one should this one end with nothing."""
+    report: Path | None = session.config.getoption("benchmark_json")
+    if SUITE in session.config.stash and report and not session.config.option.collectonly:
+        report.unlink(missing_ok=True)
 
 
 @pytest.fixture

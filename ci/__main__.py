@@ -1,7 +1,7 @@
 """Dispatches `python -m ci VERB` to the file of that name.
 
 Each verb's file has `add_arguments(parser)` and `main(args) -> int`: 0 holds, 1 a regression, 2 it
-could not be judged. Its docstring's first line is its help.
+could not be judged (`ci.answers`). Its docstring's first line is its help.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import sys
 from types import ModuleType
 
 from ci import ab, accept, calibrate, compare, faults, gate, merge, report, structure
+from ci.answers import CANNOT_JUDGE, refuse
 from ci.runs import BadRunError
 from ci.sides import BadSide
 from perf_tests.harness.baselines import BadBaseline
@@ -26,7 +27,6 @@ VERBS: dict[str, ModuleType] = {
     "report": report,
     "structure": structure,
 }
-CANNOT_JUDGE = 2
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -47,8 +47,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         code: int = VERBS[args.verb].main(args)
     except (BadBaseline, BadRunError, BadSide) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return CANNOT_JUDGE
+        return refuse(str(error))
     except KeyboardInterrupt:
         print("interrupted: nothing was judged; what was written before stays", file=sys.stderr)
         return CANNOT_JUDGE

@@ -27,6 +27,7 @@ from time import monotonic
 from typing import Any
 
 from ci import compare
+from ci.answers import CANNOT_JUDGE, refuse
 from ci.runs import BadRunError, load_run
 from ci.sides import ROOT, BadSide, Side, commits_of, of_commits, of_pythons
 from perf_tests.harness.comparable import NotComparable
@@ -38,7 +39,6 @@ PAIRS_LEAST = 2
 """With fewer there is no interval."""
 MINUTES = 30.0
 LAST_LINES = 15
-CANNOT_JUDGE = 2
 MEASURED = (0, 1)
 """pytest's exit codes of a run that is through: all passed, or some failed."""
 STOPPING_S = 10
@@ -293,11 +293,9 @@ class Turns:
         except OutOfTime as reason:
             print(f"stopped: {reason}")
         except NothingMeasured as reason:
-            print(f"error: {reason}", file=sys.stderr)
-            return CANNOT_JUDGE
+            return refuse(str(reason))
         if len(self.state.pairs()) < PAIRS_LEAST:
-            print("error: there is no interval from fewer than two pairs", file=sys.stderr)
-            return CANNOT_JUDGE
+            return refuse("there is no interval from fewer than two pairs")
         comparison = self._compared()
         self.state.compared = comparison.pairs
         self.state.save()

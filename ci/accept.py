@@ -20,7 +20,7 @@ from perf_tests.harness.catalog import REFERENCE
 from perf_tests.harness.closeness import Pictures
 from perf_tests.harness.records import Count
 from perf_tests.harness.runs import case_id
-from perf_tests.harness.verdicts import drifted
+from perf_tests.harness.verdicts import PASSING, drifted
 
 PROCESSES_MIN = 3
 ACCEPTABLE = (
@@ -49,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--reason", required=True, help="why; kept in baselines/HISTORY.md")
     parser.add_argument(
         "--processes",
-        type=int,
+        type=_positive,
         default=PROCESSES_MIN,
         metavar="N",
         help=f"accept from as few as N runs (default: {PROCESSES_MIN})",
@@ -62,10 +62,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is no number of runs: it takes 1 or more")
+    return int(text)
+
+
 def main(args: argparse.Namespace) -> int:
+    # A line of the history is one line.
+    reason = " ".join(args.reason.split())
     if args.pictures_only:
-        return accept_pictures(args.runs, reason=args.reason)
-    return accept(args.runs, reason=args.reason, processes=args.processes)
+        return accept_pictures(args.runs, reason=reason)
+    return accept(args.runs, reason=reason, processes=args.processes)
 
 
 def accept_pictures(paths: Sequence[Path], *, reason: str) -> int:
@@ -87,7 +95,7 @@ def accept(paths: Sequence[Path], *, reason: str, processes: int = PROCESSES_MIN
     A case that fewer than this many of the runs measured (an interrupted one) is left out.
     """
     runs = _load(paths, reason)
-    if len(runs) < max(processes, 1):
+    if len(runs) < processes:
         raise BadRunError(
             f"{len(runs)} of {processes} processes: between processes the noise is larger than "
             "within one; run the main job again, or say --processes"
@@ -111,6 +119,8 @@ def accept(paths: Sequence[Path], *, reason: str, processes: int = PROCESSES_MIN
     for key, seen in measured.items():
         if key not in accepted:
             print(f"left out: {key} was measured in {len(seen)} of {processes} processes")
+    for line in _although(runs, accepted):
+        print(line)
     cases = {**known, **accepted}
     baseline = MachineBaseline(
         path=baselines.machine_path(machine.slug), machine=machine.name, cases=cases
@@ -135,6 +145,17 @@ def accept(paths: Sequence[Path], *, reason: str, processes: int = PROCESSES_MIN
         f"and {len(pictures)} reference pictures that were not there yet; commit baselines/"
     )
     return 0
+
+
+def _although(runs: Sequence[Run], accepted: Collection[str]) -> list[str]:
+    """The cases that failed, which a person should know to have meant."""
+    failed = {
+        f"accepted although {case['verdict']}: {key}": None
+        for run in runs
+        for key, case in run.cases.items()
+        if key in accepted and case["verdict"] not in PASSING
+    }
+    return list(failed)
 
 
 def _load(paths: Sequence[Path], reason: str) -> list[Run]:

@@ -16,6 +16,7 @@ from itertools import zip_longest
 from pathlib import Path
 from shutil import get_terminal_size
 
+from ci.answers import CANNOT_JUDGE
 from ci.runs import BadRunError, Run, distinct, load_run
 from perf_tests.harness import baselines
 from perf_tests.harness.baselines import BadBaseline
@@ -24,7 +25,6 @@ from perf_tests.harness.pairs import METRICS, Change, Comparison, compare
 from perf_tests.harness.screen import table
 from perf_tests.harness.verdicts import STATUSES
 
-CANNOT_JUDGE = 2
 SHOWN = (*(metric.name for metric in METRICS), "counters", "picture")
 
 

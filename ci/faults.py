@@ -2,7 +2,7 @@
 
 Each is planted between two clean runs in this process, and judged by the rules that judge a case
 against its baseline. 0: every fault is caught and every control passes. 1: one is missed or fails.
-2: bad input, or the machine was too busy or the time too short to tell of all of them.
+2: bad input. 3: the machine was too busy or the time too short to tell of all of them.
 
     python -m ci faults --device cpu
     python -m ci faults upcast_norms item_in_step
@@ -20,12 +20,16 @@ from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
+from ci.answers import refuse
+
 if TYPE_CHECKING:
     from perf_tests.harness.catalog import Case
     from perf_tests.harness.planting import Fault
     from perf_tests.harness.trials import Row, Trials
 
 SCHEMA = 1
+UNDECIDED = 3
+"""Nobody's fault, as bad input is somebody's."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -63,18 +67,18 @@ def main(args: argparse.Namespace) -> int:
     _quieten()
     unknown = [name for name in args.names if name not in FAULTS]
     if unknown:
-        return _refuse(f"no fault is called {unknown[0]!r}; known are {', '.join(FAULTS)}")
+        return refuse(f"no fault is called {unknown[0]!r}; known are {', '.join(FAULTS)}")
     if args.json is not None:
         try:
             args.json.parent.mkdir(parents=True, exist_ok=True)
             args.json.write_text("")
         except OSError as error:
-            return _refuse(f"--json {args.json}: cannot be written ({error.strerror})")
+            return refuse(f"--json {args.json}: cannot be written ({error.strerror})")
     with tempfile.TemporaryDirectory() as folder:
         try:
             trials = Trials(bench=_bench(args), folder=Path(folder))
         except BadInput as error:
-            return _refuse(str(error))
+            return refuse(str(error))
         device = trials.bench.device.type
         chosen = [f for f in FAULTS.values() if not args.names or f.name in args.names]
         elsewhere = [f for f in chosen if not f.runs_on(device)]
@@ -82,7 +86,7 @@ def main(args: argparse.Namespace) -> int:
         here = sorted((f for f in chosen if f.runs_on(device)), key=lambda f: f.where == "any")
         if not here:
             names = ", ".join(f.name for f in elsewhere)
-            return _refuse(f"nothing to run: {names} cannot be seen with --device {device}")
+            return refuse(f"nothing to run: {names} cannot be seen with --device {device}")
         rows: list[Row] = []
         for fault in here:
             if args.minutes is not None and perf_counter() - started > 60 * args.minutes:
@@ -108,11 +112,6 @@ def _quieten() -> None:
     diffusers.utils.logging.set_verbosity(logging.CRITICAL)
     transformers.utils.logging.set_verbosity(logging.CRITICAL)
     warnings.simplefilter("ignore")
-
-
-def _refuse(sentence: str) -> int:
-    print(f"error: {sentence}")
-    return 2
 
 
 def _bench(args: argparse.Namespace) -> Any:
@@ -156,10 +155,10 @@ def _keep_on_gpu(model: str) -> None:
 
 
 def code(rows: Sequence[Row], trials: Trials) -> int:
-    """1 for what was missed, failed or was a false alarm; else 2 for what could not be told."""
+    """1 for what was missed, failed or was a false alarm; else 3 for what could not be told."""
     if trials.false_alarms or any(not row.holds and not row.undecided for row in rows):
         return 1
-    return 2 if any(row.undecided for row in rows) else 0
+    return UNDECIDED if any(row.undecided for row in rows) else 0
 
 
 def table(rows: Sequence[Row]) -> Iterator[str]:

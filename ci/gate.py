@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from ci.answers import CANNOT_JUDGE
 from ci.runs import BadRunError, Run, load_run
 from perf_tests.harness import baselines, structure_verdicts
 from perf_tests.harness.baselines import MachineBaseline, Portable
@@ -38,8 +39,6 @@ from perf_tests.harness.verdicts import (
     exit_code,
     judge,
 )
-
-CANNOT_JUDGE = 2
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -8,7 +8,7 @@
 #   bash ci/lane.sh newest [ARG ...]          the newest torch and diffusers against the locked ones
 #
 # Exit code: 0 holds, 1 a regression, 2 nothing could be judged. What stays unclear though everything
-# ran is 0 with a warning: an answer, and nobody's fault.
+# was judged is 0 with a warning: an answer, and nobody's fault.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -37,6 +37,11 @@ unclear() {
     echo "${GITHUB_ACTIONS:+::warning::}unclear: neither green nor red; the report says what"
 }
 
+not_judged() { # why, as runs/errors.txt says it
+    { printf '## Not judged\n\n' && sed 's/^/    /' runs/errors.txt; } >runs/report.md
+    summarize
+}
+
 compared() { # python, argument of `ci ab` ...
     local python=$1 code=0 base head heads=() bases=()
     shift
@@ -48,8 +53,7 @@ compared() { # python, argument of `ci ab` ...
         once "$python" "$@" || code=$?
     fi
     if ! was_compared; then
-        { printf '## Not judged\n\n' && sed 's/^/    /' runs/errors.txt; } >runs/report.md
-        summarize
+        not_judged
         return "$code"
     fi
     for base in runs/ab/base-*.json; do
@@ -107,13 +111,23 @@ judge() {
     environment runs/env "${judging[@]}"
     local code=0
     runs/env/bin/python -m ci merge runs/shard-*.json --json runs/run.json
-    runs/env/bin/python -m ci gate runs/run.json || code=$?
+    runs/env/bin/python -m ci gate runs/run.json >runs/gate.txt 2>runs/errors.txt || code=$?
+    cat runs/gate.txt
+    cat runs/errors.txt >&2
+    if ((code == 2)) && ! was_judged; then
+        not_judged
+    fi
     report runs/env/bin/python runs/run.json
-    if ((code == 2)); then
+    if ((code == 2)) && was_judged; then
         unclear
         return
     fi
     return "$code"
+}
+
+was_judged() {
+    # `gate` answers 2 for both, and says so in its last line where it judged.
+    [[ $(tail -n 1 runs/gate.txt) == 'unclear: '* ]]
 }
 
 newest() { # argument of `ci ab` ...

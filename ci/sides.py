@@ -156,7 +156,8 @@ def _asked_for(checkout: Path) -> str:
 def _installed(checkout: Path, env: Path) -> Path:
     """The Python of an environment with what this checkout asks for."""
     python, complete = env / "bin" / "python", env / "complete"
-    if complete.exists():
+    wanted = _asked_for(checkout)
+    if complete.exists() and complete.read_text() == wanted:
         return python
     print(f"installing into {env}", flush=True)
     lock = checkout / LOCK
@@ -169,7 +170,7 @@ def _installed(checkout: Path, env: Path) -> Path:
         done = _run(command)
         if done.returncode:
             raise BadSide(f"{checkout}: cannot be installed ({_last_line(done.stderr)})")
-    complete.touch()
+    complete.write_text(wanted)
     return python
 
 

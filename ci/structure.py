@@ -9,11 +9,13 @@ memory. The counts depend on the versions of torch and diffusers and on nothing 
 from __future__ import annotations
 
 import argparse
+import math
 import warnings
 from collections.abc import Iterator, Mapping
 from datetime import date
 from typing import TYPE_CHECKING
 
+from ci.answers import refuse
 from perf_tests.harness.baselines import FOLDER
 from perf_tests.harness.catalog import Case, cases_for
 from perf_tests.harness.structure_verdicts import FILE, Accepted, accepting, key_of, load, save
@@ -51,22 +53,32 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--reason", help="why they are accepted; goes into the file")
     parser.add_argument(
-        "--matmul-tflops", type=float, metavar="N", help="a GPU's matmul rate, for the floor"
+        "--matmul-tflops", type=_rate, metavar="N", help="a GPU's matmul rate, for the floor"
     )
     parser.add_argument(
         "--bandwidth-gb",
-        type=float,
+        type=_rate,
         metavar="N",
         help="its memory bandwidth in GB/s, for the floor",
     )
 
 
+def _rate(text: str) -> float:
+    try:
+        rate = float(text)
+    except ValueError:
+        rate = math.nan
+    if not 0 < rate < math.inf:
+        raise argparse.ArgumentTypeError(f"{text} is no rate: it takes a positive number")
+    return rate
+
+
 def main(args: argparse.Namespace) -> int:
     """Count, show, and judge or accept."""
     if args.write and not (args.reason or "").strip():
-        return _refuse("--write needs a --reason: it says to a reviewer why the counts changed")
+        return refuse("--write needs a --reason: it says to a reviewer why the counts changed")
     if (args.matmul_tflops is None) != (args.bandwidth_gb is None):
-        return _refuse("a floor takes both --matmul-tflops and --bandwidth-gb")
+        return refuse("a floor takes both --matmul-tflops and --bandwidth-gb")
     # Importing the optimizations declares the cases.
     from perf_tests import models, optimizations  # noqa: F401
     from perf_tests.harness import proofs, structure
@@ -80,10 +92,10 @@ def main(args: argparse.Namespace) -> int:
             else models.open_source(args.model)
         )
     except models.BadModel as error:
-        return _refuse(str(error))
+        return refuse(str(error))
     cases = [case for case in cases_for(source.scale) if args.k in case.id]
     if not cases:
-        return _refuse(f"no case has {args.k!r} in its id")
+        return refuse(f"no case has {args.k!r} in its id")
     accepted = load(FOLDER) or {}
     observed: dict[Case, Observation] = {}
     findings: dict[str, list[Finding]] = {}
@@ -96,7 +108,7 @@ def main(args: argparse.Namespace) -> int:
         try:
             observed[case] = seen = count(case, source)
         except structure.NotCountable as error:
-            return _refuse(f"{case.id} could not be counted: {error}")
+            return refuse(f"{case.id} could not be counted: {error}")
         except proofs.NotApplied as error:
             print(f"not applied: {case.id}: {error}")
             return 1
@@ -107,11 +119,6 @@ def main(args: argparse.Namespace) -> int:
     if args.write:
         return write(observed, accepted, source.name, args)
     return tell(observed, findings, accepted, source.name, args)
-
-
-def _refuse(sentence: str) -> int:
-    print(f"error: {sentence}")
-    return 2
 
 
 def not_countable(case: Case) -> str | None:

@@ -9,7 +9,6 @@ of each shown. For example:
 from __future__ import annotations
 
 import argparse
-import re
 import sys
 from collections.abc import Sequence
 from importlib.util import find_spec
@@ -22,6 +21,7 @@ from ci.report.reading import Reading, read
 from ci.runs import BadRunError
 from perf_tests.harness import baselines
 from perf_tests.harness.comparable import NotComparable
+from perf_tests.harness.records import slug_of
 
 NEEDED = ("jinja2", "matplotlib")
 """What the page is made with; the comment needs neither."""
@@ -75,7 +75,7 @@ def write(
 
 def make(shown: Reading, *, head: Sequence[Path], base: Sequence[Path]) -> Report:
     """The content of the report of a run, which is the first of `head`."""
-    baseline = baselines.load_machine(slug_of(shown))
+    baseline = baselines.load_machine(slug_of(str(shown.machine.get("name", ""))))
     return making.make(
         shown,
         published=baselines.load_published(),
@@ -83,11 +83,6 @@ def make(shown: Reading, *, head: Sequence[Path], base: Sequence[Path]) -> Repor
         base=read(base[0]) if base else None,
         comparison=judged(head, base) if len(base) > 1 or len(head) > 1 else None,
     )
-
-
-def slug_of(reading: Reading) -> str:
-    """The name of its machine's file under `baselines/`."""
-    return re.sub(r"[^a-z0-9]+", "-", str(reading.machine.get("name", "")).lower()).strip("-")
 
 
 def judged(head: Sequence[Path], base: Sequence[Path]) -> Comparison:

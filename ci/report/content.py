@@ -7,15 +7,14 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ci.report import figures
-from ci.report.reading import Lost, Seen
+from ci.report.reading import Seen
 from perf_tests.harness.catalog import REFERENCE
+from perf_tests.harness.records import holds_back, idle_share_of
+from perf_tests.harness.runs import Untimed
 from perf_tests.harness.stats import Interval
 from perf_tests.harness.verdicts import PASSING, STATUSES, WARNING
 
 Mood = Literal["good", "plain", "warning", "bad"]
-
-HOST_IDLE = 0.1
-"""The host holds a case back where the GPU idles for more than this part of the time."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,18 +79,18 @@ class CasePart:
 
     @property
     def idle_share(self) -> float | None:
-        """The part of the latency in which the GPU has nothing to do."""
+        """As `records.idle_share_of`; None where nobody could look."""
         seen = self.seen
         if seen.gpu_busy_s is None or seen.latency_s is None:
             return None
-        return max(0.0, 1 - seen.gpu_busy_s / seen.latency_s)
+        return idle_share_of(gpu_busy_s=seen.gpu_busy_s, latency_s=seen.latency_s)
 
     @property
     def bound_by(self) -> str:
         """What holds it back; empty where nobody could look."""
         if self.idle_share is None:
             return ""
-        return "host" if self.idle_share > HOST_IDLE else "GPU"
+        return holds_back(self.idle_share).replace("gpu", "GPU")
 
     @property
     def idle(self) -> str:
@@ -221,7 +220,7 @@ class Report:
     """Name and value: the machine, the versions, the run."""
     workloads: tuple[WorkloadPart, ...]
     comparison: Comparison | None
-    lost: tuple[Lost, ...]
+    lost: tuple[Untimed, ...]
     notes: tuple[str, ...]
 
     @property
@@ -245,8 +244,3 @@ def mood_of(status: str) -> Mood:
 def badness(status: str) -> int:
     """For sorting: the worse, the larger."""
     return STATUSES.index(status) if status in STATUSES else len(STATUSES)
-
-
-def again(case: str) -> str:
-    """The command that runs a case alone."""
-    return f'pytest "perf_tests/test_generation.py::test_generation[{case}]" --benchmark-only'

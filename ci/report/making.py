@@ -34,13 +34,16 @@ def make(
     if comparison is None and base is not None:
         comparison = side_by_side(base, head)
     cases = tuple(case for workload in workloads for case in workload.cases)
+    lost = head.lost(accepted or ())
     return Report(
         title=f"Stable Diffusion inference on {head.machine.get('name', 'an unnamed machine')}",
-        verdict=verdict_of(head, cases, accepted=accepted, comparison=comparison),
+        verdict=verdict_of(
+            head, cases, lost=lost, known=accepted is not None, comparison=comparison
+        ),
         machine=_machine(head),
         workloads=workloads,
         comparison=comparison,
-        lost=head.lost,
+        lost=lost,
         notes=_notes(head),
     )
 

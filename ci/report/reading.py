@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from ci import runs
 from ci.runs import BadRunError
 from perf_tests.harness.records import SCHEMA, Count
+from perf_tests.harness.runs import Untimed, missing
+from perf_tests.harness.verdicts import again
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,15 +69,6 @@ class Seen:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Lost:
-    """A case without a time."""
-
-    id: str
-    status: str
-    sentence: str
-
-
-@dataclass(frozen=True, kw_only=True)
 class Reading:
     """One process of the main job."""
 
@@ -83,7 +77,9 @@ class Reading:
     commit: str
     machine: Mapping[str, Any]
     cases: tuple[Seen, ...]
-    lost: tuple[Lost, ...]
+    untimed: tuple[Untimed, ...]
+    expected: tuple[str, ...]
+    """Ids of the cases that were to run."""
     whole: bool
     """Were all cases asked for? Of a part of them nothing is missing."""
     drift: Mapping[str, tuple[float, bool]]
@@ -93,6 +89,26 @@ class Reading:
     def pictures(self) -> Path:
         """Where the main job saved this run's pictures."""
         return self.path.with_name(f"{self.path.stem}-pictures")
+
+    def again(self, name: str) -> str:
+        """The command that runs the case of this id alone, on this run's device and model."""
+        # A process has one model; of one that measured nothing nobody knows it.
+        model = self.cases[0].model if self.cases else None
+        given = {"--device": self.machine.get("device"), "--model": model}
+        return " ".join([again(name), *(f"{o} {quote(str(v))}" for o, v in given.items() if v)])
+
+    def lost(self, accepted: Iterable[str]) -> tuple[Untimed, ...]:
+        """Every case without a time, as `gate` calls it; `accepted` as in `runs.missing`."""
+        gone = missing(
+            accepted,
+            weights={f"{case.model}/{case.weights}" for case in self.cases},
+            measured={case.id for case in self.cases},
+            untimed=self.untimed,
+            expected=self.expected,
+            whole=self.whole,
+        )
+        names = {case.id for case in gone}
+        return (*(case for case in self.untimed if case.id not in names), *gone)
 
     def case(self, name: str) -> Seen | None:
         """By id."""
@@ -115,14 +131,16 @@ def read(path: Path) -> Reading:
             + (" and changes" if commit.get("dirty") else ""),
             machine=dict(content["machine_info"]["perf_tests"]),
             cases=cases,
-            lost=tuple(
-                Lost(
-                    id=f"{lost['workload']}-{lost['case']}",
-                    status=str(lost["verdict"]),
-                    sentence=str(lost["sentence"]),
+            untimed=tuple(
+                Untimed(
+                    id=f"{case['workload']}-{case['case']}",
+                    status=str(case["verdict"]),
+                    sentence=str(case["sentence"]),
+                    by_choice=case.get("by_choice") is True,
                 )
-                for lost in ours["not_timed"]
+                for case in ours["not_timed"]
             ),
+            expected=tuple(map(str, ours.get("expected", ()))),
             whole=ours.get("narrowed") is False and not ours.get("shard"),
             drift={
                 str(name): (float(drift["ratio"]), bool(drift["significant"]))

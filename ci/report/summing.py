@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 
 from ci.report import figures
-from ci.report.content import CasePart, Comparison, Mood, Point, Verdict, again, badness, mood_of
-from ci.report.reading import Lost, Reading
+from ci.report.content import CasePart, Comparison, Mood, Point, Verdict, badness, mood_of
+from ci.report.reading import Reading
+from perf_tests.harness.runs import Untimed
 
 ORDER: tuple[Mood, ...] = ("good", "plain", "warning", "bad")
 NAMED_MOST = 3
 """Cases that a sentence names."""
+BRING_BACK = "bring it back, or take its line out of the baseline"
 
 
 def verdict_of(
     head: Reading,
     cases: Sequence[CasePart],
     *,
-    accepted: Collection[str] | None,
+    lost: Sequence[Untimed],
+    known: bool,
     comparison: Comparison | None,
 ) -> Verdict:
-    """The verdict on a run, and on what it changed where it was compared."""
+    """The verdict on a run, and on what it changed where it was compared.
+
+    `lost` are the cases without a time; `known` says whether its machine has a baseline.
+    """
     points = [
         Point(
             status=case.seen.status,
@@ -28,31 +34,21 @@ def verdict_of(
             case=case.seen.id,
             sentence=case.seen.sentence.removeprefix(f"{case.seen.status}: ")
             or f"{case.seen.id} is {case.seen.status}",
-            next=again(case.seen.id),
+            next=head.again(case.seen.id),
         )
         for case in cases
         if case.mood in ("warning", "bad")
     ]
     points += [
         Point(
-            status=lost.status,
-            mood=mood_of(lost.status),
-            case=lost.id,
-            sentence=_about_lost(lost),
-            next=again(lost.id),
+            status=case.status,
+            mood=mood_of(case.status),
+            case=case.id,
+            sentence=_about_lost(case),
+            next=BRING_BACK if case.status == "missing" else head.again(case.id),
         )
-        for lost in head.lost
-        if mood_of(lost.status) in ("warning", "bad")
-    ]
-    points += [
-        Point(
-            status="missing",
-            mood="bad",
-            case=name,
-            sentence=f"{name} has a baseline and was not run",
-            next="bring it back, or take its line out of the baseline",
-        )
-        for name in _missing(head, accepted or ())
+        for case in lost
+        if mood_of(case.status) in ("warning", "bad")
     ]
     points.sort(key=lambda point: -badness(point.status))
     points += [
@@ -61,12 +57,12 @@ def verdict_of(
             mood="bad",
             case=case.seen.id,
             sentence=f"{case.seen.id}: {problem}",
-            next=again(case.seen.id),
+            next=head.again(case.seen.id),
         )
         for case in cases
         for problem in case.seen.problems
     ]
-    mood, sentence, command = _own_words(head, cases, points, accepted)
+    mood, sentence, command = _own_words(head, cases, points, lost=lost, known=known)
     if comparison is not None and comparison.mood == "plain":
         command = command if mood == "bad" else comparison.next or command
     elif comparison is not None:
@@ -80,36 +76,25 @@ def verdict_of(
     return Verdict(mood=mood, sentence=sentence, points=tuple(points), next=command)
 
 
-def _about_lost(lost: Lost) -> str:
+def _about_lost(lost: Untimed) -> str:
     if not lost.sentence:
         return f"{lost.id} gave no measurement"
     return lost.sentence if lost.id in lost.sentence else f"{lost.id}: {lost.sentence}"
-
-
-def _missing(head: Reading, accepted: Collection[str]) -> list[str]:
-    """Ids of the cases that the baseline knows and a run of everything did not run."""
-    weights = {(case.model, case.weights) for case in head.cases}
-    known = {case.id for case in head.cases} | {lost.id for lost in head.lost}
-    missing = []
-    for key in accepted if head.whole else ():
-        workload, rest = key.split("/", 1)
-        made_with, weights_of, case = rest.rsplit("/", 2)
-        if (made_with, weights_of) in weights and f"{workload}-{case}" not in known:
-            missing.append(f"{workload}-{case}")
-    return sorted(missing)
 
 
 def _own_words(
     head: Reading,
     cases: Sequence[CasePart],
     points: Sequence[Point],
-    accepted: Collection[str] | None,
+    *,
+    lost: Sequence[Untimed],
+    known: bool,
 ) -> tuple[Mood, str, str]:
     """The run's own verdict: mood, sentence, next command."""
     machine = head.machine.get("name", "this machine")
     total = len({*(case.seen.id for case in cases), *(point.case for point in points)})
     if not cases:
-        why = f" {figures.count(len(head.lost), 'case')} gave no measurement." if head.lost else ""
+        why = f" {figures.count(len(lost), 'case')} gave no measurement." if lost else ""
         command = points[0].next if points else "pytest perf_tests --benchmark-only"
         return "bad", f"Nothing was measured, so nothing is judged.{why}", command
     bad = list(dict.fromkeys(point.case for point in points if point.mood == "bad"))
@@ -134,7 +119,7 @@ def _own_words(
             f"judged: {', '.join(doubtful[:3])}" + (", …" if len(doubtful) > 3 else "."),
             points[0].next,
         )
-    if accepted is None:
+    if not known:
         return (
             "plain",
             f"No case fails. There is no baseline for {machine}: speed is shown and not judged, "

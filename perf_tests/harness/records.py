@@ -12,6 +12,23 @@ from typing import Any
 from perf_tests.harness.closeness import Distance, Look
 
 SCHEMA = 1
+HOST_IDLE = 0.1
+"""The host holds a case back where the GPU idles for more than this part of the time."""
+
+
+def slug_of(machine: str) -> str:
+    """The name of a machine's file under `baselines/`."""
+    return re.sub(r"[^a-z0-9]+", "-", machine.lower()).strip("-")
+
+
+def idle_share_of(*, gpu_busy_s: float, latency_s: float) -> float:
+    """The part of the latency in which the GPU has nothing to do."""
+    return max(0.0, 1 - gpu_busy_s / latency_s)
+
+
+def holds_back(idle_share: float) -> str:
+    """What holds a case back whose GPU idles so much: ``host`` or ``gpu``."""
+    return "host" if idle_share > HOST_IDLE else "gpu"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,8 +51,7 @@ class Machine:
 
     @property
     def slug(self) -> str:
-        """The name of its file under `baselines/`."""
-        return re.sub(r"[^a-z0-9]+", "-", self.name.lower()).strip("-")
+        return slug_of(self.name)
 
     def is_like(self, other: Machine) -> bool:
         """Whether both are the same hardware with the same versions.
@@ -125,15 +141,16 @@ class Measurement:
 
     @property
     def idle_share(self) -> float | None:
-        """The part of the latency in which the GPU has nothing to do."""
-        return None if self.gpu_busy_s is None else max(0.0, 1 - self.gpu_busy_s / self.latency_s)
+        """As `idle_share_of`; None where nobody could look."""
+        if self.gpu_busy_s is None:
+            return None
+        return idle_share_of(gpu_busy_s=self.gpu_busy_s, latency_s=self.latency_s)
 
     def bound(self) -> dict[str, Any] | None:
-        """What holds this case back: the host where the GPU idles a tenth of the time."""
+        """What holds this case back, and the share that says so."""
         if self.idle_share is None:
             return None
-        by = "host" if self.idle_share > 0.1 else "gpu"
-        return {"by": by, "gpu_idle_share": round(self.idle_share, 4)}
+        return {"by": holds_back(self.idle_share), "gpu_idle_share": round(self.idle_share, 4)}
 
     def as_json(self, *, reference: Measurement | None) -> dict[str, Any]:
         """What stands in `extra_info`, without the verdict."""

@@ -53,4 +53,5 @@ def many(content: Content, count: int) -> Content:
         }
         infos.append(info)
     content["benchmarks"] = [{"extra_info": info} for info in infos]
+    content["perf_tests"]["expected"] = [f"{info['workload']}-{info['case']}" for info in infos]
     return content

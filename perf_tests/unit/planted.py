@@ -10,31 +10,44 @@ from contextlib import ExitStack
 
 import pytest
 
-from perf_tests.harness.planting import Plant
+from perf_tests.harness.planting import Fault, Plant
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--plant", required=True, metavar="FAULT", help="its name in faults.py")
 
 
-@pytest.fixture(scope="session", autouse=True)
-def planted(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Plant the fault in every pipeline that is built, once its optimizations are applied."""
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Refuse a fault that is not there, or not on this device, before anything runs."""
+    _asked(session.config)
+
+
+def _asked(config: pytest.Config) -> tuple[Fault, str]:
+    """The fault and the device. `pytest.UsageError` where they do not go together."""
     # Here, since they import torch.
     import torch
 
     from perf_tests import faults  # noqa: F401
-    from perf_tests.harness import bench
-    from perf_tests.harness.build import flag
     from perf_tests.harness.planting import FAULTS
-    from perf_tests.harness.trials import building
 
-    name = request.config.getoption("--plant")
+    name = config.getoption("--plant")
     if name not in FAULTS:
         raise pytest.UsageError(f"--plant {name}: known are {', '.join(FAULTS)}")
-    fault = FAULTS[name]
+    device = config.getoption("device") or ("cuda" if torch.cuda.is_available() else "cpu")
+    if not FAULTS[name].runs_on(device):
+        raise pytest.UsageError(f"--plant {name}: cannot be planted on {device}")
+    return FAULTS[name], device
+
+
+@pytest.fixture(scope="session", autouse=True)
+def planted(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Plant the fault in every pipeline that is built, once its optimizations are applied."""
+    from perf_tests.harness import bench
+    from perf_tests.harness.build import flag
+    from perf_tests.harness.trials import building
+
+    fault, device = _asked(request.config)
     size = fault.sizes[0] if fault.sizes else None
-    device = "cuda" if torch.cuda.is_available() else "cpu"
     # Nothing was measured before, so a step counts as a tenth of a second.
     plant = fault.planted(Plant(device=device, size=size, step_s=0.1, gpu_step_s=0.01))
     with ExitStack() as contexts:

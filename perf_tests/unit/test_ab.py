@@ -341,6 +341,37 @@ def test_refs_are_checked_out_and_installed_apart(
     assert "changed" not in (repository / "pyproject.toml").read_text()
 
 
+def test_an_environment_is_kept_only_for_what_it_was_made_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkout, env = tmp_path / "base", tmp_path / "env"
+    lock = checkout / "ci" / "locked.txt"
+    lock.parent.mkdir(parents=True)
+    (checkout / "pyproject.toml").write_text('[project]\nname = "made"\ndependencies = ["torch"]\n')
+    ran: list[str] = []
+
+    def run(command: Sequence[str], cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+        env.mkdir(exist_ok=True)
+        ran.append(command[2])
+        return subprocess.CompletedProcess(command, returncode=0)
+
+    monkeypatch.setattr(sides, "_run", run)
+
+    def installs() -> list[str]:
+        ran.clear()
+        assert sides._installed(checkout, env) == env / "bin" / "python"
+        return list(ran)
+
+    lock.write_text("torch==2.12.0\n")
+    assert installs() == ["venv", "pip"]
+    assert installs() == []
+    lock.write_text("torch==2.13.0\n")
+    assert installs() == ["venv", "pip"]
+    assert installs() == []
+    (checkout / "pyproject.toml").write_text('[project]\nname = "made"\ndependencies = ["numpy"]\n')
+    assert installs() == ["venv", "pip"]
+
+
 def test_one_environment_serves_both_where_they_ask_for_the_same(
     repository: Path, installed: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -249,7 +249,21 @@ def test_bad_input_and_collecting_leave_an_older_run_alone(pytester: pytest.Pyte
     path.write_text("kept")
     run(pytester, f"--benchmark-json={path}", "--device=cuda")
     run(pytester, f"--benchmark-json={path}", "--collect-only")
+    run(pytester, f"--benchmark-json={path}", "--shard=1/99")
     assert path.read_text() == "kept"
+
+
+def test_a_run_of_nothing_leaves_no_older_run(pytester: pytest.Pytester) -> None:
+    path = pytester.path / "old.json"
+    path.write_text("of another run")
+    run(pytester, f"--benchmark-json={path}", "-k", "nothing_of_this_name")
+    assert not path.exists()
+
+
+def test_collecting_writes_nothing(pytester: pytest.Pytester) -> None:
+    path = pytester.path / "runs" / "new.json"
+    run(pytester, f"--benchmark-json={path}", "--collect-only")
+    assert not path.parent.exists()
 
 
 def test_the_life_of_a_baseline(

@@ -14,7 +14,7 @@ import pytest
 from ci import __main__ as command
 from ci.report import charts, figures, markdown
 from ci.report.content import mood_of
-from perf_tests.harness import baselines
+from perf_tests.harness import baselines, records
 from perf_tests.unit.drawn import many, picture, shown
 from perf_tests.unit.recorded import (
     RECORDED,
@@ -165,6 +165,43 @@ def test_a_case_that_the_baseline_knows_and_nobody_ran_is_missing(
     assert "vase25" not in words(page(shown(run, tmp_path / "run.json")))
 
 
+def test_what_the_gate_calls_lost_the_report_does(
+    run: Content, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Both by the same rule: skipped against anybody's choice, or never reached."""
+    accept(folder, run)
+    ours = run["perf_tests"]
+    lost = {"case": "fp16", "workload": "ddim50", "sentence": "ddim50-fp16: no such package"}
+    drop(run, "ddim50-fp16")
+
+    def told(**how: object) -> tuple[bool, bool, str]:
+        """Does the gate call it lost, and the report, with its headline?"""
+        ours["not_timed"] = [lost | how] if how else []
+        path = shown(run, tmp_path / "run.json")
+        capsys.readouterr()
+        command.main(["gate", str(path)])
+        gate = capsys.readouterr().out
+        text = page(path)
+        gone = [f"{status}: ddim50-fp16 " in gate for status in ("missing", "invalid")]
+        return gone[0], gone[1], headline(text)
+
+    skipped = told(verdict="skipped", by_choice=False)
+    assert skipped[:2] == (True, False)
+    assert skipped[2] == (
+        "1 of 5 cases fails: ddim50-fp16 has a baseline and was skipped: no such package."
+    )
+    chosen = told(verdict="skipped", by_choice=True)
+    assert chosen == (False, False, "All 4 cases hold to the baseline of NVIDIA H200.")
+
+    ours["expected"].append("ddim50-fp16")
+    early = told()
+    assert early[:2] == (True, False)
+    assert early[2].endswith("ddim50-fp16 was to run and has no measurement: the run ended early.")
+    ours["expected"].append("ddim50-slow")
+    interrupted = told(verdict="invalid")
+    assert interrupted[2].startswith("No case fails, and 2 of 6 cases could not be judged: ")
+
+
 def test_a_black_picture(run: Content, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     black(run, "ddim50-fp16")
     sentence = "ddim50-fp16: a picture is black"
@@ -172,10 +209,32 @@ def test_a_black_picture(run: Content, tmp_path: Path, capsys: pytest.CaptureFix
     path = shown(run, tmp_path / "run.json")
     text = page(path)
     assert headline(text) == f"1 of 5 cases fails: {sentence}."
-    assert "test_generation[ddim50-fp16]" in words(text)
+    assert 'test_generation[ddim50-fp16]" --benchmark-only --device cuda' in words(text)
     said = comment(path, capsys)
     assert said.startswith(f"## ❌ 1 of 5 cases fails: {sentence}.")
     assert "**Next:** <code>pytest" in said
+
+
+def test_the_next_command_measures_the_same_thing(run: Content, tmp_path: Path) -> None:
+    run["machine_info"]["perf_tests"]["device"] = "cpu"
+    for benchmark in run["benchmarks"]:
+        benchmark["extra_info"]["model"] = "a model"
+    case(run, "ddim50-fp16").update(verdict="slower", sentence="slower: ddim50-fp16: more work")
+    lost = {"case": "vae", "workload": "ddim50", "verdict": "error", "sentence": "no memory"}
+    run["perf_tests"]["not_timed"].append(lost)
+    told = words(page(shown(run, tmp_path / "run.json")))
+    for name in ("ddim50-fp16", "ddim50-vae"):
+        command = f"::test_generation[{name}]\" --benchmark-only --device cpu --model 'a model'"
+        assert command in told
+
+
+def test_host_and_gpu_are_told_apart_as_in_the_run(
+    run: Content, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(records, "HOST_IDLE", 1.1)
+    told = words(page(shown(run, tmp_path / "run.json")))
+    assert "GPU, 62 % idle" in told
+    assert "host, " not in told
 
 
 def test_several_that_fail_are_named_with_what_they_are(run: Content, tmp_path: Path) -> None:
@@ -254,6 +313,7 @@ def test_more_than_a_comment_holds_is_left_to_the_page(
 
 def test_one_case_with_one_round(run: Content, tmp_path: Path) -> None:
     run["benchmarks"] = run["benchmarks"][:1]
+    run["perf_tests"]["expected"] = ["ddim50-reference"]
     info = run["benchmarks"][0]["extra_info"]
     info["latency_rounds_s"] = [info["latency_s"]]
     told = words(page(shown(run, tmp_path / "run.json")))

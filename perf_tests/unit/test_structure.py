@@ -363,7 +363,7 @@ def test_the_life_of_an_accepted_count(
     assert command.main(command_line) == 2
     assert "nothing is accepted" in capsys.readouterr().out
     assert command.main([*command_line, "--write"]) == 2
-    assert "--reason" in capsys.readouterr().out
+    assert "--reason" in capsys.readouterr().err
     assert command.main([*command_line, "--write", "--reason", "first"]) == 0
     assert command.main(command_line) == 0
     casts = Count(fixed=1, per_step=2)
@@ -400,4 +400,6 @@ def test_bad_arguments_are_refused_in_a_sentence(
     arguments: list[str], says: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert command.main(["structure", *arguments]) == 2
-    assert says in capsys.readouterr().out
+    told = capsys.readouterr().err
+    assert told.startswith("error: ")
+    assert says in told

@@ -14,6 +14,9 @@ from typing import Any
 import pytest
 import yaml
 
+from ci import __main__ as command
+from perf_tests.unit.recorded import accept, case, process, settle, write
+
 ROOT = Path(__file__).parents[2]
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
 PINNED = re.compile(r"^\s*(- )?uses: [\w./-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+$")
@@ -62,9 +65,9 @@ def test_nothing_is_secret_and_no_token_stays_in_a_checkout() -> None:
 
 def test_every_step_is_a_script_that_runs_by_hand() -> None:
     for _, job in jobs():
-        for command in [step["run"] for step in job["steps"] if "run" in step]:
-            assert re.fullmatch(r'bash (ci/\w+\.sh)( [\w^"$]+)*', command), command
-            assert (ROOT / command.split()[1]).is_file()
+        for line in [step["run"] for step in job["steps"] if "run" in step]:
+            assert re.fullmatch(r'bash (ci/\w+\.sh)( [\w^"$]+)*', line), line
+            assert (ROOT / line.split()[1]).is_file()
 
 
 def test_no_pull_request_reaches_a_gpu_but_by_its_label_and_none_may_write() -> None:
@@ -102,15 +105,27 @@ case "$*" in
         echo "{$STATE}" >runs/ab/ab.json
         echo 'error: the reason' >&2
         exit "$CODE" ;;
-    '-m ci gate '*) exit "$CODE" ;;
+    '-m ci gate '*)
+        [ -z "$OUT" ] || echo "$OUT"
+        [ -z "$ERR" ] || echo "$ERR" >&2
+        exit "$CODE" ;;
     '-m pytest '*) exit "$CODE" ;;
     '-m ci report '*) echo '# the report' >runs/report.md ;;
 esac
 """
 
 
-def lane(tmp_path: Path, *arguments: str, code: int = 0, compared: bool = True) -> tuple[int, str]:
-    """The exit code and output of one lane; its calls are in `calls`."""
+def lane(
+    tmp_path: Path,
+    *arguments: str,
+    code: int = 0,
+    compared: bool = True,
+    gate: tuple[str, str] = ("", ""),
+) -> tuple[int, str]:
+    """The exit code and output of one lane; its calls are in `calls`.
+
+    `gate` is what the gate prints, and what on stderr.
+    """
     script = program(tmp_path / "ci" / "lane.sh", (ROOT / "ci" / "lane.sh").read_text())
     done = subprocess.run(
         ["bash", script, *arguments],
@@ -120,6 +135,8 @@ def lane(tmp_path: Path, *arguments: str, code: int = 0, compared: bool = True) 
             "CALLS": str(tmp_path / "calls"),
             "CODE": str(code),
             "STATE": '"compared": 5' if compared else "",
+            "OUT": gate[0],
+            "ERR": gate[1],
             "GITHUB_STEP_SUMMARY": str(tmp_path / "summary"),
             "GITHUB_ACTIONS": "true",
         },
@@ -176,11 +193,59 @@ def test_a_shard_with_failed_cases_is_judged_with_the_others(
     assert "--device cuda --shard 1/2 --benchmark-json runs/shard-1.json" in asked
 
 
-@pytest.mark.parametrize(("code", "ends"), [(0, 0), (1, 1), (2, 0)])
-def test_shards_are_judged_together(tmp_path: Path, code: int, ends: int) -> None:
-    assert lane(tmp_path, "judge", code=code)[0] == ends
+ROWS = "unclear: ddim50-fp16: latency\nof 5 cases 4 held, 0 failed, 1 unclear or invalid"
+UNCLEAR = f"{ROWS}\nunclear: 1 of 5 cases: ddim50-fp16; run them again"
+UNKNOWN = "error: nobody accepted a baseline for NVIDIA H200, so no speed was judged"
+BROKEN = "error: baselines/nvidia-h200.json: is no JSON"
+
+
+@pytest.mark.parametrize(
+    ("code", "gate", "ends"),
+    [
+        (0, ("of 5 cases 5 held", ""), 0),
+        (1, (ROWS, ""), 1),
+        (2, (UNCLEAR, ""), 0),
+        (2, (UNCLEAR, "a warning of a library"), 0),
+        (2, (ROWS, UNKNOWN), 2),
+        (2, ("", BROKEN), 2),
+        (2, ("", ""), 2),
+        (137, (UNCLEAR, ""), 137),
+    ],
+)
+def test_shards_are_judged_together(
+    tmp_path: Path, code: int, gate: tuple[str, str], ends: int
+) -> None:
+    returned, output = lane(tmp_path, "judge", code=code, gate=gate)
+    assert returned == ends
     asked = calls(tmp_path, "-m ci")
     assert [line.split()[2] for line in asked] == ["merge", "gate", "report"]
+    assert all(said in output for said in gate)
+    assert ("::warning::unclear" in output) == (ends != code)
+    not_judged = "## Not judged\n\n" + (f"    {gate[1]}\n" if gate[1] else "")
+    said = (tmp_path / "summary").read_text()
+    assert said == (not_judged if code == ends == 2 else "") + "# the report\n"
+
+
+def test_the_lane_reads_what_the_gate_says(
+    tmp_path: Path, no_baselines: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The real gate's words: unclear is a warning, no baseline is an error."""
+    runs = [process(f"gated-{number}") for number in range(3)]
+    case(runs[0], "ddim50-fp16")["latency_rounds_s"] = [1.0, 5.0, 3.0, 2.0, 9.0]
+    (path,) = write([settle(runs[0])], tmp_path, "run")
+
+    def ends() -> int:
+        capsys.readouterr()
+        code = command.main(["gate", str(path)])
+        printed = capsys.readouterr()
+        assert code == 2
+        return lane(tmp_path, "judge", code=code, gate=(printed.out.rstrip(), printed.err))[0]
+
+    assert ends() == 2
+    assert accept([process(f"known-{number}") for number in range(3)], no_baselines) == 0
+    assert ends() == 0
+    (no_baselines / "nvidia-h200.json").write_text("{")
+    assert ends() == 2
 
 
 @pytest.mark.parametrize("arguments", [(), ("nothing",), ("pair", "BASE"), ("environment", "x")])
@@ -189,6 +254,39 @@ def test_an_unknown_lane_names_the_known_ones(tmp_path: Path, arguments: tuple[s
     assert returned == 2
     assert "bash ci/lane.sh pair BASE HEAD" in output
     assert not (tmp_path / "calls").exists()
+
+
+# What a change has to pass
+
+TOOL = """
+name=$(basename "$0")
+echo "$name $*" >>"$CALLS"
+case "$name $*" in
+    *'-m venv '*) mkdir -p "$3/bin" && touch "$3/bin/activate" ;;
+    'python -m ci faults '*) exit "$CODE" ;;
+esac
+"""
+
+
+@pytest.mark.parametrize(("code", "ends"), [(0, 0), (1, 1), (2, 1), (3, 0)])
+def test_only_a_busy_machine_is_no_fault_of_a_change(tmp_path: Path, code: int, ends: int) -> None:
+    script = program(tmp_path / ".ci" / "run", (ROOT / ".ci" / "run").read_text())
+    for name in ("python3", "python", "pip", "pytest", "ruff", "mypy", "chromium"):
+        program(tmp_path / "bin" / name, TOOL)
+    done = subprocess.run(
+        ["bash", script],
+        env={
+            "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}",
+            "CALLS": str(tmp_path / "calls"),
+            "CODE": str(code),
+        },
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == ends, done.stderr
+    asked = calls(tmp_path, "")
+    assert "python -m ci faults --device cpu" in asked
+    assert ("all passed" in done.stdout) == (ends == 0)
 
 
 # The comment
