@@ -20,7 +20,7 @@ import pytest
 import torch
 
 from perf_tests import models, optimizations  # noqa: F401  (the real catalogue, to put aside)
-from perf_tests.harness import catalog, quiet, verdicts
+from perf_tests.harness import bench, catalog, quiet, verdicts
 from perf_tests.harness.build import Build
 from perf_tests.harness.catalog import Closeness, Needs, Promise, Workload
 from perf_tests.harness.proofs import NotApplied
@@ -167,6 +167,7 @@ def pytest_configure(config: pytest.Config) -> None:
     # A test says the same on a busy machine.
     patch.setattr(quiet, "_cpu_waits_s", dict)
     patch.setattr(verdicts, "FIRST_ROUND_SHARE", 100.0)
+    patch.setattr(bench, "DRIFT_SHARE", 100.0)
     declared: dict[str, catalog.Optimization] = {}
     cases: list[catalog.Case] = []
     patch.setattr(catalog, "OPTIMIZATIONS", declared)

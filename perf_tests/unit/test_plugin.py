@@ -10,6 +10,8 @@ import pytest
 from ci.accept import accept
 from ci.runs import load_run
 from perf_tests.harness import baselines, structure, structure_verdicts
+from perf_tests.harness.bench import Bench, Lack
+from perf_tests.harness.catalog import Case
 from perf_tests.harness.pipelines import Generation
 from perf_tests.harness.records import Count
 from perf_tests.harness.structure_verdicts import Accepted
@@ -299,6 +301,27 @@ def test_the_life_of_a_baseline(
     history = (folder / "HISTORY.md").read_text()
     assert "first" in history
     assert "moody is slower now" in history
+
+
+def test_an_accepted_case_that_was_asked_for_and_cannot_run_is_missing(
+    pytester: pytest.Pytester, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = [pytester.path / f"{n}.json" for n in range(3)]
+    for path in paths:
+        run(pytester, f"--benchmark-json={path}", fakes="fine,moody")
+    assert accept(paths, reason="first") == 0
+    lacks = Bench.lacks
+
+    def broken(bench: Bench, case: Case) -> Lack | None:
+        return Lack("no kernel") if case.name == "moody" else lacks(bench, case)
+
+    monkeypatch.setattr(Bench, "lacks", broken)
+    for options, code in ((["-k", "fine"], 0), (["-k", "fine or moody"], 1), ([], 1)):
+        result = run(pytester, *options, fakes="fine,moody")
+        assert result.ret == code
+        if code:
+            said = "missing: fake4-moody has a baseline and was skipped: no kernel"
+            result.stdout.fnmatch_lines([said])
 
 
 def test_junit_carries_the_verdict_of_what_passes_and_what_fails(pytester: pytest.Pytester) -> None:
