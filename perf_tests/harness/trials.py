@@ -296,6 +296,8 @@ class Trials:
             plant.contexts, plant.changes = [], []
         tried = self.bench
         tried.rounds = fault.setting.rounds
+        # Where no latency is judged, one short warm-up is enough.
+        tried.quick = fault.setting.rounds == 1
         tried.pictures_folder = clean.folder
         tried.baseline = self._baseline(clean)
         tried.structures = self._structures(clean)
