@@ -25,7 +25,7 @@ from perf_tests.harness.build import Build
 from perf_tests.harness.catalog import Closeness, Needs, Promise, Workload
 from perf_tests.harness.proofs import NotApplied
 
-STEP_S = 0.003
+STEP_S = 0.001
 
 WORKLOAD = Workload(
     name="fake4",
