@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 
 from ci.report import figures
 from ci.report.content import CasePart, Change, Comparison, Report, WorkloadPart
+from perf_tests.harness.screen import HEAD
 
 MOST_CHARACTERS = 65_536
 """What GitHub takes for one comment."""
@@ -153,16 +154,8 @@ def _fold(title: str, content: str) -> str:
 
 
 def _table(workload: WorkloadPart) -> Iterator[str]:
-    head = (
-        "setting",
-        "latency",
-        "speedup",
-        "GPU busy",
-        "GPU speedup",
-        "guide",
-        "memory",
-        "picture",
-    )
+    # The terminal's columns; what bounds a case is on the page.
+    head = [name for name in HEAD if name not in ("bound by", "verdict")]
     yield "| " + " | ".join((*head, "verdict")) + " |"
     yield "|---" + "|--:" * (len(head) - 1) + "|---|"
     for case in workload.cases[:ROWS_MOST]:

@@ -172,9 +172,11 @@ class _Numbers:
     def check(self, name: str, value: Any, *, least: float = -math.inf) -> float | None:
         if value is None:
             return None
-        number = isinstance(value, int | float) and not isinstance(value, bool)
-        if number and math.isfinite(value) and value > least:
-            return value  # type: ignore[no-any-return]
+        # Python counts true and false as integers.
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            number: int | float = value
+            if math.isfinite(number) and number > least:
+                return number
         said = {"nan": "NaN", "inf": "infinity"}.get(str(value), repr(value))
         self.problems.append(f"{name} is {said}, which is no number that says anything")
         return None

@@ -230,13 +230,13 @@ def by_family(events: Iterable[Event]) -> dict[str, tuple[float, int]]:
 
 def profile(generation: Generation, pipeline: Any, *, steps: int) -> Trace:
     """One generation of this many steps under the profiler."""
-    if torch.autograd._profiler_enabled():  # type: ignore[attr-defined]  # not in its stubs
-        # Starting a second one would end the first.
+    # Starting a second one would end the first. Torch exports the question without declaring it.
+    if torch.autograd._profiler_enabled():  # type: ignore[attr-defined]
         raise NoTrace("another profiler of PyTorch is at work in this process")
     allocated: list[int] = []
 
     def mark() -> None:
-        # Untyped, private, and the one kernel whose name no model's kernels have.
+        # Private, and the one kernel whose name no model's kernels have. Untyped in some versions.
         torch.cuda._sleep(1)  # type: ignore[no-untyped-call, unused-ignore]
         statistics = torch.cuda.memory_stats_as_nested_dict()
         allocated.append(statistics["allocation"]["all"]["allocated"])

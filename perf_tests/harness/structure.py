@@ -221,6 +221,7 @@ class _Counting(TorchDispatchMode):
     _known: ClassVar[dict[Any, _Known]] = {}
 
     def __init__(self) -> None:
+        # Torch's own is untyped in some versions.
         super().__init__()  # type: ignore[no-untyped-call, unused-ignore]
         self.stack: list[Place] = []
         self.operators: defaultdict[Operator, list[int]] = defaultdict(lambda: [0, 0, 0])
@@ -394,6 +395,7 @@ def _twin(tensor: torch.Tensor) -> torch.Tensor | None:
 
 def _with_twin(tensor: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
     if tensor.numel() <= TWIN_ELEMENTS:
+        # On the tensor itself, so that it goes when the tensor goes; no tensor declares it.
         tensor._twin = values  # type: ignore[attr-defined]
     return tensor
 
@@ -433,6 +435,7 @@ def _carry_twins(
             return
     for tensor in results:
         if getattr(tensor, "_twin", None) is not None:
+            # Written in place with what nobody knows: its values of before are stale.
             del tensor._twin  # type: ignore[attr-defined]
 
 

@@ -386,8 +386,9 @@ class Trials:
             self.verdicts += 1  # its picture
             if case.picture_only:
                 continue
-            self.verdicts += 3  # counters, memory kept, the measuring itself
-            self.verdicts += len(measured.rounds_s) > 2  # latency: two rounds decide nothing
+            self.verdicts += 2  # counters, memory kept
+            # Latency and the warm-up: two rounds decide nothing of either.
+            self.verdicts += 2 * (len(measured.rounds_s) > 2)
             self.verdicts += measured.gpu_busy_s is not None
             self.verdicts += measured.peak_memory_bytes is not None
         self.false_alarms += [

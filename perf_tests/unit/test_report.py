@@ -14,7 +14,7 @@ import pytest
 from ci import __main__ as command
 from ci.report import charts, figures, markdown
 from ci.report.content import mood_of
-from perf_tests.harness import baselines, records
+from perf_tests.harness import records
 from perf_tests.unit.drawn import many, picture, shown
 from perf_tests.unit.recorded import (
     RECORDED,
@@ -31,14 +31,9 @@ from perf_tests.unit.recorded import (
 
 
 @pytest.fixture(autouse=True)
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def folder(no_baselines: Path) -> Path:
     """A folder of baselines in which nothing is accepted."""
-    folder = tmp_path / "baselines"
-    folder.mkdir()
-    for name in ("portable.json", "published.json"):
-        (folder / name).write_text((baselines.FOLDER / name).read_text())
-    monkeypatch.setattr(baselines, "FOLDER", folder)
-    return folder
+    return no_baselines
 
 
 @pytest.fixture

@@ -106,7 +106,7 @@ case "$*" in
         echo 'error: the reason' >&2
         exit "$CODE" ;;
     '-m ci gate '*)
-        [ -z "$OUT" ] || echo "$OUT"
+        [ -z "$SAID" ] || echo "$SAID"
         [ -z "$ERR" ] || echo "$ERR" >&2
         exit "$CODE" ;;
     '-m pytest '*) exit "$CODE" ;;
@@ -135,7 +135,7 @@ def lane(
             "CALLS": str(tmp_path / "calls"),
             "CODE": str(code),
             "STATE": '"compared": 5' if compared else "",
-            "OUT": gate[0],
+            "SAID": gate[0],
             "ERR": gate[1],
             "GITHUB_STEP_SUMMARY": str(tmp_path / "summary"),
             "GITHUB_ACTIONS": "true",
