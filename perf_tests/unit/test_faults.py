@@ -172,7 +172,7 @@ def test_all_is_caught_and_quiet(
     assert rows["dark"]["status"] == "caught"
     assert rows["dark"]["verdict"] == "black"
     assert rows["keeping"]["verdict"] == "more memory"
-    assert content["clean_verdicts"] == 12
+    assert content["clean_verdicts"] == 9
     assert content["false_alarms"] == []
 
 
