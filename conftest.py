@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from perf_tests.harness.catalog import Case
+from perf_tests.harness.catalog import Case, Chapter, chapters_of
 from perf_tests.harness.measuring import digest
 from perf_tests.harness.runs import Untimed, missing
 from perf_tests.harness.screen import (
@@ -39,6 +39,8 @@ TESTS_OF_OUR_OWN = (PACKAGE / "unit", PACKAGE / "browser", PACKAGE / "models")
 
 ROUNDS = 5
 QUICK_ROUNDS = 2
+DEFAULT: Chapter = "guide"
+"""What runs where nobody asks for anything by name."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -109,6 +111,9 @@ class Suite:
 
     expected: list[str] = field(default_factory=list)
     """Ids of the cases that this session is to run."""
+
+    not_asked: list[str] = field(default_factory=list)
+    """Ids of the cases that are declared and were not asked for: other chapters', above all."""
 
     dealt: list[str] = field(default_factory=list)
     """Ids of the cases that all shards together run, if this session is one."""
@@ -276,7 +281,17 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "case" in metafunc.fixturenames:
         cases = suite_of(metafunc.config).cases
-        metafunc.parametrize("case", cases, ids=[case.id for case in cases])
+        metafunc.parametrize(
+            "case",
+            [
+                pytest.param(
+                    case,
+                    id=case.id,
+                    marks=[getattr(pytest.mark, chapter) for chapter in chapters_of(case, cases)],
+                )
+                for case in cases
+            ],
+        )
 
 
 def _make_room(report: Path) -> None:
@@ -320,20 +335,32 @@ def pytest_report_header(config: pytest.Config) -> str | None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Keep this shard's cases, of those that -k and the like have left."""
+    """Keep the guide's cases where none were asked for by name, and of these this shard's."""
     shard: tuple[int, int] | None = config.getoption("shard")
+    if not _cases(items):
+        return
+    if not _narrowed(config) and not config.getoption("markexpr", ""):
+        _keep(items, config, [item for item in items if item.get_closest_marker(DEFAULT)])
+    suite = suite_of(config)
     cases = _cases(items)
-    if shard is None or not cases:
+    suite.not_asked = [case.id for case in suite.cases if case not in cases]
+    if shard is None:
         return
     index, of = shard
     if of > len(cases):
         raise pytest.UsageError(f"--shard {index}/{of}: there are {len(cases)} cases to share")
-    suite = suite_of(config)
     suite.dealt = [case.id for case in cases]
     # Neighbours stay together, so that few shards measure the same reference.
     first, last = ((len(cases) * part) // of for part in (index - 1, index))
     own = set(suite.dealt[first:last])
-    kept = [item for item in items if (case := _case_of(item)) is not None and case.id in own]
+    _keep(
+        items,
+        config,
+        [item for item in items if (case := _case_of(item)) is not None and case.id in own],
+    )
+
+
+def _keep(items: list[pytest.Item], config: pytest.Config, kept: list[pytest.Item]) -> None:
     config.hook.pytest_deselected(items=[item for item in items if item not in kept])
     items[:] = kept
 
@@ -448,6 +475,7 @@ def pytest_benchmark_update_json(config: pytest.Config, output_json: dict[str, A
         "scale": suite.bench.source.scale,
         "expected": suite.expected,
         "narrowed": _narrowed(config),
+        "not_asked": suite.not_asked,
         "shard": _shard_json(config, suite),
         "reference_drift": {name: asdict(drift) for name, drift in suite.bench.drift.items()},
         "not_timed": [
@@ -501,6 +529,7 @@ def _fail_missing(session: pytest.Session, suite: Suite) -> None:
         # What pytest ended early it says itself.
         expected=suite.expected if _finished(session) else (),
         whole=_asked_for_everything(session),
+        not_asked=suite.not_asked,
     ):
         suite.told[lost.id] = (
             f"missing: {lost.sentence}\n"
@@ -521,7 +550,7 @@ def _asked_for_everything(session: pytest.Session) -> bool:
 def _narrowed(config: pytest.Config) -> bool:
     """Were some cases asked for by name?"""
     # lastfailed is absent where pytest's cache plugin is off.
-    names = ("keyword", "markexpr", "deselect", "lf")
+    names = ("keyword", "deselect", "lf")
     return any(config.getoption(name, None) for name in names) or any(
         "::" in str(argument) for argument in config.args
     )

@@ -125,6 +125,7 @@ def _joined(runs: Sequence[Run], contents: Sequence[Any]) -> dict[str, Any]:
             "scale": ours["scale"],
             "expected": ours["shard"]["cases"],
             "narrowed": any(run.narrowed for run in runs),
+            "not_asked": list(runs[0].not_asked),
             "shard": None,
             "reference_drift": _drifts(runs),
             "not_timed": [case for one in contents for case in one["perf_tests"]["not_timed"]],

@@ -86,6 +86,7 @@ def run_of(content: Any, path: Path) -> Run:
             quick=ours.get("quick") is True,
             expected=tuple(ours.get("expected", ())),
             narrowed=ours.get("narrowed", False),
+            not_asked=tuple(ours.get("not_asked", ())),
             shard=Shard(**{**shard, "cases": tuple(shard["cases"])}) if shard else None,
         )
     except shape.BadShape as error:

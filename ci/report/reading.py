@@ -81,6 +81,7 @@ class Reading:
     expected: tuple[str, ...]
     """Ids of the cases that were to run."""
     whole: bool
+    not_asked: tuple[str, ...]
     """Were all cases asked for? Of a part of them nothing is missing."""
     drift: Mapping[str, tuple[float, bool]]
     """By workload: the reference's time when repeated, over its first; whether that is drift."""
@@ -106,6 +107,7 @@ class Reading:
             untimed=self.untimed,
             expected=self.expected,
             whole=self.whole,
+            not_asked=self.not_asked,
         )
         names = {case.id for case in gone}
         return (*(case for case in self.untimed if case.id not in names), *gone)
@@ -142,6 +144,7 @@ def read(path: Path) -> Reading:
             ),
             expected=tuple(map(str, ours.get("expected", ()))),
             whole=ours.get("narrowed") is False and not ours.get("shard"),
+            not_asked=tuple(map(str, ours.get("not_asked", ()))),
             drift={
                 str(name): (float(drift["ratio"]), bool(drift["significant"]))
                 for name, drift in ours["reference_drift"].items()

@@ -6,7 +6,7 @@ Imports no torch, so that the judging half and `ci` can read the catalogue anywh
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
@@ -17,6 +17,10 @@ Kind = Literal["seeded", "embedded", "checkpoint"]
 
 Scale = Literal["full", "small"]
 """Which workloads a model runs: the guide's, or the same scaled down to the embedded model."""
+
+Chapter = Literal["guide", "past_guide", "trading"]
+"""Which part of the field a case belongs to: the guide's own rows and what they are measured
+against, what is faster at no price, and what has one. pytest knows each as a mark."""
 
 REFERENCE = "reference"
 
@@ -150,6 +154,7 @@ class Case:
     """Name of the case on the same workload that this one is compared with."""
     picture_only: bool
     """Generated once to look at; its time is shown, not judged."""
+    chapter: Chapter = "guide"
 
     @property
     def id(self) -> str:
@@ -180,7 +185,11 @@ CASES: list[Case] = []
 
 
 def measure(
-    workload: Workload, *stacks: str, against: str = REFERENCE, picture_only: bool = False
+    workload: Workload,
+    *stacks: str,
+    against: str = REFERENCE,
+    picture_only: bool = False,
+    chapter: Chapter = "guide",
 ) -> None:
     """Declare stacks (names joined by ``+``) as cases on a workload, beside its reference.
 
@@ -190,17 +199,26 @@ def measure(
     declared = {case.name for case in CASES if case.workload == workload}
     if REFERENCE not in declared:
         declared.add(REFERENCE)
-        CASES.append(_case(workload, REFERENCE, against=REFERENCE, picture_only=picture_only))
+        CASES.append(_case(workload, REFERENCE, picture_only=picture_only, chapter=chapter))
     if against not in declared:
         raise ValueError(f"{workload.name}: nothing called {against!r} is declared before")
     for name in stacks:
         if name in declared:
             raise ValueError(f"{workload.name}: the case {name!r} is declared twice")
         declared.add(name)
-        CASES.append(_case(workload, name, against=against, picture_only=picture_only))
+        case = _case(workload, name, picture_only=picture_only, chapter=chapter)
+        CASES.append(replace(case, against=against))
 
 
-def _case(workload: Workload, name: str, *, against: str, picture_only: bool) -> Case:
+def stacked(workload: Workload, name: str) -> Case:
+    """The case of this name, declared or not: what is searched for is declared only when found.
+
+    `ValueError` for an optimization nobody declared.
+    """
+    return _case(workload, name, picture_only=False, chapter="guide")
+
+
+def _case(workload: Workload, name: str, *, picture_only: bool, chapter: Chapter) -> Case:
     own = () if name == REFERENCE else tuple(name.split("+"))
     unknown = [part for part in (*workload.base, *own) if part not in OPTIMIZATIONS]
     if unknown:
@@ -210,7 +228,12 @@ def _case(workload: Workload, name: str, *, against: str, picture_only: bool) ->
         )
     stack = tuple(OPTIMIZATIONS[part] for part in (*workload.base, *own))
     return Case(
-        workload=workload, name=name, stack=stack, against=against, picture_only=picture_only
+        workload=workload,
+        name=name,
+        stack=stack,
+        against=REFERENCE,
+        picture_only=picture_only,
+        chapter=chapter,
     )
 
 
@@ -220,3 +243,9 @@ def cases_for(scale: Scale) -> list[Case]:
         case.workload for case in CASES if case.workload.scale == scale
     )
     return [case for workload in workloads for case in CASES if case.workload == workload]
+
+
+def chapters_of(case: Case, cases: Iterable[Case]) -> list[Chapter]:
+    """The case's chapter; a reference is in all that its workload has cases of."""
+    own = [c.chapter for c in cases if c.workload == case.workload and case.is_reference]
+    return list(dict.fromkeys((case.chapter, *own)))

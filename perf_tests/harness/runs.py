@@ -61,6 +61,8 @@ class Run:
     """Ids of the cases that were to run."""
     narrowed: bool = False
     """Some cases were asked for by name, so that others are not missing."""
+    not_asked: tuple[str, ...] = ()
+    """Ids of the cases that are declared and were not asked for."""
     shard: Shard | None = None
 
     @property
@@ -92,6 +94,7 @@ class Run:
             untimed=self.untimed,
             expected=self.expected,
             whole=not self.narrowed and self.shard is None,
+            not_asked=self.not_asked,
         )
 
     def drift_of(self, case: Case) -> Mapping[str, Any] | None:
@@ -120,13 +123,14 @@ def missing(
     untimed: Sequence[Untimed],
     expected: Sequence[str],
     whole: bool,
+    not_asked: Collection[str] = (),
 ) -> tuple[Untimed, ...]:
     """What a run lost without anybody's choice: ``missing``, or ``invalid`` where it was
     interrupted before it got there.
 
     `accepted` are the keys of the machine's baseline; those on these `weights` (``model/weights``)
-    count. `measured` and `expected` are ids. Under `whole` all cases were asked for: what the
-    baseline knows and nobody declares any more is missing then.
+    count. `measured`, `expected` and `not_asked` are ids. Under `whole` none were picked by name: what
+    the baseline knows and nobody declares any more is missing then.
     """
     known = []
     for key in accepted:
@@ -166,7 +170,7 @@ def missing(
             "perf_tests/optimizations.py",
         )
         for name in known
-        if whole and name not in there and name not in expected
+        if whole and name not in there and name not in expected and name not in not_asked
     ]
     return tuple(lost)
 
