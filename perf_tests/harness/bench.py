@@ -107,7 +107,9 @@ class Bench:
     _open: ExitStack = field(default_factory=ExitStack)
     _pipeline: Any = None
     _pictures: dict[str, Pictures] = field(default_factory=dict)
-    _flops: dict[tuple[str, int], float] = field(default_factory=dict)
+    _works: dict[tuple[str, int, tuple[str, ...]], floor.Work] = field(default_factory=dict)
+    _opened: float = 0.0
+    """When the pipeline on the bench began to be built."""
     _failed: dict[str, str] = field(default_factory=dict)
     """Why cases that have no test in this session would have failed it."""
 
@@ -170,6 +172,7 @@ class Bench:
         if self.measurements:
             _settle()
         self.observer.stage(case, "building")
+        self._opened = perf_counter()
         try:
             with _told(case, self.device):
                 self._pipeline = self._open.enter_context(built(case, self.source, self.device))
@@ -202,11 +205,22 @@ class Bench:
         say = self.observer.stage
         generation = Generation(pipeline, case.workload)
         graphs_at_start, breaks_at_start = counters.compiled_graphs()
+        cache_at_start = counters.compile_cache()
+        first_picture_s: float | None = None
+        compile_cache: str | None = None
+
+        def warmed(seconds: float) -> None:
+            nonlocal first_picture_s, compile_cache
+            if first_picture_s is None:
+                first_picture_s = perf_counter() - self._opened
+                compile_cache = _cache_was(cache_at_start, counters.compile_cache())
+            say(case, f"warm-up, {seconds:.2f} s")
+
         if not case.picture_only:
             if self.quick:
                 generation.pictures(steps=QUICK_WARM_UP_STEPS)
             else:
-                warm_up(generation, on_round=lambda s: say(case, f"warm-up, {s:.2f} s"))
+                warm_up(generation, on_round=warmed)
         generation.forget()
         collect(self.device)
         graphs_when_warm, _ = counters.compiled_graphs()
@@ -246,6 +260,8 @@ class Bench:
             model=self.source.name,
             weights=self.source.weights,
             parameters=_parameters(pipeline),
+            first_picture_s=first_picture_s,
+            compile_cache=compile_cache,
             rounds_s=seconds,
             peak_memory_bytes=(
                 torch.cuda.max_memory_allocated() if self.device.type == "cuda" else None
@@ -293,6 +309,7 @@ class Bench:
             measurement = observe(measurement, case, generation, pipeline)
             # At once, as after a round: what follows leaves the GPU idle.
             watch.note_gpu()
+            measurement = replace(measurement, ignored=generation.ignored())
             of_host = host.observe(generation, self.device)
         finally:
             gc.enable()
@@ -304,8 +321,11 @@ class Bench:
     ) -> Measurement:
         measurement = replace(measurement, host_step_s=_host_step(generation, pipeline))
         if not self.quick:
-            flops = self._flops_of(measurement, case, generation)
-            measurement = replace(measurement, floor_s=flops / floor.matmul_rate())
+            work = self._work_of(measurement, case, generation, pipeline)
+            if work is not None:
+                size = _bytes(pipeline) / measurement.parameters
+                floor_s, by = work.floor(bytes_per_parameter=size)
+                measurement = replace(measurement, floor_s=floor_s, floor_by=by)
         try:
             seen = counters.observe(generation, pipeline, steps=case.workload.steps)
         except counters.NoTrace as error:
@@ -329,13 +349,20 @@ class Bench:
         self.counted[case.id] = seen
         return replace(measurement, counters={**measurement.counters, **seen.counters})
 
-    def _flops_of(self, measurement: Measurement, case: Case, generation: Generation) -> float:
-        # They follow from what is generated with how many parameters, whatever the precision or
-        # the kernels, and counting them takes longer than a generation.
-        key = (case.workload.name, measurement.parameters)
-        if key not in self._flops:
-            self._flops[key] = floor.flops(generation, steps=case.workload.steps)
-        return self._flops[key]
+    def _work_of(
+        self, measurement: Measurement, case: Case, generation: Generation, pipeline: Any
+    ) -> floor.Work | None:
+        # It follows from what is generated with how many parameters, whatever the precision or the
+        # kernels, and counting it takes longer than a generation.
+        skipping = tuple(o.name for o in case.stack if o.skips_work)
+        key = (case.workload.name, measurement.parameters, skipping)
+        if key not in self._works:
+            if any(o.hides_operators for o in case.stack):
+                return None
+            self._works[key] = floor.work(
+                generation, pipeline, steps=case.workload.steps, alike=not skipping
+            )
+        return self._works[key]
 
     def _closeness(self, case: Case, pictures: Pictures) -> closeness.Distance | None:
         if not case.is_reference:
@@ -471,8 +498,17 @@ def _tidy() -> None:
     gc.collect()
 
 
-def _host_step(generation: Generation, pipeline: Any) -> float:
-    """Median seconds that a UNet call takes to return: its launches, nothing awaited."""
+def _cache_was(before: tuple[int, int], after: tuple[int, int]) -> str | None:
+    taken, made = (now - then for now, then in zip(after, before, strict=True))
+    if not made:
+        return "warm" if taken else None
+    return "partly warm" if taken else "cold"
+
+
+def _host_step(generation: Generation, pipeline: Any) -> float | None:
+    """Median seconds that a UNet call takes to return: its launches, nothing awaited. None where
+    the denoising is replayed as a whole and calls it no more.
+    """
     starts: list[float] = []
     seconds: list[float] = []
     hooks = (
@@ -484,12 +520,17 @@ def _host_step(generation: Generation, pipeline: Any) -> float:
     finally:
         for hook in hooks:
             hook.remove()
-    return median(seconds)
+    return median(seconds) if seconds else None
 
 
 def _parameters(pipeline: Any) -> int:
     modules = (pipeline.unet, pipeline.vae, pipeline.text_encoder)
     return sum(p.numel() for module in modules for p in module.parameters())
+
+
+def _bytes(pipeline: Any) -> int:
+    modules = (pipeline.unet, pipeline.vae, pipeline.text_encoder)
+    return sum(p.numel() * p.element_size() for m in modules for p in m.parameters())
 
 
 def _first_sentences(error: BaseException) -> str:

@@ -85,6 +85,10 @@ class Optimization:
     needs: Needs
     proof: Callable[[Any], None]
     """Raises `proofs.NotApplied` if the built pipeline does not show the change."""
+    skips_work: bool = False
+    """Does less arithmetic than the case without it, or not the same in every step."""
+    hides_operators: bool = False
+    """Compiles or replays: what PyTorch runs then can no longer be counted by operator."""
 
     @property
     def line(self) -> str:
@@ -100,11 +104,14 @@ def optimization(
     proof: Callable[[Any], None],
     promise: Promise = NO_PROMISE,
     needs: Needs | None = None,
+    skips_work: bool = False,
+    hides_operators: bool = False,
 ) -> Callable[[Callable[[Build], None]], Optimization]:
     """Declare the decorated function as an optimization under its own name.
 
     The function gets a `Build` and says there what it changes. Its docstring's first line is what
-    a report says of it. `ValueError` for a name that is taken or has no docstring.
+    a report says of it; the rest as `Optimization` says. `ValueError` for a name that is taken or
+    has no docstring.
     """
 
     def declare(apply: Callable[[Build], None]) -> Optimization:
@@ -114,7 +121,13 @@ def optimization(
         if not apply.__doc__:
             raise ValueError(f"{name} has no docstring to say in a report what it is")
         declared = Optimization(
-            name=name, apply=apply, promise=promise, needs=needs or Needs(), proof=proof
+            name=name,
+            apply=apply,
+            promise=promise,
+            needs=needs or Needs(),
+            proof=proof,
+            skips_work=skips_work,
+            hides_operators=hides_operators,
         )
         OPTIMIZATIONS[name] = declared
         return declared

@@ -330,6 +330,18 @@ def _cut(events: Iterable[Event], borders: Sequence[float], own: set[int]) -> li
     return parts
 
 
+def compile_cache() -> tuple[int, int]:
+    """Compiled graphs that this process took from the cache on disk, and that it had to make."""
+    dynamo = sys.modules.get("torch._dynamo.utils")
+    if dynamo is None:
+        return 0, 0
+    taken, made = dynamo.counters["inductor"], dynamo.counters["aot_autograd"]
+    return (
+        taken["fxgraph_cache_hit"] + made["autograd_cache_hit"],
+        taken["fxgraph_cache_miss"] + taken["fxgraph_cache_bypass"],
+    )
+
+
 def compiled_graphs() -> tuple[int, int]:
     """Graphs that torch.compile has made in this process, and breaks it met in them."""
     dynamo = sys.modules.get("torch._dynamo.utils")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -114,13 +115,18 @@ class Generation:
         return self._raw is None or bool(torch.isfinite(self._raw).all())
 
     def pictures(
-        self, *, steps: int | None = None, after_step: Callable[[], None] | None = None
+        self,
+        *,
+        steps: int | None = None,
+        after_step: Callable[[], None] | None = None,
+        of: Workload | None = None,
     ) -> Pictures:
         """Generate without keeping: pictures as the decoder made them, scaled and clamped.
 
-        `after_step` is called at the end of each turn of the denoising loop.
+        `after_step` is called at the end of each turn of the denoising loop. `of` stands in for
+        the workload.
         """
-        workload, pipeline = self._workload, self._pipeline
+        workload, pipeline = of or self._workload, self._pipeline
 
         def step_ended(*_: object) -> dict[str, Any]:
             if after_step is not None:
@@ -133,7 +139,7 @@ class Generation:
             width=workload.size,
             num_inference_steps=workload.steps if steps is None else steps,
             guidance_scale=workload.guidance,
-            latents=self._noise(),
+            latents=self._noise(workload),
             output_type="np",
             callback_on_step_end=step_ended if after_step is not None else None,
         )
@@ -144,10 +150,24 @@ class Generation:
         """Drop the pictures kept so far, so that `first` is the first of the timed rounds."""
         self.first = self.last = None
 
-    def _noise(self) -> torch.Tensor:
+    def ignored(self) -> tuple[str, ...]:
+        """Of seed and prompt, what changes without the pictures: a stale buffer shows here."""
+        own = replace(self._workload, steps=1)
+        before = self.pictures(of=own)
+        changes = {
+            "seed": replace(own, seed=own.seed + 1),
+            "prompt": replace(own, prompt=f"{own.prompt}, at night"),
+        }
+        return tuple(
+            name
+            for name, other in changes.items()
+            if np.array_equal(self.pictures(of=other), before)
+        )
+
+    def _noise(self, workload: Workload) -> torch.Tensor:
         # In float32 on the CPU, then cast: drawn in half precision, the same seed gives other
         # numbers in torch 2.11, and no two precisions could be compared.
-        pipeline, workload = self._pipeline, self._workload
+        pipeline = self._pipeline
         side = workload.size // pipeline.vae_scale_factor
         shape = (workload.images, pipeline.unet.config.in_channels, side, side)
         generator = torch.Generator("cpu").manual_seed(workload.seed)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import ctypes
 import importlib.util
+import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -63,13 +65,20 @@ def activation_dtype(pipeline: Any) -> torch.dtype:
 
 
 def forward_once(pipeline: Any) -> None:
-    """One UNet forward on the smallest sample that passes its three halvings."""
+    """One UNet forward on the smallest sample that passes its three halvings.
+
+    Operator by operator, whatever is compiled or replayed: those would take its shape for one more
+    to prepare for.
+    """
     unet, text = pipeline.unet, pipeline.text_encoder
     options = {"device": pipeline._execution_device, "dtype": unet.dtype}
     sample = torch.zeros(1, unet.config.in_channels, 8, 8, **options)
     states = torch.zeros(1, 77, text.config.hidden_size, **options)
-    with torch.no_grad():
-        unet(sample, 1, encoder_hidden_states=states)
+    # Importing the compiler takes seconds, so only where something is compiled.
+    compiles = "torch._dynamo" in sys.modules
+    eager = torch.compiler.set_stance("force_eager") if compiles else nullcontext()
+    with torch.no_grad(), eager:
+        type(unet).forward(unet, sample, 1, encoder_hidden_states=states)
 
 
 def flag_reads(holder: object, name: str, value: object) -> Proof:

@@ -118,8 +118,17 @@ class Measurement:
     host_step_s: float | None = None
     """What the host takes to enqueue one UNet call."""
     peak_memory_bytes: int | None = None
+    first_picture_s: float | None = None
+    """From nothing to the first picture: load, compile, capture, generate."""
+    compile_cache: str | None = None
+    """Of what was compiled until then: ``cold`` if all of it, ``warm`` if it all came from the
+    cache on disk, ``partly warm``; None if nothing is compiled."""
     floor_s: float | None = None
-    """Its floating point operations at this GPU's float16 matmul rate: no version runs faster."""
+    """What no version of it can go below on this GPU: see `floor`."""
+    floor_by: str | None = None
+    """Whether ``arithmetic`` or ``memory`` says so."""
+    ignored: tuple[str, ...] = ()
+    """What of seed and prompt can change without a change in the pictures."""
     observing_s: float = 0.0
     """What counting and profiling took, beside the timed rounds."""
     counters: Mapping[str, Count] = field(default_factory=dict)
@@ -164,6 +173,7 @@ class Measurement:
             "against": reference.case if reference else None,
             "steps": self.steps,
             "images": self.images,
+            "pictures_per_s": self.images / self.latency_s,
             "parameters": self.parameters,
             "latency_s": self.latency_s,
             "latency_rounds_s": list(self.rounds_s),
@@ -184,7 +194,10 @@ class Measurement:
             ),
             "host_step_s": self.host_step_s,
             "peak_memory_bytes": self.peak_memory_bytes,
+            "first_picture_s": self.first_picture_s,
+            "compile_cache": self.compile_cache,
             "floor_s": self.floor_s,
+            "floor_by": self.floor_by,
             "observing_s": self.observing_s,
             "picture": {
                 "finite": self.look.finite,
@@ -193,6 +206,7 @@ class Measurement:
                 "psnr_db": self.closeness.psnr_db if self.closeness else None,
                 "ssim": self.closeness.ssim if self.closeness else None,
                 "repeat_psnr_db": self.repeat.psnr_db,
+                "ignored": list(self.ignored),
                 "compared_with": reference.case if compared and reference else "accepted",
             },
             "counters": {

@@ -129,8 +129,8 @@ def missing(
     interrupted before it got there.
 
     `accepted` are the keys of the machine's baseline; those on these `weights` (``model/weights``)
-    count. `measured`, `expected` and `not_asked` are ids. Under `whole` none were picked by name: what
-    the baseline knows and nobody declares any more is missing then.
+    count. `measured`, `expected` and `not_asked` are ids. Under `whole` none were picked by name:
+    what the baseline knows and nobody declares any more is missing then.
     """
     known = []
     for key in accepted:

@@ -245,6 +245,16 @@ def _picture(q: Question) -> Iterator[Finding]:
             limit=f"at least {REPEAT_PSNR_DB:.0f} dB",
             next=q.again,
         )
+    if q.measured.ignored:
+        yield Finding(
+            status="worse picture",
+            metric="repeat",
+            what=f"{q.name}: another {' or '.join(q.measured.ignored)} gives the same picture: "
+            "something is kept from the generation before",
+            measured="identical pictures",
+            limit="two seeds and two prompts give different pictures",
+            next="look for a buffer that is replayed and no longer written; " + q.again,
+        )
     expected = f"as close as its optimizations promise to {q.reference.case}, of the same run"
     if q.is_reference:
         limit = q.promise or REFERENCE_PICTURE

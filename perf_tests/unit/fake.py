@@ -63,13 +63,14 @@ class FakePipeline:
 
     def __call__(self, prompts: list[str], **options: Any) -> Any:
         self.calls += 1
+        shade = len(prompts[0]) / 1000
         step_ended = options["callback_on_step_end"]
         for step in range(options["num_inference_steps"]):
             time.sleep(STEP_S)
             if step_ended is not None:
                 step_ended(self, step, 0, {})
         noise = options["latents"].numpy().transpose(0, 2, 3, 1)[..., :3]
-        pictures = np.repeat(np.repeat(0.5 + 0.1 * noise, 8, axis=1), 8, axis=2)
+        pictures = np.repeat(np.repeat(0.5 + shade + 0.1 * noise, 8, axis=1), 8, axis=2)
         for change in self.changes:
             pictures = change(pictures)
         (decoded,) = self.vae.decode(torch.as_tensor(pictures.copy()))  # type: ignore[operator]
@@ -125,6 +126,11 @@ def _forgetful(pictures: Any, _calls: list[int] = []) -> Any:  # noqa: B006  sta
     return pictures + 0.01 * len(_calls)
 
 
+def _stale(pictures: Any, _first: list[Any] = []) -> Any:  # noqa: B006  a buffer that is kept
+    _first.append(pictures)
+    return _first[0]
+
+
 def _asks_more(pictures: Any) -> Any:
     """One more operator on the device that stands for a GPU."""
     torch.ones(2, device="meta")
@@ -144,6 +150,7 @@ CHANGES: Mapping[str, Callable[[Any], Any]] = {
     "broken": _raise(RuntimeError("the kernel is not there")),
     "elsewhere": lambda pictures: pictures[:, ::-1],
     "forgetful": _forgetful,
+    "stale": _stale,
     "moody": _moody,
     "asks_more": _asks_more,
     "unproven": lambda pictures: pictures,

@@ -57,6 +57,7 @@ SENTENCES = {
     "infinite": "not finite: fake4-infinite: the decoder's output has NaN or infinity*",
     "elsewhere": "worse picture: fake4-elsewhere: its picture is no longer close to*",
     "forgetful": "worse picture: fake4-forgetful: the same seed gave another picture*",
+    "stale": "worse picture: fake4-stale: another seed or prompt gives the same picture*",
     "unproven": "not applied: fake4-unproven: unproven did not take effect: the flag fake*",
     "too_large": "error: fake4-too_large: out of memory. Tried to allocate 80.00 GiB*",
     "broken": "*RuntimeError: the kernel is not there",
