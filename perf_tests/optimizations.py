@@ -6,14 +6,17 @@ a stack below. Its name is the test's id and its docstring the report's line; no
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from perf_tests import workloads
 from perf_tests.harness import proofs
 from perf_tests.harness.build import Build, flag
-from perf_tests.harness.catalog import Closeness, Needs, Promise, measure, optimization
+from perf_tests.harness.catalog import Closeness, Needs, Promise, measure, optimization, stack
 
 # Half-way between the worst legitimate variant and the weakest fault, in PSNR on the float32
 # reference. Seeded weights at full size, on an H100: fp16 60.1 dB and tf32 68.9 dB (SSIM 1.000); no
@@ -43,6 +46,8 @@ DISTILLED = Promise(embedded=Closeness(psnr_db=15))
 SAME_ARITHMETIC = FLOAT16
 TENSOR_CORES = Needs(compute_capability=(8, 0))
 CUDA = Needs(compute_capability=(6, 0))
+# What torch.compile makes its kernels with; on a CPU it is a C++ compiler, and takes minutes.
+COMPILER = Needs(compute_capability=(7, 0), package="triton")
 
 
 @optimization(
@@ -154,6 +159,182 @@ def xformers(build: Build) -> None:
     build.then(lambda pipeline: pipeline.unet.enable_xformers_memory_efficient_attention())
 
 
+@optimization(
+    needs=CUDA,
+    promise=SAME_ARITHMETIC,
+    proof=proofs.flag_reads(torch.backends.cudnn, "benchmark", True),
+)
+def cudnn_benchmark(build: Build) -> None:
+    """cuDNN tries its convolution algorithms on each new shape and keeps the fastest."""
+    build.during(flag(torch.backends.cudnn, "benchmark", True))
+
+
+@optimization(promise=SAME_ARITHMETIC, proof=proofs.attention_is("FusedAttnProcessor2_0"))
+def fused_qkv(build: Build) -> None:
+    """One matrix product for query, key and value of an attention in the UNet."""
+    build.then(lambda pipeline: pipeline.fuse_qkv_projections(vae=False))
+
+
+def _attend_on(build: Build, backend: SDPBackend) -> None:
+    # In the UNet alone: the decoder's single head of 512 is wider than flash attention takes.
+    @build.then
+    def _(pipeline: Any) -> None:
+        from diffusers.models.attention_processor import AttnProcessor2_0
+
+        class Pinned(AttnProcessor2_0):  # type: ignore[misc, unused-ignore]
+            def __call__(self, *args: Any, **kwargs: Any) -> Any:
+                with sdpa_kernel(backend):
+                    return super().__call__(*args, **kwargs)
+
+        pipeline.unet.set_attn_processor(Pinned())  # type: ignore[no-untyped-call]
+
+
+@optimization(
+    needs=TENSOR_CORES,
+    promise=SAME_ARITHMETIC,
+    proof=proofs.attention_runs_on(SDPBackend.FLASH_ATTENTION),
+)
+def sdpa_flash(build: Build) -> None:
+    """PyTorch's attention on its flash kernels."""
+    _attend_on(build, SDPBackend.FLASH_ATTENTION)
+
+
+@optimization(
+    needs=CUDA,
+    promise=SAME_ARITHMETIC,
+    proof=proofs.attention_runs_on(SDPBackend.EFFICIENT_ATTENTION),
+)
+def sdpa_efficient(build: Build) -> None:
+    """PyTorch's attention on its memory-efficient kernels."""
+    _attend_on(build, SDPBackend.EFFICIENT_ATTENTION)
+
+
+@optimization(
+    needs=TENSOR_CORES,
+    promise=SAME_ARITHMETIC,
+    proof=proofs.attention_runs_on(SDPBackend.CUDNN_ATTENTION),
+)
+def sdpa_cudnn(build: Build) -> None:
+    """PyTorch's attention on cuDNN's kernels."""
+    _attend_on(build, SDPBackend.CUDNN_ATTENTION)
+
+
+@optimization(promise=SAME_ARITHMETIC, proof=proofs.attention_runs_on(SDPBackend.MATH))
+def sdpa_math(build: Build) -> None:
+    """PyTorch's attention as separate products and softmax, which every device can do."""
+    _attend_on(build, SDPBackend.MATH)
+
+
+@contextmanager
+def _compiling() -> Iterator[None]:
+    # What was compiled for one case is in the next one's way, and holds memory.
+    try:
+        yield
+    finally:
+        torch.compiler.reset()
+
+
+def _compile(build: Build, *, mode: str | None = None) -> None:
+    build.during(_compiling())
+
+    @build.then
+    def _(pipeline: Any) -> None:
+        for module in (pipeline.unet, pipeline.vae.decoder):
+            module.forward = torch.compile(module.forward, mode=mode, fullgraph=True)
+
+
+@optimization(
+    needs=COMPILER,
+    promise=SAME_ARITHMETIC,
+    proof=proofs.is_compiled("unet", "vae.decoder"),
+    hides_operators=True,
+)
+def compile(build: Build) -> None:
+    """UNet and decoder through torch.compile: elementwise work is fused into few kernels."""
+    _compile(build)
+
+
+@optimization(
+    needs=COMPILER,
+    promise=SAME_ARITHMETIC,
+    proof=proofs.is_compiled("unet", "vae.decoder"),
+    hides_operators=True,
+)
+def compile_reduce_overhead(build: Build) -> None:
+    """UNet and decoder through torch.compile, which replays them from CUDA graphs of its own."""
+    _compile(build, mode="reduce-overhead")
+
+
+@optimization(
+    needs=COMPILER,
+    promise=SAME_ARITHMETIC,
+    proof=proofs.blocks_are_compiled,
+    hides_operators=True,
+)
+def compile_regional(build: Build) -> None:
+    """Only the UNet's transformer blocks through torch.compile, each kind of them once."""
+    build.during(_compiling())
+    build.then(lambda pipeline: pipeline.unet.compile_repeated_blocks(fullgraph=True))
+
+
+@optimization(
+    needs=CUDA, promise=SAME_ARITHMETIC, proof=proofs.is_graphed("unet"), hides_operators=True
+)
+def cuda_graph(build: Build) -> None:
+    """The UNet's kernels launched at once, as a CUDA graph."""
+    build.then(lambda pipeline: _graph(pipeline.unet))
+
+
+@optimization(
+    needs=CUDA,
+    promise=SAME_ARITHMETIC,
+    proof=proofs.is_graphed("vae.decoder"),
+    hides_operators=True,
+)
+def cuda_graph_decoder(build: Build) -> None:
+    """The decoder's kernels launched at once, as a CUDA graph."""
+    build.then(lambda pipeline: _graph(pipeline.vae.decoder))
+
+
+@optimization(
+    needs=CUDA,
+    promise=SAME_ARITHMETIC,
+    proof=proofs.is_graphed("text_encoder"),
+    hides_operators=True,
+)
+def cuda_graph_text_encoder(build: Build) -> None:
+    """The text encoder's kernels launched at once, as a CUDA graph."""
+    build.then(lambda pipeline: _graph(pipeline.text_encoder))
+
+
+def _graph(module: torch.nn.Module) -> None:
+    from perf_tests.techniques.cuda_graphs import Graphed
+
+    module.forward = Graphed(module.forward)  # type: ignore[method-assign, unused-ignore]
+
+
+@optimization(promise=SAME_ARITHMETIC, proof=proofs.pipeline_is("DeviceSteps"))
+def device_steps(build: Build) -> None:
+    """The scheduler's arithmetic on the device: no step waits for a number to be read back."""
+
+    @build.then
+    def _(pipeline: Any) -> None:
+        from perf_tests.techniques.device_steps import take_over
+
+        take_over(pipeline)
+
+
+@optimization(
+    needs=CUDA,
+    promise=SAME_ARITHMETIC,
+    proof=proofs.every(proofs.pipeline_is("DeviceSteps"), proofs.steps_are_graphed),
+    hides_operators=True,
+)
+def cuda_graph_step(build: Build) -> None:
+    """A whole denoising step of `device_steps` launched at once, as a CUDA graph."""
+    build.then(lambda pipeline: setattr(pipeline, "captured", True))
+
+
 # The guide's first table, and its warning.
 measure(workloads.DDIM50, "tf32", "fp16", "tf32+fp16")
 measure(workloads.DDIM50, "fp16+autocast", against="fp16")
@@ -164,8 +345,49 @@ measure(workloads.DDIM50, "fp16+sdpa", "fp16+xformers", against="fp16+naive_atte
 measure(workloads.PNDM25X4, "distilled_unet", "distilled_unet+tiny_vae")
 measure(workloads.VASE25, "distilled_unet", "distilled_unet+tiny_vae", picture_only=True)
 
+# Past the guide: each technique alone, on what the guide ends with; then one on top of the other.
+measure(
+    workloads.DDIM50,
+    "bf16",
+    "fp16+channels_last",
+    "fp16+cudnn_benchmark",
+    "fp16+fused_qkv",
+    "fp16+sdpa_flash",
+    "fp16+sdpa_efficient",
+    "fp16+sdpa_cudnn",
+    "fp16+sdpa_math",
+    "fp16+device_steps",
+    "fp16+cuda_graph",
+    "fp16+cuda_graph_decoder",
+    "fp16+device_steps+cuda_graph_step",
+    "fp16+compile_regional",
+    "fp16+compile",
+    "fp16+compile_reduce_overhead",
+    chapter="past_guide",
+)
+FAST_KERNELS = stack("fast_kernels", "fp16+channels_last+cudnn_benchmark+fused_qkv")
+BEST_EAGER = stack(
+    "best_eager",
+    f"{FAST_KERNELS}+device_steps+cuda_graph_step+cuda_graph_decoder+cuda_graph_text_encoder",
+)
+BEST_LOSSLESS = stack(
+    "best_lossless",
+    f"{FAST_KERNELS}+compile+device_steps+cuda_graph_step+cuda_graph_decoder"
+    "+cuda_graph_text_encoder",
+)
+measure(
+    workloads.DDIM50,
+    FAST_KERNELS,
+    f"{FAST_KERNELS}+compile",
+    BEST_EAGER,
+    BEST_LOSSLESS,
+    chapter="past_guide",
+)
+measure(workloads.DDIM50X8, "channels_last", "best_lossless", chapter="past_guide")
+
 # What says something on a CPU, on a small model.
 measure(workloads.DDIM50_SMALL, "channels_last", "naive_attention")
 measure(workloads.DDIM50_SMALL, "bf16", "fp16", picture_only=True)
 measure(workloads.PNDM25X4_SMALL, "distilled_unet", "distilled_unet+tiny_vae")
 measure(workloads.VASE25_SMALL, "distilled_unet", "distilled_unet+tiny_vae", picture_only=True)
+measure(workloads.DDIM50_SMALL, "fused_qkv", "sdpa_math", "device_steps", chapter="past_guide")

@@ -135,6 +135,31 @@ def optimization(
     return declare
 
 
+STACKS: dict[str, tuple[str, ...]] = {}
+"""Stacks that have a name of their own, by it."""
+
+
+def stack(name: str, of: str) -> str:
+    """Give a stack (names joined by ``+``) a name of its own, which is returned.
+
+    `ValueError` for a name that is taken, or an optimization nobody declared.
+    """
+    if name in OPTIMIZATIONS or name in STACKS or name == REFERENCE:
+        raise ValueError(f"the name {name!r} is taken")
+    STACKS[name] = tuple(o.name for o in _optimizations(of))
+    return name
+
+
+def _optimizations(stack: str) -> list[Optimization]:
+    parts = [part for name in stack.split("+") for part in STACKS.get(name, (name,))]
+    unknown = next((part for part in parts if part not in OPTIMIZATIONS), None)
+    if unknown is not None:
+        raise ValueError(
+            f"no optimization is called {unknown!r}; known are {', '.join(OPTIMIZATIONS)}"
+        )
+    return [OPTIMIZATIONS[part] for part in parts]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Workload:
     """What is generated. Everything that a picture or a time depends on is pinned here."""
@@ -232,14 +257,11 @@ def stacked(workload: Workload, name: str) -> Case:
 
 
 def _case(workload: Workload, name: str, *, picture_only: bool, chapter: Chapter) -> Case:
-    own = () if name == REFERENCE else tuple(name.split("+"))
-    unknown = [part for part in (*workload.base, *own) if part not in OPTIMIZATIONS]
-    if unknown:
-        raise ValueError(
-            f"{workload.name}: no optimization is called {unknown[0]!r}; "
-            f"known are {', '.join(OPTIMIZATIONS)}"
-        )
-    stack = tuple(OPTIMIZATIONS[part] for part in (*workload.base, *own))
+    names = [*workload.base, *(() if name == REFERENCE else (name,))]
+    try:
+        stack = tuple(_optimizations("+".join(names))) if names else ()
+    except ValueError as error:
+        raise ValueError(f"{workload.name}: {error}") from None
     return Case(
         workload=workload,
         name=name,

@@ -7,10 +7,14 @@ import importlib.util
 import sys
 from collections.abc import Callable
 from contextlib import nullcontext
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch.nn.attention import SDPBackend
+
+from perf_tests.harness.build import flag
 
 Proof = Callable[[Any], None]
 
@@ -115,6 +119,78 @@ def attention_is(*processors: str) -> Proof:
             )
 
     return check
+
+
+def attention_runs_on(backend: SDPBackend) -> Proof:
+    """PyTorch's dispatcher sends every attention of the UNet to this implementation."""
+
+    def check(pipeline: Any) -> None:
+        seen: set[str] = set()
+        dispatched = torch.nn.functional.scaled_dot_product_attention
+
+        def noting(*args: Any, **kwargs: Any) -> Any:
+            # Private, and the only word on which of the implementations it will be.
+            seen.add(SDPBackend(torch._fused_sdp_choice(*args, **kwargs)).name)
+            return dispatched(*args, **kwargs)
+
+        with flag(torch.nn.functional, "scaled_dot_product_attention", noting):
+            forward_once(pipeline)
+        if seen != {backend.name}:
+            raise NotApplied(
+                f"the UNet's attention runs on {', '.join(sorted(seen)) or 'none of PyTorch'}, "
+                f"not {backend.name}"
+            )
+
+    return check
+
+
+def is_compiled(*places: str) -> Proof:
+    """What these modules run is torch.compile's (``vae.decoder``)."""
+
+    def check(pipeline: Any) -> None:
+        for place in places:
+            forward = attrgetter(place)(pipeline).forward
+            if not hasattr(forward, "_torchdynamo_orig_callable"):
+                raise NotApplied(f"the {place} is not compiled")
+
+    return check
+
+
+def blocks_are_compiled(pipeline: Any) -> None:
+    """Each of the UNet's repeated blocks is compiled."""
+    unet = pipeline.unet
+    blocks = [m for m in unet.modules() if type(m).__name__ in unet._repeated_blocks]
+    if not blocks or any(block._compiled_call_impl is None for block in blocks):
+        raise NotApplied("not all of the UNet's repeated blocks are compiled")
+
+
+def is_graphed(place: str) -> Proof:
+    """What this module runs is replayed from a CUDA graph."""
+
+    def check(pipeline: Any) -> None:
+        forward = attrgetter(place)(pipeline).forward
+        if type(forward).__name__ != "Graphed":
+            raise NotApplied(f"the {place} is launched kernel by kernel, not as a CUDA graph")
+
+    return check
+
+
+def pipeline_is(name: str) -> Proof:
+    """The pipeline is of this class."""
+
+    def check(pipeline: Any) -> None:
+        seen = type(pipeline).__name__
+        if seen != name:
+            raise NotApplied(f"the pipeline is a {seen}, not a {name}")
+
+    return check
+
+
+def steps_are_graphed(pipeline: Any) -> None:
+    """Each kind of denoising step that was made is a CUDA graph."""
+    made = [step for buffers in pipeline._buffers.values() for step in buffers.steps.values()]
+    if not pipeline.captured or any(type(step).__name__ != "Graphed" for step in made):
+        raise NotApplied("the denoising steps are launched kernel by kernel, not as CUDA graphs")
 
 
 def layout_is_channels_last(pipeline: Any) -> None:

@@ -1,0 +1,5 @@
+"""Techniques that no library offers as a call, each a small piece that an optimization puts in.
+
+cuda_graphs.py   captures what a function launches, and replays it
+device_steps.py  the denoising loop with nothing of a step left to the host
+"""

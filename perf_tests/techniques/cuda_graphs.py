@@ -1,0 +1,57 @@
+"""Captures what a function launches into a CUDA graph, and replays it with one launch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch.utils._pytree import tree_flatten, tree_map_only, tree_unflatten
+
+WARM_UPS = 3
+"""Calls before a capture: what is compiled, chosen or allocated at first is not to be captured."""
+
+
+class Graphed:
+    """Stands for a function of tensors on the GPU: captured once for each shape of its arguments.
+
+    A replay reads and writes the addresses of its capture, so arguments are copied in and results
+    copied out. What the function keeps besides must stay where it is. `TypeError` for a tensor on
+    the host, whose value a replay would never ask for again.
+    """
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self.function = function
+        self._captures: dict[object, tuple[torch.cuda.CUDAGraph, list[Any], Any]] = {}
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        leaves, tree = tree_flatten((args, kwargs))
+        if any(isinstance(leaf, torch.Tensor) and not leaf.is_cuda for leaf in leaves):
+            raise TypeError("a CUDA graph takes tensors on the GPU alone")
+        key = (
+            tree,
+            *((x.shape, x.dtype) if isinstance(x, torch.Tensor) else x for x in leaves),
+        )
+        if key not in self._captures:
+            self._captures[key] = self._capture(leaves, tree)
+        graph, inputs, outputs = self._captures[key]
+        for held, given in zip(inputs, leaves, strict=True):
+            if isinstance(held, torch.Tensor):
+                held.copy_(given)
+        graph.replay()
+        return tree_map_only(torch.Tensor, torch.clone, outputs)
+
+    def _capture(self, leaves: list[Any], tree: Any) -> tuple[torch.cuda.CUDAGraph, list[Any], Any]:
+        inputs = [leaf.clone() if isinstance(leaf, torch.Tensor) else leaf for leaf in leaves]
+        args, kwargs = tree_unflatten(inputs, tree)
+        # On another stream, as capturing wants it.
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            for _ in range(WARM_UPS):
+                self.function(*args, **kwargs)
+        torch.cuda.current_stream().wait_stream(stream)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            outputs = self.function(*args, **kwargs)
+        return graph, inputs, outputs

@@ -1,0 +1,192 @@
+"""The denoising loop of DDIM with nothing of a step left to the host.
+
+diffusers' scheduler reads six scalars back from the device in each step, and the host waits for
+each. DDIM without noise is linear: the next latents are ``a * latents + b * noise``, with two
+numbers a step that follow from the schedule alone. Here they stand in a table on the device, where
+each step finds its own, so that a step depends on nothing that the host would have to know, and can
+be captured as a whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from diffusers import StableDiffusionPipeline
+
+from perf_tests.techniques.cuda_graphs import Graphed
+
+TABLE = 1000
+"""Steps that a table has room for: every number of them is replayed by the same capture."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kind:
+    """What one step does; each kind is captured on its own."""
+
+    guided: bool
+    """With the empty prompt beside the prompt, as one batch of twice the size."""
+    fresh: bool
+    """Anything that is kept from step to step is made anew."""
+
+
+@dataclass(kw_only=True)
+class Plan:
+    """Which kinds of steps a generation takes."""
+
+    guided_share: float = 1.0
+    """Of the steps, from the first, that are guided."""
+    fresh_every: int = 1
+    before: Callable[[Kind], None] = lambda kind: None
+    """Told the kind of the step that comes; called when it is captured, not when replayed."""
+
+    def kinds(self, steps: int) -> list[Kind]:
+        """The kind of each step."""
+        guided = round(steps * self.guided_share)
+        kinds = []
+        for step in range(steps):
+            # What is kept from guided steps has another shape than the unguided ones'.
+            since = step if step < guided else step - guided
+            kinds.append(Kind(guided=step < guided, fresh=since % self.fresh_every == 0))
+        return kinds
+
+
+class DeviceSteps(StableDiffusionPipeline):  # type: ignore[misc, unused-ignore]
+    """Stable Diffusion's pipeline for DDIM, its scheduler's arithmetic in the step.
+
+    A pipeline becomes one by `take_over`. It takes as much of a call as this suite makes.
+    """
+
+    plan: Plan
+    captured: bool
+    """Whether steps are CUDA graphs."""
+    _buffers: dict[object, Buffers]
+    # What diffusers gives it, which type checkers do not find there.
+    unet: Any
+    vae: Any
+    scheduler: Any
+    image_processor: Any
+    encode_prompt: Any
+    _execution_device: Any
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        prompt: list[str],
+        *,
+        height: int,
+        width: int,
+        num_inference_steps: int,
+        guidance_scale: float,
+        latents: torch.Tensor,
+        output_type: str,
+        callback_on_step_end: Callable[..., Any] | None = None,
+    ) -> Any:
+        """Pictures of the prompts, as `StableDiffusionPipeline` makes them from these latents."""
+        embedded, empty = self.encode_prompt(prompt, self._execution_device, 1, True)
+        states = torch.cat([empty, embedded])
+        key = (latents.shape, states.shape, guidance_scale)
+        if key not in self._buffers:
+            self._buffers[key] = Buffers(self, latents, states, guidance_scale)
+        buffers = self._buffers[key]
+        steps = [buffers.step(kind) for kind in self.plan.kinds(num_inference_steps)]
+        buffers.fill(latents, states, table(self.scheduler, num_inference_steps))
+        for number, step in enumerate(steps):
+            step()
+            if callback_on_step_end is not None:
+                callback_on_step_end(self, number, None, {})
+        scaled = buffers.latents.to(latents.dtype) / self.vae.config.scaling_factor
+        decoded = self.vae.decode(scaled, return_dict=False)[0]
+        pictures = self.image_processor.postprocess(decoded, output_type=output_type)
+        return SimpleNamespace(images=pictures)
+
+
+def take_over(pipeline: Any) -> None:
+    """Make this pipeline a `DeviceSteps`. `ValueError` if its schedule is not plain DDIM's."""
+    config = pipeline.scheduler.config
+    plain = (
+        type(pipeline.scheduler).__name__ == "DDIMScheduler"
+        and config.prediction_type == "epsilon"
+        and not (config.clip_sample or config.thresholding or config.rescale_betas_zero_snr)
+    )
+    if not plain:
+        raise ValueError("only plain DDIM, predicting noise and clipping nothing, is one product")
+    pipeline.__class__ = DeviceSteps
+    pipeline.plan = Plan()
+    pipeline.captured = False
+    pipeline._buffers = {}
+
+
+def table(scheduler: Any, steps: int) -> torch.Tensor:
+    """Rows ``timestep``, ``a`` and ``b`` of each step, shape (3, steps), float32 on the host.
+
+    From DDIM (Song et al., 2020, equation 12) with no noise of its own: with ``alpha`` the
+    schedule's cumulative product, ``next = a * latents + b * noise``, where ``a`` is
+    ``sqrt(alpha_next / alpha)`` and ``b`` is ``sqrt(1 - alpha_next) - a * sqrt(1 - alpha)``.
+    """
+    scheduler.set_timesteps(steps)
+    timesteps = scheduler.timesteps
+    following = timesteps - scheduler.config.num_train_timesteps // steps
+    alphas = scheduler.alphas_cumprod.double()
+    alpha = alphas[timesteps]
+    after = torch.where(
+        following >= 0, alphas[following.clamp(min=0)], scheduler.final_alpha_cumprod.double()
+    )
+    a = (after / alpha).sqrt()
+    b = (1 - after).sqrt() - a * (1 - alpha).sqrt()
+    return torch.stack([timesteps.double(), a, b]).float()
+
+
+class Buffers:
+    """What all steps of a generation read and write, at addresses that stay."""
+
+    def __init__(
+        self, pipeline: DeviceSteps, latents: torch.Tensor, states: torch.Tensor, guidance: float
+    ) -> None:
+        self._pipeline = pipeline
+        self._guidance = guidance
+        # In float32: rounding them in each step is an error that adds up, and costs nothing less.
+        self.latents = torch.zeros_like(latents, dtype=torch.float32)
+        self._states = torch.zeros_like(states)
+        self._table = torch.zeros(3, TABLE, device=latents.device)
+        self._number = torch.zeros(1, dtype=torch.long, device=latents.device)
+        self.steps: dict[Kind, Callable[[], None]] = {}
+
+    def fill(self, latents: torch.Tensor, states: torch.Tensor, table: torch.Tensor) -> None:
+        """Make ready for the first step."""
+        self.latents.copy_(latents)
+        self._states.copy_(states)
+        self._table[:, : table.shape[1]].copy_(table)
+        self._number.zero_()
+
+    def step(self, kind: Kind) -> Callable[[], None]:
+        """A step of this kind; where steps are captured, it is once this returns."""
+        if kind not in self.steps:
+
+            def step() -> None:
+                self._pipeline.plan.before(kind)
+                self._step(guided=kind.guided)
+
+            captured = self._pipeline.captured
+            self.steps[kind] = graphed = Graphed(step) if captured else step
+            if captured:
+                graphed()  # on numbers that nobody filled in yet
+        return self.steps[kind]
+
+    def _step(self, *, guided: bool) -> None:
+        timestep, a, b = self._table.index_select(1, self._number).unbind()
+        latents = self.latents.to(self._states.dtype)
+        noise = self._pipeline.unet(
+            torch.cat([latents, latents]) if guided else latents,
+            timestep,
+            encoder_hidden_states=self._states if guided else self._states.chunk(2)[1],
+            return_dict=False,
+        )[0].float()
+        if guided:
+            without, given = noise.chunk(2)
+            noise = without + self._guidance * (given - without)
+        self.latents.copy_(a * self.latents + b * noise)
+        self._number.add_(1)
