@@ -188,9 +188,16 @@ def pipeline_is(name: str) -> Proof:
 
 def steps_are_graphed(pipeline: Any) -> None:
     """Each kind of denoising step that was made is a CUDA graph."""
-    made = [step for buffers in pipeline._buffers.values() for step in buffers.steps.values()]
+    made = pipeline._buffers.steps.values() if pipeline._buffers else ()
     if not pipeline.captured or any(type(step).__name__ != "Graphed" for step in made):
         raise NotApplied("the denoising steps are launched kernel by kernel, not as CUDA graphs")
+
+
+def conditioning_is_kept(pipeline: Any) -> None:
+    """The UNet's layers that see only the prompt or the timestep are computed once a picture."""
+    kept = {type(module).__name__ for module in pipeline.unet.modules()}
+    if not kept >= {"OfPrompt", "OfTimestep"}:
+        raise NotApplied("the conditioning is computed in each step")
 
 
 def layout_is_channels_last(pipeline: Any) -> None:

@@ -19,7 +19,7 @@ from diffusers import StableDiffusionPipeline
 
 from perf_tests.techniques.cuda_graphs import Graphed
 
-TABLE = 1000
+ROOM = 128
 """Steps that a table has room for: every number of them is replayed by the same capture."""
 
 
@@ -40,6 +40,8 @@ class Plan:
     guided_share: float = 1.0
     """Of the steps, from the first, that are guided."""
     fresh_every: int = 1
+    begin: Callable[[Buffers], None] = lambda buffers: None
+    """Called when a generation's prompt and schedule stand in its buffers."""
     before: Callable[[Kind], None] = lambda kind: None
     """Told the kind of the step that comes; called when it is captured, not when replayed."""
 
@@ -63,7 +65,7 @@ class DeviceSteps(StableDiffusionPipeline):  # type: ignore[misc, unused-ignore]
     plan: Plan
     captured: bool
     """Whether steps are CUDA graphs."""
-    _buffers: dict[object, Buffers]
+    _buffers: Buffers | None
     # What diffusers gives it, which type checkers do not find there.
     unet: Any
     vae: Any
@@ -88,10 +90,9 @@ class DeviceSteps(StableDiffusionPipeline):  # type: ignore[misc, unused-ignore]
         """Pictures of the prompts, as `StableDiffusionPipeline` makes them from these latents."""
         embedded, empty = self.encode_prompt(prompt, self._execution_device, 1, True)
         states = torch.cat([empty, embedded])
-        key = (latents.shape, states.shape, guidance_scale)
-        if key not in self._buffers:
-            self._buffers[key] = Buffers(self, latents, states, guidance_scale)
-        buffers = self._buffers[key]
+        if self._buffers is None or not self._buffers.fit(latents, states, guidance_scale):
+            self._buffers = Buffers(self, latents, states, guidance_scale)
+        buffers = self._buffers
         steps = [buffers.step(kind) for kind in self.plan.kinds(num_inference_steps)]
         buffers.fill(latents, states, table(self.scheduler, num_inference_steps))
         for number, step in enumerate(steps):
@@ -117,16 +118,19 @@ def take_over(pipeline: Any) -> None:
     pipeline.__class__ = DeviceSteps
     pipeline.plan = Plan()
     pipeline.captured = False
-    pipeline._buffers = {}
+    pipeline._buffers = None
 
 
 def table(scheduler: Any, steps: int) -> torch.Tensor:
-    """Rows ``timestep``, ``a`` and ``b`` of each step, shape (3, steps), float32 on the host.
+    """Rows ``timestep``, ``a`` and ``b``, a column each step; shape (3, `ROOM`), float32 on the
+    host. `ValueError` for more steps than it has room for.
 
     From DDIM (Song et al., 2020, equation 12) with no noise of its own: with ``alpha`` the
     schedule's cumulative product, ``next = a * latents + b * noise``, where ``a`` is
     ``sqrt(alpha_next / alpha)`` and ``b`` is ``sqrt(1 - alpha_next) - a * sqrt(1 - alpha)``.
     """
+    if steps > ROOM:
+        raise ValueError(f"{steps} steps are more than the {ROOM} that there is room for")
     scheduler.set_timesteps(steps)
     timesteps = scheduler.timesteps
     following = timesteps - scheduler.config.num_train_timesteps // steps
@@ -137,7 +141,9 @@ def table(scheduler: Any, steps: int) -> torch.Tensor:
     )
     a = (after / alpha).sqrt()
     b = (1 - after).sqrt() - a * (1 - alpha).sqrt()
-    return torch.stack([timesteps.double(), a, b]).float()
+    rows = torch.zeros(3, ROOM)
+    rows[:, :steps] = torch.stack([timesteps.double(), a, b])
+    return rows
 
 
 class Buffers:
@@ -150,17 +156,30 @@ class Buffers:
         self._guidance = guidance
         # In float32: rounding them in each step is an error that adds up, and costs nothing less.
         self.latents = torch.zeros_like(latents, dtype=torch.float32)
-        self._states = torch.zeros_like(states)
-        self._table = torch.zeros(3, TABLE, device=latents.device)
-        self._number = torch.zeros(1, dtype=torch.long, device=latents.device)
+        self.states = torch.zeros_like(states)
+        self._table = torch.zeros(3, ROOM, device=latents.device)
+        self.number = torch.zeros(1, dtype=torch.long, device=latents.device)
+        """Of the step that comes next."""
         self.steps: dict[Kind, Callable[[], None]] = {}
+        pipeline.plan.begin(self)
+
+    @property
+    def timesteps(self) -> torch.Tensor:
+        """Of each step that there is room for, float32."""
+        return self._table[0]
+
+    def fit(self, latents: torch.Tensor, states: torch.Tensor, guidance: float) -> bool:
+        """Whether a generation from these can use them."""
+        shapes = (self.latents.shape, self.states.shape)
+        return shapes == (latents.shape, states.shape) and self._guidance == guidance
 
     def fill(self, latents: torch.Tensor, states: torch.Tensor, table: torch.Tensor) -> None:
         """Make ready for the first step."""
         self.latents.copy_(latents)
-        self._states.copy_(states)
-        self._table[:, : table.shape[1]].copy_(table)
-        self._number.zero_()
+        self.states.copy_(states)
+        self._table.copy_(table)
+        self.number.zero_()
+        self._pipeline.plan.begin(self)
 
     def step(self, kind: Kind) -> Callable[[], None]:
         """A step of this kind; where steps are captured, it is once this returns."""
@@ -177,16 +196,16 @@ class Buffers:
         return self.steps[kind]
 
     def _step(self, *, guided: bool) -> None:
-        timestep, a, b = self._table.index_select(1, self._number).unbind()
-        latents = self.latents.to(self._states.dtype)
+        timestep, a, b = self._table.index_select(1, self.number).unbind()
+        latents = self.latents.to(self.states.dtype)
         noise = self._pipeline.unet(
             torch.cat([latents, latents]) if guided else latents,
             timestep,
-            encoder_hidden_states=self._states if guided else self._states.chunk(2)[1],
+            encoder_hidden_states=self.states if guided else self.states.chunk(2)[1],
             return_dict=False,
         )[0].float()
         if guided:
             without, given = noise.chunk(2)
             noise = without + self._guidance * (given - without)
         self.latents.copy_(a * self.latents + b * noise)
-        self._number.add_(1)
+        self.number.add_(1)

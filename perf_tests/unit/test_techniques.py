@@ -1,0 +1,201 @@
+"""What no library offers, held to the pipelines that it stands for; and the proofs of all of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from perf_tests import models, optimizations, workloads
+from perf_tests.harness import closeness, proofs
+from perf_tests.harness.catalog import OPTIMIZATIONS, Workload, stacked
+from perf_tests.harness.pipelines import Generation, Source, built
+from perf_tests.techniques.cuda_graphs import Graphed
+from perf_tests.techniques.device_steps import ROOM, Kind, Plan, table
+
+FEW = replace(workloads.DDIM50_SMALL, steps=4)
+EXACT_DB = 100
+"""What another order of the same sums leaves between two float32 pictures, and more."""
+
+
+@pytest.fixture(scope="module")
+def source() -> Source:
+    models.quiet_libraries()
+    return models.open_source("small")
+
+
+@contextmanager
+def pipeline_of(name: str, source: Source, workload: Workload = FEW) -> Iterator[Any]:
+    with built(stacked(workload, name), source, torch.device("cpu")) as pipeline:
+        yield pipeline
+
+
+@pytest.fixture(scope="module")
+def plain(source: Source) -> Any:
+    with pipeline_of("reference", source) as pipeline:
+        return Generation(pipeline, FEW).pictures()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "fused_qkv",
+        "sdpa_math",
+        "device_steps",
+        "device_steps+precomputed_conditioning",
+        "fused_qkv+device_steps+precomputed_conditioning",
+    ],
+)
+def test_pictures_are_the_plain_pipelines(name: str, source: Source, plain: Any) -> None:
+    case = stacked(FEW, name)
+    with pipeline_of(name, source) as pipeline:
+        generation = Generation(pipeline, FEW)
+        for optimization in case.stack:
+            optimization.proof(pipeline)
+        assert closeness.distance(generation.pictures(), plain).psnr_db > EXACT_DB
+        # Nothing of one generation is left for the next, whatever it is of.
+        assert generation.ignored() == ()
+        assert closeness.distance(generation.pictures(), plain).psnr_db > EXACT_DB
+        for optimization in case.stack:
+            optimization.proof(pipeline)
+
+
+def test_proofs_prepare_no_further_shape(
+    source: Source, plain: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A proof's small sample never reaches what is compiled or captured for the real one."""
+    shapes: list[torch.Size] = []
+
+    def compiler(function: Any, **_: Any) -> Any:
+        def compiled(*args: Any, **kwargs: Any) -> Any:
+            shapes.append(args[0].shape)
+            return function(*args, **kwargs)
+
+        compiled._torchdynamo_orig_callable = function  # type: ignore[attr-defined]
+        return compiled
+
+    monkeypatch.setattr(torch, "compile", compiler)
+    with pipeline_of("compile+device_steps", source) as pipeline:
+        OPTIMIZATIONS["compile"].proof(pipeline)
+        proofs.forward_once(pipeline)
+        assert shapes == []
+        pictures = Generation(pipeline, FEW).pictures()
+        assert closeness.distance(pictures, plain).psnr_db > EXACT_DB
+        assert len(shapes) == FEW.steps + 1
+
+
+def test_the_table_is_ddims(source: Source) -> None:
+    """`next = a * latents + b * noise`, held to the scheduler's own step."""
+    with pipeline_of("reference", source) as pipeline:
+        scheduler = pipeline.scheduler
+        rows = table(scheduler, 10)
+        latents, noise = torch.randn(2, 1, 4, 8, 8, dtype=torch.float64)
+        for step, timestep in enumerate(scheduler.timesteps):
+            assert rows[0, step] == timestep
+            own = scheduler.step(noise, timestep, latents).prev_sample
+            ours = rows[1, step].double() * latents + rows[2, step].double() * noise
+            assert torch.allclose(own, ours, atol=1e-6)
+        with pytest.raises(ValueError, match=f"{ROOM + 1} steps are more than"):
+            table(scheduler, ROOM + 1)
+
+
+def test_a_schedule_that_is_not_plain_ddim_is_refused(source: Source) -> None:
+    with (
+        pytest.raises(ValueError, match="only plain DDIM"),
+        pipeline_of("device_steps", source, workloads.PNDM25X4_SMALL),
+    ):
+        pass
+
+
+def test_conditioning_takes_device_steps(source: Source) -> None:
+    with (
+        pytest.raises(ValueError, match="device_steps, which has to come before"),
+        pipeline_of("precomputed_conditioning", source),
+    ):
+        pass
+
+
+def test_the_kinds_of_steps() -> None:
+    fresh, kept = Kind(guided=True, fresh=True), Kind(guided=True, fresh=False)
+    alone = replace(fresh, guided=False), replace(kept, guided=False)
+    assert Plan().kinds(3) == [fresh] * 3
+    assert Plan(fresh_every=2).kinds(5) == [fresh, kept, fresh, kept, fresh]
+    # What is kept of guided steps does not fit those without guidance.
+    assert Plan(fresh_every=2, guided_share=0.5).kinds(6) == [
+        *(fresh, kept, fresh),
+        *(alone[0], alone[1], alone[0]),
+    ]
+
+
+class Taped(Graphed):
+    """Captured by writing down the call: what a GPU does is not there."""
+
+    captures = 0
+
+    def _capture(self, leaves: list[Any], tree: Any) -> Any:
+        Taped.captures += 1
+        inputs = [x.clone() if isinstance(x, torch.Tensor) else x for x in leaves]
+        args, kwargs = torch.utils._pytree.tree_unflatten(inputs, tree)
+        outputs = self.function(*args, **kwargs)
+        graph = SimpleNamespace(replay=lambda: outputs[0].copy_(self.function(*args, **kwargs)[0]))
+        return graph, inputs, outputs
+
+
+class OnGpu(torch.Tensor):
+    """Says that it is on a GPU."""
+
+    is_cuda = True
+
+
+def test_a_graph_copies_in_and_out_and_knows_its_shapes() -> None:
+    def ones(*shape: int) -> torch.Tensor:
+        return torch.ones(*shape).as_subclass(OnGpu)
+
+    graphed = Taped(lambda x, *, twice: (2 * x if twice else x + 0,))
+    (first,) = graphed(ones(2), twice=True)
+    (second,) = graphed(3 * ones(2), twice=True)
+    assert first.tolist() == [2, 2]  # and not what the second wrote there
+    assert second.tolist() == [6, 6]
+    assert Taped.captures == 1
+    graphed(ones(3), twice=True)
+    graphed(ones(3), twice=False)
+    assert Taped.captures == 3
+    with pytest.raises(TypeError, match="on the GPU alone"):
+        graphed(torch.ones(2), twice=True)
+
+
+def test_proofs_say_what_is_not_there(source: Source) -> None:
+    missing = {
+        "compile": "the unet is not compiled",
+        "compile_regional": "not all of the UNet's repeated blocks are compiled",
+        "cuda_graph": "the unet is launched kernel by kernel",
+        "cuda_graph_step": "the pipeline is a StableDiffusionPipeline, not a DeviceSteps",
+        "device_steps": "the pipeline is a StableDiffusionPipeline, not a DeviceSteps",
+        "precomputed_conditioning": "the conditioning is computed in each step",
+        "cudnn_benchmark": "the flag benchmark reads False",
+        "fused_qkv": "attention runs through AttnProcessor2_0, not FusedAttnProcessor2_0",
+        "sdpa_math": "attention runs on FLASH_ATTENTION, not MATH",
+    }
+    with pipeline_of("reference", source) as pipeline:
+        for name, sentence in missing.items():
+            with pytest.raises(proofs.NotApplied, match=sentence):
+                OPTIMIZATIONS[name].proof(pipeline)
+    with (
+        pytest.raises(proofs.NotApplied, match="kernel by kernel, not as CUDA graphs"),
+        pipeline_of("device_steps", source) as pipeline,
+    ):
+        OPTIMIZATIONS["cuda_graph_step"].proof(pipeline)
+
+
+def test_stacks_have_names() -> None:
+    assert optimizations.BEST_LOSSLESS == "best_lossless"
+    case = stacked(workloads.DDIM50, "best_lossless")
+    assert [o.name for o in case.stack][:2] == ["fp16", "channels_last"]
+    promise = case.promise_on("seeded")
+    assert promise is not None
+    assert promise.psnr_db == 40
