@@ -131,6 +131,8 @@ def not_countable(case: Case) -> str | None:
     for optimization in case.stack:
         if optimization.needs.package:
             return f"the operators of {optimization.needs.package} exist on a GPU alone"
+        if optimization.hides_operators:
+            return f"what {optimization.name} runs is captured or compiled, on a GPU alone"
         with warnings.catch_warnings():
             # torch.autocast("cuda") warns where there is no GPU.
             warnings.simplefilter("ignore")

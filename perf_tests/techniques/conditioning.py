@@ -34,10 +34,11 @@ class Kept(torch.nn.Module):
         kernels read there.
         """
         made = self.layer(inputs)
-        if self.held is None or self.held.shape != made.shape:
+        there = self.held
+        if there is None or (there.shape, there.device) != (made.shape, made.device):
             self.held = made
         else:
-            self.held.copy_(made)
+            there.copy_(made)
 
 
 class OfPrompt(Kept):

@@ -170,8 +170,11 @@ class Buffers:
 
     def fit(self, latents: torch.Tensor, states: torch.Tensor, guidance: float) -> bool:
         """Whether a generation from these can use them."""
-        shapes = (self.latents.shape, self.states.shape)
-        return shapes == (latents.shape, states.shape) and self._guidance == guidance
+        own, given = (self.latents, self.states), (latents, states)
+        alike = all(
+            a.shape == b.shape and a.device == b.device for a, b in zip(own, given, strict=True)
+        )
+        return alike and self._guidance == guidance
 
     def fill(self, latents: torch.Tensor, states: torch.Tensor, table: torch.Tensor) -> None:
         """Make ready for the first step."""
