@@ -572,7 +572,7 @@ def pytest_terminal_summary(
 
     bench, write = suite.bench, terminalreporter.write_line
     # Elsewhere than on a terminal nothing is cut.
-    width = get_terminal_size().columns if terminalreporter.isatty else 200
+    width = get_terminal_size().columns if terminalreporter.isatty else 240
     terminalreporter.section("perf_tests")
     for text in suite.told.values():
         status = text.split(":", 1)[0]

@@ -81,12 +81,14 @@ class Row:
 HEAD = (
     "setting",
     "latency",
+    "pictures/s",
     "speedup",
     "GPU busy",
     "GPU speedup",
     "guide",
     "memory",
     "bound by",
+    "first picture",
     "picture",
     "verdict",
 )
@@ -96,10 +98,11 @@ def outcome(row: Row) -> str:
     """One case in a line, as it finishes."""
     if row.measured is None:
         return f"{row.status}: {row.reason}" if row.reason else row.status
-    cells = cells_of(row, {})
-    parts = [cells[1]]
+    cells = dict(zip(HEAD, cells_of(row, {}), strict=True))
+    parts = [cells["latency"]]
     if row.reference is not None:
-        parts += [part for part in (cells[2], cells[4] and f"GPU {cells[4]}") if part]
+        on_gpu = cells["GPU speedup"]
+        parts += [part for part in (cells["speedup"], on_gpu and f"GPU {on_gpu}") if part]
     return ", ".join([*parts, row.status])
 
 
@@ -111,22 +114,39 @@ def cells_of(row: Row, published: Mapping[str, Mapping[str, float]]) -> tuple[st
     if row.case.against not in (REFERENCE, row.case.name):
         name += f" (to {row.case.against})"
     if row.measured is None:
-        return (name, "", "", "", "", said, "", "", "", row.status)
+        return (name, "", "", "", "", "", said, "", "", "", "", row.status)
     seen, reference = row.measured, row.reference
     on_gpu = gpu_speedup(seen, reference) if reference else None
-    bound = seen.bound()
     return (
         name,
         f"{seen.latency_s:.3f} s",
+        f"{seen.images / seen.latency_s:.1f}" if seen.images > 1 else "",
         f"{reference.latency_s / seen.latency_s:.2f}x" if reference else "1.00x",
         f"{seen.gpu_busy_s:.3f} s" if seen.gpu_busy_s is not None else "",
         f"{on_gpu:.2f}x" if on_gpu else ("1.00x" if seen.gpu_busy_s is not None else ""),
         said,
         f"{seen.peak_memory_bytes / 2**20:,.0f} MiB" if seen.peak_memory_bytes else "",
-        f"{bound['by']}, GPU idle {bound['gpu_idle_share']:.0%}" if bound else "",
+        bound_by(seen),
+        first_picture(seen),
         row.status if row.status in ("black", "flat", "not finite") else picture(seen),
         row.status,
     )
+
+
+def bound_by(seen: Measurement) -> str:
+    """Whether the host or the GPU holds it back, and how far it is from what the GPU could do."""
+    bound = seen.bound()
+    says = [f"{bound['by']}, GPU idle {bound['gpu_idle_share']:.0%}"] if bound else []
+    if seen.floor_s is not None:
+        says.append(f"{seen.latency_s / seen.floor_s:.1f}x floor")
+    return ", ".join(says)
+
+
+def first_picture(seen: Measurement) -> str:
+    """What it takes from nothing to the first picture, where there is more to it than loading."""
+    if seen.first_picture_s is None or seen.gpu_busy_s is None:
+        return ""
+    return f"{seen.first_picture_s:.1f} s" + (f", {seen.compile_cache}" * bool(seen.compile_cache))
 
 
 def picture(seen: Measurement) -> str:
@@ -172,7 +192,7 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]], *, width: int) -> 
     return lines
 
 
-SPARE = ("bound by", "GPU busy", "guide", "memory", "picture")
+SPARE = ("first picture", "bound by", "GPU busy", "guide", "memory", "picture", "pictures/s")
 """Columns that a narrow window can do without, least wanted first."""
 LAST_SPARE = ("speedup", "GPU speedup", "latency")
 NAME_LEAST = 12
