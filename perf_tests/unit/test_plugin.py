@@ -94,6 +94,31 @@ def test_all_well(pytester: pytest.Pytester) -> None:
     assert pictures == {"fake4-reference.png", "fake4-fine.png"}
 
 
+@pytest.mark.parametrize(
+    ("options", "ran"),
+    [
+        ([], ["reference", "fine"]),
+        (["-m", "past_guide"], ["reference", "elsewhere"]),
+        (["-m", "guide or past_guide"], ["reference", "fine", "elsewhere"]),
+        (["-k", "elsewhere"], ["elsewhere"]),
+    ],
+)
+def test_the_guides_cases_run_and_others_when_they_are_asked_for(
+    pytester: pytest.Pytester, no_baselines: Path, options: list[str], ran: list[str]
+) -> None:
+    path = pytester.path / "run.json"
+    fakes = "fine,elsewhere"
+    run(pytester, f"--benchmark-json={path}", "--past-guide=elsewhere", *options, fakes=fakes)
+    content = report(path)
+    assert [b["extra_info"]["case"] for b in content["benchmarks"]] == ran
+    left_out = [f"fake4-{name}" for name in fakes.split(",") if name not in ran]
+    if options[:1] != ["-k"]:
+        assert content["perf_tests"]["not_asked"] == left_out
+    # What was accepted and belongs to a chapter that nobody asked for is not missing.
+    accepted = [f"fake4/fake/fake/{name}" for name in ("fine", "elsewhere")]
+    assert [lost.id for lost in load_run(path).missing(accepted)] == []
+
+
 def test_skips_with_the_reason_in_words(pytester: pytest.Pytester) -> None:
     result = run(pytester, fakes="unsupported")
     assert result.ret == 0
