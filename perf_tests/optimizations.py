@@ -371,6 +371,7 @@ measure(
     "fp16+device_steps+precomputed_conditioning",
     "fp16+cuda_graph",
     "fp16+cuda_graph_decoder",
+    "fp16+cuda_graph_text_encoder",
     "fp16+device_steps+cuda_graph_step",
     "fp16+compile_regional",
     "fp16+compile",

@@ -29,7 +29,8 @@ class Graphed:
         if any(isinstance(leaf, torch.Tensor) and not leaf.is_cuda for leaf in leaves):
             raise TypeError("a CUDA graph takes tensors on the GPU alone")
         key = (
-            tree,
+            len(args),
+            *kwargs,
             *((x.shape, x.dtype) if isinstance(x, torch.Tensor) else x for x in leaves),
         )
         if key not in self._captures:
