@@ -524,7 +524,7 @@ def _peak_memory() -> int:
     """Bytes of tensors at their most, and of what CUDA graphs keep for theirs: replaying, they ask
     the allocator for nothing.
     """
-    kept = [
+    kept: list[int] = [
         segment["total_size"] - segment["allocated_size"]
         for segment in torch.cuda.memory_snapshot()
         if tuple(segment["segment_pool_id"]) != (0, 0)
