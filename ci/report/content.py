@@ -103,6 +103,16 @@ class CasePart:
         return {"host": f"host, GPU {self.idle}", "GPU": f"GPU, {self.idle}"}.get(self.bound_by, "")
 
     @property
+    def over_floor(self) -> float | None:
+        """How many times the least that this GPU could take."""
+        seen = self.seen
+        return seen.latency_s / seen.floor_s if seen.latency_s and seen.floor_s else None
+
+    @property
+    def pictures_per_s(self) -> float | None:
+        return self.seen.images / self.seen.latency_s if self.seen.latency_s else None
+
+    @property
     def cost_s(self) -> float | None:
         """The time that says most: GPU busy where it was seen, else latency."""
         return self.seen.latency_s if self.seen.gpu_busy_s is None else self.seen.gpu_busy_s
@@ -151,6 +161,16 @@ class WorkloadPart:
         return tuple(
             sorted(self.timed, key=lambda c: (c.seen.name != REFERENCE, -(c.cost_s or 0.0)))
         )
+
+    @property
+    def compiles(self) -> bool:
+        """Something is compiled: then a first picture takes more than loading."""
+        return any(case.seen.compile_cache for case in self.cases)
+
+    @property
+    def in_batches(self) -> bool:
+        """Several pictures at once: then how many a second is what a server asks."""
+        return any(case.seen.images > 1 for case in self.cases)
 
     @property
     def on_gpu(self) -> bool:

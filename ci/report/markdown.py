@@ -154,8 +154,9 @@ def _fold(title: str, content: str) -> str:
 
 
 def _table(workload: WorkloadPart) -> Iterator[str]:
-    # The terminal's columns; what bounds a case is on the page.
-    head = [name for name in HEAD if name not in ("bound by", "verdict")]
+    # The terminal's columns; the rest is on the page.
+    spared = ("pictures/s", "bound by", "first picture", "verdict")
+    head = [name for name in HEAD if name not in spared]
     yield "| " + " | ".join((*head, "verdict")) + " |"
     yield "|---" + "|--:" * (len(head) - 1) + "|---|"
     for case in workload.cases[:ROWS_MOST]:

@@ -43,6 +43,11 @@ class Seen:
     gpu_speedup: float | None
     peak_memory_bytes: float | None
     floor_s: float | None
+    floor_by: str
+    """Whether arithmetic or memory says so; empty where the run does not."""
+    first_picture_s: float | None
+    compile_cache: str
+    """``cold``, ``warm`` or between; empty where nothing is compiled."""
     finite: bool
     psnr_db: float | None
     ssim: float | None
@@ -215,6 +220,9 @@ def _case(info: Mapping[str, Any]) -> Seen:
         gpu_speedup=numbers.positive("gpu_speedup"),
         peak_memory_bytes=numbers.positive("peak_memory_bytes"),
         floor_s=numbers.positive("floor_s"),
+        floor_by=str(info.get("floor_by") or ""),
+        first_picture_s=numbers.positive("first_picture_s") if "first_picture_s" in info else None,
+        compile_cache=str(info.get("compile_cache") or ""),
         finite=bool(picture["finite"]),
         psnr_db=numbers.check("psnr_db", picture["psnr_db"]),
         ssim=numbers.check("ssim", picture["ssim"]),
