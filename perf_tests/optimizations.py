@@ -399,6 +399,9 @@ measure(
     BEST_LOSSLESS,
     chapter="past_guide",
 )
+measure(
+    workloads.PNDM25X4, "fast_kernels+compile+cuda_graph+cuda_graph_decoder", chapter="past_guide"
+)
 measure(workloads.DDIM50X8, "channels_last", "best_lossless", chapter="past_guide")
 
 # What says something on a CPU, on a small model.

@@ -150,6 +150,8 @@ def is_compiled(*places: str) -> Proof:
     def check(pipeline: Any) -> None:
         for place in places:
             forward = attrgetter(place)(pipeline).forward
+            # What is compiled can be captured as well.
+            forward = getattr(forward, "function", forward)
             if not hasattr(forward, "_torchdynamo_orig_callable"):
                 raise NotApplied(f"the {place} is not compiled")
 

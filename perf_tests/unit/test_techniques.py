@@ -80,6 +80,10 @@ def test_proofs_prepare_no_further_shape(
         return compiled
 
     monkeypatch.setattr(torch, "compile", compiler)
+    with pipeline_of("best_lossless", source) as pipeline:
+        for optimization in stacked(FEW, "best_lossless").stack:
+            optimization.proof(pipeline)
+        assert shapes == []
     with pipeline_of("compile+device_steps", source) as pipeline:
         OPTIMIZATIONS["compile"].proof(pipeline)
         proofs.forward_once(pipeline)
