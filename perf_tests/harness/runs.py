@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +64,7 @@ class Run:
     """Some cases were asked for by name, so that others are not missing."""
     shard: Shard | None = None
 
-    @property
+    @cached_property
     def by_id(self) -> dict[str, Case]:
         """`cases` by the ids that a person reads."""
         return {case_id(case): case for case in self.cases.values()}
