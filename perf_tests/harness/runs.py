@@ -58,6 +58,8 @@ class Run:
     scale: str | None = None
     quick: bool = False
     """Measured in few rounds after a short warm-up, to be one of many."""
+    options: tuple[str, ...] = ()
+    """What repeats it on the command line, beside the defaults."""
     expected: tuple[str, ...] = ()
     """Ids of the cases that were to run."""
     narrowed: bool = False

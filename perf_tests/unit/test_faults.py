@@ -145,6 +145,7 @@ def declared(monkeypatch: pytest.MonkeyPatch) -> dict[str, Fault]:
             source=FakeSource(),  # type: ignore[arg-type]
             machine=this_machine("cpu"),
             rounds=1,
+            options=("--model", "my model"),
             observer=verb.Silent(),
             pictures_folder=None,
             baseline=None,
@@ -305,7 +306,8 @@ def test_what_cublas_keeps_goes_with_the_pipeline(monkeypatch: pytest.MonkeyPatc
 def test_no_time_left(declared: dict[str, Fault], capsys: pytest.CaptureFixture[str]) -> None:
     fault(seen_by="picture", setting=FAKE)(dark)
     assert command.main(["faults", "--minutes", "0"]) == 3
-    assert "could not be told: python -m ci faults dark" in capsys.readouterr().out
+    again = "could not be told: python -m ci faults dark --model 'my model'"
+    assert again in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -92,6 +92,14 @@ def test_all_well(pytester: pytest.Pytester) -> None:
     assert pictures == {"fake4-reference.png", "fake4-fine.png"}
 
 
+def test_the_next_command_measures_the_same_model(pytester: pytest.Pytester) -> None:
+    path = pytester.path / "run.json"
+    result = run(pytester, "--model=my model", f"--benchmark-json={path}", fakes="black")
+    again = '"perf_tests/test_generation.py::test_generation[[]fake4-black]" --benchmark-only'
+    result.stdout.fnmatch_lines([f"*next*pytest {again} --device cpu --model 'my model'"])
+    assert load_run(path).options == ("--device", "cpu", "--model", "my model")
+
+
 def test_skips_with_the_reason_in_words(pytester: pytest.Pytester) -> None:
     result = run(pytester, fakes="unsupported")
     assert result.ret == 0
