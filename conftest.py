@@ -234,15 +234,15 @@ def suite_of(config: pytest.Config) -> Suite:
     report: Path | None = config.getoption("benchmark_json")
     try:
         machine = this_machine(config.getoption("device"))
-        source = models.open_source(
-            config.getoption("model") or ("sd15" if machine.device == "cuda" else "embedded")
-        )
+        model = config.getoption("model") or models.default_model(machine.device)
+        source = models.open_source(model)
         machine = with_threads_for(machine, source.scale)
         bench = Bench(
             source=source,
             machine=machine,
             rounds=config.getoption("rounds") or (QUICK_ROUNDS if quick else ROUNDS),
             quick=quick,
+            options=models.options_for(machine.device, model),
             observer=progress,
             pictures_folder=report and report.with_name(f"{report.stem}-pictures"),
             baseline=baselines.load_machine(machine.slug),
@@ -471,6 +471,7 @@ def pytest_benchmark_update_json(config: pytest.Config, output_json: dict[str, A
     output_json["perf_tests"] = {
         "schema": 1,
         "quick": config.getoption("quick"),
+        "options": suite.bench.options,
         "measuring": suite.measuring,
         "scale": suite.bench.source.scale,
         "expected": suite.expected,

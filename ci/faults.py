@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import shlex
 import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
@@ -123,15 +124,15 @@ def _bench(args: argparse.Namespace) -> Any:
 
     try:
         machine = this_machine(args.device)
-        source = models.open_source(
-            args.model or ("sd15" if machine.device == "cuda" else "embedded")
-        )
+        model = args.model or models.default_model(machine.device)
+        source = models.open_source(model)
         if machine.device == "cuda" and source.kind == "seeded":
             _keep_on_gpu(source.name)
         return Bench(
             source=source,
             machine=with_threads_for(machine, source.scale),
             rounds=1,
+            options=models.options_for(machine.device, model),
             observer=Silent(),
             pictures_folder=None,
             baseline=None,
@@ -219,8 +220,9 @@ def closing(
         device = "GPU" if trials.bench.device.type == "cpu" else "CPU"
         yield f"visible on a {device} alone: {', '.join(f.name for f in elsewhere)}"
     if undecided:
-        names = " ".join(row.fault.name for row in undecided)
-        yield f"could not be told: python -m ci faults {names}"
+        names = [row.fault.name for row in undecided]
+        again = shlex.join(["python", "-m", "ci", "faults", *names, *trials.bench.options])
+        yield f"could not be told: {again}"
 
 
 def _write(path: Path | None, rows: Sequence[Row], trials: Trials, *, seconds: float) -> None:

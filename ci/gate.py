@@ -12,6 +12,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from shlex import join
 
 from ci.answers import CANNOT_JUDGE
 from ci.runs import BadRunError, Run, load_run
@@ -148,6 +149,7 @@ def judged(run: Run, case: Case, standards: Standards) -> Verdict:
         portable=standards.portable.get(case_id(case), {}),
         versions=run.machine.versions,
         picture_only=case["picture_only"],
+        options=run.options,
     )
     verdict = judge(question)
     drift = run.drift_of(case)
@@ -237,7 +239,8 @@ def _closing(run: Run, standards: Standards, rows: list[Row]) -> Iterator[str]:
         yield f"this is shard {shard}: what is missing is seen once `python -m ci merge` joined all"
     failed = [row.id for row in rows if row.status not in (*PASSING, "skipped", "missing")]
     if failed:
-        yield f'next: pytest perf_tests --benchmark-only -k "{" or ".join(failed)}"'
+        again = f'pytest perf_tests --benchmark-only -k "{" or ".join(failed)}"'
+        yield f"next: {again} {join(run.options)}".rstrip()
     elif "missing" in statuses:
         yield f"next: bring back what is missing, or take its line out of {standards.name}"
     elif "new" in statuses and standards.baseline is not None:

@@ -121,6 +121,7 @@ def _joined(runs: Sequence[Run], contents: Sequence[Any]) -> dict[str, Any]:
         "perf_tests": {
             "schema": SCHEMA,
             "quick": runs[0].quick,
+            "options": list(runs[0].options),
             "measuring": ours["measuring"],
             "scale": ours["scale"],
             "expected": ours["shard"]["cases"],

@@ -64,6 +64,9 @@ def run_of(content: Any, path: Path) -> Run:
             if judgeable and info["picture"]["finite"]:
                 shape.check(info["picture"], PICTURE, f"{key}: the picture")
             cases[key] = info
+        # Runs from before it was written have none.
+        options = ours.get("options", [])
+        shape.check(options, [TEXT], "perf_tests: options")
         shard = ours.get("shard")
         return Run(
             path=path,
@@ -84,6 +87,7 @@ def run_of(content: Any, path: Path) -> Run:
             measuring=ours.get("measuring"),
             scale=ours.get("scale"),
             quick=ours.get("quick") is True,
+            options=tuple(options),
             expected=tuple(ours.get("expected", ())),
             narrowed=ours.get("narrowed", False),
             not_asked=tuple(ours.get("not_asked", ())),

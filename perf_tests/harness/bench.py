@@ -98,6 +98,8 @@ class Bench:
     """What the code of a case may ask for, by `structure_verdicts.key_of`."""
     quick: bool = False
     """One short warm-up and no floor: many processes are compared, and each has to be short."""
+    options: tuple[str, ...] = ()
+    """What repeats this session on the command line, beside the defaults."""
     measurements: dict[str, Measurement] = field(default_factory=dict)
     """By case id."""
     drift: dict[str, Drift] = field(default_factory=dict)
@@ -393,6 +395,7 @@ class Bench:
             portable=self.portable.get(case.id, {}),
             versions=self.machine.versions,
             picture_only=case.picture_only,
+            options=self.options,
         )
 
     def judge(

@@ -184,7 +184,7 @@ class _Sides:
 
     @property
     def again(self) -> str:
-        return again(self.name)
+        return again(self.name, self.head[0].options)
 
     def quiet(self, metric: Metric) -> tuple[list[tuple[Case, Case]], list[str]]:
         """The pairs whose times say something, and why the others do not."""

@@ -30,6 +30,8 @@ class Setting:
     workload: str = "ddim50"
     base: tuple[str, ...] = ()
     """Optimizations that are on in it, the reference too, beside the workload's own."""
+    base_on_cpu: tuple[str, ...] | None = None
+    """In their place where there is no GPU, if others say the same there in less time."""
     case: str = REFERENCE
     """If another than the reference, both are measured, and its ratios are judged as well."""
     steps: int
@@ -38,6 +40,11 @@ class Setting:
     picture_only: bool = False
     changes: Mapping[str, Any] = field(default_factory=dict)
     """Of the workload's fields, on both sides (``{"seed": 1}``)."""
+
+    def base_on(self, device: str) -> tuple[str, ...]:
+        """The optimizations that are on in it on this device."""
+        others = self.base_on_cpu if device == "cpu" else None
+        return self.base if others is None else others
 
     @property
     def key(self) -> str:

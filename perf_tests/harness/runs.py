@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,8 @@ class Run:
     scale: str | None = None
     quick: bool = False
     """Measured in few rounds after a short warm-up, to be one of many."""
+    options: tuple[str, ...] = ()
+    """What repeats it on the command line, beside the defaults."""
     expected: tuple[str, ...] = ()
     """Ids of the cases that were to run."""
     narrowed: bool = False
@@ -65,7 +68,7 @@ class Run:
     """Ids of the cases that are declared and were not asked for."""
     shard: Shard | None = None
 
-    @property
+    @cached_property
     def by_id(self) -> dict[str, Case]:
         """`cases` by the ids that a person reads."""
         return {case_id(case): case for case in self.cases.values()}

@@ -11,6 +11,7 @@ from statistics import fmean, median, stdev, variance
 
 import numpy as np
 import numpy.typing as npt
+from scipy import special
 from scipy import stats as scipy_stats
 
 CONFIDENCE = 0.99
@@ -142,7 +143,7 @@ def detectable(noise: float, *, pairs: int, floor: float) -> float:
     least = np.maximum(math.log1p(floor), least)
 
     def misses(effect: float) -> float:
-        return POWER - float(np.mean(scipy_stats.norm.sf((least - effect) / error)))
+        return POWER - float(np.mean(special.ndtr((effect - least) / error)))
 
     low, high = 0.0, float(least.max()) + 10 * error
     for _ in range(40):

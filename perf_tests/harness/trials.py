@@ -50,6 +50,8 @@ MEASURES: dict[Measure, tuple[str, ...]] = {
     "proof": ("proof",),
 }
 """The findings' metrics by what sees them; all others are counters."""
+SEEN_UNOBSERVED: tuple[Measure, ...] = ("latency", "picture", "proof")
+"""Measures that need nothing but the timed rounds: what they must see is not observed besides."""
 
 
 def measure_of(finding: Finding) -> Measure:
@@ -246,7 +248,8 @@ class Trials:
     def _cases(self, setting: Setting) -> list[Case]:
         """The reference, and the case if the setting has another, in the setting's steps."""
         workload = self._workload(setting)
-        base = tuple(dict.fromkeys((*workload.base, *setting.base)))
+        own = setting.base_on(self.bench.device.type)
+        base = tuple(dict.fromkeys((*workload.base, *own)))
         workload = replace(workload, base=base, steps=setting.steps, **setting.changes)
         names = dict.fromkeys((REFERENCE, setting.case))
         return [
@@ -300,7 +303,8 @@ class Trials:
         tried.quick = fault.setting.rounds == 1
         tried.pictures_folder = clean.folder
         tried.baseline = self._baseline(clean)
-        tried.structures = self._structures(clean)
+        observed = not planted or fault.seen_by not in SEEN_UNOBSERVED
+        tried.structures = self._structures(clean) if observed else {}
         tried.portable = {}
         tried.measurements.clear()
         steps = self._workload(fault.setting).steps
@@ -309,6 +313,8 @@ class Trials:
         with ExitStack() as contexts:
             contexts.enter_context(flag(baselines, "FOLDER", clean.folder))
             contexts.enter_context(flag(bench, "built", building(plant)))
+            if not observed:
+                contexts.enter_context(flag(Bench, "_observe", lambda _, measured, *__: measured))
             for context in plant.contexts:
                 contexts.enter_context(context)
             for case in cases:
@@ -416,7 +422,12 @@ def building(plant: Plant) -> Any:
     def built(case: Case, source: pipelines.Source, device: torch.device) -> Iterator[Any]:
         with pipelines.built(case, source, device) as pipeline:
             plant.into(pipeline, case.name)
-            yield pipeline
+            try:
+                yield pipeline
+            finally:
+                # Before the inner context collects: what is held here stays, with all that it has
+                # on a GPU, until after the next pipeline is built.
+                del pipeline
 
     return built
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from shlex import join
 from statistics import median
 
 from perf_tests.harness.baselines import Bound, CaseBaseline
@@ -158,6 +159,8 @@ class Question:
     versions: Mapping[str, str]
     """Of this run, to say so where the baseline was made with others."""
     picture_only: bool
+    options: Sequence[str] = ()
+    """Of the main job, to repeat the case: what it was asked for beside the defaults."""
 
     @property
     def is_reference(self) -> bool:
@@ -184,12 +187,13 @@ class Question:
     @property
     def again(self) -> str:
         """The command that runs this case alone."""
-        return again(self.name)
+        return again(self.name, self.options)
 
 
-def again(id: str) -> str:
-    """The command that runs the case of this id alone."""
-    return f'pytest "perf_tests/test_generation.py::test_generation[{id}]" --benchmark-only'
+def again(id: str, options: Sequence[str] = ()) -> str:
+    """The command that runs the case of this id alone, with these options."""
+    command = f'pytest "perf_tests/test_generation.py::test_generation[{id}]" --benchmark-only'
+    return f"{command} {join(options)}".rstrip()
 
 
 def judge(question: Question) -> Verdict:

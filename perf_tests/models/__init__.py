@@ -17,7 +17,7 @@ from perf_tests.harness.pipelines import BadModel, Source
 from perf_tests.models.checkpoint import EMBEDDED, Checkpoint
 from perf_tests.models.seeded import Seeded
 
-__all__ = ["BadModel", "open_source", "quiet_libraries"]
+__all__ = ["BadModel", "default_model", "open_source", "options_for", "quiet_libraries"]
 
 NAMED = ("sd15", "small", "embedded")
 
@@ -39,6 +39,20 @@ def open_source(model: str) -> Source:
         f"--model {model}: no folder of that name here, and known by name are "
         f"{', '.join(NAMED)}; a Hub id is written owner/name"
     )
+
+
+def default_model(device: str) -> str:
+    """The model of a run on ``cuda`` or ``cpu`` that names none."""
+    return "sd15" if device == "cuda" else "embedded"
+
+
+def options_for(device: str, model: str) -> tuple[str, ...]:
+    """What a command line must say beside the defaults to run on this device with this model.
+
+    The CPU is named wherever it ran: where the command is repeated, there may be a GPU.
+    """
+    named = ("--model", model) if model != default_model(device) else ()
+    return (*(("--device", "cpu") if device == "cpu" else ()), *named)
 
 
 def quiet_libraries() -> None:

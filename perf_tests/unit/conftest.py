@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import shutil
 from pathlib import Path
 
 import pytest
@@ -18,20 +20,39 @@ from perf_tests.unit.recorded import accept, process
 torch.set_num_threads(1)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _settled() -> None:
+    # The suite and pytest collect garbage often: let them pass by the millions of objects that the
+    # libraries hold.
+    gc.freeze()
+
+
 @pytest.fixture
 def no_baselines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder of baselines in which nothing is accepted yet."""
     folder = tmp_path / "baselines"
+    _without_baselines(folder, monkeypatch)
+    return folder
+
+
+def _without_baselines(folder: Path, patch: pytest.MonkeyPatch) -> None:
     folder.mkdir()
     for name in ("portable.json", "published.json"):
-        (folder / name).write_text((baselines.FOLDER / name).read_text())
-    monkeypatch.setattr(baselines, "FOLDER", folder)
+        shutil.copy(baselines.FOLDER / name, folder)
+    patch.setattr(baselines, "FOLDER", folder)
+
+
+@pytest.fixture(scope="session")
+def _accepted_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("accepted") / "baselines"
+    with pytest.MonkeyPatch.context() as patch:
+        _without_baselines(folder, patch)
+        assert accept([process(f"accepted-{number}") for number in range(3)], folder) == 0
     return folder
 
 
 @pytest.fixture
-def accepted(no_baselines: Path) -> Path:
+def accepted(no_baselines: Path, _accepted_once: Path) -> Path:
     """The same, with three recorded processes as their machine's baseline."""
-    runs = [process(f"accepted-{number}") for number in range(3)]
-    assert accept(runs, no_baselines) == 0
+    shutil.copytree(_accepted_once, no_baselines, dirs_exist_ok=True)
     return no_baselines

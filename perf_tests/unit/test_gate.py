@@ -198,6 +198,17 @@ def test_what_a_run_shows(
     assert seen == code
 
 
+def test_the_next_command_measures_the_same_model(
+    accepted: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    content = process("head")
+    black(content, FP16)
+    content["perf_tests"]["options"] = ["--device", "cpu", "--model", "my model"]
+    _, lines = gate(content, accepted, capsys)
+    again = 'next: pytest perf_tests --benchmark-only -k "ddim50-fp16"'
+    assert f"{again} --device cpu --model 'my model'" in lines
+
+
 def test_a_baseline_of_other_weights_judges_nothing(
     accepted: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

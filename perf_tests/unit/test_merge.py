@@ -43,6 +43,7 @@ def test_shards_make_the_whole(
     assert list(run.expected) == CASES
     assert list(run.by_id) == ["fake4-reference", "fake4-fine", "fake4-moody"]
     assert run.shard is None
+    assert run.options == parts[0].options == ("--device", "cpu")
     pictures = {path.name for path in (pytester.path / "whole-pictures").iterdir()}
     assert pictures == {"fake4-reference.png", "fake4-fine.png", "fake4-moody.png"}
     # pytest-benchmark reads it.

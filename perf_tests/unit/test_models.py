@@ -8,13 +8,20 @@ from pathlib import Path
 import pytest
 import torch
 
-from perf_tests.models import BadModel, open_source
+from perf_tests.models import BadModel, open_source, options_for
 from perf_tests.models.architectures import ARCHITECTURES
 from perf_tests.models.seeded import clip_tokenizer, constructed, drawn, on_device
 
 CPU = torch.device("cpu")
 FIRST_WEIGHTS = [0.150277525, 0.060712989, -0.243210226]
 """Of the seeded tiny autoencoder: other draws are other weights, and need another name."""
+
+
+def test_a_command_line_says_what_is_not_the_default() -> None:
+    assert options_for("cuda", "sd15") == ()
+    assert options_for("cuda", "embedded") == ("--model", "embedded")
+    assert options_for("cpu", "embedded") == ("--device", "cpu")
+    assert options_for("cpu", "sd15") == ("--device", "cpu", "--model", "sd15")
 
 
 def test_clips_tokenizer_is_the_published_one() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import random
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 from scipy import stats as oracle
@@ -152,6 +153,13 @@ def test_five_percent_more_gpu_work_is_always_seen_and_measured() -> None:
     # And nothing else is.
     others = {c.status for one in compared for c in one.changes if c.case != "ddim50-fp16"}
     assert others == {"same"}
+
+
+def test_the_next_command_measures_the_same_model() -> None:
+    base, head = (parsed(contents, "run") for contents in (side("base"), _slowed(1.05)[:5]))
+    head = [replace(run, options=("--model", "my model")) for run in head]
+    found = of_fp16(compare(base, head), "GPU busy")
+    assert "[ddim50-fp16]\" --benchmark-only --model 'my model'; if it is meant" in found.next
 
 
 def test_unclear_names_the_cases_that_more_pairs_could_settle() -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from ci.accept import accept
 from ci.runs import load_run
-from perf_tests.harness import baselines, structure, structure_verdicts
+from perf_tests.harness import structure, structure_verdicts
 from perf_tests.harness.bench import Bench, Lack
 from perf_tests.harness.catalog import Case
 from perf_tests.harness.pipelines import Generation
@@ -23,13 +23,11 @@ def run(
     pytester: pytest.Pytester,
     *options: str,
     fakes: str = "fine",
-    apart: bool = False,
     only: bool = True,
     rounds: int | None = 2,
 ) -> pytest.RunResult:
-    """The main job on the fake catalogue, in this process unless it is to be apart."""
-    start = pytester.runpytest_subprocess if apart else pytester.runpytest_inprocess
-    return start(
+    """The main job on the fake catalogue, in this process."""
+    return pytester.runpytest_inprocess(
         f"--rootdir={ROOT}",
         f"--config-file={ROOT / 'pyproject.toml'}",
         f"--confcutdir={ROOT}",
@@ -42,6 +40,7 @@ def run(
         *([f"--rounds={rounds}"] if rounds else []),
         *options,
         str(ROOT / "perf_tests" / "test_generation.py"),
+        no_reraise_ctrlc=True,
     )
 
 
@@ -119,6 +118,14 @@ def test_the_guides_cases_run_and_others_when_they_are_asked_for(
     assert [lost.id for lost in load_run(path).missing(accepted)] == []
 
 
+def test_the_next_command_measures_the_same_model(pytester: pytest.Pytester) -> None:
+    path = pytester.path / "run.json"
+    result = run(pytester, "--model=my model", f"--benchmark-json={path}", fakes="black")
+    again = '"perf_tests/test_generation.py::test_generation[[]fake4-black]" --benchmark-only'
+    result.stdout.fnmatch_lines([f"*next*pytest {again} --device cpu --model 'my model'"])
+    assert load_run(path).options == ("--device", "cpu", "--model", "my model")
+
+
 def test_skips_with_the_reason_in_words(pytester: pytest.Pytester) -> None:
     result = run(pytester, fakes="unsupported")
     assert result.ret == 0
@@ -138,12 +145,9 @@ def test_a_failed_case_is_written_with_its_verdict(pytester: pytest.Pytester) ->
     assert (lost["case"], lost["verdict"]) == ("unproven", "not applied")
 
 
-def test_ctrl_c_keeps_what_was_measured(
-    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+def test_ctrl_c_keeps_what_was_measured(pytester: pytest.Pytester) -> None:
     path = pytester.path / "run.json"
-    result = run(pytester, f"--benchmark-json={path}", fakes="fine,interrupted,black", apart=True)
+    result = run(pytester, f"--benchmark-json={path}", fakes="fine,interrupted,black")
     assert result.ret == pytest.ExitCode.INTERRUPTED
     content = report(path)
     assert [b["extra_info"]["case"] for b in content["benchmarks"]] == ["reference", "fine"]
@@ -182,19 +186,8 @@ def test_bad_input_is_refused_in_a_sentence(
     result.stderr.fnmatch_lines([f"*{sentence}"])
 
 
-@pytest.fixture
-def folder(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder of baselines in which nothing is accepted yet."""
-    folder: Path = pytester.path / "baselines"
-    folder.mkdir()
-    for name in ("portable.json", "published.json"):
-        (folder / name).write_text((baselines.FOLDER / name).read_text())
-    monkeypatch.setattr(baselines, "FOLDER", folder)
-    return folder
-
-
 def test_code_that_asks_for_more_than_accepted_fails(
-    pytester: pytest.Pytester, folder: Path
+    pytester: pytest.Pytester, no_baselines: Path
 ) -> None:
     nothing = Accepted(
         accepted="2026-11-22",
@@ -293,7 +286,7 @@ def test_collecting_writes_nothing(pytester: pytest.Pytester) -> None:
 
 
 def test_the_life_of_a_baseline(
-    pytester: pytest.Pytester, folder: Path, monkeypatch: pytest.MonkeyPatch
+    pytester: pytest.Pytester, no_baselines: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Missing: new. Accepted: holds. Slower: fails. Gone: fails. Accepted again: holds."""
     paths = [pytester.path / f"{n}.json" for n in range(3)]
@@ -324,13 +317,13 @@ def test_the_life_of_a_baseline(
     assert accept(paths, reason="moody is slower now") == 0
     result = run(pytester, "--rounds=5", fakes="fine,moody")
     assert result.ret == 0
-    history = (folder / "HISTORY.md").read_text()
+    history = (no_baselines / "HISTORY.md").read_text()
     assert "first" in history
     assert "moody is slower now" in history
 
 
 def test_an_accepted_case_that_was_asked_for_and_cannot_run_is_missing(
-    pytester: pytest.Pytester, folder: Path, monkeypatch: pytest.MonkeyPatch
+    pytester: pytest.Pytester, no_baselines: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     paths = [pytester.path / f"{n}.json" for n in range(3)]
     for path in paths:
