@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import torch
@@ -10,6 +11,12 @@ from torch.utils._pytree import tree_flatten, tree_map_only, tree_unflatten
 
 WARM_UPS = 3
 """Calls before a capture: what is compiled, chosen or allocated at first is not to be captured."""
+
+
+@cache
+def _aside() -> torch.cuda.Stream:
+    """The one stream of all first runs: cuBLAS keeps memory for each that it sees."""
+    return torch.cuda.Stream()
 
 
 class Graphed:
@@ -46,7 +53,7 @@ class Graphed:
         inputs = [leaf.clone() if isinstance(leaf, torch.Tensor) else leaf for leaf in leaves]
         args, kwargs = tree_unflatten(inputs, tree)
         # On another stream, as capturing wants it.
-        stream = torch.cuda.Stream()
+        stream = _aside()
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
             for _ in range(WARM_UPS):
