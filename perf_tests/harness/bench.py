@@ -309,7 +309,8 @@ class Bench:
             measurement = observe(measurement, case, generation, pipeline)
             # At once, as after a round: what follows leaves the GPU idle.
             watch.note_gpu()
-            measurement = replace(measurement, ignored=generation.ignored())
+            if not self.quick:
+                measurement = replace(measurement, ignored=generation.ignored())
             of_host = host.observe(generation, self.device)
         finally:
             gc.enable()
