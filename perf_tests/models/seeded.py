@@ -72,11 +72,7 @@ class Skeletons(Seeded):
     weights = "none"
 
     def _module(self, role: str, *, dtype: torch.dtype, device: torch.device) -> torch.nn.Module:
-        # Ships no types. Parameters without data, buffers with theirs.
-        from accelerate import init_empty_weights  # type: ignore[import-untyped, unused-ignore]
-
-        with init_empty_weights(include_buffers=False):
-            module = constructed(ARCHITECTURES[self.name][role])
+        module = without_weights(ARCHITECTURES[self.name][role])
         # PyTorch's own `to`: diffusers' warns of what matters only to weights.
         return torch.nn.Module.to(module, dtype=dtype).eval().requires_grad_(False)
 
@@ -111,13 +107,22 @@ def drawn(model: str, role: str) -> torch.nn.Module:
 
 
 def skeleton(architecture: Architecture) -> torch.nn.Module:
-    """The module with whatever is in memory as weights."""
-    if architecture.library == "transformers":
-        # Built for real: its buffers (position ids) hold values that `to_empty` would lose.
+    """The module with whatever is in memory as weights, and its buffers as they should be."""
+    module = without_weights(architecture)
+    for layer in module.modules():
+        for name, parameter in layer.named_parameters(recurse=False):
+            empty = torch.empty_like(parameter, device="cpu")
+            setattr(layer, name, torch.nn.Parameter(empty, False))
+    return module
+
+
+def without_weights(architecture: Architecture) -> torch.nn.Module:
+    """The module with parameters that have no data, and buffers that have theirs."""
+    # Ships no types.
+    from accelerate import init_empty_weights  # type: ignore[import-untyped, unused-ignore]
+
+    with init_empty_weights(include_buffers=False):
         return constructed(architecture)
-    with torch.device("meta"):
-        module = constructed(architecture)
-    return module.to_empty(device="cpu")
 
 
 def constructed(architecture: Architecture) -> torch.nn.Module:
