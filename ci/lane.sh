@@ -3,7 +3,7 @@
 #
 #   bash ci/lane.sh cpu                       what needs no GPU: unit tests, structure, the main job
 #   bash ci/lane.sh pair BASE HEAD [ARG ...]  two commits in turn on this GPU (ARG: of `ci ab`)
-#   bash ci/lane.sh shard I/N                 the I-th part of the main job on this GPU
+#   bash ci/lane.sh shard I/N                 the I-th part of the main job, all chapters, on this GPU
 #   bash ci/lane.sh judge                     join the shards in runs/, hold them to the baseline
 #   bash ci/lane.sh newest [ARG ...]          the newest torch and diffusers against the locked ones
 #
@@ -14,6 +14,8 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 # The guide's rows. Nobody waits for the others on a pull request.
 guide='[ddim50-reference] or [ddim50-tf32] or [ddim50-fp16] or [ddim50-tf32+fp16] or pndm25x4'
+# All that is declared: a night has the time.
+chapters='guide or past_guide or trading'
 # As much as `python -m ci` imports, and its report.
 judging=(numpy pillow scikit-image scipy jinja2 matplotlib)
 
@@ -102,7 +104,7 @@ shard() { # i/n
     environment runs/env --editable '.[nvml]'
     local code=0
     runs/env/bin/python -m pytest perf_tests --benchmark-only --device cuda --shard "$1" \
-        --benchmark-json "runs/shard-${1%/*}.json" || code=$?
+        --benchmark-json "runs/shard-${1%/*}.json" -m "$chapters" || code=$?
     # Failed cases are judged with those of the other shards.
     ((code < 2)) || return 2
 }
