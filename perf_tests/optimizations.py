@@ -346,6 +346,17 @@ def precomputed_conditioning(build: Build) -> None:
         precompute(pipeline)
 
 
+@optimization(promise=SAME_ARITHMETIC, proof=proofs.prefix_is_shared, skips_work=True)
+def shared_prefix(build: Build) -> None:
+    """What guidance does twice before the prompt comes in is done once, by `device_steps`."""
+
+    @build.then
+    def _(pipeline: Any) -> None:
+        from perf_tests.techniques.shared_prefix import share_prefix
+
+        share_prefix(pipeline)
+
+
 # The guide's first table, and its warning.
 measure(workloads.DDIM50, "tf32", "fp16", "tf32+fp16")
 measure(workloads.DDIM50, "fp16+autocast", against="fp16")
@@ -369,6 +380,7 @@ measure(
     "fp16+sdpa_math",
     "fp16+device_steps",
     "fp16+device_steps+precomputed_conditioning",
+    "fp16+device_steps+shared_prefix",
     "fp16+cuda_graph",
     "fp16+cuda_graph_decoder",
     "fp16+cuda_graph_text_encoder",
@@ -380,7 +392,7 @@ measure(
 )
 FAST_KERNELS = stack("fast_kernels", "fp16+channels_last+cudnn_benchmark+fused_qkv")
 CAPTURED = (
-    "device_steps+precomputed_conditioning+cuda_graph_step+cuda_graph_decoder"
+    "device_steps+precomputed_conditioning+shared_prefix+cuda_graph_step+cuda_graph_decoder"
     "+cuda_graph_text_encoder"
 )
 BEST_EAGER = stack(

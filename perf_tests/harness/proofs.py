@@ -203,6 +203,12 @@ def conditioning_is_kept(pipeline: Any) -> None:
         raise NotApplied("the conditioning is computed in each step")
 
 
+def prefix_is_shared(pipeline: Any) -> None:
+    """The UNet's first layers run on one half of a guided batch."""
+    if not any(type(module).__name__ == "Once" for module in pipeline.unet.modules()):
+        raise NotApplied("both halves of a guided batch run through all of the UNet")
+
+
 def layout_is_channels_last(pipeline: Any) -> None:
     """The UNet's and the decoder's convolution weights lie channels last."""
     for place in ("unet", "vae"):

@@ -49,6 +49,8 @@ def plain(source: Source) -> Any:
         "device_steps",
         "device_steps+precomputed_conditioning",
         "fused_qkv+device_steps+precomputed_conditioning",
+        "device_steps+shared_prefix",
+        "fused_qkv+channels_last+device_steps+precomputed_conditioning+shared_prefix",
     ],
 )
 def test_pictures_are_the_plain_pipelines(name: str, source: Source, plain: Any) -> None:
@@ -116,10 +118,11 @@ def test_a_schedule_that_is_not_plain_ddim_is_refused(source: Source) -> None:
         pass
 
 
-def test_conditioning_takes_device_steps(source: Source) -> None:
+@pytest.mark.parametrize("name", ["precomputed_conditioning", "shared_prefix"])
+def test_what_needs_device_steps_says_so(name: str, source: Source) -> None:
     with (
         pytest.raises(ValueError, match="device_steps, which has to come before"),
-        pipeline_of("precomputed_conditioning", source),
+        pipeline_of(name, source),
     ):
         pass
 
@@ -180,6 +183,7 @@ def test_proofs_say_what_is_not_there(source: Source) -> None:
         "cuda_graph": "the unet is launched kernel by kernel",
         "cuda_graph_step": "the pipeline is a StableDiffusionPipeline, not a DeviceSteps",
         "device_steps": "the pipeline is a StableDiffusionPipeline, not a DeviceSteps",
+        "shared_prefix": "both halves of a guided batch run through all of the UNet",
         "precomputed_conditioning": "the conditioning is computed in each step",
         "cudnn_benchmark": "the flag benchmark reads False",
         "fused_qkv": "attention runs through AttnProcessor2_0, not FusedAttnProcessor2_0",
