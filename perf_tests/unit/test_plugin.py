@@ -23,11 +23,13 @@ def run(
     pytester: pytest.Pytester,
     *options: str,
     fakes: str = "fine",
+    apart: bool = False,
     only: bool = True,
     rounds: int | None = 2,
 ) -> pytest.RunResult:
-    """The main job on the fake catalogue, in this process."""
-    return pytester.runpytest_inprocess(
+    """The main job on the fake catalogue, in this process unless it is to be apart."""
+    start = pytester.runpytest_subprocess if apart else pytester.runpytest_inprocess
+    return start(
         f"--rootdir={ROOT}",
         f"--config-file={ROOT / 'pyproject.toml'}",
         f"--confcutdir={ROOT}",
@@ -40,7 +42,6 @@ def run(
         *([f"--rounds={rounds}"] if rounds else []),
         *options,
         str(ROOT / "perf_tests" / "test_generation.py"),
-        no_reraise_ctrlc=True,
     )
 
 
@@ -145,9 +146,13 @@ def test_a_failed_case_is_written_with_its_verdict(pytester: pytest.Pytester) ->
     assert (lost["case"], lost["verdict"]) == ("unproven", "not applied")
 
 
-def test_ctrl_c_keeps_what_was_measured(pytester: pytest.Pytester) -> None:
+def test_ctrl_c_keeps_what_was_measured(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
     path = pytester.path / "run.json"
-    result = run(pytester, f"--benchmark-json={path}", fakes="fine,interrupted,black")
+    # An interruption in this process could spoil the tests that come after it.
+    result = run(pytester, f"--benchmark-json={path}", fakes="fine,interrupted,black", apart=True)
     assert result.ret == pytest.ExitCode.INTERRUPTED
     content = report(path)
     assert [b["extra_info"]["case"] for b in content["benchmarks"]] == ["reference", "fine"]
