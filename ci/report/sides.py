@@ -67,7 +67,8 @@ def _what_is_worse(case: str, changes: Sequence[Change]) -> str:
         moved = [
             f"{change.metric} {figures.percent(change.ratio)}"
             for change in worse
-            if change.status == status and change.ratio
+            # Of counters the word is enough here: which and by how much stands below.
+            if change.status == status and change.ratio and change.interval
         ]
         told.append(f"{status}: {', '.join(moved)}" if moved else status)
     return f"{case} ({'; '.join(told)})"
@@ -103,6 +104,9 @@ def _judged(change: pairs.Change) -> Change:
         return metric.shown(value) if metric else f"{value:,.0f}"
 
     ratio = change.ratio
+    counted = metric is None and change.metric != "picture"
+    # A counter has no interval: it is what it is.
+    exact = change.head / change.base if counted and change.head and change.base else None
     return Change(
         case=change.case,
         metric=change.metric,
@@ -110,7 +114,7 @@ def _judged(change: pairs.Change) -> Change:
         mood=mood_of(change.status),
         base=read(change.base),
         head=read(change.head),
-        ratio=ratio.mid if ratio else None,
+        ratio=ratio.mid if ratio else exact,
         interval=(
             f"99 %: {figures.percent(ratio.low)} to {figures.percent(ratio.high)}"
             if ratio and ratio.low > 0 and ratio.high < UNKNOWN

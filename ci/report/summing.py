@@ -66,7 +66,9 @@ def verdict_of(
     if comparison is not None and comparison.mood == "plain":
         command = command if mood == "bad" else comparison.next or command
     elif comparison is not None:
-        own = sentence if mood in ("warning", "bad") else ""
+        worse = {change.case for change in comparison.changes if change.mood == mood}
+        known_worse = {point.case for point in points if point.mood == mood} <= worse
+        own = "" if known_worse or mood not in ("warning", "bad") else sentence
         # Of the two, the worse speaks first.
         if ORDER.index(comparison.mood) >= ORDER.index(mood) or not own:
             mood, sentence = comparison.mood, " ".join(filter(None, [comparison.sentence, own]))
