@@ -131,6 +131,9 @@ def not_countable(case: Case) -> str | None:
     for optimization in case.stack:
         if optimization.needs.package:
             return f"the operators of {optimization.needs.package} exist on a GPU alone"
+        refusal = optimization.needs.probe() if optimization.needs.probe else None
+        if refusal:
+            return refusal
         if optimization.hides_operators:
             return f"what {optimization.name} runs is captured or compiled, on a GPU alone"
         with warnings.catch_warnings():

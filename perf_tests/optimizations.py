@@ -6,7 +6,7 @@ a stack below. Its name is the test's id and its docstring the report's line; no
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -16,7 +16,15 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from perf_tests import workloads
 from perf_tests.harness import proofs
 from perf_tests.harness.build import Build, flag
-from perf_tests.harness.catalog import Closeness, Needs, Promise, measure, optimization, stack
+from perf_tests.harness.catalog import (
+    NO_PROMISE,
+    Closeness,
+    Needs,
+    Promise,
+    measure,
+    optimization,
+    stack,
+)
 
 # Half-way between the worst legitimate variant and the weakest fault, in PSNR on the float32
 # reference. Seeded weights at full size, on an H100: fp16 60.1 dB and tf32 68.9 dB (SSIM 1.000); no
@@ -44,6 +52,25 @@ BFLOAT16 = Promise(
 DISTILLED = Promise(embedded=Closeness(psnr_db=15))
 # Another order of the same sums in float32: 120 dB on the small model; in float16 59 dB.
 SAME_ARITHMETIC = FLOAT16
+# What trades: 24 held-out prompts and seeds of the embedded model on a CPU, by `python -m
+# perf_tests.models.recipe.prices`; in all of these pictures an evaluator still reads the prompt.
+# Each promise is half-way between the lowest of them and the highest of a lost prompt's, 14.2 dB:
+# the picture is still of what was asked for, which of another seed's (32.5 dB at most) or without
+# guidance (34.0 dB) is true as well. Lowest: merged tokens 28.6 dB; blocks kept for three steps
+# 26.3 dB (for two 30.9, for five 22.0); guidance in the first half 19.7 dB (in the first quarter
+# 18.3, in three of them 21.7); on top of bfloat16, weights kept in float8 24.8 dB, and in products
+# of float8 30.9 dB, their rounding alone imitated, as the kernels are a GPU's.
+# Seeded weights of full size, and a checkpoint, were not tried: nothing is promised there yet.
+MERGED = Promise(embedded=Closeness(psnr_db=21))
+CACHED = Promise(embedded=Closeness(psnr_db=20))
+LESS_GUIDED = Promise(embedded=Closeness(psnr_db=17))
+KEPT_IN_FLOAT8 = Promise(embedded=Closeness(psnr_db=19))
+FLOAT8 = Promise(embedded=Closeness(psnr_db=22))
+# Int8 on top of bfloat16 is at 37.0 dB or more: half-way to no guidance's 34.0 dB.
+INT8 = Promise(embedded=Closeness(psnr_db=35))
+# Nothing: a decoder that sees half of a side normalizes by other statistics, and of the embedded
+# model's 64 pixels a tile of 32 shows too little (13.9 dB, and 46 % of the prompts).
+TILED = NO_PROMISE
 TENSOR_CORES = Needs(compute_capability=(8, 0))
 CUDA = Needs(compute_capability=(6, 0))
 # What torch.compile makes its kernels with; on a CPU it is a C++ compiler, and takes minutes.
@@ -357,6 +384,155 @@ def shared_prefix(build: Build) -> None:
         share_prefix(pipeline)
 
 
+FRESH_EVERY = 3
+
+
+@optimization(
+    needs=Needs(package="DeepCache"),
+    promise=CACHED,
+    proof=proofs.is_cached(FRESH_EVERY),
+    skips_work=True,
+)
+def deepcache(build: Build) -> None:
+    """DeepCache: the UNet's inner blocks run in every third step alone."""
+
+    @build.then
+    def _(pipeline: Any) -> None:
+        from perf_tests.techniques.deep_cache import keep_blocks
+
+        pipeline.deep_cache = keep_blocks(pipeline, interval=FRESH_EVERY)
+
+
+GUIDED_SHARE = 0.5
+
+
+@optimization(
+    promise=LESS_GUIDED,
+    proof=proofs.every(proofs.pipeline_is("DeviceSteps"), proofs.guides(GUIDED_SHARE)),
+    skips_work=True,
+)
+def guidance_cutoff(build: Build) -> None:
+    """Guidance in the first half of the steps of `device_steps` alone: the rest cost half."""
+
+    @build.then
+    def _(pipeline: Any) -> None:
+        proofs.pipeline_is("DeviceSteps")(pipeline)
+        pipeline.plan.guided_share = GUIDED_SHARE
+
+
+@optimization(
+    needs=Needs(package="tomesd"),
+    promise=MERGED,
+    proof=proofs.merges_tokens,
+    skips_work=True,
+)
+def tome(build: Build) -> None:
+    """Token merging: half of the tokens at full resolution are left out of self-attention."""
+
+    @build.then
+    def _(pipeline: Any) -> None:
+        import tomesd
+
+        # At random, no two generations would be alike.
+        tomesd.apply_patch(pipeline, ratio=0.5, use_rand=False)
+        known = pipeline.unet._tome_info
+        # It learns this from the UNet's call; who calls the UNet's forward alone leaves it unknown.
+        known["size"] = (pipeline.unet.config.sample_size,) * 2
+        # Made at its first use if not here, which neither a compiler nor a capture can follow.
+        known["args"]["generator"] = torch.Generator(build.device)
+
+
+def _quantize(build: Build, config: Callable[[], Any]) -> None:
+    @build.then
+    def _(pipeline: Any) -> None:
+        from torchao.quantization import quantize_
+
+        def takes(module: torch.nn.Module, name: str) -> bool:
+            # Those of the time embedding have a row a picture, fewer than the kernels take.
+            return isinstance(module, torch.nn.Linear) and "transformer_blocks" in name
+
+        quantize_(pipeline.unet, config(), takes)
+
+
+@optimization(
+    needs=Needs(package="torchao"),
+    promise=INT8,
+    proof=proofs.weights_are_quantized(torch.int8),
+)
+def int8(build: Build) -> None:
+    """The UNet's linear layers in int8: weights a channel, activations a token (torchao)."""
+
+    def config() -> Any:
+        from torchao.quantization import Int8DynamicActivationInt8WeightConfig
+
+        # Unless told, it sets flags of torch for the whole process, TF32 among them.
+        return Int8DynamicActivationInt8WeightConfig(version=2, set_inductor_config=False)
+
+    _quantize(build, config)
+
+
+@optimization(
+    needs=Needs(compute_capability=(8, 9), package="torchao"),
+    promise=FLOAT8,
+    proof=proofs.weights_are_quantized(torch.float8_e4m3fn),
+)
+def fp8(build: Build) -> None:
+    """The UNet's linear layers in float8: a scale for each row, weights from bfloat16 (torchao)."""
+
+    def config() -> Any:
+        from torchao.quantization import Float8DynamicActivationFloat8WeightConfig, PerRow
+
+        return Float8DynamicActivationFloat8WeightConfig(
+            granularity=PerRow(), set_inductor_config=False
+        )
+
+    _quantize(build, config)
+
+
+@optimization(promise=KEPT_IN_FLOAT8, proof=proofs.mostly_kept_in(torch.float8_e4m3fn))
+def layerwise_casting(build: Build) -> None:
+    """The UNet's weights kept in float8, and each layer's cast back while it computes."""
+
+    @build.then
+    def _(pipeline: Any) -> None:
+        pipeline.unet.enable_layerwise_casting(
+            storage_dtype=torch.float8_e4m3fn, compute_dtype=build.dtype
+        )
+
+
+@optimization(promise=SAME_ARITHMETIC, proof=proofs.decodes_in_parts(images=2))
+def vae_slicing(build: Build) -> None:
+    """Latents decoded one picture at a time, whose activations alone are in memory."""
+    build.then(lambda pipeline: pipeline.vae.enable_slicing())
+
+
+@optimization(promise=TILED, proof=proofs.decodes_in_parts(images=1))
+def vae_tiling(build: Build) -> None:
+    """Latents decoded in overlapping tiles of half a side, blended into one another."""
+
+    @build.then
+    def _(pipeline: Any) -> None:
+        vae = pipeline.vae
+        vae.enable_tiling()
+        # Its own are as large as the pictures that it was trained on: it would cut none of ours.
+        vae.tile_sample_min_size //= 2
+        vae.tile_latent_min_size //= 2
+
+
+def _nowhere_to_offload_from() -> str | None:
+    return None if torch.accelerator.is_available() else "there is no GPU memory to offload from"
+
+
+@optimization(
+    needs=Needs(compute_capability=(6, 0), probe=_nowhere_to_offload_from),
+    promise=SAME_ARITHMETIC,
+    proof=proofs.waits_on_host("vae", "text_encoder"),
+)
+def model_offload(build: Build) -> None:
+    """Each module in GPU memory while it is needed, and in the host's otherwise."""
+    build.then(lambda pipeline: pipeline.enable_model_cpu_offload())
+
+
 # The guide's first table, and its warning.
 measure(workloads.DDIM50, "tf32", "fp16", "tf32+fp16")
 measure(workloads.DDIM50, "fp16+autocast", against="fp16")
@@ -416,6 +592,54 @@ measure(
 )
 measure(workloads.DDIM50X8, "channels_last", "best_lossless", chapter="past_guide")
 
+# Trading, each alone on what it is for. Quantized products pay only where what surrounds them is
+# fused into them.
+measure(
+    workloads.DDIM50,
+    "fp16+deepcache",
+    "fp16+tome",
+    "fp16+tiny_vae",
+    "fp16+vae_tiling",
+    "fp16+model_offload",
+    "bf16+layerwise_casting",
+    "bf16+compile",
+    chapter="trading",
+)
+measure(
+    workloads.DDIM50,
+    "fp16+device_steps+deepcache",
+    "fp16+device_steps+guidance_cutoff",
+    against="fp16+device_steps",
+    chapter="trading",
+)
+measure(
+    workloads.DDIM50,
+    "bf16+int8+compile",
+    "bf16+fp8+compile",
+    against="bf16+compile",
+    chapter="trading",
+)
+measure(workloads.PNDM25X4, "deepcache", "tome", "tiny_vae", "vae_slicing", chapter="trading")
+measure(workloads.DDIM50X8, "vae_slicing", chapter="trading")
+# The fastest whose picture is still what was asked for; the fastest that stays below 4 GB; and the
+# most pictures a second, where the GPU has enough to do for merged tokens to count.
+BEST_LOSSY = stack("best_lossy", f"{BEST_LOSSLESS}+tiny_vae+deepcache+guidance_cutoff")
+# Captured, the step and the decoder would each hold memory of their own.
+BEST_IN_4GB = stack(
+    "best_in_4gb",
+    f"{FAST_KERNELS}+compile+device_steps+precomputed_conditioning+vae_slicing",
+)
+BEST_THROUGHPUT = stack("best_throughput", f"{BEST_LOSSY}+tome")
+measure(workloads.DDIM50, BEST_LOSSY, BEST_IN_4GB, chapter="trading")
+measure(
+    workloads.DDIM50X8,
+    "device_steps+deepcache+guidance_cutoff",
+    BEST_LOSSY,
+    BEST_IN_4GB,
+    BEST_THROUGHPUT,
+    chapter="trading",
+)
+
 # What says something on a CPU, on a small model.
 measure(workloads.DDIM50_SMALL, "channels_last", "naive_attention")
 measure(workloads.DDIM50_SMALL, "bf16", "fp16", picture_only=True)
@@ -429,3 +653,19 @@ measure(
     "device_steps+precomputed_conditioning",
     chapter="past_guide",
 )
+measure(workloads.DDIM50_SMALL, "deepcache", "tome", "tiny_vae", chapter="trading")
+measure(
+    workloads.DDIM50_SMALL,
+    "device_steps+deepcache",
+    "device_steps+guidance_cutoff",
+    against="device_steps",
+    chapter="trading",
+)
+measure(
+    workloads.DDIM50_SMALL,
+    "bf16+layerwise_casting",
+    "bf16+int8",
+    picture_only=True,
+    chapter="trading",
+)
+measure(workloads.PNDM25X4_SMALL, "vae_slicing", chapter="trading")

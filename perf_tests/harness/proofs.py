@@ -7,12 +7,14 @@ import importlib.util
 import sys
 from collections.abc import Callable
 from contextlib import nullcontext
+from functools import partial
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch.nn.attention import SDPBackend
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from perf_tests.harness.build import flag
 
@@ -34,12 +36,15 @@ def every(*proofs: Proof) -> Proof:
 
 
 def computes_in(dtype: torch.dtype) -> Proof:
-    """Every parameter has the dtype, and so has what the UNet's layers hand on."""
+    """Every parameter has the dtype, and so has what the UNet's layers hand on.
+
+    One of 8 bits is only kept so, and cast when it is needed.
+    """
 
     def check(pipeline: Any) -> None:
         for place in ("unet", "vae", "text_encoder"):
             for name, parameter in getattr(pipeline, place).named_parameters():
-                if parameter.dtype != dtype:
+                if parameter.dtype != dtype and parameter.dtype.itemsize > 1:
                     raise NotApplied(f"parameter {place}.{name} is {parameter.dtype}, not {dtype}")
         seen = activation_dtype(pipeline)
         if seen != dtype:
@@ -81,8 +86,10 @@ def forward_once(pipeline: Any, *, side: int = 8) -> None:
     # Importing the compiler takes seconds, so only where something is compiled.
     compiles = "torch._dynamo" in sys.modules
     eager = torch.compiler.set_stance("force_eager") if compiles else nullcontext()
+    # Offloaded weights come to the device through accelerate's own forward alone.
+    forward = unet.forward if hasattr(unet, "_hf_hook") else partial(type(unet).forward, unet)
     with torch.no_grad(), eager:
-        type(unet).forward(unet, sample, 1, encoder_hidden_states=states)
+        forward(sample, 1, encoder_hidden_states=states)
 
 
 def flag_reads(holder: object, name: str, value: object) -> Proof:
@@ -207,6 +214,131 @@ def prefix_is_shared(pipeline: Any) -> None:
     """The UNet's first layers run on one half of a guided batch."""
     if not any(type(module).__name__ == "Once" for module in pipeline.unet.modules()):
         raise NotApplied("both halves of a guided batch run through all of the UNet")
+
+
+def is_cached(interval: int) -> Proof:
+    """DeepCache holds the UNet's blocks, and makes the inner ones anew in each of so many steps."""
+
+    def check(pipeline: Any) -> None:
+        helper = getattr(pipeline, "deep_cache", None)
+        blocks = (*pipeline.unet.down_blocks, pipeline.unet.mid_block, *pipeline.unet.up_blocks)
+        if helper is None or any("forward" not in vars(block) for block in blocks):
+            raise NotApplied("not all of the UNet's blocks are held by DeepCache")
+        seen = helper.params["cache_interval"]
+        if hasattr(pipeline, "plan"):
+            seen = pipeline.plan.fresh_every
+        if seen != interval:
+            raise NotApplied(f"the UNet's blocks are made anew every {seen} steps, not {interval}")
+
+    return check
+
+
+def guides(share: float) -> Proof:
+    """The pipeline's plan guides this share of the steps, and what it made is not all guided."""
+
+    def check(pipeline: Any) -> None:
+        seen = pipeline.plan.guided_share
+        if seen != share:
+            raise NotApplied(f"the plan guides {seen:.0%} of the steps, not {share:.0%}")
+        made = pipeline._buffers.steps if pipeline._buffers else ()
+        if made and all(kind.guided for kind in made):
+            raise NotApplied("every step that was made is guided")
+
+    return check
+
+
+def merges_tokens(pipeline: Any) -> None:
+    """The UNet's largest self-attentions see fewer tokens than their blocks were given."""
+    tokens: dict[str, list[int]] = {"given": [], "seen": []}
+
+    def noting(which: str) -> Callable[..., None]:
+        return lambda module, args, *_: tokens[which].append(args[0].shape[1])
+
+    blocks = [m for m in pipeline.unet.modules() if hasattr(m, "attn1")]
+    hooks = [b.register_forward_pre_hook(noting("given")) for b in blocks]
+    hooks += [b.attn1.register_forward_pre_hook(noting("seen")) for b in blocks]
+    try:
+        forward_once(pipeline)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    if max(tokens["seen"], default=0) >= max(tokens["given"], default=0):
+        raise NotApplied("the UNet's largest self-attention sees every token: none are merged")
+
+
+def weights_are_quantized(kept: torch.dtype) -> Proof:
+    """The linear layers of the UNet's transformer blocks keep their weights in this dtype."""
+
+    def check(pipeline: Any) -> None:
+        for name, module in pipeline.unet.named_modules():
+            if not (isinstance(module, torch.nn.Linear) and "transformer_blocks" in name):
+                continue
+            seen = _dtypes_within(module.weight)
+            if kept not in seen:
+                raise NotApplied(
+                    f"the weight of unet.{name} is kept in {', '.join(map(str, seen))}, not {kept}"
+                )
+
+    return check
+
+
+def _dtypes_within(tensor: torch.Tensor) -> list[torch.dtype]:
+    """Of the plain tensors that a tensor is made of; its own claims what it computes in."""
+    if not is_traceable_wrapper_subclass(tensor):
+        return [tensor.dtype]
+    names, _ = tensor.__tensor_flatten__()
+    return [dtype for name in names for dtype in _dtypes_within(getattr(tensor, name))]
+
+
+def mostly_kept_in(dtype: torch.dtype) -> Proof:
+    """Most of the UNet's parameters wait in this dtype until they are needed."""
+
+    def check(pipeline: Any) -> None:
+        parameters = list(pipeline.unet.parameters())
+        kept = sum(p.numel() for p in parameters if p.dtype == dtype)
+        share = kept / sum(p.numel() for p in parameters)
+        if share < 0.9:
+            raise NotApplied(f"{share:.0%} of the UNet's parameters are kept in {dtype}, not most")
+
+    return check
+
+
+def decodes_in_parts(images: int) -> Proof:
+    """The decoder is called more than once for the latents of so many pictures."""
+
+    def check(pipeline: Any) -> None:
+        vae, calls = pipeline.vae, 0
+
+        def count(*_: object) -> None:
+            nonlocal calls
+            calls += 1
+
+        side = pipeline.unet.config.sample_size
+        shape = (images, vae.config.latent_channels, side, side)
+        latents = torch.zeros(shape, device=pipeline._execution_device, dtype=vae.dtype)
+        hook = vae.decoder.register_forward_pre_hook(count)
+        try:
+            with torch.no_grad():
+                vae.decode(latents)
+        finally:
+            hook.remove()
+        if calls < 2:
+            raise NotApplied(f"the decoder takes {images} by {side} by {side} latents in one call")
+
+    return check
+
+
+def waits_on_host(*places: str) -> Proof:
+    """These modules lie in the host's memory while they are not needed."""
+
+    def check(pipeline: Any) -> None:
+        for place in places:
+            module = getattr(pipeline, place)
+            device = next(module.parameters()).device
+            if device.type != "cpu" or not hasattr(module, "_hf_hook"):
+                raise NotApplied(f"the {place} stays on {device}, needed or not")
+
+    return check
 
 
 def layout_is_channels_last(pipeline: Any) -> None:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from perf_tests.models.recipe import scores
-from perf_tests.models.recipe.captions import held_out_captions
+from perf_tests.models.recipe.captions import Caption, held_out_captions
 
 NOISE_SHARES = (0.02, 0.05, 0.1)
 """Noise added to the predicted noise at each step, in units of its standard deviation."""
@@ -34,6 +34,12 @@ def load(folder: Path, device: torch.device, dtype: torch.dtype) -> Any:
     return pipeline.to(device)
 
 
+def distinct_captions(number: int) -> list[Caption]:
+    """Held-out captions, one of each combination, so that another asks for another picture."""
+    drawn = held_out_captions(40 * number, seed=3)
+    return list({c.triple: c for c in drawn}.values())[:number]
+
+
 def measure(
     folder: Path, device: torch.device, *, prompts: int, steps: int, half: bool = True
 ) -> dict[str, dict[str, Any]]:
@@ -41,9 +47,7 @@ def measure(
 
     `each` has one a prompt, with noise of its own; `min`, `median` and `max` are theirs.
     """
-    # One of each combination, so that another prompt asks for another picture.
-    drawn = held_out_captions(40 * prompts, seed=3)
-    texts = [caption.text for caption in {c.triple: c for c in drawn}.values()][:prompts]
+    texts = [caption.text for caption in distinct_captions(prompts)]
     reference = load(folder, device, torch.float32)
 
     def pictures(pipeline: Any, **changed: Any) -> Tensor:

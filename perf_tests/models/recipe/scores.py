@@ -12,6 +12,7 @@ from torch import Tensor
 from perf_tests.models.recipe import architecture
 from perf_tests.models.recipe.captions import Caption
 from perf_tests.models.recipe.evaluator import Evaluator
+from perf_tests.models.recipe.shapes import PICTURE_SIDE
 
 GUIDANCE = 7.5
 BATCH = 1024
@@ -85,6 +86,8 @@ def generate(
         part = list(prompts[start : start + BATCH])
         result = pipeline(
             prompt=part,
+            height=PICTURE_SIDE,
+            width=PICTURE_SIDE,
             latents=noise[start : start + BATCH].to(pipeline.device, pipeline.unet.dtype),
             num_inference_steps=steps,
             guidance_scale=guidance,

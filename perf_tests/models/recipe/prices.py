@@ -1,0 +1,91 @@
+"""What optimizations cost in picture: `python -m perf_tests.models.recipe.prices STACK…`.
+
+Held-out prompts on the embedded model, each with its own noise, against the plain float32 picture:
+how close, and whether the evaluator still sees what the prompt asked for; then the same of faults.
+What an optimization promises stands between the two.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator, Sequence
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from perf_tests import models, optimizations, workloads  # noqa: F401
+from perf_tests.harness import closeness
+from perf_tests.harness.catalog import REFERENCE, stacked
+from perf_tests.harness.pipelines import built
+from perf_tests.models.recipe import scores
+from perf_tests.models.recipe.closeness import distinct_captions, faults
+from perf_tests.models.recipe.evaluator import Evaluator
+from perf_tests.models.recipe.shapes import Painter
+
+PROMPTS = 24
+SEED = 3
+HEAD = "| change | PSNR lowest | median | highest | SSIM lowest | median | highest | obeyed |"
+
+
+def row(name: str, made: Tensor, accepted: Tensor, obeyed: float) -> str:
+    """A line of the table, of pictures (prompts, 3, 64, 64) in [0, 1]."""
+    pairs = zip(*(p.permute(0, 2, 3, 1).numpy() for p in (made, accepted)), strict=True)
+    each = [closeness.distance(one[None], other[None]) for one, other in pairs]
+    psnr = torch.tensor([d.psnr_db for d in each])
+    ssim = torch.tensor([d.ssim for d in each])
+    numbers = (
+        *(f"{float(psnr.quantile(q)):.1f}" for q in (0, 0.5, 1)),
+        *(f"{float(ssim.quantile(q)):.3f}" for q in (0, 0.5, 1)),
+        f"{obeyed:.0%}",
+    )
+    return f"| {name} | {' | '.join(numbers)} |"
+
+
+def table(stacks: Sequence[str]) -> Iterator[str]:
+    """The lines of the table, as they come."""
+    device = torch.device("cpu")
+    source = models.open_source("embedded")
+    captions = distinct_captions(PROMPTS)
+    texts = [caption.text for caption in captions]
+    evaluator = Evaluator(Painter(device))
+    generate = partial(scores.generate, seed=SEED)
+
+    def priced(name: str, made: Tensor) -> str:
+        return row(name, made, accepted, scores.score(evaluator, made, captions).right)
+
+    yield HEAD
+    yield "|---" * (HEAD.count("|") - 1) + "|"
+    with built(stacked(workloads.DDIM50_SMALL, REFERENCE), source, device) as plain:
+        accepted = generate(plain, texts)
+        yield priced(REFERENCE, accepted)
+        for stack in stacks:
+            case = stacked(workloads.DDIM50_SMALL, stack)
+            with built(case, source, device) as pipeline:
+                yield priced(stack, generate(pipeline, texts))
+                for optimization in case.stack:
+                    optimization.proof(pipeline)
+        yield priced("another prompt", generate(plain, [*texts[1:], texts[0]]))
+        yield priced("another seed", generate(plain, texts, seed=SEED + 1))
+        yield priced("guidance off", generate(plain, texts, guidance=1.0))
+        for name, fault in faults().items():
+            with fault(plain):
+                yield priced(name.replace("_", " "), generate(plain, texts))
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m perf_tests.models.recipe.prices")
+    parser.add_argument("stacks", nargs="*", help="names of optimizations joined by +")
+    models.quiet_libraries()
+    try:
+        for line in table(parser.parse_args().stacks):
+            print(line, flush=True)
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
