@@ -129,13 +129,13 @@ def not_countable(case: Case) -> str | None:
 
     build = Build(device=torch.device("meta"))
     for optimization in case.stack:
+        if optimization.hides_operators:
+            return f"what {optimization.name} runs is captured or compiled, on a GPU alone"
         if optimization.needs.package:
-            return f"the operators of {optimization.needs.package} exist on a GPU alone"
+            return f"what {optimization.needs.package} brings is counted on a GPU alone"
         refusal = optimization.needs.probe() if optimization.needs.probe else None
         if refusal:
             return refusal
-        if optimization.hides_operators:
-            return f"what {optimization.name} runs is captured or compiled, on a GPU alone"
         with warnings.catch_warnings():
             # torch.autocast("cuda") warns where there is no GPU.
             warnings.simplefilter("ignore")

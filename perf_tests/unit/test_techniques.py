@@ -18,7 +18,7 @@ from perf_tests.harness.pipelines import Generation, Source, built
 from perf_tests.techniques.cuda_graphs import Graphed
 from perf_tests.techniques.device_steps import ROOM, Kind, Plan, table
 
-FEW = replace(workloads.DDIM50_SMALL, steps=4)
+FEW = replace(workloads.DDIM50_SMALL, steps=2)
 EXACT_DB = 100
 """What another order of the same sums leaves between two float32 pictures, and more."""
 
