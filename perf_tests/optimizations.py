@@ -44,6 +44,8 @@ BFLOAT16 = Promise(
 DISTILLED = Promise(embedded=Closeness(psnr_db=15))
 # Another order of the same sums in float32: 120 dB on the small model; in float16 59 dB.
 SAME_ARITHMETIC = FLOAT16
+# What `python -m ci explore` keeps of a picture unless told otherwise.
+LOSSLESS = SAME_ARITHMETIC
 TENSOR_CORES = Needs(compute_capability=(8, 0))
 CUDA = Needs(compute_capability=(6, 0))
 # What torch.compile makes its kernels with; on a CPU it is a C++ compiler, and takes minutes.
@@ -64,13 +66,21 @@ def tf32(build: Build) -> None:
     build.during(flag(torch.backends.cuda.matmul, "allow_tf32", True))
 
 
-@optimization(promise=FLOAT16, proof=proofs.computes_in(torch.float16))
+@optimization(
+    promise=FLOAT16,
+    proof=proofs.computes_in(torch.float16),
+    decides=("dtype",),
+)
 def fp16(build: Build) -> None:
     """Weights and activations in float16, as loaded with torch_dtype=torch.float16."""
     build.dtype = torch.float16
 
 
-@optimization(promise=BFLOAT16, proof=proofs.computes_in(torch.bfloat16))
+@optimization(
+    promise=BFLOAT16,
+    proof=proofs.computes_in(torch.bfloat16),
+    decides=("dtype",),
+)
 def bf16(build: Build) -> None:
     """Weights and activations in bfloat16: float32's range with 8 bits of precision."""
     build.dtype = torch.bfloat16
@@ -112,7 +122,11 @@ def tiny_vae(build: Build) -> None:
     build.take("tiny_vae", place="vae")
 
 
-@optimization(promise=SAME_ARITHMETIC, proof=proofs.attention_is("AttnProcessor"))
+@optimization(
+    promise=SAME_ARITHMETIC,
+    proof=proofs.attention_is("AttnProcessor"),
+    decides=("attention",),
+)
 def naive_attention(build: Build) -> None:
     """Attention as written: the whole score matrix in memory, softmax, product."""
 
@@ -123,7 +137,11 @@ def naive_attention(build: Build) -> None:
         pipeline.unet.set_attn_processor(AttnProcessor())
 
 
-@optimization(promise=SAME_ARITHMETIC, proof=proofs.attention_is("AttnProcessor2_0"))
+@optimization(
+    promise=SAME_ARITHMETIC,
+    proof=proofs.attention_is("AttnProcessor2_0"),
+    decides=("attention",),
+)
 def sdpa(build: Build) -> None:
     """PyTorch's scaled dot product attention, the default since torch 2."""
 
@@ -152,6 +170,7 @@ def _xformers_refuses() -> str | None:
     needs=Needs(compute_capability=(7, 0), package="xformers", probe=_xformers_refuses),
     promise=SAME_ARITHMETIC,
     proof=proofs.attention_is("XFormersAttnProcessor"),
+    decides=("attention",),
 )
 def xformers(build: Build) -> None:
     """xFormers' memory-efficient attention in the UNet."""
@@ -169,7 +188,11 @@ def cudnn_benchmark(build: Build) -> None:
     build.during(flag(torch.backends.cudnn, "benchmark", True))
 
 
-@optimization(promise=SAME_ARITHMETIC, proof=proofs.attention_is("FusedAttnProcessor2_0"))
+@optimization(
+    promise=SAME_ARITHMETIC,
+    proof=proofs.attention_is("FusedAttnProcessor2_0"),
+    decides=("attention",),
+)
 def fused_qkv(build: Build) -> None:
     """One matrix product for query, key and value of an attention in the UNet."""
     build.then(lambda pipeline: pipeline.fuse_qkv_projections(vae=False))
@@ -193,6 +216,7 @@ def _attend_on(build: Build, backend: SDPBackend) -> None:
     needs=TENSOR_CORES,
     promise=SAME_ARITHMETIC,
     proof=proofs.attention_runs_on(SDPBackend.FLASH_ATTENTION),
+    decides=("attention",),
 )
 def sdpa_flash(build: Build) -> None:
     """PyTorch's attention on its flash kernels."""
@@ -203,6 +227,7 @@ def sdpa_flash(build: Build) -> None:
     needs=CUDA,
     promise=SAME_ARITHMETIC,
     proof=proofs.attention_runs_on(SDPBackend.EFFICIENT_ATTENTION),
+    decides=("attention",),
 )
 def sdpa_efficient(build: Build) -> None:
     """PyTorch's attention on its memory-efficient kernels."""
@@ -213,13 +238,18 @@ def sdpa_efficient(build: Build) -> None:
     needs=TENSOR_CORES,
     promise=SAME_ARITHMETIC,
     proof=proofs.attention_runs_on(SDPBackend.CUDNN_ATTENTION),
+    decides=("attention",),
 )
 def sdpa_cudnn(build: Build) -> None:
     """PyTorch's attention on cuDNN's kernels."""
     _attend_on(build, SDPBackend.CUDNN_ATTENTION)
 
 
-@optimization(promise=SAME_ARITHMETIC, proof=proofs.attention_runs_on(SDPBackend.MATH))
+@optimization(
+    promise=SAME_ARITHMETIC,
+    proof=proofs.attention_runs_on(SDPBackend.MATH),
+    decides=("attention",),
+)
 def sdpa_math(build: Build) -> None:
     """PyTorch's attention as separate products and softmax, which every device can do."""
     _attend_on(build, SDPBackend.MATH)
@@ -248,6 +278,8 @@ def _compile(build: Build, *, mode: str | None = None) -> None:
     promise=SAME_ARITHMETIC,
     proof=proofs.is_compiled("unet", "vae.decoder"),
     hides_operators=True,
+    decides=("compiler",),
+    compiles=True,
 )
 def compile(build: Build) -> None:
     """UNet and decoder through torch.compile: elementwise work is fused into few kernels."""
@@ -259,6 +291,8 @@ def compile(build: Build) -> None:
     promise=SAME_ARITHMETIC,
     proof=proofs.is_compiled("unet", "vae.decoder"),
     hides_operators=True,
+    decides=("compiler", "UNet's launches", "decoder's launches"),
+    compiles=True,
 )
 def compile_reduce_overhead(build: Build) -> None:
     """UNet and decoder through torch.compile, which replays them from CUDA graphs of its own."""
@@ -270,6 +304,8 @@ def compile_reduce_overhead(build: Build) -> None:
     promise=SAME_ARITHMETIC,
     proof=proofs.blocks_are_compiled,
     hides_operators=True,
+    decides=("compiler",),
+    compiles=True,
 )
 def compile_regional(build: Build) -> None:
     """Only the UNet's transformer blocks through torch.compile, each kind of them once."""
@@ -278,7 +314,11 @@ def compile_regional(build: Build) -> None:
 
 
 @optimization(
-    needs=CUDA, promise=SAME_ARITHMETIC, proof=proofs.is_graphed("unet"), hides_operators=True
+    needs=CUDA,
+    promise=SAME_ARITHMETIC,
+    proof=proofs.is_graphed("unet"),
+    hides_operators=True,
+    decides=("UNet's launches",),
 )
 def cuda_graph(build: Build) -> None:
     """The UNet's kernels launched at once, as a CUDA graph."""
@@ -290,6 +330,7 @@ def cuda_graph(build: Build) -> None:
     promise=SAME_ARITHMETIC,
     proof=proofs.is_graphed("vae.decoder"),
     hides_operators=True,
+    decides=("decoder's launches",),
 )
 def cuda_graph_decoder(build: Build) -> None:
     """The decoder's kernels launched at once, as a CUDA graph."""
@@ -325,17 +366,22 @@ def device_steps(build: Build) -> None:
 
 
 @optimization(
-    needs=CUDA,
+    needs=Needs(compute_capability=(6, 0), optimization="device_steps"),
     promise=SAME_ARITHMETIC,
     proof=proofs.every(proofs.pipeline_is("DeviceSteps"), proofs.steps_are_graphed),
     hides_operators=True,
+    decides=("UNet's launches",),
 )
 def cuda_graph_step(build: Build) -> None:
     """A whole denoising step of `device_steps` launched at once, as a CUDA graph."""
     build.then(lambda pipeline: setattr(pipeline, "captured", True))
 
 
-@optimization(promise=SAME_ARITHMETIC, proof=proofs.conditioning_is_kept)
+@optimization(
+    needs=Needs(optimization="device_steps"),
+    promise=SAME_ARITHMETIC,
+    proof=proofs.conditioning_is_kept,
+)
 def precomputed_conditioning(build: Build) -> None:
     """What prompt and schedule alone decide is computed once a picture, by `device_steps`."""
 

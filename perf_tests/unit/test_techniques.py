@@ -15,6 +15,7 @@ from perf_tests import models, optimizations, workloads
 from perf_tests.harness import closeness, proofs
 from perf_tests.harness.catalog import OPTIMIZATIONS, Workload, stacked
 from perf_tests.harness.pipelines import Generation, Source, built
+from perf_tests.techniques.conditioning import precompute
 from perf_tests.techniques.cuda_graphs import Graphed
 from perf_tests.techniques.device_steps import ROOM, Kind, Plan, table
 
@@ -113,11 +114,13 @@ def test_a_schedule_that_is_not_plain_ddim_is_refused(source: Source) -> None:
 
 
 def test_conditioning_takes_device_steps(source: Source) -> None:
+    with pytest.raises(ValueError, match="precomputed_conditioning needs device_steps before it"):
+        stacked(FEW, "precomputed_conditioning")
     with (
+        pipeline_of("reference", source) as pipeline,
         pytest.raises(ValueError, match="device_steps, which has to come before"),
-        pipeline_of("precomputed_conditioning", source),
     ):
-        pass
+        precompute(pipeline)
 
 
 def test_the_kinds_of_steps() -> None:
