@@ -169,7 +169,13 @@ def main(args: argparse.Namespace) -> int:
     stopped = ""
     with _stoppable():
         try:
-            search.run()
+            try:
+                search.run()
+            except Stopped as reason:
+                stopped = str(reason)
+            if search.steps:
+                attempts.budget_s = math.inf  # for two more, which say what all that was worth
+                search.confirm()
         except Stopped as reason:
             stopped = str(reason)
         except KeyboardInterrupt:

@@ -113,13 +113,16 @@ class Gain:
 
 def gain(new: Measurement, old: Measurement) -> Gain:
     """What the new one gains over the old one, as far as that is certain."""
-    latency = ratio_interval(old.rounds_s, new.rounds_s, confidence=CONFIDENCE)
-    certain = not latency.low <= 1 <= latency.high
+    interval = ratio_interval(old.rounds_s, new.rounds_s, confidence=CONFIDENCE)
+    # Other work on the machine only ever adds to a round, so the fastest ones must agree.
+    fastest = min(old.rounds_s) / min(new.rounds_s)
+    latency = min(interval.mid, fastest, key=lambda ratio: abs(ratio - 1))
+    certain = not interval.low <= 1 <= interval.high and (interval.mid > 1) == (fastest > 1)
     busy = 1.0
     if old.gpu_busy_s is not None and new.gpu_busy_s is not None:
         busy = old.gpu_busy_s / new.gpu_busy_s
     return Gain(
-        latency=latency.mid if certain and abs(latency.mid - 1) > NOISE else 1.0,
+        latency=latency if certain and abs(latency - 1) > NOISE else 1.0,
         busy=busy if abs(busy - 1) > NOISE else 1.0,
     )
 
@@ -186,6 +189,8 @@ class Search:
     steps: list[Step] = field(default_factory=list)
     """From the reference to the best so far."""
     rejected: dict[str, Rejected] = field(default_factory=dict)
+    _latest: Measurement | None = None
+    """Of the best: what the next is held to, since a machine drifts."""
     _settled: Stack | None = None
     """The stack of which nothing is needless."""
 
@@ -206,6 +211,7 @@ class Search:
         if first.measured is None or first.refused:
             raise Stopped(f"the reference fails: {first.refused}")
         self.steps.append(Step(change="reference", stack=(), measured=first.measured))
+        self._latest = first.measured
         quick = [o.name for o in self.candidates if not o.compiles]
         slow = [o.name for o in self.candidates if o.compiles]
         for name in quick:
@@ -218,6 +224,20 @@ class Search:
         if slow:
             self._add_again([*quick, *slow])
         self._drop_needless()
+
+    def confirm(self) -> None:
+        """Time reference and best once more, in turn, where the clock alone told them apart: the
+        whole search lies between the two.
+        """
+        ends = (self.steps[0], self.steps[-1])
+        if len(self.steps) == 1 or ends[1].measured.gpu_busy_s is not None:
+            return
+        for index, step in zip((0, -1), ends, strict=True):
+            change = f"again, at the end: {'+'.join(step.stack) or 'reference'}"
+            why = f"at the end, beside {'+'.join(ends[1].stack)}"
+            again = self.attempt(Ask(stack=step.stack, change=change, why=why)).measured
+            if again is not None:
+                self.steps[index] = replace(step, measured=again)
 
     def _add_again(self, names: Sequence[str]) -> None:
         """Those that another stack could have made useful.
@@ -282,7 +302,7 @@ class Search:
         machine that drifts makes one as uncertain as the other.
         """
         best = self.steps[-1]
-        gained = gain(new, best.measured)
+        gained = gain(new, self._latest or best.measured)
         on_gpu = new.gpu_busy_s is not None
         obvious = OBVIOUS if on_gpu else OBVIOUS_ON_CPU
         by_the_clock = gained.busy == 1 and (gained.latency != 1 or not on_gpu)
@@ -295,7 +315,7 @@ class Search:
         old, newer = (self.attempt(ask).measured for ask in (on, again))
         if old is None or newer is None:
             return gained
-        self.steps[-1] = replace(best, measured=old)
+        self._latest = old
         return gain(replace(new, rounds_s=(*new.rounds_s, *newer.rounds_s)), old)
 
     def fits(self, measured: Measurement) -> bool:
@@ -335,6 +355,7 @@ class Search:
         """Make this the best; `gone` says why what it no longer has is out."""
         before = self.stack
         self.steps.append(Step(change=change, stack=stack, measured=measured))
+        self._latest = measured
         for name in before:
             if name not in stack:
                 # What was only replaced was not judged without what replaced it.

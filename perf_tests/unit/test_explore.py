@@ -106,6 +106,36 @@ def test_it_finds_the_stack_and_says_what_became_of_the_others(
     assert "bound by: unknown, since there is no GPU" in told
 
 
+def test_what_bounds_it_on_a_gpu(
+    declared: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The same stacks as a GPU would have measured them."""
+    declare("faster")
+    assert run(tmp_path) == 0
+    path = tmp_path / "explore.json"
+    content = json.loads(path.read_text())
+    for entry in content["tried"].values():
+        seen = entry["measured"]
+        seen["gpu_busy_s"] = 0.9 * seen["latency_s"]
+        seen["peak_memory_bytes"] = 2**31 if seen["case"] == "reference" else 2**30
+        seen |= {"floor_s": 0.125, "floor_by": "memory"}
+        seen["families"] = {
+            "matmul": {"gpu_s": 0.1, "kernels": 1200},
+            "convolution": {"gpu_s": 0.3, "kernels": 90},
+        }
+    path.write_text(json.dumps(content))
+    capsys.readouterr()
+    assert run(tmp_path) == 0
+    told = capsys.readouterr().out
+    assert "+ faster   0.500 s  2.00x    0.450 s   2.00x        1,024 MiB  identical" in told
+    assert "bound by: the GPU, which is busy for 90% of the time" in told
+    assert (
+        "floor: 0.125 s, which reading its weights takes at the rate of this GPU; it takes 4.0"
+        in (told)
+    )
+    assert "family of kernels: convolution 0.300 s (90), matmul 0.100 s (1,200)" in told
+
+
 def test_nothing_is_faster(
     declared: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
