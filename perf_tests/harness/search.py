@@ -26,10 +26,7 @@ NOISE = 0.005
 """A difference in latency or GPU busy below this share is none: three processes on a GPU agree to
 0.3 to 0.9 % about GPU busy, and what gains less than that is not looked for."""
 OBVIOUS = 2.0
-"""A latency that differs this many times needs no second look."""
-OBVIOUS_ON_CPU = 4.0
-"""What others do on a CPU makes three times of it."""
-
+"""Beside a GPU, a latency that differs this many times needs no second look."""
 HOPELESS = 0.9
 """What has the GPU work so much longer is not tried on another stack."""
 
@@ -304,9 +301,8 @@ class Search:
         best = self.steps[-1]
         gained = gain(new, self._latest or best.measured)
         on_gpu = new.gpu_busy_s is not None
-        obvious = OBVIOUS if on_gpu else OBVIOUS_ON_CPU
-        by_the_clock = gained.busy == 1 and (gained.latency != 1 or not on_gpu)
-        if not by_the_clock or not 1 / obvious < gained.latency < obvious:
+        obvious = not 1 / OBVIOUS < gained.latency < OBVIOUS
+        if on_gpu and (gained.busy != 1 or gained.latency == 1 or obvious):
             return gained
         on = Ask(
             stack=best.stack, change=f"again without {change}", why=f"beside {'+'.join(stack)}"

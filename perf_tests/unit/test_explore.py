@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from ci import __main__ as command
-from ci import explore
+from ci import attempts, explore
 from ci.bare import Silent
 from perf_tests import optimizations
 from perf_tests.harness import baselines, catalog, timing
@@ -58,6 +58,7 @@ def declared(monkeypatch: pytest.MonkeyPatch) -> None:
         empty: dict[str, Any] = {}
         monkeypatch.setattr(catalog, name, empty)
         monkeypatch.setattr(explore, name, empty)
+        monkeypatch.setattr(attempts, name, empty, raising=False)
     monkeypatch.setattr(catalog, "CASES", [])
     monkeypatch.setattr(optimizations, "LOSSLESS", CLOSE)
     monkeypatch.setattr(timing, "time_rounds", paced)
