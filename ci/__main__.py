@@ -10,7 +10,7 @@ import argparse
 import sys
 from types import ModuleType
 
-from ci import ab, accept, calibrate, compare, faults, gate, merge, report, structure
+from ci import ab, accept, calibrate, compare, explore, faults, gate, merge, report, structure
 from ci.answers import CANNOT_JUDGE, refuse
 from ci.runs import BadRunError
 from ci.sides import BadSide
@@ -21,6 +21,7 @@ VERBS: dict[str, ModuleType] = {
     "accept": accept,
     "calibrate": calibrate,
     "compare": compare,
+    "explore": explore,
     "faults": faults,
     "gate": gate,
     "merge": merge,

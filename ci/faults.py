@@ -22,9 +22,9 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from ci.answers import refuse
+from ci.bare import BadInput, bare_bench
 
 if TYPE_CHECKING:
-    from perf_tests.harness.catalog import Case
     from perf_tests.harness.planting import Fault
     from perf_tests.harness.trials import Row, Trials
 
@@ -45,16 +45,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--minutes", type=float, metavar="N", help="start no further one after so many minutes"
     )
-
-
-class Silent:
-    """Hears how far a case is, and says nothing: a fault is told as a whole."""
-
-    def stage(self, case: Case, what: str) -> None: ...
-
-
-class BadInput(Exception):
-    """What cannot be run as asked; one sentence says why."""
 
 
 def main(args: argparse.Namespace) -> int:
@@ -116,32 +106,11 @@ def _quieten() -> None:
 
 
 def _bench(args: argparse.Namespace) -> Any:
-    """A bench of this machine, without a baseline. `BadInput` where there is none."""
-    from perf_tests import models
-    from perf_tests.harness.baselines import load_published
-    from perf_tests.harness.bench import Bench
-    from perf_tests.harness.machine import BadDevice, this_machine, with_threads_for
-
-    try:
-        machine = this_machine(args.device)
-        model = args.model or models.default_model(machine.device)
-        source = models.open_source(model)
-        if machine.device == "cuda" and source.kind == "seeded":
-            _keep_on_gpu(source.name)
-        return Bench(
-            source=source,
-            machine=with_threads_for(machine, source.scale),
-            rounds=1,
-            options=models.options_for(machine.device, model),
-            observer=Silent(),
-            pictures_folder=None,
-            baseline=None,
-            portable={},
-            structures={},
-            published=load_published(),
-        )
-    except (BadDevice, models.BadModel) as error:
-        raise BadInput(str(error)) from None
+    """A bare bench, with the weights at hand. `BadInput` where there is none."""
+    bench = bare_bench(device=args.device, model=args.model)
+    if bench.device.type == "cuda" and bench.source.kind == "seeded":
+        _keep_on_gpu(bench.source.name)
+    return bench
 
 
 def _keep_on_gpu(model: str) -> None:

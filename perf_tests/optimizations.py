@@ -52,6 +52,8 @@ BFLOAT16 = Promise(
 DISTILLED = Promise(embedded=Closeness(psnr_db=15))
 # Another order of the same sums in float32: 120 dB on the small model; in float16 59 dB.
 SAME_ARITHMETIC = FLOAT16
+# What `python -m ci explore` keeps of a picture unless told otherwise.
+LOSSLESS = SAME_ARITHMETIC
 # What trades: 24 held-out prompts and seeds of the embedded model on a CPU, by `python -m
 # perf_tests.models.recipe.prices`; in all of these pictures an evaluator still reads the prompt.
 # Each promise is half-way between the lowest of them and the highest of a lost prompt's, 14.2 dB:
@@ -91,13 +93,21 @@ def tf32(build: Build) -> None:
     build.during(flag(torch.backends.cuda.matmul, "allow_tf32", True))
 
 
-@optimization(promise=FLOAT16, proof=proofs.computes_in(torch.float16))
+@optimization(
+    promise=FLOAT16,
+    proof=proofs.computes_in(torch.float16),
+    decides=("dtype",),
+)
 def fp16(build: Build) -> None:
     """Weights and activations in float16, as loaded with torch_dtype=torch.float16."""
     build.dtype = torch.float16
 
 
-@optimization(promise=BFLOAT16, proof=proofs.computes_in(torch.bfloat16))
+@optimization(
+    promise=BFLOAT16,
+    proof=proofs.computes_in(torch.bfloat16),
+    decides=("dtype",),
+)
 def bf16(build: Build) -> None:
     """Weights and activations in bfloat16: float32's range with 8 bits of precision."""
     build.dtype = torch.bfloat16
@@ -139,7 +149,11 @@ def tiny_vae(build: Build) -> None:
     build.take("tiny_vae", place="vae")
 
 
-@optimization(promise=SAME_ARITHMETIC, proof=proofs.attention_is("AttnProcessor"))
+@optimization(
+    promise=SAME_ARITHMETIC,
+    proof=proofs.attention_is("AttnProcessor"),
+    decides=("attention",),
+)
 def naive_attention(build: Build) -> None:
     """Attention as written: the whole score matrix in memory, softmax, product."""
 
@@ -150,7 +164,11 @@ def naive_attention(build: Build) -> None:
         pipeline.unet.set_attn_processor(AttnProcessor())
 
 
-@optimization(promise=SAME_ARITHMETIC, proof=proofs.attention_is("AttnProcessor2_0"))
+@optimization(
+    promise=SAME_ARITHMETIC,
+    proof=proofs.attention_is("AttnProcessor2_0"),
+    decides=("attention",),
+)
 def sdpa(build: Build) -> None:
     """PyTorch's scaled dot product attention, the default since torch 2."""
 
@@ -179,6 +197,7 @@ def _xformers_refuses() -> str | None:
     needs=Needs(compute_capability=(7, 0), package="xformers", probe=_xformers_refuses),
     promise=SAME_ARITHMETIC,
     proof=proofs.attention_is("XFormersAttnProcessor"),
+    decides=("attention",),
 )
 def xformers(build: Build) -> None:
     """xFormers' memory-efficient attention in the UNet."""
@@ -196,7 +215,11 @@ def cudnn_benchmark(build: Build) -> None:
     build.during(flag(torch.backends.cudnn, "benchmark", True))
 
 
-@optimization(promise=SAME_ARITHMETIC, proof=proofs.attention_is("FusedAttnProcessor2_0"))
+@optimization(
+    promise=SAME_ARITHMETIC,
+    proof=proofs.attention_is("FusedAttnProcessor2_0"),
+    decides=("attention",),
+)
 def fused_qkv(build: Build) -> None:
     """One matrix product for query, key and value of an attention in the UNet."""
     build.then(lambda pipeline: pipeline.fuse_qkv_projections(vae=False))
@@ -220,6 +243,7 @@ def _attend_on(build: Build, backend: SDPBackend) -> None:
     needs=TENSOR_CORES,
     promise=SAME_ARITHMETIC,
     proof=proofs.attention_runs_on(SDPBackend.FLASH_ATTENTION),
+    decides=("attention",),
 )
 def sdpa_flash(build: Build) -> None:
     """PyTorch's attention on its flash kernels."""
@@ -230,6 +254,7 @@ def sdpa_flash(build: Build) -> None:
     needs=CUDA,
     promise=SAME_ARITHMETIC,
     proof=proofs.attention_runs_on(SDPBackend.EFFICIENT_ATTENTION),
+    decides=("attention",),
 )
 def sdpa_efficient(build: Build) -> None:
     """PyTorch's attention on its memory-efficient kernels."""
@@ -240,13 +265,18 @@ def sdpa_efficient(build: Build) -> None:
     needs=TENSOR_CORES,
     promise=SAME_ARITHMETIC,
     proof=proofs.attention_runs_on(SDPBackend.CUDNN_ATTENTION),
+    decides=("attention",),
 )
 def sdpa_cudnn(build: Build) -> None:
     """PyTorch's attention on cuDNN's kernels."""
     _attend_on(build, SDPBackend.CUDNN_ATTENTION)
 
 
-@optimization(promise=SAME_ARITHMETIC, proof=proofs.attention_runs_on(SDPBackend.MATH))
+@optimization(
+    promise=SAME_ARITHMETIC,
+    proof=proofs.attention_runs_on(SDPBackend.MATH),
+    decides=("attention",),
+)
 def sdpa_math(build: Build) -> None:
     """PyTorch's attention as separate products and softmax, which every device can do."""
     _attend_on(build, SDPBackend.MATH)
@@ -275,6 +305,8 @@ def _compile(build: Build, *, mode: str | None = None) -> None:
     promise=SAME_ARITHMETIC,
     proof=proofs.is_compiled("unet", "vae.decoder"),
     hides_operators=True,
+    decides=("compiler",),
+    compiles=True,
 )
 def compile(build: Build) -> None:
     """UNet and decoder through torch.compile: elementwise work is fused into few kernels."""
@@ -286,6 +318,8 @@ def compile(build: Build) -> None:
     promise=SAME_ARITHMETIC,
     proof=proofs.is_compiled("unet", "vae.decoder"),
     hides_operators=True,
+    decides=("compiler", "UNet's launches", "decoder's launches"),
+    compiles=True,
 )
 def compile_reduce_overhead(build: Build) -> None:
     """UNet and decoder through torch.compile, which replays them from CUDA graphs of its own."""
@@ -297,6 +331,8 @@ def compile_reduce_overhead(build: Build) -> None:
     promise=SAME_ARITHMETIC,
     proof=proofs.blocks_are_compiled,
     hides_operators=True,
+    decides=("compiler",),
+    compiles=True,
 )
 def compile_regional(build: Build) -> None:
     """Only the UNet's transformer blocks through torch.compile, each kind of them once."""
@@ -305,7 +341,11 @@ def compile_regional(build: Build) -> None:
 
 
 @optimization(
-    needs=CUDA, promise=SAME_ARITHMETIC, proof=proofs.is_graphed("unet"), hides_operators=True
+    needs=CUDA,
+    promise=SAME_ARITHMETIC,
+    proof=proofs.is_graphed("unet"),
+    hides_operators=True,
+    decides=("UNet's launches",),
 )
 def cuda_graph(build: Build) -> None:
     """The UNet's kernels launched at once, as a CUDA graph."""
@@ -317,6 +357,7 @@ def cuda_graph(build: Build) -> None:
     promise=SAME_ARITHMETIC,
     proof=proofs.is_graphed("vae.decoder"),
     hides_operators=True,
+    decides=("decoder's launches",),
 )
 def cuda_graph_decoder(build: Build) -> None:
     """The decoder's kernels launched at once, as a CUDA graph."""
@@ -352,17 +393,22 @@ def device_steps(build: Build) -> None:
 
 
 @optimization(
-    needs=CUDA,
+    needs=Needs(compute_capability=(6, 0), optimization="device_steps"),
     promise=SAME_ARITHMETIC,
     proof=proofs.every(proofs.pipeline_is("DeviceSteps"), proofs.steps_are_graphed),
     hides_operators=True,
+    decides=("UNet's launches",),
 )
 def cuda_graph_step(build: Build) -> None:
     """A whole denoising step of `device_steps` launched at once, as a CUDA graph."""
     build.then(lambda pipeline: setattr(pipeline, "captured", True))
 
 
-@optimization(promise=SAME_ARITHMETIC, proof=proofs.conditioning_is_kept)
+@optimization(
+    needs=Needs(optimization="device_steps"),
+    promise=SAME_ARITHMETIC,
+    proof=proofs.conditioning_is_kept,
+)
 def precomputed_conditioning(build: Build) -> None:
     """What prompt and schedule alone decide is computed once a picture, by `device_steps`."""
 
@@ -373,7 +419,12 @@ def precomputed_conditioning(build: Build) -> None:
         precompute(pipeline)
 
 
-@optimization(promise=SAME_ARITHMETIC, proof=proofs.prefix_is_shared, skips_work=True)
+@optimization(
+    needs=Needs(optimization="device_steps"),
+    promise=SAME_ARITHMETIC,
+    proof=proofs.prefix_is_shared,
+    skips_work=True,
+)
 def shared_prefix(build: Build) -> None:
     """What guidance does twice before the prompt comes in is done once, by `device_steps`."""
 
@@ -407,6 +458,7 @@ GUIDED_SHARE = 0.5
 
 
 @optimization(
+    needs=Needs(optimization="device_steps"),
     promise=LESS_GUIDED,
     proof=proofs.every(proofs.pipeline_is("DeviceSteps"), proofs.guides(GUIDED_SHARE)),
     skips_work=True,
@@ -416,7 +468,6 @@ def guidance_cutoff(build: Build) -> None:
 
     @build.then
     def _(pipeline: Any) -> None:
-        proofs.pipeline_is("DeviceSteps")(pipeline)
         pipeline.plan.guided_share = GUIDED_SHARE
 
 
@@ -458,6 +509,7 @@ def _quantize(build: Build, config: Callable[[], Any]) -> None:
     needs=Needs(package="torchao"),
     promise=INT8,
     proof=proofs.weights_are_quantized(torch.int8),
+    decides=("weights",),
 )
 def int8(build: Build) -> None:
     """The UNet's linear layers in int8: weights a channel, activations a token (torchao)."""
@@ -475,6 +527,7 @@ def int8(build: Build) -> None:
     needs=Needs(compute_capability=(8, 9), package="torchao"),
     promise=FLOAT8,
     proof=proofs.weights_are_quantized(torch.float8_e4m3fn),
+    decides=("weights",),
 )
 def fp8(build: Build) -> None:
     """The UNet's linear layers in float8: a scale for each row, weights from bfloat16 (torchao)."""
@@ -489,7 +542,11 @@ def fp8(build: Build) -> None:
     _quantize(build, config)
 
 
-@optimization(promise=KEPT_IN_FLOAT8, proof=proofs.mostly_kept_in(torch.float8_e4m3fn))
+@optimization(
+    promise=KEPT_IN_FLOAT8,
+    proof=proofs.mostly_kept_in(torch.float8_e4m3fn),
+    decides=("weights",),
+)
 def layerwise_casting(build: Build) -> None:
     """The UNet's weights kept in float8, and each layer's cast back while it computes."""
 
@@ -527,6 +584,8 @@ def _nowhere_to_offload_from() -> str | None:
     needs=Needs(compute_capability=(6, 0), probe=_nowhere_to_offload_from),
     promise=SAME_ARITHMETIC,
     proof=proofs.waits_on_host("vae", "text_encoder"),
+    # What is captured has to stay where it is.
+    decides=("UNet's launches", "decoder's launches"),
 )
 def model_offload(build: Build) -> None:
     """Each module in GPU memory while it is needed, and in the host's otherwise."""

@@ -25,5 +25,6 @@ pairs       the rule for head against base                                      
 bench       carries a case through all of the above
 planting    declarations: faults and controls, where they show and what must see them   (no torch)
 trials      plants a fault between two clean runs and judges it
+search      looks for the fastest stack under limits on picture and memory              (no torch)
 screen      what a person reads in the terminal                                         (no torch)
 """

@@ -97,7 +97,8 @@ class Bench:
     structures: Mapping[str, Accepted]
     """What the code of a case may ask for, by `structure_verdicts.key_of`."""
     quick: bool = False
-    """One short warm-up and no floor: many processes are compared, and each has to be short."""
+    """One short warm-up and no floor that is not known yet: many are compared, and each has to be
+    short."""
     options: tuple[str, ...] = ()
     """What repeats this session on the command line, beside the defaults."""
     measurements: dict[str, Measurement] = field(default_factory=dict)
@@ -321,12 +322,11 @@ class Bench:
         self, measurement: Measurement, case: Case, generation: Generation, pipeline: Any
     ) -> Measurement:
         measurement = replace(measurement, host_step_s=_host_step(generation, pipeline))
-        if not self.quick:
-            work = self._work_of(case, generation, pipeline)
-            if work is not None:
-                size = _bytes(pipeline) / measurement.parameters
-                floor_s, by = work.floor(bytes_per_parameter=size)
-                measurement = replace(measurement, floor_s=floor_s, floor_by=by)
+        work = self._work_of(case, generation, pipeline)
+        if work is not None:
+            size = _bytes(pipeline) / measurement.parameters
+            floor_s, by = work.floor(bytes_per_parameter=size)
+            measurement = replace(measurement, floor_s=floor_s, floor_by=by)
         try:
             seen = counters.observe(generation, pipeline, steps=case.workload.steps)
         except counters.NoTrace as error:
@@ -357,7 +357,7 @@ class Bench:
         variants = [o.needs.variant for o in case.stack if o.needs.variant]
         key = (case.workload.name, *skipping, *variants)
         if key not in self._works:
-            if any(o.hides_operators for o in case.stack):
+            if self.quick or any(o.hides_operators for o in case.stack):
                 return None
             self._works[key] = floor.work(
                 generation, pipeline, steps=case.workload.steps, alike=not skipping

@@ -5,7 +5,7 @@ Imports no torch, so that the judging half and `ci` can read the catalogue anywh
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -73,6 +73,8 @@ class Needs:
     """Weights that the model must come with, beside its own (``distilled_unet``)."""
     probe: Callable[[], str | None] | None = None
     """Tries it for real; returns why it refuses, or None."""
+    optimization: str | None = None
+    """Another one, which stands before it in a stack."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,6 +91,10 @@ class Optimization:
     """Does less arithmetic than the case without it, or not the same in every step."""
     hides_operators: bool = False
     """Compiles or replays: what PyTorch runs then can no longer be counted by operator."""
+    decides: tuple[str, ...] = ()
+    """What of the pipeline it settles (``dtype``); no other in a stack may settle the same."""
+    compiles: bool = False
+    """Takes a minute to build where a compiler's cache is cold: a search tries it last."""
 
     @property
     def line(self) -> str:
@@ -106,12 +112,15 @@ def optimization(
     needs: Needs | None = None,
     skips_work: bool = False,
     hides_operators: bool = False,
+    decides: tuple[str, ...] = (),
+    compiles: bool = False,
 ) -> Callable[[Callable[[Build], None]], Optimization]:
     """Declare the decorated function as an optimization under its own name.
 
     The function gets a `Build` and says there what it changes. Its docstring's first line is what
-    a report says of it; the rest as `Optimization` says. `ValueError` for a name that is taken or
-    has no docstring.
+    a report says of it; the rest as `Optimization` says. Its place in the file is its place in a
+    stack that a search makes. `ValueError` for a name that is taken or has no docstring, or that
+    needs one which is not declared before.
     """
 
     def declare(apply: Callable[[Build], None]) -> Optimization:
@@ -120,6 +129,9 @@ def optimization(
             raise ValueError(f"the name {name!r} is taken")
         if not apply.__doc__:
             raise ValueError(f"{name} has no docstring to say in a report what it is")
+        needed = needs.optimization if needs else None
+        if needed is not None and needed not in OPTIMIZATIONS:
+            raise ValueError(f"{name} needs {needed!r}, which is not declared before")
         declared = Optimization(
             name=name,
             apply=apply,
@@ -128,6 +140,8 @@ def optimization(
             proof=proof,
             skips_work=skips_work,
             hides_operators=hides_operators,
+            decides=decides,
+            compiles=compiles,
         )
         OPTIMIZATIONS[name] = declared
         return declared
@@ -142,7 +156,7 @@ STACKS: dict[str, tuple[str, ...]] = {}
 def stack(name: str, of: str) -> str:
     """Give a stack (names joined by ``+``) a name of its own, which is returned.
 
-    `ValueError` for a name that is taken, or an optimization nobody declared.
+    `ValueError` for a name that is taken, an optimization nobody declared, or a wrong combination.
     """
     if name in OPTIMIZATIONS or name in STACKS or name == REFERENCE:
         raise ValueError(f"the name {name!r} is taken")
@@ -157,7 +171,27 @@ def _optimizations(stack: str) -> list[Optimization]:
         raise ValueError(
             f"no optimization is called {unknown!r}; known are {', '.join(OPTIMIZATIONS)}"
         )
-    return [OPTIMIZATIONS[part] for part in parts]
+    found = [OPTIMIZATIONS[part] for part in parts]
+    _fit(found)
+    return found
+
+
+def _fit(stack: Sequence[Optimization]) -> None:
+    """`ValueError` where one needs another before it, or two settle the same."""
+    before: set[str] = set()
+    settled: dict[str, str] = {}
+    for optimization in stack:
+        needed = optimization.needs.optimization
+        if needed is not None and needed not in before:
+            raise ValueError(f"{optimization.name} needs {needed} before it in the stack")
+        for what in optimization.decides:
+            # A workload's base and a stack on it can name the same one.
+            other = settled.setdefault(what, optimization.name)
+            if other != optimization.name:
+                raise ValueError(
+                    f"{other} and {optimization.name} both decide the {what}: a stack has one"
+                )
+        before.add(optimization.name)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -231,8 +265,8 @@ def measure(
 ) -> None:
     """Declare stacks (names joined by ``+``) as cases on a workload, beside its reference.
 
-    `ValueError` for an optimization nobody declared, a case declared twice, or an `against` that
-    is not declared before.
+    `ValueError` for an optimization nobody declared, a wrong combination, a case declared twice, or
+    an `against` that is not declared before.
     """
     declared = {case.name for case in CASES if case.workload == workload}
     if REFERENCE not in declared:
@@ -251,7 +285,7 @@ def measure(
 def stacked(workload: Workload, name: str) -> Case:
     """The case of this name, declared or not: what is searched for is declared only when found.
 
-    `ValueError` for an optimization nobody declared.
+    `ValueError` for an optimization nobody declared, or a wrong combination.
     """
     return _case(workload, name, picture_only=False, chapter="guide")
 

@@ -22,6 +22,7 @@ JUDGING = (
     "planting",
     "runs",
     "screen",
+    "search",
     "stats",
     "structure_verdicts",
     "trials",

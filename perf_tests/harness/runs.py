@@ -179,7 +179,7 @@ def missing(
 
 
 def measurement(case: Case) -> Measurement:
-    """What `Measurement.as_json` wrote, as far as a verdict depends on it."""
+    """What `Measurement.as_json` wrote, as far as a verdict or a search depends on it."""
     picture = case["picture"]
     closeness = None
     if picture["psnr_db"] is not None and picture["ssim"] is not None:
@@ -205,6 +205,14 @@ def measurement(case: Case) -> Measurement:
         },
         validity=case["validity"],
         notes=tuple(case["notes"]),
+        # What came later is not in every file.
+        ignored=tuple(picture.get("ignored") or ()),
+        floor_s=case.get("floor_s"),
+        floor_by=case.get("floor_by"),
+        families={
+            name: (seen["gpu_s"], seen["kernels"])
+            for name, seen in dict(case.get("families") or {}).items()
+        },
     )
 
 

@@ -12,6 +12,7 @@ import torch
 
 from ci import __main__ as command
 from ci import faults as verb
+from ci.bare import Silent
 from perf_tests import faults  # noqa: F401  (the real catalogue, to put aside)
 from perf_tests.harness import baselines, catalog, host, pipelines, planting, trials, verdicts
 from perf_tests.harness.bench import Bench
@@ -146,7 +147,7 @@ def declared(monkeypatch: pytest.MonkeyPatch) -> dict[str, Fault]:
             machine=this_machine("cpu"),
             rounds=1,
             options=("--model", "my model"),
-            observer=verb.Silent(),
+            observer=Silent(),
             pictures_folder=None,
             baseline=None,
             portable={},

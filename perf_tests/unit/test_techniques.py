@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from types import SimpleNamespace
@@ -15,8 +15,10 @@ from perf_tests import models, optimizations, workloads
 from perf_tests.harness import closeness, proofs
 from perf_tests.harness.catalog import OPTIMIZATIONS, Workload, stacked
 from perf_tests.harness.pipelines import Generation, Source, built
+from perf_tests.techniques.conditioning import precompute
 from perf_tests.techniques.cuda_graphs import Graphed
 from perf_tests.techniques.device_steps import ROOM, Kind, Plan, table
+from perf_tests.techniques.shared_prefix import share_prefix
 
 FEW = replace(workloads.DDIM50_SMALL, steps=2)
 EXACT_DB = 100
@@ -118,13 +120,20 @@ def test_a_schedule_that_is_not_plain_ddim_is_refused(source: Source) -> None:
         pass
 
 
-@pytest.mark.parametrize("name", ["precomputed_conditioning", "shared_prefix"])
-def test_what_needs_device_steps_says_so(name: str, source: Source) -> None:
+@pytest.mark.parametrize(
+    ("name", "puts_in"),
+    [("precomputed_conditioning", precompute), ("shared_prefix", share_prefix)],
+)
+def test_what_needs_device_steps_says_so(
+    name: str, puts_in: Callable[[Any], None], source: Source
+) -> None:
+    with pytest.raises(ValueError, match=f"{name} needs device_steps before it"):
+        stacked(FEW, name)
     with (
+        pipeline_of("reference", source) as pipeline,
         pytest.raises(ValueError, match="device_steps, which has to come before"),
-        pipeline_of(name, source),
     ):
-        pass
+        puts_in(pipeline)
 
 
 def test_the_kinds_of_steps() -> None:

@@ -131,11 +131,8 @@ def test_guidance_ends_when_its_share_is_over(source: Source, plain: Any) -> Non
             prove(pipeline)
         assert db(generation.pictures(), plain) < EXACT_DB
         prove(pipeline)
-    with (
-        pytest.raises(proofs.NotApplied, match="not a DeviceSteps"),
-        pipeline_of("guidance_cutoff", source),
-    ):
-        pass
+    with pytest.raises(ValueError, match="guidance_cutoff needs device_steps before it"):
+        stacked(FEW, "guidance_cutoff")
 
 
 def test_proofs_see_the_change_and_say_where_it_is_not(source: Source) -> None:

@@ -1,0 +1,318 @@
+"""Tries stacks of optimizations for `explore`, and keeps what came out in a folder."""
+
+from __future__ import annotations
+
+import gc
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+from ci.bare import BadInput
+from perf_tests.harness.catalog import (
+    OPTIMIZATIONS,
+    REFERENCE,
+    Case,
+    Closeness,
+    Workload,
+    stacked,
+)
+from perf_tests.harness.measuring import PACKAGE, digest, digest_of
+from perf_tests.harness.records import Measurement, gpu_speedup
+from perf_tests.harness.runs import measurement
+from perf_tests.harness.screen import picture
+from perf_tests.harness.search import Ask, Stack, Stopped, Tried
+from perf_tests.harness.verdicts import PASSING, judge
+
+if TYPE_CHECKING:
+    from perf_tests.harness.bench import Bench
+
+ROUNDS_S = 2.5
+"""Of timed rounds for a stack as fast as the fastest so far, within these numbers of them: what is
+fast differs by little."""
+ROUNDS_LEAST, ROUNDS_MOST = 3, 8
+COMPILING_S = 90.0
+"""What a stack is expected to take that is the first to be compiled."""
+FILE = "explore.json"
+SCHEMA = 1
+BEGUN_MOST = 2
+"""A stack in which the process ended so often is not tried again."""
+
+
+def settings_of(bench: Bench, workload: Workload) -> dict[str, Any]:
+    """What measurements depend on; those of other settings cannot stand beside each other."""
+    machine = bench.machine.as_json()
+    if bench.machine.device == "cuda":
+        del machine["threads"]  # the host's, which change nothing on a GPU
+    declared = [PACKAGE / "optimizations.py", *PACKAGE.glob("techniques/*.py")]
+    settings = machine | {
+        "model": bench.source.name,
+        "weights": bench.source.weights,
+        "workload": asdict(workload),
+        "measuring code": digest(),
+        "optimizations' code": digest_of(declared),
+    }
+    # As a file gives it back.
+    read: dict[str, Any] = json.loads(json.dumps(settings))
+    return read
+
+
+@dataclass(kw_only=True)
+class Folder:
+    """What was tried so far, kept in one file."""
+
+    path: Path
+    settings: Mapping[str, Any]
+    tried: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """By `Ask.key`: seconds, and what was measured or why nothing was."""
+    begun: dict[str, int] = field(default_factory=dict)
+    """How often a stack was begun that never came to an end."""
+
+    @classmethod
+    def open(cls, folder: Path, settings: Mapping[str, Any]) -> Folder:
+        """As it was left, or a new one. `BadInput` for other settings, or no place to write."""
+        opened = cls(path=folder / FILE, settings=settings)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            if opened.path.exists():
+                content = json.loads(opened.path.read_text())
+                before = dict(content["settings"])
+                opened.tried, opened.begun = dict(content["tried"]), dict(content["begun"])
+                for entry in opened.tried.values():
+                    _tried(entry)
+            else:
+                before = dict(settings)
+                opened.save()
+        except OSError as error:
+            raise BadInput(f"--out {folder}: cannot be written ({error.strerror})") from None
+        except (ValueError, KeyError, TypeError, AttributeError):
+            raise BadInput(
+                f"{opened.path}: was not written by explore; give another --out"
+            ) from None
+        for name, value in settings.items():
+            if before.get(name) != value:
+                other = f" {before.get(name)}, and this is {value}"
+                told = " another" if isinstance(value, dict) or "code" in name else other
+                raise BadInput(
+                    f"--out {folder} holds what was measured with{told} as its {name}: give "
+                    "another --out, or remove that folder"
+                )
+        return opened
+
+    @property
+    def stacks(self) -> set[Stack]:
+        """Those that were tried."""
+        return {_stack_of(key) for key in self.tried}
+
+    def begin(self, key: str) -> None:
+        self.begun[key] = self.begun.get(key, 0) + 1
+        self.save()
+
+    def end(self, key: str, entry: Mapping[str, Any] | None) -> None:
+        """Keep what came out; None where it was interrupted, which is not its fault."""
+        self.begun.pop(key, None)
+        if entry is not None:
+            self.tried[key] = dict(entry)
+        self.save()
+
+    def save(self) -> None:
+        """Write all of it, or leave what was there."""
+        content = {
+            "schema": SCHEMA,
+            "settings": self.settings,
+            "tried": self.tried,
+            "begun": self.begun,
+        }
+        written = self.path.with_suffix(".new")
+        written.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+        written.replace(self.path)
+
+
+def _stack_of(key: str) -> Stack:
+    names = key.split(" ")[0]
+    return tuple(names.split("+")) if names else ()
+
+
+def _tried(entry: Mapping[str, Any]) -> Tried:
+    if entry["measured"] is None:
+        return Tried(measured=None, refused=str(entry["failed"]))
+    return Tried(measured=measurement(entry["measured"]))
+
+
+@dataclass(kw_only=True)
+class Attempts:
+    """Tries stacks on a bench, and keeps what came out."""
+
+    bench: Bench
+    workload: Workload
+    promise: Closeness
+    folder: Folder
+    budget_s: float
+    number: int = 0
+    disturbed: int = 0
+    """Of what was measured, beside other work on the machine."""
+    _started: float = field(default_factory=monotonic)
+
+    def __call__(self, ask: Ask) -> Tried:
+        """As it was tried before, or now. `Stopped` where no time is left for it."""
+        self.number += 1
+        entry = self.folder.tried.get(ask.key)
+        print(f"[{self.number:3}] {ask.change}", end=" … ", flush=True)
+        if entry is None:
+            begun = self.folder.begun.get(ask.key, 0)
+            if begun >= BEGUN_MOST:
+                print(f"the process ended {begun} times in it")
+                return Tried(measured=None, refused=f"the process ended {begun} times in it")
+            try:
+                self._afford(ask)
+                self._make_reference(ask)
+            except Stopped:
+                print("not tried")
+                raise
+            entry = self._run(ask)
+        else:
+            entry = entry | {"seconds": None}
+        tried = self._judged(ask, _tried(entry))
+        print(_line(tried, entry["seconds"]), flush=True)
+        self._see_that_it_works()
+        return tried
+
+    def _afford(self, ask: Ask) -> None:
+        compiles = _compiles(ask.stack)
+        alike = [
+            entry["seconds"]
+            for key, entry in self.folder.tried.items()
+            if _stack_of(key) and _compiles(_stack_of(key)) == compiles
+        ]
+        expected = max(alike, default=COMPILING_S if compiles else 0.0)
+        if monotonic() - self._started + expected > self.budget_s:
+            raise Stopped(
+                f"{self.budget_s / 60:g} min do not hold the next one, which may take "
+                f"{expected:.0f} s; the same command goes on"
+            )
+
+    def _make_reference(self, ask: Ask) -> None:
+        """Its picture is not in the folder, and its floor is not known to this process."""
+        case = stacked(self.workload, REFERENCE)
+        if ask.stack and case.id not in self.bench.measurements:
+            _, failed = self._measure(case, full=True)
+            if failed:
+                raise Stopped(f"the reference fails: {failed}")
+
+    def _run(self, ask: Ask) -> dict[str, Any]:
+        started = monotonic()
+        entry: dict[str, Any] | None = None
+        self.folder.begin(ask.key)
+        try:
+            case = stacked(self.workload, "+".join(ask.stack) or REFERENCE)
+            measured, failed = self._measure(case, full=not ask.why)
+            entry = {
+                "seconds": round(monotonic() - started, 1),
+                "measured": measured and measured.as_json(reference=None),
+                "failed": failed,
+            }
+        finally:
+            # A reference that fails is no result: the next run tries it again.
+            self.folder.end(ask.key, entry if ask.why or (entry and entry["measured"]) else None)
+        return entry
+
+    def _measure(self, case: Case, *, full: bool) -> tuple[Measurement | None, str]:
+        """The measurement, or why there is none."""
+        from perf_tests.harness.bench import CaseError
+        from perf_tests.harness.timing import time_rounds
+
+        self.bench.quick = not full
+        fastest_s = min(
+            (
+                seen["measured"]["latency_s"]
+                for seen in self.folder.tried.values()
+                if seen["measured"]
+            ),
+            default=ROUNDS_S,
+        )
+        self.bench.rounds = max(ROUNDS_LEAST, min(ROUNDS_MOST, round(ROUNDS_S / fastest_s)))
+        failed = ""
+        try:
+            self.bench.open(case)
+            return self.bench.measure(case, time_rounds), ""
+        except CaseError as error:
+            failed = str(error).removeprefix(f"{case.id}: ")
+        except Exception as error:
+            # A combination can break anything in three libraries, and the others have to go on.
+            text = (str(error).strip().splitlines() or [""])[0]
+            failed = f"{type(error).__name__}: {text}"
+        finally:
+            self.bench.close()
+            if "torch._dynamo" in sys.modules:
+                import torch
+
+                # What it compiled holds on to the modules that it compiled.
+                torch.compiler.reset()
+            gc.collect()
+        return None, failed
+
+    def _judged(self, ask: Ask, tried: Tried) -> Tried:
+        """By the rule of a test, with what was asked for as the promise."""
+        measured = tried.measured
+        if measured is None:
+            return tried
+        if measured.validity.get("disturbed_by") or measured.validity.get("host_disturbed_by"):
+            self.disturbed += 1
+        case = stacked(self.workload, measured.case)
+        reference = self.bench.measurements.get(stacked(self.workload, REFERENCE).id, measured)
+        question = self.bench.question(case, measured, reference if ask.stack else None)
+        if ask.stack:
+            question = replace(question, promise=self.promise)
+        failing = [f for f in judge(question).findings if f.status not in PASSING]
+        if not failing:
+            return tried
+        what = failing[0].what.removeprefix(f"{case.id}: ")
+        return replace(tried, refused=f"{what} ({failing[0].measured})")
+
+    def _see_that_it_works(self) -> None:
+        """`Stopped` where what failed took the GPU's context along, as a bad access does."""
+        if self.bench.device.type == "cpu":
+            return
+        import torch
+
+        try:
+            torch.cuda.synchronize()
+        except RuntimeError as error:
+            raise Stopped(
+                f"the GPU does not answer any more in this process "
+                f"({str(error).splitlines()[0]}); the same command goes on"
+            ) from None
+
+
+def _compiles(stack: Sequence[str]) -> bool:
+    return any(name in OPTIMIZATIONS and OPTIMIZATIONS[name].compiles for name in stack)
+
+
+def _line(tried: Tried, seconds: float | None) -> str:
+    """One attempt; what was measured, then what is wrong with it."""
+    parts = []
+    if tried.measured is not None:
+        _, latency, _, busy, _, memory, seen = cells_of("", tried.measured, tried.measured)
+        parts = [part for part in (latency, busy and f"GPU busy {busy}", memory, seen) if part]
+    elif tried.refused:
+        parts = [f"failed: {tried.refused}"]
+    told = "from before" if seconds is None else f"in {seconds:.0f} s"
+    return f"{', '.join(parts)} ({told})"
+
+
+def cells_of(name: str, seen: Measurement, reference: Measurement) -> tuple[str, ...]:
+    on_gpu = gpu_speedup(seen, reference)
+    memory = seen.peak_memory_bytes
+    return (
+        name,
+        f"{seen.latency_s:.3f} s",
+        f"{reference.latency_s / seen.latency_s:.2f}x",
+        f"{seen.gpu_busy_s:.3f} s" if seen.gpu_busy_s is not None else "",
+        f"{on_gpu:.2f}x" if on_gpu else "",
+        f"{memory / 2**20:,.0f} MiB" if memory else "",
+        # The reference's own closeness is to the accepted picture, and no part of this.
+        "" if seen.case == REFERENCE else picture(seen),
+    )

@@ -1,0 +1,46 @@
+"""A bench without baselines, for what measures a case against another of the same process."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from perf_tests.harness.bench import Bench
+    from perf_tests.harness.catalog import Case
+
+
+class BadInput(Exception):
+    """What cannot be run as asked; one sentence says why."""
+
+
+class Silent:
+    """Hears how far a case is, and says nothing: it is told as a whole."""
+
+    def stage(self, case: Case, what: str) -> None: ...
+
+
+def bare_bench(*, device: str | None, model: str | None) -> Bench:
+    """This machine's, with the defaults of the main job. `BadInput` where there is none."""
+    from perf_tests import models
+    from perf_tests.harness.baselines import load_published
+    from perf_tests.harness.bench import Bench
+    from perf_tests.harness.machine import BadDevice, this_machine, with_threads_for
+
+    try:
+        machine = this_machine(device)
+        model = model or models.default_model(machine.device)
+        source = models.open_source(model)
+        return Bench(
+            source=source,
+            machine=with_threads_for(machine, source.scale),
+            rounds=1,
+            options=models.options_for(machine.device, model),
+            observer=Silent(),
+            pictures_folder=None,
+            baseline=None,
+            portable={},
+            structures={},
+            published=load_published(),
+        )
+    except (BadDevice, models.BadModel) as error:
+        raise BadInput(str(error)) from None

@@ -1,0 +1,341 @@
+"""Searches for the fastest stack of optimizations whose picture keeps a promise.
+
+Tries what `perf_tests/optimizations.py` declares, one on top of the other, within a limit on memory
+and a budget of time, and keeps what is faster. 0: it found a stack that is faster than the
+reference. 1: it found none. 2: bad input. Interrupted, the same command goes on.
+
+    python -m ci explore
+    python -m ci explore --psnr 25 --ssim 0.8 --memory 4 --minutes 20 --out runs/lossy
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import signal
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from shutil import get_terminal_size
+from typing import TYPE_CHECKING, Any
+
+from ci.answers import refuse
+from ci.attempts import Attempts, Folder, cells_of, settings_of
+from ci.bare import BadInput, bare_bench
+from ci.sides import ROOT
+from perf_tests.harness.catalog import (
+    OPTIMIZATIONS,
+    REFERENCE,
+    STACKS,
+    Case,
+    Closeness,
+    Optimization,
+    Workload,
+    cases_for,
+)
+from perf_tests.harness.screen import table
+from perf_tests.harness.search import (
+    Search,
+    Stack,
+    Step,
+    Stopped,
+    closeness_text,
+    gain,
+    shortlist,
+)
+
+if TYPE_CHECKING:
+    from perf_tests.harness.bench import Bench
+
+MINUTES = 10.0
+LOSSLESS = "lossless"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--workload", metavar="NAME", help="what is generated (default: the model's first)"
+    )
+    parser.add_argument(
+        "--promise",
+        metavar="NAME",
+        help="pictures as close to the reference's as this optimization promises "
+        f"(default: {LOSSLESS}, as close as half precision)",
+    )
+    parser.add_argument("--psnr", type=_decibels, metavar="DB", help="the promise in numbers: PSNR")
+    parser.add_argument("--ssim", type=_similarity, metavar="S", help="and SSIM, from -1 to 1")
+    parser.add_argument(
+        "--memory", type=_positive, metavar="GB", help="the most GPU memory, in GiB (2^30 bytes)"
+    )
+    parser.add_argument(
+        "--minutes",
+        type=_positive,
+        default=MINUTES,
+        metavar="N",
+        help=f"start nothing that would take longer than this in all (default: {MINUTES:g})",
+    )
+    parser.add_argument(
+        "--without", nargs="+", default=[], metavar="NAME", help="optimizations to leave out"
+    )
+    parser.add_argument(
+        "--device", choices=("cuda", "cpu"), help="default: cuda where there is a GPU"
+    )
+    parser.add_argument("--model", help="any model that pytest takes, and its default")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=ROOT / "runs" / "explore",
+        metavar="FOLDER",
+        help="where each stack that was tried is kept (default: runs/explore)",
+    )
+
+
+def _positive(text: str) -> float:
+    return _number(text, "more than 0", low=0)
+
+
+def _decibels(text: str) -> float:
+    return _number(text, "0 or more", low=-1e-9)
+
+
+def _similarity(text: str) -> float:
+    return _number(text, "a number from -1 to 1", low=-1 - 1e-9, high=1 + 1e-9)
+
+
+def _number(text: str, takes: str, *, low: float, high: float = 1e6) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not low < number < high:
+        raise argparse.ArgumentTypeError(f"it takes {takes}, and not {text}")
+    return number
+
+
+def main(args: argparse.Namespace) -> int:
+    """Search, then tell."""
+    # Importing the optimizations declares them.
+    from perf_tests import models, optimizations  # noqa: F401
+
+    models.quiet_libraries()
+    try:
+        limit = _limit(args)
+        bench = bare_bench(device=args.device, model=args.model)
+        workload = _workload(args.workload, bench)
+        if args.memory is not None and bench.device.type == "cpu":
+            raise BadInput("--memory: it is GPU memory that is measured, and this runs on the CPU")
+        promised = limit(bench.source.kind)
+        folder = Folder.open(args.out, settings_of(bench, workload))
+    except BadInput as error:
+        return refuse(str(error))
+    candidates, others = shortlist(
+        OPTIMIZATIONS.values(),
+        base=[OPTIMIZATIONS[name] for name in workload.base],
+        kind=bench.source.kind,
+        picture=promised,
+        without=args.without,
+        lack=lambda o: _lack(bench, workload, o),
+    )
+    attempts = Attempts(
+        bench=bench, workload=workload, promise=promised, folder=folder, budget_s=60 * args.minutes
+    )
+    search = Search(
+        candidates=candidates,
+        attempt=attempts,
+        tell=lambda text: print(f"      {text}", flush=True),
+        memory_bytes=args.memory and args.memory * 2**30,
+    )
+    print("\n".join(_opening(bench, workload, promised, args)), flush=True)
+    stopped = ""
+    with _stoppable():
+        try:
+            try:
+                search.run()
+            except Stopped as reason:
+                stopped = str(reason)
+            if search.steps:
+                attempts.budget_s = math.inf  # for two more, which say what all that was worth
+                search.confirm()
+        except Stopped as reason:
+            stopped = str(reason)
+        except KeyboardInterrupt:
+            stopped = "interrupted; the same command goes on"
+            print()
+    if not search.steps:
+        return refuse(stopped)
+    print("\n".join(_closing(search, attempts, others, stopped=stopped)))
+    return 0 if _found(search) else 1
+
+
+def _limit(args: argparse.Namespace) -> Any:
+    """The closeness that is asked for, by the kind of weights. `BadInput` for no such promise."""
+    from perf_tests import optimizations
+
+    unknown = next((n for n in args.without if n not in OPTIMIZATIONS), None)
+    if unknown is not None:
+        raise BadInput(_no_optimization("--without", unknown))
+    in_numbers = args.psnr is not None or args.ssim is not None
+    if in_numbers and args.promise is not None:
+        raise BadInput("the promise is given either by --promise or in numbers")
+    if in_numbers:
+        numbers = Closeness(
+            psnr_db=0.0 if args.psnr is None else args.psnr,
+            ssim=-1.0 if args.ssim is None else args.ssim,
+        )
+        return lambda kind: numbers
+    if args.promise in (None, LOSSLESS):
+        promise = optimizations.LOSSLESS
+    elif args.promise in OPTIMIZATIONS:
+        promise = OPTIMIZATIONS[args.promise].promise
+    else:
+        raise BadInput(_no_optimization("--promise", args.promise))
+    return lambda kind: promise.on(kind) or Closeness()
+
+
+def _no_optimization(option: str, name: str) -> str:
+    known = ", ".join([*((LOSSLESS,) if option == "--promise" else ()), *OPTIMIZATIONS])
+    return f"{option}: no optimization is called {name!r}; known are {known}"
+
+
+def _workload(name: str | None, bench: Bench) -> Workload:
+    found = {case.workload.name: case.workload for case in cases_for(bench.source.scale)}
+    if name is None:
+        return next(iter(found.values()))
+    if name not in found:
+        raise BadInput(
+            f"--workload: {bench.source.name} has none that is called {name!r}; known are "
+            f"{', '.join(found)}"
+        )
+    return found[name]
+
+
+def _lack(bench: Bench, workload: Workload, optimization: Optimization) -> str | None:
+    """Why it cannot run here, whatever it stands on."""
+    alone = Case(
+        workload=workload,
+        name=optimization.name,
+        stack=(optimization,),
+        against=REFERENCE,
+        picture_only=False,
+    )
+    lack = bench.lacks(alone)
+    return lack.reason if lack else None
+
+
+@contextmanager
+def _stoppable() -> Iterator[None]:
+    """A `kill` ends the search as Ctrl-C does."""
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+# What a person reads
+
+
+def _opening(
+    bench: Bench, workload: Workload, promise: Closeness, args: argparse.Namespace
+) -> Iterator[str]:
+    machine, images = bench.machine, workload.images
+    yield (
+        f"{workload.name} of {bench.source.name} on {machine.name}, torch {machine.torch}: "
+        f"{'one picture' if images == 1 else f'{images} pictures'}, "
+        f"{workload.size}x{workload.size}, {workload.steps} steps"
+    )
+    memory = f", at most {args.memory:g} GiB" if args.memory else ""
+    yield f"asked for: {closeness_text(promise)}{memory}, in {args.minutes:g} min"
+
+
+HEAD = ("step", "latency", "speedup", "GPU busy", "GPU speedup", "memory", "picture")
+
+
+def _found(search: Search) -> bool:
+    """Whether the best stack is faster than the reference, and within the memory."""
+    best, reference = search.steps[-1], search.steps[0]
+    return search.fits(best.measured) and gain(best.measured, reference.measured).latency > 1
+
+
+def _closing(
+    search: Search, attempts: Attempts, others: Mapping[str, str], *, stopped: str
+) -> Iterator[str]:
+    """What it says as a whole; the last line is the answer."""
+    reference, best = search.steps[0].measured, search.steps[-1]
+    width = get_terminal_size(fallback=(100, 24)).columns
+    yield ""
+    rows = [cells_of(step.change, step.measured, reference) for step in search.steps]
+    yield from table(HEAD, rows, width=width)
+    yield ""
+    yield from _bounds(best, attempts)
+    if search.rejected:
+        yield ""
+        yield "tried, and not in it:"
+        for name, rejected in search.rejected.items():
+            yield f"  {name}: {rejected.reason}"
+    yield ""
+    yield "not tried:"
+    why: dict[str, list[str]] = {}
+    for name, reason in {**others, **dict.fromkeys(search.untried, stopped)}.items():
+        why.setdefault(reason.removeprefix(f"{name} "), []).append(name)
+    for reason, names in why.items():
+        yield f"  {', '.join(names)}: {reason}"
+    candidates = len(search.candidates)
+    yield (
+        f"  most combinations: of the {2**candidates:,} that {candidates} optimizations make, "
+        f"{len(attempts.folder.stacks)} were tried, one added, replaced or left out at a time; two "
+        "that gain only together are found where one declares that it needs the other"
+    )
+    if stopped:
+        yield f"stopped: {stopped}"
+    if attempts.disturbed:
+        yield (
+            f"disturbed: {attempts.disturbed} of {attempts.number} measurements were taken beside "
+            "other work on this machine, and say less"
+        )
+    yield ""
+    if not _found(search):
+        yield "no stack was found that is faster than the reference and within the limits"
+        return
+    yield (
+        f"found: {reference.latency_s / best.measured.latency_s:.2f}x as fast as the reference"
+        + _called(best.stack, attempts.workload.base)
+    )
+    yield f'stack("best_{attempts.workload.name}", "{"+".join(best.stack)}")'
+
+
+def _called(stack: Stack, base: Sequence[str]) -> str:
+    """Where it is a stack that has a name already."""
+    same = [n for n, of in STACKS.items() if {*of} - {*base} == {*stack}]
+    return f"; it is {same[0]}" if same else ""
+
+
+def _bounds(best: Step, attempts: Attempts) -> Iterator[str]:
+    """What holds the best stack back now."""
+    seen = best.measured
+    bound = seen.bound()
+    if bound is None:
+        yield "bound by: unknown, since there is no GPU whose time could be seen"
+        return
+    by = {"host": "the host, which", "gpu": "the GPU, which"}[bound["by"]]
+    idle = bound["gpu_idle_share"]
+    yield (
+        f"bound by: {by} leaves the GPU idle for {idle:.0%} of the time"
+        if bound["by"] == "host"
+        else f"bound by: {by} is busy for {1 - idle:.0%} of the time"
+    )
+    if seen.floor_s:
+        rate = {"arithmetic": "its matrix products take", "memory": "reading its weights takes"}
+        yield (
+            f"floor: {seen.floor_s:.3f} s, which {rate[seen.floor_by or 'arithmetic']} at the rate "
+            f"of this GPU; it takes {seen.latency_s / seen.floor_s:.1f} times as long"
+        )
+    else:
+        yield "floor: unknown, since what it leaves out was not counted operator by operator"
+    families = sorted(seen.families.items(), key=lambda item: -item[1][0])[:5]
+    if families:
+        told = [f"{name} {seconds:.3f} s ({kernels:,})" for name, (seconds, kernels) in families]
+        yield f"GPU time by family of kernels: {', '.join(told)}"

@@ -1,0 +1,289 @@
+"""`python -m ci explore` from the command line to the answer, over the fake pipeline."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ci import __main__ as command
+from ci import attempts, explore
+from ci.bare import Silent
+from perf_tests import optimizations
+from perf_tests.harness import baselines, catalog, timing
+from perf_tests.harness.bench import Bench
+from perf_tests.harness.build import Build
+from perf_tests.harness.catalog import Needs, Promise
+from perf_tests.harness.machine import this_machine
+from perf_tests.unit import fake
+from perf_tests.unit.fake import CHANGES, CLOSE, WORKLOAD, FakeSource
+
+PACES = {"faster": 0.5, "fast_and_black": 0.1, "slower": 2.0, "far": 0.1, "breaks": 0.1}
+PICTURES = {
+    "fast_and_black": CHANGES["black"],
+    "far": CHANGES["elsewhere"],
+    "breaks": CHANGES["broken"],
+}
+
+
+def declare(name: str, *, promise: Promise = CLOSE, needs: Needs | None = None) -> None:
+    def apply(build: Build) -> None:
+        """Changes the pace, or the picture."""
+
+        @build.then
+        def _(pipeline: Any) -> None:
+            pipeline.pace = getattr(pipeline, "pace", 1.0) * PACES.get(name, 1.0)
+            if name in PICTURES:
+                pipeline.changes.append(PICTURES[name])
+
+    apply.__name__ = name
+    catalog.optimization(promise=promise, needs=needs, proof=lambda pipeline: None)(apply)
+
+
+def paced(generate: Any, *, before_round: Callable[[], None], rounds: int) -> list[float]:
+    """A clock that reads what the pipeline says of itself."""
+    before_round()
+    generate()
+    pace: float = getattr(generate._pipeline, "pace", 1.0)
+    return [pace * (1 + 0.001 * number) for number in range(rounds)]
+
+
+@pytest.fixture
+def declared(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A small catalogue over the fake pipeline, on a clock of its own."""
+    for name in ("OPTIMIZATIONS", "STACKS"):
+        empty: dict[str, Any] = {}
+        monkeypatch.setattr(catalog, name, empty)
+        monkeypatch.setattr(explore, name, empty)
+        monkeypatch.setattr(attempts, name, empty, raising=False)
+    monkeypatch.setattr(catalog, "CASES", [])
+    monkeypatch.setattr(optimizations, "LOSSLESS", CLOSE)
+    monkeypatch.setattr(timing, "time_rounds", paced)
+    monkeypatch.setattr(fake, "STEP_S", 0.0)
+    catalog.measure(WORKLOAD)
+
+    def bare_bench(*, device: str | None, model: str | None) -> Bench:
+        return Bench(
+            source=FakeSource(),  # type: ignore[arg-type]
+            machine=this_machine("cpu"),
+            rounds=1,
+            observer=Silent(),
+            pictures_folder=None,
+            baseline=None,
+            portable={},
+            structures={},
+            published=baselines.load_published(),
+        )
+
+    monkeypatch.setattr(explore, "bare_bench", bare_bench)
+
+
+def run(folder: Path, *arguments: str) -> int:
+    return command.main(["explore", "--out", str(folder), *arguments])
+
+
+def test_it_finds_the_stack_and_says_what_became_of_the_others(
+    declared: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("faster", "fast_and_black", "far", "breaks", "slower"):
+        declare(name)
+    declare("unpromised", promise=Promise())
+    declare("elsewhere", needs=Needs(package="no_such_package"))
+    catalog.stack("known", "faster")
+    assert run(tmp_path, "--without", "slower") == 0
+    told = capsys.readouterr().out
+    assert told.endswith('stack("best_fake4", "faster")\n')
+    assert "found: 2.00x as fast as the reference; it is known" in told
+    assert "  fast_and_black: a picture is black (mean 0.0000 of the darkest picture)" in told
+    assert "  far: its picture is no longer close to reference (PSNR " in told
+    assert "  breaks: RuntimeError: the kernel is not there" in told
+    assert "  slower: left out by --without" in told
+    assert "  unpromised: promises nothing of the picture, and PSNR 30 dB and SSIM 0.9 is" in told
+    assert "  elsewhere: needs the package no_such_package, not installed here" in told
+    assert "of the 16 that 4 optimizations make, 5 were tried" in told
+    assert "bound by: unknown, since there is no GPU" in told
+
+
+def test_what_bounds_it_on_a_gpu(
+    declared: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The same stacks as a GPU would have measured them."""
+    declare("faster")
+    assert run(tmp_path) == 0
+    path = tmp_path / "explore.json"
+    content = json.loads(path.read_text())
+    for entry in content["tried"].values():
+        seen = entry["measured"]
+        seen["gpu_busy_s"] = 0.9 * seen["latency_s"]
+        seen["peak_memory_bytes"] = 2**31 if seen["case"] == "reference" else 2**30
+        seen |= {"floor_s": 0.125, "floor_by": "memory"}
+        seen["families"] = {
+            "matmul": {"gpu_s": 0.1, "kernels": 1200},
+            "convolution": {"gpu_s": 0.3, "kernels": 90},
+        }
+    path.write_text(json.dumps(content))
+    capsys.readouterr()
+    assert run(tmp_path) == 0
+    told = capsys.readouterr().out
+    assert "+ faster   0.500 s  2.00x    0.450 s   2.00x        1,024 MiB  identical" in told
+    assert "bound by: the GPU, which is busy for 90% of the time" in told
+    assert (
+        "floor: 0.125 s, which reading its weights takes at the rate of this GPU; it takes 4.0"
+        in (told)
+    )
+    assert "family of kernels: convolution 0.300 s (90), matmul 0.100 s (1,200)" in told
+
+
+def test_nothing_is_faster(
+    declared: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    declare("slower")
+    assert run(tmp_path) == 1
+    told = capsys.readouterr().out
+    assert "slower: slower: latency 2.00 times as long" in told
+    assert told.splitlines()[-1].startswith("no stack was found that is faster")
+
+
+def test_a_promise_in_numbers(
+    declared: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whoever asks for nothing of the picture gets what promises nothing, and nothing black."""
+    declare("far", promise=Promise())
+    declare("fast_and_black", promise=Promise())
+    assert run(tmp_path, "--psnr", "0") == 0
+    assert capsys.readouterr().out.endswith('"far")\n')
+    # What was measured stays so, whatever is asked of it.
+    assert run(tmp_path, "--promise", "lossless") == 1
+
+
+def test_interrupted_it_goes_on(
+    declared: None,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("faster", "plain", "slower"):
+        declare(name)
+    clock, rounds = timing.time_rounds, []
+
+    def interrupted(generate: Any, **options: Any) -> Any:
+        rounds.append(generate)
+        if len(rounds) == 5:
+            raise KeyboardInterrupt
+        return clock(generate, **options)
+
+    monkeypatch.setattr(timing, "time_rounds", interrupted)
+    assert run(tmp_path) == 0
+    told = capsys.readouterr().out
+    assert "stopped: interrupted; the same command goes on" in told
+    assert "  plain, slower: interrupted" in told
+    assert told.endswith('"faster")\n')
+    content = json.loads((tmp_path / "explore.json").read_text())
+    assert len(content["tried"]) == 4
+    assert content["begun"] == {}
+
+    assert run(tmp_path) == 0
+    told = capsys.readouterr().out
+    assert told.count("(from before)") == 4
+    assert "stopped" not in told
+    content = json.loads((tmp_path / "explore.json").read_text())
+    assert {key.split(" ")[0] for key in content["tried"]} == {
+        "",
+        "faster",
+        "faster+plain",
+        "faster+slower",
+    }
+
+    # All of it is there: nothing is measured any more.
+    monkeypatch.setattr(timing, "time_rounds", None)
+    assert run(tmp_path) == 0
+
+
+def test_what_ends_the_process_is_not_tried_for_ever(
+    declared: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    declare("faster")
+    declare("slower")
+    assert run(tmp_path) == 0
+    path = tmp_path / "explore.json"
+    content = json.loads(path.read_text())
+    del content["tried"]["faster | held to the reference"]
+    content["begun"] = {"faster | held to the reference": 2}
+    path.write_text(json.dumps(content))
+    assert run(tmp_path) == 1
+    assert "faster: the process ended 2 times in it" in capsys.readouterr().out
+
+
+def test_no_time_left(declared: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    declare("faster")
+    assert run(tmp_path, "--minutes", "0.000001") == 2
+    assert "do not hold the next one" in capsys.readouterr().err
+
+
+def test_another_machine_is_another_folder(
+    declared: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    declare("faster")
+    assert run(tmp_path) == 0
+    path = tmp_path / "explore.json"
+    was = json.loads(path.read_text())
+    for name, value, says in (
+        ("torch", "2.0.0", "2.0.0, and this is "),
+        ("workload", {"name": "fake5"}, "another as its workload"),
+        ("measuring code", "0123456789ab", "another as its measuring code"),
+    ):
+        path.write_text(json.dumps({**was, "settings": {**was["settings"], name: value}}))
+        assert run(tmp_path) == 2
+        told = capsys.readouterr().err
+        assert says in told
+        assert "give another --out, or remove that folder" in told
+    path.write_text("{}")
+    assert run(tmp_path) == 2
+    assert "was not written by explore" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--without", "nobody"], "--without: no optimization is called 'nobody'; known are far"),
+        (["--promise", "nobody"], "--promise: no optimization is called 'nobody'; known are loss"),
+        (["--promise", "far", "--psnr", "20"], "either by --promise or in numbers"),
+        (["--workload", "nothing"], "fake has none that is called 'nothing'; known are fake4"),
+        (["--memory", "4"], "this runs on the CPU"),
+        (["--out", "/proc/none"], "--out /proc/none: cannot be written"),
+    ],
+)
+def test_bad_input_is_refused_in_a_sentence(
+    declared: None,
+    arguments: list[str],
+    says: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    declare("far")
+    assert run(tmp_path, *arguments) == 2
+    told = capsys.readouterr().err
+    assert told.startswith("error: ")
+    assert says in told
+
+
+@pytest.mark.parametrize(
+    ("option", "text", "says"),
+    [
+        ("--minutes", "0", "it takes more than 0, and not 0"),
+        ("--memory", "much", "it takes more than 0, and not much"),
+        ("--psnr", "-1", "it takes 0 or more, and not -1"),
+        ("--ssim", "nan", "it takes a number from -1 to 1, and not nan"),
+        ("--device", "tpu", "invalid choice"),
+    ],
+)
+def test_options_that_are_no_numbers(
+    option: str, text: str, says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as left:
+        command.main(["explore", f"{option}={text}"])
+    assert left.value.code == 2
+    assert says in capsys.readouterr().err
