@@ -9,7 +9,6 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
-from statistics import median
 from time import perf_counter
 from typing import Any, Protocol
 
@@ -19,25 +18,20 @@ from perf_tests.harness import (
     baselines,
     closeness,
     counters,
-    floor,
-    host,
     proofs,
-    structure,
     structure_verdicts,
 )
 from perf_tests.harness.catalog import REFERENCE, Case
 from perf_tests.harness.closeness import Pictures
+from perf_tests.harness.observing import Observing, parameters
 from perf_tests.harness.pipelines import BadModel, Generation, Source, built, collect
 from perf_tests.harness.quiet import Watch
 from perf_tests.harness.records import Count, Machine, Measurement
 from perf_tests.harness.stats import ratio_interval
-from perf_tests.harness.structure_records import Observation
 from perf_tests.harness.structure_verdicts import Accepted
 from perf_tests.harness.timing import Rounds, time_rounds, warm_up
 from perf_tests.harness.verdicts import Finding, Question, Verdict, drifted, excused, judge
 
-HOST_STEPS = 4
-"""UNet calls of which the median says what the host takes to enqueue one."""
 QUICK_WARM_UP_STEPS = 5
 """Beyond PNDM's first four, which do other arithmetic."""
 DRIFT_ROUNDS = 3
@@ -105,12 +99,10 @@ class Bench:
     """By case id."""
     drift: dict[str, Drift] = field(default_factory=dict)
     """By workload, of the last time that the reference was repeated."""
-    counted: dict[str, Observation] = field(default_factory=dict)
-    """By case id, what its code asks for, where there is no GPU to watch."""
+    observing: Observing = field(default_factory=Observing)
     _open: ExitStack = field(default_factory=ExitStack)
     _pipeline: Any = None
     _pictures: dict[str, Pictures] = field(default_factory=dict)
-    _works: dict[tuple[str, ...], floor.Work] = field(default_factory=dict)
     _opened: float = 0.0
     """When the pipeline on the bench began to be built."""
     _failed: dict[str, str] = field(default_factory=dict)
@@ -262,7 +254,7 @@ class Bench:
             images=case.workload.images,
             model=self.source.name,
             weights=self.source.weights,
-            parameters=_parameters(pipeline),
+            parameters=parameters(pipeline),
             first_picture_s=first_picture_s,
             compile_cache=compile_cache,
             rounds_s=seconds,
@@ -276,7 +268,9 @@ class Bench:
             },
         )
         if not case.picture_only:
-            measurement = self._observe(measurement, case, generation, pipeline, watch)
+            measurement = self.observing.observe(
+                measurement, case, generation, pipeline, watch, quick=self.quick
+            )
         measurement = replace(measurement, validity=watch.as_json())
         self._pictures[case.id] = pictures
         if self.pictures_folder is not None:
@@ -291,78 +285,6 @@ class Bench:
                 raise proofs.NotApplied(
                     f"{optimization.name} did not take effect: {error}"
                 ) from None
-
-    def _observe(
-        self,
-        measurement: Measurement,
-        case: Case,
-        generation: Generation,
-        pipeline: Any,
-        watch: Watch,
-    ) -> Measurement:
-        """What stands beside the wall clock, from generations that are not timed."""
-        observe = self._observe_gpu if self.device.type == "cuda" else self._observe_code
-        started = perf_counter()
-        # Reading a trace makes a hundred thousand objects, and each would have the collector walk
-        # through the millions that the libraries hold.
-        gc.disable()
-        try:
-            measurement = observe(measurement, case, generation, pipeline)
-            # At once, as after a round: what follows leaves the GPU idle.
-            watch.note_gpu()
-            if not self.quick:
-                measurement = replace(measurement, ignored=generation.ignored())
-            of_host = host.observe(generation, self.device)
-        finally:
-            gc.enable()
-        measurement = replace(measurement, counters={**measurement.counters, **of_host})
-        return replace(measurement, observing_s=perf_counter() - started)
-
-    def _observe_gpu(
-        self, measurement: Measurement, case: Case, generation: Generation, pipeline: Any
-    ) -> Measurement:
-        measurement = replace(measurement, host_step_s=_host_step(generation, pipeline))
-        work = self._work_of(case, generation, pipeline)
-        if work is not None:
-            size = _bytes(pipeline) / measurement.parameters
-            floor_s, by = work.floor(bytes_per_parameter=size)
-            measurement = replace(measurement, floor_s=floor_s, floor_by=by)
-        try:
-            seen = counters.observe(generation, pipeline, steps=case.workload.steps)
-        except counters.NoTrace as error:
-            return replace(measurement, notes=(f"no GPU busy time and no counters: {error}",))
-        return replace(
-            measurement,
-            gpu_busy_s=seen.gpu_busy_s,
-            counters={**measurement.counters, **seen.counters},
-            stages_s=seen.stages_s,
-            families=seen.families,
-        )
-
-    def _observe_code(
-        self, measurement: Measurement, case: Case, generation: Generation, pipeline: Any
-    ) -> Measurement:
-        """Where there is no GPU to watch: what the code would ask of one."""
-        try:
-            seen = structure.observe(pipeline, generation)
-        except structure.NotCountable as error:
-            return replace(measurement, notes=(f"no structural counters: {error}",))
-        self.counted[case.id] = seen
-        return replace(measurement, counters={**measurement.counters, **seen.counters})
-
-    def _work_of(self, case: Case, generation: Generation, pipeline: Any) -> floor.Work | None:
-        # It follows from what is generated by which modules, whatever the precision or the kernels,
-        # and counting it takes longer than a generation.
-        skipping = [o.name for o in case.stack if o.skips_work]
-        variants = [o.needs.variant for o in case.stack if o.needs.variant]
-        key = (case.workload.name, *skipping, *variants)
-        if key not in self._works:
-            if self.quick or any(o.hides_operators for o in case.stack):
-                return None
-            self._works[key] = floor.work(
-                generation, pipeline, steps=case.workload.steps, alike=not skipping
-            )
-        return self._works[key]
 
     def _closeness(self, case: Case, pictures: Pictures) -> closeness.Distance | None:
         if not case.is_reference:
@@ -430,11 +352,11 @@ class Bench:
         key = structure_verdicts.key_of(case, self.source.name)
         if self.machine.device == "cuda" or case.picture_only or key not in self.structures:
             return []
-        if case.id not in self.counted:
+        if case.id not in self.observing.counted:
             return [structure_verdicts.uncounted(case.id)]
         return structure_verdicts.judge(
             case.id,
-            self.counted[case.id],
+            self.observing.counted[case.id],
             self.structures[key],
             steps=case.workload.steps,
             # A build's local part (2.13.0+cpu) changes nothing about the code.
@@ -506,24 +428,6 @@ def _cache_was(before: tuple[int, int], after: tuple[int, int]) -> str | None:
     return "partly warm" if taken else "cold"
 
 
-def _host_step(generation: Generation, pipeline: Any) -> float | None:
-    """Median seconds that a UNet call takes to return: its launches, nothing awaited. None where
-    the denoising is replayed as a whole and calls it no more.
-    """
-    starts: list[float] = []
-    seconds: list[float] = []
-    hooks = (
-        pipeline.unet.register_forward_pre_hook(lambda *_: starts.append(perf_counter())),
-        pipeline.unet.register_forward_hook(lambda *_: seconds.append(perf_counter() - starts[-1])),
-    )
-    try:
-        generation.pictures(steps=HOST_STEPS)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return median(seconds) if seconds else None
-
-
 def _peak_memory() -> int:
     """Bytes of tensors at their most, and of what CUDA graphs keep for theirs: replaying, they ask
     the allocator for nothing.
@@ -534,16 +438,6 @@ def _peak_memory() -> int:
         if tuple(segment["segment_pool_id"]) != (0, 0)
     ]
     return torch.cuda.max_memory_allocated() + sum(kept)
-
-
-def _parameters(pipeline: Any) -> int:
-    modules = (pipeline.unet, pipeline.vae, pipeline.text_encoder)
-    return sum(p.numel() for module in modules for p in module.parameters())
-
-
-def _bytes(pipeline: Any) -> int:
-    modules = (pipeline.unet, pipeline.vae, pipeline.text_encoder)
-    return sum(p.numel() * p.element_size() for m in modules for p in m.parameters())
 
 
 def _first_sentences(error: BaseException) -> str:

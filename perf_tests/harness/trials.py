@@ -31,6 +31,7 @@ from perf_tests.harness.baselines import MachineBaseline
 from perf_tests.harness.bench import Bench, CaseError
 from perf_tests.harness.build import flag
 from perf_tests.harness.catalog import OPTIMIZATIONS, REFERENCE, Case, Workload, cases_for
+from perf_tests.harness.observing import Observing
 from perf_tests.harness.planting import CannotPlant, Fault, Measure, Plant, Setting
 from perf_tests.harness.records import Measurement, gpu_speedup
 from perf_tests.harness.structure_records import Observation
@@ -314,7 +315,9 @@ class Trials:
             contexts.enter_context(flag(baselines, "FOLDER", clean.folder))
             contexts.enter_context(flag(bench, "built", building(plant)))
             if not observed:
-                contexts.enter_context(flag(Bench, "_observe", lambda _, measured, *__: measured))
+                contexts.enter_context(
+                    flag(Observing, "observe", lambda _, measured, *__, **___: measured)
+                )
             for context in plant.contexts:
                 contexts.enter_context(context)
             for case in cases:
@@ -325,7 +328,7 @@ class Trials:
                     findings.append(_of_error(error))
                     break
                 findings += verdict.findings
-                measured.append((case, seen, tried.counted.get(case.id)))
+                measured.append((case, seen, tried.observing.counted.get(case.id)))
         if not planted and (not measured or len(measured) < len(cases)):
             raise RuntimeError(f"the clean run failed: {findings[-1].what}")
         return Side(measured=tuple(measured), findings=tuple(findings))
@@ -339,7 +342,7 @@ class Trials:
         return self.bench.judge(whole, replace(seen, steps=steps), None, [whole])
 
     def _measured(self, case: Case) -> Measurement:
-        self.bench.counted.pop(case.id, None)
+        self.bench.observing.counted.pop(case.id, None)
         self.bench.open(case)
         return self.bench.measure(case, timing.time_rounds)
 
@@ -430,6 +433,10 @@ def building(plant: Plant) -> Any:
                 del pipeline
 
     return built
+
+
+def _nothing(_: Observing, measured: Measurement, *__: object, **___: object) -> Measurement:
+    return measured
 
 
 def _sentence(finding: Finding) -> str:
