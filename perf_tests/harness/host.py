@@ -1,11 +1,13 @@
-"""What a generation costs the host beside the clock, exactly: Python calls, and bytes kept."""
+"""What a generation costs the host beside the clock, exactly, and what it leaves for the next."""
 
 from __future__ import annotations
 
 import cProfile
 import gc
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 
 from perf_tests.harness.pipelines import Generation
@@ -17,21 +19,32 @@ STEADY = 4
 other arithmetic, and the last of a schedule may do less."""
 
 
-def observe(generation: Generation, device: torch.device) -> dict[str, Count]:
-    """`python_calls`: functions entered and generators resumed. `kept_bytes`: tensors that are
-    there after a generation and were not before it, which the next one would keep again.
-    """
-    calls = _calls(generation)
-    # Of two that are alike: a scheduler holds its schedule and PNDM its last four noises, which are
-    # more after more steps, and of another kind after a generation without data.
-    generation.pictures(steps=1)
+@dataclass(frozen=True, kw_only=True)
+class Left:
+    """What one generation leaves for the next."""
+
+    kept_bytes: int
+    """Of tensors that are there after it and were not before, which the next would keep again."""
+    ignored: tuple[str, ...]
+    """Of seed and prompt, what changes without the pictures: a buffer was not written again."""
+
+
+def left(generation: Generation, device: torch.device) -> Left:
+    """Three generations of one step, as short as can be."""
+    # Bytes between two that are alike: a scheduler holds its schedule and PNDM its last four
+    # noises, which are more after more steps, and of another kind after a generation without data.
+    workload = generation.workload
+    own = generation.one_step()
     before = _held_bytes(device)
-    generation.pictures(steps=1)
+    same = {"seed": np.array_equal(generation.one_step(seed=workload.seed + 1), own)}
     kept = max(0, _held_bytes(device) - before)
-    return {"python_calls": calls, "kept_bytes": Count(fixed=kept, per_step=0)}
+    same["prompt"] = np.array_equal(generation.one_step(prompt=f"{workload.prompt}, at night"), own)
+    ignored = tuple(name for name, is_same in same.items() if is_same)
+    return Left(kept_bytes=kept, ignored=ignored)
 
 
-def _calls(generation: Generation) -> Count:
+def python_calls(generation: Generation) -> Count:
+    """Functions entered and generators resumed."""
     profile = cProfile.Profile(builtins=False)
 
     def so_far() -> int:

@@ -12,7 +12,7 @@ from perf_tests.harness import counters, floor, host, structure
 from perf_tests.harness.catalog import Case
 from perf_tests.harness.pipelines import Generation
 from perf_tests.harness.quiet import Watch
-from perf_tests.harness.records import Measurement
+from perf_tests.harness.records import Count, Measurement
 from perf_tests.harness.structure_records import Observation
 
 HOST_STEPS = 4
@@ -52,13 +52,17 @@ class Observing:
                 measurement = self._code(measurement, case, generation, pipeline)
             # At once, as after a round: what follows leaves the GPU idle.
             watch.note_gpu()
-            if not quick:
-                measurement = replace(measurement, ignored=generation.ignored())
-            of_host = host.observe(generation, watch.device)
+            calls = host.python_calls(generation)
+            left = host.left(generation, watch.device)
         finally:
             gc.enable()
-        measurement = replace(measurement, counters={**measurement.counters, **of_host})
-        return replace(measurement, observing_s=perf_counter() - started)
+        kept = Count(fixed=left.kept_bytes, per_step=0)
+        return replace(
+            measurement,
+            counters={**measurement.counters, "python_calls": calls, "kept_bytes": kept},
+            ignored=left.ignored,
+            observing_s=perf_counter() - started,
+        )
 
     def _gpu(
         self,

@@ -93,7 +93,7 @@ class Generation:
 
     def __init__(self, pipeline: Any, workload: Workload) -> None:
         self._pipeline = pipeline
-        self._workload = workload
+        self.workload = workload
         self.first: Pictures | None = None
         self.last: Pictures | None = None
         self._raw: torch.Tensor | None = None
@@ -130,7 +130,7 @@ class Generation:
         `after_step` is called at the end of each turn of the denoising loop. `of` stands in for
         the workload.
         """
-        workload, pipeline = of or self._workload, self._pipeline
+        workload, pipeline = of or self.workload, self._pipeline
 
         def step_ended(*_: object) -> dict[str, Any]:
             if after_step is not None:
@@ -154,19 +154,9 @@ class Generation:
         """Drop the pictures kept so far, so that `first` is the first of the timed rounds."""
         self.first = self.last = None
 
-    def ignored(self) -> tuple[str, ...]:
-        """Of seed and prompt, what changes without the pictures: a stale buffer shows here."""
-        own = replace(self._workload, steps=1)
-        before = self.pictures(of=own)
-        changes = {
-            "seed": replace(own, seed=own.seed + 1),
-            "prompt": replace(own, prompt=f"{own.prompt}, at night"),
-        }
-        return tuple(
-            name
-            for name, other in changes.items()
-            if np.array_equal(self.pictures(of=other), before)
-        )
+    def one_step(self, **changes: Any) -> Pictures:
+        """Pictures after a single step, of the workload with these fields changed."""
+        return self.pictures(of=replace(self.workload, steps=1, **changes))
 
     def _noise(self, workload: Workload) -> torch.Tensor:
         # In float32 on the CPU, then cast: drawn in half precision, the same seed gives other

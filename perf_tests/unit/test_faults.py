@@ -20,7 +20,6 @@ from perf_tests.harness.catalog import REFERENCE, Case
 from perf_tests.harness.machine import this_machine
 from perf_tests.harness.pipelines import Generation
 from perf_tests.harness.planting import FAULTS, Fault, Plant, Setting, control, fault
-from perf_tests.harness.records import Count
 from perf_tests.unit.fake import CLOCK, WORKLOAD, FakePipeline, FakeSource, on_fake_clock
 
 DECLARED = list(FAULTS.values())
@@ -248,11 +247,11 @@ def test_what_a_latency_takes_is_not_observed_besides(
 ) -> None:
     observed: list[str] = []
 
-    def observe(*_: object) -> dict[str, Count]:
+    def left(*_: object) -> host.Left:
         observed.append("a run")
-        return {}
+        return host.Left(kept_bytes=0, ignored=())
 
-    monkeypatch.setattr(host, "observe", observe)
+    monkeypatch.setattr(host, "left", left)
     fault(seen_by="latency", setting=TIMED, unit="%", sizes=(300,))(lengthy)
     assert command.main(["faults"]) == 0
     assert len(observed) == 2  # the clean ones, which every rule judges
@@ -334,10 +333,10 @@ def test_bad_input_is_refused_in_a_sentence(
 
 def test_python_calls_are_the_same_on_every_run() -> None:
     generation = Generation(FakePipeline(), WORKLOAD)
-    once, again = (host.observe(generation, torch.device("cpu")) for _ in range(2))
+    once, again = (host.python_calls(generation) for _ in range(2))
     assert once == again
-    assert once["python_calls"].per_step > 0
-    assert once["kept_bytes"] == Count(fixed=0, per_step=0)
+    assert once.per_step > 0
+    assert host.left(generation, torch.device("cpu")) == host.Left(kept_bytes=0, ignored=())
 
 
 def test_what_a_generation_keeps_is_counted() -> None:
@@ -348,8 +347,8 @@ def test_what_a_generation_keeps_is_counted() -> None:
         return pictures
 
     pipeline.changes.append(keep)
-    seen = host.observe(Generation(pipeline, WORKLOAD), torch.device("cpu"))
-    assert seen["kept_bytes"].fixed == 4000
+    left = host.left(Generation(pipeline, WORKLOAD), torch.device("cpu"))
+    assert left.kept_bytes == 4000
 
 
 def test_waiting_for_a_cpu_disturbs_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
