@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import weakref
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -356,6 +358,9 @@ def test_waiting_for_a_cpu_disturbs_the_host(monkeypatch: pytest.MonkeyPatch) ->
 
     waits = iter(({"1": 0.0}, {"1": 10.0, "2": 0.5}, {"1": 10.0}, {"1": 10.0}))
     monkeypatch.setattr(quiet, "_cpu_waits_s", lambda: next(waits))
+    # Rounds of a second in which this process hardly runs, however many CPUs it may run on.
+    seconds = SimpleNamespace(perf_counter=itertools.count().__next__, process_time=lambda: 0)
+    monkeypatch.setattr(quiet, "time", seconds)
     watch = quiet.Watch(device=torch.device("cpu"))
     watch.before_round()
     watch.after_round()

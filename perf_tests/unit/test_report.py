@@ -7,7 +7,7 @@ import re
 from copy import deepcopy
 from html import unescape
 from pathlib import Path
-from time import monotonic
+from time import process_time
 
 import pytest
 
@@ -280,10 +280,10 @@ def test_sixty_cases_in_time_and_under_five_megabytes(
     run: Content, tmp_path: Path, capsys: pytest.CaptureFixture[str], drawn: None
 ) -> None:
     path = shown(many(run, 60), tmp_path / "run.json", side=256)
-    started = monotonic()
+    started = process_time()
     text = page(path)
-    # What a quiet machine needs is a third of it; others may be at work here.
-    assert monotonic() - started < 15
+    # Of this process alone: others may be at work here.
+    assert process_time() - started < 15
     assert text.count('class="case"') == 60
     assert "so that this page stays small; in run-pictures/ they have 256" in words(text)
     said = comment(path, capsys)
