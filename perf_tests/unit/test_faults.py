@@ -14,7 +14,7 @@ import torch
 
 from ci import __main__ as command
 from ci import faults as verb
-from perf_tests import faults  # noqa: F401  (the real catalogue, to put aside)
+from perf_tests import faults
 from perf_tests.harness import baselines, catalog, host, pipelines, planting, trials, verdicts
 from perf_tests.harness.bench import Bench
 from perf_tests.harness.catalog import REFERENCE, Case
@@ -30,6 +30,11 @@ CONTROLS = [f for f in DECLARED if f.is_control]
 
 
 # What is declared
+
+
+def test_no_file_of_them_is_left_out() -> None:
+    files = {path.stem for path in Path(faults.__file__).parent.glob("*.py")}
+    assert files - {"__init__"} <= set(vars(faults))
 
 
 def test_there_are_as_many_as_promised() -> None:
