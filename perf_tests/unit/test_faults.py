@@ -81,6 +81,25 @@ def test_bad_declarations_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
         control(setting=setting)(sound)
 
 
+def with_graph(name: str) -> Any:
+    """A pipeline in which one of the faults of CUDA graphs was planted."""
+    pipeline = SimpleNamespace(
+        unet=SimpleNamespace(forward="eager"), encode_prompt=lambda: "states"
+    )
+    plant = next(f for f in DECLARED if f.name == name).planted(Plant(device="cuda"))
+    plant.into(pipeline, REFERENCE)
+    return pipeline
+
+
+def test_a_graph_is_off_or_recorded_again() -> None:
+    assert with_graph("graph_off").unet.forward == "eager"
+    pipeline = with_graph("graph_recorded_again")
+    before = pipeline.unet.forward
+    assert pipeline.encode_prompt() == "states"
+    assert pipeline.unet.forward is not before
+    assert pipeline.unet.forward.function == before.function == "eager"
+
+
 # What becomes of it
 
 
