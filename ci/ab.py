@@ -118,7 +118,7 @@ def main(args: argparse.Namespace) -> int:
     ]
     out: Path = args.out.absolute()
     try:
-        with _stoppable(), _held(out) as lock:
+        with _interruptible() as interruption, _held(out) as lock:
             if all(pythons):
                 sides = of_pythons(*pythons)
                 settings = {side.name: [str(side.python), side.text] for side in sides}
@@ -134,6 +134,7 @@ def main(args: argparse.Namespace) -> int:
                 options=options,
                 budget_s=args.minutes * 60,
                 lock=lock,
+                interruption=interruption,
             ).judge()
     except KeyboardInterrupt:
         print(
@@ -143,18 +144,55 @@ def main(args: argparse.Namespace) -> int:
         return CANNOT_JUDGE
 
 
+class Interruption:
+    """Ctrl-C and `kill`: a `KeyboardInterrupt`, at once or as soon as nothing is half done."""
+
+    def __init__(self) -> None:
+        self._came = False
+        self._is_held_back = False
+
+    def __call__(self, *_: object) -> None:
+        self._came = True
+        if not self._is_held_back:
+            raise KeyboardInterrupt
+
+    @contextmanager
+    def held_back(self) -> Iterator[None]:
+        """One that comes in here waits for the end of it."""
+        try:
+            self._is_held_back = True
+            yield
+        finally:
+            self._is_held_back = False
+            self._raise_if_it_came()
+
+    @contextmanager
+    def let_through(self) -> Iterator[None]:
+        """Within `held_back`: in here one comes at once, also one that came before."""
+        try:
+            self._is_held_back = False
+            self._raise_if_it_came()
+            yield
+        finally:
+            self._is_held_back = True
+
+    def _raise_if_it_came(self) -> None:
+        if self._came:
+            raise KeyboardInterrupt
+
+
 @contextmanager
-def _stoppable() -> Iterator[None]:
+def _interruptible() -> Iterator[Interruption]:
     """A `kill` ends the process that is measuring, too, as Ctrl-C does."""
-
-    def stop(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, stop)
+    interruption = Interruption()
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield
+        for number in before:
+            signal.signal(number, interruption)
+        yield interruption
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextmanager
@@ -275,6 +313,7 @@ class Turns:
     """Of the main job."""
     budget_s: float
     lock: int
+    interruption: Interruption
 
     def judge(self) -> int:
         """Measure what is not finished yet, then compare; returns the exit code."""
@@ -375,7 +414,8 @@ class Turns:
         caches = {name: str(cache / folder) for name, folder in CACHES.items()}
         # What an interrupted process left is no run of this one.
         path.unlink(missing_ok=True)
-        with log.open("wb") as output:
+        # Interrupted between the steps in which Python starts a process, it would leave it behind.
+        with log.open("wb") as output, self.interruption.held_back():
             process = subprocess.Popen(
                 command,
                 cwd=side.checkout,
@@ -386,15 +426,17 @@ class Turns:
                 start_new_session=True,
                 pass_fds=(self.lock,),
             )
-        try:
-            return process.wait(timeout=limit_s)
-        except subprocess.TimeoutExpired:
-            raise OutOfTime(
-                f"{path.stem} was ended after {limit_s:.0f} s, when all {self.budget_s / 60:g} min "
-                "were used; the same command with more --minutes goes on"
-            ) from None
-        finally:
-            _end(process)
+            try:
+                with self.interruption.let_through():
+                    return process.wait(timeout=limit_s)
+            except subprocess.TimeoutExpired:
+                raise OutOfTime(
+                    f"{path.stem} was ended after {limit_s:.0f} s, when all "
+                    f"{self.budget_s / 60:g} min were used; the same command with more --minutes "
+                    "goes on"
+                ) from None
+            finally:
+                _end(process)
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

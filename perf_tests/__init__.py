@@ -20,8 +20,8 @@ Where to find what:
 
 optimizations.py    one decorated function each, then the stacks worth measuring
 workloads.py        the pinned workloads
-faults.py           what the suite must catch, and what it must let pass
 test_generation.py  the test: build → time → look → judge
+faults/             what the suite must catch, and what it must let pass: one file a kind
 harness/            the machinery; names no optimization, no model and no GPU
 models/             where weights come from
 unit/               tests of all this that need no GPU

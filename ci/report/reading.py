@@ -6,7 +6,6 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from shlex import quote
 from typing import Any
 
 from ci import runs
@@ -85,9 +84,11 @@ class Reading:
     untimed: tuple[Untimed, ...]
     expected: tuple[str, ...]
     """Ids of the cases that were to run."""
+    options: tuple[str, ...]
+    """What repeats it on the command line, beside the defaults; empty where it does not say."""
     whole: bool
-    not_asked: tuple[str, ...]
     """Were all cases asked for? Of a part of them nothing is missing."""
+    not_asked: tuple[str, ...]
     drift: Mapping[str, tuple[float, bool]]
     """By workload: the reference's time when repeated, over its first; whether that is drift."""
 
@@ -97,11 +98,8 @@ class Reading:
         return self.path.with_name(f"{self.path.stem}-pictures")
 
     def again(self, name: str) -> str:
-        """The command that runs the case of this id alone, on this run's device and model."""
-        # A process has one model; of one that measured nothing nobody knows it.
-        model = self.cases[0].model if self.cases else None
-        given = {"--device": self.machine.get("device"), "--model": model}
-        return " ".join([again(name), *(f"{o} {quote(str(v))}" for o, v in given.items() if v)])
+        """The command that runs the case of this id alone, as this run did."""
+        return again(name, self.options)
 
     def lost(self, accepted: Iterable[str]) -> tuple[Untimed, ...]:
         """Every case without a time, as `gate` calls it; `accepted` as in `runs.missing`."""
@@ -148,6 +146,7 @@ def read(path: Path) -> Reading:
                 for case in ours["not_timed"]
             ),
             expected=tuple(map(str, ours.get("expected", ()))),
+            options=tuple(map(str, ours.get("options", ()))),
             whole=ours.get("narrowed") is False and not ours.get("shard"),
             not_asked=tuple(map(str, ours.get("not_asked", ()))),
             drift={

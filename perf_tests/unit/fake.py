@@ -12,7 +12,6 @@ from __future__ import annotations
 import gc
 import os
 from collections.abc import Callable, Mapping
-from time import perf_counter
 from types import SimpleNamespace
 from typing import Any
 
@@ -21,7 +20,7 @@ import pytest
 import torch
 
 from perf_tests import models, optimizations  # noqa: F401  (the real catalogue, to put aside)
-from perf_tests.harness import bench, catalog, quiet, timing, verdicts
+from perf_tests.harness import catalog, quiet, timing
 from perf_tests.harness.build import Build
 from perf_tests.harness.catalog import Closeness, Needs, Promise, Workload
 from perf_tests.harness.proofs import NotApplied
@@ -45,17 +44,17 @@ CLOSE = Promise(embedded=Closeness(psnr_db=30, ssim=0.9))
 class Clock:
     """A clock on which a fake takes its time without anybody waiting for it.
 
-    What this machine really takes is a small part of that: it says the same when it is busy.
+    Nothing else moves it, so that it says the same on a busy machine.
     """
 
     def __init__(self) -> None:
-        self._slept_s = 0.0
+        self._now_s = 0.0
 
     def __call__(self) -> float:
-        return perf_counter() + self._slept_s
+        return self._now_s
 
     def sleep(self, seconds: float) -> None:
-        self._slept_s += seconds
+        self._now_s += seconds
 
 
 CLOCK = Clock()
@@ -198,10 +197,7 @@ def pytest_configure(config: pytest.Config) -> None:
     patch = pytest.MonkeyPatch()
     config.add_cleanup(patch.undo)
     patch.setattr(models, "open_source", lambda model: FakeSource())
-    # A test says the same on a busy machine.
     on_fake_clock(patch)
-    patch.setattr(verdicts, "FIRST_ROUND_SHARE", 100.0)
-    patch.setattr(bench, "DRIFT_SHARE", 100.0)
     declared: dict[str, catalog.Optimization] = {}
     cases: list[catalog.Case] = []
     patch.setattr(catalog, "OPTIMIZATIONS", declared)

@@ -14,7 +14,7 @@ from perf_tests.harness.planting import Fault, Plant
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--plant", required=True, metavar="FAULT", help="its name in faults.py")
+    parser.addoption("--plant", required=True, metavar="FAULT", help="its name in faults/")
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:

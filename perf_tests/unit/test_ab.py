@@ -16,6 +16,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -138,8 +139,7 @@ def test_what_is_unclear_is_run_five_times_more_once(
 def test_a_kill_in_the_middle_loses_one_pair(
     place: Place, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    # It waits until ab has the process in hand: killed while it starts one, it leaves that behind.
-    place.act('if [ "$name" = head-3 ]; then sleep 0.1; kill -TERM $PPID; sleep 60; fi')
+    place.act('if [ "$name" = head-3 ]; then kill -TERM $PPID; exec sleep 60; fi')
     assert place.ab() == 2
     assert place.started == TURNS[:6]
     assert "the same command goes on" in capsys.readouterr().err
@@ -151,6 +151,40 @@ def test_a_kill_in_the_middle_loses_one_pair(
     out = capsys.readouterr().out
     assert "2 pairs are finished from before" in out
     assert "by 5 pairs" in out
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interruption_at_any_moment_leaves_no_process_behind(
+    place: Place, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+) -> None:
+    started: list[subprocess.Popen[bytes]] = []
+
+    class Interrupted(subprocess.Popen):  # type: ignore[type-arg]
+        """While it is started, and once more while it is ended."""
+
+        def __init__(self, *args: Any, **options: Any) -> None:
+            super().__init__(*args, **options)
+            started.append(self)
+            signal.raise_signal(number)
+
+        def wait(self, timeout: float | None = None) -> int:
+            signal.raise_signal(number)
+            return super().wait(timeout)
+
+    place.act("exec sleep 60")
+    # From here on: what asks the environments for their versions is interrupted as everything is.
+    turns = ab.Turns.judge
+
+    def judge(self: ab.Turns) -> int:
+        monkeypatch.setattr(subprocess, "Popen", Interrupted)
+        return turns(self)
+
+    monkeypatch.setattr(ab.Turns, "judge", judge)
+    assert place.ab() == 2
+    (process,) = started
+    assert process.returncode == -signal.SIGTERM
+    with ab._held(place.folder / "out"):
+        pass  # and nobody is at work in it
 
 
 def test_no_process_starts_that_the_budget_does_not_hold(

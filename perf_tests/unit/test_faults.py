@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import weakref
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,7 +15,7 @@ import torch
 from ci import __main__ as command
 from ci import faults as verb
 from ci.bare import Silent
-from perf_tests import faults  # noqa: F401  (the real catalogue, to put aside)
+from perf_tests import faults
 from perf_tests.harness import baselines, catalog, host, pipelines, planting, trials, verdicts
 from perf_tests.harness.bench import Bench
 from perf_tests.harness.catalog import REFERENCE, Case
@@ -28,6 +30,11 @@ CONTROLS = [f for f in DECLARED if f.is_control]
 
 
 # What is declared
+
+
+def test_no_file_of_them_is_left_out() -> None:
+    files = {path.stem for path in Path(faults.__file__).parent.glob("*.py")}
+    assert files - {"__init__"} <= set(vars(faults))
 
 
 def test_there_are_as_many_as_promised() -> None:
@@ -72,6 +79,25 @@ def test_bad_declarations_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     control(setting=setting)(sound)
     with pytest.raises(ValueError, match="is taken"):
         control(setting=setting)(sound)
+
+
+def with_graph(name: str) -> Any:
+    """A pipeline in which one of the faults of CUDA graphs was planted."""
+    pipeline = SimpleNamespace(
+        unet=SimpleNamespace(forward="eager"), encode_prompt=lambda: "states"
+    )
+    plant = next(f for f in DECLARED if f.name == name).planted(Plant(device="cuda"))
+    plant.into(pipeline, REFERENCE)
+    return pipeline
+
+
+def test_a_graph_is_off_or_recorded_again() -> None:
+    assert with_graph("graph_off").unet.forward == "eager"
+    pipeline = with_graph("graph_recorded_again")
+    before = pipeline.unet.forward
+    assert pipeline.encode_prompt() == "states"
+    assert pipeline.unet.forward is not before
+    assert pipeline.unet.forward.function == before.function == "eager"
 
 
 # What becomes of it
@@ -356,6 +382,9 @@ def test_waiting_for_a_cpu_disturbs_the_host(monkeypatch: pytest.MonkeyPatch) ->
 
     waits = iter(({"1": 0.0}, {"1": 10.0, "2": 0.5}, {"1": 10.0}, {"1": 10.0}))
     monkeypatch.setattr(quiet, "_cpu_waits_s", lambda: next(waits))
+    # Rounds of a second in which this process hardly runs, however many CPUs it may run on.
+    seconds = SimpleNamespace(perf_counter=itertools.count().__next__, process_time=lambda: 0)
+    monkeypatch.setattr(quiet, "time", seconds)
     watch = quiet.Watch(device=torch.device("cpu"))
     watch.before_round()
     watch.after_round()

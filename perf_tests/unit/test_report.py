@@ -7,7 +7,7 @@ import re
 from copy import deepcopy
 from html import unescape
 from pathlib import Path
-from time import monotonic
+from time import process_time
 
 import pytest
 
@@ -204,23 +204,21 @@ def test_a_black_picture(run: Content, tmp_path: Path, capsys: pytest.CaptureFix
     path = shown(run, tmp_path / "run.json")
     text = page(path)
     assert headline(text) == f"1 of 5 cases fails: {sentence}."
-    assert 'test_generation[ddim50-fp16]" --benchmark-only --device cuda' in words(text)
+    assert 'test_generation[ddim50-fp16]" --benchmark-only' in words(text)
     said = comment(path, capsys)
     assert said.startswith(f"## ❌ 1 of 5 cases fails: {sentence}.")
     assert "**Next:** <code>pytest" in said
 
 
 def test_the_next_command_measures_the_same_thing(run: Content, tmp_path: Path) -> None:
-    run["machine_info"]["perf_tests"]["device"] = "cpu"
-    for benchmark in run["benchmarks"]:
-        benchmark["extra_info"]["model"] = "a model"
+    run["perf_tests"]["options"] = ["--device", "cpu", "--model", "models/a model"]
     case(run, "ddim50-fp16").update(verdict="slower", sentence="slower: ddim50-fp16: more work")
     lost = {"case": "vae", "workload": "ddim50", "verdict": "error", "sentence": "no memory"}
     run["perf_tests"]["not_timed"].append(lost)
     told = words(page(shown(run, tmp_path / "run.json")))
     for name in ("ddim50-fp16", "ddim50-vae"):
-        command = f"::test_generation[{name}]\" --benchmark-only --device cpu --model 'a model'"
-        assert command in told
+        command = f'::test_generation[{name}]" --benchmark-only --device cpu'
+        assert f"{command} --model 'models/a model'" in told
 
 
 def test_host_and_gpu_are_told_apart_as_in_the_run(
@@ -280,10 +278,10 @@ def test_sixty_cases_in_time_and_under_five_megabytes(
     run: Content, tmp_path: Path, capsys: pytest.CaptureFixture[str], drawn: None
 ) -> None:
     path = shown(many(run, 60), tmp_path / "run.json", side=256)
-    started = monotonic()
+    started = process_time()
     text = page(path)
-    # What a quiet machine needs is a third of it; others may be at work here.
-    assert monotonic() - started < 15
+    # Of this process alone: others may be at work here.
+    assert process_time() - started < 15
     assert text.count('class="case"') == 60
     assert "so that this page stays small; in run-pictures/ they have 256" in words(text)
     said = comment(path, capsys)
