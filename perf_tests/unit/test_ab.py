@@ -299,8 +299,6 @@ def test_what_cannot_be_compared_is_said_after_the_first_pair(
         ([], "takes either --base and --head"),
         (["--base=HEAD"], "takes either --base and --head"),
         (["--base=HEAD", "--head=HEAD", "--head-python=python3"], "takes either --base and"),
-        (["--base=HEAD", "--head=no_such_ref"], "--head no_such_ref: is no commit"),
-        (["--base=--help", "--head=HEAD"], "--base --help: is no commit"),
         (["--base-python=/nowhere", "--head-python=python3"], "/nowhere: is no program"),
         (["--base-python=/bin/true", "--head-python=python3"], "/bin/true: cannot run this suite"),
         (["--base-python=/bin/sh", "--head-python=python3"], "/bin/sh: cannot run this suite"),
@@ -360,6 +358,29 @@ def installed(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
 
     monkeypatch.setattr(sides, "_installed", install)
     return seen
+
+
+@pytest.mark.parametrize(
+    ("base", "head", "sentence"),
+    [
+        ("HEAD", "no_such_ref", "--head no_such_ref: is no commit"),
+        ("--help", "HEAD", "--base --help: is no commit"),
+    ],
+)
+def test_a_ref_that_is_none_is_refused_in_a_sentence(
+    repository: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    base: str,
+    head: str,
+    sentence: str,
+) -> None:
+    options = [f"--base={base}", f"--head={head}", f"--out={tmp_path / 'out'}"]
+    assert command.main(["ab", *options]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert sentence in error
+    assert len(error.splitlines()) == 1
 
 
 def test_refs_are_checked_out_and_installed_apart(
