@@ -22,6 +22,7 @@ optimizations.py    one decorated function each, then the stacks worth measuring
 workloads.py        the pinned workloads
 test_generation.py  the test: build → time → look → judge
 faults/             what the suite must catch, and what it must let pass: one file a kind
+techniques/         what optimizations put in that no library offers as a call
 harness/            the machinery; names no optimization, no model and no GPU
 models/             where weights come from
 unit/               tests of all this that need no GPU
