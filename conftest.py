@@ -339,8 +339,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     shard: tuple[int, int] | None = config.getoption("shard")
     if not _cases(items):
         return
-    if not _narrowed(config) and not config.getoption("markexpr", ""):
-        _keep(items, config, [item for item in items if item.get_closest_marker(DEFAULT)])
+    if not _named(config) and not config.getoption("markexpr", ""):
+        kept = [i for i in items if _case_of(i) is None or i.get_closest_marker(DEFAULT)]
+        _keep(items, config, kept)
     suite = suite_of(config)
     cases = _cases(items)
     suite.not_asked = [case.id for case in suite.cases if case not in cases]
@@ -549,10 +550,14 @@ def _asked_for_everything(session: pytest.Session) -> bool:
 
 
 def _narrowed(config: pytest.Config) -> bool:
-    """Were some cases asked for by name?"""
+    """Were some cases asked for, or left out, by name?"""
     # lastfailed is absent where pytest's cache plugin is off.
-    names = ("keyword", "deselect", "lf")
-    return any(config.getoption(name, None) for name in names) or any(
+    return _named(config) or any(config.getoption(name, None) for name in ("deselect", "lf"))
+
+
+def _named(config: pytest.Config) -> bool:
+    """Were some cases asked for by name?"""
+    return bool(config.getoption("keyword")) or any(
         "::" in str(argument) for argument in config.args
     )
 

@@ -187,7 +187,8 @@ class Attempts:
             for key, entry in self.folder.tried.items()
             if _stack_of(key) and _compiles(_stack_of(key)) == compiles
         ]
-        expected = max(alike, default=COMPILING_S if compiles else 0.0)
+        # The last: what was compiled before it makes the next one shorter.
+        expected = alike[-1] if alike else COMPILING_S if compiles else 0.0
         if monotonic() - self._started + expected > self.budget_s:
             raise Stopped(
                 f"{self.budget_s / 60:g} min do not hold the next one, which may take "

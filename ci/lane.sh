@@ -101,7 +101,7 @@ pair() { # base, head, argument of `ci ab` ...
 }
 
 shard() { # i/n
-    environment runs/env --editable '.[nvml]'
+    environment runs/env --editable '.[deepcache,nvml,tome,torchao]'
     local code=0
     runs/env/bin/python -m pytest perf_tests --benchmark-only --device cuda --shard "$1" \
         --benchmark-json "runs/shard-${1%/*}.json" -m "$chapters" || code=$?

@@ -297,7 +297,8 @@ def _compile(build: Build, *, mode: str | None = None) -> None:
     @build.then
     def _(pipeline: Any) -> None:
         for module in (pipeline.unet, pipeline.vae.decoder):
-            module.forward = torch.compile(module.forward, mode=mode, fullgraph=True)
+            # A batch of another size, as without guidance, gets kernels of its own.
+            module.forward = torch.compile(module.forward, mode=mode, fullgraph=True, dynamic=False)
 
 
 @optimization(
@@ -335,9 +336,11 @@ def compile_reduce_overhead(build: Build) -> None:
     compiles=True,
 )
 def compile_regional(build: Build) -> None:
-    """Only the UNet's transformer blocks through torch.compile, each kind of them once."""
+    """Only the UNet's transformer blocks through torch.compile, once for each resolution."""
     build.during(_compiling())
-    build.then(lambda pipeline: pipeline.unet.compile_repeated_blocks(fullgraph=True))
+    build.then(
+        lambda pipeline: pipeline.unet.compile_repeated_blocks(fullgraph=True, dynamic=False)
+    )
 
 
 @optimization(
@@ -345,7 +348,7 @@ def compile_regional(build: Build) -> None:
     promise=SAME_ARITHMETIC,
     proof=proofs.is_graphed("unet"),
     hides_operators=True,
-    decides=("UNet's launches",),
+    decides=("UNet's launches", "what a call of the UNet does"),
 )
 def cuda_graph(build: Build) -> None:
     """The UNet's kernels launched at once, as a CUDA graph."""
@@ -443,6 +446,9 @@ FRESH_EVERY = 3
     promise=CACHED,
     proof=proofs.is_cached(FRESH_EVERY),
     skips_work=True,
+    uneven_steps=True,
+    # Another thing from step to step, of which a graph of the UNet alone knows nothing.
+    decides=("what a call of the UNet does",),
 )
 def deepcache(build: Build) -> None:
     """DeepCache: the UNet's inner blocks run in every third step alone."""
@@ -462,6 +468,7 @@ GUIDED_SHARE = 0.5
     promise=LESS_GUIDED,
     proof=proofs.every(proofs.pipeline_is("DeviceSteps"), proofs.guides(GUIDED_SHARE)),
     skips_work=True,
+    uneven_steps=True,
 )
 def guidance_cutoff(build: Build) -> None:
     """Guidance in the first half of the steps of `device_steps` alone: the rest cost half."""
@@ -490,7 +497,7 @@ def tome(build: Build) -> None:
         # It learns this from the UNet's call; who calls the UNet's forward alone leaves it unknown.
         known["size"] = (pipeline.unet.config.sample_size,) * 2
         # Made at its first use if not here, which neither a compiler nor a capture can follow.
-        known["args"]["generator"] = torch.Generator(build.device)
+        known["args"]["generator"] = torch.Generator(pipeline.unet.device)
 
 
 def _quantize(build: Build, config: Callable[[], Any]) -> None:

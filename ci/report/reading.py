@@ -89,6 +89,7 @@ class Reading:
     whole: bool
     """Were all cases asked for? Of a part of them nothing is missing."""
     not_asked: tuple[str, ...]
+    """Ids of declared cases that were not asked for."""
     drift: Mapping[str, tuple[float, bool]]
     """By workload: the reference's time when repeated, over its first; whether that is drift."""
 

@@ -88,7 +88,9 @@ class Optimization:
     proof: Callable[[Any], None]
     """Raises `proofs.NotApplied` if the built pipeline does not show the change."""
     skips_work: bool = False
-    """Does less arithmetic than the case without it, or not the same in every step."""
+    """Does less arithmetic than the case without it."""
+    uneven_steps: bool = False
+    """Its steps do not all do the same arithmetic."""
     hides_operators: bool = False
     """Compiles or replays: what PyTorch runs then can no longer be counted by operator."""
     decides: tuple[str, ...] = ()
@@ -111,6 +113,7 @@ def optimization(
     promise: Promise = NO_PROMISE,
     needs: Needs | None = None,
     skips_work: bool = False,
+    uneven_steps: bool = False,
     hides_operators: bool = False,
     decides: tuple[str, ...] = (),
     compiles: bool = False,
@@ -139,6 +142,7 @@ def optimization(
             needs=needs or Needs(),
             proof=proof,
             skips_work=skips_work,
+            uneven_steps=uneven_steps,
             hides_operators=hides_operators,
             decides=decides,
             compiles=compiles,

@@ -8,9 +8,11 @@ from statistics import median
 from time import perf_counter
 from typing import Any
 
+import torch
+
 from perf_tests.harness import counters, floor, host, structure
 from perf_tests.harness.catalog import Case
-from perf_tests.harness.pipelines import Generation
+from perf_tests.harness.pipelines import Generation, Source, built
 from perf_tests.harness.quiet import Watch
 from perf_tests.harness.records import Count, Measurement
 from perf_tests.harness.structure_records import Observation
@@ -23,6 +25,7 @@ HOST_STEPS = 4
 class Observing:
     """Observes one case after the other, and remembers what says the same of several."""
 
+    source: Source
     counted: dict[str, Observation] = field(default_factory=dict)
     """By case id, what its code asks for, where there is no GPU to watch."""
     _works: dict[tuple[str, ...], floor.Work] = field(default_factory=dict)
@@ -74,9 +77,9 @@ class Observing:
         quick: bool,
     ) -> Measurement:
         measurement = replace(measurement, host_step_s=host_step(generation, pipeline))
-        work = self._work_of(case, generation, pipeline, quick=quick)
-        if work is not None:
-            size = _bytes(pipeline) / measurement.parameters
+        size = _bytes_per_parameter(pipeline)
+        work = self._work_of(case, generation, pipeline, quick=quick) if size else None
+        if size and work:
             floor_s, by = work.floor(bytes_per_parameter=size)
             measurement = replace(measurement, floor_s=floor_s, floor_by=by)
         try:
@@ -110,12 +113,18 @@ class Observing:
         skipping = [o.name for o in case.stack if o.skips_work]
         variants = [o.needs.variant for o in case.stack if o.needs.variant]
         key = (case.workload.name, *skipping, *variants)
+        if key not in self._works and quick:
+            return None
         if key not in self._works:
-            if quick or any(o.hides_operators for o in case.stack):
-                return None
-            self._works[key] = floor.work(
-                generation, pipeline, steps=case.workload.steps, alike=not skipping
-            )
+            steps, alike = case.workload.steps, not any(o.uneven_steps for o in case.stack)
+            shown = tuple(o for o in case.stack if not o.hides_operators)
+            if shown == case.stack:
+                self._works[key] = floor.work(generation, pipeline, steps=steps, alike=alike)
+            else:
+                # The same work, operator by operator.
+                with built(replace(case, stack=shown), self.source, pipeline.device) as open_one:
+                    own = Generation(open_one, case.workload)
+                    self._works[key] = floor.work(own, open_one, steps=steps, alike=alike)
         return self._works[key]
 
 
@@ -142,8 +151,16 @@ def parameters(pipeline: Any) -> int:
     return sum(p.numel() for module in _modules(pipeline) for p in module.parameters())
 
 
-def _bytes(pipeline: Any) -> int:
-    return sum(p.numel() * p.element_size() for m in _modules(pipeline) for p in m.parameters())
+def _bytes_per_parameter(pipeline: Any) -> float | None:
+    """None where some are quantized: what they are multiplied at is not the rate that was measured,
+    and they say of their size what they stand for.
+    """
+    held = [p.data for module in _modules(pipeline) for p in module.parameters()]
+    if any(type(data) is not torch.Tensor for data in held):
+        return None
+    numbers: int = sum(data.numel() for data in held)
+    size: int = sum(data.numel() * data.element_size() for data in held)
+    return size / numbers
 
 
 def _modules(pipeline: Any) -> tuple[Any, ...]:

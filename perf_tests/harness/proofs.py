@@ -60,7 +60,7 @@ def autocast_is_on(pipeline: Any) -> None:
 
 
 def activation_dtype(pipeline: Any) -> torch.dtype:
-    """The dtype that a convolution in the middle of the UNet hands on, on a small sample."""
+    """The dtype that a convolution in the middle of the UNet hands on, on one sample."""
     unet = pipeline.unet
     convolutions = [m for m in unet.modules() if isinstance(m, torch.nn.Conv2d)]
     seen: list[torch.dtype] = []
@@ -73,14 +73,16 @@ def activation_dtype(pipeline: Any) -> torch.dtype:
     return seen[0]
 
 
-def forward_once(pipeline: Any, *, side: int = 8) -> None:
-    """One UNet forward, by default on the smallest sample that passes its three halvings.
+def forward_once(pipeline: Any) -> None:
+    """One UNet forward on a sample of the size that the model is made for.
 
-    Operator by operator, whatever is compiled or replayed: those would take its shape for one more
-    to prepare for.
+    A smaller one would not do: merged tokens are only merged at full resolution, and kernels refuse
+    a single token. Operator by operator, whatever is compiled or replayed: those would take its
+    shape for one more to prepare for.
     """
     unet, text = pipeline.unet, pipeline.text_encoder
     options = {"device": pipeline._execution_device, "dtype": unet.dtype}
+    side = unet.config.sample_size
     sample = torch.zeros(1, unet.config.in_channels, side, side, **options)
     states = torch.zeros(1, 77, text.config.hidden_size, **options)
     # Importing the compiler takes seconds, so only where something is compiled.
@@ -141,8 +143,7 @@ def attention_runs_on(backend: SDPBackend) -> Proof:
             return dispatched(*args, **kwargs)
 
         with flag(torch.nn.functional, "scaled_dot_product_attention", noting):
-            # Kernels can refuse a single token, which the smallest sample ends in.
-            forward_once(pipeline, side=16)
+            forward_once(pipeline)
         if seen != {backend.name}:
             raise NotApplied(
                 f"the UNet's attention runs on {', '.join(sorted(seen)) or 'none of PyTorch'}, "

@@ -119,7 +119,8 @@ class Measurement:
     """What the host takes to enqueue one UNet call."""
     peak_memory_bytes: int | None = None
     first_picture_s: float | None = None
-    """From nothing to the first picture: load, compile, capture, generate."""
+    """To the first picture: load, prove, compile, capture, generate. What an earlier case of the
+    process loaded (libraries, a seeded model's weights on the host) is there already."""
     compile_cache: str | None = None
     """Of what was compiled until then: ``cold`` if all of it, ``warm`` if it all came from the
     cache on disk, ``partly warm``; None if nothing is compiled."""

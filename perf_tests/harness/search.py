@@ -288,7 +288,8 @@ class Search:
             if self._excess(tried.measured) > self._excess(self.steps[-1].measured) * (1 + NOISE):
                 continue
             gained = self._gain(stack, tried.measured, change)
-            if gained.by_the_clock >= 1:
+            # A latency that drifts must not cost what the GPU gains.
+            if gained.by_the_clock >= 1 and gained.busy >= 1:
                 self._step(change, stack, tried.measured, gone="costs nothing to leave out")
             else:
                 self.tell(f"not kept: {name} is worth its place")

@@ -435,10 +435,6 @@ def building(plant: Plant) -> Any:
     return built
 
 
-def _nothing(_: Observing, measured: Measurement, *__: object, **___: object) -> Measurement:
-    return measured
-
-
 def _sentence(finding: Finding) -> str:
     # How far off a picture is stands beside what is wrong with it, and is what a person asks.
     return f"{finding.what} ({finding.measured})" if finding.metric == "closeness" else finding.what

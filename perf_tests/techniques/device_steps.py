@@ -195,7 +195,9 @@ class Buffers:
             captured = self._pipeline.captured
             self.steps[kind] = graphed = Graphed(step) if captured else step
             if captured:
-                graphed()  # on numbers that nobody filled in yet
+                # On numbers that nobody filled in yet; each run before it counts a step.
+                self.number.zero_()
+                graphed()
         return self.steps[kind]
 
     def _step(self, *, guided: bool) -> None:
