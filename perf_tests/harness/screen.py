@@ -143,7 +143,7 @@ def bound_by(seen: Measurement) -> str:
 
 
 def first_picture(seen: Measurement) -> str:
-    """What it takes from nothing to the first picture, where there is more to it than loading."""
+    """What it takes to the first picture, on a GPU; whether what is compiled was in the cache."""
     if seen.first_picture_s is None or seen.gpu_busy_s is None:
         return ""
     return f"{seen.first_picture_s:.1f} s" + (f", {seen.compile_cache}" * bool(seen.compile_cache))
