@@ -259,7 +259,8 @@ class Attempts:
         except Exception as error:
             # A combination can break anything in three libraries, and the others have to go on.
             text = (str(error).strip().splitlines() or [""])[0]
-            failed = f"{type(error).__name__}: {text}"
+            # Our own refusals are sentences.
+            failed = text if type(error) is ValueError else f"{type(error).__name__}: {text}"
         finally:
             self.bench.close()
             if "torch._dynamo" in sys.modules:

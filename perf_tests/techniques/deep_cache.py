@@ -40,8 +40,11 @@ class PlannedCache(DeepCacheSDHelper):  # type: ignore[misc, unused-ignore]
 def keep_blocks(pipeline: Any, *, interval: int) -> Any:
     """Make the UNet's inner blocks anew in each `interval`-th step alone; the package's helper.
 
-    What it holds of the last step is not there for who calls the UNet's own forward.
+    What it holds of the last step is not there for who calls the UNet's own forward. `ValueError`
+    for a UNet without a mid block, which the package does not know.
     """
+    if pipeline.unet.mid_block is None:
+        raise ValueError("DeepCache wants a mid block, and the distilled UNet has none")
     planned = isinstance(pipeline, DeviceSteps)
     helper = (PlannedCache if planned else DeepCacheSDHelper)(pipe=pipeline)
     helper.set_params(cache_interval=interval, cache_branch_id=0)
