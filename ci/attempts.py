@@ -169,7 +169,7 @@ class Attempts:
     number: int = 0
     disturbed: int = 0
     """Of what was measured, beside other work on the machine."""
-    _started: float = field(default_factory=monotonic)
+    _started: float = field(default_factory=lambda: monotonic())
 
     def __call__(self, ask: Ask) -> Tried:
         """As it was tried before, or now. `Stopped` where no time is left for it."""

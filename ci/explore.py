@@ -2,7 +2,8 @@
 
 Tries what `perf_tests/optimizations.py` declares, one on top of the other, within a limit on memory
 and a budget of time, and keeps what is faster. 0: it found a stack that is faster than the
-reference. 1: it found none. 2: bad input. Interrupted, the same command goes on.
+reference. 1: it found none. 2: bad input, or it was stopped before it found one. Interrupted, the
+same command goes on.
 
     python -m ci explore
     python -m ci explore --psnr 25 --ssim 0.8 --memory 4 --minutes 20 --out runs/lossy
@@ -163,7 +164,9 @@ def main(args: argparse.Namespace) -> int:
     if not search.steps:
         return refuse(stopped)
     print("\n".join(_closing(search, attempts, others, stopped=stopped)))
-    return 0 if _found(search) else 1
+    if _found(search):
+        return 0
+    return 2 if stopped else 1
 
 
 def _limit(args: argparse.Namespace) -> Any:
@@ -298,7 +301,8 @@ def _closing(
         )
     yield ""
     if not _found(search):
-        yield "no stack was found that is faster than the reference and within the limits"
+        so_far = " before it stopped" if stopped else ""
+        yield f"no stack was found{so_far} that is faster than the reference and within the limits"
         return
     yield (
         f"found: {reference.latency_s / best.measured.latency_s:.2f}x as fast as the reference"

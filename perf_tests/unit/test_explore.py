@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -217,10 +218,23 @@ def test_what_ends_the_process_is_not_tried_for_ever(
     assert "faster: the process ended 2 times in it" in capsys.readouterr().out
 
 
-def test_no_time_left(declared: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_no_time_left(
+    declared: None,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Nothing is said of a stack that the time did not reach: neither found nor not found."""
     declare("faster")
-    assert run(tmp_path, "--minutes", "0.000001") == 2
-    assert "do not hold the next one" in capsys.readouterr().err
+    now = itertools.count()
+    monkeypatch.setattr(attempts, "monotonic", lambda: next(now))
+    assert run(tmp_path / "none", "--minutes", "0.001") == 2
+    assert "0.001 min do not hold the next one" in capsys.readouterr().err
+    # The clock is read three times for the reference.
+    assert run(tmp_path / "reference", "--minutes", f"{3.5 / 60}") == 2
+    told = capsys.readouterr().out
+    assert "stopped: 0.0583333 min do not hold the next one" in told
+    assert told.splitlines()[-1].startswith("no stack was found before it stopped that is faster")
 
 
 def test_another_machine_is_another_folder(
