@@ -113,6 +113,14 @@ def key_of(case: Case) -> str:
     return "/".join(case[name] for name in ("workload", "model", "weights", "case"))
 
 
+def parts_of(key: str) -> tuple[str, str, str]:
+    """The workload, the model (in a machine's baseline with its weights) and the case of a key."""
+    workload, rest = key.split("/", 1)
+    # A model can be called owner/name.
+    source, case = rest.rsplit("/", 1)
+    return workload, source, case
+
+
 def case_id(case: Case) -> str:
     """As `catalog.Case.id`."""
     return f"{case['workload']}-{case['case']}"
@@ -137,9 +145,7 @@ def missing(
     """
     known = []
     for key in accepted:
-        workload, rest = key.split("/", 1)
-        # A model can be called owner/name.
-        source, case = rest.rsplit("/", 1)
+        workload, source, case = parts_of(key)
         if source in weights:
             known.append(f"{workload}-{case}")
     skipped = [case for case in untimed if case.status == "skipped"]
