@@ -146,7 +146,7 @@ PICTURE = {
     **dict.fromkeys(("mean", "std", "repeat_psnr_db"), NUMBER),
     **dict.fromkeys(("psnr_db", "ssim"), Optional(NUMBER)),
 }
-VALIDITY = {"disturbed_by": [TEXT]}
+VALIDITY = {"disturbed_by": [TEXT], "host_disturbed_by": [TEXT]}
 JUDGED_CASE = {
     **dict.fromkeys(("steps", "images", "parameters"), WHOLE),
     "against": Optional(TEXT),

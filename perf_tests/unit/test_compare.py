@@ -372,7 +372,8 @@ def _twice(path: Path) -> None:
 
 
 def _other_schema(path: Path) -> None:
-    path.write_text(path.read_text().replace('"schema": 1, "measuring"', '"schema": 2, "m"'))
+    old, new = (f'"perf_tests": {{"schema": {number}' for number in (1, 2))
+    path.write_text(path.read_text().replace(old, new))
 
 
 def _hollow(path: Path) -> None:

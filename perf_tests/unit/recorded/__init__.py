@@ -2,6 +2,7 @@
 
 What was not recorded yet when they were made stands beside it as it was: the reference's numbers,
 what the optimizations promise, and what the workloads generate, from the catalogue of that day.
+What nobody can know any more is null, or empty.
 """
 
 from __future__ import annotations
@@ -67,6 +68,7 @@ def settle(content: Content) -> Content:
     infos = {_id(case): case for case in _infos(content)}
     for case in infos.values():
         case["latency_s"] = median(case["latency_rounds_s"])
+        case["pictures_per_s"] = case["images"] / case["latency_s"]
         other = infos.get(f"{case['workload']}-{case['against']}")
         if other and case["reference"]:
             for field in ("latency_rounds_s", "gpu_busy_s", "peak_memory_bytes"):
