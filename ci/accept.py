@@ -58,7 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--pictures-only",
         action="store_true",
         help="accept the references' pictures, which hold on every machine, and no speed; "
-        "one run is enough",
+        "from one run",
     )
 
 
@@ -72,19 +72,21 @@ def main(args: argparse.Namespace) -> int:
     # A line of the history is one line.
     reason = " ".join(args.reason.split())
     if args.pictures_only:
-        return accept_pictures(args.runs, reason=reason)
+        if len(args.runs) != 1:
+            raise BadRunError(f"--pictures-only takes one run, not {len(args.runs)}")
+        return accept_pictures(args.runs[0], reason=reason)
     return accept(args.runs, reason=reason, processes=args.processes)
 
 
-def accept_pictures(paths: Sequence[Path], *, reason: str) -> int:
-    """Keep the references' pictures of the first run; 0. `BadRunError` for bad runs."""
-    runs = _load(paths, reason)
-    check(runs)
-    pictures = {target: _thumbnail(source) for target, source in _pictures(runs[0]).items()}
+def accept_pictures(path: Path, *, reason: str) -> int:
+    """Keep the pictures of the run's references; 0. `BadRunError` for a bad run."""
+    (run,) = _load([path], reason)
+    check([run])
+    pictures = {target: _thumbnail(source) for target, source in _pictures(run).items()}
     if not pictures:
-        raise BadRunError(f"{paths[0]} has no reference, so there is no picture to accept")
+        raise BadRunError(f"{path} has no reference, so there is no picture to accept")
     _keep(pictures)
-    write_history(_about_pictures(pictures, runs[0], reason=reason))
+    write_history(_about_pictures(pictures, run, reason=reason))
     print(f"accepted {len(pictures)} reference pictures; commit baselines/")
     return 0
 

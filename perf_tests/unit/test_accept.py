@@ -165,7 +165,7 @@ def test_accepting_a_speed_moves_no_picture(
     assert command.main(["accept", *paths, "--reason", "second"]) == 0
     assert picture.read_bytes() == before
     assert "pictures. second" not in (folder / "HISTORY.md").read_text()
-    assert command.main(["accept", *paths, "--pictures-only", "--reason", "third"]) == 0
+    assert command.main(["accept", paths[0], "--pictures-only", "--reason", "third"]) == 0
     assert picture.read_bytes() != before
     assert "pictures. third" in (folder / "HISTORY.md").read_text()
 
@@ -188,6 +188,15 @@ def test_a_case_that_too_few_processes_measured_is_left_out(
     baseline = baselines.load_machine("made-up-gpu")
     assert baseline is not None
     assert baseline.cases.keys() == {KEY + "reference"}
+
+
+def test_a_person_may_accept_from_fewer(tmp_path: Path, folder: Path) -> None:
+    paths = written(tmp_path, [run_of(number) for number in range(2)])
+    fewer = ["accept", *paths, "--processes", "2", "--reason", "a slow machine"]
+    assert command.main(fewer) == 0
+    baseline = baselines.load_machine("made-up-gpu")
+    assert baseline is not None
+    assert baseline.cases[KEY + "fp16"].latency_s == (1.0, 1.01)
 
 
 def test_one_process_given_three_times_is_one(
@@ -216,9 +225,13 @@ def test_an_empty_reason_is_none(tmp_path: Path, folder: Path) -> None:
     assert not folder.exists()
 
 
-def test_pictures_alone_take_one_run_and_no_speed(tmp_path: Path, folder: Path) -> None:
-    paths = written(tmp_path, [run_of(0)])
-    assert command.main(["accept", *paths, "--pictures-only", "--reason", "look"]) == 0
+def test_pictures_alone_take_one_run_and_no_speed(
+    tmp_path: Path, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, other = written(tmp_path, [run_of(0), run_of(1)])
+    assert command.main(["accept", path, other, "--pictures-only", "--reason", "look"]) == 2
+    assert "error: --pictures-only takes one run, not 2" in capsys.readouterr().err
+    assert command.main(["accept", path, "--pictures-only", "--reason", "look"]) == 0
     assert baselines.load_machine("made-up-gpu") is None
     assert len(list((folder / "pictures").iterdir())) == 1
     assert "pictures. look" in (folder / "HISTORY.md").read_text()
