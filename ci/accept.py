@@ -233,7 +233,7 @@ def _merge(
         # The machine's noise stays what it is when the code becomes slower.
         calibration=before.calibration if before else None,
         latency_s=values("latency_s"),
-        latency_speedup=values("latency_speedup") or [1.0] * len(cases),
+        latency_speedup=values("latency_speedup"),
         gpu_busy_s=values("gpu_busy_s"),
         gpu_speedup=values("gpu_speedup"),
         peak_memory_bytes=values("peak_memory_bytes"),
@@ -248,9 +248,8 @@ def _merge(
 
 
 def _partly(counters: Sequence[Mapping[str, Count]]) -> list[str]:
-    """The names that some have and some lack."""
-    names = dict.fromkeys(name for one in counters for name in one)
-    return [name for name in names if not all(name in one for one in counters)]
+    """The judged ones that some have and some lack."""
+    return [n for n in baselines.JUDGED if len({n in one for one in counters}) > 1]
 
 
 def _pictures(run: Run) -> dict[Path, Path]:

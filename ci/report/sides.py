@@ -8,7 +8,8 @@ from ci.report import figures
 from ci.report.content import Change, Comparison, Mood, badness, mood_of
 from ci.report.reading import Reading, Seen
 from perf_tests.harness import pairs
-from perf_tests.harness.verdicts import NEVER_MORE, WARNING, difference
+from perf_tests.harness.baselines import NEVER_MORE
+from perf_tests.harness.verdicts import WARNING, difference
 
 PAIRS = 5
 """Of processes, from which base and head can be judged."""

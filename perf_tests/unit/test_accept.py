@@ -12,6 +12,7 @@ import pytest
 
 from ci import __main__ as command
 from perf_tests.harness import baselines, closeness
+from perf_tests.harness.baselines import Limits
 from perf_tests.harness.records import Count
 
 GPU = {
@@ -50,6 +51,7 @@ def case(name: str, *, latency_s: float, verdict: str = "new", casts: int = 0) -
         "counters": {
             "recompiles": {"fixed": 0, "per_step": 0, "total": 0},
             "casts": {"fixed": casts, "per_step": 0, "total": casts},
+            "allocations": {"fixed": 9, "per_step": 9, "total": 9},
         },
     }
     return {"extra_info": info}
@@ -107,8 +109,13 @@ def test_writes_the_baseline_the_history_and_the_references_picture(
         "transformers": "5.17.0",
         "driver": "580.1",
     }
-    assert fp16.counters["casts"] == Count(fixed=4, per_step=0)
-    assert baseline.cases[KEY + "reference"].latency_speedup == (1.0, 1.0, 1.0)
+    nothing = Count(fixed=0, per_step=0)
+    # What nobody judges, as allocations, is not kept.
+    assert fp16.counters == {"recompiles": nothing, "casts": Count(fixed=4, per_step=0)}
+    assert fp16.limits == Limits(latency_speedup_min=1.7647)
+    reference = baseline.cases[KEY + "reference"]
+    assert reference.latency_speedup == ()
+    assert reference.limits == Limits(latency_s_max=2.222)
     history = (folder / "HISTORY.md").read_text()
     assert (
         f"- 2026-11-22 `{KEY}fp16`: new → latency 1.000 s. first (python 3.12.3, torch 2.13.0, "
