@@ -196,9 +196,8 @@ def check_quiet(runs: Sequence[Run]) -> None:
                 "processes: take runs of the whole main job"
             )
         for key, case in run.cases.items():
-            validity = case.get("validity", {})
             for kind in ("disturbed_by", "host_disturbed_by"):
-                if reasons := validity.get(kind):
+                if reasons := case["validity"][kind]:
                     raise BadRunError(
                         f"{run.path}: {key} was disturbed: {reasons[0]}; run the main job again "
                         "on a quiet machine"

@@ -112,14 +112,20 @@ def write(contents: Sequence[Content], folder: Path, name: str) -> list[Path]:
     return paths
 
 
-def accept(contents: Sequence[Content], folder: Path, reason: str = "first") -> int:
-    """`ci accept` of these runs, written beside the folder of baselines with pictures of noise."""
-    paths = write(contents, folder.parent, reason.replace(" ", "-"))
+def with_pictures(contents: Sequence[Content], folder: Path, name: str) -> list[Path]:
+    """The contents' files, each with its references' pictures, of noise, beside it."""
+    paths = write(contents, folder, name)
     drawn = np.random.default_rng(0).random((1, 128, 128, 3), dtype=np.float32)
     for path in paths:
         pictures = path.with_name(f"{path.stem}-pictures")
         for workload in ("ddim50", "pndm25x4", "vase25"):
             closeness.save(drawn, pictures / f"{workload}-reference.png")
+    return paths
+
+
+def accept(contents: Sequence[Content], folder: Path, reason: str = "first") -> int:
+    """`ci accept` of these runs, written beside the folder of baselines."""
+    paths = with_pictures(contents, folder.parent, reason.replace(" ", "-"))
     return command.main(["accept", *map(str, paths), "--reason", reason])
 
 
