@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ci.runs import BadRunError, Run, distinct, load_run
-from perf_tests.harness import baselines, closeness
+from perf_tests.harness import baselines, closeness, comparable
 from perf_tests.harness.baselines import CaseBaseline, MachineBaseline
 from perf_tests.harness.catalog import REFERENCE
 from perf_tests.harness.closeness import Pictures
@@ -167,7 +167,7 @@ def _load(paths: Sequence[Path], reason: str) -> list[Run]:
 
 
 def check(runs: Sequence[Run]) -> None:
-    """`BadRunError` unless the runs are of one machine and stopwatch, and each of them held."""
+    """`BadRunError` unless the runs are of one machine, stopwatch and workload, and each held."""
     first = runs[0]
     for run in runs:
         if not run.machine.is_like(first.machine):
@@ -185,6 +185,10 @@ def check(runs: Sequence[Run]) -> None:
                 raise BadRunError(f"{run.path}: {key} is {case['verdict']}, which nobody accepts")
         if run.not_timed:
             raise BadRunError(f"{run.path}: {run.not_timed[0]} gave no measurement")
+    try:
+        comparable.same_workloads(runs)
+    except comparable.NotComparable as error:
+        raise BadRunError(str(error)) from None
 
 
 def check_quiet(runs: Sequence[Run]) -> None:
@@ -224,13 +228,16 @@ def _merge(
         {n: Count(fixed=c["fixed"], per_step=c["per_step"]) for n, c in case["counters"].items()}
         for case in cases
     ]
+    generates = cases[0]["generates"]
+    same = before is not None and not comparable.differing(before.generates, generates)
     merged = baselines.of_processes(
         accepted=run.date,
         versions=run.machine.versions,
+        generates=generates,
         device=run.machine.device,
         counters=counters,
         # The machine's noise stays what it is when the code becomes slower.
-        calibration=before.calibration if before else None,
+        calibration=before.calibration if before and same else None,
         latency_s=values("latency_s"),
         latency_speedup=values("latency_speedup"),
         gpu_busy_s=values("gpu_busy_s"),

@@ -147,6 +147,7 @@ def judged(run: Run, case: Case, standards: Standards) -> Verdict:
         portable=standards.portable.get(case_id(case), {}),
         versions=run.machine.versions,
         picture_only=case["picture_only"],
+        generates=case["generates"],
         options=run.options,
     )
     verdict = judge(question)

@@ -73,6 +73,8 @@ class CaseBaseline:
     accepted: str
     """Date, ISO 8601."""
     versions: Mapping[str, str]
+    generates: Mapping[str, Any]
+    """The workload, as `catalog.Workload.as_json`: another one's times say nothing of these."""
     latency_s: tuple[float, ...]
     latency_speedup: tuple[float, ...] = ()
     """Of a workload's reference none."""
@@ -163,6 +165,7 @@ def of_processes(
     *,
     accepted: str,
     versions: Mapping[str, str],
+    generates: Mapping[str, Any],
     device: str,
     counters: Sequence[Mapping[str, Count]],
     calibration: Calibration | None = None,
@@ -185,6 +188,7 @@ def of_processes(
     return CaseBaseline(
         accepted=accepted,
         versions=versions,
+        generates=generates,
         counters={n: counts[0] for n, counts in known.items() if len(set(counts)) == 1},
         moving=tuple(n for n, counts in known.items() if len(set(counts)) > 1),
         limits=limits_of(**values, calibration=calibration),
@@ -294,7 +298,7 @@ def _case(line: Any, path: Path, key: str) -> CaseBaseline:
         raise BadBaseline(f"{path}: the key {key!r} is not workload/model/weights/case")
     known = {field.name for field in fields(CaseBaseline)}
     _only(line, known, path, f"{key}: ")
-    for name in ("accepted", "versions", "latency_s", "counters", "limits"):
+    for name in ("accepted", "versions", "generates", "latency_s", "counters", "limits"):
         if name not in line:
             raise BadBaseline(f"{path}: {key}: has no {name!r}")
     lists = {}
@@ -322,6 +326,7 @@ def _case(line: Any, path: Path, key: str) -> CaseBaseline:
     return CaseBaseline(
         accepted=str(line["accepted"]),
         versions={n: str(v) for n, v in _dict(line, "versions", path, f"{key}: ").items()},
+        generates=_dict(line, "generates", path, f"{key}: "),
         counters=counters,
         moving=tuple(moving),
         limits=Limits(**limits),

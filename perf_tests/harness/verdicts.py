@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from shlex import join
 from statistics import median
+from typing import Any
 
 from perf_tests.harness.baselines import JUDGED as JUDGED
 from perf_tests.harness.baselines import LAUNCHES, NEVER_MORE, Bound, CaseBaseline
 from perf_tests.harness.catalog import Closeness
+from perf_tests.harness.comparable import differing
 from perf_tests.harness.records import Count, Measurement, gpu_speedup
 from perf_tests.harness.stats import Interval, mean_interval, ratio_interval
 from perf_tests.harness.structure_records import COUNTERS
@@ -144,6 +146,8 @@ class Question:
     versions: Mapping[str, str]
     """Of this run, to say so where the baseline was made with others."""
     picture_only: bool
+    generates: Mapping[str, Any] = field(default_factory=dict)
+    """What the baseline's `generates` must be, where there is one."""
     options: Sequence[str] = ()
     """Of the main job, to repeat the case: what it was asked for beside the defaults."""
 
@@ -185,11 +189,31 @@ def judge(question: Question) -> Verdict:
     """The verdict on one case."""
     findings = [*_picture(question)]
     if not question.picture_only:
+        if other := _of_another_workload(question):
+            findings.append(other)
+            question = replace(question, baseline=None)
         findings += [*_speed(question), *_portable(question), *_work(question)]
         findings += [*_leak(question), *_measuring(question)]
-        if question.baseline is None:
+        if question.baseline is None and other is None:
             findings.append(Finding(status="new", metric="baseline"))
     return Verdict(findings=tuple(findings))
+
+
+def _of_another_workload(q: Question) -> Finding | None:
+    if q.baseline is None:
+        return None
+    was = q.baseline.generates
+    name = differing(was, q.generates)
+    if name is None:
+        return None
+    return Finding(
+        status="invalid",
+        metric="workload",
+        what=f"{q.name}: {q.baseline_name} and this run differ in the workload ({name}): "
+        f"{was.get(name)} and {q.generates.get(name)}",
+        expected=q.source,
+        next=f"run what was accepted; or, if it is meant, {ACCEPT}",
+    )
 
 
 def _picture(q: Question) -> Iterator[Finding]:

@@ -211,6 +211,10 @@ def _other_stopwatch(runs: list[Content]) -> None:
     runs[1]["perf_tests"]["measuring"] = "ba9876543210"
 
 
+def _other_workload(runs: list[Content]) -> None:
+    case(runs[1], FP16)["generates"]["guidance"] = 1.0
+
+
 def _failed(runs: list[Content]) -> None:
     case(runs[1], FP16)["verdict"] = "black"
 
@@ -255,6 +259,7 @@ def _of_another_suite(runs: list[Content]) -> None:
         (_other_machine, "run-2.json was measured on another machine or with other versions"),
         (_other_versions, "run-1.json was measured on another machine or with other versions"),
         (_other_stopwatch, "run-1.json was measured by another version of the suite's own"),
+        (_other_workload, "run-1.json differ in the workload of ddim50 (guidance): 7.5 and 1.0"),
         (_failed, f"run-1.json: {KEY}fp16 is black, which nobody accepts"),
         (_invalid, f"run-1.json: {KEY}fp16 is invalid, which nobody accepts"),
         (_not_timed, "run-0.json: ddim50-bf16 gave no measurement"),

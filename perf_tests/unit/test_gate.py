@@ -148,6 +148,16 @@ def _slow_before_drift(content: Content) -> None:
     case(content, FP16)["reference_drift"] = {"ratio": 1.0, "significant": False}
 
 
+def _half(content: Content) -> None:
+    """Half the steps in half the time."""
+    for info in (one["extra_info"] for one in content["benchmarks"]):
+        if info["workload"] == "ddim50":
+            info["steps"] = info["generates"]["steps"] = 25
+            info["latency_rounds_s"] = [s / 2 for s in info["latency_rounds_s"]]
+            info["gpu_busy_s"] /= 2
+    settle(content)
+
+
 def _disturbed(content: Content) -> None:
     _slow_clock(content)
     case(content, FP16)["validity"]["disturbed_by"] = ["hardware slowdown"]
@@ -180,6 +190,13 @@ def _disturbed(content: Content) -> None:
         (_uncalled, 0, "new: ddim50-fp16: nobody accepted how many python calls it", "1 new"),
         (_unclear, 2, "unclear: 1 of 5 cases: ddim50-fp16; run them again", "1 unclear or"),
         (_disturbed, 2, "invalid: ddim50-fp16: latency speedup", "1 unclear or invalid"),
+        (
+            _half,
+            2,
+            "invalid: ddim50-fp16: baselines/nvidia-h200.json and this run differ in the workload "
+            "(steps): 50 and 25",
+            "3 unclear or invalid",
+        ),
     ],
 )
 def test_what_a_run_shows(

@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from perf_tests.harness.catalog import Case
 from perf_tests.harness.pipelines import Generation
 from perf_tests.harness.records import Count
 from perf_tests.harness.structure_verdicts import Accepted
+from perf_tests.unit import fake
 
 ROOT = Path(__file__).parents[2]
 
@@ -316,6 +318,14 @@ def test_the_life_of_a_baseline(
     result = run(pytester, fakes="fine")
     assert result.ret == pytest.ExitCode.TESTS_FAILED
     result.stdout.fnmatch_lines(["missing: fake4-moody has a baseline and was not run*"])
+
+    with monkeypatch.context() as patch:
+        patch.setattr(fake, "WORKLOAD", replace(fake.WORKLOAD, guidance=1.0))
+        result = run(pytester, fakes="fine,moody")
+    assert result.ret == 0
+    result.stdout.fnmatch_lines(
+        ["invalid: fake4-moody: *.json and this run differ in the workload (guidance): 7.5 and 1.0"]
+    )
 
     for path in paths:
         run(pytester, f"--benchmark-json={path}", "--rounds=3", fakes="fine,moody")
