@@ -64,6 +64,7 @@ FASTER_SHARE = 1.03
 LAUNCH_SHARE = 1.01
 """Launches, kernels, operators and Python calls may grow by this much."""
 ACCEPT = 'python -m ci accept RUN.json RUN.json RUN.json --reason "..."'
+BRING_BACK = f"bring it back, or accept whole runs without it: {ACCEPT}"
 ACCEPT_PICTURES = 'python -m ci accept RUN.json --pictures-only --reason "..."'
 
 KEPT_BYTES_MAX = 4096

@@ -172,6 +172,12 @@ def _disturbed(content: Content) -> None:
         (_sync, 1, "more work: ddim50-fp16: host syncs 303 → 353", "1 failed"),
         (_hungrier, 1, "more memory: ddim50-fp16: takes 1.07", "1 failed"),
         (lambda c: drop(c, FP16), 1, "missing: ddim50-fp16 has a baseline and was", "1 missing"),
+        (
+            lambda c: drop(c, FP16),
+            1,
+            "next: bring it back, or accept whole runs without it: python -m ci accept RUN.json",
+            "1 missing",
+        ),
         (_lost("skipped"), 1, "missing: ddim50-fp16 has a baseline and was skipped", "1 missing"),
         (_lost("skipped", by_choice=True), 0, "skipped: ddim50-fp16: no kernel", "1 skipped"),
         (_lost("error"), 1, "error: ddim50-fp16: no kernel", "1 failed"),
@@ -306,7 +312,7 @@ def test_judges_as_the_suite_did(
     fakes = "fine,moody,black,forgetful,unproven,unsupported"
     good = [pytester.path / f"{number}.json" for number in range(3)]
     for path in good:
-        run_suite(pytester, f"--benchmark-json={path}", fakes="fine,moody")
+        run_suite(pytester, f"--benchmark-json={path}", fakes="fine,moody", rounds=3)
     assert command.main(["accept", *map(str, good), "--reason", "first"]) == 0
     monkeypatch.setenv("FAKE_MOOD", "slow")
     path = pytester.path / "run.json"
