@@ -23,6 +23,7 @@ JUDGING = (
     "runs",
     "screen",
     "search",
+    "shape",
     "stats",
     "structure_verdicts",
     "trials",

@@ -197,11 +197,12 @@ GOOD = {"calibrated": "2026-11-23", "processes": 8, "noise": {}, "sees": {}}
 @pytest.mark.parametrize(
     ("broken", "sentence"),
     [
-        ([], "calibration is not made of calibrated, noise, processes, sees"),
-        ({"noise": {}}, "calibration is not made of calibrated, noise, processes, sees"),
-        (GOOD | {"processes": "8"}, "calibration: processes is '8', no number"),
-        (GOOD | {"noise": {"latency_s": -1}}, "calibration: noise of latency_s is -1, not a pos"),
-        (GOOD | {"sees": 5}, "calibration: sees is no JSON object"),
+        ([], "calibration is [], not an object"),
+        ({"noise": {}}, "calibration: has no calibrated"),
+        (GOOD | {"said": 1}, "unknown key 'said'; known are calibrated, noise, processes, sees"),
+        (GOOD | {"processes": "8"}, "calibration: processes is '8', not a whole number"),
+        (GOOD | {"noise": {"latency_s": -1}}, "noise: latency_s is -1, not zero or a positive num"),
+        (GOOD | {"sees": 5}, "calibration: sees is 5, not an object"),
     ],
 )
 def test_a_broken_calibration_is_said(accepted: Path, broken: object, sentence: str) -> None:
