@@ -353,7 +353,7 @@ class Trials:
         for index, (case, first, _) in enumerate(clean.sides[0].measured):
             runs = [side.measured[index][1] for side in clean.sides]
             references = [side.measured[0][1] for side in clean.sides]
-            # A reference is faster than nothing.
+            # A reference is compared with nothing.
             pairs = list(zip(runs, references, strict=True)) if index else []
             speedups = [gpu_speedup(m, r) for m, r in pairs]
             cases[first.key] = baselines.of_processes(
