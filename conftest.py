@@ -112,6 +112,9 @@ class Suite:
     expected: list[str] = field(default_factory=list)
     """Ids of the cases that this session is to run."""
 
+    missing: list[str] = field(default_factory=list)
+    """Ids of the cases that the baseline knows and that this session lost."""
+
     not_asked: list[str] = field(default_factory=list)
     """Ids of the cases that are declared and were not asked for: other chapters', above all."""
 
@@ -537,6 +540,7 @@ def _fail_missing(session: pytest.Session, suite: Suite) -> None:
             f"missing: {lost.sentence}\n"
             "  next      bring it back, or take its line out of the baseline"
         )
+        suite.missing.append(lost.id)
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
@@ -606,4 +610,4 @@ def pytest_terminal_summary(
     if bench.source.kind == "seeded":
         write("Pictures are of seeded weights: how close they are is about arithmetic.")
     write(f"{bench.source.name} ({bench.source.weights}) on {bench.machine.name}")
-    write(closing_line(suite.rows))
+    write(closing_line(suite.rows, missing=suite.missing))

@@ -30,7 +30,7 @@ from perf_tests.harness.records import Count, Machine, Measurement
 from perf_tests.harness.stats import ratio_interval
 from perf_tests.harness.structure_verdicts import Accepted
 from perf_tests.harness.timing import Rounds, time_rounds, warm_up
-from perf_tests.harness.verdicts import Finding, Question, Verdict, drifted, excused, judge
+from perf_tests.harness.verdicts import Finding, Question, Verdict, drifted, judge
 
 QUICK_WARM_UP_STEPS = 5
 """Beyond PNDM's first four, which do other arithmetic."""
@@ -338,22 +338,15 @@ class Bench:
     ) -> Verdict:
         """The verdict on a measurement, and on what its code was counted to ask for."""
         question = self.question(case, measured, reference)
-        timed = self._excused(judge(question), case, reference, cases)
-        return Verdict(findings=(*timed.findings, *self._structural(case, question)))
-
-    def _excused(
-        self, verdict: Verdict, case: Case, reference: Measurement | None, cases: list[Case]
-    ) -> Verdict:
-        """Before a case is called slower, the reference is timed once more: a machine that changed
-        under way makes a case invalid, not slower.
-        """
+        verdict = judge(question)
+        # Before a case is called slower, the reference is timed once more: a machine that changed
+        # under way makes a case invalid, not slower.
         slower = any(f.status == "slower" and "latency" in f.metric for f in verdict.findings)
-        if not slower or reference is None:
-            return verdict
-        drift = self.repeat_reference(case, cases)
-        if drift is None or not drift.significant:
-            return verdict
-        return excused(verdict, drift.ratio)
+        if slower and reference is not None:
+            drift = self.repeat_reference(case, cases)
+            if drift is not None and drift.significant:
+                verdict = judge(replace(question, drift=drift.ratio))
+        return Verdict(findings=(*verdict.findings, *self._structural(case, question)))
 
     def _structural(self, case: Case, question: Question) -> list[Finding]:
         """Against what was accepted on whatever machine, where this run could be counted."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from textwrap import wrap
 from time import monotonic
@@ -275,8 +275,11 @@ def claims(rows: Sequence[Row], published: Mapping[str, Mapping[str, float]]) ->
     return lines
 
 
-def closing_line(rows: Sequence[Row]) -> str:
-    """One sentence: how many hold, fail, are unclear, were skipped."""
+def closing_line(rows: Sequence[Row], *, missing: Collection[str]) -> str:
+    """One sentence: how many hold, fail, are unclear, were skipped, and how many are missing, whose
+    ids are given.
+    """
+    rows = [row for row in rows if row.case.id not in missing]
     measured = [row for row in rows if row.measured is not None]
     counts = {
         "hold": sum(row.status in ("same", "faster") for row in measured),
@@ -284,6 +287,7 @@ def closing_line(rows: Sequence[Row]) -> str:
         "unclear or invalid": sum(row.status in WARNING for row in rows),
         "fail": sum(row.status not in (*PASSING, "skipped") for row in rows),
         "skipped": sum(row.status == "skipped" for row in rows),
+        "missing": len(missing),
     }
     return (
         ", ".join(f"{number} {name}" for name, number in counts.items() if number) or "nothing ran"

@@ -215,6 +215,21 @@ def test_a_process_that_its_own_rule_calls_invalid_costs_its_pair(
     assert "invalid: ddim50-fp16: latency says nothing; 5 of 5 pairs left out: " in said
 
 
+@pytest.mark.parametrize(
+    ("in_base", "in_head", "told"),
+    [(0, 4, "303 → 303 to 353"), (1, 5, "303 to 353 → 353")],
+)
+def test_a_counter_that_is_not_the_same_in_all_processes_of_a_side_is_unclear(
+    folder: Path, capsys: pytest.CaptureFixture[str], in_base: int, in_head: int, told: str
+) -> None:
+    base, head = side("base"), side("head")
+    for content in (*base[:in_base], *head[:in_head]):
+        _sync(content)
+    assert compare.run(write(base, folder, "base"), write(head, folder, "head")) == 2
+    said = f"unclear: ddim50-fp16: host syncs {told}, not the same in all processes of a side"
+    assert said in capsys.readouterr().out
+
+
 def test_a_metric_that_one_process_lacks_costs_its_pair_and_says_so(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -315,7 +315,9 @@ def test_the_life_of_a_baseline(
 
     result = run(pytester, fakes="fine")
     assert result.ret == pytest.ExitCode.TESTS_FAILED
-    result.stdout.fnmatch_lines(["missing: fake4-moody has a baseline and was not run*"])
+    result.stdout.fnmatch_lines(
+        ["missing: fake4-moody has a baseline and was not run*", "2 hold, 1 missing"]
+    )
 
     for path in paths:
         run(pytester, f"--benchmark-json={path}", "--rounds=3", fakes="fine,moody")
@@ -345,7 +347,8 @@ def test_an_accepted_case_that_was_asked_for_and_cannot_run_is_missing(
         assert result.ret == code
         if code:
             said = "missing: fake4-moody has a baseline and was skipped: no kernel"
-            result.stdout.fnmatch_lines([said])
+            result.stdout.fnmatch_lines([said, "* 1 missing"])
+            result.stdout.no_fnmatch_line("*1 skipped, 1 missing")
 
 
 def test_junit_carries_the_verdict_of_what_passes_and_what_fails(pytester: pytest.Pytester) -> None:
