@@ -22,7 +22,6 @@ class Silent:
 def bare_bench(*, device: str | None, model: str | None) -> Bench:
     """This machine's, with the defaults of the main job. `BadInput` where there is none."""
     from perf_tests import models
-    from perf_tests.harness.baselines import load_published
     from perf_tests.harness.bench import Bench
     from perf_tests.harness.machine import BadDevice, this_machine, with_threads_for
 
@@ -40,7 +39,6 @@ def bare_bench(*, device: str | None, model: str | None) -> Bench:
             baseline=None,
             portable={},
             structures={},
-            published=load_published(),
         )
     except (BadDevice, models.BadModel) as error:
         raise BadInput(str(error)) from None

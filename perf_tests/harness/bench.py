@@ -87,7 +87,6 @@ class Bench:
     """Where pictures are saved as PNG, if anywhere."""
     baseline: baselines.MachineBaseline | None
     portable: baselines.Portable
-    published: baselines.Published
     structures: Mapping[str, Accepted]
     """What the code of a case may ask for, by `structure_verdicts.key_of`."""
     quick: bool = False

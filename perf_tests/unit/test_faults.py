@@ -16,7 +16,7 @@ from ci import __main__ as command
 from ci import faults as verb
 from ci.bare import Silent
 from perf_tests import faults
-from perf_tests.harness import baselines, catalog, host, pipelines, planting, trials, verdicts
+from perf_tests.harness import catalog, host, pipelines, planting, trials, verdicts
 from perf_tests.harness.bench import Bench
 from perf_tests.harness.catalog import REFERENCE, Case
 from perf_tests.harness.machine import this_machine
@@ -177,7 +177,6 @@ def declared(monkeypatch: pytest.MonkeyPatch) -> dict[str, Fault]:
             baseline=None,
             portable={},
             structures={},
-            published=baselines.load_published(),
         )
 
     monkeypatch.setattr(verb, "_bench", bench)
