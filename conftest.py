@@ -248,7 +248,7 @@ def suite_of(config: pytest.Config) -> Suite:
             rounds=config.getoption("rounds") or (QUICK_ROUNDS if quick else ROUNDS),
             quick=quick,
             options=models.options_for(machine.device, model),
-            observer=progress,
+            say=progress.stage,
             pictures_folder=report and report.with_name(f"{report.stem}-pictures"),
             baseline=baselines.load_machine(machine.slug),
             portable=baselines.load_portable(scale=source.scale, device=machine.device),
@@ -391,7 +391,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     if case is None:
         return
     suite = suite_of(item.config)
-    lack = suite.bench.lacks(case)
+    lack = suite.bench.lacks(case.stack)
     if lack is not None:
         suite.rows.append(
             Row(case=case, measured=None, reference=None, status="skipped", reason=lack.reason)

@@ -26,11 +26,8 @@ from ci.bare import BadInput, bare_bench
 from ci.sides import ROOT
 from perf_tests.harness.catalog import (
     OPTIMIZATIONS,
-    REFERENCE,
     STACKS,
-    Case,
     Closeness,
-    Optimization,
     Workload,
     cases_for,
 )
@@ -134,7 +131,7 @@ def main(args: argparse.Namespace) -> int:
         kind=bench.source.kind,
         picture=promised,
         without=args.without,
-        lack=lambda o: _lack(bench, workload, o),
+        lack=lambda o: lack.reason if (lack := bench.lacks([o])) else None,
     )
     attempts = Attempts(
         bench=bench, workload=workload, promise=promised, folder=folder, budget_s=60 * args.minutes
@@ -209,19 +206,6 @@ def _workload(name: str | None, bench: Bench) -> Workload:
             f"{', '.join(found)}"
         )
     return found[name]
-
-
-def _lack(bench: Bench, workload: Workload, optimization: Optimization) -> str | None:
-    """Why it cannot run here, whatever it stands on."""
-    alone = Case(
-        workload=workload,
-        name=optimization.name,
-        stack=(optimization,),
-        against=REFERENCE,
-        picture_only=False,
-    )
-    lack = bench.lacks(alone)
-    return lack.reason if lack else None
 
 
 @contextmanager

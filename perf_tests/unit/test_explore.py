@@ -12,7 +12,6 @@ import pytest
 
 from ci import __main__ as command
 from ci import attempts, explore
-from ci.bare import Silent
 from perf_tests import optimizations
 from perf_tests.harness import catalog, timing
 from perf_tests.harness.bench import Bench
@@ -71,7 +70,7 @@ def declared(monkeypatch: pytest.MonkeyPatch) -> None:
             source=FakeSource(),  # type: ignore[arg-type]
             machine=this_machine("cpu"),
             rounds=1,
-            observer=Silent(),
+            say=lambda *_: None,
             pictures_folder=None,
             baseline=None,
             portable={},

@@ -14,7 +14,6 @@ import torch
 
 from ci import __main__ as command
 from ci import faults as verb
-from ci.bare import Silent
 from perf_tests import faults
 from perf_tests.harness import catalog, host, pipelines, planting, trials, verdicts
 from perf_tests.harness.bench import Bench
@@ -172,7 +171,7 @@ def declared(monkeypatch: pytest.MonkeyPatch) -> dict[str, Fault]:
             machine=this_machine("cpu"),
             rounds=1,
             options=("--model", "my model"),
-            observer=Silent(),
+            say=lambda *_: None,
             pictures_folder=None,
             baseline=None,
             portable={},
