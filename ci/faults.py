@@ -20,7 +20,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-from ci.answers import refuse
+from ci.answers import number, refuse
 from ci.bare import BadInput, bare_bench
 from perf_tests.harness.screen import table
 
@@ -44,7 +44,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", help="any model that pytest takes, and its default")
     parser.add_argument("--json", type=Path, metavar="OUT", help="write all rows to this file")
     parser.add_argument(
-        "--minutes", type=float, metavar="N", help="start no further one after so many minutes"
+        "--minutes",
+        type=number("0 or more", low=0),
+        metavar="N",
+        help="start no further one after so many minutes",
     )
 
 

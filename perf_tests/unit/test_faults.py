@@ -352,6 +352,14 @@ def test_bad_input_is_refused_in_a_sentence(
     assert says in told
 
 
+@pytest.mark.parametrize("minutes", ["nan", "-1", "inf", "ten"])
+def test_minutes_that_are_no_number(minutes: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as left:
+        command.main(["faults", f"--minutes={minutes}"])
+    assert left.value.code == 2
+    assert f"it takes 0 or more, and not {minutes}" in capsys.readouterr().err
+
+
 # The rules that faults asked for
 
 
