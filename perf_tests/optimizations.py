@@ -70,9 +70,6 @@ KEPT_IN_FLOAT8 = Promise(embedded=Closeness(psnr_db=19))
 FLOAT8 = Promise(embedded=Closeness(psnr_db=22))
 # Int8 on top of bfloat16 is at 37.0 dB or more: half-way to no guidance's 34.0 dB.
 INT8 = Promise(embedded=Closeness(psnr_db=35))
-# Nothing: a decoder that sees half of a side normalizes by other statistics, and of the embedded
-# model's 64 pixels a tile of 32 shows too little (13.9 dB, and 46 % of the prompts).
-TILED = NO_PROMISE
 TENSOR_CORES = Needs(compute_capability=(8, 0))
 CUDA = Needs(compute_capability=(6, 0))
 # What torch.compile makes its kernels with; on a CPU it is a C++ compiler, and takes minutes.
@@ -570,7 +567,9 @@ def vae_slicing(build: Build) -> None:
     build.then(lambda pipeline: pipeline.vae.enable_slicing())
 
 
-@optimization(promise=TILED, proof=proofs.decodes_in_parts(images=1))
+# Nothing is promised: a decoder that sees half of a side normalizes by other statistics, and of the
+# embedded model's 64 pixels a tile of 32 shows too little (13.9 dB, and 46 % of the prompts).
+@optimization(promise=NO_PROMISE, proof=proofs.decodes_in_parts(images=1))
 def vae_tiling(build: Build) -> None:
     """Latents decoded in overlapping tiles of half a side, blended into one another."""
 

@@ -9,6 +9,7 @@ from typing import Literal
 from ci.report import figures
 from ci.report.reading import Seen
 from perf_tests.harness.catalog import REFERENCE
+from perf_tests.harness.closeness import IDENTICAL_DB
 from perf_tests.harness.records import holds_back, idle_share_of
 from perf_tests.harness.runs import Untimed
 from perf_tests.harness.stats import Interval
@@ -127,7 +128,7 @@ class CasePart:
             return seen.status
         if seen.psnr_db is None:
             return ""
-        if seen.psnr_db >= figures.IDENTICAL_DB:
+        if seen.psnr_db >= IDENTICAL_DB:
             return "identical"
         return f"{figures.decibels(seen.psnr_db)}, {figures.similarity(seen.ssim)}"
 

@@ -11,6 +11,7 @@ from ci.report.sides import side_by_side
 from ci.report.summing import verdict_of
 from perf_tests.harness.baselines import Published
 from perf_tests.harness.catalog import REFERENCE
+from perf_tests.harness.closeness import IDENTICAL_DB
 from perf_tests.harness.stats import mean_interval
 
 
@@ -94,7 +95,7 @@ def _front(cases: Sequence[Seen]) -> set[str]:
         if cost is None or case.picture_only or spoiled:
             continue
         # Nothing is closer to the reference than itself.
-        psnr = figures.IDENTICAL_DB if case.name == REFERENCE else case.psnr_db
+        psnr = IDENTICAL_DB if case.name == REFERENCE else case.psnr_db
         if psnr is not None:
             points[case.id] = (cost, -psnr, case.peak_memory_bytes or 0.0)
     return {

@@ -14,7 +14,6 @@ import torch
 class Build:
     """What an optimization may change. Handed to each of a stack in turn, then carried out."""
 
-    device: torch.device
     dtype: torch.dtype = torch.float32
     """What every module is loaded in."""
     variants: dict[str, str] = field(default_factory=dict)
