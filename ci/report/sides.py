@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ci.ab import PAIRS
 from ci.report import figures
 from ci.report.content import Change, Comparison, Mood, badness, mood_of
 from ci.report.reading import Reading, Seen
 from perf_tests.harness import pairs
 from perf_tests.harness.verdicts import NEVER_MORE, WARNING, difference
 
-PAIRS = 5
-"""Of processes, from which base and head can be judged."""
 SHOWN_SHARE = {metric.name: metric.floor for metric in pairs.METRICS}
 """Differences that a comparison without pairs shows first; they are judged from nothing."""
 PICTURE_DB = 0.5
