@@ -183,7 +183,7 @@ class WorkloadPart:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Change:
+class ChangePart:
     """One metric of a case, base against head."""
 
     case: str
@@ -201,7 +201,7 @@ class Change:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Comparison:
+class ComparisonPart:
     """Base against head."""
 
     mood: Mood
@@ -209,7 +209,7 @@ class Comparison:
     """Its outcome."""
     about: str
     """What was compared: commits and runs."""
-    changes: tuple[Change, ...]
+    changes: tuple[ChangePart, ...]
     """The worst at the top."""
     counters: tuple[tuple[str, str], ...]
     """Case and, in words, the counter that changed."""
@@ -217,16 +217,16 @@ class Comparison:
     """What to do about all of it."""
 
     @property
-    def changed(self) -> tuple[Change, ...]:
+    def changed(self) -> tuple[ChangePart, ...]:
         return tuple(change for change in self.changes if change.changed)
 
     @property
-    def unclear(self) -> tuple[Change, ...]:
+    def unclear(self) -> tuple[ChangePart, ...]:
         """What these runs cannot tell."""
         return tuple(change for change in self.changes if change.status in WARNING)
 
     @property
-    def unchanged(self) -> tuple[Change, ...]:
+    def unchanged(self) -> tuple[ChangePart, ...]:
         shown = {*self.changed, *self.unclear}
         return tuple(change for change in self.changes if change not in shown)
 
@@ -240,7 +240,7 @@ class Report:
     machine: tuple[tuple[str, str], ...]
     """Name and value: the machine, the versions, the run."""
     workloads: tuple[WorkloadPart, ...]
-    comparison: Comparison | None
+    comparison: ComparisonPart | None
     lost: tuple[Untimed, ...]
     notes: tuple[str, ...]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 
 from ci.report import figures
-from ci.report.content import CasePart, Comparison, Report, WorkloadPart, mood_of
+from ci.report.content import CasePart, ComparisonPart, Report, WorkloadPart, mood_of
 from ci.report.reading import Reading, Seen
 from ci.report.sides import side_by_side
 from ci.report.summing import verdict_of
@@ -21,7 +21,7 @@ def make(
     published: Published,
     accepted: Collection[str] | None,
     base: Reading | None = None,
-    comparison: Comparison | None = None,
+    comparison: ComparisonPart | None = None,
 ) -> Report:
     """The report of a run, beside another where one is given.
 
