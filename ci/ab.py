@@ -31,6 +31,7 @@ from ci.runs import BadRunError, load_run
 from ci.sides import ROOT, BadSide, Side, commits_of, of_commits, of_pythons
 from perf_tests.harness.comparable import NotComparable
 from perf_tests.harness.pairs import Comparison
+from perf_tests.harness.records import write_whole
 
 PAIRS = 5
 PAIRS_EXTENDED = 10
@@ -283,9 +284,7 @@ class State:
         content["finished"] = [asdict(entry) for entry in self.finished]
         if self.compared:
             content["compared"] = self.compared
-        written = self.path.with_suffix(".new")
-        written.write_text(json.dumps(content, indent=1))
-        written.replace(self.path)
+        write_whole(self.path, json.dumps(content, indent=1))
 
 
 def _text(value: Any) -> str:
