@@ -23,7 +23,7 @@ from perf_tests.harness.catalog import (
     stacked,
 )
 from perf_tests.harness.measuring import PACKAGE, digest, digest_of
-from perf_tests.harness.records import Measurement, gpu_speedup
+from perf_tests.harness.records import Measurement, gpu_speedup, write_whole
 from perf_tests.harness.runs import measurement
 from perf_tests.harness.screen import picture
 from perf_tests.harness.search import Ask, Stack, Stopped, Tried
@@ -141,9 +141,7 @@ class Folder:
             "tried": self.tried,
             "begun": self.begun,
         }
-        written = self.path.with_suffix(".new")
-        written.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
-        written.replace(self.path)
+        write_whole(self.path, json.dumps(content, indent=1) + "\n")
 
 
 def _stack_of(key: str) -> Stack:

@@ -25,6 +25,11 @@ from perf_tests.harness.catalog import (
     optimization,
     stack,
 )
+from perf_tests.techniques.conditioning import conditioning_is_kept, precompute
+from perf_tests.techniques.cuda_graphs import Graphed, is_graphed
+from perf_tests.techniques.deep_cache import is_cached, keep_blocks
+from perf_tests.techniques.device_steps import guides, is_taken_over, steps_are_graphed, take_over
+from perf_tests.techniques.shared_prefix import prefix_is_shared, share_prefix
 
 # Half-way between the worst legitimate variant and the weakest fault, in PSNR on the float32
 # reference. Seeded weights at full size, on an H100: fp16 60.1 dB and tf32 68.9 dB (SSIM 1.000); no
@@ -70,9 +75,6 @@ KEPT_IN_FLOAT8 = Promise(embedded=Closeness(psnr_db=19))
 FLOAT8 = Promise(embedded=Closeness(psnr_db=22))
 # Int8 on top of bfloat16 is at 37.0 dB or more: half-way to no guidance's 34.0 dB.
 INT8 = Promise(embedded=Closeness(psnr_db=35))
-# Nothing: a decoder that sees half of a side normalizes by other statistics, and of the embedded
-# model's 64 pixels a tile of 32 shows too little (13.9 dB, and 46 % of the prompts).
-TILED = NO_PROMISE
 TENSOR_CORES = Needs(compute_capability=(8, 0))
 CUDA = Needs(compute_capability=(6, 0))
 # What torch.compile makes its kernels with; on a CPU it is a C++ compiler, and takes minutes.
@@ -346,7 +348,7 @@ def compile_regional(build: Build) -> None:
 @optimization(
     needs=CUDA,
     promise=SAME_ARITHMETIC,
-    proof=proofs.is_graphed("unet"),
+    proof=is_graphed("unet"),
     hides_operators=True,
     decides=("UNet's launches", "what a call of the UNet does"),
 )
@@ -358,7 +360,7 @@ def cuda_graph(build: Build) -> None:
 @optimization(
     needs=CUDA,
     promise=SAME_ARITHMETIC,
-    proof=proofs.is_graphed("vae.decoder"),
+    proof=is_graphed("vae.decoder"),
     hides_operators=True,
     decides=("decoder's launches",),
 )
@@ -370,7 +372,7 @@ def cuda_graph_decoder(build: Build) -> None:
 @optimization(
     needs=CUDA,
     promise=SAME_ARITHMETIC,
-    proof=proofs.is_graphed("text_encoder"),
+    proof=is_graphed("text_encoder"),
     hides_operators=True,
 )
 def cuda_graph_text_encoder(build: Build) -> None:
@@ -379,26 +381,19 @@ def cuda_graph_text_encoder(build: Build) -> None:
 
 
 def _graph(module: torch.nn.Module) -> None:
-    from perf_tests.techniques.cuda_graphs import Graphed
-
     module.forward = Graphed(module.forward)  # type: ignore[method-assign, unused-ignore]
 
 
-@optimization(promise=SAME_ARITHMETIC, proof=proofs.pipeline_is("DeviceSteps"))
+@optimization(promise=SAME_ARITHMETIC, proof=is_taken_over)
 def device_steps(build: Build) -> None:
     """The scheduler's arithmetic on the device: no step waits for a number to be read back."""
-
-    @build.then
-    def _(pipeline: Any) -> None:
-        from perf_tests.techniques.device_steps import take_over
-
-        take_over(pipeline)
+    build.then(take_over)
 
 
 @optimization(
     needs=Needs(compute_capability=(6, 0), optimization="device_steps"),
     promise=SAME_ARITHMETIC,
-    proof=proofs.every(proofs.pipeline_is("DeviceSteps"), proofs.steps_are_graphed),
+    proof=steps_are_graphed,
     hides_operators=True,
     decides=("UNet's launches",),
 )
@@ -410,32 +405,22 @@ def cuda_graph_step(build: Build) -> None:
 @optimization(
     needs=Needs(optimization="device_steps"),
     promise=SAME_ARITHMETIC,
-    proof=proofs.conditioning_is_kept,
+    proof=conditioning_is_kept,
 )
 def precomputed_conditioning(build: Build) -> None:
     """What prompt and schedule alone decide is computed once a picture, by `device_steps`."""
-
-    @build.then
-    def _(pipeline: Any) -> None:
-        from perf_tests.techniques.conditioning import precompute
-
-        precompute(pipeline)
+    build.then(precompute)
 
 
 @optimization(
     needs=Needs(optimization="device_steps"),
     promise=SAME_ARITHMETIC,
-    proof=proofs.prefix_is_shared,
+    proof=prefix_is_shared,
     skips_work=True,
 )
 def shared_prefix(build: Build) -> None:
     """What guidance does twice before the prompt comes in is done once, by `device_steps`."""
-
-    @build.then
-    def _(pipeline: Any) -> None:
-        from perf_tests.techniques.shared_prefix import share_prefix
-
-        share_prefix(pipeline)
+    build.then(share_prefix)
 
 
 FRESH_EVERY = 3
@@ -444,7 +429,7 @@ FRESH_EVERY = 3
 @optimization(
     needs=Needs(package="DeepCache"),
     promise=CACHED,
-    proof=proofs.is_cached(FRESH_EVERY),
+    proof=is_cached(FRESH_EVERY),
     skips_work=True,
     uneven_steps=True,
     # Another thing from step to step, of which a graph of the UNet alone knows nothing.
@@ -455,8 +440,6 @@ def deepcache(build: Build) -> None:
 
     @build.then
     def _(pipeline: Any) -> None:
-        from perf_tests.techniques.deep_cache import keep_blocks
-
         pipeline.deep_cache = keep_blocks(pipeline, interval=FRESH_EVERY)
 
 
@@ -466,7 +449,7 @@ GUIDED_SHARE = 0.5
 @optimization(
     needs=Needs(optimization="device_steps"),
     promise=LESS_GUIDED,
-    proof=proofs.every(proofs.pipeline_is("DeviceSteps"), proofs.guides(GUIDED_SHARE)),
+    proof=guides(GUIDED_SHARE),
     skips_work=True,
     uneven_steps=True,
 )
@@ -570,7 +553,9 @@ def vae_slicing(build: Build) -> None:
     build.then(lambda pipeline: pipeline.vae.enable_slicing())
 
 
-@optimization(promise=TILED, proof=proofs.decodes_in_parts(images=1))
+# Nothing is promised: a decoder that sees half of a side normalizes by other statistics, and of the
+# embedded model's 64 pixels a tile of 32 shows too little (13.9 dB, and 46 % of the prompts).
+@optimization(promise=NO_PROMISE, proof=proofs.decodes_in_parts(images=1))
 def vae_tiling(build: Build) -> None:
     """Latents decoded in overlapping tiles of half a side, blended into one another."""
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import gc
 import importlib.util
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from time import perf_counter
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 
@@ -21,7 +21,7 @@ from perf_tests.harness import (
     proofs,
     structure_verdicts,
 )
-from perf_tests.harness.catalog import REFERENCE, Case
+from perf_tests.harness.catalog import REFERENCE, Case, Optimization
 from perf_tests.harness.closeness import Pictures
 from perf_tests.harness.observing import Observing, parameters
 from perf_tests.harness.pipelines import BadModel, Generation, Source, built, collect
@@ -45,12 +45,6 @@ class CaseError(Exception):
     def __init__(self, status: str, text: str) -> None:
         super().__init__(text)
         self.status = status
-
-
-class Observer(Protocol):
-    """Hears how far the suite is."""
-
-    def stage(self, case: Case, what: str) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -82,12 +76,12 @@ class Bench:
     source: Source
     machine: Machine
     rounds: int
-    observer: Observer
+    say: Callable[[Case, str], None]
+    """Told at every stage and round of a case."""
     pictures_folder: Path | None
     """Where pictures are saved as PNG, if anywhere."""
     baseline: baselines.MachineBaseline | None
     portable: baselines.Portable
-    published: baselines.Published
     structures: Mapping[str, Accepted]
     """What the code of a case may ask for, by `structure_verdicts.key_of`."""
     quick: bool = False
@@ -117,9 +111,9 @@ class Bench:
     def device(self) -> torch.device:
         return torch.device(self.machine.device)
 
-    def lacks(self, case: Case) -> Lack | None:
-        """Why this case cannot run here; None if it can."""
-        for optimization in case.stack:
+    def lacks(self, stack: Sequence[Optimization]) -> Lack | None:
+        """Why one of these cannot run here; None if all can."""
+        for optimization in stack:
             needs = optimization.needs
             wanted, here = needs.compute_capability, self.machine.compute_capability
             if wanted and (here is None or here < wanted):
@@ -171,7 +165,7 @@ class Bench:
         self.close()
         if self.measurements:
             _settle()
-        self.observer.stage(case, "building")
+        self.say(case, "building")
         self._opened = perf_counter()
         self._compiled_before = counters.compiled_graphs(), counters.compile_cache()
         try:
@@ -203,7 +197,6 @@ class Bench:
         return measurement
 
     def _measure(self, case: Case, pipeline: Any, timed: Rounds) -> Measurement:
-        say = self.observer.stage
         generation = Generation(pipeline, case.workload)
         (graphs_at_start, breaks_at_start), cache_at_start = self._compiled_before
         first_picture_s: float | None = None
@@ -214,7 +207,7 @@ class Bench:
             if first_picture_s is None:
                 first_picture_s = perf_counter() - self._opened
                 compile_cache = _cache_was(cache_at_start, counters.compile_cache())
-            say(case, f"warm-up, {seconds:.2f} s")
+            self.say(case, f"warm-up, {seconds:.2f} s")
 
         if not case.picture_only:
             if self.quick:
@@ -236,7 +229,7 @@ class Bench:
                 # At once: a GPU that idles lowers its clock, which says nothing of the round.
                 watch.after_round()
             started += 1
-            say(case, f"round {started}/{rounds}")
+            self.say(case, f"round {started}/{rounds}")
             _tidy()
             watch.before_round()
 
@@ -251,7 +244,7 @@ class Bench:
         if generation.first is None or generation.last is None:
             raise CaseError("error", f"{case.id}: not one round was generated")
         pictures = generation.last
-        say(case, "observing")
+        self.say(case, "observing")
         # Again, since what was set before the rounds can be gone after them.
         self._prove(case, pipeline)
         look = closeness.look(pictures)
@@ -375,7 +368,7 @@ class Bench:
         first = self.measurements.get(reference.id)
         if first is None or reference.picture_only:
             return None
-        self.observer.stage(reference, "repeating the reference")
+        self.say(reference, "repeating the reference")
         with _told(reference, self.device), built(reference, self.source, self.device) as pipeline:
             generation = Generation(pipeline, reference.workload)
             generation()

@@ -9,6 +9,7 @@ from time import monotonic
 from typing import Protocol
 
 from perf_tests.harness.catalog import REFERENCE, Case
+from perf_tests.harness.closeness import IDENTICAL_DB
 from perf_tests.harness.records import Measurement, gpu_speedup
 from perf_tests.harness.verdicts import PASSING, WARNING
 
@@ -155,7 +156,7 @@ def picture(seen: Measurement) -> str:
         return "not finite"
     if seen.closeness is None:
         return f"mean {seen.look.mean:.2f}"
-    if seen.closeness.ssim == 1.0 and seen.closeness.psnr_db >= 120:
+    if seen.closeness.ssim == 1.0 and seen.closeness.psnr_db >= IDENTICAL_DB:
         return "identical"
     return f"{seen.closeness.psnr_db:.1f} dB, {seen.closeness.ssim:.3f}"
 

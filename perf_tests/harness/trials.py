@@ -168,7 +168,7 @@ class Trials:
     def _run(self, fault: Fault) -> Row:
         cases = self._cases(fault.setting)
         for case in cases:
-            lack = self.bench.lacks(case)
+            lack = self.bench.lacks(case.stack)
             if lack is not None:
                 raise CannotPlant(lack.reason)
         size = fault.sizes[0] if fault.sizes else None

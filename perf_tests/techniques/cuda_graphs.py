@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
+from operator import attrgetter
 from typing import Any
 
 import torch
 from torch.utils._pytree import tree_flatten, tree_map_only, tree_unflatten
 
 from perf_tests.harness.build import flag
+from perf_tests.harness.proofs import NotApplied, Proof
 
 WARM_UPS = 3
 """Calls before a capture: what is compiled, chosen or allocated at first is not to be captured."""
@@ -68,3 +70,13 @@ class Graphed:
         with torch.cuda.graph(graph), unaware:
             outputs = self.function(*args, **kwargs)
         return graph, inputs, outputs
+
+
+def is_graphed(place: str) -> Proof:
+    """What this module runs is replayed from a CUDA graph."""
+
+    def check(pipeline: Any) -> None:
+        if not isinstance(attrgetter(place)(pipeline).forward, Graphed):
+            raise NotApplied(f"the {place} is launched kernel by kernel, not as a CUDA graph")
+
+    return check

@@ -12,9 +12,8 @@ import pytest
 
 from ci import __main__ as command
 from ci import attempts, explore
-from ci.bare import Silent
 from perf_tests import optimizations
-from perf_tests.harness import baselines, catalog, timing
+from perf_tests.harness import catalog, timing
 from perf_tests.harness.bench import Bench
 from perf_tests.harness.build import Build
 from perf_tests.harness.catalog import Needs, Promise
@@ -71,12 +70,11 @@ def declared(monkeypatch: pytest.MonkeyPatch) -> None:
             source=FakeSource(),  # type: ignore[arg-type]
             machine=this_machine("cpu"),
             rounds=1,
-            observer=Silent(),
+            say=lambda *_: None,
             pictures_folder=None,
             baseline=None,
             portable={},
             structures={},
-            published=baselines.load_published(),
         )
 
     monkeypatch.setattr(explore, "bare_bench", bare_bench)

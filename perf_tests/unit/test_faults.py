@@ -14,9 +14,8 @@ import torch
 
 from ci import __main__ as command
 from ci import faults as verb
-from ci.bare import Silent
 from perf_tests import faults
-from perf_tests.harness import baselines, catalog, host, pipelines, planting, trials, verdicts
+from perf_tests.harness import catalog, host, pipelines, planting, trials, verdicts
 from perf_tests.harness.bench import Bench
 from perf_tests.harness.catalog import REFERENCE, Case
 from perf_tests.harness.machine import this_machine
@@ -34,7 +33,7 @@ CONTROLS = [f for f in DECLARED if f.is_control]
 
 def test_no_file_of_them_is_left_out() -> None:
     files = {path.stem for path in Path(faults.__file__).parent.glob("*.py")}
-    assert files - {"__init__"} <= set(vars(faults))
+    assert files - {"__init__", "planted"} <= set(vars(faults))
 
 
 def test_there_are_as_many_as_promised() -> None:
@@ -172,12 +171,11 @@ def declared(monkeypatch: pytest.MonkeyPatch) -> dict[str, Fault]:
             machine=this_machine("cpu"),
             rounds=1,
             options=("--model", "my model"),
-            observer=Silent(),
+            say=lambda *_: None,
             pictures_folder=None,
             baseline=None,
             portable={},
             structures={},
-            published=baselines.load_published(),
         )
 
     monkeypatch.setattr(verb, "_bench", bench)
@@ -352,6 +350,14 @@ def test_bad_input_is_refused_in_a_sentence(
     told = capsys.readouterr().err
     assert told.startswith("error: ")
     assert says in told
+
+
+@pytest.mark.parametrize("minutes", ["nan", "-1", "inf", "ten"])
+def test_minutes_that_are_no_number(minutes: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as left:
+        command.main(["faults", f"--minutes={minutes}"])
+    assert left.value.code == 2
+    assert f"it takes 0 or more, and not {minutes}" in capsys.readouterr().err
 
 
 # The rules that faults asked for

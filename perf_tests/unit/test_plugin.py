@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from ci.accept import accept
 from ci.runs import load_run
 from perf_tests.harness import structure, structure_verdicts
 from perf_tests.harness.bench import Bench, Lack
-from perf_tests.harness.catalog import Case
+from perf_tests.harness.catalog import Optimization
 from perf_tests.harness.pipelines import Generation
 from perf_tests.harness.records import Count
 from perf_tests.harness.structure_verdicts import Accepted
@@ -338,8 +339,9 @@ def test_an_accepted_case_that_was_asked_for_and_cannot_run_is_missing(
     assert accept(paths, reason="first") == 0
     lacks = Bench.lacks
 
-    def broken(bench: Bench, case: Case) -> Lack | None:
-        return Lack("no kernel") if case.name == "moody" else lacks(bench, case)
+    def broken(bench: Bench, stack: Sequence[Optimization]) -> Lack | None:
+        moody = any(optimization.name == "moody" for optimization in stack)
+        return Lack("no kernel") if moody else lacks(bench, stack)
 
     monkeypatch.setattr(Bench, "lacks", broken)
     for options, code in ((["-k", "fine"], 0), (["-k", "fine or moody"], 1), ([], 1)):

@@ -150,7 +150,7 @@ def test_proofs_see_the_change_and_say_where_it_is_not(source: Source) -> None:
         "fp8": "to_q is kept in torch.float32, not torch.float8_e4m3fn",
         "model_offload": "the vae stays on cpu, needed or not",
     }
-    build = Build(device=torch.device("cpu"))
+    build = Build()
     with pipeline_of("reference", source) as pipeline:
         for name, sentence in {**missing, **changes}.items():
             optimization = OPTIMIZATIONS[name]
