@@ -58,7 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--pictures-only",
         action="store_true",
         help="accept the references' pictures, which hold on every machine, and no speed; "
-        "one run is enough",
+        "from one run",
     )
 
 
@@ -72,19 +72,21 @@ def main(args: argparse.Namespace) -> int:
     # A line of the history is one line.
     reason = " ".join(args.reason.split())
     if args.pictures_only:
-        return accept_pictures(args.runs, reason=reason)
+        if len(args.runs) != 1:
+            raise BadRunError(f"--pictures-only takes one run, not {len(args.runs)}")
+        return accept_pictures(args.runs[0], reason=reason)
     return accept(args.runs, reason=reason, processes=args.processes)
 
 
-def accept_pictures(paths: Sequence[Path], *, reason: str) -> int:
-    """Keep the references' pictures of the first run; 0. `BadRunError` for bad runs."""
-    runs = _load(paths, reason)
-    check(runs)
-    pictures = {target: _thumbnail(source) for target, source in _pictures(runs[0]).items()}
+def accept_pictures(path: Path, *, reason: str) -> int:
+    """Keep the pictures of the run's references; 0. `BadRunError` for a bad run."""
+    (run,) = _load([path], reason)
+    check([run])
+    pictures = {target: _thumbnail(source) for target, source in _pictures(run).items()}
     if not pictures:
-        raise BadRunError(f"{paths[0]} has no reference, so there is no picture to accept")
+        raise BadRunError(f"{path} has no reference, so there is no picture to accept")
     _keep(pictures)
-    write_history(_about_pictures(pictures, runs[0], reason=reason))
+    write_history(_about_pictures(pictures, run, reason=reason))
     print(f"accepted {len(pictures)} reference pictures; commit baselines/")
     return 0
 
@@ -194,9 +196,8 @@ def check_quiet(runs: Sequence[Run]) -> None:
                 "processes: take runs of the whole main job"
             )
         for key, case in run.cases.items():
-            validity = case.get("validity", {})
             for kind in ("disturbed_by", "host_disturbed_by"):
-                if reasons := validity.get(kind):
+                if reasons := case["validity"][kind]:
                     raise BadRunError(
                         f"{run.path}: {key} was disturbed: {reasons[0]}; run the main job again "
                         "on a quiet machine"
@@ -231,7 +232,7 @@ def _merge(
         # The machine's noise stays what it is when the code becomes slower.
         calibration=before.calibration if before else None,
         latency_s=values("latency_s"),
-        latency_speedup=values("latency_speedup") or [1.0] * len(cases),
+        latency_speedup=values("latency_speedup"),
         gpu_busy_s=values("gpu_busy_s"),
         gpu_speedup=values("gpu_speedup"),
         peak_memory_bytes=values("peak_memory_bytes"),
@@ -246,9 +247,8 @@ def _merge(
 
 
 def _partly(counters: Sequence[Mapping[str, Count]]) -> list[str]:
-    """The names that some have and some lack."""
-    names = dict.fromkeys(name for one in counters for name in one)
-    return [name for name in names if not all(name in one for one in counters)]
+    """The judged ones that some have and some lack."""
+    return [n for n in baselines.JUDGED if len({n in one for one in counters}) > 1]
 
 
 def _pictures(run: Run) -> dict[Path, Path]:

@@ -21,7 +21,7 @@ from ci.runs import BadRunError, Run, distinct, load_run
 from perf_tests.harness import baselines
 from perf_tests.harness.baselines import Calibration, CaseBaseline, rounded
 from perf_tests.harness.pairs import METRICS, share
-from perf_tests.harness.runs import Case, key_of
+from perf_tests.harness.runs import Case, key_of, parts_of
 from perf_tests.harness.stats import CONFIDENCE, POWER, detectable, noise_of
 
 
@@ -131,8 +131,8 @@ def _told(case: CaseBaseline) -> str:
 
 
 def _name(key: str) -> str:
-    parts = key.split("/")
-    return f"{parts[0]}-{parts[-1]}"
+    workload, _, case = parts_of(key)
+    return f"{workload}-{case}"
 
 
 def _history_line(key: str, case: CaseBaseline) -> str:

@@ -51,23 +51,19 @@ def run_of(content: Any, path: Path) -> Run:
         ours = content["perf_tests"]
         if ours["schema"] != SCHEMA:
             raise BadRunError(f"{path}: has schema {ours['schema']}, this suite reads {SCHEMA}")
-        judgeable = "measuring" in ours
-        shape.check(ours, SESSION | (JUDGED_SESSION if judgeable else {}), "perf_tests")
+        shape.check(ours, SESSION, "perf_tests")
         cases: dict[str, Case] = {}
         for benchmark in content["benchmarks"]:
             info = benchmark["extra_info"]
             key = key_of(info)
             if key in cases:
                 raise BadRunError(f"{path}: {key} is in it twice")
-            shape.check(info, CASE | (JUDGED_CASE if judgeable else {}), key)
+            shape.check(info, CASE, key)
             # What is not finite may have any numbers beside it.
-            if judgeable and info["picture"]["finite"]:
+            if info["picture"]["finite"]:
                 shape.check(info["picture"], PICTURE, f"{key}: the picture")
             cases[key] = info
-        # Runs from before it was written have none.
-        options = ours.get("options", [])
-        shape.check(options, [TEXT], "perf_tests: options")
-        shard = ours.get("shard")
+        shard = ours["shard"]
         return Run(
             path=path,
             date=content["datetime"][:10],
@@ -79,18 +75,18 @@ def run_of(content: Any, path: Path) -> Run:
                     id=case_id(case),
                     status=case["verdict"],
                     sentence=case["sentence"],
-                    by_choice=case.get("by_choice", False),
+                    by_choice=case["by_choice"],
                 )
                 for case in ours["not_timed"]
             ),
             drift=ours["reference_drift"],
-            measuring=ours.get("measuring"),
-            scale=ours.get("scale"),
-            quick=ours.get("quick") is True,
-            options=tuple(options),
-            expected=tuple(ours.get("expected", ())),
-            narrowed=ours.get("narrowed", False),
-            not_asked=tuple(ours.get("not_asked", ())),
+            measuring=ours["measuring"],
+            scale=ours["scale"],
+            quick=ours["quick"],
+            options=tuple(ours["options"]),
+            expected=tuple(ours["expected"]),
+            narrowed=ours["narrowed"],
+            not_asked=tuple(ours["not_asked"]),
             shard=Shard(**{**shard, "cases": tuple(shard["cases"])}) if shard else None,
         )
     except shape.BadShape as error:
@@ -119,38 +115,32 @@ DRIFT = {"ratio": POSITIVE, "significant": FLAG}
 STATUS = one_of((*STATUSES, "skipped"))
 
 SESSION = {
-    "reference_drift": Each(DRIFT),
-    "not_timed": [{"case": TEXT, "workload": TEXT, "verdict": STATUS, "sentence": TEXT}],
-}
-"""What accepting takes."""
-JUDGED_SESSION = {
-    "measuring": TEXT,
-    "scale": TEXT,
+    **dict.fromkeys(("measuring", "scale"), TEXT),
+    **dict.fromkeys(("quick", "narrowed"), FLAG),
+    "options": [TEXT],
     "expected": [TEXT],
-    "narrowed": FLAG,
+    "not_asked": [TEXT],
     "shard": Optional({"index": WHOLE, "of": WHOLE, "cases": [TEXT]}),
-}
-"""What judging takes beside it; runs from before it was written can only be accepted."""
-
-CASE = {
-    **dict.fromkeys(("workload", "model", "weights", "case"), TEXT),
-    "latency_s": POSITIVE,
-    **dict.fromkeys(
-        ("latency_speedup", "gpu_busy_s", "gpu_speedup", "peak_memory_bytes"), Optional(POSITIVE)
-    ),
-    "counters": Each({"fixed": WHOLE, "per_step": WHOLE}),
-    "verdict": STATUS,
-    "picture_only": FLAG,
+    "reference_drift": Each(DRIFT),
+    "not_timed": [
+        {"case": TEXT, "workload": TEXT, "verdict": STATUS, "sentence": TEXT, "by_choice": FLAG}
+    ],
 }
 PICTURE = {
     **dict.fromkeys(("mean", "std", "repeat_psnr_db"), NUMBER),
     **dict.fromkeys(("psnr_db", "ssim"), Optional(NUMBER)),
 }
-VALIDITY = {"disturbed_by": [TEXT]}
-JUDGED_CASE = {
+VALIDITY = {"disturbed_by": [TEXT], "host_disturbed_by": [TEXT]}
+CASE = {
+    **dict.fromkeys(("workload", "model", "weights", "case"), TEXT),
     **dict.fromkeys(("steps", "images", "parameters"), WHOLE),
-    "against": Optional(TEXT),
+    **dict.fromkeys(("against", "floor_by"), Optional(TEXT)),
+    "latency_s": POSITIVE,
     "latency_rounds_s": Some(POSITIVE),
+    **dict.fromkeys(
+        ("latency_speedup", "gpu_busy_s", "gpu_speedup", "peak_memory_bytes", "floor_s"),
+        Optional(POSITIVE),
+    ),
     "reference": Optional(
         {
             "latency_rounds_s": Some(POSITIVE),
@@ -160,9 +150,13 @@ JUDGED_CASE = {
         }
     ),
     "reference_drift": Optional(DRIFT),
-    "picture": {"finite": FLAG, **dict.fromkeys(PICTURE, ANYTHING)},
+    "picture": {"finite": FLAG, "ignored": [TEXT], **dict.fromkeys(PICTURE, ANYTHING)},
     "promise": Optional({"psnr_db": NUMBER, "ssim": NUMBER}),
+    "counters": Each({"fixed": WHOLE, "per_step": WHOLE}),
+    "families": Each({"gpu_s": NUMBER, "kernels": WHOLE}),
     "generates": Each(ANYTHING),
     "validity": VALIDITY,
     "notes": [TEXT],
+    "verdict": STATUS,
+    "picture_only": FLAG,
 }

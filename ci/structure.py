@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from ci.answers import refuse
 from perf_tests.harness.baselines import FOLDER
 from perf_tests.harness.catalog import Case, cases_for
+from perf_tests.harness.runs import parts_of
 from perf_tests.harness.structure_verdicts import FILE, Accepted, accepting, key_of, load, save
 from perf_tests.harness.structure_verdicts import judge as judge_counts
 from perf_tests.harness.verdicts import PASSING, Finding
@@ -233,7 +234,7 @@ def tell(
 ) -> int:
     """Print the verdicts and one closing sentence; returns the exit code."""
     keys = {key_of(case, model) for case in observed}
-    missing = [key for key in accepted if key.split("/")[1] == model and key not in keys]
+    missing = [key for key in accepted if parts_of(key)[1] == model and key not in keys]
     missing = [] if args.k else sorted(missing)
     new = sorted(keys - set(accepted))
     told = [finding for case in findings.values() for finding in case]
@@ -262,7 +263,7 @@ def write(
     args: argparse.Namespace,
 ) -> int:
     """Accept: replace this model's counts, or with ``-k`` only those of the cases counted."""
-    kept = {k: was for k, was in accepted.items() if args.k or k.split("/")[1] != model}
+    kept = {k: was for k, was in accepted.items() if args.k or parts_of(k)[1] != model}
     for case, seen in observed.items():
         kept[key_of(case, model)] = Accepted(
             accepted=date.today().isoformat(),

@@ -9,7 +9,8 @@ from ci.report import figures
 from ci.report.content import ChangePart, ComparisonPart, Mood, badness, mood_of
 from ci.report.reading import Reading, Seen
 from perf_tests.harness import pairs
-from perf_tests.harness.verdicts import NEVER_MORE, WARNING, difference
+from perf_tests.harness.baselines import NEVER_MORE
+from perf_tests.harness.verdicts import WARNING, difference
 
 SHOWN_SHARE = {metric.name: metric.floor for metric in pairs.METRICS}
 """Differences that a comparison without pairs shows first; they are judged from nothing."""

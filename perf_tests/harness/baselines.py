@@ -16,6 +16,23 @@ from perf_tests.harness.structure_records import COUNTERS
 SCHEMA = 1
 FOLDER = Path(__file__).parents[2] / "baselines"
 
+NEVER_MORE = (
+    "host_syncs",
+    "device_to_host_copies",
+    "host_to_device_copies",
+    "device_reads",
+    "graph_breaks",
+    "recompiles",
+    "casts",
+    "layout_conversions",
+    "full_precision_operators",
+    "unfused_attention",
+)
+"""Counters of which one more in a generation is a regression."""
+LAUNCHES = ("kernels", "kernel_launches", "graph_launches", "operators", "python_calls")
+JUDGED = (*NEVER_MORE, *LAUNCHES)
+"""All other counters explain a number and hold nobody to anything."""
+
 
 class BadBaseline(Exception):
     """A file under `baselines/` that cannot be used; one sentence says which and why."""
@@ -23,10 +40,14 @@ class BadBaseline(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """What the baseline allows. Written by `ci accept` from the numbers beside it."""
+    """What the baseline allows. Written by `ci accept` from the numbers beside it.
 
-    latency_s_max: float
-    latency_speedup_min: float
+    A workload's reference is held to the latency that it had, any other case to how many times
+    faster than its reference it was.
+    """
+
+    latency_s_max: float | None = None
+    latency_speedup_min: float | None = None
     gpu_busy_s_max: float | None = None
     gpu_speedup_min: float | None = None
     peak_memory_bytes_max: float | None = None
@@ -53,7 +74,8 @@ class CaseBaseline:
     """Date, ISO 8601."""
     versions: Mapping[str, str]
     latency_s: tuple[float, ...]
-    latency_speedup: tuple[float, ...]
+    latency_speedup: tuple[float, ...] = ()
+    """Of a workload's reference none."""
     gpu_busy_s: tuple[float, ...] = ()
     gpu_speedup: tuple[float, ...] = ()
     peak_memory_bytes: tuple[int, ...] = ()
@@ -149,7 +171,7 @@ def of_processes(
     """The line that these processes of one case are accepted as, with the limits that follow.
 
     `counters` are of each process, `seen` its times, ratios and bytes as in `limits_of`. A counter
-    that some processes lack is left out.
+    that some processes lack is left out, and so is one that holds nobody to anything.
     """
     values = {name: tuple(rounded(value) for value in them) for name, them in seen.items()}
     # Without a GPU they were counted in the code, are the same on every machine, and are judged by
@@ -158,7 +180,7 @@ def of_processes(
     known = {
         name: [one[name] for one in counters]
         for name in dict.fromkeys(name for one in counters for name in one)
-        if name not in structural and all(name in one for one in counters)
+        if name in JUDGED and name not in structural and all(name in one for one in counters)
     }
     return CaseBaseline(
         accepted=accepted,
@@ -179,7 +201,7 @@ def rounded(number: float) -> Any:
 def limits_of(
     *,
     latency_s: Sequence[float],
-    latency_speedup: Sequence[float],
+    latency_speedup: Sequence[float] = (),
     gpu_busy_s: Sequence[float] = (),
     gpu_speedup: Sequence[float] = (),
     peak_memory_bytes: Sequence[int] = (),
@@ -187,24 +209,26 @@ def limits_of(
 ) -> Limits:
     """What is allowed from here on, from what the accepted processes measured.
 
-    GPU busy time spreads by 1 % and is held tightly: 2 %, or three times its noise where that is
-    more, which is the calibrated one and without a calibration the spread seen; its speedups to
-    0.97 of the lowest. Wall clock spreads by 10 % where the host
-    is what counts, so it gets that, or the spread seen, beyond the worst process. Noise widens no
-    limit by more than half.
+    A workload's reference has no speedups. GPU busy time spreads by 1 % and is held tightly: 2 %,
+    or three times its noise where that is more, which is the calibrated one and without a
+    calibration the spread seen; its speedups to 0.97 of the lowest. Wall clock spreads by 10 %
+    where the host is what counts, so it gets that, or the spread seen, beyond the worst process.
+    Noise widens no limit by more than half.
     """
-    slack = _slack(latency_s, least=0.10)
     if calibration and "gpu_busy_s" in calibration.noise:
         busy_slack = min(0.5, max(0.02, 3 * calibration.noise["gpu_busy_s"]))
     else:
         busy_slack = _slack(gpu_busy_s, least=0.02, times=3) if gpu_busy_s else 0.0
-    limits = {
-        "latency_s_max": max(latency_s) * (1 + slack),
-        "latency_speedup_min": min(latency_speedup) * (1 - _slack(latency_speedup, least=0.10)),
+    limits: dict[str, float | None] = {
         "gpu_busy_s_max": median(gpu_busy_s) * (1 + busy_slack) if gpu_busy_s else None,
         "gpu_speedup_min": 0.97 * min(gpu_speedup) if gpu_speedup else None,
         "peak_memory_bytes_max": 1.02 * max(peak_memory_bytes) if peak_memory_bytes else None,
     }
+    if latency_speedup:
+        slowest = min(latency_speedup) * (1 - _slack(latency_speedup, least=0.10))
+        limits["latency_speedup_min"] = slowest
+    else:
+        limits["latency_s_max"] = max(latency_s) * (1 + _slack(latency_s, least=0.10))
     return Limits(**{n: rounded(limit) for n, limit in limits.items() if limit is not None})
 
 
@@ -270,7 +294,7 @@ def _case(line: Any, path: Path, key: str) -> CaseBaseline:
         raise BadBaseline(f"{path}: the key {key!r} is not workload/model/weights/case")
     known = {field.name for field in fields(CaseBaseline)}
     _only(line, known, path, f"{key}: ")
-    for name in ("accepted", "versions", "latency_s", "latency_speedup", "counters", "limits"):
+    for name in ("accepted", "versions", "latency_s", "counters", "limits"):
         if name not in line:
             raise BadBaseline(f"{path}: {key}: has no {name!r}")
     lists = {}
@@ -292,9 +316,9 @@ def _case(line: Any, path: Path, key: str) -> CaseBaseline:
     if not (isinstance(moving, list) and all(isinstance(name, str) for name in moving)):
         raise BadBaseline(f"{path}: {key}: moving is no list of counters")
     limits = _numbers(line["limits"], Limits, path, f"{key}: limits")
-    for name in ("latency_s_max", "latency_speedup_min"):
-        if name not in limits:
-            raise BadBaseline(f"{path}: {key}: limits have no {name!r}")
+    name = "latency_speedup_min" if lists["latency_speedup"] else "latency_s_max"
+    if name not in limits:
+        raise BadBaseline(f"{path}: {key}: limits have no {name!r}")
     return CaseBaseline(
         accepted=str(line["accepted"]),
         versions={n: str(v) for n, v in _dict(line, "versions", path, f"{key}: ").items()},

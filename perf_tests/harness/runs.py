@@ -50,23 +50,23 @@ class Run:
     machine: Machine
     cases: Mapping[str, Case]
     """By `key_of` each."""
-    untimed: tuple[Untimed, ...] = ()
+    untimed: tuple[Untimed, ...]
     drift: Mapping[str, Mapping[str, Any]]
     """By workload, ``ratio`` and ``significant`` of the reference's last repetition."""
-    measuring: str | None = None
-    """Version of the measuring code; None in a run from before it was recorded."""
-    scale: str | None = None
-    quick: bool = False
+    measuring: str
+    """Version of the measuring code."""
+    scale: str
+    quick: bool
     """Measured in few rounds after a short warm-up, to be one of many."""
-    options: tuple[str, ...] = ()
+    options: tuple[str, ...]
     """What repeats it on the command line, beside the defaults."""
-    expected: tuple[str, ...] = ()
+    expected: tuple[str, ...]
     """Ids of the cases that were to run."""
-    narrowed: bool = False
+    narrowed: bool
     """Some cases were asked for by name, so that others are not missing."""
-    not_asked: tuple[str, ...] = ()
+    not_asked: tuple[str, ...]
     """Ids of the cases that are declared and were not asked for."""
-    shard: Shard | None = None
+    shard: Shard | None
 
     @cached_property
     def by_id(self) -> dict[str, Case]:
@@ -104,13 +104,21 @@ class Run:
         """The reference's repetition that its test knew of: the last before the case was judged,
         or its workload's where there was none.
         """
-        own: Mapping[str, Any] | None = case.get("reference_drift")
+        own: Mapping[str, Any] | None = case["reference_drift"]
         return own or self.drift.get(case["workload"])
 
 
 def key_of(case: Case) -> str:
     """As `records.Measurement.key`."""
     return "/".join(case[name] for name in ("workload", "model", "weights", "case"))
+
+
+def parts_of(key: str) -> tuple[str, str, str]:
+    """The workload, the model (in a machine's baseline with its weights) and the case of a key."""
+    workload, rest = key.split("/", 1)
+    # A model can be called owner/name.
+    source, case = rest.rsplit("/", 1)
+    return workload, source, case
 
 
 def case_id(case: Case) -> str:
@@ -137,9 +145,7 @@ def missing(
     """
     known = []
     for key in accepted:
-        workload, rest = key.split("/", 1)
-        # A model can be called owner/name.
-        source, case = rest.rsplit("/", 1)
+        workload, source, case = parts_of(key)
         if source in weights:
             known.append(f"{workload}-{case}")
     skipped = [case for case in untimed if case.status == "skipped"]
@@ -205,13 +211,11 @@ def measurement(case: Case) -> Measurement:
         },
         validity=case["validity"],
         notes=tuple(case["notes"]),
-        # What came later is not in every file.
-        ignored=tuple(picture.get("ignored") or ()),
-        floor_s=case.get("floor_s"),
-        floor_by=case.get("floor_by"),
+        ignored=tuple(picture["ignored"]),
+        floor_s=case["floor_s"],
+        floor_by=case["floor_by"],
         families={
-            name: (seen["gpu_s"], seen["kernels"])
-            for name, seen in dict(case.get("families") or {}).items()
+            name: (seen["gpu_s"], seen["kernels"]) for name, seen in case["families"].items()
         },
     )
 

@@ -27,7 +27,7 @@ from perf_tests.harness import (
     structure_verdicts,
     timing,
 )
-from perf_tests.harness.baselines import MachineBaseline
+from perf_tests.harness.baselines import NEVER_MORE, MachineBaseline
 from perf_tests.harness.bench import Bench, CaseError
 from perf_tests.harness.build import flag
 from perf_tests.harness.catalog import OPTIMIZATIONS, REFERENCE, Case, Workload, cases_for
@@ -36,7 +36,7 @@ from perf_tests.harness.planting import CannotPlant, Fault, Measure, Plant, Sett
 from perf_tests.harness.records import Measurement, gpu_speedup
 from perf_tests.harness.structure_records import Observation
 from perf_tests.harness.structure_verdicts import Accepted
-from perf_tests.harness.verdicts import NEVER_MORE, PASSING, STATUSES, Finding, Verdict
+from perf_tests.harness.verdicts import PASSING, STATUSES, Finding, Verdict
 
 ATTEMPTS = 3
 """A fault that came out unclear or invalid is planted again, as a workflow repeats a run."""
@@ -354,16 +354,16 @@ class Trials:
         for index, (_, first, _) in enumerate(clean.sides[0].measured):
             runs = [side.measured[index][1] for side in clean.sides]
             references = [side.measured[0][1] for side in clean.sides]
-            speedups = [gpu_speedup(m, r) for m, r in zip(runs, references, strict=True)]
+            # A reference is faster than nothing.
+            pairs = list(zip(runs, references, strict=True)) if index else []
+            speedups = [gpu_speedup(m, r) for m, r in pairs]
             cases[first.key] = baselines.of_processes(
                 accepted=date.today().isoformat(),
                 versions=machine.versions,
                 device=machine.device,
                 counters=[m.counters for m in runs],
                 latency_s=[m.latency_s for m in runs],
-                latency_speedup=[
-                    r.latency_s / m.latency_s for m, r in zip(runs, references, strict=True)
-                ],
+                latency_speedup=[r.latency_s / m.latency_s for m, r in pairs],
                 gpu_busy_s=[m.gpu_busy_s for m in runs if m.gpu_busy_s is not None],
                 gpu_speedup=[s for s in speedups if s is not None],
                 peak_memory_bytes=[

@@ -2,69 +2,25 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
 from ci import __main__ as command
 from perf_tests.harness import baselines, closeness
+from perf_tests.harness.baselines import CaseBaseline, Limits, rounded
 from perf_tests.harness.records import Count
+from perf_tests.harness.structure_records import COUNTERS
+from perf_tests.unit.recorded import Content, case, drop, process, with_pictures
 
-GPU = {
-    "device": "cuda",
-    "name": "Made Up GPU",
-    "compute_capability": [9, 0],
-    "memory_bytes": 80_000_000_000,
-    "driver": "580.1",
-    "cuda": "13.0",
-    "threads": 8,
-    "python": "3.12.3",
-    "torch": "2.13.0",
-    "diffusers": "0.42.1",
-    "transformers": "5.17.0",
+FP16 = "ddim50-fp16"
+KEY = "ddim50/sd15/seeded-2023/"
+KEYS = {
+    *(KEY + name for name in ("reference", "tf32", "fp16")),
+    "pndm25x4/sd15/seeded-2023/reference",
 }
-CPU = GPU | {"device": "cpu", "name": "Made Up CPU", "compute_capability": None, "driver": None}
-KEY = "small/made/up/"
-
-Run = dict[str, Any]
-
-
-def case(name: str, *, latency_s: float, verdict: str = "new", casts: int = 0) -> Run:
-    """One benchmark of a run, as far as accepting reads it."""
-    info = {
-        "workload": "small",
-        "model": "made",
-        "weights": "up",
-        "case": name,
-        "verdict": verdict,
-        "picture_only": False,
-        "latency_s": latency_s,
-        "latency_speedup": None if name == "reference" else 2 / latency_s,
-        "gpu_busy_s": None,
-        "gpu_speedup": None,
-        "peak_memory_bytes": None,
-        "counters": {
-            "recompiles": {"fixed": 0, "per_step": 0, "total": 0},
-            "casts": {"fixed": casts, "per_step": 0, "total": casts},
-        },
-    }
-    return {"extra_info": info}
-
-
-def run_of(number: int, machine: Run = GPU) -> Run:
-    return {
-        "datetime": "2026-11-22T10:00:00+00:00",
-        "machine_info": {"perf_tests": dict(machine)},
-        "perf_tests": {"schema": 1, "reference_drift": {}, "not_timed": []},
-        "benchmarks": [
-            case("reference", latency_s=2 + 0.01 * number),
-            case("fp16", latency_s=1 + 0.01 * number, casts=4),
-        ],
-    }
 
 
 @pytest.fixture
@@ -74,199 +30,221 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def written(tmp_path: Path, runs: list[Run]) -> list[str]:
-    """The runs' files, each with its reference's picture beside it."""
-    paths = []
-    for number, run in enumerate(runs):
-        path = tmp_path / f"run{number}.json"
-        path.write_text(json.dumps(run))
-        pictures = tmp_path / f"run{number}-pictures"
-        pictures.mkdir(exist_ok=True)
-        drawn = np.random.default_rng(0).random((1, 128, 128, 3), dtype=np.float32)
-        closeness.save(drawn, pictures / "small-reference.png")
-        paths.append(str(path))
-    return paths
+@pytest.fixture
+def runs() -> list[Content]:
+    return [process(f"accept-{number}") for number in range(3)]
 
 
-def test_writes_the_baseline_the_history_and_the_references_picture(
-    tmp_path: Path, folder: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    paths = written(tmp_path, [run_of(number) for number in range(3)])
-    assert command.main(["accept", *paths, "--reason", "first"]) == 0
-    assert "accepted 2 cases from 3 processes into made-up-gpu.json" in capsys.readouterr().out
-    baseline = baselines.load_machine("made-up-gpu")
+def written(tmp_path: Path, runs: list[Content]) -> list[str]:
+    return [str(path) for path in with_pictures(runs, tmp_path, "run")]
+
+
+def lines(machine: str = "nvidia-h200") -> dict[str, CaseBaseline]:
+    """What the machine's baseline says of each case."""
+    baseline = baselines.load_machine(machine)
     assert baseline is not None
-    assert baseline.cases.keys() == {KEY + "reference", KEY + "fp16"}
-    fp16 = baseline.cases[KEY + "fp16"]
-    assert fp16.latency_s == (1.0, 1.01, 1.02)
-    assert fp16.accepted == "2026-11-22"
+    return dict(baseline.cases)
+
+
+def test_writes_the_baseline_the_history_and_the_references_pictures(
+    tmp_path: Path, folder: Path, runs: list[Content], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command.main(["accept", *written(tmp_path, runs), "--reason", "first"]) == 0
+    assert "accepted 4 cases from 3 processes into nvidia-h200.json" in capsys.readouterr().out
+    assert lines().keys() == KEYS
+    fp16, seen = lines()[KEY + "fp16"], [case(run, FP16) for run in runs]
+    assert fp16.latency_s == tuple(rounded(one["latency_s"]) for one in seen)
+    assert fp16.accepted == "2026-11-23"
     assert fp16.versions == {
         "python": "3.12.3",
-        "torch": "2.13.0",
+        "torch": "2.11.0+cu130",
         "diffusers": "0.42.1",
         "transformers": "5.17.0",
-        "driver": "580.1",
+        "driver": "580.159.04",
     }
-    assert fp16.counters["casts"] == Count(fixed=4, per_step=0)
-    assert baseline.cases[KEY + "reference"].latency_speedup == (1.0, 1.0, 1.0)
+    assert fp16.counters["host_syncs"] == Count(fixed=3, per_step=6)
+    # What nobody judges is not kept, nor is a limit that nobody applies.
+    assert set(seen[0]["counters"]) - set(fp16.counters) == {
+        "compiled_graphs",
+        "allocations",
+        "device_to_host_bytes",
+        "host_to_device_bytes",
+    }
+    assert fp16.limits.latency_s_max is None
+    reference = lines()[KEY + "reference"]
+    assert reference.latency_speedup == ()
+    assert reference.limits == Limits(
+        latency_s_max=rounded(1.1 * max(reference.latency_s)),
+        gpu_busy_s_max=rounded(1.02 * sorted(reference.gpu_busy_s)[1]),
+        peak_memory_bytes_max=rounded(1.02 * max(reference.peak_memory_bytes)),
+    )
     history = (folder / "HISTORY.md").read_text()
     assert (
-        f"- 2026-11-22 `{KEY}fp16`: new → latency 1.000 s. first (python 3.12.3, torch 2.13.0, "
-        in history
+        f"- 2026-11-23 `{KEY}fp16`: new → GPU busy {min(fp16.gpu_busy_s):.4f} s, latency "
+        f"{min(fp16.latency_s):.3f} s. first (python 3.12.3, torch 2.11.0+cu130, " in history
     )
-    (picture,) = (folder / "pictures").iterdir()
-    assert closeness.load(picture).shape == (1, 64, 64, 3)
+    pictures = [closeness.load(path) for path in (folder / "pictures").iterdir()]
+    assert [picture.shape for picture in pictures] == [(1, 64, 64, 3)] * 3
 
 
-def test_accepting_again_adds_to_the_history(tmp_path: Path, folder: Path) -> None:
-    paths = written(tmp_path, [run_of(number) for number in range(3)])
+def test_accepting_again_adds_to_the_history(
+    tmp_path: Path, folder: Path, runs: list[Content]
+) -> None:
+    paths = written(tmp_path, runs)
     for reason in ("first", "second"):
         assert command.main(["accept", *paths, "--reason", reason]) == 0
-    last = (folder / "HISTORY.md").read_text().splitlines()[-1]
-    assert f"`{KEY}fp16`: latency 1.000 s → latency 1.000 s. second" in last
-
-
-def test_a_counter_that_varies_between_processes_is_left_out(tmp_path: Path, folder: Path) -> None:
-    runs = [run_of(number) for number in range(3)]
-    runs[1]["benchmarks"][1]["extra_info"]["counters"]["casts"]["fixed"] = 5
-    assert command.main(["accept", *written(tmp_path, runs), "--reason", "first"]) == 0
-    baseline = baselines.load_machine("made-up-gpu")
-    assert baseline is not None
-    assert set(baseline.cases[KEY + "fp16"].counters) == {"recompiles"}
+    (last,) = (
+        line
+        for line in (folder / "HISTORY.md").read_text().splitlines()
+        if f"`{KEY}fp16`" in line and "second" in line
+    )
+    was, now = last.split(": ", 1)[1].split(". second")[0].split(" → ")
+    assert was == now
 
 
 def test_a_counter_that_moves_is_known_to_and_one_that_some_lack_is_not(
-    tmp_path: Path, folder: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, folder: Path, runs: list[Content], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    runs = [run_of(number) for number in range(3)]
-    counters = [run["benchmarks"][1]["extra_info"]["counters"] for run in runs]
-    counters[1]["casts"]["fixed"] = 5
+    counters = [case(run, FP16)["counters"] for run in runs]
+    counters[1]["host_syncs"]["fixed"] += 1
     for one in counters[1:]:
-        one["host_syncs"] = {"fixed": 3, "per_step": 0}
+        one["casts"] = {"fixed": 3, "per_step": 0}
+    del counters[0]["allocations"]
     assert command.main(["accept", *written(tmp_path, runs), "--reason", "first"]) == 0
     printed = capsys.readouterr().out
-    assert "left out: small-fp16 counts casts differently in each process" in printed
-    assert "left out: small-fp16 counts host_syncs in some of the processes alone" in printed
-    baseline = baselines.load_machine("made-up-gpu")
-    assert baseline is not None
-    assert baseline.cases[KEY + "fp16"].moving == ("casts",)
+    assert "left out: ddim50-fp16 counts host_syncs differently in each process" in printed
+    assert "left out: ddim50-fp16 counts casts in some of the processes alone" in printed
+    fp16 = lines()[KEY + "fp16"]
+    assert fp16.moving == ("host_syncs",)
+    assert not {"host_syncs", "casts"} & set(fp16.counters)
 
 
 def test_accepting_a_speed_moves_no_picture(
-    tmp_path: Path, folder: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, folder: Path, runs: list[Content]
 ) -> None:
-    paths = written(tmp_path, [run_of(number) for number in range(3)])
+    paths = written(tmp_path, runs)
     assert command.main(["accept", *paths, "--reason", "first"]) == 0
-    (picture,) = (folder / "pictures").iterdir()
-    assert f"`{picture.name}`: pictures. first" in (folder / "HISTORY.md").read_text()
+    picture = folder / "pictures" / "ddim50-sd15-seeded-2023.png"
+    assert f"`{picture.name}`, " in (folder / "HISTORY.md").read_text()
     before = picture.read_bytes()
     other = np.zeros((1, 128, 128, 3), dtype=np.float32)
-    closeness.save(other, tmp_path / "run0-pictures" / "small-reference.png")
+    closeness.save(other, tmp_path / "run-0-pictures" / "ddim50-reference.png")
     assert command.main(["accept", *paths, "--reason", "second"]) == 0
     assert picture.read_bytes() == before
     assert "pictures. second" not in (folder / "HISTORY.md").read_text()
-    assert command.main(["accept", *paths, "--pictures-only", "--reason", "third"]) == 0
+    assert command.main(["accept", paths[0], "--pictures-only", "--reason", "third"]) == 0
     assert picture.read_bytes() != before
     assert "pictures. third" in (folder / "HISTORY.md").read_text()
 
 
-def test_what_was_counted_in_the_code_is_no_machines(tmp_path: Path, folder: Path) -> None:
-    runs = [run_of(number, CPU) for number in range(3)]
+def test_what_was_counted_in_the_code_is_no_machines(
+    tmp_path: Path, folder: Path, runs: list[Content]
+) -> None:
+    for run in runs:
+        run["machine_info"]["perf_tests"].update(device="cpu", name="Some CPU")
     assert command.main(["accept", *written(tmp_path, runs), "--reason", "first"]) == 0
-    baseline = baselines.load_machine("made-up-cpu")
-    assert baseline is not None
-    assert set(baseline.cases[KEY + "fp16"].counters) == {"recompiles"}
+    kept = set(lines("some-cpu")[KEY + "fp16"].counters)
+    assert "recompiles" in kept
+    assert not kept & set(COUNTERS)
 
 
 def test_a_case_that_too_few_processes_measured_is_left_out(
-    tmp_path: Path, folder: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, folder: Path, runs: list[Content], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    runs = [run_of(number) for number in range(3)]
-    runs[2]["benchmarks"].pop()
+    drop(runs[2], FP16)
     assert command.main(["accept", *written(tmp_path, runs), "--reason", "first"]) == 0
     assert f"left out: {KEY}fp16 was measured in 2 of 3 processes" in capsys.readouterr().out
-    baseline = baselines.load_machine("made-up-gpu")
-    assert baseline is not None
-    assert baseline.cases.keys() == {KEY + "reference"}
+    assert lines().keys() == KEYS - {KEY + "fp16"}
+
+
+def test_a_person_may_accept_from_fewer(tmp_path: Path, folder: Path, runs: list[Content]) -> None:
+    fewer = ["accept", *written(tmp_path, runs[:2]), "--processes", "2", "--reason", "slow"]
+    assert command.main(fewer) == 0
+    assert len(lines()[KEY + "fp16"].latency_s) == 2
 
 
 def test_one_process_given_three_times_is_one(
-    tmp_path: Path, folder: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, folder: Path, runs: list[Content], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (path,) = written(tmp_path, [run_of(0)])
-    assert command.main(["accept", path, path, path, "--reason", "first"]) == 2
-    assert "is given twice: each run is a process of its own" in capsys.readouterr().err
-    assert not folder.exists()
+    (path,) = written(tmp_path, runs[:1])
+    refused([path] * 3, "is given twice: each run is a process of its own", folder, capsys)
 
 
 @pytest.mark.parametrize("value", [float("nan"), -1.0, 0, "fast", None])
 def test_a_time_that_is_no_time_is_refused(
-    tmp_path: Path, folder: Path, capsys: pytest.CaptureFixture[str], value: object
+    tmp_path: Path,
+    folder: Path,
+    runs: list[Content],
+    capsys: pytest.CaptureFixture[str],
+    value: object,
 ) -> None:
-    runs = [run_of(number) for number in range(3)]
-    runs[1]["benchmarks"][1]["extra_info"]["latency_s"] = value
-    assert command.main(["accept", *written(tmp_path, runs), "--reason", "first"]) == 2
-    assert "latency_s is" in capsys.readouterr().err
+    case(runs[1], FP16)["latency_s"] = value
+    refused(written(tmp_path, runs), "latency_s is", folder, capsys)
+
+
+def test_an_empty_reason_is_none(tmp_path: Path, folder: Path, runs: list[Content]) -> None:
+    assert command.main(["accept", *written(tmp_path, runs), "--reason", " "]) == 2
     assert not folder.exists()
 
 
-def test_an_empty_reason_is_none(tmp_path: Path, folder: Path) -> None:
-    paths = written(tmp_path, [run_of(number) for number in range(3)])
-    assert command.main(["accept", *paths, "--reason", " "]) == 2
-    assert not folder.exists()
-
-
-def test_pictures_alone_take_one_run_and_no_speed(tmp_path: Path, folder: Path) -> None:
-    paths = written(tmp_path, [run_of(0)])
-    assert command.main(["accept", *paths, "--pictures-only", "--reason", "look"]) == 0
-    assert baselines.load_machine("made-up-gpu") is None
-    assert len(list((folder / "pictures").iterdir())) == 1
+def test_pictures_alone_take_one_run_and_no_speed(
+    tmp_path: Path, folder: Path, runs: list[Content], capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, other = written(tmp_path, runs[:2])
+    assert command.main(["accept", path, other, "--pictures-only", "--reason", "look"]) == 2
+    assert "error: --pictures-only takes one run, not 2" in capsys.readouterr().err
+    assert command.main(["accept", path, "--pictures-only", "--reason", "look"]) == 0
+    assert baselines.load_machine("nvidia-h200") is None
+    assert len(list((folder / "pictures").iterdir())) == 3
     assert "pictures. look" in (folder / "HISTORY.md").read_text()
 
 
-def _other_machine(runs: list[Run]) -> None:
+def _other_machine(runs: list[Content]) -> None:
     runs[2]["machine_info"]["perf_tests"]["name"] = "Another GPU"
 
 
-def _other_versions(runs: list[Run]) -> None:
+def _other_versions(runs: list[Content]) -> None:
     runs[1]["machine_info"]["perf_tests"]["torch"] = "2.14.0"
 
 
-def _failed(runs: list[Run]) -> None:
-    runs[1]["benchmarks"][1] = case("fp16", latency_s=1, verdict="black")
+def _other_stopwatch(runs: list[Content]) -> None:
+    runs[1]["perf_tests"]["measuring"] = "ba9876543210"
 
 
-def _invalid(runs: list[Run]) -> None:
-    runs[1]["benchmarks"][1] = case("fp16", latency_s=1, verdict="invalid")
+def _failed(runs: list[Content]) -> None:
+    case(runs[1], FP16)["verdict"] = "black"
 
 
-def _not_timed(runs: list[Run]) -> None:
-    lost = {"workload": "small", "case": "tiny_vae", "verdict": "not applied", "sentence": ""}
-    runs[0]["perf_tests"]["not_timed"].append(lost)
+def _invalid(runs: list[Content]) -> None:
+    case(runs[1], FP16)["verdict"] = "invalid"
 
 
-def _twice(runs: list[Run]) -> None:
-    runs[0]["benchmarks"].append(case("fp16", latency_s=1))
+def _not_timed(runs: list[Content]) -> None:
+    lost = {"workload": "ddim50", "case": "bf16", "verdict": "not applied", "sentence": ""}
+    runs[0]["perf_tests"]["not_timed"].append(lost | {"by_choice": False})
 
 
-def _quick(runs: list[Run]) -> None:
+def _twice(runs: list[Content]) -> None:
+    runs[0]["benchmarks"].append(runs[0]["benchmarks"][2])
+
+
+def _quick(runs: list[Content]) -> None:
     runs[2]["perf_tests"]["quick"] = True
 
 
-def _drifted(runs: list[Run]) -> None:
-    runs[1]["perf_tests"]["reference_drift"] = {"small": {"ratio": 0.9, "significant": True}}
+def _drifted(runs: list[Content]) -> None:
+    runs[1]["perf_tests"]["reference_drift"]["ddim50"] = {"ratio": 0.9, "significant": True}
 
 
-def _busy_host(runs: list[Run]) -> None:
-    info = runs[1]["benchmarks"][1]["extra_info"]
-    info["validity"] = {"disturbed_by": [], "host_disturbed_by": ["the host waited for a CPU"]}
+def _busy_host(runs: list[Content]) -> None:
+    case(runs[1], FP16)["validity"]["host_disturbed_by"] = ["the host waited for a CPU"]
 
 
-def _other_schema(runs: list[Run]) -> None:
+def _other_schema(runs: list[Content]) -> None:
     runs[0]["perf_tests"]["schema"] = 2
 
 
-def _of_another_suite(runs: list[Run]) -> None:
+def _of_another_suite(runs: list[Content]) -> None:
     del runs[0]["perf_tests"]
 
 
@@ -274,27 +252,28 @@ def _of_another_suite(runs: list[Run]) -> None:
     ("spoil", "sentence"),
     [
         (lambda runs: runs.pop(), "2 of 3 processes: between processes the noise is larger"),
-        (_other_machine, "run2.json was measured on another machine or with other versions"),
-        (_other_versions, "run1.json was measured on another machine or with other versions"),
-        (_failed, f"run1.json: {KEY}fp16 is black, which nobody accepts"),
-        (_invalid, f"run1.json: {KEY}fp16 is invalid, which nobody accepts"),
-        (_not_timed, "run0.json: small-tiny_vae gave no measurement"),
-        (_twice, f"run0.json: {KEY}fp16 is in it twice"),
-        (_other_schema, "run0.json: has schema 2, this suite reads 1"),
-        (_quick, "run2.json was measured with --quick, whose few rounds are for comparing"),
-        (_drifted, "run1.json: of small the reference took 0.900 of its first time"),
-        (_busy_host, f"run1.json: {KEY}fp16 was disturbed: the host waited for a CPU"),
-        (_of_another_suite, "run0.json: was not written by this suite's main job"),
+        (_other_machine, "run-2.json was measured on another machine or with other versions"),
+        (_other_versions, "run-1.json was measured on another machine or with other versions"),
+        (_other_stopwatch, "run-1.json was measured by another version of the suite's own"),
+        (_failed, f"run-1.json: {KEY}fp16 is black, which nobody accepts"),
+        (_invalid, f"run-1.json: {KEY}fp16 is invalid, which nobody accepts"),
+        (_not_timed, "run-0.json: ddim50-bf16 gave no measurement"),
+        (_twice, f"run-0.json: {KEY}fp16 is in it twice"),
+        (_other_schema, "run-0.json: has schema 2, this suite reads 1"),
+        (_quick, "run-2.json was measured with --quick, whose few rounds are for comparing"),
+        (_drifted, "run-1.json: of ddim50 the reference took 0.900 of its first time"),
+        (_busy_host, f"run-1.json: {KEY}fp16 was disturbed: the host waited for a CPU"),
+        (_of_another_suite, "run-0.json: was not written by this suite's main job"),
     ],
 )
 def test_runs_that_hold_nobody_to_anything_are_refused(
     tmp_path: Path,
     folder: Path,
+    runs: list[Content],
     capsys: pytest.CaptureFixture[str],
-    spoil: Callable[[list[Run]], object],
+    spoil: Callable[[list[Content]], object],
     sentence: str,
 ) -> None:
-    runs = [run_of(number) for number in range(3)]
     spoil(runs)
     refused(written(tmp_path, runs), sentence, folder, capsys)
 
@@ -317,22 +296,26 @@ def test_a_file_that_is_no_run_is_refused(
 
 
 def test_a_run_without_its_references_picture_is_refused(
-    tmp_path: Path, folder: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, folder: Path, runs: list[Content], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    paths = written(tmp_path, [run_of(number) for number in range(3)])
-    (tmp_path / "run0-pictures" / "small-reference.png").unlink()
-    refused(paths, "small-reference.png is missing", folder, capsys)
+    paths = written(tmp_path, runs)
+    (tmp_path / "run-0-pictures" / "ddim50-reference.png").unlink()
+    refused(paths, "ddim50-reference.png is missing", folder, capsys)
 
 
 @pytest.mark.parametrize("content", [b"", b"no picture", b"half"])
 def test_a_broken_picture_is_refused_before_anything_is_written(
-    tmp_path: Path, folder: Path, capsys: pytest.CaptureFixture[str], content: bytes
+    tmp_path: Path,
+    folder: Path,
+    runs: list[Content],
+    capsys: pytest.CaptureFixture[str],
+    content: bytes,
 ) -> None:
-    paths = written(tmp_path, [run_of(number) for number in range(3)])
-    picture = tmp_path / "run0-pictures" / "small-reference.png"
+    paths = written(tmp_path, runs)
+    picture = tmp_path / "run-0-pictures" / "ddim50-reference.png"
     whole = picture.read_bytes()
     picture.write_bytes(content if content != b"half" else whole[: len(whole) // 2])
-    refused(paths, "small-reference.png: is no picture (", folder, capsys)
+    refused(paths, "ddim50-reference.png: is no picture (", folder, capsys)
 
 
 def refused(

@@ -73,6 +73,7 @@ def _set(*path: str, to: Any) -> Any:
         (_set("cases", KEY, "gpu_busy_s", to=[float("nan")]), "NaN is no number that anything"),
         (_set("cases", KEY, "limits", "gpu_speedup_min", to=0), "is 0, not a positive number"),
         (_set("cases", KEY, "counters", "kernels", to=[1.5, 2]), "not [fixed, per step]"),
+        (_set("cases", KEY, "limits", to={}), "limits have no 'latency_speedup_min'"),
         (_set("cases", KEY, "limits", to=[]), "limits is no JSON object"),
         (_set("cases", to=[]), "cases is no JSON object"),
     ],
@@ -100,6 +101,10 @@ def test_limits_follow_from_what_was_measured() -> None:
     assert limits.gpu_speedup_min == pytest.approx(0.97 * 2.88)
     assert limits.gpu_busy_s_max == pytest.approx(0.501 * 1.02)
     assert limits.latency_speedup_min == pytest.approx(1.9 * 0.9)
+    assert limits.latency_s_max is None
+    reference = limits_of(latency_s=NUMBERS["latency_s"])
+    assert reference.latency_s_max == pytest.approx(1.1 * 1.1)
+    assert reference.latency_speedup_min is None
     wide = limits_of(**NUMBERS | {"gpu_busy_s": (0.5, 0.51, 0.49)})
     assert wide.gpu_busy_s_max == pytest.approx(0.5 * (1 + 3 * 0.04))
 

@@ -241,6 +241,10 @@ def _nan(content: Content) -> None:
     case(content, FP16)["picture"]["ssim"] = float("nan")
 
 
+def _no_list(content: Content) -> None:
+    case(content, FP16)["validity"]["host_disturbed_by"] = "a neighbour"
+
+
 def _old(content: Content) -> None:
     del content["perf_tests"]["measuring"]
 
@@ -254,7 +258,8 @@ def _old(content: Content) -> None:
         ),
         (_nothing, "gated-0.json measured nothing"),
         (_nan, "ddim50/sd15/seeded-2023/fp16: the picture: ssim is nan, not a number"),
-        (_old, "gated-0.json: an older suite wrote it, without all that judging takes"),
+        (_no_list, "fp16: validity: host_disturbed_by is 'a neighbour', not a list"),
+        (_old, "gated-0.json: perf_tests: has no measuring"),
     ],
 )
 def test_what_cannot_be_judged_is_neither_green_nor_red(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -383,9 +384,24 @@ def test_a_case_that_is_gone_is_missed(
 ) -> None:
     monkeypatch.setattr(verb, "FOLDER", tmp_path)
     monkeypatch.setattr(verb, "count", lambda case, source: made())
-    structure_verdicts.save({"ddim50/sd15/gone": accept(made())}, tmp_path)
+    names = ("ddim50/sd15/gone", "ddim50/owner/name/gone")
+    structure_verdicts.save(dict.fromkeys(names, accept(made())), tmp_path)
     assert command.main(["structure"]) == 1
-    assert "missing: ddim50/sd15/gone" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "missing: ddim50/sd15/gone" in printed
+    assert "owner/name" not in printed
+
+
+def test_the_counts_of_a_model_called_owner_slash_name_are_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(verb, "FOLDER", tmp_path)
+    gone = {"ddim50/owner/name/gone": accept(made())}
+    asked = argparse.Namespace(k="", reason="first")
+    assert verb.tell({}, {}, gone, "owner/name", asked) == 1
+    assert "missing: ddim50/owner/name/gone" in capsys.readouterr().out
+    verb.write({}, gone, "owner/name", asked)
+    assert structure_verdicts.load(tmp_path) == {}
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 What was not recorded yet when they were made stands beside it as it was: the reference's numbers,
 what the optimizations promise, and what the workloads generate, from the catalogue of that day.
+What nobody can know any more is null, or empty.
 """
 
 from __future__ import annotations
@@ -67,6 +68,7 @@ def settle(content: Content) -> Content:
     infos = {_id(case): case for case in _infos(content)}
     for case in infos.values():
         case["latency_s"] = median(case["latency_rounds_s"])
+        case["pictures_per_s"] = case["images"] / case["latency_s"]
         other = infos.get(f"{case['workload']}-{case['against']}")
         if other and case["reference"]:
             for field in ("latency_rounds_s", "gpu_busy_s", "peak_memory_bytes"):
@@ -110,14 +112,20 @@ def write(contents: Sequence[Content], folder: Path, name: str) -> list[Path]:
     return paths
 
 
-def accept(contents: Sequence[Content], folder: Path, reason: str = "first") -> int:
-    """`ci accept` of these runs, written beside the folder of baselines with pictures of noise."""
-    paths = write(contents, folder.parent, reason.replace(" ", "-"))
+def with_pictures(contents: Sequence[Content], folder: Path, name: str) -> list[Path]:
+    """The contents' files, each with its references' pictures, of noise, beside it."""
+    paths = write(contents, folder, name)
     drawn = np.random.default_rng(0).random((1, 128, 128, 3), dtype=np.float32)
     for path in paths:
         pictures = path.with_name(f"{path.stem}-pictures")
         for workload in ("ddim50", "pndm25x4", "vase25"):
             closeness.save(drawn, pictures / f"{workload}-reference.png")
+    return paths
+
+
+def accept(contents: Sequence[Content], folder: Path, reason: str = "first") -> int:
+    """`ci accept` of these runs, written beside the folder of baselines."""
+    paths = with_pictures(contents, folder.parent, reason.replace(" ", "-"))
     return command.main(["accept", *map(str, paths), "--reason", reason])
 
 
