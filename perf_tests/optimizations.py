@@ -286,11 +286,14 @@ def sdpa_math(build: Build) -> None:
 
 @contextmanager
 def _compiling() -> Iterator[None]:
+    from torch._dynamo.utils import counters
+
     # What was compiled for one case is in the next one's way, and holds memory.
     try:
         yield
     finally:
         torch.compiler.reset()
+        counters.clear()
 
 
 def _compile(build: Build, *, mode: str | None = None) -> None:
@@ -319,7 +322,7 @@ def compile(build: Build) -> None:
 @optimization(
     needs=COMPILER,
     promise=SAME_ARITHMETIC,
-    proof=proofs.is_compiled("unet", "vae.decoder"),
+    proof=proofs.every(proofs.is_compiled("unet", "vae.decoder"), proofs.graphs_were_not_skipped),
     hides_operators=True,
     decides=("compiler", "UNet's launches", "decoder's launches"),
     compiles=True,
@@ -350,7 +353,7 @@ def compile_regional(build: Build) -> None:
     promise=SAME_ARITHMETIC,
     proof=is_graphed("unet"),
     hides_operators=True,
-    decides=("UNet's launches", "what a call of the UNet does"),
+    decides=("UNet's launches", "UNet's calls"),
 )
 def cuda_graph(build: Build) -> None:
     """The UNet's kernels launched at once, as a CUDA graph."""
@@ -374,6 +377,7 @@ def cuda_graph_decoder(build: Build) -> None:
     promise=SAME_ARITHMETIC,
     proof=is_graphed("text_encoder"),
     hides_operators=True,
+    decides=("text encoder's launches",),
 )
 def cuda_graph_text_encoder(build: Build) -> None:
     """The text encoder's kernels launched at once, as a CUDA graph."""
@@ -384,7 +388,7 @@ def _graph(module: torch.nn.Module) -> None:
     module.forward = Graphed(module.forward)  # type: ignore[method-assign, unused-ignore]
 
 
-@optimization(promise=SAME_ARITHMETIC, proof=is_taken_over)
+@optimization(promise=SAME_ARITHMETIC, proof=is_taken_over, decides=("loop",))
 def device_steps(build: Build) -> None:
     """The scheduler's arithmetic on the device: no step waits for a number to be read back."""
     build.then(take_over)
@@ -433,7 +437,7 @@ FRESH_EVERY = 3
     skips_work=True,
     uneven_steps=True,
     # Another thing from step to step, of which a graph of the UNet alone knows nothing.
-    decides=("what a call of the UNet does",),
+    decides=("UNet's calls",),
 )
 def deepcache(build: Build) -> None:
     """DeepCache: the UNet's inner blocks run in every third step alone."""
@@ -469,11 +473,14 @@ def guidance_cutoff(build: Build) -> None:
 )
 def tome(build: Build) -> None:
     """Token merging: half of the tokens at full resolution are left out of self-attention."""
+    import tomesd
+
+    name = "bipartite_soft_matching_random2d"
+    exact = _averaging_in_float32(getattr(tomesd.merge, name))
+    build.during(flag(tomesd.merge, name, exact))
 
     @build.then
     def _(pipeline: Any) -> None:
-        import tomesd
-
         # At random, no two generations would be alike.
         tomesd.apply_patch(pipeline, ratio=0.5, use_rand=False)
         known = pipeline.unet._tome_info
@@ -481,6 +488,21 @@ def tome(build: Build) -> None:
         known["size"] = (pipeline.unet.config.sample_size,) * 2
         # Made at its first use if not here, which neither a compiler nor a capture can follow.
         known["args"]["generator"] = torch.Generator(pipeline.unet.device)
+
+
+def _averaging_in_float32(matching: Callable[..., Any]) -> Callable[..., Any]:
+    """A GPU adds up what is merged in any order: in half precision, no two pictures were alike."""
+
+    def matched(*args: Any, **kwargs: Any) -> Any:
+        merge, unmerge = matching(*args, **kwargs)
+
+        def merged(x: torch.Tensor, mode: str = "mean") -> torch.Tensor:
+            averaged: torch.Tensor = merge(x.float(), mode)
+            return averaged.to(x.dtype)
+
+        return merged, unmerge
+
+    return matched
 
 
 def _quantize(build: Build, config: Callable[[], Any]) -> None:
@@ -535,7 +557,8 @@ def fp8(build: Build) -> None:
 @optimization(
     promise=KEPT_IN_FLOAT8,
     proof=proofs.mostly_kept_in(torch.float8_e4m3fn),
-    decides=("weights",),
+    # A layer's weights lie elsewhere after each cast.
+    decides=("weights", "UNet's launches"),
 )
 def layerwise_casting(build: Build) -> None:
     """The UNet's weights kept in float8, and each layer's cast back while it computes."""
@@ -576,8 +599,8 @@ def _nowhere_to_offload_from() -> str | None:
     needs=Needs(compute_capability=(6, 0), probe=_nowhere_to_offload_from),
     promise=SAME_ARITHMETIC,
     proof=proofs.waits_on_host("vae", "text_encoder"),
-    # What is captured has to stay where it is.
-    decides=("UNet's launches", "decoder's launches"),
+    # What is captured has to stay where it is, and the pipeline's own loop moves modules.
+    decides=("UNet's launches", "decoder's launches", "text encoder's launches", "loop"),
 )
 def model_offload(build: Build) -> None:
     """Each module in GPU memory while it is needed, and in the host's otherwise."""

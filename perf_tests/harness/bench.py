@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import importlib.util
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
@@ -180,6 +181,15 @@ class Bench:
         """Take the pipeline away, with every flag and context that was set for it."""
         self._pipeline = None
         self._open.close()
+
+    def clear(self) -> None:
+        """Close, and let go of what torch.compile made, which holds on to what it compiled,
+        whoever had it made.
+        """
+        self.close()
+        if "torch._dynamo" in sys.modules:
+            torch.compiler.reset()
+        gc.collect()
 
     def measure(self, case: Case, timed: Rounds) -> Measurement:
         """Warm up, time with this loop, observe, look; kept under the case's id.

@@ -91,7 +91,9 @@ def forward_once(pipeline: Any) -> None:
     # Offloaded weights come to the device through accelerate's own forward alone.
     forward = unet.forward if hasattr(unet, "_hf_hook") else partial(type(unet).forward, unet)
     with torch.no_grad(), eager:
-        forward(sample, 1, encoder_hidden_states=states)
+        # A tensor, as pipelines give it: who wraps the UNet may read it.
+        timestep = torch.ones((), dtype=torch.long, device=sample.device)
+        forward(sample, timestep, encoder_hidden_states=states)
 
 
 def flag_reads(holder: object, name: str, value: object) -> Proof:
@@ -167,10 +169,22 @@ def is_compiled(*places: str) -> Proof:
     return check
 
 
+def graphs_were_not_skipped(pipeline: Any) -> None:
+    """Nothing kept torch.compile from CUDA graphs since `torch.compiler` was reset: it says so in a
+    count alone.
+    """
+    from torch._dynamo.utils import counters
+
+    if skipped := counters["inductor"]["cudagraph_skips"]:
+        raise NotApplied(f"torch.compile left out {skipped} CUDA graphs")
+
+
 def blocks_are_compiled(pipeline: Any) -> None:
     """Each of the UNet's repeated blocks is compiled."""
     unet = pipeline.unet
-    blocks = [m for m in unet.modules() if type(m).__name__ in unet._repeated_blocks]
+    # Merged tokens make a class of their own from a block's.
+    repeated = {*unet._repeated_blocks}
+    blocks = [m for m in unet.modules() if repeated & {c.__name__ for c in type(m).__mro__}]
     if not blocks or any(block._compiled_call_impl is None for block in blocks):
         raise NotApplied("not all of the UNet's repeated blocks are compiled")
 

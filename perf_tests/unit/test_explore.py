@@ -146,6 +146,28 @@ def test_nothing_is_faster(
     assert told.splitlines()[-1].startswith("no stack was found that is faster")
 
 
+def test_what_cannot_be_cleared_away_has_failed_and_is_kept(
+    declared: None,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As after a capture that did not end, on a GPU that answers no more."""
+    declare("faster")
+    clear, calls = Bench.clear, itertools.count()
+
+    def stuck(bench: Bench) -> None:
+        clear(bench)
+        if next(calls) == 1:
+            raise RuntimeError("captures_underway.empty() INTERNAL ASSERT FAILED")
+
+    monkeypatch.setattr(Bench, "clear", stuck)
+    assert run(tmp_path) == 1
+    assert "faster: RuntimeError: captures_underway.empty()" in capsys.readouterr().out
+    content = json.loads((tmp_path / "explore.json").read_text())
+    assert [entry["measured"] is None for entry in content["tried"].values()].count(True) == 1
+
+
 def test_a_promise_in_numbers(
     declared: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -236,6 +236,27 @@ def test_one_that_raises_does_not_stop_the_others(
     assert "1 of 2 faults caught" in told
 
 
+def test_one_that_cannot_be_cleared_away_does_not_stop_the_others(
+    declared: dict[str, Fault],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    fault(seen_by="picture", setting=FAKE)(raising)
+    fault(seen_by="picture", setting=FAKE)(dark)
+    clear, calls = Bench.clear, itertools.count()
+
+    def stuck(bench: Bench) -> None:
+        clear(bench)
+        if next(calls) == 0:
+            raise RuntimeError("an illegal memory access was encountered")
+
+    monkeypatch.setattr(Bench, "clear", stuck)
+    assert command.main(["faults"]) == 1
+    told = capsys.readouterr().out
+    assert "RuntimeError: an illegal memory access" in told
+    assert "1 of 2 faults caught" in told
+
+
 def test_the_smallest_size_is_found(
     declared: dict[str, Fault], capsys: pytest.CaptureFixture[str]
 ) -> None:
