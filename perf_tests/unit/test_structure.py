@@ -310,22 +310,6 @@ def test_fewer_asks_to_be_accepted() -> None:
     assert finding.next.startswith("keep it: python -m ci structure --model sd15 --write")
 
 
-def test_fewer_once_do_not_pay_for_one_more_in_each_step() -> None:
-    was, now = made(a=Count(fixed=90, per_step=0)), made(a=Count(fixed=0, per_step=1))
-    (finding,) = judged(now, accept(was))
-    assert finding.status == "more work"
-
-
-def test_operators_may_grow_by_one_per_cent() -> None:
-    was = made()
-    ((operator, work),) = was.operators.items()
-    for calls, findings in ((101, 0), (102, 1)):
-        grown = {operator: work._replace(calls=Count(fixed=0, per_step=calls))}
-        now = replace(was, operators=grown)
-        found = judged(now, accept(was))
-        assert len(found) == findings
-
-
 # The file and the command
 
 
