@@ -21,6 +21,8 @@ from perf_tests.harness.records import Count
 from perf_tests.harness.structure_records import Event, Observation, Operator, Place, Work
 from perf_tests.harness.structure_verdicts import Accepted
 from perf_tests.harness.verdicts import Finding
+from perf_tests.techniques.conditioning import precompute
+from perf_tests.techniques.device_steps import take_over
 
 SMALL = replace(workloads.DDIM50, size=64)
 VERSIONS = {"torch": "2.13.0", "diffusers": "0.42.1"}
@@ -149,6 +151,13 @@ def test_a_pipeline_with_weights_counts_the_same_and_keeps_them() -> None:
     assert [(n, id(p)) for n, p in pipeline.unet.named_parameters()] == parameters
     assert "step" not in vars(pipeline.scheduler)
     assert (Generation(pipeline, SMALL).pictures(steps=2) == before).all()
+
+
+def test_what_a_first_generation_makes_and_keeps_is_not_counted() -> None:
+    pipeline = build()
+    take_over(pipeline)
+    precompute(pipeline)
+    assert observe(pipeline) == observe(pipeline)
 
 
 def test_floating_point_operations_are_exact() -> None:
