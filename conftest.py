@@ -540,7 +540,7 @@ def _fail_missing(session: pytest.Session, suite: Suite) -> None:
     ):
         suite.told[lost.id] = (
             f"missing: {lost.sentence}\n"
-            "  next      bring it back, or take its line out of the baseline"
+            "  next      bring it back, or accept whole runs without it: python -m ci accept"
         )
         suite.missing.append(lost.id)
         session.exitstatus = pytest.ExitCode.TESTS_FAILED

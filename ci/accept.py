@@ -1,7 +1,7 @@
 """Accept what runs measured as this machine's baseline. Never turns a run green by itself.
 
 Writes `baselines/<machine>.json`, pictures of references of which none is accepted yet, and a line
-a case in `HISTORY.md`.
+a case in `HISTORY.md`. Lines of cases that whole runs no longer declare are dropped.
 
     python -m ci accept runs/1.json runs/2.json runs/3.json --reason "torch 2.12 on this GPU"
 """
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ci.runs import BadRunError, Run, distinct, load_run
-from perf_tests.harness import baselines, closeness
+from perf_tests.harness import baselines, closeness, comparable
 from perf_tests.harness.baselines import CaseBaseline, MachineBaseline
 from perf_tests.harness.catalog import REFERENCE
 from perf_tests.harness.closeness import Pictures
@@ -23,6 +23,8 @@ from perf_tests.harness.runs import case_id
 from perf_tests.harness.verdicts import PASSING, drifted
 
 PROCESSES_MIN = 3
+ROUNDS_MIN = 3
+"""Of fewer the median is whatever one of them was."""
 ACCEPTABLE = (
     "same",
     "faster",
@@ -123,7 +125,10 @@ def accept(paths: Sequence[Path], *, reason: str, processes: int = PROCESSES_MIN
             print(f"left out: {key} was measured in {len(seen)} of {processes} processes")
     for line in _although(runs, accepted):
         print(line)
-    cases = {**known, **accepted}
+    gone = set(known).intersection(*(run.undeclared(known) for run in runs))
+    for key in sorted(gone):
+        print(f"dropped: {key} is no longer declared")
+    cases = {key: case for key, case in {**known, **accepted}.items() if key not in gone}
     baseline = MachineBaseline(
         path=baselines.machine_path(machine.slug), machine=machine.name, cases=cases
     )
@@ -138,7 +143,10 @@ def accept(paths: Sequence[Path], *, reason: str, processes: int = PROCESSES_MIN
     _keep(pictures)
     write_history(
         [
-            *(_history_line(k, old, case, reason=reason) for k, case in accepted.items()),
+            *(
+                _history_line(key, known.get(key), accepted.get(key), runs[0], reason=reason)
+                for key in (*accepted, *sorted(gone))
+            ),
             *_about_pictures(pictures, runs[0], reason=reason),
         ]
     )
@@ -167,7 +175,7 @@ def _load(paths: Sequence[Path], reason: str) -> list[Run]:
 
 
 def check(runs: Sequence[Run]) -> None:
-    """`BadRunError` unless the runs are of one machine and stopwatch, and each of them held."""
+    """`BadRunError` unless the runs are of one machine, stopwatch and workload, and each held."""
     first = runs[0]
     for run in runs:
         if not run.machine.is_like(first.machine):
@@ -185,6 +193,10 @@ def check(runs: Sequence[Run]) -> None:
                 raise BadRunError(f"{run.path}: {key} is {case['verdict']}, which nobody accepts")
         if run.not_timed:
             raise BadRunError(f"{run.path}: {run.not_timed[0]} gave no measurement")
+    try:
+        comparable.same_workloads(runs)
+    except comparable.NotComparable as error:
+        raise BadRunError(str(error)) from None
 
 
 def check_quiet(runs: Sequence[Run]) -> None:
@@ -196,6 +208,12 @@ def check_quiet(runs: Sequence[Run]) -> None:
                 "processes: take runs of the whole main job"
             )
         for key, case in run.cases.items():
+            rounds = len(case["latency_rounds_s"])
+            if rounds < ROUNDS_MIN and not case["picture_only"]:
+                raise BadRunError(
+                    f"{run.path}: {key} was timed in {rounds} of at least {ROUNDS_MIN} rounds; run "
+                    "the main job again with more --rounds"
+                )
             for kind in ("disturbed_by", "host_disturbed_by"):
                 if reasons := case["validity"][kind]:
                     raise BadRunError(
@@ -224,13 +242,16 @@ def _merge(
         {n: Count(fixed=c["fixed"], per_step=c["per_step"]) for n, c in case["counters"].items()}
         for case in cases
     ]
+    generates = cases[0]["generates"]
+    same = before is not None and not comparable.differing(before.generates, generates)
     merged = baselines.of_processes(
         accepted=run.date,
         versions=run.machine.versions,
+        generates=generates,
         device=run.machine.device,
         counters=counters,
         # The machine's noise stays what it is when the code becomes slower.
-        calibration=before.calibration if before else None,
+        calibration=before.calibration if before and same else None,
         latency_s=values("latency_s"),
         latency_speedup=values("latency_speedup"),
         gpu_busy_s=values("gpu_busy_s"),
@@ -283,10 +304,12 @@ def _about_pictures(pictures: Collection[Path], run: Run, *, reason: str) -> lis
     return [f"- {run.date} {names}: pictures. {reason}"] if names else []
 
 
-def _history_line(key: str, old: MachineBaseline | None, case: CaseBaseline, *, reason: str) -> str:
-    before = old.cases.get(key) if old else None
-    versions = ", ".join(f"{name} {version}" for name, version in case.versions.items())
-    return f"- {case.accepted} `{key}`: {_figure(before)} → {_figure(case)}. {reason} ({versions})"
+def _history_line(
+    key: str, was: CaseBaseline | None, now: CaseBaseline | None, run: Run, *, reason: str
+) -> str:
+    versions = ", ".join(f"{name} {version}" for name, version in run.machine.versions.items())
+    change = f"{_figure(was) if was else 'new'} → {_figure(now) if now else 'gone'}"
+    return f"- {run.date} `{key}`: {change}. {reason} ({versions})"
 
 
 def write_history(lines: Sequence[str]) -> None:
@@ -297,9 +320,7 @@ def write_history(lines: Sequence[str]) -> None:
     draft.replace(path)
 
 
-def _figure(case: CaseBaseline | None) -> str:
-    if case is None:
-        return "new"
+def _figure(case: CaseBaseline) -> str:
     if case.gpu_busy_s:
         return f"GPU busy {min(case.gpu_busy_s):.4f} s, latency {min(case.latency_s):.3f} s"
     return f"latency {min(case.latency_s):.3f} s"

@@ -20,6 +20,7 @@ from ci.accept import PROCESSES_MIN, check, check_quiet, write_history
 from ci.runs import BadRunError, Run, distinct, load_run
 from perf_tests.harness import baselines
 from perf_tests.harness.baselines import Calibration, CaseBaseline, rounded
+from perf_tests.harness.comparable import differing
 from perf_tests.harness.pairs import METRICS, share
 from perf_tests.harness.runs import Case, key_of, parts_of
 from perf_tests.harness.stats import CONFIDENCE, POWER, detectable, noise_of
@@ -91,6 +92,11 @@ def _calibrated(
     for key, cases in _measured(runs).items():
         if key not in accepted:
             continue
+        if name := differing(accepted[key].generates, cases[0]["generates"]):
+            raise BadRunError(
+                f"{_name(key)}: its baseline and these runs differ in the workload ({name}): "
+                "accept these runs first: python -m ci accept"
+            )
         noise, sees = {}, {}
         for metric in METRICS:
             values = [case[metric.field] for case in cases]

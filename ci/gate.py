@@ -31,6 +31,7 @@ from perf_tests.harness.structure_records import COUNTERS
 from perf_tests.harness.structure_verdicts import Accepted
 from perf_tests.harness.verdicts import (
     ACCEPT,
+    BRING_BACK,
     PASSING,
     WARNING,
     Finding,
@@ -146,6 +147,7 @@ def judged(run: Run, case: Case, standards: Standards) -> Verdict:
         portable=standards.portable.get(case_id(case), {}),
         versions=run.machine.versions,
         picture_only=case["picture_only"],
+        generates=case["generates"],
         options=run.options,
     )
     drift = run.drift_of(case)
@@ -239,6 +241,6 @@ def _closing(run: Run, standards: Standards, rows: list[Row]) -> Iterator[str]:
         again = f'pytest perf_tests --benchmark-only -k "{" or ".join(failed)}"'
         yield f"next: {again} {join(run.options)}".rstrip()
     elif "missing" in statuses:
-        yield f"next: bring back what is missing, or take its line out of {standards.name}"
+        yield f"next: {BRING_BACK}"
     elif "new" in statuses and standards.baseline is not None:
         yield f"next: accept what is new: {ACCEPT}"

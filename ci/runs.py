@@ -7,10 +7,21 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ci import shape
-from ci.shape import ANYTHING, FLAG, NUMBER, POSITIVE, TEXT, WHOLE, Each, Optional, Some, one_of
+from perf_tests.harness import shape
 from perf_tests.harness.records import SCHEMA, Machine
 from perf_tests.harness.runs import Case, Run, Shard, Untimed, case_id, key_of
+from perf_tests.harness.shape import (
+    ANYTHING,
+    FLAG,
+    NUMBER,
+    POSITIVE,
+    TEXT,
+    WHOLE,
+    Each,
+    Optional,
+    Some,
+    one_of,
+)
 from perf_tests.harness.verdicts import STATUSES
 
 __all__ = ["BadRunError", "Run", "distinct", "load_run", "read", "run_of"]

@@ -8,11 +8,11 @@ from ci.report import figures
 from ci.report.content import CasePart, ComparisonPart, Mood, Point, Verdict, badness, mood_of
 from ci.report.reading import Reading
 from perf_tests.harness.runs import Untimed
+from perf_tests.harness.verdicts import BRING_BACK
 
 ORDER: tuple[Mood, ...] = ("good", "plain", "warning", "bad")
 NAMED_MOST = 3
 """Cases that a sentence names."""
-BRING_BACK = "bring it back, or take its line out of the baseline"
 
 
 def verdict_of(

@@ -18,6 +18,7 @@ closeness   looks at pictures                                                   
 records     a measurement and its JSON                                                  (no torch)
 measuring   which version of all this measured
 runs        what a process left behind                                                  (no torch)
+shape       what a JSON must look like                                                  (no torch)
 baselines   reads and writes `baselines/`                                               (no torch)
 stats       medians and intervals                                                       (no torch)
 verdicts    the one rule that decides                                                   (no torch)

@@ -9,7 +9,9 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from perf_tests.harness import shape
 from perf_tests.harness.records import Count
+from perf_tests.harness.shape import ANYTHING, NUMBER, POSITIVE, TEXT, WHOLE, Each, Leaf, Only, Some
 from perf_tests.harness.stats import spread
 from perf_tests.harness.structure_records import COUNTERS
 
@@ -73,6 +75,8 @@ class CaseBaseline:
     accepted: str
     """Date, ISO 8601."""
     versions: Mapping[str, str]
+    generates: Mapping[str, Any]
+    """The workload, as `catalog.Workload.as_json`: another one's times say nothing of these."""
     latency_s: tuple[float, ...]
     latency_speedup: tuple[float, ...] = ()
     """Of a workload's reference none."""
@@ -115,7 +119,7 @@ class Published:
     """By optimization, the shares by which a model is ``smaller`` and ``faster``."""
 
 
-METRICS = {"gpu_speedup", "latency_speedup", "memory_ratio"}
+METRICS = ("gpu_speedup", "latency_speedup", "memory_ratio")
 
 Portable = Mapping[str, Mapping[str, Bound]]
 """Bounds by metric (``gpu_speedup``, ``latency_speedup``, ``memory_ratio``), by case id."""
@@ -136,10 +140,9 @@ def load_machine(slug: str, folder: Path | None = None) -> MachineBaseline | Non
     path = machine_path(slug, folder)
     if not path.exists():
         return None
-    content = _load(path)
-    _only(content, {"schema", "machine", "cases"}, path, "")
-    cases = {key: _case(line, path, key) for key, line in _dict(content, "cases", path, "").items()}
-    return MachineBaseline(path=path, machine=str(content.get("machine")), cases=cases)
+    content = _load(path, MACHINE)
+    cases = {key: _case(line, path, key) for key, line in content["cases"].items()}
+    return MachineBaseline(path=path, machine=content["machine"], cases=cases)
 
 
 def save_machine(baseline: MachineBaseline) -> None:
@@ -163,6 +166,7 @@ def of_processes(
     *,
     accepted: str,
     versions: Mapping[str, str],
+    generates: Mapping[str, Any],
     device: str,
     counters: Sequence[Mapping[str, Count]],
     calibration: Calibration | None = None,
@@ -185,6 +189,7 @@ def of_processes(
     return CaseBaseline(
         accepted=accepted,
         versions=versions,
+        generates=generates,
         counters={n: counts[0] for n, counts in known.items() if len(set(counts)) == 1},
         moving=tuple(n for n, counts in known.items() if len(set(counts)) > 1),
         limits=limits_of(**values, calibration=calibration),
@@ -239,17 +244,9 @@ def _slack(values: Sequence[float], *, least: float, times: float = 1) -> float:
 def load_portable(*, scale: str, device: str, folder: Path | None = None) -> Portable:
     """The loose bounds for models of this scale on this kind of device; empty for others."""
     path = (folder or FOLDER) / "portable.json"
-    content = _load(path)
-    _only(content, {"schema", "about", "full on cuda", "small on cpu"}, path, "")
-    name = f"{scale} on {device}"
-    section = _dict(content, name, path, "") if name in content else {}
-    for case in section:
-        _only(_dict(section, case, path, ""), METRICS, path, f"{case}: ")
+    section = _load(path, PORTABLE).get(f"{scale} on {device}", {})
     return {
-        case: {
-            metric: Bound(**_numbers(bound, Bound, path, f"{case} {metric}"))
-            for metric, bound in metrics.items()
-        }
+        case: {metric: Bound(**bound) for metric, bound in metrics.items()}
         for case, metrics in section.items()
     }
 
@@ -257,18 +254,11 @@ def load_portable(*, scale: str, device: str, folder: Path | None = None) -> Por
 def load_published(folder: Path | None = None) -> Published:
     """What the guide printed. `BadBaseline` if unreadable."""
     path = (folder or FOLDER) / "published.json"
-    content = _load(path)
-    parts = {}
-    for part, known in (("cases", {"latency_s", "speedup"}), ("claims", {"smaller", "faster"})):
-        parts[part] = _dict(content, part, path, "")
-        for name, numbers in parts[part].items():
-            _only(_dict(parts[part], name, path, ""), known, path, f"{name}: ")
-            for key, number in numbers.items():
-                _positive(number, path, f"{name}: {key}")
-    return Published(cases=parts["cases"], claims=parts["claims"])
+    content = _load(path, PUBLISHED)
+    return Published(cases=content["cases"], claims=content["claims"])
 
 
-def _load(path: Path) -> dict[str, Any]:
+def _load(path: Path, shaped: Only) -> dict[str, Any]:
     def refuse(constant: str) -> None:
         raise BadBaseline(f"{path}: {constant} is no number that anything can be held to")
 
@@ -284,66 +274,78 @@ def _load(path: Path) -> dict[str, Any]:
         raise BadBaseline(
             f"{path}: has schema {content.get('schema')!r}, this suite reads {SCHEMA}"
         )
+    try:
+        shape.check(content, shaped, str(path))
+    except shape.BadShape as error:
+        raise BadBaseline(str(error)) from None
     return content
 
 
-def _case(line: Any, path: Path, key: str) -> CaseBaseline:
-    if not isinstance(line, dict):
-        raise BadBaseline(f"{path}: {key} is no JSON object")
+def _any_of(kind: type) -> Only:
+    """Some of the fields of a dataclass of numbers."""
+    return Only({}, {field.name: POSITIVE for field in fields(kind)})
+
+
+SEEN = ("latency_s", "latency_speedup", "gpu_busy_s", "gpu_speedup", "peak_memory_bytes")
+NOISE = Leaf(
+    # What is the same in every process, as memory can be, has none.
+    "zero or a positive number",
+    lambda value: NUMBER.fits(value) and value >= 0,
+)
+PAIR = Leaf(
+    "[fixed, per step] in integers",
+    lambda value: (
+        isinstance(value, list) and len(value) == 2 and all(type(one) is int for one in value)
+    ),
+)
+LINE = Only(
+    {
+        "accepted": TEXT,
+        "versions": Each(TEXT),
+        "generates": Each(ANYTHING),
+        "latency_s": Some(POSITIVE),
+        "counters": Each(PAIR),
+        "limits": _any_of(Limits),
+    },
+    {
+        **dict.fromkeys(SEEN[1:], Some(POSITIVE)),
+        "moving": [TEXT],
+        "calibration": Only(
+            {"calibrated": TEXT, "processes": WHOLE, "noise": Each(NOISE), "sees": Each(NOISE)}
+        ),
+    },
+)
+MACHINE = Only({"schema": WHOLE, "machine": TEXT, "cases": Each(LINE)})
+BOUNDS = Each(Only({}, {metric: _any_of(Bound) for metric in METRICS}))
+PORTABLE = Only({"schema": WHOLE, "about": TEXT}, {"full on cuda": BOUNDS, "small on cpu": BOUNDS})
+PUBLISHED = Only(
+    {
+        "schema": WHOLE,
+        "cases": Each(Only({}, {"latency_s": POSITIVE, "speedup": POSITIVE})),
+        "claims": Each(Only({}, {"smaller": POSITIVE, "faster": POSITIVE})),
+    },
+    dict.fromkeys(("source", "gpu", "note"), TEXT),
+)
+
+
+def _case(line: Mapping[str, Any], path: Path, key: str) -> CaseBaseline:
     if key.count("/") < 3:
         raise BadBaseline(f"{path}: the key {key!r} is not workload/model/weights/case")
-    known = {field.name for field in fields(CaseBaseline)}
-    _only(line, known, path, f"{key}: ")
-    for name in ("accepted", "versions", "latency_s", "counters", "limits"):
-        if name not in line:
-            raise BadBaseline(f"{path}: {key}: has no {name!r}")
-    lists = {}
-    for name in ("latency_s", "latency_speedup", "gpu_busy_s", "gpu_speedup", "peak_memory_bytes"):
-        values = line.get(name, [])
-        if not isinstance(values, list):
-            raise BadBaseline(f"{path}: {key}: {name} is no list")
-        if name in line and not values:
-            raise BadBaseline(f"{path}: {key}: {name} is empty")
-        for value in values:
-            _positive(value, path, f"{key}: {name}")
-        lists[name] = tuple(values)
-    counters = {}
-    for name, pair in _dict(line, "counters", path, f"{key}: ").items():
-        if not (isinstance(pair, list) and len(pair) == 2 and all(type(n) is int for n in pair)):
-            raise BadBaseline(f"{path}: {key}: counter {name} is not [fixed, per step] in integers")
-        counters[name] = Count(fixed=pair[0], per_step=pair[1])
-    moving = line.get("moving", [])
-    if not (isinstance(moving, list) and all(isinstance(name, str) for name in moving)):
-        raise BadBaseline(f"{path}: {key}: moving is no list of counters")
-    limits = _numbers(line["limits"], Limits, path, f"{key}: limits")
-    name = "latency_speedup_min" if lists["latency_speedup"] else "latency_s_max"
-    if name not in limits:
-        raise BadBaseline(f"{path}: {key}: limits have no {name!r}")
+    limit = "latency_speedup_min" if "latency_speedup" in line else "latency_s_max"
+    if limit not in line["limits"]:
+        raise BadBaseline(f"{path}: {key}: limits have no {limit!r}")
+    counters = {n: Count(fixed=pair[0], per_step=pair[1]) for n, pair in line["counters"].items()}
+    calibration = line.get("calibration")
+    lists = {name: tuple(line.get(name, ())) for name in (*SEEN, "moving")}
     return CaseBaseline(
-        accepted=str(line["accepted"]),
-        versions={n: str(v) for n, v in _dict(line, "versions", path, f"{key}: ").items()},
+        accepted=line["accepted"],
+        versions=line["versions"],
+        generates=line["generates"],
         counters=counters,
-        moving=tuple(moving),
-        limits=Limits(**limits),
-        calibration=_calibration(line.get("calibration"), path, f"{key}: calibration"),
+        limits=Limits(**line["limits"]),
+        calibration=calibration and Calibration(**calibration),
         **lists,
     )
-
-
-def _calibration(content: Any, path: Path, where: str) -> Calibration | None:
-    if content is None:
-        return None
-    known = {field.name for field in fields(Calibration)}
-    if not isinstance(content, dict) or content.keys() != known:
-        raise BadBaseline(f"{path}: {where} is not made of {', '.join(sorted(known))}")
-    if type(content["processes"]) is not int:
-        raise BadBaseline(f"{path}: {where}: processes is {content['processes']!r}, no number")
-    for name in ("noise", "sees"):
-        for metric, value in _dict(content, name, path, f"{where}: ").items():
-            # What is the same in every process, as memory can be, has no noise.
-            if value != 0:
-                _positive(value, path, f"{where}: {name} of {metric}")
-    return Calibration(**content)
 
 
 def _case_json(case: CaseBaseline) -> dict[str, Any]:
@@ -351,37 +353,3 @@ def _case_json(case: CaseBaseline) -> dict[str, Any]:
     line["counters"] = {n: [c.fixed, c.per_step] for n, c in case.counters.items()}
     line["limits"] = {n: v for n, v in asdict(case.limits).items() if v is not None}
     return line
-
-
-def _numbers(content: Any, kind: type, path: Path, where: str) -> dict[str, float]:
-    if not isinstance(content, dict):
-        raise BadBaseline(f"{path}: {where} is no JSON object")
-    _only(content, {field.name for field in fields(kind)}, path, f"{where}: ")
-    for name, value in content.items():
-        _positive(value, path, f"{where}: {name}")
-    return content
-
-
-MOST = 1e18
-"""No time, ratio or size that a machine can have is larger."""
-
-
-def _positive(value: Any, path: Path, where: str) -> None:
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not number or not 0 < value < MOST:
-        raise BadBaseline(f"{path}: {where} is {value!r}, not a positive number")
-
-
-def _dict(content: Mapping[str, Any], name: str, path: Path, where: str) -> dict[str, Any]:
-    value = content.get(name)
-    if not isinstance(value, dict):
-        raise BadBaseline(f"{path}: {where}{name} is no JSON object")
-    return value
-
-
-def _only(content: Mapping[str, Any], known: set[str], path: Path, where: str) -> None:
-    unknown = sorted(set(content) - known)
-    if unknown:
-        raise BadBaseline(
-            f"{path}: {where}unknown key {unknown[0]!r}; known are {', '.join(sorted(known))}"
-        )

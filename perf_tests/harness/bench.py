@@ -329,6 +329,7 @@ class Bench:
             portable=self.portable.get(case.id, {}),
             versions=self.machine.versions,
             picture_only=case.picture_only,
+            generates=case.workload.as_json(),
             options=self.options,
         )
 

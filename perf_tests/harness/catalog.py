@@ -6,7 +6,7 @@ Imports no torch, so that the judging half and `ci` can read the catalogue anywh
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
@@ -216,6 +216,10 @@ class Workload:
     base: tuple[str, ...] = ()
     """Optimizations that are on in every case, the reference too."""
     pipeline: str = "StableDiffusionPipeline"
+
+    def as_json(self) -> dict[str, Any]:
+        """As runs and baselines say what they generated."""
+        return {**asdict(self), "base": list(self.base)}
 
 
 @dataclass(frozen=True, kw_only=True)

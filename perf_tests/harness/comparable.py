@@ -46,14 +46,20 @@ def check(base: Sequence[Run], head: Sequence[Run]) -> None:
                 f"{quick.path} was measured with --quick and {whole.path} without: after another "
                 "warm-up, and with less between the cases"
             )
-    _one(base, head, "weights", lambda case: {"all": f"{case['model']} ({case['weights']})"})
-    _one(base, head, "workload", lambda case: {case["workload"]: case["generates"]})
-    _one(
-        base,
-        head,
-        "number of rounds",
-        lambda case: {case_id(case): len(case["latency_rounds_s"])},
-    )
+    runs = (*base, *head)
+    _one(runs, "weights", lambda case: {"all": f"{case['model']} ({case['weights']})"})
+    same_workloads(runs)
+    _one(runs, "number of rounds", lambda case: {case_id(case): len(case["latency_rounds_s"])})
+
+
+def same_workloads(runs: Sequence[Run]) -> None:
+    """`NotComparable` unless what is called by one name generates the same in all runs."""
+    _one(runs, "workload", lambda case: {case["workload"]: case["generates"]})
+
+
+def differing(one: Mapping[str, Any], other: Mapping[str, Any]) -> str | None:
+    """The first name under which two workloads, as `generates` says them, are not the same."""
+    return next((name for name in {**one, **other} if one.get(name) != other.get(name)), None)
 
 
 def _number(side: Sequence[Run]) -> str:
@@ -72,12 +78,10 @@ def _hardware(run: Run) -> dict[str, Any]:
     }
 
 
-def _one(
-    base: Sequence[Run], head: Sequence[Run], what: str, of: Callable[[Case], Mapping[str, Any]]
-) -> None:
+def _one(runs: Sequence[Run], what: str, of: Callable[[Case], Mapping[str, Any]]) -> None:
     """What `of` says of each case, by a name, must be the same in all runs."""
     seen: dict[str, tuple[Any, Run]] = {}
-    for run in (*base, *head):
+    for run in runs:
         for case in run.cases.values():
             for name, value in of(case).items():
                 other, first = seen.setdefault(name, (value, run))
@@ -85,9 +89,7 @@ def _one(
                     where = "" if name == "all" else f" of {name}"
                     if isinstance(value, Mapping):
                         # Of a long description, what differs.
-                        key = next(
-                            key for key in {**value, **other} if value.get(key) != other.get(key)
-                        )
+                        key = differing(value, other)
                         where += f" ({key})"
                         value, other = value.get(key), other.get(key)
                     raise NotComparable(

@@ -23,6 +23,7 @@ NOT_MEASURING = (
     "runs",
     "screen",
     "search",
+    "shape",
     "stats",
     "structure_verdicts",
     "trials",

@@ -88,6 +88,21 @@ class Run:
         """``model/weights`` of the cases that were measured."""
         return frozenset(f"{case['model']}/{case['weights']}" for case in self.cases.values())
 
+    def undeclared(self, accepted: Iterable[str]) -> set[str]:
+        """Of these keys those on this run's weights whose case is no longer declared; none where it
+        was not asked for all.
+        """
+        if self.narrowed or self.shard is not None:
+            return set()
+        untimed = (case.id for case in self.untimed)
+        declared = {*self.expected, *self.not_asked, *self.by_id, *untimed}
+        gone = set()
+        for key in accepted:
+            workload, source, case = parts_of(key)
+            if source in self.weights and f"{workload}-{case}" not in declared:
+                gone.add(key)
+        return gone
+
     def missing(self, accepted: Iterable[str]) -> tuple[Untimed, ...]:
         """What `missing` finds in this run; `accepted` are the keys of its machine's baseline."""
         return missing(

@@ -300,12 +300,12 @@ class Trials:
         # Where no latency is judged, one short warm-up is enough.
         tried.quick = fault.setting.rounds == 1
         tried.pictures_folder = clean.folder
-        tried.baseline = self._baseline(clean)
+        steps = self._workload(fault.setting).steps
+        tried.baseline = self._baseline(clean, steps)
         observed = not planted or fault.seen_by not in SEEN_UNOBSERVED
         tried.structures = self._structures(clean) if observed else {}
         tried.portable = {}
         tried.measurements.clear()
-        steps = self._workload(fault.setting).steps
         measured: list[tuple[Case, Measurement, Observation | None]] = []
         findings: list[Finding] = []
         with ExitStack() as contexts:
@@ -334,8 +334,7 @@ class Trials:
         if not case.is_reference:
             # Its workload must be the reference's: that may be timed again.
             return self.bench.judge(case, seen, self.bench.measurements[cases[0].id], list(cases))
-        # Counters as in a whole generation, of which what is done once is a smaller part.
-        whole = replace(case, workload=replace(case.workload, steps=steps))
+        whole = _as_judged(case, steps)
         return self.bench.judge(whole, replace(seen, steps=steps), None, [whole])
 
     def _measured(self, case: Case) -> Measurement:
@@ -343,12 +342,12 @@ class Trials:
         self.bench.open(case)
         return self.bench.measure(case, timing.time_rounds)
 
-    def _baseline(self, clean: Clean) -> MachineBaseline | None:
+    def _baseline(self, clean: Clean, steps: int) -> MachineBaseline | None:
         """What `ci accept` makes of runs, from the clean runs so far; None before the first."""
         if not clean.sides:
             return None
         cases, machine = {}, self.bench.machine
-        for index, (_, first, _) in enumerate(clean.sides[0].measured):
+        for index, (case, first, _) in enumerate(clean.sides[0].measured):
             runs = [side.measured[index][1] for side in clean.sides]
             references = [side.measured[0][1] for side in clean.sides]
             # A reference is faster than nothing.
@@ -357,6 +356,7 @@ class Trials:
             cases[first.key] = baselines.of_processes(
                 accepted=date.today().isoformat(),
                 versions=machine.versions,
+                generates=_as_judged(case, steps).workload.as_json(),
                 device=machine.device,
                 counters=[m.counters for m in runs],
                 latency_s=[m.latency_s for m in runs],
@@ -400,6 +400,13 @@ class Trials:
         self.false_alarms += [
             f"after {fault.name}: {finding.status}: {finding.what}" for finding in after.alarms()
         ]
+
+
+def _as_judged(case: Case, steps: int) -> Case:
+    """A reference as a whole generation, of which what is done once is a smaller part."""
+    if not case.is_reference:
+        return case
+    return replace(case, workload=replace(case.workload, steps=steps))
 
 
 def _accept_pictures(clean: Clean, cases: Sequence[Case], on: Bench) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from shlex import join
 from statistics import median
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 from perf_tests.harness.baselines import JUDGED as JUDGED
 from perf_tests.harness.baselines import LAUNCHES, NEVER_MORE, Bound, CaseBaseline
 from perf_tests.harness.catalog import Closeness
+from perf_tests.harness.comparable import differing
 from perf_tests.harness.records import Count, Measurement, gpu_speedup
 from perf_tests.harness.stats import Interval, mean_interval, ratio_interval
 from perf_tests.harness.structure_records import COUNTERS
@@ -64,6 +65,7 @@ FASTER_SHARE = 1.03
 LAUNCH_SHARE = 1.01
 """Launches, kernels, operators and Python calls may grow by this much."""
 ACCEPT = 'python -m ci accept RUN.json RUN.json RUN.json --reason "..."'
+BRING_BACK = f"bring it back, or accept whole runs without it: {ACCEPT}"
 ACCEPT_PICTURES = 'python -m ci accept RUN.json --pictures-only --reason "..."'
 
 KEPT_BYTES_MAX = 4096
@@ -149,6 +151,8 @@ class Question:
     drift: float = 1.0
     """What the reference took when it was timed again, over its first time; 1 where it was not, or
     where nothing is certain of it."""
+    generates: Mapping[str, Any] = field(default_factory=dict)
+    """What the baseline's `generates` must be, where there is one."""
     options: Sequence[str] = ()
     """Of the main job, to repeat the case: what it was asked for beside the defaults."""
 
@@ -190,11 +194,31 @@ def judge(question: Question) -> Verdict:
     """The verdict on one case."""
     findings = [*_picture(question)]
     if not question.picture_only:
+        if other := _of_another_workload(question):
+            findings.append(other)
+            question = replace(question, baseline=None)
         findings += [*_speed(question), *_portable(question), *_work(question)]
         findings += [*_leak(question), *_measuring(question)]
-        if question.baseline is None:
+        if question.baseline is None and other is None:
             findings.append(Finding(status="new", metric="baseline"))
     return Verdict(findings=tuple(findings))
+
+
+def _of_another_workload(q: Question) -> Finding | None:
+    if q.baseline is None:
+        return None
+    was = q.baseline.generates
+    name = differing(was, q.generates)
+    if name is None:
+        return None
+    return Finding(
+        status="invalid",
+        metric="workload",
+        what=f"{q.name}: {q.baseline_name} and this run differ in the workload ({name}): "
+        f"{was.get(name)} and {q.generates.get(name)}",
+        expected=q.source,
+        next=f"run what was accepted; or, if it is meant, {ACCEPT}",
+    )
 
 
 def _picture(q: Question) -> Iterator[Finding]:

@@ -163,6 +163,39 @@ def test_a_person_may_accept_from_fewer(tmp_path: Path, folder: Path, runs: list
     assert len(lines()[KEY + "fp16"].latency_s) == 2
 
 
+def test_what_whole_runs_no_longer_declare_leaves_the_baseline(
+    tmp_path: Path, folder: Path, runs: list[Content], capsys: pytest.CaptureFixture[str]
+) -> None:
+    def accepted(reason: str) -> set[str]:
+        assert command.main(["accept", *written(tmp_path, runs), "--reason", reason]) == 0
+        return set(lines())
+
+    def each_says(**ours: object) -> None:
+        for run in runs:
+            run["perf_tests"].update(ours)
+
+    assert accepted("first") == KEYS
+    for run in runs:
+        drop(run, FP16)
+    each_says(narrowed=True)
+    assert accepted("asked for others") == KEYS
+    each_says(narrowed=False, not_asked=[FP16])
+    assert accepted("another chapter") == KEYS
+    each_says(not_asked=[])
+    runs[1]["perf_tests"]["expected"].append(FP16)
+    assert accepted("declared in one") == KEYS
+    runs[1]["perf_tests"]["expected"].remove(FP16)
+    was = lines()[KEY + "fp16"]
+    capsys.readouterr()
+    assert accepted("fp16 is no longer worth it") == KEYS - {KEY + "fp16"}
+    assert f"dropped: {KEY}fp16 is no longer declared" in capsys.readouterr().out
+    assert (
+        f"- 2026-11-23 `{KEY}fp16`: GPU busy {min(was.gpu_busy_s):.4f} s, latency "
+        f"{min(was.latency_s):.3f} s → gone. fp16 is no longer worth it (python 3.12.3, "
+        in (folder / "HISTORY.md").read_text()
+    )
+
+
 def test_one_process_given_three_times_is_one(
     tmp_path: Path, folder: Path, runs: list[Content], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -211,6 +244,10 @@ def _other_stopwatch(runs: list[Content]) -> None:
     runs[1]["perf_tests"]["measuring"] = "ba9876543210"
 
 
+def _other_workload(runs: list[Content]) -> None:
+    case(runs[1], FP16)["generates"]["guidance"] = 1.0
+
+
 def _failed(runs: list[Content]) -> None:
     case(runs[1], FP16)["verdict"] = "black"
 
@@ -230,6 +267,10 @@ def _twice(runs: list[Content]) -> None:
 
 def _quick(runs: list[Content]) -> None:
     runs[2]["perf_tests"]["quick"] = True
+
+
+def _few_rounds(runs: list[Content]) -> None:
+    case(runs[2], FP16)["latency_rounds_s"] = [1.6, 1.7]
 
 
 def _drifted(runs: list[Content]) -> None:
@@ -255,12 +296,14 @@ def _of_another_suite(runs: list[Content]) -> None:
         (_other_machine, "run-2.json was measured on another machine or with other versions"),
         (_other_versions, "run-1.json was measured on another machine or with other versions"),
         (_other_stopwatch, "run-1.json was measured by another version of the suite's own"),
+        (_other_workload, "run-1.json differ in the workload of ddim50 (guidance): 7.5 and 1.0"),
         (_failed, f"run-1.json: {KEY}fp16 is black, which nobody accepts"),
         (_invalid, f"run-1.json: {KEY}fp16 is invalid, which nobody accepts"),
         (_not_timed, "run-0.json: ddim50-bf16 gave no measurement"),
         (_twice, f"run-0.json: {KEY}fp16 is in it twice"),
         (_other_schema, "run-0.json: has schema 2, this suite reads 1"),
         (_quick, "run-2.json was measured with --quick, whose few rounds are for comparing"),
+        (_few_rounds, f"run-2.json: {KEY}fp16 was timed in 2 of at least 3 rounds; run"),
         (_drifted, "run-1.json: of ddim50 the reference took 0.900 of its first time"),
         (_busy_host, f"run-1.json: {KEY}fp16 was disturbed: the host waited for a CPU"),
         (_of_another_suite, "run-0.json: was not written by this suite's main job"),

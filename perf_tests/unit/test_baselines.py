@@ -22,6 +22,7 @@ NUMBERS: dict[str, Any] = {
 CASE = CaseBaseline(
     accepted="2026-11-22",
     versions={"torch": "2.11.0"},
+    generates={"name": "ddim50", "steps": 50, "base": ["fp16"]},
     counters={"kernels": Count(fixed=300, per_step=1000)},
     limits=limits_of(**NUMBERS),
     **NUMBERS,
@@ -68,14 +69,16 @@ def _set(*path: str, to: Any) -> Any:
         (_set("schema", to=2), "has schema 2, this suite reads 1"),
         (_set("colour", to=2), "unknown key 'colour'; known are cases, machine, schema"),
         (_set("cases", KEY, "fast", to=1), f"{KEY}: unknown key 'fast'"),
+        (_set("cases", KEY, "generates", to=50), f"{KEY}: generates is 50, not an object"),
         (_set("cases", KEY, "latency_s", to=[-1.0]), "latency_s is -1.0, not a positive number"),
         (_set("cases", KEY, "latency_s", to=["1"]), "latency_s is '1', not a positive number"),
         (_set("cases", KEY, "gpu_busy_s", to=[float("nan")]), "NaN is no number that anything"),
         (_set("cases", KEY, "limits", "gpu_speedup_min", to=0), "is 0, not a positive number"),
         (_set("cases", KEY, "counters", "kernels", to=[1.5, 2]), "not [fixed, per step]"),
+        (_set("cases", KEY, "limits", "fast", to=1), "limits: unknown key 'fast'; known are gpu"),
         (_set("cases", KEY, "limits", to={}), "limits have no 'latency_speedup_min'"),
-        (_set("cases", KEY, "limits", to=[]), "limits is no JSON object"),
-        (_set("cases", to=[]), "cases is no JSON object"),
+        (_set("cases", KEY, "limits", to=[]), "limits is [], not an object"),
+        (_set("cases", to=[]), "cases is [], not an object"),
     ],
 )
 def test_a_broken_file_is_said_in_a_sentence(saved: Path, change: Any, sentence: str) -> None:
@@ -112,7 +115,10 @@ def test_limits_follow_from_what_was_measured() -> None:
 def test_the_committed_files_are_sound() -> None:
     for path in baselines.FOLDER.glob("*.json"):
         if path.stem not in ("published", "portable", "structure"):
-            assert baselines.load_machine(path.stem) is not None
+            machine = baselines.load_machine(path.stem)
+            assert machine is not None
+            for case in machine.cases.values():
+                assert set(case.counters) <= set(baselines.JUDGED)
     published = baselines.load_published()
     bounds = {
         **baselines.load_portable(scale="full", device="cuda"),

@@ -76,6 +76,11 @@ def test_accepting_anew_keeps_the_calibration(accepted: Path) -> None:
     calibration = line(accepted).calibration
     assert accept([process(f"later-{number}") for number in range(3)], accepted, "later") == 0
     assert line(accepted).calibration == calibration
+    # The noise of another workload is another one.
+    others = [process(f"others-{number}") for number in range(3)]
+    _other_workload(others)
+    assert accept(others, accepted, "another seed") == 0
+    assert line(accepted).calibration is None
 
 
 @pytest.mark.parametrize(("times", "code"), [(2.0, 1), (0.5, 2)])
@@ -140,6 +145,12 @@ def _quick(contents: list[Content]) -> None:
     contents[2]["perf_tests"]["quick"] = True
 
 
+def _other_workload(contents: list[Content]) -> None:
+    for content in contents:
+        for benchmark in content["benchmarks"]:
+            benchmark["extra_info"]["generates"]["seed"] = 1
+
+
 def _black(contents: list[Content]) -> None:
     case(contents[2], FP16)["verdict"] = "black"
 
@@ -159,6 +170,7 @@ def _other_stopwatch(contents: list[Content]) -> None:
         (_busy_host, "fp16 was disturbed: the host waited for a CPU; run the main job again"),
         (_drifted, "of ddim50 the reference took 1.200 of its first time"),
         (_quick, "same-code-2.json was measured with --quick"),
+        (_other_workload, "its baseline and these runs differ in the workload (seed): accept"),
         (_black, "fp16 is black, which nobody accepts"),
         (_other_stopwatch, "was measured by another version of the suite's own measuring code"),
     ],
@@ -185,11 +197,12 @@ GOOD = {"calibrated": "2026-11-23", "processes": 8, "noise": {}, "sees": {}}
 @pytest.mark.parametrize(
     ("broken", "sentence"),
     [
-        ([], "calibration is not made of calibrated, noise, processes, sees"),
-        ({"noise": {}}, "calibration is not made of calibrated, noise, processes, sees"),
-        (GOOD | {"processes": "8"}, "calibration: processes is '8', no number"),
-        (GOOD | {"noise": {"latency_s": -1}}, "calibration: noise of latency_s is -1, not a pos"),
-        (GOOD | {"sees": 5}, "calibration: sees is no JSON object"),
+        ([], "calibration is [], not an object"),
+        ({"noise": {}}, "calibration: has no calibrated"),
+        (GOOD | {"said": 1}, "unknown key 'said'; known are calibrated, noise, processes, sees"),
+        (GOOD | {"processes": "8"}, "calibration: processes is '8', not a whole number"),
+        (GOOD | {"noise": {"latency_s": -1}}, "noise: latency_s is -1, not zero or a positive num"),
+        (GOOD | {"sees": 5}, "calibration: sees is 5, not an object"),
     ],
 )
 def test_a_broken_calibration_is_said(accepted: Path, broken: object, sentence: str) -> None:

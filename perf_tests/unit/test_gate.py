@@ -154,6 +154,16 @@ def _slow_before_drift(content: Content) -> None:
     case(content, FP16)["reference_drift"] = {"ratio": 1.0, "significant": False}
 
 
+def _half(content: Content) -> None:
+    """Half the steps in half the time."""
+    for info in (one["extra_info"] for one in content["benchmarks"]):
+        if info["workload"] == "ddim50":
+            info["steps"] = info["generates"]["steps"] = 25
+            info["latency_rounds_s"] = [s / 2 for s in info["latency_rounds_s"]]
+            info["gpu_busy_s"] /= 2
+    settle(content)
+
+
 def _disturbed(content: Content) -> None:
     _slow_clock(content)
     case(content, FP16)["validity"]["disturbed_by"] = ["hardware slowdown"]
@@ -168,6 +178,12 @@ def _disturbed(content: Content) -> None:
         (_sync, 1, "more work: ddim50-fp16: host syncs 303 → 353", "1 failed"),
         (_hungrier, 1, "more memory: ddim50-fp16: takes 1.07", "1 failed"),
         (lambda c: drop(c, FP16), 1, "missing: ddim50-fp16 has a baseline and was", "1 missing"),
+        (
+            lambda c: drop(c, FP16),
+            1,
+            "next: bring it back, or accept whole runs without it: python -m ci accept RUN.json",
+            "1 missing",
+        ),
         (_lost("skipped"), 1, "missing: ddim50-fp16 has a baseline and was skipped", "1 missing"),
         (_lost("skipped", by_choice=True), 0, "skipped: ddim50-fp16: no kernel", "1 skipped"),
         (_lost("error"), 1, "error: ddim50-fp16: no kernel", "1 failed"),
@@ -187,6 +203,13 @@ def _disturbed(content: Content) -> None:
         (_uncalled, 0, "new: ddim50-fp16: nobody accepted how many python calls it", "1 new"),
         (_unclear, 2, "unclear: 1 of 5 cases: ddim50-fp16; run them again", "1 unclear or"),
         (_disturbed, 2, "invalid: ddim50-fp16: latency speedup", "1 unclear or invalid"),
+        (
+            _half,
+            2,
+            "invalid: ddim50-fp16: baselines/nvidia-h200.json and this run differ in the workload "
+            "(steps): 50 and 25",
+            "3 unclear or invalid",
+        ),
     ],
 )
 def test_what_a_run_shows(
@@ -296,7 +319,7 @@ def test_judges_as_the_suite_did(
     fakes = "fine,moody,black,forgetful,unproven,unsupported"
     good = [pytester.path / f"{number}.json" for number in range(3)]
     for path in good:
-        run_suite(pytester, f"--benchmark-json={path}", fakes="fine,moody")
+        run_suite(pytester, f"--benchmark-json={path}", fakes="fine,moody", rounds=3)
     assert command.main(["accept", *map(str, good), "--reason", "first"]) == 0
     monkeypatch.setenv("FAKE_MOOD", "slow")
     path = pytester.path / "run.json"

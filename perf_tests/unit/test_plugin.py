@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from perf_tests.harness.catalog import Optimization
 from perf_tests.harness.pipelines import Generation
 from perf_tests.harness.records import Count
 from perf_tests.harness.structure_verdicts import Accepted
+from perf_tests.unit import fake
 
 ROOT = Path(__file__).parents[2]
 
@@ -294,11 +296,11 @@ def test_collecting_writes_nothing(pytester: pytest.Pytester) -> None:
 def test_the_life_of_a_baseline(
     pytester: pytest.Pytester, no_baselines: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Missing: new. Accepted: holds. Slower: fails. Gone: fails. Accepted again: holds."""
+    """Missing: new. Accepted: holds. Slower or gone: fails. Accepted again: holds."""
     paths = [pytester.path / f"{n}.json" for n in range(3)]
 
     for path in paths:
-        result = run(pytester, f"--benchmark-json={path}", fakes="fine,moody")
+        result = run(pytester, f"--benchmark-json={path}", fakes="fine,moody", rounds=3)
         result.stdout.fnmatch_lines(["3 new*"])
     assert accept(paths, reason="first") == 0
 
@@ -320,8 +322,16 @@ def test_the_life_of_a_baseline(
         ["missing: fake4-moody has a baseline and was not run*", "2 hold, 1 missing"]
     )
 
+    with monkeypatch.context() as patch:
+        patch.setattr(fake, "WORKLOAD", replace(fake.WORKLOAD, guidance=1.0))
+        result = run(pytester, fakes="fine,moody")
+    assert result.ret == 0
+    result.stdout.fnmatch_lines(
+        ["invalid: fake4-moody: *.json and this run differ in the workload (guidance): 7.5 and 1.0"]
+    )
+
     for path in paths:
-        run(pytester, f"--benchmark-json={path}", "--rounds=3", fakes="fine,moody")
+        run(pytester, f"--benchmark-json={path}", fakes="fine,moody", rounds=3)
     assert accept(paths, reason="moody is slower now") == 0
     result = run(pytester, "--rounds=5", fakes="fine,moody")
     assert result.ret == 0
@@ -329,13 +339,18 @@ def test_the_life_of_a_baseline(
     assert "first" in history
     assert "moody is slower now" in history
 
+    for path in paths:
+        assert run(pytester, f"--benchmark-json={path}", fakes="fine", rounds=3).ret == 1
+    assert accept(paths, reason="moody is not worth it") == 0
+    assert run(pytester, fakes="fine").ret == 0
+
 
 def test_an_accepted_case_that_was_asked_for_and_cannot_run_is_missing(
     pytester: pytest.Pytester, no_baselines: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     paths = [pytester.path / f"{n}.json" for n in range(3)]
     for path in paths:
-        run(pytester, f"--benchmark-json={path}", fakes="fine,moody")
+        run(pytester, f"--benchmark-json={path}", fakes="fine,moody", rounds=3)
     assert accept(paths, reason="first") == 0
     lacks = Bench.lacks
 

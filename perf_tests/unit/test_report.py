@@ -96,6 +96,7 @@ def accept(folder: Path, content: Content) -> None:
     line = {
         "accepted": "2026-11-23",
         "versions": {},
+        "generates": {},
         "latency_s": [1.0],
         "latency_speedup": [1.0],
         "counters": {},

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from ci import __main__ as command
-from ci import shape
-from ci.shape import FLAG, NUMBER, POSITIVE, TEXT, WHOLE, Each, Optional, Some
+from perf_tests.harness import shape
 from perf_tests.harness.runs import Untimed, missing
+from perf_tests.harness.shape import FLAG, NUMBER, POSITIVE, TEXT, WHOLE, Each, Only, Optional, Some
 from perf_tests.unit.recorded import process, write
 
 GONE = object()
@@ -77,6 +77,10 @@ def test_no_content_makes_it_crash(accepted: Path, capsys: pytest.CaptureFixture
         ({}, [TEXT], "it is {}, not a list"),
         ([], {"a": TEXT}, "it is [], not an object"),
         ({}, {"a": TEXT}, "it: has no a"),
+        ({"b": 1}, Only({"a": TEXT}), "it: unknown key 'b'; known are a"),
+        ({}, Only({"a": TEXT}), "it: has no a"),
+        ({"a": 1}, Only({}, {"a": TEXT}), "it: a is 1, not a text"),
+        (None, Only({}), "it is None, not an object"),
         ({"b": {"a": 1}}, Each({"a": TEXT}), "it: b: a is 1, not a text"),
         (["x" * 80], [FLAG], f"it is '{'x' * 56}..., not true or false"),
     ],

@@ -8,12 +8,11 @@ from typing import Any
 
 import pytest
 
-from perf_tests.harness.baselines import Bound, CaseBaseline, limits_of
+from perf_tests.harness.baselines import LAUNCHES, Bound, CaseBaseline, limits_of
 from perf_tests.harness.catalog import Closeness
 from perf_tests.harness.closeness import Distance, Look
 from perf_tests.harness.records import Count, Measurement
 from perf_tests.harness.verdicts import (
-    LAUNCHES,
     PASSING,
     STATUSES,
     Finding,
@@ -23,6 +22,7 @@ from perf_tests.harness.verdicts import (
 )
 
 CLOSE = Distance(psnr_db=60, ssim=0.999)
+GENERATES = {"name": "ddim50", "steps": 50, "base": []}
 REFERENCE = Measurement(
     case="reference",
     workload="ddim50",
@@ -62,6 +62,7 @@ def baseline_of(measured: Measurement, reference: Measurement) -> CaseBaseline:
     return CaseBaseline(
         accepted="2026-11-22",
         versions={"torch": "2.11.0", "diffusers": "0.42.1"},
+        generates=GENERATES,
         counters=measured.counters,
         limits=limits_of(**numbers),
         **numbers,
@@ -80,6 +81,7 @@ def question(measured: Measurement = FP16, **changes: Any) -> Question:
         "portable": {},
         "versions": {"torch": "2.11.0", "diffusers": "0.42.1"},
         "picture_only": False,
+        "generates": GENERATES,
     } | changes
     return Question(**asked)
 
@@ -241,6 +243,19 @@ def test_a_counter_that_nobody_accepted_is_new_and_one_that_moves_is_none() -> N
     # Counted in the code, where there is no GPU.
     bare = replace(asked.baseline, limits=replace(asked.baseline.limits, gpu_busy_s_max=None))
     assert judge(question(replace(more, gpu_busy_s=None), baseline=bare)).status == "same"
+
+
+def test_a_baseline_of_another_workload_says_nothing() -> None:
+    half = replace(FP16, steps=25, rounds_s=(0.5,) * 5, gpu_busy_s=0.4)
+    verdict = judge(question(half, generates={**GENERATES, "steps": 25}))
+    assert verdict.status == "invalid"
+    assert verdict.sentence == (
+        "invalid: ddim50-fp16: baselines/gpu.json and this run differ in the workload (steps): "
+        "50 and 25"
+    )
+    assert {f.status for f in verdict.findings} == {"same", "invalid"}
+    assert judge(question(generates={**GENERATES, "eta": 0.0})).status == "invalid"
+    assert judge(question(generates={}, baseline=None)).status == "new"
 
 
 def test_a_busy_cpu_disturbs_the_clock_and_not_the_gpu() -> None:

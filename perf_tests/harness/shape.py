@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 MOST = 1e18
@@ -28,6 +28,14 @@ class Optional:
     """The same, or null."""
 
     shape: Any
+
+
+@dataclass(frozen=True)
+class Only:
+    """An object of these names and no others; some may be missing."""
+
+    shape: Mapping[str, Any]
+    some: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -64,8 +72,8 @@ def one_of(values: Sequence[str]) -> Leaf:
 def check(value: Any, shape: Any, where: str) -> None:
     """`BadShape` unless the value, called `where`, is of this shape.
 
-    A shape is a leaf, `Optional`, `Each`, `Some`, a list of one shape, or a dictionary of the names
-    that must be there; others may be.
+    A shape is a leaf, `Optional`, `Only`, `Each`, `Some`, a list of one shape, or a dictionary of
+    the names that must be there; others may be.
     """
     if isinstance(shape, Leaf):
         if not shape.fits(value):
@@ -84,6 +92,12 @@ def check(value: Any, shape: Any, where: str) -> None:
             check(item, shape[0], where)
     elif not isinstance(value, Mapping):
         raise BadShape(f"{where} is {_short(value)}, not an object")
+    elif isinstance(shape, Only):
+        known = {**shape.shape, **shape.some}
+        if unknown := sorted(set(value) - set(known)):
+            said = ", ".join(sorted(known))
+            raise BadShape(f"{where}: unknown key {unknown[0]!r}; known are {said}")
+        check(value, {n: s for n, s in known.items() if n in shape.shape or n in value}, where)
     else:
         names = dict.fromkeys(value, shape.shape) if isinstance(shape, Each) else shape
         for name, inner in names.items():
