@@ -27,6 +27,7 @@ from perf_tests.harness.screen import (
 from perf_tests.harness.verdicts import PASSING, WARNING
 
 if TYPE_CHECKING:
+    from perf_tests.harness.baselines import Published
     from perf_tests.harness.bench import Bench
     from perf_tests.harness.records import Measurement
     from perf_tests.harness.verdicts import Verdict
@@ -101,6 +102,7 @@ class Suite:
 
     bench: Bench
     cases: list[Case]
+    published: Published
     progress: Progress
     rows: list[Row] = field(default_factory=list)
     told: dict[str, str] = field(default_factory=dict)
@@ -111,6 +113,9 @@ class Suite:
 
     expected: list[str] = field(default_factory=list)
     """Ids of the cases that this session is to run."""
+
+    missing: list[str] = field(default_factory=list)
+    """Ids of the cases that the baseline knows and that this session lost."""
 
     not_asked: list[str] = field(default_factory=list)
     """Ids of the cases that are declared and were not asked for: other chapters', above all."""
@@ -243,19 +248,19 @@ def suite_of(config: pytest.Config) -> Suite:
             rounds=config.getoption("rounds") or (QUICK_ROUNDS if quick else ROUNDS),
             quick=quick,
             options=models.options_for(machine.device, model),
-            observer=progress,
+            say=progress.stage,
             pictures_folder=report and report.with_name(f"{report.stem}-pictures"),
             baseline=baselines.load_machine(machine.slug),
             portable=baselines.load_portable(scale=source.scale, device=machine.device),
             structures=structure_verdicts.load() or {},
-            published=baselines.load_published(),
         )
+        published = baselines.load_published()
     except (BadDevice, models.BadModel, baselines.BadBaseline) as error:
         raise pytest.UsageError(str(error)) from None
     if report is not None and not config.option.collectonly:
         _make_room(report)
     cases = [case for case in cases_for(source.scale) if not (quick and case.picture_only)]
-    config.stash[SUITE] = Suite(bench=bench, cases=cases, progress=progress)
+    config.stash[SUITE] = Suite(bench=bench, cases=cases, published=published, progress=progress)
     return config.stash[SUITE]
 
 
@@ -386,7 +391,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     if case is None:
         return
     suite = suite_of(item.config)
-    lack = suite.bench.lacks(case)
+    lack = suite.bench.lacks(case.stack)
     if lack is not None:
         suite.rows.append(
             Row(case=case, measured=None, reference=None, status="skipped", reason=lack.reason)
@@ -537,6 +542,7 @@ def _fail_missing(session: pytest.Session, suite: Suite) -> None:
             f"missing: {lost.sentence}\n"
             "  next      bring it back, or accept whole runs without it: python -m ci accept"
         )
+        suite.missing.append(lost.id)
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
@@ -588,11 +594,11 @@ def pytest_terminal_summary(
     for row in suite.rows:
         if row.status == "skipped":
             write(f"skipped: {row.case.id}: {row.reason}")
-    for shown in closing_table(suite.rows, bench.published.cases, width=width):
+    for shown in closing_table(suite.rows, suite.published.cases, width=width):
         terminalreporter.write(shown.text.removesuffix(shown.verdict))
         write(shown.verdict, **shown.colour)
     write("")
-    for line in claims(suite.rows, bench.published.claims):
+    for line in claims(suite.rows, suite.published.claims):
         write(line)
     for workload, drift in bench.drift.items():
         says = ": latencies of this run say little" if drift.significant else ""
@@ -606,4 +612,4 @@ def pytest_terminal_summary(
     if bench.source.kind == "seeded":
         write("Pictures are of seeded weights: how close they are is about arithmetic.")
     write(f"{bench.source.name} ({bench.source.weights}) on {bench.machine.name}")
-    write(closing_line(suite.rows))
+    write(closing_line(suite.rows, missing=suite.missing))

@@ -17,7 +17,6 @@ import os
 import signal
 import subprocess
 import sys
-from argparse import ArgumentTypeError
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
@@ -27,11 +26,12 @@ from time import monotonic
 from typing import Any
 
 from ci import compare
-from ci.answers import CANNOT_JUDGE, refuse
+from ci.answers import CANNOT_JUDGE, positive, refuse
 from ci.runs import BadRunError, load_run
 from ci.sides import ROOT, BadSide, Side, commits_of, of_commits, of_pythons
 from perf_tests.harness.comparable import NotComparable
 from perf_tests.harness.pairs import Comparison
+from perf_tests.harness.records import write_whole
 
 PAIRS = 5
 PAIRS_EXTENDED = 10
@@ -77,7 +77,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--minutes",
-        type=_positive,
+        type=positive,
         default=MINUTES,
         metavar="N",
         help=f"for all processes together, installing apart (default: {MINUTES:g})",
@@ -92,16 +92,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="-- ARGUMENT",
         help="passed to the main job, as in: -- -k fp16 --model FOLDER",
     )
-
-
-def _positive(text: str) -> float:
-    try:
-        number = float(text)
-    except ValueError:
-        number = 0.0
-    if not 0 < number < 1e6:
-        raise ArgumentTypeError(f"{text} is no number of minutes: it takes more than 0")
-    return number
 
 
 def main(args: argparse.Namespace) -> int:
@@ -294,9 +284,7 @@ class State:
         content["finished"] = [asdict(entry) for entry in self.finished]
         if self.compared:
             content["compared"] = self.compared
-        written = self.path.with_suffix(".new")
-        written.write_text(json.dumps(content, indent=1))
-        written.replace(self.path)
+        write_whole(self.path, json.dumps(content, indent=1))
 
 
 def _text(value: Any) -> str:

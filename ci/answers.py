@@ -1,8 +1,11 @@
-"""What every verb answers, and how it refuses."""
+"""What every verb answers, how it refuses, and which numbers it takes."""
 
 from __future__ import annotations
 
+import math
 import sys
+from argparse import ArgumentTypeError
+from collections.abc import Callable
 
 CANNOT_JUDGE = 2
 """Beside 0, it holds, and 1, a regression."""
@@ -12,3 +15,21 @@ def refuse(sentence: str) -> int:
     """Say why nothing can be done as asked; returns the answer."""
     print(f"error: {sentence}", file=sys.stderr)
     return CANNOT_JUDGE
+
+
+def number(takes: str, *, low: float, high: float = 1e6) -> Callable[[str], float]:
+    """An option's type: a number from `low` to `high`; `takes` says so to who gives another."""
+
+    def parse(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not low <= value <= high:
+            raise ArgumentTypeError(f"it takes {takes}, and not {text}")
+        return value
+
+    return parse
+
+
+positive = number("more than 0", low=sys.float_info.min)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import gc
 import hashlib
 import inspect
 import json
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -23,7 +21,7 @@ from perf_tests.harness.catalog import (
     stacked,
 )
 from perf_tests.harness.measuring import PACKAGE, digest, digest_of
-from perf_tests.harness.records import Measurement, gpu_speedup
+from perf_tests.harness.records import Measurement, gpu_speedup, write_whole
 from perf_tests.harness.runs import measurement
 from perf_tests.harness.screen import picture
 from perf_tests.harness.search import Ask, Stack, Stopped, Tried
@@ -141,9 +139,7 @@ class Folder:
             "tried": self.tried,
             "begun": self.begun,
         }
-        written = self.path.with_suffix(".new")
-        written.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
-        written.replace(self.path)
+        write_whole(self.path, json.dumps(content, indent=1) + "\n")
 
 
 def _stack_of(key: str) -> Stack:
@@ -250,26 +246,19 @@ class Attempts:
             default=ROUNDS_S,
         )
         self.bench.rounds = max(ROUNDS_LEAST, min(ROUNDS_MOST, round(ROUNDS_S / fastest_s)))
-        failed = ""
         try:
-            self.bench.open(case)
-            return self.bench.measure(case, time_rounds), ""
+            try:
+                self.bench.open(case)
+                return self.bench.measure(case, time_rounds), ""
+            finally:
+                self.bench.clear()
         except CaseError as error:
-            failed = str(error).removeprefix(f"{case.id}: ")
+            return None, str(error).removeprefix(f"{case.id}: ")
         except Exception as error:
             # A combination can break anything in three libraries, and the others have to go on.
             text = (str(error).strip().splitlines() or [""])[0]
             # Our own refusals are sentences.
-            failed = text if type(error) is ValueError else f"{type(error).__name__}: {text}"
-        finally:
-            self.bench.close()
-            if "torch._dynamo" in sys.modules:
-                import torch
-
-                # What it compiled holds on to the modules that it compiled.
-                torch.compiler.reset()
-            gc.collect()
-        return None, failed
+            return None, text if type(error) is ValueError else f"{type(error).__name__}: {text}"
 
     def _judged(self, ask: Ask, tried: Tried) -> Tried:
         """By the rule of a test, with what was asked for as the promise."""
@@ -297,6 +286,7 @@ class Attempts:
 
         try:
             torch.cuda.synchronize()
+            torch.cuda.empty_cache()  # refuses after a capture that did not end
         except RuntimeError as error:
             raise Stopped(
                 f"the GPU does not answer any more in this process "

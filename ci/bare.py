@@ -6,23 +6,15 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from perf_tests.harness.bench import Bench
-    from perf_tests.harness.catalog import Case
 
 
 class BadInput(Exception):
     """What cannot be run as asked; one sentence says why."""
 
 
-class Silent:
-    """Hears how far a case is, and says nothing: it is told as a whole."""
-
-    def stage(self, case: Case, what: str) -> None: ...
-
-
 def bare_bench(*, device: str | None, model: str | None) -> Bench:
     """This machine's, with the defaults of the main job. `BadInput` where there is none."""
     from perf_tests import models
-    from perf_tests.harness.baselines import load_published
     from perf_tests.harness.bench import Bench
     from perf_tests.harness.machine import BadDevice, this_machine, with_threads_for
 
@@ -35,12 +27,11 @@ def bare_bench(*, device: str | None, model: str | None) -> Bench:
             machine=with_threads_for(machine, source.scale),
             rounds=1,
             options=models.options_for(machine.device, model),
-            observer=Silent(),
+            say=lambda *_: None,
             pictures_folder=None,
             baseline=None,
             portable={},
             structures={},
-            published=load_published(),
         )
     except (BadDevice, models.BadModel) as error:
         raise BadInput(str(error)) from None

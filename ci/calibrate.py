@@ -15,6 +15,7 @@ from math import sqrt
 from pathlib import Path
 from typing import Any
 
+from ci.ab import PAIRS
 from ci.accept import PROCESSES_MIN, check, check_quiet, write_history
 from ci.runs import BadRunError, Run, distinct, load_run
 from perf_tests.harness import baselines
@@ -23,9 +24,6 @@ from perf_tests.harness.comparable import differing
 from perf_tests.harness.pairs import METRICS, share
 from perf_tests.harness.runs import Case, key_of, parts_of
 from perf_tests.harness.stats import CONFIDENCE, POWER, detectable, noise_of
-
-PAIRS = 5
-"""What `ab` starts with."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -110,22 +108,16 @@ def _calibrated(
         calibration = Calibration(
             calibrated=runs[0].date, processes=len(runs), noise=noise, sees=sees
         )
-        yield key, relimited(replace(accepted[key], calibration=calibration))
-
-
-def relimited(case: CaseBaseline) -> CaseBaseline:
-    """The line with the limits that follow from its numbers and its calibration."""
-    return replace(
-        case,
-        limits=baselines.limits_of(
-            latency_s=case.latency_s,
-            latency_speedup=case.latency_speedup,
-            gpu_busy_s=case.gpu_busy_s,
-            gpu_speedup=case.gpu_speedup,
-            peak_memory_bytes=case.peak_memory_bytes,
-            calibration=case.calibration,
-        ),
-    )
+        line = accepted[key]
+        limits = baselines.limits_of(
+            latency_s=line.latency_s,
+            latency_speedup=line.latency_speedup,
+            gpu_busy_s=line.gpu_busy_s,
+            gpu_speedup=line.gpu_speedup,
+            peak_memory_bytes=line.peak_memory_bytes,
+            calibration=calibration,
+        )
+        yield key, replace(line, calibration=calibration, limits=limits)
 
 
 def _measured(runs: Sequence[Run]) -> dict[str, list[Case]]:

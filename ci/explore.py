@@ -20,17 +20,14 @@ from pathlib import Path
 from shutil import get_terminal_size
 from typing import TYPE_CHECKING, Any
 
-from ci.answers import refuse
+from ci.answers import number, positive, refuse
 from ci.attempts import Attempts, Folder, cells_of, settings_of
 from ci.bare import BadInput, bare_bench
 from ci.sides import ROOT
 from perf_tests.harness.catalog import (
     OPTIMIZATIONS,
-    REFERENCE,
     STACKS,
-    Case,
     Closeness,
-    Optimization,
     Workload,
     cases_for,
 )
@@ -62,14 +59,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="pictures as close to the reference's as this optimization promises "
         f"(default: {LOSSLESS}, as close as half precision)",
     )
-    parser.add_argument("--psnr", type=_decibels, metavar="DB", help="the promise in numbers: PSNR")
-    parser.add_argument("--ssim", type=_similarity, metavar="S", help="and SSIM, from -1 to 1")
     parser.add_argument(
-        "--memory", type=_positive, metavar="GB", help="the most GPU memory, in GiB (2^30 bytes)"
+        "--psnr", type=number("0 or more", low=0), metavar="DB", help="the promise in numbers: PSNR"
+    )
+    parser.add_argument(
+        "--ssim",
+        type=number("a number from -1 to 1", low=-1, high=1),
+        metavar="S",
+        help="and SSIM, from -1 to 1",
+    )
+    parser.add_argument(
+        "--memory", type=positive, metavar="GB", help="the most GPU memory, in GiB (2^30 bytes)"
     )
     parser.add_argument(
         "--minutes",
-        type=_positive,
+        type=positive,
         default=MINUTES,
         metavar="N",
         help=f"start nothing that would take longer than this in all (default: {MINUTES:g})",
@@ -88,28 +92,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FOLDER",
         help="where each stack that was tried is kept (default: runs/explore)",
     )
-
-
-def _positive(text: str) -> float:
-    return _number(text, "more than 0", low=0)
-
-
-def _decibels(text: str) -> float:
-    return _number(text, "0 or more", low=-1e-9)
-
-
-def _similarity(text: str) -> float:
-    return _number(text, "a number from -1 to 1", low=-1 - 1e-9, high=1 + 1e-9)
-
-
-def _number(text: str, takes: str, *, low: float, high: float = 1e6) -> float:
-    try:
-        number = float(text)
-    except ValueError:
-        number = math.nan
-    if not low < number < high:
-        raise argparse.ArgumentTypeError(f"it takes {takes}, and not {text}")
-    return number
 
 
 def main(args: argparse.Namespace) -> int:
@@ -134,7 +116,7 @@ def main(args: argparse.Namespace) -> int:
         kind=bench.source.kind,
         picture=promised,
         without=args.without,
-        lack=lambda o: _lack(bench, workload, o),
+        lack=lambda o: lack.reason if (lack := bench.lacks([o])) else None,
     )
     attempts = Attempts(
         bench=bench, workload=workload, promise=promised, folder=folder, budget_s=60 * args.minutes
@@ -209,19 +191,6 @@ def _workload(name: str | None, bench: Bench) -> Workload:
             f"{', '.join(found)}"
         )
     return found[name]
-
-
-def _lack(bench: Bench, workload: Workload, optimization: Optimization) -> str | None:
-    """Why it cannot run here, whatever it stands on."""
-    alone = Case(
-        workload=workload,
-        name=optimization.name,
-        stack=(optimization,),
-        against=REFERENCE,
-        picture_only=False,
-    )
-    lack = bench.lacks(alone)
-    return lack.reason if lack else None
 
 
 @contextmanager

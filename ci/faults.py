@@ -12,17 +12,17 @@ from __future__ import annotations
 
 import argparse
 import json
-import logging
 import shlex
+import sys
 import tempfile
-import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-from ci.answers import refuse
+from ci.answers import number, refuse
 from ci.bare import BadInput, bare_bench
+from perf_tests.harness.screen import table
 
 if TYPE_CHECKING:
     from perf_tests.harness.planting import Fault
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 SCHEMA = 1
 UNDECIDED = 3
 """Nobody's fault, as bad input is somebody's."""
+HEAD = ("fault", "seen by", "verdict", "smallest", "sentence")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -43,19 +44,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", help="any model that pytest takes, and its default")
     parser.add_argument("--json", type=Path, metavar="OUT", help="write all rows to this file")
     parser.add_argument(
-        "--minutes", type=float, metavar="N", help="start no further one after so many minutes"
+        "--minutes",
+        type=number("0 or more", low=0),
+        metavar="N",
+        help="start no further one after so many minutes",
     )
 
 
 def main(args: argparse.Namespace) -> int:
     """Run the trials, then tell."""
     # Importing the optimizations declares the cases, importing the faults the faults.
-    from perf_tests import faults, optimizations  # noqa: F401
+    from perf_tests import faults, models, optimizations  # noqa: F401
     from perf_tests.harness.planting import FAULTS
     from perf_tests.harness.trials import Row, Trials
 
     started = perf_counter()
-    _quieten()
+    models.quiet_libraries()
     unknown = [name for name in args.names if name not in FAULTS]
     if unknown:
         return refuse(f"no fault is called {unknown[0]!r}; known are {', '.join(FAULTS)}")
@@ -88,21 +92,11 @@ def main(args: argparse.Namespace) -> int:
             # Whatever happens to this process, what it saw is there.
             _write(args.json, rows, trials, seconds=perf_counter() - started)
     print()
-    print("\n".join(table(rows)))
+    print("\n".join(table(HEAD, [_cells(row) for row in rows], width=sys.maxsize)))
     print()
     print("\n".join(closing(rows, elsewhere, trials, seconds=perf_counter() - started)))
     _write(args.json, rows, trials, seconds=perf_counter() - started)
     return code(rows, trials)
-
-
-def _quieten() -> None:
-    """The libraries say much of what faults do to them."""
-    import diffusers
-    import transformers
-
-    diffusers.utils.logging.set_verbosity(logging.CRITICAL)
-    transformers.utils.logging.set_verbosity(logging.CRITICAL)
-    warnings.simplefilter("ignore")
 
 
 def _bench(args: argparse.Namespace) -> Any:
@@ -131,25 +125,14 @@ def code(rows: Sequence[Row], trials: Trials) -> int:
     return UNDECIDED if any(row.undecided for row in rows) else 0
 
 
-def table(rows: Sequence[Row]) -> Iterator[str]:
-    """One line a fault or control."""
-    lines = [("fault", "seen by", "verdict", "smallest", "sentence")]
-    lines += [
-        (
-            row.fault.name,
-            row.fault.seen_by or "nothing",
-            row.verdict if row.holds and row.verdict else row.status,
-            _size(row),
-            row.sentence,
-        )
-        for row in rows
-    ]
-    widths = [max(len(line[i]) for line in lines) for i in range(4)]
-    for index, line in enumerate(lines):
-        told = "  ".join(part.ljust(width) for part, width in zip(line, widths, strict=False))
-        yield f"{told}  {line[4]}".rstrip()
-        if index == 0:
-            yield "  ".join("-" * width for width in (*widths, 8))
+def _cells(row: Row) -> tuple[str, ...]:
+    return (
+        row.fault.name,
+        row.fault.seen_by or "nothing",
+        row.verdict if row.holds and row.verdict else row.status,
+        _size(row),
+        row.sentence,
+    )
 
 
 def _size(row: Row) -> str:

@@ -37,7 +37,6 @@ from perf_tests.harness.verdicts import (
     Finding,
     Question,
     Verdict,
-    excused,
     exit_code,
     judge,
 )
@@ -151,10 +150,10 @@ def judged(run: Run, case: Case, standards: Standards) -> Verdict:
         generates=case["generates"],
         options=run.options,
     )
-    verdict = judge(question)
     drift = run.drift_of(case)
     if not question.is_reference and drift and drift["significant"]:
-        verdict = excused(verdict, drift["ratio"])
+        question = replace(question, drift=drift["ratio"])
+    verdict = judge(question)
     return Verdict(findings=(*verdict.findings, *_counted(run, case, standards, question)))
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from ci.runs import BadRunError, Run, distinct, read, run_of
-from perf_tests.harness.records import SCHEMA
+from perf_tests.harness.records import SCHEMA, write_whole
 from perf_tests.harness.runs import Shard, key_of
 
 
@@ -40,7 +40,7 @@ def merge(paths: Sequence[Path], out: Path) -> int:
     content = _joined(runs, [contents[run.path] for run in runs])
     joined = run_of(content, out)
     try:
-        _write(content, out)
+        write_whole(out, json.dumps(content, indent=4))
         _copy_pictures(runs, out)
     except OSError as error:
         raise BadRunError(f"{out}: cannot be written ({error.strerror})") from None
@@ -144,13 +144,6 @@ def _drifts(runs: Sequence[Run]) -> dict[str, Any]:
                 before, drift, key=lambda d: (d["significant"], abs(d["ratio"] - 1))
             )
     return worst
-
-
-def _write(content: dict[str, Any], out: Path) -> None:
-    out.parent.mkdir(parents=True, exist_ok=True)
-    draft = out.with_suffix(".draft")
-    draft.write_text(json.dumps(content, indent=4))
-    draft.replace(out)
 
 
 def _copy_pictures(runs: Sequence[Run], out: Path) -> None:

@@ -25,6 +25,11 @@ from perf_tests.harness.catalog import (
     optimization,
     stack,
 )
+from perf_tests.techniques.conditioning import conditioning_is_kept, precompute
+from perf_tests.techniques.cuda_graphs import Graphed, is_graphed
+from perf_tests.techniques.deep_cache import is_cached, keep_blocks
+from perf_tests.techniques.device_steps import guides, is_taken_over, steps_are_graphed, take_over
+from perf_tests.techniques.shared_prefix import prefix_is_shared, share_prefix
 
 # Half-way between the worst legitimate variant and the weakest fault, in PSNR on the float32
 # reference. Seeded weights at full size, on an H100: fp16 60.1 dB and tf32 68.9 dB (SSIM 1.000); no
@@ -70,9 +75,6 @@ KEPT_IN_FLOAT8 = Promise(embedded=Closeness(psnr_db=19))
 FLOAT8 = Promise(embedded=Closeness(psnr_db=22))
 # Int8 on top of bfloat16 is at 37.0 dB or more: half-way to no guidance's 34.0 dB.
 INT8 = Promise(embedded=Closeness(psnr_db=35))
-# Nothing: a decoder that sees half of a side normalizes by other statistics, and of the embedded
-# model's 64 pixels a tile of 32 shows too little (13.9 dB, and 46 % of the prompts).
-TILED = NO_PROMISE
 TENSOR_CORES = Needs(compute_capability=(8, 0))
 CUDA = Needs(compute_capability=(6, 0))
 # What torch.compile makes its kernels with; on a CPU it is a C++ compiler, and takes minutes.
@@ -284,11 +286,14 @@ def sdpa_math(build: Build) -> None:
 
 @contextmanager
 def _compiling() -> Iterator[None]:
+    from torch._dynamo.utils import counters
+
     # What was compiled for one case is in the next one's way, and holds memory.
     try:
         yield
     finally:
         torch.compiler.reset()
+        counters.clear()
 
 
 def _compile(build: Build, *, mode: str | None = None) -> None:
@@ -317,7 +322,7 @@ def compile(build: Build) -> None:
 @optimization(
     needs=COMPILER,
     promise=SAME_ARITHMETIC,
-    proof=proofs.is_compiled("unet", "vae.decoder"),
+    proof=proofs.every(proofs.is_compiled("unet", "vae.decoder"), proofs.graphs_were_not_skipped),
     hides_operators=True,
     decides=("compiler", "UNet's launches", "decoder's launches"),
     compiles=True,
@@ -346,9 +351,9 @@ def compile_regional(build: Build) -> None:
 @optimization(
     needs=CUDA,
     promise=SAME_ARITHMETIC,
-    proof=proofs.is_graphed("unet"),
+    proof=is_graphed("unet"),
     hides_operators=True,
-    decides=("UNet's launches", "what a call of the UNet does"),
+    decides=("UNet's launches", "UNet's calls"),
 )
 def cuda_graph(build: Build) -> None:
     """The UNet's kernels launched at once, as a CUDA graph."""
@@ -358,7 +363,7 @@ def cuda_graph(build: Build) -> None:
 @optimization(
     needs=CUDA,
     promise=SAME_ARITHMETIC,
-    proof=proofs.is_graphed("vae.decoder"),
+    proof=is_graphed("vae.decoder"),
     hides_operators=True,
     decides=("decoder's launches",),
 )
@@ -370,8 +375,9 @@ def cuda_graph_decoder(build: Build) -> None:
 @optimization(
     needs=CUDA,
     promise=SAME_ARITHMETIC,
-    proof=proofs.is_graphed("text_encoder"),
+    proof=is_graphed("text_encoder"),
     hides_operators=True,
+    decides=("text encoder's launches",),
 )
 def cuda_graph_text_encoder(build: Build) -> None:
     """The text encoder's kernels launched at once, as a CUDA graph."""
@@ -379,26 +385,19 @@ def cuda_graph_text_encoder(build: Build) -> None:
 
 
 def _graph(module: torch.nn.Module) -> None:
-    from perf_tests.techniques.cuda_graphs import Graphed
-
     module.forward = Graphed(module.forward)  # type: ignore[method-assign, unused-ignore]
 
 
-@optimization(promise=SAME_ARITHMETIC, proof=proofs.pipeline_is("DeviceSteps"))
+@optimization(promise=SAME_ARITHMETIC, proof=is_taken_over, decides=("loop",))
 def device_steps(build: Build) -> None:
     """The scheduler's arithmetic on the device: no step waits for a number to be read back."""
-
-    @build.then
-    def _(pipeline: Any) -> None:
-        from perf_tests.techniques.device_steps import take_over
-
-        take_over(pipeline)
+    build.then(take_over)
 
 
 @optimization(
     needs=Needs(compute_capability=(6, 0), optimization="device_steps"),
     promise=SAME_ARITHMETIC,
-    proof=proofs.every(proofs.pipeline_is("DeviceSteps"), proofs.steps_are_graphed),
+    proof=steps_are_graphed,
     hides_operators=True,
     decides=("UNet's launches",),
 )
@@ -410,32 +409,22 @@ def cuda_graph_step(build: Build) -> None:
 @optimization(
     needs=Needs(optimization="device_steps"),
     promise=SAME_ARITHMETIC,
-    proof=proofs.conditioning_is_kept,
+    proof=conditioning_is_kept,
 )
 def precomputed_conditioning(build: Build) -> None:
     """What prompt and schedule alone decide is computed once a picture, by `device_steps`."""
-
-    @build.then
-    def _(pipeline: Any) -> None:
-        from perf_tests.techniques.conditioning import precompute
-
-        precompute(pipeline)
+    build.then(precompute)
 
 
 @optimization(
     needs=Needs(optimization="device_steps"),
     promise=SAME_ARITHMETIC,
-    proof=proofs.prefix_is_shared,
+    proof=prefix_is_shared,
     skips_work=True,
 )
 def shared_prefix(build: Build) -> None:
     """What guidance does twice before the prompt comes in is done once, by `device_steps`."""
-
-    @build.then
-    def _(pipeline: Any) -> None:
-        from perf_tests.techniques.shared_prefix import share_prefix
-
-        share_prefix(pipeline)
+    build.then(share_prefix)
 
 
 FRESH_EVERY = 3
@@ -444,19 +433,17 @@ FRESH_EVERY = 3
 @optimization(
     needs=Needs(package="DeepCache"),
     promise=CACHED,
-    proof=proofs.is_cached(FRESH_EVERY),
+    proof=is_cached(FRESH_EVERY),
     skips_work=True,
     uneven_steps=True,
     # Another thing from step to step, of which a graph of the UNet alone knows nothing.
-    decides=("what a call of the UNet does",),
+    decides=("UNet's calls",),
 )
 def deepcache(build: Build) -> None:
     """DeepCache: the UNet's inner blocks run in every third step alone."""
 
     @build.then
     def _(pipeline: Any) -> None:
-        from perf_tests.techniques.deep_cache import keep_blocks
-
         pipeline.deep_cache = keep_blocks(pipeline, interval=FRESH_EVERY)
 
 
@@ -466,7 +453,7 @@ GUIDED_SHARE = 0.5
 @optimization(
     needs=Needs(optimization="device_steps"),
     promise=LESS_GUIDED,
-    proof=proofs.every(proofs.pipeline_is("DeviceSteps"), proofs.guides(GUIDED_SHARE)),
+    proof=guides(GUIDED_SHARE),
     skips_work=True,
     uneven_steps=True,
 )
@@ -486,11 +473,14 @@ def guidance_cutoff(build: Build) -> None:
 )
 def tome(build: Build) -> None:
     """Token merging: half of the tokens at full resolution are left out of self-attention."""
+    import tomesd
+
+    name = "bipartite_soft_matching_random2d"
+    exact = _averaging_in_float32(getattr(tomesd.merge, name))
+    build.during(flag(tomesd.merge, name, exact))
 
     @build.then
     def _(pipeline: Any) -> None:
-        import tomesd
-
         # At random, no two generations would be alike.
         tomesd.apply_patch(pipeline, ratio=0.5, use_rand=False)
         known = pipeline.unet._tome_info
@@ -498,6 +488,21 @@ def tome(build: Build) -> None:
         known["size"] = (pipeline.unet.config.sample_size,) * 2
         # Made at its first use if not here, which neither a compiler nor a capture can follow.
         known["args"]["generator"] = torch.Generator(pipeline.unet.device)
+
+
+def _averaging_in_float32(matching: Callable[..., Any]) -> Callable[..., Any]:
+    """A GPU adds up what is merged in any order: in half precision, no two pictures were alike."""
+
+    def matched(*args: Any, **kwargs: Any) -> Any:
+        merge, unmerge = matching(*args, **kwargs)
+
+        def merged(x: torch.Tensor, mode: str = "mean") -> torch.Tensor:
+            averaged: torch.Tensor = merge(x.float(), mode)
+            return averaged.to(x.dtype)
+
+        return merged, unmerge
+
+    return matched
 
 
 def _quantize(build: Build, config: Callable[[], Any]) -> None:
@@ -552,7 +557,8 @@ def fp8(build: Build) -> None:
 @optimization(
     promise=KEPT_IN_FLOAT8,
     proof=proofs.mostly_kept_in(torch.float8_e4m3fn),
-    decides=("weights",),
+    # A layer's weights lie elsewhere after each cast.
+    decides=("weights", "UNet's launches"),
 )
 def layerwise_casting(build: Build) -> None:
     """The UNet's weights kept in float8, and each layer's cast back while it computes."""
@@ -570,7 +576,9 @@ def vae_slicing(build: Build) -> None:
     build.then(lambda pipeline: pipeline.vae.enable_slicing())
 
 
-@optimization(promise=TILED, proof=proofs.decodes_in_parts(images=1))
+# Nothing is promised: a decoder that sees half of a side normalizes by other statistics, and of the
+# embedded model's 64 pixels a tile of 32 shows too little (13.9 dB, and 46 % of the prompts).
+@optimization(promise=NO_PROMISE, proof=proofs.decodes_in_parts(images=1))
 def vae_tiling(build: Build) -> None:
     """Latents decoded in overlapping tiles of half a side, blended into one another."""
 
@@ -591,8 +599,8 @@ def _nowhere_to_offload_from() -> str | None:
     needs=Needs(compute_capability=(6, 0), probe=_nowhere_to_offload_from),
     promise=SAME_ARITHMETIC,
     proof=proofs.waits_on_host("vae", "text_encoder"),
-    # What is captured has to stay where it is.
-    decides=("UNet's launches", "decoder's launches"),
+    # What is captured has to stay where it is, and the pipeline's own loop moves modules.
+    decides=("UNet's launches", "decoder's launches", "text encoder's launches", "loop"),
 )
 def model_offload(build: Build) -> None:
     """Each module in GPU memory while it is needed, and in the host's otherwise."""

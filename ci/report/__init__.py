@@ -16,7 +16,7 @@ from pathlib import Path
 
 from ci import compare
 from ci.report import making, markdown, sides
-from ci.report.content import Comparison, Report
+from ci.report.content import ComparisonPart, Report
 from ci.report.reading import Reading, read
 from ci.runs import BadRunError
 from perf_tests.harness import baselines
@@ -85,7 +85,7 @@ def make(shown: Reading, *, head: Sequence[Path], base: Sequence[Path]) -> Repor
     )
 
 
-def judged(head: Sequence[Path], base: Sequence[Path]) -> Comparison:
+def judged(head: Sequence[Path], base: Sequence[Path]) -> ComparisonPart:
     """The verdict on pairs of runs, or in its place why there is none. `BadRunError` for bad ones.
 
     Single runs have none: times that were taken once say nothing of their noise.

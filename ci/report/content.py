@@ -9,6 +9,7 @@ from typing import Literal
 from ci.report import figures
 from ci.report.reading import Seen
 from perf_tests.harness.catalog import REFERENCE
+from perf_tests.harness.closeness import IDENTICAL_DB
 from perf_tests.harness.records import holds_back, idle_share_of
 from perf_tests.harness.runs import Untimed
 from perf_tests.harness.stats import Interval
@@ -127,7 +128,7 @@ class CasePart:
             return seen.status
         if seen.psnr_db is None:
             return ""
-        if seen.psnr_db >= figures.IDENTICAL_DB:
+        if seen.psnr_db >= IDENTICAL_DB:
             return "identical"
         return f"{figures.decibels(seen.psnr_db)}, {figures.similarity(seen.ssim)}"
 
@@ -182,7 +183,7 @@ class WorkloadPart:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Change:
+class ChangePart:
     """One metric of a case, base against head."""
 
     case: str
@@ -200,7 +201,7 @@ class Change:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Comparison:
+class ComparisonPart:
     """Base against head."""
 
     mood: Mood
@@ -208,7 +209,7 @@ class Comparison:
     """Its outcome."""
     about: str
     """What was compared: commits and runs."""
-    changes: tuple[Change, ...]
+    changes: tuple[ChangePart, ...]
     """The worst at the top."""
     counters: tuple[tuple[str, str], ...]
     """Case and, in words, the counter that changed."""
@@ -216,16 +217,16 @@ class Comparison:
     """What to do about all of it."""
 
     @property
-    def changed(self) -> tuple[Change, ...]:
+    def changed(self) -> tuple[ChangePart, ...]:
         return tuple(change for change in self.changes if change.changed)
 
     @property
-    def unclear(self) -> tuple[Change, ...]:
+    def unclear(self) -> tuple[ChangePart, ...]:
         """What these runs cannot tell."""
         return tuple(change for change in self.changes if change.status in WARNING)
 
     @property
-    def unchanged(self) -> tuple[Change, ...]:
+    def unchanged(self) -> tuple[ChangePart, ...]:
         shown = {*self.changed, *self.unclear}
         return tuple(change for change in self.changes if change not in shown)
 
@@ -239,7 +240,7 @@ class Report:
     machine: tuple[tuple[str, str], ...]
     """Name and value: the machine, the versions, the run."""
     workloads: tuple[WorkloadPart, ...]
-    comparison: Comparison | None
+    comparison: ComparisonPart | None
     lost: tuple[Untimed, ...]
     notes: tuple[str, ...]
 

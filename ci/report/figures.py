@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-IDENTICAL_DB = 120.0
-"""From here on two pictures are the same to float32."""
+from perf_tests.harness.closeness import IDENTICAL_DB
 
 
 def seconds(value: float | None) -> str:

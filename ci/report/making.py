@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 
 from ci.report import figures
-from ci.report.content import CasePart, Comparison, Report, WorkloadPart, mood_of
+from ci.report.content import CasePart, ComparisonPart, Report, WorkloadPart, mood_of
 from ci.report.reading import Reading, Seen
 from ci.report.sides import side_by_side
 from ci.report.summing import verdict_of
 from perf_tests.harness.baselines import Published
 from perf_tests.harness.catalog import REFERENCE
+from perf_tests.harness.closeness import IDENTICAL_DB
 from perf_tests.harness.stats import mean_interval
 
 
@@ -20,7 +21,7 @@ def make(
     published: Published,
     accepted: Collection[str] | None,
     base: Reading | None = None,
-    comparison: Comparison | None = None,
+    comparison: ComparisonPart | None = None,
 ) -> Report:
     """The report of a run, beside another where one is given.
 
@@ -94,7 +95,7 @@ def _front(cases: Sequence[Seen]) -> set[str]:
         if cost is None or case.picture_only or spoiled:
             continue
         # Nothing is closer to the reference than itself.
-        psnr = figures.IDENTICAL_DB if case.name == REFERENCE else case.psnr_db
+        psnr = IDENTICAL_DB if case.name == REFERENCE else case.psnr_db
         if psnr is not None:
             points[case.id] = (cost, -psnr, case.peak_memory_bytes or 0.0)
     return {

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Sequence
 
 from ci.report import figures
-from ci.report.content import CasePart, Change, Comparison, Report, WorkloadPart
+from ci.report.content import CasePart, ChangePart, ComparisonPart, Report, WorkloadPart
 from perf_tests.harness.screen import HEAD
 
 MOST_CHARACTERS = 65_536
@@ -62,7 +62,7 @@ def _about(report: Report) -> str:
     )
 
 
-def _compared(comparison: Comparison) -> str:
+def _compared(comparison: ComparisonPart) -> str:
     lines = []
     if comparison.changed:
         lines += [*_changes(comparison.changed), ""]
@@ -78,7 +78,7 @@ def _compared(comparison: Comparison) -> str:
     return "\n".join([*lines, ""])
 
 
-def _what_to_do(changes: Sequence[Change]) -> Iterator[str]:
+def _what_to_do(changes: Sequence[ChangePart]) -> Iterator[str]:
     """Of each case what changed, in sentences, and the next command."""
     cases = dict.fromkeys(change.case for change in changes if change.sentence and change.status)
     for case in list(cases)[:POINTS_MOST]:
@@ -88,7 +88,7 @@ def _what_to_do(changes: Sequence[Change]) -> Iterator[str]:
         yield f"- {_code(case)}<br>{said}" + (f"<br>next: {_code(following)}" if following else "")
 
 
-def _changes(changes: Sequence[Change]) -> Iterator[str]:
+def _changes(changes: Sequence[ChangePart]) -> Iterator[str]:
     yield "| verdict | case | metric | base | head | change |"
     yield "|---|---|---|--:|--:|--:|"
     for change in changes[:ROWS_MOST]:

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ci.ab import PAIRS
 from ci.report import figures
-from ci.report.content import Change, Comparison, Mood, badness, mood_of
+from ci.report.content import ChangePart, ComparisonPart, Mood, badness, mood_of
 from ci.report.reading import Reading, Seen
 from perf_tests.harness import pairs
 from perf_tests.harness.baselines import NEVER_MORE
 from perf_tests.harness.verdicts import WARNING, difference
 
-PAIRS = 5
-"""Of processes, from which base and head can be judged."""
 SHOWN_SHARE = {metric.name: metric.floor for metric in pairs.METRICS}
 """Differences that a comparison without pairs shows first; they are judged from nothing."""
 PICTURE_DB = 0.5
@@ -24,7 +23,7 @@ UNKNOWN = 1e6
 
 def in_pairs(
     found: pairs.Comparison, base: Sequence[Reading], head: Sequence[Reading]
-) -> Comparison:
+) -> ComparisonPart:
     """What pairs of runs were judged to show."""
     verdicts = found.verdicts
     changes = sorted(
@@ -47,7 +46,7 @@ def in_pairs(
     else:
         sentence = f"Head holds to base in all of {cases}, {by}."
     rows = {(change.case, change.metric) for change in changes if change.changed}
-    return Comparison(
+    return ComparisonPart(
         mood=mood,
         sentence=sentence,
         about=_about(base, head),
@@ -60,7 +59,7 @@ def in_pairs(
     )
 
 
-def _what_is_worse(case: str, changes: Sequence[Change]) -> str:
+def _what_is_worse(case: str, changes: Sequence[ChangePart]) -> str:
     """A case with what became of it: ``ddim50-fp16 (slower: GPU busy +5.8 %; more work)``."""
     worse = [change for change in changes if change.case == case and change.mood == "bad"]
     told = []
@@ -75,9 +74,9 @@ def _what_is_worse(case: str, changes: Sequence[Change]) -> str:
     return f"{case} ({'; '.join(told)})"
 
 
-def refused(reason: str, base: Sequence[Reading], head: Sequence[Reading]) -> Comparison:
+def refused(reason: str, base: Sequence[Reading], head: Sequence[Reading]) -> ComparisonPart:
     """Runs of which nothing follows for each other."""
-    return Comparison(
+    return ComparisonPart(
         mood="warning",
         sentence=f"Base and head were not compared: {reason}.",
         about=_about(base, head),
@@ -94,7 +93,7 @@ def _about(base: Sequence[Reading], head: Sequence[Reading]) -> str:
     return f"Base is {names[0]}, head is {names[1]}."
 
 
-def _judged(change: pairs.Change) -> Change:
+def _judged(change: pairs.Change) -> ChangePart:
     metric = next((metric for metric in pairs.METRICS if metric.name == change.metric), None)
 
     def read(value: float | None) -> str:
@@ -108,7 +107,7 @@ def _judged(change: pairs.Change) -> Change:
     counted = metric is None and change.metric != "picture"
     # A counter has no interval: it is what it is.
     exact = change.head / change.base if counted and change.head and change.base else None
-    return Change(
+    return ChangePart(
         case=change.case,
         metric=change.metric,
         status=change.status,
@@ -127,12 +126,12 @@ def _judged(change: pairs.Change) -> Change:
     )
 
 
-def side_by_side(base: Reading, head: Reading) -> Comparison:
+def side_by_side(base: Reading, head: Reading) -> ComparisonPart:
     """Single runs: what differs, without a verdict, since nothing says how they scatter."""
     about = _about([base], [head])
     other = _apart(base, head)
     if other:
-        return Comparison(mood="warning", sentence=other, about=about, changes=(), counters=())
+        return ComparisonPart(mood="warning", sentence=other, about=about, changes=(), counters=())
     shared = [(case, was) for case in head.cases if (was := base.case(case.id)) is not None]
     changes = [change for case, was in shared for change in _differences(was, case)]
     changes += [
@@ -146,7 +145,7 @@ def side_by_side(base: Reading, head: Reading) -> Comparison:
         if not head.case(case.id)
     ]
     changes.sort(key=lambda c: (not c.changed, -abs((c.ratio or 1.0) - 1)))
-    return Comparison(
+    return ComparisonPart(
         mood="plain",
         sentence=f"One run a side is shown without a verdict: it takes {PAIRS} pairs of fresh "
         "processes to tell a change from noise.",
@@ -174,7 +173,7 @@ def _apart(base: Reading, head: Reading) -> str:
     return ""
 
 
-def _differences(was: Seen, case: Seen) -> list[Change]:
+def _differences(was: Seen, case: Seen) -> list[ChangePart]:
     rows = (
         ("latency", was.latency_s, case.latency_s, figures.seconds),
         ("GPU busy", was.gpu_busy_s, case.gpu_busy_s, figures.seconds),
@@ -221,8 +220,8 @@ def _difference(
     ratio: float | None,
     changed: bool,
     words: str,
-) -> Change:
-    return Change(
+) -> ChangePart:
+    return ChangePart(
         case=case.id,
         metric=metric,
         status="",
@@ -237,8 +236,8 @@ def _difference(
     )
 
 
-def _only_in(case: Seen, status: str, words: str) -> Change:
-    return Change(
+def _only_in(case: Seen, status: str, words: str) -> ChangePart:
+    return ChangePart(
         case=case.id,
         metric="",
         status=status,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ci.report import figures
-from ci.report.content import CasePart, Comparison, Mood, Point, Verdict, badness, mood_of
+from ci.report.content import CasePart, ComparisonPart, Mood, Point, Verdict, badness, mood_of
 from ci.report.reading import Reading
 from perf_tests.harness.runs import Untimed
 from perf_tests.harness.verdicts import BRING_BACK
@@ -21,7 +21,7 @@ def verdict_of(
     *,
     lost: Sequence[Untimed],
     known: bool,
-    comparison: Comparison | None,
+    comparison: ComparisonPart | None,
 ) -> Verdict:
     """The verdict on a run, and on what it changed where it was compared.
 

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ci.report import figures
 from ci.report.content import CasePart, WorkloadPart
 from ci.report.drawing import (
     GREEN,
@@ -24,6 +23,7 @@ from ci.report.drawing import (
     short,
 )
 from perf_tests.harness.catalog import REFERENCE
+from perf_tests.harness.closeness import IDENTICAL_DB
 
 
 def pareto(workload: WorkloadPart) -> Chart | None:
@@ -39,7 +39,7 @@ def pareto(workload: WorkloadPart) -> Chart | None:
 
 def closeness_of(case: CasePart) -> float | None:
     """PSNR; of the reference itself, as identical."""
-    return figures.IDENTICAL_DB if case.seen.name == REFERENCE else case.seen.psnr_db
+    return IDENTICAL_DB if case.seen.name == REFERENCE else case.seen.psnr_db
 
 
 def _pareto(workload: WorkloadPart, cases: Sequence[CasePart], *, narrow: bool) -> Figure:
@@ -134,7 +134,7 @@ def _points(
 
 def _decibels(axes: Axes, values: Sequence[float]) -> list[float]:
     """Lay out PSNR: what is identical stands on a line of its own, above all that differs."""
-    differ = [value for value in values if value < figures.IDENTICAL_DB] or [50.0]
+    differ = [value for value in values if value < IDENTICAL_DB] or [50.0]
     span = max(12.0, max(differ) - min(differ))
     same = max(differ) + 0.5 * span
     axes.set_ylim(min(differ) - 0.35 * span, same + 0.3 * span)

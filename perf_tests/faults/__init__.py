@@ -2,8 +2,9 @@
 
 To add one: write the function in the file of its kind, say where it happened, in which setting it
 shows, which measure must see it and on which machine; in the function, say what breaks.
-`python -m ci faults NAME` plants it between two clean runs. Faults are global unless they say
-otherwise, as a bad dependency bump is: they hit the reference too.
+`python -m ci faults NAME` plants it between two clean runs, and the plugin `planted` in a run of
+pytest. Faults are global unless they say otherwise, as a bad dependency bump is: they hit the
+reference too.
 """
 
 # Importing them declares what is in them, in the order in which it is run and told.

@@ -11,7 +11,7 @@ floor       the least a case could take on this GPU
 structure   what the code asks for, counted without a GPU
 structure_records   what was counted, by kind and place                                 (no torch)
 structure_verdicts  reads, writes and judges accepted counts                            (no torch)
-observing   all of these four: what stands beside a case's wall clock
+observing   counters, host, floor and structure: what stands beside a case's wall clock
 machine     which machine this is
 quiet       whether it is quiet
 closeness   looks at pictures                                                           (no torch)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import gc
 import importlib.util
-from collections.abc import Iterator, Mapping
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from time import perf_counter
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 
@@ -21,7 +22,7 @@ from perf_tests.harness import (
     proofs,
     structure_verdicts,
 )
-from perf_tests.harness.catalog import REFERENCE, Case
+from perf_tests.harness.catalog import REFERENCE, Case, Optimization
 from perf_tests.harness.closeness import Pictures
 from perf_tests.harness.observing import Observing, parameters
 from perf_tests.harness.pipelines import BadModel, Generation, Source, built, collect
@@ -30,7 +31,7 @@ from perf_tests.harness.records import Count, Machine, Measurement
 from perf_tests.harness.stats import ratio_interval
 from perf_tests.harness.structure_verdicts import Accepted
 from perf_tests.harness.timing import Rounds, time_rounds, warm_up
-from perf_tests.harness.verdicts import Finding, Question, Verdict, drifted, excused, judge
+from perf_tests.harness.verdicts import Finding, Question, Verdict, drifted, judge
 
 QUICK_WARM_UP_STEPS = 5
 """Beyond PNDM's first four, which do other arithmetic."""
@@ -45,12 +46,6 @@ class CaseError(Exception):
     def __init__(self, status: str, text: str) -> None:
         super().__init__(text)
         self.status = status
-
-
-class Observer(Protocol):
-    """Hears how far the suite is."""
-
-    def stage(self, case: Case, what: str) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -82,12 +77,12 @@ class Bench:
     source: Source
     machine: Machine
     rounds: int
-    observer: Observer
+    say: Callable[[Case, str], None]
+    """Told at every stage and round of a case."""
     pictures_folder: Path | None
     """Where pictures are saved as PNG, if anywhere."""
     baseline: baselines.MachineBaseline | None
     portable: baselines.Portable
-    published: baselines.Published
     structures: Mapping[str, Accepted]
     """What the code of a case may ask for, by `structure_verdicts.key_of`."""
     quick: bool = False
@@ -117,9 +112,9 @@ class Bench:
     def device(self) -> torch.device:
         return torch.device(self.machine.device)
 
-    def lacks(self, case: Case) -> Lack | None:
-        """Why this case cannot run here; None if it can."""
-        for optimization in case.stack:
+    def lacks(self, stack: Sequence[Optimization]) -> Lack | None:
+        """Why one of these cannot run here; None if all can."""
+        for optimization in stack:
             needs = optimization.needs
             wanted, here = needs.compute_capability, self.machine.compute_capability
             if wanted and (here is None or here < wanted):
@@ -171,7 +166,7 @@ class Bench:
         self.close()
         if self.measurements:
             _settle()
-        self.observer.stage(case, "building")
+        self.say(case, "building")
         self._opened = perf_counter()
         self._compiled_before = counters.compiled_graphs(), counters.compile_cache()
         try:
@@ -186,6 +181,15 @@ class Bench:
         """Take the pipeline away, with every flag and context that was set for it."""
         self._pipeline = None
         self._open.close()
+
+    def clear(self) -> None:
+        """Close, and let go of what torch.compile made, which holds on to what it compiled,
+        whoever had it made.
+        """
+        self.close()
+        if "torch._dynamo" in sys.modules:
+            torch.compiler.reset()
+        gc.collect()
 
     def measure(self, case: Case, timed: Rounds) -> Measurement:
         """Warm up, time with this loop, observe, look; kept under the case's id.
@@ -203,7 +207,6 @@ class Bench:
         return measurement
 
     def _measure(self, case: Case, pipeline: Any, timed: Rounds) -> Measurement:
-        say = self.observer.stage
         generation = Generation(pipeline, case.workload)
         (graphs_at_start, breaks_at_start), cache_at_start = self._compiled_before
         first_picture_s: float | None = None
@@ -214,7 +217,7 @@ class Bench:
             if first_picture_s is None:
                 first_picture_s = perf_counter() - self._opened
                 compile_cache = _cache_was(cache_at_start, counters.compile_cache())
-            say(case, f"warm-up, {seconds:.2f} s")
+            self.say(case, f"warm-up, {seconds:.2f} s")
 
         if not case.picture_only:
             if self.quick:
@@ -236,7 +239,7 @@ class Bench:
                 # At once: a GPU that idles lowers its clock, which says nothing of the round.
                 watch.after_round()
             started += 1
-            say(case, f"round {started}/{rounds}")
+            self.say(case, f"round {started}/{rounds}")
             _tidy()
             watch.before_round()
 
@@ -251,7 +254,7 @@ class Bench:
         if generation.first is None or generation.last is None:
             raise CaseError("error", f"{case.id}: not one round was generated")
         pictures = generation.last
-        say(case, "observing")
+        self.say(case, "observing")
         # Again, since what was set before the rounds can be gone after them.
         self._prove(case, pipeline)
         look = closeness.look(pictures)
@@ -339,22 +342,15 @@ class Bench:
     ) -> Verdict:
         """The verdict on a measurement, and on what its code was counted to ask for."""
         question = self.question(case, measured, reference)
-        timed = self._excused(judge(question), case, reference, cases)
-        return Verdict(findings=(*timed.findings, *self._structural(case, question)))
-
-    def _excused(
-        self, verdict: Verdict, case: Case, reference: Measurement | None, cases: list[Case]
-    ) -> Verdict:
-        """Before a case is called slower, the reference is timed once more: a machine that changed
-        under way makes a case invalid, not slower.
-        """
+        verdict = judge(question)
+        # Before a case is called slower, the reference is timed once more: a machine that changed
+        # under way makes a case invalid, not slower.
         slower = any(f.status == "slower" and "latency" in f.metric for f in verdict.findings)
-        if not slower or reference is None:
-            return verdict
-        drift = self.repeat_reference(case, cases)
-        if drift is None or not drift.significant:
-            return verdict
-        return excused(verdict, drift.ratio)
+        if slower and reference is not None:
+            drift = self.repeat_reference(case, cases)
+            if drift is not None and drift.significant:
+                verdict = judge(replace(question, drift=drift.ratio))
+        return Verdict(findings=(*verdict.findings, *self._structural(case, question)))
 
     def _structural(self, case: Case, question: Question) -> list[Finding]:
         """Against what was accepted on whatever machine, where this run could be counted."""
@@ -383,7 +379,7 @@ class Bench:
         first = self.measurements.get(reference.id)
         if first is None or reference.picture_only:
             return None
-        self.observer.stage(reference, "repeating the reference")
+        self.say(reference, "repeating the reference")
         with _told(reference, self.device), built(reference, self.source, self.device) as pipeline:
             generation = Generation(pipeline, reference.workload)
             generation()

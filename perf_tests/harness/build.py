@@ -14,7 +14,6 @@ import torch
 class Build:
     """What an optimization may change. Handed to each of a stack in turn, then carried out."""
 
-    device: torch.device
     dtype: torch.dtype = torch.float32
     """What every module is loaded in."""
     variants: dict[str, str] = field(default_factory=dict)
@@ -37,7 +36,9 @@ class Build:
 @contextmanager
 def flag(holder: object, name: str, value: object) -> Iterator[None]:
     """Hold an attribute at a value, and put back what was there."""
-    before = getattr(holder, name)
+    # As a class holds it: asked for it, a class gives no static method back.
+    of_class = isinstance(holder, type) and name in vars(holder)
+    before = vars(holder)[name] if of_class else getattr(holder, name)
     setattr(holder, name, value)
     try:
         yield

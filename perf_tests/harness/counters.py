@@ -35,10 +35,13 @@ reads two scalars less."""
 
 STAGES = ("text encoder", "denoising", "decoder")
 
-# First match wins. Names as cuDNN, cuBLAS, CUTLASS, PyTorch and Triton give them.
+# First match wins: a fused kernel is called after all that was fused into it.
+# Names as cuDNN, cuBLAS, CUTLASS, PyTorch and Triton give them.
 FAMILIES: tuple[tuple[str, re.Pattern[str]], ...] = tuple(
     (family, re.compile(pattern, re.IGNORECASE))
     for family, pattern in (
+        ("matmul", r"^triton_tem.*mm"),
+        ("fused (triton)", r"^triton_"),
         ("copy and cast", r"^mem(cpy|set)|copy_kernel|nchwto|nhwcto|transpose|CatArray"),
         ("attention: cudnn", r"cudnn.*(sdpa|flash|fort_native)|sdpa"),
         ("attention: xformers", r"xformers"),
@@ -48,7 +51,6 @@ FAMILIES: tuple[tuple[str, re.Pattern[str]], ...] = tuple(
         ("matmul", r"gemm|nvjet|cublas|splitK|cutlass"),
         ("normalization", r"norm|RowwiseMoments|ComputeFusedParams|rms"),
         ("softmax", r"softmax"),
-        ("fused (triton)", r"triton"),
         ("elementwise", r"elementwise|vectorized|unrolled|reduce|upsample|arange|fill|index"),
     )
 )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import platform
-import sys
 from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
@@ -62,7 +61,6 @@ def with_threads_for(machine: Machine, scale: Scale) -> Machine:
 
 def cpu_name() -> str:
     """The CPU's model with the number of its cores that this process may use."""
-    cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count()
     name = platform.processor() or platform.machine()
     try:
         with Path("/proc/cpuinfo").open() as lines:
@@ -70,7 +68,14 @@ def cpu_name() -> str:
             name = models[0].strip() if models else name
     except OSError:
         pass  # not Linux: the name above has to do
-    return f"{name} ({cores} cores)"
+    return f"{name} ({cores()} cores)"
+
+
+def cores() -> int:
+    """How many CPU cores this process may use."""
+    # Not on every system.
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
 def driver_version() -> str | None:

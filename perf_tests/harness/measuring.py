@@ -14,7 +14,7 @@ from functools import cache
 from pathlib import Path
 
 PACKAGE = Path(__file__).parents[1]
-JUDGING = (
+NOT_MEASURING = (
     "baselines",
     "comparable",
     "measuring",
@@ -36,7 +36,7 @@ never forgotten; with them the test, and `models/`, which draws the weights."""
 @cache
 def digest() -> str:
     """Twelve hexadecimal digits, the same for code that measures alike."""
-    harness = [path for path in PACKAGE.glob("harness/*.py") if path.stem not in JUDGING]
+    harness = [path for path in PACKAGE.glob("harness/*.py") if path.stem not in NOT_MEASURING]
     return digest_of([*harness, PACKAGE / "test_generation.py", *PACKAGE.glob("models/*.py")])
 
 

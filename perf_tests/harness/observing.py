@@ -112,7 +112,7 @@ class Observing:
         # and counting it takes longer than a generation.
         skipping = [o.name for o in case.stack if o.skips_work]
         variants = [o.needs.variant for o in case.stack if o.needs.variant]
-        key = (case.workload.name, *skipping, *variants)
+        key = (case.workload.name, str(case.workload.steps), *skipping, *variants)
         if key not in self._works and quick:
             return None
         if key not in self._works:

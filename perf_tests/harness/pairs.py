@@ -16,6 +16,7 @@ from statistics import median
 
 from perf_tests.harness.catalog import REFERENCE
 from perf_tests.harness.comparable import NotComparable, check
+from perf_tests.harness.records import Count
 from perf_tests.harness.runs import Case, Run, key_of, measurement, promise_of, reference_of
 from perf_tests.harness.stats import Interval, detectable, pair_noise, paired_interval
 from perf_tests.harness.verdicts import (
@@ -29,6 +30,7 @@ from perf_tests.harness.verdicts import (
     Question,
     again,
     difference,
+    disturbances,
     drifted,
     exit_code,
     judge,
@@ -195,7 +197,10 @@ class _Sides:
                 reasons.append("not measured on both sides")
                 continue
             disturbed = [
-                reason for case in cases if case for reason in disturbances(case, metric.name)
+                reason
+                for case in cases
+                if case
+                for reason in disturbances(case["validity"], clock=metric.name == "latency")
             ]
             if metric.name == "latency":
                 disturbed += [
@@ -218,13 +223,6 @@ class _Sides:
             else:
                 pairs.append((cases[0], cases[1]))
         return pairs, reasons
-
-
-def disturbances(case: Case, metric: str) -> list[str]:
-    """Why a metric of a case says nothing, in words; of a quiet machine none."""
-    # A busy host disturbs the wall clock and not the GPU.
-    kinds = ("disturbed_by", "host_disturbed_by") if metric == "latency" else ("disturbed_by",)
-    return [reason for kind in kinds for reason in case["validity"].get(kind, ())]
 
 
 def _changes(sides: _Sides, noise: Noise) -> Iterator[Change]:
@@ -394,7 +392,7 @@ def _next(sides: _Sides, status: str) -> str:
 
 
 def _counted(sides: _Sides) -> Iterator[Change]:
-    """Counters against base's; one that varies between processes only beyond its whole range."""
+    """Counters against base's; one that varies between processes counts beyond its whole range."""
     steps = sides.in_head[0]["steps"]
     had, has = (
         [measurement(case).counters for case in side] for side in (sides.in_base, sides.in_head)
@@ -411,7 +409,10 @@ def _counted(sides: _Sides) -> Iterator[Change]:
             for side in (had, has)
         )
         statuses = {work(name, was=w, now=n, steps=steps) for w in was for n in now}
-        if len(statuses) != 1 or "same" in statuses:
+        if statuses <= {"same"}:
+            continue
+        if len(statuses) > 1:
+            changes.append(_varying(sides, name, was, now))
             continue
         (status,) = statuses
         # The nearest of both sides: head's least against base's most, and the other way round.
@@ -458,6 +459,25 @@ def _counted(sides: _Sides) -> Iterator[Change]:
     yield from changes
 
 
+def _varying(sides: _Sides, name: str, was: Sequence[Count], now: Sequence[Count]) -> Change:
+    """Of some processes more, of others not: what was counted depends on more than the code."""
+    steps = sides.in_head[0]["steps"]
+    before, after = (
+        " to ".join(f"{n:,}" for n in dict.fromkeys((side[0].total(steps), side[-1].total(steps))))
+        for side in (was, now)
+    )
+    return Change(
+        case=sides.name,
+        metric=name,
+        status="unclear",
+        base=was[0].total(steps),
+        head=now[-1].total(steps),
+        sentence=f"{sides.name}: {name.replace('_', ' ')} {before} → {after}, not the same in all "
+        "processes of a side",
+        next=f"find what makes processes of one commit differ; {sides.again}",
+    )
+
+
 PICTURE = ("picture", "closeness", "repeat")
 """Metrics of what a picture shows, as `verdicts` names them."""
 PICTURE_DROP_DB = 3.0
@@ -469,7 +489,7 @@ this in every pair is another picture."""
 def _alone(sides: _Sides) -> Iterator[Change]:
     """What head's runs show without base: pictures held to their promise, and whatever else."""
     found = [f for case in sides.in_head for f in _findings(case)]
-    before = {f.status for case in sides.in_base for f in _findings(case)}
+    before = {(f.metric, f.status) for case in sides.in_base for f in _findings(case)}
     pictures = [f for f in found if f.metric in PICTURE]
     # What makes one process invalid costs its pair, and not the case.
     others = [f for f in found if f.metric not in PICTURE and f.status not in ("same", "invalid")]
@@ -490,7 +510,7 @@ def _alone(sides: _Sides) -> Iterator[Change]:
         elif worst.what:
             said = f"{worst.what} ({worst.measured}; limit {worst.limit})"
             # Such a thing fails whoever made it so, and whoever reads it wants to know.
-            said += "; so is base's" if worst.status in before else ""
+            said += "; so is base's" if (worst.metric, worst.status) in before else ""
         yield Change(
             case=sides.name,
             metric=metric,
@@ -580,8 +600,9 @@ def _drifts(base: Sequence[Run], head: Sequence[Run]) -> Iterator[Change]:
         moved = sum(any(workload in run.drifted for run in pair) for pair in pairs)
         name = f"{workload}-{REFERENCE}"
         said = f"{name}: timed again at a process's end it took {_range(list(chain(*ratios)))}"
+        said += " of its first time"
         if moved:
-            said += f" of its first time; latencies of {moved} of {len(pairs)} pairs are left out"
+            said += f"; latencies of {moved} of {len(pairs)} pairs are left out"
         yield Change(
             case=name,
             metric="drift",

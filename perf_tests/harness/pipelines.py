@@ -9,14 +9,11 @@ from dataclasses import replace
 from typing import Any, Protocol
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from perf_tests.harness.build import Build, flag
 from perf_tests.harness.catalog import Case, Kind, Scale, Workload
-
-Pictures = npt.NDArray[np.float32]
-"""Shape (images, height, width, 3), in [0, 1], not yet quantized."""
+from perf_tests.harness.closeness import Pictures
 
 
 class BadModel(Exception):
@@ -54,7 +51,7 @@ class Source(Protocol):
 @contextmanager
 def built(case: Case, source: Source, device: torch.device) -> Iterator[Any]:
     """The case's pipeline, on the device for as long as the context is open."""
-    build = Build(device=device)
+    build = Build()
     for optimization in case.stack:
         optimization.apply(build)
     with ExitStack() as contexts:

@@ -5,8 +5,8 @@ Imports no torch, so that the catalogue of faults can be read anywhere.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -74,7 +74,10 @@ class Plant:
 
     def put(self, holder: object, name: str, value: object) -> None:
         """Put this in an attribute's place for as long."""
-        self.contexts.append(_in_place(holder, name, value))
+        # Here, since it imports torch.
+        from perf_tests.harness.build import flag
+
+        self.contexts.append(flag(holder, name, value))
 
     def then(self, change: Callable[[Any], None], *, only: str | None = None) -> None:
         """Call this with every pipeline that is built, or with those of one case only."""
@@ -91,18 +94,6 @@ class Plant:
         for only, change in self.changes:
             if only in (None, case):
                 change(pipeline)
-
-
-@contextmanager
-def _in_place(holder: object, name: str, value: object) -> Iterator[None]:
-    # As a class holds it: asked for it, a class gives no static method back.
-    of_class = isinstance(holder, type) and name in vars(holder)
-    before = vars(holder)[name] if of_class else getattr(holder, name)
-    setattr(holder, name, value)
-    try:
-        yield
-    finally:
-        setattr(holder, name, before)
 
 
 @dataclass(frozen=True, kw_only=True)

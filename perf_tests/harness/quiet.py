@@ -5,13 +5,14 @@ The GPU is asked through NVML, the CPU through Linux's run queue.
 
 from __future__ import annotations
 
-import os
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
+
+from perf_tests.harness.machine import cores
 
 WAIT_BUDGET_S = 20.0
 """A case waits this long in all for its rounds to find the machine quiet."""
@@ -117,7 +118,7 @@ class Watch:
         """Why this case's wall clock says nothing, while what the GPU did still counts."""
         if self.cpu_waits_s <= CPU_WAIT_SHARE_MAX * self.rounds_s:
             return ()
-        if self.cpu_own_s >= CPU_OWN_SHARE * self.rounds_s * _cores():
+        if self.cpu_own_s >= CPU_OWN_SHARE * self.rounds_s * cores():
             # More threads than cores is a property of what is measured, and no disturbance.
             return ()
         share = self.cpu_waits_s / self.rounds_s
@@ -153,13 +154,6 @@ class Watch:
         if others > 0:
             return f"{others} other process{'es' * (others > 1)} on the GPU"
         return None
-
-
-def _cores() -> int:
-    """That this process may run on."""
-    # Not on every system.
-    affinity = getattr(os, "sched_getaffinity", None)
-    return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
 def _cpu_waits_s() -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""A machine, a measurement, and their JSON (schema 1, explained in README)."""
+"""A machine, a measurement, and their JSON (schema 1, explained in README), whole or not at all."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -14,6 +15,14 @@ from perf_tests.harness.closeness import Distance, Look
 SCHEMA = 1
 HOST_IDLE = 0.1
 """The host holds a case back where the GPU idles for more than this part of the time."""
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write all of it, or leave what was there."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_suffix(".draft")
+    draft.write_text(text, encoding="utf-8")
+    draft.replace(path)
 
 
 def slug_of(machine: str) -> str:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from textwrap import wrap
 from time import monotonic
 from typing import Protocol
 
 from perf_tests.harness.catalog import REFERENCE, Case
+from perf_tests.harness.closeness import IDENTICAL_DB
 from perf_tests.harness.records import Measurement, gpu_speedup
 from perf_tests.harness.verdicts import PASSING, WARNING
 
@@ -155,7 +156,7 @@ def picture(seen: Measurement) -> str:
         return "not finite"
     if seen.closeness is None:
         return f"mean {seen.look.mean:.2f}"
-    if seen.closeness.ssim == 1.0 and seen.closeness.psnr_db >= 120:
+    if seen.closeness.ssim == 1.0 and seen.closeness.psnr_db >= IDENTICAL_DB:
         return "identical"
     return f"{seen.closeness.psnr_db:.1f} dB, {seen.closeness.ssim:.3f}"
 
@@ -275,8 +276,11 @@ def claims(rows: Sequence[Row], published: Mapping[str, Mapping[str, float]]) ->
     return lines
 
 
-def closing_line(rows: Sequence[Row]) -> str:
-    """One sentence: how many hold, fail, are unclear, were skipped."""
+def closing_line(rows: Sequence[Row], *, missing: Collection[str]) -> str:
+    """One sentence: how many hold, fail, are unclear, were skipped, and how many are missing, whose
+    ids are given.
+    """
+    rows = [row for row in rows if row.case.id not in missing]
     measured = [row for row in rows if row.measured is not None]
     counts = {
         "hold": sum(row.status in ("same", "faster") for row in measured),
@@ -284,6 +288,7 @@ def closing_line(rows: Sequence[Row]) -> str:
         "unclear or invalid": sum(row.status in WARNING for row in rows),
         "fail": sum(row.status not in (*PASSING, "skipped") for row in rows),
         "skipped": sum(row.status == "skipped" for row in rows),
+        "missing": len(missing),
     }
     return (
         ", ".join(f"{number} {name}" for name, number in counts.items() if number) or "nothing ran"

@@ -47,15 +47,12 @@ def ratio_interval(
     a, b = [math.log(v) for v in over], [math.log(v) for v in under]
     mid = fmean(a) - fmean(b)
     if len(a) < 2 or len(b) < 2:
-        return Interval(low=0.0, mid=math.exp(mid), high=math.inf)
+        return _interval(mid, math.inf)
     part_a, part_b = variance(a) / len(a), variance(b) / len(b)
     if part_a + part_b == 0:
-        return Interval(low=math.exp(mid), mid=math.exp(mid), high=math.exp(mid))
+        return _interval(mid, 0.0)
     freedom = (part_a + part_b) ** 2 / (part_a**2 / (len(a) - 1) + part_b**2 / (len(b) - 1))
-    half = scipy_stats.t.ppf((1 + confidence) / 2, freedom) * math.sqrt(part_a + part_b)
-    return Interval(
-        low=math.exp(mid - half), mid=math.exp(mid), high=math.exp(min(mid + half, 700.0))
-    )
+    return _interval(mid, _critical(freedom, confidence) * math.sqrt(part_a + part_b))
 
 
 def mean_interval(values: Sequence[float], *, confidence: float = CONFIDENCE) -> Interval:
@@ -68,13 +65,9 @@ def mean_interval(values: Sequence[float], *, confidence: float = CONFIDENCE) ->
     logs = [math.log(value) for value in values]
     mid = fmean(logs)
     if len(logs) < 2:
-        return Interval(low=0.0, mid=math.exp(mid), high=math.inf)
-    half = scipy_stats.t.ppf((1 + confidence) / 2, len(logs) - 1) * math.sqrt(
-        variance(logs) / len(logs)
-    )
-    return Interval(
-        low=math.exp(mid - half), mid=math.exp(mid), high=math.exp(min(mid + half, 700.0))
-    )
+        return _interval(mid, math.inf)
+    error = math.sqrt(variance(logs) / len(logs))
+    return _interval(mid, _critical(len(logs) - 1, confidence) * error)
 
 
 def noise_of(values: Sequence[float]) -> float:
@@ -118,12 +111,9 @@ def paired_interval(
         raise ValueError("ratios need positive numbers")
     mid = fmean(math.log(a / b) for a, b in zip(over, under, strict=True))
     if len(over) < 2:
-        return Interval(low=0.0, mid=math.exp(mid), high=math.inf)
-    half = _critical(len(over), confidence) * pair_noise(over, under, known=known)
-    half /= math.sqrt(len(over))
-    return Interval(
-        low=math.exp(mid - half), mid=math.exp(mid), high=math.exp(min(mid + half, 700.0))
-    )
+        return _interval(mid, math.inf)
+    error = pair_noise(over, under, known=known) / math.sqrt(len(over))
+    return _interval(mid, _critical(len(over) - 1, confidence) * error)
 
 
 def detectable(noise: float, *, pairs: int, floor: float) -> float:
@@ -139,7 +129,7 @@ def detectable(noise: float, *, pairs: int, floor: float) -> float:
     if error == 0:
         return floor
     # What the mean must exceed, for each size of noise that such a sample shows.
-    least = _critical(pairs, CONFIDENCE) * error * np.maximum(_noises_seen(pairs), 1.0)
+    least = _critical(pairs - 1, CONFIDENCE) * error * np.maximum(_noises_seen(pairs), 1.0)
     least = np.maximum(math.log1p(floor), least)
 
     def misses(effect: float) -> float:
@@ -161,5 +151,11 @@ def _noises_seen(pairs: int) -> npt.NDArray[np.float64]:
 
 
 @cache
-def _critical(pairs: int, confidence: float) -> float:
-    return float(scipy_stats.t.ppf((1 + confidence) / 2, pairs - 1))
+def _critical(freedom: float, confidence: float) -> float:
+    return float(scipy_stats.t.ppf((1 + confidence) / 2, freedom))
+
+
+def _interval(mid: float, half: float) -> Interval:
+    """From logarithms; everything where `half` is infinite."""
+    high = half if math.isinf(half) else math.exp(min(mid + half, 700.0))
+    return Interval(low=math.exp(mid - half), mid=math.exp(mid), high=high)

@@ -55,7 +55,7 @@ class NotCountable(Exception):
 
 
 def observe(pipeline: Any, generation: Generation) -> Observation:
-    """Count two short generations of this pipeline, wherever its weights are.
+    """Count short generations of this pipeline, wherever its weights are.
 
     They are put aside meanwhile and put back untouched. `NotCountable` under torch.autocast, and
     where the code's way depends on data that are not there.
@@ -64,12 +64,13 @@ def observe(pipeline: Any, generation: Generation) -> Observation:
         raise NotCountable("torch.autocast passes by tensors without data")
     tallies = []
     with _without_data(pipeline), torch.no_grad():
-        for number in STEPS:
+        for number in (1, *STEPS):
             counting = _Counting()
             with counting, _Constructors(counting), _placed(pipeline, counting):
                 generation.pictures(steps=number)
             tallies.append(counting)
-    few, many = tallies
+    # What is made in a first generation and kept is no part of the others.
+    _, few, many = tallies
     return Observation(
         operators={
             operator: Work(

@@ -146,10 +146,27 @@ def judge(
     ]
     source = f"baselines/{FILE}, accepted {was.accepted}"
     source += f"; made with {' and '.join(others)}" if others else ""
-    findings = []
+    findings = [
+        Finding(
+            status="unclear",
+            metric=counter,
+            what=f"{name}: {counter.replace('_', ' ')} were not counted, and {source} has them",
+            next=again,
+        )
+        for counter in was.counters
+        if counter not in now.counters
+    ]
     for counter, count in now.counters.items():
         before = was.counters.get(counter)
         if before is None:
+            findings.append(
+                Finding(
+                    status="new",
+                    metric=counter,
+                    what=f"{name}: nobody accepted how many {counter.replace('_', ' ')} it takes",
+                    next=accept,
+                )
+            )
             continue
         status = work(counter, was=before, now=count, steps=steps)
         if status == "same":

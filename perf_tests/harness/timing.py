@@ -28,8 +28,11 @@ def synchronized_clock() -> float:
     return perf_counter()
 
 
-def warm_up(generate: Callable[[], None], *, on_round: Callable[[float], None]) -> list[float]:
-    """Generate until two consecutive rounds agree within 5 %, at most three times; seconds."""
+def warm_up(generate: Callable[[], None], *, on_round: Callable[[float], None]) -> None:
+    """Generate until two consecutive rounds agree within 5 %, at most three times.
+
+    `on_round` is told each one's seconds.
+    """
     seconds: list[float] = []
     while len(seconds) < WARM_UP_ROUNDS_MAX:
         start = synchronized_clock()
@@ -40,7 +43,6 @@ def warm_up(generate: Callable[[], None], *, on_round: Callable[[float], None]) 
             before, last = seconds[-2:]
             if abs(last - before) <= WARM_UP_AGREEMENT * before:
                 break
-    return seconds
 
 
 def time_rounds(

@@ -8,7 +8,6 @@ of the same code, which must find nothing.
 from __future__ import annotations
 
 import gc
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
@@ -151,24 +150,22 @@ class Trials:
         """Clean, planted, clean again; whatever goes wrong stands in the row."""
         started = perf_counter()
         try:
-            row = self._run(fault)
+            try:
+                row = self._run(fault)
+            finally:
+                self.bench.clear()
         except CannotPlant as reason:
             row = Row(fault=fault, status="skipped", sentence=str(reason))
         except Exception as error:
             # A fault can break anything in three libraries, and the others have to go on.
             text = (str(error).strip().splitlines() or [""])[0]
             row = Row(fault=fault, status="error", sentence=f"{type(error).__name__}: {text}")
-        self.bench.close()
-        if "torch._dynamo" in sys.modules:
-            # What it compiled holds on to the modules that it compiled.
-            torch.compiler.reset()
-        gc.collect()
         return replace(row, seconds=perf_counter() - started)
 
     def _run(self, fault: Fault) -> Row:
         cases = self._cases(fault.setting)
         for case in cases:
-            lack = self.bench.lacks(case)
+            lack = self.bench.lacks(case.stack)
             if lack is not None:
                 raise CannotPlant(lack.reason)
         size = fault.sizes[0] if fault.sizes else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from shlex import join
@@ -117,8 +118,8 @@ class Verdict:
     @property
     def sentence(self) -> str:
         """The worst finding in one line; empty if all is well."""
-        worst = next((f for f in self.findings if f.status == self.status), None)
-        return f"{worst.status}: {worst.what}" if worst and worst.what else ""
+        worst = next((f for f in self.findings if f.status == self.status and f.what), None)
+        return f"{worst.status}: {worst.what}" if worst else ""
 
     def text(self) -> str:
         """Every finding that is not plainly well, worst first."""
@@ -147,6 +148,9 @@ class Question:
     versions: Mapping[str, str]
     """Of this run, to say so where the baseline was made with others."""
     picture_only: bool
+    drift: float = 1.0
+    """What the reference took when it was timed again, over its first time; 1 where it was not, or
+    where nothing is certain of it."""
     generates: Mapping[str, Any] = field(default_factory=dict)
     """What the baseline's `generates` must be, where there is one."""
     options: Sequence[str] = ()
@@ -275,7 +279,17 @@ def _picture(q: Question) -> Iterator[Finding]:
         expected = "the picture accepted for these weights, under baselines/pictures"
     distance = q.measured.closeness
     if distance is None:
-        yield Finding(status="new" if q.is_reference else "same", metric="picture")
+        if q.is_reference:
+            yield Finding(
+                status="new",
+                metric="picture",
+                what=f"{q.name}: nobody accepted a picture to hold it to",
+                next=ACCEPT_PICTURES,
+            )
+        elif limit:
+            yield _unseen(q, "the distance of its picture", expected)
+        else:
+            yield Finding(status="same", metric="picture")
         return
     if limit and (distance.psnr_db < limit.psnr_db or distance.ssim < limit.ssim):
         against, then = q.reference.case, q.again
@@ -334,6 +348,8 @@ def _speed(q: Question) -> Iterator[Finding]:
                 next=f"keep it: {ACCEPT}",
             )
     most, took = limits.peak_memory_bytes_max, measured.peak_memory_bytes
+    if took is None and most is not None:
+        yield _unseen(q, "peak memory", q.source)
     if took is not None and most is not None and took > most:
         before = max(q.baseline.peak_memory_bytes)
         yield Finding(
@@ -410,14 +426,15 @@ def _ratio(q: Question, metric: str) -> tuple[float | None, Interval]:
 
 
 def _at_least(q: Question, metric: str, seen: Interval, limit: float, *, expected: str) -> Finding:
-    """Slower only where the whole interval lies below the limit; unclear where a part does."""
+    """Slower only where the whole interval lies below the limit, unclear where its middle does."""
     if seen.mid >= limit:
         return Finding(status="same", metric=metric)
+    share = seen.high / limit
     return Finding(
-        status=_weigh(q, metric, certain=seen.high < limit),
+        status=_weigh(q, metric, share),
         metric=metric,
         what=f"{q.name}: {metric} over {q.reference.case} is {seen.mid:.2f}x, below its limit "
-        f"of {limit:.2f}x{_why_invalid(q, metric)}",
+        f"of {limit:.2f}x{_why_invalid(q, metric, share)}",
         measured=f"{seen.mid:.3f}x{_range(seen, 'x')}",
         expected=expected if "baselines/" in expected else f"{expected} ({q.source})",
         limit=f"at least {limit:.3f}x",
@@ -430,11 +447,12 @@ def _at_most(
 ) -> Finding:
     if seen.mid <= limit:
         return Finding(status="same", metric=metric)
+    share = limit / seen.low if seen.low > 0 else math.inf
     return Finding(
-        status=_weigh(q, metric, certain=seen.low > limit),
+        status=_weigh(q, metric, share),
         metric=metric,
         what=f"{q.name}: {metric} is {seen.mid:.3f} s, above its limit of {limit:.3f} s"
-        f"{_why_invalid(q, metric)}",
+        f"{_why_invalid(q, metric, share)}",
         measured=f"{seen.mid:.4f} s{_range(seen, ' s')}",
         expected=f"{_list(were, ' s')} ({q.source})",
         limit=f"at most {limit:.4f} s",
@@ -442,27 +460,40 @@ def _at_most(
     )
 
 
-def _weigh(q: Question, metric: str, *, certain: bool) -> str:
-    if _disturbances(q, metric):
+def _weigh(q: Question, metric: str, share: float) -> str:
+    """What to call a metric whose interval's best end reaches this share of its limit."""
+    if _disturbances(q, metric, share):
         return "invalid"
-    return "slower" if certain else "unclear"
+    return "slower" if share < 1 else "unclear"
 
 
-def _disturbances(q: Question, metric: str) -> list[str]:
-    """Why a metric says nothing: a busy CPU disturbs the wall clock and not the GPU, and what
-    disturbed the reference disturbs what is held to it alone.
+def _disturbances(q: Question, metric: str, share: float) -> list[str]:
+    """Why a metric says nothing.
+
+    A busy CPU disturbs the wall clock and not the GPU, and what disturbed the reference disturbs
+    what is held to it alone. Where the reference took longer when it was timed again, the machine
+    became slower under way, and a latency that no more than that put beyond its limit is nobody's.
+    Where it took less, its first time flattered every speedup: what looks slower all the same is.
     """
-    kinds = ("disturbed_by", "host_disturbed_by") if "latency" in metric else ("disturbed_by",)
-    return [
+    clock = "latency" in metric
+    reasons = [
         reason
         for measured in ((q.measured, q.reference) if "speedup" in metric else (q.measured,))
-        for kind in kinds
-        for reason in measured.validity.get(kind, ())
+        for reason in disturbances(measured.validity, clock=clock)
     ]
+    if clock and share < 1 <= share * q.drift:
+        reasons.append(drifted(q.drift))
+    return reasons
 
 
-def _why_invalid(q: Question, metric: str) -> str:
-    reasons = dict.fromkeys(_disturbances(q, metric))
+def disturbances(validity: Mapping[str, Any], *, clock: bool) -> list[str]:
+    """What disturbed a case, in words. A busy host disturbs the wall clock and not the GPU."""
+    kinds = ("disturbed_by", "host_disturbed_by") if clock else ("disturbed_by",)
+    return [reason for kind in kinds for reason in validity.get(kind, ())]
+
+
+def _why_invalid(q: Question, metric: str, share: float) -> str:
+    reasons = dict.fromkeys(_disturbances(q, metric, share))
     return f"; says nothing, since {', '.join(reasons)}" if reasons else ""
 
 
@@ -541,24 +572,6 @@ def most(name: str, was: Count, *, steps: int) -> str:
     if name in NEVER_MORE:
         return "no more, in all or in each step"
     return f"at most {int(was.total(steps) * LAUNCH_SHARE):,}"
-
-
-def excused(verdict: Verdict, drift: float) -> Verdict:
-    """The verdict where the reference, timed again, took `drift` times its first time.
-
-    If that is longer, the machine became slower under way, and no case is for its latency. If it is
-    shorter, the first time flattered every speedup: what looks slower all the same is slower.
-    """
-    if drift <= 1:
-        return verdict
-    return Verdict(
-        findings=tuple(
-            replace(f, status="invalid", what=f"{f.what}; says nothing, since {drifted(drift)}")
-            if f.status == "slower" and "latency" in f.metric
-            else f
-            for f in verdict.findings
-        )
-    )
 
 
 def drifted(ratio: float) -> str:

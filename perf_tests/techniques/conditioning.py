@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from perf_tests.harness.proofs import NotApplied
 from perf_tests.techniques.device_steps import Buffers, DeviceSteps
 
 
@@ -94,3 +95,10 @@ def precompute(pipeline: Any) -> None:
             kept.keep(buffers.states)
 
     pipeline.plan.begin = begin
+
+
+def conditioning_is_kept(pipeline: Any) -> None:
+    """The UNet's layers that see only the prompt or the timestep are computed once a picture."""
+    for kind in (OfPrompt, OfTimestep):
+        if not any(isinstance(module, kind) for module in pipeline.unet.modules()):
+            raise NotApplied("the conditioning is computed in each step")

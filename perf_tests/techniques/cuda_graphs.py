@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from functools import cache
+from operator import attrgetter
 from typing import Any
 
 import torch
 from torch.utils._pytree import tree_flatten, tree_map_only, tree_unflatten
 
 from perf_tests.harness.build import flag
+from perf_tests.harness.proofs import NotApplied, Proof
 
 WARM_UPS = 3
 """Calls before a capture: what is compiled, chosen or allocated at first is not to be captured."""
@@ -19,6 +22,24 @@ WARM_UPS = 3
 def _aside() -> torch.cuda.Stream:
     """The one stream of all first runs: cuBLAS keeps memory for each that it sees."""
     return torch.cuda.Stream()
+
+
+@contextmanager
+def _taken_back(pool: Any) -> Iterator[None]:
+    """A capture that fails leaves nothing behind.
+
+    torch 2.11 would stay on the capture's stream and go on allocating in its pool, and every later
+    capture or emptying of the cache in the process would fail.
+    """
+    before = torch.cuda.current_stream()
+    try:
+        yield
+    except BaseException:
+        torch.cuda.set_stream(before)
+        with suppress(RuntimeError):  # where it got as far as ending that itself
+            torch._C._cuda_endAllocateToPool(before.device_index, pool)
+            torch._C._cuda_releasePool(before.device_index, pool)
+        raise
 
 
 class Graphed:
@@ -61,10 +82,20 @@ class Graphed:
             for _ in range(WARM_UPS):
                 self.function(*args, **kwargs)
         torch.cuda.current_stream().wait_stream(stream)
-        graph = torch.cuda.CUDAGraph()
+        graph, pool = torch.cuda.CUDAGraph(), torch.cuda.graph_pool_handle()
         # What libraries do otherwise under capture is not what was just run: transformers 5.17 then
         # builds an attention mask that it else leaves out.
         unaware = flag(torch.cuda, "is_current_stream_capturing", lambda: False)
-        with torch.cuda.graph(graph), unaware:
+        with _taken_back(pool), torch.cuda.graph(graph, pool=pool), unaware:
             outputs = self.function(*args, **kwargs)
         return graph, inputs, outputs
+
+
+def is_graphed(place: str) -> Proof:
+    """What this module runs is replayed from a CUDA graph."""
+
+    def check(pipeline: Any) -> None:
+        if not isinstance(attrgetter(place)(pipeline).forward, Graphed):
+            raise NotApplied(f"the {place} is launched kernel by kernel, not as a CUDA graph")
+
+    return check

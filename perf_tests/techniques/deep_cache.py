@@ -8,13 +8,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from DeepCache import DeepCacheSDHelper
-
+from perf_tests.harness.proofs import NotApplied, Proof
 from perf_tests.techniques.device_steps import DeviceSteps, Kind
 
 
-class PlannedCache(DeepCacheSDHelper):  # type: ignore[misc, unused-ignore]
-    """The package's caching of blocks, told by the plan of a `DeviceSteps` instead of the time."""
+class Planned:
+    """For the package's helper: told by the plan of a `DeviceSteps` what comes, not by the time."""
 
     def wrap_unet_forward(self) -> None:
         """Ask nothing of the device: `follow` is told what comes."""
@@ -43,10 +42,13 @@ def keep_blocks(pipeline: Any, *, interval: int) -> Any:
     What it holds of the last step is not there for who calls the UNet's own forward. `ValueError`
     for a UNet without a mid block, which the package does not know.
     """
+    from DeepCache import DeepCacheSDHelper
+
     if pipeline.unet.mid_block is None:
         raise ValueError("DeepCache wants a mid block, and the distilled UNet has none")
     planned = isinstance(pipeline, DeviceSteps)
-    helper = (PlannedCache if planned else DeepCacheSDHelper)(pipe=pipeline)
+    bases = (Planned, DeepCacheSDHelper) if planned else (DeepCacheSDHelper,)
+    helper: Any = type("Helper", bases, {})(pipe=pipeline)
     helper.set_params(cache_interval=interval, cache_branch_id=0)
     helper.enable()
     if planned:
@@ -66,3 +68,19 @@ def keep_blocks(pipeline: Any, *, interval: int) -> Any:
 
         pipeline.unet.register_forward_hook(from_the_first)
     return helper
+
+
+def is_cached(interval: int) -> Proof:
+    """DeepCache holds the UNet's blocks, and makes the inner ones anew in each of so many steps."""
+
+    def check(pipeline: Any) -> None:
+        helper = getattr(pipeline, "deep_cache", None)
+        blocks = (*pipeline.unet.down_blocks, pipeline.unet.mid_block, *pipeline.unet.up_blocks)
+        if helper is None or any("forward" not in vars(block) for block in blocks):
+            raise NotApplied("not all of the UNet's blocks are held by DeepCache")
+        planned = isinstance(pipeline, DeviceSteps)
+        seen = pipeline.plan.fresh_every if planned else helper.params["cache_interval"]
+        if seen != interval:
+            raise NotApplied(f"the UNet's blocks are made anew every {seen} steps, not {interval}")
+
+    return check

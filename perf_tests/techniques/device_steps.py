@@ -15,8 +15,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
-from diffusers import StableDiffusionPipeline
 
+from perf_tests.harness.proofs import NotApplied, Proof
 from perf_tests.techniques.cuda_graphs import Graphed
 
 ROOM = 128
@@ -56,17 +56,18 @@ class Plan:
         return kinds
 
 
-class DeviceSteps(StableDiffusionPipeline):  # type: ignore[misc, unused-ignore]
+class DeviceSteps:
     """Stable Diffusion's pipeline for DDIM, its scheduler's arithmetic in the step.
 
-    A pipeline becomes one by `take_over`. It takes as much of a call as this suite makes.
+    A pipeline of diffusers becomes one by `take_over`. It takes as much of a call as this suite
+    makes.
     """
 
     plan: Plan
     captured: bool
     """Whether steps are CUDA graphs."""
     _buffers: Buffers | None
-    # What diffusers gives it, which type checkers do not find there.
+    # What it has from diffusers.
     unet: Any
     vae: Any
     scheduler: Any
@@ -115,10 +116,39 @@ def take_over(pipeline: Any) -> None:
     )
     if not plain:
         raise ValueError("only plain DDIM, predicting noise and clipping nothing, is one product")
-    pipeline.__class__ = DeviceSteps
+    pipeline.__class__ = type("DeviceSteps", (DeviceSteps, type(pipeline)), {})
     pipeline.plan = Plan()
     pipeline.captured = False
     pipeline._buffers = None
+
+
+def is_taken_over(pipeline: Any) -> None:
+    """The pipeline is a `DeviceSteps`."""
+    if not isinstance(pipeline, DeviceSteps):
+        raise NotApplied(f"the pipeline is a {type(pipeline).__name__}, not a DeviceSteps")
+
+
+def steps_are_graphed(pipeline: Any) -> None:
+    """Each kind of denoising step that was made is a CUDA graph."""
+    is_taken_over(pipeline)
+    made = pipeline._buffers.steps.values() if pipeline._buffers else ()
+    if not pipeline.captured or not all(isinstance(step, Graphed) for step in made):
+        raise NotApplied("the denoising steps are launched kernel by kernel, not as CUDA graphs")
+
+
+def guides(share: float) -> Proof:
+    """The pipeline's plan guides this share of the steps, and what it made is not all guided."""
+
+    def check(pipeline: Any) -> None:
+        is_taken_over(pipeline)
+        seen = pipeline.plan.guided_share
+        if seen != share:
+            raise NotApplied(f"the plan guides {seen:.0%} of the steps, not {share:.0%}")
+        made = pipeline._buffers.steps if pipeline._buffers else ()
+        if made and all(kind.guided for kind in made):
+            raise NotApplied("every step that was made is guided")
+
+    return check
 
 
 def table(scheduler: Any, steps: int) -> torch.Tensor:

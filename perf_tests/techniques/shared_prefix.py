@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from perf_tests.harness.proofs import NotApplied
 from perf_tests.techniques.device_steps import DeviceSteps, Kind
 
 
@@ -70,3 +71,9 @@ def share_prefix(pipeline: Any) -> None:
             once.halves = kind.guided
 
     pipeline.plan.before = halved
+
+
+def prefix_is_shared(pipeline: Any) -> None:
+    """The UNet's first layers run on one half of a guided batch."""
+    if not any(isinstance(module, Once) for module in pipeline.unet.modules()):
+        raise NotApplied("both halves of a guided batch run through all of the UNet")

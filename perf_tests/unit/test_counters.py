@@ -55,6 +55,20 @@ def test_a_trace_of_all_steps_is_taken_as_it_is(lines: list[dict[str, Any]]) -> 
     assert seen.families == counters.by_family(trace.on_gpu)
 
 
+@pytest.mark.parametrize(
+    ("kernel", "family"),
+    [
+        # Called after what was fused into them.
+        ("triton_poi_fused_add_convolution_div_5", "fused (triton)"),
+        ("triton_red_fused_native_group_norm_3", "fused (triton)"),
+        ("triton_poi_fused_clone_transpose_view_2", "fused (triton)"),
+        ("triton_tem_fused_addmm_7", "matmul"),
+    ],
+)
+def test_what_a_compiler_made_has_a_family_of_its_own(kernel: str, family: str) -> None:
+    assert counters.family_of(kernel) == family
+
+
 def test_every_kernel_of_a_recorded_trace_has_a_family(lines: list[dict[str, Any]]) -> None:
     families = counters.by_family(counters.read(lines).on_gpu)
     assert "other" not in families

@@ -12,9 +12,8 @@ import pytest
 
 from ci import __main__ as command
 from ci import attempts, explore
-from ci.bare import Silent
 from perf_tests import optimizations
-from perf_tests.harness import baselines, catalog, timing
+from perf_tests.harness import catalog, timing
 from perf_tests.harness.bench import Bench
 from perf_tests.harness.build import Build
 from perf_tests.harness.catalog import Needs, Promise
@@ -71,12 +70,11 @@ def declared(monkeypatch: pytest.MonkeyPatch) -> None:
             source=FakeSource(),  # type: ignore[arg-type]
             machine=this_machine("cpu"),
             rounds=1,
-            observer=Silent(),
+            say=lambda *_: None,
             pictures_folder=None,
             baseline=None,
             portable={},
             structures={},
-            published=baselines.load_published(),
         )
 
     monkeypatch.setattr(explore, "bare_bench", bare_bench)
@@ -146,6 +144,28 @@ def test_nothing_is_faster(
     told = capsys.readouterr().out
     assert "slower: slower: latency 2.00 times as long" in told
     assert told.splitlines()[-1].startswith("no stack was found that is faster")
+
+
+def test_what_cannot_be_cleared_away_has_failed_and_is_kept(
+    declared: None,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As after a capture that did not end, on a GPU that answers no more."""
+    declare("faster")
+    clear, calls = Bench.clear, itertools.count()
+
+    def stuck(bench: Bench) -> None:
+        clear(bench)
+        if next(calls) == 1:
+            raise RuntimeError("captures_underway.empty() INTERNAL ASSERT FAILED")
+
+    monkeypatch.setattr(Bench, "clear", stuck)
+    assert run(tmp_path) == 1
+    assert "faster: RuntimeError: captures_underway.empty()" in capsys.readouterr().out
+    content = json.loads((tmp_path / "explore.json").read_text())
+    assert [entry["measured"] is None for entry in content["tried"].values()].count(True) == 1
 
 
 def test_a_promise_in_numbers(

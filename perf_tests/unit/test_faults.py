@@ -14,9 +14,8 @@ import torch
 
 from ci import __main__ as command
 from ci import faults as verb
-from ci.bare import Silent
 from perf_tests import faults
-from perf_tests.harness import baselines, catalog, host, pipelines, planting, trials, verdicts
+from perf_tests.harness import catalog, host, pipelines, planting, trials, verdicts
 from perf_tests.harness.bench import Bench
 from perf_tests.harness.catalog import REFERENCE, Case
 from perf_tests.harness.machine import this_machine
@@ -34,7 +33,7 @@ CONTROLS = [f for f in DECLARED if f.is_control]
 
 def test_no_file_of_them_is_left_out() -> None:
     files = {path.stem for path in Path(faults.__file__).parent.glob("*.py")}
-    assert files - {"__init__"} <= set(vars(faults))
+    assert files - {"__init__", "planted"} <= set(vars(faults))
 
 
 def test_there_are_as_many_as_promised() -> None:
@@ -173,12 +172,11 @@ def declared(monkeypatch: pytest.MonkeyPatch) -> dict[str, Fault]:
             machine=this_machine("cpu"),
             rounds=1,
             options=("--model", "my model"),
-            observer=Silent(),
+            say=lambda *_: None,
             pictures_folder=None,
             baseline=None,
             portable={},
             structures={},
-            published=baselines.load_published(),
         )
 
     monkeypatch.setattr(verb, "_bench", bench)
@@ -236,6 +234,27 @@ def test_one_that_raises_does_not_stop_the_others(
     told = capsys.readouterr().out
     assert "raising: error" in told
     assert "ZeroDivisionError: all is lost" in told
+    assert "1 of 2 faults caught" in told
+
+
+def test_one_that_cannot_be_cleared_away_does_not_stop_the_others(
+    declared: dict[str, Fault],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    fault(seen_by="picture", setting=FAKE)(raising)
+    fault(seen_by="picture", setting=FAKE)(dark)
+    clear, calls = Bench.clear, itertools.count()
+
+    def stuck(bench: Bench) -> None:
+        clear(bench)
+        if next(calls) == 0:
+            raise RuntimeError("an illegal memory access was encountered")
+
+    monkeypatch.setattr(Bench, "clear", stuck)
+    assert command.main(["faults"]) == 1
+    told = capsys.readouterr().out
+    assert "RuntimeError: an illegal memory access" in told
     assert "1 of 2 faults caught" in told
 
 
@@ -353,6 +372,14 @@ def test_bad_input_is_refused_in_a_sentence(
     told = capsys.readouterr().err
     assert told.startswith("error: ")
     assert says in told
+
+
+@pytest.mark.parametrize("minutes", ["nan", "-1", "inf", "ten"])
+def test_minutes_that_are_no_number(minutes: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as left:
+        command.main(["faults", f"--minutes={minutes}"])
+    assert left.value.code == 2
+    assert f"it takes 0 or more, and not {minutes}" in capsys.readouterr().err
 
 
 # The rules that faults asked for

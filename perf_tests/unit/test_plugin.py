@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from ci.accept import accept
 from ci.runs import load_run
 from perf_tests.harness import structure, structure_verdicts
 from perf_tests.harness.bench import Bench, Lack
-from perf_tests.harness.catalog import Case
+from perf_tests.harness.catalog import Optimization
 from perf_tests.harness.pipelines import Generation
 from perf_tests.harness.records import Count
 from perf_tests.harness.structure_verdicts import Accepted
@@ -317,7 +318,9 @@ def test_the_life_of_a_baseline(
 
     result = run(pytester, fakes="fine")
     assert result.ret == pytest.ExitCode.TESTS_FAILED
-    result.stdout.fnmatch_lines(["missing: fake4-moody has a baseline and was not run*"])
+    result.stdout.fnmatch_lines(
+        ["missing: fake4-moody has a baseline and was not run*", "2 hold, 1 missing"]
+    )
 
     with monkeypatch.context() as patch:
         patch.setattr(fake, "WORKLOAD", replace(fake.WORKLOAD, guidance=1.0))
@@ -351,8 +354,9 @@ def test_an_accepted_case_that_was_asked_for_and_cannot_run_is_missing(
     assert accept(paths, reason="first") == 0
     lacks = Bench.lacks
 
-    def broken(bench: Bench, case: Case) -> Lack | None:
-        return Lack("no kernel") if case.name == "moody" else lacks(bench, case)
+    def broken(bench: Bench, stack: Sequence[Optimization]) -> Lack | None:
+        moody = any(optimization.name == "moody" for optimization in stack)
+        return Lack("no kernel") if moody else lacks(bench, stack)
 
     monkeypatch.setattr(Bench, "lacks", broken)
     for options, code in ((["-k", "fine"], 0), (["-k", "fine or moody"], 1), ([], 1)):
@@ -360,7 +364,8 @@ def test_an_accepted_case_that_was_asked_for_and_cannot_run_is_missing(
         assert result.ret == code
         if code:
             said = "missing: fake4-moody has a baseline and was skipped: no kernel"
-            result.stdout.fnmatch_lines([said])
+            result.stdout.fnmatch_lines([said, "* 1 missing"])
+            result.stdout.no_fnmatch_line("*1 skipped, 1 missing")
 
 
 def test_junit_carries_the_verdict_of_what_passes_and_what_fails(pytester: pytest.Pytester) -> None:

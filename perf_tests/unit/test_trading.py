@@ -119,6 +119,42 @@ def test_captured_steps_find_what_their_own_kind_kept(
         assert len(pipeline._buffers.steps) == 4
 
 
+def test_merged_tokens_are_averaged_in_float32(
+    source: Source, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A GPU adds them up in any order, which half precision shows in the picture."""
+    merge = pytest.importorskip("tomesd").merge
+    before, averaged = merge.bipartite_soft_matching_random2d, set()
+
+    def noting(*args: Any, **kwargs: Any) -> Any:
+        reduce, unmerge = before(*args, **kwargs)
+
+        def noted(x: torch.Tensor, mode: str = "mean") -> Any:
+            averaged.add(x.dtype)
+            return reduce(x, mode)
+
+        return noted, unmerge
+
+    monkeypatch.setattr(merge, before.__name__, noting)
+    with pipeline_of("bf16+tome", source) as pipeline:
+        proofs.forward_once(pipeline)
+        assert averaged == {torch.float32}
+    assert merge.bipartite_soft_matching_random2d is noting
+
+
+@pytest.mark.parametrize(
+    "stack",
+    [
+        "layerwise_casting+cuda_graph",
+        "cuda_graph_text_encoder+model_offload",
+        "device_steps+model_offload",
+    ],
+)
+def test_what_moves_cannot_be_captured_nor_taken_over(stack: str) -> None:
+    with pytest.raises(ValueError, match="both decide"):
+        stacked(FEW, stack)
+
+
 def test_guidance_ends_when_its_share_is_over(source: Source, plain: Any) -> None:
     with pipeline_of("device_steps+guidance_cutoff", source) as pipeline:
         prove = OPTIMIZATIONS["guidance_cutoff"].proof
@@ -150,7 +186,7 @@ def test_proofs_see_the_change_and_say_where_it_is_not(source: Source) -> None:
         "fp8": "to_q is kept in torch.float32, not torch.float8_e4m3fn",
         "model_offload": "the vae stays on cpu, needed or not",
     }
-    build = Build(device=torch.device("cpu"))
+    build = Build()
     with pipeline_of("reference", source) as pipeline:
         for name, sentence in {**missing, **changes}.items():
             optimization = OPTIMIZATIONS[name]

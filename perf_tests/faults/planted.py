@@ -1,6 +1,6 @@
 """Plants a fault of the catalogue in a real run, to see the suite turn red: a plugin.
 
-python -m pytest perf_tests --benchmark-only -p perf_tests.unit.planted --plant black
+python -m pytest perf_tests --benchmark-only -p perf_tests.faults.planted --plant black
 """
 
 from __future__ import annotations
@@ -9,8 +9,12 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 
 import pytest
+import torch
 
-from perf_tests.harness.planting import Fault, Plant
+from perf_tests.harness import bench
+from perf_tests.harness.build import flag
+from perf_tests.harness.planting import FAULTS, Fault, Plant
+from perf_tests.harness.trials import building
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -24,12 +28,6 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 
 def _asked(config: pytest.Config) -> tuple[Fault, str]:
     """The fault and the device. `pytest.UsageError` where they do not go together."""
-    # Here, since they import torch.
-    import torch
-
-    from perf_tests import faults  # noqa: F401
-    from perf_tests.harness.planting import FAULTS
-
     name = config.getoption("--plant")
     if name not in FAULTS:
         raise pytest.UsageError(f"--plant {name}: known are {', '.join(FAULTS)}")
@@ -42,10 +40,6 @@ def _asked(config: pytest.Config) -> tuple[Fault, str]:
 @pytest.fixture(scope="session", autouse=True)
 def planted(request: pytest.FixtureRequest) -> Iterator[None]:
     """Plant the fault in every pipeline that is built, once its optimizations are applied."""
-    from perf_tests.harness import bench
-    from perf_tests.harness.build import flag
-    from perf_tests.harness.trials import building
-
     fault, device = _asked(request.config)
     size = fault.sizes[0] if fault.sizes else None
     # Nothing was measured before, so a step counts as a tenth of a second.
