@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from itertools import chain
 from statistics import median
 
+from perf_tests.harness.baselines import JUDGED
 from perf_tests.harness.catalog import REFERENCE
 from perf_tests.harness.comparable import NotComparable, check
 from perf_tests.harness.records import Count
@@ -21,7 +22,6 @@ from perf_tests.harness.runs import Case, Run, key_of, measurement, promise_of, 
 from perf_tests.harness.stats import Interval, detectable, pair_noise, paired_interval
 from perf_tests.harness.verdicts import (
     ACCEPT,
-    JUDGED,
     PASSING,
     REPEAT_PSNR_DB,
     STATUSES,

@@ -9,8 +9,7 @@ from shlex import join
 from statistics import median
 from typing import Any
 
-from perf_tests.harness.baselines import JUDGED as JUDGED
-from perf_tests.harness.baselines import LAUNCHES, NEVER_MORE, Bound, CaseBaseline
+from perf_tests.harness.baselines import JUDGED, LAUNCHES, NEVER_MORE, Bound, CaseBaseline
 from perf_tests.harness.catalog import Closeness
 from perf_tests.harness.comparable import differing
 from perf_tests.harness.records import Count, Measurement, gpu_speedup
