@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from argparse import ArgumentTypeError
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -145,18 +146,17 @@ class Suite:
         """Whatever goes wrong in here with a case is on record, and fails its test."""
         from perf_tests.harness.bench import CaseError
 
-        status, text = "", ""
         try:
             yield
         except CaseError as error:
-            status, text = error.status, str(error)
+            self._record(case, error.status, str(error))
+            # The sentence says it; pytest would show what it came from besides.
+            failed = pytest.fail.Exception(f"{error.status}: {error}", pytrace=False)
+            raise failed from None
         except Exception as error:
             # Not ours to put into a sentence: recorded, and shown as pytest shows it.
             self._record(case, "error", f"{type(error).__name__}: {error}")
             raise
-        if text:
-            self._record(case, status, text)
-            pytest.fail(f"{status}: {text}", pytrace=False)
 
     def _record(self, case: Case, status: str, text: str) -> None:
         row = Row(case=case, measured=None, reference=None, status=status, reason=text)
@@ -227,8 +227,8 @@ def suite_of(config: pytest.Config) -> Suite:
             "(-n starts several)"
         )
     # Here, since they import torch: the unit tests of this repository start without it.
-    # Importing the optimizations declares the cases.
-    from perf_tests import models, optimizations  # noqa: F401
+    from perf_tests import models
+    from perf_tests.declared import BadDeclaration, declare
     from perf_tests.harness import baselines, structure_verdicts
     from perf_tests.harness.bench import Bench
     from perf_tests.harness.catalog import cases_for
@@ -237,7 +237,10 @@ def suite_of(config: pytest.Config) -> Suite:
     quick: bool = config.getoption("quick")
     progress = Progress(terminal=Uncaptured(config), total=0)
     report: Path | None = config.getoption("benchmark_json")
+    if report is not None and not report.name:
+        raise pytest.UsageError("--benchmark-json: no file is named")
     try:
+        declare("optimizations")
         machine = this_machine(config.getoption("device"))
         model = config.getoption("model") or models.default_model(machine.device)
         source = models.open_source(model)
@@ -255,7 +258,7 @@ def suite_of(config: pytest.Config) -> Suite:
             structures=structure_verdicts.load() or {},
         )
         published = baselines.load_published()
-    except (BadDevice, models.BadModel, baselines.BadBaseline) as error:
+    except (BadDeclaration, BadDevice, models.BadModel, baselines.BadBaseline) as error:
         raise pytest.UsageError(str(error)) from None
     if report is not None and not config.option.collectonly:
         _make_room(report)
@@ -281,6 +284,13 @@ def pytest_sessionstart(session: pytest.Session) -> None:
         any(folder in (path, *path.parents) for folder in TESTS_OF_OUR_OWN) for path in asked
     ):
         suite_of(config)
+        # Whoever ends a job in CI ends it with this; what was measured is written all the same.
+        before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+        def restore() -> None:
+            signal.signal(signal.SIGTERM, before)
+
+        config.add_cleanup(restore)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -406,7 +416,8 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 def pytest_runtestloop(session: pytest.Session) -> None:
     """An older run must not be taken for this one should this one end with nothing."""
     report: Path | None = session.config.getoption("benchmark_json")
-    if SUITE in session.config.stash and report and not session.config.option.collectonly:
+    writes = SUITE in session.config.stash and not session.config.option.collectonly
+    if writes and report and session.items:
         report.unlink(missing_ok=True)
 
 

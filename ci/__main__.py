@@ -7,6 +7,7 @@ could not be judged (`ci.answers`). Its docstring's first line is its help.
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 from types import ModuleType
 
@@ -14,6 +15,7 @@ from ci import ab, accept, calibrate, compare, explore, faults, gate, merge, rep
 from ci.answers import CANNOT_JUDGE, refuse
 from ci.runs import BadRunError
 from ci.sides import BadSide
+from perf_tests.declared import BadDeclaration
 from perf_tests.harness.baselines import BadBaseline
 
 VERBS: dict[str, ModuleType] = {
@@ -45,13 +47,19 @@ def main(arguments: list[str] | None = None) -> int:
     if args.verb is None:
         parser.print_help()
         return CANNOT_JUDGE
+    # Whoever ends a job in CI ends it with this.
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         code: int = VERBS[args.verb].main(args)
-    except (BadBaseline, BadRunError, BadSide) as error:
+    except (BadBaseline, BadDeclaration, BadRunError, BadSide) as error:
         return refuse(str(error))
+    except OSError as error:
+        return refuse(f"{error.filename or args.verb}: {error.strerror or error}")
     except KeyboardInterrupt:
         print("interrupted: nothing was judged; what was written before stays", file=sys.stderr)
         return CANNOT_JUDGE
+    finally:
+        signal.signal(signal.SIGTERM, before)
     return code
 
 

@@ -18,7 +18,7 @@ from perf_tests.harness import baselines, closeness, comparable
 from perf_tests.harness.baselines import CaseBaseline, MachineBaseline
 from perf_tests.harness.catalog import REFERENCE
 from perf_tests.harness.closeness import Pictures
-from perf_tests.harness.records import Count
+from perf_tests.harness.records import Count, write_whole
 from perf_tests.harness.runs import case_id
 from perf_tests.harness.verdicts import PASSING, drifted
 
@@ -87,8 +87,8 @@ def accept_pictures(path: Path, *, reason: str) -> int:
     pictures = {target: _thumbnail(source) for target, source in _pictures(run).items()}
     if not pictures:
         raise BadRunError(f"{path} has no reference, so there is no picture to accept")
-    _keep(pictures)
     write_history(_about_pictures(pictures, run, reason=reason))
+    _keep(pictures)
     print(f"accepted {len(pictures)} reference pictures; commit baselines/")
     return 0
 
@@ -139,8 +139,6 @@ def accept(paths: Sequence[Path], *, reason: str, processes: int = PROCESSES_MIN
         for target, source in _pictures(runs[0]).items()
         if not target.exists()
     }
-    baselines.save_machine(baseline)
-    _keep(pictures)
     write_history(
         [
             *(
@@ -150,6 +148,8 @@ def accept(paths: Sequence[Path], *, reason: str, processes: int = PROCESSES_MIN
             *_about_pictures(pictures, runs[0], reason=reason),
         ]
     )
+    baselines.save_machine(baseline)
+    _keep(pictures)
     print(
         f"accepted {len(accepted)} cases from {len(runs)} processes into {baseline.path.name} "
         f"and {len(pictures)} reference pictures that were not there yet; commit baselines/"
@@ -313,11 +313,13 @@ def _history_line(
 
 
 def write_history(lines: Sequence[str]) -> None:
+    """Add lines to `HISTORY.md`. Before anything is accepted: what cannot be read is refused."""
     path = baselines.FOLDER / "HISTORY.md"
-    text = path.read_text() if path.exists() else HISTORY_HEAD
-    draft = path.with_suffix(".draft")
-    draft.write_text(text + "\n".join(lines) + "\n")
-    draft.replace(path)
+    try:
+        text = path.read_text(encoding="utf-8") if path.exists() else HISTORY_HEAD
+    except UnicodeDecodeError:
+        raise baselines.BadBaseline(f"{path}: is not in UTF-8") from None
+    write_whole(path, text + "\n".join(lines) + "\n")
 
 
 def _figure(case: CaseBaseline) -> str:

@@ -79,8 +79,8 @@ def calibrate(paths: Sequence[Path]) -> int:
     unknown = [key for key in _measured(runs) if key not in calibrated]
     for key in unknown:
         print(f"left out: {_name(key)} has no line in {baseline.path.name}: accept it first")
-    baselines.save_machine(replace(baseline, cases={**baseline.cases, **calibrated}))
     write_history([_history_line(key, case) for key, case in calibrated.items()])
+    baselines.save_machine(replace(baseline, cases={**baseline.cases, **calibrated}))
     print(f"calibrated {len(calibrated)} cases in {baseline.path.name}; commit baselines/")
     return 0
 

@@ -96,9 +96,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Search, then tell."""
-    # Importing the optimizations declares them.
-    from perf_tests import models, optimizations  # noqa: F401
+    from perf_tests import models
+    from perf_tests.declared import declare
 
+    declare("optimizations")
     models.quiet_libraries()
     try:
         limit = _limit(args)

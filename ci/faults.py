@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from ci.answers import number, refuse
 from ci.bare import BadInput, bare_bench
+from perf_tests.harness.records import write_whole
 from perf_tests.harness.screen import table
 
 if TYPE_CHECKING:
@@ -53,12 +54,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Run the trials, then tell."""
-    # Importing the optimizations declares the cases, importing the faults the faults.
-    from perf_tests import faults, models, optimizations  # noqa: F401
+    from perf_tests import models
+    from perf_tests.declared import declare
     from perf_tests.harness.planting import FAULTS
     from perf_tests.harness.trials import Row, Trials
 
     started = perf_counter()
+    declare("optimizations", "faults")
     models.quiet_libraries()
     unknown = [name for name in args.names if name not in FAULTS]
     if unknown:
@@ -66,7 +68,8 @@ def main(args: argparse.Namespace) -> int:
     if args.json is not None:
         try:
             args.json.parent.mkdir(parents=True, exist_ok=True)
-            args.json.write_text("")
+            with args.json.open("ab"):  # what an older run wrote stays until there is something new
+                pass
         except OSError as error:
             return refuse(f"--json {args.json}: cannot be written ({error.strerror})")
     with tempfile.TemporaryDirectory() as folder:
@@ -207,4 +210,4 @@ def _write(path: Path | None, rows: Sequence[Row], trials: Trials, *, seconds: f
             for row in rows
         ],
     }
-    path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+    write_whole(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")

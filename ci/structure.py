@@ -80,11 +80,12 @@ def main(args: argparse.Namespace) -> int:
         return refuse("--write needs a --reason: it says to a reviewer why the counts changed")
     if (args.matmul_tflops is None) != (args.bandwidth_gb is None):
         return refuse("a floor takes both --matmul-tflops and --bandwidth-gb")
-    # Importing the optimizations declares the cases.
-    from perf_tests import models, optimizations  # noqa: F401
+    from perf_tests import models
+    from perf_tests.declared import declare
     from perf_tests.harness import proofs, structure
     from perf_tests.models.seeded import Skeletons
 
+    declare("optimizations")
     models.quiet_libraries()
     try:
         source: Source = (

@@ -20,6 +20,7 @@ Where to find what:
 
 optimizations.py    one decorated function each, then the stacks worth measuring
 workloads.py        the pinned workloads
+declared.py         imports what declares, and says what is wrong with it
 test_generation.py  the test: build → time → look → judge
 faults/             what the suite must catch, and what it must let pass: one file a kind
 techniques/         what optimizations put in that no library offers as a call

@@ -10,7 +10,7 @@ from statistics import median
 from typing import Any
 
 from perf_tests.harness import shape
-from perf_tests.harness.records import Count
+from perf_tests.harness.records import Count, write_whole
 from perf_tests.harness.shape import ANYTHING, NUMBER, POSITIVE, TEXT, WHOLE, Each, Leaf, Only, Some
 from perf_tests.harness.stats import spread
 from perf_tests.harness.structure_records import COUNTERS
@@ -146,7 +146,7 @@ def load_machine(slug: str, folder: Path | None = None) -> MachineBaseline | Non
 
 
 def save_machine(baseline: MachineBaseline) -> None:
-    """Write the file, one line a case, in one step: a reader sees the old or the new one."""
+    """Write the file, one line a case."""
     lines = [
         f"  {json.dumps(key)}: {json.dumps(_case_json(case))}"
         for key, case in sorted(baseline.cases.items())
@@ -156,10 +156,7 @@ def save_machine(baseline: MachineBaseline) -> None:
         + ",\n".join(lines)
         + "\n }\n}\n"
     )
-    baseline.path.parent.mkdir(parents=True, exist_ok=True)
-    draft = baseline.path.with_suffix(".draft")
-    draft.write_text(text)
-    draft.replace(baseline.path)
+    write_whole(baseline.path, text)
 
 
 def of_processes(

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from perf_tests.harness import baselines
 from perf_tests.harness.baselines import BadBaseline
 from perf_tests.harness.catalog import Case
-from perf_tests.harness.records import Count
+from perf_tests.harness.records import Count, write_whole
 from perf_tests.harness.structure_records import Place
 from perf_tests.harness.verdicts import Finding, difference, most, work
 
@@ -88,7 +88,7 @@ def _count(pair: Any) -> Count:
 
 
 def save(cases: Mapping[str, Accepted], folder: Path | None = None) -> None:
-    """Write the file, one line a counter, in one step: a reader sees the old or the new one."""
+    """Write the file, one line a counter."""
     blocks = []
     for key, case in sorted(cases.items()):
         head = {"accepted": case.accepted, "reason": case.reason, "versions": dict(case.versions)}
@@ -107,11 +107,7 @@ def save(cases: Mapping[str, Accepted], folder: Path | None = None) -> None:
         lines.append('   "counters": {\n' + ",\n".join(counters) + "\n   }")
         blocks.append(f"  {json.dumps(key)}: {{\n" + ",\n".join(lines) + "\n  }")
     text = f'{{\n "schema": {SCHEMA},\n "cases": {{\n' + ",\n".join(blocks) + "\n }\n}\n"
-    path = (folder or baselines.FOLDER) / FILE
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_suffix(".draft")
-    draft.write_text(text, encoding="utf-8")
-    draft.replace(path)
+    write_whole((folder or baselines.FOLDER) / FILE, text)
 
 
 def accepting(model: str) -> str:

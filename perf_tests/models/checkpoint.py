@@ -32,6 +32,8 @@ HUB_VARIANTS = {
 }
 """What stands in on the Hub for a module of Stable Diffusion 1.x: repository and folder in it."""
 
+PIPELINE = "StableDiffusionPipeline"
+
 VARIANT_CLASSES = {"distilled_unet": "UNet2DConditionModel", "tiny_vae": "AutoencoderTiny"}
 
 SMALL_BELOW_PIXELS = 256
@@ -95,7 +97,11 @@ class Checkpoint:
                 **modules,
             )
             scheduler_class = getattr(diffusers, scheduler)
-            loaded.scheduler = scheduler_class.from_config(loaded.scheduler.config)
+            # Stable Diffusion's PNDM begins without Runge-Kutta's steps; another scheduler's file
+            # does not say so, and others ignore it.
+            loaded.scheduler = scheduler_class.from_config(
+                loaded.scheduler.config, skip_prk_steps=True
+            )
         except torch.OutOfMemoryError:
             raise
         except Exception as error:
@@ -162,6 +168,12 @@ class Checkpoint:
         )
 
     def _refuse_what_is_incomplete(self, index: Mapping[str, Any]) -> None:
+        kind = index.get("_class_name")
+        if kind != PIPELINE:
+            raise BadModel(
+                f"--model {self._path}: its model_index.json is of a {kind}, and this suite "
+                f"measures a {PIPELINE}"
+            )
         if not self._local:
             return  # from_pretrained(use_safetensors=True) refuses what it would download.
         for place in ("unet", "vae", "text_encoder", "tokenizer", "scheduler"):
@@ -170,6 +182,12 @@ class Checkpoint:
             if place not in index or not folder.is_dir() or not any(folder.iterdir()):
                 raise BadModel(
                     f"--model {self._path}: no {place} in it, so it is no Stable Diffusion pipeline"
+                )
+            if place == "tokenizer" and not any(
+                (folder / name).is_file() for name in ("tokenizer.json", "vocab.json")
+            ):
+                raise BadModel(
+                    f"--model {self._path}: its tokenizer has neither tokenizer.json nor vocab.json"
                 )
             if place in ("tokenizer", "scheduler"):
                 continue

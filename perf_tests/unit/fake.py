@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 from collections.abc import Callable, Mapping
 from types import SimpleNamespace
 from typing import Any
@@ -182,6 +183,7 @@ CHANGES: Mapping[str, Callable[[Any], Any]] = {
     "unsupported": lambda pictures: pictures,
     "too_large": _raise(torch.OutOfMemoryError("Tried to allocate 80.00 GiB. More. And more.")),
     "interrupted": _raise(KeyboardInterrupt()),
+    "terminated": lambda pictures: os.kill(os.getpid(), signal.SIGTERM),
 }
 
 

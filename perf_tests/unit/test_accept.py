@@ -196,6 +196,28 @@ def test_what_whole_runs_no_longer_declare_leaves_the_baseline(
     )
 
 
+def test_a_history_that_cannot_be_read_is_refused_before_anything_is_accepted(
+    tmp_path: Path, folder: Path, runs: list[Content], capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "HISTORY.md").write_bytes(b"\xff")
+    assert command.main(["accept", *written(tmp_path, runs), "--reason", "first"]) == 2
+    assert "HISTORY.md: is not in UTF-8" in capsys.readouterr().err
+    assert [path.name for path in folder.iterdir()] == ["HISTORY.md"]
+
+
+def test_a_folder_that_cannot_be_written_is_a_sentence(
+    tmp_path: Path,
+    folder: Path,
+    runs: list[Content],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(baselines, "FOLDER", Path("/proc/none"))
+    assert command.main(["accept", *written(tmp_path, runs), "--reason", "first"]) == 2
+    assert "error: /proc/none: No such file or directory" in capsys.readouterr().err
+
+
 def test_one_process_given_three_times_is_one(
     tmp_path: Path, folder: Path, runs: list[Content], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
+import signal
 import weakref
 from pathlib import Path
 from types import SimpleNamespace
@@ -235,6 +237,19 @@ def test_one_that_raises_does_not_stop_the_others(
     assert "raising: error" in told
     assert "ZeroDivisionError: all is lost" in told
     assert "1 of 2 faults caught" in told
+
+
+def test_a_kill_ends_it_as_ctrl_c_does(
+    declared: dict[str, Fault],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    fault(seen_by="picture", setting=FAKE)(dark)
+    monkeypatch.setattr(Bench, "clear", lambda bench: os.kill(os.getpid(), signal.SIGTERM))
+    before = signal.getsignal(signal.SIGTERM)
+    assert command.main(["faults"]) == 2
+    assert "interrupted: nothing was judged" in capsys.readouterr().err
+    assert signal.getsignal(signal.SIGTERM) == before
 
 
 def test_one_that_cannot_be_cleared_away_does_not_stop_the_others(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -114,6 +115,33 @@ def test_a_checkpoint_without_one_of_its_parts_is_refused(
         open_source(str(folder))
 
 
+def test_a_tokenizer_without_a_vocabulary_is_refused(saved: Path, tmp_path: Path) -> None:
+    """It would load all the same, and every prompt would be the same one."""
+    folder = tmp_path / "broken"
+    shutil.copytree(saved, folder)
+    for name in ("tokenizer.json", "vocab.json"):
+        (folder / "tokenizer" / name).unlink(missing_ok=True)
+    with pytest.raises(BadModel, match=r"neither tokenizer.json nor vocab.json"):
+        open_source(str(folder))
+
+
+def test_another_schedulers_file_does_not_change_pndm(saved: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "other"
+    shutil.copytree(saved, folder)
+    path = folder / "scheduler" / "scheduler_config.json"
+    config = json.loads(path.read_text())
+    del config["skip_prk_steps"]
+    path.write_text(json.dumps(config))
+    pipeline = open_source(str(folder)).load(
+        pipeline="StableDiffusionPipeline",
+        scheduler="PNDMScheduler",
+        variants={},
+        dtype=torch.float32,
+        device=CPU,
+    )
+    assert pipeline.scheduler.config.skip_prk_steps
+
+
 def test_a_checkpoint_that_cannot_be_loaded_is_one_sentence(saved: Path, tmp_path: Path) -> None:
     folder = tmp_path / "broken"
     shutil.copytree(saved, folder)
@@ -136,7 +164,9 @@ def test_a_checkpoint_that_cannot_be_loaded_is_one_sentence(saved: Path, tmp_pat
     [
         (None, "no model_index.json in it, so it is no Stable Diffusion pipeline"),
         ("{", "model_index.json is no JSON"),
-        ("{}", "no unet in it"),
+        ("{}", "model_index.json is of a None, and this suite measures a StableDiffusionPipeline"),
+        ('{"_class_name": "FluxPipeline"}', "model_index.json is of a FluxPipeline"),
+        ('{"_class_name": "StableDiffusionPipeline"}', "no unet in it"),
     ],
 )
 def test_a_folder_that_is_no_pipeline_is_refused(

@@ -9,8 +9,11 @@ from typing import Any
 
 import pytest
 
+import perf_tests
+from ci import __main__ as command
 from ci.accept import accept
 from ci.runs import load_run
+from perf_tests import declared
 from perf_tests.harness import structure, structure_verdicts
 from perf_tests.harness.bench import Bench, Lack
 from perf_tests.harness.catalog import Optimization
@@ -72,6 +75,8 @@ def test_what_is_wrong_turns_the_run_red_and_says_so(pytester: pytest.Pytester) 
     assert result.ret == pytest.ExitCode.TESTS_FAILED
     for sentence in SENTENCES.values():
         result.stdout.fnmatch_lines([sentence])
+    # Each is said once, and not what it came from besides.
+    result.stdout.no_fnmatch_line("During handling of the above*")
     outcomes = result.parseoutcomes()
     assert outcomes["passed"] == 2  # the reference and the case that is well
     assert outcomes["failed"] + outcomes["errors"] == len(SENTENCES)
@@ -149,18 +154,19 @@ def test_a_failed_case_is_written_with_its_verdict(pytester: pytest.Pytester) ->
     assert (lost["case"], lost["verdict"]) == ("unproven", "not applied")
 
 
-def test_ctrl_c_keeps_what_was_measured(
-    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("how", ["interrupted", "terminated"])
+def test_ctrl_c_and_kill_keep_what_was_measured(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     path = pytester.path / "run.json"
     # An interruption in this process could spoil the tests that come after it.
-    result = run(pytester, f"--benchmark-json={path}", fakes="fine,interrupted,black", apart=True)
+    result = run(pytester, f"--benchmark-json={path}", fakes=f"fine,{how},black", apart=True)
     assert result.ret == pytest.ExitCode.INTERRUPTED
     content = report(path)
     assert [b["extra_info"]["case"] for b in content["benchmarks"]] == ["reference", "fine"]
     (lost,) = content["perf_tests"]["not_timed"]
-    assert (lost["case"], lost["verdict"]) == ("interrupted", "invalid")
+    assert (lost["case"], lost["verdict"]) == (how, "invalid")
     # What it never reached is not lost.
     (cut,) = load_run(path).missing([])
     assert (cut.id, cut.status) == ("fake4-black", "invalid")
@@ -265,6 +271,34 @@ def test_what_cannot_be_timed_is_refused_without_benchmark_only_too(
     result.stderr.fnmatch_lines(["*perf_tests times its cases: run it in one process*"])
 
 
+def test_a_json_without_a_name_is_refused(pytester: pytest.Pytester) -> None:
+    result = run(pytester, "--benchmark-json=")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["*--benchmark-json: no file is named"])
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("x = (", "line 1: '(' was never closed"),
+        ("\nraise ValueError('no such name')", "line 2: ValueError: no such name"),
+        ("import no_such_package", "line 1: ModuleNotFoundError: No module named*"),
+    ],
+)
+def test_a_mistake_in_what_is_declared_is_a_sentence(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, text: str, said: str
+) -> None:
+    (pytester.path / "wrong.py").write_text(text)
+    monkeypatch.setattr(declared, "HERE", pytester.path)
+    monkeypatch.setattr(perf_tests, "__path__", [*perf_tests.__path__, str(pytester.path)])
+    declare = declared.declare
+    monkeypatch.setattr(declared, "declare", lambda *modules: declare("wrong"))
+    result = run(pytester)
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines([f"ERROR: */wrong.py, {said}"])
+    assert command.main(["faults"]) == 2
+
+
 def test_a_json_that_cannot_be_written_is_said_at_once(pytester: pytest.Pytester) -> None:
     result = run(pytester, f"--benchmark-json={pytester.path}")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
@@ -277,14 +311,9 @@ def test_bad_input_and_collecting_leave_an_older_run_alone(pytester: pytest.Pyte
     run(pytester, f"--benchmark-json={path}", "--device=cuda")
     run(pytester, f"--benchmark-json={path}", "--collect-only")
     run(pytester, f"--benchmark-json={path}", "--shard=1/99")
+    result = run(pytester, f"--benchmark-json={path}", "-k", "nothing_of_this_name")
+    assert result.ret == pytest.ExitCode.NO_TESTS_COLLECTED
     assert path.read_text() == "kept"
-
-
-def test_a_run_of_nothing_leaves_no_older_run(pytester: pytest.Pytester) -> None:
-    path = pytester.path / "old.json"
-    path.write_text("of another run")
-    run(pytester, f"--benchmark-json={path}", "-k", "nothing_of_this_name")
-    assert not path.exists()
 
 
 def test_collecting_writes_nothing(pytester: pytest.Pytester) -> None:
