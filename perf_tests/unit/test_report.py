@@ -253,9 +253,26 @@ def test_a_missing_picture_and_a_missing_folder(run: Content, tmp_path: Path) ->
 def test_a_missing_reference_leaves_nothing_to_compare(run: Content, tmp_path: Path) -> None:
     path = shown(run, tmp_path / "run.json")
     picture(path, "ddim50-reference").unlink()
-    assert "ddim50-reference.png is missing, so there is nothing to compare with" in words(
-        page(path)
-    )
+    told = words(page(path))
+    assert "ddim50-reference.png is missing in run-pictures/, so there is nothing to comp" in told
+
+
+def test_a_reference_that_was_measured_for_others_alone_is_shown(
+    run: Content, tmp_path: Path
+) -> None:
+    """As after `-k`: it is no case of the run, and its picture is there."""
+    path = shown(run, tmp_path / "run.json")
+    whole = page(path).count('class="other"')
+    drop(run, "ddim50-reference")
+    path.write_text(json.dumps(run))
+    text = page(path)
+    assert "nothing to compare with" not in words(text)
+    (of,) = set(re.findall(r'<img class="other" data-of="(\w+)" alt="reference">', text))
+    assert re.search(f'<img hidden id="{of}" src="data:', text)
+    assert text.count('class="other"') == whole
+    picture(path, "ddim50-reference").write_text("no picture")
+    told = words(page(path))
+    assert "is no picture of this suite, so there is nothing to compare with" in told
 
 
 def test_numbers_that_are_none_are_named(run: Content, tmp_path: Path) -> None:
