@@ -66,7 +66,6 @@ def render(report: Report, pictures: Path, *, source: str) -> str:
         seconds=figures.seconds,
         times=figures.times,
         mebibytes=figures.mebibytes,
-        decibels=figures.decibels,
         similarity=figures.similarity,
         percent=figures.percent,
     )

@@ -275,6 +275,22 @@ def test_a_reference_that_was_measured_for_others_alone_is_shown(
     assert "is no picture of this suite, so there is nothing to compare with" in told
 
 
+def test_only_equal_pictures_are_called_identical(
+    run: Content, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As on the terminal: 120 dB is a cap, and says no more than that they are close."""
+    case(run, "ddim50-fp16")["picture"].update(psnr_db=120.0, ssim=0.99999)
+    path = shown(run, tmp_path / "run.json")
+    for told in (words(page(path)), comment(path, capsys)):
+        assert "identical" not in told
+        assert "120.0 dB" in told
+    case(run, "ddim50-fp16")["picture"].update(ssim=1.0)
+    path.write_text(json.dumps(run))
+    for told in (words(page(path)), comment(path, capsys)):
+        assert "identical" in told
+        assert "120.0 dB" not in told
+
+
 def test_numbers_that_are_none_are_named(run: Content, tmp_path: Path) -> None:
     case(run, "ddim50-fp16")["peak_memory_bytes"] = float("nan")
     case(run, "ddim50-tf32")["latency_s"] = float("inf")
@@ -542,4 +558,4 @@ def test_how_numbers_read() -> None:
     assert figures.percent(0.95) == "−5.0 %"
     assert figures.percent(1.0001) == "±0 %"
     assert figures.mebibytes(2**30) == "1,024 MiB"
-    assert figures.decibels(120.0) == "identical"
+    assert figures.decibels(120.0) == "120.0 dB"
