@@ -17,6 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from ci.answers import unwritable
 from ci.runs import BadRunError, Run, distinct, read, run_of
 from perf_tests.harness.catalog import REFERENCE
 from perf_tests.harness.records import SCHEMA, write_whole
@@ -44,7 +45,7 @@ def merge(paths: Sequence[Path], out: Path) -> int:
         write_whole(out, json.dumps(content, indent=4))
         _copy_pictures(runs, out)
     except OSError as error:
-        raise BadRunError(f"{out}: cannot be written ({error.strerror})") from None
+        raise BadRunError(unwritable(out, error)) from None
     skipped = sum(case.status == "skipped" for case in joined.untimed)
     failed = len(joined.untimed) - skipped
     lost = len(joined.expected) - len(joined.cases) - len(joined.untimed)

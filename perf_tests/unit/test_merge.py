@@ -201,6 +201,14 @@ def test_what_was_quick_in_parts_is_quick_as_a_whole(tmp_path: Path) -> None:
     assert load_run(out).quick
 
 
+def test_a_file_in_the_way_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    paths = write(shards(), tmp_path, "shard")
+    out = paths[0] / "run.json"
+    assert command.main(["merge", *map(str, paths), "--json", str(out)]) == 2
+    said = f"error: {out}: cannot be written ({paths[0]} is a file and no folder)\n"
+    assert capsys.readouterr().err == said
+
+
 def test_a_shard_is_not_written_over(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     paths = write(shards(), tmp_path, "shard")
     assert command.main(["merge", *map(str, paths), "--json", str(paths[0])]) == 2

@@ -512,8 +512,25 @@ def test_without_an_output_it_says_which_there_are(
     path = shown(run, tmp_path / "run.json")
     assert command.main(["report", str(path)]) == 2
     assert "--html OUT.html, --markdown, or both" in capsys.readouterr().err
-    assert command.main(["report", str(path), "--html", str(path / "out.html")]) == 2
-    assert "cannot be written" in capsys.readouterr().err
+    for out in (path / "out.html", path / "further" / "out.html"):
+        assert command.main(["report", str(path), "--html", str(out)]) == 2
+        said = f"error: {out}: cannot be written ({path} is a file and no folder)\n"
+        assert capsys.readouterr().err == said
+
+
+def test_page_and_comment_in_one_file_are_refused(
+    run: Content,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    path = shown(run, tmp_path / "run.json")
+    monkeypatch.chdir(tmp_path)
+    out = tmp_path / "out"
+    assert command.main(["report", str(path), "--html", str(out), "--markdown", "out"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line == f"error: --html and --markdown are both {out}: give each a file of its own"
+    assert not out.exists()
 
 
 def test_without_its_libraries_the_page_says_what_to_install(
