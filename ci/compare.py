@@ -21,7 +21,7 @@ from ci.runs import BadRunError, Run, distinct, load_run
 from perf_tests.harness import baselines
 from perf_tests.harness.baselines import BadBaseline
 from perf_tests.harness.comparable import NotComparable
-from perf_tests.harness.pairs import METRICS, Change, Comparison, compare
+from perf_tests.harness.pairs import DRIFT, METRICS, Change, Comparison, compare
 from perf_tests.harness.screen import table
 from perf_tests.harness.verdicts import STATUSES
 
@@ -99,7 +99,7 @@ def tell(comparison: Comparison) -> None:
 
 def _cell(comparison: Comparison, case: str, column: str) -> str:
     """What a column says of a case: the ratio of a measure, else the status."""
-    counted = [*SHOWN, "case", "drift"]
+    counted = [*SHOWN, "case", DRIFT]
     found = [
         change
         for change in comparison.changes

@@ -67,6 +67,10 @@ METRICS = (
 )
 
 
+DRIFT = "drift"
+"""The metric of a reference that was timed again at a process's end."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Change:
     """One row: what became of one metric of one case."""
@@ -101,9 +105,14 @@ class Comparison:
 
     @property
     def verdicts(self) -> dict[str, str]:
-        """By case id, the worst of its statuses."""
+        """By case id, the worst of its statuses. A reference that drifted is a case only where it
+        was measured as one.
+        """
         worst: dict[str, str] = {}
+        cases = {change.case for change in self.changes if change.metric != DRIFT}
         for change in self.changes:
+            if change.case not in cases:
+                continue
             before = worst.get(change.case, STATUSES[0])
             worst[change.case] = max(before, change.status, key=STATUSES.index)
         return worst
@@ -132,7 +141,8 @@ class Comparison:
         verdict = ("holds", "regression", "unclear")[self.exit_code]
         told = ", ".join(f"{number} {name}" for name, number in counts.items() if number)
         pairs = f"{self.pairs} pair{'s' * (self.pairs != 1)}"
-        return f"{verdict}: of {len(statuses)} cases {told}, by {pairs} of processes"
+        cases = f"{len(statuses)} case{'s' * (len(statuses) != 1)}"
+        return f"{verdict}: of {cases} {told}, by {pairs} of processes"
 
 
 def compare(base: Sequence[Run], head: Sequence[Run], *, noise: Noise | None = None) -> Comparison:
@@ -151,9 +161,15 @@ def compare(base: Sequence[Run], head: Sequence[Run], *, noise: Noise | None = N
         changes += [drifts.pop(name)] if name in drifts else []
     # References that were measured for others and have no test in these runs.
     changes += drifts.values()
-    if not changes:
+    found = Comparison(
+        changes=tuple(changes), pairs=len(base), machines=_machines(base[0], head[0])
+    )
+    if not found.verdicts:
         raise NotComparable("no case was measured on either side")
-    return Comparison(changes=tuple(changes), pairs=len(base), machines=_machines(base[0], head[0]))
+    # What is wrong with head by itself is so without base, too.
+    if not any(run.by_id for run in base) and found.exit_code != 1:
+        raise NotComparable("base measured no case, so there is nothing to hold head to")
+    return found
 
 
 def _machines(base: Run, head: Run) -> str:
@@ -605,7 +621,7 @@ def _drifts(base: Sequence[Run], head: Sequence[Run]) -> Iterator[Change]:
             said += f"; latencies of {moved} of {len(pairs)} pairs are left out"
         yield Change(
             case=name,
-            metric="drift",
+            metric=DRIFT,
             # Enough pairs are left, or the machine is the one that is judged here.
             status="invalid" if moved and len(pairs) - moved < 2 else "same",
             base=median(ratios[0]) if ratios[0] else None,
