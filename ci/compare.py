@@ -55,14 +55,15 @@ def run(base: Sequence[Path], head: Sequence[Path]) -> int:
     return comparison.exit_code
 
 
-def load(base: Sequence[Path], head: Sequence[Path]) -> Comparison:
-    """Compare these files' runs, with what the machine's calibration knows of its noise.
+def load(base: Sequence[Path], head: Sequence[Path], *, more: str = "") -> Comparison:
+    """Compare these files' runs, with what the machine's calibration knows of its noise; `more` as
+    `pairs.compare` takes it.
 
     `BadRunError`, `BadBaseline` or `NotComparable`, each one sentence.
     """
     distinct([*base, *head])
     sides = [[load_run(path) for path in paths] for paths in (base, head)]
-    return compare(*sides, noise=known_noise(sides[1][0]))
+    return compare(*sides, noise=known_noise(sides[1][0]), more=more)
 
 
 def known_noise(run: Run) -> dict[str, dict[str, float]]:

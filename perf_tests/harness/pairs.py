@@ -38,6 +38,9 @@ from perf_tests.harness.verdicts import (
     work,
 )
 
+PAIRS_MOST = 10
+"""That `ab` makes; in what they leave unclear more would see little more."""
+
 Noise = Mapping[str, Mapping[str, float]]
 """By a case's key and a field's name: the standard deviation of its log between processes."""
 
@@ -145,8 +148,15 @@ class Comparison:
         return f"{verdict}: of {cases} {told}, by {pairs} of processes"
 
 
-def compare(base: Sequence[Run], head: Sequence[Run], *, noise: Noise | None = None) -> Comparison:
-    """What head changed. `noise` is what a calibration of the machine knows of each case.
+def compare(
+    base: Sequence[Run],
+    head: Sequence[Run],
+    *,
+    noise: Noise | None = None,
+    more: str = "",
+) -> Comparison:
+    """What head changed. `noise` is what a calibration of the machine knows of each case, `more`
+    the command that measures further pairs, where it is known.
 
     `NotComparable` where nothing follows from these runs, whatever they say.
     """
@@ -157,7 +167,7 @@ def compare(base: Sequence[Run], head: Sequence[Run], *, noise: Noise | None = N
     drifts = {change.case: change for change in _drifts(base, head)}
     changes: list[Change] = []
     for name in ids:
-        changes += _changes(_Sides(name=name, base=base, head=head), noise or {})
+        changes += _changes(_Sides(name=name, base=base, head=head, more=more), noise or {})
         changes += [drifts.pop(name)] if name in drifts else []
     # References that were measured for others and have no test in these runs.
     changes += drifts.values()
@@ -191,6 +201,8 @@ class _Sides:
     name: str
     base: Sequence[Run]
     head: Sequence[Run]
+    more: str
+    """The command that measures further pairs; empty where nobody knows."""
 
     @property
     def in_base(self) -> list[Case]:
@@ -401,7 +413,13 @@ def share(value: float) -> str:
 
 def _next(sides: _Sides, status: str) -> str:
     if status == "unclear":
-        return "more pairs: python -m ci ab, with more --minutes; or a quieter machine"
+        if len(sides.base) >= PAIRS_MOST:
+            return (
+                "measure anew on a quieter machine, into a fresh --out; here more pairs are not "
+                "made, and an effect this small cannot be seen"
+            )
+        more = sides.more or f"python -m ci ab makes up to {PAIRS_MOST}, its --help says how"
+        return f"more pairs: {more}; or a quieter machine"
     if status in ("slower", "more memory", "more work"):
         return f"{sides.again}; if it is meant, {ACCEPT}"
     return ""
