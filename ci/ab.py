@@ -28,6 +28,7 @@ from typing import Any
 
 from ci import compare
 from ci.answers import CANNOT_JUDGE, positive, refuse
+from ci.lock import BadFolder, held
 from ci.runs import BadRunError, load_run
 from ci.sides import ROOT, BadSide, Side, commits_of, of_commits, of_pythons
 from perf_tests.harness.comparable import NotComparable
@@ -109,7 +110,7 @@ def main(args: argparse.Namespace) -> int:
     ]
     out: Path = args.out.absolute()
     try:
-        with _interruptible() as interruption, _held(out) as lock:
+        with _interruptible() as interruption, held(out, by="ab") as lock:
             if all(pythons):
                 sides = of_pythons(*pythons)
                 settings = {side.name: [str(side.python), side.text] for side in sides}
@@ -128,6 +129,8 @@ def main(args: argparse.Namespace) -> int:
                 lock=lock,
                 interruption=interruption,
             ).judge()
+    except BadFolder as error:
+        return refuse(str(error))
     except KeyboardInterrupt:
         print(
             "interrupted; the same command goes on from the pairs that are finished",
@@ -200,31 +203,6 @@ def _interruptible() -> Iterator[Interruption]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-@contextmanager
-def _held(out: Path) -> Iterator[int]:
-    """The folder for this process and those it starts alone; yields the lock's descriptor.
-
-    They inherit it: one that outlives its `ab`, which was killed, still holds the GPU.
-    """
-    import fcntl  # not on Windows, where the other verbs run
-
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        lock = os.open(out / "lock", os.O_RDWR | os.O_CREAT)
-    except OSError as error:
-        raise BadSide(f"--out {out}: cannot be written ({error.strerror})") from None
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        raise BadSide(
-            f"--out {out}: another ab, or a process that a killed one left, is at work in it"
-        ) from None
-    else:
-        yield lock
-    finally:
-        os.close(lock)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -23,7 +23,7 @@ def unwritable(path: Path, error: OSError) -> str:
     reason = error.strerror
     if isinstance(error, FileExistsError | NotADirectoryError):
         # So it says of a file in the way, and not which.
-        file = next((part for part in path.parents if part.is_file()), None)
+        file = next((part for part in (path, *path.parents) if part.is_file()), None)
         reason = f"{file} is a file and no folder" if file else reason
     return f"{path}: cannot be written ({reason})"
 

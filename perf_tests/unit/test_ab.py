@@ -22,6 +22,7 @@ import pytest
 
 from ci import __main__ as command
 from ci import ab, sides
+from ci.lock import held
 from perf_tests.harness import baselines
 from perf_tests.unit.recorded import Content, side, slow
 
@@ -207,7 +208,7 @@ def test_an_interruption_at_any_moment_leaves_no_process_behind(
     assert place.ab() == 2
     (process,) = started
     assert process.returncode == -signal.SIGTERM
-    with ab._held(place.folder / "out"):
+    with held(place.folder / "out", by="ab"):
         pass  # and nobody is at work in it
 
 
@@ -276,9 +277,9 @@ def test_other_settings_in_the_same_folder_are_refused(
 def test_two_at_once_in_the_same_folder_are_refused(
     place: Place, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with ab._held(place.folder / "out"):
+    with held(place.folder / "out", by="ab"):
         assert place.ab() == 2
-    assert "is at work in it" in capsys.readouterr().err
+    assert "another ab, or a process that a killed one left, is at" in capsys.readouterr().err
     assert place.calls == []
 
 
@@ -344,7 +345,8 @@ def test_a_folder_that_ab_did_not_write_is_refused(
 ) -> None:
     (place.folder / "out").write_text("a file")
     assert place.ab() == 2
-    assert "cannot be written" in capsys.readouterr().err
+    said = f"--out {place.folder / 'out'}: cannot be written ({place.folder / 'out'} is a file and"
+    assert said in capsys.readouterr().err
     (place.folder / "out").unlink()
     (place.folder / "out").mkdir()
     (place.folder / "out" / "ab.json").write_text("{")
