@@ -251,12 +251,16 @@ def test_no_time_left(
     now = itertools.count()
     monkeypatch.setattr(attempts, "monotonic", lambda: next(now))
     assert run(tmp_path / "none", "--minutes", "0.001") == 2
-    assert "0.001 min do not hold the next one" in capsys.readouterr().err
+    assert "error: 0 s of 0.001 min are left; the same command" in capsys.readouterr().err
     # The clock is read three times for the reference.
     assert run(tmp_path / "reference", "--minutes", f"{3.5 / 60}") == 2
     told = capsys.readouterr().out
-    assert "stopped: 0.0583333 min do not hold the next one" in told
+    assert "stopped: 0 s of 0.0583333 min are left; the same command goes on" in told
     assert told.splitlines()[-1].startswith("no stack was found before it stopped that is faster")
+    declare("slower")
+    assert run(tmp_path / "first", "--minutes", "0.19") == 0
+    told = capsys.readouterr().out
+    assert "stopped: 0 s of 0.19 min are left, and the next one may take 1 s; the same" in told
 
 
 def test_two_at_once_in_the_same_folder_are_refused(
