@@ -21,20 +21,21 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from shlex import join
 from statistics import fmean
 from time import monotonic
 from typing import Any
 
 from ci import compare
 from ci.answers import CANNOT_JUDGE, positive, refuse
+from ci.lock import BadFolder, held
 from ci.runs import BadRunError, load_run
 from ci.sides import ROOT, BadSide, Side, commits_of, of_commits, of_pythons
 from perf_tests.harness.comparable import NotComparable
-from perf_tests.harness.pairs import Comparison
+from perf_tests.harness.pairs import PAIRS_MOST, Comparison
 from perf_tests.harness.records import write_whole
 
 PAIRS = 5
-PAIRS_EXTENDED = 10
 PAIRS_LEAST = 2
 """With fewer there is no interval."""
 MINUTES = 30.0
@@ -43,6 +44,7 @@ MEASURED = (0, 1)
 """pytest's exit codes of a run that is through: all passed, or some failed."""
 STOPPING_S = 10
 STATE = "ab.json"
+OUT = ROOT / "runs" / "ab"
 
 CACHES = {
     "TORCHINDUCTOR_CACHE_DIR": "inductor",
@@ -71,7 +73,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out",
         type=Path,
-        default=ROOT / "runs" / "ab",
+        default=OUT,
         metavar="FOLDER",
         help="where runs, checkouts and environments are kept (default: runs/ab)",
     )
@@ -108,7 +110,7 @@ def main(args: argparse.Namespace) -> int:
     ]
     out: Path = args.out.absolute()
     try:
-        with _interruptible() as interruption, _held(out) as lock:
+        with _interruptible() as interruption, held(out, by="ab") as lock:
             if all(pythons):
                 sides = of_pythons(*pythons)
                 settings = {side.name: [str(side.python), side.text] for side in sides}
@@ -121,17 +123,35 @@ def main(args: argparse.Namespace) -> int:
             return Turns(
                 sides={side.name: side for side in sides},
                 state=state,
+                typed=_typed(args),
                 options=options,
                 budget_s=args.minutes * 60,
                 lock=lock,
                 interruption=interruption,
             ).judge()
+    except BadFolder as error:
+        return refuse(str(error))
     except KeyboardInterrupt:
         print(
             "interrupted; the same command goes on from the pairs that are finished",
             file=sys.stderr,
         )
         return CANNOT_JUDGE
+
+
+def _typed(args: argparse.Namespace) -> tuple[list[str], list[str]]:
+    """The command as it was given, before and behind the place of its --minutes."""
+    given = {
+        "--base": args.base,
+        "--head": args.head,
+        "--base-python": args.base_python,
+        "--head-python": args.head_python,
+        "--out": None if args.out == OUT else args.out,
+        "--device": args.device,
+    }
+    options = [str(part) for option in given.items() if option[1] is not None for part in option]
+    command = ["python", "-m", "ci", "ab", *options, *(["--quick"] if args.quick else [])]
+    return command, ["--", *args.pytest] if args.pytest else []
 
 
 class Interruption:
@@ -183,31 +203,6 @@ def _interruptible() -> Iterator[Interruption]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-@contextmanager
-def _held(out: Path) -> Iterator[int]:
-    """The folder for this process and those it starts alone; yields the lock's descriptor.
-
-    They inherit it: one that outlives its `ab`, which was killed, still holds the GPU.
-    """
-    import fcntl  # not on Windows, where the other verbs run
-
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        lock = os.open(out / "lock", os.O_RDWR | os.O_CREAT)
-    except OSError as error:
-        raise BadSide(f"--out {out}: cannot be written ({error.strerror})") from None
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        raise BadSide(
-            f"--out {out}: another ab, or a process that a killed one left, is at work in it"
-        ) from None
-    else:
-        yield lock
-    finally:
-        os.close(lock)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -297,6 +292,8 @@ class Turns:
 
     sides: dict[str, Side]
     state: State
+    typed: tuple[Sequence[str], Sequence[str]]
+    """The command, before and behind its --minutes."""
     options: Sequence[str]
     """Of the main job."""
     budget_s: float
@@ -308,7 +305,8 @@ class Turns:
         for side in self.sides.values():
             print(f"{side.name}  {side.text}")
         if self.state.finished:
-            print(f"{len(self.state.pairs())} pairs are finished from before")
+            pairs = len(self.state.pairs())
+            print(f"{pairs} {'pair is' if pairs == 1 else 'pairs are'} finished from before")
             self._compared()
         try:
             self._measure(PAIRS)
@@ -316,7 +314,7 @@ class Turns:
             # whenever chance is kind.
             if unclear := self._compared(most=PAIRS).unclear:
                 print(f"unclear after {PAIRS} pairs: {', '.join(unclear)}")
-                self._measure(PAIRS_EXTENDED)
+                self._measure(PAIRS_MOST)
         except OutOfTime as reason:
             print(f"stopped: {reason}")
         except NothingMeasured as reason:
@@ -348,23 +346,35 @@ class Turns:
                 # What cannot be compared at all is said now, and not after the last process.
                 self._compared()
 
-    def _compared(self, *, most: int = PAIRS_EXTENDED) -> Comparison:
+    def _compared(self, *, most: int = PAIRS_MOST) -> Comparison:
         numbers = self.state.pairs()[:most]
         base, head = ([self.state.run(side, n) for n in numbers] for side in self.sides)
         try:
-            return compare.load(base, head)
+            return compare.load(base, head, more=self._more(len(numbers)))
         except NotComparable as error:
             raise BadRunError(str(error)) from None
 
+    def _more(self, pairs: int) -> str:
+        """The command that measures the pairs that are to follow these."""
+        left = 2 * ((PAIRS if pairs < PAIRS else PAIRS_MOST) - pairs)
+        before, behind = self.typed
+        return join([*before, "--minutes", f"{self._minutes_for(left):.0f}", *behind])
+
+    @property
+    def _longest_s(self) -> float:
+        return max((entry.seconds for entry in self.state.finished), default=0.0)
+
+    def _minutes_for(self, left: int) -> float:
+        """What holds so many more processes, beside those that are finished."""
+        return (self.state.spent_s + left * self._longest_s) / 60 + 1
+
     def _afford_pair(self, *, left: int) -> None:
         """`OutOfTime` where the budget does not hold two more of the processes that are left."""
-        longest_s = max((entry.seconds for entry in self.state.finished), default=0.0)
-        if self.state.spent_s + 2 * longest_s >= self.budget_s:
-            needed = (self.state.spent_s + left * longest_s) / 60
+        if self.state.spent_s + 2 * self._longest_s >= self.budget_s:
             raise OutOfTime(
                 f"{self.state.spent_s / 60:.1f} of {self.budget_s / 60:g} min are used, and a "
-                f"process takes up to {longest_s:.0f} s; the same command with --minutes "
-                f"{needed + 1:.0f} runs the {left} that are left"
+                f"process takes up to {self._longest_s:.0f} s; the same command with --minutes "
+                f"{self._minutes_for(left):.0f} runs the {left} that are left"
             )
 
     def _run(self, side: Side, pair: int, *, left: int) -> None:

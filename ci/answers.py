@@ -6,6 +6,7 @@ import math
 import sys
 from argparse import ArgumentTypeError
 from collections.abc import Callable
+from pathlib import Path
 
 CANNOT_JUDGE = 2
 """Beside 0, it holds, and 1, a regression."""
@@ -15,6 +16,16 @@ def refuse(sentence: str) -> int:
     """Say why nothing can be done as asked; returns the answer."""
     print(f"error: {sentence}", file=sys.stderr)
     return CANNOT_JUDGE
+
+
+def unwritable(path: Path, error: OSError) -> str:
+    """Why nothing could be written there, in a sentence."""
+    reason = error.strerror
+    if isinstance(error, FileExistsError | NotADirectoryError):
+        # So it says of a file in the way, and not which.
+        file = next((part for part in (path, *path.parents) if part.is_file()), None)
+        reason = f"{file} is a file and no folder" if file else reason
+    return f"{path}: cannot be written ({reason})"
 
 
 def number(takes: str, *, low: float, high: float = 1e6) -> Callable[[str], float]:

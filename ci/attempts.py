@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -200,10 +201,13 @@ class Attempts:
         ]
         # The last: what was compiled before it makes the next one shorter.
         expected = alike[-1] if alike else COMPILING_S if compiles else 0.0
-        if monotonic() - self._started + expected > self.budget_s:
+        left = self.budget_s - (monotonic() - self._started)
+        if expected > left:
+            # Rounded so that what is left is never the larger number.
+            takes = f", and the next one may take {math.ceil(expected)} s" if expected else ""
             raise Stopped(
-                f"{self.budget_s / 60:g} min do not hold the next one, which may take "
-                f"{expected:.0f} s; the same command goes on"
+                f"{max(0, math.floor(left))} s of {self.budget_s / 60:g} min are left{takes}; the "
+                "same command goes on"
             )
 
     def _make_reference(self, ask: Ask) -> None:

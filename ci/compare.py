@@ -21,7 +21,7 @@ from ci.runs import BadRunError, Run, distinct, load_run
 from perf_tests.harness import baselines
 from perf_tests.harness.baselines import BadBaseline
 from perf_tests.harness.comparable import NotComparable
-from perf_tests.harness.pairs import METRICS, Change, Comparison, compare
+from perf_tests.harness.pairs import DRIFT, METRICS, Change, Comparison, compare
 from perf_tests.harness.screen import table
 from perf_tests.harness.verdicts import STATUSES
 
@@ -55,14 +55,15 @@ def run(base: Sequence[Path], head: Sequence[Path]) -> int:
     return comparison.exit_code
 
 
-def load(base: Sequence[Path], head: Sequence[Path]) -> Comparison:
-    """Compare these files' runs, with what the machine's calibration knows of its noise.
+def load(base: Sequence[Path], head: Sequence[Path], *, more: str = "") -> Comparison:
+    """Compare these files' runs, with what the machine's calibration knows of its noise; `more` as
+    `pairs.compare` takes it.
 
     `BadRunError`, `BadBaseline` or `NotComparable`, each one sentence.
     """
     distinct([*base, *head])
     sides = [[load_run(path) for path in paths] for paths in (base, head)]
-    return compare(*sides, noise=known_noise(sides[1][0]))
+    return compare(*sides, noise=known_noise(sides[1][0]), more=more)
 
 
 def known_noise(run: Run) -> dict[str, dict[str, float]]:
@@ -99,7 +100,7 @@ def tell(comparison: Comparison) -> None:
 
 def _cell(comparison: Comparison, case: str, column: str) -> str:
     """What a column says of a case: the ratio of a measure, else the status."""
-    counted = [*SHOWN, "case", "drift"]
+    counted = [*SHOWN, "case", DRIFT]
     found = [
         change
         for change in comparison.changes

@@ -13,21 +13,21 @@ from __future__ import annotations
 
 import argparse
 import math
-import signal
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from shutil import get_terminal_size
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ci.answers import number, positive, refuse
 from ci.attempts import Attempts, Folder, cells_of, settings_of
 from ci.bare import BadInput, bare_bench
+from ci.lock import BadFolder, held
 from ci.sides import ROOT
 from perf_tests.harness.catalog import (
     OPTIMIZATIONS,
     STACKS,
     Closeness,
+    Kind,
     Workload,
     cases_for,
 )
@@ -103,14 +103,20 @@ def main(args: argparse.Namespace) -> int:
     models.quiet_libraries()
     try:
         limit = _limit(args)
-        bench = bare_bench(device=args.device, model=args.model)
-        workload = _workload(args.workload, bench)
-        if args.memory is not None and bench.device.type == "cpu":
-            raise BadInput("--memory: it is GPU memory that is measured, and this runs on the CPU")
-        promised = limit(bench.source.kind)
-        folder = Folder.open(args.out, settings_of(bench, workload))
-    except BadInput as error:
+        with held(args.out, by="explore"):
+            return _explore(args, limit)
+    except (BadInput, BadFolder) as error:
         return refuse(str(error))
+
+
+def _explore(args: argparse.Namespace, limit: Callable[[Kind], Closeness]) -> int:
+    """The answer, within the closeness that `limit` asks for on a kind of weights."""
+    bench = bare_bench(device=args.device, model=args.model)
+    workload = _workload(args.workload, bench)
+    if args.memory is not None and bench.device.type == "cpu":
+        raise BadInput("--memory: it is GPU memory that is measured, and this runs on the CPU")
+    promised = limit(bench.source.kind)
+    folder = Folder.open(args.out, settings_of(bench, workload))
     candidates, others = shortlist(
         OPTIMIZATIONS.values(),
         base=[OPTIMIZATIONS[name] for name in workload.base],
@@ -130,20 +136,19 @@ def main(args: argparse.Namespace) -> int:
     )
     print("\n".join(_opening(bench, workload, promised, args)), flush=True)
     stopped = ""
-    with _stoppable():
+    try:
         try:
-            try:
-                search.run()
-            except Stopped as reason:
-                stopped = str(reason)
-            if search.steps:
-                attempts.budget_s = math.inf  # for two more, which say what all that was worth
-                search.confirm()
+            search.run()
         except Stopped as reason:
             stopped = str(reason)
-        except KeyboardInterrupt:
-            stopped = "interrupted; the same command goes on"
-            print()
+        if search.steps:
+            attempts.budget_s = math.inf  # for two more, which say what all that was worth
+            search.confirm()
+    except Stopped as reason:
+        stopped = str(reason)
+    except KeyboardInterrupt:
+        stopped = "interrupted; the same command goes on"
+        print()
     if not search.steps:
         return refuse(stopped)
     print("\n".join(_closing(search, attempts, others, stopped=stopped)))
@@ -152,7 +157,7 @@ def main(args: argparse.Namespace) -> int:
     return 2 if stopped else 1
 
 
-def _limit(args: argparse.Namespace) -> Any:
+def _limit(args: argparse.Namespace) -> Callable[[Kind], Closeness]:
     """The closeness that is asked for, by the kind of weights. `BadInput` for no such promise."""
     from perf_tests import optimizations
 
@@ -192,20 +197,6 @@ def _workload(name: str | None, bench: Bench) -> Workload:
             f"{', '.join(found)}"
         )
     return found[name]
-
-
-@contextmanager
-def _stoppable() -> Iterator[None]:
-    """A `kill` ends the search as Ctrl-C does."""
-
-    def stop(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 # What a person reads

@@ -17,7 +17,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from ci.answers import unwritable
 from ci.runs import BadRunError, Run, distinct, read, run_of
+from perf_tests.harness.catalog import REFERENCE
 from perf_tests.harness.records import SCHEMA, write_whole
 from perf_tests.harness.runs import Shard, key_of
 
@@ -43,7 +45,7 @@ def merge(paths: Sequence[Path], out: Path) -> int:
         write_whole(out, json.dumps(content, indent=4))
         _copy_pictures(runs, out)
     except OSError as error:
-        raise BadRunError(f"{out}: cannot be written ({error.strerror})") from None
+        raise BadRunError(unwritable(out, error)) from None
     skipped = sum(case.status == "skipped" for case in joined.untimed)
     failed = len(joined.untimed) - skipped
     lost = len(joined.expected) - len(joined.cases) - len(joined.untimed)
@@ -149,8 +151,12 @@ def _drifts(runs: Sequence[Run]) -> dict[str, Any]:
 def _copy_pictures(runs: Sequence[Run], out: Path) -> None:
     folder = out.with_name(f"{out.stem}-pictures")
     folder.mkdir(exist_ok=True)
+    own = {name for run in runs for name in run.expected}
     for run in runs:
+        compared_with = {
+            f"{case['workload']}-{case['against'] or REFERENCE}" for case in run.cases.values()
+        }
         for picture in run.path.with_name(f"{run.path.stem}-pictures").glob("*.png"):
-            # A reference that a shard measured for others alone is another shard's case.
-            if picture.stem in run.expected:
+            # A reference that a shard measured for others alone can be another shard's case.
+            if picture.stem in run.expected or picture.stem in compared_with - own:
                 shutil.copyfile(picture, folder / picture.name)

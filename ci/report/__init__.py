@@ -15,6 +15,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from ci import compare
+from ci.answers import unwritable
 from ci.report import making, markdown, sides
 from ci.report.content import ComparisonPart, Report
 from ci.report.reading import Reading, read
@@ -51,6 +52,11 @@ def main(args: argparse.Namespace) -> int:
     """Write what was asked for; 0. The page says what failed: judging is for the other verbs."""
     if args.html is None and args.markdown is None:
         raise BadRunError("report makes nothing unless told: --html OUT.html, --markdown, or both")
+    to_file = args.markdown is not None and args.markdown != STDOUT
+    if to_file and args.html and args.html.resolve() == Path(args.markdown).resolve():
+        raise BadRunError(
+            f"--html and --markdown are both {args.html}: give each a file of its own"
+        )
     return write(args.runs, base=args.base, html=args.html, comment=args.markdown)
 
 
@@ -115,5 +121,5 @@ def _write(path: Path, text: str) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
     except OSError as error:
-        raise BadRunError(f"{path}: cannot be written ({error.strerror})") from None
+        raise BadRunError(unwritable(path, error)) from None
     print(f"wrote {path} ({len(text.encode()) / 1e6:.1f} MB)")

@@ -6,12 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from ci.report import figures
 from ci.report.reading import Seen
 from perf_tests.harness.catalog import REFERENCE
-from perf_tests.harness.closeness import IDENTICAL_DB
 from perf_tests.harness.records import holds_back, idle_share_of
 from perf_tests.harness.runs import Untimed
+from perf_tests.harness.screen import how_close
 from perf_tests.harness.stats import Interval
 from perf_tests.harness.verdicts import PASSING, STATUSES, WARNING
 
@@ -126,11 +125,13 @@ class CasePart:
             return "not finite"
         if seen.status in ("black", "flat"):
             return seen.status
-        if seen.psnr_db is None:
-            return ""
-        if seen.psnr_db >= IDENTICAL_DB:
-            return "identical"
-        return f"{figures.decibels(seen.psnr_db)}, {figures.similarity(seen.ssim)}"
+        return "" if seen.psnr_db is None else how_close(seen.psnr_db, seen.ssim)
+
+    @property
+    def psnr(self) -> str:
+        """The first of what says how close it is; empty where nothing was compared."""
+        seen = self.seen
+        return "" if seen.psnr_db is None else how_close(seen.psnr_db, seen.ssim).split(", ")[0]
 
 
 @dataclass(frozen=True, kw_only=True)

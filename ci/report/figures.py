@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from perf_tests.harness.closeness import IDENTICAL_DB
-
 
 def seconds(value: float | None) -> str:
     """Four digits, in seconds."""
@@ -22,9 +20,7 @@ def mebibytes(value: float | None) -> str:
 
 
 def decibels(value: float | None) -> str:
-    if value is None:
-        return ""
-    return "identical" if value >= IDENTICAL_DB else f"{value:.1f} dB"
+    return "" if value is None else f"{value:.1f} dB"
 
 
 def similarity(value: float | None) -> str:

@@ -54,7 +54,7 @@ def render(report: Report, pictures: Path, *, source: str) -> str:
         report=report,
         gallery=shown,
         charts=drawn,
-        ids=_ids(report, shown.accepted),
+        ids=_ids(report, shown.others),
         parts=_parts(report),
         summary=_summary(report),
         with_base=any(case.base for case in report.cases),
@@ -66,7 +66,6 @@ def render(report: Report, pictures: Path, *, source: str) -> str:
         seconds=figures.seconds,
         times=figures.times,
         mebibytes=figures.mebibytes,
-        decibels=figures.decibels,
         similarity=figures.similarity,
         percent=figures.percent,
     )
@@ -81,9 +80,9 @@ def _policy(script: str) -> str:
     )
 
 
-def _ids(report: Report, accepted: Iterable[str]) -> dict[str, str]:
+def _ids(report: Report, others: Iterable[str]) -> dict[str, str]:
     """Names for pictures in the page: a case may be called anything."""
-    names = [*(case.seen.id for case in report.cases), *accepted]
+    names = [*(case.seen.id for case in report.cases), *others]
     return {name: f"p{number}" for number, name in enumerate(dict.fromkeys(names))}
 
 

@@ -77,8 +77,9 @@ class Gallery:
 
     shown: Mapping[str, Shown]
     """By case id."""
-    accepted: Mapping[str, Embedded]
-    """References' accepted pictures, by the id that `Shown.other` gives."""
+    others: Mapping[str, Embedded]
+    """What cases are compared with that is no case of the report, by the id that `Shown.other`
+    gives: accepted pictures, and references that were measured for others alone."""
     problem: str
     """Why there are none at all; empty if there are."""
     folder: str
@@ -97,14 +98,15 @@ def gallery(report: Report, folder: Path, *, budget_bytes: int) -> Gallery:
     if not folder.is_dir():
         return Gallery(
             shown={},
-            accepted={},
+            others={},
             problem=f"There are no pictures: {folder.name}/ is not beside the run's JSON. The main "
             "job saves it there with --benchmark-json.",
             folder=folder.name,
             side=0,
             full_side=0,
         )
-    names = [case.seen.id for case in report.cases]
+    own_names = [case.seen.id for case in report.cases]
+    names = list(dict.fromkeys([*own_names, *map(_other, report.cases)]))
     # Decoding and encoding leave Python's lock to the others.
     with ThreadPoolExecutor() as pool:
         found = dict(zip(names, pool.map(partial(_load, folder), names), strict=True))
@@ -140,15 +142,20 @@ def gallery(report: Report, folder: Path, *, budget_bytes: int) -> Gallery:
             amplified=differences[name][1] if name in differences else 1,
             problem=problems.get(name, "")
             or (
-                f"{other_id}.png is missing, so there is nothing to compare with"
+                f"{problems[other_id]}, so there is nothing to compare with"
                 if not has_other and case.seen.name != REFERENCE
                 else ""
             ),
         )
     return Gallery(
         shown=shown,
-        accepted={
+        others={
             name: _embed(square, side=EXACT_SIDE, quality=90) for name, square in thumbnails.items()
+        }
+        | {
+            name: embedded["picture", name]
+            for name in names
+            if name in loaded and name not in own_names
         },
         problem="" if loaded or not report.cases else f"There are no pictures in {folder.name}/.",
         folder=folder.name,

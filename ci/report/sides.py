@@ -29,7 +29,7 @@ def in_pairs(
     changes = sorted(
         (_judged(change) for change in found.changes),
         # A case's rows stay together.
-        key=lambda c: (-badness(verdicts[c.case]), c.case, -badness(c.status)),
+        key=lambda c: (-badness(verdicts.get(c.case, c.status)), c.case, -badness(c.status)),
     )
     fail = [case for case, status in verdicts.items() if mood_of(status) == "bad"]
     unsure = sum(mood_of(change.status) == "warning" for change in found.changes)

@@ -133,13 +133,13 @@ def _points(
 
 
 def _decibels(axes: Axes, values: Sequence[float]) -> list[float]:
-    """Lay out PSNR: what is identical stands on a line of its own, above all that differs."""
+    """Lay out PSNR: what is at its cap stands on a line of its own, above all others."""
     differ = [value for value in values if value < IDENTICAL_DB] or [50.0]
     span = max(12.0, max(differ) - min(differ))
     same = max(differ) + 0.5 * span
     axes.set_ylim(min(differ) - 0.35 * span, same + 0.3 * span)
     ticks = [t for t in axes.get_yticks() if axes.get_ylim()[0] <= t <= max(differ) + 0.2 * span]
-    axes.set_yticks([*ticks, same], [*(f"{tick:g}" for tick in ticks), "same"])
+    axes.set_yticks([*ticks, same], [*(f"{tick:g}" for tick in ticks), f"≥{IDENTICAL_DB:g}"])
     return [min(value, same) for value in values]
 
 

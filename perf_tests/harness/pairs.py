@@ -38,6 +38,9 @@ from perf_tests.harness.verdicts import (
     work,
 )
 
+PAIRS_MOST = 10
+"""That `ab` makes; in what they leave unclear more would see little more."""
+
 Noise = Mapping[str, Mapping[str, float]]
 """By a case's key and a field's name: the standard deviation of its log between processes."""
 
@@ -65,6 +68,10 @@ METRICS = (
     Metric(name="GPU busy", field="gpu_busy_s", floor=0.02, worse="slower"),
     Metric(name="peak memory", field="peak_memory_bytes", floor=0.02, worse="more memory"),
 )
+
+
+DRIFT = "drift"
+"""The metric of a reference that was timed again at a process's end."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,9 +108,14 @@ class Comparison:
 
     @property
     def verdicts(self) -> dict[str, str]:
-        """By case id, the worst of its statuses."""
+        """By case id, the worst of its statuses. A reference that drifted is a case only where it
+        was measured as one.
+        """
         worst: dict[str, str] = {}
+        cases = {change.case for change in self.changes if change.metric != DRIFT}
         for change in self.changes:
+            if change.case not in cases:
+                continue
             before = worst.get(change.case, STATUSES[0])
             worst[change.case] = max(before, change.status, key=STATUSES.index)
         return worst
@@ -132,11 +144,19 @@ class Comparison:
         verdict = ("holds", "regression", "unclear")[self.exit_code]
         told = ", ".join(f"{number} {name}" for name, number in counts.items() if number)
         pairs = f"{self.pairs} pair{'s' * (self.pairs != 1)}"
-        return f"{verdict}: of {len(statuses)} cases {told}, by {pairs} of processes"
+        cases = f"{len(statuses)} case{'s' * (len(statuses) != 1)}"
+        return f"{verdict}: of {cases} {told}, by {pairs} of processes"
 
 
-def compare(base: Sequence[Run], head: Sequence[Run], *, noise: Noise | None = None) -> Comparison:
-    """What head changed. `noise` is what a calibration of the machine knows of each case.
+def compare(
+    base: Sequence[Run],
+    head: Sequence[Run],
+    *,
+    noise: Noise | None = None,
+    more: str = "",
+) -> Comparison:
+    """What head changed. `noise` is what a calibration of the machine knows of each case, `more`
+    the command that measures further pairs, where it is known.
 
     `NotComparable` where nothing follows from these runs, whatever they say.
     """
@@ -147,13 +167,19 @@ def compare(base: Sequence[Run], head: Sequence[Run], *, noise: Noise | None = N
     drifts = {change.case: change for change in _drifts(base, head)}
     changes: list[Change] = []
     for name in ids:
-        changes += _changes(_Sides(name=name, base=base, head=head), noise or {})
+        changes += _changes(_Sides(name=name, base=base, head=head, more=more), noise or {})
         changes += [drifts.pop(name)] if name in drifts else []
     # References that were measured for others and have no test in these runs.
     changes += drifts.values()
-    if not changes:
+    found = Comparison(
+        changes=tuple(changes), pairs=len(base), machines=_machines(base[0], head[0])
+    )
+    if not found.verdicts:
         raise NotComparable("no case was measured on either side")
-    return Comparison(changes=tuple(changes), pairs=len(base), machines=_machines(base[0], head[0]))
+    # What is wrong with head by itself is so without base, too.
+    if not any(run.by_id for run in base) and found.exit_code != 1:
+        raise NotComparable("base measured no case, so there is nothing to hold head to")
+    return found
 
 
 def _machines(base: Run, head: Run) -> str:
@@ -175,6 +201,8 @@ class _Sides:
     name: str
     base: Sequence[Run]
     head: Sequence[Run]
+    more: str
+    """The command that measures further pairs; empty where nobody knows."""
 
     @property
     def in_base(self) -> list[Case]:
@@ -385,7 +413,13 @@ def share(value: float) -> str:
 
 def _next(sides: _Sides, status: str) -> str:
     if status == "unclear":
-        return "more pairs: python -m ci ab, with more --minutes; or a quieter machine"
+        if len(sides.base) >= PAIRS_MOST:
+            return (
+                "measure anew on a quieter machine, into a fresh --out; here more pairs are not "
+                "made, and an effect this small cannot be seen"
+            )
+        more = sides.more or f"python -m ci ab makes up to {PAIRS_MOST}, its --help says how"
+        return f"more pairs: {more}; or a quieter machine"
     if status in ("slower", "more memory", "more work"):
         return f"{sides.again}; if it is meant, {ACCEPT}"
     return ""
@@ -605,7 +639,7 @@ def _drifts(base: Sequence[Run], head: Sequence[Run]) -> Iterator[Change]:
             said += f"; latencies of {moved} of {len(pairs)} pairs are left out"
         yield Change(
             case=name,
-            metric="drift",
+            metric=DRIFT,
             # Enough pairs are left, or the machine is the one that is judged here.
             status="invalid" if moved and len(pairs) - moved < 2 else "same",
             base=median(ratios[0]) if ratios[0] else None,

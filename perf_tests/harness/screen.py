@@ -156,9 +156,17 @@ def picture(seen: Measurement) -> str:
         return "not finite"
     if seen.closeness is None:
         return f"mean {seen.look.mean:.2f}"
-    if seen.closeness.ssim == 1.0 and seen.closeness.psnr_db >= IDENTICAL_DB:
+    return how_close(seen.closeness.psnr_db, seen.closeness.ssim)
+
+
+def how_close(psnr_db: float, ssim: float | None) -> str:
+    """PSNR and SSIM in words: ``60.1 dB, 1.000``, or ``identical`` for equal pictures alone.
+
+    PSNR is capped, and by itself does not say so.
+    """
+    if psnr_db >= IDENTICAL_DB and ssim == 1.0:
         return "identical"
-    return f"{seen.closeness.psnr_db:.1f} dB, {seen.closeness.ssim:.3f}"
+    return f"{psnr_db:.1f} dB" + ("" if ssim is None else f", {ssim:.3f}")
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]], *, width: int) -> list[str]:

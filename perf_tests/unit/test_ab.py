@@ -22,6 +22,7 @@ import pytest
 
 from ci import __main__ as command
 from ci import ab, sides
+from ci.lock import held
 from perf_tests.harness import baselines
 from perf_tests.unit.recorded import Content, side, slow
 
@@ -131,9 +132,33 @@ def test_what_is_unclear_is_run_five_times_more_once(
     assert "unclear after 5 pairs: ddim50-" in out
     assert "by 10 pairs" in out
     assert json.loads((place.folder / "out" / "ab.json").read_text())["compared"] == 10
-    # All there already: compared again, and nothing is run.
+    # All there already: compared again, nothing is run, and nobody is told to try it again.
     assert place.ab() == 2
     assert len(place.calls) == 20
+    out = capsys.readouterr().out
+    assert "10 pairs are finished from before" in out
+    assert (
+        "  next      measure anew on a quieter machine, into a fresh --out; here more pairs" in out
+    )
+    assert "python -m ci ab" not in out
+
+
+def test_what_more_pairs_could_settle_names_the_command(
+    place: Place, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ab, "monotonic", itertools.count(step=10).__next__)
+    place.record(side("base", count=10, noise=None), side("head", count=10, noise=None))
+    options = ("--quick", "--device=cuda")
+    pytests = ("--", "-k", "fp16 or reference")
+    assert place.ab(*options, "--minutes=1.8", *pytests) == 2
+    given = " ".join(f"--{n}-python {place.folder / n / 'python'}" for n in ("base", "head"))
+    assert (
+        f"  next      more pairs: python -m ci ab {given} --out {place.folder / 'out'} --device "
+        "cuda --quick --minutes 4 -- -k 'fp16 or reference'; or a quieter machine"
+    ) in capsys.readouterr().out
+    # And with as much time it is all that is to be done.
+    assert place.ab(*options, "--minutes=4", *pytests) == 2
+    assert place.started == TURNS
 
 
 def test_a_kill_in_the_middle_loses_one_pair(
@@ -183,7 +208,7 @@ def test_an_interruption_at_any_moment_leaves_no_process_behind(
     assert place.ab() == 2
     (process,) = started
     assert process.returncode == -signal.SIGTERM
-    with ab._held(place.folder / "out"):
+    with held(place.folder / "out", by="ab"):
         pass  # and nobody is at work in it
 
 
@@ -252,9 +277,9 @@ def test_other_settings_in_the_same_folder_are_refused(
 def test_two_at_once_in_the_same_folder_are_refused(
     place: Place, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with ab._held(place.folder / "out"):
+    with held(place.folder / "out", by="ab"):
         assert place.ab() == 2
-    assert "is at work in it" in capsys.readouterr().err
+    assert "another ab, or a process that a killed one left, is at" in capsys.readouterr().err
     assert place.calls == []
 
 
@@ -289,6 +314,7 @@ def test_what_cannot_be_compared_is_said_after_the_first_pair(
     assert place.ab() == 2
     assert "suite's own measuring code" in capsys.readouterr().err
     assert place.ab() == 2
+    assert "1 pair is finished from before" in capsys.readouterr().out
     assert place.started == TURNS[:2]
     assert "compared" not in json.loads((place.folder / "out" / "ab.json").read_text())
 
@@ -319,7 +345,8 @@ def test_a_folder_that_ab_did_not_write_is_refused(
 ) -> None:
     (place.folder / "out").write_text("a file")
     assert place.ab() == 2
-    assert "cannot be written" in capsys.readouterr().err
+    said = f"--out {place.folder / 'out'}: cannot be written ({place.folder / 'out'} is a file and"
+    assert said in capsys.readouterr().err
     (place.folder / "out").unlink()
     (place.folder / "out").mkdir()
     (place.folder / "out" / "ab.json").write_text("{")

@@ -159,6 +159,53 @@ def test_a_new_case_has_nothing_to_be_held_to(
     assert "new: ddim50-fp16 was not measured in base" in text
 
 
+def _nothing(content: Content) -> None:
+    """The processes timed a reference for others, and no case came of it."""
+    content["benchmarks"] = []
+    content["perf_tests"]["expected"] = []
+
+
+def test_where_a_side_measured_nothing_there_is_nothing_to_judge(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Drifts of references are no cases."""
+    code, text = compared(folder, capsys, _nothing, base_too=_nothing)
+    assert (code, text) == (2, "error: no case was measured on either side\n")
+    code, text = compared(folder, capsys, base_too=_nothing)
+    said = "error: base measured no case, so there is nothing to hold head to\n"
+    assert (code, text) == (2, said)
+    # What is wrong without base is wrong.
+    code, text = compared(folder, capsys, lambda c: black(c, FP16), base_too=_nothing)
+    assert code == 1
+    assert "black: ddim50-fp16: a picture is black" in text
+    code, text = compared(folder, capsys, _nothing)
+    assert code == 1
+    assert "regression: of 5 cases 5 worse" in text
+
+
+def test_a_reference_that_was_timed_for_others_alone_is_no_case(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def one(content: Content) -> None:
+        for benchmark in list(content["benchmarks"]):
+            info = benchmark["extra_info"]
+            if info["case"] != "fp16":
+                drop(content, f"{info['workload']}-{info['case']}")
+
+    code, text = compared(folder, capsys, one, base_too=one)
+    assert code == 0
+    assert "holds: of 1 case 1 the same, by 5 pairs of processes" in text
+
+    def one_in_drift(content: Content) -> None:
+        one(content)
+        _drifted(content)
+
+    code, text = compared(folder, capsys, one_in_drift, base_too=one)
+    assert code == 2
+    assert "unclear: of 1 case 1 unclear or invalid" in text
+    assert "invalid: ddim50-reference: timed again at a process's end" in text
+
+
 def test_what_fails_in_base_too_says_so(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     def spoil(content: Content) -> None:
         black(content, FP16)

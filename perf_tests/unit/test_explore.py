@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 
 from ci import __main__ as command
 from ci import attempts, explore
+from ci.lock import held
 from perf_tests import optimizations
 from perf_tests.harness import catalog, timing
 from perf_tests.harness.bench import Bench
@@ -249,12 +251,55 @@ def test_no_time_left(
     now = itertools.count()
     monkeypatch.setattr(attempts, "monotonic", lambda: next(now))
     assert run(tmp_path / "none", "--minutes", "0.001") == 2
-    assert "0.001 min do not hold the next one" in capsys.readouterr().err
+    assert "error: 0 s of 0.001 min are left; the same command" in capsys.readouterr().err
     # The clock is read three times for the reference.
     assert run(tmp_path / "reference", "--minutes", f"{3.5 / 60}") == 2
     told = capsys.readouterr().out
-    assert "stopped: 0.0583333 min do not hold the next one" in told
+    assert "stopped: 0 s of 0.0583333 min are left; the same command goes on" in told
     assert told.splitlines()[-1].startswith("no stack was found before it stopped that is faster")
+    declare("slower")
+    assert run(tmp_path / "first", "--minutes", "0.19") == 0
+    told = capsys.readouterr().out
+    assert "stopped: 0 s of 0.19 min are left, and the next one may take 1 s; the same" in told
+
+
+def test_two_at_once_in_the_same_folder_are_refused(
+    declared: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    declare("faster")
+    with held(tmp_path, by="explore"):
+        assert run(tmp_path) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line == (
+        f"error: --out {tmp_path}: another explore, or a process that a killed one left, is at "
+        "work in it"
+    )
+    assert not (tmp_path / "explore.json").exists()
+    assert run(tmp_path) == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interruption_before_anything_is_measured_says_so(
+    declared: None,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    number: signal.Signals,
+) -> None:
+    """As while the model is loaded, which takes most of the first seconds."""
+
+    def loading(**_: object) -> None:
+        signal.raise_signal(number)
+
+    monkeypatch.setattr(explore, "bare_bench", loading)
+    # What would end the tests must not.
+    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    try:
+        assert run(tmp_path) == 2
+        assert signal.getsignal(signal.SIGTERM) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert capsys.readouterr().err.startswith("interrupted: ")
 
 
 def test_another_machine_is_another_folder(

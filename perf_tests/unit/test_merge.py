@@ -10,7 +10,8 @@ import pytest
 
 from ci import __main__ as command
 from ci.runs import load_run
-from perf_tests.unit.recorded import Content, parsed, process, write
+from perf_tests.unit.drawn import picture
+from perf_tests.unit.recorded import Content, drop, parsed, process, write
 from perf_tests.unit.test_plugin import run as run_suite
 
 CASES = [f"fake4-{name}" for name in ("reference", "fine", "unsupported", "unproven", "moody")]
@@ -94,6 +95,22 @@ def test_recorded_shards_join(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     (whole,) = parsed([process("shard")], "whole")
     assert load_run(out).by_id.keys() == whole.by_id.keys()
     assert not list(out.parent.glob("*.draft"))
+
+
+def test_the_picture_of_a_reference_that_is_no_case_is_kept(tmp_path: Path) -> None:
+    """As after `-k`: a shard measured it for others. What nobody is compared with is left out."""
+    contents = shards()
+    for content in contents:
+        content["perf_tests"]["shard"]["cases"].remove("ddim50-reference")
+    drop(contents[0], "ddim50-reference")
+    paths = write(contents, tmp_path, "shard")
+    for name in ("ddim50-reference", "ddim50-tf32", "ddim50-left_behind"):
+        picture(paths[0], name).parent.mkdir(exist_ok=True)
+        picture(paths[0], name).touch()
+    out = tmp_path / "run.json"
+    assert command.main(["merge", *map(str, paths), "--json", str(out)]) == 0
+    kept = {path.stem for path in (tmp_path / "run-pictures").iterdir()}
+    assert kept == {"ddim50-reference", "ddim50-tf32"}
 
 
 def _gap(contents: list[Content]) -> None:
@@ -182,6 +199,14 @@ def test_what_was_quick_in_parts_is_quick_as_a_whole(tmp_path: Path) -> None:
     paths = write(contents, tmp_path, "shard")
     assert command.main(["merge", *map(str, paths), "--json", str(out)]) == 0
     assert load_run(out).quick
+
+
+def test_a_file_in_the_way_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    paths = write(shards(), tmp_path, "shard")
+    out = paths[0] / "run.json"
+    assert command.main(["merge", *map(str, paths), "--json", str(out)]) == 2
+    said = f"error: {out}: cannot be written ({paths[0]} is a file and no folder)\n"
+    assert capsys.readouterr().err == said
 
 
 def test_a_shard_is_not_written_over(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

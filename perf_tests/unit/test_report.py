@@ -253,9 +253,42 @@ def test_a_missing_picture_and_a_missing_folder(run: Content, tmp_path: Path) ->
 def test_a_missing_reference_leaves_nothing_to_compare(run: Content, tmp_path: Path) -> None:
     path = shown(run, tmp_path / "run.json")
     picture(path, "ddim50-reference").unlink()
-    assert "ddim50-reference.png is missing, so there is nothing to compare with" in words(
-        page(path)
-    )
+    told = words(page(path))
+    assert "ddim50-reference.png is missing in run-pictures/, so there is nothing to comp" in told
+
+
+def test_a_reference_that_was_measured_for_others_alone_is_shown(
+    run: Content, tmp_path: Path
+) -> None:
+    """As after `-k`: it is no case of the run, and its picture is there."""
+    path = shown(run, tmp_path / "run.json")
+    whole = page(path).count('class="other"')
+    drop(run, "ddim50-reference")
+    path.write_text(json.dumps(run))
+    text = page(path)
+    assert "nothing to compare with" not in words(text)
+    (of,) = set(re.findall(r'<img class="other" data-of="(\w+)" alt="reference">', text))
+    assert re.search(f'<img hidden id="{of}" src="data:', text)
+    assert text.count('class="other"') == whole
+    picture(path, "ddim50-reference").write_text("no picture")
+    told = words(page(path))
+    assert "is no picture of this suite, so there is nothing to compare with" in told
+
+
+def test_only_equal_pictures_are_called_identical(
+    run: Content, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As on the terminal: 120 dB is a cap, and says no more than that they are close."""
+    case(run, "ddim50-fp16")["picture"].update(psnr_db=120.0, ssim=0.99999)
+    path = shown(run, tmp_path / "run.json")
+    for told in (words(page(path)), comment(path, capsys)):
+        assert "identical" not in told
+        assert "120.0 dB" in told
+    case(run, "ddim50-fp16")["picture"].update(ssim=1.0)
+    path.write_text(json.dumps(run))
+    for told in (words(page(path)), comment(path, capsys)):
+        assert "identical" in told
+        assert "120.0 dB" not in told
 
 
 def test_numbers_that_are_none_are_named(run: Content, tmp_path: Path) -> None:
@@ -479,8 +512,25 @@ def test_without_an_output_it_says_which_there_are(
     path = shown(run, tmp_path / "run.json")
     assert command.main(["report", str(path)]) == 2
     assert "--html OUT.html, --markdown, or both" in capsys.readouterr().err
-    assert command.main(["report", str(path), "--html", str(path / "out.html")]) == 2
-    assert "cannot be written" in capsys.readouterr().err
+    for out in (path / "out.html", path / "further" / "out.html"):
+        assert command.main(["report", str(path), "--html", str(out)]) == 2
+        said = f"error: {out}: cannot be written ({path} is a file and no folder)\n"
+        assert capsys.readouterr().err == said
+
+
+def test_page_and_comment_in_one_file_are_refused(
+    run: Content,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    path = shown(run, tmp_path / "run.json")
+    monkeypatch.chdir(tmp_path)
+    out = tmp_path / "out"
+    assert command.main(["report", str(path), "--html", str(out), "--markdown", "out"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line == f"error: --html and --markdown are both {out}: give each a file of its own"
+    assert not out.exists()
 
 
 def test_without_its_libraries_the_page_says_what_to_install(
@@ -525,4 +575,4 @@ def test_how_numbers_read() -> None:
     assert figures.percent(0.95) == "−5.0 %"
     assert figures.percent(1.0001) == "±0 %"
     assert figures.mebibytes(2**30) == "1,024 MiB"
-    assert figures.decibels(120.0) == "identical"
+    assert figures.decibels(120.0) == "120.0 dB"
