@@ -23,6 +23,7 @@ from perf_tests.unit.recorded import (
     black,
     case,
     drop,
+    keep,
     process,
     settle,
     side,
@@ -454,6 +455,21 @@ def test_pairs_that_hold(tmp_path: Path) -> None:
     text = out.read_text()
     assert "Head holds to base in all of 5 cases, by 5 pairs" in headline(text)
     assert "No row is seen to have changed." in words(text)
+
+
+def test_the_one_case_of_pairs_that_hold(tmp_path: Path) -> None:
+    arguments = []
+    for name in ("base", "head"):
+        contents = side(name)
+        for content in contents:
+            keep(content, "ddim50-fp16")
+        arguments.append([str(path) for path in write(contents, tmp_path, name)])
+    bases, heads = arguments
+    out = tmp_path / "out.html"
+    assert command.main(["report", *heads, "--base", *bases, "--html", str(out)]) == 0
+    assert headline(out.read_text()) == (
+        "Head holds to base in the one case, by 5 pairs of processes."
+    )
 
 
 def test_what_cannot_be_compared_says_why(run: Content, tmp_path: Path) -> None:
