@@ -135,6 +135,14 @@ def test_a_run_that_holds_shows_every_part(
     assert "@media print" in text
 
 
+def test_counters_below_zero_are_explained(run: Content, tmp_path: Path) -> None:
+    counted = case(run, "ddim50-fp16")["counters"]
+    counted["host_syncs"].update(fixed=-2, per_step=6, total=298)
+    told = words(page(shown(run, tmp_path / "run.json")))
+    assert "fp16 host syncs -2 6 298" in told
+    assert told.count("fixed is all less as much for each step, and so below zero where") == 1
+
+
 def test_charts_write_the_numbers_of_the_tables(run: Content, tmp_path: Path, drawn: None) -> None:
     text = page(shown(run, tmp_path / "run.json"))
     latency = figures.seconds(case(run, "ddim50-fp16")["latency_s"])
