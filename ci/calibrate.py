@@ -81,7 +81,8 @@ def calibrate(paths: Sequence[Path]) -> int:
         print(f"left out: {_name(key)} has no line in {baseline.path.name}: accept it first")
     write_history([_history_line(key, case) for key, case in calibrated.items()])
     baselines.save_machine(replace(baseline, cases={**baseline.cases, **calibrated}))
-    print(f"calibrated {len(calibrated)} cases in {baseline.path.name}; commit baselines/")
+    cases = f"{len(calibrated)} case{'s' * (len(calibrated) != 1)}"
+    print(f"calibrated {cases} in {baseline.path.name}; commit baselines/")
     return 0
 
 

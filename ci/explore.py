@@ -247,18 +247,19 @@ def _closing(
         why.setdefault(reason.removeprefix(f"{name} "), []).append(name)
     for reason, names in why.items():
         yield f"  {', '.join(names)}: {reason}"
-    candidates = len(search.candidates)
+    candidates, tried = len(search.candidates), len(attempts.folder.stacks)
+    make = "optimization makes" if candidates == 1 else "optimizations make"
     yield (
-        f"  most combinations: of the {2**candidates:,} that {candidates} optimizations make, "
-        f"{len(attempts.folder.stacks)} were tried, one added, replaced or left out at a time; two "
-        "that gain only together are found where one declares that it needs the other"
+        f"  most combinations: of the {2**candidates:,} that {candidates} {make}, "
+        f"{tried} {'was' if tried == 1 else 'were'} tried, one added, replaced or left out at a "
+        "time; two that gain only together are found where one declares that it needs the other"
     )
     if stopped:
         yield f"stopped: {stopped}"
     if attempts.disturbed:
         yield (
-            f"disturbed: {attempts.disturbed} of {attempts.number} measurements were taken beside "
-            "other work on this machine, and say less"
+            f"disturbed: beside {attempts.disturbed} of {attempts.number} measurements this "
+            "machine had other work; what was measured then says less"
         )
     yield ""
     if not _found(search):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from shlex import join
@@ -75,7 +75,8 @@ def gate(path: Path) -> int:
     if code == CANNOT_JUDGE:
         # Its own last line, since nobody's mistake made it so: whoever reads only that knows.
         unclear = [row.id for row in rows if row.status in WARNING]
-        print(f"unclear: {len(unclear)} of {len(rows)} cases: {', '.join(unclear)}; run them again")
+        them = "it" if len(unclear) == 1 else "them"
+        print(f"unclear: {len(unclear)} of {_cases(rows)}: {', '.join(unclear)}; run {them} again")
     return code
 
 
@@ -217,6 +218,10 @@ def _unjudged(run: Run, standards: Standards) -> str | None:
     return f"{reason}, so no speed was judged; accept one: {ACCEPT}"
 
 
+def _cases(rows: Sequence[Row]) -> str:
+    return f"{len(rows)} case{'s' * (len(rows) != 1)}"
+
+
 def _closing(run: Run, standards: Standards, rows: list[Row]) -> Iterator[str]:
     statuses = [row.status for row in rows]
     counts = {
@@ -228,9 +233,10 @@ def _closing(run: Run, standards: Standards, rows: list[Row]) -> Iterator[str]:
         "missing": statuses.count("missing"),
     }
     told = ", ".join(f"{number} {name}" for name, number in counts.items())
-    yield f"of {len(rows)} cases {told}; on {run.machine.name}, against {standards.name}"
+    yield f"of {_cases(rows)} {told}; on {run.machine.name}, against {standards.name}"
     if standards.baseline is None:
-        yield "which nobody accepted yet: speed is not judged; pictures, loose bounds, counts are"
+        judged = "pictures, loose bounds and counts are judged, and speed is not"
+        yield f"nobody accepted {standards.name} yet: {judged}"
     if run.narrowed:
         yield "some cases were asked for by name: no other is called missing"
     if run.shard:

@@ -49,10 +49,11 @@ def merge(paths: Sequence[Path], out: Path) -> int:
     skipped = sum(case.status == "skipped" for case in joined.untimed)
     failed = len(joined.untimed) - skipped
     lost = len(joined.expected) - len(joined.cases) - len(joined.untimed)
+    shards = f"{len(runs)} shard{'s' * (len(runs) != 1)}"
+    cases = f"{len(joined.expected)} case{'s' * (len(joined.expected) != 1)}"
     print(
-        f"merged {len(runs)} shards: of {len(joined.expected)} cases expected "
-        f"{len(joined.cases)} were executed, {skipped} skipped, {failed} failed without a "
-        f"measurement, {lost} never reached; wrote {out}"
+        f"merged {shards}: of {cases} expected {len(joined.cases)} executed, {skipped} skipped, "
+        f"{failed} failed without a measurement, {lost} never reached; wrote {out}"
     )
     return 0
 

@@ -44,7 +44,8 @@ def in_pairs(
     elif unsure:
         sentence = f"Nothing is seen to be worse in {cases}, {by}.{told}"
     else:
-        sentence = f"Head holds to base in all of {cases}, {by}."
+        all_of = "the one case" if len(verdicts) == 1 else f"all of {cases}"
+        sentence = f"Head holds to base in {all_of}, {by}."
     rows = {(change.case, change.metric) for change in changes if change.changed}
     return ComparisonPart(
         mood=mood,

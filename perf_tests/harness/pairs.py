@@ -143,9 +143,13 @@ class Comparison:
         }
         verdict = ("holds", "regression", "unclear")[self.exit_code]
         told = ", ".join(f"{number} {name}" for name, number in counts.items() if number)
-        pairs = f"{self.pairs} pair{'s' * (self.pairs != 1)}"
-        cases = f"{len(statuses)} case{'s' * (len(statuses) != 1)}"
-        return f"{verdict}: of {cases} {told}, by {pairs} of processes"
+        pairs = _number(self.pairs, "pair")
+        return f"{verdict}: of {_number(len(statuses), 'case')} {told}, by {pairs} of processes"
+
+
+def _number(number: int, one: str, many: str = "") -> str:
+    """``1 pair``, ``2 pairs``."""
+    return f"{number} {one if number == 1 else many or one + 's'}"
 
 
 def compare(
@@ -326,13 +330,14 @@ def _measured(sides: _Sides, metric: Metric, noise: Noise) -> Iterator[Change]:
             next=f"mend what keeps it from being measured; {sides.again}",
         )
         return
-    pairs, reasons = sides.quiet(metric)
-    both = [(b[metric.field], h[metric.field]) for b, h in pairs]
+    quiet, reasons = sides.quiet(metric)
+    both = [(b[metric.field], h[metric.field]) for b, h in quiet]
     both = [(b, h) for b, h in both if b is not None and h is not None]
     left_out = ""
     if len(both) < len(sides.base):
         why = (*reasons, "not measured on both sides")[0]
-        left_out = f"; {len(sides.base) - len(both)} of {len(sides.base)} pairs left out: {why}"
+        pairs = _number(len(sides.base), "pair")
+        left_out = f"; {len(sides.base) - len(both)} of {pairs} left out: {why}"
     if not both:
         yield Change(
             case=name,
@@ -467,7 +472,7 @@ def _counted(sides: _Sides) -> Iterator[Change]:
         )
     if unseen:
         lacking = [
-            f"{number} of {len(side)} processes of {where}"
+            f"{number} of {_number(len(side), 'process', 'processes')} of {where}"
             for where, side in (("base", had), ("head", has))
             if (number := sum(unseen[0] not in counters for counters in side))
         ]
@@ -582,8 +587,8 @@ def _unpromised(sides: _Sides) -> Change:
     if farther:
         said = (
             f"{sides.name}: its picture is farther from {sides.in_head[0]['against']} than base's, "
-            f"PSNR {base:.1f} → {head:.1f} dB, in each of {len(known)} pairs; nothing is promised "
-            f"of it, limit {PICTURE_DROP_DB:.0f} dB less than base's"
+            f"PSNR {base:.1f} → {head:.1f} dB, in each of {_number(len(known), 'pair')}; "
+            f"nothing is promised of it, limit {PICTURE_DROP_DB:.0f} dB less than base's"
         )
     return Change(
         case=sides.name,
@@ -636,7 +641,7 @@ def _drifts(base: Sequence[Run], head: Sequence[Run]) -> Iterator[Change]:
         said = f"{name}: timed again at a process's end it took {_range(list(chain(*ratios)))}"
         said += " of its first time"
         if moved:
-            said += f"; latencies of {moved} of {len(pairs)} pairs are left out"
+            said += f"; latencies of {moved} of {_number(len(pairs), 'pair')} are left out"
         yield Change(
             case=name,
             metric=DRIFT,

@@ -12,7 +12,7 @@ from ci import __main__ as command
 from ci import compare
 from perf_tests.harness import baselines
 from perf_tests.harness.baselines import BadBaseline, CaseBaseline, load_machine
-from perf_tests.unit.recorded import Content, accept, case, process, settle, side, write
+from perf_tests.unit.recorded import Content, accept, case, keep, process, settle, side, write
 
 FP16 = "ddim50-fp16"
 KEY = "ddim50/sd15/seeded-2023/fp16"
@@ -52,6 +52,14 @@ def test_says_what_the_gate_can_see_and_writes_it(
     assert after.calibration.sees["latency_s"] > 0.1
     assert after.latency_s == before.latency_s
     assert "calibrated from 8 processes: sees latency ≥ " in (accepted / "HISTORY.md").read_text()
+
+
+def test_one_case_is_one(accepted: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    contents = side("a", count=8, noise=EAGER)
+    for content in contents:
+        keep(content, FP16)
+    assert calibrate(contents, accepted) == 0
+    assert "calibrated 1 case in nvidia-h200.json" in capsys.readouterr().out
 
 
 def test_gpu_busy_is_held_to_three_times_its_calibrated_noise(accepted: Path) -> None:

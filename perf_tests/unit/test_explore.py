@@ -145,6 +145,7 @@ def test_nothing_is_faster(
     assert run(tmp_path) == 1
     told = capsys.readouterr().out
     assert "slower: slower: latency 2.00 times as long" in told
+    assert "of the 2 that 1 optimization makes, 2 were tried" in told
     assert told.splitlines()[-1].startswith("no stack was found that is faster")
 
 

@@ -16,6 +16,7 @@ from perf_tests.unit.recorded import (
     black,
     case,
     drop,
+    keep,
     process,
     settle,
     slow,
@@ -44,6 +45,10 @@ def test_the_life_of_a_baseline(no_baselines: Path, capsys: pytest.CaptureFixtur
     code, lines = gate(process("head"), no_baselines, capsys)
     assert code == 2
     assert "error: nobody accepted a baseline for NVIDIA H200, so no speed was judged" in lines[-1]
+    assert (
+        "nobody accepted baselines/nvidia-h200.json yet: pictures, loose bounds and counts are "
+        "judged, and speed is not"
+    ) in lines
 
     assert accept(runs, no_baselines) == 0
 
@@ -53,6 +58,11 @@ def test_the_life_of_a_baseline(no_baselines: Path, capsys: pytest.CaptureFixtur
         "of 5 cases 5 held, 0 failed, 0 unclear or invalid, 0 new, 0 skipped, 0 missing; "
         "on NVIDIA H200, against baselines/nvidia-h200.json"
     ]
+
+    one = process("one")
+    keep(one, FP16)
+    one["perf_tests"]["narrowed"] = True
+    assert gate(one, no_baselines, capsys)[1][0].startswith("of 1 case 1 held, 0 failed")
 
     slower = [process(f"slower-{number}") for number in range(3)]
     for content in slower:
@@ -201,7 +211,7 @@ def _disturbed(content: Content) -> None:
         (_slow_after_a_slow_reference, 1, "slower: ddim50-fp16: latency speedup", "1 failed"),
         (_slow_before_drift, 1, "slower: ddim50-fp16: latency speedup", "1 failed"),
         (_uncalled, 0, "new: ddim50-fp16: nobody accepted how many python calls it", "1 new"),
-        (_unclear, 2, "unclear: 1 of 5 cases: ddim50-fp16; run them again", "1 unclear or"),
+        (_unclear, 2, "unclear: 1 of 5 cases: ddim50-fp16; run it again", "1 unclear or"),
         (_disturbed, 2, "invalid: ddim50-fp16: latency speedup", "1 unclear or invalid"),
         (
             _half,

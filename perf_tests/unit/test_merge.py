@@ -37,7 +37,7 @@ def test_shards_make_the_whole(
     whole = pytester.path / "whole.json"
     assert command.main(["merge", *map(str, paths[::-1]), "--json", str(whole)]) == 0
     assert (
-        "merged 2 shards: of 5 cases expected 3 were executed, 1 skipped, 1 failed without a "
+        "merged 2 shards: of 5 cases expected 3 executed, 1 skipped, 1 failed without a "
         "measurement, 0 never reached" in capsys.readouterr().out
     )
     run = load_run(whole)
@@ -91,7 +91,7 @@ def test_recorded_shards_join(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     paths = write(shards(), tmp_path, "shard")
     out = tmp_path / "new" / "run.json"
     assert command.main(["merge", *map(str, paths), "--json", str(out)]) == 0
-    assert "of 5 cases expected 5 were executed, 0 skipped" in capsys.readouterr().out
+    assert "of 5 cases expected 5 executed, 0 skipped" in capsys.readouterr().out
     (whole,) = parsed([process("shard")], "whole")
     assert load_run(out).by_id.keys() == whole.by_id.keys()
     assert not list(out.parent.glob("*.draft"))

@@ -23,6 +23,7 @@ from perf_tests.unit.recorded import (
     black,
     case,
     drop,
+    keep,
     process,
     settle,
     side,
@@ -132,6 +133,14 @@ def test_a_run_that_holds_shows_every_part(
     assert text.count('role="img"') == 7
     assert "prefers-color-scheme: dark" in text
     assert "@media print" in text
+
+
+def test_counters_below_zero_are_explained(run: Content, tmp_path: Path) -> None:
+    counted = case(run, "ddim50-fp16")["counters"]
+    counted["host_syncs"].update(fixed=-2, per_step=6, total=298)
+    told = words(page(shown(run, tmp_path / "run.json")))
+    assert "fp16 host syncs -2 6 298" in told
+    assert told.count("fixed is all less as much for each step, and so below zero where") == 1
 
 
 def test_charts_write_the_numbers_of_the_tables(run: Content, tmp_path: Path, drawn: None) -> None:
@@ -454,6 +463,21 @@ def test_pairs_that_hold(tmp_path: Path) -> None:
     text = out.read_text()
     assert "Head holds to base in all of 5 cases, by 5 pairs" in headline(text)
     assert "No row is seen to have changed." in words(text)
+
+
+def test_the_one_case_of_pairs_that_hold(tmp_path: Path) -> None:
+    arguments = []
+    for name in ("base", "head"):
+        contents = side(name)
+        for content in contents:
+            keep(content, "ddim50-fp16")
+        arguments.append([str(path) for path in write(contents, tmp_path, name)])
+    bases, heads = arguments
+    out = tmp_path / "out.html"
+    assert command.main(["report", *heads, "--base", *bases, "--html", str(out)]) == 0
+    assert headline(out.read_text()) == (
+        "Head holds to base in the one case, by 5 pairs of processes."
+    )
 
 
 def test_what_cannot_be_compared_says_why(run: Content, tmp_path: Path) -> None:

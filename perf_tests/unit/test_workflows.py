@@ -194,7 +194,7 @@ def test_a_shard_with_failed_cases_is_judged_with_the_others(
 
 
 ROWS = "unclear: ddim50-fp16: latency\nof 5 cases 4 held, 0 failed, 1 unclear or invalid"
-UNCLEAR = f"{ROWS}\nunclear: 1 of 5 cases: ddim50-fp16; run them again"
+UNCLEAR = f"{ROWS}\nunclear: 1 of 5 cases: ddim50-fp16; run it again"
 UNKNOWN = "error: nobody accepted a baseline for NVIDIA H200, so no speed was judged"
 BROKEN = "error: baselines/nvidia-h200.json: is no JSON"
 

@@ -92,6 +92,13 @@ def drop(content: Content, name: str) -> None:
     ours["expected"] = [other for other in ours["expected"] if other != name]
 
 
+def keep(content: Content, name: str) -> None:
+    """Leave every case out but the one of this id."""
+    for other in [_id(info) for info in _infos(content)]:
+        if other != name:
+            drop(content, other)
+
+
 def slow(content: Content, name: str, *, by: float) -> None:
     """The case takes this many times as long, on the GPU and by the clock."""
     info = case(content, name)
