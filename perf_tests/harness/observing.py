@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from statistics import median
 from time import perf_counter
@@ -16,9 +18,6 @@ from perf_tests.harness.pipelines import Generation, Source, built
 from perf_tests.harness.quiet import Watch
 from perf_tests.harness.records import Count, Measurement
 from perf_tests.harness.structure_records import Observation
-
-HOST_STEPS = 4
-"""UNet calls of which the median says what the host takes to enqueue one."""
 
 
 @dataclass(kw_only=True)
@@ -56,12 +55,16 @@ class Observing:
             # At once, as after a round: what follows leaves the GPU idle.
             watch.note_gpu()
             calls = host.python_calls(generation)
-            left = host.left(generation, watch.device)
+            with unet_calls(pipeline) as unet_s:
+                left = host.left(generation, watch.device)
         finally:
             gc.enable()
         kept = Count(fixed=left.kept_bytes, per_step=0)
+        on_gpu = watch.device.type == "cuda"
         return replace(
             measurement,
+            # None too where the denoising is replayed as a whole and calls the UNet no more.
+            host_step_s=median(unet_s) if on_gpu and unet_s else None,
             counters={**measurement.counters, "python_calls": calls, "kept_bytes": kept},
             ignored=left.ignored,
             observing_s=perf_counter() - started,
@@ -76,7 +79,6 @@ class Observing:
         *,
         quick: bool,
     ) -> Measurement:
-        measurement = replace(measurement, host_step_s=host_step(generation, pipeline))
         size = _bytes_per_parameter(pipeline)
         work = self._work_of(case, generation, pipeline, quick=quick) if size else None
         if size and work:
@@ -128,10 +130,9 @@ class Observing:
         return self._works[key]
 
 
-def host_step(generation: Generation, pipeline: Any) -> float | None:
-    """Median seconds that a UNet call takes to return: its launches, nothing awaited. None where
-    the denoising is replayed as a whole and calls it no more.
-    """
+@contextmanager
+def unet_calls(pipeline: Any) -> Iterator[list[float]]:
+    """Seconds that each UNet call takes to return: its launches, nothing awaited."""
     starts: list[float] = []
     seconds: list[float] = []
     hooks = (
@@ -139,11 +140,10 @@ def host_step(generation: Generation, pipeline: Any) -> float | None:
         pipeline.unet.register_forward_hook(lambda *_: seconds.append(perf_counter() - starts[-1])),
     )
     try:
-        generation.pictures(steps=HOST_STEPS)
+        yield seconds
     finally:
         for hook in hooks:
             hook.remove()
-    return median(seconds) if seconds else None
 
 
 def parameters(pipeline: Any) -> int:
