@@ -151,7 +151,10 @@ def observe(generation: Generation, pipeline: Any, *, steps: int) -> Observation
 
 
 def extrapolate(trace: Trace, *, traced: int, steps: int) -> Observation:
-    """Fixed and per-step costs of a trace of `traced` steps, as of this many steps."""
+    """Fixed and per-step costs of a trace of `traced` steps, as of this many steps.
+
+    What is copied once and grows with the schedule, as its timesteps do, is as long as the trace's.
+    """
     further = steps - traced
     steady = trace.steps[STEADY] or trace.steps
     per_step = trace.counts[1:-1][STEADY] or trace.counts[1:-1]

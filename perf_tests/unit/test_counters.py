@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +90,28 @@ def test_another_profiler_is_left_alone() -> None:
     ):
         counters.observe(generation, None, steps=50)
     assert other.profiler is not None
+
+
+@pytest.mark.parametrize(("asked", "set_to"), [(None, "1"), ("0", "0")])
+def test_the_profiler_is_told_to_detach(
+    monkeypatch: pytest.MonkeyPatch, asked: str | None, set_to: str
+) -> None:
+    """Unless somebody wants it to stay."""
+    monkeypatch.setenv("TEARDOWN_CUPTI", "")
+    monkeypatch.delenv("TEARDOWN_CUPTI")
+    if asked is not None:
+        monkeypatch.setenv("TEARDOWN_CUPTI", asked)
+    told = []
+
+    def begun(**_: object) -> None:
+        told.append(os.environ["TEARDOWN_CUPTI"])
+        raise RuntimeError("the profiler cannot start")
+
+    monkeypatch.setattr(torch.profiler, "profile", begun)
+    generation: Any = None
+    with pytest.raises(NoTrace, match=r"torch\.profiler refuses: the profiler cannot start"):
+        counters.observe(generation, None, steps=50)
+    assert told == [set_to]
 
 
 def test_busy_is_the_union_of_intervals() -> None:

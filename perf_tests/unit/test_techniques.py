@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from tqdm import tqdm
 
 from perf_tests import models, optimizations, workloads
 from perf_tests.harness import closeness, proofs
@@ -42,6 +43,16 @@ def pipeline_of(name: str, source: Source, workload: Workload = FEW) -> Iterator
 def plain(source: Source) -> Any:
     with pipeline_of("reference", source) as pipeline:
         return Generation(pipeline, FEW).pictures()
+
+
+def test_no_progress_bars_thread_wakes_amid_rounds(
+    source: Source, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tqdm, "monitor", None)
+    monkeypatch.setattr(tqdm, "monitor_interval", 10)
+    with pipeline_of("reference", source) as pipeline:
+        Generation(pipeline, FEW).pictures()
+    assert tqdm.monitor is None
 
 
 @pytest.mark.parametrize(
