@@ -2,6 +2,7 @@
 
 Takes runs of the main job in fresh processes, with nothing changed between them (A/A), and writes
 each case's noise into its line of the machine's baseline, from which the limit on GPU busy follows.
+Noise is that of the processes that the gate compares: where those are --quick, so are these.
 
     python -m ci calibrate runs/1.json runs/2.json runs/3.json runs/4.json runs/5.json
 """
@@ -55,11 +56,18 @@ def calibrate(paths: Sequence[Path]) -> int:
     check(runs)
     check_quiet(runs)
     for run in runs:
+        if run.quick != runs[0].quick:
+            quick, whole = (run, runs[0]) if run.quick else (runs[0], run)
+            raise BadRunError(
+                f"{quick.path} was measured with --quick and {whole.path} without: the noise of "
+                "one is not the other's"
+            )
         if run.commit != runs[0].commit:
             raise BadRunError(
                 f"{run.path} and {runs[0].path} were made on different commits: what differs "
                 "between them is not noise alone"
             )
+    processes = f"{len(runs)} {'--quick ' * runs[0].quick}processes"
     machine = runs[0].machine
     baseline = baselines.load_machine(machine.slug)
     if baseline is None:
@@ -71,7 +79,7 @@ def calibrate(paths: Sequence[Path]) -> int:
     if not calibrated:
         raise BadRunError(f"{baseline.path} knows no case that all of these runs measured")
     print(
-        f"A/A on {machine.name}, {len(runs)} processes: the smallest slowdown that {PAIRS} pairs "
+        f"A/A on {machine.name}, {processes}: the smallest slowdown that {PAIRS} pairs "
         f"find {share(POWER)} of the time, at {share(CONFIDENCE)} confidence"
     )
     for key, case in calibrated.items():
@@ -79,7 +87,7 @@ def calibrate(paths: Sequence[Path]) -> int:
     unknown = [key for key in _measured(runs) if key not in calibrated]
     for key in unknown:
         print(f"left out: {_name(key)} has no line in {baseline.path.name}: accept it first")
-    write_history([_history_line(key, case) for key, case in calibrated.items()])
+    write_history([_history_line(key, case, processes) for key, case in calibrated.items()])
     baselines.save_machine(replace(baseline, cases={**baseline.cases, **calibrated}))
     cases = f"{len(calibrated)} case{'s' * (len(calibrated) != 1)}"
     print(f"calibrated {cases} in {baseline.path.name}; commit baselines/")
@@ -142,9 +150,8 @@ def _name(key: str) -> str:
     return f"{workload}-{case}"
 
 
-def _history_line(key: str, case: CaseBaseline) -> str:
+def _history_line(key: str, case: CaseBaseline, processes: str) -> str:
     assert case.calibration is not None
     return (
-        f"- {case.calibration.calibrated} `{key}`: calibrated from {case.calibration.processes} "
-        f"processes: sees {_told(case)}"
+        f"- {case.calibration.calibrated} `{key}`: calibrated from {processes}: sees {_told(case)}"
     )

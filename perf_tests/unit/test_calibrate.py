@@ -62,6 +62,18 @@ def test_one_case_is_one(accepted: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert "calibrated 1 case in nvidia-h200.json" in capsys.readouterr().out
 
 
+def test_quick_processes_have_a_noise_of_their_own(
+    accepted: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    contents = side("a", count=6, noise=EAGER)
+    for content in contents:
+        content["perf_tests"]["quick"] = True
+    assert calibrate(contents, accepted) == 0
+    assert "A/A on NVIDIA H200, 6 --quick processes: the smallest" in capsys.readouterr().out
+    history = (accepted / "HISTORY.md").read_text()
+    assert "calibrated from 6 --quick processes: sees latency ≥ " in history
+
+
 def test_gpu_busy_is_held_to_three_times_its_calibrated_noise(accepted: Path) -> None:
     assert calibrate(side("a"), accepted) == 0
     limit = line(accepted).limits.gpu_busy_s_max
@@ -177,7 +189,7 @@ def _other_stopwatch(contents: list[Content]) -> None:
         (_disturbed, "fp16 was disturbed: 1 other process on the GPU"),
         (_busy_host, "fp16 was disturbed: the host waited for a CPU; run the main job again"),
         (_drifted, "of ddim50 the reference took 1.200 of its first time"),
-        (_quick, "same-code-2.json was measured with --quick"),
+        (_quick, "same-code-2.json was measured with --quick and "),
         (_other_workload, "its baseline and these runs differ in the workload (seed): accept"),
         (_black, "fp16 is black, which nobody accepts"),
         (_other_stopwatch, "was measured by another version of the suite's own measuring code"),
