@@ -19,7 +19,7 @@ from perf_tests.harness.baselines import CaseBaseline, MachineBaseline
 from perf_tests.harness.catalog import REFERENCE
 from perf_tests.harness.closeness import Pictures
 from perf_tests.harness.records import Count, write_whole
-from perf_tests.harness.runs import case_id
+from perf_tests.harness.runs import case_id, parts_of
 from perf_tests.harness.verdicts import PASSING, drifted
 
 PROCESSES_MIN = 3
@@ -106,7 +106,10 @@ def accept(paths: Sequence[Path], *, reason: str, processes: int = PROCESSES_MIN
         )
     check(runs)
     _check_whole(runs)
-    check_quiet(runs)
+    for run in runs:
+        for key in run.cases:
+            if why := disturbance(run, key):
+                raise BadRunError(f"{run.path}: {why}; run the main job again on a quiet machine")
     machine = runs[0].machine
     old = baselines.load_machine(machine.slug)
     measured = {
@@ -217,22 +220,17 @@ def _check_whole(runs: Sequence[Run]) -> None:
                 )
 
 
-def check_quiet(runs: Sequence[Run]) -> None:
-    """`BadRunError` where something else was at work on the machine, or its pace changed."""
-    for run in runs:
-        for key, case in run.cases.items():
-            for kind in ("disturbed_by", "host_disturbed_by"):
-                if reasons := case["validity"][kind]:
-                    raise BadRunError(
-                        f"{run.path}: {key} was disturbed: {reasons[0]}; run the main job again "
-                        "on a quiet machine"
-                    )
-        if run.drifted:
-            workload = run.drifted[0]
-            raise BadRunError(
-                f"{run.path}: of {workload} {drifted(run.drift[workload]['ratio'])}; run the main "
-                "job again on a quiet machine"
-            )
+def disturbance(run: Run, key: str) -> str | None:
+    """What else was at work on the machine while this case was measured, or how the pace changed
+    around it; None where nothing did.
+    """
+    for kind in ("disturbed_by", "host_disturbed_by"):
+        if reasons := run.cases[key]["validity"][kind]:
+            return f"{key} was disturbed: {reasons[0]}"
+    workload, *_ = parts_of(key)
+    if workload in run.drifted:
+        return f"of {workload} {drifted(run.drift[workload]['ratio'])}"
+    return None
 
 
 def _judged(run: Run) -> list[str]:

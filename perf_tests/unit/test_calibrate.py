@@ -161,6 +161,12 @@ def _drifted(contents: list[Content]) -> None:
     contents[2]["perf_tests"]["reference_drift"]["ddim50"].update(ratio=1.2, significant=True)
 
 
+def _all_disturbed(contents: list[Content]) -> None:
+    for content in contents[:3]:
+        for benchmark in content["benchmarks"]:
+            benchmark["extra_info"]["validity"]["disturbed_by"] = ["another process"]
+
+
 def _quick(contents: list[Content]) -> None:
     contents[2]["perf_tests"]["quick"] = True
 
@@ -180,15 +186,53 @@ def _other_stopwatch(contents: list[Content]) -> None:
 
 
 @pytest.mark.parametrize(
+    ("spoil", "told"),
+    [
+        (_disturbed, ["ddim50-fp16"]),
+        (_busy_host, ["ddim50-fp16"]),
+        (_drifted, ["ddim50-reference", "ddim50-tf32", "ddim50-fp16"]),
+    ],
+)
+def test_what_was_disturbed_is_left_out_and_told(
+    accepted: Path,
+    capsys: pytest.CaptureFixture[str],
+    spoil: Callable[[list[Content]], object],
+    told: list[str],
+) -> None:
+    contents = side("a")
+    spoil(contents)
+    capsys.readouterr()
+    assert calibrate(contents, accepted) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert [text for text in said if "undisturbed" in text] == [
+        f"{name} was measured undisturbed in 4 of 5 processes" for name in told
+    ]
+    calibration = line(accepted).calibration
+    assert calibration is not None
+    assert calibration.processes == 4
+
+
+def test_a_case_that_was_mostly_disturbed_keeps_its_line(
+    accepted: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    contents = side("a")
+    for content in contents[:3]:
+        case(content, FP16)["validity"]["disturbed_by"] = ["1 other process on the GPU"]
+    capsys.readouterr()
+    assert calibrate(contents, accepted) == 0
+    said = capsys.readouterr().out
+    assert "left out: ddim50-fp16 was measured undisturbed in 2 of 5 processes" in said
+    assert line(accepted).calibration is None
+
+
+@pytest.mark.parametrize(
     ("spoil", "sentence"),
     [
         (_too_few, "2 of 3 processes: the noise between so few says nothing"),
         (_other_commit, "same-code-0.json were made on different commits"),
         (_other_gpu, "nobody accepted a baseline for NVIDIA A100-SXM4-80GB, whose noise"),
-        (_other_weights, "nvidia-h200.json knows no case that all of these runs measured"),
-        (_disturbed, "fp16 was disturbed: 1 other process on the GPU"),
-        (_busy_host, "fp16 was disturbed: the host waited for a CPU; run the main job again"),
-        (_drifted, "of ddim50 the reference took 1.200 of its first time"),
+        (_other_weights, "nvidia-h200.json knows no case that 3 of these runs measured"),
+        (_all_disturbed, "nvidia-h200.json knows no case that 3 of these runs measured undist"),
         (_quick, "same-code-2.json was measured with --quick and "),
         (_other_workload, "its baseline and these runs differ in the workload (seed): accept"),
         (_black, "fp16 is black, which nobody accepts"),
