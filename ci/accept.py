@@ -19,8 +19,8 @@ from perf_tests.harness.baselines import CaseBaseline, MachineBaseline
 from perf_tests.harness.catalog import REFERENCE
 from perf_tests.harness.closeness import Pictures
 from perf_tests.harness.records import Count, write_whole
-from perf_tests.harness.runs import case_id, parts_of
-from perf_tests.harness.verdicts import PASSING, drifted
+from perf_tests.harness.runs import case_id
+from perf_tests.harness.verdicts import PASSING, disturbances, drifted
 
 PROCESSES_MIN = 3
 ROUNDS_MIN = 3
@@ -106,10 +106,7 @@ def accept(paths: Sequence[Path], *, reason: str, processes: int = PROCESSES_MIN
         )
     check(runs)
     _check_whole(runs)
-    for run in runs:
-        for key in run.cases:
-            if why := disturbance(run, key):
-                raise BadRunError(f"{run.path}: {why}; run the main job again on a quiet machine")
+    _check_quiet(runs)
     machine = runs[0].machine
     old = baselines.load_machine(machine.slug)
     measured = {
@@ -178,8 +175,10 @@ def _load(paths: Sequence[Path], reason: str) -> list[Run]:
     return [load_run(path) for path in distinct(paths)]
 
 
-def check(runs: Sequence[Run]) -> None:
-    """`BadRunError` unless the runs are of one machine, stopwatch and workload, and each held."""
+def check(runs: Sequence[Run], *, acceptable: Collection[str] = ACCEPTABLE) -> None:
+    """`BadRunError` unless the runs are of one machine, stopwatch and workload, and each case got
+    one of these verdicts.
+    """
     first = runs[0]
     for run in runs:
         if not run.machine.is_like(first.machine):
@@ -193,7 +192,7 @@ def check(runs: Sequence[Run]) -> None:
                 f"than {first.path}"
             )
         for key, case in run.cases.items():
-            if case["verdict"] not in ACCEPTABLE:
+            if case["verdict"] not in acceptable:
                 raise BadRunError(f"{run.path}: {key} is {case['verdict']}, which nobody accepts")
         if run.not_timed:
             raise BadRunError(f"{run.path}: {run.not_timed[0]} gave no measurement")
@@ -220,17 +219,21 @@ def _check_whole(runs: Sequence[Run]) -> None:
                 )
 
 
-def disturbance(run: Run, key: str) -> str | None:
-    """What else was at work on the machine while this case was measured, or how the pace changed
-    around it; None where nothing did.
-    """
-    for kind in ("disturbed_by", "host_disturbed_by"):
-        if reasons := run.cases[key]["validity"][kind]:
-            return f"{key} was disturbed: {reasons[0]}"
-    workload, *_ = parts_of(key)
-    if workload in run.drifted:
-        return f"of {workload} {drifted(run.drift[workload]['ratio'])}"
-    return None
+def _check_quiet(runs: Sequence[Run]) -> None:
+    """`BadRunError` where something else was at work on the machine, or its pace changed."""
+    for run in runs:
+        for key, case in run.cases.items():
+            if reasons := disturbances(case["validity"], clock=True):
+                raise BadRunError(
+                    f"{run.path}: {key} was disturbed: {reasons[0]}; run the main job again on a "
+                    "quiet machine"
+                )
+        if run.drifted:
+            workload = run.drifted[0]
+            raise BadRunError(
+                f"{run.path}: of {workload} {drifted(run.drift[workload]['ratio'])}; run the main "
+                "job again on a quiet machine"
+            )
 
 
 def _judged(run: Run) -> list[str]:
@@ -256,7 +259,7 @@ def _merge(
         device=run.machine.device,
         counters=counters,
         # The machine's noise stays what it is when the code becomes slower.
-        calibration=before.calibration if before and same else None,
+        calibrations=before.calibrations if before and same else {},
         latency_s=values("latency_s"),
         latency_speedup=values("latency_speedup"),
         gpu_busy_s=values("gpu_busy_s"),

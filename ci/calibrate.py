@@ -1,29 +1,28 @@
 """Measure how much each case varies between processes of one commit, and what the gate can see.
 
-Takes runs of the main job in fresh processes, with nothing changed between them (A/A), and writes
-each case's noise into its line of the machine's baseline, from which the limit on GPU busy follows.
-Noise is that of the processes that the gate compares: where those are --quick, so are these. What
-was disturbed in a process is left out, as the gate leaves it out.
+Takes runs of the main job in fresh processes, with nothing changed between them (A/A): whole ones,
+from whose noise the limit on GPU busy follows, or --quick ones, as `ci ab` of a commit against
+itself leaves them. Each mode's noise stands in its case's line of the machine's baseline, and
+`ci compare` goes by that of its own. What was disturbed in a process is left out, as there.
 
-    python -m ci calibrate runs/1.json runs/2.json runs/3.json runs/4.json runs/5.json
+    python -m ci calibrate runs/ab/*-?.json
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from math import sqrt
 from pathlib import Path
-from typing import Any
 
 from ci.ab import PAIRS
-from ci.accept import PROCESSES_MIN, check, disturbance, write_history
+from ci.accept import ACCEPTABLE, PROCESSES_MIN, check, write_history
 from ci.runs import BadRunError, Run, distinct, load_run
-from perf_tests.harness import baselines
+from perf_tests.harness import baselines, comparable
 from perf_tests.harness.baselines import Calibration, CaseBaseline, rounded
-from perf_tests.harness.comparable import differing
-from perf_tests.harness.pairs import METRICS, share
+from perf_tests.harness.pairs import METRICS, disturbed_in, share
+from perf_tests.harness.records import Mode
 from perf_tests.harness.runs import Case, parts_of
 from perf_tests.harness.stats import CONFIDENCE, POWER, detectable, noise_of
 
@@ -46,8 +45,8 @@ def main(args: argparse.Namespace) -> int:
 def calibrate(paths: Sequence[Path]) -> int:
     """Write the noise into the machine's baseline and say what it lets one see; 0.
 
-    `BadRunError` for runs that are not of one commit and machine, that were too much disturbed, or
-    that nobody accepted.
+    `BadRunError` for too few runs, for ones of other commits, machines, rounds or measuring code,
+    for cases that nobody can mean, and where nothing undisturbed is left that a baseline knows.
     """
     runs = [load_run(path) for path in distinct(paths)]
     if len(runs) < PROCESSES_MIN:
@@ -55,14 +54,13 @@ def calibrate(paths: Sequence[Path]) -> int:
             f"{len(runs)} of {PROCESSES_MIN} processes: the noise between so few says nothing; run "
             "the main job again"
         )
-    check(runs)
+    # What is invalid says nothing of the clock, and is left out for it.
+    check(runs, acceptable=(*ACCEPTABLE, "invalid"))
+    try:
+        comparable.check(runs, runs)
+    except comparable.NotComparable as error:
+        raise BadRunError(str(error)) from None
     for run in runs:
-        if run.quick != runs[0].quick:
-            quick, whole = (run, runs[0]) if run.quick else (runs[0], run)
-            raise BadRunError(
-                f"{quick.path} was measured with --quick and {whole.path} without: the noise of "
-                "one is not the other's"
-            )
         if run.commit != runs[0].commit:
             raise BadRunError(
                 f"{run.path} and {runs[0].path} were made on different commits: what differs "
@@ -75,90 +73,94 @@ def calibrate(paths: Sequence[Path]) -> int:
             f"nobody accepted a baseline for {machine.name}, whose noise this would be; accept "
             "these runs first: python -m ci accept"
         )
-    measured = _undisturbed(runs)
-    known = {key: cases for key, cases in measured.items() if key in baseline.cases}
-    enough = {key: cases for key, cases in known.items() if len(cases) >= PROCESSES_MIN}
-    if not enough:
+    mode = runs[0].mode
+    calibrated: dict[str, CaseBaseline] = {}
+    told: list[str] = []
+    for key in dict.fromkeys(key for run in runs for key in run.cases):
+        seen = [(run, run.cases[key]) for run in runs if key in run.cases]
+        if seen[0][1]["picture_only"]:
+            continue
+        if key not in baseline.cases:
+            told.append(f"{_name(key)} has no line in {baseline.path.name}: accept it first")
+            continue
+        calibration, disturbed = _calibration(seen)
+        told += [f"{_name(key)}: {text}" for text in disturbed]
+        if calibration.noise:
+            calibrated[key] = _line(key, baseline.cases[key], seen[0][1], mode, calibration)
+    if not calibrated:
         raise BadRunError(
             f"{baseline.path} knows no case that {PROCESSES_MIN} of these runs measured undisturbed"
         )
-    calibrated = {
-        key: _calibrated(key, cases, baseline.cases[key], date=runs[0].date)
-        for key, cases in enough.items()
-    }
-    mode = "--quick " * runs[0].quick
     print(
-        f"A/A on {machine.name}, {len(runs)} {mode}processes: the smallest slowdown that {PAIRS} "
+        f"A/A on {machine.name}, {len(runs)} {mode} processes: the smallest slowdown that {PAIRS} "
         f"pairs find {share(POWER)} of the time, at {share(CONFIDENCE)} confidence"
     )
     for key, line in calibrated.items():
-        print(f"{_name(key)}: this gate can see {_told(line)}")
-    for key, cases in measured.items():
-        if key not in known:
-            print(f"left out: {_name(key)} has no line in {baseline.path.name}: accept it first")
-        elif len(cases) < len(runs):
-            told = f"undisturbed in {len(cases)} of {len(runs)} processes"
-            print(f"{'' if key in enough else 'left out: '}{_name(key)} was measured {told}")
-    write_history([_history_line(key, line, mode) for key, line in calibrated.items()])
+        print(f"{_name(key)}: this gate can see {_sees(line.calibrations[mode])}")
+    for text in told:
+        print(f"left out: {text}")
+    write_history(
+        [
+            f"- {runs[0].date} `{key}`: calibrated from {line.calibrations[mode].processes} {mode} "
+            f"processes: sees {_sees(line.calibrations[mode])}"
+            for key, line in calibrated.items()
+        ]
+    )
     baselines.save_machine(replace(baseline, cases={**baseline.cases, **calibrated}))
     number = f"{len(calibrated)} case{'s' * (len(calibrated) != 1)}"
     print(f"calibrated {number} in {baseline.path.name}; commit baselines/")
     return 0
 
 
-def _undisturbed(runs: Sequence[Run]) -> dict[str, list[Case]]:
-    """Of each timed case, by key, what the runs in which nothing disturbed it measured."""
-    keys = dict.fromkeys(
-        key for run in runs for key, case in run.cases.items() if not case["picture_only"]
-    )
-    return {
-        key: [run.cases[key] for run in runs if key in run.cases and not disturbance(run, key)]
-        for key in keys
-    }
+def _calibration(seen: Sequence[tuple[Run, Case]]) -> tuple[Calibration, list[str]]:
+    """A case's noise between the processes that saw it, by metric, and what is left out of it."""
+    noise, sees, told = {}, {}, []
+    for metric in METRICS:
+        if any(case[metric.field] is None for _, case in seen):
+            continue
+        quiet = [(run, case) for run, case in seen if not disturbed_in(run, case, metric)]
+        if len(quiet) < len(seen):
+            reason = next(r for run, case in seen for r in disturbed_in(run, case, metric))
+            number = f"{len(seen) - len(quiet)} of {len(seen)} processes"
+            told.append(f"{metric.name} in {number}, as in one {reason}")
+        if len(quiet) < PROCESSES_MIN:
+            continue
+        noise[metric.field] = rounded(noise_of([case[metric.field] for _, case in quiet]))
+        pair = sqrt(2) * noise[metric.field]
+        sees[metric.field] = rounded(detectable(pair, pairs=PAIRS, floor=metric.floor))
+    date = seen[0][0].date
+    return Calibration(calibrated=date, processes=len(seen), noise=noise, sees=sees), told
 
 
-def _calibrated(key: str, cases: Sequence[Case], line: CaseBaseline, *, date: str) -> CaseBaseline:
-    """A baseline's line with the noise between these processes, and the limits it gives."""
-    if name := differing(line.generates, cases[0]["generates"]):
+def _line(
+    key: str, line: CaseBaseline, case: Case, mode: Mode, calibration: Calibration
+) -> CaseBaseline:
+    """A baseline's line with this calibration of its case, and the limits that follow."""
+    if name := comparable.differing(line.generates, case["generates"]):
         raise BadRunError(
             f"{_name(key)}: its baseline and these runs differ in the workload ({name}): "
             "accept these runs first: python -m ci accept"
         )
-    noise, sees = {}, {}
-    for metric in METRICS:
-        values = [case[metric.field] for case in cases]
-        if None in values:
-            continue
-        noise[metric.field] = rounded(noise_of(values))
-        pair = sqrt(2) * noise[metric.field]
-        sees[metric.field] = rounded(detectable(pair, pairs=PAIRS, floor=metric.floor))
-    calibration = Calibration(calibrated=date, processes=len(cases), noise=noise, sees=sees)
+    calibrations = {**line.calibrations, mode: calibration}
     limits = baselines.limits_of(
         latency_s=line.latency_s,
         latency_speedup=line.latency_speedup,
         gpu_busy_s=line.gpu_busy_s,
         gpu_speedup=line.gpu_speedup,
         peak_memory_bytes=line.peak_memory_bytes,
-        calibration=calibration,
+        calibration=calibrations.get("whole"),
     )
-    return replace(line, calibration=calibration, limits=limits)
+    return replace(line, calibrations=calibrations, limits=limits)
 
 
-def _told(line: CaseBaseline) -> str:
-    sees: Mapping[str, Any] = line.calibration.sees if line.calibration else {}
+def _sees(calibration: Calibration) -> str:
     return ", ".join(
-        f"{metric.name} ≥ {share(sees[metric.field])}" for metric in METRICS if metric.field in sees
+        f"{metric.name} ≥ {share(calibration.sees[metric.field])}"
+        for metric in METRICS
+        if metric.field in calibration.sees
     )
 
 
 def _name(key: str) -> str:
     workload, _, case = parts_of(key)
     return f"{workload}-{case}"
-
-
-def _history_line(key: str, line: CaseBaseline, mode: str) -> str:
-    assert line.calibration is not None
-    return (
-        f"- {line.calibration.calibrated} `{key}`: calibrated from {line.calibration.processes} "
-        f"{mode}processes: sees {_told(line)}"
-    )

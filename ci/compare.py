@@ -67,12 +67,12 @@ def load(base: Sequence[Path], head: Sequence[Path], *, more: str = "") -> Compa
 
 
 def known_noise(run: Run) -> dict[str, dict[str, float]]:
-    """By case and field, of the calibration in the baseline of the run's machine."""
+    """By case and field, of the calibration of the run's machine for processes of its mode."""
     baseline = baselines.load_machine(run.machine.slug)
     return {
-        key: dict(case.calibration.noise)
+        key: dict(case.calibrations[run.mode].noise)
         for key, case in (baseline.cases if baseline else {}).items()
-        if case.calibration
+        if run.mode in case.calibrations
     }
 
 

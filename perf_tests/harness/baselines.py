@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from statistics import median
-from typing import Any
+from types import MappingProxyType
+from typing import Any, get_args
 
 from perf_tests.harness import shape
-from perf_tests.harness.records import Count, write_whole
+from perf_tests.harness.records import Count, Mode, write_whole
 from perf_tests.harness.shape import ANYTHING, NUMBER, POSITIVE, TEXT, WHOLE, Each, Leaf, Only, Some
 from perf_tests.harness.stats import spread
 from perf_tests.harness.structure_records import COUNTERS
@@ -87,7 +88,7 @@ class CaseBaseline:
     moving: tuple[str, ...] = ()
     """Counters that were not the same in every process, and hold nobody to anything."""
     limits: Limits
-    calibration: Calibration | None = None
+    calibrations: Mapping[Mode, Calibration] = field(default_factory=dict)
     """None where nobody calibrated."""
 
 
@@ -166,7 +167,7 @@ def of_processes(
     generates: Mapping[str, Any],
     device: str,
     counters: Sequence[Mapping[str, Count]],
-    calibration: Calibration | None = None,
+    calibrations: Mapping[Mode, Calibration] = MappingProxyType({}),
     **seen: Sequence[Any],
 ) -> CaseBaseline:
     """The line that these processes of one case are accepted as, with the limits that follow.
@@ -189,8 +190,8 @@ def of_processes(
         generates=generates,
         counters={n: counts[0] for n, counts in known.items() if len(set(counts)) == 1},
         moving=tuple(n for n, counts in known.items() if len(set(counts)) > 1),
-        limits=limits_of(**values, calibration=calibration),
-        calibration=calibration,
+        limits=limits_of(**values, calibration=calibrations.get("whole")),
+        calibrations=calibrations,
         **values,
     )
 
@@ -295,6 +296,9 @@ PAIR = Leaf(
         isinstance(value, list) and len(value) == 2 and all(type(one) is int for one in value)
     ),
 )
+CALIBRATION = Only(
+    {"calibrated": TEXT, "processes": WHOLE, "noise": Each(NOISE), "sees": Each(NOISE)}
+)
 LINE = Only(
     {
         "accepted": TEXT,
@@ -307,9 +311,7 @@ LINE = Only(
     {
         **dict.fromkeys(SEEN[1:], Some(POSITIVE)),
         "moving": [TEXT],
-        "calibration": Only(
-            {"calibrated": TEXT, "processes": WHOLE, "noise": Each(NOISE), "sees": Each(NOISE)}
-        ),
+        "calibrations": Only({}, dict.fromkeys(get_args(Mode), CALIBRATION)),
     },
 )
 MACHINE = Only({"schema": WHOLE, "machine": TEXT, "cases": Each(LINE)})
@@ -332,7 +334,7 @@ def _case(line: Mapping[str, Any], path: Path, key: str) -> CaseBaseline:
     if limit not in line["limits"]:
         raise BadBaseline(f"{path}: {key}: limits have no {limit!r}")
     counters = {n: Count(fixed=pair[0], per_step=pair[1]) for n, pair in line["counters"].items()}
-    calibration = line.get("calibration")
+    calibrations = line.get("calibrations", {})
     lists = {name: tuple(line.get(name, ())) for name in (*SEEN, "moving")}
     return CaseBaseline(
         accepted=line["accepted"],
@@ -340,13 +342,13 @@ def _case(line: Mapping[str, Any], path: Path, key: str) -> CaseBaseline:
         generates=line["generates"],
         counters=counters,
         limits=Limits(**line["limits"]),
-        calibration=calibration and Calibration(**calibration),
+        calibrations={mode: Calibration(**known) for mode, known in calibrations.items()},
         **lists,
     )
 
 
 def _case_json(case: CaseBaseline) -> dict[str, Any]:
-    line = {name: value for name, value in asdict(case).items() if value not in ((), None)}
+    line = {name: value for name, value in asdict(case).items() if value not in ((), {}, None)}
     line["counters"] = {n: [c.fixed, c.per_step] for n, c in case.counters.items()}
     line["limits"] = {n: v for n, v in asdict(case.limits).items() if v is not None}
     return line

@@ -29,7 +29,7 @@ from perf_tests.harness.pipelines import Generation
 from perf_tests.harness.records import Count
 
 STEPS = 8
-"""Of the short generation."""
+"""Of the short generation: as few as leave three steady ones, since what is profiled costs time."""
 STEADY = slice(4, -1)
 """Its steps that speak for all further ones: PNDM's first four do other arithmetic, and DDIM's last
 reads two scalars less."""
@@ -119,7 +119,7 @@ class Trace:
     def is_steady(self) -> bool:
         """Whether further steps would do just what its steady ones did.
 
-        As far as three of them tell: what comes in every seventh step or rarer is not seen.
+        As far as three of them tell: what comes in every fourth step or rarer may not be seen.
         """
         seen = self.counts[1:-1][STEADY]
         return bool(seen) and all(counts == seen[0] for counts in seen)
@@ -247,12 +247,13 @@ def profile(generation: Generation, pipeline: Any, *, steps: int) -> Trace:
         statistics = torch.cuda.memory_stats_as_nested_dict()
         allocated.append(statistics["allocation"]["all"]["allocated"])
 
-    # Only the GPU's side and the calls into its runtime: recording every operator of PyTorch
-    # costs more than the generation.
-    # Else CUPTI stays attached to the process, and each launch of all that is timed after it takes
-    # longer: a generation that waits for the host a sixth, measured on an H200 (pytorch #144455).
-    os.environ.setdefault("TEARDOWN_CUPTI", "1")
+    # Left attached, as it is unless told otherwise, the profiler makes each later launch of the
+    # process longer: a generation that waits for the host by a fifth, on an H200 (pytorch #144455).
+    if (torch.version.cuda or "") >= "12.6":  # before, it crashed beside CUDA graphs (#112507)
+        os.environ["TEARDOWN_CUPTI"] = "1"
     try:
+        # Only the GPU's side and the calls into its runtime: recording every operator of PyTorch
+        # costs more than the generation.
         profiler = torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA])
         with profiler, _after_prompt(pipeline, mark):
             mark()
@@ -267,7 +268,8 @@ def profile(generation: Generation, pipeline: Any, *, steps: int) -> Trace:
         path = Path(folder) / "trace.json"
         profiler.export_chrome_trace(str(path))
         trace = read(json.loads(path.read_bytes())["traceEvents"], allocated=allocated)
-    # It detaches in the next call into CUDA, and a profiler that is begun before loses its events.
+    # What detaches it got ready while the trace was read, and does so in the next call into CUDA:
+    # in the middle of another trace that would lose the rest of its events (kineto #1554).
     torch.cuda.synchronize()
     return trace
 

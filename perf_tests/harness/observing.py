@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from statistics import median
 from time import perf_counter
@@ -55,16 +55,17 @@ class Observing:
             # At once, as after a round: what follows leaves the GPU idle.
             watch.note_gpu()
             calls = host.python_calls(generation)
-            with unet_calls(pipeline) as unet_s:
+            unet_s: list[float] = []
+            with ExitStack() as hooks:
+                if watch.device.type == "cuda":
+                    unet_s = hooks.enter_context(unet_calls(pipeline))
                 left = host.left(generation, watch.device)
         finally:
             gc.enable()
         kept = Count(fixed=left.kept_bytes, per_step=0)
-        on_gpu = watch.device.type == "cuda"
         return replace(
             measurement,
-            # None too where the denoising is replayed as a whole and calls the UNet no more.
-            host_step_s=median(unet_s) if on_gpu and unet_s else None,
+            host_step_s=median(unet_s) if unet_s else None,
             counters={**measurement.counters, "python_calls": calls, "kept_bytes": kept},
             ignored=left.ignored,
             observing_s=perf_counter() - started,

@@ -230,31 +230,33 @@ class _Sides:
                 continue
             disturbed = [
                 reason
-                for case in cases
+                for run, case in zip(runs, cases, strict=True)
                 if case
-                for reason in disturbances(case["validity"], clock=metric.name == "latency")
+                for reason in disturbed_in(run, case, metric)
             ]
-            if metric.name == "latency":
-                disturbed += [
-                    finding.what
-                    for case in cases
-                    if case
-                    for finding in _findings(case)
-                    if finding.status == "invalid"
-                ]
-                disturbed += [
-                    drifted(drift["ratio"])
-                    for run, case in zip(runs, cases, strict=True)
-                    if case
-                    for drift in (case.get("reference_drift"), run.drift.get(case["workload"]))
-                    # Whichever way: a pair was made on one machine or says nothing.
-                    if drift and drift["significant"]
-                ]
-            if disturbed and metric.name != "peak memory":
+            if disturbed:
                 reasons.append(disturbed[0])
             else:
                 pairs.append((cases[0], cases[1]))
         return pairs, reasons
+
+
+def disturbed_in(run: Run, case: Case, metric: Metric) -> list[str]:
+    """Why a process says nothing of this metric of a case; empty where it does."""
+    if metric.name == "peak memory":
+        return []
+    if metric.name != "latency":
+        return disturbances(case["validity"], clock=False)
+    return [
+        *disturbances(case["validity"], clock=True),
+        *(finding.what for finding in _findings(case) if finding.status == "invalid"),
+        *(
+            drifted(drift["ratio"])
+            for drift in (case.get("reference_drift"), run.drift.get(case["workload"]))
+            # Whichever way: what is compared was made on one machine or says nothing.
+            if drift and drift["significant"]
+        ),
+    ]
 
 
 def _changes(sides: _Sides, noise: Noise) -> Iterator[Change]:

@@ -10,7 +10,6 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from perf_tests.harness.build import Build, flag
 from perf_tests.harness.catalog import Case, Kind, Scale, Workload
@@ -52,9 +51,6 @@ class Source(Protocol):
 @contextmanager
 def built(case: Case, source: Source, device: torch.device) -> Iterator[Any]:
     """The case's pipeline, on the device for as long as the context is open."""
-    # Switched off, a progress bar still has a thread that wakes amid rounds, and whose calls Python
-    # 3.12 counts with the generation's own.
-    tqdm.monitor_interval = 0
     build = Build()
     for optimization in case.stack:
         optimization.apply(build)

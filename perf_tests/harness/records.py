@@ -8,11 +8,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, Literal
 
 from perf_tests.harness.closeness import Distance, Look
 
 SCHEMA = 1
+Mode = Literal["whole", "quick"]
+"""Of a process of the main job: with ``--quick`` it measures less, and with another noise."""
 HOST_IDLE = 0.1
 """The host holds a case back where the GPU idles for more than this part of the time."""
 
@@ -125,7 +127,8 @@ class Measurement:
     """To the pictures of the case it is compared with; the reference's to the accepted ones."""
     gpu_busy_s: float | None = None
     host_step_s: float | None = None
-    """What the host takes to enqueue one UNet call."""
+    """Seconds the host takes to enqueue a UNet call, nothing awaited: the median of the first calls
+    of three generations. None on a CPU, and where the denoising is replayed without calling it."""
     peak_memory_bytes: int | None = None
     first_picture_s: float | None = None
     """To the first picture: load, prove, compile, capture, generate. What an earlier case of the

@@ -10,7 +10,7 @@ from typing import Any
 
 from perf_tests.harness.catalog import REFERENCE, Closeness
 from perf_tests.harness.closeness import Distance, Look
-from perf_tests.harness.records import Count, Machine, Measurement
+from perf_tests.harness.records import Count, Machine, Measurement, Mode
 
 Case = Mapping[str, Any]
 """What stands in a case's `extra_info`."""
@@ -77,6 +77,10 @@ class Run:
     def not_timed(self) -> tuple[str, ...]:
         """Ids of the cases that failed without a measurement."""
         return tuple(case.id for case in self.untimed if case.status not in ("skipped", "invalid"))
+
+    @property
+    def mode(self) -> Mode:
+        return "quick" if self.quick else "whole"
 
     @property
     def drifted(self) -> tuple[str, ...]:

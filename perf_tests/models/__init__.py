@@ -13,6 +13,8 @@ import logging
 import warnings
 from pathlib import Path
 
+from tqdm import tqdm
+
 from perf_tests.harness.pipelines import BadModel, Source
 from perf_tests.models.checkpoint import EMBEDDED, Checkpoint
 from perf_tests.models.seeded import Seeded
@@ -25,8 +27,11 @@ NAMED = ("sd15", "small", "embedded")
 def open_source(model: str) -> Source:
     """The source for ``sd15`` or ``small`` (seeded), ``embedded``, a local folder, or a Hub id.
 
-    `BadModel`, in one sentence, where there is none.
+    `BadModel`, in one sentence, where there is none. From here on no progress bar of the process
+    has a thread of its own.
     """
+    # It wakes amid rounds though the bar is off, and Python 3.12 counts its calls with theirs.
+    tqdm.monitor_interval = 0
     if model == "sd15":
         return Seeded("sd15", scale="full")
     if model == "small":

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+import random
 from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
 import pytest
 
 from ci import __main__ as command
 from ci import compare
+from ci.runs import load_run
 from perf_tests.harness import baselines
-from perf_tests.harness.baselines import BadBaseline, CaseBaseline, load_machine
+from perf_tests.harness.baselines import BadBaseline, Calibration, CaseBaseline, load_machine
+from perf_tests.harness.records import Mode
 from perf_tests.unit.recorded import Content, accept, case, keep, process, settle, side, write
 
 FP16 = "ddim50-fp16"
@@ -22,6 +26,11 @@ EAGER = 0.06
 def calibrate(contents: list[Content], folder: Path) -> int:
     paths = write(contents, folder.parent, "same-code")
     return command.main(["calibrate", *map(str, paths)])
+
+
+def calibration(folder: Path, mode: Mode = "whole") -> Calibration:
+    """What the baseline says of fp16's noise."""
+    return line(folder).calibrations[mode]
 
 
 def line(folder: Path) -> CaseBaseline:
@@ -35,23 +44,23 @@ def test_says_what_the_gate_can_see_and_writes_it(
     accepted: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = line(accepted)
-    assert before.calibration is None
+    assert not before.calibrations
     assert calibrate(side("a", count=8, noise=EAGER), accepted) == 0
     printed = capsys.readouterr().out
-    assert (
-        "A/A on NVIDIA H200, 8 processes: the smallest slowdown that 5 pairs find 90 % of the time,"
-        in printed
-    )
+    assert "A/A on NVIDIA H200, 8 whole processes: the smallest slowdown that 5 pairs " in printed
+    assert "find 90 % of the time, at 99 % confidence" in printed
     assert "ddim50-fp16: this gate can see latency ≥ " in printed
     assert "GPU busy ≥ 2.1 %, peak memory ≥ 2.0 %" in printed
-    after = line(accepted)
-    assert after.calibration is not None
-    assert after.calibration.processes == 8
-    assert after.calibration.noise["latency_s"] == pytest.approx(EAGER, rel=0.5)
-    assert after.calibration.noise["peak_memory_bytes"] == 0
-    assert after.calibration.sees["latency_s"] > 0.1
-    assert after.latency_s == before.latency_s
-    assert "calibrated from 8 processes: sees latency ≥ " in (accepted / "HISTORY.md").read_text()
+    after = calibration(accepted)
+    assert after.processes == 8
+    assert after.noise["latency_s"] == pytest.approx(EAGER, rel=0.5)
+    assert after.noise["peak_memory_bytes"] == 0
+    assert after.sees["latency_s"] > 0.1
+    assert line(accepted).latency_s == before.latency_s
+    assert (
+        "calibrated from 8 whole processes: sees latency ≥ "
+        in (accepted / "HISTORY.md").read_text()
+    )
 
 
 def test_one_case_is_one(accepted: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -65,13 +74,29 @@ def test_one_case_is_one(accepted: Path, capsys: pytest.CaptureFixture[str]) -> 
 def test_quick_processes_have_a_noise_of_their_own(
     accepted: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    contents = side("a", count=6, noise=EAGER)
-    for content in contents:
+    assert calibrate(side("whole"), accepted) == 0
+    whole = line(accepted)
+    noisy = side("a", count=6, noise=EAGER)
+    for content in noisy:
         content["perf_tests"]["quick"] = True
-    assert calibrate(contents, accepted) == 0
-    assert "A/A on NVIDIA H200, 6 --quick processes: the smallest" in capsys.readouterr().out
-    history = (accepted / "HISTORY.md").read_text()
-    assert "calibrated from 6 --quick processes: sees latency ≥ " in history
+        case(content, FP16)["gpu_busy_s"] *= 1 + EAGER * random.Random(str(content)).random()
+        settle(content)
+    capsys.readouterr()
+    assert calibrate(noisy, accepted) == 0
+    assert "A/A on NVIDIA H200, 6 quick processes: the smallest" in capsys.readouterr().out
+    assert (
+        "calibrated from 6 quick processes: sees latency ≥ "
+        in (accepted / "HISTORY.md").read_text()
+    )
+    # The main job is whole, and so is what holds it to a limit.
+    assert line(accepted).limits == whole.limits
+    assert calibration(accepted) == whole.calibrations["whole"]
+    assert calibration(accepted, "quick").noise["gpu_busy_s"] > 0.005
+    for mode, quick in (("whole", False), ("quick", True)):
+        noisy[0]["perf_tests"]["quick"] = quick
+        (path,) = write(noisy[:1], accepted.parent, mode)
+        known = compare.known_noise(load_run(path))[KEY]
+        assert known == line(accepted).calibrations[cast("Mode", mode)].noise
 
 
 def test_gpu_busy_is_held_to_three_times_its_calibrated_noise(accepted: Path) -> None:
@@ -83,9 +108,7 @@ def test_gpu_busy_is_held_to_three_times_its_calibrated_noise(accepted: Path) ->
         case(content, FP16)["gpu_busy_s"] *= by
         settle(content)
     assert calibrate(noisy, accepted) == 0
-    calibration = line(accepted).calibration
-    assert calibration is not None
-    noise = calibration.noise["gpu_busy_s"]
+    noise = calibration(accepted).noise["gpu_busy_s"]
     assert noise == pytest.approx(0.0224, rel=0.1)
     limit = line(accepted).limits.gpu_busy_s_max
     assert limit == pytest.approx((1 + 3 * noise) * sorted(line(accepted).gpu_busy_s)[1], rel=1e-4)
@@ -93,14 +116,14 @@ def test_gpu_busy_is_held_to_three_times_its_calibrated_noise(accepted: Path) ->
 
 def test_accepting_anew_keeps_the_calibration(accepted: Path) -> None:
     assert calibrate(side("a"), accepted) == 0
-    calibration = line(accepted).calibration
+    before = line(accepted).calibrations
     assert accept([process(f"later-{number}") for number in range(3)], accepted, "later") == 0
-    assert line(accepted).calibration == calibration
+    assert line(accepted).calibrations == before
     # The noise of another workload is another one.
     others = [process(f"others-{number}") for number in range(3)]
     _other_workload(others)
     assert accept(others, accepted, "another seed") == 0
-    assert line(accepted).calibration is None
+    assert not line(accepted).calibrations
 
 
 @pytest.mark.parametrize(("times", "code"), [(2.0, 1), (0.5, 2)])
@@ -109,9 +132,7 @@ def test_compare_sees_what_was_promised_and_says_so_below_it(
 ) -> None:
     """A sleep on the host: twice the smallest effect is red, half of it is unclear."""
     assert calibrate(side("a", count=12, noise=0.02), accepted) == 0
-    calibration = line(accepted).calibration
-    assert calibration is not None
-    sees = calibration.sees["latency_s"]
+    sees = calibration(accepted).sees["latency_s"]
     base, head = side("base", noise=0.02), side("head", noise=0.02)
     for content in head:
         info = case(content, FP16)
@@ -161,10 +182,9 @@ def _drifted(contents: list[Content]) -> None:
     contents[2]["perf_tests"]["reference_drift"]["ddim50"].update(ratio=1.2, significant=True)
 
 
-def _all_disturbed(contents: list[Content]) -> None:
-    for content in contents[:3]:
-        for benchmark in content["benchmarks"]:
-            benchmark["extra_info"]["validity"]["disturbed_by"] = ["another process"]
+def _other_rounds(contents: list[Content]) -> None:
+    case(contents[2], FP16)["latency_rounds_s"].pop()
+    settle(contents[2])
 
 
 def _quick(contents: list[Content]) -> None:
@@ -185,12 +205,19 @@ def _other_stopwatch(contents: list[Content]) -> None:
     contents[2]["perf_tests"]["measuring"] = "ba9876543210"
 
 
+def _invalid(contents: list[Content]) -> None:
+    """As a run that was disturbed beyond its limit says it."""
+    _busy_host(contents)
+    case(contents[2], FP16).update(verdict="invalid", sentence="invalid: ddim50-fp16: too slow")
+
+
 @pytest.mark.parametrize(
     ("spoil", "told"),
     [
-        (_disturbed, ["ddim50-fp16"]),
-        (_busy_host, ["ddim50-fp16"]),
-        (_drifted, ["ddim50-reference", "ddim50-tf32", "ddim50-fp16"]),
+        (_disturbed, ["fp16: latency", "fp16: GPU busy"]),
+        (_busy_host, ["fp16: latency"]),
+        (_invalid, ["fp16: latency"]),
+        (_drifted, ["reference: latency", "tf32: latency", "fp16: latency"]),
     ],
 )
 def test_what_was_disturbed_is_left_out_and_told(
@@ -199,30 +226,32 @@ def test_what_was_disturbed_is_left_out_and_told(
     spoil: Callable[[list[Content]], object],
     told: list[str],
 ) -> None:
-    contents = side("a")
+    contents = side("a", noise=EAGER)
+    case(contents[2], FP16)["latency_rounds_s"] = [9.0] * 5
+    settle(contents[2])
     spoil(contents)
     capsys.readouterr()
     assert calibrate(contents, accepted) == 0
     said = capsys.readouterr().out.splitlines()
-    assert [text for text in said if "undisturbed" in text] == [
-        f"{name} was measured undisturbed in 4 of 5 processes" for name in told
-    ]
-    calibration = line(accepted).calibration
-    assert calibration is not None
-    assert calibration.processes == 4
+    assert [
+        text.split(" in 1 of 5 processes, as in one ")[0] for text in said if "left" in text
+    ] == [f"left out: ddim50-{name}" for name in told]
+    assert calibration(accepted).noise["latency_s"] < 2 * EAGER
 
 
-def test_a_case_that_was_mostly_disturbed_keeps_its_line(
+def test_a_metric_that_was_mostly_disturbed_has_no_noise(
     accepted: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     contents = side("a")
     for content in contents[:3]:
-        case(content, FP16)["validity"]["disturbed_by"] = ["1 other process on the GPU"]
+        case(content, FP16)["validity"]["host_disturbed_by"] = ["the host waited for a CPU"]
     capsys.readouterr()
     assert calibrate(contents, accepted) == 0
     said = capsys.readouterr().out
-    assert "left out: ddim50-fp16 was measured undisturbed in 2 of 5 processes" in said
-    assert line(accepted).calibration is None
+    assert (
+        "left out: ddim50-fp16: latency in 3 of 5 processes, as in one the host waited for a CPU"
+    ) in said
+    assert set(calibration(accepted).noise) == {"gpu_busy_s", "peak_memory_bytes"}
 
 
 @pytest.mark.parametrize(
@@ -232,7 +261,7 @@ def test_a_case_that_was_mostly_disturbed_keeps_its_line(
         (_other_commit, "same-code-0.json were made on different commits"),
         (_other_gpu, "nobody accepted a baseline for NVIDIA A100-SXM4-80GB, whose noise"),
         (_other_weights, "nvidia-h200.json knows no case that 3 of these runs measured"),
-        (_all_disturbed, "nvidia-h200.json knows no case that 3 of these runs measured undist"),
+        (_other_rounds, "differ in the number of rounds of ddim50-fp16: 5 and 4"),
         (_quick, "same-code-2.json was measured with --quick and "),
         (_other_workload, "its baseline and these runs differ in the workload (seed): accept"),
         (_black, "fp16 is black, which nobody accepts"),
@@ -261,18 +290,19 @@ GOOD = {"calibrated": "2026-11-23", "processes": 8, "noise": {}, "sees": {}}
 @pytest.mark.parametrize(
     ("broken", "sentence"),
     [
-        ([], "calibration is [], not an object"),
-        ({"noise": {}}, "calibration: has no calibrated"),
-        (GOOD | {"said": 1}, "unknown key 'said'; known are calibrated, noise, processes, sees"),
-        (GOOD | {"processes": "8"}, "calibration: processes is '8', not a whole number"),
-        (GOOD | {"noise": {"latency_s": -1}}, "noise: latency_s is -1, not zero or a positive num"),
-        (GOOD | {"sees": 5}, "calibration: sees is 5, not an object"),
+        ([], "calibrations is [], not an object"),
+        ({"slow": GOOD}, "unknown key 'slow'; known are quick, whole"),
+        ({"whole": {"noise": {}}}, "calibrations: whole: has no calibrated"),
+        ({"whole": GOOD | {"said": 1}}, "unknown key 'said'; known are calibrated, noise, proc"),
+        ({"quick": GOOD | {"processes": "8"}}, "quick: processes is '8', not a whole number"),
+        ({"whole": GOOD | {"noise": {"latency_s": -1}}}, "latency_s is -1, not zero or a positi"),
+        ({"whole": GOOD | {"sees": 5}}, "whole: sees is 5, not an object"),
     ],
 )
 def test_a_broken_calibration_is_said(accepted: Path, broken: object, sentence: str) -> None:
     path = baselines.machine_path("nvidia-h200", accepted)
     content = json.loads(path.read_text())
-    content["cases"][KEY]["calibration"] = broken
+    content["cases"][KEY]["calibrations"] = broken
     path.write_text(json.dumps(content))
     with pytest.raises(BadBaseline) as error:
         load_machine("nvidia-h200", accepted)

@@ -4,6 +4,7 @@ import gzip
 import json
 import os
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -92,26 +93,38 @@ def test_another_profiler_is_left_alone() -> None:
     assert other.profiler is not None
 
 
-@pytest.mark.parametrize(("asked", "set_to"), [(None, "1"), ("0", "0")])
-def test_the_profiler_is_told_to_detach(
-    monkeypatch: pytest.MonkeyPatch, asked: str | None, set_to: str
+@pytest.mark.parametrize(("cuda", "told"), [("13.0", "1"), ("12.6", "1"), ("12.4", None)])
+def test_the_profiler_is_told_to_detach_and_does_before_another_begins(
+    monkeypatch: pytest.MonkeyPatch, cuda: str, told: str | None
 ) -> None:
-    """Unless somebody wants it to stay."""
+    happened: list[str | None] = []
+
+    class Profiler:
+        def __init__(self, **_: object) -> None:
+            happened.append(os.environ.get("TEARDOWN_CUPTI"))
+
+        def __enter__(self) -> None: ...
+        def __exit__(self, *_: object) -> None: ...
+        def export_chrome_trace(self, path: str) -> None:
+            Path(path).write_bytes(gzip.decompress(RECORDED.read_bytes()))
+            happened.append("exported")
+
+    # Set first, so that what the suite sets is taken back after the test.
     monkeypatch.setenv("TEARDOWN_CUPTI", "")
     monkeypatch.delenv("TEARDOWN_CUPTI")
-    if asked is not None:
-        monkeypatch.setenv("TEARDOWN_CUPTI", asked)
-    told = []
-
-    def begun(**_: object) -> None:
-        told.append(os.environ["TEARDOWN_CUPTI"])
-        raise RuntimeError("the profiler cannot start")
-
-    monkeypatch.setattr(torch.profiler, "profile", begun)
-    generation: Any = None
-    with pytest.raises(NoTrace, match=r"torch\.profiler refuses: the profiler cannot start"):
-        counters.observe(generation, None, steps=50)
-    assert told == [set_to]
+    monkeypatch.setattr(torch.version, "cuda", cuda)
+    monkeypatch.setattr(torch.profiler, "profile", Profiler)
+    monkeypatch.setattr(torch.cuda, "_sleep", lambda cycles: None)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: happened.append("synchronized"))
+    monkeypatch.setattr(
+        torch.cuda,
+        "memory_stats_as_nested_dict",
+        lambda: {"allocation": {"all": {"allocated": 0}}},
+    )
+    pipeline: Any = SimpleNamespace(encode_prompt=None)
+    generation: Any = SimpleNamespace(pictures=lambda **_: None)
+    assert len(counters.profile(generation, pipeline, steps=2).steps) == 2
+    assert happened == [told, "synchronized", "exported", "synchronized"]
 
 
 def test_busy_is_the_union_of_intervals() -> None:
@@ -150,9 +163,12 @@ def test_fixed_and_per_step_costs_separate_exactly() -> None:
     assert seen.stages_s == pytest.approx({"text encoder": 10, "denoising": 273, "decoder": 20})
 
 
-def test_steps_that_differ_speak_for_nobody() -> None:
-    # A cache that is refreshed in every third step.
-    assert not made_up(*[11, 2, 2] * 3, 11).is_steady
+@pytest.mark.parametrize("period", [2, 3])
+def test_steps_that_differ_speak_for_nobody(period: int) -> None:
+    """Whichever of the steps it is in which a cache is refreshed."""
+    for phase in range(period):
+        steps = [11 if step % period == phase else 2 for step in range(counters.STEPS)]
+        assert not made_up(*steps).is_steady
     assert not made_up(11, 11).is_steady
 
 

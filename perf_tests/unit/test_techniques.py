@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -10,12 +11,13 @@ from typing import Any
 
 import pytest
 import torch
-from tqdm import tqdm
+import tqdm.auto
 
 from perf_tests import models, optimizations, workloads
 from perf_tests.harness import closeness, proofs
 from perf_tests.harness.catalog import OPTIMIZATIONS, Workload, stacked
 from perf_tests.harness.host import left
+from perf_tests.harness.observing import unet_calls
 from perf_tests.harness.pipelines import Generation, Source, built
 from perf_tests.techniques.conditioning import precompute
 from perf_tests.techniques.cuda_graphs import Graphed
@@ -46,13 +48,26 @@ def plain(source: Source) -> Any:
 
 
 def test_no_progress_bars_thread_wakes_amid_rounds(
-    source: Source, monkeypatch: pytest.MonkeyPatch
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(tqdm, "monitor", None)
-    monkeypatch.setattr(tqdm, "monitor_interval", 10)
+    monkeypatch.setattr(tqdm.std.tqdm, "monitor_interval", 10)
+    for kind in (tqdm.std.tqdm, tqdm.auto.tqdm):
+        monkeypatch.setattr(kind, "monitor", None)
+    before = set(threading.enumerate())
+    source = models.open_source("small")
     with pipeline_of("reference", source) as pipeline:
         Generation(pipeline, FEW).pictures()
-    assert tqdm.monitor is None
+    assert [thread for thread in set(threading.enumerate()) - before if thread.is_alive()] == []
+
+
+def test_the_hosts_share_of_a_unet_call_is_timed(source: Source) -> None:
+    with pipeline_of("reference", source) as pipeline:
+        with unet_calls(pipeline) as seconds:
+            left(Generation(pipeline, FEW), torch.device("cpu"))
+        assert len(seconds) == 3
+        assert min(seconds) > 0
+        Generation(pipeline, FEW).pictures()
+        assert len(seconds) == 3
 
 
 @pytest.mark.parametrize(
