@@ -39,7 +39,7 @@ ACCEPTABLE = (
 or a time that says nothing."""
 HISTORY_HEAD = """# What was accepted, when and why
 
-Written by `python -m ci accept`; newest last.
+Written by `python -m ci accept` and `python -m ci calibrate`; newest last.
 
 """
 
