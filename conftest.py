@@ -519,7 +519,32 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> Iterator[N
             _note_interruption(suite)
         elif suite.rows and exitstatus in (0, 1):
             _fail_missing(session, suite)
+        if suite.rows:
+            _write_what_was_not_timed(session.config)
     yield
+
+
+def _write_what_was_not_timed(config: pytest.Config) -> None:
+    """Where not one case was timed, pytest-benchmark writes no JSON, and a run that broke would be
+    taken for one that never was.
+    """
+    benchmarks: Any = config._benchmarksession  # type: ignore[attr-defined]
+    if not benchmarks.json or benchmarks.benchmarks:
+        return
+    hook = config.hook
+    commit = hook.pytest_benchmark_generate_commit_info(config=config)
+    hook.pytest_benchmark_update_commit_info(config=config, commit_info=commit)
+    content = hook.pytest_benchmark_generate_json(
+        config=config,
+        benchmarks=[],
+        include_data=True,
+        machine_info=benchmarks.get_machine_info(),
+        commit_info=commit,
+    )
+    hook.pytest_benchmark_update_json(config=config, benchmarks=[], output_json=content)
+    benchmarks.save_json(content)
+    # It has nothing left to say of.
+    benchmarks.json = None
 
 
 def _note_interruption(suite: Suite) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Collection, Mapping, Sequence
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +90,8 @@ def accept_pictures(path: Path, *, reason: str) -> int:
         raise BadRunError(f"{path} has no reference, so there is no picture to accept")
     write_history(_about_pictures(pictures, run, reason=reason))
     _keep(pictures)
-    print(f"accepted {len(pictures)} reference pictures; commit baselines/")
+    number = f"{len(pictures)} reference picture{'s' * (len(pictures) != 1)}"
+    print(f"accepted {number}; commit baselines/")
     return 0
 
 
@@ -179,6 +181,11 @@ def check(runs: Sequence[Run], *, acceptable: Collection[str] = ACCEPTABLE) -> N
     """`BadRunError` unless the runs are of one machine, stopwatch and workload, and each case got
     one of these verdicts.
     """
+    for one, other in combinations(runs, 2):
+        if one.cases and one.cases == other.cases:
+            raise BadRunError(
+                f"{other.path} is a copy of {one.path}: each run is a process of its own"
+            )
     first = runs[0]
     for run in runs:
         if not run.machine.is_like(first.machine):
@@ -327,7 +334,9 @@ def write_history(lines: Sequence[str]) -> None:
         text = path.read_text(encoding="utf-8") if path.exists() else HISTORY_HEAD
     except UnicodeDecodeError:
         raise baselines.BadBaseline(f"{path}: is not in UTF-8") from None
-    write_whole(path, text + "\n".join(lines) + "\n")
+    # Whoever wrote by hand may have ended without one.
+    end = "" if text.endswith("\n") else "\n"
+    write_whole(path, text + end + "\n".join(lines) + "\n")
 
 
 def _figure(case: CaseBaseline) -> str:

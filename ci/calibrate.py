@@ -5,7 +5,7 @@ from whose noise the limit on GPU busy follows, or --quick ones, as `ci ab` of a
 itself leaves them. Each mode's noise stands in its case's line of the machine's baseline, and
 `ci compare` goes by that of its own. What was disturbed in a process is left out, as there.
 
-    python -m ci calibrate runs/ab/*-?.json
+    python -m ci calibrate runs/ab/base-*.json runs/ab/head-*.json
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from math import sqrt
 from pathlib import Path
 
 from ci.ab import PAIRS
-from ci.accept import ACCEPTABLE, PROCESSES_MIN, check, write_history
+from ci.accept import PROCESSES_MIN, check, write_history
 from ci.runs import BadRunError, Run, distinct, load_run
 from perf_tests.harness import baselines, comparable
 from perf_tests.harness.baselines import Calibration, CaseBaseline, rounded
@@ -25,6 +25,9 @@ from perf_tests.harness.pairs import METRICS, disturbed_in, share
 from perf_tests.harness.records import Mode
 from perf_tests.harness.runs import Case, parts_of
 from perf_tests.harness.stats import CONFIDENCE, POWER, detectable, noise_of
+
+NOTHING_CHANGED = ("same", "faster", "slower", "new", "unclear", "invalid")
+"""What the same code can be called. What is invalid is left out where it says nothing."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -54,8 +57,7 @@ def calibrate(paths: Sequence[Path]) -> int:
             f"{len(runs)} of {PROCESSES_MIN} processes: the noise between so few says nothing; run "
             "the main job again"
         )
-    # What is invalid says nothing of the clock, and is left out for it.
-    check(runs, acceptable=(*ACCEPTABLE, "invalid"))
+    check(runs, acceptable=NOTHING_CHANGED)
     try:
         comparable.check(runs, runs)
     except comparable.NotComparable as error:
@@ -83,6 +85,9 @@ def calibrate(paths: Sequence[Path]) -> int:
         if key not in baseline.cases:
             told.append(f"{_name(key)} has no line in {baseline.path.name}: accept it first")
             continue
+        if len(seen) < PROCESSES_MIN:
+            told.append(f"{_name(key)} was measured in {len(seen)} of {len(runs)} processes")
+            continue
         calibration, disturbed = _calibration(seen)
         told += [f"{_name(key)}: {text}" for text in disturbed]
         if calibration.noise:
@@ -91,14 +96,6 @@ def calibrate(paths: Sequence[Path]) -> int:
         raise BadRunError(
             f"{baseline.path} knows no case that {PROCESSES_MIN} of these runs measured undisturbed"
         )
-    print(
-        f"A/A on {machine.name}, {len(runs)} {mode} processes: the smallest slowdown that {PAIRS} "
-        f"pairs find {share(POWER)} of the time, at {share(CONFIDENCE)} confidence"
-    )
-    for key, line in calibrated.items():
-        print(f"{_name(key)}: this gate can see {_sees(line.calibrations[mode])}")
-    for text in told:
-        print(f"left out: {text}")
     write_history(
         [
             f"- {runs[0].date} `{key}`: calibrated from {line.calibrations[mode].processes} {mode} "
@@ -107,6 +104,14 @@ def calibrate(paths: Sequence[Path]) -> int:
         ]
     )
     baselines.save_machine(replace(baseline, cases={**baseline.cases, **calibrated}))
+    print(
+        f"A/A on {machine.name}, {len(runs)} {mode} processes: the smallest slowdown that {PAIRS} "
+        f"pairs find {share(POWER)} of the time, at {share(CONFIDENCE)} confidence"
+    )
+    for key, line in calibrated.items():
+        print(f"{_name(key)}: this gate can see {_sees(line.calibrations[mode])}")
+    for text in told:
+        print(f"left out: {text}")
     number = f"{len(calibrated)} case{'s' * (len(calibrated) != 1)}"
     print(f"calibrated {number} in {baseline.path.name}; commit baselines/")
     return 0
@@ -114,7 +119,7 @@ def calibrate(paths: Sequence[Path]) -> int:
 
 def _calibration(seen: Sequence[tuple[Run, Case]]) -> tuple[Calibration, list[str]]:
     """A case's noise between the processes that saw it, by metric, and what is left out of it."""
-    noise, sees, told = {}, {}, []
+    noise, sees, told, fewest = {}, {}, [], len(seen)
     for metric in METRICS:
         if any(case[metric.field] is None for _, case in seen):
             continue
@@ -122,14 +127,15 @@ def _calibration(seen: Sequence[tuple[Run, Case]]) -> tuple[Calibration, list[st
         if len(quiet) < len(seen):
             reason = next(r for run, case in seen for r in disturbed_in(run, case, metric))
             number = f"{len(seen) - len(quiet)} of {len(seen)} processes"
-            told.append(f"{metric.name} in {number}, as in one {reason}")
+            told.append(f"{metric.name} of {number}: {reason}")
         if len(quiet) < PROCESSES_MIN:
             continue
+        fewest = min(fewest, len(quiet))
         noise[metric.field] = rounded(noise_of([case[metric.field] for _, case in quiet]))
         pair = sqrt(2) * noise[metric.field]
         sees[metric.field] = rounded(detectable(pair, pairs=PAIRS, floor=metric.floor))
     date = seen[0][0].date
-    return Calibration(calibrated=date, processes=len(seen), noise=noise, sees=sees), told
+    return Calibration(calibrated=date, processes=fewest, noise=noise, sees=sees), told
 
 
 def _line(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +78,7 @@ def run_of(content: Any, path: Path) -> Run:
         shard = ours["shard"]
         return Run(
             path=path,
-            date=content["datetime"][:10],
+            date=datetime.fromisoformat(content["datetime"]).date().isoformat(),
             commit=content.get("commit_info", {}).get("id"),
             machine=_machine(content["machine_info"]["perf_tests"]),
             cases=cases,

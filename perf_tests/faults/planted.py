@@ -44,6 +44,14 @@ def planted(request: pytest.FixtureRequest) -> Iterator[None]:
     size = fault.sizes[0] if fault.sizes else None
     # Nothing was measured before, so a step counts as a tenth of a second.
     plant = fault.planted(Plant(device=device, size=size, step_s=0.1, gpu_step_s=0.01))
+    wanted = {only for only, _ in plant.changes}
+    cases = {item.callspec.params["case"].name for item in request.session.items}  # type: ignore[attr-defined]
+    if None not in wanted and not wanted & cases and not plant.contexts:
+        names = ", ".join(sorted(name for name in wanted if name))
+        pytest.exit(
+            f"--plant {fault.name}: is planted in {names}, which is not among the cases asked for",
+            returncode=pytest.ExitCode.USAGE_ERROR,
+        )
     with ExitStack() as contexts:
         for context in plant.contexts:
             contexts.enter_context(context)

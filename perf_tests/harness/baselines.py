@@ -63,6 +63,7 @@ class Calibration:
     calibrated: str
     """Date, ISO 8601."""
     processes: int
+    """The fewest undisturbed ones that a noise is from."""
     noise: Mapping[str, float]
     """By metric as in a run's JSON (``latency_s``): standard deviation of the log."""
     sees: Mapping[str, float]

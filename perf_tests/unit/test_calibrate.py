@@ -187,6 +187,18 @@ def _other_rounds(contents: list[Content]) -> None:
     settle(contents[2])
 
 
+def _other_picture(contents: list[Content]) -> None:
+    case(contents[2], FP16)["verdict"] = "worse picture"
+
+
+def _a_copy(contents: list[Content]) -> None:
+    contents[2] = contents[1]
+
+
+def _no_date(contents: list[Content]) -> None:
+    contents[2]["datetime"] = "today\n- evil"
+
+
 def _quick(contents: list[Content]) -> None:
     contents[2]["perf_tests"]["quick"] = True
 
@@ -233,10 +245,23 @@ def test_what_was_disturbed_is_left_out_and_told(
     capsys.readouterr()
     assert calibrate(contents, accepted) == 0
     said = capsys.readouterr().out.splitlines()
-    assert [
-        text.split(" in 1 of 5 processes, as in one ")[0] for text in said if "left" in text
-    ] == [f"left out: ddim50-{name}" for name in told]
+    assert [text.split(" of 1 of 5 processes: ")[0] for text in said if "left" in text] == [
+        f"left out: ddim50-{name}" for name in told
+    ]
     assert calibration(accepted).noise["latency_s"] < 2 * EAGER
+
+
+def test_a_case_that_few_measured_is_left_out_and_told(
+    accepted: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    contents = side("a")
+    for content in contents[:3]:
+        content["benchmarks"] = [
+            b for b in content["benchmarks"] if b["extra_info"]["case"] != "fp16"
+        ]
+    capsys.readouterr()
+    assert calibrate(contents, accepted) == 0
+    assert "left out: ddim50-fp16 was measured in 2 of 5 processes" in capsys.readouterr().out
 
 
 def test_a_metric_that_was_mostly_disturbed_has_no_noise(
@@ -248,9 +273,7 @@ def test_a_metric_that_was_mostly_disturbed_has_no_noise(
     capsys.readouterr()
     assert calibrate(contents, accepted) == 0
     said = capsys.readouterr().out
-    assert (
-        "left out: ddim50-fp16: latency in 3 of 5 processes, as in one the host waited for a CPU"
-    ) in said
+    assert ("left out: ddim50-fp16: latency of 3 of 5 processes: the host waited for a CPU") in said
     assert set(calibration(accepted).noise) == {"gpu_busy_s", "peak_memory_bytes"}
 
 
@@ -265,6 +288,9 @@ def test_a_metric_that_was_mostly_disturbed_has_no_noise(
         (_quick, "same-code-2.json was measured with --quick and "),
         (_other_workload, "its baseline and these runs differ in the workload (seed): accept"),
         (_black, "fp16 is black, which nobody accepts"),
+        (_other_picture, "fp16 is worse picture, which nobody accepts"),
+        (_a_copy, "same-code-2.json is a copy of "),
+        (_no_date, "same-code-2.json: was not written by this suite's main job"),
         (_other_stopwatch, "was measured by another version of the suite's own measuring code"),
     ],
 )

@@ -2,7 +2,8 @@
 
 import json
 import re
-from collections.abc import Sequence
+import signal
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -29,13 +30,11 @@ def run(
     pytester: pytest.Pytester,
     *options: str,
     fakes: str = "fine",
-    apart: bool = False,
     only: bool = True,
     rounds: int | None = 2,
 ) -> pytest.RunResult:
-    """The main job on the fake catalogue, in this process unless it is to be apart."""
-    start = pytester.runpytest_subprocess if apart else pytester.runpytest_inprocess
-    return start(
+    """The main job on the fake catalogue, in this process."""
+    return pytester.runpytest_inprocess(
         f"--rootdir={ROOT}",
         f"--config-file={ROOT / 'pyproject.toml'}",
         f"--confcutdir={ROOT}",
@@ -48,6 +47,7 @@ def run(
         *([f"--rounds={rounds}"] if rounds else []),
         *options,
         str(ROOT / "perf_tests" / "test_generation.py"),
+        no_reraise_ctrlc=True,
     )
 
 
@@ -154,14 +154,37 @@ def test_a_failed_case_is_written_with_its_verdict(pytester: pytest.Pytester) ->
     assert (lost["case"], lost["verdict"]) == ("unproven", "not applied")
 
 
-@pytest.mark.parametrize("how", ["interrupted", "terminated"])
-def test_ctrl_c_and_kill_keep_what_was_measured(
-    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, how: str
-) -> None:
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+@pytest.mark.parametrize("fakes", ["unproven", "unsupported"])
+def test_a_run_that_timed_nothing_is_on_record(pytester: pytest.Pytester, fakes: str) -> None:
+    """And not taken for the one before, or for none."""
     path = pytester.path / "run.json"
-    # An interruption in this process could spoil the tests that come after it.
-    result = run(pytester, f"--benchmark-json={path}", fakes=f"fine,{how},black", apart=True)
+    path.write_text("{}")
+    # The reference has a test of its own, which would be timed.
+    result = run(pytester, f"--benchmark-json={path}", "-k", f"fake4-{fakes}", fakes=fakes)
+    result.stdout.no_fnmatch_line("*Not saving anything*")
+    recorded = load_run(path)
+    assert not recorded.cases
+    (lost,) = recorded.untimed
+    assert (lost.id, lost.status) == (
+        f"fake4-{fakes}",
+        "not applied" if fakes == "unproven" else "skipped",
+    )
+    assert command.main(["gate", str(path)]) == (1 if fakes == "unproven" else 2)
+
+
+@pytest.fixture
+def unkillable() -> Iterator[None]:
+    """A signal that nobody takes must not end the tests that come after."""
+    before = signal.signal(signal.SIGTERM, lambda *_: None)
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
+@pytest.mark.usefixtures("unkillable")
+@pytest.mark.parametrize("how", ["interrupted", "terminated"])
+def test_ctrl_c_and_kill_keep_what_was_measured(pytester: pytest.Pytester, how: str) -> None:
+    path = pytester.path / "run.json"
+    result = run(pytester, f"--benchmark-json={path}", fakes=f"fine,{how},black")
     assert result.ret == pytest.ExitCode.INTERRUPTED
     content = report(path)
     assert [b["extra_info"]["case"] for b in content["benchmarks"]] == ["reference", "fine"]
