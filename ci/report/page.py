@@ -5,9 +5,10 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
 from ci.report import charts, figures, tradeoff
 from ci.report.content import Report, mood_of
@@ -43,14 +44,7 @@ def render(report: Report, pictures: Path, *, source: str) -> str:
     words = WORDS_BYTES + CASE_BYTES * len(report.cases)
     shown = gallery(report, pictures, budget_bytes=min(3_600_000, MOST_BYTES - taken - words))
     script = (FOLDER / "page.js").read_text(encoding="utf-8")
-    environment = Environment(
-        loader=FileSystemLoader(FOLDER),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("page.html").render(
+    return _template().render(
         report=report,
         gallery=shown,
         charts=drawn,
@@ -69,6 +63,18 @@ def render(report: Report, pictures: Path, *, source: str) -> str:
         similarity=figures.similarity,
         percent=figures.percent,
     )
+
+
+@cache
+def _template() -> Template:
+    environment = Environment(
+        loader=FileSystemLoader(FOLDER),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("page.html")
 
 
 def _policy(script: str) -> str:

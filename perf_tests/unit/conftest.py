@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gc
 import shutil
+from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,7 @@ import torch
 # pytester forgets what a suite in this process imported first. A second copy of the bench would not
 # see what a test patched in the first, and this one registers operators, which works once.
 import torch._dynamo
+from pytest_benchmark import plugin
 
 from perf_tests.harness import baselines, bench  # noqa: F401
 from perf_tests.unit.recorded import accept, process
@@ -25,6 +28,14 @@ def _settled() -> None:
     # The suite and pytest collect garbage often: let them pass by the millions of objects that the
     # libraries hold.
     gc.freeze()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_look_at_the_cpu() -> Iterator[None]:
+    # pytest-benchmark looks at it for each JSON, which takes longer than the rest of such a test.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(plugin, "get_cpu_info", cache(plugin.get_cpu_info))
+        yield
 
 
 @pytest.fixture
