@@ -122,10 +122,12 @@ def _keep_on_gpu(model: str) -> None:
 
 
 def code(rows: Sequence[Row], trials: Trials) -> int:
-    """1 for what was missed, failed or was a false alarm; else 3 for what could not be told."""
-    if trials.false_alarms or any(not row.holds and not row.undecided for row in rows):
+    """1 for what was missed, failed or was a false alarm; else 3 for what could not be told, and
+    for false alarms that the clock alone gave, though it was asked twice.
+    """
+    if trials.beyond_the_clock or any(not row.holds and not row.undecided for row in rows):
         return 1
-    return UNDECIDED if any(row.undecided for row in rows) else 0
+    return UNDECIDED if trials.false_alarms or any(row.undecided for row in rows) else 0
 
 
 def _cells(row: Row) -> tuple[str, ...]:

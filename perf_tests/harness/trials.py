@@ -144,6 +144,9 @@ class Trials:
     verdicts: int = 0
     """Given so far on clean runs against clean runs, one a measure and case."""
     false_alarms: list[str] = field(default_factory=list)
+    beyond_the_clock: bool = False
+    """Whether one of them is of another measure than the latency, which a machine that became
+    slower under way gives too."""
     _clean: dict[str, Clean] = field(default_factory=dict)
 
     def run(self, fault: Fault) -> Row:
@@ -400,6 +403,8 @@ class Trials:
         self.false_alarms += [
             f"after {fault.name}: {finding.status}: {finding.what}" for finding in after.alarms()
         ]
+        if after.alarms() and not after.alarmed_by_the_clock_alone():
+            self.beyond_the_clock = True
 
 
 def _as_judged(case: Case, steps: int) -> Case:

@@ -303,6 +303,30 @@ def test_what_the_machine_was_too_busy_for_is_no_miss(
     assert "could not be told: python -m ci faults lengthy" in told
 
 
+@pytest.mark.parametrize(
+    ("alarms", "code"),
+    [
+        ([], 0),
+        ([("slower", "latency")], 3),
+        ([("slower", "latency speedup")], 3),
+        ([("black", "picture")], 1),
+        ([("slower", "latency"), ("more work", "casts")], 1),
+        ([("slower", "GPU busy")], 1),
+    ],
+)
+def test_a_clean_run_that_the_clock_alone_alarmed_could_not_be_told(
+    alarms: list[tuple[str, str]], code: int
+) -> None:
+    anything: Any = SimpleNamespace(name="anything")
+    session = trials.Trials(bench=anything, folder=Path())
+    findings = tuple(
+        verdicts.Finding(status=status, metric=metric, what="") for status, metric in alarms
+    )
+    session._count(anything, trials.Side(measured=(), findings=findings))
+    assert len(session.false_alarms) == len(alarms)
+    assert verb.code([], session) == code
+
+
 def test_what_a_latency_takes_is_not_observed_besides(
     declared: dict[str, Fault], monkeypatch: pytest.MonkeyPatch
 ) -> None:
