@@ -528,6 +528,7 @@ def _write_what_was_not_timed(config: pytest.Config) -> None:
     """Where not one case was timed, pytest-benchmark writes no JSON, and a run that broke would be
     taken for one that never was.
     """
+    # Where pytest-benchmark's own hooks keep it; pytest's configuration declares no such thing.
     benchmarks: Any = config._benchmarksession  # type: ignore[attr-defined]
     if not benchmarks.json or benchmarks.benchmarks:
         return

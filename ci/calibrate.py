@@ -123,15 +123,15 @@ def _calibration(seen: Sequence[tuple[Run, Case]]) -> tuple[Calibration, list[st
     for metric in METRICS:
         if any(case[metric.field] is None for _, case in seen):
             continue
-        quiet = [(run, case) for run, case in seen if not disturbed_in(run, case, metric)]
-        if len(quiet) < len(seen):
-            reason = next(r for run, case in seen for r in disturbed_in(run, case, metric))
-            number = f"{len(seen) - len(quiet)} of {len(seen)} processes"
-            told.append(f"{metric.name} of {number}: {reason}")
+        reasons = [disturbed_in(run, case, metric) for run, case in seen]
+        quiet = [case for (_, case), why in zip(seen, reasons, strict=True) if not why]
+        if disturbed := [why[0] for why in reasons if why]:
+            number = f"{len(disturbed)} of {len(seen)} processes"
+            told.append(f"{metric.name} of {number}: {disturbed[0]}")
         if len(quiet) < PROCESSES_MIN:
             continue
         fewest = min(fewest, len(quiet))
-        noise[metric.field] = rounded(noise_of([case[metric.field] for _, case in quiet]))
+        noise[metric.field] = rounded(noise_of([case[metric.field] for case in quiet]))
         pair = sqrt(2) * noise[metric.field]
         sees[metric.field] = rounded(detectable(pair, pairs=PAIRS, floor=metric.floor))
     date = seen[0][0].date

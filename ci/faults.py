@@ -125,7 +125,9 @@ def code(rows: Sequence[Row], trials: Trials) -> int:
     """1 for what was missed, failed or was a false alarm; else 3 for what could not be told, and
     for false alarms that the clock alone gave, though it was asked twice.
     """
-    if trials.beyond_the_clock or any(not row.holds and not row.undecided for row in rows):
+    if not all(alarm.by_the_clock for alarm in trials.false_alarms):
+        return 1
+    if any(not row.holds and not row.undecided for row in rows):
         return 1
     return UNDECIDED if trials.false_alarms or any(row.undecided for row in rows) else 0
 
@@ -155,7 +157,7 @@ def closing(
 ) -> Iterator[str]:
     """What it says as a whole."""
     for alarm in trials.false_alarms:
-        yield f"false alarm: {alarm}"
+        yield f"false alarm: {alarm.text}"
     faults = [row for row in rows if not row.fault.is_control]
     controls = [row for row in rows if row.fault.is_control]
     undecided = [row for row in rows if row.undecided]
@@ -192,7 +194,7 @@ def _write(path: Path | None, rows: Sequence[Row], trials: Trials, *, seconds: f
         "weights": trials.bench.source.weights,
         "seconds": round(seconds, 1),
         "clean_verdicts": trials.verdicts,
-        "false_alarms": trials.false_alarms,
+        "false_alarms": [alarm.text for alarm in trials.false_alarms],
         "rows": [
             {
                 "name": row.fault.name,

@@ -23,6 +23,7 @@ def declare(*modules: str) -> None:
         except SyntaxError as error:
             raise BadDeclaration(f"{_place(error.filename, error.lineno)}: {error.msg}") from None
         except Exception as error:
+            # A declaration can break in any way as it is read, and is named by its line.
             frames = traceback.extract_tb(error.__traceback__)
             ours = [f for f in frames if HERE in Path(f.filename).parents and f.name == "<module>"]
             place = _place(ours[-1].filename, ours[-1].lineno) if ours else f"perf_tests.{name}"

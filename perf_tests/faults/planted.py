@@ -45,6 +45,7 @@ def planted(request: pytest.FixtureRequest) -> Iterator[None]:
     # Nothing was measured before, so a step counts as a tenth of a second.
     plant = fault.planted(Plant(device=device, size=size, step_s=0.1, gpu_step_s=0.01))
     wanted = {only for only, _ in plant.changes}
+    # The main job's tests are all parametrized, which items in general are not.
     cases = {item.callspec.params["case"].name for item in request.session.items}  # type: ignore[attr-defined]
     if None not in wanted and not wanted & cases and not plant.contexts:
         names = ", ".join(sorted(name for name in wanted if name))

@@ -134,6 +134,24 @@ class Row:
         return self.status in ("undecided", "not run")
 
 
+@dataclass(frozen=True, kw_only=True)
+class FalseAlarm:
+    """What a clean run was called against clean runs."""
+
+    after: str
+    """The fault before it."""
+    finding: Finding
+
+    @property
+    def by_the_clock(self) -> bool:
+        """Whether a machine that became slower under way gives it too."""
+        return measure_of(self.finding) == "latency"
+
+    @property
+    def text(self) -> str:
+        return f"after {self.after}: {self.finding.status}: {self.finding.what}"
+
+
 @dataclass(kw_only=True)
 class Trials:
     """A session's trials on one bench, whose baselines they replace by their own."""
@@ -143,10 +161,7 @@ class Trials:
     """For accepted pictures; empty at the start."""
     verdicts: int = 0
     """Given so far on clean runs against clean runs, one a measure and case."""
-    false_alarms: list[str] = field(default_factory=list)
-    beyond_the_clock: bool = False
-    """Whether one of them is of another measure than the latency, which a machine that became
-    slower under way gives too."""
+    false_alarms: list[FalseAlarm] = field(default_factory=list)
     _clean: dict[str, Clean] = field(default_factory=dict)
 
     def run(self, fault: Fault) -> Row:
@@ -401,10 +416,8 @@ class Trials:
             self.verdicts += measured.gpu_busy_s is not None
             self.verdicts += measured.peak_memory_bytes is not None
         self.false_alarms += [
-            f"after {fault.name}: {finding.status}: {finding.what}" for finding in after.alarms()
+            FalseAlarm(after=fault.name, finding=finding) for finding in after.alarms()
         ]
-        if after.alarms() and not after.alarmed_by_the_clock_alone():
-            self.beyond_the_clock = True
 
 
 def _as_judged(case: Case, steps: int) -> Case:
