@@ -19,7 +19,13 @@ from perf_tests.harness.catalog import REFERENCE
 from perf_tests.harness.comparable import NotComparable, check
 from perf_tests.harness.records import Count
 from perf_tests.harness.runs import Case, Run, key_of, measurement, promise_of, reference_of
-from perf_tests.harness.stats import Interval, detectable, pair_noise, paired_interval
+from perf_tests.harness.stats import (
+    Interval,
+    detectable,
+    narrowed,
+    pair_noise,
+    paired_interval,
+)
 from perf_tests.harness.verdicts import (
     ACCEPT,
     PASSING,
@@ -90,6 +96,8 @@ class Change:
     sentence: str = ""
     next: str = ""
     """What to do about it."""
+    more_could_tell: bool = False
+    """Whether further pairs, `PAIRS_MOST` in all, could settle what is not."""
 
     def text(self) -> str:
         """The sentence behind its status, and what to do."""
@@ -122,8 +130,17 @@ class Comparison:
 
     @property
     def unclear(self) -> tuple[str, ...]:
-        """Ids of the cases of which more pairs could say more, whatever else is known of them."""
+        """Ids of the cases of which something could not be told, whatever else is known of them."""
         return tuple(dict.fromkeys(c.case for c in self.changes if c.status in WARNING))
+
+    @property
+    def worth_more(self) -> tuple[str, ...]:
+        """Those of them that more pairs could settle: what was disturbed may be quiet then."""
+        return tuple(
+            dict.fromkeys(
+                c.case for c in self.changes if c.more_could_tell or c.status == "invalid"
+            )
+        )
 
     @property
     def exit_code(self) -> int:
@@ -355,6 +372,9 @@ def _measured(sides: _Sides, metric: Metric, noise: Noise) -> Iterator[Change]:
     known = noise.get(key_of(sides.in_head[0]), {}).get(metric.field, 0.0)
     ratio = paired_interval(over, under, known=known)
     status = _weigh(metric, ratio)
+    worth_more = status == "unclear" and _more_could_tell(
+        metric, ratio, pairs=len(both), of=len(sides.base)
+    )
     yield Change(
         case=name,
         metric=metric.name,
@@ -363,7 +383,8 @@ def _measured(sides: _Sides, metric: Metric, noise: Noise) -> Iterator[Change]:
         head=median(over),
         ratio=ratio,
         sentence=f"{name}: {_said(metric, status, under, over, ratio, known)}{left_out}",
-        next=_next(sides, status),
+        next=_next(sides, status, worth_more=worth_more),
+        more_could_tell=worth_more,
     )
 
 
@@ -376,6 +397,16 @@ def _weigh(metric: Metric, ratio: Interval) -> str:
     if 1 / most <= ratio.low and ratio.high <= most:
         return "same"
     return "unclear"
+
+
+def _more_could_tell(metric: Metric, ratio: Interval, *, pairs: int, of: int) -> bool:
+    """Could `PAIRS_MOST` settle it, were they like these `pairs`, the quiet ones of `of`?"""
+    if of >= PAIRS_MOST or pairs < 2:
+        return of < PAIRS_MOST
+    then = narrowed(ratio, pairs=pairs, to=max(2, PAIRS_MOST * pairs // of))
+    # Wherever the middle comes to lie: too wide for the floor, it is never the same.
+    fits = then.high / then.mid <= 1 + metric.floor
+    return fits or _weigh(metric, then) != "unclear"
 
 
 def _said(
@@ -418,12 +449,12 @@ def share(value: float) -> str:
     return f"{100 * value:.{1 if value < 0.1 else 0}f} %"
 
 
-def _next(sides: _Sides, status: str) -> str:
+def _next(sides: _Sides, status: str, *, worth_more: bool = False) -> str:
     if status == "unclear":
-        if len(sides.base) >= PAIRS_MOST:
+        if not worth_more:
             return (
-                "measure anew on a quieter machine, into a fresh --out; here more pairs are not "
-                "made, and an effect this small cannot be seen"
+                "measure anew on a quieter machine, into a fresh --out: "
+                f"{PAIRS_MOST} pairs as noisy as these cannot tell an effect this small"
             )
         more = sides.more or f"python -m ci ab makes up to {PAIRS_MOST}, its --help says how"
         return f"more pairs: {more}; or a quieter machine"

@@ -116,6 +116,14 @@ def paired_interval(
     return _interval(mid, _critical(len(over) - 1, confidence) * error)
 
 
+def narrowed(interval: Interval, *, pairs: int, to: int) -> Interval:
+    """The interval that `to` pairs of the same noise and middle would give, instead of `pairs`."""
+    half = math.log(interval.high / interval.mid)
+    for number, sign in ((to, 1), (pairs, -1)):
+        half *= (_critical(number - 1, CONFIDENCE) / math.sqrt(number)) ** sign
+    return _interval(math.log(interval.mid), half)
+
+
 def detectable(noise: float, *, pairs: int, floor: float) -> float:
     """The smallest slowdown, as a share, that so many pairs call slower nine times in ten.
 

@@ -125,7 +125,7 @@ def test_what_is_slower_is_red(place: Place, capsys: pytest.CaptureFixture[str])
 def test_what_is_unclear_is_run_five_times_more_once(
     place: Place, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    place.record(side("base", count=10, noise=None), side("head", count=10, noise=None))
+    place.record(side("base", count=10, noise=0.015), side("head", count=10, noise=0.015))
     assert place.ab() == 2
     assert place.started == TURNS
     out = capsys.readouterr().out
@@ -137,17 +137,27 @@ def test_what_is_unclear_is_run_five_times_more_once(
     assert len(place.calls) == 20
     out = capsys.readouterr().out
     assert "10 pairs are finished from before" in out
-    assert (
-        "  next      measure anew on a quieter machine, into a fresh --out; here more pairs" in out
-    )
+    assert "  next      measure anew on a quieter machine, into a fresh --out: 10 pairs" in out
     assert "python -m ci ab" not in out
+
+
+def test_what_is_too_noisy_for_ten_pairs_is_not_run_again(
+    place: Place, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place.record(side("base", count=10, noise=0.2), side("head", count=10, noise=0.2))
+    assert place.ab() == 2
+    assert place.started == TURNS[:10]
+    out = capsys.readouterr().out
+    assert "unclear after 5 pairs: ddim50-reference, " in out
+    assert "; as many again could not tell either\n" in out
+    assert "  next      measure anew on a quieter machine" in out
 
 
 def test_what_more_pairs_could_settle_names_the_command(
     place: Place, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ab, "monotonic", itertools.count(step=10).__next__)
-    place.record(side("base", count=10, noise=None), side("head", count=10, noise=None))
+    place.record(side("base", count=10, noise=0.015), side("head", count=10, noise=0.015))
     options = ("--quick", "--device=cuda")
     pytests = ("--", "-k", "fp16 or reference")
     assert place.ab(*options, "--minutes=1.8", *pytests) == 2
