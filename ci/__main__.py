@@ -1,66 +1,36 @@
-"""Dispatches `python -m ci VERB` to the file of that name.
-
-Each verb's file has `add_arguments(parser)` and `main(args) -> int`: 0 holds, 1 a regression, 2 it
-could not be judged (`ci.answers`). Its docstring's first line is its help.
-"""
+"""`python -m ci VERB`: 0 holds, 1 a regression, 2 it could not be judged (`ci.answers`)."""
 
 from __future__ import annotations
 
-import argparse
 import signal
 import sys
-from types import ModuleType
+import traceback
 
-from ci import ab, accept, calibrate, compare, explore, faults, gate, merge, report, structure
 from ci.answers import CANNOT_JUDGE, refuse
-from ci.runs import BadRunError
-from ci.sides import BadSide
-from perf_tests.declared import BadDeclaration
-from perf_tests.harness.baselines import BadBaseline
-
-VERBS: dict[str, ModuleType] = {
-    "ab": ab,
-    "accept": accept,
-    "calibrate": calibrate,
-    "compare": compare,
-    "explore": explore,
-    "faults": faults,
-    "gate": gate,
-    "merge": merge,
-    "report": report,
-    "structure": structure,
-}
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one verb; returns its exit code."""
-    parser = argparse.ArgumentParser(prog="python -m ci", description=__doc__)
-    verbs = parser.add_subparsers(dest="verb", metavar="VERB")
-    for name, verb in VERBS.items():
-        line = (verb.__doc__ or "").splitlines()[0]
-        # As they are written: the docstrings show examples.
-        layout = argparse.RawDescriptionHelpFormatter
-        verb.add_arguments(
-            verbs.add_parser(name, help=line, description=verb.__doc__, formatter_class=layout)
-        )
-    args = parser.parse_args(arguments)
-    if args.verb is None:
-        parser.print_help()
-        return CANNOT_JUDGE
+    """Run one verb; returns its exit code, which is a regression's for a regression alone."""
+    if sys.flags.optimize > 1:
+        return refuse("python -OO takes away the docstrings that the reports are made of")
+    for stream in (sys.stdout, sys.stderr):
+        # A terminal that lacks one of our characters is no reason to say nothing.
+        getattr(stream, "reconfigure", lambda **_: None)(errors="backslashreplace")
     # Whoever ends a job in CI ends it with this.
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        code: int = VERBS[args.verb].main(args)
-    except (BadBaseline, BadDeclaration, BadRunError, BadSide) as error:
-        return refuse(str(error))
-    except OSError as error:
-        return refuse(f"{error.filename or args.verb}: {error.strerror or error}")
+        # Here, since it takes most of a second, in which it can be interrupted as well.
+        from ci import verbs
+
+        return verbs.run(arguments)
     except KeyboardInterrupt:
         print("interrupted: nothing was judged; what was written before stays", file=sys.stderr)
-        return CANNOT_JUDGE
+    except Exception:
+        # Ours, and nobody's regression: Python would answer 1.
+        traceback.print_exc()
     finally:
         signal.signal(signal.SIGTERM, before)
-    return code
+    return CANNOT_JUDGE
 
 
 if __name__ == "__main__":

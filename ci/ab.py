@@ -28,7 +28,7 @@ from time import monotonic
 from typing import Any
 
 from ci import compare
-from ci.answers import CANNOT_JUDGE, positive, refuse
+from ci.answers import CANNOT_JUDGE, named, positive, refuse
 from ci.lock import BadFolder, held
 from ci.runs import BadRunError, load_run
 from ci.sides import ROOT, BadSide, Side, commits_of, of_commits, of_pythons
@@ -73,7 +73,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--head-python", metavar="PATH", help="the one that is judged against it")
     parser.add_argument(
         "--out",
-        type=Path,
+        type=named,
         default=OUT,
         metavar="FOLDER",
         help="where runs, checkouts and environments are kept (default: runs/ab)",

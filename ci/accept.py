@@ -14,6 +14,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+from ci.answers import named
 from ci.runs import BadRunError, Run, distinct, load_run
 from perf_tests.harness import baselines, closeness, comparable
 from perf_tests.harness.baselines import CaseBaseline, MachineBaseline
@@ -47,7 +48,7 @@ Written by `python -m ci accept` and `python -m ci calibrate`; newest last.
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "runs", nargs="+", type=Path, metavar="RUN.json", help="written by --benchmark-json"
+        "runs", nargs="+", type=named, metavar="RUN.json", help="written by --benchmark-json"
     )
     parser.add_argument("--reason", required=True, help="why; kept in baselines/HISTORY.md")
     parser.add_argument(

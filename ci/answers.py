@@ -28,6 +28,13 @@ def unwritable(path: Path, error: OSError) -> str:
     return f"{path}: cannot be written ({reason})"
 
 
+def named(text: str) -> Path:
+    """An option's type: a path. A variable that is not set, in a script, is none."""
+    if not text:
+        raise ArgumentTypeError("it takes a path, and not an empty one")
+    return Path(text)
+
+
 def number(takes: str, *, low: float, high: float = 1e6) -> Callable[[str], float]:
     """An option's type: a number from `low` to `high`; `takes` says so to who gives another."""
 

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from ci.ab import PAIRS
 from ci.accept import PROCESSES_MIN, check, write_history
+from ci.answers import named
 from ci.runs import BadRunError, Run, distinct, load_run
 from perf_tests.harness import baselines, comparable
 from perf_tests.harness.baselines import Calibration, CaseBaseline, rounded
@@ -34,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "runs",
         nargs="+",
-        type=Path,
+        type=named,
         metavar="RUN.json",
         help=f"{PROCESSES_MIN} or more, written by --benchmark-json; noise is known to about "
         "1/sqrt(2N) of itself from N",

@@ -16,7 +16,7 @@ from itertools import zip_longest
 from pathlib import Path
 from shutil import get_terminal_size
 
-from ci.answers import CANNOT_JUDGE
+from ci.answers import CANNOT_JUDGE, named
 from ci.runs import BadRunError, Run, distinct, load_run
 from perf_tests.harness import baselines
 from perf_tests.harness.baselines import BadBaseline
@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(
             f"--{side}",
             nargs="+",
-            type=Path,
+            type=named,
             required=True,
             metavar="RUN.json",
             help=f"{side}'s runs, in the order of the pairs",

@@ -14,11 +14,10 @@ from __future__ import annotations
 import argparse
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
 from shutil import get_terminal_size
 from typing import TYPE_CHECKING
 
-from ci.answers import number, positive, refuse
+from ci.answers import named, number, positive, refuse
 from ci.attempts import Attempts, Folder, cells_of, settings_of
 from ci.bare import BadInput, bare_bench
 from ci.lock import BadFolder, held
@@ -87,7 +86,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", help="any model that pytest takes, and its default")
     parser.add_argument(
         "--out",
-        type=Path,
+        type=named,
         default=ROOT / "runs" / "explore",
         metavar="FOLDER",
         help="where each stack that was tried is kept (default: runs/explore)",

@@ -20,7 +20,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-from ci.answers import number, refuse
+from ci.answers import named, number, refuse, unwritable
 from ci.bare import BadInput, bare_bench
 from perf_tests.harness.records import write_whole
 from perf_tests.harness.screen import table
@@ -43,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--device", choices=("cuda", "cpu"), help="default: cuda where there is a GPU"
     )
     parser.add_argument("--model", help="any model that pytest takes, and its default")
-    parser.add_argument("--json", type=Path, metavar="OUT", help="write all rows to this file")
+    parser.add_argument("--json", type=named, metavar="OUT", help="write all rows to this file")
     parser.add_argument(
         "--minutes",
         type=number("0 or more", low=0),
@@ -71,7 +71,7 @@ def main(args: argparse.Namespace) -> int:
             with args.json.open("ab"):  # what an older run wrote stays until there is something new
                 pass
         except OSError as error:
-            return refuse(f"--json {args.json}: cannot be written ({error.strerror})")
+            return refuse(unwritable(args.json, error))
     with tempfile.TemporaryDirectory() as folder:
         try:
             trials = Trials(bench=_bench(args), folder=Path(folder))
@@ -85,6 +85,11 @@ def main(args: argparse.Namespace) -> int:
         if not here:
             names = ", ".join(f.name for f in elsewhere)
             return refuse(f"nothing to run: {names} cannot be seen with --device {device}")
+        for fault in here:
+            try:
+                trials.check(fault)
+            except ValueError as error:
+                return refuse(f"{fault.name}: {error}")
         rows: list[Row] = []
         for fault in here:
             if args.minutes is not None and perf_counter() - started > 60 * args.minutes:

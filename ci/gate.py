@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from shlex import join
 
-from ci.answers import CANNOT_JUDGE
+from ci.answers import CANNOT_JUDGE, named
 from ci.runs import Run, load_run
 from perf_tests.harness import baselines, structure_verdicts
 from perf_tests.harness.baselines import MachineBaseline, Portable
@@ -44,7 +44,7 @@ from perf_tests.harness.verdicts import (
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "run", type=Path, metavar="RUN.json", help="written by --benchmark-json, or by merge"
+        "run", type=named, metavar="RUN.json", help="written by --benchmark-json, or by merge"
     )
 
 

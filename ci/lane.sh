@@ -47,7 +47,8 @@ not_judged() { # why, as runs/errors.txt says it
 compared() { # python, argument of `ci ab` ...
     local python=$1 code=0 base head heads=() bases=()
     shift
-    rm -rf runs/ab
+    # Of a lane before; `runs/ab`, where `ci ab` goes on, is a person's.
+    rm -rf runs/compared
     once "$python" "$@" || code=$?
     if ((code == 2)) && ! was_compared; then
         echo 'it broke off: once more, from where it was'
@@ -58,7 +59,7 @@ compared() { # python, argument of `ci ab` ...
         not_judged
         return "$code"
     fi
-    for base in runs/ab/base-*.json; do
+    for base in runs/compared/base-*.json; do
         head=${base/base-/head-}
         if [[ -f $head ]]; then
             bases+=("$base") heads+=("$head")
@@ -66,7 +67,7 @@ compared() { # python, argument of `ci ab` ...
     done
     report "$python" "${heads[@]}" --base "${bases[@]}"
     if ((code == 2)); then
-        # `ab` ran twice as many pairs for it already, as far as the time allowed.
+        # `ab` made twice as many pairs already if those could tell, as far as the time allowed.
         unclear
         return
     fi
@@ -75,13 +76,13 @@ compared() { # python, argument of `ci ab` ...
 
 once() { # python, argument of `ci ab` ...
     local code=0
-    "$1" -m ci ab --out runs/ab "${@:2}" 2>runs/errors.txt || code=$?
+    "$1" -m ci ab --out runs/compared "${@:2}" 2>runs/errors.txt || code=$?
     cat runs/errors.txt >&2
     return "$code"
 }
 
 was_compared() {
-    grep -qs '"compared":' runs/ab/ab.json
+    grep -qs '"compared":' runs/compared/ab.json
 }
 
 cpu() {

@@ -17,7 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ci.answers import unwritable
+from ci.answers import named, unwritable
 from ci.runs import BadRunError, Run, distinct, read, run_of
 from perf_tests.harness.catalog import REFERENCE
 from perf_tests.harness.records import SCHEMA, write_whole
@@ -25,8 +25,8 @@ from perf_tests.harness.runs import Shard, key_of
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("shards", nargs="+", type=Path, metavar="SHARD.json")
-    parser.add_argument("--json", type=Path, required=True, metavar="OUT", help="where to write")
+    parser.add_argument("shards", nargs="+", type=named, metavar="SHARD.json")
+    parser.add_argument("--json", type=named, required=True, metavar="OUT", help="where to write")
 
 
 def main(args: argparse.Namespace) -> int:

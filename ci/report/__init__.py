@@ -15,14 +15,14 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from ci import compare
-from ci.answers import unwritable
+from ci.answers import named, unwritable
 from ci.report import making, markdown, sides
 from ci.report.content import ComparisonPart, Report
 from ci.report.reading import Reading, read
 from ci.runs import BadRunError
 from perf_tests.harness import baselines
 from perf_tests.harness.comparable import NotComparable
-from perf_tests.harness.records import slug_of
+from perf_tests.harness.records import slug_of, write_whole
 
 NEEDED = ("jinja2", "matplotlib")
 """What the page is made with; the comment needs neither."""
@@ -31,13 +31,18 @@ STDOUT = "-"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "runs", nargs="+", type=Path, metavar="RUN.json", help="written by --benchmark-json"
+        "runs", nargs="+", type=named, metavar="RUN.json", help="written by --benchmark-json"
     )
     parser.add_argument(
-        "--base", nargs="+", type=Path, default=[], metavar="BASE.json", help="what to compare with"
+        "--base",
+        nargs="+",
+        type=named,
+        default=[],
+        metavar="BASE.json",
+        help="what to compare with",
     )
     parser.add_argument(
-        "--html", type=Path, metavar="OUT.html", help="write the page; needs '.[report]'"
+        "--html", type=named, metavar="OUT.html", help="write the page; needs '.[report]'"
     )
     parser.add_argument(
         "--markdown",
@@ -52,8 +57,14 @@ def main(args: argparse.Namespace) -> int:
     """Write what was asked for; 0. The page says what failed: judging is for the other verbs."""
     if args.html is None and args.markdown is None:
         raise BadRunError("report makes nothing unless told: --html OUT.html, --markdown, or both")
-    to_file = args.markdown is not None and args.markdown != STDOUT
-    if to_file and args.html and args.html.resolve() == Path(args.markdown).resolve():
+    pages = [args.html] if args.html else []
+    if args.markdown not in (None, STDOUT):
+        pages.append(Path(args.markdown))
+    for page in pages:
+        # `--markdown RUN.json` takes what stands behind it for its file.
+        if page.suffix == ".json" or not page.name:
+            raise BadRunError(f"the report is no run: it cannot be written to {str(page)!r}")
+    if len({page.resolve() for page in pages}) < len(pages):
         raise BadRunError(
             f"--html and --markdown are both {args.html}: give each a file of its own"
         )
@@ -118,8 +129,7 @@ def _page(report: Report, shown: Reading) -> str:
 
 def _write(path: Path, text: str) -> None:
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
+        write_whole(path, text)
     except OSError as error:
         raise BadRunError(unwritable(path, error)) from None
     print(f"wrote {path} ({len(text.encode()) / 1e6:.1f} MB)")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 if TYPE_CHECKING:
     from perf_tests.harness.build import Build
@@ -130,8 +130,10 @@ def optimization(
         name = apply.__name__
         if name in OPTIMIZATIONS or name == REFERENCE:
             raise ValueError(f"the name {name!r} is taken")
-        if not apply.__doc__:
+        if not (apply.__doc__ or "").strip():
             raise ValueError(f"{name} has no docstring to say in a report what it is")
+        if not callable(proof):
+            raise ValueError(f"{name} has no proof that can be called with a pipeline")
         needed = needs.optimization if needs else None
         if needed is not None and needed not in OPTIMIZATIONS:
             raise ValueError(f"{name} needs {needed!r}, which is not declared before")
@@ -217,6 +219,13 @@ class Workload:
     """Optimizations that are on in every case, the reference too."""
     pipeline: str = "StableDiffusionPipeline"
 
+    def __post_init__(self) -> None:
+        if self.steps < 1 or self.images < 1 or self.size < 8 or self.size % 8:
+            raise ValueError(
+                f"{self.name}: it takes one step and one image or more, of a size in eights of "
+                "pixels"
+            )
+
     def as_json(self) -> dict[str, Any]:
         """As runs and baselines say what they generated."""
         return {**asdict(self), "base": list(self.base)}
@@ -273,9 +282,14 @@ def measure(
 ) -> None:
     """Declare stacks (names joined by ``+``) as cases on a workload, beside its reference.
 
-    `ValueError` for an optimization nobody declared, a wrong combination, a case declared twice, or
-    an `against` that is not declared before.
+    `ValueError` for an optimization nobody declared, a wrong combination, a case declared twice,
+    another workload's name, a chapter that is none, or an `against` that is not declared before.
     """
+    if chapter not in get_args(Chapter):
+        raise ValueError(f"{chapter!r} is no chapter; there are {', '.join(get_args(Chapter))}")
+    namesakes = {case.workload for case in CASES if case.workload.name == workload.name}
+    if any(w.scale == workload.scale for w in namesakes - {workload}):
+        raise ValueError(f"another workload is called {workload.name!r}")
     declared = {case.name for case in CASES if case.workload == workload}
     if REFERENCE not in declared:
         declared.add(REFERENCE)

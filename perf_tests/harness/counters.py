@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from functools import cache, cached_property
 from itertools import pairwise
 from pathlib import Path
-from statistics import fmean, median_low
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -160,8 +160,8 @@ def extrapolate(trace: Trace, *, traced: int, steps: int) -> Observation:
     per_step = trace.counts[1:-1][STEADY] or trace.counts[1:-1]
     counters = {}
     for name in per_step[0]:
-        # The lower of the two in the middle: one that was counted.
-        each = median_low(counts[name] for counts in per_step)
+        # The least: where steps differ, all of them are in the trace, and each does as much.
+        each = min(counts[name] for counts in per_step)
         total = sum(counts[name] for counts in trace.counts)
         counters[name] = Count(fixed=total - traced * each, per_step=each)
 

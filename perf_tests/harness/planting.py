@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from perf_tests.harness.catalog import REFERENCE
 
@@ -146,7 +146,8 @@ def fault(
     """Declare the decorated function as a fault under its own name.
 
     It gets a `Plant` and says there what it breaks. Its docstring's first line is what a report
-    says of it. `ValueError` for a name that is taken, has no docstring, or sizes without a unit.
+    says of it. `ValueError` for a name that is taken, has no docstring, sizes without a unit, or a
+    measure or machine that is none.
     """
     return _declare(
         source=source, seen_by=seen_by, where=where, setting=setting, unit=unit, sizes=sizes
@@ -173,8 +174,12 @@ def _declare(
         name = apply.__name__
         if name in FAULTS:
             raise ValueError(f"the name {name!r} is taken")
-        if not apply.__doc__:
+        if not (apply.__doc__ or "").strip():
             raise ValueError(f"{name} has no docstring to say in a report what it is")
+        if seen_by not in (None, *get_args(Measure)):
+            raise ValueError(f"{name}: {seen_by!r} is no measure: {', '.join(get_args(Measure))}")
+        if where not in get_args(Where):
+            raise ValueError(f"{name}: {where!r} is no machine: {', '.join(get_args(Where))}")
         if bool(sizes) != bool(unit):
             raise ValueError(f"{name} has sizes without a unit, or a unit without sizes")
         declared = Fault(

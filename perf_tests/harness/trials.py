@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import date
 from pathlib import Path
@@ -21,6 +21,7 @@ import torch
 from perf_tests.harness import (
     baselines,
     bench,
+    catalog,
     closeness,
     pipelines,
     structure_verdicts,
@@ -29,7 +30,7 @@ from perf_tests.harness import (
 from perf_tests.harness.baselines import NEVER_MORE, MachineBaseline
 from perf_tests.harness.bench import Bench, CaseError
 from perf_tests.harness.build import flag
-from perf_tests.harness.catalog import OPTIMIZATIONS, REFERENCE, Case, Workload, cases_for
+from perf_tests.harness.catalog import REFERENCE, Case, Workload, cases_for, stacked
 from perf_tests.harness.observing import Observing
 from perf_tests.harness.planting import CannotPlant, Fault, Measure, Plant, Setting
 from perf_tests.harness.records import Measurement, gpu_speedup
@@ -248,7 +249,7 @@ class Trials:
             fault=fault,
             status="caught" if seen else "undecided" if side.undecided(fault.seen_by) else "missed",
             verdict=told.status if told else "same",
-            sentence=_sentence(told) if told else "",
+            sentence=_sentence(told) if told else f"nothing changed that {fault.seen_by} sees",
             also_seen_by=tuple(m for m in others if m != fault.seen_by),
         )
 
@@ -267,20 +268,20 @@ class Trials:
         own = setting.base_on(self.bench.device.type)
         base = tuple(dict.fromkeys((*workload.base, *own)))
         workload = replace(workload, base=base, steps=setting.steps, **setting.changes)
-        names = dict.fromkeys((REFERENCE, setting.case))
         return [
-            Case(
-                workload=workload,
-                name=name,
-                stack=tuple(
-                    OPTIMIZATIONS[n]
-                    for n in (*base, *(() if name == REFERENCE else name.split("+")))
-                ),
-                against=REFERENCE,
-                picture_only=setting.picture_only,
-            )
-            for name in names
+            replace(stacked(workload, name), picture_only=setting.picture_only)
+            for name in dict.fromkeys((REFERENCE, setting.case))
         ]
+
+    def check(self, fault: Fault) -> None:
+        """`ValueError` where its setting is none: no workload, case or optimization of that name,
+        not one step.
+        """
+        setting = fault.setting
+        if setting.workload not in {case.workload.name for case in catalog.CASES}:
+            raise ValueError(f"no workload is called {setting.workload!r}")
+        with suppress(CannotPlant):
+            self._cases(setting)
 
     def _workload(self, setting: Setting) -> Workload:
         for case in cases_for(self.bench.source.scale):

@@ -451,17 +451,3 @@ def test_a_broken_file_is_said_in_one_sentence(
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("error: ")
     assert sentence in line
-
-
-@pytest.mark.parametrize("verb", command.VERBS)
-def test_each_verb_shows_an_example(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as end:
-        command.main([verb, "--help"])
-    assert end.value.code == 0
-    assert f"\n    python -m ci {verb} " in capsys.readouterr().out
-
-
-def test_without_a_verb_all_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
-    assert command.main([]) == 2
-    listed = capsys.readouterr().out
-    assert all(f"\n    {verb} " in listed or f"\n    {verb}\n" in listed for verb in command.VERBS)

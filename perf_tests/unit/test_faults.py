@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import weakref
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -73,8 +74,16 @@ def test_bad_declarations_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     def sound(plant: Plant) -> None:
         """It is."""
 
-    with pytest.raises(ValueError, match="no docstring"):
-        control(setting=setting)(undocumented)
+    def blank(plant: Plant) -> None:
+        """ """
+
+    for silent in (undocumented, blank):
+        with pytest.raises(ValueError, match="no docstring"):
+            control(setting=setting)(silent)
+    with pytest.raises(ValueError, match="'speed' is no measure: counter, GPU busy"):
+        fault(seen_by="speed", setting=setting)(sound)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="'tpu' is no machine: any, cpu, cuda"):
+        control(setting=setting, where="tpu")(sound)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="sizes without a unit"):
         fault(seen_by="latency", setting=setting, sizes=(1,))(sound)
     control(setting=setting)(sound)
@@ -211,7 +220,31 @@ def test_a_fault_that_nothing_sees_is_missed(
 ) -> None:
     fault(seen_by="picture", setting=FAKE)(harmless)
     assert command.main(["faults"]) == 1
-    assert "harmless: missed" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "harmless: missed" in told
+    assert "nothing changed that picture sees" in told
+
+
+@pytest.mark.parametrize(
+    ("setting", "sentence"),
+    [
+        (Setting(workload="nope", steps=1), "no workload is called 'nope'"),
+        (replace(FAKE, case="nope"), f"{WORKLOAD.name}: no optimization is called 'nope'"),
+        (replace(FAKE, steps=0), f"{WORKLOAD.name}: it takes one step and one image or more"),
+    ],
+)
+def test_a_setting_that_is_none_is_said_before_anything_runs(
+    declared: dict[str, Fault],
+    capsys: pytest.CaptureFixture[str],
+    setting: Setting,
+    sentence: str,
+) -> None:
+    fault(seen_by="picture", setting=FAKE)(dark)
+    fault(seen_by="picture", setting=setting)(harmless)
+    assert command.main(["faults"]) == 2
+    out, err = capsys.readouterr()
+    assert not out
+    assert err.startswith(f"error: harmless: {sentence}")
 
 
 def test_a_fault_that_another_measure_sees_is_missed(declared: dict[str, Fault]) -> None:

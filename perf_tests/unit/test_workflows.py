@@ -101,8 +101,8 @@ case "$*" in
     '-m venv '*) mkdir -p "$3/bin" && cp "$0" "$3/bin/python" ;;
     '-m pip freeze'*) echo "torch==$(basename "$(dirname "$(dirname "$0")")")" ;;
     '-m ci ab '*)
-        mkdir -p runs/ab && touch runs/ab/base-1.json runs/ab/head-1.json
-        echo "{$STATE}" >runs/ab/ab.json
+        mkdir -p runs/compared && touch runs/compared/base-1.json runs/compared/head-1.json
+        echo "{$STATE}" >runs/compared/ab.json
         echo 'error: the reason' >&2
         exit "$CODE" ;;
     '-m ci gate '*)

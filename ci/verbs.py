@@ -1,0 +1,56 @@
+"""Finds the file of a verb and its arguments, and says in a sentence what is wrong with them.
+
+Each verb's file has `add_arguments(parser)` and `main(args) -> int`. Its docstring's first line is
+its help.
+"""
+
+from __future__ import annotations
+
+import argparse
+from types import ModuleType
+
+from ci import ab, accept, calibrate, compare, explore, faults, gate, merge, report, structure
+from ci.answers import CANNOT_JUDGE, refuse
+from ci.runs import BadRunError
+from ci.sides import BadSide
+from perf_tests.declared import BadDeclaration
+from perf_tests.harness.baselines import BadBaseline
+
+VERBS: dict[str, ModuleType] = {
+    "ab": ab,
+    "accept": accept,
+    "calibrate": calibrate,
+    "compare": compare,
+    "explore": explore,
+    "faults": faults,
+    "gate": gate,
+    "merge": merge,
+    "report": report,
+    "structure": structure,
+}
+
+
+def run(arguments: list[str] | None) -> int:
+    """Run the verb that these (of the command line, unless given) name; returns its exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m ci", description="The gate: each VERB has its own --help."
+    )
+    verbs = parser.add_subparsers(dest="verb", metavar="VERB")
+    for name, verb in VERBS.items():
+        line = (verb.__doc__ or "").splitlines()[0]
+        # As they are written: the docstrings show examples.
+        layout = argparse.RawDescriptionHelpFormatter
+        verb.add_arguments(
+            verbs.add_parser(name, help=line, description=verb.__doc__, formatter_class=layout)
+        )
+    args = parser.parse_args(arguments)
+    if args.verb is None:
+        parser.print_help()
+        return CANNOT_JUDGE
+    try:
+        code: int = VERBS[args.verb].main(args)
+    except (BadBaseline, BadDeclaration, BadRunError, BadSide) as error:
+        return refuse(str(error))
+    except OSError as error:
+        return refuse(f"{error.filename or args.verb}: {error.strerror or error}")
+    return code

@@ -1,0 +1,84 @@
+"""`python -m ci`, whatever the verb: help, bad input, and what goes wrong in it."""
+
+from __future__ import annotations
+
+import io
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ci import __main__ as command
+from ci import gate
+from ci.verbs import VERBS
+from perf_tests.unit.recorded import side, write
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_each_verb_shows_an_example(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        command.main([verb, "--help"])
+    assert end.value.code == 0
+    assert f"\n    python -m ci {verb} " in capsys.readouterr().out
+
+
+def test_without_a_verb_all_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert command.main([]) == 2
+    listed = capsys.readouterr().out
+    assert all(f"\n    {verb} " in listed or f"\n    {verb}\n" in listed for verb in VERBS)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["gate", ""],
+        ["accept", "", "--reason", "x"],
+        ["merge", "run.json", "--json", ""],
+        ["faults", "--json", ""],
+        ["ab", "--out", ""],
+        ["explore", "--out", ""],
+        ["report", "run.json", "--html", ""],
+    ],
+)
+def test_an_empty_variable_is_no_path(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as end:
+        command.main(arguments)
+    assert end.value.code == 2
+    assert "it takes a path, and not an empty one" in capsys.readouterr().err
+
+
+def test_what_nobody_foresaw_is_no_regression(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken(*_: object) -> int:
+        raise KeyError("a bug")
+
+    monkeypatch.setattr(gate, "main", broken)
+    assert command.main(["gate", str(tmp_path / "run.json")]) == 2
+    assert "KeyError: 'a bug'" in capsys.readouterr().err
+
+
+def test_a_terminal_that_lacks_our_characters_is_told_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    terminal = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr(sys, "stdout", terminal)
+    (base,), (head,) = (write(side(name, count=1), tmp_path, name) for name in ("base", "head"))
+    assert command.main(["compare", "--base", str(base), "--head", str(head)]) == 2
+    terminal.seek(0)
+    assert "\\u2192" in terminal.read()
+
+
+def test_without_docstrings_it_refuses() -> None:
+    ran = subprocess.run(
+        [sys.executable, "-OO", "-m", "ci"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert ran.returncode == 2
+    assert ran.stderr == (
+        "error: python -OO takes away the docstrings that the reports are made of\n"
+    )
