@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import signal
+import sys
 from argparse import ArgumentTypeError
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +17,7 @@ import pytest
 
 from perf_tests.harness.catalog import Case, Chapter, chapters_of
 from perf_tests.harness.measuring import digest
+from perf_tests.harness.records import write_whole
 from perf_tests.harness.runs import Untimed, missing
 from perf_tests.harness.screen import (
     Progress,
@@ -124,6 +127,9 @@ class Suite:
     dealt: list[str] = field(default_factory=list)
     """Ids of the cases that all shards together run, if this session is one."""
 
+    unsaved: str = ""
+    """Why the run's JSON could not be written, if it could not."""
+
     measuring: str = field(default_factory=digest)
     """Version of the measuring code, from before anything is measured."""
 
@@ -226,6 +232,8 @@ def suite_of(config: pytest.Config) -> Suite:
             "perf_tests times its cases: run it in one process and without --benchmark-disable "
             "(-n starts several)"
         )
+    if sys.flags.optimize > 1:
+        raise pytest.UsageError("python -OO takes away the docstrings that reports are made of")
     # Here, since they import torch: the unit tests of this repository start without it.
     from perf_tests import models
     from perf_tests.declared import BadDeclaration, declare
@@ -242,7 +250,9 @@ def suite_of(config: pytest.Config) -> Suite:
     try:
         declare("optimizations")
         machine = this_machine(config.getoption("device"))
-        model = config.getoption("model") or models.default_model(machine.device)
+        model: str | None = config.getoption("model")
+        # An empty one is a variable that is not set, and nobody's default.
+        model = models.default_model(machine.device) if model is None else model
         source = models.open_source(model)
         machine = with_threads_for(machine, source.scale)
         bench = Bench(
@@ -520,8 +530,27 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> Iterator[N
         elif suite.rows and exitstatus in (0, 1):
             _fail_missing(session, suite)
         if suite.rows:
+            _save_whole(session, suite)
             _write_what_was_not_timed(session.config)
     yield
+
+
+def _save_whole(session: pytest.Session, suite: Suite) -> None:
+    """Have pytest-benchmark write its JSON wholly or not at all, and the verdicts told all the same
+    where the disk is full.
+    """
+    # Where pytest-benchmark's own hooks keep it; pytest's configuration declares no such thing.
+    benchmarks: Any = session.config._benchmarksession  # type: ignore[attr-defined]
+
+    def save_json(content: dict[str, Any]) -> None:
+        try:
+            write_whole(Path(benchmarks.json), json.dumps(content, indent=4, default=str))
+            benchmarks.logger.info(f"wrote {benchmarks.json}", purple=True)
+        except OSError as error:
+            suite.unsaved = f"--benchmark-json {benchmarks.json}: {error.strerror}"
+            session.exitstatus = pytest.ExitCode.INTERNAL_ERROR
+
+    benchmarks.save_json = save_json
 
 
 def _write_what_was_not_timed(config: pytest.Config) -> None:
@@ -649,4 +678,6 @@ def pytest_terminal_summary(
     if bench.source.kind == "seeded":
         write("Pictures are of seeded weights: how close they are is about arithmetic.")
     write(f"{bench.source.name} ({bench.source.weights}) on {bench.machine.name}")
+    if suite.unsaved:
+        write(f"error: {suite.unsaved}; nothing was written", red=True)
     write(closing_line(suite.rows, missing=suite.missing))

@@ -20,7 +20,7 @@ def bare_bench(*, device: str | None, model: str | None) -> Bench:
 
     try:
         machine = this_machine(device)
-        model = model or models.default_model(machine.device)
+        model = models.default_model(machine.device) if model is None else model
         source = models.open_source(model)
         return Bench(
             source=source,

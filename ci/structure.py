@@ -78,6 +78,8 @@ def main(args: argparse.Namespace) -> int:
     """Count, show, and judge or accept."""
     if args.write and not (args.reason or "").strip():
         return refuse("--write needs a --reason: it says to a reviewer why the counts changed")
+    if args.reason and not args.write:
+        return refuse("--reason is for --write: without it nothing is accepted")
     if (args.matmul_tflops is None) != (args.bandwidth_gb is None):
         return refuse("a floor takes both --matmul-tflops and --bandwidth-gb")
     from perf_tests import models
@@ -102,6 +104,7 @@ def main(args: argparse.Namespace) -> int:
     observed: dict[Case, Observation] = {}
     findings: dict[str, list[Finding]] = {}
     passed_over = []
+    uncounted = 0
     for case in cases:
         reason = not_countable(case)
         if reason:
@@ -110,7 +113,13 @@ def main(args: argparse.Namespace) -> int:
         try:
             observed[case] = seen = count(case, source)
         except structure.NotCountable as error:
-            return refuse(f"{case.id} could not be counted: {error}")
+            uncounted += 1
+            passed_over.append(
+                f"could not be counted: {case.id}: {error}\n"
+                "  next     declare it with hides_operators=True, or the package that it needs, if "
+                "only a GPU can run it"
+            )
+            continue
         except proofs.NotApplied as error:
             print(f"not applied: {case.id}: {error}")
             return 1
@@ -118,9 +127,15 @@ def main(args: argparse.Namespace) -> int:
         was = accepted.get(key_of(case, source.name))
         findings[case.id] = judge(case, seen, was, source.name) if was else []
     print("\n".join(passed_over))
-    if args.write:
+    if args.write and not uncounted:
         return write(observed, accepted, source.name, args)
-    return tell(observed, findings, accepted, source.name, args)
+    code = 2
+    if observed:
+        code = tell(observed, findings, accepted, source.name, args)
+    if uncounted:
+        all_of_them = f"{uncounted} of {uncounted + len(observed)} cases could not be counted"
+        return code or refuse(all_of_them + (", so nothing is written" if args.write else ""))
+    return code
 
 
 def not_countable(case: Case) -> str | None:

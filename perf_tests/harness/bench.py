@@ -285,7 +285,12 @@ class Bench:
         measurement = replace(measurement, validity=watch.as_json())
         self._pictures[case.id] = pictures
         if self.pictures_folder is not None:
-            closeness.save(pictures, self.pictures_folder / f"{case.id}.png")
+            try:
+                closeness.save(pictures, self.pictures_folder / f"{case.id}.png")
+            except OSError as error:
+                # What was measured is worth more than what it can be looked at by.
+                said = f"its picture was not saved: {error.strerror}"
+                measurement = replace(measurement, notes=(*measurement.notes, said))
         return replace(measurement, closeness=self._closeness(case, pictures))
 
     def _prove(self, case: Case, pipeline: Any) -> None:

@@ -178,7 +178,7 @@ def judge(
                 measured=f"{count.total(steps):,}{modules}",
                 expected=f"{before.total(steps):,} ({source})",
                 limit=most(counter, before, steps=steps) if grown else "",
-                next=again if grown else f"keep it: {accept}",
+                next=f"{again}; if it is meant, {accept}" if grown else f"keep it: {accept}",
             )
         )
     return findings

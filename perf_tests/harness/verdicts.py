@@ -301,7 +301,7 @@ def _picture(q: Question) -> Iterator[Finding]:
             measured=f"PSNR {distance.psnr_db:.1f} dB, SSIM {distance.ssim:.3f}",
             expected=expected,
             limit=f"at least {limit.psnr_db:.0f} dB and SSIM {limit.ssim:.2f}",
-            next=f"compare the pictures saved beside the run's JSON; {then}",
+            next=f"compare the pictures that --benchmark-json saves beside the run; {then}",
         )
         return
     yield Finding(status="same", metric="picture")

@@ -38,7 +38,7 @@ def open_source(model: str) -> Source:
         return Seeded("small", scale="small")
     if model == "embedded":
         return Checkpoint(str(EMBEDDED), kind="embedded")
-    if Path(model).is_dir() or model.count("/") == 1:
+    if (model and Path(model).is_dir()) or model.count("/") == 1:
         return Checkpoint(model)
     raise BadModel(
         f"--model {model}: no folder of that name here, and known by name are "

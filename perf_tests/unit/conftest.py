@@ -38,6 +38,12 @@ def _one_look_at_the_cpu() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(autouse=True)
+def _alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    # In a process of `-n`, pytest-benchmark would turn itself off in the runs that a test makes.
+    monkeypatch.delenv("PYTEST_XDIST_WORKER", raising=False)
+
+
 @pytest.fixture
 def no_baselines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder of baselines in which nothing is accepted yet."""

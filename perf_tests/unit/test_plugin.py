@@ -1,5 +1,6 @@
 """The suite from the command line to the exit code, over a fake pipeline: every message once."""
 
+import errno
 import json
 import re
 import signal
@@ -15,7 +16,7 @@ from ci import __main__ as command
 from ci.accept import accept
 from ci.runs import load_run
 from perf_tests import declared
-from perf_tests.harness import structure, structure_verdicts
+from perf_tests.harness import closeness, structure, structure_verdicts
 from perf_tests.harness.bench import Bench, Lack
 from perf_tests.harness.catalog import Optimization
 from perf_tests.harness.pipelines import Generation
@@ -100,6 +101,32 @@ def test_all_well(pytester: pytest.Pytester) -> None:
     assert machine.keys() >= {"name", "driver", "cuda", "torch", "diffusers", "transformers"}
     pictures = {picture.name for picture in (pytester.path / "runs/run-pictures").iterdir()}
     assert pictures == {"fake4-reference.png", "fake4-fine.png"}
+
+
+def test_a_full_disk_costs_the_files_and_not_the_verdicts(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = pytester.path / "run.json"
+    path.write_text("an older run")
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "replace", full)
+    monkeypatch.setattr(closeness, "save", full)
+    result = run(pytester, f"--benchmark-json={path}")
+    assert result.ret == pytest.ExitCode.INTERNAL_ERROR
+    result.stdout.fnmatch_lines(
+        [
+            "setting*latency*speedup*verdict",
+            "*its picture was not saved: No space left on device*",
+            f"error: --benchmark-json {path}: No space left on device; nothing was written",
+            "2 new*",
+        ]
+    )
+    # Neither half a run nor an older one that would be taken for it.
+    assert not path.exists()
+    assert not path.with_suffix(".draft").exists()
 
 
 @pytest.mark.parametrize(
@@ -358,7 +385,8 @@ def test_the_life_of_a_baseline(
 
     result = run(pytester, "--rounds=5", fakes="fine,moody")
     result.stdout.fnmatch_lines(["*baseline: accepted"])
-    result.stdout.no_fnmatch_line("*new*")
+    result.stdout.no_fnmatch_line("*, new*")
+    result.stdout.no_fnmatch_line("* new (*")
     assert result.ret == 0
 
     monkeypatch.setenv("FAKE_MOOD", "slow")

@@ -557,6 +557,19 @@ def test_page_and_comment_in_one_file_are_refused(
     assert not out.exists()
 
 
+@pytest.mark.parametrize("options", [["--html"], ["--markdown"]])
+def test_a_run_is_never_written_over(
+    run: Content, tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str]
+) -> None:
+    one, other = (shown(run, tmp_path / f"{name}.json") for name in ("one", "other"))
+    before = other.read_text()
+    # As typed by who means the report of two runs.
+    assert command.main(["report", str(one), *options, str(other)]) == 2
+    said = f"error: the report is no run: it cannot be written to '{other}'\n"
+    assert capsys.readouterr().err == said
+    assert other.read_text() == before
+
+
 def test_without_its_libraries_the_page_says_what_to_install(
     run: Content,
     tmp_path: Path,

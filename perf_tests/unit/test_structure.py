@@ -14,7 +14,7 @@ import torch
 from ci import __main__ as command
 from ci import structure as verb
 from perf_tests import workloads
-from perf_tests.harness import structure, structure_verdicts
+from perf_tests.harness import catalog, structure, structure_verdicts
 from perf_tests.harness.baselines import BadBaseline
 from perf_tests.harness.pipelines import Generation
 from perf_tests.harness.records import Count
@@ -308,7 +308,8 @@ def test_a_difference_reads_as_a_person_says_it() -> None:
         "expected 12 (baselines/structure.json, accepted 2026-01-31; "
         "made with torch 2.11.0, this is 2.13.0)",
         "limit no more, in all or in each step",
-        "next python -m ci structure -k fp16",
+        "next python -m ci structure -k fp16; if it is meant, python -m ci structure --model sd15 "
+        '--write --reason "..."',
     ]
 
 
@@ -370,6 +371,32 @@ def test_the_life_of_an_accepted_count(
     casts = Count(fixed=1, per_step=1)
     assert command.main(["structure"]) == 0
     assert "new: nobody has accepted counts of pndm25x4/sd15/reference" in capsys.readouterr().out
+
+
+def test_what_cannot_be_counted_hides_no_regression(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    casts = Count(fixed=1, per_step=1)
+
+    def count(case: catalog.Case, source: object) -> Observation:
+        if case.name == "tf32":
+            raise structure.NotCountable("it depends on data")
+        return made(a=casts)
+
+    monkeypatch.setattr(verb, "FOLDER", tmp_path)
+    monkeypatch.setattr(verb, "count", lambda case, source: made(a=casts))
+    assert command.main(["structure", "-k", "32", "--write", "--reason", "first"]) == 0
+    monkeypatch.setattr(verb, "count", count)
+    assert command.main(["structure", "-k", "32"]) == 2
+    told = capsys.readouterr()
+    assert "could not be counted: ddim50-tf32: it depends on data\n  next " in told.out
+    assert "1 cases ask for no more than accepted" in told.out
+    assert told.err == "error: 1 of 2 cases could not be counted\n"
+    assert command.main(["structure", "-k", "32", "--write", "--reason", "again"]) == 2
+    assert "so nothing is written" in capsys.readouterr().err
+    casts = Count(fixed=1, per_step=2)
+    assert command.main(["structure", "-k", "32"]) == 1
+    assert command.main(["structure", "-k", "32", "--reason", "no --write"]) == 2
 
 
 def test_a_case_that_is_gone_is_missed(
