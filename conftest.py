@@ -427,8 +427,8 @@ def pytest_runtestloop(session: pytest.Session) -> None:
     """An older run must not be taken for this one should this one end with nothing."""
     report: Path | None = session.config.getoption("benchmark_json")
     writes = SUITE in session.config.stash and not session.config.option.collectonly
-    if writes and report and session.items:
-        report.unlink(missing_ok=True)
+    if writes and report and session.items and report.is_file():
+        report.unlink()
 
 
 @pytest.fixture
@@ -548,7 +548,8 @@ def _save_whole(session: pytest.Session, suite: Suite) -> None:
             benchmarks.logger.info(f"wrote {benchmarks.json}", purple=True)
         except OSError as error:
             suite.unsaved = f"--benchmark-json {benchmarks.json}: {error.strerror}"
-            session.exitstatus = pytest.ExitCode.INTERNAL_ERROR
+            if session.exitstatus == pytest.ExitCode.OK:
+                session.exitstatus = pytest.ExitCode.INTERNAL_ERROR
 
     benchmarks.save_json = save_json
 
@@ -679,5 +680,5 @@ def pytest_terminal_summary(
         write("Pictures are of seeded weights: how close they are is about arithmetic.")
     write(f"{bench.source.name} ({bench.source.weights}) on {bench.machine.name}")
     if suite.unsaved:
-        write(f"error: {suite.unsaved}; nothing was written", red=True)
+        write(f"error: {suite.unsaved}; no run was written", red=True)
     write(closing_line(suite.rows, missing=suite.missing))

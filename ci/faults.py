@@ -66,6 +66,8 @@ def main(args: argparse.Namespace) -> int:
     if unknown:
         return refuse(f"no fault is called {unknown[0]!r}; known are {', '.join(FAULTS)}")
     if args.json is not None:
+        if _is_anothers(args.json):
+            return refuse(f"--json {args.json}: holds something else, which would be lost")
         try:
             args.json.parent.mkdir(parents=True, exist_ok=True)
             with args.json.open("ab"):  # what an older run wrote stays until there is something new
@@ -88,7 +90,7 @@ def main(args: argparse.Namespace) -> int:
         for fault in here:
             try:
                 trials.check(fault)
-            except ValueError as error:
+            except (TypeError, ValueError) as error:
                 return refuse(f"{fault.name}: {error}")
         rows: list[Row] = []
         for fault in here:
@@ -187,6 +189,16 @@ def closing(
         names = [row.fault.name for row in undecided]
         again = shlex.join(["python", "-m", "ci", "faults", *names, *trials.bench.options])
         yield f"could not be told: {again}"
+
+
+def _is_anothers(path: Path) -> bool:
+    """Is something in this file that this verb did not write?"""
+    if not path.is_file() or not path.stat().st_size:
+        return False
+    try:
+        return "clean_verdicts" not in json.loads(path.read_text())
+    except ValueError:
+        return True
 
 
 def _write(path: Path | None, rows: Sequence[Row], trials: Trials, *, seconds: float) -> None:

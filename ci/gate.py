@@ -248,5 +248,5 @@ def _closing(run: Run, standards: Standards, rows: list[Row]) -> Iterator[str]:
         yield f"next: {again} {join(run.options)}".rstrip()
     elif "missing" in statuses:
         yield f"next: {BRING_BACK}"
-    elif "new" in statuses and standards.baseline is not None:
+    elif "new" in statuses:
         yield f"next: accept what is new: {ACCEPT}"

@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 import math
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import date
 from typing import TYPE_CHECKING
 
@@ -104,7 +104,7 @@ def main(args: argparse.Namespace) -> int:
     observed: dict[Case, Observation] = {}
     findings: dict[str, list[Finding]] = {}
     passed_over = []
-    uncounted = 0
+    uncounted: list[str] = []
     for case in cases:
         reason = not_countable(case)
         if reason:
@@ -113,7 +113,7 @@ def main(args: argparse.Namespace) -> int:
         try:
             observed[case] = seen = count(case, source)
         except structure.NotCountable as error:
-            uncounted += 1
+            uncounted.append(key_of(case, source.name))
             passed_over.append(
                 f"could not be counted: {case.id}: {error}\n"
                 "  next     declare it with hides_operators=True, or the package that it needs, if "
@@ -127,14 +127,15 @@ def main(args: argparse.Namespace) -> int:
         was = accepted.get(key_of(case, source.name))
         findings[case.id] = judge(case, seen, was, source.name) if was else []
     print("\n".join(passed_over))
-    if args.write and not uncounted:
+    lacking = f"{len(uncounted)} of {len(uncounted) + len(observed)} cases could not be counted"
+    if args.write and uncounted:
+        return refuse(f"{lacking}, so nothing is written")
+    if args.write:
         return write(observed, accepted, source.name, args)
-    code = 2
-    if observed:
-        code = tell(observed, findings, accepted, source.name, args)
+    code = tell(observed, findings, accepted, source.name, args, uncounted=uncounted)
     if uncounted:
-        all_of_them = f"{uncounted} of {uncounted + len(observed)} cases could not be counted"
-        return code or refuse(all_of_them + (", so nothing is written" if args.write else ""))
+        cannot_judge = refuse(lacking)
+        return code or cannot_judge
     return code
 
 
@@ -247,10 +248,13 @@ def tell(
     accepted: Mapping[str, Accepted],
     model: str,
     args: argparse.Namespace,
+    *,
+    uncounted: Sequence[str] = (),
 ) -> int:
     """Print the verdicts and one closing sentence; returns the exit code."""
     keys = {key_of(case, model) for case in observed}
-    missing = [key for key in accepted if parts_of(key)[1] == model and key not in keys]
+    there = keys.union(uncounted)
+    missing = [key for key in accepted if parts_of(key)[1] == model and key not in there]
     missing = [] if args.k else sorted(missing)
     new = sorted(keys - set(accepted))
     told = [finding for case in findings.values() for finding in case]
@@ -265,6 +269,9 @@ def tell(
     if worse or missing:
         print(f"{worse} of {len(observed)} cases ask for more work, {len(missing)} missing")
         return 1
+    if not keys:
+        print("no case was counted, and none judged")
+        return 2
     if len(new) == len(keys):
         print(f"{len(keys)} cases counted and none judged: nothing is accepted for {model}")
         return 2

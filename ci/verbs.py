@@ -33,7 +33,8 @@ VERBS: dict[str, ModuleType] = {
 def run(arguments: list[str] | None) -> int:
     """Run the verb that these (of the command line, unless given) name; returns its exit code."""
     parser = argparse.ArgumentParser(
-        prog="python -m ci", description="The gate: each VERB has its own --help."
+        prog="python -m ci",
+        description="It answers 0 (holds), 1 (a regression) or 2 (not judged).",
     )
     verbs = parser.add_subparsers(dest="verb", metavar="VERB")
     for name, verb in VERBS.items():

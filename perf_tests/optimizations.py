@@ -562,7 +562,7 @@ def fp8(build: Build) -> None:
 @optimization(
     promise=KEPT_IN_FLOAT8,
     proof=proofs.mostly_kept_in(torch.float8_e4m3fn),
-    # A layer's weights lie elsewhere after each cast, in parameters that no compiler can make.
+    # A layer's weights lie elsewhere after each cast, in new parameters, which dynamo refuses.
     decides=("weights", "UNet's launches", "compiler"),
 )
 def layerwise_casting(build: Build) -> None:

@@ -26,7 +26,7 @@ from perf_tests.harness.records import slug_of, write_whole
 
 NEEDED = ("jinja2", "matplotlib")
 """What the page is made with; the comment needs neither."""
-STDOUT = "-"
+STDOUT = Path("-")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -47,6 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--markdown",
         nargs="?",
+        type=named,
         const=STDOUT,
         metavar="OUT.md",
         help="write the comment; without a file, print it",
@@ -57,13 +58,12 @@ def main(args: argparse.Namespace) -> int:
     """Write what was asked for; 0. The page says what failed: judging is for the other verbs."""
     if args.html is None and args.markdown is None:
         raise BadRunError("report makes nothing unless told: --html OUT.html, --markdown, or both")
-    pages = [args.html] if args.html else []
-    if args.markdown not in (None, STDOUT):
-        pages.append(Path(args.markdown))
+    pages = [page for page in (args.html, args.markdown) if page not in (None, STDOUT)]
+    runs = {path.resolve() for path in (*args.runs, *args.base)}
     for page in pages:
         # `--markdown RUN.json` takes what stands behind it for its file.
-        if page.suffix == ".json" or not page.name:
-            raise BadRunError(f"the report is no run: it cannot be written to {str(page)!r}")
+        if page.suffix.lower() == ".json" or page.resolve() in runs:
+            raise BadRunError(f"{page} is a run and no page: the report is written elsewhere")
     if len({page.resolve() for page in pages}) < len(pages):
         raise BadRunError(
             f"--html and --markdown are both {args.html}: give each a file of its own"
@@ -76,7 +76,7 @@ def write(
     *,
     base: Sequence[Path] = (),
     html: Path | None = None,
-    comment: str | None = None,
+    comment: Path | None = None,
 ) -> int:
     """Make the page, the comment (``-`` prints it), or both; 0. `BadRunError` for bad runs."""
     shown = read(head[0])
@@ -86,7 +86,7 @@ def write(
     if comment == STDOUT:
         sys.stdout.write(markdown.render(report))
     elif comment is not None:
-        _write(Path(comment), markdown.render(report))
+        _write(comment, markdown.render(report))
     return 0
 
 

@@ -6,7 +6,7 @@ import gc
 import importlib.util
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
@@ -285,11 +285,14 @@ class Bench:
         measurement = replace(measurement, validity=watch.as_json())
         self._pictures[case.id] = pictures
         if self.pictures_folder is not None:
+            path = self.pictures_folder / f"{case.id}.png"
             try:
-                closeness.save(pictures, self.pictures_folder / f"{case.id}.png")
+                closeness.save(pictures, path)
             except OSError as error:
                 # What was measured is worth more than what it can be looked at by.
-                said = f"its picture was not saved: {error.strerror}"
+                with suppress(OSError):
+                    path.unlink()
+                said = f"{case.id}: its picture was not saved: {error.strerror}"
                 measurement = replace(measurement, notes=(*measurement.notes, said))
         return replace(measurement, closeness=self._closeness(case, pictures))
 

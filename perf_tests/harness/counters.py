@@ -160,7 +160,7 @@ def extrapolate(trace: Trace, *, traced: int, steps: int) -> Observation:
     per_step = trace.counts[1:-1][STEADY] or trace.counts[1:-1]
     counters = {}
     for name in per_step[0]:
-        # The least: where steps differ, all of them are in the trace, and each does as much.
+        # Where steps differ, what each of them does at least: all of them are in the trace.
         each = min(counts[name] for counts in per_step)
         total = sum(counts[name] for counts in trace.counts)
         counters[name] = Count(fixed=total - traced * each, per_step=each)

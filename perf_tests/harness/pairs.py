@@ -46,6 +46,8 @@ from perf_tests.harness.verdicts import (
 
 PAIRS_MOST = 10
 """That `ab` makes; in what they leave unclear more would see little more."""
+PAIRS_LEAST = 3
+"""Fewer say too little of the noise to foresee what more would say."""
 
 Noise = Mapping[str, Mapping[str, float]]
 """By a case's key and a field's name: the standard deviation of its log between processes."""
@@ -97,7 +99,7 @@ class Change:
     next: str = ""
     """What to do about it."""
     more_could_tell: bool = False
-    """Whether further pairs, `PAIRS_MOST` in all, could settle what is not."""
+    """Whether further pairs, `PAIRS_MOST` in all, could settle what is unclear or invalid."""
 
     def text(self) -> str:
         """The sentence behind its status, and what to do."""
@@ -135,12 +137,8 @@ class Comparison:
 
     @property
     def worth_more(self) -> tuple[str, ...]:
-        """Those of them that more pairs could settle: what was disturbed may be quiet then."""
-        return tuple(
-            dict.fromkeys(
-                c.case for c in self.changes if c.more_could_tell or c.status == "invalid"
-            )
-        )
+        """Those of them that more pairs could settle."""
+        return tuple(dict.fromkeys(c.case for c in self.changes if c.more_could_tell))
 
     @property
     def exit_code(self) -> int:
@@ -304,6 +302,7 @@ def _changes(sides: _Sides, noise: Noise) -> Iterator[Change]:
                 sentence=f"{name} was measured in base and not in head: "
                 f"{why.removeprefix(f'{name}: ')}",
                 next=f"{'run it again' if cut_short else 'bring it back'}; {sides.again}",
+                more_could_tell=cut_short and len(sides.base) < PAIRS_MOST,
             )
         return
     yield from _alone(sides)
@@ -366,6 +365,7 @@ def _measured(sides: _Sides, metric: Metric, noise: Noise) -> Iterator[Change]:
             head=median(has),
             sentence=f"{name}: {metric.name} says nothing{left_out}",
             next=f"run it again on a quiet machine; {sides.again}",
+            more_could_tell=len(sides.base) < PAIRS_MOST,
         )
         return
     under, over = [b for b, _ in both], [h for _, h in both]
@@ -400,10 +400,10 @@ def _weigh(metric: Metric, ratio: Interval) -> str:
 
 
 def _more_could_tell(metric: Metric, ratio: Interval, *, pairs: int, of: int) -> bool:
-    """Could `PAIRS_MOST` settle it, were they like these `pairs`, the quiet ones of `of`?"""
-    if of >= PAIRS_MOST or pairs < 2:
+    """Could those left to `PAIRS_MOST` settle it, as noisy as these, the quiet ones of `of`?"""
+    if of >= PAIRS_MOST or pairs < PAIRS_LEAST:
         return of < PAIRS_MOST
-    then = narrowed(ratio, pairs=pairs, to=max(2, PAIRS_MOST * pairs // of))
+    then = narrowed(ratio, pairs=pairs, to=pairs + PAIRS_MOST - of)
     # Wherever the middle comes to lie: too wide for the floor, it is never the same.
     fits = then.high / then.mid <= 1 + metric.floor
     return fits or _weigh(metric, then) != "unclear"
@@ -451,6 +451,8 @@ def share(value: float) -> str:
 
 def _next(sides: _Sides, status: str, *, worth_more: bool = False) -> str:
     if status == "unclear":
+        if len(sides.base) >= PAIRS_MOST:
+            return "measure anew on a quieter machine, into a fresh --out; here no more are made"
         if not worth_more:
             return (
                 "measure anew on a quieter machine, into a fresh --out: "
@@ -671,6 +673,7 @@ def _drifts(base: Sequence[Run], head: Sequence[Run]) -> Iterator[Change]:
         pairs = list(zip(base, head, strict=True))
         moved = sum(any(workload in run.drifted for run in pair) for pair in pairs)
         name = f"{workload}-{REFERENCE}"
+        too_few = bool(moved) and len(pairs) - moved < 2
         said = f"{name}: timed again at a process's end it took {_range(list(chain(*ratios)))}"
         said += " of its first time"
         if moved:
@@ -679,11 +682,12 @@ def _drifts(base: Sequence[Run], head: Sequence[Run]) -> Iterator[Change]:
             case=name,
             metric=DRIFT,
             # Enough pairs are left, or the machine is the one that is judged here.
-            status="invalid" if moved and len(pairs) - moved < 2 else "same",
+            status="invalid" if too_few else "same",
             base=median(ratios[0]) if ratios[0] else None,
             head=median(ratios[1]) if ratios[1] else None,
             sentence=said,
             next="run it again on a quiet machine" if moved else "",
+            more_could_tell=too_few and len(pairs) < PAIRS_MOST,
         )
 
 

@@ -23,7 +23,12 @@ HOST_IDLE = 0.1
 def write_whole(path: Path, text: str) -> None:
     """Write all of it, or leave what was there and raise the `OSError` of this file."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_suffix(".draft")
+    path = path.resolve()
+    if path.exists() and not path.is_file():
+        # A device takes it as it comes, and must not be replaced by a file.
+        path.write_text(text, encoding="utf-8")
+        return
+    draft = path.with_name(f"{path.name}.draft")
     try:
         draft.write_text(text, encoding="utf-8")
         draft.replace(path)

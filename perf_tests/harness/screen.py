@@ -292,7 +292,9 @@ def closing_line(rows: Sequence[Row], *, missing: Collection[str]) -> str:
     measured = [row for row in rows if row.measured is not None]
     counts = {
         "hold": sum(row.status in ("same", "faster") for row in measured),
-        "new (speed shown, not judged)": sum(row.status == "new" for row in measured),
+        "new (speed not judged until accepted: python -m ci accept)": sum(
+            row.status == "new" for row in measured
+        ),
         "unclear or invalid": sum(row.status in WARNING for row in rows),
         "fail": sum(row.status not in (*PASSING, "skipped") for row in rows),
         "skipped": sum(row.status == "skipped" for row in rows),

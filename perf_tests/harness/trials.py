@@ -275,11 +275,13 @@ class Trials:
 
     def check(self, fault: Fault) -> None:
         """`ValueError` where its setting is none: no workload, case or optimization of that name,
-        not one step.
+        not one step or round. `TypeError` for a change of what a workload does not have.
         """
         setting = fault.setting
         if setting.workload not in {case.workload.name for case in catalog.CASES}:
             raise ValueError(f"no workload is called {setting.workload!r}")
+        if setting.rounds < 1:
+            raise ValueError("it takes one round or more")
         with suppress(CannotPlant):
             self._cases(setting)
 

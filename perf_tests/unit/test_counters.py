@@ -184,3 +184,5 @@ def test_all_steps_are_profiled_where_they_differ(monkeypatch: pytest.MonkeyPatc
     seen = counters.observe(generation, None, steps=50)
     assert asked == [counters.STEPS, 50]
     assert seen.counters["kernels"].total(50) == 30 + 17 * 11 + 33 * 2
+    # No step does less than what is told of each, and so nothing less than nothing is done once.
+    assert seen.counters["kernels"].per_step == 2

@@ -215,6 +215,20 @@ def test_all_is_caught_and_quiet(
     assert content["false_alarms"] == []
 
 
+def test_what_is_no_list_of_faults_is_not_written_over(
+    declared: dict[str, Fault], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    control(setting=FAKE)(harmless)
+    path = tmp_path / "run.json"
+    path.write_text('{"benchmarks": []}')
+    assert command.main(["faults", "--json", str(path)]) == 2
+    assert "holds something else, which would be lost" in capsys.readouterr().err
+    assert path.read_text() == '{"benchmarks": []}'
+    path.unlink()
+    assert command.main(["faults", "--json", str(path)]) == 0
+    assert command.main(["faults", "--json", str(path)]) == 0
+
+
 def test_a_fault_that_nothing_sees_is_missed(
     declared: dict[str, Fault], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -230,6 +244,8 @@ def test_a_fault_that_nothing_sees_is_missed(
     [
         (Setting(workload="nope", steps=1), "no workload is called 'nope'"),
         (replace(FAKE, case="nope"), f"{WORKLOAD.name}: no optimization is called 'nope'"),
+        (replace(FAKE, rounds=0), "it takes one round or more"),
+        (replace(FAKE, changes={"sise": 8}), "Workload.__init__() got an unexpected keyword"),
         (replace(FAKE, steps=0), f"{WORKLOAD.name}: it takes one step and one image or more"),
     ],
 )

@@ -184,9 +184,29 @@ def test_more_pairs_are_worth_it_where_they_could_tell() -> None:
     assert sum(len(one.unclear) for one in by_far_too_few) == 20 * 4
     assert sum(len(one.worth_more) for one in by_far_too_few) <= 4
     # An effect that ten could see shows in five.
-    slower = pairings(processes(EAGER), 20, by=1.3)
-    seen = [of_fp16(one, "latency") for one in slower]
-    assert sum(change.status == "slower" or change.more_could_tell for change in seen) >= 18
+    seen = [of_fp16(one, "latency") for one in pairings(processes(EAGER), 20, by=1.15)]
+    assert {change.status for change in seen} == {"unclear"}
+    assert sum(change.more_could_tell for change in seen) >= 18
+
+
+def test_two_pairs_foresee_nothing_and_ten_are_all_that_there_are() -> None:
+    runs = processes(EAGER)
+    for pairs, worth in ((2, 4), (10, 0)):
+        comparison = compare(runs[:pairs], runs[pairs : 2 * pairs])
+        assert len(comparison.unclear) == 4
+        assert len(comparison.worth_more) == worth
+
+
+def test_what_was_disturbed_may_be_quiet_the_next_time() -> None:
+    contents = [*side("base", count=10), *side("head", count=10)]
+    for content in contents:
+        info = content["benchmarks"][0]["extra_info"]
+        info["validity"]["disturbed_by"] = ["1 other process on the GPU"]
+    runs = parsed(contents, "run")
+    for pairs, worth in ((5, ("ddim50-reference",)), (10, ())):
+        comparison = compare(runs[:pairs], runs[10 : 10 + pairs])
+        assert comparison.verdicts["ddim50-reference"] == "invalid"
+        assert comparison.worth_more == worth
 
 
 def test_what_is_unclear_is_told_in_one_line() -> None:

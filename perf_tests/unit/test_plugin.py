@@ -120,7 +120,7 @@ def test_a_full_disk_costs_the_files_and_not_the_verdicts(
         [
             "setting*latency*speedup*verdict",
             "*its picture was not saved: No space left on device*",
-            f"error: --benchmark-json {path}: No space left on device; nothing was written",
+            f"error: --benchmark-json {path}: No space left on device; no run was written",
             "2 new*",
         ]
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from copy import deepcopy
 from html import unescape
@@ -565,9 +566,24 @@ def test_a_run_is_never_written_over(
     before = other.read_text()
     # As typed by who means the report of two runs.
     assert command.main(["report", str(one), *options, str(other)]) == 2
-    said = f"error: the report is no run: it cannot be written to '{other}'\n"
+    said = f"error: {other} is a run and no page: the report is written elsewhere\n"
     assert capsys.readouterr().err == said
     assert other.read_text() == before
+
+
+def test_a_run_without_a_suffix_and_a_device_stay_what_they_are(
+    run: Content, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = shown(run, tmp_path / "run.json")
+    bare, pipe = path.rename(tmp_path / "run"), tmp_path / "pipe"
+    assert command.main(["report", str(bare), "--markdown", str(bare)]) == 2
+    assert "is a run and no page" in capsys.readouterr().err
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    assert command.main(["report", str(bare), "--markdown", str(pipe)]) == 0
+    assert pipe.is_fifo()
+    assert os.read(reader, 2) == b"##"
+    os.close(reader)
 
 
 def test_without_its_libraries_the_page_says_what_to_install(

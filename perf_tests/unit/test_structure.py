@@ -392,11 +392,33 @@ def test_what_cannot_be_counted_hides_no_regression(
     assert "could not be counted: ddim50-tf32: it depends on data\n  next " in told.out
     assert "1 cases ask for no more than accepted" in told.out
     assert told.err == "error: 1 of 2 cases could not be counted\n"
+    assert "missing" not in told.out
     assert command.main(["structure", "-k", "32", "--write", "--reason", "again"]) == 2
     assert "so nothing is written" in capsys.readouterr().err
     casts = Count(fixed=1, per_step=2)
     assert command.main(["structure", "-k", "32"]) == 1
+    assert "could not be counted" in capsys.readouterr().err
+    assert command.main(["structure", "-k", "32", "--write", "--reason", "again"]) == 2
+    assert "so nothing is written" in capsys.readouterr().err
     assert command.main(["structure", "-k", "32", "--reason", "no --write"]) == 2
+
+
+def test_in_the_whole_catalogue_what_cannot_be_counted_is_not_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def count(case: catalog.Case, source: object) -> Observation:
+        if case.name == "tf32":
+            raise structure.NotCountable("it depends on data")
+        return made()
+
+    monkeypatch.setattr(verb, "FOLDER", tmp_path)
+    monkeypatch.setattr(verb, "count", lambda case, source: made())
+    assert command.main(["structure", "--write", "--reason", "first"]) == 0
+    monkeypatch.setattr(verb, "count", count)
+    assert command.main(["structure"]) == 2
+    assert "missing" not in capsys.readouterr().out
+    assert command.main(["structure", "-k", "cuda_graph_decoder"]) == 2
+    assert "no case was counted, and none judged" in capsys.readouterr().out
 
 
 def test_a_case_that_is_gone_is_missed(

@@ -47,6 +47,14 @@ def plain(source: Source) -> Any:
         return Generation(pipeline, FEW).pictures()
 
 
+def test_sixteen_blocks_may_be_sixteen_graphs(source: Source) -> None:
+    """As many as merged tokens make of one code; more than dynamo allows by itself."""
+    before = torch._dynamo.config.recompile_limit
+    with pipeline_of("compile_regional", source):
+        assert torch._dynamo.config.recompile_limit >= 16 > before
+    assert torch._dynamo.config.recompile_limit == before
+
+
 def test_no_progress_bars_thread_wakes_amid_rounds(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -146,6 +146,7 @@ def test_merged_tokens_are_averaged_in_float32(
     "stack",
     [
         "layerwise_casting+cuda_graph",
+        "layerwise_casting+compile",
         "cuda_graph_text_encoder+model_offload",
         "device_steps+model_offload",
     ],
