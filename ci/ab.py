@@ -33,8 +33,9 @@ from ci.lock import BadFolder, held
 from ci.runs import BadRunError, load_run
 from ci.sides import ROOT, BadSide, Side, commits_of, of_commits, of_pythons
 from perf_tests.harness.comparable import NotComparable
-from perf_tests.harness.pairs import PAIRS_MOST, Comparison
+from perf_tests.harness.pairs import Comparison
 from perf_tests.harness.records import write_whole
+from perf_tests.harness.weighing import PAIRS_MOST
 
 PAIRS = 5
 PAIRS_LEAST = 2

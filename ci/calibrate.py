@@ -22,10 +22,11 @@ from ci.answers import named
 from ci.runs import BadRunError, Run, distinct, load_run
 from perf_tests.harness import baselines, comparable
 from perf_tests.harness.baselines import Calibration, CaseBaseline, rounded
-from perf_tests.harness.pairs import METRICS, disturbed_in, share
+from perf_tests.harness.pairs import disturbed_in
 from perf_tests.harness.records import Mode
 from perf_tests.harness.runs import Case, parts_of
 from perf_tests.harness.stats import CONFIDENCE, POWER, detectable, noise_of
+from perf_tests.harness.weighing import METRICS, share
 
 NOTHING_CHANGED = ("same", "faster", "slower", "new", "unclear", "invalid")
 """What the same code can be called. What is invalid is left out where it says nothing."""

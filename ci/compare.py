@@ -21,9 +21,10 @@ from ci.runs import BadRunError, Run, distinct, load_run
 from perf_tests.harness import baselines
 from perf_tests.harness.baselines import BadBaseline
 from perf_tests.harness.comparable import NotComparable
-from perf_tests.harness.pairs import DRIFT, METRICS, Change, Comparison, compare
+from perf_tests.harness.pairs import DRIFT, Change, Comparison, compare
 from perf_tests.harness.screen import table
 from perf_tests.harness.verdicts import STATUSES
+from perf_tests.harness.weighing import METRICS
 
 SHOWN = (*(metric.name for metric in METRICS), "counters", "picture")
 

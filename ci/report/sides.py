@@ -11,8 +11,9 @@ from ci.report.reading import Reading, Seen
 from perf_tests.harness import pairs
 from perf_tests.harness.baselines import NEVER_MORE
 from perf_tests.harness.verdicts import WARNING, difference
+from perf_tests.harness.weighing import METRICS
 
-SHOWN_SHARE = {metric.name: metric.floor for metric in pairs.METRICS}
+SHOWN_SHARE = {metric.name: metric.floor for metric in METRICS}
 """Differences that a comparison without pairs shows first; they are judged from nothing."""
 PICTURE_DB = 0.5
 NAMED_MOST = 3
@@ -95,7 +96,7 @@ def _about(base: Sequence[Reading], head: Sequence[Reading]) -> str:
 
 
 def _judged(change: pairs.Change) -> ChangePart:
-    metric = next((metric for metric in pairs.METRICS if metric.name == change.metric), None)
+    metric = next((metric for metric in METRICS if metric.name == change.metric), None)
 
     def read(value: float | None) -> str:
         if value is None:

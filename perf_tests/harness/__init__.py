@@ -23,7 +23,8 @@ baselines   reads and writes `baselines/`                                       
 stats       medians and intervals                                                       (no torch)
 verdicts    the one rule that decides                                                   (no torch)
 comparable  which runs may be held to each other                                        (no torch)
-pairs       the rule for head against base                                              (no torch)
+weighing    the rule for one metric of head against base                                (no torch)
+pairs       head against base, case by case                                              (no torch)
 bench       carries a case through all of the above
 planting    declarations: faults and controls, where they show and what must see them   (no torch)
 trials      plants a fault between two clean runs and judges it

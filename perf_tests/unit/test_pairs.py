@@ -10,7 +10,7 @@ from dataclasses import replace
 import pytest
 from scipy import stats as oracle
 
-from perf_tests.harness.pairs import METRICS, Change, Comparison, compare
+from perf_tests.harness.pairs import Change, Comparison, compare
 from perf_tests.harness.runs import Run
 from perf_tests.harness.stats import (
     detectable,
@@ -19,6 +19,7 @@ from perf_tests.harness.stats import (
     pair_noise,
     paired_interval,
 )
+from perf_tests.harness.weighing import METRICS
 from perf_tests.unit.recorded import parsed, side, slow
 
 BASE = [2.00, 2.05, 1.98, 2.02, 2.01]
