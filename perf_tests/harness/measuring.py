@@ -28,6 +28,7 @@ NOT_MEASURING = (
     "structure_verdicts",
     "trials",
     "verdicts",
+    "weighing",
 )
 """Files of `harness/` that only read numbers, or plant faults. All others measure, so a new one is
 never forgotten; with them the test, and `models/`, which draws the weights."""
