@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-import sys
 from argparse import ArgumentTypeError
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -232,8 +231,6 @@ def suite_of(config: pytest.Config) -> Suite:
             "perf_tests times its cases: run it in one process and without --benchmark-disable "
             "(-n starts several)"
         )
-    if sys.flags.optimize > 1:
-        raise pytest.UsageError("python -OO takes away the docstrings that reports are made of")
     # Here, since they import torch: the unit tests of this repository start without it.
     from perf_tests import models
     from perf_tests.declared import BadDeclaration, declare
@@ -530,17 +527,17 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> Iterator[N
         elif suite.rows and exitstatus in (0, 1):
             _fail_missing(session, suite)
         if suite.rows:
-            _save_whole(session, suite)
-            _write_what_was_not_timed(session.config)
+            # Where pytest-benchmark's own hooks keep it; pytest's declares no such thing.
+            benchmarks: Any = session.config._benchmarksession  # type: ignore[attr-defined]
+            _save_whole(benchmarks, session, suite)
+            _write_what_was_not_timed(benchmarks, session.config)
     yield
 
 
-def _save_whole(session: pytest.Session, suite: Suite) -> None:
+def _save_whole(benchmarks: Any, session: pytest.Session, suite: Suite) -> None:
     """Have pytest-benchmark write its JSON wholly or not at all, and the verdicts told all the same
     where the disk is full.
     """
-    # Where pytest-benchmark's own hooks keep it; pytest's configuration declares no such thing.
-    benchmarks: Any = session.config._benchmarksession  # type: ignore[attr-defined]
 
     def save_json(content: dict[str, Any]) -> None:
         try:
@@ -554,12 +551,10 @@ def _save_whole(session: pytest.Session, suite: Suite) -> None:
     benchmarks.save_json = save_json
 
 
-def _write_what_was_not_timed(config: pytest.Config) -> None:
+def _write_what_was_not_timed(benchmarks: Any, config: pytest.Config) -> None:
     """Where not one case was timed, pytest-benchmark writes no JSON, and a run that broke would be
     taken for one that never was.
     """
-    # Where pytest-benchmark's own hooks keep it; pytest's configuration declares no such thing.
-    benchmarks: Any = config._benchmarksession  # type: ignore[attr-defined]
     if not benchmarks.json or benchmarks.benchmarks:
         return
     hook = config.hook

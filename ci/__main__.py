@@ -6,13 +6,11 @@ import signal
 import sys
 import traceback
 
-from ci.answers import CANNOT_JUDGE, refuse
+from ci.answers import CANNOT_JUDGE
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one verb; returns its exit code, which is a regression's for a regression alone."""
-    if sys.flags.optimize > 1:
-        return refuse("python -OO takes away the docstrings that the reports are made of")
     for stream in (sys.stdout, sys.stderr):
         # A terminal that lacks one of our characters is no reason to say nothing.
         getattr(stream, "reconfigure", lambda **_: None)(errors="backslashreplace")

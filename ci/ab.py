@@ -316,8 +316,8 @@ class Turns:
             # whenever chance is kind.
             first = self._compared(most=PAIRS)
             if first.unclear:
-                few = "" if first.worth_more else "; as many again could not tell either"
-                print(f"unclear after {PAIRS} pairs: {', '.join(first.unclear)}{few}")
+                end = "" if first.worth_more else "; as many again could not tell either"
+                print(f"unclear after {PAIRS} pairs: {', '.join(first.unclear)}{end}")
             if first.worth_more:
                 self._measure(PAIRS_MOST)
         except OutOfTime as reason:

@@ -196,9 +196,10 @@ def _is_anothers(path: Path) -> bool:
     if not path.is_file() or not path.stat().st_size:
         return False
     try:
-        return "clean_verdicts" not in json.loads(path.read_text())
+        content = json.loads(path.read_text())
     except ValueError:
         return True
+    return not isinstance(content, dict) or "clean_verdicts" not in content
 
 
 def _write(path: Path | None, rows: Sequence[Row], trials: Trials, *, seconds: float) -> None:

@@ -38,7 +38,7 @@ def run(arguments: list[str] | None) -> int:
     )
     verbs = parser.add_subparsers(dest="verb", metavar="VERB")
     for name, verb in VERBS.items():
-        line = (verb.__doc__ or "").splitlines()[0]
+        line = (verb.__doc__ or name).splitlines()[0]
         # As they are written: the docstrings show examples.
         layout = argparse.RawDescriptionHelpFormatter
         verb.add_arguments(

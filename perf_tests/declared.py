@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import traceback
 from importlib import import_module
 from pathlib import Path
@@ -17,6 +18,8 @@ def declare(*modules: str) -> None:
     """Import these modules of this package (`optimizations`, `faults`). `BadDeclaration` if one of
     them cannot be: whoever adds a declaration makes mistakes in it.
     """
+    if sys.flags.optimize > 1:
+        raise BadDeclaration("python -OO takes away the docstrings that declarations are told by")
     for name in modules:
         try:
             import_module(f"perf_tests.{name}")

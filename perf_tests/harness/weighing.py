@@ -20,7 +20,7 @@ from perf_tests.harness.stats import (
 
 PAIRS_MOST = 10
 """That `ab` makes; in what they leave unclear more would see little more."""
-PAIRS_LEAST = 3
+PAIRS_TO_FORESEE = 3
 """Fewer say too little of the noise to foresee what more would say."""
 
 
@@ -93,7 +93,7 @@ def _status(metric: Metric, ratio: Interval) -> str:
 
 def _more_could_tell(metric: Metric, ratio: Interval, *, pairs: int, of: int) -> bool:
     """Could those left to `PAIRS_MOST` settle it, as noisy as these, the quiet ones of `of`?"""
-    if of >= PAIRS_MOST or pairs < PAIRS_LEAST:
+    if of >= PAIRS_MOST or pairs < PAIRS_TO_FORESEE:
         return of < PAIRS_MOST
     then = narrowed(ratio, pairs=pairs, to=pairs + PAIRS_MOST - of)
     # Wherever the middle comes to lie: too wide for the floor, it is never the same.

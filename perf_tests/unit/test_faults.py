@@ -220,10 +220,11 @@ def test_what_is_no_list_of_faults_is_not_written_over(
 ) -> None:
     control(setting=FAKE)(harmless)
     path = tmp_path / "run.json"
-    path.write_text('{"benchmarks": []}')
-    assert command.main(["faults", "--json", str(path)]) == 2
-    assert "holds something else, which would be lost" in capsys.readouterr().err
-    assert path.read_text() == '{"benchmarks": []}'
+    for text in ('{"benchmarks": []}', "5", "no JSON"):
+        path.write_text(text)
+        assert command.main(["faults", "--json", str(path)]) == 2
+        assert "holds something else, which would be lost" in capsys.readouterr().err
+        assert path.read_text() == text
     path.unlink()
     assert command.main(["faults", "--json", str(path)]) == 0
     assert command.main(["faults", "--json", str(path)]) == 0

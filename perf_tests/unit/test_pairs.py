@@ -19,7 +19,7 @@ from perf_tests.harness.stats import (
     pair_noise,
     paired_interval,
 )
-from perf_tests.harness.weighing import METRICS
+from perf_tests.harness.weighing import METRICS, weigh
 from perf_tests.unit.recorded import parsed, side, slow
 
 BASE = [2.00, 2.05, 1.98, 2.02, 2.01]
@@ -188,6 +188,35 @@ def test_more_pairs_are_worth_it_where_they_could_tell() -> None:
     seen = [of_fp16(one, "latency") for one in pairings(processes(EAGER), 20, by=1.15)]
     assert {change.status for change in seen} == {"unclear"}
     assert sum(change.more_could_tell for change in seen) >= 18
+
+
+def test_what_the_rule_for_more_pairs_costs_and_spares() -> None:
+    """README's figures: a simulation of one case, against ten pairs wherever five do not do."""
+
+    def shares(noise: float, effect: float, draws: int = 400) -> tuple[float, float, float]:
+        """Of comparisons called slower, always and by the rule; of extensions that are spared."""
+        draw, always, ruled, unclear, spared = random.Random(2), 0, 0, 0, 0
+        for _ in range(draws):
+            base, head = (
+                [by * math.exp(draw.gauss(0, noise)) for _ in range(10)] for by in (1, 1 + effect)
+            )
+            five, ten = (
+                weigh(LATENCY, head[:pairs], base[:pairs], known=0.0, of=pairs) for pairs in (5, 10)
+            )
+            last = ten if five.more_could_tell else five
+            always += (ten if five.status == "unclear" else five).status == "slower"
+            ruled += last.status == "slower"
+            unclear += five.status == "unclear"
+            spared += five.status == "unclear" and not five.more_could_tell
+        return always / draws, ruled / draws, spared / max(1, unclear)
+
+    for noise in (0.02, 0.05):
+        effect = detectable(math.sqrt(2) * noise, pairs=10, floor=LATENCY.floor)
+        always, ruled, _ = shares(noise, effect)
+        assert always > 0.87
+        assert ruled > 0.77
+    assert 0.4 < shares(0.02, 0.0)[2] < 0.65
+    assert shares(0.05, 0.0)[2] > 0.9
 
 
 def test_two_pairs_foresee_nothing_and_ten_are_all_that_there_are() -> None:

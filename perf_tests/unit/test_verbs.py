@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import io
-import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from ci import __main__ as command
 from ci import gate
 from ci.verbs import VERBS
+from perf_tests import declared
 from perf_tests.unit.recorded import side, write
-
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize("verb", VERBS)
@@ -74,11 +73,15 @@ def test_a_terminal_that_lacks_our_characters_is_told_all_the_same(
     assert "\\u2192" in terminal.read()
 
 
-def test_without_docstrings_it_refuses() -> None:
-    ran = subprocess.run(
-        [sys.executable, "-OO", "-m", "ci"], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    assert ran.returncode == 2
-    assert ran.stderr == (
-        "error: python -OO takes away the docstrings that the reports are made of\n"
-    )
+def test_without_docstrings_it_judges_and_declares_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As under python -OO."""
+    missing = tmp_path / "run.json"
+    monkeypatch.setattr(gate, "__doc__", None)
+    assert command.main(["gate", str(missing)]) == 2
+    said = f"error: {missing}: cannot be read (No such file or directory)\n"
+    assert capsys.readouterr().err == said
+    monkeypatch.setattr(declared, "sys", SimpleNamespace(flags=SimpleNamespace(optimize=2)))
+    with pytest.raises(declared.BadDeclaration, match="python -OO takes away the docstrings"):
+        declared.declare("optimizations")
