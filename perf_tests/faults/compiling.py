@@ -12,9 +12,18 @@ from perf_tests.techniques.cuda_graphs import Graphed
 
 
 def compile_one_block(pipeline: Any) -> None:
-    """A small part of the UNet, compiled without a compiler: its graphs are what matters."""
+    """A small part of the UNet."""
+    _compile(pipeline.unet.mid_block.resnets[0])
+
+
+def compile_middle(pipeline: Any) -> None:
+    """As much of the UNet as takes longer to trace than a round of a few steps takes to run."""
+    _compile(pipeline.unet.mid_block)
+
+
+def _compile(block: torch.nn.Module) -> None:
+    """Without a compiler: its graphs are what matters."""
     torch.compiler.reset()
-    block = pipeline.unet.mid_block.resnets[0]
     eager = block.forward
     compiled = torch.compile(eager, backend="eager", dynamic=False)
 

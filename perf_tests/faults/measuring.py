@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from perf_tests.faults.compiling import compile_one_block
+from perf_tests.faults.compiling import compile_middle
 from perf_tests.faults.places import TIMED, TIMED_DISTILLED
 from perf_tests.harness import bench, timing
 from perf_tests.harness.planting import Plant, Setting, fault
@@ -17,7 +17,7 @@ from perf_tests.harness.planting import Plant, Setting, fault
 @fault(seen_by="measuring", setting=TIMED)
 def warm_up_left_out(plant: Plant) -> None:
     """Nothing is warmed up, and the first round compiles."""
-    plant.given(compile_one_block)
+    plant.given(compile_middle)
 
     def none(generate: Any, *, on_round: Any) -> list[float]:
         return []
