@@ -71,9 +71,6 @@ KEPT_BYTES_MAX = 4096
 """A generation may leave behind a few numbers, and no picture."""
 FIRST_ROUND_SHARE = 1.5
 """A first round that took this much longer than the others was a warm-up, and no round."""
-LAUNCH_GAP_S = 1e-7
-"""By so much is a kernel longer that the GPU had to wait for: 64 ns or more on an H200, where other
-processes kept every CPU busy and 58,000 kernels of 3.2 µs each took 2 % longer in all."""
 TIMER_SHARE = 0.9
 """A latency below this share of the time in which the GPU was busy did not wait for the GPU."""
 
@@ -472,11 +469,10 @@ def _weigh(q: Question, metric: str, share: float) -> str:
 def _disturbances(q: Question, metric: str, share: float) -> list[str]:
     """Why a metric says nothing.
 
-    A busy CPU disturbs the wall clock, and the GPU by no more than it lets it wait for its kernels.
-    What disturbed the reference disturbs what is held to it alone. Where the reference took longer
-    when it was timed again, the machine became slower under way, and a latency that no more than
-    that put beyond its limit is nobody's. Where it took less, its first time flattered every
-    speedup: what looks slower all the same is.
+    A busy CPU disturbs the wall clock and not the GPU, and what disturbed the reference disturbs
+    what is held to it alone. Where the reference took longer when it was timed again, the machine
+    became slower under way, and a latency that no more than that put beyond its limit is nobody's.
+    Where it took less, its first time flattered every speedup: what looks slower all the same is.
     """
     clock = "latency" in metric
     reasons = [
@@ -486,20 +482,7 @@ def _disturbances(q: Question, metric: str, share: float) -> list[str]:
     ]
     if clock and share < 1 <= share * q.drift:
         reasons.append(drifted(q.drift))
-    if metric.startswith("GPU busy") and share < 1 <= share * _waited_for(q.measured):
-        reasons += q.measured.validity.get("host_disturbed_by", ())
     return reasons
-
-
-def _waited_for(measured: Measurement) -> float:
-    """How many times longer a GPU is busy whose host is kept from launching ahead of it, at most.
-
-    What is replayed by a graph waits for no host.
-    """
-    launched = measured.counters.get("kernel_launches", Count(fixed=0, per_step=0))
-    busy_s = measured.gpu_busy_s or 0.0
-    gaps_s = LAUNCH_GAP_S * launched.total(measured.steps)
-    return busy_s / (busy_s - gaps_s) if busy_s > gaps_s else math.inf
 
 
 def disturbances(validity: Mapping[str, Any], *, clock: bool) -> list[str]:

@@ -136,6 +136,18 @@ def test_busy_is_the_union_of_intervals() -> None:
     assert counters.busy_s([]) == 0
 
 
+def test_a_copy_that_the_host_carries_is_not_the_gpus_time(lines: list[dict[str, Any]]) -> None:
+    slower = [dict(line) for line in lines]
+    carried = [line for line in slower if "Device -> Pageable" in line.get("name", "")]
+    assert [line["args"]["bytes"] for line in carried] == [512 * 512 * 3 * 2]
+    carried[0]["dur"] += 4_000  # of a CPU's time that another process has
+    was, now = (
+        counters.extrapolate(counters.read(trace), traced=2, steps=50) for trace in (lines, slower)
+    )
+    assert now.gpu_busy_s == was.gpu_busy_s
+    assert now.families["copy and cast"][0] > was.families["copy and cast"][0]
+
+
 def made_up(*kernels_a_step: int) -> Trace:
     """Ten kernels of a second to encode, then as many a step as said, then twenty to decode."""
 
