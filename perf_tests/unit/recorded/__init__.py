@@ -1,4 +1,5 @@
-"""Three runs recorded on H200s, stripped to a few cases, and more processes made from them.
+"""Runs recorded on H200s: five pairs twice, and three stripped to a few cases, with more processes
+made from those.
 
 What was not recorded yet when they were made stands beside it as it was: the reference's numbers,
 what the optimizations promise, and what the workloads generate, from the catalogue of that day.
@@ -7,6 +8,7 @@ What nobody can know any more is null, or empty.
 
 from __future__ import annotations
 
+import gzip
 import json
 import math
 import random
@@ -34,6 +36,16 @@ QUIET = 0.003
 """Noise of a latency that the GPU decides, as under a CUDA graph: log standard deviation."""
 BUSY_NOISE = 0.0016
 """Of GPU busy between the three recorded processes, which ran on two hosts."""
+
+
+def five_pairs(name: str) -> tuple[list[Content], list[Content]]:
+    """Base and head of an `ab` in quick mode of one commit, without stages and families: ``same``
+    over the guide's seven rows, or ``planted``, where head had 5 % more GPU work in each step of
+    ddim50's fp16, a sleep of 110 % of a step in its tf32+fp16 and one of 24 % in pndm25x4's
+    distilled_unet: twice, and half of, what `calibrate` had said of ``same`` that it sees.
+    """
+    sides = json.loads(gzip.decompress((FOLDER / f"h200-{name}.json.gz").read_bytes()))
+    return sides["base"], sides["head"]
 
 
 def process(name: str, *, noise: float | None = QUIET) -> Content:

@@ -1,0 +1,65 @@
+"""What is said of pairs that were really measured, on an H200."""
+
+from __future__ import annotations
+
+import random
+from itertools import combinations
+
+import pytest
+
+from perf_tests.harness.pairs import Change, Comparison, compare
+from perf_tests.unit.recorded import five_pairs, parsed
+
+FP16, SLEPT, DOZED = "ddim50-fp16", "ddim50-tf32+fp16", "pndm25x4-distilled_unet"
+
+
+@pytest.fixture(scope="module")
+def planted() -> Comparison:
+    base, head = five_pairs("planted")
+    # As `calibrate` knew it by then, from ``same``.
+    noise = {"pndm25x4/sd15/seeded-2023/distilled_unet": {"latency_s": 0.083146}}
+    return compare(parsed(base, "base"), parsed(head, "head"), noise=noise)
+
+
+def change(comparison: Comparison, name: str, metric: str) -> Change:
+    found = [c for c in comparison.changes if (c.case, c.metric) == (name, metric)]
+    (one,) = found
+    return one
+
+
+def test_one_commit_against_itself_gives_no_alarm_however_it_is_dealt() -> None:
+    base, head = five_pairs("same")
+    runs = parsed([*base, *head], "run")
+    draw, dealt = random.Random(0), list(combinations(range(10), 5))
+    statuses: list[str] = []
+    for first in draw.sample(dealt, 100):
+        others = [i for i in range(10) if i not in first]
+        comparison = compare([runs[i] for i in first], [runs[i] for i in others])
+        statuses += [c.status for c in comparison.changes]
+        assert comparison.exit_code == 2, "nothing is worse, and of the clock nothing can be said"
+    assert {"same", "unclear"} <= set(statuses) <= {"same", "unclear", "faster"}
+
+
+def test_five_per_cent_more_gpu_work_is_red_and_the_interval_has_it(planted: Comparison) -> None:
+    found = change(planted, FP16, "GPU busy")
+    assert found.status == "slower"
+    assert found.ratio is not None
+    assert found.ratio.low < 1.05 < found.ratio.high
+    assert found.ratio.high - found.ratio.low < 0.01
+    for other in (SLEPT, DOZED, "ddim50-reference", "pndm25x4-reference"):
+        assert change(planted, other, "GPU busy").status == "same"
+
+
+def test_a_sleep_of_twice_the_smallest_effect_is_red_and_half_of_it_unclear(
+    planted: Comparison,
+) -> None:
+    assert change(planted, SLEPT, "latency").status == "slower"
+    dozed = change(planted, DOZED, "latency")
+    assert dozed.status == "unclear"
+    assert "these 5 pairs can see 48 % or more" in dozed.sentence
+    assert not dozed.more_could_tell
+
+
+def test_a_picture_and_counters_that_are_the_same_are_called_so(planted: Comparison) -> None:
+    for metric in ("counters", "picture"):
+        assert {c.status for c in planted.changes if c.metric == metric} == {"same"}
