@@ -12,17 +12,17 @@ from perf_tests.techniques.cuda_graphs import Graphed
 
 
 def compile_one_block(pipeline: Any) -> None:
-    """A small part of the UNet."""
+    """Compile a small part of the UNet."""
     _compile(pipeline.unet.mid_block.resnets[0])
 
 
 def compile_middle(pipeline: Any) -> None:
-    """As much of the UNet as takes longer to trace than a round of a few steps takes to run."""
+    """Compile as much of the UNet as takes longer to trace than a round of a few steps to run."""
     _compile(pipeline.unet.mid_block)
 
 
 def _compile(block: torch.nn.Module) -> None:
-    """Without a compiler: its graphs are what matters."""
+    """Traced, and run as it is: its graphs are what matters."""
     torch.compiler.reset()
     eager = block.forward
     compiled = torch.compile(eager, backend="eager", dynamic=False)

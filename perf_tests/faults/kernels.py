@@ -39,7 +39,7 @@ def cudnn_off(plant: Plant) -> None:
 )
 def more_gpu_work(plant: Plant) -> None:
     """One kernel more in each step, and nothing else."""
-    # As little memory as such a product takes: a case is also judged by its peak.
+    # Not larger: a case is also judged by its peak of memory.
     side, probe = 2048, 1024
     left = torch.ones(side, probe, device=plant.device)
     result = torch.empty(side, side, device=plant.device)

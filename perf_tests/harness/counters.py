@@ -212,12 +212,12 @@ def count(segment: Segment) -> dict[str, int]:
 def busy_s(events: Iterable[Event]) -> float:
     """Length of the union of the events' intervals, in seconds: overlaps count once.
 
-    Without copies of pageable memory: the host carries those piece by piece, and takes as long as
-    others leave it the CPU. (A picture's takes 33 µs on an H100 whose host is free.)
+    Without copies to or from pageable memory: the host carries a large one piece by piece, and
+    takes as long as others leave it the CPU. (A picture's takes 33 µs on an H100's free host.)
     """
     total, reached = 0.0, float("-inf")
-    unpaced = (e for e in events if "Pageable" not in e.name)
-    for event in sorted(unpaced, key=lambda e: e.start_s):
+    own = (event for event in events if "Pageable" not in event.name)
+    for event in sorted(own, key=lambda e: e.start_s):
         total += max(0.0, event.end_s - max(event.start_s, reached))
         reached = max(reached, event.end_s)
     return total
@@ -230,7 +230,7 @@ def family_of(name: str) -> str:
 
 
 def by_family(events: Iterable[Event]) -> dict[str, tuple[float, int]]:
-    """Seconds and number of GPU events by family."""
+    """Seconds and number of GPU events by family, with the copies that `busy_s` leaves out."""
     split: dict[str, tuple[float, int]] = {}
     for event in events:
         family = family_of(event.name)

@@ -145,6 +145,15 @@ def test_a_copy_that_the_host_carries_is_not_the_gpus_time(lines: list[dict[str,
         counters.extrapolate(counters.read(trace), traced=2, steps=50) for trace in (lines, slower)
     )
     assert now.gpu_busy_s == was.gpu_busy_s
+    for line in slower:
+        line["dur"] = line.get("dur", 0) + 50 * ("Pageable -> Device" in line.get("name", ""))
+    assert counters.extrapolate(counters.read(slower), traced=2, steps=50).gpu_busy_s == (
+        was.gpu_busy_s
+    )
+    pinned = next(line for line in slower if "Device -> Pinned" in line.get("name", ""))
+    pinned["dur"] += 50  # longer than the gap after it
+    own = counters.extrapolate(counters.read(slower), traced=2, steps=50)
+    assert own.gpu_busy_s > was.gpu_busy_s
     assert now.families["copy and cast"][0] > was.families["copy and cast"][0]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from itertools import combinations
 
 import pytest
@@ -30,14 +29,12 @@ def change(comparison: Comparison, name: str, metric: str) -> Change:
 def test_one_commit_against_itself_gives_no_alarm_however_it_is_dealt() -> None:
     base, head = five_pairs("same")
     runs = parsed([*base, *head], "run")
-    draw, dealt = random.Random(0), list(combinations(range(10), 5))
-    statuses: list[str] = []
-    for first in draw.sample(dealt, 100):
+    statuses: set[str] = set()
+    for first in combinations(range(10), 5):
         others = [i for i in range(10) if i not in first]
         comparison = compare([runs[i] for i in first], [runs[i] for i in others])
-        statuses += [c.status for c in comparison.changes]
-        assert comparison.exit_code == 2, "nothing is worse, and of the clock nothing can be said"
-    assert {"same", "unclear"} <= set(statuses) <= {"same", "unclear", "faster"}
+        statuses |= {c.status for c in comparison.changes}
+    assert statuses == {"same", "unclear"}
 
 
 def test_five_per_cent_more_gpu_work_is_red_and_the_interval_has_it(planted: Comparison) -> None:
@@ -60,6 +57,21 @@ def test_a_sleep_of_twice_the_smallest_effect_is_red_and_half_of_it_unclear(
     assert not dozed.more_could_tell
 
 
-def test_a_picture_and_counters_that_are_the_same_are_called_so(planted: Comparison) -> None:
+def test_what_the_planted_kernel_held_is_more_memory_where_it_is_two_per_cent(
+    planted: Comparison,
+) -> None:
+    statuses = {c.case: c.status for c in planted.changes if c.metric == "peak memory"}
+    assert statuses == {
+        "ddim50-reference": "same",
+        "pndm25x4-reference": "same",
+        FP16: "more memory",
+        SLEPT: "more memory",
+        DOZED: "more memory",
+    }
+
+
+def test_one_kernel_more_in_a_step_is_within_the_counters_one_per_cent(
+    planted: Comparison,
+) -> None:
     for metric in ("counters", "picture"):
         assert {c.status for c in planted.changes if c.metric == metric} == {"same"}

@@ -1,9 +1,9 @@
-"""Runs recorded on H200s: five pairs twice, and three stripped to a few cases, with more processes
-made from those.
+"""Runs recorded on H200s: five pairs, twice, and three stripped to a few cases, with more processes
+made from those three.
 
-What was not recorded yet when they were made stands beside it as it was: the reference's numbers,
-what the optimizations promise, and what the workloads generate, from the catalogue of that day.
-What nobody can know any more is null, or empty.
+What was not recorded yet when the three were made stands beside it as it was: the reference's
+numbers, what the optimizations promise, and what the workloads generate, from the catalogue of that
+day. What nobody can know any more is null, or empty.
 """
 
 from __future__ import annotations
@@ -39,10 +39,13 @@ BUSY_NOISE = 0.0016
 
 
 def five_pairs(name: str) -> tuple[list[Content], list[Content]]:
-    """Base and head of an `ab` in quick mode of one commit, without stages and families: ``same``
-    over the guide's seven rows, or ``planted``, where head had 5 % more GPU work in each step of
-    ddim50's fp16, a sleep of 110 % of a step in its tf32+fp16 and one of 24 % in pndm25x4's
-    distilled_unet: twice, and half of, what `calibrate` had said of ``same`` that it sees.
+    """Base and head, quick processes of one commit in turns, with six digits of each number and
+    only what is judged.
+
+    ``same`` is an `ab` of it against itself over seven of the guide's rows. In ``planted`` head had
+    5 % more GPU work in each step of ddim50's fp16, a sleep of 110 % of a step in its tf32+fp16 and
+    one of 24 % in pndm25x4's distilled_unet: twice, and half of, what `calibrate` had said of
+    ``same`` that it sees.
     """
     sides = json.loads(gzip.decompress((FOLDER / f"h200-{name}.json.gz").read_bytes()))
     return sides["base"], sides["head"]
