@@ -30,7 +30,8 @@ def test_one_commit_against_itself_gives_no_alarm_however_it_is_dealt() -> None:
     base, head = five_pairs("same")
     runs = parsed([*base, *head], "run")
     statuses: set[str] = set()
-    for first in combinations(range(10), 5):
+    # Each way once: sides that change places say the inverse.
+    for first in ((0, *four) for four in combinations(range(1, 10), 4)):
         others = [i for i in range(10) if i not in first]
         comparison = compare([runs[i] for i in first], [runs[i] for i in others])
         statuses |= {c.status for c in comparison.changes}
