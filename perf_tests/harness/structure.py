@@ -24,7 +24,7 @@ from perf_tests.harness.pipelines import Generation
 from perf_tests.harness.records import Count
 from perf_tests.harness.structure_records import UNFUSED, Event, Observation, Operator, Place, Work
 
-STEPS = (6, 8)
+STEPS = (5, 7)
 """Both beyond PNDM's first four steps, which do other arithmetic."""
 
 DEVICE = torch.device("meta")
