@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from skimage import metrics
 
 from perf_tests.harness import closeness
 from perf_tests.harness.closeness import Pictures
@@ -40,6 +41,15 @@ def test_distance_is_that_of_the_worst_pair(pictures: Pictures) -> None:
     assert closeness.distance(pictures, pictures) == closeness.Distance(
         psnr_db=closeness.IDENTICAL_DB, ssim=1.0
     )
+
+
+def test_psnr_is_the_librarys() -> None:
+    draw = np.random.default_rng(0)
+    one, other = draw.random((2, 3, 32, 32, 3), dtype=np.float32)
+    other[1] = one[1] + 1e-4 * draw.standard_normal(one[1].shape, dtype=np.float32)
+    for a, b in ((one[:1], other[:1]), (one[1:2], other[1:2])):
+        expected = metrics.peak_signal_noise_ratio(b[0], a[0], data_range=1.0)
+        assert closeness.distance(a, b).psnr_db == pytest.approx(expected, abs=1e-9)
 
 
 def test_pictures_in_another_order_are_far(pictures: Pictures) -> None:
