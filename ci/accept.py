@@ -10,12 +10,11 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Collection, Mapping, Sequence
-from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 from ci.answers import named
-from ci.runs import BadRunError, Run, distinct, load_run
+from ci.runs import BadRunError, Run, load_runs
 from perf_tests.harness import baselines, closeness, comparable
 from perf_tests.harness.baselines import CaseBaseline, MachineBaseline
 from perf_tests.harness.catalog import REFERENCE
@@ -175,18 +174,13 @@ def _although(runs: Sequence[Run], accepted: Collection[str]) -> list[str]:
 def _load(paths: Sequence[Path], reason: str) -> list[Run]:
     if not reason.strip():
         raise BadRunError("--reason is empty: it says to a reviewer why the numbers changed")
-    return [load_run(path) for path in distinct(paths)]
+    return load_runs(paths)
 
 
 def check(runs: Sequence[Run], *, acceptable: Collection[str] = ACCEPTABLE) -> None:
     """`BadRunError` unless the runs are of one machine, stopwatch and workload, and each case got
     one of these verdicts.
     """
-    for one, other in combinations(runs, 2):
-        if one.cases and one.cases == other.cases:
-            raise BadRunError(
-                f"{other.path} is a copy of {one.path}: each run is a process of its own"
-            )
     first = runs[0]
     for run in runs:
         if not run.machine.is_like(first.machine):

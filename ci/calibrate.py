@@ -19,7 +19,7 @@ from pathlib import Path
 from ci.ab import PAIRS
 from ci.accept import PROCESSES_MIN, check, write_history
 from ci.answers import named
-from ci.runs import BadRunError, Run, distinct, load_run
+from ci.runs import BadRunError, Run, load_runs
 from perf_tests.harness import baselines, comparable
 from perf_tests.harness.baselines import Calibration, CaseBaseline, rounded
 from perf_tests.harness.pairs import disturbed_in
@@ -53,7 +53,7 @@ def calibrate(paths: Sequence[Path]) -> int:
     `BadRunError` for too few runs, for ones of other commits, machines, rounds or measuring code,
     for cases that nobody can mean, and where nothing undisturbed is left that a baseline knows.
     """
-    runs = [load_run(path) for path in distinct(paths)]
+    runs = load_runs(paths)
     if len(runs) < PROCESSES_MIN:
         raise BadRunError(
             f"{len(runs)} of {PROCESSES_MIN} processes: the noise between so few says nothing; run "

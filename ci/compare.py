@@ -17,7 +17,7 @@ from pathlib import Path
 from shutil import get_terminal_size
 
 from ci.answers import CANNOT_JUDGE, named
-from ci.runs import BadRunError, Run, distinct, load_run
+from ci.runs import BadRunError, Run, load_runs
 from perf_tests.harness import baselines
 from perf_tests.harness.baselines import BadBaseline
 from perf_tests.harness.comparable import NotComparable
@@ -62,8 +62,8 @@ def load(base: Sequence[Path], head: Sequence[Path], *, more: str = "") -> Compa
 
     `BadRunError`, `BadBaseline` or `NotComparable`, each one sentence.
     """
-    distinct([*base, *head])
-    sides = [[load_run(path) for path in paths] for paths in (base, head)]
+    runs = load_runs([*base, *head])
+    sides = runs[: len(base)], runs[len(base) :]
     return compare(*sides, noise=known_noise(sides[1][0]), more=more)
 
 

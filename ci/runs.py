@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from datetime import datetime
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from perf_tests.harness.shape import (
 )
 from perf_tests.harness.verdicts import STATUSES
 
-__all__ = ["BadRunError", "Run", "distinct", "load_run", "read", "run_of"]
+__all__ = ["BadRunError", "Run", "distinct", "load_run", "load_runs", "read", "run_of"]
 
 
 class BadRunError(Exception):
@@ -35,6 +36,19 @@ class BadRunError(Exception):
 def load_run(path: Path) -> Run:
     """`BadRunError` for what is no run, or one of another schema."""
     return run_of(read(path), path)
+
+
+def load_runs(paths: Sequence[Path]) -> list[Run]:
+    """Runs that are each a process of its own. `BadRunError` as `load_run`, and for one that is
+    given twice or copied.
+    """
+    runs = [load_run(path) for path in distinct(paths)]
+    for one, other in combinations(runs, 2):
+        if one.cases and one.cases == other.cases:
+            raise BadRunError(
+                f"{other.path} is a copy of {one.path}: each run is a process of its own"
+            )
+    return runs
 
 
 def distinct(paths: Sequence[Path]) -> Sequence[Path]:

@@ -259,6 +259,8 @@ def _changes(sides: _Sides, noise: Noise) -> Iterator[Change]:
         if sides.in_base and not failed:
             why = lost[0].sentence if lost else "it is not declared there, or was not asked for"
             cut_short = any(case.status == "invalid" for case in lost)
+            if not lost and any(_ended_before(name, run) for run in sides.head):
+                why, cut_short = "the run was interrupted before it got there", True
             yield Change(
                 case=name,
                 metric="case",
@@ -283,6 +285,10 @@ def _changes(sides: _Sides, noise: Noise) -> Iterator[Change]:
     for metric in METRICS:
         yield from _measured(sides, metric, noise)
     yield from _counted(sides)
+
+
+def _ended_before(name: str, run: Run) -> bool:
+    return name in run.expected and any(case.status == "invalid" for case in run.untimed)
 
 
 def _named(name: str, sentence: str) -> str:

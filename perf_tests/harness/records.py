@@ -26,11 +26,12 @@ def write_whole(path: Path, text: str) -> None:
     path = path.resolve()
     if path.exists() and not path.is_file():
         # A device takes it as it comes, and must not be replaced by a file.
-        path.write_text(text, encoding="utf-8")
+        path.write_text(text, encoding="utf-8", errors="backslashreplace")
         return
     draft = path.with_name(f"{path.name}.draft")
     try:
-        draft.write_text(text, encoding="utf-8")
+        # A command line that was no UTF-8 is no reason to write nothing.
+        draft.write_text(text, encoding="utf-8", errors="backslashreplace")
         draft.replace(path)
     except OSError as error:
         with suppress(OSError):

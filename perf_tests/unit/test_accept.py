@@ -87,6 +87,15 @@ def test_writes_the_baseline_the_history_and_the_references_pictures(
     assert [picture.shape for picture in pictures] == [(1, 64, 64, 3)] * 3
 
 
+def test_a_reason_that_is_no_utf8_is_kept_as_far_as_it_goes(
+    tmp_path: Path, no_baselines: Path
+) -> None:
+    runs = [process(f"run-{number}") for number in range(3)]
+    assert command.main(["accept", *written(tmp_path, runs), "--reason", "caf\udce9"]) == 0
+    assert "caf\\udce9" in (no_baselines / "HISTORY.md").read_text()
+    assert not list(no_baselines.glob("*.draft"))
+
+
 def test_accepting_again_adds_to_the_history(
     tmp_path: Path, folder: Path, runs: list[Content]
 ) -> None:

@@ -451,3 +451,37 @@ def test_a_broken_file_is_said_in_one_sentence(
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("error: ")
     assert sentence in line
+
+
+def test_a_copied_run_is_no_process_of_its_own(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    base, head = write(side("base"), folder, "base"), write(side("head"), folder, "head")
+    head[3].write_bytes(head[1].read_bytes())
+    assert compare.run(base, head) == 2
+    said = capsys.readouterr().err
+    assert "head-3.json is a copy of " in said
+    assert "head-1.json: each run is a process of its own" in said
+
+
+def test_what_an_interrupted_head_did_not_reach_is_no_regression(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupt(content: Content) -> None:
+        ours, (first, *others) = content["perf_tests"], content["benchmarks"]
+        content["benchmarks"] = [first]
+        stopped = others[0]["extra_info"]
+        ours["not_timed"] = [
+            {
+                "case": stopped["case"],
+                "workload": stopped["workload"],
+                "verdict": "invalid",
+                "sentence": "interrupted",
+                "by_choice": False,
+            }
+        ]
+
+    code, said = compared(folder, capsys, interrupt)
+    assert code == 2
+    assert "was measured in base and not in head: the run was interrupted before it got" in said
+    assert "missing" not in said
