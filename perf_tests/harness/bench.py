@@ -421,12 +421,12 @@ def _told(case: Case, device: torch.device) -> Iterator[None]:
 
 @cache
 def _settle(pipeline: str) -> None:
-    """Once, when the libraries are loaded and no pipeline stands: what is left now lives on, and
-    walking through it ahead of every round takes longer than many a round.
+    """Once for a kind of pipeline, when none stands: what its libraries hold lives on, and walking
+    through it ahead of every round takes longer than many a round.
     """
     import diffusers
 
-    # Which imports most of what loads it, and all of what it is made of.
+    # Asked for by name, it imports all that it is made of. Where there is none, loading says so.
     getattr(diffusers, pipeline, None)
     gc.collect()
     gc.freeze()
