@@ -662,6 +662,7 @@ measure(
     workloads.DDIM50,
     FAST_KERNELS,
     f"{FAST_KERNELS}+compile",
+    f"{FAST_KERNELS}+compile+device_steps+cuda_graph_step",
     BEST_EAGER,
     BEST_LOSSLESS,
     chapter="past_guide",
