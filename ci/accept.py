@@ -262,7 +262,6 @@ def _merge(
         counters=counters,
         # The machine's noise stays what it is when the code becomes slower.
         calibrations=before.calibrations if before and same else {},
-        compile_cache=values("compile_cache"),
         latency_s=values("latency_s"),
         latency_speedup=values("latency_speedup"),
         gpu_busy_s=values("gpu_busy_s"),

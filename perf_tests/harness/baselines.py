@@ -88,8 +88,6 @@ class CaseBaseline:
     counters: Mapping[str, Count]
     moving: tuple[str, ...] = ()
     """Counters that were not the same in every process, and hold nobody to anything."""
-    compile_cache: tuple[str, ...] = ()
-    """Of each process, as `Measurement.compile_cache`; of what is not compiled none."""
     limits: Limits
     calibrations: Mapping[Mode, Calibration] = field(default_factory=dict)
     """None where nobody calibrated."""
@@ -171,7 +169,6 @@ def of_processes(
     device: str,
     counters: Sequence[Mapping[str, Count]],
     calibrations: Mapping[Mode, Calibration] = MappingProxyType({}),
-    compile_cache: Sequence[str] = (),
     **seen: Sequence[Any],
 ) -> CaseBaseline:
     """The line that these processes of one case are accepted as, with the limits that follow.
@@ -194,7 +191,6 @@ def of_processes(
         generates=generates,
         counters={n: counts[0] for n, counts in known.items() if len(set(counts)) == 1},
         moving=tuple(n for n, counts in known.items() if len(set(counts)) > 1),
-        compile_cache=tuple(compile_cache),
         limits=limits_of(**values, calibration=calibrations.get("whole")),
         calibrations=calibrations,
         **values,
@@ -290,7 +286,6 @@ def _any_of(kind: type) -> Only:
 
 
 SEEN = ("latency_s", "latency_speedup", "gpu_busy_s", "gpu_speedup", "peak_memory_bytes")
-TEXTS = ("moving", "compile_cache")
 NOISE = Leaf(
     # What is the same in every process, as memory can be, has none.
     "zero or a positive number",
@@ -316,7 +311,7 @@ LINE = Only(
     },
     {
         **dict.fromkeys(SEEN[1:], Some(POSITIVE)),
-        **{name: [TEXT] for name in TEXTS},
+        "moving": [TEXT],
         "calibrations": Only({}, dict.fromkeys(get_args(Mode), CALIBRATION)),
     },
 )
@@ -341,7 +336,7 @@ def _case(line: Mapping[str, Any], path: Path, key: str) -> CaseBaseline:
         raise BadBaseline(f"{path}: {key}: limits have no {limit!r}")
     counters = {n: Count(fixed=pair[0], per_step=pair[1]) for n, pair in line["counters"].items()}
     calibrations = line.get("calibrations", {})
-    lists = {name: tuple(line.get(name, ())) for name in (*SEEN, *TEXTS)}
+    lists = {name: tuple(line.get(name, ())) for name in (*SEEN, "moving")}
     return CaseBaseline(
         accepted=line["accepted"],
         versions=line["versions"],

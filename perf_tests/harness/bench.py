@@ -209,11 +209,13 @@ class Bench:
         generation = Generation(pipeline, case.workload)
         (graphs_at_start, breaks_at_start), cache_at_start = self._compiled_before
         first_picture_s: float | None = None
+        compile_cache: str | None = None
 
         def warmed(seconds: float) -> None:
-            nonlocal first_picture_s
+            nonlocal first_picture_s, compile_cache
             if first_picture_s is None:
                 first_picture_s = perf_counter() - self._opened
+                compile_cache = _cache_was(cache_at_start, counters.compile_cache())
             self.say(case, f"warm-up, {seconds:.2f} s")
 
         if not case.picture_only:
@@ -226,7 +228,6 @@ class Bench:
         generation.forget()
         collect(self.device)
         graphs_when_warm, _ = counters.compiled_graphs()
-        compile_cache = _cache_was(cache_at_start, counters.compile_cache())
         watch = Watch(device=self.device)
         rounds = 1 if case.picture_only else self.rounds
         started = 0

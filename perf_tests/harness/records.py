@@ -146,7 +146,7 @@ class Measurement:
     """To the first picture: load, prove, compile, capture, generate. What an earlier case of the
     process loaded (libraries, a seeded model's weights on the host) is there already."""
     compile_cache: str | None = None
-    """Of what was compiled in the warm-up: ``cold`` if all of it, ``warm`` if it all came from the
+    """Of what was compiled until then: ``cold`` if all of it, ``warm`` if it all came from the
     cache on disk, ``partly warm``; None if nothing is compiled."""
     floor_s: float | None = None
     """What no version of it can go below on this GPU: see `floor`."""

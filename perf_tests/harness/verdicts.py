@@ -36,8 +36,6 @@ STATUSES = (
 """From best to worst; a case's verdict is its worst finding."""
 PASSING = STATUSES[: STATUSES.index("slower")]
 WARNING = ("unclear", "invalid")
-COLD = ("cold", "partly warm")
-"""Compile caches that lacked something."""
 
 
 def exit_code(statuses: Iterable[str]) -> int:
@@ -353,14 +351,10 @@ def _speed(q: Question) -> Iterator[Finding]:
         yield _unseen(q, "peak memory", q.source)
     if took is not None and most is not None and took > most:
         before = max(q.baseline.peak_memory_bytes)
-        # On an H200, torch 2.11's own CUDA graphs held 182 MiB more after a cold start: what the
-        # compiler tried its kernels in lies in their memory from then on.
-        cold = q.measured.compile_cache in COLD and {*q.baseline.compile_cache} == {"warm"}
-        why = "; it compiled anew, and its baseline found all compiled" if cold else ""
         yield Finding(
-            status="unclear" if cold else "more memory",
+            status="more memory",
             metric="peak memory",
-            what=f"{q.name}: takes {took / before:.3f} times the memory of its baseline{why}",
+            what=f"{q.name}: takes {took / before:.3f} times the memory of its baseline",
             measured=f"{took / 2**20:,.0f} MiB",
             expected=f"{before / 2**20:,.0f} MiB ({q.source})",
             limit=f"at most {most / 2**20:,.0f} MiB",

@@ -128,16 +128,6 @@ def test_a_counter_that_moves_is_known_to_and_one_that_some_lack_is_not(
     assert not {"host_syncs", "casts"} & set(fp16.counters)
 
 
-def test_how_each_process_found_the_compile_cache_is_kept(
-    tmp_path: Path, folder: Path, runs: list[Content]
-) -> None:
-    for run, found in zip(runs, ("cold", "warm", "warm"), strict=True):
-        case(run, FP16)["compile_cache"] = found
-    assert command.main(["accept", *written(tmp_path, runs), "--reason", "first"]) == 0
-    assert lines()[KEY + "fp16"].compile_cache == ("cold", "warm", "warm")
-    assert lines()[KEY + "tf32"].compile_cache == ()
-
-
 def test_accepting_a_speed_moves_no_picture(
     tmp_path: Path, folder: Path, runs: list[Content]
 ) -> None:

@@ -133,27 +133,6 @@ def test_what_has_a_limit_and_could_not_be_measured_is_unclear(change: dict[str,
     assert judge(question(blind, baseline=None, portable=floor)).status == "unclear"
 
 
-@pytest.mark.parametrize(
-    ("cache", "accepted", "status"),
-    [
-        ("cold", "warm", "unclear"),
-        ("partly warm", "warm", "unclear"),
-        ("warm", "warm", "more memory"),
-        ("cold", "cold", "more memory"),
-        (None, "warm", "more memory"),
-    ],
-)
-def test_what_compiling_holds_is_no_more_memory_than_accepted_without(
-    cache: str | None, accepted: str, status: str
-) -> None:
-    # 2,891 MiB for 2,709, as on an H200.
-    hungry = replace(FP16, peak_memory_bytes=2_134, compile_cache=cache)
-    before = replace(baseline_of(FP16, REFERENCE), compile_cache=(accepted,) * 3)
-    verdict = judge(question(hungry, baseline=before))
-    assert verdict.status == status
-    assert ("it compiled anew" in verdict.sentence) == (status == "unclear")
-
-
 def test_a_slower_reference_does_not_make_a_slower_case_look_well() -> None:
     both = replace(FP16, gpu_busy_s=1.0)
     slower = replace(REFERENCE, gpu_busy_s=2.5)
