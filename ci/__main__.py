@@ -23,6 +23,12 @@ def main(arguments: list[str] | None = None) -> int:
         return verbs.run(arguments)
     except KeyboardInterrupt:
         print("interrupted: nothing was judged; what was written before stays", file=sys.stderr)
+    except ModuleNotFoundError as error:
+        if (error.name or "").split(".")[0] in ("ci", "perf_tests"):
+            traceback.print_exc()
+        else:
+            missing = f"{sys.executable} has no package {error.name}"
+            print(f"error: {missing}: python -m pip install -e .", file=sys.stderr)
     except Exception:
         # Ours, and nobody's regression: Python would answer 1.
         traceback.print_exc()

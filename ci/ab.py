@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -32,6 +33,7 @@ from ci.answers import CANNOT_JUDGE, named, positive, refuse
 from ci.lock import BadFolder, held
 from ci.runs import BadRunError, load_run
 from ci.sides import ROOT, BadSide, Side, commits_of, of_commits, of_pythons
+from perf_tests.harness import shape
 from perf_tests.harness.comparable import NotComparable
 from perf_tests.harness.pairs import Comparison
 from perf_tests.harness.records import write_whole
@@ -45,6 +47,8 @@ LAST_LINES = 15
 MEASURED = (0, 1)
 """pytest's exit codes of a run that is through: all passed, or some failed."""
 STOPPING_S = 10
+NO_CASE = 5
+"""pytest's exit code where its arguments select no test."""
 STATE = "ab.json"
 OUT = ROOT / "runs" / "ab"
 
@@ -217,6 +221,18 @@ class Finished:
     seconds: float
 
 
+SHAPE = shape.Only(
+    {
+        "settings": shape.Each(shape.ANYTHING),
+        "finished": [
+            shape.Only({"side": shape.TEXT, "pair": shape.WHOLE, "seconds": shape.POSITIVE})
+        ],
+    },
+    {"compared": shape.WHOLE},
+)
+"""Of the file that `State` is kept in."""
+
+
 @dataclass(kw_only=True)
 class State:
     """What a folder holds: of which sides, and which processes are finished."""
@@ -238,11 +254,12 @@ class State:
             return state
         try:
             content = json.loads(state.path.read_text())
-            before = dict(content["settings"])
-            state.finished = [Finished(**entry) for entry in content["finished"]]
-            state.compared = content.get("compared", 0)
-        except (OSError, ValueError, KeyError, TypeError):
+            shape.check(content, SHAPE, STATE)
+        except (OSError, ValueError, RecursionError, shape.BadShape):
             raise BadSide(f"{state.path}: was not written by ab; give another --out") from None
+        before = content["settings"]
+        state.finished = [Finished(**entry) for entry in content["finished"]]
+        state.compared = content.get("compared", 0)
         for name, value in settings.items():
             if before.get(name) != value:
                 raise BadSide(
@@ -393,6 +410,11 @@ class Turns:
             cases = len(load_run(path).cases) if code in MEASURED else 0
         except BadRunError:
             cases = 0
+        if code == NO_CASE:
+            raise NothingMeasured(
+                f"{side.name} {pair} measured nothing: no case is selected by "
+                f"{join(self.options) or 'default'}"
+            )
         if not cases:
             lines = log.read_text(errors="replace").splitlines()[-LAST_LINES:]
             raise NothingMeasured(
@@ -415,8 +437,10 @@ class Turns:
         command += [*self.options, f"--benchmark-json={path}"]
         cache = path.parent / f"cache-{side.name}"
         caches = {name: str(cache / folder) for name, folder in CACHES.items()}
-        # What an interrupted process left is no run of this one.
+        # What an interrupted process left is no run of this one, and no warm cache for it.
         path.unlink(missing_ok=True)
+        if not any(entry.side == side.name for entry in self.state.finished):
+            shutil.rmtree(cache, ignore_errors=True)
         # Interrupted between the steps in which Python starts a process, it would leave it behind.
         with log.open("wb") as output, self.interruption.held_back():
             process = subprocess.Popen(

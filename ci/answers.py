@@ -44,7 +44,8 @@ def number(takes: str, *, low: float, high: float = 1e6) -> Callable[[str], floa
         except ValueError:
             value = math.nan
         if not low <= value <= high:
-            raise ArgumentTypeError(f"it takes {takes}, and not {text}")
+            most = f", at most {high:g}" if value > high else ""
+            raise ArgumentTypeError(f"it takes {takes}{most}, and not {text}")
         return value
 
     return parse

@@ -197,7 +197,7 @@ def _is_anothers(path: Path) -> bool:
         return False
     try:
         content = json.loads(path.read_text())
-    except ValueError:
+    except (ValueError, RecursionError):
         return True
     return not isinstance(content, dict) or "clean_verdicts" not in content
 

@@ -362,9 +362,41 @@ def test_a_folder_that_ab_did_not_write_is_refused(
     assert said in capsys.readouterr().err
     (place.folder / "out").unlink()
     (place.folder / "out").mkdir()
-    (place.folder / "out" / "ab.json").write_text("{")
+    for content in (
+        "{",
+        "[" * 100_000,
+        '{"settings": {}, "finished": [{"side": "base", "pair": "x", "seconds": 1}]}',
+        '{"settings": {}, "finished": [{"side": "base", "pair": 1, "seconds": null}]}',
+        '{"settings": {}, "finished": [{"side": "base", "pair": 1, "seconds": NaN}]}',
+    ):
+        (place.folder / "out" / "ab.json").write_text(content)
+        assert place.ab() == 2
+        assert "was not written by ab" in capsys.readouterr().err
+
+
+def test_arguments_that_select_no_case_are_told_in_a_sentence(
+    place: Place, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place.act("exit 5")
+    assert place.ab("--", "-k", "nosuchcase") == 2
+    error = capsys.readouterr().err
+    assert error == "error: base 1 measured nothing: no case is selected by -k nosuchcase\n"
+
+
+def test_begun_anew_a_side_compiles_into_an_empty_cache(place: Place) -> None:
+    place.act(
+        'mkdir -p "${TRITON_CACHE_DIR%/*}"; ls "${TRITON_CACHE_DIR%/*}" >>"$here/../found"\n'
+        'touch "${TRITON_CACHE_DIR%/*}/$name"; [ $name != head-1 ] || exit 9'
+    )
     assert place.ab() == 2
-    assert "was not written by ab" in capsys.readouterr().err
+    place.act(
+        'ls "${TRITON_CACHE_DIR%/*}" 2>/dev/null | wc -l >>"$here/../left"\n'
+        'mkdir -p "${TRITON_CACHE_DIR%/*}"; touch "${TRITON_CACHE_DIR%/*}/$name"'
+    )
+    assert place.ab() == 0
+    # The first process of each side found nothing, and each later one what came before it.
+    left = (place.folder / "left").read_text().split()
+    assert left == ["0", "0", "1", "1", "2", "2", "3", "3", "4", "4"]
 
 
 @pytest.fixture

@@ -354,6 +354,7 @@ def test_bad_input_is_refused_in_a_sentence(
     ("option", "text", "says"),
     [
         ("--minutes", "0", "it takes more than 0, and not 0"),
+        ("--minutes", "1e9", "it takes more than 0, at most 1e+06, and not 1e9"),
         ("--memory", "much", "it takes more than 0, and not much"),
         ("--psnr", "-1", "it takes 0 or more, and not -1"),
         ("--ssim", "nan", "it takes a number from -1 to 1, and not nan"),

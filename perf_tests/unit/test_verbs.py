@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from ci import __main__ as command
-from ci import gate
+from ci import gate, verbs
 from ci.verbs import VERBS
 from perf_tests import declared
 from perf_tests.unit.recorded import side, write
@@ -49,6 +49,18 @@ def test_an_empty_variable_is_no_path(
         command.main(arguments)
     assert end.value.code == 2
     assert "it takes a path, and not an empty one" in capsys.readouterr().err
+
+
+def test_a_python_without_the_packages_is_told(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def unavailable(*_: object) -> int:
+        raise ModuleNotFoundError("No module named 'PIL'", name="PIL")
+
+    monkeypatch.setattr(verbs, "run", unavailable)
+    assert command.main(["gate", "run.json"]) == 2
+    said = f"error: {sys.executable} has no package PIL: python -m pip install -e .\n"
+    assert capsys.readouterr().err == said
 
 
 def test_what_nobody_foresaw_is_no_regression(
