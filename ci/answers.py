@@ -35,7 +35,10 @@ def named(text: str) -> Path:
     return Path(text)
 
 
-def number(takes: str, *, low: float, high: float = 1e6) -> Callable[[str], float]:
+MOST = 1e6
+
+
+def number(takes: str, *, low: float, high: float = MOST) -> Callable[[str], float]:
     """An option's type: a number from `low` to `high`; `takes` says so to who gives another."""
 
     def parse(text: str) -> float:
@@ -44,7 +47,7 @@ def number(takes: str, *, low: float, high: float = 1e6) -> Callable[[str], floa
         except ValueError:
             value = math.nan
         if not low <= value <= high:
-            most = f", at most {high:g}" if value > high else ""
+            most = f", at most {MOST:g}" if value > high == MOST else ""
             raise ArgumentTypeError(f"it takes {takes}{most}, and not {text}")
         return value
 
