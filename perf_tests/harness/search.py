@@ -3,7 +3,8 @@ decides by what comes back.
 
 Each optimization is tried on the best stack so far, with what it needs and in the place of what it
 cannot stand beside; what only compiles comes last. An eager pipeline waits for its host, so that
-the wall clock hides what the GPU no longer does: the time in which the GPU is busy counts as much.
+the wall clock hides what the GPU no longer does: the time in which the GPU is busy counts as much,
+and what takes launches off the host comes first as soon as the host holds the best back.
 What a later one made useless is left out again, and what gained nothing gets a second chance on the
 stack that has grown since.
 """
@@ -209,18 +210,34 @@ class Search:
             raise Stopped(f"the reference fails: {first.refused}")
         self.steps.append(Step(change="reference", stack=(), measured=first.measured))
         self._latest = first.measured
-        quick = [o.name for o in self.candidates if not o.compiles]
-        slow = [o.name for o in self.candidates if o.compiles]
-        for name in quick:
+        quick = [o for o in self.candidates if not o.compiles]
+        slow = [o for o in self.candidates if o.compiles]
+        left = names = [o.name for o in (*quick, *slow)]
+        while left:
+            name = self._next(left)
+            left = [n for n in left if n != name]
             self._add(name)
-        # Before anything compiles: with it each of these takes a minute.
         self._drop_needless()
-        self._add_again(quick)
-        for name in slow:
-            self._add(name)
-        if slow:
-            self._add_again([*quick, *slow])
+        self._add_again(names)
         self._drop_needless()
+
+    def _next(self, left: Sequence[str]) -> str:
+        """The first, but where the host holds the best back one that takes launches off it: behind
+        that all others are tried sooner, and the clock sees what the GPU gains.
+        """
+        bound = self.steps[-1].measured.bound()
+        if bound is not None and bound["by"] == "host":
+            for optimization in self.candidates:
+                name = optimization.name
+                takes_off = optimization.hides_operators and not optimization.compiles
+                if takes_off and (name in left or self._may_help_now(name)):
+                    return name
+        return left[0]
+
+    def _may_help_now(self, name: str) -> bool:
+        """Whether it was tried on another stack than the best, and did not fail there."""
+        before = self.rejected.get(name)
+        return before is not None and before.again and before.on != self.stack
 
     def confirm(self) -> None:
         """Time reference and best once more, in turn, where the clock alone told them apart: the
@@ -242,8 +259,7 @@ class Search:
         The last in a stack first: they stand around what is compiled and change nothing in it.
         """
         for name in reversed(names):
-            before = self.rejected.get(name)
-            if before is not None and before.again and before.on != self.stack:
+            if self._may_help_now(name):
                 self._add(name, by_the_clock=True)
 
     def _add(self, name: str, *, by_the_clock: bool = False) -> None:

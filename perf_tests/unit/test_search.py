@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from itertools import chain, combinations
 from math import prod
@@ -230,6 +231,99 @@ def test_the_declared_optimizations(seed: int) -> None:
     assert world(found.stack).latency <= 1.03 * best.latency
     compiling = [a for a in lab.asked if any(catalog.OPTIMIZATIONS[n].compiles for n in a.stack)]
     assert len(lab.asked) - len(compiling) < 60
+
+
+# What the GPU's time was multiplied by on an H200, 2026-11-23; its shared host took 1.4 to 1.8 s to
+# launch 50 steps operator by operator, and varied by a tenth from round to round.
+BUSY_ON_H200 = {
+    "channels_last": 0.846,
+    "cudnn_benchmark": 0.995,
+    "fused_qkv": 0.985,
+    "sdpa_flash": 1.057,
+    "sdpa_efficient": 1.19,
+    "sdpa_math": 2.86,
+    "naive_attention": 2.2,
+    "precomputed_conditioning": 0.982,
+    "shared_prefix": 0.982,
+    "compile": 0.604,
+    "compile_reduce_overhead": 0.575,
+    "compile_regional": 0.945,
+}
+LAUNCHES_ON_H200 = {
+    "compile": 1.05,
+    "compile_reduce_overhead": 0.45,
+    "cuda_graph": 0.30,
+    "cuda_graph_step": 0.10,
+}
+"""Seconds of the host, where it is not 1.5."""
+CHANGES_KERNELS = {*BUSY_ON_H200, "fp16", "tf32", "sdpa_cudnn"}
+START_S = 40.0
+"""Until the libraries are there, and for what is done once, as to measure the floor."""
+ATTEMPT_S, COMPILE_S, COMPILED_S = 4.0, 65.0, 12.0
+"""What an attempt takes there beside its rounds; to compile, and with what was compiled before."""
+
+
+@dataclass(kw_only=True)
+class SlowHost(Lab):
+    """That GPU, for as long as the budget lasts."""
+
+    seed: int
+    budget_s: float
+    spent_s: float = START_S
+    compiled: set[frozenset[str]] = field(default_factory=set)
+
+    def __call__(self, ask: Ask) -> Tried:
+        took = self.world(ask.stack)
+        assert isinstance(took, Took)
+        draw = random.Random(f"{self.seed} {len(self.asked)}")
+        self.asked.append(ask)
+        slow = draw.uniform(0.93, 1.2)
+        rounds = [
+            max(took.busy + 0.03, took.host * slow * draw.uniform(0.97, 1.05))
+            for _ in range(max(3, min(8, round(2.5 / took.latency))))
+        ]
+        seconds = ATTEMPT_S + sum(rounds)
+        if any(catalog.OPTIMIZATIONS[name].compiles for name in ask.stack):
+            kernels = frozenset(CHANGES_KERNELS.intersection(ask.stack))
+            seconds += COMPILED_S if kernels in self.compiled else COMPILE_S
+            self.compiled.add(kernels)
+        if self.spent_s + seconds > self.budget_s:
+            raise Stopped("the time is up")
+        self.spent_s += seconds
+        tried = super().__call__(ask)
+        self.asked.pop()
+        assert tried.measured is not None
+        busy = took.busy * draw.uniform(0.998, 1.002)
+        seen = replace(tried.measured, rounds_s=tuple(rounds), gpu_busy_s=busy)
+        return replace(tried, measured=seen)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_seven_minutes_are_enough_where_the_host_is_slow(seed: int) -> None:
+    from perf_tests import optimizations
+
+    def world(stack: Stack) -> Took:
+        busy = 0.619 if "fp16" in stack else 1.36 if "tf32" in stack else 1.92
+        ends = sum(f"cuda_graph_{what}" in stack for what in ("decoder", "text_encoder"))
+        host = min((seconds for n, seconds in LAUNCHES_ON_H200.items() if n in stack), default=1.5)
+        busy *= prod(BUSY_ON_H200.get(name, 1) for name in stack)
+        return Took(host=host + 2.2 * ("autocast" in stack) - 0.02 * ends, busy=busy - 0.007 * ends)
+
+    promise = optimizations.LOSSLESS.seeded
+    assert promise is not None
+    candidates, _ = shortlist(
+        catalog.OPTIMIZATIONS.values(),
+        base=[],
+        kind="seeded",
+        picture=promise,
+        without=[],
+        lack=lambda o: None,
+    )
+    lab = SlowHost(world=world, seed=seed, budget_s=7 * 60)
+    found = Search(candidates=candidates, attempt=lab, tell=lambda text: None)
+    with suppress(Stopped):
+        found.run()
+    assert world(found.stack).latency <= 1.03 * world(catalog.STACKS["best_lossless"]).latency
 
 
 def test_a_gain_that_the_host_hides() -> None:
