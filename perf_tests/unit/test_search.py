@@ -48,29 +48,18 @@ class Lab:
         took = self.world(ask.stack)
         if isinstance(took, str):
             return Tried(measured=None, refused=took)
+        return Tried(measured=self.measured(ask, took))
+
+    def measured(self, ask: Ask, took: Took) -> Measurement:
         draw = random.Random(ask.key)
         rounds = [took.latency * (1 + draw.gauss(0, self.noise)) for _ in range(3)]
-        return Tried(
-            measured=Measurement(
-                case="+".join(ask.stack),
-                workload="fake4",
-                steps=4,
-                images=1,
-                model="fake",
-                weights="fake",
-                parameters=1,
-                rounds_s=tuple(rounds),
-                look=Look(finite=True, mean=0.5, std=0.2),
-                repeat=Distance(psnr_db=120, ssim=1),
-                gpu_busy_s=took.busy * (1 + draw.gauss(0, self.noise / 10)),
-                peak_memory_bytes=took.memory,
-            )
-            if took.on_gpu
-            else _on_cpu(rounds)
-        )
+        if not took.on_gpu:
+            return seen(rounds)
+        busy = took.busy * (1 + draw.gauss(0, self.noise / 10))
+        return replace(seen(rounds), gpu_busy_s=busy, peak_memory_bytes=took.memory)
 
 
-def _on_cpu(rounds: list[float]) -> Measurement:
+def seen(rounds: list[float]) -> Measurement:
     return Measurement(
         case="",
         workload="fake4",
@@ -272,11 +261,8 @@ class SlowHost(Lab):
     spent_s: float = START_S
     compiled: set[frozenset[str]] = field(default_factory=set)
 
-    def __call__(self, ask: Ask) -> Tried:
-        took = self.world(ask.stack)
-        assert isinstance(took, Took)
+    def measured(self, ask: Ask, took: Took) -> Measurement:
         draw = random.Random(f"{self.seed} {len(self.asked)}")
-        self.asked.append(ask)
         slow = draw.uniform(0.93, 1.2)
         rounds = [
             max(took.busy + 0.03, took.host * slow * draw.uniform(0.97, 1.05))
@@ -290,12 +276,7 @@ class SlowHost(Lab):
         if self.spent_s + seconds > self.budget_s:
             raise Stopped("the time is up")
         self.spent_s += seconds
-        tried = super().__call__(ask)
-        self.asked.pop()
-        assert tried.measured is not None
-        busy = took.busy * draw.uniform(0.998, 1.002)
-        seen = replace(tried.measured, rounds_s=tuple(rounds), gpu_busy_s=busy)
-        return replace(tried, measured=seen)
+        return replace(seen(rounds), gpu_busy_s=took.busy * draw.uniform(0.998, 1.002))
 
 
 @pytest.mark.parametrize("seed", range(20))
