@@ -86,6 +86,9 @@ def of_commits(commits: Mapping[str, str], out: Path) -> tuple[Side, Side]:
     One environment serves both where they ask for the same. What is there already is kept.
     `BadSide` where git or pip refuses.
     """
+    # Who edits, and compares HEAD, would look for what he edited.
+    if _git("status", "--porcelain", "--untracked-files=no").stdout.strip():
+        print("what is changed here and not committed is in neither side")
     checkouts = {name: out / name for name in commits}
     for name, commit in commits.items():
         _check_out(commit, checkouts[name])

@@ -506,4 +506,9 @@ def test_one_environment_serves_both_where_they_ask_for_the_same(
 ) -> None:
     sides.of_commits(sides.commits_of("HEAD", "HEAD"), tmp_path / "out")
     assert set(installed) == {tmp_path / "out" / "env"}
-    assert "one environment serves both" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "one environment serves both" in said
+    assert "not committed" not in said
+    (repository / "pyproject.toml").write_text("edited")
+    sides.of_commits(sides.commits_of("HEAD", "HEAD"), tmp_path / "out")
+    assert "what is changed here and not committed is in neither side" in capsys.readouterr().out
