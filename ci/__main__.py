@@ -24,11 +24,12 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted: nothing was judged; what was written before stays", file=sys.stderr)
     except ModuleNotFoundError as error:
-        if (error.name or "").split(".")[0] in ("ci", "perf_tests"):
+        if not error.name or "." in error.name:
+            # A part of a package that is there, which installing it does not mend.
             traceback.print_exc()
         else:
-            missing = f"{sys.executable} has no package {error.name}"
-            print(f"error: {missing}: python -m pip install -e .", file=sys.stderr)
+            install = f"{sys.executable} -m pip install -e ."
+            print(f"error: no package is called {error.name} here: {install}", file=sys.stderr)
     except Exception:
         # Ours, and nobody's regression: Python would answer 1.
         traceback.print_exc()

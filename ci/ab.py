@@ -221,14 +221,28 @@ class Finished:
     seconds: float
 
 
+SETTING = shape.Leaf(
+    "a text or a list of texts",
+    lambda value: (
+        isinstance(value, str)
+        or (isinstance(value, list) and all(isinstance(one, str) for one in value))
+    ),
+)
+COUNTED = shape.Leaf("a whole number from 1", lambda value: type(value) is int and value > 0)
 SHAPE = shape.Only(
     {
-        "settings": shape.Each(shape.ANYTHING),
+        "settings": shape.Each(SETTING),
         "finished": [
-            shape.Only({"side": shape.TEXT, "pair": shape.WHOLE, "seconds": shape.POSITIVE})
+            shape.Only(
+                {
+                    "side": shape.one_of(("base", "head")),
+                    "pair": COUNTED,
+                    "seconds": shape.POSITIVE,
+                }
+            )
         ],
     },
-    {"compared": shape.WHOLE},
+    {"compared": COUNTED},
 )
 """Of the file that `State` is kept in."""
 
@@ -413,7 +427,7 @@ class Turns:
         if code == NO_CASE:
             raise NothingMeasured(
                 f"{side.name} {pair} measured nothing: no case is selected by "
-                f"{join(self.options) or 'default'}"
+                f"{join(self.options) or 'default'} (all: {log})"
             )
         if not cases:
             lines = log.read_text(errors="replace").splitlines()[-LAST_LINES:]
@@ -440,7 +454,8 @@ class Turns:
         # What an interrupted process left is no run of this one, and no warm cache for it.
         path.unlink(missing_ok=True)
         if not any(entry.side == side.name for entry in self.state.finished):
-            shutil.rmtree(cache, ignore_errors=True)
+            with suppress(FileNotFoundError):
+                shutil.rmtree(cache)
         # Interrupted between the steps in which Python starts a process, it would leave it behind.
         with log.open("wb") as output, self.interruption.held_back():
             process = subprocess.Popen(

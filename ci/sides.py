@@ -14,6 +14,8 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 LOCK = Path("ci", "locked.txt")
 """pip's constraints: the exact versions that a ref is measured with, in its own checkout."""
+CODE = ("perf_tests", "ci", "conftest.py", "pyproject.toml")
+"""What a side's commit decides."""
 EXTRA = "nvml"
 """Sees throttled clocks and other processes on the GPU. pip passes over it where a ref has none."""
 PACKAGES = ("torch", "diffusers", "transformers")
@@ -87,7 +89,7 @@ def of_commits(commits: Mapping[str, str], out: Path) -> tuple[Side, Side]:
     `BadSide` where git or pip refuses.
     """
     # Who edits, and compares HEAD, would look for what he edited.
-    if _git("status", "--porcelain", "--untracked-files=no").stdout.strip():
+    if _git("status", "--porcelain", "--", *CODE).stdout.strip():
         print("what is changed here and not committed is in neither side")
     checkouts = {name: out / name for name in commits}
     for name, commit in commits.items():

@@ -92,7 +92,8 @@ class Optimization:
     uneven_steps: bool = False
     """Its steps do not all do the same arithmetic."""
     hides_operators: bool = False
-    """Compiles or replays: what PyTorch runs then can no longer be counted by operator."""
+    """Compiles or replays: what PyTorch runs then can no longer be counted by operator, and takes
+    launches off the host: a search that the host holds back tries it next."""
     decides: tuple[str, ...] = ()
     """What of the pipeline it settles (``dtype``); no other in a stack may settle the same."""
     compiles: bool = False

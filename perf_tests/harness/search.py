@@ -80,6 +80,8 @@ class Rejected:
     """The stack that it was tried on."""
     again: bool
     """Whether another stack could change that."""
+    replaced: bool = False
+    """It was in the stack and went, for another or for nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -230,7 +232,10 @@ class Search:
             for optimization in self.candidates:
                 name = optimization.name
                 takes_off = optimization.hides_operators and not optimization.compiles
-                if takes_off and (name in left or self._may_help_now(name)):
+                # Not what was replaced: in turn with what replaced it, it could come for ever.
+                before = self.rejected.get(name)
+                retried = before is not None and not before.replaced and self._may_help_now(name)
+                if takes_off and (name in left or retried):
                     return name
         return left[0]
 
@@ -373,7 +378,7 @@ class Search:
             if name not in stack:
                 # What was only replaced was not judged without what replaced it.
                 on = stack if set(stack) < set(before) else before
-                self.rejected[name] = Rejected(reason=gone, on=on, again=True)
+                self.rejected[name] = Rejected(reason=gone, on=on, again=True, replaced=True)
         for name in stack:
             self.rejected.pop(name, None)
         self.tell(f"kept: {change}")

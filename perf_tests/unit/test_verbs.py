@@ -59,8 +59,20 @@ def test_a_python_without_the_packages_is_told(
 
     monkeypatch.setattr(verbs, "run", unavailable)
     assert command.main(["gate", "run.json"]) == 2
-    said = f"error: {sys.executable} has no package PIL: python -m pip install -e .\n"
+    said = f"error: no package is called PIL here: {sys.executable} -m pip install -e .\n"
     assert capsys.readouterr().err == said
+
+
+@pytest.mark.parametrize("name", ["torch._inductor.moved", "ci.nothing", None])
+def test_a_part_that_is_missing_of_a_package_that_is_there_is_a_bug(
+    name: str | None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def moved(*_: object) -> int:
+        raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+    monkeypatch.setattr(verbs, "run", moved)
+    assert command.main(["gate", "run.json"]) == 2
+    assert "Traceback" in capsys.readouterr().err
 
 
 def test_what_nobody_foresaw_is_no_regression(
