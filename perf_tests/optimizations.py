@@ -329,7 +329,8 @@ def compile(build: Build) -> None:
     promise=SAME_ARITHMETIC,
     proof=proofs.every(proofs.is_compiled("unet", "vae.decoder"), proofs.graphs_were_not_skipped),
     hides_operators=True,
-    decides=("compiler", "UNet's launches", "decoder's launches"),
+    # Called again, its graphs write over what they gave, and slices or tiles are still needed.
+    decides=("compiler", "UNet's launches", "decoder's launches", "decoder's calls"),
     compiles=True,
 )
 def compile_reduce_overhead(build: Build) -> None:
@@ -575,7 +576,11 @@ def layerwise_casting(build: Build) -> None:
         )
 
 
-@optimization(promise=SAME_ARITHMETIC, proof=proofs.decodes_in_parts(images=2))
+@optimization(
+    promise=SAME_ARITHMETIC,
+    proof=proofs.decodes_in_parts(images=2),
+    decides=("decoder's calls",),
+)
 def vae_slicing(build: Build) -> None:
     """Latents decoded one picture at a time, whose activations alone are in memory."""
     build.then(lambda pipeline: pipeline.vae.enable_slicing())
@@ -583,7 +588,11 @@ def vae_slicing(build: Build) -> None:
 
 # Nothing is promised: a decoder that sees half of a side normalizes by other statistics, and of the
 # embedded model's 64 pixels a tile of 32 shows too little (13.9 dB, and 46 % of the prompts).
-@optimization(promise=NO_PROMISE, proof=proofs.decodes_in_parts(images=1))
+@optimization(
+    promise=NO_PROMISE,
+    proof=proofs.decodes_in_parts(images=1),
+    decides=("decoder's calls",),
+)
 def vae_tiling(build: Build) -> None:
     """Latents decoded in overlapping tiles of half a side, blended into one another."""
 

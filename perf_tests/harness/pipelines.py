@@ -91,6 +91,8 @@ class Generation:
     def __init__(self, pipeline: Any, workload: Workload) -> None:
         self._pipeline = pipeline
         self.workload = workload
+        # Asked once: diffusers 0.42 walks through every module for either, while the GPU idles.
+        self._device, self._dtype = pipeline._execution_device, pipeline.unet.dtype
         self.first: Pictures | None = None
         self.last: Pictures | None = None
         self._raw: torch.Tensor | None = None
@@ -158,9 +160,8 @@ class Generation:
     def _noise(self, workload: Workload) -> torch.Tensor:
         # In float32 on the CPU, then cast: drawn in half precision, the same seed gives other
         # numbers in torch 2.11, and no two precisions could be compared.
-        pipeline = self._pipeline
-        side = workload.size // pipeline.vae_scale_factor
-        shape = (workload.images, pipeline.unet.config.in_channels, side, side)
+        side = workload.size // self._pipeline.vae_scale_factor
+        shape = (workload.images, self._pipeline.unet.config.in_channels, side, side)
         generator = torch.Generator("cpu").manual_seed(workload.seed)
         noise = torch.randn(shape, generator=generator, dtype=torch.float32)
-        return noise.to(pipeline._execution_device, pipeline.unet.dtype)
+        return noise.to(self._device, self._dtype)

@@ -264,6 +264,8 @@ def decodes_in_parts(images: int) -> Proof:
                 vae.decode(latents)
         finally:
             hook.remove()
+            # As a pipeline's own call ends: what is offloaded goes back to the host.
+            pipeline.maybe_free_model_hooks()
         if calls < 2:
             raise NotApplied(f"the decoder takes {images} by {side} by {side} latents in one call")
 

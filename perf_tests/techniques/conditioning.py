@@ -87,7 +87,7 @@ def precompute(pipeline: Any) -> None:
             of_timestep.append((module.nonlinearity, row))
 
     def begin(buffers: Buffers) -> None:
-        embedded = unet.time_embedding(unet.time_proj(buffers.timesteps).to(unet.dtype))
+        embedded = unet.time_embedding(unet.time_proj(buffers.timesteps).to(buffers.states.dtype))
         for nonlinearity, row in of_timestep:
             row.number = buffers.number
             row.keep(nonlinearity(embedded))

@@ -73,7 +73,6 @@ class DeviceSteps:
     scheduler: Any
     image_processor: Any
     encode_prompt: Any
-    _execution_device: Any
 
     @torch.no_grad()
     def __call__(
@@ -89,7 +88,8 @@ class DeviceSteps:
         callback_on_step_end: Callable[..., Any] | None = None,
     ) -> Any:
         """Pictures of the prompts, as `StableDiffusionPipeline` makes them from these latents."""
-        embedded, empty = self.encode_prompt(prompt, self._execution_device, 1, True)
+        # Not the pipeline's own word on its device, for which it walks through every module.
+        embedded, empty = self.encode_prompt(prompt, latents.device, 1, True)
         states = torch.cat([empty, embedded])
         if self._buffers is None or not self._buffers.fit(latents, states, guidance_scale):
             self._buffers = Buffers(self, latents, states, guidance_scale)

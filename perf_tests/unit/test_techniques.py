@@ -132,6 +132,27 @@ def test_proofs_prepare_no_further_shape(
         assert len(shapes) == FEW.steps + 1
 
 
+def test_no_picture_waits_while_the_host_walks_through_its_modules(
+    source: Source, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As diffusers' own words on a pipeline's device and dtype do, with nothing on the GPU."""
+    walked: list[str] = []
+    walk = torch.nn.Module.named_modules
+
+    def noting(module: torch.nn.Module, *args: Any, **kwargs: Any) -> Any:
+        walked.append(type(module).__name__)
+        return walk(module, *args, **kwargs)
+
+    with pipeline_of("device_steps+precomputed_conditioning+shared_prefix", source) as pipeline:
+        generation = Generation(pipeline, FEW)
+        generation()
+        monkeypatch.setattr(torch.nn.Module, "named_modules", noting)
+        generation()
+        assert "UNet2DConditionModel" not in walked
+        assert pipeline.unet.dtype == torch.float32
+        assert "UNet2DConditionModel" in walked
+
+
 def test_the_table_is_ddims(source: Source) -> None:
     """`next = a * latents + b * noise`, held to the scheduler's own step."""
     with pipeline_of("reference", source) as pipeline:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from importlib.util import find_spec
 from typing import Any
 
@@ -149,11 +150,26 @@ def test_merged_tokens_are_averaged_in_float32(
         "layerwise_casting+compile",
         "cuda_graph_text_encoder+model_offload",
         "device_steps+model_offload",
+        # The second slice's picture would stand where the first one's did.
+        "compile_reduce_overhead+vae_slicing",
+        "compile_reduce_overhead+vae_tiling",
     ],
 )
-def test_what_moves_cannot_be_captured_nor_taken_over(stack: str) -> None:
+def test_what_cannot_stand_beside_one_another_is_refused(stack: str) -> None:
     with pytest.raises(ValueError, match="both decide"):
         stacked(FEW, stack)
+
+
+def test_a_proof_that_decodes_leaves_an_offloaded_decoder_where_it_was(
+    source: Source,
+) -> None:
+    """Else the proof of offloading finds it on the device, where the other proof called it."""
+    with pipeline_of("vae_slicing", source) as pipeline:
+        events: list[str] = []
+        pipeline.vae.decoder.register_forward_pre_hook(lambda *_: events.append("decoded"))
+        pipeline.maybe_free_model_hooks = partial(events.append, "put back")
+        OPTIMIZATIONS["vae_slicing"].proof(pipeline)
+    assert events == ["decoded", "decoded", "put back"]
 
 
 def test_guidance_ends_when_its_share_is_over(source: Source, plain: Any) -> None:
