@@ -43,6 +43,7 @@ from perf_tests.harness.search import (
 
 if TYPE_CHECKING:
     from perf_tests.harness.bench import Bench
+    from perf_tests.harness.records import Measurement
 
 MINUTES = 10.0
 LOSSLESS = "lossless"
@@ -211,7 +212,7 @@ def _opening(
         f"{workload.size}x{workload.size}, {workload.steps} steps"
     )
     memory = f", at most {args.memory:g} GiB" if args.memory else ""
-    yield f"asked for: {closeness_text(promise)}{memory}, in {args.minutes:g} min"
+    yield f"asked for: {closeness_text(promise)}{memory}, in {args.minutes:.3g} min"
 
 
 HEAD = ("step", "latency", "speedup", "GPU busy", "GPU speedup", "memory", "picture")
@@ -233,7 +234,7 @@ def _closing(
     rows = [cells_of(step.change, step.measured, reference) for step in search.steps]
     yield from table(HEAD, rows, width=width)
     yield ""
-    yield from _bounds(best, attempts)
+    yield from _bounds(best, reference)
     if search.rejected:
         yield ""
         yield "tried, and not in it:"
@@ -278,7 +279,7 @@ def _called(stack: Stack, base: Sequence[str]) -> str:
     return f"; it is {same[0]}" if same else ""
 
 
-def _bounds(best: Step, attempts: Attempts) -> Iterator[str]:
+def _bounds(best: Step, reference: Measurement) -> Iterator[str]:
     """What holds the best stack back now."""
     seen = best.measured
     bound = seen.bound()
@@ -292,14 +293,15 @@ def _bounds(best: Step, attempts: Attempts) -> Iterator[str]:
         if bound["by"] == "host"
         else f"bound by: {by} is busy for {1 - idle:.0%} of the time"
     )
-    if seen.floor_s:
-        rate = {"arithmetic": "its matrix products take", "memory": "reading its weights takes"}
+    # What a stack leaves out of the work is not counted operator by operator in a search.
+    whose, counted = ("its", seen) if seen.floor_s else ("all of the reference's", reference)
+    if counted.floor_s:
+        what = {"arithmetic": "matrix products take", "memory": "weights take to be read"}
         yield (
-            f"floor: {seen.floor_s:.3f} s, which {rate[seen.floor_by or 'arithmetic']} at the rate "
-            f"of this GPU; it takes {seen.latency_s / seen.floor_s:.1f} times as long"
+            f"floor: {counted.floor_s:.3f} s, which {whose} "
+            f"{what[counted.floor_by or 'arithmetic']} at the rate of this GPU; it takes "
+            f"{seen.latency_s / counted.floor_s:.1f} times as long"
         )
-    else:
-        yield "floor: unknown, since what it leaves out was not counted operator by operator"
     families = sorted(seen.families.items(), key=lambda item: -item[1][0])[:5]
     if families:
         told = [f"{name} {seconds:.3f} s ({kernels:,})" for name, (seconds, kernels) in families]
