@@ -43,13 +43,12 @@ def row(name: str, made: Tensor, accepted: Tensor, obeyed: float) -> str:
     return f"| {name} | {' | '.join(numbers)} |"
 
 
-def table(stacks: Sequence[str]) -> Iterator[str]:
-    """The lines of the table, as they come."""
-    device = torch.device("cpu")
+def table(stacks: Sequence[str], device: torch.device) -> Iterator[str]:
+    """The lines of the table, as they come. `ValueError` for a stack that is none."""
     source = models.open_source("embedded")
     captions = distinct_captions(PROMPTS)
     texts = [caption.text for caption in captions]
-    evaluator = Evaluator(Painter(device))
+    evaluator = Evaluator(Painter(torch.device("cpu")))
     generate = partial(scores.generate, seed=SEED, steps=STEPS)
 
     def priced(name: str, made: Tensor) -> str:
@@ -73,9 +72,17 @@ def table(stacks: Sequence[str]) -> Iterator[str]:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m perf_tests.models.recipe.prices")
     parser.add_argument("stacks", nargs="*", help="names of optimizations joined by +")
+    parser.add_argument(
+        "--device", choices=("cuda", "cpu"), help="default: cuda where there is a GPU"
+    )
+    arguments = parser.parse_args()
+    here = torch.cuda.is_available()
+    if arguments.device == "cuda" and not here:
+        parser.error("--device cuda: torch sees no CUDA device here; leave it out")
     models.quiet_libraries()
+    device = torch.device(arguments.device or ("cuda" if here else "cpu"))
     try:
-        for line in table(parser.parse_args().stacks):
+        for line in table(arguments.stacks, device):
             print(line, flush=True)
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
