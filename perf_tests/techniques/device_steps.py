@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -41,9 +40,8 @@ class Plan:
     guided_share: float = 1.0
     """Of the steps, from the first, that are guided."""
     fresh_every: int = 1
-    begin: Callable[[Buffers], None] | None = None
-    """Called when a generation's prompt and schedule stand in its buffers; replayed where steps
-    are."""
+    begin: Callable[[Buffers], None] = lambda buffers: None
+    """Called when a generation's prompt and schedule stand in its buffers."""
     before: Callable[[Kind], None] = lambda kind: None
     """Told the kind of the step that comes; called when it is captured, not when replayed."""
 
@@ -193,12 +191,7 @@ class Buffers:
         self.number = torch.zeros(1, dtype=torch.long, device=latents.device)
         """Of the step that comes next."""
         self.steps: dict[Kind, Callable[[], None]] = {}
-        self._begin: Callable[[], None] | None = None
-        if pipeline.plan.begin is not None:
-            begin = partial(pipeline.plan.begin, self)
-            # What it keeps has its place before anything that reads there is captured.
-            begin()
-            self._begin = Graphed(begin) if pipeline.captured else begin
+        pipeline.plan.begin(self)
 
     @property
     def timesteps(self) -> torch.Tensor:
@@ -219,8 +212,7 @@ class Buffers:
         self.states.copy_(states)
         self._table.copy_(table)
         self.number.zero_()
-        if self._begin is not None:
-            self._begin()
+        self._pipeline.plan.begin(self)
 
     def step(self, kind: Kind) -> Callable[[], None]:
         """A step of this kind; where steps are captured, it is once this returns."""

@@ -118,9 +118,6 @@ def test_captured_steps_find_what_their_own_kind_kept(
         proofs.forward_once(pipeline)
         assert db(generation.pictures(), eager) > EXACT_DB
         assert len(pipeline._buffers.steps) == 4
-        # What is computed once a picture is replayed too, of another prompt's states.
-        assert isinstance(pipeline._buffers._begin, Taped)
-        assert left(generation, torch.device("cpu")).ignored == ()
 
 
 def test_merged_tokens_are_averaged_in_float32(
