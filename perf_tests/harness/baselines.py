@@ -121,10 +121,10 @@ class Published:
     """By optimization, the shares by which a model is ``smaller`` and ``faster``."""
 
 
-METRICS = ("gpu_speedup", "latency_speedup", "memory_ratio")
+METRICS = ("gpu_speedup", "latency_speedup", "memory_ratio", "memory_gib")
 
 Portable = Mapping[str, Mapping[str, Bound]]
-"""Bounds by metric (``gpu_speedup``, ``latency_speedup``, ``memory_ratio``), by case id."""
+"""Bounds by metric (`METRICS`; the last is the peak in GiB, all others are ratios), by case id."""
 
 
 def machine_path(slug: str, folder: Path | None = None) -> Path:
@@ -217,7 +217,8 @@ def limits_of(
     or three times its noise where that is more, which is the calibrated one and without a
     calibration the spread seen; its speedups to 0.97 of the lowest. Wall clock spreads by 10 %
     where the host is what counts, so it gets that, or the spread seen, beyond the worst process.
-    Noise widens no limit by more than half.
+    Noise widens no limit by more than half, and a latency's by that of fewer than three processes,
+    which tell nothing of how they differ: on a shared host, by a third and more.
     """
     if calibration and "gpu_busy_s" in calibration.noise:
         busy_slack = min(0.5, max(0.02, 3 * calibration.noise["gpu_busy_s"]))
@@ -228,11 +229,12 @@ def limits_of(
         "gpu_speedup_min": 0.97 * min(gpu_speedup) if gpu_speedup else None,
         "peak_memory_bytes_max": 1.02 * max(peak_memory_bytes) if peak_memory_bytes else None,
     }
+    least = 0.10 if len(latency_s) >= 3 else 0.50
     if latency_speedup:
-        slowest = min(latency_speedup) * (1 - _slack(latency_speedup, least=0.10))
+        slowest = min(latency_speedup) * (1 - _slack(latency_speedup, least=least))
         limits["latency_speedup_min"] = slowest
     else:
-        limits["latency_s_max"] = max(latency_s) * (1 + _slack(latency_s, least=0.10))
+        limits["latency_s_max"] = max(latency_s) * (1 + _slack(latency_s, least=least))
     return Limits(**{n: rounded(limit) for n, limit in limits.items() if limit is not None})
 
 

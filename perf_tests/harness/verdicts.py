@@ -364,9 +364,12 @@ def _speed(q: Question) -> Iterator[Finding]:
 
 def _portable(q: Question) -> Iterator[Finding]:
     for metric, bound in q.portable.items():
+        expected = "baselines/portable.json, on any machine"
+        if metric == "memory_gib":
+            yield from _within_memory(q, bound, expected)
+            continue
         value, interval = _ratio(q, metric)
         name = metric.replace("_", " ").replace("gpu", "GPU busy")
-        expected = "baselines/portable.json, on any machine"
         if bound.expected is not None:
             expected = f"about {bound.expected:.2f}x ({expected})"
         if value is None:
@@ -394,6 +397,23 @@ def _portable(q: Question) -> Iterator[Finding]:
                 limit=f"at most {bound.at_most:.2f}x",
                 next="tell the guide; or look whether " + q.reference.case + " became slower",
             )
+
+
+def _within_memory(q: Question, bound: Bound, expected: str) -> Iterator[Finding]:
+    """A stack that is for a GPU of so much memory stays below it."""
+    took, most = q.measured.peak_memory_bytes, bound.at_most or math.inf
+    if took is None:
+        yield _unseen(q, "peak memory", expected)
+    elif took > most * 2**30:
+        yield Finding(
+            status="more memory",
+            metric="memory_gib",
+            what=f"{q.name}: takes more than the {most:g} GiB that it is declared to stay below",
+            measured=f"{took / 2**20:,.0f} MiB",
+            expected=expected,
+            limit=f"at most {most * 1024:,.0f} MiB",
+            next=q.again,
+        )
 
 
 def _unseen(q: Question, metric: str, expected: str) -> Finding:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import pytest
@@ -108,6 +109,10 @@ def test_limits_follow_from_what_was_measured() -> None:
     reference = limits_of(latency_s=NUMBERS["latency_s"])
     assert reference.latency_s_max == pytest.approx(1.1 * 1.1)
     assert reference.latency_speedup_min is None
+    # Of two processes nobody knows how they differ by the clock; the GPU's time is held as tightly.
+    two = limits_of(**{name: values[:2] for name, values in NUMBERS.items()})
+    assert two.latency_speedup_min == pytest.approx(min(NUMBERS["latency_speedup"][:2]) * 0.5)
+    assert two.gpu_busy_s_max == pytest.approx(median(NUMBERS["gpu_busy_s"][:2]) * 1.02)
     wide = limits_of(**NUMBERS | {"gpu_busy_s": (0.5, 0.51, 0.49)})
     assert wide.gpu_busy_s_max == pytest.approx(0.5 * (1 + 3 * 0.04))
 

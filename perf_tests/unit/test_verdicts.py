@@ -163,6 +163,19 @@ def test_portable_floors_hold_without_a_baseline() -> None:
     assert judge(question(baseline=None, portable=hungry)).status == "more memory"
 
 
+def test_a_stack_for_so_much_memory_stays_below_it() -> None:
+    fits = {"memory_gib": Bound(at_most=4.0)}
+    small = replace(FP16, peak_memory_bytes=4 * 2**30)
+    assert judge(question(small, baseline=None, portable=fits)).status == "new"
+    large = judge(question(replace(FP16, peak_memory_bytes=4 * 2**30 + 2**20), portable=fits))
+    assert large.status == "more memory"
+    assert "takes more than the 4 GiB that it is declared to stay below" in large.text()
+    assert "4,097 MiB" in large.text()
+    assert "at most 4,096 MiB" in large.text()
+    unseen = judge(question(replace(FP16, peak_memory_bytes=None), portable=fits))
+    assert "peak memory could not be measured" in unseen.text()
+
+
 def test_a_warning_that_no_longer_holds_is_told_and_passes() -> None:
     verdict = judge(question(portable={"gpu_speedup": Bound(at_most=1.0)}))
     assert verdict.status == "faster"
