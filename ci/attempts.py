@@ -206,7 +206,7 @@ class Attempts:
             # Rounded so that what is left is never the larger number.
             takes = f", and the next one may take {math.ceil(expected)} s" if expected else ""
             raise Stopped(
-                f"{max(0, math.floor(left))} s of {self.budget_s / 60:.3g} min are left{takes}; "
+                f"{max(0, math.floor(left))} s of {in_minutes(self.budget_s / 60)} are left{takes}; "
                 "the same command goes on"
             )
 
@@ -296,6 +296,11 @@ class Attempts:
                 f"the GPU does not answer any more in this process "
                 f"({str(error).splitlines()[0]}); the same command goes on"
             ) from None
+
+
+def in_minutes(number: float) -> str:
+    """To three digits, and no power of ten beside them."""
+    return f"{float(f'{number:.3g}'):g} min"
 
 
 def _compiles(stack: Sequence[str]) -> bool:

@@ -18,7 +18,7 @@ from shutil import get_terminal_size
 from typing import TYPE_CHECKING
 
 from ci.answers import named, number, positive, refuse
-from ci.attempts import Attempts, Folder, cells_of, settings_of
+from ci.attempts import Attempts, Folder, cells_of, in_minutes, settings_of
 from ci.bare import BadInput, bare_bench
 from ci.lock import BadFolder, held
 from ci.sides import ROOT
@@ -212,7 +212,7 @@ def _opening(
         f"{workload.size}x{workload.size}, {workload.steps} steps"
     )
     memory = f", at most {args.memory:g} GiB" if args.memory else ""
-    yield f"asked for: {closeness_text(promise)}{memory}, in {args.minutes:.3g} min"
+    yield f"asked for: {closeness_text(promise)}{memory}, in {in_minutes(args.minutes)}"
 
 
 HEAD = ("step", "latency", "speedup", "GPU busy", "GPU speedup", "memory", "picture")
