@@ -206,8 +206,8 @@ class Attempts:
             # Rounded so that what is left is never the larger number.
             takes = f", and the next one may take {math.ceil(expected)} s" if expected else ""
             raise Stopped(
-                f"{max(0, math.floor(left))} s of {in_minutes(self.budget_s / 60)} are left{takes}; "
-                "the same command goes on"
+                f"{max(0, math.floor(left))} s of {in_minutes(self.budget_s / 60)} are left"
+                f"{takes}; the same command goes on"
             )
 
     def _make_reference(self, ask: Ask) -> None:
