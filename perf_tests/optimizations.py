@@ -70,12 +70,12 @@ LOSSLESS = SAME_ARITHMETIC
 # Seeded weights of full size (and the small model's), on a CPU in float32: guidance in the first
 # half 50.7 dB (47.9), merged tokens 38.5 dB (28.4), blocks kept for three steps 33.4 dB (33.9), and
 # with guidance in the first half 33.1 dB; SSIM 0.988 or more, of merged tokens 0.961. Half-way from
-# the lower to no guidance's 19.7 dB, SSIM 0.814 (20.5 dB, 0.782).
-# What is kept in 8 bits was not tried on them; nor was any of these on a checkpoint.
+# the lower to no guidance's 19.7 dB, SSIM 0.814 (20.5 dB, 0.782). On bfloat16, weights kept in
+# float8 31.6 dB (32.9), SSIM 0.986 or more. None of these was tried on a checkpoint.
 MERGED = Promise(seeded=Closeness(psnr_db=24, ssim=0.87), embedded=Closeness(psnr_db=21))
 CACHED = Promise(seeded=Closeness(psnr_db=26, ssim=0.90), embedded=Closeness(psnr_db=20))
 LESS_GUIDED = Promise(seeded=Closeness(psnr_db=34, ssim=0.90), embedded=Closeness(psnr_db=17))
-KEPT_IN_FLOAT8 = Promise(embedded=Closeness(psnr_db=19))
+KEPT_IN_FLOAT8 = Promise(seeded=Closeness(psnr_db=25, ssim=0.90), embedded=Closeness(psnr_db=19))
 FLOAT8 = Promise(embedded=Closeness(psnr_db=22))
 # Int8 on top of bfloat16 is at 37.0 dB or more: half-way to no guidance's 34.0 dB.
 INT8 = Promise(embedded=Closeness(psnr_db=35))

@@ -69,6 +69,7 @@ def test_writes_the_baseline_the_history_and_the_references_pictures(
         "allocations",
         "device_to_host_bytes",
         "host_to_device_bytes",
+        "graph_launches",
     }
     assert fp16.limits.latency_s_max is None
     reference = lines()[KEY + "reference"]

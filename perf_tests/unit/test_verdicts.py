@@ -312,6 +312,16 @@ def test_what_is_launched_may_grow_by_one_per_cent(counter: str) -> None:
         assert judge(question(now, baseline=baseline_of(was, REFERENCE))).status == status
 
 
+def test_one_graph_more_in_the_place_of_its_kernels_is_no_more_work() -> None:
+    def launching(kernels: int, graphs: int) -> Measurement:
+        launched = {"kernel_launches": kernels, "graph_launches": graphs}
+        return replace(FP16, counters={n: Count(fixed=c, per_step=0) for n, c in launched.items()})
+
+    accepted = baseline_of(launching(85, 53), REFERENCE)
+    assert judge(question(launching(1, 54), baseline=accepted)).status == "faster"
+    assert judge(question(launching(1085, 33), baseline=accepted)).status == "more work"
+
+
 def test_only_the_picture_counts_where_only_the_picture_is_asked_for() -> None:
     slow = replace(FP16, rounds_s=(9.0,), gpu_busy_s=None)
     assert judge(question(slow, picture_only=True)).status == "same"
