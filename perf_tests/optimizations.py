@@ -77,8 +77,9 @@ CACHED = Promise(seeded=Closeness(psnr_db=26, ssim=0.90), embedded=Closeness(psn
 LESS_GUIDED = Promise(seeded=Closeness(psnr_db=34, ssim=0.90), embedded=Closeness(psnr_db=17))
 KEPT_IN_FLOAT8 = Promise(seeded=Closeness(psnr_db=25, ssim=0.90), embedded=Closeness(psnr_db=19))
 FLOAT8 = Promise(embedded=Closeness(psnr_db=22))
-# Int8 on top of bfloat16 is at 37.0 dB or more: half-way to no guidance's 34.0 dB.
-INT8 = Promise(embedded=Closeness(psnr_db=35))
+# Int8 on top of bfloat16 is at 37.0 dB or more: half-way to no guidance's 34.0 dB. On seeded
+# weights, full size or small, it is at 42.5 dB (0.998).
+INT8 = Promise(seeded=Closeness(psnr_db=31, ssim=0.90), embedded=Closeness(psnr_db=35))
 TENSOR_CORES = Needs(compute_capability=(8, 0))
 CUDA = Needs(compute_capability=(6, 0))
 # What torch.compile makes its kernels with; on a CPU it is a C++ compiler, and takes minutes.
