@@ -660,6 +660,14 @@ def pytest_terminal_summary(
         terminalreporter.write(shown.text.removesuffix(shown.verdict))
         write(shown.verdict, **shown.colour)
     write("")
+    in_table = {row.case.id for row in suite.rows}
+    besides = [
+        f"{case} {measured.latency_s:.3f} s"
+        for case, measured in bench.measurements.items()
+        if case not in in_table
+    ]
+    if besides:
+        write(f"timed besides, as others are held to it: {', '.join(besides)}")
     for line in claims(suite.rows, suite.published.claims):
         write(line)
     for workload, drift in bench.drift.items():

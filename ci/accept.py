@@ -9,7 +9,7 @@ a case in `HISTORY.md`. Lines of cases that whole runs no longer declare are dro
 from __future__ import annotations
 
 import argparse
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence, Sized
 from pathlib import Path
 from typing import Any
 
@@ -154,10 +154,21 @@ def accept(paths: Sequence[Path], *, reason: str, processes: int = PROCESSES_MIN
     baselines.save_machine(baseline)
     _keep(pictures)
     print(
-        f"accepted {len(accepted)} cases from {len(runs)} processes into {baseline.path.name} "
-        f"and {len(pictures)} reference pictures that were not there yet; commit baselines/"
+        f"accepted {_many(accepted, 'case', 'cases')} from {_many(runs, 'process', 'processes')} "
+        f"into {baseline.path.name} and "
+        f"{_many(pictures, 'reference picture that was', 'reference pictures that were')} not "
+        "there yet; commit baselines/"
     )
+    if len(runs) < PROCESSES_MIN:
+        print(
+            "limits on latency are wide: so few processes do not tell how far they differ "
+            "(baselines/README.md)"
+        )
     return 0
+
+
+def _many(things: Sized, one: str, many: str) -> str:
+    return f"{len(things)} {one if len(things) == 1 else many}"
 
 
 def _although(runs: Sequence[Run], accepted: Collection[str]) -> list[str]:

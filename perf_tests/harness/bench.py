@@ -67,7 +67,8 @@ class Drift:
     """By the 99 % interval, and by more than `DRIFT_SHARE`."""
 
     def text(self) -> str:
-        return drifted(self.ratio)
+        allowed = not self.significant and abs(self.ratio - 1) > DRIFT_SHARE
+        return drifted(self.ratio) + ", as far as its rounds differ anyhow" * allowed
 
 
 @dataclass(kw_only=True)

@@ -261,10 +261,13 @@ def _changes(sides: _Sides, noise: Noise) -> Iterator[Change]:
             cut_short = any(case.status == "invalid" for case in lost)
             if not lost and any(_ended_before(name, run) for run in sides.head):
                 why, cut_short = "the run was interrupted before it got there", True
+            left_out = not lost and any(name in run.not_asked for run in sides.head)
+            if left_out:
+                why = "it was left out by name there"
             yield Change(
                 case=name,
                 metric="case",
-                status="invalid" if cut_short else "missing",
+                status="invalid" if cut_short else "unclear" if left_out else "missing",
                 sentence=f"{name} was measured in base and not in head: "
                 f"{why.removeprefix(f'{name}: ')}",
                 next=f"{'run it again' if cut_short else 'bring it back'}; {sides.again}",

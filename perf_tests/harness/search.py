@@ -326,9 +326,7 @@ class Search:
         obvious = not 1 / OBVIOUS < gained.latency < OBVIOUS
         if on_gpu and (gained.busy != 1 or gained.latency == 1 or obvious):
             return gained
-        on = Ask(
-            stack=best.stack, change=f"again without {change}", why=f"beside {'+'.join(stack)}"
-        )
+        on = Ask(stack=best.stack, change=f"again before {change}", why=f"beside {'+'.join(stack)}")
         again = Ask(stack=stack, change=f"again {change}", why=f"{_held_to(best.stack)}, again")
         old, newer = (self.attempt(ask).measured for ask in (on, again))
         if old is None or newer is None:

@@ -167,10 +167,13 @@ def test_a_case_that_too_few_processes_measured_is_left_out(
     assert lines().keys() == KEYS - {KEY + "fp16"}
 
 
-def test_a_person_may_accept_from_fewer(tmp_path: Path, folder: Path, runs: list[Content]) -> None:
+def test_a_person_may_accept_from_fewer(
+    tmp_path: Path, folder: Path, runs: list[Content], capsys: pytest.CaptureFixture[str]
+) -> None:
     fewer = ["accept", *written(tmp_path, runs[:2]), "--processes", "2", "--reason", "slow"]
     assert command.main(fewer) == 0
     assert len(lines()[KEY + "fp16"].latency_s) == 2
+    assert "limits on latency are wide: so few processes do not" in capsys.readouterr().out
 
 
 def test_what_whole_runs_no_longer_declare_leaves_the_baseline(

@@ -74,6 +74,11 @@ def _promised_nothing(content: Content) -> None:
     info["picture"].update(psnr_db=40.0, ssim=0.9)
 
 
+def _left_out(content: Content) -> None:
+    drop(content, "ddim50-fp16")
+    content["perf_tests"]["not_asked"].append("ddim50-fp16")
+
+
 def _lost(status: str) -> Callable[[Content], None]:
     def change(content: Content) -> None:
         drop(content, "ddim50-fp16")
@@ -120,6 +125,11 @@ FP16 = "ddim50-fp16"
             lambda content: drop(content, FP16),
             1,
             "missing: ddim50-fp16 was measured in base and not in head: it is not declared there",
+        ),
+        (
+            _left_out,
+            2,
+            "unclear: ddim50-fp16 was measured in base and not in head: it was left out by name",
         ),
         (
             _lost("skipped"),

@@ -17,7 +17,7 @@ from ci.accept import accept
 from ci.runs import load_run
 from perf_tests import declared
 from perf_tests.harness import closeness, structure, structure_verdicts
-from perf_tests.harness.bench import Bench, Lack
+from perf_tests.harness.bench import Bench, Drift, Lack
 from perf_tests.harness.catalog import Optimization
 from perf_tests.harness.pipelines import Generation
 from perf_tests.harness.records import Count
@@ -226,6 +226,7 @@ def test_the_reference_is_measured_when_it_is_not_selected(pytester: pytest.Pyte
     path = pytester.path / "run.json"
     result = run(pytester, f"--benchmark-json={path}", "-k", "fine")
     assert result.parseoutcomes()["passed"] == 1
+    result.stdout.fnmatch_lines("timed besides, as others are held to it: fake4-reference 0.* s")
     info = report(path)["benchmarks"][0]["extra_info"]
     assert info["latency_speedup"] > 0
     assert info["picture"]["compared_with"] == "reference"
@@ -462,3 +463,12 @@ def test_the_closing_table_is_coloured_on_a_terminal_alone(pytester: pytest.Pyte
     assert "\x1b[" not in plain
     coloured = run(pytester, "--color=yes", fakes="fine,black").stdout.str()
     assert re.search(r"\nblack .*\x1b\[31mblack\x1b\[0m", coloured)
+
+
+def test_a_drift_that_tells_nothing_says_so() -> None:
+    took = "the reference took 1.260 of its first time when it was timed again"
+    assert (
+        Drift(ratio=1.26, significant=False).text() == f"{took}, as far as its rounds differ anyhow"
+    )
+    assert Drift(ratio=1.26, significant=True).text() == took
+    assert Drift(ratio=1.04, significant=False).text() == took.replace("1.260", "1.040")

@@ -445,7 +445,7 @@ def test_the_clock_alone_is_asked_twice() -> None:
     assert found.stack == ()
     assert [ask.change for ask in lab.asked][1:] == [
         "+ nothing",
-        "again without + nothing",
+        "again before + nothing",
         "again + nothing",
     ]
     assert found.rejected["nothing"].reason == "gains nothing"

@@ -11,13 +11,14 @@ import argparse
 import sys
 from collections.abc import Iterator, Sequence
 from functools import partial
+from importlib.util import find_spec
 
 import torch
 from torch import Tensor
 
 from perf_tests import models, optimizations, workloads  # noqa: F401
 from perf_tests.harness import closeness
-from perf_tests.harness.catalog import REFERENCE, stacked
+from perf_tests.harness.catalog import REFERENCE, Case, stacked
 from perf_tests.harness.pipelines import built
 from perf_tests.models.recipe import scores
 from perf_tests.models.recipe.closeness import SEED, distinct_captions, faulty
@@ -44,7 +45,10 @@ def row(name: str, made: Tensor, accepted: Tensor, obeyed: float) -> str:
 
 
 def table(stacks: Sequence[str], device: torch.device) -> Iterator[str]:
-    """The lines of the table, as they come. `ValueError` for a stack that is none."""
+    """The lines of the table, as they come. `ValueError` for a stack that is none, or not here."""
+    cases = [stacked(workloads.DDIM50_SMALL, stack) for stack in stacks]
+    for case in cases:
+        _see_that_it_runs(case, device)
     source = models.open_source("embedded")
     captions = distinct_captions(PROMPTS)
     texts = [caption.text for caption in captions]
@@ -59,14 +63,24 @@ def table(stacks: Sequence[str], device: torch.device) -> Iterator[str]:
     with built(stacked(workloads.DDIM50_SMALL, REFERENCE), source, device) as plain:
         accepted = generate(plain, texts)
         yield priced(REFERENCE, accepted)
-        for stack in stacks:
-            case = stacked(workloads.DDIM50_SMALL, stack)
+        for stack, case in zip(stacks, cases, strict=True):
             with built(case, source, device) as pipeline:
                 yield priced(stack, generate(pipeline, texts))
                 for optimization in case.stack:
                     optimization.proof(pipeline)
         for name, made in faulty(plain, texts, steps=STEPS):
             yield priced(name.replace("_", " "), made)
+
+
+def _see_that_it_runs(case: Case, device: torch.device) -> None:
+    for optimization in case.stack:
+        needs = optimization.needs
+        if needs.compute_capability and device.type == "cpu":
+            raise ValueError(f"{optimization.name} needs a CUDA GPU")
+        if needs.package and find_spec(needs.package) is None:
+            raise ValueError(
+                f"{optimization.name} needs the package {needs.package}, not installed here"
+            )
 
 
 def main() -> int:
