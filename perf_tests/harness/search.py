@@ -282,7 +282,11 @@ class Search:
             took = f"{(tried.measured.peak_memory_bytes or 0) / 2**20:,.0f} MiB"
             self._reject(name, f"takes {took}, above the limit on memory", again=True)
             return
-        gained = self._gain(stack, tried.measured, change)
+        try:
+            gained = self._gain(stack, tried.measured, change)
+        except Stopped:
+            self._reject(name, "no time was left to time it again", again=True)
+            raise
         better = gained.by_the_clock if by_the_clock else gained.total
         if better > 1 or excess < before * (1 - NOISE):
             self._step(change, stack, tried.measured, gone=f"{name} took its place")

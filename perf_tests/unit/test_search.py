@@ -451,6 +451,23 @@ def test_the_clock_alone_is_asked_twice() -> None:
     assert found.rejected["nothing"].reason == "gains nothing"
 
 
+def test_what_was_timed_once_is_not_called_untried() -> None:
+    lab = Lab(world=lambda stack: Took(host=0.8 if stack else 1.0, busy=0.0, on_gpu=False))
+
+    def attempt(ask: Ask) -> Tried:
+        if ask.change.startswith("again"):
+            raise Stopped("no time")
+        return lab(ask)
+
+    found = Search(
+        candidates=[made("quick"), made("later")], attempt=attempt, tell=lambda text: None
+    )
+    with pytest.raises(Stopped):
+        found.run()
+    assert found.rejected["quick"].reason == "no time was left to time it again"
+    assert found.untried == ["later"]
+
+
 def test_a_neighbour_that_slowed_the_old_one_down_is_no_gain() -> None:
     new, old = (
         Lab(world=lambda stack: Took(host=1, busy=0, on_gpu=False))(
