@@ -119,7 +119,6 @@ def test_a_run_that_holds_shows_every_part(
         "torch 2.11.0+cu130",
         "1 picture, 512×512, 50 steps of DDIM",
         "a photo of an astronaut riding a horse on mars",
-        "guide speedup",
         "5.270 s",
         "By family of kernels",
         "difference ×",
