@@ -29,6 +29,7 @@ from perf_tests.techniques.conditioning import conditioning_is_kept, precompute
 from perf_tests.techniques.cuda_graphs import Graphed, is_graphed
 from perf_tests.techniques.deep_cache import is_cached, keep_blocks
 from perf_tests.techniques.device_steps import guides, is_taken_over, steps_are_graphed, take_over
+from perf_tests.techniques.fused import fuse_gated_layers, fuse_group_norms, runs_instead
 from perf_tests.techniques.shared_prefix import prefix_is_shared, share_prefix
 
 # Half-way between the worst legitimate variant and the weakest fault, in PSNR on the float32
@@ -230,6 +231,30 @@ def cudnn_benchmark(build: Build) -> None:
 def fused_qkv(build: Build) -> None:
     """One matrix product for query, key and value of an attention in the UNet."""
     build.then(lambda pipeline: pipeline.fuse_qkv_projections(vae=False))
+
+
+@optimization(
+    needs=Needs(compute_capability=(8, 0), package="triton", optimization="channels_last"),
+    promise=SAME_ARITHMETIC,
+    proof=runs_instead("perf_tests::group_norm", of="aten::native_group_norm"),
+    hides_operators=True,
+)
+def fused_group_norm(build: Build) -> None:
+    """The UNet's group normalizations in one launch each, with shift and SiLU (Triton)."""
+    build.then(lambda pipeline: fuse_group_norms(pipeline.unet))
+
+
+@optimization(
+    needs=Needs(compute_capability=(8, 0), package="triton"),
+    promise=SAME_ARITHMETIC,
+    proof=runs_instead("perf_tests::geglu", of="aten::gelu"),
+    hides_operators=True,
+    # It reads them as they lie.
+    decides=("weights",),
+)
+def fused_geglu(build: Build) -> None:
+    """The first layer and the gate of the UNet's feed-forwards in one launch each (Triton)."""
+    build.then(lambda pipeline: fuse_gated_layers(pipeline.unet))
 
 
 def _attend_on(build: Build, backend: SDPBackend) -> None:
