@@ -89,8 +89,9 @@ def fuse_group_norms(unet: torch.nn.Module) -> None:
 
     for module in list(unet.modules()):
         if isinstance(module, ResnetBlock2D):
+            timed = module.time_emb_proj is not None
             plain = module.time_embedding_norm == "default" and not module.skip_time_act
-            if not plain or module.upsample or module.downsample:
+            if (timed and not plain) or module.upsample or module.downsample:
                 raise ValueError("only a plain residual block's normalizations are fused")
             module.forward = partial(_residual_block, module)  # type: ignore[method-assign]
         elif isinstance(module, torch.nn.GroupNorm):
