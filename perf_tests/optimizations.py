@@ -29,7 +29,12 @@ from perf_tests.techniques.conditioning import conditioning_is_kept, precompute
 from perf_tests.techniques.cuda_graphs import Graphed, is_graphed
 from perf_tests.techniques.deep_cache import is_cached, keep_blocks
 from perf_tests.techniques.device_steps import guides, is_taken_over, steps_are_graphed, take_over
-from perf_tests.techniques.fused import fuse_gated_layers, fuse_group_norms, runs_instead
+from perf_tests.techniques.fused import (
+    add_biases_late,
+    biases_are_late,
+    fuse_group_norms,
+    group_norms_are_fused,
+)
 from perf_tests.techniques.shared_prefix import prefix_is_shared, share_prefix
 
 # Half-way between the worst legitimate variant and the weakest fault, in PSNR on the float32
@@ -236,25 +241,12 @@ def fused_qkv(build: Build) -> None:
 @optimization(
     needs=Needs(compute_capability=(8, 0), package="triton", optimization="channels_last"),
     promise=SAME_ARITHMETIC,
-    proof=runs_instead("perf_tests::group_norm", of="aten::native_group_norm"),
+    proof=group_norms_are_fused,
     hides_operators=True,
 )
 def fused_group_norm(build: Build) -> None:
     """The UNet's group normalizations in one launch each, with shift and SiLU (Triton)."""
     build.then(lambda pipeline: fuse_group_norms(pipeline.unet))
-
-
-@optimization(
-    needs=Needs(compute_capability=(8, 0), package="triton"),
-    promise=SAME_ARITHMETIC,
-    proof=runs_instead("perf_tests::geglu", of="aten::gelu"),
-    hides_operators=True,
-    # It reads them as they lie.
-    decides=("weights",),
-)
-def fused_geglu(build: Build) -> None:
-    """The first layer and the gate of the UNet's feed-forwards in one launch each (Triton)."""
-    build.then(lambda pipeline: fuse_gated_layers(pipeline.unet))
 
 
 def _attend_on(build: Build, backend: SDPBackend) -> None:
@@ -352,6 +344,17 @@ def _compile(build: Build, *, mode: str | None = None) -> None:
 def compile(build: Build) -> None:
     """UNet and decoder through torch.compile: elementwise work is fused into few kernels."""
     _compile(build)
+
+
+@optimization(
+    needs=Needs(compute_capability=(7, 0), optimization="compile"),
+    promise=SAME_ARITHMETIC,
+    proof=biases_are_late,
+    compiles=True,
+)
+def late_bias(build: Build) -> None:
+    """Biases of the UNet's linear layers added by what `compile` fuses behind the products."""
+    build.then(lambda pipeline: add_biases_late(pipeline.unet))
 
 
 @optimization(
@@ -668,6 +671,7 @@ measure(
     "fp16+channels_last",
     "fp16+cudnn_benchmark",
     "fp16+fused_qkv",
+    "fp16+channels_last+fused_group_norm",
     "fp16+sdpa_flash",
     "fp16+sdpa_efficient",
     "fp16+sdpa_cudnn",
@@ -681,6 +685,7 @@ measure(
     "fp16+device_steps+cuda_graph_step",
     "fp16+compile_regional",
     "fp16+compile",
+    "fp16+compile+late_bias",
     "fp16+compile_reduce_overhead",
     chapter="past_guide",
 )
@@ -691,17 +696,19 @@ CAPTURED = (
 )
 BEST_EAGER = stack(
     "best_eager",
-    f"{FAST_KERNELS}+{CAPTURED}",
+    f"{FAST_KERNELS}+fused_group_norm+{CAPTURED}",
 )
 BEST_LOSSLESS = stack(
     "best_lossless",
-    f"{FAST_KERNELS}+compile+{CAPTURED}",
+    f"{FAST_KERNELS}+fused_group_norm+compile+late_bias+{CAPTURED}",
 )
 measure(
     workloads.DDIM50,
     FAST_KERNELS,
     f"{FAST_KERNELS}+compile",
+    f"{FAST_KERNELS}+device_steps+cuda_graph_step",
     f"{FAST_KERNELS}+compile+device_steps+cuda_graph_step",
+    f"{FAST_KERNELS}+fused_group_norm+compile+late_bias+device_steps+cuda_graph_step",
     BEST_EAGER,
     BEST_LOSSLESS,
     chapter="past_guide",
@@ -747,8 +754,8 @@ BEST_LOSSY = stack("best_lossy", f"{BEST_LOSSLESS}+tiny_vae+deepcache+guidance_c
 # Captured, each kind of step and the decoder would hold memory of their own.
 BEST_IN_4GB = stack(
     "best_in_4gb",
-    f"{FAST_KERNELS}+compile+device_steps+precomputed_conditioning+shared_prefix+tiny_vae+deepcache"
-    "+guidance_cutoff+vae_slicing",
+    f"{FAST_KERNELS}+fused_group_norm+compile+late_bias+device_steps+precomputed_conditioning"
+    "+shared_prefix+tiny_vae+deepcache+guidance_cutoff+vae_slicing",
 )
 BEST_THROUGHPUT = stack("best_throughput", f"{BEST_LOSSY}+tome")
 measure(workloads.DDIM50, BEST_LOSSY, chapter="trading")
