@@ -5,4 +5,6 @@ device_steps.py  the denoising loop with nothing of a step left to the host
 conditioning.py  what no step changes, computed once a picture
 shared_prefix.py what guidance's two halves have in common, computed for one of them
 deep_cache.py    the package DeepCache in that loop
+fused.py         what torch.compile does not fuse by itself
+kernels.py       the Triton kernels behind it
 """

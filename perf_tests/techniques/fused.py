@@ -1,9 +1,9 @@
 """What torch.compile does not fuse by itself, in the UNet.
 
-torch 2.11 makes four kernels of a group normalization that follows a convolution, since its sums go
-through all of a picture; and it leaves a linear layer's bias to cuBLAS, whose kernels with a bias
-are a third slower on an H100 than those without one, though the bias costs nothing where what
-follows adds it.
+torch 2.11 makes three or four kernels of a group normalization, since its sums go through all of a
+picture, some of them many times slower than memory; and it leaves a linear layer's bias to cuBLAS:
+on an H100 the product that leaves self-attention at 64 by 64 takes 10.9 us with it and 6.9 without,
+though the bias costs nothing where what follows adds it.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def _(
 
 
 def fuse_group_norms(unet: torch.nn.Module) -> None:
-    """Let each of the UNet's group normalizations be one launch, with what stands around it.
+    """Let each of the UNet's group normalizations be two launches, with what stands around it.
 
     In a residual block that is the bias of the convolution before, the timestep's share and SiLU.
     `ValueError` for a residual block that does more than Stable Diffusion's.

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import triton
 import triton.language as tl
 
-HELD = 32768
-"""Numbers that a program holds in its registers at most; what is larger is read twice."""
-A_THREAD = 64
-"""Numbers that one of its threads takes."""
+NARROWEST = 80
+"""Channels that a program goes through side by side: fewer are read badly, in short rows."""
+# The best of 21 settings on an H100, over the shapes of a UNet: the wider a program, the longer its
+# threads wait for each other.
+TILE = 8192
+"""Numbers that a program of `group_norm` holds at once."""
+WARPS = 4
+"""Of 32 threads each, that share them."""
+PROGRAMS = 256
+"""That a group normalization is dealt out to: a few on each processor of a large GPU, and still so
+few that each can add up what all of them summed."""
 
 
 def group_norm(
@@ -22,87 +31,118 @@ def group_norm(
     eps: float,
     silu: bool,
 ) -> torch.Tensor:
-    """Group normalization of ``x + shift``, and SiLU, in one launch.
+    """Group normalization of ``x + shift``, and SiLU, in two launches.
 
     `x` is (pictures, channels, height, width) and lies channels last, `shift` is (pictures or 1,
     channels). Statistics are in float32.
     """
     pictures, channels, height, width = x.shape
-    pixels, each = height * width, channels // groups
-    wide = triton.next_power_of_2(each)
-    rows = min(triton.next_power_of_2(pixels), max(1, HELD // wide))
+    pixels = height * width
+    # Side by side, with whole groups each.
+    slices = next((n for n in (4, 2) if channels // n >= NARROWEST and groups % n == 0), 1)
+    wide = triton.next_power_of_2(channels // slices)
+    rows = max(1, TILE // wide)
+    parts = max(1, min(PROGRAMS // (pictures * slices), triton.cdiv(pixels, rows)))
+    sums = torch.empty(
+        pictures * slices * parts, 2, groups // slices, dtype=torch.float32, device=x.device
+    )
     out = torch.empty_like(x)
-    _group_norm[(groups, pictures)](
-        x, out, weight, bias, shift, pixels,
-        0 if shift is None or shift.shape[0] == 1 else shift.stride(0), eps,
-        CHANNELS=channels, EACH=each, WIDE=wide, ROWS=rows, HELD=pixels <= rows,
-        SHIFTED=shift is not None, SILU=silu,
-        num_warps=min(32, max(4, rows * wide // (32 * A_THREAD))),
+    grid = (parts, slices, pictures)
+    moved = 0 if shift is None or shift.shape[0] == 1 else shift.stride(0)
+    options: dict[str, Any] = {
+        "GROUPS": groups // slices,
+        "EACH": channels // groups,
+        "CHANNELS": channels,
+        "WIDE": wide,
+        "ROWS": rows,
+        "SHIFTED": shift is not None,
+        "num_warps": WARPS,
+    }
+    share = triton.cdiv(pixels, parts)
+    _group_sums[grid](x, shift, sums, pixels, share, moved, **options)
+    _group_norm[grid](
+        x, out, weight, bias, shift, sums, pixels, share, moved, eps,
+        PARTS=triton.next_power_of_2(parts), SILU=silu, **options,
     )  # fmt: skip
     return out
 
 
+# A program of either takes a part of the pixels of a slice of the channels of a picture: a tile of
+# `ROWS` pixels by `WIDE` channels at a time, of which those beyond the slice are left out.
+
+
+@triton.jit
+def _group_sums(
+    x, shift, sums, pixels, share, shift_stride,
+    GROUPS: tl.constexpr, EACH: tl.constexpr, CHANNELS: tl.constexpr, WIDE: tl.constexpr,
+    ROWS: tl.constexpr, SHIFTED: tl.constexpr,
+):  # fmt: skip
+    part, piece, picture = tl.program_id(0), tl.program_id(1), tl.program_id(2)
+    column = tl.arange(0, WIDE)
+    channel = piece * (GROUPS * EACH) + column
+    inside = column < GROUPS * EACH
+    row = tl.arange(0, ROWS)
+    last = tl.minimum((part + 1) * share, pixels)
+    total = tl.zeros([ROWS, WIDE], tl.float32)
+    squares = tl.zeros([ROWS, WIDE], tl.float32)
+    for start in range(part * share, last, ROWS):
+        pixel = start + row
+        at = (picture * pixels + pixel)[:, None] * CHANNELS + channel[None, :]
+        seen = (pixel < last)[:, None] & inside[None, :]
+        tile = tl.load(x + at, mask=seen, other=0.0).to(tl.float32)
+        total += tile
+        squares += tile * tile
+    sum_1 = tl.sum(total, 0)
+    sum_2 = tl.sum(squares, 0)
+    if SHIFTED:
+        moved = tl.load(shift + picture * shift_stride + channel, mask=inside, other=0.0)
+        moved = moved.to(tl.float32)
+        count = tl.maximum(last - part * share, 0)
+        sum_2 += moved * (2 * sum_1 + count * moved)
+        sum_1 += count * moved
+    group = tl.arange(0, GROUPS)
+    member = (column // EACH)[None, :] == group[:, None]
+    number = (picture * tl.num_programs(1) + piece) * tl.num_programs(0) + part
+    own = sums + number * 2 * GROUPS + group
+    tl.store(own, tl.sum(tl.where(member, sum_1[None, :], 0.0), 1))
+    tl.store(own + GROUPS, tl.sum(tl.where(member, sum_2[None, :], 0.0), 1))
+
+
 @triton.jit
 def _group_norm(
-    x, out, weight, bias, shift, pixels, shift_stride, eps,
-    CHANNELS: tl.constexpr, EACH: tl.constexpr, WIDE: tl.constexpr, ROWS: tl.constexpr,
-    HELD: tl.constexpr, SHIFTED: tl.constexpr, SILU: tl.constexpr,
+    x, out, weight, bias, shift, sums, pixels, share, shift_stride, eps,
+    GROUPS: tl.constexpr, EACH: tl.constexpr, CHANNELS: tl.constexpr, WIDE: tl.constexpr,
+    ROWS: tl.constexpr, SHIFTED: tl.constexpr, PARTS: tl.constexpr, SILU: tl.constexpr,
 ):  # fmt: skip
-    # A program takes one group of one picture: a tile of `ROWS` pixels by `WIDE` channels at a
-    # time, of which `EACH` are the group's.
+    part, piece, picture = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     column = tl.arange(0, WIDE)
-    channel = tl.program_id(0) * EACH + column
-    inside = column < EACH
+    channel = piece * (GROUPS * EACH) + column
+    inside = column < GROUPS * EACH
     row = tl.arange(0, ROWS)
-    first = tl.program_id(1).to(tl.int64) * pixels * CHANNELS
-    at = first + row[:, None] * CHANNELS + channel[None, :]
-    moved = tl.zeros([WIDE], tl.float32)
+    last = tl.minimum((part + 1) * share, pixels)
+    # All parts' sums, by each program in the same order: no two runs differ.
+    group = tl.arange(0, GROUPS)
+    other = tl.arange(0, PARTS)
+    first = (picture * tl.num_programs(1) + piece) * tl.num_programs(0)
+    held = sums + (first + other)[:, None] * 2 * GROUPS + group[None, :]
+    known = (other < tl.num_programs(0))[:, None] & (group < GROUPS)[None, :]
+    mean = tl.sum(tl.load(held, mask=known, other=0.0), 0) / (pixels * EACH)
+    square = tl.sum(tl.load(held + GROUPS, mask=known, other=0.0), 0) / (pixels * EACH)
+    spread = 1 / tl.sqrt(tl.maximum(square - mean * mean, 0.0) + eps)
+    member = (column // EACH)[None, :] == group[:, None]
+    factor = tl.sum(tl.where(member, spread[:, None], 0.0), 0)
+    factor *= tl.load(weight + channel, mask=inside, other=0.0).to(tl.float32)
+    offset = -tl.sum(tl.where(member, mean[:, None], 0.0), 0)
     if SHIFTED:
-        held = shift + tl.program_id(1) * shift_stride + channel
-        moved = tl.load(held, mask=inside, other=0.0).to(tl.float32)
-    factor = tl.load(weight + channel, mask=inside, other=0.0).to(tl.float32)
-    offset = tl.load(bias + channel, mask=inside, other=0.0).to(tl.float32)
-    if HELD:
-        seen = (row < pixels)[:, None] & inside[None, :]
-        tile = tl.load(x + at, mask=seen, other=0.0)
-        total, squares = _sums(tile, moved, seen, SHIFTED)
-    else:
-        total = 0.0
-        squares = 0.0
-        for start in range(0, pixels, ROWS):
-            seen = (start + row < pixels)[:, None] & inside[None, :]
-            tile = tl.load(x + start * CHANNELS + at, mask=seen, other=0.0)
-            more, more_squares = _sums(tile, moved, seen, SHIFTED)
-            total += more
-            squares += more_squares
-    count = pixels * EACH
-    mean = total / count
-    # Rounding can leave less than nothing of a constant.
-    variance = tl.maximum(squares / count - mean * mean, 0.0)
-    factor *= 1 / tl.sqrt(variance + eps)
-    offset += (moved - mean) * factor
-    if HELD:
-        tl.store(out + at, _scaled(tile, factor, offset, SILU).to(out.dtype.element_ty), mask=seen)
-    else:
-        for start in range(0, pixels, ROWS):
-            seen = (start + row < pixels)[:, None] & inside[None, :]
-            tile = tl.load(x + start * CHANNELS + at, mask=seen, other=0.0)
-            made = _scaled(tile, factor, offset, SILU).to(out.dtype.element_ty)
-            tl.store(out + start * CHANNELS + at, made, mask=seen)
-
-
-@triton.jit
-def _sums(tile, moved, seen, SHIFTED: tl.constexpr):
-    """Of a tile's numbers, and of their squares."""
-    tile = tile.to(tl.float32)
-    if SHIFTED:
-        tile = tl.where(seen, tile + moved[None, :], 0.0)
-    return tl.sum(tl.sum(tile, 1), 0), tl.sum(tl.sum(tile * tile, 1), 0)
-
-
-@triton.jit
-def _scaled(tile, factor, offset, SILU: tl.constexpr):
-    made = tile.to(tl.float32) * factor[None, :] + offset[None, :]
-    if SILU:
-        made = made / (1 + tl.exp(-made))
-    return made
+        moved = tl.load(shift + picture * shift_stride + channel, mask=inside, other=0.0)
+        offset += moved.to(tl.float32)
+    offset = offset * factor + tl.load(bias + channel, mask=inside, other=0.0).to(tl.float32)
+    for start in range(part * share, last, ROWS):
+        pixel = start + row
+        at = (picture * pixels + pixel)[:, None] * CHANNELS + channel[None, :]
+        seen = (pixel < last)[:, None] & inside[None, :]
+        made = tl.load(x + at, mask=seen, other=0.0).to(tl.float32)
+        made = made * factor[None, :] + offset[None, :]
+        if SILU:
+            made = made / (1 + tl.exp(-made))
+        tl.store(out + at, made.to(out.dtype.element_ty), mask=seen)

@@ -22,6 +22,7 @@ from perf_tests.harness.pipelines import Generation, Source, built
 from perf_tests.techniques.conditioning import precompute
 from perf_tests.techniques.cuda_graphs import Graphed
 from perf_tests.techniques.device_steps import ROOM, Kind, Plan, table
+from perf_tests.techniques.fused import _biased
 from perf_tests.techniques.shared_prefix import share_prefix
 
 FEW = replace(workloads.DDIM50_SMALL, steps=2)
@@ -87,7 +88,8 @@ def test_the_hosts_share_of_a_unet_call_is_timed(source: Source) -> None:
         "device_steps+precomputed_conditioning",
         "fused_qkv+device_steps+precomputed_conditioning",
         "device_steps+shared_prefix",
-        "fused_qkv+channels_last+device_steps+precomputed_conditioning+shared_prefix",
+        "channels_last+fused_group_norm",
+        "fused_qkv+channels_last+fused_group_norm+device_steps+precomputed_conditioning+shared_prefix",
     ],
 )
 def test_pictures_are_the_plain_pipelines(name: str, source: Source, plain: Any) -> None:
@@ -130,6 +132,13 @@ def test_proofs_prepare_no_further_shape(
         pictures = Generation(pipeline, FEW).pictures()
         assert closeness.distance(pictures, plain).psnr_db > EXACT_DB
         assert len(shapes) == FEW.steps + 1
+    with pipeline_of("compile+late_bias", source) as pipeline:
+        OPTIMIZATIONS["late_bias"].proof(pipeline)
+        pictures = Generation(pipeline, FEW).pictures()
+        assert closeness.distance(pictures, plain).psnr_db > EXACT_DB
+        next(iter(_biased(pipeline.unet))).forward = None  # type: ignore[assignment, method-assign]
+        with pytest.raises(proofs.NotApplied, match="add their biases"):
+            OPTIMIZATIONS["late_bias"].proof(pipeline)
 
 
 def test_no_picture_waits_while_the_host_walks_through_its_modules(
@@ -252,6 +261,8 @@ def test_proofs_say_what_is_not_there(source: Source) -> None:
         "precomputed_conditioning": "the conditioning is computed in each step",
         "cudnn_benchmark": "the flag benchmark reads False",
         "fused_qkv": "attention runs through AttnProcessor2_0, not FusedAttnProcessor2_0",
+        "fused_group_norm": "group normalizations are PyTorch's own",
+        "late_bias": "transformer blocks add their biases",
         "sdpa_math": "attention runs on FLASH_ATTENTION, not MATH",
     }
     with pipeline_of("reference", source) as pipeline:
