@@ -59,7 +59,7 @@ def group_norm(
         "num_warps": WARPS,
     }
     share = triton.cdiv(pixels, parts)
-    _group_sums[grid](x, shift, sums, pixels, share, moved, **options)
+    _group_norm_sums[grid](x, shift, sums, pixels, share, moved, **options)
     _group_norm[grid](
         x, out, weight, bias, shift, sums, pixels, share, moved, eps,
         PARTS=triton.next_power_of_2(parts), SILU=silu, **options,
@@ -72,7 +72,7 @@ def group_norm(
 
 
 @triton.jit
-def _group_sums(
+def _group_norm_sums(
     x, shift, sums, pixels, share, shift_stride,
     GROUPS: tl.constexpr, EACH: tl.constexpr, CHANNELS: tl.constexpr, WIDE: tl.constexpr,
     ROWS: tl.constexpr, SHIFTED: tl.constexpr,
