@@ -243,6 +243,8 @@ def fused_qkv(build: Build) -> None:
     promise=SAME_ARITHMETIC,
     proof=group_norms_are_fused,
     hides_operators=True,
+    # It reads the weights of convolutions and norms itself, which must be what is computed in.
+    decides=("norms",),
 )
 def fused_group_norm(build: Build) -> None:
     """The UNet's group normalizations in two launches each, with shift and SiLU (Triton)."""
@@ -597,7 +599,7 @@ def fp8(build: Build) -> None:
     promise=KEPT_IN_FLOAT8,
     proof=proofs.mostly_kept_in(torch.float8_e4m3fn),
     # A layer's weights lie elsewhere after each cast, in new parameters, which dynamo refuses.
-    decides=("weights", "UNet's launches", "compiler"),
+    decides=("weights", "norms", "UNet's launches", "compiler"),
 )
 def layerwise_casting(build: Build) -> None:
     """The UNet's weights kept in float8, and each layer's cast back while it computes."""

@@ -148,6 +148,7 @@ def test_merged_tokens_are_averaged_in_float32(
     [
         "layerwise_casting+cuda_graph",
         "layerwise_casting+compile",
+        "channels_last+fused_group_norm+layerwise_casting",
         "cuda_graph_text_encoder+model_offload",
         "device_steps+model_offload",
         # The second slice's picture would stand where the first one's did.
