@@ -242,6 +242,7 @@ def fused_qkv(build: Build) -> None:
     needs=Needs(compute_capability=(8, 0), package="triton", optimization="channels_last"),
     promise=SAME_ARITHMETIC,
     proof=group_norms_are_fused,
+    # Who counts by the hooks of layers does not see those that it calls past.
     hides_operators=True,
     # It reads the weights of convolutions and norms itself, which must be what is computed in.
     decides=("norms",),
@@ -355,7 +356,7 @@ def compile(build: Build) -> None:
     compiles=True,
 )
 def late_bias(build: Build) -> None:
-    """Biases of the UNet's linear layers added by what `compile` fuses behind the products."""
+    """Biases of the UNet's transformer blocks added by what `compile` fuses behind the products."""
     build.then(lambda pipeline: add_biases_late(pipeline.unet))
 
 

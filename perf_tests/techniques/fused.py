@@ -8,6 +8,7 @@ though the bias costs nothing where what follows adds it.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -67,18 +68,36 @@ def fuse_group_norms(unet: torch.nn.Module) -> None:
     """Let each of the UNet's group normalizations be two launches, with what stands around it.
 
     In a residual block that is the bias of the convolution before, the timestep's share and SiLU.
-    `ValueError` for a residual block that does more than Stable Diffusion's.
+    `ValueError` for a residual block that is not Stable Diffusion's, or one that another technique
+    wraps already.
     """
     from diffusers.models.resnet import ResnetBlock2D
 
     for module in list(unet.modules()):
         if isinstance(module, ResnetBlock2D):
-            plain = module.time_embedding_norm == "default" and not module.skip_time_act
-            if not plain or module.upsample or module.downsample:
+            if not _is_plain(module):
                 raise ValueError("only a plain residual block's normalizations are fused")
-            module.forward = partial(_residual_block, module)  # type: ignore[method-assign, unused-ignore]
+            _take_over(module, _residual_block)
         elif isinstance(module, torch.nn.GroupNorm):
-            module.forward = partial(_normalized, module)  # type: ignore[method-assign, unused-ignore]
+            _take_over(module, _normalized)
+
+
+def _is_plain(block: Any) -> bool:
+    return (
+        block.time_embedding_norm == "default"
+        and block.time_emb_proj is not None
+        and not (block.skip_time_act or block.upsample or block.downsample)
+        and isinstance(block.nonlinearity, torch.nn.SiLU)
+    )
+
+
+def _take_over(module: torch.nn.Module, forward: Callable[..., torch.Tensor]) -> None:
+    if "forward" in vars(module):
+        raise ValueError(
+            f"a {type(module).__name__} is wrapped already, as DeepCache does: what rewrites its "
+            "forward stands before that in a stack"
+        )
+    module.forward = partial(forward, module)
 
 
 def _normalized(
@@ -108,31 +127,43 @@ def _residual_block(block: Any, x: torch.Tensor, temb: torch.Tensor) -> torch.Te
 
 
 def group_norms_are_fused(pipeline: Any) -> None:
-    """A forward of the UNet runs our group normalization, and PyTorch's not any more."""
+    """A forward of the UNet runs our group normalization, PyTorch's not any more, and with a
+    shift in each residual block.
+    """
+    from diffusers.models.resnet import ResnetBlock2D
+
     with _Seen() as seen:
         forward_once(pipeline)
     if GROUP_NORM not in seen.names or "aten::native_group_norm" in seen.names:
         raise NotApplied("the UNet's group normalizations are PyTorch's own")
+    blocks = sum(isinstance(module, ResnetBlock2D) for module in pipeline.unet.modules())
+    if seen.shifted < blocks:
+        raise NotApplied(f"{seen.shifted} of the UNet's {blocks} residual blocks are fused")
 
 
 class _Seen(TorchDispatchMode):
-    """Notes the names of the operators that run."""
+    """Notes the names of the operators that run, and how many of ours took a shift."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.names: set[str] = set()
+        self.shifted = 0
 
     def __torch_dispatch__(
         self, operator: Any, types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
         self.names.add(operator.name())
+        self.shifted += operator.name() == GROUP_NORM and args[3] is not None
         return operator(*args, **(kwargs or {}))
 
 
 def add_biases_late(unet: torch.nn.Module) -> None:
-    """Let the biases of the transformer blocks' linear layers be additions of their own."""
+    """Let the biases of the transformer blocks' linear layers be additions of their own.
+
+    `ValueError` for a layer that another technique wraps already.
+    """
     for layer in _biased(unet):
-        layer.forward = partial(_bias_after, layer)  # type: ignore[method-assign, unused-ignore]
+        _take_over(layer, _bias_after)
 
 
 def _biased(unet: torch.nn.Module) -> list[torch.nn.Linear]:
@@ -150,7 +181,10 @@ def _bias_after(layer: torch.nn.Linear, states: torch.Tensor) -> torch.Tensor:
 
 
 def biases_are_late(pipeline: Any) -> None:
-    """No product of the UNet's transformer blocks adds a bias."""
-    for layer in _biased(pipeline.unet):
+    """No product of the UNet's transformer blocks is asked to add a bias."""
+    layers = _biased(pipeline.unet)
+    if not layers:
+        raise NotApplied("the UNet has no transformer block with a bias")
+    for layer in layers:
         if getattr(layer.forward, "func", None) is not _bias_after:
             raise NotApplied("the products of the UNet's transformer blocks add their biases")

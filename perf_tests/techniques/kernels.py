@@ -9,7 +9,7 @@ import triton
 import triton.language as tl
 
 NARROWEST = 80
-"""Channels that a program goes through side by side: fewer are read badly, in short rows."""
+"""Channels that a program goes through side by side at least: fewer are short rows, read badly."""
 # The best of 21 settings on an H100, over the shapes of a UNet: the wider a program, the longer its
 # threads wait for each other.
 TILE = 8192
@@ -17,8 +17,8 @@ TILE = 8192
 WARPS = 4
 """Of 32 threads each, that share them."""
 PROGRAMS = 256
-"""That a group normalization is dealt out to: a few on each processor of a large GPU, and still so
-few that each can add up what all of them summed."""
+"""Programs that a group normalization is dealt out to: a few on each processor of a large GPU, and
+still so few that each can add up what those of its own groups summed."""
 
 
 def group_norm(
@@ -34,9 +34,17 @@ def group_norm(
     """Group normalization of ``x + shift``, and SiLU, in two launches.
 
     `x` is (pictures, channels, height, width) and lies channels last, `shift` is (pictures or 1,
-    channels). Statistics are in float32.
+    channels). Statistics are in float32. `ValueError` for another layout or shape, for what 32 bits
+    cannot number, and for groups that are no power of two, which Triton's ranges are.
     """
     pictures, channels, height, width = x.shape
+    if not x.is_contiguous(memory_format=torch.channels_last):
+        raise ValueError("group_norm takes what lies channels last")
+    if shift is not None and tuple(shift.shape) not in ((1, channels), (pictures, channels)):
+        raise ValueError(f"a shift of {tuple(shift.shape)} does not fit {tuple(x.shape)}")
+    if x.numel() >= 2**31 or channels % groups or groups & (groups - 1):
+        raise ValueError(f"group_norm does not take {tuple(x.shape)} in {groups} groups")
+    shift = None if shift is None else shift.contiguous()
     pixels = height * width
     # Side by side, with whole groups each.
     slices = next((n for n in (4, 2) if channels // n >= NARROWEST and groups % n == 0), 1)
@@ -48,7 +56,7 @@ def group_norm(
     )
     out = torch.empty_like(x)
     grid = (parts, slices, pictures)
-    moved = 0 if shift is None or shift.shape[0] == 1 else shift.stride(0)
+    shift_stride = 0 if shift is None or shift.shape[0] == 1 else channels
     options: dict[str, Any] = {
         "GROUPS": groups // slices,
         "EACH": channels // groups,
@@ -59,9 +67,9 @@ def group_norm(
         "num_warps": WARPS,
     }
     share = triton.cdiv(pixels, parts)
-    _group_norm_sums[grid](x, shift, sums, pixels, share, moved, **options)
+    _group_norm_sums[grid](x, shift, sums, pixels, share, shift_stride, **options)
     _group_norm[grid](
-        x, out, weight, bias, shift, sums, pixels, share, moved, eps,
+        x, out, weight, bias, shift, sums, pixels, share, shift_stride, eps,
         PARTS=triton.next_power_of_2(parts), SILU=silu, **options,
     )  # fmt: skip
     return out

@@ -43,6 +43,34 @@ def test_group_norm_is_pytorchs(
     assert (made - meant).abs().max() < 2e-5
 
 
+def test_half_precision_shapes_and_strides() -> None:
+    """As the UNet uses it: float16, not square, and a shift that is a slice of a wider table."""
+    torch.manual_seed(0)
+    device = "cuda" if ON_GPU else "cpu"
+    x = torch.randn(2, 320, 6, 10, device=device).to(torch.float16)
+    x = x.to(memory_format=torch.channels_last)
+    weight, bias = torch.randn(2, 320, device=device).to(torch.float16)
+    shift = torch.randn(2, 640, device=device).to(torch.float16)[:, 320:]
+    made = kernels.group_norm(x, weight, bias, shift, groups=32, eps=1e-5, silu=True)
+    moved = x.double() + shift.double()[:, :, None, None]
+    meant = functional.group_norm(moved, 32, weight.double(), bias.double(), 1e-5)
+    assert (made - functional.silu(meant)).abs().max() < 1e-2
+
+
+def test_what_it_cannot_take_is_refused() -> None:
+    def refused(x: torch.Tensor, shift: torch.Tensor | None = None, groups: int = 32) -> None:
+        with pytest.raises(ValueError, match=r"channels last|does not"):
+            kernels.group_norm(
+                x, x.new_ones(96), x.new_ones(96), shift, groups=groups, eps=1e-5, silu=False
+            )
+
+    x = torch.zeros(4, 96, 4, 4)
+    refused(x)
+    x = x.to(memory_format=torch.channels_last)
+    refused(x, torch.zeros(2, 96))
+    refused(x, groups=24)
+
+
 def test_a_constant_is_normalized_to_nothing() -> None:
     """Its variance is 0, of which rounding can leave less."""
     device = "cuda" if ON_GPU else "cpu"

@@ -276,6 +276,33 @@ def test_proofs_say_what_is_not_there(source: Source) -> None:
         OPTIMIZATIONS["cuda_graph_step"].proof(pipeline)
 
 
+@pytest.mark.parametrize(
+    ("kind", "sentence"),
+    [("ResnetBlock2D", "0 of the UNet's"), ("GroupNorm", "PyTorch's own")],
+)
+def test_a_normalization_that_was_left_out_is_seen(
+    kind: str, sentence: str, source: Source
+) -> None:
+    with pipeline_of("channels_last+fused_group_norm", source) as pipeline:
+        for module in pipeline.unet.modules():
+            if type(module).__name__ == kind and "forward" in vars(module):
+                del module.forward
+        with pytest.raises(proofs.NotApplied, match=sentence):
+            OPTIMIZATIONS["fused_group_norm"].proof(pipeline)
+
+
+def test_what_rewrites_a_block_comes_before_what_wraps_it(source: Source) -> None:
+    """Else it would silently take the wrapper away."""
+    with (
+        pytest.raises(ValueError, match="is wrapped already"),
+        pipeline_of("channels_last+deepcache+fused_group_norm", source),
+    ):
+        pass
+    with pipeline_of("channels_last+fused_group_norm+deepcache", source) as pipeline:
+        for name in ("fused_group_norm", "deepcache"):
+            OPTIMIZATIONS[name].proof(pipeline)
+
+
 def test_stacks_have_names() -> None:
     assert optimizations.BEST_LOSSLESS == "best_lossless"
     case = stacked(workloads.DDIM50, "best_lossless")
