@@ -242,10 +242,8 @@ def fused_qkv(build: Build) -> None:
     needs=Needs(compute_capability=(8, 0), package="triton", optimization="channels_last"),
     promise=SAME_ARITHMETIC,
     proof=group_norms_are_fused,
-    # Who counts by the hooks of layers does not see those that it calls past.
-    hides_operators=True,
-    # It reads the weights of convolutions and norms itself, which must be what is computed in.
-    decides=("norms",),
+    # A convolution's bias is read outside of it, and must be there as it is computed with.
+    decides=("biases",),
 )
 def fused_group_norm(build: Build) -> None:
     """The UNet's group normalizations in two launches each, with shift and SiLU (Triton)."""
@@ -600,7 +598,7 @@ def fp8(build: Build) -> None:
     promise=KEPT_IN_FLOAT8,
     proof=proofs.mostly_kept_in(torch.float8_e4m3fn),
     # A layer's weights lie elsewhere after each cast, in new parameters, which dynamo refuses.
-    decides=("weights", "norms", "UNet's launches", "compiler"),
+    decides=("weights", "biases", "UNet's launches", "compiler"),
 )
 def layerwise_casting(build: Build) -> None:
     """The UNet's weights kept in float8, and each layer's cast back while it computes."""

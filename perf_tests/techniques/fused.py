@@ -78,6 +78,7 @@ def fuse_group_norms(unet: torch.nn.Module) -> None:
             if not _is_plain(module):
                 raise ValueError("only a plain residual block's normalizations are fused")
             _take_over(module, _residual_block)
+            _take_over(module.conv1, _without_bias)
         elif isinstance(module, torch.nn.GroupNorm):
             _take_over(module, _normalized)
 
@@ -113,13 +114,16 @@ def _normalized(
     return made
 
 
+def _without_bias(convolution: torch.nn.Conv2d, x: torch.Tensor) -> torch.Tensor:
+    """The bias would be a kernel of its own."""
+    made: torch.Tensor = convolution._conv_forward(x, convolution.weight, None)
+    return made
+
+
 def _residual_block(block: Any, x: torch.Tensor, temb: torch.Tensor) -> torch.Tensor:
-    hidden = _normalized(block.norm1, x, silu=True)
-    # Without its bias, which would be a kernel of its own.
-    hidden = block.conv1._conv_forward(hidden, block.conv1.weight, None)
+    hidden = block.conv1(block.norm1(x, silu=True))
     shift = block.conv1.bias + block.time_emb_proj(block.nonlinearity(temb))
-    hidden = _normalized(block.norm2, hidden, shift=shift, silu=True)
-    hidden = block.conv2(hidden)
+    hidden = block.conv2(block.norm2(hidden, shift=shift, silu=True))
     if block.conv_shortcut is not None:
         x = block.conv_shortcut(x)
     made: torch.Tensor = (x + hidden) / block.output_scale_factor

@@ -80,6 +80,13 @@ def group_norm(
 
 
 @triton.jit
+def _tile(first, pixel, last, channel, inside, CHANNELS: tl.constexpr):
+    """Where a tile lies behind the picture's `first` pixel, and what of it is there."""
+    at = (first + pixel)[:, None] * CHANNELS + channel[None, :]
+    return at, (pixel < last)[:, None] & inside[None, :]
+
+
+@triton.jit
 def _group_norm_sums(
     x, shift, sums, pixels, share, shift_stride,
     GROUPS: tl.constexpr, EACH: tl.constexpr, CHANNELS: tl.constexpr, WIDE: tl.constexpr,
@@ -94,9 +101,7 @@ def _group_norm_sums(
     total = tl.zeros([ROWS, WIDE], tl.float32)
     squares = tl.zeros([ROWS, WIDE], tl.float32)
     for start in range(part * share, last, ROWS):
-        pixel = start + row
-        at = (picture * pixels + pixel)[:, None] * CHANNELS + channel[None, :]
-        seen = (pixel < last)[:, None] & inside[None, :]
+        at, seen = _tile(picture * pixels, start + row, last, channel, inside, CHANNELS)
         tile = tl.load(x + at, mask=seen, other=0.0).to(tl.float32)
         total += tile
         squares += tile * tile
@@ -146,9 +151,7 @@ def _group_norm(
         offset += moved.to(tl.float32)
     offset = offset * factor + tl.load(bias + channel, mask=inside, other=0.0).to(tl.float32)
     for start in range(part * share, last, ROWS):
-        pixel = start + row
-        at = (picture * pixels + pixel)[:, None] * CHANNELS + channel[None, :]
-        seen = (pixel < last)[:, None] & inside[None, :]
+        at, seen = _tile(picture * pixels, start + row, last, channel, inside, CHANNELS)
         made = tl.load(x + at, mask=seen, other=0.0).to(tl.float32)
         made = made * factor[None, :] + offset[None, :]
         if SILU:
