@@ -8,16 +8,21 @@ import torch
 import triton
 import triton.language as tl
 
-NARROWEST = 80
-"""Channels that a program goes through side by side at least: fewer are short rows, read badly."""
+HELD = 32768
+"""Numbers of a group that one program keeps in its registers, and normalizes in one launch: where
+groups are larger, too few programs read too much."""
+HELD_A_THREAD = 64
+"""Of them, in each of its threads."""
 # The best of 21 settings on an H100, over the shapes of a UNet: the wider a program, the longer its
 # threads wait for each other.
 TILE = 8192
-"""Numbers that a program of `group_norm` holds at once."""
+"""Numbers of a larger group that a program goes through at once."""
 WARPS = 4
 """Of 32 threads each, that share them."""
+NARROWEST = 80
+"""Channels that it goes through side by side at least: fewer are short rows, read badly."""
 PROGRAMS = 256
-"""Programs that a group normalization is dealt out to: a few on each processor of a large GPU, and
+"""Programs that such a normalization is dealt out to: a few on each processor of a large GPU, and
 still so few that each can add up what those of its own groups summed."""
 
 
@@ -31,7 +36,7 @@ def group_norm(
     eps: float,
     silu: bool,
 ) -> torch.Tensor:
-    """Group normalization of ``x + shift``, and SiLU, in two launches.
+    """Group normalization of ``x + shift``, and SiLU, in one launch, or in two where it is large.
 
     `x` is (pictures, channels, height, width) and lies channels last, `shift` is (pictures or 1,
     channels). Statistics are in float32. `ValueError` for another layout or shape, for what 32 bits
@@ -45,7 +50,21 @@ def group_norm(
     if x.numel() >= 2**31 or channels % groups or groups & (groups - 1):
         raise ValueError(f"group_norm does not take {tuple(x.shape)} in {groups} groups")
     shift = None if shift is None else shift.contiguous()
-    pixels = height * width
+    pixels, each = height * width, channels // groups
+    out = torch.empty_like(x)
+    options: dict[str, Any] = {
+        "shift_stride": 0 if shift is None or shift.shape[0] == 1 else channels,
+        "EACH": each,
+        "CHANNELS": channels,
+        "SHIFTED": shift is not None,
+    }
+    wide, rows = triton.next_power_of_2(each), triton.next_power_of_2(pixels)
+    if wide * rows <= HELD:
+        _group_norm_held[(groups, pictures)](
+            x, out, weight, bias, shift, pixels, eps=eps, SILU=silu, WIDE=wide, ROWS=rows,
+            num_warps=max(4, wide * rows // (32 * HELD_A_THREAD)), **options,
+        )  # fmt: skip
+        return out
     # Side by side, with whole groups each.
     slices = next((n for n in (4, 2) if channels // n >= NARROWEST and groups % n == 0), 1)
     wide = triton.next_power_of_2(channels // slices)
@@ -54,29 +73,15 @@ def group_norm(
     sums = torch.empty(
         pictures * slices * parts, 2, groups // slices, dtype=torch.float32, device=x.device
     )
-    out = torch.empty_like(x)
     grid = (parts, slices, pictures)
-    shift_stride = 0 if shift is None or shift.shape[0] == 1 else channels
-    options: dict[str, Any] = {
-        "GROUPS": groups // slices,
-        "EACH": channels // groups,
-        "CHANNELS": channels,
-        "WIDE": wide,
-        "ROWS": rows,
-        "SHIFTED": shift is not None,
-        "num_warps": WARPS,
-    }
+    options |= {"GROUPS": groups // slices, "WIDE": wide, "ROWS": rows, "num_warps": WARPS}
     share = triton.cdiv(pixels, parts)
-    _group_norm_sums[grid](x, shift, sums, pixels, share, shift_stride, **options)
+    _group_norm_sums[grid](x, shift, sums, pixels, share, **options)
     _group_norm[grid](
-        x, out, weight, bias, shift, sums, pixels, share, shift_stride, eps,
-        PARTS=triton.next_power_of_2(parts), SILU=silu, **options,
+        x, out, weight, bias, shift, sums, pixels, share, eps=eps, SILU=silu,
+        PARTS=triton.next_power_of_2(parts), **options,
     )  # fmt: skip
     return out
-
-
-# A program of either takes a part of the pixels of a slice of the channels of a picture: a tile of
-# `ROWS` pixels by `WIDE` channels at a time, of which those beyond the slice are left out.
 
 
 @triton.jit
@@ -84,6 +89,51 @@ def _tile(first, pixel, last, channel, inside, CHANNELS: tl.constexpr):
     """Where a tile lies behind the picture's `first` pixel, and what of it is there."""
     at = (first + pixel)[:, None] * CHANNELS + channel[None, :]
     return at, (pixel < last)[:, None] & inside[None, :]
+
+
+@triton.jit
+def _moved(shift, at, inside, WIDE: tl.constexpr, SHIFTED: tl.constexpr):
+    """What is added to each channel before it is normalized."""
+    moved = tl.zeros([WIDE], tl.float32)
+    if SHIFTED:
+        moved += tl.load(shift + at, mask=inside, other=0.0)
+    return moved
+
+
+@triton.jit
+def _scaled(tile, factor, offset, SILU: tl.constexpr):
+    made = tile.to(tl.float32) * factor[None, :] + offset[None, :]
+    if SILU:
+        made = made / (1 + tl.exp(-made))
+    return made
+
+
+@triton.jit
+def _group_norm_held(
+    x, out, weight, bias, shift, pixels, shift_stride, eps,
+    EACH: tl.constexpr, CHANNELS: tl.constexpr, WIDE: tl.constexpr, ROWS: tl.constexpr,
+    SHIFTED: tl.constexpr, SILU: tl.constexpr,
+):  # fmt: skip
+    # A program takes one group of a picture.
+    group, picture = tl.program_id(0), tl.program_id(1)
+    column = tl.arange(0, WIDE)
+    channel = group * EACH + column
+    inside = column < EACH
+    at, seen = _tile(picture * pixels, tl.arange(0, ROWS), pixels, channel, inside, CHANNELS)
+    factor = tl.load(weight + channel, mask=inside, other=0.0).to(tl.float32)
+    offset = tl.load(bias + channel, mask=inside, other=0.0).to(tl.float32)
+    tile = tl.load(x + at, mask=seen, other=0.0)
+    moved = _moved(shift, picture * shift_stride + channel, inside, WIDE, SHIFTED)
+    count = pixels * EACH
+    mean = tl.sum(tl.where(seen, tile.to(tl.float32) + moved[None, :], 0.0)) / count
+    apart = tl.where(seen, tile.to(tl.float32) + (moved - mean)[None, :], 0.0)
+    factor /= tl.sqrt(tl.sum(apart * apart) / count + eps)
+    made = _scaled(tile, factor, offset + (moved - mean) * factor, SILU)
+    tl.store(out + at, made.to(out.dtype.element_ty), mask=seen)
+
+
+# A program of these takes a part of the pixels of a slice of the channels of a picture: a tile of
+# `ROWS` pixels by `WIDE` channels at a time, of which those beyond the slice are left out.
 
 
 @triton.jit
@@ -98,21 +148,17 @@ def _group_norm_sums(
     inside = column < GROUPS * EACH
     row = tl.arange(0, ROWS)
     last = tl.minimum((part + 1) * share, pixels)
+    moved = _moved(shift, picture * shift_stride + channel, inside, WIDE, SHIFTED)
     total = tl.zeros([ROWS, WIDE], tl.float32)
     squares = tl.zeros([ROWS, WIDE], tl.float32)
     for start in range(part * share, last, ROWS):
         at, seen = _tile(picture * pixels, start + row, last, channel, inside, CHANNELS)
         tile = tl.load(x + at, mask=seen, other=0.0).to(tl.float32)
+        tile = tl.where(seen, tile + moved[None, :], 0.0)
         total += tile
         squares += tile * tile
     sum_1 = tl.sum(total, 0)
     sum_2 = tl.sum(squares, 0)
-    if SHIFTED:
-        moved = tl.load(shift + picture * shift_stride + channel, mask=inside, other=0.0)
-        moved = moved.to(tl.float32)
-        count = tl.maximum(last - part * share, 0)
-        sum_2 += moved * (2 * sum_1 + count * moved)
-        sum_1 += count * moved
     group = tl.arange(0, GROUPS)
     member = (column // EACH)[None, :] == group[:, None]
     number = (picture * tl.num_programs(1) + piece) * tl.num_programs(0) + part
@@ -145,15 +191,10 @@ def _group_norm(
     member = (column // EACH)[None, :] == group[:, None]
     factor = tl.sum(tl.where(member, spread[:, None], 0.0), 0)
     factor *= tl.load(weight + channel, mask=inside, other=0.0).to(tl.float32)
-    offset = -tl.sum(tl.where(member, mean[:, None], 0.0), 0)
-    if SHIFTED:
-        moved = tl.load(shift + picture * shift_stride + channel, mask=inside, other=0.0)
-        offset += moved.to(tl.float32)
+    offset = _moved(shift, picture * shift_stride + channel, inside, WIDE, SHIFTED)
+    offset -= tl.sum(tl.where(member, mean[:, None], 0.0), 0)
     offset = offset * factor + tl.load(bias + channel, mask=inside, other=0.0).to(tl.float32)
     for start in range(part * share, last, ROWS):
         at, seen = _tile(picture * pixels, start + row, last, channel, inside, CHANNELS)
-        made = tl.load(x + at, mask=seen, other=0.0).to(tl.float32)
-        made = made * factor[None, :] + offset[None, :]
-        if SILU:
-            made = made / (1 + tl.exp(-made))
+        made = _scaled(tl.load(x + at, mask=seen, other=0.0), factor, offset, SILU)
         tl.store(out + at, made.to(out.dtype.element_ty), mask=seen)

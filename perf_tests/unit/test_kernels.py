@@ -21,13 +21,23 @@ from perf_tests.techniques import kernels  # noqa: E402
 # Pictures, channels, side, rows of the shift. Among them: parts that are not full, slices that are
 # wider than their groups, a batch that leaves each picture one program, and no slices at all.
 SHAPES = [(2, 320, 16, 1), (1, 640, 8, 0), (3, 96, 7, 3), (2, 960, 5, 2), (70, 640, 4, 1)]
+# Numbers of a group that one program holds: enough for these, and too few for any.
+HELD = [kernels.HELD, 0]
 
 
+@pytest.mark.parametrize("held", HELD)
 @pytest.mark.parametrize("silu", [True, False])
 @pytest.mark.parametrize(("pictures", "channels", "side", "shifts"), SHAPES)
 def test_group_norm_is_pytorchs(
-    pictures: int, channels: int, side: int, shifts: int, silu: bool
+    pictures: int,
+    channels: int,
+    side: int,
+    shifts: int,
+    silu: bool,
+    held: int,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(kernels, "HELD", held)
     torch.manual_seed(0)
     device = "cuda" if ON_GPU else "cpu"
     # Far from zero, where sums of squares lose what they differ by.
@@ -43,8 +53,10 @@ def test_group_norm_is_pytorchs(
     assert (made - meant).abs().max() < 2e-5
 
 
-def test_half_precision_shapes_and_strides() -> None:
+@pytest.mark.parametrize("held", HELD)
+def test_half_precision_shapes_and_strides(held: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """As the UNet uses it: float16, not square, and a shift that is a slice of a wider table."""
+    monkeypatch.setattr(kernels, "HELD", held)
     torch.manual_seed(0)
     device = "cuda" if ON_GPU else "cpu"
     x = torch.randn(2, 320, 6, 10, device=device).to(torch.float16)
@@ -71,8 +83,27 @@ def test_what_it_cannot_take_is_refused() -> None:
     refused(x, groups=24)
 
 
-def test_a_constant_is_normalized_to_nothing() -> None:
+@pytest.mark.parametrize("held", HELD)
+def test_a_shift_that_cancels_a_mean_costs_no_digits(
+    held: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a convolution's bias does: before it is added, a channel can be far from zero."""
+    monkeypatch.setattr(kernels, "HELD", held)
+    torch.manual_seed(0)
+    device = "cuda" if ON_GPU else "cpu"
+    far = 1000 * torch.randn(1, 320, device=device)
+    x = torch.randn(2, 320, 8, 8, device=device) - far[:, :, None, None]
+    x = x.to(memory_format=torch.channels_last)
+    ones, zeros = torch.ones(320, device=device), torch.zeros(320, device=device)
+    made = kernels.group_norm(x, ones, zeros, far, groups=32, eps=1e-5, silu=False)
+    meant = functional.group_norm((x + far[:, :, None, None]).double(), 32)
+    assert (made - meant).abs().max() < 1e-3
+
+
+@pytest.mark.parametrize("held", HELD)
+def test_a_constant_is_normalized_to_nothing(held: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its variance is 0, of which rounding can leave less."""
+    monkeypatch.setattr(kernels, "HELD", held)
     device = "cuda" if ON_GPU else "cpu"
     x = torch.full((1, 320, 8, 8), 0.1, device=device).to(memory_format=torch.channels_last)
     ones, zeros = torch.ones(320, device=device), torch.zeros(320, device=device)
