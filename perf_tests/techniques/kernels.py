@@ -50,37 +50,34 @@ def group_norm(
     if x.numel() >= 2**31 or channels % groups or groups & (groups - 1):
         raise ValueError(f"group_norm does not take {tuple(x.shape)} in {groups} groups")
     shift = None if shift is None else shift.contiguous()
-    pixels, each = height * width, channels // groups
     out = torch.empty_like(x)
-    options: dict[str, Any] = {
+    pixels, each = height * width, channels // groups
+    taken: dict[str, Any] = {
+        "pixels": pixels,
         "shift_stride": 0 if shift is None or shift.shape[0] == 1 else channels,
-        "EACH": each,
         "CHANNELS": channels,
+        "EACH": each,
         "SHIFTED": shift is not None,
     }
+    norm = {"weight": weight, "bias": bias, "eps": eps, "SILU": silu}
     wide, rows = triton.next_power_of_2(each), triton.next_power_of_2(pixels)
     if wide * rows <= HELD:
-        _group_norm_held[(groups, pictures)](
-            x, out, weight, bias, shift, pixels, eps=eps, SILU=silu, WIDE=wide, ROWS=rows,
-            num_warps=max(4, wide * rows // (32 * HELD_A_THREAD)), **options,
-        )  # fmt: skip
+        warps = max(4, wide * rows // (32 * HELD_A_THREAD))
+        taken |= {"WIDE": wide, "ROWS": rows, "num_warps": warps}
+        _group_norm_held[(groups, pictures)](x, out, shift=shift, **norm, **taken)
         return out
     # Side by side, with whole groups each.
     slices = next((n for n in (4, 2) if channels // n >= NARROWEST and groups % n == 0), 1)
     wide = triton.next_power_of_2(channels // slices)
     rows = max(1, TILE // wide)
+    taken |= {"GROUPS": groups // slices, "WIDE": wide, "ROWS": rows, "num_warps": WARPS}
     parts = max(1, min(PROGRAMS // (pictures * slices), triton.cdiv(pixels, rows)))
-    sums = torch.empty(
-        pictures * slices * parts, 2, groups // slices, dtype=torch.float32, device=x.device
-    )
+    taken["share"] = triton.cdiv(pixels, parts)
     grid = (parts, slices, pictures)
-    options |= {"GROUPS": groups // slices, "WIDE": wide, "ROWS": rows, "num_warps": WARPS}
-    share = triton.cdiv(pixels, parts)
-    _group_norm_sums[grid](x, shift, sums, pixels, share, **options)
-    _group_norm[grid](
-        x, out, weight, bias, shift, sums, pixels, share, eps=eps, SILU=silu,
-        PARTS=triton.next_power_of_2(parts), **options,
-    )  # fmt: skip
+    sums = torch.empty(*grid, 2, groups // slices, dtype=torch.float32, device=x.device)
+    _group_norm_sums[grid](x, shift=shift, sums=sums, **taken)
+    parts = triton.next_power_of_2(parts)
+    _group_norm[grid](x, out, shift=shift, sums=sums, PARTS=parts, **norm, **taken)
     return out
 
 
