@@ -246,7 +246,7 @@ def fused_qkv(build: Build) -> None:
     decides=("biases",),
 )
 def fused_group_norm(build: Build) -> None:
-    """The UNet's group normalizations in two launches each, with shift and SiLU (Triton)."""
+    """The UNet's group normalizations in one or two launches, with shift and SiLU (Triton)."""
     build.then(lambda pipeline: fuse_group_norms(pipeline.unet))
 
 

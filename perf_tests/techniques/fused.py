@@ -65,7 +65,7 @@ def _(
 
 
 def fuse_group_norms(unet: torch.nn.Module) -> None:
-    """Let each of the UNet's group normalizations be two launches, with what stands around it.
+    """Let each of the UNet's group normalizations be our own, with what stands around it.
 
     In a residual block that is the bias of the convolution before, the timestep's share and SiLU.
     `ValueError` for a residual block that is not Stable Diffusion's, or one that another technique
