@@ -237,7 +237,7 @@ def suite_of(config: pytest.Config) -> Suite:
     from perf_tests.harness import baselines, structure_verdicts
     from perf_tests.harness.bench import Bench
     from perf_tests.harness.catalog import cases_for
-    from perf_tests.harness.machine import BadDevice, this_machine, with_threads_for
+    from perf_tests.harness.machine import BadMachine, this_machine, with_threads_for
 
     quick: bool = config.getoption("quick")
     progress = Progress(terminal=Uncaptured(config), total=0)
@@ -265,7 +265,7 @@ def suite_of(config: pytest.Config) -> Suite:
             structures=structure_verdicts.load() or {},
         )
         published = baselines.load_published()
-    except (BadDeclaration, BadDevice, models.BadModel, baselines.BadBaseline) as error:
+    except (BadDeclaration, BadMachine, models.BadModel, baselines.BadBaseline) as error:
         raise pytest.UsageError(str(error)) from None
     if report is not None and not config.option.collectonly:
         _make_room(report)

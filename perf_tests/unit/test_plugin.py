@@ -6,6 +6,7 @@ import re
 import signal
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -326,6 +327,23 @@ def test_a_json_without_a_name_is_refused(pytester: pytest.Pytester) -> None:
     result = run(pytester, "--benchmark-json=")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines(["*--benchmark-json: no file is named"])
+
+
+def test_a_package_that_is_not_installed_is_named(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    installed = metadata.version
+
+    def version(package: str) -> str:
+        if package == "diffusers":
+            raise metadata.PackageNotFoundError(package)
+        return installed(package)
+
+    monkeypatch.setattr(metadata, "version", version)
+    result = run(pytester)
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["ERROR: diffusers is not installed here; python -m pip*"])
+    assert command.main(["explore", "--device", "cpu"]) == 2
 
 
 @pytest.mark.parametrize(
