@@ -115,7 +115,7 @@ def _normalized(
 
 
 def _without_bias(convolution: torch.nn.Conv2d, x: torch.Tensor) -> torch.Tensor:
-    """The bias would be a kernel of its own."""
+    """For `_residual_block`, which adds the bias to the shift: here it would be a kernel more."""
     made: torch.Tensor = convolution._conv_forward(x, convolution.weight, None)
     return made
 

@@ -8,22 +8,22 @@ import torch
 import triton
 import triton.language as tl
 
-HELD = 32768
-"""Numbers of a group that one program keeps in its registers, and normalizes in one launch: where
-groups are larger, too few programs read too much."""
-HELD_A_THREAD = 64
-"""Of them, in each of its threads."""
-# The best of 21 settings on an H100, over the shapes of a UNet: the wider a program, the longer its
-# threads wait for each other.
-TILE = 8192
-"""Numbers of a larger group that a program goes through at once."""
 WARPS = 4
-"""Of 32 threads each, that share them."""
+"""Of 32 threads each, in a program, at least."""
+HELD = 32768
+"""Numbers that one program keeps in its registers, each side of its tile filled up to a power of
+two: a group that is no larger is normalized in one launch. Twice as many would not fit in."""
+HELD_A_THREAD = 64
+"""Of them, in each of its threads: 16 warps at most."""
+# Groups that are larger are dealt out, by the best of 21 settings on an H100 over a UNet's shapes:
+# the wider a program, the longer its threads wait for each other.
+TILE = 8192
+"""Numbers that a program goes through at once."""
 NARROWEST = 80
 """Channels that it goes through side by side at least: fewer are short rows, read badly."""
 PROGRAMS = 256
-"""Programs that such a normalization is dealt out to: a few on each processor of a large GPU, and
-still so few that each can add up what those of its own groups summed."""
+"""Programs that a normalization is dealt out to: a few on each processor of a large GPU, and still
+so few that each can add up what those of its own groups summed."""
 
 
 def group_norm(
@@ -39,18 +39,18 @@ def group_norm(
     """Group normalization of ``x + shift``, and SiLU, in one launch, or in two where it is large.
 
     `x` is (pictures, channels, height, width) and lies channels last, `shift` is (pictures or 1,
-    channels). Statistics are in float32. `ValueError` for another layout or shape, for what 32 bits
-    cannot number, and for groups that are no power of two, which Triton's ranges are.
+    channels). Statistics are in float32. `ValueError` for another layout or shape, nothing at all,
+    what 32 bits cannot number, and groups that are no power of two, which Triton's ranges are.
     """
     pictures, channels, height, width = x.shape
     if not x.is_contiguous(memory_format=torch.channels_last):
         raise ValueError("group_norm takes what lies channels last")
     if shift is not None and tuple(shift.shape) not in ((1, channels), (pictures, channels)):
         raise ValueError(f"a shift of {tuple(shift.shape)} does not fit {tuple(x.shape)}")
-    if x.numel() >= 2**31 or channels % groups or groups & (groups - 1):
+    if not 0 < x.numel() < 2**31 or groups < 1 or channels % groups or groups & (groups - 1):
         raise ValueError(f"group_norm does not take {tuple(x.shape)} in {groups} groups")
     shift = None if shift is None else shift.contiguous()
-    out = torch.empty_like(x)
+    out = torch.empty_like(x, memory_format=torch.channels_last)
     pixels, each = height * width, channels // groups
     taken: dict[str, Any] = {
         "pixels": pixels,
@@ -62,7 +62,7 @@ def group_norm(
     norm = {"weight": weight, "bias": bias, "eps": eps, "SILU": silu}
     wide, rows = triton.next_power_of_2(each), triton.next_power_of_2(pixels)
     if wide * rows <= HELD:
-        warps = max(4, wide * rows // (32 * HELD_A_THREAD))
+        warps = max(WARPS, wide * rows // (32 * HELD_A_THREAD))
         taken |= {"WIDE": wide, "ROWS": rows, "num_warps": warps}
         _group_norm_held[(groups, pictures)](x, out, shift=shift, **norm, **taken)
         return out
@@ -93,7 +93,7 @@ def _moved(shift, at, inside, WIDE: tl.constexpr, SHIFTED: tl.constexpr):
     """What is added to each channel before it is normalized."""
     moved = tl.zeros([WIDE], tl.float32)
     if SHIFTED:
-        moved += tl.load(shift + at, mask=inside, other=0.0)
+        moved += tl.load(shift + at, mask=inside, other=0.0).to(tl.float32)
     return moved
 
 
@@ -184,7 +184,9 @@ def _group_norm(
     known = (other < tl.num_programs(0))[:, None] & (group < GROUPS)[None, :]
     mean = tl.sum(tl.load(held, mask=known, other=0.0), 0) / (pixels * EACH)
     square = tl.sum(tl.load(held + GROUPS, mask=known, other=0.0), 0) / (pixels * EACH)
-    spread = 1 / tl.sqrt(tl.maximum(square - mean * mean, 0.0) + eps)
+    # Rounding can leave less than nothing of a constant, and an overflow has to stay one.
+    variance = tl.maximum(square - mean * mean, 0.0, propagate_nan=tl.PropagateNan.ALL)
+    spread = 1 / tl.sqrt(variance + eps)
     member = (column // EACH)[None, :] == group[:, None]
     factor = tl.sum(tl.where(member, spread[:, None], 0.0), 0)
     factor *= tl.load(weight + channel, mask=inside, other=0.0).to(tl.float32)

@@ -291,6 +291,23 @@ def test_a_normalization_that_was_left_out_is_seen(source: Source) -> None:
             proof(pipeline)
 
 
+def test_fused_blocks_call_their_layers(source: Source) -> None:
+    """What counts or watches layers by their hooks misses none."""
+
+    def seen(stack: str) -> set[str]:
+        names: set[str] = set()
+        with pipeline_of(stack, source) as pipeline:
+            for name, module in pipeline.unet.named_modules():
+                if isinstance(module, torch.nn.Conv2d | torch.nn.GroupNorm):
+                    module.register_forward_hook(lambda *_, name=name: names.add(name))
+            proofs.forward_once(pipeline)
+        return names
+
+    plain = seen("channels_last")
+    assert any("conv1" in name for name in plain)
+    assert seen("channels_last+fused_group_norm") == plain
+
+
 def _residual_block_without_shift(block: Any, x: torch.Tensor, temb: torch.Tensor) -> torch.Tensor:
     hidden: torch.Tensor = block.conv2(block.norm2(block.conv1(block.norm1(x))))
     return hidden + (x if block.conv_shortcut is None else block.conv_shortcut(x))
