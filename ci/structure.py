@@ -171,14 +171,14 @@ def count(case: Case, source: Source) -> Observation:
     import torch
 
     from perf_tests.harness import structure
-    from perf_tests.harness.pipelines import Generation, built
+    from perf_tests.harness.pipelines import built
 
     with built(case, source, torch.device("cpu")) as pipeline:
         for optimization in case.stack:
             # One that needs a GPU proves itself by running on it.
             if optimization.needs.compute_capability is None:
                 optimization.proof(pipeline)
-        return structure.observe(pipeline, Generation(pipeline, case.workload))
+        return structure.observe(pipeline, case.workload)
 
 
 def versions() -> dict[str, str]:

@@ -51,7 +51,7 @@ class Observing:
             if watch.device.type == "cuda":
                 measurement = self._gpu(measurement, case, generation, pipeline, quick=quick)
             else:
-                measurement = self._code(measurement, case, generation, pipeline)
+                measurement = self._code(measurement, case, pipeline)
             # At once, as after a round: what follows leaves the GPU idle.
             watch.note_gpu()
             calls = host.python_calls(generation)
@@ -97,12 +97,10 @@ class Observing:
             families=seen.families,
         )
 
-    def _code(
-        self, measurement: Measurement, case: Case, generation: Generation, pipeline: Any
-    ) -> Measurement:
+    def _code(self, measurement: Measurement, case: Case, pipeline: Any) -> Measurement:
         """Where there is no GPU to watch: what the code would ask of one."""
         try:
-            seen = structure.observe(pipeline, generation)
+            seen = structure.observe(pipeline, case.workload)
         except structure.NotCountable as error:
             return replace(measurement, notes=(f"no structural counters: {error}",))
         self.counted[case.id] = seen

@@ -20,6 +20,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
+from perf_tests.harness.catalog import Workload
 from perf_tests.harness.pipelines import Generation
 from perf_tests.harness.records import Count
 from perf_tests.harness.structure_records import UNFUSED, Event, Observation, Operator, Place, Work
@@ -54,8 +55,8 @@ class NotCountable(Exception):
     """Code that cannot be run without data; one sentence says why."""
 
 
-def observe(pipeline: Any, generation: Generation) -> Observation:
-    """Count short generations of this pipeline, wherever its weights are.
+def observe(pipeline: Any, workload: Workload) -> Observation:
+    """Count short generations of this workload by this pipeline, wherever its weights are.
 
     They are put aside meanwhile and put back untouched. `NotCountable` under torch.autocast, and
     where the code's way depends on data that are not there.
@@ -64,6 +65,8 @@ def observe(pipeline: Any, generation: Generation) -> Observation:
         raise NotCountable("torch.autocast passes by tensors without data")
     tallies = []
     with _without_data(pipeline), torch.no_grad():
+        # Of its own, whose noise is where the weights are now.
+        generation = Generation(pipeline, workload)
         for number in (1, *STEPS):
             counting = _Counting()
             with counting, _Constructors(counting), _placed(pipeline, counting):

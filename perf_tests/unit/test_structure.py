@@ -82,7 +82,7 @@ def build(
 
 
 def observe(pipeline: Any) -> Observation:
-    return structure.observe(pipeline, Generation(pipeline, SMALL))
+    return structure.observe(pipeline, SMALL)
 
 
 def accept(seen: Observation, versions: dict[str, str] | None = None) -> Accepted:
@@ -151,6 +151,16 @@ def test_a_pipeline_with_weights_counts_the_same_and_keeps_them() -> None:
     assert [(n, id(p)) for n, p in pipeline.unet.named_parameters()] == parameters
     assert "step" not in vars(pipeline.scheduler)
     assert (Generation(pipeline, SMALL).pictures(steps=2) == before).all()
+
+
+def test_our_own_loop_with_weights_counts_the_same() -> None:
+    """It follows the noise's device, and no module's."""
+    counted = []
+    for weights in (True, False):
+        pipeline = build(dtype=torch.float32, weights=weights)
+        take_over(pipeline)
+        counted.append(observe(pipeline))
+    assert counted[0] == counted[1]
 
 
 def test_what_a_first_generation_makes_and_keeps_is_not_counted() -> None:
