@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import signal
+import sys
 from argparse import ArgumentTypeError
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from shutil import get_terminal_size
 from typing import TYPE_CHECKING, Any
@@ -237,7 +239,7 @@ def suite_of(config: pytest.Config) -> Suite:
     from perf_tests.harness import baselines, structure_verdicts
     from perf_tests.harness.bench import Bench
     from perf_tests.harness.catalog import cases_for
-    from perf_tests.harness.machine import BadMachine, this_machine, with_threads_for
+    from perf_tests.harness.machine import BadDevice, this_machine, with_threads_for
 
     quick: bool = config.getoption("quick")
     progress = Progress(terminal=Uncaptured(config), total=0)
@@ -265,8 +267,11 @@ def suite_of(config: pytest.Config) -> Suite:
             structures=structure_verdicts.load() or {},
         )
         published = baselines.load_published()
-    except (BadDeclaration, BadMachine, models.BadModel, baselines.BadBaseline) as error:
+    except (BadDeclaration, BadDevice, models.BadModel, baselines.BadBaseline) as error:
         raise pytest.UsageError(str(error)) from None
+    except PackageNotFoundError as error:
+        install = f"{sys.executable} -m pip install -e ."
+        raise pytest.UsageError(f"no package is called {error.name} here: {install}") from None
     if report is not None and not config.option.collectonly:
         _make_room(report)
     cases = [case for case in cases_for(source.scale) if not (quick and case.picture_only)]

@@ -16,7 +16,7 @@ def bare_bench(*, device: str | None, model: str | None) -> Bench:
     """This machine's, with the defaults of the main job. `BadInput` where there is none."""
     from perf_tests import models
     from perf_tests.harness.bench import Bench
-    from perf_tests.harness.machine import BadMachine, this_machine, with_threads_for
+    from perf_tests.harness.machine import BadDevice, this_machine, with_threads_for
 
     try:
         machine = this_machine(device)
@@ -33,5 +33,5 @@ def bare_bench(*, device: str | None, model: str | None) -> Bench:
             portable={},
             structures={},
         )
-    except (BadMachine, models.BadModel) as error:
+    except (BadDevice, models.BadModel) as error:
         raise BadInput(str(error)) from None

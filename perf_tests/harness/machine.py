@@ -14,18 +14,18 @@ from perf_tests.harness.catalog import Scale
 from perf_tests.harness.records import Machine
 
 
-class BadMachine(Exception):
-    """It lacks the `--device` that is asked for, or a package; one sentence says which."""
+class BadDevice(Exception):
+    """A `--device` that this machine does not have; one sentence says why."""
 
 
 def this_machine(device: str | None) -> Machine:
     """Describe this machine; without a device named, CUDA where there is a GPU.
 
-    `BadMachine` for ``cuda`` where torch sees none, and where what is measured is not installed.
+    `BadDevice` for ``cuda`` where torch sees none.
     """
     if device == "cuda" and not torch.cuda.is_available():
         built = torch.version.cuda
-        raise BadMachine(
+        raise BadDevice(
             "--device cuda: torch sees no CUDA GPU here ("
             + (f"it is built for CUDA {built}" if built else "it is built without CUDA")
             + "); without --device the suite runs on the CPU"
@@ -42,18 +42,9 @@ def this_machine(device: str | None) -> Machine:
         threads=torch.get_num_threads(),
         python=platform.python_version(),
         torch=torch.__version__,
-        diffusers=_version_of("diffusers"),
-        transformers=_version_of("transformers"),
+        diffusers=metadata.version("diffusers"),
+        transformers=metadata.version("transformers"),
     )
-
-
-def _version_of(package: str) -> str:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        raise BadMachine(
-            f"{package} is not installed here; python -m pip install -e . installs what this needs"
-        ) from None
 
 
 def with_threads_for(machine: Machine, scale: Scale) -> Machine:
