@@ -20,6 +20,8 @@ WAIT_STEP_S = 0.5
 
 CLOCK_SHARE_MIN = 0.9
 """A round whose SM clock is below this share of the case's highest ran on moved clocks."""
+# nvml.h: nvmlClocksEventReasonSwPowerCap.
+POWER_CAP = 0x04
 
 CPU_WAIT_SHARE_MAX = 0.05
 """Of the rounds' time, in which a thread of this process was ready and had no CPU to run on."""
@@ -43,6 +45,8 @@ class Watch:
     device: torch.device
     waited_s: float = 0.0
     clocks_mhz: list[int] = field(default_factory=list)
+    capped_clocks_mhz: list[int] = field(default_factory=list)
+    """Of rounds that ended at the card's power limit, where the work itself sets the clock."""
     reasons: dict[str, None] = field(default_factory=dict)
     unknown: str | None = None
     """What could not be asked, in words."""
@@ -98,11 +102,12 @@ class Watch:
             import pynvml
 
             try:
-                self.clocks_mhz.append(
-                    pynvml.nvmlDeviceGetClockInfo(self._handle, pynvml.NVML_CLOCK_SM)
-                )
+                clock = pynvml.nvmlDeviceGetClockInfo(self._handle, pynvml.NVML_CLOCK_SM)
             except pynvml.NVMLError as error:
                 self.unknown = f"clocks unknown: NVML says {error}"
+            else:
+                capped = self._limits() & POWER_CAP
+                (self.capped_clocks_mhz if capped else self.clocks_mhz).append(clock)
         if disturbance := self._disturbance():
             self.reasons[disturbance] = None
 
@@ -130,6 +135,7 @@ class Watch:
             "host_disturbed_by": list(self.host_disturbed_by()),
             "waited_s": self.waited_s,
             "sm_clocks_mhz": self.clocks_mhz,
+            "power_capped_sm_clocks_mhz": self.capped_clocks_mhz,
             "cpu_wait_share": self.cpu_waits_s / self.rounds_s if self.rounds_s else None,
             "unknown": self.unknown,
         }
@@ -139,21 +145,31 @@ class Watch:
             return None
         import pynvml
 
+        limits = self._limits()
+        for bit, name in SLOWDOWNS.items():
+            if limits & bit:
+                return name
         try:
-            bits = pynvml.nvmlDeviceGetCurrentClocksThrottleReasons(self._handle)
             processes = pynvml.nvmlDeviceGetComputeRunningProcesses(self._handle)
         except pynvml.NVMLError as error:
             # A virtual GPU does not answer all of it.
-            self.unknown = f"slowdowns and other processes unknown: NVML says {error}"
+            self.unknown = f"other processes unknown: NVML says {error}"
             return None
-        for bit, name in SLOWDOWNS.items():
-            if bits & bit:
-                return name
         # One of them is this process; its number differs inside a container, so count.
         others = len(processes) - 1
         if others > 0:
             return f"{others} other process{'es' * (others > 1)} on the GPU"
         return None
+
+    def _limits(self) -> int:
+        """What holds the GPU's clocks down, as the bits of `nvmlClocksEventReasons`."""
+        import pynvml
+
+        try:
+            return int(pynvml.nvmlDeviceGetCurrentClocksThrottleReasons(self._handle))
+        except pynvml.NVMLError as error:
+            self.unknown = f"slowdowns unknown: NVML says {error}"
+            return 0
 
 
 def _cpu_waits_s() -> dict[str, float]:

@@ -496,25 +496,6 @@ def test_what_a_generation_keeps_is_counted() -> None:
     assert left.kept_bytes == 4000
 
 
-def test_waiting_for_a_cpu_disturbs_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
-    from perf_tests.harness import quiet
-
-    waits = iter(({"1": 0.0}, {"1": 10.0, "2": 0.5}, {"1": 10.0}, {"1": 10.0}))
-    monkeypatch.setattr(quiet, "_cpu_waits_s", lambda: next(waits))
-    # Rounds of a second in which this process hardly runs, however many CPUs it may run on.
-    seconds = SimpleNamespace(perf_counter=itertools.count().__next__, process_time=lambda: 0)
-    monkeypatch.setattr(quiet, "time", seconds)
-    watch = quiet.Watch(device=torch.device("cpu"))
-    watch.before_round()
-    watch.after_round()
-    assert "the host waited for a CPU" in watch.host_disturbed_by()[0]
-    calm = quiet.Watch(device=torch.device("cpu"))
-    calm.before_round()
-    calm.after_round()
-    assert calm.host_disturbed_by() == ()
-    assert calm.as_json()["cpu_wait_share"] == 0
-
-
 def test_a_class_gets_its_static_method_back() -> None:
     class Library:
         @staticmethod

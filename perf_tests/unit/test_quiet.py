@@ -1,0 +1,96 @@
+"""What disturbs a case: said of a GPU and of a CPU that are told what to answer."""
+
+from __future__ import annotations
+
+import itertools
+import sys
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from perf_tests.harness import quiet
+
+
+class Unanswered(Exception):
+    """What NVML raises for what it does not know of this card."""
+
+
+class Card:
+    """A GPU whose rounds end at these clocks, each with the bits of what holds it down."""
+
+    def __init__(self, *rounds: tuple[int, int | None], processes: int = 1) -> None:
+        self.rounds = rounds
+        self.processes = processes
+        self.now = -1
+
+    def clock(self) -> int:
+        """Asked once a round, and first."""
+        self.now += 1
+        return self.rounds[self.now][0]
+
+    def limits(self) -> int:
+        """What holds it down now."""
+        limits = self.rounds[self.now][1]
+        if limits is None:
+            raise Unanswered("Not Supported")
+        return limits
+
+    def nvml(self) -> SimpleNamespace:
+        """Stands in for pynvml."""
+        return SimpleNamespace(
+            NVML_CLOCK_SM=1,
+            NVMLError=Unanswered,
+            nvmlInit=lambda: None,
+            nvmlDeviceGetHandleByUUID=lambda uuid: uuid,
+            nvmlDeviceGetClockInfo=lambda handle, kind: self.clock(),
+            nvmlDeviceGetCurrentClocksThrottleReasons=lambda handle: self.limits(),
+            nvmlDeviceGetComputeRunningProcesses=lambda handle: [0] * self.processes,
+        )
+
+
+@pytest.mark.parametrize(
+    ("card", "disturbed"),
+    [
+        (Card((1980, 0), (1965, 0)), ()),
+        (Card((1980, 0), (1500, 0)), ("the SM clock moved between 1500 and 1980 MHz",)),
+        # A card at its power limit is a card at work; 1965 MHz is after a pause.
+        (Card((1695, 0x04), (1740, 0x04), (1965, 0)), ()),
+        (Card((1980, 0), (1980, 0x20)), ("software thermal slowdown",)),
+        (Card((1980, 0), (1500, 0x40 | 0x04)), ("hardware thermal slowdown",)),
+        (Card((1980, 0), processes=3), ("2 other processes on the GPU",)),
+        (Card((1980, None), (1500, None)), ("the SM clock moved between 1500 and 1980 MHz",)),
+    ],
+)
+def test_what_disturbs_a_gpu(
+    monkeypatch: pytest.MonkeyPatch, card: Card, disturbed: tuple[str, ...]
+) -> None:
+    monkeypatch.setitem(sys.modules, "pynvml", card.nvml())
+    properties = SimpleNamespace(uuid="0")
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: properties)
+    watch = quiet.Watch(device=torch.device("cuda"))
+    for _ in card.rounds:
+        watch.note_gpu()
+    assert watch.disturbed_by() == disturbed
+    told = watch.as_json()
+    clocks = (*told["sm_clocks_mhz"], *told["power_capped_sm_clocks_mhz"])
+    assert sorted(clocks) == sorted(clock for clock, _ in card.rounds)
+    answers = card.rounds[0][1] is not None
+    assert watch.unknown == (None if answers else "slowdowns unknown: NVML says Not Supported")
+
+
+def test_waiting_for_a_cpu_disturbs_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    waits = iter(({"1": 0.0}, {"1": 10.0, "2": 0.5}, {"1": 10.0}, {"1": 10.0}))
+    monkeypatch.setattr(quiet, "_cpu_waits_s", lambda: next(waits))
+    # Rounds of a second in which this process hardly runs, however many CPUs it may run on.
+    seconds = SimpleNamespace(perf_counter=itertools.count().__next__, process_time=lambda: 0)
+    monkeypatch.setattr(quiet, "time", seconds)
+    watch = quiet.Watch(device=torch.device("cpu"))
+    watch.before_round()
+    watch.after_round()
+    assert "the host waited for a CPU" in watch.host_disturbed_by()[0]
+    calm = quiet.Watch(device=torch.device("cpu"))
+    calm.before_round()
+    calm.after_round()
+    assert calm.host_disturbed_by() == ()
+    assert calm.as_json()["cpu_wait_share"] == 0
