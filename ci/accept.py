@@ -21,7 +21,7 @@ from perf_tests.harness.catalog import REFERENCE
 from perf_tests.harness.closeness import Pictures
 from perf_tests.harness.records import Count, write_whole
 from perf_tests.harness.runs import case_id
-from perf_tests.harness.verdicts import PASSING, disturbances, drifted
+from perf_tests.harness.verdicts import PASSING, REPEAT_PSNR_DB, disturbances, drifted
 
 PROCESSES_MIN = 3
 ROUNDS_MIN = 3
@@ -37,7 +37,7 @@ ACCEPTABLE = (
     "worse picture",
 )
 """A person may mean a case to be slower, or its picture another one. Nobody can mean a black one,
-or a time that says nothing."""
+one that the same seed does not give again, or a time that says nothing."""
 HISTORY_HEAD = """# What was accepted, when and why
 
 Written by `python -m ci accept` and `python -m ci calibrate`; newest last.
@@ -190,7 +190,7 @@ def _load(paths: Sequence[Path], reason: str) -> list[Run]:
 
 def check(runs: Sequence[Run], *, acceptable: Collection[str] = ACCEPTABLE) -> None:
     """`BadRunError` unless the runs are of one machine, stopwatch and workload, and each case got
-    one of these verdicts.
+    one of these verdicts and the same picture from the same seed.
     """
     first = runs[0]
     for run in runs:
@@ -207,6 +207,12 @@ def check(runs: Sequence[Run], *, acceptable: Collection[str] = ACCEPTABLE) -> N
         for key, case in run.cases.items():
             if case["verdict"] not in acceptable:
                 raise BadRunError(f"{run.path}: {key} is {case['verdict']}, which nobody accepts")
+            repeated = case["picture"]["repeat_psnr_db"]
+            if repeated < REPEAT_PSNR_DB:
+                raise BadRunError(
+                    f"{run.path}: {key} gave another picture for the same seed ({repeated:.1f} dB "
+                    "between them), which nobody accepts"
+                )
         if run.not_timed:
             raise BadRunError(f"{run.path}: {run.not_timed[0]} gave no measurement")
     try:

@@ -287,6 +287,12 @@ def _failed(runs: list[Content]) -> None:
     case(runs[1], FP16)["verdict"] = "black"
 
 
+def _not_repeated(runs: list[Content]) -> None:
+    worse = case(runs[1], FP16)
+    worse["verdict"] = "worse picture"
+    worse["picture"]["repeat_psnr_db"] = 31.4
+
+
 def _invalid(runs: list[Content]) -> None:
     case(runs[1], FP16)["verdict"] = "invalid"
 
@@ -333,6 +339,7 @@ def _of_another_suite(runs: list[Content]) -> None:
         (_other_stopwatch, "run-1.json was measured by another version of the suite's own"),
         (_other_workload, "run-1.json differ in the workload of ddim50 (guidance): 7.5 and 1.0"),
         (_failed, f"run-1.json: {KEY}fp16 is black, which nobody accepts"),
+        (_not_repeated, f"{KEY}fp16 gave another picture for the same seed (31.4 dB between them)"),
         (_invalid, f"run-1.json: {KEY}fp16 is invalid, which nobody accepts"),
         (_not_timed, "run-0.json: ddim50-bf16 gave no measurement"),
         (_twice, f"run-0.json: {KEY}fp16 is in it twice"),
