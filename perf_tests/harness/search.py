@@ -27,7 +27,7 @@ NOISE = 0.005
 """A difference in latency or GPU busy below this share is none: three processes on a GPU agree to
 0.3 to 0.9 % about GPU busy, and what gains less than that is not looked for."""
 OBVIOUS = 2.0
-"""Beside a GPU, a latency that differs this many times needs no second look."""
+"""A latency this many times as long needs no second look; beside a GPU, nor does a shorter one."""
 HOPELESS = 0.9
 """What has the GPU work so much longer is not tried on another stack."""
 
@@ -327,8 +327,9 @@ class Search:
         best = self.steps[-1]
         gained = gain(new, self._latest or best.measured)
         on_gpu = new.gpu_busy_s is not None
-        obvious = not 1 / OBVIOUS < gained.latency < OBVIOUS
-        if on_gpu and (gained.busy != 1 or gained.latency == 1 or obvious):
+        if gained.latency <= 1 / OBVIOUS:
+            return gained
+        if on_gpu and (gained.busy != 1 or gained.latency == 1 or gained.latency >= OBVIOUS):
             return gained
         on = Ask(stack=best.stack, change=f"again before {change}", why=f"beside {'+'.join(stack)}")
         again = Ask(stack=stack, change=f"again {change}", why=f"{_held_to(best.stack)}, again")

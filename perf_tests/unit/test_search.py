@@ -451,6 +451,15 @@ def test_the_clock_alone_is_asked_twice() -> None:
     assert found.rejected["nothing"].reason == "gains nothing"
 
 
+@pytest.mark.parametrize(("pace", "asked"), [(7.0, 2), (1.5, 4)])
+def test_what_is_obviously_slower_is_timed_once(pace: float, asked: int) -> None:
+    found, lab = search(
+        [made("slow")], lambda s: Took(host=pace if s else 1.0, busy=0, on_gpu=False)
+    )
+    assert len(lab.asked) == asked
+    assert found.rejected["slow"].reason == f"slower: latency {pace:.2f} times as long"
+
+
 def test_what_was_timed_once_is_not_called_untried() -> None:
     lab = Lab(world=lambda stack: Took(host=0.8 if stack else 1.0, busy=0.0, on_gpu=False))
 
