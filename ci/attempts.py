@@ -121,6 +121,19 @@ class Folder:
         """Those that were tried."""
         return {_stack_of(key) for key in self.tried}
 
+    @property
+    def measured(self) -> dict[Ask, Measurement]:
+        """What was measured, the latest of each stack; asked again, it is not measured again."""
+        latest = {
+            _stack_of(key): (key, seen)
+            for key, entry in self.tried.items()
+            if (seen := _tried(entry).measured) is not None
+        }
+        return {
+            Ask(stack=stack, change="", why=key.partition(" | ")[2]): seen
+            for stack, (key, seen) in latest.items()
+        }
+
     def begin(self, key: str) -> None:
         self.begun[key] = self.begun.get(key, 0) + 1
         self.save()

@@ -142,7 +142,8 @@ def _explore(args: argparse.Namespace, limit: Callable[[Kind], Closeness]) -> in
         except Stopped as reason:
             stopped = str(reason)
         if search.steps:
-            attempts.budget_s = math.inf  # for two more, which say what all that was worth
+            attempts.budget_s = math.inf  # for a few more, which say what all that was worth
+            search.take_up(folder.measured)
             search.confirm()
     except Stopped as reason:
         stopped = str(reason)

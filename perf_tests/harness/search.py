@@ -193,6 +193,7 @@ class Search:
     """Of the best: what the next is held to, since a machine drifts."""
     _settled: Stack | None = None
     """The stack of which nothing is needless."""
+    _tried: set[Stack] = field(default_factory=set)
 
     @property
     def stack(self) -> Stack:
@@ -207,7 +208,7 @@ class Search:
 
     def run(self) -> None:
         """Search until nothing is left to try. `Stopped` where the reference cannot be measured."""
-        first = self.attempt(Ask(stack=(), change="reference"))
+        first = self._try(Ask(stack=(), change="reference"))
         if first.measured is None or first.refused:
             raise Stopped(f"the reference fails: {first.refused}")
         self.steps.append(Step(change="reference", stack=(), measured=first.measured))
@@ -244,6 +245,26 @@ class Search:
         before = self.rejected.get(name)
         return before is not None and before.again and before.on != self.stack
 
+    def take_up(self, earlier: Mapping[Ask, Measurement]) -> None:
+        """Go over to the fastest stack that earlier searches measured and this one did not come to,
+        where it is better than the best.
+        """
+        for ask, measured in sorted(earlier.items(), key=lambda item: item[1].latency_s):
+            stack, best = ask.stack, self.steps[-1].measured
+            if stack in self._tried or stack != self._consistent(stack) or not self.fits(measured):
+                continue
+            if self.fits(best) and gain(measured, best).by_the_clock <= 1:
+                continue
+            change = f"{_change(self.stack, stack)}, of an earlier search"
+            if self._try(replace(ask, change=change)).refused:
+                continue
+            gained = self._gain(stack, measured, change)
+            if gained.by_the_clock > 1 or not self.fits(best):
+                self._step(change, stack, measured, gone="an earlier search found a faster stack")
+            else:
+                self.tell(f"not kept: {gained.text()}")
+            return
+
     def confirm(self) -> None:
         """Time reference and best once more, in turn, where the clock alone told them apart: the
         whole search lies between the two.
@@ -273,7 +294,7 @@ class Search:
         if stack == on:
             return
         change = _change(on, stack)
-        tried = self.attempt(Ask(stack=stack, change=change, why=_held_to(on)))
+        tried = self._try(Ask(stack=stack, change=change, why=_held_to(on)))
         if tried.measured is None or tried.refused:
             self._reject(name, tried.refused, again=False)
             return
@@ -286,6 +307,7 @@ class Search:
             gained = self._gain(stack, tried.measured, change)
         except Stopped:
             self._reject(name, "no time was left to time it again", again=True)
+            self._tried.discard(stack)
             raise
         better = gained.by_the_clock if by_the_clock else gained.total
         if better > 1 or excess < before * (1 - NOISE):
@@ -307,7 +329,7 @@ class Search:
             if len(self.steps) > 1 and stack == self.steps[-2].stack:
                 continue  # what it was just added to
             change = _change(self.stack, stack)
-            tried = self.attempt(Ask(stack=stack, change=change, why=_held_to(self.stack)))
+            tried = self._try(Ask(stack=stack, change=change, why=_held_to(self.stack)))
             if tried.measured is None or tried.refused:
                 continue
             if self._excess(tried.measured) > self._excess(self.steps[-1].measured) * (1 + NOISE):
@@ -319,6 +341,11 @@ class Search:
             else:
                 self.tell(f"not kept: {name} is worth its place")
         self._settled = self.stack
+
+    def _try(self, ask: Ask) -> Tried:
+        tried = self.attempt(ask)
+        self._tried.add(ask.stack)
+        return tried
 
     def _gain(self, stack: Stack, new: Measurement, change: str) -> Gain:
         """Over the best so far. Where the clock alone decides, both are timed once more, in turn: a

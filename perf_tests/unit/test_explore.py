@@ -269,6 +269,25 @@ def test_no_time_left(
     assert "stopped: 0 s of 0.19 min are left, and the next one may take 1 s; the same" in told
 
 
+def test_what_an_earlier_search_found_is_offered_where_this_one_came_to_less(
+    declared: None,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    declare("plain")
+    declare("faster")
+    assert run(tmp_path, "--without", "plain") == 0
+    now = itertools.count()
+    monkeypatch.setattr(attempts, "monotonic", lambda: next(now))
+    assert run(tmp_path, "--minutes", "0.001") == 0
+    told = capsys.readouterr().out
+    assert "stopped: 0 s of 0.001 min are left" in told
+    assert "+ faster, of an earlier search" in told
+    assert told.endswith('stack("best_fake4", "faster")\n')
+    assert run(tmp_path, "--minutes", "0.001", "--without", "faster") == 2
+
+
 def test_two_at_once_in_the_same_folder_are_refused(
     declared: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

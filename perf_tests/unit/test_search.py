@@ -509,6 +509,49 @@ def test_both_ends_are_timed_again_where_the_clock_alone_decides() -> None:
     assert len(lab.asked) == seen
 
 
+ONE_TWO = ("one", "two")
+ALL = ("third", "one", "two")
+
+
+@pytest.mark.parametrize(
+    ("earlier", "memory", "stack"),
+    [
+        ({ONE_TWO: Took(host=0, busy=0.4)}, None, ONE_TWO),
+        ({ONE_TWO: Took(host=0, busy=0.6)}, None, ("third",)),
+        ({ONE_TWO: Took(host=0, busy=0.4, memory=3)}, 2.0, ("third",)),
+        ({("one", "left_out"): Took(host=0, busy=0.1)}, None, ("third",)),
+        ({ONE_TWO: Took(host=0, busy=0.4), ALL: Took(host=0, busy=0.3)}, None, ONE_TWO),
+    ],
+)
+def test_a_better_stack_of_an_earlier_search_is_taken_up(
+    earlier: dict[Stack, Took], memory: float | None, stack: Stack
+) -> None:
+    """Of two that gain only together, which this search did not come to."""
+
+    def world(stack: Stack) -> Took | str:
+        if stack == ALL:
+            return "its picture is no longer close"
+        return earlier.get(stack, Took(host=0, busy=0.5 if "third" in stack else 1.0))
+
+    found, lab = search([made(name) for name in ALL], world, memory=memory)
+    assert found.stack == ("third",)
+    asks = {of: Ask(stack=of, change="", why="held to another") for of in earlier}
+    found.take_up({ask: lab.measured(ask, earlier[of]) for of, ask in asks.items()})
+    assert found.stack == stack
+
+
+def test_a_better_stack_of_an_earlier_search_is_timed_again_by_the_clock() -> None:
+    """The machine was faster then, and the stack is not."""
+    found, lab = search(
+        [made("fast"), made("late")],
+        lambda s: Took(host=0.5 if "fast" in s else 1.0, busy=0, on_gpu=False),
+    )
+    ask = Ask(stack=("late",), change="", why="held to another")
+    found.take_up({ask: lab.measured(ask, Took(host=0.4, busy=0, on_gpu=False))})
+    assert [a.stack for a in lab.asked[-3:]] == [("late",), ("fast",), ("late",)]
+    assert found.stack == ("fast",)
+
+
 def test_what_fails_is_noted_and_the_others_go_on() -> None:
     def world(stack: Stack) -> Took | str:
         if "broken" in stack:
