@@ -241,20 +241,16 @@ def _closing(
         yield "tried, and not in it:"
         for name, rejected in search.rejected.items():
             yield f"  {name}: {rejected.reason}"
-    yield ""
-    yield "not tried:"
     why: dict[str, list[str]] = {}
     for name, reason in {**others, **dict.fromkeys(search.untried, stopped)}.items():
         why.setdefault(reason.removeprefix(f"{name} "), []).append(name)
+    if why or search.candidates:
+        yield ""
+        yield "not tried:"
     for reason, names in why.items():
         yield f"  {', '.join(names)}: {reason}"
-    candidates, tried = len(search.candidates), len(attempts.folder.stacks)
-    make = "optimization makes" if candidates == 1 else "optimizations make"
-    yield (
-        f"  most combinations: of the {2**candidates:,} that {candidates} {make}, "
-        f"{tried} {'was' if tried == 1 else 'were'} tried, one added, replaced or left out at a "
-        "time; two that gain only together are found where one declares that it needs the other"
-    )
+    if search.candidates:
+        yield f"  most combinations: {_combinations(search, attempts)}"
     if stopped:
         yield f"stopped: {stopped}"
     if attempts.disturbed:
@@ -272,6 +268,19 @@ def _closing(
         + _called(best.stack, attempts.workload.base)
     )
     yield f'stack("best_{attempts.workload.name}", "{"+".join(best.stack)}")'
+
+
+def _combinations(search: Search, attempts: Attempts) -> str:
+    """How few were tried of all that there are."""
+    names = {optimization.name for optimization in search.candidates}
+    make = "optimization makes" if len(names) == 1 else "optimizations make"
+    # The folder may hold others, of a search among more.
+    tried = sum(names.issuperset(stack) for stack in attempts.folder.stacks)
+    return (
+        f"of the {2 ** len(names):,} that {len(names)} {make}, {tried} "
+        f"{'was' if tried == 1 else 'were'} tried, one added, replaced or left out at a time; two "
+        "that gain only together are found where one declares that it needs the other"
+    )
 
 
 def _called(stack: Stack, base: Sequence[str]) -> str:

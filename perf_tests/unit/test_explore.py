@@ -154,6 +154,21 @@ def test_nothing_is_faster(
     assert told.splitlines()[-1].startswith("no stack was found that is faster")
 
 
+def test_combinations_are_counted_of_what_was_to_be_tried(
+    declared: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Among fewer than in an earlier search, and among none."""
+    declare("faster")
+    declare("slower")
+    assert run(tmp_path) == 0
+    assert "of the 4 that 2 optimizations make, 3 were tried" in capsys.readouterr().out
+    assert run(tmp_path, "--without", "faster") == 1
+    assert "of the 2 that 1 optimization makes, 2 were tried" in capsys.readouterr().out
+    assert run(tmp_path, "--without", "faster", "slower") == 1
+    told = capsys.readouterr().out
+    assert "not tried:\n  faster, slower: left out by --without\n\nno stack was found" in told
+
+
 def test_what_cannot_be_cleared_away_has_failed_and_is_kept(
     declared: None,
     tmp_path: Path,
