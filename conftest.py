@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import json
 import signal
-import sys
 from argparse import ArgumentTypeError
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from shutil import get_terminal_size
 from typing import TYPE_CHECKING, Any
@@ -18,6 +16,7 @@ import pytest
 
 from perf_tests.harness.catalog import Case, Chapter, chapters_of
 from perf_tests.harness.measuring import digest
+from perf_tests.harness.packages import not_installed
 from perf_tests.harness.records import write_whole
 from perf_tests.harness.runs import Untimed, missing
 from perf_tests.harness.screen import (
@@ -269,9 +268,10 @@ def suite_of(config: pytest.Config) -> Suite:
         published = baselines.load_published()
     except (BadDeclaration, BadDevice, models.BadModel, baselines.BadBaseline) as error:
         raise pytest.UsageError(str(error)) from None
-    except PackageNotFoundError as error:
-        install = f"{sys.executable} -m pip install -e ."
-        raise pytest.UsageError(f"no package is called {error.name} here: {install}") from None
+    except ModuleNotFoundError as error:
+        if sentence := not_installed(error):
+            raise pytest.UsageError(sentence) from None
+        raise
     if report is not None and not config.option.collectonly:
         _make_room(report)
     cases = [case for case in cases_for(source.scale) if not (quick and case.picture_only)]

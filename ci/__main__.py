@@ -6,7 +6,8 @@ import signal
 import sys
 import traceback
 
-from ci.answers import CANNOT_JUDGE
+from ci.answers import CANNOT_JUDGE, refuse
+from perf_tests.harness.packages import not_installed
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -24,12 +25,9 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted: nothing was judged; what was written before stays", file=sys.stderr)
     except ModuleNotFoundError as error:
-        if not error.name or "." in error.name:
-            # A part of a package that is there, which installing it does not mend.
-            traceback.print_exc()
-        else:
-            install = f"{sys.executable} -m pip install -e ."
-            print(f"error: no package is called {error.name} here: {install}", file=sys.stderr)
+        if sentence := not_installed(error):
+            return refuse(sentence)
+        traceback.print_exc()
     except Exception:
         # Ours, and nobody's regression: Python would answer 1.
         traceback.print_exc()

@@ -14,6 +14,7 @@ structure_verdicts  reads, writes and judges accepted counts                    
 observing   counters, host, floor and structure: what stands beside a case's wall clock
 machine     which machine this is
 quiet       whether it is quiet
+packages    says which package is not installed                                         (no torch)
 closeness   looks at pictures                                                           (no torch)
 records     a measurement and its JSON                                                  (no torch)
 measuring   which version of all this measured

@@ -18,6 +18,7 @@ NOT_MEASURING = (
     "baselines",
     "comparable",
     "measuring",
+    "packages",
     "pairs",
     "planting",
     "runs",
@@ -30,8 +31,8 @@ NOT_MEASURING = (
     "verdicts",
     "weighing",
 )
-"""Files of `harness/` that only read numbers, or plant faults. All others measure, so a new one is
-never forgotten; with them the test, and `models/`, which draws the weights."""
+"""Files of `harness/` that only read numbers, say a sentence, or plant faults. All others measure,
+so a new one is never forgotten; with them the test, and `models/`, which draws the weights."""
 
 
 @cache

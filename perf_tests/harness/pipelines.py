@@ -6,14 +6,16 @@ import gc
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
 
 from perf_tests.harness.build import Build, flag
 from perf_tests.harness.catalog import Case, Kind, Scale, Workload
-from perf_tests.harness.closeness import Pictures
+
+if TYPE_CHECKING:
+    from perf_tests.harness.closeness import Pictures
 
 
 class BadModel(Exception):

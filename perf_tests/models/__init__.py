@@ -13,8 +13,6 @@ import logging
 import warnings
 from pathlib import Path
 
-from tqdm import tqdm
-
 from perf_tests.harness.pipelines import BadModel, Source
 from perf_tests.models.checkpoint import EMBEDDED, Checkpoint
 from perf_tests.models.seeded import Seeded
@@ -30,6 +28,8 @@ def open_source(model: str) -> Source:
     `BadModel`, in one sentence, where there is none. From here on no progress bar of the process
     has a thread of its own.
     """
+    from tqdm import tqdm
+
     # It wakes amid rounds though the bar is off, and Python 3.12 counts its calls with theirs.
     tqdm.monitor_interval = 0
     if model == "sd15":

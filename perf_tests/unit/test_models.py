@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,8 @@ import torch
 
 from perf_tests.models import BadModel, open_source, options_for
 from perf_tests.models.architectures import ARCHITECTURES
+from perf_tests.models.recipe import __main__ as recipe
+from perf_tests.models.recipe import prices
 from perf_tests.models.seeded import clip_tokenizer, constructed, drawn, on_device
 
 CPU = torch.device("cpu")
@@ -183,3 +187,45 @@ def test_an_unknown_name_is_told_the_known_ones() -> None:
         BadModel, match="known by name are sd15, small, embedded; a Hub id is written"
     ):
         open_source("sd-15")
+
+
+# What it costs in picture, and the recipe
+
+
+def priced(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    monkeypatch.setattr(sys, "argv", ["prices", "--device", "cpu", *arguments])
+    return prices.main()
+
+
+@pytest.mark.parametrize("package", ["diffusers", "tqdm"])
+def test_prices_name_a_package_that_is_not_installed(
+    package: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    assert priced(monkeypatch) == 2
+    assert capsys.readouterr().err.startswith(f"error: no package is called {package} here: ")
+
+
+def test_the_recipe_names_a_package_that_is_not_installed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "diffusers", None)
+    assert recipe.main(["--out", str(tmp_path), "--smoke", "--device", "cpu"]) == 1
+    assert capsys.readouterr().err.startswith("error: no package is called diffusers here: ")
+
+
+def test_prices_of_no_stack_name_no_workload(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert priced(monkeypatch, "nobody") == 2
+    assert capsys.readouterr().err.startswith("error: no optimization is called 'nobody'")
+
+
+def test_prices_end_with_their_reader(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in `prices … | head -1`: no further line, and nothing left to flush."""
+    monkeypatch.setattr(prices, "table", lambda *_: iter(["one", "two"]))
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "w") as closed:
+        monkeypatch.setattr(sys, "stdout", closed)
+        assert priced(monkeypatch) == 0

@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 
+from perf_tests.harness.packages import not_installed
 from perf_tests.models.recipe import closeness, folder, scores, stages
 from perf_tests.models.recipe.captions import held_out_captions
 from perf_tests.models.recipe.evaluator import Evaluator
@@ -240,6 +241,12 @@ def main(argv: list[str] | None = None) -> int:
         run(shop, names)
     except (NotReadyError, TrainingFailedError) as error:
         print(f"error: {error}", file=sys.stderr)
+        return 1
+    except ModuleNotFoundError as error:
+        sentence = not_installed(error)
+        if sentence is None:
+            raise
+        print(f"error: {sentence}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("stopped; the same command goes on from the last checkpoint", file=sys.stderr)

@@ -8,6 +8,7 @@ What an optimization promises stands between the two.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -17,8 +18,8 @@ import torch
 from torch import Tensor
 
 from perf_tests import models, optimizations, workloads  # noqa: F401
-from perf_tests.harness import closeness
 from perf_tests.harness.catalog import REFERENCE, Case, stacked
+from perf_tests.harness.packages import not_installed
 from perf_tests.harness.pipelines import built
 from perf_tests.models.recipe import scores
 from perf_tests.models.recipe.closeness import SEED, distinct_captions, faulty
@@ -32,6 +33,8 @@ HEAD = "| change | PSNR lowest | median | highest | SSIM lowest | median | highe
 
 def row(name: str, made: Tensor, accepted: Tensor, obeyed: float) -> str:
     """A line of the table, of pictures (prompts, 3, 64, 64) in [0, 1]."""
+    from perf_tests.harness import closeness
+
     pairs = zip(*(p.permute(0, 2, 3, 1).numpy() for p in (made, accepted)), strict=True)
     each = [closeness.distance(one[None], other[None]) for one, other in pairs]
     psnr = torch.tensor([d.psnr_db for d in each])
@@ -93,15 +96,27 @@ def main() -> int:
     here = torch.cuda.is_available()
     if arguments.device == "cuda" and not here:
         parser.error("--device cuda: torch sees no CUDA device here; leave it out")
-    models.quiet_libraries()
     device = torch.device(arguments.device or ("cuda" if here else "cpu"))
     try:
+        models.quiet_libraries()
         for line in table(arguments.stacks, device):
             print(line, flush=True)
+    except BrokenPipeError:
+        # Whoever read the first lines wants no more; at its end Python would write the rest again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        # The workload is ours, and nobody named it.
+        return _refuse(str(error).removeprefix(f"{workloads.DDIM50_SMALL.name}: "))
+    except ModuleNotFoundError as error:
+        if sentence := not_installed(error):
+            return _refuse(sentence)
+        raise
     return 0
+
+
+def _refuse(sentence: str) -> int:
+    print(f"error: {sentence}", file=sys.stderr)
+    return 2
 
 
 if __name__ == "__main__":
