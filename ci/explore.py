@@ -29,6 +29,7 @@ from perf_tests.harness.catalog import (
     Kind,
     Workload,
     cases_for,
+    no_optimization,
 )
 from perf_tests.harness.screen import table
 from perf_tests.harness.search import (
@@ -184,8 +185,8 @@ def _limit(args: argparse.Namespace) -> Callable[[Kind], Closeness]:
 
 
 def _no_optimization(option: str, name: str) -> str:
-    known = ", ".join([*((LOSSLESS,) if option == "--promise" else ()), *OPTIMIZATIONS])
-    return f"{option}: no optimization is called {name!r}; known are {known}"
+    known = [*((LOSSLESS,) if option == "--promise" else ()), *OPTIMIZATIONS]
+    return f"{option}: {no_optimization(name, known)}"
 
 
 def _workload(name: str | None, bench: Bench) -> Workload:

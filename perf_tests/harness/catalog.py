@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 if TYPE_CHECKING:
@@ -163,24 +164,36 @@ STACKS: dict[str, tuple[str, ...]] = {}
 def stack(name: str, of: str) -> str:
     """Give a stack (names joined by ``+``) a name of its own, which is returned.
 
-    `ValueError` for a name that is taken, an optimization nobody declared, or a wrong combination.
+    `ValueError` for a name that is taken, an optimization nobody declared or named twice, or a
+    wrong combination.
     """
     if name in OPTIMIZATIONS or name in STACKS or name == REFERENCE:
         raise ValueError(f"the name {name!r} is taken")
-    STACKS[name] = tuple(o.name for o in _optimizations(of))
+    found = _optimizations(of)
+    _fit(found)
+    STACKS[name] = tuple(o.name for o in found)
     return name
 
 
 def _optimizations(stack: str) -> list[Optimization]:
+    """In the order in which the stack names them. `ValueError` for one that nobody declared, and
+    for one that is named twice.
+    """
     parts = [part for name in stack.split("+") for part in STACKS.get(name, (name,))]
     unknown = next((part for part in parts if part not in OPTIMIZATIONS), None)
     if unknown is not None:
-        raise ValueError(
-            f"no optimization is called {unknown!r}; known are {', '.join(OPTIMIZATIONS)}"
-        )
-    found = [OPTIMIZATIONS[part] for part in parts]
-    _fit(found)
-    return found
+        raise ValueError(no_optimization(unknown, [*OPTIMIZATIONS, *STACKS]))
+    twice = next((part for part in parts if parts.count(part) > 1), None)
+    if twice is not None:
+        raise ValueError(f"{stack} names {twice} twice")
+    return [OPTIMIZATIONS[part] for part in parts]
+
+
+def no_optimization(name: str, known: Sequence[str]) -> str:
+    """What is wrong with a name that is none of these."""
+    close = get_close_matches(name, known, n=1)
+    meant = f" (did you mean {close[0]}?)" if close else ""
+    return f"no optimization is called {name!r}{meant}; known are {', '.join(known)}"
 
 
 def _fit(stack: Sequence[Optimization]) -> None:
@@ -283,8 +296,9 @@ def measure(
 ) -> None:
     """Declare stacks (names joined by ``+``) as cases on a workload, beside its reference.
 
-    `ValueError` for an optimization nobody declared, a wrong combination, a case declared twice,
-    another workload's name, a chapter that is none, or an `against` that is not declared before.
+    `ValueError` for an optimization nobody declared or named twice, a wrong combination, a case
+    declared twice, another workload's name, a chapter that is none, or an `against` that is not
+    declared before.
     """
     if chapter not in get_args(Chapter):
         raise ValueError(f"{chapter!r} is no chapter; there are {', '.join(get_args(Chapter))}")
@@ -308,7 +322,7 @@ def measure(
 def stacked(workload: Workload, name: str) -> Case:
     """The case of this name, declared or not: what is searched for is declared only when found.
 
-    `ValueError` for an optimization nobody declared, or a wrong combination.
+    `ValueError` for an optimization nobody declared or named twice, or a wrong combination.
     """
     return _case(workload, name, picture_only=False, chapter="guide")
 
@@ -316,7 +330,9 @@ def stacked(workload: Workload, name: str) -> Case:
 def _case(workload: Workload, name: str, *, picture_only: bool, chapter: Chapter) -> Case:
     names = [*workload.base, *(() if name == REFERENCE else (name,))]
     try:
-        stack = tuple(_optimizations("+".join(names))) if names else ()
+        # What the base has, a stack on it can name as well.
+        stack = tuple(o for part in names for o in _optimizations(part))
+        _fit(stack)
     except ValueError as error:
         raise ValueError(f"{workload.name}: {error}") from None
     return Case(

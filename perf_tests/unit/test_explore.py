@@ -369,6 +369,10 @@ def test_another_machine_is_another_folder(
     [
         (["--without", "nobody"], "--without: no optimization is called 'nobody'; known are far"),
         (["--promise", "nobody"], "--promise: no optimization is called 'nobody'; known are loss"),
+        (
+            ["--without", "farr"],
+            "--without: no optimization is called 'farr' (did you mean far?); ",
+        ),
         (["--promise", "far", "--psnr", "20"], "either by --promise or in numbers"),
         (["--workload", "nothing"], "fake has none that is called 'nothing'; known are fake4"),
         (["--memory", "4"], "this runs on the CPU"),

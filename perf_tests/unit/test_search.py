@@ -657,6 +657,11 @@ def declared(monkeypatch: pytest.MonkeyPatch) -> None:
         ("one+two", "one and two both decide the dtype"),
         ("graph", "graph needs steps before it"),
         ("graph+steps", "graph needs steps before it"),
+        ("steps+one+steps", r"steps\+one\+steps names steps twice"),
+        (
+            "steps+grph",
+            r"no optimization is called 'grph' \(did you mean graph\?\); known are one, ",
+        ),
     ],
 )
 def test_a_wrong_combination_is_refused(declared: None, of: str, says: str) -> None:
@@ -666,8 +671,13 @@ def test_a_wrong_combination_is_refused(declared: None, of: str, says: str) -> N
         measure(WORKLOAD, of)
 
 
-def test_the_same_one_twice_is_no_conflict(declared: None) -> None:
-    measure(WORKLOAD, "one+one", "steps+graph+one")
+def test_a_stack_may_name_what_the_base_has(declared: None) -> None:
+    measure(replace(WORKLOAD, base=("one",)), "one", "steps+graph+one")
+
+
+def test_a_stack_with_a_name_may_not_have_one_of_its_own_beside_it(declared: None) -> None:
+    with pytest.raises(ValueError, match=r"fake4: chain\+graph names graph twice"):
+        measure(WORKLOAD, f"{stack('chain', 'steps+graph')}+graph")
 
 
 def test_what_is_needed_is_declared_before(declared: None) -> None:
