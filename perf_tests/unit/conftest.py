@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import shutil
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
@@ -12,12 +13,15 @@ import pytest
 import torch
 
 # pytester forgets what a suite in this process imported first. A second copy of the bench would not
-# see what a test patched in the first, and this one registers operators, which works once.
+# see what a test patched in the first, and these two register operators, which works once.
 import torch._dynamo
 from pytest_benchmark import plugin
 
 from perf_tests.harness import baselines, bench  # noqa: F401
 from perf_tests.unit.recorded import accept, process
+
+with suppress(ImportError):
+    import torchao  # noqa: F401  (optional, and imported by diffusers where it is installed)
 
 # Small tensors: threads would only wait for each other, most of all on a shared machine.
 torch.set_num_threads(1)
