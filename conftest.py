@@ -641,11 +641,16 @@ def _shard_json(config: pytest.Config, suite: Suite) -> dict[str, Any] | None:
 
 
 def pytest_terminal_summary(
-    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+    terminalreporter: pytest.TerminalReporter, exitstatus: int, config: pytest.Config
 ) -> None:
     if SUITE not in config.stash:
         return
     suite = config.stash[SUITE]
+    if exitstatus == pytest.ExitCode.NO_TESTS_COLLECTED:
+        terminalreporter.write_line(
+            f"no case of {suite.bench.source.name} matches; a GPU's and a CPU's differ: "
+            "--collect-only --model sd15 lists those of one, --model embedded of the other"
+        )
     if not suite.rows:
         return
 

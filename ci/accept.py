@@ -20,7 +20,7 @@ from perf_tests.harness.baselines import CaseBaseline, MachineBaseline
 from perf_tests.harness.catalog import REFERENCE
 from perf_tests.harness.closeness import Pictures
 from perf_tests.harness.records import Count, write_whole
-from perf_tests.harness.runs import case_id
+from perf_tests.harness.runs import Case, case_id
 from perf_tests.harness.verdicts import PASSING, REPEAT_PSNR_DB, disturbances, drifted
 
 PROCESSES_MIN = 3
@@ -35,9 +35,10 @@ ACCEPTABLE = (
     "more memory",
     "more work",
     "worse picture",
+    "invalid",
 )
-"""A person may mean a case to be slower, or its picture another one. Nobody can mean a black one,
-one that the same seed does not give again, or a time that says nothing."""
+"""A person may mean a case to be slower, or its picture another one. Nobody can mean a black one or
+one that the same seed does not give again. What is invalid says nothing, and is left out."""
 HISTORY_HEAD = """# What was accepted, when and why
 
 Written by `python -m ci accept` and `python -m ci calibrate`; newest last.
@@ -98,7 +99,7 @@ def accept_pictures(path: Path, *, reason: str) -> int:
 def accept(paths: Sequence[Path], *, reason: str, processes: int = PROCESSES_MIN) -> int:
     """Write the runs' cases into their machine's baseline; 0. `BadRunError` for bad runs.
 
-    A case that fewer than this many of the runs measured (an interrupted one) is left out.
+    A case that fewer than this many of the runs measured and saw undisturbed is left out.
     """
     runs = _load(paths, reason)
     if len(runs) < processes:
@@ -108,13 +109,17 @@ def accept(paths: Sequence[Path], *, reason: str, processes: int = PROCESSES_MIN
         )
     check(runs)
     _check_whole(runs)
-    _check_quiet(runs)
     machine = runs[0].machine
     old = baselines.load_machine(machine.slug)
-    measured = {
-        key: [run.cases[key] for run in runs if key in run.cases]
-        for key in dict.fromkeys(key for run in runs for key in _judged(run))
-    }
+    measured: dict[str, list[Case]] = {key: [] for run in runs for key in _judged(run)}
+    for run in runs:
+        disturbed = _disturbed(run)
+        for key in _judged(run):
+            if key not in disturbed:
+                measured[key].append(run.cases[key])
+        for reason in dict.fromkeys(disturbed.values()):
+            names = [case_id(run.cases[key]) for key in disturbed if disturbed[key] == reason]
+            print(f"left out of {run.path}: {', '.join(names)}: {reason}")
     known = old.cases if old else {}
     accepted = {
         key: _merge(cases, runs[0], known.get(key))
@@ -122,7 +127,10 @@ def accept(paths: Sequence[Path], *, reason: str, processes: int = PROCESSES_MIN
         if len(cases) >= processes
     }
     if not accepted:
-        raise BadRunError(f"no case was measured in {processes} of the runs: nothing is accepted")
+        raise BadRunError(
+            f"no case was measured in {processes} of the runs undisturbed: nothing is accepted; "
+            "run the main job again on a quiet machine"
+        )
     for key, seen in measured.items():
         if key not in accepted:
             print(f"left out: {key} was measured in {len(seen)} of {processes} processes")
@@ -190,7 +198,7 @@ def _load(paths: Sequence[Path], reason: str) -> list[Run]:
 
 def check(runs: Sequence[Run], *, acceptable: Collection[str] = ACCEPTABLE) -> None:
     """`BadRunError` unless the runs are of one machine, stopwatch and workload, and each case got
-    one of these verdicts and the same picture from the same seed.
+    one of these verdicts, and the same picture from the same seed alone.
     """
     first = runs[0]
     for run in runs:
@@ -212,6 +220,11 @@ def check(runs: Sequence[Run], *, acceptable: Collection[str] = ACCEPTABLE) -> N
                 raise BadRunError(
                     f"{run.path}: {key} gave another picture for the same seed ({repeated:.1f} dB "
                     "between them), which nobody accepts"
+                )
+            if ignored := case["picture"].get("ignored"):
+                raise BadRunError(
+                    f"{run.path}: {key} gave the same picture for another {ignored[0]}, which "
+                    "nobody accepts"
                 )
         if run.not_timed:
             raise BadRunError(f"{run.path}: {run.not_timed[0]} gave no measurement")
@@ -238,21 +251,22 @@ def _check_whole(runs: Sequence[Run]) -> None:
                 )
 
 
-def _check_quiet(runs: Sequence[Run]) -> None:
-    """`BadRunError` where something else was at work on the machine, or its pace changed."""
-    for run in runs:
-        for key, case in run.cases.items():
-            if reasons := disturbances(case["validity"], clock=True):
-                raise BadRunError(
-                    f"{run.path}: {key} was disturbed: {reasons[0]}; run the main job again on a "
-                    "quiet machine"
-                )
-        if run.drifted:
-            workload = run.drifted[0]
-            raise BadRunError(
-                f"{run.path}: of {workload} {drifted(run.drift[workload]['ratio'])}; run the main "
-                "job again on a quiet machine"
-            )
+def _disturbed(run: Run) -> dict[str, str]:
+    """The cases of which this process says nothing, as something else was at work on the machine,
+    its pace changed or the measuring failed; each with the reason.
+    """
+    found = {}
+    for key in _judged(run):
+        case = run.cases[key]
+        held_to = [case, *filter(None, [case["reference"]])]
+        reasons = [r for one in held_to for r in disturbances(one["validity"], clock=True)]
+        if case["workload"] in run.drifted:
+            reasons.append(drifted(run.drift[case["workload"]]["ratio"]))
+        if case["verdict"] == "invalid":
+            reasons.append(case["sentence"])
+        if reasons:
+            found[key] = reasons[0]
+    return found
 
 
 def _judged(run: Run) -> list[str]:

@@ -167,6 +167,53 @@ def test_a_case_that_too_few_processes_measured_is_left_out(
     assert lines().keys() == KEYS - {KEY + "fp16"}
 
 
+@pytest.mark.parametrize("whose", ["its own", "its reference's"])
+def test_a_case_that_was_disturbed_is_left_out(
+    tmp_path: Path,
+    folder: Path,
+    runs: list[Content],
+    capsys: pytest.CaptureFixture[str],
+    whose: str,
+) -> None:
+    half = case(runs[1], FP16)
+    validity = (half if whose == "its own" else half["reference"])["validity"]
+    validity["host_disturbed_by"] = ["the host waited for a CPU"]
+    case(runs[2], FP16).update(verdict="invalid", sentence="invalid: it was not warm")
+    paths = written(tmp_path, runs)
+    assert command.main(["accept", *paths, "--reason", "first"]) == 0
+    printed = capsys.readouterr().out
+    assert f"left out of {paths[1]}: ddim50-fp16: the host waited for a CPU\n" in printed
+    assert f"left out of {paths[2]}: ddim50-fp16: invalid: it was not warm\n" in printed
+    assert f"left out: {KEY}fp16 was measured in 1 of 3 processes" in printed
+    assert lines().keys() == KEYS - {KEY + "fp16"}
+
+
+def test_what_a_drifted_reference_is_of_is_left_out(
+    tmp_path: Path, folder: Path, runs: list[Content], capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs[1]["perf_tests"]["reference_drift"]["ddim50"] = {"ratio": 0.9, "significant": True}
+    paths = written(tmp_path, runs)
+    assert command.main(["accept", *paths, "--reason", "first"]) == 0
+    printed = capsys.readouterr().out
+    reason = "the reference took 0.900 of its first time when it was timed again"
+    told = next(line for line in printed.splitlines() if line.startswith("left out of"))
+    assert told.startswith(f"left out of {paths[1]}: ddim50-reference, ")
+    assert told.endswith(f"ddim50-fp16: {reason}")
+    assert not any(key.startswith("ddim50/") for key in lines())
+    assert command.main(["accept", *paths, "--processes", "2", "--reason", "second"]) == 0
+    assert lines().keys() == KEYS
+    assert len(lines()[KEY + "fp16"].latency_s) == 2
+
+
+def test_where_all_is_disturbed_nothing_is_accepted(
+    tmp_path: Path, folder: Path, runs: list[Content], capsys: pytest.CaptureFixture[str]
+) -> None:
+    for one in runs[0]["benchmarks"]:
+        one["extra_info"]["validity"]["disturbed_by"] = ["power brake"]
+    sentence = "no case was measured in 3 of the runs undisturbed: nothing is accepted; run the"
+    refused(written(tmp_path, runs), sentence, folder, capsys)
+
+
 def test_a_person_may_accept_from_fewer(
     tmp_path: Path, folder: Path, runs: list[Content], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -293,8 +340,10 @@ def _not_repeated(runs: list[Content]) -> None:
     worse["picture"]["repeat_psnr_db"] = 31.4
 
 
-def _invalid(runs: list[Content]) -> None:
-    case(runs[1], FP16)["verdict"] = "invalid"
+def _ignored(runs: list[Content]) -> None:
+    worse = case(runs[1], FP16)
+    worse["verdict"] = "worse picture"
+    worse["picture"]["ignored"] = ["prompt"]
 
 
 def _not_timed(runs: list[Content]) -> None:
@@ -312,14 +361,6 @@ def _quick(runs: list[Content]) -> None:
 
 def _few_rounds(runs: list[Content]) -> None:
     case(runs[2], FP16)["latency_rounds_s"] = [1.6, 1.7]
-
-
-def _drifted(runs: list[Content]) -> None:
-    runs[1]["perf_tests"]["reference_drift"]["ddim50"] = {"ratio": 0.9, "significant": True}
-
-
-def _busy_host(runs: list[Content]) -> None:
-    case(runs[1], FP16)["validity"]["host_disturbed_by"] = ["the host waited for a CPU"]
 
 
 def _other_schema(runs: list[Content]) -> None:
@@ -340,14 +381,12 @@ def _of_another_suite(runs: list[Content]) -> None:
         (_other_workload, "run-1.json differ in the workload of ddim50 (guidance): 7.5 and 1.0"),
         (_failed, f"run-1.json: {KEY}fp16 is black, which nobody accepts"),
         (_not_repeated, f"{KEY}fp16 gave another picture for the same seed (31.4 dB between them)"),
-        (_invalid, f"run-1.json: {KEY}fp16 is invalid, which nobody accepts"),
+        (_ignored, f"run-1.json: {KEY}fp16 gave the same picture for another prompt, which"),
         (_not_timed, "run-0.json: ddim50-bf16 gave no measurement"),
         (_twice, f"run-0.json: {KEY}fp16 is in it twice"),
         (_other_schema, "run-0.json: has schema 2, this suite reads 1"),
         (_quick, "run-2.json was measured with --quick, whose few rounds are for comparing"),
         (_few_rounds, f"run-2.json: {KEY}fp16 was timed in 2 of at least 3 rounds; run"),
-        (_drifted, "run-1.json: of ddim50 the reference took 0.900 of its first time"),
-        (_busy_host, f"run-1.json: {KEY}fp16 was disturbed: the host waited for a CPU"),
         (_of_another_suite, "run-0.json: was not written by this suite's main job"),
     ],
 )

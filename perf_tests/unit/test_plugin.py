@@ -384,6 +384,15 @@ def test_bad_input_and_collecting_leave_an_older_run_alone(pytester: pytest.Pyte
     assert path.read_text() == "kept"
 
 
+@pytest.mark.parametrize("asked", [("-k", "nothing_of_this_name"), ("-m", "past_guide")])
+def test_where_no_case_matches_it_says_where_there_are_others(
+    pytester: pytest.Pytester, asked: tuple[str, str]
+) -> None:
+    result = run(pytester, *asked)
+    assert result.ret == pytest.ExitCode.NO_TESTS_COLLECTED
+    result.stdout.fnmatch_lines(["no case of fake matches; a GPU's and a CPU's differ: *"])
+
+
 def test_collecting_writes_nothing(pytester: pytest.Pytester) -> None:
     path = pytester.path / "runs" / "new.json"
     run(pytester, f"--benchmark-json={path}", "--collect-only")
