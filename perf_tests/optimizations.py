@@ -72,7 +72,7 @@ LOSSLESS = SAME_ARITHMETIC
 # guidance (34.0 dB) is true as well. Lowest: merged tokens 28.6 dB; blocks kept for three steps
 # 26.3 dB (for two 30.9, for five 22.0); guidance in the first half 19.7 dB (in the first quarter
 # 18.3, in three of them 21.7); on top of bfloat16, weights kept in float8 24.8 dB, and in products
-# of float8 30.9 dB, their rounding alone imitated, as the kernels are a GPU's.
+# of float8 30.9 dB (on an H100, whose kernels they are).
 # Seeded weights of full size (and the small model's), on a CPU in float32: guidance in the first
 # half 50.7 dB (47.9), merged tokens 38.5 dB (28.4), blocks kept for three steps 33.4 dB (33.9), and
 # with guidance in the first half 33.1 dB; SSIM 0.988 or more, of merged tokens 0.961. Half-way from
@@ -533,9 +533,10 @@ def tome(build: Build) -> None:
 def _averaging_in_float64(matching: Callable[..., Any]) -> Callable[..., Any]:
     """A GPU adds up what is merged in any order, and no two pictures may differ by that.
 
-    In float32, compiled, two of one seed were at 48 dB (H100): presumably as a compiler leaves out
-    the rounding to half precision before. Of 6.5 million averages of numbers that are not rounded,
-    631 change with the order in float32, none in float64 (twenty orders, on a CPU).
+    In float32, compiled, two of one seed were at 48 dB (H100), in float64 the same: presumably a
+    compiler leaves out the rounding to half precision before. Of 6.5 million averages of numbers
+    that are not rounded, 631 change with the order in float32, none in float64 (twenty orders, on a
+    CPU).
     """
 
     def matched(*args: Any, **kwargs: Any) -> Any:
