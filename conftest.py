@@ -646,10 +646,12 @@ def pytest_terminal_summary(
     if SUITE not in config.stash:
         return
     suite = config.stash[SUITE]
-    if exitstatus == pytest.ExitCode.NO_TESTS_COLLECTED:
+    asked = config.getoption("keyword") or config.getoption("markexpr")
+    if asked and exitstatus == pytest.ExitCode.NO_TESTS_COLLECTED:
         terminalreporter.write_line(
-            f"no case of {suite.bench.source.name} matches; a GPU's and a CPU's differ: "
-            "--collect-only --model sd15 lists those of one, --model embedded of the other"
+            f"no case of {suite.bench.source.name} matches; a GPU's and a CPU's differ: the same "
+            "command with --collect-only and --model sd15 lists those of one, with --model "
+            "embedded of the other"
         )
     if not suite.rows:
         return

@@ -19,9 +19,11 @@ from perf_tests.harness import baselines, closeness, comparable
 from perf_tests.harness.baselines import CaseBaseline, MachineBaseline
 from perf_tests.harness.catalog import REFERENCE
 from perf_tests.harness.closeness import Pictures
+from perf_tests.harness.pairs import disturbed_in
 from perf_tests.harness.records import Count, write_whole
 from perf_tests.harness.runs import Case, case_id
-from perf_tests.harness.verdicts import PASSING, REPEAT_PSNR_DB, disturbances, drifted
+from perf_tests.harness.verdicts import PASSING, REPEAT_PSNR_DB, disturbances
+from perf_tests.harness.weighing import METRICS
 
 PROCESSES_MIN = 3
 ROUNDS_MIN = 3
@@ -37,8 +39,8 @@ ACCEPTABLE = (
     "worse picture",
     "invalid",
 )
-"""A person may mean a case to be slower, or its picture another one. Nobody can mean a black one or
-one that the same seed does not give again. What is invalid says nothing, and is left out."""
+"""A person may mean a case to be slower, its picture to be another one, or another workload (which
+is invalid until then). Nobody can mean a black picture."""
 HISTORY_HEAD = """# What was accepted, when and why
 
 Written by `python -m ci accept` and `python -m ci calibrate`; newest last.
@@ -117,9 +119,9 @@ def accept(paths: Sequence[Path], *, reason: str, processes: int = PROCESSES_MIN
         for key in _judged(run):
             if key not in disturbed:
                 measured[key].append(run.cases[key])
-        for reason in dict.fromkeys(disturbed.values()):
-            names = [case_id(run.cases[key]) for key in disturbed if disturbed[key] == reason]
-            print(f"left out of {run.path}: {', '.join(names)}: {reason}")
+        for why in dict.fromkeys(disturbed.values()):
+            names = [case_id(run.cases[key]) for key in disturbed if disturbed[key] == why]
+            print(f"left out of {run.path}: {', '.join(names)}: {why}")
     known = old.cases if old else {}
     accepted = {
         key: _merge(cases, runs[0], known.get(key))
@@ -134,7 +136,7 @@ def accept(paths: Sequence[Path], *, reason: str, processes: int = PROCESSES_MIN
     for key, seen in measured.items():
         if key not in accepted:
             print(f"left out: {key} was measured in {len(seen)} of {processes} processes")
-    for line in _although(runs, accepted):
+    for line in _although({key: measured[key] for key in accepted}):
         print(line)
     gone = set(known).intersection(*(run.undeclared(known) for run in runs))
     for key in sorted(gone):
@@ -167,10 +169,11 @@ def accept(paths: Sequence[Path], *, reason: str, processes: int = PROCESSES_MIN
         f"{_many(pictures, 'reference picture that was', 'reference pictures that were')} not "
         "there yet; commit baselines/"
     )
-    if len(runs) < PROCESSES_MIN:
+    few = [key for key in accepted if len(measured[key]) < PROCESSES_MIN]
+    if few:
         print(
-            "limits on latency are wide: so few processes do not tell how far they differ "
-            "(baselines/README.md)"
+            f"limits on the latency of {_many(few, 'case', 'cases')} are wide: so few processes do "
+            "not tell how far they differ (baselines/README.md)"
         )
     return 0
 
@@ -179,13 +182,13 @@ def _many(things: Sized, one: str, many: str) -> str:
     return f"{len(things)} {one if len(things) == 1 else many}"
 
 
-def _although(runs: Sequence[Run], accepted: Collection[str]) -> list[str]:
+def _although(accepted: Mapping[str, Sequence[Case]]) -> list[str]:
     """The cases that failed, which a person should know to have meant."""
     failed = {
         f"accepted although {case['verdict']}: {key}": None
-        for run in runs
-        for key, case in run.cases.items()
-        if key in accepted and case["verdict"] not in PASSING
+        for key, cases in accepted.items()
+        for case in cases
+        if case["verdict"] not in PASSING
     }
     return list(failed)
 
@@ -253,17 +256,18 @@ def _check_whole(runs: Sequence[Run]) -> None:
 
 def _disturbed(run: Run) -> dict[str, str]:
     """The cases of which this process says nothing, as something else was at work on the machine,
-    its pace changed or the measuring failed; each with the reason.
+    its pace changed or the measuring failed, with them or with what they are held to; each with the
+    reason.
     """
     found = {}
+    latency = METRICS[0]
     for key in _judged(run):
         case = run.cases[key]
-        held_to = [case, *filter(None, [case["reference"]])]
-        reasons = [r for one in held_to for r in disturbances(one["validity"], clock=True)]
-        if case["workload"] in run.drifted:
-            reasons.append(drifted(run.drift[case["workload"]]["ratio"]))
-        if case["verdict"] == "invalid":
-            reasons.append(case["sentence"])
+        reasons = disturbed_in(run, case, latency)
+        if case["reference"]:
+            reasons += disturbances(case["reference"]["validity"], clock=True)
+        if reference := run.by_id.get(f"{case['workload']}-{case['against']}"):
+            reasons += disturbed_in(run, reference, latency)
         if reasons:
             found[key] = reasons[0]
     return found

@@ -245,9 +245,8 @@ def _closing(
     why: dict[str, list[str]] = {}
     for name, reason in {**others, **dict.fromkeys(search.untried, stopped)}.items():
         why.setdefault(reason.removeprefix(f"{name} "), []).append(name)
-    if why or search.candidates:
-        yield ""
-        yield "not tried:"
+    yield ""
+    yield "not tried:"
     for reason, names in why.items():
         yield f"  {', '.join(names)}: {reason}"
     if search.candidates:

@@ -330,8 +330,8 @@ def stacked(workload: Workload, name: str) -> Case:
 def _case(workload: Workload, name: str, *, picture_only: bool, chapter: Chapter) -> Case:
     names = [*workload.base, *(() if name == REFERENCE else (name,))]
     try:
-        # What the base has, a stack on it can name as well.
-        stack = tuple(o for part in names for o in _optimizations(part))
+        # What the base has, a stack on it can name as well, and it is done once.
+        stack = tuple(dict.fromkeys(o for part in names for o in _optimizations(part)))
         _fit(stack)
     except ValueError as error:
         raise ValueError(f"{workload.name}: {error}") from None

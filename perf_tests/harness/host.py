@@ -66,8 +66,9 @@ def _held_bytes(device: torch.device) -> int:
         torch.cuda.synchronize()
         # As asked for: a block that is free and up to a MiB larger is given whole, so that the same
         # tensors take more or less of what is allocated, depending on where they come to lie.
-        requested: int = torch.cuda.memory_stats().get("requested_bytes.all.current", 0)
-        return requested
+        requested: int = torch.cuda.memory_stats()["requested_bytes.all.current"]
+        # CUDA's own allocator (cudaMallocAsync) keeps no account of it.
+        return requested or torch.cuda.memory_allocated()
     storages = {}
     for found in gc.get_objects():
         # Not isinstance: it would ask objects of all kinds for their class, and some object.

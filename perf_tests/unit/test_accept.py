@@ -178,14 +178,57 @@ def test_a_case_that_was_disturbed_is_left_out(
     half = case(runs[1], FP16)
     validity = (half if whose == "its own" else half["reference"])["validity"]
     validity["host_disturbed_by"] = ["the host waited for a CPU"]
-    case(runs[2], FP16).update(verdict="invalid", sentence="invalid: it was not warm")
+    case(runs[2], FP16).update(verdict="invalid", latency_rounds_s=[9.0, 1.6, 1.6, 1.6, 1.6])
     paths = written(tmp_path, runs)
     assert command.main(["accept", *paths, "--reason", "first"]) == 0
     printed = capsys.readouterr().out
     assert f"left out of {paths[1]}: ddim50-fp16: the host waited for a CPU\n" in printed
-    assert f"left out of {paths[2]}: ddim50-fp16: invalid: it was not warm\n" in printed
+    not_warm = "the first round took 5.6 times as long as the others: it was not warm"
+    assert f"left out of {paths[2]}: ddim50-fp16: ddim50-fp16: {not_warm}\n" in printed
     assert f"left out: {KEY}fp16 was measured in 1 of 3 processes" in printed
     assert lines().keys() == KEYS - {KEY + "fp16"}
+    history = (folder / "HISTORY.md").read_text()
+    assert history.count(" first (") == len(KEYS) - 1
+    assert "the host waited" not in history
+
+
+def test_what_is_held_to_a_reference_that_was_not_warm_is_left_out(
+    tmp_path: Path, folder: Path, runs: list[Content], capsys: pytest.CaptureFixture[str]
+) -> None:
+    reference = case(runs[1], "ddim50-reference")
+    reference.update(verdict="invalid", latency_rounds_s=[9.0, 1.6, 1.6, 1.6, 1.6])
+    paths = written(tmp_path, runs)
+    assert command.main(["accept", *paths, "--processes", "2", "--reason", "first"]) == 0
+    printed = capsys.readouterr().out
+    assert f"left out of {paths[1]}: ddim50-reference, ddim50-tf32, " in printed
+    assert len(lines()[KEY + "fp16"].latency_s) == 2
+    assert "limits on the latency of 3 cases are wide" in printed
+
+
+def test_another_workload_can_be_meant(
+    tmp_path: Path, folder: Path, runs: list[Content], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Until it is accepted the runs are invalid, and their sentence says how that is done."""
+    assert command.main(["accept", *written(tmp_path, runs), "--reason", "first"]) == 0
+    for run in runs:
+        case(run, FP16)["verdict"] = "invalid"
+        for one in run["benchmarks"]:
+            if one["extra_info"]["workload"] == "ddim50":
+                one["extra_info"]["generates"]["guidance"] = 5.0
+    assert command.main(["accept", *written(tmp_path, runs), "--reason", "second"]) == 0
+    assert "left out of" not in capsys.readouterr().out
+    assert lines()[KEY + "fp16"].generates["guidance"] == 5.0
+
+
+def test_what_a_run_that_was_left_out_said_is_not_told(
+    tmp_path: Path, folder: Path, runs: list[Content], capsys: pytest.CaptureFixture[str]
+) -> None:
+    case(runs[1], FP16)["verdict"] = "slower"
+    case(runs[1], FP16)["validity"]["disturbed_by"] = ["power brake"]
+    case(runs[2], FP16)["picture"]["repeat_psnr_db"] = 60.0  # repeated, as far as that is asked
+    paths = written(tmp_path, runs)
+    assert command.main(["accept", *paths, "--processes", "2", "--reason", "first"]) == 0
+    assert "accepted although" not in capsys.readouterr().out
 
 
 def test_what_a_drifted_reference_is_of_is_left_out(
@@ -220,7 +263,10 @@ def test_a_person_may_accept_from_fewer(
     fewer = ["accept", *written(tmp_path, runs[:2]), "--processes", "2", "--reason", "slow"]
     assert command.main(fewer) == 0
     assert len(lines()[KEY + "fp16"].latency_s) == 2
-    assert "limits on latency are wide: so few processes do not" in capsys.readouterr().out
+    assert (
+        "limits on the latency of 4 cases are wide: so few processes do not"
+        in capsys.readouterr().out
+    )
 
 
 def test_what_whole_runs_no_longer_declare_leaves_the_baseline(

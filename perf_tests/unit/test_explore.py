@@ -293,10 +293,13 @@ def test_what_an_earlier_search_found_is_offered_where_this_one_came_to_less(
     declare("plain")
     declare("faster")
     assert run(tmp_path, "--without", "plain") == 0
+    before = json.loads((tmp_path / "explore.json").read_text())["tried"]
     now = itertools.count()
     monkeypatch.setattr(attempts, "monotonic", lambda: next(now))
     assert run(tmp_path, "--minutes", "0.001") == 0
     told = capsys.readouterr().out
+    after = json.loads((tmp_path / "explore.json").read_text())["tried"]
+    assert after == before  # nothing was measured again
     assert "stopped: 0 s of 0.001 min are left" in told
     assert "+ faster, of an earlier search" in told
     assert told.endswith('stack("best_fake4", "faster")\n')

@@ -496,6 +496,25 @@ def test_what_a_generation_keeps_is_counted() -> None:
     assert left.kept_bytes == 4000
 
 
+@pytest.mark.parametrize("asked", [True, False])
+def test_what_a_generation_keeps_on_a_gpu_is_what_it_asked_for(
+    monkeypatch: pytest.MonkeyPatch, asked: bool
+) -> None:
+    """Not the larger blocks that it was given; but these where nobody counts the former."""
+    held = iter((1000, 5000))
+    stats = {"requested_bytes.all.current": 0}
+
+    def synchronize() -> None:
+        if asked:
+            stats["requested_bytes.all.current"] = next(held)
+
+    monkeypatch.setattr(torch.cuda, "synchronize", synchronize)
+    monkeypatch.setattr(torch.cuda, "memory_stats", lambda: stats)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", iter((2000, 8000)).__next__)
+    left = host.left(Generation(FakePipeline(), WORKLOAD), torch.device("cuda"))
+    assert left.kept_bytes == (4000 if asked else 6000)
+
+
 def test_a_class_gets_its_static_method_back() -> None:
     class Library:
         @staticmethod

@@ -395,8 +395,12 @@ def test_where_no_case_matches_it_says_where_there_are_others(
 
 def test_collecting_writes_nothing(pytester: pytest.Pytester) -> None:
     path = pytester.path / "runs" / "new.json"
-    run(pytester, f"--benchmark-json={path}", "--collect-only")
+    result = run(pytester, f"--benchmark-json={path}", "--collect-only")
     assert not path.parent.exists()
+    assert "no case of" not in result.stdout.str()
+    all_of_them = run(pytester, "--deselect=perf_tests/test_generation.py")
+    assert all_of_them.ret == pytest.ExitCode.NO_TESTS_COLLECTED
+    assert "no case of" not in all_of_them.stdout.str()
 
 
 def test_the_life_of_a_baseline(

@@ -54,10 +54,20 @@ class Card:
     [
         (Card((1980, 0), (1965, 0)), ()),
         (Card((1980, 0), (1500, 0)), ("the SM clock moved between 1500 and 1980 MHz",)),
+        (Card((1980, 0), (1760, 0)), ("the SM clock moved between 1760 and 1980 MHz",)),
         # A card at its power limit is a card at work; 1965 MHz is after a pause.
         (Card((1695, 0x04), (1740, 0x04), (1965, 0)), ()),
+        (Card((1695, 0x04), (1740, 0x04), (1965, 0x04)), ()),
+        (Card((1980, 0x04), (900, 0x04)), ("the SM clock moved between 900 and 1980 MHz",)),
+        (Card((1980, 0), (900, 0x04)), ("the SM clock moved between 900 and 1980 MHz",)),
+        (Card((1980, 0x04), (1500, 0)), ("the SM clock moved between 1500 and 1980 MHz",)),
         (Card((1980, 0), (1980, 0x20)), ("software thermal slowdown",)),
-        (Card((1980, 0), (1500, 0x40 | 0x04)), ("hardware thermal slowdown",)),
+        (Card((1980, 0), (1965, 0x40 | 0x04)), ("hardware thermal slowdown",)),
+        # Throttled by heat, it is not at its power limit.
+        (
+            Card((1980, 0), (1700, 0x40)),
+            ("hardware thermal slowdown", "the SM clock moved between 1700 and 1980 MHz"),
+        ),
         (Card((1980, 0), processes=3), ("2 other processes on the GPU",)),
         (Card((1980, None), (1500, None)), ("the SM clock moved between 1500 and 1980 MHz",)),
     ],
@@ -76,7 +86,28 @@ def test_what_disturbs_a_gpu(
     clocks = (*told["sm_clocks_mhz"], *told["power_capped_sm_clocks_mhz"])
     assert sorted(clocks) == sorted(clock for clock, _ in card.rounds)
     answers = card.rounds[0][1] is not None
-    assert watch.unknown == (None if answers else "slowdowns unknown: NVML says Not Supported")
+    assert told["unknown"] == (None if answers else "slowdowns unknown: NVML says Not Supported")
+
+
+def test_what_a_gpu_does_not_answer_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: object) -> None:
+        raise Unanswered("Not Supported")
+
+    nvml = Card((1980, None)).nvml()
+    nvml.nvmlDeviceGetClockInfo = nvml.nvmlDeviceGetComputeRunningProcesses = refused
+    nvml.nvmlDeviceGetCurrentClocksThrottleReasons = refused
+    monkeypatch.setitem(sys.modules, "pynvml", nvml)
+    monkeypatch.setattr(
+        torch.cuda, "get_device_properties", lambda index: SimpleNamespace(uuid="0")
+    )
+    watch = quiet.Watch(device=torch.device("cuda"))
+    watch.before_round()
+    watch.after_round()
+    assert watch.disturbed_by() == ()
+    assert sorted(watch.as_json()["unknown"].split("; ")) == [
+        f"{what} unknown: NVML says Not Supported"
+        for what in ("clocks", "other processes", "slowdowns")
+    ]
 
 
 def test_waiting_for_a_cpu_disturbs_the_host(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,15 @@ from math import prod
 import pytest
 
 from perf_tests.harness import catalog
-from perf_tests.harness.catalog import Closeness, Needs, Optimization, Promise, measure, stack
+from perf_tests.harness.catalog import (
+    Closeness,
+    Needs,
+    Optimization,
+    Promise,
+    measure,
+    stack,
+    stacked,
+)
 from perf_tests.harness.closeness import Distance, Look
 from perf_tests.harness.records import Measurement
 from perf_tests.harness.search import Ask, Search, Stack, Stopped, Tried, gain, shortlist
@@ -540,6 +548,58 @@ def test_a_better_stack_of_an_earlier_search_is_taken_up(
     assert found.stack == stack
 
 
+def test_the_fastest_of_earlier_stacks_is_taken_up_and_no_other_tried() -> None:
+    earlier: dict[Stack, Took] = {
+        ONE_TWO: Took(host=0, busy=0.45),
+        ("one", "four"): Took(host=0, busy=0.4),
+        ("two", "four"): Took(host=0, busy=0.42),
+    }
+
+    def world(stack: Stack) -> Took:
+        return earlier.get(stack, Took(host=0, busy=0.5 if "third" in stack else 1.0))
+
+    found, lab = search([made(name) for name in (*ALL, "four")], world)
+    tried = len(lab.asked)
+    asks = {of: Ask(stack=of, change="", why="held to another") for of in earlier}
+    found.take_up({ask: lab.measured(ask, earlier[of]) for of, ask in asks.items()})
+    assert found.stack == ("one", "four")
+    assert [(ask.stack, ask.why) for ask in lab.asked[tried:]] == [
+        (("one", "four"), "held to another")
+    ]
+
+
+def test_an_earlier_stack_that_fits_is_taken_up_though_it_is_slower() -> None:
+    """Of a search that came to none that stays below the limit."""
+    lean = Took(host=0, busy=2.0, memory=1)
+
+    def world(stack: Stack) -> Took:
+        return lean if stack == ONE_TWO else Took(host=0, busy=1.0, memory=3)
+
+    found, lab = search([made(name) for name in ALL], world, memory=2.0)
+    assert not found.fits(found.steps[-1].measured)
+    ask = Ask(stack=ONE_TWO, change="", why="held to another")
+    found.take_up({ask: lab.measured(ask, lean)})
+    assert found.stack == ONE_TWO
+
+
+def test_what_there_was_no_time_to_time_again_is_taken_up_at_the_end() -> None:
+    def attempt(ask: Ask) -> Tried:
+        if hurried and ask.change.startswith("again"):
+            raise Stopped("no time")
+        return lab(ask)
+
+    lab = Lab(world=lambda s: Took(host=0.5 if s else 1.0, busy=0, on_gpu=False))
+    found = Search(candidates=[made("fast")], attempt=attempt, tell=lambda text: None)
+    hurried = True
+    with pytest.raises(Stopped):
+        found.run()
+    assert not found.stack
+    hurried = False
+    ask = Ask(stack=("fast",), change="", why="held to the reference")
+    found.take_up({ask: lab.measured(ask, Took(host=0.5, busy=0, on_gpu=False))})
+    assert found.stack == ("fast",)
+
+
 def test_a_better_stack_of_an_earlier_search_is_timed_again_by_the_clock() -> None:
     """The machine was faster then, and the stack is not."""
     found, lab = search(
@@ -672,7 +732,8 @@ def test_a_wrong_combination_is_refused(declared: None, of: str, says: str) -> N
 
 
 def test_a_stack_may_name_what_the_base_has(declared: None) -> None:
-    measure(replace(WORKLOAD, base=("one",)), "one", "steps+graph+one")
+    case = stacked(replace(WORKLOAD, base=("one",)), "steps+graph+one")
+    assert [optimization.name for optimization in case.stack] == ["one", "steps", "graph"]
 
 
 def test_a_stack_with_a_name_may_not_have_one_of_its_own_beside_it(declared: None) -> None:
