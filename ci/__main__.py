@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import traceback
@@ -21,7 +22,14 @@ def main(arguments: list[str] | None = None) -> int:
         # Here, since it takes most of a second, in which it can be interrupted as well.
         from ci import verbs
 
-        return verbs.run(arguments)
+        answer = verbs.run(arguments)
+        try:
+            sys.stdout.flush()
+        except BrokenPipeError:
+            _say_nothing_more()  # whoever read the beginning wants no more; the answer stands
+        return answer
+    except BrokenPipeError:
+        _say_nothing_more()
     except KeyboardInterrupt:
         print("interrupted: nothing was judged; what was written before stays", file=sys.stderr)
     except ModuleNotFoundError as error:
@@ -34,6 +42,12 @@ def main(arguments: list[str] | None = None) -> int:
     finally:
         signal.signal(signal.SIGTERM, before)
     return CANNOT_JUDGE
+
+
+def _say_nothing_more() -> None:
+    # At its end Python would write again what nobody reads, and answer as for a regression.
+    for stream in (sys.stdout, sys.stderr):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 if __name__ == "__main__":

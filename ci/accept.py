@@ -114,11 +114,13 @@ def accept(paths: Sequence[Path], *, reason: str, processes: int = PROCESSES_MIN
     machine = runs[0].machine
     old = baselines.load_machine(machine.slug)
     measured: dict[str, list[Case]] = {key: [] for run in runs for key in _judged(run)}
+    taken = []
     for run in runs:
         disturbed = _disturbed(run)
-        for key in _judged(run):
-            if key not in disturbed:
-                measured[key].append(run.cases[key])
+        says = [key for key in _judged(run) if key not in disturbed]
+        for key in says:
+            measured[key].append(run.cases[key])
+        taken += [run] if says else []
         for why in dict.fromkeys(disturbed.values()):
             names = [case_id(run.cases[key]) for key in disturbed if disturbed[key] == why]
             print(f"left out of {run.path}: {', '.join(names)}: {why}")
@@ -131,11 +133,11 @@ def accept(paths: Sequence[Path], *, reason: str, processes: int = PROCESSES_MIN
     if not accepted:
         raise BadRunError(
             f"no case was measured in {processes} of the runs undisturbed: nothing is accepted; "
-            "run the main job again on a quiet machine"
+            "add runs that are made on a quieter machine"
         )
     for key, seen in measured.items():
         if key not in accepted:
-            print(f"left out: {key} was measured in {len(seen)} of {processes} processes")
+            print(f"left out: {key} has {len(seen)} of {processes} processes that say something")
     for line in _although({key: measured[key] for key in accepted}):
         print(line)
     gone = set(known).intersection(*(run.undeclared(known) for run in runs))
@@ -164,7 +166,7 @@ def accept(paths: Sequence[Path], *, reason: str, processes: int = PROCESSES_MIN
     baselines.save_machine(baseline)
     _keep(pictures)
     print(
-        f"accepted {_many(accepted, 'case', 'cases')} from {_many(runs, 'process', 'processes')} "
+        f"accepted {_many(accepted, 'case', 'cases')} from {_many(taken, 'process', 'processes')} "
         f"into {baseline.path.name} and "
         f"{_many(pictures, 'reference picture that was', 'reference pictures that were')} not "
         "there yet; commit baselines/"

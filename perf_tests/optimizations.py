@@ -146,6 +146,8 @@ def channels_last(build: Build) -> None:
     needs=Needs(variant="distilled_unet"),
     promise=DISTILLED,
     proof=proofs.smaller_than_reference("unet", layers_per_block=1),
+    # DeepCache keeps what the mid block gives, and it has none.
+    decides=("UNet's inner blocks",),
 )
 def distilled_unet(build: Build) -> None:
     """A UNet of one layer a block and no mid block, trained to imitate the full one (BK-SDM)."""
@@ -477,7 +479,7 @@ FRESH_EVERY = 3
     skips_work=True,
     uneven_steps=True,
     # Another thing from step to step, of which a graph of the UNet alone knows nothing.
-    decides=("UNet's calls",),
+    decides=("UNet's calls", "UNet's inner blocks"),
 )
 def deepcache(build: Build) -> None:
     """DeepCache: the UNet's inner blocks run in every third step alone."""

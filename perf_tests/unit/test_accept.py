@@ -163,7 +163,7 @@ def test_a_case_that_too_few_processes_measured_is_left_out(
 ) -> None:
     drop(runs[2], FP16)
     assert command.main(["accept", *written(tmp_path, runs), "--reason", "first"]) == 0
-    assert f"left out: {KEY}fp16 was measured in 2 of 3 processes" in capsys.readouterr().out
+    assert f"left out: {KEY}fp16 has 2 of 3 processes that say something" in capsys.readouterr().out
     assert lines().keys() == KEYS - {KEY + "fp16"}
 
 
@@ -185,7 +185,7 @@ def test_a_case_that_was_disturbed_is_left_out(
     assert f"left out of {paths[1]}: ddim50-fp16: the host waited for a CPU\n" in printed
     not_warm = "the first round took 5.6 times as long as the others: it was not warm"
     assert f"left out of {paths[2]}: ddim50-fp16: ddim50-fp16: {not_warm}\n" in printed
-    assert f"left out: {KEY}fp16 was measured in 1 of 3 processes" in printed
+    assert f"left out: {KEY}fp16 has 1 of 3 processes that say something" in printed
     assert lines().keys() == KEYS - {KEY + "fp16"}
     history = (folder / "HISTORY.md").read_text()
     assert history.count(" first (") == len(KEYS) - 1
@@ -253,8 +253,11 @@ def test_where_all_is_disturbed_nothing_is_accepted(
 ) -> None:
     for one in runs[0]["benchmarks"]:
         one["extra_info"]["validity"]["disturbed_by"] = ["power brake"]
-    sentence = "no case was measured in 3 of the runs undisturbed: nothing is accepted; run the"
-    refused(written(tmp_path, runs), sentence, folder, capsys)
+    paths = written(tmp_path, runs)
+    sentence = "no case was measured in 3 of the runs undisturbed: nothing is accepted; add runs"
+    refused(paths, sentence, folder, capsys)
+    assert command.main(["accept", *paths, "--processes", "2", "--reason", "first"]) == 0
+    assert "accepted 4 cases from 2 processes into" in capsys.readouterr().out
 
 
 def test_a_person_may_accept_from_fewer(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -109,3 +110,24 @@ def test_without_docstrings_it_judges_and_declares_nothing(
     monkeypatch.setattr(declared, "sys", SimpleNamespace(flags=SimpleNamespace(optimize=2)))
     with pytest.raises(declared.BadDeclaration, match="python -OO takes away the docstrings"):
         declared.declare("optimizations")
+
+
+@pytest.mark.parametrize(
+    ("told", "answer"), [("holds", 0), ("a regression", 1), ("much to tell\n" * 10_000, 2)]
+)
+def test_a_reader_that_has_gone_is_no_regression(
+    monkeypatch: pytest.MonkeyPatch, told: str, answer: int
+) -> None:
+    """What was judged before it was told stands; what could not be told to the end is not."""
+
+    def run(arguments: list[str] | None) -> int:
+        print(told)
+        return answer % 2
+
+    read, written = os.pipe()
+    os.close(read)
+    with os.fdopen(written, "w") as gone, monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", gone)
+        patch.setattr(sys, "stderr", gone)
+        patch.setattr(verbs, "run", run)
+        assert command.main([]) == answer
