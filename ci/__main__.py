@@ -19,35 +19,41 @@ def main(arguments: list[str] | None = None) -> int:
     # Whoever ends a job in CI ends it with this.
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
+        return _run(arguments)
+    except BrokenPipeError:
+        return CANNOT_JUDGE  # whoever read the beginning has gone, and it was not told to its end
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        _tell_the_rest()
+
+
+def _run(arguments: list[str] | None) -> int:
+    try:
         # Here, since it takes most of a second, in which it can be interrupted as well.
         from ci import verbs
 
-        answer = verbs.run(arguments)
-        try:
-            sys.stdout.flush()
-        except BrokenPipeError:
-            _say_nothing_more()  # whoever read the beginning wants no more; the answer stands
-        return answer
-    except BrokenPipeError:
-        _say_nothing_more()
+        return verbs.run(arguments)
     except KeyboardInterrupt:
         print("interrupted: nothing was judged; what was written before stays", file=sys.stderr)
     except ModuleNotFoundError as error:
         if sentence := not_installed(error):
             return refuse(sentence)
         traceback.print_exc()
+    except BrokenPipeError:
+        raise
     except Exception:
         # Ours, and nobody's regression: Python would answer 1.
         traceback.print_exc()
-    finally:
-        signal.signal(signal.SIGTERM, before)
     return CANNOT_JUDGE
 
 
-def _say_nothing_more() -> None:
-    # At its end Python would write again what nobody reads, and answer as for a regression.
+def _tell_the_rest() -> None:
+    # Python would do so at its end, and answer 120 where nobody reads it.
     for stream in (sys.stdout, sys.stderr):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        try:
+            stream.flush()
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 if __name__ == "__main__":

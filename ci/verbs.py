@@ -52,6 +52,8 @@ def run(arguments: list[str] | None) -> int:
         code: int = VERBS[args.verb].main(args)
     except (BadBaseline, BadDeclaration, BadRunError, BadSide) as error:
         return refuse(str(error))
+    except BrokenPipeError:
+        raise  # of what is told, and no file's
     except OSError as error:
         return refuse(f"{error.filename or args.verb}: {error.strerror or error}")
     return code

@@ -184,7 +184,7 @@ def test_a_case_that_was_disturbed_is_left_out(
     printed = capsys.readouterr().out
     assert f"left out of {paths[1]}: ddim50-fp16: the host waited for a CPU\n" in printed
     not_warm = "the first round took 5.6 times as long as the others: it was not warm"
-    assert f"left out of {paths[2]}: ddim50-fp16: ddim50-fp16: {not_warm}\n" in printed
+    assert f"left out of {paths[2]}: ddim50-fp16: {not_warm}\n" in printed
     assert f"left out: {KEY}fp16 has 1 of 3 processes that say something" in printed
     assert lines().keys() == KEYS - {KEY + "fp16"}
     history = (folder / "HISTORY.md").read_text()
@@ -192,17 +192,29 @@ def test_a_case_that_was_disturbed_is_left_out(
     assert "the host waited" not in history
 
 
+@pytest.mark.parametrize("beside", [False, True])
 def test_what_is_held_to_a_reference_that_was_not_warm_is_left_out(
-    tmp_path: Path, folder: Path, runs: list[Content], capsys: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    folder: Path,
+    runs: list[Content],
+    capsys: pytest.CaptureFixture[str],
+    beside: bool,
 ) -> None:
-    reference = case(runs[1], "ddim50-reference")
-    reference.update(verdict="invalid", latency_rounds_s=[9.0, 1.6, 1.6, 1.6, 1.6])
+    """Also to one that was timed besides, and has no line of its own."""
+    for name in ("ddim50-tf32", FP16):
+        case(runs[1], name)["reference"]["latency_rounds_s"] = [9.0, 1.6, 1.6, 1.6, 1.6]
+    if beside:
+        for run in runs:
+            drop(run, "ddim50-reference")
+    else:
+        reference = case(runs[1], "ddim50-reference")
+        reference.update(verdict="invalid", latency_rounds_s=[9.0, 1.6, 1.6, 1.6, 1.6])
     paths = written(tmp_path, runs)
     assert command.main(["accept", *paths, "--processes", "2", "--reason", "first"]) == 0
     printed = capsys.readouterr().out
-    assert f"left out of {paths[1]}: ddim50-reference, ddim50-tf32, " in printed
+    assert "ddim50-fp16: ddim50-reference: the first round took 5.6 times as long" in printed
     assert len(lines()[KEY + "fp16"].latency_s) == 2
-    assert "limits on the latency of 3 cases are wide" in printed
+    assert f"limits on the latency of {2 if beside else 3} cases are wide" in printed
 
 
 def test_another_workload_can_be_meant(

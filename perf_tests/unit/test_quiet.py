@@ -58,6 +58,7 @@ class Card:
         # A card at its power limit is a card at work; 1965 MHz is after a pause.
         (Card((1695, 0x04), (1740, 0x04), (1965, 0)), ()),
         (Card((1695, 0x04), (1740, 0x04), (1965, 0x04)), ()),
+        (Card((1980, 0x04), (1500, 0x04)), ("the SM clock moved between 1500 and 1980 MHz",)),
         (Card((1980, 0x04), (900, 0x04)), ("the SM clock moved between 900 and 1980 MHz",)),
         (Card((1980, 0), (900, 0x04)), ("the SM clock moved between 900 and 1980 MHz",)),
         (Card((1980, 0x04), (1500, 0)), ("the SM clock moved between 1500 and 1980 MHz",)),

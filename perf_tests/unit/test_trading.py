@@ -146,6 +146,7 @@ def test_merged_tokens_are_averaged_in_float64(
 @pytest.mark.parametrize(
     "stack",
     [
+        "distilled_unet+deepcache",
         "layerwise_casting+cuda_graph",
         "layerwise_casting+compile",
         "channels_last+fused_group_norm+layerwise_casting",

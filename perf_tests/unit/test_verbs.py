@@ -7,6 +7,7 @@ import os
 import sys
 from pathlib import Path
 from types import SimpleNamespace
+from typing import TextIO
 
 import pytest
 
@@ -113,21 +114,39 @@ def test_without_docstrings_it_judges_and_declares_nothing(
 
 
 @pytest.mark.parametrize(
-    ("told", "answer"), [("holds", 0), ("a regression", 1), ("much to tell\n" * 10_000, 2)]
+    ("arguments", "told", "answer"),
+    [
+        (["gate", "run.json"], "holds", 0),
+        (["gate", "run.json"], "a regression", 1),
+        (["gate", "run.json"], "much to tell\n" * 10_000, 2),
+        (["gate", ""], "", 2),
+        (["gate", "--help"], "", 0),
+    ],
 )
 def test_a_reader_that_has_gone_is_no_regression(
-    monkeypatch: pytest.MonkeyPatch, told: str, answer: int
+    monkeypatch: pytest.MonkeyPatch, arguments: list[str], told: str, answer: int
 ) -> None:
     """What was judged before it was told stands; what could not be told to the end is not."""
 
-    def run(arguments: list[str] | None) -> int:
+    def judge(_: object) -> int:
         print(told)
         return answer % 2
 
+    with unread() as out, unread() as err, monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", out)
+        patch.setattr(sys, "stderr", err)
+        patch.setattr(gate, "main", judge)
+        try:
+            code = command.main(arguments)
+        except SystemExit as end:
+            code = int(end.code or 0)
+        assert code == answer
+        for stream in (out, err):
+            stream.flush()  # as Python does at its end
+
+
+def unread() -> TextIO:
+    """What nobody reads any more."""
     read, written = os.pipe()
     os.close(read)
-    with os.fdopen(written, "w") as gone, monkeypatch.context() as patch:
-        patch.setattr(sys, "stdout", gone)
-        patch.setattr(sys, "stderr", gone)
-        patch.setattr(verbs, "run", run)
-        assert command.main([]) == answer
+    return os.fdopen(written, "w")
