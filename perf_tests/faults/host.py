@@ -48,11 +48,13 @@ def sleep_in_step(plant: Plant) -> None:
 
 @fault(seen_by="latency", setting=TIMED_DISTILLED)
 def slow(plant: Plant) -> None:
-    """The steps of one case take three times as long."""
+    """The UNet of one case takes five times as long."""
 
-    def thrice(forward: Any, *args: Any, **kwargs: Any) -> Any:
-        forward(*args, **kwargs)
-        forward(*args, **kwargs)
+    # Then the case takes three to four times as long, and is to be seen where the limit of one or
+    # two clean runs is twice as long and neighbours are busy. Thrice was at 2.3 times, and missed.
+    def five_times(forward: Any, *args: Any, **kwargs: Any) -> Any:
+        for _ in range(4):
+            forward(*args, **kwargs)
         return forward(*args, **kwargs)
 
-    around_unet(plant, thrice, only="distilled_unet")
+    around_unet(plant, five_times, only="distilled_unet")
