@@ -40,7 +40,7 @@ def _run(arguments: list[str] | None) -> int:
             return refuse(sentence)
         traceback.print_exc()
     except BrokenPipeError:
-        raise
+        raise  # nobody is there to show a traceback to
     except Exception:
         # Ours, and nobody's regression: Python would answer 1.
         traceback.print_exc()

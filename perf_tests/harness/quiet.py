@@ -69,9 +69,8 @@ class Watch:
         try:
             import pynvml
         except ImportError:
-            self.unknowns["clocks and other processes unknown: nvidia-ml-py is not installed"] = (
-                None
-            )
+            why = "nvidia-ml-py is not installed"
+            self.unknowns[f"clocks and other processes unknown: {why}"] = None
             return
         try:
             pynvml.nvmlInit()
