@@ -1,6 +1,6 @@
-"""Is the machine quiet: no foreign process, no slowdown, clocks that stay, a free CPU.
+"""Is the machine quiet: no foreign process, no slowdown, clocks that stay, a free CPU of one speed.
 
-The GPU is asked through NVML, the CPU through Linux's run queue.
+The GPU is asked through NVML, the CPU through Linux's run queue and by a loop that is timed.
 """
 
 from __future__ import annotations
@@ -31,6 +31,8 @@ CPU_WAIT_SHARE_MAX = 0.05
 """Of the rounds' time, in which a thread of this process was ready and had no CPU to run on."""
 CPU_OWN_SHARE = 0.95
 """A process that fills its cores to this share waits for nobody but itself."""
+LOOP_TURNS = 200_000
+"""Of Python, about 10 ms."""
 
 # nvml.h: nvmlClocksEventReasons. Idle, application clocks and the power cap are not here: the
 # first two are settings, and a card at its power limit is a card at work.
@@ -60,6 +62,8 @@ class Watch:
     """Of the thread that waited longest for a CPU in each."""
     cpu_own_s: float = 0.0
     """CPU time of this process's threads, all together."""
+    loops_s: list[float] = field(default_factory=list)
+    """CPU time of one and the same loop, after each round."""
     _handle: Any = None
     _started: tuple[float, float, dict[str, float]] | None = None
 
@@ -100,6 +104,7 @@ class Watch:
             self.cpu_waits_s += max((now[t] - waits.get(t, 0.0) for t in now), default=0.0)
             self._started = None
         self.note_gpu()
+        self.loops_s.append(_loop_s())
 
     def note_gpu(self) -> None:
         """Note the clock while the GPU is still warm from its work, and what came up meanwhile."""
@@ -149,6 +154,7 @@ class Watch:
             "sm_clocks_mhz": self.clocks_mhz,
             "power_capped_sm_clocks_mhz": self.capped_clocks_mhz,
             "cpu_wait_share": self.cpu_waits_s / self.rounds_s if self.rounds_s else None,
+            "cpu_loops_s": self.loops_s,
             "unknown": "; ".join(self.unknowns) or None,
         }
 
@@ -199,3 +205,16 @@ def _cpu_waits_s() -> dict[str, float]:
         except (OSError, IndexError, ValueError):
             continue  # a thread that has ended, or a kernel that keeps no such account
     return waits
+
+
+def _loop_s() -> float:
+    """Seconds of CPU time for the same work every time.
+
+    On a host that is shared a core slows down with what its neighbours do (seen: 9 ms and 23 ms),
+    and no account of the system tells of it: nobody waits, and nothing is taken from the machine.
+    """
+    started = time.thread_time()
+    number = 0
+    for turn in range(LOOP_TURNS):
+        number += turn * turn
+    return time.thread_time() - started

@@ -11,7 +11,7 @@ from typing import Protocol
 from perf_tests.harness.catalog import REFERENCE, Case
 from perf_tests.harness.closeness import IDENTICAL_DB
 from perf_tests.harness.records import Measurement, gpu_speedup
-from perf_tests.harness.verdicts import PASSING, WARNING
+from perf_tests.harness.verdicts import CORE_SLOWED, PASSING, WARNING, slowed
 
 
 class Terminal(Protocol):
@@ -262,6 +262,12 @@ def notes(rows: Sequence[Row]) -> list[str]:
     seen = [row.measured for row in rows if row.measured is not None]
     told = [note for measured in seen for note in measured.notes]
     told += [unknown for measured in seen if (unknown := measured.validity.get("unknown"))]
+    loops = [loop for measured in seen for loop in measured.validity.get("cpu_loops_s", ())]
+    if slowed(loops) > CORE_SLOWED:
+        told.append(
+            f"one and the same loop took the CPU {1e3 * min(loops):.1f} to "
+            f"{1e3 * max(loops):.1f} ms beside the rounds: latencies differ as its speed does"
+        )
     return list(dict.fromkeys(told))
 
 

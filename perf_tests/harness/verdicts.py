@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from shlex import join
-from statistics import median
+from statistics import mean, median
 from typing import Any
 
 from perf_tests.harness.baselines import JUDGED, LAUNCHES, NEVER_MORE, Bound, CaseBaseline
@@ -73,6 +73,9 @@ FIRST_ROUND_SHARE = 1.5
 """A first round that took this much longer than the others was a warm-up, and no round."""
 TIMER_SHARE = 0.9
 """A latency below this share of the time in which the GPU was busy did not wait for the GPU."""
+CORE_SLOWED = 1.15
+"""A core this many times slower than at its best explains a latency. On two quiet ones of a machine
+it was 1.13 times, on a host that neighbours kept busy 1.26 to 1.46 times."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -493,6 +496,7 @@ def _disturbances(q: Question, metric: str, share: float) -> list[str]:
     what is held to it alone. Where the reference took longer when it was timed again, the machine
     became slower under way, and a latency that no more than that put beyond its limit is nobody's.
     Where it took less, its first time flattered every speedup: what looks slower all the same is.
+    So it is with a core that was slower beside this case's rounds than at its best.
     """
     clock = "latency" in metric
     reasons = [
@@ -502,7 +506,18 @@ def _disturbances(q: Question, metric: str, share: float) -> list[str]:
     ]
     if clock and share < 1 <= share * q.drift:
         reasons.append(drifted(q.drift))
+    own, theirs = (m.validity.get("cpu_loops_s", ()) for m in (q.measured, q.reference))
+    core = slowed(own, others=theirs)
+    if clock and core > CORE_SLOWED and share < 1 <= share * core:
+        reasons.append(f"the CPU took {core:.2f} times as long for one loop as at its best")
     return reasons
+
+
+def slowed(loops: Sequence[float], *, others: Sequence[float] = ()) -> float:
+    """What one loop took on average beside some rounds, over the least that it took beside them or
+    others: as much longer took whatever the host did. 1 where no loop was timed.
+    """
+    return mean(loops) / min((*loops, *others)) if loops else 1.0
 
 
 def disturbances(validity: Mapping[str, Any], *, clock: bool) -> list[str]:

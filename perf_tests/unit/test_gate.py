@@ -278,6 +278,10 @@ def _no_list(content: Content) -> None:
     case(content, FP16)["validity"]["host_disturbed_by"] = "a neighbour"
 
 
+def _no_time(content: Content) -> None:
+    case(content, FP16)["reference"]["validity"]["cpu_loops_s"] = [0.01, 0]
+
+
 def _old(content: Content) -> None:
     del content["perf_tests"]["measuring"]
 
@@ -292,6 +296,7 @@ def _old(content: Content) -> None:
         (_nothing, "gated-0.json measured nothing"),
         (_nan, "ddim50/sd15/seeded-2023/fp16: the picture: ssim is nan, not a number"),
         (_no_list, "fp16: validity: host_disturbed_by is 'a neighbour', not a list"),
+        (_no_time, "fp16: validity: cpu_loops_s is 0, not a positive number"),
         (_old, "gated-0.json: perf_tests: has no measuring"),
     ],
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import sys
+import time
 from types import SimpleNamespace
 
 import pytest
@@ -115,7 +116,9 @@ def test_waiting_for_a_cpu_disturbs_the_host(monkeypatch: pytest.MonkeyPatch) ->
     waits = iter(({"1": 0.0}, {"1": 10.0, "2": 0.5}, {"1": 10.0}, {"1": 10.0}))
     monkeypatch.setattr(quiet, "_cpu_waits_s", lambda: next(waits))
     # Rounds of a second in which this process hardly runs, however many CPUs it may run on.
-    seconds = SimpleNamespace(perf_counter=itertools.count().__next__, process_time=lambda: 0)
+    seconds = SimpleNamespace(
+        perf_counter=itertools.count().__next__, process_time=lambda: 0, thread_time=lambda: 0
+    )
     monkeypatch.setattr(quiet, "time", seconds)
     watch = quiet.Watch(device=torch.device("cpu"))
     watch.before_round()
@@ -126,3 +129,14 @@ def test_waiting_for_a_cpu_disturbs_the_host(monkeypatch: pytest.MonkeyPatch) ->
     calm.after_round()
     assert calm.host_disturbed_by() == ()
     assert calm.as_json()["cpu_wait_share"] == 0
+
+
+def test_how_fast_the_core_was_is_told_of_each_round(monkeypatch: pytest.MonkeyPatch) -> None:
+    # CPU time: what waits for another thread, or for a lock of Python's, is no slower core.
+    seconds = iter((1.0, 1.25, 7.0, 7.5))
+    monkeypatch.setattr(time, "thread_time", lambda: next(seconds))
+    watch = quiet.Watch(device=torch.device("cpu"))
+    for _ in range(2):
+        watch.before_round()
+        watch.after_round()
+    assert watch.as_json()["cpu_loops_s"] == [0.25, 0.5]

@@ -1,8 +1,13 @@
 """The closing table: what it keeps in a narrow window, and how it is coloured."""
 
+from dataclasses import replace
+
 import pytest
 
-from perf_tests.harness.screen import HEAD, Line, table
+from perf_tests import workloads
+from perf_tests.harness.catalog import REFERENCE, stacked
+from perf_tests.harness.screen import HEAD, Line, Row, notes, table
+from perf_tests.unit.test_verdicts import FP16
 
 NAME = "distilled_unet+tiny_vae (to fp16+naive_attention)"
 ROW = (
@@ -48,3 +53,23 @@ def test_colours(verdict: str, colour: str | None) -> None:
     assert Line(text=f"fp16  {verdict}", verdict=verdict).colour == (
         {colour: True} if colour else {}
     )
+
+
+@pytest.mark.parametrize(
+    ("loops", "told"),
+    [
+        ((0.010, 0.011), []),
+        (
+            (0.0093, 0.0233),
+            [
+                "one and the same loop took the CPU 9.3 to 23.3 ms beside the rounds: latencies "
+                "differ as its speed does"
+            ],
+        ),
+    ],
+)
+def test_a_core_whose_speed_moves_is_told_once(loops: tuple[float, ...], told: list[str]) -> None:
+    measured = replace(FP16, validity={"cpu_loops_s": loops})
+    case = stacked(workloads.DDIM50, REFERENCE)
+    rows = [Row(case=case, measured=measured, reference=None, status="same")] * 2
+    assert notes(rows) == told

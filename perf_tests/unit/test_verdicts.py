@@ -223,6 +223,37 @@ def test_only_a_machine_that_became_as_much_slower_excuses(drift: float, status:
     assert (told in verdict.sentence) == (status == "invalid")
 
 
+@pytest.mark.parametrize(
+    ("own", "theirs", "status"),
+    [
+        ((0.01, 0.01), (0.01, 0.01), "slower"),
+        # The core became slower, and not by as much as the case is too slow.
+        ((0.0104, 0.0106), (0.01, 0.01), "slower"),
+        # As much slower, and no more than on a quiet machine.
+        ((0.0111, 0.0113), (0.01, 0.01), "slower"),
+        ((0.010, 0.014), (0.01, 0.01), "invalid"),
+        ((0.012, 0.012), (0.01, 0.02), "invalid"),
+        # The same core as the reference's, whose limit is one of speedup.
+        ((0.012, 0.012), (0.012, 0.012), "slower"),
+        ((0.01,), (), "slower"),
+        ((), (), "slower"),
+    ],
+)
+def test_only_a_core_that_was_as_much_slower_excuses(
+    own: tuple[float, ...], theirs: tuple[float, ...], status: str
+) -> None:
+    slow = replace(FP16, rounds_s=(1.2, 1.21, 1.19, 1.2, 1.22), validity={"cpu_loops_s": own})
+    verdict = judge(question(slow, reference=replace(REFERENCE, validity={"cpu_loops_s": theirs})))
+    assert verdict.status == status
+    told = "says nothing, since the CPU took 1.20 times as long for one loop as at its best"
+    assert (told in verdict.sentence) == (status == "invalid")
+
+
+def test_a_slow_core_is_no_excuse_for_the_gpu() -> None:
+    slow = replace(FP16, gpu_busy_s=1.6, validity={"cpu_loops_s": (0.01, 0.03)})
+    assert judge(question(slow)).status == "slower"
+
+
 def test_a_picture_that_could_not_be_compared_is_not_the_same() -> None:
     verdict = judge(question(replace(FP16, closeness=None)))
     assert verdict.status == "unclear"
