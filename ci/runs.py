@@ -85,10 +85,11 @@ def run_of(content: Any, path: Path) -> Run:
             if key in cases:
                 raise BadRunError(f"{path}: {key} is in it twice")
             shape.check(info, CASE, key)
-            for timed in (info, info["reference"] or info):
+            for where, half in ((key, info), (f"{key}: reference", info["reference"])):
                 # Older runs timed no loop.
-                loops = timed["validity"].get("cpu_loops_s", [])
-                shape.check(loops, [POSITIVE], f"{key}: validity: cpu_loops_s")
+                if half and "cpu_loops_s" in half["validity"]:
+                    loops = half["validity"]["cpu_loops_s"]
+                    shape.check(loops, [POSITIVE], f"{where}: validity: cpu_loops_s")
             # What is not finite may have any numbers beside it.
             if info["picture"]["finite"]:
                 shape.check(info["picture"], PICTURE, f"{key}: the picture")

@@ -104,7 +104,8 @@ class Watch:
             self.cpu_waits_s += max((now[t] - waits.get(t, 0.0) for t in now), default=0.0)
             self._started = None
         self.note_gpu()
-        self.loops_s.append(_loop_s())
+        if (seconds := _loop_s()) > 0:  # or the clock is too coarse for it
+            self.loops_s.append(seconds)
 
     def note_gpu(self) -> None:
         """Note the clock while the GPU is still warm from its work, and what came up meanwhile."""

@@ -258,15 +258,17 @@ def closing_table(
 
 
 def notes(rows: Sequence[Row]) -> list[str]:
-    """What could not be measured or asked on this machine and why, each once."""
+    """What could not be measured or asked on this machine and why, each once; and whether its CPU
+    was of one speed.
+    """
     seen = [row.measured for row in rows if row.measured is not None]
     told = [note for measured in seen for note in measured.notes]
     told += [unknown for measured in seen if (unknown := measured.validity.get("unknown"))]
     loops = [loop for measured in seen for loop in measured.validity.get("cpu_loops_s", ())]
-    if slowed(loops) > CORE_SLOWED:
+    if loops and slowed(loops, best=min(loops)) > CORE_SLOWED:
         told.append(
-            f"one and the same loop took the CPU {1e3 * min(loops):.1f} to "
-            f"{1e3 * max(loops):.1f} ms beside the rounds: latencies differ as its speed does"
+            f"the CPU took {1e3 * min(loops):.1f} to {1e3 * max(loops):.1f} ms for one and the "
+            "same loop beside the rounds: what waits for the host differs as much"
         )
     return list(dict.fromkeys(told))
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from shlex import join
-from statistics import mean, median
+from statistics import median
 from typing import Any
 
 from perf_tests.harness.baselines import JUDGED, LAUNCHES, NEVER_MORE, Bound, CaseBaseline
@@ -74,8 +74,8 @@ FIRST_ROUND_SHARE = 1.5
 TIMER_SHARE = 0.9
 """A latency below this share of the time in which the GPU was busy did not wait for the GPU."""
 CORE_SLOWED = 1.15
-"""A core this many times slower than at its best explains a latency. On two quiet ones of a machine
-it was 1.13 times, on a host that neighbours kept busy 1.26 to 1.46 times."""
+"""A core this many times slower than at its best was disturbed. On a machine of two quiet ones it
+was at most 1.13 times, on hosts that neighbours kept busy up to 2.2 times."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -496,7 +496,7 @@ def _disturbances(q: Question, metric: str, share: float) -> list[str]:
     what is held to it alone. Where the reference took longer when it was timed again, the machine
     became slower under way, and a latency that no more than that put beyond its limit is nobody's.
     Where it took less, its first time flattered every speedup: what looks slower all the same is.
-    So it is with a core that was slower beside this case's rounds than at its best.
+    A core that was slower beside these rounds excuses no more than it can have done, either.
     """
     clock = "latency" in metric
     reasons = [
@@ -506,18 +506,43 @@ def _disturbances(q: Question, metric: str, share: float) -> list[str]:
     ]
     if clock and share < 1 <= share * q.drift:
         reasons.append(drifted(q.drift))
-    own, theirs = (m.validity.get("cpu_loops_s", ()) for m in (q.measured, q.reference))
-    core = slowed(own, others=theirs)
-    if clock and core > CORE_SLOWED and share < 1 <= share * core:
-        reasons.append(f"the CPU took {core:.2f} times as long for one loop as at its best")
+    if clock and share < 1 <= share * _longer_by_core(q, metric):
+        core = slowed(_loops(q.measured), best=_best_loop(q))
+        reasons.append(f"the CPU took {core:.2f} times as long for one loop as at its best here")
     return reasons
 
 
-def slowed(loops: Sequence[float], *, others: Sequence[float] = ()) -> float:
-    """What one loop took on average beside some rounds, over the least that it took beside them or
-    others: as much longer took whatever the host did. 1 where no loop was timed.
+def _longer_by_core(q: Question, metric: str) -> float:
+    """How many times as long a latency became, or how many times smaller a speedup, by the core.
+
+    What the GPU does takes as long beside a slow core; the rest takes as much longer as a loop.
     """
-    return mean(loops) / min((*loops, *others)) if loops else 1.0
+
+    def longer(measured: Measurement) -> float:
+        core = slowed(_loops(measured), best=_best_loop(q))
+        host = 1.0 if measured.idle_share is None else measured.idle_share
+        return 1 / (1 - host * (1 - 1 / core))
+
+    if slowed(_loops(q.measured), best=_best_loop(q)) <= CORE_SLOWED:
+        return 1.0
+    return longer(q.measured) / (longer(q.reference) if "speedup" in metric else 1.0)
+
+
+def _loops(measured: Measurement) -> Sequence[float]:
+    # None in runs of before there were any.
+    loops: Sequence[float] = measured.validity.get("cpu_loops_s", ())
+    return loops
+
+
+def _best_loop(q: Question) -> float:
+    return min((*_loops(q.measured), *_loops(q.reference)), default=0.0)
+
+
+def slowed(loops: Sequence[float], *, best: float) -> float:
+    """How many times as long one loop took beside some rounds, at the median, as at its best; 1
+    where it was not timed.
+    """
+    return median(loops) / best if loops else 1.0
 
 
 def disturbances(validity: Mapping[str, Any], *, clock: bool) -> list[str]:

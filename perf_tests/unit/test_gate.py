@@ -279,7 +279,11 @@ def _no_list(content: Content) -> None:
 
 
 def _no_time(content: Content) -> None:
-    case(content, FP16)["reference"]["validity"]["cpu_loops_s"] = [0.01, 0]
+    case(content, FP16)["validity"]["cpu_loops_s"] = [0.01, 0]
+
+
+def _no_list_of_its_reference(content: Content) -> None:
+    case(content, FP16)["reference"]["validity"]["cpu_loops_s"] = None
 
 
 def _old(content: Content) -> None:
@@ -297,6 +301,10 @@ def _old(content: Content) -> None:
         (_nan, "ddim50/sd15/seeded-2023/fp16: the picture: ssim is nan, not a number"),
         (_no_list, "fp16: validity: host_disturbed_by is 'a neighbour', not a list"),
         (_no_time, "fp16: validity: cpu_loops_s is 0, not a positive number"),
+        (
+            _no_list_of_its_reference,
+            "fp16: reference: validity: cpu_loops_s is None, not a list",
+        ),
         (_old, "gated-0.json: perf_tests: has no measuring"),
     ],
 )

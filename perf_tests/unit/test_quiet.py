@@ -133,10 +133,20 @@ def test_waiting_for_a_cpu_disturbs_the_host(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_how_fast_the_core_was_is_told_of_each_round(monkeypatch: pytest.MonkeyPatch) -> None:
     # CPU time: what waits for another thread, or for a lock of Python's, is no slower core.
-    seconds = iter((1.0, 1.25, 7.0, 7.5))
-    monkeypatch.setattr(time, "thread_time", lambda: next(seconds))
+    seconds = iter((1.0, 1.25, 7.0, 7.5, 8.0, 8.0))
+    noted = []
+
+    def loop() -> float:
+        noted.append("CPU")
+        return next(seconds)
+
+    monkeypatch.setattr(time, "thread_time", loop)
+    monkeypatch.setattr(quiet.Watch, "note_gpu", lambda self: noted.append("GPU"))
     watch = quiet.Watch(device=torch.device("cpu"))
-    for _ in range(2):
+    for _ in range(3):
         watch.before_round()
         watch.after_round()
+    # The last one too short for a coarse clock.
     assert watch.as_json()["cpu_loops_s"] == [0.25, 0.5]
+    # A GPU's clock falls while it idles.
+    assert noted == ["GPU", "CPU", "CPU"] * 3

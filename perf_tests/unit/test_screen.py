@@ -58,12 +58,14 @@ def test_colours(verdict: str, colour: str | None) -> None:
 @pytest.mark.parametrize(
     ("loops", "told"),
     [
-        ((0.010, 0.011), []),
+        ((), []),
+        ((0.010, 0.0112, 0.0112), []),
+        ((0.010, 0.010, 0.0233), []),
         (
-            (0.0093, 0.0233),
+            (0.0093, 0.0233, 0.012),
             [
-                "one and the same loop took the CPU 9.3 to 23.3 ms beside the rounds: latencies "
-                "differ as its speed does"
+                "the CPU took 9.3 to 23.3 ms for one and the same loop beside the rounds: what "
+                "waits for the host differs as much"
             ],
         ),
     ],

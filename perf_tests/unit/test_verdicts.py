@@ -224,29 +224,63 @@ def test_only_a_machine_that_became_as_much_slower_excuses(drift: float, status:
 
 
 @pytest.mark.parametrize(
-    ("own", "theirs", "status"),
+    ("own", "theirs", "told"),
     [
-        ((0.01, 0.01), (0.01, 0.01), "slower"),
+        ((0.012, 0.012), (0.01, 0.01), "1.20 times"),
+        ((0.018, 0.01, 0.012), (0.02, 0.02, 0.01), None),
+        # A quiet core's loops differ too.
+        ((0.0114, 0.0114), (0.01, 0.01), None),
+        ((0.0116, 0.0116), (0.01, 0.01), "1.16 times"),
         # The core became slower, and not by as much as the case is too slow.
-        ((0.0104, 0.0106), (0.01, 0.01), "slower"),
-        # As much slower, and no more than on a quiet machine.
-        ((0.0111, 0.0113), (0.01, 0.01), "slower"),
-        ((0.010, 0.014), (0.01, 0.01), "invalid"),
-        ((0.012, 0.012), (0.01, 0.02), "invalid"),
-        # The same core as the reference's, whose limit is one of speedup.
-        ((0.012, 0.012), (0.012, 0.012), "slower"),
-        ((0.01,), (), "slower"),
-        ((), (), "slower"),
+        ((0.0106, 0.0106), (0.01, 0.01), None),
+        # One loop that something came between is not the core.
+        ((0.01, 0.01, 0.06), (0.01,), None),
+        # What it is held to had the same core.
+        ((0.012, 0.012), (0.012, 0.012), None),
+        ((0.010, 0.013, 0.014, 0.013, 0.015), (0.010, 0.013, 0.014, 0.013, 0.015), None),
+        ((0.01,), (), None),
+        ((), (), None),
     ],
 )
 def test_only_a_core_that_was_as_much_slower_excuses(
-    own: tuple[float, ...], theirs: tuple[float, ...], status: str
+    own: tuple[float, ...], theirs: tuple[float, ...], told: str | None
 ) -> None:
-    slow = replace(FP16, rounds_s=(1.2, 1.21, 1.19, 1.2, 1.22), validity={"cpu_loops_s": own})
-    verdict = judge(question(slow, reference=replace(REFERENCE, validity={"cpu_loops_s": theirs})))
-    assert verdict.status == status
-    told = "says nothing, since the CPU took 1.20 times as long for one loop as at its best"
-    assert (told in verdict.sentence) == (status == "invalid")
+    # On a CPU, where all of it is the host's.
+    slow = replace(
+        FP16,
+        rounds_s=(1.2, 1.21, 1.19, 1.2, 1.22),
+        gpu_busy_s=None,
+        validity={"cpu_loops_s": own},
+    )
+    reference = replace(REFERENCE, gpu_busy_s=None, validity={"cpu_loops_s": theirs})
+    verdict = judge(question(slow, reference=reference))
+    assert verdict.status == ("invalid" if told else "slower")
+    assert (f"the CPU took {told} as long for one loop as at its best" in verdict.text()) == (
+        told is not None
+    )
+
+
+@pytest.mark.parametrize(("core", "status"), [(1.2, "slower"), (1.9, "invalid")])
+def test_a_slow_core_excuses_the_hosts_share_alone(core: float, status: str) -> None:
+    # The GPU works for 0.8 s of 1.2: a core of 1.2 times makes 1.06 of it, one of 1.9 times 1.19.
+    loops = {"cpu_loops_s": (0.01 * core, 0.01 * core)}
+    slow = replace(FP16, rounds_s=(1.2, 1.21, 1.19, 1.2, 1.22), validity=loops)
+    quick = replace(REFERENCE, validity={"cpu_loops_s": (0.01, 0.01)})
+    assert judge(question(slow, reference=quick)).status == status
+
+
+def test_a_slow_core_excuses_a_reference_by_its_best() -> None:
+    slow = replace(REFERENCE, rounds_s=(3.0,) * 5, gpu_busy_s=None)
+    assert judge(question(slow)).status == "slower"
+    for loops, status in (((0.01, 0.02, 0.02), "invalid"), ((0.02, 0.02, 0.02), "slower")):
+        asked = question(replace(slow, validity={"cpu_loops_s": loops}))
+        assert judge(asked).status == status
+
+
+def test_noise_beyond_a_limit_is_unclear_whatever_the_core() -> None:
+    loops = {"cpu_loops_s": (0.01, 0.03, 0.03)}
+    noisy = replace(FP16, rounds_s=(1.0, 1.5, 1.0, 1.6, 1.5), validity=loops)
+    assert judge(question(noisy)).status == "unclear"
 
 
 def test_a_slow_core_is_no_excuse_for_the_gpu() -> None:
