@@ -63,7 +63,7 @@ class Watch:
     cpu_own_s: float = 0.0
     """CPU time of this process's threads, all together."""
     loops_s: list[float] = field(default_factory=list)
-    """CPU time of one and the same loop, after each round."""
+    """CPU time of one and the same loop, before and after each round."""
     _handle: Any = None
     _started: tuple[float, float, dict[str, float]] | None = None
 
@@ -92,6 +92,7 @@ class Watch:
             disturbance = self._disturbance(self._limits())
         if disturbance:
             self.reasons[disturbance] = None
+        self._time_loop()
         self._started = time.perf_counter(), time.process_time(), _cpu_waits_s()
 
     def after_round(self) -> None:
@@ -104,8 +105,7 @@ class Watch:
             self.cpu_waits_s += max((now[t] - waits.get(t, 0.0) for t in now), default=0.0)
             self._started = None
         self.note_gpu()
-        if (seconds := _loop_s()) > 0:  # or the clock is too coarse for it
-            self.loops_s.append(seconds)
+        self._time_loop()
 
     def note_gpu(self) -> None:
         """Note the clock while the GPU is still warm from its work, and what came up meanwhile."""
@@ -158,6 +158,10 @@ class Watch:
             "cpu_loops_s": self.loops_s,
             "unknown": "; ".join(self.unknowns) or None,
         }
+
+    def _time_loop(self) -> None:
+        if (seconds := _loop_s()) > 0:  # or the clock is too coarse for it
+            self.loops_s.append(seconds)
 
     def _disturbance(self, limits: int) -> str | None:
         """What disturbs the GPU now, whose clocks are held down by these."""

@@ -268,7 +268,7 @@ def notes(rows: Sequence[Row]) -> list[str]:
     if loops and slowed(loops, best=min(loops)) > CORE_SLOWED:
         told.append(
             f"the CPU took {1e3 * min(loops):.1f} to {1e3 * max(loops):.1f} ms for one and the "
-            "same loop beside the rounds: what waits for the host differs as much"
+            "same loop beside the rounds: what waits for the host can differ as much"
         )
     return list(dict.fromkeys(told))
 

@@ -74,8 +74,8 @@ FIRST_ROUND_SHARE = 1.5
 TIMER_SHARE = 0.9
 """A latency below this share of the time in which the GPU was busy did not wait for the GPU."""
 CORE_SLOWED = 1.15
-"""A core this many times slower than at its best was disturbed. On a machine of two quiet ones it
-was at most 1.13 times, on hosts that neighbours kept busy up to 2.2 times."""
+"""A core this many times slower than at its best was disturbed. Two cores of a quiet machine were
+at most 1.13 times slower, those of hosts that neighbours kept busy up to 1.9 times."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -506,36 +506,38 @@ def _disturbances(q: Question, metric: str, share: float) -> list[str]:
     ]
     if clock and share < 1 <= share * q.drift:
         reasons.append(drifted(q.drift))
-    if clock and share < 1 <= share * _longer_by_core(q, metric):
-        core = slowed(_loops(q.measured), best=_best_loop(q))
-        reasons.append(f"the CPU took {core:.2f} times as long for one loop as at its best here")
+    core = _core_slowed(q, q.measured)
+    if clock and share < 1 and core > CORE_SLOWED:
+        theirs = _at_best(q, q.reference) if "speedup" in metric else 1.0
+        if share * theirs >= _at_best(q, q.measured):
+            reasons.append(
+                f"the CPU took {core:.2f} times as long for one loop as at its best here"
+            )
     return reasons
 
 
-def _longer_by_core(q: Question, metric: str) -> float:
-    """How many times as long a latency became, or how many times smaller a speedup, by the core.
+def _at_best(q: Question, measured: Measurement) -> float:
+    """The part of a latency that is left had the core been at its best.
 
-    What the GPU does takes as long beside a slow core; the rest takes as much longer as a loop.
+    The GPU's work takes as long beside a slow core, and the rest as much longer as a loop: the
+    least that a slow core does, since where launches overlap with the GPU's work it holds up more.
     """
+    host = measured.idle_share
+    if host is None:
+        # All of it where there is no GPU, whose memory would be known; or nobody could look.
+        host = 1.0 if measured.peak_memory_bytes is None else 0.0
+    return 1 - host + host / _core_slowed(q, measured)
 
-    def longer(measured: Measurement) -> float:
-        core = slowed(_loops(measured), best=_best_loop(q))
-        host = 1.0 if measured.idle_share is None else measured.idle_share
-        return 1 / (1 - host * (1 - 1 / core))
 
-    if slowed(_loops(q.measured), best=_best_loop(q)) <= CORE_SLOWED:
-        return 1.0
-    return longer(q.measured) / (longer(q.reference) if "speedup" in metric else 1.0)
+def _core_slowed(q: Question, measured: Measurement) -> float:
+    best = min((*_loops(q.measured), *_loops(q.reference)), default=0.0)
+    return slowed(_loops(measured), best=best)
 
 
 def _loops(measured: Measurement) -> Sequence[float]:
-    # None in runs of before there were any.
+    # Older runs timed none.
     loops: Sequence[float] = measured.validity.get("cpu_loops_s", ())
     return loops
-
-
-def _best_loop(q: Question) -> float:
-    return min((*_loops(q.measured), *_loops(q.reference)), default=0.0)
 
 
 def slowed(loops: Sequence[float], *, best: float) -> float:

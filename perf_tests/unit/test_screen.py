@@ -65,7 +65,7 @@ def test_colours(verdict: str, colour: str | None) -> None:
             (0.0093, 0.0233, 0.012),
             [
                 "the CPU took 9.3 to 23.3 ms for one and the same loop beside the rounds: what "
-                "waits for the host differs as much"
+                "waits for the host can differ as much"
             ],
         ),
     ],

@@ -231,6 +231,8 @@ def test_only_a_machine_that_became_as_much_slower_excuses(drift: float, status:
         # A quiet core's loops differ too.
         ((0.0114, 0.0114), (0.01, 0.01), None),
         ((0.0116, 0.0116), (0.01, 0.01), "1.16 times"),
+        # At its best beside its own rounds.
+        ((0.01, 0.0118, 0.0118), (0.0105, 0.0105), "1.18 times"),
         # The core became slower, and not by as much as the case is too slow.
         ((0.0106, 0.0106), (0.01, 0.01), None),
         # One loop that something came between is not the core.
@@ -250,9 +252,12 @@ def test_only_a_core_that_was_as_much_slower_excuses(
         FP16,
         rounds_s=(1.2, 1.21, 1.19, 1.2, 1.22),
         gpu_busy_s=None,
+        peak_memory_bytes=None,
         validity={"cpu_loops_s": own},
     )
-    reference = replace(REFERENCE, gpu_busy_s=None, validity={"cpu_loops_s": theirs})
+    reference = replace(
+        REFERENCE, gpu_busy_s=None, peak_memory_bytes=None, validity={"cpu_loops_s": theirs}
+    )
     verdict = judge(question(slow, reference=reference))
     assert verdict.status == ("invalid" if told else "slower")
     assert (f"the CPU took {told} as long for one loop as at its best" in verdict.text()) == (
@@ -267,10 +272,12 @@ def test_a_slow_core_excuses_the_hosts_share_alone(core: float, status: str) -> 
     slow = replace(FP16, rounds_s=(1.2, 1.21, 1.19, 1.2, 1.22), validity=loops)
     quick = replace(REFERENCE, validity={"cpu_loops_s": (0.01, 0.01)})
     assert judge(question(slow, reference=quick)).status == status
+    # Of a GPU that nobody could look at, it is not known.
+    assert judge(question(replace(slow, gpu_busy_s=None), reference=quick)).status == "slower"
 
 
 def test_a_slow_core_excuses_a_reference_by_its_best() -> None:
-    slow = replace(REFERENCE, rounds_s=(3.0,) * 5, gpu_busy_s=None)
+    slow = replace(REFERENCE, rounds_s=(3.0,) * 5, gpu_busy_s=None, peak_memory_bytes=None)
     assert judge(question(slow)).status == "slower"
     for loops, status in (((0.01, 0.02, 0.02), "invalid"), ((0.02, 0.02, 0.02), "slower")):
         asked = question(replace(slow, validity={"cpu_loops_s": loops}))
@@ -284,8 +291,10 @@ def test_noise_beyond_a_limit_is_unclear_whatever_the_core() -> None:
 
 
 def test_a_slow_core_is_no_excuse_for_the_gpu() -> None:
-    slow = replace(FP16, gpu_busy_s=1.6, validity={"cpu_loops_s": (0.01, 0.03)})
-    assert judge(question(slow)).status == "slower"
+    slow = replace(FP16, gpu_busy_s=0.85, validity={"cpu_loops_s": (0.01, 0.03, 0.03)})
+    verdict = judge(question(slow))
+    assert verdict.status == "slower"
+    assert "GPU busy" in verdict.sentence
 
 
 def test_a_picture_that_could_not_be_compared_is_not_the_same() -> None:
