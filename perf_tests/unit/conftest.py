@@ -17,7 +17,7 @@ import torch
 import torch._dynamo
 from pytest_benchmark import plugin
 
-from perf_tests.harness import baselines, bench  # noqa: F401
+from perf_tests.harness import baselines, bench, quiet  # noqa: F401
 from perf_tests.unit.recorded import accept, process
 
 with suppress(ImportError):
@@ -39,6 +39,14 @@ def _one_look_at_the_cpu() -> Iterator[None]:
     # pytest-benchmark looks at it for each JSON, which takes longer than the rest of such a test.
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(plugin, "get_cpu_info", cache(plugin.get_cpu_info))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _a_core_of_one_speed() -> Iterator[None]:
+    # Whatever else runs here; and in a run of a tenth of a second its loops would take the most.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(quiet, "_loop_s", lambda: 0.01)
         yield
 
 

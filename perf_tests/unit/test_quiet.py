@@ -12,6 +12,9 @@ import torch
 
 from perf_tests.harness import quiet
 
+LOOP_S = quiet._loop_s
+"""As it is before the tests run, which all have a core of one speed."""
+
 
 class Unanswered(Exception):
     """What NVML raises for what it does not know of this card."""
@@ -116,9 +119,7 @@ def test_waiting_for_a_cpu_disturbs_the_host(monkeypatch: pytest.MonkeyPatch) ->
     waits = iter(({"1": 0.0}, {"1": 10.0, "2": 0.5}, {"1": 10.0}, {"1": 10.0}))
     monkeypatch.setattr(quiet, "_cpu_waits_s", lambda: next(waits))
     # Rounds of a second in which this process hardly runs, however many CPUs it may run on.
-    seconds = SimpleNamespace(
-        perf_counter=itertools.count().__next__, process_time=lambda: 0, thread_time=lambda: 0
-    )
+    seconds = SimpleNamespace(perf_counter=itertools.count().__next__, process_time=lambda: 0)
     monkeypatch.setattr(quiet, "time", seconds)
     watch = quiet.Watch(device=torch.device("cpu"))
     watch.before_round()
@@ -143,6 +144,7 @@ def test_how_fast_the_core_was_is_told_of_both_ends_of_each_round(
         return next(seconds)
 
     monkeypatch.setattr(time, "thread_time", loop)
+    monkeypatch.setattr(quiet, "_loop_s", LOOP_S)
     monkeypatch.setattr(quiet.Watch, "note_gpu", lambda self: noted.append("GPU"))
     watch = quiet.Watch(device=torch.device("cpu"))
     for _ in range(2):
