@@ -335,13 +335,15 @@ def test_an_interruption_before_anything_is_measured_says_so(
         signal.raise_signal(number)
 
     monkeypatch.setattr(explore, "bare_bench", loading)
-    # What would end the tests must not.
+    # What would end the tests must not; and a process in the background may ignore the other.
     before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    interrupted = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         assert run(tmp_path) == 2
         assert signal.getsignal(signal.SIGTERM) == signal.SIG_IGN
     finally:
         signal.signal(signal.SIGTERM, before)
+        signal.signal(signal.SIGINT, interrupted)
     assert capsys.readouterr().err.startswith("interrupted: ")
 
 
