@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import Any, get_args
 
 from perf_tests.harness import shape
-from perf_tests.harness.records import Count, Mode, write_whole
+from perf_tests.harness.records import Count, Mode, slug_of, write_whole
 from perf_tests.harness.shape import ANYTHING, NUMBER, POSITIVE, TEXT, WHOLE, Each, Leaf, Only, Some
 from perf_tests.harness.stats import spread
 from perf_tests.harness.structure_records import COUNTERS
@@ -139,11 +139,18 @@ def picture_path(*, model: str, weights: str, workload: str, folder: Path | None
 
 
 def load_machine(slug: str, folder: Path | None = None) -> MachineBaseline | None:
-    """A machine's baseline, or None where nobody accepted one. `BadBaseline` if unreadable."""
+    """A machine's baseline, or None where nobody accepted one. `BadBaseline` if unreadable, or of
+    another machine than its name says.
+    """
     path = machine_path(slug, folder)
     if not path.exists():
         return None
     content = _load(path, MACHINE)
+    if slug_of(content["machine"]) != slug:
+        raise BadBaseline(
+            f"{path}: its machine is {content['machine']}, whose file would be called "
+            f"{slug_of(content['machine'])}.json"
+        )
     cases = {key: _case(line, path, key) for key, line in content["cases"].items()}
     return MachineBaseline(path=path, machine=content["machine"], cases=cases)
 

@@ -11,7 +11,7 @@ from typing import Protocol
 from perf_tests.harness.catalog import REFERENCE, Case
 from perf_tests.harness.closeness import IDENTICAL_DB
 from perf_tests.harness.records import Measurement, gpu_speedup
-from perf_tests.harness.verdicts import CORE_SLOWED, PASSING, WARNING, slowed
+from perf_tests.harness.verdicts import CORE_SLOWED, PASSING, WARNING, disturbances, slowed
 
 
 class Terminal(Protocol):
@@ -258,12 +258,22 @@ def closing_table(
 
 
 def notes(rows: Sequence[Row]) -> list[str]:
-    """What could not be measured or asked on this machine and why, each once; and whether its CPU
-    was of one speed.
+    """What could not be measured or asked on this machine and why, each once; and whether it was
+    quiet, and its CPU of one speed.
     """
     seen = [row.measured for row in rows if row.measured is not None]
     told = [note for measured in seen for note in measured.notes]
     told += [unknown for measured in seen if (unknown := measured.validity.get("unknown"))]
+    disturbed = [
+        f"{row.case.id}: {reasons[0]}"
+        for row in rows
+        if row.measured and (reasons := disturbances(row.measured.validity, clock=True))
+    ]
+    if disturbed:
+        told.append(
+            f"{len(disturbed)} of {len(seen)} cases were timed on a machine that was not quiet, "
+            f"first {disturbed[0]}"
+        )
     loops = [loop for measured in seen for loop in measured.validity.get("cpu_loops_s", ())]
     if loops and slowed(loops, best=min(loops)) > CORE_SLOWED:
         told.append(

@@ -67,6 +67,10 @@ def _set(*path: str, to: Any) -> Any:
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
+        (
+            _set("machine", to="GPU (8 GiB)"),
+            "machine is GPU (8 GiB), whose file would be called gpu-8",
+        ),
         (_set("schema", to=2), "has schema 2, this suite reads 1"),
         (_set("colour", to=2), "unknown key 'colour'; known are cases, machine, schema"),
         (_set("cases", KEY, "fast", to=1), f"{KEY}: unknown key 'fast'"),

@@ -5,7 +5,8 @@ from __future__ import annotations
 import itertools
 import sys
 import time
-from types import SimpleNamespace
+from types import FrameType, SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -154,3 +155,20 @@ def test_how_fast_the_core_was_is_told_of_both_ends_of_each_round(
     assert watch.as_json()["cpu_loops_s"] == [0.25, 0.5, 0.125]
     # A GPU's clock falls while it idles.
     assert noted == ["CPU", "CPU", "GPU", "CPU", "CPU"] * 2
+
+
+def test_a_tracer_makes_no_core_slow() -> None:
+    followed: list[str] = []
+
+    def tracer(frame: FrameType, event: str, _: object) -> Any:
+        followed.append(event)
+        return tracer
+
+    before = sys.gettrace()
+    sys.settrace(tracer)
+    try:
+        LOOP_S()
+        assert sys.gettrace() is tracer
+    finally:
+        sys.settrace(before)
+    assert len(followed) < 100

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from perf_tests import workloads
+from perf_tests import optimizations, workloads  # noqa: F401  (declares what is stacked)
 from perf_tests.harness.catalog import REFERENCE, stacked
 from perf_tests.harness.screen import HEAD, Line, Row, notes, table
 from perf_tests.unit.test_verdicts import FP16
@@ -75,3 +75,20 @@ def test_a_core_whose_speed_moves_is_told_once(loops: tuple[float, ...], told: l
     case = stacked(workloads.DDIM50, REFERENCE)
     rows = [Row(case=case, measured=measured, reference=None, status="same")] * 2
     assert notes(rows) == told
+
+
+def test_a_machine_that_was_not_quiet_is_told_whatever_the_verdicts() -> None:
+    quiet, busy = (
+        Row(
+            case=stacked(workloads.DDIM50, name),
+            measured=replace(FP16, validity={"host_disturbed_by": reasons}),
+            reference=None,
+            status="same",
+        )
+        for name, reasons in ((REFERENCE, []), ("fp16", ["the host waited for a CPU for 34% of"]))
+    )
+    assert notes([quiet]) == []
+    assert notes([quiet, busy, busy]) == [
+        "2 of 3 cases were timed on a machine that was not quiet, first ddim50-fp16: the host "
+        "waited for a CPU for 34% of"
+    ]
