@@ -11,7 +11,14 @@ from typing import Protocol
 from perf_tests.harness.catalog import REFERENCE, Case
 from perf_tests.harness.closeness import IDENTICAL_DB
 from perf_tests.harness.records import Measurement, gpu_speedup
-from perf_tests.harness.verdicts import CORE_SLOWED, PASSING, WARNING, disturbances, slowed
+from perf_tests.harness.verdicts import (
+    CORE_SLOWED,
+    PASSING,
+    WARNING,
+    disturbances,
+    loops_of,
+    slowed,
+)
 
 
 class Terminal(Protocol):
@@ -271,10 +278,10 @@ def notes(rows: Sequence[Row]) -> list[str]:
     ]
     if disturbed:
         told.append(
-            f"{len(disturbed)} of {len(seen)} cases were timed on a machine that was not quiet, "
-            f"first {disturbed[0]}"
+            f"{len(disturbed)} of {len(seen)} cases were timed on a machine that was not quiet: "
+            f"time them again where it is (first {disturbed[0]})"
         )
-    loops = [loop for measured in seen for loop in measured.validity.get("cpu_loops_s", ())]
+    loops = [loop for measured in seen for loop in loops_of(measured)]
     if loops and slowed(loops, best=min(loops)) > CORE_SLOWED:
         told.append(
             f"the CPU took {1e3 * min(loops):.1f} to {1e3 * max(loops):.1f} ms for one and the "

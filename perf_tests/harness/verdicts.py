@@ -504,15 +504,14 @@ def _disturbances(q: Question, metric: str, share: float) -> list[str]:
         for measured in ((q.measured, q.reference) if "speedup" in metric else (q.measured,))
         for reason in disturbances(measured.validity, clock=clock)
     ]
-    if clock and share < 1 <= share * q.drift:
+    if not clock or share >= 1:
+        return reasons
+    if share * q.drift >= 1:
         reasons.append(drifted(q.drift))
     core = _core_slowed(q, q.measured)
-    if clock and share < 1 and core > CORE_SLOWED:
-        theirs = _at_best(q, q.reference) if "speedup" in metric else 1.0
-        if share * theirs >= _at_best(q, q.measured):
-            reasons.append(
-                f"the CPU took {core:.2f} times as long for one loop as at its best here"
-            )
+    theirs = _at_best(q, q.reference) if "speedup" in metric else 1.0
+    if core > CORE_SLOWED and share * theirs >= _at_best(q, q.measured):
+        reasons.append(f"the CPU took {core:.2f} times as long for one loop as at its best here")
     return reasons
 
 
@@ -530,12 +529,12 @@ def _at_best(q: Question, measured: Measurement) -> float:
 
 
 def _core_slowed(q: Question, measured: Measurement) -> float:
-    best = min((*_loops(q.measured), *_loops(q.reference)), default=0.0)
-    return slowed(_loops(measured), best=best)
+    best = min((*loops_of(q.measured), *loops_of(q.reference)), default=0.0)
+    return slowed(loops_of(measured), best=best)
 
 
-def _loops(measured: Measurement) -> Sequence[float]:
-    # Older runs timed none.
+def loops_of(measured: Measurement) -> Sequence[float]:
+    """CPU seconds of one and the same loop beside a case's rounds; none in older runs."""
     loops: Sequence[float] = measured.validity.get("cpu_loops_s", ())
     return loops
 
