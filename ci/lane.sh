@@ -87,7 +87,7 @@ was_compared() {
 
 cpu() {
     environment runs/env --editable '.[dev]'
-    runs/env/bin/python -m pytest perf_tests/unit
+    runs/env/bin/python -m pytest perf_tests/tests/unit
     runs/env/bin/python -m ci structure
     runs/env/bin/python -m pytest perf_tests --benchmark-only --device cpu \
         --benchmark-json runs/cpu.json

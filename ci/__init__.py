@@ -1,1 +1,0 @@
-"""Entry points: `python -m ci VERB`, one file a verb. See `python -m ci --help`."""

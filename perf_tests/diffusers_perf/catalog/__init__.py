@@ -1,0 +1,1 @@
+"""What a declaration is, and which there are. Imports no torch."""

@@ -1,0 +1,376 @@
+"""Accept what runs measured as this machine's baseline. Never turns a run green by itself.
+
+Writes `baselines/<machine>.json`, pictures of references of which none is accepted yet, and a line
+a case in `HISTORY.md`. Lines of cases that whole runs no longer declare are dropped.
+
+    python -m ci accept runs/1.json runs/2.json runs/3.json --reason "torch 2.12 on this GPU"
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Collection, Mapping, Sequence, Sized
+from pathlib import Path
+from typing import Any
+
+from diffusers_perf.catalog.declarations import REFERENCE
+from diffusers_perf.cli.answers import named
+from diffusers_perf.judge import comparable
+from diffusers_perf.judge.pairs import disturbed_in
+from diffusers_perf.judge.verdicts import PASSING, REPEAT_PSNR_DB
+from diffusers_perf.judge.weighing import METRICS
+from diffusers_perf.records import baselines, closeness
+from diffusers_perf.records.baselines import CaseBaseline, MachineBaseline
+from diffusers_perf.records.closeness import Pictures
+from diffusers_perf.records.reading import BadRunError, Run, load_runs
+from diffusers_perf.records.records import Count, write_whole
+from diffusers_perf.records.runs import Case, case_id
+
+PROCESSES_MIN = 3
+ROUNDS_MIN = 3
+"""Of fewer the median is whatever one of them was."""
+ACCEPTABLE = (
+    "same",
+    "faster",
+    "new",
+    "unclear",
+    "slower",
+    "more memory",
+    "more work",
+    "worse picture",
+    "invalid",
+)
+"""A person may mean a case to be slower, its picture to be another one, or another workload (which
+is invalid until then). Nobody can mean a black picture."""
+HISTORY_HEAD = """# What was accepted, when and why
+
+Written by `python -m ci accept` and `python -m ci calibrate`; newest last.
+
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "runs", nargs="+", type=named, metavar="RUN.json", help="written by --benchmark-json"
+    )
+    parser.add_argument("--reason", required=True, help="why; kept in baselines/HISTORY.md")
+    parser.add_argument(
+        "--processes",
+        type=_positive,
+        default=PROCESSES_MIN,
+        metavar="N",
+        help=f"accept from as few as N runs (default: {PROCESSES_MIN})",
+    )
+    parser.add_argument(
+        "--pictures-only",
+        action="store_true",
+        help="accept the references' pictures, which hold on every machine, and no speed; "
+        "from one run",
+    )
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is no number of runs: it takes 1 or more")
+    return int(text)
+
+
+def main(args: argparse.Namespace) -> int:
+    # A line of the history is one line.
+    reason = " ".join(args.reason.split())
+    if args.pictures_only:
+        if len(args.runs) != 1:
+            raise BadRunError(f"--pictures-only takes one run, not {len(args.runs)}")
+        return accept_pictures(args.runs[0], reason=reason)
+    return accept(args.runs, reason=reason, processes=args.processes)
+
+
+def accept_pictures(path: Path, *, reason: str) -> int:
+    """Keep the pictures of the run's references; 0. `BadRunError` for a bad run."""
+    (run,) = _load([path], reason)
+    check([run])
+    pictures = {target: _thumbnail(source) for target, source in _pictures(run).items()}
+    if not pictures:
+        raise BadRunError(f"{path} has no reference, so there is no picture to accept")
+    write_history(_about_pictures(pictures, run, reason=reason))
+    _keep(pictures)
+    number = f"{len(pictures)} reference picture{'s' * (len(pictures) != 1)}"
+    print(f"accepted {number}; commit baselines/")
+    return 0
+
+
+def accept(paths: Sequence[Path], *, reason: str, processes: int = PROCESSES_MIN) -> int:
+    """Write the runs' cases into their machine's baseline; 0. `BadRunError` for bad runs.
+
+    A case that fewer than this many of the runs measured and saw undisturbed is left out.
+    """
+    runs = _load(paths, reason)
+    if len(runs) < processes:
+        raise BadRunError(
+            f"{len(runs)} of {processes} processes: between processes the noise is larger than "
+            "within one; run the main job again, or say --processes"
+        )
+    check(runs)
+    _check_whole(runs)
+    machine = runs[0].machine
+    old = baselines.load_machine(machine.slug)
+    measured: dict[str, list[Case]] = {key: [] for run in runs for key in _judged(run)}
+    taken = []
+    for run in runs:
+        disturbed = _disturbed(run)
+        says = [key for key in _judged(run) if key not in disturbed]
+        for key in says:
+            measured[key].append(run.cases[key])
+        taken += [run] if says else []
+        for why in dict.fromkeys(disturbed.values()):
+            names = [case_id(run.cases[key]) for key in disturbed if disturbed[key] == why]
+            print(f"left out of {run.path}: {', '.join(names)}: {why}")
+    known = old.cases if old else {}
+    accepted = {
+        key: _merge(cases, runs[0], known.get(key))
+        for key, cases in measured.items()
+        if len(cases) >= processes
+    }
+    if not accepted:
+        raise BadRunError(
+            f"no case was measured in {processes} of the runs undisturbed: nothing is accepted; "
+            "add runs that are made on a quieter machine"
+        )
+    for key, seen in measured.items():
+        if key not in accepted:
+            print(f"left out: {key} has {len(seen)} of {processes} processes that say something")
+    for line in _although({key: measured[key] for key in accepted}):
+        print(line)
+    gone = set(known).intersection(*(run.undeclared(known) for run in runs))
+    for key in sorted(gone):
+        print(f"dropped: {key} is no longer declared")
+    cases = {key: case for key, case in {**known, **accepted}.items() if key not in gone}
+    baseline = MachineBaseline(
+        path=baselines.machine_path(machine.slug), machine=machine.name, cases=cases
+    )
+    # A picture that is accepted holds on every machine: whoever accepts how fast one of them is
+    # does not move it by the way.
+    pictures = {
+        target: _thumbnail(source)
+        for target, source in _pictures(runs[0]).items()
+        if not target.exists()
+    }
+    write_history(
+        [
+            *(
+                _history_line(key, known.get(key), accepted.get(key), runs[0], reason=reason)
+                for key in (*accepted, *sorted(gone))
+            ),
+            *_about_pictures(pictures, runs[0], reason=reason),
+        ]
+    )
+    baselines.save_machine(baseline)
+    _keep(pictures)
+    print(
+        f"accepted {_many(accepted, 'case', 'cases')} from {_many(taken, 'process', 'processes')} "
+        f"into {baseline.path.name} and "
+        f"{_many(pictures, 'reference picture that was', 'reference pictures that were')} not "
+        "there yet; commit baselines/"
+    )
+    few = [key for key in accepted if len(measured[key]) < PROCESSES_MIN]
+    if few:
+        print(
+            f"limits on the latency of {_many(few, 'case', 'cases')} are wide: so few processes do "
+            "not tell how far they differ (baselines/README.md)"
+        )
+    return 0
+
+
+def _many(things: Sized, one: str, many: str) -> str:
+    return f"{len(things)} {one if len(things) == 1 else many}"
+
+
+def _although(accepted: Mapping[str, Sequence[Case]]) -> list[str]:
+    """The cases that failed, which a person should know to have meant."""
+    failed = {
+        f"accepted although {case['verdict']}: {key}": None
+        for key, cases in accepted.items()
+        for case in cases
+        if case["verdict"] not in PASSING
+    }
+    return list(failed)
+
+
+def _load(paths: Sequence[Path], reason: str) -> list[Run]:
+    if not reason.strip():
+        raise BadRunError("--reason is empty: it says to a reviewer why the numbers changed")
+    return load_runs(paths)
+
+
+def check(runs: Sequence[Run], *, acceptable: Collection[str] = ACCEPTABLE) -> None:
+    """`BadRunError` unless the runs are of one machine, stopwatch and workload, and each case got
+    one of these verdicts, and the same picture from the same seed alone.
+    """
+    first = runs[0]
+    for run in runs:
+        if not run.machine.is_like(first.machine):
+            raise BadRunError(
+                f"{run.path} was measured on another machine or with other versions than "
+                f"{first.path}"
+            )
+        if run.measuring != first.measuring:
+            raise BadRunError(
+                f"{run.path} was measured by another version of the suite's own measuring code "
+                f"than {first.path}"
+            )
+        for key, case in run.cases.items():
+            if case["verdict"] not in acceptable:
+                raise BadRunError(f"{run.path}: {key} is {case['verdict']}, which nobody accepts")
+            repeated = case["picture"]["repeat_psnr_db"]
+            if repeated < REPEAT_PSNR_DB:
+                raise BadRunError(
+                    f"{run.path}: {key} gave another picture for the same seed ({repeated:.1f} dB "
+                    "between them), which nobody accepts"
+                )
+            if ignored := case["picture"].get("ignored"):
+                raise BadRunError(
+                    f"{run.path}: {key} gave the same picture for another {ignored[0]}, which "
+                    "nobody accepts"
+                )
+        if run.not_timed:
+            raise BadRunError(f"{run.path}: {run.not_timed[0]} gave no measurement")
+    try:
+        comparable.same_workloads(runs)
+    except comparable.NotComparable as error:
+        raise BadRunError(str(error)) from None
+
+
+def _check_whole(runs: Sequence[Run]) -> None:
+    """`BadRunError` unless each case has as many rounds as a value to hold others to needs."""
+    for run in runs:
+        if run.quick:
+            raise BadRunError(
+                f"{run.path} was measured with --quick, whose few rounds are for comparing many "
+                "processes: take runs of the whole main job"
+            )
+        for key, case in run.cases.items():
+            rounds = len(case["latency_rounds_s"])
+            if rounds < ROUNDS_MIN and not case["picture_only"]:
+                raise BadRunError(
+                    f"{run.path}: {key} was timed in {rounds} of at least {ROUNDS_MIN} rounds; run "
+                    "the main job again with more --rounds"
+                )
+
+
+def _disturbed(run: Run) -> dict[str, str]:
+    """The cases of which this process says nothing, as something else was at work on the machine,
+    its pace changed or the measuring failed, with them or with what they are held to; each with the
+    reason.
+    """
+    found = {}
+    for key in _judged(run):
+        case, held_to = run.cases[key], []
+        if reference := case["reference"]:
+            # As it stands with the case: a reference can be measured without a line of its own.
+            held_to = [{**case, **reference, "case": case["against"], "reference": None}]
+        reasons = [why for one in (case, *held_to) for why in disturbed_in(run, one, METRICS[0])]
+        if reasons:
+            found[key] = reasons[0].removeprefix(f"{case_id(case)}: ")
+    return found
+
+
+def _judged(run: Run) -> list[str]:
+    return [key for key, case in run.cases.items() if not case["picture_only"]]
+
+
+def _merge(
+    cases: Sequence[Mapping[str, Any]], run: Run, before: CaseBaseline | None
+) -> CaseBaseline:
+    def values(name: str) -> list[Any]:
+        return [case[name] for case in cases if case[name] is not None]
+
+    counters = [
+        {n: Count(fixed=c["fixed"], per_step=c["per_step"]) for n, c in case["counters"].items()}
+        for case in cases
+    ]
+    generates = cases[0]["generates"]
+    same = before is not None and not comparable.differing(before.generates, generates)
+    merged = baselines.of_processes(
+        accepted=run.date,
+        versions=run.machine.versions,
+        generates=generates,
+        device=run.machine.device,
+        counters=counters,
+        # The machine's noise stays what it is when the code becomes slower.
+        calibrations=before.calibrations if before and same else {},
+        latency_s=values("latency_s"),
+        latency_speedup=values("latency_speedup"),
+        gpu_busy_s=values("gpu_busy_s"),
+        gpu_speedup=values("gpu_speedup"),
+        peak_memory_bytes=values("peak_memory_bytes"),
+    )
+    for why, names in (
+        ("differently in each process", merged.moving),
+        ("in some of the processes alone", _partly(counters)),
+    ):
+        if names:
+            print(f"left out: {case_id(cases[0])} counts {', '.join(names)} {why}")
+    return merged
+
+
+def _partly(counters: Sequence[Mapping[str, Count]]) -> list[str]:
+    """The judged ones that some have and some lack."""
+    return [n for n in baselines.JUDGED if len({n in one for one in counters}) > 1]
+
+
+def _pictures(run: Run) -> dict[Path, Path]:
+    """Where the references' pictures are kept once accepted, and those that the run saved."""
+    return {
+        baselines.picture_path(
+            model=case["model"], weights=case["weights"], workload=case["workload"]
+        ): run.path.with_name(f"{run.path.stem}-pictures") / f"{case['workload']}-reference.png"
+        for case in run.cases.values()
+        if case["case"] == REFERENCE
+    }
+
+
+def _thumbnail(path: Path) -> Pictures:
+    """As an accepted picture is kept. `BadRunError` if there is none."""
+    if not path.exists():
+        raise BadRunError(f"{path} is missing: a run's pictures are saved beside its JSON")
+    try:
+        return closeness.thumbnail(closeness.load(path))
+    except (OSError, ValueError, SyntaxError) as error:
+        raise BadRunError(f"{path}: is no picture ({str(error).splitlines()[0]})") from None
+
+
+def _keep(pictures: Mapping[Path, Pictures]) -> None:
+    for target, picture in pictures.items():
+        closeness.save(picture, target)
+
+
+def _about_pictures(pictures: Collection[Path], run: Run, *, reason: str) -> list[str]:
+    """The line on accepted pictures, if there are any."""
+    names = ", ".join(f"`{target.name}`" for target in pictures)
+    return [f"- {run.date} {names}: pictures. {reason}"] if names else []
+
+
+def _history_line(
+    key: str, was: CaseBaseline | None, now: CaseBaseline | None, run: Run, *, reason: str
+) -> str:
+    versions = ", ".join(f"{name} {version}" for name, version in run.machine.versions.items())
+    change = f"{_figure(was) if was else 'new'} → {_figure(now) if now else 'gone'}"
+    return f"- {run.date} `{key}`: {change}. {reason} ({versions})"
+
+
+def write_history(lines: Sequence[str]) -> None:
+    """Add lines to `HISTORY.md`. Before anything is accepted: what cannot be read is refused."""
+    path = baselines.FOLDER / "HISTORY.md"
+    try:
+        text = path.read_text(encoding="utf-8") if path.exists() else HISTORY_HEAD
+    except UnicodeDecodeError:
+        raise baselines.BadBaseline(f"{path}: is not in UTF-8") from None
+    # Whoever wrote by hand may have ended without one.
+    end = "" if text.endswith("\n") else "\n"
+    write_whole(path, text + end + "\n".join(lines) + "\n")
+
+
+def _figure(case: CaseBaseline) -> str:
+    if case.gpu_busy_s:
+        return f"GPU busy {min(case.gpu_busy_s):.4f} s, latency {min(case.latency_s):.3f} s"
+    return f"latency {min(case.latency_s):.3f} s"

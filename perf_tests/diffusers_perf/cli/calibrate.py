@@ -1,0 +1,175 @@
+"""Measure how much each case varies between processes of one commit, and what the gate can see.
+
+Takes runs of the main job in fresh processes, with nothing changed between them (A/A): whole ones,
+from whose noise the limit on GPU busy follows, or --quick ones, as `ci ab` of a commit against
+itself leaves them. Each mode's noise stands in its case's line of the machine's baseline, and
+`ci compare` goes by that of its own. What was disturbed in a process is left out, as there.
+
+    python -m ci calibrate runs/ab/base-*.json runs/ab/head-*.json
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import replace
+from math import sqrt
+from pathlib import Path
+
+from diffusers_perf.cli.accept import PROCESSES_MIN, check, write_history
+from diffusers_perf.cli.answers import named
+from diffusers_perf.compare.ab import PAIRS
+from diffusers_perf.judge import comparable
+from diffusers_perf.judge.pairs import disturbed_in
+from diffusers_perf.judge.stats import CONFIDENCE, POWER, detectable, noise_of
+from diffusers_perf.judge.weighing import METRICS, share
+from diffusers_perf.records import baselines
+from diffusers_perf.records.baselines import Calibration, CaseBaseline, rounded
+from diffusers_perf.records.reading import BadRunError, Run, load_runs
+from diffusers_perf.records.records import Mode
+from diffusers_perf.records.runs import Case, parts_of
+
+NOTHING_CHANGED = ("same", "faster", "slower", "new", "unclear", "invalid")
+"""What the same code can be called. What is invalid is left out where it says nothing."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "runs",
+        nargs="+",
+        type=named,
+        metavar="RUN.json",
+        help=f"{PROCESSES_MIN} or more, written by --benchmark-json; noise is known to about "
+        "1/sqrt(2N) of itself from N",
+    )
+
+
+def main(args: argparse.Namespace) -> int:
+    return calibrate(args.runs)
+
+
+def calibrate(paths: Sequence[Path]) -> int:
+    """Write the noise into the machine's baseline and say what it lets one see; 0.
+
+    `BadRunError` for too few runs, for ones of other commits, machines, rounds or measuring code,
+    for cases that nobody can mean, and where nothing undisturbed is left that a baseline knows.
+    """
+    runs = load_runs(paths)
+    if len(runs) < PROCESSES_MIN:
+        raise BadRunError(
+            f"{len(runs)} of {PROCESSES_MIN} processes: the noise between so few says nothing; run "
+            "the main job again"
+        )
+    check(runs, acceptable=NOTHING_CHANGED)
+    try:
+        comparable.check(runs, runs)
+    except comparable.NotComparable as error:
+        raise BadRunError(str(error)) from None
+    for run in runs:
+        if run.commit != runs[0].commit:
+            raise BadRunError(
+                f"{run.path} and {runs[0].path} were made on different commits: what differs "
+                "between them is not noise alone"
+            )
+    machine = runs[0].machine
+    baseline = baselines.load_machine(machine.slug)
+    if baseline is None:
+        raise BadRunError(
+            f"nobody accepted a baseline for {machine.name}, whose noise this would be; accept "
+            "these runs first: python -m ci accept"
+        )
+    mode = runs[0].mode
+    calibrated: dict[str, CaseBaseline] = {}
+    told: list[str] = []
+    for key in dict.fromkeys(key for run in runs for key in run.cases):
+        seen = [(run, run.cases[key]) for run in runs if key in run.cases]
+        if seen[0][1]["picture_only"]:
+            continue
+        if key not in baseline.cases:
+            told.append(f"{_name(key)} has no line in {baseline.path.name}: accept it first")
+            continue
+        if len(seen) < PROCESSES_MIN:
+            told.append(f"{_name(key)} was measured in {len(seen)} of {len(runs)} processes")
+            continue
+        calibration, disturbed = _calibration(seen)
+        told += [f"{_name(key)}: {text}" for text in disturbed]
+        if calibration.noise:
+            calibrated[key] = _line(key, baseline.cases[key], seen[0][1], mode, calibration)
+    if not calibrated:
+        raise BadRunError(
+            f"{baseline.path} knows no case that {PROCESSES_MIN} of these runs measured undisturbed"
+        )
+    write_history(
+        [
+            f"- {runs[0].date} `{key}`: calibrated from {line.calibrations[mode].processes} {mode} "
+            f"processes: sees {_sees(line.calibrations[mode])}"
+            for key, line in calibrated.items()
+        ]
+    )
+    baselines.save_machine(replace(baseline, cases={**baseline.cases, **calibrated}))
+    print(
+        f"A/A on {machine.name}, {len(runs)} {mode} processes: the smallest slowdown that {PAIRS} "
+        f"pairs find {share(POWER)} of the time, at {share(CONFIDENCE)} confidence"
+    )
+    for key, line in calibrated.items():
+        print(f"{_name(key)}: this gate can see {_sees(line.calibrations[mode])}")
+    for text in told:
+        print(f"left out: {text}")
+    number = f"{len(calibrated)} case{'s' * (len(calibrated) != 1)}"
+    print(f"calibrated {number} in {baseline.path.name}; commit baselines/")
+    return 0
+
+
+def _calibration(seen: Sequence[tuple[Run, Case]]) -> tuple[Calibration, list[str]]:
+    """A case's noise between the processes that saw it, by metric, and what is left out of it."""
+    noise, sees, told, fewest = {}, {}, [], len(seen)
+    for metric in METRICS:
+        if any(case[metric.field] is None for _, case in seen):
+            continue
+        reasons = [disturbed_in(run, case, metric) for run, case in seen]
+        quiet = [case for (_, case), why in zip(seen, reasons, strict=True) if not why]
+        if disturbed := [why[0] for why in reasons if why]:
+            number = f"{len(disturbed)} of {len(seen)} processes"
+            told.append(f"{metric.name} of {number}: {disturbed[0]}")
+        if len(quiet) < PROCESSES_MIN:
+            continue
+        fewest = min(fewest, len(quiet))
+        noise[metric.field] = rounded(noise_of([case[metric.field] for case in quiet]))
+        pair = sqrt(2) * noise[metric.field]
+        sees[metric.field] = rounded(detectable(pair, pairs=PAIRS, floor=metric.floor))
+    date = seen[0][0].date
+    return Calibration(calibrated=date, processes=fewest, noise=noise, sees=sees), told
+
+
+def _line(
+    key: str, line: CaseBaseline, case: Case, mode: Mode, calibration: Calibration
+) -> CaseBaseline:
+    """A baseline's line with this calibration of its case, and the limits that follow."""
+    if name := comparable.differing(line.generates, case["generates"]):
+        raise BadRunError(
+            f"{_name(key)}: its baseline and these runs differ in the workload ({name}): "
+            "accept these runs first: python -m ci accept"
+        )
+    calibrations = {**line.calibrations, mode: calibration}
+    limits = baselines.limits_of(
+        latency_s=line.latency_s,
+        latency_speedup=line.latency_speedup,
+        gpu_busy_s=line.gpu_busy_s,
+        gpu_speedup=line.gpu_speedup,
+        peak_memory_bytes=line.peak_memory_bytes,
+        calibration=calibrations.get("whole"),
+    )
+    return replace(line, calibrations=calibrations, limits=limits)
+
+
+def _sees(calibration: Calibration) -> str:
+    return ", ".join(
+        f"{metric.name} ≥ {share(calibration.sees[metric.field])}"
+        for metric in METRICS
+        if metric.field in calibration.sees
+    )
+
+
+def _name(key: str) -> str:
+    workload, _, case = parts_of(key)
+    return f"{workload}-{case}"

@@ -1,0 +1,318 @@
+"""Searches for the fastest stack of optimizations whose picture keeps a promise.
+
+Tries what `perf_tests/optimizations.py` declares, one on top of the other, within a limit on memory
+and a budget of time, and keeps what is faster. 0: it found a stack that is faster than the
+reference. 1: it found none. 2: bad input, or it was stopped before it found one. Interrupted, the
+same command goes on.
+
+    python -m ci explore
+    python -m ci explore --psnr 25 --ssim 0.8 --memory 4 --minutes 20 --out runs/lossy
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from shutil import get_terminal_size
+from typing import TYPE_CHECKING
+
+from diffusers_perf.catalog.declarations import (
+    OPTIMIZATIONS,
+    STACKS,
+    Closeness,
+    Kind,
+    Workload,
+    cases_for,
+    no_optimization,
+)
+from diffusers_perf.cli.answers import named, number, positive, refuse
+from diffusers_perf.compare.attempts import Attempts, Folder, cells_of, in_minutes, settings_of
+from diffusers_perf.compare.bare import BadInput, bare_bench
+from diffusers_perf.compare.lock import BadFolder, held
+from diffusers_perf.compare.sides import ROOT
+from diffusers_perf.plugin.screen import table
+from diffusers_perf.search.search import (
+    Search,
+    Stack,
+    Step,
+    Stopped,
+    closeness_text,
+    gain,
+    shortlist,
+)
+
+if TYPE_CHECKING:
+    from diffusers_perf.measurement.bench import Bench
+    from diffusers_perf.records.records import Measurement
+
+MINUTES = 10.0
+LOSSLESS = "lossless"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--workload", metavar="NAME", help="what is generated (default: the model's first)"
+    )
+    parser.add_argument(
+        "--promise",
+        metavar="NAME",
+        help="pictures as close to the reference's as this optimization promises "
+        f"(default: {LOSSLESS}, as close as half precision)",
+    )
+    parser.add_argument(
+        "--psnr", type=number("0 or more", low=0), metavar="DB", help="the promise in numbers: PSNR"
+    )
+    parser.add_argument(
+        "--ssim",
+        type=number("a number from -1 to 1", low=-1, high=1),
+        metavar="S",
+        help="and SSIM, from -1 to 1",
+    )
+    parser.add_argument(
+        "--memory", type=positive, metavar="GB", help="the most GPU memory, in GiB (2^30 bytes)"
+    )
+    parser.add_argument(
+        "--minutes",
+        type=positive,
+        default=MINUTES,
+        metavar="N",
+        help=f"start nothing that would take longer than this in all (default: {MINUTES:g})",
+    )
+    parser.add_argument(
+        "--without", nargs="+", default=[], metavar="NAME", help="optimizations to leave out"
+    )
+    parser.add_argument(
+        "--device", choices=("cuda", "cpu"), help="default: cuda where there is a GPU"
+    )
+    parser.add_argument("--model", help="any model that pytest takes, and its default")
+    parser.add_argument(
+        "--out",
+        type=named,
+        default=ROOT / "runs" / "explore",
+        metavar="FOLDER",
+        help="where each stack that was tried is kept (default: runs/explore)",
+    )
+
+
+def main(args: argparse.Namespace) -> int:
+    """Search, then tell."""
+    from diffusers_perf import models
+    from diffusers_perf.catalog.loading import declare
+
+    declare("perf_tests.cases")
+    models.quiet_libraries()
+    try:
+        limit = _limit(args)
+        with held(args.out, by="explore"):
+            return _explore(args, limit)
+    except (BadInput, BadFolder) as error:
+        return refuse(str(error))
+
+
+def _explore(args: argparse.Namespace, limit: Callable[[Kind], Closeness]) -> int:
+    """The answer, within the closeness that `limit` asks for on a kind of weights."""
+    bench = bare_bench(device=args.device, model=args.model)
+    workload = _workload(args.workload, bench)
+    if args.memory is not None and bench.device.type == "cpu":
+        raise BadInput("--memory: it is GPU memory that is measured, and this runs on the CPU")
+    promised = limit(bench.source.kind)
+    folder = Folder.open(args.out, settings_of(bench, workload))
+    candidates, others = shortlist(
+        OPTIMIZATIONS.values(),
+        base=[OPTIMIZATIONS[name] for name in workload.base],
+        kind=bench.source.kind,
+        picture=promised,
+        without=args.without,
+        lack=lambda o: lack.reason if (lack := bench.lacks([o])) else None,
+    )
+    attempts = Attempts(
+        bench=bench, workload=workload, promise=promised, folder=folder, budget_s=60 * args.minutes
+    )
+    search = Search(
+        candidates=candidates,
+        attempt=attempts,
+        tell=lambda text: print(f"      {text}", flush=True),
+        memory_bytes=args.memory and args.memory * 2**30,
+    )
+    print("\n".join(_opening(bench, workload, promised, args)), flush=True)
+    stopped = ""
+    try:
+        try:
+            search.run()
+        except Stopped as reason:
+            stopped = str(reason)
+        if search.steps:
+            attempts.budget_s = math.inf  # for a few more, which say what all that was worth
+            search.take_up(folder.measured)
+            search.confirm()
+    except Stopped as reason:
+        stopped = str(reason)
+    except KeyboardInterrupt:
+        stopped = "interrupted; the same command goes on"
+        print()
+    if not search.steps:
+        return refuse(stopped)
+    print("\n".join(_closing(search, attempts, others, stopped=stopped)))
+    if _found(search):
+        return 0
+    return 2 if stopped else 1
+
+
+def _limit(args: argparse.Namespace) -> Callable[[Kind], Closeness]:
+    """The closeness that is asked for, by the kind of weights. `BadInput` for no such promise."""
+    from diffusers_perf.optimizations import tolerances
+
+    unknown = next((n for n in args.without if n not in OPTIMIZATIONS), None)
+    if unknown is not None:
+        raise BadInput(_no_optimization("--without", unknown))
+    in_numbers = args.psnr is not None or args.ssim is not None
+    if in_numbers and args.promise is not None:
+        raise BadInput("the promise is given either by --promise or in numbers")
+    if in_numbers:
+        numbers = Closeness(
+            psnr_db=0.0 if args.psnr is None else args.psnr,
+            ssim=-1.0 if args.ssim is None else args.ssim,
+        )
+        return lambda kind: numbers
+    if args.promise in (None, LOSSLESS):
+        promise = tolerances.LOSSLESS
+    elif args.promise in OPTIMIZATIONS:
+        promise = OPTIMIZATIONS[args.promise].promise
+    else:
+        raise BadInput(_no_optimization("--promise", args.promise))
+    return lambda kind: promise.on(kind) or Closeness()
+
+
+def _no_optimization(option: str, name: str) -> str:
+    known = [*((LOSSLESS,) if option == "--promise" else ()), *OPTIMIZATIONS]
+    return f"{option}: {no_optimization(name, known)}"
+
+
+def _workload(name: str | None, bench: Bench) -> Workload:
+    found = {case.workload.name: case.workload for case in cases_for(bench.source.scale)}
+    if name is None:
+        return next(iter(found.values()))
+    if name not in found:
+        raise BadInput(
+            f"--workload: {bench.source.name} has none that is called {name!r}; known are "
+            f"{', '.join(found)}"
+        )
+    return found[name]
+
+
+# What a person reads
+
+
+def _opening(
+    bench: Bench, workload: Workload, promise: Closeness, args: argparse.Namespace
+) -> Iterator[str]:
+    machine, images = bench.machine, workload.images
+    yield (
+        f"{workload.name} of {bench.source.name} on {machine.name}, torch {machine.torch}: "
+        f"{'one picture' if images == 1 else f'{images} pictures'}, "
+        f"{workload.size}x{workload.size}, {workload.steps} steps"
+    )
+    memory = f", at most {args.memory:g} GiB" if args.memory else ""
+    yield f"asked for: {closeness_text(promise)}{memory}, in {in_minutes(args.minutes)}"
+
+
+HEAD = ("step", "latency", "speedup", "GPU busy", "GPU speedup", "memory", "picture")
+
+
+def _found(search: Search) -> bool:
+    """Whether the best stack is faster than the reference, and within the memory."""
+    best, reference = search.steps[-1], search.steps[0]
+    return search.fits(best.measured) and gain(best.measured, reference.measured).latency > 1
+
+
+def _closing(
+    search: Search, attempts: Attempts, others: Mapping[str, str], *, stopped: str
+) -> Iterator[str]:
+    """What it says as a whole; the last line is the answer."""
+    reference, best = search.steps[0].measured, search.steps[-1]
+    width = get_terminal_size(fallback=(100, 24)).columns
+    yield ""
+    rows = [cells_of(step.change, step.measured, reference) for step in search.steps]
+    yield from table(HEAD, rows, width=width)
+    yield ""
+    yield from _bounds(best, reference)
+    if search.rejected:
+        yield ""
+        yield "tried, and not in it:"
+        for name, rejected in search.rejected.items():
+            yield f"  {name}: {rejected.reason}"
+    why: dict[str, list[str]] = {}
+    for name, reason in {**others, **dict.fromkeys(search.untried, stopped)}.items():
+        why.setdefault(reason.removeprefix(f"{name} "), []).append(name)
+    yield ""
+    yield "not tried:"
+    for reason, names in why.items():
+        yield f"  {', '.join(names)}: {reason}"
+    if search.candidates:
+        yield f"  most combinations: {_combinations(search, attempts)}"
+    if stopped:
+        yield f"stopped: {stopped}"
+    if attempts.disturbed:
+        yield (
+            f"disturbed: beside {attempts.disturbed} of {attempts.number} measurements this "
+            "machine had other work; what was measured then says less"
+        )
+    yield ""
+    if not _found(search):
+        so_far = " before it stopped" if stopped else ""
+        yield f"no stack was found{so_far} that is faster than the reference and within the limits"
+        return
+    yield (
+        f"found: {reference.latency_s / best.measured.latency_s:.2f}x as fast as the reference"
+        + _called(best.stack, attempts.workload.base)
+    )
+    yield f'stack("best_{attempts.workload.name}", "{"+".join(best.stack)}")'
+
+
+def _combinations(search: Search, attempts: Attempts) -> str:
+    """How few were tried of all that there are."""
+    names = {optimization.name for optimization in search.candidates}
+    make = "optimization makes" if len(names) == 1 else "optimizations make"
+    # The folder may hold others, of a search among more.
+    tried = sum(names.issuperset(stack) for stack in attempts.folder.stacks)
+    return (
+        f"of the {2 ** len(names):,} that {len(names)} {make}, {tried} "
+        f"{'was' if tried == 1 else 'were'} tried, one added, replaced or left out at a time; two "
+        "that gain only together are found where one declares that it needs the other"
+    )
+
+
+def _called(stack: Stack, base: Sequence[str]) -> str:
+    """Where it is a stack that has a name already."""
+    same = [n for n, of in STACKS.items() if {*of} - {*base} == {*stack}]
+    return f"; it is {same[0]}" if same else ""
+
+
+def _bounds(best: Step, reference: Measurement) -> Iterator[str]:
+    """What holds the best stack back now."""
+    seen = best.measured
+    bound = seen.bound()
+    if bound is None:
+        yield "bound by: unknown, since there is no GPU whose time could be seen"
+        return
+    by = {"host": "the host, which", "gpu": "the GPU, which"}[bound["by"]]
+    idle = bound["gpu_idle_share"]
+    yield (
+        f"bound by: {by} leaves the GPU idle for {idle:.0%} of the time"
+        if bound["by"] == "host"
+        else f"bound by: {by} is busy for {1 - idle:.0%} of the time"
+    )
+    # What a stack leaves out of the work is not counted operator by operator in a search.
+    whose, counted = ("its", seen) if seen.floor_s else ("all of the reference's", reference)
+    if counted.floor_s:
+        what = {"arithmetic": "matrix products take", "memory": "weights take to be read"}
+        yield (
+            f"floor: {counted.floor_s:.3f} s, which {whose} "
+            f"{what[counted.floor_by or 'arithmetic']} at the rate of this GPU; it takes "
+            f"{seen.latency_s / counted.floor_s:.1f} times as long"
+        )
+    families = sorted(seen.families.items(), key=lambda item: -item[1][0])[:5]
+    if families:
+        told = [f"{name} {seconds:.3f} s ({kernels:,})" for name, (seconds, kernels) in families]
+        yield f"GPU time by family of kernels: {', '.join(told)}"

@@ -1,0 +1,235 @@
+"""Plants every fault of the catalogue and says which are caught; controls must pass.
+
+Each is planted between two clean runs in this process, and judged by the rules that judge a case
+against its baseline. 0: every fault is caught and every control passes. 1: one is missed or fails.
+2: bad input. 3: the machine was too busy or the time too short to tell of all of them.
+
+    python -m ci faults --device cpu
+    python -m ci faults upcast_norms item_in_step
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+from diffusers_perf.cli.answers import named, number, refuse, unwritable
+from diffusers_perf.compare.bare import BadInput, bare_bench
+from diffusers_perf.plugin.screen import table
+from diffusers_perf.records.records import write_whole
+
+if TYPE_CHECKING:
+    from diffusers_perf.faults.planting import Fault
+    from diffusers_perf.faults.trials import Row, Trials
+
+SCHEMA = 1
+UNDECIDED = 3
+"""Nobody's fault, as bad input is somebody's."""
+HEAD = ("fault", "seen by", "verdict", "smallest", "sentence")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "names", nargs="*", metavar="NAME", help="of faults and controls; all unless told"
+    )
+    parser.add_argument(
+        "--device", choices=("cuda", "cpu"), help="default: cuda where there is a GPU"
+    )
+    parser.add_argument("--model", help="any model that pytest takes, and its default")
+    parser.add_argument("--json", type=named, metavar="OUT", help="write all rows to this file")
+    parser.add_argument(
+        "--minutes",
+        type=number("0 or more", low=0),
+        metavar="N",
+        help="start no further one after so many minutes",
+    )
+
+
+def main(args: argparse.Namespace) -> int:
+    """Run the trials, then tell."""
+    from diffusers_perf import models
+    from diffusers_perf.catalog.loading import declare
+    from diffusers_perf.faults.planting import FAULTS
+    from diffusers_perf.faults.trials import Row, Trials
+
+    started = perf_counter()
+    declare("perf_tests.cases", "diffusers_perf.faults")
+    models.quiet_libraries()
+    unknown = [name for name in args.names if name not in FAULTS]
+    if unknown:
+        return refuse(f"no fault is called {unknown[0]!r}; known are {', '.join(FAULTS)}")
+    if args.json is not None:
+        if _is_anothers(args.json):
+            return refuse(f"--json {args.json}: holds something else, which would be lost")
+        try:
+            args.json.parent.mkdir(parents=True, exist_ok=True)
+            with args.json.open("ab"):  # what an older run wrote stays until there is something new
+                pass
+        except OSError as error:
+            return refuse(unwritable(args.json, error))
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            trials = Trials(bench=_bench(args), folder=Path(folder))
+        except BadInput as error:
+            return refuse(str(error))
+        device = trials.bench.device.type
+        chosen = [f for f in FAULTS.values() if not args.names or f.name in args.names]
+        elsewhere = [f for f in chosen if not f.runs_on(device)]
+        # On a GPU first what shows nowhere else.
+        here = sorted((f for f in chosen if f.runs_on(device)), key=lambda f: f.where == "any")
+        if not here:
+            names = ", ".join(f.name for f in elsewhere)
+            return refuse(f"nothing to run: {names} cannot be seen with --device {device}")
+        for fault in here:
+            try:
+                trials.check(fault)
+            except (TypeError, ValueError) as error:
+                return refuse(f"{fault.name}: {error}")
+        rows: list[Row] = []
+        for fault in here:
+            if args.minutes is not None and perf_counter() - started > 60 * args.minutes:
+                rows.append(Row(fault=fault, status="not run", sentence="no time was left"))
+                continue
+            rows.append(trials.run(fault))
+            print(f"[{len(rows)}/{len(here)}] {_line(rows[-1])}", flush=True)
+            # Whatever happens to this process, what it saw is there.
+            _write(args.json, rows, trials, seconds=perf_counter() - started)
+    print()
+    print("\n".join(table(HEAD, [_cells(row) for row in rows], width=sys.maxsize)))
+    print()
+    print("\n".join(closing(rows, elsewhere, trials, seconds=perf_counter() - started)))
+    _write(args.json, rows, trials, seconds=perf_counter() - started)
+    return code(rows, trials)
+
+
+def _bench(args: argparse.Namespace) -> Any:
+    """A bare bench, with the weights at hand. `BadInput` where there is none."""
+    bench = bare_bench(device=args.device, model=args.model)
+    if bench.device.type == "cuda" and bench.source.kind == "seeded":
+        _keep_on_gpu(bench.source.name)
+    return bench
+
+
+def _keep_on_gpu(model: str) -> None:
+    """A hundred pipelines are built of these weights: the way over the bus would take longer than
+    all that is measured. What they take is there in every run, clean or not.
+    """
+    from diffusers_perf.models.architectures import ARCHITECTURES
+    from diffusers_perf.models.seeded import drawn
+
+    for role in ARCHITECTURES[model]:
+        drawn(model, role).to("cuda")
+
+
+def code(rows: Sequence[Row], trials: Trials) -> int:
+    """1 for what was missed, failed or was a false alarm; else 3 for what could not be told, and
+    for false alarms that the clock alone gave, though it was asked twice.
+    """
+    if not all(alarm.by_the_clock for alarm in trials.false_alarms):
+        return 1
+    if any(not row.holds and not row.undecided for row in rows):
+        return 1
+    return UNDECIDED if trials.false_alarms or any(row.undecided for row in rows) else 0
+
+
+def _cells(row: Row) -> tuple[str, ...]:
+    return (
+        row.fault.name,
+        row.fault.seen_by or "nothing",
+        row.verdict if row.holds and row.verdict else row.status,
+        _size(row),
+        row.sentence,
+    )
+
+
+def _size(row: Row) -> str:
+    return "" if row.smallest is None else f"{row.smallest:g} {row.fault.unit}"
+
+
+def _line(row: Row) -> str:
+    size = f", down to {_size(row)}" if row.smallest is not None else ""
+    text = f"{row.fault.name}: {row.status}{size} ({row.seconds:.1f} s)"
+    return text if row.status in ("caught", "quiet") else f"{text}: {row.sentence}"
+
+
+def closing(
+    rows: Sequence[Row], elsewhere: Sequence[Fault], trials: Trials, *, seconds: float
+) -> Iterator[str]:
+    """What it says as a whole."""
+    for alarm in trials.false_alarms:
+        yield f"false alarm: {alarm.text}"
+    faults = [row for row in rows if not row.fault.is_control]
+    controls = [row for row in rows if row.fault.is_control]
+    undecided = [row for row in rows if row.undecided]
+
+    def number(which: Sequence[Row], *statuses: str) -> int:
+        return sum(row.status in statuses for row in which)
+
+    skipped = number(rows, "skipped")
+    yield (
+        f"{number(faults, 'caught')} of {len(faults) - number(faults, 'skipped')} faults caught, "
+        f"{number(controls, 'quiet')} of {len(controls) - number(controls, 'skipped')} controls "
+        f"quiet, {len(trials.false_alarms)} false alarms in {trials.verdicts} verdicts on clean "
+        f"runs against clean runs, in {seconds:.0f} s" + (f"; {skipped} skipped" if skipped else "")
+    )
+    for row in rows:
+        if row.status == "skipped":
+            yield f"skipped: {row.fault.name}: {row.sentence}"
+    if elsewhere:
+        device = "GPU" if trials.bench.device.type == "cpu" else "CPU"
+        yield f"visible on a {device} alone: {', '.join(f.name for f in elsewhere)}"
+    if undecided:
+        names = [row.fault.name for row in undecided]
+        again = shlex.join(["python", "-m", "ci", "faults", *names, *trials.bench.options])
+        yield f"could not be told: {again}"
+
+
+def _is_anothers(path: Path) -> bool:
+    """Is something in this file that this verb did not write?"""
+    if not path.is_file() or not path.stat().st_size:
+        return False
+    try:
+        content = json.loads(path.read_text())
+    except (ValueError, RecursionError):
+        return True
+    return not isinstance(content, dict) or "clean_verdicts" not in content
+
+
+def _write(path: Path | None, rows: Sequence[Row], trials: Trials, *, seconds: float) -> None:
+    if path is None:
+        return
+    content = {
+        "schema": SCHEMA,
+        "machine": trials.bench.machine.as_json(),
+        "model": trials.bench.source.name,
+        "weights": trials.bench.source.weights,
+        "seconds": round(seconds, 1),
+        "clean_verdicts": trials.verdicts,
+        "false_alarms": [alarm.text for alarm in trials.false_alarms],
+        "rows": [
+            {
+                "name": row.fault.name,
+                "what": row.fault.line,
+                "source": row.fault.source,
+                "control": row.fault.is_control,
+                "seen_by": row.fault.seen_by,
+                "where": row.fault.where,
+                "status": row.status,
+                "verdict": row.verdict,
+                "sentence": row.sentence,
+                "also_seen_by": list(row.also_seen_by),
+                "unit": row.fault.unit or None,
+                "smallest": row.smallest,
+                "seconds": round(row.seconds, 2),
+            }
+            for row in rows
+        ],
+    }
+    write_whole(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")

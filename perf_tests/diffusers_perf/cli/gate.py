@@ -1,0 +1,246 @@
+"""Judge one run against its machine's baseline, by the rule that its tests were judged by.
+
+Reads the run's JSON alone, needs no GPU, and changes nothing.
+
+    python -m ci gate runs/run.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from shlex import join
+
+from diffusers_perf.cli.answers import CANNOT_JUDGE, named
+from diffusers_perf.judge import structure_verdicts
+from diffusers_perf.judge.structure_verdicts import Accepted
+from diffusers_perf.judge.verdicts import (
+    ACCEPT,
+    BRING_BACK,
+    PASSING,
+    WARNING,
+    Finding,
+    Question,
+    Verdict,
+    exit_code,
+    judge,
+)
+from diffusers_perf.records import baselines
+from diffusers_perf.records.baselines import MachineBaseline, Portable
+from diffusers_perf.records.reading import Run, load_run
+from diffusers_perf.records.records import Count
+from diffusers_perf.records.runs import Case, case_id, key_of, measurement, promise_of, reference_of
+from diffusers_perf.records.structure_records import COUNTERS
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "run", type=named, metavar="RUN.json", help="written by --benchmark-json, or by merge"
+    )
+
+
+def main(args: argparse.Namespace) -> int:
+    return gate(args.run)
+
+
+def gate(path: Path) -> int:
+    """Print what does not hold and one closing sentence; 0 holds, 1 a regression, 2 not judged.
+
+    With 2 the last line is ``unclear: …`` where the run was judged, and an error where it was not.
+
+    `BadRunError` or `BadBaseline` for what cannot be read.
+    """
+    run = load_run(path)
+    standards = _standards(run)
+    rows = [*_measured(run, standards), *_untimed(run, standards)]
+    for row in rows:
+        if row.sentence:
+            print(row.sentence)
+    for line in _closing(run, standards, rows):
+        print(line)
+    code = exit_code(row.status for row in rows if row.status != "skipped")
+    unjudged = _unjudged(run, standards)
+    if unjudged and code != 1:
+        print(f"error: {unjudged}", file=sys.stderr)
+        return CANNOT_JUDGE
+    if code == CANNOT_JUDGE:
+        # Its own last line, since nobody's mistake made it so: whoever reads only that knows.
+        unclear = [row.id for row in rows if row.status in WARNING]
+        them = "it" if len(unclear) == 1 else "them"
+        print(f"unclear: {len(unclear)} of {_cases(rows)}: {', '.join(unclear)}; run {them} again")
+    return code
+
+
+@dataclass(frozen=True, kw_only=True)
+class Standards:
+    """Everything that a run is held to."""
+
+    name: str
+    """The machine's file, as a message names it."""
+    baseline: MachineBaseline | None
+    portable: Portable
+    structures: Mapping[str, Accepted]
+
+    def knows(self, case: Case) -> bool:
+        """Did anybody accept how fast this case is?"""
+        return self.baseline is not None and key_of(case) in self.baseline.cases
+
+    def counted(self, run: Run, case: Case) -> Accepted | None:
+        """What was accepted of a case's code, for a run that could only count that."""
+        if run.machine.device == "cuda" or case["picture_only"]:
+            return None
+        return self.structures.get("/".join(case[n] for n in ("workload", "model", "case")))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """What became of one case."""
+
+    id: str
+    status: str
+    """A verdict's, or ``skipped``."""
+    sentence: str = ""
+    """Empty where all is well."""
+
+
+def _standards(run: Run) -> Standards:
+    path = baselines.machine_path(run.machine.slug)
+    return Standards(
+        name=f"baselines/{path.name}",
+        baseline=baselines.load_machine(run.machine.slug),
+        portable=baselines.load_portable(scale=run.scale, device=run.machine.device),
+        structures=structure_verdicts.load() or {},
+    )
+
+
+# What became of the cases
+
+
+def _measured(run: Run, standards: Standards) -> Iterator[Row]:
+    for case in run.cases.values():
+        verdict = judged(run, case, standards)
+        sentence = verdict.sentence
+        if verdict.status == "new" and not sentence and standards.baseline is not None:
+            sentence = f"new: {case_id(case)}: nobody accepted how fast it is here"
+        yield Row(id=case_id(case), status=verdict.status, sentence=sentence)
+
+
+def judged(run: Run, case: Case, standards: Standards) -> Verdict:
+    """The verdict that the case's own test would have reached with these standards."""
+    measured = measurement(case)
+    reference = reference_of(case, measured)
+    baseline = standards.baseline.cases.get(key_of(case)) if standards.baseline else None
+    question = Question(
+        measured=measured,
+        reference=reference,
+        promise=promise_of(case),
+        baseline=baseline,
+        baseline_name=standards.name,
+        portable=standards.portable.get(case_id(case), {}),
+        versions=run.machine.versions,
+        picture_only=case["picture_only"],
+        generates=case["generates"],
+        options=run.options,
+    )
+    drift = run.drift_of(case)
+    if not question.is_reference and drift and drift["significant"]:
+        question = replace(question, drift=drift["ratio"])
+    verdict = judge(question)
+    return Verdict(findings=(*verdict.findings, *_counted(run, case, standards, question)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Counts:
+    """What a run's JSON says of what its code asks for: how much, and not where."""
+
+    counters: Mapping[str, Count]
+
+    def where(self) -> dict[str, dict[str, Count]]:
+        return {}
+
+    def sites(self) -> dict[str, dict[structure_verdicts.Site, Count]]:
+        return {}
+
+
+def _counted(run: Run, case: Case, standards: Standards, question: Question) -> list[Finding]:
+    was, id = standards.counted(run, case), case_id(case)
+    if was is None:
+        return []
+    counters = {n: c for n, c in question.measured.counters.items() if n in COUNTERS}
+    if not counters:
+        return [structure_verdicts.uncounted(id)]
+    return structure_verdicts.judge(
+        id,
+        _Counts(counters=counters),
+        replace(was, where={}),
+        steps=case["steps"],
+        versions={n: version.split("+")[0] for n, version in run.machine.versions.items()},
+        again=question.again,
+        accept=structure_verdicts.accepting(case["model"]),
+    )
+
+
+def _untimed(run: Run, standards: Standards) -> Iterator[Row]:
+    missing = run.missing(standards.baseline.cases if standards.baseline else ())
+    for case in run.untimed:
+        if case.id not in [lost.id for lost in missing]:
+            said = f"{case.id}: {case.sentence.removeprefix(f'{case.id}: ')}"
+            yield Row(id=case.id, status=case.status, sentence=f"{case.status}: {said}")
+    for lost in missing:
+        yield Row(id=lost.id, status=lost.status, sentence=f"{lost.status}: {lost.sentence}")
+
+
+# What follows
+
+
+def _unjudged(run: Run, standards: Standards) -> str | None:
+    """Why this run proves nothing even though nothing in it is wrong; None if it does."""
+    if not run.cases:
+        return f"{run.path} measured nothing"
+    timed = [case for case in run.cases.values() if not case["picture_only"]]
+    if not timed or any(standards.knows(case) for case in timed):
+        return None
+    if any(standards.counted(run, case) for case in timed):
+        # On a CPU: speed is any CPU's own, what the code asks for is not.
+        return None
+    reason = f"nobody accepted a baseline for {run.machine.name}"
+    if standards.baseline is not None:
+        reason = f"{standards.name} knows none of these cases on {timed[0]['weights']}"
+    return f"{reason}, so no speed was judged; accept one: {ACCEPT}"
+
+
+def _cases(rows: Sequence[Row]) -> str:
+    return f"{len(rows)} case{'s' * (len(rows) != 1)}"
+
+
+def _closing(run: Run, standards: Standards, rows: list[Row]) -> Iterator[str]:
+    statuses = [row.status for row in rows]
+    counts = {
+        "held": sum(status in ("same", "faster") for status in statuses),
+        "failed": sum(s not in (*PASSING, "skipped", "missing") for s in statuses),
+        "unclear or invalid": sum(status in WARNING for status in statuses),
+        "new": statuses.count("new"),
+        "skipped": statuses.count("skipped"),
+        "missing": statuses.count("missing"),
+    }
+    told = ", ".join(f"{number} {name}" for name, number in counts.items())
+    yield f"of {_cases(rows)} {told}; on {run.machine.name}, against {standards.name}"
+    if standards.baseline is None:
+        judged = "pictures, loose bounds and counts are judged, and speed is not"
+        yield f"nobody accepted {standards.name} yet: {judged}"
+    if run.narrowed:
+        yield "some cases were asked for by name: no other is called missing"
+    if run.shard:
+        shard = f"{run.shard.index}/{run.shard.of}"
+        yield f"this is shard {shard}: what is missing is seen once `python -m ci merge` joined all"
+    failed = [row.id for row in rows if row.status not in (*PASSING, "skipped", "missing")]
+    if failed:
+        again = f'pytest perf_tests --benchmark-only -k "{" or ".join(failed)}"'
+        yield f"next: {again} {join(run.options)}".rstrip()
+    elif "missing" in statuses:
+        yield f"next: {BRING_BACK}"
+    elif "new" in statuses:
+        yield f"next: accept what is new: {ACCEPT}"

@@ -1,0 +1,300 @@
+"""Counts what every case asks of a GPU, without one, and compares it with what was accepted.
+
+Runs the pipelines' real code at full size on tensors without data, in seconds and in little
+memory. The counts depend on the versions of torch and diffusers and on nothing else.
+
+    python -m ci structure -k fp16
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import date
+from typing import TYPE_CHECKING
+
+from diffusers_perf.catalog.declarations import Case, cases_for
+from diffusers_perf.cli.answers import refuse
+from diffusers_perf.judge.structure_verdicts import FILE, Accepted, accepting, key_of, load, save
+from diffusers_perf.judge.structure_verdicts import judge as judge_counts
+from diffusers_perf.judge.verdicts import PASSING, Finding
+from diffusers_perf.records.baselines import FOLDER
+from diffusers_perf.records.runs import parts_of
+
+if TYPE_CHECKING:
+    from diffusers_perf.measurement.pipelines import Source
+    from diffusers_perf.records.structure_records import Observation
+
+SHOWN = (
+    "device_reads",
+    "host_to_device_copies",
+    "device_to_host_copies",
+    "casts",
+    "layout_conversions",
+    "full_precision_operators",
+    "unfused_attention",
+)
+"""Counters that a table shows below the operators, each with its parts."""
+
+
+FULL_SIZE = "sd15"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--model",
+        default=FULL_SIZE,
+        help="sd15 (the default; no weights are drawn) or any model that pytest takes",
+    )
+    parser.add_argument("-k", metavar="WORD", default="", help="only cases with this in their id")
+    parser.add_argument(
+        "--write", action="store_true", help="accept these counts as baselines/structure.json"
+    )
+    parser.add_argument("--reason", help="why they are accepted; goes into the file")
+    parser.add_argument(
+        "--matmul-tflops", type=_rate, metavar="N", help="a GPU's matmul rate, for the floor"
+    )
+    parser.add_argument(
+        "--bandwidth-gb",
+        type=_rate,
+        metavar="N",
+        help="its memory bandwidth in GB/s, for the floor",
+    )
+
+
+def _rate(text: str) -> float:
+    try:
+        rate = float(text)
+    except ValueError:
+        rate = math.nan
+    if not 0 < rate < math.inf:
+        raise argparse.ArgumentTypeError(f"{text} is no rate: it takes a positive number")
+    return rate
+
+
+def main(args: argparse.Namespace) -> int:
+    """Count, show, and judge or accept."""
+    if args.write and not (args.reason or "").strip():
+        return refuse("--write needs a --reason: it says to a reviewer why the counts changed")
+    if args.reason and not args.write:
+        return refuse("--reason is for --write: without it nothing is accepted")
+    if (args.matmul_tflops is None) != (args.bandwidth_gb is None):
+        return refuse("a floor takes both --matmul-tflops and --bandwidth-gb")
+    from diffusers_perf import models
+    from diffusers_perf.catalog.loading import declare
+    from diffusers_perf.measurement import proofs, structure
+    from diffusers_perf.models.seeded import Skeletons
+
+    declare("perf_tests.cases")
+    models.quiet_libraries()
+    try:
+        source: Source = (
+            Skeletons(FULL_SIZE, scale="full")
+            if args.model == FULL_SIZE
+            else models.open_source(args.model)
+        )
+    except models.BadModel as error:
+        return refuse(str(error))
+    cases = [case for case in cases_for(source.scale) if args.k in case.id]
+    if not cases:
+        return refuse(f"no case has {args.k!r} in its id")
+    accepted = load(FOLDER) or {}
+    observed: dict[Case, Observation] = {}
+    findings: dict[str, list[Finding]] = {}
+    passed_over = []
+    uncounted: list[str] = []
+    for case in cases:
+        reason = not_countable(case)
+        if reason:
+            passed_over.append(f"not counted: {case.id}: {reason}")
+            continue
+        try:
+            observed[case] = seen = count(case, source)
+        except structure.NotCountable as error:
+            uncounted.append(key_of(case, source.name))
+            passed_over.append(
+                f"could not be counted: {case.id}: {error}\n"
+                "  next     declare it with hides_operators=True, or the package that it needs, if "
+                "only a GPU can run it"
+            )
+            continue
+        except proofs.NotApplied as error:
+            print(f"not applied: {case.id}: {error}")
+            return 1
+        print("\n".join(table(case, seen, args)), end="\n\n")
+        was = accepted.get(key_of(case, source.name))
+        findings[case.id] = judge(case, seen, was, source.name) if was else []
+    print("\n".join(passed_over))
+    lacking = f"{len(uncounted)} of {len(uncounted) + len(observed)} cases could not be counted"
+    if args.write and uncounted:
+        return refuse(f"{lacking}, so nothing is written")
+    if args.write:
+        return write(observed, accepted, source.name, args)
+    code = tell(observed, findings, accepted, source.name, args, uncounted=uncounted)
+    if uncounted:
+        cannot_judge = refuse(lacking)
+        return code or cannot_judge
+    return code
+
+
+def not_countable(case: Case) -> str | None:
+    """Why a case cannot be expressed without a GPU, in words; None if it can."""
+    import torch
+
+    from diffusers_perf.measurement.build import Build
+
+    build = Build()
+    for optimization in case.stack:
+        if optimization.hides_operators:
+            return f"what {optimization.name} runs is captured or compiled, on a GPU alone"
+        if optimization.needs.package:
+            return f"what {optimization.needs.package} brings is counted on a GPU alone"
+        refusal = optimization.needs.probe() if optimization.needs.probe else None
+        if refusal:
+            return refusal
+        with warnings.catch_warnings():
+            # torch.autocast("cuda") warns where there is no GPU.
+            warnings.simplefilter("ignore")
+            optimization.apply(build)
+        if any(isinstance(context, torch.autocast) for context in build.contexts):
+            return (
+                f"{optimization.name} is torch.autocast, which acts on tensors of a CUDA device "
+                "and passes by those without data"
+            )
+    return None
+
+
+def count(case: Case, source: Source) -> Observation:
+    """What the case's pipeline asks for. `NotCountable`, or `NotApplied` if a proof fails."""
+    import torch
+
+    from diffusers_perf.measurement import structure
+    from diffusers_perf.measurement.pipelines import built
+
+    with built(case, source, torch.device("cpu")) as pipeline:
+        for optimization in case.stack:
+            # One that needs a GPU proves itself by running on it.
+            if optimization.needs.compute_capability is None:
+                optimization.proof(pipeline)
+        return structure.observe(pipeline, case.workload)
+
+
+def versions() -> dict[str, str]:
+    """What the counts depend on."""
+    from importlib.metadata import version
+
+    import torch
+
+    return {"torch": torch.__version__.split("+")[0], "diffusers": version("diffusers")}
+
+
+def judge(case: Case, seen: Observation, was: Accepted, model: str) -> list[Finding]:
+    return judge_counts(
+        case.id,
+        seen,
+        was,
+        steps=case.workload.steps,
+        versions=versions(),
+        again=f"python -m ci structure --model {model} -k {case.id}",
+        accept=accepting(model),
+    )
+
+
+def table(case: Case, seen: Observation, args: argparse.Namespace) -> Iterator[str]:
+    """The lines that show one case."""
+    steps, images = case.workload.steps, case.workload.images
+    yield (
+        f"{case.id}: {steps} steps, {images} image{'s' * (images > 1)} of {case.workload.size} "
+        f"pixels, {case.workload.scheduler}"
+    )
+    yield f"  {'':58}{'each step':>10}{'fixed':>8}{'all':>10}"
+
+    def line(name: str, per_step: int, fixed: int, indent: int) -> str:
+        total = fixed + per_step * steps
+        return f"  {' ' * indent}{name:{58 - indent}}{per_step:10,}{fixed:8,}{total:10,}"
+
+    counters, where = seen.counters, seen.where()
+    yield line("operators", counters["operators"].per_step, counters["operators"].fixed, 0)
+    for (family, dtype, layout), work in seen.by(lambda o: (o.family, o.dtype, o.layout)).items():
+        name = f"{family} {dtype}" + (f" {layout}" if layout != "-" else "")
+        yield line(name, work.calls.per_step, work.calls.fixed, 2)
+    for counter in SHOWN:
+        counted = counters[counter]
+        yield line(counter.replace("_", " "), counted.per_step, counted.fixed, 0)
+        for what, part in where[counter].items():
+            yield line(what, part.per_step, part.fixed, 2)
+    work = seen.total()
+    yield (
+        f"  {work.flops.total(steps) / 1e9:,.1f} GFLOP, "
+        f"{work.bytes.total(steps) / 1e9:,.1f} GB read and written"
+    )
+    if args.matmul_tflops:
+        floor_s, eager_s = seen.floor_s(
+            steps=steps,
+            flops_per_s=args.matmul_tflops * 1e12,
+            bytes_per_s=args.bandwidth_gb * 1e9,
+        )
+        yield (
+            f"  at {args.matmul_tflops:g} TFLOP/s and {args.bandwidth_gb:g} GB/s no faster than "
+            f"{floor_s:.3f} s; operator by operator, as written, {eager_s:.3f} s"
+        )
+
+
+def tell(
+    observed: Mapping[Case, Observation],
+    findings: Mapping[str, list[Finding]],
+    accepted: Mapping[str, Accepted],
+    model: str,
+    args: argparse.Namespace,
+    *,
+    uncounted: Sequence[str] = (),
+) -> int:
+    """Print the verdicts and one closing sentence; returns the exit code."""
+    keys = {key_of(case, model) for case in observed}
+    there = keys.union(uncounted)
+    missing = [key for key in accepted if parts_of(key)[1] == model and key not in there]
+    missing = [] if args.k else sorted(missing)
+    new = sorted(keys - set(accepted))
+    told = [finding for case in findings.values() for finding in case]
+    for finding in sorted(told, key=lambda f: f.status in PASSING):
+        print(finding.text())
+    for key in missing:
+        print(f"missing: {key} has accepted counts and is no longer counted")
+        print(f"  next     declare it again, or {accepting(model)}")
+    for key in new:
+        print(f"new: nobody has accepted counts of {key}; accept them: {accepting(model)}")
+    worse = sum(any(f.status not in PASSING for f in case) for case in findings.values())
+    if worse or missing:
+        print(f"{worse} of {len(observed)} cases ask for more work, {len(missing)} missing")
+        return 1
+    if not keys:
+        print("no case was counted, and none judged")
+        return 2
+    if len(new) == len(keys):
+        print(f"{len(keys)} cases counted and none judged: nothing is accepted for {model}")
+        return 2
+    print(f"{len(keys) - len(new)} cases ask for no more than accepted, {len(new)} new")
+    return 0
+
+
+def write(
+    observed: Mapping[Case, Observation],
+    accepted: Mapping[str, Accepted],
+    model: str,
+    args: argparse.Namespace,
+) -> int:
+    """Accept: replace this model's counts, or with ``-k`` only those of the cases counted."""
+    kept = {k: was for k, was in accepted.items() if args.k or parts_of(k)[1] != model}
+    for case, seen in observed.items():
+        kept[key_of(case, model)] = Accepted(
+            accepted=date.today().isoformat(),
+            reason=args.reason.strip(),
+            versions=versions(),
+            counters=seen.counters,
+            where=seen.where(),
+        )
+    save(kept, FOLDER)
+    print(f"wrote {len(observed)} cases into baselines/{FILE}: {args.reason.strip()}")
+    return 0

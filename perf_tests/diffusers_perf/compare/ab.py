@@ -1,0 +1,491 @@
+"""Compare two refs, or two environments, in fresh processes on this machine.
+
+    python -m ci ab --base origin/main --head HEAD --quick --device cuda -- -k "fp16 or reference"
+    python -m ci ab --base-python old/bin/python --head-python new/bin/python --device cuda
+
+Base and head take turns in the order A B B A …, so that a machine that drifts hits both alike: five
+pairs, and five more where those could settle what is unclear. Each side compiles into a cache of
+its own that is empty at first: its first process is as cold as the other's, in warm-up and not in
+timed rounds, so no process is thrown away. Interrupted, the same command goes on from the pairs
+that it has.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from shlex import join
+from statistics import fmean
+from time import monotonic
+from typing import Any
+
+from diffusers_perf.cli.answers import CANNOT_JUDGE, named, positive, refuse
+from diffusers_perf.compare import compare
+from diffusers_perf.compare.lock import BadFolder, held
+from diffusers_perf.compare.sides import ROOT, BadSide, Side, commits_of, of_commits, of_pythons
+from diffusers_perf.judge.comparable import NotComparable
+from diffusers_perf.judge.pairs import Comparison
+from diffusers_perf.judge.weighing import PAIRS_MOST
+from diffusers_perf.records import shape
+from diffusers_perf.records.reading import BadRunError, load_run
+from diffusers_perf.records.records import write_whole
+
+PAIRS = 5
+PAIRS_LEAST = 2
+"""With fewer there is no interval."""
+MINUTES = 30.0
+LAST_LINES = 15
+MEASURED = (0, 1)
+"""pytest's exit codes of a run that is through: all passed, or some failed."""
+STOPPING_S = 10
+NO_CASE = 5
+"""pytest's exit code where its arguments select no test."""
+STATE = "ab.json"
+OUT = ROOT / "runs" / "ab"
+
+CACHES = {
+    "TORCHINDUCTOR_CACHE_DIR": "inductor",
+    "TRITON_CACHE_DIR": "triton",
+    "CUDA_CACHE_PATH": "cuda",
+    "PYTORCH_KERNEL_CACHE_PATH": "kernels",
+}
+"""Where compilers keep what they made, as environment variables."""
+
+
+class OutOfTime(Exception):
+    """The budget holds no further process; the text says how to go on."""
+
+
+class NothingMeasured(Exception):
+    """A process that gave no run; the text has its last lines."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--base", metavar="REF", help="a ref of this repository, installed apart")
+    parser.add_argument("--head", metavar="REF", help="the ref that is judged against it")
+    parser.add_argument(
+        "--base-python", metavar="PATH", help="an environment's Python, for the present checkout"
+    )
+    parser.add_argument("--head-python", metavar="PATH", help="the one that is judged against it")
+    parser.add_argument(
+        "--out",
+        type=named,
+        default=OUT,
+        metavar="FOLDER",
+        help="where runs, checkouts and environments are kept (default: runs/ab)",
+    )
+    parser.add_argument(
+        "--minutes",
+        type=positive,
+        default=MINUTES,
+        metavar="N",
+        help=f"for all processes together, installing apart (default: {MINUTES:g})",
+    )
+    parser.add_argument("--device", choices=("cuda", "cpu"), help="passed to the main job")
+    parser.add_argument(
+        "--quick", action="store_true", help="passed to the main job: less exact, sooner through"
+    )
+    parser.add_argument(
+        "pytest",
+        nargs="*",
+        metavar="-- ARGUMENT",
+        help="passed to the main job, as in: -- -k fp16 --model FOLDER",
+    )
+
+
+def main(args: argparse.Namespace) -> int:
+    refs, pythons = (args.base, args.head), (args.base_python, args.head_python)
+    if not (all(refs) and not any(pythons)) and not (all(pythons) and not any(refs)):
+        raise BadSide(
+            "ab takes either --base and --head (two refs of this repository) or --base-python and "
+            "--head-python (two environments), and both of them"
+        )
+    options = [
+        *(["--device", args.device] if args.device else []),
+        *(["--quick"] if args.quick else []),
+        *args.pytest,
+    ]
+    out: Path = args.out.absolute()
+    try:
+        with _interruptible() as interruption, held(out, by="ab") as lock:
+            if all(pythons):
+                sides = of_pythons(*pythons)
+                settings = {side.name: [str(side.python), side.text] for side in sides}
+                state = State.open(out, {"pytest": options, **settings})
+            else:
+                commits = commits_of(*refs)
+                # Before anything is checked out over what another comparison measured.
+                state = State.open(out, {"pytest": options, **commits})
+                sides = of_commits(commits, out)
+            return Turns(
+                sides={side.name: side for side in sides},
+                state=state,
+                typed=_typed(args),
+                options=options,
+                budget_s=args.minutes * 60,
+                lock=lock,
+                interruption=interruption,
+            ).judge()
+    except BadFolder as error:
+        return refuse(str(error))
+    except KeyboardInterrupt:
+        print(
+            "interrupted; the same command goes on from the pairs that are finished",
+            file=sys.stderr,
+        )
+        return CANNOT_JUDGE
+
+
+def _typed(args: argparse.Namespace) -> tuple[list[str], list[str]]:
+    """The command as it was given, before and behind the place of its --minutes."""
+    given = {
+        "--base": args.base,
+        "--head": args.head,
+        "--base-python": args.base_python,
+        "--head-python": args.head_python,
+        "--out": None if args.out == OUT else args.out,
+        "--device": args.device,
+    }
+    options = [str(part) for option in given.items() if option[1] is not None for part in option]
+    command = ["python", "-m", "ci", "ab", *options, *(["--quick"] if args.quick else [])]
+    return command, ["--", *args.pytest] if args.pytest else []
+
+
+class Interruption:
+    """Ctrl-C and `kill`: a `KeyboardInterrupt`, at once or as soon as nothing is half done."""
+
+    def __init__(self) -> None:
+        self._came = False
+        self._is_held_back = False
+
+    def __call__(self, *_: object) -> None:
+        self._came = True
+        if not self._is_held_back:
+            raise KeyboardInterrupt
+
+    @contextmanager
+    def held_back(self) -> Iterator[None]:
+        """One that comes in here waits for the end of it."""
+        try:
+            self._is_held_back = True
+            yield
+        finally:
+            self._is_held_back = False
+            self._raise_if_it_came()
+
+    @contextmanager
+    def let_through(self) -> Iterator[None]:
+        """Within `held_back`: in here one comes at once, also one that came before."""
+        try:
+            self._is_held_back = False
+            self._raise_if_it_came()
+            yield
+        finally:
+            self._is_held_back = True
+
+    def _raise_if_it_came(self) -> None:
+        if self._came:
+            raise KeyboardInterrupt
+
+
+@contextmanager
+def _interruptible() -> Iterator[Interruption]:
+    """A `kill` ends the process that is measuring, too, as Ctrl-C does."""
+    interruption = Interruption()
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        for number in before:
+            signal.signal(number, interruption)
+        yield interruption
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finished:
+    """One process that ran to its end and measured something."""
+
+    side: str
+    pair: int
+    """Counted from 1."""
+    seconds: float
+
+
+SETTING = shape.Leaf(
+    "a text or a list of texts",
+    lambda value: (
+        isinstance(value, str)
+        or (isinstance(value, list) and all(isinstance(one, str) for one in value))
+    ),
+)
+COUNTED = shape.Leaf("a whole number from 1", lambda value: type(value) is int and value > 0)
+SHAPE = shape.Only(
+    {
+        "settings": shape.Each(SETTING),
+        "finished": [
+            shape.Only(
+                {
+                    "side": shape.one_of(("base", "head")),
+                    "pair": COUNTED,
+                    "seconds": shape.POSITIVE,
+                }
+            )
+        ],
+    },
+    {"compared": COUNTED},
+)
+"""Of the file that `State` is kept in."""
+
+
+@dataclass(kw_only=True)
+class State:
+    """What a folder holds: of which sides, and which processes are finished."""
+
+    path: Path
+    settings: Mapping[str, Any]
+    finished: list[Finished] = field(default_factory=list)
+    compared: int = 0
+    """Pairs of the comparison that was made, whatever it said."""
+
+    @classmethod
+    def open(cls, out: Path, settings: Mapping[str, Any]) -> State:
+        """As it was left, or a new one. `BadSide` where other settings were measured here.
+
+        Half a pair is left out: its other half would be measured on what is another machine by now.
+        """
+        state = cls(path=out / STATE, settings=settings)
+        if not state.path.exists():
+            return state
+        try:
+            content = json.loads(state.path.read_text())
+            shape.check(content, SHAPE, STATE)
+        except (OSError, ValueError, RecursionError, shape.BadShape):
+            raise BadSide(f"{state.path}: was not written by ab; give another --out") from None
+        before = content["settings"]
+        state.finished = [Finished(**entry) for entry in content["finished"]]
+        state.compared = content.get("compared", 0)
+        for name, value in settings.items():
+            if before.get(name) != value:
+                raise BadSide(
+                    f"--out {out} holds runs with {name} {_text(before.get(name))}, and this is "
+                    f"{_text(value)}: give another --out, or remove that folder"
+                )
+        whole = state.pairs()
+        state.finished = [entry for entry in state.finished if entry.pair in whole]
+        return state
+
+    def run(self, side: str, pair: int) -> Path:
+        """Where a process writes its JSON."""
+        return self.path.with_name(f"{side}-{pair}.json")
+
+    def has(self, side: str, pair: int) -> bool:
+        return any((entry.side, entry.pair) == (side, pair) for entry in self.finished)
+
+    @property
+    def spent_s(self) -> float:
+        """By all processes that are finished."""
+        return sum(entry.seconds for entry in self.finished)
+
+    def pairs(self) -> list[int]:
+        """Those of which both sides are finished."""
+        numbers = sorted({entry.pair for entry in self.finished})
+        return [n for n in numbers if self.has("base", n) and self.has("head", n)]
+
+    def add(self, entry: Finished) -> None:
+        """Keep it, so that an interruption at any moment loses one pair at most."""
+        self.finished.append(entry)
+        self.save()
+
+    def save(self) -> None:
+        """Write all of it, or leave what was there."""
+        content: dict[str, Any] = {"settings": self.settings}
+        content["finished"] = [asdict(entry) for entry in self.finished]
+        if self.compared:
+            content["compared"] = self.compared
+        write_whole(self.path, json.dumps(content, indent=1))
+
+
+def _text(value: Any) -> str:
+    return (" ".join(value) if isinstance(value, list) else str(value)) or "none"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Turns:
+    """All processes of one comparison, base and head in turn."""
+
+    sides: dict[str, Side]
+    state: State
+    typed: tuple[Sequence[str], Sequence[str]]
+    """The command, before and behind its --minutes."""
+    options: Sequence[str]
+    """Of the main job."""
+    budget_s: float
+    lock: int
+    interruption: Interruption
+
+    def judge(self) -> int:
+        """Measure what is not finished yet, then compare; returns the exit code."""
+        for side in self.sides.values():
+            print(f"{side.name}  {side.text}")
+        if self.state.finished:
+            pairs = len(self.state.pairs())
+            print(f"{pairs} {'pair is' if pairs == 1 else 'pairs are'} finished from before")
+            self._compared()
+        try:
+            self._measure(PAIRS)
+            # The first five decide, also where more are there: who looks anew after each pair stops
+            # whenever chance is kind.
+            first = self._compared(most=PAIRS)
+            if first.unclear:
+                end = "" if first.worth_more else "; as many again could not tell either"
+                print(f"unclear after {PAIRS} pairs: {', '.join(first.unclear)}{end}")
+            if first.worth_more:
+                self._measure(PAIRS_MOST)
+        except OutOfTime as reason:
+            print(f"stopped: {reason}")
+        except NothingMeasured as reason:
+            return refuse(str(reason))
+        if len(self.state.pairs()) < PAIRS_LEAST:
+            return refuse("there is no interval from fewer than two pairs")
+        comparison = self._compared()
+        self.state.compared = comparison.pairs
+        self.state.save()
+        print()
+        compare.tell(comparison)
+        print(f"all runs are in {self.state.path.parent}; remove it to measure anew")
+        return comparison.exit_code
+
+    def _measure(self, most: int) -> None:
+        """Run what is not finished of this many pairs: A B B A A B …"""
+        order = [
+            (name, pair)
+            for pair in range(1, most + 1)
+            for name in (self.sides if pair % 2 else reversed(self.sides))
+        ]
+        for number, (name, pair) in enumerate(order, start=1):
+            if self.state.has(name, pair):
+                continue
+            if number % 2:
+                self._afford_pair(left=len(order) - number + 1)
+            self._run(self.sides[name], pair, left=len(order) - number)
+            if self.state.pairs() == [1]:
+                # What cannot be compared at all is said now, and not after the last process.
+                self._compared()
+
+    def _compared(self, *, most: int = PAIRS_MOST) -> Comparison:
+        numbers = self.state.pairs()[:most]
+        base, head = ([self.state.run(side, n) for n in numbers] for side in self.sides)
+        try:
+            return compare.load(base, head, more=self._more(len(numbers)))
+        except NotComparable as error:
+            raise BadRunError(str(error)) from None
+
+    def _more(self, pairs: int) -> str:
+        """The command that measures the pairs that are to follow these."""
+        left = 2 * ((PAIRS if pairs < PAIRS else PAIRS_MOST) - pairs)
+        before, behind = self.typed
+        return join([*before, "--minutes", f"{self._minutes_for(left):.0f}", *behind])
+
+    @property
+    def _longest_s(self) -> float:
+        return max((entry.seconds for entry in self.state.finished), default=0.0)
+
+    def _minutes_for(self, left: int) -> float:
+        """What holds so many more processes, beside those that are finished."""
+        return (self.state.spent_s + left * self._longest_s) / 60 + 1
+
+    def _afford_pair(self, *, left: int) -> None:
+        """`OutOfTime` where the budget does not hold two more of the processes that are left."""
+        if self.state.spent_s + 2 * self._longest_s >= self.budget_s:
+            raise OutOfTime(
+                f"{self.state.spent_s / 60:.1f} of {self.budget_s / 60:g} min are used, and a "
+                f"process takes up to {self._longest_s:.0f} s; the same command with --minutes "
+                f"{self._minutes_for(left):.0f} runs the {left} that are left"
+            )
+
+    def _run(self, side: Side, pair: int, *, left: int) -> None:
+        """One process. `NothingMeasured`; `OutOfTime` where it took all that was left."""
+        path = self.state.run(side.name, pair)
+        log = path.with_suffix(".log")
+        start = monotonic()
+        code = self._process(side, path, log, limit_s=self.budget_s - self.state.spent_s)
+        seconds = monotonic() - start
+        try:
+            cases = len(load_run(path).cases) if code in MEASURED else 0
+        except BadRunError:
+            cases = 0
+        if code == NO_CASE:
+            raise NothingMeasured(
+                f"{side.name} {pair} measured nothing: no case is selected by "
+                f"{join(self.options) or 'default'} (all: {log})"
+            )
+        if not cases:
+            lines = log.read_text(errors="replace").splitlines()[-LAST_LINES:]
+            raise NothingMeasured(
+                f"{side.name} {pair} ended with exit code {code} and measured nothing. Its last "
+                "lines:\n" + "\n".join(f"  {line}" for line in lines) + f"\n  (all: {log})"
+            )
+        self.state.add(Finished(side=side.name, pair=pair, seconds=seconds))
+        mean_s = fmean(entry.seconds for entry in self.state.finished)
+        failed = ", some of them failed" if code else ""
+        print(
+            f"[{len(self.state.finished)}/{len(self.state.finished) + left}] {side.name} {pair}: "
+            f"{cases} case{'s' * (cases > 1)} in {seconds:.0f} s{failed}, "
+            f"about {left * mean_s / 60:.1f} min left",
+            flush=True,
+        )
+
+    def _process(self, side: Side, path: Path, log: Path, *, limit_s: float) -> int:
+        """The main job in a process group of its own, which never outlives this call."""
+        command = [str(side.python), "-m", "pytest", "perf_tests", "--benchmark-only"]
+        command += [*self.options, f"--benchmark-json={path}"]
+        cache = path.parent / f"cache-{side.name}"
+        caches = {name: str(cache / folder) for name, folder in CACHES.items()}
+        # What an interrupted process left is no run of this one, and no warm cache for it.
+        path.unlink(missing_ok=True)
+        if not any(entry.side == side.name for entry in self.state.finished):
+            with suppress(FileNotFoundError):
+                shutil.rmtree(cache)
+        # Interrupted between the steps in which Python starts a process, it would leave it behind.
+        with log.open("wb") as output, self.interruption.held_back():
+            process = subprocess.Popen(
+                command,
+                cwd=side.checkout,
+                env=os.environ | caches,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                pass_fds=(self.lock,),
+            )
+            try:
+                with self.interruption.let_through():
+                    return process.wait(timeout=limit_s)
+            except subprocess.TimeoutExpired:
+                raise OutOfTime(
+                    f"{path.stem} was ended after {limit_s:.0f} s, when all "
+                    f"{self.budget_s / 60:g} min were used; the same command with more --minutes "
+                    "goes on"
+                ) from None
+            finally:
+                _end(process)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End a process with all that it started, if it has not ended by itself."""
+    for signal_number in (signal.SIGTERM, signal.SIGKILL):
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal_number)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=STOPPING_S)
+            return

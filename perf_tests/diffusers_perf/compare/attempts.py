@@ -1,0 +1,344 @@
+"""Tries stacks of optimizations for `explore`, and keeps what came out in a folder."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+from diffusers_perf.catalog.declarations import (
+    OPTIMIZATIONS,
+    REFERENCE,
+    Case,
+    Closeness,
+    Workload,
+    stacked,
+)
+from diffusers_perf.compare.bare import BadInput
+from diffusers_perf.judge.verdicts import PASSING, judge
+from diffusers_perf.measurement.measuring import PACKAGE, digest, digest_of
+from diffusers_perf.plugin.screen import picture
+from diffusers_perf.records.records import Measurement, gpu_speedup, write_whole
+from diffusers_perf.records.runs import measurement
+from diffusers_perf.search.search import Ask, Stack, Stopped, Tried
+
+if TYPE_CHECKING:
+    from diffusers_perf.measurement.bench import Bench
+
+ROUNDS_S = 2.5
+"""Of timed rounds for a stack as fast as the fastest so far, within these numbers of them: what is
+fast differs by little."""
+ROUNDS_LEAST, ROUNDS_MOST = 3, 8
+COMPILING_S = 90.0
+"""What a stack is expected to take that is the first to be compiled."""
+FILE = "explore.json"
+SCHEMA = 1
+BEGUN_MOST = 2
+"""A stack in which the process ended so often is not tried again."""
+
+
+def settings_of(bench: Bench, workload: Workload) -> dict[str, Any]:
+    """What measurements depend on; those of other settings cannot stand beside each other."""
+    machine = bench.machine.as_json()
+    if bench.machine.device == "cuda":
+        del machine["threads"]  # the host's, which change nothing on a GPU
+    settings = machine | {
+        "model": bench.source.name,
+        "weights": bench.source.weights,
+        "workload": asdict(workload),
+        "measuring code": digest(),
+        "optimizations' code": _code_of_optimizations(),
+    }
+    # As a file gives it back.
+    read: dict[str, Any] = json.loads(json.dumps(settings))
+    return read
+
+
+def _code_of_optimizations() -> str:
+    """Of the library's and of whatever else declared one; not of the lists of what is measured."""
+    ours = digest_of([*PACKAGE.glob("optimizations/*.py"), *PACKAGE.glob("techniques/*.py")])
+    others = sorted(
+        inspect.getsource(declared.apply)
+        for declared in OPTIMIZATIONS.values()
+        if not declared.apply.__module__.startswith("diffusers_perf.")
+    )
+    return hashlib.sha256("".join([ours, *others]).encode()).hexdigest()[:12]
+
+
+@dataclass(kw_only=True)
+class Folder:
+    """What was tried so far, kept in one file."""
+
+    path: Path
+    settings: Mapping[str, Any]
+    tried: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """By `Ask.key`: seconds, and what was measured or why nothing was."""
+    begun: dict[str, int] = field(default_factory=dict)
+    """How often a stack was begun that never came to an end."""
+
+    @classmethod
+    def open(cls, folder: Path, settings: Mapping[str, Any]) -> Folder:
+        """As it was left, or a new one. `BadInput` for other settings, or no place to write."""
+        opened = cls(path=folder / FILE, settings=settings)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            if opened.path.exists():
+                content = json.loads(opened.path.read_text())
+                before = dict(content["settings"])
+                opened.tried, opened.begun = dict(content["tried"]), dict(content["begun"])
+                for entry in opened.tried.values():
+                    _tried(entry)
+            else:
+                before = dict(settings)
+                opened.save()
+        except OSError as error:
+            raise BadInput(f"--out {folder}: cannot be written ({error.strerror})") from None
+        except (ValueError, KeyError, TypeError, AttributeError):
+            raise BadInput(
+                f"{opened.path}: was not written by explore; give another --out"
+            ) from None
+        for name, value in settings.items():
+            if before.get(name) != value:
+                other = f" {before.get(name)}, and this is {value}"
+                told = " another" if isinstance(value, dict) or "code" in name else other
+                raise BadInput(
+                    f"--out {folder} holds what was measured with{told} as its {name}: give "
+                    "another --out, or remove that folder"
+                )
+        return opened
+
+    @property
+    def stacks(self) -> set[Stack]:
+        """Those that were tried."""
+        return {_stack_of(key) for key in self.tried}
+
+    @property
+    def measured(self) -> dict[Ask, Measurement]:
+        """What was measured, the latest of each stack; asked again, it is not measured again."""
+        latest = {
+            _stack_of(key): (key, seen)
+            for key, entry in self.tried.items()
+            if (seen := _tried(entry).measured) is not None
+        }
+        return {
+            Ask(stack=stack, change="", why=key.partition(" | ")[2]): seen
+            for stack, (key, seen) in latest.items()
+        }
+
+    def begin(self, key: str) -> None:
+        self.begun[key] = self.begun.get(key, 0) + 1
+        self.save()
+
+    def end(self, key: str, entry: Mapping[str, Any] | None) -> None:
+        """Keep what came out; None where it was interrupted, which is not its fault."""
+        self.begun.pop(key, None)
+        if entry is not None:
+            self.tried[key] = dict(entry)
+        self.save()
+
+    def save(self) -> None:
+        """Write all of it, or leave what was there."""
+        content = {
+            "schema": SCHEMA,
+            "settings": self.settings,
+            "tried": self.tried,
+            "begun": self.begun,
+        }
+        write_whole(self.path, json.dumps(content, indent=1) + "\n")
+
+
+def _stack_of(key: str) -> Stack:
+    names = key.split(" ")[0]
+    return tuple(names.split("+")) if names else ()
+
+
+def _tried(entry: Mapping[str, Any]) -> Tried:
+    if entry["measured"] is None:
+        return Tried(measured=None, refused=str(entry["failed"]))
+    return Tried(measured=measurement(entry["measured"]))
+
+
+@dataclass(kw_only=True)
+class Attempts:
+    """Tries stacks on a bench, and keeps what came out."""
+
+    bench: Bench
+    workload: Workload
+    promise: Closeness
+    folder: Folder
+    budget_s: float
+    number: int = 0
+    disturbed: int = 0
+    """Of what was measured, beside other work on the machine."""
+    _started: float = field(default_factory=lambda: monotonic())
+
+    def __call__(self, ask: Ask) -> Tried:
+        """As it was tried before, or now. `Stopped` where no time is left for it."""
+        self.number += 1
+        entry = self.folder.tried.get(ask.key)
+        print(f"[{self.number:3}] {ask.change}", end=" … ", flush=True)
+        if entry is None:
+            begun = self.folder.begun.get(ask.key, 0)
+            if begun >= BEGUN_MOST:
+                print(f"the process ended {begun} times in it")
+                return Tried(measured=None, refused=f"the process ended {begun} times in it")
+            try:
+                self._afford(ask)
+                self._make_reference(ask)
+            except Stopped:
+                print("not tried")
+                raise
+            entry = self._run(ask)
+        else:
+            entry = entry | {"seconds": None}
+        tried = self._judged(ask, _tried(entry))
+        print(_line(tried, entry["seconds"]), flush=True)
+        self._see_that_it_works()
+        return tried
+
+    def _afford(self, ask: Ask) -> None:
+        compiles = _compiles(ask.stack)
+        alike = [
+            entry["seconds"]
+            for key, entry in self.folder.tried.items()
+            if _stack_of(key) and _compiles(_stack_of(key)) == compiles
+        ]
+        # The last: what was compiled before it makes the next one shorter.
+        expected = alike[-1] if alike else COMPILING_S if compiles else 0.0
+        left = self.budget_s - (monotonic() - self._started)
+        if expected > left:
+            # Rounded so that what is left is never the larger number.
+            takes = f", and the next one may take {math.ceil(expected)} s" if expected else ""
+            raise Stopped(
+                f"{max(0, math.floor(left))} s of {in_minutes(self.budget_s / 60)} are left"
+                f"{takes}; the same command goes on"
+            )
+
+    def _make_reference(self, ask: Ask) -> None:
+        """Its picture is not in the folder, and its floor is not known to this process."""
+        case = stacked(self.workload, REFERENCE)
+        if ask.stack and case.id not in self.bench.measurements:
+            _, failed = self._measure(case, full=True)
+            if failed:
+                raise Stopped(f"the reference fails: {failed}")
+
+    def _run(self, ask: Ask) -> dict[str, Any]:
+        started = monotonic()
+        entry: dict[str, Any] | None = None
+        self.folder.begin(ask.key)
+        try:
+            case = stacked(self.workload, "+".join(ask.stack) or REFERENCE)
+            measured, failed = self._measure(case, full=not ask.why)
+            entry = {
+                "seconds": round(monotonic() - started, 1),
+                "measured": measured and measured.as_json(reference=None),
+                "failed": failed,
+            }
+        finally:
+            # A reference that fails is no result: the next run tries it again.
+            self.folder.end(ask.key, entry if ask.why or (entry and entry["measured"]) else None)
+        return entry
+
+    def _measure(self, case: Case, *, full: bool) -> tuple[Measurement | None, str]:
+        """The measurement, or why there is none."""
+        from diffusers_perf.measurement.bench import CaseError
+        from diffusers_perf.measurement.timing import time_rounds
+
+        self.bench.quick = not full
+        fastest_s = min(
+            (
+                seen["measured"]["latency_s"]
+                for seen in self.folder.tried.values()
+                if seen["measured"]
+            ),
+            default=ROUNDS_S,
+        )
+        self.bench.rounds = max(ROUNDS_LEAST, min(ROUNDS_MOST, round(ROUNDS_S / fastest_s)))
+        try:
+            try:
+                self.bench.open(case)
+                return self.bench.measure(case, time_rounds), ""
+            finally:
+                self.bench.clear()
+        except CaseError as error:
+            return None, str(error).removeprefix(f"{case.id}: ")
+        except Exception as error:
+            # A combination can break anything in three libraries, and the others have to go on.
+            text = (str(error).strip().splitlines() or [""])[0]
+            # Our own refusals are sentences.
+            return None, text if type(error) is ValueError else f"{type(error).__name__}: {text}"
+
+    def _judged(self, ask: Ask, tried: Tried) -> Tried:
+        """By the rule of a test, with what was asked for as the promise."""
+        measured = tried.measured
+        if measured is None:
+            return tried
+        if measured.validity.get("disturbed_by") or measured.validity.get("host_disturbed_by"):
+            self.disturbed += 1
+        case = stacked(self.workload, measured.case)
+        reference = self.bench.measurements.get(stacked(self.workload, REFERENCE).id, measured)
+        question = self.bench.question(case, measured, reference if ask.stack else None)
+        if ask.stack:
+            question = replace(question, promise=self.promise)
+        failing = [f for f in judge(question).findings if f.status not in PASSING]
+        if not failing:
+            return tried
+        what = failing[0].what.removeprefix(f"{case.id}: ")
+        return replace(tried, refused=f"{what} ({failing[0].measured})")
+
+    def _see_that_it_works(self) -> None:
+        """`Stopped` where what failed took the GPU's context along, as a bad access does."""
+        if self.bench.device.type == "cpu":
+            return
+        import torch
+
+        try:
+            torch.cuda.synchronize()
+            torch.cuda.empty_cache()  # refuses after a capture that did not end
+        except RuntimeError as error:
+            raise Stopped(
+                f"the GPU does not answer any more in this process "
+                f"({str(error).splitlines()[0]}); the same command goes on"
+            ) from None
+
+
+def in_minutes(number: float) -> str:
+    """To three digits, and no power of ten beside them."""
+    return f"{float(f'{number:.3g}'):g} min"
+
+
+def _compiles(stack: Sequence[str]) -> bool:
+    return any(name in OPTIMIZATIONS and OPTIMIZATIONS[name].compiles for name in stack)
+
+
+def _line(tried: Tried, seconds: float | None) -> str:
+    """One attempt; what was measured, then what is wrong with it."""
+    parts = []
+    if tried.measured is not None:
+        _, latency, _, busy, _, memory, seen = cells_of("", tried.measured, tried.measured)
+        parts = [part for part in (latency, busy and f"GPU busy {busy}", memory, seen) if part]
+    elif tried.refused:
+        parts = [f"failed: {tried.refused}"]
+    told = "from before" if seconds is None else f"in {seconds:.0f} s"
+    return f"{', '.join(parts)} ({told})"
+
+
+def cells_of(name: str, seen: Measurement, reference: Measurement) -> tuple[str, ...]:
+    on_gpu = gpu_speedup(seen, reference)
+    memory = seen.peak_memory_bytes
+    return (
+        name,
+        f"{seen.latency_s:.3f} s",
+        f"{reference.latency_s / seen.latency_s:.2f}x",
+        f"{seen.gpu_busy_s:.3f} s" if seen.gpu_busy_s is not None else "",
+        f"{on_gpu:.2f}x" if on_gpu else "",
+        f"{memory / 2**20:,.0f} MiB" if memory else "",
+        # The reference's own closeness is to the accepted picture, and no part of this.
+        "" if seen.case == REFERENCE else picture(seen),
+    )

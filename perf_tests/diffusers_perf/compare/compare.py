@@ -1,0 +1,118 @@
+"""Compare runs of head with runs of base, the i-th with the i-th, and say what changed.
+
+Takes one run a process, made in turns on one machine; `ab` makes and compares them. Five pairs are
+asked for: with one pair times are unclear, while counters and pictures are judged all the same.
+
+    python -m ci compare --base base-1.json base-2.json --head head-1.json head-2.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import zip_longest
+from pathlib import Path
+from shutil import get_terminal_size
+
+from diffusers_perf.cli.answers import CANNOT_JUDGE, named
+from diffusers_perf.judge.comparable import NotComparable
+from diffusers_perf.judge.pairs import DRIFT, Change, Comparison, compare
+from diffusers_perf.judge.verdicts import STATUSES
+from diffusers_perf.judge.weighing import METRICS
+from diffusers_perf.plugin.screen import table
+from diffusers_perf.records import baselines
+from diffusers_perf.records.baselines import BadBaseline
+from diffusers_perf.records.reading import BadRunError, Run, load_runs
+
+SHOWN = (*(metric.name for metric in METRICS), "counters", "picture")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    for side in ("base", "head"):
+        parser.add_argument(
+            f"--{side}",
+            nargs="+",
+            type=named,
+            required=True,
+            metavar="RUN.json",
+            help=f"{side}'s runs, in the order of the pairs",
+        )
+
+
+def main(args: argparse.Namespace) -> int:
+    return run(args.base, args.head)
+
+
+def run(base: Sequence[Path], head: Sequence[Path]) -> int:
+    """Print what changed; returns 0 if all holds, 1 for a regression, 2 for what is not judged."""
+    try:
+        comparison = load(base, head)
+    except (BadBaseline, BadRunError, NotComparable) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return CANNOT_JUDGE
+    tell(comparison)
+    return comparison.exit_code
+
+
+def load(base: Sequence[Path], head: Sequence[Path], *, more: str = "") -> Comparison:
+    """Compare these files' runs, with what the machine's calibration knows of its noise; `more` as
+    `pairs.compare` takes it.
+
+    `BadRunError`, `BadBaseline` or `NotComparable`, each one sentence.
+    """
+    runs = load_runs([*base, *head])
+    sides = runs[: len(base)], runs[len(base) :]
+    return compare(*sides, noise=known_noise(sides[1][0]), more=more)
+
+
+def known_noise(run: Run) -> dict[str, dict[str, float]]:
+    """By case and field, of the calibration of the run's machine for processes of its mode."""
+    baseline = baselines.load_machine(run.machine.slug)
+    return {
+        key: dict(case.calibrations[run.mode].noise)
+        for key, case in (baseline.cases if baseline else {}).items()
+        if run.mode in case.calibrations
+    }
+
+
+def tell(comparison: Comparison) -> None:
+    """The table, each row that is not plainly well, and one sentence."""
+    rows = [
+        (case, *(_cell(comparison, case, column) for column in SHOWN), verdict)
+        for case, verdict in comparison.verdicts.items()
+    ]
+    width = get_terminal_size().columns if sys.stdout.isatty() else 200
+    if comparison.machines:
+        print(comparison.machines)
+        print()
+    for line in table(("head over base", *SHOWN, "verdict"), rows, width=width):
+        print(line)
+    print()
+    told = [change for change in comparison.changes if change.status != "same"]
+    told.sort(key=lambda change: -STATUSES.index(change.status))
+    for change, after in zip_longest(told, told[1:]):
+        # What is to be done about several stands once, behind the last of them.
+        alike = after is not None and after.next == change.next
+        print((replace(change, next="") if alike else change).text())
+    print(comparison.sentence)
+
+
+def _cell(comparison: Comparison, case: str, column: str) -> str:
+    """What a column says of a case: the ratio of a measure, else the status."""
+    counted = [*SHOWN, "case", DRIFT]
+    found = [
+        change
+        for change in comparison.changes
+        if change.case == case
+        # A counter that changed stands under its own name.
+        and (change.metric if change.metric in counted else "counters") == column
+    ]
+    if not found:
+        return ""
+    worst: Change = max(found, key=lambda change: STATUSES.index(change.status))
+    if worst.ratio is None:
+        return worst.status
+    ratio = f"{worst.ratio.mid:.3f}x"
+    return ratio if worst.status == "same" else f"{ratio} {worst.status}"

@@ -1,0 +1,44 @@
+"""One process at a time in a verb's folder, with those that it starts."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from diffusers_perf.cli.answers import unwritable
+
+
+class BadFolder(Exception):
+    """A folder that cannot be worked in; one sentence says which and why."""
+
+
+@contextmanager
+def held(out: Path, *, by: str) -> Iterator[int]:
+    """The verb's --out, for this process and those it starts alone; yields the lock's descriptor.
+
+    Who inherits it holds the folder, too: a process that outlives its verb, which was killed, is
+    still measuring. `BadFolder` where another is at work in it, or it cannot be written.
+    """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        lock = os.open(out / "lock", os.O_RDWR | os.O_CREAT)
+    except OSError as error:
+        raise BadFolder(f"--out {unwritable(out, error)}") from None
+    try:
+        # Windows has no such lock, and nobody is kept from working there.
+        if sys.platform != "win32":
+            import fcntl
+
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(lock)
+        raise BadFolder(
+            f"--out {out}: another {by}, or a process that a killed one left, is at work in it"
+        ) from None
+    try:
+        yield lock
+    finally:
+        os.close(lock)

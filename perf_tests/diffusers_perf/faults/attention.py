@@ -1,0 +1,60 @@
+"""Attention that is slower, takes more steps, or attends to something else."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from diffusers_perf.faults.places import COUNTED, COUNTED_HALF, SEEN, SEEN_FP16
+from diffusers_perf.faults.planting import Plant, fault
+
+
+@fault(seen_by="counter", setting=COUNTED_HALF, source="diffusers #3493")
+def sdpa_math_only(plant: Plant) -> None:
+    """Scaled dot product attention falls back to its math kernel."""
+    plant.during(sdpa_kernel(SDPBackend.MATH))
+
+
+@fault(seen_by="counter", setting=COUNTED, source="diffusers #3594")
+def sdpa_lost(plant: Plant) -> None:
+    """Another attention processor was installed, and the UNet computes attention as written."""
+    plant.then(lambda pipeline: pipeline.unet.set_default_attn_processor())
+
+
+@fault(seen_by="counter", setting=COUNTED)
+def attention_sliced(plant: Plant) -> None:
+    """Attention slicing, meant to save memory, was left on."""
+    plant.then(lambda pipeline: pipeline.enable_attention_slicing("max"))
+
+
+@fault(seen_by="counter", setting=COUNTED, where="cpu", source="transformers' eager fallback")
+def text_attention_eager(plant: Plant) -> None:
+    """The text encoder's attention falls back to eager."""
+    # On a GPU's launches it is a tenth of a per cent: only what the code asks for shows it.
+    plant.then(lambda pipeline: pipeline.text_encoder.set_attn_implementation("eager"))
+
+
+@fault(seen_by="picture", setting=SEEN_FP16, source="diffusers #1614")
+def attention_overflow(plant: Plant) -> None:
+    """The attention of one block overflows float16."""
+
+    def then(pipeline: Any) -> None:
+        attention = pipeline.unet.mid_block.attentions[0].transformer_blocks[0].attn1
+        # The values too: a CPU's kernel takes scores that are no numbers for no scores.
+        for layer in (attention.to_q, attention.to_k, attention.to_v):
+            layer.weight.data.mul_(3e4 / float(layer.weight.detach().abs().max()))
+
+    plant.then(then)
+
+
+@fault(seen_by="picture", setting=SEEN)
+def cross_attention_lost(plant: Plant) -> None:
+    """The upward half of the UNet no longer attends to the prompt."""
+
+    def then(pipeline: Any) -> None:
+        for name, attention in pipeline.unet.up_blocks.named_modules():
+            if name.endswith("attn2"):
+                attention.to_out[0].weight.data.zero_()
+
+    plant.then(then)

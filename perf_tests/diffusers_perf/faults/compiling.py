@@ -1,0 +1,97 @@
+"""What was compiled or captured, and is again, or no longer is."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from diffusers_perf.faults.places import COUNTED, COUNTED_HALF, encoded
+from diffusers_perf.faults.planting import Plant, fault
+from diffusers_perf.techniques.cuda_graphs import Graphed
+
+
+def compile_one_block(pipeline: Any) -> None:
+    """Compile a small part of the UNet."""
+    _compile(pipeline.unet.mid_block.resnets[0])
+
+
+def compile_middle(pipeline: Any) -> None:
+    """Compile as much of the UNet as takes longer to trace than a round of a few steps to run."""
+    _compile(pipeline.unet.mid_block)
+
+
+def _compile(block: torch.nn.Module) -> None:
+    """Traced, and run as it is: its graphs are what matters."""
+    torch.compiler.reset()
+    eager = block.forward
+    compiled = torch.compile(eager, backend="eager", dynamic=False)
+
+    def forward(x: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+        # What is counted without data is counted as written.
+        return (eager if x.is_meta else compiled)(x, *args, **kwargs)
+
+    block.forward = forward
+
+
+@fault(seen_by="counter", setting=COUNTED, source="diffusers #4305")
+def graph_break(plant: Plant) -> None:
+    """A compiled block breaks into two graphs."""
+    plant.given(compile_one_block)
+
+    def then(pipeline: Any) -> None:
+        act = pipeline.unet.mid_block.resnets[0].nonlinearity
+        forward = act.forward
+
+        def broken(x: torch.Tensor) -> torch.Tensor:
+            torch._dynamo.graph_break()
+            y: torch.Tensor = forward(x)
+            return y
+
+        act.forward = broken
+
+    plant.then(then)
+
+
+@fault(seen_by="counter", setting=COUNTED, source="torch #174575")
+def compiled_again(plant: Plant) -> None:
+    """What was compiled is forgotten between pictures, and compiled again."""
+    plant.given(compile_one_block)
+
+    def forgetful(encode: Any, *args: Any, **kwargs: Any) -> Any:
+        torch.compiler.reset()
+        return encode(*args, **kwargs)
+
+    encoded(plant, forgetful)
+
+
+def _graphed(pipeline: Any) -> None:
+    pipeline.unet.forward = Graphed(pipeline.unet.forward)
+
+
+@fault(seen_by="counter", setting=COUNTED_HALF, source="torch #174575", where="cuda")
+def graph_off(plant: Plant) -> None:
+    """The UNet's CUDA graph is silently off: every kernel is launched on its own."""
+    plant.given(_graphed)
+
+    def then(pipeline: Any) -> None:
+        pipeline.unet.forward = pipeline.unet.forward.function
+
+    plant.then(then)
+
+
+@fault(seen_by="counter", setting=COUNTED_HALF, source="torch #174575", where="cuda")
+def graph_recorded_again(plant: Plant) -> None:
+    """The UNet's CUDA graph is recorded again for each picture."""
+    plant.given(_graphed)
+
+    def then(pipeline: Any) -> None:
+        encode = pipeline.encode_prompt
+
+        def forgetful(*args: Any, **kwargs: Any) -> Any:
+            pipeline.unet.forward = Graphed(pipeline.unet.forward.function)
+            return encode(*args, **kwargs)
+
+        pipeline.encode_prompt = forgetful
+
+    plant.then(then)

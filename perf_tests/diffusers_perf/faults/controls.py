@@ -1,0 +1,222 @@
+"""Controls: what no rule may take for a regression."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import importlib
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from diffusers_perf.faults.places import (
+    COUNTED,
+    COUNTED_HALF,
+    SEEN,
+    TIMED,
+    TIMED_DISTILLED,
+    decoded,
+    in_step,
+)
+from diffusers_perf.faults.planting import CannotPlant, Plant, Setting, control
+
+
+@control(setting=TIMED)
+def rerun(plant: Plant) -> None:
+    """Nothing at all."""
+
+
+@control(setting=COUNTED_HALF)
+def rerun_half(plant: Plant) -> None:
+    """Nothing at all, in half precision."""
+
+
+@control(setting=TIMED_DISTILLED)
+def rerun_distilled(plant: Plant) -> None:
+    """Nothing at all, four pictures, the distilled UNet against the full one."""
+
+
+@control(setting=Setting(steps=6, changes={"seed": 1}))
+def another_seed(plant: Plant) -> None:
+    """Another seed, on both sides."""
+
+
+@control(setting=Setting(steps=6, changes={"prompt": "a small yellow star on a green background"}))
+def another_prompt(plant: Plant) -> None:
+    """Another prompt, on both sides."""
+
+
+# In emulated float16 it takes five times as long, and in bfloat16 a rounding is a visible change.
+@control(
+    setting=Setting(base=("fp16", "naive_attention"), base_on_cpu=("naive_attention",), steps=4),
+    source="diffusers #902",
+)
+def attention_rewritten(plant: Plant) -> None:
+    """The scores are scaled within the queries: other roundings, no other work."""
+
+    def then(pipeline: Any) -> None:
+        for module in pipeline.unet.modules():
+            if hasattr(module, "get_attention_scores"):
+                module.to_q.weight.data.mul_(module.scale)
+                module.scale = 1.0
+
+    plant.then(then)
+
+
+@control(setting=SEEN)
+def rounding_noise(plant: Plant) -> None:
+    """Noise of the size that float16 makes, 60 dB."""
+    decoded(plant, lambda sample: sample + 2e-3 * torch.sin(1e4 * sample))
+
+
+@control(setting=COUNTED)
+def imports_reordered(plant: Plant) -> None:
+    """The schedulers are imported anew, the last one first."""
+    plant.during(_imported_anew("diffusers.schedulers."))
+
+
+@contextmanager
+def _imported_anew(prefix: str) -> Iterator[None]:
+    before = {name: module for name, module in sys.modules.items() if name.startswith(prefix)}
+    for name in before:
+        del sys.modules[name]
+    try:
+        for name in sorted(before, reverse=True):
+            importlib.import_module(name)
+        yield
+    finally:
+        sys.modules.update(before)
+
+
+@control(setting=TIMED)
+def garbage(plant: Plant) -> None:
+    """Each step leaves thousands of objects behind, and the collector runs all the time."""
+
+    @contextmanager
+    def often() -> Iterator[None]:
+        before = gc.get_threshold()
+        gc.set_threshold(100, 2, 2)
+        try:
+            yield
+        finally:
+            gc.set_threshold(*before)
+
+    def litter(pipeline: Any, noise: torch.Tensor) -> None:
+        for _ in range(1000):
+            circle: list[Any] = []
+            circle.append(circle)
+
+    plant.during(often())
+    in_step(plant, litter)
+
+
+@control(setting=TIMED)
+def busy_cpu(plant: Plant) -> None:
+    """Other processes keep every CPU busy."""
+    if not Path("/proc/self/schedstat").exists():
+        raise CannotPlant("this system does not say how long a thread waited for a CPU")
+
+    @contextmanager
+    def busy() -> Iterator[None]:
+        cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+        spinning = [
+            subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(2 * cores)
+        ]
+        try:
+            yield
+        finally:
+            for process in spinning:
+                process.kill()
+                process.wait()
+
+    plant.during(busy())
+
+
+@control(setting=COUNTED, where="cpu")
+def another_malloc(plant: Plant) -> None:
+    """The C library takes every larger allocation from the kernel and gives it back at once."""
+    libc = ctypes.CDLL(None)
+    if not hasattr(libc, "mallopt"):
+        raise CannotPlant("this C library has no mallopt")
+    threshold, ours, default = -3, 65_536, 131_072  # M_MMAP_THRESHOLD of malloc.h
+
+    @contextmanager
+    def other() -> Iterator[None]:
+        libc.mallopt(threshold, ours)
+        try:
+            yield
+        finally:
+            libc.mallopt(threshold, default)
+
+    plant.during(other())
+
+
+@control(setting=COUNTED_HALF, where="cuda")
+def another_allocator_setting(plant: Plant) -> None:
+    """PyTorch's allocator gives unused blocks back before it is full."""
+
+    @contextmanager
+    def other() -> Iterator[None]:
+        try:
+            torch.cuda.memory._set_allocator_settings("garbage_collection_threshold:0.5")
+        except (AttributeError, RuntimeError):
+            raise CannotPlant(
+                "this PyTorch cannot change its allocator's settings while it runs"
+            ) from None
+        try:
+            yield
+        finally:
+            torch.cuda.memory._set_allocator_settings("garbage_collection_threshold:0.99")
+
+    plant.during(other())
+
+
+@control(setting=Setting(steps=4, picture_only=True))
+def another_thread_count(plant: Plant) -> None:
+    """PyTorch runs with another number of threads on the host."""
+
+    @contextmanager
+    def other() -> Iterator[None]:
+        before = torch.get_num_threads()
+        torch.set_num_threads(before + 1)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before)
+
+    plant.during(other())
+
+
+@control(setting=COUNTED_HALF, where="cuda")
+def another_gpu(plant: Plant) -> None:
+    """Another GPU of the same kind."""
+    same = [
+        index
+        for index in range(1, torch.cuda.device_count())
+        if torch.cuda.get_device_name(index) == torch.cuda.get_device_name(0)
+    ]
+    if not same:
+        raise CannotPlant("there is one GPU of this kind here")
+    plant.during(torch.cuda.device(same[0]))
+
+
+@control(setting=COUNTED)
+def a_hook_that_does_nothing(plant: Plant) -> None:
+    """One forward hook on the UNet."""
+    plant.then(lambda pipeline: pipeline.unet.register_forward_hook(lambda *_: None))
+
+
+@control(setting=SEEN)
+def global_seed(plant: Plant) -> None:
+    """Somebody else draws from PyTorch's global generator."""
+
+    def then(pipeline: Any) -> None:
+        torch.manual_seed(12345)
+
+    plant.then(then)

@@ -1,0 +1,60 @@
+"""Python that takes its time while the GPU waits."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import torch
+
+from diffusers_perf.faults.places import COUNTED, TIMED, TIMED_DISTILLED, around_unet, in_step
+from diffusers_perf.faults.planting import Plant, fault
+
+
+@fault(seen_by="counter", setting=COUNTED, source="diffusers #7576")
+def peft_walk(plant: Plant) -> None:
+    """Every layer of the UNet is visited before and after each call, in search of adapters."""
+
+    def walk(pipeline: Any) -> None:
+        for module in pipeline.unet.modules():
+            isinstance(module, torch.nn.Linear)
+
+    def then(pipeline: Any) -> None:
+        pipeline.unet.register_forward_pre_hook(lambda *_: walk(pipeline))
+        pipeline.unet.register_forward_hook(lambda *_: walk(pipeline))
+
+    plant.then(then)
+
+
+@fault(seen_by="counter", setting=COUNTED)
+def hooks_left_on(plant: Plant) -> None:
+    """A profiler left a hook on every layer."""
+
+    def nothing(*_: object) -> None: ...
+
+    def then(pipeline: Any) -> None:
+        for module in pipeline.unet.modules():
+            module.register_forward_hook(nothing)
+
+    plant.then(then)
+
+
+@fault(seen_by="latency", setting=TIMED, unit="% of a step", sizes=(100, 50, 30, 20, 15, 10, 5))
+def sleep_in_step(plant: Plant) -> None:
+    """The host sleeps in each step."""
+    seconds = (plant.size or 0) / 100 * plant.step_s
+    in_step(plant, lambda pipeline, noise: time.sleep(seconds))
+
+
+@fault(seen_by="latency", setting=TIMED_DISTILLED)
+def slow(plant: Plant) -> None:
+    """The UNet of one case takes five times as long."""
+
+    # Then the case takes three to four times as long, and is to be seen where the limit of one or
+    # two clean runs is twice as long and neighbours are busy. Thrice was at 2.3 times, and missed.
+    def five_times(forward: Any, *args: Any, **kwargs: Any) -> Any:
+        for _ in range(4):
+            forward(*args, **kwargs)
+        return forward(*args, **kwargs)
+
+    around_unet(plant, five_times, only="distilled_unet")

@@ -1,0 +1,56 @@
+"""Layouts turned there and back, slower kernels, and one kernel more."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from diffusers_perf.faults.places import COUNTED, COUNTED_HALF, in_step
+from diffusers_perf.faults.planting import Plant, fault
+
+
+@fault(seen_by="counter", setting=COUNTED)
+def layout_there_and_back(plant: Plant) -> None:
+    """Every residual block turns its input channels last, and back."""
+    from diffusers.models.resnet import ResnetBlock2D
+
+    forward = ResnetBlock2D.forward
+
+    def turned(self: Any, x: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+        x = x.contiguous(memory_format=torch.channels_last).contiguous()
+        return forward(self, x, *args, **kwargs)
+
+    plant.put(ResnetBlock2D, "forward", turned)
+
+
+@fault(seen_by="GPU busy", setting=COUNTED_HALF, where="cuda")
+def cudnn_off(plant: Plant) -> None:
+    """cuDNN does not load, and convolutions run as matrix products."""
+    plant.put(torch.backends.cudnn, "enabled", False)
+
+
+@fault(
+    seen_by="GPU busy",
+    setting=COUNTED_HALF,
+    where="cuda",
+    unit="% of a step's GPU work",
+    sizes=(20, 10, 5, 3, 2, 1),
+)
+def more_gpu_work(plant: Plant) -> None:
+    """One kernel more in each step, and nothing else."""
+    # Not larger: a case is also judged by its peak of memory.
+    side, probe = 2048, 1024
+    left = torch.ones(side, probe, device=plant.device)
+    result = torch.empty(side, side, device=plant.device)
+    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    for _ in range(3):
+        start.record()
+        torch.mm(left, left.T, out=result)
+        end.record()
+    torch.cuda.synchronize()
+    seconds = start.elapsed_time(end) / 1e3
+    # The work of a product grows with its inner side.
+    inner = round((plant.size or 0) / 100 * plant.gpu_step_s / seconds * probe / 8) * 8
+    factor = torch.ones(side, max(8, inner), device=plant.device)
+    in_step(plant, lambda pipeline, noise: torch.mm(factor, factor.T, out=result))

@@ -1,0 +1,75 @@
+"""Mistakes of the measuring itself, and a slowdown that hides from ratios."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from typing import Any
+
+import torch
+
+from diffusers_perf.faults.compiling import compile_middle
+from diffusers_perf.faults.places import TIMED, TIMED_DISTILLED
+from diffusers_perf.faults.planting import Plant, Setting, fault
+from diffusers_perf.measurement import bench, timing
+
+
+@fault(seen_by="measuring", setting=TIMED)
+def warm_up_left_out(plant: Plant) -> None:
+    """Nothing is warmed up, and the first round compiles."""
+    plant.given(compile_middle)
+
+    def none(generate: Any, *, on_round: Any) -> list[float]:
+        return []
+
+    plant.put(bench, "warm_up", none)
+
+
+@fault(
+    seen_by="measuring",
+    # In one step and so large that the GPU, and not the host, is what takes the time.
+    setting=Setting(steps=1, rounds=3, changes={"size": 1024}),
+    where="cuda",
+)
+def timer_without_sync(plant: Plant) -> None:
+    """Pictures are fetched without waiting for them, and the timer does not wait either."""
+    from diffusers.image_processor import VaeImageProcessor
+
+    buffers: list[torch.Tensor] = []
+    calls = itertools.count()
+
+    def fetched(images: torch.Tensor) -> Any:
+        there = images.permute(0, 2, 3, 1).float().contiguous()
+        while len(buffers) < 16:
+            buffers.append(torch.empty(there.shape, dtype=there.dtype, pin_memory=True))
+        here = buffers[next(calls) % len(buffers)]
+        here.copy_(there, non_blocking=True)
+        return here.numpy()
+
+    plant.put(VaeImageProcessor, "pt_to_numpy", staticmethod(fetched))
+
+    readings = itertools.count()
+
+    def clock() -> float:
+        # Waiting for the round before, as any pause would: else each waits for the last one's.
+        if next(readings) % 2 == 0:
+            torch.cuda.synchronize()
+        return time.perf_counter()
+
+    plant.put(timing, "synchronized_clock", clock)
+
+
+@fault(seen_by="latency", setting=TIMED_DISTILLED)
+def slow_reference(plant: Plant) -> None:
+    """The reference is slow as well, so that every ratio looks fine."""
+
+    def then(pipeline: Any) -> None:
+        step, seconds = pipeline.scheduler.step, plant.step_s
+
+        def slept(*args: Any, **kwargs: Any) -> Any:
+            time.sleep(seconds)
+            return step(*args, **kwargs)
+
+        pipeline.scheduler.step = slept
+
+    plant.then(then)

@@ -1,0 +1,167 @@
+"""Wrong pictures."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from diffusers_perf.faults.places import REPEATED, SEEN, SEEN_FOUR, decoded, encoded
+from diffusers_perf.faults.planting import Plant, fault
+
+
+@fault(seen_by="picture", setting=SEEN, source="a false alarm of the safety checker")
+def black(plant: Plant) -> None:
+    """The decoder's output is black."""
+    decoded(plant, lambda sample: torch.full_like(sample, -1.0))
+
+
+@fault(seen_by="picture", setting=SEEN)
+def grey(plant: Plant) -> None:
+    """The decoder's output is one even grey."""
+    decoded(plant, torch.zeros_like)
+
+
+@fault(seen_by="picture", setting=SEEN_FOUR)
+def nan(plant: Plant) -> None:
+    """One number in the last picture of a batch of four is NaN."""
+
+    def change(sample: torch.Tensor) -> torch.Tensor:
+        if len(sample) == 4:
+            sample = sample.clone()
+            sample[-1, 0, 0, 0] = torch.nan
+        return sample
+
+    decoded(plant, change)
+
+
+@fault(seen_by="picture", setting=SEEN_FOUR)
+def another_of_the_batch(plant: Plant) -> None:
+    """Two pictures of a batch of four have changed places."""
+    decoded(plant, lambda sample: sample[[0, 2, 1, 3]] if len(sample) == 4 else sample)
+
+
+@fault(seen_by="picture", setting=REPEATED)
+def stale_latents(plant: Plant) -> None:
+    """A generation starts from where the one before it ended."""
+
+    def then(pipeline: Any) -> None:
+        last: list[torch.Tensor] = []
+        prepare, step = pipeline.prepare_latents, pipeline.scheduler.step
+
+        def prepared(*args: Any, **kwargs: Any) -> torch.Tensor:
+            latents: torch.Tensor = prepare(*args, **kwargs)
+            fits = last and last[0].device == latents.device
+            return last[0] if fits else latents
+
+        def kept(*args: Any, **kwargs: Any) -> Any:
+            result = step(*args, **kwargs)
+            last[:] = [result[0]]
+            return result
+
+        pipeline.prepare_latents, pipeline.scheduler.step = prepared, kept
+
+    plant.then(then)
+
+
+@fault(seen_by="picture", setting=SEEN)
+def swapped_colours(plant: Plant) -> None:
+    """Red and blue have changed places."""
+    decoded(plant, lambda sample: sample[:, [2, 1, 0]])
+
+
+def scaled(plant: Plant, factor: float) -> None:
+    """Scale the latents on their way into the decoder."""
+
+    def then(pipeline: Any) -> None:
+        decode = pipeline.vae.decode
+        pipeline.vae.decode = lambda latents, *a, **k: decode(latents * factor, *a, **k)
+
+    plant.then(then)
+
+
+@fault(seen_by="picture", setting=SEEN)
+def latents_not_scaled(plant: Plant) -> None:
+    """The decoder gets latents that nobody scaled back."""
+    scaled(plant, 0.18215)
+
+
+@fault(seen_by="picture", setting=SEEN, source="SDXL's decoder under SD's latents", where="cpu")
+def another_scaling_factor(plant: Plant) -> None:
+    """The latents are scaled for another model's decoder."""
+    scaled(plant, 0.18215 / 0.13025)
+
+
+@fault(
+    seen_by="picture",
+    setting=SEEN,
+    source="steps_offset, of which diffusers warns since its first schedulers",
+    unit="timesteps",
+    sizes=(100, 50, 20, 10, 5, 1),
+)
+def schedule_shifted(plant: Plant) -> None:
+    """The schedule is some of its thousand timesteps too early."""
+    shift = int(plant.size or 0)
+
+    def then(pipeline: Any) -> None:
+        scheduler = pipeline.scheduler
+        set_timesteps = scheduler.set_timesteps
+
+        def shifted(*args: Any, **kwargs: Any) -> None:
+            set_timesteps(*args, **kwargs)
+            scheduler.timesteps = (scheduler.timesteps - shift).clamp(min=0)
+
+        scheduler.set_timesteps = shifted
+
+    plant.then(then)
+
+
+@fault(seen_by="picture", setting=SEEN)
+def no_guidance(plant: Plant) -> None:
+    """Guidance is lost."""
+
+    def then(pipeline: Any) -> None:
+        real = type(pipeline)
+        pipeline.__class__ = type(
+            real.__name__,
+            (real,),
+            {"do_classifier_free_guidance": property(lambda self: False)},
+        )
+
+    plant.then(then)
+
+
+@fault(seen_by="picture", setting=SEEN)
+def prompt_lost(plant: Plant) -> None:
+    """The prompt does not arrive: the pictures are of nothing in particular."""
+
+    def emptied(encode: Any, prompt: Any, *args: Any, **kwargs: Any) -> Any:
+        return encode([""] * len(prompt), *args, **kwargs)
+
+    encoded(plant, emptied)
+
+
+@fault(seen_by="picture", setting=SEEN)
+def prompts_swapped(plant: Plant) -> None:
+    """Guidance leads away from the prompt: the two halves of the batch have changed places."""
+
+    def swapped(encode: Any, *args: Any, **kwargs: Any) -> Any:
+        positive, negative = encode(*args, **kwargs)
+        return negative, positive
+
+    encoded(plant, swapped)
+
+
+@fault(seen_by="picture", setting=SEEN, unit="dB", sizes=(20, 30, 35, 40, 43, 46, 50))
+def noise(plant: Plant) -> None:
+    """Noise as coarse as the latents lies over every picture."""
+    deviation = 2 * 10 ** (-(plant.size or 0) / 20)
+
+    def noisy(sample: torch.Tensor) -> torch.Tensor:
+        images, channels, height, width = sample.shape
+        shape = (images, channels, height // 8, width // 8)
+        drawn = torch.randn(shape, generator=torch.Generator().manual_seed(1)) * deviation
+        coarse = drawn.repeat_interleave(8, dim=2).repeat_interleave(8, dim=3)
+        return sample + coarse.to(sample.device, sample.dtype)
+
+    decoded(plant, noisy)

@@ -1,0 +1,198 @@
+"""Declarations: what a fault plants, where, and which measure must see it; controls beside them.
+
+Imports no torch, so that the catalogue of faults can be read anywhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
+
+from diffusers_perf.catalog.declarations import REFERENCE
+
+Measure = Literal["counter", "GPU busy", "latency", "picture", "memory", "measuring", "proof"]
+"""What sees a fault. Measuring: the rules that look at the measuring itself, not at a case."""
+
+Where = Literal["any", "cpu", "cuda"]
+"""The machines on which its measure sees a fault: any, one without a GPU, one with a GPU."""
+
+
+class CannotPlant(Exception):
+    """This machine lacks what a fault or control is about; one sentence says what."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """The case in which something is planted: no longer than its measure needs."""
+
+    workload: str = "ddim50"
+    base: tuple[str, ...] = ()
+    """Optimizations that are on in it, the reference too, beside the workload's own."""
+    base_on_cpu: tuple[str, ...] | None = None
+    """In their place where there is no GPU, if others say the same there in less time."""
+    case: str = REFERENCE
+    """If another than the reference, both are measured, and its ratios are judged as well."""
+    steps: int
+    rounds: int = 1
+    """One says nothing about a latency and is judged as unclear at worst."""
+    picture_only: bool = False
+    changes: Mapping[str, Any] = field(default_factory=dict)
+    """Of the workload's fields, on both sides (``{"seed": 1}``)."""
+
+    def base_on(self, device: str) -> tuple[str, ...]:
+        """The optimizations that are on in it on this device."""
+        others = self.base_on_cpu if device == "cpu" else None
+        return self.base if others is None else others
+
+    @property
+    def key(self) -> str:
+        """Equal for settings whose clean runs can stand for each other."""
+        return repr(self)
+
+
+@dataclass(kw_only=True)
+class Plant:
+    """What a fault may change. Handed to its function, then carried out on one side of a trial."""
+
+    device: str
+    """``cuda`` or ``cpu``."""
+    size: float | None = None
+    """Of a fault that is declared with sizes, in its unit."""
+    step_s: float = 0.0
+    """What a step took in the clean run, wall clock."""
+    gpu_step_s: float = 0.0
+    """What of it the GPU was busy; 0 where there is none."""
+    contexts: list[AbstractContextManager[Any]] = field(default_factory=list)
+    changes: list[tuple[str | None, Callable[[Any], None]]] = field(default_factory=list)
+    givens: list[Callable[[Any], None]] = field(default_factory=list)
+
+    def during(self, context: AbstractContextManager[Any]) -> None:
+        """Hold this context from before building to after observing."""
+        self.contexts.append(context)
+
+    def put(self, holder: object, name: str, value: object) -> None:
+        """Put this in an attribute's place for as long."""
+        # Here, since it imports torch.
+        from diffusers_perf.measurement.build import flag
+
+        self.contexts.append(flag(holder, name, value))
+
+    def then(self, change: Callable[[Any], None], *, only: str | None = None) -> None:
+        """Call this with every pipeline that is built, or with those of one case only."""
+        self.changes.append((only, change))
+
+    def given(self, change: Callable[[Any], None]) -> None:
+        """Call this with the pipelines of both sides: what is there before the fault comes."""
+        self.givens.append(change)
+
+    def into(self, pipeline: Any, case: str) -> None:
+        """Plant in a pipeline of this case."""
+        for given in self.givens:
+            given(pipeline)
+        for only, change in self.changes:
+            if only in (None, case):
+                change(pipeline)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fault:
+    """A regression planted on purpose, or a control: a change that must not be taken for one."""
+
+    name: str
+    apply: Callable[[Plant], None]
+    source: str
+    """Where it happened; ``own`` if it only could."""
+    seen_by: Measure | None
+    """None for a control, which nothing may see."""
+    where: Where
+    setting: Setting
+    unit: str = ""
+    sizes: tuple[float, ...] = ()
+    """From the size that must be caught to ones that nobody expects to be."""
+
+    @property
+    def is_control(self) -> bool:
+        return self.seen_by is None
+
+    @property
+    def line(self) -> str:
+        """The first line of the docstring: what a report says of it."""
+        return (self.apply.__doc__ or "").strip().splitlines()[0]
+
+    def runs_on(self, device: str) -> bool:
+        return self.where in ("any", device)
+
+    def planted(self, plant: Plant) -> Plant:
+        """The plant with all that this fault changes. `CannotPlant` where it makes no sense."""
+        self.apply(plant)
+        return plant
+
+
+FAULTS: dict[str, Fault] = {}
+"""All that is declared, controls too, by name."""
+
+
+def fault(
+    *,
+    seen_by: Measure,
+    setting: Setting,
+    source: str = "own",
+    where: Where = "any",
+    unit: str = "",
+    sizes: tuple[float, ...] = (),
+) -> Callable[[Callable[[Plant], None]], Fault]:
+    """Declare the decorated function as a fault under its own name.
+
+    It gets a `Plant` and says there what it breaks. Its docstring's first line is what a report
+    says of it. `ValueError` for a name that is taken, has no docstring, sizes without a unit, or a
+    measure or machine that is none.
+    """
+    return _declare(
+        source=source, seen_by=seen_by, where=where, setting=setting, unit=unit, sizes=sizes
+    )
+
+
+def control(
+    *, setting: Setting, source: str = "own", where: Where = "any"
+) -> Callable[[Callable[[Plant], None]], Fault]:
+    """Declare the decorated function as a change that every rule must let pass."""
+    return _declare(source=source, seen_by=None, where=where, setting=setting)
+
+
+def _declare(
+    *,
+    source: str,
+    seen_by: Measure | None,
+    where: Where,
+    setting: Setting,
+    unit: str = "",
+    sizes: tuple[float, ...] = (),
+) -> Callable[[Callable[[Plant], None]], Fault]:
+    def declare(apply: Callable[[Plant], None]) -> Fault:
+        name = apply.__name__
+        if name in FAULTS:
+            raise ValueError(f"the name {name!r} is taken")
+        if not (apply.__doc__ or "").strip():
+            raise ValueError(f"{name} has no docstring to say in a report what it is")
+        if seen_by not in (None, *get_args(Measure)):
+            raise ValueError(f"{name}: {seen_by!r} is no measure: {', '.join(get_args(Measure))}")
+        if where not in get_args(Where):
+            raise ValueError(f"{name}: {where!r} is no machine: {', '.join(get_args(Where))}")
+        if bool(sizes) != bool(unit):
+            raise ValueError(f"{name} has sizes without a unit, or a unit without sizes")
+        declared = Fault(
+            name=name,
+            apply=apply,
+            source=source,
+            seen_by=seen_by,
+            where=where,
+            setting=setting,
+            unit=unit,
+            sizes=sizes,
+        )
+        FAULTS[name] = declared
+        return declared
+
+    return declare

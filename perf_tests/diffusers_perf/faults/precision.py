@@ -1,0 +1,108 @@
+"""Numbers of another precision than was asked for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from diffusers_perf.faults.places import COUNTED, COUNTED_HALF, SEEN, around_unet
+from diffusers_perf.faults.planting import Plant, Setting, fault
+
+
+@fault(seen_by="counter", setting=COUNTED_HALF, source="diffusers #511", where="cuda")
+def autocast_around_fp16(plant: Plant) -> None:
+    """torch.autocast around the UNet of a pipeline that is in float16 already."""
+
+    def under(forward: Any, *args: Any, **kwargs: Any) -> Any:
+        with torch.autocast("cuda", dtype=torch.float16):
+            return forward(*args, **kwargs)
+
+    around_unet(plant, under)
+
+
+@fault(seen_by="counter", setting=COUNTED_HALF, source="diffusers #371")
+def upcast_norms(plant: Plant) -> None:
+    """Every GroupNorm computes in float32 and casts back."""
+
+    def upcasting(self: torch.nn.GroupNorm, x: torch.Tensor) -> torch.Tensor:
+        weight, bias = (p if p is None else p.float() for p in (self.weight, self.bias))
+        normed = torch.nn.functional.group_norm(x.float(), self.num_groups, weight, bias, self.eps)
+        return normed.to(x.dtype)
+
+    plant.put(torch.nn.GroupNorm, "forward", upcasting)
+
+
+@fault(seen_by="counter", setting=COUNTED_HALF, where="cpu")
+def upcast_step(plant: Plant) -> None:
+    """The scheduler's step computes in float32 and casts back."""
+    # Three launches of a thousand in a step: a GPU's kernels may grow by more than that.
+
+    def then(pipeline: Any) -> None:
+        step = pipeline.scheduler.step
+
+        def upcasting(noise: torch.Tensor, t: Any, sample: torch.Tensor, **kwargs: Any) -> Any:
+            (result, *rest) = step(noise.float(), t, sample.float(), **kwargs)
+            return (result.to(noise.dtype), *rest)
+
+        pipeline.scheduler.step = upcasting
+
+    plant.then(then)
+
+
+@fault(seen_by="counter", setting=COUNTED_HALF, source="the upcast of SDXL's decoder", where="cpu")
+def upcast_decoder(plant: Plant) -> None:
+    """The decoder is moved to float32 for each picture and back."""
+
+    def then(pipeline: Any) -> None:
+        decode, vae = pipeline.vae.decode, pipeline.vae
+
+        def upcasting(latents: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+            torch.nn.Module.to(vae, dtype=torch.float32)
+            try:
+                sample, *rest = decode(latents.float(), *args, **kwargs)
+            finally:
+                torch.nn.Module.to(vae, dtype=latents.dtype)
+            return (sample.to(latents.dtype), *rest)
+
+        pipeline.vae.decode = upcasting
+
+    plant.then(then)
+
+
+@fault(seen_by="proof", setting=COUNTED_HALF, source="diffusers #775")
+def dtype_not_applied(plant: Plant) -> None:
+    """Half precision was asked for under a name nobody reads, and the pipeline is in float32."""
+    plant.then(lambda pipeline: pipeline.to(torch.float32))
+
+
+@fault(seen_by="picture", setting=SEEN)
+def float8_weights(plant: Plant) -> None:
+    """The UNet's weights went through 8 bits on their way."""
+
+    def then(pipeline: Any) -> None:
+        for parameter in pipeline.unet.parameters():
+            parameter.data = parameter.data.to(torch.float8_e4m3fn).to(parameter.dtype)
+
+    plant.then(then)
+
+
+@fault(
+    seen_by="proof",
+    setting=Setting(base=("tf32",), steps=6),
+    source="torch 1.12, which switched TF32 off for matrix products",
+    where="cuda",
+)
+def tf32_reset(plant: Plant) -> None:
+    """TF32 for matrix products is switched off again after the case switched it on."""
+
+    def then(pipeline: Any) -> None:
+        torch.backends.cuda.matmul.allow_tf32 = False
+
+    plant.then(then)
+
+
+@fault(seen_by="GPU busy", setting=COUNTED, source="torch 1.12, for convolutions", where="cuda")
+def tf32_convolutions_off(plant: Plant) -> None:
+    """cuDNN's TF32, on by default, is off, for the reference too."""
+    plant.put(torch.backends.cudnn, "allow_tf32", False)

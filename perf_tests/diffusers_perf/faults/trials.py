@@ -1,0 +1,465 @@
+"""Plants a fault between two clean runs, and judges it by the rules that judge everything else.
+
+What the clean run before it did is accepted for as long, in memory and in a folder of its own, as
+`ci accept` would accept it. The clean run after it is judged in the same way: a verdict on two runs
+of the same code, which must find nothing.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from datetime import date
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import torch
+
+from diffusers_perf.catalog import declarations as catalog
+from diffusers_perf.catalog.declarations import REFERENCE, Case, Workload, cases_for, stacked
+from diffusers_perf.faults.planting import CannotPlant, Fault, Measure, Plant, Setting
+from diffusers_perf.judge import structure_verdicts
+from diffusers_perf.judge.structure_verdicts import Accepted
+from diffusers_perf.judge.verdicts import PASSING, STATUSES, Finding, Verdict
+from diffusers_perf.measurement import bench, pipelines, timing
+from diffusers_perf.measurement.bench import Bench, CaseError
+from diffusers_perf.measurement.build import flag
+from diffusers_perf.measurement.observing import Observing
+from diffusers_perf.records import baselines, closeness
+from diffusers_perf.records.baselines import NEVER_MORE, MachineBaseline
+from diffusers_perf.records.records import Measurement, gpu_speedup
+from diffusers_perf.records.structure_records import Observation
+
+ATTEMPTS = 3
+"""A fault that came out unclear or invalid is planted again, as a workflow repeats a run."""
+CLEAN_RUNS_MAX = 5
+"""As many of the latest clean runs of a setting stand for the accepted processes."""
+MEASURES: dict[Measure, tuple[str, ...]] = {
+    "picture": ("picture", "repeat", "closeness"),
+    "memory": ("peak memory", "memory ratio", "kept bytes"),
+    "measuring": ("warm-up", "timer"),
+    "latency": ("latency", "latency speedup"),
+    "GPU busy": ("GPU busy", "GPU busy speedup"),
+    "proof": ("proof",),
+}
+"""The findings' metrics by what sees them; all others are counters."""
+SEEN_UNOBSERVED: tuple[Measure, ...] = ("latency", "picture", "proof")
+"""Measures that need nothing but the timed rounds: what they must see is not observed besides."""
+
+
+def measure_of(finding: Finding) -> Measure:
+    """Which measure made a finding."""
+    found = (m for m, metrics in MEASURES.items() if finding.metric in metrics)
+    return next(found, "counter")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Side:
+    """One run of a trial: the measurements of its cases, and the verdicts' findings on them."""
+
+    measured: tuple[tuple[Case, Measurement, Observation | None], ...]
+    findings: tuple[Finding, ...] = ()
+
+    def alarms(self) -> list[Finding]:
+        """What would fail a test, the worst first."""
+        failing = [f for f in self.findings if f.status not in PASSING]
+        return sorted(failing, key=lambda f: -STATUSES.index(f.status))
+
+    def alarmed_by_the_clock_alone(self) -> bool:
+        """Whether a machine that became slower under way could have done it: asked once more, with
+        what is clean timed again."""
+        alarms = self.alarms()
+        return bool(alarms) and all(measure_of(f) == "latency" for f in alarms)
+
+    def saw(self, measure: Measure) -> Finding | None:
+        """What this measure found; of the measuring itself, also what makes a run invalid."""
+        may_be_invalid = measure == "measuring"
+        found = [
+            f
+            for f in self.findings
+            if measure_of(f) == measure
+            and (f.status not in PASSING or (may_be_invalid and f.status == "invalid"))
+        ]
+        return max(
+            found,
+            # Of several counters, the one of which there may not be one more says most.
+            key=lambda f: (STATUSES.index(f.status), f.metric in NEVER_MORE),
+            default=None,
+        )
+
+    def undecided(self, measure: Measure) -> bool:
+        """Whether this measure asks for another run."""
+        return any(
+            measure_of(f) == measure and f.status in ("unclear", "invalid") for f in self.findings
+        )
+
+
+@dataclass(kw_only=True)
+class Clean:
+    """A setting's clean runs so far, and the folder in which their picture is accepted."""
+
+    folder: Path
+    sides: list[Side] = field(default_factory=list)
+    trials: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """What became of one fault or control."""
+
+    fault: Fault
+    status: str
+    """``caught`` or ``missed``; a control's ``quiet`` or ``false alarm``; ``undecided`` where the
+    machine was too busy to tell; ``error``, ``skipped``, ``not run``."""
+    verdict: str = ""
+    sentence: str = ""
+    also_seen_by: tuple[str, ...] = ()
+    smallest: float | None = None
+    """The smallest size that was caught."""
+    seconds: float = 0.0
+
+    @property
+    def holds(self) -> bool:
+        return self.status in ("caught", "quiet", "skipped")
+
+    @property
+    def undecided(self) -> bool:
+        return self.status in ("undecided", "not run")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FalseAlarm:
+    """What a clean run was called against clean runs."""
+
+    after: str
+    """The fault before it."""
+    finding: Finding
+
+    @property
+    def by_the_clock(self) -> bool:
+        """Whether a machine that became slower under way gives it too."""
+        return measure_of(self.finding) == "latency"
+
+    @property
+    def text(self) -> str:
+        return f"after {self.after}: {self.finding.status}: {self.finding.what}"
+
+
+@dataclass(kw_only=True)
+class Trials:
+    """A session's trials on one bench, whose baselines they replace by their own."""
+
+    bench: Bench
+    folder: Path
+    """For accepted pictures; empty at the start."""
+    verdicts: int = 0
+    """Given so far on clean runs against clean runs, one a measure and case."""
+    false_alarms: list[FalseAlarm] = field(default_factory=list)
+    _clean: dict[str, Clean] = field(default_factory=dict)
+
+    def run(self, fault: Fault) -> Row:
+        """Clean, planted, clean again; whatever goes wrong stands in the row."""
+        started = perf_counter()
+        try:
+            try:
+                row = self._run(fault)
+            finally:
+                self.bench.clear()
+        except CannotPlant as reason:
+            row = Row(fault=fault, status="skipped", sentence=str(reason))
+        except Exception as error:
+            # A fault can break anything in three libraries, and the others have to go on.
+            text = (str(error).strip().splitlines() or [""])[0]
+            row = Row(fault=fault, status="error", sentence=f"{type(error).__name__}: {text}")
+        return replace(row, seconds=perf_counter() - started)
+
+    def _run(self, fault: Fault) -> Row:
+        cases = self._cases(fault.setting)
+        for case in cases:
+            lack = self.bench.lacks(case.stack)
+            if lack is not None:
+                raise CannotPlant(lack.reason)
+        size = fault.sizes[0] if fault.sizes else None
+        has_givens = bool(self._plant(fault, None, size).givens)
+        key = fault.name if has_givens else fault.setting.key
+        clean = self._clean.get(key)
+        if clean is None:
+            clean = self._clean[key] = Clean(folder=self.folder / str(len(self._clean)))
+            clean.sides.append(self._side(fault, cases, clean, planted=False))
+            _accept_pictures(clean, cases, self.bench)
+            # A side collects garbage often: let it pass by what the libraries hold for good.
+            gc.collect()
+            gc.freeze()
+        row = self._planted(fault, cases, clean, size, attempts=ATTEMPTS)
+        clean.trials += 1
+        if self._wants_a_clean_run(clean):
+            after = self._side(fault, cases, clean, planted=False)
+            if after.alarmed_by_the_clock_alone():
+                clean.sides.append(after)
+                after = self._side(fault, cases, clean, planted=False)
+            self._count(fault, after)
+            clean.sides = [*clean.sides, after][-CLEAN_RUNS_MAX:]
+        if row.status == "caught" and len(fault.sizes) > 1:
+            row = replace(row, smallest=self._smallest(fault, cases, clean))
+        return row
+
+    def _wants_a_clean_run(self, clean: Clean) -> bool:
+        """After each fault; on a GPU, whose minutes are dear, after the first and every fourth."""
+        return self.bench.device.type == "cpu" or clean.trials == 1 or clean.trials % 4 == 0
+
+    def _planted(
+        self,
+        fault: Fault,
+        cases: Sequence[Case],
+        clean: Clean,
+        size: float | None,
+        *,
+        attempts: int,
+    ) -> Row:
+        side = self._side(fault, cases, clean, planted=True, size=size)
+        if fault.seen_by is None:
+            if side.alarmed_by_the_clock_alone():
+                clean.sides.append(self._side(fault, cases, clean, planted=False))
+                side = self._side(fault, cases, clean, planted=True, size=size)
+            alarms = side.alarms()
+            shown = alarms or [f for f in side.findings if f.status in ("unclear", "invalid")]
+            return Row(
+                fault=fault,
+                status="false alarm" if alarms else "quiet",
+                verdict=shown[0].status if shown else "same",
+                sentence=shown[0].what if shown else "",
+            )
+        for _ in range(attempts - 1):
+            if side.saw(fault.seen_by) or not side.undecided(fault.seen_by):
+                break
+            side = self._side(fault, cases, clean, planted=True, size=size)
+        seen = side.saw(fault.seen_by)
+        others = dict.fromkeys(measure_of(f) for f in side.alarms())
+        undecided = [f for f in side.findings if measure_of(f) == fault.seen_by and f.what]
+        told = seen or next(iter([*undecided, *side.alarms()]), None)
+        return Row(
+            fault=fault,
+            status="caught" if seen else "undecided" if side.undecided(fault.seen_by) else "missed",
+            verdict=told.status if told else "same",
+            sentence=_sentence(told) if told else f"nothing changed that {fault.seen_by} sees",
+            also_seen_by=tuple(m for m in others if m != fault.seen_by),
+        )
+
+    def _smallest(self, fault: Fault, cases: Sequence[Case], clean: Clean) -> float:
+        """By halving, as if what is caught at one size were caught at every larger one."""
+        caught, missed = 0, len(fault.sizes)
+        while missed - caught > 1:
+            middle = (caught + missed) // 2
+            row = self._planted(fault, cases, clean, fault.sizes[middle], attempts=1)
+            caught, missed = (middle, missed) if row.status == "caught" else (caught, middle)
+        return fault.sizes[caught]
+
+    def _cases(self, setting: Setting) -> list[Case]:
+        """The reference, and the case if the setting has another, in the setting's steps."""
+        workload = self._workload(setting)
+        own = setting.base_on(self.bench.device.type)
+        base = tuple(dict.fromkeys((*workload.base, *own)))
+        workload = replace(workload, base=base, steps=setting.steps, **setting.changes)
+        return [
+            replace(stacked(workload, name), picture_only=setting.picture_only)
+            for name in dict.fromkeys((REFERENCE, setting.case))
+        ]
+
+    def check(self, fault: Fault) -> None:
+        """`ValueError` where its setting is none: no workload, case or optimization of that name,
+        not one step or round. `TypeError` for a change of what a workload does not have.
+        """
+        setting = fault.setting
+        if setting.workload not in {case.workload.name for case in catalog.CASES}:
+            raise ValueError(f"no workload is called {setting.workload!r}")
+        if setting.rounds < 1:
+            raise ValueError("it takes one round or more")
+        with suppress(CannotPlant):
+            self._cases(setting)
+
+    def _workload(self, setting: Setting) -> Workload:
+        for case in cases_for(self.bench.source.scale):
+            if case.workload.name == setting.workload:
+                return case.workload
+        raise CannotPlant(f"no workload of this model is called {setting.workload}")
+
+    def _plant(self, fault: Fault, clean: Clean | None, size: float | None) -> Plant:
+        step_s = gpu_step_s = 0.0
+        if clean is not None and clean.sides and clean.sides[-1].measured:
+            steps = fault.setting.steps
+            _, measured, _ = clean.sides[-1].measured[-1]
+            step_s = measured.latency_s / steps
+            gpu_step_s = (measured.gpu_busy_s or 0.0) / steps
+        plant = Plant(
+            device=self.bench.device.type, size=size, step_s=step_s, gpu_step_s=gpu_step_s
+        )
+        return fault.planted(plant)
+
+    def _side(
+        self,
+        fault: Fault,
+        cases: Sequence[Case],
+        clean: Clean,
+        *,
+        planted: bool,
+        size: float | None = None,
+    ) -> Side:
+        """Measure and judge the cases with the fault, or with no more than its givens."""
+        plant = self._plant(fault, clean, size)
+        if not planted:
+            plant.contexts, plant.changes = [], []
+        tried = self.bench
+        tried.rounds = fault.setting.rounds
+        # Where no latency is judged, one short warm-up is enough.
+        tried.quick = fault.setting.rounds == 1
+        tried.pictures_folder = clean.folder
+        steps = self._workload(fault.setting).steps
+        tried.baseline = self._baseline(clean, steps)
+        observed = not planted or fault.seen_by not in SEEN_UNOBSERVED
+        tried.structures = self._structures(clean) if observed else {}
+        tried.portable = {}
+        tried.measurements.clear()
+        measured: list[tuple[Case, Measurement, Observation | None]] = []
+        findings: list[Finding] = []
+        with ExitStack() as contexts:
+            contexts.enter_context(flag(baselines, "FOLDER", clean.folder))
+            contexts.enter_context(flag(bench, "built", building(plant)))
+            if not observed:
+                contexts.enter_context(
+                    flag(Observing, "observe", lambda _, measured, *__, **___: measured)
+                )
+            for context in plant.contexts:
+                contexts.enter_context(context)
+            for case in cases:
+                try:
+                    seen = self._measured(case)
+                    verdict = self._verdict(case, seen, cases, steps)
+                except CaseError as error:
+                    findings.append(_of_error(error))
+                    break
+                findings += verdict.findings
+                measured.append((case, seen, tried.observing.counted.get(case.id)))
+        if not planted and (not measured or len(measured) < len(cases)):
+            raise RuntimeError(f"the clean run failed: {findings[-1].what}")
+        return Side(measured=tuple(measured), findings=tuple(findings))
+
+    def _verdict(self, case: Case, seen: Measurement, cases: Sequence[Case], steps: int) -> Verdict:
+        if not case.is_reference:
+            # Its workload must be the reference's: that may be timed again.
+            return self.bench.judge(case, seen, self.bench.measurements[cases[0].id], list(cases))
+        whole = _as_judged(case, steps)
+        return self.bench.judge(whole, replace(seen, steps=steps), None, [whole])
+
+    def _measured(self, case: Case) -> Measurement:
+        self.bench.observing.counted.pop(case.id, None)
+        self.bench.open(case)
+        return self.bench.measure(case, timing.time_rounds)
+
+    def _baseline(self, clean: Clean, steps: int) -> MachineBaseline | None:
+        """What `ci accept` makes of runs, from the clean runs so far; None before the first."""
+        if not clean.sides:
+            return None
+        cases, machine = {}, self.bench.machine
+        for index, (case, first, _) in enumerate(clean.sides[0].measured):
+            runs = [side.measured[index][1] for side in clean.sides]
+            references = [side.measured[0][1] for side in clean.sides]
+            # A reference is compared with nothing.
+            pairs = list(zip(runs, references, strict=True)) if index else []
+            speedups = [gpu_speedup(m, r) for m, r in pairs]
+            cases[first.key] = baselines.of_processes(
+                accepted=date.today().isoformat(),
+                versions=machine.versions,
+                generates=_as_judged(case, steps).workload.as_json(),
+                device=machine.device,
+                counters=[m.counters for m in runs],
+                latency_s=[m.latency_s for m in runs],
+                latency_speedup=[r.latency_s / m.latency_s for m, r in pairs],
+                gpu_busy_s=[m.gpu_busy_s for m in runs if m.gpu_busy_s is not None],
+                gpu_speedup=[s for s in speedups if s is not None],
+                peak_memory_bytes=[
+                    m.peak_memory_bytes for m in runs if m.peak_memory_bytes is not None
+                ],
+            )
+        return MachineBaseline(
+            path=clean.folder / "baseline.json", machine=machine.name, cases=cases
+        )
+
+    def _structures(self, clean: Clean) -> dict[str, Accepted]:
+        if not clean.sides:
+            return {}
+        return {
+            structure_verdicts.key_of(case, self.bench.source.name): Accepted(
+                accepted=date.today().isoformat(),
+                reason="the clean run before",
+                versions={},
+                counters=seen.counters,
+                where=seen.where(),
+            )
+            for case, _, seen in clean.sides[0].measured
+            if seen is not None
+        }
+
+    def _count(self, fault: Fault, after: Side) -> None:
+        """Book the verdicts on a clean run: one for each measure that judged it."""
+        for case, measured, _ in after.measured:
+            self.verdicts += 1  # its picture
+            if case.picture_only:
+                continue
+            self.verdicts += 2  # counters, memory kept
+            # Latency and the warm-up: two rounds decide nothing of either.
+            self.verdicts += 2 * (len(measured.rounds_s) > 2)
+            self.verdicts += measured.gpu_busy_s is not None
+            self.verdicts += measured.peak_memory_bytes is not None
+        self.false_alarms += [
+            FalseAlarm(after=fault.name, finding=finding) for finding in after.alarms()
+        ]
+
+
+def _as_judged(case: Case, steps: int) -> Case:
+    """A reference as a whole generation, of which what is done once is a smaller part."""
+    if not case.is_reference:
+        return case
+    return replace(case, workload=replace(case.workload, steps=steps))
+
+
+def _accept_pictures(clean: Clean, cases: Sequence[Case], on: Bench) -> None:
+    """Keep the reference's picture of the clean run, as small as accepted pictures are."""
+    reference = cases[0]
+    saved = closeness.load(clean.folder / f"{reference.id}.png")
+    target = baselines.picture_path(
+        model=on.source.name,
+        weights=on.source.weights,
+        workload=reference.workload.name,
+        folder=clean.folder,
+    )
+    closeness.save(closeness.thumbnail(saved), target)
+
+
+def building(plant: Plant) -> Any:
+    """`pipelines.built`, planting in every pipeline once its optimizations are applied."""
+
+    @contextmanager
+    def built(case: Case, source: pipelines.Source, device: torch.device) -> Iterator[Any]:
+        with pipelines.built(case, source, device) as pipeline:
+            plant.into(pipeline, case.name)
+            try:
+                yield pipeline
+            finally:
+                # Before the inner context collects: what is held here stays, with all that it has
+                # on a GPU, until after the next pipeline is built.
+                del pipeline
+
+    return built
+
+
+def _sentence(finding: Finding) -> str:
+    # How far off a picture is stands beside what is wrong with it, and is what a person asks.
+    return f"{finding.what} ({finding.measured})" if finding.metric == "closeness" else finding.what
+
+
+def _of_error(error: CaseError) -> Finding:
+    metric = "proof" if error.status == "not applied" else "error"
+    return Finding(status=error.status, metric=metric, what=str(error))

@@ -1,0 +1,60 @@
+"""Work that the pipeline does twice, or in parts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from diffusers_perf.faults.places import COUNTED, COUNTED_FOUR, around_unet, in_step
+from diffusers_perf.faults.planting import Plant, fault
+
+
+@fault(seen_by="counter", setting=COUNTED)
+def guidance_in_two_calls(plant: Plant) -> None:
+    """With and without the prompt are two calls of the UNet, not one of two samples."""
+
+    def one_by_one(
+        forward: Any, sample: torch.Tensor, *args: Any, encoder_hidden_states: Any, **kwargs: Any
+    ) -> Any:
+        if len(sample) == 1:
+            return forward(sample, *args, encoder_hidden_states=encoder_hidden_states, **kwargs)
+        parts = zip(sample.chunk(2), encoder_hidden_states.chunk(2), strict=True)
+        noise = [forward(x, *args, encoder_hidden_states=y, **kwargs)[0] for x, y in parts]
+        return (torch.cat(noise),)
+
+    around_unet(plant, one_by_one)
+
+
+@fault(seen_by="counter", setting=COUNTED)
+def prompt_in_each_step(plant: Plant) -> None:
+    """The prompt is encoded again in each step."""
+    in_step(plant, lambda pipeline, noise: pipeline.encode_prompt(["again"], noise.device, 1, True))
+
+
+def _decode_twice(pipeline: Any) -> None:
+    decode = pipeline.vae.decode
+
+    def twice(*args: Any, **kwargs: Any) -> Any:
+        decode(*args, **kwargs)
+        return decode(*args, **kwargs)
+
+    pipeline.vae.decode = twice
+
+
+@fault(seen_by="counter", setting=COUNTED_FOUR, where="cpu")
+def decoded_twice(plant: Plant) -> None:
+    """The decoder runs twice for each batch of pictures."""
+    plant.then(_decode_twice)
+
+
+@fault(seen_by="GPU busy", setting=COUNTED_FOUR, where="cuda")
+def decoded_twice_on_gpu(plant: Plant) -> None:
+    """The same: few launches of a generation, and a tenth of what the GPU does for it."""
+    plant.then(_decode_twice)
+
+
+@fault(seen_by="counter", setting=COUNTED_FOUR)
+def decoded_one_by_one(plant: Plant) -> None:
+    """VAE slicing, meant to save memory, was left on: four pictures are decoded one by one."""
+    plant.then(lambda pipeline: pipeline.vae.enable_slicing())

@@ -1,0 +1,603 @@
+"""Head against base in paired processes: numbers in, verdicts out; no files, no torch, no clock.
+
+The i-th run of base and the i-th of head are a pair, made one after the other on one machine. Times
+and memory are weighed as `weighing` says. Counters are held to base's exactly, and head's pictures
+to what its optimizations promise, as in `verdicts`; where they promise nothing, to be no farther
+from the reference than base's by `PICTURE_DROP_DB`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from statistics import median
+
+from diffusers_perf.catalog.declarations import REFERENCE
+from diffusers_perf.judge.comparable import NotComparable, check
+from diffusers_perf.judge.stats import Interval
+from diffusers_perf.judge.verdicts import (
+    ACCEPT,
+    PASSING,
+    REPEAT_PSNR_DB,
+    STATUSES,
+    WARNING,
+    Finding,
+    Question,
+    again,
+    difference,
+    disturbances,
+    drifted,
+    exit_code,
+    judge,
+    most,
+    work,
+)
+from diffusers_perf.judge.weighing import METRICS, PAIRS_MOST, Metric, weigh
+from diffusers_perf.records.baselines import JUDGED
+from diffusers_perf.records.records import Count
+from diffusers_perf.records.runs import Case, Run, key_of, measurement, promise_of, reference_of
+
+Noise = Mapping[str, Mapping[str, float]]
+"""By a case's key and a field's name: the standard deviation of its log between processes."""
+
+
+DRIFT = "drift"
+"""The metric of a reference that was timed again at a process's end."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Change:
+    """One row: what became of one metric of one case."""
+
+    case: str
+    """The case's id."""
+    metric: str
+    status: str
+    base: float | None = None
+    """Median over the processes, in the unit of the run's JSON; a counter's total."""
+    head: float | None = None
+    ratio: Interval | None = None
+    """Head over base, with its 99 % interval."""
+    sentence: str = ""
+    next: str = ""
+    """What to do about it."""
+    more_could_tell: bool = False
+    """Whether further pairs, `PAIRS_MOST` in all, could settle what is unclear or invalid."""
+
+    def text(self) -> str:
+        """The sentence behind its status, and what to do."""
+        said = f"{self.status}: {self.sentence}"
+        return f"{said}\n  next      {self.next}" if self.next else said
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """Everything that was found, and what follows from it."""
+
+    changes: tuple[Change, ...]
+    pairs: int
+    machines: str = ""
+    """On which machine, and which versions each side ran with."""
+
+    @property
+    def verdicts(self) -> dict[str, str]:
+        """By case id, the worst of its statuses. A reference that drifted is a case only where it
+        was measured as one.
+        """
+        worst: dict[str, str] = {}
+        cases = {change.case for change in self.changes if change.metric != DRIFT}
+        for change in self.changes:
+            if change.case not in cases:
+                continue
+            before = worst.get(change.case, STATUSES[0])
+            worst[change.case] = max(before, change.status, key=STATUSES.index)
+        return worst
+
+    @property
+    def unclear(self) -> tuple[str, ...]:
+        """Ids of the cases of which something could not be told, whatever else is known of them."""
+        return tuple(dict.fromkeys(c.case for c in self.changes if c.status in WARNING))
+
+    @property
+    def worth_more(self) -> tuple[str, ...]:
+        """Those of them that more pairs could settle."""
+        return tuple(dict.fromkeys(c.case for c in self.changes if c.more_could_tell))
+
+    @property
+    def exit_code(self) -> int:
+        """0 holds, 1 a regression, 2 not to be judged from these pairs."""
+        return exit_code(change.status for change in self.changes)
+
+    @property
+    def sentence(self) -> str:
+        """The whole in one line."""
+        statuses = list(self.verdicts.values())
+        counts = {
+            "worse": sum(status not in PASSING for status in statuses),
+            "unclear or invalid": sum(status in WARNING for status in statuses),
+            "faster": statuses.count("faster"),
+            "new": statuses.count("new"),
+            "the same": statuses.count("same"),
+        }
+        verdict = ("holds", "regression", "unclear")[self.exit_code]
+        told = ", ".join(f"{number} {name}" for name, number in counts.items() if number)
+        pairs = _number(self.pairs, "pair")
+        return f"{verdict}: of {_number(len(statuses), 'case')} {told}, by {pairs} of processes"
+
+
+def _number(number: int, one: str, many: str = "") -> str:
+    """``1 pair``, ``2 pairs``."""
+    return f"{number} {one if number == 1 else many or one + 's'}"
+
+
+def compare(
+    base: Sequence[Run],
+    head: Sequence[Run],
+    *,
+    noise: Noise | None = None,
+    more: str = "",
+) -> Comparison:
+    """What head changed. `noise` is what a calibration of the machine knows of each case, `more`
+    the command that measures further pairs, where it is known.
+
+    `NotComparable` where nothing follows from these runs, whatever they say.
+    """
+    check(base, head)
+    ids = dict.fromkeys(
+        name for run in (*head, *base) for name in (*run.by_id, *(lost.id for lost in run.untimed))
+    )
+    drifts = {change.case: change for change in _drifts(base, head)}
+    changes: list[Change] = []
+    for name in ids:
+        changes += _changes(_Sides(name=name, base=base, head=head, more=more), noise or {})
+        changes += [drifts.pop(name)] if name in drifts else []
+    # References that were measured for others and have no test in these runs.
+    changes += drifts.values()
+    found = Comparison(
+        changes=tuple(changes), pairs=len(base), machines=_machines(base[0], head[0])
+    )
+    if not found.verdicts:
+        raise NotComparable("no case was measured on either side")
+    # What is wrong with head by itself is so without base, too.
+    if not any(run.by_id for run in base) and found.exit_code != 1:
+        raise NotComparable("base measured no case, so there is nothing to hold head to")
+    return found
+
+
+def _machines(base: Run, head: Run) -> str:
+    versions = ("python", "torch", "diffusers", "transformers")
+    had, has = ([f"{n} {getattr(run.machine, n)}" for n in versions] for run in (base, head))
+    changed = [f"{was} → {now.split()[1]}" for was, now in zip(had, has, strict=True) if was != now]
+    if changed:
+        return f"{head.machine.name}: {', '.join(changed)}"
+    return f"{head.machine.name}, both with {', '.join(has)}"
+
+
+# What became of a case
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Sides:
+    """One case in all runs."""
+
+    name: str
+    base: Sequence[Run]
+    head: Sequence[Run]
+    more: str
+    """The command that measures further pairs; empty where nobody knows."""
+
+    @property
+    def in_base(self) -> list[Case]:
+        return [case for run in self.base if (case := run.by_id.get(self.name))]
+
+    @property
+    def in_head(self) -> list[Case]:
+        return [case for run in self.head if (case := run.by_id.get(self.name))]
+
+    @property
+    def again(self) -> str:
+        return again(self.name, self.head[0].options)
+
+    def quiet(self, metric: Metric) -> tuple[list[tuple[Case, Case]], list[str]]:
+        """The pairs whose times say something, and why the others do not."""
+        pairs, reasons = [], []
+        for runs in zip(self.base, self.head, strict=True):
+            cases = [run.by_id.get(self.name) for run in runs]
+            if cases[0] is None or cases[1] is None:
+                reasons.append("not measured on both sides")
+                continue
+            disturbed = [
+                reason
+                for run, case in zip(runs, cases, strict=True)
+                if case
+                for reason in disturbed_in(run, case, metric)
+            ]
+            if disturbed:
+                reasons.append(disturbed[0])
+            else:
+                pairs.append((cases[0], cases[1]))
+        return pairs, reasons
+
+
+def disturbed_in(run: Run, case: Case, metric: Metric) -> list[str]:
+    """Why a process says nothing of this metric of a case; empty where it does."""
+    if metric.name == "peak memory":
+        return []
+    if metric.name != "latency":
+        return disturbances(case["validity"], clock=False)
+    return [
+        *disturbances(case["validity"], clock=True),
+        *(finding.what for finding in _findings(case) if finding.status == "invalid"),
+        *(
+            drifted(drift["ratio"])
+            for drift in (case.get("reference_drift"), run.drift.get(case["workload"]))
+            # Whichever way: what is compared was made on one machine or says nothing.
+            if drift and drift["significant"]
+        ),
+    ]
+
+
+def _changes(sides: _Sides, noise: Noise) -> Iterator[Change]:
+    name = sides.name
+    lost = [case for run in sides.head for case in run.untimed if case.id == name]
+    failed = [case for case in lost if case.status not in (*PASSING, "skipped")]
+    if failed:
+        as_before = any(
+            case.id == name and case.status == failed[0].status
+            for run in sides.base
+            for case in run.untimed
+        )
+        yield Change(
+            case=name,
+            metric="case",
+            status=failed[0].status,
+            sentence=_named(name, failed[0].sentence) + "; as in base" * as_before,
+            next=sides.again,
+        )
+    if not sides.in_head:
+        if sides.in_base and not failed:
+            why = lost[0].sentence if lost else "it is not declared there, or was not asked for"
+            cut_short = any(case.status == "invalid" for case in lost)
+            if not lost and any(_ended_before(name, run) for run in sides.head):
+                why, cut_short = "the run was interrupted before it got there", True
+            left_out = not lost and any(name in run.not_asked for run in sides.head)
+            if left_out:
+                why = "it was left out by name there"
+            yield Change(
+                case=name,
+                metric="case",
+                status="invalid" if cut_short else "unclear" if left_out else "missing",
+                sentence=f"{name} was measured in base and not in head: "
+                f"{why.removeprefix(f'{name}: ')}",
+                next=f"{'run it again' if cut_short else 'bring it back'}; {sides.again}",
+                more_could_tell=cut_short and len(sides.base) < PAIRS_MOST,
+            )
+        return
+    yield from _alone(sides)
+    if not sides.in_base:
+        yield Change(
+            case=name,
+            metric="case",
+            status="new",
+            sentence=f"{name} was not measured in base, so there is nothing to hold it to",
+        )
+        return
+    if sides.in_head[0]["picture_only"]:
+        return
+    for metric in METRICS:
+        yield from _measured(sides, metric, noise)
+    yield from _counted(sides)
+
+
+def _ended_before(name: str, run: Run) -> bool:
+    return name in run.expected and any(case.status == "invalid" for case in run.untimed)
+
+
+def _named(name: str, sentence: str) -> str:
+    return sentence if name in sentence else f"{name}: {sentence}"
+
+
+def _measured(sides: _Sides, metric: Metric, noise: Noise) -> Iterator[Change]:
+    name = sides.name
+    had, has = (
+        [case[metric.field] for case in side if case[metric.field] is not None]
+        for side in (sides.in_base, sides.in_head)
+    )
+    if not had and not has:
+        return
+    if not had or not has:
+        blind = sides.in_head if had else sides.in_base
+        notes = "; ".join(dict.fromkeys(chain.from_iterable(case["notes"] for case in blind)))
+        where = "base and not in head" if had else "head and not in base"
+        where += f": {notes}" if notes else ""
+        yield Change(
+            case=name,
+            metric=metric.name,
+            status="unclear",
+            base=median(had) if had else None,
+            head=median(has) if has else None,
+            sentence=f"{name}: {metric.name} was measured in {where}",
+            next=f"mend what keeps it from being measured; {sides.again}",
+        )
+        return
+    quiet, reasons = sides.quiet(metric)
+    both = [(b[metric.field], h[metric.field]) for b, h in quiet]
+    both = [(b, h) for b, h in both if b is not None and h is not None]
+    left_out = ""
+    if len(both) < len(sides.base):
+        why = (*reasons, "not measured on both sides")[0]
+        pairs = _number(len(sides.base), "pair")
+        left_out = f"; {len(sides.base) - len(both)} of {pairs} left out: {why}"
+    if not both:
+        yield Change(
+            case=name,
+            metric=metric.name,
+            status="invalid",
+            base=median(had),
+            head=median(has),
+            sentence=f"{name}: {metric.name} says nothing{left_out}",
+            next=f"run it again on a quiet machine; {sides.again}",
+            more_could_tell=len(sides.base) < PAIRS_MOST,
+        )
+        return
+    under, over = [b for b, _ in both], [h for _, h in both]
+    known = noise.get(key_of(sides.in_head[0]), {}).get(metric.field, 0.0)
+    weighed = weigh(metric, over, under, known=known, of=len(sides.base))
+    yield Change(
+        case=name,
+        metric=metric.name,
+        status=weighed.status,
+        base=median(under),
+        head=median(over),
+        ratio=weighed.ratio,
+        sentence=f"{name}: {weighed.said}{left_out}",
+        next=_next(sides, weighed.status, worth_more=weighed.more_could_tell),
+        more_could_tell=weighed.more_could_tell,
+    )
+
+
+def _next(sides: _Sides, status: str, *, worth_more: bool = False) -> str:
+    if status == "unclear":
+        if len(sides.base) >= PAIRS_MOST:
+            return "measure anew on a quieter machine, into a fresh --out; here no more are made"
+        if not worth_more:
+            return (
+                "measure anew on a quieter machine, into a fresh --out: "
+                f"{PAIRS_MOST} pairs as noisy as these cannot tell an effect this small"
+            )
+        more = sides.more or f"python -m ci ab makes up to {PAIRS_MOST}, its --help says how"
+        return f"more pairs: {more}; or a quieter machine"
+    if status in ("slower", "more memory", "more work"):
+        return f"{sides.again}; if it is meant, {ACCEPT}"
+    return ""
+
+
+def _counted(sides: _Sides) -> Iterator[Change]:
+    """Counters against base's; one that varies between processes counts beyond its whole range."""
+    steps = sides.in_head[0]["steps"]
+    had, has = (
+        [measurement(case).counters for case in side] for side in (sides.in_base, sides.in_head)
+    )
+    judged = [n for n in dict.fromkeys(chain.from_iterable((*had, *has))) if n in JUDGED]
+    unseen = [n for n in judged if not all(n in counters for counters in (*had, *has))]
+    changes = []
+    for name in judged:
+        was, now = (
+            sorted(
+                (counters[name] for counters in side if name in counters),
+                key=lambda count: count.total(steps),
+            )
+            for side in (had, has)
+        )
+        statuses = {work(name, was=w, now=n, steps=steps) for w in was for n in now}
+        if statuses <= {"same"}:
+            continue
+        if len(statuses) > 1:
+            changes.append(_varying(sides, name, was, now))
+            continue
+        (status,) = statuses
+        # The nearest of both sides: head's least against base's most, and the other way round.
+        more = status == "more work"
+        before, after = (was[-1], now[0]) if more else (was[0], now[-1])
+        limit = f", limit {most(name, before, steps=steps)}"
+        changes.append(
+            Change(
+                case=sides.name,
+                metric=name,
+                status=status,
+                base=before.total(steps),
+                head=after.total(steps),
+                sentence=f"{sides.name}: {difference(name, was=before, now=after, steps=steps)}"
+                f"{limit if more else ''}",
+                next=_next(sides, status),
+            )
+        )
+    if unseen:
+        lacking = [
+            f"{number} of {_number(len(side), 'process', 'processes')} of {where}"
+            for where, side in (("base", had), ("head", has))
+            if (number := sum(unseen[0] not in counters for counters in side))
+        ]
+        changes.append(
+            Change(
+                case=sides.name,
+                metric="counters",
+                status="unclear",
+                sentence=f"{sides.name}: {unseen[0].replace('_', ' ')} ({len(unseen)} counters) "
+                f"was not counted in {' and '.join(lacking)}",
+                next=f"mend what keeps it from being counted; {sides.again}",
+            )
+        )
+    elif not changes and judged:
+        changes.append(
+            Change(
+                case=sides.name,
+                metric="counters",
+                status="same",
+                sentence=f"{sides.name}: {len(judged)} counters as in base",
+            )
+        )
+    yield from changes
+
+
+def _varying(sides: _Sides, name: str, was: Sequence[Count], now: Sequence[Count]) -> Change:
+    """Of some processes more, of others not: what was counted depends on more than the code."""
+    steps = sides.in_head[0]["steps"]
+    before, after = (
+        " to ".join(f"{n:,}" for n in dict.fromkeys((side[0].total(steps), side[-1].total(steps))))
+        for side in (was, now)
+    )
+    return Change(
+        case=sides.name,
+        metric=name,
+        status="unclear",
+        base=was[0].total(steps),
+        head=now[-1].total(steps),
+        sentence=f"{sides.name}: {name.replace('_', ' ')} {before} → {after}, not the same in all "
+        "processes of a side",
+        next=f"find what makes processes of one commit differ; {sides.again}",
+    )
+
+
+PICTURE = ("picture", "closeness", "repeat")
+"""Metrics of what a picture shows, as `verdicts` names them."""
+PICTURE_DROP_DB = 3.0
+"""Twice the squared error. The same seed gives the same picture but for rounding, and what is
+farther from its reference than rounding takes it (`REPEAT_PSNR_DB`) is not moved by it: a drop like
+this in every pair is another picture."""
+
+
+def _alone(sides: _Sides) -> Iterator[Change]:
+    """What head's runs show without base: pictures held to their promise, and whatever else."""
+    found = [f for case in sides.in_head for f in _findings(case)]
+    before = {(f.metric, f.status) for case in sides.in_base for f in _findings(case)}
+    pictures = [f for f in found if f.metric in PICTURE]
+    # What makes one process invalid costs its pair, and not the case.
+    others = [f for f in found if f.metric not in PICTURE and f.status not in ("same", "invalid")]
+    for metric, group in (
+        ("picture", pictures),
+        *(
+            (name, [f for f in others if f.metric == name])
+            for name in dict.fromkeys(f.metric for f in others)
+        ),
+    ):
+        worst = max(group, key=lambda finding: STATUSES.index(finding.status))
+        if metric == "picture" and worst.status == "same" and not _promises(sides):
+            yield _unpromised(sides)
+            continue
+        said = f"{sides.name}: its picture is as promised"
+        if worst.status == "new":
+            said = f"{sides.name}: nobody accepted a picture to hold it to"
+        elif worst.what:
+            said = f"{worst.what} ({worst.measured}; limit {worst.limit})"
+            # Such a thing fails whoever made it so, and whoever reads it wants to know.
+            said += "; so is base's" if (worst.metric, worst.status) in before else ""
+        yield Change(
+            case=sides.name,
+            metric=metric,
+            status=worst.status,
+            base=_psnr(sides.in_base) if metric == "picture" else None,
+            head=_psnr(sides.in_head) if metric == "picture" else None,
+            sentence=said,
+            next=worst.next,
+        )
+
+
+def _promises(sides: _Sides) -> bool:
+    """Is head's picture held to a promise? The reference's is, to the accepted picture."""
+    case = sides.in_head[0]
+    return case["case"] == REFERENCE or promise_of(case) is not None
+
+
+def _unpromised(sides: _Sides) -> Change:
+    """A picture that may be anything but black or flat, and is held to be what it was."""
+    seen = [
+        [run.by_id[sides.name]["picture"] for run in pair]
+        for pair in zip(sides.base, sides.head, strict=True)
+        if all(sides.name in run.by_id for run in pair)
+    ]
+    known = [
+        (was["psnr_db"], now["psnr_db"])
+        for was, now in seen
+        if was["finite"] and None not in (was["psnr_db"], now["psnr_db"])
+    ]
+    farther = bool(known) and all(
+        now < min(was - PICTURE_DROP_DB, REPEAT_PSNR_DB) for was, now in known
+    )
+    base, head = _psnr(sides.in_base), _psnr(sides.in_head)
+    said = f"{sides.name}: its picture is neither black nor flat, and nothing more is promised"
+    if farther:
+        said = (
+            f"{sides.name}: its picture is farther from {sides.in_head[0]['against']} than base's, "
+            f"PSNR {base:.1f} → {head:.1f} dB, in each of {_number(len(known), 'pair')}; "
+            f"nothing is promised of it, limit {PICTURE_DROP_DB:.0f} dB less than base's"
+        )
+    return Change(
+        case=sides.name,
+        metric="picture",
+        status="worse picture" if farther else "same",
+        base=base,
+        head=head,
+        sentence=said,
+        next=f"compare the pictures saved beside the runs' JSON; {sides.again}" if farther else "",
+    )
+
+
+def _findings(case: Case) -> list[Finding]:
+    """What the rule for one run finds where there is no baseline."""
+    measured = measurement(case)
+    verdict = judge(
+        Question(
+            measured=measured,
+            reference=reference_of(case, measured),
+            promise=promise_of(case),
+            baseline=None,
+            baseline_name="",
+            portable={},
+            versions={},
+            picture_only=case["picture_only"],
+        )
+    )
+    return [finding for finding in verdict.findings if finding.metric != "baseline"]
+
+
+def _psnr(cases: Sequence[Case]) -> float | None:
+    """Of the farthest picture, in dB."""
+    seen = [case["picture"]["psnr_db"] for case in cases]
+    return min((value for value in seen if value is not None), default=None)
+
+
+# The control
+
+
+def _drifts(base: Sequence[Run], head: Sequence[Run]) -> Iterator[Change]:
+    """A row for each workload's reference: did it hold while a process ran?"""
+    for workload in dict.fromkeys(name for run in (*base, *head) for name in run.drift):
+        sides = [
+            [run.drift[workload] for run in side if workload in run.drift] for side in (base, head)
+        ]
+        ratios = [[drift["ratio"] for drift in side] for side in sides]
+        pairs = list(zip(base, head, strict=True))
+        moved = sum(any(workload in run.drifted for run in pair) for pair in pairs)
+        name = f"{workload}-{REFERENCE}"
+        too_few = bool(moved) and len(pairs) - moved < 2
+        said = f"{name}: timed again at a process's end it took {_range(list(chain(*ratios)))}"
+        said += " of its first time"
+        if moved:
+            said += f"; latencies of {moved} of {_number(len(pairs), 'pair')} are left out"
+        yield Change(
+            case=name,
+            metric=DRIFT,
+            # Enough pairs are left, or the machine is the one that is judged here.
+            status="invalid" if too_few else "same",
+            base=median(ratios[0]) if ratios[0] else None,
+            head=median(ratios[1]) if ratios[1] else None,
+            sentence=said,
+            next="run it again on a quiet machine" if moved else "",
+            more_could_tell=too_few and len(pairs) < PAIRS_MOST,
+        )
+
+
+def _range(values: Sequence[float]) -> str:
+    return f"{min(values):.3f}x to {max(values):.3f}x"

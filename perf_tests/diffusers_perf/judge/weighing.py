@@ -1,0 +1,135 @@
+"""What pairs of processes say of one metric: numbers in, a status and a sentence out.
+
+A time is slower if the 99 % t interval of the pairs' log ratios lies beyond 1 and their mean beyond
+the floor; the same if the interval lies within the floor; unclear otherwise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import median
+
+from diffusers_perf.judge.stats import Interval, detectable, narrowed, pair_noise, paired_interval
+
+PAIRS_MOST = 10
+"""That `ab` makes; in what they leave unclear more would see little more."""
+PAIRS_TO_FORESEE = 3
+"""Fewer say too little of the noise to foresee what more would say."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metric:
+    """Something that is measured with noise."""
+
+    name: str
+    field: str
+    """Its name in a run's JSON, with the unit."""
+    floor: float
+    """The share by which it must change to matter."""
+    worse: str
+    """The status of more of it."""
+
+    def shown(self, value: float) -> str:
+        if self.field.endswith("_bytes"):
+            return f"{value / 2**20:,.0f} MiB"
+        return f"{value:.4f} s"
+
+
+METRICS = (
+    Metric(name="latency", field="latency_s", floor=0.03, worse="slower"),
+    Metric(name="GPU busy", field="gpu_busy_s", floor=0.02, worse="slower"),
+    Metric(name="peak memory", field="peak_memory_bytes", floor=0.02, worse="more memory"),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Weighed:
+    """What became of one metric of one case."""
+
+    status: str
+    ratio: Interval
+    """Head over base, with its 99 % interval."""
+    said: str
+    """The same in words."""
+    more_could_tell: bool
+    """Whether further pairs, `PAIRS_MOST` in all, could settle what is unclear."""
+
+
+def weigh(
+    metric: Metric, over: Sequence[float], under: Sequence[float], *, known: float, of: int
+) -> Weighed:
+    """Head's values (`over`) against base's (`under`): the quiet pairs, of `of` that were made.
+
+    `known` is the noise of one side between processes, as calibrated; 0 where nobody did.
+    """
+    ratio = paired_interval(over, under, known=known)
+    status = _status(metric, ratio)
+    return Weighed(
+        status=status,
+        ratio=ratio,
+        said=_said(metric, status, under, over, ratio, known),
+        more_could_tell=status == "unclear"
+        and _more_could_tell(metric, ratio, pairs=len(over), of=of),
+    )
+
+
+def _status(metric: Metric, ratio: Interval) -> str:
+    most = 1 + metric.floor
+    if ratio.low > 1 and ratio.mid > most:
+        return metric.worse
+    if ratio.high < 1 and ratio.mid < 1 / most:
+        return "faster"
+    if 1 / most <= ratio.low and ratio.high <= most:
+        return "same"
+    return "unclear"
+
+
+def _more_could_tell(metric: Metric, ratio: Interval, *, pairs: int, of: int) -> bool:
+    """Could those left to `PAIRS_MOST` settle it, as noisy as these, the quiet ones of `of`?"""
+    if of >= PAIRS_MOST or pairs < PAIRS_TO_FORESEE:
+        return of < PAIRS_MOST
+    then = narrowed(ratio, pairs=pairs, to=pairs + PAIRS_MOST - of)
+    # Wherever the middle comes to lie: too wide for the floor, it is never the same.
+    fits = then.high / then.mid <= 1 + metric.floor
+    return fits or _status(metric, then) != "unclear"
+
+
+def _said(
+    metric: Metric,
+    status: str,
+    under: Sequence[float],
+    over: Sequence[float],
+    ratio: Interval,
+    known: float,
+) -> str:
+    values = f"{metric.shown(median(under))} → {metric.shown(median(over))}"
+    interval = f"99 % interval {ratio.low:.3f}x to {ratio.high:.3f}x"
+    if status == "same":
+        return f"{metric.name} {ratio.mid:.3f}x base's, {interval}, within {share(metric.floor)}"
+    if status == "unclear":
+        if len(over) < 2:
+            return (
+                f"{metric.name} {ratio.mid:.3f}x base's, {values}, in one pair, which says nothing "
+                "of the noise"
+            )
+        seen = detectable(pair_noise(over, under, known=known), pairs=len(over), floor=metric.floor)
+        return (
+            f"{metric.name} {ratio.mid:.3f}x base's, {values}, {interval}: these {len(over)} pairs "
+            f"can see {share(seen)} or more"
+        )
+    if status == "faster":
+        interval = f"99 % interval {1 / ratio.high:.3f}x to {1 / ratio.low:.3f}x"
+    how = {
+        "faster": f"{1 / ratio.mid:.3f}x faster than base",
+        "slower": f"{ratio.mid:.3f}x slower than base",
+        "more memory": f"{ratio.mid:.3f}x base's",
+    }[status]
+    return f"{metric.name} {how}, {values}, {interval}, limit {1 + metric.floor:.2f}x"
+
+
+def share(value: float) -> str:
+    """A share as a person reads it: 2.1 %, 12 %, and where it more than doubles a factor of 3."""
+    if value >= 1:
+        return f"a factor of {min(1 + value, 100):.0f}"
+    return f"{100 * value:.{1 if value < 0.1 else 0}f} %"

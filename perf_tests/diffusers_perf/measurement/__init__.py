@@ -1,0 +1,1 @@
+"""Builds, times, traces and counts; never judges."""

@@ -1,0 +1,457 @@
+"""Carries a case through: build → prove → warm up → time → observe → look → judge."""
+
+from __future__ import annotations
+
+import gc
+import importlib.util
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from functools import cache
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import torch
+
+from diffusers_perf.catalog.declarations import REFERENCE, Case, Optimization
+from diffusers_perf.judge import structure_verdicts
+from diffusers_perf.judge.stats import ratio_interval
+from diffusers_perf.judge.structure_verdicts import Accepted
+from diffusers_perf.judge.verdicts import Finding, Question, Verdict, drifted, judge
+from diffusers_perf.measurement import counters, proofs
+from diffusers_perf.measurement.observing import Observing, parameters
+from diffusers_perf.measurement.pipelines import BadModel, Generation, Source, built, collect
+from diffusers_perf.measurement.quiet import Watch
+from diffusers_perf.measurement.timing import Rounds, time_rounds, warm_up
+from diffusers_perf.records import baselines, closeness
+from diffusers_perf.records.closeness import Pictures
+from diffusers_perf.records.records import Count, Machine, Measurement
+
+QUICK_WARM_UP_STEPS = 5
+"""Beyond PNDM's first four, which do other arithmetic."""
+DRIFT_ROUNDS = 3
+DRIFT_SHARE = 0.05
+"""A reference that is significantly and this much slower or faster when repeated has drifted."""
+
+
+class CaseError(Exception):
+    """A case that gave no measurement; the status says of what kind, the text why."""
+
+    def __init__(self, status: str, text: str) -> None:
+        super().__init__(text)
+        self.status = status
+
+
+@dataclass(frozen=True)
+class Lack:
+    """Why a case cannot run here."""
+
+    reason: str
+    by_choice: bool = False
+    """An optional package is left out: no loss, even where a baseline knows the case."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drift:
+    """A reference that was timed again, against its first time."""
+
+    ratio: float
+    """Of the geometric means, the later over the first."""
+    significant: bool
+    """By the 99 % interval, and by more than `DRIFT_SHARE`."""
+
+    def text(self) -> str:
+        allowed = not self.significant and abs(self.ratio - 1) > DRIFT_SHARE
+        return drifted(self.ratio) + ", as far as its rounds differ anyhow" * allowed
+
+
+@dataclass(kw_only=True)
+class Bench:
+    """One session's measurements on one device, with one source of weights."""
+
+    source: Source
+    machine: Machine
+    rounds: int
+    say: Callable[[Case, str], None]
+    """Told at every stage and round of a case."""
+    pictures_folder: Path | None
+    """Where pictures are saved as PNG, if anywhere."""
+    baseline: baselines.MachineBaseline | None
+    portable: baselines.Portable
+    structures: Mapping[str, Accepted]
+    """What the code of a case may ask for, by `structure_verdicts.key_of`."""
+    quick: bool = False
+    """One short warm-up and no floor that is not known yet: many are compared, and each has to be
+    short."""
+    options: tuple[str, ...] = ()
+    """What repeats this session on the command line, beside the defaults."""
+    measurements: dict[str, Measurement] = field(default_factory=dict)
+    """By case id."""
+    drift: dict[str, Drift] = field(default_factory=dict)
+    """By workload, of the last time that the reference was repeated."""
+    observing: Observing = field(init=False)
+    _open: ExitStack = field(default_factory=ExitStack)
+    _pipeline: Any = None
+    _pictures: dict[str, Pictures] = field(default_factory=dict)
+    _opened: float = 0.0
+    """When the pipeline on the bench began to be built."""
+    _compiled_before: tuple[tuple[int, int], tuple[int, int]] = ((0, 0), (0, 0))
+    """What had been compiled until then."""
+    _failed: dict[str, str] = field(default_factory=dict)
+    """Why cases that have no test in this session would have failed it."""
+
+    def __post_init__(self) -> None:
+        self.observing = Observing(source=self.source)
+
+    @property
+    def device(self) -> torch.device:
+        return torch.device(self.machine.device)
+
+    def lacks(self, stack: Sequence[Optimization]) -> Lack | None:
+        """Why one of these cannot run here; None if all can."""
+        for optimization in stack:
+            needs = optimization.needs
+            wanted, here = needs.compute_capability, self.machine.compute_capability
+            if wanted and (here is None or here < wanted):
+                has = f"{self.machine.name} has {here[0]}.{here[1]}" if here else "there is none"
+                return Lack(
+                    f"{optimization.name} needs a CUDA GPU of compute capability "
+                    f"{wanted[0]}.{wanted[1]} or newer; {has}"
+                )
+            if needs.variant and needs.variant not in self.source.variants:
+                return Lack(
+                    f"{optimization.name} needs a {needs.variant} that fits {self.source.name}"
+                )
+            if needs.package and importlib.util.find_spec(needs.package) is None:
+                return Lack(
+                    f"{optimization.name} needs the package {needs.package}, not installed here",
+                    by_choice=True,
+                )
+            refusal = needs.probe() if needs.probe else None
+            if refusal:
+                return Lack(refusal)
+        return None
+
+    def reference_of(self, case: Case, cases: list[Case]) -> Measurement | None:
+        """What this case is compared with: measured in this session, now if it was not before.
+
+        None for a workload's reference, which is compared with nothing.
+        """
+        if case.is_reference:
+            return None
+        against = next(c for c in cases if c.workload == case.workload and c.name == case.against)
+        if against.id not in self.measurements:
+            own = self.reference_of(against, cases)
+            self.open(against)
+            measured = self.measure(against, time_rounds)
+            # It has no test of its own in this session that would fail.
+            verdict = self.judge(against, measured, own, cases)
+            if not verdict.passes:
+                self._failed[against.id] = verdict.text()
+        if against.id in self._failed:
+            failed = self._failed[against.id]
+            raise CaseError("error", f"the case it is compared with fails: {failed}")
+        return self.measurements[against.id]
+
+    def open(self, case: Case) -> None:
+        """Build the case's pipeline and prove it. `CaseError` where that fails.
+
+        It is the only one on the device, until `measure` is through or `close` is called.
+        """
+        self.close()
+        _settle(case.workload.pipeline)
+        self.say(case, "building")
+        self._opened = perf_counter()
+        self._compiled_before = counters.compiled_graphs(), counters.compile_cache()
+        try:
+            with _told(case, self.device):
+                self._pipeline = self._open.enter_context(built(case, self.source, self.device))
+                self._prove(case, self._pipeline)
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Take the pipeline away, with every flag and context that was set for it."""
+        self._pipeline = None
+        self._open.close()
+
+    def clear(self) -> None:
+        """Close, and let go of what torch.compile made, which holds on to what it compiled,
+        whoever had it made.
+        """
+        self.close()
+        if "torch._dynamo" in sys.modules:
+            torch.compiler.reset()
+        gc.collect()
+
+    def measure(self, case: Case, timed: Rounds) -> Measurement:
+        """Warm up, time with this loop, observe, look; kept under the case's id.
+
+        The pipeline that `open` built is gone after it: whatever is timed next, its reference
+        above all, must not run under this case's flags. `CaseError` where a proof no longer holds
+        afterwards or memory runs out.
+        """
+        try:
+            with _told(case, self.device):
+                measurement = self._measure(case, self._pipeline, timed)
+        finally:
+            self.close()
+        self.measurements[case.id] = measurement
+        return measurement
+
+    def _measure(self, case: Case, pipeline: Any, timed: Rounds) -> Measurement:
+        generation = Generation(pipeline, case.workload)
+        (graphs_at_start, breaks_at_start), cache_at_start = self._compiled_before
+        first_picture_s: float | None = None
+        compile_cache: str | None = None
+
+        def warmed(seconds: float) -> None:
+            nonlocal first_picture_s, compile_cache
+            if first_picture_s is None:
+                first_picture_s = perf_counter() - self._opened
+                compile_cache = _cache_was(cache_at_start, counters.compile_cache())
+            self.say(case, f"warm-up, {seconds:.2f} s")
+
+        if not case.picture_only:
+            if self.quick:
+                for _ in range(1 + any(o.hides_operators for o in case.stack)):
+                    # A compiler's own graphs are recorded when a module is called again.
+                    generation.pictures(steps=QUICK_WARM_UP_STEPS)
+            else:
+                warm_up(generation, on_round=warmed)
+        generation.forget()
+        collect(self.device)
+        graphs_when_warm, _ = counters.compiled_graphs()
+        watch = Watch(device=self.device)
+        rounds = 1 if case.picture_only else self.rounds
+        started = 0
+
+        def before_round() -> None:
+            nonlocal started
+            if started:
+                # At once: a GPU that idles lowers its clock, which says nothing of the round.
+                watch.after_round()
+            started += 1
+            self.say(case, f"round {started}/{rounds}")
+            _tidy()
+            watch.before_round()
+
+        # The allocator keeps this account anyhow, and reading it costs no round anything.
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats()
+        seconds = tuple(timed(generation, before_round=before_round, rounds=rounds))
+        watch.after_round()
+        peak_memory_bytes = _peak_memory() if self.device.type == "cuda" else None
+        raw_is_finite = generation.raw_is_finite()
+        graphs_at_end, breaks_at_end = counters.compiled_graphs()
+        if generation.first is None or generation.last is None:
+            raise CaseError("error", f"{case.id}: not one round was generated")
+        pictures = generation.last
+        self.say(case, "observing")
+        # Again, since what was set before the rounds can be gone after them.
+        self._prove(case, pipeline)
+        look = closeness.look(pictures)
+        measurement = Measurement(
+            case=case.name,
+            workload=case.workload.name,
+            steps=case.workload.steps,
+            images=case.workload.images,
+            model=self.source.name,
+            weights=self.source.weights,
+            parameters=parameters(pipeline),
+            first_picture_s=first_picture_s,
+            compile_cache=compile_cache,
+            rounds_s=seconds,
+            peak_memory_bytes=peak_memory_bytes,
+            look=replace(look, finite=look.finite and raw_is_finite),
+            repeat=closeness.distance(pictures, generation.first),
+            counters={
+                "graph_breaks": Count(fixed=breaks_at_end - breaks_at_start, per_step=0),
+                "recompiles": Count(fixed=graphs_at_end - graphs_when_warm, per_step=0),
+                "compiled_graphs": Count(fixed=graphs_when_warm - graphs_at_start, per_step=0),
+            },
+        )
+        if not case.picture_only:
+            measurement = self.observing.observe(
+                measurement, case, generation, pipeline, watch, quick=self.quick
+            )
+        measurement = replace(measurement, validity=watch.as_json())
+        self._pictures[case.id] = pictures
+        if self.pictures_folder is not None:
+            path = self.pictures_folder / f"{case.id}.png"
+            try:
+                closeness.save(pictures, path)
+            except OSError as error:
+                # What was measured is worth more than what it can be looked at by.
+                with suppress(OSError):
+                    path.unlink()
+                said = f"{case.id}: its picture was not saved: {error.strerror}"
+                measurement = replace(measurement, notes=(*measurement.notes, said))
+        return replace(measurement, closeness=self._closeness(case, pictures))
+
+    def _prove(self, case: Case, pipeline: Any) -> None:
+        for optimization in case.stack:
+            try:
+                optimization.proof(pipeline)
+            except proofs.NotApplied as error:
+                raise proofs.NotApplied(
+                    f"{optimization.name} did not take effect: {error}"
+                ) from None
+
+    def _closeness(self, case: Case, pictures: Pictures) -> closeness.Distance | None:
+        if not case.is_reference:
+            reference = self._pictures.get(f"{case.workload.name}-{case.against}")
+            return None if reference is None else closeness.distance(pictures, reference)
+        path = baselines.picture_path(
+            model=self.source.name,
+            weights=self.source.weights,
+            workload=case.workload.name,
+        )
+        if not path.exists():
+            return None
+        try:
+            accepted = closeness.load(path)
+            return closeness.distance(closeness.thumbnail(pictures), accepted)
+        except (OSError, ValueError) as error:
+            raise baselines.BadBaseline(f"{path}: no picture of this workload ({error})") from None
+
+    def question(
+        self, case: Case, measured: Measurement, reference: Measurement | None
+    ) -> Question:
+        """All that the verdict on a measurement depends on."""
+        baseline = self.baseline.cases.get(measured.key) if self.baseline else None
+        path = baselines.machine_path(self.machine.slug)
+        return Question(
+            measured=measured,
+            reference=reference or measured,
+            promise=case.promise_on(self.source.kind),
+            baseline=baseline,
+            baseline_name=f"baselines/{path.name}",
+            portable=self.portable.get(case.id, {}),
+            versions=self.machine.versions,
+            picture_only=case.picture_only,
+            generates=case.workload.as_json(),
+            options=self.options,
+        )
+
+    def judge(
+        self,
+        case: Case,
+        measured: Measurement,
+        reference: Measurement | None,
+        cases: list[Case],
+    ) -> Verdict:
+        """The verdict on a measurement, and on what its code was counted to ask for."""
+        question = self.question(case, measured, reference)
+        verdict = judge(question)
+        # Before a case is called slower, the reference is timed once more: a machine that changed
+        # under way makes a case invalid, not slower.
+        slower = any(f.status == "slower" and "latency" in f.metric for f in verdict.findings)
+        if slower and reference is not None:
+            drift = self.repeat_reference(case, cases)
+            if drift is not None and drift.significant:
+                verdict = judge(replace(question, drift=drift.ratio))
+        return Verdict(findings=(*verdict.findings, *self._structural(case, question)))
+
+    def _structural(self, case: Case, question: Question) -> list[Finding]:
+        """Against what was accepted on whatever machine, where this run could be counted."""
+        key = structure_verdicts.key_of(case, self.source.name)
+        if self.machine.device == "cuda" or case.picture_only or key not in self.structures:
+            return []
+        if case.id not in self.observing.counted:
+            return [structure_verdicts.uncounted(case.id)]
+        return structure_verdicts.judge(
+            case.id,
+            self.observing.counted[case.id],
+            self.structures[key],
+            steps=case.workload.steps,
+            # A build's local part (2.13.0+cpu) changes nothing about the code.
+            versions={n: version.split("+")[0] for n, version in question.versions.items()},
+            again=question.again,
+            accept=structure_verdicts.accepting(self.source.name),
+        )
+
+    def repeat_reference(self, case: Case, cases: list[Case]) -> Drift | None:
+        """Time the workload's reference again; kept under `drift`.
+
+        None where the reference was not timed in this session. `CaseError` as `measure`.
+        """
+        reference = next(c for c in cases if c.workload == case.workload and c.name == REFERENCE)
+        first = self.measurements.get(reference.id)
+        if first is None or reference.picture_only:
+            return None
+        self.say(reference, "repeating the reference")
+        with _told(reference, self.device), built(reference, self.source, self.device) as pipeline:
+            generation = Generation(pipeline, reference.workload)
+            generation()
+            again = time_rounds(
+                generation, before_round=_tidy, rounds=min(DRIFT_ROUNDS, self.rounds)
+            )
+        ratio = ratio_interval(again, first.rounds_s)
+        certain = not ratio.low <= 1 <= ratio.high
+        self.drift[case.workload.name] = drift = Drift(
+            ratio=ratio.mid, significant=certain and abs(ratio.mid - 1) > DRIFT_SHARE
+        )
+        return drift
+
+
+@contextmanager
+def _told(case: Case, device: torch.device) -> Iterator[None]:
+    """Turns what can go wrong with a case into one `CaseError` that says it."""
+    failure: CaseError | None = None
+    try:
+        yield
+    except proofs.NotApplied as error:
+        failure = CaseError("not applied", f"{case.id}: {error}")
+    except (torch.OutOfMemoryError, MemoryError) as error:
+        failure = CaseError("error", f"{case.id}: out of memory. {_first_sentences(error)}")
+    except (baselines.BadBaseline, BadModel) as error:
+        failure = CaseError("error", f"{case.id}: {error}")
+    if failure is not None:
+        # Raised out here, where nothing holds the failed frames and their pipeline any more.
+        collect(device)
+        raise failure
+
+
+@cache
+def _settle(pipeline: str) -> None:
+    """Once for a kind of pipeline, when none stands: what its libraries hold lives on, and walking
+    through it ahead of every round takes longer than many a round.
+    """
+    import diffusers
+
+    # Asked for by name, it imports all that it is made of. Where there is none, loading says so.
+    getattr(diffusers, pipeline, None)
+    gc.collect()
+    gc.freeze()
+
+
+def _tidy() -> None:
+    """Nothing of what was before a round is left to be collected in it."""
+    gc.collect()
+
+
+def _cache_was(before: tuple[int, int], after: tuple[int, int]) -> str | None:
+    taken, made = (now - then for now, then in zip(after, before, strict=True))
+    if not made:
+        return "warm" if taken else None
+    return "partly warm" if taken else "cold"
+
+
+def _peak_memory() -> int:
+    """Bytes of tensors at their most, and of what CUDA graphs keep for theirs: replaying, they ask
+    the allocator for nothing.
+    """
+    kept: list[int] = [
+        segment["total_size"] - segment["allocated_size"]
+        for segment in torch.cuda.memory_snapshot()
+        if tuple(segment["segment_pool_id"]) != (0, 0)
+    ]
+    return torch.cuda.max_memory_allocated() + sum(kept)
+
+
+def _first_sentences(error: BaseException) -> str:
+    return ". ".join(str(error).split(". ")[:3])

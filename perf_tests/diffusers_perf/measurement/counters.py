@@ -1,0 +1,370 @@
+"""What the GPU did in a generation, read from torch.profiler's trace of a short one.
+
+Markers in the stream separate what is done once from what is done in each step, exactly: counters
+are integers, and the same on every run.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+import tempfile
+from bisect import bisect_right
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache, cached_property
+from itertools import pairwise
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import torch
+
+from diffusers_perf.measurement.build import flag
+from diffusers_perf.measurement.pipelines import Generation
+from diffusers_perf.records.records import Count
+
+STEPS = 8
+"""Of the short generation: as few as leave three steady ones, since what is profiled costs time."""
+STEADY = slice(4, -1)
+"""Its steps that speak for all further ones: PNDM's first four do other arithmetic, and DDIM's last
+reads two scalars less."""
+
+STAGES = ("text encoder", "denoising", "decoder")
+
+# First match wins: a fused kernel is called after all that was fused into it.
+# Names as cuDNN, cuBLAS, CUTLASS, PyTorch and Triton give them.
+FAMILIES: tuple[tuple[str, re.Pattern[str]], ...] = tuple(
+    (family, re.compile(pattern, re.IGNORECASE))
+    for family, pattern in (
+        ("matmul", r"^triton_tem.*mm"),
+        ("fused (triton)", r"^triton_"),
+        ("copy and cast", r"^mem(cpy|set)|copy_kernel|nchwto|nhwcto|transpose|CatArray"),
+        ("attention: cudnn", r"cudnn.*(sdpa|flash|fort_native)|sdpa"),
+        ("attention: xformers", r"xformers"),
+        ("attention: flash", r"flash_(fwd|attn)|pytorch_flash|FlashAttn"),
+        ("attention: memory-efficient", r"fmha|AttentionKernel|mem_eff"),
+        ("convolution", r"conv|fprop|implicit|wgrad|dgrad|winograd"),
+        ("matmul", r"gemm|nvjet|cublas|splitK|cutlass"),
+        ("normalization", r"norm|RowwiseMoments|ComputeFusedParams|rms"),
+        ("softmax", r"softmax"),
+        ("elementwise", r"elementwise|vectorized|unrolled|reduce|upsample|arange|fill|index"),
+    )
+)
+
+LAUNCHES = re.compile(r"^cu(da)?Launch(Cooperative)?Kernel")
+SYNCS = re.compile(
+    # Giving memory back waits for all that runs; a healthy allocator keeps what it has.
+    r"^cuda(Stream|Device|Event)Synchronize|^cu(Stream|Ctx|Event)Synchronize|^cudaFree$"
+)
+MARKER = "spin_kernel"
+"""The kernel behind `torch.cuda._sleep`: launched at the stages' borders, left out of counts."""
+
+
+class NoTrace(Exception):
+    """The profiler gave no GPU events; says why, as far as it is known."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Event:
+    """One line of a trace, times in seconds."""
+
+    category: str
+    name: str
+    start_s: float
+    end_s: float
+    correlation: int
+    bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Segment:
+    """What happened between two neighbouring markers."""
+
+    on_gpu: Sequence[Event]
+    on_host: Sequence[Event]
+    allocations: int | None
+    """Calls of PyTorch's caching allocator; None where they were not read."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trace:
+    """One profiled generation, cut at its markers."""
+
+    before: Segment
+    """The text encoder."""
+    steps: Sequence[Segment]
+    """Each turn of the denoising loop: PNDM makes one more than it is asked for."""
+    after: Segment
+    """The decoder."""
+
+    @property
+    def segments(self) -> list[Segment]:
+        return [self.before, *self.steps, self.after]
+
+    @property
+    def on_gpu(self) -> list[Event]:
+        return [event for segment in self.segments for event in segment.on_gpu]
+
+    @cached_property
+    def counts(self) -> list[dict[str, int]]:
+        """The counters of each segment."""
+        return [count(segment) for segment in self.segments]
+
+    @property
+    def is_steady(self) -> bool:
+        """Whether further steps would do just what its steady ones did.
+
+        As far as three of them tell: what comes in every fourth step or rarer may not be seen.
+        """
+        seen = self.counts[1:-1][STEADY]
+        return bool(seen) and all(counts == seen[0] for counts in seen)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Observation:
+    """What was counted in a whole generation of the workload's steps."""
+
+    counters: Mapping[str, Count]
+    gpu_busy_s: float
+    stages_s: Mapping[str, float]
+    families: Mapping[str, tuple[float, int]]
+    """Seconds on the GPU and number of kernels."""
+
+
+def observe(generation: Generation, pipeline: Any, *, steps: int) -> Observation:
+    """Profile a short generation and extrapolate to this many steps.
+
+    All steps are profiled where they differ: a cache that is refreshed in every third one has no
+    step that speaks for the others. `NoTrace` where the profiler cannot see the GPU.
+    """
+    traced = min(STEPS, steps)
+    trace = profile(generation, pipeline, steps=traced)
+    if traced < steps and not trace.is_steady:
+        traced = steps
+        trace = profile(generation, pipeline, steps=traced)
+    return extrapolate(trace, traced=traced, steps=steps)
+
+
+def extrapolate(trace: Trace, *, traced: int, steps: int) -> Observation:
+    """Fixed and per-step costs of a trace of `traced` steps, as of this many steps.
+
+    What is copied once and grows with the schedule, as its timesteps do, is as long as the trace's.
+    """
+    further = steps - traced
+    steady = trace.steps[STEADY] or trace.steps
+    per_step = trace.counts[1:-1][STEADY] or trace.counts[1:-1]
+    counters = {}
+    for name in per_step[0]:
+        # Where steps differ, what each of them does at least: all of them are in the trace.
+        each = min(counts[name] for counts in per_step)
+        total = sum(counts[name] for counts in trace.counts)
+        counters[name] = Count(fixed=total - traced * each, per_step=each)
+
+    busy = [busy_s(segment.on_gpu) for segment in trace.steps]
+    step_s = fmean(busy[STEADY] or busy)
+    stages = dict(
+        zip(
+            STAGES,
+            (
+                busy_s(trace.before.on_gpu),
+                sum(busy) + further * step_s,
+                busy_s(trace.after.on_gpu),
+            ),
+            strict=True,
+        )
+    )
+    families = {}
+    whole, steps_s = by_family(trace.on_gpu), by_family(e for part in steady for e in part.on_gpu)
+    for family, (seconds, number) in sorted(whole.items()):
+        more_s, more = steps_s.get(family, (0.0, 0))
+        share = further / len(steady)
+        families[family] = (seconds + share * more_s, round(number + share * more))
+    return Observation(
+        counters=counters, gpu_busy_s=sum(stages.values()), stages_s=stages, families=families
+    )
+
+
+def count(segment: Segment) -> dict[str, int]:
+    """The counters of one segment."""
+    host = Counter(event.name for event in segment.on_host)
+    copies = [event for event in segment.on_gpu if event.category == "gpu_memcpy"]
+    to_host = [event for event in copies if "DtoH" in event.name]
+    to_device = [event for event in copies if "HtoD" in event.name]
+    allocations = {} if segment.allocations is None else {"allocations": segment.allocations}
+    return {
+        "kernels": sum(event.category == "kernel" for event in segment.on_gpu),
+        "kernel_launches": sum(n for name, n in host.items() if LAUNCHES.match(name)),
+        "graph_launches": sum(n for name, n in host.items() if name.startswith("cudaGraphLaunch")),
+        "host_syncs": sum(n for name, n in host.items() if SYNCS.match(name)),
+        "device_to_host_copies": len(to_host),
+        "device_to_host_bytes": sum(event.bytes for event in to_host),
+        "host_to_device_copies": len(to_device),
+        "host_to_device_bytes": sum(event.bytes for event in to_device),
+        **allocations,
+    }
+
+
+def busy_s(events: Iterable[Event]) -> float:
+    """Length of the union of the events' intervals, in seconds: overlaps count once.
+
+    Without copies to or from pageable memory: the host carries a large one piece by piece, and
+    takes as long as others leave it the CPU. (A picture's takes 33 µs on an H100's free host.)
+    """
+    total, reached = 0.0, float("-inf")
+    own = (event for event in events if "Pageable" not in event.name)
+    for event in sorted(own, key=lambda e: e.start_s):
+        total += max(0.0, event.end_s - max(event.start_s, reached))
+        reached = max(reached, event.end_s)
+    return total
+
+
+@cache
+def family_of(name: str) -> str:
+    """The family of a kernel or copy, by its name."""
+    return next((family for family, pattern in FAMILIES if pattern.search(name)), "other")
+
+
+def by_family(events: Iterable[Event]) -> dict[str, tuple[float, int]]:
+    """Seconds and number of GPU events by family, with the copies that `busy_s` leaves out."""
+    split: dict[str, tuple[float, int]] = {}
+    for event in events:
+        family = family_of(event.name)
+        seconds, number = split.get(family, (0.0, 0))
+        split[family] = (seconds + event.end_s - event.start_s, number + 1)
+    return split
+
+
+def profile(generation: Generation, pipeline: Any, *, steps: int) -> Trace:
+    """One generation of this many steps under the profiler."""
+    # Starting a second one would end the first. Torch exports the question without declaring it.
+    if torch.autograd._profiler_enabled():  # type: ignore[attr-defined]
+        raise NoTrace("another profiler of PyTorch is at work in this process")
+    allocated: list[int] = []
+
+    def mark() -> None:
+        # Private, and the one kernel whose name no model's kernels have. Untyped in some versions.
+        torch.cuda._sleep(1)  # type: ignore[no-untyped-call, unused-ignore]
+        statistics = torch.cuda.memory_stats_as_nested_dict()
+        allocated.append(statistics["allocation"]["all"]["allocated"])
+
+    # Left attached, as it is unless told otherwise, the profiler makes each later launch of the
+    # process longer: a generation that waits for the host by a fifth, on an H200 (pytorch #144455).
+    if (torch.version.cuda or "") >= "12.6":  # before, it crashed beside CUDA graphs (#112507)
+        os.environ["TEARDOWN_CUPTI"] = "1"
+    try:
+        # Only the GPU's side and the calls into its runtime: recording every operator of PyTorch
+        # costs more than the generation.
+        profiler = torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA])
+        with profiler, _after_prompt(pipeline, mark):
+            mark()
+            generation.pictures(steps=steps, after_step=mark)
+            mark()
+            torch.cuda.synchronize()
+    except RuntimeError as error:
+        if "profil" not in str(error).lower() and "kineto" not in str(error).lower():
+            raise
+        raise NoTrace(f"torch.profiler refuses: {str(error).splitlines()[0]}") from error
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "trace.json"
+        profiler.export_chrome_trace(str(path))
+        trace = read(json.loads(path.read_bytes())["traceEvents"], allocated=allocated)
+    # What detaches it got ready while the trace was read, and does so in the next call into CUDA:
+    # in the middle of another trace that would lose the rest of its events (kineto #1554).
+    torch.cuda.synchronize()
+    return trace
+
+
+@contextmanager
+def _after_prompt(pipeline: Any, mark: Callable[[], None]) -> Iterator[None]:
+    """Launch a marker when the prompt is encoded."""
+    encode = pipeline.encode_prompt
+
+    def marked(*args: Any, **kwargs: Any) -> Any:
+        encoded = encode(*args, **kwargs)
+        mark()
+        return encoded
+
+    with flag(pipeline, "encode_prompt", marked):
+        yield
+
+
+def read(lines: Iterable[Mapping[str, Any]], *, allocated: Sequence[int] = ()) -> Trace:
+    """A trace in Chrome's format (times in microseconds), cut at its markers.
+
+    They stand before all, after the prompt is encoded, after each step, and after all; `allocated`
+    is what the allocator had counted at each. `NoTrace` if there are too few markers in it:
+    nothing of the GPU was recorded.
+    """
+    gpu, host = [], []
+    for line in lines:
+        category = line.get("cat", "")
+        if category in ("kernel", "gpu_memcpy", "gpu_memset"):
+            gpu.append(_event(line))
+        elif category in ("cuda_runtime", "cuda_driver"):
+            host.append(_event(line))
+    markers = sorted((e for e in gpu if MARKER in e.name), key=lambda e: e.start_s)
+    launched = {e.correlation: e.start_s for e in host}
+    if len(markers) < 4 or any(m.correlation not in launched for m in markers):
+        raise NoTrace(
+            "torch.profiler recorded no GPU events: CUPTI is missing, or another profiler holds it"
+        )
+    own = {marker.correlation for marker in markers}
+    on_gpu = _cut(gpu, [marker.start_s for marker in markers], own)
+    on_host = _cut(host, [launched[marker.correlation] for marker in markers], own)
+    calls: list[int | None] = [None] * len(on_gpu)
+    if len(allocated) == len(markers):
+        calls = [after - before for before, after in pairwise(allocated)]
+    first, *steps, last = (
+        Segment(on_gpu=g, on_host=h, allocations=a)
+        for g, h, a in zip(on_gpu, on_host, calls, strict=True)
+    )
+    return Trace(before=first, steps=steps, after=last)
+
+
+def _event(line: Mapping[str, Any]) -> Event:
+    args = line.get("args", {})
+    start = float(line["ts"]) / 1e6
+    return Event(
+        category=line["cat"],
+        name=line["name"],
+        start_s=start,
+        end_s=start + float(line.get("dur", 0)) / 1e6,
+        correlation=int(args.get("correlation", -1)),
+        bytes=int(args.get("bytes", 0)),
+    )
+
+
+def _cut(events: Iterable[Event], borders: Sequence[float], own: set[int]) -> list[list[Event]]:
+    """The events that begin between each two neighbouring borders, without the markers' own."""
+    parts: list[list[Event]] = [[] for _ in borders[1:]]
+    for event in events:
+        part = bisect_right(borders, event.start_s) - 1
+        if 0 <= part < len(parts) and event.correlation not in own:
+            parts[part].append(event)
+    return parts
+
+
+def compile_cache() -> tuple[int, int]:
+    """Compiled graphs that this process took from the cache on disk, and that it had to make."""
+    dynamo = sys.modules.get("torch._dynamo.utils")
+    if dynamo is None:
+        return 0, 0
+    taken, made = dynamo.counters["inductor"], dynamo.counters["aot_autograd"]
+    return (
+        taken["fxgraph_cache_hit"] + made["autograd_cache_hit"],
+        taken["fxgraph_cache_miss"] + taken["fxgraph_cache_bypass"],
+    )
+
+
+def compiled_graphs() -> tuple[int, int]:
+    """Graphs that torch.compile has made in this process, and breaks it met in them."""
+    dynamo = sys.modules.get("torch._dynamo.utils")
+    if dynamo is None:
+        return 0, 0
+    counters = dynamo.counters
+    return counters["stats"]["unique_graphs"], sum(counters["graph_break"].values())

@@ -1,0 +1,82 @@
+"""What a generation costs the host beside the clock, exactly, and what it leaves for the next."""
+
+from __future__ import annotations
+
+import cProfile
+import gc
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
+
+from diffusers_perf.measurement.pipelines import Generation
+from diffusers_perf.records.records import Count
+
+STEPS = 6
+STEADY = 4
+"""Of the steps counted from zero, the one that speaks for all further ones: PNDM's first four do
+other arithmetic, and the last of a schedule may do less."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Left:
+    """What one generation leaves for the next."""
+
+    kept_bytes: int
+    """Of tensors that are there after it and were not before, which the next would keep again."""
+    ignored: tuple[str, ...]
+    """Of seed and prompt, what changes without the pictures: a buffer was not written again."""
+
+
+def left(generation: Generation, device: torch.device) -> Left:
+    """Three generations of one step, as short as can be."""
+    # Bytes between two that are alike: a scheduler holds its schedule and PNDM its last four
+    # noises, which are more after more steps, and of another kind after a generation without data.
+    workload = generation.workload
+    own = generation.one_step()
+    before = _held_bytes(device)
+    same = {"seed": np.array_equal(generation.one_step(seed=workload.seed + 1), own)}
+    kept = max(0, _held_bytes(device) - before)
+    same["prompt"] = np.array_equal(generation.one_step(prompt=f"{workload.prompt}, at night"), own)
+    ignored = tuple(name for name, is_same in same.items() if is_same)
+    return Left(kept_bytes=kept, ignored=ignored)
+
+
+def python_calls(generation: Generation) -> Count:
+    """Functions entered and generators resumed."""
+    profile = cProfile.Profile(builtins=False)
+
+    def so_far() -> int:
+        # Its types say nothing of what the documentation of `profile` shows.
+        entries: list[Any] = profile.getstats()  # type: ignore[attr-defined, unused-ignore]
+        return sum(entry.callcount for entry in entries)
+
+    after_steps: list[int] = []
+    with profile:
+        generation.pictures(steps=STEPS, after_step=lambda: after_steps.append(so_far()))
+    per_step = after_steps[STEADY] - after_steps[STEADY - 1]
+    return Count(fixed=so_far() - per_step * STEPS, per_step=per_step)
+
+
+def _held_bytes(device: torch.device) -> int:
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+        # As asked for: a block that is free and up to a MiB larger is given whole, so that the same
+        # tensors take more or less of what is allocated, depending on where they come to lie.
+        requested: int = torch.cuda.memory_stats()["requested_bytes.all.current"]
+        # CUDA's own allocator (cudaMallocAsync) keeps no account of it.
+        return requested or torch.cuda.memory_allocated()
+    storages = {}
+    for found in gc.get_objects():
+        # Not isinstance: it would ask objects of all kinds for their class, and some object.
+        if issubclass(type(found), torch.Tensor):
+            if is_traceable_wrapper_subclass(found):
+                continue  # what is quantized holds tensors, which are found by themselves
+            storage = found.untyped_storage()
+            # What torch.compile traces with claims to be on the host and has no data.
+            if storage.device.type != "meta":
+                storages[storage.data_ptr()] = storage.nbytes()
+    return sum(storages.values())

@@ -1,0 +1,104 @@
+"""Work that is left out: features kept, guidance cut off, tokens merged."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from diffusers_perf.catalog.declarations import Needs, optimization
+from diffusers_perf.measurement import proofs
+from diffusers_perf.measurement.build import Build, flag
+from diffusers_perf.optimizations.tolerances import (
+    CACHED,
+    LESS_GUIDED,
+    MERGED,
+)
+from diffusers_perf.techniques.deep_cache import is_cached, keep_blocks
+from diffusers_perf.techniques.device_steps import (
+    guides,
+)
+
+FRESH_EVERY = 3
+
+
+@optimization(
+    needs=Needs(package="DeepCache"),
+    promise=CACHED,
+    proof=is_cached(FRESH_EVERY),
+    skips_work=True,
+    uneven_steps=True,
+    # Another thing from step to step, of which a graph of the UNet alone knows nothing.
+    decides=("UNet's calls", "UNet's inner blocks"),
+)
+def deepcache(build: Build) -> None:
+    """DeepCache: the UNet's inner blocks run in every third step alone."""
+
+    @build.then
+    def _(pipeline: Any) -> None:
+        pipeline.deep_cache = keep_blocks(pipeline, interval=FRESH_EVERY)
+
+
+GUIDED_SHARE = 0.5
+
+
+@optimization(
+    needs=Needs(optimization="device_steps"),
+    promise=LESS_GUIDED,
+    proof=guides(GUIDED_SHARE),
+    skips_work=True,
+    uneven_steps=True,
+)
+def guidance_cutoff(build: Build) -> None:
+    """Guidance in the first half of the steps of `device_steps` alone: the rest cost half."""
+
+    @build.then
+    def _(pipeline: Any) -> None:
+        pipeline.plan.guided_share = GUIDED_SHARE
+
+
+@optimization(
+    needs=Needs(package="tomesd"),
+    promise=MERGED,
+    proof=proofs.merges_tokens,
+    skips_work=True,
+)
+def tome(build: Build) -> None:
+    """Token merging: half of the tokens at full resolution are left out of self-attention."""
+    import tomesd
+
+    name = "bipartite_soft_matching_random2d"
+    exact = _averaging_in_float64(getattr(tomesd.merge, name))
+    build.during(flag(tomesd.merge, name, exact))
+
+    @build.then
+    def _(pipeline: Any) -> None:
+        # At random, no two generations would be alike.
+        tomesd.apply_patch(pipeline, ratio=0.5, use_rand=False)
+        known = pipeline.unet._tome_info
+        # It learns this from the UNet's call; who calls the UNet's forward alone leaves it unknown.
+        known["size"] = (pipeline.unet.config.sample_size,) * 2
+        # Made at its first use if not here, which neither a compiler nor a capture can follow.
+        known["args"]["generator"] = torch.Generator(pipeline.unet.device)
+
+
+def _averaging_in_float64(matching: Callable[..., Any]) -> Callable[..., Any]:
+    """A GPU adds up what is merged in any order, and no two pictures may differ by that.
+
+    In float32, compiled, two of one seed were at 48 dB (H100), in float64 the same: presumably a
+    compiler leaves out the rounding to half precision before. Of 6.5 million averages of numbers
+    that are not rounded, 631 change with the order in float32, none in float64 (twenty orders, on a
+    CPU).
+    """
+
+    def matched(*args: Any, **kwargs: Any) -> Any:
+        merge, unmerge = matching(*args, **kwargs)
+
+        def merged(x: torch.Tensor, mode: str = "mean") -> torch.Tensor:
+            averaged: torch.Tensor = merge(x.double(), mode)
+            return averaged.to(x.dtype)
+
+        return merged, unmerge
+
+    return matched

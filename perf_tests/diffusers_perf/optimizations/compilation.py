@@ -1,0 +1,102 @@
+"""What torch.compile makes of the pipeline."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+from diffusers_perf.catalog.declarations import Needs, optimization
+from diffusers_perf.measurement import proofs
+from diffusers_perf.measurement.build import Build
+from diffusers_perf.optimizations.hardware import COMPILER
+from diffusers_perf.optimizations.tolerances import (
+    SAME_ARITHMETIC,
+)
+from diffusers_perf.techniques.fused import (
+    add_biases_late,
+    biases_are_late,
+)
+
+
+@contextmanager
+def _compiling() -> Iterator[None]:
+    import torch._dynamo
+    from torch._dynamo.utils import counters
+
+    # Sixteen blocks that share their code and are each of a class of their own, as merged tokens
+    # make them, are sixteen graphs: its limit of 8 guards against what never ends.
+    more_graphs = torch._dynamo.config.patch(recompile_limit=64)
+    # What was compiled for one case is in the next one's way, and holds memory.
+    try:
+        with more_graphs:
+            yield
+    finally:
+        torch.compiler.reset()
+        counters.clear()
+
+
+def _compile(build: Build, *, mode: str | None = None) -> None:
+    build.during(_compiling())
+
+    @build.then
+    def _(pipeline: Any) -> None:
+        for module in (pipeline.unet, pipeline.vae.decoder):
+            # A batch of another size, as without guidance, gets kernels of its own.
+            module.forward = torch.compile(module.forward, mode=mode, fullgraph=True, dynamic=False)
+
+
+@optimization(
+    needs=COMPILER,
+    promise=SAME_ARITHMETIC,
+    proof=proofs.is_compiled("unet", "vae.decoder"),
+    hides_operators=True,
+    decides=("compiler",),
+    compiles=True,
+)
+def compile(build: Build) -> None:
+    """UNet and decoder through torch.compile: elementwise work is fused into few kernels."""
+    _compile(build)
+
+
+@optimization(
+    needs=Needs(compute_capability=(7, 0), optimization="compile"),
+    promise=SAME_ARITHMETIC,
+    proof=biases_are_late,
+    compiles=True,
+)
+def late_bias(build: Build) -> None:
+    """Biases of the UNet's transformer blocks added by what `compile` fuses behind the products."""
+    build.then(lambda pipeline: add_biases_late(pipeline.unet))
+
+
+@optimization(
+    needs=COMPILER,
+    promise=SAME_ARITHMETIC,
+    proof=proofs.every(proofs.is_compiled("unet", "vae.decoder"), proofs.graphs_were_not_skipped),
+    hides_operators=True,
+    # Called again, its graphs write over what they gave, and slices or tiles are still needed.
+    decides=("compiler", "UNet's launches", "decoder's launches", "decoder's calls"),
+    compiles=True,
+)
+def compile_reduce_overhead(build: Build) -> None:
+    """UNet and decoder through torch.compile, which replays them from CUDA graphs of its own."""
+    _compile(build, mode="reduce-overhead")
+
+
+@optimization(
+    needs=COMPILER,
+    promise=SAME_ARITHMETIC,
+    proof=proofs.blocks_are_compiled,
+    hides_operators=True,
+    decides=("compiler",),
+    compiles=True,
+)
+def compile_regional(build: Build) -> None:
+    """Only the UNet's transformer blocks through torch.compile, once for each resolution."""
+    build.during(_compiling())
+    build.then(
+        lambda pipeline: pipeline.unet.compile_repeated_blocks(fullgraph=True, dynamic=False)
+    )

@@ -1,0 +1,99 @@
+"""Work taken off the host: CUDA graphs, and a denoising loop on the device."""
+
+from __future__ import annotations
+
+import torch
+
+from diffusers_perf.catalog.declarations import Needs, optimization
+from diffusers_perf.measurement.build import Build
+from diffusers_perf.optimizations.hardware import CUDA
+from diffusers_perf.optimizations.tolerances import (
+    SAME_ARITHMETIC,
+)
+from diffusers_perf.techniques.conditioning import conditioning_is_kept, precompute
+from diffusers_perf.techniques.cuda_graphs import Graphed, is_graphed
+from diffusers_perf.techniques.device_steps import (
+    is_taken_over,
+    steps_are_graphed,
+    take_over,
+)
+from diffusers_perf.techniques.shared_prefix import prefix_is_shared, share_prefix
+
+
+@optimization(
+    needs=CUDA,
+    promise=SAME_ARITHMETIC,
+    proof=is_graphed("unet"),
+    hides_operators=True,
+    decides=("UNet's launches", "UNet's calls"),
+)
+def cuda_graph(build: Build) -> None:
+    """The UNet's kernels launched at once, as a CUDA graph."""
+    build.then(lambda pipeline: _graph(pipeline.unet))
+
+
+@optimization(
+    needs=CUDA,
+    promise=SAME_ARITHMETIC,
+    proof=is_graphed("vae.decoder"),
+    hides_operators=True,
+    decides=("decoder's launches",),
+)
+def cuda_graph_decoder(build: Build) -> None:
+    """The decoder's kernels launched at once, as a CUDA graph."""
+    build.then(lambda pipeline: _graph(pipeline.vae.decoder))
+
+
+@optimization(
+    needs=CUDA,
+    promise=SAME_ARITHMETIC,
+    proof=is_graphed("text_encoder"),
+    hides_operators=True,
+    decides=("text encoder's launches",),
+)
+def cuda_graph_text_encoder(build: Build) -> None:
+    """The text encoder's kernels launched at once, as a CUDA graph."""
+    build.then(lambda pipeline: _graph(pipeline.text_encoder))
+
+
+def _graph(module: torch.nn.Module) -> None:
+    module.forward = Graphed(module.forward)  # type: ignore[method-assign, unused-ignore]
+
+
+@optimization(promise=SAME_ARITHMETIC, proof=is_taken_over, decides=("loop",))
+def device_steps(build: Build) -> None:
+    """The scheduler's arithmetic on the device: no step waits for a number to be read back."""
+    build.then(take_over)
+
+
+@optimization(
+    needs=Needs(compute_capability=(6, 0), optimization="device_steps"),
+    promise=SAME_ARITHMETIC,
+    proof=steps_are_graphed,
+    hides_operators=True,
+    decides=("UNet's launches",),
+)
+def cuda_graph_step(build: Build) -> None:
+    """A whole denoising step of `device_steps` launched at once, as a CUDA graph."""
+    build.then(lambda pipeline: setattr(pipeline, "captured", True))
+
+
+@optimization(
+    needs=Needs(optimization="device_steps"),
+    promise=SAME_ARITHMETIC,
+    proof=conditioning_is_kept,
+)
+def precomputed_conditioning(build: Build) -> None:
+    """What prompt and schedule alone decide is computed once a picture, by `device_steps`."""
+    build.then(precompute)
+
+
+@optimization(
+    needs=Needs(optimization="device_steps"),
+    promise=SAME_ARITHMETIC,
+    proof=prefix_is_shared,
+    skips_work=True,
+)
+def shared_prefix(build: Build) -> None:
+    """What guidance does twice before the prompt comes in is done once, by `device_steps`."""
+    build.then(share_prefix)

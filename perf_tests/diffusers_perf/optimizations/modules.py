@@ -1,0 +1,73 @@
+"""Modules that are laid out, replaced or fused."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from diffusers_perf.catalog.declarations import Needs, optimization
+from diffusers_perf.measurement import proofs
+from diffusers_perf.measurement.build import Build
+from diffusers_perf.optimizations.tolerances import (
+    DISTILLED,
+    SAME_ARITHMETIC,
+)
+from diffusers_perf.techniques.fused import (
+    fuse_group_norms,
+    group_norms_are_fused,
+)
+
+
+@optimization(promise=SAME_ARITHMETIC, proof=proofs.layout_is_channels_last)
+def channels_last(build: Build) -> None:
+    """Convolutions in NHWC layout, which tensor cores read without a transposition."""
+
+    @build.then
+    def _(pipeline: Any) -> None:
+        pipeline.unet.to(memory_format=torch.channels_last)
+        pipeline.vae.to(memory_format=torch.channels_last)
+
+
+@optimization(
+    needs=Needs(variant="distilled_unet"),
+    promise=DISTILLED,
+    proof=proofs.smaller_than_reference("unet", layers_per_block=1),
+    # DeepCache keeps what the mid block gives, and it has none.
+    decides=("UNet's inner blocks",),
+)
+def distilled_unet(build: Build) -> None:
+    """A UNet of one layer a block and no mid block, trained to imitate the full one (BK-SDM)."""
+    build.take("distilled_unet", place="unet")
+
+
+@optimization(
+    needs=Needs(variant="tiny_vae"),
+    promise=DISTILLED,
+    proof=proofs.class_is("vae", "AutoencoderTiny"),
+)
+def tiny_vae(build: Build) -> None:
+    """A tiny autoencoder distilled from the VAE (TAESD) decodes the latents."""
+    build.take("tiny_vae", place="vae")
+
+
+@optimization(
+    promise=SAME_ARITHMETIC,
+    proof=proofs.attention_is("FusedAttnProcessor2_0"),
+    decides=("attention",),
+)
+def fused_qkv(build: Build) -> None:
+    """One matrix product for query, key and value of an attention in the UNet."""
+    build.then(lambda pipeline: pipeline.fuse_qkv_projections(vae=False))
+
+
+@optimization(
+    needs=Needs(compute_capability=(8, 0), package="triton", optimization="channels_last"),
+    promise=SAME_ARITHMETIC,
+    proof=group_norms_are_fused,
+    # A convolution's bias is read outside of it, and must be there as it is computed with.
+    decides=("biases",),
+)
+def fused_group_norm(build: Build) -> None:
+    """The UNet's group normalizations in one or two launches, with shift and SiLU (Triton)."""
+    build.then(lambda pipeline: fuse_group_norms(pipeline.unet))

@@ -1,0 +1,82 @@
+"""Weights and products in eight bits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from diffusers_perf.catalog.declarations import Needs, optimization
+from diffusers_perf.measurement import proofs
+from diffusers_perf.measurement.build import Build
+from diffusers_perf.optimizations.tolerances import (
+    FLOAT8,
+    INT8,
+    KEPT_IN_FLOAT8,
+)
+
+
+def _quantize(build: Build, config: Callable[[], Any]) -> None:
+    @build.then
+    def _(pipeline: Any) -> None:
+        from torchao.quantization import quantize_
+
+        def takes(module: torch.nn.Module, name: str) -> bool:
+            # Those of the time embedding have a row a picture, fewer than the kernels take.
+            return isinstance(module, torch.nn.Linear) and "transformer_blocks" in name
+
+        quantize_(pipeline.unet, config(), takes)
+
+
+@optimization(
+    needs=Needs(package="torchao"),
+    promise=INT8,
+    proof=proofs.weights_are_quantized(torch.int8),
+    decides=("weights",),
+)
+def int8(build: Build) -> None:
+    """The UNet's linear layers in int8: weights a channel, activations a token (torchao)."""
+
+    def config() -> Any:
+        from torchao.quantization import Int8DynamicActivationInt8WeightConfig
+
+        # Unless told, it sets flags of torch for the whole process, TF32 among them.
+        return Int8DynamicActivationInt8WeightConfig(version=2, set_inductor_config=False)
+
+    _quantize(build, config)
+
+
+@optimization(
+    needs=Needs(compute_capability=(8, 9), package="torchao"),
+    promise=FLOAT8,
+    proof=proofs.weights_are_quantized(torch.float8_e4m3fn),
+    decides=("weights",),
+)
+def fp8(build: Build) -> None:
+    """The UNet's linear layers in float8: a scale for each row, weights from bfloat16 (torchao)."""
+
+    def config() -> Any:
+        from torchao.quantization import Float8DynamicActivationFloat8WeightConfig, PerRow
+
+        return Float8DynamicActivationFloat8WeightConfig(
+            granularity=PerRow(), set_inductor_config=False
+        )
+
+    _quantize(build, config)
+
+
+@optimization(
+    promise=KEPT_IN_FLOAT8,
+    proof=proofs.mostly_kept_in(torch.float8_e4m3fn),
+    # A layer's weights lie elsewhere after each cast, in new parameters, which dynamo refuses.
+    decides=("weights", "biases", "UNet's launches", "compiler"),
+)
+def layerwise_casting(build: Build) -> None:
+    """The UNet's weights kept in float8, and each layer's cast back while it computes."""
+
+    @build.then
+    def _(pipeline: Any) -> None:
+        pipeline.unet.enable_layerwise_casting(
+            storage_dtype=torch.float8_e4m3fn, compute_dtype=build.dtype
+        )

@@ -1,0 +1,57 @@
+"""The test: each case is built, timed, looked at and judged."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from diffusers_perf.judge.verdicts import WARNING
+
+if TYPE_CHECKING:
+    from diffusers_perf.catalog.declarations import Case
+    from diffusers_perf.measurement.bench import Bench
+    from diffusers_perf.plugin.session import Suite
+    from diffusers_perf.records.records import Measurement
+
+
+def clock() -> float:
+    """As `timing.synchronized_clock`, imported late: collecting this test must not import torch."""
+    from diffusers_perf.measurement.timing import synchronized_clock
+
+    return synchronized_clock()
+
+
+@pytest.mark.benchmark(timer=clock, disable_gc=True)
+def test_generation(
+    case: Case,
+    reference: Measurement | None,
+    bench: Bench,
+    suite: Suite,
+    benchmark: Any,
+    request: pytest.FixtureRequest,
+) -> None:
+    """A case is as much faster than its reference as it should be, and its picture as close."""
+
+    def timed(
+        generate: Callable[[], None], *, before_round: Callable[[], None], rounds: int
+    ) -> Sequence[float]:
+        benchmark.pedantic(generate, setup=before_round, rounds=rounds, iterations=1)
+        seconds: list[float] = benchmark.stats.stats.data
+        return seconds
+
+    # Until there is a verdict beside them, these times are nobody's baseline.
+    benchmark.has_error = True
+    with suite.recording(case):
+        measured = bench.measure(case, timed)
+        verdict = bench.judge(case, measured, reference, suite.cases)
+    benchmark.extra_info.update(suite.judged(case, verdict, measured=measured, reference=reference))
+    benchmark.has_error = False
+    # For --junitxml, which else says nothing of what passes.
+    request.node.user_properties.append(("verdict", verdict.sentence or verdict.status))
+    if verdict.status in WARNING:
+        warnings.warn(verdict.sentence, stacklevel=1)
+    if not verdict.passes:
+        pytest.fail(verdict.text(), pytrace=False)

@@ -1,0 +1,330 @@
+"""What a person reads: a line a case while it runs, and the closing table in the guide's form."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from textwrap import wrap
+from time import monotonic
+from typing import Protocol
+
+from diffusers_perf.catalog.declarations import REFERENCE, Case
+from diffusers_perf.judge.verdicts import (
+    CORE_SLOWED,
+    PASSING,
+    WARNING,
+    disturbances,
+    loops_of,
+    slowed,
+)
+from diffusers_perf.records.closeness import IDENTICAL_DB
+from diffusers_perf.records.records import Measurement, gpu_speedup
+
+
+class Terminal(Protocol):
+    """Where progress is written."""
+
+    isatty: bool
+
+    def line(self, text: str) -> None:
+        """A line of its own."""
+
+    def over(self, text: str) -> None:
+        """Text from the start of the line, over what stands there."""
+
+
+@dataclass(kw_only=True)
+class Progress:
+    """Says which case and round is under way and how long is left.
+
+    On a terminal in one line that is written over; elsewhere in one plain line a case.
+    """
+
+    terminal: Terminal
+    total: int
+    done: int = 0
+    _started: float = field(default_factory=monotonic)
+    _width: int = 0
+
+    def stage(self, case: Case, what: str) -> None:
+        """Called at every stage and round of a case."""
+        if not self.terminal.isatty:
+            return
+        line = f"[{min(self.done + 1, self.total)}/{self.total}] {case.id}: {what}{self._left()}"
+        self.terminal.over(line.ljust(self._width))
+        self._width = len(line)
+
+    def finished(self, case: Case, outcome: str) -> None:
+        """Called once a case is through, with its outcome in words."""
+        self.done += 1
+        left = "" if self.terminal.isatty else self._left()
+        if self._width:
+            self.terminal.over(" " * self._width + "\r")
+        self.terminal.line(f"[{self.done}/{self.total}] {case.id}: {outcome}{left}")
+        self._width = 0
+
+    def _left(self) -> str:
+        if not self.done or self.done >= self.total:
+            return ""
+        seconds = (monotonic() - self._started) / self.done * (self.total - self.done)
+        return (
+            f", about {seconds:.0f} s left"
+            if seconds < 90
+            else f", about {seconds / 60:.0f} min left"
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One case as the closing table shows it."""
+
+    case: Case
+    measured: Measurement | None
+    reference: Measurement | None
+    status: str
+    reason: str = ""
+    """Why there is no measurement, in words."""
+
+
+HEAD = (
+    "setting",
+    "latency",
+    "pictures/s",
+    "speedup",
+    "GPU busy",
+    "GPU speedup",
+    "guide",
+    "memory",
+    "bound by",
+    "first picture",
+    "picture",
+    "verdict",
+)
+
+
+def outcome(row: Row) -> str:
+    """One case in a line, as it finishes."""
+    if row.measured is None:
+        return f"{row.status}: {row.reason}" if row.reason else row.status
+    cells = dict(zip(HEAD, cells_of(row, {}), strict=True))
+    parts = [cells["latency"]]
+    if row.reference is not None:
+        on_gpu = cells["GPU speedup"]
+        parts += [part for part in (cells["speedup"], on_gpu and f"GPU {on_gpu}") if part]
+    return ", ".join([*parts, row.status])
+
+
+def cells_of(row: Row, published: Mapping[str, Mapping[str, float]]) -> tuple[str, ...]:
+    """The row's cells, in the order of `HEAD`."""
+    guide = published.get(row.case.id, {}).get("speedup")
+    said = f"{guide:.2f}x" if guide else ""
+    name = row.case.name
+    if row.case.against not in (REFERENCE, row.case.name):
+        name += f" (to {row.case.against})"
+    if row.measured is None:
+        return (name, "", "", "", "", "", said, "", "", "", "", row.status)
+    seen, reference = row.measured, row.reference
+    on_gpu = gpu_speedup(seen, reference) if reference else None
+    return (
+        name,
+        f"{seen.latency_s:.3f} s",
+        f"{seen.images / seen.latency_s:.1f}" if seen.images > 1 else "",
+        f"{reference.latency_s / seen.latency_s:.2f}x" if reference else "1.00x",
+        f"{seen.gpu_busy_s:.3f} s" if seen.gpu_busy_s is not None else "",
+        f"{on_gpu:.2f}x" if on_gpu else ("1.00x" if seen.gpu_busy_s is not None else ""),
+        said,
+        f"{seen.peak_memory_bytes / 2**20:,.0f} MiB" if seen.peak_memory_bytes else "",
+        bound_by(seen),
+        first_picture(seen),
+        row.status if row.status in ("black", "flat", "not finite") else picture(seen),
+        row.status,
+    )
+
+
+def bound_by(seen: Measurement) -> str:
+    """Whether the host or the GPU holds it back, and how far it is from what the GPU could do."""
+    bound = seen.bound()
+    says = [f"{bound['by']}, GPU idle {bound['gpu_idle_share']:.0%}"] if bound else []
+    if seen.floor_s is not None:
+        says.append(f"{seen.latency_s / seen.floor_s:.1f}x floor")
+    return ", ".join(says)
+
+
+def first_picture(seen: Measurement) -> str:
+    """What it takes to the first picture, on a GPU; whether what is compiled was in the cache."""
+    if seen.first_picture_s is None or seen.gpu_busy_s is None:
+        return ""
+    return f"{seen.first_picture_s:.1f} s" + (f", {seen.compile_cache}" * bool(seen.compile_cache))
+
+
+def picture(seen: Measurement) -> str:
+    """The picture in a few words: what is wrong with it, or how close it is."""
+    if not seen.look.finite:
+        return "not finite"
+    if seen.closeness is None:
+        return f"mean {seen.look.mean:.2f}"
+    return how_close(seen.closeness.psnr_db, seen.closeness.ssim)
+
+
+def how_close(psnr_db: float, ssim: float | None) -> str:
+    """PSNR and SSIM in words: ``60.1 dB, 1.000``, or ``identical`` for equal pictures alone.
+
+    PSNR is capped, and by itself does not say so.
+    """
+    if psnr_db >= IDENTICAL_DB and ssim == 1.0:
+        return "identical"
+    return f"{psnr_db:.1f} dB" + ("" if ssim is None else f", {ssim:.3f}")
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]], *, width: int) -> list[str]:
+    """Lines of a table, none of them wider than this.
+
+    Columns that are empty everywhere are left out. Where the rest does not fit, what a narrow
+    window can do without goes first, then the names in the first column are cut; the last column
+    stays.
+    """
+    kept = [i for i in range(len(head)) if any(row[i] for row in rows)]
+    for spare in (*SPARE, None, *LAST_SPARE):
+        excess = _width(head, rows, kept) - width
+        if excess <= 0:
+            break
+        if spare is not None:
+            kept = [i for i in kept if head[i] != spare]
+            continue
+        longest = max(len(row[kept[0]]) for row in rows)
+        rows = [
+            [
+                _cut(row[i], max(NAME_LEAST, longest - excess) if i == kept[0] else width)
+                for i in range(len(head))
+            ]
+            for row in rows
+        ]
+    sizes = [max(len(head[i]), *(len(row[i]) for row in rows)) for i in kept]
+    lines = []
+    for row in (head, tuple("-" * size for size in sizes), *rows):
+        cells = row if len(row) == len(sizes) and row is not head else [row[i] for i in kept]
+        padded = [cell.ljust(size) for cell, size in zip(cells, sizes, strict=True)]
+        lines.append("  ".join(padded).rstrip()[:width])
+    return lines
+
+
+SPARE = ("first picture", "bound by", "GPU busy", "guide", "memory", "picture", "pictures/s")
+"""Columns that a narrow window can do without, least wanted first."""
+LAST_SPARE = ("speedup", "GPU speedup", "latency")
+NAME_LEAST = 12
+
+
+def _cut(text: str, most: int) -> str:
+    return text if len(text) <= most else text[: most - 1] + "…"
+
+
+def _width(head: Sequence[str], rows: Sequence[Sequence[str]], kept: Sequence[int]) -> int:
+    sizes = [max(len(head[i]), *(len(row[i]) for row in rows)) for i in kept]
+    return sum(sizes) + 2 * (len(sizes) - 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Line:
+    """One line of the closing table; its verdict, at the end, is what a terminal colours."""
+
+    text: str
+    verdict: str = ""
+
+    @property
+    def colour(self) -> dict[str, bool]:
+        """The verdict's, as pytest's terminal takes it."""
+        if self.verdict in WARNING:
+            return {"yellow": True}
+        if self.verdict in ("", "new", "skipped"):
+            return {}
+        return {"green": True} if self.verdict in PASSING else {"red": True}
+
+
+def closing_table(
+    rows: Sequence[Row], published: Mapping[str, Mapping[str, float]], *, width: int
+) -> list[Line]:
+    """The tables of all workloads, one under the other; no line is wider than this."""
+    lines: list[Line] = []
+    for workload in dict.fromkeys(row.case.workload for row in rows):
+        own = [row for row in rows if row.case.workload == workload]
+        images = f"{workload.images} pictures" if workload.images > 1 else "one picture"
+        title = (
+            f"{workload.name}: {images}, {workload.size}x{workload.size}, {workload.steps} steps "
+            f"of {workload.scheduler.removesuffix('Scheduler')}"
+            + (f", in {'+'.join(workload.base)}" if workload.base else "")
+        )
+        lines += [Line(text=text) for text in ("", *wrap(title, width))]
+        head, rule, *cells = table(HEAD, [cells_of(row, published) for row in own], width=width)
+        lines += [Line(text=head), Line(text=rule)]
+        lines += [
+            # What was cut off its end has none to colour.
+            Line(text=text, verdict=row.status if text.endswith(row.status) else "")
+            for text, row in zip(cells, own, strict=True)
+        ]
+    return lines
+
+
+def notes(rows: Sequence[Row]) -> list[str]:
+    """What could not be measured or asked on this machine and why, each once; and whether it was
+    quiet, and its CPU of one speed.
+    """
+    seen = [row.measured for row in rows if row.measured is not None]
+    told = [note for measured in seen for note in measured.notes]
+    told += [unknown for measured in seen if (unknown := measured.validity.get("unknown"))]
+    disturbed = [
+        f"{row.case.id}: {reasons[0]}"
+        for row in rows
+        if row.measured and (reasons := disturbances(row.measured.validity, clock=True))
+    ]
+    if disturbed:
+        told.append(
+            f"{len(disturbed)} of {len(seen)} cases were timed on a machine that was not quiet: "
+            f"time them again where it is (first {disturbed[0]})"
+        )
+    loops = [loop for measured in seen for loop in loops_of(measured)]
+    if loops and slowed(loops, best=min(loops)) > CORE_SLOWED:
+        told.append(
+            f"the CPU took {1e3 * min(loops):.1f} to {1e3 * max(loops):.1f} ms for one and the "
+            "same loop beside the rounds: what waits for the host can differ as much"
+        )
+    return list(dict.fromkeys(told))
+
+
+def claims(rows: Sequence[Row], published: Mapping[str, Mapping[str, float]]) -> list[str]:
+    """A line for each measured case whose optimization the guide makes a claim of."""
+    lines = []
+    for row in rows:
+        claim, seen, reference = published.get(row.case.name), row.measured, row.reference
+        if claim is None or seen is None or reference is None or row.case.picture_only:
+            continue
+        smaller = 1 - seen.parameters / reference.parameters
+        faster = 1 - seen.latency_s / reference.latency_s
+        on_gpu = gpu_speedup(seen, reference)
+        gpu = f" and {1 - 1 / on_gpu:.0%} of the GPU's time" if on_gpu else ""
+        lines.append(
+            f"{row.case.id}: the pipeline has {smaller:.0%} fewer parameters and saves "
+            f"{faster:.0%} of the latency{gpu}; the guide claims a model {claim['smaller']:.0%} "
+            f"smaller and {claim['faster']:.0%} faster"
+        )
+    return lines
+
+
+def closing_line(rows: Sequence[Row], *, missing: Collection[str]) -> str:
+    """One sentence: how many hold, fail, are unclear, were skipped, and how many are missing, whose
+    ids are given.
+    """
+    rows = [row for row in rows if row.case.id not in missing]
+    measured = [row for row in rows if row.measured is not None]
+    counts = {
+        "hold": sum(row.status in ("same", "faster") for row in measured),
+        "new (speed not judged until accepted: python -m ci accept)": sum(
+            row.status == "new" for row in measured
+        ),
+        "unclear or invalid": sum(row.status in WARNING for row in rows),
+        "fail": sum(row.status not in (*PASSING, "skipped") for row in rows),
+        "skipped": sum(row.status == "skipped" for row in rows),
+        "missing": len(missing),
+    }
+    return (
+        ", ".join(f"{number} {name}" for name, number in counts.items() if number) or "nothing ran"
+    )

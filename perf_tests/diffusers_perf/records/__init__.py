@@ -1,0 +1,1 @@
+"""What a run and a baseline are, read and written. Imports no torch."""

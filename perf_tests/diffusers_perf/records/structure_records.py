@@ -1,0 +1,139 @@
+"""What was counted of a pipeline's code, by kind and place."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from diffusers_perf.records.records import Count
+
+COUNTERS = (
+    "operators",
+    "device_reads",
+    "casts",
+    "layout_conversions",
+    "host_to_device_copies",
+    "device_to_host_copies",
+    "full_precision_operators",
+    "unfused_attention",
+)
+"""What is counted. Full precision: convolutions, products and attention in float32 or wider."""
+
+HEAVY = ("convolution", "matmul", "attention")
+UNFUSED = ("attention: naive", "attention: sdpa, math only")
+
+
+class Place(NamedTuple):
+    """Where in the pipeline something happened: the innermost module that was running."""
+
+    path: str
+    """``unet.down_blocks.0.resnets.1.norm1``."""
+    owner: str
+    """Its class: ``GroupNorm``."""
+
+
+class Operator(NamedTuple):
+    """One kind of operator in one place."""
+
+    name: str
+    family: str
+    dtype: str
+    layout: str
+    """``contiguous``, ``channels_last`` or ``strided`` of its first 4-D tensor, else ``-``."""
+    place: Place
+
+
+class Event(NamedTuple):
+    """One thing that a counter counts in one place."""
+
+    counter: str
+    what: str
+    """For a cast ``float16 → float32``."""
+    place: Place
+
+
+class Work(NamedTuple):
+    """How often an operator is called and what that takes, in a whole generation."""
+
+    calls: Count
+    flops: Count
+    bytes: Count
+    """Read and written, each call on its own."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Observation:
+    """What a generation asks for, each as fixed and per-step counts."""
+
+    operators: Mapping[Operator, Work]
+    events: Mapping[Event, Count]
+
+    @property
+    def counters(self) -> dict[str, Count]:
+        """The counters that a baseline holds, by the names that `verdicts` knows."""
+        return {name: added(sites.values()) for name, sites in self.sites().items()}
+
+    def sites(self) -> dict[str, dict[tuple[str, Place], Count]]:
+        """By counter, then by what happened and where."""
+        found: dict[str, dict[tuple[str, Place], list[Count]]] = {
+            name: defaultdict(list) for name in COUNTERS
+        }
+        for event, count in self.events.items():
+            found[event.counter][event.what, event.place].append(count)
+        for operator, work in self.operators.items():
+            found["operators"][operator.family, operator.place].append(work.calls)
+            if operator.family in UNFUSED:
+                found["unfused_attention"][operator.family, operator.place].append(work.calls)
+            if operator.family.startswith(HEAVY) and operator.dtype in ("float32", "float64"):
+                what = f"{operator.family} in {operator.dtype}"
+                found["full_precision_operators"][what, operator.place].append(work.calls)
+        return {
+            name: {site: added(counts) for site, counts in sites.items()}
+            for name, sites in found.items()
+        }
+
+    def where(self) -> dict[str, dict[str, Count]]:
+        """By counter, then ``float16 → float32 in GroupNorm``: what a baseline holds beside it."""
+        grouped: dict[str, dict[str, Count]] = {}
+        for name, sites in self.sites().items():
+            kinds: dict[str, list[Count]] = defaultdict(list)
+            for (what, place), count in sites.items():
+                kinds[f"{what} in {place.owner}"].append(count)
+            grouped[name] = {kind: added(counts) for kind, counts in sorted(kinds.items())}
+        return grouped
+
+    def by(self, key: Callable[[Operator], Any]) -> dict[Any, Work]:
+        """The operators summed by whatever is asked for, the most calls in a step first."""
+        groups: dict[Any, list[Work]] = defaultdict(list)
+        for operator, work in self.operators.items():
+            groups[key(operator)].append(work)
+        summed = {
+            name: Work(*(added(parts) for parts in zip(*works, strict=True)))
+            for name, works in groups.items()
+        }
+        order = sorted(summed, key=lambda name: (-summed[name].calls.per_step, str(name)))
+        return {name: summed[name] for name in order}
+
+    def total(self) -> Work:
+        """All operators together."""
+        return Work(*(added(parts) for parts in zip(*self.operators.values(), strict=True)))
+
+    def floor_s(self, *, steps: int, flops_per_s: float, bytes_per_s: float) -> tuple[float, float]:
+        """Seconds that no GPU of this matmul rate and bandwidth can go below.
+
+        First for any code that does this arithmetic; then for this code run operator by operator,
+        each bound by arithmetic or by memory, which only fusing operators can beat.
+        """
+        eager = sum(
+            max(work.flops.total(steps) / flops_per_s, work.bytes.total(steps) / bytes_per_s)
+            for work in self.operators.values()
+        )
+        return self.total().flops.total(steps) / flops_per_s, eager
+
+
+def added(counts: Iterable[Count]) -> Count:
+    """The sum of counts."""
+    counts = tuple(counts)
+    return Count(fixed=sum(c.fixed for c in counts), per_step=sum(c.per_step for c in counts))

@@ -1,0 +1,135 @@
+"""Show a run as one page that opens anywhere, or as the comment on a pull request.
+
+With --base its rows stand beside another run's. Several runs a side are judged in pairs, the first
+of each shown. For example:
+
+    python -m ci report runs/run.json --base runs/main.json --html runs/report.html
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+
+from diffusers_perf.cli.answers import named, unwritable
+from diffusers_perf.compare import compare
+from diffusers_perf.judge.comparable import NotComparable
+from diffusers_perf.records import baselines
+from diffusers_perf.records.reading import BadRunError
+from diffusers_perf.records.records import slug_of, write_whole
+from diffusers_perf.report import making, markdown, sides
+from diffusers_perf.report.content import ComparisonPart, Report
+from diffusers_perf.report.reading import Reading, read
+
+NEEDED = ("jinja2", "matplotlib")
+"""What the page is made with; the comment needs neither."""
+STDOUT = Path("-")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "runs", nargs="+", type=named, metavar="RUN.json", help="written by --benchmark-json"
+    )
+    parser.add_argument(
+        "--base",
+        nargs="+",
+        type=named,
+        default=[],
+        metavar="BASE.json",
+        help="what to compare with",
+    )
+    parser.add_argument(
+        "--html", type=named, metavar="OUT.html", help="write the page; needs '.[report]'"
+    )
+    parser.add_argument(
+        "--markdown",
+        nargs="?",
+        type=named,
+        const=STDOUT,
+        metavar="OUT.md",
+        help="write the comment; without a file, print it",
+    )
+
+
+def main(args: argparse.Namespace) -> int:
+    """Write what was asked for; 0. The page says what failed: judging is for the other verbs."""
+    if args.html is None and args.markdown is None:
+        raise BadRunError("report makes nothing unless told: --html OUT.html, --markdown, or both")
+    pages = [page for page in (args.html, args.markdown) if page not in (None, STDOUT)]
+    runs = {path.resolve() for path in (*args.runs, *args.base)}
+    for page in pages:
+        # `--markdown RUN.json` takes what stands behind it for its file.
+        if page.suffix.lower() == ".json" or page.resolve() in runs:
+            raise BadRunError(f"{page} is a run and no page: the report is written elsewhere")
+    if len({page.resolve() for page in pages}) < len(pages):
+        raise BadRunError(
+            f"--html and --markdown are both {args.html}: give each a file of its own"
+        )
+    return write(args.runs, base=args.base, html=args.html, comment=args.markdown)
+
+
+def write(
+    head: Sequence[Path],
+    *,
+    base: Sequence[Path] = (),
+    html: Path | None = None,
+    comment: Path | None = None,
+) -> int:
+    """Make the page, the comment (``-`` prints it), or both; 0. `BadRunError` for bad runs."""
+    shown = read(head[0])
+    report = make(shown, head=head, base=base)
+    if html is not None:
+        _write(html, _page(report, shown))
+    if comment == STDOUT:
+        sys.stdout.write(markdown.render(report))
+    elif comment is not None:
+        _write(comment, markdown.render(report))
+    return 0
+
+
+def make(shown: Reading, *, head: Sequence[Path], base: Sequence[Path]) -> Report:
+    """The content of the report of a run, which is the first of `head`."""
+    baseline = baselines.load_machine(slug_of(str(shown.machine.get("name", ""))))
+    return making.make(
+        shown,
+        published=baselines.load_published(),
+        accepted=baseline.cases.keys() if baseline else None,
+        base=read(base[0]) if base else None,
+        comparison=judged(head, base) if len(base) > 1 or len(head) > 1 else None,
+    )
+
+
+def judged(head: Sequence[Path], base: Sequence[Path]) -> ComparisonPart:
+    """The verdict on pairs of runs, or in its place why there is none. `BadRunError` for bad ones.
+
+    Single runs have none: times that were taken once say nothing of their noise.
+    """
+    readings = [[read(path) for path in paths] for paths in (base, head)]
+    if not base:
+        raise BadRunError("several runs are shown only beside as many of --base, in pairs")
+    try:
+        return sides.in_pairs(compare.load(base, head), *readings)
+    except (NotComparable, BadRunError) as error:
+        return sides.refused(str(error), *readings)
+
+
+def _page(report: Report, shown: Reading) -> str:
+    lacking = [name for name in NEEDED if find_spec(name) is None]
+    if lacking:
+        raise BadRunError(
+            f"--html needs {' and '.join(lacking)}: python -m pip install -e '.[report]'"
+        )
+    from diffusers_perf.report import page
+
+    return page.render(report, shown.pictures, source=shown.path.name)
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        write_whole(path, text)
+    except OSError as error:
+        raise BadRunError(unwritable(path, error)) from None
+    print(f"wrote {path} ({len(text.encode()) / 1e6:.1f} MB)")

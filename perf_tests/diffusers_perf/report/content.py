@@ -1,0 +1,268 @@
+"""What a report says, as plain data: made once (`making`), rendered twice (`page`, `markdown`)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from diffusers_perf.catalog.declarations import REFERENCE
+from diffusers_perf.judge.stats import Interval
+from diffusers_perf.judge.verdicts import PASSING, STATUSES, WARNING
+from diffusers_perf.plugin.screen import how_close
+from diffusers_perf.records.records import holds_back, idle_share_of
+from diffusers_perf.records.runs import Untimed
+from diffusers_perf.report.reading import Seen
+
+Mood = Literal["good", "plain", "warning", "bad"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Point:
+    """One thing that a reader has to know, and what to do about it."""
+
+    status: str
+    mood: Mood
+    case: str
+    sentence: str
+    next: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """The first thing that is read."""
+
+    mood: Mood
+    sentence: str
+    points: tuple[Point, ...]
+    """What is not well, worst first."""
+    next: str
+    """One command; empty if there is nothing to do."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CasePart:
+    """One case with what follows from its numbers."""
+
+    seen: Seen
+    mood: Mood
+    base: Seen | None
+    """The same case of the run it is compared with."""
+    interval: Interval | None
+    """99 % interval of the latency, seconds; None from a single round."""
+    guide: Mapping[str, float]
+    """The guide's ``latency_s`` and ``speedup``; empty where it has none."""
+    front: bool
+    """No other case of the workload is faster, closer and smaller at once."""
+
+    @property
+    def to(self) -> str:
+        """What it is compared with, where that is not the reference."""
+        against = self.seen.against
+        return "" if against in (None, REFERENCE, self.seen.name) else str(against)
+
+    @property
+    def label(self) -> str:
+        """Its name, and what it is compared with where that is not the reference."""
+        return f"{self.seen.name} (to {self.to})" if self.to else self.seen.name
+
+    @property
+    def speedup(self) -> float | None:
+        """By latency, over the case it is compared with."""
+        return 1.0 if self.seen.name == REFERENCE else self.seen.latency_speedup
+
+    @property
+    def gpu_speedup(self) -> float | None:
+        if self.seen.name == REFERENCE and self.seen.gpu_busy_s is not None:
+            return 1.0
+        return self.seen.gpu_speedup
+
+    @property
+    def idle_share(self) -> float | None:
+        """As `records.idle_share_of`; None where nobody could look."""
+        seen = self.seen
+        if seen.gpu_busy_s is None or seen.latency_s is None:
+            return None
+        return idle_share_of(gpu_busy_s=seen.gpu_busy_s, latency_s=seen.latency_s)
+
+    @property
+    def bound_by(self) -> str:
+        """What holds it back; empty where nobody could look."""
+        if self.idle_share is None:
+            return ""
+        return holds_back(self.idle_share).replace("gpu", "GPU")
+
+    @property
+    def idle(self) -> str:
+        """The GPU's idle share, as a person reads it."""
+        return "" if self.idle_share is None else f"{100 * self.idle_share:.0f} % idle"
+
+    @property
+    def bound(self) -> str:
+        """Both in words."""
+        return {"host": f"host, GPU {self.idle}", "GPU": f"GPU, {self.idle}"}.get(self.bound_by, "")
+
+    @property
+    def over_floor(self) -> float | None:
+        """How many times the least that this GPU could take."""
+        seen = self.seen
+        return seen.latency_s / seen.floor_s if seen.latency_s and seen.floor_s else None
+
+    @property
+    def pictures_per_s(self) -> float | None:
+        return self.seen.images / self.seen.latency_s if self.seen.latency_s else None
+
+    @property
+    def cost_s(self) -> float | None:
+        """The time that says most: GPU busy where it was seen, else latency."""
+        return self.seen.latency_s if self.seen.gpu_busy_s is None else self.seen.gpu_busy_s
+
+    @property
+    def picture(self) -> str:
+        """What is on it, or how close it is, in a few words."""
+        seen = self.seen
+        if not seen.finite:
+            return "not finite"
+        if seen.status in ("black", "flat"):
+            return seen.status
+        return "" if seen.psnr_db is None else how_close(seen.psnr_db, seen.ssim)
+
+    @property
+    def psnr(self) -> str:
+        """The first of what says how close it is; empty where nothing was compared."""
+        seen = self.seen
+        return "" if seen.psnr_db is None else how_close(seen.psnr_db, seen.ssim).split(", ")[0]
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkloadPart:
+    """One workload's cases, in the order in which they were declared."""
+
+    name: str
+    title: str
+    """What is generated, in words."""
+    prompt: str
+    cases: tuple[CasePart, ...]
+    claims: tuple[str, ...]
+
+    @property
+    def settings(self) -> Mapping[str, str]:
+        """What each optimization of its cases does, in a line."""
+        return {name: line for case in self.cases for name, line in case.seen.stack.items()}
+
+    @property
+    def timed(self) -> tuple[CasePart, ...]:
+        """Those with a time that is judged."""
+        return tuple(
+            case for case in self.cases if not case.seen.picture_only and case.seen.latency_s
+        )
+
+    @property
+    def falling(self) -> tuple[CasePart, ...]:
+        """From the reference to the best stack."""
+        return tuple(
+            sorted(self.timed, key=lambda c: (c.seen.name != REFERENCE, -(c.cost_s or 0.0)))
+        )
+
+    @property
+    def compiles(self) -> bool:
+        """Something is compiled: then a first picture takes more than loading."""
+        return any(case.seen.compile_cache for case in self.cases)
+
+    @property
+    def in_batches(self) -> bool:
+        """Several pictures at once: then how many a second is what a server asks."""
+        return any(case.seen.images > 1 for case in self.cases)
+
+    @property
+    def on_gpu(self) -> bool:
+        return any(case.seen.gpu_busy_s is not None for case in self.timed)
+
+    @property
+    def guided(self) -> bool:
+        return any(case.guide for case in self.cases)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChangePart:
+    """One metric of a case, base against head."""
+
+    case: str
+    metric: str
+    status: str
+    """A verdict where pairs were judged; empty from single runs."""
+    mood: Mood
+    base: str
+    head: str
+    ratio: float | None
+    interval: str
+    sentence: str
+    next: str
+    changed: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComparisonPart:
+    """Base against head."""
+
+    mood: Mood
+    sentence: str
+    """Its outcome."""
+    about: str
+    """What was compared: commits and runs."""
+    changes: tuple[ChangePart, ...]
+    """The worst at the top."""
+    counters: tuple[tuple[str, str], ...]
+    """Case and, in words, the counter that changed."""
+    next: str = ""
+    """What to do about all of it."""
+
+    @property
+    def changed(self) -> tuple[ChangePart, ...]:
+        return tuple(change for change in self.changes if change.changed)
+
+    @property
+    def unclear(self) -> tuple[ChangePart, ...]:
+        """What these runs cannot tell."""
+        return tuple(change for change in self.changes if change.status in WARNING)
+
+    @property
+    def unchanged(self) -> tuple[ChangePart, ...]:
+        shown = {*self.changed, *self.unclear}
+        return tuple(change for change in self.changes if change not in shown)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """Everything a report says, but for the pictures."""
+
+    title: str
+    verdict: Verdict
+    machine: tuple[tuple[str, str], ...]
+    """Name and value: the machine, the versions, the run."""
+    workloads: tuple[WorkloadPart, ...]
+    comparison: ComparisonPart | None
+    lost: tuple[Untimed, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def cases(self) -> tuple[CasePart, ...]:
+        return tuple(case for workload in self.workloads for case in workload.cases)
+
+    @property
+    def on_gpu(self) -> bool:
+        return any(workload.on_gpu for workload in self.workloads)
+
+
+def mood_of(status: str) -> Mood:
+    """How a verdict is shown. One that nobody knows is shown as bad."""
+    if status in WARNING:
+        return "warning"
+    if status in ("new", "skipped", ""):
+        return "plain"
+    return "good" if status in PASSING else "bad"
+
+
+def badness(status: str) -> int:
+    """For sorting: the worse, the larger."""
+    return STATUSES.index(status) if status in STATUSES else len(STATUSES)

@@ -1,0 +1,111 @@
+"""The page: one file that opens anywhere, with its style, script, charts and pictures in it."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Iterable
+from functools import cache
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
+
+from diffusers_perf.report import charts, figures, tradeoff
+from diffusers_perf.report.content import Report, mood_of
+from diffusers_perf.report.pictures import gallery
+
+FOLDER = Path(__file__).parent
+MOST_BYTES = 4_800_000
+WORDS_BYTES = 150_000
+"""What style, script and frame take; and tables, for each case:"""
+CASE_BYTES = 9_000
+
+
+def render(report: Report, pictures: Path, *, source: str) -> str:
+    """The page's HTML, with the pictures of that folder, under 5 MB.
+
+    What came out of a run's JSON is escaped; nothing is fetched.
+    """
+    drawn = {
+        workload.name: {
+            "waterfall": charts.waterfall(workload),
+            "families": charts.families(workload),
+            "stages": charts.stages(workload),
+            "pareto": tradeoff.pareto(workload),
+        }
+        for workload in report.workloads
+    }
+    taken = sum(
+        len(chart.wide) + len(chart.narrow)
+        for own in drawn.values()
+        for chart in own.values()
+        if chart
+    )
+    words = WORDS_BYTES + CASE_BYTES * len(report.cases)
+    shown = gallery(report, pictures, budget_bytes=min(3_600_000, MOST_BYTES - taken - words))
+    script = (FOLDER / "page.js").read_text(encoding="utf-8")
+    return _template().render(
+        report=report,
+        gallery=shown,
+        charts=drawn,
+        ids=_ids(report, shown.others),
+        parts=_parts(report),
+        summary=_summary(report),
+        with_base=any(case.base for case in report.cases),
+        policy=_policy(script),
+        style=(FOLDER / "page.css").read_text(encoding="utf-8"),
+        script=script,
+        source=source,
+        mood_of=mood_of,
+        seconds=figures.seconds,
+        times=figures.times,
+        mebibytes=figures.mebibytes,
+        similarity=figures.similarity,
+        percent=figures.percent,
+    )
+
+
+@cache
+def _template() -> Template:
+    environment = Environment(
+        loader=FileSystemLoader(FOLDER),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("page.html")
+
+
+def _policy(script: str) -> str:
+    """Lets this script run and no other, and nothing be fetched, whatever stands in the page."""
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    return (
+        "default-src 'none'; img-src data:; style-src 'unsafe-inline'; "
+        f"script-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
+    )
+
+
+def _ids(report: Report, others: Iterable[str]) -> dict[str, str]:
+    """Names for pictures in the page: a case may be called anything."""
+    names = [*(case.seen.id for case in report.cases), *others]
+    return {name: f"p{number}" for number, name in enumerate(dict.fromkeys(names))}
+
+
+def _parts(report: Report) -> list[tuple[str, str]]:
+    parts = [("attention", "Attention")] if report.verdict.points else []
+    parts += [("comparison", "Base against head")] if report.comparison else []
+    return [
+        *parts,
+        ("speed", "Speed"),
+        ("time", "Where the time goes"),
+        ("pictures", "Pictures"),
+        ("choice", "Trade-offs"),
+        ("counters", "Counters"),
+        ("machine", "Machine"),
+    ]
+
+
+def _summary(report: Report) -> list[tuple[str, str]]:
+    shown = ("driver", "torch", "diffusers", "model", "measured", "commit")
+    return [(name, value) for name, value in report.machine if name in shown]

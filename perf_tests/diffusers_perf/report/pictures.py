@@ -1,0 +1,286 @@
+"""The pictures of a run, small enough to stand in the page: beside their reference, and how they
+differ.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import math
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from diffusers_perf.catalog.declarations import REFERENCE
+from diffusers_perf.records import baselines
+from diffusers_perf.report.content import CasePart, Report
+
+LEVELS = (
+    (1024, 84),
+    (1024, 65),
+    (768, 65),
+    (512, 65),
+    (384, 60),
+    (320, 58),
+    (256, 55),
+    (208, 52),
+    (160, 50),
+    (96, 40),
+)
+"""Largest side in pixels and WebP's quality, best first."""
+EXACT_SIDE = 128
+"""Pictures up to this side are embedded without loss."""
+AMPLIFIED_MOST = 512
+DIFFERENCE_SIDE = 256
+"""Differences are looked at for where they are, not for their grain."""
+
+Square = npt.NDArray[np.uint8]
+"""Shape (height, width, 3)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Embedded:
+    """One picture in the page."""
+
+    uri: str
+    width: int
+    height: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shown:
+    """What the page shows of one case."""
+
+    case: str
+    """Its id."""
+    picture: Embedded | None
+    other: str
+    """The id of what it is compared with; empty if nothing is there to compare."""
+    other_name: str
+    difference: Embedded | None
+    amplified: int
+    """How many times the difference is brighter than it is."""
+    problem: str
+    """What is missing or wrong, in a sentence; empty if nothing."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gallery:
+    """All pictures of a report."""
+
+    shown: Mapping[str, Shown]
+    """By case id."""
+    others: Mapping[str, Embedded]
+    """What cases are compared with that is no case of the report, by the id that `Shown.other`
+    gives: accepted pictures, and references that were measured for others alone."""
+    problem: str
+    """Why there are none at all; empty if there are."""
+    folder: str
+    """Where the main job saved them."""
+    side: int
+    """Of the largest picture here, in pixels."""
+    full_side: int
+    """Of the largest picture there."""
+
+
+def gallery(report: Report, folder: Path, *, budget_bytes: int) -> Gallery:
+    """Load, compare and embed the pictures of a run that were saved in this folder.
+
+    They are as large as lets all of them together, as they stand in the page, keep the budget.
+    """
+    if not folder.is_dir():
+        return Gallery(
+            shown={},
+            others={},
+            problem=f"There are no pictures: {folder.name}/ is not beside the run's JSON. The main "
+            "job saves it there with --benchmark-json.",
+            folder=folder.name,
+            side=0,
+            full_side=0,
+        )
+    own_names = [case.seen.id for case in report.cases]
+    names = list(dict.fromkeys([*own_names, *map(_other, report.cases)]))
+    # Decoding and encoding leave Python's lock to the others.
+    with ThreadPoolExecutor() as pool:
+        found = dict(zip(names, pool.map(partial(_load, folder), names), strict=True))
+    loaded = {name: square for name, square in found.items() if not isinstance(square, str)}
+    problems = {name: problem for name, problem in found.items() if isinstance(problem, str)}
+    thumbnails = _accepted(report.cases)
+    differences: dict[str, tuple[Square, int]] = {}
+    for case in report.cases:
+        own, other = loaded.get(case.seen.id), loaded.get(_other(case))
+        if own is not None and other is not None and own.shape == other.shape and own is not other:
+            differences[case.seen.id] = amplified(own, other)
+    wanted = [
+        *(("picture", name, square) for name, square in loaded.items()),
+        *(
+            ("difference", name, square)
+            for name, (square, _) in differences.items()
+            if square.any()
+        ),
+    ]
+    embedded = _within(wanted, budget_bytes)
+    shown = {}
+    for case in report.cases:
+        name, other_id = case.seen.id, _other(case)
+        if case.seen.name == REFERENCE:
+            other_id = f"accepted {name}"
+        has_other = other_id in thumbnails or other_id in loaded
+        shown[name] = Shown(
+            case=name,
+            picture=embedded.get(("picture", name)),
+            other=other_id if has_other and name in loaded else "",
+            other_name="accepted" if other_id in thumbnails else _against(case),
+            difference=embedded.get(("difference", name)),
+            amplified=differences[name][1] if name in differences else 1,
+            problem=problems.get(name, "")
+            or (
+                f"{problems[other_id]}, so there is nothing to compare with"
+                if not has_other and case.seen.name != REFERENCE
+                else ""
+            ),
+        )
+    return Gallery(
+        shown=shown,
+        others={
+            name: _embed(square, side=EXACT_SIDE, quality=90) for name, square in thumbnails.items()
+        }
+        | {
+            name: embedded["picture", name]
+            for name in names
+            if name in loaded and name not in own_names
+        },
+        problem="" if loaded or not report.cases else f"There are no pictures in {folder.name}/.",
+        folder=folder.name,
+        side=max((p.width for (kind, _), p in embedded.items() if kind == "picture"), default=0),
+        full_side=max((square.shape[1] for square in loaded.values()), default=0),
+    )
+
+
+def _against(case: CasePart) -> str:
+    return case.seen.against or REFERENCE
+
+
+def _other(case: CasePart) -> str:
+    """Id of the case whose picture it is held to."""
+    return f"{case.seen.workload}-{_against(case)}"
+
+
+UNREADABLE = (OSError, SyntaxError, ValueError, ZeroDivisionError, Image.DecompressionBombError)
+"""What Pillow and `mosaic` raise for a file that is no picture of ours."""
+
+
+def _load(folder: Path, name: str) -> Square | str:
+    """A case's picture, or in a sentence what is wrong with it."""
+    path = folder / f"{name}.png"
+    # A case may be called anything, and no name leads out of the folder.
+    if path.parent != folder or not path.is_file():
+        return f"{name}.png is missing in {folder.name}/"
+    try:
+        return mosaic(path)
+    except UNREADABLE:
+        return f"{folder.name}/{name}.png is no picture of this suite"
+
+
+def mosaic(path: Path) -> Square:
+    """A strip of squares, as the main job saves pictures, as a square of them.
+
+    `OSError` or `ValueError` for what is none.
+    """
+    with Image.open(path) as image:
+        strip: Square = np.asarray(image.convert("RGB"))
+    side = strip.shape[0]
+    pictures = np.split(strip, strip.shape[1] // side, axis=1)
+    columns = math.ceil(math.sqrt(len(pictures)))
+    rows = math.ceil(len(pictures) / columns)
+    laid: Square = np.zeros((rows * side, columns * side, 3), np.uint8)
+    for number, picture in enumerate(pictures):
+        row, column = divmod(number, columns)
+        laid[row * side : (row + 1) * side, column * side : (column + 1) * side] = picture
+    return laid
+
+
+def amplified(own: Square, other: Square) -> tuple[Square, int]:
+    """The absolute difference, by squares of some pixels, brighter by the power of two at which
+    nearly all of it still shows what it is.
+    """
+    difference = np.maximum(own, other) - np.minimum(own, other)
+    step = max(1, difference.shape[0] // DIFFERENCE_SIDE)
+    height, width = (side // step for side in difference.shape[:2])
+    squares = difference[: height * step, : width * step]
+    # Rows first: their numbers lie beside each other in memory.
+    rows = squares.reshape(height, step, -1).sum(axis=1, dtype=np.uint32)
+    mean = rows.reshape(height, width, step, 3).sum(axis=2) / np.float32(255 * step * step)
+    typical = float(np.percentile(mean[:: max(1, height // 64)], 99))
+    times = 1
+    while times < AMPLIFIED_MOST and 2 * times * typical <= 1.0:
+        times *= 2
+    bright: Square = (np.minimum(mean * times, 1.0) * 255).round().astype(np.uint8)
+    return bright, times
+
+
+def _accepted(cases: Sequence[CasePart]) -> dict[str, Square]:
+    found = {}
+    for case in cases:
+        seen = case.seen
+        path = baselines.picture_path(
+            model=seen.model, weights=seen.weights, workload=seen.workload
+        )
+        if seen.name != REFERENCE:
+            continue
+        # Without it, or with a broken one, there is nothing to show; the tests say so.
+        with suppress(*UNREADABLE):
+            found[f"accepted {seen.id}"] = mosaic(path)
+    return found
+
+
+Key = tuple[str, str]
+
+
+def _within(wanted: Sequence[tuple[str, str, Square]], budget_bytes: int) -> dict[Key, Embedded]:
+    """Embed them as large as the budget lets them be, all at one level."""
+    level = len(LEVELS) - 1
+    # A few tell how much all would take, and small ones take the least time to ask.
+    few = wanted[:: max(1, len(wanted) // 8)]
+    while level > 0:
+        side, quality = LEVELS[level - 1]
+        size = sum(len(_at(item, side=side, quality=quality).uri) for item in few)
+        if size * len(wanted) > budget_bytes * len(few):
+            break
+        level -= 1
+    while True:
+        side, quality = LEVELS[level]
+        with ThreadPoolExecutor() as pool:
+            made = pool.map(partial(_at, side=side, quality=quality), wanted)
+            embedded = {item[:2]: picture for item, picture in zip(wanted, made, strict=True)}
+        size = sum(len(picture.uri) for picture in embedded.values())
+        if size <= budget_bytes or level == len(LEVELS) - 1:
+            return embedded
+        level += 1
+
+
+def _at(item: tuple[str, str, Square], *, side: int, quality: int) -> Embedded:
+    kind, _, square = item
+    side = side if kind == "picture" else min(side, DIFFERENCE_SIDE)
+    return _embed(square, side=side, quality=quality)
+
+
+def _embed(square: Square, *, side: int, quality: int) -> Embedded:
+    image = Image.fromarray(square)
+    if max(image.size) > side:
+        image.thumbnail((side, side), Image.Resampling.BOX)
+    file = io.BytesIO()
+    exact = max(square.shape[:2]) <= EXACT_SIDE
+    image.save(file, "webp", lossless=exact, quality=quality, method=2)
+    return Embedded(
+        uri="data:image/webp;base64," + base64.b64encode(file.getvalue()).decode(),
+        width=image.width,
+        height=image.height,
+    )

@@ -1,0 +1,269 @@
+"""Base against head: what pairs of runs were judged to show, or how single ones differ. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from diffusers_perf.compare.ab import PAIRS
+from diffusers_perf.judge import pairs
+from diffusers_perf.judge.verdicts import WARNING, difference
+from diffusers_perf.judge.weighing import METRICS
+from diffusers_perf.records.baselines import NEVER_MORE
+from diffusers_perf.report import figures
+from diffusers_perf.report.content import ChangePart, ComparisonPart, Mood, badness, mood_of
+from diffusers_perf.report.reading import Reading, Seen
+
+SHOWN_SHARE = {metric.name: metric.floor for metric in METRICS}
+"""Differences that a comparison without pairs shows first; they are judged from nothing."""
+PICTURE_DB = 0.5
+NAMED_MOST = 3
+"""Cases that a sentence names."""
+UNKNOWN = 1e6
+"""A ratio's end beyond which the interval says that nothing is known."""
+
+
+def in_pairs(
+    found: pairs.Comparison, base: Sequence[Reading], head: Sequence[Reading]
+) -> ComparisonPart:
+    """What pairs of runs were judged to show."""
+    verdicts = found.verdicts
+    changes = sorted(
+        (_judged(change) for change in found.changes),
+        # A case's rows stay together.
+        key=lambda c: (-badness(verdicts.get(c.case, c.status)), c.case, -badness(c.status)),
+    )
+    fail = [case for case, status in verdicts.items() if mood_of(status) == "bad"]
+    unsure = sum(mood_of(change.status) == "warning" for change in found.changes)
+    by = f"by {figures.count(found.pairs, 'pair')} of processes"
+    cases = figures.count(len(verdicts), "case")
+    mood: Mood = "bad" if fail else "warning" if unsure else "good"
+    told = f" {figures.count(unsure, 'row')} could not be told." if unsure else ""
+    if fail:
+        named = ", ".join(_what_is_worse(case, changes) for case in fail[:NAMED_MOST])
+        more = f" and {len(fail) - NAMED_MOST} more" if len(fail) > NAMED_MOST else ""
+        sentence = f"Head is worse than base in {len(fail)} of {cases}, {by}: {named}{more}."
+    elif unsure:
+        sentence = f"Nothing is seen to be worse in {cases}, {by}.{told}"
+    else:
+        all_of = "the one case" if len(verdicts) == 1 else f"all of {cases}"
+        sentence = f"Head holds to base in {all_of}, {by}."
+    rows = {(change.case, change.metric) for change in changes if change.changed}
+    return ComparisonPart(
+        mood=mood,
+        sentence=sentence,
+        about=_about(base, head),
+        changes=tuple(changes),
+        counters=tuple(
+            (case, words)
+            for case, name, words in counter_changes(base[0], head[0])
+            if (case, name) not in rows
+        ),
+    )
+
+
+def _what_is_worse(case: str, changes: Sequence[ChangePart]) -> str:
+    """A case with what became of it: ``ddim50-fp16 (slower: GPU busy +5.8 %; more work)``."""
+    worse = [change for change in changes if change.case == case and change.mood == "bad"]
+    told = []
+    for status in dict.fromkeys(change.status for change in reversed(worse)):
+        moved = [
+            f"{change.metric} {figures.percent(change.ratio)}"
+            for change in worse
+            # Of counters the word is enough here: which and by how much stands below.
+            if change.status == status and change.ratio and change.interval
+        ]
+        told.append(f"{status}: {', '.join(moved)}" if moved else status)
+    return f"{case} ({'; '.join(told)})"
+
+
+def refused(reason: str, base: Sequence[Reading], head: Sequence[Reading]) -> ComparisonPart:
+    """Runs of which nothing follows for each other."""
+    return ComparisonPart(
+        mood="warning",
+        sentence=f"Base and head were not compared: {reason}.",
+        about=_about(base, head),
+        changes=(),
+        counters=(),
+    )
+
+
+def _about(base: Sequence[Reading], head: Sequence[Reading]) -> str:
+    names = [
+        _named(side[0]) + (f" and {len(side) - 1} more" if side[1:] else "")
+        for side in (base, head)
+    ]
+    return f"Base is {names[0]}, head is {names[1]}."
+
+
+def _judged(change: pairs.Change) -> ChangePart:
+    metric = next((metric for metric in METRICS if metric.name == change.metric), None)
+
+    def read(value: float | None) -> str:
+        if value is None:
+            return ""
+        if change.metric == "picture":
+            return figures.decibels(value)
+        return metric.shown(value) if metric else f"{value:,.0f}"
+
+    ratio = change.ratio
+    counted = metric is None and change.metric != "picture"
+    # A counter has no interval: it is what it is.
+    exact = change.head / change.base if counted and change.head and change.base else None
+    return ChangePart(
+        case=change.case,
+        metric=change.metric,
+        status=change.status,
+        mood=mood_of(change.status),
+        base=read(change.base),
+        head=read(change.head),
+        ratio=ratio.mid if ratio else exact,
+        interval=(
+            f"99 %: {figures.percent(ratio.low)} to {figures.percent(ratio.high)}"
+            if ratio and ratio.low > 0 and ratio.high < UNKNOWN
+            else ""
+        ),
+        sentence=change.sentence,
+        next=change.next,
+        changed=change.status not in ("same", *WARNING),
+    )
+
+
+def side_by_side(base: Reading, head: Reading) -> ComparisonPart:
+    """Single runs: what differs, without a verdict, since nothing says how they scatter."""
+    about = _about([base], [head])
+    other = _apart(base, head)
+    if other:
+        return ComparisonPart(mood="warning", sentence=other, about=about, changes=(), counters=())
+    shared = [(case, was) for case in head.cases if (was := base.case(case.id)) is not None]
+    changes = [change for case, was in shared for change in _differences(was, case)]
+    changes += [
+        _only_in(case, "new", "measured in head alone")
+        for case in head.cases
+        if not base.case(case.id)
+    ]
+    changes += [
+        _only_in(case, "missing", "measured in base alone")
+        for case in base.cases
+        if not head.case(case.id)
+    ]
+    changes.sort(key=lambda c: (not c.changed, -abs((c.ratio or 1.0) - 1)))
+    return ComparisonPart(
+        mood="plain",
+        sentence=f"One run a side is shown without a verdict: it takes {PAIRS} pairs of fresh "
+        "processes to tell a change from noise.",
+        about=about,
+        changes=tuple(changes),
+        counters=tuple((case, words) for case, _, words in counter_changes(base, head)),
+        next="python -m ci ab --base REF --head REF",
+    )
+
+
+def _named(reading: Reading) -> str:
+    return f"{reading.path.name}" + (f" ({reading.commit})" if reading.commit else "")
+
+
+def _apart(base: Reading, head: Reading) -> str:
+    """Why two runs cannot stand beside each other; empty if they can."""
+    before, now = base.machine.get("name"), head.machine.get("name")
+    if before != now:
+        return (
+            f"Base was measured on {before}, head on {now}: times of two machines are not compared."
+        )
+    weights = [{(case.model, case.weights) for case in run.cases} for run in (base, head)]
+    if weights[0] and weights[1] and not weights[0] & weights[1]:
+        return "Base and head ran other models or weights: they are not compared."
+    return ""
+
+
+def _differences(was: Seen, case: Seen) -> list[ChangePart]:
+    rows = (
+        ("latency", was.latency_s, case.latency_s, figures.seconds),
+        ("GPU busy", was.gpu_busy_s, case.gpu_busy_s, figures.seconds),
+        ("peak memory", was.peak_memory_bytes, case.peak_memory_bytes, figures.mebibytes),
+    )
+    changes = []
+    for metric, before, now, read in rows:
+        if case.picture_only or before is None or now is None:
+            continue
+        ratio = now / before
+        changes.append(
+            _difference(
+                case,
+                metric,
+                base=read(before),
+                head=read(now),
+                ratio=ratio,
+                changed=abs(ratio - 1) > SHOWN_SHARE[metric],
+                words=figures.percent(ratio),
+            )
+        )
+    if was.psnr_db is not None and case.psnr_db is not None:
+        moved = case.psnr_db - was.psnr_db
+        changes.append(
+            _difference(
+                case,
+                "picture",
+                base=figures.decibels(was.psnr_db),
+                head=figures.decibels(case.psnr_db),
+                ratio=None,
+                changed=abs(moved) > PICTURE_DB,
+                words=f"{moved:+.1f} dB".replace("-", "−"),
+            )
+        )
+    return changes
+
+
+def _difference(
+    case: Seen,
+    metric: str,
+    *,
+    base: str,
+    head: str,
+    ratio: float | None,
+    changed: bool,
+    words: str,
+) -> ChangePart:
+    return ChangePart(
+        case=case.id,
+        metric=metric,
+        status="",
+        mood="plain",
+        base=base,
+        head=head,
+        ratio=ratio,
+        interval="" if ratio else words,
+        sentence="",
+        next="",
+        changed=changed,
+    )
+
+
+def _only_in(case: Seen, status: str, words: str) -> ChangePart:
+    return ChangePart(
+        case=case.id,
+        metric="",
+        status=status,
+        mood="plain",
+        base="" if status == "new" else figures.seconds(case.latency_s),
+        head=figures.seconds(case.latency_s) if status == "new" else "",
+        ratio=None,
+        interval="",
+        sentence=words,
+        next="",
+        changed=True,
+    )
+
+
+def counter_changes(base: Reading, head: Reading) -> list[tuple[str, str, str]]:
+    """Every counter that is not what it was, the judged ones first: case, counter, and the change
+    in words. They are exact, so one run a side is enough.
+    """
+    changed = []
+    for case in head.cases:
+        was = base.case(case.id)
+        for name, now in case.counters.items():
+            before = was.counters.get(name) if was else None
+            if before is not None and before != now:
+                words = difference(name, was=before, now=now, steps=case.steps)
+                changed.append((case.id, name, words))
+    return sorted(changed, key=lambda change: change[1] not in NEVER_MORE)

@@ -1,0 +1,86 @@
+"""DeepCache in the steps of `device_steps`.
+
+The package asks the device for the timestep before each call of the UNet, and searches it in the
+schedule. A step that is captured knows neither; its plan knows what is to be made anew.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from diffusers_perf.measurement.proofs import NotApplied, Proof
+from diffusers_perf.techniques.device_steps import DeviceSteps, Kind
+
+
+class Planned:
+    """For the package's helper: told by the plan of a `DeviceSteps` what comes, not by the time."""
+
+    def wrap_unet_forward(self) -> None:
+        """Ask nothing of the device: `follow` is told what comes."""
+        self._kept: dict[bool, dict[Any, Any]] = {True: {}, False: {}}
+        self.rest()
+
+    def follow(self, kind: Kind) -> None:
+        """Make ready for a step of this kind."""
+        # Apart, as guided and unguided steps are of different shapes, and so that a step that is
+        # captured later finds the tensors of its own kind, and not those of what ran last. Emptied,
+        # as a compiler looks at what is there and would make the fresh step twice.
+        if kind.fresh:
+            self._kept[kind.guided] = {}
+        self.cached_output = self._kept[kind.guided]
+        self.cur_timestep = 0 if kind.fresh else 1
+
+    def rest(self, *_: object) -> None:
+        """Between the steps nothing is kept, nor taken from what is."""
+        self.cached_output = {}
+        self.start_timestep = self.cur_timestep = 0
+
+
+def keep_blocks(pipeline: Any, *, interval: int) -> Any:
+    """Make the UNet's inner blocks anew in each `interval`-th step alone; the package's helper.
+
+    What it holds of the last step is not there for who calls the UNet's own forward. `ValueError`
+    for a UNet without a mid block, which the package does not know.
+    """
+    from DeepCache import DeepCacheSDHelper
+
+    if pipeline.unet.mid_block is None:
+        raise ValueError("DeepCache wants a mid block, and the distilled UNet has none")
+    planned = isinstance(pipeline, DeviceSteps)
+    bases = (Planned, DeepCacheSDHelper) if planned else (DeepCacheSDHelper,)
+    helper: Any = type("Helper", bases, {})(pipe=pipeline)
+    helper.set_params(cache_interval=interval, cache_branch_id=0)
+    helper.enable()
+    if planned:
+        pipeline.plan.fresh_every = interval
+        before = pipeline.plan.before
+
+        def told(kind: Kind) -> None:
+            before(kind)
+            helper.follow(kind)
+
+        pipeline.plan.before = told
+        pipeline.unet.register_forward_hook(helper.rest)
+    else:
+
+        def from_the_first(*_: object) -> None:
+            helper.cur_timestep = helper.start_timestep
+
+        pipeline.unet.register_forward_hook(from_the_first)
+    return helper
+
+
+def is_cached(interval: int) -> Proof:
+    """DeepCache holds the UNet's blocks, and makes the inner ones anew in each of so many steps."""
+
+    def check(pipeline: Any) -> None:
+        helper = getattr(pipeline, "deep_cache", None)
+        blocks = (*pipeline.unet.down_blocks, pipeline.unet.mid_block, *pipeline.unet.up_blocks)
+        if helper is None or any("forward" not in vars(block) for block in blocks):
+            raise NotApplied("not all of the UNet's blocks are held by DeepCache")
+        planned = isinstance(pipeline, DeviceSteps)
+        seen = pipeline.plan.fresh_every if planned else helper.params["cache_interval"]
+        if seen != interval:
+            raise NotApplied(f"the UNet's blocks are made anew every {seen} steps, not {interval}")
+
+    return check

@@ -1,0 +1,186 @@
+"""The report's page in a real browser: Debian's chromium, driven by playwright.
+
+Skipped where one of them is missing, unless `PERF_TESTS_BROWSER` asks for it: CI sets it.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from diffusers_perf.cli import __main__ as command
+from diffusers_perf.records import baselines
+from perf_tests.tests.unit.drawn import shown
+from perf_tests.tests.unit.recorded import Content, case, process
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+for library in ("playwright", "matplotlib"):
+    pytest.importorskip(library, reason="needs '.[dev]'")
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+pytestmark = pytest.mark.skipif(
+    CHROMIUM is None and "PERF_TESTS_BROWSER" not in os.environ, reason="needs chromium"
+)
+
+
+@dataclass
+class Opened:
+    """The page in the browser, and what went wrong in it."""
+
+    page: Page
+    complaints: list[str] = field(default_factory=list)
+    requests: list[str] = field(default_factory=list)
+
+
+@pytest.fixture(scope="module")
+def html(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A page of a run beside another."""
+    folder = tmp_path_factory.mktemp("report")
+    contents = [_with_something_to_see(process(name)) for name in ("run", "base")]
+    run, base = (
+        shown(content, folder / f"{name}.json")
+        for content, name in zip(contents, ("run", "base"), strict=True)
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        # What somebody accepts some day must not change what is tested here.
+        (folder / "baselines").mkdir()
+        published = folder / "baselines" / "published.json"
+        published.write_text((baselines.FOLDER / "published.json").read_text())
+        patch.setattr(baselines, "FOLDER", folder / "baselines")
+        out = folder / "run.html"
+        assert command.main(["report", str(run), "--base", str(base), "--html", str(out)]) == 0
+    return out
+
+
+def _with_something_to_see(content: Content) -> Content:
+    for benchmark in content["benchmarks"]:
+        info = benchmark["extra_info"]
+        if info["gpu_busy_s"]:
+            info["stages"] = {"denoising": 0.9 * info["gpu_busy_s"], "decoder": 0.05}
+            info["families"] = {"matmul": {"gpu_s": info["gpu_busy_s"], "kernels": 7}}
+    case(content, "ddim50-fp16")["stack"] = {"fp16": "<img src=https://example.org/>"}
+    return content
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Browser]:
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as driver:
+        # Containers of CI have no user namespaces for a sandbox, and the page is our own.
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(params=[(1280, "light"), (375, "dark")], ids=["wide and light", "phone and dark"])
+def opened(request: pytest.FixtureRequest, chromium: Browser, html: Path) -> Iterator[Opened]:
+    """The page, freshly opened; whatever is done in it, nothing may complain or be fetched."""
+    width, scheme = request.param
+    context = chromium.new_context(
+        viewport={"width": width, "height": 800}, color_scheme=scheme, offline=True
+    )
+    page = context.new_page()
+    opened = Opened(page=page)
+    page.on("console", lambda message: opened.complaints.append(message.text))
+    page.on("pageerror", lambda error: opened.complaints.append(str(error)))
+    page.on("request", lambda asked: opened.requests.append(asked.url))
+    page.goto(html.as_uri())
+    yield opened
+    context.close()
+    assert opened.complaints == []
+    left = [url for url in opened.requests if not url.startswith(("data:", html.as_uri()))]
+    assert left == []
+
+
+def test_it_opens_with_every_picture_and_no_wider_than_the_window(opened: Opened) -> None:
+    page = opened.page
+    assert page.locator("h1").inner_text().endswith("pictures and loose limits are.")
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    blank = "[...document.images].filter(i => !i.hidden && i.naturalWidth === 0).length"
+    page.wait_for_function(f"{blank} === 0")
+    visible = [svg for svg in page.locator(".chart svg").all() if svg.is_visible()]
+    assert len(visible) == 7
+
+
+def test_a_table_is_sorted_by_the_head_that_is_pressed(opened: Opened) -> None:
+    table = opened.page.locator("#speed table.sortable").first
+    head = table.get_by_role("button", name="GPU busy")
+
+    def busy() -> list[float]:
+        cells = table.locator("tbody tr td:nth-child(4)").all()
+        return [float(cell.get_attribute("data-v") or "nan") for cell in cells]
+
+    head.press("Enter")
+    assert busy() == sorted(busy())
+    assert table.locator("th[aria-sort=ascending]").inner_text().split() == ["GPU", "busy"]
+    head.press("Enter")
+    assert busy() == sorted(busy(), reverse=True)
+    assert table.locator("th[aria-sort]").count() == 1
+
+
+def test_a_picture_is_opened_slid_over_and_closed(opened: Opened) -> None:
+    page = opened.page
+    fp16 = page.locator(".case", has=page.get_by_role("heading", name="fp16", exact=False)).first
+    fp16.locator("button.open").nth(1).click()
+    viewer = page.locator("#viewer")
+    assert viewer.is_visible()
+    assert page.locator("#viewer-name").inner_text() == "ddim50: fp16"
+    assert viewer.locator("#viewer-stage img").count() == 2
+
+    viewer.get_by_label("slider", exact=True).check()
+    divider = viewer.get_by_label("Where the divider stands")
+    divider.press("End")
+    place = "getComputedStyle(document.getElementById('viewer-stage')).getPropertyValue('--at')"
+    assert page.evaluate(place) == "100%"
+    box = viewer.locator(".box").bounding_box()
+    assert box
+    page.mouse.move(box["x"] + box["width"] * 0.75, box["y"] + 20)
+    page.mouse.down()
+    page.mouse.move(box["x"] + box["width"] * 0.25, box["y"] + 20)
+    page.mouse.up()
+    assert 20 <= float(page.evaluate(place).strip("%")) <= 30
+
+    viewer.get_by_label("blink", exact=True).check()
+    over = viewer.locator("#viewer-stage img").nth(1)
+    over.wait_for(state="hidden")
+    over.wait_for(state="visible")
+    viewer.get_by_label("difference", exact=True).check()
+    assert "difference ×" in viewer.locator("figcaption").inner_text()
+    viewer.get_by_role("button", name="next").click()
+    assert page.locator("#viewer-name").inner_text() == "pndm25x4: reference"
+    page.keyboard.press("Escape")
+    assert not viewer.is_visible()
+
+
+def test_a_slider_in_the_page_shows_the_reference_over_the_case(opened: Opened) -> None:
+    second = opened.page.locator(".case").nth(1)
+    slide = second.locator(".slide")
+    slide.focus()
+    cut = "e => getComputedStyle(e).clipPath.split(' ')[1]"
+    slide.press("End")
+    assert second.locator(".over").evaluate(cut) == "0%"
+    slide.press("Home")
+    assert second.locator(".over").evaluate(cut) == "100%"
+    blink = second.get_by_role("button", name="Blink")
+    blink.press("Enter")
+    assert blink.get_attribute("aria-pressed") == "true"
+    second.locator("xpath=self::*[contains(@class, 'off')]").wait_for()
+
+
+def test_on_paper_everything_is_unfolded(opened: Opened) -> None:
+    page = opened.page
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    assert page.locator("details:not([open])").count() == 0
+    page.emulate_media(media="print")
+    assert not page.locator("nav").is_visible()
+    page.evaluate("dispatchEvent(new Event('afterprint'))")
+    assert page.locator("details[open]").count() == 0

@@ -1,0 +1,88 @@
+"""What several test files stand on."""
+
+from __future__ import annotations
+
+import gc
+import shutil
+from collections.abc import Iterator
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
+
+import pytest
+import torch
+
+# pytester forgets what a suite in this process imported first. A second copy of the bench would not
+# see what a test patched in the first, and these two register operators, which works once.
+import torch._dynamo
+from pytest_benchmark import plugin
+
+from diffusers_perf.measurement import bench, quiet  # noqa: F401
+from diffusers_perf.records import baselines
+from perf_tests.tests.unit.recorded import accept, process
+
+with suppress(ImportError):
+    import torchao  # noqa: F401  (optional, and imported by diffusers where it is installed)
+
+# Small tensors: threads would only wait for each other, most of all on a shared machine.
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _settled() -> None:
+    # The suite and pytest collect garbage often: let them pass by the millions of objects that the
+    # libraries hold.
+    gc.freeze()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_look_at_the_cpu() -> Iterator[None]:
+    # pytest-benchmark looks at it for each JSON, which takes longer than the rest of such a test.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(plugin, "get_cpu_info", cache(plugin.get_cpu_info))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _a_core_of_one_speed() -> Iterator[None]:
+    # Whatever else runs here; and in a run of a tenth of a second its loops would take the most.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(quiet, "_loop_s", lambda: 0.01)
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    # In a process of `-n`, pytest-benchmark would turn itself off in the runs that a test makes.
+    monkeypatch.delenv("PYTEST_XDIST_WORKER", raising=False)
+
+
+@pytest.fixture
+def no_baselines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of baselines in which nothing is accepted yet."""
+    folder = tmp_path / "baselines"
+    _without_baselines(folder, monkeypatch)
+    return folder
+
+
+def _without_baselines(folder: Path, patch: pytest.MonkeyPatch) -> None:
+    folder.mkdir()
+    for name in ("portable.json", "published.json"):
+        shutil.copy(baselines.FOLDER / name, folder)
+    patch.setattr(baselines, "FOLDER", folder)
+
+
+@pytest.fixture(scope="session")
+def _accepted_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("accepted") / "baselines"
+    with pytest.MonkeyPatch.context() as patch:
+        _without_baselines(folder, patch)
+        assert accept([process(f"accepted-{number}") for number in range(3)], folder) == 0
+    return folder
+
+
+@pytest.fixture
+def accepted(no_baselines: Path, _accepted_once: Path) -> Path:
+    """The same, with three recorded processes as their machine's baseline."""
+    shutil.copytree(_accepted_once, no_baselines, dirs_exist_ok=True)
+    return no_baselines

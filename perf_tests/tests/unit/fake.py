@@ -1,0 +1,221 @@
+"""A plugin that puts a fake pipeline and a small catalogue under the real suite.
+
+Everything from the command line to the verdict is the real thing; only the pictures are made in
+a millisecond, on a clock that says it took a fifth of a second. Each case of the catalogue
+misbehaves in the way its name says.
+
+PYTEST_DONT_REWRITE: other tests import it as well, of which pytest would warn.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import signal
+from collections.abc import Callable, Mapping
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import perf_tests.cases  # noqa: F401  (the real catalogue, to put aside)
+from diffusers_perf import models
+from diffusers_perf.catalog import declarations as catalog
+from diffusers_perf.catalog.declarations import Closeness, Needs, Promise, Workload
+from diffusers_perf.measurement import quiet, timing
+from diffusers_perf.measurement.build import Build
+from diffusers_perf.measurement.proofs import NotApplied
+
+STEP_S = 0.05
+
+WORKLOAD = Workload(
+    name="fake4",
+    scale="small",
+    prompt="a fake",
+    size=64,
+    scheduler="DDIMScheduler",
+    steps=4,
+    images=2,
+    guidance=7.5,
+    seed=0,
+)
+CLOSE = Promise(embedded=Closeness(psnr_db=30, ssim=0.9))
+
+
+class Clock:
+    """A clock on which a fake takes its time without anybody waiting for it.
+
+    Nothing else moves it, so that it says the same on a busy machine.
+    """
+
+    def __init__(self) -> None:
+        self._now_s = 0.0
+
+    def __call__(self) -> float:
+        return self._now_s
+
+    def sleep(self, seconds: float) -> None:
+        self._now_s += seconds
+
+
+CLOCK = Clock()
+
+
+def on_fake_clock(patch: pytest.MonkeyPatch) -> None:
+    """Time rounds by this clock, and find no CPU that they waited for."""
+    patch.setattr(timing, "perf_counter", CLOCK)
+    patch.setattr(quiet, "_cpu_waits_s", dict)
+
+
+class FakePipeline:
+    """As much of a diffusers pipeline as the harness touches."""
+
+    vae_scale_factor = 8
+    _execution_device = torch.device("cpu")
+
+    def __init__(self) -> None:
+        self.unet = torch.nn.Linear(2, 2)
+        self.unet.config = SimpleNamespace(in_channels=4)  # type: ignore[assignment]
+        self.unet.dtype = torch.float32  # type: ignore[assignment]
+        self.vae = torch.nn.Linear(2, 2)
+        self.vae.decode = lambda sample: (sample,)  # type: ignore[assignment]
+        self.text_encoder = torch.nn.Linear(2, 2)
+        self.scheduler = SimpleNamespace()
+        self.components = {"unet": self.unet, "vae": self.vae, "text_encoder": self.text_encoder}
+        self.changes: list[Callable[[Any], Any]] = []
+        self.calls = 0
+
+    def set_progress_bar_config(self, **_: Any) -> None: ...
+
+    def __call__(self, prompts: list[str], **options: Any) -> Any:
+        self.calls += 1
+        shade = len(prompts[0]) / 1000
+        step_ended = options["callback_on_step_end"]
+        for step in range(options["num_inference_steps"]):
+            CLOCK.sleep(STEP_S)
+            if step_ended is not None:
+                step_ended(self, step, 0, {})
+        noise = options["latents"].numpy().transpose(0, 2, 3, 1)[..., :3]
+        pictures = np.repeat(np.repeat(0.5 + shade + 0.1 * noise, 8, axis=1), 8, axis=2)
+        for change in self.changes:
+            pictures = change(pictures)
+        (decoded,) = self.vae.decode(torch.as_tensor(pictures.copy()))  # type: ignore[operator]
+        return SimpleNamespace(images=decoded.numpy().clip(0, 1))
+
+
+class FakeSource:
+    name = weights = "fake"
+    kind = "embedded"
+    scale = "small"
+    variants: frozenset[str] = frozenset()
+
+    def load(self, **_: Any) -> FakePipeline:
+        return FakePipeline()
+
+
+def _makes(change: Callable[[Any], Any]) -> Callable[[Build], None]:
+    def apply(build: Build) -> None:
+        """Changes the pictures."""
+        build.then(lambda pipeline: pipeline.changes.append(change))
+
+    return apply
+
+
+def _nan(pictures: Any) -> Any:
+    pictures = pictures.copy()
+    pictures[-1, 0, 0, 0] = np.nan
+    return pictures
+
+
+def _infinity(pictures: Any) -> Any:
+    pictures = pictures.copy()
+    pictures[0, 0, 0, 0] = np.inf  # which the clamping makes an honest white
+    return pictures
+
+
+def _raise(error: BaseException) -> Any:
+    def change(pictures: Any) -> Any:
+        raise error
+
+    return change
+
+
+def _moody(pictures: Any) -> Any:
+    """Three more times as long while FAKE_MOOD is set."""
+    if "FAKE_MOOD" in os.environ:
+        CLOCK.sleep(3 * STEP_S * WORKLOAD.steps)
+    return pictures
+
+
+def _forgetful(pictures: Any, _calls: list[int] = []) -> Any:  # noqa: B006  state that leaks
+    _calls.append(1)
+    return pictures + 0.01 * len(_calls)
+
+
+def _stale(pictures: Any, _first: list[Any] = []) -> Any:  # noqa: B006  a buffer that is kept
+    _first.append(pictures)
+    return _first[0]
+
+
+def _asks_more(pictures: Any) -> Any:
+    """One more operator on the device that stands for a GPU."""
+    torch.ones(2, device="meta")
+    return pictures
+
+
+def _fails(pipeline: Any) -> None:
+    raise NotApplied("the flag fake reads False, not True")
+
+
+CHANGES: Mapping[str, Callable[[Any], Any]] = {
+    "fine": lambda pictures: pictures,
+    "black": lambda pictures: pictures * 0,
+    "grey": lambda pictures: pictures * 0 + 0.5,
+    "not_a_number": _nan,
+    "infinite": _infinity,
+    "broken": _raise(RuntimeError("the kernel is not there")),
+    "elsewhere": lambda pictures: pictures[:, ::-1],
+    "forgetful": _forgetful,
+    "stale": _stale,
+    "moody": _moody,
+    "asks_more": _asks_more,
+    "unproven": lambda pictures: pictures,
+    "unsupported": lambda pictures: pictures,
+    "too_large": _raise(torch.OutOfMemoryError("Tried to allocate 80.00 GiB. More. And more.")),
+    "interrupted": _raise(KeyboardInterrupt()),
+    "terminated": lambda pictures: os.kill(os.getpid(), signal.SIGTERM),
+}
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--fakes", default="fine", help="cases to declare, joined by commas")
+    parser.addoption("--past-guide", default="", help="of them, the one in that chapter")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # The suite and pytest collect garbage often: let them pass by the millions of objects that the
+    # libraries hold.
+    gc.freeze()
+    patch = pytest.MonkeyPatch()
+    config.add_cleanup(patch.undo)
+    patch.setattr(models, "open_source", lambda model: FakeSource())
+    on_fake_clock(patch)
+    declared: dict[str, catalog.Optimization] = {}
+    cases: list[catalog.Case] = []
+    patch.setattr(catalog, "OPTIMIZATIONS", declared)
+    patch.setattr(catalog, "CASES", cases)
+    names = config.getoption("--fakes").split(",")
+    for name in names:
+        apply = _makes(CHANGES[name])
+        apply.__name__ = name
+        catalog.optimization(
+            promise=CLOSE,
+            proof=_fails if name == "unproven" else lambda pipeline: None,
+            needs=Needs(package="no_such_package") if name == "unsupported" else None,
+        )(apply)
+    past = config.getoption("--past-guide")
+    catalog.measure(WORKLOAD, *(name for name in names if name != past))
+    if past:
+        catalog.measure(WORKLOAD, past, chapter="past_guide")

@@ -1,0 +1,164 @@
+"""Runs recorded on H200s: five pairs, twice, and three stripped to a few cases, with more processes
+made from those three.
+
+What was not recorded yet when the three were made stands beside it as it was: the reference's
+numbers, what the optimizations promise, and what the workloads generate, from the catalogue of that
+day. What nobody can know any more is null, or empty.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import math
+import random
+from collections.abc import Sequence
+from copy import deepcopy
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+
+from diffusers_perf.cli import __main__ as command
+from diffusers_perf.records import closeness
+from diffusers_perf.records.reading import run_of
+from diffusers_perf.records.runs import Run
+
+Content = dict[str, Any]
+"""A run's JSON."""
+
+FOLDER = Path(__file__).parent
+RECORDED: tuple[Content, ...] = tuple(
+    json.loads((FOLDER / f"h200-{number}.json").read_text()) for number in (1, 2, 3)
+)
+QUIET = 0.003
+"""Noise of a latency that the GPU decides, as under a CUDA graph: log standard deviation."""
+BUSY_NOISE = 0.0016
+"""Of GPU busy between the three recorded processes, which ran on two hosts."""
+
+
+def five_pairs(name: str) -> tuple[list[Content], list[Content]]:
+    """Base and head, quick processes of one commit in turns, with six digits of each number and
+    only what is judged.
+
+    ``same`` is an `ab` of it against itself over seven of the guide's rows. In ``planted`` head had
+    5 % more GPU work in each step of ddim50's fp16, a sleep of 110 % of a step in its tf32+fp16 and
+    one of 24 % in pndm25x4's distilled_unet: twice, and half of, what `calibrate` had said of
+    ``same`` that it sees.
+    """
+    sides = json.loads(gzip.decompress((FOLDER / f"h200-{name}.json.gz").read_bytes()))
+    return sides["base"], sides["head"]
+
+
+def process(name: str, *, noise: float | None = QUIET) -> Content:
+    """One more process of the recorded kind; the same name gives the same numbers.
+
+    Without a noise, its rounds are drawn from the recorded ones.
+    """
+    content, draw = deepcopy(RECORDED[0]), random.Random(name)
+    recorded = [{_id(case): case for case in _infos(one)} for one in RECORDED]
+    for case in _infos(content):
+        rounds = [s for one in recorded if (c := one.get(_id(case))) for s in c["latency_rounds_s"]]
+        if case["picture_only"]:
+            continue
+        if noise is None:
+            case["latency_rounds_s"] = draw.choices(rounds, k=5)
+        else:
+            quiet = median(rounds) * math.exp(draw.gauss(0, noise))
+            case["latency_rounds_s"] = [quiet] * 5
+        case["latency_s"] = median(case["latency_rounds_s"])
+        case["gpu_busy_s"] *= math.exp(draw.gauss(0, BUSY_NOISE))
+    for drift in content["perf_tests"]["reference_drift"].values():
+        drift.update(ratio=1.01, significant=False)
+    return settle(content)
+
+
+def side(name: str, *, count: int = 5, noise: float | None = QUIET) -> list[Content]:
+    return [process(f"{name}-{number}", noise=noise) for number in range(count)]
+
+
+def settle(content: Content) -> Content:
+    """Put what follows from other numbers in order again."""
+    infos = {_id(case): case for case in _infos(content)}
+    for case in infos.values():
+        case["latency_s"] = median(case["latency_rounds_s"])
+        case["pictures_per_s"] = case["images"] / case["latency_s"]
+        other = infos.get(f"{case['workload']}-{case['against']}")
+        if other and case["reference"]:
+            for field in ("latency_rounds_s", "gpu_busy_s", "peak_memory_bytes"):
+                case["reference"][field] = other[field]
+            case["latency_speedup"] = other["latency_s"] / case["latency_s"]
+            if case["gpu_busy_s"]:
+                case["gpu_speedup"] = other["gpu_busy_s"] / case["gpu_busy_s"]
+    return content
+
+
+def case(content: Content, name: str) -> Content:
+    """The case of this id."""
+    return next(info for info in _infos(content) if _id(info) == name)
+
+
+def drop(content: Content, name: str) -> None:
+    """Leave the case of this id out, as if it had never been there."""
+    kept = [b for b in content["benchmarks"] if _id(b["extra_info"]) != name]
+    content["benchmarks"] = kept
+    ours = content["perf_tests"]
+    ours["expected"] = [other for other in ours["expected"] if other != name]
+
+
+def keep(content: Content, name: str) -> None:
+    """Leave every case out but the one of this id."""
+    for other in [_id(info) for info in _infos(content)]:
+        if other != name:
+            drop(content, other)
+
+
+def slow(content: Content, name: str, *, by: float) -> None:
+    """The case takes this many times as long, on the GPU and by the clock."""
+    info = case(content, name)
+    info["latency_rounds_s"] = [by * seconds for seconds in info["latency_rounds_s"]]
+    info["gpu_busy_s"] *= by
+    settle(content)
+
+
+def black(content: Content, name: str) -> None:
+    case(content, name)["picture"].update(mean=0.002, std=0.0, psnr_db=5.2, ssim=0.01)
+
+
+def write(contents: Sequence[Content], folder: Path, name: str) -> list[Path]:
+    """The contents' files, in order."""
+    paths = [folder / f"{name}-{number}.json" for number in range(len(contents))]
+    for path, content in zip(paths, contents, strict=True):
+        path.write_text(json.dumps(content))
+    return paths
+
+
+def with_pictures(contents: Sequence[Content], folder: Path, name: str) -> list[Path]:
+    """The contents' files, each with its references' pictures, of noise, beside it."""
+    paths = write(contents, folder, name)
+    drawn = np.random.default_rng(0).random((1, 128, 128, 3), dtype=np.float32)
+    for path in paths:
+        pictures = path.with_name(f"{path.stem}-pictures")
+        for workload in ("ddim50", "pndm25x4", "vase25"):
+            closeness.save(drawn, pictures / f"{workload}-reference.png")
+    return paths
+
+
+def accept(contents: Sequence[Content], folder: Path, reason: str = "first") -> int:
+    """`ci accept` of these runs, written beside the folder of baselines."""
+    paths = with_pictures(contents, folder.parent, reason.replace(" ", "-"))
+    return command.main(["accept", *map(str, paths), "--reason", reason])
+
+
+def parsed(contents: Sequence[Content], name: str) -> list[Run]:
+    """The runs that the contents describe."""
+    return [run_of(one, Path(f"{name}-{number}.json")) for number, one in enumerate(contents)]
+
+
+def _infos(content: Content) -> list[Content]:
+    return [benchmark["extra_info"] for benchmark in content["benchmarks"]]
+
+
+def _id(info: Content) -> str:
+    return f"{info['workload']}-{info['case']}"

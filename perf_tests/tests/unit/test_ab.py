@@ -1,0 +1,519 @@
+"""`python -m ci ab`: which processes it starts, in which order, and what it does when one fails.
+
+The environments are shell scripts that copy recorded runs instead of measuring; what is compared is
+compared for real.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from diffusers_perf.cli import __main__ as command
+from diffusers_perf.compare import ab, sides
+from diffusers_perf.compare.lock import held
+from diffusers_perf.records import baselines
+from perf_tests.tests.unit.recorded import Content, side, slow
+
+PYTHON = """#!/bin/sh
+here=${0%/*}
+if [ "$1" = -c ]; then cat "$here/versions"; exit; fi
+for argument in "$@"; do
+    case $argument in --benchmark-json=*) path=${argument#*=} ;; esac
+done
+name=${path##*/} name=${name%.json}
+cache=${TRITON_CACHE_DIR%/*}
+echo "$name ${cache##*/} $*" >>"$here/../calls"
+code=0
+. "$here/../act"
+cp "$here/../recorded/$name.json" "$path"
+exit "$code"
+"""
+
+TURNS = [
+    f"{side}-{pair}"
+    for pair in range(1, 11)
+    for side in (("base", "head") if pair % 2 else ("head", "base"))
+]
+
+
+@dataclass(frozen=True)
+class Place:
+    """Two fake environments, and what they were asked for."""
+
+    folder: Path
+
+    def record(self, base: Sequence[Content], head: Sequence[Content]) -> None:
+        """What each process will measure."""
+        for name, contents in (("base", base), ("head", head)):
+            for number, content in enumerate(contents, start=1):
+                path = self.folder / "recorded" / f"{name}-{number}.json"
+                path.write_text(json.dumps(content))
+
+    def ab(self, *options: str) -> int:
+        pythons = [f"--{side}-python={self.folder / side / 'python'}" for side in ("base", "head")]
+        return command.main(["ab", *pythons, f"--out={self.folder / 'out'}", *options])
+
+    def act(self, shell: str) -> None:
+        """What each process does before it writes its run."""
+        (self.folder / "act").write_text(shell)
+
+    @property
+    def calls(self) -> list[str]:
+        path = self.folder / "calls"
+        return path.read_text().splitlines() if path.exists() else []
+
+    @property
+    def started(self) -> list[str]:
+        return [call.split()[0] for call in self.calls]
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
+    # Nobody calibrated these machines.
+    monkeypatch.setattr(baselines, "FOLDER", tmp_path / "baselines")
+    place = Place(tmp_path)
+    (tmp_path / "recorded").mkdir()
+    place.record(side("base"), side("head"))
+    place.act("")
+    for name in ("base", "head"):
+        (tmp_path / name).mkdir()
+        python = tmp_path / name / "python"
+        python.write_text(PYTHON)
+        python.chmod(0o755)
+        (tmp_path / name / "versions").write_text("3.12.3 2.13.0 0.42.1 5.17.0\n")
+    return place
+
+
+def test_sides_take_turns_and_are_compared(
+    place: Place, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert place.ab("--quick", "--device=cuda", "--", "-k", "fp16 or reference") == 0
+    assert place.started == TURNS[:10]
+    for call in place.calls:
+        assert "-m pytest perf_tests --benchmark-only" in call
+        assert "--device cuda --quick -k fp16 or reference --benchmark-json=" in call
+        # Neither side compiles into what the other left.
+        name, cache, *_ = call.split()
+        assert cache == f"cache-{name.split('-')[0]}"
+    out = capsys.readouterr().out
+    assert "torch 2.13.0" in out
+    assert "[1/10] base 1: 5 cases in 0 s, about 0.0 min left" in out
+    assert "by 5 pairs" in out
+
+
+def test_what_is_slower_is_red(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
+    head = side("head")
+    for content in head:
+        slow(content, "ddim50-fp16", by=1.05)
+    place.record(side("base"), head)
+    assert place.ab() == 1
+    assert "slower: ddim50-fp16: GPU busy 1.0" in capsys.readouterr().out
+
+
+def test_what_is_unclear_is_run_five_times_more_once(
+    place: Place, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place.record(side("base", count=10, noise=0.015), side("head", count=10, noise=0.015))
+    assert place.ab() == 2
+    assert place.started == TURNS
+    out = capsys.readouterr().out
+    assert "unclear after 5 pairs: ddim50-" in out
+    assert "by 10 pairs" in out
+    assert json.loads((place.folder / "out" / "ab.json").read_text())["compared"] == 10
+    # All there already: compared again, nothing is run, and nobody is told to try it again.
+    assert place.ab() == 2
+    assert len(place.calls) == 20
+    out = capsys.readouterr().out
+    assert "10 pairs are finished from before" in out
+    assert (
+        "  next      measure anew on a quieter machine, into a fresh --out; here no more are made"
+        in out
+    )
+    assert "python -m ci ab" not in out
+
+
+def test_what_is_too_noisy_for_ten_pairs_is_not_run_again(
+    place: Place, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place.record(side("base", count=10, noise=0.06), side("head", count=10, noise=0.06))
+    assert place.ab() == 2
+    assert place.started == TURNS[:10]
+    out = capsys.readouterr().out
+    assert "unclear after 5 pairs: ddim50-reference, " in out
+    assert "; as many again could not tell either\n" in out
+    assert "  next      measure anew on a quieter machine" in out
+
+
+def test_what_more_pairs_could_settle_names_the_command(
+    place: Place, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ab, "monotonic", itertools.count(step=10).__next__)
+    place.record(side("base", count=10, noise=0.015), side("head", count=10, noise=0.015))
+    options = ("--quick", "--device=cuda")
+    pytests = ("--", "-k", "fp16 or reference")
+    assert place.ab(*options, "--minutes=1.8", *pytests) == 2
+    given = " ".join(f"--{n}-python {place.folder / n / 'python'}" for n in ("base", "head"))
+    assert (
+        f"  next      more pairs: python -m ci ab {given} --out {place.folder / 'out'} --device "
+        "cuda --quick --minutes 4 -- -k 'fp16 or reference'; or a quieter machine"
+    ) in capsys.readouterr().out
+    # And with as much time it is all that is to be done.
+    assert place.ab(*options, "--minutes=4", *pytests) == 2
+    assert place.started == TURNS
+
+
+def test_a_kill_in_the_middle_loses_one_pair(
+    place: Place, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place.act('if [ "$name" = head-3 ]; then kill -TERM $PPID; exec sleep 60; fi')
+    assert place.ab() == 2
+    assert place.started == TURNS[:6]
+    assert "the same command goes on" in capsys.readouterr().err
+    # A process that was ended can have left half a run.
+    (place.folder / "out" / "head-3.json").write_text('{"benchmarks": [')
+    place.act("")
+    assert place.ab() == 0
+    assert place.started == [*TURNS[:6], *TURNS[4:10]]
+    out = capsys.readouterr().out
+    assert "2 pairs are finished from before" in out
+    assert "by 5 pairs" in out
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interruption_at_any_moment_leaves_no_process_behind(
+    place: Place, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+) -> None:
+    started: list[subprocess.Popen[bytes]] = []
+
+    class Interrupted(subprocess.Popen):  # type: ignore[type-arg]
+        """While it is started, and once more while it is ended."""
+
+        def __init__(self, *args: Any, **options: Any) -> None:
+            super().__init__(*args, **options)
+            started.append(self)
+            signal.raise_signal(number)
+
+        def wait(self, timeout: float | None = None) -> int:
+            signal.raise_signal(number)
+            return super().wait(timeout)
+
+    place.act("exec sleep 60")
+    # From here on: what asks the environments for their versions is interrupted as everything is.
+    turns = ab.Turns.judge
+
+    def judge(self: ab.Turns) -> int:
+        monkeypatch.setattr(subprocess, "Popen", Interrupted)
+        return turns(self)
+
+    monkeypatch.setattr(ab.Turns, "judge", judge)
+    assert place.ab() == 2
+    (process,) = started
+    assert process.returncode == -signal.SIGTERM
+    with held(place.folder / "out", by="ab"):
+        pass  # and nobody is at work in it
+
+
+def test_no_process_starts_that_the_budget_does_not_hold(
+    place: Place, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Asked before and after each process: ten seconds for one.
+    monkeypatch.setattr(ab, "monotonic", itertools.count(step=10).__next__)
+    # Five would fit, and no process is run that would have no partner.
+    assert place.ab("--minutes=0.9") in (0, 2)  # by so few pairs, as it happens
+    out = capsys.readouterr().out
+    assert "stopped: 0.7 of 0.9 min are used" in out
+    assert "the same command with --minutes 3 runs the 6 that are left" in out
+    assert place.started == TURNS[:4]
+    assert "by 2 pairs" in out
+    # The budget is no setting: with more of it the same folder is gone on with.
+    assert place.ab() == 0
+    assert place.started == TURNS[:10]
+
+
+def test_a_process_ends_with_the_budget(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
+    place.act("sleep 60")
+    assert place.ab("--minutes=0.005") == 2
+    captured = capsys.readouterr()
+    assert "stopped: base-1 was ended after" in captured.out
+    assert "fewer than two pairs" in captured.err
+
+
+def test_a_run_with_failed_tests_is_a_run(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
+    place.act("code=1")
+    assert place.ab() == 0
+    assert "some of them failed" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "shell",
+    [
+        'echo "--device cuda: torch sees no CUDA GPU here"; exit 4',
+        'echo "--device cuda: torch sees no CUDA GPU here"; kill -9 $$',
+        'echo "--device cuda: torch sees no CUDA GPU here"; exit 0',
+    ],
+)
+def test_a_process_that_measured_nothing_ends_it(
+    place: Place, capsys: pytest.CaptureFixture[str], shell: str
+) -> None:
+    place.act(f'if [ "$name" = head-1 ]; then {shell}; fi')
+    assert place.ab() == 2
+    error = capsys.readouterr().err
+    assert "error: head 1 ended with exit code" in error
+    assert "torch sees no CUDA GPU here" in error
+    assert place.started == TURNS[:2]
+
+
+def test_other_settings_in_the_same_folder_are_refused(
+    place: Place, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert place.ab("--quick") == 0
+    assert place.ab() == 2
+    assert "holds runs with pytest --quick, and this is none" in capsys.readouterr().err
+    (place.folder / "head" / "versions").write_text("3.12.3 2.14.1 0.42.1 5.17.0\n")
+    assert place.ab("--quick") == 2
+    assert "torch 2.14.1" in capsys.readouterr().err
+    assert len(place.calls) == 10
+
+
+def test_two_at_once_in_the_same_folder_are_refused(
+    place: Place, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with held(place.folder / "out", by="ab"):
+        assert place.ab() == 2
+    assert "another ab, or a process that a killed one left, is at" in capsys.readouterr().err
+    assert place.calls == []
+
+
+def test_what_a_killed_ab_left_running_is_waited_for(
+    place: Place, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place.act('echo $$ >"$here/../orphan"; exec sleep 60')
+    options = [f"--{name}-python={place.folder / name / 'python'}" for name in ("base", "head")]
+    killed = subprocess.Popen(
+        [sys.executable, "-m", "ci", "ab", *options, f"--out={place.folder / 'out'}"],
+        cwd=sides.ROOT,
+        stdout=subprocess.DEVNULL,
+    )
+    orphan = place.folder / "orphan"
+    while not (orphan.exists() and orphan.read_text().strip()):
+        assert killed.poll() is None
+        time.sleep(0.02)
+    killed.kill()
+    killed.wait()
+    assert place.ab() == 2
+    assert "a process that a killed one left" in capsys.readouterr().err
+    os.killpg(int(orphan.read_text()), signal.SIGKILL)
+
+
+def test_what_cannot_be_compared_is_said_after_the_first_pair(
+    place: Place, capsys: pytest.CaptureFixture[str]
+) -> None:
+    head = side("head")
+    for content in head:
+        content["perf_tests"]["measuring"] = "another"
+    place.record(side("base"), head)
+    assert place.ab() == 2
+    assert "suite's own measuring code" in capsys.readouterr().err
+    assert place.ab() == 2
+    assert "1 pair is finished from before" in capsys.readouterr().out
+    assert place.started == TURNS[:2]
+    assert "compared" not in json.loads((place.folder / "out" / "ab.json").read_text())
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ([], "takes either --base and --head"),
+        (["--base=HEAD"], "takes either --base and --head"),
+        (["--base=HEAD", "--head=HEAD", "--head-python=python3"], "takes either --base and"),
+        (["--base-python=/nowhere", "--head-python=python3"], "/nowhere: is no program"),
+        (["--base-python=/bin/true", "--head-python=python3"], "/bin/true: cannot run this suite"),
+        (["--base-python=/bin/sh", "--head-python=python3"], "/bin/sh: cannot run this suite"),
+    ],
+)
+def test_bad_input_is_refused_in_a_sentence(
+    options: list[str], sentence: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command.main(["ab", f"--out={tmp_path / 'out'}", *options]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert sentence in error
+    assert len(error.splitlines()) == 1
+
+
+def test_a_folder_that_ab_did_not_write_is_refused(
+    place: Place, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (place.folder / "out").write_text("a file")
+    assert place.ab() == 2
+    said = f"--out {place.folder / 'out'}: cannot be written ({place.folder / 'out'} is a file and"
+    assert said in capsys.readouterr().err
+    (place.folder / "out").unlink()
+    (place.folder / "out").mkdir()
+    for content in (
+        "{",
+        "[" * 100_000,
+        '{"settings": {"pytest": [1]}, "finished": []}',
+        '{"settings": {"pytest": 1}, "finished": []}',
+        '{"settings": {}, "finished": [{"side": "x", "pair": 1, "seconds": 1}]}',
+        '{"settings": {}, "finished": [{"side": "base", "pair": 0, "seconds": 1}]}',
+        '{"settings": {}, "finished": [{"side": "base", "pair": "x", "seconds": 1}]}',
+        '{"settings": {}, "finished": [{"side": "base", "pair": 1, "seconds": null}]}',
+        '{"settings": {}, "finished": [{"side": "base", "pair": 1, "seconds": NaN}]}',
+    ):
+        (place.folder / "out" / "ab.json").write_text(content)
+        assert place.ab() == 2
+        assert "was not written by ab" in capsys.readouterr().err
+
+
+def test_arguments_that_select_no_case_are_told_in_a_sentence(
+    place: Place, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place.act("exit 5")
+    assert place.ab("--", "-k", "nosuchcase") == 2
+    log = place.folder / "out" / "base-1.log"
+    said = f"base 1 measured nothing: no case is selected by -k nosuchcase (all: {log})"
+    assert capsys.readouterr().err == f"error: {said}\n"
+
+
+def test_begun_anew_a_side_compiles_into_an_empty_cache(place: Place) -> None:
+    place.act(
+        'mkdir -p "${TRITON_CACHE_DIR%/*}"; touch "${TRITON_CACHE_DIR%/*}/$name"\n'
+        "[ $name != head-1 ] || exit 9"
+    )
+    assert place.ab() == 2
+    place.act(
+        'ls "${TRITON_CACHE_DIR%/*}" 2>/dev/null | wc -l >>"$here/../left"\n'
+        'mkdir -p "${TRITON_CACHE_DIR%/*}"; touch "${TRITON_CACHE_DIR%/*}/$name"'
+    )
+    assert place.ab() == 0
+    # The first process of each side found nothing, and each later one what came before it.
+    left = (place.folder / "left").read_text().split()
+    assert left == ["0", "0", "1", "1", "2", "2", "3", "3", "4", "4"]
+
+
+@pytest.fixture
+def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A repository of two commits, of which the second asks for more."""
+    root = tmp_path / "repository"
+    root.mkdir()
+    monkeypatch.setattr(sides, "ROOT", root)
+
+    def git(*arguments: str) -> None:
+        identity = ("-c", "user.name=Nobody", "-c", "user.email=nobody@example.org")
+        subprocess.run(["git", *identity, *arguments], cwd=root, check=True, capture_output=True)
+
+    git("init")
+    for dependency in ("torch", "diffusers"):
+        project = f'[project]\nname = "made"\nversion = "1"\ndependencies = ["{dependency}"]\n'
+        (root / "pyproject.toml").write_text(project)
+        git("add", ".")
+        git("commit", "-m", dependency)
+    return root
+
+
+@pytest.fixture
+def installed(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """The environments that were installed; nothing is."""
+    seen: list[Path] = []
+
+    def install(checkout: Path, env: Path) -> Path:
+        seen.append(env)
+        return Path(sys.executable)
+
+    monkeypatch.setattr(sides, "_installed", install)
+    return seen
+
+
+@pytest.mark.parametrize(
+    ("base", "head", "sentence"),
+    [
+        ("HEAD", "no_such_ref", "--head no_such_ref: is no commit"),
+        ("--help", "HEAD", "--base --help: is no commit"),
+    ],
+)
+def test_a_ref_that_is_none_is_refused_in_a_sentence(
+    repository: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    base: str,
+    head: str,
+    sentence: str,
+) -> None:
+    options = [f"--base={base}", f"--head={head}", f"--out={tmp_path / 'out'}"]
+    assert command.main(["ab", *options]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert sentence in error
+    assert len(error.splitlines()) == 1
+
+
+def test_refs_are_checked_out_and_installed_apart(
+    repository: Path, installed: list[Path], tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    commits = sides.commits_of("HEAD~1", "HEAD")
+    for _ in range(2):  # again, as after an interruption
+        base, head = sides.of_commits(commits, out)
+        assert "torch" in (base.checkout / "pyproject.toml").read_text()
+        assert "diffusers" in (head.checkout / "pyproject.toml").read_text()
+        (head.checkout / "pyproject.toml").write_text("changed")
+    assert installed[:2] == [out / "env-base", out / "env-head"]
+    assert base.code == commits["base"] != head.code
+    assert "changed" not in (repository / "pyproject.toml").read_text()
+
+
+def test_an_environment_is_kept_only_for_what_it_was_made_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkout, env = tmp_path / "base", tmp_path / "env"
+    lock = checkout / "ci" / "locked.txt"
+    lock.parent.mkdir(parents=True)
+    (checkout / "pyproject.toml").write_text('[project]\nname = "made"\ndependencies = ["torch"]\n')
+    ran: list[str] = []
+
+    def run(command: Sequence[str], cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+        env.mkdir(exist_ok=True)
+        ran.append(command[2])
+        return subprocess.CompletedProcess(command, returncode=0)
+
+    monkeypatch.setattr(sides, "_run", run)
+
+    def installs() -> list[str]:
+        ran.clear()
+        assert sides._installed(checkout, env) == env / "bin" / "python"
+        return list(ran)
+
+    lock.write_text("torch==2.12.0\n")
+    assert installs() == ["venv", "pip"]
+    assert installs() == []
+    lock.write_text("torch==2.13.0\n")
+    assert installs() == ["venv", "pip"]
+    assert installs() == []
+    (checkout / "pyproject.toml").write_text('[project]\nname = "made"\ndependencies = ["numpy"]\n')
+    assert installs() == ["venv", "pip"]
+
+
+def test_one_environment_serves_both_where_they_ask_for_the_same(
+    repository: Path, installed: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sides.of_commits(sides.commits_of("HEAD", "HEAD"), tmp_path / "out")
+    assert set(installed) == {tmp_path / "out" / "env"}
+    said = capsys.readouterr().out
+    assert "one environment serves both" in said
+    assert "not committed" not in said
+    (repository / "pyproject.toml").write_text("edited")
+    sides.of_commits(sides.commits_of("HEAD", "HEAD"), tmp_path / "out")
+    assert "what is changed here and not committed is in neither side" in capsys.readouterr().out

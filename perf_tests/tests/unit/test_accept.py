@@ -1,0 +1,514 @@
+"""`python -m ci accept`: what it writes from runs of the main job, and which runs it refuses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from diffusers_perf.cli import __main__ as command
+from diffusers_perf.records import baselines, closeness
+from diffusers_perf.records.baselines import CaseBaseline, Limits, rounded
+from diffusers_perf.records.records import Count
+from diffusers_perf.records.structure_records import COUNTERS
+from perf_tests.tests.unit.recorded import Content, case, drop, process, with_pictures
+
+FP16 = "ddim50-fp16"
+KEY = "ddim50/sd15/seeded-2023/"
+KEYS = {
+    *(KEY + name for name in ("reference", "tf32", "fp16")),
+    "pndm25x4/sd15/seeded-2023/reference",
+}
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path / "baselines"
+    monkeypatch.setattr(baselines, "FOLDER", folder)
+    return folder
+
+
+@pytest.fixture
+def runs() -> list[Content]:
+    return [process(f"accept-{number}") for number in range(3)]
+
+
+def written(tmp_path: Path, runs: list[Content]) -> list[str]:
+    return [str(path) for path in with_pictures(runs, tmp_path, "run")]
+
+
+def lines(machine: str = "nvidia-h200") -> dict[str, CaseBaseline]:
+    """What the machine's baseline says of each case."""
+    baseline = baselines.load_machine(machine)
+    assert baseline is not None
+    return dict(baseline.cases)
+
+
+def test_writes_the_baseline_the_history_and_the_references_pictures(
+    tmp_path: Path, folder: Path, runs: list[Content], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command.main(["accept", *written(tmp_path, runs), "--reason", "first"]) == 0
+    assert "accepted 4 cases from 3 processes into nvidia-h200.json" in capsys.readouterr().out
+    assert lines().keys() == KEYS
+    fp16, seen = lines()[KEY + "fp16"], [case(run, FP16) for run in runs]
+    assert fp16.latency_s == tuple(rounded(one["latency_s"]) for one in seen)
+    assert fp16.accepted == "2026-11-23"
+    assert fp16.versions == {
+        "python": "3.12.3",
+        "torch": "2.11.0+cu130",
+        "diffusers": "0.42.1",
+        "transformers": "5.17.0",
+        "driver": "580.159.04",
+    }
+    assert fp16.counters["host_syncs"] == Count(fixed=3, per_step=6)
+    # What nobody judges is not kept, nor is a limit that nobody applies.
+    assert set(seen[0]["counters"]) - set(fp16.counters) == {
+        "compiled_graphs",
+        "allocations",
+        "device_to_host_bytes",
+        "host_to_device_bytes",
+        "graph_launches",
+    }
+    assert fp16.limits.latency_s_max is None
+    reference = lines()[KEY + "reference"]
+    assert reference.latency_speedup == ()
+    assert reference.limits == Limits(
+        latency_s_max=rounded(1.1 * max(reference.latency_s)),
+        gpu_busy_s_max=rounded(1.02 * sorted(reference.gpu_busy_s)[1]),
+        peak_memory_bytes_max=rounded(1.02 * max(reference.peak_memory_bytes)),
+    )
+    history = (folder / "HISTORY.md").read_text()
+    assert (
+        f"- 2026-11-23 `{KEY}fp16`: new → GPU busy {min(fp16.gpu_busy_s):.4f} s, latency "
+        f"{min(fp16.latency_s):.3f} s. first (python 3.12.3, torch 2.11.0+cu130, " in history
+    )
+    pictures = [closeness.load(path) for path in (folder / "pictures").iterdir()]
+    assert [picture.shape for picture in pictures] == [(1, 64, 64, 3)] * 3
+
+
+def test_a_reason_that_is_no_utf8_is_kept_as_far_as_it_goes(
+    tmp_path: Path, no_baselines: Path
+) -> None:
+    runs = [process(f"run-{number}") for number in range(3)]
+    assert command.main(["accept", *written(tmp_path, runs), "--reason", "caf\udce9"]) == 0
+    assert "caf\\udce9" in (no_baselines / "HISTORY.md").read_text()
+    assert not list(no_baselines.glob("*.draft"))
+
+
+def test_accepting_again_adds_to_the_history(
+    tmp_path: Path, folder: Path, runs: list[Content]
+) -> None:
+    paths = written(tmp_path, runs)
+    for reason in ("first", "second"):
+        assert command.main(["accept", *paths, "--reason", reason]) == 0
+    (last,) = (
+        line
+        for line in (folder / "HISTORY.md").read_text().splitlines()
+        if f"`{KEY}fp16`" in line and "second" in line
+    )
+    was, now = last.split(": ", 1)[1].split(". second")[0].split(" → ")
+    assert was == now
+
+
+def test_a_counter_that_moves_is_known_to_and_one_that_some_lack_is_not(
+    tmp_path: Path, folder: Path, runs: list[Content], capsys: pytest.CaptureFixture[str]
+) -> None:
+    counters = [case(run, FP16)["counters"] for run in runs]
+    counters[1]["host_syncs"]["fixed"] += 1
+    for one in counters[1:]:
+        one["casts"] = {"fixed": 3, "per_step": 0}
+    del counters[0]["allocations"]
+    assert command.main(["accept", *written(tmp_path, runs), "--reason", "first"]) == 0
+    printed = capsys.readouterr().out
+    assert "left out: ddim50-fp16 counts host_syncs differently in each process" in printed
+    assert "left out: ddim50-fp16 counts casts in some of the processes alone" in printed
+    fp16 = lines()[KEY + "fp16"]
+    assert fp16.moving == ("host_syncs",)
+    assert not {"host_syncs", "casts"} & set(fp16.counters)
+
+
+def test_accepting_a_speed_moves_no_picture(
+    tmp_path: Path, folder: Path, runs: list[Content]
+) -> None:
+    paths = written(tmp_path, runs)
+    assert command.main(["accept", *paths, "--reason", "first"]) == 0
+    picture = folder / "pictures" / "ddim50-sd15-seeded-2023.png"
+    assert f"`{picture.name}`, " in (folder / "HISTORY.md").read_text()
+    before = picture.read_bytes()
+    other = np.zeros((1, 128, 128, 3), dtype=np.float32)
+    closeness.save(other, tmp_path / "run-0-pictures" / "ddim50-reference.png")
+    assert command.main(["accept", *paths, "--reason", "second"]) == 0
+    assert picture.read_bytes() == before
+    assert "pictures. second" not in (folder / "HISTORY.md").read_text()
+    assert command.main(["accept", paths[0], "--pictures-only", "--reason", "third"]) == 0
+    assert picture.read_bytes() != before
+    assert "pictures. third" in (folder / "HISTORY.md").read_text()
+
+
+def test_what_was_counted_in_the_code_is_no_machines(
+    tmp_path: Path, folder: Path, runs: list[Content]
+) -> None:
+    for run in runs:
+        run["machine_info"]["perf_tests"].update(device="cpu", name="Some CPU")
+    assert command.main(["accept", *written(tmp_path, runs), "--reason", "first"]) == 0
+    kept = set(lines("some-cpu")[KEY + "fp16"].counters)
+    assert "recompiles" in kept
+    assert not kept & set(COUNTERS)
+
+
+def test_a_case_that_too_few_processes_measured_is_left_out(
+    tmp_path: Path, folder: Path, runs: list[Content], capsys: pytest.CaptureFixture[str]
+) -> None:
+    drop(runs[2], FP16)
+    assert command.main(["accept", *written(tmp_path, runs), "--reason", "first"]) == 0
+    assert f"left out: {KEY}fp16 has 2 of 3 processes that say something" in capsys.readouterr().out
+    assert lines().keys() == KEYS - {KEY + "fp16"}
+
+
+@pytest.mark.parametrize("whose", ["its own", "its reference's"])
+def test_a_case_that_was_disturbed_is_left_out(
+    tmp_path: Path,
+    folder: Path,
+    runs: list[Content],
+    capsys: pytest.CaptureFixture[str],
+    whose: str,
+) -> None:
+    half = case(runs[1], FP16)
+    validity = (half if whose == "its own" else half["reference"])["validity"]
+    validity["host_disturbed_by"] = ["the host waited for a CPU"]
+    case(runs[2], FP16).update(verdict="invalid", latency_rounds_s=[9.0, 1.6, 1.6, 1.6, 1.6])
+    paths = written(tmp_path, runs)
+    assert command.main(["accept", *paths, "--reason", "first"]) == 0
+    printed = capsys.readouterr().out
+    assert f"left out of {paths[1]}: ddim50-fp16: the host waited for a CPU\n" in printed
+    not_warm = "the first round took 5.6 times as long as the others: it was not warm"
+    assert f"left out of {paths[2]}: ddim50-fp16: {not_warm}\n" in printed
+    assert f"left out: {KEY}fp16 has 1 of 3 processes that say something" in printed
+    assert lines().keys() == KEYS - {KEY + "fp16"}
+    history = (folder / "HISTORY.md").read_text()
+    assert history.count(" first (") == len(KEYS) - 1
+    assert "the host waited" not in history
+
+
+@pytest.mark.parametrize("beside", [False, True])
+def test_what_is_held_to_a_reference_that_was_not_warm_is_left_out(
+    tmp_path: Path,
+    folder: Path,
+    runs: list[Content],
+    capsys: pytest.CaptureFixture[str],
+    beside: bool,
+) -> None:
+    """Also to one that was timed besides, and has no line of its own."""
+    for name in ("ddim50-tf32", FP16):
+        case(runs[1], name)["reference"]["latency_rounds_s"] = [9.0, 1.6, 1.6, 1.6, 1.6]
+    if beside:
+        for run in runs:
+            drop(run, "ddim50-reference")
+    else:
+        reference = case(runs[1], "ddim50-reference")
+        reference.update(verdict="invalid", latency_rounds_s=[9.0, 1.6, 1.6, 1.6, 1.6])
+    paths = written(tmp_path, runs)
+    assert command.main(["accept", *paths, "--processes", "2", "--reason", "first"]) == 0
+    printed = capsys.readouterr().out
+    assert "ddim50-fp16: ddim50-reference: the first round took 5.6 times as long" in printed
+    assert len(lines()[KEY + "fp16"].latency_s) == 2
+    assert f"limits on the latency of {2 if beside else 3} cases are wide" in printed
+
+
+def test_another_workload_can_be_meant(
+    tmp_path: Path, folder: Path, runs: list[Content], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Until it is accepted the runs are invalid, and their sentence says how that is done."""
+    assert command.main(["accept", *written(tmp_path, runs), "--reason", "first"]) == 0
+    for run in runs:
+        case(run, FP16)["verdict"] = "invalid"
+        for one in run["benchmarks"]:
+            if one["extra_info"]["workload"] == "ddim50":
+                one["extra_info"]["generates"]["guidance"] = 5.0
+    assert command.main(["accept", *written(tmp_path, runs), "--reason", "second"]) == 0
+    assert "left out of" not in capsys.readouterr().out
+    assert lines()[KEY + "fp16"].generates["guidance"] == 5.0
+
+
+def test_what_a_run_that_was_left_out_said_is_not_told(
+    tmp_path: Path, folder: Path, runs: list[Content], capsys: pytest.CaptureFixture[str]
+) -> None:
+    case(runs[1], FP16)["verdict"] = "slower"
+    case(runs[1], FP16)["validity"]["disturbed_by"] = ["power brake"]
+    case(runs[2], FP16)["picture"]["repeat_psnr_db"] = 60.0  # repeated, as far as that is asked
+    paths = written(tmp_path, runs)
+    assert command.main(["accept", *paths, "--processes", "2", "--reason", "first"]) == 0
+    assert "accepted although" not in capsys.readouterr().out
+
+
+def test_what_a_drifted_reference_is_of_is_left_out(
+    tmp_path: Path, folder: Path, runs: list[Content], capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs[1]["perf_tests"]["reference_drift"]["ddim50"] = {"ratio": 0.9, "significant": True}
+    paths = written(tmp_path, runs)
+    assert command.main(["accept", *paths, "--reason", "first"]) == 0
+    printed = capsys.readouterr().out
+    reason = "the reference took 0.900 of its first time when it was timed again"
+    told = next(line for line in printed.splitlines() if line.startswith("left out of"))
+    assert told.startswith(f"left out of {paths[1]}: ddim50-reference, ")
+    assert told.endswith(f"ddim50-fp16: {reason}")
+    assert not any(key.startswith("ddim50/") for key in lines())
+    assert command.main(["accept", *paths, "--processes", "2", "--reason", "second"]) == 0
+    assert lines().keys() == KEYS
+    assert len(lines()[KEY + "fp16"].latency_s) == 2
+
+
+def test_where_all_is_disturbed_nothing_is_accepted(
+    tmp_path: Path, folder: Path, runs: list[Content], capsys: pytest.CaptureFixture[str]
+) -> None:
+    for one in runs[0]["benchmarks"]:
+        one["extra_info"]["validity"]["disturbed_by"] = ["power brake"]
+    paths = written(tmp_path, runs)
+    sentence = "no case was measured in 3 of the runs undisturbed: nothing is accepted; add runs"
+    refused(paths, sentence, folder, capsys)
+    assert command.main(["accept", *paths, "--processes", "2", "--reason", "first"]) == 0
+    assert "accepted 4 cases from 2 processes into" in capsys.readouterr().out
+
+
+def test_a_person_may_accept_from_fewer(
+    tmp_path: Path, folder: Path, runs: list[Content], capsys: pytest.CaptureFixture[str]
+) -> None:
+    fewer = ["accept", *written(tmp_path, runs[:2]), "--processes", "2", "--reason", "slow"]
+    assert command.main(fewer) == 0
+    assert len(lines()[KEY + "fp16"].latency_s) == 2
+    assert (
+        "limits on the latency of 4 cases are wide: so few processes do not"
+        in capsys.readouterr().out
+    )
+
+
+def test_what_whole_runs_no_longer_declare_leaves_the_baseline(
+    tmp_path: Path, folder: Path, runs: list[Content], capsys: pytest.CaptureFixture[str]
+) -> None:
+    def accepted(reason: str) -> set[str]:
+        assert command.main(["accept", *written(tmp_path, runs), "--reason", reason]) == 0
+        return set(lines())
+
+    def each_says(**ours: object) -> None:
+        for run in runs:
+            run["perf_tests"].update(ours)
+
+    assert accepted("first") == KEYS
+    for run in runs:
+        drop(run, FP16)
+    each_says(narrowed=True)
+    assert accepted("asked for others") == KEYS
+    each_says(narrowed=False, not_asked=[FP16])
+    assert accepted("another chapter") == KEYS
+    each_says(not_asked=[])
+    runs[1]["perf_tests"]["expected"].append(FP16)
+    assert accepted("declared in one") == KEYS
+    runs[1]["perf_tests"]["expected"].remove(FP16)
+    was = lines()[KEY + "fp16"]
+    capsys.readouterr()
+    assert accepted("fp16 is no longer worth it") == KEYS - {KEY + "fp16"}
+    assert f"dropped: {KEY}fp16 is no longer declared" in capsys.readouterr().out
+    assert (
+        f"- 2026-11-23 `{KEY}fp16`: GPU busy {min(was.gpu_busy_s):.4f} s, latency "
+        f"{min(was.latency_s):.3f} s → gone. fp16 is no longer worth it (python 3.12.3, "
+        in (folder / "HISTORY.md").read_text()
+    )
+
+
+def test_a_history_that_cannot_be_read_is_refused_before_anything_is_accepted(
+    tmp_path: Path, folder: Path, runs: list[Content], capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "HISTORY.md").write_bytes(b"\xff")
+    assert command.main(["accept", *written(tmp_path, runs), "--reason", "first"]) == 2
+    assert "HISTORY.md: is not in UTF-8" in capsys.readouterr().err
+    assert [path.name for path in folder.iterdir()] == ["HISTORY.md"]
+
+
+def test_a_folder_that_cannot_be_written_is_a_sentence(
+    tmp_path: Path,
+    folder: Path,
+    runs: list[Content],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(baselines, "FOLDER", Path("/proc/none"))
+    assert command.main(["accept", *written(tmp_path, runs), "--reason", "first"]) == 2
+    assert "error: /proc/none: No such file or directory" in capsys.readouterr().err
+
+
+def test_one_process_given_three_times_is_one(
+    tmp_path: Path, folder: Path, runs: list[Content], capsys: pytest.CaptureFixture[str]
+) -> None:
+    (path,) = written(tmp_path, runs[:1])
+    refused([path] * 3, "is given twice: each run is a process of its own", folder, capsys)
+
+
+@pytest.mark.parametrize("value", [float("nan"), -1.0, 0, "fast", None])
+def test_a_time_that_is_no_time_is_refused(
+    tmp_path: Path,
+    folder: Path,
+    runs: list[Content],
+    capsys: pytest.CaptureFixture[str],
+    value: object,
+) -> None:
+    case(runs[1], FP16)["latency_s"] = value
+    refused(written(tmp_path, runs), "latency_s is", folder, capsys)
+
+
+def test_an_empty_reason_is_none(tmp_path: Path, folder: Path, runs: list[Content]) -> None:
+    assert command.main(["accept", *written(tmp_path, runs), "--reason", " "]) == 2
+    assert not folder.exists()
+
+
+def test_pictures_alone_take_one_run_and_no_speed(
+    tmp_path: Path, folder: Path, runs: list[Content], capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, other = written(tmp_path, runs[:2])
+    assert command.main(["accept", path, other, "--pictures-only", "--reason", "look"]) == 2
+    assert "error: --pictures-only takes one run, not 2" in capsys.readouterr().err
+    assert command.main(["accept", path, "--pictures-only", "--reason", "look"]) == 0
+    assert baselines.load_machine("nvidia-h200") is None
+    assert len(list((folder / "pictures").iterdir())) == 3
+    assert "pictures. look" in (folder / "HISTORY.md").read_text()
+
+
+def _other_machine(runs: list[Content]) -> None:
+    runs[2]["machine_info"]["perf_tests"]["name"] = "Another GPU"
+
+
+def _other_versions(runs: list[Content]) -> None:
+    runs[1]["machine_info"]["perf_tests"]["torch"] = "2.14.0"
+
+
+def _other_stopwatch(runs: list[Content]) -> None:
+    runs[1]["perf_tests"]["measuring"] = "ba9876543210"
+
+
+def _other_workload(runs: list[Content]) -> None:
+    case(runs[1], FP16)["generates"]["guidance"] = 1.0
+
+
+def _failed(runs: list[Content]) -> None:
+    case(runs[1], FP16)["verdict"] = "black"
+
+
+def _not_repeated(runs: list[Content]) -> None:
+    worse = case(runs[1], FP16)
+    worse["verdict"] = "worse picture"
+    worse["picture"]["repeat_psnr_db"] = 31.4
+
+
+def _ignored(runs: list[Content]) -> None:
+    worse = case(runs[1], FP16)
+    worse["verdict"] = "worse picture"
+    worse["picture"]["ignored"] = ["prompt"]
+
+
+def _not_timed(runs: list[Content]) -> None:
+    lost = {"workload": "ddim50", "case": "bf16", "verdict": "not applied", "sentence": ""}
+    runs[0]["perf_tests"]["not_timed"].append(lost | {"by_choice": False})
+
+
+def _twice(runs: list[Content]) -> None:
+    runs[0]["benchmarks"].append(runs[0]["benchmarks"][2])
+
+
+def _quick(runs: list[Content]) -> None:
+    runs[2]["perf_tests"]["quick"] = True
+
+
+def _few_rounds(runs: list[Content]) -> None:
+    case(runs[2], FP16)["latency_rounds_s"] = [1.6, 1.7]
+
+
+def _other_schema(runs: list[Content]) -> None:
+    runs[0]["perf_tests"]["schema"] = 2
+
+
+def _of_another_suite(runs: list[Content]) -> None:
+    del runs[0]["perf_tests"]
+
+
+@pytest.mark.parametrize(
+    ("spoil", "sentence"),
+    [
+        (lambda runs: runs.pop(), "2 of 3 processes: between processes the noise is larger"),
+        (_other_machine, "run-2.json was measured on another machine or with other versions"),
+        (_other_versions, "run-1.json was measured on another machine or with other versions"),
+        (_other_stopwatch, "run-1.json was measured by another version of the suite's own"),
+        (_other_workload, "run-1.json differ in the workload of ddim50 (guidance): 7.5 and 1.0"),
+        (_failed, f"run-1.json: {KEY}fp16 is black, which nobody accepts"),
+        (_not_repeated, f"{KEY}fp16 gave another picture for the same seed (31.4 dB between them)"),
+        (_ignored, f"run-1.json: {KEY}fp16 gave the same picture for another prompt, which"),
+        (_not_timed, "run-0.json: ddim50-bf16 gave no measurement"),
+        (_twice, f"run-0.json: {KEY}fp16 is in it twice"),
+        (_other_schema, "run-0.json: has schema 2, this suite reads 1"),
+        (_quick, "run-2.json was measured with --quick, whose few rounds are for comparing"),
+        (_few_rounds, f"run-2.json: {KEY}fp16 was timed in 2 of at least 3 rounds; run"),
+        (_of_another_suite, "run-0.json: was not written by this suite's main job"),
+    ],
+)
+def test_runs_that_hold_nobody_to_anything_are_refused(
+    tmp_path: Path,
+    folder: Path,
+    runs: list[Content],
+    capsys: pytest.CaptureFixture[str],
+    spoil: Callable[[list[Content]], object],
+    sentence: str,
+) -> None:
+    spoil(runs)
+    refused(written(tmp_path, runs), sentence, folder, capsys)
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [(None, "cannot be read (No such file"), ("{", "is no JSON"), ("[]", "was not written by")],
+)
+def test_a_file_that_is_no_run_is_refused(
+    tmp_path: Path,
+    folder: Path,
+    capsys: pytest.CaptureFixture[str],
+    text: str | None,
+    sentence: str,
+) -> None:
+    path = tmp_path / "no-run.json"
+    if text is not None:
+        path.write_text(text)
+    refused([str(path)], f"{path}: {sentence}", folder, capsys)
+
+
+def test_a_run_without_its_references_picture_is_refused(
+    tmp_path: Path, folder: Path, runs: list[Content], capsys: pytest.CaptureFixture[str]
+) -> None:
+    paths = written(tmp_path, runs)
+    (tmp_path / "run-0-pictures" / "ddim50-reference.png").unlink()
+    refused(paths, "ddim50-reference.png is missing", folder, capsys)
+
+
+@pytest.mark.parametrize("content", [b"", b"no picture", b"half"])
+def test_a_broken_picture_is_refused_before_anything_is_written(
+    tmp_path: Path,
+    folder: Path,
+    runs: list[Content],
+    capsys: pytest.CaptureFixture[str],
+    content: bytes,
+) -> None:
+    paths = written(tmp_path, runs)
+    picture = tmp_path / "run-0-pictures" / "ddim50-reference.png"
+    whole = picture.read_bytes()
+    picture.write_bytes(content if content != b"half" else whole[: len(whole) // 2])
+    refused(paths, "ddim50-reference.png: is no picture (", folder, capsys)
+
+
+def refused(
+    paths: list[str], sentence: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The command says this in one line, returns 2 and writes nothing."""
+    assert command.main(["accept", *paths, "--reason", "first"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ")
+    assert sentence in line
+    assert not folder.exists()

@@ -1,0 +1,335 @@
+"""`python -m ci calibrate`: the noise it writes, what follows from it, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import cast
+
+import pytest
+
+from diffusers_perf.cli import __main__ as command
+from diffusers_perf.compare import compare
+from diffusers_perf.records import baselines
+from diffusers_perf.records.baselines import BadBaseline, Calibration, CaseBaseline, load_machine
+from diffusers_perf.records.reading import load_run
+from diffusers_perf.records.records import Mode
+from perf_tests.tests.unit.recorded import Content, accept, case, keep, process, settle, side, write
+
+FP16 = "ddim50-fp16"
+KEY = "ddim50/sd15/seeded-2023/fp16"
+EAGER = 0.06
+
+
+def calibrate(contents: list[Content], folder: Path) -> int:
+    paths = write(contents, folder.parent, "same-code")
+    return command.main(["calibrate", *map(str, paths)])
+
+
+def calibration(folder: Path, mode: Mode = "whole") -> Calibration:
+    """What the baseline says of fp16's noise."""
+    return line(folder).calibrations[mode]
+
+
+def line(folder: Path) -> CaseBaseline:
+    """What the baseline says of fp16."""
+    baseline = load_machine("nvidia-h200", folder)
+    assert baseline is not None
+    return baseline.cases[KEY]
+
+
+def test_says_what_the_gate_can_see_and_writes_it(
+    accepted: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = line(accepted)
+    assert not before.calibrations
+    assert calibrate(side("a", count=8, noise=EAGER), accepted) == 0
+    printed = capsys.readouterr().out
+    assert "A/A on NVIDIA H200, 8 whole processes: the smallest slowdown that 5 pairs " in printed
+    assert "find 90 % of the time, at 99 % confidence" in printed
+    assert "ddim50-fp16: this gate can see latency ≥ " in printed
+    assert "GPU busy ≥ 2.1 %, peak memory ≥ 2.0 %" in printed
+    after = calibration(accepted)
+    assert after.processes == 8
+    assert after.noise["latency_s"] == pytest.approx(EAGER, rel=0.5)
+    assert after.noise["peak_memory_bytes"] == 0
+    assert after.sees["latency_s"] > 0.1
+    assert line(accepted).latency_s == before.latency_s
+    assert (
+        "calibrated from 8 whole processes: sees latency ≥ "
+        in (accepted / "HISTORY.md").read_text()
+    )
+
+
+def test_one_case_is_one(accepted: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    contents = side("a", count=8, noise=EAGER)
+    for content in contents:
+        keep(content, FP16)
+    assert calibrate(contents, accepted) == 0
+    assert "calibrated 1 case in nvidia-h200.json" in capsys.readouterr().out
+
+
+def test_quick_processes_have_a_noise_of_their_own(
+    accepted: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert calibrate(side("whole"), accepted) == 0
+    whole = line(accepted)
+    noisy = side("a", count=6, noise=EAGER)
+    for content in noisy:
+        content["perf_tests"]["quick"] = True
+        case(content, FP16)["gpu_busy_s"] *= 1 + EAGER * random.Random(str(content)).random()
+        settle(content)
+    capsys.readouterr()
+    assert calibrate(noisy, accepted) == 0
+    assert "A/A on NVIDIA H200, 6 quick processes: the smallest" in capsys.readouterr().out
+    assert (
+        "calibrated from 6 quick processes: sees latency ≥ "
+        in (accepted / "HISTORY.md").read_text()
+    )
+    # The main job is whole, and so is what holds it to a limit.
+    assert line(accepted).limits == whole.limits
+    assert calibration(accepted) == whole.calibrations["whole"]
+    assert calibration(accepted, "quick").noise["gpu_busy_s"] > 0.005
+    for mode, quick in (("whole", False), ("quick", True)):
+        noisy[0]["perf_tests"]["quick"] = quick
+        (path,) = write(noisy[:1], accepted.parent, mode)
+        known = compare.known_noise(load_run(path))[KEY]
+        assert known == line(accepted).calibrations[cast("Mode", mode)].noise
+
+
+def test_gpu_busy_is_held_to_three_times_its_calibrated_noise(accepted: Path) -> None:
+    assert calibrate(side("a"), accepted) == 0
+    limit = line(accepted).limits.gpu_busy_s_max
+    assert limit == pytest.approx(1.02 * sorted(line(accepted).gpu_busy_s)[1], rel=1e-4)
+    noisy = side("a")
+    for content, by in zip(noisy, (0.97, 0.99, 1.0, 1.01, 1.03), strict=True):
+        case(content, FP16)["gpu_busy_s"] *= by
+        settle(content)
+    assert calibrate(noisy, accepted) == 0
+    noise = calibration(accepted).noise["gpu_busy_s"]
+    assert noise == pytest.approx(0.0224, rel=0.1)
+    limit = line(accepted).limits.gpu_busy_s_max
+    assert limit == pytest.approx((1 + 3 * noise) * sorted(line(accepted).gpu_busy_s)[1], rel=1e-4)
+
+
+def test_accepting_anew_keeps_the_calibration(accepted: Path) -> None:
+    assert calibrate(side("a"), accepted) == 0
+    before = line(accepted).calibrations
+    assert accept([process(f"later-{number}") for number in range(3)], accepted, "later") == 0
+    assert line(accepted).calibrations == before
+    # The noise of another workload is another one.
+    others = [process(f"others-{number}") for number in range(3)]
+    _other_workload(others)
+    assert accept(others, accepted, "another seed") == 0
+    assert not line(accepted).calibrations
+
+
+@pytest.mark.parametrize(("times", "code"), [(2.0, 1), (0.5, 2)])
+def test_compare_sees_what_was_promised_and_says_so_below_it(
+    accepted: Path, capsys: pytest.CaptureFixture[str], times: float, code: int
+) -> None:
+    """A sleep on the host: twice the smallest effect is red, half of it is unclear."""
+    assert calibrate(side("a", count=12, noise=0.02), accepted) == 0
+    sees = calibration(accepted).sees["latency_s"]
+    base, head = side("base", noise=0.02), side("head", noise=0.02)
+    for content in head:
+        info = case(content, FP16)
+        info["latency_rounds_s"] = [(1 + times * sees) * s for s in info["latency_rounds_s"]]
+        settle(content)
+    paths = write(base, accepted.parent, "base"), write(head, accepted.parent, "head")
+    capsys.readouterr()
+    assert compare.run(*paths) == code
+    printed = capsys.readouterr().out
+    if code == 1:
+        assert "slower: ddim50-fp16: latency" in printed
+    else:
+        (said,) = (text for text in printed.splitlines() if "unclear: ddim50-fp16" in text)
+        assert "these 5 pairs can see" in said
+        named = float(said.split("can see ")[1].split(" %")[0]) / 100
+        assert named >= sees - 0.001
+
+
+def _too_few(contents: list[Content]) -> None:
+    del contents[2:]
+
+
+def _other_commit(contents: list[Content]) -> None:
+    contents[1]["commit_info"]["id"] = "0" * 40
+
+
+def _other_gpu(contents: list[Content]) -> None:
+    for content in contents:
+        content["machine_info"]["perf_tests"]["name"] = "NVIDIA A100-SXM4-80GB"
+
+
+def _other_weights(contents: list[Content]) -> None:
+    for content in contents:
+        for benchmark in content["benchmarks"]:
+            benchmark["extra_info"]["weights"] = "seeded-7"
+
+
+def _disturbed(contents: list[Content]) -> None:
+    case(contents[2], FP16)["validity"]["disturbed_by"] = ["1 other process on the GPU"]
+
+
+def _busy_host(contents: list[Content]) -> None:
+    case(contents[2], FP16)["validity"]["host_disturbed_by"] = ["the host waited for a CPU"]
+
+
+def _drifted(contents: list[Content]) -> None:
+    contents[2]["perf_tests"]["reference_drift"]["ddim50"].update(ratio=1.2, significant=True)
+
+
+def _other_rounds(contents: list[Content]) -> None:
+    case(contents[2], FP16)["latency_rounds_s"].pop()
+    settle(contents[2])
+
+
+def _other_picture(contents: list[Content]) -> None:
+    case(contents[2], FP16)["verdict"] = "worse picture"
+
+
+def _a_copy(contents: list[Content]) -> None:
+    contents[2] = contents[1]
+
+
+def _no_date(contents: list[Content]) -> None:
+    contents[2]["datetime"] = "today\n- evil"
+
+
+def _quick(contents: list[Content]) -> None:
+    contents[2]["perf_tests"]["quick"] = True
+
+
+def _other_workload(contents: list[Content]) -> None:
+    for content in contents:
+        for benchmark in content["benchmarks"]:
+            benchmark["extra_info"]["generates"]["seed"] = 1
+
+
+def _black(contents: list[Content]) -> None:
+    case(contents[2], FP16)["verdict"] = "black"
+
+
+def _other_stopwatch(contents: list[Content]) -> None:
+    contents[2]["perf_tests"]["measuring"] = "ba9876543210"
+
+
+def _invalid(contents: list[Content]) -> None:
+    """As a run that was disturbed beyond its limit says it."""
+    _busy_host(contents)
+    case(contents[2], FP16).update(verdict="invalid", sentence="invalid: ddim50-fp16: too slow")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "told"),
+    [
+        (_disturbed, ["fp16: latency", "fp16: GPU busy"]),
+        (_busy_host, ["fp16: latency"]),
+        (_invalid, ["fp16: latency"]),
+        (_drifted, ["reference: latency", "tf32: latency", "fp16: latency"]),
+    ],
+)
+def test_what_was_disturbed_is_left_out_and_told(
+    accepted: Path,
+    capsys: pytest.CaptureFixture[str],
+    spoil: Callable[[list[Content]], object],
+    told: list[str],
+) -> None:
+    contents = side("a", noise=EAGER)
+    case(contents[2], FP16)["latency_rounds_s"] = [9.0] * 5
+    settle(contents[2])
+    spoil(contents)
+    capsys.readouterr()
+    assert calibrate(contents, accepted) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert [text.split(" of 1 of 5 processes: ")[0] for text in said if "left" in text] == [
+        f"left out: ddim50-{name}" for name in told
+    ]
+    assert calibration(accepted).noise["latency_s"] < 2 * EAGER
+
+
+def test_a_case_that_few_measured_is_left_out_and_told(
+    accepted: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    contents = side("a")
+    for content in contents[:3]:
+        content["benchmarks"] = [
+            b for b in content["benchmarks"] if b["extra_info"]["case"] != "fp16"
+        ]
+    capsys.readouterr()
+    assert calibrate(contents, accepted) == 0
+    assert "left out: ddim50-fp16 was measured in 2 of 5 processes" in capsys.readouterr().out
+
+
+def test_a_metric_that_was_mostly_disturbed_has_no_noise(
+    accepted: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    contents = side("a")
+    for content in contents[:3]:
+        case(content, FP16)["validity"]["host_disturbed_by"] = ["the host waited for a CPU"]
+    capsys.readouterr()
+    assert calibrate(contents, accepted) == 0
+    said = capsys.readouterr().out
+    assert ("left out: ddim50-fp16: latency of 3 of 5 processes: the host waited for a CPU") in said
+    assert set(calibration(accepted).noise) == {"gpu_busy_s", "peak_memory_bytes"}
+
+
+@pytest.mark.parametrize(
+    ("spoil", "sentence"),
+    [
+        (_too_few, "2 of 3 processes: the noise between so few says nothing"),
+        (_other_commit, "same-code-0.json were made on different commits"),
+        (_other_gpu, "nobody accepted a baseline for NVIDIA A100-SXM4-80GB, whose noise"),
+        (_other_weights, "nvidia-h200.json knows no case that 3 of these runs measured"),
+        (_other_rounds, "differ in the number of rounds of ddim50-fp16: 5 and 4"),
+        (_quick, "same-code-2.json was measured with --quick and "),
+        (_other_workload, "its baseline and these runs differ in the workload (seed): accept"),
+        (_black, "fp16 is black, which nobody accepts"),
+        (_other_picture, "fp16 is worse picture, which nobody accepts"),
+        (_a_copy, "same-code-2.json is a copy of "),
+        (_no_date, "same-code-2.json: was not written by this suite's main job"),
+        (_other_stopwatch, "was measured by another version of the suite's own measuring code"),
+    ],
+)
+def test_what_is_no_noise_is_refused(
+    accepted: Path,
+    capsys: pytest.CaptureFixture[str],
+    spoil: Callable[[list[Content]], object],
+    sentence: str,
+) -> None:
+    contents, before = side("a"), (accepted / "nvidia-h200.json").read_text()
+    spoil(contents)
+    capsys.readouterr()
+    assert calibrate(contents, accepted) == 2
+    (told,) = capsys.readouterr().err.splitlines()
+    assert told.startswith("error: ")
+    assert sentence in told
+    assert (accepted / "nvidia-h200.json").read_text() == before
+
+
+GOOD = {"calibrated": "2026-11-23", "processes": 8, "noise": {}, "sees": {}}
+
+
+@pytest.mark.parametrize(
+    ("broken", "sentence"),
+    [
+        ([], "calibrations is [], not an object"),
+        ({"slow": GOOD}, "unknown key 'slow'; known are quick, whole"),
+        ({"whole": {"noise": {}}}, "calibrations: whole: has no calibrated"),
+        ({"whole": GOOD | {"said": 1}}, "unknown key 'said'; known are calibrated, noise, proc"),
+        ({"quick": GOOD | {"processes": "8"}}, "quick: processes is '8', not a whole number"),
+        ({"whole": GOOD | {"noise": {"latency_s": -1}}}, "latency_s is -1, not zero or a positi"),
+        ({"whole": GOOD | {"sees": 5}}, "whole: sees is 5, not an object"),
+    ],
+)
+def test_a_broken_calibration_is_said(accepted: Path, broken: object, sentence: str) -> None:
+    path = baselines.machine_path("nvidia-h200", accepted)
+    content = json.loads(path.read_text())
+    content["cases"][KEY]["calibrations"] = broken
+    path.write_text(json.dumps(content))
+    with pytest.raises(BadBaseline) as error:
+        load_machine("nvidia-h200", accepted)
+    assert sentence in str(error.value)

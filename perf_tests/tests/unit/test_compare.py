@@ -1,0 +1,498 @@
+"""`python -m ci compare` on recorded runs: the exit code and the sentence for each."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from diffusers_perf.cli import __main__ as command
+from diffusers_perf.compare import compare
+from diffusers_perf.judge import pairs
+from diffusers_perf.judge.verdicts import Finding, Question, Verdict, judge
+from diffusers_perf.records import baselines
+from perf_tests.tests.unit import recorded
+from perf_tests.tests.unit.recorded import Content, black, case, drop, keep, side, slow, write
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Nobody calibrated these machines."""
+    monkeypatch.setattr(baselines, "FOLDER", tmp_path / "baselines")
+    return tmp_path
+
+
+def compared(
+    folder: Path,
+    capsys: pytest.CaptureFixture[str],
+    change: Callable[[Content], object] = lambda content: None,
+    *,
+    base_too: Callable[[Content], object] = lambda content: None,
+    count: int = 5,
+    noise: float | None = recorded.QUIET,
+) -> tuple[int, str]:
+    """The exit code and all that is printed, for a change that each process of head has."""
+    base, head = side("base", count=count, noise=noise), side("head", count=count, noise=noise)
+    for content in base:
+        base_too(content)
+    for content in head:
+        change(content)
+    code = compare.run(write(base, folder, "base"), write(head, folder, "head"))
+    printed = capsys.readouterr()
+    return code, printed.out + printed.err
+
+
+def _sync(content: Content) -> None:
+    case(content, "ddim50-fp16")["counters"]["host_syncs"]["per_step"] += 1
+
+
+def _fewer_syncs(content: Content) -> None:
+    case(content, "ddim50-fp16")["counters"]["host_syncs"]["per_step"] -= 6
+
+
+def _memory(content: Content) -> None:
+    case(content, "ddim50-fp16")["peak_memory_bytes"] += 100 * 2**20
+
+
+def _worse(content: Content) -> None:
+    case(content, "ddim50-fp16")["picture"].update(psnr_db=22.0, ssim=0.8)
+
+
+def _uncounted(content: Content) -> None:
+    info = case(content, "ddim50-fp16")
+    info.update(gpu_busy_s=None, gpu_speedup=None, counters={}, notes=["no trace"])
+
+
+def _another_picture(content: Content) -> None:
+    case(content, "ddim50-fp16")["picture"].update(psnr_db=5.0, ssim=0.1)
+
+
+def _promised_nothing(content: Content) -> None:
+    info = case(content, "ddim50-fp16")
+    info["promise"] = None
+    info["picture"].update(psnr_db=40.0, ssim=0.9)
+
+
+def _left_out(content: Content) -> None:
+    drop(content, "ddim50-fp16")
+    content["perf_tests"]["not_asked"].append("ddim50-fp16")
+
+
+def _lost(status: str) -> Callable[[Content], None]:
+    def change(content: Content) -> None:
+        drop(content, "ddim50-fp16")
+        content["perf_tests"]["not_timed"].append(
+            {
+                "case": "fp16",
+                "workload": "ddim50",
+                "verdict": status,
+                "sentence": "RuntimeError: no kernel image is available",
+                "by_choice": False,
+            }
+        )
+
+    return change
+
+
+def _disturbed(content: Content) -> None:
+    for benchmark in content["benchmarks"]:
+        benchmark["extra_info"]["validity"]["disturbed_by"] = ["1 other process on the GPU"]
+
+
+def _drifted(content: Content) -> None:
+    content["perf_tests"]["reference_drift"]["ddim50"] = {"ratio": 1.13, "significant": True}
+
+
+FP16 = "ddim50-fp16"
+
+
+@pytest.mark.parametrize(
+    ("change", "code", "sentence"),
+    [
+        (lambda content: None, 0, "holds: of 5 cases 5 the same, by 5 pairs of processes"),
+        (
+            lambda content: slow(content, FP16, by=1.05),
+            1,
+            "slower: ddim50-fp16: GPU busy 1.05",
+        ),
+        (
+            lambda content: slow(content, FP16, by=0.9),
+            0,
+            "faster: ddim50-fp16: GPU busy 1.11",
+        ),
+        (
+            lambda content: drop(content, FP16),
+            1,
+            "missing: ddim50-fp16 was measured in base and not in head: it is not declared there",
+        ),
+        (
+            _left_out,
+            2,
+            "unclear: ddim50-fp16 was measured in base and not in head: it was left out by name",
+        ),
+        (
+            _lost("skipped"),
+            1,
+            "missing: ddim50-fp16 was measured in base and not in head: RuntimeError: no kernel",
+        ),
+        (_lost("invalid"), 2, "invalid: ddim50-fp16 was measured in base and not in head: Runtime"),
+        (_lost("error"), 1, "error: ddim50-fp16: RuntimeError: no kernel image is available"),
+        (lambda content: black(content, FP16), 1, "black: ddim50-fp16: a picture is black (mean"),
+        (_worse, 1, "worse picture: ddim50-fp16: its picture is no longer close to reference"),
+        (_sync, 1, "more work: ddim50-fp16: host syncs 303 → 353 (+1 in each of 50 steps), limit"),
+        (_fewer_syncs, 0, "faster: ddim50-fp16: host syncs 303 → 3 (-6 in each of 50 steps)"),
+        (_memory, 1, "more memory: ddim50-fp16: peak memory 1.037x base's, 2,716 MiB → 2,816 MiB"),
+        (_uncounted, 2, "unclear: ddim50-fp16: GPU busy was measured in base and not in head: no"),
+        (_uncounted, 2, "unclear: ddim50-fp16: graph breaks (7 counters) was not counted in 5"),
+        (_disturbed, 2, "5 of 5 pairs left out: 1 other process on the GPU"),
+        (_drifted, 2, "invalid: ddim50-reference: timed again at a process's end it took 1.010x"),
+    ],
+)
+def test_what_head_changed(
+    folder: Path,
+    capsys: pytest.CaptureFixture[str],
+    change: Callable[[Content], object],
+    code: int,
+    sentence: str,
+) -> None:
+    seen, text = compared(folder, capsys, change)
+    assert sentence in text
+    assert seen == code
+
+
+def test_a_new_case_has_nothing_to_be_held_to(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, text = compared(folder, capsys, base_too=lambda content: drop(content, FP16))
+    assert code == 0
+    assert "new: ddim50-fp16 was not measured in base" in text
+
+
+def _nothing(content: Content) -> None:
+    """The processes timed a reference for others, and no case came of it."""
+    content["benchmarks"] = []
+    content["perf_tests"]["expected"] = []
+
+
+def test_where_a_side_measured_nothing_there_is_nothing_to_judge(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Drifts of references are no cases."""
+    code, text = compared(folder, capsys, _nothing, base_too=_nothing)
+    assert (code, text) == (2, "error: no case was measured on either side\n")
+    code, text = compared(folder, capsys, base_too=_nothing)
+    said = "error: base measured no case, so there is nothing to hold head to\n"
+    assert (code, text) == (2, said)
+    # What is wrong without base is wrong.
+    code, text = compared(folder, capsys, lambda c: black(c, FP16), base_too=_nothing)
+    assert code == 1
+    assert "black: ddim50-fp16: a picture is black" in text
+    code, text = compared(folder, capsys, _nothing)
+    assert code == 1
+    assert "regression: of 5 cases 5 worse" in text
+
+
+def test_a_reference_that_was_timed_for_others_alone_is_no_case(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def one(content: Content) -> None:
+        keep(content, FP16)
+
+    code, text = compared(folder, capsys, one, base_too=one)
+    assert code == 0
+    assert "holds: of 1 case 1 the same, by 5 pairs of processes" in text
+
+    def one_in_drift(content: Content) -> None:
+        one(content)
+        _drifted(content)
+
+    code, text = compared(folder, capsys, one_in_drift, base_too=one)
+    assert code == 2
+    assert "unclear: of 1 case 1 unclear or invalid" in text
+    assert "invalid: ddim50-reference: timed again at a process's end" in text
+
+
+def test_what_fails_in_base_too_says_so(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def spoil(content: Content) -> None:
+        black(content, FP16)
+
+    code, text = compared(folder, capsys, spoil, base_too=spoil)
+    assert code == 1
+    assert "; so is base's" in text
+
+
+def test_the_host_bound_latencies_that_were_recorded_are_unclear_and_say_what_they_see(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, text = compared(folder, capsys, noise=None)
+    assert code == 2
+    assert "unclear: ddim50-fp16: latency " in text
+    assert "these 5 pairs can see " in text
+    assert "GPU busy" not in text.split("\n\n")[2]
+
+
+def test_one_disturbed_process_costs_its_pair_and_no_more(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    base, head = side("base"), side("head")
+    slow(head[2], FP16, by=3.0)
+    _disturbed(head[2])
+    code = compare.run(write(base, folder, "base"), write(head, folder, "head"))
+    assert code == 0, capsys.readouterr().out
+
+
+def test_a_process_that_its_own_rule_calls_invalid_costs_its_pair(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def cold(question: Question) -> Verdict:
+        first, *others = question.measured.rounds_s
+        finding = Finding(status="invalid", metric="warm-up", what="the first round was cold")
+        found = (finding,) if others and first > 1.5 * others[0] else ()
+        return Verdict(findings=(*judge(question).findings, *found))
+
+    monkeypatch.setattr(pairs, "judge", cold)
+    base, head = side("base"), side("head")
+    case(head[2], FP16)["latency_rounds_s"] = [9.0, 3.0, 3.0, 3.0, 3.0]
+    assert compare.run(write(base, folder, "base"), write(head, folder, "head")) == 0
+    for content in head:
+        case(content, FP16)["latency_rounds_s"] = [9.0, 3.0, 3.0, 3.0, 3.0]
+    assert compare.run(write(base, folder, "base"), write(head, folder, "head")) == 2
+    said = capsys.readouterr().out
+    assert "invalid: ddim50-fp16: latency says nothing; 5 of 5 pairs left out: " in said
+
+
+@pytest.mark.parametrize(
+    ("in_base", "in_head", "told"),
+    [(0, 4, "303 → 303 to 353"), (1, 5, "303 to 353 → 353")],
+)
+def test_a_counter_that_is_not_the_same_in_all_processes_of_a_side_is_unclear(
+    folder: Path, capsys: pytest.CaptureFixture[str], in_base: int, in_head: int, told: str
+) -> None:
+    base, head = side("base"), side("head")
+    for content in (*base[:in_base], *head[:in_head]):
+        _sync(content)
+    assert compare.run(write(base, folder, "base"), write(head, folder, "head")) == 2
+    said = f"unclear: ddim50-fp16: host syncs {told}, not the same in all processes of a side"
+    assert said in capsys.readouterr().out
+
+
+def test_a_metric_that_one_process_lacks_costs_its_pair_and_says_so(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    base, head = side("base"), side("head")
+    case(head[1], FP16).update(gpu_busy_s=None, gpu_speedup=None)
+    for content in (head[0], *head[2:]):
+        slow(content, FP16, by=1.05)
+    assert compare.run(write(base, folder, "base"), write(head, folder, "head")) == 1
+    assert "1 of 5 pairs left out: not measured on both sides" in capsys.readouterr().out
+
+
+def test_a_blind_base_hides_nothing(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def worse(content: Content) -> None:
+        case(content, FP16)["gpu_busy_s"] *= 1.3
+        _sync(content)
+
+    code, text = compared(folder, capsys, worse, base_too=_uncounted)
+    assert code == 2
+    assert "ddim50-fp16: GPU busy was measured in head and not in base: no trace" in text
+    assert "ddim50-fp16: graph breaks (7 counters) was not counted in 5 of 5 processes of" in text
+    base, head = side("base"), side("head")
+    _uncounted(base[0])
+    assert compare.run(write(base, folder, "base"), write(head, folder, "head")) == 2
+    assert "(7 counters) was not counted in 1 of 5 processes of base" in capsys.readouterr().out
+    for content in head:
+        _sync(content)
+    assert compare.run(write(base, folder, "base"), write(head, folder, "head")) == 1
+    assert "more work: ddim50-fp16: host syncs 303 → 353" in capsys.readouterr().out
+
+
+def test_a_picture_of_which_nothing_is_promised_is_held_to_bases(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def another(content: Content) -> None:
+        _promised_nothing(content)
+        _another_picture(content)
+
+    code, text = compared(folder, capsys, another, base_too=_promised_nothing)
+    assert code == 1
+    assert "PSNR 40.0 → 5.0 dB, in each of 5 pairs; nothing is promised of it, limit 3 dB" in text
+    assert "as promised" not in text
+    code, text = compared(folder, capsys, _promised_nothing, base_too=_promised_nothing)
+    assert code == 0
+    # One pair in which it is as it was: state that leaks, or a machine, and no change of head's.
+    base, head = side("base"), side("head")
+    for number, content in enumerate((*base, *head)):
+        (_promised_nothing if number < 6 else another)(content)
+    assert compare.run(write(base, folder, "base"), write(head, folder, "head")) == 0
+
+
+def test_one_pair_judges_what_needs_no_statistics(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, text = compared(folder, capsys, count=1)
+    assert code == 2
+    assert "in one pair, which says nothing of the noise" in text
+    code, text = compared(folder, capsys, _sync, count=1)
+    assert code == 1
+
+
+def _other_gpu(content: Content) -> None:
+    content["machine_info"]["perf_tests"]["name"] = "NVIDIA A100-SXM4-80GB"
+
+
+def _other_torch(content: Content) -> None:
+    content["machine_info"]["perf_tests"]["torch"] = "2.12.0"
+
+
+def _other_stopwatch(content: Content) -> None:
+    content["perf_tests"]["measuring"] = "ba9876543210"
+
+
+def _other_weights(content: Content) -> None:
+    for benchmark in content["benchmarks"]:
+        benchmark["extra_info"]["weights"] = "seeded-7"
+
+
+def _other_workload(content: Content) -> None:
+    case(content, FP16)["generates"]["guidance"] = 1.0
+
+
+def _quick(content: Content) -> None:
+    case(content, FP16)["latency_rounds_s"] = [1.0, 1.0]
+
+
+def _with_quick(content: Content) -> None:
+    content["perf_tests"]["quick"] = True
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (_other_gpu, "base ran on machine NVIDIA H200, head on NVIDIA A100-SXM4-80GB"),
+        (_other_stopwatch, "head-0.json was measured by version ba9876543210 of the suite's own"),
+        (_other_weights, "differ in the weights: sd15 (seeded-2023) and sd15 (seeded-7)"),
+        (_other_workload, "differ in the workload of ddim50 (guidance): 7.5 and 1.0"),
+        (_with_quick, "head-0.json was measured with --quick and "),
+        (_quick, "differ in the number of rounds of ddim50-fp16: 5 and 2"),
+    ],
+)
+def test_what_says_nothing_of_each_other_is_refused(
+    folder: Path,
+    capsys: pytest.CaptureFixture[str],
+    change: Callable[[Content], object],
+    sentence: str,
+) -> None:
+    code, text = compared(folder, capsys, change)
+    assert code == 2
+    (line,) = text.splitlines()
+    assert line.startswith("error: ")
+    assert sentence in line
+
+
+def test_other_versions_of_torch_are_what_is_compared(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, text = compared(folder, capsys, _other_torch)
+    assert code == 0
+    assert text.startswith("NVIDIA H200: torch 2.11.0+cu130 → 2.12.0\n")
+    code, text = compared(folder, capsys)
+    assert text.startswith("NVIDIA H200, both with python 3.12.3, torch 2.11.0+cu130, diffusers")
+    base, head = side("base"), side("head")
+    _other_torch(head[3])
+    assert compare.run(write(base, folder, "b"), write(head, folder, "h")) == 2
+    assert "h-3.json was measured on another machine or with other ver" in capsys.readouterr().err
+
+
+def test_sides_of_different_length_do_not_pair(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    base, head = write(side("base"), folder, "base"), write(side("head", count=4), folder, "head")
+    assert compare.run(base, head) == 2
+    assert "5 runs of base and 4 runs of head" in capsys.readouterr().err
+    assert compare.run([base[0], base[0]], base[1:3]) == 2
+    assert "is given twice" in capsys.readouterr().err
+
+
+def _truncated(path: Path) -> None:
+    path.write_text(path.read_text()[:5000])
+
+
+def _nan(path: Path) -> None:
+    path.write_text(path.read_text().replace('"gpu_busy_s": 0.6', '"gpu_busy_s": NaN, "x": 0.6'))
+
+
+def _twice(path: Path) -> None:
+    content = json.loads(path.read_text())
+    content["benchmarks"].append(content["benchmarks"][2])
+    path.write_text(json.dumps(content))
+
+
+def _other_schema(path: Path) -> None:
+    old, new = (f'"perf_tests": {{"schema": {number}' for number in (1, 2))
+    path.write_text(path.read_text().replace(old, new))
+
+
+def _hollow(path: Path) -> None:
+    path.write_text(path.read_text().replace('"generates"', '"made"'))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "sentence"),
+    [
+        (_truncated, "head-1.json: is no JSON"),
+        (_nan, "head-1.json: ddim50/sd15/seeded-2023/fp16: gpu_busy_s is nan, not a positive"),
+        (_twice, "head-1.json: ddim50/sd15/seeded-2023/fp16 is in it twice"),
+        (_other_schema, "head-1.json: has schema 2, this suite reads 1"),
+        (_hollow, "head-1.json: ddim50/sd15/seeded-2023/reference: has no generates"),
+        (Path.unlink, "head-1.json: cannot be read (No such file or directory)"),
+    ],
+)
+def test_a_broken_file_is_said_in_one_sentence(
+    folder: Path,
+    capsys: pytest.CaptureFixture[str],
+    spoil: Callable[[Path], object],
+    sentence: str,
+) -> None:
+    base, head = write(side("base"), folder, "base"), write(side("head"), folder, "head")
+    spoil(head[1])
+    arguments = ["compare", "--base", *map(str, base), "--head", *map(str, head)]
+    assert command.main(arguments) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ")
+    assert sentence in line
+
+
+def test_a_copied_run_is_no_process_of_its_own(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    base, head = write(side("base"), folder, "base"), write(side("head"), folder, "head")
+    head[3].write_bytes(head[1].read_bytes())
+    assert compare.run(base, head) == 2
+    said = capsys.readouterr().err
+    assert "head-3.json is a copy of " in said
+    assert "head-1.json: each run is a process of its own" in said
+
+
+def test_what_an_interrupted_head_did_not_reach_is_no_regression(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupt(content: Content) -> None:
+        ours, (first, *others) = content["perf_tests"], content["benchmarks"]
+        content["benchmarks"] = [first]
+        stopped = others[0]["extra_info"]
+        ours["not_timed"] = [
+            {
+                "case": stopped["case"],
+                "workload": stopped["workload"],
+                "verdict": "invalid",
+                "sentence": "interrupted",
+                "by_choice": False,
+            }
+        ]
+
+    code, said = compared(folder, capsys, interrupt)
+    assert code == 2
+    assert "was measured in base and not in head: the run was interrupted before it got" in said
+    assert "missing" not in said

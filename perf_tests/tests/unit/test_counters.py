@@ -1,0 +1,209 @@
+"""Counting on a trace recorded on an H100 (fp16, two DDIM steps), and on small made-up ones."""
+
+import gzip
+import json
+import os
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from diffusers_perf.measurement import counters
+from diffusers_perf.measurement.counters import Event, NoTrace, Segment, Trace
+from diffusers_perf.records.records import Count
+
+RECORDED = Path(__file__).parent / "recorded" / "h100-fp16-2steps.json.gz"
+
+
+@pytest.fixture(scope="module")
+def lines() -> list[dict[str, Any]]:
+    events: list[dict[str, Any]] = json.loads(gzip.decompress(RECORDED.read_bytes()))["traceEvents"]
+    return events
+
+
+def totals(trace: Trace) -> dict[str, int]:
+    counted = [counters.count(segment) for segment in trace.segments]
+    return {name: sum(counts[name] for counts in counted) for name in counted[0]}
+
+
+def test_counts_of_a_recorded_trace(lines: list[dict[str, Any]]) -> None:
+    seen = totals(counters.read(lines))
+    # DDIM reads six scalars a step back from the device, less two in all; each is a copy that
+    # the host waits for. The picture is one more.
+    assert seen["device_to_host_copies"] == 11
+    assert seen["host_syncs"] == 15
+    assert seen["kernels"] == seen["kernel_launches"] == 3009
+    assert seen["graph_launches"] == 0
+    assert seen["device_to_host_bytes"] == 512 * 512 * 3 * 2 + 52
+
+
+def test_markers_are_not_counted_and_split_the_stages(lines: list[dict[str, Any]]) -> None:
+    trace = counters.read(lines)
+    assert len(trace.steps) == 2
+    assert not any(counters.MARKER in event.name for event in trace.on_gpu)
+    text, decoder = counters.busy_s(trace.before.on_gpu), counters.busy_s(trace.after.on_gpu)
+    denoising = sum(counters.busy_s(step.on_gpu) for step in trace.steps)
+    assert 0 < text < decoder < denoising
+    assert text + denoising + decoder == pytest.approx(counters.busy_s(trace.on_gpu), rel=1e-6)
+
+
+def test_a_trace_of_all_steps_is_taken_as_it_is(lines: list[dict[str, Any]]) -> None:
+    trace = counters.read(lines)
+    seen = counters.extrapolate(trace, traced=2, steps=2)
+    assert {name: count.total(2) for name, count in seen.counters.items()} == totals(trace)
+    assert seen.gpu_busy_s == pytest.approx(counters.busy_s(trace.on_gpu), rel=1e-6)
+    assert seen.families == counters.by_family(trace.on_gpu)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "family"),
+    [
+        # Called after what was fused into them.
+        ("triton_poi_fused_add_convolution_div_5", "fused (triton)"),
+        ("triton_red_fused_native_group_norm_3", "fused (triton)"),
+        ("triton_poi_fused_clone_transpose_view_2", "fused (triton)"),
+        ("triton_tem_fused_addmm_7", "matmul"),
+    ],
+)
+def test_what_a_compiler_made_has_a_family_of_its_own(kernel: str, family: str) -> None:
+    assert counters.family_of(kernel) == family
+
+
+def test_every_kernel_of_a_recorded_trace_has_a_family(lines: list[dict[str, Any]]) -> None:
+    families = counters.by_family(counters.read(lines).on_gpu)
+    assert "other" not in families
+    assert families["attention: cudnn"][1] == 88
+    assert families["convolution"][1] == 167
+
+
+def test_a_trace_without_gpu_events_says_so(lines: list[dict[str, Any]]) -> None:
+    with pytest.raises(NoTrace, match="CUPTI"):
+        counters.read([line for line in lines if line["cat"].startswith("cuda_")])
+
+
+def test_another_profiler_is_left_alone() -> None:
+    generation: Any = None
+    with (
+        torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as other,
+        pytest.raises(NoTrace, match="another profiler of PyTorch is at work in this process"),
+    ):
+        counters.observe(generation, None, steps=50)
+    assert other.profiler is not None
+
+
+@pytest.mark.parametrize(("cuda", "told"), [("13.0", "1"), ("12.6", "1"), ("12.4", None)])
+def test_the_profiler_is_told_to_detach_and_does_before_another_begins(
+    monkeypatch: pytest.MonkeyPatch, cuda: str, told: str | None
+) -> None:
+    happened: list[str | None] = []
+
+    class Profiler:
+        def __init__(self, **_: object) -> None:
+            happened.append(os.environ.get("TEARDOWN_CUPTI"))
+
+        def __enter__(self) -> None: ...
+        def __exit__(self, *_: object) -> None: ...
+        def export_chrome_trace(self, path: str) -> None:
+            Path(path).write_bytes(gzip.decompress(RECORDED.read_bytes()))
+            happened.append("exported")
+
+    # Set first, so that what the suite sets is taken back after the test.
+    monkeypatch.setenv("TEARDOWN_CUPTI", "")
+    monkeypatch.delenv("TEARDOWN_CUPTI")
+    monkeypatch.setattr(torch.version, "cuda", cuda)
+    monkeypatch.setattr(torch.profiler, "profile", Profiler)
+    monkeypatch.setattr(torch.cuda, "_sleep", lambda cycles: None)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: happened.append("synchronized"))
+    monkeypatch.setattr(
+        torch.cuda,
+        "memory_stats_as_nested_dict",
+        lambda: {"allocation": {"all": {"allocated": 0}}},
+    )
+    pipeline: Any = SimpleNamespace(encode_prompt=None)
+    generation: Any = SimpleNamespace(pictures=lambda **_: None)
+    assert len(counters.profile(generation, pipeline, steps=2).steps) == 2
+    assert happened == [told, "synchronized", "exported", "synchronized"]
+
+
+def test_busy_is_the_union_of_intervals() -> None:
+    def event(start: float, end: float) -> Event:
+        return Event(category="kernel", name="k", start_s=start, end_s=end, correlation=0, bytes=0)
+
+    assert counters.busy_s([event(0, 2), event(1, 3), event(5, 6)]) == pytest.approx(4)
+    assert counters.busy_s([event(0, 10), event(1, 2)]) == pytest.approx(10)
+    assert counters.busy_s([]) == 0
+
+
+def test_a_copy_that_the_host_carries_is_not_the_gpus_time(lines: list[dict[str, Any]]) -> None:
+    slower = [dict(line) for line in lines]
+    carried = [line for line in slower if "Device -> Pageable" in line.get("name", "")]
+    assert [line["args"]["bytes"] for line in carried] == [512 * 512 * 3 * 2]
+    carried[0]["dur"] += 4_000  # of a CPU's time that another process has
+    was, now = (
+        counters.extrapolate(counters.read(trace), traced=2, steps=50) for trace in (lines, slower)
+    )
+    assert now.gpu_busy_s == was.gpu_busy_s
+    for line in slower:
+        line["dur"] = line.get("dur", 0) + 50 * ("Pageable -> Device" in line.get("name", ""))
+    assert counters.extrapolate(counters.read(slower), traced=2, steps=50).gpu_busy_s == (
+        was.gpu_busy_s
+    )
+    pinned = next(line for line in slower if "Device -> Pinned" in line.get("name", ""))
+    pinned["dur"] += 50  # longer than the gap after it
+    own = counters.extrapolate(counters.read(slower), traced=2, steps=50)
+    assert own.gpu_busy_s > was.gpu_busy_s
+    assert now.families["copy and cast"][0] > was.families["copy and cast"][0]
+
+
+def made_up(*kernels_a_step: int) -> Trace:
+    """Ten kernels of a second to encode, then as many a step as said, then twenty to decode."""
+
+    def segment(kernels: int) -> Segment:
+        events = [
+            Event(category="kernel", name="gemm", start_s=i, end_s=i + 1, correlation=0, bytes=0)
+            for i in range(kernels)
+        ]
+        return Segment(on_gpu=events, on_host=[], allocations=3 * kernels)
+
+    return Trace(before=segment(10), steps=[segment(n) for n in kernels_a_step], after=segment(20))
+
+
+def test_fixed_and_per_step_costs_separate_exactly() -> None:
+    # PNDM: other arithmetic in the first four steps, one turn of the loop more than asked for.
+    trace = made_up(7, 9, 9, 9, *[11] * 6, 8)
+    assert trace.is_steady
+    seen = counters.extrapolate(trace, traced=10, steps=25)
+    # 138 in the trace, of which ten times 11 belong to the steps that were asked for.
+    assert seen.counters["kernels"] == Count(fixed=28, per_step=11)
+    assert seen.counters["kernels"].total(25) == 10 + 7 + 27 + 11 * 21 + 8 + 20
+    assert seen.counters["allocations"] == Count(fixed=3 * 28, per_step=33)
+    assert seen.gpu_busy_s == pytest.approx(seen.counters["kernels"].total(25))
+    assert seen.families == {"matmul": (303, 303)}
+    assert seen.stages_s == pytest.approx({"text encoder": 10, "denoising": 273, "decoder": 20})
+
+
+@pytest.mark.parametrize("period", [2, 3])
+def test_steps_that_differ_speak_for_nobody(period: int) -> None:
+    """Whichever of the steps it is in which a cache is refreshed."""
+    for phase in range(period):
+        steps = [11 if step % period == phase else 2 for step in range(counters.STEPS)]
+        assert not made_up(*steps).is_steady
+    assert not made_up(11, 11).is_steady
+
+
+def test_all_steps_are_profiled_where_they_differ(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def profile(_generation: object, _pipeline: object, *, steps: int) -> Trace:
+        asked.append(steps)
+        return made_up(*([11, 2, 2] * 20)[:steps])
+
+    monkeypatch.setattr(counters, "profile", profile)
+    generation: Any = None
+    seen = counters.observe(generation, None, steps=50)
+    assert asked == [counters.STEPS, 50]
+    assert seen.counters["kernels"].total(50) == 30 + 17 * 11 + 33 * 2
+    # No step does less than what is told of each, and so nothing less than nothing is done once.
+    assert seen.counters["kernels"].per_step == 2

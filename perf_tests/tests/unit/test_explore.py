@@ -1,0 +1,420 @@
+"""`python -m ci explore` from the command line to the answer, over the fake pipeline."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from diffusers_perf.catalog import declarations as catalog
+from diffusers_perf.catalog.declarations import Needs, Promise
+from diffusers_perf.cli import __main__ as command
+from diffusers_perf.cli import explore
+from diffusers_perf.compare import attempts
+from diffusers_perf.compare.lock import held
+from diffusers_perf.measurement import timing
+from diffusers_perf.measurement.bench import Bench
+from diffusers_perf.measurement.build import Build
+from diffusers_perf.measurement.machine import this_machine
+from diffusers_perf.optimizations import tolerances
+from perf_tests.tests.unit import fake
+from perf_tests.tests.unit.fake import CHANGES, CLOSE, WORKLOAD, FakeSource
+
+PACES = {"faster": 0.5, "fast_and_black": 0.1, "slower": 2.0, "far": 0.1, "breaks": 0.1}
+PICTURES = {
+    "fast_and_black": CHANGES["black"],
+    "far": CHANGES["elsewhere"],
+    "breaks": CHANGES["broken"],
+}
+
+
+def declare(name: str, *, promise: Promise = CLOSE, needs: Needs | None = None) -> None:
+    def apply(build: Build) -> None:
+        """Changes the pace, or the picture."""
+
+        @build.then
+        def _(pipeline: Any) -> None:
+            pipeline.pace = getattr(pipeline, "pace", 1.0) * PACES.get(name, 1.0)
+            if name in PICTURES:
+                pipeline.changes.append(PICTURES[name])
+
+    apply.__name__ = name
+    catalog.optimization(promise=promise, needs=needs, proof=lambda pipeline: None)(apply)
+
+
+def paced(generate: Any, *, before_round: Callable[[], None], rounds: int) -> list[float]:
+    """A clock that reads what the pipeline says of itself."""
+    before_round()
+    generate()
+    pace: float = getattr(generate._pipeline, "pace", 1.0)
+    return [pace * (1 + 0.001 * number) for number in range(rounds)]
+
+
+@pytest.fixture
+def declared(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A small catalogue over the fake pipeline, on a clock of its own."""
+    for name in ("OPTIMIZATIONS", "STACKS"):
+        empty: dict[str, Any] = {}
+        monkeypatch.setattr(catalog, name, empty)
+        monkeypatch.setattr(explore, name, empty)
+        monkeypatch.setattr(attempts, name, empty, raising=False)
+    monkeypatch.setattr(catalog, "CASES", [])
+    monkeypatch.setattr(tolerances, "LOSSLESS", CLOSE)
+    monkeypatch.setattr(timing, "time_rounds", paced)
+    monkeypatch.setattr(fake, "STEP_S", 0.0)
+    catalog.measure(WORKLOAD)
+
+    def bare_bench(*, device: str | None, model: str | None) -> Bench:
+        return Bench(
+            source=FakeSource(),  # type: ignore[arg-type]
+            machine=this_machine("cpu"),
+            rounds=1,
+            say=lambda *_: None,
+            pictures_folder=None,
+            baseline=None,
+            portable={},
+            structures={},
+        )
+
+    monkeypatch.setattr(explore, "bare_bench", bare_bench)
+
+
+def run(folder: Path, *arguments: str) -> int:
+    return command.main(["explore", "--out", str(folder), *arguments])
+
+
+def test_it_finds_the_stack_and_says_what_became_of_the_others(
+    declared: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("faster", "fast_and_black", "far", "breaks", "slower"):
+        declare(name)
+    declare("unpromised", promise=Promise())
+    declare("elsewhere", needs=Needs(package="no_such_package"))
+    catalog.stack("known", "faster")
+    assert run(tmp_path, "--without", "slower") == 0
+    told = capsys.readouterr().out
+    assert told.endswith('stack("best_fake4", "faster")\n')
+    assert "found: 2.00x as fast as the reference; it is known" in told
+    assert "  fast_and_black: a picture is black (mean 0.0000 of the darkest picture)" in told
+    assert "  far: its picture is no longer close to reference (PSNR " in told
+    assert "  breaks: RuntimeError: the kernel is not there" in told
+    assert "  slower: left out by --without" in told
+    assert "  unpromised: promises nothing of the picture, and PSNR 30 dB and SSIM 0.9 is" in told
+    assert "  elsewhere: needs the package no_such_package, not installed here" in told
+    assert "of the 16 that 4 optimizations make, 5 were tried" in told
+    assert "bound by: unknown, since there is no GPU" in told
+
+
+def test_what_bounds_it_on_a_gpu(
+    declared: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The same stacks as a GPU would have measured them."""
+    declare("faster")
+    assert run(tmp_path) == 0
+    path = tmp_path / "explore.json"
+    content = json.loads(path.read_text())
+    for entry in content["tried"].values():
+        seen = entry["measured"]
+        seen["gpu_busy_s"] = 0.9 * seen["latency_s"]
+        seen["peak_memory_bytes"] = 2**31 if seen["case"] == "reference" else 2**30
+        seen |= {"floor_s": 0.125, "floor_by": "memory"}
+        seen["families"] = {
+            "matmul": {"gpu_s": 0.1, "kernels": 1200},
+            "convolution": {"gpu_s": 0.3, "kernels": 90},
+        }
+    path.write_text(json.dumps(content))
+    capsys.readouterr()
+    assert run(tmp_path) == 0
+    told = capsys.readouterr().out
+    assert "+ faster   0.500 s  2.00x    0.450 s   2.00x        1,024 MiB  identical" in told
+    assert "bound by: the GPU, which is busy for 90% of the time" in told
+    takes = "at the rate of this GPU; it takes 4.0 times as long"
+    assert f"floor: 0.125 s, which its weights take to be read {takes}" in told
+    assert "family of kernels: convolution 0.300 s (90), matmul 0.100 s (1,200)" in told
+    for entry in content["tried"].values():
+        if entry["measured"]["case"] != "reference":
+            entry["measured"]["floor_s"] = None  # as where some of the work is left out
+    path.write_text(json.dumps(content))
+    assert run(tmp_path) == 0
+    told = capsys.readouterr().out
+    assert f"floor: 0.125 s, which all of the reference's weights take to be read {takes}" in told
+
+
+def test_nothing_is_faster(
+    declared: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    declare("slower")
+    assert run(tmp_path) == 1
+    told = capsys.readouterr().out
+    assert "slower: slower: latency 2.00 times as long" in told
+    assert "of the 2 that 1 optimization makes, 2 were tried" in told
+    assert told.splitlines()[-1].startswith("no stack was found that is faster")
+
+
+def test_combinations_are_counted_of_what_was_to_be_tried(
+    declared: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Among fewer than in an earlier search, and among none."""
+    declare("faster")
+    declare("slower")
+    assert run(tmp_path) == 0
+    assert "of the 4 that 2 optimizations make, 3 were tried" in capsys.readouterr().out
+    assert run(tmp_path, "--without", "faster") == 1
+    assert "of the 2 that 1 optimization makes, 2 were tried" in capsys.readouterr().out
+    assert run(tmp_path, "--without", "faster", "slower") == 1
+    told = capsys.readouterr().out
+    assert "not tried:\n  faster, slower: left out by --without\n\nno stack was found" in told
+
+
+def test_what_cannot_be_cleared_away_has_failed_and_is_kept(
+    declared: None,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As after a capture that did not end, on a GPU that answers no more."""
+    declare("faster")
+    clear, calls = Bench.clear, itertools.count()
+
+    def stuck(bench: Bench) -> None:
+        clear(bench)
+        if next(calls) == 1:
+            raise RuntimeError("captures_underway.empty() INTERNAL ASSERT FAILED")
+
+    monkeypatch.setattr(Bench, "clear", stuck)
+    assert run(tmp_path) == 1
+    assert "faster: RuntimeError: captures_underway.empty()" in capsys.readouterr().out
+    content = json.loads((tmp_path / "explore.json").read_text())
+    assert [entry["measured"] is None for entry in content["tried"].values()].count(True) == 1
+
+
+def test_a_promise_in_numbers(
+    declared: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whoever asks for nothing of the picture gets what promises nothing, and nothing black."""
+    declare("far", promise=Promise())
+    declare("fast_and_black", promise=Promise())
+    assert run(tmp_path, "--psnr", "0") == 0
+    assert capsys.readouterr().out.endswith('"far")\n')
+    # What was measured stays so, whatever is asked of it.
+    assert run(tmp_path, "--promise", "lossless") == 1
+
+
+def test_interrupted_it_goes_on(
+    declared: None,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("faster", "plain", "slower"):
+        declare(name)
+    clock, rounds = timing.time_rounds, []
+
+    def interrupted(generate: Any, **options: Any) -> Any:
+        rounds.append(generate)
+        if len(rounds) == 5:
+            raise KeyboardInterrupt
+        return clock(generate, **options)
+
+    monkeypatch.setattr(timing, "time_rounds", interrupted)
+    assert run(tmp_path) == 0
+    told = capsys.readouterr().out
+    assert "stopped: interrupted; the same command goes on" in told
+    assert "  plain, slower: interrupted" in told
+    assert told.endswith('"faster")\n')
+    content = json.loads((tmp_path / "explore.json").read_text())
+    assert len(content["tried"]) == 4
+    assert content["begun"] == {}
+
+    assert run(tmp_path) == 0
+    told = capsys.readouterr().out
+    assert told.count("(from before)") == 4
+    assert "stopped" not in told
+    content = json.loads((tmp_path / "explore.json").read_text())
+    assert {key.split(" ")[0] for key in content["tried"]} == {
+        "",
+        "faster",
+        "faster+plain",
+        "faster+slower",
+    }
+
+    # All of it is there: nothing is measured any more.
+    monkeypatch.setattr(timing, "time_rounds", None)
+    assert run(tmp_path) == 0
+
+
+def test_what_ends_the_process_is_not_tried_for_ever(
+    declared: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    declare("faster")
+    declare("slower")
+    assert run(tmp_path) == 0
+    path = tmp_path / "explore.json"
+    content = json.loads(path.read_text())
+    del content["tried"]["faster | held to the reference"]
+    content["begun"] = {"faster | held to the reference": 2}
+    path.write_text(json.dumps(content))
+    assert run(tmp_path) == 1
+    assert "faster: the process ended 2 times in it" in capsys.readouterr().out
+
+
+def test_no_time_left(
+    declared: None,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Nothing is said of a stack that the time did not reach: neither found nor not found."""
+    declare("faster")
+    now = itertools.count()
+    monkeypatch.setattr(attempts, "monotonic", lambda: next(now))
+    assert run(tmp_path / "none", "--minutes", "0.001") == 2
+    assert "error: 0 s of 0.001 min are left; the same command" in capsys.readouterr().err
+    # The clock is read three times for the reference.
+    assert run(tmp_path / "reference", "--minutes", f"{3.5 / 60}") == 2
+    told = capsys.readouterr().out
+    assert "stopped: 0 s of 0.0583 min are left; the same command goes on" in told
+    assert told.splitlines()[-1].startswith("no stack was found before it stopped that is faster")
+    declare("slower")
+    assert run(tmp_path / "first", "--minutes", "0.19") == 0
+    told = capsys.readouterr().out
+    assert "stopped: 0 s of 0.19 min are left, and the next one may take 1 s; the same" in told
+
+
+def test_what_an_earlier_search_found_is_offered_where_this_one_came_to_less(
+    declared: None,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    declare("plain")
+    declare("faster")
+    assert run(tmp_path, "--without", "plain") == 0
+    before = json.loads((tmp_path / "explore.json").read_text())["tried"]
+    now = itertools.count()
+    monkeypatch.setattr(attempts, "monotonic", lambda: next(now))
+    assert run(tmp_path, "--minutes", "0.001") == 0
+    told = capsys.readouterr().out
+    after = json.loads((tmp_path / "explore.json").read_text())["tried"]
+    assert after == before  # nothing was measured again
+    assert "stopped: 0 s of 0.001 min are left" in told
+    assert "+ faster, of an earlier search" in told
+    assert told.endswith('stack("best_fake4", "faster")\n')
+    assert run(tmp_path, "--minutes", "0.001", "--without", "faster") == 2
+
+
+def test_two_at_once_in_the_same_folder_are_refused(
+    declared: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    declare("faster")
+    with held(tmp_path, by="explore"):
+        assert run(tmp_path) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line == (
+        f"error: --out {tmp_path}: another explore, or a process that a killed one left, is at "
+        "work in it"
+    )
+    assert not (tmp_path / "explore.json").exists()
+    assert run(tmp_path) == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interruption_before_anything_is_measured_says_so(
+    declared: None,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    number: signal.Signals,
+) -> None:
+    """As while the model is loaded, which takes most of the first seconds."""
+
+    def loading(**_: object) -> None:
+        signal.raise_signal(number)
+
+    monkeypatch.setattr(explore, "bare_bench", loading)
+    # What would end the tests must not; and a process in the background may ignore the other.
+    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    interrupted = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        assert run(tmp_path) == 2
+        assert signal.getsignal(signal.SIGTERM) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        signal.signal(signal.SIGINT, interrupted)
+    assert capsys.readouterr().err.startswith("interrupted: ")
+
+
+def test_another_machine_is_another_folder(
+    declared: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    declare("faster")
+    assert run(tmp_path) == 0
+    path = tmp_path / "explore.json"
+    was = json.loads(path.read_text())
+    for name, value, says in (
+        ("torch", "2.0.0", "2.0.0, and this is "),
+        ("workload", {"name": "fake5"}, "another as its workload"),
+        ("measuring code", "0123456789ab", "another as its measuring code"),
+    ):
+        path.write_text(json.dumps({**was, "settings": {**was["settings"], name: value}}))
+        assert run(tmp_path) == 2
+        told = capsys.readouterr().err
+        assert says in told
+        assert "give another --out, or remove that folder" in told
+    path.write_text("{}")
+    assert run(tmp_path) == 2
+    assert "was not written by explore" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--without", "nobody"], "--without: no optimization is called 'nobody'; known are far"),
+        (["--promise", "nobody"], "--promise: no optimization is called 'nobody'; known are loss"),
+        (
+            ["--without", "farr"],
+            "--without: no optimization is called 'farr' (did you mean far?); ",
+        ),
+        (["--promise", "far", "--psnr", "20"], "either by --promise or in numbers"),
+        (["--workload", "nothing"], "fake has none that is called 'nothing'; known are fake4"),
+        (["--memory", "4"], "this runs on the CPU"),
+        (["--out", "/proc/none"], "--out /proc/none: cannot be written"),
+    ],
+)
+def test_bad_input_is_refused_in_a_sentence(
+    declared: None,
+    arguments: list[str],
+    says: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    declare("far")
+    assert run(tmp_path, *arguments) == 2
+    told = capsys.readouterr().err
+    assert told.startswith("error: ")
+    assert says in told
+
+
+@pytest.mark.parametrize(
+    ("option", "text", "says"),
+    [
+        ("--minutes", "0", "it takes more than 0, and not 0"),
+        ("--minutes", "1e9", "it takes more than 0, at most 1e+06, and not 1e9"),
+        ("--memory", "much", "it takes more than 0, and not much"),
+        ("--psnr", "-1", "it takes 0 or more, and not -1"),
+        ("--ssim", "nan", "it takes a number from -1 to 1, and not nan"),
+        ("--device", "tpu", "invalid choice"),
+    ],
+)
+def test_options_that_are_no_numbers(
+    option: str, text: str, says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as left:
+        command.main(["explore", f"{option}={text}"])
+    assert left.value.code == 2
+    assert says in capsys.readouterr().err

@@ -1,0 +1,543 @@
+"""The catalogue of faults as declared, and what becomes of them on a fake pipeline."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import signal
+import weakref
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from diffusers_perf import faults
+from diffusers_perf.catalog import declarations as catalog
+from diffusers_perf.catalog.declarations import REFERENCE, Case
+from diffusers_perf.cli import __main__ as command
+from diffusers_perf.cli import faults as verb
+from diffusers_perf.faults import planting, trials
+from diffusers_perf.faults.planting import FAULTS, Fault, Plant, Setting, control, fault
+from diffusers_perf.judge import verdicts
+from diffusers_perf.measurement import host, pipelines
+from diffusers_perf.measurement.bench import Bench
+from diffusers_perf.measurement.machine import this_machine
+from diffusers_perf.measurement.pipelines import Generation
+from perf_tests.tests.unit.fake import CLOCK, WORKLOAD, FakePipeline, FakeSource, on_fake_clock
+
+DECLARED = list(FAULTS.values())
+REAL = [f for f in DECLARED if not f.is_control]
+CONTROLS = [f for f in DECLARED if f.is_control]
+
+
+# What is declared
+
+
+def test_no_file_of_them_is_left_out() -> None:
+    files = {path.stem for path in Path(faults.__file__).parent.glob("*.py")}
+    assert files - {"__init__", "planted"} <= set(vars(faults))
+
+
+def test_there_are_as_many_as_promised() -> None:
+    assert len(REAL) >= 25
+    assert len(CONTROLS) >= 10
+    assert len([f for f in REAL if f.runs_on("cpu")]) >= 15
+    assert {f.seen_by for f in REAL} == {*trials.MEASURES, "counter"}
+
+
+def test_regressions_that_happened_are_in_it() -> None:
+    sources = " ".join(f.source for f in DECLARED)
+    happened = "#511 #371 #1614 #3493 #3594 #4305 #6173 #6708 UniPC #7576 1.12 #174575 #775 #902"
+    assert [name for name in happened.split() if name not in sources] == []
+
+
+@pytest.mark.parametrize("declared", DECLARED, ids=lambda f: f.name)
+def test_each_says_what_it_is(declared: Fault) -> None:
+    assert declared.line.endswith(".")
+    assert declared.source
+    assert declared.where in ("any", "cpu", "cuda")
+    assert declared.runs_on("cpu") or declared.runs_on("cuda")
+    assert len(set(declared.sizes)) == len(declared.sizes)
+    if declared.setting.picture_only:
+        assert declared.seen_by in ("picture", None)
+    if declared.seen_by in ("latency", "measuring"):
+        assert declared.setting.rounds > 2  # fewer decide nothing
+
+
+def test_bad_declarations_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(planting, "FAULTS", {})
+    setting = Setting(steps=1)
+
+    def undocumented(plant: Plant) -> None: ...
+
+    def sound(plant: Plant) -> None:
+        """It is."""
+
+    def blank(plant: Plant) -> None:
+        """ """
+
+    for silent in (undocumented, blank):
+        with pytest.raises(ValueError, match="no docstring"):
+            control(setting=setting)(silent)
+    with pytest.raises(ValueError, match="'speed' is no measure: counter, GPU busy"):
+        fault(seen_by="speed", setting=setting)(sound)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="'tpu' is no machine: any, cpu, cuda"):
+        control(setting=setting, where="tpu")(sound)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="sizes without a unit"):
+        fault(seen_by="latency", setting=setting, sizes=(1,))(sound)
+    control(setting=setting)(sound)
+    with pytest.raises(ValueError, match="is taken"):
+        control(setting=setting)(sound)
+
+
+def with_graph(name: str) -> Any:
+    """A pipeline in which one of the faults of CUDA graphs was planted."""
+    pipeline = SimpleNamespace(
+        unet=SimpleNamespace(forward="eager"), encode_prompt=lambda: "states"
+    )
+    plant = next(f for f in DECLARED if f.name == name).planted(Plant(device="cuda"))
+    plant.into(pipeline, REFERENCE)
+    return pipeline
+
+
+def test_a_graph_is_off_or_recorded_again() -> None:
+    assert with_graph("graph_off").unet.forward == "eager"
+    pipeline = with_graph("graph_recorded_again")
+    before = pipeline.unet.forward
+    assert pipeline.encode_prompt() == "states"
+    assert pipeline.unet.forward is not before
+    assert pipeline.unet.forward.function == before.function == "eager"
+
+
+# What becomes of it
+
+
+# In fewer steps than the workload has, as most settings are.
+FAKE = Setting(workload="fake4", steps=3)
+TIMED = Setting(workload="fake4", steps=4, rounds=4)
+
+
+def pictures(plant: Plant, change: Any) -> None:
+    plant.then(lambda pipeline: pipeline.changes.append(change))
+
+
+def dark(plant: Plant) -> None:
+    """Every picture is black."""
+    pictures(plant, lambda p: p * 0)
+
+
+def harmless(plant: Plant) -> None:
+    """Nothing is wrong."""
+
+
+def raising(plant: Plant) -> None:
+    """A library is broken."""
+
+    def change(p: Any) -> Any:
+        raise ZeroDivisionError("all is lost")
+
+    pictures(plant, change)
+
+
+def lengthy(plant: Plant) -> None:
+    """A step takes longer."""
+    seconds = 4 * (plant.size or 0) / 100 * plant.step_s
+
+    def change(p: Any) -> Any:
+        CLOCK.sleep(seconds)
+        return p
+
+    pictures(plant, change)
+
+
+def keeping(plant: Plant) -> None:
+    """Tensors are kept."""
+    kept: list[torch.Tensor] = []
+
+    def change(p: Any) -> Any:
+        kept.append(torch.zeros(10_000))
+        return p
+
+    pictures(plant, change)
+
+
+def lacking(plant: Plant) -> None:
+    """Needs what is not here."""
+    raise planting.CannotPlant("there is no second moon")
+
+
+@pytest.fixture
+def declared(monkeypatch: pytest.MonkeyPatch) -> dict[str, Fault]:
+    """An empty catalogue of faults over the fake pipeline."""
+    there: dict[str, Fault] = {}
+    on_fake_clock(monkeypatch)
+    monkeypatch.setattr(planting, "FAULTS", there)
+    monkeypatch.setattr(catalog, "OPTIMIZATIONS", {})
+    monkeypatch.setattr(catalog, "CASES", [])
+    catalog.measure(WORKLOAD)
+
+    def bench(args: Any) -> Bench:
+        return Bench(
+            source=FakeSource(),  # type: ignore[arg-type]
+            machine=this_machine("cpu"),
+            rounds=1,
+            options=("--model", "my model"),
+            say=lambda *_: None,
+            pictures_folder=None,
+            baseline=None,
+            portable={},
+            structures={},
+        )
+
+    monkeypatch.setattr(verb, "_bench", bench)
+    return there
+
+
+def test_all_is_caught_and_quiet(
+    declared: dict[str, Fault], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fault(seen_by="picture", setting=FAKE)(dark)
+    fault(seen_by="memory", setting=FAKE)(keeping)
+    control(setting=FAKE)(harmless)
+    control(setting=FAKE)(lacking)
+    path = tmp_path / "out" / "faults.json"
+    assert command.main(["faults", "--json", str(path)]) == 0
+    told = capsys.readouterr().out
+    assert "2 of 2 faults caught, 1 of 1 controls quiet, 0 false alarms in 9 verdicts" in told
+    assert "skipped: lacking: there is no second moon" in told
+    content = json.loads(path.read_text())
+    rows = {row["name"]: row for row in content["rows"]}
+    assert rows["dark"]["status"] == "caught"
+    assert rows["dark"]["verdict"] == "black"
+    assert rows["keeping"]["verdict"] == "more memory"
+    assert content["clean_verdicts"] == 9
+    assert content["false_alarms"] == []
+
+
+def test_what_is_no_list_of_faults_is_not_written_over(
+    declared: dict[str, Fault], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    control(setting=FAKE)(harmless)
+    path = tmp_path / "run.json"
+    for text in ('{"benchmarks": []}', "5", "no JSON"):
+        path.write_text(text)
+        assert command.main(["faults", "--json", str(path)]) == 2
+        assert "holds something else, which would be lost" in capsys.readouterr().err
+        assert path.read_text() == text
+    path.unlink()
+    assert command.main(["faults", "--json", str(path)]) == 0
+    assert command.main(["faults", "--json", str(path)]) == 0
+
+
+def test_a_fault_that_nothing_sees_is_missed(
+    declared: dict[str, Fault], capsys: pytest.CaptureFixture[str]
+) -> None:
+    fault(seen_by="picture", setting=FAKE)(harmless)
+    assert command.main(["faults"]) == 1
+    told = capsys.readouterr().out
+    assert "harmless: missed" in told
+    assert "nothing changed that picture sees" in told
+
+
+@pytest.mark.parametrize(
+    ("setting", "sentence"),
+    [
+        (Setting(workload="nope", steps=1), "no workload is called 'nope'"),
+        (replace(FAKE, case="nope"), f"{WORKLOAD.name}: no optimization is called 'nope'"),
+        (replace(FAKE, rounds=0), "it takes one round or more"),
+        (replace(FAKE, changes={"sise": 8}), "Workload.__init__() got an unexpected keyword"),
+        (replace(FAKE, steps=0), f"{WORKLOAD.name}: it takes one step and one image or more"),
+    ],
+)
+def test_a_setting_that_is_none_is_said_before_anything_runs(
+    declared: dict[str, Fault],
+    capsys: pytest.CaptureFixture[str],
+    setting: Setting,
+    sentence: str,
+) -> None:
+    fault(seen_by="picture", setting=FAKE)(dark)
+    fault(seen_by="picture", setting=setting)(harmless)
+    assert command.main(["faults"]) == 2
+    out, err = capsys.readouterr()
+    assert not out
+    assert err.startswith(f"error: harmless: {sentence}")
+
+
+def test_a_fault_that_another_measure_sees_is_missed(declared: dict[str, Fault]) -> None:
+    fault(seen_by="memory", setting=FAKE)(dark)
+    assert command.main(["faults"]) == 1
+
+
+def test_a_control_that_fails(
+    declared: dict[str, Fault], capsys: pytest.CaptureFixture[str]
+) -> None:
+    control(setting=FAKE)(dark)
+    assert command.main(["faults"]) == 1
+    assert "dark: false alarm" in capsys.readouterr().out
+
+
+def test_one_that_raises_does_not_stop_the_others(
+    declared: dict[str, Fault], capsys: pytest.CaptureFixture[str]
+) -> None:
+    fault(seen_by="picture", setting=FAKE)(raising)
+    fault(seen_by="picture", setting=FAKE)(dark)
+    assert command.main(["faults"]) == 1
+    told = capsys.readouterr().out
+    assert "raising: error" in told
+    assert "ZeroDivisionError: all is lost" in told
+    assert "1 of 2 faults caught" in told
+
+
+def test_a_kill_ends_it_as_ctrl_c_does(
+    declared: dict[str, Fault],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    fault(seen_by="picture", setting=FAKE)(dark)
+    monkeypatch.setattr(Bench, "clear", lambda bench: os.kill(os.getpid(), signal.SIGTERM))
+    before = signal.getsignal(signal.SIGTERM)
+    assert command.main(["faults"]) == 2
+    assert "interrupted: nothing was judged" in capsys.readouterr().err
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_one_that_cannot_be_cleared_away_does_not_stop_the_others(
+    declared: dict[str, Fault],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    fault(seen_by="picture", setting=FAKE)(raising)
+    fault(seen_by="picture", setting=FAKE)(dark)
+    clear, calls = Bench.clear, itertools.count()
+
+    def stuck(bench: Bench) -> None:
+        clear(bench)
+        if next(calls) == 0:
+            raise RuntimeError("an illegal memory access was encountered")
+
+    monkeypatch.setattr(Bench, "clear", stuck)
+    assert command.main(["faults"]) == 1
+    told = capsys.readouterr().out
+    assert "RuntimeError: an illegal memory access" in told
+    assert "1 of 2 faults caught" in told
+
+
+def test_the_smallest_size_is_found(
+    declared: dict[str, Fault], capsys: pytest.CaptureFixture[str]
+) -> None:
+    import numpy as np
+
+    def uneven(plant: Plant) -> None:
+        """A pattern lies over every picture."""
+        size = plant.size or 0
+        rows = np.arange(64).reshape(1, 64, 1, 1) % 8 < 4
+        pictures(plant, lambda p: p + 10 ** (-size / 20) * rows)
+
+    fault(seen_by="picture", setting=FAKE, unit="dB", sizes=(10, 20, 30, 50, 60))(uneven)
+    assert command.main(["faults"]) == 0
+    assert "uneven: caught, down to 30 dB" in capsys.readouterr().out
+
+
+def test_what_the_machine_was_too_busy_for_is_no_miss(
+    declared: dict[str, Fault], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from diffusers_perf.measurement.quiet import Watch
+
+    fault(seen_by="latency", setting=TIMED, unit="%", sizes=(300,))(lengthy)
+    assert command.main(["faults"]) == 0
+    monkeypatch.setattr(Watch, "host_disturbed_by", lambda self: ("a neighbour",))
+    assert command.main(["faults"]) == 3
+    told = capsys.readouterr().out
+    assert "lengthy: undecided" in told
+    assert "could not be told: python -m ci faults lengthy" in told
+
+
+@pytest.mark.parametrize(
+    ("alarms", "code"),
+    [
+        ([], 0),
+        ([("slower", "latency")], 3),
+        ([("slower", "latency speedup")], 3),
+        ([("black", "picture")], 1),
+        ([("slower", "latency"), ("more work", "casts")], 1),
+        ([("slower", "GPU busy")], 1),
+    ],
+)
+def test_a_clean_run_that_the_clock_alone_alarmed_could_not_be_told(
+    alarms: list[tuple[str, str]], code: int
+) -> None:
+    anything: Any = SimpleNamespace(name="anything")
+    session = trials.Trials(bench=anything, folder=Path())
+    findings = tuple(
+        verdicts.Finding(status=status, metric=metric, what="") for status, metric in alarms
+    )
+    session._count(anything, trials.Side(measured=(), findings=findings))
+    assert len(session.false_alarms) == len(alarms)
+    assert verb.code([], session) == code
+
+
+def test_what_a_latency_takes_is_not_observed_besides(
+    declared: dict[str, Fault], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    observed: list[str] = []
+
+    def left(*_: object) -> host.Left:
+        observed.append("a run")
+        return host.Left(kept_bytes=0, ignored=())
+
+    monkeypatch.setattr(host, "left", left)
+    fault(seen_by="latency", setting=TIMED, unit="%", sizes=(300,))(lengthy)
+    assert command.main(["faults"]) == 0
+    assert len(observed) == 2  # the clean ones, which every rule judges
+    control(setting=TIMED)(harmless)
+    assert command.main(["faults", "harmless"]) == 0
+    assert len(observed) == 5
+
+
+def test_another_base_says_the_same_where_there_is_no_gpu() -> None:
+    half = Setting(base=("fp16",), base_on_cpu=("bf16",), steps=1)
+    assert (half.base_on("cuda"), half.base_on("cpu")) == (("fp16",), ("bf16",))
+    assert Setting(base=("fp16",), steps=1).base_on("cpu") == ("fp16",)
+
+
+def test_nothing_of_a_pipeline_is_left_when_the_next_is_built(
+    declared: dict[str, Fault], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built: list[weakref.ref[FakePipeline]] = []
+    left: list[int] = []
+    load = FakeSource.load
+
+    def loaded(source: FakeSource, **options: Any) -> FakePipeline:
+        left.append(sum(before() is not None for before in built))
+        pipeline = load(source, **options)
+        built.append(weakref.ref(pipeline))
+        return pipeline
+
+    def circular(plant: Plant) -> None:
+        """The pipeline is held by what it calls."""
+        plant.then(lambda pipeline: pipeline.changes.append(lambda p: p * bool(pipeline)))
+
+    monkeypatch.setattr(FakeSource, "load", loaded)
+    fault(seen_by="counter", setting=FAKE)(circular)
+    fault(seen_by="picture", setting=FAKE)(raising)
+    fault(seen_by="picture", setting=FAKE)(dark)
+    assert command.main(["faults"]) == 1  # one raises
+    assert left == [0] * 6
+
+
+def test_what_cublas_keeps_goes_with_the_pipeline(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[str] = []
+    forget = "_cuda_clearCublasWorkspaces"
+    monkeypatch.setattr(torch._C, forget, lambda: told.append("workspaces"), raising=False)
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: told.append("cache"))
+    case = Case(workload=WORKLOAD, name=REFERENCE, stack=(), against=REFERENCE, picture_only=False)
+    source: Any = FakeSource()
+    with pipelines.built(case, source, torch.device("cuda")):
+        assert told == []  # a graph may stand on them
+    assert told == ["workspaces", "cache"]
+
+
+def test_no_time_left(declared: dict[str, Fault], capsys: pytest.CaptureFixture[str]) -> None:
+    fault(seen_by="picture", setting=FAKE)(dark)
+    assert command.main(["faults", "--minutes", "0"]) == 3
+    again = "could not be told: python -m ci faults dark --model 'my model'"
+    assert again in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["nobody"], "no fault is called 'nobody'; known are "),
+        (["--json", "/proc/none/out.json"], "cannot be written"),
+        (["cudnn_off", "--device", "cpu"], "cudnn_off cannot be seen with --device cpu"),
+        (["--device", "cpu", "--model", "no-such"], "no folder of that name"),
+    ],
+)
+def test_bad_input_is_refused_in_a_sentence(
+    arguments: list[str], says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command.main(["faults", *arguments]) == 2
+    told = capsys.readouterr().err
+    assert told.startswith("error: ")
+    assert says in told
+
+
+@pytest.mark.parametrize("minutes", ["nan", "-1", "inf", "ten"])
+def test_minutes_that_are_no_number(minutes: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as left:
+        command.main(["faults", f"--minutes={minutes}"])
+    assert left.value.code == 2
+    said = capsys.readouterr().err
+    assert "it takes 0 or more" in said
+    assert f", and not {minutes}" in said
+
+
+# The rules that faults asked for
+
+
+def test_python_calls_are_the_same_on_every_run() -> None:
+    generation = Generation(FakePipeline(), WORKLOAD)
+    once, again = (host.python_calls(generation) for _ in range(2))
+    assert once == again
+    assert once.per_step > 0
+    assert host.left(generation, torch.device("cpu")) == host.Left(kept_bytes=0, ignored=())
+
+
+def test_what_a_generation_keeps_is_counted() -> None:
+    pipeline, kept = FakePipeline(), []
+
+    def keep(pictures: Any) -> Any:
+        kept.append(torch.zeros(1000))
+        return pictures
+
+    pipeline.changes.append(keep)
+    left = host.left(Generation(pipeline, WORKLOAD), torch.device("cpu"))
+    assert left.kept_bytes == 4000
+
+
+@pytest.mark.parametrize("asked", [True, False])
+def test_what_a_generation_keeps_on_a_gpu_is_what_it_asked_for(
+    monkeypatch: pytest.MonkeyPatch, asked: bool
+) -> None:
+    """Not the larger blocks that it was given; but these where nobody counts the former."""
+    held = iter((1000, 5000))
+    stats = {"requested_bytes.all.current": 0}
+
+    def synchronize() -> None:
+        if asked:
+            stats["requested_bytes.all.current"] = next(held)
+
+    monkeypatch.setattr(torch.cuda, "synchronize", synchronize)
+    monkeypatch.setattr(torch.cuda, "memory_stats", lambda: stats)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", iter((2000, 8000)).__next__)
+    left = host.left(Generation(FakePipeline(), WORKLOAD), torch.device("cuda"))
+    assert left.kept_bytes == (4000 if asked else 6000)
+
+
+def test_a_class_gets_its_static_method_back() -> None:
+    class Library:
+        @staticmethod
+        def twice(x: int) -> int:
+            return 2 * x
+
+    plant = Plant(device="cpu")
+    plant.put(Library, "twice", staticmethod(lambda x: x))
+    with plant.contexts[0]:
+        assert Library().twice(3) == 3
+    assert Library().twice(3) == 6
+
+
+def test_settings_stand_for_each_other_only_if_equal() -> None:
+    assert Setting(steps=2).key == Setting(steps=2).key
+    assert Setting(steps=2).key != Setting(steps=2, changes={"seed": 1}).key
+
+
+def test_every_measure_has_metrics_that_verdicts_give() -> None:
+    source = Path(verdicts.__file__).read_text()
+    for metrics in trials.MEASURES.values():
+        for metric in metrics:
+            assert f'"{metric}"' in source or metric in ("memory ratio", "proof")

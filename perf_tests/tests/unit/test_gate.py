@@ -1,0 +1,359 @@
+"""`python -m ci gate` on recorded runs: the exit code and the sentence for each."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from diffusers_perf.cli import __main__ as command
+from perf_tests.tests.unit.recorded import (
+    Content,
+    accept,
+    black,
+    case,
+    drop,
+    keep,
+    process,
+    settle,
+    slow,
+    write,
+)
+from perf_tests.tests.unit.test_plugin import run as run_suite
+
+FP16 = "ddim50-fp16"
+
+
+def gate(
+    content: Content, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> tuple[int, list[str]]:
+    """The exit code and the lines that are printed."""
+    capsys.readouterr()
+    (path,) = write([content], folder.parent, "gated")
+    code = command.main(["gate", str(path)])
+    printed = capsys.readouterr()
+    return code, (printed.out + printed.err).splitlines()
+
+
+def test_the_life_of_a_baseline(no_baselines: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Missing: not judged. Accepted: holds. Slower: fails. Accepted again: holds."""
+    runs = [process(f"life-{number}") for number in range(3)]
+
+    code, lines = gate(process("head"), no_baselines, capsys)
+    assert code == 2
+    assert "error: nobody accepted a baseline for NVIDIA H200, so no speed was judged" in lines[-1]
+    assert (
+        "nobody accepted baselines/nvidia-h200.json yet: pictures, loose bounds and counts are "
+        "judged, and speed is not"
+    ) in lines
+
+    assert accept(runs, no_baselines) == 0
+
+    code, lines = gate(process("head"), no_baselines, capsys)
+    assert code == 0
+    assert lines == [
+        "of 5 cases 5 held, 0 failed, 0 unclear or invalid, 0 new, 0 skipped, 0 missing; "
+        "on NVIDIA H200, against baselines/nvidia-h200.json"
+    ]
+
+    one = process("one")
+    keep(one, FP16)
+    one["perf_tests"]["narrowed"] = True
+    assert gate(one, no_baselines, capsys)[1][0].startswith("of 1 case 1 held, 0 failed")
+
+    slower = [process(f"slower-{number}") for number in range(3)]
+    for content in slower:
+        slow(content, FP16, by=1.05)
+    code, lines = gate(slower[0], no_baselines, capsys)
+    assert code == 1
+    assert lines[0].startswith("slower: ddim50-fp16: GPU busy")
+
+    assert accept(slower, no_baselines, "fp16 is slower now") == 0
+    code, lines = gate(slower[1], no_baselines, capsys)
+    assert code == 0
+    assert "fp16 is slower now" in (no_baselines / "HISTORY.md").read_text()
+
+
+def _sync(content: Content) -> None:
+    case(content, FP16)["counters"]["host_syncs"]["per_step"] += 1
+
+
+def _hungrier(content: Content) -> None:
+    case(content, FP16)["peak_memory_bytes"] += 200 * 2**20
+    settle(content)
+
+
+def _lost(status: str, *, by_choice: bool = False) -> Callable[[Content], None]:
+    def change(content: Content) -> None:
+        drop(content, FP16)
+        lost = {"case": "fp16", "workload": "ddim50", "verdict": status, "by_choice": by_choice}
+        content["perf_tests"]["not_timed"].append(lost | {"sentence": "ddim50-fp16: no kernel"})
+
+    return change
+
+
+def _ended_early(content: Content, name: str = FP16) -> None:
+    expected = list(content["perf_tests"]["expected"])
+    drop(content, name)
+    content["perf_tests"]["expected"] = expected
+
+
+def _interrupted(content: Content) -> None:
+    _lost("invalid")(content)
+    _ended_early(content, "pndm25x4-reference")
+    content["perf_tests"]["expected"].append(FP16)
+
+
+def _asked_for_another(content: Content) -> None:
+    drop(content, FP16)
+    content["perf_tests"]["narrowed"] = True
+
+
+def _a_shard(content: Content) -> None:
+    dealt = list(content["perf_tests"]["expected"])
+    drop(content, FP16)
+    content["perf_tests"]["shard"] = {"index": 1, "of": 2, "cases": dealt}
+
+
+def _another(content: Content) -> None:
+    benchmark = next(b for b in content["benchmarks"] if FP16 in b["name"])
+    more = json.loads(json.dumps(benchmark))
+    more["extra_info"]["case"] = "fp16+faster"
+    content["benchmarks"].append(more)
+
+
+def _unclear(content: Content) -> None:
+    info = case(content, FP16)
+    info["latency_rounds_s"] = [1.0, 5.0, 3.0, 2.0, 9.0]
+    settle(content)
+
+
+def _uncalled(content: Content) -> None:
+    case(content, FP16)["counters"]["python_calls"] = {"fixed": 10, "per_step": 100}
+
+
+def _slow_clock(content: Content) -> None:
+    info = case(content, FP16)
+    info["latency_rounds_s"] = [2 * seconds for seconds in info["latency_rounds_s"]]
+    settle(content)
+
+
+def _slow_after_drift(content: Content) -> None:
+    _slow_clock(content)
+    content["perf_tests"]["reference_drift"]["ddim50"] = {"ratio": 2.5, "significant": True}
+
+
+def _slower_than_the_drift(content: Content) -> None:
+    """The machine became slower, and explains a part of it."""
+    _slow_clock(content)
+    content["perf_tests"]["reference_drift"]["ddim50"] = {"ratio": 1.2, "significant": True}
+
+
+def _slow_after_a_slow_reference(content: Content) -> None:
+    """Its reference was slow at first, and flattered what is slower all the same."""
+    _slow_clock(content)
+    content["perf_tests"]["reference_drift"]["ddim50"] = {"ratio": 0.8, "significant": True}
+
+
+def _slow_before_drift(content: Content) -> None:
+    """When it was judged, the reference took the same time again."""
+    _slow_after_drift(content)
+    case(content, FP16)["reference_drift"] = {"ratio": 1.0, "significant": False}
+
+
+def _half(content: Content) -> None:
+    """Half the steps in half the time."""
+    for info in (one["extra_info"] for one in content["benchmarks"]):
+        if info["workload"] == "ddim50":
+            info["steps"] = info["generates"]["steps"] = 25
+            info["latency_rounds_s"] = [s / 2 for s in info["latency_rounds_s"]]
+            info["gpu_busy_s"] /= 2
+    settle(content)
+
+
+def _disturbed(content: Content) -> None:
+    _slow_clock(content)
+    case(content, FP16)["validity"]["disturbed_by"] = ["hardware slowdown"]
+
+
+@pytest.mark.parametrize(
+    ("change", "code", "line", "counts"),
+    [
+        (lambda c: slow(c, FP16, by=1.05), 1, "slower: ddim50-fp16: GPU busy", "1 failed"),
+        (lambda c: slow(c, FP16, by=0.9), 0, "faster: ddim50-fp16: the GPU is busy", "5 held"),
+        (lambda c: black(c, FP16), 1, "black: ddim50-fp16: a picture is black", "1 failed"),
+        (_sync, 1, "more work: ddim50-fp16: host syncs 303 → 353", "1 failed"),
+        (_hungrier, 1, "more memory: ddim50-fp16: takes 1.07", "1 failed"),
+        (lambda c: drop(c, FP16), 1, "missing: ddim50-fp16 has a baseline and was", "1 missing"),
+        (
+            lambda c: drop(c, FP16),
+            1,
+            "next: bring it back, or accept whole runs without it: python -m ci accept RUN.json",
+            "1 missing",
+        ),
+        (_lost("skipped"), 1, "missing: ddim50-fp16 has a baseline and was skipped", "1 missing"),
+        (_lost("skipped", by_choice=True), 0, "skipped: ddim50-fp16: no kernel", "1 skipped"),
+        (_lost("error"), 1, "error: ddim50-fp16: no kernel", "1 failed"),
+        (_lost("invalid"), 2, "invalid: ddim50-fp16: no kernel", "1 unclear or invalid"),
+        (_ended_early, 1, "missing: ddim50-fp16 was to run and has no", "1 missing"),
+        (_interrupted, 2, "invalid: pndm25x4-reference was to run", "2 unclear or invalid"),
+        (_asked_for_another, 0, "some cases were asked for by name", "4 held"),
+        (_a_shard, 0, "this is shard 1/2: what is missing is seen once", "4 held"),
+        (_another, 0, "new: ddim50-fp16+faster: nobody accepted how fast", "1 new"),
+        (_another, 0, "next: accept what is new: python -m ci accept RUN.json", "1 new"),
+        (_unclear, 2, "unclear: ddim50-fp16: latency speedup", "1 unclear or invalid"),
+        (_slow_clock, 1, "slower: ddim50-fp16: latency speedup", "1 failed"),
+        (_slow_after_drift, 2, "invalid: ddim50-fp16: latency speedup", "1 unclear or invalid"),
+        (_slower_than_the_drift, 1, "slower: ddim50-fp16: latency speedup", "1 failed"),
+        (_slow_after_a_slow_reference, 1, "slower: ddim50-fp16: latency speedup", "1 failed"),
+        (_slow_before_drift, 1, "slower: ddim50-fp16: latency speedup", "1 failed"),
+        (_uncalled, 0, "new: ddim50-fp16: nobody accepted how many python calls it", "1 new"),
+        (_unclear, 2, "unclear: 1 of 5 cases: ddim50-fp16; run it again", "1 unclear or"),
+        (_disturbed, 2, "invalid: ddim50-fp16: latency speedup", "1 unclear or invalid"),
+        (
+            _half,
+            2,
+            "invalid: ddim50-fp16: baselines/nvidia-h200.json and this run differ in the workload "
+            "(steps): 50 and 25",
+            "3 unclear or invalid",
+        ),
+    ],
+)
+def test_what_a_run_shows(
+    accepted: Path,
+    capsys: pytest.CaptureFixture[str],
+    change: Callable[[Content], object],
+    code: int,
+    line: str,
+    counts: str,
+) -> None:
+    content = process("head")
+    change(content)
+    seen, lines = gate(content, accepted, capsys)
+    assert any(printed.startswith(line) for printed in lines), lines
+    assert any(f" {counts}" in printed for printed in lines), lines
+    assert seen == code
+
+
+def test_the_next_command_measures_the_same_model(
+    accepted: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    content = process("head")
+    black(content, FP16)
+    content["perf_tests"]["options"] = ["--device", "cpu", "--model", "my model"]
+    _, lines = gate(content, accepted, capsys)
+    again = 'next: pytest perf_tests --benchmark-only -k "ddim50-fp16"'
+    assert f"{again} --device cpu --model 'my model'" in lines
+
+
+def test_a_baseline_of_other_weights_judges_nothing(
+    accepted: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    content = process("head")
+    for benchmark in content["benchmarks"]:
+        benchmark["extra_info"]["weights"] = "seeded-7"
+    code, lines = gate(content, accepted, capsys)
+    assert code == 2
+    assert "baselines/nvidia-h200.json knows none of these cases on seeded-7" in lines[-1]
+
+
+def _other_gpu(content: Content) -> None:
+    content["machine_info"]["perf_tests"]["name"] = "NVIDIA A100-SXM4-80GB"
+
+
+def _nothing(content: Content) -> None:
+    content["benchmarks"].clear()
+    content["perf_tests"]["expected"].clear()
+    content["perf_tests"]["narrowed"] = True
+
+
+def _nan(content: Content) -> None:
+    case(content, FP16)["picture"]["ssim"] = float("nan")
+
+
+def _no_list(content: Content) -> None:
+    case(content, FP16)["validity"]["host_disturbed_by"] = "a neighbour"
+
+
+def _no_time(content: Content) -> None:
+    case(content, FP16)["validity"]["cpu_loops_s"] = [0.01, 0]
+
+
+def _no_list_of_its_reference(content: Content) -> None:
+    case(content, FP16)["reference"]["validity"]["cpu_loops_s"] = None
+
+
+def _old(content: Content) -> None:
+    del content["perf_tests"]["measuring"]
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (
+            _other_gpu,
+            "nobody accepted a baseline for NVIDIA A100-SXM4-80GB, so no speed was judged",
+        ),
+        (_nothing, "gated-0.json measured nothing"),
+        (_nan, "ddim50/sd15/seeded-2023/fp16: the picture: ssim is nan, not a number"),
+        (_no_list, "fp16: validity: host_disturbed_by is 'a neighbour', not a list"),
+        (_no_time, "fp16: validity: cpu_loops_s is 0, not a positive number"),
+        (
+            _no_list_of_its_reference,
+            "fp16: reference: validity: cpu_loops_s is None, not a list",
+        ),
+        (_old, "gated-0.json: perf_tests: has no measuring"),
+    ],
+)
+def test_what_cannot_be_judged_is_neither_green_nor_red(
+    accepted: Path,
+    capsys: pytest.CaptureFixture[str],
+    change: Callable[[Content], object],
+    sentence: str,
+) -> None:
+    content = process("head")
+    change(content)
+    code, lines = gate(content, accepted, capsys)
+    assert code == 2
+    assert lines[-1].startswith("error: ")
+    assert sentence in lines[-1]
+
+
+def test_what_is_not_finite_has_any_numbers_beside_it(
+    accepted: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    content = process("head")
+    case(content, FP16)["picture"].update(finite=False, psnr_db=float("-inf"), ssim=float("nan"))
+    code, lines = gate(content, accepted, capsys)
+    assert code == 1
+    assert lines[0] == "not finite: ddim50-fp16: the decoder's output has NaN or infinity in it"
+
+
+def test_judges_as_the_suite_did(
+    pytester: pytest.Pytester,
+    no_baselines: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The suite's own verdicts, from the command line to the JSON, are the gate's."""
+    fakes = "fine,moody,black,forgetful,unproven,unsupported"
+    good = [pytester.path / f"{number}.json" for number in range(3)]
+    for path in good:
+        run_suite(pytester, f"--benchmark-json={path}", fakes="fine,moody", rounds=3)
+    assert command.main(["accept", *map(str, good), "--reason", "first"]) == 0
+    monkeypatch.setenv("FAKE_MOOD", "slow")
+    path = pytester.path / "run.json"
+    run_suite(pytester, f"--benchmark-json={path}", "--rounds=5", fakes=fakes)
+    content = json.loads(path.read_text())
+    infos: list[dict[str, Any]] = [b["extra_info"] for b in content["benchmarks"]]
+    capsys.readouterr()
+    assert command.main(["gate", str(path)]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    told = {info["sentence"] for info in infos if info["sentence"]}
+    assert len(told) >= 3
+    assert told <= set(lines)
+    assert "not applied: fake4-unproven: unproven did not take effect" in "\n".join(lines)
+    assert "skipped: fake4-unsupported: unsupported needs the package" in "\n".join(lines)

@@ -1,0 +1,215 @@
+"""`--shard` and `python -m ci merge`: the parts make the whole, and what is no part is refused."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from diffusers_perf.cli import __main__ as command
+from diffusers_perf.records.reading import load_run
+from perf_tests.tests.unit.drawn import picture
+from perf_tests.tests.unit.recorded import Content, drop, parsed, process, write
+from perf_tests.tests.unit.test_plugin import run as run_suite
+
+CASES = [f"fake4-{name}" for name in ("reference", "fine", "unsupported", "unproven", "moody")]
+FAKES = "fine,unsupported,unproven,moody"
+
+
+def test_shards_make_the_whole(
+    pytester: pytest.Pytester, capsys: pytest.CaptureFixture[str]
+) -> None:
+    paths = [pytester.path / f"{index}.json" for index in (1, 2)]
+    for index, path in enumerate(paths, start=1):
+        run_suite(pytester, f"--shard={index}/2", f"--benchmark-json={path}", fakes=FAKES)
+    parts = [load_run(path) for path in paths]
+    assert [case for part in parts for case in part.expected] == CASES
+    # The second has no reference of its own and compared its cases all the same.
+    assert [sorted(part.by_id) for part in parts] == [
+        ["fake4-fine", "fake4-reference"],
+        ["fake4-moody"],
+    ]
+    assert parts[1].by_id["fake4-moody"]["latency_speedup"] > 0
+    capsys.readouterr()
+
+    whole = pytester.path / "whole.json"
+    assert command.main(["merge", *map(str, paths[::-1]), "--json", str(whole)]) == 0
+    assert (
+        "merged 2 shards: of 5 cases expected 3 executed, 1 skipped, 1 failed without a "
+        "measurement, 0 never reached" in capsys.readouterr().out
+    )
+    run = load_run(whole)
+    assert list(run.expected) == CASES
+    assert list(run.by_id) == ["fake4-reference", "fake4-fine", "fake4-moody"]
+    assert run.shard is None
+    assert run.options == parts[0].options == ("--device", "cpu")
+    pictures = {path.name for path in (pytester.path / "whole-pictures").iterdir()}
+    assert pictures == {"fake4-reference.png", "fake4-fine.png", "fake4-moody.png"}
+    # pytest-benchmark reads it.
+    shown = pytester.run("pytest-benchmark", "compare", str(whole))
+    assert shown.ret == 0
+    shown.stdout.fnmatch_lines(["*fake4-moody*"])
+
+
+@pytest.mark.parametrize(
+    ("shard", "sentence"),
+    [
+        ("4/3", "4/3 is no shard: I goes from 1 to N"),
+        ("0/3", "0/3 is no shard: I goes from 1 to N"),
+        ("1", "1 is no shard: it takes I/N, such as 1/3"),
+        ("1/9", "--shard 1/9: there are 2 cases to share"),
+    ],
+)
+def test_what_is_no_shard_is_refused(pytester: pytest.Pytester, shard: str, sentence: str) -> None:
+    result = run_suite(pytester, f"--shard={shard}")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    text = "\n".join(result.errlines + result.outlines)
+    assert sentence in text
+    assert "Traceback" not in text
+
+
+def shards() -> list[Content]:
+    """One recorded run in three parts."""
+    contents = [process("shard") for _ in range(3)]
+    dealt = contents[0]["perf_tests"]["expected"]
+    bounds = [(0, 2), (2, 4), (4, 5)]
+    for index, (content, (first, last)) in enumerate(zip(contents, bounds, strict=True), start=1):
+        own = dealt[first:last]
+        content["benchmarks"] = [
+            benchmark
+            for benchmark in content["benchmarks"]
+            if benchmark["name"].split("[")[1][:-1] in own
+        ]
+        content["perf_tests"]["expected"] = own
+        content["perf_tests"]["shard"] = {"index": index, "of": 3, "cases": list(dealt)}
+    return contents
+
+
+def test_recorded_shards_join(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    paths = write(shards(), tmp_path, "shard")
+    out = tmp_path / "new" / "run.json"
+    assert command.main(["merge", *map(str, paths), "--json", str(out)]) == 0
+    assert "of 5 cases expected 5 executed, 0 skipped" in capsys.readouterr().out
+    (whole,) = parsed([process("shard")], "whole")
+    assert load_run(out).by_id.keys() == whole.by_id.keys()
+    assert not list(out.parent.glob("*.draft"))
+
+
+def test_the_picture_of_a_reference_that_is_no_case_is_kept(tmp_path: Path) -> None:
+    """As after `-k`: a shard measured it for others. What nobody is compared with is left out."""
+    contents = shards()
+    for content in contents:
+        content["perf_tests"]["shard"]["cases"].remove("ddim50-reference")
+    drop(contents[0], "ddim50-reference")
+    paths = write(contents, tmp_path, "shard")
+    for name in ("ddim50-reference", "ddim50-tf32", "ddim50-left_behind"):
+        picture(paths[0], name).parent.mkdir(exist_ok=True)
+        picture(paths[0], name).touch()
+    out = tmp_path / "run.json"
+    assert command.main(["merge", *map(str, paths), "--json", str(out)]) == 0
+    kept = {path.stem for path in (tmp_path / "run-pictures").iterdir()}
+    assert kept == {"ddim50-reference", "ddim50-tf32"}
+
+
+def _gap(contents: list[Content]) -> None:
+    contents.pop(1)
+
+
+def _twice(contents: list[Content]) -> None:
+    contents[2] = json.loads(json.dumps(contents[1]))
+
+
+def _overlap(contents: list[Content]) -> None:
+    contents[1]["perf_tests"]["expected"] = contents[0]["perf_tests"]["expected"]
+
+
+def _no_shard(contents: list[Content]) -> None:
+    contents[1]["perf_tests"]["shard"] = None
+
+
+def _other_list(contents: list[Content]) -> None:
+    contents[1]["perf_tests"]["shard"]["cases"].pop()
+
+
+def _other_gpu(contents: list[Content]) -> None:
+    contents[1]["machine_info"]["perf_tests"]["name"] = "NVIDIA A100-SXM4-80GB"
+
+
+def _other_torch(contents: list[Content]) -> None:
+    contents[1]["machine_info"]["perf_tests"]["torch"] = "2.12.0"
+
+
+def _other_weights(contents: list[Content]) -> None:
+    for benchmark in contents[2]["benchmarks"]:
+        benchmark["extra_info"]["weights"] = "seeded-7"
+
+
+def _other_commit(contents: list[Content]) -> None:
+    contents[2]["commit_info"]["id"] = "0" * 40
+
+
+def _other_stopwatch(contents: list[Content]) -> None:
+    contents[2]["perf_tests"]["measuring"] = "ba9876543210"
+
+
+def _one_quick(contents: list[Content]) -> None:
+    contents[2]["perf_tests"]["quick"] = True
+
+
+@pytest.mark.parametrize(
+    ("spoil", "sentence"),
+    [
+        (_gap, "shard 2/3 is not among the runs"),
+        (_twice, "shard-2.json and {}/shard-1.json are both shard 2/3"),
+        (_overlap, "the shards' cases overlap, or are not all"),
+        (_no_shard, "shard-1.json is no shard: it ran without --shard"),
+        (_other_list, "shard-0.json are shards of different lists of cases"),
+        (_other_gpu, "were made on different machines or with other versions"),
+        (_other_torch, "were made on different machines or with other versions"),
+        (_other_weights, "were made on different weights"),
+        (_other_commit, "were made on different commits"),
+        (_one_quick, "were made on different terms, with --quick and without"),
+        (_other_stopwatch, "were made on different versions of the measuring code"),
+    ],
+)
+def test_what_makes_no_whole_is_refused(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    spoil: Callable[[list[Content]], object],
+    sentence: str,
+) -> None:
+    contents = shards()
+    spoil(contents)
+    paths = write(contents, tmp_path, "shard")
+    out = tmp_path / "run.json"
+    assert command.main(["merge", *map(str, paths), "--json", str(out)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ")
+    assert sentence.format(tmp_path) in line
+    assert not out.exists()
+
+
+def test_what_was_quick_in_parts_is_quick_as_a_whole(tmp_path: Path) -> None:
+    contents = shards()
+    for content in contents:
+        content["perf_tests"]["quick"] = True
+    out = tmp_path / "run.json"
+    paths = write(contents, tmp_path, "shard")
+    assert command.main(["merge", *map(str, paths), "--json", str(out)]) == 0
+    assert load_run(out).quick
+
+
+def test_a_file_in_the_way_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    paths = write(shards(), tmp_path, "shard")
+    out = paths[0] / "run.json"
+    assert command.main(["merge", *map(str, paths), "--json", str(out)]) == 2
+    said = f"error: {out}: cannot be written ({paths[0]} is a file and no folder)\n"
+    assert capsys.readouterr().err == said
+
+
+def test_a_shard_is_not_written_over(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    paths = write(shards(), tmp_path, "shard")
+    assert command.main(["merge", *map(str, paths), "--json", str(paths[0])]) == 2
+    assert "shard-0.json is one of the shards" in capsys.readouterr().err

@@ -1,0 +1,231 @@
+"""Sources of weights: what each loads, and what each refuses."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from diffusers_perf.models import BadModel, open_source, options_for
+from diffusers_perf.models.architectures import ARCHITECTURES
+from diffusers_perf.models.seeded import clip_tokenizer, constructed, drawn, on_device
+from perf_tests.training import __main__ as recipe
+from perf_tests.training import prices
+
+CPU = torch.device("cpu")
+FIRST_WEIGHTS = [0.150277525, 0.060712989, -0.243210226]
+"""Of the seeded tiny autoencoder: other draws are other weights, and need another name."""
+
+
+def test_a_command_line_says_what_is_not_the_default() -> None:
+    assert options_for("cuda", "sd15") == ()
+    assert options_for("cuda", "embedded") == ("--model", "embedded")
+    assert options_for("cpu", "embedded") == ("--device", "cpu")
+    assert options_for("cpu", "sd15") == ("--device", "cpu", "--model", "sd15")
+
+
+def test_clips_tokenizer_is_the_published_one() -> None:
+    ids = clip_tokenizer()("a photo of an astronaut riding a horse on mars").input_ids
+    assert ids == [49406, 320, 1125, 539, 550, 18376, 6765, 320, 4558, 525, 7496, 49407]
+
+
+@pytest.mark.parametrize("model", ARCHITECTURES)
+def test_architectures_have_the_checkpoints_parameters(model: str) -> None:
+    for role, architecture in ARCHITECTURES[model].items():
+        with torch.device("meta"):
+            module = constructed(architecture)
+        assert sum(p.numel() for p in module.parameters()) == architecture.parameters, role
+
+
+def test_seeded_weights_are_shared_and_copies_are_not() -> None:
+    host = drawn("sd15", "tiny_vae")
+    assert drawn("sd15", "tiny_vae") is host
+    copy = on_device(host, dtype=torch.float16, device=CPU)
+    assert {p.dtype for p in copy.parameters()} == {torch.float16}
+    assert {p.dtype for p in host.parameters()} == {torch.float32}
+    first = next(host.parameters()).flatten()[:3].tolist()
+    assert first == pytest.approx(FIRST_WEIGHTS, abs=1e-6)
+
+
+def test_the_seeded_tiny_autoencoders_picture_is_neither_black_nor_flat() -> None:
+    noise = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        picture = (drawn("sd15", "tiny_vae").decode(noise).sample / 2 + 0.5).clamp(0, 1)  # type: ignore[operator]
+    assert 0.3 < picture.mean() < 0.7
+    assert picture.std() > 0.05
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The small seeded model as a checkpoint in a folder, with its variants."""
+    folder = tmp_path_factory.mktemp("checkpoints") / "mine"
+    source = open_source("small")
+    whole, variants = (
+        source.load(
+            pipeline="StableDiffusionPipeline",
+            scheduler="DDIMScheduler",
+            variants=taken,
+            dtype=torch.float32,
+            device=CPU,
+        )
+        for taken in ({}, {"unet": "distilled_unet", "vae": "tiny_vae"})
+    )
+    whole.save_pretrained(folder)
+    variants.unet.save_pretrained(folder / "distilled_unet")
+    variants.vae.save_pretrained(folder / "tiny_vae")
+    return folder
+
+
+def test_a_checkpoint_loads_from_a_folder(saved: Path) -> None:
+    """The code that loads from the Hub, on a folder in the same format."""
+    source = open_source(str(saved))
+    assert (source.name, source.kind, source.scale) == ("mine", "checkpoint", "small")
+    assert source.variants == {"distilled_unet", "tiny_vae"}
+    pipeline = source.load(
+        pipeline="StableDiffusionPipeline",
+        scheduler="PNDMScheduler",
+        variants={"unet": "distilled_unet", "vae": "tiny_vae"},
+        dtype=torch.bfloat16,
+        device=CPU,
+    )
+    assert type(pipeline.scheduler).__name__ == "PNDMScheduler"
+    assert pipeline.unet.config.layers_per_block == 1
+    assert type(pipeline.vae).__name__ == "AutoencoderTiny"
+    assert pipeline.unet.dtype == pipeline.vae.dtype == torch.bfloat16
+
+
+def test_pickled_weights_are_refused(saved: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "pickled"
+    shutil.copytree(saved, folder)
+    weights = folder / "unet" / "diffusion_pytorch_model.safetensors"
+    weights.rename(weights.with_suffix(".bin"))
+    with pytest.raises(BadModel, match="no safetensors, only pickled weights"):
+        open_source(str(folder))
+
+
+@pytest.mark.parametrize("missing", ["tokenizer", "scheduler", "vae"])
+def test_a_checkpoint_without_one_of_its_parts_is_refused(
+    saved: Path, tmp_path: Path, missing: str
+) -> None:
+    folder = tmp_path / "broken"
+    shutil.copytree(saved, folder)
+    shutil.rmtree(folder / missing)
+    with pytest.raises(BadModel, match=f"no {missing} in it"):
+        open_source(str(folder))
+
+
+def test_a_tokenizer_without_a_vocabulary_is_refused(saved: Path, tmp_path: Path) -> None:
+    """It would load all the same, and every prompt would be the same one."""
+    folder = tmp_path / "broken"
+    shutil.copytree(saved, folder)
+    for name in ("tokenizer.json", "vocab.json"):
+        (folder / "tokenizer" / name).unlink(missing_ok=True)
+    with pytest.raises(BadModel, match=r"neither tokenizer.json nor vocab.json"):
+        open_source(str(folder))
+
+
+def test_another_schedulers_file_does_not_change_pndm(saved: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "other"
+    shutil.copytree(saved, folder)
+    path = folder / "scheduler" / "scheduler_config.json"
+    config = json.loads(path.read_text())
+    del config["skip_prk_steps"]
+    path.write_text(json.dumps(config))
+    pipeline = open_source(str(folder)).load(
+        pipeline="StableDiffusionPipeline",
+        scheduler="PNDMScheduler",
+        variants={},
+        dtype=torch.float32,
+        device=CPU,
+    )
+    assert pipeline.scheduler.config.skip_prk_steps
+
+
+def test_a_checkpoint_that_cannot_be_loaded_is_one_sentence(saved: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "broken"
+    shutil.copytree(saved, folder)
+    weights = folder / "unet" / "diffusion_pytorch_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    source = open_source(str(folder))
+    with pytest.raises(BadModel, match="broken cannot be loaded: ") as error:
+        source.load(
+            pipeline="StableDiffusionPipeline",
+            scheduler="DDIMScheduler",
+            variants={},
+            dtype=torch.float32,
+            device=CPU,
+        )
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (None, "no model_index.json in it, so it is no Stable Diffusion pipeline"),
+        ("{", "model_index.json is no JSON"),
+        ("{}", "model_index.json is of a None, and this suite measures a StableDiffusionPipeline"),
+        ('{"_class_name": "FluxPipeline"}', "model_index.json is of a FluxPipeline"),
+        ('{"_class_name": "StableDiffusionPipeline"}', "no unet in it"),
+    ],
+)
+def test_a_folder_that_is_no_pipeline_is_refused(
+    tmp_path: Path, content: str | None, sentence: str
+) -> None:
+    if content is not None:
+        (tmp_path / "model_index.json").write_text(content)
+    with pytest.raises(BadModel, match=sentence):
+        open_source(str(tmp_path))
+
+
+def test_an_unknown_name_is_told_the_known_ones() -> None:
+    with pytest.raises(
+        BadModel, match="known by name are sd15, small, embedded; a Hub id is written"
+    ):
+        open_source("sd-15")
+
+
+# What it costs in picture, and the recipe
+
+
+def priced(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    monkeypatch.setattr(sys, "argv", ["prices", "--device", "cpu", *arguments])
+    return prices.main()
+
+
+@pytest.mark.parametrize("package", ["diffusers", "tqdm"])
+def test_prices_name_a_package_that_is_not_installed(
+    package: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    assert priced(monkeypatch) == 2
+    assert capsys.readouterr().err.startswith(f"error: no package is called {package} here: ")
+
+
+def test_the_recipe_names_a_package_that_is_not_installed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "diffusers", None)
+    assert recipe.main(["--out", str(tmp_path), "--smoke", "--device", "cpu"]) == 1
+    assert capsys.readouterr().err.startswith("error: no package is called diffusers here: ")
+
+
+def test_prices_of_no_stack_name_no_workload(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert priced(monkeypatch, "nobody") == 2
+    assert capsys.readouterr().err.startswith("error: no optimization is called 'nobody'")
+
+
+def test_prices_end_with_their_reader(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in `prices … | head -1`: no further line, and nothing left to flush."""
+    monkeypatch.setattr(prices, "table", lambda *_: iter(["one", "two"]))
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "w") as closed:
+        monkeypatch.setattr(sys, "stdout", closed)
+        assert priced(monkeypatch) == 0

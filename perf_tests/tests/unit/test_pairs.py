@@ -1,0 +1,242 @@
+"""The rule for head against base: the statistics against an oracle, and false alarms and power."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections import Counter
+from dataclasses import replace
+
+import pytest
+from scipy import stats as oracle
+
+from diffusers_perf.judge.pairs import Change, Comparison, compare
+from diffusers_perf.judge.stats import detectable, narrowed, noise_of, pair_noise, paired_interval
+from diffusers_perf.judge.weighing import METRICS, weigh
+from diffusers_perf.records.runs import Run
+from perf_tests.tests.unit.recorded import parsed, side, slow
+
+BASE = [2.00, 2.05, 1.98, 2.02, 2.01]
+HEAD = [2.11, 2.13, 2.10, 2.12, 2.16]
+LATENCY, GPU_BUSY = METRICS[0], METRICS[1]
+EAGER = 0.06
+"""Noise of the latency of a host-bound case between processes, as recorded."""
+
+
+def test_the_interval_is_the_paired_t_intervals_of_the_logs() -> None:
+    # Sides that move together: the pairs are noisier than neighbours are.
+    base, head = [2.0, 2.0, 2.0, 2.0], [2.0, 2.02, 2.04, 2.06]
+    logs = [math.log(h / b) for h, b in zip(head, base, strict=True)]
+    low, high = oracle.ttest_1samp(logs, 0).confidence_interval(0.99)
+    seen = paired_interval(head, base)
+    assert seen.low == pytest.approx(math.exp(low))
+    assert seen.high == pytest.approx(math.exp(high))
+    assert seen.mid == pytest.approx(math.exp(sum(logs) / 4))
+
+
+def test_what_more_pairs_of_the_same_noise_would_say() -> None:
+    five = paired_interval(HEAD, BASE)
+    low, high = oracle.t.interval(
+        0.99, 9, loc=math.log(five.mid), scale=pair_noise(HEAD, BASE) / math.sqrt(10)
+    )
+    ten = narrowed(five, pairs=5, to=10)
+    assert (ten.low, ten.mid, ten.high) == pytest.approx((math.exp(low), five.mid, math.exp(high)))
+
+
+def test_pairs_that_agree_by_luck_are_as_noisy_as_their_sides() -> None:
+    head = [1.01 * value for value in BASE]
+    assert noise_of([h / b for h, b in zip(head, BASE, strict=True)]) == pytest.approx(0, abs=1e-9)
+    assert pair_noise(head, BASE) > 0.02
+    assert pair_noise(head, BASE, known=0.1) == pytest.approx(math.sqrt(2) * 0.1)
+
+
+def test_a_slow_drift_is_no_noise() -> None:
+    warming = [2.0 * 1.004**step for step in range(10)]
+    assert pair_noise(warming[0::2], warming[1::2]) < 0.01
+    assert noise_of(warming) > 0.011
+
+
+def test_one_pair_says_nothing() -> None:
+    assert paired_interval([2.0], [1.0]).high == math.inf
+    assert detectable(0.01, pairs=1, floor=0.03) == math.inf
+    with pytest.raises(ValueError, match="two pairs"):
+        pair_noise([1.0], [1.0])
+    with pytest.raises(ValueError, match="positive"):
+        paired_interval([math.nan, 1.0], [1.0, 1.0])
+
+
+@pytest.mark.parametrize("noise", [0.002, 0.01, 0.05])
+@pytest.mark.parametrize("pairs", [5, 10])
+def test_what_is_called_detectable_is_detected_nine_times_in_ten(noise: float, pairs: int) -> None:
+    """By simulation, of the rule itself with a known noise."""
+    draw, floor = random.Random(0), LATENCY.floor
+    effect = detectable(math.sqrt(2) * noise, pairs=pairs, floor=floor)
+    found = 0
+    for _ in range(1000):
+        base = [math.exp(draw.gauss(0, noise)) for _ in range(pairs)]
+        head = [(1 + effect) * math.exp(draw.gauss(0, noise)) for _ in range(pairs)]
+        seen = paired_interval(head, base, known=noise)
+        found += seen.low > 1 and seen.mid > 1 + floor
+    assert 0.87 < found / 1000 < 0.97
+
+
+@pytest.mark.parametrize("noise", [0.01, 0.03, 0.1])
+def test_without_a_calibration_noise_is_seldom_called_slower(noise: float) -> None:
+    draw, wrong = random.Random(1), 0
+    for _ in range(3000):
+        base, head = ([math.exp(draw.gauss(0, noise)) for _ in range(5)] for _ in range(2))
+        seen = paired_interval(head, base)
+        wrong += seen.low > 1 and seen.mid > 1 + LATENCY.floor
+    # The t interval of the pairs alone: 0.5 %.
+    assert wrong / 3000 < 0.002
+
+
+def processes(noise: float) -> list[Run]:
+    return parsed(side("process", count=24, noise=noise), "run")
+
+
+def known(runs: list[Run]) -> dict[str, dict[str, float]]:
+    """What calibrating on these runs would write."""
+    return {
+        key: {
+            metric.field: noise_of([run.cases[key][metric.field] for run in runs])
+            for metric in METRICS
+        }
+        for key, case in runs[0].cases.items()
+        if not case["picture_only"]
+    }
+
+
+def pairings(
+    runs: list[Run], count: int, *, by: float | None = None, calibrated: bool = True
+) -> list[Comparison]:
+    """Five processes against five others, drawn often; head's fp16 this many times as slow."""
+    draw, noise = random.Random(0), known(runs) if calibrated else None
+    compared = []
+    slowed = parsed(_slowed(by), "slow") if by else runs
+    for _ in range(count):
+        drawn = draw.sample(range(len(runs)), 10)
+        base, head = [runs[i] for i in drawn[:5]], [slowed[i] for i in drawn[5:]]
+        compared.append(compare(base, head, noise=noise))
+    return compared
+
+
+def _slowed(by: float) -> list[dict[str, object]]:
+    contents = side("process", count=24)
+    for content in contents:
+        slow(content, "ddim50-fp16", by=by)
+    return contents
+
+
+def of_fp16(comparison: Comparison, metric: str) -> Change:
+    (found,) = [
+        change
+        for change in comparison.changes
+        if change.case == "ddim50-fp16" and change.metric == metric
+    ]
+    return found
+
+
+@pytest.mark.parametrize("noise", [0.003, 0.015, EAGER])
+def test_no_false_alarm_in_two_hundred_pairings_of_the_same_code(noise: float) -> None:
+    compared = pairings(processes(noise), 200)
+    assert all(comparison.exit_code != 1 for comparison in compared)
+    statuses = Counter(
+        change.status
+        for comparison in compared
+        for change in comparison.changes
+        if change.metric == "GPU busy"
+    )
+    assert statuses == {"same": 200 * 4}
+    if noise == EAGER:
+        # What it cannot see it does not call the same.
+        assert all(of_fp16(c, "latency").status == "unclear" for c in compared)
+
+
+def test_five_percent_more_gpu_work_is_always_seen_and_measured() -> None:
+    compared = pairings(processes(0.003), 50, by=1.05)
+    found = [of_fp16(comparison, "GPU busy") for comparison in compared]
+    assert {change.status for change in found} == {"slower"}
+    inside = [c for c in found if c.ratio and c.ratio.low <= 1.05 <= c.ratio.high]
+    assert len(inside) >= 49
+    assert {comparison.exit_code for comparison in compared} == {1}
+    # And nothing else is.
+    others = {c.status for one in compared for c in one.changes if c.case != "ddim50-fp16"}
+    assert others == {"same"}
+
+
+def test_the_next_command_measures_the_same_model() -> None:
+    base, head = (parsed(contents, "run") for contents in (side("base"), _slowed(1.05)[:5]))
+    head = [replace(run, options=("--model", "my model")) for run in head]
+    found = of_fp16(compare(base, head), "GPU busy")
+    assert "[ddim50-fp16]\" --benchmark-only --model 'my model'; if it is meant" in found.next
+
+
+def test_more_pairs_are_worth_it_where_they_could_tell() -> None:
+    nearly_enough = pairings(processes(0.012), 20)
+    assert all(set(one.worth_more) == set(one.unclear) for one in nearly_enough)
+    by_far_too_few = pairings(processes(EAGER), 20)
+    assert sum(len(one.unclear) for one in by_far_too_few) == 20 * 4
+    assert sum(len(one.worth_more) for one in by_far_too_few) <= 4
+    # An effect that ten could see shows in five.
+    seen = [of_fp16(one, "latency") for one in pairings(processes(EAGER), 20, by=1.15)]
+    assert {change.status for change in seen} == {"unclear"}
+    assert sum(change.more_could_tell for change in seen) >= 18
+
+
+def test_what_the_rule_for_more_pairs_costs_and_spares() -> None:
+    """README's figures: a simulation of one case, against ten pairs wherever five do not do."""
+
+    def shares(noise: float, effect: float, draws: int = 400) -> tuple[float, float, float]:
+        """Of comparisons called slower, always and by the rule; of extensions that are spared."""
+        draw, always, ruled, unclear, spared = random.Random(2), 0, 0, 0, 0
+        for _ in range(draws):
+            base, head = (
+                [by * math.exp(draw.gauss(0, noise)) for _ in range(10)] for by in (1, 1 + effect)
+            )
+            five, ten = (
+                weigh(LATENCY, head[:pairs], base[:pairs], known=0.0, of=pairs) for pairs in (5, 10)
+            )
+            last = ten if five.more_could_tell else five
+            always += (ten if five.status == "unclear" else five).status == "slower"
+            ruled += last.status == "slower"
+            unclear += five.status == "unclear"
+            spared += five.status == "unclear" and not five.more_could_tell
+        return always / draws, ruled / draws, spared / max(1, unclear)
+
+    for noise in (0.02, 0.05):
+        effect = detectable(math.sqrt(2) * noise, pairs=10, floor=LATENCY.floor)
+        always, ruled, _ = shares(noise, effect)
+        assert always > 0.87
+        assert ruled > 0.77
+    assert 0.4 < shares(0.02, 0.0)[2] < 0.65
+    assert shares(0.05, 0.0)[2] > 0.9
+
+
+def test_two_pairs_foresee_nothing_and_ten_are_all_that_there_are() -> None:
+    runs = processes(EAGER)
+    for pairs, worth in ((2, 4), (10, 0)):
+        comparison = compare(runs[:pairs], runs[pairs : 2 * pairs])
+        assert len(comparison.unclear) == 4
+        assert len(comparison.worth_more) == worth
+
+
+def test_what_was_disturbed_may_be_quiet_the_next_time() -> None:
+    contents = [*side("base", count=10), *side("head", count=10)]
+    for content in contents:
+        info = content["benchmarks"][0]["extra_info"]
+        info["validity"]["disturbed_by"] = ["1 other process on the GPU"]
+    runs = parsed(contents, "run")
+    for pairs, worth in ((5, ("ddim50-reference",)), (10, ())):
+        comparison = compare(runs[:pairs], runs[10 : 10 + pairs])
+        assert comparison.verdicts["ddim50-reference"] == "invalid"
+        assert comparison.worth_more == worth
+
+
+def test_what_is_unclear_is_told_in_one_line() -> None:
+    (comparison,) = pairings(processes(EAGER), 1)
+    assert comparison.exit_code == 2
+    assert comparison.verdicts["vase25-reference"] == "same"
+    assert comparison.sentence == (
+        "unclear: of 5 cases 4 unclear or invalid, 1 the same, by 5 pairs of processes"
+    )

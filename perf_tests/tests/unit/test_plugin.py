@@ -1,0 +1,505 @@
+"""The suite from the command line to the exit code, over a fake pipeline: every message once."""
+
+import errno
+import json
+import re
+import signal
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from diffusers_perf.catalog import loading as declared
+from diffusers_perf.catalog.declarations import Optimization
+from diffusers_perf.cli import __main__ as command
+from diffusers_perf.cli.accept import accept
+from diffusers_perf.judge import structure_verdicts
+from diffusers_perf.judge.structure_verdicts import Accepted
+from diffusers_perf.measurement import structure
+from diffusers_perf.measurement.bench import Bench, Drift, Lack
+from diffusers_perf.measurement.pipelines import Generation
+from diffusers_perf.records import closeness
+from diffusers_perf.records.reading import load_run
+from diffusers_perf.records.records import Count
+from perf_tests.tests.unit import fake
+
+ROOT = Path(__file__).parents[3]
+
+
+def run(
+    pytester: pytest.Pytester,
+    *options: str,
+    fakes: str = "fine",
+    only: bool = True,
+    rounds: int | None = 2,
+) -> pytest.RunResult:
+    """The main job on the fake catalogue, in this process."""
+    return pytester.runpytest_inprocess(
+        f"--rootdir={ROOT}",
+        f"--config-file={ROOT / 'pyproject.toml'}",
+        f"--confcutdir={ROOT}",
+        "-p",
+        "no:cacheprovider",
+        "-p",
+        "perf_tests.tests.unit.fake",
+        f"--fakes={fakes}",
+        *(["--benchmark-only"] if only else []),
+        *([f"--rounds={rounds}"] if rounds else []),
+        *options,
+        str(ROOT / "perf_tests" / "test_generation.py"),
+        no_reraise_ctrlc=True,
+    )
+
+
+def report(path: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads(path.read_text())
+    return content
+
+
+SENTENCES = {
+    "black": "black: fake4-black: a picture is black",
+    "grey": "flat: fake4-grey: a picture is one even colour",
+    "not_a_number": "not finite: fake4-not_a_number: the decoder's output has NaN*",
+    "infinite": "not finite: fake4-infinite: the decoder's output has NaN or infinity*",
+    "elsewhere": "worse picture: fake4-elsewhere: its picture is no longer close to*",
+    "forgetful": "worse picture: fake4-forgetful: the same seed gave another picture*",
+    "stale": "worse picture: fake4-stale: another seed or prompt gives the same picture*",
+    "unproven": "not applied: fake4-unproven: unproven did not take effect: the flag fake*",
+    "too_large": "error: fake4-too_large: out of memory. Tried to allocate 80.00 GiB*",
+    "broken": "*RuntimeError: the kernel is not there",
+}
+
+
+def test_what_is_wrong_turns_the_run_red_and_says_so(pytester: pytest.Pytester) -> None:
+    result = run(pytester, fakes=",".join([*SENTENCES, "fine"]))
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    for sentence in SENTENCES.values():
+        result.stdout.fnmatch_lines([sentence])
+    # Each is said once, and not what it came from besides.
+    result.stdout.no_fnmatch_line("During handling of the above*")
+    outcomes = result.parseoutcomes()
+    assert outcomes["passed"] == 2  # the reference and the case that is well
+    assert outcomes["failed"] + outcomes["errors"] == len(SENTENCES)
+
+
+def test_all_well(pytester: pytest.Pytester) -> None:
+    path = pytester.path / "runs" / "run.json"
+    result = run(pytester, f"--benchmark-json={path}")
+    assert result.ret == 0
+    result.stdout.fnmatch_lines(["*fake4-fine: *new*", "setting*latency*speedup*verdict", "2 new*"])
+    content = report(path)
+    assert content["perf_tests"]["schema"] == 1
+    info = content["benchmarks"][1]["extra_info"]
+    for name in ("case", "workload", "model", "weights", "latency_s", "latency_speedup"):
+        assert info[name], name
+    for name in ("gpu_busy_s", "gpu_speedup", "peak_memory_bytes", "counters", "stages", "bound"):
+        assert name in info
+    assert info["picture"].keys() >= {"psnr_db", "ssim", "mean", "std", "finite"}
+    assert info["verdict"] == "new"
+    machine = content["machine_info"]["perf_tests"]
+    assert machine.keys() >= {"name", "driver", "cuda", "torch", "diffusers", "transformers"}
+    pictures = {picture.name for picture in (pytester.path / "runs/run-pictures").iterdir()}
+    assert pictures == {"fake4-reference.png", "fake4-fine.png"}
+
+
+def test_a_full_disk_costs_the_files_and_not_the_verdicts(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = pytester.path / "run.json"
+    path.write_text("an older run")
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "replace", full)
+    monkeypatch.setattr(closeness, "save", full)
+    result = run(pytester, f"--benchmark-json={path}")
+    assert result.ret == pytest.ExitCode.INTERNAL_ERROR
+    result.stdout.fnmatch_lines(
+        [
+            "setting*latency*speedup*verdict",
+            "*its picture was not saved: No space left on device*",
+            f"error: --benchmark-json {path}: No space left on device; no run was written",
+            "2 new*",
+        ]
+    )
+    # Neither half a run nor an older one that would be taken for it.
+    assert not path.exists()
+    assert not path.with_suffix(".draft").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "ran"),
+    [
+        ([], ["reference", "fine"]),
+        (["-m", "past_guide"], ["reference", "elsewhere"]),
+        (["-m", "guide or past_guide"], ["reference", "fine", "elsewhere"]),
+        (["-k", "elsewhere"], ["elsewhere"]),
+    ],
+)
+def test_the_guides_cases_run_and_others_when_they_are_asked_for(
+    pytester: pytest.Pytester, no_baselines: Path, options: list[str], ran: list[str]
+) -> None:
+    path = pytester.path / "run.json"
+    fakes = "fine,elsewhere"
+    run(pytester, f"--benchmark-json={path}", "--past-guide=elsewhere", *options, fakes=fakes)
+    content = report(path)
+    assert [b["extra_info"]["case"] for b in content["benchmarks"]] == ran
+    left_out = [f"fake4-{name}" for name in fakes.split(",") if name not in ran]
+    if options[:1] != ["-k"]:
+        assert content["perf_tests"]["not_asked"] == left_out
+    # What was accepted and belongs to a chapter that nobody asked for is not missing.
+    accepted = [f"fake4/fake/fake/{name}" for name in ("fine", "elsewhere")]
+    assert [lost.id for lost in load_run(path).missing(accepted)] == []
+
+
+def test_the_next_command_measures_the_same_model(pytester: pytest.Pytester) -> None:
+    path = pytester.path / "run.json"
+    result = run(pytester, "--model=my model", f"--benchmark-json={path}", fakes="black")
+    again = '"perf_tests/test_generation.py::test_generation[[]fake4-black]" --benchmark-only'
+    result.stdout.fnmatch_lines([f"*next*pytest {again} --device cpu --model 'my model'"])
+    assert load_run(path).options == ("--device", "cpu", "--model", "my model")
+
+
+def test_skips_with_the_reason_in_words(pytester: pytest.Pytester) -> None:
+    result = run(pytester, fakes="unsupported")
+    assert result.ret == 0
+    result.stdout.fnmatch_lines(
+        ["skipped: fake4-unsupported: unsupported needs the package no_such_package*", "*1 skipped"]
+    )
+    result.stdout.no_fnmatch_line("*Warning*")
+
+
+def test_a_failed_case_is_written_with_its_verdict(pytester: pytest.Pytester) -> None:
+    path = pytester.path / "run.json"
+    run(pytester, f"--benchmark-json={path}", fakes="black,unproven")
+    content = report(path)
+    verdicts = {b["extra_info"]["case"]: b["extra_info"]["verdict"] for b in content["benchmarks"]}
+    assert verdicts == {"reference": "new", "black": "black"}
+    (lost,) = content["perf_tests"]["not_timed"]
+    assert (lost["case"], lost["verdict"]) == ("unproven", "not applied")
+
+
+@pytest.mark.parametrize("fakes", ["unproven", "unsupported"])
+def test_a_run_that_timed_nothing_is_on_record(pytester: pytest.Pytester, fakes: str) -> None:
+    """And not taken for the one before, or for none."""
+    path = pytester.path / "run.json"
+    path.write_text("{}")
+    # The reference has a test of its own, which would be timed.
+    result = run(pytester, f"--benchmark-json={path}", "-k", f"fake4-{fakes}", fakes=fakes)
+    result.stdout.no_fnmatch_line("*Not saving anything*")
+    recorded = load_run(path)
+    assert not recorded.cases
+    (lost,) = recorded.untimed
+    assert (lost.id, lost.status) == (
+        f"fake4-{fakes}",
+        "not applied" if fakes == "unproven" else "skipped",
+    )
+    assert command.main(["gate", str(path)]) == (1 if fakes == "unproven" else 2)
+
+
+@pytest.fixture
+def unkillable() -> Iterator[None]:
+    """A signal that nobody takes must not end the tests that come after."""
+    before = signal.signal(signal.SIGTERM, lambda *_: None)
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
+@pytest.mark.usefixtures("unkillable")
+@pytest.mark.parametrize("how", ["interrupted", "terminated"])
+def test_ctrl_c_and_kill_keep_what_was_measured(pytester: pytest.Pytester, how: str) -> None:
+    path = pytester.path / "run.json"
+    result = run(pytester, f"--benchmark-json={path}", fakes=f"fine,{how},black")
+    assert result.ret == pytest.ExitCode.INTERRUPTED
+    content = report(path)
+    assert [b["extra_info"]["case"] for b in content["benchmarks"]] == ["reference", "fine"]
+    (lost,) = content["perf_tests"]["not_timed"]
+    assert (lost["case"], lost["verdict"]) == (how, "invalid")
+    # What it never reached is not lost.
+    (cut,) = load_run(path).missing([])
+    assert (cut.id, cut.status) == ("fake4-black", "invalid")
+
+
+def test_the_reference_is_measured_when_it_is_not_selected(pytester: pytest.Pytester) -> None:
+    path = pytester.path / "run.json"
+    result = run(pytester, f"--benchmark-json={path}", "-k", "fine")
+    assert result.parseoutcomes()["passed"] == 1
+    result.stdout.fnmatch_lines("timed besides, as others are held to it: fake4-reference 0.* s")
+    info = report(path)["benchmarks"][0]["extra_info"]
+    assert info["latency_speedup"] > 0
+    assert info["picture"]["compared_with"] == "reference"
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (["--device=cuda"], "--device cuda: torch sees no CUDA GPU here*"),
+        (["--benchmark-disable"], "*Can't have both*--benchmark-disable*"),
+        (["-n2"], "*Can't have both*"),
+        (["--rounds=0"], "*0 is no number of rounds*"),
+    ],
+)
+def test_bad_input_is_refused_in_a_sentence(
+    pytester: pytest.Pytester, options: list[str], sentence: str
+) -> None:
+    result = run(pytester, *options)
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    text = "\n".join(result.errlines + result.outlines)
+    assert "Traceback" not in text
+    result.stderr.fnmatch_lines([f"*{sentence}"])
+
+
+def test_code_that_asks_for_more_than_accepted_fails(
+    pytester: pytest.Pytester, no_baselines: Path
+) -> None:
+    nothing = Accepted(
+        accepted="2026-11-22",
+        reason="first",
+        versions={},
+        counters={"operators": Count(fixed=0, per_step=0)},
+        where={},
+    )
+    structure_verdicts.save({f"fake4/fake/{name}": nothing for name in ("fine", "asks_more")})
+    result = run(pytester, fakes="fine,asks_more")
+    assert result.parseoutcomes()["failed"] == 1
+    result.stdout.fnmatch_lines(
+        [
+            "more work: fake4-asks_more: operators 0 → 1 (+1 fixed, all elementwise and other, *",
+            "*expected*0 (baselines/structure.json, accepted 2026-11-22)",
+        ]
+    )
+
+
+def test_what_cannot_be_measured_is_said_once(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise structure.NotCountable("it depends on data")
+
+    monkeypatch.setattr(structure, "observe", refuse)
+    result = run(pytester)
+    assert result.ret == 0
+    assert result.outlines.count("no structural counters: it depends on data") == 1
+
+
+def test_quick_is_one_short_warm_up_and_two_rounds(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps: list[int | None] = []
+    pictures = Generation.pictures
+
+    def counted(self: Generation, **named: Any) -> Any:
+        steps.append(named.get("steps"))
+        return pictures(self, **named)
+
+    monkeypatch.setattr(Generation, "pictures", counted)
+    path = pytester.path / "run.json"
+    run(pytester, f"--benchmark-json={path}", "--quick", rounds=None)
+    content = report(path)
+    assert [b["stats"]["rounds"] for b in content["benchmarks"]] == [2, 2]
+    # The warm-up, and two rounds of all steps; what is counted beside them is not timed.
+    assert steps[:3] == [5, None, None]
+    assert content["perf_tests"]["quick"] is True
+    assert content["perf_tests"]["reference_drift"] == {}
+
+
+def test_a_broken_case_is_on_record(pytester: pytest.Pytester) -> None:
+    path = pytester.path / "run.json"
+    run(pytester, f"--benchmark-json={path}", fakes="broken,fine")
+    (lost,) = report(path)["perf_tests"]["not_timed"]
+    assert (lost["case"], lost["verdict"]) == ("broken", "error")
+    assert lost["sentence"] == "RuntimeError: the kernel is not there"
+
+
+@pytest.mark.parametrize("option", ["--benchmark-disable", "-n2"])
+def test_what_cannot_be_timed_is_refused_without_benchmark_only_too(
+    pytester: pytest.Pytester, option: str
+) -> None:
+    result = run(pytester, "--benchmark-enable", option, only=False)
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["*perf_tests times its cases: run it in one process*"])
+
+
+def test_a_json_without_a_name_is_refused(pytester: pytest.Pytester) -> None:
+    result = run(pytester, "--benchmark-json=")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["*--benchmark-json: no file is named"])
+
+
+def test_a_package_that_is_not_installed_is_named(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    installed = metadata.version
+
+    def version(package: str) -> str:
+        if package == "diffusers":
+            raise metadata.PackageNotFoundError(package)
+        return installed(package)
+
+    monkeypatch.setattr(metadata, "version", version)
+    result = run(pytester)
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["ERROR: no package is called diffusers here: * install -e ."])
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("x = (", "line 1: '(' was never closed"),
+        ("\nraise ValueError('no such name')", "line 2: ValueError: no such name"),
+        ("import no_such_package", "line 1: ModuleNotFoundError: No module named*"),
+    ],
+)
+def test_a_mistake_in_what_is_declared_is_a_sentence(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, text: str, said: str
+) -> None:
+    (pytester.path / "wrong.py").write_text(text)
+    monkeypatch.setattr(declared, "HERE", pytester.path)
+    monkeypatch.syspath_prepend(pytester.path)
+    declare = declared.declare
+    monkeypatch.setattr(declared, "declare", lambda *modules: declare("wrong"))
+    result = run(pytester)
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines([f"ERROR: *wrong.py, {said}"])
+    assert command.main(["faults"]) == 2
+
+
+def test_a_json_that_cannot_be_written_is_said_at_once(pytester: pytest.Pytester) -> None:
+    result = run(pytester, f"--benchmark-json={pytester.path}")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["*--benchmark-json *: cannot be written (Is a directory)"])
+
+
+def test_bad_input_and_collecting_leave_an_older_run_alone(pytester: pytest.Pytester) -> None:
+    path = pytester.path / "old.json"
+    path.write_text("kept")
+    run(pytester, f"--benchmark-json={path}", "--device=cuda")
+    run(pytester, f"--benchmark-json={path}", "--collect-only")
+    run(pytester, f"--benchmark-json={path}", "--shard=1/99")
+    result = run(pytester, f"--benchmark-json={path}", "-k", "nothing_of_this_name")
+    assert result.ret == pytest.ExitCode.NO_TESTS_COLLECTED
+    assert path.read_text() == "kept"
+
+
+@pytest.mark.parametrize("asked", [("-k", "nothing_of_this_name"), ("-m", "past_guide")])
+def test_where_no_case_matches_it_says_where_there_are_others(
+    pytester: pytest.Pytester, asked: tuple[str, str]
+) -> None:
+    result = run(pytester, *asked)
+    assert result.ret == pytest.ExitCode.NO_TESTS_COLLECTED
+    result.stdout.fnmatch_lines(["no case of fake matches; a GPU's and a CPU's differ: *"])
+
+
+def test_collecting_writes_nothing(pytester: pytest.Pytester) -> None:
+    path = pytester.path / "runs" / "new.json"
+    result = run(pytester, f"--benchmark-json={path}", "--collect-only")
+    assert not path.parent.exists()
+    assert "no case of" not in result.stdout.str()
+    all_of_them = run(pytester, "--deselect=perf_tests/test_generation.py")
+    assert all_of_them.ret == pytest.ExitCode.NO_TESTS_COLLECTED
+    assert "no case of" not in all_of_them.stdout.str()
+
+
+def test_the_life_of_a_baseline(
+    pytester: pytest.Pytester, no_baselines: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Missing: new. Accepted: holds. Slower or gone: fails. Accepted again: holds."""
+    paths = [pytester.path / f"{n}.json" for n in range(3)]
+
+    for path in paths:
+        result = run(pytester, f"--benchmark-json={path}", fakes="fine,moody", rounds=3)
+        result.stdout.fnmatch_lines(["3 new*"])
+    assert accept(paths, reason="first") == 0
+
+    result = run(pytester, "--rounds=5", fakes="fine,moody")
+    result.stdout.fnmatch_lines(["*baseline: accepted"])
+    result.stdout.no_fnmatch_line("*, new*")
+    result.stdout.no_fnmatch_line("* new (*")
+    assert result.ret == 0
+
+    monkeypatch.setenv("FAKE_MOOD", "slow")
+    result = run(pytester, "--rounds=5", fakes="fine,moody")
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    result.stdout.fnmatch_lines(
+        ["slower: fake4-moody: latency speedup over reference is *below its limit*"]
+    )
+
+    result = run(pytester, fakes="fine")
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    result.stdout.fnmatch_lines(
+        ["missing: fake4-moody has a baseline and was not run*", "2 hold, 1 missing"]
+    )
+
+    with monkeypatch.context() as patch:
+        patch.setattr(fake, "WORKLOAD", replace(fake.WORKLOAD, guidance=1.0))
+        result = run(pytester, fakes="fine,moody")
+    assert result.ret == 0
+    result.stdout.fnmatch_lines(
+        ["invalid: fake4-moody: *.json and this run differ in the workload (guidance): 7.5 and 1.0"]
+    )
+
+    for path in paths:
+        run(pytester, f"--benchmark-json={path}", fakes="fine,moody", rounds=3)
+    assert accept(paths, reason="moody is slower now") == 0
+    result = run(pytester, "--rounds=5", fakes="fine,moody")
+    assert result.ret == 0
+    history = (no_baselines / "HISTORY.md").read_text()
+    assert "first" in history
+    assert "moody is slower now" in history
+
+    for path in paths:
+        assert run(pytester, f"--benchmark-json={path}", fakes="fine", rounds=3).ret == 1
+    assert accept(paths, reason="moody is not worth it") == 0
+    assert run(pytester, fakes="fine").ret == 0
+
+
+def test_an_accepted_case_that_was_asked_for_and_cannot_run_is_missing(
+    pytester: pytest.Pytester, no_baselines: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = [pytester.path / f"{n}.json" for n in range(3)]
+    for path in paths:
+        run(pytester, f"--benchmark-json={path}", fakes="fine,moody", rounds=3)
+    assert accept(paths, reason="first") == 0
+    lacks = Bench.lacks
+
+    def broken(bench: Bench, stack: Sequence[Optimization]) -> Lack | None:
+        moody = any(optimization.name == "moody" for optimization in stack)
+        return Lack("no kernel") if moody else lacks(bench, stack)
+
+    monkeypatch.setattr(Bench, "lacks", broken)
+    for options, code in ((["-k", "fine"], 0), (["-k", "fine or moody"], 1), ([], 1)):
+        result = run(pytester, *options, fakes="fine,moody")
+        assert result.ret == code
+        if code:
+            said = "missing: fake4-moody has a baseline and was skipped: no kernel"
+            result.stdout.fnmatch_lines([said, "* 1 missing"])
+            result.stdout.no_fnmatch_line("*1 skipped, 1 missing")
+
+
+def test_junit_carries_the_verdict_of_what_passes_and_what_fails(pytester: pytest.Pytester) -> None:
+    path = pytester.path / "junit.xml"
+    result = run(pytester, f"--junitxml={path}", fakes="fine,black")
+    result.stdout.no_fnmatch_line("*xunit2*")
+    text = path.read_text()
+    assert '<property name="verdict" value="new" />' in text
+    assert '<property name="verdict" value="black: fake4-black: a picture is black" />' in text
+
+
+def test_the_closing_table_is_coloured_on_a_terminal_alone(pytester: pytest.Pytester) -> None:
+    plain = run(pytester, fakes="fine,black").stdout.str()
+    assert "\x1b[" not in plain
+    coloured = run(pytester, "--color=yes", fakes="fine,black").stdout.str()
+    assert re.search(r"\nblack .*\x1b\[31mblack\x1b\[0m", coloured)
+
+
+def test_a_drift_that_tells_nothing_says_so() -> None:
+    took = "the reference took 1.260 of its first time when it was timed again"
+    assert (
+        Drift(ratio=1.26, significant=False).text() == f"{took}, as far as its rounds differ anyhow"
+    )
+    assert Drift(ratio=1.26, significant=True).text() == took
+    assert Drift(ratio=1.04, significant=False).text() == took.replace("1.260", "1.040")

@@ -1,0 +1,78 @@
+"""What is said of pairs that were really measured, on an H200."""
+
+from __future__ import annotations
+
+from itertools import combinations
+
+import pytest
+
+from diffusers_perf.judge.pairs import Change, Comparison, compare
+from perf_tests.tests.unit.recorded import five_pairs, parsed
+
+FP16, SLEPT, DOZED = "ddim50-fp16", "ddim50-tf32+fp16", "pndm25x4-distilled_unet"
+
+
+@pytest.fixture(scope="module")
+def planted() -> Comparison:
+    base, head = five_pairs("planted")
+    # As `calibrate` knew it by then, from ``same``.
+    noise = {"pndm25x4/sd15/seeded-2023/distilled_unet": {"latency_s": 0.083146}}
+    return compare(parsed(base, "base"), parsed(head, "head"), noise=noise)
+
+
+def change(comparison: Comparison, name: str, metric: str) -> Change:
+    found = [c for c in comparison.changes if (c.case, c.metric) == (name, metric)]
+    (one,) = found
+    return one
+
+
+def test_one_commit_against_itself_gives_no_alarm_however_it_is_dealt() -> None:
+    base, head = five_pairs("same")
+    runs = parsed([*base, *head], "run")
+    statuses: set[str] = set()
+    # Each way once: sides that change places say the inverse.
+    for first in ((0, *four) for four in combinations(range(1, 10), 4)):
+        others = [i for i in range(10) if i not in first]
+        comparison = compare([runs[i] for i in first], [runs[i] for i in others])
+        statuses |= {c.status for c in comparison.changes}
+    assert statuses == {"same", "unclear"}
+
+
+def test_five_per_cent_more_gpu_work_is_red_and_the_interval_has_it(planted: Comparison) -> None:
+    found = change(planted, FP16, "GPU busy")
+    assert found.status == "slower"
+    assert found.ratio is not None
+    assert found.ratio.low < 1.05 < found.ratio.high
+    assert found.ratio.high - found.ratio.low < 0.01
+    for other in (SLEPT, DOZED, "ddim50-reference", "pndm25x4-reference"):
+        assert change(planted, other, "GPU busy").status == "same"
+
+
+def test_a_sleep_of_twice_the_smallest_effect_is_red_and_half_of_it_unclear(
+    planted: Comparison,
+) -> None:
+    assert change(planted, SLEPT, "latency").status == "slower"
+    dozed = change(planted, DOZED, "latency")
+    assert dozed.status == "unclear"
+    assert "these 5 pairs can see 48 % or more" in dozed.sentence
+    assert not dozed.more_could_tell
+
+
+def test_what_the_planted_kernel_held_is_more_memory_where_it_is_two_per_cent(
+    planted: Comparison,
+) -> None:
+    statuses = {c.case: c.status for c in planted.changes if c.metric == "peak memory"}
+    assert statuses == {
+        "ddim50-reference": "same",
+        "pndm25x4-reference": "same",
+        FP16: "more memory",
+        SLEPT: "more memory",
+        DOZED: "more memory",
+    }
+
+
+def test_one_kernel_more_in_a_step_is_within_the_counters_one_per_cent(
+    planted: Comparison,
+) -> None:
+    for metric in ("counters", "picture"):
+        assert {c.status for c in planted.changes if c.metric == metric} == {"same"}

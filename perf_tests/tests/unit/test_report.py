@@ -1,0 +1,630 @@
+"""`python -m ci report`: what the page and the comment say of runs, good, bad and broken."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from copy import deepcopy
+from html import unescape
+from pathlib import Path
+from time import process_time
+
+import pytest
+
+from diffusers_perf.cli import __main__ as command
+from diffusers_perf.records import records
+from diffusers_perf.records.runs import key_of
+from diffusers_perf.report import charts, figures, markdown
+from diffusers_perf.report.content import mood_of
+from perf_tests.tests.unit.drawn import many, picture, shown
+from perf_tests.tests.unit.recorded import (
+    RECORDED,
+    Content,
+    black,
+    case,
+    drop,
+    keep,
+    process,
+    settle,
+    side,
+    slow,
+    write,
+)
+
+
+@pytest.fixture(autouse=True)
+def folder(no_baselines: Path) -> Path:
+    """A folder of baselines in which nothing is accepted."""
+    return no_baselines
+
+
+@pytest.fixture
+def drawn() -> None:
+    """Charts are drawn; in other tests, which read words, they would only take time."""
+
+
+@pytest.fixture(autouse=True)
+def _undrawn(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    if "drawn" not in request.fixturenames:
+        for module in ("charts", "tradeoff"):
+            monkeypatch.setattr(f"diffusers_perf.report.{module}.chart", lambda label, draw: None)
+
+
+@pytest.fixture
+def run() -> Content:
+    """A run in which all is well, with something to see in every part."""
+    content = process("run")
+    for benchmark in content["benchmarks"]:
+        info = benchmark["extra_info"]
+        info["verdict"] = "same"
+        if info["gpu_busy_s"]:
+            info["stages"] = {"denoising": 0.9 * info["gpu_busy_s"], "decoder": 0.05}
+            info["families"] = {"matmul": {"gpu_s": 0.5, "kernels": 7}}
+    return content
+
+
+def page(path: Path, *options: str) -> str:
+    """The page made of a run, with what it embeds left out."""
+    out = path.with_suffix(".html")
+    assert command.main(["report", str(path), "--html", str(out), *options]) == 0
+    text = out.read_text()
+    assert len(text) < 5_000_000
+    assert not re.search(r"""(src|href)=["'](?!data:|#)|url\((?!#)|@import""", text)
+    return re.sub(r"data:image/webp;base64,[\w+/=]+", "data:", text)
+
+
+def comment(path: Path, capsys: pytest.CaptureFixture[str], *options: str) -> str:
+    capsys.readouterr()
+    assert command.main(["report", str(path), "--markdown", *options]) == 0
+    return capsys.readouterr().out
+
+
+def words(text: str) -> str:
+    """What a person reads."""
+    text = re.sub(r"<(style|script|svg).*?</\1>", " ", text, flags=re.S)
+    return " ".join(unescape(re.sub(r"<[^>]*>", " ", text)).split())
+
+
+def headline(text: str) -> str:
+    found = re.search(r"<h1.*?</h1>", text, re.S)
+    assert found
+    return words(found[0])[2:]
+
+
+def accept(folder: Path, content: Content) -> None:
+    """An accepted baseline that knows this run's cases."""
+    infos = [benchmark["extra_info"] for benchmark in content["benchmarks"]]
+    line = {
+        "accepted": "2026-11-23",
+        "versions": {},
+        "latency_s": [1.0],
+        "latency_speedup": [1.0],
+        "counters": {},
+        "limits": {"latency_speedup_min": 0.5},
+    }
+    cases = {key_of(info): line | {"generates": info["generates"]} for info in infos}
+    known = {"schema": 1, "machine": "NVIDIA H200", "cases": cases}
+    (folder / "nvidia-h200.json").write_text(json.dumps(known))
+
+
+def test_a_run_that_holds_shows_every_part(
+    run: Content, folder: Path, tmp_path: Path, drawn: None
+) -> None:
+    accept(folder, run)
+    text = page(shown(run, tmp_path / "run.json"))
+    assert headline(text) == "All 5 cases hold to the baseline of NVIDIA H200."
+    told = words(text)
+    for part in (
+        "torch 2.11.0+cu130",
+        "1 picture, 512×512, 50 steps of DDIM",
+        "a photo of an astronaut riding a horse on mars",
+        "5.270 s",
+        "By family of kernels",
+        "difference ×",
+        "promised 40 dB",
+        "Speed against picture against memory",
+        "on the front",
+        "Counters",
+        "compute capability 9.0",
+    ):
+        assert part in told, part
+    assert text.count("<svg") == 2 * (2 + 2 + 2 + 1), "each chart wide and narrow"
+    assert text.count('role="img"') == 7
+    assert "prefers-color-scheme: dark" in text
+    assert "@media print" in text
+
+
+def test_counters_below_zero_are_explained(run: Content, tmp_path: Path) -> None:
+    counted = case(run, "ddim50-fp16")["counters"]
+    counted["host_syncs"].update(fixed=-2, per_step=6, total=298)
+    told = words(page(shown(run, tmp_path / "run.json")))
+    assert "fp16 host syncs -2 6 298" in told
+    assert told.count("fixed is all less as much for each step, and so below zero where") == 1
+
+
+def test_charts_write_the_numbers_of_the_tables(run: Content, tmp_path: Path, drawn: None) -> None:
+    text = page(shown(run, tmp_path / "run.json"))
+    latency = figures.seconds(case(run, "ddim50-fp16")["latency_s"])
+    busy = figures.seconds(case(run, "ddim50-fp16")["gpu_busy_s"])
+    written = " ".join(re.findall(r"<text[^>]*>([^<]*)</text>", text))
+    assert f"{latency} · " in written
+    assert f"{busy} · " in written
+    assert latency in words(text)
+
+
+def test_no_baseline_says_so(run: Content, tmp_path: Path) -> None:
+    text = page(shown(run, tmp_path / "run.json"))
+    assert headline(text).startswith("No case fails. There is no baseline for NVIDIA H200")
+    assert "python -m ci accept" in text
+
+
+def test_a_case_that_the_baseline_knows_and_nobody_ran_is_missing(
+    run: Content, folder: Path, tmp_path: Path
+) -> None:
+    accept(folder, run)
+    drop(run, "vase25-reference")
+    text = page(shown(run, tmp_path / "run.json"))
+    assert "vase25-reference has a baseline and was not run" in headline(text)
+    run["perf_tests"]["narrowed"] = True
+    assert "vase25" not in words(page(shown(run, tmp_path / "run.json")))
+
+
+def test_what_the_gate_calls_lost_the_report_does(
+    run: Content, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Both by the same rule: skipped against anybody's choice, or never reached."""
+    accept(folder, run)
+    ours = run["perf_tests"]
+    lost = {"case": "fp16", "workload": "ddim50", "sentence": "ddim50-fp16: no such package"}
+    drop(run, "ddim50-fp16")
+
+    def told(**how: object) -> tuple[bool, bool, str]:
+        """Does the gate call it lost, and the report, with its headline?"""
+        ours["not_timed"] = [lost | how] if how else []
+        path = shown(run, tmp_path / "run.json")
+        capsys.readouterr()
+        command.main(["gate", str(path)])
+        gate = capsys.readouterr().out
+        text = page(path)
+        gone = [f"{status}: ddim50-fp16 " in gate for status in ("missing", "invalid")]
+        return gone[0], gone[1], headline(text)
+
+    skipped = told(verdict="skipped", by_choice=False)
+    assert skipped[:2] == (True, False)
+    assert skipped[2] == (
+        "1 of 5 cases fails: ddim50-fp16 has a baseline and was skipped: no such package."
+    )
+    chosen = told(verdict="skipped", by_choice=True)
+    assert chosen == (False, False, "All 4 cases hold to the baseline of NVIDIA H200.")
+
+    ours["expected"].append("ddim50-fp16")
+    early = told()
+    assert early[:2] == (True, False)
+    assert early[2].endswith("ddim50-fp16 was to run and has no measurement: the run ended early.")
+    ours["expected"].append("ddim50-slow")
+    interrupted = told(verdict="invalid")
+    assert interrupted[2].startswith("No case fails, and 2 of 6 cases could not be judged: ")
+
+
+def test_a_black_picture(run: Content, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    black(run, "ddim50-fp16")
+    sentence = "ddim50-fp16: a picture is black"
+    case(run, "ddim50-fp16").update(verdict="black", sentence=f"black: {sentence}")
+    path = shown(run, tmp_path / "run.json")
+    text = page(path)
+    assert headline(text) == f"1 of 5 cases fails: {sentence}."
+    assert 'test_generation[ddim50-fp16]" --benchmark-only' in words(text)
+    said = comment(path, capsys)
+    assert said.startswith(f"## ❌ 1 of 5 cases fails: {sentence}.")
+    assert "**Next:** <code>pytest" in said
+
+
+def test_the_next_command_measures_the_same_thing(run: Content, tmp_path: Path) -> None:
+    run["perf_tests"]["options"] = ["--device", "cpu", "--model", "models/a model"]
+    case(run, "ddim50-fp16").update(verdict="slower", sentence="slower: ddim50-fp16: more work")
+    lost = {"case": "vae", "workload": "ddim50", "verdict": "error", "sentence": "no memory"}
+    run["perf_tests"]["not_timed"].append(lost)
+    told = words(page(shown(run, tmp_path / "run.json")))
+    for name in ("ddim50-fp16", "ddim50-vae"):
+        command = f'::test_generation[{name}]" --benchmark-only --device cpu'
+        assert f"{command} --model 'models/a model'" in told
+
+
+def test_host_and_gpu_are_told_apart_as_in_the_run(
+    run: Content, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(records, "HOST_IDLE", 1.1)
+    told = words(page(shown(run, tmp_path / "run.json")))
+    assert "GPU, 62 % idle" in told
+    assert "host, " not in told
+
+
+def test_several_that_fail_are_named_with_what_they_are(run: Content, tmp_path: Path) -> None:
+    for name, status in (("ddim50-fp16", "slower"), ("ddim50-tf32", "black")):
+        case(run, name).update(verdict=status, sentence=f"{status}: {name} is {status}")
+    text = page(shown(run, tmp_path / "run.json"))
+    assert headline(text) == "2 of 5 cases fail: ddim50-tf32 (black), ddim50-fp16 (slower)."
+
+
+def test_a_missing_picture_and_a_missing_folder(run: Content, tmp_path: Path) -> None:
+    path = shown(run, tmp_path / "run.json")
+    picture(path, "ddim50-fp16").unlink()
+    picture(path, "pndm25x4-reference").write_text("no picture")
+    told = words(page(path))
+    assert "ddim50-fp16.png is missing in run-pictures/" in told
+    assert "run-pictures/pndm25x4-reference.png is no picture of this suite" in told
+    alone = tmp_path / "alone.json"
+    alone.write_text(json.dumps(run))
+    assert "There are no pictures: alone-pictures/ is not beside" in words(page(alone))
+
+
+def test_a_missing_reference_leaves_nothing_to_compare(run: Content, tmp_path: Path) -> None:
+    path = shown(run, tmp_path / "run.json")
+    picture(path, "ddim50-reference").unlink()
+    told = words(page(path))
+    assert "ddim50-reference.png is missing in run-pictures/, so there is nothing to comp" in told
+
+
+def test_a_reference_that_was_measured_for_others_alone_is_shown(
+    run: Content, tmp_path: Path
+) -> None:
+    """As after `-k`: it is no case of the run, and its picture is there."""
+    path = shown(run, tmp_path / "run.json")
+    whole = page(path).count('class="other"')
+    drop(run, "ddim50-reference")
+    path.write_text(json.dumps(run))
+    text = page(path)
+    assert "nothing to compare with" not in words(text)
+    (of,) = set(re.findall(r'<img class="other" data-of="(\w+)" alt="reference">', text))
+    assert re.search(f'<img hidden id="{of}" src="data:', text)
+    assert text.count('class="other"') == whole
+    picture(path, "ddim50-reference").write_text("no picture")
+    told = words(page(path))
+    assert "is no picture of this suite, so there is nothing to compare with" in told
+
+
+def test_only_equal_pictures_are_called_identical(
+    run: Content, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As on the terminal: 120 dB is a cap, and says no more than that they are close."""
+    case(run, "ddim50-fp16")["picture"].update(psnr_db=120.0, ssim=0.99999)
+    path = shown(run, tmp_path / "run.json")
+    for told in (words(page(path)), comment(path, capsys)):
+        assert "identical" not in told
+        assert "120.0 dB" in told
+    case(run, "ddim50-fp16")["picture"].update(ssim=1.0)
+    path.write_text(json.dumps(run))
+    for told in (words(page(path)), comment(path, capsys)):
+        assert "identical" in told
+        assert "120.0 dB" not in told
+
+
+def test_numbers_that_are_none_are_named(run: Content, tmp_path: Path) -> None:
+    case(run, "ddim50-fp16")["peak_memory_bytes"] = float("nan")
+    case(run, "ddim50-tf32")["latency_s"] = float("inf")
+    case(run, "ddim50-tf32")["picture"]["ssim"] = "close"
+    told = words(page(shown(run, tmp_path / "run.json")))
+    assert "ddim50-fp16: peak_memory_bytes is NaN, which is no number" in told
+    assert "ddim50-tf32: latency_s is infinity, which is no number" in told
+    assert "ddim50-tf32: ssim is 'close', which is no number" in told
+
+
+def test_a_picture_with_nan_is_not_finite(run: Content, tmp_path: Path) -> None:
+    info = case(run, "ddim50-fp16")
+    info["picture"].update(finite=False, psnr_db=float("nan"))
+    info.update(verdict="not finite", sentence="not finite: ddim50-fp16: the output has NaN")
+    assert "not finite" in words(page(shown(run, tmp_path / "run.json")))
+
+
+def test_sixty_cases_in_time_and_under_five_megabytes(
+    run: Content, tmp_path: Path, capsys: pytest.CaptureFixture[str], drawn: None
+) -> None:
+    path = shown(many(run, 60), tmp_path / "run.json", side=256)
+    started = process_time()
+    text = page(path)
+    # Of this process alone: others may be at work here.
+    assert process_time() - started < 15
+    assert text.count('class="case"') == 60
+    assert "so that this page stays small; in run-pictures/ they have 256" in words(text)
+    said = comment(path, capsys)
+    assert len(said) < markdown.MOST_CHARACTERS
+
+
+def test_more_than_a_comment_holds_is_left_to_the_page(
+    run: Content, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    content, path = many(run, 400), tmp_path / "run.json"
+    for words_each in (200, 2000):
+        for benchmark in content["benchmarks"]:
+            info = benchmark["extra_info"]
+            info.update(verdict="slower", sentence="slower: " + "a_b " * words_each + info["case"])
+        path.write_text(json.dumps(content))
+        said = comment(path, capsys)
+        assert len(said) < markdown.MOST_CHARACTERS
+        assert said.startswith("## ❌ 400 of 400 cases fail")
+        assert "**Next:** <code>pytest" in said
+        assert "in the page" in said
+
+
+def test_one_case_with_one_round(run: Content, tmp_path: Path) -> None:
+    run["benchmarks"] = run["benchmarks"][:1]
+    run["perf_tests"]["expected"] = ["ddim50-reference"]
+    info = run["benchmarks"][0]["extra_info"]
+    info["latency_rounds_s"] = [info["latency_s"]]
+    told = words(page(shown(run, tmp_path / "run.json")))
+    assert "one round has none" in told
+    assert "No case fails." in told
+
+
+def test_nothing_measured(run: Content, tmp_path: Path) -> None:
+    run["benchmarks"] = []
+    lost = {"case": "fp16", "workload": "ddim50", "verdict": "error", "sentence": "out of memory"}
+    run["perf_tests"]["not_timed"] = [lost]
+    text = page(shown(run, tmp_path / "run.json"))
+    assert headline(text).startswith("Nothing was measured, so nothing is judged.")
+    assert "ddim50-fp16: out of memory" in words(text)
+
+
+def test_a_run_without_a_gpu(run: Content, tmp_path: Path) -> None:
+    run["machine_info"]["perf_tests"] |= {"device": "cpu", "name": "A CPU", "driver": None}
+    for benchmark in run["benchmarks"]:
+        nothing = {"gpu_busy_s": None, "peak_memory_bytes": None, "floor_s": None, "bound": None}
+        benchmark["extra_info"] |= nothing | {"stages": {}, "families": {}}
+    told = words(page(shown(run, tmp_path / "run.json")))
+    assert "Stages and kernels are seen on a GPU" in told
+    assert "GPU busy" not in told
+
+
+def test_names_and_sentences_are_words_and_no_markup(
+    run: Content, tmp_path: Path, capsys: pytest.CaptureFixture[str], drawn: None
+) -> None:
+    evil = "<script>alert('1')</script>"
+    info = case(run, "ddim50-fp16")
+    sentence = f"slower: {evil} | `x` @someone #1 https://example.org\n## title"
+    info.update(case=evil, verdict="slower", sentence=sentence, stack={evil: evil})
+    run["machine_info"]["perf_tests"]["name"] = evil
+    run["perf_tests"]["not_timed"] = [
+        {"case": evil, "workload": "ddim50", "verdict": evil, "sentence": evil}
+    ]
+    path = tmp_path / "run.json"
+    path.write_text(json.dumps(run))
+    path.with_name("run-pictures").mkdir()
+    out = path.with_suffix(".html")
+    assert command.main(["report", str(path), "--html", str(out)]) == 0
+    text = out.read_text()
+    assert text.count("<script>") == 1, "the page's own"
+    assert evil in words(text)
+    said = comment(path, capsys)
+    assert "<script" not in said
+    for markup in ("@someone", " #1", "://", "`", "\n## title", " | &#96;"):
+        assert markup not in said, markup
+    assert "&lt;script&gt;" in said
+
+
+def test_only_the_pages_own_script_may_run(run: Content, tmp_path: Path) -> None:
+    text = page(shown(run, tmp_path / "run.json"))
+    assert "default-src &#39;none&#39;" in text
+    assert re.search(
+        r"script-src &#39;sha256-[\w+/=]{44}&#39;", unescape(text).replace("'", "&#39;")
+    )
+
+
+# Base against head
+
+
+def test_one_run_a_side_differs_and_is_not_judged(
+    run: Content, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    base = shown(run, tmp_path / "base.json")
+    head = deepcopy(run)
+    slow(head, "ddim50-fp16", by=1.5)
+    case(head, "ddim50-tf32")["counters"]["host_syncs"].update(per_step=7, total=353)
+    drop(head, "vase25-reference")
+    path = shown(head, tmp_path / "run.json")
+    told = words(page(path, "--base", str(base)))
+    assert "takes 5 pairs of fresh processes to tell a change from noise" in told
+    assert "ddim50-fp16 latency" in told
+    assert "+50.0 %" in told
+    assert "ddim50-tf32 host syncs 303 → 353 (+1 in each of 50 steps)" in told
+    assert "measured in base alone" in told
+    assert "rows that did not change" in told
+    assert "python -m ci ab" in told
+    said = comment(path, capsys, "--base", str(base))
+    assert "not judged | <code>ddim50-fp16</code> | GPU busy |" in said
+
+
+def test_pairs_are_judged(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    head = side("head")
+    for content in head:
+        slow(content, "ddim50-fp16", by=1.06)
+    bases = [str(path) for path in write(side("base"), tmp_path, "base")]
+    heads = [str(path) for path in write(head, tmp_path, "head")]
+    out = tmp_path / "out.html"
+    arguments = ["report", *heads, "--base", *bases]
+    assert command.main([*arguments, "--html", str(out), "--markdown"]) == 0
+    text = out.read_text()
+    assert headline(text).startswith(
+        "Head is worse than base in 1 of 5 cases, by 5 pairs of processes: ddim50-fp16 (slower: "
+    )
+    told = words(text)
+    assert "slower ddim50-fp16 GPU busy" in told
+    assert re.search(r"99 %: \+5\.\d % to \+6\.\d %", told)
+    said = capsys.readouterr().out
+    assert "## ❌ Head is worse than base" in said
+    assert said.index("ddim50-fp16") < said.index("ddim50-tf32"), "changed rows first"
+
+
+def test_pairs_that_hold(tmp_path: Path) -> None:
+    sides = [write(side(name), tmp_path, name) for name in ("base", "head")]
+    bases, heads = ([str(path) for path in paths] for paths in sides)
+    out = tmp_path / "out.html"
+    assert command.main(["report", *heads, "--base", *bases, "--html", str(out)]) == 0
+    text = out.read_text()
+    assert "Head holds to base in all of 5 cases, by 5 pairs" in headline(text)
+    assert "No row is seen to have changed." in words(text)
+
+
+def test_the_one_case_of_pairs_that_hold(tmp_path: Path) -> None:
+    arguments = []
+    for name in ("base", "head"):
+        contents = side(name)
+        for content in contents:
+            keep(content, "ddim50-fp16")
+        arguments.append([str(path) for path in write(contents, tmp_path, name)])
+    bases, heads = arguments
+    out = tmp_path / "out.html"
+    assert command.main(["report", *heads, "--base", *bases, "--html", str(out)]) == 0
+    assert headline(out.read_text()) == (
+        "Head holds to base in the one case, by 5 pairs of processes."
+    )
+
+
+def test_what_cannot_be_compared_says_why(run: Content, tmp_path: Path) -> None:
+    base = shown(run, tmp_path / "base.json")
+    run["machine_info"]["perf_tests"]["name"] = "Another GPU"
+    path = shown(settle(run), tmp_path / "run.json")
+    told = words(page(path, "--base", str(base)))
+    assert "Base was measured on NVIDIA H200, head on Another GPU" in told
+    sides = [write(side(name, count=2), tmp_path, name) for name in ("one", "other")]
+    heads, bases = ([str(path) for path in paths] for paths in sides)
+    out = tmp_path / "out.html"
+    assert command.main(["report", *heads, "--base", bases[0], "--html", str(out)]) == 0
+    assert "Base and head were not compared: 1 run of base and 2 runs of head" in words(
+        out.read_text()
+    )
+
+
+# Bad input
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        (None, "cannot be read (No such file"),
+        ('{"perf_tests": ', "is no JSON"),
+        ("[]", "was not written by this suite's main job"),
+        ('{"perf_tests": {"schema": 1}, "benchmarks": [{}]}', "was not written by this suite's"),
+        ('{"perf_tests": {"schema": 7}}', "has schema 7, this suite reads 1"),
+    ],
+)
+def test_what_is_no_run_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str | None, sentence: str
+) -> None:
+    path = tmp_path / "run.json"
+    if text is not None:
+        path.write_text(text)
+    assert command.main(["report", str(path), "--markdown"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"{path}: {sentence}" in line
+
+
+def test_a_case_that_is_there_twice_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    content = deepcopy(RECORDED[0])
+    content["benchmarks"].append(content["benchmarks"][1])
+    path = tmp_path / "run.json"
+    path.write_text(json.dumps(content))
+    assert command.main(["report", str(path), "--markdown"]) == 2
+    assert "is in it twice" in capsys.readouterr().err
+
+
+def test_without_an_output_it_says_which_there_are(
+    run: Content, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = shown(run, tmp_path / "run.json")
+    assert command.main(["report", str(path)]) == 2
+    assert "--html OUT.html, --markdown, or both" in capsys.readouterr().err
+    for out in (path / "out.html", path / "further" / "out.html"):
+        assert command.main(["report", str(path), "--html", str(out)]) == 2
+        said = f"error: {out}: cannot be written ({path} is a file and no folder)\n"
+        assert capsys.readouterr().err == said
+
+
+def test_page_and_comment_in_one_file_are_refused(
+    run: Content,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    path = shown(run, tmp_path / "run.json")
+    monkeypatch.chdir(tmp_path)
+    out = tmp_path / "out"
+    assert command.main(["report", str(path), "--html", str(out), "--markdown", "out"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line == f"error: --html and --markdown are both {out}: give each a file of its own"
+    assert not out.exists()
+
+
+@pytest.mark.parametrize("options", [["--html"], ["--markdown"]])
+def test_a_run_is_never_written_over(
+    run: Content, tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str]
+) -> None:
+    one, other = (shown(run, tmp_path / f"{name}.json") for name in ("one", "other"))
+    before = other.read_text()
+    # As typed by who means the report of two runs.
+    assert command.main(["report", str(one), *options, str(other)]) == 2
+    said = f"error: {other} is a run and no page: the report is written elsewhere\n"
+    assert capsys.readouterr().err == said
+    assert other.read_text() == before
+
+
+def test_a_run_without_a_suffix_and_a_device_stay_what_they_are(
+    run: Content, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = shown(run, tmp_path / "run.json")
+    bare, pipe = path.rename(tmp_path / "run"), tmp_path / "pipe"
+    assert command.main(["report", str(bare), "--markdown", str(bare)]) == 2
+    assert "is a run and no page" in capsys.readouterr().err
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    assert command.main(["report", str(bare), "--markdown", str(pipe)]) == 0
+    assert pipe.is_fifo()
+    assert os.read(reader, 2) == b"##"
+    os.close(reader)
+
+
+def test_without_its_libraries_the_page_says_what_to_install(
+    run: Content,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("diffusers_perf.report.NEEDED", ("no_such_library",))
+    path = shown(run, tmp_path / "run.json")
+    assert command.main(["report", str(path), "--html", str(tmp_path / "out.html")]) == 2
+    assert "--html needs no_such_library: python -m pip" in capsys.readouterr().err
+
+
+# Parts
+
+
+def test_families_are_drawn_by_the_start_of_their_names() -> None:
+    split = charts.split_of(
+        {"attention: cudnn": (1.0, 1), "attention: flash": (2.0, 1), "unheard of": (3.0, 1)}
+    )
+    assert split == {"attention": 3.0, "other": 3.0}
+
+
+@pytest.mark.parametrize(
+    ("status", "mood"),
+    [
+        ("same", "good"),
+        ("new", "plain"),
+        ("unclear", "warning"),
+        ("more work", "bad"),
+        ("unheard of", "bad"),
+    ],
+)
+def test_moods(status: str, mood: str) -> None:
+    assert mood_of(status) == mood
+
+
+def test_how_numbers_read() -> None:
+    assert figures.seconds(2.1458) == "2.146 s"
+    assert figures.seconds(0.0123) == "12.3 ms"
+    assert figures.percent(0.95) == "−5.0 %"
+    assert figures.percent(1.0001) == "±0 %"
+    assert figures.mebibytes(2**30) == "1,024 MiB"
+    assert figures.decibels(120.0) == "120.0 dB"

@@ -1,0 +1,146 @@
+"""Reading a run's JSON: whatever is wrong with it is one sentence."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from diffusers_perf.cli import __main__ as command
+from diffusers_perf.records import shape
+from diffusers_perf.records.runs import Untimed, missing
+from diffusers_perf.records.shape import (
+    FLAG,
+    NUMBER,
+    POSITIVE,
+    TEXT,
+    WHOLE,
+    Each,
+    Only,
+    Optional,
+    Some,
+)
+from perf_tests.tests.unit.recorded import process, write
+
+GONE = object()
+WEIRD: tuple[Any, ...] = (
+    None,
+    "x",
+    -1,
+    0,
+    [],
+    {},
+    float("nan"),
+    float("inf"),
+    True,
+    10**400,
+    [None],
+    GONE,
+)
+
+
+def places(node: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    items = node.items() if isinstance(node, dict) else enumerate(node)
+    for name, value in items:
+        yield (*path, name)
+        if isinstance(value, dict | list):
+            yield from places(value, (*path, name))
+
+
+def test_no_content_makes_it_crash(accepted: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A value anywhere in a run is replaced by something weird, a hundred times."""
+    draw, everywhere = random.Random(0), list(places(process("head")))
+    refused = 0
+    for _ in range(100):
+        content: Any = process("head")
+        *parents, last = draw.choice(everywhere)
+        place = content
+        for name in parents:
+            place = place[name]
+        weird = draw.choice(WEIRD)
+        if weird is GONE:
+            del place[last]
+        else:
+            place[last] = weird
+        (path,) = write([content], accepted.parent, "weird")
+        capsys.readouterr()
+        code = command.main(["gate", str(path)])
+        said = capsys.readouterr().err.splitlines()
+        refused += bool(said)
+        assert code in (0, 1, 2)
+        assert len(said) <= 1
+    assert refused > 20
+
+
+@pytest.mark.parametrize(
+    ("value", "wanted", "sentence"),
+    [
+        (0, POSITIVE, "it is 0, not a positive number"),
+        (True, NUMBER, "it is True, not a number"),
+        (1.5, WHOLE, "it is 1.5, not a whole number"),
+        (1, TEXT, "it is 1, not a text"),
+        ("yes", FLAG, "it is 'yes', not true or false"),
+        ([], Some(TEXT), "it is empty"),
+        ({}, [TEXT], "it is {}, not a list"),
+        ([], {"a": TEXT}, "it is [], not an object"),
+        ({}, {"a": TEXT}, "it: has no a"),
+        ({"b": 1}, Only({"a": TEXT}), "it: unknown key 'b'; known are a"),
+        ({}, Only({"a": TEXT}), "it: has no a"),
+        ({"a": 1}, Only({}, {"a": TEXT}), "it: a is 1, not a text"),
+        (None, Only({}), "it is None, not an object"),
+        ({"b": {"a": 1}}, Each({"a": TEXT}), "it: b: a is 1, not a text"),
+        (["x" * 80], [FLAG], f"it is '{'x' * 56}..., not true or false"),
+    ],
+)
+def test_what_is_not_as_it_must_be_is_said(value: Any, wanted: Any, sentence: str) -> None:
+    with pytest.raises(shape.BadShape) as error:
+        shape.check(value, wanted, "it")
+    assert str(error.value) == sentence
+
+
+def test_what_is_as_it_must_be_passes() -> None:
+    shape.check({"a": None, "b": 1, "more": 2}, {"a": Optional(TEXT), "b": POSITIVE}, "it")
+
+
+ACCEPTED = [f"w/owner/model/made/{name}" for name in ("a", "b", "c")] + ["w/other/made/d"]
+
+
+@pytest.mark.parametrize(
+    ("untimed", "expected", "whole", "found"),
+    [
+        ([], ["w-a"], True, {"w-b": "missing", "w-c": "missing"}),
+        ([], ["w-a"], False, {}),
+        ([], ["w-a", "w-b"], False, {"w-b": "missing"}),
+        (
+            [Untimed(id="w-b", status="skipped", sentence="no kernel")],
+            [],
+            False,
+            {"w-b": "missing"},
+        ),
+        ([Untimed(id="w-b", status="skipped", sentence="", by_choice=True)], [], False, {}),
+        ([Untimed(id="w-e", status="skipped", sentence="no kernel")], [], False, {}),
+        ([Untimed(id="w-b", status="error", sentence="no kernel")], [], False, {}),
+        (
+            [Untimed(id="w-b", status="invalid", sentence="interrupted")],
+            ["w-a", "w-b", "w-c"],
+            True,
+            {"w-c": "invalid"},
+        ),
+    ],
+)
+def test_what_a_run_lost(
+    untimed: list[Untimed], expected: list[str], whole: bool, found: dict[str, str]
+) -> None:
+    lost = missing(
+        ACCEPTED,
+        weights={"owner/model/made"},
+        measured=["w-a"],
+        untimed=untimed,
+        expected=expected,
+        whole=whole,
+    )
+    assert {case.id: case.status for case in lost} == found
+    assert all(case.sentence.startswith(f"{case.id} ") for case in lost)

@@ -1,0 +1,97 @@
+"""The closing table: what it keeps in a narrow window, and how it is coloured."""
+
+from dataclasses import replace
+
+import pytest
+
+from diffusers_perf.catalog.declarations import REFERENCE, stacked
+from diffusers_perf.plugin.screen import HEAD, Line, Row, notes, table
+from perf_tests.cases import workloads
+from perf_tests.tests.unit.test_verdicts import FP16
+
+NAME = "distilled_unet+tiny_vae (to fp16+naive_attention)"
+ROW = (
+    NAME,
+    "2.497 s",
+    "1.6",
+    "0.91x",
+    "0.687 s",
+    "1.35x",
+    "1.66x",
+    "2,716 MiB",
+    "host, GPU idle 72%, 14.9x floor",
+    "84.2 s, partly warm",
+    "58.8 dB, 1.000",
+    "worse picture",
+)
+
+
+@pytest.mark.parametrize("width", [240, 120, 100, 80, 60, 40, 30])
+def test_no_line_is_wider_than_the_window_and_each_ends_with_its_verdict(width: int) -> None:
+    lines = table(HEAD, [ROW, ("reference", *ROW[1:])], width=width)
+    assert max(len(line) for line in lines) <= width
+    assert all(line.endswith("worse picture") for line in lines[2:])
+    assert lines[2].startswith("distilled")
+
+
+def test_a_wide_window_shows_everything() -> None:
+    (line,) = table(HEAD, [ROW], width=240)[2:]
+    assert all(cell in line for cell in ROW)
+
+
+def test_in_eighty_columns_the_speedup_is_kept_and_the_name_is_cut() -> None:
+    (line,) = table(HEAD, [ROW], width=60)[2:]
+    assert "1.35x" in line
+    assert "…" in line
+
+
+@pytest.mark.parametrize(
+    ("verdict", "colour"),
+    [("same", "green"), ("new", None), ("", None), ("invalid", "yellow"), ("black", "red")],
+)
+def test_colours(verdict: str, colour: str | None) -> None:
+    assert Line(text=f"fp16  {verdict}", verdict=verdict).colour == (
+        {colour: True} if colour else {}
+    )
+
+
+@pytest.mark.parametrize(
+    ("loops", "told"),
+    [
+        ((), []),
+        ((0.010, 0.0112, 0.0112), []),
+        ((0.010, 0.010, 0.0233), []),
+        (
+            (0.0093, 0.0233, 0.012),
+            [
+                "the CPU took 9.3 to 23.3 ms for one and the same loop beside the rounds: what "
+                "waits for the host can differ as much"
+            ],
+        ),
+    ],
+)
+def test_a_core_whose_speed_moves_is_told_once(loops: tuple[float, ...], told: list[str]) -> None:
+    measured = replace(FP16, validity={"cpu_loops_s": loops})
+    case = stacked(workloads.DDIM50, REFERENCE)
+    rows = [Row(case=case, measured=measured, reference=None, status="same")] * 2
+    assert notes(rows) == told
+
+
+WAITED = "the host waited for a CPU for 34% of the rounds"
+
+
+def test_a_machine_that_was_not_quiet_is_told_whatever_the_verdicts() -> None:
+    quiet, busy = (
+        Row(
+            case=stacked(workloads.DDIM50, name),
+            measured=replace(FP16, validity={"host_disturbed_by": reasons}),
+            reference=None,
+            status="same",
+        )
+        for name, reasons in ((REFERENCE, []), ("fp16", [WAITED]))
+    )
+    assert notes([quiet]) == []
+    assert notes([quiet, busy, busy]) == [
+        "2 of 3 cases were timed on a machine that was not quiet: time them again where it is "
+        f"(first ddim50-fp16: {WAITED})"
+    ]

@@ -1,0 +1,475 @@
+"""Structure: exact counts without a GPU, and what becomes of them when something is planted."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from diffusers_perf.catalog import declarations as catalog
+from diffusers_perf.cli import __main__ as command
+from diffusers_perf.cli import structure as verb
+from diffusers_perf.judge import structure_verdicts
+from diffusers_perf.judge.structure_verdicts import Accepted
+from diffusers_perf.judge.verdicts import Finding
+from diffusers_perf.measurement import structure
+from diffusers_perf.measurement.pipelines import Generation
+from diffusers_perf.records.baselines import BadBaseline
+from diffusers_perf.records.records import Count
+from diffusers_perf.records.structure_records import Event, Observation, Operator, Place, Work
+from diffusers_perf.techniques.conditioning import precompute
+from diffusers_perf.techniques.device_steps import take_over
+from perf_tests.cases import workloads
+
+SMALL = replace(workloads.DDIM50, size=64)
+VERSIONS = {"torch": "2.13.0", "diffusers": "0.42.1"}
+
+
+def build(
+    *,
+    dtype: torch.dtype = torch.float16,
+    scheduler: str = "DDIMScheduler",
+    weights: bool = False,
+) -> Any:
+    """A pipeline of Stable Diffusion's shape, a thousand times smaller."""
+    import diffusers
+    import transformers
+    from accelerate import init_empty_weights  # type: ignore[import-untyped, unused-ignore]
+
+    from diffusers_perf.models.architectures import SCHEDULER
+    from diffusers_perf.models.seeded import clip_tokenizer
+
+    torch.manual_seed(0)
+    with init_empty_weights(include_buffers=False) if not weights else torch.no_grad():
+        modules: dict[str, Any] = {
+            "unet": diffusers.UNet2DConditionModel(
+                sample_size=8,
+                block_out_channels=(32, 64),
+                layers_per_block=1,
+                down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+                up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+                cross_attention_dim=32,
+                attention_head_dim=4,
+            ),
+            "vae": diffusers.AutoencoderKL(
+                block_out_channels=(32, 32, 32, 32),
+                down_block_types=("DownEncoderBlock2D",) * 4,
+                up_block_types=("UpDecoderBlock2D",) * 4,
+            ),
+            "text_encoder": transformers.CLIPTextModel(
+                transformers.CLIPTextConfig(
+                    hidden_size=32,
+                    intermediate_size=64,
+                    num_hidden_layers=1,
+                    num_attention_heads=2,
+                    vocab_size=49_408,
+                )
+            ),
+        }
+    pipeline: Any = diffusers.StableDiffusionPipeline(
+        **{n: torch.nn.Module.to(m, dtype=dtype).eval() for n, m in modules.items()},
+        tokenizer=clip_tokenizer(),
+        scheduler=getattr(diffusers, scheduler).from_config(SCHEDULER),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def observe(pipeline: Any) -> Observation:
+    return structure.observe(pipeline, SMALL)
+
+
+def accept(seen: Observation, versions: dict[str, str] | None = None) -> Accepted:
+    return Accepted(
+        accepted="2026-01-31",
+        reason="first",
+        versions=versions or VERSIONS,
+        counters=seen.counters,
+        where=seen.where(),
+    )
+
+
+@pytest.fixture(scope="module")
+def healthy() -> Observation:
+    return observe(build())
+
+
+def judged(now: Observation, was: Accepted, *, steps: int = 50) -> list[Finding]:
+    return structure_verdicts.judge(
+        "fp16",
+        now,
+        was,
+        steps=steps,
+        versions=VERSIONS,
+        again="python -m ci structure -k fp16",
+        accept=structure_verdicts.accepting("sd15"),
+    )
+
+
+def caught(now: Observation, was: Observation, metric: str) -> str:
+    """The text of the finding that a fault makes on this counter."""
+    found = judged(now, accept(was))
+    text = {f.metric: f for f in found if f.status == "more work"}
+    assert metric in text, f"{metric} did not grow: {found}"
+    return text[metric].text()
+
+
+# Counting
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+@pytest.mark.parametrize(
+    ("scheduler", "reads"),
+    [("DDIMScheduler", 298), ("PNDMScheduler", 152), ("EulerDiscreteScheduler", 2)],
+)
+def test_finds_what_a_scheduler_reads_back_from_the_device(scheduler: str, reads: int) -> None:
+    seen = observe(build(scheduler=scheduler))
+    assert seen.counters["device_reads"].total(50) == reads
+    places = {event.place.path for event in seen.events if event.counter == "device_reads"}
+    assert places <= {"scheduler.step", "scheduler.scale_model_input"}
+
+
+def test_two_runs_are_identical(healthy: Observation) -> None:
+    structure._Counting._known.clear()
+    again = observe(build())
+    assert again == healthy
+    assert list(again.where()) == list(healthy.where())
+
+
+def test_a_pipeline_with_weights_counts_the_same_and_keeps_them() -> None:
+    pipeline = build(dtype=torch.float32, weights=True)
+    before = Generation(pipeline, SMALL).pictures(steps=2)
+    parameters = [(n, id(p)) for n, p in pipeline.unet.named_parameters()]
+    seen = observe(pipeline)
+    assert seen == observe(build(dtype=torch.float32))
+    assert [(n, id(p)) for n, p in pipeline.unet.named_parameters()] == parameters
+    assert "step" not in vars(pipeline.scheduler)
+    assert (Generation(pipeline, SMALL).pictures(steps=2) == before).all()
+
+
+def test_our_own_loop_with_weights_counts_the_same() -> None:
+    """It follows the noise's device, and no module's."""
+    counted = []
+    for weights in (True, False):
+        pipeline = build(dtype=torch.float32, weights=weights)
+        take_over(pipeline)
+        counted.append(observe(pipeline))
+    assert counted[0] == counted[1]
+
+
+def test_what_a_first_generation_makes_and_keeps_is_not_counted() -> None:
+    pipeline = build()
+    take_over(pipeline)
+    precompute(pipeline)
+    assert observe(pipeline) == observe(pipeline)
+
+
+def test_floating_point_operations_are_exact() -> None:
+    class One(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.nn.functional.scaled_dot_product_attention(x, x, x)
+
+    counting = structure._Counting()
+    counting.stack.append(Place("pipeline", "P"))
+    x = torch.empty(2, 8, 16, 40, dtype=torch.float16, device="meta")
+    with counting, structure._Constructors(counting):
+        One()(x).transpose(1, 2).reshape(2, 16, 320)
+    ((operator, (calls, flops, moved)),) = counting.operators.items()
+    assert operator.family == "attention: sdpa"
+    # Two products of (16 × 40) with (40 × 16) and back, a multiplication and an addition each.
+    assert (calls, flops) == (1, 2 * 8 * (2 * 16 * 16 * 40) * 2)
+    assert moved == 4 * x.numel() * 2
+
+
+def test_a_fused_attention_that_may_not_fuse(healthy: Observation) -> None:
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+
+    with sdpa_kernel(SDPBackend.MATH):
+        text = caught(observe(build()), healthy, "unfused_attention")
+    assert "attention: sdpa, math only" in text
+
+
+def test_a_convolution_between_two_layouts_converts(healthy: Observation) -> None:
+    pipeline = build()
+    pipeline.unet.conv_in.to(memory_format=torch.channels_last)
+    text = caught(observe(pipeline), healthy, "layout_conversions")
+    assert "contiguous → channels_last, input" in text
+    assert "in unet.conv_in" in text
+
+
+def test_what_depends_on_data_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    pipeline = build()
+    step = pipeline.scheduler.step
+    monkeypatch.setattr(
+        pipeline.scheduler, "step", lambda noise, *a, **k: step(noise[noise > 0], *a, **k)
+    )
+    with pytest.raises(structure.NotCountable, match="depends on data"):
+        observe(pipeline)
+    assert "step" in vars(pipeline.scheduler)
+    assert not torch.nn.modules.module._global_forward_pre_hooks
+
+
+def test_autocast_is_refused() -> None:
+    with torch.autocast("cpu"), pytest.raises(structure.NotCountable, match="autocast"):
+        observe(build())
+
+
+# Planted on purpose
+
+
+def test_a_group_norm_that_upcasts(healthy: Observation, monkeypatch: pytest.MonkeyPatch) -> None:
+    norm = torch.nn.GroupNorm.forward
+
+    def upcasting(self: torch.nn.GroupNorm, x: torch.Tensor) -> torch.Tensor:
+        return norm(self, x.float()).to(x.dtype)
+
+    pipeline = build()
+    groups = sum(isinstance(m, torch.nn.GroupNorm) for m in pipeline.unet.modules())
+    monkeypatch.setattr(torch.nn.GroupNorm, "forward", upcasting)
+    text = caught(observe(pipeline), healthy, "casts")
+    assert f"+{2 * groups} in each of 50 steps" in text
+    assert "float16 → float32" in text
+    assert ", in GroupNorm)" in text
+    assert "unet.down_blocks.0.resnets.0.norm1" in text
+
+
+def test_naive_attention(healthy: Observation) -> None:
+    from diffusers.models.attention_processor import AttnProcessor
+
+    pipeline = build()
+    pipeline.unet.set_attn_processor(AttnProcessor())
+    seen = observe(pipeline)
+    assert "attention: naive" in caught(seen, healthy, "operators")
+    text = caught(seen, healthy, "unfused_attention")
+    assert "unfused attention 0 → 400 (+8 in each of 50 steps, all attention: naive" in text
+    assert ", in Attention)" in text
+    assert "unet.down_blocks.0.attentions.0.transformer_blocks.0.attn1" in text
+
+
+def plant_in_step(monkeypatch: pytest.MonkeyPatch, plant: Callable[[torch.Tensor], object]) -> None:
+    import diffusers
+
+    step = diffusers.DDIMScheduler.step
+
+    def planted(self: Any, noise: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+        plant(noise)
+        return step(self, noise, *args, **kwargs)
+
+    monkeypatch.setattr(diffusers.DDIMScheduler, "step", planted)
+
+
+def test_an_item_in_the_schedulers_step(
+    healthy: Observation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plant_in_step(monkeypatch, lambda noise: noise.abs().max().item())
+    text = caught(observe(build()), healthy, "device_reads")
+    assert (
+        "device reads 298 → 348 (+1 in each of 50 steps, all item, in DDIMScheduler.step)" in text
+    )
+    assert "in scheduler.step" in text
+
+
+def test_a_tensor_from_a_list_in_the_step(
+    healthy: Observation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plant_in_step(monkeypatch, lambda noise: torch.tensor([0.5], device=noise.device))
+    text = caught(observe(build()), healthy, "host_to_device_copies")
+    assert "(+1 in each of 50 steps, all tensor, in DDIMScheduler.step)" in text
+    assert "in scheduler.step" in text
+
+
+def test_a_dtype_that_was_not_applied(healthy: Observation) -> None:
+    text = caught(observe(build(dtype=torch.float32)), healthy, "full_precision_operators")
+    assert "full precision operators 0 → " in text
+    assert "convolution in float32" in text
+    assert "float32" in text.splitlines()[0]
+    assert ", in unet." in text
+
+
+# Telling
+
+
+def made(**casts: Count) -> Observation:
+    """An observation of nothing but casts in GroupNorms, by module."""
+    none = Count(fixed=0, per_step=0)
+    operator = Operator("add", "elementwise and other", "float16", "-", Place("unet", "UNet"))
+    return Observation(
+        operators={operator: Work(Count(fixed=0, per_step=100), none, none)},
+        events={
+            Event("casts", "float16 → float32", Place(path, "GroupNorm")): count
+            for path, count in casts.items()
+        },
+    )
+
+
+def test_a_difference_reads_as_a_person_says_it() -> None:
+    was, now = made(a=Count(fixed=12, per_step=0)), made(a=Count(fixed=14, per_step=61))
+    (finding,) = judged(now, accept(was, {"torch": "2.11.0", "diffusers": "0.42.1"}), steps=20)
+    assert [" ".join(line.split()) for line in finding.text().splitlines()] == [
+        "more work: fp16: casts 12 → 1,234 (+61 in each of 20 steps and +2 fixed, "
+        "all float16 → float32, in GroupNorm)",
+        "measured 1,234, in a",
+        "expected 12 (baselines/structure.json, accepted 2026-01-31; "
+        "made with torch 2.11.0, this is 2.13.0)",
+        "limit no more, in all or in each step",
+        "next python -m ci structure -k fp16; if it is meant, python -m ci structure --model sd15 "
+        '--write --reason "..."',
+    ]
+
+
+def test_fewer_asks_to_be_accepted() -> None:
+    was, now = made(a=Count(fixed=0, per_step=2)), made(a=Count(fixed=0, per_step=1))
+    (finding,) = judged(now, accept(was))
+    assert finding.status == "faster"
+    assert finding.next.startswith("keep it: python -m ci structure --model sd15 --write")
+
+
+# The file and the command
+
+
+def test_the_file_gives_back_what_was_written(healthy: Observation, tmp_path: Path) -> None:
+    cases = {"ddim50/sd15/fp16": accept(healthy), "ddim50/sd15/none": accept(made())}
+    assert structure_verdicts.load(tmp_path) is None
+    structure_verdicts.save(cases, tmp_path)
+    assert structure_verdicts.load(tmp_path) == cases
+    assert [path.name for path in tmp_path.iterdir()] == ["structure.json"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{",
+        "[]",
+        '{"schema": 2, "cases": {}}',
+        '{"schema": 1, "cases": {"a": {}}}',
+        '{"schema": 1, "cases": {"a": {"accepted": "", "reason": "", "versions": {}, '
+        '"counters": {"casts": {"all": [1, 2.5]}}}}}',
+    ],
+)
+def test_a_bad_file_is_named(text: str, tmp_path: Path) -> None:
+    (tmp_path / structure_verdicts.FILE).write_text(text)
+    with pytest.raises(BadBaseline, match=r"structure\.json"):
+        structure_verdicts.load(tmp_path)
+
+
+def test_the_life_of_an_accepted_count(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    casts = Count(fixed=1, per_step=1)
+    monkeypatch.setattr(verb, "FOLDER", tmp_path)
+    monkeypatch.setattr(verb, "count", lambda case, source: made(a=casts))
+    command_line = ["structure", "-k", "ddim50-"]
+    assert command.main(command_line) == 2
+    assert "nothing is accepted" in capsys.readouterr().out
+    assert command.main([*command_line, "--write"]) == 2
+    assert "--reason" in capsys.readouterr().err
+    assert command.main([*command_line, "--write", "--reason", "first"]) == 0
+    assert command.main(command_line) == 0
+    casts = Count(fixed=1, per_step=2)
+    assert command.main(command_line) == 1
+    told = capsys.readouterr().out
+    assert "ddim50-fp16: casts 51 → 101 (+1 in each of 50 steps, all float16" in told
+    assert "not counted: ddim50-fp16+autocast: autocast is torch.autocast" in told
+    assert command.main(command_line) == 1
+    # All of the catalogue: what is there beside the accepted cases is new, not missing.
+    casts = Count(fixed=1, per_step=1)
+    assert command.main(["structure"]) == 0
+    assert "new: nobody has accepted counts of pndm25x4/sd15/reference" in capsys.readouterr().out
+
+
+def test_what_cannot_be_counted_hides_no_regression(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    casts = Count(fixed=1, per_step=1)
+
+    def count(case: catalog.Case, source: object) -> Observation:
+        if case.name == "tf32":
+            raise structure.NotCountable("it depends on data")
+        return made(a=casts)
+
+    monkeypatch.setattr(verb, "FOLDER", tmp_path)
+    monkeypatch.setattr(verb, "count", lambda case, source: made(a=casts))
+    assert command.main(["structure", "-k", "32", "--write", "--reason", "first"]) == 0
+    monkeypatch.setattr(verb, "count", count)
+    assert command.main(["structure", "-k", "32"]) == 2
+    told = capsys.readouterr()
+    assert "could not be counted: ddim50-tf32: it depends on data\n  next " in told.out
+    assert "1 cases ask for no more than accepted" in told.out
+    assert told.err == "error: 1 of 2 cases could not be counted\n"
+    assert "missing" not in told.out
+    assert command.main(["structure", "-k", "32", "--write", "--reason", "again"]) == 2
+    assert "so nothing is written" in capsys.readouterr().err
+    casts = Count(fixed=1, per_step=2)
+    assert command.main(["structure", "-k", "32"]) == 1
+    assert "could not be counted" in capsys.readouterr().err
+    assert command.main(["structure", "-k", "32", "--write", "--reason", "again"]) == 2
+    assert "so nothing is written" in capsys.readouterr().err
+    assert command.main(["structure", "-k", "32", "--reason", "no --write"]) == 2
+
+
+def test_in_the_whole_catalogue_what_cannot_be_counted_is_not_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def count(case: catalog.Case, source: object) -> Observation:
+        if case.name == "tf32":
+            raise structure.NotCountable("it depends on data")
+        return made()
+
+    monkeypatch.setattr(verb, "FOLDER", tmp_path)
+    monkeypatch.setattr(verb, "count", lambda case, source: made())
+    assert command.main(["structure", "--write", "--reason", "first"]) == 0
+    monkeypatch.setattr(verb, "count", count)
+    assert command.main(["structure"]) == 2
+    assert "missing" not in capsys.readouterr().out
+    assert command.main(["structure", "-k", "cuda_graph_decoder"]) == 2
+    assert "no case was counted, and none judged" in capsys.readouterr().out
+
+
+def test_a_case_that_is_gone_is_missed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(verb, "FOLDER", tmp_path)
+    monkeypatch.setattr(verb, "count", lambda case, source: made())
+    names = ("ddim50/sd15/gone", "ddim50/owner/name/gone")
+    structure_verdicts.save(dict.fromkeys(names, accept(made())), tmp_path)
+    assert command.main(["structure"]) == 1
+    printed = capsys.readouterr().out
+    assert "missing: ddim50/sd15/gone" in printed
+    assert "owner/name" not in printed
+
+
+def test_the_counts_of_a_model_called_owner_slash_name_are_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(verb, "FOLDER", tmp_path)
+    gone = {"ddim50/owner/name/gone": accept(made())}
+    asked = argparse.Namespace(k="", reason="first")
+    assert verb.tell({}, {}, gone, "owner/name", asked) == 1
+    assert "missing: ddim50/owner/name/gone" in capsys.readouterr().out
+    verb.write({}, gone, "owner/name", asked)
+    assert structure_verdicts.load(tmp_path) == {}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["-k", "nowhere"], "no case has 'nowhere' in its id"),
+        (["--matmul-tflops", "666"], "takes both"),
+        (["--model", "no-such"], "no folder of that name"),
+    ],
+)
+def test_bad_arguments_are_refused_in_a_sentence(
+    arguments: list[str], says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command.main(["structure", *arguments]) == 2
+    told = capsys.readouterr().err
+    assert told.startswith("error: ")
+    assert says in told

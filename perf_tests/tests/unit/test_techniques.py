@@ -1,0 +1,336 @@
+"""What no library offers, held to the pipelines that it stands for; and the proofs of all of it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+import tqdm.auto
+
+from diffusers_perf import models
+from diffusers_perf.catalog.declarations import OPTIMIZATIONS, Workload, stacked
+from diffusers_perf.measurement import proofs
+from diffusers_perf.measurement.host import left
+from diffusers_perf.measurement.observing import unet_calls
+from diffusers_perf.measurement.pipelines import Generation, Source, built
+from diffusers_perf.records import closeness
+from diffusers_perf.techniques.conditioning import precompute
+from diffusers_perf.techniques.cuda_graphs import Graphed
+from diffusers_perf.techniques.device_steps import ROOM, Kind, Plan, table
+from diffusers_perf.techniques.fused import _biased
+from diffusers_perf.techniques.shared_prefix import share_prefix
+from perf_tests.cases import suites, workloads
+
+FEW = replace(workloads.DDIM50_SMALL, steps=2)
+EXACT_DB = 100
+"""What another order of the same sums leaves between two float32 pictures, and more."""
+
+
+@pytest.fixture(scope="module")
+def source() -> Source:
+    models.quiet_libraries()
+    return models.open_source("small")
+
+
+@contextmanager
+def pipeline_of(name: str, source: Source, workload: Workload = FEW) -> Iterator[Any]:
+    with built(stacked(workload, name), source, torch.device("cpu")) as pipeline:
+        yield pipeline
+
+
+@pytest.fixture(scope="module")
+def plain(source: Source) -> Any:
+    with pipeline_of("reference", source) as pipeline:
+        return Generation(pipeline, FEW).pictures()
+
+
+def test_sixteen_blocks_may_be_sixteen_graphs(source: Source) -> None:
+    """As many as merged tokens make of one code; more than dynamo allows by itself."""
+    before = torch._dynamo.config.recompile_limit
+    with pipeline_of("compile_regional", source):
+        assert torch._dynamo.config.recompile_limit >= 16 > before
+    assert torch._dynamo.config.recompile_limit == before
+
+
+def test_no_progress_bars_thread_wakes_amid_rounds(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(tqdm.std.tqdm, "monitor_interval", 10)
+    for kind in (tqdm.std.tqdm, tqdm.auto.tqdm):
+        monkeypatch.setattr(kind, "monitor", None)
+    before = set(threading.enumerate())
+    source = models.open_source("small")
+    with pipeline_of("reference", source) as pipeline:
+        Generation(pipeline, FEW).pictures()
+    assert [thread for thread in set(threading.enumerate()) - before if thread.is_alive()] == []
+
+
+def test_the_hosts_share_of_a_unet_call_is_timed(source: Source) -> None:
+    with pipeline_of("reference", source) as pipeline:
+        with unet_calls(pipeline) as seconds:
+            left(Generation(pipeline, FEW), torch.device("cpu"))
+        assert len(seconds) == 3
+        assert min(seconds) > 0
+        Generation(pipeline, FEW).pictures()
+        assert len(seconds) == 3
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "fused_qkv",
+        "sdpa_math",
+        "device_steps",
+        "device_steps+precomputed_conditioning",
+        "fused_qkv+device_steps+precomputed_conditioning",
+        "device_steps+shared_prefix",
+        "channels_last+fused_group_norm",
+        "fused_qkv+channels_last+fused_group_norm+device_steps+precomputed_conditioning+shared_prefix",
+    ],
+)
+def test_pictures_are_the_plain_pipelines(name: str, source: Source, plain: Any) -> None:
+    case = stacked(FEW, name)
+    with pipeline_of(name, source) as pipeline:
+        generation = Generation(pipeline, FEW)
+        for optimization in case.stack:
+            optimization.proof(pipeline)
+        assert closeness.distance(generation.pictures(), plain).psnr_db > EXACT_DB
+        # Nothing of one generation is left for the next, whatever it is of.
+        assert left(generation, torch.device("cpu")).ignored == ()
+        assert closeness.distance(generation.pictures(), plain).psnr_db > EXACT_DB
+        for optimization in case.stack:
+            optimization.proof(pipeline)
+
+
+def test_proofs_prepare_no_further_shape(
+    source: Source, plain: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A proof's small sample never reaches what is compiled or captured for the real one."""
+    shapes: list[torch.Size] = []
+
+    def compiler(function: Any, **_: Any) -> Any:
+        def compiled(*args: Any, **kwargs: Any) -> Any:
+            shapes.append(args[0].shape)
+            return function(*args, **kwargs)
+
+        compiled._torchdynamo_orig_callable = function  # type: ignore[attr-defined]
+        return compiled
+
+    monkeypatch.setattr(torch, "compile", compiler)
+    with pipeline_of("best_lossless", source) as pipeline:
+        for optimization in stacked(FEW, "best_lossless").stack:
+            optimization.proof(pipeline)
+        assert shapes == []
+    with pipeline_of("compile+device_steps", source) as pipeline:
+        OPTIMIZATIONS["compile"].proof(pipeline)
+        proofs.forward_once(pipeline)
+        assert shapes == []
+        pictures = Generation(pipeline, FEW).pictures()
+        assert closeness.distance(pictures, plain).psnr_db > EXACT_DB
+        assert len(shapes) == FEW.steps + 1
+    with pipeline_of("compile+late_bias", source) as pipeline:
+        OPTIMIZATIONS["late_bias"].proof(pipeline)
+        pictures = Generation(pipeline, FEW).pictures()
+        assert closeness.distance(pictures, plain).psnr_db > EXACT_DB
+        next(iter(_biased(pipeline.unet))).forward = None  # type: ignore[assignment, method-assign]
+        with pytest.raises(proofs.NotApplied, match="add their biases"):
+            OPTIMIZATIONS["late_bias"].proof(pipeline)
+
+
+def test_no_picture_waits_while_the_host_walks_through_its_modules(
+    source: Source, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As diffusers' own words on a pipeline's device and dtype do, with nothing on the GPU."""
+    walked: list[str] = []
+    walk = torch.nn.Module.named_modules
+
+    def noting(module: torch.nn.Module, *args: Any, **kwargs: Any) -> Any:
+        walked.append(type(module).__name__)
+        return walk(module, *args, **kwargs)
+
+    with pipeline_of("device_steps+precomputed_conditioning+shared_prefix", source) as pipeline:
+        generation = Generation(pipeline, FEW)
+        generation()
+        monkeypatch.setattr(torch.nn.Module, "named_modules", noting)
+        generation()
+        assert "UNet2DConditionModel" not in walked
+        assert pipeline.unet.dtype == torch.float32
+        assert "UNet2DConditionModel" in walked
+
+
+def test_the_table_is_ddims(source: Source) -> None:
+    """`next = a * latents + b * noise`, held to the scheduler's own step."""
+    with pipeline_of("reference", source) as pipeline:
+        scheduler = pipeline.scheduler
+        rows = table(scheduler, 10)
+        latents, noise = torch.randn(2, 1, 4, 8, 8, dtype=torch.float64)
+        for step, timestep in enumerate(scheduler.timesteps):
+            assert rows[0, step] == timestep
+            own = scheduler.step(noise, timestep, latents).prev_sample
+            ours = rows[1, step].double() * latents + rows[2, step].double() * noise
+            assert torch.allclose(own, ours, atol=1e-6)
+        with pytest.raises(ValueError, match=f"{ROOM + 1} steps are more than"):
+            table(scheduler, ROOM + 1)
+
+
+def test_a_schedule_that_is_not_plain_ddim_is_refused(source: Source) -> None:
+    with (
+        pytest.raises(ValueError, match="only plain DDIM"),
+        pipeline_of("device_steps", source, workloads.PNDM25X4_SMALL),
+    ):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("name", "puts_in"),
+    [("precomputed_conditioning", precompute), ("shared_prefix", share_prefix)],
+)
+def test_what_needs_device_steps_says_so(
+    name: str, puts_in: Callable[[Any], None], source: Source
+) -> None:
+    with pytest.raises(ValueError, match=f"{name} needs device_steps before it"):
+        stacked(FEW, name)
+    with (
+        pipeline_of("reference", source) as pipeline,
+        pytest.raises(ValueError, match="device_steps, which has to come before"),
+    ):
+        puts_in(pipeline)
+
+
+def test_the_kinds_of_steps() -> None:
+    fresh, kept = Kind(guided=True, fresh=True), Kind(guided=True, fresh=False)
+    alone = replace(fresh, guided=False), replace(kept, guided=False)
+    assert Plan().kinds(3) == [fresh] * 3
+    assert Plan(fresh_every=2).kinds(5) == [fresh, kept, fresh, kept, fresh]
+    # What is kept of guided steps does not fit those without guidance.
+    assert Plan(fresh_every=2, guided_share=0.5).kinds(6) == [
+        *(fresh, kept, fresh),
+        *(alone[0], alone[1], alone[0]),
+    ]
+
+
+class Taped(Graphed):
+    """Captured by writing down the call: what a GPU does is not there."""
+
+    captures = 0
+
+    def _capture(self, leaves: list[Any], tree: Any) -> Any:
+        Taped.captures += 1
+        inputs = [x.clone() if isinstance(x, torch.Tensor) else x for x in leaves]
+        args, kwargs = torch.utils._pytree.tree_unflatten(inputs, tree)
+        outputs = self.function(*args, **kwargs)
+        graph = SimpleNamespace(replay=lambda: outputs[0].copy_(self.function(*args, **kwargs)[0]))
+        return graph, inputs, outputs
+
+
+class OnGpu(torch.Tensor):
+    """Says that it is on a GPU."""
+
+    is_cuda = True
+
+
+def test_a_graph_copies_in_and_out_and_knows_its_shapes() -> None:
+    def ones(*shape: int) -> torch.Tensor:
+        return torch.ones(*shape).as_subclass(OnGpu)
+
+    graphed = Taped(lambda x, *, twice: (2 * x if twice else x + 0,))
+    (first,) = graphed(ones(2), twice=True)
+    (second,) = graphed(3 * ones(2), twice=True)
+    assert first.tolist() == [2, 2]  # and not what the second wrote there
+    assert second.tolist() == [6, 6]
+    assert Taped.captures == 1
+    graphed(ones(3), twice=True)
+    graphed(ones(3), twice=False)
+    assert Taped.captures == 3
+    with pytest.raises(TypeError, match="on the GPU alone"):
+        graphed(torch.ones(2), twice=True)
+
+
+def test_proofs_say_what_is_not_there(source: Source) -> None:
+    missing = {
+        "compile": "the unet is not compiled",
+        "compile_regional": "not all of the UNet's repeated blocks are compiled",
+        "cuda_graph": "the unet is launched kernel by kernel",
+        "cuda_graph_step": "the pipeline is a StableDiffusionPipeline, not a DeviceSteps",
+        "device_steps": "the pipeline is a StableDiffusionPipeline, not a DeviceSteps",
+        "shared_prefix": "both halves of a guided batch run through all of the UNet",
+        "precomputed_conditioning": "the conditioning is computed in each step",
+        "cudnn_benchmark": "the flag benchmark reads False",
+        "fused_qkv": "attention runs through AttnProcessor2_0, not FusedAttnProcessor2_0",
+        "fused_group_norm": "group normalizations are PyTorch's own",
+        "late_bias": "transformer blocks add their biases",
+        "sdpa_math": "attention runs on FLASH_ATTENTION, not MATH",
+    }
+    with pipeline_of("reference", source) as pipeline:
+        for name, sentence in missing.items():
+            with pytest.raises(proofs.NotApplied, match=sentence):
+                OPTIMIZATIONS[name].proof(pipeline)
+    with (
+        pytest.raises(proofs.NotApplied, match="kernel by kernel, not as CUDA graphs"),
+        pipeline_of("device_steps", source) as pipeline,
+    ):
+        OPTIMIZATIONS["cuda_graph_step"].proof(pipeline)
+
+
+def test_a_normalization_that_was_left_out_is_seen(source: Source) -> None:
+    with pipeline_of("channels_last+fused_group_norm", source) as pipeline:
+        unet, proof = pipeline.unet, OPTIMIZATIONS["fused_group_norm"].proof
+        block = unet.down_blocks[0].resnets[0]
+        fused, block.forward = block.forward, partial(_residual_block_without_shift, block)
+        with pytest.raises(proofs.NotApplied, match=r"\d+ of the UNet's \d+ residual blocks are"):
+            proof(pipeline)
+        block.forward = fused
+        proof(pipeline)
+        del unet.conv_norm_out.forward
+        with pytest.raises(proofs.NotApplied, match="PyTorch's own"):
+            proof(pipeline)
+
+
+def test_fused_blocks_call_their_layers(source: Source) -> None:
+    """What counts or watches layers by their hooks misses none."""
+
+    def seen(stack: str) -> set[str]:
+        names: set[str] = set()
+        with pipeline_of(stack, source) as pipeline:
+            for name, module in pipeline.unet.named_modules():
+                if isinstance(module, torch.nn.Conv2d | torch.nn.GroupNorm):
+                    module.register_forward_hook(lambda *_, name=name: names.add(name))
+            proofs.forward_once(pipeline)
+        return names
+
+    plain = seen("channels_last")
+    assert any("conv1" in name for name in plain)
+    assert seen("channels_last+fused_group_norm") == plain
+
+
+def _residual_block_without_shift(block: Any, x: torch.Tensor, temb: torch.Tensor) -> torch.Tensor:
+    hidden: torch.Tensor = block.conv2(block.norm2(block.conv1(block.norm1(x))))
+    return hidden + (x if block.conv_shortcut is None else block.conv_shortcut(x))
+
+
+def test_what_rewrites_a_block_comes_before_what_wraps_it(source: Source) -> None:
+    """Else it would silently take the wrapper away."""
+    with (
+        pytest.raises(ValueError, match="is wrapped already"),
+        pipeline_of("channels_last+deepcache+fused_group_norm", source),
+    ):
+        pass
+    with pipeline_of("channels_last+fused_group_norm+deepcache", source) as pipeline:
+        for name in ("fused_group_norm", "deepcache"):
+            OPTIMIZATIONS[name].proof(pipeline)
+
+
+def test_stacks_have_names() -> None:
+    assert suites.BEST_LOSSLESS == "best_lossless"
+    case = stacked(workloads.DDIM50, "best_lossless")
+    assert [o.name for o in case.stack][:2] == ["fp16", "channels_last"]
+    promise = case.promise_on("seeded")
+    assert promise is not None
+    assert promise.psnr_db == 40

@@ -1,0 +1,220 @@
+"""What trades: that it is exactly what it says, and that its proofs notice when it is not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+from importlib.util import find_spec
+from typing import Any
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from diffusers_perf import models
+from diffusers_perf.catalog.declarations import OPTIMIZATIONS, stacked
+from diffusers_perf.measurement import proofs
+from diffusers_perf.measurement.build import Build
+from diffusers_perf.measurement.host import left
+from diffusers_perf.measurement.pipelines import Generation, Source, built
+from diffusers_perf.optimizations import caching
+from diffusers_perf.records import closeness
+from diffusers_perf.techniques import device_steps
+from diffusers_perf.techniques.cuda_graphs import WARM_UPS, Graphed
+from perf_tests.cases import workloads
+
+FEW = replace(workloads.DDIM50_SMALL, steps=4)
+EXACT_DB = 100
+"""What another order of the same sums leaves between two float32 pictures, and more."""
+
+
+@pytest.fixture(scope="module")
+def source() -> Source:
+    models.quiet_libraries()
+    return models.open_source("small")
+
+
+@contextmanager
+def pipeline_of(name: str, source: Source) -> Iterator[Any]:
+    with built(stacked(FEW, name), source, torch.device("cpu")) as pipeline:
+        yield pipeline
+
+
+@pytest.fixture(scope="module")
+def plain(source: Source) -> Any:
+    with pipeline_of("reference", source) as pipeline:
+        return Generation(pipeline, FEW).pictures()
+
+
+def db(one: Any, other: Any) -> float:
+    return closeness.distance(one, other).psnr_db
+
+
+def test_caching_by_a_plan_is_the_packages(source: Source, plain: Any) -> None:
+    pytest.importorskip("DeepCache")
+    made = []
+    for name in ("deepcache", "device_steps+deepcache"):
+        with pipeline_of(name, source) as pipeline:
+            generation = Generation(pipeline, FEW)
+            made.append(generation.pictures())
+            # Nothing of one generation is left for the next, nor for a proof's small sample.
+            assert left(generation, torch.device("cpu")).ignored == ()
+            proofs.forward_once(pipeline)
+            assert db(generation.pictures(), made[-1]) > EXACT_DB
+            pipeline.deep_cache.params["cache_interval"] = 1
+            pipeline.plan = getattr(pipeline, "plan", None) and replace(
+                pipeline.plan, fresh_every=1
+            )
+            assert db(generation.pictures(), plain) > EXACT_DB
+    assert db(*made) > EXACT_DB
+    assert db(made[0], plain) < EXACT_DB
+
+
+class Tape(TorchDispatchMode):
+    """Writes down each operator and runs it again on the same memory, as a CUDA graph does."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call, unused-ignore]
+        self._calls: list[Any] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = func(*args, **(kwargs or {}))
+        self._calls.append((func, args, kwargs or {}, made))
+        return made
+
+    def replay(self) -> None:
+        for func, args, kwargs, made in self._calls:
+            for then, now in zip(
+                tree_leaves(made), tree_leaves(func(*args, **kwargs)), strict=True
+            ):
+                if then.data_ptr() != now.data_ptr():
+                    then.copy_(now)
+
+
+class Taped(Graphed):
+    def _capture(self, leaves: list[Any], tree: Any) -> Any:
+        for _ in range(WARM_UPS):
+            self.function()
+        tape = Tape()
+        with tape:
+            self.function()
+        return tape, [], None
+
+
+def test_captured_steps_find_what_their_own_kind_kept(
+    source: Source, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where a kind is captured before another that keeps something else."""
+    pytest.importorskip("DeepCache")
+    monkeypatch.setattr(device_steps, "Graphed", Taped)
+    stack = "device_steps+precomputed_conditioning+shared_prefix+deepcache+guidance_cutoff"
+    with pipeline_of(stack, source) as pipeline:
+        generation = Generation(pipeline, FEW)
+        eager = generation.pictures()
+        pipeline.captured, pipeline._buffers = True, None
+        generation.pictures(steps=1)  # has no guided step
+        assert len(pipeline._buffers.steps) == 1
+        assert db(generation.pictures(), eager) > EXACT_DB
+        proofs.forward_once(pipeline)
+        assert db(generation.pictures(), eager) > EXACT_DB
+        assert len(pipeline._buffers.steps) == 4
+
+
+def test_merged_tokens_are_averaged_in_float64(
+    source: Source, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A GPU adds them up in any order, which fewer digits show in the picture."""
+    merge = pytest.importorskip("tomesd").merge
+    before, averaged = merge.bipartite_soft_matching_random2d, set()
+
+    def noting(*args: Any, **kwargs: Any) -> Any:
+        reduce, unmerge = before(*args, **kwargs)
+
+        def noted(x: torch.Tensor, mode: str = "mean") -> Any:
+            averaged.add(x.dtype)
+            return reduce(x, mode)
+
+        return noted, unmerge
+
+    monkeypatch.setattr(merge, before.__name__, noting)
+    with pipeline_of("bf16+tome", source) as pipeline:
+        proofs.forward_once(pipeline)
+        assert averaged == {torch.float64}
+    assert merge.bipartite_soft_matching_random2d is noting
+
+
+@pytest.mark.parametrize(
+    "stack",
+    [
+        "distilled_unet+deepcache",
+        "layerwise_casting+cuda_graph",
+        "layerwise_casting+compile",
+        "channels_last+fused_group_norm+layerwise_casting",
+        "cuda_graph_text_encoder+model_offload",
+        "device_steps+model_offload",
+        # The second slice's picture would stand where the first one's did.
+        "compile_reduce_overhead+vae_slicing",
+        "compile_reduce_overhead+vae_tiling",
+    ],
+)
+def test_what_cannot_stand_beside_one_another_is_refused(stack: str) -> None:
+    with pytest.raises(ValueError, match="both decide"):
+        stacked(FEW, stack)
+
+
+def test_a_proof_that_decodes_leaves_an_offloaded_decoder_where_it_was(
+    source: Source,
+) -> None:
+    """Else the proof of offloading finds it on the device, where the other proof called it."""
+    with pipeline_of("vae_slicing", source) as pipeline:
+        events: list[str] = []
+        pipeline.vae.decoder.register_forward_pre_hook(lambda *_: events.append("decoded"))
+        pipeline.maybe_free_model_hooks = partial(events.append, "put back")
+        OPTIMIZATIONS["vae_slicing"].proof(pipeline)
+    assert events == ["decoded", "decoded", "put back"]
+
+
+def test_guidance_ends_when_its_share_is_over(source: Source, plain: Any) -> None:
+    with pipeline_of("device_steps+guidance_cutoff", source) as pipeline:
+        prove = OPTIMIZATIONS["guidance_cutoff"].proof
+        generation = Generation(pipeline, FEW)
+        pipeline.plan.guided_share = 1.0
+        assert db(generation.pictures(), plain) > EXACT_DB
+        with pytest.raises(proofs.NotApplied, match="guides 100% of the steps, not 50%"):
+            prove(pipeline)
+        pipeline.plan.guided_share = caching.GUIDED_SHARE
+        with pytest.raises(proofs.NotApplied, match="every step that was made is guided"):
+            prove(pipeline)
+        assert db(generation.pictures(), plain) < EXACT_DB
+        prove(pipeline)
+    with pytest.raises(ValueError, match="guidance_cutoff needs device_steps before it"):
+        stacked(FEW, "guidance_cutoff")
+
+
+def test_proofs_see_the_change_and_say_where_it_is_not(source: Source) -> None:
+    changes = {
+        "vae_slicing": "the decoder takes 2 by 8 by 8 latents in one call",
+        "vae_tiling": "the decoder takes 1 by 8 by 8 latents in one call",
+        "tome": "sees every token: none are merged",
+        "layerwise_casting": "0% of the UNet's parameters are kept in torch.float8_e4m3fn",
+    }
+    missing = {
+        "deepcache": "not all of the UNet's blocks are held by DeepCache",
+        "guidance_cutoff": "the pipeline is a StableDiffusionPipeline, not a DeviceSteps",
+        "int8": "to_q is kept in torch.float32, not torch.int8",
+        "fp8": "to_q is kept in torch.float32, not torch.float8_e4m3fn",
+        "model_offload": "the vae stays on cpu, needed or not",
+    }
+    build = Build()
+    with pipeline_of("reference", source) as pipeline:
+        for name, sentence in {**missing, **changes}.items():
+            optimization = OPTIMIZATIONS[name]
+            with pytest.raises(proofs.NotApplied, match=sentence):
+                optimization.proof(pipeline)
+            if name in changes and find_spec(optimization.needs.package or "torch"):
+                optimization.apply(build)
+                build.changes.pop()(pipeline)
+                optimization.proof(pipeline)

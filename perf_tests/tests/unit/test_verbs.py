@@ -1,0 +1,152 @@
+"""`python -m ci`, whatever the verb: help, bad input, and what goes wrong in it."""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TextIO
+
+import pytest
+
+from diffusers_perf.catalog import loading as declared
+from diffusers_perf.cli import __main__ as command
+from diffusers_perf.cli import gate, verbs
+from diffusers_perf.cli.verbs import VERBS
+from perf_tests.tests.unit.recorded import side, write
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_each_verb_shows_an_example(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        command.main([verb, "--help"])
+    assert end.value.code == 0
+    assert f"\n    python -m ci {verb} " in capsys.readouterr().out
+
+
+def test_without_a_verb_all_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert command.main([]) == 2
+    listed = capsys.readouterr().out
+    assert all(f"\n    {verb} " in listed or f"\n    {verb}\n" in listed for verb in VERBS)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["gate", ""],
+        ["accept", "", "--reason", "x"],
+        ["merge", "run.json", "--json", ""],
+        ["faults", "--json", ""],
+        ["ab", "--out", ""],
+        ["explore", "--out", ""],
+        ["report", "run.json", "--html", ""],
+    ],
+)
+def test_an_empty_variable_is_no_path(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as end:
+        command.main(arguments)
+    assert end.value.code == 2
+    assert "it takes a path, and not an empty one" in capsys.readouterr().err
+
+
+def test_a_python_without_the_packages_is_told(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def unavailable(*_: object) -> int:
+        raise ModuleNotFoundError("No module named 'PIL'", name="PIL")
+
+    monkeypatch.setattr(verbs, "run", unavailable)
+    assert command.main(["gate", "run.json"]) == 2
+    said = f"error: no package is called PIL here: {sys.executable} -m pip install -e .\n"
+    assert capsys.readouterr().err == said
+
+
+@pytest.mark.parametrize("name", ["torch._inductor.moved", "ci.nothing", None])
+def test_a_part_that_is_missing_of_a_package_that_is_there_is_a_bug(
+    name: str | None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def moved(*_: object) -> int:
+        raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+    monkeypatch.setattr(verbs, "run", moved)
+    assert command.main(["gate", "run.json"]) == 2
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_what_nobody_foresaw_is_no_regression(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken(*_: object) -> int:
+        raise KeyError("a bug")
+
+    monkeypatch.setattr(gate, "main", broken)
+    assert command.main(["gate", str(tmp_path / "run.json")]) == 2
+    assert "KeyError: 'a bug'" in capsys.readouterr().err
+
+
+def test_a_terminal_that_lacks_our_characters_is_told_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    terminal = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr(sys, "stdout", terminal)
+    (base,), (head,) = (write(side(name, count=1), tmp_path, name) for name in ("base", "head"))
+    assert command.main(["compare", "--base", str(base), "--head", str(head)]) == 2
+    terminal.seek(0)
+    assert "\\u2192" in terminal.read()
+
+
+def test_without_docstrings_it_judges_and_declares_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As under python -OO."""
+    missing = tmp_path / "run.json"
+    monkeypatch.setattr(gate, "__doc__", None)
+    assert command.main(["gate", str(missing)]) == 2
+    said = f"error: {missing}: cannot be read (No such file or directory)\n"
+    assert capsys.readouterr().err == said
+    monkeypatch.setattr(declared, "sys", SimpleNamespace(flags=SimpleNamespace(optimize=2)))
+    with pytest.raises(declared.BadDeclaration, match="python -OO takes away the docstrings"):
+        declared.declare("perf_tests.cases")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told", "answer"),
+    [
+        (["gate", "run.json"], "holds", 0),
+        (["gate", "run.json"], "a regression", 1),
+        (["gate", "run.json"], "much to tell\n" * 10_000, 2),
+        (["gate", ""], "", 2),
+        (["gate", "--help"], "", 0),
+    ],
+)
+def test_a_reader_that_has_gone_is_no_regression(
+    monkeypatch: pytest.MonkeyPatch, arguments: list[str], told: str, answer: int
+) -> None:
+    """What was judged before it was told stands; what could not be told to the end is not."""
+
+    def judge(_: object) -> int:
+        print(told)
+        return answer % 2
+
+    with unread() as out, unread() as err, monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", out)
+        patch.setattr(sys, "stderr", err)
+        patch.setattr(gate, "main", judge)
+        try:
+            code = command.main(arguments)
+        except SystemExit as end:
+            code = int(end.code or 0)
+        assert code == answer
+        for stream in (out, err):
+            stream.flush()  # as Python does at its end
+
+
+def unread() -> TextIO:
+    """What nobody reads any more."""
+    read, written = os.pipe()
+    os.close(read)
+    return os.fdopen(written, "w")

@@ -1,0 +1,361 @@
+"""Workflows and the scripts behind them: what they may do, and how a lane ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from diffusers_perf.cli import __main__ as command
+from perf_tests.tests.unit.recorded import accept, case, process, settle, write
+
+ROOT = Path(__file__).parents[3]
+WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
+PINNED = re.compile(r"^\s*(- )?uses: [\w./-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+$")
+MAY_WRITE = {"comment.yml": {"pull-requests"}}
+
+
+def parsed(path: Path) -> dict[Any, Any]:
+    content: dict[Any, Any] = yaml.safe_load(path.read_text())
+    return content
+
+
+def jobs() -> Iterator[tuple[Path, dict[str, Any]]]:
+    for path in WORKFLOWS:
+        for job in parsed(path)["jobs"].values():
+            yield path, job
+
+
+def test_there_is_a_workflow_for_each_lane() -> None:
+    assert [path.stem for path in WORKFLOWS] == ["comment", "cpu", "gpu", "nightly"]
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
+def test_every_action_is_pinned_to_a_commit(path: Path) -> None:
+    lines = [line for line in path.read_text().splitlines() if "uses:" in line]
+    assert lines
+    assert [line for line in lines if not PINNED.match(line)] == []
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
+def test_permissions_are_least(path: Path) -> None:
+    workflow = parsed(path)
+    assert workflow["permissions"] == {}
+    for job in workflow["jobs"].values():
+        writes = {name for name, level in job["permissions"].items() if level != "read"}
+        assert writes <= MAY_WRITE.get(path.name, set())
+        assert "timeout-minutes" in job
+
+
+def test_nothing_is_secret_and_no_token_stays_in_a_checkout() -> None:
+    for path, job in jobs():
+        assert "secrets" not in path.read_text()
+        for step in job["steps"]:
+            if "actions/checkout" in step.get("uses", ""):
+                assert step["with"]["persist-credentials"] is False
+
+
+def test_every_step_is_a_script_that_runs_by_hand() -> None:
+    for _, job in jobs():
+        for line in [step["run"] for step in job["steps"] if "run" in step]:
+            assert re.fullmatch(r'bash (ci/\w+\.sh)( [\w^"$]+)*', line), line
+            assert (ROOT / line.split()[1]).is_file()
+
+
+def test_no_pull_request_reaches_a_gpu_but_by_its_label_and_none_may_write() -> None:
+    # PyYAML reads the key `on` as true.
+    events = {path.name: parsed(path)[True] for path in WORKFLOWS}
+    assert events["gpu.yml"] == {"pull_request": {"types": ["labeled"]}}
+    assert "pull_request" not in events["nightly.yml"]
+    assert events["comment.yml"].keys() == {"workflow_run"}
+    for path, job in jobs():
+        assert "pull_request_target" not in path.read_text()
+        if path.name == "gpu.yml":
+            assert job["if"] == "github.event.label.name == 'gpu'"
+    (comment,) = parsed(ROOT / ".github/workflows/comment.yml")["jobs"].values()
+    (checkout,) = [step for step in comment["steps"] if "uses" in step]
+    assert checkout["with"]["ref"] == "${{ github.event.repository.default_branch }}"
+
+
+# Lanes, with stand-ins for the programs that they call
+
+
+def program(path: Path, shell: str) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"#!/bin/bash\n{shell}")
+    path.chmod(0o755)
+    return path
+
+
+PYTHON = """
+echo "$*" >>"$CALLS"
+case "$*" in
+    '-m venv '*) mkdir -p "$3/bin" && cp "$0" "$3/bin/python" ;;
+    '-m pip freeze'*) echo "torch==$(basename "$(dirname "$(dirname "$0")")")" ;;
+    '-m ci ab '*)
+        mkdir -p runs/compared && touch runs/compared/base-1.json runs/compared/head-1.json
+        echo "{$STATE}" >runs/compared/ab.json
+        echo 'error: the reason' >&2
+        exit "$CODE" ;;
+    '-m ci gate '*)
+        [ -z "$SAID" ] || echo "$SAID"
+        [ -z "$ERR" ] || echo "$ERR" >&2
+        exit "$CODE" ;;
+    '-m pytest '*) exit "$CODE" ;;
+    '-m ci report '*) echo '# the report' >runs/report.md ;;
+esac
+"""
+
+
+def lane(
+    tmp_path: Path,
+    *arguments: str,
+    code: int = 0,
+    compared: bool = True,
+    gate: tuple[str, str] = ("", ""),
+) -> tuple[int, str]:
+    """The exit code and output of one lane; its calls are in `calls`.
+
+    `gate` is what the gate prints, and what on stderr.
+    """
+    script = program(tmp_path / "ci" / "lane.sh", (ROOT / "ci" / "lane.sh").read_text())
+    done = subprocess.run(
+        ["bash", script, *arguments],
+        env=os.environ
+        | {
+            "PYTHON": str(program(tmp_path / "python", PYTHON)),
+            "CALLS": str(tmp_path / "calls"),
+            "CODE": str(code),
+            "STATE": '"compared": 5' if compared else "",
+            "SAID": gate[0],
+            "ERR": gate[1],
+            "GITHUB_STEP_SUMMARY": str(tmp_path / "summary"),
+            "GITHUB_ACTIONS": "true",
+        },
+        capture_output=True,
+        text=True,
+    )
+    return done.returncode, done.stdout + done.stderr
+
+
+def calls(tmp_path: Path, of: str) -> list[str]:
+    return [line for line in (tmp_path / "calls").read_text().splitlines() if of in line]
+
+
+@pytest.mark.parametrize(
+    ("code", "compared", "ends", "runs"),
+    [
+        (0, True, 0, 1),
+        (1, True, 1, 1),
+        (2, True, 0, 1),  # unclear: neutral
+        (2, False, 2, 2),  # broke off: once more, then red
+    ],
+)
+def test_how_a_pair_ends(tmp_path: Path, code: int, compared: bool, ends: int, runs: int) -> None:
+    returned, output = lane(tmp_path, "pair", "BASE", "HEAD", code=code, compared=compared)
+    assert returned == ends, output
+    asked = calls(tmp_path, "-m ci ab")
+    assert len(asked) == runs
+    assert "--base BASE --head HEAD --device cuda --quick --minutes 12 -- -k" in asked[0]
+    assert ("::warning::unclear" in output) == (ends != code)
+    said = (tmp_path / "summary").read_text()
+    assert said == ("# the report\n" if compared else "## Not judged\n\n    error: the reason\n")
+
+
+def test_what_is_said_to_a_lane_is_said_to_ab(tmp_path: Path) -> None:
+    lane(tmp_path, "pair", "BASE", "HEAD", "--device", "cpu")
+    (asked,) = calls(tmp_path, "-m ci ab")
+    assert asked.endswith("--base BASE --head HEAD --device cpu")
+
+
+def test_the_newest_is_compared_with_the_locked(tmp_path: Path) -> None:
+    returned, output = lane(tmp_path, "newest")
+    assert returned == 0, output
+    (asked,) = calls(tmp_path, "-m ci ab")
+    assert "--base-python runs/locked/bin/python --head-python runs/newest/bin/python" in asked
+    assert "--device cuda" in asked
+
+
+@pytest.mark.parametrize(("code", "ends"), [(0, 0), (1, 0), (2, 2), (4, 2)])
+def test_a_shard_with_failed_cases_is_judged_with_the_others(
+    tmp_path: Path, code: int, ends: int
+) -> None:
+    assert lane(tmp_path, "shard", "1/2", code=code)[0] == ends
+    (asked,) = calls(tmp_path, "-m pytest")
+    assert "--device cuda --shard 1/2 --benchmark-json runs/shard-1.json" in asked
+
+
+ROWS = "unclear: ddim50-fp16: latency\nof 5 cases 4 held, 0 failed, 1 unclear or invalid"
+UNCLEAR = f"{ROWS}\nunclear: 1 of 5 cases: ddim50-fp16; run it again"
+UNKNOWN = "error: nobody accepted a baseline for NVIDIA H200, so no speed was judged"
+BROKEN = "error: baselines/nvidia-h200.json: is no JSON"
+
+
+@pytest.mark.parametrize(
+    ("code", "gate", "ends"),
+    [
+        (0, ("of 5 cases 5 held", ""), 0),
+        (1, (ROWS, ""), 1),
+        (2, (UNCLEAR, ""), 0),
+        (2, (UNCLEAR, "a warning of a library"), 0),
+        (2, (ROWS, UNKNOWN), 2),
+        (2, ("", BROKEN), 2),
+        (2, ("", ""), 2),
+        (137, (UNCLEAR, ""), 137),
+    ],
+)
+def test_shards_are_judged_together(
+    tmp_path: Path, code: int, gate: tuple[str, str], ends: int
+) -> None:
+    returned, output = lane(tmp_path, "judge", code=code, gate=gate)
+    assert returned == ends
+    asked = calls(tmp_path, "-m ci")
+    assert [line.split()[2] for line in asked] == ["merge", "gate", "report"]
+    assert all(said in output for said in gate)
+    assert ("::warning::unclear" in output) == (ends != code)
+    not_judged = "## Not judged\n\n" + (f"    {gate[1]}\n" if gate[1] else "")
+    said = (tmp_path / "summary").read_text()
+    assert said == (not_judged if code == ends == 2 else "") + "# the report\n"
+
+
+def test_the_lane_reads_what_the_gate_says(
+    tmp_path: Path, no_baselines: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The real gate's words: unclear is a warning, no baseline is an error."""
+    runs = [process(f"gated-{number}") for number in range(3)]
+    case(runs[0], "ddim50-fp16")["latency_rounds_s"] = [1.0, 5.0, 3.0, 2.0, 9.0]
+    (path,) = write([settle(runs[0])], tmp_path, "run")
+
+    def ends() -> int:
+        capsys.readouterr()
+        code = command.main(["gate", str(path)])
+        printed = capsys.readouterr()
+        assert code == 2
+        return lane(tmp_path, "judge", code=code, gate=(printed.out.rstrip(), printed.err))[0]
+
+    assert ends() == 2
+    assert accept([process(f"known-{number}") for number in range(3)], no_baselines) == 0
+    assert ends() == 0
+    (no_baselines / "nvidia-h200.json").write_text("{")
+    assert ends() == 2
+
+
+@pytest.mark.parametrize("arguments", [(), ("nothing",), ("pair", "BASE"), ("environment", "x")])
+def test_an_unknown_lane_names_the_known_ones(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    returned, output = lane(tmp_path, *arguments)
+    assert returned == 2
+    assert "bash ci/lane.sh pair BASE HEAD" in output
+    assert not (tmp_path / "calls").exists()
+
+
+# What a change has to pass
+
+TOOL = """
+name=$(basename "$0")
+echo "$name $*" >>"$CALLS"
+case "$name $*" in
+    *'-m venv '*) mkdir -p "$3/bin" && touch "$3/bin/activate" ;;
+    'python -m ci faults '*) exit "$CODE" ;;
+esac
+"""
+
+
+@pytest.mark.parametrize(("code", "ends"), [(0, 0), (1, 1), (2, 1), (3, 0)])
+def test_only_a_busy_machine_is_no_fault_of_a_change(tmp_path: Path, code: int, ends: int) -> None:
+    script = program(tmp_path / ".ci" / "run", (ROOT / ".ci" / "run").read_text())
+    for name in ("python3", "python", "pip", "pytest", "ruff", "mypy", "chromium"):
+        program(tmp_path / "bin" / name, TOOL)
+    done = subprocess.run(
+        ["bash", script],
+        env={
+            "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}",
+            "CALLS": str(tmp_path / "calls"),
+            "CODE": str(code),
+        },
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == ends, done.stderr
+    asked = calls(tmp_path, "")
+    assert "python -m ci faults --device cpu" in asked
+    assert ("all passed" in done.stdout) == (ends == 0)
+
+
+# The comment
+
+needs_jq = pytest.mark.skipif(shutil.which("jq") is None, reason="the comment is made with jq")
+
+GH = """
+echo "$*" >>"$CALLS"
+case "$*" in
+    *'/pulls -f '*) echo "$NUMBER" ;;
+    'run download '*) mkdir -p "${!#}/report-gpu" && cp report.md "${!#}/report-gpu" ;;
+    *'--paginate '*) echo "$COMMENT" ;;
+    *' --input '*) cp "${@: -2:1}" "$CALLS.body" ;;
+    *'--method DELETE'*) exit 1 ;;
+esac
+"""
+
+
+def comment(tmp_path: Path, *, number: str = "7", there: str = "", report: str = "held") -> str:
+    """What was said to GitHub's command line tool."""
+    program(tmp_path / "bin" / "gh", GH)
+    (tmp_path / "report.md").write_text(report)
+    subprocess.run(
+        ["bash", ROOT / "ci" / "comment.sh"],
+        env={
+            "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}",
+            "CALLS": str(tmp_path / "calls"),
+            "NUMBER": number,
+            "COMMENT": there,
+            "GITHUB_REPOSITORY": "owner/name",
+            "RUN_ID": "11",
+            "HEAD_OWNER": "somebody",
+            "HEAD_BRANCH": 'a"; touch hacked; "$(touch hacked)',
+            "LABEL": "gpu",
+        },
+        cwd=tmp_path,
+        check=True,
+    )
+    assert not (tmp_path / "hacked").exists()
+    return (tmp_path / "calls").read_text()
+
+
+def body(tmp_path: Path) -> str:
+    text: str = json.loads((tmp_path / "calls.body").read_text())["body"]
+    return text
+
+
+@needs_jq
+def test_the_first_report_is_a_new_comment(tmp_path: Path) -> None:
+    said = comment(tmp_path)
+    assert "--method POST repos/owner/name/issues/7/comments" in said
+    assert "--method DELETE repos/owner/name/issues/7/labels/gpu" in said
+    assert body(tmp_path).startswith("<!-- perf_tests -->\n\nheld")
+    assert "actions/runs/11" in body(tmp_path)
+
+
+@needs_jq
+def test_the_next_report_takes_its_place(tmp_path: Path) -> None:
+    assert "--method PATCH repos/owner/name/issues/comments/99" in comment(tmp_path, there="99\n98")
+
+
+@needs_jq
+def test_a_long_report_is_cut(tmp_path: Path) -> None:
+    comment(tmp_path, report="é" * 70_000)
+    assert len(body(tmp_path)) == 65_000
+
+
+@needs_jq
+def test_a_pull_request_that_is_closed_gets_none(tmp_path: Path) -> None:
+    said = comment(tmp_path, number="")
+    assert "--method POST" not in said
+    assert "DELETE" not in said
