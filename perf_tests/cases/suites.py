@@ -8,12 +8,12 @@ from perf_tests.cases import workloads
 # The guide's first table, and its warning.
 measure(workloads.DDIM50, "tf32", "fp16", "tf32+fp16")
 measure(workloads.DDIM50, "fp16+autocast", against="fp16")
-# Memory-efficient attention is promised against the naive one, in speed and in memory.
+# Memory-efficient attention is allowed against the naive one, in speed and in memory.
 measure(workloads.DDIM50, "fp16+naive_attention")
 measure(workloads.DDIM50, "fp16+sdpa", "fp16+xformers", against="fp16+naive_attention")
 # The guide's second table, and its vase to look at.
 measure(workloads.PNDM25X4, "distilled_unet", "distilled_unet+tiny_vae")
-measure(workloads.VASE25, "distilled_unet", "distilled_unet+tiny_vae", picture_only=True)
+measure(workloads.VASE25, "distilled_unet", "distilled_unet+tiny_vae", image_only=True)
 
 # Past the guide: each technique alone, on what the guide ends with; then one on top of the other.
 measure(
@@ -38,7 +38,7 @@ measure(
     "fp16+compile",
     "fp16+compile+late_bias",
     "fp16+compile_reduce_overhead",
-    chapter="past_guide",
+    suite="lossless",
 )
 FAST_KERNELS = stack("fast_kernels", "fp16+channels_last+cudnn_benchmark+fused_qkv")
 CAPTURED = (
@@ -62,14 +62,12 @@ measure(
     f"{FAST_KERNELS}+fused_group_norm+compile+late_bias+device_steps+cuda_graph_step",
     BEST_EAGER,
     BEST_LOSSLESS,
-    chapter="past_guide",
+    suite="lossless",
 )
-measure(
-    workloads.PNDM25X4, "fast_kernels+compile+cuda_graph+cuda_graph_decoder", chapter="past_guide"
-)
-measure(workloads.DDIM50X8, "channels_last", "best_lossless", chapter="past_guide")
+measure(workloads.PNDM25X4, "fast_kernels+compile+cuda_graph+cuda_graph_decoder", suite="lossless")
+measure(workloads.DDIM50X8, "channels_last", "best_lossless", suite="lossless")
 
-# Trading, each alone on what it is for. Quantized products pay only where what surrounds them is
+# Lossy, each alone on what it is for. Quantized products pay only where what surrounds them is
 # fused into them.
 measure(
     workloads.DDIM50,
@@ -80,26 +78,26 @@ measure(
     "fp16+model_offload",
     "bf16+layerwise_casting",
     "bf16+compile",
-    chapter="trading",
+    suite="lossy",
 )
 measure(
     workloads.DDIM50,
     "fp16+device_steps+deepcache",
     "fp16+device_steps+guidance_cutoff",
     against="fp16+device_steps",
-    chapter="trading",
+    suite="lossy",
 )
 measure(
     workloads.DDIM50,
     "bf16+int8+compile",
     "bf16+fp8+compile",
     against="bf16+compile",
-    chapter="trading",
+    suite="lossy",
 )
-measure(workloads.PNDM25X4, "deepcache", "tome", "tiny_vae", "vae_slicing", chapter="trading")
-measure(workloads.DDIM50X8, "vae_slicing", chapter="trading")
-# The fastest whose picture is still what was asked for; of one picture it takes 2.7 GiB. Of eight,
-# the fastest that is to stay below 4 GiB; and the most pictures a second, where the GPU has enough
+measure(workloads.PNDM25X4, "deepcache", "tome", "tiny_vae", "vae_slicing", suite="lossy")
+measure(workloads.DDIM50X8, "vae_slicing", suite="lossy")
+# The fastest whose image is still what was asked for; of one image it takes 2.7 GiB. Of eight,
+# the fastest that is to stay below 4 GiB; and the most images a second, where the GPU has enough
 # to do for merged tokens to count.
 BEST_LOSSY = stack("best_lossy", f"{BEST_LOSSLESS}+tiny_vae+deepcache+guidance_cutoff")
 # Captured, each kind of step and the decoder would hold memory of their own.
@@ -109,42 +107,42 @@ BEST_IN_4GB = stack(
     "+shared_prefix+tiny_vae+deepcache+guidance_cutoff+vae_slicing",
 )
 BEST_THROUGHPUT = stack("best_throughput", f"{BEST_LOSSY}+tome")
-measure(workloads.DDIM50, BEST_LOSSY, chapter="trading")
+measure(workloads.DDIM50, BEST_LOSSY, suite="lossy")
 measure(
     workloads.DDIM50X8,
     "device_steps+deepcache+guidance_cutoff",
     BEST_LOSSY,
     BEST_IN_4GB,
     BEST_THROUGHPUT,
-    chapter="trading",
+    suite="lossy",
 )
 
 # What says something on a CPU, on a small model.
 measure(workloads.DDIM50_SMALL, "channels_last", "naive_attention")
-measure(workloads.DDIM50_SMALL, "bf16", "fp16", picture_only=True)
+measure(workloads.DDIM50_SMALL, "bf16", "fp16", image_only=True)
 measure(workloads.PNDM25X4_SMALL, "distilled_unet", "distilled_unet+tiny_vae")
-measure(workloads.VASE25_SMALL, "distilled_unet", "distilled_unet+tiny_vae", picture_only=True)
+measure(workloads.VASE25_SMALL, "distilled_unet", "distilled_unet+tiny_vae", image_only=True)
 measure(
     workloads.DDIM50_SMALL,
     "fused_qkv",
     "sdpa_math",
     "device_steps",
     "device_steps+precomputed_conditioning",
-    chapter="past_guide",
+    suite="lossless",
 )
-measure(workloads.DDIM50_SMALL, "deepcache", "tome", "tiny_vae", chapter="trading")
+measure(workloads.DDIM50_SMALL, "deepcache", "tome", "tiny_vae", suite="lossy")
 measure(
     workloads.DDIM50_SMALL,
     "device_steps+deepcache",
     "device_steps+guidance_cutoff",
     against="device_steps",
-    chapter="trading",
+    suite="lossy",
 )
 measure(
     workloads.DDIM50_SMALL,
     "bf16+layerwise_casting",
     "bf16+int8",
-    picture_only=True,
-    chapter="trading",
+    image_only=True,
+    suite="lossy",
 )
-measure(workloads.PNDM25X4_SMALL, "vae_slicing", chapter="trading")
+measure(workloads.PNDM25X4_SMALL, "vae_slicing", suite="lossy")

@@ -17,12 +17,12 @@ DDIM50 = Workload(
     size=512,
     scheduler="DDIMScheduler",
     steps=50,
-    images=1,
+    num_images=1,
     guidance=7.5,
     seed=0,
 )
-# The same for eight pictures at once: what a server that can wait for requests gives.
-DDIM50X8 = replace(DDIM50, name="ddim50x8", images=8, base=("fp16",))
+# The same for eight images at once: what a server that can wait for requests gives.
+DDIM50X8 = replace(DDIM50, name="ddim50x8", num_images=8, base=("fp16",))
 PNDM25X4 = Workload(
     name="pndm25x4",
     scale="full",
@@ -30,7 +30,7 @@ PNDM25X4 = Workload(
     size=512,
     scheduler="PNDMScheduler",
     steps=25,
-    images=4,
+    num_images=4,
     guidance=7.5,
     seed=0,
     base=("fp16",),
@@ -42,7 +42,7 @@ VASE25 = Workload(
     size=512,
     scheduler="PNDMScheduler",
     steps=25,
-    images=1,
+    num_images=1,
     guidance=7.5,
     seed=2023,
     base=("fp16",),

@@ -2,7 +2,7 @@
 
 Runs every stage that has not finished in FOLDER, in order; the same command goes on after an
 interruption. FOLDER/model is the finished model, as it is shipped: with its card, a sheet of
-pictures for eight held-out captions, and every number in scores.json.
+images for eight held-out captions, and every number in scores.json.
 """
 
 from __future__ import annotations
@@ -68,18 +68,18 @@ def evaluate(shop: Workshop) -> dict[str, Any]:
     for guidance in OTHER_GUIDANCES:
         texts = [caption.text for caption in captions]
         steps = shop.plan.inference_steps
-        pictures = scores.generate(pipeline, texts, seed=2, steps=steps, guidance=guidance)
-        score = scores.score(evaluator, pictures, captions)
+        images = scores.generate(pipeline, texts, seed=2, steps=steps, guidance=guidance)
+        score = scores.score(evaluator, images, captions)
         shop.log(f"evaluate: teacher at guidance {guidance}: {score.line()}")
         guidances[str(guidance)] = score.rounded()
     for name, change in variants.items():
         change()
         texts = [caption.text for caption in (*captions, *shown)]
-        pictures = scores.generate(pipeline, texts, seed=2, steps=shop.plan.inference_steps)
-        score = scores.score(evaluator, pictures[: len(captions)], captions)
+        images = scores.generate(pipeline, texts, seed=2, steps=shop.plan.inference_steps)
+        score = scores.score(evaluator, images[: len(captions)], captions)
         shop.log(f"evaluate: {name}: {score.line()}")
         results[name] = score.rounded()
-        columns[name] = pictures[len(captions) :]
+        columns[name] = images[len(captions) :]
     folder.save_sheet(shop.model / "sheet.png", shown, columns)
     counts = {
         name: sum(weight.numel() for weight in module.parameters())
@@ -88,8 +88,8 @@ def evaluate(shop: Workshop) -> dict[str, Any]:
     return {"scores": results, "guidance": guidances, "bytes": sizes, "parameters": counts}
 
 
-def measure_closeness(shop: Workshop) -> dict[str, Any]:
-    """Stage `closeness`: how far each harmless and each harmful change moves the picture."""
+def measure_image_distance(shop: Workshop) -> dict[str, Any]:
+    """Stage `closeness`: how far each harmless and each harmful change moves the image."""
     shop.report("evaluate")
     report = closeness.measure(
         shop.model,
@@ -112,7 +112,7 @@ STAGES: dict[str, Callable[[Workshop], dict[str, Any]]] = {
     "student": stages.train_student,
     "tiny_vae": stages.train_tiny_vae,
     "evaluate": evaluate,
-    "closeness": measure_closeness,
+    "closeness": measure_image_distance,
 }
 
 

@@ -11,12 +11,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from perf_tests.training.shapes import PICTURE_SIDE
+from perf_tests.training.shapes import IMAGE_SIDE
 from perf_tests.training.vocabulary import MAX_TOKENS
 
 LATENT_CHANNELS = 4
 DOWNSAMPLING = 8
-LATENT_SIDE = PICTURE_SIDE // DOWNSAMPLING
+LATENT_SIDE = IMAGE_SIDE // DOWNSAMPLING
 TEXT_WIDTH = 128
 NORM_GROUPS = 4
 """Few and wide: a group of two channels would forget how bright a plain surface is, since the norm
@@ -48,7 +48,7 @@ VAE: dict[str, Any] = {
     "layers_per_block": 1,
     "latent_channels": LATENT_CHANNELS,
     "norm_num_groups": NORM_GROUPS,
-    "sample_size": PICTURE_SIDE,
+    "sample_size": IMAGE_SIDE,
     "force_upcast": False,
 }
 

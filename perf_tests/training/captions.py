@@ -1,4 +1,4 @@
-"""The sentences about a picture, and which combinations are never trained on.
+"""The sentences about an image, and which combinations are never trained on.
 
 A caption has one number. The number counts through all fields, so that a training step picks
 the token ids of a caption from one table with integer arithmetic, on the device.
@@ -28,7 +28,7 @@ PLACE_WORDS = (
 PHRASINGS = (
     "a {thing} on a {background} background {place}",
     "{thing}, {place}, {background} background",
-    "a picture of a {thing} {place} on {background}",
+    "an image of a {thing} {place} on {background}",
     "on a {background} background, a {thing} {place}",
     "a {background} background with a {thing} {place}",
     "there is a {thing} {place} and the background is {background}",
@@ -39,7 +39,7 @@ RADIX = (
 )  # fmt: skip
 
 EMPTY_SHARE = 0.10
-"""Share of training pictures with an empty caption: it trains classifier-free guidance."""
+"""Share of training images with an empty caption: it trains classifier-free guidance."""
 SIZE_SHARE = 0.5
 PLACE_SHARE = 0.8
 """How often a caption names the size (where it has a word) and the place."""
@@ -105,7 +105,7 @@ def every_text() -> Iterator[str]:
 
 
 def is_held_out(shape: int, colour: int, background: int) -> bool:
-    """Whether no training picture shows this combination; its parts are all shown in others.
+    """Whether no training image shows this combination; its parts are all shown in others.
 
     The rule takes about every twelfth combination, and from every row and column of the cube.
     """
@@ -123,7 +123,7 @@ def held_out_triples(device: torch.device) -> Tensor:
 
 
 def numbers_for(scene: Scene) -> Tensor:
-    """A random true caption for each picture of the scene: caption numbers, int64 (batch,).
+    """A random true caption for each image of the scene: caption numbers, int64 (batch,).
 
     The number `caption_count()` stands for the empty caption.
     """

@@ -1,6 +1,6 @@
-"""How far each change moves the picture: what must stay close, and what must not.
+"""How far each change moves the image: what must stay close, and what must not.
 
-The suite's closeness limits are set from this: between the harmless change that moves a picture
+The suite's closeness limits are set from this: between the harmless change that moves an image
 most and the fault that moves it least.
 """
 
@@ -36,7 +36,7 @@ def load(folder: Path, device: torch.device, dtype: torch.dtype) -> Any:
 
 
 def distinct_captions(number: int) -> list[Caption]:
-    """Held-out captions, one of each combination, so that another asks for another picture."""
+    """Held-out captions, one of each combination, so that another asks for another image."""
     drawn = held_out_captions(40 * number, seed=3)
     return list({c.triple: c for c in drawn}.values())[:number]
 
@@ -44,7 +44,7 @@ def distinct_captions(number: int) -> list[Caption]:
 def measure(
     folder: Path, device: torch.device, *, prompts: int, steps: int
 ) -> dict[str, dict[str, Any]]:
-    """Peak signal to noise of each change's pictures against float32's, in dB, by change.
+    """Peak signal to noise of each change's images against float32's, in dB, by change.
 
     `each` has one a prompt, with noise of its own; `min`, `median` and `max` are theirs.
     """
@@ -73,7 +73,7 @@ def measure(
 
 
 def faulty(pipeline: Any, texts: list[str], *, steps: int) -> Iterator[tuple[str, Tensor]]:
-    """Pictures that must not pass for the pipeline's own of these prompts, by what is wrong."""
+    """Images that must not pass for the pipeline's own of these prompts, by what is wrong."""
     generate = partial(scores.generate, pipeline, steps=steps)
     yield "another_prompt", generate([*texts[1:], texts[0]], seed=SEED)
     yield "another_seed", generate(texts, seed=SEED + 1)
@@ -87,8 +87,8 @@ Fault = Callable[[Any], AbstractContextManager[None]]
 
 
 def faults() -> dict[str, Fault]:
-    """Faults planted in a pipeline while the context is open, by name."""
-    planted: dict[str, Fault] = {
+    """Faults injected in a pipeline while the context is open, by name."""
+    injected: dict[str, Fault] = {
         "text_zeroed": _text_zeroed,
         "mid_block_skipped": lambda pipeline: _returning_input(pipeline.unet.mid_block),
         "attention_skipped": lambda pipeline: _returning_input(
@@ -98,8 +98,8 @@ def faults() -> dict[str, Fault]:
         "all_q_halved": lambda pipeline: _q_halved(pipeline, ""),
     }
     for share in NOISE_SHARES:
-        planted[f"noise_{share:.1%}"] = partial(_noisy, share=share)
-    return planted
+        injected[f"noise_{share:.1%}"] = partial(_noisy, share=share)
+    return injected
 
 
 @contextmanager

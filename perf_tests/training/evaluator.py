@@ -1,6 +1,6 @@
-"""Says from a picture which shape it shows, in which colours, and where. No network in it.
+"""Says from an image which shape it shows, in which colours, and where. No network in it.
 
-The background is the sloping plane that fits the picture's border; the shape is what departs
+The background is the sloping plane that fits the image's border; the shape is what departs
 from it; its colour is the nearest of the palette; and its outline is compared with that of
 every shape, drawn in the same place, of the same area, at several angles.
 """
@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 
 from perf_tests.training.shapes import (
+    IMAGE_SIDE,
     LIMITS_PX,
     MAX_ANGLE,
     OUTLINES,
-    PICTURE_SIDE,
     RADII_PX,
     Painter,
 )
@@ -35,7 +35,7 @@ ANGLES = tuple(MAX_ANGLE * step / 3 for step in range(-4, 5))
 
 @dataclass(frozen=True, kw_only=True)
 class Seen:
-    """What the pictures of a batch show; indices into SHAPES, COLOURS, PLACES and SIZES.
+    """What the images of a batch show; indices into SHAPES, COLOURS, PLACES and SIZES.
 
     `NOTHING` stands where there is no answer. All are int64 (batch,); `fit` is float32.
     """
@@ -50,22 +50,22 @@ class Seen:
 
 
 class Evaluator:
-    """Looks at pictures on one device."""
+    """Looks at images on one device."""
 
     def __init__(self, painter: Painter) -> None:
         self._painter = painter
         device = painter.device
-        half = PICTURE_SIDE / 2
+        half = IMAGE_SIDE / 2
         x, y = painter.x_px / half - 1, painter.y_px / half - 1
         self._plane = torch.stack((torch.ones_like(x), x, y), dim=-1).reshape(-1, 3)
-        inner = torch.zeros(PICTURE_SIDE, PICTURE_SIDE, device=device)
+        inner = torch.zeros(IMAGE_SIDE, IMAGE_SIDE, device=device)
         inner[BORDER_PX:-BORDER_PX, BORDER_PX:-BORDER_PX] = 1
         self._border = inner.reshape(-1) == 0
         self._areas, self._centroids = self._unit_outlines()
 
-    def look(self, pictures: Tensor) -> Seen:
-        """What the pictures, (batch, 3, 64, 64) in [0, 1], show."""
-        on_device = pictures.to(self._plane.device, torch.float32)
+    def look(self, images: Tensor) -> Seen:
+        """What the images, (batch, 3, 64, 64) in [0, 1], show."""
+        on_device = images.to(self._plane.device, torch.float32)
         parts = [self._look(part) for part in torch.split(on_device, 64)]
         return Seen(
             **{
@@ -74,8 +74,8 @@ class Evaluator:
             }
         )
 
-    def _look(self, pictures: Tensor) -> Seen:
-        pixels = pictures.flatten(2).transpose(1, 2)
+    def _look(self, images: Tensor) -> Seen:
+        pixels = images.flatten(2).transpose(1, 2)
         middle, background = self._background(pixels)
         away = (pixels - background).norm(dim=2)
         contrast = away.quantile(0.985, dim=1)
@@ -85,7 +85,7 @@ class Evaluator:
         difference = colour - behind
         along = ((pixels - background) * difference[:, None]).sum(2)
         cover = (along / difference.square().sum(1, keepdim=True).clamp(min=1e-6)).clamp(0, 1)
-        cover = torch.where(cover < 0.2, 0.0, cover).reshape(-1, PICTURE_SIDE, PICTURE_SIDE)
+        cover = torch.where(cover < 0.2, 0.0, cover).reshape(-1, IMAGE_SIDE, IMAGE_SIDE)
 
         area = cover.sum((1, 2)).clamp(min=1e-3)
         centroid = torch.stack(
@@ -166,6 +166,6 @@ class Evaluator:
 
 
 def _mean(values: Tensor, chosen: Tensor) -> Tensor:
-    """Mean of the chosen pixels of each picture, (batch, 3)."""
+    """Mean of the chosen pixels of each image, (batch, 3)."""
     weight = chosen.float()[..., None]
     return (values * weight).sum(1) / weight.sum(1).clamp(min=1)

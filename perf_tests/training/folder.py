@@ -1,4 +1,4 @@
-"""The saved model: its folder in diffusers' format, its card, and its sheet of pictures."""
+"""The saved model: its folder in diffusers' format, its card, and its sheet of images."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def save_model(
 def save_sheet(path: Path, captions: list[Caption], columns: dict[str, Tensor]) -> None:
     """A sheet with one column of text and one for each of `columns`, a row for each caption.
 
-    `columns` maps a heading to pictures (captions, 3, 64, 64) in [0, 1].
+    `columns` maps a heading to images (captions, 3, 64, 64) in [0, 1].
     """
     from PIL import Image, ImageDraw, ImageFont
 
@@ -81,10 +81,10 @@ def save_sheet(path: Path, captions: list[Caption], columns: dict[str, Tensor]) 
     for row, caption in enumerate(captions):
         top = heading + row * (side + gap)
         pen.text((8, top + 40), textwrap.fill(caption.text, 30), fill="black", font=font)
-        for x, pictures in enumerate(columns.values()):
-            pixels = (pictures[row].clamp(0, 1) * 255).round().to(torch.uint8)
-            picture = Image.fromarray(pixels.permute(1, 2, 0).numpy())
-            enlarged = picture.resize((side, side), Image.Resampling.NEAREST)
+        for x, images in enumerate(columns.values()):
+            pixels = (images[row].clamp(0, 1) * 255).round().to(torch.uint8)
+            image = Image.fromarray(pixels.permute(1, 2, 0).numpy())
+            enlarged = image.resize((side, side), Image.Resampling.NEAREST)
             sheet.paste(enlarged, (text_width + x * (side + gap), top))
     sheet.save(path, optimize=True)
 
@@ -105,10 +105,10 @@ def card(report: dict[str, Any]) -> str:
         else f"| {name} | | {seconds[name]:.0f} | |"
         for name, stage in report["stages"].items()
     ]
-    closeness = [
+    image_distance = [
         f"| {name.replace('_', ' ')} | {value['min']:.1f} | {value['median']:.1f} "
         f"| {value['max']:.1f} |"
-        for name, value in report.get("closeness", {}).items()
+        for name, value in report.get("image distance", {}).items()
     ]
     parameters = ", ".join(f"{name} {n:,}" for name, n in report["parameters"].items())
     captions = next(iter(report["scores"].values()))["captions"]
@@ -121,9 +121,9 @@ def card(report: dict[str, Any]) -> str:
         "",
         "# A small Stable Diffusion for tests",
         "",
-        "Makes 64×64 pictures of one coloured shape on a coloured background, on a CPU, in a",
+        "Makes 64×64 images of one coloured shape on a coloured background, on a CPU, in a",
         "second or two. It exists so that a test suite without a GPU and without a download can",
-        "find false that two pictures are alike, or that a prompt was obeyed. It has no other use.",
+        "find false that two images are alike, or that a prompt was obeyed. It has no other use.",
         "",
         "```python",
         "pipeline = StableDiffusionPipeline.from_pretrained(FOLDER, safety_checker=None)",
@@ -135,7 +135,7 @@ def card(report: dict[str, Any]) -> str:
         "",
         f"Parameters: {parameters}.",
         "",
-        "![pictures for held-out captions](sheet.png)",
+        "![images for held-out captions](sheet.png)",
         "",
         "## Data",
         "",
@@ -152,7 +152,7 @@ def card(report: dict[str, Any]) -> str:
         f"{sum(seconds.values()):.0f} s.",
         "The UNet and the text encoder were trained together on the noise of Stable Diffusion's",
         "schedule, a tenth of the captions empty; the student distilled as BK-SDM, the tiny",
-        "autoencoder from the large one's latents and pictures.",
+        "autoencoder from the large one's latents and images.",
         "",
         "| stage | steps | seconds | last loss |",
         "|---|---|---|---|",
@@ -162,25 +162,25 @@ def card(report: dict[str, Any]) -> str:
         "",
         f"{captions} captions of combinations never trained on, 50 DDIM steps, guidance 7.5,",
         "read by the recipe's evaluator (no network in it). *Right*: shape and both colours.",
-        "*Shuffled*: the same pictures against other captions. Place and size where the caption",
+        "*Shuffled*: the same images against other captions. Place and size where the caption",
         "names them.",
         "",
         "| | right | shape | colour | background | place | size | shuffled |",
         "|---|---|---|---|---|---|---|---|",
         *rows,
         "",
-        "The autoencoders redraw held-out pictures at "
+        "The autoencoders redraw held-out images at "
         f"{report['stages']['vae']['redrawn_psnr_db']:.1f} dB (large) and "
         f"{report['stages']['tiny_vae']['redrawn_psnr_db']:.1f} dB (tiny).",
         "",
     ]
-    if closeness:
+    if image_distance:
         lines += [
-            "PSNR in dB of changed pipelines' pictures against float32's, over held-out prompts:",
+            "PSNR in dB of changed pipelines' images against float32's, over held-out prompts:",
             "",
             "| change | lowest | median | highest |",
             "|---|---|---|---|",
-            *closeness,
+            *image_distance,
             "",
         ]
     lines += [

@@ -1,8 +1,8 @@
-"""What optimizations cost in picture: `python -m perf_tests.training.prices STACK…`.
+"""What optimizations cost in image: `python -m perf_tests.training.prices STACK…`.
 
-Held-out prompts on the embedded model, each with its own noise, against the plain float32 picture:
+Held-out prompts on the embedded model, each with its own noise, against the plain float32 image:
 how close, and whether the evaluator still sees what the prompt asked for; then the same of faults.
-What an optimization promises stands between the two.
+What an optimization tolerances stands between the two.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ HEAD = "| change | PSNR lowest | median | highest | SSIM lowest | median | highe
 
 
 def row(name: str, made: Tensor, accepted: Tensor, obeyed: float) -> str:
-    """A line of the table, of pictures (prompts, 3, 64, 64) in [0, 1]."""
-    from diffusers_perf.records import closeness
+    """A line of the table, of images (prompts, 3, 64, 64) in [0, 1]."""
+    from diffusers_perf.records import pixels
 
     pairs = zip(*(p.permute(0, 2, 3, 1).numpy() for p in (made, accepted)), strict=True)
-    each = [closeness.distance(one[None], other[None]) for one, other in pairs]
+    each = [pixels.distance(one[None], other[None]) for one, other in pairs]
     psnr = torch.tensor([d.psnr_db for d in each])
     ssim = torch.tensor([d.ssim for d in each])
     numbers = (
@@ -71,7 +71,7 @@ def table(stacks: Sequence[str], device: torch.device) -> Iterator[str]:
             with built(case, source, device) as pipeline:
                 yield priced(stack, generate(pipeline, texts))
                 for optimization in case.stack:
-                    optimization.proof(pipeline)
+                    optimization.applied(pipeline)
         for name, made in faulty(plain, texts, steps=STEPS):
             yield priced(name.replace("_", " "), made)
 

@@ -1,4 +1,4 @@
-"""Generate with held-out captions, and count what the pictures got right."""
+"""Generate with held-out captions, and count what the images got right."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor
 from perf_tests.training import architecture
 from perf_tests.training.captions import Caption
 from perf_tests.training.evaluator import Evaluator
-from perf_tests.training.shapes import PICTURE_SIDE
+from perf_tests.training.shapes import IMAGE_SIDE
 
 GUIDANCE = 7.5
 BATCH = 1024
@@ -20,7 +20,7 @@ BATCH = 1024
 
 @dataclass(frozen=True, kw_only=True)
 class Score:
-    """Shares of pictures, 0 to 1; `place` and `size` among the captions that name them."""
+    """Shares of images, 0 to 1; `place` and `size` among the captions that name them."""
 
     captions: int
     right: float
@@ -31,7 +31,7 @@ class Score:
     place: float
     size: float
     shuffled: float
-    """`right` of the same pictures against the captions of others: what chance would reach."""
+    """`right` of the same images against the captions of others: what chance would reach."""
     fit: float
     """Mean overlap of the outlines with those of the shapes they were taken for."""
 
@@ -79,27 +79,27 @@ def generate(
     steps: int = 50,
     guidance: float = GUIDANCE,
 ) -> Tensor:
-    """Pictures for the prompts, (prompts, 3, 64, 64) in [0, 1], float32 on the CPU."""
+    """Images for the prompts, (prompts, 3, 64, 64) in [0, 1], float32 on the CPU."""
     noise = noise_for(len(prompts), seed)
-    pictures = []
+    images = []
     for start in range(0, len(prompts), BATCH):
         part = list(prompts[start : start + BATCH])
         result = pipeline(
             prompt=part,
-            height=PICTURE_SIDE,
-            width=PICTURE_SIDE,
+            height=IMAGE_SIDE,
+            width=IMAGE_SIDE,
             latents=noise[start : start + BATCH].to(pipeline.device, pipeline.unet.dtype),
             num_inference_steps=steps,
             guidance_scale=guidance,
             output_type="pt",
         )
-        pictures.append(result.images.float().cpu())
-    return torch.cat(pictures)
+        images.append(result.images.float().cpu())
+    return torch.cat(images)
 
 
-def score(evaluator: Evaluator, pictures: Tensor, captions: Sequence[Caption]) -> Score:
-    """What the evaluator sees in the pictures against what their captions asked for."""
-    seen = evaluator.look(pictures)
+def score(evaluator: Evaluator, images: Tensor, captions: Sequence[Caption]) -> Score:
+    """What the evaluator sees in the images against what their captions asked for."""
+    seen = evaluator.look(images)
     device = seen.shape.device
 
     def column(values: Sequence[int | None]) -> Tensor:
@@ -108,7 +108,7 @@ def score(evaluator: Evaluator, pictures: Tensor, captions: Sequence[Caption]) -
     shape = seen.shape == column([c.shape for c in captions])
     colour = seen.colour == column([c.colour for c in captions])
     background = seen.background == column([c.background for c in captions])
-    # Half a turn of the list: every picture against a caption that was not its own.
+    # Half a turn of the list: every image against a caption that was not its own.
     turned = [*captions[len(captions) // 2 :], *captions[: len(captions) // 2]]
     by_chance = (
         (seen.shape == column([c.shape for c in turned]))

@@ -1,9 +1,9 @@
-"""What a picture shows, and the painter that draws it.
+"""What an image shows, and the painter that draws it.
 
 Everything is drawn with tensor arithmetic on the training device, a batch at a time: the data
 costs no disk, no download and hardly any time. A caption names shape, colour and background,
 often place and size; it never names the exact position, the angle, the tint or the slope of
-the background's light. Those are left to the noise, so that another seed is another picture.
+the background's light. Those are left to the noise, so that another seed is another image.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-PICTURE_SIDE = 64
-"""Width and height of a picture in pixels."""
+IMAGE_SIDE = 64
+"""Width and height of an image in pixels."""
 
 PALETTE: dict[str, tuple[float, float, float]] = {
     "red": (0.80, 0.05, 0.08),
@@ -54,7 +54,7 @@ RADII_PX = ((9.0, 10.5), (11.8, 13.2), (14.5, 16.0))
 
 MAX_ANGLE = math.radians(15)
 LIGHT_RANGE = (0.05, 0.13)
-"""How much the background's light changes from the middle of the picture to its side."""
+"""How much the background's light changes from the middle of the image to its side."""
 TINT = 0.03
 
 Distance = Callable[[Tensor, Tensor], Tensor]
@@ -127,7 +127,7 @@ SHAPES = tuple(OUTLINES)
 
 @dataclass(frozen=True, kw_only=True)
 class Scene:
-    """What a batch of pictures shows. Indices are int64 (batch,), the rest is float32."""
+    """What a batch of images shows. Indices are int64 (batch,), the rest is float32."""
 
     shape: Tensor
     colour: Tensor
@@ -164,7 +164,7 @@ class Painter:
         self.palette = torch.tensor(list(PALETTE.values()), device=device)
         self._centres = torch.tensor(PLACE_CENTRES_PX, device=device)
         self._radii = torch.tensor(RADII_PX, device=device)
-        line = torch.arange(PICTURE_SIDE, device=device, dtype=torch.float32) + 0.5
+        line = torch.arange(IMAGE_SIDE, device=device, dtype=torch.float32) + 0.5
         self.y_px, self.x_px = torch.meshgrid(line, line, indexing="ij")
 
     def scene(self, triple: Tensor) -> Scene:
@@ -200,7 +200,7 @@ class Painter:
     ) -> Tensor:
         """How much of each pixel the shape covers, (batch, 64, 64) in [0, 1], antialiased.
 
-        `outline` draws that one shape for the whole batch; None draws each picture's `shape`.
+        `outline` draws that one shape for the whole batch; None draws each image's `shape`.
         """
         dx = self.x_px - centre_px[:, 0, None, None]
         dy = centre_px[:, 1, None, None] - self.y_px
@@ -211,13 +211,13 @@ class Painter:
             distance = OUTLINES[outline](x, y)
         else:
             distances = torch.stack([draw(x, y) for draw in OUTLINES.values()], dim=1)
-            index = shape[:, None, None, None].expand(-1, 1, PICTURE_SIDE, PICTURE_SIDE)
+            index = shape[:, None, None, None].expand(-1, 1, IMAGE_SIDE, IMAGE_SIDE)
             distance = distances.gather(1, index).squeeze(1)
         return (0.5 - distance * radius).clamp(0, 1)
 
     def draw(self, scene: Scene) -> Tensor:
-        """The scenes' pictures, (batch, 3, 64, 64) in [-1, 1]."""
-        half = PICTURE_SIDE / 2
+        """The scenes' images, (batch, 3, 64, 64) in [-1, 1]."""
+        half = IMAGE_SIDE / 2
         right, down = scene.light[:, 0, None, None], scene.light[:, 1, None, None]
         light = right * (self.x_px / half - 1) + down * (self.y_px / half - 1)
         background = self.palette[scene.background][:, :, None, None] + light[:, None]
@@ -225,5 +225,5 @@ class Painter:
         covered = self.coverage(None, scene.shape, scene.centre_px, scene.radius_px, scene.angle)[
             :, None
         ]
-        picture = background.clamp(0, 1) * (1 - covered) + colour.clamp(0, 1) * covered
-        return 2 * picture - 1
+        image = background.clamp(0, 1) * (1 - covered) + colour.clamp(0, 1) * covered
+        return 2 * image - 1

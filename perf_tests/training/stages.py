@@ -37,7 +37,7 @@ LATENT_NOISE = 0.05
 standard deviation: those of a UNet are never quite those of an encoder."""
 STEP_EXPONENT = 0.6
 """Of a uniform number that becomes the timestep's share of the schedule: below one, since what the
-picture shows, and where, is decided while there is still much noise."""
+image shows, and where, is decided while there is still much noise."""
 FEATURE_WEIGHT = 1.0
 OUTPUT_WEIGHT = 1.0
 
@@ -51,7 +51,7 @@ class Plan:
     student: Budget
     tiny_vae: Budget
     pool: int
-    """Encoded pictures from which the UNets are trained."""
+    """Encoded images from which the UNets are trained."""
     probe_prompts: int
     score_prompts: int
     closeness_prompts: int
@@ -82,7 +82,7 @@ SMOKE = Plan(
     closeness_prompts=2,
     inference_steps=2,
 )
-"""A few steps of everything, to see that the recipe runs; its pictures are noise."""
+"""A few steps of everything, to see that the recipe runs; its images are noise."""
 
 
 class NotReadyError(Exception):
@@ -202,16 +202,16 @@ class Workshop:
 
 @dataclass(frozen=True, kw_only=True)
 class Pool:
-    """Encoded pictures and what they show: the UNets' training data, on the device."""
+    """Encoded images and what they show: the UNets' training data, on the device."""
 
     latents: Tensor
     """(n, 4, 8, 8), scaled to a standard deviation of 1."""
     caption: Tensor
-    """Caption numbers, int64 (n, 8): eight true captions of each picture."""
+    """Caption numbers, int64 (n, 8): eight true captions of each image."""
 
     @classmethod
     def fill(cls, painter: Painter, vae: Any, size: int) -> Pool:
-        """Draw and encode `size` pictures of the training combinations."""
+        """Draw and encode `size` images of the training combinations."""
         triples = training_triples(painter.device)
         latents, captions = [], []
         for start in range(0, size, 2048):
@@ -253,14 +253,14 @@ class Diffusion:
         return noisy, noise, step, self.table[caption]
 
 
-def encode(vae: Any, pictures: Tensor) -> Tensor:
+def encode(vae: Any, images: Tensor) -> Tensor:
     """A sample of the autoencoder's posterior, (batch, 4, 8, 8), not scaled."""
-    posterior = vae.encode(pictures).latent_dist
+    posterior = vae.encode(images).latent_dist
     sample: Tensor = posterior.mean + posterior.std * torch.randn_like(posterior.mean)
     return sample
 
 
-def picture_error(made: Tensor, wanted: Tensor) -> Tensor:
+def image_error(made: Tensor, wanted: Tensor) -> Tensor:
     """Squared plus a little absolute error: the latter keeps edges sharp."""
     return functional.mse_loss(made, wanted) + 0.1 * functional.l1_loss(made, wanted)
 
@@ -274,7 +274,7 @@ def train_vocabulary(shop: Workshop) -> dict[str, Any]:
 
 
 def train_vae(shop: Workshop) -> dict[str, Any]:
-    """Stage `vae`: the autoencoder learns to redraw pictures from 256 numbers."""
+    """Stage `vae`: the autoencoder learns to redraw images from 256 numbers."""
     torch.manual_seed(shop.seed)
     model = architecture.vae().to(shop.device)
     painter, triples = Painter(shop.device), training_triples(shop.device)
@@ -282,12 +282,12 @@ def train_vae(shop: Workshop) -> dict[str, Any]:
 
     def loss() -> Tensor:
         choice = torch.randint(triples.shape[0], (budget.batch,), device=shop.device)
-        pictures = painter.draw(painter.scene(triples[choice]))
-        posterior = model.encode(pictures).latent_dist
+        images = painter.draw(painter.scene(triples[choice]))
+        posterior = model.encode(images).latent_dist
         latents = posterior.mean + posterior.std * torch.randn_like(posterior.mean)
         made = model.decode(latents).sample
         kl: Tensor = 0.5 * (posterior.mean**2 + posterior.var - 1 - posterior.logvar).mean()
-        return picture_error(made, pictures) + KL_WEIGHT * kl
+        return image_error(made, images) + KL_WEIGHT * kl
 
     training = shop.training("vae", [model], loss, budget)
     outcome = training.run(lambda: _redrawn(shop, painter, model, model)[0], probes=2)
@@ -309,7 +309,7 @@ def train_teacher(shop: Workshop) -> dict[str, Any]:
     text = architecture.text_encoder(tokenizer).to(shop.device)
     budget = shop.plan.teacher
     diffusion = Diffusion(shop, vae, budget.batch)
-    shop.log(f"teacher: {shop.plan.pool} pictures drawn and encoded")
+    shop.log(f"teacher: {shop.plan.pool} images drawn and encoded")
 
     def loss() -> Tensor:
         noisy, noise, step, ids = diffusion.batch()
@@ -402,13 +402,13 @@ def train_tiny_vae(shop: Workshop) -> dict[str, Any]:
 
     def loss() -> Tensor:
         choice = torch.randint(triples.shape[0], (budget.batch,), device=shop.device)
-        pictures = painter.draw(painter.scene(triples[choice]))
+        images = painter.draw(painter.scene(triples[choice]))
         with torch.no_grad():
-            mean = vae.encode(pictures).latent_dist.mean * scaling_factor
+            mean = vae.encode(images).latent_dist.mean * scaling_factor
             latents = mean + LATENT_NOISE * torch.randn_like(mean)
             wanted = vae.decode(latents / scaling_factor).sample
-        encoded = functional.mse_loss(model.encode(pictures).latents, mean)
-        return picture_error(model.decode(latents).sample, wanted) + 0.1 * encoded
+        encoded = functional.mse_loss(model.encode(images).latents, mean)
+        return image_error(model.decode(latents).sample, wanted) + 0.1 * encoded
 
     training = shop.training("tiny_vae", [model], loss, budget)
     outcome = training.run(lambda: _redrawn(shop, painter, vae, model)[0], probes=2)
@@ -420,17 +420,17 @@ def train_tiny_vae(shop: Workshop) -> dict[str, Any]:
 def _redrawn(
     shop: Workshop, painter: Painter, encoder: Any, decoder: Any
 ) -> tuple[str, dict[str, float]]:
-    """How well held-out pictures survive encoding and decoding: a line, and the numbers."""
+    """How well held-out images survive encoding and decoding: a line, and the numbers."""
     triples = held_out_triples(shop.device)
     choice = torch.randint(triples.shape[0], (shop.plan.probe_prompts,), device=shop.device)
     scene = painter.scene(triples[choice])
-    pictures = painter.draw(scene)
+    images = painter.draw(scene)
     with torch.no_grad():
-        latents = encoder.encode(pictures).latent_dist.mean
+        latents = encoder.encode(images).latent_dist.mean
         if decoder is not encoder:
             latents = latents * encoder.config.scaling_factor
         made = decoder.decode(latents).sample.clamp(-1, 1)
-    error = float(((made - pictures) / 2).square().mean())
+    error = float(((made - images) / 2).square().mean())
     psnr_db = -10 * float(torch.log10(torch.tensor(max(error, 1e-10))))
     seen = Evaluator(painter).look((made + 1) / 2)
     right = (
@@ -450,8 +450,8 @@ def _prompted(shop: Workshop, vae: Any, text: Any, tokenizer: Any, unet: Any) ->
     """How a UNet in training obeys held-out captions: a line for the log."""
     captions = held_out_captions(shop.plan.probe_prompts, seed=1)
     pipeline = scores.pipeline_of(vae=vae, text_encoder=text, tokenizer=tokenizer, unet=unet)
-    pictures = scores.generate(
+    images = scores.generate(
         pipeline, [c.text for c in captions], seed=1, steps=min(25, shop.plan.inference_steps)
     )
-    score = scores.score(Evaluator(Painter(shop.device)), pictures, captions)
+    score = scores.score(Evaluator(Painter(shop.device)), images, captions)
     return f"{len(captions)} held-out captions: {score.line()}"

@@ -48,7 +48,7 @@ def painter() -> Painter:
 
 @pytest.fixture(scope="module")
 def drawn(painter: Painter) -> tuple[Scene, torch.Tensor]:
-    """Scenes of held-out captions, and their pictures in [0, 1]."""
+    """Scenes of held-out captions, and their images in [0, 1]."""
     torch.manual_seed(0)
     triples = torch.tensor([caption.triple for caption in held_out_captions(96, seed=0)])
     scene = painter.scene(triples)
@@ -79,7 +79,7 @@ class TestData:
     def test_held_out_captions_are_of_held_out_combinations(self) -> None:
         assert all(is_held_out(*caption.triple) for caption in held_out_captions(200, seed=2))
 
-    def test_training_captions_are_true_of_their_pictures(self, painter: Painter) -> None:
+    def test_training_captions_are_true_of_their_images(self, painter: Painter) -> None:
         torch.manual_seed(0)
         triples = training_triples(CPU)
         scene = painter.scene(triples[torch.randint(len(triples), (300,))])
@@ -103,8 +103,8 @@ class TestData:
 
     def test_the_seed_decides_what_the_caption_leaves_open(self, painter: Painter) -> None:
         torch.manual_seed(0)
-        pictures = painter.draw(painter.scene(held_out_triples(CPU)[:1].expand(8, 3)))
-        assert float(pictures.var(0).mean()) > 0.01
+        images = painter.draw(painter.scene(held_out_triples(CPU)[:1].expand(8, 3)))
+        assert float(images.var(0).mean()) > 0.01
 
 
 class TestVocabulary:
@@ -131,15 +131,15 @@ class TestEvaluator:
     def test_reads_what_was_drawn(
         self, painter: Painter, drawn: tuple[Scene, torch.Tensor], spoilt: str
     ) -> None:
-        scene, pictures = drawn
+        scene, images = drawn
         if spoilt != "clean":
-            pictures = functional.avg_pool2d(
-                functional.pad(pictures, (1, 1, 1, 1), mode="replicate"), 3, 1
+            images = functional.avg_pool2d(
+                functional.pad(images, (1, 1, 1, 1), mode="replicate"), 3, 1
             )
         if spoilt == "blurred and noisy":
             torch.manual_seed(1)
-            pictures = (pictures + 0.03 * torch.randn_like(pictures)).clamp(0, 1)
-        seen = Evaluator(painter).look(pictures)
+            images = (images + 0.03 * torch.randn_like(images)).clamp(0, 1)
+        seen = Evaluator(painter).look(images)
         for field in ("shape", "colour", "background", "place", "size"):
             right = (getattr(seen, field) == getattr(scene, field)).float().mean()
             assert right >= 0.98, field
@@ -153,7 +153,7 @@ class TestEvaluator:
         assert result.shuffled < 0.08
 
     @pytest.mark.parametrize("level", [0.0, 0.5, 1.0])
-    def test_a_plain_picture_shows_no_shape(self, painter: Painter, level: float) -> None:
+    def test_a_plain_image_shows_no_shape(self, painter: Painter, level: float) -> None:
         seen = Evaluator(painter).look(torch.full((1, 3, 64, 64), level))
         assert int(seen.shape) == NOTHING
 
@@ -163,7 +163,7 @@ class TestEvaluator:
         assert bool((seen.shape == NOTHING).all())
 
     def test_two_shapes_are_not_one(self, painter: Painter) -> None:
-        """A second shape spoils the overlap: only a picture of one shape is right."""
+        """A second shape spoils the overlap: only an image of one shape is right."""
         here = torch.tensor([[18.0, 18.0]])
         there = torch.tensor([[46.0, 46.0]])
         radius, angle = torch.tensor([13.0]), torch.zeros(1)
@@ -190,8 +190,8 @@ class TestSmoke:
             "vae": AutoencoderTiny.from_pretrained(folder / "tiny_vae"),
             "unet": UNet2DConditionModel.from_pretrained(folder / "distilled_unet"),
         }.items():
-            pictures = pipeline("a red ring", num_inference_steps=2, output_type="np").images
-            assert pictures.shape == (1, 64, 64, 3)
+            images = pipeline("a red ring", num_inference_steps=2, output_type="np").images
+            assert images.shape == (1, 64, 64, 3)
             pipeline.register_modules(**{name: module})
 
     def test_only_float16_safetensors(self, smoke: Path) -> None:
@@ -260,14 +260,14 @@ class TestEmbedded:
         pipeline = closeness.load(EMBEDDED, CPU, torch.float32)
         scheduler = getattr(diffusers, workload.scheduler)
         pipeline.scheduler = scheduler.from_config(pipeline.scheduler.config)
-        pictures = generate(
+        images = generate(
             pipeline,
             [caption.text for caption in captions],
             seed=7,
             steps=workload.steps,
             guidance=workload.guidance,
         )
-        seen = score(Evaluator(painter), pictures, captions)
+        seen = score(Evaluator(painter), images, captions)
         assert seen.right >= 15 / 16
         assert seen.shuffled <= 2 / 16
 
@@ -301,9 +301,9 @@ class TestEmbedded:
             "all_q_halved",
         ):
             each = measured[fault]["each"]
-            caught = sum(psnr_db < half.psnr_db for psnr_db in each)
+            detected = sum(psnr_db < half.psnr_db for psnr_db in each)
             assert len(each) >= 20
-            assert caught / len(each) >= 19 / 20, fault
+            assert detected / len(each) >= 19 / 20, fault
 
 
 def test_an_interrupted_training_goes_on(tmp_path: Path) -> None:

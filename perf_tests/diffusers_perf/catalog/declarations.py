@@ -1,4 +1,4 @@
-"""Declarations: what an optimization is, what it needs, what it promises, and which cases exist.
+"""Declarations: what an optimization is, what it needs, what it tolerances, and which cases exist.
 
 Imports no torch, so that the judging half and `ci` can read the catalogue anywhere.
 """
@@ -19,7 +19,7 @@ Kind = Literal["seeded", "embedded", "checkpoint"]
 Scale = Literal["full", "small"]
 """Which workloads a model runs: the guide's, or the same scaled down to the embedded model."""
 
-Chapter = Literal["guide", "past_guide", "trading"]
+Suite = Literal["guide", "lossless", "lossy"]
 """Which part of the field a case belongs to: the guide's own rows and what they are measured
 against, what is faster at no price, and what has one. pytest knows each as a mark."""
 
@@ -27,36 +27,36 @@ REFERENCE = "reference"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Closeness:
-    """How close a picture must be to the reference's; both must hold."""
+class Tolerance:
+    """How close an image must be to the reference's; both must hold."""
 
     psnr_db: float = 0.0
-    """At least this peak signal-to-noise ratio, in dB, on pictures in [0, 1]."""
+    """At least this peak signal-to-noise ratio, in dB, on images in [0, 1]."""
     ssim: float = -1.0
     """At least this structural similarity."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Promise:
-    """Closeness promised on each kind of weights; None promises none there."""
+class Tolerances:
+    """Tolerance allowed on each kind of weights; None tolerances none there."""
 
-    seeded: Closeness | None = None
-    embedded: Closeness | None = None
-    checkpoint: Closeness | None = None
+    seeded: Tolerance | None = None
+    embedded: Tolerance | None = None
+    checkpoint: Tolerance | None = None
 
-    def on(self, kind: Kind) -> Closeness | None:
-        """The closeness promised on weights of this kind."""
-        promised: Closeness | None = getattr(self, kind)
-        return promised
+    def on(self, kind: Kind) -> Tolerance | None:
+        """The closeness allowed on weights of this kind."""
+        allowed: Tolerance | None = getattr(self, kind)
+        return allowed
 
 
-NO_PROMISE = Promise()
-REFERENCE_PROMISE = Promise(
-    seeded=Closeness(psnr_db=45.0, ssim=0.95), embedded=Closeness(psnr_db=45.0, ssim=0.95)
+NO_TOLERANCE = Tolerances()
+REFERENCE_TOLERANCES = Tolerances(
+    seeded=Tolerance(psnr_db=45.0, ssim=0.95), embedded=Tolerance(psnr_db=45.0, ssim=0.95)
 )
-"""What a reference's picture promises to be to the accepted one, where more is known of the weights
-than `verdicts.REFERENCE_PICTURE` asks of all. Half-way between rounding (58 dB for fp16 on the
-embedded model and 60 dB on the seeded ones, 59 dB for the accepted picture's own 8 bits) and the
+"""What a reference's image tolerances to be to the accepted one, where more is known of the weights
+than `verdicts.REFERENCE_IMAGE` asks of all. Half-way between rounding (58 dB for fp16 on the
+embedded model and 60 dB on the seeded ones, 59 dB for the accepted image's own 8 bits) and the
 weakest faults: on the embedded model weights that went through 8 bits at 35 dB; on the small seeded
 one a schedule that is 20 of a thousand timesteps early at 34 dB, and another model's scaling factor
 at 37 dB."""
@@ -84,10 +84,10 @@ class Optimization:
 
     name: str
     apply: Callable[[Build], None]
-    promise: Promise
+    tolerance: Tolerances
     needs: Needs
-    proof: Callable[[Any], None]
-    """Raises `proofs.NotApplied` if the built pipeline does not show the change."""
+    applied: Callable[[Any], None]
+    """Raises `applied.NotApplied` if the built pipeline does not show the change."""
     skips_work: bool = False
     """Does less arithmetic than the case without it."""
     uneven_steps: bool = False
@@ -111,8 +111,8 @@ OPTIMIZATIONS: dict[str, Optimization] = {}
 
 def optimization(
     *,
-    proof: Callable[[Any], None],
-    promise: Promise = NO_PROMISE,
+    applied: Callable[[Any], None],
+    tolerance: Tolerances = NO_TOLERANCE,
     needs: Needs | None = None,
     skips_work: bool = False,
     uneven_steps: bool = False,
@@ -134,17 +134,17 @@ def optimization(
             raise ValueError(f"the name {name!r} is taken")
         if not (apply.__doc__ or "").strip():
             raise ValueError(f"{name} has no docstring to say in a report what it is")
-        if not callable(proof):
-            raise ValueError(f"{name} has no proof that can be called with a pipeline")
+        if not callable(applied):
+            raise ValueError(f"{name} has no applied check that can be called with a pipeline")
         needed = needs.optimization if needs else None
         if needed is not None and needed not in OPTIMIZATIONS:
             raise ValueError(f"{name} needs {needed!r}, which is not declared before")
         declared = Optimization(
             name=name,
             apply=apply,
-            promise=promise,
+            tolerance=tolerance,
             needs=needs or Needs(),
-            proof=proof,
+            applied=applied,
             skips_work=skips_work,
             uneven_steps=uneven_steps,
             hides_operators=hides_operators,
@@ -216,7 +216,7 @@ def _fit(stack: Sequence[Optimization]) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Workload:
-    """What is generated. Everything that a picture or a time depends on is pinned here."""
+    """What is generated. Everything that an image or a time depends on is pinned here."""
 
     name: str
     scale: Scale
@@ -226,7 +226,7 @@ class Workload:
     scheduler: str
     """Name of a diffusers scheduler class, built with `from_config` of the model's own."""
     steps: int
-    images: int
+    num_images: int
     guidance: float
     seed: int
     base: tuple[str, ...] = ()
@@ -234,7 +234,7 @@ class Workload:
     pipeline: str = "StableDiffusionPipeline"
 
     def __post_init__(self) -> None:
-        if self.steps < 1 or self.images < 1 or self.size < 8 or self.size % 8:
+        if self.steps < 1 or self.num_images < 1 or self.size < 8 or self.size % 8:
             raise ValueError(
                 f"{self.name}: it takes one step and one image or more, of a size in eights of "
                 "pixels"
@@ -255,9 +255,9 @@ class Case:
     stack: tuple[Optimization, ...] = field(repr=False)
     against: str
     """Name of the case on the same workload that this one is compared with."""
-    picture_only: bool
+    image_only: bool
     """Generated once to look at; its time is shown, not judged."""
-    chapter: Chapter = "guide"
+    suite: Suite = "guide"
 
     @property
     def id(self) -> str:
@@ -268,19 +268,19 @@ class Case:
     def is_reference(self) -> bool:
         return self.name == REFERENCE
 
-    def promise_on(self, kind: Kind) -> Closeness | None:
-        """The loosest closeness in the stack beyond its base; None if one promises none.
+    def tolerance_on(self, kind: Kind) -> Tolerance | None:
+        """The loosest closeness in the stack beyond its base; None if one tolerances none.
 
-        A reference's is to its accepted picture.
+        A reference's is to its accepted image.
         """
         if self.is_reference:
-            return REFERENCE_PROMISE.on(kind)
+            return REFERENCE_TOLERANCES.on(kind)
         own = self.stack[len(self.workload.base) :]
-        promised = [optimization.promise.on(kind) for optimization in own]
-        if not promised or None in promised:
+        allowed = [optimization.tolerance.on(kind) for optimization in own]
+        if not allowed or None in allowed:
             return None
-        return Closeness(
-            psnr_db=min(p.psnr_db for p in promised if p), ssim=min(p.ssim for p in promised if p)
+        return Tolerance(
+            psnr_db=min(p.psnr_db for p in allowed if p), ssim=min(p.ssim for p in allowed if p)
         )
 
 
@@ -291,31 +291,31 @@ def measure(
     workload: Workload,
     *stacks: str,
     against: str = REFERENCE,
-    picture_only: bool = False,
-    chapter: Chapter = "guide",
+    image_only: bool = False,
+    suite: Suite = "guide",
 ) -> None:
     """Declare stacks (names joined by ``+``) as cases on a workload, beside its reference.
 
     `ValueError` for an optimization nobody declared or named twice, a wrong combination, a case
-    declared twice, another workload's name, a chapter that is none, or an `against` that is not
+    declared twice, another workload's name, a suite that is none, or an `against` that is not
     declared before.
     """
-    if chapter not in get_args(Chapter):
-        raise ValueError(f"{chapter!r} is no chapter; there are {', '.join(get_args(Chapter))}")
+    if suite not in get_args(Suite):
+        raise ValueError(f"{suite!r} is no suite; there are {', '.join(get_args(Suite))}")
     namesakes = {case.workload for case in CASES if case.workload.name == workload.name}
     if any(w.scale == workload.scale for w in namesakes - {workload}):
         raise ValueError(f"another workload is called {workload.name!r}")
     declared = {case.name for case in CASES if case.workload == workload}
     if REFERENCE not in declared:
         declared.add(REFERENCE)
-        CASES.append(_case(workload, REFERENCE, picture_only=picture_only, chapter=chapter))
+        CASES.append(_case(workload, REFERENCE, image_only=image_only, suite=suite))
     if against not in declared:
         raise ValueError(f"{workload.name}: nothing called {against!r} is declared before")
     for name in stacks:
         if name in declared:
             raise ValueError(f"{workload.name}: the case {name!r} is declared twice")
         declared.add(name)
-        case = _case(workload, name, picture_only=picture_only, chapter=chapter)
+        case = _case(workload, name, image_only=image_only, suite=suite)
         CASES.append(replace(case, against=against))
 
 
@@ -324,10 +324,10 @@ def stacked(workload: Workload, name: str) -> Case:
 
     `ValueError` for an optimization nobody declared or named twice, or a wrong combination.
     """
-    return _case(workload, name, picture_only=False, chapter="guide")
+    return _case(workload, name, image_only=False, suite="guide")
 
 
-def _case(workload: Workload, name: str, *, picture_only: bool, chapter: Chapter) -> Case:
+def _case(workload: Workload, name: str, *, image_only: bool, suite: Suite) -> Case:
     names = [*workload.base, *(() if name == REFERENCE else (name,))]
     try:
         # What the base has, a stack on it can name as well, and it is done once.
@@ -340,8 +340,8 @@ def _case(workload: Workload, name: str, *, picture_only: bool, chapter: Chapter
         name=name,
         stack=stack,
         against=REFERENCE,
-        picture_only=picture_only,
-        chapter=chapter,
+        image_only=image_only,
+        suite=suite,
     )
 
 
@@ -353,7 +353,7 @@ def cases_for(scale: Scale) -> list[Case]:
     return [case for workload in workloads for case in CASES if case.workload == workload]
 
 
-def chapters_of(case: Case, cases: Iterable[Case]) -> list[Chapter]:
-    """The case's chapter; a reference is in all that its workload has cases of."""
-    own = [c.chapter for c in cases if c.workload == case.workload and case.is_reference]
-    return list(dict.fromkeys((case.chapter, *own)))
+def suites_of(case: Case, cases: Iterable[Case]) -> list[Suite]:
+    """The case's suite; a reference is in all that its workload has cases of."""
+    own = [c.suite for c in cases if c.workload == case.workload and case.is_reference]
+    return list(dict.fromkeys((case.suite, *own)))

@@ -12,7 +12,7 @@ from diffusers_perf.measurement.packages import not_installed
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one verb; returns its exit code, which is a regression's for a regression alone."""
+    """Run one command; returns its exit code, which is a regression's for a regression alone."""
     for stream in (sys.stdout, sys.stderr):
         # A terminal that lacks one of our characters is no reason to say nothing.
         getattr(stream, "reconfigure", lambda **_: None)(errors="backslashreplace")
@@ -30,9 +30,9 @@ def main(arguments: list[str] | None = None) -> int:
 def _run(arguments: list[str] | None) -> int:
     try:
         # Here, since it takes most of a second, in which it can be interrupted as well.
-        from diffusers_perf.cli import verbs
+        from diffusers_perf.cli import commands
 
-        return verbs.run(arguments)
+        return commands.run(arguments)
     except KeyboardInterrupt:
         print("interrupted: nothing was judged; what was written before stays", file=sys.stderr)
     except ModuleNotFoundError as error:

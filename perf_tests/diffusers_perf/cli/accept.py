@@ -1,6 +1,6 @@
 """Accept what runs measured as this machine's baseline. Never turns a run green by itself.
 
-Writes `baselines/<machine>.json`, pictures of references of which none is accepted yet, and a line
+Writes `baselines/<machine>.json`, images of references of which none is accepted yet, and a line
 a case in `HISTORY.md`. Lines of cases that whole runs no longer declare are dropped.
 
     python -m ci accept runs/1.json runs/2.json runs/3.json --reason "torch 2.12 on this GPU"
@@ -19,9 +19,9 @@ from diffusers_perf.judge import comparable
 from diffusers_perf.judge.pairs import disturbed_in
 from diffusers_perf.judge.verdicts import PASSING, REPEAT_PSNR_DB
 from diffusers_perf.judge.weighing import METRICS
-from diffusers_perf.records import baselines, closeness
+from diffusers_perf.records import baselines, pixels
 from diffusers_perf.records.baselines import CaseBaseline, MachineBaseline
-from diffusers_perf.records.closeness import Pictures
+from diffusers_perf.records.pixels import Images
 from diffusers_perf.records.reading import BadRunError, Run, load_runs
 from diffusers_perf.records.records import Count, write_whole
 from diffusers_perf.records.runs import Case, case_id
@@ -33,15 +33,15 @@ ACCEPTABLE = (
     "same",
     "faster",
     "new",
-    "unclear",
+    "inconclusive",
     "slower",
     "more memory",
     "more work",
-    "worse picture",
+    "worse image",
     "invalid",
 )
-"""A person may mean a case to be slower, its picture to be another one, or another workload (which
-is invalid until then). Nobody can mean a black picture."""
+"""A person may mean a case to be slower, its image to be another one, or another workload (which
+is invalid until then). Nobody can mean a black image."""
 HISTORY_HEAD = """# What was accepted, when and why
 
 Written by `python -m ci accept` and `python -m ci calibrate`; newest last.
@@ -62,9 +62,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"accept from as few as N runs (default: {PROCESSES_MIN})",
     )
     parser.add_argument(
-        "--pictures-only",
+        "--images-only",
         action="store_true",
-        help="accept the references' pictures, which hold on every machine, and no speed; "
+        help="accept the references' images, which hold on every machine, and no speed; "
         "from one run",
     )
 
@@ -78,23 +78,23 @@ def _positive(text: str) -> int:
 def main(args: argparse.Namespace) -> int:
     # A line of the history is one line.
     reason = " ".join(args.reason.split())
-    if args.pictures_only:
+    if args.images_only:
         if len(args.runs) != 1:
-            raise BadRunError(f"--pictures-only takes one run, not {len(args.runs)}")
-        return accept_pictures(args.runs[0], reason=reason)
+            raise BadRunError(f"--images-only takes one run, not {len(args.runs)}")
+        return accept_images(args.runs[0], reason=reason)
     return accept(args.runs, reason=reason, processes=args.processes)
 
 
-def accept_pictures(path: Path, *, reason: str) -> int:
-    """Keep the pictures of the run's references; 0. `BadRunError` for a bad run."""
+def accept_images(path: Path, *, reason: str) -> int:
+    """Keep the images of the run's references; 0. `BadRunError` for a bad run."""
     (run,) = _load([path], reason)
     check([run])
-    pictures = {target: _thumbnail(source) for target, source in _pictures(run).items()}
-    if not pictures:
-        raise BadRunError(f"{path} has no reference, so there is no picture to accept")
-    write_history(_about_pictures(pictures, run, reason=reason))
-    _keep(pictures)
-    number = f"{len(pictures)} reference picture{'s' * (len(pictures) != 1)}"
+    images = {target: _thumbnail(source) for target, source in _images(run).items()}
+    if not images:
+        raise BadRunError(f"{path} has no reference, so there is no image to accept")
+    write_history(_about_images(images, run, reason=reason))
+    _keep(images)
+    number = f"{len(images)} reference image{'s' * (len(images) != 1)}"
     print(f"accepted {number}; commit baselines/")
     return 0
 
@@ -148,11 +148,11 @@ def accept(paths: Sequence[Path], *, reason: str, processes: int = PROCESSES_MIN
     baseline = MachineBaseline(
         path=baselines.machine_path(machine.slug), machine=machine.name, cases=cases
     )
-    # A picture that is accepted holds on every machine: whoever accepts how fast one of them is
+    # An image that is accepted holds on every machine: whoever accepts how fast one of them is
     # does not move it by the way.
-    pictures = {
+    images = {
         target: _thumbnail(source)
-        for target, source in _pictures(runs[0]).items()
+        for target, source in _images(runs[0]).items()
         if not target.exists()
     }
     write_history(
@@ -161,15 +161,15 @@ def accept(paths: Sequence[Path], *, reason: str, processes: int = PROCESSES_MIN
                 _history_line(key, known.get(key), accepted.get(key), runs[0], reason=reason)
                 for key in (*accepted, *sorted(gone))
             ),
-            *_about_pictures(pictures, runs[0], reason=reason),
+            *_about_images(images, runs[0], reason=reason),
         ]
     )
     baselines.save_machine(baseline)
-    _keep(pictures)
+    _keep(images)
     print(
         f"accepted {_many(accepted, 'case', 'cases')} from {_many(taken, 'process', 'processes')} "
         f"into {baseline.path.name} and "
-        f"{_many(pictures, 'reference picture that was', 'reference pictures that were')} not "
+        f"{_many(images, 'reference image that was', 'reference images that were')} not "
         "there yet; commit baselines/"
     )
     few = [key for key in accepted if len(measured[key]) < PROCESSES_MIN]
@@ -204,7 +204,7 @@ def _load(paths: Sequence[Path], reason: str) -> list[Run]:
 
 def check(runs: Sequence[Run], *, acceptable: Collection[str] = ACCEPTABLE) -> None:
     """`BadRunError` unless the runs are of one machine, stopwatch and workload, and each case got
-    one of these verdicts, and the same picture from the same seed alone.
+    one of these verdicts, and the same image from the same seed alone.
     """
     first = runs[0]
     for run in runs:
@@ -221,15 +221,15 @@ def check(runs: Sequence[Run], *, acceptable: Collection[str] = ACCEPTABLE) -> N
         for key, case in run.cases.items():
             if case["verdict"] not in acceptable:
                 raise BadRunError(f"{run.path}: {key} is {case['verdict']}, which nobody accepts")
-            repeated = case["picture"]["repeat_psnr_db"]
+            repeated = case["image"]["repeat_psnr_db"]
             if repeated < REPEAT_PSNR_DB:
                 raise BadRunError(
-                    f"{run.path}: {key} gave another picture for the same seed ({repeated:.1f} dB "
+                    f"{run.path}: {key} gave another image for the same seed ({repeated:.1f} dB "
                     "between them), which nobody accepts"
                 )
-            if ignored := case["picture"].get("ignored"):
+            if ignored := case["image"].get("ignored"):
                 raise BadRunError(
-                    f"{run.path}: {key} gave the same picture for another {ignored[0]}, which "
+                    f"{run.path}: {key} gave the same image for another {ignored[0]}, which "
                     "nobody accepts"
                 )
         if run.not_timed:
@@ -250,7 +250,7 @@ def _check_whole(runs: Sequence[Run]) -> None:
             )
         for key, case in run.cases.items():
             rounds = len(case["latency_rounds_s"])
-            if rounds < ROUNDS_MIN and not case["picture_only"]:
+            if rounds < ROUNDS_MIN and not case["image_only"]:
                 raise BadRunError(
                     f"{run.path}: {key} was timed in {rounds} of at least {ROUNDS_MIN} rounds; run "
                     "the main job again with more --rounds"
@@ -275,7 +275,7 @@ def _disturbed(run: Run) -> dict[str, str]:
 
 
 def _judged(run: Run) -> list[str]:
-    return [key for key, case in run.cases.items() if not case["picture_only"]]
+    return [key for key, case in run.cases.items() if not case["image_only"]]
 
 
 def _merge(
@@ -318,36 +318,36 @@ def _partly(counters: Sequence[Mapping[str, Count]]) -> list[str]:
     return [n for n in baselines.JUDGED if len({n in one for one in counters}) > 1]
 
 
-def _pictures(run: Run) -> dict[Path, Path]:
-    """Where the references' pictures are kept once accepted, and those that the run saved."""
+def _images(run: Run) -> dict[Path, Path]:
+    """Where the references' images are kept once accepted, and those that the run saved."""
     return {
-        baselines.picture_path(
+        baselines.image_path(
             model=case["model"], weights=case["weights"], workload=case["workload"]
-        ): run.path.with_name(f"{run.path.stem}-pictures") / f"{case['workload']}-reference.png"
+        ): run.path.with_name(f"{run.path.stem}-images") / f"{case['workload']}-reference.png"
         for case in run.cases.values()
         if case["case"] == REFERENCE
     }
 
 
-def _thumbnail(path: Path) -> Pictures:
-    """As an accepted picture is kept. `BadRunError` if there is none."""
+def _thumbnail(path: Path) -> Images:
+    """As an accepted image is kept. `BadRunError` if there is none."""
     if not path.exists():
-        raise BadRunError(f"{path} is missing: a run's pictures are saved beside its JSON")
+        raise BadRunError(f"{path} is missing: a run's images are saved beside its JSON")
     try:
-        return closeness.thumbnail(closeness.load(path))
+        return pixels.thumbnail(pixels.load(path))
     except (OSError, ValueError, SyntaxError) as error:
-        raise BadRunError(f"{path}: is no picture ({str(error).splitlines()[0]})") from None
+        raise BadRunError(f"{path}: is no image ({str(error).splitlines()[0]})") from None
 
 
-def _keep(pictures: Mapping[Path, Pictures]) -> None:
-    for target, picture in pictures.items():
-        closeness.save(picture, target)
+def _keep(images: Mapping[Path, Images]) -> None:
+    for target, image in images.items():
+        pixels.save(image, target)
 
 
-def _about_pictures(pictures: Collection[Path], run: Run, *, reason: str) -> list[str]:
-    """The line on accepted pictures, if there are any."""
-    names = ", ".join(f"`{target.name}`" for target in pictures)
-    return [f"- {run.date} {names}: pictures. {reason}"] if names else []
+def _about_images(images: Collection[Path], run: Run, *, reason: str) -> list[str]:
+    """The line on accepted images, if there are any."""
+    names = ", ".join(f"`{target.name}`" for target in images)
+    return [f"- {run.date} {names}: images. {reason}"] if names else []
 
 
 def _history_line(

@@ -1,4 +1,4 @@
-"""What every verb answers, how it refuses, and which numbers it takes."""
+"""What every command answers, how it refuses, and which numbers it takes."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ from diffusers_perf.records.reading import BadRunError, Run, load_runs
 from diffusers_perf.records.records import Mode
 from diffusers_perf.records.runs import Case, parts_of
 
-NOTHING_CHANGED = ("same", "faster", "slower", "new", "unclear", "invalid")
+NOTHING_CHANGED = ("same", "faster", "slower", "new", "inconclusive", "invalid")
 """What the same code can be called. What is invalid is left out where it says nothing."""
 
 
@@ -83,7 +83,7 @@ def calibrate(paths: Sequence[Path]) -> int:
     told: list[str] = []
     for key in dict.fromkeys(key for run in runs for key in run.cases):
         seen = [(run, run.cases[key]) for run in runs if key in run.cases]
-        if seen[0][1]["picture_only"]:
+        if seen[0][1]["image_only"]:
             continue
         if key not in baseline.cases:
             told.append(f"{_name(key)} has no line in {baseline.path.name}: accept it first")
@@ -136,7 +136,7 @@ def _calibration(seen: Sequence[tuple[Run, Case]]) -> tuple[Calibration, list[st
         fewest = min(fewest, len(quiet))
         noise[metric.field] = rounded(noise_of([case[metric.field] for case in quiet]))
         pair = sqrt(2) * noise[metric.field]
-        sees[metric.field] = rounded(detectable(pair, pairs=PAIRS, floor=metric.floor))
+        sees[metric.field] = rounded(detectable(pair, pairs=PAIRS, roofline=metric.roofline))
     date = seen[0][0].date
     return Calibration(calibrated=date, processes=fewest, noise=noise, sees=sees), told
 

@@ -1,4 +1,4 @@
-"""Searches for the fastest stack of optimizations whose picture keeps a promise.
+"""Searches for the fastest stack of optimizations whose image keeps a tolerance.
 
 Tries what `perf_tests/optimizations.py` declares, one on top of the other, within a limit on memory
 and a budget of time, and keeps what is faster. 0: it found a stack that is faster than the
@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING
 from diffusers_perf.catalog.declarations import (
     OPTIMIZATIONS,
     STACKS,
-    Closeness,
     Kind,
+    Tolerance,
     Workload,
     cases_for,
     no_optimization,
@@ -55,13 +55,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--workload", metavar="NAME", help="what is generated (default: the model's first)"
     )
     parser.add_argument(
-        "--promise",
+        "--tolerance",
         metavar="NAME",
-        help="pictures as close to the reference's as this optimization promises "
+        help="images as close to the reference's as this optimization tolerances "
         f"(default: {LOSSLESS}, as close as half precision)",
     )
     parser.add_argument(
-        "--psnr", type=number("0 or more", low=0), metavar="DB", help="the promise in numbers: PSNR"
+        "--psnr",
+        type=number("0 or more", low=0),
+        metavar="DB",
+        help="the tolerance in numbers: PSNR",
     )
     parser.add_argument(
         "--ssim",
@@ -110,24 +113,24 @@ def main(args: argparse.Namespace) -> int:
         return refuse(str(error))
 
 
-def _explore(args: argparse.Namespace, limit: Callable[[Kind], Closeness]) -> int:
+def _explore(args: argparse.Namespace, limit: Callable[[Kind], Tolerance]) -> int:
     """The answer, within the closeness that `limit` asks for on a kind of weights."""
     bench = bare_bench(device=args.device, model=args.model)
     workload = _workload(args.workload, bench)
     if args.memory is not None and bench.device.type == "cpu":
         raise BadInput("--memory: it is GPU memory that is measured, and this runs on the CPU")
-    promised = limit(bench.source.kind)
+    allowed = limit(bench.source.kind)
     folder = Folder.open(args.out, settings_of(bench, workload))
     candidates, others = shortlist(
         OPTIMIZATIONS.values(),
         base=[OPTIMIZATIONS[name] for name in workload.base],
         kind=bench.source.kind,
-        picture=promised,
+        image=allowed,
         without=args.without,
         lack=lambda o: lack.reason if (lack := bench.lacks([o])) else None,
     )
     attempts = Attempts(
-        bench=bench, workload=workload, promise=promised, folder=folder, budget_s=60 * args.minutes
+        bench=bench, workload=workload, tolerance=allowed, folder=folder, budget_s=60 * args.minutes
     )
     search = Search(
         candidates=candidates,
@@ -135,7 +138,7 @@ def _explore(args: argparse.Namespace, limit: Callable[[Kind], Closeness]) -> in
         tell=lambda text: print(f"      {text}", flush=True),
         memory_bytes=args.memory and args.memory * 2**30,
     )
-    print("\n".join(_opening(bench, workload, promised, args)), flush=True)
+    print("\n".join(_opening(bench, workload, allowed, args)), flush=True)
     stopped = ""
     try:
         try:
@@ -159,33 +162,33 @@ def _explore(args: argparse.Namespace, limit: Callable[[Kind], Closeness]) -> in
     return 2 if stopped else 1
 
 
-def _limit(args: argparse.Namespace) -> Callable[[Kind], Closeness]:
-    """The closeness that is asked for, by the kind of weights. `BadInput` for no such promise."""
+def _limit(args: argparse.Namespace) -> Callable[[Kind], Tolerance]:
+    """The closeness that is asked for, by the kind of weights. `BadInput` for no such tolerance."""
     from diffusers_perf.optimizations import tolerances
 
     unknown = next((n for n in args.without if n not in OPTIMIZATIONS), None)
     if unknown is not None:
         raise BadInput(_no_optimization("--without", unknown))
     in_numbers = args.psnr is not None or args.ssim is not None
-    if in_numbers and args.promise is not None:
-        raise BadInput("the promise is given either by --promise or in numbers")
+    if in_numbers and args.tolerance is not None:
+        raise BadInput("the tolerance is given either by --tolerance or in numbers")
     if in_numbers:
-        numbers = Closeness(
+        numbers = Tolerance(
             psnr_db=0.0 if args.psnr is None else args.psnr,
             ssim=-1.0 if args.ssim is None else args.ssim,
         )
         return lambda kind: numbers
-    if args.promise in (None, LOSSLESS):
-        promise = tolerances.LOSSLESS
-    elif args.promise in OPTIMIZATIONS:
-        promise = OPTIMIZATIONS[args.promise].promise
+    if args.tolerance in (None, LOSSLESS):
+        tolerance = tolerances.LOSSLESS
+    elif args.tolerance in OPTIMIZATIONS:
+        tolerance = OPTIMIZATIONS[args.tolerance].tolerance
     else:
-        raise BadInput(_no_optimization("--promise", args.promise))
-    return lambda kind: promise.on(kind) or Closeness()
+        raise BadInput(_no_optimization("--tolerance", args.tolerance))
+    return lambda kind: tolerance.on(kind) or Tolerance()
 
 
 def _no_optimization(option: str, name: str) -> str:
-    known = [*((LOSSLESS,) if option == "--promise" else ()), *OPTIMIZATIONS]
+    known = [*((LOSSLESS,) if option == "--tolerance" else ()), *OPTIMIZATIONS]
     return f"{option}: {no_optimization(name, known)}"
 
 
@@ -205,19 +208,19 @@ def _workload(name: str | None, bench: Bench) -> Workload:
 
 
 def _opening(
-    bench: Bench, workload: Workload, promise: Closeness, args: argparse.Namespace
+    bench: Bench, workload: Workload, tolerance: Tolerance, args: argparse.Namespace
 ) -> Iterator[str]:
-    machine, images = bench.machine, workload.images
+    machine, images = bench.machine, workload.num_images
     yield (
         f"{workload.name} of {bench.source.name} on {machine.name}, torch {machine.torch}: "
-        f"{'one picture' if images == 1 else f'{images} pictures'}, "
+        f"{'one image' if images == 1 else f'{images} images'}, "
         f"{workload.size}x{workload.size}, {workload.steps} steps"
     )
     memory = f", at most {args.memory:g} GiB" if args.memory else ""
-    yield f"asked for: {closeness_text(promise)}{memory}, in {in_minutes(args.minutes)}"
+    yield f"asked for: {closeness_text(tolerance)}{memory}, in {in_minutes(args.minutes)}"
 
 
-HEAD = ("step", "latency", "speedup", "GPU busy", "GPU speedup", "memory", "picture")
+HEAD = ("step", "latency", "speedup", "GPU busy", "GPU speedup", "memory", "image")
 
 
 def _found(search: Search) -> bool:
@@ -292,7 +295,7 @@ def _called(stack: Stack, base: Sequence[str]) -> str:
 def _bounds(best: Step, reference: Measurement) -> Iterator[str]:
     """What holds the best stack back now."""
     seen = best.measured
-    bound = seen.bound()
+    bound = seen.bottleneck()
     if bound is None:
         yield "bound by: unknown, since there is no GPU whose time could be seen"
         return
@@ -304,13 +307,13 @@ def _bounds(best: Step, reference: Measurement) -> Iterator[str]:
         else f"bound by: {by} is busy for {1 - idle:.0%} of the time"
     )
     # What a stack leaves out of the work is not counted operator by operator in a search.
-    whose, counted = ("its", seen) if seen.floor_s else ("all of the reference's", reference)
-    if counted.floor_s:
+    whose, counted = ("its", seen) if seen.roofline_s else ("all of the reference's", reference)
+    if counted.roofline_s:
         what = {"arithmetic": "matrix products take", "memory": "weights take to be read"}
         yield (
-            f"floor: {counted.floor_s:.3f} s, which {whose} "
-            f"{what[counted.floor_by or 'arithmetic']} at the rate of this GPU; it takes "
-            f"{seen.latency_s / counted.floor_s:.1f} times as long"
+            f"roofline: {counted.roofline_s:.3f} s, which {whose} "
+            f"{what[counted.roofline_by or 'arithmetic']} at the rate of this GPU; it takes "
+            f"{seen.latency_s / counted.roofline_s:.1f} times as long"
         )
     families = sorted(seen.families.items(), key=lambda item: -item[1][0])[:5]
     if families:

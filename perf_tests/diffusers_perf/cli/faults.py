@@ -1,8 +1,8 @@
-"""Plants every fault of the catalogue and says which are caught; controls must pass.
+"""Injects every fault of the catalogue and says which are detected; controls must pass.
 
-Each is planted between two clean runs in this process, and judged by the rules that judge a case
-against its baseline. 0: every fault is caught and every control passes. 1: one is missed or fails.
-2: bad input. 3: the machine was too busy or the time too short to tell of all of them.
+Each is injected between two clean runs in this process, and judged by the rules that judge a case
+against its baseline. 0: every fault is detected and every control passes. 1: one is missed or
+fails. 2: bad input. 3: the machine was too busy or the time too short to tell of all of them.
 
     python -m ci faults --device cpu
     python -m ci faults upcast_norms item_in_step
@@ -26,7 +26,7 @@ from diffusers_perf.plugin.screen import table
 from diffusers_perf.records.records import write_whole
 
 if TYPE_CHECKING:
-    from diffusers_perf.faults.planting import Fault
+    from diffusers_perf.faults.injection import Fault
     from diffusers_perf.faults.trials import Row, Trials
 
 SCHEMA = 1
@@ -56,7 +56,7 @@ def main(args: argparse.Namespace) -> int:
     """Run the trials, then tell."""
     from diffusers_perf import models
     from diffusers_perf.catalog.loading import declare
-    from diffusers_perf.faults.planting import FAULTS
+    from diffusers_perf.faults.injection import FAULTS
     from diffusers_perf.faults.trials import Row, Trials
 
     started = perf_counter()
@@ -142,7 +142,7 @@ def code(rows: Sequence[Row], trials: Trials) -> int:
 def _cells(row: Row) -> tuple[str, ...]:
     return (
         row.fault.name,
-        row.fault.seen_by or "nothing",
+        row.fault.detected_by or "nothing",
         row.verdict if row.holds and row.verdict else row.status,
         _size(row),
         row.sentence,
@@ -156,7 +156,7 @@ def _size(row: Row) -> str:
 def _line(row: Row) -> str:
     size = f", down to {_size(row)}" if row.smallest is not None else ""
     text = f"{row.fault.name}: {row.status}{size} ({row.seconds:.1f} s)"
-    return text if row.status in ("caught", "quiet") else f"{text}: {row.sentence}"
+    return text if row.status in ("detected", "not flagged") else f"{text}: {row.sentence}"
 
 
 def closing(
@@ -173,10 +173,11 @@ def closing(
         return sum(row.status in statuses for row in which)
 
     skipped = number(rows, "skipped")
+    tried = len(faults) - number(faults, "skipped"), len(controls) - number(controls, "skipped")
     yield (
-        f"{number(faults, 'caught')} of {len(faults) - number(faults, 'skipped')} faults caught, "
-        f"{number(controls, 'quiet')} of {len(controls) - number(controls, 'skipped')} controls "
-        f"quiet, {len(trials.false_alarms)} false alarms in {trials.verdicts} verdicts on clean "
+        f"{number(faults, 'detected')} of {tried[0]} faults detected, "
+        f"{number(controls, 'not flagged')} of {tried[1]} controls not flagged, "
+        f"{len(trials.false_alarms)} false alarms in {trials.verdicts} verdicts on clean "
         f"runs against clean runs, in {seconds:.0f} s" + (f"; {skipped} skipped" if skipped else "")
     )
     for row in rows:
@@ -192,7 +193,7 @@ def closing(
 
 
 def _is_anothers(path: Path) -> bool:
-    """Is something in this file that this verb did not write?"""
+    """Is something in this file that this command did not write?"""
     if not path.is_file() or not path.stat().st_size:
         return False
     try:
@@ -219,12 +220,12 @@ def _write(path: Path | None, rows: Sequence[Row], trials: Trials, *, seconds: f
                 "what": row.fault.line,
                 "source": row.fault.source,
                 "control": row.fault.is_control,
-                "seen_by": row.fault.seen_by,
+                "detected_by": row.fault.detected_by,
                 "where": row.fault.where,
                 "status": row.status,
                 "verdict": row.verdict,
                 "sentence": row.sentence,
-                "also_seen_by": list(row.also_seen_by),
+                "also_detected_by": list(row.also_detected_by),
                 "unit": row.fault.unit or None,
                 "smallest": row.smallest,
                 "seconds": round(row.seconds, 2),

@@ -32,7 +32,14 @@ from diffusers_perf.records import baselines
 from diffusers_perf.records.baselines import MachineBaseline, Portable
 from diffusers_perf.records.reading import Run, load_run
 from diffusers_perf.records.records import Count
-from diffusers_perf.records.runs import Case, case_id, key_of, measurement, promise_of, reference_of
+from diffusers_perf.records.runs import (
+    Case,
+    case_id,
+    key_of,
+    measurement,
+    reference_of,
+    tolerance_of,
+)
 from diffusers_perf.records.structure_records import COUNTERS
 
 
@@ -49,7 +56,8 @@ def main(args: argparse.Namespace) -> int:
 def gate(path: Path) -> int:
     """Print what does not hold and one closing sentence; 0 holds, 1 a regression, 2 not judged.
 
-    With 2 the last line is ``unclear: …`` where the run was judged, and an error where it was not.
+    With 2 the last line is ``inconclusive: …`` where the run was judged, and an error where it was
+    not.
 
     `BadRunError` or `BadBaseline` for what cannot be read.
     """
@@ -68,9 +76,12 @@ def gate(path: Path) -> int:
         return CANNOT_JUDGE
     if code == CANNOT_JUDGE:
         # Its own last line, since nobody's mistake made it so: whoever reads only that knows.
-        unclear = [row.id for row in rows if row.status in WARNING]
-        them = "it" if len(unclear) == 1 else "them"
-        print(f"unclear: {len(unclear)} of {_cases(rows)}: {', '.join(unclear)}; run {them} again")
+        inconclusive = [row.id for row in rows if row.status in WARNING]
+        them = "it" if len(inconclusive) == 1 else "them"
+        print(
+            f"inconclusive: {len(inconclusive)} of {_cases(rows)}: {', '.join(inconclusive)}; "
+            f"run {them} again"
+        )
     return code
 
 
@@ -90,7 +101,7 @@ class Standards:
 
     def counted(self, run: Run, case: Case) -> Accepted | None:
         """What was accepted of a case's code, for a run that could only count that."""
-        if run.machine.device == "cuda" or case["picture_only"]:
+        if run.machine.device == "cuda" or case["image_only"]:
             return None
         return self.structures.get("/".join(case[n] for n in ("workload", "model", "case")))
 
@@ -136,12 +147,12 @@ def judged(run: Run, case: Case, standards: Standards) -> Verdict:
     question = Question(
         measured=measured,
         reference=reference,
-        promise=promise_of(case),
+        tolerance=tolerance_of(case),
         baseline=baseline,
         baseline_name=standards.name,
         portable=standards.portable.get(case_id(case), {}),
         versions=run.machine.versions,
-        picture_only=case["picture_only"],
+        image_only=case["image_only"],
         generates=case["generates"],
         options=run.options,
     )
@@ -200,7 +211,7 @@ def _unjudged(run: Run, standards: Standards) -> str | None:
     """Why this run proves nothing even though nothing in it is wrong; None if it does."""
     if not run.cases:
         return f"{run.path} measured nothing"
-    timed = [case for case in run.cases.values() if not case["picture_only"]]
+    timed = [case for case in run.cases.values() if not case["image_only"]]
     if not timed or any(standards.knows(case) for case in timed):
         return None
     if any(standards.counted(run, case) for case in timed):
@@ -221,7 +232,7 @@ def _closing(run: Run, standards: Standards, rows: list[Row]) -> Iterator[str]:
     counts = {
         "held": sum(status in ("same", "faster") for status in statuses),
         "failed": sum(s not in (*PASSING, "skipped", "missing") for s in statuses),
-        "unclear or invalid": sum(status in WARNING for status in statuses),
+        "inconclusive or invalid": sum(status in WARNING for status in statuses),
         "new": statuses.count("new"),
         "skipped": statuses.count("skipped"),
         "missing": statuses.count("missing"),
@@ -229,7 +240,7 @@ def _closing(run: Run, standards: Standards, rows: list[Row]) -> Iterator[str]:
     told = ", ".join(f"{number} {name}" for name, number in counts.items())
     yield f"of {_cases(rows)} {told}; on {run.machine.name}, against {standards.name}"
     if standards.baseline is None:
-        judged = "pictures, loose bounds and counts are judged, and speed is not"
+        judged = "images, loose bounds and counts are judged, and speed is not"
         yield f"nobody accepted {standards.name} yet: {judged}"
     if run.narrowed:
         yield "some cases were asked for by name: no other is called missing"

@@ -54,13 +54,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--reason", help="why they are accepted; goes into the file")
     parser.add_argument(
-        "--matmul-tflops", type=_rate, metavar="N", help="a GPU's matmul rate, for the floor"
+        "--matmul-tflops", type=_rate, metavar="N", help="a GPU's matmul rate, for the roofline"
     )
     parser.add_argument(
         "--bandwidth-gb",
         type=_rate,
         metavar="N",
-        help="its memory bandwidth in GB/s, for the floor",
+        help="its memory bandwidth in GB/s, for the roofline",
     )
 
 
@@ -81,10 +81,10 @@ def main(args: argparse.Namespace) -> int:
     if args.reason and not args.write:
         return refuse("--reason is for --write: without it nothing is accepted")
     if (args.matmul_tflops is None) != (args.bandwidth_gb is None):
-        return refuse("a floor takes both --matmul-tflops and --bandwidth-gb")
+        return refuse("a roofline takes both --matmul-tflops and --bandwidth-gb")
     from diffusers_perf import models
     from diffusers_perf.catalog.loading import declare
-    from diffusers_perf.measurement import proofs, structure
+    from diffusers_perf.measurement import applied, structure
     from diffusers_perf.models.seeded import Skeletons
 
     declare("perf_tests.cases")
@@ -120,7 +120,7 @@ def main(args: argparse.Namespace) -> int:
                 "only a GPU can run it"
             )
             continue
-        except proofs.NotApplied as error:
+        except applied.NotApplied as error:
             print(f"not applied: {case.id}: {error}")
             return 1
         print("\n".join(table(case, seen, args)), end="\n\n")
@@ -167,7 +167,7 @@ def not_countable(case: Case) -> str | None:
 
 
 def count(case: Case, source: Source) -> Observation:
-    """What the case's pipeline asks for. `NotCountable`, or `NotApplied` if a proof fails."""
+    """What the case's pipeline asks for. `NotCountable`; `NotApplied` if an applied check fails."""
     import torch
 
     from diffusers_perf.measurement import structure
@@ -177,7 +177,7 @@ def count(case: Case, source: Source) -> Observation:
         for optimization in case.stack:
             # One that needs a GPU proves itself by running on it.
             if optimization.needs.compute_capability is None:
-                optimization.proof(pipeline)
+                optimization.applied(pipeline)
         return structure.observe(pipeline, case.workload)
 
 
@@ -204,7 +204,7 @@ def judge(case: Case, seen: Observation, was: Accepted, model: str) -> list[Find
 
 def table(case: Case, seen: Observation, args: argparse.Namespace) -> Iterator[str]:
     """The lines that show one case."""
-    steps, images = case.workload.steps, case.workload.images
+    steps, images = case.workload.steps, case.workload.num_images
     yield (
         f"{case.id}: {steps} steps, {images} image{'s' * (images > 1)} of {case.workload.size} "
         f"pixels, {case.workload.scheduler}"
@@ -231,14 +231,14 @@ def table(case: Case, seen: Observation, args: argparse.Namespace) -> Iterator[s
         f"{work.bytes.total(steps) / 1e9:,.1f} GB read and written"
     )
     if args.matmul_tflops:
-        floor_s, eager_s = seen.floor_s(
+        roofline_s, eager_s = seen.roofline_s(
             steps=steps,
             flops_per_s=args.matmul_tflops * 1e12,
             bytes_per_s=args.bandwidth_gb * 1e9,
         )
         yield (
             f"  at {args.matmul_tflops:g} TFLOP/s and {args.bandwidth_gb:g} GB/s no faster than "
-            f"{floor_s:.3f} s; operator by operator, as written, {eager_s:.3f} s"
+            f"{roofline_s:.3f} s; operator by operator, as written, {eager_s:.3f} s"
         )
 
 

@@ -4,9 +4,9 @@
     python -m ci ab --base-python old/bin/python --head-python new/bin/python --device cuda
 
 Base and head take turns in the order A B B A …, so that a machine that drifts hits both alike: five
-pairs, and five more where those could settle what is unclear. Each side compiles into a cache of
-its own that is empty at first: its first process is as cold as the other's, in warm-up and not in
-timed rounds, so no process is thrown away. Interrupted, the same command goes on from the pairs
+pairs, and five more where those could settle what is inconclusive. Each side compiles into a cache
+of its own that is empty at first: its first process is as cold as the other's, in warm-up and not
+in timed rounds, so no process is thrown away. Interrupted, the same command goes on from the pairs
 that it has.
 """
 
@@ -346,9 +346,9 @@ class Turns:
             # The first five decide, also where more are there: who looks anew after each pair stops
             # whenever chance is kind.
             first = self._compared(most=PAIRS)
-            if first.unclear:
+            if first.inconclusive:
                 end = "" if first.worth_more else "; as many again could not tell either"
-                print(f"unclear after {PAIRS} pairs: {', '.join(first.unclear)}{end}")
+                print(f"inconclusive after {PAIRS} pairs: {', '.join(first.inconclusive)}{end}")
             if first.worth_more:
                 self._measure(PAIRS_MOST)
         except OutOfTime as reason:

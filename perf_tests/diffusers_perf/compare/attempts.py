@@ -16,14 +16,14 @@ from diffusers_perf.catalog.declarations import (
     OPTIMIZATIONS,
     REFERENCE,
     Case,
-    Closeness,
+    Tolerance,
     Workload,
     stacked,
 )
 from diffusers_perf.compare.bare import BadInput
 from diffusers_perf.judge.verdicts import PASSING, judge
 from diffusers_perf.measurement.measuring import PACKAGE, digest, digest_of
-from diffusers_perf.plugin.screen import picture
+from diffusers_perf.plugin.screen import image
 from diffusers_perf.records.records import Measurement, gpu_speedup, write_whole
 from diffusers_perf.records.runs import measurement
 from diffusers_perf.search.search import Ask, Stack, Stopped, Tried
@@ -170,7 +170,7 @@ class Attempts:
 
     bench: Bench
     workload: Workload
-    promise: Closeness
+    tolerance: Tolerance
     folder: Folder
     budget_s: float
     number: int = 0
@@ -221,7 +221,7 @@ class Attempts:
             )
 
     def _make_reference(self, ask: Ask) -> None:
-        """Its picture is not in the folder, and its floor is not known to this process."""
+        """Its image is not in the folder, and its roofline is not known to this process."""
         case = stacked(self.workload, REFERENCE)
         if ask.stack and case.id not in self.bench.measurements:
             _, failed = self._measure(case, full=True)
@@ -275,17 +275,17 @@ class Attempts:
             return None, text if type(error) is ValueError else f"{type(error).__name__}: {text}"
 
     def _judged(self, ask: Ask, tried: Tried) -> Tried:
-        """By the rule of a test, with what was asked for as the promise."""
+        """By the rule of a test, with what was asked for as the tolerance."""
         measured = tried.measured
         if measured is None:
             return tried
-        if measured.validity.get("disturbed_by") or measured.validity.get("host_disturbed_by"):
+        if measured.validity.get("gpu_interference") or measured.validity.get("host_interference"):
             self.disturbed += 1
         case = stacked(self.workload, measured.case)
         reference = self.bench.measurements.get(stacked(self.workload, REFERENCE).id, measured)
         question = self.bench.question(case, measured, reference if ask.stack else None)
         if ask.stack:
-            question = replace(question, promise=self.promise)
+            question = replace(question, tolerance=self.tolerance)
         failing = [f for f in judge(question).findings if f.status not in PASSING]
         if not failing:
             return tried
@@ -339,6 +339,6 @@ def cells_of(name: str, seen: Measurement, reference: Measurement) -> tuple[str,
         f"{seen.gpu_busy_s:.3f} s" if seen.gpu_busy_s is not None else "",
         f"{on_gpu:.2f}x" if on_gpu else "",
         f"{memory / 2**20:,.0f} MiB" if memory else "",
-        # The reference's own closeness is to the accepted picture, and no part of this.
-        "" if seen.case == REFERENCE else picture(seen),
+        # The reference's own image_distance is to the accepted image, and no part of this.
+        "" if seen.case == REFERENCE else image(seen),
     )

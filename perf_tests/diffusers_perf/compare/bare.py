@@ -28,7 +28,7 @@ def bare_bench(*, device: str | None, model: str | None) -> Bench:
             rounds=1,
             options=models.options_for(machine.device, model),
             say=lambda *_: None,
-            pictures_folder=None,
+            images_folder=None,
             baseline=None,
             portable={},
             structures={},

@@ -1,7 +1,7 @@
 """Compare runs of head with runs of base, the i-th with the i-th, and say what changed.
 
 Takes one run a process, made in turns on one machine; `ab` makes and compares them. Five pairs are
-asked for: with one pair times are unclear, while counters and pictures are judged all the same.
+asked for: with one pair times are inconclusive, while counters and images are judged all the same.
 
     python -m ci compare --base base-1.json base-2.json --head head-1.json head-2.json
 """
@@ -26,7 +26,7 @@ from diffusers_perf.records import baselines
 from diffusers_perf.records.baselines import BadBaseline
 from diffusers_perf.records.reading import BadRunError, Run, load_runs
 
-SHOWN = (*(metric.name for metric in METRICS), "counters", "picture")
+SHOWN = (*(metric.name for metric in METRICS), "counters", "image")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

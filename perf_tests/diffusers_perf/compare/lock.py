@@ -1,4 +1,4 @@
-"""One process at a time in a verb's folder, with those that it starts."""
+"""One process at a time in a command's folder, with those that it starts."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ class BadFolder(Exception):
 
 @contextmanager
 def held(out: Path, *, by: str) -> Iterator[int]:
-    """The verb's --out, for this process and those it starts alone; yields the lock's descriptor.
+    """Hold --out for this process and those it starts; yields the lock's descriptor.
 
-    Who inherits it holds the folder, too: a process that outlives its verb, which was killed, is
+    Who inherits it holds the folder, too: a process that outlives its command, which was killed, is
     still measuring. `BadFolder` where another is at work in it, or it cannot be written.
     """
     try:

@@ -1,6 +1,6 @@
 """Join the runs of all shards, made on GPUs of one kind, into one run.
 
-What it writes is read by every other verb, and by pytest-benchmark.
+What it writes is read by every other command, and by pytest-benchmark.
 
     pytest perf_tests --benchmark-only --shard 1/2 --benchmark-json runs/1.json
     pytest perf_tests --benchmark-only --shard 2/2 --benchmark-json runs/2.json
@@ -34,7 +34,7 @@ def main(args: argparse.Namespace) -> int:
 
 
 def merge(paths: Sequence[Path], out: Path) -> int:
-    """Write the one run, with its pictures beside it; 0. `BadRunError` for what does not join."""
+    """Write the one run, with its images beside it; 0. `BadRunError` for what does not join."""
     if out.resolve() in [path.resolve() for path in paths]:
         raise BadRunError(f"{out} is one of the shards: write the whole elsewhere")
     contents = {path: read(path) for path in distinct(paths)}
@@ -43,7 +43,7 @@ def merge(paths: Sequence[Path], out: Path) -> int:
     joined = run_of(content, out)
     try:
         write_whole(out, json.dumps(content, indent=4))
-        _copy_pictures(runs, out)
+        _copy_images(runs, out)
     except OSError as error:
         raise BadRunError(unwritable(out, error)) from None
     skipped = sum(case.status == "skipped" for case in joined.untimed)
@@ -149,15 +149,15 @@ def _drifts(runs: Sequence[Run]) -> dict[str, Any]:
     return worst
 
 
-def _copy_pictures(runs: Sequence[Run], out: Path) -> None:
-    folder = out.with_name(f"{out.stem}-pictures")
+def _copy_images(runs: Sequence[Run], out: Path) -> None:
+    folder = out.with_name(f"{out.stem}-images")
     folder.mkdir(exist_ok=True)
     own = {name for run in runs for name in run.expected}
     for run in runs:
         compared_with = {
             f"{case['workload']}-{case['against'] or REFERENCE}" for case in run.cases.values()
         }
-        for picture in run.path.with_name(f"{run.path.stem}-pictures").glob("*.png"):
+        for image in run.path.with_name(f"{run.path.stem}-images").glob("*.png"):
             # A reference that a shard measured for others alone can be another shard's case.
-            if picture.stem in run.expected or picture.stem in compared_with - own:
-                shutil.copyfile(picture, folder / picture.name)
+            if image.stem in run.expected or image.stem in compared_with - own:
+                shutil.copyfile(image, folder / image.name)

@@ -2,7 +2,7 @@
 
 To add one: write the function in the file of its kind, say where it happened, in which setting it
 shows, which measure must see it and on which machine; in the function, say what breaks.
-`python -m ci faults NAME` plants it between two clean runs, and the plugin `planted` in a run of
+`python -m ci faults NAME` injects it between two clean runs, and the plugin `injected` in a run of
 pytest. Faults are global unless they say otherwise, as a bad dependency bump is: they hit the
 reference too.
 """
@@ -17,7 +17,7 @@ from diffusers_perf.faults import (  # noqa: F401  # isort: skip
     kernels,
     compiling,
     twice,
-    pictures,
+    images,
     measuring,
     controls,
 )

@@ -6,37 +6,37 @@ from typing import Any
 
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from diffusers_perf.faults.injection import Injection, fault
 from diffusers_perf.faults.places import COUNTED, COUNTED_HALF, SEEN, SEEN_FP16
-from diffusers_perf.faults.planting import Plant, fault
 
 
-@fault(seen_by="counter", setting=COUNTED_HALF, source="diffusers #3493")
-def sdpa_math_only(plant: Plant) -> None:
+@fault(detected_by="counter", setting=COUNTED_HALF, source="diffusers #3493")
+def sdpa_math_only(injection: Injection) -> None:
     """Scaled dot product attention falls back to its math kernel."""
-    plant.during(sdpa_kernel(SDPBackend.MATH))
+    injection.during(sdpa_kernel(SDPBackend.MATH))
 
 
-@fault(seen_by="counter", setting=COUNTED, source="diffusers #3594")
-def sdpa_lost(plant: Plant) -> None:
+@fault(detected_by="counter", setting=COUNTED, source="diffusers #3594")
+def sdpa_lost(injection: Injection) -> None:
     """Another attention processor was installed, and the UNet computes attention as written."""
-    plant.then(lambda pipeline: pipeline.unet.set_default_attn_processor())
+    injection.then(lambda pipeline: pipeline.unet.set_default_attn_processor())
 
 
-@fault(seen_by="counter", setting=COUNTED)
-def attention_sliced(plant: Plant) -> None:
+@fault(detected_by="counter", setting=COUNTED)
+def attention_sliced(injection: Injection) -> None:
     """Attention slicing, meant to save memory, was left on."""
-    plant.then(lambda pipeline: pipeline.enable_attention_slicing("max"))
+    injection.then(lambda pipeline: pipeline.enable_attention_slicing("max"))
 
 
-@fault(seen_by="counter", setting=COUNTED, where="cpu", source="transformers' eager fallback")
-def text_attention_eager(plant: Plant) -> None:
+@fault(detected_by="counter", setting=COUNTED, where="cpu", source="transformers' eager fallback")
+def text_attention_eager(injection: Injection) -> None:
     """The text encoder's attention falls back to eager."""
     # On a GPU's launches it is a tenth of a per cent: only what the code asks for shows it.
-    plant.then(lambda pipeline: pipeline.text_encoder.set_attn_implementation("eager"))
+    injection.then(lambda pipeline: pipeline.text_encoder.set_attn_implementation("eager"))
 
 
-@fault(seen_by="picture", setting=SEEN_FP16, source="diffusers #1614")
-def attention_overflow(plant: Plant) -> None:
+@fault(detected_by="image", setting=SEEN_FP16, source="diffusers #1614")
+def attention_overflow(injection: Injection) -> None:
     """The attention of one block overflows float16."""
 
     def then(pipeline: Any) -> None:
@@ -45,11 +45,11 @@ def attention_overflow(plant: Plant) -> None:
         for layer in (attention.to_q, attention.to_k, attention.to_v):
             layer.weight.data.mul_(3e4 / float(layer.weight.detach().abs().max()))
 
-    plant.then(then)
+    injection.then(then)
 
 
-@fault(seen_by="picture", setting=SEEN)
-def cross_attention_lost(plant: Plant) -> None:
+@fault(detected_by="image", setting=SEEN)
+def cross_attention_lost(injection: Injection) -> None:
     """The upward half of the UNet no longer attends to the prompt."""
 
     def then(pipeline: Any) -> None:
@@ -57,4 +57,4 @@ def cross_attention_lost(plant: Plant) -> None:
             if name.endswith("attn2"):
                 attention.to_out[0].weight.data.zero_()
 
-    plant.then(then)
+    injection.then(then)

@@ -6,8 +6,8 @@ from typing import Any
 
 import torch
 
+from diffusers_perf.faults.injection import Injection, fault
 from diffusers_perf.faults.places import COUNTED, COUNTED_HALF, encoded
-from diffusers_perf.faults.planting import Plant, fault
 from diffusers_perf.techniques.cuda_graphs import Graphed
 
 
@@ -34,10 +34,10 @@ def _compile(block: torch.nn.Module) -> None:
     block.forward = forward
 
 
-@fault(seen_by="counter", setting=COUNTED, source="diffusers #4305")
-def graph_break(plant: Plant) -> None:
+@fault(detected_by="counter", setting=COUNTED, source="diffusers #4305")
+def graph_break(injection: Injection) -> None:
     """A compiled block breaks into two graphs."""
-    plant.given(compile_one_block)
+    injection.given(compile_one_block)
 
     def then(pipeline: Any) -> None:
         act = pipeline.unet.mid_block.resnets[0].nonlinearity
@@ -50,40 +50,40 @@ def graph_break(plant: Plant) -> None:
 
         act.forward = broken
 
-    plant.then(then)
+    injection.then(then)
 
 
-@fault(seen_by="counter", setting=COUNTED, source="torch #174575")
-def compiled_again(plant: Plant) -> None:
-    """What was compiled is forgotten between pictures, and compiled again."""
-    plant.given(compile_one_block)
+@fault(detected_by="counter", setting=COUNTED, source="torch #174575")
+def compiled_again(injection: Injection) -> None:
+    """What was compiled is forgotten between images, and compiled again."""
+    injection.given(compile_one_block)
 
     def forgetful(encode: Any, *args: Any, **kwargs: Any) -> Any:
         torch.compiler.reset()
         return encode(*args, **kwargs)
 
-    encoded(plant, forgetful)
+    encoded(injection, forgetful)
 
 
 def _graphed(pipeline: Any) -> None:
     pipeline.unet.forward = Graphed(pipeline.unet.forward)
 
 
-@fault(seen_by="counter", setting=COUNTED_HALF, source="torch #174575", where="cuda")
-def graph_off(plant: Plant) -> None:
+@fault(detected_by="counter", setting=COUNTED_HALF, source="torch #174575", where="cuda")
+def graph_off(injection: Injection) -> None:
     """The UNet's CUDA graph is silently off: every kernel is launched on its own."""
-    plant.given(_graphed)
+    injection.given(_graphed)
 
     def then(pipeline: Any) -> None:
         pipeline.unet.forward = pipeline.unet.forward.function
 
-    plant.then(then)
+    injection.then(then)
 
 
-@fault(seen_by="counter", setting=COUNTED_HALF, source="torch #174575", where="cuda")
-def graph_recorded_again(plant: Plant) -> None:
-    """The UNet's CUDA graph is recorded again for each picture."""
-    plant.given(_graphed)
+@fault(detected_by="counter", setting=COUNTED_HALF, source="torch #174575", where="cuda")
+def graph_recorded_again(injection: Injection) -> None:
+    """The UNet's CUDA graph is recorded again for each image."""
+    injection.given(_graphed)
 
     def then(pipeline: Any) -> None:
         encode = pipeline.encode_prompt
@@ -94,4 +94,4 @@ def graph_recorded_again(plant: Plant) -> None:
 
         pipeline.encode_prompt = forgetful
 
-    plant.then(then)
+    injection.then(then)

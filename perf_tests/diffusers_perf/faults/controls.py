@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from diffusers_perf.faults.injection import CannotInject, Injection, Setting, control
 from diffusers_perf.faults.places import (
     COUNTED,
     COUNTED_HALF,
@@ -24,31 +25,30 @@ from diffusers_perf.faults.places import (
     decoded,
     in_step,
 )
-from diffusers_perf.faults.planting import CannotPlant, Plant, Setting, control
 
 
 @control(setting=TIMED)
-def rerun(plant: Plant) -> None:
+def rerun(injection: Injection) -> None:
     """Nothing at all."""
 
 
 @control(setting=COUNTED_HALF)
-def rerun_half(plant: Plant) -> None:
+def rerun_half(injection: Injection) -> None:
     """Nothing at all, in half precision."""
 
 
 @control(setting=TIMED_DISTILLED)
-def rerun_distilled(plant: Plant) -> None:
-    """Nothing at all, four pictures, the distilled UNet against the full one."""
+def rerun_distilled(injection: Injection) -> None:
+    """Nothing at all, four images, the distilled UNet against the full one."""
 
 
 @control(setting=Setting(steps=6, changes={"seed": 1}))
-def another_seed(plant: Plant) -> None:
+def another_seed(injection: Injection) -> None:
     """Another seed, on both sides."""
 
 
 @control(setting=Setting(steps=6, changes={"prompt": "a small yellow star on a green background"}))
-def another_prompt(plant: Plant) -> None:
+def another_prompt(injection: Injection) -> None:
     """Another prompt, on both sides."""
 
 
@@ -57,7 +57,7 @@ def another_prompt(plant: Plant) -> None:
     setting=Setting(base=("fp16", "naive_attention"), base_on_cpu=("naive_attention",), steps=4),
     source="diffusers #902",
 )
-def attention_rewritten(plant: Plant) -> None:
+def attention_rewritten(injection: Injection) -> None:
     """The scores are scaled within the queries: other roundings, no other work."""
 
     def then(pipeline: Any) -> None:
@@ -66,19 +66,19 @@ def attention_rewritten(plant: Plant) -> None:
                 module.to_q.weight.data.mul_(module.scale)
                 module.scale = 1.0
 
-    plant.then(then)
+    injection.then(then)
 
 
 @control(setting=SEEN)
-def rounding_noise(plant: Plant) -> None:
+def rounding_noise(injection: Injection) -> None:
     """Noise of the size that float16 makes, 60 dB."""
-    decoded(plant, lambda sample: sample + 2e-3 * torch.sin(1e4 * sample))
+    decoded(injection, lambda sample: sample + 2e-3 * torch.sin(1e4 * sample))
 
 
 @control(setting=COUNTED)
-def imports_reordered(plant: Plant) -> None:
+def imports_reordered(injection: Injection) -> None:
     """The schedulers are imported anew, the last one first."""
-    plant.during(_imported_anew("diffusers.schedulers."))
+    injection.during(_imported_anew("diffusers.schedulers."))
 
 
 @contextmanager
@@ -95,7 +95,7 @@ def _imported_anew(prefix: str) -> Iterator[None]:
 
 
 @control(setting=TIMED)
-def garbage(plant: Plant) -> None:
+def garbage(injection: Injection) -> None:
     """Each step leaves thousands of objects behind, and the collector runs all the time."""
 
     @contextmanager
@@ -112,15 +112,15 @@ def garbage(plant: Plant) -> None:
             circle: list[Any] = []
             circle.append(circle)
 
-    plant.during(often())
-    in_step(plant, litter)
+    injection.during(often())
+    in_step(injection, litter)
 
 
 @control(setting=TIMED)
-def busy_cpu(plant: Plant) -> None:
+def busy_cpu(injection: Injection) -> None:
     """Other processes keep every CPU busy."""
     if not Path("/proc/self/schedstat").exists():
-        raise CannotPlant("this system does not say how long a thread waited for a CPU")
+        raise CannotInject("this system does not say how long a thread waited for a CPU")
 
     @contextmanager
     def busy() -> Iterator[None]:
@@ -135,15 +135,15 @@ def busy_cpu(plant: Plant) -> None:
                 process.kill()
                 process.wait()
 
-    plant.during(busy())
+    injection.during(busy())
 
 
 @control(setting=COUNTED, where="cpu")
-def another_malloc(plant: Plant) -> None:
+def another_malloc(injection: Injection) -> None:
     """The C library takes every larger allocation from the kernel and gives it back at once."""
     libc = ctypes.CDLL(None)
     if not hasattr(libc, "mallopt"):
-        raise CannotPlant("this C library has no mallopt")
+        raise CannotInject("this C library has no mallopt")
     threshold, ours, default = -3, 65_536, 131_072  # M_MMAP_THRESHOLD of malloc.h
 
     @contextmanager
@@ -154,11 +154,11 @@ def another_malloc(plant: Plant) -> None:
         finally:
             libc.mallopt(threshold, default)
 
-    plant.during(other())
+    injection.during(other())
 
 
 @control(setting=COUNTED_HALF, where="cuda")
-def another_allocator_setting(plant: Plant) -> None:
+def another_allocator_setting(injection: Injection) -> None:
     """PyTorch's allocator gives unused blocks back before it is full."""
 
     @contextmanager
@@ -166,7 +166,7 @@ def another_allocator_setting(plant: Plant) -> None:
         try:
             torch.cuda.memory._set_allocator_settings("garbage_collection_threshold:0.5")
         except (AttributeError, RuntimeError):
-            raise CannotPlant(
+            raise CannotInject(
                 "this PyTorch cannot change its allocator's settings while it runs"
             ) from None
         try:
@@ -174,11 +174,11 @@ def another_allocator_setting(plant: Plant) -> None:
         finally:
             torch.cuda.memory._set_allocator_settings("garbage_collection_threshold:0.99")
 
-    plant.during(other())
+    injection.during(other())
 
 
-@control(setting=Setting(steps=4, picture_only=True))
-def another_thread_count(plant: Plant) -> None:
+@control(setting=Setting(steps=4, image_only=True))
+def another_thread_count(injection: Injection) -> None:
     """PyTorch runs with another number of threads on the host."""
 
     @contextmanager
@@ -190,11 +190,11 @@ def another_thread_count(plant: Plant) -> None:
         finally:
             torch.set_num_threads(before)
 
-    plant.during(other())
+    injection.during(other())
 
 
 @control(setting=COUNTED_HALF, where="cuda")
-def another_gpu(plant: Plant) -> None:
+def another_gpu(injection: Injection) -> None:
     """Another GPU of the same kind."""
     same = [
         index
@@ -202,21 +202,21 @@ def another_gpu(plant: Plant) -> None:
         if torch.cuda.get_device_name(index) == torch.cuda.get_device_name(0)
     ]
     if not same:
-        raise CannotPlant("there is one GPU of this kind here")
-    plant.during(torch.cuda.device(same[0]))
+        raise CannotInject("there is one GPU of this kind here")
+    injection.during(torch.cuda.device(same[0]))
 
 
 @control(setting=COUNTED)
-def a_hook_that_does_nothing(plant: Plant) -> None:
+def a_hook_that_does_nothing(injection: Injection) -> None:
     """One forward hook on the UNet."""
-    plant.then(lambda pipeline: pipeline.unet.register_forward_hook(lambda *_: None))
+    injection.then(lambda pipeline: pipeline.unet.register_forward_hook(lambda *_: None))
 
 
 @control(setting=SEEN)
-def global_seed(plant: Plant) -> None:
+def global_seed(injection: Injection) -> None:
     """Somebody else draws from PyTorch's global generator."""
 
     def then(pipeline: Any) -> None:
         torch.manual_seed(12345)
 
-    plant.then(then)
+    injection.then(then)

@@ -7,12 +7,12 @@ from typing import Any
 
 import torch
 
+from diffusers_perf.faults.injection import Injection, fault
 from diffusers_perf.faults.places import COUNTED, TIMED, TIMED_DISTILLED, around_unet, in_step
-from diffusers_perf.faults.planting import Plant, fault
 
 
-@fault(seen_by="counter", setting=COUNTED, source="diffusers #7576")
-def peft_walk(plant: Plant) -> None:
+@fault(detected_by="counter", setting=COUNTED, source="diffusers #7576")
+def peft_walk(injection: Injection) -> None:
     """Every layer of the UNet is visited before and after each call, in search of adapters."""
 
     def walk(pipeline: Any) -> None:
@@ -23,11 +23,11 @@ def peft_walk(plant: Plant) -> None:
         pipeline.unet.register_forward_pre_hook(lambda *_: walk(pipeline))
         pipeline.unet.register_forward_hook(lambda *_: walk(pipeline))
 
-    plant.then(then)
+    injection.then(then)
 
 
-@fault(seen_by="counter", setting=COUNTED)
-def hooks_left_on(plant: Plant) -> None:
+@fault(detected_by="counter", setting=COUNTED)
+def hooks_left_on(injection: Injection) -> None:
     """A profiler left a hook on every layer."""
 
     def nothing(*_: object) -> None: ...
@@ -36,18 +36,18 @@ def hooks_left_on(plant: Plant) -> None:
         for module in pipeline.unet.modules():
             module.register_forward_hook(nothing)
 
-    plant.then(then)
+    injection.then(then)
 
 
-@fault(seen_by="latency", setting=TIMED, unit="% of a step", sizes=(100, 50, 30, 20, 15, 10, 5))
-def sleep_in_step(plant: Plant) -> None:
+@fault(detected_by="latency", setting=TIMED, unit="% of a step", sizes=(100, 50, 30, 20, 15, 10, 5))
+def sleep_in_step(injection: Injection) -> None:
     """The host sleeps in each step."""
-    seconds = (plant.size or 0) / 100 * plant.step_s
-    in_step(plant, lambda pipeline, noise: time.sleep(seconds))
+    seconds = (injection.size or 0) / 100 * injection.step_s
+    in_step(injection, lambda pipeline, noise: time.sleep(seconds))
 
 
-@fault(seen_by="latency", setting=TIMED_DISTILLED)
-def slow(plant: Plant) -> None:
+@fault(detected_by="latency", setting=TIMED_DISTILLED)
+def slow(injection: Injection) -> None:
     """The UNet of one case takes five times as long."""
 
     # Then the case takes three to four times as long, and is to be seen where the limit of one or
@@ -57,4 +57,4 @@ def slow(plant: Plant) -> None:
             forward(*args, **kwargs)
         return forward(*args, **kwargs)
 
-    around_unet(plant, five_times, only="distilled_unet")
+    around_unet(injection, five_times, only="distilled_unet")

@@ -6,12 +6,12 @@ from typing import Any
 
 import torch
 
+from diffusers_perf.faults.injection import Injection, fault
 from diffusers_perf.faults.places import COUNTED, COUNTED_HALF, in_step
-from diffusers_perf.faults.planting import Plant, fault
 
 
-@fault(seen_by="counter", setting=COUNTED)
-def layout_there_and_back(plant: Plant) -> None:
+@fault(detected_by="counter", setting=COUNTED)
+def layout_there_and_back(injection: Injection) -> None:
     """Every residual block turns its input channels last, and back."""
     from diffusers.models.resnet import ResnetBlock2D
 
@@ -21,28 +21,28 @@ def layout_there_and_back(plant: Plant) -> None:
         x = x.contiguous(memory_format=torch.channels_last).contiguous()
         return forward(self, x, *args, **kwargs)
 
-    plant.put(ResnetBlock2D, "forward", turned)
+    injection.put(ResnetBlock2D, "forward", turned)
 
 
-@fault(seen_by="GPU busy", setting=COUNTED_HALF, where="cuda")
-def cudnn_off(plant: Plant) -> None:
+@fault(detected_by="GPU busy", setting=COUNTED_HALF, where="cuda")
+def cudnn_off(injection: Injection) -> None:
     """cuDNN does not load, and convolutions run as matrix products."""
-    plant.put(torch.backends.cudnn, "enabled", False)
+    injection.put(torch.backends.cudnn, "enabled", False)
 
 
 @fault(
-    seen_by="GPU busy",
+    detected_by="GPU busy",
     setting=COUNTED_HALF,
     where="cuda",
     unit="% of a step's GPU work",
     sizes=(20, 10, 5, 3, 2, 1),
 )
-def more_gpu_work(plant: Plant) -> None:
+def more_gpu_work(injection: Injection) -> None:
     """One kernel more in each step, and nothing else."""
     # Not larger: a case is also judged by its peak of memory.
     side, probe = 2048, 1024
-    left = torch.ones(side, probe, device=plant.device)
-    result = torch.empty(side, side, device=plant.device)
+    left = torch.ones(side, probe, device=injection.device)
+    result = torch.empty(side, side, device=injection.device)
     start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
     for _ in range(3):
         start.record()
@@ -51,6 +51,6 @@ def more_gpu_work(plant: Plant) -> None:
     torch.cuda.synchronize()
     seconds = start.elapsed_time(end) / 1e3
     # The work of a product grows with its inner side.
-    inner = round((plant.size or 0) / 100 * plant.gpu_step_s / seconds * probe / 8) * 8
-    factor = torch.ones(side, max(8, inner), device=plant.device)
-    in_step(plant, lambda pipeline, noise: torch.mm(factor, factor.T, out=result))
+    inner = round((injection.size or 0) / 100 * injection.gpu_step_s / seconds * probe / 8) * 8
+    factor = torch.ones(side, max(8, inner), device=injection.device)
+    in_step(injection, lambda pipeline, noise: torch.mm(factor, factor.T, out=result))

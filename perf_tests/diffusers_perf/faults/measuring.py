@@ -9,30 +9,30 @@ from typing import Any
 import torch
 
 from diffusers_perf.faults.compiling import compile_middle
+from diffusers_perf.faults.injection import Injection, Setting, fault
 from diffusers_perf.faults.places import TIMED, TIMED_DISTILLED
-from diffusers_perf.faults.planting import Plant, Setting, fault
 from diffusers_perf.measurement import bench, timing
 
 
-@fault(seen_by="measuring", setting=TIMED)
-def warm_up_left_out(plant: Plant) -> None:
+@fault(detected_by="measuring", setting=TIMED)
+def warm_up_left_out(injection: Injection) -> None:
     """Nothing is warmed up, and the first round compiles."""
-    plant.given(compile_middle)
+    injection.given(compile_middle)
 
     def none(generate: Any, *, on_round: Any) -> list[float]:
         return []
 
-    plant.put(bench, "warm_up", none)
+    injection.put(bench, "warm_up", none)
 
 
 @fault(
-    seen_by="measuring",
+    detected_by="measuring",
     # In one step and so large that the GPU, and not the host, is what takes the time.
     setting=Setting(steps=1, rounds=3, changes={"size": 1024}),
     where="cuda",
 )
-def timer_without_sync(plant: Plant) -> None:
-    """Pictures are fetched without waiting for them, and the timer does not wait either."""
+def timer_without_sync(injection: Injection) -> None:
+    """Images are fetched without waiting for them, and the timer does not wait either."""
     from diffusers.image_processor import VaeImageProcessor
 
     buffers: list[torch.Tensor] = []
@@ -46,7 +46,7 @@ def timer_without_sync(plant: Plant) -> None:
         here.copy_(there, non_blocking=True)
         return here.numpy()
 
-    plant.put(VaeImageProcessor, "pt_to_numpy", staticmethod(fetched))
+    injection.put(VaeImageProcessor, "pt_to_numpy", staticmethod(fetched))
 
     readings = itertools.count()
 
@@ -56,15 +56,15 @@ def timer_without_sync(plant: Plant) -> None:
             torch.cuda.synchronize()
         return time.perf_counter()
 
-    plant.put(timing, "synchronized_clock", clock)
+    injection.put(timing, "synchronized_clock", clock)
 
 
-@fault(seen_by="latency", setting=TIMED_DISTILLED)
-def slow_reference(plant: Plant) -> None:
+@fault(detected_by="latency", setting=TIMED_DISTILLED)
+def slow_reference(injection: Injection) -> None:
     """The reference is slow as well, so that every ratio looks fine."""
 
     def then(pipeline: Any) -> None:
-        step, seconds = pipeline.scheduler.step, plant.step_s
+        step, seconds = pipeline.scheduler.step, injection.step_s
 
         def slept(*args: Any, **kwargs: Any) -> Any:
             time.sleep(seconds)
@@ -72,4 +72,4 @@ def slow_reference(plant: Plant) -> None:
 
         pipeline.scheduler.step = slept
 
-    plant.then(then)
+    injection.then(then)

@@ -7,34 +7,34 @@ from typing import Any
 
 import torch
 
+from diffusers_perf.faults.injection import Injection, fault
 from diffusers_perf.faults.places import COUNTED, COUNTED_HALF, around_unet, decoded, in_step
-from diffusers_perf.faults.planting import Plant, fault
 
 
-@fault(seen_by="memory", setting=COUNTED)
-def pictures_kept(plant: Plant) -> None:
-    """Every decoded picture is kept in a list that nobody empties."""
+@fault(detected_by="memory", setting=COUNTED)
+def images_kept(injection: Injection) -> None:
+    """Every decoded image is kept in a list that nobody empties."""
     kept: list[torch.Tensor] = []
 
     def keep(sample: torch.Tensor) -> torch.Tensor:
         kept.append(sample)
         return sample
 
-    decoded(plant, keep)
+    decoded(injection, keep)
 
 
-@fault(seen_by="memory", setting=COUNTED_HALF, where="cuda")
-def second_copy(plant: Plant) -> None:
+@fault(detected_by="memory", setting=COUNTED_HALF, where="cuda")
+def second_copy(injection: Injection) -> None:
     """A second copy of the UNet's weights stays on the GPU."""
 
     def then(pipeline: Any) -> None:
         pipeline.unet_before = copy.deepcopy(pipeline.unet)
 
-    plant.then(then)
+    injection.then(then)
 
 
-@fault(seen_by="memory", setting=COUNTED_HALF, where="cuda")
-def activations_for_gradients(plant: Plant) -> None:
+@fault(detected_by="memory", setting=COUNTED_HALF, where="cuda")
+def activations_for_gradients(injection: Injection) -> None:
     """The UNet runs with gradients, and keeps its activations for a backward pass."""
 
     def with_gradients(forward: Any, sample: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
@@ -45,10 +45,10 @@ def activations_for_gradients(plant: Plant) -> None:
         made.sample = made.sample.detach()
         return made
 
-    around_unet(plant, with_gradients)
+    around_unet(injection, with_gradients)
 
 
-@fault(seen_by="counter", setting=COUNTED, where="cuda")
-def cache_emptied(plant: Plant) -> None:
+@fault(detected_by="counter", setting=COUNTED, where="cuda")
+def cache_emptied(injection: Injection) -> None:
     """Each step gives the allocator's memory back to the driver, and asks for it again."""
-    in_step(plant, lambda pipeline, noise: torch.cuda.empty_cache())
+    in_step(injection, lambda pipeline, noise: torch.cuda.empty_cache())

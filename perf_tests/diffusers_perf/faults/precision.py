@@ -6,23 +6,23 @@ from typing import Any
 
 import torch
 
+from diffusers_perf.faults.injection import Injection, Setting, fault
 from diffusers_perf.faults.places import COUNTED, COUNTED_HALF, SEEN, around_unet
-from diffusers_perf.faults.planting import Plant, Setting, fault
 
 
-@fault(seen_by="counter", setting=COUNTED_HALF, source="diffusers #511", where="cuda")
-def autocast_around_fp16(plant: Plant) -> None:
+@fault(detected_by="counter", setting=COUNTED_HALF, source="diffusers #511", where="cuda")
+def autocast_around_fp16(injection: Injection) -> None:
     """torch.autocast around the UNet of a pipeline that is in float16 already."""
 
     def under(forward: Any, *args: Any, **kwargs: Any) -> Any:
         with torch.autocast("cuda", dtype=torch.float16):
             return forward(*args, **kwargs)
 
-    around_unet(plant, under)
+    around_unet(injection, under)
 
 
-@fault(seen_by="counter", setting=COUNTED_HALF, source="diffusers #371")
-def upcast_norms(plant: Plant) -> None:
+@fault(detected_by="counter", setting=COUNTED_HALF, source="diffusers #371")
+def upcast_norms(injection: Injection) -> None:
     """Every GroupNorm computes in float32 and casts back."""
 
     def upcasting(self: torch.nn.GroupNorm, x: torch.Tensor) -> torch.Tensor:
@@ -30,11 +30,11 @@ def upcast_norms(plant: Plant) -> None:
         normed = torch.nn.functional.group_norm(x.float(), self.num_groups, weight, bias, self.eps)
         return normed.to(x.dtype)
 
-    plant.put(torch.nn.GroupNorm, "forward", upcasting)
+    injection.put(torch.nn.GroupNorm, "forward", upcasting)
 
 
-@fault(seen_by="counter", setting=COUNTED_HALF, where="cpu")
-def upcast_step(plant: Plant) -> None:
+@fault(detected_by="counter", setting=COUNTED_HALF, where="cpu")
+def upcast_step(injection: Injection) -> None:
     """The scheduler's step computes in float32 and casts back."""
     # Three launches of a thousand in a step: a GPU's kernels may grow by more than that.
 
@@ -47,12 +47,14 @@ def upcast_step(plant: Plant) -> None:
 
         pipeline.scheduler.step = upcasting
 
-    plant.then(then)
+    injection.then(then)
 
 
-@fault(seen_by="counter", setting=COUNTED_HALF, source="the upcast of SDXL's decoder", where="cpu")
-def upcast_decoder(plant: Plant) -> None:
-    """The decoder is moved to float32 for each picture and back."""
+@fault(
+    detected_by="counter", setting=COUNTED_HALF, source="the upcast of SDXL's decoder", where="cpu"
+)
+def upcast_decoder(injection: Injection) -> None:
+    """The decoder is moved to float32 for each image and back."""
 
     def then(pipeline: Any) -> None:
         decode, vae = pipeline.vae.decode, pipeline.vae
@@ -67,42 +69,42 @@ def upcast_decoder(plant: Plant) -> None:
 
         pipeline.vae.decode = upcasting
 
-    plant.then(then)
+    injection.then(then)
 
 
-@fault(seen_by="proof", setting=COUNTED_HALF, source="diffusers #775")
-def dtype_not_applied(plant: Plant) -> None:
+@fault(detected_by="applied check", setting=COUNTED_HALF, source="diffusers #775")
+def dtype_not_applied(injection: Injection) -> None:
     """Half precision was asked for under a name nobody reads, and the pipeline is in float32."""
-    plant.then(lambda pipeline: pipeline.to(torch.float32))
+    injection.then(lambda pipeline: pipeline.to(torch.float32))
 
 
-@fault(seen_by="picture", setting=SEEN)
-def float8_weights(plant: Plant) -> None:
+@fault(detected_by="image", setting=SEEN)
+def float8_weights(injection: Injection) -> None:
     """The UNet's weights went through 8 bits on their way."""
 
     def then(pipeline: Any) -> None:
         for parameter in pipeline.unet.parameters():
             parameter.data = parameter.data.to(torch.float8_e4m3fn).to(parameter.dtype)
 
-    plant.then(then)
+    injection.then(then)
 
 
 @fault(
-    seen_by="proof",
+    detected_by="applied check",
     setting=Setting(base=("tf32",), steps=6),
     source="torch 1.12, which switched TF32 off for matrix products",
     where="cuda",
 )
-def tf32_reset(plant: Plant) -> None:
+def tf32_reset(injection: Injection) -> None:
     """TF32 for matrix products is switched off again after the case switched it on."""
 
     def then(pipeline: Any) -> None:
         torch.backends.cuda.matmul.allow_tf32 = False
 
-    plant.then(then)
+    injection.then(then)
 
 
-@fault(seen_by="GPU busy", setting=COUNTED, source="torch 1.12, for convolutions", where="cuda")
-def tf32_convolutions_off(plant: Plant) -> None:
+@fault(detected_by="GPU busy", setting=COUNTED, source="torch 1.12, for convolutions", where="cuda")
+def tf32_convolutions_off(injection: Injection) -> None:
     """cuDNN's TF32, on by default, is off, for the reference too."""
-    plant.put(torch.backends.cudnn, "allow_tf32", False)
+    injection.put(torch.backends.cudnn, "allow_tf32", False)

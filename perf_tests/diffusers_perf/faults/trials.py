@@ -1,4 +1,4 @@
-"""Plants a fault between two clean runs, and judges it by the rules that judge everything else.
+"""Injects a fault between two clean runs, and judges it by the rules that judge everything else.
 
 What the clean run before it did is accepted for as long, in memory and in a folder of its own, as
 `ci accept` would accept it. The clean run after it is judged in the same way: a verdict on two runs
@@ -20,7 +20,7 @@ import torch
 
 from diffusers_perf.catalog import declarations as catalog
 from diffusers_perf.catalog.declarations import REFERENCE, Case, Workload, cases_for, stacked
-from diffusers_perf.faults.planting import CannotPlant, Fault, Measure, Plant, Setting
+from diffusers_perf.faults.injection import CannotInject, Fault, Injection, Measure, Setting
 from diffusers_perf.judge import structure_verdicts
 from diffusers_perf.judge.structure_verdicts import Accepted
 from diffusers_perf.judge.verdicts import PASSING, STATUSES, Finding, Verdict
@@ -28,25 +28,25 @@ from diffusers_perf.measurement import bench, pipelines, timing
 from diffusers_perf.measurement.bench import Bench, CaseError
 from diffusers_perf.measurement.build import flag
 from diffusers_perf.measurement.observing import Observing
-from diffusers_perf.records import baselines, closeness
+from diffusers_perf.records import baselines, pixels
 from diffusers_perf.records.baselines import NEVER_MORE, MachineBaseline
 from diffusers_perf.records.records import Measurement, gpu_speedup
 from diffusers_perf.records.structure_records import Observation
 
 ATTEMPTS = 3
-"""A fault that came out unclear or invalid is planted again, as a workflow repeats a run."""
+"""A fault that came out inconclusive or invalid is injected again, as a workflow repeats a run."""
 CLEAN_RUNS_MAX = 5
 """As many of the latest clean runs of a setting stand for the accepted processes."""
 MEASURES: dict[Measure, tuple[str, ...]] = {
-    "picture": ("picture", "repeat", "closeness"),
+    "image": ("image", "repeat", "image distance"),
     "memory": ("peak memory", "memory ratio", "kept bytes"),
     "measuring": ("warm-up", "timer"),
     "latency": ("latency", "latency speedup"),
     "GPU busy": ("GPU busy", "GPU busy speedup"),
-    "proof": ("proof",),
+    "applied check": ("applied check",),
 }
 """The findings' metrics by what sees them; all others are counters."""
-SEEN_UNOBSERVED: tuple[Measure, ...] = ("latency", "picture", "proof")
+SEEN_UNOBSERVED: tuple[Measure, ...] = ("latency", "image", "applied check")
 """Measures that need nothing but the timed rounds: what they must see is not observed besides."""
 
 
@@ -93,13 +93,14 @@ class Side:
     def undecided(self, measure: Measure) -> bool:
         """Whether this measure asks for another run."""
         return any(
-            measure_of(f) == measure and f.status in ("unclear", "invalid") for f in self.findings
+            measure_of(f) == measure and f.status in ("inconclusive", "invalid")
+            for f in self.findings
         )
 
 
 @dataclass(kw_only=True)
 class Clean:
-    """A setting's clean runs so far, and the folder in which their picture is accepted."""
+    """A setting's clean runs so far, and the folder in which their image is accepted."""
 
     folder: Path
     sides: list[Side] = field(default_factory=list)
@@ -112,18 +113,18 @@ class Row:
 
     fault: Fault
     status: str
-    """``caught`` or ``missed``; a control's ``quiet`` or ``false alarm``; ``undecided`` where the
-    machine was too busy to tell; ``error``, ``skipped``, ``not run``."""
+    """``detected`` or ``missed``; a control's ``not flagged`` or ``false alarm``; ``undecided`` where
+    the machine was too busy to tell; ``error``, ``skipped``, ``not run``."""
     verdict: str = ""
     sentence: str = ""
-    also_seen_by: tuple[str, ...] = ()
+    also_detected_by: tuple[str, ...] = ()
     smallest: float | None = None
-    """The smallest size that was caught."""
+    """The smallest size that was detected."""
     seconds: float = 0.0
 
     @property
     def holds(self) -> bool:
-        return self.status in ("caught", "quiet", "skipped")
+        return self.status in ("detected", "not flagged", "skipped")
 
     @property
     def undecided(self) -> bool:
@@ -154,21 +155,21 @@ class Trials:
 
     bench: Bench
     folder: Path
-    """For accepted pictures; empty at the start."""
+    """For accepted images; empty at the start."""
     verdicts: int = 0
     """Given so far on clean runs against clean runs, one a measure and case."""
     false_alarms: list[FalseAlarm] = field(default_factory=list)
     _clean: dict[str, Clean] = field(default_factory=dict)
 
     def run(self, fault: Fault) -> Row:
-        """Clean, planted, clean again; whatever goes wrong stands in the row."""
+        """Clean, injected, clean again; whatever goes wrong stands in the row."""
         started = perf_counter()
         try:
             try:
                 row = self._run(fault)
             finally:
                 self.bench.clear()
-        except CannotPlant as reason:
+        except CannotInject as reason:
             row = Row(fault=fault, status="skipped", sentence=str(reason))
         except Exception as error:
             # A fault can break anything in three libraries, and the others have to go on.
@@ -181,28 +182,28 @@ class Trials:
         for case in cases:
             lack = self.bench.lacks(case.stack)
             if lack is not None:
-                raise CannotPlant(lack.reason)
+                raise CannotInject(lack.reason)
         size = fault.sizes[0] if fault.sizes else None
-        has_givens = bool(self._plant(fault, None, size).givens)
+        has_givens = bool(self._injection(fault, None, size).givens)
         key = fault.name if has_givens else fault.setting.key
         clean = self._clean.get(key)
         if clean is None:
             clean = self._clean[key] = Clean(folder=self.folder / str(len(self._clean)))
-            clean.sides.append(self._side(fault, cases, clean, planted=False))
-            _accept_pictures(clean, cases, self.bench)
+            clean.sides.append(self._side(fault, cases, clean, injected=False))
+            _accept_images(clean, cases, self.bench)
             # A side collects garbage often: let it pass by what the libraries hold for good.
             gc.collect()
             gc.freeze()
-        row = self._planted(fault, cases, clean, size, attempts=ATTEMPTS)
+        row = self._injected(fault, cases, clean, size, attempts=ATTEMPTS)
         clean.trials += 1
         if self._wants_a_clean_run(clean):
-            after = self._side(fault, cases, clean, planted=False)
+            after = self._side(fault, cases, clean, injected=False)
             if after.alarmed_by_the_clock_alone():
                 clean.sides.append(after)
-                after = self._side(fault, cases, clean, planted=False)
+                after = self._side(fault, cases, clean, injected=False)
             self._count(fault, after)
             clean.sides = [*clean.sides, after][-CLEAN_RUNS_MAX:]
-        if row.status == "caught" and len(fault.sizes) > 1:
+        if row.status == "detected" and len(fault.sizes) > 1:
             row = replace(row, smallest=self._smallest(fault, cases, clean))
         return row
 
@@ -210,7 +211,7 @@ class Trials:
         """After each fault; on a GPU, whose minutes are dear, after the first and every fourth."""
         return self.bench.device.type == "cpu" or clean.trials == 1 or clean.trials % 4 == 0
 
-    def _planted(
+    def _injected(
         self,
         fault: Fault,
         cases: Sequence[Case],
@@ -219,43 +220,47 @@ class Trials:
         *,
         attempts: int,
     ) -> Row:
-        side = self._side(fault, cases, clean, planted=True, size=size)
-        if fault.seen_by is None:
+        side = self._side(fault, cases, clean, injected=True, size=size)
+        if fault.detected_by is None:
             if side.alarmed_by_the_clock_alone():
-                clean.sides.append(self._side(fault, cases, clean, planted=False))
-                side = self._side(fault, cases, clean, planted=True, size=size)
+                clean.sides.append(self._side(fault, cases, clean, injected=False))
+                side = self._side(fault, cases, clean, injected=True, size=size)
             alarms = side.alarms()
-            shown = alarms or [f for f in side.findings if f.status in ("unclear", "invalid")]
+            shown = alarms or [f for f in side.findings if f.status in ("inconclusive", "invalid")]
             return Row(
                 fault=fault,
-                status="false alarm" if alarms else "quiet",
+                status="false alarm" if alarms else "not flagged",
                 verdict=shown[0].status if shown else "same",
                 sentence=shown[0].what if shown else "",
             )
         for _ in range(attempts - 1):
-            if side.saw(fault.seen_by) or not side.undecided(fault.seen_by):
+            if side.saw(fault.detected_by) or not side.undecided(fault.detected_by):
                 break
-            side = self._side(fault, cases, clean, planted=True, size=size)
-        seen = side.saw(fault.seen_by)
+            side = self._side(fault, cases, clean, injected=True, size=size)
+        seen = side.saw(fault.detected_by)
         others = dict.fromkeys(measure_of(f) for f in side.alarms())
-        undecided = [f for f in side.findings if measure_of(f) == fault.seen_by and f.what]
+        undecided = [f for f in side.findings if measure_of(f) == fault.detected_by and f.what]
         told = seen or next(iter([*undecided, *side.alarms()]), None)
         return Row(
             fault=fault,
-            status="caught" if seen else "undecided" if side.undecided(fault.seen_by) else "missed",
+            status="detected"
+            if seen
+            else "undecided"
+            if side.undecided(fault.detected_by)
+            else "missed",
             verdict=told.status if told else "same",
-            sentence=_sentence(told) if told else f"nothing changed that {fault.seen_by} sees",
-            also_seen_by=tuple(m for m in others if m != fault.seen_by),
+            sentence=_sentence(told) if told else f"nothing changed that {fault.detected_by} sees",
+            also_detected_by=tuple(m for m in others if m != fault.detected_by),
         )
 
     def _smallest(self, fault: Fault, cases: Sequence[Case], clean: Clean) -> float:
-        """By halving, as if what is caught at one size were caught at every larger one."""
-        caught, missed = 0, len(fault.sizes)
-        while missed - caught > 1:
-            middle = (caught + missed) // 2
-            row = self._planted(fault, cases, clean, fault.sizes[middle], attempts=1)
-            caught, missed = (middle, missed) if row.status == "caught" else (caught, middle)
-        return fault.sizes[caught]
+        """By halving, as if what is detected at one size were detected at every larger one."""
+        detected, missed = 0, len(fault.sizes)
+        while missed - detected > 1:
+            middle = (detected + missed) // 2
+            row = self._injected(fault, cases, clean, fault.sizes[middle], attempts=1)
+            detected, missed = (middle, missed) if row.status == "detected" else (detected, middle)
+        return fault.sizes[detected]
 
     def _cases(self, setting: Setting) -> list[Case]:
         """The reference, and the case if the setting has another, in the setting's steps."""
@@ -264,7 +269,7 @@ class Trials:
         base = tuple(dict.fromkeys((*workload.base, *own)))
         workload = replace(workload, base=base, steps=setting.steps, **setting.changes)
         return [
-            replace(stacked(workload, name), picture_only=setting.picture_only)
+            replace(stacked(workload, name), image_only=setting.image_only)
             for name in dict.fromkeys((REFERENCE, setting.case))
         ]
 
@@ -277,26 +282,26 @@ class Trials:
             raise ValueError(f"no workload is called {setting.workload!r}")
         if setting.rounds < 1:
             raise ValueError("it takes one round or more")
-        with suppress(CannotPlant):
+        with suppress(CannotInject):
             self._cases(setting)
 
     def _workload(self, setting: Setting) -> Workload:
         for case in cases_for(self.bench.source.scale):
             if case.workload.name == setting.workload:
                 return case.workload
-        raise CannotPlant(f"no workload of this model is called {setting.workload}")
+        raise CannotInject(f"no workload of this model is called {setting.workload}")
 
-    def _plant(self, fault: Fault, clean: Clean | None, size: float | None) -> Plant:
+    def _injection(self, fault: Fault, clean: Clean | None, size: float | None) -> Injection:
         step_s = gpu_step_s = 0.0
         if clean is not None and clean.sides and clean.sides[-1].measured:
             steps = fault.setting.steps
             _, measured, _ = clean.sides[-1].measured[-1]
             step_s = measured.latency_s / steps
             gpu_step_s = (measured.gpu_busy_s or 0.0) / steps
-        plant = Plant(
+        injection = Injection(
             device=self.bench.device.type, size=size, step_s=step_s, gpu_step_s=gpu_step_s
         )
-        return fault.planted(plant)
+        return fault.injected(injection)
 
     def _side(
         self,
@@ -304,21 +309,21 @@ class Trials:
         cases: Sequence[Case],
         clean: Clean,
         *,
-        planted: bool,
+        injected: bool,
         size: float | None = None,
     ) -> Side:
         """Measure and judge the cases with the fault, or with no more than its givens."""
-        plant = self._plant(fault, clean, size)
-        if not planted:
-            plant.contexts, plant.changes = [], []
+        injection = self._injection(fault, clean, size)
+        if not injected:
+            injection.contexts, injection.changes = [], []
         tried = self.bench
         tried.rounds = fault.setting.rounds
         # Where no latency is judged, one short warm-up is enough.
         tried.quick = fault.setting.rounds == 1
-        tried.pictures_folder = clean.folder
+        tried.images_folder = clean.folder
         steps = self._workload(fault.setting).steps
         tried.baseline = self._baseline(clean, steps)
-        observed = not planted or fault.seen_by not in SEEN_UNOBSERVED
+        observed = not injected or fault.detected_by not in SEEN_UNOBSERVED
         tried.structures = self._structures(clean) if observed else {}
         tried.portable = {}
         tried.measurements.clear()
@@ -326,12 +331,12 @@ class Trials:
         findings: list[Finding] = []
         with ExitStack() as contexts:
             contexts.enter_context(flag(baselines, "FOLDER", clean.folder))
-            contexts.enter_context(flag(bench, "built", building(plant)))
+            contexts.enter_context(flag(bench, "built", building(injection)))
             if not observed:
                 contexts.enter_context(
                     flag(Observing, "observe", lambda _, measured, *__, **___: measured)
                 )
-            for context in plant.contexts:
+            for context in injection.contexts:
                 contexts.enter_context(context)
             for case in cases:
                 try:
@@ -342,7 +347,7 @@ class Trials:
                     break
                 findings += verdict.findings
                 measured.append((case, seen, tried.observing.counted.get(case.id)))
-        if not planted and (not measured or len(measured) < len(cases)):
+        if not injected and (not measured or len(measured) < len(cases)):
             raise RuntimeError(f"the clean run failed: {findings[-1].what}")
         return Side(measured=tuple(measured), findings=tuple(findings))
 
@@ -405,8 +410,8 @@ class Trials:
     def _count(self, fault: Fault, after: Side) -> None:
         """Book the verdicts on a clean run: one for each measure that judged it."""
         for case, measured, _ in after.measured:
-            self.verdicts += 1  # its picture
-            if case.picture_only:
+            self.verdicts += 1  # its image
+            if case.image_only:
                 continue
             self.verdicts += 2  # counters, memory kept
             # Latency and the warm-up: two rounds decide nothing of either.
@@ -425,26 +430,26 @@ def _as_judged(case: Case, steps: int) -> Case:
     return replace(case, workload=replace(case.workload, steps=steps))
 
 
-def _accept_pictures(clean: Clean, cases: Sequence[Case], on: Bench) -> None:
-    """Keep the reference's picture of the clean run, as small as accepted pictures are."""
+def _accept_images(clean: Clean, cases: Sequence[Case], on: Bench) -> None:
+    """Keep the reference's image of the clean run, as small as accepted images are."""
     reference = cases[0]
-    saved = closeness.load(clean.folder / f"{reference.id}.png")
-    target = baselines.picture_path(
+    saved = pixels.load(clean.folder / f"{reference.id}.png")
+    target = baselines.image_path(
         model=on.source.name,
         weights=on.source.weights,
         workload=reference.workload.name,
         folder=clean.folder,
     )
-    closeness.save(closeness.thumbnail(saved), target)
+    pixels.save(pixels.thumbnail(saved), target)
 
 
-def building(plant: Plant) -> Any:
-    """`pipelines.built`, planting in every pipeline once its optimizations are applied."""
+def building(injection: Injection) -> Any:
+    """`pipelines.built`, injecting in every pipeline once its optimizations are applied."""
 
     @contextmanager
     def built(case: Case, source: pipelines.Source, device: torch.device) -> Iterator[Any]:
         with pipelines.built(case, source, device) as pipeline:
-            plant.into(pipeline, case.name)
+            injection.into(pipeline, case.name)
             try:
                 yield pipeline
             finally:
@@ -456,10 +461,14 @@ def building(plant: Plant) -> Any:
 
 
 def _sentence(finding: Finding) -> str:
-    # How far off a picture is stands beside what is wrong with it, and is what a person asks.
-    return f"{finding.what} ({finding.measured})" if finding.metric == "closeness" else finding.what
+    # How far off an image is stands beside what is wrong with it, and is what a person asks.
+    return (
+        f"{finding.what} ({finding.measured})"
+        if finding.metric == "image distance"
+        else finding.what
+    )
 
 
 def _of_error(error: CaseError) -> Finding:
-    metric = "proof" if error.status == "not applied" else "error"
+    metric = "applied check" if error.status == "not applied" else "error"
     return Finding(status=error.status, metric=metric, what=str(error))

@@ -6,12 +6,12 @@ from typing import Any
 
 import torch
 
+from diffusers_perf.faults.injection import Injection, fault
 from diffusers_perf.faults.places import COUNTED, COUNTED_FOUR, around_unet, in_step
-from diffusers_perf.faults.planting import Plant, fault
 
 
-@fault(seen_by="counter", setting=COUNTED)
-def guidance_in_two_calls(plant: Plant) -> None:
+@fault(detected_by="counter", setting=COUNTED)
+def guidance_in_two_calls(injection: Injection) -> None:
     """With and without the prompt are two calls of the UNet, not one of two samples."""
 
     def one_by_one(
@@ -23,13 +23,15 @@ def guidance_in_two_calls(plant: Plant) -> None:
         noise = [forward(x, *args, encoder_hidden_states=y, **kwargs)[0] for x, y in parts]
         return (torch.cat(noise),)
 
-    around_unet(plant, one_by_one)
+    around_unet(injection, one_by_one)
 
 
-@fault(seen_by="counter", setting=COUNTED)
-def prompt_in_each_step(plant: Plant) -> None:
+@fault(detected_by="counter", setting=COUNTED)
+def prompt_in_each_step(injection: Injection) -> None:
     """The prompt is encoded again in each step."""
-    in_step(plant, lambda pipeline, noise: pipeline.encode_prompt(["again"], noise.device, 1, True))
+    in_step(
+        injection, lambda pipeline, noise: pipeline.encode_prompt(["again"], noise.device, 1, True)
+    )
 
 
 def _decode_twice(pipeline: Any) -> None:
@@ -42,19 +44,19 @@ def _decode_twice(pipeline: Any) -> None:
     pipeline.vae.decode = twice
 
 
-@fault(seen_by="counter", setting=COUNTED_FOUR, where="cpu")
-def decoded_twice(plant: Plant) -> None:
-    """The decoder runs twice for each batch of pictures."""
-    plant.then(_decode_twice)
+@fault(detected_by="counter", setting=COUNTED_FOUR, where="cpu")
+def decoded_twice(injection: Injection) -> None:
+    """The decoder runs twice for each batch of images."""
+    injection.then(_decode_twice)
 
 
-@fault(seen_by="GPU busy", setting=COUNTED_FOUR, where="cuda")
-def decoded_twice_on_gpu(plant: Plant) -> None:
+@fault(detected_by="GPU busy", setting=COUNTED_FOUR, where="cuda")
+def decoded_twice_on_gpu(injection: Injection) -> None:
     """The same: few launches of a generation, and a tenth of what the GPU does for it."""
-    plant.then(_decode_twice)
+    injection.then(_decode_twice)
 
 
-@fault(seen_by="counter", setting=COUNTED_FOUR)
-def decoded_one_by_one(plant: Plant) -> None:
-    """VAE slicing, meant to save memory, was left on: four pictures are decoded one by one."""
-    plant.then(lambda pipeline: pipeline.vae.enable_slicing())
+@fault(detected_by="counter", setting=COUNTED_FOUR)
+def decoded_one_by_one(injection: Injection) -> None:
+    """VAE slicing, meant to save memory, was left on: four images are decoded one by one."""
+    injection.then(lambda pipeline: pipeline.vae.enable_slicing())

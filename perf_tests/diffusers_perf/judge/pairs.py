@@ -1,9 +1,9 @@
 """Head against base in paired processes: numbers in, verdicts out; no files, no torch, no clock.
 
 The i-th run of base and the i-th of head are a pair, made one after the other on one machine. Times
-and memory are weighed as `weighing` says. Counters are held to base's exactly, and head's pictures
-to what its optimizations promise, as in `verdicts`; where they promise nothing, to be no farther
-from the reference than base's by `PICTURE_DROP_DB`.
+and memory are weighed as `weighing` says. Counters are held to base's exactly, and head's images
+to what its optimizations tolerance, as in `verdicts`; where they tolerance nothing, to be no
+farther from the reference than base's by `IMAGE_DROP_DB`.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from diffusers_perf.judge.verdicts import (
     Question,
     again,
     difference,
-    disturbances,
     drifted,
     exit_code,
+    interferences,
     judge,
     most,
     work,
@@ -36,7 +36,7 @@ from diffusers_perf.judge.verdicts import (
 from diffusers_perf.judge.weighing import METRICS, PAIRS_MOST, Metric, weigh
 from diffusers_perf.records.baselines import JUDGED
 from diffusers_perf.records.records import Count
-from diffusers_perf.records.runs import Case, Run, key_of, measurement, promise_of, reference_of
+from diffusers_perf.records.runs import Case, Run, key_of, measurement, reference_of, tolerance_of
 
 Noise = Mapping[str, Mapping[str, float]]
 """By a case's key and a field's name: the standard deviation of its log between processes."""
@@ -63,7 +63,7 @@ class Change:
     next: str = ""
     """What to do about it."""
     more_could_tell: bool = False
-    """Whether further pairs, `PAIRS_MOST` in all, could settle what is unclear or invalid."""
+    """Whether further pairs, `PAIRS_MOST` in all, could settle what is inconclusive or invalid."""
 
     def text(self) -> str:
         """The sentence behind its status, and what to do."""
@@ -95,7 +95,7 @@ class Comparison:
         return worst
 
     @property
-    def unclear(self) -> tuple[str, ...]:
+    def inconclusive(self) -> tuple[str, ...]:
         """Ids of the cases of which something could not be told, whatever else is known of them."""
         return tuple(dict.fromkeys(c.case for c in self.changes if c.status in WARNING))
 
@@ -115,12 +115,12 @@ class Comparison:
         statuses = list(self.verdicts.values())
         counts = {
             "worse": sum(status not in PASSING for status in statuses),
-            "unclear or invalid": sum(status in WARNING for status in statuses),
+            "inconclusive or invalid": sum(status in WARNING for status in statuses),
             "faster": statuses.count("faster"),
             "new": statuses.count("new"),
             "the same": statuses.count("same"),
         }
-        verdict = ("holds", "regression", "unclear")[self.exit_code]
+        verdict = ("holds", "regression", "inconclusive")[self.exit_code]
         told = ", ".join(f"{number} {name}" for name, number in counts.items() if number)
         pairs = _number(self.pairs, "pair")
         return f"{verdict}: of {_number(len(statuses), 'case')} {told}, by {pairs} of processes"
@@ -225,9 +225,9 @@ def disturbed_in(run: Run, case: Case, metric: Metric) -> list[str]:
     if metric.name == "peak memory":
         return []
     if metric.name != "latency":
-        return disturbances(case["validity"], clock=False)
+        return interferences(case["validity"], clock=False)
     return [
-        *disturbances(case["validity"], clock=True),
+        *interferences(case["validity"], clock=True),
         *(finding.what for finding in _findings(case) if finding.status == "invalid"),
         *(
             drifted(drift["ratio"])
@@ -267,7 +267,7 @@ def _changes(sides: _Sides, noise: Noise) -> Iterator[Change]:
             yield Change(
                 case=name,
                 metric="case",
-                status="invalid" if cut_short else "unclear" if left_out else "missing",
+                status="invalid" if cut_short else "inconclusive" if left_out else "missing",
                 sentence=f"{name} was measured in base and not in head: "
                 f"{why.removeprefix(f'{name}: ')}",
                 next=f"{'run it again' if cut_short else 'bring it back'}; {sides.again}",
@@ -283,7 +283,7 @@ def _changes(sides: _Sides, noise: Noise) -> Iterator[Change]:
             sentence=f"{name} was not measured in base, so there is nothing to hold it to",
         )
         return
-    if sides.in_head[0]["picture_only"]:
+    if sides.in_head[0]["image_only"]:
         return
     for metric in METRICS:
         yield from _measured(sides, metric, noise)
@@ -314,7 +314,7 @@ def _measured(sides: _Sides, metric: Metric, noise: Noise) -> Iterator[Change]:
         yield Change(
             case=name,
             metric=metric.name,
-            status="unclear",
+            status="inconclusive",
             base=median(had) if had else None,
             head=median(has) if has else None,
             sentence=f"{name}: {metric.name} was measured in {where}",
@@ -358,7 +358,7 @@ def _measured(sides: _Sides, metric: Metric, noise: Noise) -> Iterator[Change]:
 
 
 def _next(sides: _Sides, status: str, *, worth_more: bool = False) -> str:
-    if status == "unclear":
+    if status == "inconclusive":
         if len(sides.base) >= PAIRS_MOST:
             return "measure anew on a quieter machine, into a fresh --out; here no more are made"
         if not worth_more:
@@ -423,7 +423,7 @@ def _counted(sides: _Sides) -> Iterator[Change]:
             Change(
                 case=sides.name,
                 metric="counters",
-                status="unclear",
+                status="inconclusive",
                 sentence=f"{sides.name}: {unseen[0].replace('_', ' ')} ({len(unseen)} counters) "
                 f"was not counted in {' and '.join(lacking)}",
                 next=f"mend what keeps it from being counted; {sides.again}",
@@ -451,7 +451,7 @@ def _varying(sides: _Sides, name: str, was: Sequence[Count], now: Sequence[Count
     return Change(
         case=sides.name,
         metric=name,
-        status="unclear",
+        status="inconclusive",
         base=was[0].total(steps),
         head=now[-1].total(steps),
         sentence=f"{sides.name}: {name.replace('_', ' ')} {before} → {after}, not the same in all "
@@ -460,35 +460,35 @@ def _varying(sides: _Sides, name: str, was: Sequence[Count], now: Sequence[Count
     )
 
 
-PICTURE = ("picture", "closeness", "repeat")
-"""Metrics of what a picture shows, as `verdicts` names them."""
-PICTURE_DROP_DB = 3.0
-"""Twice the squared error. The same seed gives the same picture but for rounding, and what is
+IMAGE = ("image", "image distance", "repeat")
+"""Metrics of what an image shows, as `verdicts` names them."""
+IMAGE_DROP_DB = 3.0
+"""Twice the squared error. The same seed gives the same image but for rounding, and what is
 farther from its reference than rounding takes it (`REPEAT_PSNR_DB`) is not moved by it: a drop like
-this in every pair is another picture."""
+this in every pair is another image."""
 
 
 def _alone(sides: _Sides) -> Iterator[Change]:
-    """What head's runs show without base: pictures held to their promise, and whatever else."""
+    """What head's runs show without base: images held to their tolerance, and whatever else."""
     found = [f for case in sides.in_head for f in _findings(case)]
     before = {(f.metric, f.status) for case in sides.in_base for f in _findings(case)}
-    pictures = [f for f in found if f.metric in PICTURE]
+    images = [f for f in found if f.metric in IMAGE]
     # What makes one process invalid costs its pair, and not the case.
-    others = [f for f in found if f.metric not in PICTURE and f.status not in ("same", "invalid")]
+    others = [f for f in found if f.metric not in IMAGE and f.status not in ("same", "invalid")]
     for metric, group in (
-        ("picture", pictures),
+        ("image", images),
         *(
             (name, [f for f in others if f.metric == name])
             for name in dict.fromkeys(f.metric for f in others)
         ),
     ):
         worst = max(group, key=lambda finding: STATUSES.index(finding.status))
-        if metric == "picture" and worst.status == "same" and not _promises(sides):
-            yield _unpromised(sides)
+        if metric == "image" and worst.status == "same" and not _has_tolerance(sides):
+            yield _without_tolerance(sides)
             continue
-        said = f"{sides.name}: its picture is as promised"
+        said = f"{sides.name}: its image is as allowed"
         if worst.status == "new":
-            said = f"{sides.name}: nobody accepted a picture to hold it to"
+            said = f"{sides.name}: nobody accepted an image to hold it to"
         elif worst.what:
             said = f"{worst.what} ({worst.measured}; limit {worst.limit})"
             # Such a thing fails whoever made it so, and whoever reads it wants to know.
@@ -497,23 +497,23 @@ def _alone(sides: _Sides) -> Iterator[Change]:
             case=sides.name,
             metric=metric,
             status=worst.status,
-            base=_psnr(sides.in_base) if metric == "picture" else None,
-            head=_psnr(sides.in_head) if metric == "picture" else None,
+            base=_psnr(sides.in_base) if metric == "image" else None,
+            head=_psnr(sides.in_head) if metric == "image" else None,
             sentence=said,
             next=worst.next,
         )
 
 
-def _promises(sides: _Sides) -> bool:
-    """Is head's picture held to a promise? The reference's is, to the accepted picture."""
+def _has_tolerance(sides: _Sides) -> bool:
+    """Is head's image held to a tolerance? The reference's is, to the accepted image."""
     case = sides.in_head[0]
-    return case["case"] == REFERENCE or promise_of(case) is not None
+    return case["case"] == REFERENCE or tolerance_of(case) is not None
 
 
-def _unpromised(sides: _Sides) -> Change:
-    """A picture that may be anything but black or flat, and is held to be what it was."""
+def _without_tolerance(sides: _Sides) -> Change:
+    """An image that may be anything but black or uniform, and is held to be what it was."""
     seen = [
-        [run.by_id[sides.name]["picture"] for run in pair]
+        [run.by_id[sides.name]["image"] for run in pair]
         for pair in zip(sides.base, sides.head, strict=True)
         if all(sides.name in run.by_id for run in pair)
     ]
@@ -523,24 +523,24 @@ def _unpromised(sides: _Sides) -> Change:
         if was["finite"] and None not in (was["psnr_db"], now["psnr_db"])
     ]
     farther = bool(known) and all(
-        now < min(was - PICTURE_DROP_DB, REPEAT_PSNR_DB) for was, now in known
+        now < min(was - IMAGE_DROP_DB, REPEAT_PSNR_DB) for was, now in known
     )
     base, head = _psnr(sides.in_base), _psnr(sides.in_head)
-    said = f"{sides.name}: its picture is neither black nor flat, and nothing more is promised"
+    said = f"{sides.name}: its image is neither black nor uniform, and nothing more is allowed"
     if farther:
         said = (
-            f"{sides.name}: its picture is farther from {sides.in_head[0]['against']} than base's, "
+            f"{sides.name}: its image is farther from {sides.in_head[0]['against']} than base's, "
             f"PSNR {base:.1f} → {head:.1f} dB, in each of {_number(len(known), 'pair')}; "
-            f"nothing is promised of it, limit {PICTURE_DROP_DB:.0f} dB less than base's"
+            f"nothing is allowed of it, limit {IMAGE_DROP_DB:.0f} dB less than base's"
         )
     return Change(
         case=sides.name,
-        metric="picture",
-        status="worse picture" if farther else "same",
+        metric="image",
+        status="worse image" if farther else "same",
         base=base,
         head=head,
         sentence=said,
-        next=f"compare the pictures saved beside the runs' JSON; {sides.again}" if farther else "",
+        next=f"compare the images saved beside the runs' JSON; {sides.again}" if farther else "",
     )
 
 
@@ -551,20 +551,20 @@ def _findings(case: Case) -> list[Finding]:
         Question(
             measured=measured,
             reference=reference_of(case, measured),
-            promise=promise_of(case),
+            tolerance=tolerance_of(case),
             baseline=None,
             baseline_name="",
             portable={},
             versions={},
-            picture_only=case["picture_only"],
+            image_only=case["image_only"],
         )
     )
     return [finding for finding in verdict.findings if finding.metric != "baseline"]
 
 
 def _psnr(cases: Sequence[Case]) -> float | None:
-    """Of the farthest picture, in dB."""
-    seen = [case["picture"]["psnr_db"] for case in cases]
+    """Of the farthest image, in dB."""
+    seen = [case["image"]["psnr_db"] for case in cases]
     return min((value for value in seen if value is not None), default=None)
 
 

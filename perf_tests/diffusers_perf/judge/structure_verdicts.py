@@ -144,7 +144,7 @@ def judge(
     source += f"; made with {' and '.join(others)}" if others else ""
     findings = [
         Finding(
-            status="unclear",
+            status="inconclusive",
             metric=counter,
             what=f"{name}: {counter.replace('_', ' ')} were not counted, and {source} has them",
             next=again,
@@ -187,7 +187,7 @@ def judge(
 def uncounted(name: str) -> Finding:
     """A case whose code there are accepted counts of, and which could not be counted."""
     return Finding(
-        status="unclear",
+        status="inconclusive",
         metric="structure",
         what=f"{name}: its code could not be counted, and there are accepted counts to hold it to",
         next="see the note at the end",

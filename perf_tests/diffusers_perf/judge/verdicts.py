@@ -9,7 +9,7 @@ from shlex import join
 from statistics import median
 from typing import Any
 
-from diffusers_perf.catalog.declarations import Closeness
+from diffusers_perf.catalog.declarations import Tolerance
 from diffusers_perf.judge.comparable import differing
 from diffusers_perf.judge.stats import Interval, mean_interval, ratio_interval
 from diffusers_perf.records.baselines import JUDGED, LAUNCHES, NEVER_MORE, Bound, CaseBaseline
@@ -20,13 +20,13 @@ STATUSES = (
     "same",
     "faster",
     "new",
-    "unclear",
+    "inconclusive",
     "invalid",
     "slower",
     "more memory",
     "more work",
-    "worse picture",
-    "flat",
+    "worse image",
+    "uniform",
     "black",
     "not finite",
     "missing",
@@ -35,7 +35,7 @@ STATUSES = (
 )
 """From best to worst; a case's verdict is its worst finding."""
 PASSING = STATUSES[: STATUSES.index("slower")]
-WARNING = ("unclear", "invalid")
+WARNING = ("inconclusive", "invalid")
 
 
 def exit_code(statuses: Iterable[str]) -> int:
@@ -47,14 +47,14 @@ def exit_code(statuses: Iterable[str]) -> int:
 
 
 BLACK_MEAN = 0.02
-"""A picture darker than this on average (0 to 1) is black."""
-FLAT_STD = 0.02
-"""A picture whose every channel varies less than this over its places shows nothing."""
+"""An image darker than this on average (0 to 1) is black."""
+UNIFORM_STD = 0.02
+"""An image whose every channel varies less than this over its places shows nothing."""
 REPEAT_PSNR_DB = 60.0
-"""The last round's picture against the first's: the same numbers, but for a library's choices."""
-REFERENCE_PICTURE = Closeness(psnr_db=35.0, ssim=0.95)
-"""The reference's picture against the accepted one, both 64 pixels a side, unless its weights
-promise more (`catalog.REFERENCE_PROMISE`). Measured on seeded
+"""The last round's image against the first's: the same numbers, but for a library's choices."""
+REFERENCE_IMAGE = Tolerance(psnr_db=35.0, ssim=0.95)
+"""The reference's image against the accepted one, both 64 pixels a side, unless its weights
+tolerance more (`catalog.REFERENCE_TOLERANCES`). Measured on seeded
 weights on an H100: tf32 71 dB and fp16 63 dB are what another GPU or version may do; no guidance
 is at 22 dB (SSIM 0.80), another prompt at 20 dB (0.77), another seed at 17 dB (0.11)."""
 
@@ -65,10 +65,10 @@ LAUNCH_SHARE = 1.01
 """Launches, kernels, operators and Python calls may grow by this much."""
 ACCEPT = 'python -m ci accept RUN.json RUN.json RUN.json --reason "..."'
 BRING_BACK = f"bring it back, or accept whole runs without it: {ACCEPT}"
-ACCEPT_PICTURES = 'python -m ci accept RUN.json --pictures-only --reason "..."'
+ACCEPT_IMAGES = 'python -m ci accept RUN.json --images-only --reason "..."'
 
 KEPT_BYTES_MAX = 4096
-"""A generation may leave behind a few numbers, and no picture."""
+"""A generation may leave behind a few numbers, and no image."""
 FIRST_ROUND_SHARE = 1.5
 """A first round that took this much longer than the others was a warm-up, and no round."""
 TIMER_SHARE = 0.9
@@ -142,14 +142,14 @@ class Question:
     measured: Measurement
     reference: Measurement
     """The case it is compared with; the measurement itself for a workload's reference."""
-    promise: Closeness | None
+    tolerance: Tolerance | None
     baseline: CaseBaseline | None
     baseline_name: str
     """File of the machine's baseline, as a message names it."""
     portable: Mapping[str, Bound]
     versions: Mapping[str, str]
     """Of this run, to say so where the baseline was made with others."""
-    picture_only: bool
+    image_only: bool
     drift: float = 1.0
     """What the reference took when it was timed again, over its first time; 1 where it was not, or
     where nothing is certain of it."""
@@ -194,8 +194,8 @@ def again(id: str, options: Sequence[str] = ()) -> str:
 
 def judge(question: Question) -> Verdict:
     """The verdict on one case."""
-    findings = [*_picture(question)]
-    if not question.picture_only:
+    findings = [*_image(question)]
+    if not question.image_only:
         if other := _of_another_workload(question):
             findings.append(other)
             question = replace(question, baseline=None)
@@ -223,12 +223,12 @@ def _of_another_workload(q: Question) -> Finding | None:
     )
 
 
-def _picture(q: Question) -> Iterator[Finding]:
-    look, limit = q.measured.look, q.promise
+def _image(q: Question) -> Iterator[Finding]:
+    look, limit = q.measured.look, q.tolerance
     if not look.finite:
         yield Finding(
             status="not finite",
-            metric="picture",
+            metric="image",
             what=f"{q.name}: the decoder's output has NaN or infinity in it",
             measured="not finite before quantizing",
             limit="every number finite",
@@ -238,28 +238,28 @@ def _picture(q: Question) -> Iterator[Finding]:
     if look.mean < BLACK_MEAN:
         yield Finding(
             status="black",
-            metric="picture",
-            what=f"{q.name}: a picture is black",
-            measured=f"mean {look.mean:.4f} of the darkest picture",
+            metric="image",
+            what=f"{q.name}: an image is black",
+            measured=f"mean {look.mean:.4f} of the darkest image",
             limit=f"at least {BLACK_MEAN}",
             next="look for an overflow in half precision, or a safety checker; " + q.again,
         )
         return
-    if look.std < FLAT_STD:
+    if look.std < UNIFORM_STD:
         yield Finding(
-            status="flat",
-            metric="picture",
-            what=f"{q.name}: a picture is one even colour",
-            measured=f"deviation {look.std:.4f} over the flattest picture",
-            limit=f"at least {FLAT_STD}",
+            status="uniform",
+            metric="image",
+            what=f"{q.name}: an image is one even colour",
+            measured=f"deviation {look.std:.4f} over the flattest image",
+            limit=f"at least {UNIFORM_STD}",
             next="look at the decoder's input and output; " + q.again,
         )
         return
     if q.measured.repeat.psnr_db < REPEAT_PSNR_DB:
         yield Finding(
-            status="worse picture",
+            status="worse image",
             metric="repeat",
-            what=f"{q.name}: the same seed gave another picture in the last round than in the "
+            what=f"{q.name}: the same seed gave another image in the last round than in the "
             "first: state leaks between generations",
             measured=f"{q.measured.repeat.psnr_db:.1f} dB between them",
             limit=f"at least {REPEAT_PSNR_DB:.0f} dB",
@@ -267,47 +267,47 @@ def _picture(q: Question) -> Iterator[Finding]:
         )
     if q.measured.ignored:
         yield Finding(
-            status="worse picture",
+            status="worse image",
             metric="repeat",
-            what=f"{q.name}: another {' or '.join(q.measured.ignored)} gives the same picture: "
+            what=f"{q.name}: another {' or '.join(q.measured.ignored)} gives the same image: "
             "something is kept from the generation before",
-            measured="identical pictures",
-            limit="two seeds and two prompts give different pictures",
+            measured="identical images",
+            limit="two seeds and two prompts give different images",
             next="look for a buffer that is replayed and no longer written; " + q.again,
         )
-    expected = f"as close as its optimizations promise to {q.reference.case}, of the same run"
+    expected = f"as close as its optimizations tolerance to {q.reference.case}, of the same run"
     if q.is_reference:
-        limit = q.promise or REFERENCE_PICTURE
-        expected = "the picture accepted for these weights, under baselines/pictures"
-    distance = q.measured.closeness
+        limit = q.tolerance or REFERENCE_IMAGE
+        expected = "the image accepted for these weights, under baselines/images"
+    distance = q.measured.image_distance
     if distance is None:
         if q.is_reference:
             yield Finding(
                 status="new",
-                metric="picture",
-                what=f"{q.name}: nobody accepted a picture to hold it to",
-                next=ACCEPT_PICTURES,
+                metric="image",
+                what=f"{q.name}: nobody accepted an image to hold it to",
+                next=ACCEPT_IMAGES,
             )
         elif limit:
-            yield _unseen(q, "the distance of its picture", expected)
+            yield _unseen(q, "the distance of its image", expected)
         else:
-            yield Finding(status="same", metric="picture")
+            yield Finding(status="same", metric="image")
         return
     if limit and (distance.psnr_db < limit.psnr_db or distance.ssim < limit.ssim):
         against, then = q.reference.case, q.again
         if q.is_reference:
-            against, then = "the accepted picture", f"if it is meant, {ACCEPT_PICTURES}"
+            against, then = "the accepted image", f"if it is meant, {ACCEPT_IMAGES}"
         yield Finding(
-            status="worse picture",
-            metric="closeness",
-            what=f"{q.name}: its picture is no longer close to {against}",
+            status="worse image",
+            metric="image distance",
+            what=f"{q.name}: its image is no longer close to {against}",
             measured=f"PSNR {distance.psnr_db:.1f} dB, SSIM {distance.ssim:.3f}",
             expected=expected,
             limit=f"at least {limit.psnr_db:.0f} dB and SSIM {limit.ssim:.2f}",
-            next=f"compare the pictures that --benchmark-json saves beside the run; {then}",
+            next=f"compare the images that --benchmark-json saves beside the run; {then}",
         )
         return
-    yield Finding(status="same", metric="picture")
+    yield Finding(status="same", metric="image")
 
 
 def _speed(q: Question) -> Iterator[Finding]:
@@ -422,7 +422,7 @@ def _within_memory(q: Question, bound: Bound, expected: str) -> Iterator[Finding
 def _unseen(q: Question, metric: str, expected: str) -> Finding:
     """What there is a limit for and could not be measured neither holds nor fails."""
     return Finding(
-        status="unclear",
+        status="inconclusive",
         metric=metric,
         what=f"{q.name}: {metric} could not be measured, and there is a limit to hold it to",
         measured="; ".join(q.measured.notes),
@@ -448,7 +448,7 @@ def _ratio(q: Question, metric: str) -> tuple[float | None, Interval]:
 
 
 def _at_least(q: Question, metric: str, seen: Interval, limit: float, *, expected: str) -> Finding:
-    """Slower only where the whole interval lies below the limit, unclear where its middle does."""
+    """Slower where the whole interval is below the limit, inconclusive where its middle is."""
     if seen.mid >= limit:
         return Finding(status="same", metric=metric)
     share = seen.high / limit
@@ -484,12 +484,12 @@ def _at_most(
 
 def _weigh(q: Question, metric: str, share: float) -> str:
     """What to call a metric whose interval's best end reaches this share of its limit."""
-    if _disturbances(q, metric, share):
+    if _interferences(q, metric, share):
         return "invalid"
-    return "slower" if share < 1 else "unclear"
+    return "slower" if share < 1 else "inconclusive"
 
 
-def _disturbances(q: Question, metric: str, share: float) -> list[str]:
+def _interferences(q: Question, metric: str, share: float) -> list[str]:
     """Why a metric says nothing.
 
     A busy CPU disturbs the wall clock and not the GPU, and what disturbed the reference disturbs
@@ -502,7 +502,7 @@ def _disturbances(q: Question, metric: str, share: float) -> list[str]:
     reasons = [
         reason
         for measured in ((q.measured, q.reference) if "speedup" in metric else (q.measured,))
-        for reason in disturbances(measured.validity, clock=clock)
+        for reason in interferences(measured.validity, clock=clock)
     ]
     if not clock or share >= 1:
         return reasons
@@ -546,14 +546,14 @@ def slowed(loops: Sequence[float], *, best: float) -> float:
     return median(loops) / best if loops else 1.0
 
 
-def disturbances(validity: Mapping[str, Any], *, clock: bool) -> list[str]:
+def interferences(validity: Mapping[str, Any], *, clock: bool) -> list[str]:
     """What disturbed a case, in words. A busy host disturbs the wall clock and not the GPU."""
-    kinds = ("disturbed_by", "host_disturbed_by") if clock else ("disturbed_by",)
+    kinds = ("gpu_interference", "host_interference") if clock else ("gpu_interference",)
     return [reason for kind in kinds for reason in validity.get(kind, ())]
 
 
 def _why_invalid(q: Question, metric: str, share: float) -> str:
-    reasons = dict.fromkeys(_disturbances(q, metric, share))
+    reasons = dict.fromkeys(_interferences(q, metric, share))
     return f"; says nothing, since {', '.join(reasons)}" if reasons else ""
 
 

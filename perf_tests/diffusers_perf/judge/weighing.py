@@ -1,7 +1,7 @@
 """What pairs of processes say of one metric: numbers in, a status and a sentence out.
 
 A time is slower if the 99 % t interval of the pairs' log ratios lies beyond 1 and their mean beyond
-the floor; the same if the interval lies within the floor; unclear otherwise.
+the roofline; the same if the interval lies within the roofline; inconclusive otherwise.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from statistics import median
 from diffusers_perf.judge.stats import Interval, detectable, narrowed, pair_noise, paired_interval
 
 PAIRS_MOST = 10
-"""That `ab` makes; in what they leave unclear more would see little more."""
+"""That `ab` makes; in what they leave inconclusive more would see little more."""
 PAIRS_TO_FORESEE = 3
 """Fewer say too little of the noise to foresee what more would say."""
 
@@ -25,7 +25,7 @@ class Metric:
     name: str
     field: str
     """Its name in a run's JSON, with the unit."""
-    floor: float
+    roofline: float
     """The share by which it must change to matter."""
     worse: str
     """The status of more of it."""
@@ -37,9 +37,9 @@ class Metric:
 
 
 METRICS = (
-    Metric(name="latency", field="latency_s", floor=0.03, worse="slower"),
-    Metric(name="GPU busy", field="gpu_busy_s", floor=0.02, worse="slower"),
-    Metric(name="peak memory", field="peak_memory_bytes", floor=0.02, worse="more memory"),
+    Metric(name="latency", field="latency_s", roofline=0.03, worse="slower"),
+    Metric(name="GPU busy", field="gpu_busy_s", roofline=0.02, worse="slower"),
+    Metric(name="peak memory", field="peak_memory_bytes", roofline=0.02, worse="more memory"),
 )
 
 
@@ -53,7 +53,7 @@ class Weighed:
     said: str
     """The same in words."""
     more_could_tell: bool
-    """Whether further pairs, `PAIRS_MOST` in all, could settle what is unclear."""
+    """Whether further pairs, `PAIRS_MOST` in all, could settle what is inconclusive."""
 
 
 def weigh(
@@ -69,20 +69,20 @@ def weigh(
         status=status,
         ratio=ratio,
         said=_said(metric, status, under, over, ratio, known),
-        more_could_tell=status == "unclear"
+        more_could_tell=status == "inconclusive"
         and _more_could_tell(metric, ratio, pairs=len(over), of=of),
     )
 
 
 def _status(metric: Metric, ratio: Interval) -> str:
-    most = 1 + metric.floor
+    most = 1 + metric.roofline
     if ratio.low > 1 and ratio.mid > most:
         return metric.worse
     if ratio.high < 1 and ratio.mid < 1 / most:
         return "faster"
     if 1 / most <= ratio.low and ratio.high <= most:
         return "same"
-    return "unclear"
+    return "inconclusive"
 
 
 def _more_could_tell(metric: Metric, ratio: Interval, *, pairs: int, of: int) -> bool:
@@ -90,9 +90,9 @@ def _more_could_tell(metric: Metric, ratio: Interval, *, pairs: int, of: int) ->
     if of >= PAIRS_MOST or pairs < PAIRS_TO_FORESEE:
         return of < PAIRS_MOST
     then = narrowed(ratio, pairs=pairs, to=pairs + PAIRS_MOST - of)
-    # Wherever the middle comes to lie: too wide for the floor, it is never the same.
-    fits = then.high / then.mid <= 1 + metric.floor
-    return fits or _status(metric, then) != "unclear"
+    # Wherever the middle comes to lie: too wide for the roofline, it is never the same.
+    fits = then.high / then.mid <= 1 + metric.roofline
+    return fits or _status(metric, then) != "inconclusive"
 
 
 def _said(
@@ -106,14 +106,16 @@ def _said(
     values = f"{metric.shown(median(under))} → {metric.shown(median(over))}"
     interval = f"99 % interval {ratio.low:.3f}x to {ratio.high:.3f}x"
     if status == "same":
-        return f"{metric.name} {ratio.mid:.3f}x base's, {interval}, within {share(metric.floor)}"
-    if status == "unclear":
+        return f"{metric.name} {ratio.mid:.3f}x base's, {interval}, within {share(metric.roofline)}"
+    if status == "inconclusive":
         if len(over) < 2:
             return (
                 f"{metric.name} {ratio.mid:.3f}x base's, {values}, in one pair, which says nothing "
                 "of the noise"
             )
-        seen = detectable(pair_noise(over, under, known=known), pairs=len(over), floor=metric.floor)
+        seen = detectable(
+            pair_noise(over, under, known=known), pairs=len(over), roofline=metric.roofline
+        )
         return (
             f"{metric.name} {ratio.mid:.3f}x base's, {values}, {interval}: these {len(over)} pairs "
             f"can see {share(seen)} or more"
@@ -125,7 +127,7 @@ def _said(
         "slower": f"{ratio.mid:.3f}x slower than base",
         "more memory": f"{ratio.mid:.3f}x base's",
     }[status]
-    return f"{metric.name} {how}, {values}, {interval}, limit {1 + metric.floor:.2f}x"
+    return f"{metric.name} {how}, {values}, {interval}, limit {1 + metric.roofline:.2f}x"
 
 
 def share(value: float) -> str:

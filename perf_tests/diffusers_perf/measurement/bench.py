@@ -20,13 +20,13 @@ from diffusers_perf.judge import structure_verdicts
 from diffusers_perf.judge.stats import ratio_interval
 from diffusers_perf.judge.structure_verdicts import Accepted
 from diffusers_perf.judge.verdicts import Finding, Question, Verdict, drifted, judge
-from diffusers_perf.measurement import counters, proofs
+from diffusers_perf.measurement import applied, counters
+from diffusers_perf.measurement.interference import Watch
 from diffusers_perf.measurement.observing import Observing, parameters
 from diffusers_perf.measurement.pipelines import BadModel, Generation, Source, built, collect
-from diffusers_perf.measurement.quiet import Watch
 from diffusers_perf.measurement.timing import Rounds, time_rounds, warm_up
-from diffusers_perf.records import baselines, closeness
-from diffusers_perf.records.closeness import Pictures
+from diffusers_perf.records import baselines, pixels
+from diffusers_perf.records.pixels import Images
 from diffusers_perf.records.records import Count, Machine, Measurement
 
 QUICK_WARM_UP_STEPS = 5
@@ -76,15 +76,14 @@ class Bench:
     rounds: int
     say: Callable[[Case, str], None]
     """Told at every stage and round of a case."""
-    pictures_folder: Path | None
-    """Where pictures are saved as PNG, if anywhere."""
+    images_folder: Path | None
+    """Where images are saved as PNG, if anywhere."""
     baseline: baselines.MachineBaseline | None
     portable: baselines.Portable
     structures: Mapping[str, Accepted]
     """What the code of a case may ask for, by `structure_verdicts.key_of`."""
     quick: bool = False
-    """One short warm-up and no floor that is not known yet: many are compared, and each has to be
-    short."""
+    """One short warm-up, and no roofline that is not known yet: each of many has to be short."""
     options: tuple[str, ...] = ()
     """What repeats this session on the command line, beside the defaults."""
     measurements: dict[str, Measurement] = field(default_factory=dict)
@@ -94,7 +93,7 @@ class Bench:
     observing: Observing = field(init=False)
     _open: ExitStack = field(default_factory=ExitStack)
     _pipeline: Any = None
-    _pictures: dict[str, Pictures] = field(default_factory=dict)
+    _images: dict[str, Images] = field(default_factory=dict)
     _opened: float = 0.0
     """When the pipeline on the bench began to be built."""
     _compiled_before: tuple[tuple[int, int], tuple[int, int]] = ((0, 0), (0, 0))
@@ -168,7 +167,7 @@ class Bench:
         try:
             with _told(case, self.device):
                 self._pipeline = self._open.enter_context(built(case, self.source, self.device))
-                self._prove(case, self._pipeline)
+                self._check_applied(case, self._pipeline)
         except BaseException:
             self.close()
             raise
@@ -191,8 +190,8 @@ class Bench:
         """Warm up, time with this loop, observe, look; kept under the case's id.
 
         The pipeline that `open` built is gone after it: whatever is timed next, its reference
-        above all, must not run under this case's flags. `CaseError` where a proof no longer holds
-        afterwards or memory runs out.
+        above all, must not run under this case's flags. `CaseError` where an applied check no
+        longer holds afterwards or memory runs out.
         """
         try:
             with _told(case, self.device):
@@ -205,28 +204,28 @@ class Bench:
     def _measure(self, case: Case, pipeline: Any, timed: Rounds) -> Measurement:
         generation = Generation(pipeline, case.workload)
         (graphs_at_start, breaks_at_start), cache_at_start = self._compiled_before
-        first_picture_s: float | None = None
+        time_to_first_image_s: float | None = None
         compile_cache: str | None = None
 
         def warmed(seconds: float) -> None:
-            nonlocal first_picture_s, compile_cache
-            if first_picture_s is None:
-                first_picture_s = perf_counter() - self._opened
+            nonlocal time_to_first_image_s, compile_cache
+            if time_to_first_image_s is None:
+                time_to_first_image_s = perf_counter() - self._opened
                 compile_cache = _cache_was(cache_at_start, counters.compile_cache())
             self.say(case, f"warm-up, {seconds:.2f} s")
 
-        if not case.picture_only:
+        if not case.image_only:
             if self.quick:
                 for _ in range(1 + any(o.hides_operators for o in case.stack)):
                     # A compiler's own graphs are recorded when a module is called again.
-                    generation.pictures(steps=QUICK_WARM_UP_STEPS)
+                    generation.images(steps=QUICK_WARM_UP_STEPS)
             else:
                 warm_up(generation, on_round=warmed)
         generation.forget()
         collect(self.device)
         graphs_when_warm, _ = counters.compiled_graphs()
         watch = Watch(device=self.device)
-        rounds = 1 if case.picture_only else self.rounds
+        rounds = 1 if case.image_only else self.rounds
         started = 0
 
         def before_round() -> None:
@@ -249,63 +248,63 @@ class Bench:
         graphs_at_end, breaks_at_end = counters.compiled_graphs()
         if generation.first is None or generation.last is None:
             raise CaseError("error", f"{case.id}: not one round was generated")
-        pictures = generation.last
+        images = generation.last
         self.say(case, "observing")
         # Again, since what was set before the rounds can be gone after them.
-        self._prove(case, pipeline)
-        look = closeness.look(pictures)
+        self._check_applied(case, pipeline)
+        look = pixels.look(images)
         measurement = Measurement(
             case=case.name,
             workload=case.workload.name,
             steps=case.workload.steps,
-            images=case.workload.images,
+            num_images=case.workload.num_images,
             model=self.source.name,
             weights=self.source.weights,
             parameters=parameters(pipeline),
-            first_picture_s=first_picture_s,
+            time_to_first_image_s=time_to_first_image_s,
             compile_cache=compile_cache,
             rounds_s=seconds,
             peak_memory_bytes=peak_memory_bytes,
             look=replace(look, finite=look.finite and raw_is_finite),
-            repeat=closeness.distance(pictures, generation.first),
+            repeat=pixels.distance(images, generation.first),
             counters={
                 "graph_breaks": Count(fixed=breaks_at_end - breaks_at_start, per_step=0),
                 "recompiles": Count(fixed=graphs_at_end - graphs_when_warm, per_step=0),
                 "compiled_graphs": Count(fixed=graphs_when_warm - graphs_at_start, per_step=0),
             },
         )
-        if not case.picture_only:
+        if not case.image_only:
             measurement = self.observing.observe(
                 measurement, case, generation, pipeline, watch, quick=self.quick
             )
         measurement = replace(measurement, validity=watch.as_json())
-        self._pictures[case.id] = pictures
-        if self.pictures_folder is not None:
-            path = self.pictures_folder / f"{case.id}.png"
+        self._images[case.id] = images
+        if self.images_folder is not None:
+            path = self.images_folder / f"{case.id}.png"
             try:
-                closeness.save(pictures, path)
+                pixels.save(images, path)
             except OSError as error:
                 # What was measured is worth more than what it can be looked at by.
                 with suppress(OSError):
                     path.unlink()
-                said = f"{case.id}: its picture was not saved: {error.strerror}"
+                said = f"{case.id}: its image was not saved: {error.strerror}"
                 measurement = replace(measurement, notes=(*measurement.notes, said))
-        return replace(measurement, closeness=self._closeness(case, pictures))
+        return replace(measurement, image_distance=self._image_distance(case, images))
 
-    def _prove(self, case: Case, pipeline: Any) -> None:
+    def _check_applied(self, case: Case, pipeline: Any) -> None:
         for optimization in case.stack:
             try:
-                optimization.proof(pipeline)
-            except proofs.NotApplied as error:
-                raise proofs.NotApplied(
+                optimization.applied(pipeline)
+            except applied.NotApplied as error:
+                raise applied.NotApplied(
                     f"{optimization.name} did not take effect: {error}"
                 ) from None
 
-    def _closeness(self, case: Case, pictures: Pictures) -> closeness.Distance | None:
+    def _image_distance(self, case: Case, images: Images) -> pixels.Distance | None:
         if not case.is_reference:
-            reference = self._pictures.get(f"{case.workload.name}-{case.against}")
-            return None if reference is None else closeness.distance(pictures, reference)
-        path = baselines.picture_path(
+            reference = self._images.get(f"{case.workload.name}-{case.against}")
+            return None if reference is None else pixels.distance(images, reference)
+        path = baselines.image_path(
             model=self.source.name,
             weights=self.source.weights,
             workload=case.workload.name,
@@ -313,10 +312,10 @@ class Bench:
         if not path.exists():
             return None
         try:
-            accepted = closeness.load(path)
-            return closeness.distance(closeness.thumbnail(pictures), accepted)
+            accepted = pixels.load(path)
+            return pixels.distance(pixels.thumbnail(images), accepted)
         except (OSError, ValueError) as error:
-            raise baselines.BadBaseline(f"{path}: no picture of this workload ({error})") from None
+            raise baselines.BadBaseline(f"{path}: no image of this workload ({error})") from None
 
     def question(
         self, case: Case, measured: Measurement, reference: Measurement | None
@@ -327,12 +326,12 @@ class Bench:
         return Question(
             measured=measured,
             reference=reference or measured,
-            promise=case.promise_on(self.source.kind),
+            tolerance=case.tolerance_on(self.source.kind),
             baseline=baseline,
             baseline_name=f"baselines/{path.name}",
             portable=self.portable.get(case.id, {}),
             versions=self.machine.versions,
-            picture_only=case.picture_only,
+            image_only=case.image_only,
             generates=case.workload.as_json(),
             options=self.options,
         )
@@ -359,7 +358,7 @@ class Bench:
     def _structural(self, case: Case, question: Question) -> list[Finding]:
         """Against what was accepted on whatever machine, where this run could be counted."""
         key = structure_verdicts.key_of(case, self.source.name)
-        if self.machine.device == "cuda" or case.picture_only or key not in self.structures:
+        if self.machine.device == "cuda" or case.image_only or key not in self.structures:
             return []
         if case.id not in self.observing.counted:
             return [structure_verdicts.uncounted(case.id)]
@@ -381,7 +380,7 @@ class Bench:
         """
         reference = next(c for c in cases if c.workload == case.workload and c.name == REFERENCE)
         first = self.measurements.get(reference.id)
-        if first is None or reference.picture_only:
+        if first is None or reference.image_only:
             return None
         self.say(reference, "repeating the reference")
         with _told(reference, self.device), built(reference, self.source, self.device) as pipeline:
@@ -404,7 +403,7 @@ def _told(case: Case, device: torch.device) -> Iterator[None]:
     failure: CaseError | None = None
     try:
         yield
-    except proofs.NotApplied as error:
+    except applied.NotApplied as error:
         failure = CaseError("not applied", f"{case.id}: {error}")
     except (torch.OutOfMemoryError, MemoryError) as error:
         failure = CaseError("error", f"{case.id}: out of memory. {_first_sentences(error)}")

@@ -25,7 +25,7 @@ class Build:
         self.variants[place] = variant
 
     def during(self, context: AbstractContextManager[Any]) -> None:
-        """Hold this context from before loading to after the last picture."""
+        """Hold this context from before loading to after the last image."""
         self.contexts.append(context)
 
     def then(self, change: Callable[[Any], None]) -> None:

@@ -213,7 +213,7 @@ def busy_s(events: Iterable[Event]) -> float:
     """Length of the union of the events' intervals, in seconds: overlaps count once.
 
     Without copies to or from pageable memory: the host carries a large one piece by piece, and
-    takes as long as others leave it the CPU. (A picture's takes 33 µs on an H100's free host.)
+    takes as long as others leave it the CPU. (An image's takes 33 µs on an H100's free host.)
     """
     total, reached = 0.0, float("-inf")
     own = (event for event in events if "Pageable" not in event.name)
@@ -262,7 +262,7 @@ def profile(generation: Generation, pipeline: Any, *, steps: int) -> Trace:
         profiler = torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA])
         with profiler, _after_prompt(pipeline, mark):
             mark()
-            generation.pictures(steps=steps, after_step=mark)
+            generation.images(steps=steps, after_step=mark)
             mark()
             torch.cuda.synchronize()
     except RuntimeError as error:

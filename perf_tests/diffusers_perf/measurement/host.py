@@ -27,7 +27,7 @@ class Left:
     kept_bytes: int
     """Of tensors that are there after it and were not before, which the next would keep again."""
     ignored: tuple[str, ...]
-    """Of seed and prompt, what changes without the pictures: a buffer was not written again."""
+    """Of seed and prompt, what changes without the images: a buffer was not written again."""
 
 
 def left(generation: Generation, device: torch.device) -> Left:
@@ -55,7 +55,7 @@ def python_calls(generation: Generation) -> Count:
 
     after_steps: list[int] = []
     with profile:
-        generation.pictures(steps=STEPS, after_step=lambda: after_steps.append(so_far()))
+        generation.images(steps=STEPS, after_step=lambda: after_steps.append(so_far()))
     per_step = after_steps[STEADY] - after_steps[STEADY - 1]
     return Count(fixed=so_far() - per_step * STEPS, per_step=per_step)
 

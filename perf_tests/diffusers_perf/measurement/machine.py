@@ -50,7 +50,7 @@ def this_machine(device: str | None) -> Machine:
 def with_threads_for(machine: Machine, scale: Scale) -> Machine:
     """The machine with as many threads for PyTorch as a model of this scale can use on it.
 
-    On a CPU a small one gets one: its pictures leave a second thread nothing to do but wait, and
+    On a CPU a small one gets one: its images leave a second thread nothing to do but wait, and
     where others use the CPU as well, half precision took forty times as long with two.
     """
     if machine.device == "cuda" or scale == "full":

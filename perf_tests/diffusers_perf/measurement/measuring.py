@@ -23,7 +23,7 @@ them the test, how images are compared, and `models/`, which draws the weights."
 def digest() -> str:
     """Twelve hexadecimal digits, the same for code that measures alike."""
     files = [p for p in PACKAGE.glob("measurement/*.py") if p.stem not in NOT_MEASURING]
-    files += [PACKAGE / "plugin" / "generation.py", PACKAGE / "records" / "closeness.py"]
+    files += [PACKAGE / "plugin" / "generation.py", PACKAGE / "records" / "pixels.py"]
     return digest_of([*files, *PACKAGE.glob("models/*.py")])
 
 

@@ -15,7 +15,7 @@ from diffusers_perf.catalog.declarations import Case, Kind, Scale, Workload
 from diffusers_perf.measurement.build import Build, flag
 
 if TYPE_CHECKING:
-    from diffusers_perf.records.closeness import Pictures
+    from diffusers_perf.records.pixels import Images
 
 
 class BadModel(Exception):
@@ -88,24 +88,24 @@ def collect(device: torch.device) -> None:
 
 
 class Generation:
-    """One call makes the workload's pictures; keeps the first and the last ones made."""
+    """One call makes the workload's images; keeps the first and the last ones made."""
 
     def __init__(self, pipeline: Any, workload: Workload) -> None:
         self._pipeline = pipeline
         self.workload = workload
         # Asked once: diffusers 0.42 walks through every module for either, while the GPU idles.
         self._device, self._dtype = pipeline._execution_device, pipeline.unet.dtype
-        self.first: Pictures | None = None
-        self.last: Pictures | None = None
+        self.first: Images | None = None
+        self.last: Images | None = None
         self._raw: torch.Tensor | None = None
 
     def __call__(self, *, steps: int | None = None) -> None:
         """Generate, with the workload's steps unless told otherwise."""
         with flag(self._pipeline.vae, "decode", self._kept(self._pipeline.vae.decode)):
-            pictures = self.pictures(steps=steps)
+            images = self.images(steps=steps)
         if self.first is None:
-            self.first = pictures
-        self.last = pictures
+            self.first = images
+        self.last = images
 
     def _kept(self, decode: Callable[..., Any]) -> Callable[..., Any]:
         def kept(*args: Any, **kwargs: Any) -> Any:
@@ -116,17 +116,17 @@ class Generation:
         return kept
 
     def raw_is_finite(self) -> bool:
-        """Whether the decoder's own output was: clamped to a picture, infinity is plain white."""
+        """Whether the decoder's own output was: clamped to an image, infinity is plain white."""
         return self._raw is None or bool(torch.isfinite(self._raw).all())
 
-    def pictures(
+    def images(
         self,
         *,
         steps: int | None = None,
         after_step: Callable[[], None] | None = None,
         of: Workload | None = None,
-    ) -> Pictures:
-        """Generate without keeping: pictures as the decoder made them, scaled and clamped.
+    ) -> Images:
+        """Generate without keeping: images as the decoder made them, scaled and clamped.
 
         `after_step` is called at the end of each turn of the denoising loop. `of` stands in for
         the workload.
@@ -139,7 +139,7 @@ class Generation:
             return {}
 
         output = pipeline(
-            [workload.prompt] * workload.images,
+            [workload.prompt] * workload.num_images,
             height=workload.size,
             width=workload.size,
             num_inference_steps=workload.steps if steps is None else steps,
@@ -148,22 +148,22 @@ class Generation:
             output_type="np",
             callback_on_step_end=step_ended if after_step is not None else None,
         )
-        pictures: Pictures = np.asarray(output.images, dtype=np.float32)
-        return pictures
+        images: Images = np.asarray(output.images, dtype=np.float32)
+        return images
 
     def forget(self) -> None:
-        """Drop the pictures kept so far, so that `first` is the first of the timed rounds."""
+        """Drop the images kept so far, so that `first` is the first of the timed rounds."""
         self.first = self.last = None
 
-    def one_step(self, **changes: Any) -> Pictures:
-        """Pictures after a single step, of the workload with these fields changed."""
-        return self.pictures(of=replace(self.workload, steps=1, **changes))
+    def one_step(self, **changes: Any) -> Images:
+        """Images after a single step, of the workload with these fields changed."""
+        return self.images(of=replace(self.workload, steps=1, **changes))
 
     def _noise(self, workload: Workload) -> torch.Tensor:
         # In float32 on the CPU, then cast: drawn in half precision, the same seed gives other
         # numbers in torch 2.11, and no two precisions could be compared.
         side = workload.size // self._pipeline.vae_scale_factor
-        shape = (workload.images, self._pipeline.unet.config.in_channels, side, side)
+        shape = (workload.num_images, self._pipeline.unet.config.in_channels, side, side)
         generator = torch.Generator("cpu").manual_seed(workload.seed)
         noise = torch.randn(shape, generator=generator, dtype=torch.float32)
         return noise.to(self._device, self._dtype)

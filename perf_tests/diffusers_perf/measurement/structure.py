@@ -77,7 +77,7 @@ def observe(pipeline: Any, workload: Workload) -> Observation:
         for number in (1, *STEPS):
             counting = _Counting()
             with counting, _Constructors(counting), _placed(pipeline, counting):
-                generation.pictures(steps=number)
+                generation.images(steps=number)
             tallies.append(counting)
     # What is made in a first generation and kept is no part of the others.
     _, few, many = tallies
@@ -485,13 +485,13 @@ def _learn(
     fresh = all(alias is None for alias in returns) and result is not None
     tensors = [*on_device, *_tensors((result,))]
     floating = next((t for t in tensors if t.is_floating_point()), tensors[0])
-    pictures = next((t for t in tensors if t.ndim == 4), None)
+    images = next((t for t in tensors if t.ndim == 4), None)
     formula = flop_registry.get(func.overloadpacket)
     return _Known(
         results=_describe(result) if fresh else None,
         counted=not views and name not in FREE,
         dtype=_name(floating.dtype),
-        layout="-" if pictures is None else _layout(pictures),
+        layout="-" if images is None else _layout(images),
         flops=int(formula(*args, **kwargs, out_val=result)) if formula else 0,
         bytes=sum(map(_bytes, tensors)),
     )

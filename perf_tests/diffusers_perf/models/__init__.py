@@ -61,7 +61,7 @@ def options_for(device: str, model: str) -> tuple[str, ...]:
 
 
 def quiet_libraries() -> None:
-    """Keep what diffusers and transformers remark on loading out of a verb's output."""
+    """Keep what diffusers and transformers remark on loading out of a command's output."""
     import diffusers
     import transformers
 

@@ -21,7 +21,7 @@ class Architecture:
     gain: float = 1.0
     """Factor on PyTorch's default draw of every convolution's and linear layer's weight."""
     output_bias: float = 0.0
-    """Added to the bias of the last convolution, where a draw's mean is far from a picture's."""
+    """Added to the bias of the last convolution, where a draw's mean is far from an image's."""
 
 
 _UNET: dict[str, Any] = {
@@ -68,11 +68,11 @@ _CLIP: dict[str, Any] = {
 
 
 UNET_GAIN = 2.0
-"""With PyTorch's default draw the UNet hardly moves the picture, and every fault passes. At twice
+"""With PyTorch's default draw the UNet hardly moves the image, and every fault passes. At twice
 that, measured at full size on an H100, fp16 stays above 60 dB and another prompt falls below 20."""
 
 TINY_VAE_GAIN, TINY_VAE_BIAS = 1.6, 0.6
-"""The tiny autoencoder's picture is black at a gain of 1 (mean 0.017) and saturated at 2.45. At
+"""The tiny autoencoder's image is black at a gain of 1 (mean 0.017) and saturated at 2.45. At
 1.6, lifted by 0.6, it is neither."""
 
 

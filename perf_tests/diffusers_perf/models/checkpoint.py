@@ -37,7 +37,7 @@ PIPELINE = "StableDiffusionPipeline"
 VARIANT_CLASSES = {"distilled_unet": "UNet2DConditionModel", "tiny_vae": "AutoencoderTiny"}
 
 SMALL_BELOW_PIXELS = 256
-"""A model whose own pictures are smaller than this runs the scaled-down workloads."""
+"""A model whose own images are smaller than this runs the scaled-down workloads."""
 
 
 class Checkpoint:
@@ -62,7 +62,7 @@ class Checkpoint:
         except (KeyError, TypeError, ValueError):
             raise BadModel(
                 f"--model {model}: its unet/config.json and vae/config.json do not say what size "
-                "of picture it makes (sample_size, block_out_channels)"
+                "of image it makes (sample_size, block_out_channels)"
             ) from None
         self.scale: Scale = "small" if pixels < SMALL_BELOW_PIXELS else "full"
         self.variants = self._find_variants()

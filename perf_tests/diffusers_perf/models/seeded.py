@@ -1,6 +1,6 @@
 """Weights drawn from a seed on the real architectures: the real arithmetic without a download.
 
-Closeness on them is about arithmetic, not about pictures. They are drawn once a process, each
+Tolerance on them is about arithmetic, not about images. They are drawn once a process, each
 parameter from its own seed, and stay on the host; a pipeline gets copies.
 """
 

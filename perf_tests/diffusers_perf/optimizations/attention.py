@@ -8,7 +8,7 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from diffusers_perf.catalog.declarations import Needs, optimization
-from diffusers_perf.measurement import proofs
+from diffusers_perf.measurement import applied
 from diffusers_perf.measurement.build import Build
 from diffusers_perf.optimizations.hardware import CUDA, TENSOR_CORES
 from diffusers_perf.optimizations.tolerances import (
@@ -17,8 +17,8 @@ from diffusers_perf.optimizations.tolerances import (
 
 
 @optimization(
-    promise=SAME_ARITHMETIC,
-    proof=proofs.attention_is("AttnProcessor"),
+    tolerance=SAME_ARITHMETIC,
+    applied=applied.attention_is("AttnProcessor"),
     decides=("attention",),
 )
 def naive_attention(build: Build) -> None:
@@ -32,8 +32,8 @@ def naive_attention(build: Build) -> None:
 
 
 @optimization(
-    promise=SAME_ARITHMETIC,
-    proof=proofs.attention_is("AttnProcessor2_0"),
+    tolerance=SAME_ARITHMETIC,
+    applied=applied.attention_is("AttnProcessor2_0"),
     decides=("attention",),
 )
 def sdpa(build: Build) -> None:
@@ -55,15 +55,15 @@ def _xformers_refuses() -> str | None:
     try:
         xformers.ops.memory_efficient_attention(query, query, query)
     except (NotImplementedError, RuntimeError, OSError) as error:
-        cause = proofs.unloadable_library("xformers") or str(error).strip().splitlines()[0]
+        cause = applied.unloadable_library("xformers") or str(error).strip().splitlines()[0]
         return f"xformers is installed and refuses to run: {cause}"
     return None
 
 
 @optimization(
     needs=Needs(compute_capability=(7, 0), package="xformers", probe=_xformers_refuses),
-    promise=SAME_ARITHMETIC,
-    proof=proofs.attention_is("XFormersAttnProcessor"),
+    tolerance=SAME_ARITHMETIC,
+    applied=applied.attention_is("XFormersAttnProcessor"),
     decides=("attention",),
 )
 def xformers(build: Build) -> None:
@@ -88,8 +88,8 @@ def _attend_on(build: Build, backend: SDPBackend) -> None:
 
 @optimization(
     needs=TENSOR_CORES,
-    promise=SAME_ARITHMETIC,
-    proof=proofs.attention_runs_on(SDPBackend.FLASH_ATTENTION),
+    tolerance=SAME_ARITHMETIC,
+    applied=applied.attention_runs_on(SDPBackend.FLASH_ATTENTION),
     decides=("attention",),
 )
 def sdpa_flash(build: Build) -> None:
@@ -99,8 +99,8 @@ def sdpa_flash(build: Build) -> None:
 
 @optimization(
     needs=CUDA,
-    promise=SAME_ARITHMETIC,
-    proof=proofs.attention_runs_on(SDPBackend.EFFICIENT_ATTENTION),
+    tolerance=SAME_ARITHMETIC,
+    applied=applied.attention_runs_on(SDPBackend.EFFICIENT_ATTENTION),
     decides=("attention",),
 )
 def sdpa_efficient(build: Build) -> None:
@@ -110,8 +110,8 @@ def sdpa_efficient(build: Build) -> None:
 
 @optimization(
     needs=TENSOR_CORES,
-    promise=SAME_ARITHMETIC,
-    proof=proofs.attention_runs_on(SDPBackend.CUDNN_ATTENTION),
+    tolerance=SAME_ARITHMETIC,
+    applied=applied.attention_runs_on(SDPBackend.CUDNN_ATTENTION),
     decides=("attention",),
 )
 def sdpa_cudnn(build: Build) -> None:
@@ -120,8 +120,8 @@ def sdpa_cudnn(build: Build) -> None:
 
 
 @optimization(
-    promise=SAME_ARITHMETIC,
-    proof=proofs.attention_runs_on(SDPBackend.MATH),
+    tolerance=SAME_ARITHMETIC,
+    applied=applied.attention_runs_on(SDPBackend.MATH),
     decides=("attention",),
 )
 def sdpa_math(build: Build) -> None:

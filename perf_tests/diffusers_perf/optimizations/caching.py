@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from diffusers_perf.catalog.declarations import Needs, optimization
-from diffusers_perf.measurement import proofs
+from diffusers_perf.measurement import applied
 from diffusers_perf.measurement.build import Build, flag
 from diffusers_perf.optimizations.tolerances import (
     CACHED,
@@ -25,8 +25,8 @@ FRESH_EVERY = 3
 
 @optimization(
     needs=Needs(package="DeepCache"),
-    promise=CACHED,
-    proof=is_cached(FRESH_EVERY),
+    tolerance=CACHED,
+    applied=is_cached(FRESH_EVERY),
     skips_work=True,
     uneven_steps=True,
     # Another thing from step to step, of which a graph of the UNet alone knows nothing.
@@ -45,8 +45,8 @@ GUIDED_SHARE = 0.5
 
 @optimization(
     needs=Needs(optimization="device_steps"),
-    promise=LESS_GUIDED,
-    proof=guides(GUIDED_SHARE),
+    tolerance=LESS_GUIDED,
+    applied=guides(GUIDED_SHARE),
     skips_work=True,
     uneven_steps=True,
 )
@@ -60,8 +60,8 @@ def guidance_cutoff(build: Build) -> None:
 
 @optimization(
     needs=Needs(package="tomesd"),
-    promise=MERGED,
-    proof=proofs.merges_tokens,
+    tolerance=MERGED,
+    applied=applied.merges_tokens,
     skips_work=True,
 )
 def tome(build: Build) -> None:
@@ -84,7 +84,7 @@ def tome(build: Build) -> None:
 
 
 def _averaging_in_float64(matching: Callable[..., Any]) -> Callable[..., Any]:
-    """A GPU adds up what is merged in any order, and no two pictures may differ by that.
+    """A GPU adds up what is merged in any order, and no two images may differ by that.
 
     In float32, compiled, two of one seed were at 48 dB (H100), in float64 the same: presumably a
     compiler leaves out the rounding to half precision before. Of 6.5 million averages of numbers

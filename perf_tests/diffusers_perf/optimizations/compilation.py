@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from diffusers_perf.catalog.declarations import Needs, optimization
-from diffusers_perf.measurement import proofs
+from diffusers_perf.measurement import applied
 from diffusers_perf.measurement.build import Build
 from diffusers_perf.optimizations.hardware import COMPILER
 from diffusers_perf.optimizations.tolerances import (
@@ -50,8 +50,8 @@ def _compile(build: Build, *, mode: str | None = None) -> None:
 
 @optimization(
     needs=COMPILER,
-    promise=SAME_ARITHMETIC,
-    proof=proofs.is_compiled("unet", "vae.decoder"),
+    tolerance=SAME_ARITHMETIC,
+    applied=applied.is_compiled("unet", "vae.decoder"),
     hides_operators=True,
     decides=("compiler",),
     compiles=True,
@@ -63,8 +63,8 @@ def compile(build: Build) -> None:
 
 @optimization(
     needs=Needs(compute_capability=(7, 0), optimization="compile"),
-    promise=SAME_ARITHMETIC,
-    proof=biases_are_late,
+    tolerance=SAME_ARITHMETIC,
+    applied=biases_are_late,
     compiles=True,
 )
 def late_bias(build: Build) -> None:
@@ -74,8 +74,10 @@ def late_bias(build: Build) -> None:
 
 @optimization(
     needs=COMPILER,
-    promise=SAME_ARITHMETIC,
-    proof=proofs.every(proofs.is_compiled("unet", "vae.decoder"), proofs.graphs_were_not_skipped),
+    tolerance=SAME_ARITHMETIC,
+    applied=applied.every(
+        applied.is_compiled("unet", "vae.decoder"), applied.graphs_were_not_skipped
+    ),
     hides_operators=True,
     # Called again, its graphs write over what they gave, and slices or tiles are still needed.
     decides=("compiler", "UNet's launches", "decoder's launches", "decoder's calls"),
@@ -88,8 +90,8 @@ def compile_reduce_overhead(build: Build) -> None:
 
 @optimization(
     needs=COMPILER,
-    promise=SAME_ARITHMETIC,
-    proof=proofs.blocks_are_compiled,
+    tolerance=SAME_ARITHMETIC,
+    applied=applied.blocks_are_compiled,
     hides_operators=True,
     decides=("compiler",),
     compiles=True,

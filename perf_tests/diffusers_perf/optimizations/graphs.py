@@ -22,8 +22,8 @@ from diffusers_perf.techniques.shared_prefix import prefix_is_shared, share_pref
 
 @optimization(
     needs=CUDA,
-    promise=SAME_ARITHMETIC,
-    proof=is_graphed("unet"),
+    tolerance=SAME_ARITHMETIC,
+    applied=is_graphed("unet"),
     hides_operators=True,
     decides=("UNet's launches", "UNet's calls"),
 )
@@ -34,8 +34,8 @@ def cuda_graph(build: Build) -> None:
 
 @optimization(
     needs=CUDA,
-    promise=SAME_ARITHMETIC,
-    proof=is_graphed("vae.decoder"),
+    tolerance=SAME_ARITHMETIC,
+    applied=is_graphed("vae.decoder"),
     hides_operators=True,
     decides=("decoder's launches",),
 )
@@ -46,8 +46,8 @@ def cuda_graph_decoder(build: Build) -> None:
 
 @optimization(
     needs=CUDA,
-    promise=SAME_ARITHMETIC,
-    proof=is_graphed("text_encoder"),
+    tolerance=SAME_ARITHMETIC,
+    applied=is_graphed("text_encoder"),
     hides_operators=True,
     decides=("text encoder's launches",),
 )
@@ -60,7 +60,7 @@ def _graph(module: torch.nn.Module) -> None:
     module.forward = Graphed(module.forward)  # type: ignore[method-assign, unused-ignore]
 
 
-@optimization(promise=SAME_ARITHMETIC, proof=is_taken_over, decides=("loop",))
+@optimization(tolerance=SAME_ARITHMETIC, applied=is_taken_over, decides=("loop",))
 def device_steps(build: Build) -> None:
     """The scheduler's arithmetic on the device: no step waits for a number to be read back."""
     build.then(take_over)
@@ -68,8 +68,8 @@ def device_steps(build: Build) -> None:
 
 @optimization(
     needs=Needs(compute_capability=(6, 0), optimization="device_steps"),
-    promise=SAME_ARITHMETIC,
-    proof=steps_are_graphed,
+    tolerance=SAME_ARITHMETIC,
+    applied=steps_are_graphed,
     hides_operators=True,
     decides=("UNet's launches",),
 )
@@ -80,18 +80,18 @@ def cuda_graph_step(build: Build) -> None:
 
 @optimization(
     needs=Needs(optimization="device_steps"),
-    promise=SAME_ARITHMETIC,
-    proof=conditioning_is_kept,
+    tolerance=SAME_ARITHMETIC,
+    applied=conditioning_is_kept,
 )
 def precomputed_conditioning(build: Build) -> None:
-    """What prompt and schedule alone decide is computed once a picture, by `device_steps`."""
+    """What prompt and schedule alone decide is computed once an image, by `device_steps`."""
     build.then(precompute)
 
 
 @optimization(
     needs=Needs(optimization="device_steps"),
-    promise=SAME_ARITHMETIC,
-    proof=prefix_is_shared,
+    tolerance=SAME_ARITHMETIC,
+    applied=prefix_is_shared,
     skips_work=True,
 )
 def shared_prefix(build: Build) -> None:

@@ -6,8 +6,8 @@ from typing import Any
 
 import torch
 
-from diffusers_perf.catalog.declarations import NO_PROMISE, Needs, optimization
-from diffusers_perf.measurement import proofs
+from diffusers_perf.catalog.declarations import NO_TOLERANCE, Needs, optimization
+from diffusers_perf.measurement import applied
 from diffusers_perf.measurement.build import Build
 from diffusers_perf.optimizations.tolerances import (
     SAME_ARITHMETIC,
@@ -15,20 +15,20 @@ from diffusers_perf.optimizations.tolerances import (
 
 
 @optimization(
-    promise=SAME_ARITHMETIC,
-    proof=proofs.decodes_in_parts(images=2),
+    tolerance=SAME_ARITHMETIC,
+    applied=applied.decodes_in_parts(images=2),
     decides=("decoder's calls",),
 )
 def vae_slicing(build: Build) -> None:
-    """Latents decoded one picture at a time, whose activations alone are in memory."""
+    """Latents decoded one image at a time, whose activations alone are in memory."""
     build.then(lambda pipeline: pipeline.vae.enable_slicing())
 
 
-# Nothing is promised: a decoder that sees half of a side normalizes by other statistics, and of the
+# Nothing is allowed: a decoder that sees half of a side normalizes by other statistics, and of the
 # embedded model's 64 pixels a tile of 32 shows too little (13.9 dB, and 46 % of the prompts).
 @optimization(
-    promise=NO_PROMISE,
-    proof=proofs.decodes_in_parts(images=1),
+    tolerance=NO_TOLERANCE,
+    applied=applied.decodes_in_parts(images=1),
     decides=("decoder's calls",),
 )
 def vae_tiling(build: Build) -> None:
@@ -38,7 +38,7 @@ def vae_tiling(build: Build) -> None:
     def _(pipeline: Any) -> None:
         vae = pipeline.vae
         vae.enable_tiling()
-        # Its own are as large as the pictures that it was trained on: it would cut none of ours.
+        # Its own are as large as the images that it was trained on: it would cut none of ours.
         vae.tile_sample_min_size //= 2
         vae.tile_latent_min_size //= 2
 
@@ -49,8 +49,8 @@ def _nowhere_to_offload_from() -> str | None:
 
 @optimization(
     needs=Needs(compute_capability=(6, 0), probe=_nowhere_to_offload_from),
-    promise=SAME_ARITHMETIC,
-    proof=proofs.waits_on_host("vae", "text_encoder"),
+    tolerance=SAME_ARITHMETIC,
+    applied=applied.waits_on_host("vae", "text_encoder"),
     # What is captured has to stay where it is, and the pipeline's own loop moves modules.
     decides=("UNet's launches", "decoder's launches", "text encoder's launches", "loop"),
 )

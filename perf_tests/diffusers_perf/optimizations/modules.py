@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from diffusers_perf.catalog.declarations import Needs, optimization
-from diffusers_perf.measurement import proofs
+from diffusers_perf.measurement import applied
 from diffusers_perf.measurement.build import Build
 from diffusers_perf.optimizations.tolerances import (
     DISTILLED,
@@ -19,7 +19,7 @@ from diffusers_perf.techniques.fused import (
 )
 
 
-@optimization(promise=SAME_ARITHMETIC, proof=proofs.layout_is_channels_last)
+@optimization(tolerance=SAME_ARITHMETIC, applied=applied.layout_is_channels_last)
 def channels_last(build: Build) -> None:
     """Convolutions in NHWC layout, which tensor cores read without a transposition."""
 
@@ -31,8 +31,8 @@ def channels_last(build: Build) -> None:
 
 @optimization(
     needs=Needs(variant="distilled_unet"),
-    promise=DISTILLED,
-    proof=proofs.smaller_than_reference("unet", layers_per_block=1),
+    tolerance=DISTILLED,
+    applied=applied.smaller_than_reference("unet", layers_per_block=1),
     # DeepCache keeps what the mid block gives, and it has none.
     decides=("UNet's inner blocks",),
 )
@@ -43,8 +43,8 @@ def distilled_unet(build: Build) -> None:
 
 @optimization(
     needs=Needs(variant="tiny_vae"),
-    promise=DISTILLED,
-    proof=proofs.class_is("vae", "AutoencoderTiny"),
+    tolerance=DISTILLED,
+    applied=applied.class_is("vae", "AutoencoderTiny"),
 )
 def tiny_vae(build: Build) -> None:
     """A tiny autoencoder distilled from the VAE (TAESD) decodes the latents."""
@@ -52,8 +52,8 @@ def tiny_vae(build: Build) -> None:
 
 
 @optimization(
-    promise=SAME_ARITHMETIC,
-    proof=proofs.attention_is("FusedAttnProcessor2_0"),
+    tolerance=SAME_ARITHMETIC,
+    applied=applied.attention_is("FusedAttnProcessor2_0"),
     decides=("attention",),
 )
 def fused_qkv(build: Build) -> None:
@@ -63,8 +63,8 @@ def fused_qkv(build: Build) -> None:
 
 @optimization(
     needs=Needs(compute_capability=(8, 0), package="triton", optimization="channels_last"),
-    promise=SAME_ARITHMETIC,
-    proof=group_norms_are_fused,
+    tolerance=SAME_ARITHMETIC,
+    applied=group_norms_are_fused,
     # A convolution's bias is read outside of it, and must be there as it is computed with.
     decides=("biases",),
 )

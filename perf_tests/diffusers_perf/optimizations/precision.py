@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from diffusers_perf.catalog.declarations import optimization
-from diffusers_perf.measurement import proofs
+from diffusers_perf.measurement import applied
 from diffusers_perf.measurement.build import Build, flag
 from diffusers_perf.optimizations.hardware import CUDA, TENSOR_CORES
 from diffusers_perf.optimizations.tolerances import (
@@ -17,10 +17,10 @@ from diffusers_perf.optimizations.tolerances import (
 
 @optimization(
     needs=TENSOR_CORES,
-    promise=FLOAT16,
-    proof=proofs.every(
-        proofs.flag_reads(torch.backends.cuda.matmul, "allow_tf32", True),
-        proofs.matmul_rounds_to_tf32,
+    tolerance=FLOAT16,
+    applied=applied.every(
+        applied.flag_reads(torch.backends.cuda.matmul, "allow_tf32", True),
+        applied.matmul_rounds_to_tf32,
     ),
 )
 def tf32(build: Build) -> None:
@@ -30,8 +30,8 @@ def tf32(build: Build) -> None:
 
 
 @optimization(
-    promise=FLOAT16,
-    proof=proofs.computes_in(torch.float16),
+    tolerance=FLOAT16,
+    applied=applied.computes_in(torch.float16),
     decides=("dtype",),
 )
 def fp16(build: Build) -> None:
@@ -40,8 +40,8 @@ def fp16(build: Build) -> None:
 
 
 @optimization(
-    promise=BFLOAT16,
-    proof=proofs.computes_in(torch.bfloat16),
+    tolerance=BFLOAT16,
+    applied=applied.computes_in(torch.bfloat16),
     decides=("dtype",),
 )
 def bf16(build: Build) -> None:
@@ -49,7 +49,7 @@ def bf16(build: Build) -> None:
     build.dtype = torch.bfloat16
 
 
-@optimization(needs=CUDA, promise=FLOAT16, proof=proofs.autocast_is_on)
+@optimization(needs=CUDA, tolerance=FLOAT16, applied=applied.autocast_is_on)
 def autocast(build: Build) -> None:
     """What the guide warns of: torch.autocast around a pipeline. Slower than pure float16."""
     build.during(torch.autocast("cuda", dtype=torch.float16))
@@ -57,8 +57,8 @@ def autocast(build: Build) -> None:
 
 @optimization(
     needs=CUDA,
-    promise=SAME_ARITHMETIC,
-    proof=proofs.flag_reads(torch.backends.cudnn, "benchmark", True),
+    tolerance=SAME_ARITHMETIC,
+    applied=applied.flag_reads(torch.backends.cudnn, "benchmark", True),
 )
 def cudnn_benchmark(build: Build) -> None:
     """cuDNN tries its convolution algorithms on each new shape and keeps the fastest."""

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from diffusers_perf.catalog.declarations import Needs, optimization
-from diffusers_perf.measurement import proofs
+from diffusers_perf.measurement import applied
 from diffusers_perf.measurement.build import Build
 from diffusers_perf.optimizations.tolerances import (
     FLOAT8,
@@ -23,7 +23,7 @@ def _quantize(build: Build, config: Callable[[], Any]) -> None:
         from torchao.quantization import quantize_
 
         def takes(module: torch.nn.Module, name: str) -> bool:
-            # Those of the time embedding have a row a picture, fewer than the kernels take.
+            # Those of the time embedding have a row an image, fewer than the kernels take.
             return isinstance(module, torch.nn.Linear) and "transformer_blocks" in name
 
         quantize_(pipeline.unet, config(), takes)
@@ -31,8 +31,8 @@ def _quantize(build: Build, config: Callable[[], Any]) -> None:
 
 @optimization(
     needs=Needs(package="torchao"),
-    promise=INT8,
-    proof=proofs.weights_are_quantized(torch.int8),
+    tolerance=INT8,
+    applied=applied.weights_are_quantized(torch.int8),
     decides=("weights",),
 )
 def int8(build: Build) -> None:
@@ -49,8 +49,8 @@ def int8(build: Build) -> None:
 
 @optimization(
     needs=Needs(compute_capability=(8, 9), package="torchao"),
-    promise=FLOAT8,
-    proof=proofs.weights_are_quantized(torch.float8_e4m3fn),
+    tolerance=FLOAT8,
+    applied=applied.weights_are_quantized(torch.float8_e4m3fn),
     decides=("weights",),
 )
 def fp8(build: Build) -> None:
@@ -67,8 +67,8 @@ def fp8(build: Build) -> None:
 
 
 @optimization(
-    promise=KEPT_IN_FLOAT8,
-    proof=proofs.mostly_kept_in(torch.float8_e4m3fn),
+    tolerance=KEPT_IN_FLOAT8,
+    applied=applied.mostly_kept_in(torch.float8_e4m3fn),
     # A layer's weights lie elsewhere after each cast, in new parameters, which dynamo refuses.
     decides=("weights", "biases", "UNet's launches", "compiler"),
 )

@@ -2,40 +2,40 @@
 
 from __future__ import annotations
 
-from diffusers_perf.catalog.declarations import Closeness, Promise
+from diffusers_perf.catalog.declarations import Tolerance, Tolerances
 
 # Half-way between the worst legitimate variant and the weakest fault, in PSNR on the float32
 # reference. Seeded weights at full size, on an H100: fp16 60.1 dB and tf32 68.9 dB (SSIM 1.000); no
 # guidance 19.7 dB (0.814), another prompt 18.9 dB (0.817), another seed 14.1 dB (0.094).
-# A checkpoint nobody calibrated here promises only that it is plainly the same picture.
+# A checkpoint nobody calibrated here tolerances only that it is plainly the same image.
 # The small seeded model, on a CPU: fp16 61.0 dB, bf16 44.1 dB (SSIM 0.999); another prompt 21.9 dB
 # (0.852), no guidance 20.5 dB (0.782).
 # The embedded model, 24 held-out prompts and seeds on an H200 (lowest of the legitimate, highest of
 # the faults): fp16 57.8 dB, bf16 36.5 dB; no guidance 34.0 dB, an attention block skipped 32.9 dB,
 # another seed 32.5 dB, q halved 31.0 dB, the prompt zeroed 14.2 dB, another prompt 12.2 dB.
-FLOAT16 = Promise(
-    seeded=Closeness(psnr_db=40, ssim=0.93),
-    embedded=Closeness(psnr_db=45),
-    checkpoint=Closeness(ssim=0.90),
+FLOAT16 = Tolerances(
+    seeded=Tolerance(psnr_db=40, ssim=0.93),
+    embedded=Tolerance(psnr_db=45),
+    checkpoint=Tolerance(ssim=0.90),
 )
-BFLOAT16 = Promise(
-    seeded=Closeness(psnr_db=33, ssim=0.93),
-    embedded=Closeness(psnr_db=35),
-    checkpoint=Closeness(ssim=0.90),
+BFLOAT16 = Tolerances(
+    seeded=Tolerance(psnr_db=33, ssim=0.93),
+    embedded=Tolerance(psnr_db=35),
+    checkpoint=Tolerance(ssim=0.90),
 )
-# A distilled module makes comparable pictures where it was trained to: on the embedded model, with
+# A distilled module makes comparable images where it was trained to: on the embedded model, with
 # 24 held-out prompts on a CPU, the distilled UNet's are at 17.1 dB or more, with the tiny
 # autoencoder too at 15.8 dB; another prompt is at 12.9 dB at most, a lost prompt at 14.2 dB. Seeded
 # modules were never taught to agree.
-DISTILLED = Promise(embedded=Closeness(psnr_db=15))
+DISTILLED = Tolerances(embedded=Tolerance(psnr_db=15))
 # Another order of the same sums in float32: 120 dB on the small model; in float16 59 dB.
 SAME_ARITHMETIC = FLOAT16
-# What `python -m ci explore` keeps of a picture unless told otherwise.
+# What `python -m ci explore` keeps of an image unless told otherwise.
 LOSSLESS = SAME_ARITHMETIC
 # What trades: 24 held-out prompts and seeds of the embedded model on a CPU, by `python -m
-# perf_tests.training.prices`; in all of these pictures an evaluator still reads the prompt.
-# Each promise is half-way between the lowest of them and the highest of a lost prompt's, 14.2 dB:
-# the picture is still of what was asked for, which of another seed's (32.5 dB at most) or without
+# perf_tests.training.prices`; in all of these images an evaluator still reads the prompt.
+# Each tolerance is half-way between the lowest of them and the highest of a lost prompt's, 14.2 dB:
+# the image is still of what was asked for, which of another seed's (32.5 dB at most) or without
 # guidance (34.0 dB) is true as well. Lowest: merged tokens 28.6 dB; blocks kept for three steps
 # 26.3 dB (for two 30.9, for five 22.0); guidance in the first half 19.7 dB (in the first quarter
 # 18.3, in three of them 21.7); on top of bfloat16, weights kept in float8 24.8 dB, and in products
@@ -45,11 +45,11 @@ LOSSLESS = SAME_ARITHMETIC
 # with guidance in the first half 33.1 dB; SSIM 0.988 or more, of merged tokens 0.961. Half-way from
 # the lower to no guidance's 19.7 dB, SSIM 0.814 (20.5 dB, 0.782). On bfloat16, weights kept in
 # float8 31.6 dB (32.9), SSIM 0.986 or more. None of these was tried on a checkpoint.
-MERGED = Promise(seeded=Closeness(psnr_db=24, ssim=0.87), embedded=Closeness(psnr_db=21))
-CACHED = Promise(seeded=Closeness(psnr_db=26, ssim=0.90), embedded=Closeness(psnr_db=20))
-LESS_GUIDED = Promise(seeded=Closeness(psnr_db=34, ssim=0.90), embedded=Closeness(psnr_db=17))
-KEPT_IN_FLOAT8 = Promise(seeded=Closeness(psnr_db=25, ssim=0.90), embedded=Closeness(psnr_db=19))
-FLOAT8 = Promise(embedded=Closeness(psnr_db=22))
+MERGED = Tolerances(seeded=Tolerance(psnr_db=24, ssim=0.87), embedded=Tolerance(psnr_db=21))
+CACHED = Tolerances(seeded=Tolerance(psnr_db=26, ssim=0.90), embedded=Tolerance(psnr_db=20))
+LESS_GUIDED = Tolerances(seeded=Tolerance(psnr_db=34, ssim=0.90), embedded=Tolerance(psnr_db=17))
+KEPT_IN_FLOAT8 = Tolerances(seeded=Tolerance(psnr_db=25, ssim=0.90), embedded=Tolerance(psnr_db=19))
+FLOAT8 = Tolerances(embedded=Tolerance(psnr_db=22))
 # Int8 on top of bfloat16 is at 37.0 dB or more: half-way to no guidance's 34.0 dB. On seeded
 # weights, full size or small, it is at 42.5 dB (0.998).
-INT8 = Promise(seeded=Closeness(psnr_db=31, ssim=0.90), embedded=Closeness(psnr_db=35))
+INT8 = Tolerances(seeded=Tolerance(psnr_db=31, ssim=0.90), embedded=Tolerance(psnr_db=35))

@@ -13,7 +13,7 @@ from diffusers_perf.judge.verdicts import WARNING
 if TYPE_CHECKING:
     from diffusers_perf.catalog.declarations import Case
     from diffusers_perf.measurement.bench import Bench
-    from diffusers_perf.plugin.session import Suite
+    from diffusers_perf.plugin.session import PerfSession
     from diffusers_perf.records.records import Measurement
 
 
@@ -29,11 +29,11 @@ def test_generation(
     case: Case,
     reference: Measurement | None,
     bench: Bench,
-    suite: Suite,
+    perf: PerfSession,
     benchmark: Any,
     request: pytest.FixtureRequest,
 ) -> None:
-    """A case is as much faster than its reference as it should be, and its picture as close."""
+    """A case is as much faster than its reference as it should be, and its image as close."""
 
     def timed(
         generate: Callable[[], None], *, before_round: Callable[[], None], rounds: int
@@ -44,10 +44,10 @@ def test_generation(
 
     # Until there is a verdict beside them, these times are nobody's baseline.
     benchmark.has_error = True
-    with suite.recording(case):
+    with perf.recording(case):
         measured = bench.measure(case, timed)
-        verdict = bench.judge(case, measured, reference, suite.cases)
-    benchmark.extra_info.update(suite.judged(case, verdict, measured=measured, reference=reference))
+        verdict = bench.judge(case, measured, reference, perf.cases)
+    benchmark.extra_info.update(perf.judged(case, verdict, measured=measured, reference=reference))
     benchmark.has_error = False
     # For --junitxml, which else says nothing of what passes.
     request.node.user_properties.append(("verdict", verdict.sentence or verdict.status))

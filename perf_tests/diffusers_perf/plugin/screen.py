@@ -13,11 +13,11 @@ from diffusers_perf.judge.verdicts import (
     CORE_SLOWED,
     PASSING,
     WARNING,
-    disturbances,
+    interferences,
     loops_of,
     slowed,
 )
-from diffusers_perf.records.closeness import IDENTICAL_DB
+from diffusers_perf.records.pixels import IDENTICAL_DB
 from diffusers_perf.records.records import Measurement, gpu_speedup
 
 
@@ -89,15 +89,15 @@ class Row:
 HEAD = (
     "setting",
     "latency",
-    "pictures/s",
+    "images/s",
     "speedup",
     "GPU busy",
     "GPU speedup",
     "guide",
     "memory",
     "bound by",
-    "first picture",
-    "picture",
+    "first image",
+    "image",
     "verdict",
 )
 
@@ -128,46 +128,48 @@ def cells_of(row: Row, published: Mapping[str, Mapping[str, float]]) -> tuple[st
     return (
         name,
         f"{seen.latency_s:.3f} s",
-        f"{seen.images / seen.latency_s:.1f}" if seen.images > 1 else "",
+        f"{seen.num_images / seen.latency_s:.1f}" if seen.num_images > 1 else "",
         f"{reference.latency_s / seen.latency_s:.2f}x" if reference else "1.00x",
         f"{seen.gpu_busy_s:.3f} s" if seen.gpu_busy_s is not None else "",
         f"{on_gpu:.2f}x" if on_gpu else ("1.00x" if seen.gpu_busy_s is not None else ""),
         said,
         f"{seen.peak_memory_bytes / 2**20:,.0f} MiB" if seen.peak_memory_bytes else "",
         bound_by(seen),
-        first_picture(seen),
-        row.status if row.status in ("black", "flat", "not finite") else picture(seen),
+        first_image(seen),
+        row.status if row.status in ("black", "uniform", "not finite") else image(seen),
         row.status,
     )
 
 
 def bound_by(seen: Measurement) -> str:
     """Whether the host or the GPU holds it back, and how far it is from what the GPU could do."""
-    bound = seen.bound()
+    bound = seen.bottleneck()
     says = [f"{bound['by']}, GPU idle {bound['gpu_idle_share']:.0%}"] if bound else []
-    if seen.floor_s is not None:
-        says.append(f"{seen.latency_s / seen.floor_s:.1f}x floor")
+    if seen.roofline_s is not None:
+        says.append(f"{seen.latency_s / seen.roofline_s:.1f}x roofline")
     return ", ".join(says)
 
 
-def first_picture(seen: Measurement) -> str:
-    """What it takes to the first picture, on a GPU; whether what is compiled was in the cache."""
-    if seen.first_picture_s is None or seen.gpu_busy_s is None:
+def first_image(seen: Measurement) -> str:
+    """What it takes to the first image, on a GPU; whether what is compiled was in the cache."""
+    if seen.time_to_first_image_s is None or seen.gpu_busy_s is None:
         return ""
-    return f"{seen.first_picture_s:.1f} s" + (f", {seen.compile_cache}" * bool(seen.compile_cache))
+    return f"{seen.time_to_first_image_s:.1f} s" + (
+        f", {seen.compile_cache}" * bool(seen.compile_cache)
+    )
 
 
-def picture(seen: Measurement) -> str:
-    """The picture in a few words: what is wrong with it, or how close it is."""
+def image(seen: Measurement) -> str:
+    """The image in a few words: what is wrong with it, or how close it is."""
     if not seen.look.finite:
         return "not finite"
-    if seen.closeness is None:
+    if seen.image_distance is None:
         return f"mean {seen.look.mean:.2f}"
-    return how_close(seen.closeness.psnr_db, seen.closeness.ssim)
+    return how_close(seen.image_distance.psnr_db, seen.image_distance.ssim)
 
 
 def how_close(psnr_db: float, ssim: float | None) -> str:
-    """PSNR and SSIM in words: ``60.1 dB, 1.000``, or ``identical`` for equal pictures alone.
+    """PSNR and SSIM in words: ``60.1 dB, 1.000``, or ``identical`` for equal images alone.
 
     PSNR is capped, and by itself does not say so.
     """
@@ -208,7 +210,7 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]], *, width: int) -> 
     return lines
 
 
-SPARE = ("first picture", "bound by", "GPU busy", "guide", "memory", "picture", "pictures/s")
+SPARE = ("first image", "bound by", "GPU busy", "guide", "memory", "image", "images/s")
 """Columns that a narrow window can do without, least wanted first."""
 LAST_SPARE = ("speedup", "GPU speedup", "latency")
 NAME_LEAST = 12
@@ -247,7 +249,7 @@ def closing_table(
     lines: list[Line] = []
     for workload in dict.fromkeys(row.case.workload for row in rows):
         own = [row for row in rows if row.case.workload == workload]
-        images = f"{workload.images} pictures" if workload.images > 1 else "one picture"
+        images = f"{workload.num_images} images" if workload.num_images > 1 else "one image"
         title = (
             f"{workload.name}: {images}, {workload.size}x{workload.size}, {workload.steps} steps "
             f"of {workload.scheduler.removesuffix('Scheduler')}"
@@ -274,7 +276,7 @@ def notes(rows: Sequence[Row]) -> list[str]:
     disturbed = [
         f"{row.case.id}: {reasons[0]}"
         for row in rows
-        if row.measured and (reasons := disturbances(row.measured.validity, clock=True))
+        if row.measured and (reasons := interferences(row.measured.validity, clock=True))
     ]
     if disturbed:
         told.append(
@@ -295,7 +297,7 @@ def claims(rows: Sequence[Row], published: Mapping[str, Mapping[str, float]]) ->
     lines = []
     for row in rows:
         claim, seen, reference = published.get(row.case.name), row.measured, row.reference
-        if claim is None or seen is None or reference is None or row.case.picture_only:
+        if claim is None or seen is None or reference is None or row.case.image_only:
             continue
         smaller = 1 - seen.parameters / reference.parameters
         faster = 1 - seen.latency_s / reference.latency_s
@@ -310,9 +312,7 @@ def claims(rows: Sequence[Row], published: Mapping[str, Mapping[str, float]]) ->
 
 
 def closing_line(rows: Sequence[Row], *, missing: Collection[str]) -> str:
-    """One sentence: how many hold, fail, are unclear, were skipped, and how many are missing, whose
-    ids are given.
-    """
+    """One sentence: how many hold, fail, are inconclusive or were skipped; and the missing ids."""
     rows = [row for row in rows if row.case.id not in missing]
     measured = [row for row in rows if row.measured is not None]
     counts = {
@@ -320,7 +320,7 @@ def closing_line(rows: Sequence[Row], *, missing: Collection[str]) -> str:
         "new (speed not judged until accepted: python -m ci accept)": sum(
             row.status == "new" for row in measured
         ),
-        "unclear or invalid": sum(row.status in WARNING for row in rows),
+        "inconclusive or invalid": sum(row.status in WARNING for row in rows),
         "fail": sum(row.status not in (*PASSING, "skipped") for row in rows),
         "skipped": sum(row.status == "skipped" for row in rows),
         "missing": len(missing),

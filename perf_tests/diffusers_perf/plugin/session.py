@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from diffusers_perf.catalog.declarations import Case, Chapter, chapters_of
+from diffusers_perf.catalog.declarations import Case, Suite, suites_of
 from diffusers_perf.judge.verdicts import PASSING, WARNING
 from diffusers_perf.measurement.measuring import digest
 from diffusers_perf.measurement.packages import not_installed
@@ -42,7 +42,7 @@ TESTS_OF_OUR_OWN = (PACKAGE / "tests", PACKAGE / "training")
 
 ROUNDS = 5
 QUICK_ROUNDS = 2
-DEFAULT: Chapter = "guide"
+DEFAULT: Suite = "guide"
 """What runs where nobody asks for anything by name."""
 
 
@@ -70,7 +70,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--quick",
         action="store_true",
-        help="one short warm-up, few rounds, no floor, no picture that is only to be looked at, "
+        help="one short warm-up, few rounds, no roofline, no image that is only to be looked at, "
         "the reference not repeated: for one of the processes that `python -m ci ab` compares",
     )
     group.addoption(
@@ -99,7 +99,7 @@ def _shard(text: str) -> tuple[int, int]:
 
 
 @dataclass(kw_only=True)
-class Suite:
+class PerfSession:
     """What one session of the main job knows."""
 
     bench: Bench
@@ -120,7 +120,7 @@ class Suite:
     """Ids of the cases that the baseline knows and that this session lost."""
 
     not_asked: list[str] = field(default_factory=list)
-    """Ids of the cases that are declared and were not asked for: other chapters', above all."""
+    """Ids of the cases that are declared and were not asked for: other suites', above all."""
 
     dealt: list[str] = field(default_factory=list)
     """Ids of the cases that all shards together run, if this session is one."""
@@ -185,9 +185,11 @@ class Suite:
         return measured.as_json(reference=reference) | {
             "verdict": verdict.status,
             "sentence": verdict.sentence,
-            "picture_only": case.picture_only,
-            "promise": (
-                asdict(promise) if (promise := case.promise_on(self.bench.source.kind)) else None
+            "image_only": case.image_only,
+            "tolerance": (
+                asdict(tolerance)
+                if (tolerance := case.tolerance_on(self.bench.source.kind))
+                else None
             ),
             "generates": asdict(case.workload),
             "stack": {optimization.name: optimization.line for optimization in case.stack},
@@ -218,13 +220,13 @@ class Uncaptured:
             self._reporter.write(f"\r{text}", flush=True)
 
 
-SUITE = pytest.StashKey[Suite]()
+PERF_SESSION = pytest.StashKey[PerfSession]()
 
 
-def suite_of(config: pytest.Config) -> Suite:
-    """The session's suite, made when it is first asked for. `pytest.UsageError` for bad input."""
-    if SUITE in config.stash:
-        return config.stash[SUITE]
+def perf_session_of(config: pytest.Config) -> PerfSession:
+    """The session's perf, made when it is first asked for. `pytest.UsageError` for bad input."""
+    if PERF_SESSION in config.stash:
+        return config.stash[PERF_SESSION]
     if config.getoption("benchmark_disable") or config.getoption("dist", "no") != "no":
         raise pytest.UsageError(
             "perf_tests times its cases: run it in one process and without --benchmark-disable "
@@ -259,7 +261,7 @@ def suite_of(config: pytest.Config) -> Suite:
             quick=quick,
             options=models.options_for(machine.device, model),
             say=progress.stage,
-            pictures_folder=report and report.with_name(f"{report.stem}-pictures"),
+            images_folder=report and report.with_name(f"{report.stem}-images"),
             baseline=baselines.load_machine(machine.slug),
             portable=baselines.load_portable(scale=source.scale, device=machine.device),
             structures=structure_verdicts.load() or {},
@@ -273,9 +275,11 @@ def suite_of(config: pytest.Config) -> Suite:
         raise
     if report is not None and not config.option.collectonly:
         _make_room(report)
-    cases = [case for case in cases_for(source.scale) if not (quick and case.picture_only)]
-    config.stash[SUITE] = Suite(bench=bench, cases=cases, published=published, progress=progress)
-    return config.stash[SUITE]
+    cases = [case for case in cases_for(source.scale) if not (quick and case.image_only)]
+    config.stash[PERF_SESSION] = PerfSession(
+        bench=bench, cases=cases, published=published, progress=progress
+    )
+    return config.stash[PERF_SESSION]
 
 
 # Collecting
@@ -294,7 +298,7 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     if config.getoption("benchmark_only") or not all(
         any(folder in (path, *path.parents) for folder in TESTS_OF_OUR_OWN) for path in asked
     ):
-        suite_of(config)
+        perf_session_of(config)
         # Whoever ends a job in CI ends it with this; what was measured is written all the same.
         before = signal.signal(signal.SIGTERM, signal.default_int_handler)
 
@@ -306,14 +310,14 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "case" in metafunc.fixturenames:
-        cases = suite_of(metafunc.config).cases
+        cases = perf_session_of(metafunc.config).cases
         metafunc.parametrize(
             "case",
             [
                 pytest.param(
                     case,
                     id=case.id,
-                    marks=[getattr(pytest.mark, chapter) for chapter in chapters_of(case, cases)],
+                    marks=[getattr(pytest.mark, suite) for suite in suites_of(case, cases)],
                 )
                 for case in cases
             ],
@@ -321,7 +325,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def _make_room(report: Path) -> None:
-    """See now, and not after an hour, that the run's JSON and pictures can be written."""
+    """See now, and not after an hour, that the run's JSON and images can be written."""
     new = not report.exists()
     try:
         report.parent.mkdir(parents=True, exist_ok=True)
@@ -329,7 +333,7 @@ def _make_room(report: Path) -> None:
             pass
         if new:
             report.unlink()
-        report.with_name(f"{report.stem}-pictures").mkdir(exist_ok=True)
+        report.with_name(f"{report.stem}-images").mkdir(exist_ok=True)
     except OSError as error:
         raise pytest.UsageError(
             f"--benchmark-json {report}: cannot be written ({error.strerror})"
@@ -337,20 +341,20 @@ def _make_room(report: Path) -> None:
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    if SUITE in session.config.stash:
-        suite = session.config.stash[SUITE]
-        suite.expected = [case.id for case in _cases(session.items)]
-        suite.progress.total = len(suite.expected)
-        if suite.progress.total == len(session.items):
+    if PERF_SESSION in session.config.stash:
+        perf = session.config.stash[PERF_SESSION]
+        perf.expected = [case.id for case in _cases(session.items)]
+        perf.progress.total = len(perf.expected)
+        if perf.progress.total == len(session.items):
             # Each of our lines names its case; the file's name before every one would say less.
             reporter: Any = session.config.pluginmanager.get_plugin("terminalreporter")
             reporter.showfspath = False
 
 
 def pytest_report_header(config: pytest.Config) -> str | None:
-    if SUITE not in config.stash:
+    if PERF_SESSION not in config.stash:
         return None
-    bench = config.stash[SUITE].bench
+    bench = config.stash[PERF_SESSION].bench
     machine, source = bench.machine, bench.source
     accepted = "accepted" if bench.baseline else "none yet, so speed is shown and not judged"
     return (
@@ -368,18 +372,18 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if not _named(config) and not config.getoption("markexpr", ""):
         kept = [i for i in items if _case_of(i) is None or i.get_closest_marker(DEFAULT)]
         _keep(items, config, kept)
-    suite = suite_of(config)
+    perf = perf_session_of(config)
     cases = _cases(items)
-    suite.not_asked = [case.id for case in suite.cases if case not in cases]
+    perf.not_asked = [case.id for case in perf.cases if case not in cases]
     if shard is None:
         return
     index, of = shard
     if of > len(cases):
         raise pytest.UsageError(f"--shard {index}/{of}: there are {len(cases)} cases to share")
-    suite.dealt = [case.id for case in cases]
+    perf.dealt = [case.id for case in cases]
     # Neighbours stay together, so that few shards measure the same reference.
     first, last = ((len(cases) * part) // of for part in (index - 1, index))
-    own = set(suite.dealt[first:last])
+    own = set(perf.dealt[first:last])
     _keep(
         items,
         config,
@@ -411,15 +415,15 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     case = _case_of(item)
     if case is None:
         return
-    suite = suite_of(item.config)
-    lack = suite.bench.lacks(case.stack)
+    perf = perf_session_of(item.config)
+    lack = perf.bench.lacks(case.stack)
     if lack is not None:
-        suite.rows.append(
+        perf.rows.append(
             Row(case=case, measured=None, reference=None, status="skipped", reason=lack.reason)
         )
         if lack.by_choice:
-            suite.left_out.add(case.id)
-        suite.progress.finished(case, f"skipped: {lack.reason}")
+            perf.left_out.add(case.id)
+        perf.progress.finished(case, f"skipped: {lack.reason}")
         pytest.skip(lack.reason)
 
 
@@ -427,31 +431,31 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 def pytest_runtestloop(session: pytest.Session) -> None:
     """An older run must not be taken for this one should this one end with nothing."""
     report: Path | None = session.config.getoption("benchmark_json")
-    writes = SUITE in session.config.stash and not session.config.option.collectonly
+    writes = PERF_SESSION in session.config.stash and not session.config.option.collectonly
     if writes and report and session.items and report.is_file():
         report.unlink()
 
 
 @pytest.fixture
-def suite(request: pytest.FixtureRequest) -> Suite:
-    """The session's suite."""
-    return suite_of(request.config)
+def perf(request: pytest.FixtureRequest) -> PerfSession:
+    """The session's perf."""
+    return perf_session_of(request.config)
 
 
 @pytest.fixture
-def reference(case: Case, suite: Suite) -> Measurement | None:
+def reference(case: Case, perf: PerfSession) -> Measurement | None:
     """What the case is compared with, measured now if it was not before."""
-    with suite.recording(case):
-        return suite.bench.reference_of(case, suite.cases)
+    with perf.recording(case):
+        return perf.bench.reference_of(case, perf.cases)
 
 
 @pytest.fixture
-def bench(case: Case, reference: Measurement | None, suite: Suite) -> Iterator[Bench]:
+def bench(case: Case, reference: Measurement | None, perf: PerfSession) -> Iterator[Bench]:
     """The bench with the case's pipeline standing on it, alone on the device and proven."""
-    with suite.recording(case):
-        suite.bench.open(case)
-    yield suite.bench
-    suite.bench.close()
+    with perf.recording(case):
+        perf.bench.open(case)
+    yield perf.bench
+    perf.bench.close()
 
 
 @pytest.hookimpl(wrapper=True)
@@ -465,11 +469,11 @@ def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> 
         return
     from diffusers_perf.measurement.bench import CaseError
 
-    suite = suite_of(item.config)
+    perf = perf_session_of(item.config)
     try:
-        suite.bench.repeat_reference(case, suite.cases)
+        perf.bench.repeat_reference(case, perf.cases)
     except CaseError as error:
-        suite.told[f"{case.workload.name} repeated"] = f"invalid: not timed again: {error}"
+        perf.told[f"{case.workload.name} repeated"] = f"invalid: not timed again: {error}"
 
 
 # Telling
@@ -488,34 +492,34 @@ def pytest_report_teststatus(report: pytest.TestReport) -> tuple[str, str, str] 
 def pytest_benchmark_update_machine_info(
     config: pytest.Config, machine_info: dict[str, Any]
 ) -> None:
-    if SUITE in config.stash:
-        machine_info["perf_tests"] = config.stash[SUITE].bench.machine.as_json()
+    if PERF_SESSION in config.stash:
+        machine_info["perf_tests"] = config.stash[PERF_SESSION].bench.machine.as_json()
 
 
 def pytest_benchmark_update_json(config: pytest.Config, output_json: dict[str, Any]) -> None:
-    if SUITE not in config.stash:
+    if PERF_SESSION not in config.stash:
         return
-    suite = config.stash[SUITE]
+    perf = config.stash[PERF_SESSION]
     output_json["perf_tests"] = {
         "schema": 1,
         "quick": config.getoption("quick"),
-        "options": suite.bench.options,
-        "measuring": suite.measuring,
-        "scale": suite.bench.source.scale,
-        "expected": suite.expected,
+        "options": perf.bench.options,
+        "measuring": perf.measuring,
+        "scale": perf.bench.source.scale,
+        "expected": perf.expected,
         "narrowed": _narrowed(config),
-        "not_asked": suite.not_asked,
-        "shard": _shard_json(config, suite),
-        "reference_drift": {name: asdict(drift) for name, drift in suite.bench.drift.items()},
+        "not_asked": perf.not_asked,
+        "shard": _shard_json(config, perf),
+        "reference_drift": {name: asdict(drift) for name, drift in perf.bench.drift.items()},
         "not_timed": [
             {
                 "case": row.case.name,
                 "workload": row.case.workload.name,
                 "verdict": row.status,
                 "sentence": row.reason,
-                "by_choice": row.case.id in suite.left_out,
+                "by_choice": row.case.id in perf.left_out,
             }
-            for row in suite.rows
+            for row in perf.rows
             if row.measured is None
         ],
     }
@@ -524,21 +528,21 @@ def pytest_benchmark_update_json(config: pytest.Config, output_json: dict[str, A
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> Iterator[None]:
     """Settle what the session as a whole shows, before pytest-benchmark writes its JSON."""
-    if SUITE in session.config.stash:
-        suite = session.config.stash[SUITE]
+    if PERF_SESSION in session.config.stash:
+        perf = session.config.stash[PERF_SESSION]
         if exitstatus == pytest.ExitCode.INTERRUPTED:
-            _note_interruption(suite)
-        elif suite.rows and exitstatus in (0, 1):
-            _fail_missing(session, suite)
-        if suite.rows:
+            _note_interruption(perf)
+        elif perf.rows and exitstatus in (0, 1):
+            _fail_missing(session, perf)
+        if perf.rows:
             # Where pytest-benchmark's own hooks keep it; pytest's declares no such thing.
             benchmarks: Any = session.config._benchmarksession  # type: ignore[attr-defined]
-            _save_whole(benchmarks, session, suite)
+            _save_whole(benchmarks, session, perf)
             _write_what_was_not_timed(benchmarks, session.config)
     yield
 
 
-def _save_whole(benchmarks: Any, session: pytest.Session, suite: Suite) -> None:
+def _save_whole(benchmarks: Any, session: pytest.Session, perf: PerfSession) -> None:
     """Have pytest-benchmark write its JSON wholly or not at all, and the verdicts told all the same
     where the disk is full.
     """
@@ -548,7 +552,7 @@ def _save_whole(benchmarks: Any, session: pytest.Session, suite: Suite) -> None:
             write_whole(Path(benchmarks.json), json.dumps(content, indent=4, default=str))
             benchmarks.logger.info(f"wrote {benchmarks.json}", purple=True)
         except OSError as error:
-            suite.unsaved = f"--benchmark-json {benchmarks.json}: {error.strerror}"
+            perf.unsaved = f"--benchmark-json {benchmarks.json}: {error.strerror}"
             if session.exitstatus == pytest.ExitCode.OK:
                 session.exitstatus = pytest.ExitCode.INTERNAL_ERROR
 
@@ -577,38 +581,38 @@ def _write_what_was_not_timed(benchmarks: Any, config: pytest.Config) -> None:
     benchmarks.json = None
 
 
-def _note_interruption(suite: Suite) -> None:
+def _note_interruption(perf: PerfSession) -> None:
     """Ctrl-C: the case under way, or the next one, is written as invalid; what was measured before
     it stays.
     """
-    through = {row.case.id for row in suite.rows}
-    under_way = [case for case in suite.cases if case.id in suite.expected]
+    through = {row.case.id for row in perf.rows}
+    under_way = [case for case in perf.cases if case.id in perf.expected]
     case = next((case for case in under_way if case.id not in through), None)
     if case is not None:
         reason = "interrupted before it was through"
-        suite.rows.append(
+        perf.rows.append(
             Row(case=case, measured=None, reference=None, status="invalid", reason=reason)
         )
 
 
-def _fail_missing(session: pytest.Session, suite: Suite) -> None:
+def _fail_missing(session: pytest.Session, perf: PerfSession) -> None:
     """What the baseline knows and this run lost fails it, though no test does."""
-    bench = suite.bench
+    bench = perf.bench
     for lost in missing(
         bench.baseline.cases if bench.baseline else (),
         weights={f"{bench.source.name}/{bench.source.weights}"},
-        measured=[row.case.id for row in suite.rows if row.measured is not None],
-        untimed=suite.untimed,
+        measured=[row.case.id for row in perf.rows if row.measured is not None],
+        untimed=perf.untimed,
         # What pytest ended early it says itself.
-        expected=suite.expected if _finished(session) else (),
+        expected=perf.expected if _finished(session) else (),
         whole=_asked_for_everything(session),
-        not_asked=suite.not_asked,
+        not_asked=perf.not_asked,
     ):
-        suite.told[lost.id] = (
+        perf.told[lost.id] = (
             f"missing: {lost.sentence}\n"
             "  next      bring it back, or accept whole runs without it: python -m ci accept"
         )
-        suite.missing.append(lost.id)
+        perf.missing.append(lost.id)
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
@@ -634,44 +638,44 @@ def _named(config: pytest.Config) -> bool:
     )
 
 
-def _shard_json(config: pytest.Config, suite: Suite) -> dict[str, Any] | None:
+def _shard_json(config: pytest.Config, perf: PerfSession) -> dict[str, Any] | None:
     shard: tuple[int, int] | None = config.getoption("shard")
-    return shard and {"index": shard[0], "of": shard[1], "cases": suite.dealt}
+    return shard and {"index": shard[0], "of": shard[1], "cases": perf.dealt}
 
 
 def pytest_terminal_summary(
     terminalreporter: pytest.TerminalReporter, exitstatus: int, config: pytest.Config
 ) -> None:
-    if SUITE not in config.stash:
+    if PERF_SESSION not in config.stash:
         return
-    suite = config.stash[SUITE]
+    perf = config.stash[PERF_SESSION]
     asked = config.getoption("keyword") or config.getoption("markexpr")
     if asked and exitstatus == pytest.ExitCode.NO_TESTS_COLLECTED:
         terminalreporter.write_line(
-            f"no case of {suite.bench.source.name} matches; a GPU's and a CPU's differ: the same "
+            f"no case of {perf.bench.source.name} matches; a GPU's and a CPU's differ: the same "
             "command with --collect-only and --model sd15 lists those of one, with --model "
             "embedded of the other"
         )
-    if not suite.rows:
+    if not perf.rows:
         return
 
-    bench, write = suite.bench, terminalreporter.write_line
+    bench, write = perf.bench, terminalreporter.write_line
     # Elsewhere than on a terminal nothing is cut.
     width = get_terminal_size().columns if terminalreporter.isatty else 240
     terminalreporter.section("perf_tests")
-    for text in suite.told.values():
+    for text in perf.told.values():
         status = text.split(":", 1)[0]
         # What failed a test stands above, in pytest's own section.
         if status in PASSING or status == "missing":
             write(text, red=status == "missing", yellow=status in WARNING)
-    for row in suite.rows:
+    for row in perf.rows:
         if row.status == "skipped":
             write(f"skipped: {row.case.id}: {row.reason}")
-    for shown in closing_table(suite.rows, suite.published.cases, width=width):
+    for shown in closing_table(perf.rows, perf.published.cases, width=width):
         terminalreporter.write(shown.text.removesuffix(shown.verdict))
         write(shown.verdict, **shown.colour)
     write("")
-    in_table = {row.case.id for row in suite.rows}
+    in_table = {row.case.id for row in perf.rows}
     besides = [
         f"{case} {measured.latency_s:.3f} s"
         for case, measured in bench.measurements.items()
@@ -679,20 +683,20 @@ def pytest_terminal_summary(
     ]
     if besides:
         write(f"timed besides, as others are held to it: {', '.join(besides)}")
-    for line in claims(suite.rows, suite.published.claims):
+    for line in claims(perf.rows, perf.published.claims):
         write(line)
     for workload, drift in bench.drift.items():
         says = ": latencies of this run say little" if drift.significant else ""
         write(f"{workload}: {drift.text()}{says}", yellow=drift.significant)
-    seen = [row.measured for row in suite.rows if row.measured and row.measured.observing_s]
+    seen = [row.measured for row in perf.rows if row.measured and row.measured.observing_s]
     if seen:
         share = sum(m.observing_s for m in seen) / sum(sum(m.rounds_s) for m in seen)
         write(f"counting and profiling took {share:.0%} of what the timed rounds took")
-    for note in notes(suite.rows):
+    for note in notes(perf.rows):
         write(note)
     if bench.source.kind == "seeded":
-        write("Pictures are of seeded weights: how close they are is about arithmetic.")
+        write("Images are of seeded weights: how close they are is about arithmetic.")
     write(f"{bench.source.name} ({bench.source.weights}) on {bench.machine.name}")
-    if suite.unsaved:
-        write(f"error: {suite.unsaved}; no run was written", red=True)
-    write(closing_line(suite.rows, missing=suite.missing))
+    if perf.unsaved:
+        write(f"error: {perf.unsaved}; no run was written", red=True)
+    write(closing_line(perf.rows, missing=perf.missing))

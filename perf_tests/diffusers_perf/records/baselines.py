@@ -142,10 +142,10 @@ def machine_path(slug: str, folder: Path | None = None) -> Path:
     return (folder or FOLDER) / f"{slug}.json"
 
 
-def picture_path(*, model: str, weights: str, workload: str, folder: Path | None = None) -> Path:
-    """Where the accepted picture of a reference lies."""
+def image_path(*, model: str, weights: str, workload: str, folder: Path | None = None) -> Path:
+    """Where the accepted image of a reference lies."""
     name = f"{model}-{weights}" if weights != model else model
-    return (folder or FOLDER) / "pictures" / f"{workload}-{name.replace('/', '--')}.png"
+    return (folder or FOLDER) / "images" / f"{workload}-{name.replace('/', '--')}.png"
 
 
 def load_machine(slug: str, folder: Path | None = None) -> MachineBaseline | None:

@@ -91,8 +91,8 @@ def run_of(content: Any, path: Path) -> Run:
                     loops = half["validity"]["cpu_loops_s"]
                     shape.check(loops, [POSITIVE], f"{where}: validity: cpu_loops_s")
             # What is not finite may have any numbers beside it.
-            if info["picture"]["finite"]:
-                shape.check(info["picture"], PICTURE, f"{key}: the picture")
+            if info["image"]["finite"]:
+                shape.check(info["image"], IMAGE, f"{key}: the image")
             cases[key] = info
         shard = ours["shard"]
         return Run(
@@ -157,19 +157,19 @@ SESSION = {
         {"case": TEXT, "workload": TEXT, "verdict": STATUS, "sentence": TEXT, "by_choice": FLAG}
     ],
 }
-PICTURE = {
+IMAGE = {
     **dict.fromkeys(("mean", "std", "repeat_psnr_db"), NUMBER),
     **dict.fromkeys(("psnr_db", "ssim"), Optional(NUMBER)),
 }
-VALIDITY = {"disturbed_by": [TEXT], "host_disturbed_by": [TEXT]}
+VALIDITY = {"gpu_interference": [TEXT], "host_interference": [TEXT]}
 CASE = {
     **dict.fromkeys(("workload", "model", "weights", "case"), TEXT),
-    **dict.fromkeys(("steps", "images", "parameters"), WHOLE),
-    **dict.fromkeys(("against", "floor_by"), Optional(TEXT)),
+    **dict.fromkeys(("steps", "num_images", "parameters"), WHOLE),
+    **dict.fromkeys(("against", "roofline_by"), Optional(TEXT)),
     "latency_s": POSITIVE,
     "latency_rounds_s": Some(POSITIVE),
     **dict.fromkeys(
-        ("latency_speedup", "gpu_busy_s", "gpu_speedup", "peak_memory_bytes", "floor_s"),
+        ("latency_speedup", "gpu_busy_s", "gpu_speedup", "peak_memory_bytes", "roofline_s"),
         Optional(POSITIVE),
     ),
     "reference": Optional(
@@ -181,13 +181,13 @@ CASE = {
         }
     ),
     "reference_drift": Optional(DRIFT),
-    "picture": {"finite": FLAG, "ignored": [TEXT], **dict.fromkeys(PICTURE, ANYTHING)},
-    "promise": Optional({"psnr_db": NUMBER, "ssim": NUMBER}),
+    "image": {"finite": FLAG, "ignored": [TEXT], **dict.fromkeys(IMAGE, ANYTHING)},
+    "tolerance": Optional({"psnr_db": NUMBER, "ssim": NUMBER}),
     "counters": Each({"fixed": WHOLE, "per_step": WHOLE}),
     "families": Each({"gpu_s": NUMBER, "kernels": WHOLE}),
     "generates": Each(ANYTHING),
     "validity": VALIDITY,
     "notes": [TEXT],
     "verdict": STATUS,
-    "picture_only": FLAG,
+    "image_only": FLAG,
 }

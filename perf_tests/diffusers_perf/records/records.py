@@ -11,7 +11,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any, Literal
 
-from diffusers_perf.records.closeness import Distance, Look
+from diffusers_perf.records.pixels import Distance, Look
 
 SCHEMA = 1
 Mode = Literal["whole", "quick"]
@@ -49,7 +49,7 @@ def idle_share_of(*, gpu_busy_s: float, latency_s: float) -> float:
     return max(0.0, 1 - gpu_busy_s / latency_s)
 
 
-def holds_back(idle_share: float) -> str:
+def bottleneck_of(idle_share: float) -> str:
     """What holds a case back whose GPU idles so much: ``host`` or ``gpu``."""
     return "host" if idle_share > HOST_IDLE else "gpu"
 
@@ -125,7 +125,7 @@ class Measurement:
     case: str
     workload: str
     steps: int
-    images: int
+    num_images: int
     model: str
     weights: str
     parameters: int
@@ -134,26 +134,26 @@ class Measurement:
     """Wall clock of each timed round, synchronized, end to end."""
     look: Look
     repeat: Distance
-    """The last timed round's pictures against the first's: state that leaks shows here."""
-    closeness: Distance | None = None
-    """To the pictures of the case it is compared with; the reference's to the accepted ones."""
+    """The last timed round's images against the first's: state that leaks shows here."""
+    image_distance: Distance | None = None
+    """To the images of the case it is compared with; the reference's to the accepted ones."""
     gpu_busy_s: float | None = None
     host_step_s: float | None = None
     """Seconds the host takes to enqueue a UNet call, nothing awaited: the median of the first calls
     of three generations. None on a CPU, and where the denoising is replayed without calling it."""
     peak_memory_bytes: int | None = None
-    first_picture_s: float | None = None
-    """To the first picture: load, prove, compile, capture, generate. What an earlier case of the
+    time_to_first_image_s: float | None = None
+    """To the first image: load, prove, compile, capture, generate. What an earlier case of the
     process loaded (libraries, a seeded model's weights on the host) is there already."""
     compile_cache: str | None = None
     """Of what was compiled until then: ``cold`` if all of it, ``warm`` if it all came from the
     cache on disk, ``partly warm``; None if nothing is compiled."""
-    floor_s: float | None = None
-    """What no version of it can go below on this GPU: see `floor`."""
-    floor_by: str | None = None
+    roofline_s: float | None = None
+    """What no version of it can go below on this GPU: see `roofline`."""
+    roofline_by: str | None = None
     """Whether ``arithmetic`` or ``memory`` says so."""
     ignored: tuple[str, ...] = ()
-    """What of seed and prompt can change without a change in the pictures."""
+    """What of seed and prompt can change without a change in the images."""
     observing_s: float = 0.0
     """What counting and profiling took, beside the timed rounds."""
     counters: Mapping[str, Count] = field(default_factory=dict)
@@ -180,11 +180,11 @@ class Measurement:
             return None
         return idle_share_of(gpu_busy_s=self.gpu_busy_s, latency_s=self.latency_s)
 
-    def bound(self) -> dict[str, Any] | None:
+    def bottleneck(self) -> dict[str, Any] | None:
         """What holds this case back, and the share that says so."""
         if self.idle_share is None:
             return None
-        return {"by": holds_back(self.idle_share), "gpu_idle_share": round(self.idle_share, 4)}
+        return {"by": bottleneck_of(self.idle_share), "gpu_idle_share": round(self.idle_share, 4)}
 
     def as_json(self, *, reference: Measurement | None) -> dict[str, Any]:
         """What stands in `extra_info`, without the verdict."""
@@ -197,8 +197,8 @@ class Measurement:
             "weights": self.weights,
             "against": reference.case if reference else None,
             "steps": self.steps,
-            "images": self.images,
-            "pictures_per_s": self.images / self.latency_s,
+            "num_images": self.num_images,
+            "images_per_s": self.num_images / self.latency_s,
             "parameters": self.parameters,
             "latency_s": self.latency_s,
             "latency_rounds_s": list(self.rounds_s),
@@ -219,17 +219,17 @@ class Measurement:
             ),
             "host_step_s": self.host_step_s,
             "peak_memory_bytes": self.peak_memory_bytes,
-            "first_picture_s": self.first_picture_s,
+            "time_to_first_image_s": self.time_to_first_image_s,
             "compile_cache": self.compile_cache,
-            "floor_s": self.floor_s,
-            "floor_by": self.floor_by,
+            "roofline_s": self.roofline_s,
+            "roofline_by": self.roofline_by,
             "observing_s": self.observing_s,
-            "picture": {
+            "image": {
                 "finite": self.look.finite,
                 "mean": self.look.mean,
                 "std": self.look.std,
-                "psnr_db": self.closeness.psnr_db if self.closeness else None,
-                "ssim": self.closeness.ssim if self.closeness else None,
+                "psnr_db": self.image_distance.psnr_db if self.image_distance else None,
+                "ssim": self.image_distance.ssim if self.image_distance else None,
                 "repeat_psnr_db": self.repeat.psnr_db,
                 "ignored": list(self.ignored),
                 "compared_with": reference.case if compared and reference else "accepted",
@@ -247,7 +247,7 @@ class Measurement:
                 name: {"gpu_s": seconds, "kernels": number}
                 for name, (seconds, number) in self.families.items()
             },
-            "bound": self.bound(),
+            "bottleneck": self.bottleneck(),
             "validity": dict(self.validity),
             "notes": list(self.notes),
         }

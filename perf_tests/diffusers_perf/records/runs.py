@@ -8,8 +8,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from diffusers_perf.catalog.declarations import REFERENCE, Closeness
-from diffusers_perf.records.closeness import Distance, Look
+from diffusers_perf.catalog.declarations import REFERENCE, Tolerance
+from diffusers_perf.records.pixels import Distance, Look
 from diffusers_perf.records.records import Count, Machine, Measurement, Mode
 
 Case = Mapping[str, Any]
@@ -205,23 +205,23 @@ def missing(
 
 def measurement(case: Case) -> Measurement:
     """What `Measurement.as_json` wrote, as far as a verdict or a search depends on it."""
-    picture = case["picture"]
-    closeness = None
-    if picture["psnr_db"] is not None and picture["ssim"] is not None:
-        closeness = Distance(psnr_db=picture["psnr_db"], ssim=picture["ssim"])
+    image = case["image"]
+    image_distance = None
+    if image["psnr_db"] is not None and image["ssim"] is not None:
+        image_distance = Distance(psnr_db=image["psnr_db"], ssim=image["ssim"])
     return Measurement(
         case=case["case"],
         workload=case["workload"],
         steps=case["steps"],
-        images=case["images"],
+        num_images=case["num_images"],
         model=case["model"],
         weights=case["weights"],
         parameters=case["parameters"],
         rounds_s=tuple(case["latency_rounds_s"]),
-        look=Look(finite=picture["finite"], mean=picture["mean"], std=picture["std"]),
-        # How similar the repeated picture's structure is, nobody asks and nothing says.
-        repeat=Distance(psnr_db=picture["repeat_psnr_db"], ssim=1.0),
-        closeness=closeness,
+        look=Look(finite=image["finite"], mean=image["mean"], std=image["std"]),
+        # How similar the repeated image's structure is, nobody asks and nothing says.
+        repeat=Distance(psnr_db=image["repeat_psnr_db"], ssim=1.0),
+        image_distance=image_distance,
         gpu_busy_s=case["gpu_busy_s"],
         peak_memory_bytes=case["peak_memory_bytes"],
         counters={
@@ -230,9 +230,9 @@ def measurement(case: Case) -> Measurement:
         },
         validity=case["validity"],
         notes=tuple(case["notes"]),
-        ignored=tuple(picture["ignored"]),
-        floor_s=case["floor_s"],
-        floor_by=case["floor_by"],
+        ignored=tuple(image["ignored"]),
+        roofline_s=case["roofline_s"],
+        roofline_by=case["roofline_by"],
         families={
             name: (seen["gpu_s"], seen["kernels"]) for name, seen in case["families"].items()
         },
@@ -248,7 +248,7 @@ def reference_of(case: Case, measured: Measurement) -> Measurement:
         case=case["against"],
         workload=measured.workload,
         steps=measured.steps,
-        images=measured.images,
+        num_images=measured.num_images,
         model=measured.model,
         weights=measured.weights,
         parameters=measured.parameters,
@@ -261,7 +261,7 @@ def reference_of(case: Case, measured: Measurement) -> Measurement:
     )
 
 
-def promise_of(case: Case) -> Closeness | None:
-    """The closeness that the case's optimizations promise; None for none."""
-    promised = case["promise"]
-    return promised and Closeness(psnr_db=promised["psnr_db"], ssim=promised["ssim"])
+def tolerance_of(case: Case) -> Tolerance | None:
+    """The closeness that the case's optimizations tolerance; None for none."""
+    allowed = case["tolerance"]
+    return allowed and Tolerance(psnr_db=allowed["psnr_db"], ssim=allowed["ssim"])

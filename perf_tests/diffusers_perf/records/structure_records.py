@@ -120,7 +120,9 @@ class Observation:
         """All operators together."""
         return Work(*(added(parts) for parts in zip(*self.operators.values(), strict=True)))
 
-    def floor_s(self, *, steps: int, flops_per_s: float, bytes_per_s: float) -> tuple[float, float]:
+    def roofline_s(
+        self, *, steps: int, flops_per_s: float, bytes_per_s: float
+    ) -> tuple[float, float]:
         """Seconds that no GPU of this matmul rate and bandwidth can go below.
 
         First for any code that does this arithmetic; then for this code run operator by operator,

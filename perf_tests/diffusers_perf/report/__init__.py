@@ -55,7 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    """Write what was asked for; 0. The page says what failed: judging is for the other verbs."""
+    """Write what was asked for; 0. The page says what failed: judging is for the other commands."""
     if args.html is None and args.markdown is None:
         raise BadRunError("report makes nothing unless told: --html OUT.html, --markdown, or both")
     pages = [page for page in (args.html, args.markdown) if page not in (None, STDOUT)]
@@ -124,7 +124,7 @@ def _page(report: Report, shown: Reading) -> str:
         )
     from diffusers_perf.report import page
 
-    return page.render(report, shown.pictures, source=shown.path.name)
+    return page.render(report, shown.images, source=shown.path.name)
 
 
 def _write(path: Path, text: str) -> None:

@@ -129,8 +129,12 @@ def _row(
         for value, y in ((case.base.latency_s, latency_y), (case.base.gpu_busy_s, busy_y)):
             if value is not None and value <= most:
                 marks.base.append((value, y))
-    if seen.floor_s is not None:
-        marks.line("floor", (seen.floor_s, top + shift + 5), (seen.floor_s, top + shift + 27 + BAR))
+    if seen.roofline_s is not None:
+        marks.line(
+            "roofline",
+            (seen.roofline_s, top + shift + 5),
+            (seen.roofline_s, top + shift + 27 + BAR),
+        )
     _names(axes, case, top=top, shift=shift, narrow=narrow, ys=(latency_y, busy_y))
 
 
@@ -152,10 +156,10 @@ def _names(
         right = axes.get_xlim()[1]
         say(axes, 0, top + 10, short(case.label, 26), weight="bold", size=12.5)
         say(axes, right, top + 10, latency, size=11.5, ha="right")
-        say(axes, 0, top + 26, case.bound or to, size=11, color=MUTED)
+        say(axes, 0, top + 26, case.bottleneck or to, size=11, color=MUTED)
         say(axes, right, top + 26, busy, size=11.5, color=BLUE, ha="right")
         return
-    told = "; ".join(filter(None, [to, case.bound]))
+    told = "; ".join(filter(None, [to, case.bottleneck]))
     name, size = short(seen.name, 34), 10.5
     say(axes, -0.018, ys[0], name, beside=True, weight="bold", ha="right")
     say(axes, -0.018, ys[1], told, beside=True, size=size, color=MUTED, ha="right")
@@ -179,8 +183,8 @@ def _legend_of_times(
         ),
         (
             Line2D([], [], color=RED, linewidth=2.2),
-            "floor",
-            any(case.seen.floor_s for case in cases),
+            "roofline",
+            any(case.seen.roofline_s for case in cases),
         ),
         (base, "base", any(case.base for case in cases)),
     ]

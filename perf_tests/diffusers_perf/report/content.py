@@ -10,7 +10,7 @@ from diffusers_perf.catalog.declarations import REFERENCE
 from diffusers_perf.judge.stats import Interval
 from diffusers_perf.judge.verdicts import PASSING, STATUSES, WARNING
 from diffusers_perf.plugin.screen import how_close
-from diffusers_perf.records.records import holds_back, idle_share_of
+from diffusers_perf.records.records import bottleneck_of, idle_share_of
 from diffusers_perf.records.runs import Untimed
 from diffusers_perf.report.reading import Seen
 
@@ -90,7 +90,7 @@ class CasePart:
         """What holds it back; empty where nobody could look."""
         if self.idle_share is None:
             return ""
-        return holds_back(self.idle_share).replace("gpu", "GPU")
+        return bottleneck_of(self.idle_share).replace("gpu", "GPU")
 
     @property
     def idle(self) -> str:
@@ -98,19 +98,19 @@ class CasePart:
         return "" if self.idle_share is None else f"{100 * self.idle_share:.0f} % idle"
 
     @property
-    def bound(self) -> str:
+    def bottleneck(self) -> str:
         """Both in words."""
         return {"host": f"host, GPU {self.idle}", "GPU": f"GPU, {self.idle}"}.get(self.bound_by, "")
 
     @property
-    def over_floor(self) -> float | None:
+    def over_roofline(self) -> float | None:
         """How many times the least that this GPU could take."""
         seen = self.seen
-        return seen.latency_s / seen.floor_s if seen.latency_s and seen.floor_s else None
+        return seen.latency_s / seen.roofline_s if seen.latency_s and seen.roofline_s else None
 
     @property
-    def pictures_per_s(self) -> float | None:
-        return self.seen.images / self.seen.latency_s if self.seen.latency_s else None
+    def images_per_s(self) -> float | None:
+        return self.seen.num_images / self.seen.latency_s if self.seen.latency_s else None
 
     @property
     def cost_s(self) -> float | None:
@@ -118,12 +118,12 @@ class CasePart:
         return self.seen.latency_s if self.seen.gpu_busy_s is None else self.seen.gpu_busy_s
 
     @property
-    def picture(self) -> str:
+    def image(self) -> str:
         """What is on it, or how close it is, in a few words."""
         seen = self.seen
         if not seen.finite:
             return "not finite"
-        if seen.status in ("black", "flat"):
+        if seen.status in ("black", "uniform"):
             return seen.status
         return "" if seen.psnr_db is None else how_close(seen.psnr_db, seen.ssim)
 
@@ -154,7 +154,7 @@ class WorkloadPart:
     def timed(self) -> tuple[CasePart, ...]:
         """Those with a time that is judged."""
         return tuple(
-            case for case in self.cases if not case.seen.picture_only and case.seen.latency_s
+            case for case in self.cases if not case.seen.image_only and case.seen.latency_s
         )
 
     @property
@@ -166,13 +166,13 @@ class WorkloadPart:
 
     @property
     def compiles(self) -> bool:
-        """Something is compiled: then a first picture takes more than loading."""
+        """Something is compiled: then a first image takes more than loading."""
         return any(case.seen.compile_cache for case in self.cases)
 
     @property
     def in_batches(self) -> bool:
-        """Several pictures at once: then how many a second is what a server asks."""
-        return any(case.seen.images > 1 for case in self.cases)
+        """Several images at once: then how many a second is what a server asks."""
+        return any(case.seen.num_images > 1 for case in self.cases)
 
     @property
     def on_gpu(self) -> bool:
@@ -222,19 +222,19 @@ class ComparisonPart:
         return tuple(change for change in self.changes if change.changed)
 
     @property
-    def unclear(self) -> tuple[ChangePart, ...]:
+    def inconclusive(self) -> tuple[ChangePart, ...]:
         """What these runs cannot tell."""
         return tuple(change for change in self.changes if change.status in WARNING)
 
     @property
     def unchanged(self) -> tuple[ChangePart, ...]:
-        shown = {*self.changed, *self.unclear}
+        shown = {*self.changed, *self.inconclusive}
         return tuple(change for change in self.changes if change not in shown)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """Everything a report says, but for the pictures."""
+    """Everything a report says, but for the images."""
 
     title: str
     verdict: Verdict

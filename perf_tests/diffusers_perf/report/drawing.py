@@ -228,7 +228,7 @@ class Marks:
 STROKES: Mapping[str, tuple[str, float, Any]] = {
     "step": (MUTED, 1.0, (0, (2, 2))),
     "interval": (INK, 1.4, "solid"),
-    "floor": (RED, 2.2, "solid"),
+    "roofline": (RED, 2.2, "solid"),
 }
 """Colour, width and style of each kind of line."""
 

@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 from diffusers_perf.catalog.declarations import REFERENCE
 from diffusers_perf.judge.stats import mean_interval
 from diffusers_perf.records.baselines import Published
-from diffusers_perf.records.closeness import IDENTICAL_DB
+from diffusers_perf.records.pixels import IDENTICAL_DB
 from diffusers_perf.report import figures
 from diffusers_perf.report.content import CasePart, ComparisonPart, Report, WorkloadPart, mood_of
 from diffusers_perf.report.reading import Reading, Seen
@@ -75,7 +75,7 @@ def _workload(
 
 def _title(case: Seen) -> str:
     pins = case.generates
-    parts = [figures.count(case.images, "picture")]
+    parts = [figures.count(case.num_images, "image")]
     if "size" in pins:
         parts.append(f"{pins['size']}×{pins['size']}")
     scheduler = str(pins.get("scheduler", "")).removesuffix("Scheduler")
@@ -87,12 +87,12 @@ def _title(case: Seen) -> str:
 
 
 def _front(cases: Sequence[Seen]) -> set[str]:
-    """Ids of the cases that no other beats in speed, picture and memory at once."""
+    """Ids of the cases that no other beats in speed, image and memory at once."""
     points: dict[str, tuple[float, float, float]] = {}
     for case in cases:
         cost = case.latency_s if case.gpu_busy_s is None else case.gpu_busy_s
-        spoiled = not case.finite or case.status in ("black", "flat")
-        if cost is None or case.picture_only or spoiled:
+        spoiled = not case.finite or case.status in ("black", "uniform")
+        if cost is None or case.image_only or spoiled:
             continue
         # Nothing is closer to the reference than itself.
         psnr = IDENTICAL_DB if case.name == REFERENCE else case.psnr_db
@@ -113,7 +113,7 @@ def _claims(cases: Sequence[Seen], published: Published) -> list[str]:
     lines = []
     for case in cases:
         claim = published.claims.get(case.name)
-        if claim is None or reference is None or case.picture_only:
+        if claim is None or reference is None or case.image_only:
             continue
         if not (case.latency_s and reference.latency_s and case.parameters):
             continue
@@ -165,7 +165,7 @@ def _notes(head: Reading) -> tuple[str, ...]:
         )
     if any(case.weights.startswith("seeded") for case in head.cases):
         notes.append(
-            "Pictures are of seeded weights: noise to the eye. How close two of them are is about "
+            "Images are of seeded weights: noise to the eye. How close two of them are is about "
             "arithmetic."
         )
     return tuple(dict.fromkeys(notes))

@@ -127,10 +127,10 @@ def _points(report: Report) -> str:
 def _folded(report: Report) -> Iterator[str]:
     if report.comparison and report.verdict.points:
         yield _fold("Findings of the tests", _points(report))
-    if report.comparison and report.comparison.unclear:
-        unclear = report.comparison.unclear
-        rows = figures.count(len(unclear), "row")
-        lines = [*_changes(unclear), "", *_what_to_do(unclear)]
+    if report.comparison and report.comparison.inconclusive:
+        inconclusive = report.comparison.inconclusive
+        rows = figures.count(len(inconclusive), "row")
+        lines = [*_changes(inconclusive), "", *_what_to_do(inconclusive)]
         yield _fold(f"{rows} that could not be told", "\n".join(lines))
     for workload in report.workloads:
         yield _fold(f"{workload.name}: {workload.title}", "\n".join(_table(workload)))
@@ -155,7 +155,7 @@ def _fold(title: str, content: str) -> str:
 
 def _table(workload: WorkloadPart) -> Iterator[str]:
     # The terminal's columns; the rest is on the page.
-    spared = ("pictures/s", "bound by", "first picture", "verdict")
+    spared = ("images/s", "bound by", "first image", "verdict")
     head = [name for name in HEAD if name not in spared]
     yield "| " + " | ".join((*head, "verdict")) + " |"
     yield "|---" + "|--:" * (len(head) - 1) + "|---|"
@@ -166,8 +166,8 @@ def _table(workload: WorkloadPart) -> Iterator[str]:
 
 def _cells(case: CasePart) -> tuple[str, ...]:
     seen = case.seen
-    if seen.picture_only:
-        return ("", "", "", "", "", "", case.picture, seen.status)
+    if seen.image_only:
+        return ("", "", "", "", "", "", case.image, seen.status)
     return (
         figures.seconds(seen.latency_s),
         figures.times(case.speedup),
@@ -175,7 +175,7 @@ def _cells(case: CasePart) -> tuple[str, ...]:
         figures.times(case.gpu_speedup),
         figures.times(case.guide.get("speedup")),
         figures.mebibytes(seen.peak_memory_bytes),
-        case.picture,
+        case.image,
         seen.status,
     )
 

@@ -1,5 +1,5 @@
 "use strict";
-// Pictures that stand in the page once and are shown in several places.
+// Images that stand in the page once and are shown in several places.
 for (const image of document.querySelectorAll("img[data-of]")) {
   const source = document.getElementById(image.dataset.of);
   if (source) image.src = source.src;
@@ -32,7 +32,7 @@ for (const table of document.querySelectorAll("table.sortable")) {
   });
 }
 
-// Pictures: slide and blink in place
+// Images: slide and blink in place
 const PERIOD_MS = 700;
 const cases = [...document.querySelectorAll(".case")].filter((one) => one.querySelector("img.own"));
 for (const one of cases) {
@@ -77,7 +77,7 @@ function view(index, mode) {
   if (!viewer.open) viewer.showModal();
 }
 
-function picture(source, className) {
+function image(source, className) {
   const image = document.createElement("img");
   image.src = source.src;
   image.alt = source.alt;
@@ -111,11 +111,11 @@ function draw(mode) {
   slide.firstElementChild.textContent = otherName;
   slide.lastElementChild.textContent = name;
   if (mode === "side") {
-    stage.replaceChildren(framed([picture(other)], otherName), framed([picture(own)], name));
+    stage.replaceChildren(framed([image(other)], otherName), framed([image(own)], name));
   } else if (mode === "difference") {
-    stage.replaceChildren(framed([picture(difference)], `difference ×${one.dataset.amplified}`));
+    stage.replaceChildren(framed([image(difference)], `difference ×${one.dataset.amplified}`));
   } else if (mode === "slider") {
-    const figure = framed([picture(own), picture(other, "over")], `left ${otherName}, right ${name}`);
+    const figure = framed([image(own), image(other, "over")], `left ${otherName}, right ${name}`);
     const box = figure.querySelector(".box");
     box.classList.add("divided");
     const drag = (event) => {
@@ -129,15 +129,15 @@ function draw(mode) {
     stage.replaceChildren(figure);
     divide();
   } else if (mode === "blink") {
-    const over = picture(other);
-    const figure = framed([picture(own), over], name);
+    const over = image(other);
+    const figure = framed([image(own), over], name);
     stage.replaceChildren(figure);
     blinking = setInterval(() => {
       over.hidden = !over.hidden;
       figure.querySelector("figcaption").textContent = over.hidden ? name : otherName;
     }, PERIOD_MS);
   } else {
-    stage.replaceChildren(framed([picture(own)], name));
+    stage.replaceChildren(framed([image(own)], name));
   }
 }
 

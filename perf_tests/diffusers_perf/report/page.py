@@ -1,4 +1,4 @@
-"""The page: one file that opens anywhere, with its style, script, charts and pictures in it."""
+"""The page: one file that opens anywhere, with its style, script, charts and images in it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
 from diffusers_perf.report import charts, figures, tradeoff
 from diffusers_perf.report.content import Report, mood_of
-from diffusers_perf.report.pictures import gallery
+from diffusers_perf.report.images import gallery
 
 FOLDER = Path(__file__).parent
 MOST_BYTES = 4_800_000
@@ -21,8 +21,8 @@ WORDS_BYTES = 150_000
 CASE_BYTES = 9_000
 
 
-def render(report: Report, pictures: Path, *, source: str) -> str:
-    """The page's HTML, with the pictures of that folder, under 5 MB.
+def render(report: Report, images: Path, *, source: str) -> str:
+    """The page's HTML, with the images of that folder, under 5 MB.
 
     What came out of a run's JSON is escaped; nothing is fetched.
     """
@@ -42,7 +42,7 @@ def render(report: Report, pictures: Path, *, source: str) -> str:
         if chart
     )
     words = WORDS_BYTES + CASE_BYTES * len(report.cases)
-    shown = gallery(report, pictures, budget_bytes=min(3_600_000, MOST_BYTES - taken - words))
+    shown = gallery(report, images, budget_bytes=min(3_600_000, MOST_BYTES - taken - words))
     script = (FOLDER / "page.js").read_text(encoding="utf-8")
     return _template().render(
         report=report,
@@ -87,7 +87,7 @@ def _policy(script: str) -> str:
 
 
 def _ids(report: Report, others: Iterable[str]) -> dict[str, str]:
-    """Names for pictures in the page: a case may be called anything."""
+    """Names for images in the page: a case may be called anything."""
     names = [*(case.seen.id for case in report.cases), *others]
     return {name: f"p{number}" for number, name in enumerate(dict.fromkeys(names))}
 
@@ -99,7 +99,7 @@ def _parts(report: Report) -> list[tuple[str, str]]:
         *parts,
         ("speed", "Speed"),
         ("time", "Where the time goes"),
-        ("pictures", "Pictures"),
+        ("images", "Images"),
         ("choice", "Trade-offs"),
         ("counters", "Counters"),
         ("machine", "Machine"),

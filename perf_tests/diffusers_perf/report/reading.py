@@ -27,13 +27,13 @@ class Seen:
     against: str | None
     status: str
     sentence: str
-    picture_only: bool
+    image_only: bool
     generates: Mapping[str, Any]
     """What its workload pins; empty where the run does not say."""
     stack: Mapping[str, str]
     """What each of its optimizations does, in a line; empty where the run does not say."""
     steps: int
-    images: int
+    num_images: int
     parameters: float | None
     latency_s: float | None
     rounds_s: tuple[float, ...]
@@ -41,24 +41,24 @@ class Seen:
     gpu_busy_s: float | None
     gpu_speedup: float | None
     peak_memory_bytes: float | None
-    floor_s: float | None
-    floor_by: str
+    roofline_s: float | None
+    roofline_by: str
     """Whether arithmetic or memory says so; empty where the run does not."""
-    first_picture_s: float | None
+    time_to_first_image_s: float | None
     compile_cache: str
     """``cold``, ``warm`` or between; empty where nothing is compiled."""
     finite: bool
     psnr_db: float | None
     ssim: float | None
     compared_with: str
-    """The case that its picture was held to; ``accepted`` for the accepted picture."""
-    promise: Mapping[str, float]
-    """The least ``psnr_db`` and ``ssim`` that are promised, where the run says so."""
+    """The case that its image was held to; ``accepted`` for the accepted image."""
+    tolerance: Mapping[str, float]
+    """The least ``psnr_db`` and ``ssim`` that are allowed, where the run says so."""
     counters: Mapping[str, Count]
     stages_s: Mapping[str, float]
     families_s: Mapping[str, tuple[float, int]]
     """Seconds and kernels."""
-    disturbed_by: tuple[str, ...]
+    gpu_interference: tuple[str, ...]
     notes: tuple[str, ...]
     problems: tuple[str, ...]
     """What stands in the file where a number should."""
@@ -94,9 +94,9 @@ class Reading:
     """By workload: the reference's time when repeated, over its first; whether that is drift."""
 
     @property
-    def pictures(self) -> Path:
-        """Where the main job saved this run's pictures."""
-        return self.path.with_name(f"{self.path.stem}-pictures")
+    def images(self) -> Path:
+        """Where the main job saved this run's images."""
+        return self.path.with_name(f"{self.path.stem}-images")
 
     def again(self, name: str) -> str:
         """The command that runs the case of this id alone, as this run did."""
@@ -192,7 +192,7 @@ class _Numbers:
 
 def _case(info: Mapping[str, Any]) -> Seen:
     numbers = _Numbers(info)
-    picture = info["picture"]
+    image = info["image"]
     rounds = [numbers.check("a round", value, least=0.0) for value in info["latency_rounds_s"]]
     validity: Mapping[str, Any] = info.get("validity") or {}
     families = {
@@ -207,11 +207,11 @@ def _case(info: Mapping[str, Any]) -> Seen:
         against=info.get("against"),
         status=str(info["verdict"]),
         sentence=str(info["sentence"]),
-        picture_only=bool(info["picture_only"]),
+        image_only=bool(info["image_only"]),
         generates=dict(info.get("generates") or {}),
         stack=_strings(info.get("stack")),
         steps=int(info["steps"]),
-        images=int(info["images"]),
+        num_images=int(info["num_images"]),
         parameters=numbers.positive("parameters"),
         latency_s=numbers.positive("latency_s"),
         rounds_s=tuple(value for value in rounds if value is not None),
@@ -219,17 +219,19 @@ def _case(info: Mapping[str, Any]) -> Seen:
         gpu_busy_s=numbers.positive("gpu_busy_s"),
         gpu_speedup=numbers.positive("gpu_speedup"),
         peak_memory_bytes=numbers.positive("peak_memory_bytes"),
-        floor_s=numbers.positive("floor_s"),
-        floor_by=str(info.get("floor_by") or ""),
-        first_picture_s=numbers.positive("first_picture_s") if "first_picture_s" in info else None,
+        roofline_s=numbers.positive("roofline_s"),
+        roofline_by=str(info.get("roofline_by") or ""),
+        time_to_first_image_s=numbers.positive("time_to_first_image_s")
+        if "time_to_first_image_s" in info
+        else None,
         compile_cache=str(info.get("compile_cache") or ""),
-        finite=bool(picture["finite"]),
-        psnr_db=numbers.check("psnr_db", picture["psnr_db"]),
-        ssim=numbers.check("ssim", picture["ssim"]),
-        compared_with=str(picture["compared_with"]),
-        promise={
+        finite=bool(image["finite"]),
+        psnr_db=numbers.check("psnr_db", image["psnr_db"]),
+        ssim=numbers.check("ssim", image["ssim"]),
+        compared_with=str(image["compared_with"]),
+        tolerance={
             str(name): value
-            for name, value in (info.get("promise") or {}).items()
+            for name, value in (info.get("tolerance") or {}).items()
             if isinstance(value, int | float) and value > 0
         },
         counters={
@@ -240,7 +242,7 @@ def _case(info: Mapping[str, Any]) -> Seen:
             str(name): numbers.check(name, value) or 0.0 for name, value in info["stages"].items()
         },
         families_s=families,
-        disturbed_by=tuple(str(cause) for cause in validity.get("disturbed_by") or ()),
+        gpu_interference=tuple(str(cause) for cause in validity.get("gpu_interference") or ()),
         notes=_notes(info.get("notes") or (), validity),
         problems=tuple(dict.fromkeys(numbers.problems)),
     )

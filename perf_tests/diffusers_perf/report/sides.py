@@ -13,9 +13,9 @@ from diffusers_perf.report import figures
 from diffusers_perf.report.content import ChangePart, ComparisonPart, Mood, badness, mood_of
 from diffusers_perf.report.reading import Reading, Seen
 
-SHOWN_SHARE = {metric.name: metric.floor for metric in METRICS}
+SHOWN_SHARE = {metric.name: metric.roofline for metric in METRICS}
 """Differences that a comparison without pairs shows first; they are judged from nothing."""
-PICTURE_DB = 0.5
+IMAGE_DB = 0.5
 NAMED_MOST = 3
 """Cases that a sentence names."""
 UNKNOWN = 1e6
@@ -101,12 +101,12 @@ def _judged(change: pairs.Change) -> ChangePart:
     def read(value: float | None) -> str:
         if value is None:
             return ""
-        if change.metric == "picture":
+        if change.metric == "image":
             return figures.decibels(value)
         return metric.shown(value) if metric else f"{value:,.0f}"
 
     ratio = change.ratio
-    counted = metric is None and change.metric != "picture"
+    counted = metric is None and change.metric != "image"
     # A counter has no interval: it is what it is.
     exact = change.head / change.base if counted and change.head and change.base else None
     return ChangePart(
@@ -183,7 +183,7 @@ def _differences(was: Seen, case: Seen) -> list[ChangePart]:
     )
     changes = []
     for metric, before, now, read in rows:
-        if case.picture_only or before is None or now is None:
+        if case.image_only or before is None or now is None:
             continue
         ratio = now / before
         changes.append(
@@ -202,11 +202,11 @@ def _differences(was: Seen, case: Seen) -> list[ChangePart]:
         changes.append(
             _difference(
                 case,
-                "picture",
+                "image",
                 base=figures.decibels(was.psnr_db),
                 head=figures.decibels(case.psnr_db),
                 ratio=None,
-                changed=abs(moved) > PICTURE_DB,
+                changed=abs(moved) > IMAGE_DB,
                 words=f"{moved:+.1f} dB".replace("-", "−"),
             )
         )

@@ -133,7 +133,7 @@ def _own_words(
         return (
             "plain",
             f"No case fails. There is no baseline for {machine}: speed is shown and not judged, "
-            "pictures and loose limits are.",
+            "images and loose limits are.",
             accept,
         )
     if new:

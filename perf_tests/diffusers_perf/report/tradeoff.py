@@ -1,4 +1,4 @@
-"""The chart of speed against picture against memory."""
+"""The chart of speed against image against memory."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from diffusers_perf.catalog.declarations import REFERENCE
-from diffusers_perf.records.closeness import IDENTICAL_DB
+from diffusers_perf.records.pixels import IDENTICAL_DB
 from diffusers_perf.report.content import CasePart, WorkloadPart
 from diffusers_perf.report.drawing import (
     GREEN,
@@ -27,12 +27,12 @@ from diffusers_perf.report.drawing import (
 
 
 def pareto(workload: WorkloadPart) -> Chart | None:
-    """Speed against picture, and against memory; those that nothing beats are filled."""
+    """Speed against image, and against memory; those that nothing beats are filled."""
     cases = [case for case in workload.timed if case.cost_s is not None]
     if len(cases) < 2:
         return None
     return chart(
-        f"{workload.name}: speed against picture and memory",
+        f"{workload.name}: speed against image and memory",
         lambda narrow: _pareto(workload, cases, narrow=narrow),
     )
 
@@ -73,9 +73,7 @@ def _pareto(workload: WorkloadPart, cases: Sequence[CasePart], *, narrow: bool) 
         axes.set_axisbelow(True)
         axes.set_xlabel(f"{time}, seconds (left is faster)")
         title = (
-            "picture: PSNR in dB, up is closer"
-            if panel == 0
-            else "peak memory in GiB, down is less"
+            "image: PSNR in dB, up is closer" if panel == 0 else "peak memory in GiB, down is less"
         )
         axes.set_title(title, loc="left", size=12, color=INK, weight="bold")
         points = [

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from diffusers_perf.catalog.declarations import Closeness, Kind, Optimization
+from diffusers_perf.catalog.declarations import Kind, Optimization, Tolerance
 from diffusers_perf.judge.stats import ratio_interval
 from diffusers_perf.records.records import Measurement
 
@@ -58,7 +58,7 @@ class Tried:
 
     measured: Measurement | None
     refused: str = ""
-    """Why it is out, whatever its speed: it cannot run, or its picture is not what was asked for.
+    """Why it is out, whatever its speed: it cannot run, or its image is not what was asked for.
     Empty if it is not."""
 
 
@@ -132,14 +132,14 @@ def shortlist(
     *,
     base: Sequence[Optimization],
     kind: Kind,
-    picture: Closeness,
+    image: Tolerance,
     without: Sequence[str],
     lack: Callable[[Optimization], str | None],
 ) -> tuple[list[Optimization], dict[str, str]]:
     """What is worth a try, and of all others why not; both in the order of the catalogue.
 
-    One that promises less of its pictures than is asked for (`picture`) is not: a single picture
-    that happens to be close proves no promise. `lack` says why it cannot run here.
+    One that tolerances less of its images than is asked for (`image`) is not: a single image
+    that happens to be close proves no tolerance. `lack` says why it cannot run here.
     """
     found: list[Optimization] = []
     others: dict[str, str] = {}
@@ -147,15 +147,15 @@ def shortlist(
         if optimization in base:
             continue
         settled = next((o for o in base if set(o.decides) & set(optimization.decides)), None)
-        promised = optimization.promise.on(kind) or Closeness()
+        allowed = optimization.tolerance.on(kind) or Tolerance()
         needed = optimization.needs.optimization
         if optimization.name in without:
             reason: str | None = "left out by --without"
         elif settled is not None:
             reason = f"{settled.name}, which the workload starts with, is in its place"
-        elif promised.psnr_db < picture.psnr_db or promised.ssim < picture.ssim:
+        elif allowed.psnr_db < image.psnr_db or allowed.ssim < image.ssim:
             reason = (
-                f"promises {closeness_text(promised)}, and {closeness_text(picture)} is asked for"
+                f"tolerances {closeness_text(allowed)}, and {closeness_text(image)} is asked for"
             )
         elif needed in others:
             reason = f"needs {needed}, which is not tried"
@@ -168,11 +168,11 @@ def shortlist(
     return found, others
 
 
-def closeness_text(closeness: Closeness) -> str:
-    """A limit on the picture in words."""
-    parts = [f"PSNR {closeness.psnr_db:g} dB"] if closeness.psnr_db > 0 else []
-    parts += [f"SSIM {closeness.ssim:g}"] if closeness.ssim > -1 else []
-    return " and ".join(parts) or "nothing of the picture"
+def closeness_text(image_distance: Tolerance) -> str:
+    """A limit on the image in words."""
+    parts = [f"PSNR {image_distance.psnr_db:g} dB"] if image_distance.psnr_db > 0 else []
+    parts += [f"SSIM {image_distance.ssim:g}"] if image_distance.ssim > -1 else []
+    return " and ".join(parts) or "nothing of the image"
 
 
 @dataclass(kw_only=True)
@@ -228,7 +228,7 @@ class Search:
         """The first, but where the host holds the best back one that takes launches off it: behind
         that all others are tried sooner, and the clock sees what the GPU gains.
         """
-        bound = self.steps[-1].measured.bound()
+        bound = self.steps[-1].measured.bottleneck()
         if bound is not None and bound["by"] == "host":
             for optimization in self.candidates:
                 name = optimization.name

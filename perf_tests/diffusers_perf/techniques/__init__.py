@@ -2,7 +2,7 @@
 
 cuda_graphs.py   captures what a function launches, and replays it
 device_steps.py  the denoising loop with nothing of a step left to the host
-conditioning.py  what no step changes, computed once a picture
+conditioning.py  what no step changes, computed once an image
 shared_prefix.py what guidance's two halves have in common, computed for one of them
 deep_cache.py    the package DeepCache in that loop
 fused.py         what torch.compile does not fuse by itself

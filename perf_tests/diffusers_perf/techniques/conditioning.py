@@ -1,4 +1,4 @@
-"""What the prompt and the schedule alone decide, computed once a picture and not in each step.
+"""What the prompt and the schedule alone decide, computed once an image and not in each step.
 
 The keys and values of cross-attention follow from the prompt, which no step changes, and what a
 residual block adds for its timestep follows from the schedule. In a UNet of Stable Diffusion v1.5
@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from diffusers_perf.measurement.proofs import NotApplied
+from diffusers_perf.measurement.applied import NotApplied
 from diffusers_perf.techniques.device_steps import Buffers, DeviceSteps
 
 
@@ -98,7 +98,7 @@ def precompute(pipeline: Any) -> None:
 
 
 def conditioning_is_kept(pipeline: Any) -> None:
-    """The UNet's layers that see only the prompt or the timestep are computed once a picture."""
+    """The UNet's layers that see only the prompt or the timestep are computed once an image."""
     for kind in (OfPrompt, OfTimestep):
         if not any(isinstance(module, kind) for module in pipeline.unet.modules()):
             raise NotApplied("the conditioning is computed in each step")

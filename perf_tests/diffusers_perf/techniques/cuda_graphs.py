@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch.utils._pytree import tree_flatten, tree_map_only, tree_unflatten
 
+from diffusers_perf.measurement.applied import AppliedCheck, NotApplied
 from diffusers_perf.measurement.build import flag
-from diffusers_perf.measurement.proofs import NotApplied, Proof
 
 WARM_UPS = 3
 """Calls before a capture: what is compiled, chosen or allocated at first is not to be captured."""
@@ -91,7 +91,7 @@ class Graphed:
         return graph, inputs, outputs
 
 
-def is_graphed(place: str) -> Proof:
+def is_graphed(place: str) -> AppliedCheck:
     """What this module runs is replayed from a CUDA graph."""
 
     def check(pipeline: Any) -> None:

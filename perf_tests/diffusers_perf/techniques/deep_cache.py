@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from diffusers_perf.measurement.proofs import NotApplied, Proof
+from diffusers_perf.measurement.applied import AppliedCheck, NotApplied
 from diffusers_perf.techniques.device_steps import DeviceSteps, Kind
 
 
@@ -70,7 +70,7 @@ def keep_blocks(pipeline: Any, *, interval: int) -> Any:
     return helper
 
 
-def is_cached(interval: int) -> Proof:
+def is_cached(interval: int) -> AppliedCheck:
     """DeepCache holds the UNet's blocks, and makes the inner ones anew in each of so many steps."""
 
     def check(pipeline: Any) -> None:

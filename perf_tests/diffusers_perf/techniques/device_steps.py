@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from diffusers_perf.measurement.proofs import NotApplied, Proof
+from diffusers_perf.measurement.applied import AppliedCheck, NotApplied
 from diffusers_perf.techniques.cuda_graphs import Graphed
 
 ROOM = 128
@@ -87,7 +87,7 @@ class DeviceSteps:
         output_type: str,
         callback_on_step_end: Callable[..., Any] | None = None,
     ) -> Any:
-        """Pictures of the prompts, as `StableDiffusionPipeline` makes them from these latents."""
+        """Images of the prompts, as `StableDiffusionPipeline` makes them from these latents."""
         # Not the pipeline's own word on its device, for which it walks through every module.
         embedded, empty = self.encode_prompt(prompt, latents.device, 1, True)
         states = torch.cat([empty, embedded])
@@ -102,8 +102,8 @@ class DeviceSteps:
                 callback_on_step_end(self, number, None, {})
         scaled = buffers.latents.to(latents.dtype) / self.vae.config.scaling_factor
         decoded = self.vae.decode(scaled, return_dict=False)[0]
-        pictures = self.image_processor.postprocess(decoded, output_type=output_type)
-        return SimpleNamespace(images=pictures)
+        images = self.image_processor.postprocess(decoded, output_type=output_type)
+        return SimpleNamespace(images=images)
 
 
 def take_over(pipeline: Any) -> None:
@@ -136,7 +136,7 @@ def steps_are_graphed(pipeline: Any) -> None:
         raise NotApplied("the denoising steps are launched kernel by kernel, not as CUDA graphs")
 
 
-def guides(share: float) -> Proof:
+def guides(share: float) -> AppliedCheck:
     """The pipeline's plan guides this share of the steps, and what it made is not all guided."""
 
     def check(pipeline: Any) -> None:

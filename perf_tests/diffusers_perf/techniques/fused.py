@@ -1,7 +1,7 @@
 """What torch.compile does not fuse by itself, in the UNet.
 
 torch 2.11 makes three or four kernels of a group normalization, since its sums go through all of a
-picture, some of them many times slower than memory; and it leaves a linear layer's bias to cuBLAS:
+image, some of them many times slower than memory; and it leaves a linear layer's bias to cuBLAS:
 on an H100 the product that leaves self-attention at 64 by 64 takes 10.9 us with it and 6.9 without,
 though the bias costs nothing where what follows adds it.
 """
@@ -16,7 +16,7 @@ import torch
 from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from diffusers_perf.measurement.proofs import NotApplied, forward_once
+from diffusers_perf.measurement.applied import NotApplied, forward_once
 
 GROUP_NORM = "perf_tests::group_norm"
 
@@ -33,7 +33,7 @@ def group_norm(
 ) -> torch.Tensor:
     """Group normalization of ``x + shift``, followed by SiLU if `silu`; channels last.
 
-    `x` is (pictures, channels, height, width), `shift` (pictures or 1, channels).
+    `x` is (images, channels, height, width), `shift` (images or 1, channels).
     """
     from diffusers_perf.techniques import kernels
 

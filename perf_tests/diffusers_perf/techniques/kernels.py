@@ -38,14 +38,14 @@ def group_norm(
 ) -> torch.Tensor:
     """Group normalization of ``x + shift``, and SiLU, in one launch, or in two where it is large.
 
-    `x` is (pictures, channels, height, width) and lies channels last, `shift` is (pictures or 1,
+    `x` is (images, channels, height, width) and lies channels last, `shift` is (images or 1,
     channels). Statistics are in float32. `ValueError` for another layout or shape, nothing at all,
     what 32 bits cannot number, and groups that are no power of two, which Triton's ranges are.
     """
-    pictures, channels, height, width = x.shape
+    images, channels, height, width = x.shape
     if not x.is_contiguous(memory_format=torch.channels_last):
         raise ValueError("group_norm takes what lies channels last")
-    if shift is not None and tuple(shift.shape) not in ((1, channels), (pictures, channels)):
+    if shift is not None and tuple(shift.shape) not in ((1, channels), (images, channels)):
         raise ValueError(f"a shift of {tuple(shift.shape)} does not fit {tuple(x.shape)}")
     if not 0 < x.numel() < 2**31 or groups < 1 or channels % groups or groups & (groups - 1):
         raise ValueError(f"group_norm does not take {tuple(x.shape)} in {groups} groups")
@@ -64,16 +64,16 @@ def group_norm(
     if wide * rows <= HELD:
         warps = max(WARPS, wide * rows // (32 * HELD_A_THREAD))
         taken |= {"WIDE": wide, "ROWS": rows, "num_warps": warps}
-        _group_norm_held[(groups, pictures)](x, out, shift=shift, **norm, **taken)
+        _group_norm_held[(groups, images)](x, out, shift=shift, **norm, **taken)
         return out
     # Side by side, with whole groups each.
     slices = next((n for n in (4, 2) if channels // n >= NARROWEST and groups % n == 0), 1)
     wide = triton.next_power_of_2(channels // slices)
     rows = max(1, TILE // wide)
     taken |= {"GROUPS": groups // slices, "WIDE": wide, "ROWS": rows, "num_warps": WARPS}
-    parts = max(1, min(PROGRAMS // (pictures * slices), triton.cdiv(pixels, rows)))
+    parts = max(1, min(PROGRAMS // (images * slices), triton.cdiv(pixels, rows)))
     taken["share"] = triton.cdiv(pixels, parts)
-    grid = (parts, slices, pictures)
+    grid = (parts, slices, images)
     sums = torch.empty(*grid, 2, groups // slices, dtype=torch.float32, device=x.device)
     _group_norm_sums[grid](x, shift=shift, sums=sums, **taken)
     parts = triton.next_power_of_2(parts)
@@ -83,7 +83,7 @@ def group_norm(
 
 @triton.jit
 def _tile(first, pixel, last, channel, inside, CHANNELS: tl.constexpr):
-    """Where a tile lies behind the picture's `first` pixel, and what of it is there."""
+    """Where a tile lies behind the image's `first` pixel, and what of it is there."""
     at = (first + pixel)[:, None] * CHANNELS + channel[None, :]
     return at, (pixel < last)[:, None] & inside[None, :]
 
@@ -111,16 +111,16 @@ def _group_norm_held(
     EACH: tl.constexpr, CHANNELS: tl.constexpr, WIDE: tl.constexpr, ROWS: tl.constexpr,
     SHIFTED: tl.constexpr, SILU: tl.constexpr,
 ):  # fmt: skip
-    # A program takes one group of a picture.
-    group, picture = tl.program_id(0), tl.program_id(1)
+    # A program takes one group of an image.
+    group, image = tl.program_id(0), tl.program_id(1)
     column = tl.arange(0, WIDE)
     channel = group * EACH + column
     inside = column < EACH
-    at, seen = _tile(picture * pixels, tl.arange(0, ROWS), pixels, channel, inside, CHANNELS)
+    at, seen = _tile(image * pixels, tl.arange(0, ROWS), pixels, channel, inside, CHANNELS)
     factor = tl.load(weight + channel, mask=inside, other=0.0).to(tl.float32)
     offset = tl.load(bias + channel, mask=inside, other=0.0).to(tl.float32)
     tile = tl.load(x + at, mask=seen, other=0.0)
-    moved = _moved(shift, picture * shift_stride + channel, inside, WIDE, SHIFTED)
+    moved = _moved(shift, image * shift_stride + channel, inside, WIDE, SHIFTED)
     count = pixels * EACH
     mean = tl.sum(tl.where(seen, tile.to(tl.float32) + moved[None, :], 0.0)) / count
     apart = tl.where(seen, tile.to(tl.float32) + (moved - mean)[None, :], 0.0)
@@ -129,7 +129,7 @@ def _group_norm_held(
     tl.store(out + at, made.to(out.dtype.element_ty), mask=seen)
 
 
-# A program of these takes a part of the pixels of a slice of the channels of a picture: a tile of
+# A program of these takes a part of the pixels of a slice of the channels of an image: a tile of
 # `ROWS` pixels by `WIDE` channels at a time, of which those beyond the slice are left out.
 
 
@@ -139,17 +139,17 @@ def _group_norm_sums(
     GROUPS: tl.constexpr, EACH: tl.constexpr, CHANNELS: tl.constexpr, WIDE: tl.constexpr,
     ROWS: tl.constexpr, SHIFTED: tl.constexpr,
 ):  # fmt: skip
-    part, piece, picture = tl.program_id(0), tl.program_id(1), tl.program_id(2)
+    part, piece, image = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     column = tl.arange(0, WIDE)
     channel = piece * (GROUPS * EACH) + column
     inside = column < GROUPS * EACH
     row = tl.arange(0, ROWS)
     last = tl.minimum((part + 1) * share, pixels)
-    moved = _moved(shift, picture * shift_stride + channel, inside, WIDE, SHIFTED)
+    moved = _moved(shift, image * shift_stride + channel, inside, WIDE, SHIFTED)
     total = tl.zeros([ROWS, WIDE], tl.float32)
     squares = tl.zeros([ROWS, WIDE], tl.float32)
     for start in range(part * share, last, ROWS):
-        at, seen = _tile(picture * pixels, start + row, last, channel, inside, CHANNELS)
+        at, seen = _tile(image * pixels, start + row, last, channel, inside, CHANNELS)
         tile = tl.load(x + at, mask=seen, other=0.0).to(tl.float32)
         tile = tl.where(seen, tile + moved[None, :], 0.0)
         total += tile
@@ -158,7 +158,7 @@ def _group_norm_sums(
     sum_2 = tl.sum(squares, 0)
     group = tl.arange(0, GROUPS)
     member = (column // EACH)[None, :] == group[:, None]
-    number = (picture * tl.num_programs(1) + piece) * tl.num_programs(0) + part
+    number = (image * tl.num_programs(1) + piece) * tl.num_programs(0) + part
     own = sums + number * 2 * GROUPS + group
     tl.store(own, tl.sum(tl.where(member, sum_1[None, :], 0.0), 1))
     tl.store(own + GROUPS, tl.sum(tl.where(member, sum_2[None, :], 0.0), 1))
@@ -170,7 +170,7 @@ def _group_norm(
     GROUPS: tl.constexpr, EACH: tl.constexpr, CHANNELS: tl.constexpr, WIDE: tl.constexpr,
     ROWS: tl.constexpr, SHIFTED: tl.constexpr, PARTS: tl.constexpr, SILU: tl.constexpr,
 ):  # fmt: skip
-    part, piece, picture = tl.program_id(0), tl.program_id(1), tl.program_id(2)
+    part, piece, image = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     column = tl.arange(0, WIDE)
     channel = piece * (GROUPS * EACH) + column
     inside = column < GROUPS * EACH
@@ -179,7 +179,7 @@ def _group_norm(
     # All parts' sums, by each program in the same order: no two runs differ.
     group = tl.arange(0, GROUPS)
     other = tl.arange(0, PARTS)
-    first = (picture * tl.num_programs(1) + piece) * tl.num_programs(0)
+    first = (image * tl.num_programs(1) + piece) * tl.num_programs(0)
     held = sums + (first + other)[:, None] * 2 * GROUPS + group[None, :]
     known = (other < tl.num_programs(0))[:, None] & (group < GROUPS)[None, :]
     mean = tl.sum(tl.load(held, mask=known, other=0.0), 0) / (pixels * EACH)
@@ -190,10 +190,10 @@ def _group_norm(
     member = (column // EACH)[None, :] == group[:, None]
     factor = tl.sum(tl.where(member, spread[:, None], 0.0), 0)
     factor *= tl.load(weight + channel, mask=inside, other=0.0).to(tl.float32)
-    offset = _moved(shift, picture * shift_stride + channel, inside, WIDE, SHIFTED)
+    offset = _moved(shift, image * shift_stride + channel, inside, WIDE, SHIFTED)
     offset -= tl.sum(tl.where(member, mean[:, None], 0.0), 0)
     offset = offset * factor + tl.load(bias + channel, mask=inside, other=0.0).to(tl.float32)
     for start in range(part * share, last, ROWS):
-        at, seen = _tile(picture * pixels, start + row, last, channel, inside, CHANNELS)
+        at, seen = _tile(image * pixels, start + row, last, channel, inside, CHANNELS)
         made = _scaled(tl.load(x + at, mask=seen, other=0.0), factor, offset, SILU)
         tl.store(out + at, made.to(out.dtype.element_ty), mask=seen)

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from diffusers_perf.measurement.proofs import NotApplied
+from diffusers_perf.measurement.applied import NotApplied
 from diffusers_perf.techniques.device_steps import DeviceSteps, Kind
 
 

@@ -101,9 +101,9 @@ def opened(request: pytest.FixtureRequest, chromium: Browser, html: Path) -> Ite
     assert left == []
 
 
-def test_it_opens_with_every_picture_and_no_wider_than_the_window(opened: Opened) -> None:
+def test_it_opens_with_every_image_and_no_wider_than_the_window(opened: Opened) -> None:
     page = opened.page
-    assert page.locator("h1").inner_text().endswith("pictures and loose limits are.")
+    assert page.locator("h1").inner_text().endswith("images and loose limits are.")
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     blank = "[...document.images].filter(i => !i.hidden && i.naturalWidth === 0).length"
     page.wait_for_function(f"{blank} === 0")
@@ -127,7 +127,7 @@ def test_a_table_is_sorted_by_the_head_that_is_pressed(opened: Opened) -> None:
     assert table.locator("th[aria-sort]").count() == 1
 
 
-def test_a_picture_is_opened_slid_over_and_closed(opened: Opened) -> None:
+def test_an_image_is_opened_slid_over_and_closed(opened: Opened) -> None:
     page = opened.page
     fp16 = page.locator(".case", has=page.get_by_role("heading", name="fp16", exact=False)).first
     fp16.locator("button.open").nth(1).click()

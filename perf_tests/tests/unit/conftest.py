@@ -17,7 +17,7 @@ import torch
 import torch._dynamo
 from pytest_benchmark import plugin
 
-from diffusers_perf.measurement import bench, quiet  # noqa: F401
+from diffusers_perf.measurement import bench, interference  # noqa: F401
 from diffusers_perf.records import baselines
 from perf_tests.tests.unit.recorded import accept, process
 
@@ -47,7 +47,7 @@ def _one_look_at_the_cpu() -> Iterator[None]:
 def _a_core_of_one_speed() -> Iterator[None]:
     # Whatever else runs here; and in a run of a tenth of a second its loops would take the most.
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(quiet, "_loop_s", lambda: 0.01)
+        patch.setattr(interference, "_loop_s", lambda: 0.01)
         yield
 
 

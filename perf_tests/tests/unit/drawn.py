@@ -1,4 +1,4 @@
-"""Pictures beside recorded runs, and runs of many cases, for tests of the report."""
+"""Images beside recorded runs, and runs of many cases, for tests of the report."""
 
 from __future__ import annotations
 
@@ -8,31 +8,31 @@ from pathlib import Path
 
 import numpy as np
 
-from diffusers_perf.records import closeness
+from diffusers_perf.records import pixels
 from perf_tests.tests.unit.recorded import Content
 
 SIDE = 64
 
 
 def shown(content: Content, path: Path, *, side: int = SIDE) -> Path:
-    """Write the run with a picture of each case beside it; returns its path."""
+    """Write the run with an image of each case beside it; returns its path."""
     path.write_text(json.dumps(content))
-    pictures: dict[str, closeness.Pictures] = {}
+    images: dict[str, pixels.Images] = {}
     for benchmark in content["benchmarks"]:
         info = benchmark["extra_info"]
-        shape = (info["images"], side, side, 3)
-        drawn = pictures.setdefault(
+        shape = (info["num_images"], side, side, 3)
+        drawn = images.setdefault(
             info["workload"], np.random.default_rng(0).random(shape, dtype=np.float32)
         )
-        dark = 0.0 if info["picture"]["mean"] < 0.02 else 1.0
+        dark = 0.0 if info["image"]["mean"] < 0.02 else 1.0
         closer = drawn if info["case"] == "reference" else 0.95 * drawn
-        closeness.save(dark * closer, picture(path, f"{info['workload']}-{info['case']}"))
+        pixels.save(dark * closer, image(path, f"{info['workload']}-{info['case']}"))
     return path
 
 
-def picture(path: Path, case: str) -> Path:
-    """Where a run's picture of a case lies."""
-    return path.with_name(f"{path.stem}-pictures") / f"{case}.png"
+def image(path: Path, case: str) -> Path:
+    """Where a run's image of a case lies."""
+    return path.with_name(f"{path.stem}-images") / f"{case}.png"
 
 
 def many(content: Content, count: int) -> Content:

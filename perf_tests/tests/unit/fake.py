@@ -1,6 +1,6 @@
 """A plugin that puts a fake pipeline and a small catalogue under the real suite.
 
-Everything from the command line to the verdict is the real thing; only the pictures are made in
+Everything from the command line to the verdict is the real thing; only the images are made in
 a millisecond, on a clock that says it took a fifth of a second. Each case of the catalogue
 misbehaves in the way its name says.
 
@@ -23,10 +23,10 @@ import torch
 import perf_tests.cases  # noqa: F401  (the real catalogue, to put aside)
 from diffusers_perf import models
 from diffusers_perf.catalog import declarations as catalog
-from diffusers_perf.catalog.declarations import Closeness, Needs, Promise, Workload
-from diffusers_perf.measurement import quiet, timing
+from diffusers_perf.catalog.declarations import Needs, Tolerance, Tolerances, Workload
+from diffusers_perf.measurement import interference, timing
+from diffusers_perf.measurement.applied import NotApplied
 from diffusers_perf.measurement.build import Build
-from diffusers_perf.measurement.proofs import NotApplied
 
 STEP_S = 0.05
 
@@ -37,11 +37,11 @@ WORKLOAD = Workload(
     size=64,
     scheduler="DDIMScheduler",
     steps=4,
-    images=2,
+    num_images=2,
     guidance=7.5,
     seed=0,
 )
-CLOSE = Promise(embedded=Closeness(psnr_db=30, ssim=0.9))
+CLOSE = Tolerances(embedded=Tolerance(psnr_db=30, ssim=0.9))
 
 
 class Clock:
@@ -66,7 +66,7 @@ CLOCK = Clock()
 def on_fake_clock(patch: pytest.MonkeyPatch) -> None:
     """Time rounds by this clock, and find no CPU that they waited for."""
     patch.setattr(timing, "perf_counter", CLOCK)
-    patch.setattr(quiet, "_cpu_waits_s", dict)
+    patch.setattr(interference, "_cpu_waits_s", dict)
 
 
 class FakePipeline:
@@ -98,10 +98,10 @@ class FakePipeline:
             if step_ended is not None:
                 step_ended(self, step, 0, {})
         noise = options["latents"].numpy().transpose(0, 2, 3, 1)[..., :3]
-        pictures = np.repeat(np.repeat(0.5 + shade + 0.1 * noise, 8, axis=1), 8, axis=2)
+        images = np.repeat(np.repeat(0.5 + shade + 0.1 * noise, 8, axis=1), 8, axis=2)
         for change in self.changes:
-            pictures = change(pictures)
-        (decoded,) = self.vae.decode(torch.as_tensor(pictures.copy()))  # type: ignore[operator]
+            images = change(images)
+        (decoded,) = self.vae.decode(torch.as_tensor(images.copy()))  # type: ignore[operator]
         return SimpleNamespace(images=decoded.numpy().clip(0, 1))
 
 
@@ -117,52 +117,52 @@ class FakeSource:
 
 def _makes(change: Callable[[Any], Any]) -> Callable[[Build], None]:
     def apply(build: Build) -> None:
-        """Changes the pictures."""
+        """Changes the images."""
         build.then(lambda pipeline: pipeline.changes.append(change))
 
     return apply
 
 
-def _nan(pictures: Any) -> Any:
-    pictures = pictures.copy()
-    pictures[-1, 0, 0, 0] = np.nan
-    return pictures
+def _nan(images: Any) -> Any:
+    images = images.copy()
+    images[-1, 0, 0, 0] = np.nan
+    return images
 
 
-def _infinity(pictures: Any) -> Any:
-    pictures = pictures.copy()
-    pictures[0, 0, 0, 0] = np.inf  # which the clamping makes an honest white
-    return pictures
+def _infinity(images: Any) -> Any:
+    images = images.copy()
+    images[0, 0, 0, 0] = np.inf  # which the clamping makes an honest white
+    return images
 
 
 def _raise(error: BaseException) -> Any:
-    def change(pictures: Any) -> Any:
+    def change(images: Any) -> Any:
         raise error
 
     return change
 
 
-def _moody(pictures: Any) -> Any:
+def _moody(images: Any) -> Any:
     """Three more times as long while FAKE_MOOD is set."""
     if "FAKE_MOOD" in os.environ:
         CLOCK.sleep(3 * STEP_S * WORKLOAD.steps)
-    return pictures
+    return images
 
 
-def _forgetful(pictures: Any, _calls: list[int] = []) -> Any:  # noqa: B006  state that leaks
+def _forgetful(images: Any, _calls: list[int] = []) -> Any:  # noqa: B006  state that leaks
     _calls.append(1)
-    return pictures + 0.01 * len(_calls)
+    return images + 0.01 * len(_calls)
 
 
-def _stale(pictures: Any, _first: list[Any] = []) -> Any:  # noqa: B006  a buffer that is kept
-    _first.append(pictures)
+def _stale(images: Any, _first: list[Any] = []) -> Any:  # noqa: B006  a buffer that is kept
+    _first.append(images)
     return _first[0]
 
 
-def _asks_more(pictures: Any) -> Any:
+def _asks_more(images: Any) -> Any:
     """One more operator on the device that stands for a GPU."""
     torch.ones(2, device="meta")
-    return pictures
+    return images
 
 
 def _fails(pipeline: Any) -> None:
@@ -170,28 +170,28 @@ def _fails(pipeline: Any) -> None:
 
 
 CHANGES: Mapping[str, Callable[[Any], Any]] = {
-    "fine": lambda pictures: pictures,
-    "black": lambda pictures: pictures * 0,
-    "grey": lambda pictures: pictures * 0 + 0.5,
+    "fine": lambda images: images,
+    "black": lambda images: images * 0,
+    "grey": lambda images: images * 0 + 0.5,
     "not_a_number": _nan,
     "infinite": _infinity,
     "broken": _raise(RuntimeError("the kernel is not there")),
-    "elsewhere": lambda pictures: pictures[:, ::-1],
+    "elsewhere": lambda images: images[:, ::-1],
     "forgetful": _forgetful,
     "stale": _stale,
     "moody": _moody,
     "asks_more": _asks_more,
-    "unproven": lambda pictures: pictures,
-    "unsupported": lambda pictures: pictures,
+    "unapplied": lambda images: images,
+    "unsupported": lambda images: images,
     "too_large": _raise(torch.OutOfMemoryError("Tried to allocate 80.00 GiB. More. And more.")),
     "interrupted": _raise(KeyboardInterrupt()),
-    "terminated": lambda pictures: os.kill(os.getpid(), signal.SIGTERM),
+    "terminated": lambda images: os.kill(os.getpid(), signal.SIGTERM),
 }
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--fakes", default="fine", help="cases to declare, joined by commas")
-    parser.addoption("--past-guide", default="", help="of them, the one in that chapter")
+    parser.addoption("--past-guide", default="", help="of them, the one in that suite")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -211,11 +211,11 @@ def pytest_configure(config: pytest.Config) -> None:
         apply = _makes(CHANGES[name])
         apply.__name__ = name
         catalog.optimization(
-            promise=CLOSE,
-            proof=_fails if name == "unproven" else lambda pipeline: None,
+            tolerance=CLOSE,
+            applied=_fails if name == "unapplied" else lambda pipeline: None,
             needs=Needs(package="no_such_package") if name == "unsupported" else None,
         )(apply)
     past = config.getoption("--past-guide")
     catalog.measure(WORKLOAD, *(name for name in names if name != past))
     if past:
-        catalog.measure(WORKLOAD, past, chapter="past_guide")
+        catalog.measure(WORKLOAD, past, suite="lossless")

@@ -122,14 +122,14 @@ def test_what_is_slower_is_red(place: Place, capsys: pytest.CaptureFixture[str])
     assert "slower: ddim50-fp16: GPU busy 1.0" in capsys.readouterr().out
 
 
-def test_what_is_unclear_is_run_five_times_more_once(
+def test_what_is_inconclusive_is_run_five_times_more_once(
     place: Place, capsys: pytest.CaptureFixture[str]
 ) -> None:
     place.record(side("base", count=10, noise=0.015), side("head", count=10, noise=0.015))
     assert place.ab() == 2
     assert place.started == TURNS
     out = capsys.readouterr().out
-    assert "unclear after 5 pairs: ddim50-" in out
+    assert "inconclusive after 5 pairs: ddim50-" in out
     assert "by 10 pairs" in out
     assert json.loads((place.folder / "out" / "ab.json").read_text())["compared"] == 10
     # All there already: compared again, nothing is run, and nobody is told to try it again.
@@ -151,7 +151,7 @@ def test_what_is_too_noisy_for_ten_pairs_is_not_run_again(
     assert place.ab() == 2
     assert place.started == TURNS[:10]
     out = capsys.readouterr().out
-    assert "unclear after 5 pairs: ddim50-reference, " in out
+    assert "inconclusive after 5 pairs: ddim50-reference, " in out
     assert "; as many again could not tell either\n" in out
     assert "  next      measure anew on a quieter machine" in out
 

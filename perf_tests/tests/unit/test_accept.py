@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from diffusers_perf.cli import __main__ as command
-from diffusers_perf.records import baselines, closeness
+from diffusers_perf.records import baselines, pixels
 from diffusers_perf.records.baselines import CaseBaseline, Limits, rounded
 from diffusers_perf.records.records import Count
 from diffusers_perf.records.structure_records import COUNTERS
-from perf_tests.tests.unit.recorded import Content, case, drop, process, with_pictures
+from perf_tests.tests.unit.recorded import Content, case, drop, process, with_images
 
 FP16 = "ddim50-fp16"
 KEY = "ddim50/sd15/seeded-2023/"
@@ -36,7 +36,7 @@ def runs() -> list[Content]:
 
 
 def written(tmp_path: Path, runs: list[Content]) -> list[str]:
-    return [str(path) for path in with_pictures(runs, tmp_path, "run")]
+    return [str(path) for path in with_images(runs, tmp_path, "run")]
 
 
 def lines(machine: str = "nvidia-h200") -> dict[str, CaseBaseline]:
@@ -46,7 +46,7 @@ def lines(machine: str = "nvidia-h200") -> dict[str, CaseBaseline]:
     return dict(baseline.cases)
 
 
-def test_writes_the_baseline_the_history_and_the_references_pictures(
+def test_writes_the_baseline_the_history_and_the_references_images(
     tmp_path: Path, folder: Path, runs: list[Content], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert command.main(["accept", *written(tmp_path, runs), "--reason", "first"]) == 0
@@ -84,8 +84,8 @@ def test_writes_the_baseline_the_history_and_the_references_pictures(
         f"- 2026-11-23 `{KEY}fp16`: new → GPU busy {min(fp16.gpu_busy_s):.4f} s, latency "
         f"{min(fp16.latency_s):.3f} s. first (python 3.12.3, torch 2.11.0+cu130, " in history
     )
-    pictures = [closeness.load(path) for path in (folder / "pictures").iterdir()]
-    assert [picture.shape for picture in pictures] == [(1, 64, 64, 3)] * 3
+    images = [pixels.load(path) for path in (folder / "images").iterdir()]
+    assert [image.shape for image in images] == [(1, 64, 64, 3)] * 3
 
 
 def test_a_reason_that_is_no_utf8_is_kept_as_far_as_it_goes(
@@ -129,22 +129,22 @@ def test_a_counter_that_moves_is_known_to_and_one_that_some_lack_is_not(
     assert not {"host_syncs", "casts"} & set(fp16.counters)
 
 
-def test_accepting_a_speed_moves_no_picture(
+def test_accepting_a_speed_moves_no_image(
     tmp_path: Path, folder: Path, runs: list[Content]
 ) -> None:
     paths = written(tmp_path, runs)
     assert command.main(["accept", *paths, "--reason", "first"]) == 0
-    picture = folder / "pictures" / "ddim50-sd15-seeded-2023.png"
-    assert f"`{picture.name}`, " in (folder / "HISTORY.md").read_text()
-    before = picture.read_bytes()
+    image = folder / "images" / "ddim50-sd15-seeded-2023.png"
+    assert f"`{image.name}`, " in (folder / "HISTORY.md").read_text()
+    before = image.read_bytes()
     other = np.zeros((1, 128, 128, 3), dtype=np.float32)
-    closeness.save(other, tmp_path / "run-0-pictures" / "ddim50-reference.png")
+    pixels.save(other, tmp_path / "run-0-images" / "ddim50-reference.png")
     assert command.main(["accept", *paths, "--reason", "second"]) == 0
-    assert picture.read_bytes() == before
-    assert "pictures. second" not in (folder / "HISTORY.md").read_text()
-    assert command.main(["accept", paths[0], "--pictures-only", "--reason", "third"]) == 0
-    assert picture.read_bytes() != before
-    assert "pictures. third" in (folder / "HISTORY.md").read_text()
+    assert image.read_bytes() == before
+    assert "images. second" not in (folder / "HISTORY.md").read_text()
+    assert command.main(["accept", paths[0], "--images-only", "--reason", "third"]) == 0
+    assert image.read_bytes() != before
+    assert "images. third" in (folder / "HISTORY.md").read_text()
 
 
 def test_what_was_counted_in_the_code_is_no_machines(
@@ -177,7 +177,7 @@ def test_a_case_that_was_disturbed_is_left_out(
 ) -> None:
     half = case(runs[1], FP16)
     validity = (half if whose == "its own" else half["reference"])["validity"]
-    validity["host_disturbed_by"] = ["the host waited for a CPU"]
+    validity["host_interference"] = ["the host waited for a CPU"]
     case(runs[2], FP16).update(verdict="invalid", latency_rounds_s=[9.0, 1.6, 1.6, 1.6, 1.6])
     paths = written(tmp_path, runs)
     assert command.main(["accept", *paths, "--reason", "first"]) == 0
@@ -236,8 +236,8 @@ def test_what_a_run_that_was_left_out_said_is_not_told(
     tmp_path: Path, folder: Path, runs: list[Content], capsys: pytest.CaptureFixture[str]
 ) -> None:
     case(runs[1], FP16)["verdict"] = "slower"
-    case(runs[1], FP16)["validity"]["disturbed_by"] = ["power brake"]
-    case(runs[2], FP16)["picture"]["repeat_psnr_db"] = 60.0  # repeated, as far as that is asked
+    case(runs[1], FP16)["validity"]["gpu_interference"] = ["power brake"]
+    case(runs[2], FP16)["image"]["repeat_psnr_db"] = 60.0  # repeated, as far as that is asked
     paths = written(tmp_path, runs)
     assert command.main(["accept", *paths, "--processes", "2", "--reason", "first"]) == 0
     assert "accepted although" not in capsys.readouterr().out
@@ -264,7 +264,7 @@ def test_where_all_is_disturbed_nothing_is_accepted(
     tmp_path: Path, folder: Path, runs: list[Content], capsys: pytest.CaptureFixture[str]
 ) -> None:
     for one in runs[0]["benchmarks"]:
-        one["extra_info"]["validity"]["disturbed_by"] = ["power brake"]
+        one["extra_info"]["validity"]["gpu_interference"] = ["power brake"]
     paths = written(tmp_path, runs)
     sentence = "no case was measured in 3 of the runs undisturbed: nothing is accepted; add runs"
     refused(paths, sentence, folder, capsys)
@@ -301,7 +301,7 @@ def test_what_whole_runs_no_longer_declare_leaves_the_baseline(
     each_says(narrowed=True)
     assert accepted("asked for others") == KEYS
     each_says(narrowed=False, not_asked=[FP16])
-    assert accepted("another chapter") == KEYS
+    assert accepted("another suite") == KEYS
     each_says(not_asked=[])
     runs[1]["perf_tests"]["expected"].append(FP16)
     assert accepted("declared in one") == KEYS
@@ -363,16 +363,16 @@ def test_an_empty_reason_is_none(tmp_path: Path, folder: Path, runs: list[Conten
     assert not folder.exists()
 
 
-def test_pictures_alone_take_one_run_and_no_speed(
+def test_images_alone_take_one_run_and_no_speed(
     tmp_path: Path, folder: Path, runs: list[Content], capsys: pytest.CaptureFixture[str]
 ) -> None:
     path, other = written(tmp_path, runs[:2])
-    assert command.main(["accept", path, other, "--pictures-only", "--reason", "look"]) == 2
-    assert "error: --pictures-only takes one run, not 2" in capsys.readouterr().err
-    assert command.main(["accept", path, "--pictures-only", "--reason", "look"]) == 0
+    assert command.main(["accept", path, other, "--images-only", "--reason", "look"]) == 2
+    assert "error: --images-only takes one run, not 2" in capsys.readouterr().err
+    assert command.main(["accept", path, "--images-only", "--reason", "look"]) == 0
     assert baselines.load_machine("nvidia-h200") is None
-    assert len(list((folder / "pictures").iterdir())) == 3
-    assert "pictures. look" in (folder / "HISTORY.md").read_text()
+    assert len(list((folder / "images").iterdir())) == 3
+    assert "images. look" in (folder / "HISTORY.md").read_text()
 
 
 def _other_machine(runs: list[Content]) -> None:
@@ -397,14 +397,14 @@ def _failed(runs: list[Content]) -> None:
 
 def _not_repeated(runs: list[Content]) -> None:
     worse = case(runs[1], FP16)
-    worse["verdict"] = "worse picture"
-    worse["picture"]["repeat_psnr_db"] = 31.4
+    worse["verdict"] = "worse image"
+    worse["image"]["repeat_psnr_db"] = 31.4
 
 
 def _ignored(runs: list[Content]) -> None:
     worse = case(runs[1], FP16)
-    worse["verdict"] = "worse picture"
-    worse["picture"]["ignored"] = ["prompt"]
+    worse["verdict"] = "worse image"
+    worse["image"]["ignored"] = ["prompt"]
 
 
 def _not_timed(runs: list[Content]) -> None:
@@ -441,8 +441,8 @@ def _of_another_suite(runs: list[Content]) -> None:
         (_other_stopwatch, "run-1.json was measured by another version of the suite's own"),
         (_other_workload, "run-1.json differ in the workload of ddim50 (guidance): 7.5 and 1.0"),
         (_failed, f"run-1.json: {KEY}fp16 is black, which nobody accepts"),
-        (_not_repeated, f"{KEY}fp16 gave another picture for the same seed (31.4 dB between them)"),
-        (_ignored, f"run-1.json: {KEY}fp16 gave the same picture for another prompt, which"),
+        (_not_repeated, f"{KEY}fp16 gave another image for the same seed (31.4 dB between them)"),
+        (_ignored, f"run-1.json: {KEY}fp16 gave the same image for another prompt, which"),
         (_not_timed, "run-0.json: ddim50-bf16 gave no measurement"),
         (_twice, f"run-0.json: {KEY}fp16 is in it twice"),
         (_other_schema, "run-0.json: has schema 2, this suite reads 1"),
@@ -480,16 +480,16 @@ def test_a_file_that_is_no_run_is_refused(
     refused([str(path)], f"{path}: {sentence}", folder, capsys)
 
 
-def test_a_run_without_its_references_picture_is_refused(
+def test_a_run_without_its_references_image_is_refused(
     tmp_path: Path, folder: Path, runs: list[Content], capsys: pytest.CaptureFixture[str]
 ) -> None:
     paths = written(tmp_path, runs)
-    (tmp_path / "run-0-pictures" / "ddim50-reference.png").unlink()
+    (tmp_path / "run-0-images" / "ddim50-reference.png").unlink()
     refused(paths, "ddim50-reference.png is missing", folder, capsys)
 
 
-@pytest.mark.parametrize("content", [b"", b"no picture", b"half"])
-def test_a_broken_picture_is_refused_before_anything_is_written(
+@pytest.mark.parametrize("content", [b"", b"no image", b"half"])
+def test_a_broken_image_is_refused_before_anything_is_written(
     tmp_path: Path,
     folder: Path,
     runs: list[Content],
@@ -497,10 +497,10 @@ def test_a_broken_picture_is_refused_before_anything_is_written(
     content: bytes,
 ) -> None:
     paths = written(tmp_path, runs)
-    picture = tmp_path / "run-0-pictures" / "ddim50-reference.png"
-    whole = picture.read_bytes()
-    picture.write_bytes(content if content != b"half" else whole[: len(whole) // 2])
-    refused(paths, "ddim50-reference.png: is no picture (", folder, capsys)
+    image = tmp_path / "run-0-images" / "ddim50-reference.png"
+    whole = image.read_bytes()
+    image.write_bytes(content if content != b"half" else whole[: len(whole) // 2])
+    refused(paths, "ddim50-reference.png: is no image (", folder, capsys)
 
 
 def refused(

@@ -127,10 +127,10 @@ def test_accepting_anew_keeps_the_calibration(accepted: Path) -> None:
 
 
 @pytest.mark.parametrize(("times", "code"), [(2.0, 1), (0.5, 2)])
-def test_compare_sees_what_was_promised_and_says_so_below_it(
+def test_compare_sees_what_was_allowed_and_says_so_below_it(
     accepted: Path, capsys: pytest.CaptureFixture[str], times: float, code: int
 ) -> None:
-    """A sleep on the host: twice the smallest effect is red, half of it is unclear."""
+    """A sleep on the host: twice the smallest effect is red, half of it is inconclusive."""
     assert calibrate(side("a", count=12, noise=0.02), accepted) == 0
     sees = calibration(accepted).sees["latency_s"]
     base, head = side("base", noise=0.02), side("head", noise=0.02)
@@ -145,7 +145,7 @@ def test_compare_sees_what_was_promised_and_says_so_below_it(
     if code == 1:
         assert "slower: ddim50-fp16: latency" in printed
     else:
-        (said,) = (text for text in printed.splitlines() if "unclear: ddim50-fp16" in text)
+        (said,) = (text for text in printed.splitlines() if "inconclusive: ddim50-fp16" in text)
         assert "these 5 pairs can see" in said
         named = float(said.split("can see ")[1].split(" %")[0]) / 100
         assert named >= sees - 0.001
@@ -171,11 +171,11 @@ def _other_weights(contents: list[Content]) -> None:
 
 
 def _disturbed(contents: list[Content]) -> None:
-    case(contents[2], FP16)["validity"]["disturbed_by"] = ["1 other process on the GPU"]
+    case(contents[2], FP16)["validity"]["gpu_interference"] = ["1 other process on the GPU"]
 
 
 def _busy_host(contents: list[Content]) -> None:
-    case(contents[2], FP16)["validity"]["host_disturbed_by"] = ["the host waited for a CPU"]
+    case(contents[2], FP16)["validity"]["host_interference"] = ["the host waited for a CPU"]
 
 
 def _drifted(contents: list[Content]) -> None:
@@ -187,8 +187,8 @@ def _other_rounds(contents: list[Content]) -> None:
     settle(contents[2])
 
 
-def _other_picture(contents: list[Content]) -> None:
-    case(contents[2], FP16)["verdict"] = "worse picture"
+def _other_image(contents: list[Content]) -> None:
+    case(contents[2], FP16)["verdict"] = "worse image"
 
 
 def _a_copy(contents: list[Content]) -> None:
@@ -269,7 +269,7 @@ def test_a_metric_that_was_mostly_disturbed_has_no_noise(
 ) -> None:
     contents = side("a")
     for content in contents[:3]:
-        case(content, FP16)["validity"]["host_disturbed_by"] = ["the host waited for a CPU"]
+        case(content, FP16)["validity"]["host_interference"] = ["the host waited for a CPU"]
     capsys.readouterr()
     assert calibrate(contents, accepted) == 0
     said = capsys.readouterr().out
@@ -288,7 +288,7 @@ def test_a_metric_that_was_mostly_disturbed_has_no_noise(
         (_quick, "same-code-2.json was measured with --quick and "),
         (_other_workload, "its baseline and these runs differ in the workload (seed): accept"),
         (_black, "fp16 is black, which nobody accepts"),
-        (_other_picture, "fp16 is worse picture, which nobody accepts"),
+        (_other_image, "fp16 is worse image, which nobody accepts"),
         (_a_copy, "same-code-2.json is a copy of "),
         (_no_date, "same-code-2.json: was not written by this suite's main job"),
         (_other_stopwatch, "was measured by another version of the suite's own measuring code"),

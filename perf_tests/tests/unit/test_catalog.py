@@ -28,12 +28,12 @@ def blank(build: Build) -> None:
 
 def test_an_optimization_says_what_it_is_and_proves_itself() -> None:
     with pytest.raises(ValueError, match="blank has no docstring"):
-        catalog.optimization(proof=lambda _: None)(blank)
-    with pytest.raises(ValueError, match="sound has no proof that can be called"):
-        catalog.optimization(proof=None)(sound)  # type: ignore[arg-type]
-    catalog.optimization(proof=lambda _: None)(sound)
+        catalog.optimization(applied=lambda _: None)(blank)
+    with pytest.raises(ValueError, match="sound has no applied check that can be called"):
+        catalog.optimization(applied=None)(sound)  # type: ignore[arg-type]
+    catalog.optimization(applied=lambda _: None)(sound)
     with pytest.raises(ValueError, match="'sound' is taken"):
-        catalog.optimization(proof=lambda _: None)(sound)
+        catalog.optimization(applied=lambda _: None)(sound)
 
 
 def test_two_workloads_have_two_names() -> None:
@@ -47,12 +47,12 @@ def test_two_workloads_have_two_names() -> None:
     assert len(catalog.CASES) == 3
 
 
-def test_a_chapter_is_one_of_those_that_pytest_knows() -> None:
-    with pytest.raises(ValueError, match="'mine' is no chapter; there are guide, past_guide"):
-        catalog.measure(WORKLOAD, chapter="mine")  # type: ignore[arg-type]
+def test_a_suite_is_one_of_those_that_pytest_knows() -> None:
+    with pytest.raises(ValueError, match="'mine' is no suite; there are guide, lossless"):
+        catalog.measure(WORKLOAD, suite="mine")  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("change", [{"size": 63}, {"images": 0}, {"steps": 0}, {"size": 0}])
+@pytest.mark.parametrize("change", [{"size": 63}, {"num_images": 0}, {"steps": 0}, {"size": 0}])
 def test_a_workload_can_be_generated(change: dict[str, int]) -> None:
     with pytest.raises(ValueError, match=f"{WORKLOAD.name}: it takes one step and one image"):
         replace(WORKLOAD, **change)  # type: ignore[arg-type]

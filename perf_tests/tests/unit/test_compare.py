@@ -57,7 +57,7 @@ def _memory(content: Content) -> None:
 
 
 def _worse(content: Content) -> None:
-    case(content, "ddim50-fp16")["picture"].update(psnr_db=22.0, ssim=0.8)
+    case(content, "ddim50-fp16")["image"].update(psnr_db=22.0, ssim=0.8)
 
 
 def _uncounted(content: Content) -> None:
@@ -65,14 +65,14 @@ def _uncounted(content: Content) -> None:
     info.update(gpu_busy_s=None, gpu_speedup=None, counters={}, notes=["no trace"])
 
 
-def _another_picture(content: Content) -> None:
-    case(content, "ddim50-fp16")["picture"].update(psnr_db=5.0, ssim=0.1)
+def _another_image(content: Content) -> None:
+    case(content, "ddim50-fp16")["image"].update(psnr_db=5.0, ssim=0.1)
 
 
-def _promised_nothing(content: Content) -> None:
+def _without_tolerances(content: Content) -> None:
     info = case(content, "ddim50-fp16")
-    info["promise"] = None
-    info["picture"].update(psnr_db=40.0, ssim=0.9)
+    info["tolerance"] = None
+    info["image"].update(psnr_db=40.0, ssim=0.9)
 
 
 def _left_out(content: Content) -> None:
@@ -98,7 +98,7 @@ def _lost(status: str) -> Callable[[Content], None]:
 
 def _disturbed(content: Content) -> None:
     for benchmark in content["benchmarks"]:
-        benchmark["extra_info"]["validity"]["disturbed_by"] = ["1 other process on the GPU"]
+        benchmark["extra_info"]["validity"]["gpu_interference"] = ["1 other process on the GPU"]
 
 
 def _drifted(content: Content) -> None:
@@ -130,7 +130,7 @@ FP16 = "ddim50-fp16"
         (
             _left_out,
             2,
-            "unclear: ddim50-fp16 was measured in base and not in head: it was left out by name",
+            "inconclusive: ddim50-fp16 was measured in base and not in head: it was left out by",
         ),
         (
             _lost("skipped"),
@@ -139,13 +139,21 @@ FP16 = "ddim50-fp16"
         ),
         (_lost("invalid"), 2, "invalid: ddim50-fp16 was measured in base and not in head: Runtime"),
         (_lost("error"), 1, "error: ddim50-fp16: RuntimeError: no kernel image is available"),
-        (lambda content: black(content, FP16), 1, "black: ddim50-fp16: a picture is black (mean"),
-        (_worse, 1, "worse picture: ddim50-fp16: its picture is no longer close to reference"),
+        (lambda content: black(content, FP16), 1, "black: ddim50-fp16: an image is black (mean"),
+        (_worse, 1, "worse image: ddim50-fp16: its image is no longer close to reference"),
         (_sync, 1, "more work: ddim50-fp16: host syncs 303 → 353 (+1 in each of 50 steps), limit"),
         (_fewer_syncs, 0, "faster: ddim50-fp16: host syncs 303 → 3 (-6 in each of 50 steps)"),
         (_memory, 1, "more memory: ddim50-fp16: peak memory 1.037x base's, 2,716 MiB → 2,816 MiB"),
-        (_uncounted, 2, "unclear: ddim50-fp16: GPU busy was measured in base and not in head: no"),
-        (_uncounted, 2, "unclear: ddim50-fp16: graph breaks (7 counters) was not counted in 5"),
+        (
+            _uncounted,
+            2,
+            "inconclusive: ddim50-fp16: GPU busy was measured in base and not in head: no",
+        ),
+        (
+            _uncounted,
+            2,
+            "inconclusive: ddim50-fp16: graph breaks (7 counters) was not counted in 5",
+        ),
         (_disturbed, 2, "5 of 5 pairs left out: 1 other process on the GPU"),
         (_drifted, 2, "invalid: ddim50-reference: timed again at a process's end it took 1.010x"),
     ],
@@ -188,7 +196,7 @@ def test_where_a_side_measured_nothing_there_is_nothing_to_judge(
     # What is wrong without base is wrong.
     code, text = compared(folder, capsys, lambda c: black(c, FP16), base_too=_nothing)
     assert code == 1
-    assert "black: ddim50-fp16: a picture is black" in text
+    assert "black: ddim50-fp16: an image is black" in text
     code, text = compared(folder, capsys, _nothing)
     assert code == 1
     assert "regression: of 5 cases 5 worse" in text
@@ -210,7 +218,7 @@ def test_a_reference_that_was_timed_for_others_alone_is_no_case(
 
     code, text = compared(folder, capsys, one_in_drift, base_too=one)
     assert code == 2
-    assert "unclear: of 1 case 1 unclear or invalid" in text
+    assert "inconclusive: of 1 case 1 inconclusive or invalid" in text
     assert "invalid: ddim50-reference: timed again at a process's end" in text
 
 
@@ -223,12 +231,12 @@ def test_what_fails_in_base_too_says_so(folder: Path, capsys: pytest.CaptureFixt
     assert "; so is base's" in text
 
 
-def test_the_host_bound_latencies_that_were_recorded_are_unclear_and_say_what_they_see(
+def test_the_host_bound_latencies_that_were_recorded_are_inconclusive_and_say_what_they_see(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     code, text = compared(folder, capsys, noise=None)
     assert code == 2
-    assert "unclear: ddim50-fp16: latency " in text
+    assert "inconclusive: ddim50-fp16: latency " in text
     assert "these 5 pairs can see " in text
     assert "GPU busy" not in text.split("\n\n")[2]
 
@@ -267,14 +275,14 @@ def test_a_process_that_its_own_rule_calls_invalid_costs_its_pair(
     ("in_base", "in_head", "told"),
     [(0, 4, "303 → 303 to 353"), (1, 5, "303 to 353 → 353")],
 )
-def test_a_counter_that_is_not_the_same_in_all_processes_of_a_side_is_unclear(
+def test_a_counter_that_is_not_the_same_in_all_processes_of_a_side_is_inconclusive(
     folder: Path, capsys: pytest.CaptureFixture[str], in_base: int, in_head: int, told: str
 ) -> None:
     base, head = side("base"), side("head")
     for content in (*base[:in_base], *head[:in_head]):
         _sync(content)
     assert compare.run(write(base, folder, "base"), write(head, folder, "head")) == 2
-    said = f"unclear: ddim50-fp16: host syncs {told}, not the same in all processes of a side"
+    said = f"inconclusive: ddim50-fp16: host syncs {told}, not the same in all processes of a side"
     assert said in capsys.readouterr().out
 
 
@@ -308,23 +316,23 @@ def test_a_blind_base_hides_nothing(folder: Path, capsys: pytest.CaptureFixture[
     assert "more work: ddim50-fp16: host syncs 303 → 353" in capsys.readouterr().out
 
 
-def test_a_picture_of_which_nothing_is_promised_is_held_to_bases(
+def test_an_image_of_which_nothing_is_allowed_is_held_to_bases(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def another(content: Content) -> None:
-        _promised_nothing(content)
-        _another_picture(content)
+        _without_tolerances(content)
+        _another_image(content)
 
-    code, text = compared(folder, capsys, another, base_too=_promised_nothing)
+    code, text = compared(folder, capsys, another, base_too=_without_tolerances)
     assert code == 1
-    assert "PSNR 40.0 → 5.0 dB, in each of 5 pairs; nothing is promised of it, limit 3 dB" in text
-    assert "as promised" not in text
-    code, text = compared(folder, capsys, _promised_nothing, base_too=_promised_nothing)
+    assert "PSNR 40.0 → 5.0 dB, in each of 5 pairs; nothing is allowed of it, limit 3 dB" in text
+    assert "as allowed" not in text
+    code, text = compared(folder, capsys, _without_tolerances, base_too=_without_tolerances)
     assert code == 0
     # One pair in which it is as it was: state that leaks, or a machine, and no change of head's.
     base, head = side("base"), side("head")
     for number, content in enumerate((*base, *head)):
-        (_promised_nothing if number < 6 else another)(content)
+        (_without_tolerances if number < 6 else another)(content)
     assert compare.run(write(base, folder, "base"), write(head, folder, "head")) == 0
 
 

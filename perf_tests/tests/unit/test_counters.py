@@ -31,7 +31,7 @@ def totals(trace: Trace) -> dict[str, int]:
 def test_counts_of_a_recorded_trace(lines: list[dict[str, Any]]) -> None:
     seen = totals(counters.read(lines))
     # DDIM reads six scalars a step back from the device, less two in all; each is a copy that
-    # the host waits for. The picture is one more.
+    # the host waits for. The image is one more.
     assert seen["device_to_host_copies"] == 11
     assert seen["host_syncs"] == 15
     assert seen["kernels"] == seen["kernel_launches"] == 3009
@@ -122,7 +122,7 @@ def test_the_profiler_is_told_to_detach_and_does_before_another_begins(
         lambda: {"allocation": {"all": {"allocated": 0}}},
     )
     pipeline: Any = SimpleNamespace(encode_prompt=None)
-    generation: Any = SimpleNamespace(pictures=lambda **_: None)
+    generation: Any = SimpleNamespace(images=lambda **_: None)
     assert len(counters.profile(generation, pipeline, steps=2).steps) == 2
     assert happened == [told, "synchronized", "exported", "synchronized"]
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from diffusers_perf.catalog import declarations as catalog
-from diffusers_perf.catalog.declarations import Needs, Promise
+from diffusers_perf.catalog.declarations import Needs, Tolerances
 from diffusers_perf.cli import __main__ as command
 from diffusers_perf.cli import explore
 from diffusers_perf.compare import attempts
@@ -26,25 +26,25 @@ from perf_tests.tests.unit import fake
 from perf_tests.tests.unit.fake import CHANGES, CLOSE, WORKLOAD, FakeSource
 
 PACES = {"faster": 0.5, "fast_and_black": 0.1, "slower": 2.0, "far": 0.1, "breaks": 0.1}
-PICTURES = {
+IMAGES = {
     "fast_and_black": CHANGES["black"],
     "far": CHANGES["elsewhere"],
     "breaks": CHANGES["broken"],
 }
 
 
-def declare(name: str, *, promise: Promise = CLOSE, needs: Needs | None = None) -> None:
+def declare(name: str, *, tolerance: Tolerances = CLOSE, needs: Needs | None = None) -> None:
     def apply(build: Build) -> None:
-        """Changes the pace, or the picture."""
+        """Changes the pace, or the image."""
 
         @build.then
         def _(pipeline: Any) -> None:
             pipeline.pace = getattr(pipeline, "pace", 1.0) * PACES.get(name, 1.0)
-            if name in PICTURES:
-                pipeline.changes.append(PICTURES[name])
+            if name in IMAGES:
+                pipeline.changes.append(IMAGES[name])
 
     apply.__name__ = name
-    catalog.optimization(promise=promise, needs=needs, proof=lambda pipeline: None)(apply)
+    catalog.optimization(tolerance=tolerance, needs=needs, applied=lambda pipeline: None)(apply)
 
 
 def paced(generate: Any, *, before_round: Callable[[], None], rounds: int) -> list[float]:
@@ -75,7 +75,7 @@ def declared(monkeypatch: pytest.MonkeyPatch) -> None:
             machine=this_machine("cpu"),
             rounds=1,
             say=lambda *_: None,
-            pictures_folder=None,
+            images_folder=None,
             baseline=None,
             portable={},
             structures={},
@@ -93,18 +93,18 @@ def test_it_finds_the_stack_and_says_what_became_of_the_others(
 ) -> None:
     for name in ("faster", "fast_and_black", "far", "breaks", "slower"):
         declare(name)
-    declare("unpromised", promise=Promise())
+    declare("untolerated", tolerance=Tolerances())
     declare("elsewhere", needs=Needs(package="no_such_package"))
     catalog.stack("known", "faster")
     assert run(tmp_path, "--without", "slower") == 0
     told = capsys.readouterr().out
     assert told.endswith('stack("best_fake4", "faster")\n')
     assert "found: 2.00x as fast as the reference; it is known" in told
-    assert "  fast_and_black: a picture is black (mean 0.0000 of the darkest picture)" in told
-    assert "  far: its picture is no longer close to reference (PSNR " in told
+    assert "  fast_and_black: an image is black (mean 0.0000 of the darkest image)" in told
+    assert "  far: its image is no longer close to reference (PSNR " in told
     assert "  breaks: RuntimeError: the kernel is not there" in told
     assert "  slower: left out by --without" in told
-    assert "  unpromised: promises nothing of the picture, and PSNR 30 dB and SSIM 0.9 is" in told
+    assert "  untolerated: tolerances nothing of the image, and PSNR 30 dB and SSIM 0.9 is" in told
     assert "  elsewhere: needs the package no_such_package, not installed here" in told
     assert "of the 16 that 4 optimizations make, 5 were tried" in told
     assert "bound by: unknown, since there is no GPU" in told
@@ -122,7 +122,7 @@ def test_what_bounds_it_on_a_gpu(
         seen = entry["measured"]
         seen["gpu_busy_s"] = 0.9 * seen["latency_s"]
         seen["peak_memory_bytes"] = 2**31 if seen["case"] == "reference" else 2**30
-        seen |= {"floor_s": 0.125, "floor_by": "memory"}
+        seen |= {"roofline_s": 0.125, "roofline_by": "memory"}
         seen["families"] = {
             "matmul": {"gpu_s": 0.1, "kernels": 1200},
             "convolution": {"gpu_s": 0.3, "kernels": 90},
@@ -134,15 +134,17 @@ def test_what_bounds_it_on_a_gpu(
     assert "+ faster   0.500 s  2.00x    0.450 s   2.00x        1,024 MiB  identical" in told
     assert "bound by: the GPU, which is busy for 90% of the time" in told
     takes = "at the rate of this GPU; it takes 4.0 times as long"
-    assert f"floor: 0.125 s, which its weights take to be read {takes}" in told
+    assert f"roofline: 0.125 s, which its weights take to be read {takes}" in told
     assert "family of kernels: convolution 0.300 s (90), matmul 0.100 s (1,200)" in told
     for entry in content["tried"].values():
         if entry["measured"]["case"] != "reference":
-            entry["measured"]["floor_s"] = None  # as where some of the work is left out
+            entry["measured"]["roofline_s"] = None  # as where some of the work is left out
     path.write_text(json.dumps(content))
     assert run(tmp_path) == 0
     told = capsys.readouterr().out
-    assert f"floor: 0.125 s, which all of the reference's weights take to be read {takes}" in told
+    assert (
+        f"roofline: 0.125 s, which all of the reference's weights take to be read {takes}" in told
+    )
 
 
 def test_nothing_is_faster(
@@ -193,16 +195,16 @@ def test_what_cannot_be_cleared_away_has_failed_and_is_kept(
     assert [entry["measured"] is None for entry in content["tried"].values()].count(True) == 1
 
 
-def test_a_promise_in_numbers(
+def test_a_tolerance_in_numbers(
     declared: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Whoever asks for nothing of the picture gets what promises nothing, and nothing black."""
-    declare("far", promise=Promise())
-    declare("fast_and_black", promise=Promise())
+    """Whoever asks for nothing of the image gets what tolerances nothing, and nothing black."""
+    declare("far", tolerance=Tolerances())
+    declare("fast_and_black", tolerance=Tolerances())
     assert run(tmp_path, "--psnr", "0") == 0
     assert capsys.readouterr().out.endswith('"far")\n')
     # What was measured stays so, whatever is asked of it.
-    assert run(tmp_path, "--promise", "lossless") == 1
+    assert run(tmp_path, "--tolerance", "lossless") == 1
 
 
 def test_interrupted_it_goes_on(
@@ -375,12 +377,15 @@ def test_another_machine_is_another_folder(
     ("arguments", "says"),
     [
         (["--without", "nobody"], "--without: no optimization is called 'nobody'; known are far"),
-        (["--promise", "nobody"], "--promise: no optimization is called 'nobody'; known are loss"),
+        (
+            ["--tolerance", "nobody"],
+            "--tolerance: no optimization is called 'nobody'; known are loss",
+        ),
         (
             ["--without", "farr"],
             "--without: no optimization is called 'farr' (did you mean far?); ",
         ),
-        (["--promise", "far", "--psnr", "20"], "either by --promise or in numbers"),
+        (["--tolerance", "far", "--psnr", "20"], "either by --tolerance or in numbers"),
         (["--workload", "nothing"], "fake has none that is called 'nothing'; known are fake4"),
         (["--memory", "4"], "this runs on the CPU"),
         (["--out", "/proc/none"], "--out /proc/none: cannot be written"),

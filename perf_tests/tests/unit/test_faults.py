@@ -18,10 +18,18 @@ import torch
 from diffusers_perf import faults
 from diffusers_perf.catalog import declarations as catalog
 from diffusers_perf.catalog.declarations import REFERENCE, Case
-from diffusers_perf.cli import __main__ as command
-from diffusers_perf.cli import faults as verb
-from diffusers_perf.faults import planting, trials
-from diffusers_perf.faults.planting import FAULTS, Fault, Plant, Setting, control, fault
+from diffusers_perf.cli import __main__ as cli
+from diffusers_perf.cli import faults as command
+from diffusers_perf.faults import injection, trials
+from diffusers_perf.faults.injection import (
+    FAULTS,
+    CannotInject,
+    Fault,
+    Injection,
+    Setting,
+    control,
+    fault,
+)
 from diffusers_perf.judge import verdicts
 from diffusers_perf.measurement import host, pipelines
 from diffusers_perf.measurement.bench import Bench
@@ -39,14 +47,14 @@ CONTROLS = [f for f in DECLARED if f.is_control]
 
 def test_no_file_of_them_is_left_out() -> None:
     files = {path.stem for path in Path(faults.__file__).parent.glob("*.py")}
-    assert files - {"__init__", "planted"} <= set(vars(faults))
+    assert files - {"__init__", "plugin"} <= set(vars(faults))
 
 
-def test_there_are_as_many_as_promised() -> None:
+def test_there_are_as_many_as_allowed() -> None:
     assert len(REAL) >= 25
     assert len(CONTROLS) >= 10
     assert len([f for f in REAL if f.runs_on("cpu")]) >= 15
-    assert {f.seen_by for f in REAL} == {*trials.MEASURES, "counter"}
+    assert {f.detected_by for f in REAL} == {*trials.MEASURES, "counter"}
 
 
 def test_regressions_that_happened_are_in_it() -> None:
@@ -62,45 +70,45 @@ def test_each_says_what_it_is(declared: Fault) -> None:
     assert declared.where in ("any", "cpu", "cuda")
     assert declared.runs_on("cpu") or declared.runs_on("cuda")
     assert len(set(declared.sizes)) == len(declared.sizes)
-    if declared.setting.picture_only:
-        assert declared.seen_by in ("picture", None)
-    if declared.seen_by in ("latency", "measuring"):
+    if declared.setting.image_only:
+        assert declared.detected_by in ("image", None)
+    if declared.detected_by in ("latency", "measuring"):
         assert declared.setting.rounds > 2  # fewer decide nothing
 
 
 def test_bad_declarations_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(planting, "FAULTS", {})
+    monkeypatch.setattr(injection, "FAULTS", {})
     setting = Setting(steps=1)
 
-    def undocumented(plant: Plant) -> None: ...
+    def undocumented(injection: Injection) -> None: ...
 
-    def sound(plant: Plant) -> None:
+    def sound(injection: Injection) -> None:
         """It is."""
 
-    def blank(plant: Plant) -> None:
+    def blank(injection: Injection) -> None:
         """ """
 
     for silent in (undocumented, blank):
         with pytest.raises(ValueError, match="no docstring"):
             control(setting=setting)(silent)
     with pytest.raises(ValueError, match="'speed' is no measure: counter, GPU busy"):
-        fault(seen_by="speed", setting=setting)(sound)  # type: ignore[arg-type]
+        fault(detected_by="speed", setting=setting)(sound)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="'tpu' is no machine: any, cpu, cuda"):
         control(setting=setting, where="tpu")(sound)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="sizes without a unit"):
-        fault(seen_by="latency", setting=setting, sizes=(1,))(sound)
+        fault(detected_by="latency", setting=setting, sizes=(1,))(sound)
     control(setting=setting)(sound)
     with pytest.raises(ValueError, match="is taken"):
         control(setting=setting)(sound)
 
 
 def with_graph(name: str) -> Any:
-    """A pipeline in which one of the faults of CUDA graphs was planted."""
+    """A pipeline in which one of the faults of CUDA graphs was injected."""
     pipeline = SimpleNamespace(
         unet=SimpleNamespace(forward="eager"), encode_prompt=lambda: "states"
     )
-    plant = next(f for f in DECLARED if f.name == name).planted(Plant(device="cuda"))
-    plant.into(pipeline, REFERENCE)
+    injection = next(f for f in DECLARED if f.name == name).injected(Injection(device="cuda"))
+    injection.into(pipeline, REFERENCE)
     return pipeline
 
 
@@ -121,40 +129,40 @@ FAKE = Setting(workload="fake4", steps=3)
 TIMED = Setting(workload="fake4", steps=4, rounds=4)
 
 
-def pictures(plant: Plant, change: Any) -> None:
-    plant.then(lambda pipeline: pipeline.changes.append(change))
+def images(injection: Injection, change: Any) -> None:
+    injection.then(lambda pipeline: pipeline.changes.append(change))
 
 
-def dark(plant: Plant) -> None:
-    """Every picture is black."""
-    pictures(plant, lambda p: p * 0)
+def dark(injection: Injection) -> None:
+    """Every image is black."""
+    images(injection, lambda p: p * 0)
 
 
-def harmless(plant: Plant) -> None:
+def harmless(injection: Injection) -> None:
     """Nothing is wrong."""
 
 
-def raising(plant: Plant) -> None:
+def raising(injection: Injection) -> None:
     """A library is broken."""
 
     def change(p: Any) -> Any:
         raise ZeroDivisionError("all is lost")
 
-    pictures(plant, change)
+    images(injection, change)
 
 
-def lengthy(plant: Plant) -> None:
+def lengthy(injection: Injection) -> None:
     """A step takes longer."""
-    seconds = 4 * (plant.size or 0) / 100 * plant.step_s
+    seconds = 4 * (injection.size or 0) / 100 * injection.step_s
 
     def change(p: Any) -> Any:
         CLOCK.sleep(seconds)
         return p
 
-    pictures(plant, change)
+    images(injection, change)
 
 
-def keeping(plant: Plant) -> None:
+def keeping(injection: Injection) -> None:
     """Tensors are kept."""
     kept: list[torch.Tensor] = []
 
@@ -162,12 +170,12 @@ def keeping(plant: Plant) -> None:
         kept.append(torch.zeros(10_000))
         return p
 
-    pictures(plant, change)
+    images(injection, change)
 
 
-def lacking(plant: Plant) -> None:
+def lacking(injection: Injection) -> None:
     """Needs what is not here."""
-    raise planting.CannotPlant("there is no second moon")
+    raise CannotInject("there is no second moon")
 
 
 @pytest.fixture
@@ -175,7 +183,7 @@ def declared(monkeypatch: pytest.MonkeyPatch) -> dict[str, Fault]:
     """An empty catalogue of faults over the fake pipeline."""
     there: dict[str, Fault] = {}
     on_fake_clock(monkeypatch)
-    monkeypatch.setattr(planting, "FAULTS", there)
+    monkeypatch.setattr(injection, "FAULTS", there)
     monkeypatch.setattr(catalog, "OPTIMIZATIONS", {})
     monkeypatch.setattr(catalog, "CASES", [])
     catalog.measure(WORKLOAD)
@@ -187,31 +195,33 @@ def declared(monkeypatch: pytest.MonkeyPatch) -> dict[str, Fault]:
             rounds=1,
             options=("--model", "my model"),
             say=lambda *_: None,
-            pictures_folder=None,
+            images_folder=None,
             baseline=None,
             portable={},
             structures={},
         )
 
-    monkeypatch.setattr(verb, "_bench", bench)
+    monkeypatch.setattr(command, "_bench", bench)
     return there
 
 
-def test_all_is_caught_and_quiet(
+def test_all_is_detected_and_quiet(
     declared: dict[str, Fault], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    fault(seen_by="picture", setting=FAKE)(dark)
-    fault(seen_by="memory", setting=FAKE)(keeping)
+    fault(detected_by="image", setting=FAKE)(dark)
+    fault(detected_by="memory", setting=FAKE)(keeping)
     control(setting=FAKE)(harmless)
     control(setting=FAKE)(lacking)
     path = tmp_path / "out" / "faults.json"
-    assert command.main(["faults", "--json", str(path)]) == 0
+    assert cli.main(["faults", "--json", str(path)]) == 0
     told = capsys.readouterr().out
-    assert "2 of 2 faults caught, 1 of 1 controls quiet, 0 false alarms in 9 verdicts" in told
+    assert (
+        "2 of 2 faults detected, 1 of 1 controls not flagged, 0 false alarms in 9 verdicts" in told
+    )
     assert "skipped: lacking: there is no second moon" in told
     content = json.loads(path.read_text())
     rows = {row["name"]: row for row in content["rows"]}
-    assert rows["dark"]["status"] == "caught"
+    assert rows["dark"]["status"] == "detected"
     assert rows["dark"]["verdict"] == "black"
     assert rows["keeping"]["verdict"] == "more memory"
     assert content["clean_verdicts"] == 9
@@ -225,22 +235,22 @@ def test_what_is_no_list_of_faults_is_not_written_over(
     path = tmp_path / "run.json"
     for text in ('{"benchmarks": []}', "5", "no JSON"):
         path.write_text(text)
-        assert command.main(["faults", "--json", str(path)]) == 2
+        assert cli.main(["faults", "--json", str(path)]) == 2
         assert "holds something else, which would be lost" in capsys.readouterr().err
         assert path.read_text() == text
     path.unlink()
-    assert command.main(["faults", "--json", str(path)]) == 0
-    assert command.main(["faults", "--json", str(path)]) == 0
+    assert cli.main(["faults", "--json", str(path)]) == 0
+    assert cli.main(["faults", "--json", str(path)]) == 0
 
 
 def test_a_fault_that_nothing_sees_is_missed(
     declared: dict[str, Fault], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    fault(seen_by="picture", setting=FAKE)(harmless)
-    assert command.main(["faults"]) == 1
+    fault(detected_by="image", setting=FAKE)(harmless)
+    assert cli.main(["faults"]) == 1
     told = capsys.readouterr().out
     assert "harmless: missed" in told
-    assert "nothing changed that picture sees" in told
+    assert "nothing changed that image sees" in told
 
 
 @pytest.mark.parametrize(
@@ -259,37 +269,37 @@ def test_a_setting_that_is_none_is_said_before_anything_runs(
     setting: Setting,
     sentence: str,
 ) -> None:
-    fault(seen_by="picture", setting=FAKE)(dark)
-    fault(seen_by="picture", setting=setting)(harmless)
-    assert command.main(["faults"]) == 2
+    fault(detected_by="image", setting=FAKE)(dark)
+    fault(detected_by="image", setting=setting)(harmless)
+    assert cli.main(["faults"]) == 2
     out, err = capsys.readouterr()
     assert not out
     assert err.startswith(f"error: harmless: {sentence}")
 
 
 def test_a_fault_that_another_measure_sees_is_missed(declared: dict[str, Fault]) -> None:
-    fault(seen_by="memory", setting=FAKE)(dark)
-    assert command.main(["faults"]) == 1
+    fault(detected_by="memory", setting=FAKE)(dark)
+    assert cli.main(["faults"]) == 1
 
 
 def test_a_control_that_fails(
     declared: dict[str, Fault], capsys: pytest.CaptureFixture[str]
 ) -> None:
     control(setting=FAKE)(dark)
-    assert command.main(["faults"]) == 1
+    assert cli.main(["faults"]) == 1
     assert "dark: false alarm" in capsys.readouterr().out
 
 
 def test_one_that_raises_does_not_stop_the_others(
     declared: dict[str, Fault], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    fault(seen_by="picture", setting=FAKE)(raising)
-    fault(seen_by="picture", setting=FAKE)(dark)
-    assert command.main(["faults"]) == 1
+    fault(detected_by="image", setting=FAKE)(raising)
+    fault(detected_by="image", setting=FAKE)(dark)
+    assert cli.main(["faults"]) == 1
     told = capsys.readouterr().out
     assert "raising: error" in told
     assert "ZeroDivisionError: all is lost" in told
-    assert "1 of 2 faults caught" in told
+    assert "1 of 2 faults detected" in told
 
 
 def test_a_kill_ends_it_as_ctrl_c_does(
@@ -297,10 +307,10 @@ def test_a_kill_ends_it_as_ctrl_c_does(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    fault(seen_by="picture", setting=FAKE)(dark)
+    fault(detected_by="image", setting=FAKE)(dark)
     monkeypatch.setattr(Bench, "clear", lambda bench: os.kill(os.getpid(), signal.SIGTERM))
     before = signal.getsignal(signal.SIGTERM)
-    assert command.main(["faults"]) == 2
+    assert cli.main(["faults"]) == 2
     assert "interrupted: nothing was judged" in capsys.readouterr().err
     assert signal.getsignal(signal.SIGTERM) == before
 
@@ -310,8 +320,8 @@ def test_one_that_cannot_be_cleared_away_does_not_stop_the_others(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    fault(seen_by="picture", setting=FAKE)(raising)
-    fault(seen_by="picture", setting=FAKE)(dark)
+    fault(detected_by="image", setting=FAKE)(raising)
+    fault(detected_by="image", setting=FAKE)(dark)
     clear, calls = Bench.clear, itertools.count()
 
     def stuck(bench: Bench) -> None:
@@ -320,10 +330,10 @@ def test_one_that_cannot_be_cleared_away_does_not_stop_the_others(
             raise RuntimeError("an illegal memory access was encountered")
 
     monkeypatch.setattr(Bench, "clear", stuck)
-    assert command.main(["faults"]) == 1
+    assert cli.main(["faults"]) == 1
     told = capsys.readouterr().out
     assert "RuntimeError: an illegal memory access" in told
-    assert "1 of 2 faults caught" in told
+    assert "1 of 2 faults detected" in told
 
 
 def test_the_smallest_size_is_found(
@@ -331,26 +341,26 @@ def test_the_smallest_size_is_found(
 ) -> None:
     import numpy as np
 
-    def uneven(plant: Plant) -> None:
-        """A pattern lies over every picture."""
-        size = plant.size or 0
+    def uneven(injection: Injection) -> None:
+        """A pattern lies over every image."""
+        size = injection.size or 0
         rows = np.arange(64).reshape(1, 64, 1, 1) % 8 < 4
-        pictures(plant, lambda p: p + 10 ** (-size / 20) * rows)
+        images(injection, lambda p: p + 10 ** (-size / 20) * rows)
 
-    fault(seen_by="picture", setting=FAKE, unit="dB", sizes=(10, 20, 30, 50, 60))(uneven)
-    assert command.main(["faults"]) == 0
-    assert "uneven: caught, down to 30 dB" in capsys.readouterr().out
+    fault(detected_by="image", setting=FAKE, unit="dB", sizes=(10, 20, 30, 50, 60))(uneven)
+    assert cli.main(["faults"]) == 0
+    assert "uneven: detected, down to 30 dB" in capsys.readouterr().out
 
 
 def test_what_the_machine_was_too_busy_for_is_no_miss(
     declared: dict[str, Fault], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from diffusers_perf.measurement.quiet import Watch
+    from diffusers_perf.measurement.interference import Watch
 
-    fault(seen_by="latency", setting=TIMED, unit="%", sizes=(300,))(lengthy)
-    assert command.main(["faults"]) == 0
-    monkeypatch.setattr(Watch, "host_disturbed_by", lambda self: ("a neighbour",))
-    assert command.main(["faults"]) == 3
+    fault(detected_by="latency", setting=TIMED, unit="%", sizes=(300,))(lengthy)
+    assert cli.main(["faults"]) == 0
+    monkeypatch.setattr(Watch, "host_interference", lambda self: ("a neighbour",))
+    assert cli.main(["faults"]) == 3
     told = capsys.readouterr().out
     assert "lengthy: undecided" in told
     assert "could not be told: python -m ci faults lengthy" in told
@@ -362,7 +372,7 @@ def test_what_the_machine_was_too_busy_for_is_no_miss(
         ([], 0),
         ([("slower", "latency")], 3),
         ([("slower", "latency speedup")], 3),
-        ([("black", "picture")], 1),
+        ([("black", "image")], 1),
         ([("slower", "latency"), ("more work", "casts")], 1),
         ([("slower", "GPU busy")], 1),
     ],
@@ -377,7 +387,7 @@ def test_a_clean_run_that_the_clock_alone_alarmed_could_not_be_told(
     )
     session._count(anything, trials.Side(measured=(), findings=findings))
     assert len(session.false_alarms) == len(alarms)
-    assert verb.code([], session) == code
+    assert command.code([], session) == code
 
 
 def test_what_a_latency_takes_is_not_observed_besides(
@@ -390,11 +400,11 @@ def test_what_a_latency_takes_is_not_observed_besides(
         return host.Left(kept_bytes=0, ignored=())
 
     monkeypatch.setattr(host, "left", left)
-    fault(seen_by="latency", setting=TIMED, unit="%", sizes=(300,))(lengthy)
-    assert command.main(["faults"]) == 0
+    fault(detected_by="latency", setting=TIMED, unit="%", sizes=(300,))(lengthy)
+    assert cli.main(["faults"]) == 0
     assert len(observed) == 2  # the clean ones, which every rule judges
     control(setting=TIMED)(harmless)
-    assert command.main(["faults", "harmless"]) == 0
+    assert cli.main(["faults", "harmless"]) == 0
     assert len(observed) == 5
 
 
@@ -417,15 +427,15 @@ def test_nothing_of_a_pipeline_is_left_when_the_next_is_built(
         built.append(weakref.ref(pipeline))
         return pipeline
 
-    def circular(plant: Plant) -> None:
+    def circular(injection: Injection) -> None:
         """The pipeline is held by what it calls."""
-        plant.then(lambda pipeline: pipeline.changes.append(lambda p: p * bool(pipeline)))
+        injection.then(lambda pipeline: pipeline.changes.append(lambda p: p * bool(pipeline)))
 
     monkeypatch.setattr(FakeSource, "load", loaded)
-    fault(seen_by="counter", setting=FAKE)(circular)
-    fault(seen_by="picture", setting=FAKE)(raising)
-    fault(seen_by="picture", setting=FAKE)(dark)
-    assert command.main(["faults"]) == 1  # one raises
+    fault(detected_by="counter", setting=FAKE)(circular)
+    fault(detected_by="image", setting=FAKE)(raising)
+    fault(detected_by="image", setting=FAKE)(dark)
+    assert cli.main(["faults"]) == 1  # one raises
     assert left == [0] * 6
 
 
@@ -434,7 +444,7 @@ def test_what_cublas_keeps_goes_with_the_pipeline(monkeypatch: pytest.MonkeyPatc
     forget = "_cuda_clearCublasWorkspaces"
     monkeypatch.setattr(torch._C, forget, lambda: told.append("workspaces"), raising=False)
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: told.append("cache"))
-    case = Case(workload=WORKLOAD, name=REFERENCE, stack=(), against=REFERENCE, picture_only=False)
+    case = Case(workload=WORKLOAD, name=REFERENCE, stack=(), against=REFERENCE, image_only=False)
     source: Any = FakeSource()
     with pipelines.built(case, source, torch.device("cuda")):
         assert told == []  # a graph may stand on them
@@ -442,8 +452,8 @@ def test_what_cublas_keeps_goes_with_the_pipeline(monkeypatch: pytest.MonkeyPatc
 
 
 def test_no_time_left(declared: dict[str, Fault], capsys: pytest.CaptureFixture[str]) -> None:
-    fault(seen_by="picture", setting=FAKE)(dark)
-    assert command.main(["faults", "--minutes", "0"]) == 3
+    fault(detected_by="image", setting=FAKE)(dark)
+    assert cli.main(["faults", "--minutes", "0"]) == 3
     again = "could not be told: python -m ci faults dark --model 'my model'"
     assert again in capsys.readouterr().out
 
@@ -460,7 +470,7 @@ def test_no_time_left(declared: dict[str, Fault], capsys: pytest.CaptureFixture[
 def test_bad_input_is_refused_in_a_sentence(
     arguments: list[str], says: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert command.main(["faults", *arguments]) == 2
+    assert cli.main(["faults", *arguments]) == 2
     told = capsys.readouterr().err
     assert told.startswith("error: ")
     assert says in told
@@ -469,7 +479,7 @@ def test_bad_input_is_refused_in_a_sentence(
 @pytest.mark.parametrize("minutes", ["nan", "-1", "inf", "ten"])
 def test_minutes_that_are_no_number(minutes: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as left:
-        command.main(["faults", f"--minutes={minutes}"])
+        cli.main(["faults", f"--minutes={minutes}"])
     assert left.value.code == 2
     said = capsys.readouterr().err
     assert "it takes 0 or more" in said
@@ -490,9 +500,9 @@ def test_python_calls_are_the_same_on_every_run() -> None:
 def test_what_a_generation_keeps_is_counted() -> None:
     pipeline, kept = FakePipeline(), []
 
-    def keep(pictures: Any) -> Any:
+    def keep(images: Any) -> Any:
         kept.append(torch.zeros(1000))
-        return pictures
+        return images
 
     pipeline.changes.append(keep)
     left = host.left(Generation(pipeline, WORKLOAD), torch.device("cpu"))
@@ -524,9 +534,9 @@ def test_a_class_gets_its_static_method_back() -> None:
         def twice(x: int) -> int:
             return 2 * x
 
-    plant = Plant(device="cpu")
-    plant.put(Library, "twice", staticmethod(lambda x: x))
-    with plant.contexts[0]:
+    injection = Injection(device="cpu")
+    injection.put(Library, "twice", staticmethod(lambda x: x))
+    with injection.contexts[0]:
         assert Library().twice(3) == 3
     assert Library().twice(3) == 6
 
@@ -540,4 +550,4 @@ def test_every_measure_has_metrics_that_verdicts_give() -> None:
     source = Path(verdicts.__file__).read_text()
     for metrics in trials.MEASURES.values():
         for metric in metrics:
-            assert f'"{metric}"' in source or metric in ("memory ratio", "proof")
+            assert f'"{metric}"' in source or metric in ("memory ratio", "applied check")

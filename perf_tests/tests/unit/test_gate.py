@@ -46,7 +46,7 @@ def test_the_life_of_a_baseline(no_baselines: Path, capsys: pytest.CaptureFixtur
     assert code == 2
     assert "error: nobody accepted a baseline for NVIDIA H200, so no speed was judged" in lines[-1]
     assert (
-        "nobody accepted baselines/nvidia-h200.json yet: pictures, loose bounds and counts are "
+        "nobody accepted baselines/nvidia-h200.json yet: images, loose bounds and counts are "
         "judged, and speed is not"
     ) in lines
 
@@ -55,7 +55,7 @@ def test_the_life_of_a_baseline(no_baselines: Path, capsys: pytest.CaptureFixtur
     code, lines = gate(process("head"), no_baselines, capsys)
     assert code == 0
     assert lines == [
-        "of 5 cases 5 held, 0 failed, 0 unclear or invalid, 0 new, 0 skipped, 0 missing; "
+        "of 5 cases 5 held, 0 failed, 0 inconclusive or invalid, 0 new, 0 skipped, 0 missing; "
         "on NVIDIA H200, against baselines/nvidia-h200.json"
     ]
 
@@ -125,7 +125,7 @@ def _another(content: Content) -> None:
     content["benchmarks"].append(more)
 
 
-def _unclear(content: Content) -> None:
+def _inconclusive(content: Content) -> None:
     info = case(content, FP16)
     info["latency_rounds_s"] = [1.0, 5.0, 3.0, 2.0, 9.0]
     settle(content)
@@ -176,7 +176,7 @@ def _half(content: Content) -> None:
 
 def _disturbed(content: Content) -> None:
     _slow_clock(content)
-    case(content, FP16)["validity"]["disturbed_by"] = ["hardware slowdown"]
+    case(content, FP16)["validity"]["gpu_interference"] = ["hardware slowdown"]
 
 
 @pytest.mark.parametrize(
@@ -184,7 +184,7 @@ def _disturbed(content: Content) -> None:
     [
         (lambda c: slow(c, FP16, by=1.05), 1, "slower: ddim50-fp16: GPU busy", "1 failed"),
         (lambda c: slow(c, FP16, by=0.9), 0, "faster: ddim50-fp16: the GPU is busy", "5 held"),
-        (lambda c: black(c, FP16), 1, "black: ddim50-fp16: a picture is black", "1 failed"),
+        (lambda c: black(c, FP16), 1, "black: ddim50-fp16: an image is black", "1 failed"),
         (_sync, 1, "more work: ddim50-fp16: host syncs 303 → 353", "1 failed"),
         (_hungrier, 1, "more memory: ddim50-fp16: takes 1.07", "1 failed"),
         (lambda c: drop(c, FP16), 1, "missing: ddim50-fp16 has a baseline and was", "1 missing"),
@@ -197,28 +197,43 @@ def _disturbed(content: Content) -> None:
         (_lost("skipped"), 1, "missing: ddim50-fp16 has a baseline and was skipped", "1 missing"),
         (_lost("skipped", by_choice=True), 0, "skipped: ddim50-fp16: no kernel", "1 skipped"),
         (_lost("error"), 1, "error: ddim50-fp16: no kernel", "1 failed"),
-        (_lost("invalid"), 2, "invalid: ddim50-fp16: no kernel", "1 unclear or invalid"),
+        (_lost("invalid"), 2, "invalid: ddim50-fp16: no kernel", "1 inconclusive or invalid"),
         (_ended_early, 1, "missing: ddim50-fp16 was to run and has no", "1 missing"),
-        (_interrupted, 2, "invalid: pndm25x4-reference was to run", "2 unclear or invalid"),
+        (_interrupted, 2, "invalid: pndm25x4-reference was to run", "2 inconclusive or invalid"),
         (_asked_for_another, 0, "some cases were asked for by name", "4 held"),
         (_a_shard, 0, "this is shard 1/2: what is missing is seen once", "4 held"),
         (_another, 0, "new: ddim50-fp16+faster: nobody accepted how fast", "1 new"),
         (_another, 0, "next: accept what is new: python -m ci accept RUN.json", "1 new"),
-        (_unclear, 2, "unclear: ddim50-fp16: latency speedup", "1 unclear or invalid"),
+        (
+            _inconclusive,
+            2,
+            "inconclusive: ddim50-fp16: latency speedup",
+            "1 inconclusive or invalid",
+        ),
         (_slow_clock, 1, "slower: ddim50-fp16: latency speedup", "1 failed"),
-        (_slow_after_drift, 2, "invalid: ddim50-fp16: latency speedup", "1 unclear or invalid"),
+        (
+            _slow_after_drift,
+            2,
+            "invalid: ddim50-fp16: latency speedup",
+            "1 inconclusive or invalid",
+        ),
         (_slower_than_the_drift, 1, "slower: ddim50-fp16: latency speedup", "1 failed"),
         (_slow_after_a_slow_reference, 1, "slower: ddim50-fp16: latency speedup", "1 failed"),
         (_slow_before_drift, 1, "slower: ddim50-fp16: latency speedup", "1 failed"),
         (_uncalled, 0, "new: ddim50-fp16: nobody accepted how many python calls it", "1 new"),
-        (_unclear, 2, "unclear: 1 of 5 cases: ddim50-fp16; run it again", "1 unclear or"),
-        (_disturbed, 2, "invalid: ddim50-fp16: latency speedup", "1 unclear or invalid"),
+        (
+            _inconclusive,
+            2,
+            "inconclusive: 1 of 5 cases: ddim50-fp16; run it again",
+            "1 inconclusive or",
+        ),
+        (_disturbed, 2, "invalid: ddim50-fp16: latency speedup", "1 inconclusive or invalid"),
         (
             _half,
             2,
             "invalid: ddim50-fp16: baselines/nvidia-h200.json and this run differ in the workload "
             "(steps): 50 and 25",
-            "3 unclear or invalid",
+            "3 inconclusive or invalid",
         ),
     ],
 )
@@ -271,11 +286,11 @@ def _nothing(content: Content) -> None:
 
 
 def _nan(content: Content) -> None:
-    case(content, FP16)["picture"]["ssim"] = float("nan")
+    case(content, FP16)["image"]["ssim"] = float("nan")
 
 
 def _no_list(content: Content) -> None:
-    case(content, FP16)["validity"]["host_disturbed_by"] = "a neighbour"
+    case(content, FP16)["validity"]["host_interference"] = "a neighbour"
 
 
 def _no_time(content: Content) -> None:
@@ -298,8 +313,8 @@ def _old(content: Content) -> None:
             "nobody accepted a baseline for NVIDIA A100-SXM4-80GB, so no speed was judged",
         ),
         (_nothing, "gated-0.json measured nothing"),
-        (_nan, "ddim50/sd15/seeded-2023/fp16: the picture: ssim is nan, not a number"),
-        (_no_list, "fp16: validity: host_disturbed_by is 'a neighbour', not a list"),
+        (_nan, "ddim50/sd15/seeded-2023/fp16: the image: ssim is nan, not a number"),
+        (_no_list, "fp16: validity: host_interference is 'a neighbour', not a list"),
         (_no_time, "fp16: validity: cpu_loops_s is 0, not a positive number"),
         (
             _no_list_of_its_reference,
@@ -326,7 +341,7 @@ def test_what_is_not_finite_has_any_numbers_beside_it(
     accepted: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     content = process("head")
-    case(content, FP16)["picture"].update(finite=False, psnr_db=float("-inf"), ssim=float("nan"))
+    case(content, FP16)["image"].update(finite=False, psnr_db=float("-inf"), ssim=float("nan"))
     code, lines = gate(content, accepted, capsys)
     assert code == 1
     assert lines[0] == "not finite: ddim50-fp16: the decoder's output has NaN or infinity in it"
@@ -339,7 +354,7 @@ def test_judges_as_the_suite_did(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The suite's own verdicts, from the command line to the JSON, are the gate's."""
-    fakes = "fine,moody,black,forgetful,unproven,unsupported"
+    fakes = "fine,moody,black,forgetful,unapplied,unsupported"
     good = [pytester.path / f"{number}.json" for number in range(3)]
     for path in good:
         run_suite(pytester, f"--benchmark-json={path}", fakes="fine,moody", rounds=3)
@@ -355,5 +370,5 @@ def test_judges_as_the_suite_did(
     told = {info["sentence"] for info in infos if info["sentence"]}
     assert len(told) >= 3
     assert told <= set(lines)
-    assert "not applied: fake4-unproven: unproven did not take effect" in "\n".join(lines)
+    assert "not applied: fake4-unapplied: unapplied did not take effect" in "\n".join(lines)
     assert "skipped: fake4-unsupported: unsupported needs the package" in "\n".join(lines)

@@ -21,8 +21,8 @@ from diffusers_perf.techniques import kernels  # noqa: E402
 
 DEVICE = "cuda" if ON_GPU else "cpu"
 
-# Pictures, channels, side, rows of the shift. Among them: parts that are not full, slices that are
-# wider than their groups, a batch that leaves each picture one program, and no slices at all.
+# Images, channels, side, rows of the shift. Among them: parts that are not full, slices that are
+# wider than their groups, a batch that leaves each image one program, and no slices at all.
 SHAPES = [(2, 320, 16, 1), (1, 640, 8, 0), (3, 96, 7, 3), (2, 960, 5, 2), (70, 640, 4, 1)]
 # Numbers of a group that one program holds: enough for these, and too few for any.
 HELD = [kernels.HELD, 0]
@@ -30,9 +30,9 @@ HELD = [kernels.HELD, 0]
 
 @pytest.mark.parametrize("held", HELD)
 @pytest.mark.parametrize("silu", [True, False])
-@pytest.mark.parametrize(("pictures", "channels", "side", "shifts"), SHAPES)
+@pytest.mark.parametrize(("images", "channels", "side", "shifts"), SHAPES)
 def test_group_norm_is_pytorchs(
-    pictures: int,
+    images: int,
     channels: int,
     side: int,
     shifts: int,
@@ -43,7 +43,7 @@ def test_group_norm_is_pytorchs(
     monkeypatch.setattr(kernels, "HELD", held)
     torch.manual_seed(0)
     # Far from zero, where sums of squares lose what they differ by.
-    x = 3 + torch.randn(pictures, channels, side, side, device=DEVICE)
+    x = 3 + torch.randn(images, channels, side, side, device=DEVICE)
     x = x.to(memory_format=torch.channels_last)
     weight, bias = torch.randn(2, channels, device=DEVICE)
     shift = torch.randn(shifts, channels, device=DEVICE) if shifts else None
@@ -87,9 +87,9 @@ def test_what_it_cannot_take_is_refused() -> None:
 
 
 @pytest.mark.parametrize("programs", [12, 3])
-@pytest.mark.parametrize("pictures", [1, 2])
+@pytest.mark.parametrize("images", [1, 2])
 def test_parts_of_several_tiles_and_none(
-    programs: int, pictures: int, monkeypatch: pytest.MonkeyPatch
+    programs: int, images: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As at 64 by 64: a part has a second tile. Of parts that are not there, nothing is summed."""
     monkeypatch.setattr(kernels, "HELD", 0)
@@ -98,7 +98,7 @@ def test_parts_of_several_tiles_and_none(
         torch, "empty", lambda *size, **kwargs: torch.full(size, torch.nan, **kwargs)
     )
     torch.manual_seed(0)
-    x = torch.randn(pictures, 320, 19, 23, device=DEVICE).to(memory_format=torch.channels_last)
+    x = torch.randn(images, 320, 19, 23, device=DEVICE).to(memory_format=torch.channels_last)
     ones, zeros = torch.ones(320, device=DEVICE), torch.zeros(320, device=DEVICE)
     made = kernels.group_norm(x, ones, zeros, None, groups=32, eps=1e-5, silu=False)
     assert (made - functional.group_norm(x.double(), 32)).abs().max() < 2e-5

@@ -10,12 +10,12 @@ import pytest
 
 from diffusers_perf.cli import __main__ as command
 from diffusers_perf.records.reading import load_run
-from perf_tests.tests.unit.drawn import picture
+from perf_tests.tests.unit.drawn import image
 from perf_tests.tests.unit.recorded import Content, drop, parsed, process, write
 from perf_tests.tests.unit.test_plugin import run as run_suite
 
-CASES = [f"fake4-{name}" for name in ("reference", "fine", "unsupported", "unproven", "moody")]
-FAKES = "fine,unsupported,unproven,moody"
+CASES = [f"fake4-{name}" for name in ("reference", "fine", "unsupported", "unapplied", "moody")]
+FAKES = "fine,unsupported,unapplied,moody"
 
 
 def test_shards_make_the_whole(
@@ -45,8 +45,8 @@ def test_shards_make_the_whole(
     assert list(run.by_id) == ["fake4-reference", "fake4-fine", "fake4-moody"]
     assert run.shard is None
     assert run.options == parts[0].options == ("--device", "cpu")
-    pictures = {path.name for path in (pytester.path / "whole-pictures").iterdir()}
-    assert pictures == {"fake4-reference.png", "fake4-fine.png", "fake4-moody.png"}
+    images = {path.name for path in (pytester.path / "whole-images").iterdir()}
+    assert images == {"fake4-reference.png", "fake4-fine.png", "fake4-moody.png"}
     # pytest-benchmark reads it.
     shown = pytester.run("pytest-benchmark", "compare", str(whole))
     assert shown.ret == 0
@@ -97,7 +97,7 @@ def test_recorded_shards_join(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert not list(out.parent.glob("*.draft"))
 
 
-def test_the_picture_of_a_reference_that_is_no_case_is_kept(tmp_path: Path) -> None:
+def test_the_image_of_a_reference_that_is_no_case_is_kept(tmp_path: Path) -> None:
     """As after `-k`: a shard measured it for others. What nobody is compared with is left out."""
     contents = shards()
     for content in contents:
@@ -105,11 +105,11 @@ def test_the_picture_of_a_reference_that_is_no_case_is_kept(tmp_path: Path) -> N
     drop(contents[0], "ddim50-reference")
     paths = write(contents, tmp_path, "shard")
     for name in ("ddim50-reference", "ddim50-tf32", "ddim50-left_behind"):
-        picture(paths[0], name).parent.mkdir(exist_ok=True)
-        picture(paths[0], name).touch()
+        image(paths[0], name).parent.mkdir(exist_ok=True)
+        image(paths[0], name).touch()
     out = tmp_path / "run.json"
     assert command.main(["merge", *map(str, paths), "--json", str(out)]) == 0
-    kept = {path.stem for path in (tmp_path / "run-pictures").iterdir()}
+    kept = {path.stem for path in (tmp_path / "run-images").iterdir()}
     assert kept == {"ddim50-reference", "ddim50-tf32"}
 
 

@@ -52,12 +52,12 @@ def test_seeded_weights_are_shared_and_copies_are_not() -> None:
     assert first == pytest.approx(FIRST_WEIGHTS, abs=1e-6)
 
 
-def test_the_seeded_tiny_autoencoders_picture_is_neither_black_nor_flat() -> None:
+def test_the_seeded_tiny_autoencoders_image_is_neither_black_nor_flat() -> None:
     noise = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        picture = (drawn("sd15", "tiny_vae").decode(noise).sample / 2 + 0.5).clamp(0, 1)  # type: ignore[operator]
-    assert 0.3 < picture.mean() < 0.7
-    assert picture.std() > 0.05
+        image = (drawn("sd15", "tiny_vae").decode(noise).sample / 2 + 0.5).clamp(0, 1)  # type: ignore[operator]
+    assert 0.3 < image.mean() < 0.7
+    assert image.std() > 0.05
 
 
 @pytest.fixture(scope="module")
@@ -189,7 +189,7 @@ def test_an_unknown_name_is_told_the_known_ones() -> None:
         open_source("sd-15")
 
 
-# What it costs in picture, and the recipe
+# What it costs in image, and the recipe
 
 
 def priced(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:

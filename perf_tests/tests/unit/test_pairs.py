@@ -58,7 +58,7 @@ def test_a_slow_drift_is_no_noise() -> None:
 
 def test_one_pair_says_nothing() -> None:
     assert paired_interval([2.0], [1.0]).high == math.inf
-    assert detectable(0.01, pairs=1, floor=0.03) == math.inf
+    assert detectable(0.01, pairs=1, roofline=0.03) == math.inf
     with pytest.raises(ValueError, match="two pairs"):
         pair_noise([1.0], [1.0])
     with pytest.raises(ValueError, match="positive"):
@@ -69,14 +69,14 @@ def test_one_pair_says_nothing() -> None:
 @pytest.mark.parametrize("pairs", [5, 10])
 def test_what_is_called_detectable_is_detected_nine_times_in_ten(noise: float, pairs: int) -> None:
     """By simulation, of the rule itself with a known noise."""
-    draw, floor = random.Random(0), LATENCY.floor
-    effect = detectable(math.sqrt(2) * noise, pairs=pairs, floor=floor)
+    draw, roofline = random.Random(0), LATENCY.roofline
+    effect = detectable(math.sqrt(2) * noise, pairs=pairs, roofline=roofline)
     found = 0
     for _ in range(1000):
         base = [math.exp(draw.gauss(0, noise)) for _ in range(pairs)]
         head = [(1 + effect) * math.exp(draw.gauss(0, noise)) for _ in range(pairs)]
         seen = paired_interval(head, base, known=noise)
-        found += seen.low > 1 and seen.mid > 1 + floor
+        found += seen.low > 1 and seen.mid > 1 + roofline
     assert 0.87 < found / 1000 < 0.97
 
 
@@ -86,7 +86,7 @@ def test_without_a_calibration_noise_is_seldom_called_slower(noise: float) -> No
     for _ in range(3000):
         base, head = ([math.exp(draw.gauss(0, noise)) for _ in range(5)] for _ in range(2))
         seen = paired_interval(head, base)
-        wrong += seen.low > 1 and seen.mid > 1 + LATENCY.floor
+        wrong += seen.low > 1 and seen.mid > 1 + LATENCY.roofline
     # The t interval of the pairs alone: 0.5 %.
     assert wrong / 3000 < 0.002
 
@@ -103,7 +103,7 @@ def known(runs: list[Run]) -> dict[str, dict[str, float]]:
             for metric in METRICS
         }
         for key, case in runs[0].cases.items()
-        if not case["picture_only"]
+        if not case["image_only"]
     }
 
 
@@ -150,7 +150,7 @@ def test_no_false_alarm_in_two_hundred_pairings_of_the_same_code(noise: float) -
     assert statuses == {"same": 200 * 4}
     if noise == EAGER:
         # What it cannot see it does not call the same.
-        assert all(of_fp16(c, "latency").status == "unclear" for c in compared)
+        assert all(of_fp16(c, "latency").status == "inconclusive" for c in compared)
 
 
 def test_five_percent_more_gpu_work_is_always_seen_and_measured() -> None:
@@ -174,13 +174,13 @@ def test_the_next_command_measures_the_same_model() -> None:
 
 def test_more_pairs_are_worth_it_where_they_could_tell() -> None:
     nearly_enough = pairings(processes(0.012), 20)
-    assert all(set(one.worth_more) == set(one.unclear) for one in nearly_enough)
+    assert all(set(one.worth_more) == set(one.inconclusive) for one in nearly_enough)
     by_far_too_few = pairings(processes(EAGER), 20)
-    assert sum(len(one.unclear) for one in by_far_too_few) == 20 * 4
+    assert sum(len(one.inconclusive) for one in by_far_too_few) == 20 * 4
     assert sum(len(one.worth_more) for one in by_far_too_few) <= 4
     # An effect that ten could see shows in five.
     seen = [of_fp16(one, "latency") for one in pairings(processes(EAGER), 20, by=1.15)]
-    assert {change.status for change in seen} == {"unclear"}
+    assert {change.status for change in seen} == {"inconclusive"}
     assert sum(change.more_could_tell for change in seen) >= 18
 
 
@@ -189,7 +189,7 @@ def test_what_the_rule_for_more_pairs_costs_and_spares() -> None:
 
     def shares(noise: float, effect: float, draws: int = 400) -> tuple[float, float, float]:
         """Of comparisons called slower, always and by the rule; of extensions that are spared."""
-        draw, always, ruled, unclear, spared = random.Random(2), 0, 0, 0, 0
+        draw, always, ruled, inconclusive, spared = random.Random(2), 0, 0, 0, 0
         for _ in range(draws):
             base, head = (
                 [by * math.exp(draw.gauss(0, noise)) for _ in range(10)] for by in (1, 1 + effect)
@@ -198,14 +198,14 @@ def test_what_the_rule_for_more_pairs_costs_and_spares() -> None:
                 weigh(LATENCY, head[:pairs], base[:pairs], known=0.0, of=pairs) for pairs in (5, 10)
             )
             last = ten if five.more_could_tell else five
-            always += (ten if five.status == "unclear" else five).status == "slower"
+            always += (ten if five.status == "inconclusive" else five).status == "slower"
             ruled += last.status == "slower"
-            unclear += five.status == "unclear"
-            spared += five.status == "unclear" and not five.more_could_tell
-        return always / draws, ruled / draws, spared / max(1, unclear)
+            inconclusive += five.status == "inconclusive"
+            spared += five.status == "inconclusive" and not five.more_could_tell
+        return always / draws, ruled / draws, spared / max(1, inconclusive)
 
     for noise in (0.02, 0.05):
-        effect = detectable(math.sqrt(2) * noise, pairs=10, floor=LATENCY.floor)
+        effect = detectable(math.sqrt(2) * noise, pairs=10, roofline=LATENCY.roofline)
         always, ruled, _ = shares(noise, effect)
         assert always > 0.87
         assert ruled > 0.77
@@ -217,7 +217,7 @@ def test_two_pairs_foresee_nothing_and_ten_are_all_that_there_are() -> None:
     runs = processes(EAGER)
     for pairs, worth in ((2, 4), (10, 0)):
         comparison = compare(runs[:pairs], runs[pairs : 2 * pairs])
-        assert len(comparison.unclear) == 4
+        assert len(comparison.inconclusive) == 4
         assert len(comparison.worth_more) == worth
 
 
@@ -225,7 +225,7 @@ def test_what_was_disturbed_may_be_quiet_the_next_time() -> None:
     contents = [*side("base", count=10), *side("head", count=10)]
     for content in contents:
         info = content["benchmarks"][0]["extra_info"]
-        info["validity"]["disturbed_by"] = ["1 other process on the GPU"]
+        info["validity"]["gpu_interference"] = ["1 other process on the GPU"]
     runs = parsed(contents, "run")
     for pairs, worth in ((5, ("ddim50-reference",)), (10, ())):
         comparison = compare(runs[:pairs], runs[10 : 10 + pairs])
@@ -233,10 +233,10 @@ def test_what_was_disturbed_may_be_quiet_the_next_time() -> None:
         assert comparison.worth_more == worth
 
 
-def test_what_is_unclear_is_told_in_one_line() -> None:
+def test_what_is_inconclusive_is_told_in_one_line() -> None:
     (comparison,) = pairings(processes(EAGER), 1)
     assert comparison.exit_code == 2
     assert comparison.verdicts["vase25-reference"] == "same"
     assert comparison.sentence == (
-        "unclear: of 5 cases 4 unclear or invalid, 1 the same, by 5 pairs of processes"
+        "inconclusive: of 5 cases 4 inconclusive or invalid, 1 the same, by 5 pairs of processes"
     )

@@ -21,7 +21,7 @@ from diffusers_perf.judge.structure_verdicts import Accepted
 from diffusers_perf.measurement import structure
 from diffusers_perf.measurement.bench import Bench, Drift, Lack
 from diffusers_perf.measurement.pipelines import Generation
-from diffusers_perf.records import closeness
+from diffusers_perf.records import pixels
 from diffusers_perf.records.reading import load_run
 from diffusers_perf.records.records import Count
 from perf_tests.tests.unit import fake
@@ -60,14 +60,14 @@ def report(path: Path) -> dict[str, Any]:
 
 
 SENTENCES = {
-    "black": "black: fake4-black: a picture is black",
-    "grey": "flat: fake4-grey: a picture is one even colour",
+    "black": "black: fake4-black: an image is black",
+    "grey": "uniform: fake4-grey: an image is one even colour",
     "not_a_number": "not finite: fake4-not_a_number: the decoder's output has NaN*",
     "infinite": "not finite: fake4-infinite: the decoder's output has NaN or infinity*",
-    "elsewhere": "worse picture: fake4-elsewhere: its picture is no longer close to*",
-    "forgetful": "worse picture: fake4-forgetful: the same seed gave another picture*",
-    "stale": "worse picture: fake4-stale: another seed or prompt gives the same picture*",
-    "unproven": "not applied: fake4-unproven: unproven did not take effect: the flag fake*",
+    "elsewhere": "worse image: fake4-elsewhere: its image is no longer close to*",
+    "forgetful": "worse image: fake4-forgetful: the same seed gave another image*",
+    "stale": "worse image: fake4-stale: another seed or prompt gives the same image*",
+    "unapplied": "not applied: fake4-unapplied: unapplied did not take effect: the flag fake*",
     "too_large": "error: fake4-too_large: out of memory. Tried to allocate 80.00 GiB*",
     "broken": "*RuntimeError: the kernel is not there",
 }
@@ -95,14 +95,21 @@ def test_all_well(pytester: pytest.Pytester) -> None:
     info = content["benchmarks"][1]["extra_info"]
     for name in ("case", "workload", "model", "weights", "latency_s", "latency_speedup"):
         assert info[name], name
-    for name in ("gpu_busy_s", "gpu_speedup", "peak_memory_bytes", "counters", "stages", "bound"):
+    for name in (
+        "gpu_busy_s",
+        "gpu_speedup",
+        "peak_memory_bytes",
+        "counters",
+        "stages",
+        "bottleneck",
+    ):
         assert name in info
-    assert info["picture"].keys() >= {"psnr_db", "ssim", "mean", "std", "finite"}
+    assert info["image"].keys() >= {"psnr_db", "ssim", "mean", "std", "finite"}
     assert info["verdict"] == "new"
     machine = content["machine_info"]["perf_tests"]
     assert machine.keys() >= {"name", "driver", "cuda", "torch", "diffusers", "transformers"}
-    pictures = {picture.name for picture in (pytester.path / "runs/run-pictures").iterdir()}
-    assert pictures == {"fake4-reference.png", "fake4-fine.png"}
+    images = {image.name for image in (pytester.path / "runs/run-images").iterdir()}
+    assert images == {"fake4-reference.png", "fake4-fine.png"}
 
 
 def test_a_full_disk_costs_the_files_and_not_the_verdicts(
@@ -115,13 +122,13 @@ def test_a_full_disk_costs_the_files_and_not_the_verdicts(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(Path, "replace", full)
-    monkeypatch.setattr(closeness, "save", full)
+    monkeypatch.setattr(pixels, "save", full)
     result = run(pytester, f"--benchmark-json={path}")
     assert result.ret == pytest.ExitCode.INTERNAL_ERROR
     result.stdout.fnmatch_lines(
         [
             "setting*latency*speedup*verdict",
-            "*its picture was not saved: No space left on device*",
+            "*its image was not saved: No space left on device*",
             f"error: --benchmark-json {path}: No space left on device; no run was written",
             "2 new*",
         ]
@@ -135,8 +142,8 @@ def test_a_full_disk_costs_the_files_and_not_the_verdicts(
     ("options", "ran"),
     [
         ([], ["reference", "fine"]),
-        (["-m", "past_guide"], ["reference", "elsewhere"]),
-        (["-m", "guide or past_guide"], ["reference", "fine", "elsewhere"]),
+        (["-m", "lossless"], ["reference", "elsewhere"]),
+        (["-m", "guide or lossless"], ["reference", "fine", "elsewhere"]),
         (["-k", "elsewhere"], ["elsewhere"]),
     ],
 )
@@ -151,7 +158,7 @@ def test_the_guides_cases_run_and_others_when_they_are_asked_for(
     left_out = [f"fake4-{name}" for name in fakes.split(",") if name not in ran]
     if options[:1] != ["-k"]:
         assert content["perf_tests"]["not_asked"] == left_out
-    # What was accepted and belongs to a chapter that nobody asked for is not missing.
+    # What was accepted and belongs to a suite that nobody asked for is not missing.
     accepted = [f"fake4/fake/fake/{name}" for name in ("fine", "elsewhere")]
     assert [lost.id for lost in load_run(path).missing(accepted)] == []
 
@@ -175,15 +182,15 @@ def test_skips_with_the_reason_in_words(pytester: pytest.Pytester) -> None:
 
 def test_a_failed_case_is_written_with_its_verdict(pytester: pytest.Pytester) -> None:
     path = pytester.path / "run.json"
-    run(pytester, f"--benchmark-json={path}", fakes="black,unproven")
+    run(pytester, f"--benchmark-json={path}", fakes="black,unapplied")
     content = report(path)
     verdicts = {b["extra_info"]["case"]: b["extra_info"]["verdict"] for b in content["benchmarks"]}
     assert verdicts == {"reference": "new", "black": "black"}
     (lost,) = content["perf_tests"]["not_timed"]
-    assert (lost["case"], lost["verdict"]) == ("unproven", "not applied")
+    assert (lost["case"], lost["verdict"]) == ("unapplied", "not applied")
 
 
-@pytest.mark.parametrize("fakes", ["unproven", "unsupported"])
+@pytest.mark.parametrize("fakes", ["unapplied", "unsupported"])
 def test_a_run_that_timed_nothing_is_on_record(pytester: pytest.Pytester, fakes: str) -> None:
     """And not taken for the one before, or for none."""
     path = pytester.path / "run.json"
@@ -196,9 +203,9 @@ def test_a_run_that_timed_nothing_is_on_record(pytester: pytest.Pytester, fakes:
     (lost,) = recorded.untimed
     assert (lost.id, lost.status) == (
         f"fake4-{fakes}",
-        "not applied" if fakes == "unproven" else "skipped",
+        "not applied" if fakes == "unapplied" else "skipped",
     )
-    assert command.main(["gate", str(path)]) == (1 if fakes == "unproven" else 2)
+    assert command.main(["gate", str(path)]) == (1 if fakes == "unapplied" else 2)
 
 
 @pytest.fixture
@@ -231,7 +238,7 @@ def test_the_reference_is_measured_when_it_is_not_selected(pytester: pytest.Pyte
     result.stdout.fnmatch_lines("timed besides, as others are held to it: fake4-reference 0.* s")
     info = report(path)["benchmarks"][0]["extra_info"]
     assert info["latency_speedup"] > 0
-    assert info["picture"]["compared_with"] == "reference"
+    assert info["image"]["compared_with"] == "reference"
 
 
 @pytest.mark.parametrize(
@@ -290,13 +297,13 @@ def test_quick_is_one_short_warm_up_and_two_rounds(
     pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     steps: list[int | None] = []
-    pictures = Generation.pictures
+    images = Generation.images
 
     def counted(self: Generation, **named: Any) -> Any:
         steps.append(named.get("steps"))
-        return pictures(self, **named)
+        return images(self, **named)
 
-    monkeypatch.setattr(Generation, "pictures", counted)
+    monkeypatch.setattr(Generation, "images", counted)
     path = pytester.path / "run.json"
     run(pytester, f"--benchmark-json={path}", "--quick", rounds=None)
     content = report(path)
@@ -385,7 +392,7 @@ def test_bad_input_and_collecting_leave_an_older_run_alone(pytester: pytest.Pyte
     assert path.read_text() == "kept"
 
 
-@pytest.mark.parametrize("asked", [("-k", "nothing_of_this_name"), ("-m", "past_guide")])
+@pytest.mark.parametrize("asked", [("-k", "nothing_of_this_name"), ("-m", "lossless")])
 def test_where_no_case_matches_it_says_where_there_are_others(
     pytester: pytest.Pytester, asked: tuple[str, str]
 ) -> None:
@@ -486,7 +493,7 @@ def test_junit_carries_the_verdict_of_what_passes_and_what_fails(pytester: pytes
     result.stdout.no_fnmatch_line("*xunit2*")
     text = path.read_text()
     assert '<property name="verdict" value="new" />' in text
-    assert '<property name="verdict" value="black: fake4-black: a picture is black" />' in text
+    assert '<property name="verdict" value="black: fake4-black: an image is black" />' in text
 
 
 def test_the_closing_table_is_coloured_on_a_terminal_alone(pytester: pytest.Pytester) -> None:

@@ -13,8 +13,8 @@ FP16, SLEPT, DOZED = "ddim50-fp16", "ddim50-tf32+fp16", "pndm25x4-distilled_unet
 
 
 @pytest.fixture(scope="module")
-def planted() -> Comparison:
-    base, head = five_pairs("planted")
+def injected() -> Comparison:
+    base, head = five_pairs("injected")
     # As `calibrate` knew it by then, from ``same``.
     noise = {"pndm25x4/sd15/seeded-2023/distilled_unet": {"latency_s": 0.083146}}
     return compare(parsed(base, "base"), parsed(head, "head"), noise=noise)
@@ -35,33 +35,33 @@ def test_one_commit_against_itself_gives_no_alarm_however_it_is_dealt() -> None:
         others = [i for i in range(10) if i not in first]
         comparison = compare([runs[i] for i in first], [runs[i] for i in others])
         statuses |= {c.status for c in comparison.changes}
-    assert statuses == {"same", "unclear"}
+    assert statuses == {"same", "inconclusive"}
 
 
-def test_five_per_cent_more_gpu_work_is_red_and_the_interval_has_it(planted: Comparison) -> None:
-    found = change(planted, FP16, "GPU busy")
+def test_five_per_cent_more_gpu_work_is_red_and_the_interval_has_it(injected: Comparison) -> None:
+    found = change(injected, FP16, "GPU busy")
     assert found.status == "slower"
     assert found.ratio is not None
     assert found.ratio.low < 1.05 < found.ratio.high
     assert found.ratio.high - found.ratio.low < 0.01
     for other in (SLEPT, DOZED, "ddim50-reference", "pndm25x4-reference"):
-        assert change(planted, other, "GPU busy").status == "same"
+        assert change(injected, other, "GPU busy").status == "same"
 
 
-def test_a_sleep_of_twice_the_smallest_effect_is_red_and_half_of_it_unclear(
-    planted: Comparison,
+def test_a_sleep_of_twice_the_smallest_effect_is_red_and_half_of_it_inconclusive(
+    injected: Comparison,
 ) -> None:
-    assert change(planted, SLEPT, "latency").status == "slower"
-    dozed = change(planted, DOZED, "latency")
-    assert dozed.status == "unclear"
+    assert change(injected, SLEPT, "latency").status == "slower"
+    dozed = change(injected, DOZED, "latency")
+    assert dozed.status == "inconclusive"
     assert "these 5 pairs can see 48 % or more" in dozed.sentence
     assert not dozed.more_could_tell
 
 
-def test_what_the_planted_kernel_held_is_more_memory_where_it_is_two_per_cent(
-    planted: Comparison,
+def test_what_the_injected_kernel_held_is_more_memory_where_it_is_two_per_cent(
+    injected: Comparison,
 ) -> None:
-    statuses = {c.case: c.status for c in planted.changes if c.metric == "peak memory"}
+    statuses = {c.case: c.status for c in injected.changes if c.metric == "peak memory"}
     assert statuses == {
         "ddim50-reference": "same",
         "pndm25x4-reference": "same",
@@ -72,7 +72,7 @@ def test_what_the_planted_kernel_held_is_more_memory_where_it_is_two_per_cent(
 
 
 def test_one_kernel_more_in_a_step_is_within_the_counters_one_per_cent(
-    planted: Comparison,
+    injected: Comparison,
 ) -> None:
-    for metric in ("counters", "picture"):
-        assert {c.status for c in planted.changes if c.metric == metric} == {"same"}
+    for metric in ("counters", "image"):
+        assert {c.status for c in injected.changes if c.metric == metric} == {"same"}

@@ -17,7 +17,7 @@ from diffusers_perf.records import records
 from diffusers_perf.records.runs import key_of
 from diffusers_perf.report import charts, figures, markdown
 from diffusers_perf.report.content import mood_of
-from perf_tests.tests.unit.drawn import many, picture, shown
+from perf_tests.tests.unit.drawn import image, many, shown
 from perf_tests.tests.unit.recorded import (
     RECORDED,
     Content,
@@ -117,13 +117,13 @@ def test_a_run_that_holds_shows_every_part(
     told = words(text)
     for part in (
         "torch 2.11.0+cu130",
-        "1 picture, 512×512, 50 steps of DDIM",
+        "1 image, 512×512, 50 steps of DDIM",
         "a photo of an astronaut riding a horse on mars",
         "5.270 s",
         "By family of kernels",
         "difference ×",
-        "promised 40 dB",
-        "Speed against picture against memory",
+        "allowed 40 dB",
+        "Speed against image against memory",
         "on the front",
         "Counters",
         "compute capability 9.0",
@@ -207,9 +207,9 @@ def test_what_the_gate_calls_lost_the_report_does(
     assert interrupted[2].startswith("No case fails, and 2 of 6 cases could not be judged: ")
 
 
-def test_a_black_picture(run: Content, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_black_image(run: Content, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     black(run, "ddim50-fp16")
-    sentence = "ddim50-fp16: a picture is black"
+    sentence = "ddim50-fp16: an image is black"
     case(run, "ddim50-fp16").update(verdict="black", sentence=f"black: {sentence}")
     path = shown(run, tmp_path / "run.json")
     text = page(path)
@@ -247,29 +247,29 @@ def test_several_that_fail_are_named_with_what_they_are(run: Content, tmp_path: 
     assert headline(text) == "2 of 5 cases fail: ddim50-tf32 (black), ddim50-fp16 (slower)."
 
 
-def test_a_missing_picture_and_a_missing_folder(run: Content, tmp_path: Path) -> None:
+def test_a_missing_image_and_a_missing_folder(run: Content, tmp_path: Path) -> None:
     path = shown(run, tmp_path / "run.json")
-    picture(path, "ddim50-fp16").unlink()
-    picture(path, "pndm25x4-reference").write_text("no picture")
+    image(path, "ddim50-fp16").unlink()
+    image(path, "pndm25x4-reference").write_text("no image")
     told = words(page(path))
-    assert "ddim50-fp16.png is missing in run-pictures/" in told
-    assert "run-pictures/pndm25x4-reference.png is no picture of this suite" in told
+    assert "ddim50-fp16.png is missing in run-images/" in told
+    assert "run-images/pndm25x4-reference.png is no image of this suite" in told
     alone = tmp_path / "alone.json"
     alone.write_text(json.dumps(run))
-    assert "There are no pictures: alone-pictures/ is not beside" in words(page(alone))
+    assert "There are no images: alone-images/ is not beside" in words(page(alone))
 
 
 def test_a_missing_reference_leaves_nothing_to_compare(run: Content, tmp_path: Path) -> None:
     path = shown(run, tmp_path / "run.json")
-    picture(path, "ddim50-reference").unlink()
+    image(path, "ddim50-reference").unlink()
     told = words(page(path))
-    assert "ddim50-reference.png is missing in run-pictures/, so there is nothing to comp" in told
+    assert "ddim50-reference.png is missing in run-images/, so there is nothing to comp" in told
 
 
 def test_a_reference_that_was_measured_for_others_alone_is_shown(
     run: Content, tmp_path: Path
 ) -> None:
-    """As after `-k`: it is no case of the run, and its picture is there."""
+    """As after `-k`: it is no case of the run, and its image is there."""
     path = shown(run, tmp_path / "run.json")
     whole = page(path).count('class="other"')
     drop(run, "ddim50-reference")
@@ -279,21 +279,21 @@ def test_a_reference_that_was_measured_for_others_alone_is_shown(
     (of,) = set(re.findall(r'<img class="other" data-of="(\w+)" alt="reference">', text))
     assert re.search(f'<img hidden id="{of}" src="data:', text)
     assert text.count('class="other"') == whole
-    picture(path, "ddim50-reference").write_text("no picture")
+    image(path, "ddim50-reference").write_text("no image")
     told = words(page(path))
-    assert "is no picture of this suite, so there is nothing to compare with" in told
+    assert "is no image of this suite, so there is nothing to compare with" in told
 
 
-def test_only_equal_pictures_are_called_identical(
+def test_only_equal_images_are_called_identical(
     run: Content, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """As on the terminal: 120 dB is a cap, and says no more than that they are close."""
-    case(run, "ddim50-fp16")["picture"].update(psnr_db=120.0, ssim=0.99999)
+    case(run, "ddim50-fp16")["image"].update(psnr_db=120.0, ssim=0.99999)
     path = shown(run, tmp_path / "run.json")
     for told in (words(page(path)), comment(path, capsys)):
         assert "identical" not in told
         assert "120.0 dB" in told
-    case(run, "ddim50-fp16")["picture"].update(ssim=1.0)
+    case(run, "ddim50-fp16")["image"].update(ssim=1.0)
     path.write_text(json.dumps(run))
     for told in (words(page(path)), comment(path, capsys)):
         assert "identical" in told
@@ -303,16 +303,16 @@ def test_only_equal_pictures_are_called_identical(
 def test_numbers_that_are_none_are_named(run: Content, tmp_path: Path) -> None:
     case(run, "ddim50-fp16")["peak_memory_bytes"] = float("nan")
     case(run, "ddim50-tf32")["latency_s"] = float("inf")
-    case(run, "ddim50-tf32")["picture"]["ssim"] = "close"
+    case(run, "ddim50-tf32")["image"]["ssim"] = "close"
     told = words(page(shown(run, tmp_path / "run.json")))
     assert "ddim50-fp16: peak_memory_bytes is NaN, which is no number" in told
     assert "ddim50-tf32: latency_s is infinity, which is no number" in told
     assert "ddim50-tf32: ssim is 'close', which is no number" in told
 
 
-def test_a_picture_with_nan_is_not_finite(run: Content, tmp_path: Path) -> None:
+def test_an_image_with_nan_is_not_finite(run: Content, tmp_path: Path) -> None:
     info = case(run, "ddim50-fp16")
-    info["picture"].update(finite=False, psnr_db=float("nan"))
+    info["image"].update(finite=False, psnr_db=float("nan"))
     info.update(verdict="not finite", sentence="not finite: ddim50-fp16: the output has NaN")
     assert "not finite" in words(page(shown(run, tmp_path / "run.json")))
 
@@ -326,7 +326,7 @@ def test_sixty_cases_in_time_and_under_five_megabytes(
     # Of this process alone: others may be at work here.
     assert process_time() - started < 15
     assert text.count('class="case"') == 60
-    assert "so that this page stays small; in run-pictures/ they have 256" in words(text)
+    assert "so that this page stays small; in run-images/ they have 256" in words(text)
     said = comment(path, capsys)
     assert len(said) < markdown.MOST_CHARACTERS
 
@@ -369,7 +369,12 @@ def test_nothing_measured(run: Content, tmp_path: Path) -> None:
 def test_a_run_without_a_gpu(run: Content, tmp_path: Path) -> None:
     run["machine_info"]["perf_tests"] |= {"device": "cpu", "name": "A CPU", "driver": None}
     for benchmark in run["benchmarks"]:
-        nothing = {"gpu_busy_s": None, "peak_memory_bytes": None, "floor_s": None, "bound": None}
+        nothing = {
+            "gpu_busy_s": None,
+            "peak_memory_bytes": None,
+            "roofline_s": None,
+            "bottleneck": None,
+        }
         benchmark["extra_info"] |= nothing | {"stages": {}, "families": {}}
     told = words(page(shown(run, tmp_path / "run.json")))
     assert "Stages and kernels are seen on a GPU" in told
@@ -389,7 +394,7 @@ def test_names_and_sentences_are_words_and_no_markup(
     ]
     path = tmp_path / "run.json"
     path.write_text(json.dumps(run))
-    path.with_name("run-pictures").mkdir()
+    path.with_name("run-images").mkdir()
     out = path.with_suffix(".html")
     assert command.main(["report", str(path), "--html", str(out)]) == 0
     text = out.read_text()
@@ -612,7 +617,7 @@ def test_families_are_drawn_by_the_start_of_their_names() -> None:
     [
         ("same", "good"),
         ("new", "plain"),
-        ("unclear", "warning"),
+        ("inconclusive", "warning"),
         ("more work", "bad"),
         ("unheard of", "bad"),
     ],

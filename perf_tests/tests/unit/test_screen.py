@@ -19,10 +19,10 @@ ROW = (
     "1.35x",
     "1.66x",
     "2,716 MiB",
-    "host, GPU idle 72%, 14.9x floor",
+    "host, GPU idle 72%, 14.9x roofline",
     "84.2 s, partly warm",
     "58.8 dB, 1.000",
-    "worse picture",
+    "worse image",
 )
 
 
@@ -30,7 +30,7 @@ ROW = (
 def test_no_line_is_wider_than_the_window_and_each_ends_with_its_verdict(width: int) -> None:
     lines = table(HEAD, [ROW, ("reference", *ROW[1:])], width=width)
     assert max(len(line) for line in lines) <= width
-    assert all(line.endswith("worse picture") for line in lines[2:])
+    assert all(line.endswith("worse image") for line in lines[2:])
     assert lines[2].startswith("distilled")
 
 
@@ -84,7 +84,7 @@ def test_a_machine_that_was_not_quiet_is_told_whatever_the_verdicts() -> None:
     quiet, busy = (
         Row(
             case=stacked(workloads.DDIM50, name),
-            measured=replace(FP16, validity={"host_disturbed_by": reasons}),
+            measured=replace(FP16, validity={"host_interference": reasons}),
             reference=None,
             status="same",
         )

@@ -13,15 +13,15 @@ import pytest
 
 from diffusers_perf.catalog import declarations as catalog
 from diffusers_perf.catalog.declarations import (
-    Closeness,
     Needs,
     Optimization,
-    Promise,
+    Tolerance,
+    Tolerances,
     measure,
     stack,
     stacked,
 )
-from diffusers_perf.records.closeness import Distance, Look
+from diffusers_perf.records.pixels import Distance, Look
 from diffusers_perf.records.records import Measurement
 from diffusers_perf.search.search import Ask, Search, Stack, Stopped, Tried, gain, shortlist
 from perf_tests.tests.unit.fake import WORKLOAD
@@ -72,7 +72,7 @@ def seen(rounds: list[float]) -> Measurement:
         case="",
         workload="fake4",
         steps=4,
-        images=1,
+        num_images=1,
         model="fake",
         weights="fake",
         parameters=1,
@@ -88,14 +88,14 @@ def made(
     needs: str | None = None,
     compiles: bool = False,
     launches: bool = False,
-    promise: Promise | None = None,
+    tolerance: Tolerances | None = None,
 ) -> Optimization:
     return Optimization(
         name=name,
         apply=lambda build: None,
-        promise=promise or Promise(),
+        tolerance=tolerance or Tolerances(),
         needs=Needs(optimization=needs),
-        proof=lambda pipeline: None,
+        applied=lambda pipeline: None,
         decides=decides,
         compiles=compiles,
         hides_operators=compiles or launches,
@@ -280,13 +280,13 @@ def test_the_declared_optimizations(seed: int) -> None:
         )
         return Took(host=max(took.host, took.busy) + rest, busy=took.busy)
 
-    promise = tolerances.LOSSLESS.seeded
-    assert promise is not None
+    tolerance = tolerances.LOSSLESS.seeded
+    assert tolerance is not None
     candidates, _ = shortlist(
         catalog.OPTIMIZATIONS.values(),
         base=[],
         kind="seeded",
-        picture=promise,
+        image=tolerance,
         without=[],
         lack=lambda o: "not installed" if o.name == "xformers" else None,
     )
@@ -325,7 +325,7 @@ LAUNCHES_ON_H200 = {
 """Seconds of the host, where it is not 1.5."""
 CHANGES_KERNELS = {*BUSY_ON_H200, "fp16", "tf32", "sdpa_cudnn"}
 START_S = 40.0
-"""Until the libraries are there, and for what is done once, as to measure the floor."""
+"""Until the libraries are there, and for what is done once, as to measure the roofline."""
 ATTEMPT_S, COMPILE_S, COMPILED_S = 4.0, 65.0, 12.0
 """What an attempt takes there beside its rounds; to compile, and with what was compiled before."""
 
@@ -368,13 +368,13 @@ def test_seven_minutes_are_enough_where_the_host_is_slow(seed: int) -> None:
         busy *= prod(BUSY_ON_H200.get(name, 1) for name in stack)
         return Took(host=host + 2.2 * ("autocast" in stack) - 0.02 * ends, busy=busy - 0.007 * ends)
 
-    promise = tolerances.LOSSLESS.seeded
-    assert promise is not None
+    tolerance = tolerances.LOSSLESS.seeded
+    assert tolerance is not None
     candidates, _ = shortlist(
         catalog.OPTIMIZATIONS.values(),
         base=[],
         kind="seeded",
-        picture=promise,
+        image=tolerance,
         without=[],
         lack=lambda o: None,
     )
@@ -538,7 +538,7 @@ def test_a_better_stack_of_an_earlier_search_is_taken_up(
 
     def world(stack: Stack) -> Took | str:
         if stack == ALL:
-            return "its picture is no longer close"
+            return "its image is no longer close"
         return earlier.get(stack, Took(host=0, busy=0.5 if "third" in stack else 1.0))
 
     found, lab = search([made(name) for name in ALL], world, memory=memory)
@@ -669,29 +669,29 @@ def test_what_it_did_not_come_to() -> None:
 
 
 def test_the_shortlist_says_why_not() -> None:
-    promised = [Promise(seeded=Closeness(psnr_db=dB)) for dB in (40, 33)]
+    allowed = [Tolerances(seeded=Tolerance(psnr_db=dB)) for dB in (40, 33)]
     found, others = shortlist(
         [
-            base := made("base", "dtype", promise=promised[0]),
-            made("other", "dtype", promise=promised[0]),
-            made("close", promise=promised[0]),
-            made("far", promise=promised[1]),
-            made("unpromised"),
-            made("after", needs="far", promise=promised[0]),
-            made("elsewhere", promise=promised[0]),
-            made("unwanted", promise=promised[0]),
+            base := made("base", "dtype", tolerance=allowed[0]),
+            made("other", "dtype", tolerance=allowed[0]),
+            made("close", tolerance=allowed[0]),
+            made("far", tolerance=allowed[1]),
+            made("untolerated"),
+            made("after", needs="far", tolerance=allowed[0]),
+            made("elsewhere", tolerance=allowed[0]),
+            made("unwanted", tolerance=allowed[0]),
         ],
         base=[base],
         kind="seeded",
-        picture=Closeness(psnr_db=40),
+        image=Tolerance(psnr_db=40),
         without=["unwanted"],
         lack=lambda o: "needs a moon" if o.name == "elsewhere" else None,
     )
     assert [o.name for o in found] == ["close"]
     assert others == {
         "other": "base, which the workload starts with, is in its place",
-        "far": "promises PSNR 33 dB, and PSNR 40 dB is asked for",
-        "unpromised": "promises nothing of the picture, and PSNR 40 dB is asked for",
+        "far": "tolerances PSNR 33 dB, and PSNR 40 dB is asked for",
+        "untolerated": "tolerances nothing of the image, and PSNR 40 dB is asked for",
         "after": "needs far, which is not tried",
         "elsewhere": "needs a moon",
         "unwanted": "left out by --without",
@@ -746,4 +746,4 @@ def test_what_is_needed_is_declared_before(declared: None) -> None:
         """Needs what is not there."""
 
     with pytest.raises(ValueError, match="early needs 'late', which is not declared before"):
-        catalog.optimization(proof=lambda p: None, needs=Needs(optimization="late"))(early)
+        catalog.optimization(applied=lambda p: None, needs=Needs(optimization="late"))(early)

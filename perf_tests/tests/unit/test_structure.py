@@ -1,4 +1,4 @@
-"""Structure: exact counts without a GPU, and what becomes of them when something is planted."""
+"""Structure: exact counts without a GPU, and what becomes of them when something is injected."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from diffusers_perf.catalog import declarations as catalog
-from diffusers_perf.cli import __main__ as command
-from diffusers_perf.cli import structure as verb
+from diffusers_perf.cli import __main__ as cli
+from diffusers_perf.cli import structure as command
 from diffusers_perf.judge import structure_verdicts
 from diffusers_perf.judge.structure_verdicts import Accepted
 from diffusers_perf.judge.verdicts import Finding
@@ -114,7 +114,7 @@ def judged(now: Observation, was: Accepted, *, steps: int = 50) -> list[Finding]
     )
 
 
-def caught(now: Observation, was: Observation, metric: str) -> str:
+def detected(now: Observation, was: Observation, metric: str) -> str:
     """The text of the finding that a fault makes on this counter."""
     found = judged(now, accept(was))
     text = {f.metric: f for f in found if f.status == "more work"}
@@ -146,13 +146,13 @@ def test_two_runs_are_identical(healthy: Observation) -> None:
 
 def test_a_pipeline_with_weights_counts_the_same_and_keeps_them() -> None:
     pipeline = build(dtype=torch.float32, weights=True)
-    before = Generation(pipeline, SMALL).pictures(steps=2)
+    before = Generation(pipeline, SMALL).images(steps=2)
     parameters = [(n, id(p)) for n, p in pipeline.unet.named_parameters()]
     seen = observe(pipeline)
     assert seen == observe(build(dtype=torch.float32))
     assert [(n, id(p)) for n, p in pipeline.unet.named_parameters()] == parameters
     assert "step" not in vars(pipeline.scheduler)
-    assert (Generation(pipeline, SMALL).pictures(steps=2) == before).all()
+    assert (Generation(pipeline, SMALL).images(steps=2) == before).all()
 
 
 def test_our_own_loop_with_weights_counts_the_same() -> None:
@@ -193,14 +193,14 @@ def test_a_fused_attention_that_may_not_fuse(healthy: Observation) -> None:
     from torch.nn.attention import SDPBackend, sdpa_kernel
 
     with sdpa_kernel(SDPBackend.MATH):
-        text = caught(observe(build()), healthy, "unfused_attention")
+        text = detected(observe(build()), healthy, "unfused_attention")
     assert "attention: sdpa, math only" in text
 
 
 def test_a_convolution_between_two_layouts_converts(healthy: Observation) -> None:
     pipeline = build()
     pipeline.unet.conv_in.to(memory_format=torch.channels_last)
-    text = caught(observe(pipeline), healthy, "layout_conversions")
+    text = detected(observe(pipeline), healthy, "layout_conversions")
     assert "contiguous → channels_last, input" in text
     assert "in unet.conv_in" in text
 
@@ -222,7 +222,7 @@ def test_autocast_is_refused() -> None:
         observe(build())
 
 
-# Planted on purpose
+# Injected on purpose
 
 
 def test_a_group_norm_that_upcasts(healthy: Observation, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -234,7 +234,7 @@ def test_a_group_norm_that_upcasts(healthy: Observation, monkeypatch: pytest.Mon
     pipeline = build()
     groups = sum(isinstance(m, torch.nn.GroupNorm) for m in pipeline.unet.modules())
     monkeypatch.setattr(torch.nn.GroupNorm, "forward", upcasting)
-    text = caught(observe(pipeline), healthy, "casts")
+    text = detected(observe(pipeline), healthy, "casts")
     assert f"+{2 * groups} in each of 50 steps" in text
     assert "float16 → float32" in text
     assert ", in GroupNorm)" in text
@@ -247,30 +247,32 @@ def test_naive_attention(healthy: Observation) -> None:
     pipeline = build()
     pipeline.unet.set_attn_processor(AttnProcessor())
     seen = observe(pipeline)
-    assert "attention: naive" in caught(seen, healthy, "operators")
-    text = caught(seen, healthy, "unfused_attention")
+    assert "attention: naive" in detected(seen, healthy, "operators")
+    text = detected(seen, healthy, "unfused_attention")
     assert "unfused attention 0 → 400 (+8 in each of 50 steps, all attention: naive" in text
     assert ", in Attention)" in text
     assert "unet.down_blocks.0.attentions.0.transformer_blocks.0.attn1" in text
 
 
-def plant_in_step(monkeypatch: pytest.MonkeyPatch, plant: Callable[[torch.Tensor], object]) -> None:
+def inject_in_step(
+    monkeypatch: pytest.MonkeyPatch, injection: Callable[[torch.Tensor], object]
+) -> None:
     import diffusers
 
     step = diffusers.DDIMScheduler.step
 
-    def planted(self: Any, noise: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
-        plant(noise)
+    def injected(self: Any, noise: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+        injection(noise)
         return step(self, noise, *args, **kwargs)
 
-    monkeypatch.setattr(diffusers.DDIMScheduler, "step", planted)
+    monkeypatch.setattr(diffusers.DDIMScheduler, "step", injected)
 
 
 def test_an_item_in_the_schedulers_step(
     healthy: Observation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plant_in_step(monkeypatch, lambda noise: noise.abs().max().item())
-    text = caught(observe(build()), healthy, "device_reads")
+    inject_in_step(monkeypatch, lambda noise: noise.abs().max().item())
+    text = detected(observe(build()), healthy, "device_reads")
     assert (
         "device reads 298 → 348 (+1 in each of 50 steps, all item, in DDIMScheduler.step)" in text
     )
@@ -280,14 +282,14 @@ def test_an_item_in_the_schedulers_step(
 def test_a_tensor_from_a_list_in_the_step(
     healthy: Observation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plant_in_step(monkeypatch, lambda noise: torch.tensor([0.5], device=noise.device))
-    text = caught(observe(build()), healthy, "host_to_device_copies")
+    inject_in_step(monkeypatch, lambda noise: torch.tensor([0.5], device=noise.device))
+    text = detected(observe(build()), healthy, "host_to_device_copies")
     assert "(+1 in each of 50 steps, all tensor, in DDIMScheduler.step)" in text
     assert "in scheduler.step" in text
 
 
 def test_a_dtype_that_was_not_applied(healthy: Observation) -> None:
-    text = caught(observe(build(dtype=torch.float32)), healthy, "full_precision_operators")
+    text = detected(observe(build(dtype=torch.float32)), healthy, "full_precision_operators")
     assert "full precision operators 0 → " in text
     assert "convolution in float32" in text
     assert "float32" in text.splitlines()[0]
@@ -364,24 +366,24 @@ def test_the_life_of_an_accepted_count(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     casts = Count(fixed=1, per_step=1)
-    monkeypatch.setattr(verb, "FOLDER", tmp_path)
-    monkeypatch.setattr(verb, "count", lambda case, source: made(a=casts))
+    monkeypatch.setattr(command, "FOLDER", tmp_path)
+    monkeypatch.setattr(command, "count", lambda case, source: made(a=casts))
     command_line = ["structure", "-k", "ddim50-"]
-    assert command.main(command_line) == 2
+    assert cli.main(command_line) == 2
     assert "nothing is accepted" in capsys.readouterr().out
-    assert command.main([*command_line, "--write"]) == 2
+    assert cli.main([*command_line, "--write"]) == 2
     assert "--reason" in capsys.readouterr().err
-    assert command.main([*command_line, "--write", "--reason", "first"]) == 0
-    assert command.main(command_line) == 0
+    assert cli.main([*command_line, "--write", "--reason", "first"]) == 0
+    assert cli.main(command_line) == 0
     casts = Count(fixed=1, per_step=2)
-    assert command.main(command_line) == 1
+    assert cli.main(command_line) == 1
     told = capsys.readouterr().out
     assert "ddim50-fp16: casts 51 → 101 (+1 in each of 50 steps, all float16" in told
     assert "not counted: ddim50-fp16+autocast: autocast is torch.autocast" in told
-    assert command.main(command_line) == 1
+    assert cli.main(command_line) == 1
     # All of the catalogue: what is there beside the accepted cases is new, not missing.
     casts = Count(fixed=1, per_step=1)
-    assert command.main(["structure"]) == 0
+    assert cli.main(["structure"]) == 0
     assert "new: nobody has accepted counts of pndm25x4/sd15/reference" in capsys.readouterr().out
 
 
@@ -395,24 +397,24 @@ def test_what_cannot_be_counted_hides_no_regression(
             raise structure.NotCountable("it depends on data")
         return made(a=casts)
 
-    monkeypatch.setattr(verb, "FOLDER", tmp_path)
-    monkeypatch.setattr(verb, "count", lambda case, source: made(a=casts))
-    assert command.main(["structure", "-k", "32", "--write", "--reason", "first"]) == 0
-    monkeypatch.setattr(verb, "count", count)
-    assert command.main(["structure", "-k", "32"]) == 2
+    monkeypatch.setattr(command, "FOLDER", tmp_path)
+    monkeypatch.setattr(command, "count", lambda case, source: made(a=casts))
+    assert cli.main(["structure", "-k", "32", "--write", "--reason", "first"]) == 0
+    monkeypatch.setattr(command, "count", count)
+    assert cli.main(["structure", "-k", "32"]) == 2
     told = capsys.readouterr()
     assert "could not be counted: ddim50-tf32: it depends on data\n  next " in told.out
     assert "1 cases ask for no more than accepted" in told.out
     assert told.err == "error: 1 of 2 cases could not be counted\n"
     assert "missing" not in told.out
-    assert command.main(["structure", "-k", "32", "--write", "--reason", "again"]) == 2
+    assert cli.main(["structure", "-k", "32", "--write", "--reason", "again"]) == 2
     assert "so nothing is written" in capsys.readouterr().err
     casts = Count(fixed=1, per_step=2)
-    assert command.main(["structure", "-k", "32"]) == 1
+    assert cli.main(["structure", "-k", "32"]) == 1
     assert "could not be counted" in capsys.readouterr().err
-    assert command.main(["structure", "-k", "32", "--write", "--reason", "again"]) == 2
+    assert cli.main(["structure", "-k", "32", "--write", "--reason", "again"]) == 2
     assert "so nothing is written" in capsys.readouterr().err
-    assert command.main(["structure", "-k", "32", "--reason", "no --write"]) == 2
+    assert cli.main(["structure", "-k", "32", "--reason", "no --write"]) == 2
 
 
 def test_in_the_whole_catalogue_what_cannot_be_counted_is_not_missing(
@@ -423,24 +425,24 @@ def test_in_the_whole_catalogue_what_cannot_be_counted_is_not_missing(
             raise structure.NotCountable("it depends on data")
         return made()
 
-    monkeypatch.setattr(verb, "FOLDER", tmp_path)
-    monkeypatch.setattr(verb, "count", lambda case, source: made())
-    assert command.main(["structure", "--write", "--reason", "first"]) == 0
-    monkeypatch.setattr(verb, "count", count)
-    assert command.main(["structure"]) == 2
+    monkeypatch.setattr(command, "FOLDER", tmp_path)
+    monkeypatch.setattr(command, "count", lambda case, source: made())
+    assert cli.main(["structure", "--write", "--reason", "first"]) == 0
+    monkeypatch.setattr(command, "count", count)
+    assert cli.main(["structure"]) == 2
     assert "missing" not in capsys.readouterr().out
-    assert command.main(["structure", "-k", "cuda_graph_decoder"]) == 2
+    assert cli.main(["structure", "-k", "cuda_graph_decoder"]) == 2
     assert "no case was counted, and none judged" in capsys.readouterr().out
 
 
 def test_a_case_that_is_gone_is_missed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(verb, "FOLDER", tmp_path)
-    monkeypatch.setattr(verb, "count", lambda case, source: made())
+    monkeypatch.setattr(command, "FOLDER", tmp_path)
+    monkeypatch.setattr(command, "count", lambda case, source: made())
     names = ("ddim50/sd15/gone", "ddim50/owner/name/gone")
     structure_verdicts.save(dict.fromkeys(names, accept(made())), tmp_path)
-    assert command.main(["structure"]) == 1
+    assert cli.main(["structure"]) == 1
     printed = capsys.readouterr().out
     assert "missing: ddim50/sd15/gone" in printed
     assert "owner/name" not in printed
@@ -449,12 +451,12 @@ def test_a_case_that_is_gone_is_missed(
 def test_the_counts_of_a_model_called_owner_slash_name_are_its_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(verb, "FOLDER", tmp_path)
+    monkeypatch.setattr(command, "FOLDER", tmp_path)
     gone = {"ddim50/owner/name/gone": accept(made())}
     asked = argparse.Namespace(k="", reason="first")
-    assert verb.tell({}, {}, gone, "owner/name", asked) == 1
+    assert command.tell({}, {}, gone, "owner/name", asked) == 1
     assert "missing: ddim50/owner/name/gone" in capsys.readouterr().out
-    verb.write({}, gone, "owner/name", asked)
+    command.write({}, gone, "owner/name", asked)
     assert structure_verdicts.load(tmp_path) == {}
 
 
@@ -469,7 +471,7 @@ def test_the_counts_of_a_model_called_owner_slash_name_are_its_own(
 def test_bad_arguments_are_refused_in_a_sentence(
     arguments: list[str], says: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert command.main(["structure", *arguments]) == 2
+    assert cli.main(["structure", *arguments]) == 2
     told = capsys.readouterr().err
     assert told.startswith("error: ")
     assert says in told

@@ -1,4 +1,4 @@
-"""What no library offers, held to the pipelines that it stands for; and the proofs of all of it."""
+"""The techniques against the pipelines they stand for, and their applied checks."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ import tqdm.auto
 
 from diffusers_perf import models
 from diffusers_perf.catalog.declarations import OPTIMIZATIONS, Workload, stacked
-from diffusers_perf.measurement import proofs
+from diffusers_perf.measurement import applied
 from diffusers_perf.measurement.host import left
 from diffusers_perf.measurement.observing import unet_calls
 from diffusers_perf.measurement.pipelines import Generation, Source, built
-from diffusers_perf.records import closeness
+from diffusers_perf.records import pixels
 from diffusers_perf.techniques.conditioning import precompute
 from diffusers_perf.techniques.cuda_graphs import Graphed
 from diffusers_perf.techniques.device_steps import ROOM, Kind, Plan, table
@@ -30,7 +30,7 @@ from perf_tests.cases import suites, workloads
 
 FEW = replace(workloads.DDIM50_SMALL, steps=2)
 EXACT_DB = 100
-"""What another order of the same sums leaves between two float32 pictures, and more."""
+"""What another order of the same sums leaves between two float32 images, and more."""
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +48,7 @@ def pipeline_of(name: str, source: Source, workload: Workload = FEW) -> Iterator
 @pytest.fixture(scope="module")
 def plain(source: Source) -> Any:
     with pipeline_of("reference", source) as pipeline:
-        return Generation(pipeline, FEW).pictures()
+        return Generation(pipeline, FEW).images()
 
 
 def test_sixteen_blocks_may_be_sixteen_graphs(source: Source) -> None:
@@ -68,7 +68,7 @@ def test_no_progress_bars_thread_wakes_amid_rounds(
     before = set(threading.enumerate())
     source = models.open_source("small")
     with pipeline_of("reference", source) as pipeline:
-        Generation(pipeline, FEW).pictures()
+        Generation(pipeline, FEW).images()
     assert [thread for thread in set(threading.enumerate()) - before if thread.is_alive()] == []
 
 
@@ -78,7 +78,7 @@ def test_the_hosts_share_of_a_unet_call_is_timed(source: Source) -> None:
             left(Generation(pipeline, FEW), torch.device("cpu"))
         assert len(seconds) == 3
         assert min(seconds) > 0
-        Generation(pipeline, FEW).pictures()
+        Generation(pipeline, FEW).images()
         assert len(seconds) == 3
 
 
@@ -95,24 +95,24 @@ def test_the_hosts_share_of_a_unet_call_is_timed(source: Source) -> None:
         "fused_qkv+channels_last+fused_group_norm+device_steps+precomputed_conditioning+shared_prefix",
     ],
 )
-def test_pictures_are_the_plain_pipelines(name: str, source: Source, plain: Any) -> None:
+def test_images_are_the_plain_pipelines(name: str, source: Source, plain: Any) -> None:
     case = stacked(FEW, name)
     with pipeline_of(name, source) as pipeline:
         generation = Generation(pipeline, FEW)
         for optimization in case.stack:
-            optimization.proof(pipeline)
-        assert closeness.distance(generation.pictures(), plain).psnr_db > EXACT_DB
+            optimization.applied(pipeline)
+        assert pixels.distance(generation.images(), plain).psnr_db > EXACT_DB
         # Nothing of one generation is left for the next, whatever it is of.
         assert left(generation, torch.device("cpu")).ignored == ()
-        assert closeness.distance(generation.pictures(), plain).psnr_db > EXACT_DB
+        assert pixels.distance(generation.images(), plain).psnr_db > EXACT_DB
         for optimization in case.stack:
-            optimization.proof(pipeline)
+            optimization.applied(pipeline)
 
 
 def test_proofs_prepare_no_further_shape(
     source: Source, plain: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A proof's small sample never reaches what is compiled or captured for the real one."""
+    """An applied check's small sample never reaches what was compiled for the real one."""
     shapes: list[torch.Size] = []
 
     def compiler(function: Any, **_: Any) -> Any:
@@ -126,25 +126,25 @@ def test_proofs_prepare_no_further_shape(
     monkeypatch.setattr(torch, "compile", compiler)
     with pipeline_of("best_lossless", source) as pipeline:
         for optimization in stacked(FEW, "best_lossless").stack:
-            optimization.proof(pipeline)
+            optimization.applied(pipeline)
         assert shapes == []
     with pipeline_of("compile+device_steps", source) as pipeline:
-        OPTIMIZATIONS["compile"].proof(pipeline)
-        proofs.forward_once(pipeline)
+        OPTIMIZATIONS["compile"].applied(pipeline)
+        applied.forward_once(pipeline)
         assert shapes == []
-        pictures = Generation(pipeline, FEW).pictures()
-        assert closeness.distance(pictures, plain).psnr_db > EXACT_DB
+        images = Generation(pipeline, FEW).images()
+        assert pixels.distance(images, plain).psnr_db > EXACT_DB
         assert len(shapes) == FEW.steps + 1
     with pipeline_of("compile+late_bias", source) as pipeline:
-        OPTIMIZATIONS["late_bias"].proof(pipeline)
-        pictures = Generation(pipeline, FEW).pictures()
-        assert closeness.distance(pictures, plain).psnr_db > EXACT_DB
+        OPTIMIZATIONS["late_bias"].applied(pipeline)
+        images = Generation(pipeline, FEW).images()
+        assert pixels.distance(images, plain).psnr_db > EXACT_DB
         next(iter(_biased(pipeline.unet))).forward = None  # type: ignore[assignment, method-assign]
-        with pytest.raises(proofs.NotApplied, match="add their biases"):
-            OPTIMIZATIONS["late_bias"].proof(pipeline)
+        with pytest.raises(applied.NotApplied, match="add their biases"):
+            OPTIMIZATIONS["late_bias"].applied(pipeline)
 
 
-def test_no_picture_waits_while_the_host_walks_through_its_modules(
+def test_no_image_waits_while_the_host_walks_through_its_modules(
     source: Source, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As diffusers' own words on a pipeline's device and dtype do, with nothing on the GPU."""
@@ -270,27 +270,27 @@ def test_proofs_say_what_is_not_there(source: Source) -> None:
     }
     with pipeline_of("reference", source) as pipeline:
         for name, sentence in missing.items():
-            with pytest.raises(proofs.NotApplied, match=sentence):
-                OPTIMIZATIONS[name].proof(pipeline)
+            with pytest.raises(applied.NotApplied, match=sentence):
+                OPTIMIZATIONS[name].applied(pipeline)
     with (
-        pytest.raises(proofs.NotApplied, match="kernel by kernel, not as CUDA graphs"),
+        pytest.raises(applied.NotApplied, match="kernel by kernel, not as CUDA graphs"),
         pipeline_of("device_steps", source) as pipeline,
     ):
-        OPTIMIZATIONS["cuda_graph_step"].proof(pipeline)
+        OPTIMIZATIONS["cuda_graph_step"].applied(pipeline)
 
 
 def test_a_normalization_that_was_left_out_is_seen(source: Source) -> None:
     with pipeline_of("channels_last+fused_group_norm", source) as pipeline:
-        unet, proof = pipeline.unet, OPTIMIZATIONS["fused_group_norm"].proof
+        unet, check = pipeline.unet, OPTIMIZATIONS["fused_group_norm"].applied
         block = unet.down_blocks[0].resnets[0]
         fused, block.forward = block.forward, partial(_residual_block_without_shift, block)
-        with pytest.raises(proofs.NotApplied, match=r"\d+ of the UNet's \d+ residual blocks are"):
-            proof(pipeline)
+        with pytest.raises(applied.NotApplied, match=r"\d+ of the UNet's \d+ residual blocks are"):
+            check(pipeline)
         block.forward = fused
-        proof(pipeline)
+        check(pipeline)
         del unet.conv_norm_out.forward
-        with pytest.raises(proofs.NotApplied, match="PyTorch's own"):
-            proof(pipeline)
+        with pytest.raises(applied.NotApplied, match="PyTorch's own"):
+            check(pipeline)
 
 
 def test_fused_blocks_call_their_layers(source: Source) -> None:
@@ -302,7 +302,7 @@ def test_fused_blocks_call_their_layers(source: Source) -> None:
             for name, module in pipeline.unet.named_modules():
                 if isinstance(module, torch.nn.Conv2d | torch.nn.GroupNorm):
                     module.register_forward_hook(lambda *_, name=name: names.add(name))
-            proofs.forward_once(pipeline)
+            applied.forward_once(pipeline)
         return names
 
     plain = seen("channels_last")
@@ -324,13 +324,13 @@ def test_what_rewrites_a_block_comes_before_what_wraps_it(source: Source) -> Non
         pass
     with pipeline_of("channels_last+fused_group_norm+deepcache", source) as pipeline:
         for name in ("fused_group_norm", "deepcache"):
-            OPTIMIZATIONS[name].proof(pipeline)
+            OPTIMIZATIONS[name].applied(pipeline)
 
 
 def test_stacks_have_names() -> None:
     assert suites.BEST_LOSSLESS == "best_lossless"
     case = stacked(workloads.DDIM50, "best_lossless")
     assert [o.name for o in case.stack][:2] == ["fp16", "channels_last"]
-    promise = case.promise_on("seeded")
-    assert promise is not None
-    assert promise.psnr_db == 40
+    tolerance = case.tolerance_on("seeded")
+    assert tolerance is not None
+    assert tolerance.psnr_db == 40

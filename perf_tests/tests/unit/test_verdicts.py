@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from diffusers_perf.catalog.declarations import Closeness
+from diffusers_perf.catalog.declarations import Tolerance
 from diffusers_perf.judge import verdicts
 from diffusers_perf.judge.verdicts import PASSING, STATUSES, Finding, Question, Verdict, judge
 from diffusers_perf.records.baselines import LAUNCHES, Bound, CaseBaseline, limits_of
-from diffusers_perf.records.closeness import Distance, Look
+from diffusers_perf.records.pixels import Distance, Look
 from diffusers_perf.records.records import Count, Measurement
 
 CLOSE = Distance(psnr_db=60, ssim=0.999)
@@ -21,14 +21,14 @@ REFERENCE = Measurement(
     case="reference",
     workload="ddim50",
     steps=50,
-    images=1,
+    num_images=1,
     model="sd15",
     weights="seeded",
     parameters=1_000,
     rounds_s=(2.00, 2.02, 1.98, 2.01, 1.99),
     look=Look(finite=True, mean=0.5, std=0.2),
     repeat=Distance(psnr_db=120, ssim=1),
-    closeness=CLOSE,
+    image_distance=CLOSE,
     gpu_busy_s=2.0,
     peak_memory_bytes=4_000,
     counters={"host_syncs": Count(fixed=3, per_step=6), "kernels": Count(fixed=300, per_step=1000)},
@@ -69,12 +69,12 @@ def question(measured: Measurement = FP16, **changes: Any) -> Question:
     asked: dict[str, Any] = {
         "measured": measured,
         "reference": reference,
-        "promise": Closeness(psnr_db=40, ssim=0.97),
+        "tolerance": Tolerance(psnr_db=40, ssim=0.97),
         "baseline": before,
         "baseline_name": "baselines/gpu.json",
         "portable": {},
         "versions": {"torch": "2.11.0", "diffusers": "0.42.1"},
-        "picture_only": False,
+        "image_only": False,
         "generates": GENERATES,
     } | changes
     return Question(**asked)
@@ -92,15 +92,15 @@ def test_all_well() -> None:
     [
         ({"look": Look(finite=False, mean=0.5, std=0.2)}, "not finite"),
         ({"look": Look(finite=True, mean=0.01, std=0.2)}, "black"),
-        ({"look": Look(finite=True, mean=0.5, std=0.01)}, "flat"),
-        ({"closeness": Distance(psnr_db=39.9, ssim=0.99)}, "worse picture"),
-        ({"closeness": Distance(psnr_db=60, ssim=0.96)}, "worse picture"),
-        ({"repeat": Distance(psnr_db=50, ssim=1)}, "worse picture"),
+        ({"look": Look(finite=True, mean=0.5, std=0.01)}, "uniform"),
+        ({"image_distance": Distance(psnr_db=39.9, ssim=0.99)}, "worse image"),
+        ({"image_distance": Distance(psnr_db=60, ssim=0.96)}, "worse image"),
+        ({"repeat": Distance(psnr_db=50, ssim=1)}, "worse image"),
         ({"gpu_busy_s": 0.8 * 1.015}, "same"),
         ({"gpu_busy_s": 0.8 * 1.025}, "slower"),
         ({"gpu_busy_s": 0.7}, "faster"),
         ({"rounds_s": (1.2, 1.21, 1.19, 1.2, 1.22)}, "slower"),
-        ({"rounds_s": (1.0, 1.6, 0.9, 1.3, 1.2)}, "unclear"),
+        ({"rounds_s": (1.0, 1.6, 0.9, 1.3, 1.2)}, "inconclusive"),
         ({"peak_memory_bytes": 2_030}, "same"),
         ({"peak_memory_bytes": 2_050}, "more memory"),
         ({"counters": {"host_syncs": Count(fixed=4, per_step=6)}}, "more work"),
@@ -117,14 +117,14 @@ def test_each_rule_at_its_limit(change: dict[str, Any], status: str) -> None:
     "change",
     [{"gpu_busy_s": None}, {"counters": {"kernels": Count(fixed=300, per_step=1000)}}],
 )
-def test_what_has_a_limit_and_could_not_be_measured_is_unclear(change: dict[str, Any]) -> None:
+def test_what_has_a_limit_and_could_not_be_measured_is_inconclusive(change: dict[str, Any]) -> None:
     verdict = judge(question(replace(FP16, notes=("no CUPTI",), **change)))
-    assert verdict.status == "unclear"
+    assert verdict.status == "inconclusive"
     assert "could not be measured" in verdict.sentence
     assert "no CUPTI" in verdict.text()
-    floor = {"gpu_speedup": Bound(at_least=1.2)}
+    roofline = {"gpu_speedup": Bound(at_least=1.2)}
     blind = replace(FP16, gpu_busy_s=None)
-    assert judge(question(blind, baseline=None, portable=floor)).status == "unclear"
+    assert judge(question(blind, baseline=None, portable=roofline)).status == "inconclusive"
 
 
 def test_a_slower_reference_does_not_make_a_slower_case_look_well() -> None:
@@ -134,25 +134,25 @@ def test_a_slower_reference_does_not_make_a_slower_case_look_well() -> None:
     assert judge(question(slower)).status == "slower"
 
 
-def test_the_references_picture_is_held_to_the_accepted_one() -> None:
-    lost = replace(REFERENCE, closeness=Distance(psnr_db=21.8, ssim=0.8))
+def test_the_references_image_is_held_to_the_accepted_one() -> None:
+    lost = replace(REFERENCE, image_distance=Distance(psnr_db=21.8, ssim=0.8))
     verdict = judge(question(lost))
-    assert verdict.status == "worse picture"
-    assert "no longer close to the accepted picture" in verdict.sentence
-    assert "if it is meant, python -m ci accept RUN.json --pictures-only" in verdict.text()
+    assert verdict.status == "worse image"
+    assert "no longer close to the accepted image" in verdict.sentence
+    assert "if it is meant, python -m ci accept RUN.json --images-only" in verdict.text()
 
 
-def test_without_a_baseline_speed_is_new_and_pictures_are_judged() -> None:
+def test_without_a_baseline_speed_is_new_and_images_are_judged() -> None:
     assert judge(question(baseline=None)).status == "new"
     black = replace(FP16, look=Look(finite=True, mean=0, std=0))
     assert judge(question(black, baseline=None)).status == "black"
 
 
-def test_portable_floors_hold_without_a_baseline() -> None:
-    floor = {"gpu_speedup": Bound(at_least=1.2)}
+def test_portable_rooflines_hold_without_a_baseline() -> None:
+    roofline = {"gpu_speedup": Bound(at_least=1.2)}
     slow = replace(FP16, gpu_busy_s=1.8)
-    assert judge(question(baseline=None, portable=floor)).status == "new"
-    assert judge(question(slow, baseline=None, portable=floor)).status == "slower"
+    assert judge(question(baseline=None, portable=roofline)).status == "new"
+    assert judge(question(slow, baseline=None, portable=roofline)).status == "slower"
     hungry = {"memory_ratio": Bound(at_most=0.4)}
     assert judge(question(baseline=None, portable=hungry)).status == "more memory"
 
@@ -178,7 +178,7 @@ def test_a_warning_that_no_longer_holds_is_told_and_passes() -> None:
 
 @pytest.mark.parametrize("disturbed", ["measured", "reference"])
 def test_a_disturbed_machine_is_invalid_and_not_slower(disturbed: str) -> None:
-    validity = {"disturbed_by": ["hardware slowdown"]}
+    validity = {"gpu_interference": ["hardware slowdown"]}
     slow = replace(FP16, rounds_s=(3.0, 3.01, 2.99))
     if disturbed == "measured":
         verdict = judge(question(replace(slow, validity=validity)))
@@ -190,7 +190,7 @@ def test_a_disturbed_machine_is_invalid_and_not_slower(disturbed: str) -> None:
 
 
 def test_a_disturbed_reference_says_nothing_of_what_is_not_held_to_it() -> None:
-    disturbed = replace(REFERENCE, validity={"disturbed_by": ["hardware slowdown"]})
+    disturbed = replace(REFERENCE, validity={"gpu_interference": ["hardware slowdown"]})
     verdict = judge(question(replace(FP16, gpu_busy_s=1.6), reference=disturbed))
     statuses = {finding.metric: finding.status for finding in verdict.findings}
     assert statuses["GPU busy"] == "slower"
@@ -278,10 +278,10 @@ def test_a_slow_core_excuses_a_reference_by_its_best() -> None:
         assert judge(asked).status == status
 
 
-def test_noise_beyond_a_limit_is_unclear_whatever_the_core() -> None:
+def test_noise_beyond_a_limit_is_inconclusive_whatever_the_core() -> None:
     loops = {"cpu_loops_s": (0.01, 0.03, 0.03)}
     noisy = replace(FP16, rounds_s=(1.0, 1.5, 1.0, 1.6, 1.5), validity=loops)
-    assert judge(question(noisy)).status == "unclear"
+    assert judge(question(noisy)).status == "inconclusive"
 
 
 def test_a_slow_core_is_no_excuse_for_the_gpu() -> None:
@@ -291,16 +291,19 @@ def test_a_slow_core_is_no_excuse_for_the_gpu() -> None:
     assert "GPU busy" in verdict.sentence
 
 
-def test_a_picture_that_could_not_be_compared_is_not_the_same() -> None:
-    verdict = judge(question(replace(FP16, closeness=None)))
-    assert verdict.status == "unclear"
-    assert "the distance of its picture could not be measured" in verdict.sentence
-    assert judge(replace(question(replace(FP16, closeness=None)), promise=None)).status == "same"
+def test_an_image_that_could_not_be_compared_is_not_the_same() -> None:
+    verdict = judge(question(replace(FP16, image_distance=None)))
+    assert verdict.status == "inconclusive"
+    assert "the distance of its image could not be measured" in verdict.sentence
+    assert (
+        judge(replace(question(replace(FP16, image_distance=None)), tolerance=None)).status
+        == "same"
+    )
 
 
 def test_memory_that_could_not_be_measured_is_not_the_same() -> None:
     verdict = judge(question(replace(FP16, peak_memory_bytes=None)))
-    assert verdict.status == "unclear"
+    assert verdict.status == "inconclusive"
     assert "peak memory could not be measured" in verdict.sentence
 
 
@@ -340,7 +343,7 @@ def test_a_baseline_of_another_workload_says_nothing() -> None:
 
 
 def test_a_busy_cpu_disturbs_the_clock_and_not_the_gpu() -> None:
-    busy = {"host_disturbed_by": ["the host waited for a CPU for 40 % of the rounds"]}
+    busy = {"host_interference": ["the host waited for a CPU for 40 % of the rounds"]}
     slow = replace(FP16, rounds_s=(4.0, 4.1, 3.9, 4.0, 4.1), validity=busy)
     verdict = judge(question(slow))
     assert verdict.status == "invalid"
@@ -390,9 +393,9 @@ def test_one_graph_more_in_the_place_of_its_kernels_is_no_more_work() -> None:
     assert judge(question(launching(1085, 33), baseline=accepted)).status == "more work"
 
 
-def test_only_the_picture_counts_where_only_the_picture_is_asked_for() -> None:
+def test_only_the_image_counts_where_only_the_image_is_asked_for() -> None:
     slow = replace(FP16, rounds_s=(9.0,), gpu_busy_s=None)
-    assert judge(question(slow, picture_only=True)).status == "same"
+    assert judge(question(slow, image_only=True)).status == "same"
 
 
 def test_a_message_has_five_parts() -> None:

@@ -1,4 +1,4 @@
-"""Workflows and the scripts behind them: what they may do, and how a lane ends."""
+"""Workflows and the scripts behind them: what they may do, and how a job ends."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def jobs() -> Iterator[tuple[Path, dict[str, Any]]]:
             yield path, job
 
 
-def test_there_is_a_workflow_for_each_lane() -> None:
+def test_there_is_a_workflow_for_each_job() -> None:
     assert [path.stem for path in WORKFLOWS] == ["comment", "cpu", "gpu", "nightly"]
 
 
@@ -115,18 +115,18 @@ esac
 """
 
 
-def lane(
+def job(
     tmp_path: Path,
     *arguments: str,
     code: int = 0,
     compared: bool = True,
     gate: tuple[str, str] = ("", ""),
 ) -> tuple[int, str]:
-    """The exit code and output of one lane; its calls are in `calls`.
+    """The exit code and output of one job; its calls are in `calls`.
 
     `gate` is what the gate prints, and what on stderr.
     """
-    script = program(tmp_path / "ci" / "lane.sh", (ROOT / "ci" / "lane.sh").read_text())
+    script = program(tmp_path / "ci" / "job.sh", (ROOT / "ci" / "job.sh").read_text())
     done = subprocess.run(
         ["bash", script, *arguments],
         env=os.environ
@@ -155,29 +155,29 @@ def calls(tmp_path: Path, of: str) -> list[str]:
     [
         (0, True, 0, 1),
         (1, True, 1, 1),
-        (2, True, 0, 1),  # unclear: neutral
+        (2, True, 0, 1),  # inconclusive: neutral
         (2, False, 2, 2),  # broke off: once more, then red
     ],
 )
 def test_how_a_pair_ends(tmp_path: Path, code: int, compared: bool, ends: int, runs: int) -> None:
-    returned, output = lane(tmp_path, "pair", "BASE", "HEAD", code=code, compared=compared)
+    returned, output = job(tmp_path, "pair", "BASE", "HEAD", code=code, compared=compared)
     assert returned == ends, output
     asked = calls(tmp_path, "-m ci ab")
     assert len(asked) == runs
     assert "--base BASE --head HEAD --device cuda --quick --minutes 12 -- -k" in asked[0]
-    assert ("::warning::unclear" in output) == (ends != code)
+    assert ("::warning::inconclusive" in output) == (ends != code)
     said = (tmp_path / "summary").read_text()
     assert said == ("# the report\n" if compared else "## Not judged\n\n    error: the reason\n")
 
 
 def test_what_is_said_to_a_lane_is_said_to_ab(tmp_path: Path) -> None:
-    lane(tmp_path, "pair", "BASE", "HEAD", "--device", "cpu")
+    job(tmp_path, "pair", "BASE", "HEAD", "--device", "cpu")
     (asked,) = calls(tmp_path, "-m ci ab")
     assert asked.endswith("--base BASE --head HEAD --device cpu")
 
 
 def test_the_newest_is_compared_with_the_locked(tmp_path: Path) -> None:
-    returned, output = lane(tmp_path, "newest")
+    returned, output = job(tmp_path, "newest")
     assert returned == 0, output
     (asked,) = calls(tmp_path, "-m ci ab")
     assert "--base-python runs/locked/bin/python --head-python runs/newest/bin/python" in asked
@@ -188,13 +188,13 @@ def test_the_newest_is_compared_with_the_locked(tmp_path: Path) -> None:
 def test_a_shard_with_failed_cases_is_judged_with_the_others(
     tmp_path: Path, code: int, ends: int
 ) -> None:
-    assert lane(tmp_path, "shard", "1/2", code=code)[0] == ends
+    assert job(tmp_path, "shard", "1/2", code=code)[0] == ends
     (asked,) = calls(tmp_path, "-m pytest")
     assert "--device cuda --shard 1/2 --benchmark-json runs/shard-1.json" in asked
 
 
-ROWS = "unclear: ddim50-fp16: latency\nof 5 cases 4 held, 0 failed, 1 unclear or invalid"
-UNCLEAR = f"{ROWS}\nunclear: 1 of 5 cases: ddim50-fp16; run it again"
+ROWS = "inconclusive: ddim50-fp16: latency\nof 5 cases 4 held, 0 failed, 1 inconclusive or invalid"
+INCONCLUSIVE = f"{ROWS}\ninconclusive: 1 of 5 cases: ddim50-fp16; run it again"
 UNKNOWN = "error: nobody accepted a baseline for NVIDIA H200, so no speed was judged"
 BROKEN = "error: baselines/nvidia-h200.json: is no JSON"
 
@@ -204,23 +204,23 @@ BROKEN = "error: baselines/nvidia-h200.json: is no JSON"
     [
         (0, ("of 5 cases 5 held", ""), 0),
         (1, (ROWS, ""), 1),
-        (2, (UNCLEAR, ""), 0),
-        (2, (UNCLEAR, "a warning of a library"), 0),
+        (2, (INCONCLUSIVE, ""), 0),
+        (2, (INCONCLUSIVE, "a warning of a library"), 0),
         (2, (ROWS, UNKNOWN), 2),
         (2, ("", BROKEN), 2),
         (2, ("", ""), 2),
-        (137, (UNCLEAR, ""), 137),
+        (137, (INCONCLUSIVE, ""), 137),
     ],
 )
 def test_shards_are_judged_together(
     tmp_path: Path, code: int, gate: tuple[str, str], ends: int
 ) -> None:
-    returned, output = lane(tmp_path, "judge", code=code, gate=gate)
+    returned, output = job(tmp_path, "judge", code=code, gate=gate)
     assert returned == ends
     asked = calls(tmp_path, "-m ci")
     assert [line.split()[2] for line in asked] == ["merge", "gate", "report"]
     assert all(said in output for said in gate)
-    assert ("::warning::unclear" in output) == (ends != code)
+    assert ("::warning::inconclusive" in output) == (ends != code)
     not_judged = "## Not judged\n\n" + (f"    {gate[1]}\n" if gate[1] else "")
     said = (tmp_path / "summary").read_text()
     assert said == (not_judged if code == ends == 2 else "") + "# the report\n"
@@ -229,7 +229,7 @@ def test_shards_are_judged_together(
 def test_the_lane_reads_what_the_gate_says(
     tmp_path: Path, no_baselines: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The real gate's words: unclear is a warning, no baseline is an error."""
+    """The real gate's words: inconclusive is a warning, no baseline is an error."""
     runs = [process(f"gated-{number}") for number in range(3)]
     case(runs[0], "ddim50-fp16")["latency_rounds_s"] = [1.0, 5.0, 3.0, 2.0, 9.0]
     (path,) = write([settle(runs[0])], tmp_path, "run")
@@ -239,7 +239,7 @@ def test_the_lane_reads_what_the_gate_says(
         code = command.main(["gate", str(path)])
         printed = capsys.readouterr()
         assert code == 2
-        return lane(tmp_path, "judge", code=code, gate=(printed.out.rstrip(), printed.err))[0]
+        return job(tmp_path, "judge", code=code, gate=(printed.out.rstrip(), printed.err))[0]
 
     assert ends() == 2
     assert accept([process(f"known-{number}") for number in range(3)], no_baselines) == 0
@@ -250,9 +250,9 @@ def test_the_lane_reads_what_the_gate_says(
 
 @pytest.mark.parametrize("arguments", [(), ("nothing",), ("pair", "BASE"), ("environment", "x")])
 def test_an_unknown_lane_names_the_known_ones(tmp_path: Path, arguments: tuple[str, ...]) -> None:
-    returned, output = lane(tmp_path, *arguments)
+    returned, output = job(tmp_path, *arguments)
     assert returned == 2
-    assert "bash ci/lane.sh pair BASE HEAD" in output
+    assert "bash ci/job.sh pair BASE HEAD" in output
     assert not (tmp_path / "calls").exists()
 
 

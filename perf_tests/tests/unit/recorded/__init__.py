@@ -2,8 +2,8 @@
 made from those three.
 
 What was not recorded yet when the three were made stands beside it as it was: the reference's
-numbers, what the optimizations promise, and what the workloads generate, from the catalogue of that
-day. What nobody can know any more is null, or empty.
+numbers, what the optimizations tolerance, and what the workloads generate, from the catalogue of
+that day. What nobody can know any more is null, or empty.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from diffusers_perf.cli import __main__ as command
-from diffusers_perf.records import closeness
+from diffusers_perf.records import pixels
 from diffusers_perf.records.reading import run_of
 from diffusers_perf.records.runs import Run
 
@@ -42,9 +42,9 @@ def five_pairs(name: str) -> tuple[list[Content], list[Content]]:
     """Base and head, quick processes of one commit in turns, with six digits of each number and
     only what is judged.
 
-    ``same`` is an `ab` of it against itself over seven of the guide's rows. In ``planted`` head had
-    5 % more GPU work in each step of ddim50's fp16, a sleep of 110 % of a step in its tf32+fp16 and
-    one of 24 % in pndm25x4's distilled_unet: twice, and half of, what `calibrate` had said of
+    ``same`` is an `ab` of it against itself over seven of the guide's rows. In ``injected`` head
+    had 5 % more GPU work in each step of ddim50's fp16, a sleep of 110 % of a step in its tf32+fp16
+    and one of 24 % in pndm25x4's distilled_unet: twice, and half of, what `calibrate` had said of
     ``same`` that it sees.
     """
     sides = json.loads(gzip.decompress((FOLDER / f"h200-{name}.json.gz").read_bytes()))
@@ -60,7 +60,7 @@ def process(name: str, *, noise: float | None = QUIET) -> Content:
     recorded = [{_id(case): case for case in _infos(one)} for one in RECORDED]
     for case in _infos(content):
         rounds = [s for one in recorded if (c := one.get(_id(case))) for s in c["latency_rounds_s"]]
-        if case["picture_only"]:
+        if case["image_only"]:
             continue
         if noise is None:
             case["latency_rounds_s"] = draw.choices(rounds, k=5)
@@ -83,7 +83,7 @@ def settle(content: Content) -> Content:
     infos = {_id(case): case for case in _infos(content)}
     for case in infos.values():
         case["latency_s"] = median(case["latency_rounds_s"])
-        case["pictures_per_s"] = case["images"] / case["latency_s"]
+        case["images_per_s"] = case["num_images"] / case["latency_s"]
         other = infos.get(f"{case['workload']}-{case['against']}")
         if other and case["reference"]:
             for field in ("latency_rounds_s", "gpu_busy_s", "peak_memory_bytes"):
@@ -123,7 +123,7 @@ def slow(content: Content, name: str, *, by: float) -> None:
 
 
 def black(content: Content, name: str) -> None:
-    case(content, name)["picture"].update(mean=0.002, std=0.0, psnr_db=5.2, ssim=0.01)
+    case(content, name)["image"].update(mean=0.002, std=0.0, psnr_db=5.2, ssim=0.01)
 
 
 def write(contents: Sequence[Content], folder: Path, name: str) -> list[Path]:
@@ -134,20 +134,20 @@ def write(contents: Sequence[Content], folder: Path, name: str) -> list[Path]:
     return paths
 
 
-def with_pictures(contents: Sequence[Content], folder: Path, name: str) -> list[Path]:
-    """The contents' files, each with its references' pictures, of noise, beside it."""
+def with_images(contents: Sequence[Content], folder: Path, name: str) -> list[Path]:
+    """The contents' files, each with its references' images, of noise, beside it."""
     paths = write(contents, folder, name)
     drawn = np.random.default_rng(0).random((1, 128, 128, 3), dtype=np.float32)
     for path in paths:
-        pictures = path.with_name(f"{path.stem}-pictures")
+        images = path.with_name(f"{path.stem}-images")
         for workload in ("ddim50", "pndm25x4", "vase25"):
-            closeness.save(drawn, pictures / f"{workload}-reference.png")
+            pixels.save(drawn, images / f"{workload}-reference.png")
     return paths
 
 
 def accept(contents: Sequence[Content], folder: Path, reason: str = "first") -> int:
     """`ci accept` of these runs, written beside the folder of baselines."""
-    paths = with_pictures(contents, folder.parent, reason.replace(" ", "-"))
+    paths = with_images(contents, folder.parent, reason.replace(" ", "-"))
     return command.main(["accept", *map(str, paths), "--reason", reason])
 
 

@@ -1,4 +1,4 @@
-"""The pictures of a run, small enough to stand in the page: beside their reference, and how they
+"""The images of a run, small enough to stand in the page: beside their reference, and how they
 differ.
 """
 
@@ -36,7 +36,7 @@ LEVELS = (
 )
 """Largest side in pixels and WebP's quality, best first."""
 EXACT_SIDE = 128
-"""Pictures up to this side are embedded without loss."""
+"""Images up to this side are embedded without loss."""
 AMPLIFIED_MOST = 512
 DIFFERENCE_SIDE = 256
 """Differences are looked at for where they are, not for their grain."""
@@ -47,7 +47,7 @@ Square = npt.NDArray[np.uint8]
 
 @dataclass(frozen=True, kw_only=True)
 class Embedded:
-    """One picture in the page."""
+    """One image in the page."""
 
     uri: str
     width: int
@@ -60,7 +60,7 @@ class Shown:
 
     case: str
     """Its id."""
-    picture: Embedded | None
+    image: Embedded | None
     other: str
     """The id of what it is compared with; empty if nothing is there to compare."""
     other_name: str
@@ -73,25 +73,25 @@ class Shown:
 
 @dataclass(frozen=True, kw_only=True)
 class Gallery:
-    """All pictures of a report."""
+    """All images of a report."""
 
     shown: Mapping[str, Shown]
     """By case id."""
     others: Mapping[str, Embedded]
     """What cases are compared with that is no case of the report, by the id that `Shown.other`
-    gives: accepted pictures, and references that were measured for others alone."""
+    gives: accepted images, and references that were measured for others alone."""
     problem: str
     """Why there are none at all; empty if there are."""
     folder: str
     """Where the main job saved them."""
     side: int
-    """Of the largest picture here, in pixels."""
+    """Of the largest image here, in pixels."""
     full_side: int
-    """Of the largest picture there."""
+    """Of the largest image there."""
 
 
 def gallery(report: Report, folder: Path, *, budget_bytes: int) -> Gallery:
-    """Load, compare and embed the pictures of a run that were saved in this folder.
+    """Load, compare and embed the images of a run that were saved in this folder.
 
     They are as large as lets all of them together, as they stand in the page, keep the budget.
     """
@@ -99,7 +99,7 @@ def gallery(report: Report, folder: Path, *, budget_bytes: int) -> Gallery:
         return Gallery(
             shown={},
             others={},
-            problem=f"There are no pictures: {folder.name}/ is not beside the run's JSON. The main "
+            problem=f"There are no images: {folder.name}/ is not beside the run's JSON. The main "
             "job saves it there with --benchmark-json.",
             folder=folder.name,
             side=0,
@@ -119,7 +119,7 @@ def gallery(report: Report, folder: Path, *, budget_bytes: int) -> Gallery:
         if own is not None and other is not None and own.shape == other.shape and own is not other:
             differences[case.seen.id] = amplified(own, other)
     wanted = [
-        *(("picture", name, square) for name, square in loaded.items()),
+        *(("image", name, square) for name, square in loaded.items()),
         *(
             ("difference", name, square)
             for name, (square, _) in differences.items()
@@ -135,7 +135,7 @@ def gallery(report: Report, folder: Path, *, budget_bytes: int) -> Gallery:
         has_other = other_id in thumbnails or other_id in loaded
         shown[name] = Shown(
             case=name,
-            picture=embedded.get(("picture", name)),
+            image=embedded.get(("image", name)),
             other=other_id if has_other and name in loaded else "",
             other_name="accepted" if other_id in thumbnails else _against(case),
             difference=embedded.get(("difference", name)),
@@ -153,13 +153,13 @@ def gallery(report: Report, folder: Path, *, budget_bytes: int) -> Gallery:
             name: _embed(square, side=EXACT_SIDE, quality=90) for name, square in thumbnails.items()
         }
         | {
-            name: embedded["picture", name]
+            name: embedded["image", name]
             for name in names
             if name in loaded and name not in own_names
         },
-        problem="" if loaded or not report.cases else f"There are no pictures in {folder.name}/.",
+        problem="" if loaded or not report.cases else f"There are no images in {folder.name}/.",
         folder=folder.name,
-        side=max((p.width for (kind, _), p in embedded.items() if kind == "picture"), default=0),
+        side=max((p.width for (kind, _), p in embedded.items() if kind == "image"), default=0),
         full_side=max((square.shape[1] for square in loaded.values()), default=0),
     )
 
@@ -169,16 +169,16 @@ def _against(case: CasePart) -> str:
 
 
 def _other(case: CasePart) -> str:
-    """Id of the case whose picture it is held to."""
+    """Id of the case whose image it is held to."""
     return f"{case.seen.workload}-{_against(case)}"
 
 
 UNREADABLE = (OSError, SyntaxError, ValueError, ZeroDivisionError, Image.DecompressionBombError)
-"""What Pillow and `mosaic` raise for a file that is no picture of ours."""
+"""What Pillow and `mosaic` raise for a file that is no image of ours."""
 
 
 def _load(folder: Path, name: str) -> Square | str:
-    """A case's picture, or in a sentence what is wrong with it."""
+    """A case's image, or in a sentence what is wrong with it."""
     path = folder / f"{name}.png"
     # A case may be called anything, and no name leads out of the folder.
     if path.parent != folder or not path.is_file():
@@ -186,24 +186,24 @@ def _load(folder: Path, name: str) -> Square | str:
     try:
         return mosaic(path)
     except UNREADABLE:
-        return f"{folder.name}/{name}.png is no picture of this suite"
+        return f"{folder.name}/{name}.png is no image of this suite"
 
 
 def mosaic(path: Path) -> Square:
-    """A strip of squares, as the main job saves pictures, as a square of them.
+    """A strip of squares, as the main job saves images, as a square of them.
 
     `OSError` or `ValueError` for what is none.
     """
     with Image.open(path) as image:
         strip: Square = np.asarray(image.convert("RGB"))
     side = strip.shape[0]
-    pictures = np.split(strip, strip.shape[1] // side, axis=1)
-    columns = math.ceil(math.sqrt(len(pictures)))
-    rows = math.ceil(len(pictures) / columns)
+    images = np.split(strip, strip.shape[1] // side, axis=1)
+    columns = math.ceil(math.sqrt(len(images)))
+    rows = math.ceil(len(images) / columns)
     laid: Square = np.zeros((rows * side, columns * side, 3), np.uint8)
-    for number, picture in enumerate(pictures):
+    for number, square in enumerate(images):
         row, column = divmod(number, columns)
-        laid[row * side : (row + 1) * side, column * side : (column + 1) * side] = picture
+        laid[row * side : (row + 1) * side, column * side : (column + 1) * side] = square
     return laid
 
 
@@ -230,9 +230,7 @@ def _accepted(cases: Sequence[CasePart]) -> dict[str, Square]:
     found = {}
     for case in cases:
         seen = case.seen
-        path = baselines.picture_path(
-            model=seen.model, weights=seen.weights, workload=seen.workload
-        )
+        path = baselines.image_path(model=seen.model, weights=seen.weights, workload=seen.workload)
         if seen.name != REFERENCE:
             continue
         # Without it, or with a broken one, there is nothing to show; the tests say so.
@@ -259,8 +257,8 @@ def _within(wanted: Sequence[tuple[str, str, Square]], budget_bytes: int) -> dic
         side, quality = LEVELS[level]
         with ThreadPoolExecutor() as pool:
             made = pool.map(partial(_at, side=side, quality=quality), wanted)
-            embedded = {item[:2]: picture for item, picture in zip(wanted, made, strict=True)}
-        size = sum(len(picture.uri) for picture in embedded.values())
+            embedded = {item[:2]: image for item, image in zip(wanted, made, strict=True)}
+        size = sum(len(image.uri) for image in embedded.values())
         if size <= budget_bytes or level == len(LEVELS) - 1:
             return embedded
         level += 1
@@ -268,7 +266,7 @@ def _within(wanted: Sequence[tuple[str, str, Square]], budget_bytes: int) -> dic
 
 def _at(item: tuple[str, str, Square], *, side: int, quality: int) -> Embedded:
     kind, _, square = item
-    side = side if kind == "picture" else min(side, DIFFERENCE_SIDE)
+    side = side if kind == "image" else min(side, DIFFERENCE_SIDE)
     return _embed(square, side=side, quality=quality)
 
 

@@ -18,24 +18,24 @@ from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from diffusers_perf.measurement.build import flag
 
-Proof = Callable[[Any], None]
+AppliedCheck = Callable[[Any], None]
 
 
 class NotApplied(Exception):
-    """An optimization's proof failed; says which, what was seen and what was expected."""
+    """An optimization's applied check failed; says which, what was seen and what was expected."""
 
 
-def every(*proofs: Proof) -> Proof:
+def every(*checks: AppliedCheck) -> AppliedCheck:
     """All of these, in order."""
 
     def check(pipeline: Any) -> None:
-        for proof in proofs:
-            proof(pipeline)
+        for check_one in checks:
+            check_one(pipeline)
 
     return check
 
 
-def computes_in(dtype: torch.dtype) -> Proof:
+def computes_in(dtype: torch.dtype) -> AppliedCheck:
     """Every parameter has the dtype, and so has what the UNet's layers hand on.
 
     One of 8 bits is only kept so, and cast when it is needed.
@@ -96,7 +96,7 @@ def forward_once(pipeline: Any) -> None:
         forward(sample, timestep, encoder_hidden_states=states)
 
 
-def flag_reads(holder: object, name: str, value: object) -> Proof:
+def flag_reads(holder: object, name: str, value: object) -> AppliedCheck:
     """An attribute of torch still has the value it was set to."""
 
     def check(pipeline: Any) -> None:
@@ -118,7 +118,7 @@ def matmul_rounds_to_tf32(pipeline: Any) -> None:
         raise NotApplied("a float32 matmul keeps bits that TF32 drops: it did not run in TF32")
 
 
-def attention_is(*processors: str) -> Proof:
+def attention_is(*processors: str) -> AppliedCheck:
     """Every attention of the UNet runs through one of these processor classes."""
 
     def check(pipeline: Any) -> None:
@@ -132,7 +132,7 @@ def attention_is(*processors: str) -> Proof:
     return check
 
 
-def attention_runs_on(backend: SDPBackend) -> Proof:
+def attention_runs_on(backend: SDPBackend) -> AppliedCheck:
     """PyTorch's dispatcher sends every attention of the UNet to this implementation."""
 
     def check(pipeline: Any) -> None:
@@ -155,7 +155,7 @@ def attention_runs_on(backend: SDPBackend) -> Proof:
     return check
 
 
-def is_compiled(*places: str) -> Proof:
+def is_compiled(*places: str) -> AppliedCheck:
     """What these modules run is torch.compile's (``vae.decoder``)."""
 
     def check(pipeline: Any) -> None:
@@ -208,7 +208,7 @@ def merges_tokens(pipeline: Any) -> None:
         raise NotApplied("the UNet's largest self-attention sees every token: none are merged")
 
 
-def weights_are_quantized(kept: torch.dtype) -> Proof:
+def weights_are_quantized(kept: torch.dtype) -> AppliedCheck:
     """The linear layers of the UNet's transformer blocks keep their weights in this dtype."""
 
     def check(pipeline: Any) -> None:
@@ -232,7 +232,7 @@ def _dtypes_within(tensor: torch.Tensor) -> list[torch.dtype]:
     return [dtype for name in names for dtype in _dtypes_within(getattr(tensor, name))]
 
 
-def mostly_kept_in(dtype: torch.dtype) -> Proof:
+def mostly_kept_in(dtype: torch.dtype) -> AppliedCheck:
     """Most of the UNet's parameters wait in this dtype until they are needed."""
 
     def check(pipeline: Any) -> None:
@@ -245,8 +245,8 @@ def mostly_kept_in(dtype: torch.dtype) -> Proof:
     return check
 
 
-def decodes_in_parts(images: int) -> Proof:
-    """The decoder is called more than once for the latents of so many pictures."""
+def decodes_in_parts(images: int) -> AppliedCheck:
+    """The decoder is called more than once for the latents of so many images."""
 
     def check(pipeline: Any) -> None:
         vae, calls = pipeline.vae, 0
@@ -272,7 +272,7 @@ def decodes_in_parts(images: int) -> Proof:
     return check
 
 
-def waits_on_host(*places: str) -> Proof:
+def waits_on_host(*places: str) -> AppliedCheck:
     """These modules lie in the host's memory while they are not needed."""
 
     def check(pipeline: Any) -> None:
@@ -295,7 +295,7 @@ def layout_is_channels_last(pipeline: Any) -> None:
                 raise NotApplied(f"parameter {place}.{name} is not in channels_last layout")
 
 
-def smaller_than_reference(place: str, *, layers_per_block: int) -> Proof:
+def smaller_than_reference(place: str, *, layers_per_block: int) -> AppliedCheck:
     """The module in this place is the distilled one: fewer layers a block, no mid block."""
 
     def check(pipeline: Any) -> None:
@@ -309,7 +309,7 @@ def smaller_than_reference(place: str, *, layers_per_block: int) -> Proof:
     return check
 
 
-def class_is(place: str, name: str) -> Proof:
+def class_is(place: str, name: str) -> AppliedCheck:
     """The module in this place is of this class."""
 
     def check(pipeline: Any) -> None:

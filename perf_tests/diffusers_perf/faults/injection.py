@@ -1,4 +1,4 @@
-"""Declarations: what a fault plants, where, and which measure must see it; controls beside them.
+"""Declarations: what a fault injects, where, and which measure must see it; controls beside them.
 
 Imports no torch, so that the catalogue of faults can be read anywhere.
 """
@@ -12,20 +12,20 @@ from typing import Any, Literal, get_args
 
 from diffusers_perf.catalog.declarations import REFERENCE
 
-Measure = Literal["counter", "GPU busy", "latency", "picture", "memory", "measuring", "proof"]
+Measure = Literal["counter", "GPU busy", "latency", "image", "memory", "measuring", "applied check"]
 """What sees a fault. Measuring: the rules that look at the measuring itself, not at a case."""
 
 Where = Literal["any", "cpu", "cuda"]
 """The machines on which its measure sees a fault: any, one without a GPU, one with a GPU."""
 
 
-class CannotPlant(Exception):
+class CannotInject(Exception):
     """This machine lacks what a fault or control is about; one sentence says what."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
-    """The case in which something is planted: no longer than its measure needs."""
+    """The case in which something is injected: no longer than its measure needs."""
 
     workload: str = "ddim50"
     base: tuple[str, ...] = ()
@@ -36,8 +36,8 @@ class Setting:
     """If another than the reference, both are measured, and its ratios are judged as well."""
     steps: int
     rounds: int = 1
-    """One says nothing about a latency and is judged as unclear at worst."""
-    picture_only: bool = False
+    """One says nothing about a latency and is judged as inconclusive at worst."""
+    image_only: bool = False
     changes: Mapping[str, Any] = field(default_factory=dict)
     """Of the workload's fields, on both sides (``{"seed": 1}``)."""
 
@@ -53,7 +53,7 @@ class Setting:
 
 
 @dataclass(kw_only=True)
-class Plant:
+class Injection:
     """What a fault may change. Handed to its function, then carried out on one side of a trial."""
 
     device: str
@@ -88,7 +88,7 @@ class Plant:
         self.givens.append(change)
 
     def into(self, pipeline: Any, case: str) -> None:
-        """Plant in a pipeline of this case."""
+        """Injection in a pipeline of this case."""
         for given in self.givens:
             given(pipeline)
         for only, change in self.changes:
@@ -98,23 +98,23 @@ class Plant:
 
 @dataclass(frozen=True, kw_only=True)
 class Fault:
-    """A regression planted on purpose, or a control: a change that must not be taken for one."""
+    """A regression injected on purpose, or a control: a change that must not be taken for one."""
 
     name: str
-    apply: Callable[[Plant], None]
+    apply: Callable[[Injection], None]
     source: str
     """Where it happened; ``own`` if it only could."""
-    seen_by: Measure | None
+    detected_by: Measure | None
     """None for a control, which nothing may see."""
     where: Where
     setting: Setting
     unit: str = ""
     sizes: tuple[float, ...] = ()
-    """From the size that must be caught to ones that nobody expects to be."""
+    """From the size that must be detected to ones that nobody expects to be."""
 
     @property
     def is_control(self) -> bool:
-        return self.seen_by is None
+        return self.detected_by is None
 
     @property
     def line(self) -> str:
@@ -124,10 +124,10 @@ class Fault:
     def runs_on(self, device: str) -> bool:
         return self.where in ("any", device)
 
-    def planted(self, plant: Plant) -> Plant:
-        """The plant with all that this fault changes. `CannotPlant` where it makes no sense."""
-        self.apply(plant)
-        return plant
+    def injected(self, injection: Injection) -> Injection:
+        """The injection with all that this fault changes. `CannotInject` where it does not fit."""
+        self.apply(injection)
+        return injection
 
 
 FAULTS: dict[str, Fault] = {}
@@ -136,48 +136,50 @@ FAULTS: dict[str, Fault] = {}
 
 def fault(
     *,
-    seen_by: Measure,
+    detected_by: Measure,
     setting: Setting,
     source: str = "own",
     where: Where = "any",
     unit: str = "",
     sizes: tuple[float, ...] = (),
-) -> Callable[[Callable[[Plant], None]], Fault]:
+) -> Callable[[Callable[[Injection], None]], Fault]:
     """Declare the decorated function as a fault under its own name.
 
-    It gets a `Plant` and says there what it breaks. Its docstring's first line is what a report
+    It gets a `Injection` and says there what it breaks. Its docstring's first line is what a report
     says of it. `ValueError` for a name that is taken, has no docstring, sizes without a unit, or a
     measure or machine that is none.
     """
     return _declare(
-        source=source, seen_by=seen_by, where=where, setting=setting, unit=unit, sizes=sizes
+        source=source, detected_by=detected_by, where=where, setting=setting, unit=unit, sizes=sizes
     )
 
 
 def control(
     *, setting: Setting, source: str = "own", where: Where = "any"
-) -> Callable[[Callable[[Plant], None]], Fault]:
+) -> Callable[[Callable[[Injection], None]], Fault]:
     """Declare the decorated function as a change that every rule must let pass."""
-    return _declare(source=source, seen_by=None, where=where, setting=setting)
+    return _declare(source=source, detected_by=None, where=where, setting=setting)
 
 
 def _declare(
     *,
     source: str,
-    seen_by: Measure | None,
+    detected_by: Measure | None,
     where: Where,
     setting: Setting,
     unit: str = "",
     sizes: tuple[float, ...] = (),
-) -> Callable[[Callable[[Plant], None]], Fault]:
-    def declare(apply: Callable[[Plant], None]) -> Fault:
+) -> Callable[[Callable[[Injection], None]], Fault]:
+    def declare(apply: Callable[[Injection], None]) -> Fault:
         name = apply.__name__
         if name in FAULTS:
             raise ValueError(f"the name {name!r} is taken")
         if not (apply.__doc__ or "").strip():
             raise ValueError(f"{name} has no docstring to say in a report what it is")
-        if seen_by not in (None, *get_args(Measure)):
-            raise ValueError(f"{name}: {seen_by!r} is no measure: {', '.join(get_args(Measure))}")
+        if detected_by not in (None, *get_args(Measure)):
+            raise ValueError(
+                f"{name}: {detected_by!r} is no measure: {', '.join(get_args(Measure))}"
+            )
         if where not in get_args(Where):
             raise ValueError(f"{name}: {where!r} is no machine: {', '.join(get_args(Where))}")
         if bool(sizes) != bool(unit):
@@ -186,7 +188,7 @@ def _declare(
             name=name,
             apply=apply,
             source=source,
-            seen_by=seen_by,
+            detected_by=detected_by,
             where=where,
             setting=setting,
             unit=unit,

@@ -1,4 +1,4 @@
-"""`python -m ci`, whatever the verb: help, bad input, and what goes wrong in it."""
+"""`python -m ci`, whatever the command: help, bad input, and what goes wrong in it."""
 
 from __future__ import annotations
 
@@ -12,24 +12,26 @@ from typing import TextIO
 import pytest
 
 from diffusers_perf.catalog import loading as declared
-from diffusers_perf.cli import __main__ as command
-from diffusers_perf.cli import gate, verbs
-from diffusers_perf.cli.verbs import VERBS
+from diffusers_perf.cli import __main__ as cli
+from diffusers_perf.cli import commands, gate
+from diffusers_perf.cli.commands import COMMANDS
 from perf_tests.tests.unit.recorded import side, write
 
 
-@pytest.mark.parametrize("verb", VERBS)
-def test_each_verb_shows_an_example(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("command", COMMANDS)
+def test_each_verb_shows_an_example(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as end:
-        command.main([verb, "--help"])
+        cli.main([command, "--help"])
     assert end.value.code == 0
-    assert f"\n    python -m ci {verb} " in capsys.readouterr().out
+    assert f"\n    python -m ci {command} " in capsys.readouterr().out
 
 
 def test_without_a_verb_all_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
-    assert command.main([]) == 2
+    assert cli.main([]) == 2
     listed = capsys.readouterr().out
-    assert all(f"\n    {verb} " in listed or f"\n    {verb}\n" in listed for verb in VERBS)
+    assert all(
+        f"\n    {command} " in listed or f"\n    {command}\n" in listed for command in COMMANDS
+    )
 
 
 @pytest.mark.parametrize(
@@ -48,7 +50,7 @@ def test_an_empty_variable_is_no_path(
     arguments: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as end:
-        command.main(arguments)
+        cli.main(arguments)
     assert end.value.code == 2
     assert "it takes a path, and not an empty one" in capsys.readouterr().err
 
@@ -59,8 +61,8 @@ def test_a_python_without_the_packages_is_told(
     def unavailable(*_: object) -> int:
         raise ModuleNotFoundError("No module named 'PIL'", name="PIL")
 
-    monkeypatch.setattr(verbs, "run", unavailable)
-    assert command.main(["gate", "run.json"]) == 2
+    monkeypatch.setattr(commands, "run", unavailable)
+    assert cli.main(["gate", "run.json"]) == 2
     said = f"error: no package is called PIL here: {sys.executable} -m pip install -e .\n"
     assert capsys.readouterr().err == said
 
@@ -72,8 +74,8 @@ def test_a_part_that_is_missing_of_a_package_that_is_there_is_a_bug(
     def moved(*_: object) -> int:
         raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
-    monkeypatch.setattr(verbs, "run", moved)
-    assert command.main(["gate", "run.json"]) == 2
+    monkeypatch.setattr(commands, "run", moved)
+    assert cli.main(["gate", "run.json"]) == 2
     assert "Traceback" in capsys.readouterr().err
 
 
@@ -84,7 +86,7 @@ def test_what_nobody_foresaw_is_no_regression(
         raise KeyError("a bug")
 
     monkeypatch.setattr(gate, "main", broken)
-    assert command.main(["gate", str(tmp_path / "run.json")]) == 2
+    assert cli.main(["gate", str(tmp_path / "run.json")]) == 2
     assert "KeyError: 'a bug'" in capsys.readouterr().err
 
 
@@ -94,7 +96,7 @@ def test_a_terminal_that_lacks_our_characters_is_told_all_the_same(
     terminal = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
     monkeypatch.setattr(sys, "stdout", terminal)
     (base,), (head,) = (write(side(name, count=1), tmp_path, name) for name in ("base", "head"))
-    assert command.main(["compare", "--base", str(base), "--head", str(head)]) == 2
+    assert cli.main(["compare", "--base", str(base), "--head", str(head)]) == 2
     terminal.seek(0)
     assert "\\u2192" in terminal.read()
 
@@ -105,7 +107,7 @@ def test_without_docstrings_it_judges_and_declares_nothing(
     """As under python -OO."""
     missing = tmp_path / "run.json"
     monkeypatch.setattr(gate, "__doc__", None)
-    assert command.main(["gate", str(missing)]) == 2
+    assert cli.main(["gate", str(missing)]) == 2
     said = f"error: {missing}: cannot be read (No such file or directory)\n"
     assert capsys.readouterr().err == said
     monkeypatch.setattr(declared, "sys", SimpleNamespace(flags=SimpleNamespace(optimize=2)))
@@ -137,7 +139,7 @@ def test_a_reader_that_has_gone_is_no_regression(
         patch.setattr(sys, "stderr", err)
         patch.setattr(gate, "main", judge)
         try:
-            code = command.main(arguments)
+            code = cli.main(arguments)
         except SystemExit as end:
             code = int(end.code or 0)
         assert code == answer

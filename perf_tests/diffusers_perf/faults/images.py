@@ -1,4 +1,4 @@
-"""Wrong pictures."""
+"""Wrong images."""
 
 from __future__ import annotations
 
@@ -6,25 +6,25 @@ from typing import Any
 
 import torch
 
+from diffusers_perf.faults.injection import Injection, fault
 from diffusers_perf.faults.places import REPEATED, SEEN, SEEN_FOUR, decoded, encoded
-from diffusers_perf.faults.planting import Plant, fault
 
 
-@fault(seen_by="picture", setting=SEEN, source="a false alarm of the safety checker")
-def black(plant: Plant) -> None:
+@fault(detected_by="image", setting=SEEN, source="a false alarm of the safety checker")
+def black(injection: Injection) -> None:
     """The decoder's output is black."""
-    decoded(plant, lambda sample: torch.full_like(sample, -1.0))
+    decoded(injection, lambda sample: torch.full_like(sample, -1.0))
 
 
-@fault(seen_by="picture", setting=SEEN)
-def grey(plant: Plant) -> None:
+@fault(detected_by="image", setting=SEEN)
+def grey(injection: Injection) -> None:
     """The decoder's output is one even grey."""
-    decoded(plant, torch.zeros_like)
+    decoded(injection, torch.zeros_like)
 
 
-@fault(seen_by="picture", setting=SEEN_FOUR)
-def nan(plant: Plant) -> None:
-    """One number in the last picture of a batch of four is NaN."""
+@fault(detected_by="image", setting=SEEN_FOUR)
+def nan(injection: Injection) -> None:
+    """One number in the last image of a batch of four is NaN."""
 
     def change(sample: torch.Tensor) -> torch.Tensor:
         if len(sample) == 4:
@@ -32,17 +32,17 @@ def nan(plant: Plant) -> None:
             sample[-1, 0, 0, 0] = torch.nan
         return sample
 
-    decoded(plant, change)
+    decoded(injection, change)
 
 
-@fault(seen_by="picture", setting=SEEN_FOUR)
-def another_of_the_batch(plant: Plant) -> None:
-    """Two pictures of a batch of four have changed places."""
-    decoded(plant, lambda sample: sample[[0, 2, 1, 3]] if len(sample) == 4 else sample)
+@fault(detected_by="image", setting=SEEN_FOUR)
+def another_of_the_batch(injection: Injection) -> None:
+    """Two images of a batch of four have changed places."""
+    decoded(injection, lambda sample: sample[[0, 2, 1, 3]] if len(sample) == 4 else sample)
 
 
-@fault(seen_by="picture", setting=REPEATED)
-def stale_latents(plant: Plant) -> None:
+@fault(detected_by="image", setting=REPEATED)
+def stale_latents(injection: Injection) -> None:
     """A generation starts from where the one before it ended."""
 
     def then(pipeline: Any) -> None:
@@ -61,47 +61,47 @@ def stale_latents(plant: Plant) -> None:
 
         pipeline.prepare_latents, pipeline.scheduler.step = prepared, kept
 
-    plant.then(then)
+    injection.then(then)
 
 
-@fault(seen_by="picture", setting=SEEN)
-def swapped_colours(plant: Plant) -> None:
+@fault(detected_by="image", setting=SEEN)
+def swapped_colours(injection: Injection) -> None:
     """Red and blue have changed places."""
-    decoded(plant, lambda sample: sample[:, [2, 1, 0]])
+    decoded(injection, lambda sample: sample[:, [2, 1, 0]])
 
 
-def scaled(plant: Plant, factor: float) -> None:
+def scaled(injection: Injection, factor: float) -> None:
     """Scale the latents on their way into the decoder."""
 
     def then(pipeline: Any) -> None:
         decode = pipeline.vae.decode
         pipeline.vae.decode = lambda latents, *a, **k: decode(latents * factor, *a, **k)
 
-    plant.then(then)
+    injection.then(then)
 
 
-@fault(seen_by="picture", setting=SEEN)
-def latents_not_scaled(plant: Plant) -> None:
+@fault(detected_by="image", setting=SEEN)
+def latents_not_scaled(injection: Injection) -> None:
     """The decoder gets latents that nobody scaled back."""
-    scaled(plant, 0.18215)
+    scaled(injection, 0.18215)
 
 
-@fault(seen_by="picture", setting=SEEN, source="SDXL's decoder under SD's latents", where="cpu")
-def another_scaling_factor(plant: Plant) -> None:
+@fault(detected_by="image", setting=SEEN, source="SDXL's decoder under SD's latents", where="cpu")
+def another_scaling_factor(injection: Injection) -> None:
     """The latents are scaled for another model's decoder."""
-    scaled(plant, 0.18215 / 0.13025)
+    scaled(injection, 0.18215 / 0.13025)
 
 
 @fault(
-    seen_by="picture",
+    detected_by="image",
     setting=SEEN,
     source="steps_offset, of which diffusers warns since its first schedulers",
     unit="timesteps",
     sizes=(100, 50, 20, 10, 5, 1),
 )
-def schedule_shifted(plant: Plant) -> None:
+def schedule_shifted(injection: Injection) -> None:
     """The schedule is some of its thousand timesteps too early."""
-    shift = int(plant.size or 0)
+    shift = int(injection.size or 0)
 
     def then(pipeline: Any) -> None:
         scheduler = pipeline.scheduler
@@ -113,11 +113,11 @@ def schedule_shifted(plant: Plant) -> None:
 
         scheduler.set_timesteps = shifted
 
-    plant.then(then)
+    injection.then(then)
 
 
-@fault(seen_by="picture", setting=SEEN)
-def no_guidance(plant: Plant) -> None:
+@fault(detected_by="image", setting=SEEN)
+def no_guidance(injection: Injection) -> None:
     """Guidance is lost."""
 
     def then(pipeline: Any) -> None:
@@ -128,40 +128,40 @@ def no_guidance(plant: Plant) -> None:
             {"do_classifier_free_guidance": property(lambda self: False)},
         )
 
-    plant.then(then)
+    injection.then(then)
 
 
-@fault(seen_by="picture", setting=SEEN)
-def prompt_lost(plant: Plant) -> None:
-    """The prompt does not arrive: the pictures are of nothing in particular."""
+@fault(detected_by="image", setting=SEEN)
+def prompt_lost(injection: Injection) -> None:
+    """The prompt does not arrive: the images are of nothing in particular."""
 
     def emptied(encode: Any, prompt: Any, *args: Any, **kwargs: Any) -> Any:
         return encode([""] * len(prompt), *args, **kwargs)
 
-    encoded(plant, emptied)
+    encoded(injection, emptied)
 
 
-@fault(seen_by="picture", setting=SEEN)
-def prompts_swapped(plant: Plant) -> None:
+@fault(detected_by="image", setting=SEEN)
+def prompts_swapped(injection: Injection) -> None:
     """Guidance leads away from the prompt: the two halves of the batch have changed places."""
 
     def swapped(encode: Any, *args: Any, **kwargs: Any) -> Any:
         positive, negative = encode(*args, **kwargs)
         return negative, positive
 
-    encoded(plant, swapped)
+    encoded(injection, swapped)
 
 
-@fault(seen_by="picture", setting=SEEN, unit="dB", sizes=(20, 30, 35, 40, 43, 46, 50))
-def noise(plant: Plant) -> None:
-    """Noise as coarse as the latents lies over every picture."""
-    deviation = 2 * 10 ** (-(plant.size or 0) / 20)
+@fault(detected_by="image", setting=SEEN, unit="dB", sizes=(20, 30, 35, 40, 43, 46, 50))
+def noise(injection: Injection) -> None:
+    """Noise as coarse as the latents lies over every image."""
+    deviation = 2 * 10 ** (-(injection.size or 0) / 20)
 
     def noisy(sample: torch.Tensor) -> torch.Tensor:
-        images, channels, height, width = sample.shape
-        shape = (images, channels, height // 8, width // 8)
+        count, channels, height, width = sample.shape
+        shape = (count, channels, height // 8, width // 8)
         drawn = torch.randn(shape, generator=torch.Generator().manual_seed(1)) * deviation
         coarse = drawn.repeat_interleave(8, dim=2).repeat_interleave(8, dim=3)
         return sample + coarse.to(sample.device, sample.dtype)
 
-    decoded(plant, noisy)
+    decoded(injection, noisy)

@@ -1,4 +1,4 @@
-"""What trades: that it is exactly what it says, and that its proofs notice when it is not."""
+"""What trades: that it is exactly what it says, and that its applied notice when it is not."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from torch.utils._pytree import tree_leaves
 
 from diffusers_perf import models
 from diffusers_perf.catalog.declarations import OPTIMIZATIONS, stacked
-from diffusers_perf.measurement import proofs
+from diffusers_perf.measurement import applied
 from diffusers_perf.measurement.build import Build
 from diffusers_perf.measurement.host import left
 from diffusers_perf.measurement.pipelines import Generation, Source, built
 from diffusers_perf.optimizations import caching
-from diffusers_perf.records import closeness
+from diffusers_perf.records import pixels
 from diffusers_perf.techniques import device_steps
 from diffusers_perf.techniques.cuda_graphs import WARM_UPS, Graphed
 from perf_tests.cases import workloads
 
 FEW = replace(workloads.DDIM50_SMALL, steps=4)
 EXACT_DB = 100
-"""What another order of the same sums leaves between two float32 pictures, and more."""
+"""What another order of the same sums leaves between two float32 images, and more."""
 
 
 @pytest.fixture(scope="module")
@@ -46,11 +46,11 @@ def pipeline_of(name: str, source: Source) -> Iterator[Any]:
 @pytest.fixture(scope="module")
 def plain(source: Source) -> Any:
     with pipeline_of("reference", source) as pipeline:
-        return Generation(pipeline, FEW).pictures()
+        return Generation(pipeline, FEW).images()
 
 
 def db(one: Any, other: Any) -> float:
-    return closeness.distance(one, other).psnr_db
+    return pixels.distance(one, other).psnr_db
 
 
 def test_caching_by_a_plan_is_the_packages(source: Source, plain: Any) -> None:
@@ -59,16 +59,17 @@ def test_caching_by_a_plan_is_the_packages(source: Source, plain: Any) -> None:
     for name in ("deepcache", "device_steps+deepcache"):
         with pipeline_of(name, source) as pipeline:
             generation = Generation(pipeline, FEW)
-            made.append(generation.pictures())
-            # Nothing of one generation is left for the next, nor for a proof's small sample.
+            made.append(generation.images())
+            # Nothing of one generation is left for the next, nor for an applied check's small
+            # sample.
             assert left(generation, torch.device("cpu")).ignored == ()
-            proofs.forward_once(pipeline)
-            assert db(generation.pictures(), made[-1]) > EXACT_DB
+            applied.forward_once(pipeline)
+            assert db(generation.images(), made[-1]) > EXACT_DB
             pipeline.deep_cache.params["cache_interval"] = 1
             pipeline.plan = getattr(pipeline, "plan", None) and replace(
                 pipeline.plan, fresh_every=1
             )
-            assert db(generation.pictures(), plain) > EXACT_DB
+            assert db(generation.images(), plain) > EXACT_DB
     assert db(*made) > EXACT_DB
     assert db(made[0], plain) < EXACT_DB
 
@@ -113,20 +114,20 @@ def test_captured_steps_find_what_their_own_kind_kept(
     stack = "device_steps+precomputed_conditioning+shared_prefix+deepcache+guidance_cutoff"
     with pipeline_of(stack, source) as pipeline:
         generation = Generation(pipeline, FEW)
-        eager = generation.pictures()
+        eager = generation.images()
         pipeline.captured, pipeline._buffers = True, None
-        generation.pictures(steps=1)  # has no guided step
+        generation.images(steps=1)  # has no guided step
         assert len(pipeline._buffers.steps) == 1
-        assert db(generation.pictures(), eager) > EXACT_DB
-        proofs.forward_once(pipeline)
-        assert db(generation.pictures(), eager) > EXACT_DB
+        assert db(generation.images(), eager) > EXACT_DB
+        applied.forward_once(pipeline)
+        assert db(generation.images(), eager) > EXACT_DB
         assert len(pipeline._buffers.steps) == 4
 
 
 def test_merged_tokens_are_averaged_in_float64(
     source: Source, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A GPU adds them up in any order, which fewer digits show in the picture."""
+    """A GPU adds them up in any order, which fewer digits show in the image."""
     merge = pytest.importorskip("tomesd").merge
     before, averaged = merge.bipartite_soft_matching_random2d, set()
 
@@ -141,7 +142,7 @@ def test_merged_tokens_are_averaged_in_float64(
 
     monkeypatch.setattr(merge, before.__name__, noting)
     with pipeline_of("bf16+tome", source) as pipeline:
-        proofs.forward_once(pipeline)
+        applied.forward_once(pipeline)
         assert averaged == {torch.float64}
     assert merge.bipartite_soft_matching_random2d is noting
 
@@ -155,7 +156,7 @@ def test_merged_tokens_are_averaged_in_float64(
         "channels_last+fused_group_norm+layerwise_casting",
         "cuda_graph_text_encoder+model_offload",
         "device_steps+model_offload",
-        # The second slice's picture would stand where the first one's did.
+        # The second slice's image would stand where the first one's did.
         "compile_reduce_overhead+vae_slicing",
         "compile_reduce_overhead+vae_tiling",
     ],
@@ -168,27 +169,27 @@ def test_what_cannot_stand_beside_one_another_is_refused(stack: str) -> None:
 def test_a_proof_that_decodes_leaves_an_offloaded_decoder_where_it_was(
     source: Source,
 ) -> None:
-    """Else the proof of offloading finds it on the device, where the other proof called it."""
+    """Else offloading's applied check finds it on the device, where the other check called it."""
     with pipeline_of("vae_slicing", source) as pipeline:
         events: list[str] = []
         pipeline.vae.decoder.register_forward_pre_hook(lambda *_: events.append("decoded"))
         pipeline.maybe_free_model_hooks = partial(events.append, "put back")
-        OPTIMIZATIONS["vae_slicing"].proof(pipeline)
+        OPTIMIZATIONS["vae_slicing"].applied(pipeline)
     assert events == ["decoded", "decoded", "put back"]
 
 
 def test_guidance_ends_when_its_share_is_over(source: Source, plain: Any) -> None:
     with pipeline_of("device_steps+guidance_cutoff", source) as pipeline:
-        prove = OPTIMIZATIONS["guidance_cutoff"].proof
+        prove = OPTIMIZATIONS["guidance_cutoff"].applied
         generation = Generation(pipeline, FEW)
         pipeline.plan.guided_share = 1.0
-        assert db(generation.pictures(), plain) > EXACT_DB
-        with pytest.raises(proofs.NotApplied, match="guides 100% of the steps, not 50%"):
+        assert db(generation.images(), plain) > EXACT_DB
+        with pytest.raises(applied.NotApplied, match="guides 100% of the steps, not 50%"):
             prove(pipeline)
         pipeline.plan.guided_share = caching.GUIDED_SHARE
-        with pytest.raises(proofs.NotApplied, match="every step that was made is guided"):
+        with pytest.raises(applied.NotApplied, match="every step that was made is guided"):
             prove(pipeline)
-        assert db(generation.pictures(), plain) < EXACT_DB
+        assert db(generation.images(), plain) < EXACT_DB
         prove(pipeline)
     with pytest.raises(ValueError, match="guidance_cutoff needs device_steps before it"):
         stacked(FEW, "guidance_cutoff")
@@ -212,9 +213,9 @@ def test_proofs_see_the_change_and_say_where_it_is_not(source: Source) -> None:
     with pipeline_of("reference", source) as pipeline:
         for name, sentence in {**missing, **changes}.items():
             optimization = OPTIMIZATIONS[name]
-            with pytest.raises(proofs.NotApplied, match=sentence):
-                optimization.proof(pipeline)
+            with pytest.raises(applied.NotApplied, match=sentence):
+                optimization.applied(pipeline)
             if name in changes and find_spec(optimization.needs.package or "torch"):
                 optimization.apply(build)
                 build.changes.pop()(pipeline)
-                optimization.proof(pipeline)
+                optimization.applied(pipeline)

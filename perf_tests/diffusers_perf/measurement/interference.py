@@ -24,7 +24,7 @@ CLOCK_SHARE_MIN = 0.9
 """A round whose SM clock is below this share of the case's highest ran on moved clocks."""
 CAPPED_CLOCK_SHARE_MIN = 0.8
 """The same of one that ended at the card's power limit, where the work itself sets the clock: an
-H100 makes eight pictures at 1,695 MHz and is at 1,965 after a pause, a share of 0.86."""
+H100 makes eight images at 1,695 MHz and is at 1,965 after a pause, a share of 0.86."""
 # nvml.h: nvmlClocksEventReasonSwPowerCap.
 POWER_CAP = 0x04
 
@@ -121,7 +121,7 @@ class Watch:
         if disturbance := self._disturbance(limits):
             self.reasons[disturbance] = None
 
-    def disturbed_by(self) -> tuple[str, ...]:
+    def gpu_interference(self) -> tuple[str, ...]:
         """Why this case's times say nothing, in words; empty on a quiet machine."""
         found = list(self.reasons)
         highest = max((*self.clocks_mhz, *self.capped_clocks_mhz), default=0)
@@ -138,7 +138,7 @@ class Watch:
             found.append(f"the SM clock moved between {min(low)} and {highest} MHz")
         return tuple(found)
 
-    def host_disturbed_by(self) -> tuple[str, ...]:
+    def host_interference(self) -> tuple[str, ...]:
         """Why this case's wall clock says nothing, while what the GPU did still counts."""
         if self.cpu_waits_s <= CPU_WAIT_SHARE_MAX * self.rounds_s:
             return ()
@@ -150,8 +150,8 @@ class Watch:
 
     def as_json(self) -> dict[str, Any]:
         return {
-            "disturbed_by": list(self.disturbed_by()),
-            "host_disturbed_by": list(self.host_disturbed_by()),
+            "gpu_interference": list(self.gpu_interference()),
+            "host_interference": list(self.host_interference()),
             "waited_s": self.waited_s,
             "sm_clocks_mhz": self.clocks_mhz,
             "power_capped_sm_clocks_mhz": self.capped_clocks_mhz,

@@ -88,7 +88,7 @@ def work(generation: Generation, pipeline: Any, *, steps: int, alike: bool = Tru
     ]
     try:
         with FlopCounterMode(display=False) as counter:
-            generation.pictures(
+            generation.images(
                 steps=run, after_step=lambda: after_step.append((counter.get_total_flops(), read))
             )
     finally:

@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# The lanes of any CI, one command each. What a lane writes lies in runs/.
+# The jobs of any CI, one command each. What a job writes lies in runs/.
 #
-#   bash ci/lane.sh cpu                       what needs no GPU: unit tests, structure, the main job
-#   bash ci/lane.sh pair BASE HEAD [ARG ...]  two commits in turn on this GPU (ARG: of `ci ab`)
-#   bash ci/lane.sh shard I/N                 the I-th part of the main job, all chapters, on this GPU
-#   bash ci/lane.sh judge                     join the shards in runs/, hold them to the baseline
-#   bash ci/lane.sh newest [ARG ...]          the newest torch and diffusers against the locked ones
+#   bash ci/job.sh cpu                       what needs no GPU: unit tests, structure, the main job
+#   bash ci/job.sh pair BASE HEAD [ARG ...]  two commits in turn on this GPU (ARG: of `ci ab`)
+#   bash ci/job.sh shard I/N                 the I-th part of the main job, all suites, on this GPU
+#   bash ci/job.sh judge                     join the shards in runs/, hold them to the baseline
+#   bash ci/job.sh newest [ARG ...]          the newest torch and diffusers against the locked ones
 #
-# Exit code: 0 holds, 1 a regression, 2 nothing could be judged. What stays unclear though everything
+# Exit code: 0 holds, 1 a regression, 2 nothing could be judged. What stays inconclusive though everything
 # was judged is 0 with a warning: an answer, and nobody's fault.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -15,7 +15,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # The guide's rows. Nobody waits for the others on a pull request.
 guide='[ddim50-reference] or [ddim50-tf32] or [ddim50-fp16] or [ddim50-tf32+fp16] or pndm25x4'
 # All that is declared: a night has the time.
-chapters='guide or past_guide or trading'
+suites='guide or lossless or lossy'
 # As much as `python -m ci` imports, and its report.
 judging=(numpy pillow scikit-image scipy jinja2 matplotlib)
 
@@ -25,7 +25,7 @@ environment() { # folder, requirement ...: by the lock
 }
 
 report() { # python, run ...: for the job's summary, a comment and a browser
-    # Its verdict is no lane's: a page that cannot be made turns nothing red or green.
+    # Its verdict is no job's: a page that cannot be made turns nothing red or green.
     "$1" -m ci report "${@:2}" --markdown runs/report.md --html runs/report.html ||
         echo '## No report was made; the log says why' >runs/report.md
     summarize
@@ -35,8 +35,8 @@ summarize() {
     [[ -z ${GITHUB_STEP_SUMMARY:-} ]] || cat runs/report.md >>"$GITHUB_STEP_SUMMARY"
 }
 
-unclear() {
-    echo "${GITHUB_ACTIONS:+::warning::}unclear: neither green nor red; the report says what"
+inconclusive() {
+    echo "${GITHUB_ACTIONS:+::warning::}inconclusive: neither green nor red; the report says what"
 }
 
 not_judged() { # why, as runs/errors.txt says it
@@ -47,7 +47,7 @@ not_judged() { # why, as runs/errors.txt says it
 compared() { # python, argument of `ci ab` ...
     local python=$1 code=0 base head heads=() bases=()
     shift
-    # Of a lane before; `runs/ab`, where `ci ab` goes on, is a person's.
+    # Of a job before; `runs/ab`, where `ci ab` goes on, is a person's.
     rm -rf runs/compared
     once "$python" "$@" || code=$?
     if ((code == 2)) && ! was_compared; then
@@ -68,7 +68,7 @@ compared() { # python, argument of `ci ab` ...
     report "$python" "${heads[@]}" --base "${bases[@]}"
     if ((code == 2)); then
         # `ab` made twice as many pairs already if those could tell, as far as the time allowed.
-        unclear
+        inconclusive
         return
     fi
     return "$code"
@@ -105,7 +105,7 @@ shard() { # i/n
     environment runs/env --editable '.[deepcache,nvml,tome,torchao]'
     local code=0
     runs/env/bin/python -m pytest perf_tests --benchmark-only --device cuda --shard "$1" \
-        --benchmark-json "runs/shard-${1%/*}.json" -m "$chapters" || code=$?
+        --benchmark-json "runs/shard-${1%/*}.json" -m "$suites" || code=$?
     # Failed cases are judged with those of the other shards.
     ((code < 2)) || return 2
 }
@@ -122,7 +122,7 @@ judge() {
     fi
     report runs/env/bin/python runs/run.json
     if ((code == 2)) && was_judged; then
-        unclear
+        inconclusive
         return
     fi
     return "$code"
@@ -130,14 +130,14 @@ judge() {
 
 was_judged() {
     # `gate` answers 2 for both, and says so in its last line where it judged.
-    [[ $(tail -n 1 runs/gate.txt) == 'unclear: '* ]]
+    [[ $(tail -n 1 runs/gate.txt) == 'inconclusive: '* ]]
 }
 
 newest() { # argument of `ci ab` ...
     (($#)) || set -- --device cuda --quick
     environment runs/locked --editable '.[nvml]' "${judging[@]}"
     environment runs/newest --editable '.[nvml]'
-    # In a step of its own: newer than pyproject.toml allows is what this lane wants to know about.
+    # In a step of its own: newer than pyproject.toml allows is what this job wants to know about.
     runs/newest/bin/python -m pip install --quiet --upgrade torch diffusers
     local env
     for env in locked newest; do

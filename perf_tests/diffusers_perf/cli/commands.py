@@ -1,7 +1,7 @@
-"""Finds the file of a verb and its arguments, and says in a sentence what is wrong with them.
+"""Finds the file of a command and its arguments, and says in a sentence what is wrong with them.
 
-Each verb's file has `add_arguments(parser)` and `main(args) -> int`. Its docstring's first line is
-its help.
+Each command's file has `add_arguments(parser)` and `main(args) -> int`. Its docstring's first line
+is its help.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from diffusers_perf.compare.sides import BadSide
 from diffusers_perf.records.baselines import BadBaseline
 from diffusers_perf.records.reading import BadRunError
 
-VERBS: dict[str, ModuleType] = {
+COMMANDS: dict[str, ModuleType] = {
     "ab": ab,
     "accept": accept,
     "calibrate": calibrate,
@@ -33,29 +33,31 @@ VERBS: dict[str, ModuleType] = {
 
 
 def run(arguments: list[str] | None) -> int:
-    """Run the verb that these (of the command line, unless given) name; returns its exit code."""
+    """Run the command that `arguments` (default: the command line) name; returns its exit code."""
     parser = argparse.ArgumentParser(
         prog="python -m ci",
         description="It answers 0 (holds), 1 (a regression) or 2 (not judged).",
     )
-    verbs = parser.add_subparsers(dest="verb", metavar="VERB")
-    for name, verb in VERBS.items():
-        line = (verb.__doc__ or name).splitlines()[0]
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
+    for name, command in COMMANDS.items():
+        line = (command.__doc__ or name).splitlines()[0]
         # As they are written: the docstrings show examples.
         layout = argparse.RawDescriptionHelpFormatter
-        verb.add_arguments(
-            verbs.add_parser(name, help=line, description=verb.__doc__, formatter_class=layout)
+        command.add_arguments(
+            commands.add_parser(
+                name, help=line, description=command.__doc__, formatter_class=layout
+            )
         )
     args = parser.parse_args(arguments)
-    if args.verb is None:
+    if args.command is None:
         parser.print_help()
         return CANNOT_JUDGE
     try:
-        code: int = VERBS[args.verb].main(args)
+        code: int = COMMANDS[args.command].main(args)
     except (BadBaseline, BadDeclaration, BadRunError, BadSide) as error:
         return refuse(str(error))
     except BrokenPipeError:
         raise  # of what is told, and no file's
     except OSError as error:
-        return refuse(f"{error.filename or args.verb}: {error.strerror or error}")
+        return refuse(f"{error.filename or args.command}: {error.strerror or error}")
     return code

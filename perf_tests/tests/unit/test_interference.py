@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 import torch
 
-from diffusers_perf.measurement import quiet
+from diffusers_perf.measurement import interference
 
-LOOP_S = quiet._loop_s
+LOOP_S = interference._loop_s
 """As it is before the tests run, which all have a core of one speed."""
 
 
@@ -84,10 +84,10 @@ def test_what_disturbs_a_gpu(
     monkeypatch.setitem(sys.modules, "pynvml", card.nvml())
     properties = SimpleNamespace(uuid="0")
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: properties)
-    watch = quiet.Watch(device=torch.device("cuda"))
+    watch = interference.Watch(device=torch.device("cuda"))
     for _ in card.rounds:
         watch.note_gpu()
-    assert watch.disturbed_by() == disturbed
+    assert watch.gpu_interference() == disturbed
     told = watch.as_json()
     clocks = (*told["sm_clocks_mhz"], *told["power_capped_sm_clocks_mhz"])
     assert sorted(clocks) == sorted(clock for clock, _ in card.rounds)
@@ -106,10 +106,10 @@ def test_what_a_gpu_does_not_answer_is_told(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(
         torch.cuda, "get_device_properties", lambda index: SimpleNamespace(uuid="0")
     )
-    watch = quiet.Watch(device=torch.device("cuda"))
+    watch = interference.Watch(device=torch.device("cuda"))
     watch.before_round()
     watch.after_round()
-    assert watch.disturbed_by() == ()
+    assert watch.gpu_interference() == ()
     assert sorted(watch.as_json()["unknown"].split("; ")) == [
         f"{what} unknown: NVML says Not Supported"
         for what in ("clocks", "other processes", "slowdowns")
@@ -118,18 +118,18 @@ def test_what_a_gpu_does_not_answer_is_told(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_waiting_for_a_cpu_disturbs_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
     waits = iter(({"1": 0.0}, {"1": 10.0, "2": 0.5}, {"1": 10.0}, {"1": 10.0}))
-    monkeypatch.setattr(quiet, "_cpu_waits_s", lambda: next(waits))
+    monkeypatch.setattr(interference, "_cpu_waits_s", lambda: next(waits))
     # Rounds of a second in which this process hardly runs, however many CPUs it may run on.
     seconds = SimpleNamespace(perf_counter=itertools.count().__next__, process_time=lambda: 0)
-    monkeypatch.setattr(quiet, "time", seconds)
-    watch = quiet.Watch(device=torch.device("cpu"))
+    monkeypatch.setattr(interference, "time", seconds)
+    watch = interference.Watch(device=torch.device("cpu"))
     watch.before_round()
     watch.after_round()
-    assert "the host waited for a CPU" in watch.host_disturbed_by()[0]
-    calm = quiet.Watch(device=torch.device("cpu"))
+    assert "the host waited for a CPU" in watch.host_interference()[0]
+    calm = interference.Watch(device=torch.device("cpu"))
     calm.before_round()
     calm.after_round()
-    assert calm.host_disturbed_by() == ()
+    assert calm.host_interference() == ()
     assert calm.as_json()["cpu_wait_share"] == 0
 
 
@@ -145,9 +145,9 @@ def test_how_fast_the_core_was_is_told_of_both_ends_of_each_round(
         return next(seconds)
 
     monkeypatch.setattr(time, "thread_time", loop)
-    monkeypatch.setattr(quiet, "_loop_s", LOOP_S)
-    monkeypatch.setattr(quiet.Watch, "note_gpu", lambda self: noted.append("GPU"))
-    watch = quiet.Watch(device=torch.device("cpu"))
+    monkeypatch.setattr(interference, "_loop_s", LOOP_S)
+    monkeypatch.setattr(interference.Watch, "note_gpu", lambda self: noted.append("GPU"))
+    watch = interference.Watch(device=torch.device("cpu"))
     for _ in range(2):
         watch.before_round()
         watch.after_round()

@@ -1,0 +1,68 @@
+"""Looking at images that are known to be wrong, and at ones that are not."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from skimage import metrics
+
+from diffusers_perf.records import pixels
+from diffusers_perf.records.pixels import Images
+
+
+@pytest.fixture
+def images() -> Images:
+    draw = np.random.default_rng(0)
+    coarse = draw.random((2, 8, 8, 3), dtype=np.float32)
+    return coarse.repeat(8, axis=1).repeat(8, axis=2)
+
+
+def test_a_batch_is_as_dark_as_its_darkest_image(images: Images) -> None:
+    images[1] = 0
+    assert pixels.look(images).mean == 0
+
+
+def test_a_solid_colour_is_flat_though_its_channels_differ(images: Images) -> None:
+    images[1] = np.array([0.9, 0.1, 0.5], dtype=np.float32)
+    assert pixels.look(images).std == pytest.approx(0, abs=1e-3)
+
+
+def test_one_nan_in_one_image_is_seen(images: Images) -> None:
+    assert pixels.look(images).finite
+    images[1, 3, 3, 0] = np.nan
+    assert not pixels.look(images).finite
+
+
+def test_distance_is_that_of_the_worst_pair(images: Images) -> None:
+    other = images.copy()
+    other[1] += 0.1
+    seen = pixels.distance(other, images)
+    assert seen.psnr_db == pytest.approx(20, abs=0.01)  # an error of 0.1 everywhere is 20 dB
+    assert pixels.distance(images, images) == pixels.Distance(psnr_db=pixels.IDENTICAL_DB, ssim=1.0)
+
+
+def test_psnr_is_the_librarys() -> None:
+    draw = np.random.default_rng(0)
+    one, other = draw.random((2, 3, 32, 32, 3), dtype=np.float32)
+    other[1] = one[1] + 1e-4 * draw.standard_normal(one[1].shape, dtype=np.float32)
+    for a, b in ((one[:1], other[:1]), (one[1:2], other[1:2])):
+        expected = metrics.peak_signal_noise_ratio(b[0], a[0], data_range=1.0)
+        assert pixels.distance(a, b).psnr_db == pytest.approx(expected, abs=1e-9)
+
+
+def test_images_in_another_order_are_far(images: Images) -> None:
+    assert pixels.distance(images[::-1], images).psnr_db < 15
+
+
+def test_other_shapes_are_refused(images: Images) -> None:
+    with pytest.raises(ValueError, match="cannot be held"):
+        pixels.distance(images, images[:1])
+
+
+def test_saved_thumbnails_come_back(images: Images, tmp_path: Path) -> None:
+    large = images.repeat(4, axis=1).repeat(4, axis=2)
+    small = pixels.thumbnail(large)
+    assert small.shape == (2, 64, 64, 3)
+    assert np.allclose(small, images, atol=1e-6)
+    pixels.save(small, tmp_path / "new" / "strip.png")
+    assert pixels.distance(pixels.load(tmp_path / "new" / "strip.png"), small).psnr_db > 50
