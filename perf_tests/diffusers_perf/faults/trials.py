@@ -113,8 +113,8 @@ class Row:
 
     fault: Fault
     status: str
-    """``detected`` or ``missed``; a control's ``not flagged`` or ``false alarm``; ``undecided`` where
-    the machine was too busy to tell; ``error``, ``skipped``, ``not run``."""
+    """``detected`` or ``missed``; for a control ``not flagged`` or ``false alarm``; ``undecided``
+    where the machine was too busy to tell; ``error``, ``skipped``, ``not run``."""
     verdict: str = ""
     sentence: str = ""
     also_detected_by: tuple[str, ...] = ()
