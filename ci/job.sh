@@ -16,12 +16,17 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 guide='[ddim50-reference] or [ddim50-tf32] or [ddim50-fp16] or [ddim50-tf32+fp16] or pndm25x4'
 # All that is declared: a night has the time.
 suites='guide or lossless or lossy'
-# As much as `python -m ci` imports, and its report.
-judging=(numpy pillow scikit-image scipy jinja2 matplotlib)
 
-environment() { # folder, requirement ...: by the lock
+environment() { # folder: what ci/torch.txt and ci/requirements.txt name, and this checkout
     "${PYTHON:-python3}" -m venv "$1"
-    "$1/bin/python" -m pip install --quiet --constraint ci/locked.txt "${@:2}"
+    "$1/bin/python" -m pip install --quiet --requirement ci/torch.txt
+    judging "$1"
+}
+
+judging() { # folder: the same without torch, which no verdict needs
+    [[ -d $1 ]] || "${PYTHON:-python3}" -m venv "$1"
+    "$1/bin/python" -m pip install --quiet --require-hashes --no-deps --requirement ci/requirements.txt
+    "$1/bin/python" -m pip install --quiet --no-deps --editable .
 }
 
 report() { # python, run ...: for the job's summary, a comment and a browser
@@ -86,7 +91,7 @@ was_compared() {
 }
 
 cpu() {
-    environment runs/env --editable '.[dev]'
+    environment runs/env
     runs/env/bin/python -m pytest perf_tests/tests/unit
     runs/env/bin/python -m ci structure
     runs/env/bin/python -m pytest perf_tests --benchmark-only --device cpu \
@@ -97,12 +102,12 @@ pair() { # base, head, argument of `ci ab` ...
     local sides=(--base "$1" --head "$2")
     shift 2
     (($#)) || set -- --device cuda --quick --minutes 12 -- -k "$guide"
-    environment runs/env "${judging[@]}"
+    judging runs/env
     compared runs/env/bin/python "${sides[@]}" "$@"
 }
 
 shard() { # i/n
-    environment runs/env --editable '.[deepcache,nvml,tome,torchao]'
+    environment runs/env
     local code=0
     runs/env/bin/python -m pytest perf_tests --benchmark-only --device cuda --shard "$1" \
         --benchmark-json "runs/shard-${1%/*}.json" -m "$suites" || code=$?
@@ -111,7 +116,7 @@ shard() { # i/n
 }
 
 judge() {
-    environment runs/env "${judging[@]}"
+    judging runs/env
     local code=0
     runs/env/bin/python -m ci merge runs/shard-*.json --json runs/run.json
     runs/env/bin/python -m ci gate runs/run.json >runs/gate.txt 2>runs/errors.txt || code=$?
@@ -135,8 +140,8 @@ was_judged() {
 
 newest() { # argument of `ci ab` ...
     (($#)) || set -- --device cuda --quick
-    environment runs/locked --editable '.[nvml]' "${judging[@]}"
-    environment runs/newest --editable '.[nvml]'
+    environment runs/locked
+    environment runs/newest
     # In a step of its own: newer than pyproject.toml allows is what this job wants to know about.
     runs/newest/bin/python -m pip install --quiet --upgrade torch diffusers
     local env
@@ -144,7 +149,7 @@ newest() { # argument of `ci ab` ...
         "runs/$env/bin/python" -m pip freeze | grep -E '^(torch|diffusers)==' >"runs/$env.txt"
     done
     if diff runs/locked.txt runs/newest.txt; then
-        echo 'ci/locked.txt names the newest torch and diffusers: nothing to compare'
+        echo 'ci/requirements.txt names the newest torch and diffusers: nothing to compare'
         return
     fi
     compared runs/locked/bin/python --base-python runs/locked/bin/python \

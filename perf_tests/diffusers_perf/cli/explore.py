@@ -30,7 +30,7 @@ from diffusers_perf.cli.answers import named, number, positive, refuse
 from diffusers_perf.compare.attempts import Attempts, Folder, cells_of, in_minutes, settings_of
 from diffusers_perf.compare.bare import BadInput, bare_bench
 from diffusers_perf.compare.lock import BadFolder, held
-from diffusers_perf.compare.sides import ROOT
+from diffusers_perf.compare.sides import repository
 from diffusers_perf.plugin.screen import table
 from diffusers_perf.search.search import (
     Search,
@@ -92,7 +92,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out",
         type=named,
-        default=ROOT / "runs" / "explore",
+        default=repository() / "runs" / "explore",
         metavar="FOLDER",
         help="where each stack that was tried is kept (default: runs/explore)",
     )

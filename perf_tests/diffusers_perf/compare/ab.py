@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -31,7 +32,14 @@ from typing import Any
 from diffusers_perf.cli.answers import CANNOT_JUDGE, named, positive, refuse
 from diffusers_perf.compare import compare
 from diffusers_perf.compare.lock import BadFolder, held
-from diffusers_perf.compare.sides import ROOT, BadSide, Side, commits_of, of_commits, of_pythons
+from diffusers_perf.compare.sides import (
+    BadSide,
+    Side,
+    commits_of,
+    of_commits,
+    of_pythons,
+    repository,
+)
 from diffusers_perf.judge.comparable import NotComparable
 from diffusers_perf.judge.pairs import Comparison
 from diffusers_perf.judge.weighing import PAIRS_MOST
@@ -50,7 +58,8 @@ STOPPING_S = 10
 NO_CASE = 5
 """pytest's exit code where its arguments select no test."""
 STATE = "ab.json"
-OUT = ROOT / "runs" / "ab"
+OUT = Path("runs", "ab")
+"""Below the repository's root."""
 
 CACHES = {
     "TORCHINDUCTOR_CACHE_DIR": "inductor",
@@ -79,7 +88,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out",
         type=named,
-        default=OUT,
         metavar="FOLDER",
         help="where runs, checkouts and environments are kept (default: runs/ab)",
     )
@@ -114,12 +122,12 @@ def main(args: argparse.Namespace) -> int:
         *(["--quick"] if args.quick else []),
         *args.pytest,
     ]
-    out: Path = args.out.absolute()
+    out: Path = (args.out or repository() / OUT).absolute()
     try:
         with _interruptible() as interruption, held(out, by="ab") as lock:
             if all(pythons):
                 sides = of_pythons(*pythons)
-                settings = {side.name: [str(side.python), side.text] for side in sides}
+                settings = {side.name: [str(side.python), side.text, side.files] for side in sides}
                 state = State.open(out, {"pytest": options, **settings})
             else:
                 commits = commits_of(*refs)
@@ -152,7 +160,7 @@ def _typed(args: argparse.Namespace) -> tuple[list[str], list[str]]:
         "--head": args.head,
         "--base-python": args.base_python,
         "--head-python": args.head_python,
-        "--out": None if args.out == OUT else args.out,
+        "--out": args.out,
         "--device": args.device,
     }
     options = [str(part) for option in given.items() if option[1] is not None for part in option]
@@ -461,7 +469,7 @@ class Turns:
             process = subprocess.Popen(
                 command,
                 cwd=side.checkout,
-                env=os.environ | caches,
+                env=_environment(side) | caches,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -479,6 +487,23 @@ class Turns:
                 ) from None
             finally:
                 _end(process)
+
+
+PASSED_ON = re.compile(
+    r"(PATH|HOME|USER|LANG|LC_\w+|TZ|TMPDIR|LD_LIBRARY_PATH|(HTTPS?|NO)_PROXY|CC|CXX|SSL_CERT_\w+"
+    r"|(CUDA|NVIDIA|NCCL|CUDNN|CUBLAS|TORCH\w*|PYTORCH|TRITON|HF|HUGGINGFACE|DIFFUSERS|OMP|MKL|KMP"
+    r"|OPENBLAS|XFORMERS)(_\w+)?)",
+    re.IGNORECASE,
+)
+"""Names of environment variables that measured code gets: what machine and libraries need."""
+SECRET = re.compile(r"TOKEN|SECRET|PASSWORD|CREDENTIAL|_KEY$|_PAT$", re.IGNORECASE)
+
+
+def _environment(side: Side) -> dict[str, str]:
+    """Of a side's processes: no secret of the job reaches the code that is measured."""
+    passed = {n: v for n, v in os.environ.items() if PASSED_ON.fullmatch(n)}
+    passed = {n: v for n, v in passed.items() if not SECRET.search(n)}
+    return passed | ({"PYTHONPATH": str(side.site)} if side.site else {})
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

@@ -21,7 +21,8 @@ from typing import Any
 import pytest
 
 from diffusers_perf.cli import __main__ as command
-from diffusers_perf.compare import ab, sides
+from diffusers_perf.compare import ab, environments, sides
+from diffusers_perf.compare.environments import BadSide
 from diffusers_perf.compare.lock import held
 from diffusers_perf.records import baselines
 from perf_tests.tests.unit.recorded import Content, side, slow
@@ -92,7 +93,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
         python = tmp_path / name / "python"
         python.write_text(PYTHON)
         python.chmod(0o755)
-        (tmp_path / name / "versions").write_text("3.12.3 2.13.0 0.42.1 5.17.0\n")
+        (tmp_path / name / "versions").write_text("3.12.3 2.13.0 0.42.1 5.17.0\n0123456789ab\n")
     return place
 
 
@@ -281,7 +282,7 @@ def test_other_settings_in_the_same_folder_are_refused(
     assert place.ab("--quick") == 0
     assert place.ab() == 2
     assert "holds runs with pytest --quick, and this is none" in capsys.readouterr().err
-    (place.folder / "head" / "versions").write_text("3.12.3 2.14.1 0.42.1 5.17.0\n")
+    (place.folder / "head" / "versions").write_text("3.12.3 2.14.1 0.42.1 5.17.0\n0123456789ab\n")
     assert place.ab("--quick") == 2
     assert "torch 2.14.1" in capsys.readouterr().err
     assert len(place.calls) == 10
@@ -303,7 +304,7 @@ def test_what_a_killed_ab_left_running_is_waited_for(
     options = [f"--{name}-python={place.folder / name / 'python'}" for name in ("base", "head")]
     killed = subprocess.Popen(
         [sys.executable, "-m", "ci", "ab", *options, f"--out={place.folder / 'out'}"],
-        cwd=sides.ROOT,
+        cwd=sides.repository(),
         stdout=subprocess.DEVNULL,
     )
     orphan = place.folder / "orphan"
@@ -338,7 +339,7 @@ def test_what_cannot_be_compared_is_said_after_the_first_pair(
         ([], "takes either --base and --head"),
         (["--base=HEAD"], "takes either --base and --head"),
         (["--base=HEAD", "--head=HEAD", "--head-python=python3"], "takes either --base and"),
-        (["--base-python=/nowhere", "--head-python=python3"], "/nowhere: is no program"),
+        (["--base-python=/nowhere", "--head-python=python3"], "/nowhere: no such program"),
         (["--base-python=/bin/true", "--head-python=python3"], "/bin/true: cannot run this suite"),
         (["--base-python=/bin/sh", "--head-python=python3"], "/bin/sh: cannot run this suite"),
     ],
@@ -409,7 +410,7 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A repository of two commits, of which the second asks for more."""
     root = tmp_path / "repository"
     root.mkdir()
-    monkeypatch.setattr(sides, "ROOT", root)
+    monkeypatch.chdir(root)
 
     def git(*arguments: str) -> None:
         identity = ("-c", "user.name=Nobody", "-c", "user.email=nobody@example.org")
@@ -417,8 +418,9 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
     git("init")
     for dependency in ("torch", "diffusers"):
-        project = f'[project]\nname = "made"\nversion = "1"\ndependencies = ["{dependency}"]\n'
-        (root / "pyproject.toml").write_text(project)
+        (root / "ci").mkdir(exist_ok=True)
+        (root / "ci" / "torch.txt").write_text("torch==2.13.0\n")
+        (root / "ci" / "requirements.txt").write_text(f"{dependency}==1\n")
         git("add", ".")
         git("commit", "-m", dependency)
     return root
@@ -433,15 +435,15 @@ def installed(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
         seen.append(env)
         return Path(sys.executable)
 
-    monkeypatch.setattr(sides, "_installed", install)
+    monkeypatch.setattr(environments, "environment", install)
     return seen
 
 
 @pytest.mark.parametrize(
     ("base", "head", "sentence"),
     [
-        ("HEAD", "no_such_ref", "--head no_such_ref: is no commit"),
-        ("--help", "HEAD", "--base --help: is no commit"),
+        ("HEAD", "no_such_ref", "--head no_such_ref: not a commit"),
+        ("--help", "HEAD", "--base --help: not a commit"),
     ],
 )
 def test_a_ref_that_is_none_is_refused_in_a_sentence(
@@ -467,53 +469,92 @@ def test_refs_are_checked_out_and_installed_apart(
     commits = sides.commits_of("HEAD~1", "HEAD")
     for _ in range(2):  # again, as after an interruption
         base, head = sides.of_commits(commits, out)
-        assert "torch" in (base.checkout / "pyproject.toml").read_text()
-        assert "diffusers" in (head.checkout / "pyproject.toml").read_text()
-        (head.checkout / "pyproject.toml").write_text("changed")
+        assert "torch" in (base.checkout / "ci" / "requirements.txt").read_text()
+        assert "diffusers" in (head.checkout / "ci" / "requirements.txt").read_text()
+        (head.checkout / "ci" / "requirements.txt").write_text("changed")
     assert installed[:2] == [out / "env-base", out / "env-head"]
     assert base.code == commits["base"] != head.code
-    assert "changed" not in (repository / "pyproject.toml").read_text()
+    assert "changed" not in (repository / "ci" / "requirements.txt").read_text()
 
 
-def test_an_environment_is_kept_only_for_what_it_was_made_for(
+def test_hooks_of_the_repository_do_not_run(
+    repository: Path, installed: list[Path], tmp_path: Path
+) -> None:
+    ran = tmp_path / "ran"
+    hook = repository / ".git" / "hooks" / "post-checkout"
+    hook.parent.mkdir(exist_ok=True)
+    hook.write_text(f"#!/bin/sh\ntouch '{ran}'\n")
+    hook.chmod(0o755)
+    sides.of_commits(sides.commits_of("HEAD", "HEAD"), tmp_path / "out")
+    assert not ran.exists()
+
+
+def test_an_environment_is_kept_only_for_the_same_requirements(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     checkout, env = tmp_path / "base", tmp_path / "env"
-    lock = checkout / "ci" / "locked.txt"
-    lock.parent.mkdir(parents=True)
-    (checkout / "pyproject.toml").write_text('[project]\nname = "made"\ndependencies = ["torch"]\n')
-    ran: list[str] = []
+    (checkout / "ci").mkdir(parents=True)
+    ran: list[Sequence[str]] = []
 
-    def run(command: Sequence[str], cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    def run(checkout: Path, command: Sequence[str]) -> None:
         env.mkdir(exist_ok=True)
-        ran.append(command[2])
-        return subprocess.CompletedProcess(command, returncode=0)
+        ran.append(command)
 
-    monkeypatch.setattr(sides, "_run", run)
+    monkeypatch.setattr(environments, "_run", run)
 
-    def installs() -> list[str]:
+    def installs(torch: str, others: str) -> int:
         ran.clear()
-        assert sides._installed(checkout, env) == env / "bin" / "python"
-        return list(ran)
+        (checkout / "ci" / "torch.txt").write_text(f"torch=={torch}\n")
+        (checkout / "ci" / "requirements.txt").write_text(f"diffusers=={others}\n")
+        assert environments.environment(checkout, env) == env / "bin" / "python"
+        return len(ran)
 
-    lock.write_text("torch==2.12.0\n")
-    assert installs() == ["venv", "pip"]
-    assert installs() == []
-    lock.write_text("torch==2.13.0\n")
-    assert installs() == ["venv", "pip"]
-    assert installs() == []
-    (checkout / "pyproject.toml").write_text('[project]\nname = "made"\ndependencies = ["numpy"]\n')
-    assert installs() == ["venv", "pip"]
+    assert installs("2.12.0", "1") == 3
+    assert "--require-hashes" in ran[-1]
+    assert "torch==2.12.0" in ran[-2]
+    assert installs("2.12.0", "1") == 0
+    assert installs("2.13.0", "1") == 3
+    assert installs("2.13.0", "2") == 3
+    assert installs("2.13.0", "2") == 0
 
 
-def test_one_environment_serves_both_where_they_ask_for_the_same(
+def test_one_environment_serves_both_if_they_require_the_same(
     repository: Path, installed: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     sides.of_commits(sides.commits_of("HEAD", "HEAD"), tmp_path / "out")
     assert set(installed) == {tmp_path / "out" / "env"}
     said = capsys.readouterr().out
     assert "one environment serves both" in said
-    assert "not committed" not in said
-    (repository / "pyproject.toml").write_text("edited")
+    assert "uncommitted" not in said
+    (repository / "ci" / "requirements.txt").write_text("edited")
     sides.of_commits(sides.commits_of("HEAD", "HEAD"), tmp_path / "out")
-    assert "what is changed here and not committed is in neither side" in capsys.readouterr().out
+    assert "uncommitted changes are in neither side" in capsys.readouterr().out
+
+
+def test_half_of_the_requirement_files_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "ci").mkdir()
+    (tmp_path / "ci" / "torch.txt").write_text("torch==2.13.0\n")
+    with pytest.raises(BadSide, match=r"has torch.txt but no ci/requirements.txt"):
+        environments.requirements_of(tmp_path)
+
+
+def test_secrets_do_not_reach_measured_code(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("GITHUB_TOKEN", "AWS_SECRET_ACCESS_KEY", "HF_TOKEN", "UNKNOWN", "CUDA_HOME"):
+        monkeypatch.setenv(name, "seen")
+    place.act('env >"$here/../environment"')
+    assert place.ab() == 0
+    passed = (place.folder / "environment").read_text()
+    assert "CUDA_HOME=seen" in passed
+    assert "PATH=" in passed
+    for name in ("GITHUB_TOKEN", "AWS_SECRET_ACCESS_KEY", "HF_TOKEN", "UNKNOWN"):
+        assert name not in passed
+
+
+def test_an_environment_whose_files_changed_is_measured_anew(
+    place: Place, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert place.ab() == 0
+    versions = place.folder / "head" / "versions"
+    versions.write_text(versions.read_text().replace("0123456789ab", "ba9876543210"))
+    assert place.ab() == 2
+    assert "ba9876543210" in capsys.readouterr().err

@@ -271,6 +271,7 @@ esac
 @pytest.mark.parametrize(("code", "ends"), [(0, 0), (1, 1), (2, 1), (3, 0)])
 def test_only_a_busy_machine_is_no_fault_of_a_change(tmp_path: Path, code: int, ends: int) -> None:
     script = program(tmp_path / ".ci" / "run", (ROOT / ".ci" / "run").read_text())
+    program(tmp_path / "ci" / "requirements.sh", TOOL)
     for name in ("python3", "python", "pip", "pytest", "ruff", "mypy", "chromium"):
         program(tmp_path / "bin" / name, TOOL)
     done = subprocess.run(

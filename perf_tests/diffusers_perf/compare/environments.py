@@ -1,0 +1,156 @@
+"""Environments for the sides of an A/B comparison, installed by uv from hashed requirements.
+
+A checkout names what it is measured with in two files:
+
+`ci/torch.txt`         one line, ``torch==2.13.0``: pip installs it first, from whatever index the
+                       machine is set up for (a CUDA or a CPU build)
+`ci/requirements.txt`  everything else with exact versions and hashes; no index addresses
+
+`bash ci/requirements.sh` compiles the second file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+
+TORCH = Path("ci", "torch.txt")
+REQUIREMENTS = Path("ci", "requirements.txt")
+PACKAGES = ("torch", "diffusers", "transformers")
+
+PROBE = f"""
+import hashlib, platform, sysconfig
+from importlib.metadata import version
+from pathlib import Path
+version("pytest-benchmark"), version("diffusers-perf")
+print(platform.python_version(), *map(version, {PACKAGES}))
+digest = hashlib.sha256()
+for folder in sorted({{sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}}):
+    for path in sorted(Path(folder).rglob("*")):
+        if path.is_file() and "__pycache__" not in path.parts:
+            stat = path.stat()
+            digest.update(f"{{path}} {{stat.st_size}} {{stat.st_mtime_ns}}\\n".encode())
+print(digest.hexdigest()[:12])
+"""
+"""Prints an environment's versions and a digest of its installed files, without importing them."""
+
+
+class BadSide(Exception):
+    """A side that cannot be measured; one sentence says which and why."""
+
+
+def probe(python: Path, name: str) -> tuple[dict[str, str], str]:
+    """The versions in an environment and the digest of its files. `BadSide` if it cannot run us."""
+    try:
+        shown = subprocess.run([python, "-c", PROBE], capture_output=True, text=True, timeout=120)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise BadSide(f"{name}: cannot be run ({error})") from None
+    lines = shown.stdout.splitlines()
+    if shown.returncode or len(lines) != 2:
+        reason = (shown.stderr.strip().splitlines() or ["not a Python interpreter"])[-1]
+        raise BadSide(f"{name}: cannot run this suite ({reason})")
+    return dict(zip(("Python", *PACKAGES), lines[0].split(), strict=True)), lines[1]
+
+
+def requirements_of(checkout: Path) -> str | None:
+    """The text of a checkout's requirement files; None if it has none.
+
+    `BadSide` if it has one of the two files only.
+    """
+    files = [checkout / TORCH, checkout / REQUIREMENTS]
+    there = [path for path in files if path.is_file()]
+    if not there:
+        return None
+    if len(there) == 1:
+        lacking = next(path for path in files if path not in there)
+        raise BadSide(f"{checkout}: has {there[0].name} but no {lacking.relative_to(checkout)}")
+    return "".join(path.read_text() for path in files)
+
+
+def installed(checkouts: Mapping[str, Path], out: Path) -> dict[str, Path]:
+    """The Python of each side's environment, below `out`; one serves both if they ask for the same.
+
+    A checkout without requirement files runs in the current environment. An environment that is
+    complete is kept. `BadSide` if pip or uv refuses.
+    """
+    wanted = {name: requirements_of(checkout) for name, checkout in checkouts.items()}
+    if set(wanted.values()) == {None}:
+        _refuse_editable(next(iter(checkouts.values())))
+        print(f"no {REQUIREMENTS} in the checkouts: both sides run in the current environment")
+        return dict.fromkeys(checkouts, Path(sys.executable).absolute())
+    if None in wanted.values():
+        name = next(name for name, text in wanted.items() if text is None)
+        raise BadSide(f"{name} has no {REQUIREMENTS}, and the other side has one")
+    if len(set(wanted.values())) == 1:
+        print("both sides have the same requirements: one environment serves both")
+        checkout = next(iter(checkouts.values()))
+        return dict.fromkeys(checkouts, environment(checkout, out / "env"))
+    return {name: environment(path, out / f"env-{name}") for name, path in checkouts.items()}
+
+
+def environment(checkout: Path, env: Path) -> Path:
+    """The Python of an environment with this checkout's requirements. `BadSide` if it fails."""
+    python, complete = env / "bin" / "python", env / "complete"
+    wanted = hashlib.sha256((requirements_of(checkout) or "").encode()).hexdigest()
+    if complete.is_file() and complete.read_text() == wanted:
+        return python
+    print(f"installing into {env}", flush=True)
+    torch = (checkout / TORCH).read_text().split()
+    _run(checkout, [sys.executable, "-m", "venv", "--clear", str(env)])
+    _run(checkout, [str(python), "-m", "pip", "install", "--quiet", *torch])
+    hashed = ["--require-hashes", "--no-deps", "-r", str(checkout / REQUIREMENTS)]
+    _run(checkout, [*_uv(), "pip", "install", "--quiet", "--python", str(python), *hashed])
+    complete.write_text(wanted)
+    return python
+
+
+def site_of(checkout: Path, site: Path) -> Path | None:
+    """A folder with the packages that a checkout builds, without their dependencies.
+
+    It stands first on the path of the side's processes, so that two sides with one environment
+    still measure their own code. None if the checkout is not a project that can be built.
+    """
+    project = checkout / "pyproject.toml"
+    if not project.is_file() or "[project]" not in project.read_text():
+        return None
+    shutil.rmtree(site, ignore_errors=True)
+    target = ["--no-deps", "--target", str(site), str(checkout)]
+    _run(checkout, [*_uv(), "pip", "install", "--quiet", "--python", sys.executable, *target])
+    return site
+
+
+def _refuse_editable(checkout: Path) -> None:
+    """Two commits in one environment measure the same code if it is installed as editable."""
+    for distribution in metadata.distributions():
+        origin = distribution.read_text("direct_url.json") or ""
+        if '"editable": true' in origin and distribution.name != "diffusers-perf":
+            raise BadSide(
+                f"{distribution.name} is installed as editable, so both commits would run the same "
+                f"code: add {TORCH} and {REQUIREMENTS} to the repository, or compare two "
+                "environments with --base-python and --head-python"
+            )
+
+
+def _uv() -> list[str]:
+    if shutil.which("uv"):
+        return ["uv"]
+    try:
+        from uv import find_uv_bin
+    except ModuleNotFoundError:
+        raise BadSide(
+            "comparing two commits needs uv: pip install 'diffusers-perf[ab]'; "
+            "--base-python and --head-python need nothing"
+        ) from None
+    return [find_uv_bin()]
+
+
+def _run(checkout: Path, command: Sequence[str]) -> None:
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
+        raise BadSide(f"{checkout}: cannot be installed ({last})")
