@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from diffusers_perf.catalog.declarations import REFERENCE
+from diffusers_perf.catalog.status import Status
 from diffusers_perf.cli.answers import named
 from diffusers_perf.judge import comparable
 from diffusers_perf.judge.pairs import disturbed_in
-from diffusers_perf.judge.verdicts import PASSING, REPEAT_PSNR_DB
+from diffusers_perf.judge.verdicts import REPEAT_PSNR_DB
 from diffusers_perf.judge.weighing import METRICS
 from diffusers_perf.records import baselines, pixels
 from diffusers_perf.records.baselines import CaseBaseline, MachineBaseline
@@ -30,15 +31,16 @@ PROCESSES_MIN = 3
 ROUNDS_MIN = 3
 """Of fewer the median is whatever one of them was."""
 ACCEPTABLE = (
-    "same",
-    "faster",
-    "new",
-    "inconclusive",
-    "slower",
-    "more memory",
-    "more work",
-    "worse image",
-    "invalid",
+    Status.SAME,
+    Status.FASTER,
+    Status.LESS_WORK,
+    Status.NEW,
+    Status.INCONCLUSIVE,
+    Status.SLOWER,
+    Status.MORE_MEMORY,
+    Status.MORE_WORK,
+    Status.WORSE_IMAGE,
+    Status.INVALID,
 )
 """A person may mean a case to be slower, its image to be another one, or another workload (which
 is invalid until then). Nobody can mean a black image."""
@@ -191,7 +193,7 @@ def _although(accepted: Mapping[str, Sequence[Case]]) -> list[str]:
         f"accepted although {case['verdict']}: {key}": None
         for key, cases in accepted.items()
         for case in cases
-        if case["verdict"] not in PASSING
+        if not Status(case["verdict"]).passes
     }
     return list(failed)
 

@@ -16,6 +16,7 @@ from dataclasses import replace
 from math import sqrt
 from pathlib import Path
 
+from diffusers_perf.catalog.status import Status
 from diffusers_perf.cli.accept import PROCESSES_MIN, check, write_history
 from diffusers_perf.cli.answers import named
 from diffusers_perf.compare.ab import PAIRS
@@ -29,7 +30,15 @@ from diffusers_perf.records.reading import BadRunError, Run, load_runs
 from diffusers_perf.records.records import Mode
 from diffusers_perf.records.runs import Case, parts_of
 
-NOTHING_CHANGED = ("same", "faster", "slower", "new", "inconclusive", "invalid")
+NOTHING_CHANGED = (
+    Status.SAME,
+    Status.FASTER,
+    Status.LESS_WORK,
+    Status.NEW,
+    Status.INCONCLUSIVE,
+    Status.INVALID,
+    Status.SLOWER,
+)
 """What the same code can be called. What is invalid is left out where it says nothing."""
 
 

@@ -14,18 +14,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from shlex import join
 
+from diffusers_perf.catalog.status import Status, exit_code
 from diffusers_perf.cli.answers import CANNOT_JUDGE, named
 from diffusers_perf.judge import structure_verdicts
 from diffusers_perf.judge.structure_verdicts import Accepted
 from diffusers_perf.judge.verdicts import (
     ACCEPT,
     BRING_BACK,
-    PASSING,
-    WARNING,
     Finding,
     Question,
     Verdict,
-    exit_code,
     judge,
 )
 from diffusers_perf.records import baselines
@@ -69,14 +67,14 @@ def gate(path: Path) -> int:
             print(row.sentence)
     for line in _closing(run, standards, rows):
         print(line)
-    code = exit_code(row.status for row in rows if row.status != "skipped")
+    code = exit_code(row.status for row in rows)
     unjudged = _unjudged(run, standards)
     if unjudged and code != 1:
         print(f"error: {unjudged}", file=sys.stderr)
         return CANNOT_JUDGE
     if code == CANNOT_JUDGE:
         # Its own last line, since nobody's mistake made it so: whoever reads only that knows.
-        inconclusive = [row.id for row in rows if row.status in WARNING]
+        inconclusive = [row.id for row in rows if row.status.warns]
         them = "it" if len(inconclusive) == 1 else "them"
         print(
             f"inconclusive: {len(inconclusive)} of {_cases(rows)}: {', '.join(inconclusive)}; "
@@ -111,7 +109,7 @@ class Row:
     """What became of one case."""
 
     id: str
-    status: str
+    status: Status
     """A verdict's, or ``skipped``."""
     sentence: str = ""
     """Empty where all is well."""
@@ -134,7 +132,7 @@ def _measured(run: Run, standards: Standards) -> Iterator[Row]:
     for case in run.cases.values():
         verdict = judged(run, case, standards)
         sentence = verdict.sentence
-        if verdict.status == "new" and not sentence and standards.baseline is not None:
+        if verdict.status == Status.NEW and not sentence and standards.baseline is not None:
             sentence = f"new: {case_id(case)}: nobody accepted how fast it is here"
         yield Row(id=case_id(case), status=verdict.status, sentence=sentence)
 
@@ -230,12 +228,12 @@ def _cases(rows: Sequence[Row]) -> str:
 def _closing(run: Run, standards: Standards, rows: list[Row]) -> Iterator[str]:
     statuses = [row.status for row in rows]
     counts = {
-        "held": sum(status in ("same", "faster") for status in statuses),
-        "failed": sum(s not in (*PASSING, "skipped", "missing") for s in statuses),
-        "inconclusive or invalid": sum(status in WARNING for status in statuses),
-        "new": statuses.count("new"),
-        "skipped": statuses.count("skipped"),
-        "missing": statuses.count("missing"),
+        "held": sum(s == Status.SAME or s.improves for s in statuses),
+        "failed": sum(not s.passes and s != Status.MISSING for s in statuses),
+        "inconclusive or invalid": sum(s.warns for s in statuses),
+        "new": statuses.count(Status.NEW),
+        "skipped": statuses.count(Status.SKIPPED),
+        "missing": statuses.count(Status.MISSING),
     }
     told = ", ".join(f"{number} {name}" for name, number in counts.items())
     yield f"of {_cases(rows)} {told}; on {run.machine.name}, against {standards.name}"
@@ -247,11 +245,11 @@ def _closing(run: Run, standards: Standards, rows: list[Row]) -> Iterator[str]:
     if run.shard:
         shard = f"{run.shard.index}/{run.shard.of}"
         yield f"this is shard {shard}: what is missing is seen once `python -m ci merge` joined all"
-    failed = [row.id for row in rows if row.status not in (*PASSING, "skipped", "missing")]
+    failed = [row.id for row in rows if not row.status.passes and row.status != Status.MISSING]
     if failed:
         again = f'pytest perf_tests --benchmark-only -k "{" or ".join(failed)}"'
         yield f"next: {again} {join(run.options)}".rstrip()
-    elif "missing" in statuses:
+    elif Status.MISSING in statuses:
         yield f"next: {BRING_BACK}"
-    elif "new" in statuses:
+    elif Status.NEW in statuses:
         yield f"next: accept what is new: {ACCEPT}"

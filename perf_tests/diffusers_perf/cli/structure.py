@@ -19,7 +19,7 @@ from diffusers_perf.catalog.declarations import Case, cases_for
 from diffusers_perf.cli.answers import refuse
 from diffusers_perf.judge.structure_verdicts import FILE, Accepted, accepting, key_of, load, save
 from diffusers_perf.judge.structure_verdicts import judge as judge_counts
-from diffusers_perf.judge.verdicts import PASSING, Finding
+from diffusers_perf.judge.verdicts import Finding
 from diffusers_perf.records.baselines import FOLDER
 from diffusers_perf.records.runs import parts_of
 
@@ -258,14 +258,14 @@ def tell(
     missing = [] if args.k else sorted(missing)
     new = sorted(keys - set(accepted))
     told = [finding for case in findings.values() for finding in case]
-    for finding in sorted(told, key=lambda f: f.status in PASSING):
+    for finding in sorted(told, key=lambda f: f.status.passes):
         print(finding.text())
     for key in missing:
         print(f"missing: {key} has accepted counts and is no longer counted")
         print(f"  next     declare it again, or {accepting(model)}")
     for key in new:
         print(f"new: nobody has accepted counts of {key}; accept them: {accepting(model)}")
-    worse = sum(any(f.status not in PASSING for f in case) for case in findings.values())
+    worse = sum(any(not f.status.passes for f in case) for case in findings.values())
     if worse or missing:
         print(f"{worse} of {len(observed)} cases ask for more work, {len(missing)} missing")
         return 1

@@ -21,7 +21,7 @@ from diffusers_perf.catalog.declarations import (
     stacked,
 )
 from diffusers_perf.compare.bare import BadInput
-from diffusers_perf.judge.verdicts import PASSING, judge
+from diffusers_perf.judge.verdicts import judge
 from diffusers_perf.measurement.measuring import PACKAGE, digest, digest_of
 from diffusers_perf.plugin.screen import image
 from diffusers_perf.records.records import Measurement, gpu_speedup, write_whole
@@ -286,7 +286,7 @@ class Attempts:
         question = self.bench.question(case, measured, reference if ask.stack else None)
         if ask.stack:
             question = replace(question, tolerance=self.tolerance)
-        failing = [f for f in judge(question).findings if f.status not in PASSING]
+        failing = [f for f in judge(question).findings if not f.status.passes]
         if not failing:
             return tried
         what = failing[0].what.removeprefix(f"{case.id}: ")

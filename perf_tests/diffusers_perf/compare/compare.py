@@ -16,10 +16,10 @@ from itertools import zip_longest
 from pathlib import Path
 from shutil import get_terminal_size
 
+from diffusers_perf.catalog.status import Status
 from diffusers_perf.cli.answers import CANNOT_JUDGE, named
 from diffusers_perf.judge.comparable import NotComparable
 from diffusers_perf.judge.pairs import DRIFT, Change, Comparison, compare
-from diffusers_perf.judge.verdicts import STATUSES
 from diffusers_perf.judge.weighing import METRICS
 from diffusers_perf.plugin.screen import table
 from diffusers_perf.records import baselines
@@ -90,8 +90,8 @@ def tell(comparison: Comparison) -> None:
     for line in table(("head over base", *SHOWN, "verdict"), rows, width=width):
         print(line)
     print()
-    told = [change for change in comparison.changes if change.status != "same"]
-    told.sort(key=lambda change: -STATUSES.index(change.status))
+    told = [change for change in comparison.changes if change.status != Status.SAME]
+    told.sort(key=lambda change: -change.status.severity)
     for change, after in zip_longest(told, told[1:]):
         # What is to be done about several stands once, behind the last of them.
         alike = after is not None and after.next == change.next
@@ -111,8 +111,8 @@ def _cell(comparison: Comparison, case: str, column: str) -> str:
     ]
     if not found:
         return ""
-    worst: Change = max(found, key=lambda change: STATUSES.index(change.status))
+    worst: Change = max(found, key=lambda change: change.status.severity)
     if worst.ratio is None:
         return worst.status
     ratio = f"{worst.ratio.mid:.3f}x"
-    return ratio if worst.status == "same" else f"{ratio} {worst.status}"
+    return ratio if worst.status == Status.SAME else f"{ratio} {worst.status}"

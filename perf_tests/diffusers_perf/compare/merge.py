@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from diffusers_perf.catalog.declarations import REFERENCE
+from diffusers_perf.catalog.status import Status
 from diffusers_perf.cli.answers import named, unwritable
 from diffusers_perf.records.reading import BadRunError, Run, distinct, read, run_of
 from diffusers_perf.records.records import SCHEMA, write_whole
@@ -46,7 +47,7 @@ def merge(paths: Sequence[Path], out: Path) -> int:
         _copy_images(runs, out)
     except OSError as error:
         raise BadRunError(unwritable(out, error)) from None
-    skipped = sum(case.status == "skipped" for case in joined.untimed)
+    skipped = sum(case.status == Status.SKIPPED for case in joined.untimed)
     failed = len(joined.untimed) - skipped
     lost = len(joined.expected) - len(joined.cases) - len(joined.untimed)
     shards = f"{len(runs)} shard{'s' * (len(runs) != 1)}"

@@ -20,10 +20,11 @@ import torch
 
 from diffusers_perf.catalog import declarations as catalog
 from diffusers_perf.catalog.declarations import REFERENCE, Case, Workload, cases_for, stacked
+from diffusers_perf.catalog.status import Status
 from diffusers_perf.faults.injection import CannotInject, Fault, Injection, Measure, Setting
 from diffusers_perf.judge import structure_verdicts
 from diffusers_perf.judge.structure_verdicts import Accepted
-from diffusers_perf.judge.verdicts import PASSING, STATUSES, Finding, Verdict
+from diffusers_perf.judge.verdicts import Finding, Verdict
 from diffusers_perf.measurement import bench, pipelines, timing
 from diffusers_perf.measurement.bench import Bench, CaseError
 from diffusers_perf.measurement.build import flag
@@ -65,8 +66,8 @@ class Side:
 
     def alarms(self) -> list[Finding]:
         """What would fail a test, the worst first."""
-        failing = [f for f in self.findings if f.status not in PASSING]
-        return sorted(failing, key=lambda f: -STATUSES.index(f.status))
+        failing = [f for f in self.findings if not f.status.passes]
+        return sorted(failing, key=lambda f: -f.status.severity)
 
     def alarmed_by_the_clock_alone(self) -> bool:
         """Whether a machine that became slower under way could have done it: asked once more, with
@@ -81,21 +82,18 @@ class Side:
             f
             for f in self.findings
             if measure_of(f) == measure
-            and (f.status not in PASSING or (may_be_invalid and f.status == "invalid"))
+            and (not f.status.passes or (may_be_invalid and f.status == Status.INVALID))
         ]
         return max(
             found,
             # Of several counters, the one of which there may not be one more says most.
-            key=lambda f: (STATUSES.index(f.status), f.metric in NEVER_MORE),
+            key=lambda f: (f.status.severity, f.metric in NEVER_MORE),
             default=None,
         )
 
     def undecided(self, measure: Measure) -> bool:
         """Whether this measure asks for another run."""
-        return any(
-            measure_of(f) == measure and f.status in ("inconclusive", "invalid")
-            for f in self.findings
-        )
+        return any(measure_of(f) == measure and f.status.warns for f in self.findings)
 
 
 @dataclass(kw_only=True)
@@ -226,11 +224,11 @@ class Trials:
                 clean.sides.append(self._side(fault, cases, clean, injected=False))
                 side = self._side(fault, cases, clean, injected=True, size=size)
             alarms = side.alarms()
-            shown = alarms or [f for f in side.findings if f.status in ("inconclusive", "invalid")]
+            shown = alarms or [f for f in side.findings if f.status.warns]
             return Row(
                 fault=fault,
                 status="false alarm" if alarms else "not flagged",
-                verdict=shown[0].status if shown else "same",
+                verdict=shown[0].status if shown else Status.SAME,
                 sentence=shown[0].what if shown else "",
             )
         for _ in range(attempts - 1):
@@ -248,7 +246,7 @@ class Trials:
             else "undecided"
             if side.undecided(fault.detected_by)
             else "missed",
-            verdict=told.status if told else "same",
+            verdict=told.status if told else Status.SAME,
             sentence=_sentence(told) if told else f"nothing changed that {fault.detected_by} sees",
             also_detected_by=tuple(m for m in others if m != fault.detected_by),
         )
@@ -470,5 +468,5 @@ def _sentence(finding: Finding) -> str:
 
 
 def _of_error(error: CaseError) -> Finding:
-    metric = "applied check" if error.status == "not applied" else "error"
+    metric = "applied check" if error.status == Status.NOT_APPLIED else "error"
     return Finding(status=error.status, metric=metric, what=str(error))

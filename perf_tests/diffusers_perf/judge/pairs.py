@@ -14,20 +14,17 @@ from itertools import chain
 from statistics import median
 
 from diffusers_perf.catalog.declarations import REFERENCE
+from diffusers_perf.catalog.status import Status, exit_code, worst
 from diffusers_perf.judge.comparable import NotComparable, check
 from diffusers_perf.judge.stats import Interval
 from diffusers_perf.judge.verdicts import (
     ACCEPT,
-    PASSING,
     REPEAT_PSNR_DB,
-    STATUSES,
-    WARNING,
     Finding,
     Question,
     again,
     difference,
     drifted,
-    exit_code,
     interferences,
     judge,
     most,
@@ -53,7 +50,7 @@ class Change:
     case: str
     """The case's id."""
     metric: str
-    status: str
+    status: Status
     base: float | None = None
     """Median over the processes, in the unit of the run's JSON; a counter's total."""
     head: float | None = None
@@ -81,23 +78,23 @@ class Comparison:
     """On which machine, and which versions each side ran with."""
 
     @property
-    def verdicts(self) -> dict[str, str]:
+    def verdicts(self) -> dict[str, Status]:
         """By case id, the worst of its statuses. A reference that drifted is a case only where it
         was measured as one.
         """
-        worst: dict[str, str] = {}
+        verdicts: dict[str, Status] = {}
         cases = {change.case for change in self.changes if change.metric != DRIFT}
         for change in self.changes:
             if change.case not in cases:
                 continue
-            before = worst.get(change.case, STATUSES[0])
-            worst[change.case] = max(before, change.status, key=STATUSES.index)
-        return worst
+            before = verdicts.get(change.case, Status.SAME)
+            verdicts[change.case] = worst((before, change.status))
+        return verdicts
 
     @property
     def inconclusive(self) -> tuple[str, ...]:
         """Ids of the cases of which something could not be told, whatever else is known of them."""
-        return tuple(dict.fromkeys(c.case for c in self.changes if c.status in WARNING))
+        return tuple(dict.fromkeys(c.case for c in self.changes if c.status.warns))
 
     @property
     def worth_more(self) -> tuple[str, ...]:
@@ -114,11 +111,12 @@ class Comparison:
         """The whole in one line."""
         statuses = list(self.verdicts.values())
         counts = {
-            "worse": sum(status not in PASSING for status in statuses),
-            "inconclusive or invalid": sum(status in WARNING for status in statuses),
-            "faster": statuses.count("faster"),
-            "new": statuses.count("new"),
-            "the same": statuses.count("same"),
+            "worse": sum(not status.passes for status in statuses),
+            "inconclusive or invalid": sum(status.warns for status in statuses),
+            "faster": statuses.count(Status.FASTER),
+            "less work": statuses.count(Status.LESS_WORK),
+            "new": statuses.count(Status.NEW),
+            "the same": statuses.count(Status.SAME),
         }
         verdict = ("holds", "regression", "inconclusive")[self.exit_code]
         told = ", ".join(f"{number} {name}" for name, number in counts.items() if number)
@@ -228,7 +226,7 @@ def disturbed_in(run: Run, case: Case, metric: Metric) -> list[str]:
         return interferences(case["validity"], clock=False)
     return [
         *interferences(case["validity"], clock=True),
-        *(finding.what for finding in _findings(case) if finding.status == "invalid"),
+        *(finding.what for finding in _findings(case) if finding.status == Status.INVALID),
         *(
             drifted(drift["ratio"])
             for drift in (case.get("reference_drift"), run.drift.get(case["workload"]))
@@ -241,7 +239,7 @@ def disturbed_in(run: Run, case: Case, metric: Metric) -> list[str]:
 def _changes(sides: _Sides, noise: Noise) -> Iterator[Change]:
     name = sides.name
     lost = [case for run in sides.head for case in run.untimed if case.id == name]
-    failed = [case for case in lost if case.status not in (*PASSING, "skipped")]
+    failed = [case for case in lost if not case.status.passes]
     if failed:
         as_before = any(
             case.id == name and case.status == failed[0].status
@@ -258,16 +256,18 @@ def _changes(sides: _Sides, noise: Noise) -> Iterator[Change]:
     if not sides.in_head:
         if sides.in_base and not failed:
             why = lost[0].sentence if lost else "it is not declared there, or was not asked for"
-            cut_short = any(case.status == "invalid" for case in lost)
+            cut_short = any(case.status == Status.INVALID for case in lost)
             if not lost and any(_ended_before(name, run) for run in sides.head):
                 why, cut_short = "the run was interrupted before it got there", True
             left_out = not lost and any(name in run.not_asked for run in sides.head)
             if left_out:
                 why = "it was left out by name there"
+            status = Status.INCONCLUSIVE if left_out else Status.MISSING
+            status = Status.INVALID if cut_short else status
             yield Change(
                 case=name,
                 metric="case",
-                status="invalid" if cut_short else "inconclusive" if left_out else "missing",
+                status=status,
                 sentence=f"{name} was measured in base and not in head: "
                 f"{why.removeprefix(f'{name}: ')}",
                 next=f"{'run it again' if cut_short else 'bring it back'}; {sides.again}",
@@ -279,7 +279,7 @@ def _changes(sides: _Sides, noise: Noise) -> Iterator[Change]:
         yield Change(
             case=name,
             metric="case",
-            status="new",
+            status=Status.NEW,
             sentence=f"{name} was not measured in base, so there is nothing to hold it to",
         )
         return
@@ -291,7 +291,7 @@ def _changes(sides: _Sides, noise: Noise) -> Iterator[Change]:
 
 
 def _ended_before(name: str, run: Run) -> bool:
-    return name in run.expected and any(case.status == "invalid" for case in run.untimed)
+    return name in run.expected and any(case.status == Status.INVALID for case in run.untimed)
 
 
 def _named(name: str, sentence: str) -> str:
@@ -314,7 +314,7 @@ def _measured(sides: _Sides, metric: Metric, noise: Noise) -> Iterator[Change]:
         yield Change(
             case=name,
             metric=metric.name,
-            status="inconclusive",
+            status=Status.INCONCLUSIVE,
             base=median(had) if had else None,
             head=median(has) if has else None,
             sentence=f"{name}: {metric.name} was measured in {where}",
@@ -333,7 +333,7 @@ def _measured(sides: _Sides, metric: Metric, noise: Noise) -> Iterator[Change]:
         yield Change(
             case=name,
             metric=metric.name,
-            status="invalid",
+            status=Status.INVALID,
             base=median(had),
             head=median(has),
             sentence=f"{name}: {metric.name} says nothing{left_out}",
@@ -357,8 +357,8 @@ def _measured(sides: _Sides, metric: Metric, noise: Noise) -> Iterator[Change]:
     )
 
 
-def _next(sides: _Sides, status: str, *, worth_more: bool = False) -> str:
-    if status == "inconclusive":
+def _next(sides: _Sides, status: Status, *, worth_more: bool = False) -> str:
+    if status == Status.INCONCLUSIVE:
         if len(sides.base) >= PAIRS_MOST:
             return "measure anew on a quieter machine, into a fresh --out; here no more are made"
         if not worth_more:
@@ -368,7 +368,7 @@ def _next(sides: _Sides, status: str, *, worth_more: bool = False) -> str:
             )
         more = sides.more or f"python -m ci ab makes up to {PAIRS_MOST}, its --help says how"
         return f"more pairs: {more}; or a quieter machine"
-    if status in ("slower", "more memory", "more work"):
+    if status in (Status.SLOWER, Status.MORE_MEMORY, Status.MORE_WORK):
         return f"{sides.again}; if it is meant, {ACCEPT}"
     return ""
 
@@ -391,14 +391,14 @@ def _counted(sides: _Sides) -> Iterator[Change]:
             for side in (had, has)
         )
         statuses = {work(name, was=w, now=n, steps=steps) for w in was for n in now}
-        if statuses <= {"same"}:
+        if statuses <= {Status.SAME}:
             continue
         if len(statuses) > 1:
             changes.append(_varying(sides, name, was, now))
             continue
         (status,) = statuses
         # The nearest of both sides: head's least against base's most, and the other way round.
-        more = status == "more work"
+        more = status == Status.MORE_WORK
         before, after = (was[-1], now[0]) if more else (was[0], now[-1])
         limit = f", limit {most(name, before, steps=steps)}"
         changes.append(
@@ -423,7 +423,7 @@ def _counted(sides: _Sides) -> Iterator[Change]:
             Change(
                 case=sides.name,
                 metric="counters",
-                status="inconclusive",
+                status=Status.INCONCLUSIVE,
                 sentence=f"{sides.name}: {unseen[0].replace('_', ' ')} ({len(unseen)} counters) "
                 f"was not counted in {' and '.join(lacking)}",
                 next=f"mend what keeps it from being counted; {sides.again}",
@@ -434,7 +434,7 @@ def _counted(sides: _Sides) -> Iterator[Change]:
             Change(
                 case=sides.name,
                 metric="counters",
-                status="same",
+                status=Status.SAME,
                 sentence=f"{sides.name}: {len(judged)} counters as in base",
             )
         )
@@ -451,7 +451,7 @@ def _varying(sides: _Sides, name: str, was: Sequence[Count], now: Sequence[Count
     return Change(
         case=sides.name,
         metric=name,
-        status="inconclusive",
+        status=Status.INCONCLUSIVE,
         base=was[0].total(steps),
         head=now[-1].total(steps),
         sentence=f"{sides.name}: {name.replace('_', ' ')} {before} → {after}, not the same in all "
@@ -474,7 +474,9 @@ def _alone(sides: _Sides) -> Iterator[Change]:
     before = {(f.metric, f.status) for case in sides.in_base for f in _findings(case)}
     images = [f for f in found if f.metric in IMAGE]
     # What makes one process invalid costs its pair, and not the case.
-    others = [f for f in found if f.metric not in IMAGE and f.status not in ("same", "invalid")]
+    others = [
+        f for f in found if f.metric not in IMAGE and f.status not in (Status.SAME, Status.INVALID)
+    ]
     for metric, group in (
         ("image", images),
         *(
@@ -482,25 +484,25 @@ def _alone(sides: _Sides) -> Iterator[Change]:
             for name in dict.fromkeys(f.metric for f in others)
         ),
     ):
-        worst = max(group, key=lambda finding: STATUSES.index(finding.status))
-        if metric == "image" and worst.status == "same" and not _has_tolerance(sides):
+        most_severe = max(group, key=lambda finding: finding.status.severity)
+        if metric == "image" and most_severe.status == Status.SAME and not _has_tolerance(sides):
             yield _without_tolerance(sides)
             continue
         said = f"{sides.name}: its image is as allowed"
-        if worst.status == "new":
+        if most_severe.status == "new":
             said = f"{sides.name}: nobody accepted an image to hold it to"
-        elif worst.what:
-            said = f"{worst.what} ({worst.measured}; limit {worst.limit})"
+        elif most_severe.what:
+            said = f"{most_severe.what} ({most_severe.measured}; limit {most_severe.limit})"
             # Such a thing fails whoever made it so, and whoever reads it wants to know.
-            said += "; so is base's" if (worst.metric, worst.status) in before else ""
+            said += "; so is base's" if (most_severe.metric, most_severe.status) in before else ""
         yield Change(
             case=sides.name,
             metric=metric,
-            status=worst.status,
+            status=most_severe.status,
             base=_psnr(sides.in_base) if metric == "image" else None,
             head=_psnr(sides.in_head) if metric == "image" else None,
             sentence=said,
-            next=worst.next,
+            next=most_severe.next,
         )
 
 
@@ -536,7 +538,7 @@ def _without_tolerance(sides: _Sides) -> Change:
     return Change(
         case=sides.name,
         metric="image",
-        status="worse image" if farther else "same",
+        status=Status.WORSE_IMAGE if farther else Status.SAME,
         base=base,
         head=head,
         sentence=said,
@@ -590,7 +592,7 @@ def _drifts(base: Sequence[Run], head: Sequence[Run]) -> Iterator[Change]:
             case=name,
             metric=DRIFT,
             # Enough pairs are left, or the machine is the one that is judged here.
-            status="invalid" if too_few else "same",
+            status=Status.INVALID if too_few else Status.SAME,
             base=median(ratios[0]) if ratios[0] else None,
             head=median(ratios[1]) if ratios[1] else None,
             sentence=said,

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from diffusers_perf.catalog.declarations import Case
+from diffusers_perf.catalog.status import Status
 from diffusers_perf.judge.verdicts import Finding, difference, most, work
 from diffusers_perf.records import baselines
 from diffusers_perf.records.baselines import BadBaseline
@@ -144,7 +145,7 @@ def judge(
     source += f"; made with {' and '.join(others)}" if others else ""
     findings = [
         Finding(
-            status="inconclusive",
+            status=Status.INCONCLUSIVE,
             metric=counter,
             what=f"{name}: {counter.replace('_', ' ')} were not counted, and {source} has them",
             next=again,
@@ -157,7 +158,7 @@ def judge(
         if before is None:
             findings.append(
                 Finding(
-                    status="new",
+                    status=Status.NEW,
                     metric=counter,
                     what=f"{name}: nobody accepted how many {counter.replace('_', ' ')} it takes",
                     next=accept,
@@ -165,9 +166,9 @@ def judge(
             )
             continue
         status = work(counter, was=before, now=count, steps=steps)
-        if status == "same":
+        if status == Status.SAME:
             continue
-        grown = status == "more work"
+        grown = status == Status.MORE_WORK
         said = difference(counter, was=before, now=count, steps=steps).removesuffix(")")
         kinds, modules = _changed(counter, now, was, steps=steps, more=grown)
         findings.append(
@@ -187,7 +188,7 @@ def judge(
 def uncounted(name: str) -> Finding:
     """A case whose code there are accepted counts of, and which could not be counted."""
     return Finding(
-        status="inconclusive",
+        status=Status.INCONCLUSIVE,
         metric="structure",
         what=f"{name}: its code could not be counted, and there are accepted counts to hold it to",
         next="see the note at the end",

@@ -3,48 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from shlex import join
 from statistics import median
 from typing import Any
 
 from diffusers_perf.catalog.declarations import Tolerance
+from diffusers_perf.catalog.status import Status, worst
 from diffusers_perf.judge.comparable import differing
 from diffusers_perf.judge.stats import Interval, mean_interval, ratio_interval
 from diffusers_perf.records.baselines import JUDGED, LAUNCHES, NEVER_MORE, Bound, CaseBaseline
 from diffusers_perf.records.records import Count, Measurement, gpu_speedup
 from diffusers_perf.records.structure_records import COUNTERS
-
-STATUSES = (
-    "same",
-    "faster",
-    "new",
-    "inconclusive",
-    "invalid",
-    "slower",
-    "more memory",
-    "more work",
-    "worse image",
-    "uniform",
-    "black",
-    "not finite",
-    "missing",
-    "not applied",
-    "error",
-)
-"""From best to worst; a case's verdict is its worst finding."""
-PASSING = STATUSES[: STATUSES.index("slower")]
-WARNING = ("inconclusive", "invalid")
-
-
-def exit_code(statuses: Iterable[str]) -> int:
-    """What a command answers: 1 for a regression, 2 if something could not be judged, else 0."""
-    statuses = set(statuses)
-    if statuses.difference(PASSING):
-        return 1
-    return 2 if statuses.intersection(WARNING) else 0
-
 
 BLACK_MEAN = 0.02
 """An image darker than this on average (0 to 1) is black."""
@@ -82,7 +53,7 @@ at most 1.13 times slower, those of hosts that neighbours kept busy up to 1.9 ti
 class Finding:
     """What one rule found: a status and, unless all is well, the five parts of a message."""
 
-    status: str
+    status: Status
     metric: str
     what: str = ""
     measured: str = ""
@@ -109,29 +80,29 @@ class Verdict:
     findings: tuple[Finding, ...]
 
     @property
-    def status(self) -> str:
+    def status(self) -> Status:
         """The worst of the findings."""
-        return max((f.status for f in self.findings), key=STATUSES.index, default="same")
+        return worst(finding.status for finding in self.findings)
 
     @property
     def passes(self) -> bool:
-        return self.status in PASSING
+        return self.status.passes
 
     @property
     def sentence(self) -> str:
         """The worst finding in one line; empty if all is well."""
-        worst = next((f for f in self.findings if f.status == self.status and f.what), None)
-        return f"{worst.status}: {worst.what}" if worst else ""
+        found = next((f for f in self.findings if f.status == self.status and f.what), None)
+        return f"{found.status}: {found.what}" if found else ""
 
     def text(self) -> str:
         """Every finding that is not plainly well, worst first."""
         # Nobody should keep what is less only because something else is broken.
         told = [
-            replace(f, next="") if f.status == "faster" and not self.passes else f
+            replace(f, next="") if f.status.improves and not self.passes else f
             for f in self.findings
             if f.what
         ]
-        told.sort(key=lambda f: -STATUSES.index(f.status))
+        told.sort(key=lambda f: -f.status.severity)
         return "\n".join(f.text() for f in told)
 
 
@@ -202,7 +173,7 @@ def judge(question: Question) -> Verdict:
         findings += [*_speed(question), *_portable(question), *_work(question)]
         findings += [*_leak(question), *_measuring(question)]
         if question.baseline is None and other is None:
-            findings.append(Finding(status="new", metric="baseline"))
+            findings.append(Finding(status=Status.NEW, metric="baseline"))
     return Verdict(findings=tuple(findings))
 
 
@@ -214,7 +185,7 @@ def _of_another_workload(q: Question) -> Finding | None:
     if name is None:
         return None
     return Finding(
-        status="invalid",
+        status=Status.INVALID,
         metric="workload",
         what=f"{q.name}: {q.baseline_name} and this run differ in the workload ({name}): "
         f"{was.get(name)} and {q.generates.get(name)}",
@@ -227,7 +198,7 @@ def _image(q: Question) -> Iterator[Finding]:
     look, limit = q.measured.look, q.tolerance
     if not look.finite:
         yield Finding(
-            status="not finite",
+            status=Status.NOT_FINITE,
             metric="image",
             what=f"{q.name}: the decoder's output has NaN or infinity in it",
             measured="not finite before quantizing",
@@ -237,7 +208,7 @@ def _image(q: Question) -> Iterator[Finding]:
         return
     if look.mean < BLACK_MEAN:
         yield Finding(
-            status="black",
+            status=Status.BLACK,
             metric="image",
             what=f"{q.name}: an image is black",
             measured=f"mean {look.mean:.4f} of the darkest image",
@@ -247,7 +218,7 @@ def _image(q: Question) -> Iterator[Finding]:
         return
     if look.std < UNIFORM_STD:
         yield Finding(
-            status="uniform",
+            status=Status.UNIFORM,
             metric="image",
             what=f"{q.name}: an image is one even colour",
             measured=f"deviation {look.std:.4f} over the flattest image",
@@ -257,7 +228,7 @@ def _image(q: Question) -> Iterator[Finding]:
         return
     if q.measured.repeat.psnr_db < REPEAT_PSNR_DB:
         yield Finding(
-            status="worse image",
+            status=Status.WORSE_IMAGE,
             metric="repeat",
             what=f"{q.name}: the same seed gave another image in the last round than in the "
             "first: state leaks between generations",
@@ -267,7 +238,7 @@ def _image(q: Question) -> Iterator[Finding]:
         )
     if q.measured.ignored:
         yield Finding(
-            status="worse image",
+            status=Status.WORSE_IMAGE,
             metric="repeat",
             what=f"{q.name}: another {' or '.join(q.measured.ignored)} gives the same image: "
             "something is kept from the generation before",
@@ -283,7 +254,7 @@ def _image(q: Question) -> Iterator[Finding]:
     if distance is None:
         if q.is_reference:
             yield Finding(
-                status="new",
+                status=Status.NEW,
                 metric="image",
                 what=f"{q.name}: nobody accepted an image to hold it to",
                 next=ACCEPT_IMAGES,
@@ -291,14 +262,14 @@ def _image(q: Question) -> Iterator[Finding]:
         elif limit:
             yield _unseen(q, "the distance of its image", expected)
         else:
-            yield Finding(status="same", metric="image")
+            yield Finding(status=Status.SAME, metric="image")
         return
     if limit and (distance.psnr_db < limit.psnr_db or distance.ssim < limit.ssim):
         against, then = q.reference.case, q.again
         if q.is_reference:
             against, then = "the accepted image", f"if it is meant, {ACCEPT_IMAGES}"
         yield Finding(
-            status="worse image",
+            status=Status.WORSE_IMAGE,
             metric="image distance",
             what=f"{q.name}: its image is no longer close to {against}",
             measured=f"PSNR {distance.psnr_db:.1f} dB, SSIM {distance.ssim:.3f}",
@@ -307,7 +278,7 @@ def _image(q: Question) -> Iterator[Finding]:
             next=f"compare the images that --benchmark-json saves beside the run; {then}",
         )
         return
-    yield Finding(status="same", metric="image")
+    yield Finding(status=Status.SAME, metric="image")
 
 
 def _speed(q: Question) -> Iterator[Finding]:
@@ -342,7 +313,7 @@ def _speed(q: Question) -> Iterator[Finding]:
         yield _at_most(q, "GPU busy", busy, limits.gpu_busy_s_max, were=q.baseline.gpu_busy_s)
         if measured.gpu_busy_s * FASTER_SHARE < min(q.baseline.gpu_busy_s):
             yield Finding(
-                status="faster",
+                status=Status.FASTER,
                 metric="GPU busy",
                 what=f"{q.name}: the GPU is busy for {measured.gpu_busy_s:.3f} s, its baseline's "
                 f"best is {min(q.baseline.gpu_busy_s):.3f} s",
@@ -355,7 +326,7 @@ def _speed(q: Question) -> Iterator[Finding]:
     if took is not None and most is not None and took > most:
         before = max(q.baseline.peak_memory_bytes)
         yield Finding(
-            status="more memory",
+            status=Status.MORE_MEMORY,
             metric="peak memory",
             what=f"{q.name}: takes {took / before:.3f} times the memory of its baseline",
             measured=f"{took / 2**20:,.0f} MiB",
@@ -382,7 +353,7 @@ def _portable(q: Question) -> Iterator[Finding]:
             yield _at_least(q, name, interval, bound.at_least, expected=expected)
         if bound.at_most is not None and metric == "memory_ratio" and value > bound.at_most:
             yield Finding(
-                status="more memory",
+                status=Status.MORE_MEMORY,
                 metric=name,
                 what=f"{q.name}: takes {value:.3f} times the memory of {q.reference.case}",
                 measured=f"{value:.3f} times",
@@ -392,7 +363,7 @@ def _portable(q: Question) -> Iterator[Finding]:
             )
         elif bound.at_most is not None and value > bound.at_most:
             yield Finding(
-                status="faster",
+                status=Status.FASTER,
                 metric=name,
                 what=f"{q.name}: the guide's warning does not hold here, it is {value:.2f}x as "
                 f"fast as {q.reference.case}",
@@ -409,7 +380,7 @@ def _within_memory(q: Question, bound: Bound, expected: str) -> Iterator[Finding
         yield _unseen(q, "peak memory", expected)
     elif took > most * 2**30:
         yield Finding(
-            status="more memory",
+            status=Status.MORE_MEMORY,
             metric="memory_gib",
             what=f"{q.name}: takes more than the {most:g} GiB that it is declared to stay below",
             measured=f"{took / 2**20:,.0f} MiB",
@@ -422,7 +393,7 @@ def _within_memory(q: Question, bound: Bound, expected: str) -> Iterator[Finding
 def _unseen(q: Question, metric: str, expected: str) -> Finding:
     """What there is a limit for and could not be measured neither holds nor fails."""
     return Finding(
-        status="inconclusive",
+        status=Status.INCONCLUSIVE,
         metric=metric,
         what=f"{q.name}: {metric} could not be measured, and there is a limit to hold it to",
         measured="; ".join(q.measured.notes),
@@ -450,7 +421,7 @@ def _ratio(q: Question, metric: str) -> tuple[float | None, Interval]:
 def _at_least(q: Question, metric: str, seen: Interval, limit: float, *, expected: str) -> Finding:
     """Slower where the whole interval is below the limit, inconclusive where its middle is."""
     if seen.mid >= limit:
-        return Finding(status="same", metric=metric)
+        return Finding(status=Status.SAME, metric=metric)
     share = seen.high / limit
     return Finding(
         status=_weigh(q, metric, share),
@@ -468,7 +439,7 @@ def _at_most(
     q: Question, metric: str, seen: Interval, limit: float, *, were: tuple[float, ...]
 ) -> Finding:
     if seen.mid <= limit:
-        return Finding(status="same", metric=metric)
+        return Finding(status=Status.SAME, metric=metric)
     share = limit / seen.low if seen.low > 0 else math.inf
     return Finding(
         status=_weigh(q, metric, share),
@@ -482,11 +453,11 @@ def _at_most(
     )
 
 
-def _weigh(q: Question, metric: str, share: float) -> str:
+def _weigh(q: Question, metric: str, share: float) -> Status:
     """What to call a metric whose interval's best end reaches this share of its limit."""
     if _interferences(q, metric, share):
-        return "invalid"
-    return "slower" if share < 1 else "inconclusive"
+        return Status.INVALID
+    return Status.SLOWER if share < 1 else Status.INCONCLUSIVE
 
 
 def _interferences(q: Question, metric: str, share: float) -> list[str]:
@@ -576,7 +547,7 @@ def _work(q: Question) -> Iterator[Finding]:
     if nobodys := [n for n in q.measured.counters if _is_nobodys(q, q.baseline, n)]:
         names = ", ".join(n.replace("_", " ") for n in nobodys)
         yield Finding(
-            status="new",
+            status=Status.NEW,
             metric="counters",
             what=f"{q.name}: nobody accepted how many {names} it takes, so they are not judged",
             next=ACCEPT,
@@ -587,7 +558,7 @@ def _work(q: Question) -> Iterator[Finding]:
             continue
         steps = q.measured.steps
         status = work(name, was=before, now=count, steps=steps)
-        if status == "more work":
+        if status == Status.MORE_WORK:
             yield Finding(
                 status=status,
                 metric=name,
@@ -597,7 +568,7 @@ def _work(q: Question) -> Iterator[Finding]:
                 limit=most(name, before, steps=steps),
                 next=q.again,
             )
-        elif status == "faster":
+        elif status == Status.LESS_WORK:
             yield Finding(
                 status=status,
                 metric=name,
@@ -615,16 +586,16 @@ def _is_nobodys(q: Question, baseline: CaseBaseline, name: str) -> bool:
     return name in JUDGED and not known and not structural
 
 
-def work(name: str, *, was: Count, now: Count, steps: int) -> str:
-    """What a counter says: ``same``, ``more work``, or ``faster`` where there is less."""
+def work(name: str, *, was: Count, now: Count, steps: int) -> Status:
+    """What a counter says: same, more work or less work."""
     if name not in JUDGED:
-        return "same"
+        return Status.SAME
     share = LAUNCH_SHARE if name in LAUNCHES else 1.0
     before, after = was.total(steps), now.total(steps)
     # Per step as well: fewer fixed ones must not pay for one more in each step.
     if after > before * share or (name in NEVER_MORE and now.per_step > was.per_step):
-        return "more work"
-    return "faster" if after * share < before else "same"
+        return Status.MORE_WORK
+    return Status.LESS_WORK if after * share < before else Status.SAME
 
 
 def most(name: str, was: Count, *, steps: int) -> str:
@@ -644,7 +615,7 @@ def _leak(q: Question) -> Iterator[Finding]:
     if kept is None or kept.fixed <= KEPT_BYTES_MAX:
         return
     yield Finding(
-        status="more memory",
+        status=Status.MORE_MEMORY,
         metric="kept bytes",
         what=f"{q.name}: every generation leaves {kept.fixed:,} bytes of tensors behind",
         measured=f"{kept.fixed:,} bytes",
@@ -659,7 +630,7 @@ def _measuring(q: Question) -> Iterator[Finding]:
     first, *others = q.measured.rounds_s
     if len(others) > 1 and first > FIRST_ROUND_SHARE * median(others):
         yield Finding(
-            status="invalid",
+            status=Status.INVALID,
             metric="warm-up",
             what=f"{q.name}: the first round took {first / median(others):.1f} times as long as "
             "the others: it was not warm",
@@ -670,7 +641,7 @@ def _measuring(q: Question) -> Iterator[Finding]:
     busy = q.measured.gpu_busy_s
     if busy is not None and q.measured.latency_s < TIMER_SHARE * busy:
         yield Finding(
-            status="invalid",
+            status=Status.INVALID,
             metric="timer",
             what=f"{q.name}: its latency of {q.measured.latency_s:.3f} s is shorter than the "
             f"{busy:.3f} s in which the GPU was busy: the timer does not wait for the GPU",

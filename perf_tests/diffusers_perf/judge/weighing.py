@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
 
+from diffusers_perf.catalog.status import Status
 from diffusers_perf.judge.stats import Interval, detectable, narrowed, pair_noise, paired_interval
 
 PAIRS_MOST = 10
@@ -27,7 +28,7 @@ class Metric:
     """Its name in a run's JSON, with the unit."""
     roofline: float
     """The share by which it must change to matter."""
-    worse: str
+    worse: Status
     """The status of more of it."""
 
     def shown(self, value: float) -> str:
@@ -37,9 +38,9 @@ class Metric:
 
 
 METRICS = (
-    Metric(name="latency", field="latency_s", roofline=0.03, worse="slower"),
-    Metric(name="GPU busy", field="gpu_busy_s", roofline=0.02, worse="slower"),
-    Metric(name="peak memory", field="peak_memory_bytes", roofline=0.02, worse="more memory"),
+    Metric(name="latency", field="latency_s", roofline=0.03, worse=Status.SLOWER),
+    Metric(name="GPU busy", field="gpu_busy_s", roofline=0.02, worse=Status.SLOWER),
+    Metric(name="peak memory", field="peak_memory_bytes", roofline=0.02, worse=Status.MORE_MEMORY),
 )
 
 
@@ -47,7 +48,7 @@ METRICS = (
 class Weighed:
     """What became of one metric of one case."""
 
-    status: str
+    status: Status
     ratio: Interval
     """Head over base, with its 99 % interval."""
     said: str
@@ -69,20 +70,20 @@ def weigh(
         status=status,
         ratio=ratio,
         said=_said(metric, status, under, over, ratio, known),
-        more_could_tell=status == "inconclusive"
+        more_could_tell=status == Status.INCONCLUSIVE
         and _more_could_tell(metric, ratio, pairs=len(over), of=of),
     )
 
 
-def _status(metric: Metric, ratio: Interval) -> str:
+def _status(metric: Metric, ratio: Interval) -> Status:
     most = 1 + metric.roofline
     if ratio.low > 1 and ratio.mid > most:
         return metric.worse
     if ratio.high < 1 and ratio.mid < 1 / most:
-        return "faster"
+        return Status.FASTER
     if 1 / most <= ratio.low and ratio.high <= most:
-        return "same"
-    return "inconclusive"
+        return Status.SAME
+    return Status.INCONCLUSIVE
 
 
 def _more_could_tell(metric: Metric, ratio: Interval, *, pairs: int, of: int) -> bool:
@@ -92,12 +93,12 @@ def _more_could_tell(metric: Metric, ratio: Interval, *, pairs: int, of: int) ->
     then = narrowed(ratio, pairs=pairs, to=pairs + PAIRS_MOST - of)
     # Wherever the middle comes to lie: too wide for the roofline, it is never the same.
     fits = then.high / then.mid <= 1 + metric.roofline
-    return fits or _status(metric, then) != "inconclusive"
+    return fits or _status(metric, then) != Status.INCONCLUSIVE
 
 
 def _said(
     metric: Metric,
-    status: str,
+    status: Status,
     under: Sequence[float],
     over: Sequence[float],
     ratio: Interval,
@@ -105,9 +106,9 @@ def _said(
 ) -> str:
     values = f"{metric.shown(median(under))} → {metric.shown(median(over))}"
     interval = f"99 % interval {ratio.low:.3f}x to {ratio.high:.3f}x"
-    if status == "same":
+    if status == Status.SAME:
         return f"{metric.name} {ratio.mid:.3f}x base's, {interval}, within {share(metric.roofline)}"
-    if status == "inconclusive":
+    if status == Status.INCONCLUSIVE:
         if len(over) < 2:
             return (
                 f"{metric.name} {ratio.mid:.3f}x base's, {values}, in one pair, which says nothing "
@@ -120,12 +121,12 @@ def _said(
             f"{metric.name} {ratio.mid:.3f}x base's, {values}, {interval}: these {len(over)} pairs "
             f"can see {share(seen)} or more"
         )
-    if status == "faster":
+    if status == Status.FASTER:
         interval = f"99 % interval {1 / ratio.high:.3f}x to {1 / ratio.low:.3f}x"
     how = {
-        "faster": f"{1 / ratio.mid:.3f}x faster than base",
-        "slower": f"{ratio.mid:.3f}x slower than base",
-        "more memory": f"{ratio.mid:.3f}x base's",
+        Status.FASTER: f"{1 / ratio.mid:.3f}x faster than base",
+        Status.SLOWER: f"{ratio.mid:.3f}x slower than base",
+        Status.MORE_MEMORY: f"{ratio.mid:.3f}x base's",
     }[status]
     return f"{metric.name} {how}, {values}, {interval}, limit {1 + metric.roofline:.2f}x"
 

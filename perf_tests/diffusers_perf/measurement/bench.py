@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from diffusers_perf.catalog.declarations import REFERENCE, Case, Optimization
+from diffusers_perf.catalog.status import Status
 from diffusers_perf.judge import structure_verdicts
 from diffusers_perf.judge.stats import ratio_interval
 from diffusers_perf.judge.structure_verdicts import Accepted
@@ -39,7 +40,7 @@ DRIFT_SHARE = 0.05
 class CaseError(Exception):
     """A case that gave no measurement; the status says of what kind, the text why."""
 
-    def __init__(self, status: str, text: str) -> None:
+    def __init__(self, status: Status, text: str) -> None:
         super().__init__(text)
         self.status = status
 
@@ -151,7 +152,7 @@ class Bench:
                 self._failed[against.id] = verdict.text()
         if against.id in self._failed:
             failed = self._failed[against.id]
-            raise CaseError("error", f"the case it is compared with fails: {failed}")
+            raise CaseError(Status.ERROR, f"the case it is compared with fails: {failed}")
         return self.measurements[against.id]
 
     def open(self, case: Case) -> None:
@@ -247,7 +248,7 @@ class Bench:
         raw_is_finite = generation.raw_is_finite()
         graphs_at_end, breaks_at_end = counters.compiled_graphs()
         if generation.first is None or generation.last is None:
-            raise CaseError("error", f"{case.id}: not one round was generated")
+            raise CaseError(Status.ERROR, f"{case.id}: not one round was generated")
         images = generation.last
         self.say(case, "observing")
         # Again, since what was set before the rounds can be gone after them.
@@ -348,7 +349,7 @@ class Bench:
         verdict = judge(question)
         # Before a case is called slower, the reference is timed once more: a machine that changed
         # under way makes a case invalid, not slower.
-        slower = any(f.status == "slower" and "latency" in f.metric for f in verdict.findings)
+        slower = any(f.status == Status.SLOWER and "latency" in f.metric for f in verdict.findings)
         if slower and reference is not None:
             drift = self.repeat_reference(case, cases)
             if drift is not None and drift.significant:
@@ -404,11 +405,11 @@ def _told(case: Case, device: torch.device) -> Iterator[None]:
     try:
         yield
     except applied.NotApplied as error:
-        failure = CaseError("not applied", f"{case.id}: {error}")
+        failure = CaseError(Status.NOT_APPLIED, f"{case.id}: {error}")
     except (torch.OutOfMemoryError, MemoryError) as error:
-        failure = CaseError("error", f"{case.id}: out of memory. {_first_sentences(error)}")
+        failure = CaseError(Status.ERROR, f"{case.id}: out of memory. {_first_sentences(error)}")
     except (baselines.BadBaseline, BadModel) as error:
-        failure = CaseError("error", f"{case.id}: {error}")
+        failure = CaseError(Status.ERROR, f"{case.id}: {error}")
     if failure is not None:
         # Raised out here, where nothing holds the failed frames and their pipeline any more.
         collect(device)

@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from diffusers_perf.judge.verdicts import WARNING
-
 if TYPE_CHECKING:
     from diffusers_perf.catalog.declarations import Case
     from diffusers_perf.measurement.bench import Bench
@@ -51,7 +49,7 @@ def test_generation(
     benchmark.has_error = False
     # For --junitxml, which else says nothing of what passes.
     request.node.user_properties.append(("verdict", verdict.sentence or verdict.status))
-    if verdict.status in WARNING:
+    if verdict.status.warns:
         warnings.warn(verdict.sentence, stacklevel=1)
     if not verdict.passes:
         pytest.fail(verdict.text(), pytrace=False)

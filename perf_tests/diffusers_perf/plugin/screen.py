@@ -9,10 +9,9 @@ from time import monotonic
 from typing import Protocol
 
 from diffusers_perf.catalog.declarations import REFERENCE, Case
+from diffusers_perf.catalog.status import Status
 from diffusers_perf.judge.verdicts import (
     CORE_SLOWED,
-    PASSING,
-    WARNING,
     interferences,
     loops_of,
     slowed,
@@ -81,7 +80,7 @@ class Row:
     case: Case
     measured: Measurement | None
     reference: Measurement | None
-    status: str
+    status: Status
     reason: str = ""
     """Why there is no measurement, in words."""
 
@@ -136,7 +135,7 @@ def cells_of(row: Row, published: Mapping[str, Mapping[str, float]]) -> tuple[st
         f"{seen.peak_memory_bytes / 2**20:,.0f} MiB" if seen.peak_memory_bytes else "",
         bound_by(seen),
         first_image(seen),
-        row.status if row.status in ("black", "uniform", "not finite") else image(seen),
+        row.status if row.status.shows_nothing else image(seen),
         row.status,
     )
 
@@ -230,16 +229,16 @@ class Line:
     """One line of the closing table; its verdict, at the end, is what a terminal colours."""
 
     text: str
-    verdict: str = ""
+    verdict: Status | None = None
 
     @property
     def colour(self) -> dict[str, bool]:
         """The verdict's, as pytest's terminal takes it."""
-        if self.verdict in WARNING:
-            return {"yellow": True}
-        if self.verdict in ("", "new", "skipped"):
+        if self.verdict in (None, Status.NEW, Status.SKIPPED):
             return {}
-        return {"green": True} if self.verdict in PASSING else {"red": True}
+        if self.verdict.warns:
+            return {"yellow": True}
+        return {"green": True} if self.verdict.passes else {"red": True}
 
 
 def closing_table(
@@ -260,7 +259,7 @@ def closing_table(
         lines += [Line(text=head), Line(text=rule)]
         lines += [
             # What was cut off its end has none to colour.
-            Line(text=text, verdict=row.status if text.endswith(row.status) else "")
+            Line(text=text, verdict=row.status if text.endswith(row.status) else None)
             for text, row in zip(cells, own, strict=True)
         ]
     return lines
@@ -316,13 +315,13 @@ def closing_line(rows: Sequence[Row], *, missing: Collection[str]) -> str:
     rows = [row for row in rows if row.case.id not in missing]
     measured = [row for row in rows if row.measured is not None]
     counts = {
-        "hold": sum(row.status in ("same", "faster") for row in measured),
+        "hold": sum(row.status == Status.SAME or row.status.improves for row in measured),
         "new (speed not judged until accepted: python -m ci accept)": sum(
-            row.status == "new" for row in measured
+            row.status == Status.NEW for row in measured
         ),
-        "inconclusive or invalid": sum(row.status in WARNING for row in rows),
-        "fail": sum(row.status not in (*PASSING, "skipped") for row in rows),
-        "skipped": sum(row.status == "skipped" for row in rows),
+        "inconclusive or invalid": sum(row.status.warns for row in rows),
+        "fail": sum(not row.status.passes for row in rows),
+        "skipped": sum(row.status == Status.SKIPPED for row in rows),
         "missing": len(missing),
     }
     return (

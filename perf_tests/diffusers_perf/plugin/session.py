@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from diffusers_perf.catalog.declarations import Case, Suite, suites_of
-from diffusers_perf.judge.verdicts import PASSING, WARNING
+from diffusers_perf.catalog.status import Status
 from diffusers_perf.measurement.measuring import digest
 from diffusers_perf.measurement.packages import not_installed
 from diffusers_perf.plugin.screen import (
@@ -159,10 +159,10 @@ class PerfSession:
             raise failed from None
         except Exception as error:
             # Not ours to put into a sentence: recorded, and shown as pytest shows it.
-            self._record(case, "error", f"{type(error).__name__}: {error}")
+            self._record(case, Status.ERROR, f"{type(error).__name__}: {error}")
             raise
 
-    def _record(self, case: Case, status: str, text: str) -> None:
+    def _record(self, case: Case, status: Status, text: str) -> None:
         row = Row(case=case, measured=None, reference=None, status=status, reason=text)
         self.rows.append(row)
         self.told[case.id] = f"{status}: {text}"
@@ -419,7 +419,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     lack = perf.bench.lacks(case.stack)
     if lack is not None:
         perf.rows.append(
-            Row(case=case, measured=None, reference=None, status="skipped", reason=lack.reason)
+            Row(case=case, measured=None, reference=None, status=Status.SKIPPED, reason=lack.reason)
         )
         if lack.by_choice:
             perf.left_out.add(case.id)
@@ -591,7 +591,7 @@ def _note_interruption(perf: PerfSession) -> None:
     if case is not None:
         reason = "interrupted before it was through"
         perf.rows.append(
-            Row(case=case, measured=None, reference=None, status="invalid", reason=reason)
+            Row(case=case, measured=None, reference=None, status=Status.INVALID, reason=reason)
         )
 
 
@@ -664,16 +664,16 @@ def pytest_terminal_summary(
     width = get_terminal_size().columns if terminalreporter.isatty else 240
     terminalreporter.section("perf_tests")
     for text in perf.told.values():
-        status = text.split(":", 1)[0]
+        status = Status(text.split(":", 1)[0])
         # What failed a test stands above, in pytest's own section.
-        if status in PASSING or status == "missing":
-            write(text, red=status == "missing", yellow=status in WARNING)
+        if status.passes or status == Status.MISSING:
+            write(text, red=status == Status.MISSING, yellow=status.warns)
     for row in perf.rows:
-        if row.status == "skipped":
+        if row.status == Status.SKIPPED:
             write(f"skipped: {row.case.id}: {row.reason}")
     for shown in closing_table(perf.rows, perf.published.cases, width=width):
-        terminalreporter.write(shown.text.removesuffix(shown.verdict))
-        write(shown.verdict, **shown.colour)
+        terminalreporter.write(shown.text.removesuffix(shown.verdict or ""))
+        write(shown.verdict or "", **shown.colour)
     write("")
     in_table = {row.case.id for row in perf.rows}
     besides = [

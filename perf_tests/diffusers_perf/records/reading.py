@@ -9,7 +9,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from diffusers_perf.judge.verdicts import STATUSES
+from diffusers_perf.catalog.status import Status
 from diffusers_perf.records import shape
 from diffusers_perf.records.records import SCHEMA, Machine
 from diffusers_perf.records.runs import Case, Run, Shard, Untimed, case_id, key_of
@@ -104,7 +104,7 @@ def run_of(content: Any, path: Path) -> Run:
             untimed=tuple(
                 Untimed(
                     id=case_id(case),
-                    status=case["verdict"],
+                    status=Status(case["verdict"]),
                     sentence=case["sentence"],
                     by_choice=case["by_choice"],
                 )
@@ -143,7 +143,7 @@ MACHINE = {
     "threads": WHOLE,
 }
 DRIFT = {"ratio": POSITIVE, "significant": FLAG}
-STATUS = one_of((*STATUSES, "skipped"))
+STATUS = one_of(tuple(Status))
 
 SESSION = {
     **dict.fromkeys(("measuring", "scale"), TEXT),

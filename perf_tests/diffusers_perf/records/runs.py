@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from diffusers_perf.catalog.declarations import REFERENCE, Tolerance
+from diffusers_perf.catalog.status import Status
 from diffusers_perf.records.pixels import Distance, Look
 from diffusers_perf.records.records import Count, Machine, Measurement, Mode
 
@@ -21,7 +22,7 @@ class Untimed:
     """A case that gave no measurement."""
 
     id: str
-    status: str
+    status: Status
     """``skipped``, ``error``, ``not applied``, or ``invalid`` where it was interrupted; of what
     `missing` finds ``missing`` or ``invalid``."""
     sentence: str
@@ -76,7 +77,9 @@ class Run:
     @property
     def not_timed(self) -> tuple[str, ...]:
         """Ids of the cases that failed without a measurement."""
-        return tuple(case.id for case in self.untimed if case.status not in ("skipped", "invalid"))
+        return tuple(
+            case.id for case in self.untimed if case.status not in (Status.SKIPPED, Status.INVALID)
+        )
 
     @property
     def mode(self) -> Mode:
@@ -167,11 +170,11 @@ def missing(
         workload, source, case = parts_of(key)
         if source in weights:
             known.append(f"{workload}-{case}")
-    skipped = [case for case in untimed if case.status == "skipped"]
+    skipped = [case for case in untimed if case.status == Status.SKIPPED]
     lost = [
         Untimed(
             id=case.id,
-            status="missing",
+            status=Status.MISSING,
             sentence=f"{case.id} has a baseline and was skipped: "
             f"{case.sentence.removeprefix(f'{case.id}: ')}",
         )
@@ -179,12 +182,12 @@ def missing(
         if case.id in known and not case.by_choice
     ]
     there = {*measured, *(case.id for case in untimed)}
-    interrupted = any(case.status == "invalid" for case in untimed)
+    interrupted = any(case.status == Status.INVALID for case in untimed)
     why = "was interrupted" if interrupted else "ended early"
     lost += [
         Untimed(
             id=name,
-            status="invalid" if interrupted else "missing",
+            status=Status.INVALID if interrupted else Status.MISSING,
             sentence=f"{name} was to run and has no measurement: the run {why}",
         )
         for name in expected
@@ -193,7 +196,7 @@ def missing(
     lost += [
         Untimed(
             id=name,
-            status="missing",
+            status=Status.MISSING,
             sentence=f"{name} has a baseline and was not run: it is no longer declared in "
             "perf_tests/cases/optimizations.py",
         )

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from diffusers_perf.catalog.declarations import REFERENCE
+from diffusers_perf.catalog.status import Status
 from diffusers_perf.judge.stats import Interval
-from diffusers_perf.judge.verdicts import PASSING, STATUSES, WARNING
 from diffusers_perf.plugin.screen import how_close
 from diffusers_perf.records.records import bottleneck_of, idle_share_of
 from diffusers_perf.records.runs import Untimed
@@ -123,7 +123,7 @@ class CasePart:
         seen = self.seen
         if not seen.finite:
             return "not finite"
-        if seen.status in ("black", "uniform"):
+        if seen.status in (Status.BLACK, Status.UNIFORM):
             return seen.status
         return "" if seen.psnr_db is None else how_close(seen.psnr_db, seen.ssim)
 
@@ -224,7 +224,7 @@ class ComparisonPart:
     @property
     def inconclusive(self) -> tuple[ChangePart, ...]:
         """What these runs cannot tell."""
-        return tuple(change for change in self.changes if change.status in WARNING)
+        return tuple(change for change in self.changes if change.mood == "warning")
 
     @property
     def unchanged(self) -> tuple[ChangePart, ...]:
@@ -256,13 +256,19 @@ class Report:
 
 def mood_of(status: str) -> Mood:
     """How a verdict is shown. One that nobody knows is shown as bad."""
-    if status in WARNING:
-        return "warning"
-    if status in ("new", "skipped", ""):
+    if status in (Status.NEW, Status.SKIPPED, ""):
         return "plain"
-    return "good" if status in PASSING else "bad"
+    known = _known(status)
+    if known and known.warns:
+        return "warning"
+    return "good" if known and known.passes else "bad"
 
 
 def badness(status: str) -> int:
     """For sorting: the worse, the larger."""
-    return STATUSES.index(status) if status in STATUSES else len(STATUSES)
+    known = _known(status)
+    return known.severity if known else len(Status)
+
+
+def _known(status: str) -> Status | None:
+    return next((known for known in Status if known == status), None)

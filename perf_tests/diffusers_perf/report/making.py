@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 
 from diffusers_perf.catalog.declarations import REFERENCE
+from diffusers_perf.catalog.status import Status
 from diffusers_perf.judge.stats import mean_interval
 from diffusers_perf.records.baselines import Published
 from diffusers_perf.records.pixels import IDENTICAL_DB
@@ -91,7 +92,7 @@ def _front(cases: Sequence[Seen]) -> set[str]:
     points: dict[str, tuple[float, float, float]] = {}
     for case in cases:
         cost = case.latency_s if case.gpu_busy_s is None else case.gpu_busy_s
-        spoiled = not case.finite or case.status in ("black", "uniform")
+        spoiled = not case.finite or case.status in (Status.BLACK, Status.UNIFORM)
         if cost is None or case.image_only or spoiled:
             continue
         # Nothing is closer to the reference than itself.

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from diffusers_perf.catalog.status import Status
 from diffusers_perf.judge.verdicts import again
 from diffusers_perf.records import reading as runs
 from diffusers_perf.records.reading import BadRunError
@@ -140,7 +141,7 @@ def read(path: Path) -> Reading:
             untimed=tuple(
                 Untimed(
                     id=f"{case['workload']}-{case['case']}",
-                    status=str(case["verdict"]),
+                    status=Status(case["verdict"]),
                     sentence=str(case["sentence"]),
                     by_choice=case.get("by_choice") is True,
                 )

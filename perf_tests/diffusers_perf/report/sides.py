@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from diffusers_perf.catalog.status import Status
 from diffusers_perf.compare.ab import PAIRS
 from diffusers_perf.judge import pairs
-from diffusers_perf.judge.verdicts import WARNING, difference
+from diffusers_perf.judge.verdicts import difference
 from diffusers_perf.judge.weighing import METRICS
 from diffusers_perf.records.baselines import NEVER_MORE
 from diffusers_perf.report import figures
@@ -124,7 +125,7 @@ def _judged(change: pairs.Change) -> ChangePart:
         ),
         sentence=change.sentence,
         next=change.next,
-        changed=change.status not in ("same", *WARNING),
+        changed=change.status != Status.SAME and not change.status.warns,
     )
 
 
@@ -137,12 +138,12 @@ def side_by_side(base: Reading, head: Reading) -> ComparisonPart:
     shared = [(case, was) for case in head.cases if (was := base.case(case.id)) is not None]
     changes = [change for case, was in shared for change in _differences(was, case)]
     changes += [
-        _only_in(case, "new", "measured in head alone")
+        _only_in(case, Status.NEW, "measured in head alone")
         for case in head.cases
         if not base.case(case.id)
     ]
     changes += [
-        _only_in(case, "missing", "measured in base alone")
+        _only_in(case, Status.MISSING, "measured in base alone")
         for case in base.cases
         if not head.case(case.id)
     ]
@@ -244,8 +245,8 @@ def _only_in(case: Seen, status: str, words: str) -> ChangePart:
         metric="",
         status=status,
         mood="plain",
-        base="" if status == "new" else figures.seconds(case.latency_s),
-        head=figures.seconds(case.latency_s) if status == "new" else "",
+        base="" if status == Status.NEW else figures.seconds(case.latency_s),
+        head=figures.seconds(case.latency_s) if status == Status.NEW else "",
         ratio=None,
         interval="",
         sentence=words,

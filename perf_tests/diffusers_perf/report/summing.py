@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from diffusers_perf.catalog.status import Status
 from diffusers_perf.judge.verdicts import BRING_BACK
 from diffusers_perf.records.runs import Untimed
 from diffusers_perf.report import figures
@@ -53,7 +54,7 @@ def verdict_of(
             mood=mood_of(case.status),
             case=case.id,
             sentence=_about_lost(case),
-            next=BRING_BACK if case.status == "missing" else head.again(case.id),
+            next=BRING_BACK if case.status == Status.MISSING else head.again(case.id),
         )
         for case in lost
         if mood_of(case.status) in ("warning", "bad")
@@ -109,7 +110,7 @@ def _own_words(
         return "bad", f"Nothing was measured, so nothing is judged.{why}", command
     bad = list(dict.fromkeys(point.case for point in points if point.mood == "bad"))
     doubtful = list(dict.fromkeys(point.case for point in points if point.mood == "warning"))
-    new = [case for case in cases if case.seen.status == "new"]
+    new = [case for case in cases if case.seen.status == Status.NEW]
     accept = 'python -m ci accept RUN1.json RUN2.json RUN3.json --reason "..."'
     if bad:
         one = next(point for point in points if point.mood == "bad")

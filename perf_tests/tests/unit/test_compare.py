@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from diffusers_perf.catalog.status import Status
 from diffusers_perf.cli import __main__ as command
 from diffusers_perf.compare import compare
 from diffusers_perf.judge import pairs
@@ -142,7 +143,7 @@ FP16 = "ddim50-fp16"
         (lambda content: black(content, FP16), 1, "black: ddim50-fp16: an image is black (mean"),
         (_worse, 1, "worse image: ddim50-fp16: its image is no longer close to reference"),
         (_sync, 1, "more work: ddim50-fp16: host syncs 303 → 353 (+1 in each of 50 steps), limit"),
-        (_fewer_syncs, 0, "faster: ddim50-fp16: host syncs 303 → 3 (-6 in each of 50 steps)"),
+        (_fewer_syncs, 0, "less work: ddim50-fp16: host syncs 303 → 3 (-6 in each of 50 steps)"),
         (_memory, 1, "more memory: ddim50-fp16: peak memory 1.037x base's, 2,716 MiB → 2,816 MiB"),
         (
             _uncounted,
@@ -256,7 +257,7 @@ def test_a_process_that_its_own_rule_calls_invalid_costs_its_pair(
 ) -> None:
     def cold(question: Question) -> Verdict:
         first, *others = question.measured.rounds_s
-        finding = Finding(status="invalid", metric="warm-up", what="the first round was cold")
+        finding = Finding(status=Status.INVALID, metric="warm-up", what="the first round was cold")
         found = (finding,) if others and first > 1.5 * others[0] else ()
         return Verdict(findings=(*judge(question).findings, *found))
 

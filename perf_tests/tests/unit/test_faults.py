@@ -18,6 +18,7 @@ import torch
 from diffusers_perf import faults
 from diffusers_perf.catalog import declarations as catalog
 from diffusers_perf.catalog.declarations import REFERENCE, Case
+from diffusers_perf.catalog.status import Status
 from diffusers_perf.cli import __main__ as cli
 from diffusers_perf.cli import faults as command
 from diffusers_perf.faults import injection, trials
@@ -383,7 +384,7 @@ def test_a_clean_run_that_the_clock_alone_alarmed_could_not_be_told(
     anything: Any = SimpleNamespace(name="anything")
     session = trials.Trials(bench=anything, folder=Path())
     findings = tuple(
-        verdicts.Finding(status=status, metric=metric, what="") for status, metric in alarms
+        verdicts.Finding(status=Status(status), metric=metric, what="") for status, metric in alarms
     )
     session._count(anything, trials.Side(measured=(), findings=findings))
     assert len(session.false_alarms) == len(alarms)

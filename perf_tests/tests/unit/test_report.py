@@ -390,7 +390,7 @@ def test_names_and_sentences_are_words_and_no_markup(
     info.update(case=evil, verdict="slower", sentence=sentence, stack={evil: evil})
     run["machine_info"]["perf_tests"]["name"] = evil
     run["perf_tests"]["not_timed"] = [
-        {"case": evil, "workload": "ddim50", "verdict": evil, "sentence": evil}
+        {"case": evil, "workload": "ddim50", "verdict": "error", "sentence": evil}
     ]
     path = tmp_path / "run.json"
     path.write_text(json.dumps(run))

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from diffusers_perf.catalog.status import Status
 from diffusers_perf.cli import __main__ as command
 from diffusers_perf.records import shape
 from diffusers_perf.records.runs import Untimed, missing
@@ -115,16 +116,16 @@ ACCEPTED = [f"w/owner/model/made/{name}" for name in ("a", "b", "c")] + ["w/othe
         ([], ["w-a"], False, {}),
         ([], ["w-a", "w-b"], False, {"w-b": "missing"}),
         (
-            [Untimed(id="w-b", status="skipped", sentence="no kernel")],
+            [Untimed(id="w-b", status=Status.SKIPPED, sentence="no kernel")],
             [],
             False,
             {"w-b": "missing"},
         ),
-        ([Untimed(id="w-b", status="skipped", sentence="", by_choice=True)], [], False, {}),
-        ([Untimed(id="w-e", status="skipped", sentence="no kernel")], [], False, {}),
-        ([Untimed(id="w-b", status="error", sentence="no kernel")], [], False, {}),
+        ([Untimed(id="w-b", status=Status.SKIPPED, sentence="", by_choice=True)], [], False, {}),
+        ([Untimed(id="w-e", status=Status.SKIPPED, sentence="no kernel")], [], False, {}),
+        ([Untimed(id="w-b", status=Status.ERROR, sentence="no kernel")], [], False, {}),
         (
-            [Untimed(id="w-b", status="invalid", sentence="interrupted")],
+            [Untimed(id="w-b", status=Status.INVALID, sentence="interrupted")],
             ["w-a", "w-b", "w-c"],
             True,
             {"w-c": "invalid"},

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from diffusers_perf.catalog.declarations import REFERENCE, stacked
+from diffusers_perf.catalog.status import Status
 from diffusers_perf.plugin.screen import HEAD, Line, Row, notes, table
 from perf_tests.cases import workloads
 from perf_tests.tests.unit.test_verdicts import FP16
@@ -47,10 +48,16 @@ def test_in_eighty_columns_the_speedup_is_kept_and_the_name_is_cut() -> None:
 
 @pytest.mark.parametrize(
     ("verdict", "colour"),
-    [("same", "green"), ("new", None), ("", None), ("invalid", "yellow"), ("black", "red")],
+    [
+        (Status.SAME, "green"),
+        (Status.NEW, None),
+        (None, None),
+        (Status.INVALID, "yellow"),
+        (Status.BLACK, "red"),
+    ],
 )
-def test_colours(verdict: str, colour: str | None) -> None:
-    assert Line(text=f"fp16  {verdict}", verdict=verdict).colour == (
+def test_colours(verdict: Status | None, colour: str | None) -> None:
+    assert Line(text=f"fp16  {verdict or ''}", verdict=verdict).colour == (
         {colour: True} if colour else {}
     )
 
@@ -73,7 +80,7 @@ def test_colours(verdict: str, colour: str | None) -> None:
 def test_a_core_whose_speed_moves_is_told_once(loops: tuple[float, ...], told: list[str]) -> None:
     measured = replace(FP16, validity={"cpu_loops_s": loops})
     case = stacked(workloads.DDIM50, REFERENCE)
-    rows = [Row(case=case, measured=measured, reference=None, status="same")] * 2
+    rows = [Row(case=case, measured=measured, reference=None, status=Status.SAME)] * 2
     assert notes(rows) == told
 
 
@@ -86,7 +93,7 @@ def test_a_machine_that_was_not_quiet_is_told_whatever_the_verdicts() -> None:
             case=stacked(workloads.DDIM50, name),
             measured=replace(FP16, validity={"host_interference": reasons}),
             reference=None,
-            status="same",
+            status=Status.SAME,
         )
         for name, reasons in ((REFERENCE, []), ("fp16", [WAITED]))
     )

@@ -330,7 +330,7 @@ def test_a_difference_reads_as_a_person_says_it() -> None:
 def test_fewer_asks_to_be_accepted() -> None:
     was, now = made(a=Count(fixed=0, per_step=2)), made(a=Count(fixed=0, per_step=1))
     (finding,) = judged(now, accept(was))
-    assert finding.status == "faster"
+    assert finding.status == "less work"
     assert finding.next.startswith("keep it: python -m ci structure --model sd15 --write")
 
 
