@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # The jobs of any CI, one command each. What a job writes lies in runs/.
 #
+#   bash ci/job.sh lint                      what reads the code without running it
 #   bash ci/job.sh cpu                       what needs no GPU: unit tests, structure, the main job
 #   bash ci/job.sh pair BASE HEAD [ARG ...]  two commits in turn on this GPU (ARG: of `ci ab`)
 #   bash ci/job.sh shard I/N                 the I-th part of the main job, all suites, on this GPU
@@ -90,6 +91,13 @@ was_compared() {
     grep -qs '"compared":' runs/compared/ab.json
 }
 
+lint() {
+    environment runs/env
+    # shellcheck source=/dev/null
+    source runs/env/bin/activate
+    bash ci/lint.sh
+}
+
 cpu() {
     environment runs/env
     runs/env/bin/python -m pytest perf_tests/tests/unit
@@ -157,7 +165,7 @@ newest() { # argument of `ci ab` ...
 }
 
 case "${1:-} $#" in
-    'cpu 1' | 'shard 2' | 'judge 1' | pair\ [3-9]* | pair\ [1-9][0-9]* | newest\ *)
+    'lint 1' | 'cpu 1' | 'shard 2' | 'judge 1' | pair\ [3-9]* | pair\ [1-9][0-9]* | newest\ *)
         mkdir -p runs
         "$@"
         ;;
