@@ -1,0 +1,49 @@
+"""Noise that is the same in every dtype and on every device."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+
+@contextmanager
+def drawn_on_host() -> Iterator[None]:
+    """Let every pipeline of diffusers draw its noise in float32 on the CPU, then cast it.
+
+    In torch 2.11 a CPU generator draws other numbers in float16 than in float32 from the same seed,
+    so that no two precisions could be compared. Diffusers draws all noise through one function,
+    which its modules import by name: initial latents, a VAE's sample, a stochastic scheduler's.
+    """
+    from diffusers.utils import torch_utils
+
+    own = torch_utils.randn_tensor
+
+    def drawn(
+        shape: Any,
+        generator: Any = None,
+        device: Any = None,
+        dtype: torch.dtype | None = None,
+        layout: torch.layout | None = None,
+    ) -> torch.Tensor:
+        host = torch.device("cpu")
+        noise: torch.Tensor = own(shape, generator, host, torch.float32, layout)
+        return noise.to(device=device, dtype=dtype)
+
+    _replace(own, drawn)
+    try:
+        yield
+    finally:
+        # What was imported meanwhile holds the stand-in as well.
+        _replace(drawn, own)
+
+
+def _replace(old: object, new: object) -> None:
+    for module in list(sys.modules.values()):
+        # Not getattr: a lazy module would import what it is asked for.
+        names = getattr(module, "__dict__", {})
+        if names.get("randn_tensor") is old:
+            names["randn_tensor"] = new

@@ -1,0 +1,144 @@
+"""What is found out about a pipeline from its components and its calls alone."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from fractions import Fraction
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from diffusers.utils import torch_utils
+
+from diffusers_perf.measurement.discovery import Anatomy, Call, Unknown, discover, step_ends
+from diffusers_perf.measurement.noise import drawn_on_host
+from perf_tests.tests import tiny
+
+
+def found(name: str) -> tuple[Any, Anatomy]:
+    pipeline = tiny.builder(name)()
+    pipeline.set_progress_bar_config(disable=True)
+    call = tiny.CALLS[name]
+
+    def generate(steps: int) -> None:
+        inputs = tiny.INPUTS.get(name, dict)()
+        generator = torch.Generator().manual_seed(0)
+        pipeline(**call, **inputs, num_inference_steps=steps, output_type="np", generator=generator)
+
+    return pipeline, discover(pipeline, generate, strength=call.get("strength", 1.0))
+
+
+@pytest.mark.parametrize(
+    ("name", "denoisers"),
+    [
+        ("sd_controlnet", {"controlnet": 1, "unet": 1}),
+        ("flux", {"transformer": 1}),
+        ("wan", {"transformer": 2}),
+    ],
+)
+def test_the_denoisers_are_what_is_called_in_each_step(
+    name: str, denoisers: dict[str, int]
+) -> None:
+    pipeline, anatomy = found(name)
+    assert {d.name: d.calls_per_step for d in anatomy.denoisers} == denoisers
+    assert anatomy.is_linear
+    assert anatomy.fewest == 1
+    for denoiser in anatomy.denoisers:
+        args, kwargs = denoiser.call.on(torch.device("cpu"), torch.float32)
+        with torch.no_grad():
+            getattr(pipeline, denoiser.name)(*args, **kwargs)
+    # Nothing is left of the search.
+    assert "step" not in vars(pipeline.scheduler)
+    assert not any(m._forward_pre_hooks for m in pipeline.components.values() if hasattr(m, "to"))
+
+
+def test_a_strength_below_1_takes_fewer_turns_than_it_is_asked_for() -> None:
+    _, anatomy = found("sd_img2img")
+    assert not anatomy.is_linear
+    # One step of 0.6 is none, which diffusers refuses.
+    assert anatomy.fewest == 2
+    assert anatomy.turns_per_asked == Fraction(1, 2)
+    assert anatomy.asking_for(3) == 6
+
+
+class Counted:
+    """A pipeline of one module that is called so often in a generation."""
+
+    def __init__(self, calls: Callable[[int], int]) -> None:
+        self._calls = calls
+        self.module = torch.nn.Linear(2, 2)
+        self.components = {"module": self.module, "tokenizer": object()}
+        self.scheduler = SimpleNamespace(step=lambda: None)
+
+    def __call__(self, steps: int) -> None:
+        for _ in range(self._calls(steps)):
+            self.module(torch.ones(2))
+        for _ in range(steps):
+            self.scheduler.step()
+
+
+def test_a_pipeline_without_a_denoiser_is_refused() -> None:
+    with pytest.raises(Unknown, match="no component of Counted is called more often in 24 steps"):
+        discover(Counted(lambda steps: 3), Counted(lambda steps: 3))
+
+
+def test_a_module_that_joins_late_is_found() -> None:
+    pipeline = Counted(lambda steps: max(0, steps - 8))
+    (denoiser,) = discover(pipeline, pipeline).denoisers
+    assert denoiser.name == "module"
+
+
+def test_a_pipeline_whose_steps_cannot_be_seen_is_refused() -> None:
+    pipeline = Counted(lambda steps: steps)
+
+    def generate(steps: int) -> None:
+        for _ in range(steps):
+            pipeline.module(torch.ones(2))
+
+    with pytest.raises(Unknown, match="never its scheduler's step"):
+        discover(pipeline, generate)
+    del pipeline.scheduler.step
+    with pytest.raises(Unknown, match="no scheduler with a step"):
+        discover(pipeline, generate)
+
+
+def test_a_pipeline_that_steps_by_itself_says_when() -> None:
+    pipeline = SimpleNamespace(step_ended=lambda: None, scheduler=None)
+    ends: list[int] = []
+    with step_ends(pipeline, lambda: ends.append(1)):
+        pipeline.step_ended()
+    pipeline.step_ended()
+    assert ends == [1]
+
+
+def test_a_recorded_call_fits_a_module_in_another_dtype() -> None:
+    timestep = torch.tensor([7])
+    given = ((torch.ones(2), [timestep]), {"pooled": torch.zeros(1), "return_dict": False})
+    call = Call.of(torch.nn.Linear(1, 1), *given)
+    given[0][0].zero_()
+    (sample, [step]), kwargs = call.on(torch.device("cpu"), torch.bfloat16)
+    assert sample.dtype == kwargs["pooled"].dtype == torch.bfloat16
+    assert sample.tolist() == [1, 1]
+    assert step.dtype == torch.long
+    assert kwargs["return_dict"] is False
+
+
+def test_noise_is_the_same_in_every_dtype_and_put_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    own = torch_utils.randn_tensor
+    late = ModuleType("late")
+    monkeypatch.setitem(sys.modules, "late", late)
+    pipelines = sys.modules["diffusers.pipelines.flux.pipeline_flux"]
+    drawn = {}
+    with drawn_on_host():
+        late.randn_tensor = torch_utils.randn_tensor  # type: ignore[attr-defined]
+        for dtype in (torch.float32, torch.float16, torch.bfloat16):
+            generator = [torch.Generator().manual_seed(seed) for seed in (0, 1)]
+            draw: Any = pipelines.randn_tensor
+            drawn[dtype] = draw(
+                (2, 4), generator=generator, device=torch.device("cpu"), dtype=dtype
+            )
+    assert torch.equal(drawn[torch.float32].half(), drawn[torch.float16])
+    assert torch.equal(drawn[torch.float32].bfloat16(), drawn[torch.bfloat16])
+    assert torch_utils.randn_tensor is pipelines.randn_tensor is late.randn_tensor is own
