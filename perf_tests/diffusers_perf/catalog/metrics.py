@@ -1,0 +1,313 @@
+"""What is judged: one table, which the judge, the comparison, the limits, the tables and the faults
+read. A metric that is a number of a `Measurement` needs a row here and a place that measures it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Literal
+
+from diffusers_perf.catalog.status import Status
+
+Detector = Literal[
+    "counter", "GPU busy", "latency", "image", "memory", "measuring", "applied check"
+]
+"""What detects an injected fault. Measuring: rules on how a case was measured, not on the case."""
+
+MIB = 2**20
+SLACK_MAX = 0.5
+"""Noise widens no limit by more than this share."""
+PROCESSES_FEW = 3
+"""Fewer accepted processes do not show how much processes differ."""
+
+
+class Kind(StrEnum):
+    """What sort of number a metric is; each has a rule of its own in the judge."""
+
+    TIME = "time"
+    MEMORY = "memory"
+    COUNTER = "counter"
+    IMAGE = "image"
+    MEASURING = "measuring"
+
+
+class Unit(StrEnum):
+    """Of a metric's number."""
+
+    SECONDS = "s"
+    BYTES = "bytes"
+    RATIO = "x"
+    COUNT = "count"
+    DECIBEL = "dB"
+
+    def shown(self, value: float) -> str:
+        """The number with its unit: ``0.6170 s``, ``2,636 MiB``, ``1.25x``."""
+        match self:
+            case Unit.SECONDS:
+                return f"{value:.4f} s"
+            case Unit.BYTES:
+                return f"{value / MIB:,.0f} MiB"
+            case Unit.RATIO:
+                return f"{value:.3f}x"
+            case Unit.DECIBEL:
+                return f"{value:.1f} dB"
+        return f"{value:,.0f}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class LimitRule:
+    """How far beyond the accepted processes a metric may lie."""
+
+    anchor: Literal["worst", "median"] = "worst"
+    slack: float
+    """The least share beyond the anchor."""
+    noise_times: float = 0.0
+    """The slack is at least this many times the noise between the accepted processes."""
+    calibrated: bool = False
+    """A calibration of the machine, where there is one, says what the noise is."""
+    slack_of_few: float | None = None
+    """The least share where fewer than `PROCESSES_FEW` processes were accepted."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metric:
+    """One row of `METRICS`."""
+
+    name: str
+    """In messages, findings and tables."""
+    field: str
+    """Of a `Measurement`, of its counters, or of a ratio between two measurements; with the unit,
+    as in JSON."""
+    unit: Unit
+    kind: Kind
+    worse: Status
+    """The status of too much of it, or of too little where more is better."""
+    detector: Detector
+    about: str
+    """What it is, in one line."""
+    more_is_better: bool = False
+    samples: str = ""
+    """The field of the `Measurement` with the single values whose median this is."""
+    ratio_of: str = ""
+    """The field that is compared with the reference's in the same run."""
+    wall_clock: bool = False
+    """A busy host disturbs it, and not only a busy GPU."""
+    reference_only: bool = False
+    """Other cases are limited by their ratio to the reference instead."""
+    threshold: float | None = None
+    """In a comparison with base, the share by which it must change to matter; None if it is not
+    compared."""
+    limit: LimitRule | None = None
+    """Of an accepted baseline; None if a baseline does not limit it."""
+    rise: float | None = None
+    """Of a counter, the share by which it may exceed its accepted count."""
+    improves: float | None = None
+    """This many times below the best accepted process asks for a new baseline."""
+    portable: str = ""
+    """Its name in `portable.json`, whose bounds hold on any machine."""
+    column: str = ""
+    """Its heading in tables; rows that share one are alternatives, the first that is known wins."""
+
+    @property
+    def label(self) -> str:
+        """Its name as words."""
+        return self.name.replace("_", " ")
+
+    @property
+    def limit_name(self) -> str:
+        """Of its limit in a baseline: ``gpu_busy_s_max``."""
+        return f"{self.field}_{'min' if self.more_is_better else 'max'}"
+
+    def of(self, measured: object) -> float | None:
+        """Its value in a `Measurement`; None where it was not measured."""
+        value: float | None = getattr(measured, self.field)
+        return value
+
+    def shown(self, value: float) -> str:
+        return self.unit.shown(value)
+
+
+def _counter(name: str, about: str, *, rise: float = 0.0) -> Metric:
+    return Metric(
+        name=name,
+        field=name,
+        unit=Unit.COUNT,
+        kind=Kind.COUNTER,
+        worse=Status.MORE_WORK,
+        detector="counter",
+        about=about,
+        rise=rise,
+    )
+
+
+def _rule(name: str, kind: Kind, worse: Status, detector: Detector, about: str) -> Metric:
+    """A metric whose rule is its own: see `judge`."""
+    unit = Unit.DECIBEL if kind is Kind.IMAGE else Unit.SECONDS
+    return Metric(
+        name=name, field="", unit=unit, kind=kind, worse=worse, detector=detector, about=about
+    )
+
+
+LAUNCH_RISE = 0.01
+"""Launches, kernels, operators and Python calls may grow by this share."""
+
+METRICS = (
+    Metric(
+        name="latency",
+        field="latency_s",
+        unit=Unit.SECONDS,
+        kind=Kind.TIME,
+        worse=Status.SLOWER,
+        detector="latency",
+        about="wall clock of one call, synchronized, end to end: the median of the timed rounds",
+        samples="rounds_s",
+        wall_clock=True,
+        reference_only=True,
+        threshold=0.03,
+        limit=LimitRule(slack=0.10, noise_times=1, slack_of_few=0.50),
+        column="latency",
+    ),
+    Metric(
+        name="latency speedup",
+        field="latency_speedup",
+        unit=Unit.RATIO,
+        kind=Kind.TIME,
+        worse=Status.SLOWER,
+        detector="latency",
+        about="the reference's latency over the case's, in the same run",
+        more_is_better=True,
+        samples="rounds_s",
+        ratio_of="latency_s",
+        wall_clock=True,
+        limit=LimitRule(slack=0.10, noise_times=1, slack_of_few=0.50),
+        portable="latency_speedup",
+        column="speedup",
+    ),
+    Metric(
+        name="GPU busy",
+        field="gpu_busy_s",
+        unit=Unit.SECONDS,
+        kind=Kind.TIME,
+        worse=Status.SLOWER,
+        detector="GPU busy",
+        about="union of kernel and copy intervals of one call, in an untimed generation",
+        threshold=0.02,
+        limit=LimitRule(anchor="median", slack=0.02, noise_times=3, calibrated=True),
+        improves=1.03,
+        column="GPU busy",
+    ),
+    Metric(
+        name="GPU busy speedup",
+        field="gpu_speedup",
+        unit=Unit.RATIO,
+        kind=Kind.TIME,
+        worse=Status.SLOWER,
+        detector="GPU busy",
+        about="the reference's GPU busy time over the case's, in the same run",
+        more_is_better=True,
+        ratio_of="gpu_busy_s",
+        limit=LimitRule(slack=0.03),
+        portable="gpu_speedup",
+        column="GPU speedup",
+    ),
+    Metric(
+        name="peak memory",
+        field="peak_memory_bytes",
+        unit=Unit.BYTES,
+        kind=Kind.MEMORY,
+        worse=Status.MORE_MEMORY,
+        detector="memory",
+        about="the most GPU memory that tensors and CUDA graphs held during the timed rounds",
+        threshold=0.02,
+        limit=LimitRule(slack=0.02),
+        portable="memory_gib",
+        column="memory",
+    ),
+    Metric(
+        name="memory ratio",
+        field="memory_ratio",
+        unit=Unit.RATIO,
+        kind=Kind.MEMORY,
+        worse=Status.MORE_MEMORY,
+        detector="memory",
+        about="the case's peak memory over the reference's, in the same run",
+        ratio_of="peak_memory_bytes",
+        portable="memory_ratio",
+    ),
+    Metric(
+        name="kept bytes",
+        field="kept_bytes",
+        unit=Unit.BYTES,
+        kind=Kind.MEMORY,
+        worse=Status.MORE_MEMORY,
+        detector="memory",
+        about="memory that one generation leaves behind",
+    ),
+    _counter("host_syncs", "points where the host waits for the GPU"),
+    _counter("device_to_host_copies", "copies from the GPU"),
+    _counter("host_to_device_copies", "copies to the GPU"),
+    _counter("device_reads", "values that the code reads from a tensor (`.item()`, `bool`)"),
+    _counter("graph_breaks", "graph breaks of torch.compile"),
+    _counter("recompiles", "recompilations during the timed rounds"),
+    _counter("casts", "conversions between dtypes"),
+    _counter("layout_conversions", "conversions between memory layouts"),
+    _counter("full_precision_operators", "convolutions, products and attention in float32"),
+    _counter("unfused_attention", "attention calls that write out their score matrix"),
+    # Not the launches of graphs: one more stands for many kernels, whose launches there are fewer
+    # of.
+    _counter("kernels", "kernels that ran on the GPU", rise=LAUNCH_RISE),
+    _counter("kernel_launches", "kernels that the host launched", rise=LAUNCH_RISE),
+    _counter("operators", "PyTorch operators that the code calls", rise=LAUNCH_RISE),
+    _counter("python_calls", "Python functions called", rise=LAUNCH_RISE),
+    _rule("image", Kind.IMAGE, Status.BLACK, "image", "finite, not black, not uniform"),
+    _rule(
+        "repeat",
+        Kind.IMAGE,
+        Status.WORSE_IMAGE,
+        "image",
+        "the last round's image is the first's; another seed or prompt changes it",
+    ),
+    _rule(
+        "image distance",
+        Kind.IMAGE,
+        Status.WORSE_IMAGE,
+        "image",
+        "PSNR and SSIM to the reference's image; the reference's own to an accepted one",
+    ),
+    _rule("warm-up", Kind.MEASURING, Status.INVALID, "measuring", "the first round was warm"),
+    _rule("timer", Kind.MEASURING, Status.INVALID, "measuring", "the timer waits for the GPU"),
+    _rule(
+        "applied check",
+        Kind.MEASURING,
+        Status.NOT_APPLIED,
+        "applied check",
+        "every optimization took effect",
+    ),
+)
+
+BY_NAME = {metric.name: metric for metric in METRICS}
+COUNTERS = {metric.field: metric for metric in METRICS if metric.kind is Kind.COUNTER}
+"""The judged counters, by name. All others explain a number and are not limited."""
+COMPARED = tuple(metric for metric in METRICS if metric.threshold is not None)
+"""What base and head are compared by, beside counters and images."""
+LIMITED = tuple(metric for metric in METRICS if metric.limit is not None)
+"""What a machine's baseline limits, beside counters."""
+PORTABLE = {metric.portable: metric for metric in METRICS if metric.portable}
+"""By its name in `portable.json`."""
+
+
+def detector_of(name: str) -> Detector:
+    """What detects a fault of which the judge found this metric to be worse."""
+    metric = BY_NAME.get(name)
+    return metric.detector if metric else "counter"
+
+
+def columns(metrics: Iterable[Metric] = METRICS) -> dict[str, tuple[Metric, ...]]:
+    """The headings of a table, and for each the metrics of which the first known one is shown."""
+    found: dict[str, tuple[Metric, ...]] = {}
+    for metric in metrics:
+        if metric.column:
+            found[metric.column] = (*found.get(metric.column, ()), metric)
+    return found
