@@ -24,8 +24,8 @@ from diffusers_perf.report import making, markdown, sides
 from diffusers_perf.report.content import ComparisonPart, Report
 from diffusers_perf.report.reading import Reading, read
 
-NEEDED = ("jinja2", "matplotlib")
-"""What the page is made with; the comment needs neither."""
+NEEDED = ("jinja2",)
+"""What the page is made with; the comment needs none of it."""
 STDOUT = Path("-")
 
 

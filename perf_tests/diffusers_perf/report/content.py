@@ -158,8 +158,8 @@ class WorkloadPart:
         )
 
     @property
-    def falling(self) -> tuple[CasePart, ...]:
-        """From the reference to the best stack."""
+    def slowest_first(self) -> tuple[CasePart, ...]:
+        """Those with a time: the reference, then from the slowest to the fastest."""
         return tuple(
             sorted(self.timed, key=lambda c: (c.seen.name != REFERENCE, -(c.cost_s or 0.0)))
         )

@@ -14,7 +14,7 @@ from diffusers_perf.report import charts, figures, tradeoff
 from diffusers_perf.report.content import Report, mood_of
 from diffusers_perf.report.images import gallery
 
-FOLDER = Path(__file__).parent
+TEMPLATES = Path(__file__).parent / "templates"
 MOST_BYTES = 4_800_000
 WORDS_BYTES = 150_000
 """What style, script and frame take; and tables, for each case:"""
@@ -26,53 +26,48 @@ def render(report: Report, images: Path, *, source: str) -> str:
 
     What came out of a run's JSON is escaped; nothing is fetched.
     """
-    drawn = {
-        workload.name: {
-            "waterfall": charts.waterfall(workload),
-            "families": charts.families(workload),
-            "stages": charts.stages(workload),
-            "pareto": tradeoff.pareto(workload),
-        }
-        for workload in report.workloads
-    }
-    taken = sum(
-        len(chart.wide) + len(chart.narrow)
-        for own in drawn.values()
-        for chart in own.values()
-        if chart
-    )
     words = WORDS_BYTES + CASE_BYTES * len(report.cases)
-    shown = gallery(report, images, budget_bytes=min(3_600_000, MOST_BYTES - taken - words))
-    script = (FOLDER / "page.js").read_text(encoding="utf-8")
+    shown = gallery(report, images, budget_bytes=min(3_600_000, MOST_BYTES - words))
+    script = (TEMPLATES / "page.js").read_text(encoding="utf-8")
     return _template().render(
         report=report,
         gallery=shown,
-        charts=drawn,
+        charts={
+            workload.name: {
+                "latency": charts.latency(workload),
+                "families": charts.families(workload),
+                "stages": charts.stages(workload),
+                "tradeoff": tradeoff.tradeoff(workload),
+            }
+            for workload in report.workloads
+        },
         ids=_ids(report, shown.others),
         parts=_parts(report),
         summary=_summary(report),
         with_base=any(case.base for case in report.cases),
         policy=_policy(script),
-        style=(FOLDER / "page.css").read_text(encoding="utf-8"),
         script=script,
         source=source,
         mood_of=mood_of,
-        seconds=figures.seconds,
-        times=figures.times,
-        mebibytes=figures.mebibytes,
-        similarity=figures.similarity,
-        percent=figures.percent,
     )
 
 
 @cache
 def _template() -> Template:
     environment = Environment(
-        loader=FileSystemLoader(FOLDER),
+        loader=FileSystemLoader(TEMPLATES),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+    )
+    environment.filters["percent"] = lambda value: f"{value:.2f}".rstrip("0").rstrip(".") + "%"
+    environment.globals.update(
+        seconds=figures.seconds,
+        times=figures.times,
+        mebibytes=figures.mebibytes,
+        similarity=figures.similarity,
+        percent_change=figures.percent,
     )
     return environment.get_template("page.html")
 

@@ -1,197 +1,229 @@
-"""The chart of speed against image against memory."""
+"""The chart of speed against image and memory: positions and words, which `charts.html` draws.
+
+Across, positions are in percent of a panel's width; down, in pixels of its fixed height.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from dataclasses import dataclass
 
 from diffusers_perf.catalog.declarations import REFERENCE
 from diffusers_perf.records.pixels import IDENTICAL_DB
+from diffusers_perf.report import figures
 from diffusers_perf.report.content import CasePart, WorkloadPart
-from diffusers_perf.report.drawing import (
-    GREEN,
-    INK,
-    LINE,
-    MUTED,
-    NARROW,
-    PAPER,
-    WIDE,
-    Chart,
-    axes_of,
-    chart,
-    figure_of,
-    short,
-)
+from diffusers_perf.report.scale import Scale, Tick, number_ticks, time_ticks
+
+HEIGHT = 280
+"""Of a panel's plot, in pixels."""
+WIDE, NARROW = 400, 265
+"""Least widths of a panel's plot, in pixels, on a wide and on a narrow window. Labels are placed
+for these; in a wider plot the points are further apart."""
+LABELS_MOST = 16
+"""In one panel. More of them would hide which point they belong to."""
+LETTER, LINE = 6.6, 14.0
+"""Of a label, in pixels: a little more than the widest letters take, and the height."""
+LABEL_LETTERS = 26
+TOGETHER = 7
+"""Points closer than this many pixels have one label."""
 
 
-def pareto(workload: WorkloadPart) -> Chart | None:
-    """Speed against image, and against memory; those that nothing beats are filled."""
+@dataclass(frozen=True, kw_only=True)
+class Label:
+    """The name of a point."""
+
+    x: float
+    """The point's place; the label stands `dx` pixels from it."""
+    dx: float
+    y: float
+    anchor: str
+    """SVG's: which end of the label stands there."""
+    text: str
+    front: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Point:
+    x: float
+    y: float
+    front: bool
+    words: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Panel:
+    """One measure against time."""
+
+    title: str
+    x_ticks: tuple[Tick, ...]
+    y_ticks: tuple[Tick, ...]
+    points: tuple[Point, ...]
+    front: tuple[tuple[float, float], ...]
+    """Corners of the line along the front."""
+    wide: tuple[Label, ...]
+    narrow: tuple[Label, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TradeoffChart:
+    label: str
+    time: str
+    """What stands across."""
+    panels: tuple[Panel, ...]
+
+
+def tradeoff(workload: WorkloadPart) -> TradeoffChart | None:
+    """Speed against image, and against memory where it was measured; None for fewer than two."""
     cases = [case for case in workload.timed if case.cost_s is not None]
     if len(cases) < 2:
         return None
-    return chart(
-        f"{workload.name}: speed against image and memory",
-        lambda narrow: _pareto(workload, cases, narrow=narrow),
+    return TradeoffChart(
+        label=f"{workload.name}: speed against image and memory",
+        time="GPU busy" if workload.on_gpu else "latency",
+        panels=tuple(panel for panel in (_image(cases), _memory(cases)) if panel),
     )
 
 
-def closeness_of(case: CasePart) -> float | None:
-    """PSNR; of the reference itself, as identical."""
-    return IDENTICAL_DB if case.seen.name == REFERENCE else case.seen.psnr_db
+Values = Sequence[tuple[CasePart, float]]
 
 
-def _pareto(workload: WorkloadPart, cases: Sequence[CasePart], *, narrow: bool) -> Figure:
-    memory = any(case.seen.peak_memory_bytes for case in cases)
-    panels = 2 if memory else 1
-    width = NARROW if narrow else (WIDE if memory else WIDE * 0.62)
-    height = 300.0 if narrow else 340.0
-    figure = figure_of(width, height * (panels if narrow else 1) + 8)
-    total = figure.get_size_inches()[1] * 72
-    time = "GPU busy" if workload.on_gpu else "latency"
-    for panel in range(panels):
-        if narrow:
-            axes = axes_of(
-                figure,
-                left=46,
-                right=14,
-                top=22 + panel * height,
-                bottom=total - (panel + 1) * height + 42,
-            )
-        else:
-            share = width / panels
-            axes = axes_of(
-                figure,
-                left=54 + panel * share,
-                right=18 + (panels - 1 - panel) * share,
-                top=26,
-                bottom=44,
-            )
-        axes.spines["left"].set_visible(True)
-        axes.grid(color=LINE, linewidth=1)
-        axes.set_axisbelow(True)
-        axes.set_xlabel(f"{time}, seconds (left is faster)")
-        title = (
-            "image: PSNR in dB, up is closer" if panel == 0 else "peak memory in GiB, down is less"
-        )
-        axes.set_title(title, loc="left", size=12, color=INK, weight="bold")
-        points = [
-            (case.cost_s or 0.0, value, case)
-            for case in cases
-            if (value := _height(case, panel)) is not None
-        ]
-        if points:
-            _points(axes, points, panel=panel, narrow=narrow)
-    return figure
+def _image(cases: Sequence[CasePart]) -> Panel | None:
+    """PSNR. What is at its cap stands on a line of its own, above all others."""
+    values = [
+        (case, IDENTICAL_DB if case.seen.name == REFERENCE else case.seen.psnr_db) for case in cases
+    ]
+    known = [(case, value) for case, value in values if value is not None]
+    if not known:
+        return None
+    below = [value for _, value in known if value < IDENTICAL_DB] or [50.0]
+    span = max(12.0, max(below) - min(below))
+    cap = max(below) + 0.5 * span
+    scale = Scale(low=min(below) - 0.3 * span, high=cap + 0.25 * span, start=HEIGHT, end=0)
+    highest = scale.at(max(below) + 0.2 * span)
+    ticks = [tick for tick in number_ticks(scale, most=8) if tick.at >= highest]
+    ticks.append(Tick(at=scale.at(cap), label=f"≥ {IDENTICAL_DB:g}"))
+    front = [(case, value) for case, value in known if case.front]
+    # Some are on the front for their memory alone, which this panel does not show.
+    line = [
+        (case, value)
+        for case, value in front
+        if not any(_cost(o) <= _cost(case) and better > value for o, better in front)
+    ]
+    return _panel(
+        "PSNR in dB (higher is closer)",
+        known,
+        heights=[scale.at(min(value, cap)) for _, value in known],
+        ticks=ticks,
+        words=[figures.decibels(value) for _, value in known],
+        line=[case for case, _ in line],
+    )
 
 
-def _height(case: CasePart, panel: int) -> float | None:
-    if panel == 0:
-        return closeness_of(case)
-    return None if case.seen.peak_memory_bytes is None else case.seen.peak_memory_bytes / 2**30
+def _memory(cases: Sequence[CasePart]) -> Panel | None:
+    known = [(case, bytes_) for case in cases if (bytes_ := case.seen.peak_memory_bytes)]
+    if not known:
+        return None
+    values = [bytes_ / 2**30 for _, bytes_ in known]
+    scale = Scale(low=0, high=1.18 * max(values), start=HEIGHT, end=0)
+    return _panel(
+        "Peak memory in GiB (lower is better)",
+        known,
+        heights=list(map(scale.at, values)),
+        ticks=number_ticks(scale, most=8),
+        words=[figures.mebibytes(bytes_) for _, bytes_ in known],
+        line=(),
+    )
 
 
-def _points(
-    axes: Axes,
-    points: Sequence[tuple[float, float, CasePart]],
+def _cost(case: CasePart) -> float:
+    return case.cost_s or 0.0
+
+
+def _panel(
+    title: str,
+    values: Values,
     *,
-    panel: int,
-    narrow: bool,
-) -> None:
-    xs, ys = [x for x, _, _ in points], [y for _, y, _ in points]
-    span = (max(xs) - min(xs)) or max(xs)
-    axes.set_xlim(max(0.0, min(xs) - 0.12 * span), max(xs) + 0.16 * span)
-    if panel == 0:
-        ys = _decibels(axes, ys)
-        points = [(x, y, case) for (x, _, case), y in zip(points, ys, strict=True)]
-    else:
-        axes.set_ylim(0, max(ys) * 1.18)
-    front = sorted((x, y) for x, y, case in points if case.front)
-    beaten = [(x, y) for x, y, case in points if not case.front]
-    if panel == 0 and front:
-        # Some are in the front for their memory alone, which this panel does not show.
-        line = [(x, y) for x, y in front if not any(a <= x and b > y for a, b in front)]
-        axes.plot(*zip(*line, strict=True), color=GREEN, linewidth=1.2, dashes=(3, 2))
-    for places, marker, size, colours in (
-        (beaten, "s", 7, (PAPER, MUTED)),
-        (front, "o", 9, (GREEN, INK)),
-    ):
-        if places:
-            axes.plot(
-                *zip(*places, strict=True),
-                linestyle="",
-                marker=marker,
-                markersize=size,
-                color=colours[0],
-                markeredgecolor=colours[1],
-                markeredgewidth=1.1,
-            )
-    _label(axes, points)
+    heights: Sequence[float],
+    ticks: Sequence[Tick],
+    words: Sequence[str],
+    line: Sequence[CasePart],
+) -> Panel:
+    times = [_cost(case) for case, _ in values]
+    span = (max(times) - min(times)) or max(times)
+    across = Scale(low=max(0.0, min(times) - 0.12 * span), high=max(times) + 0.16 * span)
+    points = [
+        Point(
+            x=across.at(_cost(case)),
+            y=y,
+            front=case.front,
+            words=f"{case.label}: {figures.seconds(_cost(case))}, {said}",
+        )
+        for (case, _), y, said in zip(values, heights, words, strict=True)
+    ]
+    places = {case.seen.id: point for (case, _), point in zip(values, points, strict=True)}
+    corners = sorted({(places[case.seen.id].x, places[case.seen.id].y) for case in line})
+    names = [case.seen.name for case, _ in values]
+    return Panel(
+        title=title,
+        x_ticks=time_ticks(across, most=6),
+        y_ticks=tuple(ticks),
+        points=tuple(points),
+        front=tuple(corners),
+        wide=tuple(_labels(points, names, width=WIDE)),
+        narrow=tuple(_labels(points, names, width=NARROW)),
+    )
 
 
-def _decibels(axes: Axes, values: Sequence[float]) -> list[float]:
-    """Lay out PSNR: what is at its cap stands on a line of its own, above all others."""
-    differ = [value for value in values if value < IDENTICAL_DB] or [50.0]
-    span = max(12.0, max(differ) - min(differ))
-    same = max(differ) + 0.5 * span
-    axes.set_ylim(min(differ) - 0.35 * span, same + 0.3 * span)
-    ticks = [t for t in axes.get_yticks() if axes.get_ylim()[0] <= t <= max(differ) + 0.2 * span]
-    axes.set_yticks([*ticks, same], [*(f"{tick:g}" for tick in ticks), f"≥{IDENTICAL_DB:g}"])
-    return [min(value, same) for value in values]
+Box = tuple[float, float, float, float]
+"""Left, top, right and bottom, in pixels."""
 
 
-def _label(axes: Axes, points: Sequence[tuple[float, float, CasePart]]) -> None:
-    """Names beside points where there is room, the front's first; the table has all of them."""
-    places = axes.transData.transform([(x, y) for x, y, _ in points])
-    left, bottom, right, top = axes.bbox.extents
-    taken = [(x - 5, y - 5, x + 5, y + 5) for x, y in places]
-    order = sorted(range(len(points)), key=lambda i: (not points[i][2].front, i))
+def _labels(points: Sequence[Point], names: Sequence[str], *, width: float) -> list[Label]:
+    """Names beside points where there is room, the front's first. The table has all of them."""
+    places = [(point.x * width / 100, point.y) for point in points]
+    taken: list[Box] = [(x - 5, y - 5, x + 5, y + 5) for x, y in places]
+    order = sorted(range(len(points)), key=lambda i: (not points[i].front, i))
+    labels: list[Label] = []
     named: set[int] = set()
     for index in order[:LABELS_MOST]:
         if index in named:
             continue
         x, y = places[index]
-        # Those in one place have one label.
-        here = [i for i in order if abs(places[i] - places[index]).max() < 7 and i not in named]
+        here = [i for i in order if i not in named and _near(places[i], places[index])]
         named.update(here)
-        front = points[index][2].front
-        name = short(points[index][2].seen.name, 24)
-        name += f" and {len(here) - 1} more" if len(here) > 1 else ""
-        # A little more than the widest letters take.
-        width, height = 6.6 * len(name) + 2, 14
-        for dx, dy in (
-            (9, 0),
-            (-9 - width, 0),
-            (-width / 2, 14),
-            (-width / 2, -14),
-            (5, 13),
-            (5, -13),
-            (-5 - width, 13),
-            (-5 - width, -13),
+        text = short(names[index], LABEL_LETTERS)
+        text += f" and {len(here) - 1} more" if len(here) > 1 else ""
+        length = LETTER * len(text) + 2
+        for anchor, dx, dy in (
+            ("start", 9, 0),
+            ("end", -9, 0),
+            ("middle", 0, -LINE),
+            ("middle", 0, LINE),
+            ("start", 5, -LINE),
+            ("start", 5, LINE),
+            ("end", -5, -LINE),
+            ("end", -5, LINE),
         ):
-            box = (x + dx, y + dy - height / 2, x + dx + width, y + dy + height / 2)
-            inside = box[0] > left and box[2] < right + 12 and box[1] > bottom and box[3] < top
+            left = x + dx - {"start": 0.0, "middle": length / 2, "end": length}[anchor]
+            box = (left, y + dy - LINE / 2, left + length, y + dy + LINE / 2)
+            inside = box[0] > 0 and box[2] < width + 12 and box[1] > 0 and box[3] < HEIGHT
             if inside and not any(_overlap(box, other) for other in taken):
                 taken.append(box)
-                axes.annotate(
-                    name,
-                    points[index][:2],
-                    xytext=(dx, dy),
-                    textcoords="offset pixels",
-                    size=11,
-                    va="center",
-                    weight="bold" if front else "normal",
-                    color=INK if front else MUTED,
-                    parse_math=False,
-                    annotation_clip=False,
+                point = points[index]
+                labels.append(
+                    Label(x=point.x, dx=dx, y=y + dy, anchor=anchor, text=text, front=point.front)
                 )
                 break
+    return labels
 
 
-LABELS_MOST = 16
-"""Names in one panel: of more, nobody could tell whose they are."""
-Box = tuple[float, float, float, float]
+def short(name: str, most: int) -> str:
+    """A name, cut to this many letters."""
+    return name if len(name) <= most else name[: most - 1] + "…"
+
+
+def _near(one: tuple[float, float], other: tuple[float, float]) -> bool:
+    return abs(one[0] - other[0]) < TOGETHER and abs(one[1] - other[1]) < TOGETHER
 
 
 def _overlap(one: Box, other: Box) -> bool:

@@ -22,7 +22,7 @@ from perf_tests.tests.unit.recorded import Content, case, process
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
-for library in ("playwright", "matplotlib"):
+for library in ("playwright", "jinja2"):
     pytest.importorskip(library, reason="needs '.[dev]'")
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -107,8 +107,28 @@ def test_it_opens_with_every_image_and_no_wider_than_the_window(opened: Opened) 
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     blank = "[...document.images].filter(i => !i.hidden && i.naturalWidth === 0).length"
     page.wait_for_function(f"{blank} === 0")
-    visible = [svg for svg in page.locator(".chart svg").all() if svg.is_visible()]
+    visible = [chart for chart in page.locator(".chart").all() if chart.is_visible()]
     assert len(visible) == 7
+
+
+def test_charts_keep_every_word_inside_and_apart(opened: Opened) -> None:
+    """No word leaves its chart, and none lies on another of its chart."""
+    found = opened.page.evaluate(
+        """() => [...document.querySelectorAll(".chart")].flatMap((chart) => {
+          const edge = chart.parentElement.getBoundingClientRect();
+          const words = [...chart.querySelectorAll("b, small, span, li, text")]
+            .map((one) => [one.textContent, one.getBoundingClientRect(), one])
+            .filter(([, box]) => box.width > 0);
+          const outside = words.filter(([, box]) => box.left < edge.left || box.right > edge.right);
+          const over = words.flatMap(([text, a, one], i) => words.slice(i + 1)
+            .filter(([, b, other]) => !one.contains(other) && !other.contains(one)
+              && a.left < b.right - 1 && b.left < a.right - 1
+              && a.top < b.bottom - 1 && b.top < a.bottom - 1)
+            .map(([other]) => `${text} / ${other}`));
+          return [...outside.map(([text]) => text), ...over];
+        })"""
+    )
+    assert found == []
 
 
 def test_a_table_is_sorted_by_the_head_that_is_pressed(opened: Opened) -> None:
