@@ -8,7 +8,7 @@ from diffusers_perf.catalog.declarations import REFERENCE, stacked
 from diffusers_perf.catalog.status import Status
 from diffusers_perf.plugin.screen import HEAD, Line, Row, notes, table
 from perf_tests.cases import workloads
-from perf_tests.tests.unit.test_verdicts import FP16
+from perf_tests.tests.unit.factories import FP16
 
 NAME = "distilled_unet+tiny_vae (to fp16+naive_attention)"
 ROW = (

@@ -8,77 +8,13 @@ from typing import Any
 
 import pytest
 
-from diffusers_perf.catalog.declarations import Tolerance
 from diffusers_perf.catalog.status import Status
 from diffusers_perf.judge import verdicts
-from diffusers_perf.judge.verdicts import Finding, Question, Verdict, judge
-from diffusers_perf.records.baselines import LAUNCHES, Bound, CaseBaseline, limits_of
+from diffusers_perf.judge.verdicts import Finding, Verdict, judge
+from diffusers_perf.records.baselines import LAUNCHES, Bound
 from diffusers_perf.records.pixels import Distance, Look
 from diffusers_perf.records.records import Count, Measurement
-
-CLOSE = Distance(psnr_db=60, ssim=0.999)
-GENERATES = {"name": "ddim50", "steps": 50, "base": []}
-REFERENCE = Measurement(
-    case="reference",
-    workload="ddim50",
-    steps=50,
-    num_images=1,
-    model="sd15",
-    weights="seeded",
-    parameters=1_000,
-    rounds_s=(2.00, 2.02, 1.98, 2.01, 1.99),
-    look=Look(finite=True, mean=0.5, std=0.2),
-    repeat=Distance(psnr_db=120, ssim=1),
-    image_distance=CLOSE,
-    gpu_busy_s=2.0,
-    peak_memory_bytes=4_000,
-    counters={"host_syncs": Count(fixed=3, per_step=6), "kernels": Count(fixed=300, per_step=1000)},
-)
-FP16 = replace(
-    REFERENCE,
-    case="fp16",
-    rounds_s=(1.00, 1.01, 0.99, 1.02, 0.98),
-    gpu_busy_s=0.8,
-    peak_memory_bytes=2_000,
-)
-
-
-def baseline_of(measured: Measurement, reference: Measurement) -> CaseBaseline:
-    numbers: dict[str, Any] = {
-        "latency_s": (measured.latency_s,) * 3,
-        "gpu_busy_s": (measured.gpu_busy_s,) * 3,
-        "peak_memory_bytes": (measured.peak_memory_bytes,) * 3,
-    }
-    if measured is not reference:
-        numbers |= {
-            "latency_speedup": (reference.latency_s / measured.latency_s,) * 3,
-            "gpu_speedup": ((reference.gpu_busy_s or 0) / (measured.gpu_busy_s or 1),) * 3,
-        }
-    return CaseBaseline(
-        accepted="2026-11-22",
-        versions={"torch": "2.11.0", "diffusers": "0.42.1"},
-        generates=GENERATES,
-        counters=measured.counters,
-        limits=limits_of(**numbers),
-        **numbers,
-    )
-
-
-def question(measured: Measurement = FP16, **changes: Any) -> Question:
-    reference = measured if measured.case == "reference" else REFERENCE
-    before = baseline_of(FP16 if reference is REFERENCE else REFERENCE, REFERENCE)
-    asked: dict[str, Any] = {
-        "measured": measured,
-        "reference": reference,
-        "tolerance": Tolerance(psnr_db=40, ssim=0.97),
-        "baseline": before,
-        "baseline_name": "baselines/gpu.json",
-        "portable": {},
-        "versions": {"torch": "2.11.0", "diffusers": "0.42.1"},
-        "image_only": False,
-        "generates": GENERATES,
-    } | changes
-    return Question(**asked)
+from perf_tests.tests.unit.factories import FP16, GENERATES, REFERENCE, baseline_of, question
 
 
 def test_all_well() -> None:
