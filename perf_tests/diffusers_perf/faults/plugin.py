@@ -15,6 +15,7 @@ from diffusers_perf.faults.injection import FAULTS, Fault, Injection
 from diffusers_perf.faults.trials import building
 from diffusers_perf.measurement import bench
 from diffusers_perf.measurement.build import flag
+from diffusers_perf.plugin.collection import cases_of
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -45,8 +46,7 @@ def injected(request: pytest.FixtureRequest) -> Iterator[None]:
     # Nothing was measured before, so a step counts as a tenth of a second.
     injection = fault.injected(Injection(device=device, size=size, step_s=0.1, gpu_step_s=0.01))
     wanted = {only for only, _ in injection.changes}
-    # The main job's tests are all parametrized, which items in general are not.
-    cases = {item.callspec.params["case"].name for item in request.session.items}  # type: ignore[attr-defined]
+    cases = {case.name for case in cases_of(request.session.items)}
     if None not in wanted and not wanted & cases and not injection.contexts:
         names = ", ".join(sorted(name for name in wanted if name))
         pytest.exit(

@@ -22,12 +22,13 @@ def clock() -> float:
     return synchronized_clock()
 
 
+@pytest.mark.diffusers_perf
 @pytest.mark.benchmark(timer=clock, disable_gc=True)
 def test_generation(
-    case: Case,
-    reference: Measurement | None,
-    bench: Bench,
-    perf: PerfSession,
+    perf_case: Case,
+    perf_reference: Measurement | None,
+    perf_bench: Bench,
+    perf_session: PerfSession,
     benchmark: Any,
     request: pytest.FixtureRequest,
 ) -> None:
@@ -42,10 +43,12 @@ def test_generation(
 
     # Until there is a verdict beside them, these times are nobody's baseline.
     benchmark.has_error = True
-    with perf.recording(case):
-        measured = bench.measure(case, timed)
-        verdict = bench.judge(case, measured, reference, perf.cases)
-    benchmark.extra_info.update(perf.judged(case, verdict, measured=measured, reference=reference))
+    with perf_session.recording(perf_case):
+        measured = perf_bench.measure(perf_case, timed)
+        verdict = perf_bench.judge(perf_case, measured, perf_reference, perf_session.cases)
+    benchmark.extra_info.update(
+        perf_session.judged(perf_case, verdict, measured=measured, reference=perf_reference)
+    )
     benchmark.has_error = False
     # For --junitxml, which else says nothing of what passes.
     request.node.user_properties.append(("verdict", verdict.sentence or verdict.status))

@@ -56,9 +56,9 @@ def test_shards_make_the_whole(
 @pytest.mark.parametrize(
     ("shard", "sentence"),
     [
-        ("4/3", "4/3 is no shard: I goes from 1 to N"),
-        ("0/3", "0/3 is no shard: I goes from 1 to N"),
-        ("1", "1 is no shard: it takes I/N, such as 1/3"),
+        ("4/3", "--shard: I must be from 1 to N (got 4/3)"),
+        ("0/3", "--shard: I must be from 1 to N (got 0/3)"),
+        ("1", "--shard: must be I/N, such as 1/3 (got 1)"),
         ("1/9", "--shard 1/9: there are 2 cases to share"),
     ],
 )

@@ -247,7 +247,7 @@ def test_the_reference_is_measured_when_it_is_not_selected(pytester: pytest.Pyte
         (["--device=cuda"], "--device cuda: torch sees no CUDA GPU here*"),
         (["--benchmark-disable"], "*Can't have both*--benchmark-disable*"),
         (["-n2"], "*Can't have both*"),
-        (["--rounds=0"], "*0 is no number of rounds*"),
+        (["--rounds=0"], "*--rounds: must be a positive integer (got 0)"),
     ],
 )
 def test_bad_input_is_refused_in_a_sentence(
@@ -322,13 +322,18 @@ def test_a_broken_case_is_on_record(pytester: pytest.Pytester) -> None:
     assert lost["sentence"] == "RuntimeError: the kernel is not there"
 
 
-@pytest.mark.parametrize("option", ["--benchmark-disable", "-n2"])
-def test_what_cannot_be_timed_is_refused_without_benchmark_only_too(
-    pytester: pytest.Pytester, option: str
+def test_a_disabled_benchmark_is_refused_without_benchmark_only_too(
+    pytester: pytest.Pytester,
 ) -> None:
-    result = run(pytester, "--benchmark-enable", option, only=False)
+    result = run(pytester, "--benchmark-enable", "--benchmark-disable", only=False)
     assert result.ret == pytest.ExitCode.USAGE_ERROR
-    result.stderr.fnmatch_lines(["*perf_tests times its cases: run it in one process*"])
+    result.stderr.fnmatch_lines(["*diffusers-perf times its cases: run it in one process*"])
+
+
+def test_in_several_processes_nothing_is_timed(pytester: pytest.Pytester) -> None:
+    result = run(pytester, "--benchmark-enable", "-n2", only=False)
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    result.stdout.fnmatch_lines(["*diffusers-perf times its cases: run it in one process*"])
 
 
 def test_a_json_without_a_name_is_refused(pytester: pytest.Pytester) -> None:

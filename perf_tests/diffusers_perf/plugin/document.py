@@ -1,0 +1,158 @@
+"""What a run's JSON says beside pytest-benchmark's numbers, and that it is written whole."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from diffusers_perf.catalog.status import Status
+from diffusers_perf.plugin.collection import SESSION, is_narrowed
+from diffusers_perf.plugin.screen import Row
+from diffusers_perf.plugin.session import PerfSession
+from diffusers_perf.records.records import write_whole
+from diffusers_perf.records.runs import missing
+
+
+def pytest_benchmark_update_machine_info(
+    config: pytest.Config, machine_info: dict[str, Any]
+) -> None:
+    if SESSION in config.stash:
+        machine_info["perf_tests"] = config.stash[SESSION].bench.machine.as_json()
+
+
+def pytest_benchmark_update_json(config: pytest.Config, output_json: dict[str, Any]) -> None:
+    if SESSION not in config.stash:
+        return
+    perf = config.stash[SESSION]
+    output_json["perf_tests"] = {
+        "schema": 1,
+        "quick": config.getoption("quick"),
+        "options": perf.bench.options,
+        "measuring": perf.measuring,
+        "scale": perf.bench.source.scale,
+        "expected": perf.expected,
+        "narrowed": is_narrowed(config),
+        "not_asked": perf.not_asked,
+        "shard": _shard_json(config, perf),
+        "reference_drift": {name: asdict(drift) for name, drift in perf.bench.drift.items()},
+        "not_timed": [
+            {
+                "case": row.case.name,
+                "workload": row.case.workload.name,
+                "verdict": row.status,
+                "sentence": row.reason,
+                "by_choice": row.case.id in perf.left_out,
+            }
+            for row in perf.rows
+            if row.measured is None
+        ],
+    }
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> Iterator[None]:
+    """Settle what the session as a whole shows, before pytest-benchmark writes its JSON."""
+    if SESSION in session.config.stash:
+        perf = session.config.stash[SESSION]
+        if exitstatus == pytest.ExitCode.INTERRUPTED:
+            _note_interruption(perf)
+        elif perf.rows and exitstatus in (0, 1):
+            _fail_missing(session, perf)
+        if perf.rows:
+            benchmarks: Any = session.config.pluginmanager.get_plugin("pytest-benchmark")
+            _save_whole(benchmarks, session, perf)
+            _write_what_was_not_timed(benchmarks, session.config)
+    yield
+
+
+def _save_whole(benchmarks: Any, session: pytest.Session, perf: PerfSession) -> None:
+    """Have pytest-benchmark write its JSON wholly or not at all, and the verdicts told all the same
+    where the disk is full.
+    """
+
+    def save_json(content: dict[str, Any]) -> None:
+        try:
+            write_whole(Path(benchmarks.json), json.dumps(content, indent=4, default=str))
+            benchmarks.logger.info(f"wrote {benchmarks.json}", purple=True)
+        except OSError as error:
+            perf.unsaved = f"--benchmark-json {benchmarks.json}: {error.strerror}"
+            if session.exitstatus == pytest.ExitCode.OK:
+                session.exitstatus = pytest.ExitCode.INTERNAL_ERROR
+
+    benchmarks.save_json = save_json
+
+
+def _write_what_was_not_timed(benchmarks: Any, config: pytest.Config) -> None:
+    """Where not one case was timed, pytest-benchmark writes no JSON, and a run that broke would be
+    taken for one that never was.
+    """
+    if not benchmarks.json or benchmarks.benchmarks:
+        return
+    hook = config.hook
+    commit = hook.pytest_benchmark_generate_commit_info(config=config)
+    hook.pytest_benchmark_update_commit_info(config=config, commit_info=commit)
+    content = hook.pytest_benchmark_generate_json(
+        config=config,
+        benchmarks=[],
+        include_data=True,
+        machine_info=benchmarks.get_machine_info(),
+        commit_info=commit,
+    )
+    hook.pytest_benchmark_update_json(config=config, benchmarks=[], output_json=content)
+    benchmarks.save_json(content)
+    # It has nothing left to say of.
+    benchmarks.json = None
+
+
+def _note_interruption(perf: PerfSession) -> None:
+    """Ctrl-C: the case under way, or the next one, is written as invalid; what was measured before
+    it stays.
+    """
+    through = {row.case.id for row in perf.rows}
+    under_way = [case for case in perf.cases if case.id in perf.expected]
+    case = next((case for case in under_way if case.id not in through), None)
+    if case is not None:
+        reason = "interrupted before it was through"
+        perf.rows.append(
+            Row(case=case, measured=None, reference=None, status=Status.INVALID, reason=reason)
+        )
+
+
+def _fail_missing(session: pytest.Session, perf: PerfSession) -> None:
+    """What the baseline knows and this run lost fails it, though no test does."""
+    bench = perf.bench
+    for lost in missing(
+        bench.baseline.cases if bench.baseline else (),
+        weights={f"{bench.source.name}/{bench.source.weights}"},
+        measured=[row.case.id for row in perf.rows if row.measured is not None],
+        untimed=perf.untimed,
+        # What pytest ended early it says itself.
+        expected=perf.expected if _finished(session) else (),
+        whole=_asked_for_everything(session),
+        not_asked=perf.not_asked,
+    ):
+        perf.told[lost.id] = (
+            f"missing: {lost.sentence}\n"
+            "  next      bring it back, or accept whole runs without it: python -m ci accept"
+        )
+        perf.missing.append(lost.id)
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def _finished(session: pytest.Session) -> bool:
+    return not session.shouldstop and not session.shouldfail
+
+
+def _asked_for_everything(session: pytest.Session) -> bool:
+    sharded = session.config.getoption("shard") is not None
+    return _finished(session) and not sharded and not is_narrowed(session.config)
+
+
+def _shard_json(config: pytest.Config, perf: PerfSession) -> dict[str, Any] | None:
+    shard: tuple[int, int] | None = config.getoption("shard")
+    return shard and {"index": shard[0], "of": shard[1], "cases": perf.dealt}

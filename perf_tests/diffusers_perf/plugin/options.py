@@ -1,0 +1,92 @@
+"""Command-line options and ini settings, and the one sentence where another plugin has them too."""
+
+from __future__ import annotations
+
+import re
+from argparse import ArgumentError, ArgumentTypeError
+from collections.abc import Iterator
+
+import pytest
+
+ROUNDS = 5
+QUICK_ROUNDS = 2
+OPTIONS = ("--device", "--model", "--rounds", "--quick", "--shard")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    try:
+        _add(parser)
+    except (ArgumentError, ValueError) as error:
+        raise _clash(error) from None
+
+
+def _add(parser: pytest.Parser) -> None:
+    group = parser.getgroup("diffusers-perf", "performance of diffusion inference")
+    group.addoption(
+        "--device",
+        choices=("cuda", "cpu"),
+        help="where to run; default: cuda where there is a GPU. Name it in CI, so that a broken "
+        "runner cannot fall back to the CPU and be green",
+    )
+    group.addoption(
+        "--model",
+        metavar="MODEL",
+        help="sd15 (seeded weights, default on cuda), embedded (small and trained, default on "
+        "a CPU), small (its shape with seeded weights), a folder in diffusers' format, or a Hub "
+        "id",
+    )
+    group.addoption(
+        "--rounds",
+        type=_positive,
+        metavar="N",
+        help=f"timed rounds per case (default: {ROUNDS}; with --quick {QUICK_ROUNDS})",
+    )
+    group.addoption(
+        "--quick",
+        action="store_true",
+        help="one short warm-up, few rounds, no roofline, no image that is only to be looked at, "
+        "the reference not repeated: for one of the processes that `python -m ci ab` compares",
+    )
+    group.addoption(
+        "--shard",
+        type=_shard,
+        metavar="I/N",
+        help="run the I-th of N nearly equal parts of the cases, each on a GPU of its own; "
+        "`python -m ci merge` joins the runs",
+    )
+
+
+def _clash(error: Exception) -> pytest.UsageError:
+    """A usage error for one of our option names; any other error as it is."""
+    name = next((n for n in OPTIONS if re.search(rf"{n}(?![\w-])", str(error))), None)
+    if name is None:
+        raise error
+    return pytest.UsageError(
+        f"diffusers-perf and another plugin or a conftest.py both define the option {name}: rename "
+        "the other one, or run pytest with -p no:diffusers_perf"
+    )
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_load_initial_conftests() -> Iterator[None]:
+    """Say in one sentence that a conftest.py defines one of our options."""
+    try:
+        return (yield)
+    except (ArgumentError, ValueError) as error:
+        raise _clash(error) from None
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise ArgumentTypeError(f"must be a positive integer (got {text})")
+    return int(text)
+
+
+def _shard(text: str) -> tuple[int, int]:
+    parts = text.split("/")
+    if len(parts) != 2 or not all(part.isdecimal() for part in parts):
+        raise ArgumentTypeError(f"must be I/N, such as 1/3 (got {text})")
+    index, of = int(parts[0]), int(parts[1])
+    if not 1 <= index <= of:
+        raise ArgumentTypeError(f"I must be from 1 to N (got {text})")
+    return index, of

@@ -1,0 +1,92 @@
+"""What the terminal shows: where the session runs, a line per case, and the closing table."""
+
+from __future__ import annotations
+
+from shutil import get_terminal_size
+
+import pytest
+
+from diffusers_perf.catalog.status import Status
+from diffusers_perf.plugin.collection import MARK, SESSION
+from diffusers_perf.plugin.screen import claims, closing_line, closing_table, notes
+
+
+def pytest_report_collectionfinish(config: pytest.Config) -> str | None:
+    if SESSION not in config.stash:
+        return None
+    bench = config.stash[SESSION].bench
+    machine, source = bench.machine, bench.source
+    accepted = "accepted" if bench.baseline else "none yet, so speed is shown and not judged"
+    return (
+        f"perf_tests: {source.name} ({source.weights}) on {machine.name}, torch {machine.torch}, "
+        f"diffusers {machine.diffusers}, {machine.threads} threads; baseline: {accepted}"
+    )
+
+
+def pytest_report_teststatus(report: pytest.TestReport) -> tuple[str, str, str] | None:
+    """Our own line per case says more than a dot."""
+    if MARK not in report.keywords:
+        return None
+    if report.passed and report.when != "call":
+        return None
+    outcome = "error" if report.failed and report.when != "call" else report.outcome
+    return outcome, "", outcome.upper()
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, exitstatus: int, config: pytest.Config
+) -> None:
+    if SESSION not in config.stash:
+        return
+    perf = config.stash[SESSION]
+    asked = config.getoption("keyword") or config.getoption("markexpr")
+    if asked and exitstatus == pytest.ExitCode.NO_TESTS_COLLECTED:
+        terminalreporter.write_line(
+            f"no case of {perf.bench.source.name} matches; a GPU's and a CPU's differ: the same "
+            "command with --collect-only and --model sd15 lists those of one, with --model "
+            "embedded of the other"
+        )
+    if not perf.rows:
+        return
+
+    bench, write = perf.bench, terminalreporter.write_line
+    # Elsewhere than on a terminal nothing is cut.
+    width = get_terminal_size().columns if terminalreporter.isatty else 240
+    terminalreporter.section("perf_tests")
+    for text in perf.told.values():
+        status = Status(text.split(":", 1)[0])
+        # What failed a test stands above, in pytest's own section.
+        if status.passes or status == Status.MISSING:
+            write(text, red=status == Status.MISSING, yellow=status.warns)
+    for row in perf.rows:
+        if row.status == Status.SKIPPED:
+            write(f"skipped: {row.case.id}: {row.reason}")
+    for shown in closing_table(perf.rows, perf.published.cases, width=width):
+        terminalreporter.write(shown.text.removesuffix(shown.verdict or ""))
+        write(shown.verdict or "", **shown.colour)
+    write("")
+    in_table = {row.case.id for row in perf.rows}
+    besides = [
+        f"{case} {measured.latency_s:.3f} s"
+        for case, measured in bench.measurements.items()
+        if case not in in_table
+    ]
+    if besides:
+        write(f"timed besides, as others are held to it: {', '.join(besides)}")
+    for line in claims(perf.rows, perf.published.claims):
+        write(line)
+    for workload, drift in bench.drift.items():
+        says = ": latencies of this run say little" if drift.significant else ""
+        write(f"{workload}: {drift.text()}{says}", yellow=drift.significant)
+    seen = [row.measured for row in perf.rows if row.measured and row.measured.observing_s]
+    if seen:
+        share = sum(m.observing_s for m in seen) / sum(sum(m.rounds_s) for m in seen)
+        write(f"counting and profiling took {share:.0%} of what the timed rounds took")
+    for note in notes(perf.rows):
+        write(note)
+    if bench.source.kind == "seeded":
+        write("Images are of seeded weights: how close they are is about arithmetic.")
+    write(f"{bench.source.name} ({bench.source.weights}) on {bench.machine.name}")
+    if perf.unsaved:
+        write(f"error: {perf.unsaved}; no run was written", red=True)
+    write(closing_line(perf.rows, missing=perf.missing))
