@@ -7,24 +7,19 @@ images for eight held-out captions, and every number in scores.json.
 
 from __future__ import annotations
 
-import argparse
 import json
-import platform
 import sys
-import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
 
-from diffusers_perf.measurement.packages import not_installed
-from perf_tests.training import closeness, folder, scores, stages
+from perf_tests.training import closeness, command, folder, scores, stages
 from perf_tests.training.captions import held_out_captions
 from perf_tests.training.evaluator import Evaluator
 from perf_tests.training.shapes import Painter
-from perf_tests.training.stages import NotReadyError, Workshop
-from perf_tests.training.training import Log, TrainingFailedError
+from perf_tests.training.stages import Workshop
+from perf_tests.training.training import Log
 
 SHEET_PROMPTS = 8
 OTHER_GUIDANCES = (1.0, 3.0)
@@ -118,26 +113,12 @@ STAGES: dict[str, Callable[[Workshop], dict[str, Any]]] = {
 
 def write_summary(shop: Workshop) -> None:
     """scores.json and the model card, once there are scores."""
-    import diffusers
-    import transformers
-
     if not shop.is_done("evaluate"):
         return
     reports = {name: shop.report(name) for name in STAGES if shop.is_done(name)}
-    machine = (
-        torch.cuda.get_device_name(shop.device)
-        if shop.device.type == "cuda"
-        else f"a CPU ({platform.machine()})"
-    )
     summary: dict[str, Any] = {
         "schema": 1,
-        "made": {
-            "seed": shop.seed,
-            "machine": machine,
-            "torch": torch.__version__,
-            "diffusers": diffusers.__version__,
-            "transformers": transformers.__version__,
-        },
+        "made": command.made(shop),
         "seconds": {name: report.pop("wall_s") for name, report in reports.items()},
         **reports.pop("evaluate"),
         **reports.pop("closeness", {}),
@@ -147,111 +128,28 @@ def write_summary(shop: Workshop) -> None:
     (shop.model / "README.md").write_text(folder.card(summary))
 
 
-def run(shop: Workshop, chosen: list[str]) -> None:
-    """Run the chosen stages that have not finished, in order."""
-    for name in chosen:
-        if shop.is_done(name):
-            shop.log(f"{name}: finished before, skipped")
-            continue
-        start_s = time.perf_counter()
-        _precision(exact=name in ("evaluate", "closeness"))
-        report = STAGES[name](shop)
-        wall_s = round(time.perf_counter() - start_s, 1)
-        shop.finish(name, {**report, "wall_s": wall_s})
-        shop.log(f"{name}: finished in {wall_s} s")
-    write_summary(shop)
-
-
-def _precision(*, exact: bool) -> None:
-    """On a GPU: TF32 and searched algorithms while training, plain float32 while judging."""
-    torch.backends.cuda.matmul.allow_tf32 = not exact
-    torch.backends.cudnn.allow_tf32 = not exact
-    torch.backends.cudnn.benchmark = not exact
-
-
-def _quiet() -> None:
-    """Keep the libraries' bars and remarks out of the log; errors still come through."""
-    import diffusers
-    import transformers
-
-    for logging in (diffusers.utils.logging, transformers.utils.logging):
-        logging.set_verbosity_error()
-        logging.disable_progress_bar()
-
-
-def parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m perf_tests.training", description="Train the embedded model."
-    )
-    parser.add_argument("--out", type=Path, required=True, help="folder for everything it makes")
-    only = parser.add_mutually_exclusive_group()
-    only.add_argument("--stage", choices=STAGES, help="run this stage alone")
-    only.add_argument("--until", choices=STAGES, help="stop after this stage")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument(
-        "--device", choices=("cuda", "cpu"), help="default: cuda where there is one"
-    )
-    parser.add_argument("--eager", action="store_true", help="never capture a step as a CUDA graph")
-    parser.add_argument("--smoke", action="store_true", help="a few steps of everything")
-    return parser
-
-
-def open_workshop(arguments: argparse.Namespace) -> Workshop:
-    """The workshop the arguments ask for. `NotReadyError` where it cannot be had."""
-    out: Path = arguments.out
-    device = arguments.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    if device == "cuda" and not torch.cuda.is_available():
-        raise NotReadyError("--device cuda: torch sees no CUDA device here; leave it out")
-    if out.exists() and not out.is_dir():
-        raise NotReadyError(f"--out {out}: there is a file of that name; name a folder")
-    settings = {"seed": arguments.seed, "smoke": arguments.smoke}
-    path = out / "work" / "settings.json"
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        before = json.loads(path.read_text()) if path.is_file() else settings
-        path.write_text(json.dumps(settings if before == settings else before) + "\n")
-    except (OSError, ValueError) as error:
-        raise NotReadyError(f"--out {out}: {error}") from error
-    if before != settings:
-        raise NotReadyError(
-            f"--out {out} holds a run with {before}, this one has {settings}; "
-            "name another folder, or remove it first"
-        )
-    return Workshop(
-        out=out,
-        plan=stages.SMOKE if arguments.smoke else stages.FULL,
-        seed=arguments.seed,
-        device=torch.device(device),
-        capture=not arguments.eager,
-        log=Log(),
-    )
-
-
 def main(argv: list[str] | None = None) -> int:
     """Run the command; its exit code."""
-    arguments = parser().parse_args(argv)
-    names = list(STAGES)
-    if arguments.stage:
-        names = [arguments.stage]
-    elif arguments.until:
-        names = names[: names.index(arguments.until) + 1]
-    try:
-        shop = open_workshop(arguments)
-        _quiet()
-        run(shop, names)
-    except (NotReadyError, TrainingFailedError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except ModuleNotFoundError as error:
-        sentence = not_installed(error)
-        if sentence is None:
-            raise
-        print(f"error: {sentence}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("stopped; the same command goes on from the last checkpoint", file=sys.stderr)
-        return 130
-    return 0
+    arguments = command.parser(Workshop.COMMAND, "Train the embedded model.", STAGES).parse_args(
+        argv
+    )
+
+    def work() -> None:
+        device = command.device(arguments)
+        command.claim(arguments.out, {"seed": arguments.seed, "smoke": arguments.smoke})
+        shop = Workshop(
+            out=arguments.out,
+            plan=stages.SMOKE if arguments.smoke else stages.FULL,
+            seed=arguments.seed,
+            device=device,
+            capture=not arguments.eager,
+            log=Log(),
+        )
+        names = command.chosen(arguments, STAGES)
+        command.run(shop, STAGES, names, exact=("evaluate", "closeness"))
+        write_summary(shop)
+
+    return command.guarded(work)
 
 
 if __name__ == "__main__":

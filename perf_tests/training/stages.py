@@ -7,18 +7,16 @@ without it runs again.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from perf_tests.training import architecture, scores
+from perf_tests.training import architecture, scores, workshop
 from perf_tests.training.captions import (
     held_out_captions,
     held_out_triples,
@@ -27,7 +25,7 @@ from perf_tests.training.captions import (
 )
 from perf_tests.training.evaluator import Evaluator
 from perf_tests.training.shapes import Painter
-from perf_tests.training.training import Budget, Log, Training
+from perf_tests.training.training import Budget
 from perf_tests.training.vocabulary import corpus, token_table, train_tokenizer
 
 KL_WEIGHT = 1e-4
@@ -85,71 +83,13 @@ SMOKE = Plan(
 """A few steps of everything, to see that the recipe runs; its images are noise."""
 
 
-class NotReadyError(Exception):
-    """A stage needs another one first; the message says which and how, in a sentence."""
-
-
 @dataclass(frozen=True, kw_only=True)
-class Workshop:
-    """Where, on what and how large: what every stage is given."""
+class Workshop(workshop.Workshop):
+    """The folder of this recipe, and the size of everything in it."""
 
-    out: Path
+    COMMAND = "python -m perf_tests.training"
+
     plan: Plan
-    seed: int
-    device: torch.device
-    capture: bool
-    log: Log
-
-    @property
-    def work(self) -> Path:
-        """Modules in float32, checkpoints, and what each stage reports."""
-        return self.out / "work"
-
-    @property
-    def model(self) -> Path:
-        """The finished model, as it is committed."""
-        return self.out / "model"
-
-    def report(self, stage: str) -> dict[str, Any]:
-        """What a finished stage reported. `NotReadyError` where it has not finished."""
-        path = self.work / stage / "done.json"
-        if not path.is_file():
-            raise NotReadyError(
-                f"stage {stage} has not finished in {self.out}; run "
-                f"`python -m perf_tests.training --out {self.out} --stage {stage}` first"
-            )
-        report: dict[str, Any] = json.loads(path.read_text())
-        return report
-
-    def is_done(self, stage: str) -> bool:
-        return (self.work / stage / "done.json").is_file()
-
-    def finish(self, stage: str, report: dict[str, Any]) -> None:
-        """Write the stage's report, which marks it as finished, and drop its checkpoint."""
-        (self.work / stage).mkdir(parents=True, exist_ok=True)
-        (self.work / stage / "done.json").write_text(json.dumps(report, indent=1) + "\n")
-        self.checkpoint(stage).unlink(missing_ok=True)
-
-    def checkpoint(self, stage: str) -> Path:
-        return self.work / stage / "checkpoint.pt"
-
-    def training(
-        self,
-        stage: str,
-        modules: list[nn.Module],
-        loss: Callable[[], Tensor],
-        budget: Budget,
-    ) -> Training:
-        return Training(
-            name=stage,
-            modules=modules,
-            loss=loss,
-            budget=budget,
-            seed=self.seed,
-            checkpoint=self.checkpoint(stage),
-            log=self.log,
-            capture=self.capture,
-        )
 
     def tokenizer(self) -> Any:
         from transformers import CLIPTokenizer
@@ -164,40 +104,23 @@ class Workshop:
         return table.to(self.device)
 
     def vae(self) -> Any:
-        return self._frozen("vae", architecture.vae(), "vae")
+        vae = self.trained("vae", "vae", architecture.vae())
+        vae.register_to_config(scaling_factor=self.report("vae")["scaling_factor"])
+        return vae
 
     def teacher(self) -> tuple[Any, Any]:
         """The trained UNet and text encoder."""
         text = architecture.text_encoder(self.tokenizer())
         return (
-            self._frozen("teacher", architecture.teacher_unet(), "unet"),
-            self._frozen("teacher", text, "text_encoder"),
+            self.trained("teacher", "unet", architecture.teacher_unet()),
+            self.trained("teacher", "text_encoder", text),
         )
 
     def student(self) -> Any:
-        return self._frozen("student", architecture.student_unet(), "distilled_unet")
+        return self.trained("student", "distilled_unet", architecture.student_unet())
 
     def tiny_vae(self) -> Any:
-        return self._frozen("tiny_vae", architecture.tiny_vae(), "tiny_vae")
-
-    def save(self, stage: str, name: str, module: nn.Module) -> None:
-        folder = self.work / stage
-        folder.mkdir(parents=True, exist_ok=True)
-        torch.save(module.state_dict(), folder / f"{name}.pt")
-
-    def _frozen(self, stage: str, module: Any, name: str) -> Any:
-        report = self.report(stage)
-        path = self.work / stage / f"{name}.pt"
-        try:
-            module.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
-        except (OSError, RuntimeError) as error:
-            raise NotReadyError(
-                f"{path} does not fit this recipe's {name}; the folder was made by another version "
-                "of it: name another folder, or remove it first"
-            ) from error
-        if stage == "vae":
-            module.register_to_config(scaling_factor=report["scaling_factor"])
-        return module.to(self.device).eval().requires_grad_(False)
+        return self.trained("tiny_vae", "tiny_vae", architecture.tiny_vae())
 
 
 @dataclass(frozen=True, kw_only=True)

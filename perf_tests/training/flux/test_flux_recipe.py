@@ -1,0 +1,133 @@
+"""The small Flux's recipe on a CPU, a few steps of everything."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from perf_tests.training.captions import caption_count, caption_of
+from perf_tests.training.flux import architecture, folder, scores, words
+from perf_tests.training.flux.__main__ import main
+from perf_tests.training.flux.stages import FULL, half_rounded
+from perf_tests.training.scores import noise_for
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def smoke(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished smoke run."""
+    out = tmp_path_factory.mktemp("flux")
+    assert main(["--out", str(out), "--smoke", "--device", "cpu"]) == 0
+    return out
+
+
+class TestWords:
+    def test_a_word_of_the_captions_is_one_token(self) -> None:
+        tokenizer = words.t5_tokenizer()
+        assert tokenizer.tokenize("a small ring, on the left") == [
+            "▁a", "▁small", "▁ring", ",", "▁on", "▁the", "▁left",
+        ]  # fmt: skip
+
+    def test_an_unknown_word_falls_apart_into_characters(self) -> None:
+        tokenizer = words.t5_tokenizer()
+        ids = tokenizer("A horse on Mars!").input_ids
+        assert tokenizer.unk_token_id not in ids
+        assert tokenizer.decode(ids, skip_special_tokens=True) == "A horse on Mars!"
+
+    def test_the_table_is_what_the_pipeline_would_tokenize(self) -> None:
+        tokenizer = words.t5_tokenizer()
+        table = words.token_table(tokenizer)
+        assert table.shape == (caption_count() + 1, words.MAX_TOKENS)
+        numbers = list(range(0, caption_count(), 5003))
+        texts = [caption_of(number).text for number in numbers]
+        assert torch.equal(table[numbers], words.token_ids(tokenizer, texts))
+        assert torch.equal(table[-1:], words.token_ids(tokenizer, [""]))
+        assert bool((table == tokenizer.eos_token_id).any(1).all()), "a caption was cut off"
+
+
+def test_training_levels_are_shifted_like_the_sampler_s() -> None:
+    scheduler = architecture.scheduler()
+    even, shift = 0.25, architecture.level_shift()
+    mu = torch.log(torch.tensor(shift)).item()
+    assert scheduler.time_shift(mu, 1.0, even) == pytest.approx(
+        shift * even / (1 + (shift - 1) * even)
+    )
+
+
+def test_half_of_the_levels_arrive_as_bfloat16_passes_them() -> None:
+    torch.manual_seed(0)
+    level, guidance = torch.full((400,), 0.9632), torch.full((400,), 3.5)
+    coarse_level, coarse_guidance = half_rounded(level, guidance)
+    assert 120 < int((coarse_level != level).sum()) < 280
+    assert float((coarse_level - level).abs().max()) < 0.004
+    assert sorted(set(coarse_guidance.tolist())) == pytest.approx([3.5, 3.504])
+
+
+def test_fewer_minutes_shorten_every_stage() -> None:
+    plan = FULL.within(1.0)
+    assert plan.flow.limit_s + plan.guidance.limit_s == pytest.approx(60)
+    assert plan.flow.steps == FULL.flow.steps
+
+
+def test_minutes_must_be_positive(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(["--out", str(tmp_path), "--minutes", "0"])
+    assert stopped.value.code == 2
+    assert "--minutes must be positive (got 0)" in capsys.readouterr().err
+
+
+class TestSmoke:
+    def test_the_folder_loads_like_any_checkpoint(self, smoke: Path) -> None:
+        from diffusers import DiffusionPipeline
+
+        pipeline: Any = DiffusionPipeline.from_pretrained(smoke / "model", local_files_only=True)
+        assert type(pipeline).__name__ == "FluxPipeline"
+        assert pipeline.transformer.config.guidance_embeds
+        assert pipeline.scheduler.config.use_dynamic_shifting
+        assert pipeline.vae.config.shift_factor
+        assert pipeline.tokenizer_2.tokenize("a red ring") == ["▁a", "▁red", "▁ring"]
+        image = pipeline(
+            "a red ring", height=64, width=64, num_inference_steps=1, max_sequence_length=20,
+            output_type="np",
+        ).images  # fmt: skip
+        assert image.shape == (1, 64, 64, 3)
+
+    def test_given_noise_is_what_the_pipeline_would_draw(self, smoke: Path) -> None:
+        pipeline = folder.load(smoke / "model", CPU, torch.float32)
+        with torch.no_grad():
+            mine = scores.generate(pipeline, ["a red ring"], seed=4, steps=1)
+            its = pipeline(
+                "a red ring", height=64, width=64, num_inference_steps=1, max_sequence_length=20,
+                generator=torch.Generator().manual_seed(4), output_type="pt",
+            ).images  # fmt: skip
+        assert noise_for(1, 4).shape == (1, 4, 8, 8)
+        assert torch.equal(mine, its)
+
+    def test_only_float16_safetensors_within_its_size(self, smoke: Path) -> None:
+        from safetensors.torch import load_file
+
+        files = list((smoke / "model").rglob("*.safetensors"))
+        assert len(files) == 4
+        weights = [weight for path in files for weight in load_file(path).values()]
+        assert {weight.dtype for weight in weights} == {torch.float16}
+        assert sum(weight.numel() for weight in weights) <= folder.MAX_PARAMETERS
+        sizes = [path.stat().st_size for path in (smoke / "model").rglob("*") if path.is_file()]
+        assert sum(sizes) <= folder.MAX_FOLDER_BYTES
+
+    def test_scores_and_card(self, smoke: Path) -> None:
+        scores = json.loads((smoke / "model" / "scores.json").read_text())
+        assert list(scores["scores"]) == ["2 steps, guidance 3.5", "1 steps, guidance 3.5"]
+        card = (smoke / "model" / "README.md").read_text()
+        assert card.startswith("---\nlicense: apache-2.0\n")
+        assert (smoke / "model" / "sheet.png").is_file()
+
+    def test_finished_stages_are_skipped(
+        self, smoke: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        assert main(["--out", str(smoke), "--smoke", "--device", "cpu"]) == 0
+        assert capsys.readouterr().out.count("finished before, skipped") == 4
