@@ -25,10 +25,11 @@ PLACE_WORDS = (
 )  # fmt: skip
 """No words, then one phrase for each of PLACES."""
 
+# Data, not prose: the shipped models were trained on exactly these words.
 PHRASINGS = (
     "a {thing} on a {background} background {place}",
     "{thing}, {place}, {background} background",
-    "an image of a {thing} {place} on {background}",
+    "a picture of a {thing} {place} on {background}",
     "on a {background} background, a {thing} {place}",
     "a {background} background with a {thing} {place}",
     "there is a {thing} {place} and the background is {background}",
