@@ -64,7 +64,7 @@ SLOW_ROUNDS = (1.2, 1.21, 1.19, 1.2, 1.22)
 
 def test_limits_of_a_baseline() -> None:
     slow = replace(REFERENCE, rounds_s=(2.9, 2.91, 2.89))
-    on_cpu = {"gpu_busy_s": None, "peak_memory_bytes": None}
+    on_cpu: dict[str, Any] = {"gpu_busy_s": None, "peak_memory_bytes": None}
     heavy = replace(FP16, peak_memory_bytes=2_636 * 2**20)
     asked = {
         "latency": question(slow),
