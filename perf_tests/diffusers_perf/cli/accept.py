@@ -9,11 +9,12 @@ a case in `HISTORY.md`. Lines of cases that whole runs no longer declare are dro
 from __future__ import annotations
 
 import argparse
-from collections.abc import Collection, Mapping, Sequence, Sized
+from collections.abc import Collection, Iterable, Mapping, Sequence, Sized
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
-from diffusers_perf.catalog.declarations import REFERENCE
+from msgspec import structs
+
 from diffusers_perf.catalog.status import Status
 from diffusers_perf.cli.answers import named
 from diffusers_perf.judge import comparable
@@ -22,11 +23,13 @@ from diffusers_perf.judge.verdicts import REPEAT_PSNR_DB
 from diffusers_perf.judge.weighing import METRICS
 from diffusers_perf.records import baselines, pixels
 from diffusers_perf.records.baselines import CaseBaseline, MachineBaseline
+from diffusers_perf.records.files import write_whole
+from diffusers_perf.records.measurement import Count
 from diffusers_perf.records.pixels import Images
-from diffusers_perf.records.reading import BadRunError, Run, load_runs
-from diffusers_perf.records.records import Count, write_whole
-from diffusers_perf.records.runs import Case, case_id
+from diffusers_perf.records.reading import BadRunError, load_runs
+from diffusers_perf.records.run import CaseRecord, Run
 
+T = TypeVar("T")
 PROCESSES_MIN = 3
 ROUNDS_MIN = 3
 """Of fewer the median is whatever one of them was."""
@@ -116,7 +119,7 @@ def accept(paths: Sequence[Path], *, reason: str, processes: int = PROCESSES_MIN
     _check_whole(runs)
     machine = runs[0].machine
     old = baselines.load_machine(machine.slug)
-    measured: dict[str, list[Case]] = {key: [] for run in runs for key in _judged(run)}
+    measured: dict[str, list[CaseRecord]] = {key: [] for run in runs for key in _judged(run)}
     taken = []
     for run in runs:
         disturbed = _disturbed(run)
@@ -125,7 +128,7 @@ def accept(paths: Sequence[Path], *, reason: str, processes: int = PROCESSES_MIN
             measured[key].append(run.cases[key])
         taken += [run] if says else []
         for why in dict.fromkeys(disturbed.values()):
-            names = [case_id(run.cases[key]) for key in disturbed if disturbed[key] == why]
+            names = [run.cases[key].id for key in disturbed if disturbed[key] == why]
             print(f"left out of {run.path}: {', '.join(names)}: {why}")
     known = old.cases if old else {}
     accepted = {
@@ -187,13 +190,13 @@ def _many(things: Sized, one: str, many: str) -> str:
     return f"{len(things)} {one if len(things) == 1 else many}"
 
 
-def _although(accepted: Mapping[str, Sequence[Case]]) -> list[str]:
+def _although(accepted: Mapping[str, Sequence[CaseRecord]]) -> list[str]:
     """The cases that failed, which a person should know to have meant."""
     failed = {
-        f"accepted although {case['verdict']}: {key}": None
+        f"accepted although {case.status}: {key}": None
         for key, cases in accepted.items()
         for case in cases
-        if not Status(case["verdict"]).passes
+        if not case.status.passes
     }
     return list(failed)
 
@@ -215,27 +218,27 @@ def check(runs: Sequence[Run], *, acceptable: Collection[str] = ACCEPTABLE) -> N
                 f"{run.path} was measured on another machine or with other versions than "
                 f"{first.path}"
             )
-        if run.measuring != first.measuring:
+        if run.session.harness_version != first.session.harness_version:
             raise BadRunError(
                 f"{run.path} was measured by another version of the suite's own measuring code "
                 f"than {first.path}"
             )
         for key, case in run.cases.items():
-            if case["verdict"] not in acceptable:
-                raise BadRunError(f"{run.path}: {key} is {case['verdict']}, which nobody accepts")
-            repeated = case["image"]["repeat_psnr_db"]
+            if case.status not in acceptable:
+                raise BadRunError(f"{run.path}: {key} is {case.status}, which nobody accepts")
+            repeated = case.measurement.repeat_psnr_db
             if repeated < REPEAT_PSNR_DB:
                 raise BadRunError(
                     f"{run.path}: {key} gave another image for the same seed ({repeated:.1f} dB "
                     "between them), which nobody accepts"
                 )
-            if ignored := case["image"].get("ignored"):
+            if ignored := case.measurement.ignored:
                 raise BadRunError(
                     f"{run.path}: {key} gave the same image for another {ignored[0]}, which "
                     "nobody accepts"
                 )
-        if run.not_timed:
-            raise BadRunError(f"{run.path}: {run.not_timed[0]} gave no measurement")
+        if run.session.failed:
+            raise BadRunError(f"{run.path}: {run.session.failed[0]} gave no measurement")
     try:
         comparable.same_workloads(runs)
     except comparable.NotComparable as error:
@@ -245,14 +248,14 @@ def check(runs: Sequence[Run], *, acceptable: Collection[str] = ACCEPTABLE) -> N
 def _check_whole(runs: Sequence[Run]) -> None:
     """`BadRunError` unless each case has as many rounds as a value to hold others to needs."""
     for run in runs:
-        if run.quick:
+        if run.session.quick:
             raise BadRunError(
                 f"{run.path} was measured with --quick, whose few rounds are for comparing many "
                 "processes: take runs of the whole main job"
             )
         for key, case in run.cases.items():
-            rounds = len(case["latency_rounds_s"])
-            if rounds < ROUNDS_MIN and not case["image_only"]:
+            rounds = len(case.measurement.rounds_s)
+            if rounds < ROUNDS_MIN and not case.image_only:
                 raise BadRunError(
                     f"{run.path}: {key} was timed in {rounds} of at least {ROUNDS_MIN} rounds; run "
                     "the main job again with more --rounds"
@@ -266,31 +269,29 @@ def _disturbed(run: Run) -> dict[str, str]:
     """
     found = {}
     for key in _judged(run):
-        case, held_to = run.cases[key], []
-        if reference := case["reference"]:
-            # As it stands with the case: a reference can be measured without a line of its own.
-            held_to = [{**case, **reference, "case": case["against"], "reference": None}]
+        case = run.cases[key]
+        held_to = [] if case.compared_with is case.measurement else [_as_recorded(case)]
         reasons = [why for one in (case, *held_to) for why in disturbed_in(run, one, METRICS[0])]
         if reasons:
-            found[key] = reasons[0].removeprefix(f"{case_id(case)}: ")
+            found[key] = reasons[0].removeprefix(f"{case.id}: ")
     return found
 
 
+def _as_recorded(case: CaseRecord) -> CaseRecord:
+    """The case that this one is compared with, as it stands with it: a reference can be measured
+    without a test of its own.
+    """
+    return structs.replace(case, measurement=case.compared_with, reference=None)
+
+
 def _judged(run: Run) -> list[str]:
-    return [key for key, case in run.cases.items() if not case["image_only"]]
+    return [key for key, case in run.cases.items() if not case.image_only]
 
 
-def _merge(
-    cases: Sequence[Mapping[str, Any]], run: Run, before: CaseBaseline | None
-) -> CaseBaseline:
-    def values(name: str) -> list[Any]:
-        return [case[name] for case in cases if case[name] is not None]
-
-    counters = [
-        {n: Count(fixed=c["fixed"], per_step=c["per_step"]) for n, c in case["counters"].items()}
-        for case in cases
-    ]
-    generates = cases[0]["generates"]
+def _merge(cases: Sequence[CaseRecord], run: Run, before: CaseBaseline | None) -> CaseBaseline:
+    measured = [case.measurement for case in cases]
+    counters = [one.counters for one in measured]
+    generates = cases[0].workload
     same = before is not None and not comparable.differing(before.generates, generates)
     merged = baselines.of_processes(
         accepted=run.date,
@@ -300,19 +301,23 @@ def _merge(
         counters=counters,
         # The machine's noise stays what it is when the code becomes slower.
         calibrations=before.calibrations if before and same else {},
-        latency_s=values("latency_s"),
-        latency_speedup=values("latency_speedup"),
-        gpu_busy_s=values("gpu_busy_s"),
-        gpu_speedup=values("gpu_speedup"),
-        peak_memory_bytes=values("peak_memory_bytes"),
+        latency_s=[one.latency_s for one in measured],
+        latency_speedup=_known(case.latency_speedup for case in cases),
+        gpu_busy_s=_known(one.gpu_busy_s for one in measured),
+        gpu_speedup=_known(case.gpu_speedup for case in cases),
+        peak_memory_bytes=_known(one.peak_memory_bytes for one in measured),
     )
     for why, names in (
         ("differently in each process", merged.moving),
         ("in some of the processes alone", _partly(counters)),
     ):
         if names:
-            print(f"left out: {case_id(cases[0])} counts {', '.join(names)} {why}")
+            print(f"left out: {cases[0].id} counts {', '.join(names)} {why}")
     return merged
+
+
+def _known(values: Iterable[T | None]) -> list[T]:
+    return [value for value in values if value is not None]
 
 
 def _partly(counters: Sequence[Mapping[str, Count]]) -> list[str]:
@@ -324,10 +329,10 @@ def _images(run: Run) -> dict[Path, Path]:
     """Where the references' images are kept once accepted, and those that the run saved."""
     return {
         baselines.image_path(
-            model=case["model"], weights=case["weights"], workload=case["workload"]
-        ): run.path.with_name(f"{run.path.stem}-images") / f"{case['workload']}-reference.png"
+            model=seen.model, weights=seen.weights, workload=seen.workload
+        ): run.images / f"{seen.id}.png"
         for case in run.cases.values()
-        if case["case"] == REFERENCE
+        if case.is_reference and (seen := case.measurement)
     }
 
 

@@ -26,9 +26,9 @@ from diffusers_perf.judge.stats import CONFIDENCE, POWER, detectable, noise_of
 from diffusers_perf.judge.weighing import METRICS, share
 from diffusers_perf.records import baselines
 from diffusers_perf.records.baselines import Calibration, CaseBaseline, rounded
-from diffusers_perf.records.reading import BadRunError, Run, load_runs
-from diffusers_perf.records.records import Mode
-from diffusers_perf.records.runs import Case, parts_of
+from diffusers_perf.records.missing import parts_of
+from diffusers_perf.records.reading import BadRunError, load_runs
+from diffusers_perf.records.run import CaseRecord, Mode, Run
 
 NOTHING_CHANGED = (
     Status.SAME,
@@ -75,7 +75,7 @@ def calibrate(paths: Sequence[Path]) -> int:
     except comparable.NotComparable as error:
         raise BadRunError(str(error)) from None
     for run in runs:
-        if run.commit != runs[0].commit:
+        if run.commit.id != runs[0].commit.id:
             raise BadRunError(
                 f"{run.path} and {runs[0].path} were made on different commits: what differs "
                 "between them is not noise alone"
@@ -87,12 +87,12 @@ def calibrate(paths: Sequence[Path]) -> int:
             f"nobody accepted a baseline for {machine.name}, whose noise this would be; accept "
             "these runs first: python -m ci accept"
         )
-    mode = runs[0].mode
+    mode = runs[0].session.mode
     calibrated: dict[str, CaseBaseline] = {}
     told: list[str] = []
     for key in dict.fromkeys(key for run in runs for key in run.cases):
         seen = [(run, run.cases[key]) for run in runs if key in run.cases]
-        if seen[0][1]["image_only"]:
+        if seen[0][1].image_only:
             continue
         if key not in baseline.cases:
             told.append(f"{_name(key)} has no line in {baseline.path.name}: accept it first")
@@ -129,21 +129,22 @@ def calibrate(paths: Sequence[Path]) -> int:
     return 0
 
 
-def _calibration(seen: Sequence[tuple[Run, Case]]) -> tuple[Calibration, list[str]]:
+def _calibration(seen: Sequence[tuple[Run, CaseRecord]]) -> tuple[Calibration, list[str]]:
     """A case's noise between the processes that saw it, by metric, and what is left out of it."""
     noise, sees, told, fewest = {}, {}, [], len(seen)
     for metric in METRICS:
-        if any(case[metric.field] is None for _, case in seen):
+        values = [value for _, case in seen if (value := metric.of(case.measurement)) is not None]
+        if len(values) < len(seen):
             continue
         reasons = [disturbed_in(run, case, metric) for run, case in seen]
-        quiet = [case for (_, case), why in zip(seen, reasons, strict=True) if not why]
+        quiet = [value for value, why in zip(values, reasons, strict=True) if not why]
         if disturbed := [why[0] for why in reasons if why]:
             number = f"{len(disturbed)} of {len(seen)} processes"
             told.append(f"{metric.name} of {number}: {disturbed[0]}")
         if len(quiet) < PROCESSES_MIN:
             continue
         fewest = min(fewest, len(quiet))
-        noise[metric.field] = rounded(noise_of([case[metric.field] for case in quiet]))
+        noise[metric.field] = rounded(noise_of(quiet))
         pair = sqrt(2) * noise[metric.field]
         sees[metric.field] = rounded(detectable(pair, pairs=PAIRS, roofline=metric.roofline))
     date = seen[0][0].date
@@ -151,10 +152,10 @@ def _calibration(seen: Sequence[tuple[Run, Case]]) -> tuple[Calibration, list[st
 
 
 def _line(
-    key: str, line: CaseBaseline, case: Case, mode: Mode, calibration: Calibration
+    key: str, line: CaseBaseline, case: CaseRecord, mode: Mode, calibration: Calibration
 ) -> CaseBaseline:
     """A baseline's line with this calibration of its case, and the limits that follow."""
-    if name := comparable.differing(line.generates, case["generates"]):
+    if name := comparable.differing(line.generates, case.workload):
         raise BadRunError(
             f"{_name(key)}: its baseline and these runs differ in the workload ({name}): "
             "accept these runs first: python -m ci accept"

@@ -44,7 +44,7 @@ from diffusers_perf.search.search import (
 
 if TYPE_CHECKING:
     from diffusers_perf.measurement.bench import Bench
-    from diffusers_perf.records.records import Measurement
+    from diffusers_perf.records.measurement import Measurement
 
 MINUTES = 10.0
 LOSSLESS = "lossless"
@@ -295,15 +295,14 @@ def _called(stack: Stack, base: Sequence[str]) -> str:
 def _bounds(best: Step, reference: Measurement) -> Iterator[str]:
     """What holds the best stack back now."""
     seen = best.measured
-    bound = seen.bottleneck()
-    if bound is None:
+    bottleneck, idle = seen.bottleneck, seen.idle_share
+    if bottleneck is None or idle is None:
         yield "bound by: unknown, since there is no GPU whose time could be seen"
         return
-    by = {"host": "the host, which", "gpu": "the GPU, which"}[bound["by"]]
-    idle = bound["gpu_idle_share"]
+    by = {"host": "the host, which", "gpu": "the GPU, which"}[bottleneck]
     yield (
         f"bound by: {by} leaves the GPU idle for {idle:.0%} of the time"
-        if bound["by"] == "host"
+        if bottleneck == "host"
         else f"bound by: {by} is busy for {1 - idle:.0%} of the time"
     )
     # What a stack leaves out of the work is not counted operator by operator in a search.
@@ -315,7 +314,7 @@ def _bounds(best: Step, reference: Measurement) -> Iterator[str]:
             f"{what[counted.roofline_by or 'arithmetic']} at the rate of this GPU; it takes "
             f"{seen.latency_s / counted.roofline_s:.1f} times as long"
         )
-    families = sorted(seen.families.items(), key=lambda item: -item[1][0])[:5]
+    families = sorted(seen.families.items(), key=lambda item: -item[1].gpu_s)[:5]
     if families:
-        told = [f"{name} {seconds:.3f} s ({kernels:,})" for name, (seconds, kernels) in families]
+        told = [f"{name} {seen.gpu_s:.3f} s ({seen.kernels:,})" for name, seen in families]
         yield f"GPU time by family of kernels: {', '.join(told)}"

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 from diffusers_perf.cli.answers import named, number, refuse, unwritable
 from diffusers_perf.compare.bare import BadInput, bare_bench
 from diffusers_perf.plugin.screen import table
-from diffusers_perf.records.records import write_whole
+from diffusers_perf.records.files import as_json, write_whole
 
 if TYPE_CHECKING:
     from diffusers_perf.faults.injection import Fault
@@ -208,7 +208,7 @@ def _write(path: Path | None, rows: Sequence[Row], trials: Trials, *, seconds: f
         return
     content = {
         "schema": SCHEMA,
-        "machine": trials.bench.machine.as_json(),
+        "machine": trials.bench.machine,
         "model": trials.bench.source.name,
         "weights": trials.bench.source.weights,
         "seconds": round(seconds, 1),
@@ -233,4 +233,4 @@ def _write(path: Path | None, rows: Sequence[Row], trials: Trials, *, seconds: f
             for row in rows
         ],
     }
-    write_whole(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+    write_whole(path, as_json(content) + "\n")

@@ -28,17 +28,10 @@ from diffusers_perf.judge.verdicts import (
 )
 from diffusers_perf.records import baselines
 from diffusers_perf.records.baselines import MachineBaseline, Portable
-from diffusers_perf.records.reading import Run, load_run
-from diffusers_perf.records.records import Count
-from diffusers_perf.records.runs import (
-    Case,
-    case_id,
-    key_of,
-    measurement,
-    reference_of,
-    tolerance_of,
-)
-from diffusers_perf.records.structure_records import COUNTERS
+from diffusers_perf.records.measurement import Count
+from diffusers_perf.records.operators import COUNTERS
+from diffusers_perf.records.reading import load_run
+from diffusers_perf.records.run import CaseRecord, Run
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -93,15 +86,15 @@ class Standards:
     portable: Portable
     structures: Mapping[str, Accepted]
 
-    def knows(self, case: Case) -> bool:
+    def knows(self, case: CaseRecord) -> bool:
         """Did anybody accept how fast this case is?"""
-        return self.baseline is not None and key_of(case) in self.baseline.cases
+        return self.baseline is not None and case.key in self.baseline.cases
 
-    def counted(self, run: Run, case: Case) -> Accepted | None:
+    def counted(self, run: Run, case: CaseRecord) -> Accepted | None:
         """What was accepted of a case's code, for a run that could only count that."""
-        if run.machine.device == "cuda" or case["image_only"]:
+        if run.machine.device == "cuda" or case.image_only:
             return None
-        return self.structures.get("/".join(case[n] for n in ("workload", "model", "case")))
+        return self.structures.get(case.measurement.code_key)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,7 +113,7 @@ def _standards(run: Run) -> Standards:
     return Standards(
         name=f"baselines/{path.name}",
         baseline=baselines.load_machine(run.machine.slug),
-        portable=baselines.load_portable(scale=run.scale, device=run.machine.device),
+        portable=baselines.load_portable(scale=run.session.scale, device=run.machine.device),
         structures=structure_verdicts.load() or {},
     )
 
@@ -133,30 +126,28 @@ def _measured(run: Run, standards: Standards) -> Iterator[Row]:
         verdict = judged(run, case, standards)
         sentence = verdict.sentence
         if verdict.status == Status.NEW and not sentence and standards.baseline is not None:
-            sentence = f"new: {case_id(case)}: nobody accepted how fast it is here"
-        yield Row(id=case_id(case), status=verdict.status, sentence=sentence)
+            sentence = f"new: {case.id}: nobody accepted how fast it is here"
+        yield Row(id=case.id, status=verdict.status, sentence=sentence)
 
 
-def judged(run: Run, case: Case, standards: Standards) -> Verdict:
+def judged(run: Run, case: CaseRecord, standards: Standards) -> Verdict:
     """The verdict that the case's own test would have reached with these standards."""
-    measured = measurement(case)
-    reference = reference_of(case, measured)
-    baseline = standards.baseline.cases.get(key_of(case)) if standards.baseline else None
+    baseline = standards.baseline.cases.get(case.key) if standards.baseline else None
     question = Question(
-        measured=measured,
-        reference=reference,
-        tolerance=tolerance_of(case),
+        measured=case.measurement,
+        reference=case.compared_with,
+        tolerance=case.tolerance,
         baseline=baseline,
         baseline_name=standards.name,
-        portable=standards.portable.get(case_id(case), {}),
+        portable=standards.portable.get(case.id, {}),
         versions=run.machine.versions,
-        image_only=case["image_only"],
-        generates=case["generates"],
-        options=run.options,
+        image_only=case.image_only,
+        workload=case.workload,
+        options=run.session.options,
     )
     drift = run.drift_of(case)
-    if not question.is_reference and drift and drift["significant"]:
-        question = replace(question, drift=drift["ratio"])
+    if not question.is_reference and drift and drift.significant:
+        question = replace(question, drift=drift.ratio)
     verdict = judge(question)
     return Verdict(findings=(*verdict.findings, *_counted(run, case, standards, question)))
 
@@ -174,8 +165,8 @@ class _Counts:
         return {}
 
 
-def _counted(run: Run, case: Case, standards: Standards, question: Question) -> list[Finding]:
-    was, id = standards.counted(run, case), case_id(case)
+def _counted(run: Run, case: CaseRecord, standards: Standards, question: Question) -> list[Finding]:
+    was, id = standards.counted(run, case), case.id
     if was is None:
         return []
     counters = {n: c for n, c in question.measured.counters.items() if n in COUNTERS}
@@ -185,21 +176,19 @@ def _counted(run: Run, case: Case, standards: Standards, question: Question) -> 
         id,
         _Counts(counters=counters),
         replace(was, where={}),
-        steps=case["steps"],
+        steps=case.measurement.steps,
         versions={n: version.split("+")[0] for n, version in run.machine.versions.items()},
         again=question.again,
-        accept=structure_verdicts.accepting(case["model"]),
+        accept=structure_verdicts.accepting(case.measurement.model),
     )
 
 
 def _untimed(run: Run, standards: Standards) -> Iterator[Row]:
-    missing = run.missing(standards.baseline.cases if standards.baseline else ())
-    for case in run.untimed:
-        if case.id not in [lost.id for lost in missing]:
-            said = f"{case.id}: {case.sentence.removeprefix(f'{case.id}: ')}"
-            yield Row(id=case.id, status=case.status, sentence=f"{case.status}: {said}")
-    for lost in missing:
-        yield Row(id=lost.id, status=lost.status, sentence=f"{lost.status}: {lost.sentence}")
+    for case in run.lost(standards.baseline.cases if standards.baseline else ()):
+        said = f"{case.id}: {case.sentence.removeprefix(f'{case.id}: ')}"
+        # What is missing says of itself which case it is.
+        said = case.sentence if case.sentence.startswith(f"{case.id} ") else said
+        yield Row(id=case.id, status=case.status, sentence=f"{case.status}: {said}")
 
 
 # What follows
@@ -209,7 +198,7 @@ def _unjudged(run: Run, standards: Standards) -> str | None:
     """Why this run proves nothing even though nothing in it is wrong; None if it does."""
     if not run.cases:
         return f"{run.path} measured nothing"
-    timed = [case for case in run.cases.values() if not case["image_only"]]
+    timed = [case for case in run.cases.values() if not case.image_only]
     if not timed or any(standards.knows(case) for case in timed):
         return None
     if any(standards.counted(run, case) for case in timed):
@@ -217,7 +206,7 @@ def _unjudged(run: Run, standards: Standards) -> str | None:
         return None
     reason = f"nobody accepted a baseline for {run.machine.name}"
     if standards.baseline is not None:
-        reason = f"{standards.name} knows none of these cases on {timed[0]['weights']}"
+        reason = f"{standards.name} knows none of these cases on {timed[0].measurement.weights}"
     return f"{reason}, so no speed was judged; accept one: {ACCEPT}"
 
 
@@ -240,15 +229,15 @@ def _closing(run: Run, standards: Standards, rows: list[Row]) -> Iterator[str]:
     if standards.baseline is None:
         judged = "images, loose bounds and counts are judged, and speed is not"
         yield f"nobody accepted {standards.name} yet: {judged}"
-    if run.narrowed:
+    if run.session.narrowed:
         yield "some cases were asked for by name: no other is called missing"
-    if run.shard:
-        shard = f"{run.shard.index}/{run.shard.of}"
+    if run.session.shard:
+        shard = f"{run.session.shard.index}/{run.session.shard.count}"
         yield f"this is shard {shard}: what is missing is seen once `python -m ci merge` joined all"
     failed = [row.id for row in rows if not row.status.passes and row.status != Status.MISSING]
     if failed:
         again = f'pytest perf_tests --benchmark-only -k "{" or ".join(failed)}"'
-        yield f"next: {again} {join(run.options)}".rstrip()
+        yield f"next: {again} {join(run.session.options)}".rstrip()
     elif Status.MISSING in statuses:
         yield f"next: {BRING_BACK}"
     elif Status.NEW in statuses:

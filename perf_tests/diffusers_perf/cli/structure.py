@@ -21,11 +21,11 @@ from diffusers_perf.judge.structure_verdicts import FILE, Accepted, accepting, k
 from diffusers_perf.judge.structure_verdicts import judge as judge_counts
 from diffusers_perf.judge.verdicts import Finding
 from diffusers_perf.records.baselines import FOLDER
-from diffusers_perf.records.runs import parts_of
+from diffusers_perf.records.missing import parts_of
 
 if TYPE_CHECKING:
     from diffusers_perf.measurement.pipelines import Source
-    from diffusers_perf.records.structure_records import Observation
+    from diffusers_perf.records.operators import Observation
 
 SHOWN = (
     "device_reads",

@@ -13,7 +13,6 @@ that it has.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import re
 import shutil
@@ -22,12 +21,15 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from shlex import join
 from statistics import fmean
 from time import monotonic
-from typing import Any
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
 
 from diffusers_perf.cli.answers import CANNOT_JUDGE, named, positive, refuse
 from diffusers_perf.compare import compare
@@ -43,9 +45,9 @@ from diffusers_perf.compare.sides import (
 from diffusers_perf.judge.comparable import NotComparable
 from diffusers_perf.judge.pairs import Comparison
 from diffusers_perf.judge.weighing import PAIRS_MOST
-from diffusers_perf.records import shape
+from diffusers_perf.records.files import as_json, write_whole
+from diffusers_perf.records.quantities import Integer, Positive, PositiveInteger, StrictRecord
 from diffusers_perf.records.reading import BadRunError, load_run
-from diffusers_perf.records.records import write_whole
 
 PAIRS = 5
 PAIRS_LEAST = 2
@@ -127,12 +129,12 @@ def main(args: argparse.Namespace) -> int:
         with _interruptible() as interruption, held(out, by="ab") as lock:
             if all(pythons):
                 sides = of_pythons(*pythons)
-                settings = {side.name: [str(side.python), side.text, side.files] for side in sides}
-                state = State.open(out, {"pytest": options, **settings})
+                settings = {side.name: (str(side.python), side.text, side.files) for side in sides}
+                state = State.open(out, {"pytest": tuple(options), **settings})
             else:
                 commits = commits_of(*refs)
                 # Before anything is checked out over what another comparison measured.
-                state = State.open(out, {"pytest": options, **commits})
+                state = State.open(out, {"pytest": tuple(options), **commits})
                 sides = of_commits(commits, out)
             return Turns(
                 sides={side.name: side for side in sides},
@@ -219,40 +221,24 @@ def _interruptible() -> Iterator[Interruption]:
             signal.signal(number, handler)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Finished:
+class Finished(StrictRecord, frozen=True, kw_only=True):
     """One process that ran to its end and measured something."""
 
-    side: str
-    pair: int
+    side: Annotated[str, Meta(pattern="^(base|head)$")]
+    pair: PositiveInteger
     """Counted from 1."""
-    seconds: float
+    seconds: Positive
 
 
-SETTING = shape.Leaf(
-    "a text or a list of texts",
-    lambda value: (
-        isinstance(value, str)
-        or (isinstance(value, list) and all(isinstance(one, str) for one in value))
-    ),
-)
-COUNTED = shape.Leaf("a whole number from 1", lambda value: type(value) is int and value > 0)
-SHAPE = shape.Only(
-    {
-        "settings": shape.Each(SETTING),
-        "finished": [
-            shape.Only(
-                {
-                    "side": shape.one_of(("base", "head")),
-                    "pair": COUNTED,
-                    "seconds": shape.POSITIVE,
-                }
-            )
-        ],
-    },
-    {"compared": COUNTED},
-)
-"""Of the file that `State` is kept in."""
+Setting = str | tuple[str, ...]
+
+
+class StateFile(StrictRecord, frozen=True, kw_only=True, omit_defaults=True):
+    """The file that `State` is kept in."""
+
+    settings: Mapping[str, Setting]
+    finished: tuple[Finished, ...]
+    compared: Integer = 0
 
 
 @dataclass(kw_only=True)
@@ -260,13 +246,13 @@ class State:
     """What a folder holds: of which sides, and which processes are finished."""
 
     path: Path
-    settings: Mapping[str, Any]
+    settings: Mapping[str, Setting]
     finished: list[Finished] = field(default_factory=list)
     compared: int = 0
     """Pairs of the comparison that was made, whatever it said."""
 
     @classmethod
-    def open(cls, out: Path, settings: Mapping[str, Any]) -> State:
+    def open(cls, out: Path, settings: Mapping[str, Setting]) -> State:
         """As it was left, or a new one. `BadSide` where other settings were measured here.
 
         Half a pair is left out: its other half would be measured on what is another machine by now.
@@ -275,13 +261,11 @@ class State:
         if not state.path.exists():
             return state
         try:
-            content = json.loads(state.path.read_text())
-            shape.check(content, SHAPE, STATE)
-        except (OSError, ValueError, RecursionError, shape.BadShape):
+            known = msgspec.json.decode(state.path.read_bytes(), type=StateFile)
+        except (OSError, ValueError, RecursionError):
             raise BadSide(f"{state.path}: was not written by ab; give another --out") from None
-        before = content["settings"]
-        state.finished = [Finished(**entry) for entry in content["finished"]]
-        state.compared = content.get("compared", 0)
+        before = known.settings
+        state.finished, state.compared = [*known.finished], known.compared
         for name, value in settings.items():
             if before.get(name) != value:
                 raise BadSide(
@@ -316,15 +300,16 @@ class State:
 
     def save(self) -> None:
         """Write all of it, or leave what was there."""
-        content: dict[str, Any] = {"settings": self.settings}
-        content["finished"] = [asdict(entry) for entry in self.finished]
-        if self.compared:
-            content["compared"] = self.compared
-        write_whole(self.path, json.dumps(content, indent=1))
+        content = StateFile(
+            settings=self.settings,
+            finished=tuple(self.finished),
+            compared=self.compared,
+        )
+        write_whole(self.path, as_json(content))
 
 
-def _text(value: Any) -> str:
-    return (" ".join(value) if isinstance(value, list) else str(value)) or "none"
+def _text(value: Setting | None) -> str:
+    return (" ".join(value) if isinstance(value, tuple) else str(value)) or "none"
 
 
 @dataclass(frozen=True, kw_only=True)

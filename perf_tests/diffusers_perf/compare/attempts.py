@@ -12,6 +12,8 @@ from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
+from msgspec import to_builtins
+
 from diffusers_perf.catalog.declarations import (
     OPTIMIZATIONS,
     REFERENCE,
@@ -24,8 +26,8 @@ from diffusers_perf.compare.bare import BadInput
 from diffusers_perf.judge.verdicts import judge
 from diffusers_perf.measurement.measuring import PACKAGE, digest, digest_of
 from diffusers_perf.plugin.screen import image
-from diffusers_perf.records.records import Measurement, gpu_speedup, write_whole
-from diffusers_perf.records.runs import measurement
+from diffusers_perf.records.files import BadContent, as_json, decoded, write_whole
+from diffusers_perf.records.measurement import Measurement, gpu_speedup
 from diffusers_perf.search.search import Ask, Stack, Stopped, Tried
 
 if TYPE_CHECKING:
@@ -38,14 +40,14 @@ ROUNDS_LEAST, ROUNDS_MOST = 3, 8
 COMPILING_S = 90.0
 """What a stack is expected to take that is the first to be compiled."""
 FILE = "explore.json"
-SCHEMA = 1
+SCHEMA = 2
 BEGUN_MOST = 2
 """A stack in which the process ended so often is not tried again."""
 
 
 def settings_of(bench: Bench, workload: Workload) -> dict[str, Any]:
     """What measurements depend on; those of other settings cannot stand beside each other."""
-    machine = bench.machine.as_json()
+    machine: dict[str, Any] = to_builtins(bench.machine)
     if bench.machine.device == "cuda":
         del machine["threads"]  # the host's, which change nothing on a GPU
     settings = machine | {
@@ -99,7 +101,7 @@ class Folder:
                 opened.save()
         except OSError as error:
             raise BadInput(f"--out {folder}: cannot be written ({error.strerror})") from None
-        except (ValueError, KeyError, TypeError, AttributeError):
+        except (ValueError, KeyError, TypeError, AttributeError, BadContent):
             raise BadInput(
                 f"{opened.path}: was not written by explore; give another --out"
             ) from None
@@ -150,7 +152,7 @@ class Folder:
             "tried": self.tried,
             "begun": self.begun,
         }
-        write_whole(self.path, json.dumps(content, indent=1) + "\n")
+        write_whole(self.path, as_json(content) + "\n")
 
 
 def _stack_of(key: str) -> Stack:
@@ -161,7 +163,7 @@ def _stack_of(key: str) -> Stack:
 def _tried(entry: Mapping[str, Any]) -> Tried:
     if entry["measured"] is None:
         return Tried(measured=None, refused=str(entry["failed"]))
-    return Tried(measured=measurement(entry["measured"]))
+    return Tried(measured=decoded(entry["measured"], Measurement))
 
 
 @dataclass(kw_only=True)
@@ -237,7 +239,7 @@ class Attempts:
             measured, failed = self._measure(case, full=not ask.why)
             entry = {
                 "seconds": round(monotonic() - started, 1),
-                "measured": measured and measured.as_json(reference=None),
+                "measured": to_builtins(measured),
                 "failed": failed,
             }
         finally:
@@ -253,9 +255,9 @@ class Attempts:
         self.bench.quick = not full
         fastest_s = min(
             (
-                seen["measured"]["latency_s"]
-                for seen in self.folder.tried.values()
-                if seen["measured"]
+                seen.latency_s
+                for entry in self.folder.tried.values()
+                if (seen := _tried(entry).measured)
             ),
             default=ROUNDS_S,
         )
@@ -279,7 +281,7 @@ class Attempts:
         measured = tried.measured
         if measured is None:
             return tried
-        if measured.validity.get("gpu_interference") or measured.validity.get("host_interference"):
+        if measured.interference.reasons(wall_clock=True):
             self.disturbed += 1
         case = stacked(self.workload, measured.case)
         reference = self.bench.measurements.get(stacked(self.workload, REFERENCE).id, measured)

@@ -24,7 +24,8 @@ from diffusers_perf.judge.weighing import METRICS
 from diffusers_perf.plugin.screen import table
 from diffusers_perf.records import baselines
 from diffusers_perf.records.baselines import BadBaseline
-from diffusers_perf.records.reading import BadRunError, Run, load_runs
+from diffusers_perf.records.reading import BadRunError, load_runs
+from diffusers_perf.records.run import Run
 
 SHOWN = (*(metric.name for metric in METRICS), "counters", "image")
 
@@ -71,9 +72,9 @@ def known_noise(run: Run) -> dict[str, dict[str, float]]:
     """By case and field, of the calibration of the run's machine for processes of its mode."""
     baseline = baselines.load_machine(run.machine.slug)
     return {
-        key: dict(case.calibrations[run.mode].noise)
+        key: dict(case.calibrations[run.session.mode].noise)
         for key, case in (baseline.cases if baseline else {}).items()
-        if run.mode in case.calibrations
+        if run.session.mode in case.calibrations
     }
 
 

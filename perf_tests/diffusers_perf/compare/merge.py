@@ -10,19 +10,18 @@ What it writes is read by every other command, and by pytest-benchmark.
 from __future__ import annotations
 
 import argparse
-import json
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from diffusers_perf.catalog.declarations import REFERENCE
+from msgspec import structs, to_builtins
+
 from diffusers_perf.catalog.status import Status
 from diffusers_perf.cli.answers import named, unwritable
-from diffusers_perf.records.reading import BadRunError, Run, distinct, read, run_of
-from diffusers_perf.records.records import SCHEMA, write_whole
-from diffusers_perf.records.runs import Shard, key_of
+from diffusers_perf.records.files import as_json, write_whole
+from diffusers_perf.records.reading import BadRunError, distinct, read, run_of
+from diffusers_perf.records.run import KEY, CaseRecord, Drift, Machine, Run, Session, Shard
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -41,17 +40,18 @@ def merge(paths: Sequence[Path], out: Path) -> int:
     contents = {path: read(path) for path in distinct(paths)}
     runs = _in_order([run_of(content, path) for path, content in contents.items()])
     content = _joined(runs, [contents[run.path] for run in runs])
-    joined = run_of(content, out)
+    joined = run_of(to_builtins(content), out)
     try:
-        write_whole(out, json.dumps(content, indent=4))
+        write_whole(out, as_json(content, indent=4))
         _copy_images(runs, out)
     except OSError as error:
         raise BadRunError(unwritable(out, error)) from None
-    skipped = sum(case.status == Status.SKIPPED for case in joined.untimed)
-    failed = len(joined.untimed) - skipped
-    lost = len(joined.expected) - len(joined.cases) - len(joined.untimed)
+    expected, not_timed = joined.session.expected, joined.session.not_timed
+    skipped = sum(case.status == Status.SKIPPED for case in not_timed)
+    failed = len(not_timed) - skipped
+    lost = len(expected) - len(joined.cases) - len(not_timed)
     shards = f"{len(runs)} shard{'s' * (len(runs) != 1)}"
-    cases = f"{len(joined.expected)} case{'s' * (len(joined.expected) != 1)}"
+    cases = f"{len(expected)} case{'s' * (len(expected) != 1)}"
     print(
         f"merged {shards}: of {cases} expected {len(joined.cases)} executed, {skipped} skipped, "
         f"{failed} failed without a measurement, {lost} never reached; wrote {out}"
@@ -65,12 +65,12 @@ def _in_order(runs: Sequence[Run]) -> list[Run]:
     by_index: dict[int, Run] = {}
     for run in runs:
         shard, whole = _shard(run), _shard(first)
-        if (shard.of, shard.cases) != (whole.of, whole.cases):
+        if (shard.count, shard.cases) != (whole.count, whole.cases):
             raise BadRunError(f"{run.path} and {first.path} are shards of different lists of cases")
         if shard.index in by_index:
             raise BadRunError(
                 f"{run.path} and {by_index[shard.index].path} are both shard "
-                f"{shard.index}/{shard.of}"
+                f"{shard.index}/{shard.count}"
             )
         by_index[shard.index] = run
     for what, of in SAME:
@@ -80,85 +80,91 @@ def _in_order(runs: Sequence[Run]) -> list[Run]:
             if of(run) != of(told[0]):
                 raise BadRunError(f"{run.path} and {told[0].path} were made on different {what}")
     whole = _shard(first)
-    for index in range(1, whole.of + 1):
+    for index in range(1, whole.count + 1):
         if index not in by_index:
-            raise BadRunError(f"shard {index}/{whole.of} is not among the runs")
-    ordered = [by_index[index] for index in range(1, whole.of + 1)]
-    if tuple(name for run in ordered for name in run.expected) != whole.cases:
+            raise BadRunError(f"shard {index}/{whole.count} is not among the runs")
+    ordered = [by_index[index] for index in range(1, whole.count + 1)]
+    if tuple(name for run in ordered for name in run.session.expected) != whole.cases:
         raise BadRunError("the shards' cases overlap, or are not all: they were not dealt together")
     return ordered
 
 
 SAME: tuple[tuple[str, Callable[[Run], object]], ...] = (
-    ("machines or with other versions", lambda run: replace(run.machine, threads=_threads(run))),
-    ("weights", lambda run: {(case["model"], case["weights"]) for case in run.cases.values()}),
-    ("terms, with --quick and without", lambda run: "quick" if run.quick else "full"),
-    ("commits", lambda run: run.commit),
-    ("versions of the measuring code", lambda run: run.measuring),
+    ("machines or with other versions", lambda run: _machine(run)),
+    ("weights", lambda run: run.weights),
+    ("terms, with --quick and without", lambda run: "quick" if run.session.quick else "full"),
+    ("commits", lambda run: run.commit.id),
+    ("versions of the measuring code", lambda run: run.session.harness_version),
 )
 
 
-def _threads(run: Run) -> int:
+def _machine(run: Run) -> Machine:
     # Shards of several GPUs run on several hosts, whose threads change nothing that is measured.
-    return run.machine.threads if run.machine.device == "cpu" else 0
+    machine = run.machine
+    return machine if machine.device == "cpu" else structs.replace(machine, threads=1)
 
 
 def _shard(run: Run) -> Shard:
-    if run.shard is None:
+    if run.session.shard is None:
         raise BadRunError(f"{run.path} is no shard: it ran without --shard")
-    return run.shard
+    return run.session.shard
 
 
 def _joined(runs: Sequence[Run], contents: Sequence[Any]) -> dict[str, Any]:
-    benchmarks = []
-    for run, content in zip(runs, contents, strict=True):
-        for benchmark in content["benchmarks"]:
-            # The same reference is timed again in several shards, and each has its own drift.
-            case = run.cases[key_of(benchmark["extra_info"])]
-            info = {**benchmark["extra_info"], "reference_drift": run.drift_of(case)}
-            benchmarks.append({**benchmark, "extra_info": info})
-    ours = contents[0]["perf_tests"]
+    """The JSON of the whole: what pytest-benchmark wrote of each case, and our own joined."""
     return {
         **contents[0],
         "datetime": min(content["datetime"] for content in contents),
-        "benchmarks": benchmarks,
-        "perf_tests": {
-            "schema": SCHEMA,
-            "quick": runs[0].quick,
-            "options": list(runs[0].options),
-            "measuring": ours["measuring"],
-            "scale": ours["scale"],
-            "expected": ours["shard"]["cases"],
-            "narrowed": any(run.narrowed for run in runs),
-            "not_asked": list(runs[0].not_asked),
-            "shard": None,
-            "reference_drift": _drifts(runs),
-            "not_timed": [case for one in contents for case in one["perf_tests"]["not_timed"]],
-        },
+        "benchmarks": [
+            {**benchmark, "extra_info": {KEY: case}}
+            for run, content in zip(runs, contents, strict=True)
+            for benchmark, case in zip(_ours(content), _cases(run), strict=True)
+        ],
+        KEY: _session(runs),
     }
 
 
-def _drifts(runs: Sequence[Run]) -> dict[str, Any]:
+def _ours(content: Any) -> list[Any]:
+    """The benchmarks that are cases, in the order of `Run.cases`."""
+    return [one for one in content["benchmarks"] if one["extra_info"].get(KEY) is not None]
+
+
+def _cases(run: Run) -> list[CaseRecord]:
+    # The same reference is timed again in several shards, and each has its own drift.
+    return [
+        structs.replace(case, reference_drift=run.drift_of(case)) for case in run.cases.values()
+    ]
+
+
+def _session(runs: Sequence[Run]) -> Session:
+    sessions = [run.session for run in runs]
+    return structs.replace(
+        sessions[0],
+        expected=_shard(runs[0]).cases,
+        narrowed=any(session.narrowed for session in sessions),
+        shard=None,
+        reference_drift=_drifts(sessions),
+        not_timed=tuple(case for session in sessions for case in session.not_timed),
+    )
+
+
+def _drifts(sessions: Sequence[Session]) -> dict[str, Drift]:
     """By workload, the worst of the shards' drifts."""
-    worst: dict[str, Any] = {}
-    for run in runs:
-        for workload, drift in run.drift.items():
+    worst: dict[str, Drift] = {}
+    for session in sessions:
+        for workload, drift in session.reference_drift.items():
             before = worst.get(workload, drift)
-            worst[workload] = max(
-                before, drift, key=lambda d: (d["significant"], abs(d["ratio"] - 1))
-            )
+            worst[workload] = max(before, drift, key=lambda d: (d.significant, abs(d.ratio - 1)))
     return worst
 
 
 def _copy_images(runs: Sequence[Run], out: Path) -> None:
     folder = out.with_name(f"{out.stem}-images")
     folder.mkdir(exist_ok=True)
-    own = {name for run in runs for name in run.expected}
+    own = {name for run in runs for name in run.session.expected}
     for run in runs:
-        compared_with = {
-            f"{case['workload']}-{case['against'] or REFERENCE}" for case in run.cases.values()
-        }
-        for image in run.path.with_name(f"{run.path.stem}-images").glob("*.png"):
+        compared_with = {case.compared_with.id for case in run.cases.values()}
+        for image in run.images.glob("*.png"):
             # A reference that a shard measured for others alone can be another shard's case.
-            if image.stem in run.expected or image.stem in compared_with - own:
+            if image.stem in run.session.expected or image.stem in compared_with - own:
                 shutil.copyfile(image, folder / image.name)

@@ -12,6 +12,9 @@ from pathlib import Path
 from diffusers_perf.compare import environments
 from diffusers_perf.compare.environments import BadSide
 
+VERSION_1 = Path("perf_tests", "harness")
+"""A folder that only version 1 of this suite has."""
+
 __all__ = ["BadSide", "Side", "commits_of", "of_commits", "of_pythons", "repository"]
 
 
@@ -129,6 +132,11 @@ def _check_out(commit: str, folder: Path) -> None:
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
         raise BadSide(f"{folder}: {commit[:12]} cannot be checked out ({last})")
+    if (folder / VERSION_1).is_dir():
+        raise BadSide(
+            f"{commit[:12]} has version 1 of this suite, which measures with other code: its times "
+            "cannot be compared with those of version 2; choose a newer --base"
+        )
 
 
 def _git(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:

@@ -17,6 +17,7 @@ from time import perf_counter
 from typing import Any
 
 import torch
+from msgspec import structs
 
 from diffusers_perf.catalog import declarations as catalog
 from diffusers_perf.catalog.declarations import REFERENCE, Case, Workload, cases_for, stacked
@@ -31,8 +32,8 @@ from diffusers_perf.measurement.build import flag
 from diffusers_perf.measurement.observing import Observing
 from diffusers_perf.records import baselines, pixels
 from diffusers_perf.records.baselines import NEVER_MORE, MachineBaseline
-from diffusers_perf.records.records import Measurement, gpu_speedup
-from diffusers_perf.records.structure_records import Observation
+from diffusers_perf.records.measurement import Measurement, gpu_speedup
+from diffusers_perf.records.operators import Observation
 
 ATTEMPTS = 3
 """A fault that came out inconclusive or invalid is injected again, as a workflow repeats a run."""
@@ -354,7 +355,7 @@ class Trials:
             # Its workload must be the reference's: that may be timed again.
             return self.bench.judge(case, seen, self.bench.measurements[cases[0].id], list(cases))
         whole = _as_judged(case, steps)
-        return self.bench.judge(whole, replace(seen, steps=steps), None, [whole])
+        return self.bench.judge(whole, structs.replace(seen, steps=steps), None, [whole])
 
     def _measured(self, case: Case) -> Measurement:
         self.bench.observing.counted.pop(case.id, None)

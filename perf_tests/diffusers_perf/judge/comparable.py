@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
-from diffusers_perf.records.runs import Case, Run, case_id
+from diffusers_perf.records.run import CaseRecord, Run
 
 
 class NotComparable(Exception):
@@ -35,30 +34,35 @@ def check(base: Sequence[Run], head: Sequence[Run]) -> None:
                 "each other"
             )
     for run in (*base, *head):
-        if run.measuring != first.measuring:
+        ours, theirs = run.session.harness_version, first.session.harness_version
+        if ours != theirs:
             raise NotComparable(
-                f"{run.path} was measured by version {run.measuring} of the suite's own measuring "
-                f"code and {first.path} by {first.measuring}: a difference could be the stopwatch's"
+                f"{run.path} was measured by version {ours} of the suite's own measuring code and "
+                f"{first.path} by {theirs}: a difference could be the stopwatch's"
             )
-        if run.quick != first.quick:
-            quick, whole = (run, first) if run.quick else (first, run)
+        if run.session.quick != first.session.quick:
+            quick, whole = (run, first) if run.session.quick else (first, run)
             raise NotComparable(
                 f"{quick.path} was measured with --quick and {whole.path} without: after another "
                 "warm-up, and with less between the cases"
             )
     runs = (*base, *head)
-    _one(runs, "weights", lambda case: {"all": f"{case['model']} ({case['weights']})"})
+    _one(
+        runs,
+        "weights",
+        lambda case: {"all": f"{case.measurement.model} ({case.measurement.weights})"},
+    )
     same_workloads(runs)
-    _one(runs, "number of rounds", lambda case: {case_id(case): len(case["latency_rounds_s"])})
+    _one(runs, "number of rounds", lambda case: {case.id: len(case.measurement.rounds_s)})
 
 
 def same_workloads(runs: Sequence[Run]) -> None:
     """`NotComparable` unless what is called by one name generates the same in all runs."""
-    _one(runs, "workload", lambda case: {case["workload"]: case["generates"]})
+    _one(runs, "workload", lambda case: {case.measurement.workload: case.workload})
 
 
-def differing(one: Mapping[str, Any], other: Mapping[str, Any]) -> str | None:
-    """The first name under which two workloads, as `generates` says them, are not the same."""
+def differing(one: Mapping[str, object], other: Mapping[str, object]) -> str | None:
+    """The first name under which two workloads, as records say them, are not the same."""
     return next((name for name in {**one, **other} if one.get(name) != other.get(name)), None)
 
 
@@ -66,7 +70,7 @@ def _number(side: Sequence[Run]) -> str:
     return f"{len(side)} run{'s' * (len(side) != 1)}"
 
 
-def _hardware(run: Run) -> dict[str, Any]:
+def _hardware(run: Run) -> dict[str, object]:
     machine = run.machine
     return {
         "device": machine.device,
@@ -78,16 +82,16 @@ def _hardware(run: Run) -> dict[str, Any]:
     }
 
 
-def _one(runs: Sequence[Run], what: str, of: Callable[[Case], Mapping[str, Any]]) -> None:
+def _one(runs: Sequence[Run], what: str, of: Callable[[CaseRecord], Mapping[str, object]]) -> None:
     """What `of` says of each case, by a name, must be the same in all runs."""
-    seen: dict[str, tuple[Any, Run]] = {}
+    seen: dict[str, tuple[object, Run]] = {}
     for run in runs:
         for case in run.cases.values():
             for name, value in of(case).items():
                 other, first = seen.setdefault(name, (value, run))
                 if value != other:
                     where = "" if name == "all" else f" of {name}"
-                    if isinstance(value, Mapping):
+                    if isinstance(value, Mapping) and isinstance(other, Mapping):
                         # Of a long description, what differs.
                         key = differing(value, other)
                         where += f" ({key})"

@@ -25,15 +25,14 @@ from diffusers_perf.judge.verdicts import (
     again,
     difference,
     drifted,
-    interferences,
     judge,
     most,
     work,
 )
 from diffusers_perf.judge.weighing import METRICS, PAIRS_MOST, Metric, weigh
 from diffusers_perf.records.baselines import JUDGED
-from diffusers_perf.records.records import Count
-from diffusers_perf.records.runs import Case, Run, key_of, measurement, reference_of, tolerance_of
+from diffusers_perf.records.measurement import Count
+from diffusers_perf.records.run import CaseRecord, Run
 
 Noise = Mapping[str, Mapping[str, float]]
 """By a case's key and a field's name: the standard deviation of its log between processes."""
@@ -143,7 +142,9 @@ def compare(
     """
     check(base, head)
     ids = dict.fromkeys(
-        name for run in (*head, *base) for name in (*run.by_id, *(lost.id for lost in run.untimed))
+        name
+        for run in (*head, *base)
+        for name in (*run.by_id, *(lost.id for lost in run.session.not_timed))
     )
     drifts = {change.case: change for change in _drifts(base, head)}
     changes: list[Change] = []
@@ -186,18 +187,18 @@ class _Sides:
     """The command that measures further pairs; empty where nobody knows."""
 
     @property
-    def in_base(self) -> list[Case]:
+    def in_base(self) -> list[CaseRecord]:
         return [case for run in self.base if (case := run.by_id.get(self.name))]
 
     @property
-    def in_head(self) -> list[Case]:
+    def in_head(self) -> list[CaseRecord]:
         return [case for run in self.head if (case := run.by_id.get(self.name))]
 
     @property
     def again(self) -> str:
-        return again(self.name, self.head[0].options)
+        return again(self.name, self.head[0].session.options)
 
-    def quiet(self, metric: Metric) -> tuple[list[tuple[Case, Case]], list[str]]:
+    def quiet(self, metric: Metric) -> tuple[list[tuple[CaseRecord, CaseRecord]], list[str]]:
         """The pairs whose times say something, and why the others do not."""
         pairs, reasons = [], []
         for runs in zip(self.base, self.head, strict=True):
@@ -218,33 +219,34 @@ class _Sides:
         return pairs, reasons
 
 
-def disturbed_in(run: Run, case: Case, metric: Metric) -> list[str]:
+def disturbed_in(run: Run, case: CaseRecord, metric: Metric) -> list[str]:
     """Why a process says nothing of this metric of a case; empty where it does."""
     if metric.name == "peak memory":
         return []
+    interference = case.measurement.interference
     if metric.name != "latency":
-        return interferences(case["validity"], clock=False)
+        return [*interference.reasons(wall_clock=False)]
+    drifts = (
+        case.reference_drift,
+        run.session.reference_drift.get(case.measurement.workload),
+    )
     return [
-        *interferences(case["validity"], clock=True),
+        *interference.reasons(wall_clock=True),
         *(finding.what for finding in _findings(case) if finding.status == Status.INVALID),
-        *(
-            drifted(drift["ratio"])
-            for drift in (case.get("reference_drift"), run.drift.get(case["workload"]))
-            # Whichever way: what is compared was made on one machine or says nothing.
-            if drift and drift["significant"]
-        ),
+        # Whichever way: what is compared was made on one machine or says nothing.
+        *(drifted(drift.ratio) for drift in drifts if drift and drift.significant),
     ]
 
 
 def _changes(sides: _Sides, noise: Noise) -> Iterator[Change]:
     name = sides.name
-    lost = [case for run in sides.head for case in run.untimed if case.id == name]
+    lost = [case for run in sides.head for case in run.session.not_timed if case.id == name]
     failed = [case for case in lost if not case.status.passes]
     if failed:
         as_before = any(
             case.id == name and case.status == failed[0].status
             for run in sides.base
-            for case in run.untimed
+            for case in run.session.not_timed
         )
         yield Change(
             case=name,
@@ -259,7 +261,7 @@ def _changes(sides: _Sides, noise: Noise) -> Iterator[Change]:
             cut_short = any(case.status == Status.INVALID for case in lost)
             if not lost and any(_ended_before(name, run) for run in sides.head):
                 why, cut_short = "the run was interrupted before it got there", True
-            left_out = not lost and any(name in run.not_asked for run in sides.head)
+            left_out = not lost and any(name in run.session.not_selected for run in sides.head)
             if left_out:
                 why = "it was left out by name there"
             status = Status.INCONCLUSIVE if left_out else Status.MISSING
@@ -283,7 +285,7 @@ def _changes(sides: _Sides, noise: Noise) -> Iterator[Change]:
             sentence=f"{name} was not measured in base, so there is nothing to hold it to",
         )
         return
-    if sides.in_head[0]["image_only"]:
+    if sides.in_head[0].image_only:
         return
     for metric in METRICS:
         yield from _measured(sides, metric, noise)
@@ -291,7 +293,8 @@ def _changes(sides: _Sides, noise: Noise) -> Iterator[Change]:
 
 
 def _ended_before(name: str, run: Run) -> bool:
-    return name in run.expected and any(case.status == Status.INVALID for case in run.untimed)
+    session = run.session
+    return name in session.expected and any(c.status == Status.INVALID for c in session.not_timed)
 
 
 def _named(name: str, sentence: str) -> str:
@@ -301,14 +304,16 @@ def _named(name: str, sentence: str) -> str:
 def _measured(sides: _Sides, metric: Metric, noise: Noise) -> Iterator[Change]:
     name = sides.name
     had, has = (
-        [case[metric.field] for case in side if case[metric.field] is not None]
+        [value for case in side if (value := metric.of(case.measurement)) is not None]
         for side in (sides.in_base, sides.in_head)
     )
     if not had and not has:
         return
     if not had or not has:
         blind = sides.in_head if had else sides.in_base
-        notes = "; ".join(dict.fromkeys(chain.from_iterable(case["notes"] for case in blind)))
+        notes = "; ".join(
+            dict.fromkeys(chain.from_iterable(case.measurement.notes for case in blind))
+        )
         where = "base and not in head" if had else "head and not in base"
         where += f": {notes}" if notes else ""
         yield Change(
@@ -322,8 +327,12 @@ def _measured(sides: _Sides, metric: Metric, noise: Noise) -> Iterator[Change]:
         )
         return
     quiet, reasons = sides.quiet(metric)
-    both = [(b[metric.field], h[metric.field]) for b, h in quiet]
-    both = [(b, h) for b, h in both if b is not None and h is not None]
+    both = [
+        (b, h)
+        for one, other in quiet
+        if (b := metric.of(one.measurement)) is not None
+        and (h := metric.of(other.measurement)) is not None
+    ]
     left_out = ""
     if len(both) < len(sides.base):
         why = (*reasons, "not measured on both sides")[0]
@@ -342,7 +351,7 @@ def _measured(sides: _Sides, metric: Metric, noise: Noise) -> Iterator[Change]:
         )
         return
     under, over = [b for b, _ in both], [h for _, h in both]
-    known = noise.get(key_of(sides.in_head[0]), {}).get(metric.field, 0.0)
+    known = noise.get(sides.in_head[0].key, {}).get(metric.field, 0.0)
     weighed = weigh(metric, over, under, known=known, of=len(sides.base))
     yield Change(
         case=name,
@@ -375,9 +384,9 @@ def _next(sides: _Sides, status: Status, *, worth_more: bool = False) -> str:
 
 def _counted(sides: _Sides) -> Iterator[Change]:
     """Counters against base's; one that varies between processes counts beyond its whole range."""
-    steps = sides.in_head[0]["steps"]
+    steps = sides.in_head[0].measurement.steps
     had, has = (
-        [measurement(case).counters for case in side] for side in (sides.in_base, sides.in_head)
+        [case.measurement.counters for case in side] for side in (sides.in_base, sides.in_head)
     )
     judged = [n for n in dict.fromkeys(chain.from_iterable((*had, *has))) if n in JUDGED]
     unseen = [n for n in judged if not all(n in counters for counters in (*had, *has))]
@@ -443,7 +452,7 @@ def _counted(sides: _Sides) -> Iterator[Change]:
 
 def _varying(sides: _Sides, name: str, was: Sequence[Count], now: Sequence[Count]) -> Change:
     """Of some processes more, of others not: what was counted depends on more than the code."""
-    steps = sides.in_head[0]["steps"]
+    steps = sides.in_head[0].measurement.steps
     before, after = (
         " to ".join(f"{n:,}" for n in dict.fromkeys((side[0].total(steps), side[-1].total(steps))))
         for side in (was, now)
@@ -509,20 +518,20 @@ def _alone(sides: _Sides) -> Iterator[Change]:
 def _has_tolerance(sides: _Sides) -> bool:
     """Is head's image held to a tolerance? The reference's is, to the accepted image."""
     case = sides.in_head[0]
-    return case["case"] == REFERENCE or tolerance_of(case) is not None
+    return case.is_reference or case.tolerance is not None
 
 
 def _without_tolerance(sides: _Sides) -> Change:
     """An image that may be anything but black or uniform, and is held to be what it was."""
     seen = [
-        [run.by_id[sides.name]["image"] for run in pair]
+        [run.by_id[sides.name].measurement for run in pair]
         for pair in zip(sides.base, sides.head, strict=True)
         if all(sides.name in run.by_id for run in pair)
     ]
     known = [
-        (was["psnr_db"], now["psnr_db"])
+        (was.image_distance.psnr_db, now.image_distance.psnr_db)
         for was, now in seen
-        if was["finite"] and None not in (was["psnr_db"], now["psnr_db"])
+        if was.look.finite and was.image_distance and now.image_distance
     ]
     farther = bool(known) and all(
         now < min(was - IMAGE_DROP_DB, REPEAT_PSNR_DB) for was, now in known
@@ -530,8 +539,9 @@ def _without_tolerance(sides: _Sides) -> Change:
     base, head = _psnr(sides.in_base), _psnr(sides.in_head)
     said = f"{sides.name}: its image is neither black nor uniform, and nothing more is allowed"
     if farther:
+        against = sides.in_head[0].compared_with.case
         said = (
-            f"{sides.name}: its image is farther from {sides.in_head[0]['against']} than base's, "
+            f"{sides.name}: its image is farther from {against} than base's, "
             f"PSNR {base:.1f} → {head:.1f} dB, in each of {_number(len(known), 'pair')}; "
             f"nothing is allowed of it, limit {IMAGE_DROP_DB:.0f} dB less than base's"
         )
@@ -546,28 +556,27 @@ def _without_tolerance(sides: _Sides) -> Change:
     )
 
 
-def _findings(case: Case) -> list[Finding]:
+def _findings(case: CaseRecord) -> list[Finding]:
     """What the rule for one run finds where there is no baseline."""
-    measured = measurement(case)
     verdict = judge(
         Question(
-            measured=measured,
-            reference=reference_of(case, measured),
-            tolerance=tolerance_of(case),
+            measured=case.measurement,
+            reference=case.compared_with,
+            tolerance=case.tolerance,
             baseline=None,
             baseline_name="",
             portable={},
             versions={},
-            image_only=case["image_only"],
+            image_only=case.image_only,
         )
     )
     return [finding for finding in verdict.findings if finding.metric != "baseline"]
 
 
-def _psnr(cases: Sequence[Case]) -> float | None:
+def _psnr(cases: Sequence[CaseRecord]) -> float | None:
     """Of the farthest image, in dB."""
-    seen = [case["image"]["psnr_db"] for case in cases]
-    return min((value for value in seen if value is not None), default=None)
+    seen = [case.measurement.image_distance for case in cases]
+    return min((distance.psnr_db for distance in seen if distance), default=None)
 
 
 # The control
@@ -575,13 +584,15 @@ def _psnr(cases: Sequence[Case]) -> float | None:
 
 def _drifts(base: Sequence[Run], head: Sequence[Run]) -> Iterator[Change]:
     """A row for each workload's reference: did it hold while a process ran?"""
-    for workload in dict.fromkeys(name for run in (*base, *head) for name in run.drift):
-        sides = [
-            [run.drift[workload] for run in side if workload in run.drift] for side in (base, head)
+    for workload in dict.fromkeys(
+        name for run in (*base, *head) for name in run.session.reference_drift
+    ):
+        ratios = [
+            [drift.ratio for run in side if (drift := run.session.reference_drift.get(workload))]
+            for side in (base, head)
         ]
-        ratios = [[drift["ratio"] for drift in side] for side in sides]
         pairs = list(zip(base, head, strict=True))
-        moved = sum(any(workload in run.drifted for run in pair) for pair in pairs)
+        moved = sum(any(workload in run.session.drifted for run in pair) for pair in pairs)
         name = f"{workload}-{REFERENCE}"
         too_few = bool(moved) and len(pairs) - moved < 2
         said = f"{name}: timed again at a process's end it took {_range(list(chain(*ratios)))}"

@@ -14,8 +14,9 @@ from diffusers_perf.catalog.status import Status
 from diffusers_perf.judge.verdicts import Finding, difference, most, work
 from diffusers_perf.records import baselines
 from diffusers_perf.records.baselines import BadBaseline
-from diffusers_perf.records.records import Count, write_whole
-from diffusers_perf.records.structure_records import Place
+from diffusers_perf.records.files import write_whole
+from diffusers_perf.records.measurement import Count
+from diffusers_perf.records.operators import Place
 
 SCHEMA = 1
 FILE = "structure.json"

@@ -7,15 +7,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from shlex import join
 from statistics import median
-from typing import Any
 
 from diffusers_perf.catalog.declarations import Tolerance
 from diffusers_perf.catalog.status import Status, worst
 from diffusers_perf.judge.comparable import differing
 from diffusers_perf.judge.stats import Interval, mean_interval, ratio_interval
 from diffusers_perf.records.baselines import JUDGED, LAUNCHES, NEVER_MORE, Bound, CaseBaseline
-from diffusers_perf.records.records import Count, Measurement, gpu_speedup
-from diffusers_perf.records.structure_records import COUNTERS
+from diffusers_perf.records.measurement import Count, Measurement, gpu_speedup
+from diffusers_perf.records.operators import COUNTERS
 
 BLACK_MEAN = 0.02
 """An image darker than this on average (0 to 1) is black."""
@@ -124,8 +123,8 @@ class Question:
     drift: float = 1.0
     """What the reference took when it was timed again, over its first time; 1 where it was not, or
     where nothing is certain of it."""
-    generates: Mapping[str, Any] = field(default_factory=dict)
-    """What the baseline's `generates` must be, where there is one."""
+    workload: Mapping[str, object] = field(default_factory=dict)
+    """What the baseline's workload must be, where there is one."""
     options: Sequence[str] = ()
     """Of the main job, to repeat the case: what it was asked for beside the defaults."""
 
@@ -181,14 +180,14 @@ def _of_another_workload(q: Question) -> Finding | None:
     if q.baseline is None:
         return None
     was = q.baseline.generates
-    name = differing(was, q.generates)
+    name = differing(was, q.workload)
     if name is None:
         return None
     return Finding(
         status=Status.INVALID,
         metric="workload",
         what=f"{q.name}: {q.baseline_name} and this run differ in the workload ({name}): "
-        f"{was.get(name)} and {q.generates.get(name)}",
+        f"{was.get(name)} and {q.workload.get(name)}",
         expected=q.source,
         next=f"run what was accepted; or, if it is meant, {ACCEPT}",
     )
@@ -226,13 +225,13 @@ def _image(q: Question) -> Iterator[Finding]:
             next="look at the decoder's input and output; " + q.again,
         )
         return
-    if q.measured.repeat.psnr_db < REPEAT_PSNR_DB:
+    if q.measured.repeat_psnr_db < REPEAT_PSNR_DB:
         yield Finding(
             status=Status.WORSE_IMAGE,
             metric="repeat",
             what=f"{q.name}: the same seed gave another image in the last round than in the "
             "first: state leaks between generations",
-            measured=f"{q.measured.repeat.psnr_db:.1f} dB between them",
+            measured=f"{q.measured.repeat_psnr_db:.1f} dB between them",
             limit=f"at least {REPEAT_PSNR_DB:.0f} dB",
             next=q.again,
         )
@@ -473,7 +472,7 @@ def _interferences(q: Question, metric: str, share: float) -> list[str]:
     reasons = [
         reason
         for measured in ((q.measured, q.reference) if "speedup" in metric else (q.measured,))
-        for reason in interferences(measured.validity, clock=clock)
+        for reason in measured.interference.reasons(wall_clock=clock)
     ]
     if not clock or share >= 1:
         return reasons
@@ -506,8 +505,7 @@ def _core_slowed(q: Question, measured: Measurement) -> float:
 
 def loops_of(measured: Measurement) -> Sequence[float]:
     """CPU seconds of one and the same loop beside a case's rounds; none in older runs."""
-    loops: Sequence[float] = measured.validity.get("cpu_loops_s", ())
-    return loops
+    return measured.interference.cpu_loops_s
 
 
 def slowed(loops: Sequence[float], *, best: float) -> float:
@@ -515,12 +513,6 @@ def slowed(loops: Sequence[float], *, best: float) -> float:
     where it was not timed.
     """
     return median(loops) / best if loops else 1.0
-
-
-def interferences(validity: Mapping[str, Any], *, clock: bool) -> list[str]:
-    """What disturbed a case, in words. A busy host disturbs the wall clock and not the GPU."""
-    kinds = ("gpu_interference", "host_interference") if clock else ("gpu_interference",)
-    return [reason for kind in kinds for reason in validity.get(kind, ())]
 
 
 def _why_invalid(q: Question, metric: str, share: float) -> str:

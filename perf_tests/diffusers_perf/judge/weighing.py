@@ -12,6 +12,7 @@ from statistics import median
 
 from diffusers_perf.catalog.status import Status
 from diffusers_perf.judge.stats import Interval, detectable, narrowed, pair_noise, paired_interval
+from diffusers_perf.records.measurement import Measurement
 
 PAIRS_MOST = 10
 """That `ab` makes; in what they leave inconclusive more would see little more."""
@@ -25,11 +26,16 @@ class Metric:
 
     name: str
     field: str
-    """Its name in a run's JSON, with the unit."""
+    """Its name in a `Measurement`, with the unit."""
     roofline: float
     """The share by which it must change to matter."""
     worse: Status
     """The status of more of it."""
+
+    def of(self, measured: Measurement) -> float | None:
+        """Its value; None where it was not measured."""
+        value: float | None = getattr(measured, self.field)
+        return value
 
     def shown(self, value: float) -> str:
         if self.field.endswith("_bytes"):

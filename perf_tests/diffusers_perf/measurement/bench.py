@@ -14,6 +14,7 @@ from time import perf_counter
 from typing import Any
 
 import torch
+from msgspec import structs
 
 from diffusers_perf.catalog.declarations import REFERENCE, Case, Optimization
 from diffusers_perf.catalog.status import Status
@@ -27,8 +28,9 @@ from diffusers_perf.measurement.observing import Observing, parameters
 from diffusers_perf.measurement.pipelines import BadModel, Generation, Source, built, collect
 from diffusers_perf.measurement.timing import Rounds, time_rounds, warm_up
 from diffusers_perf.records import baselines, pixels
+from diffusers_perf.records.measurement import Count, Distance, Measurement
 from diffusers_perf.records.pixels import Images
-from diffusers_perf.records.records import Count, Machine, Measurement
+from diffusers_perf.records.run import Drift, Machine
 
 QUICK_WARM_UP_STEPS = 5
 """Beyond PNDM's first four, which do other arithmetic."""
@@ -54,18 +56,10 @@ class Lack:
     """An optional package is left out: no loss, even where a baseline knows the case."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Drift:
-    """A reference that was timed again, against its first time."""
-
-    ratio: float
-    """Of the geometric means, the later over the first."""
-    significant: bool
-    """By the 99 % interval, and by more than `DRIFT_SHARE`."""
-
-    def text(self) -> str:
-        allowed = not self.significant and abs(self.ratio - 1) > DRIFT_SHARE
-        return drifted(self.ratio) + ", as far as its rounds differ anyhow" * allowed
+def drift_text(drift: Drift) -> str:
+    """A reference's drift in words."""
+    allowed = not drift.significant and abs(drift.ratio - 1) > DRIFT_SHARE
+    return drifted(drift.ratio) + ", as far as its rounds differ anyhow" * allowed
 
 
 @dataclass(kw_only=True)
@@ -266,8 +260,8 @@ class Bench:
             compile_cache=compile_cache,
             rounds_s=seconds,
             peak_memory_bytes=peak_memory_bytes,
-            look=replace(look, finite=look.finite and raw_is_finite),
-            repeat=pixels.distance(images, generation.first),
+            look=structs.replace(look, finite=look.finite and raw_is_finite),
+            repeat_psnr_db=pixels.distance(images, generation.first).psnr_db,
             counters={
                 "graph_breaks": Count(fixed=breaks_at_end - breaks_at_start, per_step=0),
                 "recompiles": Count(fixed=graphs_at_end - graphs_when_warm, per_step=0),
@@ -278,7 +272,7 @@ class Bench:
             measurement = self.observing.observe(
                 measurement, case, generation, pipeline, watch, quick=self.quick
             )
-        measurement = replace(measurement, validity=watch.as_json())
+        measurement = structs.replace(measurement, interference=watch.interference())
         self._images[case.id] = images
         if self.images_folder is not None:
             path = self.images_folder / f"{case.id}.png"
@@ -289,8 +283,8 @@ class Bench:
                 with suppress(OSError):
                     path.unlink()
                 said = f"{case.id}: its image was not saved: {error.strerror}"
-                measurement = replace(measurement, notes=(*measurement.notes, said))
-        return replace(measurement, image_distance=self._image_distance(case, images))
+                measurement = structs.replace(measurement, notes=(*measurement.notes, said))
+        return structs.replace(measurement, image_distance=self._image_distance(case, images))
 
     def _check_applied(self, case: Case, pipeline: Any) -> None:
         for optimization in case.stack:
@@ -301,7 +295,7 @@ class Bench:
                     f"{optimization.name} did not take effect: {error}"
                 ) from None
 
-    def _image_distance(self, case: Case, images: Images) -> pixels.Distance | None:
+    def _image_distance(self, case: Case, images: Images) -> Distance | None:
         if not case.is_reference:
             reference = self._images.get(f"{case.workload.name}-{case.against}")
             return None if reference is None else pixels.distance(images, reference)
@@ -333,7 +327,7 @@ class Bench:
             portable=self.portable.get(case.id, {}),
             versions=self.machine.versions,
             image_only=case.image_only,
-            generates=case.workload.as_json(),
+            workload=case.workload.as_json(),
             options=self.options,
         )
 

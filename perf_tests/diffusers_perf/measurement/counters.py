@@ -26,7 +26,7 @@ import torch
 
 from diffusers_perf.measurement.build import flag
 from diffusers_perf.measurement.pipelines import Generation
-from diffusers_perf.records.records import Count
+from diffusers_perf.records.measurement import Count, KernelFamily
 
 STEPS = 8
 """Of the short generation: as few as leave three steady ones, since what is profiled costs time."""
@@ -132,7 +132,7 @@ class Observation:
     counters: Mapping[str, Count]
     gpu_busy_s: float
     stages_s: Mapping[str, float]
-    families: Mapping[str, tuple[float, int]]
+    families: Mapping[str, KernelFamily]
     """Seconds on the GPU and number of kernels."""
 
 
@@ -183,7 +183,9 @@ def extrapolate(trace: Trace, *, traced: int, steps: int) -> Observation:
     for family, (seconds, number) in sorted(whole.items()):
         more_s, more = steps_s.get(family, (0.0, 0))
         share = further / len(steady)
-        families[family] = (seconds + share * more_s, round(number + share * more))
+        families[family] = KernelFamily(
+            gpu_s=seconds + share * more_s, kernels=round(number + share * more)
+        )
     return Observation(
         counters=counters, gpu_busy_s=sum(stages.values()), stages_s=stages, families=families
     )

@@ -12,7 +12,7 @@ import torch
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from diffusers_perf.measurement.pipelines import Generation
-from diffusers_perf.records.records import Count
+from diffusers_perf.records.measurement import Count
 
 STEPS = 6
 STEADY = 4

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from diffusers_perf.measurement.machine import cores
+from diffusers_perf.records.measurement import Interference
 
 WAIT_BUDGET_S = 20.0
 """A case waits this long in all for its rounds to find the machine quiet."""
@@ -148,17 +149,18 @@ class Watch:
         share = self.cpu_waits_s / self.rounds_s
         return (f"the host waited for a CPU for {share:.0%} of the rounds",)
 
-    def as_json(self) -> dict[str, Any]:
-        return {
-            "gpu_interference": list(self.gpu_interference()),
-            "host_interference": list(self.host_interference()),
-            "waited_s": self.waited_s,
-            "sm_clocks_mhz": self.clocks_mhz,
-            "power_capped_sm_clocks_mhz": self.capped_clocks_mhz,
-            "cpu_wait_share": self.cpu_waits_s / self.rounds_s if self.rounds_s else None,
-            "cpu_loops_s": self.loops_s,
-            "unknown": "; ".join(self.unknowns) or None,
-        }
+    def interference(self) -> Interference:
+        """All that was seen, as a run records it."""
+        return Interference(
+            gpu=self.gpu_interference(),
+            host=self.host_interference(),
+            waited_s=self.waited_s,
+            sm_clocks_mhz=tuple(self.clocks_mhz),
+            power_capped_sm_clocks_mhz=tuple(self.capped_clocks_mhz),
+            cpu_wait_share=self.cpu_waits_s / self.rounds_s if self.rounds_s else None,
+            cpu_loops_s=tuple(self.loops_s),
+            unknown="; ".join(self.unknowns) or None,
+        )
 
     def _time_loop(self) -> None:
         if (seconds := _loop_s()) > 0:  # or the clock is too coarse for it

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 import platform
-from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 
 import torch
+from msgspec import structs
 
 from diffusers_perf.catalog.declarations import Scale
-from diffusers_perf.records.records import Machine
+from diffusers_perf.records.run import Machine
 
 
 class BadDevice(Exception):
@@ -41,7 +41,7 @@ def this_machine(device: str | None) -> Machine:
         cuda=torch.version.cuda if on_gpu else None,
         threads=torch.get_num_threads(),
         python=platform.python_version(),
-        torch=torch.__version__,
+        torch=str(torch.__version__),
         diffusers=metadata.version("diffusers"),
         transformers=metadata.version("transformers"),
     )
@@ -56,7 +56,7 @@ def with_threads_for(machine: Machine, scale: Scale) -> Machine:
     if machine.device == "cuda" or scale == "full":
         return machine
     torch.set_num_threads(1)
-    return replace(machine, threads=1)
+    return structs.replace(machine, threads=1)
 
 
 def cpu_name() -> str:

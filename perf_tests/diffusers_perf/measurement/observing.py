@@ -11,13 +11,14 @@ from time import perf_counter
 from typing import Any
 
 import torch
+from msgspec import structs
 
 from diffusers_perf.catalog.declarations import Case
 from diffusers_perf.measurement import counters, host, roofline, structure
 from diffusers_perf.measurement.interference import Watch
 from diffusers_perf.measurement.pipelines import Generation, Source, built
-from diffusers_perf.records.records import Count, Measurement
-from diffusers_perf.records.structure_records import Observation
+from diffusers_perf.records.measurement import Count, Measurement
+from diffusers_perf.records.operators import Observation
 
 
 @dataclass(kw_only=True)
@@ -63,7 +64,7 @@ class Observing:
         finally:
             gc.enable()
         kept = Count(fixed=left.kept_bytes, per_step=0)
-        return replace(
+        return structs.replace(
             measurement,
             host_step_s=median(unet_s) if unet_s else None,
             counters={**measurement.counters, "python_calls": calls, "kept_bytes": kept},
@@ -84,12 +85,14 @@ class Observing:
         work = self._work_of(case, generation, pipeline, quick=quick) if size else None
         if size and work:
             roofline_s, by = work.floor(bytes_per_parameter=size)
-            measurement = replace(measurement, roofline_s=roofline_s, roofline_by=by)
+            measurement = structs.replace(measurement, roofline_s=roofline_s, roofline_by=by)
         try:
             seen = counters.observe(generation, pipeline, steps=case.workload.steps)
         except counters.NoTrace as error:
-            return replace(measurement, notes=(f"no GPU busy time and no counters: {error}",))
-        return replace(
+            return structs.replace(
+                measurement, notes=(f"no GPU busy time and no counters: {error}",)
+            )
+        return structs.replace(
             measurement,
             gpu_busy_s=seen.gpu_busy_s,
             counters={**measurement.counters, **seen.counters},
@@ -102,9 +105,9 @@ class Observing:
         try:
             seen = structure.observe(pipeline, case.workload)
         except structure.NotCountable as error:
-            return replace(measurement, notes=(f"no structural counters: {error}",))
+            return structs.replace(measurement, notes=(f"no structural counters: {error}",))
         self.counted[case.id] = seen
-        return replace(measurement, counters={**measurement.counters, **seen.counters})
+        return structs.replace(measurement, counters={**measurement.counters, **seen.counters})
 
     def _work_of(
         self, case: Case, generation: Generation, pipeline: Any, *, quick: bool

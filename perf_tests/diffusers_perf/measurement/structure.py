@@ -22,8 +22,8 @@ from torch.utils.flop_counter import flop_registry
 
 from diffusers_perf.catalog.declarations import Workload
 from diffusers_perf.measurement.pipelines import Generation
-from diffusers_perf.records.records import Count
-from diffusers_perf.records.structure_records import (
+from diffusers_perf.records.measurement import Count
+from diffusers_perf.records.operators import (
     UNFUSED,
     Event,
     Observation,

@@ -103,7 +103,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         _keep(items, config, kept)
     perf = config.stash[SESSION]
     cases = cases_of(items)
-    perf.not_asked = [case.id for case in perf.cases if case not in cases]
+    perf.not_selected = [case.id for case in perf.cases if case not in cases]
     if shard is None:
         return
     index, of = shard

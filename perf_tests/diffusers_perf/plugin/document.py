@@ -2,56 +2,46 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec import to_builtins
 
 from diffusers_perf.catalog.status import Status
 from diffusers_perf.plugin.collection import SESSION, is_narrowed
 from diffusers_perf.plugin.screen import Row
 from diffusers_perf.plugin.session import PerfSession
-from diffusers_perf.records.records import write_whole
-from diffusers_perf.records.runs import missing
+from diffusers_perf.records.files import as_json, write_whole
+from diffusers_perf.records.missing import missing
+from diffusers_perf.records.run import KEY, Session, Shard
 
 
 def pytest_benchmark_update_machine_info(
     config: pytest.Config, machine_info: dict[str, Any]
 ) -> None:
     if SESSION in config.stash:
-        machine_info["perf_tests"] = config.stash[SESSION].bench.machine.as_json()
+        machine_info[KEY] = to_builtins(config.stash[SESSION].bench.machine)
 
 
 def pytest_benchmark_update_json(config: pytest.Config, output_json: dict[str, Any]) -> None:
     if SESSION not in config.stash:
         return
     perf = config.stash[SESSION]
-    output_json["perf_tests"] = {
-        "schema": 1,
-        "quick": config.getoption("quick"),
-        "options": perf.bench.options,
-        "measuring": perf.measuring,
-        "scale": perf.bench.source.scale,
-        "expected": perf.expected,
-        "narrowed": is_narrowed(config),
-        "not_asked": perf.not_asked,
-        "shard": _shard_json(config, perf),
-        "reference_drift": {name: asdict(drift) for name, drift in perf.bench.drift.items()},
-        "not_timed": [
-            {
-                "case": row.case.name,
-                "workload": row.case.workload.name,
-                "verdict": row.status,
-                "sentence": row.reason,
-                "by_choice": row.case.id in perf.left_out,
-            }
-            for row in perf.rows
-            if row.measured is None
-        ],
-    }
+    session = Session(
+        quick=config.getoption("quick"),
+        options=perf.bench.options,
+        harness_version=perf.harness_version,
+        scale=perf.bench.source.scale,
+        expected=tuple(perf.expected),
+        narrowed=is_narrowed(config),
+        not_selected=tuple(perf.not_selected),
+        shard=_shard_of(config, perf),
+        reference_drift=perf.bench.drift,
+        not_timed=tuple(perf.untimed),
+    )
+    output_json[KEY] = to_builtins(session)
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -77,7 +67,7 @@ def _save_whole(benchmarks: Any, session: pytest.Session, perf: PerfSession) -> 
 
     def save_json(content: dict[str, Any]) -> None:
         try:
-            write_whole(Path(benchmarks.json), json.dumps(content, indent=4, default=str))
+            write_whole(Path(benchmarks.json), as_json(content, indent=4))
             benchmarks.logger.info(f"wrote {benchmarks.json}", purple=True)
         except OSError as error:
             perf.unsaved = f"--benchmark-json {benchmarks.json}: {error.strerror}"
@@ -134,7 +124,7 @@ def _fail_missing(session: pytest.Session, perf: PerfSession) -> None:
         # What pytest ended early it says itself.
         expected=perf.expected if _finished(session) else (),
         whole=_asked_for_everything(session),
-        not_asked=perf.not_asked,
+        not_selected=perf.not_selected,
     ):
         perf.told[lost.id] = (
             f"missing: {lost.sentence}\n"
@@ -153,6 +143,6 @@ def _asked_for_everything(session: pytest.Session) -> bool:
     return _finished(session) and not sharded and not is_narrowed(session.config)
 
 
-def _shard_json(config: pytest.Config, perf: PerfSession) -> dict[str, Any] | None:
+def _shard_of(config: pytest.Config, perf: PerfSession) -> Shard | None:
     shard: tuple[int, int] | None = config.getoption("shard")
-    return shard and {"index": shard[0], "of": shard[1], "cases": perf.dealt}
+    return shard and Shard(index=shard[0], count=shard[1], cases=tuple(perf.dealt))

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from diffusers_perf.catalog.declarations import Case
     from diffusers_perf.measurement.bench import Bench
     from diffusers_perf.plugin.session import PerfSession
-    from diffusers_perf.records.records import Measurement
+    from diffusers_perf.records.measurement import Measurement
 
 
 @pytest.fixture

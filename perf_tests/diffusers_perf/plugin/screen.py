@@ -12,12 +12,10 @@ from diffusers_perf.catalog.declarations import REFERENCE, Case
 from diffusers_perf.catalog.status import Status
 from diffusers_perf.judge.verdicts import (
     CORE_SLOWED,
-    interferences,
     loops_of,
     slowed,
 )
-from diffusers_perf.records.pixels import IDENTICAL_DB
-from diffusers_perf.records.records import Measurement, gpu_speedup
+from diffusers_perf.records.measurement import IDENTICAL_DB, Measurement, gpu_speedup
 
 
 class Terminal(Protocol):
@@ -142,8 +140,8 @@ def cells_of(row: Row, published: Mapping[str, Mapping[str, float]]) -> tuple[st
 
 def bound_by(seen: Measurement) -> str:
     """Whether the host or the GPU holds it back, and how far it is from what the GPU could do."""
-    bound = seen.bottleneck()
-    says = [f"{bound['by']}, GPU idle {bound['gpu_idle_share']:.0%}"] if bound else []
+    idle = seen.idle_share
+    says = [] if idle is None else [f"{seen.bottleneck}, GPU idle {idle:.0%}"]
     if seen.roofline_s is not None:
         says.append(f"{seen.latency_s / seen.roofline_s:.1f}x roofline")
     return ", ".join(says)
@@ -271,11 +269,11 @@ def notes(rows: Sequence[Row]) -> list[str]:
     """
     seen = [row.measured for row in rows if row.measured is not None]
     told = [note for measured in seen for note in measured.notes]
-    told += [unknown for measured in seen if (unknown := measured.validity.get("unknown"))]
+    told += [unknown for measured in seen if (unknown := measured.interference.unknown)]
     disturbed = [
         f"{row.case.id}: {reasons[0]}"
         for row in rows
-        if row.measured and (reasons := interferences(row.measured.validity, clock=True))
+        if row.measured and (reasons := row.measured.interference.reasons(wall_clock=True))
     ]
     if disturbed:
         told.append(

@@ -5,11 +5,12 @@ from __future__ import annotations
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from msgspec import to_builtins
 
 from diffusers_perf import models
 from diffusers_perf.catalog.declarations import Case, cases_for
@@ -23,12 +24,13 @@ from diffusers_perf.plugin.collection import SESSION, case_of
 from diffusers_perf.plugin.options import QUICK_ROUNDS, ROUNDS
 from diffusers_perf.plugin.screen import Progress, Row, outcome
 from diffusers_perf.records import baselines
-from diffusers_perf.records.runs import Untimed
+from diffusers_perf.records.missing import Untimed
+from diffusers_perf.records.run import KEY, CaseRecord, Reference
 
 if TYPE_CHECKING:
     from diffusers_perf.judge.verdicts import Verdict
     from diffusers_perf.records.baselines import Published
-    from diffusers_perf.records.records import Measurement
+    from diffusers_perf.records.measurement import Measurement
 
 
 @dataclass(kw_only=True)
@@ -52,8 +54,8 @@ class PerfSession:
     missing: list[str] = field(default_factory=list)
     """Ids of the cases that the baseline knows and that this session lost."""
 
-    not_asked: list[str] = field(default_factory=list)
-    """Ids of the cases that are declared and were not asked for: other suites', above all."""
+    not_selected: list[str] = field(default_factory=list)
+    """Ids of the declared cases that were not selected: other suites', above all."""
 
     dealt: list[str] = field(default_factory=list)
     """Ids of the cases that all shards together run, if this session is one."""
@@ -61,7 +63,7 @@ class PerfSession:
     unsaved: str = ""
     """Why the run's JSON could not be written, if it could not."""
 
-    measuring: str = field(default_factory=digest)
+    harness_version: str = field(default_factory=digest)
     """Version of the measuring code, from before anything is measured."""
 
     @property
@@ -113,22 +115,19 @@ class PerfSession:
         if verdict.text():
             self.told[case.id] = verdict.text()
         self.progress.finished(case, outcome(row))
-        return measured.as_json(reference=reference) | {
-            "verdict": verdict.status,
-            "sentence": verdict.sentence,
-            "image_only": case.image_only,
-            "tolerance": (
-                asdict(tolerance)
-                if (tolerance := case.tolerance_on(self.bench.source.kind))
-                else None
-            ),
-            "generates": asdict(case.workload),
-            "stack": {optimization.name: optimization.line for optimization in case.stack},
+        record = CaseRecord(
+            measurement=measured,
+            reference=Reference.of(reference) if reference else None,
+            status=verdict.status,
+            sentence=verdict.sentence,
+            tolerance=case.tolerance_on(self.bench.source.kind),
+            workload=case.workload.as_json(),
+            stack={optimization.name: optimization.line for optimization in case.stack},
+            image_only=case.image_only,
             # As it is now, which can have excused this case.
-            "reference_drift": (
-                asdict(drift) if (drift := self.bench.drift.get(case.workload.name)) else None
-            ),
-        }
+            reference_drift=self.bench.drift.get(case.workload.name),
+        )
+        return {KEY: to_builtins(record)}
 
 
 class Uncaptured:

@@ -49,6 +49,8 @@ def pytest_terminal_summary(
     if not perf.rows:
         return
 
+    from diffusers_perf.measurement.bench import drift_text
+
     bench, write = perf.bench, terminalreporter.write_line
     # Elsewhere than on a terminal nothing is cut.
     width = get_terminal_size().columns if terminalreporter.isatty else 240
@@ -77,7 +79,7 @@ def pytest_terminal_summary(
         write(line)
     for workload, drift in bench.drift.items():
         says = ": latencies of this run say little" if drift.significant else ""
-        write(f"{workload}: {drift.text()}{says}", yellow=drift.significant)
+        write(f"{workload}: {drift_text(drift)}{says}", yellow=drift.significant)
     seen = [row.measured for row in perf.rows if row.measured and row.measured.observing_s]
     if seen:
         share = sum(m.observing_s for m in seen) / sum(sum(m.rounds_s) for m in seen)

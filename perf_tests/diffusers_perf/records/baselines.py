@@ -12,7 +12,10 @@ from typing import Any, get_args
 
 from diffusers_perf.judge.stats import spread
 from diffusers_perf.records import shape
-from diffusers_perf.records.records import Count, Mode, slug_of, write_whole
+from diffusers_perf.records.files import write_whole
+from diffusers_perf.records.measurement import Count
+from diffusers_perf.records.operators import COUNTERS
+from diffusers_perf.records.run import Mode, slug_of
 from diffusers_perf.records.shape import (
     ANYTHING,
     NUMBER,
@@ -24,7 +27,6 @@ from diffusers_perf.records.shape import (
     Only,
     Some,
 )
-from diffusers_perf.records.structure_records import COUNTERS
 
 SCHEMA = 1
 FOLDER = Path(__file__).parents[3] / "baselines"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -10,41 +9,20 @@ import numpy.typing as npt
 from PIL import Image
 from skimage.metrics import structural_similarity
 
+from diffusers_perf.records.measurement import IDENTICAL_DB, Distance, Look
+
 Images = npt.NDArray[np.float32]
 """Shape (count, height, width, 3), in [0, 1]."""
-
-IDENTICAL_DB = 120.0
-"""PSNR is capped here: JSON has no infinity, and beyond it float32 says nothing."""
 
 THUMBNAIL = 64
 """Accepted images are kept at this height and width, in pixels."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Look:
-    """What is on a batch of images; of several, the worst."""
-
-    finite: bool
-    mean: float
-    """Of the darkest image; 0 is black."""
-    std: float
-    """Over places, of the flattest image: an even grey has none."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Distance:
-    """How close images are to others; of several pairs, the farthest."""
-
-    psnr_db: float
-    ssim: float
-
-
 def look(images: Images) -> Look:
     """Look at images before they are quantized: a NaN would become an honest black."""
-    finite = bool(np.isfinite(images).all())
-    shown = np.nan_to_num(images, nan=0.0)
+    shown = _finite(images)
     return Look(
-        finite=finite,
+        finite=bool(np.isfinite(images).all()),
         mean=float(min(p.mean() for p in shown)),
         std=float(min(p.std(axis=(0, 1)).max() for p in shown)),
     )
@@ -56,9 +34,9 @@ def distance(images: Images, reference: Images) -> Distance:
     `ValueError` for batches of different shapes.
     """
     if images.shape != reference.shape:
-        raise ValueError(f"images of {images.shape} cannot be held to {reference.shape}")
+        raise ValueError(f"images of {images.shape} cannot be compared with {reference.shape}")
     psnr, ssim = [], []
-    for one, other in zip(np.nan_to_num(images), np.nan_to_num(reference), strict=True):
+    for one, other in zip(_finite(images), _finite(reference), strict=True):
         if np.array_equal(one, other):
             psnr.append(IDENTICAL_DB)
             ssim.append(1.0)
@@ -68,6 +46,11 @@ def distance(images: Images, reference: Images) -> Distance:
         psnr.append(min(IDENTICAL_DB, float(-10 * np.log10(error))))
         ssim.append(float(structural_similarity(other, one, data_range=1.0, channel_axis=-1)))
     return Distance(psnr_db=min(psnr), ssim=min(ssim))
+
+
+def _finite(images: Images) -> Images:
+    """The same without NaN and infinity, so that no number of a record is either."""
+    return np.nan_to_num(images, nan=0.0, posinf=1.0, neginf=0.0)
 
 
 def thumbnail(images: Images) -> Images:

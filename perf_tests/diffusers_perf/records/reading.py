@@ -1,32 +1,19 @@
-"""Reads what a run of the main job wrote with `--benchmark-json`."""
+"""Reads runs. Whatever is wrong with one is one sentence."""
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
-from datetime import datetime
 from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from diffusers_perf.catalog.status import Status
-from diffusers_perf.records import shape
-from diffusers_perf.records.records import SCHEMA, Machine
-from diffusers_perf.records.runs import Case, Run, Shard, Untimed, case_id, key_of
-from diffusers_perf.records.shape import (
-    ANYTHING,
-    FLAG,
-    NUMBER,
-    POSITIVE,
-    TEXT,
-    WHOLE,
-    Each,
-    Optional,
-    Some,
-    one_of,
-)
+import msgspec
 
-__all__ = ["BadRunError", "Run", "distinct", "load_run", "load_runs", "read", "run_of"]
+from diffusers_perf.records import schema1
+from diffusers_perf.records.files import BadContent, decoded
+from diffusers_perf.records.run import KEY, SCHEMA, CaseRecord, Run, RunFile
 
 
 class BadRunError(Exception):
@@ -34,7 +21,7 @@ class BadRunError(Exception):
 
 
 def load_run(path: Path) -> Run:
-    """`BadRunError` for what is no run, or one of another schema."""
+    """`BadRunError` for what is not a run of the main job, and for one of an unknown schema."""
     return run_of(read(path), path)
 
 
@@ -62,132 +49,71 @@ def distinct(paths: Sequence[Path]) -> Sequence[Path]:
 
 
 def read(path: Path) -> Any:
-    """The JSON in a file. `BadRunError` if there is none."""
+    """The JSON in a file, as schema 2. `BadRunError` where there is none."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        data = path.read_bytes()
     except OSError as error:
         raise BadRunError(f"{path}: cannot be read ({error.strerror})") from None
+    try:
+        content: Any = _parsed(data)
     except (ValueError, RecursionError):
-        raise BadRunError(f"{path}: is no JSON") from None
+        raise BadRunError(f"{path}: not valid JSON") from None
+    if not schema1.is_run(content):
+        return content
+    try:
+        return schema1.upgraded(content)
+    except schema1.CannotUpgrade as error:
+        raise BadRunError(f"{path}: {error}") from None
+
+
+def _parsed(data: bytes) -> Any:
+    try:
+        return msgspec.json.decode(data)
+    except msgspec.DecodeError:
+        # Version 1 wrote NaN, which is not JSON, beside images that are not finite.
+        content = json.loads(data)
+        if schema1.is_run(content):
+            return content
+        raise
 
 
 def run_of(content: Any, path: Path) -> Run:
     """The run that a JSON describes; `path` names it in messages. `BadRunError` as `load_run`."""
+    ours = content.get(KEY) if isinstance(content, dict) else None
+    if not isinstance(ours, dict) or "schema" not in ours:
+        raise BadRunError(f"{path}: was not written by this suite's main job with --benchmark-json")
+    if ours["schema"] != SCHEMA:
+        raise BadRunError(f"{path}: has schema {ours['schema']}, this suite reads 1 and {SCHEMA}")
     try:
-        ours = content["perf_tests"]
-        if ours["schema"] != SCHEMA:
-            raise BadRunError(f"{path}: has schema {ours['schema']}, this suite reads {SCHEMA}")
-        shape.check(ours, SESSION, "perf_tests")
-        cases: dict[str, Case] = {}
-        for benchmark in content["benchmarks"]:
-            info = benchmark["extra_info"]
-            key = key_of(info)
-            if key in cases:
-                raise BadRunError(f"{path}: {key} is in it twice")
-            shape.check(info, CASE, key)
-            for where, half in ((key, info), (f"{key}: reference", info["reference"])):
-                # Older runs timed no loop.
-                if half and "cpu_loops_s" in half["validity"]:
-                    loops = half["validity"]["cpu_loops_s"]
-                    shape.check(loops, [POSITIVE], f"{where}: validity: cpu_loops_s")
-            # What is not finite may have any numbers beside it.
-            if info["image"]["finite"]:
-                shape.check(info["image"], IMAGE, f"{key}: the image")
-            cases[key] = info
-        shard = ours["shard"]
-        return Run(
-            path=path,
-            date=datetime.fromisoformat(content["datetime"]).date().isoformat(),
-            commit=content.get("commit_info", {}).get("id"),
-            machine=_machine(content["machine_info"]["perf_tests"]),
-            cases=cases,
-            untimed=tuple(
-                Untimed(
-                    id=case_id(case),
-                    status=Status(case["verdict"]),
-                    sentence=case["sentence"],
-                    by_choice=case["by_choice"],
-                )
-                for case in ours["not_timed"]
-            ),
-            drift=ours["reference_drift"],
-            measuring=ours["measuring"],
-            scale=ours["scale"],
-            quick=ours["quick"],
-            options=tuple(ours["options"]),
-            expected=tuple(ours["expected"]),
-            narrowed=ours["narrowed"],
-            not_asked=tuple(ours["not_asked"]),
-            shard=Shard(**{**shard, "cases": tuple(shard["cases"])}) if shard else None,
-        )
-    except shape.BadShape as error:
-        raise BadRunError(f"{path}: {error}") from None
-    except (KeyError, TypeError, AttributeError, ValueError):
-        raise BadRunError(
-            f"{path}: was not written by this suite's main job with --benchmark-json"
-        ) from None
+        file = decoded(content, RunFile)
+    except BadContent as error:
+        raise BadRunError(f"{path}: {_by_name(str(error), content)}") from None
+    cases: dict[str, CaseRecord] = {}
+    for benchmark in file.benchmarks:
+        case = benchmark.extra_info.diffusers_perf
+        if case is None:
+            continue
+        if case.key in cases:
+            raise BadRunError(f"{path}: {case.key} is in it twice")
+        cases[case.key] = case
+    return Run(
+        path=path,
+        datetime=file.datetime,
+        commit=file.commit_info,
+        machine=file.machine_info.diffusers_perf,
+        session=file.diffusers_perf,
+        cases=cases,
+    )
 
 
-def _machine(content: Any) -> Machine:
-    shape.check(content, MACHINE, "machine_info")
-    # JSON has no tuples, and two runs' machines are held to each other.
-    capability = content["compute_capability"]
-    return Machine(**{**content, "compute_capability": capability and tuple(capability)})
-
-
-MACHINE = {
-    **dict.fromkeys(("device", "name", "python", "torch", "diffusers", "transformers"), TEXT),
-    **dict.fromkeys(("driver", "cuda"), Optional(TEXT)),
-    "compute_capability": Optional([WHOLE]),
-    "memory_bytes": Optional(WHOLE),
-    "threads": WHOLE,
-}
-DRIFT = {"ratio": POSITIVE, "significant": FLAG}
-STATUS = one_of(tuple(Status))
-
-SESSION = {
-    **dict.fromkeys(("measuring", "scale"), TEXT),
-    **dict.fromkeys(("quick", "narrowed"), FLAG),
-    "options": [TEXT],
-    "expected": [TEXT],
-    "not_asked": [TEXT],
-    "shard": Optional({"index": WHOLE, "of": WHOLE, "cases": [TEXT]}),
-    "reference_drift": Each(DRIFT),
-    "not_timed": [
-        {"case": TEXT, "workload": TEXT, "verdict": STATUS, "sentence": TEXT, "by_choice": FLAG}
-    ],
-}
-IMAGE = {
-    **dict.fromkeys(("mean", "std", "repeat_psnr_db"), NUMBER),
-    **dict.fromkeys(("psnr_db", "ssim"), Optional(NUMBER)),
-}
-VALIDITY = {"gpu_interference": [TEXT], "host_interference": [TEXT]}
-CASE = {
-    **dict.fromkeys(("workload", "model", "weights", "case"), TEXT),
-    **dict.fromkeys(("steps", "num_images", "parameters"), WHOLE),
-    **dict.fromkeys(("against", "roofline_by"), Optional(TEXT)),
-    "latency_s": POSITIVE,
-    "latency_rounds_s": Some(POSITIVE),
-    **dict.fromkeys(
-        ("latency_speedup", "gpu_busy_s", "gpu_speedup", "peak_memory_bytes", "roofline_s"),
-        Optional(POSITIVE),
-    ),
-    "reference": Optional(
-        {
-            "latency_rounds_s": Some(POSITIVE),
-            "gpu_busy_s": Optional(POSITIVE),
-            "peak_memory_bytes": Optional(POSITIVE),
-            "validity": VALIDITY,
-        }
-    ),
-    "reference_drift": Optional(DRIFT),
-    "image": {"finite": FLAG, "ignored": [TEXT], **dict.fromkeys(IMAGE, ANYTHING)},
-    "tolerance": Optional({"psnr_db": NUMBER, "ssim": NUMBER}),
-    "counters": Each({"fixed": WHOLE, "per_step": WHOLE}),
-    "families": Each({"gpu_s": NUMBER, "kernels": WHOLE}),
-    "generates": Each(ANYTHING),
-    "validity": VALIDITY,
-    "notes": [TEXT],
-    "verdict": STATUS,
-    "image_only": FLAG,
-}
+def _by_name(phrase: str, content: Any) -> str:
+    """Where a benchmark is counted, name its case."""
+    found = re.match(rf"benchmarks\[(\d+)\]\.extra_info\.{KEY}\.?", phrase)
+    if not found:
+        return phrase
+    try:
+        seen = content["benchmarks"][int(found[1])]["extra_info"][KEY]["measurement"]
+        names = [seen[name] for name in ("workload", "model", "weights", "case")]
+        return f"{'/'.join(names)}: {phrase[found.end() :].removeprefix(': ')}"
+    except (LookupError, TypeError):
+        return phrase

@@ -18,11 +18,11 @@ from diffusers_perf.cli.answers import named, unwritable
 from diffusers_perf.compare import compare
 from diffusers_perf.judge.comparable import NotComparable
 from diffusers_perf.records import baselines
-from diffusers_perf.records.reading import BadRunError
-from diffusers_perf.records.records import slug_of, write_whole
+from diffusers_perf.records.files import write_whole
+from diffusers_perf.records.reading import BadRunError, load_run
+from diffusers_perf.records.run import Run
 from diffusers_perf.report import making, markdown, sides
 from diffusers_perf.report.content import ComparisonPart, Report
-from diffusers_perf.report.reading import Reading, read
 
 NEEDED = ("jinja2",)
 """What the page is made with; the comment needs none of it."""
@@ -79,7 +79,7 @@ def write(
     comment: Path | None = None,
 ) -> int:
     """Make the page, the comment (``-`` prints it), or both; 0. `BadRunError` for bad runs."""
-    shown = read(head[0])
+    shown = load_run(head[0])
     report = make(shown, head=head, base=base)
     if html is not None:
         _write(html, _page(report, shown))
@@ -90,14 +90,14 @@ def write(
     return 0
 
 
-def make(shown: Reading, *, head: Sequence[Path], base: Sequence[Path]) -> Report:
+def make(shown: Run, *, head: Sequence[Path], base: Sequence[Path]) -> Report:
     """The content of the report of a run, which is the first of `head`."""
-    baseline = baselines.load_machine(slug_of(str(shown.machine.get("name", ""))))
+    baseline = baselines.load_machine(shown.machine.slug)
     return making.make(
         shown,
         published=baselines.load_published(),
         accepted=baseline.cases.keys() if baseline else None,
-        base=read(base[0]) if base else None,
+        base=load_run(base[0]) if base else None,
         comparison=judged(head, base) if len(base) > 1 or len(head) > 1 else None,
     )
 
@@ -107,7 +107,7 @@ def judged(head: Sequence[Path], base: Sequence[Path]) -> ComparisonPart:
 
     Single runs have none: times that were taken once say nothing of their noise.
     """
-    readings = [[read(path) for path in paths] for paths in (base, head)]
+    readings = [[load_run(path) for path in paths] for paths in (base, head)]
     if not base:
         raise BadRunError("several runs are shown only beside as many of --base, in pairs")
     try:
@@ -116,7 +116,7 @@ def judged(head: Sequence[Path], base: Sequence[Path]) -> ComparisonPart:
         return sides.refused(str(error), *readings)
 
 
-def _page(report: Report, shown: Reading) -> str:
+def _page(report: Report, shown: Run) -> str:
     lacking = [name for name in NEEDED if find_spec(name) is None]
     if lacking:
         raise BadRunError(

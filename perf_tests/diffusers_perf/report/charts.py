@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from diffusers_perf.records.measurement import KernelFamily, Measurement
 from diffusers_perf.report.content import CasePart, WorkloadPart
-from diffusers_perf.report.reading import Seen
 from diffusers_perf.report.scale import Scale, Tick, time_ticks
 
 TICKS_MOST = 8
@@ -70,7 +70,7 @@ def latency(workload: WorkloadPart) -> LatencyChart | None:
     cases = workload.slowest_first
     if not cases:
         return None
-    longest = max(max(*case.seen.rounds_s, case.seen.latency_s or 0.0) for case in cases)
+    longest = max(max(*case.seen.rounds_s, case.seen.latency_s) for case in cases)
     ends = [case.interval.high for case in cases if case.interval]
     scale = Scale(low=0, high=1.02 * max([longest, *(e for e in ends if e < LONG * longest)]))
     rows: list[LatencyRow] = []
@@ -101,14 +101,14 @@ def _latency_row(case: CasePart, scale: Scale, *, previous: float | None) -> Lat
 
     return LatencyRow(
         case=case,
-        latency=scale.at(seen.latency_s or 0.0),
+        latency=scale.at(seen.latency_s),
         gpu_busy=None if seen.gpu_busy_s is None else scale.at(seen.gpu_busy_s),
         rounds=tuple(map(scale.at, seen.rounds_s)),
         interval=(scale.at(interval.low), scale.at(interval.high)) if interval else None,
         roofline=inside(seen.roofline_s),
         base_latency=inside(base.latency_s) if base else None,
         base_gpu_busy=inside(base.gpu_busy_s) if base else None,
-        cost=scale.at(case.cost_s or 0.0),
+        cost=scale.at(case.cost_s),
         previous_cost=previous,
     )
 
@@ -159,19 +159,19 @@ class SplitChart:
     """Is there a base?"""
 
 
-Split = Callable[[Seen], Mapping[str, float]]
+Split = Callable[[Measurement], Mapping[str, float]]
 """Seconds on the GPU by part."""
 
 
 def families(workload: WorkloadPart) -> SplitChart | None:
     """GPU time by family of kernels; None where none was measured."""
-    return _split(workload, "kernel family", COLOURS, lambda seen: split_of(seen.families_s))
+    return _split(workload, "kernel family", COLOURS, lambda seen: split_of(seen.families))
 
 
 def stages(workload: WorkloadPart) -> SplitChart | None:
     """GPU time by stage; None where none was measured."""
 
-    def split(seen: Seen) -> Mapping[str, float]:
+    def split(seen: Measurement) -> Mapping[str, float]:
         parts = dict.fromkeys(STAGES, 0.0)
         for name, seconds in seen.stages_s.items():
             parts[name if name in STAGES else OTHER] += max(0.0, seconds)
@@ -180,12 +180,12 @@ def stages(workload: WorkloadPart) -> SplitChart | None:
     return _split(workload, "stage", STAGES, split)
 
 
-def split_of(families: Mapping[str, tuple[float, int]]) -> dict[str, float]:
+def split_of(families: Mapping[str, KernelFamily]) -> dict[str, float]:
     """Seconds by the part that a family is drawn as, in the order of the legend."""
     parts = dict.fromkeys(COLOURS, 0.0)
-    for family, (seconds, _) in families.items():
+    for family, seen in families.items():
         part = next((p for start, (p, _) in FAMILIES.items() if family.startswith(start)), OTHER)
-        parts[part] += max(0.0, seconds)
+        parts[part] += max(0.0, seen.gpu_s)
     return {name: seconds for name, seconds in parts.items() if seconds > 0}
 
 

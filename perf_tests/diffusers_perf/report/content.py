@@ -10,9 +10,9 @@ from diffusers_perf.catalog.declarations import REFERENCE
 from diffusers_perf.catalog.status import Status
 from diffusers_perf.judge.stats import Interval
 from diffusers_perf.plugin.screen import how_close
-from diffusers_perf.records.records import bottleneck_of, idle_share_of
-from diffusers_perf.records.runs import Untimed
-from diffusers_perf.report.reading import Seen
+from diffusers_perf.records.measurement import Measurement
+from diffusers_perf.records.missing import Untimed
+from diffusers_perf.records.run import CaseRecord
 
 Mood = Literal["good", "plain", "warning", "bad"]
 
@@ -44,9 +44,9 @@ class Verdict:
 class CasePart:
     """One case with what follows from its numbers."""
 
-    seen: Seen
+    record: CaseRecord
     mood: Mood
-    base: Seen | None
+    base: Measurement | None
     """The same case of the run it is compared with."""
     interval: Interval | None
     """99 % interval of the latency, seconds; None from a single round."""
@@ -56,41 +56,66 @@ class CasePart:
     """No other case of the workload is faster, closer and smaller at once."""
 
     @property
+    def seen(self) -> Measurement:
+        return self.record.measurement
+
+    @property
+    def id(self) -> str:
+        return self.record.id
+
+    @property
+    def name(self) -> str:
+        """The stack's, or ``reference``."""
+        return self.seen.case
+
+    @property
+    def status(self) -> Status:
+        return self.record.status
+
+    @property
+    def against(self) -> str:
+        """Name of the case that it is compared with; its own for a reference."""
+        return self.record.compared_with.case
+
+    @property
+    def psnr_db(self) -> float | None:
+        """None where nothing was compared."""
+        return self.seen.image_distance.psnr_db if self.seen.image_distance else None
+
+    @property
+    def ssim(self) -> float | None:
+        return self.seen.image_distance.ssim if self.seen.image_distance else None
+
+    @property
     def to(self) -> str:
         """What it is compared with, where that is not the reference."""
-        against = self.seen.against
-        return "" if against in (None, REFERENCE, self.seen.name) else str(against)
+        return "" if self.against in (REFERENCE, self.name) else self.against
 
     @property
     def label(self) -> str:
         """Its name, and what it is compared with where that is not the reference."""
-        return f"{self.seen.name} (to {self.to})" if self.to else self.seen.name
+        return f"{self.name} (to {self.to})" if self.to else self.name
 
     @property
     def speedup(self) -> float | None:
         """By latency, over the case it is compared with."""
-        return 1.0 if self.seen.name == REFERENCE else self.seen.latency_speedup
+        return 1.0 if self.record.is_reference else self.record.latency_speedup
 
     @property
     def gpu_speedup(self) -> float | None:
-        if self.seen.name == REFERENCE and self.seen.gpu_busy_s is not None:
+        if self.record.is_reference and self.seen.gpu_busy_s is not None:
             return 1.0
-        return self.seen.gpu_speedup
+        return self.record.gpu_speedup
 
     @property
     def idle_share(self) -> float | None:
-        """As `records.idle_share_of`; None where nobody could look."""
-        seen = self.seen
-        if seen.gpu_busy_s is None or seen.latency_s is None:
-            return None
-        return idle_share_of(gpu_busy_s=seen.gpu_busy_s, latency_s=seen.latency_s)
+        """Share of the latency during which the GPU is idle; None where that is unknown."""
+        return self.seen.idle_share
 
     @property
     def bound_by(self) -> str:
-        """What holds it back; empty where nobody could look."""
-        if self.idle_share is None:
-            return ""
-        return bottleneck_of(self.idle_share).replace("gpu", "GPU")
+        """The bottleneck; empty where it is unknown."""
+        return (self.seen.bottleneck or "").replace("gpu", "GPU")
 
     @property
     def idle(self) -> str:
@@ -104,34 +129,31 @@ class CasePart:
 
     @property
     def over_roofline(self) -> float | None:
-        """How many times the least that this GPU could take."""
-        seen = self.seen
-        return seen.latency_s / seen.roofline_s if seen.latency_s and seen.roofline_s else None
+        """The latency over its lower bound on this GPU."""
+        return self.seen.latency_s / self.seen.roofline_s if self.seen.roofline_s else None
 
     @property
-    def images_per_s(self) -> float | None:
-        return self.seen.num_images / self.seen.latency_s if self.seen.latency_s else None
+    def images_per_s(self) -> float:
+        return self.seen.num_images / self.seen.latency_s
 
     @property
-    def cost_s(self) -> float | None:
+    def cost_s(self) -> float:
         """The time that says most: GPU busy where it was seen, else latency."""
         return self.seen.latency_s if self.seen.gpu_busy_s is None else self.seen.gpu_busy_s
 
     @property
     def image(self) -> str:
         """What is on it, or how close it is, in a few words."""
-        seen = self.seen
-        if not seen.finite:
+        if not self.seen.look.finite:
             return "not finite"
-        if seen.status in (Status.BLACK, Status.UNIFORM):
-            return seen.status
-        return "" if seen.psnr_db is None else how_close(seen.psnr_db, seen.ssim)
+        if self.status in (Status.BLACK, Status.UNIFORM):
+            return self.status
+        return "" if self.psnr_db is None else how_close(self.psnr_db, self.ssim)
 
     @property
     def psnr(self) -> str:
         """The first of what says how close it is; empty where nothing was compared."""
-        seen = self.seen
-        return "" if seen.psnr_db is None else how_close(seen.psnr_db, seen.ssim).split(", ")[0]
+        return "" if self.psnr_db is None else how_close(self.psnr_db, self.ssim).split(", ")[0]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,21 +170,17 @@ class WorkloadPart:
     @property
     def settings(self) -> Mapping[str, str]:
         """What each optimization of its cases does, in a line."""
-        return {name: line for case in self.cases for name, line in case.seen.stack.items()}
+        return {name: line for case in self.cases for name, line in case.record.stack.items()}
 
     @property
     def timed(self) -> tuple[CasePart, ...]:
         """Those with a time that is judged."""
-        return tuple(
-            case for case in self.cases if not case.seen.image_only and case.seen.latency_s
-        )
+        return tuple(case for case in self.cases if not case.record.image_only)
 
     @property
     def slowest_first(self) -> tuple[CasePart, ...]:
         """Those with a time: the reference, then from the slowest to the fastest."""
-        return tuple(
-            sorted(self.timed, key=lambda c: (c.seen.name != REFERENCE, -(c.cost_s or 0.0)))
-        )
+        return tuple(sorted(self.timed, key=lambda c: (c.name != REFERENCE, -c.cost_s)))
 
     @property
     def compiles(self) -> bool:

@@ -105,7 +105,7 @@ def gallery(report: Report, folder: Path, *, budget_bytes: int) -> Gallery:
             side=0,
             full_side=0,
         )
-    own_names = [case.seen.id for case in report.cases]
+    own_names = [case.id for case in report.cases]
     names = list(dict.fromkeys([*own_names, *map(_other, report.cases)]))
     # Decoding and encoding leave Python's lock to the others.
     with ThreadPoolExecutor() as pool:
@@ -115,9 +115,9 @@ def gallery(report: Report, folder: Path, *, budget_bytes: int) -> Gallery:
     thumbnails = _accepted(report.cases)
     differences: dict[str, tuple[Square, int]] = {}
     for case in report.cases:
-        own, other = loaded.get(case.seen.id), loaded.get(_other(case))
+        own, other = loaded.get(case.id), loaded.get(_other(case))
         if own is not None and other is not None and own.shape == other.shape and own is not other:
-            differences[case.seen.id] = amplified(own, other)
+            differences[case.id] = amplified(own, other)
     wanted = [
         *(("image", name, square) for name, square in loaded.items()),
         *(
@@ -129,21 +129,21 @@ def gallery(report: Report, folder: Path, *, budget_bytes: int) -> Gallery:
     embedded = _within(wanted, budget_bytes)
     shown = {}
     for case in report.cases:
-        name, other_id = case.seen.id, _other(case)
-        if case.seen.name == REFERENCE:
+        name, other_id = case.id, _other(case)
+        if case.name == REFERENCE:
             other_id = f"accepted {name}"
         has_other = other_id in thumbnails or other_id in loaded
         shown[name] = Shown(
             case=name,
             image=embedded.get(("image", name)),
             other=other_id if has_other and name in loaded else "",
-            other_name="accepted" if other_id in thumbnails else _against(case),
+            other_name="accepted" if other_id in thumbnails else case.against,
             difference=embedded.get(("difference", name)),
             amplified=differences[name][1] if name in differences else 1,
             problem=problems.get(name, "")
             or (
                 f"{problems[other_id]}, so there is nothing to compare with"
-                if not has_other and case.seen.name != REFERENCE
+                if not has_other and case.name != REFERENCE
                 else ""
             ),
         )
@@ -164,13 +164,9 @@ def gallery(report: Report, folder: Path, *, budget_bytes: int) -> Gallery:
     )
 
 
-def _against(case: CasePart) -> str:
-    return case.seen.against or REFERENCE
-
-
 def _other(case: CasePart) -> str:
     """Id of the case whose image it is held to."""
-    return f"{case.seen.workload}-{_against(case)}"
+    return f"{case.seen.workload}-{case.against}"
 
 
 UNREADABLE = (OSError, SyntaxError, ValueError, ZeroDivisionError, Image.DecompressionBombError)
@@ -231,7 +227,7 @@ def _accepted(cases: Sequence[CasePart]) -> dict[str, Square]:
     for case in cases:
         seen = case.seen
         path = baselines.image_path(model=seen.model, weights=seen.weights, workload=seen.workload)
-        if seen.name != REFERENCE:
+        if not case.record.is_reference:
             continue
         # Without it, or with a broken one, there is nothing to show; the tests say so.
         with suppress(*UNREADABLE):

@@ -4,24 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
-from diffusers_perf.catalog.declarations import REFERENCE
 from diffusers_perf.catalog.status import Status
 from diffusers_perf.judge.stats import mean_interval
 from diffusers_perf.records.baselines import Published
-from diffusers_perf.records.pixels import IDENTICAL_DB
+from diffusers_perf.records.measurement import IDENTICAL_DB
+from diffusers_perf.records.run import CaseRecord, Run
 from diffusers_perf.report import figures
 from diffusers_perf.report.content import CasePart, ComparisonPart, Report, WorkloadPart, mood_of
-from diffusers_perf.report.reading import Reading, Seen
 from diffusers_perf.report.sides import side_by_side
 from diffusers_perf.report.summing import verdict_of
 
 
 def make(
-    head: Reading,
+    head: Run,
     *,
     published: Published,
     accepted: Collection[str] | None,
-    base: Reading | None = None,
+    base: Run | None = None,
     comparison: ComparisonPart | None = None,
 ) -> Report:
     """The report of a run, beside another where one is given.
@@ -31,14 +30,14 @@ def make(
     """
     workloads = tuple(
         _workload(name, head, base=base, published=published)
-        for name in dict.fromkeys(case.workload for case in head.cases)
+        for name in dict.fromkeys(c.measurement.workload for c in head.cases.values())
     )
     if comparison is None and base is not None:
         comparison = side_by_side(base, head)
     cases = tuple(case for workload in workloads for case in workload.cases)
     lost = head.lost(accepted or ())
     return Report(
-        title=f"Stable Diffusion inference on {head.machine.get('name', 'an unnamed machine')}",
+        title=f"Stable Diffusion inference on {head.machine.name}",
         verdict=verdict_of(
             head, cases, lost=lost, known=accepted is not None, comparison=comparison
         ),
@@ -50,21 +49,21 @@ def make(
     )
 
 
-def _workload(
-    name: str, head: Reading, *, base: Reading | None, published: Published
-) -> WorkloadPart:
-    own = [case for case in head.cases if case.workload == name]
+def _workload(name: str, head: Run, *, base: Run | None, published: Published) -> WorkloadPart:
+    own = [case for case in head.cases.values() if case.measurement.workload == name]
     front = _front(own)
     return WorkloadPart(
         name=name,
         title=_title(own[0]),
-        prompt=str(own[0].generates.get("prompt", "")),
+        prompt=str(own[0].workload.get("prompt", "")),
         cases=tuple(
             CasePart(
-                seen=case,
+                record=case,
                 mood=mood_of(case.status),
-                base=base.case(case.id) if base else None,
-                interval=mean_interval(case.rounds_s) if len(case.rounds_s) > 1 else None,
+                base=was.measurement if base and (was := base.by_id.get(case.id)) else None,
+                interval=mean_interval(rounds)
+                if len(rounds := case.measurement.rounds_s) > 1
+                else None,
                 guide=published.cases.get(case.id, {}),
                 front=case.id in front,
             )
@@ -74,31 +73,33 @@ def _workload(
     )
 
 
-def _title(case: Seen) -> str:
-    pins = case.generates
-    parts = [figures.count(case.num_images, "image")]
+def _title(case: CaseRecord) -> str:
+    pins, seen = case.workload, case.measurement
+    parts = [figures.count(seen.num_images, "image")]
     if "size" in pins:
         parts.append(f"{pins['size']}×{pins['size']}")
     scheduler = str(pins.get("scheduler", "")).removesuffix("Scheduler")
-    parts.append(figures.count(case.steps, "step") + (f" of {scheduler}" if scheduler else ""))
+    parts.append(figures.count(seen.steps, "step") + (f" of {scheduler}" if scheduler else ""))
     base = pins.get("base")
     if isinstance(base, Sequence) and not isinstance(base, str) and base:
         parts.append("in " + "+".join(map(str, base)))
     return ", ".join(parts)
 
 
-def _front(cases: Sequence[Seen]) -> set[str]:
+def _front(cases: Sequence[CaseRecord]) -> set[str]:
     """Ids of the cases that no other beats in speed, image and memory at once."""
     points: dict[str, tuple[float, float, float]] = {}
     for case in cases:
-        cost = case.latency_s if case.gpu_busy_s is None else case.gpu_busy_s
-        spoiled = not case.finite or case.status in (Status.BLACK, Status.UNIFORM)
-        if cost is None or case.image_only or spoiled:
+        seen = case.measurement
+        cost = seen.latency_s if seen.gpu_busy_s is None else seen.gpu_busy_s
+        if case.image_only or not seen.look.finite or case.status in (Status.BLACK, Status.UNIFORM):
             continue
         # Nothing is closer to the reference than itself.
-        psnr = IDENTICAL_DB if case.name == REFERENCE else case.psnr_db
-        if psnr is not None:
-            points[case.id] = (cost, -psnr, case.peak_memory_bytes or 0.0)
+        if case.is_reference:
+            points[case.id] = (cost, -IDENTICAL_DB, seen.peak_memory_bytes or 0.0)
+        elif seen.image_distance is not None:
+            psnr_db = seen.image_distance.psnr_db
+            points[case.id] = (cost, -psnr_db, seen.peak_memory_bytes or 0.0)
     return {
         name
         for name, own in points.items()
@@ -109,62 +110,59 @@ def _front(cases: Sequence[Seen]) -> set[str]:
     }
 
 
-def _claims(cases: Sequence[Seen], published: Published) -> list[str]:
-    reference = next((case for case in cases if case.name == REFERENCE), None)
+def _claims(cases: Sequence[CaseRecord], published: Published) -> list[str]:
+    reference = next((case.measurement for case in cases if case.is_reference), None)
     lines = []
     for case in cases:
-        claim = published.claims.get(case.name)
+        seen = case.measurement
+        claim = published.claims.get(seen.case)
         if claim is None or reference is None or case.image_only:
             continue
-        if not (case.latency_s and reference.latency_s and case.parameters):
-            continue
-        smaller = 1 - case.parameters / (reference.parameters or case.parameters)
-        saved = 1 - case.latency_s / reference.latency_s
-        on_gpu = (
-            f" and {1 - 1 / case.gpu_speedup:.0%} of the GPU's time" if case.gpu_speedup else ""
-        )
+        smaller = 1 - seen.parameters / reference.parameters
+        saved = 1 - seen.latency_s / reference.latency_s
+        speedup = case.gpu_speedup
+        on_gpu = f" and {1 - 1 / speedup:.0%} of the GPU's time" if speedup else ""
         lines.append(
-            f"{case.name}: {smaller:.0%} fewer parameters in the whole pipeline, {saved:.0%} of "
+            f"{seen.case}: {smaller:.0%} fewer parameters in the whole pipeline, {saved:.0%} of "
             f"the latency{on_gpu} saved; the guide claims {claim['smaller']:.0%} smaller and "
             f"{claim['faster']:.0%} faster."
         )
     return lines
 
 
-def _machine(head: Reading) -> tuple[tuple[str, str], ...]:
-    machine = head.machine
-    capability = machine.get("compute_capability")
-    memory = machine.get("memory_bytes")
-    models = dict.fromkeys(f"{case.model} ({case.weights})" for case in head.cases)
+def _machine(head: Run) -> tuple[tuple[str, str], ...]:
+    machine, commit = head.machine, head.commit
+    capability, memory = machine.compute_capability, machine.memory_bytes
+    seen = [case.measurement for case in head.cases.values()]
     rows = (
-        ("GPU" if machine.get("device") == "cuda" else "CPU", machine.get("name")),
-        ("memory", f"{memory / 2**30:.0f} GiB" if isinstance(memory, int | float) else None),
-        (
-            "compute capability",
-            ".".join(map(str, capability)) if isinstance(capability, list) else None,
-        ),
-        ("driver", machine.get("driver")),
-        ("CUDA", machine.get("cuda")),
-        ("threads", machine.get("threads")),
-        ("torch", machine.get("torch")),
-        ("diffusers", machine.get("diffusers")),
-        ("transformers", machine.get("transformers")),
-        ("Python", machine.get("python")),
-        ("model", ", ".join(models)),
-        ("measured", head.date),
-        ("commit", head.commit),
+        ("GPU" if machine.device == "cuda" else "CPU", machine.name),
+        ("memory", f"{memory / 2**30:.0f} GiB" if memory else None),
+        ("compute capability", ".".join(map(str, capability)) if capability else None),
+        ("driver", machine.driver),
+        ("CUDA", machine.cuda),
+        ("threads", machine.threads),
+        ("torch", machine.torch),
+        ("diffusers", machine.diffusers),
+        ("transformers", machine.transformers),
+        ("Python", machine.python),
+        ("model", ", ".join(dict.fromkeys(f"{one.model} ({one.weights})" for one in seen))),
+        ("measured", f"{head.datetime:%Y-%m-%d %H:%M}"),
+        ("commit", (commit.id or "")[:10] + " and changes" * bool(commit.dirty)),
     )
     return tuple((name, str(value)) for name, value in rows if value not in (None, ""))
 
 
-def _notes(head: Reading) -> tuple[str, ...]:
-    notes = [note for case in head.cases for note in case.notes]
-    for workload, (ratio, significant) in head.drift.items():
+def _notes(head: Run) -> tuple[str, ...]:
+    seen = [case.measurement for case in head.cases.values()]
+    notes = [
+        note for one in seen for note in (*one.notes, *filter(None, [one.interference.unknown]))
+    ]
+    for workload, drift in head.session.reference_drift.items():
         notes.append(
-            f"{workload}: the reference took {ratio:.3f} of its first time when it was timed again"
-            + (": latencies of this run say little" if significant else "")
+            f"{workload}: the reference took {drift.ratio:.3f} of its first time when it was timed "
+            "again" + (": latencies of this run say little" if drift.significant else "")
         )
-    if any(case.weights.startswith("seeded") for case in head.cases):
+    if any(one.weights.startswith("seeded") for one in seen):
         notes.append(
             "Images are of seeded weights: noise to the eye. How close two of them are is about "
             "arithmetic."

@@ -166,8 +166,8 @@ def _table(workload: WorkloadPart) -> Iterator[str]:
 
 def _cells(case: CasePart) -> tuple[str, ...]:
     seen = case.seen
-    if seen.image_only:
-        return ("", "", "", "", "", "", case.image, seen.status)
+    if case.record.image_only:
+        return ("", "", "", "", "", "", case.image, case.status)
     return (
         figures.seconds(seen.latency_s),
         figures.times(case.speedup),
@@ -176,7 +176,7 @@ def _cells(case: CasePart) -> tuple[str, ...]:
         figures.times(case.guide.get("speedup")),
         figures.mebibytes(seen.peak_memory_bytes),
         case.image,
-        seen.status,
+        case.status,
     )
 
 

@@ -83,7 +83,7 @@ def _policy(script: str) -> str:
 
 def _ids(report: Report, others: Iterable[str]) -> dict[str, str]:
     """Names for images in the page: a case may be called anything."""
-    names = [*(case.seen.id for case in report.cases), *others]
+    names = [*(case.id for case in report.cases), *others]
     return {name: f"p{number}" for number, name in enumerate(dict.fromkeys(names))}
 
 

@@ -10,12 +10,10 @@ from diffusers_perf.judge import pairs
 from diffusers_perf.judge.verdicts import difference
 from diffusers_perf.judge.weighing import METRICS
 from diffusers_perf.records.baselines import NEVER_MORE
+from diffusers_perf.records.run import CaseRecord, Run
 from diffusers_perf.report import figures
 from diffusers_perf.report.content import ChangePart, ComparisonPart, Mood, badness, mood_of
-from diffusers_perf.report.reading import Reading, Seen
 
-SHOWN_SHARE = {metric.name: metric.roofline for metric in METRICS}
-"""Differences that a comparison without pairs shows first; they are judged from nothing."""
 IMAGE_DB = 0.5
 NAMED_MOST = 3
 """Cases that a sentence names."""
@@ -23,9 +21,7 @@ UNKNOWN = 1e6
 """A ratio's end beyond which the interval says that nothing is known."""
 
 
-def in_pairs(
-    found: pairs.Comparison, base: Sequence[Reading], head: Sequence[Reading]
-) -> ComparisonPart:
+def in_pairs(found: pairs.Comparison, base: Sequence[Run], head: Sequence[Run]) -> ComparisonPart:
     """What pairs of runs were judged to show."""
     verdicts = found.verdicts
     changes = sorted(
@@ -77,7 +73,7 @@ def _what_is_worse(case: str, changes: Sequence[ChangePart]) -> str:
     return f"{case} ({'; '.join(told)})"
 
 
-def refused(reason: str, base: Sequence[Reading], head: Sequence[Reading]) -> ComparisonPart:
+def refused(reason: str, base: Sequence[Run], head: Sequence[Run]) -> ComparisonPart:
     """Runs of which nothing follows for each other."""
     return ComparisonPart(
         mood="warning",
@@ -88,7 +84,7 @@ def refused(reason: str, base: Sequence[Reading], head: Sequence[Reading]) -> Co
     )
 
 
-def _about(base: Sequence[Reading], head: Sequence[Reading]) -> str:
+def _about(base: Sequence[Run], head: Sequence[Run]) -> str:
     names = [
         _named(side[0]) + (f" and {len(side) - 1} more" if side[1:] else "")
         for side in (base, head)
@@ -129,23 +125,23 @@ def _judged(change: pairs.Change) -> ChangePart:
     )
 
 
-def side_by_side(base: Reading, head: Reading) -> ComparisonPart:
+def side_by_side(base: Run, head: Run) -> ComparisonPart:
     """Single runs: what differs, without a verdict, since nothing says how they scatter."""
     about = _about([base], [head])
     other = _apart(base, head)
     if other:
         return ComparisonPart(mood="warning", sentence=other, about=about, changes=(), counters=())
-    shared = [(case, was) for case in head.cases if (was := base.case(case.id)) is not None]
+    shared = [(case, was) for case in head.cases.values() if (was := base.by_id.get(case.id))]
     changes = [change for case, was in shared for change in _differences(was, case)]
     changes += [
         _only_in(case, Status.NEW, "measured in head alone")
-        for case in head.cases
-        if not base.case(case.id)
+        for case in head.cases.values()
+        if case.id not in base.by_id
     ]
     changes += [
         _only_in(case, Status.MISSING, "measured in base alone")
-        for case in base.cases
-        if not head.case(case.id)
+        for case in base.cases.values()
+        if case.id not in head.by_id
     ]
     changes.sort(key=lambda c: (not c.changed, -abs((c.ratio or 1.0) - 1)))
     return ComparisonPart(
@@ -159,53 +155,50 @@ def side_by_side(base: Reading, head: Reading) -> ComparisonPart:
     )
 
 
-def _named(reading: Reading) -> str:
-    return f"{reading.path.name}" + (f" ({reading.commit})" if reading.commit else "")
+def _named(run: Run) -> str:
+    return run.path.name + (f" ({run.commit.id[:10]})" if run.commit.id else "")
 
 
-def _apart(base: Reading, head: Reading) -> str:
+def _apart(base: Run, head: Run) -> str:
     """Why two runs cannot stand beside each other; empty if they can."""
-    before, now = base.machine.get("name"), head.machine.get("name")
+    before, now = base.machine.name, head.machine.name
     if before != now:
         return (
             f"Base was measured on {before}, head on {now}: times of two machines are not compared."
         )
-    weights = [{(case.model, case.weights) for case in run.cases} for run in (base, head)]
-    if weights[0] and weights[1] and not weights[0] & weights[1]:
+    if base.weights and head.weights and not base.weights & head.weights:
         return "Base and head ran other models or weights: they are not compared."
     return ""
 
 
-def _differences(was: Seen, case: Seen) -> list[ChangePart]:
-    rows = (
-        ("latency", was.latency_s, case.latency_s, figures.seconds),
-        ("GPU busy", was.gpu_busy_s, case.gpu_busy_s, figures.seconds),
-        ("peak memory", was.peak_memory_bytes, case.peak_memory_bytes, figures.mebibytes),
-    )
+def _differences(was: CaseRecord, case: CaseRecord) -> list[ChangePart]:
     changes = []
-    for metric, before, now, read in rows:
+    for metric in METRICS:
+        before, now = metric.of(was.measurement), metric.of(case.measurement)
         if case.image_only or before is None or now is None:
             continue
         ratio = now / before
+        shown = figures.mebibytes if metric.field.endswith("_bytes") else figures.seconds
         changes.append(
             _difference(
                 case,
-                metric,
-                base=read(before),
-                head=read(now),
+                metric.name,
+                base=shown(before),
+                head=shown(now),
                 ratio=ratio,
-                changed=abs(ratio - 1) > SHOWN_SHARE[metric],
+                changed=abs(ratio - 1) > metric.roofline,
                 words=figures.percent(ratio),
             )
         )
-    if was.psnr_db is not None and case.psnr_db is not None:
-        moved = case.psnr_db - was.psnr_db
+    had, has = was.measurement.image_distance, case.measurement.image_distance
+    if had is not None and has is not None:
+        moved = has.psnr_db - had.psnr_db
         changes.append(
             _difference(
                 case,
                 "image",
-                base=figures.decibels(was.psnr_db),
-                head=figures.decibels(case.psnr_db),
+                base=figures.decibels(had.psnr_db),
+                head=figures.decibels(has.psnr_db),
                 ratio=None,
                 changed=abs(moved) > IMAGE_DB,
                 words=f"{moved:+.1f} dB".replace("-", "−"),
@@ -215,7 +208,7 @@ def _differences(was: Seen, case: Seen) -> list[ChangePart]:
 
 
 def _difference(
-    case: Seen,
+    case: CaseRecord,
     metric: str,
     *,
     base: str,
@@ -239,14 +232,14 @@ def _difference(
     )
 
 
-def _only_in(case: Seen, status: str, words: str) -> ChangePart:
+def _only_in(case: CaseRecord, status: str, words: str) -> ChangePart:
     return ChangePart(
         case=case.id,
         metric="",
         status=status,
         mood="plain",
-        base="" if status == Status.NEW else figures.seconds(case.latency_s),
-        head=figures.seconds(case.latency_s) if status == Status.NEW else "",
+        base="" if status == Status.NEW else figures.seconds(case.measurement.latency_s),
+        head=figures.seconds(case.measurement.latency_s) if status == Status.NEW else "",
         ratio=None,
         interval="",
         sentence=words,
@@ -255,16 +248,16 @@ def _only_in(case: Seen, status: str, words: str) -> ChangePart:
     )
 
 
-def counter_changes(base: Reading, head: Reading) -> list[tuple[str, str, str]]:
+def counter_changes(base: Run, head: Run) -> list[tuple[str, str, str]]:
     """Every counter that is not what it was, the judged ones first: case, counter, and the change
     in words. They are exact, so one run a side is enough.
     """
     changed = []
-    for case in head.cases:
-        was = base.case(case.id)
-        for name, now in case.counters.items():
-            before = was.counters.get(name) if was else None
+    for case in head.cases.values():
+        was, seen = base.by_id.get(case.id), case.measurement
+        for name, now in seen.counters.items():
+            before = was.measurement.counters.get(name) if was else None
             if before is not None and before != now:
-                words = difference(name, was=before, now=now, steps=case.steps)
+                words = difference(name, was=before, now=now, steps=seen.steps)
                 changed.append((case.id, name, words))
     return sorted(changed, key=lambda change: change[1] not in NEVER_MORE)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from diffusers_perf.catalog.status import Status
-from diffusers_perf.judge.verdicts import BRING_BACK
-from diffusers_perf.records.runs import Untimed
+from diffusers_perf.judge.verdicts import BRING_BACK, again
+from diffusers_perf.records.missing import Untimed
+from diffusers_perf.records.run import Run
 from diffusers_perf.report import figures
 from diffusers_perf.report.content import (
     CasePart,
@@ -17,7 +18,6 @@ from diffusers_perf.report.content import (
     badness,
     mood_of,
 )
-from diffusers_perf.report.reading import Reading
 
 ORDER: tuple[Mood, ...] = ("good", "plain", "warning", "bad")
 NAMED_MOST = 3
@@ -25,7 +25,7 @@ NAMED_MOST = 3
 
 
 def verdict_of(
-    head: Reading,
+    head: Run,
     cases: Sequence[CasePart],
     *,
     lost: Sequence[Untimed],
@@ -38,12 +38,12 @@ def verdict_of(
     """
     points = [
         Point(
-            status=case.seen.status,
+            status=case.status,
             mood=case.mood,
-            case=case.seen.id,
-            sentence=case.seen.sentence.removeprefix(f"{case.seen.status}: ")
-            or f"{case.seen.id} is {case.seen.status}",
-            next=head.again(case.seen.id),
+            case=case.id,
+            sentence=case.record.sentence.removeprefix(f"{case.status}: ")
+            or f"{case.id} is {case.status}",
+            next=again(case.id, head.session.options),
         )
         for case in cases
         if case.mood in ("warning", "bad")
@@ -54,23 +54,14 @@ def verdict_of(
             mood=mood_of(case.status),
             case=case.id,
             sentence=_about_lost(case),
-            next=BRING_BACK if case.status == Status.MISSING else head.again(case.id),
+            next=BRING_BACK
+            if case.status == Status.MISSING
+            else again(case.id, head.session.options),
         )
         for case in lost
         if mood_of(case.status) in ("warning", "bad")
     ]
     points.sort(key=lambda point: -badness(point.status))
-    points += [
-        Point(
-            status="not a number",
-            mood="bad",
-            case=case.seen.id,
-            sentence=f"{case.seen.id}: {problem}",
-            next=head.again(case.seen.id),
-        )
-        for case in cases
-        for problem in case.seen.problems
-    ]
     mood, sentence, command = _own_words(head, cases, points, lost=lost, known=known)
     if comparison is not None and comparison.mood == "plain":
         command = command if mood == "bad" else comparison.next or command
@@ -94,7 +85,7 @@ def _about_lost(lost: Untimed) -> str:
 
 
 def _own_words(
-    head: Reading,
+    head: Run,
     cases: Sequence[CasePart],
     points: Sequence[Point],
     *,
@@ -102,15 +93,15 @@ def _own_words(
     known: bool,
 ) -> tuple[Mood, str, str]:
     """The run's own verdict: mood, sentence, next command."""
-    machine = head.machine.get("name", "this machine")
-    total = len({*(case.seen.id for case in cases), *(point.case for point in points)})
+    machine = head.machine.name
+    total = len({*(case.id for case in cases), *(point.case for point in points)})
     if not cases:
         why = f" {figures.count(len(lost), 'case')} gave no measurement." if lost else ""
         command = points[0].next if points else "pytest perf_tests --benchmark-only"
         return "bad", f"Nothing was measured, so nothing is judged.{why}", command
     bad = list(dict.fromkeys(point.case for point in points if point.mood == "bad"))
     doubtful = list(dict.fromkeys(point.case for point in points if point.mood == "warning"))
-    new = [case for case in cases if case.seen.status == Status.NEW]
+    new = [case for case in cases if case.status == Status.NEW]
     accept = 'python -m ci accept RUN1.json RUN2.json RUN3.json --reason "..."'
     if bad:
         one = next(point for point in points if point.mood == "bad")

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from diffusers_perf.catalog.declarations import REFERENCE
-from diffusers_perf.records.pixels import IDENTICAL_DB
+from diffusers_perf.records.measurement import IDENTICAL_DB
 from diffusers_perf.report import figures
 from diffusers_perf.report.content import CasePart, WorkloadPart
 from diffusers_perf.report.scale import Scale, Tick, number_ticks, time_ticks
@@ -74,7 +74,7 @@ class TradeoffChart:
 
 def tradeoff(workload: WorkloadPart) -> TradeoffChart | None:
     """Speed against image, and against memory where it was measured; None for fewer than two."""
-    cases = [case for case in workload.timed if case.cost_s is not None]
+    cases = workload.timed
     if len(cases) < 2:
         return None
     return TradeoffChart(
@@ -89,9 +89,7 @@ Values = Sequence[tuple[CasePart, float]]
 
 def _image(cases: Sequence[CasePart]) -> Panel | None:
     """PSNR. What is at its cap stands on a line of its own, above all others."""
-    values = [
-        (case, IDENTICAL_DB if case.seen.name == REFERENCE else case.seen.psnr_db) for case in cases
-    ]
+    values = [(case, IDENTICAL_DB if case.name == REFERENCE else case.psnr_db) for case in cases]
     known = [(case, value) for case, value in values if value is not None]
     if not known:
         return None
@@ -136,7 +134,7 @@ def _memory(cases: Sequence[CasePart]) -> Panel | None:
 
 
 def _cost(case: CasePart) -> float:
-    return case.cost_s or 0.0
+    return case.cost_s
 
 
 def _panel(
@@ -160,9 +158,9 @@ def _panel(
         )
         for (case, _), y, said in zip(values, heights, words, strict=True)
     ]
-    places = {case.seen.id: point for (case, _), point in zip(values, points, strict=True)}
-    corners = sorted({(places[case.seen.id].x, places[case.seen.id].y) for case in line})
-    names = [case.seen.name for case, _ in values]
+    places = {case.id: point for (case, _), point in zip(values, points, strict=True)}
+    corners = sorted({(places[case.id].x, places[case.id].y) for case in line})
+    names = [case.name for case, _ in values]
     return Panel(
         title=title,
         x_ticks=time_ticks(across, most=6),

@@ -14,9 +14,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from msgspec import structs
+
 from diffusers_perf.catalog.declarations import Kind, Optimization, Tolerance
 from diffusers_perf.judge.stats import ratio_interval
-from diffusers_perf.records.records import Measurement
+from diffusers_perf.records.measurement import Measurement
 
 Stack = tuple[str, ...]
 """Names of optimizations beyond the workload's base, in the order of the catalogue."""
@@ -228,8 +230,7 @@ class Search:
         """The first, but where the host holds the best back one that takes launches off it: behind
         that all others are tried sooner, and the clock sees what the GPU gains.
         """
-        bound = self.steps[-1].measured.bottleneck()
-        if bound is not None and bound["by"] == "host":
+        if self.steps[-1].measured.bottleneck == "host":
             for optimization in self.candidates:
                 name = optimization.name
                 takes_off = optimization.hides_operators and not optimization.compiles
@@ -364,7 +365,7 @@ class Search:
         if old is None or newer is None:
             return gained
         self._latest = old
-        return gain(replace(new, rounds_s=(*new.rounds_s, *newer.rounds_s)), old)
+        return gain(structs.replace(new, rounds_s=(*new.rounds_s, *newer.rounds_s)), old)
 
     def fits(self, measured: Measurement) -> bool:
         """Whether it is within the limit on memory."""

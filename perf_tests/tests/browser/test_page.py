@@ -17,7 +17,7 @@ import pytest
 from diffusers_perf.cli import __main__ as command
 from diffusers_perf.records import baselines
 from perf_tests.tests.unit.drawn import shown
-from perf_tests.tests.unit.recorded import Content, case, process
+from perf_tests.tests.unit.recorded import Content, case, cases, process
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -61,11 +61,11 @@ def html(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _with_something_to_see(content: Content) -> Content:
-    for benchmark in content["benchmarks"]:
-        info = benchmark["extra_info"]
-        if info["gpu_busy_s"]:
-            info["stages"] = {"denoising": 0.9 * info["gpu_busy_s"], "decoder": 0.05}
-            info["families"] = {"matmul": {"gpu_s": info["gpu_busy_s"], "kernels": 7}}
+    for one in cases(content):
+        seen = one["measurement"]
+        if busy := seen["gpu_busy_s"]:
+            seen["stages_s"] = {"denoising": 0.9 * busy, "decoder": 0.05}
+            seen["families"] = {"matmul": {"gpu_s": busy, "kernels": 7}}
     case(content, "ddim50-fp16")["stack"] = {"fp16": "<img src=https://example.org/>"}
     return content
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
+
+from msgspec import structs
 
 from diffusers_perf.catalog.declarations import Tolerance
 from diffusers_perf.judge.verdicts import Question
 from diffusers_perf.records.baselines import CaseBaseline, limits_of
-from diffusers_perf.records.pixels import Distance, Look
-from diffusers_perf.records.records import Count, Measurement
+from diffusers_perf.records.measurement import Count, Distance, Look, Measurement
 
 CLOSE = Distance(psnr_db=60, ssim=0.999)
 GENERATES = {"name": "ddim50", "steps": 50, "base": []}
@@ -23,13 +23,13 @@ REFERENCE = Measurement(
     parameters=1_000,
     rounds_s=(2.00, 2.02, 1.98, 2.01, 1.99),
     look=Look(finite=True, mean=0.5, std=0.2),
-    repeat=Distance(psnr_db=120, ssim=1),
+    repeat_psnr_db=120,
     image_distance=CLOSE,
     gpu_busy_s=2.0,
     peak_memory_bytes=4_000,
     counters={"host_syncs": Count(fixed=3, per_step=6), "kernels": Count(fixed=300, per_step=1000)},
 )
-FP16 = replace(
+FP16 = structs.replace(
     REFERENCE,
     case="fp16",
     rounds_s=(1.00, 1.01, 0.99, 1.02, 0.98),
@@ -71,6 +71,6 @@ def question(measured: Measurement = FP16, **changes: Any) -> Question:
         "portable": {},
         "versions": {"torch": "2.11.0", "diffusers": "0.42.1"},
         "image_only": False,
-        "generates": GENERATES,
+        "workload": GENERATES,
     } | changes
     return Question(**asked)

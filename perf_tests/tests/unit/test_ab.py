@@ -25,7 +25,7 @@ from diffusers_perf.compare import ab, environments, sides
 from diffusers_perf.compare.environments import BadSide
 from diffusers_perf.compare.lock import held
 from diffusers_perf.records import baselines
-from perf_tests.tests.unit.recorded import Content, side, slow
+from perf_tests.tests.unit.recorded import Content, session, side, slow
 
 PYTHON = """#!/bin/sh
 here=${0%/*}
@@ -323,7 +323,7 @@ def test_what_cannot_be_compared_is_said_after_the_first_pair(
 ) -> None:
     head = side("head")
     for content in head:
-        content["perf_tests"]["measuring"] = "another"
+        session(content)["harness_version"] = "another"
     place.record(side("base"), head)
     assert place.ab() == 2
     assert "suite's own measuring code" in capsys.readouterr().err

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from statistics import median
 
 import numpy as np
 import pytest
@@ -11,9 +12,20 @@ import pytest
 from diffusers_perf.cli import __main__ as command
 from diffusers_perf.records import baselines, pixels
 from diffusers_perf.records.baselines import CaseBaseline, Limits, rounded
-from diffusers_perf.records.records import Count
-from diffusers_perf.records.structure_records import COUNTERS
-from perf_tests.tests.unit.recorded import Content, case, drop, process, with_images
+from diffusers_perf.records.measurement import Count
+from diffusers_perf.records.operators import COUNTERS
+from perf_tests.tests.unit.recorded import (
+    Content,
+    case,
+    cases,
+    drop,
+    lost,
+    machine,
+    measured,
+    process,
+    session,
+    with_images,
+)
 
 FP16 = "ddim50-fp16"
 KEY = "ddim50/sd15/seeded-2023/"
@@ -52,8 +64,8 @@ def test_writes_the_baseline_the_history_and_the_references_images(
     assert command.main(["accept", *written(tmp_path, runs), "--reason", "first"]) == 0
     assert "accepted 4 cases from 3 processes into nvidia-h200.json" in capsys.readouterr().out
     assert lines().keys() == KEYS
-    fp16, seen = lines()[KEY + "fp16"], [case(run, FP16) for run in runs]
-    assert fp16.latency_s == tuple(rounded(one["latency_s"]) for one in seen)
+    fp16, seen = lines()[KEY + "fp16"], [measured(run, FP16) for run in runs]
+    assert fp16.latency_s == tuple(rounded(median(one["rounds_s"])) for one in seen)
     assert fp16.accepted == "2026-11-23"
     assert fp16.versions == {
         "python": "3.12.3",
@@ -115,7 +127,7 @@ def test_accepting_again_adds_to_the_history(
 def test_a_counter_that_moves_is_known_to_and_one_that_some_lack_is_not(
     tmp_path: Path, folder: Path, runs: list[Content], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    counters = [case(run, FP16)["counters"] for run in runs]
+    counters = [measured(run, FP16)["counters"] for run in runs]
     counters[1]["host_syncs"]["fixed"] += 1
     for one in counters[1:]:
         one["casts"] = {"fixed": 3, "per_step": 0}
@@ -151,7 +163,7 @@ def test_what_was_counted_in_the_code_is_no_machines(
     tmp_path: Path, folder: Path, runs: list[Content]
 ) -> None:
     for run in runs:
-        run["machine_info"]["perf_tests"].update(device="cpu", name="Some CPU")
+        machine(run).update(device="cpu", name="Some CPU")
     assert command.main(["accept", *written(tmp_path, runs), "--reason", "first"]) == 0
     kept = set(lines("some-cpu")[KEY + "fp16"].counters)
     assert "recompiles" in kept
@@ -176,9 +188,10 @@ def test_a_case_that_was_disturbed_is_left_out(
     whose: str,
 ) -> None:
     half = case(runs[1], FP16)
-    validity = (half if whose == "its own" else half["reference"])["validity"]
-    validity["host_interference"] = ["the host waited for a CPU"]
-    case(runs[2], FP16).update(verdict="invalid", latency_rounds_s=[9.0, 1.6, 1.6, 1.6, 1.6])
+    which = half["measurement" if whose == "its own" else "reference"]
+    which["interference"]["host"] = ["the host waited for a CPU"]
+    case(runs[2], FP16)["status"] = "invalid"
+    measured(runs[2], FP16)["rounds_s"] = [9.0, 1.6, 1.6, 1.6, 1.6]
     paths = written(tmp_path, runs)
     assert command.main(["accept", *paths, "--reason", "first"]) == 0
     printed = capsys.readouterr().out
@@ -202,13 +215,13 @@ def test_what_is_held_to_a_reference_that_was_not_warm_is_left_out(
 ) -> None:
     """Also to one that was timed besides, and has no line of its own."""
     for name in ("ddim50-tf32", FP16):
-        case(runs[1], name)["reference"]["latency_rounds_s"] = [9.0, 1.6, 1.6, 1.6, 1.6]
+        case(runs[1], name)["reference"]["rounds_s"] = [9.0, 1.6, 1.6, 1.6, 1.6]
     if beside:
         for run in runs:
             drop(run, "ddim50-reference")
     else:
-        reference = case(runs[1], "ddim50-reference")
-        reference.update(verdict="invalid", latency_rounds_s=[9.0, 1.6, 1.6, 1.6, 1.6])
+        case(runs[1], "ddim50-reference")["status"] = "invalid"
+        measured(runs[1], "ddim50-reference")["rounds_s"] = [9.0, 1.6, 1.6, 1.6, 1.6]
     paths = written(tmp_path, runs)
     assert command.main(["accept", *paths, "--processes", "2", "--reason", "first"]) == 0
     printed = capsys.readouterr().out
@@ -223,10 +236,10 @@ def test_another_workload_can_be_meant(
     """Until it is accepted the runs are invalid, and their sentence says how that is done."""
     assert command.main(["accept", *written(tmp_path, runs), "--reason", "first"]) == 0
     for run in runs:
-        case(run, FP16)["verdict"] = "invalid"
-        for one in run["benchmarks"]:
-            if one["extra_info"]["workload"] == "ddim50":
-                one["extra_info"]["generates"]["guidance"] = 5.0
+        case(run, FP16)["status"] = "invalid"
+        for one in cases(run):
+            if one["measurement"]["workload"] == "ddim50":
+                one["workload"]["guidance"] = 5.0
     assert command.main(["accept", *written(tmp_path, runs), "--reason", "second"]) == 0
     assert "left out of" not in capsys.readouterr().out
     assert lines()[KEY + "fp16"].generates["guidance"] == 5.0
@@ -235,9 +248,9 @@ def test_another_workload_can_be_meant(
 def test_what_a_run_that_was_left_out_said_is_not_told(
     tmp_path: Path, folder: Path, runs: list[Content], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    case(runs[1], FP16)["verdict"] = "slower"
-    case(runs[1], FP16)["validity"]["gpu_interference"] = ["power brake"]
-    case(runs[2], FP16)["image"]["repeat_psnr_db"] = 60.0  # repeated, as far as that is asked
+    case(runs[1], FP16)["status"] = "slower"
+    measured(runs[1], FP16)["interference"]["gpu"] = ["power brake"]
+    measured(runs[2], FP16)["repeat_psnr_db"] = 60.0  # repeated, as far as that is asked
     paths = written(tmp_path, runs)
     assert command.main(["accept", *paths, "--processes", "2", "--reason", "first"]) == 0
     assert "accepted although" not in capsys.readouterr().out
@@ -246,7 +259,7 @@ def test_what_a_run_that_was_left_out_said_is_not_told(
 def test_what_a_drifted_reference_is_of_is_left_out(
     tmp_path: Path, folder: Path, runs: list[Content], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    runs[1]["perf_tests"]["reference_drift"]["ddim50"] = {"ratio": 0.9, "significant": True}
+    session(runs[1])["reference_drift"]["ddim50"] = {"ratio": 0.9, "significant": True}
     paths = written(tmp_path, runs)
     assert command.main(["accept", *paths, "--reason", "first"]) == 0
     printed = capsys.readouterr().out
@@ -263,8 +276,8 @@ def test_what_a_drifted_reference_is_of_is_left_out(
 def test_where_all_is_disturbed_nothing_is_accepted(
     tmp_path: Path, folder: Path, runs: list[Content], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for one in runs[0]["benchmarks"]:
-        one["extra_info"]["validity"]["gpu_interference"] = ["power brake"]
+    for one in cases(runs[0]):
+        one["measurement"]["interference"]["gpu"] = ["power brake"]
     paths = written(tmp_path, runs)
     sentence = "no case was measured in 3 of the runs undisturbed: nothing is accepted; add runs"
     refused(paths, sentence, folder, capsys)
@@ -293,19 +306,19 @@ def test_what_whole_runs_no_longer_declare_leaves_the_baseline(
 
     def each_says(**ours: object) -> None:
         for run in runs:
-            run["perf_tests"].update(ours)
+            session(run).update(ours)
 
     assert accepted("first") == KEYS
     for run in runs:
         drop(run, FP16)
     each_says(narrowed=True)
     assert accepted("asked for others") == KEYS
-    each_says(narrowed=False, not_asked=[FP16])
+    each_says(narrowed=False, not_selected=[FP16])
     assert accepted("another suite") == KEYS
-    each_says(not_asked=[])
-    runs[1]["perf_tests"]["expected"].append(FP16)
+    each_says(not_selected=[])
+    session(runs[1])["expected"].append(FP16)
     assert accepted("declared in one") == KEYS
-    runs[1]["perf_tests"]["expected"].remove(FP16)
+    session(runs[1])["expected"].remove(FP16)
     was = lines()[KEY + "fp16"]
     capsys.readouterr()
     assert accepted("fp16 is no longer worth it") == KEYS - {KEY + "fp16"}
@@ -354,8 +367,9 @@ def test_a_time_that_is_no_time_is_refused(
     capsys: pytest.CaptureFixture[str],
     value: object,
 ) -> None:
-    case(runs[1], FP16)["latency_s"] = value
-    refused(written(tmp_path, runs), "latency_s is", folder, capsys)
+    measured(runs[1], FP16)["rounds_s"][0] = value
+    sentence = "not valid JSON" if value != value else "rounds_s[0]: expected `float`"
+    refused(written(tmp_path, runs), sentence, folder, capsys)
 
 
 def test_an_empty_reason_is_none(tmp_path: Path, folder: Path, runs: list[Content]) -> None:
@@ -376,40 +390,39 @@ def test_images_alone_take_one_run_and_no_speed(
 
 
 def _other_machine(runs: list[Content]) -> None:
-    runs[2]["machine_info"]["perf_tests"]["name"] = "Another GPU"
+    machine(runs[2])["name"] = "Another GPU"
 
 
 def _other_versions(runs: list[Content]) -> None:
-    runs[1]["machine_info"]["perf_tests"]["torch"] = "2.14.0"
+    machine(runs[1])["torch"] = "2.14.0"
 
 
 def _other_stopwatch(runs: list[Content]) -> None:
-    runs[1]["perf_tests"]["measuring"] = "ba9876543210"
+    session(runs[1])["harness_version"] = "ba9876543210"
 
 
 def _other_workload(runs: list[Content]) -> None:
-    case(runs[1], FP16)["generates"]["guidance"] = 1.0
+    case(runs[1], FP16)["workload"]["guidance"] = 1.0
 
 
 def _failed(runs: list[Content]) -> None:
-    case(runs[1], FP16)["verdict"] = "black"
+    case(runs[1], FP16)["status"] = "black"
 
 
 def _not_repeated(runs: list[Content]) -> None:
     worse = case(runs[1], FP16)
-    worse["verdict"] = "worse image"
-    worse["image"]["repeat_psnr_db"] = 31.4
+    worse["status"] = "worse image"
+    worse["measurement"]["repeat_psnr_db"] = 31.4
 
 
 def _ignored(runs: list[Content]) -> None:
     worse = case(runs[1], FP16)
-    worse["verdict"] = "worse image"
-    worse["image"]["ignored"] = ["prompt"]
+    worse["status"] = "worse image"
+    worse["measurement"]["ignored"] = ["prompt"]
 
 
 def _not_timed(runs: list[Content]) -> None:
-    lost = {"workload": "ddim50", "case": "bf16", "verdict": "not applied", "sentence": ""}
-    runs[0]["perf_tests"]["not_timed"].append(lost | {"by_choice": False})
+    session(runs[0])["not_timed"].append(lost("ddim50-bf16", "not applied"))
 
 
 def _twice(runs: list[Content]) -> None:
@@ -417,19 +430,19 @@ def _twice(runs: list[Content]) -> None:
 
 
 def _quick(runs: list[Content]) -> None:
-    runs[2]["perf_tests"]["quick"] = True
+    session(runs[2])["quick"] = True
 
 
 def _few_rounds(runs: list[Content]) -> None:
-    case(runs[2], FP16)["latency_rounds_s"] = [1.6, 1.7]
+    measured(runs[2], FP16)["rounds_s"] = [1.6, 1.7]
 
 
 def _other_schema(runs: list[Content]) -> None:
-    runs[0]["perf_tests"]["schema"] = 2
+    session(runs[0])["schema"] = 3
 
 
 def _of_another_suite(runs: list[Content]) -> None:
-    del runs[0]["perf_tests"]
+    del runs[0]["diffusers_perf"]
 
 
 @pytest.mark.parametrize(
@@ -445,7 +458,7 @@ def _of_another_suite(runs: list[Content]) -> None:
         (_ignored, f"run-1.json: {KEY}fp16 gave the same image for another prompt, which"),
         (_not_timed, "run-0.json: ddim50-bf16 gave no measurement"),
         (_twice, f"run-0.json: {KEY}fp16 is in it twice"),
-        (_other_schema, "run-0.json: has schema 2, this suite reads 1"),
+        (_other_schema, "run-0.json: has schema 3, this suite reads 1 and 2"),
         (_quick, "run-2.json was measured with --quick, whose few rounds are for comparing"),
         (_few_rounds, f"run-2.json: {KEY}fp16 was timed in 2 of at least 3 rounds; run"),
         (_of_another_suite, "run-0.json: was not written by this suite's main job"),
@@ -465,7 +478,7 @@ def test_runs_that_hold_nobody_to_anything_are_refused(
 
 @pytest.mark.parametrize(
     ("text", "sentence"),
-    [(None, "cannot be read (No such file"), ("{", "is no JSON"), ("[]", "was not written by")],
+    [(None, "cannot be read (No such file"), ("{", "not valid JSON"), ("[]", "was not written by")],
 )
 def test_a_file_that_is_no_run_is_refused(
     tmp_path: Path,

@@ -11,7 +11,7 @@ import pytest
 
 from diffusers_perf.records import baselines
 from diffusers_perf.records.baselines import BadBaseline, CaseBaseline, MachineBaseline, limits_of
-from diffusers_perf.records.records import Count
+from diffusers_perf.records.measurement import Count
 
 NUMBERS: dict[str, Any] = {
     "latency_s": (1.0, 1.1, 1.05),

@@ -15,8 +15,22 @@ from diffusers_perf.compare import compare
 from diffusers_perf.records import baselines
 from diffusers_perf.records.baselines import BadBaseline, Calibration, CaseBaseline, load_machine
 from diffusers_perf.records.reading import load_run
-from diffusers_perf.records.records import Mode
-from perf_tests.tests.unit.recorded import Content, accept, case, keep, process, settle, side, write
+from diffusers_perf.records.run import Mode
+from perf_tests.tests.unit.recorded import (
+    Content,
+    accept,
+    case,
+    cases,
+    drop,
+    keep,
+    machine,
+    measured,
+    process,
+    session,
+    settle,
+    side,
+    write,
+)
 
 FP16 = "ddim50-fp16"
 KEY = "ddim50/sd15/seeded-2023/fp16"
@@ -78,8 +92,8 @@ def test_quick_processes_have_a_noise_of_their_own(
     whole = line(accepted)
     noisy = side("a", count=6, noise=EAGER)
     for content in noisy:
-        content["perf_tests"]["quick"] = True
-        case(content, FP16)["gpu_busy_s"] *= 1 + EAGER * random.Random(str(content)).random()
+        session(content)["quick"] = True
+        measured(content, FP16)["gpu_busy_s"] *= 1 + EAGER * random.Random(str(content)).random()
         settle(content)
     capsys.readouterr()
     assert calibrate(noisy, accepted) == 0
@@ -93,7 +107,7 @@ def test_quick_processes_have_a_noise_of_their_own(
     assert calibration(accepted) == whole.calibrations["whole"]
     assert calibration(accepted, "quick").noise["gpu_busy_s"] > 0.005
     for mode, quick in (("whole", False), ("quick", True)):
-        noisy[0]["perf_tests"]["quick"] = quick
+        session(noisy[0])["quick"] = quick
         (path,) = write(noisy[:1], accepted.parent, mode)
         known = compare.known_noise(load_run(path))[KEY]
         assert known == line(accepted).calibrations[cast("Mode", mode)].noise
@@ -105,7 +119,7 @@ def test_gpu_busy_is_held_to_three_times_its_calibrated_noise(accepted: Path) ->
     assert limit == pytest.approx(1.02 * sorted(line(accepted).gpu_busy_s)[1], rel=1e-4)
     noisy = side("a")
     for content, by in zip(noisy, (0.97, 0.99, 1.0, 1.01, 1.03), strict=True):
-        case(content, FP16)["gpu_busy_s"] *= by
+        measured(content, FP16)["gpu_busy_s"] *= by
         settle(content)
     assert calibrate(noisy, accepted) == 0
     noise = calibration(accepted).noise["gpu_busy_s"]
@@ -135,8 +149,8 @@ def test_compare_sees_what_was_allowed_and_says_so_below_it(
     sees = calibration(accepted).sees["latency_s"]
     base, head = side("base", noise=0.02), side("head", noise=0.02)
     for content in head:
-        info = case(content, FP16)
-        info["latency_rounds_s"] = [(1 + times * sees) * s for s in info["latency_rounds_s"]]
+        seen = measured(content, FP16)
+        seen["rounds_s"] = [(1 + times * sees) * s for s in seen["rounds_s"]]
         settle(content)
     paths = write(base, accepted.parent, "base"), write(head, accepted.parent, "head")
     capsys.readouterr()
@@ -161,34 +175,34 @@ def _other_commit(contents: list[Content]) -> None:
 
 def _other_gpu(contents: list[Content]) -> None:
     for content in contents:
-        content["machine_info"]["perf_tests"]["name"] = "NVIDIA A100-SXM4-80GB"
+        machine(content)["name"] = "NVIDIA A100-SXM4-80GB"
 
 
 def _other_weights(contents: list[Content]) -> None:
     for content in contents:
-        for benchmark in content["benchmarks"]:
-            benchmark["extra_info"]["weights"] = "seeded-7"
+        for one in cases(content):
+            one["measurement"]["weights"] = "seeded-7"
 
 
 def _disturbed(contents: list[Content]) -> None:
-    case(contents[2], FP16)["validity"]["gpu_interference"] = ["1 other process on the GPU"]
+    measured(contents[2], FP16)["interference"]["gpu"] = ["1 other process on the GPU"]
 
 
 def _busy_host(contents: list[Content]) -> None:
-    case(contents[2], FP16)["validity"]["host_interference"] = ["the host waited for a CPU"]
+    measured(contents[2], FP16)["interference"]["host"] = ["the host waited for a CPU"]
 
 
 def _drifted(contents: list[Content]) -> None:
-    contents[2]["perf_tests"]["reference_drift"]["ddim50"].update(ratio=1.2, significant=True)
+    session(contents[2])["reference_drift"]["ddim50"].update(ratio=1.2, significant=True)
 
 
 def _other_rounds(contents: list[Content]) -> None:
-    case(contents[2], FP16)["latency_rounds_s"].pop()
+    measured(contents[2], FP16)["rounds_s"].pop()
     settle(contents[2])
 
 
 def _other_image(contents: list[Content]) -> None:
-    case(contents[2], FP16)["verdict"] = "worse image"
+    case(contents[2], FP16)["status"] = "worse image"
 
 
 def _a_copy(contents: list[Content]) -> None:
@@ -200,27 +214,27 @@ def _no_date(contents: list[Content]) -> None:
 
 
 def _quick(contents: list[Content]) -> None:
-    contents[2]["perf_tests"]["quick"] = True
+    session(contents[2])["quick"] = True
 
 
 def _other_workload(contents: list[Content]) -> None:
     for content in contents:
-        for benchmark in content["benchmarks"]:
-            benchmark["extra_info"]["generates"]["seed"] = 1
+        for one in cases(content):
+            one["workload"]["seed"] = 1
 
 
 def _black(contents: list[Content]) -> None:
-    case(contents[2], FP16)["verdict"] = "black"
+    case(contents[2], FP16)["status"] = "black"
 
 
 def _other_stopwatch(contents: list[Content]) -> None:
-    contents[2]["perf_tests"]["measuring"] = "ba9876543210"
+    session(contents[2])["harness_version"] = "ba9876543210"
 
 
 def _invalid(contents: list[Content]) -> None:
     """As a run that was disturbed beyond its limit says it."""
     _busy_host(contents)
-    case(contents[2], FP16).update(verdict="invalid", sentence="invalid: ddim50-fp16: too slow")
+    case(contents[2], FP16).update(status="invalid", sentence="invalid: ddim50-fp16: too slow")
 
 
 @pytest.mark.parametrize(
@@ -239,7 +253,7 @@ def test_what_was_disturbed_is_left_out_and_told(
     told: list[str],
 ) -> None:
     contents = side("a", noise=EAGER)
-    case(contents[2], FP16)["latency_rounds_s"] = [9.0] * 5
+    measured(contents[2], FP16)["rounds_s"] = [9.0] * 5
     settle(contents[2])
     spoil(contents)
     capsys.readouterr()
@@ -256,9 +270,7 @@ def test_a_case_that_few_measured_is_left_out_and_told(
 ) -> None:
     contents = side("a")
     for content in contents[:3]:
-        content["benchmarks"] = [
-            b for b in content["benchmarks"] if b["extra_info"]["case"] != "fp16"
-        ]
+        drop(content, FP16)
     capsys.readouterr()
     assert calibrate(contents, accepted) == 0
     assert "left out: ddim50-fp16 was measured in 2 of 5 processes" in capsys.readouterr().out
@@ -269,7 +281,7 @@ def test_a_metric_that_was_mostly_disturbed_has_no_noise(
 ) -> None:
     contents = side("a")
     for content in contents[:3]:
-        case(content, FP16)["validity"]["host_interference"] = ["the host waited for a CPU"]
+        measured(content, FP16)["interference"]["host"] = ["the host waited for a CPU"]
     capsys.readouterr()
     assert calibrate(contents, accepted) == 0
     said = capsys.readouterr().out
@@ -290,7 +302,7 @@ def test_a_metric_that_was_mostly_disturbed_has_no_noise(
         (_black, "fp16 is black, which nobody accepts"),
         (_other_image, "fp16 is worse image, which nobody accepts"),
         (_a_copy, "same-code-2.json is a copy of "),
-        (_no_date, "same-code-2.json: was not written by this suite's main job"),
+        (_no_date, "same-code-2.json: datetime: invalid RFC3339 encoded datetime"),
         (_other_stopwatch, "was measured by another version of the suite's own measuring code"),
     ],
 )

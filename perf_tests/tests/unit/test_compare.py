@@ -14,8 +14,24 @@ from diffusers_perf.compare import compare
 from diffusers_perf.judge import pairs
 from diffusers_perf.judge.verdicts import Finding, Question, Verdict, judge
 from diffusers_perf.records import baselines
+from diffusers_perf.records.run import KEY
 from perf_tests.tests.unit import recorded
-from perf_tests.tests.unit.recorded import Content, black, case, drop, keep, side, slow, write
+from perf_tests.tests.unit.recorded import (
+    Content,
+    black,
+    case,
+    case_id,
+    cases,
+    drop,
+    keep,
+    lost,
+    machine,
+    measured,
+    session,
+    side,
+    slow,
+    write,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -46,64 +62,55 @@ def compared(
 
 
 def _sync(content: Content) -> None:
-    case(content, "ddim50-fp16")["counters"]["host_syncs"]["per_step"] += 1
+    measured(content, "ddim50-fp16")["counters"]["host_syncs"]["per_step"] += 1
 
 
 def _fewer_syncs(content: Content) -> None:
-    case(content, "ddim50-fp16")["counters"]["host_syncs"]["per_step"] -= 6
+    measured(content, "ddim50-fp16")["counters"]["host_syncs"]["per_step"] -= 6
 
 
 def _memory(content: Content) -> None:
-    case(content, "ddim50-fp16")["peak_memory_bytes"] += 100 * 2**20
+    measured(content, "ddim50-fp16")["peak_memory_bytes"] += 100 * 2**20
 
 
 def _worse(content: Content) -> None:
-    case(content, "ddim50-fp16")["image"].update(psnr_db=22.0, ssim=0.8)
+    measured(content, "ddim50-fp16")["image_distance"].update(psnr_db=22.0, ssim=0.8)
 
 
 def _uncounted(content: Content) -> None:
-    info = case(content, "ddim50-fp16")
-    info.update(gpu_busy_s=None, gpu_speedup=None, counters={}, notes=["no trace"])
+    measured(content, "ddim50-fp16").update(gpu_busy_s=None, counters={}, notes=["no trace"])
 
 
 def _another_image(content: Content) -> None:
-    case(content, "ddim50-fp16")["image"].update(psnr_db=5.0, ssim=0.1)
+    measured(content, "ddim50-fp16")["image_distance"].update(psnr_db=5.0, ssim=0.1)
 
 
 def _without_tolerances(content: Content) -> None:
-    info = case(content, "ddim50-fp16")
-    info["tolerance"] = None
-    info["image"].update(psnr_db=40.0, ssim=0.9)
+    case(content, "ddim50-fp16")["tolerance"] = None
+    measured(content, "ddim50-fp16")["image_distance"].update(psnr_db=40.0, ssim=0.9)
 
 
 def _left_out(content: Content) -> None:
     drop(content, "ddim50-fp16")
-    content["perf_tests"]["not_asked"].append("ddim50-fp16")
+    session(content)["not_selected"].append("ddim50-fp16")
 
 
 def _lost(status: str) -> Callable[[Content], None]:
     def change(content: Content) -> None:
         drop(content, "ddim50-fp16")
-        content["perf_tests"]["not_timed"].append(
-            {
-                "case": "fp16",
-                "workload": "ddim50",
-                "verdict": status,
-                "sentence": "RuntimeError: no kernel image is available",
-                "by_choice": False,
-            }
-        )
+        why = "RuntimeError: no kernel image is available"
+        session(content)["not_timed"].append(lost("ddim50-fp16", status, why))
 
     return change
 
 
 def _disturbed(content: Content) -> None:
-    for benchmark in content["benchmarks"]:
-        benchmark["extra_info"]["validity"]["gpu_interference"] = ["1 other process on the GPU"]
+    for one in cases(content):
+        one["measurement"]["interference"]["gpu"] = ["1 other process on the GPU"]
 
 
 def _drifted(content: Content) -> None:
-    content["perf_tests"]["reference_drift"]["ddim50"] = {"ratio": 1.13, "significant": True}
+    session(content)["reference_drift"]["ddim50"] = {"ratio": 1.13, "significant": True}
 
 
 FP16 = "ddim50-fp16"
@@ -182,7 +189,7 @@ def test_a_new_case_has_nothing_to_be_held_to(
 def _nothing(content: Content) -> None:
     """The processes timed a reference for others, and no case came of it."""
     content["benchmarks"] = []
-    content["perf_tests"]["expected"] = []
+    session(content)["expected"] = []
 
 
 def test_where_a_side_measured_nothing_there_is_nothing_to_judge(
@@ -263,10 +270,10 @@ def test_a_process_that_its_own_rule_calls_invalid_costs_its_pair(
 
     monkeypatch.setattr(pairs, "judge", cold)
     base, head = side("base"), side("head")
-    case(head[2], FP16)["latency_rounds_s"] = [9.0, 3.0, 3.0, 3.0, 3.0]
+    measured(head[2], FP16)["rounds_s"] = [9.0, 3.0, 3.0, 3.0, 3.0]
     assert compare.run(write(base, folder, "base"), write(head, folder, "head")) == 0
     for content in head:
-        case(content, FP16)["latency_rounds_s"] = [9.0, 3.0, 3.0, 3.0, 3.0]
+        measured(content, FP16)["rounds_s"] = [9.0, 3.0, 3.0, 3.0, 3.0]
     assert compare.run(write(base, folder, "base"), write(head, folder, "head")) == 2
     said = capsys.readouterr().out
     assert "invalid: ddim50-fp16: latency says nothing; 5 of 5 pairs left out: " in said
@@ -291,7 +298,7 @@ def test_a_metric_that_one_process_lacks_costs_its_pair_and_says_so(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     base, head = side("base"), side("head")
-    case(head[1], FP16).update(gpu_busy_s=None, gpu_speedup=None)
+    measured(head[1], FP16)["gpu_busy_s"] = None
     for content in (head[0], *head[2:]):
         slow(content, FP16, by=1.05)
     assert compare.run(write(base, folder, "base"), write(head, folder, "head")) == 1
@@ -300,7 +307,7 @@ def test_a_metric_that_one_process_lacks_costs_its_pair_and_says_so(
 
 def test_a_blind_base_hides_nothing(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     def worse(content: Content) -> None:
-        case(content, FP16)["gpu_busy_s"] *= 1.3
+        measured(content, FP16)["gpu_busy_s"] *= 1.3
         _sync(content)
 
     code, text = compared(folder, capsys, worse, base_too=_uncounted)
@@ -348,32 +355,32 @@ def test_one_pair_judges_what_needs_no_statistics(
 
 
 def _other_gpu(content: Content) -> None:
-    content["machine_info"]["perf_tests"]["name"] = "NVIDIA A100-SXM4-80GB"
+    machine(content)["name"] = "NVIDIA A100-SXM4-80GB"
 
 
 def _other_torch(content: Content) -> None:
-    content["machine_info"]["perf_tests"]["torch"] = "2.12.0"
+    machine(content)["torch"] = "2.12.0"
 
 
 def _other_stopwatch(content: Content) -> None:
-    content["perf_tests"]["measuring"] = "ba9876543210"
+    session(content)["harness_version"] = "ba9876543210"
 
 
 def _other_weights(content: Content) -> None:
-    for benchmark in content["benchmarks"]:
-        benchmark["extra_info"]["weights"] = "seeded-7"
+    for one in cases(content):
+        one["measurement"]["weights"] = "seeded-7"
 
 
 def _other_workload(content: Content) -> None:
-    case(content, FP16)["generates"]["guidance"] = 1.0
+    case(content, FP16)["workload"]["guidance"] = 1.0
 
 
 def _quick(content: Content) -> None:
-    case(content, FP16)["latency_rounds_s"] = [1.0, 1.0]
+    measured(content, FP16)["rounds_s"] = [1.0, 1.0]
 
 
 def _with_quick(content: Content) -> None:
-    content["perf_tests"]["quick"] = True
+    session(content)["quick"] = True
 
 
 @pytest.mark.parametrize(
@@ -439,22 +446,22 @@ def _twice(path: Path) -> None:
 
 
 def _other_schema(path: Path) -> None:
-    old, new = (f'"perf_tests": {{"schema": {number}' for number in (1, 2))
+    old, new = (f'"diffusers_perf": {{"schema": {number}' for number in (2, 3))
     path.write_text(path.read_text().replace(old, new))
 
 
 def _hollow(path: Path) -> None:
-    path.write_text(path.read_text().replace('"generates"', '"made"'))
+    path.write_text(path.read_text().replace('"workload": {', '"made": {'))
 
 
 @pytest.mark.parametrize(
     ("spoil", "sentence"),
     [
-        (_truncated, "head-1.json: is no JSON"),
-        (_nan, "head-1.json: ddim50/sd15/seeded-2023/fp16: gpu_busy_s is nan, not a positive"),
+        (_truncated, "head-1.json: not valid JSON"),
+        (_nan, "head-1.json: not valid JSON"),
         (_twice, "head-1.json: ddim50/sd15/seeded-2023/fp16 is in it twice"),
-        (_other_schema, "head-1.json: has schema 2, this suite reads 1"),
-        (_hollow, "head-1.json: ddim50/sd15/seeded-2023/reference: has no generates"),
+        (_other_schema, "head-1.json: has schema 3, this suite reads 1 and 2"),
+        (_hollow, "reference: object missing required field `workload`"),
         (Path.unlink, "head-1.json: cannot be read (No such file or directory)"),
     ],
 )
@@ -488,18 +495,10 @@ def test_what_an_interrupted_head_did_not_reach_is_no_regression(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def interrupt(content: Content) -> None:
-        ours, (first, *others) = content["perf_tests"], content["benchmarks"]
+        ours, (first, *others) = session(content), content["benchmarks"]
         content["benchmarks"] = [first]
-        stopped = others[0]["extra_info"]
-        ours["not_timed"] = [
-            {
-                "case": stopped["case"],
-                "workload": stopped["workload"],
-                "verdict": "invalid",
-                "sentence": "interrupted",
-                "by_choice": False,
-            }
-        ]
+        stopped = case_id(others[0]["extra_info"][KEY])
+        ours["not_timed"] = [lost(stopped, "invalid", "interrupted")]
 
     code, said = compared(folder, capsys, interrupt)
     assert code == 2

@@ -12,7 +12,7 @@ import torch
 
 from diffusers_perf.measurement import counters
 from diffusers_perf.measurement.counters import Event, NoTrace, Segment, Trace
-from diffusers_perf.records.records import Count
+from diffusers_perf.records.measurement import Count, KernelFamily
 
 RECORDED = Path(__file__).parent / "recorded" / "h100-fp16-2steps.json.gz"
 
@@ -54,7 +54,8 @@ def test_a_trace_of_all_steps_is_taken_as_it_is(lines: list[dict[str, Any]]) -> 
     seen = counters.extrapolate(trace, traced=2, steps=2)
     assert {name: count.total(2) for name, count in seen.counters.items()} == totals(trace)
     assert seen.gpu_busy_s == pytest.approx(counters.busy_s(trace.on_gpu), rel=1e-6)
-    assert seen.families == counters.by_family(trace.on_gpu)
+    families = {name: (seen.gpu_s, seen.kernels) for name, seen in seen.families.items()}
+    assert families == counters.by_family(trace.on_gpu)
 
 
 @pytest.mark.parametrize(
@@ -154,7 +155,7 @@ def test_a_copy_that_the_host_carries_is_not_the_gpus_time(lines: list[dict[str,
     pinned["dur"] += 50  # longer than the gap after it
     own = counters.extrapolate(counters.read(slower), traced=2, steps=50)
     assert own.gpu_busy_s > was.gpu_busy_s
-    assert now.families["copy and cast"][0] > was.families["copy and cast"][0]
+    assert now.families["copy and cast"].gpu_s > was.families["copy and cast"].gpu_s
 
 
 def made_up(*kernels_a_step: int) -> Trace:
@@ -180,7 +181,7 @@ def test_fixed_and_per_step_costs_separate_exactly() -> None:
     assert seen.counters["kernels"].total(25) == 10 + 7 + 27 + 11 * 21 + 8 + 20
     assert seen.counters["allocations"] == Count(fixed=3 * 28, per_step=33)
     assert seen.gpu_busy_s == pytest.approx(seen.counters["kernels"].total(25))
-    assert seen.families == {"matmul": (303, 303)}
+    assert seen.families == {"matmul": KernelFamily(gpu_s=303, kernels=303)}
     assert seen.stages_s == pytest.approx({"text encoder": 10, "denoising": 273, "decoder": 20})
 
 

@@ -5,19 +5,24 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from diffusers_perf.cli import __main__ as command
+from diffusers_perf.records.run import KEY
 from perf_tests.tests.unit.recorded import (
     Content,
     accept,
     black,
     case,
+    cases,
     drop,
     keep,
+    lost,
+    machine,
+    measured,
     process,
+    session,
     settle,
     slow,
     write,
@@ -61,7 +66,7 @@ def test_the_life_of_a_baseline(no_baselines: Path, capsys: pytest.CaptureFixtur
 
     one = process("one")
     keep(one, FP16)
-    one["perf_tests"]["narrowed"] = True
+    session(one)["narrowed"] = True
     assert gate(one, no_baselines, capsys)[1][0].startswith("of 1 case 1 held, 0 failed")
 
     slower = [process(f"slower-{number}") for number in range(3)]
@@ -78,84 +83,83 @@ def test_the_life_of_a_baseline(no_baselines: Path, capsys: pytest.CaptureFixtur
 
 
 def _sync(content: Content) -> None:
-    case(content, FP16)["counters"]["host_syncs"]["per_step"] += 1
+    measured(content, FP16)["counters"]["host_syncs"]["per_step"] += 1
 
 
 def _hungrier(content: Content) -> None:
-    case(content, FP16)["peak_memory_bytes"] += 200 * 2**20
+    measured(content, FP16)["peak_memory_bytes"] += 200 * 2**20
     settle(content)
 
 
 def _lost(status: str, *, by_choice: bool = False) -> Callable[[Content], None]:
     def change(content: Content) -> None:
         drop(content, FP16)
-        lost = {"case": "fp16", "workload": "ddim50", "verdict": status, "by_choice": by_choice}
-        content["perf_tests"]["not_timed"].append(lost | {"sentence": "ddim50-fp16: no kernel"})
+        why = "ddim50-fp16: no kernel"
+        session(content)["not_timed"].append(lost(FP16, status, why, by_choice=by_choice))
 
     return change
 
 
 def _ended_early(content: Content, name: str = FP16) -> None:
-    expected = list(content["perf_tests"]["expected"])
+    expected = list(session(content)["expected"])
     drop(content, name)
-    content["perf_tests"]["expected"] = expected
+    session(content)["expected"] = expected
 
 
 def _interrupted(content: Content) -> None:
     _lost("invalid")(content)
     _ended_early(content, "pndm25x4-reference")
-    content["perf_tests"]["expected"].append(FP16)
+    session(content)["expected"].append(FP16)
 
 
 def _asked_for_another(content: Content) -> None:
     drop(content, FP16)
-    content["perf_tests"]["narrowed"] = True
+    session(content)["narrowed"] = True
 
 
 def _a_shard(content: Content) -> None:
-    dealt = list(content["perf_tests"]["expected"])
+    dealt = list(session(content)["expected"])
     drop(content, FP16)
-    content["perf_tests"]["shard"] = {"index": 1, "of": 2, "cases": dealt}
+    session(content)["shard"] = {"index": 1, "count": 2, "cases": dealt}
 
 
 def _another(content: Content) -> None:
     benchmark = next(b for b in content["benchmarks"] if FP16 in b["name"])
     more = json.loads(json.dumps(benchmark))
-    more["extra_info"]["case"] = "fp16+faster"
+    more["extra_info"][KEY]["measurement"]["case"] = "fp16+faster"
     content["benchmarks"].append(more)
 
 
 def _inconclusive(content: Content) -> None:
-    info = case(content, FP16)
-    info["latency_rounds_s"] = [1.0, 5.0, 3.0, 2.0, 9.0]
+    measured(content, FP16)["rounds_s"] = [1.0, 5.0, 3.0, 2.0, 9.0]
     settle(content)
 
 
 def _uncalled(content: Content) -> None:
-    case(content, FP16)["counters"]["python_calls"] = {"fixed": 10, "per_step": 100}
+    measured(content, FP16)["counters"]["python_calls"] = {"fixed": 10, "per_step": 100}
 
 
 def _slow_clock(content: Content) -> None:
-    info = case(content, FP16)
-    info["latency_rounds_s"] = [2 * seconds for seconds in info["latency_rounds_s"]]
+    seen = measured(content, FP16)
+    seen["rounds_s"] = [2 * seconds for seconds in seen["rounds_s"]]
     settle(content)
 
 
 def _slow_after_drift(content: Content) -> None:
     _slow_clock(content)
-    content["perf_tests"]["reference_drift"]["ddim50"] = {"ratio": 2.5, "significant": True}
+    session(content)["reference_drift"]["ddim50"] = {"ratio": 2.5, "significant": True}
 
 
 def _slower_than_the_drift(content: Content) -> None:
     """The machine became slower, and explains a part of it."""
     _slow_clock(content)
-    content["perf_tests"]["reference_drift"]["ddim50"] = {"ratio": 1.2, "significant": True}
+    session(content)["reference_drift"]["ddim50"] = {"ratio": 1.2, "significant": True}
 
 
 def _slow_after_a_slow_reference(content: Content) -> None:
     """Its reference was slow at first, and flattered what is slower all the same."""
     _slow_clock(content)
-    content["perf_tests"]["reference_drift"]["ddim50"] = {"ratio": 0.8, "significant": True}
+    session(content)["reference_drift"]["ddim50"] = {"ratio": 0.8, "significant": True}
 
 
 def _slow_before_drift(content: Content) -> None:
@@ -166,17 +170,18 @@ def _slow_before_drift(content: Content) -> None:
 
 def _half(content: Content) -> None:
     """Half the steps in half the time."""
-    for info in (one["extra_info"] for one in content["benchmarks"]):
-        if info["workload"] == "ddim50":
-            info["steps"] = info["generates"]["steps"] = 25
-            info["latency_rounds_s"] = [s / 2 for s in info["latency_rounds_s"]]
-            info["gpu_busy_s"] /= 2
+    for one in cases(content):
+        seen = one["measurement"]
+        if seen["workload"] == "ddim50":
+            seen["steps"] = one["workload"]["steps"] = 25
+            seen["rounds_s"] = [s / 2 for s in seen["rounds_s"]]
+            seen["gpu_busy_s"] /= 2
     settle(content)
 
 
 def _disturbed(content: Content) -> None:
     _slow_clock(content)
-    case(content, FP16)["validity"]["gpu_interference"] = ["hardware slowdown"]
+    measured(content, FP16)["interference"]["gpu"] = ["hardware slowdown"]
 
 
 @pytest.mark.parametrize(
@@ -258,7 +263,7 @@ def test_the_next_command_measures_the_same_model(
 ) -> None:
     content = process("head")
     black(content, FP16)
-    content["perf_tests"]["options"] = ["--device", "cpu", "--model", "my model"]
+    session(content)["options"] = ["--device", "cpu", "--model", "my model"]
     _, lines = gate(content, accepted, capsys)
     again = 'next: pytest perf_tests --benchmark-only -k "ddim50-fp16"'
     assert f"{again} --device cpu --model 'my model'" in lines
@@ -268,41 +273,41 @@ def test_a_baseline_of_other_weights_judges_nothing(
     accepted: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     content = process("head")
-    for benchmark in content["benchmarks"]:
-        benchmark["extra_info"]["weights"] = "seeded-7"
+    for one in cases(content):
+        one["measurement"]["weights"] = "seeded-7"
     code, lines = gate(content, accepted, capsys)
     assert code == 2
     assert "baselines/nvidia-h200.json knows none of these cases on seeded-7" in lines[-1]
 
 
 def _other_gpu(content: Content) -> None:
-    content["machine_info"]["perf_tests"]["name"] = "NVIDIA A100-SXM4-80GB"
+    machine(content)["name"] = "NVIDIA A100-SXM4-80GB"
 
 
 def _nothing(content: Content) -> None:
     content["benchmarks"].clear()
-    content["perf_tests"]["expected"].clear()
-    content["perf_tests"]["narrowed"] = True
+    session(content)["expected"].clear()
+    session(content)["narrowed"] = True
 
 
 def _nan(content: Content) -> None:
-    case(content, FP16)["image"]["ssim"] = float("nan")
+    measured(content, FP16)["image_distance"]["ssim"] = float("nan")
 
 
 def _no_list(content: Content) -> None:
-    case(content, FP16)["validity"]["host_interference"] = "a neighbour"
+    measured(content, FP16)["interference"]["host"] = "a neighbour"
 
 
 def _no_time(content: Content) -> None:
-    case(content, FP16)["validity"]["cpu_loops_s"] = [0.01, 0]
+    measured(content, FP16)["interference"]["cpu_loops_s"] = [0.01, 0]
 
 
 def _no_list_of_its_reference(content: Content) -> None:
-    case(content, FP16)["reference"]["validity"]["cpu_loops_s"] = None
+    case(content, FP16)["reference"]["interference"]["cpu_loops_s"] = None
 
 
 def _old(content: Content) -> None:
-    del content["perf_tests"]["measuring"]
+    del session(content)["harness_version"]
 
 
 @pytest.mark.parametrize(
@@ -313,14 +318,14 @@ def _old(content: Content) -> None:
             "nobody accepted a baseline for NVIDIA A100-SXM4-80GB, so no speed was judged",
         ),
         (_nothing, "gated-0.json measured nothing"),
-        (_nan, "ddim50/sd15/seeded-2023/fp16: the image: ssim is nan, not a number"),
-        (_no_list, "fp16: validity: host_interference is 'a neighbour', not a list"),
-        (_no_time, "fp16: validity: cpu_loops_s is 0, not a positive number"),
+        (_nan, "gated-0.json: not valid JSON"),
+        (_no_list, "fp16: measurement.interference.host: expected `array`, got `str`"),
+        (_no_time, "fp16: measurement.interference.cpu_loops_s[1]: expected `float` > 0.0"),
         (
             _no_list_of_its_reference,
-            "fp16: reference: validity: cpu_loops_s is None, not a list",
+            "fp16: reference.interference.cpu_loops_s: expected `array`, got `null`",
         ),
-        (_old, "gated-0.json: perf_tests: has no measuring"),
+        (_old, "gated-0.json: diffusers_perf: object missing required field `harness_version`"),
     ],
 )
 def test_what_cannot_be_judged_is_neither_green_nor_red(
@@ -337,11 +342,11 @@ def test_what_cannot_be_judged_is_neither_green_nor_red(
     assert sentence in lines[-1]
 
 
-def test_what_is_not_finite_has_any_numbers_beside_it(
+def test_an_image_that_is_not_finite_fails(
     accepted: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     content = process("head")
-    case(content, FP16)["image"].update(finite=False, psnr_db=float("-inf"), ssim=float("nan"))
+    measured(content, FP16)["look"]["finite"] = False
     code, lines = gate(content, accepted, capsys)
     assert code == 1
     assert lines[0] == "not finite: ddim50-fp16: the decoder's output has NaN or infinity in it"
@@ -363,11 +368,10 @@ def test_judges_as_the_suite_did(
     path = pytester.path / "run.json"
     run_suite(pytester, f"--benchmark-json={path}", "--rounds=5", fakes=fakes)
     content = json.loads(path.read_text())
-    infos: list[dict[str, Any]] = [b["extra_info"] for b in content["benchmarks"]]
     capsys.readouterr()
     assert command.main(["gate", str(path)]) == 1
     lines = capsys.readouterr().out.splitlines()
-    told = {info["sentence"] for info in infos if info["sentence"]}
+    told = {one["sentence"] for one in cases(content) if one["sentence"]}
     assert len(told) >= 3
     assert told <= set(lines)
     assert "not applied: fake4-unapplied: unapplied did not take effect" in "\n".join(lines)

@@ -88,11 +88,11 @@ def test_what_disturbs_a_gpu(
     for _ in card.rounds:
         watch.note_gpu()
     assert watch.gpu_interference() == disturbed
-    told = watch.as_json()
-    clocks = (*told["sm_clocks_mhz"], *told["power_capped_sm_clocks_mhz"])
+    told = watch.interference()
+    clocks = (*told.sm_clocks_mhz, *told.power_capped_sm_clocks_mhz)
     assert sorted(clocks) == sorted(clock for clock, _ in card.rounds)
     answers = card.rounds[0][1] is not None
-    assert told["unknown"] == (None if answers else "slowdowns unknown: NVML says Not Supported")
+    assert told.unknown == (None if answers else "slowdowns unknown: NVML says Not Supported")
 
 
 def test_what_a_gpu_does_not_answer_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -110,7 +110,7 @@ def test_what_a_gpu_does_not_answer_is_told(monkeypatch: pytest.MonkeyPatch) -> 
     watch.before_round()
     watch.after_round()
     assert watch.gpu_interference() == ()
-    assert sorted(watch.as_json()["unknown"].split("; ")) == [
+    assert sorted((watch.interference().unknown or "").split("; ")) == [
         f"{what} unknown: NVML says Not Supported"
         for what in ("clocks", "other processes", "slowdowns")
     ]
@@ -130,7 +130,7 @@ def test_waiting_for_a_cpu_disturbs_the_host(monkeypatch: pytest.MonkeyPatch) ->
     calm.before_round()
     calm.after_round()
     assert calm.host_interference() == ()
-    assert calm.as_json()["cpu_wait_share"] == 0
+    assert calm.interference().cpu_wait_share == 0
 
 
 def test_how_fast_the_core_was_is_told_of_both_ends_of_each_round(
@@ -152,7 +152,7 @@ def test_how_fast_the_core_was_is_told_of_both_ends_of_each_round(
         watch.before_round()
         watch.after_round()
     # The last one too short for a coarse clock.
-    assert watch.as_json()["cpu_loops_s"] == [0.25, 0.5, 0.125]
+    assert watch.interference().cpu_loops_s == (0.25, 0.5, 0.125)
     # A GPU's clock falls while it idles.
     assert noted == ["CPU", "CPU", "GPU", "CPU", "CPU"] * 2
 

@@ -11,7 +11,16 @@ import pytest
 from diffusers_perf.cli import __main__ as command
 from diffusers_perf.records.reading import load_run
 from perf_tests.tests.unit.drawn import image
-from perf_tests.tests.unit.recorded import Content, drop, parsed, process, write
+from perf_tests.tests.unit.recorded import (
+    Content,
+    cases,
+    drop,
+    machine,
+    parsed,
+    process,
+    session,
+    write,
+)
 from perf_tests.tests.unit.test_plugin import run as run_suite
 
 CASES = [f"fake4-{name}" for name in ("reference", "fine", "unsupported", "unapplied", "moody")]
@@ -25,13 +34,13 @@ def test_shards_make_the_whole(
     for index, path in enumerate(paths, start=1):
         run_suite(pytester, f"--shard={index}/2", f"--benchmark-json={path}", fakes=FAKES)
     parts = [load_run(path) for path in paths]
-    assert [case for part in parts for case in part.expected] == CASES
+    assert [case for part in parts for case in part.session.expected] == CASES
     # The second has no reference of its own and compared its cases all the same.
     assert [sorted(part.by_id) for part in parts] == [
         ["fake4-fine", "fake4-reference"],
         ["fake4-moody"],
     ]
-    assert parts[1].by_id["fake4-moody"]["latency_speedup"] > 0
+    assert parts[1].by_id["fake4-moody"].latency_speedup
     capsys.readouterr()
 
     whole = pytester.path / "whole.json"
@@ -41,10 +50,10 @@ def test_shards_make_the_whole(
         "measurement, 0 never reached" in capsys.readouterr().out
     )
     run = load_run(whole)
-    assert list(run.expected) == CASES
+    assert list(run.session.expected) == CASES
     assert list(run.by_id) == ["fake4-reference", "fake4-fine", "fake4-moody"]
-    assert run.shard is None
-    assert run.options == parts[0].options == ("--device", "cpu")
+    assert run.session.shard is None
+    assert run.session.options == parts[0].session.options == ("--device", "cpu")
     images = {path.name for path in (pytester.path / "whole-images").iterdir()}
     assert images == {"fake4-reference.png", "fake4-fine.png", "fake4-moody.png"}
     # pytest-benchmark reads it.
@@ -73,7 +82,7 @@ def test_what_is_no_shard_is_refused(pytester: pytest.Pytester, shard: str, sent
 def shards() -> list[Content]:
     """One recorded run in three parts."""
     contents = [process("shard") for _ in range(3)]
-    dealt = contents[0]["perf_tests"]["expected"]
+    dealt = session(contents[0])["expected"]
     bounds = [(0, 2), (2, 4), (4, 5)]
     for index, (content, (first, last)) in enumerate(zip(contents, bounds, strict=True), start=1):
         own = dealt[first:last]
@@ -82,8 +91,8 @@ def shards() -> list[Content]:
             for benchmark in content["benchmarks"]
             if benchmark["name"].split("[")[1][:-1] in own
         ]
-        content["perf_tests"]["expected"] = own
-        content["perf_tests"]["shard"] = {"index": index, "of": 3, "cases": list(dealt)}
+        session(content)["expected"] = own
+        session(content)["shard"] = {"index": index, "count": 3, "cases": list(dealt)}
     return contents
 
 
@@ -101,7 +110,7 @@ def test_the_image_of_a_reference_that_is_no_case_is_kept(tmp_path: Path) -> Non
     """As after `-k`: a shard measured it for others. What nobody is compared with is left out."""
     contents = shards()
     for content in contents:
-        content["perf_tests"]["shard"]["cases"].remove("ddim50-reference")
+        session(content)["shard"]["cases"].remove("ddim50-reference")
     drop(contents[0], "ddim50-reference")
     paths = write(contents, tmp_path, "shard")
     for name in ("ddim50-reference", "ddim50-tf32", "ddim50-left_behind"):
@@ -122,28 +131,28 @@ def _twice(contents: list[Content]) -> None:
 
 
 def _overlap(contents: list[Content]) -> None:
-    contents[1]["perf_tests"]["expected"] = contents[0]["perf_tests"]["expected"]
+    session(contents[1])["expected"] = session(contents[0])["expected"]
 
 
 def _no_shard(contents: list[Content]) -> None:
-    contents[1]["perf_tests"]["shard"] = None
+    session(contents[1])["shard"] = None
 
 
 def _other_list(contents: list[Content]) -> None:
-    contents[1]["perf_tests"]["shard"]["cases"].pop()
+    session(contents[1])["shard"]["cases"].pop()
 
 
 def _other_gpu(contents: list[Content]) -> None:
-    contents[1]["machine_info"]["perf_tests"]["name"] = "NVIDIA A100-SXM4-80GB"
+    machine(contents[1])["name"] = "NVIDIA A100-SXM4-80GB"
 
 
 def _other_torch(contents: list[Content]) -> None:
-    contents[1]["machine_info"]["perf_tests"]["torch"] = "2.12.0"
+    machine(contents[1])["torch"] = "2.12.0"
 
 
 def _other_weights(contents: list[Content]) -> None:
-    for benchmark in contents[2]["benchmarks"]:
-        benchmark["extra_info"]["weights"] = "seeded-7"
+    for one in cases(contents[2]):
+        one["measurement"]["weights"] = "seeded-7"
 
 
 def _other_commit(contents: list[Content]) -> None:
@@ -151,11 +160,11 @@ def _other_commit(contents: list[Content]) -> None:
 
 
 def _other_stopwatch(contents: list[Content]) -> None:
-    contents[2]["perf_tests"]["measuring"] = "ba9876543210"
+    session(contents[2])["harness_version"] = "ba9876543210"
 
 
 def _one_quick(contents: list[Content]) -> None:
-    contents[2]["perf_tests"]["quick"] = True
+    session(contents[2])["quick"] = True
 
 
 @pytest.mark.parametrize(
@@ -194,11 +203,11 @@ def test_what_makes_no_whole_is_refused(
 def test_what_was_quick_in_parts_is_quick_as_a_whole(tmp_path: Path) -> None:
     contents = shards()
     for content in contents:
-        content["perf_tests"]["quick"] = True
+        session(content)["quick"] = True
     out = tmp_path / "run.json"
     paths = write(contents, tmp_path, "shard")
     assert command.main(["merge", *map(str, paths), "--json", str(out)]) == 0
-    assert load_run(out).quick
+    assert load_run(out).session.quick
 
 
 def test_a_file_in_the_way_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,11 +11,11 @@ from dataclasses import replace
 from typing import Any
 
 from inline_snapshot import external_file
+from msgspec import structs
 
 from diffusers_perf.judge.verdicts import Question, judge
 from diffusers_perf.records.baselines import Bound
-from diffusers_perf.records.pixels import Distance, Look
-from diffusers_perf.records.records import Count, Measurement
+from diffusers_perf.records.measurement import Count, Distance, Interference, Look, Measurement
 from perf_tests.tests.unit.factories import FP16, GENERATES, REFERENCE, baseline_of, question
 
 
@@ -34,7 +34,7 @@ def messages(name: str) -> Any:
 
 
 def fp16(**changes: Any) -> Question:
-    return question(replace(FP16, **changes))
+    return question(structs.replace(FP16, **changes))
 
 
 def counting(**counters: tuple[int, int]) -> Question:
@@ -47,14 +47,14 @@ def test_images() -> None:
         "not finite": fp16(look=Look(finite=False, mean=0.5, std=0.2)),
         "black": fp16(look=Look(finite=True, mean=0.01, std=0.2)),
         "uniform": fp16(look=Look(finite=True, mean=0.5, std=0.01)),
-        "repeat": fp16(repeat=Distance(psnr_db=50, ssim=1)),
+        "repeat": fp16(repeat_psnr_db=50.0),
         "ignored": fp16(ignored=("seed", "prompt")),
         "far": fp16(image_distance=Distance(psnr_db=39.9, ssim=0.99)),
         "not compared": fp16(image_distance=None),
         "reference far": question(
-            replace(REFERENCE, image_distance=Distance(psnr_db=21.8, ssim=0.8))
+            structs.replace(REFERENCE, image_distance=Distance(psnr_db=21.8, ssim=0.8))
         ),
-        "reference new": question(replace(REFERENCE, image_distance=None)),
+        "reference new": question(structs.replace(REFERENCE, image_distance=None)),
     }
     assert texts(asked) == messages("images")
 
@@ -63,28 +63,36 @@ SLOW_ROUNDS = (1.2, 1.21, 1.19, 1.2, 1.22)
 
 
 def test_limits_of_a_baseline() -> None:
-    slow = replace(REFERENCE, rounds_s=(2.9, 2.91, 2.89))
+    slow = structs.replace(REFERENCE, rounds_s=(2.9, 2.91, 2.89))
     on_cpu: dict[str, Any] = {"gpu_busy_s": None, "peak_memory_bytes": None}
-    heavy = replace(FP16, peak_memory_bytes=2_636 * 2**20)
+    heavy = structs.replace(FP16, peak_memory_bytes=2_636 * 2**20)
     asked = {
         "latency": question(slow),
-        "latency inconclusive": question(replace(REFERENCE, rounds_s=(2.0, 3.2, 1.8, 2.6))),
-        "latency, one round": question(replace(REFERENCE, rounds_s=(2.9,))),
+        "latency inconclusive": question(structs.replace(REFERENCE, rounds_s=(2.0, 3.2, 1.8, 2.6))),
+        "latency, one round": question(structs.replace(REFERENCE, rounds_s=(2.9,))),
         "latency invalid": question(
-            replace(slow, validity={"gpu_interference": ["hardware slowdown"]})
+            structs.replace(slow, interference=Interference(gpu=("hardware slowdown",)))
         ),
         "latency speedup": fp16(rounds_s=SLOW_ROUNDS),
         "slower than its reference": fp16(rounds_s=(2.5, 2.51, 2.49)),
         "latency speedup, drift": replace(fp16(rounds_s=SLOW_ROUNDS), drift=1.26),
         "latency speedup, slow core": question(
-            replace(FP16, rounds_s=SLOW_ROUNDS, validity={"cpu_loops_s": (0.012, 0.012)}, **on_cpu),
-            reference=replace(REFERENCE, validity={"cpu_loops_s": (0.01, 0.01)}, **on_cpu),
+            structs.replace(
+                FP16,
+                rounds_s=SLOW_ROUNDS,
+                interference=Interference(cpu_loops_s=(0.012, 0.012)),
+                **on_cpu,
+            ),
+            reference=structs.replace(
+                REFERENCE, interference=Interference(cpu_loops_s=(0.01, 0.01)), **on_cpu
+            ),
         ),
         "GPU busy": fp16(gpu_busy_s=0.85),
         "GPU busy improved": fp16(gpu_busy_s=0.7),
         "GPU busy not measured": fp16(gpu_busy_s=None, notes=("no CUPTI here",)),
         "peak memory": question(
-            replace(heavy, peak_memory_bytes=3_000 * 2**20), baseline=baseline_of(heavy, REFERENCE)
+            structs.replace(heavy, peak_memory_bytes=3_000 * 2**20),
+            baseline=baseline_of(heavy, REFERENCE),
         ),
         "peak memory not measured": fp16(peak_memory_bytes=None),
         "other versions": replace(
@@ -93,7 +101,7 @@ def test_limits_of_a_baseline() -> None:
         "options": replace(
             fp16(gpu_busy_s=0.82), options=("--device", "cpu", "--model", "a folder")
         ),
-        "other workload": question(generates={**GENERATES, "steps": 25}),
+        "other workload": question(workload={**GENERATES, "steps": 25}),
     }
     assert texts(asked) == messages("limits")
 
@@ -105,36 +113,36 @@ def test_portable_bounds() -> None:
     gib = {"memory_gib": Bound(at_most=4.0)}
     asked = {
         "GPU speedup": bound(
-            replace(FP16, gpu_busy_s=1.8, rounds_s=(1.9, 1.9, 1.9)),
+            structs.replace(FP16, gpu_busy_s=1.8, rounds_s=(1.9, 1.9, 1.9)),
             gpu_speedup=Bound(expected=1.5, at_least=1.2),
         ),
         "latency speedup": bound(
-            replace(FP16, rounds_s=(1.9, 1.91, 1.89)), latency_speedup=Bound(at_least=1.2)
+            structs.replace(FP16, rounds_s=(1.9, 1.91, 1.89)), latency_speedup=Bound(at_least=1.2)
         ),
         "GPU speedup not measured": bound(
-            replace(FP16, gpu_busy_s=None), gpu_speedup=Bound(at_least=1.2)
+            structs.replace(FP16, gpu_busy_s=None), gpu_speedup=Bound(at_least=1.2)
         ),
         "a warning of the guide": bound(gpu_speedup=Bound(at_most=1.0)),
         "memory ratio": bound(memory_ratio=Bound(at_most=0.4)),
-        "memory": bound(replace(FP16, peak_memory_bytes=4 * 2**30 + 2**20), **gib),
-        "memory not measured": bound(replace(FP16, peak_memory_bytes=None), **gib),
+        "memory": bound(structs.replace(FP16, peak_memory_bytes=4 * 2**30 + 2**20), **gib),
+        "memory not measured": bound(structs.replace(FP16, peak_memory_bytes=None), **gib),
     }
     assert texts(asked) == messages("portable")
 
 
 def test_counters() -> None:
-    calls = replace(FP16, counters={"python_calls": Count(fixed=500, per_step=1_000)})
-    fixed = replace(FP16, counters={"host_syncs": Count(fixed=99, per_step=6)})
+    calls = structs.replace(FP16, counters={"python_calls": Count(fixed=500, per_step=1_000)})
+    fixed = structs.replace(FP16, counters={"host_syncs": Count(fixed=99, per_step=6)})
     asked = {
         "one more in each step": counting(host_syncs=(3, 7)),
         "fewer fixed, more per step": question(
-            replace(FP16, counters={"host_syncs": Count(fixed=0, per_step=7)}),
+            structs.replace(FP16, counters={"host_syncs": Count(fixed=0, per_step=7)}),
             baseline=baseline_of(fixed, REFERENCE),
         ),
         "more launches": counting(kernels=(300, 1_020)),
         "fewer": counting(host_syncs=(3, 5)),
         "fewer launches": question(
-            replace(calls, counters={"python_calls": Count(fixed=0, per_step=900)}),
+            structs.replace(calls, counters={"python_calls": Count(fixed=0, per_step=900)}),
             baseline=baseline_of(calls, REFERENCE),
         ),
         "not counted": fp16(counters={}, notes=("no CUPTI here",)),

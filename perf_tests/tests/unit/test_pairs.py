@@ -8,13 +8,14 @@ from collections import Counter
 from dataclasses import replace
 
 import pytest
+from msgspec import structs
 from scipy import stats as oracle
 
 from diffusers_perf.judge.pairs import Change, Comparison, compare
 from diffusers_perf.judge.stats import detectable, narrowed, noise_of, pair_noise, paired_interval
 from diffusers_perf.judge.weighing import METRICS, weigh
-from diffusers_perf.records.runs import Run
-from perf_tests.tests.unit.recorded import parsed, side, slow
+from diffusers_perf.records.run import Run
+from perf_tests.tests.unit.recorded import cases, parsed, side, slow
 
 BASE = [2.00, 2.05, 1.98, 2.02, 2.01]
 HEAD = [2.11, 2.13, 2.10, 2.12, 2.16]
@@ -99,11 +100,17 @@ def known(runs: list[Run]) -> dict[str, dict[str, float]]:
     """What calibrating on these runs would write."""
     return {
         key: {
-            metric.field: noise_of([run.cases[key][metric.field] for run in runs])
+            metric.field: noise_of(
+                [
+                    value
+                    for run in runs
+                    if (value := metric.of(run.cases[key].measurement)) is not None
+                ]
+            )
             for metric in METRICS
         }
         for key, case in runs[0].cases.items()
-        if not case["image_only"]
+        if not case.image_only
     }
 
 
@@ -167,7 +174,8 @@ def test_five_percent_more_gpu_work_is_always_seen_and_measured() -> None:
 
 def test_the_next_command_measures_the_same_model() -> None:
     base, head = (parsed(contents, "run") for contents in (side("base"), _slowed(1.05)[:5]))
-    head = [replace(run, options=("--model", "my model")) for run in head]
+    options = ("--model", "my model")
+    head = [replace(run, session=structs.replace(run.session, options=options)) for run in head]
     found = of_fp16(compare(base, head), "GPU busy")
     assert "[ddim50-fp16]\" --benchmark-only --model 'my model'; if it is meant" in found.next
 
@@ -224,8 +232,8 @@ def test_two_pairs_foresee_nothing_and_ten_are_all_that_there_are() -> None:
 def test_what_was_disturbed_may_be_quiet_the_next_time() -> None:
     contents = [*side("base", count=10), *side("head", count=10)]
     for content in contents:
-        info = content["benchmarks"][0]["extra_info"]
-        info["validity"]["gpu_interference"] = ["1 other process on the GPU"]
+        first = cases(content)[0]["measurement"]
+        first["interference"]["gpu"] = ["1 other process on the GPU"]
     runs = parsed(contents, "run")
     for pairs, worth in ((5, ("ddim50-reference",)), (10, ())):
         comparison = compare(runs[:pairs], runs[10 : 10 + pairs])

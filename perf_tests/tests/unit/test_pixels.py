@@ -7,6 +7,7 @@ import pytest
 from skimage import metrics
 
 from diffusers_perf.records import pixels
+from diffusers_perf.records.measurement import IDENTICAL_DB, Distance
 from diffusers_perf.records.pixels import Images
 
 
@@ -38,7 +39,7 @@ def test_distance_is_that_of_the_worst_pair(images: Images) -> None:
     other[1] += 0.1
     seen = pixels.distance(other, images)
     assert seen.psnr_db == pytest.approx(20, abs=0.01)  # an error of 0.1 everywhere is 20 dB
-    assert pixels.distance(images, images) == pixels.Distance(psnr_db=pixels.IDENTICAL_DB, ssim=1.0)
+    assert pixels.distance(images, images) == Distance(psnr_db=IDENTICAL_DB, ssim=1.0)
 
 
 def test_psnr_is_the_librarys() -> None:
@@ -55,7 +56,7 @@ def test_images_in_another_order_are_far(images: Images) -> None:
 
 
 def test_other_shapes_are_refused(images: Images) -> None:
-    with pytest.raises(ValueError, match="cannot be held"):
+    with pytest.raises(ValueError, match="cannot be compared"):
         pixels.distance(images, images[:1])
 
 

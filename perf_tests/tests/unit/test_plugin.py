@@ -1,6 +1,5 @@
 """The suite from the command line to the exit code, over a fake pipeline: every message once."""
 
-import errno
 import json
 import re
 import signal
@@ -19,12 +18,13 @@ from diffusers_perf.cli.accept import accept
 from diffusers_perf.judge import structure_verdicts
 from diffusers_perf.judge.structure_verdicts import Accepted
 from diffusers_perf.measurement import structure
-from diffusers_perf.measurement.bench import Bench, Drift, Lack
+from diffusers_perf.measurement.bench import Bench, Lack, drift_text
 from diffusers_perf.measurement.pipelines import Generation
-from diffusers_perf.records import pixels
+from diffusers_perf.records.measurement import Count
 from diffusers_perf.records.reading import load_run
-from diffusers_perf.records.records import Count
+from diffusers_perf.records.run import Drift
 from perf_tests.tests.unit import fake
+from perf_tests.tests.unit.recorded import case_id, cases, machine, session
 
 ROOT = Path(__file__).parents[3]
 
@@ -91,92 +91,19 @@ def test_all_well(pytester: pytest.Pytester) -> None:
     assert result.ret == 0
     result.stdout.fnmatch_lines(["*fake4-fine: *new*", "setting*latency*speedup*verdict", "2 new*"])
     content = report(path)
-    assert content["perf_tests"]["schema"] == 1
-    info = content["benchmarks"][1]["extra_info"]
-    for name in ("case", "workload", "model", "weights", "latency_s", "latency_speedup"):
-        assert info[name], name
-    for name in (
-        "gpu_busy_s",
-        "gpu_speedup",
-        "peak_memory_bytes",
-        "counters",
-        "stages",
-        "bottleneck",
-    ):
-        assert name in info
-    assert info["image"].keys() >= {"psnr_db", "ssim", "mean", "std", "finite"}
-    assert info["verdict"] == "new"
-    machine = content["machine_info"]["perf_tests"]
-    assert machine.keys() >= {"name", "driver", "cuda", "torch", "diffusers", "transformers"}
-    images = {image.name for image in (pytester.path / "runs/run-images").iterdir()}
-    assert images == {"fake4-reference.png", "fake4-fine.png"}
-
-
-def test_a_full_disk_costs_the_files_and_not_the_verdicts(
-    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = pytester.path / "run.json"
-    path.write_text("an older run")
-
-    def full(*_: object) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(Path, "replace", full)
-    monkeypatch.setattr(pixels, "save", full)
-    result = run(pytester, f"--benchmark-json={path}")
-    assert result.ret == pytest.ExitCode.INTERNAL_ERROR
-    result.stdout.fnmatch_lines(
-        [
-            "setting*latency*speedup*verdict",
-            "*its image was not saved: No space left on device*",
-            f"error: --benchmark-json {path}: No space left on device; no run was written",
-            "2 new*",
-        ]
-    )
-    # Neither half a run nor an older one that would be taken for it.
-    assert not path.exists()
-    assert not path.with_suffix(".draft").exists()
-
-
-@pytest.mark.parametrize(
-    ("options", "ran"),
-    [
-        ([], ["reference", "fine"]),
-        (["-m", "lossless"], ["reference", "elsewhere"]),
-        (["-m", "guide or lossless"], ["reference", "fine", "elsewhere"]),
-        (["-k", "elsewhere"], ["elsewhere"]),
-    ],
-)
-def test_the_guides_cases_run_and_others_when_they_are_asked_for(
-    pytester: pytest.Pytester, no_baselines: Path, options: list[str], ran: list[str]
-) -> None:
-    path = pytester.path / "run.json"
-    fakes = "fine,elsewhere"
-    run(pytester, f"--benchmark-json={path}", "--past-guide=elsewhere", *options, fakes=fakes)
-    content = report(path)
-    assert [b["extra_info"]["case"] for b in content["benchmarks"]] == ran
-    left_out = [f"fake4-{name}" for name in fakes.split(",") if name not in ran]
-    if options[:1] != ["-k"]:
-        assert content["perf_tests"]["not_asked"] == left_out
-    # What was accepted and belongs to a suite that nobody asked for is not missing.
-    accepted = [f"fake4/fake/fake/{name}" for name in ("fine", "elsewhere")]
-    assert [lost.id for lost in load_run(path).missing(accepted)] == []
-
-
-def test_the_next_command_measures_the_same_model(pytester: pytest.Pytester) -> None:
-    path = pytester.path / "run.json"
-    result = run(pytester, "--model=my model", f"--benchmark-json={path}", fakes="black")
-    again = '"perf_tests/test_generation.py::test_generation[[]fake4-black]" --benchmark-only'
-    result.stdout.fnmatch_lines([f"*next*pytest {again} --device cpu --model 'my model'"])
-    assert load_run(path).options == ("--device", "cpu", "--model", "my model")
-
-
-def test_skips_with_the_reason_in_words(pytester: pytest.Pytester) -> None:
-    result = run(pytester, fakes="unsupported")
-    assert result.ret == 0
-    result.stdout.fnmatch_lines(
-        ["skipped: fake4-unsupported: unsupported needs the package no_such_package*", "*1 skipped"]
-    )
+    assert session(content)["schema"] == 2
+    info = cases(content)[1]
+    assert info["status"] == "new"
+    assert info["reference"]["case"] == "reference"
+    seen = info["measurement"]
+    for name in ("case", "workload", "model", "weights", "rounds_s"):
+        assert seen[name], name
+    for name in ("gpu_busy_s", "peak_memory_bytes", "counters", "stages_s"):
+        assert name in seen
+    assert seen["look"].keys() == {"mean", "std", "finite"}
+    assert seen["image_distance"].keys() == {"psnr_db", "ssim"}
+    known = machine(content)
+    assert known.keys() >= {"name", "driver", "cuda", "torch", "diffusers", "transformers"}
     result.stdout.no_fnmatch_line("*Warning*")
 
 
@@ -184,10 +111,10 @@ def test_a_failed_case_is_written_with_its_verdict(pytester: pytest.Pytester) ->
     path = pytester.path / "run.json"
     run(pytester, f"--benchmark-json={path}", fakes="black,unapplied")
     content = report(path)
-    verdicts = {b["extra_info"]["case"]: b["extra_info"]["verdict"] for b in content["benchmarks"]}
-    assert verdicts == {"reference": "new", "black": "black"}
-    (lost,) = content["perf_tests"]["not_timed"]
-    assert (lost["case"], lost["verdict"]) == ("unapplied", "not applied")
+    verdicts = {case_id(one): one["status"] for one in cases(content)}
+    assert verdicts == {"fake4-reference": "new", "fake4-black": "black"}
+    (lost,) = session(content)["not_timed"]
+    assert (lost["id"], lost["status"]) == ("fake4-unapplied", "not applied")
 
 
 @pytest.mark.parametrize("fakes", ["unapplied", "unsupported"])
@@ -200,7 +127,7 @@ def test_a_run_that_timed_nothing_is_on_record(pytester: pytest.Pytester, fakes:
     result.stdout.no_fnmatch_line("*Not saving anything*")
     recorded = load_run(path)
     assert not recorded.cases
-    (lost,) = recorded.untimed
+    (lost,) = recorded.session.not_timed
     assert (lost.id, lost.status) == (
         f"fake4-{fakes}",
         "not applied" if fakes == "unapplied" else "skipped",
@@ -223,9 +150,9 @@ def test_ctrl_c_and_kill_keep_what_was_measured(pytester: pytest.Pytester, how: 
     result = run(pytester, f"--benchmark-json={path}", fakes=f"fine,{how},black")
     assert result.ret == pytest.ExitCode.INTERRUPTED
     content = report(path)
-    assert [b["extra_info"]["case"] for b in content["benchmarks"]] == ["reference", "fine"]
-    (lost,) = content["perf_tests"]["not_timed"]
-    assert (lost["case"], lost["verdict"]) == (how, "invalid")
+    assert [one["measurement"]["case"] for one in cases(content)] == ["reference", "fine"]
+    (lost,) = session(content)["not_timed"]
+    assert (lost["id"], lost["status"]) == (f"fake4-{how}", "invalid")
     # What it never reached is not lost.
     (cut,) = load_run(path).missing([])
     assert (cut.id, cut.status) == ("fake4-black", "invalid")
@@ -236,9 +163,9 @@ def test_the_reference_is_measured_when_it_is_not_selected(pytester: pytest.Pyte
     result = run(pytester, f"--benchmark-json={path}", "-k", "fine")
     assert result.parseoutcomes()["passed"] == 1
     result.stdout.fnmatch_lines("timed besides, as others are held to it: fake4-reference 0.* s")
-    info = report(path)["benchmarks"][0]["extra_info"]
-    assert info["latency_speedup"] > 0
-    assert info["image"]["compared_with"] == "reference"
+    (info,) = cases(report(path))
+    assert info["reference"]["case"] == "reference"
+    assert info["measurement"]["image_distance"]["psnr_db"] > 30
 
 
 @pytest.mark.parametrize(
@@ -310,15 +237,15 @@ def test_quick_is_one_short_warm_up_and_two_rounds(
     assert [b["stats"]["rounds"] for b in content["benchmarks"]] == [2, 2]
     # The warm-up, and two rounds of all steps; what is counted beside them is not timed.
     assert steps[:3] == [5, None, None]
-    assert content["perf_tests"]["quick"] is True
-    assert content["perf_tests"]["reference_drift"] == {}
+    assert session(content)["quick"] is True
+    assert session(content)["reference_drift"] == {}
 
 
 def test_a_broken_case_is_on_record(pytester: pytest.Pytester) -> None:
     path = pytester.path / "run.json"
     run(pytester, f"--benchmark-json={path}", fakes="broken,fine")
-    (lost,) = report(path)["perf_tests"]["not_timed"]
-    assert (lost["case"], lost["verdict"]) == ("broken", "error")
+    (lost,) = session(report(path))["not_timed"]
+    assert (lost["id"], lost["status"]) == ("fake4-broken", "error")
     assert lost["sentence"] == "RuntimeError: the kernel is not there"
 
 
@@ -511,7 +438,8 @@ def test_the_closing_table_is_coloured_on_a_terminal_alone(pytester: pytest.Pyte
 def test_a_drift_that_tells_nothing_says_so() -> None:
     took = "the reference took 1.260 of its first time when it was timed again"
     assert (
-        Drift(ratio=1.26, significant=False).text() == f"{took}, as far as its rounds differ anyhow"
+        drift_text(Drift(ratio=1.26, significant=False))
+        == f"{took}, as far as its rounds differ anyhow"
     )
-    assert Drift(ratio=1.26, significant=True).text() == took
-    assert Drift(ratio=1.04, significant=False).text() == took.replace("1.260", "1.040")
+    assert drift_text(Drift(ratio=1.26, significant=True)) == took
+    assert drift_text(Drift(ratio=1.04, significant=False)) == took.replace("1.260", "1.040")

@@ -8,13 +8,14 @@ import re
 from copy import deepcopy
 from html import unescape
 from pathlib import Path
+from statistics import median
 from time import process_time
 
 import pytest
 
 from diffusers_perf.cli import __main__ as command
-from diffusers_perf.records import records
-from diffusers_perf.records.runs import key_of
+from diffusers_perf.records import measurement
+from diffusers_perf.records.measurement import KernelFamily
 from diffusers_perf.report import charts, figures, markdown
 from diffusers_perf.report.content import mood_of
 from perf_tests.tests.unit.drawn import image, many, shown
@@ -23,9 +24,16 @@ from perf_tests.tests.unit.recorded import (
     Content,
     black,
     case,
+    case_id,
+    cases,
     drop,
     keep,
+    key_of,
+    lost,
+    machine,
+    measured,
     process,
+    session,
     settle,
     side,
     slow,
@@ -43,12 +51,12 @@ def folder(no_baselines: Path) -> Path:
 def run() -> Content:
     """A run in which all is well, with something to see in every part."""
     content = process("run")
-    for benchmark in content["benchmarks"]:
-        info = benchmark["extra_info"]
-        info["verdict"] = "same"
-        if info["gpu_busy_s"]:
-            info["stages"] = {"denoising": 0.9 * info["gpu_busy_s"], "decoder": 0.05}
-            info["families"] = {"matmul": {"gpu_s": 0.5, "kernels": 7}}
+    for one in cases(content):
+        one["status"] = "same"
+        seen = one["measurement"]
+        if seen["gpu_busy_s"]:
+            seen["stages_s"] = {"denoising": 0.9 * seen["gpu_busy_s"], "decoder": 0.05}
+            seen["families"] = {"matmul": {"gpu_s": 0.5, "kernels": 7}}
     return content
 
 
@@ -82,7 +90,6 @@ def headline(text: str) -> str:
 
 def accept(folder: Path, content: Content) -> None:
     """An accepted baseline that knows this run's cases."""
-    infos = [benchmark["extra_info"] for benchmark in content["benchmarks"]]
     line = {
         "accepted": "2026-11-23",
         "versions": {},
@@ -91,8 +98,8 @@ def accept(folder: Path, content: Content) -> None:
         "counters": {},
         "limits": {"latency_speedup_min": 0.5},
     }
-    cases = {key_of(info): line | {"generates": info["generates"]} for info in infos}
-    known = {"schema": 1, "machine": "NVIDIA H200", "cases": cases}
+    lines = {key_of(one): line | {"generates": one["workload"]} for one in cases(content)}
+    known = {"schema": 1, "machine": "NVIDIA H200", "cases": lines}
     (folder / "nvidia-h200.json").write_text(json.dumps(known))
 
 
@@ -121,7 +128,7 @@ def test_a_run_that_holds_shows_every_part(run: Content, folder: Path, tmp_path:
 
 
 def test_counters_below_zero_are_explained(run: Content, tmp_path: Path) -> None:
-    counted = case(run, "ddim50-fp16")["counters"]
+    counted = measured(run, "ddim50-fp16")["counters"]
     counted["host_syncs"].update(fixed=-2, per_step=6, total=298)
     told = words(page(shown(run, tmp_path / "run.json")))
     assert "fp16 host syncs -2 6 298" in told
@@ -130,8 +137,8 @@ def test_counters_below_zero_are_explained(run: Content, tmp_path: Path) -> None
 
 def test_charts_write_the_numbers_of_the_tables(run: Content, tmp_path: Path) -> None:
     text = page(shown(run, tmp_path / "run.json"))
-    latency = figures.seconds(case(run, "ddim50-fp16")["latency_s"])
-    busy = figures.seconds(case(run, "ddim50-fp16")["gpu_busy_s"])
+    latency = figures.seconds(median(measured(run, "ddim50-fp16")["rounds_s"]))
+    busy = figures.seconds(measured(run, "ddim50-fp16")["gpu_busy_s"])
     table = text.index("<table")
     for number in (latency, busy):
         assert f"{number} · " in words(text[:table])
@@ -151,7 +158,7 @@ def test_a_case_that_the_baseline_knows_and_nobody_ran_is_missing(
     drop(run, "vase25-reference")
     text = page(shown(run, tmp_path / "run.json"))
     assert "vase25-reference has a baseline and was not run" in headline(text)
-    run["perf_tests"]["narrowed"] = True
+    session(run)["narrowed"] = True
     assert "vase25" not in words(page(shown(run, tmp_path / "run.json")))
 
 
@@ -160,27 +167,27 @@ def test_what_the_gate_calls_lost_the_report_does(
 ) -> None:
     """Both by the same rule: skipped against anybody's choice, or never reached."""
     accept(folder, run)
-    ours = run["perf_tests"]
-    lost = {"case": "fp16", "workload": "ddim50", "sentence": "ddim50-fp16: no such package"}
+    ours = session(run)
+    gone = lost("ddim50-fp16", "", "ddim50-fp16: no such package")
     drop(run, "ddim50-fp16")
 
     def told(**how: object) -> tuple[bool, bool, str]:
         """Does the gate call it lost, and the report, with its headline?"""
-        ours["not_timed"] = [lost | how] if how else []
+        ours["not_timed"] = [gone | how] if how else []
         path = shown(run, tmp_path / "run.json")
         capsys.readouterr()
         command.main(["gate", str(path)])
         gate = capsys.readouterr().out
         text = page(path)
-        gone = [f"{status}: ddim50-fp16 " in gate for status in ("missing", "invalid")]
-        return gone[0], gone[1], headline(text)
+        told = [f"{status}: ddim50-fp16 " in gate for status in ("missing", "invalid")]
+        return told[0], told[1], headline(text)
 
-    skipped = told(verdict="skipped", by_choice=False)
+    skipped = told(status="skipped", by_choice=False)
     assert skipped[:2] == (True, False)
     assert skipped[2] == (
         "1 of 5 cases fails: ddim50-fp16 has a baseline and was skipped: no such package."
     )
-    chosen = told(verdict="skipped", by_choice=True)
+    chosen = told(status="skipped", by_choice=True)
     assert chosen == (False, False, "All 4 cases hold to the baseline of NVIDIA H200.")
 
     ours["expected"].append("ddim50-fp16")
@@ -188,14 +195,14 @@ def test_what_the_gate_calls_lost_the_report_does(
     assert early[:2] == (True, False)
     assert early[2].endswith("ddim50-fp16 was to run and has no measurement: the run ended early.")
     ours["expected"].append("ddim50-slow")
-    interrupted = told(verdict="invalid")
+    interrupted = told(status="invalid")
     assert interrupted[2].startswith("No case fails, and 2 of 6 cases could not be judged: ")
 
 
 def test_a_black_image(run: Content, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     black(run, "ddim50-fp16")
     sentence = "ddim50-fp16: an image is black"
-    case(run, "ddim50-fp16").update(verdict="black", sentence=f"black: {sentence}")
+    case(run, "ddim50-fp16").update(status="black", sentence=f"black: {sentence}")
     path = shown(run, tmp_path / "run.json")
     text = page(path)
     assert headline(text) == f"1 of 5 cases fails: {sentence}."
@@ -206,10 +213,9 @@ def test_a_black_image(run: Content, tmp_path: Path, capsys: pytest.CaptureFixtu
 
 
 def test_the_next_command_measures_the_same_thing(run: Content, tmp_path: Path) -> None:
-    run["perf_tests"]["options"] = ["--device", "cpu", "--model", "models/a model"]
-    case(run, "ddim50-fp16").update(verdict="slower", sentence="slower: ddim50-fp16: more work")
-    lost = {"case": "vae", "workload": "ddim50", "verdict": "error", "sentence": "no memory"}
-    run["perf_tests"]["not_timed"].append(lost)
+    session(run)["options"] = ["--device", "cpu", "--model", "models/a model"]
+    case(run, "ddim50-fp16").update(status="slower", sentence="slower: ddim50-fp16: more work")
+    session(run)["not_timed"].append(lost("ddim50-vae", "error", "no memory"))
     told = words(page(shown(run, tmp_path / "run.json")))
     for name in ("ddim50-fp16", "ddim50-vae"):
         command = f'::test_generation[{name}]" --benchmark-only --device cpu'
@@ -219,7 +225,7 @@ def test_the_next_command_measures_the_same_thing(run: Content, tmp_path: Path) 
 def test_host_and_gpu_are_told_apart_as_in_the_run(
     run: Content, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(records, "HOST_IDLE", 1.1)
+    monkeypatch.setattr(measurement, "HOST_IDLE", 1.1)
     told = words(page(shown(run, tmp_path / "run.json")))
     assert "GPU, 62 % idle" in told
     assert "host, " not in told
@@ -227,7 +233,7 @@ def test_host_and_gpu_are_told_apart_as_in_the_run(
 
 def test_several_that_fail_are_named_with_what_they_are(run: Content, tmp_path: Path) -> None:
     for name, status in (("ddim50-fp16", "slower"), ("ddim50-tf32", "black")):
-        case(run, name).update(verdict=status, sentence=f"{status}: {name} is {status}")
+        case(run, name).update(status=status, sentence=f"{status}: {name} is {status}")
     text = page(shown(run, tmp_path / "run.json"))
     assert headline(text) == "2 of 5 cases fail: ddim50-tf32 (black), ddim50-fp16 (slower)."
 
@@ -273,32 +279,22 @@ def test_only_equal_images_are_called_identical(
     run: Content, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """As on the terminal: 120 dB is a cap, and says no more than that they are close."""
-    case(run, "ddim50-fp16")["image"].update(psnr_db=120.0, ssim=0.99999)
+    measured(run, "ddim50-fp16")["image_distance"].update(psnr_db=120.0, ssim=0.99999)
     path = shown(run, tmp_path / "run.json")
     for told in (words(page(path)), comment(path, capsys)):
         assert "identical" not in told
         assert "120.0 dB" in told
-    case(run, "ddim50-fp16")["image"].update(ssim=1.0)
+    measured(run, "ddim50-fp16")["image_distance"].update(ssim=1.0)
     path.write_text(json.dumps(run))
     for told in (words(page(path)), comment(path, capsys)):
         assert "identical" in told
         assert "120.0 dB" not in told
 
 
-def test_numbers_that_are_none_are_named(run: Content, tmp_path: Path) -> None:
-    case(run, "ddim50-fp16")["peak_memory_bytes"] = float("nan")
-    case(run, "ddim50-tf32")["latency_s"] = float("inf")
-    case(run, "ddim50-tf32")["image"]["ssim"] = "close"
-    told = words(page(shown(run, tmp_path / "run.json")))
-    assert "ddim50-fp16: peak_memory_bytes is NaN, which is no number" in told
-    assert "ddim50-tf32: latency_s is infinity, which is no number" in told
-    assert "ddim50-tf32: ssim is 'close', which is no number" in told
-
-
 def test_an_image_with_nan_is_not_finite(run: Content, tmp_path: Path) -> None:
     info = case(run, "ddim50-fp16")
-    info["image"].update(finite=False, psnr_db=float("nan"))
-    info.update(verdict="not finite", sentence="not finite: ddim50-fp16: the output has NaN")
+    info["measurement"]["look"]["finite"] = False
+    info.update(status="not finite", sentence="not finite: ddim50-fp16: the output has NaN")
     assert "not finite" in words(page(shown(run, tmp_path / "run.json")))
 
 
@@ -321,9 +317,8 @@ def test_more_than_a_comment_holds_is_left_to_the_page(
 ) -> None:
     content, path = many(run, 400), tmp_path / "run.json"
     for words_each in (200, 2000):
-        for benchmark in content["benchmarks"]:
-            info = benchmark["extra_info"]
-            info.update(verdict="slower", sentence="slower: " + "a_b " * words_each + info["case"])
+        for one in cases(content):
+            one.update(status="slower", sentence="slower: " + "a_b " * words_each + case_id(one))
         path.write_text(json.dumps(content))
         said = comment(path, capsys)
         assert len(said) < markdown.MOST_CHARACTERS
@@ -334,9 +329,9 @@ def test_more_than_a_comment_holds_is_left_to_the_page(
 
 def test_one_case_with_one_round(run: Content, tmp_path: Path) -> None:
     run["benchmarks"] = run["benchmarks"][:1]
-    run["perf_tests"]["expected"] = ["ddim50-reference"]
-    info = run["benchmarks"][0]["extra_info"]
-    info["latency_rounds_s"] = [info["latency_s"]]
+    session(run)["expected"] = ["ddim50-reference"]
+    seen = measured(run, "ddim50-reference")
+    seen["rounds_s"] = seen["rounds_s"][:1]
     told = words(page(shown(run, tmp_path / "run.json")))
     assert "one round has none" in told
     assert "No case fails." in told
@@ -344,23 +339,18 @@ def test_one_case_with_one_round(run: Content, tmp_path: Path) -> None:
 
 def test_nothing_measured(run: Content, tmp_path: Path) -> None:
     run["benchmarks"] = []
-    lost = {"case": "fp16", "workload": "ddim50", "verdict": "error", "sentence": "out of memory"}
-    run["perf_tests"]["not_timed"] = [lost]
+    session(run)["not_timed"] = [lost("ddim50-fp16", "error", "out of memory")]
     text = page(shown(run, tmp_path / "run.json"))
     assert headline(text).startswith("Nothing was measured, so nothing is judged.")
     assert "ddim50-fp16: out of memory" in words(text)
 
 
 def test_a_run_without_a_gpu(run: Content, tmp_path: Path) -> None:
-    run["machine_info"]["perf_tests"] |= {"device": "cpu", "name": "A CPU", "driver": None}
-    for benchmark in run["benchmarks"]:
-        nothing = {
-            "gpu_busy_s": None,
-            "peak_memory_bytes": None,
-            "roofline_s": None,
-            "bottleneck": None,
-        }
-        benchmark["extra_info"] |= nothing | {"stages": {}, "families": {}}
+    machine(run).update(device="cpu", name="A CPU", driver=None)
+    for one in cases(run):
+        for seen in filter(None, (one["measurement"], one["reference"])):
+            seen.update(gpu_busy_s=None, peak_memory_bytes=None)
+        one["measurement"].update(roofline_s=None, stages_s={}, families={})
     told = words(page(shown(run, tmp_path / "run.json")))
     assert "Stages and kernels are seen on a GPU" in told
     assert "GPU busy" not in told
@@ -372,11 +362,10 @@ def test_names_and_sentences_are_words_and_no_markup(
     evil = "<script>alert('1')</script>"
     info = case(run, "ddim50-fp16")
     sentence = f"slower: {evil} | `x` @someone #1 https://example.org\n## title"
-    info.update(case=evil, verdict="slower", sentence=sentence, stack={evil: evil})
-    run["machine_info"]["perf_tests"]["name"] = evil
-    run["perf_tests"]["not_timed"] = [
-        {"case": evil, "workload": "ddim50", "verdict": "error", "sentence": evil}
-    ]
+    info.update(status="slower", sentence=sentence, stack={evil: evil})
+    info["measurement"]["case"] = evil
+    machine(run)["name"] = evil
+    session(run)["not_timed"] = [lost(f"ddim50-{evil}", "error", evil)]
     path = tmp_path / "run.json"
     path.write_text(json.dumps(run))
     path.with_name("run-images").mkdir()
@@ -409,7 +398,7 @@ def test_one_run_a_side_differs_and_is_not_judged(
     base = shown(run, tmp_path / "base.json")
     head = deepcopy(run)
     slow(head, "ddim50-fp16", by=1.5)
-    case(head, "ddim50-tf32")["counters"]["host_syncs"].update(per_step=7, total=353)
+    measured(head, "ddim50-tf32")["counters"]["host_syncs"].update(per_step=7, total=353)
     drop(head, "vase25-reference")
     path = shown(head, tmp_path / "run.json")
     told = words(page(path, "--base", str(base)))
@@ -472,7 +461,7 @@ def test_the_one_case_of_pairs_that_hold(tmp_path: Path) -> None:
 
 def test_what_cannot_be_compared_says_why(run: Content, tmp_path: Path) -> None:
     base = shown(run, tmp_path / "base.json")
-    run["machine_info"]["perf_tests"]["name"] = "Another GPU"
+    machine(run)["name"] = "Another GPU"
     path = shown(settle(run), tmp_path / "run.json")
     told = words(page(path, "--base", str(base)))
     assert "Base was measured on NVIDIA H200, head on Another GPU" in told
@@ -492,10 +481,11 @@ def test_what_cannot_be_compared_says_why(run: Content, tmp_path: Path) -> None:
     ("text", "sentence"),
     [
         (None, "cannot be read (No such file"),
-        ('{"perf_tests": ', "is no JSON"),
+        ('{"diffusers_perf": ', "not valid JSON"),
         ("[]", "was not written by this suite's main job"),
-        ('{"perf_tests": {"schema": 1}, "benchmarks": [{}]}', "was not written by this suite's"),
-        ('{"perf_tests": {"schema": 7}}', "has schema 7, this suite reads 1"),
+        ('{"perf_tests": {"schema": 1}}', "has schema 1 and no 'machine_info', so it cannot be"),
+        ('{"diffusers_perf": {"schema": 2}}', "diffusers_perf: object missing required field"),
+        ('{"diffusers_perf": {"schema": 7}}', "has schema 7, this suite reads 1 and 2"),
     ],
 )
 def test_what_is_no_run_is_refused(
@@ -592,7 +582,14 @@ def test_without_its_libraries_the_page_says_what_to_install(
 
 def test_families_are_drawn_by_the_start_of_their_names() -> None:
     split = charts.split_of(
-        {"attention: cudnn": (1.0, 1), "attention: flash": (2.0, 1), "unheard of": (3.0, 1)}
+        {
+            name: KernelFamily(gpu_s=seconds, kernels=1)
+            for name, seconds in (
+                ("attention: cudnn", 1.0),
+                ("attention: flash", 2.0),
+                ("unheard of", 3.0),
+            )
+        }
     )
     assert split == {"attention": 3.0, "other": 3.0}
 

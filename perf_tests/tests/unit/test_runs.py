@@ -11,19 +11,7 @@ import pytest
 
 from diffusers_perf.catalog.status import Status
 from diffusers_perf.cli import __main__ as command
-from diffusers_perf.records import shape
-from diffusers_perf.records.runs import Untimed, missing
-from diffusers_perf.records.shape import (
-    FLAG,
-    NUMBER,
-    POSITIVE,
-    TEXT,
-    WHOLE,
-    Each,
-    Only,
-    Optional,
-    Some,
-)
+from diffusers_perf.records.missing import Untimed, missing
 from perf_tests.tests.unit.recorded import process, write
 
 GONE = object()
@@ -74,36 +62,6 @@ def test_no_content_makes_it_crash(accepted: Path, capsys: pytest.CaptureFixture
         assert code in (0, 1, 2)
         assert len(said) <= 1
     assert refused > 20
-
-
-@pytest.mark.parametrize(
-    ("value", "wanted", "sentence"),
-    [
-        (0, POSITIVE, "it is 0, not a positive number"),
-        (True, NUMBER, "it is True, not a number"),
-        (1.5, WHOLE, "it is 1.5, not a whole number"),
-        (1, TEXT, "it is 1, not a text"),
-        ("yes", FLAG, "it is 'yes', not true or false"),
-        ([], Some(TEXT), "it is empty"),
-        ({}, [TEXT], "it is {}, not a list"),
-        ([], {"a": TEXT}, "it is [], not an object"),
-        ({}, {"a": TEXT}, "it: has no a"),
-        ({"b": 1}, Only({"a": TEXT}), "it: unknown key 'b'; known are a"),
-        ({}, Only({"a": TEXT}), "it: has no a"),
-        ({"a": 1}, Only({}, {"a": TEXT}), "it: a is 1, not a text"),
-        (None, Only({}), "it is None, not an object"),
-        ({"b": {"a": 1}}, Each({"a": TEXT}), "it: b: a is 1, not a text"),
-        (["x" * 80], [FLAG], f"it is '{'x' * 56}..., not true or false"),
-    ],
-)
-def test_what_is_not_as_it_must_be_is_said(value: Any, wanted: Any, sentence: str) -> None:
-    with pytest.raises(shape.BadShape) as error:
-        shape.check(value, wanted, "it")
-    assert str(error.value) == sentence
-
-
-def test_what_is_as_it_must_be_passes() -> None:
-    shape.check({"a": None, "b": 1, "more": 2}, {"a": Optional(TEXT), "b": POSITIVE}, "it")
 
 
 ACCEPTED = [f"w/owner/model/made/{name}" for name in ("a", "b", "c")] + ["w/other/made/d"]

@@ -1,12 +1,12 @@
 """The closing table: what it keeps in a narrow window, and how it is coloured."""
 
-from dataclasses import replace
-
 import pytest
+from msgspec import structs
 
 from diffusers_perf.catalog.declarations import REFERENCE, stacked
 from diffusers_perf.catalog.status import Status
 from diffusers_perf.plugin.screen import HEAD, Line, Row, notes, table
+from diffusers_perf.records.measurement import Interference
 from perf_tests.cases import workloads
 from perf_tests.tests.unit.factories import FP16
 
@@ -78,7 +78,7 @@ def test_colours(verdict: Status | None, colour: str | None) -> None:
     ],
 )
 def test_a_core_whose_speed_moves_is_told_once(loops: tuple[float, ...], told: list[str]) -> None:
-    measured = replace(FP16, validity={"cpu_loops_s": loops})
+    measured = structs.replace(FP16, interference=Interference(cpu_loops_s=loops))
     case = stacked(workloads.DDIM50, REFERENCE)
     rows = [Row(case=case, measured=measured, reference=None, status=Status.SAME)] * 2
     assert notes(rows) == told
@@ -91,11 +91,11 @@ def test_a_machine_that_was_not_quiet_is_told_whatever_the_verdicts() -> None:
     quiet, busy = (
         Row(
             case=stacked(workloads.DDIM50, name),
-            measured=replace(FP16, validity={"host_interference": reasons}),
+            measured=structs.replace(FP16, interference=Interference(host=reasons)),
             reference=None,
             status=Status.SAME,
         )
-        for name, reasons in ((REFERENCE, []), ("fp16", [WAITED]))
+        for name, reasons in ((REFERENCE, ()), ("fp16", (WAITED,)))
     )
     assert notes([quiet]) == []
     assert notes([quiet, busy, busy]) == [

@@ -10,6 +10,7 @@ from itertools import chain, combinations
 from math import prod
 
 import pytest
+from msgspec import structs
 
 from diffusers_perf.catalog import declarations as catalog
 from diffusers_perf.catalog.declarations import (
@@ -21,8 +22,7 @@ from diffusers_perf.catalog.declarations import (
     stack,
     stacked,
 )
-from diffusers_perf.records.pixels import Distance, Look
-from diffusers_perf.records.records import Measurement
+from diffusers_perf.records.measurement import Look, Measurement
 from diffusers_perf.search.search import Ask, Search, Stack, Stopped, Tried, gain, shortlist
 from perf_tests.tests.unit.fake import WORKLOAD
 
@@ -64,7 +64,7 @@ class Lab:
         if not took.on_gpu:
             return seen(rounds)
         busy = took.busy * (1 + draw.gauss(0, self.noise / 10))
-        return replace(seen(rounds), gpu_busy_s=busy, peak_memory_bytes=took.memory)
+        return structs.replace(seen(rounds), gpu_busy_s=busy, peak_memory_bytes=took.memory)
 
 
 def seen(rounds: list[float]) -> Measurement:
@@ -78,7 +78,7 @@ def seen(rounds: list[float]) -> Measurement:
         parameters=1,
         rounds_s=tuple(rounds),
         look=Look(finite=True, mean=0.5, std=0.2),
-        repeat=Distance(psnr_db=120, ssim=1),
+        repeat_psnr_db=120.0,
     )
 
 
@@ -201,7 +201,7 @@ def test_what_only_takes_turns_comes_to_an_end(seed: int) -> None:
             assert tried is not None
             assert tried.gpu_busy_s is not None
             busy = tried.gpu_busy_s * random.Random(f"{ask.key} {seed}").uniform(0.994, 1.006)
-            kept[ask.key] = Tried(measured=replace(tried, gpu_busy_s=busy))
+            kept[ask.key] = Tried(measured=structs.replace(tried, gpu_busy_s=busy))
         return kept[ask.key]
 
     Search(candidates=candidates, attempt=attempt, tell=lambda text: None).run()
@@ -354,7 +354,7 @@ class SlowHost(Lab):
         if self.spent_s + seconds > self.budget_s:
             raise Stopped("the time is up")
         self.spent_s += seconds
-        return replace(seen(rounds), gpu_busy_s=took.busy * draw.uniform(0.998, 1.002))
+        return structs.replace(seen(rounds), gpu_busy_s=took.busy * draw.uniform(0.998, 1.002))
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -494,10 +494,10 @@ def test_a_neighbour_that_slowed_the_old_one_down_is_no_gain() -> None:
     )
     assert new is not None
     assert old is not None
-    disturbed = replace(old, rounds_s=(1.5, 1.6, 1.0, 1.5, 1.6, 1.5, 1.6))
+    disturbed = structs.replace(old, rounds_s=(1.5, 1.6, 1.0, 1.5, 1.6, 1.5, 1.6))
     assert gain(new, disturbed).latency == 1
     assert gain(
-        new, replace(old, rounds_s=(1.5, 1.6, 1.2, 1.5, 1.6, 1.5))
+        new, structs.replace(old, rounds_s=(1.5, 1.6, 1.2, 1.5, 1.6, 1.5))
     ).latency == pytest.approx(1.2)
 
 

@@ -20,8 +20,8 @@ from diffusers_perf.judge.verdicts import Finding
 from diffusers_perf.measurement import structure
 from diffusers_perf.measurement.pipelines import Generation
 from diffusers_perf.records.baselines import BadBaseline
-from diffusers_perf.records.records import Count
-from diffusers_perf.records.structure_records import Event, Observation, Operator, Place, Work
+from diffusers_perf.records.measurement import Count
+from diffusers_perf.records.operators import Event, Observation, Operator, Place, Work
 from diffusers_perf.techniques.conditioning import precompute
 from diffusers_perf.techniques.device_steps import take_over
 from perf_tests.cases import workloads

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from diffusers_perf.catalog.status import Status
 from diffusers_perf.judge import verdicts
 from diffusers_perf.judge.verdicts import Finding, Verdict, judge
 from diffusers_perf.records.baselines import LAUNCHES, Bound
-from diffusers_perf.records.pixels import Distance, Look
-from diffusers_perf.records.records import Count, Measurement
+from diffusers_perf.records.measurement import Count, Distance, Interference, Look, Measurement
 from perf_tests.tests.unit.factories import FP16, GENERATES, REFERENCE, baseline_of, question
 
 
@@ -32,7 +32,7 @@ def test_all_well() -> None:
         ({"look": Look(finite=True, mean=0.5, std=0.01)}, "uniform"),
         ({"image_distance": Distance(psnr_db=39.9, ssim=0.99)}, "worse image"),
         ({"image_distance": Distance(psnr_db=60, ssim=0.96)}, "worse image"),
-        ({"repeat": Distance(psnr_db=50, ssim=1)}, "worse image"),
+        ({"repeat_psnr_db": 50.0}, "worse image"),
         ({"gpu_busy_s": 0.8 * 1.015}, "same"),
         ({"gpu_busy_s": 0.8 * 1.025}, "slower"),
         ({"gpu_busy_s": 0.7}, "faster"),
@@ -47,7 +47,7 @@ def test_all_well() -> None:
 def test_each_rule_at_its_limit(change: dict[str, Any], status: str) -> None:
     if "counters" in change:
         change = {"counters": {**FP16.counters, **change["counters"]}}
-    assert judge(question(replace(FP16, **change))).status == status
+    assert judge(question(structs.replace(FP16, **change))).status == status
 
 
 @pytest.mark.parametrize(
@@ -55,24 +55,24 @@ def test_each_rule_at_its_limit(change: dict[str, Any], status: str) -> None:
     [{"gpu_busy_s": None}, {"counters": {"kernels": Count(fixed=300, per_step=1000)}}],
 )
 def test_what_has_a_limit_and_could_not_be_measured_is_inconclusive(change: dict[str, Any]) -> None:
-    verdict = judge(question(replace(FP16, notes=("no CUPTI",), **change)))
+    verdict = judge(question(structs.replace(FP16, notes=("no CUPTI",), **change)))
     assert verdict.status == "inconclusive"
     assert "could not be measured" in verdict.sentence
     assert "no CUPTI" in verdict.text()
     roofline = {"gpu_speedup": Bound(at_least=1.2)}
-    blind = replace(FP16, gpu_busy_s=None)
+    blind = structs.replace(FP16, gpu_busy_s=None)
     assert judge(question(blind, baseline=None, portable=roofline)).status == "inconclusive"
 
 
 def test_a_slower_reference_does_not_make_a_slower_case_look_well() -> None:
-    both = replace(FP16, gpu_busy_s=1.0)
-    slower = replace(REFERENCE, gpu_busy_s=2.5)
+    both = structs.replace(FP16, gpu_busy_s=1.0)
+    slower = structs.replace(REFERENCE, gpu_busy_s=2.5)
     assert judge(question(both, reference=slower)).status == "slower"
     assert judge(question(slower)).status == "slower"
 
 
 def test_the_references_image_is_held_to_the_accepted_one() -> None:
-    lost = replace(REFERENCE, image_distance=Distance(psnr_db=21.8, ssim=0.8))
+    lost = structs.replace(REFERENCE, image_distance=Distance(psnr_db=21.8, ssim=0.8))
     verdict = judge(question(lost))
     assert verdict.status == "worse image"
     assert "no longer close to the accepted image" in verdict.sentence
@@ -81,13 +81,13 @@ def test_the_references_image_is_held_to_the_accepted_one() -> None:
 
 def test_without_a_baseline_speed_is_new_and_images_are_judged() -> None:
     assert judge(question(baseline=None)).status == "new"
-    black = replace(FP16, look=Look(finite=True, mean=0, std=0))
+    black = structs.replace(FP16, look=Look(finite=True, mean=0, std=0))
     assert judge(question(black, baseline=None)).status == "black"
 
 
 def test_portable_rooflines_hold_without_a_baseline() -> None:
     roofline = {"gpu_speedup": Bound(at_least=1.2)}
-    slow = replace(FP16, gpu_busy_s=1.8)
+    slow = structs.replace(FP16, gpu_busy_s=1.8)
     assert judge(question(baseline=None, portable=roofline)).status == "new"
     assert judge(question(slow, baseline=None, portable=roofline)).status == "slower"
     hungry = {"memory_ratio": Bound(at_most=0.4)}
@@ -96,14 +96,16 @@ def test_portable_rooflines_hold_without_a_baseline() -> None:
 
 def test_a_stack_for_so_much_memory_stays_below_it() -> None:
     fits = {"memory_gib": Bound(at_most=4.0)}
-    small = replace(FP16, peak_memory_bytes=4 * 2**30)
+    small = structs.replace(FP16, peak_memory_bytes=4 * 2**30)
     assert judge(question(small, baseline=None, portable=fits)).status == "new"
-    large = judge(question(replace(FP16, peak_memory_bytes=4 * 2**30 + 2**20), portable=fits))
+    large = judge(
+        question(structs.replace(FP16, peak_memory_bytes=4 * 2**30 + 2**20), portable=fits)
+    )
     assert large.status == "more memory"
     assert "takes more than the 4 GiB that it is declared to stay below" in large.text()
     assert "4,097 MiB" in large.text()
     assert "at most 4,096 MiB" in large.text()
-    unseen = judge(question(replace(FP16, peak_memory_bytes=None), portable=fits))
+    unseen = judge(question(structs.replace(FP16, peak_memory_bytes=None), portable=fits))
     assert "peak memory could not be measured" in unseen.text()
 
 
@@ -115,20 +117,22 @@ def test_a_warning_that_no_longer_holds_is_told_and_passes() -> None:
 
 @pytest.mark.parametrize("disturbed", ["measured", "reference"])
 def test_a_disturbed_machine_is_invalid_and_not_slower(disturbed: str) -> None:
-    validity = {"gpu_interference": ["hardware slowdown"]}
-    slow = replace(FP16, rounds_s=(3.0, 3.01, 2.99))
+    interference = Interference(gpu=("hardware slowdown",))
+    slow = structs.replace(FP16, rounds_s=(3.0, 3.01, 2.99))
     if disturbed == "measured":
-        verdict = judge(question(replace(slow, validity=validity)))
+        verdict = judge(question(structs.replace(slow, interference=interference)))
     else:
-        verdict = judge(question(slow, reference=replace(REFERENCE, validity=validity)))
+        verdict = judge(
+            question(slow, reference=structs.replace(REFERENCE, interference=interference))
+        )
     assert verdict.status == "invalid"
     assert verdict.passes
     assert "says nothing, since hardware slowdown" in verdict.sentence
 
 
 def test_a_disturbed_reference_says_nothing_of_what_is_not_held_to_it() -> None:
-    disturbed = replace(REFERENCE, validity={"gpu_interference": ["hardware slowdown"]})
-    verdict = judge(question(replace(FP16, gpu_busy_s=1.6), reference=disturbed))
+    disturbed = structs.replace(REFERENCE, interference=Interference(gpu=("hardware slowdown",)))
+    verdict = judge(question(structs.replace(FP16, gpu_busy_s=1.6), reference=disturbed))
     statuses = {finding.metric: finding.status for finding in verdict.findings}
     assert statuses["GPU busy"] == "slower"
     assert statuses["GPU busy speedup"] == "invalid"
@@ -147,7 +151,7 @@ def test_a_disturbed_reference_says_nothing_of_what_is_not_held_to_it() -> None:
     ],
 )
 def test_only_a_machine_that_became_as_much_slower_excuses(drift: float, status: str) -> None:
-    asked = question(replace(FP16, rounds_s=(1.2, 1.21, 1.19, 1.2, 1.22)))
+    asked = question(structs.replace(FP16, rounds_s=(1.2, 1.21, 1.19, 1.2, 1.22)))
     verdict = judge(replace(asked, drift=drift))
     assert verdict.status == status
     told = f"says nothing, since the reference took {drift:.3f} of its first time"
@@ -179,15 +183,18 @@ def test_only_a_core_that_was_as_much_slower_excuses(
     own: tuple[float, ...], theirs: tuple[float, ...], told: str | None
 ) -> None:
     # On a CPU, where all of it is the host's.
-    slow = replace(
+    slow = structs.replace(
         FP16,
         rounds_s=(1.2, 1.21, 1.19, 1.2, 1.22),
         gpu_busy_s=None,
         peak_memory_bytes=None,
-        validity={"cpu_loops_s": own},
+        interference=Interference(cpu_loops_s=own),
     )
-    reference = replace(
-        REFERENCE, gpu_busy_s=None, peak_memory_bytes=None, validity={"cpu_loops_s": theirs}
+    reference = structs.replace(
+        REFERENCE,
+        gpu_busy_s=None,
+        peak_memory_bytes=None,
+        interference=Interference(cpu_loops_s=theirs),
     )
     verdict = judge(question(slow, reference=reference))
     assert verdict.status == ("invalid" if told else "slower")
@@ -199,54 +206,58 @@ def test_only_a_core_that_was_as_much_slower_excuses(
 @pytest.mark.parametrize(("core", "status"), [(1.2, "slower"), (1.9, "invalid")])
 def test_a_slow_core_excuses_the_hosts_share_alone(core: float, status: str) -> None:
     # The GPU works for 0.8 s of 1.2: a core of 1.2 times makes 1.06 of it, one of 1.9 times 1.19.
-    loops = {"cpu_loops_s": (0.01 * core, 0.01 * core)}
-    slow = replace(FP16, rounds_s=(1.2, 1.21, 1.19, 1.2, 1.22), validity=loops)
-    quick = replace(REFERENCE, validity={"cpu_loops_s": (0.01, 0.01)})
+    loops = Interference(cpu_loops_s=(0.01 * core, 0.01 * core))
+    slow = structs.replace(FP16, rounds_s=(1.2, 1.21, 1.19, 1.2, 1.22), interference=loops)
+    quick = structs.replace(REFERENCE, interference=Interference(cpu_loops_s=(0.01, 0.01)))
     assert judge(question(slow, reference=quick)).status == status
     # Of a GPU that nobody could look at, it is not known.
-    assert judge(question(replace(slow, gpu_busy_s=None), reference=quick)).status == "slower"
+    assert (
+        judge(question(structs.replace(slow, gpu_busy_s=None), reference=quick)).status == "slower"
+    )
 
 
 def test_a_slow_core_excuses_a_reference_by_its_best() -> None:
-    slow = replace(REFERENCE, rounds_s=(3.0,) * 5, gpu_busy_s=None, peak_memory_bytes=None)
+    slow = structs.replace(REFERENCE, rounds_s=(3.0,) * 5, gpu_busy_s=None, peak_memory_bytes=None)
     assert judge(question(slow)).status == "slower"
     for loops, status in (((0.01, 0.02, 0.02), "invalid"), ((0.02, 0.02, 0.02), "slower")):
-        asked = question(replace(slow, validity={"cpu_loops_s": loops}))
+        asked = question(structs.replace(slow, interference=Interference(cpu_loops_s=loops)))
         assert judge(asked).status == status
 
 
 def test_noise_beyond_a_limit_is_inconclusive_whatever_the_core() -> None:
-    loops = {"cpu_loops_s": (0.01, 0.03, 0.03)}
-    noisy = replace(FP16, rounds_s=(1.0, 1.5, 1.0, 1.6, 1.5), validity=loops)
+    loops = Interference(cpu_loops_s=(0.01, 0.03, 0.03))
+    noisy = structs.replace(FP16, rounds_s=(1.0, 1.5, 1.0, 1.6, 1.5), interference=loops)
     assert judge(question(noisy)).status == "inconclusive"
 
 
 def test_a_slow_core_is_no_excuse_for_the_gpu() -> None:
-    slow = replace(FP16, gpu_busy_s=0.85, validity={"cpu_loops_s": (0.01, 0.03, 0.03)})
+    slow = structs.replace(
+        FP16, gpu_busy_s=0.85, interference=Interference(cpu_loops_s=(0.01, 0.03, 0.03))
+    )
     verdict = judge(question(slow))
     assert verdict.status == "slower"
     assert "GPU busy" in verdict.sentence
 
 
 def test_an_image_that_could_not_be_compared_is_not_the_same() -> None:
-    verdict = judge(question(replace(FP16, image_distance=None)))
+    verdict = judge(question(structs.replace(FP16, image_distance=None)))
     assert verdict.status == "inconclusive"
     assert "the distance of its image could not be measured" in verdict.sentence
     assert (
-        judge(replace(question(replace(FP16, image_distance=None)), tolerance=None)).status
+        judge(replace(question(structs.replace(FP16, image_distance=None)), tolerance=None)).status
         == "same"
     )
 
 
 def test_memory_that_could_not_be_measured_is_not_the_same() -> None:
-    verdict = judge(question(replace(FP16, peak_memory_bytes=None)))
+    verdict = judge(question(structs.replace(FP16, peak_memory_bytes=None)))
     assert verdict.status == "inconclusive"
     assert "peak memory could not be measured" in verdict.sentence
 
 
 def test_fewer_fixed_syncs_do_not_pay_for_one_more_in_each_step() -> None:
-    was = replace(REFERENCE, counters={"host_syncs": Count(fixed=100, per_step=6)})
-    now = replace(REFERENCE, counters={"host_syncs": Count(fixed=40, per_step=7)})
+    was = structs.replace(REFERENCE, counters={"host_syncs": Count(fixed=100, per_step=6)})
+    now = structs.replace(REFERENCE, counters={"host_syncs": Count(fixed=40, per_step=7)})
     verdict = judge(question(now, baseline=baseline_of(was, was)))
     assert verdict.status == "more work"
     assert "host syncs 400 → 390 (+1 in each of 50 steps and -60 fixed)" in verdict.sentence
@@ -256,53 +267,53 @@ def test_a_counter_that_nobody_accepted_is_new_and_one_that_moves_is_none() -> N
     asked = question()
     assert asked.baseline is not None
     counters = {**FP16.counters, "casts": Count(fixed=4, per_step=0)}
-    more = replace(FP16, counters=counters)
+    more = structs.replace(FP16, counters=counters)
     verdict = judge(question(more))
     assert verdict.status == "new"
     assert "nobody accepted how many casts it takes" in verdict.sentence
     assert judge(question(more, baseline=replace(asked.baseline, moving=("casts",)))).passes
     # Counted in the code, where there is no GPU.
     bare = replace(asked.baseline, limits=replace(asked.baseline.limits, gpu_busy_s_max=None))
-    assert judge(question(replace(more, gpu_busy_s=None), baseline=bare)).status == "same"
+    assert judge(question(structs.replace(more, gpu_busy_s=None), baseline=bare)).status == "same"
 
 
 def test_a_baseline_of_another_workload_says_nothing() -> None:
-    half = replace(FP16, steps=25, rounds_s=(0.5,) * 5, gpu_busy_s=0.4)
-    verdict = judge(question(half, generates={**GENERATES, "steps": 25}))
+    half = structs.replace(FP16, steps=25, rounds_s=(0.5,) * 5, gpu_busy_s=0.4)
+    verdict = judge(question(half, workload={**GENERATES, "steps": 25}))
     assert verdict.status == "invalid"
     assert verdict.sentence == (
         "invalid: ddim50-fp16: baselines/gpu.json and this run differ in the workload (steps): "
         "50 and 25"
     )
     assert {f.status for f in verdict.findings} == {"same", "invalid"}
-    assert judge(question(generates={**GENERATES, "eta": 0.0})).status == "invalid"
-    assert judge(question(generates={}, baseline=None)).status == "new"
+    assert judge(question(workload={**GENERATES, "eta": 0.0})).status == "invalid"
+    assert judge(question(workload={}, baseline=None)).status == "new"
 
 
 def test_a_busy_cpu_disturbs_the_clock_and_not_the_gpu() -> None:
-    busy = {"host_interference": ["the host waited for a CPU for 40 % of the rounds"]}
-    slow = replace(FP16, rounds_s=(4.0, 4.1, 3.9, 4.0, 4.1), validity=busy)
+    busy = Interference(host=("the host waited for a CPU for 40 % of the rounds",))
+    slow = structs.replace(FP16, rounds_s=(4.0, 4.1, 3.9, 4.0, 4.1), interference=busy)
     verdict = judge(question(slow))
     assert verdict.status == "invalid"
     assert "waited for a CPU" in verdict.sentence
-    assert judge(question(replace(slow, gpu_busy_s=1.6))).status == "slower"
+    assert judge(question(structs.replace(slow, gpu_busy_s=1.6))).status == "slower"
 
 
 def test_a_cold_first_round_is_no_round() -> None:
-    verdict = judge(question(replace(FP16, rounds_s=(1.6, 1.01, 0.99, 1.02, 0.98))))
+    verdict = judge(question(structs.replace(FP16, rounds_s=(1.6, 1.01, 0.99, 1.02, 0.98))))
     assert "invalid: ddim50-fp16: the first round took 1.6 times as long" in verdict.text()
-    assert judge(question(replace(FP16, rounds_s=(1.4, 1.01, 0.99, 1.02, 0.98)))).passes
+    assert judge(question(structs.replace(FP16, rounds_s=(1.4, 1.01, 0.99, 1.02, 0.98)))).passes
 
 
 def test_a_timer_that_does_not_wait_is_seen() -> None:
-    verdict = judge(question(replace(FP16, rounds_s=(0.70, 0.71, 0.69))))
+    verdict = judge(question(structs.replace(FP16, rounds_s=(0.70, 0.71, 0.69))))
     assert verdict.status == "invalid"
     assert "the timer does not wait for the GPU" in verdict.text()
 
 
 def test_what_a_generation_leaves_behind_is_more_memory() -> None:
     def keeping(number: int) -> Measurement:
-        return replace(
+        return structs.replace(
             FP16, counters={**FP16.counters, "kept_bytes": Count(fixed=number, per_step=0)}
         )
 
@@ -314,16 +325,18 @@ def test_what_a_generation_leaves_behind_is_more_memory() -> None:
 
 @pytest.mark.parametrize("counter", LAUNCHES)
 def test_what_is_launched_may_grow_by_one_per_cent(counter: str) -> None:
-    was = replace(FP16, counters={counter: Count(fixed=0, per_step=1000)})
+    was = structs.replace(FP16, counters={counter: Count(fixed=0, per_step=1000)})
     for calls, status in ((1010, "same"), (1011, "more work")):
-        now = replace(FP16, counters={counter: Count(fixed=0, per_step=calls)})
+        now = structs.replace(FP16, counters={counter: Count(fixed=0, per_step=calls)})
         assert judge(question(now, baseline=baseline_of(was, REFERENCE))).status == status
 
 
 def test_one_graph_more_in_the_place_of_its_kernels_is_no_more_work() -> None:
     def launching(kernels: int, graphs: int) -> Measurement:
         launched = {"kernel_launches": kernels, "graph_launches": graphs}
-        return replace(FP16, counters={n: Count(fixed=c, per_step=0) for n, c in launched.items()})
+        return structs.replace(
+            FP16, counters={n: Count(fixed=c, per_step=0) for n, c in launched.items()}
+        )
 
     accepted = baseline_of(launching(85, 53), REFERENCE)
     assert judge(question(launching(1, 54), baseline=accepted)).status == "less work"
@@ -331,12 +344,12 @@ def test_one_graph_more_in_the_place_of_its_kernels_is_no_more_work() -> None:
 
 
 def test_only_the_image_counts_where_only_the_image_is_asked_for() -> None:
-    slow = replace(FP16, rounds_s=(9.0,), gpu_busy_s=None)
+    slow = structs.replace(FP16, rounds_s=(9.0,), gpu_busy_s=None)
     assert judge(question(slow, image_only=True)).status == "same"
 
 
 def test_a_message_has_five_parts() -> None:
-    text = judge(question(replace(FP16, gpu_busy_s=1.6))).text()
+    text = judge(question(structs.replace(FP16, gpu_busy_s=1.6))).text()
     first, *rest = text.splitlines()
     assert first.startswith("slower: ddim50-fp16: GPU busy speedup over reference is 1.25x, below")
     for part in ("measured  1.250x", "expected  2.500x", "limit     at least 2.425x"):
@@ -347,13 +360,16 @@ def test_a_message_has_five_parts() -> None:
 
 def test_the_next_command_repeats_what_the_run_was_asked_for() -> None:
     options = ("--device", "cpu", "--model", "a folder")
-    text = judge(question(replace(FP16, gpu_busy_s=1.6), options=options)).text()
+    text = judge(question(structs.replace(FP16, gpu_busy_s=1.6), options=options)).text()
     assert "[ddim50-fp16]\" --benchmark-only --device cpu --model 'a folder'\n" in f"{text}\n"
 
 
 def test_other_versions_than_the_baselines_are_said() -> None:
     text = judge(
-        question(replace(FP16, gpu_busy_s=1.6), versions={"torch": "2.13.0", "diffusers": "0.42.1"})
+        question(
+            structs.replace(FP16, gpu_busy_s=1.6),
+            versions={"torch": "2.13.0", "diffusers": "0.42.1"},
+        )
     ).text()
     assert "made with torch 2.11.0, this is 2.13.0" in text
 

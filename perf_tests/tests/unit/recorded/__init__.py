@@ -1,5 +1,5 @@
-"""Runs recorded on H200s: five pairs, twice, and three stripped to a few cases, with more processes
-made from those three.
+"""Runs that version 1 recorded on H200s, converted to schema 2 as they are read: five pairs, twice,
+and three stripped to a few cases, with more processes made from those three.
 
 What was not recorded yet when the three were made stands beside it as it was: the reference's
 numbers, what the optimizations tolerance, and what the workloads generate, from the catalogue of
@@ -21,16 +21,17 @@ from typing import Any
 import numpy as np
 
 from diffusers_perf.cli import __main__ as command
-from diffusers_perf.records import pixels
+from diffusers_perf.records import pixels, schema1
 from diffusers_perf.records.reading import run_of
-from diffusers_perf.records.runs import Run
+from diffusers_perf.records.run import KEY, Run
 
 Content = dict[str, Any]
 """A run's JSON."""
 
 FOLDER = Path(__file__).parent
 RECORDED: tuple[Content, ...] = tuple(
-    json.loads((FOLDER / f"h200-{number}.json").read_text()) for number in (1, 2, 3)
+    schema1.upgraded(json.loads((FOLDER / f"h200-{number}.json").read_text()))
+    for number in (1, 2, 3)
 )
 QUIET = 0.003
 """Noise of a latency that the GPU decides, as under a CUDA graph: log standard deviation."""
@@ -48,7 +49,8 @@ def five_pairs(name: str) -> tuple[list[Content], list[Content]]:
     ``same`` that it sees.
     """
     sides = json.loads(gzip.decompress((FOLDER / f"h200-{name}.json.gz").read_bytes()))
-    return sides["base"], sides["head"]
+    base, head = ([schema1.upgraded(run) for run in sides[name]] for name in ("base", "head"))
+    return base, head
 
 
 def process(name: str, *, noise: float | None = QUIET) -> Content:
@@ -57,19 +59,19 @@ def process(name: str, *, noise: float | None = QUIET) -> Content:
     Without a noise, its rounds are drawn from the recorded ones.
     """
     content, draw = deepcopy(RECORDED[0]), random.Random(name)
-    recorded = [{_id(case): case for case in _infos(one)} for one in RECORDED]
-    for case in _infos(content):
-        rounds = [s for one in recorded if (c := one.get(_id(case))) for s in c["latency_rounds_s"]]
-        if case["image_only"]:
+    recorded = [{case_id(one): one["measurement"] for one in cases(run)} for run in RECORDED]
+    for one in cases(content):
+        if one["image_only"]:
             continue
+        seen, name_of = one["measurement"], case_id(one)
+        rounds = [s for run in recorded if name_of in run for s in run[name_of]["rounds_s"]]
         if noise is None:
-            case["latency_rounds_s"] = draw.choices(rounds, k=5)
+            seen["rounds_s"] = draw.choices(rounds, k=5)
         else:
             quiet = median(rounds) * math.exp(draw.gauss(0, noise))
-            case["latency_rounds_s"] = [quiet] * 5
-        case["latency_s"] = median(case["latency_rounds_s"])
-        case["gpu_busy_s"] *= math.exp(draw.gauss(0, BUSY_NOISE))
-    for drift in content["perf_tests"]["reference_drift"].values():
+            seen["rounds_s"] = [quiet] * 5
+        seen["gpu_busy_s"] *= math.exp(draw.gauss(0, BUSY_NOISE))
+    for drift in session(content)["reference_drift"].values():
         drift.update(ratio=1.01, significant=False)
     return settle(content)
 
@@ -79,51 +81,88 @@ def side(name: str, *, count: int = 5, noise: float | None = QUIET) -> list[Cont
 
 
 def settle(content: Content) -> Content:
-    """Put what follows from other numbers in order again."""
-    infos = {_id(case): case for case in _infos(content)}
-    for case in infos.values():
-        case["latency_s"] = median(case["latency_rounds_s"])
-        case["images_per_s"] = case["num_images"] / case["latency_s"]
-        other = infos.get(f"{case['workload']}-{case['against']}")
-        if other and case["reference"]:
-            for field in ("latency_rounds_s", "gpu_busy_s", "peak_memory_bytes"):
-                case["reference"][field] = other[field]
-            case["latency_speedup"] = other["latency_s"] / case["latency_s"]
-            if case["gpu_busy_s"]:
-                case["gpu_speedup"] = other["gpu_busy_s"] / case["gpu_busy_s"]
+    """Have each case's reference say what the reference's own case does."""
+    measured = {case_id(one): one["measurement"] for one in cases(content)}
+    for one in cases(content):
+        if one["reference"] is None:
+            continue
+        other = measured.get(f"{one['measurement']['workload']}-{one['reference']['case']}")
+        if other:
+            names = ("rounds_s", "gpu_busy_s", "peak_memory_bytes")
+            one["reference"].update({name: other[name] for name in names})
     return content
 
 
+def session(content: Content) -> Content:
+    """What the run says of itself as a whole."""
+    whole: Content = content[KEY]
+    return whole
+
+
+def machine(content: Content) -> Content:
+    """The machine that it was measured on."""
+    known: Content = content["machine_info"][KEY]
+    return known
+
+
+def cases(content: Content) -> list[Content]:
+    """The records of all cases, in order."""
+    return [benchmark["extra_info"][KEY] for benchmark in content["benchmarks"]]
+
+
+def case_id(one: Content) -> str:
+    """The id of a case's record."""
+    return f"{one['measurement']['workload']}-{one['measurement']['case']}"
+
+
+def key_of(one: Content) -> str:
+    """The key of a case's record."""
+    return "/".join(one["measurement"][name] for name in ("workload", "model", "weights", "case"))
+
+
 def case(content: Content, name: str) -> Content:
-    """The case of this id."""
-    return next(info for info in _infos(content) if _id(info) == name)
+    """The record of the case of this id."""
+    return next(one for one in cases(content) if case_id(one) == name)
+
+
+def measured(content: Content, name: str) -> Content:
+    """The measurement of the case of this id."""
+    seen: Content = case(content, name)["measurement"]
+    return seen
+
+
+def lost(name: str, status: str, sentence: str = "", *, by_choice: bool = False) -> Content:
+    """A case without a measurement, as a run says it."""
+    return {"id": name, "status": status, "sentence": sentence, "by_choice": by_choice}
 
 
 def drop(content: Content, name: str) -> None:
     """Leave the case of this id out, as if it had never been there."""
-    kept = [b for b in content["benchmarks"] if _id(b["extra_info"]) != name]
+    kept = [b for b in content["benchmarks"] if case_id(b["extra_info"][KEY]) != name]
     content["benchmarks"] = kept
-    ours = content["perf_tests"]
+    ours = session(content)
     ours["expected"] = [other for other in ours["expected"] if other != name]
 
 
 def keep(content: Content, name: str) -> None:
     """Leave every case out but the one of this id."""
-    for other in [_id(info) for info in _infos(content)]:
+    for other in [case_id(one) for one in cases(content)]:
         if other != name:
             drop(content, other)
 
 
 def slow(content: Content, name: str, *, by: float) -> None:
     """The case takes this many times as long, on the GPU and by the clock."""
-    info = case(content, name)
-    info["latency_rounds_s"] = [by * seconds for seconds in info["latency_rounds_s"]]
-    info["gpu_busy_s"] *= by
+    seen = measured(content, name)
+    seen["rounds_s"] = [by * seconds for seconds in seen["rounds_s"]]
+    seen["gpu_busy_s"] *= by
     settle(content)
 
 
 def black(content: Content, name: str) -> None:
-    case(content, name)["image"].update(mean=0.002, std=0.0, psnr_db=5.2, ssim=0.01)
+    seen = measured(content, name)
+    seen["look"].update(mean=0.002, std=0.0)
+    seen["image_distance"] = {"psnr_db": 5.2, "ssim": 0.01}
 
 
 def write(contents: Sequence[Content], folder: Path, name: str) -> list[Path]:
@@ -154,11 +193,3 @@ def accept(contents: Sequence[Content], folder: Path, reason: str = "first") -> 
 def parsed(contents: Sequence[Content], name: str) -> list[Run]:
     """The runs that the contents describe."""
     return [run_of(one, Path(f"{name}-{number}.json")) for number, one in enumerate(contents)]
-
-
-def _infos(content: Content) -> list[Content]:
-    return [benchmark["extra_info"] for benchmark in content["benchmarks"]]
-
-
-def _id(info: Content) -> str:
-    return f"{info['workload']}-{info['case']}"

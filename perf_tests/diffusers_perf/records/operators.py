@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from diffusers_perf.records.records import Count
+from diffusers_perf.records.measurement import Count
 
 COUNTERS = (
     "operators",

@@ -1,0 +1,192 @@
+"""What is observed while a case runs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from statistics import median
+from typing import Annotated, Literal
+
+from msgspec import Meta
+
+from diffusers_perf.records.quantities import (
+    Integer,
+    NotNegative,
+    Number,
+    Positive,
+    PositiveInteger,
+    Record,
+)
+
+IDENTICAL_DB = 120.0
+"""PSNR is capped here: JSON has no infinity, and differences beyond it are below float32."""
+HOST_IDLE = 0.1
+"""The host is the bottleneck where the GPU is idle for more than this share of the time."""
+
+
+def idle_share_of(*, gpu_busy_s: float, latency_s: float) -> float:
+    """The share of the latency during which the GPU is idle."""
+    return max(0.0, 1 - gpu_busy_s / latency_s)
+
+
+def bottleneck_of(idle_share: float) -> Literal["host", "gpu"]:
+    """The bottleneck of a case whose GPU is idle for this share of the time."""
+    return "host" if idle_share > HOST_IDLE else "gpu"
+
+
+class Count(Record, frozen=True, kw_only=True):
+    """A counter: what happens once per generation, and once per step."""
+
+    fixed: Integer
+    """Below zero where the first steps do less than the others."""
+    per_step: Integer
+
+    @classmethod
+    def between(cls, few: int, many: int, *, steps: tuple[int, int]) -> Count:
+        """From the totals at two step counts.
+
+        Rounded up where they do not lie on a line: what happens in every other step must not
+        vanish.
+        """
+        per_step = math.ceil((many - few) / (steps[1] - steps[0]))
+        return cls(fixed=few - per_step * steps[0], per_step=per_step)
+
+    def total(self, steps: int) -> int:
+        return self.fixed + self.per_step * steps
+
+
+class Look(Record, frozen=True, kw_only=True):
+    """What is on a batch of images; of several images, the worst."""
+
+    finite: bool
+    """Every number of the decoder's output is finite."""
+    mean: Number
+    """Of the darkest image, from 0 (black) to 1."""
+    std: Number
+    """Over the places of the most uniform image: an even grey has 0."""
+
+
+class Distance(Record, frozen=True, kw_only=True):
+    """How close images are to others; of several pairs, the farthest."""
+
+    psnr_db: Number
+    ssim: Number
+
+
+class Interference(Record, frozen=True, kw_only=True):
+    """What else was at work on the machine during the rounds."""
+
+    gpu: tuple[str, ...] = ()
+    """Why every time of this case is invalid, one reason each; empty on a quiet machine."""
+    host: tuple[str, ...] = ()
+    """Why the wall clock is invalid, while GPU times still count."""
+    waited_s: NotNegative = 0.0
+    """Spent waiting for a quiet machine before the rounds."""
+    sm_clocks_mhz: tuple[PositiveInteger, ...] = ()
+    """After each round; unknown without NVML."""
+    power_capped_sm_clocks_mhz: tuple[PositiveInteger, ...] = ()
+    """The same of rounds that ended at the card's power limit."""
+    cpu_wait_share: Number | None = None
+    """Share of the rounds for which a thread was ready to run and had no CPU."""
+    cpu_loops_s: tuple[Positive, ...] = ()
+    """CPU seconds of one calibration loop before and after each round; empty in older runs."""
+    unknown: str | None = None
+    """What could not be observed, and why."""
+
+    def reasons(self, *, wall_clock: bool) -> tuple[str, ...]:
+        """Why a time is invalid. A busy host affects the wall clock and not the GPU."""
+        return (*self.gpu, *self.host) if wall_clock else self.gpu
+
+
+class KernelFamily(Record, frozen=True, kw_only=True):
+    """GPU kernels of one kind in one generation."""
+
+    gpu_s: Number
+    """Below zero where extrapolating from few steps undershoots."""
+    kernels: Integer
+
+
+class Measurement(Record, frozen=True, kw_only=True):
+    """Everything that was observed while a case ran."""
+
+    case: str
+    """The stack's name on its workload, or ``reference``."""
+    workload: str
+    steps: PositiveInteger
+    num_images: PositiveInteger
+    model: str
+    weights: str
+    parameters: PositiveInteger
+    """Of all modules together."""
+    rounds_s: Annotated[tuple[Positive, ...], Meta(min_length=1)]
+    """Wall clock of each timed round, synchronized, end to end."""
+    look: Look
+    repeat_psnr_db: Number
+    """The last round's images against the first's: state that leaks between generations shows."""
+    image_distance: Distance | None = None
+    """To the images of the case it is compared with; the reference's to the accepted ones."""
+    gpu_busy_s: Positive | None = None
+    host_step_s: Positive | None = None
+    """Time the host takes to enqueue one call of the denoiser: the median of the first calls of
+    three generations. None on a CPU, and where the denoising is replayed without calling it."""
+    peak_memory_bytes: PositiveInteger | None = None
+    time_to_first_image_s: Positive | None = None
+    """Load, check, compile, capture, generate. What an earlier case of the process loaded
+    (libraries, a seeded model's weights on the host) is there already."""
+    compile_cache: str | None = None
+    """Of what was compiled until the first image: ``cold`` if all of it, ``warm`` if all came from
+    the cache on disk, ``partly warm``; None if nothing is compiled."""
+    roofline_s: Positive | None = None
+    """A lower bound on the latency on this GPU."""
+    roofline_by: str | None = None
+    """Whether ``arithmetic`` or ``memory`` sets the bound."""
+    ignored: tuple[str, ...] = ()
+    """Which of seed and prompt can change without changing the images."""
+    observing_s: NotNegative = 0.0
+    """Time that counting and profiling took, outside the timed rounds."""
+    counters: Mapping[str, Count] = {}
+    stages_s: Mapping[str, Number] = {}
+    """GPU time of each stage: text encoder, denoising, decoder."""
+    families: Mapping[str, KernelFamily] = {}
+    interference: Interference = Interference()
+    notes: tuple[str, ...] = ()
+    """What could not be measured here, and why."""
+
+    @property
+    def id(self) -> str:
+        """What pytest and the reports call the case."""
+        return f"{self.workload}-{self.case}"
+
+    @property
+    def key(self) -> str:
+        """What a baseline is keyed by: workload, model, weights and case."""
+        return f"{self.workload}/{self.model}/{self.weights}/{self.case}"
+
+    @property
+    def code_key(self) -> str:
+        """What accepted operator counts are keyed by: weights change nothing about them."""
+        return f"{self.workload}/{self.model}/{self.case}"
+
+    @property
+    def latency_s(self) -> float:
+        """Median of the rounds."""
+        return median(self.rounds_s)
+
+    @property
+    def idle_share(self) -> float | None:
+        """As `idle_share_of`; None where GPU busy time is unknown."""
+        if self.gpu_busy_s is None:
+            return None
+        return idle_share_of(gpu_busy_s=self.gpu_busy_s, latency_s=self.latency_s)
+
+    @property
+    def bottleneck(self) -> Literal["host", "gpu"] | None:
+        """As `bottleneck_of`; None where GPU busy time is unknown."""
+        return None if self.idle_share is None else bottleneck_of(self.idle_share)
+
+
+def gpu_speedup(measured: Measurement, reference: Measurement) -> float | None:
+    """How many times less the GPU works than for the reference; None where that is unknown."""
+    if measured.gpu_busy_s is None or reference.gpu_busy_s is None:
+        return None
+    return reference.gpu_busy_s / measured.gpu_busy_s

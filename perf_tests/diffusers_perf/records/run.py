@@ -1,0 +1,318 @@
+"""What one process of the main job writes with `--benchmark-json`, and reads back.
+
+`RunFile` is the file as pytest-benchmark lays it out, as far as it is ours; `Run` is what commands
+work with. The JSON Schema of the file is `run.schema.json`.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+from msgspec.structs import asdict, replace
+
+from diffusers_perf.catalog.declarations import REFERENCE, Tolerance
+from diffusers_perf.catalog.status import Status
+from diffusers_perf.records.measurement import Interference, Measurement, gpu_speedup
+from diffusers_perf.records.missing import Untimed, missing, parts_of
+from diffusers_perf.records.quantities import Positive, PositiveInteger, Record
+
+SCHEMA = 2
+KEY = "diffusers_perf"
+"""Our section of the file, of its machine info, and of a benchmark's extra info."""
+Mode = Literal["whole", "quick"]
+"""A run with ``--quick`` measures less, and with another noise."""
+
+
+def slug_of(machine: str) -> str:
+    """The name of a machine's file under `baselines/`."""
+    return re.sub(r"[^a-z0-9]+", "-", machine.lower()).strip("-")
+
+
+class Machine(Record, frozen=True, kw_only=True):
+    """What a number depends on that the suite does not choose."""
+
+    device: str
+    """``cuda`` or ``cpu``."""
+    name: str
+    """The GPU's name, or the CPU's."""
+    compute_capability: tuple[int, int] | None
+    memory_bytes: PositiveInteger | None
+    driver: str | None
+    cuda: str | None
+    threads: PositiveInteger
+    """Of PyTorch on the host."""
+    python: str
+    torch: str
+    diffusers: str
+    transformers: str
+
+    @property
+    def slug(self) -> str:
+        return slug_of(self.name)
+
+    def is_like(self, other: Machine) -> bool:
+        """Whether both are the same hardware with the same versions.
+
+        The threads of a GPU's host change nothing that is measured; on a CPU they are the machine.
+        """
+        if self.device == "cuda":
+            other = replace(other, threads=self.threads)
+        return self == other
+
+    @property
+    def versions(self) -> dict[str, str]:
+        """What a baseline is made with."""
+        # Python's own decides how many calls a line makes.
+        names = ("python", "torch", "diffusers", "transformers")
+        versions: dict[str, str] = {name: getattr(self, name) for name in names}
+        return versions | ({"driver": self.driver} if self.driver else {})
+
+
+class Drift(Record, frozen=True, kw_only=True):
+    """A workload's reference, timed again and compared with its first time."""
+
+    ratio: Positive
+    """The later time over the first; 1 is no drift."""
+    significant: bool
+
+
+class Reference(Record, frozen=True, kw_only=True):
+    """What a verdict needs of the case that another is compared with.
+
+    It stands with every case: a reference may have no test of its own in a run, or be measured
+    once more in another shard.
+    """
+
+    case: str
+    rounds_s: tuple[Positive, ...]
+    gpu_busy_s: Positive | None
+    peak_memory_bytes: PositiveInteger | None
+    interference: Interference
+
+    @classmethod
+    def of(cls, measured: Measurement) -> Reference:
+        return cls(**{name: getattr(measured, name) for name in cls.__struct_fields__})
+
+
+class CaseRecord(Record, frozen=True, kw_only=True):
+    """What a run says of one case: it stands in its benchmark's ``extra_info``."""
+
+    measurement: Measurement
+    reference: Reference | None
+    """None for a workload's reference."""
+    status: Status
+    sentence: str
+    """The worst finding in one line; empty if all is well."""
+    tolerance: Tolerance | None
+    """How close the images must be to the reference's; None for no limit."""
+    workload: Mapping[str, object]
+    """All that is pinned about what is generated, by the names of `catalog.Workload`."""
+    stack: Mapping[str, str]
+    """What each optimization of the stack does, in one line."""
+    image_only: bool
+    """Generated once, for the image: its time is not judged."""
+    reference_drift: Drift | None
+    """As far as it was known when the case was judged, which it can excuse."""
+
+    @property
+    def id(self) -> str:
+        return self.measurement.id
+
+    @property
+    def key(self) -> str:
+        return self.measurement.key
+
+    @property
+    def is_reference(self) -> bool:
+        return self.measurement.case == REFERENCE
+
+    @property
+    def compared_with(self) -> Measurement:
+        """The reference, as far as it is known; the case's own measurement where there is none."""
+        own = self.measurement
+        if self.is_reference or self.reference is None:
+            return own
+        names = ("workload", "steps", "num_images", "model", "weights", "parameters", "look")
+        known = {name: getattr(own, name) for name in (*names, "repeat_psnr_db")}
+        return Measurement(**known, **asdict(self.reference))
+
+    @property
+    def latency_speedup(self) -> float | None:
+        if self.reference is None:
+            return None
+        return self.compared_with.latency_s / self.measurement.latency_s
+
+    @property
+    def gpu_speedup(self) -> float | None:
+        if self.reference is None:
+            return None
+        return gpu_speedup(self.measurement, self.compared_with)
+
+
+class Shard(Record, frozen=True, kw_only=True):
+    """Which part of the cases a run was given."""
+
+    index: PositiveInteger
+    """From 1."""
+    count: PositiveInteger
+    cases: tuple[str, ...]
+    """Ids of the cases of all shards together."""
+
+
+class Session(Record, frozen=True, kw_only=True):
+    """What a run says of itself as a whole."""
+
+    schema: Literal[2] = 2
+    quick: bool
+    """Measured in few rounds after a short warm-up, to be one of many."""
+    options: tuple[str, ...]
+    """The command-line options that repeat this run."""
+    harness_version: str
+    """Digest of the measuring code: times of two versions are not compared."""
+    scale: str
+    """Of the model's workloads."""
+    expected: tuple[str, ...]
+    """Ids of the cases that were to run."""
+    narrowed: bool
+    """Some cases were selected by name, so that others are not missing."""
+    not_selected: tuple[str, ...]
+    """Ids of the declared cases that were not selected."""
+    shard: Shard | None
+    reference_drift: Mapping[str, Drift]
+    """By workload, of the last time that its reference was timed again."""
+    not_timed: tuple[Untimed, ...]
+
+    @property
+    def mode(self) -> Mode:
+        return "quick" if self.quick else "whole"
+
+    @property
+    def failed(self) -> tuple[str, ...]:
+        """Ids of the cases that failed without a measurement."""
+        passed_over = (Status.SKIPPED, Status.INVALID)
+        return tuple(case.id for case in self.not_timed if case.status not in passed_over)
+
+    @property
+    def drifted(self) -> tuple[str, ...]:
+        """Workloads whose reference took another time when it was timed again."""
+        return tuple(name for name, drift in self.reference_drift.items() if drift.significant)
+
+    @property
+    def is_whole(self) -> bool:
+        """Every selected case was to run here: of a part of them nothing is missing."""
+        return not self.narrowed and self.shard is None
+
+
+class ExtraInfo(Record, frozen=True, kw_only=True):
+    """A benchmark's ``extra_info``; one that is not ours has no record."""
+
+    diffusers_perf: CaseRecord | None = None
+
+
+class Benchmark(Record, frozen=True, kw_only=True):
+    """One benchmark of the file."""
+
+    extra_info: ExtraInfo
+
+
+class MachineInfo(Record, frozen=True, kw_only=True):
+    """Of the file."""
+
+    diffusers_perf: Machine
+
+
+class CommitInfo(Record, frozen=True, kw_only=True):
+    """What was checked out; without git, nothing is known."""
+
+    id: str | None = None
+    dirty: bool | None = None
+    """Files were changed and not committed."""
+
+
+class RunFile(Record, frozen=True, kw_only=True):
+    """The JSON that `--benchmark-json` writes, without what is pytest-benchmark's own."""
+
+    datetime: dt.datetime
+    commit_info: CommitInfo = CommitInfo()
+    machine_info: MachineInfo
+    benchmarks: tuple[Benchmark, ...]
+    diffusers_perf: Session
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """One process of the main job."""
+
+    path: Path
+    datetime: dt.datetime
+    commit: CommitInfo
+    machine: Machine
+    session: Session
+    cases: Mapping[str, CaseRecord]
+    """By `Measurement.key`."""
+
+    @property
+    def date(self) -> str:
+        """ISO 8601."""
+        """ISO 8601."""
+        return self.datetime.date().isoformat()
+
+    @property
+    def images(self) -> Path:
+        """Where the main job saved this run's images."""
+        return self.path.with_name(f"{self.path.stem}-images")
+
+    @cached_property
+    def by_id(self) -> dict[str, CaseRecord]:
+        """`cases` by the ids that a person reads."""
+        return {case.id: case for case in self.cases.values()}
+
+    @property
+    def weights(self) -> frozenset[str]:
+        """``model/weights`` of the cases that were measured."""
+        seen = (case.measurement for case in self.cases.values())
+        return frozenset(f"{measured.model}/{measured.weights}" for measured in seen)
+
+    def undeclared(self, accepted: Iterable[str]) -> set[str]:
+        """Of these keys those on this run's weights whose case is no longer declared; none where
+        the run was not asked for every case.
+        """
+        if not self.session.is_whole:
+            return set()
+        untimed = (case.id for case in self.session.not_timed)
+        selected = (*self.session.expected, *self.session.not_selected)
+        declared = {*selected, *self.by_id, *untimed}
+        gone = set()
+        for key in accepted:
+            workload, source, case = parts_of(key)
+            if source in self.weights and f"{workload}-{case}" not in declared:
+                gone.add(key)
+        return gone
+
+    def missing(self, accepted: Iterable[str]) -> tuple[Untimed, ...]:
+        """What `missing` finds in this run; `accepted` are the keys of its machine's baseline."""
+        return missing(
+            accepted,
+            weights=self.weights,
+            measured=self.by_id,
+            untimed=self.session.not_timed,
+            expected=self.session.expected,
+            whole=self.session.is_whole,
+            not_selected=self.session.not_selected,
+        )
+
+    def lost(self, accepted: Iterable[str]) -> tuple[Untimed, ...]:
+        """Every case without a measurement; `accepted` as in `missing`."""
+        gone = self.missing(accepted)
+        names = {case.id for case in gone}
+        return (*(case for case in self.session.not_timed if case.id not in names), *gone)
+
+    def drift_of(self, case: CaseRecord) -> Drift | None:
+        """The reference's drift that the case's test knew of; else its workload's."""
+        return case.reference_drift or self.session.reference_drift.get(case.measurement.workload)
