@@ -493,6 +493,8 @@ def _alone(sides: _Sides) -> Iterator[Change]:
             for name in dict.fromkeys(f.metric for f in others)
         ),
     ):
+        if not group:
+            continue  # an image whose distance could not be measured is among the others
         most_severe = max(group, key=lambda finding: finding.status.severity)
         if metric == "image" and most_severe.status == Status.SAME and not _has_tolerance(sides):
             yield _without_tolerance(sides)

@@ -1,0 +1,169 @@
+"""Compares what this version says with what version 1 said (``v1.json``).
+
+    python -m perf_tests.tests.frozen.compare_with_v1            # recorded runs, edits, pairs
+    python -m perf_tests.tests.frozen.compare_with_v1 --every 20 # each twentieth edit
+    python -m perf_tests.tests.frozen.compare_with_v1 --faults FAULTS.json
+
+Exit code 0 if every verdict is the same, after the renaming of `STATUSES` and `METRICS`; else 1,
+with each difference on a line. FAULTS.json comes from `diffusers-perf faults --json`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
+from typing import Any
+
+from perf_tests.tests.frozen import HERE, PAIRS, STRIPPED, Content, load, pairs
+from perf_tests.tests.frozen.catalogue import EDITS
+from perf_tests.tests.frozen.current import compared, gated
+from perf_tests.tests.frozen.edits import edited
+
+Entry = dict[str, Any]
+
+STATUSES = {"unclear": "inconclusive", "flat": "uniform", "worse picture": "worse image"}
+"""Words of version 1 and what they are called now. A counter that fell was `faster`."""
+METRICS = {
+    "picture": "image",
+    "the distance of its picture": "the distance of its image",
+    "closeness": "image distance",
+    "proof": "applied check",
+}
+MEASURED = ("latency", "GPU busy", "memory")
+"""Words in the names of metrics that are not counters."""
+SIDES: dict[str, Callable[[list[Content], list[Content], Callable[[Content], Content]], Any]] = {
+    "head": lambda base, head, edit: (base, [edit(run) for run in head]),
+    "base": lambda base, head, edit: ([edit(run) for run in base], head),
+    "head-0": lambda base, head, edit: (base, [edit(head[0]), *head[1:]]),
+}
+
+
+def main(arguments: Sequence[str]) -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--every", type=int, default=1, metavar="N", help="each Nth edit only")
+    parser.add_argument("--faults", type=Path, metavar="FILE", help="compare these rows only")
+    args = parser.parse_args(arguments)
+    frozen = json.loads((HERE / "v1.json").read_text())
+    if args.faults:
+        differences = list(of_faults(frozen["faults"], json.loads(args.faults.read_text())))
+        number = len(frozen["faults"]["rows"])
+    else:
+        answers = [*of_gate(frozen["gate"], args.every), *of_compare(frozen["compare"], args.every)]
+        number = len(answers)
+        differences = [line for lines in answers for line in lines]
+    for line in differences:
+        print(line)
+    print(f"{number} answers of version 1 compared, {len(differences)} differences")
+    return bool(differences)
+
+
+def now_called(status: str, metric: str) -> str:
+    """The name of a status of version 1 on this metric."""
+    if status == "faster" and not any(word in metric for word in MEASURED):
+        return "less work"
+    return STATUSES.get(status, status)
+
+
+def of_gate(frozen: dict[str, dict[str, Entry]], every: int) -> Iterator[list[str]]:
+    """Differences of each answer to one run."""
+    edits = [edit for number, edit in enumerate(EDITS) if number % every == 0]
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "run.json"
+        for name, entries in frozen.items():
+            content = load(name)
+            plain = quietly(gated, content, path)
+            yield [*differences(f"gate {name}", entries[""], plain, whole=True)]
+            for edit in edits if name not in STRIPPED else []:
+                if edit.name not in entries:
+                    continue
+                changed = edited(content, edit)
+                assert changed is not None, f"{name}: {edit.name} changes nothing here"
+                was = {**entries[edit.name]}
+                if "cases" in was:
+                    was["cases"] = {**entries[""]["cases"], **was["cases"]}
+                yield [
+                    *differences(f"gate {name}, {edit.name}", was, quietly(gated, changed, path))
+                ]
+
+
+def of_compare(frozen: dict[str, Any], every: int) -> Iterator[list[str]]:
+    """Differences of each answer to pairs of runs."""
+    for name, answers in frozen["pairs"].items():
+        base, head = pairs(name)
+        for number, entry in answers.items():
+            count = int(number)
+            now = quietly(compared, base[:count], head[:count])
+            yield [*differences(f"compare {name}, {number} pairs", entry, now)]
+    edits = {edit.name: edit for number, edit in enumerate(EDITS) if number % every == 0}
+    for side, which in SIDES.items():
+        for name, entries in frozen[f"edited {side}"].items():
+            base, head = pairs(name)
+            plain = frozen["pairs"][name][str(PAIRS[name])]
+            for edit_name, entry in entries.items():
+                if edit_name not in edits:
+                    continue
+                edit = edits[edit_name]
+                sides = which(base, head, lambda run, edit=edit: edited(run, edit) or run)  # type: ignore[misc]
+                was = {**entry}
+                if "cases" in was and "cases" in plain:
+                    was["cases"] = {**plain["cases"], **was["cases"]}
+                now = quietly(compared, *sides)
+                yield [*differences(f"compare {name}, {side} {edit_name}", was, now)]
+
+
+def differences(what: str, was: Entry, now: Entry, *, whole: bool = False) -> Iterator[str]:
+    """What this version answers otherwise, each in a line."""
+    if "crashed" in was:
+        # A bug of version 1. An answer with an exit code is right, whichever it is.
+        if "crashed" in now:
+            yield f"{what}: still crashes: {now['crashed']}"
+        return
+    if was["exit"] != now["exit"]:
+        yield f"{what}: exit code {was['exit']} → {now['exit']} ({now.get('refused', '')})"
+    if ("refused" in was) != ("refused" in now):
+        yield f"{what}: refused: {was.get('refused')} → {now.get('refused')}"
+    there = {name: case for name, case in was.get("cases", {}).items() if case is not None}
+    for name in {**there, **now.get("cases", {})}:
+        before, after = counted(there.get(name)), counted(now.get("cases", {}).get(name), new=True)
+        if before != after:
+            gone, come = before - after, after - before
+            yield f"{what}: {name}: {dict(gone)} → {dict(come)}"
+    if whole and was.get("lost", []) != now.get("lost", []):
+        yield f"{what}: lost: {was.get('lost')} → {now.get('lost')}"
+
+
+def counted(findings: Any, *, new: bool = False) -> Counter[tuple[str, str]]:
+    """Findings that are not `same`, by status and metric, in this version's words."""
+    items = findings.items() if isinstance(findings, dict) else [(m, s) for s, m in findings or []]
+    told = [(str(s), str(m)) for m, s in items]
+    if not new:
+        told = [(now_called(s, m), METRICS.get(m, m)) for s, m in told]
+    return Counter(pair for pair in told if pair[0] != "same")
+
+
+def of_faults(frozen: Entry, now: Entry) -> Iterator[str]:
+    """Rows that were detected and are not, or were not flagged and are."""
+    good = {"caught": "detected", "quiet": "not flagged"}
+    rows = {row["name"]: row for row in now["rows"]}
+    for name, row in frozen["rows"].items():
+        if name not in rows:
+            yield f"{name}: not in the catalog any more"
+        elif row["status"] in good and rows[name]["status"] != good[row["status"]]:
+            yield f"{name}: {row['status']} → {rows[name]['status']}"
+
+
+def quietly(answer: Callable[..., Entry], *arguments: Any) -> Entry:
+    """The answer, without what is printed on the way."""
+    with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+        return answer(*arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,53 @@
+"""What this version answers, in the form in which version 1's answers were recorded."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from diffusers_perf.cli import gate
+from diffusers_perf.compare.compare import known_noise
+from diffusers_perf.judge.comparable import NotComparable
+from diffusers_perf.judge.pairs import compare
+from diffusers_perf.records.reading import BadRunError, load_run, run_of
+from diffusers_perf.records.schema1 import upgraded
+from perf_tests.tests.frozen import Content
+
+Entry = dict[str, Any]
+
+
+def gated(content: Content, path: Path) -> Entry:
+    """The answer to one run and the findings on each of its cases."""
+    path.write_text(json.dumps(content))
+    try:
+        code = gate.gate(path)
+    except BadRunError as error:
+        return {"exit": 2, "refused": str(error)}
+    run = load_run(path)
+    standards = gate._standards(run)
+    return {
+        "exit": code,
+        "cases": {
+            case.id: [[str(f.status), f.metric] for f in gate.judged(run, case, standards).findings]
+            for case in run.cases.values()
+        },
+        "lost": sorted([row.id, str(row.status)] for row in gate._untimed(run, standards)),
+    }
+
+
+def compared(base: Sequence[Content], head: Sequence[Content]) -> Entry:
+    """The answer to pairs of runs: the status of each metric of each case."""
+    try:
+        sides = [
+            [run_of(upgraded(content), Path(f"{side}-{n}.json")) for n, content in enumerate(runs)]
+            for side, runs in (("base", base), ("head", head))
+        ]
+        found = compare(*sides, noise=known_noise(sides[1][0]))
+    except (BadRunError, NotComparable) as error:
+        return {"exit": 2, "refused": str(error)}
+    cases: dict[str, dict[str, str]] = {}
+    for change in found.changes:
+        cases.setdefault(change.case, {})[change.metric] = str(change.status)
+    return {"exit": found.exit_code, "cases": cases}
