@@ -21,10 +21,11 @@ from diffusers_perf.judge import comparable
 from diffusers_perf.judge.pairs import disturbed_in
 from diffusers_perf.judge.verdicts import REPEAT_PSNR_DB
 from diffusers_perf.judge.weighing import METRICS
-from diffusers_perf.records import baselines, pixels
+from diffusers_perf.records import baselines, image_files, pixels
 from diffusers_perf.records.baselines import CaseBaseline, MachineBaseline
 from diffusers_perf.records.files import write_whole
 from diffusers_perf.records.measurement import Count
+from diffusers_perf.records.names import BadName, image_file
 from diffusers_perf.records.pixels import Images
 from diffusers_perf.records.reading import BadRunError, load_runs
 from diffusers_perf.records.run import CaseRecord, Run
@@ -326,14 +327,20 @@ def _partly(counters: Sequence[Mapping[str, Count]]) -> list[str]:
 
 
 def _images(run: Run) -> dict[Path, Path]:
-    """Where the references' images are kept once accepted, and those that the run saved."""
-    return {
-        baselines.image_path(
-            model=seen.model, weights=seen.weights, workload=seen.workload
-        ): run.images / f"{seen.id}.png"
-        for case in run.cases.values()
-        if case.is_reference and (seen := case.measurement)
-    }
+    """Where the references' images are kept once accepted, and those that the run saved.
+
+    `BadRunError` for names that cannot be a file's.
+    """
+    references = [case.measurement for case in run.cases.values() if case.is_reference]
+    try:
+        return {
+            baselines.image_path(
+                model=seen.model, weights=seen.weights, workload=seen.workload
+            ): image_file(run.images, seen.id)
+            for seen in references
+        }
+    except BadName as error:
+        raise BadRunError(f"{run.path}: {error}") from None
 
 
 def _thumbnail(path: Path) -> Images:
@@ -341,14 +348,14 @@ def _thumbnail(path: Path) -> Images:
     if not path.exists():
         raise BadRunError(f"{path} is missing: a run's images are saved beside its JSON")
     try:
-        return pixels.thumbnail(pixels.load(path))
-    except (OSError, ValueError, SyntaxError) as error:
-        raise BadRunError(f"{path}: is no image ({str(error).splitlines()[0]})") from None
+        return pixels.thumbnail(image_files.load(path))
+    except image_files.BadImage as error:
+        raise BadRunError(str(error)) from None
 
 
 def _keep(images: Mapping[Path, Images]) -> None:
     for target, image in images.items():
-        pixels.save(image, target)
+        image_files.save(image, target)
 
 
 def _about_images(images: Collection[Path], run: Run, *, reason: str) -> list[str]:

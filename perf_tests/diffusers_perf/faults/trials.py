@@ -30,9 +30,10 @@ from diffusers_perf.measurement import bench, pipelines, timing
 from diffusers_perf.measurement.bench import Bench, CaseError
 from diffusers_perf.measurement.build import flag
 from diffusers_perf.measurement.observing import Observing
-from diffusers_perf.records import baselines, pixels
+from diffusers_perf.records import baselines, image_files, pixels
 from diffusers_perf.records.baselines import NEVER_MORE, MachineBaseline
 from diffusers_perf.records.measurement import Measurement, gpu_speedup
+from diffusers_perf.records.names import image_file
 from diffusers_perf.records.operators import Observation
 
 ATTEMPTS = 3
@@ -432,14 +433,14 @@ def _as_judged(case: Case, steps: int) -> Case:
 def _accept_images(clean: Clean, cases: Sequence[Case], on: Bench) -> None:
     """Keep the reference's image of the clean run, as small as accepted images are."""
     reference = cases[0]
-    saved = pixels.load(clean.folder / f"{reference.id}.png")
+    saved = image_files.load(image_file(clean.folder, reference.id))
     target = baselines.image_path(
         model=on.source.name,
         weights=on.source.weights,
         workload=reference.workload.name,
         folder=clean.folder,
     )
-    pixels.save(pixels.thumbnail(saved), target)
+    image_files.save(pixels.thumbnail(saved), target)
 
 
 def building(injection: Injection) -> Any:

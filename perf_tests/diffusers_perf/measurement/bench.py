@@ -27,8 +27,9 @@ from diffusers_perf.measurement.interference import Watch
 from diffusers_perf.measurement.observing import Observing, parameters
 from diffusers_perf.measurement.pipelines import BadModel, Generation, Source, built, collect
 from diffusers_perf.measurement.timing import Rounds, time_rounds, warm_up
-from diffusers_perf.records import baselines, pixels
+from diffusers_perf.records import baselines, image_files, pixels
 from diffusers_perf.records.measurement import Count, Distance, Measurement
+from diffusers_perf.records.names import BadName, image_file
 from diffusers_perf.records.pixels import Images
 from diffusers_perf.records.run import Drift, Machine
 
@@ -275,16 +276,26 @@ class Bench:
         measurement = structs.replace(measurement, interference=watch.interference())
         self._images[case.id] = images
         if self.images_folder is not None:
-            path = self.images_folder / f"{case.id}.png"
-            try:
-                pixels.save(images, path)
-            except OSError as error:
-                # What was measured is worth more than what it can be looked at by.
-                with suppress(OSError):
-                    path.unlink()
-                said = f"{case.id}: its image was not saved: {error.strerror}"
+            reason = self._save(images, case)
+            if reason:
+                said = f"{case.id}: its image was not saved: {reason}"
                 measurement = structs.replace(measurement, notes=(*measurement.notes, said))
         return structs.replace(measurement, image_distance=self._image_distance(case, images))
+
+    def _save(self, images: Images, case: Case) -> str | None:
+        """Save a case's images. If that fails, why: the measurement is worth more than they are."""
+        assert self.images_folder is not None
+        try:
+            path = image_file(self.images_folder, case.id)
+        except BadName as error:
+            return str(error)
+        try:
+            image_files.save(images, path)
+        except OSError as error:
+            with suppress(OSError):
+                path.unlink()
+            return error.strerror
+        return None
 
     def _check_applied(self, case: Case, pipeline: Any) -> None:
         for optimization in case.stack:
@@ -307,9 +318,9 @@ class Bench:
         if not path.exists():
             return None
         try:
-            accepted = pixels.load(path)
+            accepted = image_files.load(path)
             return pixels.distance(pixels.thumbnail(images), accepted)
-        except (OSError, ValueError) as error:
+        except ValueError as error:
             raise baselines.BadBaseline(f"{path}: no image of this workload ({error})") from None
 
     def question(

@@ -14,6 +14,7 @@ from diffusers_perf.judge.stats import spread
 from diffusers_perf.records import shape
 from diffusers_perf.records.files import write_whole
 from diffusers_perf.records.measurement import Count
+from diffusers_perf.records.names import image_file
 from diffusers_perf.records.operators import COUNTERS
 from diffusers_perf.records.run import Mode, slug_of
 from diffusers_perf.records.shape import (
@@ -145,9 +146,12 @@ def machine_path(slug: str, folder: Path | None = None) -> Path:
 
 
 def image_path(*, model: str, weights: str, workload: str, folder: Path | None = None) -> Path:
-    """Where the accepted image of a reference lies."""
-    name = f"{model}-{weights}" if weights != model else model
-    return (folder or FOLDER) / "images" / f"{workload}-{name.replace('/', '--')}.png"
+    """Where the accepted image of a reference lies. `BadName` for names that cannot
+    be a file's.
+    """
+    source = f"{model}-{weights}" if weights != model else model
+    name = f"{workload}-{source.replace('/', '--')}"
+    return image_file((folder or FOLDER) / "images", name)
 
 
 def load_machine(slug: str, folder: Path | None = None) -> MachineBaseline | None:

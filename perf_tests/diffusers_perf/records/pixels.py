@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 from skimage.metrics import structural_similarity
 
 from diffusers_perf.records.measurement import IDENTICAL_DB, Distance, Look
@@ -15,7 +12,7 @@ Images = npt.NDArray[np.float32]
 """Shape (count, height, width, 3), in [0, 1]."""
 
 THUMBNAIL = 64
-"""Accepted images are kept at this height and width, in pixels."""
+"""Pixels of the longer side of an accepted image."""
 
 
 def look(images: Images) -> Look:
@@ -54,23 +51,16 @@ def _finite(images: Images) -> Images:
 
 
 def thumbnail(images: Images) -> Images:
-    """Means over squares, down to `THUMBNAIL` pixels a side; smaller images stay as they are."""
-    count, height, width, channels = images.shape
-    step = max(1, height // THUMBNAIL)
-    squares = images.reshape(count, height // step, step, width // step, step, channels)
-    smaller: Images = squares.mean(axis=(2, 4), dtype=np.float32)
+    """Means over blocks, so that the longer side has at most `THUMBNAIL` pixels.
+
+    Every pixel counts, also where the blocks cannot all be of one size.
+    """
+    _, height, width, _ = images.shape
+    scale = min(1.0, THUMBNAIL / max(height, width))
+    smaller = images
+    for axis, side in ((1, height), (2, width)):
+        edges = np.linspace(0, side, max(1, round(side * scale)) + 1).round().astype(int)
+        sums = np.add.reduceat(smaller, edges[:-1], axis=axis, dtype=np.float32)
+        lengths = np.diff(edges).astype(np.float32)
+        smaller = np.divide(sums, np.expand_dims(lengths, [a for a in range(4) if a != axis]))
     return smaller
-
-
-def save(images: Images, path: Path) -> None:
-    """Write the images side by side as one PNG."""
-    strip = np.concatenate(list(np.nan_to_num(images)), axis=1)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray((strip.clip(0, 1) * 255).round().astype(np.uint8)).save(path)
-
-
-def load(path: Path) -> Images:
-    """Read images that `save` wrote: squares side by side. `OSError` if it is no image."""
-    with Image.open(path) as image:
-        strip = np.asarray(image.convert("RGB"), dtype=np.float32) / 255
-    return np.stack(np.split(strip, strip.shape[1] // strip.shape[0], axis=1))

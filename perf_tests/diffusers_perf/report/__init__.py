@@ -132,4 +132,5 @@ def _write(path: Path, text: str) -> None:
         write_whole(path, text)
     except OSError as error:
         raise BadRunError(unwritable(path, error)) from None
-    print(f"wrote {path} ({len(text.encode()) / 1e6:.1f} MB)")
+    size = len(text.encode(errors="backslashreplace"))
+    print(f"wrote {path} ({size / 1e6:.1f} MB)")

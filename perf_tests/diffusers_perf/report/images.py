@@ -19,7 +19,9 @@ import numpy.typing as npt
 from PIL import Image
 
 from diffusers_perf.catalog.declarations import REFERENCE
-from diffusers_perf.records import baselines
+from diffusers_perf.records import baselines, image_files
+from diffusers_perf.records.image_files import BadImage, Quantized
+from diffusers_perf.records.names import BadName, image_file
 from diffusers_perf.report.content import CasePart, Report
 
 LEVELS = (
@@ -41,7 +43,7 @@ AMPLIFIED_MOST = 512
 DIFFERENCE_SIDE = 256
 """Differences are looked at for where they are, not for their grain."""
 
-Square = npt.NDArray[np.uint8]
+Pixels = npt.NDArray[np.uint8]
 """Shape (height, width, 3)."""
 
 
@@ -52,6 +54,10 @@ class Embedded:
     uri: str
     width: int
     height: int
+
+    @property
+    def side(self) -> int:
+        return max(self.width, self.height)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,20 +116,20 @@ def gallery(report: Report, folder: Path, *, budget_bytes: int) -> Gallery:
     # Decoding and encoding leave Python's lock to the others.
     with ThreadPoolExecutor() as pool:
         found = dict(zip(names, pool.map(partial(_load, folder), names), strict=True))
-    loaded = {name: square for name, square in found.items() if not isinstance(square, str)}
-    problems = {name: problem for name, problem in found.items() if isinstance(problem, str)}
+    loaded = {name: one for name, one in found.items() if not isinstance(one, str)}
+    problems = {name: one for name, one in found.items() if isinstance(one, str)}
     thumbnails = _accepted(report.cases)
-    differences: dict[str, tuple[Square, int]] = {}
+    differences: dict[str, tuple[Pixels, int]] = {}
     for case in report.cases:
         own, other = loaded.get(case.id), loaded.get(_other(case))
         if own is not None and other is not None and own.shape == other.shape and own is not other:
             differences[case.id] = amplified(own, other)
     wanted = [
-        *(("image", name, square) for name, square in loaded.items()),
+        *(("image", name, pixels) for name, pixels in loaded.items()),
         *(
-            ("difference", name, square)
-            for name, (square, _) in differences.items()
-            if square.any()
+            ("difference", name, pixels)
+            for name, (pixels, _) in differences.items()
+            if pixels.any()
         ),
     ]
     embedded = _within(wanted, budget_bytes)
@@ -150,7 +156,7 @@ def gallery(report: Report, folder: Path, *, budget_bytes: int) -> Gallery:
     return Gallery(
         shown=shown,
         others={
-            name: _embed(square, side=EXACT_SIDE, quality=90) for name, square in thumbnails.items()
+            name: _embed(pixels, side=EXACT_SIDE, quality=90) for name, pixels in thumbnails.items()
         }
         | {
             name: embedded["image", name]
@@ -159,8 +165,8 @@ def gallery(report: Report, folder: Path, *, budget_bytes: int) -> Gallery:
         },
         problem="" if loaded or not report.cases else f"There are no images in {folder.name}/.",
         folder=folder.name,
-        side=max((p.width for (kind, _), p in embedded.items() if kind == "image"), default=0),
-        full_side=max((square.shape[1] for square in loaded.values()), default=0),
+        side=max((e.side for (kind, _), e in embedded.items() if kind == "image"), default=0),
+        full_side=max((max(pixels.shape) for pixels in loaded.values()), default=0),
     )
 
 
@@ -169,76 +175,74 @@ def _other(case: CasePart) -> str:
     return f"{case.seen.workload}-{case.against}"
 
 
-UNREADABLE = (OSError, SyntaxError, ValueError, ZeroDivisionError, Image.DecompressionBombError)
-"""What Pillow and `mosaic` raise for a file that is no image of ours."""
-
-
-def _load(folder: Path, name: str) -> Square | str:
-    """A case's image, or in a sentence what is wrong with it."""
-    path = folder / f"{name}.png"
-    # A case may be called anything, and no name leads out of the folder.
-    if path.parent != folder or not path.is_file():
-        return f"{name}.png is missing in {folder.name}/"
+def _load(folder: Path, name: str) -> Pixels | str:
+    """A case's images as one, or in a sentence what is wrong with them."""
     try:
-        return mosaic(path)
-    except UNREADABLE:
-        return f"{folder.name}/{name}.png is no image of this suite"
+        path = image_file(folder, name)
+        # A file that is not there is no bad file.
+        if not path.exists():
+            return f"{path.name} is missing in {folder.name}/"
+        return mosaic(image_files.load_quantized(path))
+    except (BadName, BadImage) as error:
+        return str(error).replace(f"{folder}/", f"{folder.name}/")
 
 
-def mosaic(path: Path) -> Square:
-    """A strip of squares, as the main job saves images, as a square of them.
+def mosaic(images: Quantized) -> Pixels:
+    """Several images as one, in rows, within the smallest square that takes all."""
+    count, height, width, _ = images.shape
 
-    `OSError` or `ValueError` for what is none.
-    """
-    with Image.open(path) as image:
-        strip: Square = np.asarray(image.convert("RGB"))
-    side = strip.shape[0]
-    images = np.split(strip, strip.shape[1] // side, axis=1)
-    columns = math.ceil(math.sqrt(len(images)))
-    rows = math.ceil(len(images) / columns)
-    laid: Square = np.zeros((rows * side, columns * side, 3), np.uint8)
-    for number, square in enumerate(images):
-        row, column = divmod(number, columns)
-        laid[row * side : (row + 1) * side, column * side : (column + 1) * side] = square
+    def cost(columns: int) -> tuple[int, int, int]:
+        rows = math.ceil(count / columns)
+        return max(columns * width, rows * height), rows * columns - count, -columns
+
+    columns = min(range(1, count + 1), key=cost)
+    rows = math.ceil(count / columns)
+    laid: Pixels = np.zeros((rows * height, columns * width, 3), np.uint8)
+    for number, image in enumerate(images):
+        top, left = number // columns * height, number % columns * width
+        laid[top : top + height, left : left + width] = image
     return laid
 
 
-def amplified(own: Square, other: Square) -> tuple[Square, int]:
-    """The absolute difference, by squares of some pixels, brighter by the power of two at which
-    nearly all of it still shows what it is.
+def amplified(own: Pixels, other: Pixels) -> tuple[Pixels, int]:
+    """The absolute difference, averaged over blocks, and the power of two by which it is brighter.
+
+    Nearly all of it stays below white.
     """
     difference = np.maximum(own, other) - np.minimum(own, other)
-    step = max(1, difference.shape[0] // DIFFERENCE_SIDE)
+    step = max(1, min(difference.shape[:2]) // DIFFERENCE_SIDE)
     height, width = (side // step for side in difference.shape[:2])
-    squares = difference[: height * step, : width * step]
+    blocks = difference[: height * step, : width * step]
     # Rows first: their numbers lie beside each other in memory.
-    rows = squares.reshape(height, step, -1).sum(axis=1, dtype=np.uint32)
+    rows = blocks.reshape(height, step, -1).sum(axis=1, dtype=np.uint32)
     mean = rows.reshape(height, width, step, 3).sum(axis=2) / np.float32(255 * step * step)
     typical = float(np.percentile(mean[:: max(1, height // 64)], 99))
     times = 1
     while times < AMPLIFIED_MOST and 2 * times * typical <= 1.0:
         times *= 2
-    bright: Square = (np.minimum(mean * times, 1.0) * 255).round().astype(np.uint8)
+    bright: Pixels = (np.minimum(mean * times, 1.0) * 255).round().astype(np.uint8)
     return bright, times
 
 
-def _accepted(cases: Sequence[CasePart]) -> dict[str, Square]:
+def _accepted(cases: Sequence[CasePart]) -> dict[str, Pixels]:
     found = {}
     for case in cases:
         seen = case.seen
-        path = baselines.image_path(model=seen.model, weights=seen.weights, workload=seen.workload)
         if not case.record.is_reference:
             continue
         # Without it, or with a broken one, there is nothing to show; the tests say so.
-        with suppress(*UNREADABLE):
-            found[f"accepted {seen.id}"] = mosaic(path)
+        with suppress(BadName, BadImage):
+            path = baselines.image_path(
+                model=seen.model, weights=seen.weights, workload=seen.workload
+            )
+            found[f"accepted {seen.id}"] = mosaic(image_files.load_quantized(path))
     return found
 
 
 Key = tuple[str, str]
 
 
-def _within(wanted: Sequence[tuple[str, str, Square]], budget_bytes: int) -> dict[Key, Embedded]:
+def _within(wanted: Sequence[tuple[str, str, Pixels]], budget_bytes: int) -> dict[Key, Embedded]:
     """Embed them as large as the budget lets them be, all at one level."""
     level = len(LEVELS) - 1
     # A few tell how much all would take, and small ones take the least time to ask.
@@ -260,18 +264,18 @@ def _within(wanted: Sequence[tuple[str, str, Square]], budget_bytes: int) -> dic
         level += 1
 
 
-def _at(item: tuple[str, str, Square], *, side: int, quality: int) -> Embedded:
-    kind, _, square = item
+def _at(item: tuple[str, str, Pixels], *, side: int, quality: int) -> Embedded:
+    kind, _, pixels = item
     side = side if kind == "image" else min(side, DIFFERENCE_SIDE)
-    return _embed(square, side=side, quality=quality)
+    return _embed(pixels, side=side, quality=quality)
 
 
-def _embed(square: Square, *, side: int, quality: int) -> Embedded:
-    image = Image.fromarray(square)
+def _embed(pixels: Pixels, *, side: int, quality: int) -> Embedded:
+    image = Image.fromarray(pixels)
     if max(image.size) > side:
         image.thumbnail((side, side), Image.Resampling.BOX)
     file = io.BytesIO()
-    exact = max(square.shape[:2]) <= EXACT_SIDE
+    exact = max(pixels.shape[:2]) <= EXACT_SIDE
     image.save(file, "webp", lossless=exact, quality=quality, method=2)
     return Embedded(
         uri="data:image/webp;base64," + base64.b64encode(file.getvalue()).decode(),

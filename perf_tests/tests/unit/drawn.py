@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from diffusers_perf.records import pixels
+from diffusers_perf.records import image_files, pixels
 from diffusers_perf.records.run import KEY
 from perf_tests.tests.unit.recorded import Content, case_id, cases, session
 
@@ -27,7 +27,7 @@ def shown(content: Content, path: Path, *, side: int = SIDE) -> Path:
         )
         dark = 0.0 if seen["look"]["mean"] < 0.02 else 1.0
         closer = drawn if seen["case"] == "reference" else 0.95 * drawn
-        pixels.save(dark * closer, image(path, case_id(one)))
+        image_files.save(dark * closer, image(path, case_id(one)))
     return path
 
 

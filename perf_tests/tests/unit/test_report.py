@@ -5,16 +5,19 @@ from __future__ import annotations
 import json
 import os
 import re
+from contextlib import suppress
 from copy import deepcopy
 from html import unescape
 from pathlib import Path
 from statistics import median
 from time import process_time
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from diffusers_perf.cli import __main__ as command
-from diffusers_perf.records import measurement
+from diffusers_perf.records import image_files, measurement
 from diffusers_perf.records.measurement import KernelFamily
 from diffusers_perf.report import charts, figures, markdown
 from diffusers_perf.report.content import mood_of
@@ -244,10 +247,47 @@ def test_a_missing_image_and_a_missing_folder(run: Content, tmp_path: Path) -> N
     image(path, "pndm25x4-reference").write_text("no image")
     told = words(page(path))
     assert "ddim50-fp16.png is missing in run-images/" in told
-    assert "run-images/pndm25x4-reference.png is no image of this suite" in told
+    assert "run-images/pndm25x4-reference.png: not a PNG file" in told
     alone = tmp_path / "alone.json"
     alone.write_text(json.dumps(run))
     assert "There are no images: alone-images/ is not beside" in words(page(alone))
+
+
+def test_portrait_images_keep_their_shape(run: Content, tmp_path: Path) -> None:
+    path = shown(run, tmp_path / "run.json")
+    for name in ("pndm25x4-reference", "pndm25x4-distilled_unet"):
+        image_files.save(np.full((2, 96, 64, 3), 0.5, np.float32), image(path, name))
+    text = page(path)
+    assert 'width="128" height="96" alt="reference on pndm25x4"' in text
+
+
+def test_a_broken_image_is_a_sentence(run: Content, tmp_path: Path) -> None:
+    path = shown(run, tmp_path / "run.json")
+    Image.new("RGB", (64, 96)).save(image(path, "ddim50-fp16"))
+    target = image(path, "ddim50-tf32")
+    target.rename(tmp_path / "secret.png")
+    target.symlink_to(tmp_path / "secret.png")
+    told = words(page(path))
+    assert "run-images/ddim50-fp16.png: 64x96 pixels do not divide into squares" in told
+    assert "run-images/ddim50-tf32.png: not a regular file" in told
+
+
+@pytest.mark.parametrize("name", ["../../secret/ddim50", "/tmp/ddim50", "..", "a\nb"])
+def test_no_name_embeds_a_file_from_outside_the_runs_folder(
+    run: Content, folder: Path, tmp_path: Path, name: str
+) -> None:
+    path = shown(run, tmp_path / "run.json")
+    case(run, "ddim50-reference")["measurement"]["workload"] = name
+    marked = np.full((1, 64, 64, 3), 0.75, np.float32)
+    for place in (image(path, "x").parent, folder / "images"):
+        (place / "secret").mkdir(parents=True)
+        for stem in (f"{name}-reference", f"{name}-sd15-seeded-2023"):
+            with suppress(OSError, ValueError):
+                image_files.save(marked, place / f"{stem}.png")
+    path.write_text(json.dumps(run))
+    text = page(path)
+    assert "cannot be the name of a file" in words(text)
+    assert not re.search(r'alt="reference on (?!pndm25x4|vase25)', text)
 
 
 def test_a_missing_reference_leaves_nothing_to_compare(run: Content, tmp_path: Path) -> None:
@@ -272,7 +312,7 @@ def test_a_reference_that_was_measured_for_others_alone_is_shown(
     assert text.count('class="other"') == whole
     image(path, "ddim50-reference").write_text("no image")
     told = words(page(path))
-    assert "is no image of this suite, so there is nothing to compare with" in told
+    assert "not a PNG file, so there is nothing to compare with" in told
 
 
 def test_only_equal_images_are_called_identical(

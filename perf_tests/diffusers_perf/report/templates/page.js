@@ -92,6 +92,7 @@ function framed(images, caption) {
   const text = document.createElement("figcaption");
   frame.className = "frame";
   box.className = "box" + (images.some((image) => image.naturalWidth <= 128) ? " exact" : "");
+  box.style.setProperty("--ratio", images[0].naturalWidth / images[0].naturalHeight || 1);
   box.append(...images);
   frame.append(box);
   text.textContent = caption;

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from diffusers_perf.cli import __main__ as command
-from diffusers_perf.records import pixels, schema1
+from diffusers_perf.records import image_files, schema1
 from diffusers_perf.records.reading import run_of
 from diffusers_perf.records.run import KEY, Run
 
@@ -180,7 +180,7 @@ def with_images(contents: Sequence[Content], folder: Path, name: str) -> list[Pa
     for path in paths:
         images = path.with_name(f"{path.stem}-images")
         for workload in ("ddim50", "pndm25x4", "vase25"):
-            pixels.save(drawn, images / f"{workload}-reference.png")
+            image_files.save(drawn, images / f"{workload}-reference.png")
     return paths
 
 

@@ -1,0 +1,98 @@
+"""Images in files: several of one shape side by side in one PNG, which also says their shape."""
+
+from __future__ import annotations
+
+import re
+import struct
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+if TYPE_CHECKING:
+    from diffusers_perf.records.pixels import Images
+
+Quantized = npt.NDArray[np.uint8]
+"""Shape (count, height, width, 3)."""
+
+SHAPE_KEY = "diffusers_perf.images"
+"""PNG text chunk that holds the shape, as ``COUNTxHEIGHTxWIDTH``."""
+PIXELS_MOST = 80_000_000
+"""Of all images in one file together. Pillow warns of a decompression bomb above 89 million."""
+
+
+class BadImage(ValueError):
+    """A file that holds no images of this suite; a sentence."""
+
+
+def save(images: Images, path: Path) -> None:
+    """Write images in [0, 1] as 8-bit numbers; NaN becomes black."""
+    count, height, width, _ = images.shape
+    strip = np.concatenate(list(np.nan_to_num(images)), axis=1)
+    shape = PngInfo()
+    shape.add_text(SHAPE_KEY, f"{count}x{height}x{width}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    quantized = (strip.clip(0, 1) * 255).round().astype(np.uint8)
+    Image.fromarray(quantized).save(path, format="png", pnginfo=shape)
+
+
+def load(path: Path) -> Images:
+    """The images that `save` wrote, in [0, 1]. `BadImage` for any other file."""
+    return np.divide(load_quantized(path), 255, dtype=np.float32)
+
+
+def load_quantized(path: Path) -> Quantized:
+    """The same as they were saved, in 8 bits.
+
+    Files without a shape, as written before version 2, are squares side by side.
+    """
+    width, height = _size(path)
+    if width * height > PIXELS_MOST:
+        raise BadImage(f"{path}: {width}x{height} pixels are more than {PIXELS_MOST:,}")
+    try:
+        with Image.open(path, formats=["PNG"]) as image:
+            strip = np.asarray(image)
+            written = str(image.info.get(SHAPE_KEY, ""))
+    # Pillow raises several kinds, struct.error among them, for a damaged file.
+    except Exception as error:
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        raise BadImage(f"{path}: damaged PNG file ({reason:.100})") from None
+    if strip.shape != (height, width, 3) or strip.dtype != np.uint8:
+        raise BadImage(f"{path}: not an RGB image with 8 bits per channel")
+    count, own_height, own_width = _shape(written, width, height, path)
+    parts = strip.reshape(own_height, count, own_width, 3)
+    return np.ascontiguousarray(parts.transpose(1, 0, 2, 3))
+
+
+def _size(path: Path) -> tuple[int, int]:
+    """Width and height from the file's header, before anything is decoded."""
+    try:
+        # A pipe or a device never ends.
+        if path.is_symlink() or not path.is_file():
+            raise BadImage(f"{path}: not a regular file")
+        with path.open("rb") as file:
+            header = file.read(24)
+    except OSError as error:
+        raise BadImage(f"{path}: {error.strerror or error}") from None
+    if not header.startswith(b"\x89PNG\r\n\x1a\n") or header[12:16] != b"IHDR" or len(header) < 24:
+        raise BadImage(f"{path}: not a PNG file")
+    width, height = struct.unpack(">II", header[16:])
+    if not width or not height:
+        raise BadImage(f"{path}: {width}x{height} pixels are no image")
+    return width, height
+
+
+def _shape(written: str, width: int, height: int, path: Path) -> tuple[int, int, int]:
+    """Count, height and width of the images in a strip of this size."""
+    if not written:
+        if width % height:
+            raise BadImage(f"{path}: {width}x{height} pixels do not divide into squares")
+        return width // height, height, height
+    found = re.fullmatch(r"([1-9]\d{0,8})x([1-9]\d{0,8})x([1-9]\d{0,8})", written)
+    count, own_height, own_width = map(int, found.groups()) if found else (0, 0, 0)
+    if (count * own_width, own_height) != (width, height):
+        raise BadImage(f"{path}: says {written!r:.40} and has {width}x{height} pixels")
+    return count, own_height, own_width

@@ -1,0 +1,114 @@
+"""Images of any shape in files, and files that are none."""
+
+from __future__ import annotations
+
+import os
+import zlib
+from pathlib import Path
+from struct import pack
+
+import numpy as np
+import pytest
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+from diffusers_perf.records import image_files
+from diffusers_perf.records.image_files import BadImage
+from diffusers_perf.records.names import BadName, image_file
+from diffusers_perf.records.pixels import Images
+
+
+def some(count: int, height: int, width: int) -> Images:
+    return np.random.default_rng(0).random((count, height, width, 3), dtype=np.float32)
+
+
+def png(width: int, height: int, *, data: bytes = b"") -> bytes:
+    """A PNG file of a size, whatever is in it."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return pack(">I", len(content)) + kind + content + pack(">I", zlib.crc32(kind + content))
+
+    head = chunk(b"IHDR", pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + head + chunk(b"IDAT", zlib.compress(data)) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize("shape", [(2, 96, 64), (3, 64, 64), (1, 64, 96), (5, 1, 7), (1, 1, 1)])
+def test_images_keep_their_shape(tmp_path: Path, shape: tuple[int, int, int]) -> None:
+    path = tmp_path / "new" / "images.png"
+    image_files.save(some(*shape), path)
+    loaded = image_files.load(path)
+    assert loaded.shape == (*shape, 3)
+    assert np.allclose(loaded, some(*shape), atol=0.5 / 255 + 1e-6)
+
+
+def test_a_strip_without_a_shape_is_squares(tmp_path: Path) -> None:
+    path = tmp_path / "old.png"
+    Image.new("RGB", (192, 64)).save(path)
+    assert image_files.load(path).shape == (3, 64, 64, 3)
+    Image.new("RGB", (96, 64)).save(path)
+    with pytest.raises(BadImage, match=r"old\.png: 96x64 pixels do not divide into squares"):
+        image_files.load(path)
+
+
+@pytest.mark.parametrize("written", ["3x64x64", "1x64x63", "0x64x64", "-1x64x-64", "2", "axbxc"])
+def test_a_shape_that_is_not_the_files_is_refused(tmp_path: Path, written: str) -> None:
+    path, info = tmp_path / "images.png", PngInfo()
+    info.add_text(image_files.SHAPE_KEY, written)
+    Image.new("RGB", (64, 64)).save(path, pnginfo=info)
+    with pytest.raises(BadImage, match=r"says .* and has 64x64 pixels"):
+        image_files.load(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (b"", "not a PNG file"),
+        (b"GIF89a" + bytes(40), "not a PNG file"),
+        (b"\x89PNG\r\n\x1a\n", "not a PNG file"),
+        (png(0, 64), "0x64 pixels are no image"),
+        (png(100_000, 100_000), "are more than 80,000,000"),
+        (png(64, 64, data=b"few"), "damaged PNG file"),
+        (png(64, 64)[:40], "damaged PNG file"),
+        (png(64, 64)[:33] + os.urandom(100), "damaged PNG file"),
+    ],
+)
+def test_what_is_no_image_is_one_sentence(tmp_path: Path, content: bytes, sentence: str) -> None:
+    path = tmp_path / "images.png"
+    path.write_bytes(content)
+    with pytest.raises(BadImage, match=sentence) as caught:
+        image_files.load(path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("mode", ["L", "RGBA", "P", "I;16"])
+def test_other_kinds_of_pixels_are_refused(tmp_path: Path, mode: str) -> None:
+    path = tmp_path / "images.png"
+    Image.new(mode, (64, 64)).save(path)
+    with pytest.raises(BadImage, match="not an RGB image with 8 bits per channel"):
+        image_files.load(path)
+
+
+def test_only_a_regular_file_is_read(tmp_path: Path) -> None:
+    image_files.save(some(1, 8, 8), tmp_path / "images.png")
+    (tmp_path / "link.png").symlink_to(tmp_path / "images.png")
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "folder.png").mkdir()
+    for name in ("link", "pipe", "folder", "missing"):
+        with pytest.raises(BadImage, match="not a regular file"):
+            image_files.load(tmp_path / f"{name}.png")
+
+
+@pytest.mark.parametrize(
+    "name", ["ddim50-tf32+fp16", "a model-1.5", "ß", "w-cfg=7.5@x", "ddim50-my_kernels"]
+)
+def test_a_name_becomes_a_file_in_the_folder(tmp_path: Path, name: str) -> None:
+    assert image_file(tmp_path, name) == tmp_path / f"{name}.png"
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["", ".", "..", ".hidden", "../x", "a/b", "a\\b", "/etc/x", "a\0", "a\nb", "x" * 201, "\ud800"],
+)
+def test_a_name_that_may_lead_elsewhere_is_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(BadName, match="cannot be the name of a file"):
+        image_file(tmp_path, name)
