@@ -477,6 +477,22 @@ def test_refs_are_checked_out_and_installed_apart(
     assert "changed" not in (repository / "ci" / "requirements.txt").read_text()
 
 
+def test_a_base_of_version_1_is_refused_before_anything_is_measured(
+    repository: Path, installed: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    harness = repository / "perf_tests" / "harness" / "records.py"
+    harness.parent.mkdir(parents=True)
+    harness.write_text("SCHEMA = 1")
+    git = ["git", "-C", str(repository), "-c", "user.name=n", "-c", "user.email=e"]
+    subprocess.run([*git, "add", "."], check=True)
+    subprocess.run([*git, "commit", "-q", "-m", "as version 1"], check=True)
+    options = ["--base=HEAD", "--head=HEAD~1", f"--out={tmp_path / 'out'}"]
+    assert command.main(["ab", *options]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "has version 1 of this suite" in line
+    assert not installed
+
+
 def test_hooks_of_the_repository_do_not_run(
     repository: Path, installed: list[Path], tmp_path: Path
 ) -> None:

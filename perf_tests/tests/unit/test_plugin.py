@@ -9,6 +9,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from diffusers_perf.catalog import loading as declared
@@ -115,6 +116,17 @@ def test_a_failed_case_is_written_with_its_verdict(pytester: pytest.Pytester) ->
     assert verdicts == {"fake4-reference": "new", "fake4-black": "black"}
     (lost,) = session(content)["not_timed"]
     assert (lost["id"], lost["status"]) == ("fake4-unapplied", "not applied")
+
+
+def test_images_that_are_not_finite_leave_only_numbers_in_the_json(
+    pytester: pytest.Pytester,
+) -> None:
+    path = pytester.path / "run.json"
+    run(pytester, f"--benchmark-json={path}", fakes="not_a_number,infinite")
+    # Python's own reader would take NaN.
+    assert msgspec.json.decode(path.read_bytes())["diffusers_perf"]["schema"] == 2
+    statuses = {name: case.status for name, case in load_run(path).by_id.items()}
+    assert statuses["fake4-not_a_number"] == statuses["fake4-infinite"] == "not finite"
 
 
 @pytest.mark.parametrize("fakes", ["unapplied", "unsupported"])
