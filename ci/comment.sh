@@ -1,46 +1,54 @@
 #!/usr/bin/env bash
-# Puts the reports of a finished workflow run into one comment of its pull request, or into the one
-# that is there, and takes off the label that had asked for the run.
+# Puts the results of a finished workflow run into one comment on its pull request, or into the one
+# that is there, and takes off the label that asked for the run.
 #
-#   GITHUB_REPOSITORY=OWNER/NAME RUN_ID=1 HEAD_OWNER=OWNER HEAD_BRANCH=BRANCH LABEL=gpu \
-#       bash ci/comment.sh
+#   GITHUB_REPOSITORY=OWNER/NAME RUN_ID=1 RUN_TITLE=TITLE HEAD_OWNER=OWNER HEAD_BRANCH=BRANCH \
+#       HEAD_SHA=COMMIT LABEL=gpu bash ci/comment.sh
 #
-# Needs gh and jq. Whatever the pull request's code wrote is data here: which pull request it is,
-# GitHub says, and not the report.
+# Needs gh, jq and Python. It may write, so the pull request's code is never run here, and what that
+# code wrote is data: this checkout renders the comment from the runs' JSON. Which pull request it
+# is, GitHub says. The title, which its author can choose, decides only between pull requests of the
+# same commit.
 set -euo pipefail
-: "${GITHUB_REPOSITORY:?}" "${RUN_ID:?}" "${HEAD_OWNER:?}" "${HEAD_BRANCH:?}" "${LABEL:?}"
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+: "${GITHUB_REPOSITORY:?}" "${RUN_ID:?}" "${RUN_TITLE:?}" "${HEAD_OWNER:?}" "${HEAD_BRANCH:?}"
+: "${HEAD_SHA:?}" "${LABEL:?}"
 
 repository="repos/$GITHUB_REPOSITORY"
-marker='<!-- perf_tests -->'
-longest=65000 # characters; GitHub takes 65,536
+link="${GITHUB_SERVER_URL:-https://github.com}/$GITHUB_REPOSITORY/actions/runs/$RUN_ID"
 
-number=$(gh api --method GET "$repository/pulls" -f state=open -f "head=$HEAD_OWNER:$HEAD_BRANCH" \
-    --jq '.[0].number // empty')
+pulls=$(gh api --method GET "$repository/pulls" -f state=open -f per_page=100 \
+    -f "head=$HEAD_OWNER:$HEAD_BRANCH")
+# shellcheck disable=SC2016 # the variables are jq's
+number=$(jq --raw-output --arg sha "$HEAD_SHA" --arg title "$RUN_TITLE" '
+    [.[] | select(.head.sha == $sha) | .number]
+    | if length > 1 then map(select(. as $number | $title | endswith("#\($number)"))) else . end
+    | if length == 1 then .[0] else empty end' <<<"$pulls")
+take_off_label() { # pull request: it asked for the code as it stood then; later code asks anew
+    gh api --method DELETE "$repository/issues/$1/labels/$LABEL" --silent ||
+        echo 'the label was taken off already'
+}
+
 if [[ -z $number ]]; then
-    echo 'the pull request is no longer open: nothing to say'
+    echo "no comment: not exactly one open pull request is at $HEAD_SHA"
+    moved=$(jq --raw-output 'if length == 1 then .[0].number else empty end' <<<"$pulls")
+    [[ -z $moved ]] || take_off_label "$moved"
     exit
 fi
 
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
-gh run download "$RUN_ID" --repo "$GITHUB_REPOSITORY" --pattern 'report-*' --dir "$folder/reports" ||
-    mkdir -p "$folder/reports"
-{
-    echo "$marker"
-    for report in "$folder"/reports/report-*/report.md; do
-        if [[ -f $report ]]; then
-            printf '\n'
-            cat "$report"
-        else
-            printf '\nThe run ended without a report.\n'
-        fi
-    done
-    # shellcheck disable=SC2016 # the backquotes are Markdown
-    printf '\n[The run](%s/%s/actions/runs/%s). Put the label `%s` on again to repeat it.\n' \
-        "${GITHUB_SERVER_URL:-https://github.com}" "$GITHUB_REPOSITORY" "$RUN_ID" "$LABEL"
-} >"$folder/text"
-jq --raw-input --slurp "{body: .[:$longest]}" "$folder/text" >"$folder/body"
+gh run download "$RUN_ID" --repo "$GITHUB_REPOSITORY" --pattern 'report-*' \
+    --dir "$folder/artifacts" || mkdir -p "$folder/artifacts"
 
+"${PYTHON:-python3}" -m venv "$folder/env"
+python=$folder/env/bin/python
+"$python" -m pip install --quiet --require-hashes --no-deps --requirement ci/requirements.txt
+"$python" -m pip install --quiet --no-deps --editable .
+"$python" -m ci comment "$folder/artifacts" --link "$link" >"$folder/text"
+jq --raw-input --slurp '{body: .}' "$folder/text" >"$folder/body"
+
+marker=$(head -n 1 "$folder/text")
 comments=$(gh api --paginate "$repository/issues/$number/comments" --jq \
     ".[] | select(.user.type == \"Bot\" and (.body | startswith(\"$marker\"))) | .id")
 comment=${comments%%$'\n'*}
@@ -49,6 +57,4 @@ if [[ -n $comment ]]; then
 else
     gh api --method POST "$repository/issues/$number/comments" --input "$folder/body" --silent
 fi
-# It asked for the code as it stood then; what is pushed later asks anew.
-gh api --method DELETE "$repository/issues/$number/labels/$LABEL" --silent ||
-    echo 'the label was taken off already'
+take_off_label "$number"

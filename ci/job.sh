@@ -109,6 +109,8 @@ cpu() {
 pair() { # base, head, argument of `ci ab` ...
     local sides=(--base "$1" --head "$2")
     shift 2
+    # With it, CI has something of this machine to report, however this ends.
+    : >runs/errors.txt
     (($#)) || set -- --device cuda --quick --minutes 12 -- -k "$guide"
     judging runs/env
     compared runs/env/bin/python "${sides[@]}" "$@"

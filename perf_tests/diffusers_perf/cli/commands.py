@@ -11,7 +11,7 @@ from types import ModuleType
 
 from diffusers_perf import report
 from diffusers_perf.catalog.loading import BadDeclaration
-from diffusers_perf.cli import accept, calibrate, explore, faults, gate, structure
+from diffusers_perf.cli import accept, calibrate, comment, explore, faults, gate, structure
 from diffusers_perf.cli.answers import CANNOT_JUDGE, refuse
 from diffusers_perf.compare import ab, compare, merge
 from diffusers_perf.compare.sides import BadSide
@@ -22,6 +22,7 @@ COMMANDS: dict[str, ModuleType] = {
     "ab": ab,
     "accept": accept,
     "calibrate": calibrate,
+    "comment": comment,
     "compare": compare,
     "explore": explore,
     "faults": faults,

@@ -212,7 +212,7 @@ def test_a_black_image(run: Content, tmp_path: Path, capsys: pytest.CaptureFixtu
     assert 'test_generation[ddim50-fp16]" --benchmark-only' in words(text)
     said = comment(path, capsys)
     assert said.startswith(f"## ❌ 1 of 5 cases fails: {sentence}.")
-    assert "**Next:** <code>pytest" in said
+    assert "**Next:** `pytest" in said
 
 
 def test_the_next_command_measures_the_same_thing(run: Content, tmp_path: Path) -> None:
@@ -363,8 +363,8 @@ def test_more_than_a_comment_holds_is_left_to_the_page(
         said = comment(path, capsys)
         assert len(said) < markdown.MOST_CHARACTERS
         assert said.startswith("## ❌ 400 of 400 cases fail")
-        assert "**Next:** <code>pytest" in said
-        assert "in the page" in said
+        assert "**Next:** `pytest" in said
+        assert "HTML report" in said
 
 
 def test_one_case_with_one_round(run: Content, tmp_path: Path) -> None:
@@ -414,9 +414,8 @@ def test_names_and_sentences_are_words_and_no_markup(
     text = out.read_text()
     assert text.count("<script>") == 1, "the page's own"
     assert evil in words(text)
-    said = comment(path, capsys)
-    assert "<script" not in said
-    for markup in ("@someone", " #1", "://", "`", "\n## title", " | &#96;"):
+    said = re.sub(r"(`+).+?\1", "", comment(path, capsys))
+    for markup in ("<script", "@someone", " #1", "://", "`", "\n## title", " | &#96;"):
         assert markup not in said, markup
     assert "&lt;script&gt;" in said
 

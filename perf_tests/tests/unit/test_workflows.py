@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -81,8 +82,20 @@ def test_no_pull_request_reaches_a_gpu_but_by_its_label_and_none_may_write() -> 
         if path.name == "gpu.yml":
             assert job["if"] == "github.event.label.name == 'gpu'"
     (comment,) = parsed(ROOT / ".github/workflows/comment.yml")["jobs"].values()
-    (checkout,) = [step for step in comment["steps"] if "uses" in step]
-    assert checkout["with"]["ref"] == "${{ github.event.repository.default_branch }}"
+    checkouts = [step for step in comment["steps"] if "actions/checkout" in step.get("uses", "")]
+    assert [c["with"]["ref"] for c in checkouts] == [
+        "${{ github.event.repository.default_branch }}"
+    ]
+
+
+def test_only_this_repositorys_own_workflow_is_commented_on() -> None:
+    (job,) = parsed(ROOT / ".github/workflows/comment.yml")["jobs"].values()
+    run = "github.event.workflow_run"
+    assert f"{run}.path == '.github/workflows/gpu.yml'" in job["if"]
+    assert f"{run}.event == 'pull_request'" in job["if"]
+    assert job["concurrency"]["cancel-in-progress"] is False
+    gpu = parsed(ROOT / ".github/workflows/gpu.yml")
+    assert gpu["run-name"].endswith("#${{ github.event.pull_request.number }}")
 
 
 # Lanes, with stand-ins for the programs that they call
@@ -297,66 +310,123 @@ needs_jq = pytest.mark.skipif(shutil.which("jq") is None, reason="the comment is
 GH = """
 echo "$*" >>"$CALLS"
 case "$*" in
-    *'/pulls -f '*) echo "$NUMBER" ;;
-    'run download '*) mkdir -p "${!#}/report-gpu" && cp report.md "${!#}/report-gpu" ;;
+    *'/pulls -f '*) cat pulls.json ;;
+    'run download '*) cp -r artifacts "${!#}" ;;
     *'--paginate '*) echo "$COMMENT" ;;
     *' --input '*) cp "${@: -2:1}" "$CALLS.body" ;;
     *'--method DELETE'*) exit 1 ;;
 esac
 """
+ITS_PYTHON = """
+case "$*" in
+    '-m venv '*) mkdir -p "$3/bin" && cp "$0" "$3/bin/python" ;;
+    '-m pip '*) ;;
+    *) exec "$REAL_PYTHON" "$@" ;;
+esac
+"""
+SHA = "5c1f9b0e5c1f9b0e5c1f9b0e5c1f9b0e5c1f9b0e"
+AT_HEAD = {"number": 7, "head": {"sha": SHA}}
 
 
-def comment(tmp_path: Path, *, number: str = "7", there: str = "", report: str = "held") -> str:
-    """What was said to GitHub's command line tool."""
-    program(tmp_path / "bin" / "gh", GH)
-    (tmp_path / "report.md").write_text(report)
-    subprocess.run(
-        ["bash", ROOT / "ci" / "comment.sh"],
+def comment(
+    tmp_path: Path,
+    *pulls: object,
+    there: str = "",
+    title: str = "GPU, pull request #7",
+    comparisons: int = 1,
+) -> str:
+    """What was said to GitHub's command line tool, in a folder with this many machines' runs."""
+    work = tmp_path / "work"
+    program(work / "bin" / "gh", GH)
+    program(work / "python", ITS_PYTHON)
+    for folder in ("ci", "perf_tests", "baselines"):
+        (work / folder).symlink_to(ROOT / folder)
+    program(work / "script" / "comment.sh", (ROOT / "ci" / "comment.sh").read_text())
+    (work / "pulls.json").write_text(json.dumps(pulls))
+    (work / "artifacts").mkdir()
+    for number in range(comparisons):
+        compared = work / "artifacts" / f"report-gpu{number}" / "compared"
+        compared.mkdir(parents=True)
+        for side in ("base", "head"):
+            contents = [process(f"{side}-{number}-{pair}") for pair in range(5)]
+            for pair, path in enumerate(write(contents, work, side)):
+                path.rename(compared / f"{side}-{pair + 1}.json")
+    done = subprocess.run(
+        ["bash", work / "script" / "comment.sh"],
         env={
-            "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}",
-            "CALLS": str(tmp_path / "calls"),
-            "NUMBER": number,
+            "PATH": f"{work / 'bin'}:{os.environ['PATH']}",
+            "CALLS": str(work / "calls"),
+            "PYTHON": str(work / "python"),
+            "REAL_PYTHON": sys.executable,
             "COMMENT": there,
             "GITHUB_REPOSITORY": "owner/name",
             "RUN_ID": "11",
+            "RUN_TITLE": title,
             "HEAD_OWNER": "somebody",
             "HEAD_BRANCH": 'a"; touch hacked; "$(touch hacked)',
+            "HEAD_SHA": SHA,
             "LABEL": "gpu",
         },
-        cwd=tmp_path,
-        check=True,
+        cwd=work,
+        capture_output=True,
+        text=True,
     )
-    assert not (tmp_path / "hacked").exists()
-    return (tmp_path / "calls").read_text()
+    assert done.returncode == 0, done.stderr
+    assert not (work / "hacked").exists()
+    return (work / "calls").read_text()
 
 
 def body(tmp_path: Path) -> str:
-    text: str = json.loads((tmp_path / "calls.body").read_text())["body"]
+    text: str = json.loads((tmp_path / "work" / "calls.body").read_text())["body"]
     return text
 
 
 @needs_jq
-def test_the_first_report_is_a_new_comment(tmp_path: Path) -> None:
-    said = comment(tmp_path)
+def test_the_first_result_is_a_new_comment(tmp_path: Path) -> None:
+    said = comment(tmp_path, AT_HEAD, comparisons=2)
     assert "--method POST repos/owner/name/issues/7/comments" in said
     assert "--method DELETE repos/owner/name/issues/7/labels/gpu" in said
-    assert body(tmp_path).startswith("<!-- perf_tests -->\n\nheld")
-    assert "actions/runs/11" in body(tmp_path)
+    written = body(tmp_path)
+    assert written.startswith("<!-- diffusers-perf -->\n\n## ")
+    assert written.count("**NVIDIA H200**") == 2
+    assert "(https://github.com/owner/name/actions/runs/11)" in written
 
 
 @needs_jq
-def test_the_next_report_takes_its_place(tmp_path: Path) -> None:
-    assert "--method PATCH repos/owner/name/issues/comments/99" in comment(tmp_path, there="99\n98")
+def test_the_next_result_takes_its_place(tmp_path: Path) -> None:
+    said = comment(tmp_path, AT_HEAD, there="99\n98")
+    assert "--method PATCH repos/owner/name/issues/comments/99" in said
 
 
 @needs_jq
-def test_a_long_report_is_cut(tmp_path: Path) -> None:
-    comment(tmp_path, report="é" * 70_000)
-    assert len(body(tmp_path)) == 65_000
+def test_the_comment_goes_to_the_pull_request_of_the_commit(tmp_path: Path) -> None:
+    other = {"number": 6, "head": {"sha": SHA.replace("5", "6")}}
+    said = comment(tmp_path, other, AT_HEAD, title="GPU, pull request #6")
+    assert "--method POST repos/owner/name/issues/7/comments" in said
+    assert "issues/6" not in said
+
+
+@needs_jq
+@pytest.mark.parametrize(
+    ("title", "number"), [("GPU, pull request #7", 7), ("GPU, pull request #77", None), ("#", None)]
+)
+def test_the_title_decides_between_two_of_one_commit(
+    tmp_path: Path, title: str, number: int | None
+) -> None:
+    said = comment(tmp_path, AT_HEAD | {"number": 17}, AT_HEAD, title=title)
+    posted = re.findall(r"--method POST repos/owner/name/issues/(\d+)/comments", said)
+    assert posted == ([] if number is None else [str(number)])
+
+
+@needs_jq
+def test_a_pull_request_that_moved_on_loses_its_label_alone(tmp_path: Path) -> None:
+    said = comment(tmp_path, {"number": 7, "head": {"sha": "0" * 40}})
+    assert "--method POST" not in said
+    assert "--method DELETE repos/owner/name/issues/7/labels/gpu" in said
 
 
 @needs_jq
 def test_a_pull_request_that_is_closed_gets_none(tmp_path: Path) -> None:
-    said = comment(tmp_path, number="")
+    said = comment(tmp_path)
     assert "--method POST" not in said
     assert "DELETE" not in said
