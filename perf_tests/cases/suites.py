@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from diffusers_perf.catalog.declarations import measure, stack
+from diffusers_perf import measure, stack
 from perf_tests.cases import workloads
 
 # The guide's first table, and its warning.
-measure(workloads.DDIM50, "tf32", "fp16", "tf32+fp16")
-measure(workloads.DDIM50, "fp16+autocast", against="fp16")
+measure(workloads.DDIM50, "tf32", "fp16", "tf32+fp16", suite="guide")
+measure(workloads.DDIM50, "fp16+autocast", against="fp16", suite="guide")
 # Memory-efficient attention is allowed against the naive one, in speed and in memory.
-measure(workloads.DDIM50, "fp16+naive_attention")
-measure(workloads.DDIM50, "fp16+sdpa", "fp16+xformers", against="fp16+naive_attention")
+measure(workloads.DDIM50, "fp16+naive_attention", suite="guide")
+measure(
+    workloads.DDIM50, "fp16+sdpa", "fp16+xformers", against="fp16+naive_attention", suite="guide"
+)
 # The guide's second table, and its vase to look at.
-measure(workloads.PNDM25X4, "distilled_unet", "distilled_unet+tiny_vae")
-measure(workloads.VASE25, "distilled_unet", "distilled_unet+tiny_vae", image_only=True)
+measure(workloads.PNDM25X4, "distilled_unet", "distilled_unet+tiny_vae", suite="guide")
+measure(
+    workloads.VASE25, "distilled_unet", "distilled_unet+tiny_vae", image_only=True, suite="guide"
+)
 
 # Past the guide: each technique alone, on what the guide ends with; then one on top of the other.
 measure(
@@ -118,10 +122,16 @@ measure(
 )
 
 # What says something on a CPU, on a small model.
-measure(workloads.DDIM50_SMALL, "channels_last", "naive_attention")
-measure(workloads.DDIM50_SMALL, "bf16", "fp16", image_only=True)
-measure(workloads.PNDM25X4_SMALL, "distilled_unet", "distilled_unet+tiny_vae")
-measure(workloads.VASE25_SMALL, "distilled_unet", "distilled_unet+tiny_vae", image_only=True)
+measure(workloads.DDIM50_SMALL, "channels_last", "naive_attention", suite="guide")
+measure(workloads.DDIM50_SMALL, "bf16", "fp16", image_only=True, suite="guide")
+measure(workloads.PNDM25X4_SMALL, "distilled_unet", "distilled_unet+tiny_vae", suite="guide")
+measure(
+    workloads.VASE25_SMALL,
+    "distilled_unet",
+    "distilled_unet+tiny_vae",
+    image_only=True,
+    suite="guide",
+)
 measure(
     workloads.DDIM50_SMALL,
     "fused_qkv",

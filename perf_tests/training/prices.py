@@ -18,7 +18,8 @@ import torch
 from torch import Tensor
 
 from diffusers_perf import models
-from diffusers_perf.catalog.declarations import REFERENCE, Case, stacked
+from diffusers_perf.catalog.declarations import REFERENCE, Case
+from diffusers_perf.catalog.discovery import declared_in
 from diffusers_perf.measurement.packages import not_installed
 from diffusers_perf.measurement.pipelines import built
 from perf_tests.cases import workloads
@@ -50,7 +51,8 @@ def row(name: str, made: Tensor, accepted: Tensor, obeyed: float) -> str:
 
 def table(stacks: Sequence[str], device: torch.device) -> Iterator[str]:
     """The lines of the table, as they come. `ValueError` for a stack that is none, or not here."""
-    cases = [stacked(workloads.DDIM50_SMALL, stack) for stack in stacks]
+    catalog = declared_in("perf_tests.cases")
+    cases = [catalog.case(workloads.DDIM50_SMALL, stack) for stack in stacks]
     for case in cases:
         _see_that_it_runs(case, device)
     source = models.open_source("embedded")
@@ -64,7 +66,7 @@ def table(stacks: Sequence[str], device: torch.device) -> Iterator[str]:
 
     yield HEAD
     yield "|---" * (HEAD.count("|") - 1) + "|"
-    with built(stacked(workloads.DDIM50_SMALL, REFERENCE), source, device) as plain:
+    with built(catalog.case(workloads.DDIM50_SMALL, REFERENCE), source, device) as plain:
         accepted = generate(plain, texts)
         yield priced(REFERENCE, accepted)
         for stack, case in zip(stacks, cases, strict=True):

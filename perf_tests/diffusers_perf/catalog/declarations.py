@@ -1,14 +1,15 @@
-"""Declarations: what an optimization is, what it needs, what it tolerances, and which cases exist.
+"""What a declaration is: an optimization, what it needs and tolerates, a workload, a case.
 
-Imports no torch, so that the judging half and `ci` can read the catalogue anywhere.
+Imports no torch, so that the judging half and the commands can read a catalog anywhere.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from difflib import get_close_matches
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from enum import Enum
+from keyword import iskeyword
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from diffusers_perf.measurement.build import Build
@@ -19,9 +20,8 @@ Kind = Literal["seeded", "embedded", "checkpoint"]
 Scale = Literal["full", "small"]
 """Which workloads a model runs: the guide's, or the same scaled down to the embedded model."""
 
-Suite = Literal["guide", "lossless", "lossy"]
-"""Which part of the field a case belongs to: the guide's own rows and what they are measured
-against, what is faster at no price, and what has one. pytest knows each as a mark."""
+DEFAULT_SUITE = "default"
+"""The suite of cases that name none."""
 
 REFERENCE = "reference"
 
@@ -78,6 +78,23 @@ class Needs:
     """Another one, which stands before it in a stack."""
 
 
+class Slot(Enum):
+    """A property of a pipeline that one optimization of a stack decides."""
+
+    DTYPE = "dtype"
+    WEIGHTS = "weights"
+    BIASES = "biases"
+    ATTENTION = "attention"
+    COMPILER = "compiler"
+    LOOP = "loop"
+    DENOISER_LAUNCHES = "denoiser's launches"
+    DENOISER_CALLS = "denoiser's calls"
+    DENOISER_BLOCKS = "denoiser's inner blocks"
+    DECODER_LAUNCHES = "decoder's launches"
+    DECODER_CALLS = "decoder's calls"
+    TEXT_ENCODER_LAUNCHES = "text encoder's launches"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Optimization:
     """One declared change to how a pipeline is built or run."""
@@ -95,8 +112,8 @@ class Optimization:
     hides_operators: bool = False
     """Compiles or replays: what PyTorch runs then can no longer be counted by operator, and takes
     launches off the host: a search that the host holds back tries it next."""
-    decides: tuple[str, ...] = ()
-    """What of the pipeline it settles (``dtype``); no other in a stack may settle the same."""
+    decides: tuple[Slot, ...] = ()
+    """What of the pipeline it decides; no other in a stack may decide the same."""
     compiles: bool = False
     """Takes a minute to build where a compiler's cache is cold: a search tries it last."""
 
@@ -104,114 +121,6 @@ class Optimization:
     def line(self) -> str:
         """The first line of the docstring: what a report says of it."""
         return (self.apply.__doc__ or "").strip().splitlines()[0]
-
-
-OPTIMIZATIONS: dict[str, Optimization] = {}
-
-
-def optimization(
-    *,
-    applied: Callable[[Any], None],
-    tolerance: Tolerances = NO_TOLERANCE,
-    needs: Needs | None = None,
-    skips_work: bool = False,
-    uneven_steps: bool = False,
-    hides_operators: bool = False,
-    decides: tuple[str, ...] = (),
-    compiles: bool = False,
-) -> Callable[[Callable[[Build], None]], Optimization]:
-    """Declare the decorated function as an optimization under its own name.
-
-    The function gets a `Build` and says there what it changes. Its docstring's first line is what
-    a report says of it; the rest as `Optimization` says. Its place in the file is its place in a
-    stack that a search makes. `ValueError` for a name that is taken or has no docstring, or that
-    needs one which is not declared before.
-    """
-
-    def declare(apply: Callable[[Build], None]) -> Optimization:
-        name = apply.__name__
-        if name in OPTIMIZATIONS or name == REFERENCE:
-            raise ValueError(f"the name {name!r} is taken")
-        if not (apply.__doc__ or "").strip():
-            raise ValueError(f"{name} has no docstring to say in a report what it is")
-        if not callable(applied):
-            raise ValueError(f"{name} has no applied check that can be called with a pipeline")
-        needed = needs.optimization if needs else None
-        if needed is not None and needed not in OPTIMIZATIONS:
-            raise ValueError(f"{name} needs {needed!r}, which is not declared before")
-        declared = Optimization(
-            name=name,
-            apply=apply,
-            tolerance=tolerance,
-            needs=needs or Needs(),
-            applied=applied,
-            skips_work=skips_work,
-            uneven_steps=uneven_steps,
-            hides_operators=hides_operators,
-            decides=decides,
-            compiles=compiles,
-        )
-        OPTIMIZATIONS[name] = declared
-        return declared
-
-    return declare
-
-
-STACKS: dict[str, tuple[str, ...]] = {}
-"""Stacks that have a name of their own, by it."""
-
-
-def stack(name: str, of: str) -> str:
-    """Give a stack (names joined by ``+``) a name of its own, which is returned.
-
-    `ValueError` for a name that is taken, an optimization nobody declared or named twice, or a
-    wrong combination.
-    """
-    if name in OPTIMIZATIONS or name in STACKS or name == REFERENCE:
-        raise ValueError(f"the name {name!r} is taken")
-    found = _optimizations(of)
-    _fit(found)
-    STACKS[name] = tuple(o.name for o in found)
-    return name
-
-
-def _optimizations(stack: str) -> list[Optimization]:
-    """In the order in which the stack names them. `ValueError` for one that nobody declared, and
-    for one that is named twice.
-    """
-    parts = [part for name in stack.split("+") for part in STACKS.get(name, (name,))]
-    unknown = next((part for part in parts if part not in OPTIMIZATIONS), None)
-    if unknown is not None:
-        raise ValueError(no_optimization(unknown, [*OPTIMIZATIONS, *STACKS]))
-    twice = next((part for part in parts if parts.count(part) > 1), None)
-    if twice is not None:
-        raise ValueError(f"{stack} names {twice} twice")
-    return [OPTIMIZATIONS[part] for part in parts]
-
-
-def no_optimization(name: str, known: Sequence[str]) -> str:
-    """What is wrong with a name that is none of these."""
-    close = get_close_matches(name, known, n=1)
-    meant = f" (did you mean {close[0]}?)" if close else ""
-    return f"no optimization is called {name!r}{meant}; known are {', '.join(known)}"
-
-
-def _fit(stack: Sequence[Optimization]) -> None:
-    """`ValueError` where one needs another before it, or two settle the same."""
-    before: set[str] = set()
-    settled: dict[str, str] = {}
-    for optimization in stack:
-        needed = optimization.needs.optimization
-        if needed is not None and needed not in before:
-            raise ValueError(f"{optimization.name} needs {needed} before it in the stack")
-        for what in optimization.decides:
-            # A workload's base and a stack on it can name the same one.
-            other = settled.setdefault(what, optimization.name)
-            if other != optimization.name:
-                raise ValueError(
-                    f"{other} and {optimization.name} both decide the {what}: a stack has one"
-                )
-        before.add(optimization.name)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -253,11 +162,16 @@ class Case:
     name: str
     """The stack's names joined by ``+``, without the workload's base; or ``reference``."""
     stack: tuple[Optimization, ...] = field(repr=False)
-    against: str
+    against: str = REFERENCE
     """Name of the case on the same workload that this one is compared with."""
-    image_only: bool
+    image_only: bool = False
     """Generated once to look at; its time is shown, not judged."""
-    suite: Suite = "guide"
+    suite: str = DEFAULT_SUITE
+    """The group that it belongs to, which pytest selects with ``-m``."""
+
+    def __post_init__(self) -> None:
+        if not self.suite.isidentifier() or iskeyword(self.suite):
+            raise ValueError(f"a suite is named like a variable (got {self.suite!r})")
 
     @property
     def id(self) -> str:
@@ -282,78 +196,3 @@ class Case:
         return Tolerance(
             psnr_db=min(p.psnr_db for p in allowed if p), ssim=min(p.ssim for p in allowed if p)
         )
-
-
-CASES: list[Case] = []
-
-
-def measure(
-    workload: Workload,
-    *stacks: str,
-    against: str = REFERENCE,
-    image_only: bool = False,
-    suite: Suite = "guide",
-) -> None:
-    """Declare stacks (names joined by ``+``) as cases on a workload, beside its reference.
-
-    `ValueError` for an optimization nobody declared or named twice, a wrong combination, a case
-    declared twice, another workload's name, a suite that is none, or an `against` that is not
-    declared before.
-    """
-    if suite not in get_args(Suite):
-        raise ValueError(f"{suite!r} is no suite; there are {', '.join(get_args(Suite))}")
-    namesakes = {case.workload for case in CASES if case.workload.name == workload.name}
-    if any(w.scale == workload.scale for w in namesakes - {workload}):
-        raise ValueError(f"another workload is called {workload.name!r}")
-    declared = {case.name for case in CASES if case.workload == workload}
-    if REFERENCE not in declared:
-        declared.add(REFERENCE)
-        CASES.append(_case(workload, REFERENCE, image_only=image_only, suite=suite))
-    if against not in declared:
-        raise ValueError(f"{workload.name}: nothing called {against!r} is declared before")
-    for name in stacks:
-        if name in declared:
-            raise ValueError(f"{workload.name}: the case {name!r} is declared twice")
-        declared.add(name)
-        case = _case(workload, name, image_only=image_only, suite=suite)
-        CASES.append(replace(case, against=against))
-
-
-def stacked(workload: Workload, name: str) -> Case:
-    """The case of this name, declared or not: what is searched for is declared only when found.
-
-    `ValueError` for an optimization nobody declared or named twice, or a wrong combination.
-    """
-    return _case(workload, name, image_only=False, suite="guide")
-
-
-def _case(workload: Workload, name: str, *, image_only: bool, suite: Suite) -> Case:
-    names = [*workload.base, *(() if name == REFERENCE else (name,))]
-    try:
-        # What the base has, a stack on it can name as well, and it is done once.
-        stack = tuple(dict.fromkeys(o for part in names for o in _optimizations(part)))
-        _fit(stack)
-    except ValueError as error:
-        raise ValueError(f"{workload.name}: {error}") from None
-    return Case(
-        workload=workload,
-        name=name,
-        stack=stack,
-        against=REFERENCE,
-        image_only=image_only,
-        suite=suite,
-    )
-
-
-def cases_for(scale: Scale) -> list[Case]:
-    """The declared cases whose workloads fit a model of this scale, references first."""
-    workloads: Iterable[Workload] = dict.fromkeys(
-        case.workload for case in CASES if case.workload.scale == scale
-    )
-    return [case for workload in workloads for case in CASES if case.workload == workload]
-
-
-def suites_of(case: Case, cases: Iterable[Case]) -> list[Suite]:
-    """The case's suite; a reference is in all that its workload has cases of."""
-    own = [c.suite for c in cases if c.workload == case.workload and case.is_reference]
-    return list(dict.fromkeys((case.suite, *own)))

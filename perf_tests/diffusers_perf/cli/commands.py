@@ -10,7 +10,7 @@ import argparse
 from types import ModuleType
 
 from diffusers_perf import report
-from diffusers_perf.catalog.loading import BadDeclaration
+from diffusers_perf.catalog.discovery import BadDeclaration
 from diffusers_perf.cli import accept, calibrate, comment, explore, faults, gate, structure
 from diffusers_perf.cli.answers import CANNOT_JUDGE, refuse
 from diffusers_perf.compare import ab, compare, merge

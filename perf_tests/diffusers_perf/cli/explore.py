@@ -1,9 +1,9 @@
 """Searches for the fastest stack of optimizations whose image keeps a tolerance.
 
-Tries what `perf_tests/optimizations.py` declares, one on top of the other, within a limit on memory
-and a budget of time, and keeps what is faster. 0: it found a stack that is faster than the
-reference. 1: it found none. 2: bad input, or it was stopped before it found one. Interrupted, the
-same command goes on.
+Tries the optimizations that ship and those that this repository declares, one on top of the other,
+within a limit on memory and a budget of time, and keeps what is faster. 0: it found a stack that is
+faster than the reference. 1: it found none. 2: bad input, or it was stopped before it found one.
+Interrupted, the same command goes on.
 
     python -m ci explore
     python -m ci explore --psnr 25 --ssim 0.8 --memory 4 --minutes 20 --out runs/lossy
@@ -13,24 +13,18 @@ from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from shutil import get_terminal_size
 from typing import TYPE_CHECKING
 
-from diffusers_perf.catalog.declarations import (
-    OPTIMIZATIONS,
-    STACKS,
-    Kind,
-    Tolerance,
-    Workload,
-    cases_for,
-    no_optimization,
-)
+from diffusers_perf.catalog.declarations import Kind, Tolerance, Workload
+from diffusers_perf.catalog.registry import Catalog, no_optimization
 from diffusers_perf.cli.answers import named, number, positive, refuse
 from diffusers_perf.compare.attempts import Attempts, Folder, cells_of, in_minutes, settings_of
 from diffusers_perf.compare.bare import BadInput, bare_bench
 from diffusers_perf.compare.lock import BadFolder, held
 from diffusers_perf.compare.sides import repository
+from diffusers_perf.plugin.finding import find_project
 from diffusers_perf.plugin.screen import table
 from diffusers_perf.search.search import (
     Search,
@@ -43,6 +37,7 @@ from diffusers_perf.search.search import (
 )
 
 if TYPE_CHECKING:
+    from diffusers_perf.catalog.discovery import Project
     from diffusers_perf.measurement.bench import Bench
     from diffusers_perf.records.measurement import Measurement
 
@@ -101,36 +96,40 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> int:
     """Search, then tell."""
     from diffusers_perf import models
-    from diffusers_perf.catalog.loading import declare
 
-    declare("perf_tests.cases")
+    project = find_project()
     models.quiet_libraries()
     try:
-        limit = _limit(args)
         with held(args.out, by="explore"):
-            return _explore(args, limit)
+            return _explore(args, project)
     except (BadInput, BadFolder) as error:
         return refuse(str(error))
 
 
-def _explore(args: argparse.Namespace, limit: Callable[[Kind], Tolerance]) -> int:
-    """The answer, within the closeness that `limit` asks for on a kind of weights."""
+def _explore(args: argparse.Namespace, project: Project) -> int:
     bench = bare_bench(device=args.device, model=args.model)
-    workload = _workload(args.workload, bench)
+    workload = _workload(args.workload, bench, project)
+    catalog = project.catalog_of(workload)
+    limit = _limit(args, catalog)
     if args.memory is not None and bench.device.type == "cpu":
         raise BadInput("--memory: it is GPU memory that is measured, and this runs on the CPU")
     allowed = limit(bench.source.kind)
-    folder = Folder.open(args.out, settings_of(bench, workload))
+    folder = Folder.open(args.out, settings_of(bench, workload, catalog))
     candidates, others = shortlist(
-        OPTIMIZATIONS.values(),
-        base=[OPTIMIZATIONS[name] for name in workload.base],
+        catalog.optimizations.values(),
+        base=[catalog.optimizations[name] for name in workload.base],
         kind=bench.source.kind,
         image=allowed,
         without=args.without,
         lack=lambda o: lack.reason if (lack := bench.lacks([o])) else None,
     )
     attempts = Attempts(
-        bench=bench, workload=workload, tolerance=allowed, folder=folder, budget_s=60 * args.minutes
+        bench=bench,
+        catalog=catalog,
+        workload=workload,
+        tolerance=allowed,
+        folder=folder,
+        budget_s=60 * args.minutes,
     )
     search = Search(
         candidates=candidates,
@@ -162,13 +161,14 @@ def _explore(args: argparse.Namespace, limit: Callable[[Kind], Tolerance]) -> in
     return 2 if stopped else 1
 
 
-def _limit(args: argparse.Namespace) -> Callable[[Kind], Tolerance]:
+def _limit(args: argparse.Namespace, catalog: Catalog) -> Callable[[Kind], Tolerance]:
     """The closeness that is asked for, by the kind of weights. `BadInput` for no such tolerance."""
     from diffusers_perf.optimizations import tolerances
 
-    unknown = next((n for n in args.without if n not in OPTIMIZATIONS), None)
+    known = catalog.optimizations
+    unknown = next((name for name in args.without if name not in known), None)
     if unknown is not None:
-        raise BadInput(_no_optimization("--without", unknown))
+        raise BadInput(f"--without: {no_optimization(unknown, [*known])}")
     in_numbers = args.psnr is not None or args.ssim is not None
     if in_numbers and args.tolerance is not None:
         raise BadInput("the tolerance is given either by --tolerance or in numbers")
@@ -180,20 +180,18 @@ def _limit(args: argparse.Namespace) -> Callable[[Kind], Tolerance]:
         return lambda kind: numbers
     if args.tolerance in (None, LOSSLESS):
         tolerance = tolerances.LOSSLESS
-    elif args.tolerance in OPTIMIZATIONS:
-        tolerance = OPTIMIZATIONS[args.tolerance].tolerance
+    elif args.tolerance in known:
+        tolerance = known[args.tolerance].tolerance
     else:
-        raise BadInput(_no_optimization("--tolerance", args.tolerance))
+        raise BadInput(f"--tolerance: {no_optimization(args.tolerance, [LOSSLESS, *known])}")
     return lambda kind: tolerance.on(kind) or Tolerance()
 
 
-def _no_optimization(option: str, name: str) -> str:
-    known = [*((LOSSLESS,) if option == "--tolerance" else ()), *OPTIMIZATIONS]
-    return f"{option}: {no_optimization(name, known)}"
-
-
-def _workload(name: str | None, bench: Bench) -> Workload:
-    found = {case.workload.name: case.workload for case in cases_for(bench.source.scale)}
+def _workload(name: str | None, bench: Bench, project: Project) -> Workload:
+    scale = bench.source.scale
+    found = {c.workload.name: c.workload for c in project.cases if c.workload.scale == scale}
+    if not found:
+        raise BadInput(f"no workload is declared for {bench.source.name}")
     if name is None:
         return next(iter(found.values()))
     if name not in found:
@@ -268,7 +266,7 @@ def _closing(
         return
     yield (
         f"found: {reference.latency_s / best.measured.latency_s:.2f}x as fast as the reference"
-        + _called(best.stack, attempts.workload.base)
+        + _called(best.stack, attempts)
     )
     yield f'stack("best_{attempts.workload.name}", "{"+".join(best.stack)}")'
 
@@ -286,9 +284,10 @@ def _combinations(search: Search, attempts: Attempts) -> str:
     )
 
 
-def _called(stack: Stack, base: Sequence[str]) -> str:
+def _called(stack: Stack, attempts: Attempts) -> str:
     """Where it is a stack that has a name already."""
-    same = [n for n, of in STACKS.items() if {*of} - {*base} == {*stack}]
+    base, known = {*attempts.workload.base}, attempts.catalog.stacks
+    same = [name for name, of in known.items() if {*of} - base == {*stack}]
     return f"; it is {same[0]}" if same else ""
 
 

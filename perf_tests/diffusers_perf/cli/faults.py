@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from diffusers_perf.cli.answers import named, number, refuse, unwritable
 from diffusers_perf.compare.bare import BadInput, bare_bench
+from diffusers_perf.plugin.finding import find_project
 from diffusers_perf.plugin.screen import table
 from diffusers_perf.records.files import as_json, write_whole
 
@@ -55,12 +56,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> int:
     """Run the trials, then tell."""
     from diffusers_perf import models
-    from diffusers_perf.catalog.loading import declare
+    from diffusers_perf.catalog.discovery import load
     from diffusers_perf.faults.injection import FAULTS
     from diffusers_perf.faults.trials import Row, Trials
 
     started = perf_counter()
-    declare("perf_tests.cases", "diffusers_perf.faults")
+    load("diffusers_perf.faults")
+    project = find_project()
     models.quiet_libraries()
     unknown = [name for name in args.names if name not in FAULTS]
     if unknown:
@@ -76,7 +78,7 @@ def main(args: argparse.Namespace) -> int:
             return refuse(unwritable(args.json, error))
     with tempfile.TemporaryDirectory() as folder:
         try:
-            trials = Trials(bench=_bench(args), folder=Path(folder))
+            trials = Trials(bench=_bench(args), project=project, folder=Path(folder))
         except BadInput as error:
             return refuse(str(error))
         device = trials.bench.device.type

@@ -15,11 +15,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import date
 from typing import TYPE_CHECKING
 
-from diffusers_perf.catalog.declarations import Case, cases_for
+from diffusers_perf.catalog.declarations import Case
+from diffusers_perf.catalog.registry import in_order
 from diffusers_perf.cli.answers import refuse
 from diffusers_perf.judge.structure_verdicts import FILE, Accepted, accepting, key_of, load, save
 from diffusers_perf.judge.structure_verdicts import judge as judge_counts
 from diffusers_perf.judge.verdicts import Finding
+from diffusers_perf.plugin.finding import find_project
 from diffusers_perf.records.baselines import FOLDER
 from diffusers_perf.records.missing import parts_of
 
@@ -83,11 +85,10 @@ def main(args: argparse.Namespace) -> int:
     if (args.matmul_tflops is None) != (args.bandwidth_gb is None):
         return refuse("a roofline takes both --matmul-tflops and --bandwidth-gb")
     from diffusers_perf import models
-    from diffusers_perf.catalog.loading import declare
     from diffusers_perf.measurement import applied, structure
     from diffusers_perf.models.seeded import Skeletons
 
-    declare("perf_tests.cases")
+    project = find_project()
     models.quiet_libraries()
     try:
         source: Source = (
@@ -97,7 +98,8 @@ def main(args: argparse.Namespace) -> int:
         )
     except models.BadModel as error:
         return refuse(str(error))
-    cases = [case for case in cases_for(source.scale) if args.k in case.id]
+    fitting = in_order(case for case in project.cases if case.workload.scale == source.scale)
+    cases = [case for case in fitting if args.k in case.id]
     if not cases:
         return refuse(f"no case has {args.k!r} in its id")
     accepted = load(FOLDER) or {}

@@ -14,14 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec import to_builtins
 
-from diffusers_perf.catalog.declarations import (
-    OPTIMIZATIONS,
-    REFERENCE,
-    Case,
-    Tolerance,
-    Workload,
-    stacked,
-)
+from diffusers_perf.catalog.declarations import REFERENCE, Case, Tolerance, Workload
+from diffusers_perf.catalog.registry import Catalog
 from diffusers_perf.compare.bare import BadInput
 from diffusers_perf.judge.verdicts import judge
 from diffusers_perf.measurement.measuring import PACKAGE, digest, digest_of
@@ -45,7 +39,7 @@ BEGUN_MOST = 2
 """A stack in which the process ended so often is not tried again."""
 
 
-def settings_of(bench: Bench, workload: Workload) -> dict[str, Any]:
+def settings_of(bench: Bench, workload: Workload, catalog: Catalog) -> dict[str, Any]:
     """What measurements depend on; those of other settings cannot stand beside each other."""
     machine: dict[str, Any] = to_builtins(bench.machine)
     if bench.machine.device == "cuda":
@@ -55,19 +49,19 @@ def settings_of(bench: Bench, workload: Workload) -> dict[str, Any]:
         "weights": bench.source.weights,
         "workload": asdict(workload),
         "measuring code": digest(),
-        "optimizations' code": _code_of_optimizations(),
+        "optimizations' code": _code_of_optimizations(catalog),
     }
     # As a file gives it back.
     read: dict[str, Any] = json.loads(json.dumps(settings))
     return read
 
 
-def _code_of_optimizations() -> str:
+def _code_of_optimizations(catalog: Catalog) -> str:
     """Of the library's and of whatever else declared one; not of the lists of what is measured."""
     ours = digest_of([*PACKAGE.glob("optimizations/*.py"), *PACKAGE.glob("techniques/*.py")])
     others = sorted(
         inspect.getsource(declared.apply)
-        for declared in OPTIMIZATIONS.values()
+        for declared in catalog.optimizations.values()
         if not declared.apply.__module__.startswith("diffusers_perf.")
     )
     return hashlib.sha256("".join([ours, *others]).encode()).hexdigest()[:12]
@@ -171,6 +165,7 @@ class Attempts:
     """Tries stacks on a bench, and keeps what came out."""
 
     bench: Bench
+    catalog: Catalog
     workload: Workload
     tolerance: Tolerance
     folder: Folder
@@ -205,11 +200,11 @@ class Attempts:
         return tried
 
     def _afford(self, ask: Ask) -> None:
-        compiles = _compiles(ask.stack)
+        compiles = self._compiles(ask.stack)
         alike = [
             entry["seconds"]
             for key, entry in self.folder.tried.items()
-            if _stack_of(key) and _compiles(_stack_of(key)) == compiles
+            if _stack_of(key) and self._compiles(_stack_of(key)) == compiles
         ]
         # The last: what was compiled before it makes the next one shorter.
         expected = alike[-1] if alike else COMPILING_S if compiles else 0.0
@@ -222,9 +217,13 @@ class Attempts:
                 f"{takes}; the same command goes on"
             )
 
+    def _compiles(self, stack: Sequence[str]) -> bool:
+        known = self.catalog.optimizations
+        return any(name in known and known[name].compiles for name in stack)
+
     def _make_reference(self, ask: Ask) -> None:
         """Its image is not in the folder, and its roofline is not known to this process."""
-        case = stacked(self.workload, REFERENCE)
+        case = self.catalog.case(self.workload, REFERENCE)
         if ask.stack and case.id not in self.bench.measurements:
             _, failed = self._measure(case, full=True)
             if failed:
@@ -235,7 +234,7 @@ class Attempts:
         entry: dict[str, Any] | None = None
         self.folder.begin(ask.key)
         try:
-            case = stacked(self.workload, "+".join(ask.stack) or REFERENCE)
+            case = self.catalog.case(self.workload, "+".join(ask.stack) or REFERENCE)
             measured, failed = self._measure(case, full=not ask.why)
             entry = {
                 "seconds": round(monotonic() - started, 1),
@@ -283,8 +282,10 @@ class Attempts:
             return tried
         if measured.interference.reasons(wall_clock=True):
             self.disturbed += 1
-        case = stacked(self.workload, measured.case)
-        reference = self.bench.measurements.get(stacked(self.workload, REFERENCE).id, measured)
+        case = self.catalog.case(self.workload, measured.case)
+        reference = self.bench.measurements.get(
+            self.catalog.case(self.workload, REFERENCE).id, measured
+        )
         question = self.bench.question(case, measured, reference if ask.stack else None)
         if ask.stack:
             question = replace(question, tolerance=self.tolerance)
@@ -313,10 +314,6 @@ class Attempts:
 def in_minutes(number: float) -> str:
     """To three digits, and no power of ten beside them."""
     return f"{float(f'{number:.3g}'):g} min"
-
-
-def _compiles(stack: Sequence[str]) -> bool:
-    return any(name in OPTIMIZATIONS and OPTIMIZATIONS[name].compiles for name in stack)
 
 
 def _line(tried: Tried, seconds: float | None) -> str:

@@ -19,8 +19,8 @@ from typing import Any
 import torch
 from msgspec import structs
 
-from diffusers_perf.catalog import declarations as catalog
-from diffusers_perf.catalog.declarations import REFERENCE, Case, Workload, cases_for, stacked
+from diffusers_perf.catalog.declarations import REFERENCE, Case, Workload
+from diffusers_perf.catalog.discovery import Project
 from diffusers_perf.catalog.status import Status
 from diffusers_perf.faults.injection import CannotInject, Fault, Injection, Measure, Setting
 from diffusers_perf.judge import structure_verdicts
@@ -154,6 +154,8 @@ class Trials:
     """A session's trials on one bench, whose baselines they replace by their own."""
 
     bench: Bench
+    project: Project
+    """In which a fault's workload is declared."""
     folder: Path
     """For accepted images; empty at the start."""
     verdicts: int = 0
@@ -264,12 +266,13 @@ class Trials:
 
     def _cases(self, setting: Setting) -> list[Case]:
         """The reference, and the case if the setting has another, in the setting's steps."""
-        workload = self._workload(setting)
+        declared = self._workload(setting)
+        catalog = self.project.catalog_of(declared)
         own = setting.base_on(self.bench.device.type)
-        base = tuple(dict.fromkeys((*workload.base, *own)))
-        workload = replace(workload, base=base, steps=setting.steps, **setting.changes)
+        base = tuple(dict.fromkeys((*declared.base, *own)))
+        workload = replace(declared, base=base, steps=setting.steps, **setting.changes)
         return [
-            replace(stacked(workload, name), image_only=setting.image_only)
+            replace(catalog.case(workload, name), image_only=setting.image_only)
             for name in dict.fromkeys((REFERENCE, setting.case))
         ]
 
@@ -278,7 +281,7 @@ class Trials:
         not one step or round. `TypeError` for a change of what a workload does not have.
         """
         setting = fault.setting
-        if setting.workload not in {case.workload.name for case in catalog.CASES}:
+        if setting.workload not in {case.workload.name for case in self.project.cases}:
             raise ValueError(f"no workload is called {setting.workload!r}")
         if setting.rounds < 1:
             raise ValueError("it takes one round or more")
@@ -286,9 +289,10 @@ class Trials:
             self._cases(setting)
 
     def _workload(self, setting: Setting) -> Workload:
-        for case in cases_for(self.bench.source.scale):
-            if case.workload.name == setting.workload:
-                return case.workload
+        for case in self.project.cases:
+            of = case.workload
+            if of.scale == self.bench.source.scale and of.name == setting.workload:
+                return of
         raise CannotInject(f"no workload of this model is called {setting.workload}")
 
     def _injection(self, fault: Fault, clean: Clean | None, size: float | None) -> Injection:

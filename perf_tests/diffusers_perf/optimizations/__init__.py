@@ -1,4 +1,4 @@
-"""The optimizations that ship with the library, by topic. Importing this package declares them.
+"""The optimizations that ship with the library, by topic; each workload can be measured with them.
 
 To add one: write the function in the file of its topic, say what it needs, which tolerance its
 images must keep and how it shows that it took effect. Its name is part of the test's id and its
@@ -6,13 +6,14 @@ docstring's first line is the line of the report. The order of declaration is th
 search stacks them.
 """
 
-from diffusers_perf.optimizations import (  # noqa: F401  # isort: skip
-    precision,
-    modules,
-    attention,
-    compilation,
-    graphs,
-    caching,
-    quantization,
-    memory,
+TOPICS = (
+    "precision",
+    "modules",
+    "attention",
+    "compilation",
+    "graphs",
+    "caching",
+    "quantization",
+    "memory",
 )
+"""The files that declare, in the order in which a search stacks what is in them."""

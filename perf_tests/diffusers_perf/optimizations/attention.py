@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from diffusers_perf.catalog.declarations import Needs, optimization
+from diffusers_perf.catalog.declarations import Needs, Slot
+from diffusers_perf.catalog.recording import optimization
 from diffusers_perf.measurement import applied
 from diffusers_perf.measurement.build import Build
 from diffusers_perf.optimizations.hardware import CUDA, TENSOR_CORES
@@ -19,7 +20,7 @@ from diffusers_perf.optimizations.tolerances import (
 @optimization(
     tolerance=SAME_ARITHMETIC,
     applied=applied.attention_is("AttnProcessor"),
-    decides=("attention",),
+    decides=(Slot.ATTENTION,),
 )
 def naive_attention(build: Build) -> None:
     """Attention as written: the whole score matrix in memory, softmax, product."""
@@ -34,7 +35,7 @@ def naive_attention(build: Build) -> None:
 @optimization(
     tolerance=SAME_ARITHMETIC,
     applied=applied.attention_is("AttnProcessor2_0"),
-    decides=("attention",),
+    decides=(Slot.ATTENTION,),
 )
 def sdpa(build: Build) -> None:
     """PyTorch's scaled dot product attention, the default since torch 2."""
@@ -64,7 +65,7 @@ def _xformers_refuses() -> str | None:
     needs=Needs(compute_capability=(7, 0), package="xformers", probe=_xformers_refuses),
     tolerance=SAME_ARITHMETIC,
     applied=applied.attention_is("XFormersAttnProcessor"),
-    decides=("attention",),
+    decides=(Slot.ATTENTION,),
 )
 def xformers(build: Build) -> None:
     """xFormers' memory-efficient attention in the UNet."""
@@ -90,7 +91,7 @@ def _attend_on(build: Build, backend: SDPBackend) -> None:
     needs=TENSOR_CORES,
     tolerance=SAME_ARITHMETIC,
     applied=applied.attention_runs_on(SDPBackend.FLASH_ATTENTION),
-    decides=("attention",),
+    decides=(Slot.ATTENTION,),
 )
 def sdpa_flash(build: Build) -> None:
     """PyTorch's attention on its flash kernels."""
@@ -101,7 +102,7 @@ def sdpa_flash(build: Build) -> None:
     needs=CUDA,
     tolerance=SAME_ARITHMETIC,
     applied=applied.attention_runs_on(SDPBackend.EFFICIENT_ATTENTION),
-    decides=("attention",),
+    decides=(Slot.ATTENTION,),
 )
 def sdpa_efficient(build: Build) -> None:
     """PyTorch's attention on its memory-efficient kernels."""
@@ -112,7 +113,7 @@ def sdpa_efficient(build: Build) -> None:
     needs=TENSOR_CORES,
     tolerance=SAME_ARITHMETIC,
     applied=applied.attention_runs_on(SDPBackend.CUDNN_ATTENTION),
-    decides=("attention",),
+    decides=(Slot.ATTENTION,),
 )
 def sdpa_cudnn(build: Build) -> None:
     """PyTorch's attention on cuDNN's kernels."""
@@ -122,7 +123,7 @@ def sdpa_cudnn(build: Build) -> None:
 @optimization(
     tolerance=SAME_ARITHMETIC,
     applied=applied.attention_runs_on(SDPBackend.MATH),
-    decides=("attention",),
+    decides=(Slot.ATTENTION,),
 )
 def sdpa_math(build: Build) -> None:
     """PyTorch's attention as separate products and softmax, which every device can do."""

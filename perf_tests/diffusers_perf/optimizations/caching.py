@@ -7,7 +7,8 @@ from typing import Any
 
 import torch
 
-from diffusers_perf.catalog.declarations import Needs, optimization
+from diffusers_perf.catalog.declarations import Needs, Slot
+from diffusers_perf.catalog.recording import optimization
 from diffusers_perf.measurement import applied
 from diffusers_perf.measurement.build import Build, flag
 from diffusers_perf.optimizations.tolerances import (
@@ -30,7 +31,7 @@ FRESH_EVERY = 3
     skips_work=True,
     uneven_steps=True,
     # Another thing from step to step, of which a graph of the UNet alone knows nothing.
-    decides=("UNet's calls", "UNet's inner blocks"),
+    decides=(Slot.DENOISER_CALLS, Slot.DENOISER_BLOCKS),
 )
 def deepcache(build: Build) -> None:
     """DeepCache: the UNet's inner blocks run in every third step alone."""

@@ -8,7 +8,8 @@ from typing import Any
 
 import torch
 
-from diffusers_perf.catalog.declarations import Needs, optimization
+from diffusers_perf.catalog.declarations import Needs, Slot
+from diffusers_perf.catalog.recording import optimization
 from diffusers_perf.measurement import applied
 from diffusers_perf.measurement.build import Build
 from diffusers_perf.optimizations.hardware import COMPILER
@@ -53,7 +54,7 @@ def _compile(build: Build, *, mode: str | None = None) -> None:
     tolerance=SAME_ARITHMETIC,
     applied=applied.is_compiled("unet", "vae.decoder"),
     hides_operators=True,
-    decides=("compiler",),
+    decides=(Slot.COMPILER,),
     compiles=True,
 )
 def compile(build: Build) -> None:
@@ -80,7 +81,7 @@ def late_bias(build: Build) -> None:
     ),
     hides_operators=True,
     # Called again, its graphs write over what they gave, and slices or tiles are still needed.
-    decides=("compiler", "UNet's launches", "decoder's launches", "decoder's calls"),
+    decides=(Slot.COMPILER, Slot.DENOISER_LAUNCHES, Slot.DECODER_LAUNCHES, Slot.DECODER_CALLS),
     compiles=True,
 )
 def compile_reduce_overhead(build: Build) -> None:
@@ -93,7 +94,7 @@ def compile_reduce_overhead(build: Build) -> None:
     tolerance=SAME_ARITHMETIC,
     applied=applied.blocks_are_compiled,
     hides_operators=True,
-    decides=("compiler",),
+    decides=(Slot.COMPILER,),
     compiles=True,
 )
 def compile_regional(build: Build) -> None:

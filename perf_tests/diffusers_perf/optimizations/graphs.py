@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from diffusers_perf.catalog.declarations import Needs, optimization
+from diffusers_perf.catalog.declarations import Needs, Slot
+from diffusers_perf.catalog.recording import optimization
 from diffusers_perf.measurement.build import Build
 from diffusers_perf.optimizations.hardware import CUDA
 from diffusers_perf.optimizations.tolerances import (
@@ -25,7 +26,7 @@ from diffusers_perf.techniques.shared_prefix import prefix_is_shared, share_pref
     tolerance=SAME_ARITHMETIC,
     applied=is_graphed("unet"),
     hides_operators=True,
-    decides=("UNet's launches", "UNet's calls"),
+    decides=(Slot.DENOISER_LAUNCHES, Slot.DENOISER_CALLS),
 )
 def cuda_graph(build: Build) -> None:
     """The UNet's kernels launched at once, as a CUDA graph."""
@@ -37,7 +38,7 @@ def cuda_graph(build: Build) -> None:
     tolerance=SAME_ARITHMETIC,
     applied=is_graphed("vae.decoder"),
     hides_operators=True,
-    decides=("decoder's launches",),
+    decides=(Slot.DECODER_LAUNCHES,),
 )
 def cuda_graph_decoder(build: Build) -> None:
     """The decoder's kernels launched at once, as a CUDA graph."""
@@ -49,7 +50,7 @@ def cuda_graph_decoder(build: Build) -> None:
     tolerance=SAME_ARITHMETIC,
     applied=is_graphed("text_encoder"),
     hides_operators=True,
-    decides=("text encoder's launches",),
+    decides=(Slot.TEXT_ENCODER_LAUNCHES,),
 )
 def cuda_graph_text_encoder(build: Build) -> None:
     """The text encoder's kernels launched at once, as a CUDA graph."""
@@ -60,7 +61,7 @@ def _graph(module: torch.nn.Module) -> None:
     module.forward = Graphed(module.forward)  # type: ignore[method-assign, unused-ignore]
 
 
-@optimization(tolerance=SAME_ARITHMETIC, applied=is_taken_over, decides=("loop",))
+@optimization(tolerance=SAME_ARITHMETIC, applied=is_taken_over, decides=(Slot.LOOP,))
 def device_steps(build: Build) -> None:
     """The scheduler's arithmetic on the device: no step waits for a number to be read back."""
     build.then(take_over)
@@ -71,7 +72,7 @@ def device_steps(build: Build) -> None:
     tolerance=SAME_ARITHMETIC,
     applied=steps_are_graphed,
     hides_operators=True,
-    decides=("UNet's launches",),
+    decides=(Slot.DENOISER_LAUNCHES,),
 )
 def cuda_graph_step(build: Build) -> None:
     """A whole denoising step of `device_steps` launched at once, as a CUDA graph."""

@@ -6,7 +6,8 @@ from typing import Any
 
 import torch
 
-from diffusers_perf.catalog.declarations import NO_TOLERANCE, Needs, optimization
+from diffusers_perf.catalog.declarations import NO_TOLERANCE, Needs, Slot
+from diffusers_perf.catalog.recording import optimization
 from diffusers_perf.measurement import applied
 from diffusers_perf.measurement.build import Build
 from diffusers_perf.optimizations.tolerances import (
@@ -17,7 +18,7 @@ from diffusers_perf.optimizations.tolerances import (
 @optimization(
     tolerance=SAME_ARITHMETIC,
     applied=applied.decodes_in_parts(images=2),
-    decides=("decoder's calls",),
+    decides=(Slot.DECODER_CALLS,),
 )
 def vae_slicing(build: Build) -> None:
     """Latents decoded one image at a time, whose activations alone are in memory."""
@@ -29,7 +30,7 @@ def vae_slicing(build: Build) -> None:
 @optimization(
     tolerance=NO_TOLERANCE,
     applied=applied.decodes_in_parts(images=1),
-    decides=("decoder's calls",),
+    decides=(Slot.DECODER_CALLS,),
 )
 def vae_tiling(build: Build) -> None:
     """Latents decoded in overlapping tiles of half a side, blended into one another."""
@@ -52,7 +53,7 @@ def _nowhere_to_offload_from() -> str | None:
     tolerance=SAME_ARITHMETIC,
     applied=applied.waits_on_host("vae", "text_encoder"),
     # What is captured has to stay where it is, and the pipeline's own loop moves modules.
-    decides=("UNet's launches", "decoder's launches", "text encoder's launches", "loop"),
+    decides=(Slot.DENOISER_LAUNCHES, Slot.DECODER_LAUNCHES, Slot.TEXT_ENCODER_LAUNCHES, Slot.LOOP),
 )
 def model_offload(build: Build) -> None:
     """Each module in GPU memory while it is needed, and in the host's otherwise."""

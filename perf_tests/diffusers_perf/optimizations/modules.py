@@ -6,7 +6,8 @@ from typing import Any
 
 import torch
 
-from diffusers_perf.catalog.declarations import Needs, optimization
+from diffusers_perf.catalog.declarations import Needs, Slot
+from diffusers_perf.catalog.recording import optimization
 from diffusers_perf.measurement import applied
 from diffusers_perf.measurement.build import Build
 from diffusers_perf.optimizations.tolerances import (
@@ -34,7 +35,7 @@ def channels_last(build: Build) -> None:
     tolerance=DISTILLED,
     applied=applied.smaller_than_reference("unet", layers_per_block=1),
     # DeepCache keeps what the mid block gives, and it has none.
-    decides=("UNet's inner blocks",),
+    decides=(Slot.DENOISER_BLOCKS,),
 )
 def distilled_unet(build: Build) -> None:
     """A UNet of one layer a block and no mid block, trained to imitate the full one (BK-SDM)."""
@@ -54,7 +55,7 @@ def tiny_vae(build: Build) -> None:
 @optimization(
     tolerance=SAME_ARITHMETIC,
     applied=applied.attention_is("FusedAttnProcessor2_0"),
-    decides=("attention",),
+    decides=(Slot.ATTENTION,),
 )
 def fused_qkv(build: Build) -> None:
     """One matrix product for query, key and value of an attention in the UNet."""
@@ -66,7 +67,7 @@ def fused_qkv(build: Build) -> None:
     tolerance=SAME_ARITHMETIC,
     applied=group_norms_are_fused,
     # A convolution's bias is read outside of it, and must be there as it is computed with.
-    decides=("biases",),
+    decides=(Slot.BIASES,),
 )
 def fused_group_norm(build: Build) -> None:
     """The UNet's group normalizations in one or two launches, with shift and SiLU (Triton)."""

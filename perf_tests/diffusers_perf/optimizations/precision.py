@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from diffusers_perf.catalog.declarations import optimization
+from diffusers_perf.catalog.declarations import Slot
+from diffusers_perf.catalog.recording import optimization
 from diffusers_perf.measurement import applied
 from diffusers_perf.measurement.build import Build, flag
 from diffusers_perf.optimizations.hardware import CUDA, TENSOR_CORES
@@ -32,7 +33,7 @@ def tf32(build: Build) -> None:
 @optimization(
     tolerance=FLOAT16,
     applied=applied.computes_in(torch.float16),
-    decides=("dtype",),
+    decides=(Slot.DTYPE,),
 )
 def fp16(build: Build) -> None:
     """Weights and activations in float16, as loaded with torch_dtype=torch.float16."""
@@ -42,7 +43,7 @@ def fp16(build: Build) -> None:
 @optimization(
     tolerance=BFLOAT16,
     applied=applied.computes_in(torch.bfloat16),
-    decides=("dtype",),
+    decides=(Slot.DTYPE,),
 )
 def bf16(build: Build) -> None:
     """Weights and activations in bfloat16: float32's range with 8 bits of precision."""

@@ -7,7 +7,8 @@ from typing import Any
 
 import torch
 
-from diffusers_perf.catalog.declarations import Needs, optimization
+from diffusers_perf.catalog.declarations import Needs, Slot
+from diffusers_perf.catalog.recording import optimization
 from diffusers_perf.measurement import applied
 from diffusers_perf.measurement.build import Build
 from diffusers_perf.optimizations.tolerances import (
@@ -33,7 +34,7 @@ def _quantize(build: Build, config: Callable[[], Any]) -> None:
     needs=Needs(package="torchao"),
     tolerance=INT8,
     applied=applied.weights_are_quantized(torch.int8),
-    decides=("weights",),
+    decides=(Slot.WEIGHTS,),
 )
 def int8(build: Build) -> None:
     """The UNet's linear layers in int8: weights a channel, activations a token (torchao)."""
@@ -51,7 +52,7 @@ def int8(build: Build) -> None:
     needs=Needs(compute_capability=(8, 9), package="torchao"),
     tolerance=FLOAT8,
     applied=applied.weights_are_quantized(torch.float8_e4m3fn),
-    decides=("weights",),
+    decides=(Slot.WEIGHTS,),
 )
 def fp8(build: Build) -> None:
     """The UNet's linear layers in float8: a scale for each row, weights from bfloat16 (torchao)."""
@@ -70,7 +71,7 @@ def fp8(build: Build) -> None:
     tolerance=KEPT_IN_FLOAT8,
     applied=applied.mostly_kept_in(torch.float8_e4m3fn),
     # A layer's weights lie elsewhere after each cast, in new parameters, which dynamo refuses.
-    decides=("weights", "biases", "UNet's launches", "compiler"),
+    decides=(Slot.WEIGHTS, Slot.BIASES, Slot.DENOISER_LAUNCHES, Slot.COMPILER),
 )
 def layerwise_casting(build: Build) -> None:
     """The UNet's weights kept in float8, and each layer's cast back while it computes."""

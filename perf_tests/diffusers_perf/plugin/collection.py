@@ -6,33 +6,31 @@ what needs torch is imported once such a test is collected.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Generator, Sequence
 from importlib import import_module
+from types import FunctionType
 from typing import TYPE_CHECKING
 
 import pytest
 
-from diffusers_perf.catalog.declarations import Case, Suite, suites_of
+from diffusers_perf.catalog.declarations import Case
+from diffusers_perf.catalog.discovery import BadDeclaration, declares_cases, is_below
+from diffusers_perf.catalog.registry import suites_of
 from diffusers_perf.measurement.packages import not_installed
+from diffusers_perf.plugin.options import MARK
 
 if TYPE_CHECKING:
     from diffusers_perf.plugin.session import PerfSession
 
-MARK = "diffusers_perf"
-"""On the library's test, and on no other."""
-DEFAULT: Suite = "guide"
-"""What runs where nobody asks for anything by name."""
 PARTS = tuple(f"diffusers_perf.plugin.{name}" for name in ("session", "document", "summary"))
 """Plugins of a session that has one of our tests."""
+IMPORT = "from diffusers_perf import test_generation as test_generation"
 
 SESSION = pytest.StashKey["PerfSession"]()
 REFUSED = pytest.StashKey[pytest.UsageError]()
 """Why the session's cases cannot be run: raised once collecting is over, since pytest would make a
 traceback of what is raised before."""
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", f"{MARK}: the test of diffusers-perf, one case at a time")
 
 
 def case_of(item: pytest.Item | None) -> Case | None:
@@ -49,30 +47,29 @@ def cases_of(items: Sequence[pytest.Item]) -> list[Case]:
     return [case for item in items if (case := case_of(item)) is not None]
 
 
+# Making tests of cases
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if metafunc.definition.get_closest_marker(MARK) is None:
         return
     config = metafunc.config
-    if SESSION not in config.stash and REFUSED not in config.stash:
-        try:
+    try:
+        if REFUSED not in config.stash and SESSION not in config.stash:
             config.stash[SESSION] = _start(config)
-        except pytest.UsageError as error:
-            config.stash[REFUSED] = error
+        cases = [] if REFUSED in config.stash else config.stash[SESSION].cases_of(metafunc.module)
+    except BadDeclaration as error:
+        _refuse(config, str(error))
+    except pytest.UsageError as error:
+        config.stash[REFUSED] = error
     if REFUSED in config.stash:
         metafunc.parametrize("perf_case", [None], ids=["refused"])
-        return
-    cases = config.stash[SESSION].cases
-    metafunc.parametrize(
-        "perf_case",
-        [
-            pytest.param(
-                case,
-                id=case.id,
-                marks=[getattr(pytest.mark, suite) for suite in suites_of(case, cases)],
-            )
-            for case in cases
-        ],
-    )
+    else:
+        metafunc.parametrize("perf_case", cases, ids=[case.id for case in cases])
+
+
+def _refuse(config: pytest.Config, sentence: str) -> None:
+    config.stash.setdefault(REFUSED, pytest.UsageError(sentence))
 
 
 def _start(config: pytest.Config) -> PerfSession:
@@ -89,46 +86,133 @@ def _start(config: pytest.Config) -> PerfSession:
         raise
 
 
-@pytest.hookimpl(trylast=True)
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Keep the guide's cases where none were asked for by name, and of these this shard's."""
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(
+    collector: pytest.Collector,
+) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    """Notice a test file whose declarations no test runs, as after a linter removed an import."""
+    report = yield
+    if (
+        isinstance(collector, pytest.Module)
+        and report.passed
+        and declares_cases(collector.obj)
+        and not any(node.get_closest_marker(MARK) for node in report.result)
+    ):
+        _refuse(
+            collector.config,
+            f"{collector.nodeid} declares cases and no test runs them; add this line to it: "
+            f"{IMPORT}",
+        )
+    return report
+
+
+# Choosing among them
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_collection_modifyitems(
+    config: pytest.Config, items: list[pytest.Item]
+) -> Generator[None, None, None]:
+    """Mark each case with its suites; keep what was asked for, and of this the shard's."""
     # In a process of pytest-xdist it would be an internal error: there each test fails with it.
     if REFUSED in config.stash and not hasattr(config, "workerinput"):
         raise config.stash[REFUSED]
-    shard: tuple[int, int] | None = config.getoption("shard")
-    if not cases_of(items):
-        return
-    if not is_named(config) and not config.getoption("markexpr", ""):
-        kept = [i for i in items if case_of(i) is None or i.get_closest_marker(DEFAULT)]
-        _keep(items, config, kept)
+    if SESSION not in config.stash:
+        return (yield)
     perf = config.stash[SESSION]
+    _refuse_unused(config, items)
+    _mark_suites(config, items)
+    # What two test files measure alike, above all a reference, is measured once.
+    seen: set[str] = set()
+    _keep(items, config, [i for i in items if (c := case_of(i)) is None or _is_first(c, seen)])
+    result = yield
+    if not is_named(config) and not config.getoption("markexpr", ""):
+        suites = config.getini("perf_suites")
+        _keep(items, config, [i for i in items if case_of(i) is None or _is_in(i, suites)])
     cases = cases_of(items)
     perf.not_selected = [case.id for case in perf.cases if case not in cases]
-    if shard is None:
-        return
-    index, of = shard
-    if of > len(cases):
-        raise pytest.UsageError(f"--shard {index}/{of}: there are {len(cases)} cases to share")
-    perf.dealt = [case.id for case in cases]
-    # Neighbours stay together, so that few shards measure the same reference.
-    first, last = ((len(cases) * part) // of for part in (index - 1, index))
-    own = set(perf.dealt[first:last])
-    _keep(
-        items,
-        config,
-        [item for item in items if (case := case_of(item)) is not None and case.id in own],
-    )
+    if (shard := config.getoption("shard")) is not None:
+        perf.dealt = [case.id for case in cases]
+        own = _dealt(perf.dealt, *shard)
+        _keep(items, config, [i for i in items if (c := case_of(i)) is not None and c.id in own])
+    return result
+
+
+def _refuse_unused(config: pytest.Config, items: Sequence[pytest.Item]) -> None:
+    """`pytest.UsageError` for cases that are declared and that no test runs."""
+    perf, shared = config.stash[SESSION], config.getini("perf_declarations")
+    for name, module in dict(sys.modules).items():
+        if not declares_cases(module) or is_below(name, shared) or name in perf.project.own:
+            continue
+        if not any(_is_our_test(value) for value in vars(module).values()):
+            raise pytest.UsageError(
+                f"{name} declares cases and no test runs them: name it in the ini option "
+                f"perf_declarations, or make it a test file with the line: {IMPORT}"
+            )
+    if perf.project.shared.cases and is_whole(config) and not perf.runs_shared:
+        raise pytest.UsageError(
+            f"perf_declarations: no test runs the cases of {', '.join(shared)}; add a test file "
+            f"that declares none and has the line: {IMPORT}"
+        )
+
+
+def _is_our_test(value: object) -> bool:
+    marks = getattr(value, "pytestmark", ()) if isinstance(value, FunctionType) else ()
+    return any(mark.name == MARK for mark in marks)
+
+
+def _mark_suites(config: pytest.Config, items: Sequence[pytest.Item]) -> None:
+    """Each suite is a mark, which ``-m`` selects. `pytest.UsageError` for a name that is taken."""
+    declared = config.stash[SESSION].project.cases
+    known = {line.split(":")[0].split("(")[0].strip() for line in config.getini("markers")}
+    for suite in dict.fromkeys(case.suite for case in declared):
+        if suite in known:
+            raise pytest.UsageError(
+                f"the suite {suite!r} has the name of a mark that pytest knows; rename the suite, "
+                "or remove the mark where it is registered"
+            )
+        config.addinivalue_line("markers", f"{suite}: cases of this suite")
+    unknown = [s for s in config.getini("perf_suites") if s not in {c.suite for c in declared}]
+    if unknown and is_whole(config):
+        raise pytest.UsageError(f"perf_suites: no case is in the suite {unknown[0]!r}")
+    for item in items:
+        if (case := case_of(item)) is not None:
+            for suite in suites_of(case, declared):
+                item.add_marker(suite)
+
+
+def _is_in(item: pytest.Item, suites: Sequence[str]) -> bool:
+    return not suites or any(item.get_closest_marker(suite) for suite in suites)
+
+
+def _is_first(case: Case, seen: set[str]) -> bool:
+    is_first = case.id not in seen
+    seen.add(case.id)
+    return is_first
+
+
+def _dealt(ids: Sequence[str], index: int, of: int) -> set[str]:
+    """The shard's part. Neighbours stay together, so that few measure the same reference."""
+    if of > len(ids):
+        raise pytest.UsageError(f"--shard {index}/{of}: there are {len(ids)} cases to share")
+    first, last = ((len(ids) * part) // of for part in (index - 1, index))
+    return set(ids[first:last])
 
 
 def _keep(items: list[pytest.Item], config: pytest.Config, kept: list[pytest.Item]) -> None:
-    config.hook.pytest_deselected(items=[item for item in items if item not in kept])
+    if gone := [item for item in items if item not in kept]:
+        config.hook.pytest_deselected(items=gone)
     items[:] = kept
 
 
+# What was asked for
+
+
 def is_narrowed(config: pytest.Config) -> bool:
-    """Were some cases asked for, or left out, by name?"""
+    """Were some cases asked for, or left out, by name or by file?"""
     # lastfailed is absent where pytest's cache plugin is off.
-    return is_named(config) or any(config.getoption(name, None) for name in ("deselect", "lf"))
+    left_out = any(config.getoption(name, None) for name in ("deselect", "lf"))
+    return is_named(config) or left_out or not is_whole(config)
 
 
 def is_named(config: pytest.Config) -> bool:
@@ -136,6 +220,18 @@ def is_named(config: pytest.Config) -> bool:
     return bool(config.getoption("keyword")) or any(
         "::" in str(argument) for argument in config.args
     )
+
+
+def is_whole(config: pytest.Config) -> bool:
+    """Does pytest collect all that the repository has?"""
+    args = [
+        (config.invocation_params.dir / argument.split("::")[0]).resolve()
+        for argument in config.args
+    ]
+    testpaths = [(config.rootpath / name).resolve() for name in config.getini("testpaths")]
+    if not testpaths:
+        return all(arg.is_dir() for arg in args)
+    return all(any(arg in (path, *path.parents) for arg in args) for path in testpaths)
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:

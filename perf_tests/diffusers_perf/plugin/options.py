@@ -10,6 +10,8 @@ import pytest
 
 ROUNDS = 5
 QUICK_ROUNDS = 2
+MARK = "diffusers_perf"
+"""On the library's test, and on no other."""
 OPTIONS = ("--device", "--model", "--rounds", "--quick", "--shard")
 
 
@@ -54,6 +56,22 @@ def _add(parser: pytest.Parser) -> None:
         help="run the I-th of N nearly equal parts of the cases, each on a GPU of its own; "
         "`python -m ci merge` joins the runs",
     )
+
+    parser.addini(
+        "perf_declarations",
+        "modules, with their submodules, whose declarations every test file knows; their cases are "
+        "run by a test file that declares none",
+        type="args",
+    )
+    parser.addini(
+        "perf_suites",
+        "suites that run where -m selects none (default: all)",
+        type="args",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", f"{MARK}: the test of diffusers-perf, one case at a time")
 
 
 def _clash(error: Exception) -> pytest.UsageError:

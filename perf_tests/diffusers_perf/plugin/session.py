@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from msgspec import to_builtins
 
 from diffusers_perf import models
-from diffusers_perf.catalog.declarations import Case, cases_for
-from diffusers_perf.catalog.loading import BadDeclaration, declare
+from diffusers_perf.catalog import discovery
+from diffusers_perf.catalog.declarations import Case
+from diffusers_perf.catalog.discovery import BadDeclaration, Project
+from diffusers_perf.catalog.registry import in_order
 from diffusers_perf.catalog.status import Status
 from diffusers_perf.judge import structure_verdicts
 from diffusers_perf.measurement.bench import Bench, CaseError
@@ -38,7 +41,7 @@ class PerfSession:
     """What one session of the main job knows."""
 
     bench: Bench
-    cases: list[Case]
+    project: Project
     published: Published
     progress: Progress
     rows: list[Row] = field(default_factory=list)
@@ -65,6 +68,26 @@ class PerfSession:
 
     harness_version: str = field(default_factory=digest)
     """Version of the measuring code, from before anything is measured."""
+
+    runs_shared: bool = False
+    """Whether a test file runs the cases that are declared for all."""
+
+    @property
+    def cases(self) -> list[Case]:
+        """All that is declared for this model, in every test file that was collected."""
+        return self._for_this_model(self.project.cases)
+
+    def cases_of(self, module: ModuleType) -> list[Case]:
+        """The cases that this test file runs. `BadDeclaration` for a mistake in it."""
+        catalog = self.project.add(module)
+        self.runs_shared |= catalog is self.project.shared
+        if not catalog.cases:
+            raise BadDeclaration(f"{module.__name__} has test_generation and declares no case")
+        return self._for_this_model(catalog.cases)
+
+    def _for_this_model(self, cases: Sequence[Case]) -> list[Case]:
+        fitting = in_order(case for case in cases if case.workload.scale == self.bench.source.scale)
+        return [case for case in fitting if not (self.bench.quick and case.image_only)]
 
     @property
     def untimed(self) -> list[Untimed]:
@@ -164,7 +187,7 @@ def start(config: pytest.Config) -> PerfSession:
     if report is not None and not report.name:
         raise pytest.UsageError("--benchmark-json: no file is named")
     try:
-        declare("perf_tests.cases")
+        shared = discovery.declared_in(*config.getini("perf_declarations"))
         machine = this_machine(config.getoption("device"))
         model: str | None = config.getoption("model")
         # An empty one is a variable that is not set, and nobody's default.
@@ -189,8 +212,9 @@ def start(config: pytest.Config) -> PerfSession:
     if report is not None and not config.option.collectonly:
         _make_room(report)
     _end_as_interrupted(config)
-    cases = [case for case in cases_for(source.scale) if not (quick and case.image_only)]
-    return PerfSession(bench=bench, cases=cases, published=published, progress=progress)
+    return PerfSession(
+        bench=bench, project=Project(shared=shared), published=published, progress=progress
+    )
 
 
 def _end_as_interrupted(config: pytest.Config) -> None:

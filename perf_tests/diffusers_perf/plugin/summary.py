@@ -7,7 +7,8 @@ from shutil import get_terminal_size
 import pytest
 
 from diffusers_perf.catalog.status import Status
-from diffusers_perf.plugin.collection import MARK, SESSION
+from diffusers_perf.plugin.collection import SESSION
+from diffusers_perf.plugin.options import MARK
 from diffusers_perf.plugin.screen import claims, closing_line, closing_table, notes
 
 

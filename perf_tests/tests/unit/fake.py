@@ -20,10 +20,16 @@ import numpy as np
 import pytest
 import torch
 
-import perf_tests.cases  # noqa: F401  (the real catalogue, to put aside)
 from diffusers_perf import models
-from diffusers_perf.catalog import declarations as catalog
-from diffusers_perf.catalog.declarations import Needs, Tolerance, Tolerances, Workload
+from diffusers_perf.catalog import discovery
+from diffusers_perf.catalog.declarations import (
+    Needs,
+    Optimization,
+    Tolerance,
+    Tolerances,
+    Workload,
+)
+from diffusers_perf.catalog.registry import Catalog
 from diffusers_perf.measurement import interference, timing
 from diffusers_perf.measurement.applied import NotApplied
 from diffusers_perf.measurement.build import Build
@@ -202,20 +208,28 @@ def pytest_configure(config: pytest.Config) -> None:
     config.add_cleanup(patch.undo)
     patch.setattr(models, "open_source", lambda model: FakeSource())
     on_fake_clock(patch)
-    declared: dict[str, catalog.Optimization] = {}
-    cases: list[catalog.Case] = []
-    patch.setattr(catalog, "OPTIMIZATIONS", declared)
-    patch.setattr(catalog, "CASES", cases)
+    catalog = Catalog()
     names = config.getoption("--fakes").split(",")
     for name in names:
-        apply = _makes(CHANGES[name])
-        apply.__name__ = name
-        catalog.optimization(
-            tolerance=CLOSE,
-            applied=_fails if name == "unapplied" else lambda pipeline: None,
-            needs=Needs(package="no_such_package") if name == "unsupported" else None,
-        )(apply)
+        catalog.add(_optimization(name))
     past = config.getoption("--past-guide")
-    catalog.measure(WORKLOAD, *(name for name in names if name != past))
+    catalog.measure(WORKLOAD, *(name for name in names if name != past), suite="guide")
     if past:
         catalog.measure(WORKLOAD, past, suite="lossless")
+
+    def declared_in(*names: str) -> Catalog:
+        for name in names:
+            discovery.load(name)
+        return catalog
+
+    patch.setattr(discovery, "declared_in", declared_in)
+
+
+def _optimization(name: str) -> Optimization:
+    return Optimization(
+        name=name,
+        apply=_makes(CHANGES[name]),
+        tolerance=CLOSE,
+        applied=_fails if name == "unapplied" else lambda pipeline: None,
+        needs=Needs(package="no_such_package") if name == "unsupported" else Needs(),
+    )

@@ -12,6 +12,7 @@ import pytest
 from diffusers_perf.records import baselines
 from diffusers_perf.records.baselines import BadBaseline, CaseBaseline, MachineBaseline, limits_of
 from diffusers_perf.records.measurement import Count
+from perf_tests.tests.unit.catalogs import ours
 
 NUMBERS: dict[str, Any] = {
     "latency_s": (1.0, 1.1, 1.05),
@@ -133,9 +134,6 @@ def test_the_committed_files_are_sound() -> None:
         **baselines.load_portable(scale="full", device="cuda"),
         **baselines.load_portable(scale="small", device="cpu"),
     }
-    from diffusers_perf.catalog.declarations import CASES
-    from perf_tests import cases  # noqa: F401
-
-    known = {case.id for case in CASES}
+    known = {case.id for case in ours().cases}
     assert published.cases.keys() <= known
     assert bounds.keys() <= known

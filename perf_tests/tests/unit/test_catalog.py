@@ -1,4 +1,4 @@
-"""What whoever adds a declaration can get wrong is refused as it is read."""
+"""A catalog refuses what whoever adds a declaration can get wrong."""
 
 from __future__ import annotations
 
@@ -6,16 +6,11 @@ from dataclasses import replace
 
 import pytest
 
-from diffusers_perf.catalog import declarations as catalog
+from diffusers_perf.catalog.declarations import Needs, Optimization, Scale, Tolerances
+from diffusers_perf.catalog.recording import optimization
+from diffusers_perf.catalog.registry import Catalog, suites_of
 from diffusers_perf.measurement.build import Build
 from perf_tests.tests.unit.fake import WORKLOAD
-
-
-@pytest.fixture(autouse=True)
-def _empty(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("OPTIMIZATIONS", "STACKS"):
-        monkeypatch.setattr(catalog, name, {})
-    monkeypatch.setattr(catalog, "CASES", [])
 
 
 def sound(build: Build) -> None:
@@ -26,30 +21,68 @@ def blank(build: Build) -> None:
     """ """
 
 
-def test_an_optimization_says_what_it_is_and_proves_itself() -> None:
+def made(name: str) -> Optimization:
+    return Optimization(
+        name=name,
+        apply=sound,
+        applied=lambda pipeline: None,
+        tolerance=Tolerances(),
+        needs=Needs(),
+    )
+
+
+def test_an_optimization_has_a_docstring_and_an_applied_check() -> None:
     with pytest.raises(ValueError, match="blank has no docstring"):
-        catalog.optimization(applied=lambda _: None)(blank)
+        optimization(applied=lambda _: None)(blank)
     with pytest.raises(ValueError, match="sound has no applied check that can be called"):
-        catalog.optimization(applied=None)(sound)  # type: ignore[arg-type]
-    catalog.optimization(applied=lambda _: None)(sound)
-    with pytest.raises(ValueError, match="'sound' is taken"):
-        catalog.optimization(applied=lambda _: None)(sound)
+        optimization(applied=None)(sound)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"decides takes members of Slot \(got 'dtype'\)"):
+        optimization(applied=lambda _: None, decides=("dtype",))(sound)  # type: ignore[arg-type]
+
+
+def test_a_declaration_stands_at_module_level() -> None:
+    with pytest.raises(RuntimeError, match="declarations are made at module level"):
+        optimization(applied=lambda _: None)(sound)
+
+
+def test_a_name_is_taken_once() -> None:
+    catalog = Catalog()
+    catalog.add(made("one"))
+    catalog.stack("named", "one")
+    for name in ("one", "named", "reference"):
+        with pytest.raises(ValueError, match=f"the name '{name}' is taken"):
+            catalog.add(made(name))
 
 
 def test_two_workloads_have_two_names() -> None:
+    catalog = Catalog()
     catalog.measure(WORKLOAD)
     with pytest.raises(ValueError, match=f"another workload is called '{WORKLOAD.name}'"):
         catalog.measure(replace(WORKLOAD, seed=WORKLOAD.seed + 1))
     # The same at another scale, of which no run has both.
-    scale: catalog.Scale = "full" if WORKLOAD.scale == "small" else "small"
+    scale: Scale = "full" if WORKLOAD.scale == "small" else "small"
     catalog.measure(replace(WORKLOAD, scale=scale))
     catalog.measure(replace(WORKLOAD, name="another"))
-    assert len(catalog.CASES) == 3
+    assert len(catalog.cases) == 3
 
 
-def test_a_suite_is_one_of_those_that_pytest_knows() -> None:
-    with pytest.raises(ValueError, match="'mine' is no suite; there are guide, lossless"):
-        catalog.measure(WORKLOAD, suite="mine")  # type: ignore[arg-type]
+def test_a_suite_can_be_selected_as_a_mark() -> None:
+    for name in ("two words", "and", ""):
+        with pytest.raises(ValueError, match="a suite is named like a variable"):
+            Catalog().measure(WORKLOAD, suite=name)
+
+
+def test_a_reference_is_in_each_suite_of_its_workload() -> None:
+    catalog = Catalog()
+    catalog.add(made("one"))
+    catalog.add(made("two"))
+    catalog.measure(WORKLOAD, "one", suite="first")
+    catalog.measure(WORKLOAD, "two", suite="second")
+    assert [suites_of(case, catalog.cases) for case in catalog.cases] == [
+        ["first", "second"],
+        ["first"],
+        ["second"],
+    ]
 
 
 @pytest.mark.parametrize("change", [{"size": 63}, {"num_images": 0}, {"steps": 0}, {"size": 0}])

@@ -11,7 +11,7 @@ from typing import TextIO
 
 import pytest
 
-from diffusers_perf.catalog import loading as declared
+from diffusers_perf.catalog import discovery
 from diffusers_perf.cli import __main__ as cli
 from diffusers_perf.cli import commands, gate
 from diffusers_perf.cli.commands import COMMANDS
@@ -110,9 +110,9 @@ def test_without_docstrings_it_judges_and_declares_nothing(
     assert cli.main(["gate", str(missing)]) == 2
     said = f"error: {missing}: cannot be read (No such file or directory)\n"
     assert capsys.readouterr().err == said
-    monkeypatch.setattr(declared, "sys", SimpleNamespace(flags=SimpleNamespace(optimize=2)))
-    with pytest.raises(declared.BadDeclaration, match="python -OO takes away the docstrings"):
-        declared.declare("perf_tests.cases")
+    monkeypatch.setattr(discovery, "sys", SimpleNamespace(flags=SimpleNamespace(optimize=2)))
+    with pytest.raises(discovery.BadDeclaration, match="python -OO removes docstrings"):
+        discovery.load("perf_tests.cases")
 
 
 @pytest.mark.parametrize(

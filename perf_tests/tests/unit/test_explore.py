@@ -6,14 +6,16 @@ import itertools
 import json
 import signal
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import pytest
 
-from diffusers_perf.catalog import declarations as catalog
-from diffusers_perf.catalog.declarations import Needs, Tolerances
+from diffusers_perf.catalog.declarations import Needs, Optimization, Tolerances
+from diffusers_perf.catalog.discovery import Project
+from diffusers_perf.catalog.registry import Catalog
 from diffusers_perf.cli import __main__ as command
 from diffusers_perf.cli import explore
 from diffusers_perf.compare import attempts
@@ -34,7 +36,27 @@ IMAGES = {
 }
 
 
-def declare(name: str, *, tolerance: Tolerances = CLOSE, needs: Needs | None = None) -> None:
+@dataclass(frozen=True)
+class Declared:
+    """The catalog that the command finds."""
+
+    catalog: Catalog
+
+    def __call__(
+        self, name: str, *, tolerance: Tolerances = CLOSE, needs: Needs | None = None
+    ) -> None:
+        self.catalog.add(
+            Optimization(
+                name=name,
+                apply=_changes(name),
+                tolerance=tolerance,
+                needs=needs or Needs(),
+                applied=lambda pipeline: None,
+            )
+        )
+
+
+def _changes(name: str) -> Callable[[Build], None]:
     def apply(build: Build) -> None:
         """Changes the pace, or the image."""
 
@@ -44,8 +66,7 @@ def declare(name: str, *, tolerance: Tolerances = CLOSE, needs: Needs | None = N
             if name in IMAGES:
                 pipeline.changes.append(IMAGES[name])
 
-    apply.__name__ = name
-    catalog.optimization(tolerance=tolerance, needs=needs, applied=lambda pipeline: None)(apply)
+    return apply
 
 
 def paced(generate: Any, *, before_round: Callable[[], None], rounds: int) -> list[float]:
@@ -57,14 +78,10 @@ def paced(generate: Any, *, before_round: Callable[[], None], rounds: int) -> li
 
 
 @pytest.fixture
-def declared(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A small catalogue over the fake pipeline, on a clock of its own."""
-    for name in ("OPTIMIZATIONS", "STACKS"):
-        empty: dict[str, Any] = {}
-        monkeypatch.setattr(catalog, name, empty)
-        monkeypatch.setattr(explore, name, empty)
-        monkeypatch.setattr(attempts, name, empty, raising=False)
-    monkeypatch.setattr(catalog, "CASES", [])
+def declare(monkeypatch: pytest.MonkeyPatch) -> Declared:
+    """A small catalog over the fake pipeline, on a clock of its own."""
+    catalog = Catalog()
+    monkeypatch.setattr(explore, "find_project", lambda: Project(shared=catalog))
     monkeypatch.setattr(tolerances, "LOSSLESS", CLOSE)
     monkeypatch.setattr(timing, "time_rounds", paced)
     monkeypatch.setattr(fake, "STEP_S", 0.0)
@@ -83,6 +100,7 @@ def declared(monkeypatch: pytest.MonkeyPatch) -> None:
         )
 
     monkeypatch.setattr(explore, "bare_bench", bare_bench)
+    return Declared(catalog)
 
 
 def run(folder: Path, *arguments: str) -> int:
@@ -90,13 +108,13 @@ def run(folder: Path, *arguments: str) -> int:
 
 
 def test_it_finds_the_stack_and_says_what_became_of_the_others(
-    declared: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    declare: Declared, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for name in ("faster", "fast_and_black", "far", "breaks", "slower"):
         declare(name)
     declare("untolerated", tolerance=Tolerances())
     declare("elsewhere", needs=Needs(package="no_such_package"))
-    catalog.stack("known", "faster")
+    declare.catalog.stack("known", "faster")
     assert run(tmp_path, "--without", "slower") == 0
     told = capsys.readouterr().out
     assert told.endswith('stack("best_fake4", "faster")\n')
@@ -112,7 +130,7 @@ def test_it_finds_the_stack_and_says_what_became_of_the_others(
 
 
 def test_what_bounds_it_on_a_gpu(
-    declared: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    declare: Declared, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The same stacks as a GPU would have measured them."""
     declare("faster")
@@ -149,7 +167,7 @@ def test_what_bounds_it_on_a_gpu(
 
 
 def test_nothing_is_faster(
-    declared: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    declare: Declared, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     declare("slower")
     assert run(tmp_path) == 1
@@ -160,7 +178,7 @@ def test_nothing_is_faster(
 
 
 def test_combinations_are_counted_of_what_was_to_be_tried(
-    declared: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    declare: Declared, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Among fewer than in an earlier search, and among none."""
     declare("faster")
@@ -175,7 +193,7 @@ def test_combinations_are_counted_of_what_was_to_be_tried(
 
 
 def test_what_cannot_be_cleared_away_has_failed_and_is_kept(
-    declared: None,
+    declare: Declared,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
@@ -197,7 +215,7 @@ def test_what_cannot_be_cleared_away_has_failed_and_is_kept(
 
 
 def test_a_tolerance_in_numbers(
-    declared: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    declare: Declared, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Whoever asks for nothing of the image gets what tolerances nothing, and nothing black."""
     declare("far", tolerance=Tolerances())
@@ -209,7 +227,7 @@ def test_a_tolerance_in_numbers(
 
 
 def test_interrupted_it_goes_on(
-    declared: None,
+    declare: Declared,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
@@ -252,7 +270,7 @@ def test_interrupted_it_goes_on(
 
 
 def test_what_ends_the_process_is_not_tried_for_ever(
-    declared: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    declare: Declared, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     declare("faster")
     declare("slower")
@@ -267,7 +285,7 @@ def test_what_ends_the_process_is_not_tried_for_ever(
 
 
 def test_no_time_left(
-    declared: None,
+    declare: Declared,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
@@ -290,7 +308,7 @@ def test_no_time_left(
 
 
 def test_what_an_earlier_search_found_is_offered_where_this_one_came_to_less(
-    declared: None,
+    declare: Declared,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
@@ -312,7 +330,7 @@ def test_what_an_earlier_search_found_is_offered_where_this_one_came_to_less(
 
 
 def test_two_at_once_in_the_same_folder_are_refused(
-    declared: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    declare: Declared, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     declare("faster")
     with held(tmp_path, by="explore"):
@@ -328,7 +346,7 @@ def test_two_at_once_in_the_same_folder_are_refused(
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interruption_before_anything_is_measured_says_so(
-    declared: None,
+    declare: Declared,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
@@ -353,7 +371,7 @@ def test_an_interruption_before_anything_is_measured_says_so(
 
 
 def test_another_machine_is_another_folder(
-    declared: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    declare: Declared, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     declare("faster")
     assert run(tmp_path) == 0
@@ -393,7 +411,7 @@ def test_another_machine_is_another_folder(
     ],
 )
 def test_bad_input_is_refused_in_a_sentence(
-    declared: None,
+    declare: Declared,
     arguments: list[str],
     says: str,
     tmp_path: Path,

@@ -16,8 +16,9 @@ import pytest
 import torch
 
 from diffusers_perf import faults
-from diffusers_perf.catalog import declarations as catalog
 from diffusers_perf.catalog.declarations import REFERENCE, Case
+from diffusers_perf.catalog.discovery import Project
+from diffusers_perf.catalog.registry import Catalog
 from diffusers_perf.catalog.status import Status
 from diffusers_perf.cli import __main__ as cli
 from diffusers_perf.cli import faults as command
@@ -185,9 +186,9 @@ def declared(monkeypatch: pytest.MonkeyPatch) -> dict[str, Fault]:
     there: dict[str, Fault] = {}
     on_fake_clock(monkeypatch)
     monkeypatch.setattr(injection, "FAULTS", there)
-    monkeypatch.setattr(catalog, "OPTIMIZATIONS", {})
-    monkeypatch.setattr(catalog, "CASES", [])
+    catalog = Catalog()
     catalog.measure(WORKLOAD)
+    monkeypatch.setattr(command, "find_project", lambda: Project(shared=catalog))
 
     def bench(args: Any) -> Bench:
         return Bench(
@@ -382,7 +383,7 @@ def test_a_clean_run_that_the_clock_alone_alarmed_could_not_be_told(
     alarms: list[tuple[str, str]], code: int
 ) -> None:
     anything: Any = SimpleNamespace(name="anything")
-    session = trials.Trials(bench=anything, folder=Path())
+    session = trials.Trials(bench=anything, project=anything, folder=Path())
     findings = tuple(
         verdicts.Finding(status=Status(status), metric=metric, what="") for status, metric in alarms
     )

@@ -15,7 +15,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from diffusers_perf import models
-from diffusers_perf.catalog.declarations import OPTIMIZATIONS, stacked
 from diffusers_perf.measurement import applied
 from diffusers_perf.measurement.build import Build
 from diffusers_perf.measurement.host import left
@@ -25,6 +24,7 @@ from diffusers_perf.records import pixels
 from diffusers_perf.techniques import device_steps
 from diffusers_perf.techniques.cuda_graphs import WARM_UPS, Graphed
 from perf_tests.cases import workloads
+from perf_tests.tests.unit.catalogs import ours
 
 FEW = replace(workloads.DDIM50_SMALL, steps=4)
 EXACT_DB = 100
@@ -39,7 +39,7 @@ def source() -> Source:
 
 @contextmanager
 def pipeline_of(name: str, source: Source) -> Iterator[Any]:
-    with built(stacked(FEW, name), source, torch.device("cpu")) as pipeline:
+    with built(ours().case(FEW, name), source, torch.device("cpu")) as pipeline:
         yield pipeline
 
 
@@ -163,7 +163,7 @@ def test_merged_tokens_are_averaged_in_float64(
 )
 def test_what_cannot_stand_beside_one_another_is_refused(stack: str) -> None:
     with pytest.raises(ValueError, match="both decide"):
-        stacked(FEW, stack)
+        ours().case(FEW, stack)
 
 
 def test_a_proof_that_decodes_leaves_an_offloaded_decoder_where_it_was(
@@ -174,13 +174,13 @@ def test_a_proof_that_decodes_leaves_an_offloaded_decoder_where_it_was(
         events: list[str] = []
         pipeline.vae.decoder.register_forward_pre_hook(lambda *_: events.append("decoded"))
         pipeline.maybe_free_model_hooks = partial(events.append, "put back")
-        OPTIMIZATIONS["vae_slicing"].applied(pipeline)
+        ours().optimizations["vae_slicing"].applied(pipeline)
     assert events == ["decoded", "decoded", "put back"]
 
 
 def test_guidance_ends_when_its_share_is_over(source: Source, plain: Any) -> None:
     with pipeline_of("device_steps+guidance_cutoff", source) as pipeline:
-        prove = OPTIMIZATIONS["guidance_cutoff"].applied
+        prove = ours().optimizations["guidance_cutoff"].applied
         generation = Generation(pipeline, FEW)
         pipeline.plan.guided_share = 1.0
         assert db(generation.images(), plain) > EXACT_DB
@@ -192,7 +192,7 @@ def test_guidance_ends_when_its_share_is_over(source: Source, plain: Any) -> Non
         assert db(generation.images(), plain) < EXACT_DB
         prove(pipeline)
     with pytest.raises(ValueError, match="guidance_cutoff needs device_steps before it"):
-        stacked(FEW, "guidance_cutoff")
+        ours().case(FEW, "guidance_cutoff")
 
 
 def test_proofs_see_the_change_and_say_where_it_is_not(source: Source) -> None:
@@ -212,7 +212,7 @@ def test_proofs_see_the_change_and_say_where_it_is_not(source: Source) -> None:
     build = Build()
     with pipeline_of("reference", source) as pipeline:
         for name, sentence in {**missing, **changes}.items():
-            optimization = OPTIMIZATIONS[name]
+            optimization = ours().optimizations[name]
             with pytest.raises(applied.NotApplied, match=sentence):
                 optimization.applied(pipeline)
             if name in changes and find_spec(optimization.needs.package or "torch"):

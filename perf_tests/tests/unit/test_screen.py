@@ -3,11 +3,12 @@
 import pytest
 from msgspec import structs
 
-from diffusers_perf.catalog.declarations import REFERENCE, stacked
+from diffusers_perf.catalog.declarations import REFERENCE
 from diffusers_perf.catalog.status import Status
 from diffusers_perf.plugin.screen import HEAD, Line, Row, notes, table
 from diffusers_perf.records.measurement import Interference
 from perf_tests.cases import workloads
+from perf_tests.tests.unit.catalogs import ours
 from perf_tests.tests.unit.factories import FP16
 
 NAME = "distilled_unet+tiny_vae (to fp16+naive_attention)"
@@ -79,7 +80,7 @@ def test_colours(verdict: Status | None, colour: str | None) -> None:
 )
 def test_a_core_whose_speed_moves_is_told_once(loops: tuple[float, ...], told: list[str]) -> None:
     measured = structs.replace(FP16, interference=Interference(cpu_loops_s=loops))
-    case = stacked(workloads.DDIM50, REFERENCE)
+    case = ours().case(workloads.DDIM50, REFERENCE)
     rows = [Row(case=case, measured=measured, reference=None, status=Status.SAME)] * 2
     assert notes(rows) == told
 
@@ -90,7 +91,7 @@ WAITED = "the host waited for a CPU for 34% of the rounds"
 def test_a_machine_that_was_not_quiet_is_told_whatever_the_verdicts() -> None:
     quiet, busy = (
         Row(
-            case=stacked(workloads.DDIM50, name),
+            case=ours().case(workloads.DDIM50, name),
             measured=structs.replace(FP16, interference=Interference(host=reasons)),
             reference=None,
             status=Status.SAME,

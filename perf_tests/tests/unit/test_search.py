@@ -12,18 +12,11 @@ from math import prod
 import pytest
 from msgspec import structs
 
-from diffusers_perf.catalog import declarations as catalog
-from diffusers_perf.catalog.declarations import (
-    Needs,
-    Optimization,
-    Tolerance,
-    Tolerances,
-    measure,
-    stack,
-    stacked,
-)
+from diffusers_perf.catalog.declarations import Needs, Optimization, Slot, Tolerance, Tolerances
+from diffusers_perf.catalog.registry import Catalog
 from diffusers_perf.records.measurement import Look, Measurement
 from diffusers_perf.search.search import Ask, Search, Stack, Stopped, Tried, gain, shortlist
+from perf_tests.tests.unit.catalogs import ours
 from perf_tests.tests.unit.fake import WORKLOAD
 
 World = Callable[[Stack], "Took | str"]
@@ -84,7 +77,7 @@ def seen(rounds: list[float]) -> Measurement:
 
 def made(
     name: str,
-    *decides: str,
+    *decides: Slot,
     needs: str | None = None,
     compiles: bool = False,
     launches: bool = False,
@@ -155,7 +148,8 @@ def drawn(draw: random.Random) -> tuple[list[Optimization], dict[str, tuple[floa
             "nothing": (1.0, 1.0),
             "harm": (draw.uniform(1, 1.5), draw.uniform(1, 1.5)),
         }[kind]
-        decides = [kind] if kind in ("launches", "kernels") and draw.random() < 0.5 else []
+        slot = {"launches": Slot.DENOISER_LAUNCHES, "kernels": Slot.ATTENTION}.get(kind)
+        decides = [slot] if slot and draw.random() < 0.5 else []
         needs = draw.choice(useful) if useful and draw.random() < 0.3 else None
         compiles = draw.random() < 0.2
         launches = kind == "launches" and draw.random() < 0.7
@@ -182,7 +176,7 @@ def test_as_good_as_trying_everything(seed: int) -> None:
 @pytest.mark.parametrize("seed", range(100))
 def test_what_only_takes_turns_comes_to_an_end(seed: int) -> None:
     """Graphs that differ by less than the noise, each in the place of the others."""
-    candidates = [made(f"graph{n}", "launches", launches=True) for n in range(4)]
+    candidates = [made(f"graph{n}", Slot.DENOISER_LAUNCHES, launches=True) for n in range(4)]
     candidates += [made("helps"), made("helps more")]
     of = {o.name: (0.5 + 0.004 * n, 1.0) for n, o in enumerate(candidates)}
     of |= {"helps": (0.97, 0.9), "helps more": (0.97, 0.8)}
@@ -283,7 +277,7 @@ def test_the_declared_optimizations(seed: int) -> None:
     tolerance = tolerances.LOSSLESS.seeded
     assert tolerance is not None
     candidates, _ = shortlist(
-        catalog.OPTIMIZATIONS.values(),
+        ours().optimizations.values(),
         base=[],
         kind="seeded",
         image=tolerance,
@@ -293,9 +287,9 @@ def test_the_declared_optimizations(seed: int) -> None:
     lab = Lab(world=lambda stack: world(stack), noise=0.003 + seed / 1000)
     found = Search(candidates=candidates, attempt=lab, tell=lambda text: None)
     found.run()
-    best = world(catalog.STACKS["best_lossless"])
+    best = world(ours().stacks["best_lossless"])
     assert world(found.stack).latency <= 1.03 * best.latency
-    compiling = [a for a in lab.asked if any(catalog.OPTIMIZATIONS[n].compiles for n in a.stack)]
+    compiling = [a for a in lab.asked if any(ours().optimizations[n].compiles for n in a.stack)]
     assert len(lab.asked) - len(compiling) < 60
     assert len(compiling) < 40
 
@@ -347,7 +341,7 @@ class SlowHost(Lab):
             for _ in range(max(3, min(8, round(2.5 / took.latency))))
         ]
         seconds = ATTEMPT_S + sum(rounds)
-        if any(catalog.OPTIMIZATIONS[name].compiles for name in ask.stack):
+        if any(ours().optimizations[name].compiles for name in ask.stack):
             kernels = frozenset(CHANGES_KERNELS.intersection(ask.stack))
             seconds += COMPILED_S if kernels in self.compiled else COMPILE_S
             self.compiled.add(kernels)
@@ -371,7 +365,7 @@ def test_seven_minutes_are_enough_where_the_host_is_slow(seed: int) -> None:
     tolerance = tolerances.LOSSLESS.seeded
     assert tolerance is not None
     candidates, _ = shortlist(
-        catalog.OPTIMIZATIONS.values(),
+        ours().optimizations.values(),
         base=[],
         kind="seeded",
         image=tolerance,
@@ -382,7 +376,7 @@ def test_seven_minutes_are_enough_where_the_host_is_slow(seed: int) -> None:
     found = Search(candidates=candidates, attempt=lab, tell=lambda text: None)
     with suppress(Stopped):
         found.run()
-    assert world(found.stack).latency <= 1.03 * world(catalog.STACKS["best_lossless"]).latency
+    assert world(found.stack).latency <= 1.03 * world(ours().stacks["best_lossless"]).latency
 
 
 def test_a_gain_that_the_host_hides() -> None:
@@ -406,7 +400,7 @@ def test_what_is_needed_comes_along_in_one_step() -> None:
 
 def test_the_better_of_two_that_decide_the_same() -> None:
     found, _ = search(
-        [made("good", "attention"), made("better", "attention"), made("bad", "attention")],
+        [made("good", Slot.ATTENTION), made("better", Slot.ATTENTION), made("bad", Slot.ATTENTION)],
         factors({"good": (1, 0.9), "better": (1, 0.8), "bad": (1, 1.2)}),
     )
     assert found.stack == ("better",)
@@ -672,8 +666,8 @@ def test_the_shortlist_says_why_not() -> None:
     allowed = [Tolerances(seeded=Tolerance(psnr_db=dB)) for dB in (40, 33)]
     found, others = shortlist(
         [
-            base := made("base", "dtype", tolerance=allowed[0]),
-            made("other", "dtype", tolerance=allowed[0]),
+            base := made("base", Slot.DTYPE, tolerance=allowed[0]),
+            made("other", Slot.DTYPE, tolerance=allowed[0]),
             made("close", tolerance=allowed[0]),
             made("far", tolerance=allowed[1]),
             made("untolerated"),
@@ -702,13 +696,14 @@ def test_the_shortlist_says_why_not() -> None:
 
 
 @pytest.fixture
-def declared(monkeypatch: pytest.MonkeyPatch) -> None:
+def catalog() -> Catalog:
     """Two that decide the same, and one that needs another."""
-    chain = (made("steps"), made("graph", needs="steps"))
-    there = {o.name: o for o in (made("one", "dtype"), made("two", "dtype"), *chain)}
-    monkeypatch.setattr(catalog, "OPTIMIZATIONS", there)
-    monkeypatch.setattr(catalog, "STACKS", {})
-    monkeypatch.setattr(catalog, "CASES", [])
+    there = Catalog()
+    for name in ("one", "two"):
+        there.add(made(name, Slot.DTYPE))
+    there.add(made("steps"))
+    there.add(made("graph", needs="steps"))
+    return there
 
 
 @pytest.mark.parametrize(
@@ -724,26 +719,24 @@ def declared(monkeypatch: pytest.MonkeyPatch) -> None:
         ),
     ],
 )
-def test_a_wrong_combination_is_refused(declared: None, of: str, says: str) -> None:
+def test_a_wrong_combination_is_refused(catalog: Catalog, of: str, says: str) -> None:
     with pytest.raises(ValueError, match=says):
-        stack("named", of)
+        catalog.stack("named", of)
     with pytest.raises(ValueError, match=f"fake4: {says}"):
-        measure(WORKLOAD, of)
+        catalog.measure(WORKLOAD, of)
 
 
-def test_a_stack_may_name_what_the_base_has(declared: None) -> None:
-    case = stacked(replace(WORKLOAD, base=("one",)), "steps+graph+one")
+def test_a_stack_may_name_what_the_base_has(catalog: Catalog) -> None:
+    case = catalog.case(replace(WORKLOAD, base=("one",)), "steps+graph+one")
     assert [optimization.name for optimization in case.stack] == ["one", "steps", "graph"]
 
 
-def test_a_stack_with_a_name_may_not_have_one_of_its_own_beside_it(declared: None) -> None:
+def test_a_stack_with_a_name_may_not_have_one_of_its_own_beside_it(catalog: Catalog) -> None:
+    catalog.stack("chain", "steps+graph")
     with pytest.raises(ValueError, match=r"fake4: chain\+graph names graph twice"):
-        measure(WORKLOAD, f"{stack('chain', 'steps+graph')}+graph")
+        catalog.measure(WORKLOAD, "chain+graph")
 
 
-def test_what_is_needed_is_declared_before(declared: None) -> None:
-    def early(build: object) -> None:
-        """Needs what is not there."""
-
+def test_what_is_needed_is_declared_before(catalog: Catalog) -> None:
     with pytest.raises(ValueError, match="early needs 'late', which is not declared before"):
-        catalog.optimization(applied=lambda p: None, needs=Needs(optimization="late"))(early)
+        catalog.add(made("early", needs="late"))

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 import torch
 
-from diffusers_perf.catalog import declarations as catalog
+from diffusers_perf.catalog.declarations import Case
+from diffusers_perf.catalog.discovery import Project
 from diffusers_perf.cli import __main__ as cli
 from diffusers_perf.cli import structure as command
 from diffusers_perf.judge import structure_verdicts
@@ -25,6 +26,14 @@ from diffusers_perf.records.operators import Event, Observation, Operator, Place
 from diffusers_perf.techniques.conditioning import precompute
 from diffusers_perf.techniques.device_steps import take_over
 from perf_tests.cases import workloads
+from perf_tests.tests.unit.catalogs import ours
+
+
+@pytest.fixture(autouse=True)
+def _finds_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    # pytest's collection, which the command asks, would run within this one.
+    monkeypatch.setattr(command, "find_project", lambda: Project(shared=ours()))
+
 
 SMALL = replace(workloads.DDIM50, size=64)
 VERSIONS = {"torch": "2.13.0", "diffusers": "0.42.1"}
@@ -392,7 +401,7 @@ def test_what_cannot_be_counted_hides_no_regression(
 ) -> None:
     casts = Count(fixed=1, per_step=1)
 
-    def count(case: catalog.Case, source: object) -> Observation:
+    def count(case: Case, source: object) -> Observation:
         if case.name == "tf32":
             raise structure.NotCountable("it depends on data")
         return made(a=casts)
@@ -420,7 +429,7 @@ def test_what_cannot_be_counted_hides_no_regression(
 def test_in_the_whole_catalogue_what_cannot_be_counted_is_not_missing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def count(case: catalog.Case, source: object) -> Observation:
+    def count(case: Case, source: object) -> Observation:
         if case.name == "tf32":
             raise structure.NotCountable("it depends on data")
         return made()

@@ -15,7 +15,7 @@ import torch
 import tqdm.auto
 
 from diffusers_perf import models
-from diffusers_perf.catalog.declarations import OPTIMIZATIONS, Workload, stacked
+from diffusers_perf.catalog.declarations import Workload
 from diffusers_perf.measurement import applied
 from diffusers_perf.measurement.host import left
 from diffusers_perf.measurement.observing import unet_calls
@@ -27,6 +27,7 @@ from diffusers_perf.techniques.device_steps import ROOM, Kind, Plan, table
 from diffusers_perf.techniques.fused import _biased
 from diffusers_perf.techniques.shared_prefix import share_prefix
 from perf_tests.cases import suites, workloads
+from perf_tests.tests.unit.catalogs import ours
 
 FEW = replace(workloads.DDIM50_SMALL, steps=2)
 EXACT_DB = 100
@@ -41,7 +42,7 @@ def source() -> Source:
 
 @contextmanager
 def pipeline_of(name: str, source: Source, workload: Workload = FEW) -> Iterator[Any]:
-    with built(stacked(workload, name), source, torch.device("cpu")) as pipeline:
+    with built(ours().case(workload, name), source, torch.device("cpu")) as pipeline:
         yield pipeline
 
 
@@ -96,7 +97,7 @@ def test_the_hosts_share_of_a_unet_call_is_timed(source: Source) -> None:
     ],
 )
 def test_images_are_the_plain_pipelines(name: str, source: Source, plain: Any) -> None:
-    case = stacked(FEW, name)
+    case = ours().case(FEW, name)
     with pipeline_of(name, source) as pipeline:
         generation = Generation(pipeline, FEW)
         for optimization in case.stack:
@@ -125,23 +126,23 @@ def test_proofs_prepare_no_further_shape(
 
     monkeypatch.setattr(torch, "compile", compiler)
     with pipeline_of("best_lossless", source) as pipeline:
-        for optimization in stacked(FEW, "best_lossless").stack:
+        for optimization in ours().case(FEW, "best_lossless").stack:
             optimization.applied(pipeline)
         assert shapes == []
     with pipeline_of("compile+device_steps", source) as pipeline:
-        OPTIMIZATIONS["compile"].applied(pipeline)
+        ours().optimizations["compile"].applied(pipeline)
         applied.forward_once(pipeline)
         assert shapes == []
         images = Generation(pipeline, FEW).images()
         assert pixels.distance(images, plain).psnr_db > EXACT_DB
         assert len(shapes) == FEW.steps + 1
     with pipeline_of("compile+late_bias", source) as pipeline:
-        OPTIMIZATIONS["late_bias"].applied(pipeline)
+        ours().optimizations["late_bias"].applied(pipeline)
         images = Generation(pipeline, FEW).images()
         assert pixels.distance(images, plain).psnr_db > EXACT_DB
         next(iter(_biased(pipeline.unet))).forward = None  # type: ignore[assignment, method-assign]
         with pytest.raises(applied.NotApplied, match="add their biases"):
-            OPTIMIZATIONS["late_bias"].applied(pipeline)
+            ours().optimizations["late_bias"].applied(pipeline)
 
 
 def test_no_image_waits_while_the_host_walks_through_its_modules(
@@ -196,7 +197,7 @@ def test_what_needs_device_steps_says_so(
     name: str, puts_in: Callable[[Any], None], source: Source
 ) -> None:
     with pytest.raises(ValueError, match=f"{name} needs device_steps before it"):
-        stacked(FEW, name)
+        ours().case(FEW, name)
     with (
         pipeline_of("reference", source) as pipeline,
         pytest.raises(ValueError, match="device_steps, which has to come before"),
@@ -271,17 +272,17 @@ def test_proofs_say_what_is_not_there(source: Source) -> None:
     with pipeline_of("reference", source) as pipeline:
         for name, sentence in missing.items():
             with pytest.raises(applied.NotApplied, match=sentence):
-                OPTIMIZATIONS[name].applied(pipeline)
+                ours().optimizations[name].applied(pipeline)
     with (
         pytest.raises(applied.NotApplied, match="kernel by kernel, not as CUDA graphs"),
         pipeline_of("device_steps", source) as pipeline,
     ):
-        OPTIMIZATIONS["cuda_graph_step"].applied(pipeline)
+        ours().optimizations["cuda_graph_step"].applied(pipeline)
 
 
 def test_a_normalization_that_was_left_out_is_seen(source: Source) -> None:
     with pipeline_of("channels_last+fused_group_norm", source) as pipeline:
-        unet, check = pipeline.unet, OPTIMIZATIONS["fused_group_norm"].applied
+        unet, check = pipeline.unet, ours().optimizations["fused_group_norm"].applied
         block = unet.down_blocks[0].resnets[0]
         fused, block.forward = block.forward, partial(_residual_block_without_shift, block)
         with pytest.raises(applied.NotApplied, match=r"\d+ of the UNet's \d+ residual blocks are"):
@@ -324,12 +325,12 @@ def test_what_rewrites_a_block_comes_before_what_wraps_it(source: Source) -> Non
         pass
     with pipeline_of("channels_last+fused_group_norm+deepcache", source) as pipeline:
         for name in ("fused_group_norm", "deepcache"):
-            OPTIMIZATIONS[name].applied(pipeline)
+            ours().optimizations[name].applied(pipeline)
 
 
 def test_stacks_have_names() -> None:
     assert suites.BEST_LOSSLESS == "best_lossless"
-    case = stacked(workloads.DDIM50, "best_lossless")
+    case = ours().case(workloads.DDIM50, "best_lossless")
     assert [o.name for o in case.stack][:2] == ["fp16", "channels_last"]
     tolerance = case.tolerance_on("seeded")
     assert tolerance is not None

@@ -1,0 +1,165 @@
+"""Finds what modules declare and makes catalogs of it; a mistake in a declaration is one sentence.
+
+Imports no torch by itself: the shipped optimizations, which do, are imported when they are first
+asked for.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from functools import cache
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType, TracebackType
+
+from diffusers_perf.catalog.declarations import Case, Optimization, Workload
+from diffusers_perf.catalog.recording import Declaration, declarations_in
+from diffusers_perf.catalog.registry import Catalog, refuse_namesake
+
+OPTIMIZATIONS = "diffusers_perf.optimizations"
+
+
+class BadDeclaration(Exception):
+    """A declaration that cannot be used; one sentence says where and why."""
+
+
+@cache
+def shipped() -> Catalog:
+    """The optimizations that ship with the library; importing them imports torch."""
+    catalog = Catalog()
+    for name in import_module(OPTIMIZATIONS).TOPICS:
+        _add_all(declarations_in(vars(load(f"{OPTIMIZATIONS}.{name}"))), catalog)
+    return catalog
+
+
+def declared_in(*names: str) -> Catalog:
+    """The shipped optimizations and what these modules, with their submodules, declare."""
+    catalog = shipped().without_cases()
+    for name in names:
+        load(name)
+        for module in _with_submodules(name):
+            _add_all(declarations_in(vars(module)), catalog)
+    return catalog
+
+
+@dataclass(kw_only=True)
+class Project:
+    """All that a repository declares: for every test module, and in test modules of its own."""
+
+    shared: Catalog
+    """Of the modules that the ini option `perf_declarations` names, and what ships."""
+    own: dict[str, Catalog] = field(default_factory=dict)
+    """By name, of the modules that declare cases themselves."""
+
+    @property
+    def cases(self) -> list[Case]:
+        """Of all modules; a reference that several have stands once."""
+        found: dict[tuple[Workload, str], Case] = {}
+        for catalog in self.catalogs:
+            for case in catalog.cases:
+                found.setdefault((case.workload, case.name), case)
+        return list(found.values())
+
+    @property
+    def catalogs(self) -> tuple[Catalog, ...]:
+        return (self.shared, *self.own.values())
+
+    def catalog_of(self, workload: Workload) -> Catalog:
+        """The first that has a case on this workload."""
+        return next(c for c in self.catalogs if any(case.workload == workload for case in c.cases))
+
+    def add(self, module: ModuleType) -> Catalog:
+        """The catalog that a test module runs: its own, or the shared one if it declares no case.
+
+        It knows what ships, what is shared, what the module declares, and optimizations that it
+        imported by name. `BadDeclaration` for a mistake, or what another module has declared.
+        """
+        declarations = declarations_in(vars(module))
+        if not any(declaration.makes_cases for declaration in declarations):
+            return self.shared
+        if module.__name__ not in self.own:
+            self.own[module.__name__] = self._own_of(module, declarations)
+        return self.own[module.__name__]
+
+    def _own_of(self, module: ModuleType, declarations: list[Declaration]) -> Catalog:
+        catalog = self.shared.without_cases()
+        for value in vars(module).values():
+            if isinstance(value, Optimization) and value.apply.__module__ != module.__name__:
+                catalog.optimizations.setdefault(value.name, value)
+        _add_all(declarations, catalog)
+        others = self.cases
+        for case in catalog.cases:
+            try:
+                refuse_namesake(case.workload, (other.workload for other in others))
+            except ValueError as error:
+                raise BadDeclaration(f"{module.__name__}: {error}") from None
+            taken = {(other.workload, other.name) for other in others}
+            if (case.workload, case.name) in taken and not case.is_reference:
+                raise BadDeclaration(
+                    f"{module.__name__}: another module declares the case {case.id} too"
+                )
+        return catalog
+
+
+def declares_cases(module: ModuleType) -> bool:
+    """Whether a module measures something itself."""
+    # Whatever stands in sys.modules is asked, and not all of it is a module.
+    namespace = getattr(module, "__dict__", {})
+    return any(declaration.makes_cases for declaration in declarations_in(namespace))
+
+
+def is_below(name: str, packages: Iterable[str]) -> bool:
+    """Whether a module is one of these, or a submodule of one."""
+    return any(f"{name}.".startswith(f"{package}.") for package in packages)
+
+
+def load(name: str) -> ModuleType:
+    """Import a module that declares something. `BadDeclaration` if that fails."""
+    if sys.flags.optimize > 1:
+        raise BadDeclaration(
+            "python -OO removes docstrings, and an optimization's is what a report says of it"
+        )
+    try:
+        return import_module(name)
+    except SyntaxError as error:
+        raise BadDeclaration(f"{_place(error.filename, error.lineno)}: {error.msg}") from None
+    except Exception as error:
+        # A declaration can break in any way as it is read, and is named by its line.
+        place = next(_places(error.__traceback__, name), name)
+        raise BadDeclaration(f"{place}: {type(error).__name__}: {error}") from None
+
+
+def _places(traceback: TracebackType | None, name: str) -> Iterator[str]:
+    """Where this module, or one below it, was when it failed; the innermost first."""
+    found = []
+    while traceback is not None:
+        frame = traceback.tb_frame
+        module = str(frame.f_globals.get("__name__"))
+        if frame.f_code.co_name == "<module>" and is_below(module, [name]):
+            found.append(_place(frame.f_code.co_filename, traceback.tb_lineno))
+        traceback = traceback.tb_next
+    return reversed(found)
+
+
+def _with_submodules(name: str) -> list[ModuleType]:
+    """The module and those below it that are imported, in the order of their import."""
+    modules = dict(sys.modules)
+    return [module for known, module in modules.items() if is_below(known, [name])]
+
+
+def _add_all(declarations: list[Declaration], catalog: Catalog) -> None:
+    for declaration in declarations:
+        try:
+            declaration.into(catalog)
+        except ValueError as error:
+            place = _place(declaration.file, declaration.line)
+            raise BadDeclaration(f"{place}: {error}") from None
+
+
+def _place(file: str | None, line: int | None) -> str:
+    path = Path(file or "")
+    here = Path.cwd()
+    shown = path.relative_to(here) if here in path.parents else path
+    return f"{shown}, line {line}"

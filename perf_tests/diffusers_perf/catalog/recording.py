@@ -1,0 +1,144 @@
+"""`optimization`, `stack` and `measure` as a module calls them while it is imported.
+
+What is declared is kept in the declaring module itself, and becomes part of a `Catalog` later: so
+a declaration has no effect on modules that do not ask for it, and importing a module twice declares
+nothing twice. Imports no torch.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+from diffusers_perf.catalog.declarations import (
+    DEFAULT_SUITE,
+    NO_TOLERANCE,
+    REFERENCE,
+    Needs,
+    Optimization,
+    Slot,
+    Tolerances,
+    Workload,
+)
+
+if TYPE_CHECKING:
+    from diffusers_perf.catalog.registry import Catalog
+    from diffusers_perf.measurement.build import Build
+
+KEPT = "__diffusers_perf__"
+"""The name under which a module keeps its declarations."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Declaration:
+    """One call, and where it stands."""
+
+    into: Callable[[Catalog], None]
+    """Adds what was declared. `ValueError` for a mistake that shows only there."""
+    makes_cases: bool
+    file: str
+    line: int
+
+
+def declarations_in(namespace: Mapping[str, Any]) -> list[Declaration]:
+    """What the module of this namespace declared itself, in its order."""
+    kept: list[Declaration] = namespace.get(KEPT, [])
+    return kept
+
+
+def optimization(
+    *,
+    applied: Callable[[Any], None],
+    tolerance: Tolerances = NO_TOLERANCE,
+    needs: Needs | None = None,
+    skips_work: bool = False,
+    uneven_steps: bool = False,
+    hides_operators: bool = False,
+    decides: tuple[Slot, ...] = (),
+    compiles: bool = False,
+) -> Callable[[Callable[[Build], None]], Optimization]:
+    """Declare the decorated function as an optimization under its own name.
+
+    The function gets a `Build` and says there what it changes. Its docstring's first line is what
+    a report says of it; the rest as `Optimization` says. Its place in the file is its place in a
+    stack that a search makes. `ValueError` for a function without a docstring, an applied check
+    that cannot be called, or a slot that is none.
+    """
+
+    def declare(apply: Callable[[Build], None]) -> Optimization:
+        name = apply.__name__
+        if not (apply.__doc__ or "").strip():
+            raise ValueError(f"{name} has no docstring, whose first line a report shows")
+        if not callable(applied):
+            raise ValueError(f"{name} has no applied check that can be called with a pipeline")
+        other = next((slot for slot in decides if not isinstance(slot, Slot)), None)
+        if other is not None:
+            raise ValueError(f"{name}: decides takes members of Slot (got {other!r})")
+        declared = Optimization(
+            name=name,
+            apply=apply,
+            tolerance=tolerance,
+            needs=needs or Needs(),
+            applied=applied,
+            skips_work=skips_work,
+            uneven_steps=uneven_steps,
+            hides_operators=hides_operators,
+            decides=decides,
+            compiles=compiles,
+        )
+        _keep(lambda catalog: catalog.add(declared))
+        return declared
+
+    return declare
+
+
+def stack(name: str, of: str) -> str:
+    """Give a stack (names joined by ``+``) a name of its own, which is returned."""
+    _keep(lambda catalog: catalog.stack(name, of))
+    return name
+
+
+def measure(
+    workload: Workload,
+    *stacks: str,
+    against: str = REFERENCE,
+    image_only: bool = False,
+    suite: str = DEFAULT_SUITE,
+) -> None:
+    """Declare stacks (names joined by ``+``) as cases on a workload, beside its reference.
+
+    `suite` names the group that pytest selects with ``-m``. With `against`, a case is compared with
+    another case than the reference. `image_only` generates once, and judges no time.
+    """
+    _keep(
+        lambda catalog: catalog.measure(
+            workload, *stacks, against=against, image_only=image_only, suite=suite
+        ),
+        makes_cases=True,
+    )
+
+
+def _keep(into: Callable[[Catalog], None], *, makes_cases: bool = False) -> None:
+    frame = _module_frame()
+    if frame is None:
+        raise RuntimeError("declarations are made at module level, while the module is imported")
+    declaration = Declaration(
+        into=into, makes_cases=makes_cases, file=frame.f_code.co_filename, line=frame.f_lineno
+    )
+    frame.f_globals.setdefault(KEPT, []).append(declaration)
+
+
+def _module_frame() -> FrameType | None:
+    """Of the module that is being imported: it may declare through a function of another one.
+
+    None where a test or a fixture, which pytest calls, declares.
+    """
+    frame: FrameType | None = sys._getframe(2)
+    while frame is not None and frame.f_code.co_name != "<module>":
+        if str(frame.f_globals.get("__name__")).startswith("_pytest."):
+            return None
+        frame = frame.f_back
+    return frame

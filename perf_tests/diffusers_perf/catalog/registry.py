@@ -1,0 +1,163 @@
+"""The catalog: optimizations, stacks and cases that belong together. Imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
+
+from diffusers_perf.catalog.declarations import (
+    DEFAULT_SUITE,
+    REFERENCE,
+    Case,
+    Optimization,
+    Scale,
+    Workload,
+)
+
+
+@dataclass(kw_only=True)
+class Catalog:
+    """What can be stacked, and which cases exist."""
+
+    optimizations: dict[str, Optimization] = field(default_factory=dict)
+    """By name, in the order in which a search stacks them."""
+    stacks: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """Names of the optimizations of each stack that has a name of its own."""
+    cases: list[Case] = field(default_factory=list)
+
+    def without_cases(self) -> Catalog:
+        """A copy that knows the same names and has no case yet."""
+        return Catalog(optimizations=dict(self.optimizations), stacks=dict(self.stacks))
+
+    def add(self, optimization: Optimization) -> None:
+        """`ValueError` for a name that is taken, or a need that is not declared before."""
+        self._refuse_taken(optimization.name)
+        needed = optimization.needs.optimization
+        if needed is not None and needed not in self.optimizations:
+            raise ValueError(f"{optimization.name} needs {needed!r}, which is not declared before")
+        self.optimizations[optimization.name] = optimization
+
+    def stack(self, name: str, of: str) -> None:
+        """Give a stack (names joined by ``+``) a name of its own.
+
+        `ValueError` for a name that is taken, an optimization that is not declared or named twice,
+        or a wrong combination.
+        """
+        self._refuse_taken(name)
+        found = self._optimizations(of)
+        _check_fit(found)
+        self.stacks[name] = tuple(o.name for o in found)
+
+    def measure(
+        self,
+        workload: Workload,
+        *stacks: str,
+        against: str = REFERENCE,
+        image_only: bool = False,
+        suite: str = DEFAULT_SUITE,
+    ) -> None:
+        """Add stacks (names joined by ``+``) as cases on a workload, beside its reference.
+
+        `ValueError` for an optimization that is not declared or named twice, a wrong combination,
+        a case declared twice, another workload's name, or an `against` that is not declared before.
+        """
+        refuse_namesake(workload, (case.workload for case in self.cases))
+        declared = {case.name for case in self.cases if case.workload == workload}
+        if REFERENCE not in declared:
+            declared.add(REFERENCE)
+            self.cases.append(
+                replace(self.case(workload, REFERENCE), image_only=image_only, suite=suite)
+            )
+        if against not in declared:
+            raise ValueError(f"{workload.name}: nothing called {against!r} is declared before")
+        for name in stacks:
+            if name in declared:
+                raise ValueError(f"{workload.name}: the case {name!r} is declared twice")
+            declared.add(name)
+            case = self.case(workload, name)
+            self.cases.append(replace(case, image_only=image_only, suite=suite, against=against))
+
+    def case(self, workload: Workload, name: str) -> Case:
+        """The case of this name against the reference, declared or not: a search tries many.
+
+        `ValueError` for an optimization that is not declared or named twice, or a wrong
+        combination.
+        """
+        names = [*workload.base, *(() if name == REFERENCE else (name,))]
+        try:
+            # What the base has, a stack on it can name as well, and it is done once.
+            stack = tuple(dict.fromkeys(o for part in names for o in self._optimizations(part)))
+            _check_fit(stack)
+        except ValueError as error:
+            raise ValueError(f"{workload.name}: {error}") from None
+        return Case(workload=workload, name=name, stack=stack)
+
+    def cases_for(self, scale: Scale) -> list[Case]:
+        """The cases whose workloads fit a model of this scale, workload by workload."""
+        return in_order(case for case in self.cases if case.workload.scale == scale)
+
+    def _optimizations(self, stack: str) -> list[Optimization]:
+        """In the order in which the stack names them. `ValueError` for one that is not declared,
+        and for one that is named twice.
+        """
+        parts = [part for name in stack.split("+") for part in self.stacks.get(name, (name,))]
+        unknown = next((part for part in parts if part not in self.optimizations), None)
+        if unknown is not None:
+            raise ValueError(no_optimization(unknown, [*self.optimizations, *self.stacks]))
+        twice = next((part for part in parts if parts.count(part) > 1), None)
+        if twice is not None:
+            raise ValueError(f"{stack} names {twice} twice")
+        return [self.optimizations[part] for part in parts]
+
+    def _refuse_taken(self, name: str) -> None:
+        if name in self.optimizations or name in self.stacks or name == REFERENCE:
+            raise ValueError(f"the name {name!r} is taken")
+
+
+def in_order(cases: Iterable[Case]) -> list[Case]:
+    """Workload by workload, so that a reference stands before what is compared with it."""
+    found = list(cases)
+    workloads = dict.fromkeys(case.workload for case in found)
+    return [case for workload in workloads for case in found if case.workload == workload]
+
+
+def refuse_namesake(workload: Workload, others: Iterable[Workload]) -> None:
+    """`ValueError` if one of the others has its name and is not the same. Of another scale it may:
+    no run has both.
+    """
+    for other in others:
+        alike = other.name == workload.name and other.scale == workload.scale
+        if alike and other != workload:
+            raise ValueError(f"another workload is called {workload.name!r}")
+
+
+def no_optimization(name: str, known: Sequence[str]) -> str:
+    """What is wrong with a name that is none of these."""
+    close = get_close_matches(name, known, n=1)
+    meant = f" (did you mean {close[0]}?)" if close else ""
+    return f"no optimization is called {name!r}{meant}; known are {', '.join(known)}"
+
+
+def suites_of(case: Case, cases: Iterable[Case]) -> list[str]:
+    """The case's suite; a reference is in all that its workload has cases of."""
+    own = [c.suite for c in cases if c.workload == case.workload and case.is_reference]
+    return list(dict.fromkeys((case.suite, *own)))
+
+
+def _check_fit(stack: Sequence[Optimization]) -> None:
+    """`ValueError` where one needs another before it, or two decide the same."""
+    before: set[str] = set()
+    decided: dict[object, str] = {}
+    for optimization in stack:
+        needed = optimization.needs.optimization
+        if needed is not None and needed not in before:
+            raise ValueError(f"{optimization.name} needs {needed} before it in the stack")
+        for slot in optimization.decides:
+            # A workload's base and a stack on it can name the same one.
+            other = decided.setdefault(slot, optimization.name)
+            if other != optimization.name:
+                raise ValueError(
+                    f"{other} and {optimization.name} both decide the {slot.value}: a stack has one"
+                )
+        before.add(optimization.name)

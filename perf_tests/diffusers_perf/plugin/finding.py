@@ -1,0 +1,72 @@
+"""Finds what a repository declares, for the commands, by pytest's own collection."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Generator
+from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from diffusers_perf.catalog.discovery import BadDeclaration, Project, declared_in, declares_cases
+
+COLLECTED = (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED)
+
+
+def find_project() -> Project:
+    """What the repository around the working directory declares.
+
+    In the modules of the ini option `perf_declarations`, and in test files below `testpaths`.
+    `BadDeclaration` for a mistake in one of them, or one that pytest cannot import.
+    """
+    finder = _Finder()
+    told = io.StringIO()
+    # Without our own collection, which would start a session; with its options and settings.
+    arguments = ["--collect-only", "--benchmark-only", "-p", "no:diffusers_perf.plugin.collection"]
+    with redirect_stdout(told), redirect_stderr(told), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        code = pytest.main(arguments, plugins=[finder])
+    if finder.broken:
+        raise BadDeclaration(finder.broken)
+    if code not in COLLECTED:
+        lines = [line for line in told.getvalue().splitlines() if line.strip()]
+        raise BadDeclaration(f"pytest cannot collect the tests here: {(lines or ['?'])[-1]}")
+    project = Project(shared=declared_in(*finder.declarations))
+    for module in finder.modules:
+        project.add(module)
+    return project
+
+
+class _Finder:
+    """A plugin that notes which test modules declare cases."""
+
+    def __init__(self) -> None:
+        self.declarations: list[str] = []
+        self.modules: list[ModuleType] = []
+        self.broken = ""
+
+    def pytest_collection(self, session: pytest.Session) -> None:
+        self.declarations = session.config.getini("perf_declarations")
+
+    def pytest_ignore_collect(self, collection_path: Path) -> bool | None:
+        """Import only test files that may declare something."""
+        if not collection_path.is_file() or collection_path.name == "conftest.py":
+            return None
+        return None if b"diffusers_perf" in collection_path.read_bytes() else True
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_make_collect_report(
+        self, collector: pytest.Collector
+    ) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+        report = yield
+        if not isinstance(collector, pytest.Module):
+            return report
+        if report.failed:
+            reason = str(report.longrepr).strip().splitlines()[-1].removeprefix("E").strip()
+            self.broken = self.broken or f"{collector.nodeid} cannot be imported: {reason}"
+        elif declares_cases(collector.obj):
+            self.modules.append(collector.obj)
+        return report
