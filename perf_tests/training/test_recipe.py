@@ -343,3 +343,9 @@ def test_the_learning_rate_ends_at_zero_by_steps_or_by_time() -> None:
     assert budget.rate(0, 0.0) < budget.rate(10, 0.1)
     assert budget.rate(50, 1.0) == pytest.approx(0.0)
     assert budget.rate(99, 0.99) < 0.01
+
+
+def test_a_long_training_starts_as_fast_as_a_short_one() -> None:
+    budget = Budget(steps=60_000, limit_s=10, batch=1, peak_rate=1.0)
+    assert budget.rate(249, 0.0) == pytest.approx(0.5)
+    assert budget.rate(500, 0.0) == pytest.approx(1.0)

@@ -21,6 +21,10 @@ from torch import Tensor, nn
 EAGER_STEPS_BEFORE_CAPTURE = 5
 """They count as steps; they let cuDNN choose its algorithms and the optimizer make its state."""
 GRADIENT_NORM_LIMIT = 1.0
+MAX_WARMUP_STEPS = 500
+STEPS_AHEAD = 16
+"""Between two waits for the GPU. Launches that ran far ahead of it would set the learning rate
+by a time that the GPU has not reached, and overrun the limit."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +44,7 @@ class Budget:
 
     def rate(self, step: int, progress: float) -> float:
         """The learning rate: a linear start over 4 % of the steps, then half a cosine."""
-        start = min(1.0, (step + 1) / max(1.0, 0.04 * self.steps))
+        start = min(1.0, (step + 1) / max(1.0, min(MAX_WARMUP_STEPS, 0.04 * self.steps)))
         return self.peak_rate * start * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
 
 
@@ -58,11 +62,12 @@ class Outcome:
 class Log:
     """Prints lines with the seconds since the start of the process's work."""
 
-    def __init__(self) -> None:
-        self._start = time.perf_counter()
+    def __init__(self, *, quiet: bool = False) -> None:
+        self._start, self._quiet = time.perf_counter(), quiet
 
     def __call__(self, line: str) -> None:
-        print(f"[{time.perf_counter() - self._start:7.1f} s] {line}", flush=True)
+        if not self._quiet:
+            print(f"[{time.perf_counter() - self._start:7.1f} s] {line}", flush=True)
 
 
 class Training:
@@ -101,13 +106,14 @@ class Training:
         self.loss_sum = torch.zeros((), device=self.device)
         self.step, self.elapsed_s = 0, 0.0
         self._graph: Any = None
+        self._reached = torch.cuda.Event() if self.device.type == "cuda" else None
 
     def run(self, probe: Callable[[], str] | None = None, probes: int = 4) -> Outcome:
         """Train to the end of the budget.
 
         `probe` looks at the averaged weights `probes` times on the way and returns a line for
-        the log. Every quarter of the steps a checkpoint is written, from which the same command
-        goes on after an interruption.
+        the log. At the same times a checkpoint is written, from which the same command goes on
+        after an interruption.
         """
         budget = self.budget
         if self.checkpoint.is_file():
@@ -127,6 +133,9 @@ class Training:
             self._set_rate(budget.rate(self.step, progress))
             self._one_step()
             self.step += 1
+            if self._reached is not None and self.step % STEPS_AHEAD == 0:
+                self._reached.synchronize()
+                self._reached.record()
             if self.step % log_every == 0:
                 mean_loss = self._mean_loss(self.step - logged)
                 logged = self.step
@@ -140,7 +149,7 @@ class Training:
                         f"{self.name}: the loss is {mean_loss} at step {self.step}; "
                         f"try a lower learning rate than {budget.peak_rate}"
                     )
-            if progress >= next_probe / probes and progress < 1:
+            if probes and progress < 1 and progress >= next_probe / probes:
                 next_probe = math.floor(progress * probes) + 1
                 self._save()
                 if probe is not None:

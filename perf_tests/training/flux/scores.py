@@ -58,13 +58,21 @@ def generate(
     seed: int,
     steps: int = STEPS,
     guidance: float = GUIDANCE,
+    classifier_free: float = 1.0,
 ) -> Tensor:
-    """Images for the prompts, (prompts, 3, 64, 64) in [0, 1], float32 on the CPU."""
+    """Images for the prompts, (prompts, 3, 64, 64) in [0, 1], float32 on the CPU.
+
+    `guidance` is what the transformer is given; `classifier_free` above 1 adds a second pass
+    with the empty prompt in each step.
+    """
     noise = pack(noise_for(len(prompts), seed))
     images = []
     for start in range(0, len(prompts), BATCH):
+        part = list(prompts[start : start + BATCH])
         result = pipeline(
-            prompt=list(prompts[start : start + BATCH]),
+            prompt=part,
+            negative_prompt=[""] * len(part) if classifier_free > 1 else None,
+            true_cfg_scale=classifier_free,
             height=IMAGE_SIDE,
             width=IMAGE_SIDE,
             latents=noise[start : start + BATCH].to(pipeline.device, pipeline.transformer.dtype),

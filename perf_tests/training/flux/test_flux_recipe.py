@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,16 @@ import torch
 from perf_tests.training.captions import caption_count, caption_of
 from perf_tests.training.flux import architecture, folder, scores, words
 from perf_tests.training.flux.__main__ import main
-from perf_tests.training.flux.stages import FULL, half_rounded
+from perf_tests.training.flux.compute import Compute
+from perf_tests.training.flux.stages import (
+    AFTER_TRAINING_S,
+    FLOW_SHARE,
+    FULL,
+    Workshop,
+    half_rounded,
+)
 from perf_tests.training.scores import noise_for
+from perf_tests.training.training import Log
 
 CPU = torch.device("cpu")
 
@@ -68,10 +77,51 @@ def test_half_of_the_levels_arrive_as_bfloat16_passes_them() -> None:
     assert sorted(set(coarse_guidance.tolist())) == pytest.approx([3.5, 3.504])
 
 
-def test_fewer_minutes_shorten_every_stage() -> None:
-    plan = FULL.within(1.0)
-    assert plan.flow.limit_s + plan.guidance.limit_s == pytest.approx(60)
-    assert plan.flow.steps == FULL.flow.steps
+def test_bfloat16_does_not_round_the_level() -> None:
+    transformer = architecture.transformer()
+    Compute.BF16.prepare(transformer)
+    seen: list[torch.Tensor] = []
+    transformer.time_text_embed.register_forward_pre_hook(lambda _, inputs: seen.extend(inputs))
+    with torch.no_grad(), Compute.BF16.autocast(CPU):
+        transformer(
+            hidden_states=torch.randn(1, architecture.TOKENS, architecture.TOKEN_CHANNELS),
+            timestep=torch.tensor([0.9632]),
+            guidance=torch.tensor([3.21]),
+            encoder_hidden_states=torch.randn(1, 2, architecture.TEXT_WIDTH),
+            pooled_projections=torch.randn(1, architecture.TEXT_WIDTH),
+            txt_ids=torch.zeros(2, 3),
+            img_ids=torch.zeros(architecture.TOKENS, 3),
+        )
+    assert [float(value) for value in seen[:2]] == pytest.approx([963.2, 3210.0])
+
+
+def workshop(tmp_path: Path, **settings: Any) -> Workshop:
+    return Workshop(
+        out=tmp_path, plan=FULL, seed=0, device=CPU, capture=False, log=Log(quiet=True),
+        compute=Compute.FLOAT32, **settings,
+    )  # fmt: skip
+
+
+class TestDeadline:
+    def test_without_one_a_stage_has_its_plan(self, tmp_path: Path) -> None:
+        assert workshop(tmp_path).budget("flow") == FULL.flow
+
+    def test_it_shortens_every_stage(self, tmp_path: Path) -> None:
+        left_s = 100.0
+        shop = workshop(tmp_path, deadline_s=time.perf_counter() + AFTER_TRAINING_S + left_s)
+        assert shop.budget("flow").limit_s == pytest.approx(FLOW_SHARE * left_s, abs=1)
+        assert shop.budget("guidance").limit_s == pytest.approx(left_s, abs=1)
+        assert shop.budget("flow").steps == FULL.flow.steps
+
+    def test_an_interrupted_stage_counts_what_it_trained(self, tmp_path: Path) -> None:
+        shop = workshop(tmp_path, deadline_s=time.perf_counter() + AFTER_TRAINING_S + 100)
+        shop.checkpoint("flow").parent.mkdir(parents=True)
+        torch.save({"elapsed_s": 60.0}, shop.checkpoint("flow"))
+        assert shop.budget("flow").limit_s == pytest.approx(FLOW_SHARE * 160, abs=1)
+
+    def test_one_that_has_passed_leaves_a_second(self, tmp_path: Path) -> None:
+        shop = workshop(tmp_path, deadline_s=time.perf_counter() - 5)
+        assert shop.budget("guidance").limit_s == 1
 
 
 def test_minutes_must_be_positive(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -122,7 +172,9 @@ class TestSmoke:
     def test_scores_and_card(self, smoke: Path) -> None:
         scores = json.loads((smoke / "model" / "scores.json").read_text())
         assert list(scores["scores"]) == ["2 steps, guidance 3.5", "1 steps, guidance 3.5"]
+        assert scores["guidance"] == 3.5
         card = (smoke / "model" / "README.md").read_text()
+        assert "guidance_scale=3.5," in card
         assert card.startswith("---\nlicense: apache-2.0\n")
         assert (smoke / "model" / "sheet.png").is_file()
 
