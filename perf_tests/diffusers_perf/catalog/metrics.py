@@ -96,15 +96,15 @@ class Metric:
     """A busy host disturbs it, and not only a busy GPU."""
     reference_only: bool = False
     """Other cases are limited by their ratio to the reference instead."""
-    threshold: float | None = None
-    """In a comparison with base, the share by which it must change to matter; None if it is not
+    threshold: float = 0.0
+    """In a comparison with base, the share by which it must change to matter; 0 if it is not
     compared."""
     limit: LimitRule | None = None
     """Of an accepted baseline; None if a baseline does not limit it."""
-    rise: float | None = None
+    rise: float = 0.0
     """Of a counter, the share by which it may exceed its accepted count."""
-    improves: float | None = None
-    """This many times below the best accepted process asks for a new baseline."""
+    improves: float = 0.0
+    """This many times below the best accepted process asks for a new baseline; 0 if never."""
     portable: str = ""
     """Its name in `portable.json`, whose bounds hold on any machine."""
     column: str = ""
@@ -120,10 +120,17 @@ class Metric:
         """Of its limit in a baseline: ``gpu_busy_s_max``."""
         return f"{self.field}_{'min' if self.more_is_better else 'max'}"
 
-    def of(self, measured: object) -> float | None:
-        """Its value in a `Measurement`; None where it was not measured."""
-        value: float | None = getattr(measured, self.field)
-        return value
+    def of(self, measured: object, reference: object | None = None) -> float | None:
+        """Its value in a `Measurement`, of a ratio to its reference's; None where it was not
+        measured.
+        """
+        if not self.ratio_of:
+            value: float | None = getattr(measured, self.field)
+            return value
+        own, other = getattr(measured, self.ratio_of), getattr(reference, self.ratio_of, None)
+        if own is None or other is None:
+            return None
+        return float(other / own if self.more_is_better else own / other)
 
     def shown(self, value: float) -> str:
         return self.unit.shown(value)
@@ -290,10 +297,12 @@ METRICS = (
 BY_NAME = {metric.name: metric for metric in METRICS}
 COUNTERS = {metric.field: metric for metric in METRICS if metric.kind is Kind.COUNTER}
 """The judged counters, by name. All others explain a number and are not limited."""
-COMPARED = tuple(metric for metric in METRICS if metric.threshold is not None)
+COMPARED = tuple(metric for metric in METRICS if metric.threshold)
 """What base and head are compared by, beside counters and images."""
 LIMITED = tuple(metric for metric in METRICS if metric.limit is not None)
 """What a machine's baseline limits, beside counters."""
+STRICT = frozenset(name for name, metric in COUNTERS.items() if not metric.rise)
+"""Counters of which one more is a regression."""
 PORTABLE = {metric.portable: metric for metric in METRICS if metric.portable}
 """By its name in `portable.json`."""
 

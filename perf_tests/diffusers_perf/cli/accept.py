@@ -9,18 +9,18 @@ a case in `HISTORY.md`. Lines of cases that whole runs no longer declare are dro
 from __future__ import annotations
 
 import argparse
-from collections.abc import Collection, Iterable, Mapping, Sequence, Sized
+from collections.abc import Collection, Mapping, Sequence, Sized
 from pathlib import Path
-from typing import TypeVar
 
 from msgspec import structs
 
+from diffusers_perf.catalog.metrics import BY_NAME, COUNTERS
 from diffusers_perf.catalog.status import Status
 from diffusers_perf.cli.answers import named
 from diffusers_perf.judge import comparable
+from diffusers_perf.judge.images import REPEAT_PSNR_DB
+from diffusers_perf.judge.limits import accepted_of
 from diffusers_perf.judge.pairs import disturbed_in
-from diffusers_perf.judge.verdicts import REPEAT_PSNR_DB
-from diffusers_perf.judge.weighing import METRICS
 from diffusers_perf.records import baselines, image_files, pixels
 from diffusers_perf.records.baselines import CaseBaseline, MachineBaseline
 from diffusers_perf.records.files import write_whole
@@ -30,7 +30,7 @@ from diffusers_perf.records.pixels import Images
 from diffusers_perf.records.reading import BadRunError, load_runs
 from diffusers_perf.records.run import CaseRecord, Run
 
-T = TypeVar("T")
+LATENCY = BY_NAME["latency"]
 PROCESSES_MIN = 3
 ROUNDS_MIN = 3
 """Of fewer the median is whatever one of them was."""
@@ -272,7 +272,9 @@ def _disturbed(run: Run) -> dict[str, str]:
     for key in _judged(run):
         case = run.cases[key]
         held_to = [] if case.compared_with is case.measurement else [_as_recorded(case)]
-        reasons = [why for one in (case, *held_to) for why in disturbed_in(run, one, METRICS[0])]
+        reasons = [
+            why for one in (case, *held_to) for why in disturbed_in(run, one, BY_NAME["latency"])
+        ]
         if reasons:
             found[key] = reasons[0].removeprefix(f"{case.id}: ")
     return found
@@ -290,23 +292,17 @@ def _judged(run: Run) -> list[str]:
 
 
 def _merge(cases: Sequence[CaseRecord], run: Run, before: CaseBaseline | None) -> CaseBaseline:
-    measured = [case.measurement for case in cases]
-    counters = [one.counters for one in measured]
+    counters = [case.measurement.counters for case in cases]
     generates = cases[0].workload
     same = before is not None and not comparable.differing(before.generates, generates)
-    merged = baselines.of_processes(
+    merged = accepted_of(
+        [(case.measurement, case.compared_with if case.reference else None) for case in cases],
         accepted=run.date,
         versions=run.machine.versions,
         generates=generates,
         device=run.machine.device,
-        counters=counters,
         # The machine's noise stays what it is when the code becomes slower.
         calibrations=before.calibrations if before and same else {},
-        latency_s=[one.latency_s for one in measured],
-        latency_speedup=_known(case.latency_speedup for case in cases),
-        gpu_busy_s=_known(one.gpu_busy_s for one in measured),
-        gpu_speedup=_known(case.gpu_speedup for case in cases),
-        peak_memory_bytes=_known(one.peak_memory_bytes for one in measured),
     )
     for why, names in (
         ("differently in each process", merged.moving),
@@ -317,13 +313,9 @@ def _merge(cases: Sequence[CaseRecord], run: Run, before: CaseBaseline | None) -
     return merged
 
 
-def _known(values: Iterable[T | None]) -> list[T]:
-    return [value for value in values if value is not None]
-
-
 def _partly(counters: Sequence[Mapping[str, Count]]) -> list[str]:
     """The judged ones that some have and some lack."""
-    return [n for n in baselines.JUDGED if len({n in one for one in counters}) > 1]
+    return [n for n in COUNTERS if len({n in one for one in counters}) > 1]
 
 
 def _images(run: Run) -> dict[Path, Path]:
@@ -385,6 +377,6 @@ def write_history(lines: Sequence[str]) -> None:
 
 
 def _figure(case: CaseBaseline) -> str:
-    if case.gpu_busy_s:
-        return f"GPU busy {min(case.gpu_busy_s):.4f} s, latency {min(case.latency_s):.3f} s"
-    return f"latency {min(case.latency_s):.3f} s"
+    latency = f"latency {min(case.measured['latency_s']):.3f} s"
+    busy_s = case.measured.get("gpu_busy_s")
+    return f"GPU busy {min(busy_s):.4f} s, {latency}" if busy_s else latency

@@ -16,14 +16,16 @@ from dataclasses import replace
 from math import sqrt
 from pathlib import Path
 
+from diffusers_perf.catalog.metrics import COMPARED
 from diffusers_perf.catalog.status import Status
 from diffusers_perf.cli.accept import PROCESSES_MIN, check, write_history
 from diffusers_perf.cli.answers import named
 from diffusers_perf.compare.ab import PAIRS
 from diffusers_perf.judge import comparable
+from diffusers_perf.judge.limits import limits_of
 from diffusers_perf.judge.pairs import disturbed_in
 from diffusers_perf.judge.stats import CONFIDENCE, POWER, detectable, noise_of
-from diffusers_perf.judge.weighing import METRICS, share
+from diffusers_perf.judge.weighing import share
 from diffusers_perf.records import baselines
 from diffusers_perf.records.baselines import Calibration, CaseBaseline, rounded
 from diffusers_perf.records.missing import parts_of
@@ -132,7 +134,7 @@ def calibrate(paths: Sequence[Path]) -> int:
 def _calibration(seen: Sequence[tuple[Run, CaseRecord]]) -> tuple[Calibration, list[str]]:
     """A case's noise between the processes that saw it, by metric, and what is left out of it."""
     noise, sees, told, fewest = {}, {}, [], len(seen)
-    for metric in METRICS:
+    for metric in COMPARED:
         values = [value for _, case in seen if (value := metric.of(case.measurement)) is not None]
         if len(values) < len(seen):
             continue
@@ -146,7 +148,7 @@ def _calibration(seen: Sequence[tuple[Run, CaseRecord]]) -> tuple[Calibration, l
         fewest = min(fewest, len(quiet))
         noise[metric.field] = rounded(noise_of(quiet))
         pair = sqrt(2) * noise[metric.field]
-        sees[metric.field] = rounded(detectable(pair, pairs=PAIRS, roofline=metric.roofline))
+        sees[metric.field] = rounded(detectable(pair, pairs=PAIRS, threshold=metric.threshold))
     date = seen[0][0].date
     return Calibration(calibrated=date, processes=fewest, noise=noise, sees=sees), told
 
@@ -161,21 +163,14 @@ def _line(
             "accept these runs first: python -m ci accept"
         )
     calibrations = {**line.calibrations, mode: calibration}
-    limits = baselines.limits_of(
-        latency_s=line.latency_s,
-        latency_speedup=line.latency_speedup,
-        gpu_busy_s=line.gpu_busy_s,
-        gpu_speedup=line.gpu_speedup,
-        peak_memory_bytes=line.peak_memory_bytes,
-        calibration=calibrations.get("whole"),
-    )
+    limits = limits_of(line.measured, calibrations.get("whole"))
     return replace(line, calibrations=calibrations, limits=limits)
 
 
 def _sees(calibration: Calibration) -> str:
     return ", ".join(
         f"{metric.name} ≥ {share(calibration.sees[metric.field])}"
-        for metric in METRICS
+        for metric in COMPARED
         if metric.field in calibration.sees
     )
 

@@ -17,15 +17,11 @@ from shlex import join
 from diffusers_perf.catalog.status import Status, exit_code
 from diffusers_perf.cli.answers import CANNOT_JUDGE, named
 from diffusers_perf.judge import structure_verdicts
+from diffusers_perf.judge.finding import Finding, Verdict
+from diffusers_perf.judge.messages import accept, bring_back
+from diffusers_perf.judge.question import Question
 from diffusers_perf.judge.structure_verdicts import Accepted
-from diffusers_perf.judge.verdicts import (
-    ACCEPT,
-    BRING_BACK,
-    Finding,
-    Question,
-    Verdict,
-    judge,
-)
+from diffusers_perf.judge.verdicts import judge
 from diffusers_perf.records import baselines
 from diffusers_perf.records.baselines import MachineBaseline, Portable
 from diffusers_perf.records.measurement import Count
@@ -178,7 +174,7 @@ def _counted(run: Run, case: CaseRecord, standards: Standards, question: Questio
         replace(was, where={}),
         steps=case.measurement.steps,
         versions={n: version.split("+")[0] for n, version in run.machine.versions.items()},
-        again=question.again,
+        again=question.rerun,
         accept=structure_verdicts.accepting(case.measurement.model),
     )
 
@@ -207,7 +203,7 @@ def _unjudged(run: Run, standards: Standards) -> str | None:
     reason = f"nobody accepted a baseline for {run.machine.name}"
     if standards.baseline is not None:
         reason = f"{standards.name} knows none of these cases on {timed[0].measurement.weights}"
-    return f"{reason}, so no speed was judged; accept one: {ACCEPT}"
+    return f"{reason}, so no speed was judged"
 
 
 def _cases(rows: Sequence[Row]) -> str:
@@ -239,6 +235,6 @@ def _closing(run: Run, standards: Standards, rows: list[Row]) -> Iterator[str]:
         again = f'pytest perf_tests --benchmark-only -k "{" or ".join(failed)}"'
         yield f"next: {again} {join(run.session.options)}".rstrip()
     elif Status.MISSING in statuses:
-        yield f"next: {BRING_BACK}"
+        yield f"next: {bring_back(run.session.options)}"
     elif Status.NEW in statuses:
-        yield f"next: accept what is new: {ACCEPT}"
+        yield f"next: accept what is new:\n{accept(run.session.options)}"

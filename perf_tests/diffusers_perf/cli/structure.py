@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING
 from diffusers_perf.catalog.declarations import Case
 from diffusers_perf.catalog.registry import in_order
 from diffusers_perf.cli.answers import refuse
+from diffusers_perf.judge.finding import Finding
 from diffusers_perf.judge.structure_verdicts import FILE, Accepted, accepting, key_of, load, save
 from diffusers_perf.judge.structure_verdicts import judge as judge_counts
-from diffusers_perf.judge.verdicts import Finding
 from diffusers_perf.plugin.finding import find_project
 from diffusers_perf.records.baselines import FOLDER
 from diffusers_perf.records.missing import parts_of

@@ -16,18 +16,18 @@ from itertools import zip_longest
 from pathlib import Path
 from shutil import get_terminal_size
 
+from diffusers_perf.catalog.metrics import COMPARED
 from diffusers_perf.catalog.status import Status
 from diffusers_perf.cli.answers import CANNOT_JUDGE, named
 from diffusers_perf.judge.comparable import NotComparable
 from diffusers_perf.judge.pairs import DRIFT, Change, Comparison, compare
-from diffusers_perf.judge.weighing import METRICS
 from diffusers_perf.plugin.screen import table
 from diffusers_perf.records import baselines
 from diffusers_perf.records.baselines import BadBaseline
 from diffusers_perf.records.reading import BadRunError, load_runs
 from diffusers_perf.records.run import Run
 
-SHOWN = (*(metric.name for metric in METRICS), "counters", "image")
+SHOWN = (*(metric.name for metric in COMPARED), "counters", "image")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -11,9 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from diffusers_perf.catalog.declarations import REFERENCE
-
-Measure = Literal["counter", "GPU busy", "latency", "image", "memory", "measuring", "applied check"]
-"""What sees a fault. Measuring: the rules that look at the measuring itself, not at a case."""
+from diffusers_perf.catalog.metrics import Detector
 
 Where = Literal["any", "cpu", "cuda"]
 """The machines on which its measure sees a fault: any, one without a GPU, one with a GPU."""
@@ -104,7 +102,7 @@ class Fault:
     apply: Callable[[Injection], None]
     source: str
     """Where it happened; ``own`` if it only could."""
-    detected_by: Measure | None
+    detected_by: Detector | None
     """None for a control, which nothing may see."""
     where: Where
     setting: Setting
@@ -136,7 +134,7 @@ FAULTS: dict[str, Fault] = {}
 
 def fault(
     *,
-    detected_by: Measure,
+    detected_by: Detector,
     setting: Setting,
     source: str = "own",
     where: Where = "any",
@@ -164,7 +162,7 @@ def control(
 def _declare(
     *,
     source: str,
-    detected_by: Measure | None,
+    detected_by: Detector | None,
     where: Where,
     setting: Setting,
     unit: str = "",
@@ -176,9 +174,9 @@ def _declare(
             raise ValueError(f"the name {name!r} is taken")
         if not (apply.__doc__ or "").strip():
             raise ValueError(f"{name} has no docstring to say in a report what it is")
-        if detected_by not in (None, *get_args(Measure)):
+        if detected_by not in (None, *get_args(Detector)):
             raise ValueError(
-                f"{name}: {detected_by!r} is no measure: {', '.join(get_args(Measure))}"
+                f"{name}: {detected_by!r} is no measure: {', '.join(get_args(Detector))}"
             )
         if where not in get_args(Where):
             raise ValueError(f"{name}: {where!r} is no machine: {', '.join(get_args(Where))}")

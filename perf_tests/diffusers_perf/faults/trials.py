@@ -21,18 +21,20 @@ from msgspec import structs
 
 from diffusers_perf.catalog.declarations import REFERENCE, Case, Workload
 from diffusers_perf.catalog.discovery import Project
+from diffusers_perf.catalog.metrics import STRICT, Detector, detector_of
 from diffusers_perf.catalog.status import Status
-from diffusers_perf.faults.injection import CannotInject, Fault, Injection, Measure, Setting
+from diffusers_perf.faults.injection import CannotInject, Fault, Injection, Setting
 from diffusers_perf.judge import structure_verdicts
+from diffusers_perf.judge.finding import Finding, Verdict
+from diffusers_perf.judge.limits import accepted_of
 from diffusers_perf.judge.structure_verdicts import Accepted
-from diffusers_perf.judge.verdicts import Finding, Verdict
 from diffusers_perf.measurement import bench, pipelines, timing
 from diffusers_perf.measurement.bench import Bench, CaseError
 from diffusers_perf.measurement.build import flag
 from diffusers_perf.measurement.observing import Observing
 from diffusers_perf.records import baselines, image_files, pixels
-from diffusers_perf.records.baselines import NEVER_MORE, MachineBaseline
-from diffusers_perf.records.measurement import Measurement, gpu_speedup
+from diffusers_perf.records.baselines import MachineBaseline
+from diffusers_perf.records.measurement import Measurement
 from diffusers_perf.records.names import image_file
 from diffusers_perf.records.operators import Observation
 
@@ -40,23 +42,8 @@ ATTEMPTS = 3
 """A fault that came out inconclusive or invalid is injected again, as a workflow repeats a run."""
 CLEAN_RUNS_MAX = 5
 """As many of the latest clean runs of a setting stand for the accepted processes."""
-MEASURES: dict[Measure, tuple[str, ...]] = {
-    "image": ("image", "repeat", "image distance"),
-    "memory": ("peak memory", "memory ratio", "kept bytes"),
-    "measuring": ("warm-up", "timer"),
-    "latency": ("latency", "latency speedup"),
-    "GPU busy": ("GPU busy", "GPU busy speedup"),
-    "applied check": ("applied check",),
-}
-"""The findings' metrics by what sees them; all others are counters."""
-SEEN_UNOBSERVED: tuple[Measure, ...] = ("latency", "image", "applied check")
+SEEN_UNOBSERVED: tuple[Detector, ...] = ("latency", "image", "applied check")
 """Measures that need nothing but the timed rounds: what they must see is not observed besides."""
-
-
-def measure_of(finding: Finding) -> Measure:
-    """Which measure made a finding."""
-    found = (m for m, metrics in MEASURES.items() if finding.metric in metrics)
-    return next(found, "counter")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,27 +62,27 @@ class Side:
         """Whether a machine that became slower under way could have done it: asked once more, with
         what is clean timed again."""
         alarms = self.alarms()
-        return bool(alarms) and all(measure_of(f) == "latency" for f in alarms)
+        return bool(alarms) and all(detector_of(f.metric) == "latency" for f in alarms)
 
-    def saw(self, measure: Measure) -> Finding | None:
+    def saw(self, measure: Detector) -> Finding | None:
         """What this measure found; of the measuring itself, also what makes a run invalid."""
         may_be_invalid = measure == "measuring"
         found = [
             f
             for f in self.findings
-            if measure_of(f) == measure
+            if detector_of(f.metric) == measure
             and (not f.status.passes or (may_be_invalid and f.status == Status.INVALID))
         ]
         return max(
             found,
-            # Of several counters, the one of which there may not be one more says most.
-            key=lambda f: (f.status.severity, f.metric in NEVER_MORE),
+            # Of several counters, the one that may not rise at all says most.
+            key=lambda f: (f.status.severity, f.metric in STRICT),
             default=None,
         )
 
-    def undecided(self, measure: Measure) -> bool:
+    def undecided(self, measure: Detector) -> bool:
         """Whether this measure asks for another run."""
-        return any(measure_of(f) == measure and f.status.warns for f in self.findings)
+        return any(detector_of(f.metric) == measure and f.status.warns for f in self.findings)
 
 
 @dataclass(kw_only=True)
@@ -142,11 +129,11 @@ class FalseAlarm:
     @property
     def by_the_clock(self) -> bool:
         """Whether a machine that became slower under way gives it too."""
-        return measure_of(self.finding) == "latency"
+        return detector_of(self.finding.metric) == "latency"
 
     @property
     def text(self) -> str:
-        return f"after {self.after}: {self.finding.status}: {self.finding.what}"
+        return f"after {self.after}: {self.finding.sentence}"
 
 
 @dataclass(kw_only=True)
@@ -233,15 +220,17 @@ class Trials:
                 fault=fault,
                 status="false alarm" if alarms else "not flagged",
                 verdict=shown[0].status if shown else Status.SAME,
-                sentence=shown[0].what if shown else "",
+                sentence=shown[0].said if shown else "",
             )
         for _ in range(attempts - 1):
             if side.saw(fault.detected_by) or not side.undecided(fault.detected_by):
                 break
             side = self._side(fault, cases, clean, injected=True, size=size)
         seen = side.saw(fault.detected_by)
-        others = dict.fromkeys(measure_of(f) for f in side.alarms())
-        undecided = [f for f in side.findings if measure_of(f) == fault.detected_by and f.what]
+        others = dict.fromkeys(detector_of(f.metric) for f in side.alarms())
+        undecided = [
+            f for f in side.findings if detector_of(f.metric) == fault.detected_by and f.what
+        ]
         told = seen or next(iter([*undecided, *side.alarms()]), None)
         return Row(
             fault=fault,
@@ -316,7 +305,7 @@ class Trials:
         injected: bool,
         size: float | None = None,
     ) -> Side:
-        """Measure and judge the cases with the fault, or with no more than its givens."""
+        """Detector and judge the cases with the fault, or with no more than its givens."""
         injection = self._injection(fault, clean, size)
         if not injected:
             injection.contexts, injection.changes = [], []
@@ -352,7 +341,7 @@ class Trials:
                 findings += verdict.findings
                 measured.append((case, seen, tried.observing.counted.get(case.id)))
         if not injected and (not measured or len(measured) < len(cases)):
-            raise RuntimeError(f"the clean run failed: {findings[-1].what}")
+            raise RuntimeError(f"the clean run failed: {findings[-1].said}")
         return Side(measured=tuple(measured), findings=tuple(findings))
 
     def _verdict(self, case: Case, seen: Measurement, cases: Sequence[Case], steps: int) -> Verdict:
@@ -373,24 +362,16 @@ class Trials:
             return None
         cases, machine = {}, self.bench.machine
         for index, (case, first, _) in enumerate(clean.sides[0].measured):
-            runs = [side.measured[index][1] for side in clean.sides]
-            references = [side.measured[0][1] for side in clean.sides]
-            # A reference is compared with nothing.
-            pairs = list(zip(runs, references, strict=True)) if index else []
-            speedups = [gpu_speedup(m, r) for m, r in pairs]
-            cases[first.key] = baselines.of_processes(
+            cases[first.key] = accepted_of(
+                # A reference is compared with nothing.
+                [
+                    (side.measured[index][1], side.measured[0][1] if index else None)
+                    for side in clean.sides
+                ],
                 accepted=date.today().isoformat(),
                 versions=machine.versions,
                 generates=_as_judged(case, steps).workload.as_json(),
                 device=machine.device,
-                counters=[m.counters for m in runs],
-                latency_s=[m.latency_s for m in runs],
-                latency_speedup=[r.latency_s / m.latency_s for m, r in pairs],
-                gpu_busy_s=[m.gpu_busy_s for m in runs if m.gpu_busy_s is not None],
-                gpu_speedup=[s for s in speedups if s is not None],
-                peak_memory_bytes=[
-                    m.peak_memory_bytes for m in runs if m.peak_memory_bytes is not None
-                ],
             )
         return MachineBaseline(
             path=clean.folder / "baseline.json", machine=machine.name, cases=cases
@@ -467,9 +448,9 @@ def building(injection: Injection) -> Any:
 def _sentence(finding: Finding) -> str:
     # How far off an image is stands beside what is wrong with it, and is what a person asks.
     return (
-        f"{finding.what} ({finding.measured})"
+        f"{finding.said} ({finding.measured})"
         if finding.metric == "image distance"
-        else finding.what
+        else finding.said
     )
 
 

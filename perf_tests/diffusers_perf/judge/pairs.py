@@ -14,23 +14,17 @@ from itertools import chain
 from statistics import median
 
 from diffusers_perf.catalog.declarations import REFERENCE
+from diffusers_perf.catalog.metrics import COMPARED, COUNTERS, Kind, Metric
 from diffusers_perf.catalog.status import Status, exit_code, worst
+from diffusers_perf.judge import messages
 from diffusers_perf.judge.comparable import NotComparable, check
+from diffusers_perf.judge.counters import work
+from diffusers_perf.judge.finding import Finding
+from diffusers_perf.judge.images import REPEAT_PSNR_DB
+from diffusers_perf.judge.question import Question
 from diffusers_perf.judge.stats import Interval
-from diffusers_perf.judge.verdicts import (
-    ACCEPT,
-    REPEAT_PSNR_DB,
-    Finding,
-    Question,
-    again,
-    difference,
-    drifted,
-    judge,
-    most,
-    work,
-)
-from diffusers_perf.judge.weighing import METRICS, PAIRS_MOST, Metric, weigh
-from diffusers_perf.records.baselines import JUDGED
+from diffusers_perf.judge.verdicts import judge
+from diffusers_perf.judge.weighing import PAIRS_MOST, weigh
 from diffusers_perf.records.measurement import Count
 from diffusers_perf.records.run import CaseRecord, Run
 
@@ -196,7 +190,7 @@ class _Sides:
 
     @property
     def again(self) -> str:
-        return again(self.name, self.head[0].session.options)
+        return messages.rerun(self.name, self.head[0].session.options)
 
     def quiet(self, metric: Metric) -> tuple[list[tuple[CaseRecord, CaseRecord]], list[str]]:
         """The pairs whose times say something, and why the others do not."""
@@ -221,10 +215,10 @@ class _Sides:
 
 def disturbed_in(run: Run, case: CaseRecord, metric: Metric) -> list[str]:
     """Why a process says nothing of this metric of a case; empty where it does."""
-    if metric.name == "peak memory":
+    if metric.kind is Kind.MEMORY:
         return []
     interference = case.measurement.interference
-    if metric.name != "latency":
+    if not metric.wall_clock:
         return [*interference.reasons(wall_clock=False)]
     drifts = (
         case.reference_drift,
@@ -232,9 +226,9 @@ def disturbed_in(run: Run, case: CaseRecord, metric: Metric) -> list[str]:
     )
     return [
         *interference.reasons(wall_clock=True),
-        *(finding.what for finding in _findings(case) if finding.status == Status.INVALID),
+        *(finding.said for finding in _findings(case) if finding.status == Status.INVALID),
         # Whichever way: what is compared was made on one machine or says nothing.
-        *(drifted(drift.ratio) for drift in drifts if drift and drift.significant),
+        *(messages.drift(drift.ratio) for drift in drifts if drift and drift.significant),
     ]
 
 
@@ -287,7 +281,7 @@ def _changes(sides: _Sides, noise: Noise) -> Iterator[Change]:
         return
     if sides.in_head[0].image_only:
         return
-    for metric in METRICS:
+    for metric in COMPARED:
         yield from _measured(sides, metric, noise)
     yield from _counted(sides)
 
@@ -378,7 +372,7 @@ def _next(sides: _Sides, status: Status, *, worth_more: bool = False) -> str:
         more = sides.more or f"python -m ci ab makes up to {PAIRS_MOST}, its --help says how"
         return f"more pairs: {more}; or a quieter machine"
     if status in (Status.SLOWER, Status.MORE_MEMORY, Status.MORE_WORK):
-        return f"{sides.again}; if it is meant, {ACCEPT}"
+        return f"if the change is intended, accept it; else rerun:\n{sides.again}"
     return ""
 
 
@@ -388,7 +382,7 @@ def _counted(sides: _Sides) -> Iterator[Change]:
     had, has = (
         [case.measurement.counters for case in side] for side in (sides.in_base, sides.in_head)
     )
-    judged = [n for n in dict.fromkeys(chain.from_iterable((*had, *has))) if n in JUDGED]
+    judged = [n for n in dict.fromkeys(chain.from_iterable((*had, *has))) if n in COUNTERS]
     unseen = [n for n in judged if not all(n in counters for counters in (*had, *has))]
     changes = []
     for name in judged:
@@ -399,7 +393,7 @@ def _counted(sides: _Sides) -> Iterator[Change]:
             )
             for side in (had, has)
         )
-        statuses = {work(name, was=w, now=n, steps=steps) for w in was for n in now}
+        statuses = {work(COUNTERS[name], was=w, now=n, steps=steps) for w in was for n in now}
         if statuses <= {Status.SAME}:
             continue
         if len(statuses) > 1:
@@ -409,7 +403,8 @@ def _counted(sides: _Sides) -> Iterator[Change]:
         # The nearest of both sides: head's least against base's most, and the other way round.
         more = status == Status.MORE_WORK
         before, after = (was[-1], now[0]) if more else (was[0], now[-1])
-        limit = f", limit {most(name, before, steps=steps)}"
+        difference = messages.difference(name, was=before, now=after, steps=steps)
+        limit = f", limit {messages.most(COUNTERS[name], before, steps=steps)}"
         changes.append(
             Change(
                 case=sides.name,
@@ -417,8 +412,7 @@ def _counted(sides: _Sides) -> Iterator[Change]:
                 status=status,
                 base=before.total(steps),
                 head=after.total(steps),
-                sentence=f"{sides.name}: {difference(name, was=before, now=after, steps=steps)}"
-                f"{limit if more else ''}",
+                sentence=f"{sides.name}: {difference}{limit if more else ''}",
                 next=_next(sides, status),
             )
         )
@@ -503,7 +497,7 @@ def _alone(sides: _Sides) -> Iterator[Change]:
         if most_severe.status == "new":
             said = f"{sides.name}: nobody accepted an image to hold it to"
         elif most_severe.what:
-            said = f"{most_severe.what} ({most_severe.measured}; limit {most_severe.limit})"
+            said = f"{most_severe.said} ({most_severe.measured}; limit {most_severe.limit})"
             # Such a thing fails whoever made it so, and whoever reads it wants to know.
             said += "; so is base's" if (most_severe.metric, most_severe.status) in before else ""
         yield Change(

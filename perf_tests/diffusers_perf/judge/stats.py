@@ -125,21 +125,21 @@ def narrowed(interval: Interval, *, pairs: int, to: int) -> Interval:
     return _interval(math.log(interval.mid), half)
 
 
-def detectable(noise: float, *, pairs: int, roofline: float) -> float:
+def detectable(noise: float, *, pairs: int, threshold: float) -> float:
     """The smallest slowdown, as a share, that so many pairs call slower nine times in ten.
 
     `noise` is the standard deviation of a pair's log ratio, known so that `pair_noise` never falls
-    below it; `roofline` is what a slowdown must exceed besides being significant. Infinite for less
-    than two pairs.
+    below it; `threshold` is what a slowdown must exceed and be significant. Infinite for fewer than
+    two pairs.
     """
     if pairs < 2:
         return math.inf
     error = noise / math.sqrt(pairs)
     if error == 0:
-        return roofline
+        return threshold
     # What the mean must exceed, for each size of noise that such a sample shows.
     least = _critical(pairs - 1, CONFIDENCE) * error * np.maximum(_noises_seen(pairs), 1.0)
-    least = np.maximum(math.log1p(roofline), least)
+    least = np.maximum(math.log1p(threshold), least)
 
     def misses(effect: float) -> float:
         return POWER - float(np.mean(special.ndtr((effect - least) / error)))

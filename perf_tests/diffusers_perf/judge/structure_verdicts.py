@@ -10,8 +10,11 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from diffusers_perf.catalog.declarations import Case
+from diffusers_perf.catalog.metrics import COUNTERS
 from diffusers_perf.catalog.status import Status
-from diffusers_perf.judge.verdicts import Finding, difference, most, work
+from diffusers_perf.judge.counters import work
+from diffusers_perf.judge.finding import Finding
+from diffusers_perf.judge.messages import difference, most
 from diffusers_perf.records import baselines
 from diffusers_perf.records.baselines import BadBaseline
 from diffusers_perf.records.files import write_whole
@@ -166,7 +169,7 @@ def judge(
                 )
             )
             continue
-        status = work(counter, was=before, now=count, steps=steps)
+        status = work(COUNTERS[counter], was=before, now=count, steps=steps)
         if status == Status.SAME:
             continue
         grown = status == Status.MORE_WORK
@@ -179,7 +182,7 @@ def judge(
                 what=f"{name}: {said}{kinds})",
                 measured=f"{count.total(steps):,}{modules}",
                 expected=f"{before.total(steps):,} ({source})",
-                limit=most(counter, before, steps=steps) if grown else "",
+                limit=most(COUNTERS[counter], before, steps=steps) if grown else "",
                 next=f"{again}; if it is meant, {accept}" if grown else f"keep it: {accept}",
             )
         )

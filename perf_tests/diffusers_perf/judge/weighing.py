@@ -1,7 +1,7 @@
 """What pairs of processes say of one metric: numbers in, a status and a sentence out.
 
 A time is slower if the 99 % t interval of the pairs' log ratios lies beyond 1 and their mean beyond
-the roofline; the same if the interval lies within the roofline; inconclusive otherwise.
+the threshold; the same if the interval lies within the threshold; inconclusive otherwise.
 """
 
 from __future__ import annotations
@@ -10,44 +10,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
 
+from diffusers_perf.catalog.metrics import Metric
 from diffusers_perf.catalog.status import Status
 from diffusers_perf.judge.stats import Interval, detectable, narrowed, pair_noise, paired_interval
-from diffusers_perf.records.measurement import Measurement
 
 PAIRS_MOST = 10
 """That `ab` makes; in what they leave inconclusive more would see little more."""
 PAIRS_TO_FORESEE = 3
 """Fewer say too little of the noise to foresee what more would say."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Metric:
-    """Something that is measured with noise."""
-
-    name: str
-    field: str
-    """Its name in a `Measurement`, with the unit."""
-    roofline: float
-    """The share by which it must change to matter."""
-    worse: Status
-    """The status of more of it."""
-
-    def of(self, measured: Measurement) -> float | None:
-        """Its value; None where it was not measured."""
-        value: float | None = getattr(measured, self.field)
-        return value
-
-    def shown(self, value: float) -> str:
-        if self.field.endswith("_bytes"):
-            return f"{value / 2**20:,.0f} MiB"
-        return f"{value:.4f} s"
-
-
-METRICS = (
-    Metric(name="latency", field="latency_s", roofline=0.03, worse=Status.SLOWER),
-    Metric(name="GPU busy", field="gpu_busy_s", roofline=0.02, worse=Status.SLOWER),
-    Metric(name="peak memory", field="peak_memory_bytes", roofline=0.02, worse=Status.MORE_MEMORY),
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +52,7 @@ def weigh(
 
 
 def _status(metric: Metric, ratio: Interval) -> Status:
-    most = 1 + metric.roofline
+    most = 1 + metric.threshold
     if ratio.low > 1 and ratio.mid > most:
         return metric.worse
     if ratio.high < 1 and ratio.mid < 1 / most:
@@ -97,8 +67,8 @@ def _more_could_tell(metric: Metric, ratio: Interval, *, pairs: int, of: int) ->
     if of >= PAIRS_MOST or pairs < PAIRS_TO_FORESEE:
         return of < PAIRS_MOST
     then = narrowed(ratio, pairs=pairs, to=pairs + PAIRS_MOST - of)
-    # Wherever the middle comes to lie: too wide for the roofline, it is never the same.
-    fits = then.high / then.mid <= 1 + metric.roofline
+    # Wherever the middle comes to lie: too wide for the threshold, it is never the same.
+    fits = then.high / then.mid <= 1 + metric.threshold
     return fits or _status(metric, then) != Status.INCONCLUSIVE
 
 
@@ -113,7 +83,9 @@ def _said(
     values = f"{metric.shown(median(under))} → {metric.shown(median(over))}"
     interval = f"99 % interval {ratio.low:.3f}x to {ratio.high:.3f}x"
     if status == Status.SAME:
-        return f"{metric.name} {ratio.mid:.3f}x base's, {interval}, within {share(metric.roofline)}"
+        return (
+            f"{metric.name} {ratio.mid:.3f}x base's, {interval}, within {share(metric.threshold)}"
+        )
     if status == Status.INCONCLUSIVE:
         if len(over) < 2:
             return (
@@ -121,7 +93,7 @@ def _said(
                 "of the noise"
             )
         seen = detectable(
-            pair_noise(over, under, known=known), pairs=len(over), roofline=metric.roofline
+            pair_noise(over, under, known=known), pairs=len(over), threshold=metric.threshold
         )
         return (
             f"{metric.name} {ratio.mid:.3f}x base's, {values}, {interval}: these {len(over)} pairs "
@@ -134,7 +106,7 @@ def _said(
         Status.SLOWER: f"{ratio.mid:.3f}x slower than base",
         Status.MORE_MEMORY: f"{ratio.mid:.3f}x base's",
     }[status]
-    return f"{metric.name} {how}, {values}, {interval}, limit {1 + metric.roofline:.2f}x"
+    return f"{metric.name} {how}, {values}, {interval}, limit {1 + metric.threshold:.2f}x"
 
 
 def share(value: float) -> str:

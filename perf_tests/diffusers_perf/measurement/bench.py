@@ -17,11 +17,14 @@ import torch
 from msgspec import structs
 
 from diffusers_perf.catalog.declarations import REFERENCE, Case, Optimization
+from diffusers_perf.catalog.metrics import detector_of
 from diffusers_perf.catalog.status import Status
-from diffusers_perf.judge import structure_verdicts
+from diffusers_perf.judge import messages, structure_verdicts
+from diffusers_perf.judge.finding import Finding, Verdict
+from diffusers_perf.judge.question import Question
 from diffusers_perf.judge.stats import ratio_interval
 from diffusers_perf.judge.structure_verdicts import Accepted
-from diffusers_perf.judge.verdicts import Finding, Question, Verdict, drifted, judge
+from diffusers_perf.judge.verdicts import judge
 from diffusers_perf.measurement import applied, counters
 from diffusers_perf.measurement.interference import Watch
 from diffusers_perf.measurement.observing import Observing, parameters
@@ -60,7 +63,7 @@ class Lack:
 def drift_text(drift: Drift) -> str:
     """A reference's drift in words."""
     allowed = not drift.significant and abs(drift.ratio - 1) > DRIFT_SHARE
-    return drifted(drift.ratio) + ", as far as its rounds differ anyhow" * allowed
+    return messages.drift(drift.ratio) + ", as far as its rounds differ anyhow" * allowed
 
 
 @dataclass(kw_only=True)
@@ -354,7 +357,10 @@ class Bench:
         verdict = judge(question)
         # Before a case is called slower, the reference is timed once more: a machine that changed
         # under way makes a case invalid, not slower.
-        slower = any(f.status == Status.SLOWER and "latency" in f.metric for f in verdict.findings)
+        slower = any(
+            f.status == Status.SLOWER and detector_of(f.metric) == "latency"
+            for f in verdict.findings
+        )
         if slower and reference is not None:
             drift = self.repeat_reference(case, cases)
             if drift is not None and drift.significant:
@@ -375,7 +381,7 @@ class Bench:
             steps=case.workload.steps,
             # A build's local part (2.13.0+cpu) changes nothing about the code.
             versions={n: version.split("+")[0] for n, version in question.versions.items()},
-            again=question.again,
+            again=question.rerun,
             accept=structure_verdicts.accepting(self.source.name),
         )
 

@@ -10,7 +10,7 @@ from typing import Protocol
 
 from diffusers_perf.catalog.declarations import REFERENCE, Case
 from diffusers_perf.catalog.status import Status
-from diffusers_perf.judge.verdicts import (
+from diffusers_perf.judge.interference import (
     CORE_SLOWED,
     loops_of,
     slowed,

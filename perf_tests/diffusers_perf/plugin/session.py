@@ -31,7 +31,7 @@ from diffusers_perf.records.missing import Untimed
 from diffusers_perf.records.run import KEY, CaseRecord, Reference
 
 if TYPE_CHECKING:
-    from diffusers_perf.judge.verdicts import Verdict
+    from diffusers_perf.judge.finding import Verdict
     from diffusers_perf.records.baselines import Published
     from diffusers_perf.records.measurement import Measurement
 

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from statistics import median
-from types import MappingProxyType
 from typing import Any, get_args
 
-from diffusers_perf.judge.stats import spread
+from diffusers_perf.catalog.metrics import LIMITED
+from diffusers_perf.catalog.metrics import PORTABLE as PORTABLE_METRICS
 from diffusers_perf.records import shape
 from diffusers_perf.records.files import write_whole
 from diffusers_perf.records.measurement import Count
 from diffusers_perf.records.names import image_file
-from diffusers_perf.records.operators import COUNTERS
 from diffusers_perf.records.run import Mode, slug_of
 from diffusers_perf.records.shape import (
     ANYTHING,
@@ -32,42 +30,9 @@ from diffusers_perf.records.shape import (
 SCHEMA = 1
 FOLDER = Path(__file__).parents[3] / "baselines"
 
-NEVER_MORE = (
-    "host_syncs",
-    "device_to_host_copies",
-    "host_to_device_copies",
-    "device_reads",
-    "graph_breaks",
-    "recompiles",
-    "casts",
-    "layout_conversions",
-    "full_precision_operators",
-    "unfused_attention",
-)
-"""Counters of which one more in a generation is a regression."""
-# Not the launches of graphs: one more stands for many kernels, whose launches there are fewer of.
-LAUNCHES = ("kernels", "kernel_launches", "operators", "python_calls")
-JUDGED = (*NEVER_MORE, *LAUNCHES)
-"""All other counters explain a number and hold nobody to anything."""
-
 
 class BadBaseline(Exception):
     """A file under `baselines/` that cannot be used; one sentence says which and why."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Limits:
-    """What the baseline allows. Written by `ci accept` from the numbers beside it.
-
-    A workload's reference is held to the latency that it had, any other case to how many times
-    faster than its reference it was.
-    """
-
-    latency_s_max: float | None = None
-    latency_speedup_min: float | None = None
-    gpu_busy_s_max: float | None = None
-    gpu_speedup_min: float | None = None
-    peak_memory_bytes_max: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,16 +58,14 @@ class CaseBaseline:
     versions: Mapping[str, str]
     generates: Mapping[str, Any]
     """The workload, as `catalog.Workload.as_json`: another one's times say nothing of these."""
-    latency_s: tuple[float, ...]
-    latency_speedup: tuple[float, ...] = ()
-    """Of a workload's reference none."""
-    gpu_busy_s: tuple[float, ...] = ()
-    gpu_speedup: tuple[float, ...] = ()
-    peak_memory_bytes: tuple[int, ...] = ()
+    measured: Mapping[str, tuple[float, ...]]
+    """By `Metric.field` of `LIMITED`: of each accepted process. A workload's reference has no
+    ratios."""
     counters: Mapping[str, Count]
     moving: tuple[str, ...] = ()
     """Counters that were not the same in every process, and hold nobody to anything."""
-    limits: Limits
+    limits: Mapping[str, float]
+    """By `Metric.limit_name`. Written from the numbers beside it."""
     calibrations: Mapping[Mode, Calibration] = field(default_factory=dict)
     """None where nobody calibrated."""
 
@@ -135,10 +98,8 @@ class Published:
     """By optimization, the shares by which a model is ``smaller`` and ``faster``."""
 
 
-METRICS = ("gpu_speedup", "latency_speedup", "memory_ratio", "memory_gib")
-
 Portable = Mapping[str, Mapping[str, Bound]]
-"""Bounds by metric (`METRICS`; the last is the peak in GiB, all others are ratios), by case id."""
+"""By case id and `Metric.portable`: memory in GiB, all others ratios."""
 
 
 def machine_path(slug: str, folder: Path | None = None) -> Path:
@@ -185,85 +146,9 @@ def save_machine(baseline: MachineBaseline) -> None:
     write_whole(baseline.path, text)
 
 
-def of_processes(
-    *,
-    accepted: str,
-    versions: Mapping[str, str],
-    generates: Mapping[str, Any],
-    device: str,
-    counters: Sequence[Mapping[str, Count]],
-    calibrations: Mapping[Mode, Calibration] = MappingProxyType({}),
-    **seen: Sequence[Any],
-) -> CaseBaseline:
-    """The line that these processes of one case are accepted as, with the limits that follow.
-
-    `counters` are of each process, `seen` its times, ratios and bytes as in `limits_of`. A counter
-    that some processes lack is left out, and so is one that holds nobody to anything.
-    """
-    values = {name: tuple(rounded(value) for value in them) for name, them in seen.items()}
-    # Without a GPU they were counted in the code, are the same on every machine, and are judged by
-    # baselines/structure.json alone.
-    structural = () if device == "cuda" else COUNTERS
-    known = {
-        name: [one[name] for one in counters]
-        for name in dict.fromkeys(name for one in counters for name in one)
-        if name in JUDGED and name not in structural and all(name in one for one in counters)
-    }
-    return CaseBaseline(
-        accepted=accepted,
-        versions=versions,
-        generates=generates,
-        counters={n: counts[0] for n, counts in known.items() if len(set(counts)) == 1},
-        moving=tuple(n for n, counts in known.items() if len(set(counts)) > 1),
-        limits=limits_of(**values, calibration=calibrations.get("whole")),
-        calibrations=calibrations,
-        **values,
-    )
-
-
 def rounded(number: float) -> Any:
     """To five digits, which are more than is measured; integers stay."""
     return number if isinstance(number, int) else float(f"{number:.5g}")
-
-
-def limits_of(
-    *,
-    latency_s: Sequence[float],
-    latency_speedup: Sequence[float] = (),
-    gpu_busy_s: Sequence[float] = (),
-    gpu_speedup: Sequence[float] = (),
-    peak_memory_bytes: Sequence[int] = (),
-    calibration: Calibration | None = None,
-) -> Limits:
-    """What is allowed from here on, from what the accepted processes measured.
-
-    A workload's reference has no speedups. GPU busy time spreads by 1 % and is held tightly: 2 %,
-    or three times its noise where that is more, which is the calibrated one and without a
-    calibration the spread seen; its speedups to 0.97 of the lowest. Wall clock spreads by 10 %
-    where the host is what counts, so it gets that, or the spread seen, beyond the worst process.
-    Noise widens no limit by more than half, and a latency's by that of fewer than three processes,
-    which tell nothing of how they differ: on a shared host, by a third and more.
-    """
-    if calibration and "gpu_busy_s" in calibration.noise:
-        busy_slack = min(0.5, max(0.02, 3 * calibration.noise["gpu_busy_s"]))
-    else:
-        busy_slack = _slack(gpu_busy_s, least=0.02, times=3) if gpu_busy_s else 0.0
-    limits: dict[str, float | None] = {
-        "gpu_busy_s_max": median(gpu_busy_s) * (1 + busy_slack) if gpu_busy_s else None,
-        "gpu_speedup_min": 0.97 * min(gpu_speedup) if gpu_speedup else None,
-        "peak_memory_bytes_max": 1.02 * max(peak_memory_bytes) if peak_memory_bytes else None,
-    }
-    least = 0.10 if len(latency_s) >= 3 else 0.50
-    if latency_speedup:
-        slowest = min(latency_speedup) * (1 - _slack(latency_speedup, least=least))
-        limits["latency_speedup_min"] = slowest
-    else:
-        limits["latency_s_max"] = max(latency_s) * (1 + _slack(latency_s, least=least))
-    return Limits(**{n: rounded(limit) for n, limit in limits.items() if limit is not None})
-
-
-def _slack(values: Sequence[float], *, least: float, times: float = 1) -> float:
-    return min(0.5, max(least, times * spread(values)))
 
 
 def load_portable(*, scale: str, device: str, folder: Path | None = None) -> Portable:
@@ -311,7 +196,6 @@ def _any_of(kind: type) -> Only:
     return Only({}, {field.name: POSITIVE for field in fields(kind)})
 
 
-SEEN = ("latency_s", "latency_speedup", "gpu_busy_s", "gpu_speedup", "peak_memory_bytes")
 NOISE = Leaf(
     # What is the same in every process, as memory can be, has none.
     "zero or a positive number",
@@ -333,16 +217,16 @@ LINE = Only(
         "generates": Each(ANYTHING),
         "latency_s": Some(POSITIVE),
         "counters": Each(PAIR),
-        "limits": _any_of(Limits),
+        "limits": Only({}, {metric.limit_name: POSITIVE for metric in LIMITED}),
     },
     {
-        **dict.fromkeys(SEEN[1:], Some(POSITIVE)),
+        **{m.field: Some(POSITIVE) for m in LIMITED if m.field != "latency_s"},
         "moving": [TEXT],
         "calibrations": Only({}, dict.fromkeys(get_args(Mode), CALIBRATION)),
     },
 )
 MACHINE = Only({"schema": WHOLE, "machine": TEXT, "cases": Each(LINE)})
-BOUNDS = Each(Only({}, {metric: _any_of(Bound) for metric in METRICS}))
+BOUNDS = Each(Only({}, {name: _any_of(Bound) for name in PORTABLE_METRICS}))
 PORTABLE = Only({"schema": WHOLE, "about": TEXT}, {"full on cuda": BOUNDS, "small on cpu": BOUNDS})
 PUBLISHED = Only(
     {
@@ -357,25 +241,26 @@ PUBLISHED = Only(
 def _case(line: Mapping[str, Any], path: Path, key: str) -> CaseBaseline:
     if key.count("/") < 3:
         raise BadBaseline(f"{path}: the key {key!r} is not workload/model/weights/case")
+    measured = {m.field: tuple(line[m.field]) for m in LIMITED if m.field in line}
     limit = "latency_speedup_min" if "latency_speedup" in line else "latency_s_max"
     if limit not in line["limits"]:
         raise BadBaseline(f"{path}: {key}: limits have no {limit!r}")
     counters = {n: Count(fixed=pair[0], per_step=pair[1]) for n, pair in line["counters"].items()}
     calibrations = line.get("calibrations", {})
-    lists = {name: tuple(line.get(name, ())) for name in (*SEEN, "moving")}
     return CaseBaseline(
         accepted=line["accepted"],
         versions=line["versions"],
         generates=line["generates"],
+        measured=measured,
         counters=counters,
-        limits=Limits(**line["limits"]),
+        moving=tuple(line.get("moving", ())),
+        limits=line["limits"],
         calibrations={mode: Calibration(**known) for mode, known in calibrations.items()},
-        **lists,
     )
 
 
 def _case_json(case: CaseBaseline) -> dict[str, Any]:
     line = {name: value for name, value in asdict(case).items() if value not in ((), {}, None)}
     line["counters"] = {n: [c.fixed, c.per_step] for n, c in case.counters.items()}
-    line["limits"] = {n: v for n, v in asdict(case.limits).items() if v is not None}
-    return line
+    measured = line.pop("measured")
+    return {**line, **measured}

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from diffusers_perf.catalog.metrics import COMPARED, STRICT
 from diffusers_perf.catalog.status import Status
 from diffusers_perf.compare.ab import PAIRS
 from diffusers_perf.judge import pairs
-from diffusers_perf.judge.verdicts import difference
-from diffusers_perf.judge.weighing import METRICS
-from diffusers_perf.records.baselines import NEVER_MORE
+from diffusers_perf.judge.messages import difference
 from diffusers_perf.records.run import CaseRecord, Run
 from diffusers_perf.report import figures
 from diffusers_perf.report.content import ChangePart, ComparisonPart, Mood, badness, mood_of
@@ -93,7 +92,7 @@ def _about(base: Sequence[Run], head: Sequence[Run]) -> str:
 
 
 def _judged(change: pairs.Change) -> ChangePart:
-    metric = next((metric for metric in METRICS if metric.name == change.metric), None)
+    metric = next((metric for metric in COMPARED if metric.name == change.metric), None)
 
     def read(value: float | None) -> str:
         if value is None:
@@ -173,20 +172,19 @@ def _apart(base: Run, head: Run) -> str:
 
 def _differences(was: CaseRecord, case: CaseRecord) -> list[ChangePart]:
     changes = []
-    for metric in METRICS:
+    for metric in COMPARED:
         before, now = metric.of(was.measurement), metric.of(case.measurement)
         if case.image_only or before is None or now is None:
             continue
         ratio = now / before
-        shown = figures.mebibytes if metric.field.endswith("_bytes") else figures.seconds
         changes.append(
             _difference(
                 case,
                 metric.name,
-                base=shown(before),
-                head=shown(now),
+                base=metric.shown(before),
+                head=metric.shown(now),
                 ratio=ratio,
-                changed=abs(ratio - 1) > metric.roofline,
+                changed=abs(ratio - 1) > metric.threshold,
                 words=figures.percent(ratio),
             )
         )
@@ -260,4 +258,4 @@ def counter_changes(base: Run, head: Run) -> list[tuple[str, str, str]]:
             if before is not None and before != now:
                 words = difference(name, was=before, now=now, steps=seen.steps)
                 changed.append((case.id, name, words))
-    return sorted(changed, key=lambda change: change[1] not in NEVER_MORE)
+    return sorted(changed, key=lambda change: change[1] not in STRICT)

@@ -7,8 +7,9 @@ from typing import Any
 from msgspec import structs
 
 from diffusers_perf.catalog.declarations import Tolerance
-from diffusers_perf.judge.verdicts import Question
-from diffusers_perf.records.baselines import CaseBaseline, limits_of
+from diffusers_perf.judge.limits import accepted_of
+from diffusers_perf.judge.question import Question
+from diffusers_perf.records.baselines import CaseBaseline
 from diffusers_perf.records.measurement import Count, Distance, Look, Measurement
 
 CLOSE = Distance(psnr_db=60, ssim=0.999)
@@ -39,23 +40,13 @@ FP16 = structs.replace(
 
 
 def baseline_of(measured: Measurement, reference: Measurement) -> CaseBaseline:
-    numbers: dict[str, Any] = {
-        "latency_s": (measured.latency_s,) * 3,
-        "gpu_busy_s": (measured.gpu_busy_s,) * 3,
-        "peak_memory_bytes": (measured.peak_memory_bytes,) * 3,
-    }
-    if measured is not reference:
-        numbers |= {
-            "latency_speedup": (reference.latency_s / measured.latency_s,) * 3,
-            "gpu_speedup": ((reference.gpu_busy_s or 0) / (measured.gpu_busy_s or 1),) * 3,
-        }
-    return CaseBaseline(
+    """What three processes that measured this are accepted as."""
+    return accepted_of(
+        [(measured, None if measured is reference else reference)] * 3,
         accepted="2026-11-22",
         versions={"torch": "2.11.0", "diffusers": "0.42.1"},
         generates=GENERATES,
-        counters=measured.counters,
-        limits=limits_of(**numbers),
-        **numbers,
+        device="cuda",
     )
 
 

@@ -70,7 +70,7 @@ def test_says_what_the_gate_can_see_and_writes_it(
     assert after.noise["latency_s"] == pytest.approx(EAGER, rel=0.5)
     assert after.noise["peak_memory_bytes"] == 0
     assert after.sees["latency_s"] > 0.1
-    assert line(accepted).latency_s == before.latency_s
+    assert line(accepted).measured["latency_s"] == before.measured["latency_s"]
     assert (
         "calibrated from 8 whole processes: sees latency ≥ "
         in (accepted / "HISTORY.md").read_text()
@@ -115,8 +115,8 @@ def test_quick_processes_have_a_noise_of_their_own(
 
 def test_gpu_busy_is_held_to_three_times_its_calibrated_noise(accepted: Path) -> None:
     assert calibrate(side("a"), accepted) == 0
-    limit = line(accepted).limits.gpu_busy_s_max
-    assert limit == pytest.approx(1.02 * sorted(line(accepted).gpu_busy_s)[1], rel=1e-4)
+    limit = line(accepted).limits["gpu_busy_s_max"]
+    assert limit == pytest.approx(1.02 * sorted(line(accepted).measured["gpu_busy_s"])[1], rel=1e-4)
     noisy = side("a")
     for content, by in zip(noisy, (0.97, 0.99, 1.0, 1.01, 1.03), strict=True):
         measured(content, FP16)["gpu_busy_s"] *= by
@@ -124,8 +124,10 @@ def test_gpu_busy_is_held_to_three_times_its_calibrated_noise(accepted: Path) ->
     assert calibrate(noisy, accepted) == 0
     noise = calibration(accepted).noise["gpu_busy_s"]
     assert noise == pytest.approx(0.0224, rel=0.1)
-    limit = line(accepted).limits.gpu_busy_s_max
-    assert limit == pytest.approx((1 + 3 * noise) * sorted(line(accepted).gpu_busy_s)[1], rel=1e-4)
+    limit = line(accepted).limits["gpu_busy_s_max"]
+    assert limit == pytest.approx(
+        (1 + 3 * noise) * sorted(line(accepted).measured["gpu_busy_s"])[1], rel=1e-4
+    )
 
 
 def test_accepting_anew_keeps_the_calibration(accepted: Path) -> None:

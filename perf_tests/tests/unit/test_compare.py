@@ -12,7 +12,9 @@ from diffusers_perf.catalog.status import Status
 from diffusers_perf.cli import __main__ as command
 from diffusers_perf.compare import compare
 from diffusers_perf.judge import pairs
-from diffusers_perf.judge.verdicts import Finding, Question, Verdict, judge
+from diffusers_perf.judge.finding import Finding, Verdict
+from diffusers_perf.judge.question import Question
+from diffusers_perf.judge.verdicts import judge
 from diffusers_perf.records import baselines
 from diffusers_perf.records.run import KEY
 from perf_tests.tests.unit import recorded
@@ -147,8 +149,8 @@ FP16 = "ddim50-fp16"
         ),
         (_lost("invalid"), 2, "invalid: ddim50-fp16 was measured in base and not in head: Runtime"),
         (_lost("error"), 1, "error: ddim50-fp16: RuntimeError: no kernel image is available"),
-        (lambda content: black(content, FP16), 1, "black: ddim50-fp16: an image is black (mean"),
-        (_worse, 1, "worse image: ddim50-fp16: its image is no longer close to reference"),
+        (lambda content: black(content, FP16), 1, "black: ddim50-fp16: image is black (mean"),
+        (_worse, 1, "worse image: ddim50-fp16: image is too far from reference's"),
         (_sync, 1, "more work: ddim50-fp16: host syncs 303 → 353 (+1 in each of 50 steps), limit"),
         (_fewer_syncs, 0, "less work: ddim50-fp16: host syncs 303 → 3 (-6 in each of 50 steps)"),
         (_memory, 1, "more memory: ddim50-fp16: peak memory 1.037x base's, 2,716 MiB → 2,816 MiB"),
@@ -204,7 +206,7 @@ def test_where_a_side_measured_nothing_there_is_nothing_to_judge(
     # What is wrong without base is wrong.
     code, text = compared(folder, capsys, lambda c: black(c, FP16), base_too=_nothing)
     assert code == 1
-    assert "black: ddim50-fp16: an image is black" in text
+    assert "black: ddim50-fp16: image is black" in text
     code, text = compared(folder, capsys, _nothing)
     assert code == 1
     assert "regression: of 5 cases 5 worse" in text

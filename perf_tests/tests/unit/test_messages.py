@@ -13,7 +13,8 @@ from typing import Any
 from inline_snapshot import external_file
 from msgspec import structs
 
-from diffusers_perf.judge.verdicts import Question, judge
+from diffusers_perf.judge.question import Question
+from diffusers_perf.judge.verdicts import judge
 from diffusers_perf.records.baselines import Bound
 from diffusers_perf.records.measurement import Count, Distance, Interference, Look, Measurement
 from perf_tests.tests.unit.factories import FP16, GENERATES, REFERENCE, baseline_of, question

@@ -62,13 +62,13 @@ def report(path: Path) -> dict[str, Any]:
 
 
 SENTENCES = {
-    "black": "black: fake4-black: an image is black",
-    "grey": "uniform: fake4-grey: an image is one even colour",
-    "not_a_number": "not finite: fake4-not_a_number: the decoder's output has NaN*",
-    "infinite": "not finite: fake4-infinite: the decoder's output has NaN or infinity*",
-    "elsewhere": "worse image: fake4-elsewhere: its image is no longer close to*",
-    "forgetful": "worse image: fake4-forgetful: the same seed gave another image*",
-    "stale": "worse image: fake4-stale: another seed or prompt gives the same image*",
+    "black": "black: fake4-black: image is black",
+    "grey": "uniform: fake4-grey: image is uniform",
+    "not_a_number": "not finite: fake4-not_a_number: the decoder's output contains NaN*",
+    "infinite": "not finite: fake4-infinite: the decoder's output contains NaN or infinity*",
+    "elsewhere": "worse image: fake4-elsewhere: image is too far from *",
+    "forgetful": "worse image: fake4-forgetful: *",
+    "stale": "worse image: fake4-stale: *",
     "unapplied": "not applied: fake4-unapplied: unapplied did not take effect: the flag fake*",
     "too_large": "error: fake4-too_large: out of memory. Tried to allocate 80.00 GiB*",
     "broken": "*RuntimeError: the kernel is not there",
@@ -372,9 +372,7 @@ def test_the_life_of_a_baseline(
     monkeypatch.setenv("FAKE_MOOD", "slow")
     result = run(pytester, "--rounds=5", fakes="fine,moody")
     assert result.ret == pytest.ExitCode.TESTS_FAILED
-    result.stdout.fnmatch_lines(
-        ["slower: fake4-moody: latency speedup over reference is *below its limit*"]
-    )
+    result.stdout.fnmatch_lines(["slower: fake4-moody: latency * than reference, limit *"])
 
     result = run(pytester, fakes="fine")
     assert result.ret == pytest.ExitCode.TESTS_FAILED
@@ -387,7 +385,7 @@ def test_the_life_of_a_baseline(
         result = run(pytester, fakes="fine,moody")
     assert result.ret == 0
     result.stdout.fnmatch_lines(
-        ["invalid: fake4-moody: *.json and this run differ in the workload (guidance): 7.5 and 1.0"]
+        ["invalid: fake4-moody: *another workload: guidance was 7.5, is 1.0"]
     )
 
     for path in paths:
@@ -434,7 +432,7 @@ def test_junit_carries_the_verdict_of_what_passes_and_what_fails(pytester: pytes
     result.stdout.no_fnmatch_line("*xunit2*")
     text = path.read_text()
     assert '<property name="verdict" value="new" />' in text
-    assert '<property name="verdict" value="black: fake4-black: an image is black" />' in text
+    assert '<property name="verdict" value="black: fake4-black: image is black" />' in text
 
 
 def test_the_closing_table_is_coloured_on_a_terminal_alone(pytester: pytest.Pytester) -> None:
@@ -445,10 +443,10 @@ def test_the_closing_table_is_coloured_on_a_terminal_alone(pytester: pytest.Pyte
 
 
 def test_a_drift_that_tells_nothing_says_so() -> None:
-    took = "the reference took 1.260 of its first time when it was timed again"
+    took = "reference drift: 1.26x its first timing"
     assert (
         drift_text(Drift(ratio=1.26, significant=False))
         == f"{took}, as far as its rounds differ anyhow"
     )
     assert drift_text(Drift(ratio=1.26, significant=True)) == took
-    assert drift_text(Drift(ratio=1.04, significant=False)) == took.replace("1.260", "1.040")
+    assert drift_text(Drift(ratio=1.04, significant=False)) == took.replace("1.26", "1.04")

@@ -3,10 +3,20 @@
 import math
 import random
 
+import numpy as np
 import pytest
 from scipy import stats as oracle
 
-from diffusers_perf.judge.stats import mean_interval, ratio_interval, spread
+from diffusers_perf.judge.stats import (
+    detectable,
+    mean_interval,
+    narrowed,
+    noise_of,
+    pair_noise,
+    paired_interval,
+    ratio_interval,
+    spread,
+)
 
 OVER = [2.31, 2.52, 2.44, 2.38, 2.61]
 UNDER = [1.52, 1.71, 1.49, 1.66]
@@ -61,3 +71,108 @@ def test_what_is_no_time_is_refused(bad: float) -> None:
 def test_spread() -> None:
     assert spread([1.0]) == 0.0
     assert spread([1.0, 1.1, 1.2]) == pytest.approx(0.2 / 1.1)
+    assert spread([1.0, 1.3]) == pytest.approx(0.3 / 1.15)
+
+
+def test_noise_is_the_standard_deviation_of_the_logs() -> None:
+    assert noise_of(OVER) == pytest.approx(np.std(np.log(OVER), ddof=1))
+    with pytest.raises(ValueError, match="one value"):
+        noise_of([1.0])
+
+
+# The noise of pairs is the largest of three estimates: one test makes each of them the largest.
+
+STEADY = [2.0, 2.0, 2.0, 2.0]
+RISING = [2.0, 2.02, 2.04, 2.06]
+ZIGZAG = [math.exp(0.05 * (number % 2)) for number in range(6)]
+
+
+def test_pair_noise_is_the_pairs_standard_deviation() -> None:
+    logs = np.log(RISING) - np.log(STEADY)
+    assert pair_noise(RISING, STEADY) == pytest.approx(np.std(logs, ddof=1))
+
+
+def test_pair_noise_is_the_neighbours_mean_square_difference() -> None:
+    # Sides that move together: the pairs have no noise of their own. Each side has a variance of
+    # half of the mean square successive difference (von Neumann), and a pair has both sides'.
+    assert pair_noise(ZIGZAG, ZIGZAG) == pytest.approx(0.05)
+    logs = [math.log(value) for value in (2.0, 2.1, 1.9, 2.05, 2.0)]
+    one_side = np.mean(np.diff(logs) ** 2) / 2
+    values = [math.exp(value) for value in logs]
+    assert pair_noise(values, values) == pytest.approx(math.sqrt(2 * one_side))
+    # Only one of the sides moves.
+    assert pair_noise(ZIGZAG, [1.0] * 6) == pytest.approx(
+        max(np.std(np.log(ZIGZAG), ddof=1), 0.05 / math.sqrt(2))
+    )
+
+
+def test_pair_noise_of_neighbours_is_unbiased() -> None:
+    draw, squares = random.Random(3), []
+    for _ in range(4000):
+        side = [math.exp(draw.gauss(0, 0.03)) for _ in range(5)]
+        squares.append(pair_noise(side, side) ** 2)
+    assert np.mean(squares) == pytest.approx(2 * 0.03**2, rel=0.05)
+
+
+def test_pair_noise_is_never_below_the_known_noise_of_two_sides() -> None:
+    assert pair_noise(STEADY, STEADY, known=0.1) == pytest.approx(math.sqrt(2) * 0.1)
+    assert pair_noise(ZIGZAG, ZIGZAG, known=0.0353) == pytest.approx(0.05)
+    assert pair_noise(ZIGZAG, ZIGZAG, known=0.0355) == pytest.approx(math.sqrt(2) * 0.0355)
+    assert pair_noise(STEADY, STEADY) == 0
+
+
+def test_pair_noise_takes_two_pairs_or_more() -> None:
+    assert pair_noise([1.0, 1.0], [1.0, 1.0]) == 0
+    for over, under in (([1.0], [1.0]), ([1.0, 1.0], [1.0, 1.0, 1.0])):
+        with pytest.raises(ValueError, match="two pairs"):
+            pair_noise(over, under)
+
+
+@pytest.mark.parametrize("pairs", [2, 3, 5, 10])
+def test_paired_interval_is_the_t_interval_of_that_noise(pairs: int) -> None:
+    draw = random.Random(pairs)
+    over, under = ([math.exp(draw.gauss(0, 0.05)) for _ in range(pairs)] for _ in range(2))
+    low, high = oracle.t.interval(
+        0.99,
+        pairs - 1,
+        loc=np.mean(np.log(over) - np.log(under)),
+        scale=pair_noise(over, under) / math.sqrt(pairs),
+    )
+    seen = paired_interval(over, under)
+    assert (seen.low, seen.high) == pytest.approx((math.exp(low), math.exp(high)))
+    wider = paired_interval(over, under, known=1.0)
+    assert wider.low < seen.low < seen.mid == wider.mid < seen.high < wider.high
+
+
+@pytest.mark.parametrize("bad", [0.0, -1.0, math.nan])
+def test_paired_interval_refuses_what_is_not_positive(bad: float) -> None:
+    for over, under in (([bad, 1.0], [1.0, 1.0]), ([1.0, 1.0], [1.0, bad])):
+        with pytest.raises(ValueError, match="positive"):
+            paired_interval(over, under)
+    with pytest.raises(ValueError, match="positive"):
+        mean_interval([1.0, bad])
+
+
+def test_narrowed_to_the_same_number_changes_nothing() -> None:
+    seen = paired_interval(RISING, STEADY)
+    same = narrowed(seen, pairs=4, to=4)
+    assert (same.low, same.mid, same.high) == pytest.approx((seen.low, seen.mid, seen.high))
+    assert narrowed(seen, pairs=4, to=8).high < seen.high
+
+
+def test_detectable_without_noise_is_the_threshold() -> None:
+    assert detectable(0.0, pairs=5, threshold=0.03) == 0.03
+    assert detectable(0.01, pairs=1, threshold=0.03) == math.inf
+    assert math.isfinite(detectable(0.01, pairs=2, threshold=0.03))
+
+
+def test_detectable_grows_with_the_noise_and_shrinks_with_the_pairs() -> None:
+    few, many = (detectable(0.05, pairs=pairs, threshold=0.03) for pairs in (5, 10))
+    assert 0.03 < many < few
+    assert detectable(0.1, pairs=5, threshold=0.03) > few
+    # The threshold is exceeded nine times in ten by 1.28 standard errors more.
+    tiny = detectable(0.001, pairs=10, threshold=0.03)
+    error = 0.001 / math.sqrt(10)
+    assert math.log1p(tiny) == pytest.approx(
+        math.log1p(0.03) + oracle.norm.ppf(0.9) * error, abs=2e-6
+    )

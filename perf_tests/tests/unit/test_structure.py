@@ -16,8 +16,8 @@ from diffusers_perf.catalog.discovery import Project
 from diffusers_perf.cli import __main__ as cli
 from diffusers_perf.cli import structure as command
 from diffusers_perf.judge import structure_verdicts
+from diffusers_perf.judge.finding import Finding
 from diffusers_perf.judge.structure_verdicts import Accepted
-from diffusers_perf.judge.verdicts import Finding
 from diffusers_perf.measurement import structure
 from diffusers_perf.measurement.pipelines import Generation
 from diffusers_perf.records.baselines import BadBaseline
@@ -330,7 +330,7 @@ def test_a_difference_reads_as_a_person_says_it() -> None:
         "measured 1,234, in a",
         "expected 12 (baselines/structure.json, accepted 2026-01-31; "
         "made with torch 2.11.0, this is 2.13.0)",
-        "limit no more, in all or in each step",
+        "limit no more, in total or per step",
         "next python -m ci structure -k fp16; if it is meant, python -m ci structure --model sd15 "
         '--write --reason "..."',
     ]

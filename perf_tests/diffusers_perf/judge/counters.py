@@ -1,0 +1,62 @@
+"""Counters against their accepted counts: they are the same in every run, so one run is enough."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from diffusers_perf.catalog.metrics import COUNTERS, Metric
+from diffusers_perf.catalog.status import Status
+from diffusers_perf.judge import messages
+from diffusers_perf.judge.finding import Finding
+from diffusers_perf.judge.question import Question
+from diffusers_perf.records import operators
+from diffusers_perf.records.baselines import CaseBaseline
+from diffusers_perf.records.measurement import Count
+
+KEPT_BYTES_MAX = 4096
+"""A generation may leave behind a few numbers, and no image."""
+
+
+def accepted(q: Question, baseline: CaseBaseline) -> Iterator[Finding]:
+    """Against the counts of the machine's baseline."""
+    lost = [n for n in baseline.counters if n not in q.measured.counters]
+    if lost:
+        label = f"{lost[0].replace('_', ' ')} ({len(lost)} counters)"
+        yield q.finding(Status.INCONCLUSIVE, label, messages.not_measured(q, label, q.source))
+    unknown = [n for n in q.measured.counters if _is_unknown(q, baseline, n)]
+    if unknown:
+        yield q.finding(Status.NEW, "counters", messages.counters_not_accepted(q, unknown))
+    steps = q.measured.steps
+    for name, was in baseline.counters.items():
+        now, metric = q.measured.counters.get(name), COUNTERS.get(name)
+        if now is None or metric is None:
+            continue
+        status = work(metric, was=was, now=now, steps=steps)
+        if status != Status.SAME:
+            message = messages.counted(q, metric, status, was, now)
+            yield q.finding(status, metric.name, message)
+
+
+def _is_unknown(q: Question, baseline: CaseBaseline, name: str) -> bool:
+    """Would this counter be judged if the baseline had a count for it?"""
+    # Counted in the code, where no GPU was seen, baselines/structure.json limits it.
+    in_code = q.measured.gpu_busy_s is None and name in operators.COUNTERS
+    return name in COUNTERS and name not in (*baseline.counters, *baseline.moving) and not in_code
+
+
+def work(metric: Metric, *, was: Count, now: Count, steps: int) -> Status:
+    """What a counter says: same, more work or less work."""
+    share = 1 + metric.rise
+    before, after = was.total(steps), now.total(steps)
+    # Per step as well: fewer fixed ones must not pay for one more in each step.
+    if after > before * share or (not metric.rise and now.per_step > was.per_step):
+        return Status.MORE_WORK
+    return Status.LESS_WORK if after * share < before else Status.SAME
+
+
+def leak(q: Question) -> Iterator[Finding]:
+    """What one generation leaves behind."""
+    kept = q.measured.counters.get("kept_bytes")
+    if kept is not None and kept.fixed > KEPT_BYTES_MAX:
+        message = messages.left_behind(q, kept.fixed, limit=KEPT_BYTES_MAX)
+        yield q.finding(Status.MORE_MEMORY, "kept bytes", message)

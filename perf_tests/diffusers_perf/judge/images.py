@@ -1,0 +1,67 @@
+"""The images of a case: sound, the same in every round, and close to what they must be close to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from diffusers_perf.catalog.declarations import Tolerance
+from diffusers_perf.catalog.status import Status
+from diffusers_perf.judge import messages
+from diffusers_perf.judge.finding import Finding
+from diffusers_perf.judge.question import Question
+
+BLACK_MEAN = 0.02
+"""An image darker than this on average (0 to 1) is black."""
+UNIFORM_STD = 0.02
+"""An image whose every channel varies less than this over its places is uniform."""
+REPEAT_PSNR_DB = 60.0
+"""The last round's image against the first's: the same numbers, but for a library's choices."""
+REFERENCE_IMAGE = Tolerance(psnr_db=35.0, ssim=0.95)
+"""The reference's image against the accepted one, both 64 pixels a side, unless its weights have a
+tolerance of their own (`catalog.REFERENCE_TOLERANCES`). Measured on seeded weights on an H100: tf32
+71 dB and fp16 63 dB are what another GPU or version may do; no guidance is at 22 dB (SSIM 0.80),
+another prompt at 20 dB (0.77), another seed at 17 dB (0.11)."""
+
+
+def judged(q: Question) -> Iterator[Finding]:
+    broken = _broken(q)
+    if broken:
+        yield broken
+        return
+    repeat_psnr_db = q.measured.repeat_psnr_db
+    if repeat_psnr_db < REPEAT_PSNR_DB:
+        message = messages.not_repeated(q, repeat_psnr_db, limit=REPEAT_PSNR_DB)
+        yield q.finding(Status.WORSE_IMAGE, "repeat", message)
+    if q.measured.ignored:
+        yield q.finding(Status.WORSE_IMAGE, "repeat", messages.ignored(q))
+    yield _close(q)
+
+
+def _broken(q: Question) -> Finding | None:
+    """What is wrong with an image by itself."""
+    look = q.measured.look
+    if not look.finite:
+        return q.finding(Status.NOT_FINITE, "image", messages.not_finite(q))
+    if look.mean < BLACK_MEAN:
+        return q.finding(Status.BLACK, "image", messages.black(q, look.mean, limit=BLACK_MEAN))
+    if look.std < UNIFORM_STD:
+        message = messages.uniform(q, look.std, limit=UNIFORM_STD)
+        return q.finding(Status.UNIFORM, "image", message)
+    return None
+
+
+def _close(q: Question) -> Finding:
+    """To the reference's image of the same run; the reference's own to the accepted image."""
+    limit, distance = q.tolerance, q.measured.image_distance
+    if q.is_reference:
+        limit = limit or REFERENCE_IMAGE
+    if distance is None:
+        if q.is_reference:
+            return q.finding(Status.NEW, "image", messages.no_accepted_image(q))
+        if limit:
+            return q.finding(
+                Status.INCONCLUSIVE, "the distance of its image", messages.not_compared(q)
+            )
+    elif limit and (distance.psnr_db < limit.psnr_db or distance.ssim < limit.ssim):
+        return q.finding(Status.WORSE_IMAGE, "image distance", messages.far(q, distance, limit))
+    return q.finding(Status.SAME, "image")

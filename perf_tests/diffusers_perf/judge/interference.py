@@ -1,0 +1,72 @@
+"""When a time says nothing: what disturbed the machine, and how much that excuses."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from statistics import median
+
+from diffusers_perf.catalog.metrics import Metric
+from diffusers_perf.judge import messages
+from diffusers_perf.judge.question import Question
+from diffusers_perf.records.measurement import Measurement
+
+CORE_SLOWED = 1.15
+"""A core this many times slower than at its best was disturbed. Two cores of a quiet machine were
+at most 1.13 times slower, those of hosts that neighbours kept busy up to 1.9 times."""
+
+
+def excuses(q: Question, metric: Metric, share: float) -> list[str]:
+    """Why a time that reaches this share of its limit is invalid; empty where it is not.
+
+    A busy CPU disturbs the wall clock and not the GPU, and what disturbed the reference disturbs
+    what is compared with it alone. A drifted reference excuses a latency that is beyond its limit
+    by no more than the drift. Where the reference became faster, its first time flattered every
+    speedup, and what looks slower is slower. A slow core excuses no more than it can have caused.
+    """
+    seen = (q.measured, q.reference) if metric.ratio_of else (q.measured,)
+    reasons = [
+        reason
+        for measured in seen
+        for reason in measured.interference.reasons(wall_clock=metric.wall_clock)
+    ]
+    if metric.wall_clock and share < 1:
+        reasons += _slower_machine(q, metric, share)
+    return list(dict.fromkeys(reasons))
+
+
+def _slower_machine(q: Question, metric: Metric, share: float) -> Iterator[str]:
+    if share * q.drift >= 1:
+        yield messages.drift(q.drift)
+    core = _core_slowed(q, q.measured)
+    theirs = _at_best(q, q.reference) if metric.ratio_of else 1.0
+    if core > CORE_SLOWED and share * theirs >= _at_best(q, q.measured):
+        yield messages.slow_core(core)
+
+
+def _at_best(q: Question, measured: Measurement) -> float:
+    """The share of a latency that would remain with the core at its best.
+
+    The GPU's work takes as long beside a slow core, and the rest as much longer as a loop does.
+    That is the least that a slow core does: where launches overlap with the GPU's work it delays
+    more.
+    """
+    host = measured.idle_share
+    if host is None:
+        # All of it where there is no GPU, whose memory would be known; else nothing is known.
+        host = 1.0 if measured.peak_memory_bytes is None else 0.0
+    return 1 - host + host / _core_slowed(q, measured)
+
+
+def _core_slowed(q: Question, measured: Measurement) -> float:
+    best = min((*loops_of(q.measured), *loops_of(q.reference)), default=0.0)
+    return slowed(loops_of(measured), best=best)
+
+
+def loops_of(measured: Measurement) -> Sequence[float]:
+    """CPU seconds of the calibration loop beside a case's rounds; none in older runs."""
+    return measured.interference.cpu_loops_s
+
+
+def slowed(loops: Sequence[float], *, best: float) -> float:
+    """The median calibration loop over the best one; 1 where none was timed."""
+    return median(loops) / best if loops else 1.0

@@ -1,0 +1,104 @@
+"""What a baseline allows: the limits that follow from what accepted processes measured."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from statistics import median
+from types import MappingProxyType
+from typing import Any
+
+from diffusers_perf.catalog.metrics import (
+    COUNTERS,
+    LIMITED,
+    PROCESSES_FEW,
+    SLACK_MAX,
+    LimitRule,
+    Metric,
+)
+from diffusers_perf.judge.stats import spread
+from diffusers_perf.records import operators
+from diffusers_perf.records.baselines import Calibration, CaseBaseline, rounded
+from diffusers_perf.records.measurement import Measurement
+from diffusers_perf.records.run import Mode
+
+Pair = tuple[Measurement, Measurement | None]
+"""A case and its reference in one process; None of a workload's reference."""
+
+
+def accepted_of(
+    processes: Sequence[Pair],
+    *,
+    accepted: str,
+    versions: Mapping[str, str],
+    generates: Mapping[str, Any],
+    device: str,
+    calibrations: Mapping[Mode, Calibration] = MappingProxyType({}),
+) -> CaseBaseline:
+    """The baseline that these processes of one case are accepted as.
+
+    A counter that some processes lack is left out, and so is one that is not judged.
+    """
+    # Without a GPU they were counted in the code, are the same on every machine, and are judged by
+    # baselines/structure.json alone.
+    structural = () if device == "cuda" else operators.COUNTERS
+    counters = [measured.counters for measured, _ in processes]
+    known = {
+        name: [one[name] for one in counters]
+        for name in dict.fromkeys(name for one in counters for name in one)
+        if name in COUNTERS and name not in structural and all(name in one for one in counters)
+    }
+    measured = measured_in(processes)
+    return CaseBaseline(
+        accepted=accepted,
+        versions=versions,
+        generates=generates,
+        measured=measured,
+        counters={n: counts[0] for n, counts in known.items() if len(set(counts)) == 1},
+        moving=tuple(n for n, counts in known.items() if len(set(counts)) > 1),
+        limits=limits_of(measured, calibrations.get("whole")),
+        calibrations=calibrations,
+    )
+
+
+def measured_in(processes: Sequence[Pair]) -> dict[str, tuple[float, ...]]:
+    """By `Metric.field`, what each process that knows it measured."""
+    found: dict[str, tuple[float, ...]] = {}
+    for metric in LIMITED:
+        values = [metric.of(measured, reference) for measured, reference in processes]
+        if known := tuple(rounded(value) for value in values if value is not None):
+            found[metric.field] = known
+    return found
+
+
+def limits_of(
+    measured: Mapping[str, Sequence[float]], calibration: Calibration | None = None
+) -> dict[str, float]:
+    """By `Metric.limit_name`, what is allowed from here on. `measured` is by `Metric.field`.
+
+    A workload's reference has no ratios; other cases are limited by theirs.
+    """
+    is_reference = not any(metric.ratio_of and metric.field in measured for metric in LIMITED)
+    noise = calibration.noise if calibration else {}
+    return {
+        metric.limit_name: rounded(_limit(metric, metric.limit, measured[metric.field], noise))
+        for metric in LIMITED
+        if metric.limit
+        and measured.get(metric.field)
+        and (is_reference or not metric.reference_only)
+    }
+
+
+def _limit(
+    metric: Metric, rule: LimitRule, values: Sequence[float], noise: Mapping[str, float]
+) -> float:
+    worst = min(values) if metric.more_is_better else max(values)
+    anchor = median(values) if rule.anchor == "median" else worst
+    slack = _slack(rule, values, noise.get(metric.field) if rule.calibrated else None)
+    return anchor * (1 - slack if metric.more_is_better else 1 + slack)
+
+
+def _slack(rule: LimitRule, values: Sequence[float], calibrated: float | None) -> float:
+    few = len(values) < PROCESSES_FEW and rule.slack_of_few is not None
+    least = rule.slack_of_few if few and rule.slack_of_few is not None else rule.slack
+    noise = spread(values) if calibrated is None else calibrated
+    return min(SLACK_MAX, max(least, rule.noise_times * noise))

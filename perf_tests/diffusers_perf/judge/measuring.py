@@ -1,0 +1,27 @@
+"""What says that the measuring itself is broken: no time of the case counts then."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from statistics import median
+
+from diffusers_perf.catalog.status import Status
+from diffusers_perf.judge import messages
+from diffusers_perf.judge.finding import Finding
+from diffusers_perf.judge.question import Question
+
+FIRST_ROUND_SHARE = 1.5
+"""A first round that took this many times as long as the others was a warm-up."""
+TIMER_SHARE = 0.9
+"""A latency below this share of GPU busy time did not wait for the GPU."""
+
+
+def judged(q: Question) -> Iterator[Finding]:
+    first, *others = q.measured.rounds_s
+    # Of two rounds, neither shows what is usual.
+    if len(others) > 1 and first > FIRST_ROUND_SHARE * median(others):
+        message = messages.cold(q, first, others, limit=FIRST_ROUND_SHARE)
+        yield q.finding(Status.INVALID, "warm-up", message)
+    busy = q.measured.gpu_busy_s
+    if busy is not None and q.measured.latency_s < TIMER_SHARE * busy:
+        yield q.finding(Status.INVALID, "timer", messages.early(q, busy, limit=TIMER_SHARE))

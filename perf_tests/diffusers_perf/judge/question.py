@@ -1,0 +1,68 @@
+"""Everything that a verdict depends on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from diffusers_perf.catalog.declarations import Tolerance
+from diffusers_perf.catalog.status import Status
+from diffusers_perf.judge import messages
+from diffusers_perf.judge.finding import Finding, Message
+from diffusers_perf.records.baselines import Bound, CaseBaseline
+from diffusers_perf.records.measurement import Measurement
+
+
+@dataclass(frozen=True, kw_only=True)
+class Question:
+    """One case, and everything that it is compared with."""
+
+    measured: Measurement
+    reference: Measurement
+    """The case it is compared with; the measurement itself for a workload's reference."""
+    tolerance: Tolerance | None
+    baseline: CaseBaseline | None
+    baseline_name: str
+    """The file of the machine's baseline, as a message names it."""
+    portable: Mapping[str, Bound]
+    """By name in `portable.json`."""
+    versions: Mapping[str, str]
+    """Of this run: a message says where the baseline was made with others."""
+    image_only: bool
+    drift: float = 1.0
+    """The reference's latency when it was timed again, over its first; 1 where it was not timed
+    again or the difference is not significant."""
+    workload: Mapping[str, object] = field(default_factory=dict)
+    """It must be the baseline's."""
+    options: Sequence[str] = ()
+    """Of the main job, to repeat the case."""
+
+    @property
+    def is_reference(self) -> bool:
+        return self.measured is self.reference
+
+    @property
+    def name(self) -> str:
+        return f"{self.measured.workload}-{self.measured.case}"
+
+    @property
+    def source(self) -> str:
+        """Where the baseline's numbers come from."""
+        if self.baseline is None:
+            return ""
+        source = f"{self.baseline_name}, accepted {self.baseline.accepted}"
+        return source + messages.other_versions(self.baseline.versions, self.versions)
+
+    @property
+    def rerun(self) -> str:
+        """The command that runs this case alone."""
+        return messages.rerun(self.name, self.options)
+
+    @property
+    def accept(self) -> str:
+        """The command that makes three runs and accepts them."""
+        return messages.accept(self.options)
+
+    def finding(self, status: Status, metric: str, message: Message | None = None) -> Finding:
+        """On this case; without a message, all is well."""
+        return Finding.of(status, metric, self.name, message or Message())

@@ -1,0 +1,93 @@
+"""The table of metrics: every row is used, and every part of the library reads it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import get_args
+
+import pytest
+
+from diffusers_perf.catalog.metrics import (
+    BY_NAME,
+    COMPARED,
+    COUNTERS,
+    LIMITED,
+    METRICS,
+    STRICT,
+    Detector,
+    Kind,
+    Unit,
+    columns,
+    detector_of,
+)
+from diffusers_perf.judge import verdicts
+from perf_tests.tests.unit.factories import FP16, REFERENCE
+
+
+def test_names_and_fields_are_unique() -> None:
+    assert len(BY_NAME) == len(METRICS)
+    fields = [metric.field for metric in METRICS if metric.field]
+    assert len(set(fields)) == len(fields)
+
+
+def test_every_detector_has_a_metric() -> None:
+    assert {metric.detector for metric in METRICS} == set(get_args(Detector))
+    assert detector_of("kept bytes") == "memory"
+    assert detector_of("a counter of tomorrow") == "counter"
+
+
+def test_a_metric_without_a_limit_has_a_rule_of_its_own() -> None:
+    folder = Path(verdicts.__file__).parents[1]
+    source = "".join(path.read_text() for path in folder.rglob("*.py") if path.name != "metrics.py")
+    generic = {*LIMITED, *COUNTERS.values()}
+    for metric in METRICS:
+        if metric not in generic and not metric.portable:
+            assert f'"{metric.name}"' in source, metric.name
+
+
+def test_what_is_limited_and_compared() -> None:
+    assert [metric.limit_name for metric in LIMITED] == [
+        "latency_s_max",
+        "latency_speedup_min",
+        "gpu_busy_s_max",
+        "gpu_speedup_min",
+        "peak_memory_bytes_max",
+    ]
+    assert {metric.field: metric.threshold for metric in COMPARED} == {
+        "latency_s": 0.03,
+        "gpu_busy_s": 0.02,
+        "peak_memory_bytes": 0.02,
+    }
+    assert {metric.kind for metric in COMPARED} <= {Kind.TIME, Kind.MEMORY}
+    assert {name: metric.rise for name, metric in COUNTERS.items() if name not in STRICT} == {
+        "kernels": 0.01,
+        "kernel_launches": 0.01,
+        "operators": 0.01,
+        "python_calls": 0.01,
+    }
+
+
+def test_a_ratio_takes_the_reference_of_the_same_run() -> None:
+    assert BY_NAME["latency speedup"].of(FP16, REFERENCE) == pytest.approx(2.0)
+    assert BY_NAME["GPU busy speedup"].of(FP16, REFERENCE) == pytest.approx(2.5)
+    assert BY_NAME["memory ratio"].of(FP16, REFERENCE) == pytest.approx(0.5)
+    assert BY_NAME["latency speedup"].of(REFERENCE) is None
+    assert BY_NAME["GPU busy"].of(FP16, REFERENCE) == 0.8
+
+
+@pytest.mark.parametrize(
+    ("unit", "value", "shown"),
+    [
+        (Unit.SECONDS, 0.61703, "0.6170 s"),
+        (Unit.BYTES, 2636 * 2**20, "2,636 MiB"),
+        (Unit.RATIO, 1.25, "1.250x"),
+        (Unit.COUNT, 12345, "12,345"),
+        (Unit.DECIBEL, 60.04, "60.0 dB"),
+    ],
+)
+def test_units_are_shown(unit: Unit, value: float, shown: str) -> None:
+    assert unit.shown(value) == shown
+
+
+def test_columns_are_in_the_order_of_the_table() -> None:
+    assert list(columns()) == ["latency", "speedup", "GPU busy", "GPU speedup", "memory"]
