@@ -6,17 +6,21 @@ read what it wrote.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
+import pytest
 from inline_snapshot import external_file
 from msgspec import structs
 
+from diffusers_perf.judge.comparable import NotComparable
+from diffusers_perf.judge.pairs import Comparison, compare
 from diffusers_perf.judge.question import Question
 from diffusers_perf.judge.verdicts import judge
 from diffusers_perf.records.baselines import Bound
 from diffusers_perf.records.measurement import Count, Distance, Interference, Look, Measurement
+from perf_tests.tests.unit import recorded
 from perf_tests.tests.unit.factories import FP16, GENERATES, REFERENCE, baseline_of, question
 
 
@@ -159,3 +163,189 @@ def test_measuring() -> None:
         "timer": fp16(rounds_s=(0.70, 0.71, 0.69)),
     }
     assert texts(asked) == messages("measuring")
+
+
+# Head against base
+
+Edit = Callable[[recorded.Content], object]
+CASE = "ddim50-fp16"
+
+
+def nothing(content: recorded.Content) -> None:
+    """No edit."""
+
+
+def pairs(
+    head: Edit = nothing,
+    *,
+    base: Edit = nothing,
+    only: range = range(10),
+    count: int = 5,
+    noise: float | None = recorded.QUIET,
+    more: str = "",
+) -> Comparison:
+    """Recorded processes, of which those of head in `only` are edited."""
+    sides = [recorded.side(name, count=count, noise=noise) for name in ("base", "head")]
+    for content in sides[0]:
+        base(content)
+    for number, content in enumerate(sides[1]):
+        if number in only:
+            head(content)
+    return compare(
+        *(recorded.parsed(one, side) for one, side in zip(sides, ("base", "head"), strict=True)),
+        more=more,
+    )
+
+
+def seen(**changes: Any) -> Edit:
+    """Of the measurement of fp16."""
+    return lambda content: recorded.measured(content, CASE).update(changes)
+
+
+def counted(name: str, **changes: int) -> Edit:
+    return lambda content: recorded.measured(content, CASE)["counters"][name].update(changes)
+
+
+def slower(by: float) -> Edit:
+    return lambda content: recorded.slow(content, CASE, by=by)
+
+
+def dropped(content: recorded.Content) -> None:
+    recorded.drop(content, CASE)
+
+
+def left_out(content: recorded.Content) -> None:
+    recorded.drop(content, CASE)
+    recorded.session(content)["not_selected"].append(CASE)
+
+
+def interrupted(content: recorded.Content) -> None:
+    recorded.drop(content, CASE)
+    recorded.session(content)["expected"].append(CASE)
+    other = recorded.lost("ddim50-tf32", "invalid", "interrupted")
+    recorded.session(content)["not_timed"].append(other)
+
+
+def untimed(status: str) -> Edit:
+    def edit(content: recorded.Content) -> None:
+        recorded.drop(content, CASE)
+        lost = recorded.lost(CASE, status, f"{CASE}: RuntimeError: no kernel image")
+        recorded.session(content)["not_timed"].append(lost)
+
+    return edit
+
+
+def disturbed(content: recorded.Content) -> None:
+    recorded.measured(content, CASE)["interference"]["gpu"] = ["1 other process on the GPU"]
+
+
+def drifted(content: recorded.Content) -> None:
+    drift = {"ratio": 1.13, "significant": True}
+    recorded.session(content)["reference_drift"]["ddim50"] = drift
+
+
+def untolerated(psnr_db: float) -> Edit:
+    def edit(content: recorded.Content) -> None:
+        recorded.case(content, CASE)["tolerance"] = None
+        distance = {"psnr_db": psnr_db, "ssim": 0.9}
+        recorded.measured(content, CASE)["image_distance"] = distance
+
+    return edit
+
+
+def black(content: recorded.Content) -> None:
+    recorded.black(content, CASE)
+
+
+def test_pairs() -> None:
+    host_bound = {"noise": recorded.QUIET * 20}
+    uncounted = seen(gpu_busy_s=None, counters={}, notes=["no trace"])
+    compared = {
+        "nothing changed": pairs(),
+        "slower": pairs(slower(1.05)),
+        "faster": pairs(slower(0.9)),
+        "too noisy, more pairs": pairs(slower(1.05), noise=0.012, more="ab --pairs 10"),
+        "too noisy, too far": pairs(slower(1.05), **host_bound),
+        "too noisy, ten pairs": pairs(slower(1.05), count=10, **host_bound),
+        "one pair": pairs(count=1),
+        "more memory": pairs(seen(peak_memory_bytes=2_900 * 2**20)),
+        "more work": pairs(counted("host_syncs", per_step=7)),
+        "less work": pairs(counted("host_syncs", per_step=0)),
+        "more launches": pairs(counted("kernels", per_step=20_000)),
+        "work of some processes": pairs(counted("host_syncs", per_step=7), only=range(2)),
+        "not measured in head": pairs(uncounted),
+        "not measured in base": pairs(base=uncounted),
+        "not measured in one process": pairs(seen(gpu_busy_s=None), only=range(1)),
+        "interference": pairs(disturbed),
+        "interference in one": pairs(disturbed, only=range(1)),
+        "drift": pairs(drifted),
+        "missing": pairs(dropped),
+        "left out": pairs(left_out),
+        "interrupted": pairs(interrupted),
+        "skipped": pairs(untimed("skipped")),
+        "error": pairs(untimed("error")),
+        "error, as in base": pairs(untimed("error"), base=untimed("error")),
+        "new": pairs(base=dropped),
+        "black": pairs(black),
+        "black, as in base": pairs(black, base=black),
+        "far": pairs(seen(image_distance={"psnr_db": 22.0, "ssim": 0.8})),
+        "farther than base's": pairs(untolerated(20.0), base=untolerated(40.0)),
+        "as far": pairs(untolerated(40.0), base=untolerated(40.0)),
+    }
+    told = {
+        name: "\n".join(
+            [
+                *(
+                    change.text()
+                    for change in comparison.changes
+                    if change.status != "same" or (change.metric, name) == ("image", "as far")
+                ),
+                comparison.sentence,
+            ]
+        )
+        for name, comparison in compared.items()
+    }
+    same = [change.text() for change in pairs().changes if change.case == CASE]
+    same += [change.text() for change in pairs().changes if change.metric == "drift"]
+    assert listed({**told, "the same": "\n".join(same)}) == messages("pairs")
+
+
+def test_runs_that_are_not_comparable() -> None:
+    def machine(**changes: Any) -> Edit:
+        return lambda content: recorded.machine(content).update(changes)
+
+    def session(**changes: Any) -> Edit:
+        return lambda content: recorded.session(content).update(changes)
+
+    def weights(content: recorded.Content) -> None:
+        for one in recorded.cases(content):
+            one["measurement"]["weights"] = "seeded-7"
+
+    def workload(content: recorded.Content) -> None:
+        recorded.case(content, CASE)["workload"]["guidance"] = 1.0
+
+    def no_case(content: recorded.Content) -> None:
+        content["benchmarks"] = []
+        recorded.session(content)["expected"] = []
+
+    def refused(**asked: Any) -> str:
+        with pytest.raises(NotComparable) as error:
+            pairs(**asked)
+        return str(error.value)
+
+    told = {
+        "one machine per side": refused(head=machine(torch="2.12.0"), only=range(1)),
+        "other machine": refused(head=machine(name="NVIDIA A100-SXM4-80GB")),
+        "other memory": refused(head=machine(memory_bytes=80 * 2**30)),
+        "other measuring code": refused(head=session(harness_version="ba9876543210")),
+        "quick": refused(head=session(quick=True)),
+        "other weights": refused(head=weights),
+        "other workload": refused(head=workload),
+        "other rounds": refused(head=seen(rounds_s=[1.0, 1.0])),
+        "no case": refused(head=no_case, base=no_case),
+        "no case in base": refused(base=no_case),
+    }
+    with pytest.raises(NotComparable) as error:
+        compare([], [])
+    told["no run"] = str(error.value)
+    assert listed(told) == messages("not_comparable")
