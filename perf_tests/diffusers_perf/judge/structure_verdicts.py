@@ -17,7 +17,7 @@ from diffusers_perf.judge.finding import Finding
 from diffusers_perf.judge.messages import difference, most
 from diffusers_perf.records import baselines
 from diffusers_perf.records.baselines import BadBaseline
-from diffusers_perf.records.files import write_whole
+from diffusers_perf.records.files import read_text, write_whole
 from diffusers_perf.records.measurement import Count
 from diffusers_perf.records.operators import Place
 
@@ -61,13 +61,13 @@ def load(folder: Path | None = None) -> dict[str, Accepted] | None:
     if not path.exists():
         return None
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(read_text(path))
         if content["schema"] != SCHEMA:
             raise BadBaseline(
                 f"{path}: has schema {content['schema']!r}, this suite reads {SCHEMA}"
             )
         return {key: _accepted(line) for key, line in content["cases"].items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise BadBaseline(f"{path}: cannot be read ({type(error).__name__}: {error})") from None
 
 

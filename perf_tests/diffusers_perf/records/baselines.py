@@ -11,9 +11,9 @@ from typing import Any, get_args
 from diffusers_perf.catalog.metrics import LIMITED
 from diffusers_perf.catalog.metrics import PORTABLE as PORTABLE_METRICS
 from diffusers_perf.records import shape
-from diffusers_perf.records.files import write_whole
+from diffusers_perf.records.files import read_text, write_whole
 from diffusers_perf.records.measurement import Count
-from diffusers_perf.records.names import image_file
+from diffusers_perf.records.names import accepted_image_name, image_file
 from diffusers_perf.records.run import Mode, slug_of
 from diffusers_perf.records.shape import (
     ANYTHING,
@@ -110,8 +110,7 @@ def image_path(*, model: str, weights: str, workload: str, folder: Path | None =
     """Where the accepted image of a reference lies. `BadName` for names that cannot
     be a file's.
     """
-    source = f"{model}-{weights}" if weights != model else model
-    name = f"{workload}-{source.replace('/', '--')}"
+    name = accepted_image_name(workload=workload, model=model, weights=weights)
     return image_file((folder or FOLDER) / "images", name)
 
 
@@ -173,7 +172,7 @@ def _load(path: Path, shaped: Only) -> dict[str, Any]:
         raise BadBaseline(f"{path}: {constant} is no number that anything can be held to")
 
     try:
-        content = json.loads(path.read_text(), parse_constant=refuse)
+        content = json.loads(read_text(path), parse_constant=refuse)
     except OSError as error:
         raise BadBaseline(f"{path}: cannot be read ({error.strerror})") from None
     except (ValueError, RecursionError) as error:

@@ -1,8 +1,12 @@
-"""JSON files: written whole or not at all, and read by the types that wrote them."""
+"""Files: read within bounds, and written whole or not at all. JSON by the types that wrote it."""
 
 from __future__ import annotations
 
+import errno
+import os
 import re
+import secrets
+import stat
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
@@ -11,28 +15,113 @@ import msgspec
 
 T = TypeVar("T")
 
+READ_MOST_BYTES = 256 * 2**20
+"""No file that this suite reads whole is larger: a run of a thousand cases has 4 MB."""
+ROOM_BYTES = 2**20
+
 
 class BadContent(Exception):
     """Content that is not what it must be; a phrase says where and what."""
 
 
+def read_bytes(path: Path, *, most: int = READ_MOST_BYTES) -> bytes:
+    """All of a regular file. `OSError` for anything else, which may never end, or a larger one."""
+    # A pipe without a writer would block here.
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+    with os.fdopen(descriptor, "rb") as file:
+        kind = os.fstat(descriptor)
+        if stat.S_ISDIR(kind.st_mode):
+            raise OSError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+        if not stat.S_ISREG(kind.st_mode):
+            raise OSError(errno.EINVAL, "not a regular file", str(path))
+        # Some files of the system say that they are empty.
+        data = file.read(most + 1)
+        if len(data) > most:
+            raise OSError(errno.EFBIG, f"larger than {most // 2**20} MiB", str(path))
+        return data
+
+
+def read_text(path: Path, *, most: int = READ_MOST_BYTES) -> str:
+    """As `read_bytes`, in UTF-8 whatever the locale. `UnicodeDecodeError` for other bytes."""
+    return read_bytes(path, most=most).decode("utf-8")
+
+
 def write_whole(path: Path, text: str) -> None:
     """Write all of it, or leave what was there and raise the `OSError` of this file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path = path.resolve()
+    # A command line that was not UTF-8 is no reason to write nothing.
+    write_bytes_whole(path, text.encode("utf-8", errors="backslashreplace"))
+
+
+def write_bytes_whole(path: Path, data: bytes) -> None:
+    """The same for bytes."""
     if path.exists() and not path.is_file():
-        # A device takes it as it comes, and must not be replaced by a file.
-        path.write_text(text, encoding="utf-8", errors="backslashreplace")
+        _into_device(path, data)
         return
-    draft = path.with_name(f"{path.name}.draft")
+    target = path.resolve()
+    draft = drafted(target, data)
     try:
-        # A command line that was not UTF-8 is no reason to write nothing.
-        draft.write_text(text, encoding="utf-8", errors="backslashreplace")
-        draft.replace(path)
+        draft.replace(target)
     except OSError as error:
         with suppress(OSError):
             draft.unlink()
-        raise OSError(error.errno, error.strerror, str(path)) from None
+        raise _of(error, path) from None
+
+
+def drafted(path: Path, data: bytes) -> Path:
+    """A new file beside this one with this content, which is on the disk, ready to replace it.
+
+    `OSError` of `path`. No two drafts have one name, however many processes write.
+    """
+    draft = path.with_name(f".{path.name[:40]}-{secrets.token_hex(8)}.draft")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with draft.open("xb") as file:
+            file.write(data)
+            file.flush()
+            # A disk that is full may say so no earlier.
+            os.fsync(file.fileno())
+    except OSError as error:
+        with suppress(OSError):
+            draft.unlink()
+        raise _of(error, path) from None
+    except BaseException:
+        with suppress(OSError):
+            draft.unlink()
+        raise
+    return draft
+
+
+def make_room(path: Path) -> None:
+    """See that a file can be written here before there is anything to write. `OSError` of `path`.
+
+    Nothing is left behind, and what is there stays.
+    """
+    if path.exists() and not path.is_file():
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+        return
+    target = path.resolve()
+    drafted(target, bytes(ROOM_BYTES)).unlink()
+    if target.exists():
+        # A file that may not be written must not be replaced either.
+        with target.open("ab"):
+            pass
+
+
+def _into_device(path: Path, data: bytes) -> None:
+    # A device takes it as it comes, and must not be replaced by a file. A pipe that nothing reads
+    # would block.
+    try:
+        descriptor = os.open(path, os.O_WRONLY | getattr(os, "O_NONBLOCK", 0))
+        os.set_blocking(descriptor, True)
+        with os.fdopen(descriptor, "wb") as device:
+            device.write(data)
+    except OSError as error:
+        raise _of(error, path) from None
+
+
+def _of(error: OSError, path: Path) -> OSError:
+    return OSError(error.errno, error.strerror, str(path))
 
 
 def as_json(content: Any, *, indent: int = 1) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 import struct
 from pathlib import Path
@@ -11,6 +12,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
+
+from diffusers_perf.records.files import write_bytes_whole
 
 if TYPE_CHECKING:
     from diffusers_perf.records.pixels import Images
@@ -29,14 +32,20 @@ class BadImage(ValueError):
 
 
 def save(images: Images, path: Path) -> None:
-    """Write images in [0, 1] as 8-bit numbers; NaN becomes black."""
+    """Write images in [0, 1] as 8-bit numbers, wholly or not at all; NaN becomes black."""
+    write_bytes_whole(path, encoded(images))
+
+
+def encoded(images: Images) -> bytes:
+    """What stands in the file that `save` writes."""
     count, height, width, _ = images.shape
     strip = np.concatenate(list(np.nan_to_num(images)), axis=1)
     shape = PngInfo()
     shape.add_text(SHAPE_KEY, f"{count}x{height}x{width}")
-    path.parent.mkdir(parents=True, exist_ok=True)
     quantized = (strip.clip(0, 1) * 255).round().astype(np.uint8)
-    Image.fromarray(quantized).save(path, format="png", pnginfo=shape)
+    file = io.BytesIO()
+    Image.fromarray(quantized).save(file, format="png", pnginfo=shape)
+    return file.getvalue()
 
 
 def load(path: Path) -> Images:

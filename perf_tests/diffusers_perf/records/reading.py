@@ -12,8 +12,11 @@ from typing import Any
 import msgspec
 
 from diffusers_perf.records import schema1
-from diffusers_perf.records.files import BadContent, decoded
+from diffusers_perf.records.files import BadContent, decoded, read_bytes
 from diffusers_perf.records.run import KEY, SCHEMA, CaseRecord, Run, RunFile
+
+NAMED_MOST = 300
+"""Characters of a key that a message names."""
 
 
 class BadRunError(Exception):
@@ -51,7 +54,7 @@ def distinct(paths: Sequence[Path]) -> Sequence[Path]:
 def read(path: Path) -> Any:
     """The JSON in a file, as schema 2. `BadRunError` where there is none."""
     try:
-        data = path.read_bytes()
+        data = read_bytes(path)
     except OSError as error:
         raise BadRunError(f"{path}: cannot be read ({error.strerror})") from None
     try:
@@ -114,6 +117,9 @@ def _by_name(phrase: str, content: Any) -> str:
     try:
         seen = content["benchmarks"][int(found[1])]["extra_info"][KEY]["measurement"]
         names = [seen[name] for name in ("workload", "model", "weights", "case")]
-        return f"{'/'.join(names)}: {phrase[found.end() :].removeprefix(': ')}"
+        key = "/".join(names)
+        if key.isprintable() and len(key) <= NAMED_MOST:
+            return f"{key}: {phrase[found.end() :].removeprefix(': ')}"
     except (LookupError, TypeError):
-        return phrase
+        pass
+    return phrase

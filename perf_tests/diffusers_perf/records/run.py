@@ -20,6 +20,7 @@ from diffusers_perf.catalog.declarations import REFERENCE, Tolerance
 from diffusers_perf.catalog.status import Status
 from diffusers_perf.records.measurement import Interference, Measurement, gpu_speedup
 from diffusers_perf.records.missing import Untimed, missing, parts_of
+from diffusers_perf.records.names import BYTES_MOST, BadName, check_case, shown
 from diffusers_perf.records.quantities import Positive, PositiveInteger, Record
 
 SCHEMA = 2
@@ -51,6 +52,10 @@ class Machine(Record, frozen=True, kw_only=True):
     torch: str
     diffusers: str
     transformers: str
+
+    def __post_init__(self) -> None:
+        if not self.name.isprintable() or not 0 < len(self.slug) <= BYTES_MOST:
+            raise BadName(f"{shown(self.name)} cannot be the name of a machine")
 
     @property
     def slug(self) -> str:
@@ -119,6 +124,11 @@ class CaseRecord(Record, frozen=True, kw_only=True):
     """Generated once, for the image: its time is not judged."""
     reference_drift: Drift | None
     """As far as it was known when the case was judged, which it can excuse."""
+
+    def __post_init__(self) -> None:
+        seen = self.measurement
+        for case in (seen.case, *([self.reference.case] if self.reference else [])):
+            check_case(workload=seen.workload, case=case, model=seen.model, weights=seen.weights)
 
     @property
     def id(self) -> str:
@@ -259,7 +269,6 @@ class Run:
 
     @property
     def date(self) -> str:
-        """ISO 8601."""
         """ISO 8601."""
         return self.datetime.date().isoformat()
 

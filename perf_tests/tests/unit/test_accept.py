@@ -351,7 +351,7 @@ def test_a_folder_that_cannot_be_written_is_a_sentence(
 ) -> None:
     monkeypatch.setattr(baselines, "FOLDER", Path("/proc/none"))
     assert command.main(["accept", *written(tmp_path, runs), "--reason", "first"]) == 2
-    assert "error: /proc/none: No such file or directory" in capsys.readouterr().err
+    assert "error: /proc/none/HISTORY.md: No such file or directory" in capsys.readouterr().err
 
 
 def test_one_process_given_three_times_is_one(

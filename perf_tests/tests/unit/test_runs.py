@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 from diffusers_perf.catalog.status import Status
 from diffusers_perf.cli import __main__ as command
 from diffusers_perf.records.missing import Untimed, missing
-from perf_tests.tests.unit.recorded import process, write
+from perf_tests.tests.unit.recorded import cases, machine, process, write
 
 GONE = object()
 WEIRD: tuple[Any, ...] = (
@@ -103,3 +104,63 @@ def test_what_a_run_lost(
     )
     assert {case.id: case.status for case in lost} == found
     assert all(case.sentence.startswith(f"{case.id} ") for case in lost)
+
+
+@pytest.mark.parametrize("field", ["workload", "case", "model", "weights"])
+@pytest.mark.parametrize(
+    "name", ["../../../x/ddim50", "/etc/x", "x" * 300, "a\ud800b", "a\nb", "\x1b[31mred", "", ".."]
+)
+@pytest.mark.parametrize("command_line", ["gate", "accept", "merge", "report"])
+def test_name_that_leads_elsewhere_is_refused_in_one_sentence(
+    field: str, name: str, command_line: str, accepted: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    content = process("head")
+    cases(content)[0]["measurement"][field] = name
+    before = sorted(accepted.parent.rglob("*"))
+    (path,) = write([content], accepted.parent, "named")
+    options = {
+        "gate": [],
+        "accept": ["--reason", "x", "--images-only"],
+        "merge": ["--json", str(accepted.parent / "whole.json")],
+        "report": ["--html", str(accepted.parent / "page.html")],
+    }[command_line]
+    assert command.main([command_line, str(path), *options]) == 2
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 1
+    assert "cannot be the name of a file" in said[0] or "UTF-8" in said[0] or "JSON" in said[0]
+    assert sorted(accepted.parent.rglob("*")) == sorted([*before, path])
+
+
+@pytest.mark.parametrize("name", ["", "···", "x" * 300, "H200\n::error::forged", "\x1b[31mH200"])
+def test_machine_that_cannot_have_a_file_is_refused(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    content = process("head")
+    machine(content)["name"] = name
+    (path,) = write([content], tmp_path, "machine")
+    assert command.main(["gate", str(path)]) == 2
+    (said,) = capsys.readouterr().err.splitlines()
+    assert "cannot be the name of a machine" in said
+
+
+def test_reference_named_like_a_path_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    content = process("head")
+    next(one for one in cases(content) if one["reference"])["reference"]["case"] = "../../reference"
+    (path,) = write([content], tmp_path, "reference")
+    assert command.main(["gate", str(path)]) == 2
+    (said,) = capsys.readouterr().err.splitlines()
+    assert "cannot be the name of a file" in said
+
+
+@pytest.mark.parametrize("name", ["runs.json", "/dev/zero", "pipe"])
+def test_what_is_not_a_file_is_refused_without_waiting(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "runs.json").mkdir()
+    os.mkfifo(tmp_path / "pipe")
+    path = tmp_path / name
+    assert command.main(["gate", str(path)]) == 2
+    (said,) = capsys.readouterr().err.splitlines()
+    assert said.startswith(f"error: {path}: cannot be read (")
