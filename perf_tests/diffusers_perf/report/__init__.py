@@ -1,7 +1,7 @@
-"""Show a run as one page that opens anywhere, or as the comment on a pull request.
+"""Write a run as an HTML page, or as Markdown for a pull request.
 
-With --base its rows stand beside another run's. Several runs a side are judged in pairs, the first
-of each shown. For example:
+--base compares it with another run. Several runs per side are judged in pairs, and the first of
+each side is shown. For example:
 
     python -m ci report runs/run.json --base runs/main.json --html runs/report.html
 """
@@ -21,11 +21,11 @@ from diffusers_perf.records import baselines
 from diffusers_perf.records.files import write_whole
 from diffusers_perf.records.reading import BadRunError, load_run
 from diffusers_perf.records.run import Run
-from diffusers_perf.report import making, markdown, sides
+from diffusers_perf.report import builder, comparison, markdown
 from diffusers_perf.report.content import ComparisonPart, Report
 
 NEEDED = ("jinja2",)
-"""What the page is made with; the comment needs none of it."""
+"""What the HTML page needs, and Markdown does not."""
 STDOUT = Path("-")
 
 
@@ -39,10 +39,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=named,
         default=[],
         metavar="BASE.json",
-        help="what to compare with",
+        help="the run, or as many runs, to compare with",
     )
     parser.add_argument(
-        "--html", type=named, metavar="OUT.html", help="write the page; needs '.[report]'"
+        "--html", type=named, metavar="OUT.html", help="write the page; needs the extra `report`"
     )
     parser.add_argument(
         "--markdown",
@@ -50,24 +50,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=named,
         const=STDOUT,
         metavar="OUT.md",
-        help="write the comment; without a file, print it",
+        help="write the Markdown; without a file, print it",
     )
 
 
 def main(args: argparse.Namespace) -> int:
-    """Write what was asked for; 0. The page says what failed: judging is for the other commands."""
+    """Write the report; 0, whatever failed: the exit code of `gate` and `compare` says that."""
     if args.html is None and args.markdown is None:
-        raise BadRunError("report makes nothing unless told: --html OUT.html, --markdown, or both")
+        raise BadRunError("report needs --html OUT.html, --markdown [OUT.md], or both")
     pages = [page for page in (args.html, args.markdown) if page not in (None, STDOUT)]
     runs = {path.resolve() for path in (*args.runs, *args.base)}
     for page in pages:
-        # `--markdown RUN.json` takes what stands behind it for its file.
+        # `--markdown RUN.json` takes the run for the file to write.
         if page.suffix.lower() == ".json" or page.resolve() in runs:
-            raise BadRunError(f"{page} is a run and no page: the report is written elsewhere")
+            raise BadRunError(f"{page} is a run: write the report to another file")
     if len({page.resolve() for page in pages}) < len(pages):
-        raise BadRunError(
-            f"--html and --markdown are both {args.html}: give each a file of its own"
-        )
+        raise BadRunError(f"--html and --markdown need different files (both are {args.html})")
     return write(args.runs, base=args.base, html=args.html, comment=args.markdown)
 
 
@@ -93,7 +91,7 @@ def write(
 def make(shown: Run, *, head: Sequence[Path], base: Sequence[Path]) -> Report:
     """The content of the report of a run, which is the first of `head`."""
     baseline = baselines.load_machine(shown.machine.slug)
-    return making.make(
+    return builder.build(
         shown,
         published=baselines.load_published(),
         accepted=baseline.cases.keys() if baseline else None,
@@ -103,17 +101,14 @@ def make(shown: Run, *, head: Sequence[Path], base: Sequence[Path]) -> Report:
 
 
 def judged(head: Sequence[Path], base: Sequence[Path]) -> ComparisonPart:
-    """The verdict on pairs of runs, or in its place why there is none. `BadRunError` for bad ones.
-
-    Single runs have none: times that were taken once say nothing of their noise.
-    """
-    readings = [[load_run(path) for path in paths] for paths in (base, head)]
+    """The verdict on pairs of runs, or why there is none. `BadRunError` for bad runs."""
+    sides = [[load_run(path) for path in paths] for paths in (base, head)]
     if not base:
-        raise BadRunError("several runs are shown only beside as many of --base, in pairs")
+        raise BadRunError("several runs need as many runs of --base to be judged in pairs")
     try:
-        return sides.in_pairs(compare.load(base, head), *readings)
+        return comparison.in_pairs(compare.load(base, head), *sides)
     except (NotComparable, BadRunError) as error:
-        return sides.refused(str(error), *readings)
+        return comparison.refused(str(error), *sides)
 
 
 def _page(report: Report, shown: Run) -> str:

@@ -70,7 +70,7 @@ def latency(workload: WorkloadPart) -> LatencyChart | None:
     cases = workload.slowest_first
     if not cases:
         return None
-    longest = max(max(*case.seen.rounds_s, case.seen.latency_s) for case in cases)
+    longest = max(max(*case.measurement.rounds_s, case.measurement.latency_s) for case in cases)
     ends = [case.interval.high for case in cases if case.interval]
     scale = Scale(low=0, high=1.02 * max([longest, *(e for e in ends if e < LONG * longest)]))
     rows: list[LatencyRow] = []
@@ -94,7 +94,7 @@ def latency(workload: WorkloadPart) -> LatencyChart | None:
 
 
 def _latency_row(case: CasePart, scale: Scale, *, previous: float | None) -> LatencyRow:
-    seen, base, interval = case.seen, case.base, case.interval
+    seen, base, interval = case.measurement, case.base, case.interval
 
     def inside(seconds: float | None) -> float | None:
         return None if seconds is None or seconds > scale.high else scale.at(seconds)
@@ -192,10 +192,10 @@ def split_of(families: Mapping[str, KernelFamily]) -> dict[str, float]:
 def _split(
     workload: WorkloadPart, by: str, colours: Mapping[str, str], split: Split
 ) -> SplitChart | None:
-    cases = [case for case in workload.slowest_first if sum(split(case.seen).values()) > 0]
+    cases = [case for case in workload.slowest_first if sum(split(case.measurement).values()) > 0]
     if not cases:
         return None
-    seen = [one for case in cases for one in (case.seen, case.base) if one]
+    seen = [one for case in cases for one in (case.measurement, case.base) if one]
     scale = Scale(low=0, high=max(sum(split(one).values()) for one in seen))
     sides = any(case.base is not None and split(case.base) for case in cases)
     return SplitChart(
@@ -214,7 +214,8 @@ def _split(
 def _bars(
     case: CasePart, colours: Mapping[str, str], split: Split, scale: Scale, *, sides: bool
 ) -> tuple[Bar, ...]:
-    bars = [Bar(side="head" if sides else "", parts=_parts(split(case.seen), colours, scale))]
+    head = _parts(split(case.measurement), colours, scale)
+    bars = [Bar(side="head" if sides else "", parts=head)]
     if case.base is not None and split(case.base):
         bars.insert(0, Bar(side="base", parts=_parts(split(case.base), colours, scale)))
     return tuple(bars)

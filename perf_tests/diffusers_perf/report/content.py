@@ -18,7 +18,7 @@ Mood = Literal["good", "plain", "warning", "bad"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Point:
+class Finding:
     """One thing that a reader has to know, and what to do about it."""
 
     status: str
@@ -29,13 +29,13 @@ class Point:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Verdict:
+class Summary:
     """The first thing that is read."""
 
     mood: Mood
     sentence: str
-    points: tuple[Point, ...]
-    """What is not well, worst first."""
+    findings: tuple[Finding, ...]
+    """What needs attention, worst first."""
     next: str
     """One command; empty if there is nothing to do."""
 
@@ -56,7 +56,7 @@ class CasePart:
     """No other case of the workload is faster, closer and smaller at once."""
 
     @property
-    def seen(self) -> Measurement:
+    def measurement(self) -> Measurement:
         return self.record.measurement
 
     @property
@@ -66,7 +66,7 @@ class CasePart:
     @property
     def name(self) -> str:
         """The stack's, or ``reference``."""
-        return self.seen.case
+        return self.measurement.case
 
     @property
     def status(self) -> Status:
@@ -80,11 +80,11 @@ class CasePart:
     @property
     def psnr_db(self) -> float | None:
         """None where nothing was compared."""
-        return self.seen.image_distance.psnr_db if self.seen.image_distance else None
+        return self.measurement.image_distance.psnr_db if self.measurement.image_distance else None
 
     @property
     def ssim(self) -> float | None:
-        return self.seen.image_distance.ssim if self.seen.image_distance else None
+        return self.measurement.image_distance.ssim if self.measurement.image_distance else None
 
     @property
     def to(self) -> str:
@@ -94,7 +94,7 @@ class CasePart:
     @property
     def label(self) -> str:
         """Its name, and what it is compared with where that is not the reference."""
-        return f"{self.name} (to {self.to})" if self.to else self.name
+        return f"{self.name} (vs. {self.to})" if self.to else self.name
 
     @property
     def speedup(self) -> float | None:
@@ -103,19 +103,19 @@ class CasePart:
 
     @property
     def gpu_speedup(self) -> float | None:
-        if self.record.is_reference and self.seen.gpu_busy_s is not None:
+        if self.record.is_reference and self.measurement.gpu_busy_s is not None:
             return 1.0
         return self.record.gpu_speedup
 
     @property
     def idle_share(self) -> float | None:
         """Share of the latency during which the GPU is idle; None where that is unknown."""
-        return self.seen.idle_share
+        return self.measurement.idle_share
 
     @property
     def bound_by(self) -> str:
         """The bottleneck; empty where it is unknown."""
-        return (self.seen.bottleneck or "").replace("gpu", "GPU")
+        return (self.measurement.bottleneck or "").replace("gpu", "GPU")
 
     @property
     def idle(self) -> str:
@@ -130,21 +130,23 @@ class CasePart:
     @property
     def over_roofline(self) -> float | None:
         """The latency over its lower bound on this GPU."""
-        return self.seen.latency_s / self.seen.roofline_s if self.seen.roofline_s else None
+        measured = self.measurement
+        return measured.latency_s / measured.roofline_s if measured.roofline_s else None
 
     @property
     def images_per_s(self) -> float:
-        return self.seen.num_images / self.seen.latency_s
+        return self.measurement.num_images / self.measurement.latency_s
 
     @property
     def cost_s(self) -> float:
-        """The time that says most: GPU busy where it was seen, else latency."""
-        return self.seen.latency_s if self.seen.gpu_busy_s is None else self.seen.gpu_busy_s
+        """GPU busy time where it was measured, else latency."""
+        measured = self.measurement
+        return measured.latency_s if measured.gpu_busy_s is None else measured.gpu_busy_s
 
     @property
     def image(self) -> str:
         """What is on it, or how close it is, in a few words."""
-        if not self.seen.look.finite:
+        if not self.measurement.look.finite:
             return "not finite"
         if self.status in (Status.BLACK, Status.UNIFORM):
             return self.status
@@ -185,16 +187,16 @@ class WorkloadPart:
     @property
     def compiles(self) -> bool:
         """Something is compiled: then a first image takes more than loading."""
-        return any(case.seen.compile_cache for case in self.cases)
+        return any(case.measurement.compile_cache for case in self.cases)
 
     @property
     def in_batches(self) -> bool:
         """Several images at once: then how many a second is what a server asks."""
-        return any(case.seen.num_images > 1 for case in self.cases)
+        return any(case.measurement.num_images > 1 for case in self.cases)
 
     @property
     def on_gpu(self) -> bool:
-        return any(case.seen.gpu_busy_s is not None for case in self.timed)
+        return any(case.measurement.gpu_busy_s is not None for case in self.timed)
 
     @property
     def guided(self) -> bool:
@@ -255,7 +257,7 @@ class Report:
     """Everything a report says, but for the images."""
 
     title: str
-    verdict: Verdict
+    summary: Summary
     machine: tuple[tuple[str, str], ...]
     """Name and value: the machine, the versions, the run."""
     workloads: tuple[WorkloadPart, ...]

@@ -19,7 +19,7 @@ LINKED = re.compile(
 """What comes before the place where a joiner keeps GitHub from linking."""
 SHORTEST_COMMIT = 7
 COMMIT = re.compile(rf"\b[0-9a-f]{{{SHORTEST_COMMIT},}}\b", re.IGNORECASE)
-LINE_START = re.compile(r"[-+=#]|\d+[.)]")
+LINE_START = re.compile(r"(?:[-+]|#{1,6}|\d{1,9}[.)])(?:\s|$)|[-=]+$")
 """What would begin a list, a heading or a rule."""
 UNSEEN = re.compile(
     "[\x00-\x1f\x7f-\x9f\u061c\u200b-\u200f\u202a-\u202e\u2066-\u2069\ufeff\ud800-\udfff]"

@@ -23,6 +23,10 @@ def decibels(value: float | None) -> str:
     return "" if value is None else f"{value:.1f} dB"
 
 
+def decibels_change(value: float) -> str:
+    return f"{value:+.1f} dB".replace("-", "−") if abs(value) >= 0.05 else "±0 dB"
+
+
 def similarity(value: float | None) -> str:
     return "" if value is None else f"{value:.3f}"
 

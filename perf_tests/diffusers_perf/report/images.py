@@ -105,8 +105,8 @@ def gallery(report: Report, folder: Path, *, budget_bytes: int) -> Gallery:
         return Gallery(
             shown={},
             others={},
-            problem=f"There are no images: {folder.name}/ is not beside the run's JSON. The main "
-            "job saves it there with --benchmark-json.",
+            problem=f"No images: {folder.name}/ was not found beside the run's JSON, where "
+            "--benchmark-json saves it.",
             folder=folder.name,
             side=0,
             full_side=0,
@@ -148,7 +148,7 @@ def gallery(report: Report, folder: Path, *, budget_bytes: int) -> Gallery:
             amplified=differences[name][1] if name in differences else 1,
             problem=problems.get(name, "")
             or (
-                f"{problems[other_id]}, so there is nothing to compare with"
+                f"{problems[other_id]}, so there is no image to compare with"
                 if not has_other and case.name != REFERENCE
                 else ""
             ),
@@ -163,7 +163,7 @@ def gallery(report: Report, folder: Path, *, budget_bytes: int) -> Gallery:
             for name in names
             if name in loaded and name not in own_names
         },
-        problem="" if loaded or not report.cases else f"There are no images in {folder.name}/.",
+        problem="" if loaded or not report.cases else f"No images in {folder.name}/.",
         folder=folder.name,
         side=max((e.side for (kind, _), e in embedded.items() if kind == "image"), default=0),
         full_side=max((max(pixels.shape) for pixels in loaded.values()), default=0),
@@ -172,7 +172,7 @@ def gallery(report: Report, folder: Path, *, budget_bytes: int) -> Gallery:
 
 def _other(case: CasePart) -> str:
     """Id of the case whose image it is held to."""
-    return f"{case.seen.workload}-{case.against}"
+    return f"{case.measurement.workload}-{case.against}"
 
 
 def _load(folder: Path, name: str) -> Pixels | str:
@@ -227,7 +227,7 @@ def amplified(own: Pixels, other: Pixels) -> tuple[Pixels, int]:
 def _accepted(cases: Sequence[CasePart]) -> dict[str, Pixels]:
     found = {}
     for case in cases:
-        seen = case.seen
+        seen = case.measurement
         if not case.record.is_reference:
             continue
         # Without it, or with a broken one, there is nothing to show; the tests say so.

@@ -17,7 +17,7 @@ LEAD_MOST = 1_000
 """Characters of the verdict's sentence and of the next command."""
 SHORT = 120
 """Characters of a name or a version."""
-POINTS_MOST = 20
+FINDINGS_MOST = 20
 ROWS_MOST = 60
 """Of one table. The HTML report has all of them."""
 HEAD = (
@@ -40,7 +40,7 @@ def render(report: Report, *, most: int = MOST_CHARACTERS) -> str:
     Nothing from a run is read as markup. What does not fit is left out, the verdict never.
     """
     lead = _lead(report, most // 2)
-    closing = f"**Next:** {code(report.verdict.next, LEAD_MOST)}\n" if report.verdict.next else ""
+    closing = f"**Next:** {code(report.summary.next, LEAD_MOST)}\n" if report.summary.next else ""
     room = most - len(lead) - len(MORE) - 2
     if len(closing) > room // 2:
         closing = ""
@@ -63,19 +63,19 @@ def render(report: Report, *, most: int = MOST_CHARACTERS) -> str:
 
 def _lead(report: Report, most: int) -> str:
     """The verdict. Escaping makes several characters of one, so it is cut before and measured."""
-    verdict = report.verdict
+    summary = report.summary
     for characters in (LEAD_MOST, LEAD_MOST // 4):
-        lead = f"## {MARKS[verdict.mood]} {text(verdict.sentence, characters)}\n"
+        lead = f"## {MARKS[summary.mood]} {text(summary.sentence, characters)}\n"
         if len(lead) <= most:
             return lead
-    return f"## {MARKS[verdict.mood]} {text(verdict.sentence, LEAD_MOST // 20)}\n"
+    return f"## {MARKS[summary.mood]} {text(summary.sentence, LEAD_MOST // 20)}\n"
 
 
 def _unfolded(report: Report) -> Iterator[str]:
     """What changed, or else what needs attention."""
     if report.comparison is None:
-        if report.verdict.points:
-            yield _points(report)
+        if report.summary.findings:
+            yield _findings(report)
         return
     if report.comparison.mood == "plain":
         yield f"{text(report.comparison.sentence)}\n"
@@ -103,17 +103,17 @@ def _compared(comparison: ComparisonPart) -> str:
     elif comparison.changes:
         lines.append("No change detected.")
     if comparison.counters:
-        shown = comparison.counters[:POINTS_MOST]
+        shown = comparison.counters[:FINDINGS_MOST]
         lines += ["", "Counters that changed:", ""]
         lines += [f"- {name(case, SHORT)} {text(words, LEAD_MOST)}" for case, words in shown]
-        lines += _more(len(comparison.counters), POINTS_MOST, "counter")
+        lines += _more(len(comparison.counters), FINDINGS_MOST, "counter")
     return "\n".join([*lines, ""])
 
 
 def _what_to_do(changes: Sequence[ChangePart]) -> Iterator[str]:
     """What changed in each case, in sentences, and the next command."""
     cases = dict.fromkeys(change.case for change in changes if change.sentence and change.status)
-    for case in list(cases)[:POINTS_MOST]:
+    for case in list(cases)[:FINDINGS_MOST]:
         own = [change for change in changes if change.case == case]
         said = "<br>".join(
             text(change.sentence.removeprefix(f"{case}: "), LEAD_MOST) for change in own
@@ -146,22 +146,22 @@ def _more(number: int, most: int, what: str) -> list[str]:
     return [f"\n… and {more} in the HTML report"] if number > most else []
 
 
-def _points(report: Report) -> str:
-    points = report.verdict.points
+def _findings(report: Report) -> str:
+    findings = report.summary.findings
     lines = []
-    for point in points[:POINTS_MOST]:
-        following = f"<br>next: {code(point.next)}" if point.next else ""
+    for finding in findings[:FINDINGS_MOST]:
+        following = f"<br>next: {code(finding.next)}" if finding.next else ""
         lines.append(
-            f"- {MARKS[point.mood]} **{text(point.status)}** "
-            f"{text(point.sentence, LEAD_MOST)}{following}"
+            f"- {MARKS[finding.mood]} **{text(finding.status)}** "
+            f"{text(finding.sentence, LEAD_MOST)}{following}"
         )
-    return "\n".join([*lines, *_more(len(points), POINTS_MOST, "finding"), ""])
+    return "\n".join([*lines, *_more(len(findings), FINDINGS_MOST, "finding"), ""])
 
 
 def _folded(report: Report) -> Iterator[str]:
     comparison = report.comparison
-    if comparison and report.verdict.points:
-        yield _fold("Findings of the tests", _points(report))
+    if comparison and report.summary.findings:
+        yield _fold("Findings of the tests", _findings(report))
     if comparison and comparison.inconclusive:
         rows = figures.count(len(comparison.inconclusive), "inconclusive row")
         lines = [*_changes(comparison.inconclusive), "", *_what_to_do(comparison.inconclusive)]
@@ -179,12 +179,12 @@ def _folded(report: Report) -> Iterator[str]:
         ]
         yield _fold("Cases without a measurement", "\n".join(lines))
     machine = "\n".join(f"- {fact}: {text(value, SHORT)}" for fact, value in report.machine)
-    notes = "\n".join(f"- {text(note, LEAD_MOST)}" for note in report.notes[:POINTS_MOST])
+    notes = "\n".join(f"- {text(note, LEAD_MOST)}" for note in report.notes[:FINDINGS_MOST])
     yield _fold("Machine, run and notes", f"{machine}\n\n{notes}")
 
 
 def _fold(title: str, content: str) -> str:
-    return f"<details><summary>{title}</summary>\n\n{content}\n\n</details>\n"
+    return f"<details><summary>{title}</summary>\n\n{content.strip()}\n\n</details>\n"
 
 
 def _table(workload: WorkloadPart) -> Iterator[str]:
@@ -196,7 +196,7 @@ def _table(workload: WorkloadPart) -> Iterator[str]:
 
 
 def _cells(case: CasePart) -> tuple[str, ...]:
-    seen = case.seen
+    seen = case.measurement
     if case.record.image_only:
         return ("", "", "", "", "", "", case.image, case.status)
     return (

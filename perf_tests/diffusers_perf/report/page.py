@@ -42,8 +42,8 @@ def render(report: Report, images: Path, *, source: str) -> str:
             for workload in report.workloads
         },
         ids=_ids(report, shown.others),
-        parts=_parts(report),
-        summary=_summary(report),
+        sections=_sections(report),
+        facts=_facts(report),
         with_base=any(case.base for case in report.cases),
         policy=_policy(script),
         script=script,
@@ -62,7 +62,9 @@ def _template() -> Template:
         lstrip_blocks=True,
     )
     environment.filters["percent"] = lambda value: f"{value:.2f}".rstrip("0").rstrip(".") + "%"
+    environment.filters["seconds"] = figures.seconds
     environment.globals.update(
+        count=figures.count,
         seconds=figures.seconds,
         times=figures.times,
         mebibytes=figures.mebibytes,
@@ -87,20 +89,20 @@ def _ids(report: Report, others: Iterable[str]) -> dict[str, str]:
     return {name: f"p{number}" for number, name in enumerate(dict.fromkeys(names))}
 
 
-def _parts(report: Report) -> list[tuple[str, str]]:
-    parts = [("attention", "Attention")] if report.verdict.points else []
-    parts += [("comparison", "Base against head")] if report.comparison else []
+def _sections(report: Report) -> list[tuple[str, str]]:
+    sections = [("findings", "Findings")] if report.summary.findings else []
+    sections += [("comparison", "Comparison")] if report.comparison else []
     return [
-        *parts,
+        *sections,
         ("speed", "Speed"),
         ("time", "Where the time goes"),
         ("images", "Images"),
-        ("choice", "Trade-offs"),
+        ("tradeoffs", "Trade-offs"),
         ("counters", "Counters"),
         ("machine", "Machine"),
     ]
 
 
-def _summary(report: Report) -> list[tuple[str, str]]:
+def _facts(report: Report) -> list[tuple[str, str]]:
     shown = ("driver", "torch", "diffusers", "model", "measured", "commit")
     return [(name, value) for name, value in report.machine if name in shown]

@@ -118,7 +118,7 @@ def _image(cases: Sequence[CasePart]) -> Panel | None:
 
 
 def _memory(cases: Sequence[CasePart]) -> Panel | None:
-    known = [(case, bytes_) for case in cases if (bytes_ := case.seen.peak_memory_bytes)]
+    known = [(case, bytes_) for case in cases if (bytes_ := case.measurement.peak_memory_bytes)]
     if not known:
         return None
     values = [bytes_ / 2**30 for _, bytes_ in known]

@@ -64,6 +64,11 @@ def test_nothing_begins_a_block(words: str) -> None:
     assert seen(text(words)) == words
 
 
+@pytest.mark.parametrize("words", ["0.619 s", "+6.0 %", "-2", "580.159.04"])
+def test_a_number_stays_as_it_is(words: str) -> None:
+    assert text(words) == words
+
+
 def test_a_value_stays_on_its_line() -> None:
     assert text("one\n\n## two\ttabs  spaces") == "one ## two tabs spaces"
     assert "\n" not in code("one\ntwo")

@@ -144,10 +144,10 @@ def drop(content: Content, name: str) -> None:
     ours["expected"] = [other for other in ours["expected"] if other != name]
 
 
-def keep(content: Content, name: str) -> None:
-    """Leave every case out but the one of this id."""
+def keep(content: Content, *names: str) -> None:
+    """Leave every case out but those of these ids."""
     for other in [case_id(one) for one in cases(content)]:
-        if other != name:
+        if other not in names:
             drop(content, other)
 
 

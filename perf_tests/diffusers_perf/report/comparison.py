@@ -1,4 +1,4 @@
-"""Base against head: what pairs of runs were judged to show, or how single ones differ. Pure."""
+"""Head compared with base: the verdict on pairs of runs, or how single runs differ. Pure."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ UNKNOWN = 1e6
 
 
 def in_pairs(found: pairs.Comparison, base: Sequence[Run], head: Sequence[Run]) -> ComparisonPart:
-    """What pairs of runs were judged to show."""
+    """The verdict on pairs of runs."""
     verdicts = found.verdicts
     changes = sorted(
         (_judged(change) for change in found.changes),
@@ -30,20 +30,19 @@ def in_pairs(found: pairs.Comparison, base: Sequence[Run], head: Sequence[Run]) 
     )
     fail = [case for case, status in verdicts.items() if mood_of(status) == "bad"]
     unsure = sum(mood_of(change.status) == "warning" for change in found.changes)
-    by = f"by {figures.count(found.pairs, 'pair')} of processes"
+    pairs_of = f"({figures.count(found.pairs, 'A/B pair')})"
     cases = figures.count(len(verdicts), "case")
     mood: Mood = "bad" if fail else "warning" if unsure else "good"
-    told = f" {figures.count(unsure, 'row')} could not be told." if unsure else ""
     if fail:
         named = ", ".join(_what_is_worse(case, changes) for case in fail[:NAMED_MOST])
         more = f" and {len(fail) - NAMED_MOST} more" if len(fail) > NAMED_MOST else ""
-        sentence = f"Head is worse than base in {len(fail)} of {cases}, {by}: {named}{more}."
+        sentence = f"Regression in {len(fail)} of {cases} {pairs_of}: {named}{more}."
     elif unsure:
-        sentence = f"Nothing is seen to be worse in {cases}, {by}.{told}"
+        rows = figures.count(unsure, "inconclusive row")
+        sentence = f"No regression detected in {cases} {pairs_of}, with {rows}."
     else:
-        all_of = "the one case" if len(verdicts) == 1 else f"all of {cases}"
-        sentence = f"Head holds to base in {all_of}, {by}."
-    rows = {(change.case, change.metric) for change in changes if change.changed}
+        sentence = f"No regression in {cases} {pairs_of}."
+    listed = {(change.case, change.metric) for change in changes if change.changed}
     return ComparisonPart(
         mood=mood,
         sentence=sentence,
@@ -52,13 +51,13 @@ def in_pairs(found: pairs.Comparison, base: Sequence[Run], head: Sequence[Run]) 
         counters=tuple(
             (case, words)
             for case, name, words in counter_changes(base[0], head[0])
-            if (case, name) not in rows
+            if (case, name) not in listed
         ),
     )
 
 
 def _what_is_worse(case: str, changes: Sequence[ChangePart]) -> str:
-    """A case with what became of it: ``ddim50-fp16 (slower: GPU busy +5.8 %; more work)``."""
+    """A case with what got worse: ``ddim50-fp16 (slower: GPU busy +5.8 %; more work)``."""
     worse = [change for change in changes if change.case == case and change.mood == "bad"]
     told = []
     for status in dict.fromkeys(change.status for change in reversed(worse)):
@@ -73,7 +72,7 @@ def _what_is_worse(case: str, changes: Sequence[ChangePart]) -> str:
 
 
 def refused(reason: str, base: Sequence[Run], head: Sequence[Run]) -> ComparisonPart:
-    """Runs of which nothing follows for each other."""
+    """In place of a verdict, why there is none."""
     return ComparisonPart(
         mood="warning",
         sentence=f"Base and head were not compared: {reason}.",
@@ -125,7 +124,7 @@ def _judged(change: pairs.Change) -> ChangePart:
 
 
 def side_by_side(base: Run, head: Run) -> ComparisonPart:
-    """Single runs: what differs, without a verdict, since nothing says how they scatter."""
+    """What differs between single runs, without a verdict: their noise is unknown."""
     about = _about([base], [head])
     other = _apart(base, head)
     if other:
@@ -133,20 +132,20 @@ def side_by_side(base: Run, head: Run) -> ComparisonPart:
     shared = [(case, was) for case in head.cases.values() if (was := base.by_id.get(case.id))]
     changes = [change for case, was in shared for change in _differences(was, case)]
     changes += [
-        _only_in(case, Status.NEW, "measured in head alone")
+        _only_in(case, Status.NEW, "only in head")
         for case in head.cases.values()
         if case.id not in base.by_id
     ]
     changes += [
-        _only_in(case, Status.MISSING, "measured in base alone")
+        _only_in(case, Status.MISSING, "only in base")
         for case in base.cases.values()
         if case.id not in head.by_id
     ]
     changes.sort(key=lambda c: (not c.changed, -abs((c.ratio or 1.0) - 1)))
     return ComparisonPart(
         mood="plain",
-        sentence=f"One run a side is shown without a verdict: it takes {PAIRS} pairs of fresh "
-        "processes to tell a change from noise.",
+        sentence="Differences of single runs are shown without a verdict. A verdict needs "
+        f"{PAIRS} A/B pairs.",
         about=about,
         changes=tuple(changes),
         counters=tuple((case, words) for case, _, words in counter_changes(base, head)),
@@ -159,14 +158,15 @@ def _named(run: Run) -> str:
 
 
 def _apart(base: Run, head: Run) -> str:
-    """Why two runs cannot stand beside each other; empty if they can."""
+    """Why two runs are not comparable; empty if they are."""
     before, now = base.machine.name, head.machine.name
     if before != now:
         return (
-            f"Base was measured on {before}, head on {now}: times of two machines are not compared."
+            f"Base was measured on {before}, head on {now}. "
+            "Times of different machines are not comparable."
         )
     if base.weights and head.weights and not base.weights & head.weights:
-        return "Base and head ran other models or weights: they are not compared."
+        return "Base and head ran different models or weights, so they are not comparable."
     return ""
 
 
@@ -199,7 +199,7 @@ def _differences(was: CaseRecord, case: CaseRecord) -> list[ChangePart]:
                 head=figures.decibels(has.psnr_db),
                 ratio=None,
                 changed=abs(moved) > IMAGE_DB,
-                words=f"{moved:+.1f} dB".replace("-", "−"),
+                words=figures.decibels_change(moved),
             )
         )
     return changes

@@ -1,4 +1,4 @@
-"""Sums a report up: the sentence that is read first, and what needs attention. Pure."""
+"""The summary of a report: the sentence that is read first, and what needs attention. Pure."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from diffusers_perf.report import figures
 from diffusers_perf.report.content import (
     CasePart,
     ComparisonPart,
+    Finding,
     Mood,
-    Point,
-    Verdict,
+    Summary,
     badness,
     mood_of,
 )
@@ -24,20 +24,20 @@ NAMED_MOST = 3
 """Cases that a sentence names."""
 
 
-def verdict_of(
+def summary_of(
     head: Run,
     cases: Sequence[CasePart],
     *,
     lost: Sequence[Untimed],
     known: bool,
     comparison: ComparisonPart | None,
-) -> Verdict:
+) -> Summary:
     """The verdict on a run, and on what it changed where it was compared.
 
     `lost` are the cases without a time; `known` says whether its machine has a baseline.
     """
-    points = [
-        Point(
+    findings = [
+        Finding(
             status=case.status,
             mood=case.mood,
             case=case.id,
@@ -48,8 +48,8 @@ def verdict_of(
         for case in cases
         if case.mood in ("warning", "bad")
     ]
-    points += [
-        Point(
+    findings += [
+        Finding(
             status=case.status,
             mood=mood_of(case.status),
             case=case.id,
@@ -61,13 +61,13 @@ def verdict_of(
         for case in lost
         if mood_of(case.status) in ("warning", "bad")
     ]
-    points.sort(key=lambda point: -badness(point.status))
-    mood, sentence, command = _own_words(head, cases, points, lost=lost, known=known)
+    findings.sort(key=lambda finding: -badness(finding.status))
+    mood, sentence, command = _own_words(head, cases, findings, lost=lost, known=known)
     if comparison is not None and comparison.mood == "plain":
         command = command if mood == "bad" else comparison.next or command
     elif comparison is not None:
         worse = {change.case for change in comparison.changes if change.mood == mood}
-        known_worse = {point.case for point in points if point.mood == mood} <= worse
+        known_worse = {finding.case for finding in findings if finding.mood == mood} <= worse
         own = "" if known_worse or mood not in ("warning", "bad") else sentence
         # Of the two, the worse speaks first.
         if ORDER.index(comparison.mood) >= ORDER.index(mood) or not own:
@@ -75,65 +75,68 @@ def verdict_of(
             command = next((c.next for c in comparison.changes if c.next), command if own else "")
         else:
             sentence = f"{sentence} {comparison.sentence}"
-    return Verdict(mood=mood, sentence=sentence, points=tuple(points), next=command)
+    return Summary(mood=mood, sentence=sentence, findings=tuple(findings), next=command)
 
 
 def _about_lost(lost: Untimed) -> str:
     if not lost.sentence:
-        return f"{lost.id} gave no measurement"
+        return f"{lost.id} has no measurement"
     return lost.sentence if lost.id in lost.sentence else f"{lost.id}: {lost.sentence}"
 
 
 def _own_words(
     head: Run,
     cases: Sequence[CasePart],
-    points: Sequence[Point],
+    findings: Sequence[Finding],
     *,
     lost: Sequence[Untimed],
     known: bool,
 ) -> tuple[Mood, str, str]:
     """The run's own verdict: mood, sentence, next command."""
     machine = head.machine.name
-    total = len({*(case.id for case in cases), *(point.case for point in points)})
+    total = len({*(case.id for case in cases), *(finding.case for finding in findings)})
     if not cases:
-        why = f" {figures.count(len(lost), 'case')} gave no measurement." if lost else ""
-        command = points[0].next if points else "pytest perf_tests --benchmark-only"
-        return "bad", f"Nothing was measured, so nothing is judged.{why}", command
-    bad = list(dict.fromkeys(point.case for point in points if point.mood == "bad"))
-    doubtful = list(dict.fromkeys(point.case for point in points if point.mood == "warning"))
+        command = findings[0].next if findings else "pytest perf_tests --benchmark-only"
+        return "bad", "No case was measured.", command
+    bad = list(dict.fromkeys(one.case for one in findings if one.mood == "bad"))
+    doubtful = list(dict.fromkeys(one.case for one in findings if one.mood == "warning"))
     new = [case for case in cases if case.status == Status.NEW]
     accept = 'python -m ci accept RUN1.json RUN2.json RUN3.json --reason "..."'
     if bad:
-        one = next(point for point in points if point.mood == "bad")
+        one = next(finding for finding in findings if finding.mood == "bad")
         if len(bad) == 1:
             what = f"{one.sentence.rstrip('.')}."
         else:
-            status = {point.case: point.status for point in reversed(points)}
-            named = [f"{case} ({status[case]})" for case in bad[:NAMED_MOST]]
-            more = len(bad) - len(named)
-            what = ", ".join(named) + (f" and {more} more." if more else ".")
+            status = {finding.case: finding.status for finding in reversed(findings)}
+            what = _listed([f"{case} ({status[case]})" for case in bad])
         fail = "fails" if len(bad) == 1 else "fail"
         return "bad", f"{len(bad)} of {figures.count(total, 'case')} {fail}: {what}", one.next
     if doubtful:
         return (
             "warning",
-            f"No case fails, and {len(doubtful)} of {figures.count(total, 'case')} could not be "
-            f"judged: {', '.join(doubtful[:3])}" + (", …" if len(doubtful) > 3 else "."),
-            points[0].next,
+            f"No case fails. {len(doubtful)} of {figures.count(total, 'case')} could not be "
+            f"judged: {_listed(doubtful)}",
+            findings[0].next,
         )
     if not known:
         return (
             "plain",
-            f"No case fails. There is no baseline for {machine}: speed is shown and not judged, "
-            "images and loose limits are.",
+            f"No case fails. {machine} has no baseline yet, so only images and portable limits "
+            "were judged, not speed.",
             accept,
         )
     if new:
         return (
             "plain",
             f"No case fails. {len(new)} of {figures.count(total, 'case')} "
-            f"{'has' if len(new) == 1 else 'have'} no baseline on {machine} yet.",
+            f"{'is' if len(new) == 1 else 'are'} not in the baseline of {machine} yet.",
             accept,
         )
-    all_of = "The one case holds" if len(cases) == 1 else f"All {len(cases)} cases hold"
-    return "good", f"{all_of} to the baseline of {machine}.", ""
+    all_pass = "The case passes" if len(cases) == 1 else f"All {len(cases)} cases pass"
+    return "good", f"{all_pass} against the baseline of {machine}.", ""
+
+
+def _listed(names: Sequence[str]) -> str:
+    """The first of them, and how many more there are; a sentence's end."""
+    more = len(names) - NAMED_MOST
+    return ", ".join(names[:NAMED_MOST]) + (f" and {more} more." if more > 0 else ".")

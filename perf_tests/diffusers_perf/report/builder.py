@@ -10,12 +10,12 @@ from diffusers_perf.records.baselines import Published
 from diffusers_perf.records.measurement import IDENTICAL_DB
 from diffusers_perf.records.run import CaseRecord, Run
 from diffusers_perf.report import figures
+from diffusers_perf.report.comparison import side_by_side
 from diffusers_perf.report.content import CasePart, ComparisonPart, Report, WorkloadPart, mood_of
-from diffusers_perf.report.sides import side_by_side
-from diffusers_perf.report.summing import verdict_of
+from diffusers_perf.report.summary import summary_of
 
 
-def make(
+def build(
     head: Run,
     *,
     published: Published,
@@ -37,8 +37,8 @@ def make(
     cases = tuple(case for workload in workloads for case in workload.cases)
     lost = head.lost(accepted or ())
     return Report(
-        title=f"Stable Diffusion inference on {head.machine.name}",
-        verdict=verdict_of(
+        title=f"Diffusion inference on {head.machine.name}",
+        summary=summary_of(
             head, cases, lost=lost, known=accepted is not None, comparison=comparison
         ),
         machine=_machine(head),
@@ -121,10 +121,10 @@ def _claims(cases: Sequence[CaseRecord], published: Published) -> list[str]:
         smaller = 1 - seen.parameters / reference.parameters
         saved = 1 - seen.latency_s / reference.latency_s
         speedup = case.gpu_speedup
-        on_gpu = f" and {1 - 1 / speedup:.0%} of the GPU's time" if speedup else ""
+        on_gpu = f" and {1 - 1 / speedup:.0%} less GPU time" if speedup else ""
         lines.append(
-            f"{seen.case}: {smaller:.0%} fewer parameters in the whole pipeline, {saved:.0%} of "
-            f"the latency{on_gpu} saved; the guide claims {claim['smaller']:.0%} smaller and "
+            f"{seen.case}: {smaller:.0%} fewer parameters in the whole pipeline, {saved:.0%} less "
+            f"latency{on_gpu}. The guide claims {claim['smaller']:.0%} smaller and "
             f"{claim['faster']:.0%} faster."
         )
     return lines
@@ -159,12 +159,12 @@ def _notes(head: Run) -> tuple[str, ...]:
     ]
     for workload, drift in head.session.reference_drift.items():
         notes.append(
-            f"{workload}: the reference took {drift.ratio:.3f} of its first time when it was timed "
-            "again" + (": latencies of this run say little" if drift.significant else "")
+            f"{workload}: reference drift: {drift.ratio:.2f}x its first timing"
+            + (", so latencies of this run are unreliable" if drift.significant else "")
         )
     if any(one.weights.startswith("seeded") for one in seen):
         notes.append(
-            "Images are of seeded weights: noise to the eye. How close two of them are is about "
-            "arithmetic."
+            "The weights are random numbers from a seed, so the images show noise. The distance of "
+            "two images measures numerical accuracy."
         )
     return tuple(dict.fromkeys(notes))
