@@ -7,44 +7,52 @@ Source: diffusers' guide "Accelerate inference". Its first table is `ddim50`, it
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 from diffusers_perf.catalog.declarations import Workload
 
+
+def _call(
+    prompt: str, *, size: int = 512, num_images: int = 1, guidance: float = 7.5
+) -> dict[str, Any]:
+    return {
+        # Each of a batch on its own: with num_images_per_prompt one would be encoded for all.
+        "prompt": [prompt] * num_images,
+        "height": size,
+        "width": size,
+        "guidance_scale": guidance,
+    }
+
+
 DDIM50 = Workload(
     name="ddim50",
-    scale="full",
-    prompt="a photo of an astronaut riding a horse on mars",
-    size=512,
-    scheduler="DDIMScheduler",
+    model="sd15",
+    call=_call("a photo of an astronaut riding a horse on mars"),
     steps=50,
-    num_images=1,
-    guidance=7.5,
-    seed=0,
+    scheduler="DDIMScheduler",
 )
 # The same for eight images at once: what a server that can wait for requests gives.
-DDIM50X8 = replace(DDIM50, name="ddim50x8", num_images=8, base=("fp16",))
+DDIM50X8 = replace(
+    DDIM50,
+    name="ddim50x8",
+    call=_call("a photo of an astronaut riding a horse on mars", num_images=8),
+    base=("fp16",),
+)
 PNDM25X4 = Workload(
     name="pndm25x4",
-    scale="full",
-    prompt="a photo of an astronaut riding a horse on mars",
-    size=512,
-    scheduler="PNDMScheduler",
+    model="sd15",
+    call=_call("a photo of an astronaut riding a horse on mars", num_images=4),
     steps=25,
-    num_images=4,
-    guidance=7.5,
-    seed=0,
+    scheduler="PNDMScheduler",
     base=("fp16",),
 )
 VASE25 = Workload(
     name="vase25",
-    scale="full",
-    prompt="a golden vase with different flowers",
-    size=512,
-    scheduler="PNDMScheduler",
+    model="sd15",
+    call=_call("a golden vase with different flowers"),
     steps=25,
-    num_images=1,
-    guidance=7.5,
     seed=2023,
+    scheduler="PNDMScheduler",
     base=("fp16",),
 )
 
@@ -53,15 +61,20 @@ _SMALL_PROMPT = "a large red circle on a blue background in the middle"
 # 25 steps of PNDM lose themselves under the embedded model's guidance of 7.5, which DDIM follows:
 # of 24 held-out captions it obeys 24 at a guidance of 2, 23 at 3, 2 at 5 and none at 7.5.
 _PNDM_GUIDANCE = 2.0
-DDIM50_SMALL = replace(DDIM50, scale="small", size=64, prompt=_SMALL_PROMPT)
+DDIM50_SMALL = replace(DDIM50, model="embedded", call=_call(_SMALL_PROMPT, size=64))
 PNDM25X4_SMALL = replace(
-    PNDM25X4, scale="small", size=64, prompt=_SMALL_PROMPT, guidance=_PNDM_GUIDANCE, base=()
+    PNDM25X4,
+    model="embedded",
+    call=_call(_SMALL_PROMPT, size=64, num_images=4, guidance=_PNDM_GUIDANCE),
+    base=(),
 )
 VASE25_SMALL = replace(
     VASE25,
-    scale="small",
-    size=64,
-    prompt="a small yellow star on a purple background at the top left",
-    guidance=_PNDM_GUIDANCE,
+    model="embedded",
+    call=_call(
+        "a small yellow star on a purple background at the top left",
+        size=64,
+        guidance=_PNDM_GUIDANCE,
+    ),
     base=(),
 )

@@ -258,14 +258,14 @@ class TestEmbedded:
     ) -> None:
         captions = held_out_captions(16, seed=7)
         pipeline = closeness.load(EMBEDDED, CPU, torch.float32)
-        scheduler = getattr(diffusers, workload.scheduler)
+        scheduler = getattr(diffusers, str(workload.scheduler))
         pipeline.scheduler = scheduler.from_config(pipeline.scheduler.config)
         images = generate(
             pipeline,
             [caption.text for caption in captions],
             seed=7,
             steps=workload.steps,
-            guidance=workload.guidance,
+            guidance=workload.call["guidance_scale"],
         )
         seen = score(Evaluator(painter), images, captions)
         assert seen.right >= 15 / 16

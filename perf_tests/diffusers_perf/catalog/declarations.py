@@ -5,8 +5,8 @@ Imports no torch, so that the judging half and the commands can read a catalog a
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from keyword import iskeyword
 from typing import TYPE_CHECKING, Any, Literal
@@ -123,35 +123,113 @@ class Optimization:
         return (self.apply.__doc__ or "").strip().splitlines()[0]
 
 
+SET_BY_THE_LIBRARY = ("num_inference_steps", "generator", "output_type")
+"""Arguments of a pipeline's call that a workload does not state: they follow from its fields."""
+
+SMALL_MODELS = ("embedded", "small")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Workload:
     """What is generated. Everything that an image or a time depends on is pinned here."""
 
     name: str
-    scale: Scale
-    prompt: str
-    size: int
-    """Height and width, in pixels."""
-    scheduler: str
-    """Name of a diffusers scheduler class, built with `from_config` of the model's own."""
+    model: str
+    """A model source: a name of this library's, a Hub id, a folder, or ``module:function``."""
+    call: Mapping[str, Any]
+    """Arguments of the pipeline's call: prompt, height, width, guidance_scale …"""
+    inputs: Callable[[], Mapping[str, Any]] = dict
+    """Further arguments that are made anew for each call: an image, a mask, a control image."""
     steps: int
-    num_images: int
-    guidance: float
-    seed: int
+    """Denoising steps to ask for."""
+    seed: int = 0
+    scheduler: str | None = None
+    """Name of a diffusers scheduler class, built from the model's own configuration. None: the
+    model's own."""
     base: tuple[str, ...] = ()
     """Optimizations that are on in every case, the reference too."""
-    pipeline: str = "StableDiffusionPipeline"
+    sensitive_to: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Changes of the call that must change the images, beside another seed and another prompt, by
+    the name of the input: ``{"guidance": {"guidance_scale": 1.0}}``."""
 
     def __post_init__(self) -> None:
-        if self.steps < 1 or self.num_images < 1 or self.size < 8 or self.size % 8:
-            raise ValueError(
-                f"{self.name}: it takes one step and one image or more, of a size in eights of "
-                "pixels"
-            )
+        if self.steps < 1:
+            raise ValueError(f"{self.name}: steps must be a positive integer (got {self.steps})")
+        for name in ("height", "width", "num_frames"):
+            size = self.call.get(name, 1)
+            if not isinstance(size, int) or size < 1:
+                raise ValueError(f"{self.name}: {name} must be a positive integer (got {size!r})")
+        for name in SET_BY_THE_LIBRARY:
+            if name in self.call:
+                raise ValueError(
+                    f"{self.name}: {name} is no part of call; it follows from steps and seed"
+                )
+
+    def __hash__(self) -> int:
+        return hash((self.name, self.model, self.steps, self.seed, self.scheduler, self.base))
+
+    @property
+    def prompts(self) -> list[str]:
+        """The prompts of one call; none where it gives embeddings."""
+        prompt = self.call.get("prompt", [])
+        return [prompt] if isinstance(prompt, str) else list(prompt)
+
+    @property
+    def num_images(self) -> int:
+        """Images, or videos, that one call makes."""
+        each = self.call.get("num_images_per_prompt", self.call.get("num_videos_per_prompt", 1))
+        return max(1, len(self.prompts)) * int(each)
+
+    @property
+    def size(self) -> str:
+        """``512x512``, or ``832x480, 33 frames``; width first. Empty where an input decides it."""
+        width, height = self.call.get("width"), self.call.get("height")
+        size = f"{width}x{height}" if width and height else ""
+        frames = self.call.get("num_frames", 1)
+        return size + (f", {frames} frames" if frames > 1 else "")
+
+    @property
+    def scale(self) -> Scale:
+        """Which models can run it."""
+        return "small" if self.model in SMALL_MODELS else "full"
+
+    @property
+    def probes(self) -> dict[str, Workload]:
+        """By input, the same workload with another value of it, which must change the images."""
+        changed = {"seed": self.changed(seed=self.seed + 1)}
+        if self.prompts:
+            # In front: what is too long is cut off at its end.
+            changed["prompt"] = self.changed(prompt=f"at night, {self.prompts[0]}")
+        declared = {name: self.changed(**change) for name, change in self.sensitive_to.items()}
+        return changed | declared
+
+    def changed(self, **changes: Any) -> Workload:
+        """The same with other fields, or other arguments of the call.
+
+        A prompt takes the place of every prompt in a batch.
+        """
+        own = {name: changes[name] for name in changes if name in ("name", "steps", "seed", "base")}
+        arguments = {name: value for name, value in changes.items() if name not in own}
+        prompt = arguments.get("prompt")
+        if isinstance(prompt, str) and not isinstance(self.call.get("prompt", ""), str):
+            arguments["prompt"] = [prompt] * len(self.prompts)
+        return replace(self, **own, call={**self.call, **arguments})
 
     def as_json(self) -> dict[str, Any]:
         """As runs and baselines say what they generated."""
-        return {**asdict(self), "base": list(self.base)}
+        return {
+            "name": self.name,
+            "scale": self.scale,
+            "prompt": self.prompts[0],
+            "size": self.call["height"],
+            "scheduler": self.scheduler,
+            "steps": self.steps,
+            "num_images": self.num_images,
+            "guidance": self.call["guidance_scale"],
+            "seed": self.seed,
+            "base": list(self.base),
+            "pipeline": "StableDiffusionPipeline",
+        }
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -212,7 +212,7 @@ def _opening(
     yield (
         f"{workload.name} of {bench.source.name} on {machine.name}, torch {machine.torch}: "
         f"{'one image' if images == 1 else f'{images} images'}, "
-        f"{workload.size}x{workload.size}, {workload.steps} steps"
+        f"{workload.size}, {workload.steps} steps"
     )
     memory = f", at most {args.memory:g} GiB" if args.memory else ""
     yield f"asked for: {closeness_text(tolerance)}{memory}, in {in_minutes(args.minutes)}"

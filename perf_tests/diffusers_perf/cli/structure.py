@@ -208,8 +208,8 @@ def table(case: Case, seen: Observation, args: argparse.Namespace) -> Iterator[s
     """The lines that show one case."""
     steps, images = case.workload.steps, case.workload.num_images
     yield (
-        f"{case.id}: {steps} steps, {images} image{'s' * (images > 1)} of {case.workload.size} "
-        f"pixels, {case.workload.scheduler}"
+        f"{case.id}: {steps} steps, {images} image{'s' * (images > 1)}, {case.workload.size}, "
+        f"{case.workload.scheduler or 'its own scheduler'}"
     )
     yield f"  {'':58}{'each step':>10}{'fixed':>8}{'all':>10}"
 

@@ -7,7 +7,7 @@ import inspect
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any
@@ -47,7 +47,7 @@ def settings_of(bench: Bench, workload: Workload, catalog: Catalog) -> dict[str,
     settings = machine | {
         "model": bench.source.name,
         "weights": bench.source.weights,
-        "workload": asdict(workload),
+        "workload": workload.as_json(),
         "measuring code": digest(),
         "optimizations' code": _code_of_optimizations(catalog),
     }

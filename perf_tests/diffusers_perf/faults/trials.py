@@ -259,7 +259,10 @@ class Trials:
         catalog = self.project.catalog_of(declared)
         own = setting.base_on(self.bench.device.type)
         base = tuple(dict.fromkeys((*declared.base, *own)))
-        workload = replace(declared, base=base, steps=setting.steps, **setting.changes)
+        for change in setting.changes:
+            if change != "seed" and change not in declared.call:
+                raise ValueError(f"{declared.name} has no {change!r} to change")
+        workload = declared.changed(base=base, steps=setting.steps, **setting.changes)
         return [
             replace(catalog.case(workload, name), image_only=setting.image_only)
             for name in dict.fromkeys((REFERENCE, setting.case))
@@ -267,7 +270,7 @@ class Trials:
 
     def check(self, fault: Fault) -> None:
         """`ValueError` where its setting is none: no workload, case or optimization of that name,
-        not one step or round. `TypeError` for a change of what a workload does not have.
+        not one step or round, or a change of what the workload does not have.
         """
         setting = fault.setting
         if setting.workload not in {case.workload.name for case in self.project.cases}:

@@ -26,9 +26,11 @@ from diffusers_perf.judge.stats import ratio_interval
 from diffusers_perf.judge.structure_verdicts import Accepted
 from diffusers_perf.judge.verdicts import judge
 from diffusers_perf.measurement import applied, counters
+from diffusers_perf.measurement.discovery import Unknown
+from diffusers_perf.measurement.generation import BadOutput, Generation
 from diffusers_perf.measurement.interference import Watch
 from diffusers_perf.measurement.observing import Observing, parameters
-from diffusers_perf.measurement.pipelines import BadModel, Generation, Source, built, collect
+from diffusers_perf.measurement.pipelines import BadModel, Source, built, collect
 from diffusers_perf.measurement.timing import Rounds, time_rounds, warm_up
 from diffusers_perf.records import baselines, image_files, pixels
 from diffusers_perf.records.measurement import Count, Distance, Measurement
@@ -159,7 +161,7 @@ class Bench:
         It is the only one on the device, until `measure` is through or `close` is called.
         """
         self.close()
-        _settle(case.workload.pipeline)
+        _settle()
         self.say(case, "building")
         self._opened = perf_counter()
         self._compiled_before = counters.compiled_graphs(), counters.compile_cache()
@@ -217,7 +219,7 @@ class Bench:
             if self.quick:
                 for _ in range(1 + any(o.hides_operators for o in case.stack)):
                     # A compiler's own graphs are recorded when a module is called again.
-                    generation.images(steps=QUICK_WARM_UP_STEPS)
+                    generation.images(steps=generation.asking_for(QUICK_WARM_UP_STEPS))
             else:
                 warm_up(generation, on_round=warmed)
         generation.forget()
@@ -234,6 +236,7 @@ class Bench:
                 watch.after_round()
             started += 1
             self.say(case, f"round {started}/{rounds}")
+            generation.prepare()
             _tidy()
             watch.before_round()
 
@@ -255,7 +258,7 @@ class Bench:
         measurement = Measurement(
             case=case.name,
             workload=case.workload.name,
-            steps=case.workload.steps,
+            steps=generation.turns(case.workload.steps),
             num_images=case.workload.num_images,
             model=self.source.name,
             weights=self.source.weights,
@@ -419,7 +422,7 @@ def _told(case: Case, device: torch.device) -> Iterator[None]:
         failure = CaseError(Status.NOT_APPLIED, f"{case.id}: {error}")
     except (torch.OutOfMemoryError, MemoryError) as error:
         failure = CaseError(Status.ERROR, f"{case.id}: out of memory. {_first_sentences(error)}")
-    except (baselines.BadBaseline, BadModel) as error:
+    except (baselines.BadBaseline, BadModel, BadOutput, Unknown) as error:
         failure = CaseError(Status.ERROR, f"{case.id}: {error}")
     if failure is not None:
         # Raised out here, where nothing holds the failed frames and their pipeline any more.
@@ -428,14 +431,15 @@ def _told(case: Case, device: torch.device) -> Iterator[None]:
 
 
 @cache
-def _settle(pipeline: str) -> None:
-    """Once for a kind of pipeline, when none stands: what its libraries hold lives on, and walking
-    through it ahead of every round takes longer than many a round.
+def _settle() -> None:
+    """Once, when no pipeline stands: what the libraries hold lives on, and walking through it ahead
+    of every round takes longer than many a round.
     """
     import diffusers
+    import transformers  # noqa: F401
 
-    # Asked for by name, it imports all that it is made of. Where there is none, loading says so.
-    getattr(diffusers, pipeline, None)
+    # What every pipeline is made of.
+    _ = diffusers.DiffusionPipeline
     gc.collect()
     gc.freeze()
 

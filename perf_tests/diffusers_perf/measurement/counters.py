@@ -13,8 +13,7 @@ import sys
 import tempfile
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from itertools import pairwise
@@ -24,8 +23,8 @@ from typing import Any
 
 import torch
 
-from diffusers_perf.measurement.build import flag
-from diffusers_perf.measurement.pipelines import Generation
+from diffusers_perf.measurement.discovery import loop_begins
+from diffusers_perf.measurement.generation import Generation
 from diffusers_perf.records.measurement import Count, KernelFamily
 
 STEPS = 8
@@ -96,7 +95,7 @@ class Trace:
     """One profiled generation, cut at its markers."""
 
     before: Segment
-    """The text encoder."""
+    """Encoders: of the prompt, and of an image to begin with."""
     steps: Sequence[Segment]
     """Each turn of the denoising loop: PNDM makes one more than it is asked for."""
     after: Segment
@@ -142,12 +141,12 @@ def observe(generation: Generation, pipeline: Any, *, steps: int) -> Observation
     All steps are profiled where they differ: a cache that is refreshed in every third one has no
     step that speaks for the others. `NoTrace` where the profiler cannot see the GPU.
     """
-    traced = min(STEPS, steps)
-    trace = profile(generation, pipeline, steps=traced)
-    if traced < steps and not trace.is_steady:
-        traced = steps
-        trace = profile(generation, pipeline, steps=traced)
-    return extrapolate(trace, traced=traced, steps=steps)
+    asked = min(generation.asking_for(STEPS), steps)
+    trace = profile(generation, pipeline, steps=asked)
+    if asked < steps and not trace.is_steady:
+        asked = steps
+        trace = profile(generation, pipeline, steps=asked)
+    return extrapolate(trace, traced=generation.turns(asked), steps=generation.turns(steps))
 
 
 def extrapolate(trace: Trace, *, traced: int, steps: int) -> Observation:
@@ -262,7 +261,7 @@ def profile(generation: Generation, pipeline: Any, *, steps: int) -> Trace:
         # Only the GPU's side and the calls into its runtime: recording every operator of PyTorch
         # costs more than the generation.
         profiler = torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA])
-        with profiler, _after_prompt(pipeline, mark):
+        with profiler, loop_begins(pipeline, mark):
             mark()
             generation.images(steps=steps, after_step=mark)
             mark()
@@ -281,24 +280,10 @@ def profile(generation: Generation, pipeline: Any, *, steps: int) -> Trace:
     return trace
 
 
-@contextmanager
-def _after_prompt(pipeline: Any, mark: Callable[[], None]) -> Iterator[None]:
-    """Launch a marker when the prompt is encoded."""
-    encode = pipeline.encode_prompt
-
-    def marked(*args: Any, **kwargs: Any) -> Any:
-        encoded = encode(*args, **kwargs)
-        mark()
-        return encoded
-
-    with flag(pipeline, "encode_prompt", marked):
-        yield
-
-
 def read(lines: Iterable[Mapping[str, Any]], *, allocated: Sequence[int] = ()) -> Trace:
     """A trace in Chrome's format (times in microseconds), cut at its markers.
 
-    They stand before all, after the prompt is encoded, after each step, and after all; `allocated`
+    They stand before all, before the first step, after each step, and after all; `allocated`
     is what the allocator had counted at each. `NoTrace` if there are too few markers in it:
     nothing of the GPU was recorded.
     """

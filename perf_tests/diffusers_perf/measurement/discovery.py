@@ -6,6 +6,7 @@ the scheduler's `step` returns.
 
 from __future__ import annotations
 
+import inspect
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -97,6 +98,11 @@ def know(pipeline: Any, anatomy: Anatomy) -> None:
     _KNOWN[pipeline] = anatomy
 
 
+def is_known(pipeline: Any) -> bool:
+    """Whether it was found out what the pipeline is made of."""
+    return pipeline in _KNOWN
+
+
 def anatomy_of(pipeline: Any) -> Anatomy:
     """What the pipeline is made of. `Unknown` if nothing was found out about it."""
     try:
@@ -152,6 +158,8 @@ def step_ends(pipeline: Any, act: Callable[[], None]) -> Iterator[None]:
         act()
         return result
 
+    # A pipeline asks for it, to see whether its scheduler takes a generator.
+    ended.__signature__ = inspect.signature(step)  # type: ignore[attr-defined]
     own = "step" in vars(scheduler)
     scheduler.step = ended
     try:
@@ -161,6 +169,30 @@ def step_ends(pipeline: Any, act: Callable[[], None]) -> Iterator[None]:
             scheduler.step = step
         else:
             del scheduler.step
+
+
+@contextmanager
+def loop_begins(pipeline: Any, act: Callable[[], None]) -> Iterator[None]:
+    """Do this once, before the first call of a denoiser.
+
+    A pipeline that steps without its scheduler calls its own `loop_begins`.
+    """
+    if hasattr(pipeline, "loop_begins"):
+        with flag(pipeline, "loop_begins", act):
+            yield
+        return
+    begun = False
+
+    def begin(*_: object) -> None:
+        nonlocal begun
+        if not begun:
+            begun = True
+            act()
+
+    with ExitStack() as hooks:
+        for module in denoisers(pipeline).values():
+            hooks.callback(module.register_forward_pre_hook(begin).remove)
+        yield
 
 
 @contextmanager

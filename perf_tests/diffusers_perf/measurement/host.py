@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
-from diffusers_perf.measurement.pipelines import Generation
+from diffusers_perf.measurement.discovery import step_ends
+from diffusers_perf.measurement.generation import Generation
 from diffusers_perf.records.measurement import Count
 
 STEPS = 6
@@ -27,25 +28,29 @@ class Left:
     kept_bytes: int
     """Of tensors that are there after it and were not before, which the next would keep again."""
     ignored: tuple[str, ...]
-    """Of seed and prompt, what changes without the images: a buffer was not written again."""
+    """Inputs that can change without the images: a buffer was not written again."""
 
 
 def left(generation: Generation, device: torch.device) -> Left:
-    """Three generations of one step, as short as can be."""
+    """A generation as short as can be, and one more for each input that must change its images."""
     # Bytes between two that are alike: a scheduler holds its schedule and PNDM its last four
     # noises, which are more after more steps, and of another kind after a generation without data.
-    workload = generation.workload
-    own = generation.one_step()
+    own = generation.shortest()
     before = _held_bytes(device)
-    same = {"seed": np.array_equal(generation.one_step(seed=workload.seed + 1), own)}
-    kept = max(0, _held_bytes(device) - before)
-    same["prompt"] = np.array_equal(generation.one_step(prompt=f"{workload.prompt}, at night"), own)
-    ignored = tuple(name for name, is_same in same.items() if is_same)
-    return Left(kept_bytes=kept, ignored=ignored)
+    kept: int | None = None
+    ignored = []
+    for name, changed in generation.workload.probes.items():
+        same = np.array_equal(generation.shortest(changed), own)
+        if kept is None:
+            kept = max(0, _held_bytes(device) - before)
+        # In so few steps an input may have no say yet.
+        if same and np.array_equal(generation.images(of=changed), generation.images()):
+            ignored.append(name)
+    return Left(kept_bytes=kept or 0, ignored=tuple(ignored))
 
 
-def python_calls(generation: Generation) -> Count:
-    """Functions entered and generators resumed."""
+def python_calls(generation: Generation, pipeline: Any) -> Count:
+    """Functions entered and generators resumed in the pipeline's call."""
     profile = cProfile.Profile(builtins=False)
 
     def so_far() -> int:
@@ -53,11 +58,13 @@ def python_calls(generation: Generation) -> Count:
         entries: list[Any] = profile.getstats()  # type: ignore[attr-defined, unused-ignore]
         return sum(entry.callcount for entry in entries)
 
+    steps = generation.asking_for(STEPS)
     after_steps: list[int] = []
-    with profile:
-        generation.images(steps=STEPS, after_step=lambda: after_steps.append(so_far()))
+    call = generation.call(steps=steps)
+    with step_ends(pipeline, lambda: after_steps.append(so_far())), profile:
+        call()
     per_step = after_steps[STEADY] - after_steps[STEADY - 1]
-    return Count(fixed=so_far() - per_step * STEPS, per_step=per_step)
+    return Count(fixed=so_far() - per_step * generation.turns(steps), per_step=per_step)
 
 
 def _held_bytes(device: torch.device) -> int:

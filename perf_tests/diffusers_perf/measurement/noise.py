@@ -29,8 +29,17 @@ def drawn_on_host() -> Iterator[None]:
         dtype: torch.dtype | None = None,
         layout: torch.layout | None = None,
     ) -> torch.Tensor:
-        host = torch.device("cpu")
-        noise: torch.Tensor = own(shape, generator, host, torch.float32, layout)
+        layout = layout or torch.strided
+        if isinstance(generator, list) and len(generator) > 1:
+            # One for each of a batch.
+            one = (1, *shape[1:])
+            parts = [
+                torch.randn(one, generator=g, dtype=torch.float32, layout=layout) for g in generator
+            ]
+            return torch.cat(parts).to(device=device, dtype=dtype)
+        if isinstance(generator, list):
+            (generator,) = generator
+        noise = torch.randn(shape, generator=generator, dtype=torch.float32, layout=layout)
         return noise.to(device=device, dtype=dtype)
 
     _replace(own, drawn)

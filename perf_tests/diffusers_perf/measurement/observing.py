@@ -15,8 +15,10 @@ from msgspec import structs
 
 from diffusers_perf.catalog.declarations import Case
 from diffusers_perf.measurement import counters, host, roofline, structure
+from diffusers_perf.measurement.discovery import denoisers, modules, step_ends
+from diffusers_perf.measurement.generation import Generation
 from diffusers_perf.measurement.interference import Watch
-from diffusers_perf.measurement.pipelines import Generation, Source, built
+from diffusers_perf.measurement.pipelines import Source, built
 from diffusers_perf.records.measurement import Count, Measurement
 from diffusers_perf.records.operators import Observation
 
@@ -55,18 +57,18 @@ class Observing:
                 measurement = self._code(measurement, case, pipeline)
             # At once, as after a round: what follows leaves the GPU idle.
             watch.note_gpu()
-            calls = host.python_calls(generation)
-            unet_s: list[float] = []
+            calls = host.python_calls(generation, pipeline)
+            steps_s: list[float] = []
             with ExitStack() as hooks:
                 if watch.device.type == "cuda":
-                    unet_s = hooks.enter_context(unet_calls(pipeline))
+                    steps_s = hooks.enter_context(denoising_s(pipeline))
                 left = host.left(generation, watch.device)
         finally:
             gc.enable()
         kept = Count(fixed=left.kept_bytes, per_step=0)
         return structs.replace(
             measurement,
-            host_step_s=median(unet_s) if unet_s else None,
+            host_step_s=median(steps_s) if steps_s else None,
             counters={**measurement.counters, "python_calls": calls, "kept_bytes": kept},
             ignored=left.ignored,
             observing_s=perf_counter() - started,
@@ -133,37 +135,44 @@ class Observing:
 
 
 @contextmanager
-def unet_calls(pipeline: Any) -> Iterator[list[float]]:
-    """Seconds that each UNet call takes to return: its launches, nothing awaited."""
+def denoising_s(pipeline: Any) -> Iterator[list[float]]:
+    """Seconds that a step's calls of the denoisers take to return: their launches, nothing awaited.
+
+    Of each step in which one is called.
+    """
     starts: list[float] = []
-    seconds: list[float] = []
-    hooks = (
-        pipeline.unet.register_forward_pre_hook(lambda *_: starts.append(perf_counter())),
-        pipeline.unet.register_forward_hook(lambda *_: seconds.append(perf_counter() - starts[-1])),
-    )
-    try:
-        yield seconds
-    finally:
-        for hook in hooks:
-            hook.remove()
+    calls: list[float] = []
+    steps: list[float] = []
+
+    def ended() -> None:
+        if calls:
+            steps.append(sum(calls))
+            calls.clear()
+
+    with ExitStack() as hooks:
+        hooks.enter_context(step_ends(pipeline, ended))
+        for module in denoisers(pipeline).values():
+            before = module.register_forward_pre_hook(lambda *_: starts.append(perf_counter()))
+            after = module.register_forward_hook(
+                lambda *_: calls.append(perf_counter() - starts.pop())
+            )
+            hooks.callback(before.remove)
+            hooks.callback(after.remove)
+        yield steps
 
 
 def parameters(pipeline: Any) -> int:
     """Of all modules together."""
-    return sum(p.numel() for module in _modules(pipeline) for p in module.parameters())
+    return sum(p.numel() for module in modules(pipeline).values() for p in module.parameters())
 
 
 def _bytes_per_parameter(pipeline: Any) -> float | None:
     """None where some are quantized: what they are multiplied at is not the rate that was measured,
     and they say of their size what they stand for.
     """
-    held = [p.data for module in _modules(pipeline) for p in module.parameters()]
+    held = [p.data for module in modules(pipeline).values() for p in module.parameters()]
     if any(type(data) is not torch.Tensor for data in held):
         return None
     numbers: int = sum(data.numel() for data in held)
     size: int = sum(data.numel() * data.element_size() for data in held)
     return size / numbers
-
-
-def _modules(pipeline: Any) -> tuple[Any, ...]:
-    return (pipeline.unet, pipeline.vae, pipeline.text_encoder)

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
+from weakref import WeakKeyDictionary
 
-import numpy as np
 import torch
 
 from diffusers_perf.catalog.declarations import Case, Kind, Scale, Workload
-from diffusers_perf.measurement.build import Build, flag
-
-if TYPE_CHECKING:
-    from diffusers_perf.records.pixels import Images
+from diffusers_perf.measurement.build import Build
+from diffusers_perf.measurement.discovery import Anatomy, know
+from diffusers_perf.measurement.generation import Generation
+from diffusers_perf.measurement.noise import drawn_on_host
 
 
 class BadModel(Exception):
@@ -37,16 +36,16 @@ class Source(Protocol):
     def load(
         self,
         *,
-        pipeline: str,
-        scheduler: str,
+        scheduler: str | None,
         variants: Mapping[str, str],
         dtype: torch.dtype,
         device: torch.device,
     ) -> Any:
         """A fresh diffusers pipeline with all its modules on the device in this dtype.
 
-        `variants` maps a module's place (``unet``) to the variant that takes it. `BadModel` where
-        the weights cannot be loaded.
+        `scheduler` names the class to take instead of the model's own. `variants` maps a module's
+        place (``unet``) to the variant that takes it. `BadModel` where the weights cannot be
+        loaded.
         """
 
 
@@ -60,13 +59,15 @@ def built(case: Case, source: Source, device: torch.device) -> Iterator[Any]:
         for context in build.contexts:
             contexts.enter_context(context)
         pipeline = source.load(
-            pipeline=case.workload.pipeline,
             scheduler=case.workload.scheduler,
             variants=build.variants,
             dtype=build.dtype,
             device=device,
         )
-        pipeline.set_progress_bar_config(disable=True)
+        if hasattr(pipeline, "set_progress_bar_config"):
+            pipeline.set_progress_bar_config(disable=True)
+        contexts.enter_context(drawn_on_host())
+        know(pipeline, _anatomy(pipeline, case.workload, source, build.variants))
         for change in build.changes:
             change(pipeline)
         try:
@@ -80,90 +81,23 @@ def built(case: Case, source: Source, device: torch.device) -> Iterator[Any]:
     collect(device)
 
 
+_ANATOMIES: WeakKeyDictionary[Source, dict[object, Anatomy]] = WeakKeyDictionary()
+"""By source, what was found out about its pipelines: it is the same for each case of a workload."""
+
+
+def _anatomy(
+    pipeline: Any, workload: Workload, source: Source, variants: Mapping[str, str]
+) -> Anatomy:
+    # As loaded: what is compiled, captured or cached later may call its modules no more.
+    known = _ANATOMIES.setdefault(source, {})
+    key = (workload.name, workload.scheduler, *sorted(variants.items()))
+    if key not in known:
+        known[key] = Generation(pipeline, workload).anatomy
+    return known[key]
+
+
 def collect(device: torch.device) -> None:
     """Give back what the last pipeline held, so that the next one starts from nothing."""
     gc.collect()
     if device.type == "cuda":
         torch.cuda.empty_cache()
-
-
-class Generation:
-    """One call makes the workload's images; keeps the first and the last ones made."""
-
-    def __init__(self, pipeline: Any, workload: Workload) -> None:
-        self._pipeline = pipeline
-        self.workload = workload
-        # Asked once: diffusers 0.42 walks through every module for either, while the GPU idles.
-        self._device, self._dtype = pipeline._execution_device, pipeline.unet.dtype
-        self.first: Images | None = None
-        self.last: Images | None = None
-        self._raw: torch.Tensor | None = None
-
-    def __call__(self, *, steps: int | None = None) -> None:
-        """Generate, with the workload's steps unless told otherwise."""
-        with flag(self._pipeline.vae, "decode", self._kept(self._pipeline.vae.decode)):
-            images = self.images(steps=steps)
-        if self.first is None:
-            self.first = images
-        self.last = images
-
-    def _kept(self, decode: Callable[..., Any]) -> Callable[..., Any]:
-        def kept(*args: Any, **kwargs: Any) -> Any:
-            decoded = decode(*args, **kwargs)
-            self._raw = decoded[0]
-            return decoded
-
-        return kept
-
-    def raw_is_finite(self) -> bool:
-        """Whether the decoder's own output was: clamped to an image, infinity is plain white."""
-        return self._raw is None or bool(torch.isfinite(self._raw).all())
-
-    def images(
-        self,
-        *,
-        steps: int | None = None,
-        after_step: Callable[[], None] | None = None,
-        of: Workload | None = None,
-    ) -> Images:
-        """Generate without keeping: images as the decoder made them, scaled and clamped.
-
-        `after_step` is called at the end of each turn of the denoising loop. `of` stands in for
-        the workload.
-        """
-        workload, pipeline = of or self.workload, self._pipeline
-
-        def step_ended(*_: object) -> dict[str, Any]:
-            if after_step is not None:
-                after_step()
-            return {}
-
-        output = pipeline(
-            [workload.prompt] * workload.num_images,
-            height=workload.size,
-            width=workload.size,
-            num_inference_steps=workload.steps if steps is None else steps,
-            guidance_scale=workload.guidance,
-            latents=self._noise(workload),
-            output_type="np",
-            callback_on_step_end=step_ended if after_step is not None else None,
-        )
-        images: Images = np.asarray(output.images, dtype=np.float32)
-        return images
-
-    def forget(self) -> None:
-        """Drop the images kept so far, so that `first` is the first of the timed rounds."""
-        self.first = self.last = None
-
-    def one_step(self, **changes: Any) -> Images:
-        """Images after a single step, of the workload with these fields changed."""
-        return self.images(of=replace(self.workload, steps=1, **changes))
-
-    def _noise(self, workload: Workload) -> torch.Tensor:
-        # In float32 on the CPU, then cast: drawn in half precision, the same seed gives other
-        # numbers in torch 2.11, and no two precisions could be compared.
-        side = workload.size // self._pipeline.vae_scale_factor
-        shape = (workload.num_images, self._pipeline.unet.config.in_channels, side, side)
-        generator = torch.Generator("cpu").manual_seed(workload.seed)
-        noise = torch.randn(shape, generator=generator, dtype=torch.float32)
-        return noise.to(self._device, self._dtype)

@@ -13,7 +13,8 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from diffusers_perf.measurement.pipelines import Generation
+from diffusers_perf.measurement.discovery import modules
+from diffusers_perf.measurement.generation import Generation
 from diffusers_perf.measurement.timing import synchronized_clock
 
 SIDE = 8192
@@ -71,7 +72,7 @@ def work(generation: Generation, pipeline: Any, *, steps: int, alike: bool = Tru
 
     Where its steps are not alike, all of them are run.
     """
-    run = STEPS if alike else steps
+    run = min(steps, generation.asking_for(STEPS)) if alike else steps
     read = 0
     after_step: list[tuple[float, float]] = []
 
@@ -79,10 +80,9 @@ def work(generation: Generation, pipeline: Any, *, steps: int, alike: bool = Tru
         nonlocal read
         read += sum(p.numel() for p in layer.parameters(recurse=False))
 
-    modules = (pipeline.unet, pipeline.vae, pipeline.text_encoder)
     hooks = [
         layer.register_forward_pre_hook(reading)
-        for module in modules
+        for module in modules(pipeline).values()
         for layer in module.modules()
         if any(True for _ in layer.parameters(recurse=False))
     ]
@@ -95,7 +95,9 @@ def work(generation: Generation, pipeline: Any, *, steps: int, alike: bool = Tru
         for hook in hooks:
             hook.remove()
     flops: float = counter.get_total_flops()
-    further = steps - run
+    further = generation.turns(steps) - generation.turns(run)
+    if not further:
+        return Work(flops=flops, parameters=read)
     (flops_1, read_1), (flops_2, read_2) = after_step[:2]
     return Work(
         flops=flops + further * (flops_2 - flops_1), parameters=read + further * (read_2 - read_1)

@@ -21,7 +21,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from diffusers_perf.catalog.declarations import Workload
-from diffusers_perf.measurement.pipelines import Generation
+from diffusers_perf.measurement.generation import Generation
 from diffusers_perf.records.measurement import Count
 from diffusers_perf.records.operators import (
     UNFUSED,
@@ -96,6 +96,19 @@ def observe(pipeline: Any, workload: Workload) -> Observation:
             for event in {**few.events, **many.events}
         },
     )
+
+
+def generate(pipeline: Any, generation: Generation, *, steps: int) -> None:
+    """A generation of a pipeline that has no data. `NotCountable` where it cannot do without."""
+    counting = _Counting()
+    with (
+        _without_data(pipeline),
+        torch.no_grad(),
+        counting,
+        _Constructors(counting),
+        _placed(pipeline, counting),
+    ):
+        generation.images(steps=steps)
 
 
 @contextmanager

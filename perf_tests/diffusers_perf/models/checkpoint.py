@@ -70,8 +70,7 @@ class Checkpoint:
     def load(
         self,
         *,
-        pipeline: str,
-        scheduler: str,
+        scheduler: str | None,
         variants: Mapping[str, str],
         dtype: torch.dtype,
         device: torch.device,
@@ -86,7 +85,7 @@ class Checkpoint:
         transformers.utils.logging.disable_progress_bar()
         try:
             modules = {place: self._load_variant(name, dtype) for place, name in variants.items()}
-            loaded = getattr(diffusers, pipeline).from_pretrained(
+            loaded = diffusers.StableDiffusionPipeline.from_pretrained(
                 self._path,
                 revision=self._revision,
                 torch_dtype=dtype,
@@ -96,12 +95,12 @@ class Checkpoint:
                 requires_safety_checker=False,
                 **modules,
             )
-            scheduler_class = getattr(diffusers, scheduler)
-            # Stable Diffusion's PNDM begins without Runge-Kutta's steps; another scheduler's file
-            # does not say so, and others ignore it.
-            loaded.scheduler = scheduler_class.from_config(
-                loaded.scheduler.config, skip_prk_steps=True
-            )
+            if scheduler is not None:
+                # Stable Diffusion's PNDM begins without Runge-Kutta's steps; another scheduler's
+                # file does not say so, and others ignore it.
+                loaded.scheduler = getattr(diffusers, scheduler).from_config(
+                    loaded.scheduler.config, skip_prk_steps=True
+                )
         except torch.OutOfMemoryError:
             raise
         except Exception as error:

@@ -40,8 +40,7 @@ class Seeded:
     def load(
         self,
         *,
-        pipeline: str,
-        scheduler: str,
+        scheduler: str | None,
         variants: Mapping[str, str],
         dtype: torch.dtype,
         device: torch.device,
@@ -53,10 +52,10 @@ class Seeded:
             place: self._module(variants.get(place, place), dtype=dtype, device=device)
             for place in ("unet", "vae", "text_encoder")
         }
-        return getattr(diffusers, pipeline)(
+        return diffusers.StableDiffusionPipeline(
             **modules,
             tokenizer=clip_tokenizer(),
-            scheduler=getattr(diffusers, scheduler).from_config(SCHEDULER),
+            scheduler=getattr(diffusers, scheduler or "DDIMScheduler").from_config(SCHEDULER),
             safety_checker=None,
             feature_extractor=None,
             requires_safety_checker=False,

@@ -248,8 +248,9 @@ def closing_table(
         own = [row for row in rows if row.case.workload == workload]
         images = f"{workload.num_images} images" if workload.num_images > 1 else "one image"
         title = (
-            f"{workload.name}: {images}, {workload.size}x{workload.size}, {workload.steps} steps "
-            f"of {workload.scheduler.removesuffix('Scheduler')}"
+            f"{workload.name}: {', '.join(filter(None, (images, workload.size)))}, "
+            f"{workload.steps} steps"
+            + (f" of {workload.scheduler.removesuffix('Scheduler')}" if workload.scheduler else "")
             + (f", in {'+'.join(workload.base)}" if workload.base else "")
         )
         lines += [Line(text=text) for text in ("", *wrap(title, width))]

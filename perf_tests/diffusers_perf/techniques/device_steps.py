@@ -73,33 +73,49 @@ class DeviceSteps:
     scheduler: Any
     image_processor: Any
     encode_prompt: Any
+    text_encoder: Any
+    vae_scale_factor: int
+
+    def loop_begins(self) -> None:
+        """Called before the first step; whoever watches puts something in its place."""
+
+    def step_ended(self) -> None:
+        """Called after each step, likewise."""
 
     @torch.no_grad()
     def __call__(
         self,
-        prompt: list[str],
+        prompt: str | list[str],
         *,
         height: int,
         width: int,
         num_inference_steps: int,
         guidance_scale: float,
-        latents: torch.Tensor,
+        generator: torch.Generator,
         output_type: str,
-        callback_on_step_end: Callable[..., Any] | None = None,
     ) -> Any:
-        """Images of the prompts, as `StableDiffusionPipeline` makes them from these latents."""
+        """Images of the prompts, as `StableDiffusionPipeline` makes them."""
+        from diffusers.utils import torch_utils
+
+        prompts = [prompt] if isinstance(prompt, str) else prompt
         # Not the pipeline's own word on its device, for which it walks through every module.
-        embedded, empty = self.encode_prompt(prompt, latents.device, 1, True)
+        device = next(self.text_encoder.parameters()).device
+        embedded, empty = self.encode_prompt(prompts, device, 1, True)
+        factor = self.vae_scale_factor
+        shape = (len(prompts), self.unet.config.in_channels, height // factor, width // factor)
+        latents = torch_utils.randn_tensor(
+            shape, generator=generator, device=device, dtype=embedded.dtype
+        )
         states = torch.cat([empty, embedded])
         if self._buffers is None or not self._buffers.fit(latents, states, guidance_scale):
             self._buffers = Buffers(self, latents, states, guidance_scale)
         buffers = self._buffers
         steps = [buffers.step(kind) for kind in self.plan.kinds(num_inference_steps)]
         buffers.fill(latents, states, table(self.scheduler, num_inference_steps))
-        for number, step in enumerate(steps):
+        self.loop_begins()
+        for step in steps:
             step()
-            if callback_on_step_end is not None:
-                callback_on_step_end(self, number, None, {})
+            self.step_ended()
         scaled = buffers.latents.to(latents.dtype) / self.vae.config.scaling_factor
         decoded = self.vae.decode(scaled, return_dict=False)[0]
         images = self.image_processor.postprocess(decoded, output_type=output_type)

@@ -38,14 +38,10 @@ STEP_S = 0.05
 
 WORKLOAD = Workload(
     name="fake4",
-    scale="small",
-    prompt="a fake",
-    size=64,
+    model="embedded",
+    call={"prompt": ["a fake"] * 2, "height": 64, "width": 64, "guidance_scale": 7.5},
     scheduler="DDIMScheduler",
     steps=4,
-    num_images=2,
-    guidance=7.5,
-    seed=0,
 )
 CLOSE = Tolerances(embedded=Tolerance(psnr_db=30, ssim=0.9))
 
@@ -75,35 +71,41 @@ def on_fake_clock(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(interference, "_cpu_waits_s", dict)
 
 
+class FakeDenoiser(torch.nn.Linear):
+    """Called in each step, and asks nothing of a device."""
+
+    dtype = torch.float32
+
+    def forward(self, sample: torch.Tensor) -> torch.Tensor:
+        return sample
+
+
 class FakePipeline:
     """As much of a diffusers pipeline as the harness touches."""
 
-    vae_scale_factor = 8
     _execution_device = torch.device("cpu")
 
     def __init__(self) -> None:
-        self.unet = torch.nn.Linear(2, 2)
-        self.unet.config = SimpleNamespace(in_channels=4)  # type: ignore[assignment]
-        self.unet.dtype = torch.float32  # type: ignore[assignment]
+        self.unet = FakeDenoiser(2, 2)
         self.vae = torch.nn.Linear(2, 2)
         self.vae.decode = lambda sample: (sample,)  # type: ignore[assignment]
         self.text_encoder = torch.nn.Linear(2, 2)
-        self.scheduler = SimpleNamespace()
+        self.scheduler = SimpleNamespace(step=lambda: None)
         self.components = {"unet": self.unet, "vae": self.vae, "text_encoder": self.text_encoder}
         self.changes: list[Callable[[Any], Any]] = []
         self.calls = 0
 
     def set_progress_bar_config(self, **_: Any) -> None: ...
 
-    def __call__(self, prompts: list[str], **options: Any) -> Any:
+    def __call__(self, prompt: list[str], **options: Any) -> Any:
         self.calls += 1
-        shade = len(prompts[0]) / 1000
-        step_ended = options["callback_on_step_end"]
-        for step in range(options["num_inference_steps"]):
+        shade = len(prompt[0]) / 1000
+        for _ in range(options["num_inference_steps"]):
             CLOCK.sleep(STEP_S)
-            if step_ended is not None:
-                step_ended(self, step, 0, {})
-        noise = options["latents"].numpy().transpose(0, 2, 3, 1)[..., :3]
+            self.unet(torch.empty(0))
+            self.scheduler.step()
+        shape = (len(prompt), options["height"] // 8, options["width"] // 8, 3)
+        noise = torch.randn(shape, generator=options["generator"]).numpy()
         images = np.repeat(np.repeat(0.5 + shade + 0.1 * noise, 8, axis=1), 8, axis=2)
         for change in self.changes:
             images = change(images)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
-from diffusers_perf.catalog.declarations import Needs, Optimization, Scale, Tolerances
+from diffusers_perf.catalog.declarations import Needs, Optimization, Tolerances
 from diffusers_perf.catalog.recording import optimization
 from diffusers_perf.catalog.registry import Catalog, suites_of
 from diffusers_perf.measurement.build import Build
@@ -60,8 +62,7 @@ def test_two_workloads_have_two_names() -> None:
     with pytest.raises(ValueError, match=f"another workload is called '{WORKLOAD.name}'"):
         catalog.measure(replace(WORKLOAD, seed=WORKLOAD.seed + 1))
     # The same at another scale, of which no run has both.
-    scale: Scale = "full" if WORKLOAD.scale == "small" else "small"
-    catalog.measure(replace(WORKLOAD, scale=scale))
+    catalog.measure(replace(WORKLOAD, model="sd15"))
     catalog.measure(replace(WORKLOAD, name="another"))
     assert len(catalog.cases) == 3
 
@@ -85,7 +86,38 @@ def test_a_reference_is_in_each_suite_of_its_workload() -> None:
     ]
 
 
-@pytest.mark.parametrize("change", [{"size": 63}, {"num_images": 0}, {"steps": 0}, {"size": 0}])
-def test_a_workload_can_be_generated(change: dict[str, int]) -> None:
-    with pytest.raises(ValueError, match=f"{WORKLOAD.name}: it takes one step and one image"):
-        replace(WORKLOAD, **change)  # type: ignore[arg-type]
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"steps": 0}, "steps must be a positive integer (got 0)"),
+        ({"height": 0}, "height must be a positive integer (got 0)"),
+        ({"num_frames": 1.5}, "num_frames must be a positive integer (got 1.5)"),
+        ({"generator": 1}, "generator is no part of call; it follows from steps and seed"),
+    ],
+)
+def test_a_workload_can_be_generated(change: dict[str, Any], says: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(f"{WORKLOAD.name}: {says}")):
+        WORKLOAD.changed(**change)
+
+
+def test_a_changed_workload_differs_in_nothing_else() -> None:
+    changed = WORKLOAD.changed(prompt="another", seed=1, strength=0.5)
+    assert changed.call == {**WORKLOAD.call, "prompt": ["another"] * 2, "strength": 0.5}
+    assert (changed.seed, changed.name, changed.steps) == (1, WORKLOAD.name, WORKLOAD.steps)
+    assert (changed.num_images, changed.size) == (2, "64x64")
+
+
+def test_a_workload_of_a_video_names_its_frames() -> None:
+    workload = WORKLOAD.changed(width=832, height=480, num_frames=33)
+    assert workload.size == "832x480, 33 frames"
+
+
+def test_each_input_of_a_workload_is_probed() -> None:
+    workload = replace(WORKLOAD, sensitive_to={"guidance": {"guidance_scale": 1.0}})
+    probes = workload.probes
+    assert list(probes) == ["seed", "prompt", "guidance"]
+    assert probes["guidance"].call == {**WORKLOAD.call, "guidance_scale": 1.0}
+    assert probes["prompt"].prompts == ["at night, a fake"] * 2
+    # Embeddings are the user's to change.
+    bare = replace(WORKLOAD, call={"prompt_embeds": object()})
+    assert list(bare.probes) == ["seed"]

@@ -85,7 +85,7 @@ def test_a_trace_without_gpu_events_says_so(lines: list[dict[str, Any]]) -> None
 
 
 def test_another_profiler_is_left_alone() -> None:
-    generation: Any = None
+    generation: Any = SimpleNamespace(asking_for=int, turns=int)
     with (
         torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as other,
         pytest.raises(NoTrace, match="another profiler of PyTorch is at work in this process"),
@@ -122,7 +122,7 @@ def test_the_profiler_is_told_to_detach_and_does_before_another_begins(
         "memory_stats_as_nested_dict",
         lambda: {"allocation": {"all": {"allocated": 0}}},
     )
-    pipeline: Any = SimpleNamespace(encode_prompt=None)
+    pipeline: Any = SimpleNamespace(loop_begins=None)
     generation: Any = SimpleNamespace(images=lambda **_: None)
     assert len(counters.profile(generation, pipeline, steps=2).steps) == 2
     assert happened == [told, "synchronized", "exported", "synchronized"]
@@ -202,7 +202,7 @@ def test_all_steps_are_profiled_where_they_differ(monkeypatch: pytest.MonkeyPatc
         return made_up(*([11, 2, 2] * 20)[:steps])
 
     monkeypatch.setattr(counters, "profile", profile)
-    generation: Any = None
+    generation: Any = SimpleNamespace(asking_for=int, turns=int)
     seen = counters.observe(generation, None, steps=50)
     assert asked == [counters.STEPS, 50]
     assert seen.counters["kernels"].total(50) == 30 + 17 * 11 + 33 * 2

@@ -36,8 +36,8 @@ from diffusers_perf.faults.injection import (
 from diffusers_perf.judge.finding import Finding
 from diffusers_perf.measurement import host, pipelines
 from diffusers_perf.measurement.bench import Bench
+from diffusers_perf.measurement.generation import Generation
 from diffusers_perf.measurement.machine import this_machine
-from diffusers_perf.measurement.pipelines import Generation
 from perf_tests.tests.unit.fake import CLOCK, WORKLOAD, FakePipeline, FakeSource, on_fake_clock
 
 DECLARED = list(FAULTS.values())
@@ -262,8 +262,8 @@ def test_a_fault_that_nothing_sees_is_missed(
         (Setting(workload="nope", steps=1), "no workload is called 'nope'"),
         (replace(FAKE, case="nope"), f"{WORKLOAD.name}: no optimization is called 'nope'"),
         (replace(FAKE, rounds=0), "it takes one round or more"),
-        (replace(FAKE, changes={"sise": 8}), "Workload.__init__() got an unexpected keyword"),
-        (replace(FAKE, steps=0), f"{WORKLOAD.name}: it takes one step and one image or more"),
+        (replace(FAKE, changes={"sise": 8}), f"{WORKLOAD.name} has no 'sise' to change"),
+        (replace(FAKE, steps=0), f"{WORKLOAD.name}: steps must be a positive integer (got 0)"),
     ],
 )
 def test_a_setting_that_is_none_is_said_before_anything_runs(
@@ -493,8 +493,9 @@ def test_minutes_that_are_no_number(minutes: str, capsys: pytest.CaptureFixture[
 
 
 def test_python_calls_are_the_same_on_every_run() -> None:
-    generation = Generation(FakePipeline(), WORKLOAD)
-    once, again = (host.python_calls(generation) for _ in range(2))
+    pipeline = FakePipeline()
+    generation = Generation(pipeline, WORKLOAD)
+    once, again = (host.python_calls(generation, pipeline) for _ in range(2))
     assert once == again
     assert once.per_step > 0
     assert host.left(generation, torch.device("cpu")) == host.Left(kept_bytes=0, ignored=())

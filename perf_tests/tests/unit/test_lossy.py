@@ -17,8 +17,9 @@ from torch.utils._pytree import tree_leaves
 from diffusers_perf import models
 from diffusers_perf.measurement import applied
 from diffusers_perf.measurement.build import Build
+from diffusers_perf.measurement.generation import Generation
 from diffusers_perf.measurement.host import left
-from diffusers_perf.measurement.pipelines import Generation, Source, built
+from diffusers_perf.measurement.pipelines import Source, built
 from diffusers_perf.optimizations import caching
 from diffusers_perf.records import pixels
 from diffusers_perf.techniques import device_steps

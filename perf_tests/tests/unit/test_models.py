@@ -67,7 +67,6 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     source = open_source("small")
     whole, variants = (
         source.load(
-            pipeline="StableDiffusionPipeline",
             scheduler="DDIMScheduler",
             variants=taken,
             dtype=torch.float32,
@@ -87,7 +86,6 @@ def test_a_checkpoint_loads_from_a_folder(saved: Path) -> None:
     assert (source.name, source.kind, source.scale) == ("mine", "checkpoint", "small")
     assert source.variants == {"distilled_unet", "tiny_vae"}
     pipeline = source.load(
-        pipeline="StableDiffusionPipeline",
         scheduler="PNDMScheduler",
         variants={"unet": "distilled_unet", "vae": "tiny_vae"},
         dtype=torch.bfloat16,
@@ -137,7 +135,6 @@ def test_another_schedulers_file_does_not_change_pndm(saved: Path, tmp_path: Pat
     del config["skip_prk_steps"]
     path.write_text(json.dumps(config))
     pipeline = open_source(str(folder)).load(
-        pipeline="StableDiffusionPipeline",
         scheduler="PNDMScheduler",
         variants={},
         dtype=torch.float32,
@@ -154,7 +151,6 @@ def test_a_checkpoint_that_cannot_be_loaded_is_one_sentence(saved: Path, tmp_pat
     source = open_source(str(folder))
     with pytest.raises(BadModel, match="broken cannot be loaded: ") as error:
         source.load(
-            pipeline="StableDiffusionPipeline",
             scheduler="DDIMScheduler",
             variants={},
             dtype=torch.float32,

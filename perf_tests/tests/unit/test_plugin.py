@@ -4,7 +4,6 @@ import json
 import re
 import signal
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from diffusers_perf.judge import structure_verdicts
 from diffusers_perf.judge.structure_verdicts import Accepted
 from diffusers_perf.measurement import structure
 from diffusers_perf.measurement.bench import Bench, Lack, drift_text
-from diffusers_perf.measurement.pipelines import Generation
+from diffusers_perf.measurement.generation import Generation
 from diffusers_perf.records.measurement import Count
 from diffusers_perf.records.reading import load_run
 from diffusers_perf.records.run import Drift
@@ -249,7 +248,8 @@ def test_quick_is_one_short_warm_up_and_two_rounds(
     content = report(path)
     assert [b["stats"]["rounds"] for b in content["benchmarks"]] == [2, 2]
     # The warm-up, and two rounds of all steps; what is counted beside them is not timed.
-    assert steps[:3] == [5, None, None]
+    # Before them, the pipeline's parts are found out.
+    assert steps[3:6] == [5, None, None]
     assert session(content)["quick"] is True
     assert session(content)["reference_drift"] == {}
 
@@ -381,7 +381,7 @@ def test_the_life_of_a_baseline(
     )
 
     with monkeypatch.context() as patch:
-        patch.setattr(fake, "WORKLOAD", replace(fake.WORKLOAD, guidance=1.0))
+        patch.setattr(fake, "WORKLOAD", fake.WORKLOAD.changed(guidance_scale=1.0))
         result = run(pytester, fakes="fine,moody")
     assert result.ret == 0
     result.stdout.fnmatch_lines(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from diffusers_perf.judge import structure_verdicts
 from diffusers_perf.judge.finding import Finding
 from diffusers_perf.judge.structure_verdicts import Accepted
 from diffusers_perf.measurement import structure
-from diffusers_perf.measurement.pipelines import Generation
+from diffusers_perf.measurement.generation import Generation
 from diffusers_perf.records.baselines import BadBaseline
 from diffusers_perf.records.measurement import Count
 from diffusers_perf.records.operators import Event, Observation, Operator, Place, Work
@@ -35,7 +34,7 @@ def _finds_ours(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(command, "find_project", lambda: Project(shared=ours()))
 
 
-SMALL = replace(workloads.DDIM50, size=64)
+SMALL = workloads.DDIM50.changed(height=64, width=64)
 VERSIONS = {"torch": "2.13.0", "diffusers": "0.42.1"}
 
 

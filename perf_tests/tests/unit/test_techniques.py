@@ -17,9 +17,10 @@ import tqdm.auto
 from diffusers_perf import models
 from diffusers_perf.catalog.declarations import Workload
 from diffusers_perf.measurement import applied
+from diffusers_perf.measurement.generation import Generation
 from diffusers_perf.measurement.host import left
-from diffusers_perf.measurement.observing import unet_calls
-from diffusers_perf.measurement.pipelines import Generation, Source, built
+from diffusers_perf.measurement.observing import denoising_s
+from diffusers_perf.measurement.pipelines import Source, built
 from diffusers_perf.records import pixels
 from diffusers_perf.techniques.conditioning import precompute
 from diffusers_perf.techniques.cuda_graphs import Graphed
@@ -73,9 +74,9 @@ def test_no_progress_bars_thread_wakes_amid_rounds(
     assert [thread for thread in set(threading.enumerate()) - before if thread.is_alive()] == []
 
 
-def test_the_hosts_share_of_a_unet_call_is_timed(source: Source) -> None:
+def test_the_hosts_share_of_a_step_is_timed(source: Source) -> None:
     with pipeline_of("reference", source) as pipeline:
-        with unet_calls(pipeline) as seconds:
+        with denoising_s(pipeline) as seconds:
             left(Generation(pipeline, FEW), torch.device("cpu"))
         assert len(seconds) == 3
         assert min(seconds) > 0

@@ -1,0 +1,194 @@
+"""Calls a pipeline as its workload says, and takes its images out of whatever it gives."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+
+from diffusers_perf.catalog.declarations import Workload
+from diffusers_perf.measurement.build import flag
+from diffusers_perf.measurement.discovery import (
+    Anatomy,
+    anatomy_of,
+    decoders,
+    discover,
+    is_known,
+    know,
+    modules,
+    step_ends,
+)
+from diffusers_perf.records.pixels import Images
+
+OUTPUTS = ("images", "frames")
+"""What a pipeline calls its images in what it gives, in the order in which they are looked for."""
+
+
+class BadOutput(Exception):
+    """A pipeline gave something that holds no images; one sentence says what."""
+
+
+class Generation:
+    """One call makes the workload's images; keeps the first and the last ones made."""
+
+    def __init__(self, pipeline: Any, workload: Workload) -> None:
+        self._pipeline = pipeline
+        self.workload = workload
+        self._signature = inspect.signature(pipeline.__call__).parameters
+        # Here, so that looking it up is no part of what is timed.
+        self._takes_output_type = self._takes("output_type")
+        self._takes_generator = self._takes("generator")
+        self.first: Images | None = None
+        self.last: Images | None = None
+        self._raw: dict[str, torch.Tensor] = {}
+        self._inputs: Mapping[str, Any] | None = None
+        self._turns: dict[int, int] = {}
+
+    def __call__(self, *, steps: int | None = None) -> None:
+        """Generate and keep the images; the workload's steps unless others are given."""
+        with ExitStack() as kept:
+            for name, module in decoders(self._pipeline).items():
+                kept.enter_context(flag(module, "decode", self._kept(name, module.decode)))
+            images = self.images(steps=steps)
+        if self.first is None:
+            self.first = images
+        self.last = images
+
+    def _kept(self, name: str, decode: Any) -> Callable[..., Any]:
+        def kept(*args: Any, **kwargs: Any) -> Any:
+            decoded = decode(*args, **kwargs)
+            self._raw[name] = decoded if isinstance(decoded, torch.Tensor) else decoded[0]
+            return decoded
+
+        return kept
+
+    def raw_is_finite(self) -> bool:
+        """Whether the decoder's own output was: clamped to an image, infinity is plain white."""
+        return all(bool(torch.isfinite(raw).all()) for raw in self._raw.values())
+
+    def prepare(self) -> None:
+        """Make the inputs of the next call, so that they are no part of what is timed."""
+        self._inputs = self.workload.inputs()
+
+    def images(
+        self,
+        *,
+        steps: int | None = None,
+        after_step: Callable[[], None] | None = None,
+        of: Workload | None = None,
+    ) -> Images:
+        """Generate without keeping.
+
+        `after_step` is called at the end of each turn of the denoising loop. `of` stands in for
+        the workload. `BadOutput` where the pipeline gives no images.
+        """
+        call = self.call(steps=steps, of=of)
+        if after_step is None:
+            return images_in(call())
+        with step_ends(self._pipeline, after_step):
+            return images_in(call())
+
+    def call(self, *, steps: int | None = None, of: Workload | None = None) -> Callable[[], Any]:
+        """The pipeline's call with all its arguments, made ready."""
+        workload = of or self.workload
+        inputs = workload.inputs() if self._inputs is None else self._inputs
+        self._inputs = None
+        call: dict[str, Any] = {
+            **workload.call,
+            **inputs,
+            "num_inference_steps": workload.steps if steps is None else steps,
+        }
+        if self._takes_output_type:
+            call["output_type"] = "np"
+        if self._takes_generator:
+            call["generator"] = torch.Generator("cpu").manual_seed(workload.seed)
+        else:
+            torch.manual_seed(workload.seed)
+        return partial(self._pipeline, **call)
+
+    @property
+    def strength(self) -> float:
+        """What the workload keeps of the steps that are asked for: below 1 from an init image."""
+        default = self._signature["strength"].default if "strength" in self._signature else 1.0
+        strength = self.workload.call.get("strength", default)
+        return float(strength) if isinstance(strength, int | float) else 1.0
+
+    def _takes(self, argument: str) -> bool:
+        any_other = any(p.kind is p.VAR_KEYWORD for p in self._signature.values())
+        return any_other or argument in self._signature
+
+    @property
+    def anatomy(self) -> Anatomy:
+        """What the pipeline is made of, found out with short generations where it is not known.
+
+        `Unknown` where it cannot be found out.
+        """
+        if not is_known(self._pipeline):
+            # As the one that counts what has no data is built on this.
+            from diffusers_perf.measurement import structure
+
+            own = modules(self._pipeline).values()
+            has_data = not any(p.is_meta for module in own for p in module.parameters())
+
+            def generate(steps: int) -> None:
+                if has_data:
+                    self.images(steps=steps)
+                else:
+                    structure.generate(self._pipeline, self, steps=steps)
+
+            know(self._pipeline, discover(self._pipeline, generate, strength=self.strength))
+        return anatomy_of(self._pipeline)
+
+    def turns(self, asked: int) -> int:
+        """Turns of the denoising loop when so many steps are asked for, as counters count them:
+        PNDM's one more is no step of its own.
+        """
+        if self.anatomy.is_linear:
+            return asked
+        if asked not in self._turns:
+            ends: list[None] = []
+            self.images(steps=asked, after_step=lambda: ends.append(None))
+            self._turns[asked] = len(ends)
+        return self._turns[asked]
+
+    def asking_for(self, turns: int) -> int:
+        """Steps to ask for to have at least so many turns of the loop."""
+        return self.anatomy.asking_for(turns)
+
+    def shortest(self, of: Workload | None = None) -> Images:
+        """Images after as few steps as the pipeline takes."""
+        return self.images(steps=self.anatomy.fewest, of=of)
+
+    def forget(self) -> None:
+        """Drop the images kept so far, so that `first` is the first of the timed rounds."""
+        self.first = self.last = None
+
+
+def images_in(output: Any) -> Images:
+    """The images in what a pipeline gave: (count or frames, height, width, 3), float32 in [0, 1].
+
+    Videos of a batch follow one another. `BadOutput` where there are none.
+    """
+    # A modular pipeline's state has no attribute for what it lacks, and says so with an error.
+    found: Any = next((v for n in OUTPUTS if (v := getattr(output, n, None)) is not None), output)
+    if isinstance(found, tuple) and found:
+        found = found[0]
+    if isinstance(found, torch.Tensor):
+        # Torch has channels before height and width.
+        found = found.detach().float().cpu().numpy()
+        found = np.moveaxis(found, -3, -1) if found.ndim > 3 else found
+    array = np.asarray(found)
+    if array.ndim < 4 or array.shape[-1] != 3 or array.dtype.kind not in "fu":
+        raise BadOutput(
+            f"the pipeline gave {type(output).__name__}, which holds no images of shape (count, "
+            "height, width, 3)"
+        )
+    images: Images = np.asarray(array, dtype=np.float32).reshape(-1, *array.shape[-3:])
+    if array.dtype == np.uint8:
+        images /= 255
+    return images
