@@ -1,6 +1,12 @@
-"""How a number reads: one way for the page and the comment."""
+"""How a number, or what to do next, reads: one way for the page and the comment."""
 
 from __future__ import annotations
+
+import re
+
+COMMAND = re.compile(
+    r"(?:^|(?<=\n)|(?<=[;:] ))(?:pytest|python|diffusers-perf|for \w+ in) .*$", re.S
+)
 
 
 def seconds(value: float | None) -> str:
@@ -42,3 +48,11 @@ def percent(ratio: float | None) -> str:
 def count(number: int, one: str, many: str | None = None) -> str:
     """``1 case``, ``2 cases``."""
     return f"{number:,} {one if number == 1 else many or one + 's'}"
+
+
+def words_and_command(step: str) -> tuple[str, str]:
+    """What to do next, in words, and the command at its end; either may be empty."""
+    found = COMMAND.search(step)
+    if not found:
+        return " ".join(step.split()), ""
+    return " ".join(step[: found.start()].split()), " ".join(found[0].split())

@@ -40,7 +40,7 @@ def render(report: Report, *, most: int = MOST_CHARACTERS) -> str:
     Nothing from a run is read as markup. What does not fit is left out, the verdict never.
     """
     lead = _lead(report, most // 2)
-    closing = f"**Next:** {code(report.summary.next, LEAD_MOST)}\n" if report.summary.next else ""
+    closing = f"**Next:** {_step(report.summary.next)}\n" if report.summary.next else ""
     room = most - len(lead) - len(MORE) - 2
     if len(closing) > room // 2:
         closing = ""
@@ -59,6 +59,11 @@ def render(report: Report, *, most: int = MOST_CHARACTERS) -> str:
     parts = [lead, *fitting([_about(report), *_unfolded(report)]), closing]
     parts += fitting(_folded(report))
     return "\n".join(filter(None, [*parts, MORE if left_out else ""]))
+
+
+def _step(step: str) -> str:
+    words, command = figures.words_and_command(step)
+    return " ".join(filter(None, [text(words, LEAD_MOST), code(command, LEAD_MOST)]))
 
 
 def _lead(report: Report, most: int) -> str:
@@ -115,13 +120,10 @@ def _what_to_do(changes: Sequence[ChangePart]) -> Iterator[str]:
     cases = dict.fromkeys(change.case for change in changes if change.sentence and change.status)
     for case in list(cases)[:FINDINGS_MOST]:
         own = [change for change in changes if change.case == case]
-        said = "<br>".join(
-            text(change.sentence.removeprefix(f"{case}: "), LEAD_MOST) for change in own
-        )
-        following = next((change.next for change in own if change.next), "")
-        yield f"- {name(case, SHORT)}<br>{said}" + (
-            f"<br>next: {code(following)}" * bool(following)
-        )
+        lines = [name(case, SHORT)]
+        lines += [text(change.sentence.removeprefix(f"{case}: "), LEAD_MOST) for change in own]
+        lines += [f"next: {_step(change.next)}" for change in own if change.next][:1]
+        yield "- " + "<br>".join(lines)
 
 
 def _changes(changes: Sequence[ChangePart]) -> Iterator[str]:
@@ -150,7 +152,7 @@ def _findings(report: Report) -> str:
     findings = report.summary.findings
     lines = []
     for finding in findings[:FINDINGS_MOST]:
-        following = f"<br>next: {code(finding.next)}" if finding.next else ""
+        following = f"<br>next: {_step(finding.next)}" if finding.next else ""
         lines.append(
             f"- {MARKS[finding.mood]} **{text(finding.status)}** "
             f"{text(finding.sentence, LEAD_MOST)}{following}"

@@ -65,6 +65,7 @@ def _template() -> Template:
     environment.filters["seconds"] = figures.seconds
     environment.globals.update(
         count=figures.count,
+        words_and_command=figures.words_and_command,
         seconds=figures.seconds,
         times=figures.times,
         mebibytes=figures.mebibytes,

@@ -646,3 +646,21 @@ def test_how_numbers_read() -> None:
     assert figures.percent(1.0001) == "±0 %"
     assert figures.mebibytes(2**30) == "1,024 MiB"
     assert figures.decibels(120.0) == "120.0 dB"
+
+
+@pytest.mark.parametrize(
+    ("step", "words_of_it", "its_command"),
+    [
+        ("pytest x --quick", "", "pytest x --quick"),
+        (
+            "accept it:\nfor n in 1 2; do pytest x; done",
+            "accept it:",
+            "for n in 1 2; do pytest x; done",
+        ),
+        ("accept it; else rerun: pytest x", "accept it; else rerun:", "pytest x"),
+        ("look at the pytest options", "look at the pytest options", ""),
+        ("", "", ""),
+    ],
+)
+def test_a_next_step_is_words_and_a_command(step: str, words_of_it: str, its_command: str) -> None:
+    assert figures.words_and_command(step) == (words_of_it, its_command)
