@@ -95,7 +95,7 @@ def accept_images(path: Path, *, reason: str) -> int:
     """Keep the images of the run's references; 0. `BadRunError` for a bad run."""
     (run,) = _load([path], reason)
     check([run])
-    images = {target: _thumbnail(source) for target, source in _images(run).items()}
+    images = {target: _thumbnail(*source) for target, source in _images(run).items()}
     if not images:
         raise BadRunError(f"{path} has no reference, so there is no image to accept")
     write_history(_about_images(images, run, reason=reason))
@@ -157,7 +157,7 @@ def accept(paths: Sequence[Path], *, reason: str, processes: int = PROCESSES_MIN
     # An image that is accepted holds on every machine: whoever accepts how fast one of them is
     # does not move it by the way.
     images = {
-        target: _thumbnail(source)
+        target: _thumbnail(*source)
         for target, source in _images(runs[0]).items()
         if not target.exists()
     }
@@ -318,31 +318,41 @@ def _partly(counters: Sequence[Mapping[str, Count]]) -> list[str]:
     return [n for n in COUNTERS if len({n in one for one in counters}) > 1]
 
 
-def _images(run: Run) -> dict[Path, Path]:
-    """Where the references' images are kept once accepted, and those that the run saved.
-
-    `BadRunError` for names that cannot be a file's.
+def _images(run: Run) -> dict[Path, tuple[Path, CaseRecord]]:
+    """Where the references' images are kept once accepted; those that the run saved, and of which
+    case. `BadRunError` for names that cannot be a file's.
     """
-    references = [case.measurement for case in run.cases.values() if case.is_reference]
+    references = [case for case in run.cases.values() if case.is_reference]
     try:
         return {
             baselines.image_path(
-                model=seen.model, weights=seen.weights, workload=seen.workload
-            ): image_file(run.images, seen.id)
-            for seen in references
+                model=case.measurement.model,
+                weights=case.measurement.weights,
+                workload=case.measurement.workload,
+            ): (image_file(run.images, case.id), case)
+            for case in references
         }
     except BadName as error:
         raise BadRunError(f"{run.path}: {error}") from None
 
 
-def _thumbnail(path: Path) -> Images:
-    """As an accepted image is kept. `BadRunError` if there is none."""
+def _thumbnail(path: Path, case: CaseRecord) -> Images:
+    """As an accepted image is kept. `BadRunError` if there is none of the size that was pinned."""
     if not path.exists():
         raise BadRunError(f"{path} is missing: a run's images are saved beside its JSON")
     try:
-        return pixels.thumbnail(image_files.load(path))
+        images = image_files.load(path)
     except image_files.BadImage as error:
         raise BadRunError(str(error)) from None
+    count, *size, _ = images.shape
+    pinned = case.image_size
+    if count % case.measurement.num_images or (pinned and tuple(size) != pinned):
+        height, width = pinned or size
+        raise BadRunError(
+            f"{path}: has {count} of {size[1]}x{size[0]} pixels, and the run says "
+            f"{case.measurement.num_images} of {width}x{height}"
+        )
+    return pixels.thumbnail(images)
 
 
 def _keep(images: Mapping[Path, Images]) -> None:

@@ -76,8 +76,9 @@ def _workload(name: str, head: Run, *, base: Run | None, published: Published) -
 def _title(case: CaseRecord) -> str:
     pins, seen = case.workload, case.measurement
     parts = [figures.count(seen.num_images, "image")]
-    if "size" in pins:
-        parts.append(f"{pins['size']}×{pins['size']}")
+    if case.image_size:
+        height, width = case.image_size
+        parts.append(f"{width}×{height}")
     scheduler = str(pins.get("scheduler", "")).removesuffix("Scheduler")
     parts.append(figures.count(seen.steps, "step") + (f" of {scheduler}" if scheduler else ""))
     base = pins.get("base")

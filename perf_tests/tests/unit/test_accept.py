@@ -99,7 +99,7 @@ def test_writes_the_baseline_the_history_and_the_references_images(
         in history
     )
     images = [image_files.load(path) for path in (folder / "images").iterdir()]
-    assert [image.shape for image in images] == [(1, 64, 64, 3)] * 3
+    assert sorted(image.shape for image in images) == [(1, 64, 64, 3)] * 2 + [(4, 64, 64, 3)]
 
 
 def test_a_reason_that_is_no_utf8_is_kept_as_far_as_it_goes(
@@ -151,7 +151,7 @@ def test_accepting_a_speed_moves_no_image(
     image = folder / "images" / "ddim50-sd15-seeded-2023.png"
     assert f"`{image.name}`, " in (folder / "HISTORY.md").read_text()
     before = image.read_bytes()
-    other = np.zeros((1, 128, 128, 3), dtype=np.float32)
+    other = np.zeros((1, 512, 512, 3), dtype=np.float32)
     image_files.save(other, tmp_path / "run-0-images" / "ddim50-reference.png")
     assert command.main(["accept", *paths, "--reason", "second"]) == 0
     assert image.read_bytes() == before
@@ -501,6 +501,39 @@ def test_a_run_without_its_references_image_is_refused(
     paths = written(tmp_path, runs)
     (tmp_path / "run-0-images" / "ddim50-reference.png").unlink()
     refused(paths, "ddim50-reference.png is missing", folder, capsys)
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 1), (2, 512, 512), (1, 64, 65), (4096, 1, 1)])
+def test_an_image_of_another_size_is_refused(
+    tmp_path: Path,
+    folder: Path,
+    runs: list[Content],
+    capsys: pytest.CaptureFixture[str],
+    shape: tuple[int, int, int],
+) -> None:
+    """It would take the place of the only accepted image."""
+    paths = written(tmp_path, runs)
+    image = tmp_path / "run-0-images" / "pndm25x4-reference.png"
+    image_files.save(np.zeros((*shape, 3), dtype=np.float32), image)
+    refused(paths, "and the run says 4 of 512x512", folder, capsys)
+    assert command.main(["accept", paths[0], "--images-only", "--reason", "one"]) == 2
+
+
+@pytest.mark.parametrize("name", ["../../escaped/ddim50", "/tmp/ddim50", ".."])
+def test_no_name_leads_out_of_the_folder(
+    tmp_path: Path,
+    folder: Path,
+    runs: list[Content],
+    capsys: pytest.CaptureFixture[str],
+    name: str,
+) -> None:
+    for content in runs:
+        case(content, "ddim50-reference")["measurement"]["workload"] = name
+    paths = written(tmp_path, runs)
+    assert command.main(["accept", paths[0], "--images-only", "--reason", "one"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "cannot be the name of a file" in line
+    assert not (folder / "images").exists()
 
 
 @pytest.mark.parametrize("content", [b"", b"no image", b"half"])

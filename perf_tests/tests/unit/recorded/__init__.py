@@ -174,13 +174,14 @@ def write(contents: Sequence[Content], folder: Path, name: str) -> list[Path]:
 
 
 def with_images(contents: Sequence[Content], folder: Path, name: str) -> list[Path]:
-    """The contents' files, each with its references' images, of noise, beside it."""
+    """The contents' files, each with its references' images, of coarse noise, beside it."""
     paths = write(contents, folder, name)
-    drawn = np.random.default_rng(0).random((1, 128, 128, 3), dtype=np.float32)
     for path in paths:
         images = path.with_name(f"{path.stem}-images")
-        for workload in ("ddim50", "pndm25x4", "vase25"):
-            image_files.save(drawn, images / f"{workload}-reference.png")
+        for workload, count in (("ddim50", 1), ("pndm25x4", 4), ("vase25", 1)):
+            drawn = np.random.default_rng(0).random((count, 8, 8, 3), dtype=np.float32)
+            large = drawn.repeat(64, axis=1).repeat(64, axis=2)
+            image_files.save(large, images / f"{workload}-reference.png")
     return paths
 
 
