@@ -3,28 +3,25 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
 import traceback
 
 from diffusers_perf.cli.answers import CANNOT_JUDGE, refuse
+from diffusers_perf.cli.ending import ended_by, leave_lost_terminal
+from diffusers_perf.cli.streams import Lost, settle, shown_plain
 from diffusers_perf.measurement.packages import not_installed
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; returns its exit code, which is a regression's for a regression alone."""
-    for stream in (sys.stdout, sys.stderr):
-        # A terminal that lacks one of our characters is no reason to say nothing.
-        getattr(stream, "reconfigure", lambda **_: None)(errors="backslashreplace")
-    # Whoever ends a job in CI ends it with this.
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    _occupy_closed_descriptors()
     try:
-        return _run(arguments)
-    except BrokenPipeError:
-        return CANNOT_JUDGE  # whoever read the beginning has gone, and it was not told to its end
+        with ended_by(), shown_plain():
+            return _run(arguments)
+    except (Lost, BrokenPipeError):
+        return CANNOT_JUDGE  # what it says was not read to its end
     finally:
-        signal.signal(signal.SIGTERM, before)
-        _tell_the_rest()
+        settle()
 
 
 def _run(arguments: list[str] | None) -> int:
@@ -34,26 +31,29 @@ def _run(arguments: list[str] | None) -> int:
 
         return commands.run(arguments)
     except KeyboardInterrupt:
+        leave_lost_terminal()
         print("interrupted: nothing was judged; what was written before stays", file=sys.stderr)
     except ModuleNotFoundError as error:
         if sentence := not_installed(error):
             return refuse(sentence)
         traceback.print_exc()
-    except BrokenPipeError:
-        raise  # nobody is there to show a traceback to
+    except MemoryError:
+        return refuse("out of memory")
+    except (Lost, BrokenPipeError):
+        raise  # there is no reader of a traceback
     except Exception:
-        # Ours, and nobody's regression: Python would answer 1.
+        # A bug of this suite is no regression: Python would answer 1.
         traceback.print_exc()
     return CANNOT_JUDGE
 
 
-def _tell_the_rest() -> None:
-    # Python would do so at its end, and answer 120 where nobody reads it.
-    for stream in (sys.stdout, sys.stderr):
+def _occupy_closed_descriptors() -> None:
+    # Else the next file that is opened gets the number of standard output, and what is printed.
+    for descriptor in (0, 1, 2):
         try:
-            stream.flush()
-        except BrokenPipeError:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
 
 
 if __name__ == "__main__":

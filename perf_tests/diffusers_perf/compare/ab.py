@@ -32,6 +32,7 @@ import msgspec
 from msgspec import Meta
 
 from diffusers_perf.cli.answers import CANNOT_JUDGE, named, positive, refuse
+from diffusers_perf.cli.ending import ended_by, leave_lost_terminal
 from diffusers_perf.compare import compare
 from diffusers_perf.compare.lock import BadFolder, held
 from diffusers_perf.compare.sides import (
@@ -148,6 +149,7 @@ def main(args: argparse.Namespace) -> int:
     except BadFolder as error:
         return refuse(str(error))
     except KeyboardInterrupt:
+        leave_lost_terminal()
         print(
             "interrupted; the same command goes on from the pairs that are finished",
             file=sys.stderr,
@@ -171,7 +173,7 @@ def _typed(args: argparse.Namespace) -> tuple[list[str], list[str]]:
 
 
 class Interruption:
-    """Ctrl-C and `kill`: a `KeyboardInterrupt`, at once or as soon as nothing is half done."""
+    """A signal that ends: a `KeyboardInterrupt`, at once or as soon as nothing is half done."""
 
     def __init__(self) -> None:
         self._came = False
@@ -211,14 +213,8 @@ class Interruption:
 def _interruptible() -> Iterator[Interruption]:
     """A `kill` ends the process that is measuring, too, as Ctrl-C does."""
     interruption = Interruption()
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        for number in before:
-            signal.signal(number, interruption)
+    with ended_by(interruption):
         yield interruption
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 class Finished(StrictRecord, frozen=True, kw_only=True):

@@ -10,6 +10,7 @@ import pytest
 from msgspec import to_builtins
 
 from diffusers_perf.catalog.status import Status
+from diffusers_perf.cli.ending import leave_lost_terminal
 from diffusers_perf.plugin.collection import SESSION, is_narrowed
 from diffusers_perf.plugin.screen import Row
 from diffusers_perf.plugin.session import PerfSession
@@ -47,6 +48,7 @@ def pytest_benchmark_update_json(config: pytest.Config, output_json: dict[str, A
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> Iterator[None]:
     """Settle what the session as a whole shows, before pytest-benchmark writes its JSON."""
+    leave_lost_terminal()
     if SESSION in session.config.stash:
         perf = session.config.stash[SESSION]
         if exitstatus == pytest.ExitCode.INTERRUPTED:

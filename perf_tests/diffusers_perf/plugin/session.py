@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
@@ -19,6 +18,8 @@ from diffusers_perf.catalog.declarations import Case
 from diffusers_perf.catalog.discovery import BadDeclaration, Project
 from diffusers_perf.catalog.registry import in_order
 from diffusers_perf.catalog.status import Status
+from diffusers_perf.cli.answers import unwritable
+from diffusers_perf.cli.ending import ended_by
 from diffusers_perf.judge import structure_verdicts
 from diffusers_perf.measurement.bench import Bench, CaseError
 from diffusers_perf.measurement.machine import BadDevice, this_machine, with_threads_for
@@ -27,6 +28,7 @@ from diffusers_perf.plugin.collection import SESSION, case_of
 from diffusers_perf.plugin.options import QUICK_ROUNDS, ROUNDS
 from diffusers_perf.plugin.screen import Progress, Row, outcome
 from diffusers_perf.records import baselines
+from diffusers_perf.records.files import make_room
 from diffusers_perf.records.missing import Untimed
 from diffusers_perf.records.run import KEY, CaseRecord, Reference
 
@@ -211,35 +213,22 @@ def start(config: pytest.Config) -> PerfSession:
         raise pytest.UsageError(str(error)) from None
     if report is not None and not config.option.collectonly:
         _make_room(report)
-    _end_as_interrupted(config)
+    endings = ExitStack()
+    endings.enter_context(ended_by())
+    config.add_cleanup(endings.close)
     return PerfSession(
         bench=bench, project=Project(shared=shared), published=published, progress=progress
     )
 
 
-def _end_as_interrupted(config: pytest.Config) -> None:
-    """Whoever ends a job in CI sends SIGTERM; what was measured is written all the same."""
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-
-    def restore() -> None:
-        signal.signal(signal.SIGTERM, before)
-
-    config.add_cleanup(restore)
-
-
 def _make_room(report: Path) -> None:
     """See now, and not after an hour, that the run's JSON and images can be written."""
-    new = not report.exists()
     try:
-        report.parent.mkdir(parents=True, exist_ok=True)
-        with report.open("ab"):
-            pass
-        if new:
-            report.unlink()
+        make_room(report)
         report.with_name(f"{report.stem}-images").mkdir(exist_ok=True)
     except OSError as error:
         raise pytest.UsageError(
-            f"--benchmark-json {report}: cannot be written ({error.strerror})"
+            f"--benchmark-json {unwritable(Path(error.filename or report), error)}"
         ) from None
 
 

@@ -194,6 +194,7 @@ CHANGES: Mapping[str, Callable[[Any], Any]] = {
     "too_large": _raise(torch.OutOfMemoryError("Tried to allocate 80.00 GiB. More. And more.")),
     "interrupted": _raise(KeyboardInterrupt()),
     "terminated": lambda images: os.kill(os.getpid(), signal.SIGTERM),
+    "hung_up": lambda images: os.kill(os.getpid(), signal.SIGHUP),
 }
 
 

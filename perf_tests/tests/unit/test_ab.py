@@ -192,7 +192,7 @@ def test_a_kill_in_the_middle_loses_one_pair(
     assert "by 5 pairs" in out
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_an_interruption_at_any_moment_leaves_no_process_behind(
     place: Place, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
 ) -> None:

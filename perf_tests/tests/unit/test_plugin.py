@@ -150,13 +150,14 @@ def test_a_run_that_timed_nothing_is_on_record(pytester: pytest.Pytester, fakes:
 @pytest.fixture
 def unkillable() -> Iterator[None]:
     """A signal that nobody takes must not end the tests that come after."""
-    before = signal.signal(signal.SIGTERM, lambda *_: None)
+    before = {n: signal.signal(n, lambda *_: None) for n in (signal.SIGTERM, signal.SIGHUP)}
     yield
-    signal.signal(signal.SIGTERM, before)
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.mark.usefixtures("unkillable")
-@pytest.mark.parametrize("how", ["interrupted", "terminated"])
+@pytest.mark.parametrize("how", ["interrupted", "terminated", "hung_up"])
 def test_ctrl_c_and_kill_keep_what_was_measured(pytester: pytest.Pytester, how: str) -> None:
     path = pytester.path / "run.json"
     result = run(pytester, f"--benchmark-json={path}", fakes=f"fine,{how},black")
