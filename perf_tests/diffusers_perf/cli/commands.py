@@ -11,7 +11,7 @@ from types import ModuleType
 
 from diffusers_perf import report
 from diffusers_perf.catalog.discovery import BadDeclaration
-from diffusers_perf.cli import accept, calibrate, comment, explore, faults, gate, structure
+from diffusers_perf.cli import accept, calibrate, comment, explore, faults, gate, results, structure
 from diffusers_perf.cli.answers import CANNOT_JUDGE, refuse
 from diffusers_perf.compare import ab, compare, merge
 from diffusers_perf.compare.sides import BadSide
@@ -29,6 +29,7 @@ COMMANDS: dict[str, ModuleType] = {
     "gate": gate,
     "merge": merge,
     "report": report,
+    "results": results,
     "structure": structure,
 }
 
