@@ -39,7 +39,14 @@ DOCUMENTS = (
 """All that people write; `RESULTS-<gpu>.md` and HISTORY.md are written by commands."""
 DECLARATIONS = "perf_tests.cases"
 GLANCE = "nvidia-h100-80gb-hbm3"
-GLANCE_CASES = ("reference", "tf32+fp16", "fp16+compile", "best_eager", "best_lossless", "best_lossy")
+GLANCE_CASES = (
+    "reference",
+    "tf32+fp16",
+    "fp16+compile",
+    "best_eager",
+    "best_lossless",
+    "best_lossy",
+)
 
 
 def metrics() -> str:
@@ -70,7 +77,9 @@ def limits() -> str:
     for metric in METRICS:
         rule = metric.limit
         if metric.kind is Kind.COUNTER:
-            allowed = f"{metric.rise:.0%} more" if metric.rise else "the accepted count, not one more"
+            allowed = (
+                f"{metric.rise:.0%} more" if metric.rise else "the accepted count, not one more"
+            )
             rows.append([metric.label, allowed, ""])
         elif rule is not None:
             side = "below" if metric.more_is_better else "above"
@@ -145,7 +154,11 @@ def glance() -> str:
     """A few rows of one machine's baseline."""
     baseline = baselines.load_machine(GLANCE, ROOT / "baselines")
     assert baseline is not None, f"{GLANCE} has no baseline"
-    rows = {row.name: row for row in rows_of(baseline, declared_in(DECLARATIONS).cases) if row.workload == "ddim50"}
+    rows = {
+        row.name: row
+        for row in rows_of(baseline, declared_in(DECLARATIONS).cases)
+        if row.workload == "ddim50"
+    }
     shown = [metric for metric in METRICS if metric.column]
     lines = [[name, *(_of(rows[name], metric) for metric in shown)] for name in GLANCE_CASES]
     return table(["ddim50", *(metric.column for metric in shown)], lines)

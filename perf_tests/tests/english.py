@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[2]
 DIALECT = re.compile(
     r"(?<!there )\b(?:is|are) no (?!longer|more\b)|\btold\b|\bnobody\b|\bsomebody\b|\bbesides\b"
     r"|\bheld to\b|\bof what\b|\bmend(?:s|ed)?\b|\bas many again\b|\bone and the same\b"
-    r"|\bcould not be told\b|\bthat is none\b|\bhold(?:s|ing)? (?:it|them|head|one|each|those) to\b",
+    r"|\bcould not be told\b|\bthat is none\b|\bhold(?:s|ing)? (?:it|them|head|one|each) to\b",
     re.IGNORECASE,
 )
 """A subject with "is no", and the words that style.md and design.md name."""

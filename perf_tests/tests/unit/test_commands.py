@@ -19,11 +19,11 @@ from perf_tests.tests.unit.recorded import side, write
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_each_verb_shows_an_example(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_each_command_shows_an_example(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as end:
         cli.main([command, "--help"])
     assert end.value.code == 0
-    assert f"\n    python -m ci {command} " in capsys.readouterr().out
+    assert f"\n    diffusers-perf {command}" in capsys.readouterr().out
 
 
 def test_without_a_verb_all_are_listed(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,83 @@
+"""`diffusers-perf results`: the tables of the accepted baselines."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from pathlib import Path
+
+import pytest
+
+from diffusers_perf.catalog.declarations import Case
+from diffusers_perf.catalog.discovery import declared_in
+from diffusers_perf.cli import results
+from diffusers_perf.cli.results import NOTES, NOTES_END, machine_files, results_path, table
+from diffusers_perf.records import baselines
+
+FOLDER = baselines.FOLDER
+H200 = FOLDER / "nvidia-h200.json"
+
+
+@pytest.fixture(scope="module")
+def cases() -> list[Case]:
+    return declared_in("perf_tests.cases").cases
+
+
+@pytest.mark.parametrize("path", machine_files(FOLDER), ids=lambda path: path.stem)
+def test_committed_results_are_current(path: Path, cases: list[Case]) -> None:
+    committed = results_path(path).read_text()
+    assert results.results(path.stem, FOLDER, committed, cases) == committed, (
+        "stale: run `diffusers-perf results`"
+    )
+
+
+def test_results_show_accepted_numbers(cases: list[Case]) -> None:
+    text = results.results("nvidia-h200", FOLDER, "", cases)
+    line = next(row for row in text.splitlines() if row.startswith("| tf32+fp16 | "))
+    case = baselines.load_machine("nvidia-h200", FOLDER)
+    assert case is not None
+    measured = case.cases["ddim50/sd15/seeded-2023/tf32+fp16"].measured
+    middle = sorted(measured["gpu_busy_s"])[1]
+    assert f"| {middle:.4f} s |" in line
+
+
+def test_results_keep_the_notes(cases: list[Case]) -> None:
+    before = f"anything\n{NOTES}\nMeasured on a shared host.\n{NOTES_END}\nanything"
+    text = results.results("nvidia-h200", FOLDER, before, cases)
+    assert f"{NOTES}\nMeasured on a shared host.\n{NOTES_END}" in text
+    assert "anything" not in text
+
+
+def test_results_compare_cases_that_differ_by_one_optimization(cases: list[Case]) -> None:
+    text = results.results("nvidia-h200", FOLDER, "", cases).split("## What each", 1)[1]
+    assert "| `channels_last` | ddim50 | fp16 |" in text
+    assert "| `fp16` | ddim50 | reference |" in text
+
+
+def test_results_list_cases_that_are_not_declared(cases: list[Case]) -> None:
+    fewer = [case for case in cases if case.name != "tf32"]
+    text = results.results("nvidia-h200", FOLDER, "", fewer)
+    assert "| tf32 |" in text.split("## No longer declared", 1)[1]
+
+
+def test_table_leaves_out_empty_columns() -> None:
+    shown = table(["case", "empty", "latency"], [["a", "", "1 s"], ["b", "", ""]])
+    assert shown == "| case | latency |\n| --- | --- |\n| a | 1 s |\n| b |  |"
+
+
+def test_check_names_a_stale_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("nvidia-h200.json", "published.json"):
+        (tmp_path / name).write_bytes((FOLDER / name).read_bytes())
+    monkeypatch.setattr(baselines, "FOLDER", tmp_path)
+
+    class Declared:
+        cases = declared_in("perf_tests.cases").cases
+
+    monkeypatch.setattr(results, "find_project", Declared)
+    check, write = Namespace(check=True), Namespace(check=False)
+    assert results.main(check) == 1
+    assert "stale: RESULTS-nvidia-h200.md; run `diffusers-perf results`" in capsys.readouterr().err
+    assert not results_path(tmp_path / "nvidia-h200.json").exists()
+    assert results.main(write) == 0
+    assert results.main(check) == 0
