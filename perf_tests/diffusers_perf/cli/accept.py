@@ -1,9 +1,9 @@
-"""Accept what runs measured as this machine's baseline. Never turns a run green by itself.
+"""Accept what runs measured as this machine's baseline. Does not change any verdict.
 
-Writes `baselines/<machine>.json`, images of references of which none is accepted yet, and a line
-a case in `HISTORY.md`. Lines of cases that whole runs no longer declare are dropped.
+Writes `baselines/<machine>.json`, the images of references that have none yet, and a line in
+`HISTORY.md`. Cases that whole runs no longer declare are dropped.
 
-    python -m ci accept runs/1.json runs/2.json runs/3.json --reason "torch 2.12 on this GPU"
+    diffusers-perf accept runs/1.json runs/2.json runs/3.json --reason "torch 2.12 on this GPU"
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ ACCEPTABLE = (
 is invalid until then). Nobody can mean a black image."""
 HISTORY_HEAD = """# What was accepted, when and why
 
-Written by `python -m ci accept` and `python -m ci calibrate`; newest last.
+Written by `diffusers-perf accept` and `diffusers-perf calibrate`; newest last.
 
 """
 
@@ -59,7 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "runs", nargs="+", type=named, metavar="RUN.json", help="written by --benchmark-json"
     )
-    parser.add_argument("--reason", required=True, help="why; kept in baselines/HISTORY.md")
+    parser.add_argument("--reason", required=True, help="why; written to baselines/HISTORY.md")
     parser.add_argument(
         "--processes",
         type=_positive,
@@ -70,8 +70,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--images-only",
         action="store_true",
-        help="accept the references' images, which hold on every machine, and no speed; "
-        "from one run",
+        help="accept only the references' images, which are valid on every machine; from one run",
     )
 
 

@@ -1,11 +1,11 @@
-"""Measure how much each case varies between processes of one commit, and what the gate can see.
+"""Measure how much each case varies between processes of one commit.
 
-Takes runs of the main job in fresh processes, with nothing changed between them (A/A): whole ones,
-from whose noise the limit on GPU busy follows, or --quick ones, as `ci ab` of a commit against
-itself leaves them. Each mode's noise stands in its case's line of the machine's baseline, and
-`ci compare` goes by that of its own. What was disturbed in a process is left out, as there.
+Takes runs of fresh processes with nothing changed between them (A/A). From whole runs follows the
+limit on GPU busy time; --quick runs, as `ab` of a commit against itself leaves them, say what
+`compare` can detect. The noise is written into the machine's baseline, separately for each mode.
+Disturbed cases are left out.
 
-    python -m ci calibrate runs/ab/base-*.json runs/ab/head-*.json
+    diffusers-perf calibrate runs/ab/base-*.json runs/ab/head-*.json
 """
 
 from __future__ import annotations
@@ -50,8 +50,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         type=named,
         metavar="RUN.json",
-        help=f"{PROCESSES_MIN} or more, written by --benchmark-json; noise is known to about "
-        "1/sqrt(2N) of itself from N",
+        help=f"{PROCESSES_MIN} or more runs written by --benchmark-json; N runs give the noise "
+        "within about 1/sqrt(2N)",
     )
 
 
@@ -87,7 +87,7 @@ def calibrate(paths: Sequence[Path]) -> int:
     if baseline is None:
         raise BadRunError(
             f"nobody accepted a baseline for {machine.name}, whose noise this would be; accept "
-            "these runs first: python -m ci accept"
+            "these runs first: diffusers-perf accept"
         )
     mode = runs[0].session.mode
     calibrated: dict[str, CaseBaseline] = {}
@@ -160,7 +160,7 @@ def _line(
     if name := comparable.differing(line.generates, case.workload):
         raise BadRunError(
             f"{_name(key)}: its baseline and these runs differ in the workload ({name}): "
-            "accept these runs first: python -m ci accept"
+            "accept these runs first: diffusers-perf accept"
         )
     calibrations = {**line.calibrations, mode: calibration}
     limits = limits_of(line.measured, calibrations.get("whole"))

@@ -37,8 +37,8 @@ COMMANDS: dict[str, ModuleType] = {
 def run(arguments: list[str] | None) -> int:
     """Run the command that `arguments` (default: the command line) name; returns its exit code."""
     parser = argparse.ArgumentParser(
-        prog="python -m ci",
-        description="It answers 0 (holds), 1 (a regression) or 2 (not judged).",
+        prog="diffusers-perf",
+        description="Exit codes: 0 (passes), 1 (a regression), 2 (not judged).",
     )
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     for name, command in COMMANDS.items():
@@ -59,7 +59,7 @@ def run(arguments: list[str] | None) -> int:
     except (BadBaseline, BadDeclaration, BadRunError, BadSide) as error:
         return refuse(str(error))
     except BrokenPipeError:
-        raise  # of what is told, and no file's
+        raise  # of the output, not of a file
     except OSError as error:
         return refuse(f"{error.filename or args.command}: {error.strerror or error}")
     return code

@@ -4,7 +4,7 @@ FOLDER holds a folder for each machine, as CI's artifacts are downloaded, with t
 comparison in compared/base-1.json, compared/head-1.json and so on. They may come from anybody's
 code: they are read as data, nothing in them becomes markup, and no link is followed. For example:
 
-    python -m ci comment artifacts --link https://github.com/owner/name/actions/runs/1
+    diffusers-perf comment artifacts --link https://github.com/owner/name/actions/runs/1
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ HIDDEN = "<!-- diffusers-perf -->"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folder", type=named, metavar="FOLDER", help="the downloaded artifacts")
-    parser.add_argument("--link", required=True, metavar="URL", help="the workflow run, linked to")
+    parser.add_argument("--link", required=True, metavar="URL", help="of the workflow run")
 
 
 def main(args: argparse.Namespace) -> int:

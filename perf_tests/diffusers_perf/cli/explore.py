@@ -1,12 +1,11 @@
-"""Searches for the fastest stack of optimizations whose image keeps a tolerance.
+"""Search for the fastest stack of optimizations whose images keep a tolerance.
 
-Tries the optimizations that ship and those that this repository declares, one on top of the other,
-within a limit on memory and a budget of time, and keeps what is faster. 0: it found a stack that is
-faster than the reference. 1: it found none. 2: bad input, or it was stopped before it found one.
-Interrupted, the same command goes on.
+Tries the optimizations that ship and those of this repository, one on top of the other, within a
+memory limit and a time budget, and keeps what is faster. Exit codes: 0, found a stack faster than
+the reference; 1, found none; 2, bad input or stopped early. Run the same command again to continue.
 
-    python -m ci explore
-    python -m ci explore --psnr 25 --ssim 0.8 --memory 4 --minutes 20 --out runs/lossy
+    diffusers-perf explore
+    diffusers-perf explore --psnr 25 --ssim 0.8 --memory 4 --minutes 20 --out runs/lossy
 """
 
 from __future__ import annotations
@@ -47,49 +46,47 @@ LOSSLESS = "lossless"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--workload", metavar="NAME", help="what is generated (default: the model's first)"
+        "--workload", metavar="NAME", help="workload to run (default: the model's first)"
     )
     parser.add_argument(
         "--tolerance",
         metavar="NAME",
-        help="images as close to the reference's as this optimization tolerances "
-        f"(default: {LOSSLESS}, as close as half precision)",
+        help="keep the image tolerance of this optimization "
+        f"(default: {LOSSLESS}, that of half precision)",
     )
     parser.add_argument(
         "--psnr",
         type=number("0 or more", low=0),
         metavar="DB",
-        help="the tolerance in numbers: PSNR",
+        help="lowest PSNR, in place of --tolerance",
     )
     parser.add_argument(
         "--ssim",
         type=number("a number from -1 to 1", low=-1, high=1),
         metavar="S",
-        help="and SSIM, from -1 to 1",
+        help="lowest SSIM, from -1 to 1, in place of --tolerance",
     )
     parser.add_argument(
-        "--memory", type=positive, metavar="GB", help="the most GPU memory, in GiB (2^30 bytes)"
+        "--memory", type=positive, metavar="GB", help="highest peak memory, in GiB (2^30 bytes)"
     )
     parser.add_argument(
         "--minutes",
         type=positive,
         default=MINUTES,
         metavar="N",
-        help=f"start nothing that would take longer than this in all (default: {MINUTES:g})",
+        help=f"time budget; nothing is started that would exceed it (default: {MINUTES:g})",
     )
     parser.add_argument(
         "--without", nargs="+", default=[], metavar="NAME", help="optimizations to leave out"
     )
-    parser.add_argument(
-        "--device", choices=("cuda", "cpu"), help="default: cuda where there is a GPU"
-    )
-    parser.add_argument("--model", help="any model that pytest takes, and its default")
+    parser.add_argument("--device", choices=("cuda", "cpu"), help="default: cuda if there is a GPU")
+    parser.add_argument("--model", help="as for pytest's --model")
     parser.add_argument(
         "--out",
         type=named,
         default=repository() / "runs" / "explore",
         metavar="FOLDER",
-        help="where each stack that was tried is kept (default: runs/explore)",
+        help="where every measurement is kept (default: runs/explore)",
     )
 
 

@@ -1,11 +1,11 @@
-"""Injects every fault of the catalogue and says which are detected; controls must pass.
+"""Inject every fault of the catalog and report which are detected; controls must pass.
 
-Each is injected between two clean runs in this process, and judged by the rules that judge a case
-against its baseline. 0: every fault is detected and every control passes. 1: one is missed or
-fails. 2: bad input. 3: the machine was too busy or the time too short to tell of all of them.
+Each is injected between two clean runs in this process and judged by the rules that judge a case
+against its baseline. Exit codes: 0, every fault is detected and every control passes; 1, one is
+missed or fails; 2, bad input; 3, the machine was too busy or the time too short to decide.
 
-    python -m ci faults --device cpu
-    python -m ci faults upcast_norms item_in_step
+    diffusers-perf faults --device cpu
+    diffusers-perf faults upcast_norms item_in_step
 """
 
 from __future__ import annotations
@@ -38,18 +38,16 @@ HEAD = ("fault", "seen by", "verdict", "smallest", "sentence")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "names", nargs="*", metavar="NAME", help="of faults and controls; all unless told"
+        "names", nargs="*", metavar="NAME", help="faults and controls to inject (default: all)"
     )
-    parser.add_argument(
-        "--device", choices=("cuda", "cpu"), help="default: cuda where there is a GPU"
-    )
-    parser.add_argument("--model", help="any model that pytest takes, and its default")
+    parser.add_argument("--device", choices=("cuda", "cpu"), help="default: cuda if there is a GPU")
+    parser.add_argument("--model", help="as for pytest's --model")
     parser.add_argument("--json", type=named, metavar="OUT", help="write all rows to this file")
     parser.add_argument(
         "--minutes",
         type=number("0 or more", low=0),
         metavar="N",
-        help="start no further one after so many minutes",
+        help="start no further trial after N minutes",
     )
 
 

@@ -1,8 +1,8 @@
-"""Judge one run against its machine's baseline, by the rule that its tests were judged by.
+"""Judge one run against its machine's baseline, by the rules that judged its tests.
 
-Reads the run's JSON alone, needs no GPU, and changes nothing.
+Reads the run's JSON only. Needs no GPU and writes nothing.
 
-    python -m ci gate runs/run.json
+    diffusers-perf gate runs/run.json
 """
 
 from __future__ import annotations
@@ -226,10 +226,10 @@ def _closing(run: Run, standards: Standards, rows: list[Row]) -> Iterator[str]:
         judged = "images, loose bounds and counts are judged, and speed is not"
         yield f"nobody accepted {standards.name} yet: {judged}"
     if run.session.narrowed:
-        yield "some cases were asked for by name: no other is called missing"
+        yield "cases were selected by name, so missing ones are not reported"
     if run.session.shard:
         shard = f"{run.session.shard.index}/{run.session.shard.count}"
-        yield f"this is shard {shard}: what is missing is seen once `python -m ci merge` joined all"
+        yield f"this is shard {shard}: missing cases show after `diffusers-perf merge`"
     failed = [row.id for row in rows if not row.status.passes and row.status != Status.MISSING]
     if failed:
         again = f'pytest perf_tests --benchmark-only -k "{" or ".join(failed)}"'

@@ -1,9 +1,9 @@
-"""Counts what every case asks of a GPU, without one, and compares it with what was accepted.
+"""Count what every case asks of a GPU, without one, and compare it with the accepted counts.
 
-Runs the pipelines' real code at full size on tensors without data, in seconds and in little
-memory. The counts depend on the versions of torch and diffusers and on nothing else.
+Runs the pipelines' own code at full size on tensors without data, in seconds and with little
+memory. The counts depend on the versions of torch and diffusers only.
 
-    python -m ci structure -k fp16
+    diffusers-perf structure -k fp16
 """
 
 from __future__ import annotations
@@ -48,15 +48,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--model",
         default=FULL_SIZE,
-        help="sd15 (the default; no weights are drawn) or any model that pytest takes",
+        help="as for pytest's --model (default: sd15, of which no weights are drawn)",
     )
     parser.add_argument("-k", metavar="WORD", default="", help="only cases with this in their id")
     parser.add_argument(
         "--write", action="store_true", help="accept these counts as baselines/structure.json"
     )
-    parser.add_argument("--reason", help="why they are accepted; goes into the file")
+    parser.add_argument("--reason", help="why they are accepted; written to the file")
     parser.add_argument(
-        "--matmul-tflops", type=_rate, metavar="N", help="a GPU's matmul rate, for the roofline"
+        "--matmul-tflops", type=_rate, metavar="N", help="matmul rate of a GPU, for the roofline"
     )
     parser.add_argument(
         "--bandwidth-gb",
@@ -199,7 +199,7 @@ def judge(case: Case, seen: Observation, was: Accepted, model: str) -> list[Find
         was,
         steps=case.workload.steps,
         versions=versions(),
-        again=f"python -m ci structure --model {model} -k {case.id}",
+        again=f"diffusers-perf structure --model {model} -k {case.id}",
         accept=accepting(model),
     )
 

@@ -1,13 +1,11 @@
-"""Compare two refs, or two environments, in fresh processes on this machine.
+"""Compare two commits, or two environments, in fresh processes on this machine.
 
-    python -m ci ab --base origin/main --head HEAD --quick --device cuda -- -k "fp16 or reference"
-    python -m ci ab --base-python old/bin/python --head-python new/bin/python --device cuda
+    diffusers-perf ab --base origin/main --head HEAD --quick --device cuda -- -k "fp16 or reference"
+    diffusers-perf ab --base-python old/bin/python --head-python new/bin/python --device cuda
 
-Base and head take turns in the order A B B A …, so that a machine that drifts hits both alike: five
-pairs, and five more where those could settle what is inconclusive. Each side compiles into a cache
-of its own that is empty at first: its first process is as cold as the other's, in warm-up and not
-in timed rounds, so no process is thrown away. Interrupted, the same command goes on from the pairs
-that it has.
+Base and head run in turn (A B B A …), so that a drifting machine affects both alike: five pairs,
+and five more if those can resolve what is inconclusive. Each side has a compile cache of its own
+that is empty at first. Run the same command again to continue after an interruption.
 """
 
 from __future__ import annotations
@@ -82,12 +80,14 @@ class NothingMeasured(Exception):
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--base", metavar="REF", help="a ref of this repository, installed apart")
-    parser.add_argument("--head", metavar="REF", help="the ref that is judged against it")
+    parser.add_argument("--base", metavar="REF", help="git ref, installed in its own environment")
+    parser.add_argument("--head", metavar="REF", help="git ref to judge against it")
     parser.add_argument(
-        "--base-python", metavar="PATH", help="an environment's Python, for the present checkout"
+        "--base-python", metavar="PATH", help="Python of an environment, run on this checkout"
     )
-    parser.add_argument("--head-python", metavar="PATH", help="the one that is judged against it")
+    parser.add_argument(
+        "--head-python", metavar="PATH", help="Python of the environment to judge against it"
+    )
     parser.add_argument(
         "--out",
         type=named,
@@ -99,17 +99,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=positive,
         default=MINUTES,
         metavar="N",
-        help=f"for all processes together, installing apart (default: {MINUTES:g})",
+        help=f"time for all processes, installation not included (default: {MINUTES:g})",
     )
-    parser.add_argument("--device", choices=("cuda", "cpu"), help="passed to the main job")
+    parser.add_argument("--device", choices=("cuda", "cpu"), help="passed to pytest")
     parser.add_argument(
-        "--quick", action="store_true", help="passed to the main job: less exact, sooner through"
+        "--quick", action="store_true", help="passed to pytest: shorter processes, less exact"
     )
     parser.add_argument(
         "pytest",
         nargs="*",
         metavar="-- ARGUMENT",
-        help="passed to the main job, as in: -- -k fp16 --model FOLDER",
+        help="passed to pytest, for example: -- -k fp16 --model FOLDER",
     )
 
 

@@ -1,9 +1,9 @@
-"""Compare runs of head with runs of base, the i-th with the i-th, and say what changed.
+"""Compare runs of head with runs of base, pair by pair, and report what changed.
 
-Takes one run a process, made in turns on one machine; `ab` makes and compares them. Five pairs are
-asked for: with one pair times are inconclusive, while counters and images are judged all the same.
+Takes one run per process, made in turn on one machine; `ab` makes and compares them. Times need
+five pairs. With one pair they are inconclusive, and counters and images are still judged.
 
-    python -m ci compare --base base-1.json base-2.json --head head-1.json head-2.json
+    diffusers-perf compare --base base-1.json base-2.json --head head-1.json head-2.json
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             type=named,
             required=True,
             metavar="RUN.json",
-            help=f"{side}'s runs, in the order of the pairs",
+            help=f"runs of {side}, in the order of the pairs",
         )
 
 

@@ -1,10 +1,10 @@
 """Join the runs of all shards, made on GPUs of one kind, into one run.
 
-What it writes is read by every other command, and by pytest-benchmark.
+Every other command, and pytest-benchmark, reads the result.
 
     pytest perf_tests --benchmark-only --shard 1/2 --benchmark-json runs/1.json
     pytest perf_tests --benchmark-only --shard 2/2 --benchmark-json runs/2.json
-    python -m ci merge runs/1.json runs/2.json --json runs/run.json
+    diffusers-perf merge runs/1.json runs/2.json --json runs/run.json
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from diffusers_perf.records.run import KEY, CaseRecord, Drift, Machine, Run, Ses
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("shards", nargs="+", type=named, metavar="SHARD.json")
-    parser.add_argument("--json", type=named, required=True, metavar="OUT", help="where to write")
+    parser.add_argument("--json", type=named, required=True, metavar="OUT", help="file to write")
 
 
 def main(args: argparse.Namespace) -> int:

@@ -1,13 +1,12 @@
-"""Every fault that the suite must catch, and every control that it must let pass.
+"""Every fault that the suite must detect, and every control that it must let pass.
 
-To add one: write the function in the file of its kind, say where it happened, in which setting it
-shows, which measure must see it and on which machine; in the function, say what breaks.
-`python -m ci faults NAME` injects it between two clean runs, and the plugin `injected` in a run of
-pytest. Faults are global unless they say otherwise, as a bad dependency bump is: they hit the
-reference too.
+To add one: write the function in the file of its kind and declare its source, the setting in which
+it shows, what must detect it, and on which machine; the function says what breaks.
+`diffusers-perf faults NAME` injects it between two clean runs, and `diffusers_perf.faults.plugin` in
+a run of pytest. A fault is global by default, like a bad dependency bump: it hits the reference too.
 """
 
-# Importing them declares what is in them, in the order in which it is run and told.
+# Importing a module declares what is in it; the order is the order of runs and tables.
 from diffusers_perf.faults import (  # noqa: F401  # isort: skip
     precision,
     attention,

@@ -30,7 +30,7 @@ BFLOAT16 = Tolerances(
 DISTILLED = Tolerances(embedded=Tolerance(psnr_db=15))
 # Another order of the same sums in float32: 120 dB on the small model; in float16 59 dB.
 SAME_ARITHMETIC = FLOAT16
-# What `python -m ci explore` keeps of an image unless told otherwise.
+# What `diffusers-perf explore` keeps of an image unless told otherwise.
 LOSSLESS = SAME_ARITHMETIC
 # What trades: 24 held-out prompts and seeds of the embedded model on a CPU, by `python -m
 # perf_tests.training.prices`; in all of these images an evaluator still reads the prompt.

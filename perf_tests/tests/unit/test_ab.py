@@ -1,4 +1,4 @@
-"""`python -m ci ab`: which processes it starts, in which order, and what it does when one fails.
+"""`diffusers-perf ab`: which processes it starts, in which order, and what it does when one fails.
 
 The environments are shell scripts that copy recorded runs instead of measuring; what is compared is
 compared for real.
@@ -142,7 +142,7 @@ def test_what_is_inconclusive_is_run_five_times_more_once(
         "  next      measure anew on a quieter machine, into a fresh --out; here no more are made"
         in out
     )
-    assert "python -m ci ab" not in out
+    assert "diffusers-perf ab" not in out
 
 
 def test_what_is_too_noisy_for_ten_pairs_is_not_run_again(
@@ -167,7 +167,7 @@ def test_what_more_pairs_could_settle_names_the_command(
     assert place.ab(*options, "--minutes=1.8", *pytests) == 2
     given = " ".join(f"--{n}-python {place.folder / n / 'python'}" for n in ("base", "head"))
     assert (
-        f"  next      more pairs: python -m ci ab {given} --out {place.folder / 'out'} --device "
+        f"  next      more pairs: diffusers-perf ab {given} --out {place.folder / 'out'} --device "
         "cuda --quick --minutes 4 -- -k 'fp16 or reference'; or a quieter machine"
     ) in capsys.readouterr().out
     # And with as much time it is all that is to be done.

@@ -1,4 +1,4 @@
-"""`python -m ci accept`: what it writes from runs of the main job, and which runs it refuses."""
+"""`diffusers-perf accept`: what it writes from runs of the main job, and which runs it refuses."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`python -m ci calibrate`: the noise it writes, what follows from it, and what it refuses."""
+"""`diffusers-perf calibrate`: the noise it writes, what follows from it, and what it refuses."""
 
 from __future__ import annotations
 

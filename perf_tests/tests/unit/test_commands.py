@@ -1,4 +1,4 @@
-"""`python -m ci`, whatever the command: help, bad input, and what goes wrong in it."""
+"""`diffusers-perf`, whatever the command: help, bad input, and what goes wrong in it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`python -m ci compare` on recorded runs: the exit code and the sentence for each."""
+"""`diffusers-perf compare` on recorded runs: the exit code and the sentence for each."""
 
 from __future__ import annotations
 

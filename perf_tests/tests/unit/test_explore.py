@@ -1,4 +1,4 @@
-"""`python -m ci explore` from the command line to the answer, over the fake pipeline."""
+"""`diffusers-perf explore` from the command line to the answer, over the fake pipeline."""
 
 from __future__ import annotations
 

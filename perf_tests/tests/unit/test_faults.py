@@ -366,7 +366,7 @@ def test_what_the_machine_was_too_busy_for_is_no_miss(
     assert cli.main(["faults"]) == 3
     told = capsys.readouterr().out
     assert "lengthy: undecided" in told
-    assert "could not be told: python -m ci faults lengthy" in told
+    assert "could not be told: diffusers-perf faults lengthy" in told
 
 
 @pytest.mark.parametrize(
@@ -457,7 +457,7 @@ def test_what_cublas_keeps_goes_with_the_pipeline(monkeypatch: pytest.MonkeyPatc
 def test_no_time_left(declared: dict[str, Fault], capsys: pytest.CaptureFixture[str]) -> None:
     fault(detected_by="image", setting=FAKE)(dark)
     assert cli.main(["faults", "--minutes", "0"]) == 3
-    again = "could not be told: python -m ci faults dark --model 'my model'"
+    again = "could not be told: diffusers-perf faults dark --model 'my model'"
     assert again in capsys.readouterr().out
 
 

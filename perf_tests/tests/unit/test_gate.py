@@ -1,4 +1,4 @@
-"""`python -m ci gate` on recorded runs: the exit code and the sentence for each."""
+"""`diffusers-perf gate` on recorded runs: the exit code and the sentence for each."""
 
 from __future__ import annotations
 
