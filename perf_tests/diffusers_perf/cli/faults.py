@@ -99,7 +99,7 @@ def main(args: argparse.Namespace) -> int:
                 continue
             rows.append(trials.run(fault))
             print(f"[{len(rows)}/{len(here)}] {_line(rows[-1])}", flush=True)
-            # Whatever happens to this process, what it saw is there.
+            # What was found so far stays, whatever happens to this process.
             _write(args.json, rows, trials, seconds=perf_counter() - started)
     print()
     print("\n".join(table(HEAD, [_cells(row) for row in rows], width=sys.maxsize)))
@@ -129,8 +129,8 @@ def _keep_on_gpu(model: str) -> None:
 
 
 def code(rows: Sequence[Row], trials: Trials) -> int:
-    """1 for what was missed, failed or was a false alarm; else 3 for what could not be told, and
-    for false alarms that the clock alone gave, though it was asked twice.
+    """1 for a fault missed, a control failed or a false alarm; else 3 for undecided ones, and for
+    false alarms that only the clock gave, both times.
     """
     if not all(alarm.by_the_clock for alarm in trials.false_alarms):
         return 1
@@ -162,7 +162,7 @@ def _line(row: Row) -> str:
 def closing(
     rows: Sequence[Row], elsewhere: Sequence[Fault], trials: Trials, *, seconds: float
 ) -> Iterator[str]:
-    """What it says as a whole."""
+    """The lines below the table."""
     for alarm in trials.false_alarms:
         yield f"false alarm: {alarm.text}"
     faults = [row for row in rows if not row.fault.is_control]
@@ -185,11 +185,11 @@ def closing(
             yield f"skipped: {row.fault.name}: {row.sentence}"
     if elsewhere:
         device = "GPU" if trials.bench.device.type == "cpu" else "CPU"
-        yield f"visible on a {device} alone: {', '.join(f.name for f in elsewhere)}"
+        yield f"only detectable on a {device}: {', '.join(f.name for f in elsewhere)}"
     if undecided:
         names = [row.fault.name for row in undecided]
-        again = shlex.join(["python", "-m", "ci", "faults", *names, *trials.bench.options])
-        yield f"could not be told: {again}"
+        again = shlex.join(["diffusers-perf", "faults", *names, *trials.bench.options])
+        yield f"undecided; run again: {again}"
 
 
 def _is_anothers(path: Path) -> bool:

@@ -168,7 +168,7 @@ def _typed(args: argparse.Namespace) -> tuple[list[str], list[str]]:
         "--device": args.device,
     }
     options = [str(part) for option in given.items() if option[1] is not None for part in option]
-    command = ["python", "-m", "ci", "ab", *options, *(["--quick"] if args.quick else [])]
+    command = ["diffusers-perf", "ab", *options, *(["--quick"] if args.quick else [])]
     return command, ["--", *args.pytest] if args.pytest else []
 
 

@@ -2,8 +2,9 @@
 
 To add one: write the function in the file of its kind and declare its source, the setting in which
 it shows, what must detect it, and on which machine; the function says what breaks.
-`diffusers-perf faults NAME` injects it between two clean runs, and `diffusers_perf.faults.plugin` in
-a run of pytest. A fault is global by default, like a bad dependency bump: it hits the reference too.
+`diffusers-perf faults NAME` injects it between two clean runs, and `diffusers_perf.faults.plugin`
+in a run of pytest. By default a fault is global, like a bad dependency bump: it hits the reference
+too.
 """
 
 # Importing a module declares what is in it; the order is the order of runs and tables.

@@ -3,7 +3,7 @@
 --base compares it with another run. Several runs per side are judged in pairs, and the first of
 each side is shown. For example:
 
-    python -m ci report runs/run.json --base runs/main.json --html runs/report.html
+    diffusers-perf report runs/run.json --base runs/main.json --html runs/report.html
 """
 
 from __future__ import annotations

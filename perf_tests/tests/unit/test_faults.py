@@ -366,7 +366,7 @@ def test_what_the_machine_was_too_busy_for_is_no_miss(
     assert cli.main(["faults"]) == 3
     told = capsys.readouterr().out
     assert "lengthy: undecided" in told
-    assert "could not be told: diffusers-perf faults lengthy" in told
+    assert "undecided; run again: diffusers-perf faults lengthy" in told
 
 
 @pytest.mark.parametrize(
@@ -380,7 +380,7 @@ def test_what_the_machine_was_too_busy_for_is_no_miss(
         ([("slower", "GPU busy")], 1),
     ],
 )
-def test_a_clean_run_that_the_clock_alone_alarmed_could_not_be_told(
+def test_a_clean_run_that_the_clock_alone_alarmed_is_undecided(
     alarms: list[tuple[str, str]], code: int
 ) -> None:
     anything: Any = SimpleNamespace(name="anything")
@@ -457,7 +457,7 @@ def test_what_cublas_keeps_goes_with_the_pipeline(monkeypatch: pytest.MonkeyPatc
 def test_no_time_left(declared: dict[str, Fault], capsys: pytest.CaptureFixture[str]) -> None:
     fault(detected_by="image", setting=FAKE)(dark)
     assert cli.main(["faults", "--minutes", "0"]) == 3
-    again = "could not be told: diffusers-perf faults dark --model 'my model'"
+    again = "undecided; run again: diffusers-perf faults dark --model 'my model'"
     assert again in capsys.readouterr().out
 
 

@@ -205,8 +205,8 @@ def _disturbed(content: Content) -> None:
         (_lost("invalid"), 2, "invalid: ddim50-fp16: no kernel", "1 inconclusive or invalid"),
         (_ended_early, 1, "missing: ddim50-fp16 was to run and has no", "1 missing"),
         (_interrupted, 2, "invalid: pndm25x4-reference was to run", "2 inconclusive or invalid"),
-        (_asked_for_another, 0, "some cases were asked for by name", "4 held"),
-        (_a_shard, 0, "this is shard 1/2: what is missing is seen once", "4 held"),
+        (_asked_for_another, 0, "cases were selected by name", "4 held"),
+        (_a_shard, 0, "this is shard 1/2: missing cases show after", "4 held"),
         (_another, 0, "new: ddim50-fp16+faster: nobody accepted how fast", "1 new"),
         (_another, 0, "next: accept what is new:", "1 new"),
         (

@@ -1,4 +1,4 @@
-"""`--shard` and `diffusers-perf merge`: the parts make the whole, and what is no part is refused."""
+"""`--shard` and `diffusers-perf merge`: the parts make the whole, and anything else is refused."""
 
 from __future__ import annotations
 

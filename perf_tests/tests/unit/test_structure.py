@@ -117,7 +117,7 @@ def judged(now: Observation, was: Accepted, *, steps: int = 50) -> list[Finding]
         was,
         steps=steps,
         versions=VERSIONS,
-        again="diffusers-perf structure -k fp16",
+        again="python -m ci structure -k fp16",
         accept=structure_verdicts.accepting("sd15"),
     )
 
@@ -330,7 +330,7 @@ def test_a_difference_reads_as_a_person_says_it() -> None:
         "expected 12 (baselines/structure.json, accepted 2026-01-31; "
         "made with torch 2.11.0, this is 2.13.0)",
         "limit no more, in total or per step",
-        "next diffusers-perf structure -k fp16; if it is meant, diffusers-perf structure --model sd15 "
+        "next python -m ci structure -k fp16; if it is meant, python -m ci structure --model sd15 "
         '--write --reason "..."',
     ]
 
@@ -339,7 +339,7 @@ def test_fewer_asks_to_be_accepted() -> None:
     was, now = made(a=Count(fixed=0, per_step=2)), made(a=Count(fixed=0, per_step=1))
     (finding,) = judged(now, accept(was))
     assert finding.status == "less work"
-    assert finding.next.startswith("keep it: diffusers-perf structure --model sd15 --write")
+    assert finding.next.startswith("keep it: python -m ci structure --model sd15 --write")
 
 
 # The file and the command
