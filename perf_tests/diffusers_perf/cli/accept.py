@@ -20,7 +20,7 @@ from diffusers_perf.cli.answers import named
 from diffusers_perf.judge import comparable
 from diffusers_perf.judge.images import REPEAT_PSNR_DB
 from diffusers_perf.judge.limits import accepted_of
-from diffusers_perf.judge.pairs import disturbed_in
+from diffusers_perf.judge.sides import disturbed_in
 from diffusers_perf.records import baselines, image_files, pixels
 from diffusers_perf.records.baselines import CaseBaseline, MachineBaseline
 from diffusers_perf.records.files import write_whole

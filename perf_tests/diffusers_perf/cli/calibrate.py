@@ -23,9 +23,9 @@ from diffusers_perf.cli.answers import named
 from diffusers_perf.compare.ab import PAIRS
 from diffusers_perf.judge import comparable
 from diffusers_perf.judge.limits import limits_of
-from diffusers_perf.judge.pairs import disturbed_in
+from diffusers_perf.judge.messages.numbers import share
+from diffusers_perf.judge.sides import disturbed_in
 from diffusers_perf.judge.stats import CONFIDENCE, POWER, detectable, noise_of
-from diffusers_perf.judge.weighing import share
 from diffusers_perf.records import baselines
 from diffusers_perf.records.baselines import Calibration, CaseBaseline, rounded
 from diffusers_perf.records.missing import parts_of

@@ -69,7 +69,7 @@ def _machines(folder: Path) -> Mapping[str, Report | str]:
 
 
 def _report(part: Path) -> Report:
-    """`BadRunError` where nothing was compared, and for files that no run of ours leaves."""
+    """`BadRunError` where nothing was compared, and for what is no artifact of ours."""
     compared = part / "compared"
     for path in (part, compared):
         if not _is(path, stat.S_ISDIR):

@@ -12,13 +12,13 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from shlex import join
 
 from diffusers_perf.catalog.status import Status, exit_code
 from diffusers_perf.cli.answers import CANNOT_JUDGE, named
 from diffusers_perf.judge import structure_verdicts
 from diffusers_perf.judge.finding import Finding, Verdict
-from diffusers_perf.judge.messages import accept, bring_back
+from diffusers_perf.judge.messages.commands import Accept, Rerun
+from diffusers_perf.judge.messages.run import BRING_BACK
 from diffusers_perf.judge.question import Question
 from diffusers_perf.judge.structure_verdicts import Accepted
 from diffusers_perf.judge.verdicts import judge
@@ -174,8 +174,8 @@ def _counted(run: Run, case: CaseRecord, standards: Standards, question: Questio
         replace(was, where={}),
         steps=case.measurement.steps,
         versions={n: version.split("+")[0] for n, version in run.machine.versions.items()},
-        again=question.rerun,
-        accept=structure_verdicts.accepting(case.measurement.model),
+        rerun=question.rerun,
+        model=case.measurement.model,
     )
 
 
@@ -232,9 +232,8 @@ def _closing(run: Run, standards: Standards, rows: list[Row]) -> Iterator[str]:
         yield f"this is shard {shard}: missing cases show after `diffusers-perf merge`"
     failed = [row.id for row in rows if not row.status.passes and row.status != Status.MISSING]
     if failed:
-        again = f'pytest perf_tests --benchmark-only -k "{" or ".join(failed)}"'
-        yield f"next: {again} {join(run.session.options)}".rstrip()
+        yield f"next: {Rerun(options=run.session.options).of(*failed)}"
     elif Status.MISSING in statuses:
-        yield f"next: {bring_back(run.session.options)}"
+        yield f"next: {BRING_BACK}:\n{Accept(options=run.session.options).of()}"
     elif Status.NEW in statuses:
-        yield f"next: accept what is new:\n{accept(run.session.options)}"
+        yield f"next: accept what is new:\n{Accept(options=run.session.options).of()}"

@@ -19,7 +19,9 @@ from diffusers_perf.catalog.declarations import Case
 from diffusers_perf.catalog.registry import in_order
 from diffusers_perf.cli.answers import refuse
 from diffusers_perf.judge.finding import Finding
-from diffusers_perf.judge.structure_verdicts import FILE, Accepted, accepting, key_of, load, save
+from diffusers_perf.judge.messages.commands import Literal
+from diffusers_perf.judge.messages.operators import accept
+from diffusers_perf.judge.structure_verdicts import FILE, Accepted, key_of, load, save
 from diffusers_perf.judge.structure_verdicts import judge as judge_counts
 from diffusers_perf.plugin.finding import find_project
 from diffusers_perf.records.baselines import FOLDER
@@ -199,8 +201,8 @@ def judge(case: Case, seen: Observation, was: Accepted, model: str) -> list[Find
         was,
         steps=case.workload.steps,
         versions=versions(),
-        again=f"diffusers-perf structure --model {model} -k {case.id}",
-        accept=accepting(model),
+        rerun=Literal(text=f"diffusers-perf structure --model {model} -k {case.id}"),
+        model=model,
     )
 
 
@@ -264,9 +266,9 @@ def tell(
         print(finding.text())
     for key in missing:
         print(f"missing: {key} has accepted counts and is no longer counted")
-        print(f"  next     declare it again, or {accepting(model)}")
+        print(f"  next     declare it again, or {accept(model).of()}")
     for key in new:
-        print(f"new: nobody has accepted counts of {key}; accept them: {accepting(model)}")
+        print(f"new: nobody has accepted counts of {key}; accept them: {accept(model).of()}")
     worse = sum(any(not f.status.passes for f in case) for case in findings.values())
     if worse or missing:
         print(f"{worse} of {len(observed)} cases ask for more work, {len(missing)} missing")

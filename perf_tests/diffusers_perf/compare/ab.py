@@ -42,7 +42,7 @@ from diffusers_perf.compare.sides import (
     repository,
 )
 from diffusers_perf.judge.comparable import NotComparable
-from diffusers_perf.judge.pairs import Comparison
+from diffusers_perf.judge.comparison import Comparison
 from diffusers_perf.judge.weighing import PAIRS_MOST
 from diffusers_perf.records.files import as_json, write_whole
 from diffusers_perf.records.quantities import Integer, Positive, PositiveInteger, StrictRecord
@@ -109,7 +109,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "pytest",
         nargs="*",
         metavar="-- ARGUMENT",
-        help="passed to pytest, for example: -- -k fp16 --model=FOLDER",
+        help="passed to pytest, for example: -- -k fp16 --model FOLDER",
     )
 
 
@@ -123,7 +123,7 @@ def main(args: argparse.Namespace) -> int:
     options = [
         *(["--device", args.device] if args.device else []),
         *(["--quick"] if args.quick else []),
-        *_as_one(args.pytest),
+        *args.pytest,
     ]
     out: Path = (args.out or repository() / OUT).absolute()
     try:
@@ -155,17 +155,6 @@ def main(args: argparse.Namespace) -> int:
             file=sys.stderr,
         )
         return CANNOT_JUDGE
-
-
-def _as_one(arguments: Sequence[str]) -> list[str]:
-    """The arguments, with ``--model`` and its value in one: see `models.options_for`."""
-    joined: list[str] = []
-    for argument in arguments:
-        if joined and joined[-1] == "--model":
-            joined[-1] = f"--model={argument}"
-        else:
-            joined.append(argument)
-    return joined
 
 
 def _typed(args: argparse.Namespace) -> tuple[list[str], list[str]]:
@@ -347,7 +336,7 @@ class Turns:
             # whenever chance is kind.
             first = self._compared(most=PAIRS)
             if first.inconclusive:
-                end = "" if first.worth_more else "; as many again could not tell either"
+                end = "" if first.worth_more else "; more pairs would not resolve it"
                 print(f"inconclusive after {PAIRS} pairs: {', '.join(first.inconclusive)}{end}")
             if first.worth_more:
                 self._measure(PAIRS_MOST)

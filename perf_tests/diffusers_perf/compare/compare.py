@@ -11,8 +11,6 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
-from itertools import zip_longest
 from pathlib import Path
 from shutil import get_terminal_size
 
@@ -20,7 +18,8 @@ from diffusers_perf.catalog.metrics import COMPARED
 from diffusers_perf.catalog.status import Status
 from diffusers_perf.cli.answers import CANNOT_JUDGE, named
 from diffusers_perf.judge.comparable import NotComparable
-from diffusers_perf.judge.pairs import DRIFT, Change, Comparison, compare
+from diffusers_perf.judge.comparison import DRIFT, Change, Comparison
+from diffusers_perf.judge.pairs import compare
 from diffusers_perf.plugin.screen import table
 from diffusers_perf.records import baselines
 from diffusers_perf.records.baselines import BadBaseline
@@ -91,12 +90,8 @@ def tell(comparison: Comparison) -> None:
     for line in table(("head over base", *SHOWN, "verdict"), rows, width=width):
         print(line)
     print()
-    told = [change for change in comparison.changes if change.status != Status.SAME]
-    told.sort(key=lambda change: -change.status.severity)
-    for change, after in zip_longest(told, told[1:]):
-        # What is to be done about several stands once, behind the last of them.
-        alike = after is not None and after.next == change.next
-        print((replace(change, next="") if alike else change).text())
+    for _, text in comparison.texts():
+        print(text)
     print(comparison.sentence)
 
 

@@ -6,8 +6,9 @@ from collections.abc import Iterator
 
 from diffusers_perf.catalog.metrics import COUNTERS, Metric
 from diffusers_perf.catalog.status import Status
-from diffusers_perf.judge import messages
 from diffusers_perf.judge.finding import Finding
+from diffusers_perf.judge.messages import run as messages
+from diffusers_perf.judge.messages.numbers import label
 from diffusers_perf.judge.question import Question
 from diffusers_perf.records import operators
 from diffusers_perf.records.baselines import CaseBaseline
@@ -21,8 +22,8 @@ def accepted(q: Question, baseline: CaseBaseline) -> Iterator[Finding]:
     """Against the counts of the machine's baseline."""
     lost = [n for n in baseline.counters if n not in q.measured.counters]
     if lost:
-        label = f"{lost[0].replace('_', ' ')} ({len(lost)} counters)"
-        yield q.finding(Status.INCONCLUSIVE, label, messages.not_measured(q, label, q.source))
+        what = f"{label(lost[0])} ({len(lost)} counters)"
+        yield q.finding(Status.INCONCLUSIVE, what, messages.not_measured(q, what, q.source))
     unknown = [n for n in q.measured.counters if _is_unknown(q, baseline, n)]
     if unknown:
         yield q.finding(Status.NEW, "counters", messages.counters_not_accepted(q, unknown))

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 from diffusers_perf.catalog.declarations import Tolerance
 from diffusers_perf.catalog.status import Status
-from diffusers_perf.judge import messages
 from diffusers_perf.judge.finding import Finding
+from diffusers_perf.judge.messages import run as messages
 from diffusers_perf.judge.question import Question
 
 BLACK_MEAN = 0.02

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from statistics import median
 
 from diffusers_perf.catalog.metrics import Metric
-from diffusers_perf.judge import messages
+from diffusers_perf.judge.messages import run as messages
 from diffusers_perf.judge.question import Question
 from diffusers_perf.records.measurement import Measurement
 

@@ -7,9 +7,10 @@ from collections.abc import Iterator
 
 from diffusers_perf.catalog.metrics import LIMITED, PORTABLE, Kind, Metric
 from diffusers_perf.catalog.status import Status
-from diffusers_perf.judge import messages
 from diffusers_perf.judge.finding import Finding
 from diffusers_perf.judge.interference import excuses
+from diffusers_perf.judge.messages import run as messages
+from diffusers_perf.judge.messages.numbers import Expected
 from diffusers_perf.judge.question import Question
 from diffusers_perf.judge.stats import Interval, mean_interval, ratio_interval
 from diffusers_perf.records.baselines import CaseBaseline
@@ -30,7 +31,7 @@ def accepted(q: Question, baseline: CaseBaseline) -> Iterator[Finding]:
                 yield not_measured(q, metric, q.source)
             continue
         were = baseline.measured[metric.field]
-        yield from _against(q, metric, seen, limit, messages.Expected(values=were, source=q.source))
+        yield from _against(q, metric, seen, limit, Expected(values=were, source=q.source))
         if metric.improves and seen.mid * metric.improves < min(were):
             message = messages.improved(q, metric, seen.mid, best=min(were))
             yield q.finding(Status.FASTER, metric.name, message)
@@ -44,7 +45,7 @@ def portable(q: Question) -> Iterator[Finding]:
         if seen is None:
             yield not_measured(q, metric, messages.PORTABLE)
             continue
-        expected = messages.Expected(
+        expected = Expected(
             values=(bound.expected,) if bound.expected else (), source=messages.PORTABLE
         )
         if bound.at_least is not None:
@@ -74,7 +75,7 @@ def interval_of(metric: Metric, q: Question) -> Interval | None:
 
 
 def _against(
-    q: Question, metric: Metric, seen: Interval, limit: float, expected: messages.Expected
+    q: Question, metric: Metric, seen: Interval, limit: float, expected: Expected
 ) -> Iterator[Finding]:
     """Worse where the whole interval is beyond the limit, inconclusive where its middle is."""
     if seen.mid >= limit if metric.more_is_better else seen.mid <= limit:

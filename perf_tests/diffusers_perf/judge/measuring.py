@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from statistics import median
 
 from diffusers_perf.catalog.status import Status
-from diffusers_perf.judge import messages
 from diffusers_perf.judge.finding import Finding
+from diffusers_perf.judge.messages import run as messages
 from diffusers_perf.judge.question import Question
 
 FIRST_ROUND_SHARE = 1.5

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 
 from diffusers_perf.catalog.declarations import Tolerance
 from diffusers_perf.catalog.status import Status
-from diffusers_perf.judge import messages
 from diffusers_perf.judge.finding import Finding, Message
+from diffusers_perf.judge.messages.commands import Accept, AcceptImages, Command, Rerun
+from diffusers_perf.judge.messages.run import other_versions
 from diffusers_perf.records.baselines import Bound, CaseBaseline
 from diffusers_perf.records.measurement import Measurement
 
@@ -51,17 +52,19 @@ class Question:
         if self.baseline is None:
             return ""
         source = f"{self.baseline_name}, accepted {self.baseline.accepted}"
-        return source + messages.other_versions(self.baseline.versions, self.versions)
+        return source + other_versions(self.baseline.versions, self.versions)
 
     @property
-    def rerun(self) -> str:
-        """The command that runs this case alone."""
-        return messages.rerun(self.name, self.options)
+    def rerun(self) -> Command:
+        return Rerun(options=tuple(self.options))
 
     @property
-    def accept(self) -> str:
-        """The command that makes three runs and accepts them."""
-        return messages.accept(self.options)
+    def accept(self) -> Command:
+        return Accept(options=tuple(self.options))
+
+    @property
+    def accept_images(self) -> Command:
+        return AcceptImages(options=tuple(self.options))
 
     def finding(self, status: Status, metric: str, message: Message | None = None) -> Finding:
         """On this case; without a message, all is well."""

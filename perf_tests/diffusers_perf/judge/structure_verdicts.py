@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -14,7 +14,9 @@ from diffusers_perf.catalog.metrics import COUNTERS
 from diffusers_perf.catalog.status import Status
 from diffusers_perf.judge.counters import work
 from diffusers_perf.judge.finding import Finding
-from diffusers_perf.judge.messages import difference, most
+from diffusers_perf.judge.messages import operators as messages
+from diffusers_perf.judge.messages.commands import Command
+from diffusers_perf.judge.messages.run import other_versions
 from diffusers_perf.records import baselines
 from diffusers_perf.records.baselines import BadBaseline
 from diffusers_perf.records.files import read_text, write_whole
@@ -115,11 +117,6 @@ def save(cases: Mapping[str, Accepted], folder: Path | None = None) -> None:
     write_whole((folder or baselines.FOLDER) / FILE, text)
 
 
-def accepting(model: str) -> str:
-    """The command that accepts what is counted of a model's cases."""
-    return f'python -m ci structure --model {model} --write --reason "..."'
-
-
 def key_of(case: Case, model: str) -> str:
     """What a case's accepted counts are keyed by; weights change nothing about structure."""
     return f"{case.workload.name}/{model}/{case.name}"
@@ -132,105 +129,86 @@ def judge(
     *,
     steps: int,
     versions: Mapping[str, str],
-    again: str,
-    accept: str,
+    rerun: Command,
+    model: str,
 ) -> list[Finding]:
     """What changed against the accepted counts: more is a regression, fewer asks to be accepted.
 
-    `versions` are this run's; `again` is the command that runs the case alone, `accept` the one
-    that accepts its counts.
+    `versions` are this run's; `rerun` runs the case alone.
     """
-    others = [
-        f"{package} {was.versions[package]}, this is {version}"
-        for package, version in versions.items()
-        if was.versions.get(package, version) != version
-    ]
     source = f"baselines/{FILE}, accepted {was.accepted}"
-    source += f"; made with {' and '.join(others)}" if others else ""
-    findings = [
-        Finding(
-            status=Status.INCONCLUSIVE,
-            metric=counter,
-            what=f"{name}: {counter.replace('_', ' ')} were not counted, and {source} has them",
-            next=again,
-        )
-        for counter in was.counters
-        if counter not in now.counters
-    ]
+    source += other_versions(was.versions, versions)
+    accept = messages.accept(model)
+    findings = []
+    for counter in was.counters:
+        if counter not in now.counters:
+            message = messages.not_counted(counter, source, rerun=rerun)
+            findings.append(Finding.of(Status.INCONCLUSIVE, counter, name, message))
     for counter, count in now.counters.items():
         before = was.counters.get(counter)
         if before is None:
-            findings.append(
-                Finding(
-                    status=Status.NEW,
-                    metric=counter,
-                    what=f"{name}: nobody accepted how many {counter.replace('_', ' ')} it takes",
-                    next=accept,
-                )
-            )
+            message = messages.not_accepted(counter, accept=accept)
+            findings.append(Finding.of(Status.NEW, counter, name, message))
             continue
-        status = work(COUNTERS[counter], was=before, now=count, steps=steps)
+        metric = COUNTERS[counter]
+        status = work(metric, was=before, now=count, steps=steps)
         if status == Status.SAME:
             continue
-        grown = status == Status.MORE_WORK
-        said = difference(counter, was=before, now=count, steps=steps).removesuffix(")")
-        kinds, modules = _changed(counter, now, was, steps=steps, more=grown)
-        findings.append(
-            Finding(
-                status=status,
-                metric=counter,
-                what=f"{name}: {said}{kinds})",
-                measured=f"{count.total(steps):,}{modules}",
-                expected=f"{before.total(steps):,} ({source})",
-                limit=most(COUNTERS[counter], before, steps=steps) if grown else "",
-                next=f"{again}; if it is meant, {accept}" if grown else f"keep it: {accept}",
-            )
+        kinds = _changed(counter, now, was, steps=steps, more=status == Status.MORE_WORK)
+        message = messages.changed(
+            metric,
+            status,
+            before,
+            count,
+            steps=steps,
+            kinds=_summed(kinds),
+            owners=list(dict.fromkeys(_owner(kind) for kind in kinds)),
+            modules=_modules(counter, now, kinds, steps=steps),
+            source=source,
+            rerun=rerun,
+            accept=accept,
         )
+        findings.append(Finding.of(status, counter, name, message))
     return findings
 
 
 def uncounted(name: str) -> Finding:
-    """A case whose code there are accepted counts of, and which could not be counted."""
-    return Finding(
-        status=Status.INCONCLUSIVE,
-        metric="structure",
-        what=f"{name}: its code could not be counted, and there are accepted counts to hold it to",
-        next="see the note at the end",
-    )
+    """A case that has accepted counts and could not be counted."""
+    return Finding.of(Status.INCONCLUSIVE, "structure", name, messages.uncounted())
 
 
 def _changed(
     counter: str, now: Counted, was: Accepted, *, steps: int, more: bool
-) -> tuple[str, str]:
-    """What kinds of it changed most and in which classes, then in which modules."""
+) -> dict[str, int]:
+    """The kinds of it that rose (fell), by how much, the most first: ``float16 → float32 in
+    Linear``.
+    """
     before, after = was.where.get(counter, {}), now.where().get(counter, {})
     none = Count(fixed=0, per_step=0)
     change = {
         kind: after.get(kind, none).total(steps) - before.get(kind, none).total(steps)
         for kind in {**before, **after}
     }
-    grown = {kind: n for kind, n in change.items() if (n > 0 if more else n < 0)}
-    if not grown:
-        return "", ""
-    what, owners = Counter[str](), dict[str, None]()
-    for kind, number in sorted(grown.items(), key=lambda item: -abs(item[1])):
-        part, owner = kind.rsplit(" in ", 1)
-        what[part] += number
-        owners[owner] = None
-    if len(what) == 1:
-        kinds = f", all {next(iter(what))}"
-    else:
-        kinds = ", " + _some([f"{part} {number:+,}" for part, number in what.items()])
-    kinds += f", in {_some(list(owners))}"
+    moved = {kind: n for kind, n in change.items() if (n > 0 if more else n < 0)}
+    return dict(sorted(moved.items(), key=lambda item: -abs(item[1])))
+
+
+def _summed(kinds: Mapping[str, int]) -> dict[str, int]:
+    """Without the class that each happened in."""
+    summed = Counter[str]()
+    for kind, number in kinds.items():
+        summed[kind.rsplit(" in ", 1)[0]] += number
+    return dict(summed)
+
+
+def _owner(kind: str) -> str:
+    return kind.rsplit(" in ", 1)[1]
+
+
+def _modules(counter: str, now: Counted, kinds: Mapping[str, int], *, steps: int) -> list[str]:
+    """Where these kinds happen, the most often first."""
     paths = Counter[str]()
     for (part, place), count in now.sites().get(counter, {}).items():
-        if f"{part} in {place.owner}" in grown:
+        if f"{part} in {place.owner}" in kinds:
             paths[place.path] += count.total(steps)
-    return kinds, f", in {_some([path for path, _ in paths.most_common()])}" if paths else ""
-
-
-def _some(names: Sequence[str], most: int = 3) -> str:
-    """The first few, and how many more there are."""
-    if len(names) <= most:
-        return ", ".join(names)
-    return f"{', '.join(names[:most])} and {len(names) - most:,} more"
+    return [path for path, _ in paths.most_common()]

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 from diffusers_perf.catalog.status import Status
-from diffusers_perf.judge import counters, images, measured, measuring, messages
+from diffusers_perf.judge import counters, images, measured, measuring
 from diffusers_perf.judge.comparable import differing
 from diffusers_perf.judge.finding import Finding, Verdict
+from diffusers_perf.judge.messages import run as messages
 from diffusers_perf.judge.question import Question
 
 

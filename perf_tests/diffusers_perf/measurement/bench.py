@@ -19,8 +19,9 @@ from msgspec import structs
 from diffusers_perf.catalog.declarations import REFERENCE, Case, Optimization
 from diffusers_perf.catalog.metrics import detector_of
 from diffusers_perf.catalog.status import Status
-from diffusers_perf.judge import messages, structure_verdicts
+from diffusers_perf.judge import structure_verdicts
 from diffusers_perf.judge.finding import Finding, Verdict
+from diffusers_perf.judge.messages.run import drift as drift_message
 from diffusers_perf.judge.question import Question
 from diffusers_perf.judge.stats import ratio_interval
 from diffusers_perf.judge.structure_verdicts import Accepted
@@ -65,7 +66,7 @@ class Lack:
 def drift_text(drift: Drift) -> str:
     """A reference's drift in words."""
     allowed = not drift.significant and abs(drift.ratio - 1) > DRIFT_SHARE
-    return messages.drift(drift.ratio) + ", as far as its rounds differ anyhow" * allowed
+    return drift_message(drift.ratio) + ", as far as its rounds differ anyhow" * allowed
 
 
 @dataclass(kw_only=True)
@@ -384,8 +385,8 @@ class Bench:
             steps=case.workload.steps,
             # A build's local part (2.13.0+cpu) changes nothing about the code.
             versions={n: version.split("+")[0] for n, version in question.versions.items()},
-            again=question.rerun,
-            accept=structure_verdicts.accepting(self.source.name),
+            rerun=question.rerun,
+            model=self.source.name,
         )
 
     def repeat_reference(self, case: Case, cases: list[Case]) -> Drift | None:

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from diffusers_perf.catalog.metrics import COMPARED, STRICT
 from diffusers_perf.catalog.status import Status
 from diffusers_perf.compare.ab import PAIRS
-from diffusers_perf.judge import pairs
-from diffusers_perf.judge.messages import difference
+from diffusers_perf.judge.comparison import Change, Comparison
+from diffusers_perf.judge.messages.numbers import difference
 from diffusers_perf.records.run import CaseRecord, Run
 from diffusers_perf.report import figures
 from diffusers_perf.report.content import ChangePart, ComparisonPart, Mood, badness, mood_of
@@ -20,7 +20,7 @@ UNKNOWN = 1e6
 """A ratio's end beyond which the interval says that nothing is known."""
 
 
-def in_pairs(found: pairs.Comparison, base: Sequence[Run], head: Sequence[Run]) -> ComparisonPart:
+def in_pairs(found: Comparison, base: Sequence[Run], head: Sequence[Run]) -> ComparisonPart:
     """The verdict on pairs of runs."""
     verdicts = found.verdicts
     changes = sorted(
@@ -59,16 +59,16 @@ def in_pairs(found: pairs.Comparison, base: Sequence[Run], head: Sequence[Run]) 
 def _what_is_worse(case: str, changes: Sequence[ChangePart]) -> str:
     """A case with what got worse: ``ddim50-fp16 (slower: GPU busy +5.8 %; more work)``."""
     worse = [change for change in changes if change.case == case and change.mood == "bad"]
-    parts = []
+    told = []
     for status in dict.fromkeys(change.status for change in reversed(worse)):
         moved = [
             f"{change.metric} {figures.percent(change.ratio)}"
             for change in worse
-            # For counters the status is enough here; the table has the numbers.
+            # Of counters the word is enough here: which and by how much stands below.
             if change.status == status and change.ratio and change.interval
         ]
-        parts.append(f"{status}: {', '.join(moved)}" if moved else status)
-    return f"{case} ({'; '.join(parts)})"
+        told.append(f"{status}: {', '.join(moved)}" if moved else status)
+    return f"{case} ({'; '.join(told)})"
 
 
 def refused(reason: str, base: Sequence[Run], head: Sequence[Run]) -> ComparisonPart:
@@ -90,7 +90,7 @@ def _about(base: Sequence[Run], head: Sequence[Run]) -> str:
     return f"Base is {names[0]}, head is {names[1]}."
 
 
-def _judged(change: pairs.Change) -> ChangePart:
+def _judged(change: Change) -> ChangePart:
     metric = next((metric for metric in COMPARED if metric.name == change.metric), None)
 
     def read(value: float | None) -> str:
@@ -117,8 +117,8 @@ def _judged(change: pairs.Change) -> ChangePart:
             if ratio and ratio.low > 0 and ratio.high < UNKNOWN
             else ""
         ),
-        sentence=change.sentence,
-        next=change.next,
+        sentence=change.details,
+        next=change.command_line,
         changed=change.status != Status.SAME and not change.status.warns,
     )
 

@@ -41,7 +41,7 @@ def render(report: Report, images: Path, *, source: str) -> str:
             }
             for workload in report.workloads
         },
-        ids=_ids(report, shown.references),
+        ids=_ids(report, shown.others),
         sections=_sections(report),
         facts=_facts(report),
         with_base=any(case.base for case in report.cases),
@@ -76,7 +76,7 @@ def _template() -> Template:
 
 
 def _policy(script: str) -> str:
-    """A policy that runs this script only and fetches nothing, whatever the page contains."""
+    """Lets this script run and no other, and nothing be fetched, whatever stands in the page."""
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return (
         "default-src 'none'; img-src data:; style-src 'unsafe-inline'; "
@@ -84,9 +84,9 @@ def _policy(script: str) -> str:
     )
 
 
-def _ids(report: Report, references: Iterable[str]) -> dict[str, str]:
+def _ids(report: Report, others: Iterable[str]) -> dict[str, str]:
     """Names for images in the page: a case may be called anything."""
-    names = [*(case.id for case in report.cases), *references]
+    names = [*(case.id for case in report.cases), *others]
     return {name: f"p{number}" for number, name in enumerate(dict.fromkeys(names))}
 
 

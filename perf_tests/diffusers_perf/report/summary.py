@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from diffusers_perf.catalog.status import Status
-from diffusers_perf.judge.messages import bring_back, rerun
+from diffusers_perf.judge.messages.commands import Rerun
 from diffusers_perf.records.missing import Untimed
 from diffusers_perf.records.run import Run
 from diffusers_perf.report import figures
@@ -43,7 +43,7 @@ def summary_of(
             case=case.id,
             sentence=case.record.sentence.removeprefix(f"{case.status}: ")
             or f"{case.id} is {case.status}",
-            next=rerun(case.id, head.session.options),
+            next=Rerun(options=head.session.options).of(case.id),
         )
         for case in cases
         if case.mood in ("warning", "bad")
@@ -54,9 +54,7 @@ def summary_of(
             mood=mood_of(case.status),
             case=case.id,
             sentence=_about_lost(case),
-            next=bring_back(head.session.options)
-            if case.status == Status.MISSING
-            else rerun(case.id, head.session.options),
+            next=Rerun(options=head.session.options).of(case.id),
         )
         for case in lost
         if mood_of(case.status) in ("warning", "bad")

@@ -111,7 +111,7 @@ def test_sides_take_turns_and_are_compared(
     out = capsys.readouterr().out
     assert "torch 2.13.0" in out
     assert "[1/10] base 1: 5 cases in 0 s, about 0.0 min left" in out
-    assert "by 5 pairs" in out
+    assert "(5 A/B pairs)" in out
 
 
 def test_what_is_slower_is_red(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
@@ -131,7 +131,7 @@ def test_what_is_inconclusive_is_run_five_times_more_once(
     assert place.started == TURNS
     out = capsys.readouterr().out
     assert "inconclusive after 5 pairs: ddim50-" in out
-    assert "by 10 pairs" in out
+    assert "(10 A/B pairs)" in out
     assert json.loads((place.folder / "out" / "ab.json").read_text())["compared"] == 10
     # All there already: compared again, nothing is run, and nobody is told to try it again.
     assert place.ab() == 2
@@ -139,7 +139,7 @@ def test_what_is_inconclusive_is_run_five_times_more_once(
     out = capsys.readouterr().out
     assert "10 pairs are finished from before" in out
     assert (
-        "  next      measure anew on a quieter machine, into a fresh --out; here no more are made"
+        "  next      10 pairs as noisy as these do not resolve it: rerun on a quieter machine"
         in out
     )
     assert "diffusers-perf ab" not in out
@@ -153,8 +153,11 @@ def test_what_is_too_noisy_for_ten_pairs_is_not_run_again(
     assert place.started == TURNS[:10]
     out = capsys.readouterr().out
     assert "inconclusive after 5 pairs: ddim50-reference, " in out
-    assert "; as many again could not tell either\n" in out
-    assert "  next      measure anew on a quieter machine" in out
+    assert "; more pairs would not resolve it\n" in out
+    assert (
+        "  next      10 pairs as noisy as these do not resolve it: rerun on a quieter machine"
+        in out
+    )
 
 
 def test_what_more_pairs_could_settle_names_the_command(
@@ -167,8 +170,8 @@ def test_what_more_pairs_could_settle_names_the_command(
     assert place.ab(*options, "--minutes=1.8", *pytests) == 2
     given = " ".join(f"--{n}-python {place.folder / n / 'python'}" for n in ("base", "head"))
     assert (
-        f"  next      more pairs: diffusers-perf ab {given} --out {place.folder / 'out'} --device "
-        "cuda --quick --minutes 4 -- -k 'fp16 or reference'; or a quieter machine"
+        f"            diffusers-perf ab {given} --out {place.folder / 'out'} --device "
+        "cuda --quick --minutes 4 -- -k 'fp16 or reference'\n"
     ) in capsys.readouterr().out
     # And with as much time it is all that is to be done.
     assert place.ab(*options, "--minutes=4", *pytests) == 2
@@ -189,7 +192,7 @@ def test_a_kill_in_the_middle_loses_one_pair(
     assert place.started == [*TURNS[:6], *TURNS[4:10]]
     out = capsys.readouterr().out
     assert "2 pairs are finished from before" in out
-    assert "by 5 pairs" in out
+    assert "(5 A/B pairs)" in out
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
@@ -237,7 +240,7 @@ def test_no_process_starts_that_the_budget_does_not_hold(
     assert "stopped: 0.7 of 0.9 min are used" in out
     assert "the same command with --minutes 3 runs the 6 that are left" in out
     assert place.started == TURNS[:4]
-    assert "by 2 pairs" in out
+    assert "(2 A/B pairs)" in out
     # The budget is no setting: with more of it the same folder is gone on with.
     assert place.ab() == 0
     assert place.started == TURNS[:10]

@@ -269,7 +269,7 @@ def test_the_next_command_measures_the_same_model(
     black(content, FP16)
     session(content)["options"] = ["--device", "cpu", "--model", "my model"]
     _, lines = gate(content, accepted, capsys)
-    again = 'next: pytest perf_tests --benchmark-only -k "ddim50-fp16"'
+    again = 'next: pytest perf_tests --benchmark-only -k "[ddim50-fp16]"'
     assert f"{again} --device cpu --model 'my model'" in lines
 
 

@@ -14,12 +14,17 @@ import pytest
 from inline_snapshot import external_file
 from msgspec import structs
 
+from diffusers_perf.judge import structure_verdicts
 from diffusers_perf.judge.comparable import NotComparable
-from diffusers_perf.judge.pairs import Comparison, compare
+from diffusers_perf.judge.comparison import Comparison
+from diffusers_perf.judge.messages.commands import Literal
+from diffusers_perf.judge.pairs import compare
 from diffusers_perf.judge.question import Question
+from diffusers_perf.judge.structure_verdicts import Accepted
 from diffusers_perf.judge.verdicts import judge
 from diffusers_perf.records.baselines import Bound
 from diffusers_perf.records.measurement import Count, Distance, Interference, Look, Measurement
+from diffusers_perf.records.operators import Event, Observation, Place
 from perf_tests.tests.unit import recorded
 from perf_tests.tests.unit.factories import FP16, GENERATES, REFERENCE, baseline_of, question
 
@@ -157,6 +162,47 @@ def test_counters() -> None:
     assert texts(asked) == messages("counters")
 
 
+def test_operators() -> None:
+    def observed(per_step: int, *kinds: tuple[str, str]) -> Observation:
+        """Casts of these kinds, each in a class."""
+        count = Count(fixed=0, per_step=per_step)
+        casts = {
+            Event("casts", kind, Place(f"unet.{owner.lower()}", owner)): count
+            for kind, owner in kinds
+        }
+        return Observation(operators={}, events=casts)
+
+    def told(now: Observation, was: Observation) -> str:
+        known = Accepted(
+            accepted="2026-01-31",
+            reason="first",
+            versions={"torch": "2.11.0"},
+            counters={"casts": was.counters["casts"]},
+            where=was.where(),
+        )
+        findings = structure_verdicts.judge(
+            "ddim50-fp16",
+            now,
+            known,
+            steps=20,
+            versions={"torch": "2.13.0"},
+            rerun=Literal(text="diffusers-perf structure -k ddim50-fp16"),
+            model="sd15",
+        )
+        return "\n".join(f.text() for f in findings if f.metric == "casts")
+
+    up, down = "float16 → float32", "float32 → float16"
+    few, many = observed(1, (up, "GroupNorm")), observed(3, (up, "GroupNorm"))
+    mixed = observed(2, (up, "GroupNorm"), (down, "Linear"), (up, "Conv2d"), (down, "SiLU"))
+    messages_of = {
+        "more": told(many, few),
+        "more, of several kinds": told(mixed, few),
+        "fewer": told(few, many),
+        "not counted": structure_verdicts.uncounted("ddim50-fp16").text(),
+    }
+    assert listed(messages_of) == messages("operators")
+
+
 def test_measuring() -> None:
     asked = {
         "cold": fp16(rounds_s=(1.6, 1.01, 0.99, 1.02, 0.98)),
@@ -258,15 +304,15 @@ def black(content: recorded.Content) -> None:
 
 
 def test_pairs() -> None:
-    host_bound = {"noise": recorded.QUIET * 20}
+    host_bound = recorded.QUIET * 20
     uncounted = seen(gpu_busy_s=None, counters={}, notes=["no trace"])
     compared = {
         "nothing changed": pairs(),
         "slower": pairs(slower(1.05)),
         "faster": pairs(slower(0.9)),
         "too noisy, more pairs": pairs(slower(1.05), noise=0.012, more="ab --pairs 10"),
-        "too noisy, too far": pairs(slower(1.05), **host_bound),
-        "too noisy, ten pairs": pairs(slower(1.05), count=10, **host_bound),
+        "too noisy, too far": pairs(slower(1.05), noise=host_bound),
+        "too noisy, ten pairs": pairs(slower(1.05), count=10, noise=host_bound),
         "one pair": pairs(count=1),
         "more memory": pairs(seen(peak_memory_bytes=2_900 * 2**20)),
         "more work": pairs(counted("host_syncs", per_step=7)),
@@ -290,22 +336,14 @@ def test_pairs() -> None:
         "black, as in base": pairs(black, base=black),
         "far": pairs(seen(image_distance={"psnr_db": 22.0, "ssim": 0.8})),
         "farther than base's": pairs(untolerated(20.0), base=untolerated(40.0)),
-        "as far": pairs(untolerated(40.0), base=untolerated(40.0)),
     }
     told = {
-        name: "\n".join(
-            [
-                *(
-                    change.text()
-                    for change in comparison.changes
-                    if change.status != "same" or (change.metric, name) == ("image", "as far")
-                ),
-                comparison.sentence,
-            ]
-        )
+        name: "\n".join([*(text for _, text in comparison.texts()), comparison.sentence])
         for name, comparison in compared.items()
     }
     same = [change.text() for change in pairs().changes if change.case == CASE]
+    without_tolerance = pairs(untolerated(40.0), base=untolerated(40.0))
+    same += [c.text() for c in without_tolerance.changes if (c.case, c.metric) == (CASE, "image")]
     same += [change.text() for change in pairs().changes if change.metric == "drift"]
     assert listed({**told, "the same": "\n".join(same)}) == messages("pairs")
 

@@ -12,7 +12,8 @@ from msgspec import structs
 from scipy import stats as oracle
 
 from diffusers_perf.catalog.metrics import COMPARED
-from diffusers_perf.judge.pairs import Change, Comparison, compare
+from diffusers_perf.judge.comparison import Change, Comparison
+from diffusers_perf.judge.pairs import compare
 from diffusers_perf.judge.stats import detectable, narrowed, noise_of, pair_noise, paired_interval
 from diffusers_perf.judge.weighing import weigh
 from diffusers_perf.records.run import Run
@@ -178,7 +179,7 @@ def test_the_next_command_measures_the_same_model() -> None:
     options = ("--model", "my model")
     head = [replace(run, session=structs.replace(run.session, options=options)) for run in head]
     found = of_fp16(compare(base, head), "GPU busy")
-    assert found.next.endswith("[ddim50-fp16]\" --benchmark-only --model 'my model'")
+    assert found.next.endswith("\"[ddim50-fp16]\" --model 'my model'")
 
 
 def test_more_pairs_are_worth_it_where_they_could_tell() -> None:
@@ -247,5 +248,5 @@ def test_what_is_inconclusive_is_told_in_one_line() -> None:
     assert comparison.exit_code == 2
     assert comparison.verdicts["vase25-reference"] == "same"
     assert comparison.sentence == (
-        "inconclusive: of 5 cases 4 inconclusive or invalid, 1 the same, by 5 pairs of processes"
+        "inconclusive: 4 of 5 cases inconclusive, 1 the same (5 A/B pairs)"
     )

@@ -6,7 +6,8 @@ from itertools import combinations
 
 import pytest
 
-from diffusers_perf.judge.pairs import Change, Comparison, compare
+from diffusers_perf.judge.comparison import Change, Comparison
+from diffusers_perf.judge.pairs import compare
 from perf_tests.tests.unit.recorded import five_pairs, parsed
 
 FP16, SLEPT, DOZED = "ddim50-fp16", "ddim50-tf32+fp16", "pndm25x4-distilled_unet"
@@ -54,7 +55,7 @@ def test_a_sleep_of_twice_the_smallest_effect_is_red_and_half_of_it_inconclusive
     assert change(injected, SLEPT, "latency").status == "slower"
     dozed = change(injected, DOZED, "latency")
     assert dozed.status == "inconclusive"
-    assert "these 5 pairs can see 48 % or more" in dozed.sentence
+    assert "minimum detectable effect with 5 pairs: 48 %" in dozed.measured
     assert not dozed.more_could_tell
 
 

@@ -218,7 +218,7 @@ def test_a_black_image(run: Content, tmp_path: Path, capsys: pytest.CaptureFixtu
     path = shown(run, tmp_path / "run.json")
     text = page(path)
     assert headline(text) == f"1 of 5 cases fails: {sentence}."
-    assert 'test_generation[ddim50-fp16]" --benchmark-only' in words(text)
+    assert '--benchmark-only -k "[ddim50-fp16]"' in words(text)
     said = comment(path, capsys)
     assert said.startswith(f"## ❌ 1 of 5 cases fails: {sentence}.")
     assert "**Next:** `pytest" in said
@@ -230,7 +230,7 @@ def test_the_next_command_measures_the_same_thing(run: Content, tmp_path: Path) 
     session(run)["not_timed"].append(lost("ddim50-vae", "error", "no memory"))
     told = words(page(shown(run, tmp_path / "run.json")))
     for name in ("ddim50-fp16", "ddim50-vae"):
-        command = f'::test_generation[{name}]" --benchmark-only --device cpu'
+        command = f'--benchmark-only -k "[{name}]" --device cpu'
         assert f"{command} --model 'models/a model'" in told
 
 
@@ -293,14 +293,14 @@ def test_a_reference_that_was_measured_for_others_alone_is_shown(
 ) -> None:
     """As after `-k`: it is no case of the run, and its image is there."""
     path = shown(run, tmp_path / "run.json")
-    whole = page(path).count('class="reference"')
+    whole = page(path).count('class="other"')
     drop(run, "ddim50-reference")
     path.write_text(json.dumps(run))
     text = page(path)
     assert "no image to compare with" not in words(text)
-    (of,) = set(re.findall(r'<img class="reference" data-of="(\w+)" alt="reference">', text))
+    (of,) = set(re.findall(r'<img class="other" data-of="(\w+)" alt="reference">', text))
     assert re.search(f'<img hidden id="{of}" src="data:', text)
-    assert text.count('class="reference"') == whole
+    assert text.count('class="other"') == whole
     image(path, "ddim50-reference").write_text("no image")
     told = words(page(path))
     assert "not a PNG file, so there is no image to compare with" in told

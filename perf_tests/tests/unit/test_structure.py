@@ -16,6 +16,7 @@ from diffusers_perf.cli import __main__ as cli
 from diffusers_perf.cli import structure as command
 from diffusers_perf.judge import structure_verdicts
 from diffusers_perf.judge.finding import Finding
+from diffusers_perf.judge.messages.commands import Literal
 from diffusers_perf.judge.structure_verdicts import Accepted
 from diffusers_perf.measurement import structure
 from diffusers_perf.measurement.generation import Generation
@@ -117,8 +118,8 @@ def judged(now: Observation, was: Accepted, *, steps: int = 50) -> list[Finding]
         was,
         steps=steps,
         versions=VERSIONS,
-        again="python -m ci structure -k fp16",
-        accept=structure_verdicts.accepting("sd15"),
+        rerun=Literal(text="diffusers-perf structure -k fp16"),
+        model="sd15",
     )
 
 
@@ -320,26 +321,21 @@ def made(**casts: Count) -> Observation:
     )
 
 
-def test_a_difference_reads_as_a_person_says_it() -> None:
+def test_more_work_names_kind_class_and_module() -> None:
     was, now = made(a=Count(fixed=12, per_step=0)), made(a=Count(fixed=14, per_step=61))
     (finding,) = judged(now, accept(was, {"torch": "2.11.0", "diffusers": "0.42.1"}), steps=20)
-    assert [" ".join(line.split()) for line in finding.text().splitlines()] == [
-        "more work: fp16: casts 12 → 1,234 (+61 in each of 20 steps and +2 fixed, "
-        "all float16 → float32, in GroupNorm)",
-        "measured 1,234, in a",
-        "expected 12 (baselines/structure.json, accepted 2026-01-31; "
-        "made with torch 2.11.0, this is 2.13.0)",
-        "limit no more, in total or per step",
-        "next python -m ci structure -k fp16; if it is meant, python -m ci structure --model sd15 "
-        '--write --reason "..."',
-    ]
+    assert (finding.status, finding.metric, finding.case) == ("more work", "casts", "fp16")
+    assert "12 → 1,234 (+61 in each of 20 steps and +2 fixed, all float16 → " in finding.what
+    assert finding.what.endswith("in GroupNorm)")
+    assert finding.measured == "1,234, in a"
+    assert "torch 2.11.0, now 2.13.0" in finding.expected
 
 
 def test_fewer_asks_to_be_accepted() -> None:
     was, now = made(a=Count(fixed=0, per_step=2)), made(a=Count(fixed=0, per_step=1))
     (finding,) = judged(now, accept(was))
     assert finding.status == "less work"
-    assert finding.next.startswith("keep it: python -m ci structure --model sd15 --write")
+    assert "diffusers-perf structure --model sd15 --write" in finding.next
 
 
 # The file and the command

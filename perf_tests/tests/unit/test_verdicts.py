@@ -364,7 +364,7 @@ def test_a_message_has_five_parts() -> None:
 def test_the_next_command_repeats_what_the_run_was_asked_for() -> None:
     options = ("--device", "cpu", "--model", "a folder")
     text = judge(question(structs.replace(FP16, gpu_busy_s=1.6), options=options)).text()
-    assert "[ddim50-fp16]\" --benchmark-only --device cpu --model 'a folder'\n" in f"{text}\n"
+    assert "[ddim50-fp16]\" --device cpu --model 'a folder'\n" in f"{text}\n"
 
 
 def test_other_versions_than_the_baselines_are_said() -> None:

@@ -1,19 +1,24 @@
-"""The words of the judge: every message it has.
-
-A message has five parts (see `finding.Message`). Commands that follow work when pasted.
-"""
+"""The messages of a verdict on one run."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from shlex import join
 from statistics import median
 from typing import TYPE_CHECKING
 
-from diffusers_perf.catalog.metrics import Metric, Unit
+from diffusers_perf.catalog.metrics import Metric
 from diffusers_perf.catalog.status import Status
 from diffusers_perf.judge.finding import Message
+from diffusers_perf.judge.messages.commands import Command
+from diffusers_perf.judge.messages.numbers import (
+    Expected,
+    against,
+    difference,
+    interval,
+    label,
+    most,
+    times,
+)
 from diffusers_perf.judge.stats import Interval
 
 if TYPE_CHECKING:
@@ -23,85 +28,8 @@ if TYPE_CHECKING:
 
 PORTABLE = "baselines/portable.json, for any machine"
 
-# Commands
 
-
-def rerun(case: str, options: Sequence[str] = ()) -> str:
-    """Runs one case alone with these options of the main job."""
-    command = f'pytest "perf_tests/test_generation.py::test_generation[{case}]" --benchmark-only'
-    return f"{command} {join(options)}".rstrip()
-
-
-def accept(options: Sequence[str] = ()) -> str:
-    """Makes three runs of the main job and accepts them."""
-    run = f"pytest perf_tests --benchmark-only --benchmark-json runs/$n.json {join(options)}"
-    return (
-        f"for n in 1 2 3; do {run.rstrip()}; done; "
-        'diffusers-perf accept runs/1.json runs/2.json runs/3.json --reason "why"'
-    )
-
-
-def accept_images(options: Sequence[str] = ()) -> str:
-    """Makes a run of the main job and accepts its references' images."""
-    run = f"pytest perf_tests --benchmark-only --benchmark-json runs/1.json {join(options)}"
-    return f'{run.rstrip()}; diffusers-perf accept runs/1.json --images-only --reason "why"'
-
-
-def bring_back(options: Sequence[str] = ()) -> str:
-    """What to do about a case that is missing."""
-    return f"bring it back, or accept runs without it:\n{accept(options)}"
-
-
-# Numbers
-
-
-@dataclass(frozen=True, kw_only=True)
-class Expected:
-    """What a number is compared with."""
-
-    values: Sequence[float]
-    """Of each accepted process, or one; none where only a limit is known."""
-    source: str
-
-
-def times(ratio: float) -> str:
-    """``1.25x faster``, ``1.25x slower``."""
-    return f"{ratio:.2f}x faster" if ratio >= 1 else f"{1 / ratio:.2f}x slower"
-
-
-def seen_as(metric: Metric, seen: Interval) -> str:
-    """A number, with its interval where it has one."""
-    if seen.low == seen.high:
-        return metric.shown(seen.mid)
-    if seen.low == 0:
-        return f"{metric.shown(seen.mid)} in one round"
-    low, high = metric.shown(seen.low), metric.shown(seen.high)
-    return f"{metric.shown(seen.mid)}, 99 % interval {low} to {high}"
-
-
-def _expected(metric: Metric, expected: Expected) -> str:
-    if not expected.values:
-        return expected.source
-    low, high = metric.shown(min(expected.values)), metric.shown(max(expected.values))
-    numbers = low if low == high else f"{low} to {high}"
-    return f"{numbers} ({expected.source})"
-
-
-def difference(name: str, *, was: Count, now: Count, steps: int) -> str:
-    """A counter's change: ``casts 12 → 1,234 (+61 in each of 20 steps)``."""
-    per_step, fixed = now.per_step - was.per_step, now.fixed - was.fixed
-    parts = [f"{per_step:+,} in each of {steps} steps"] if per_step else []
-    parts += [f"{fixed:+,} fixed"] if fixed else []
-    totals = f"{was.total(steps):,} → {now.total(steps):,}"
-    return f"{name.replace('_', ' ')} {totals} ({' and '.join(parts) or 'no change'})"
-
-
-def most(metric: Metric, was: Count, *, steps: int) -> str:
-    """How many more of a counter pass."""
-    if not metric.rise:
-        return "no more, in total or per step"
-    most = int(was.total(steps) * (1 + metric.rise))
-    return f"at most {most:,} ({100 * metric.rise:.0f} % more)"
+BRING_BACK = "bring it back, or accept runs without it"
 
 
 def other_versions(theirs: Mapping[str, str], ours: Mapping[str, str]) -> str:
@@ -121,7 +49,8 @@ def not_finite(q: Question) -> Message:
     return Message(
         what="the decoder's output contains NaN or infinity",
         limit="every value finite",
-        next=f"look for an overflow in half precision, then rerun:\n{q.rerun}",
+        advice="look for an overflow in half precision, then rerun",
+        command=q.rerun,
     )
 
 
@@ -130,7 +59,8 @@ def black(q: Question, mean: float, *, limit: float) -> Message:
         what="image is black",
         measured=f"mean brightness {mean:.4f} (darkest image)",
         limit=f"at least {limit}",
-        next="look for an overflow in half precision or a safety checker, then rerun:\n" + q.rerun,
+        advice="look for an overflow in half precision or a safety checker, then rerun",
+        command=q.rerun,
     )
 
 
@@ -139,7 +69,8 @@ def uniform(q: Question, std: float, *, limit: float) -> Message:
         what="image is uniform",
         measured=f"standard deviation {std:.4f} (most uniform image)",
         limit=f"at least {limit}",
-        next=f"look at the decoder's input and output, then rerun:\n{q.rerun}",
+        advice="look at the decoder's input and output, then rerun",
+        command=q.rerun,
     )
 
 
@@ -149,7 +80,7 @@ def not_repeated(q: Question, psnr_db: float, *, limit: float) -> Message:
         "between generations",
         measured=f"PSNR {psnr_db:.1f} dB between them",
         limit=f"at least {limit:.0f} dB",
-        next=q.rerun,
+        command=q.rerun,
     )
 
 
@@ -159,31 +90,34 @@ def ignored(q: Question) -> Message:
         "from the generation before",
         measured="identical images",
         limit="another seed or prompt changes the image",
-        next=f"look for a buffer that is replayed but no longer written, then rerun:\n{q.rerun}",
+        advice="look for a buffer that is replayed but no longer written, then rerun",
+        command=q.rerun,
     )
 
 
 def far(q: Question, distance: Distance, limit: Tolerance) -> Message:
     compare = "compare the images saved next to the run's JSON"
+    command: Command
     if q.is_reference:
         what = "image is too far from the accepted one"
         expected = "the image accepted for these weights, in baselines/images"
-        command = f"{compare}; if the change is intended:\n{accept_images(q.options)}"
+        advice, command = f"{compare}; if the change is intended", q.accept_images
     else:
         what = f"image is too far from {q.reference.case}'s"
         expected = f"{q.reference.case}'s image in the same run"
-        command = f"{compare}, then rerun:\n{q.rerun}"
+        advice, command = f"{compare}, then rerun", q.rerun
     return Message(
         what=what,
         measured=f"PSNR {distance.psnr_db:.1f} dB, SSIM {distance.ssim:.3f}",
         expected=expected,
         limit=f"PSNR at least {limit.psnr_db:.0f} dB, SSIM at least {limit.ssim:.2f}",
-        next=command,
+        advice=advice,
+        command=command,
     )
 
 
 def no_accepted_image(q: Question) -> Message:
-    return Message(what="no accepted image for these weights", next=accept_images(q.options))
+    return Message(what="no accepted image for these weights", command=q.accept_images)
 
 
 def not_compared(q: Question) -> Message:
@@ -211,10 +145,10 @@ def beyond(
         what += ", within the noise" if seen.low else ", but one round does not show the noise"
     return Message(
         what=what,
-        measured=seen_as(metric, seen),
-        expected=_expected(metric, expected),
+        measured=interval(metric, seen),
+        expected=expected.shown(metric),
         limit=f"at {'least' if metric.more_is_better else 'most'} {metric.shown(limit)}",
-        next=q.rerun,
+        command=q.rerun,
     )
 
 
@@ -228,10 +162,7 @@ def _change(q: Question, metric: Metric, value: float, limit: float, expected: E
         return f"{subject} {value:.2f}x {reference}'s, limit {limit:.2f}x"
     if not expected.values:
         return f"{subject} {metric.shown(value)}, limit {metric.shown(limit)}"
-    was = median(expected.values)
-    ratio = f"{value / was:.2f}x {'slower' if metric.unit is Unit.SECONDS else 'as much'}"
-    than = "than" if metric.unit is Unit.SECONDS else "as"
-    return f"{subject} {ratio} {than} accepted, {metric.shown(was)} → {metric.shown(value)}"
+    return against(metric, value, median(expected.values), "accepted")
 
 
 def improved(q: Question, metric: Metric, value: float, *, best: float) -> Message:
@@ -239,7 +170,8 @@ def improved(q: Question, metric: Metric, value: float, *, best: float) -> Messa
         what=f"{metric.name} {times(best / value)} than the best accepted process, "
         f"{metric.shown(best)} → {metric.shown(value)}",
         expected=q.source,
-        next=f"accept the improvement:\n{q.accept}",
+        advice="accept the improvement",
+        command=q.accept,
     )
 
 
@@ -251,8 +183,8 @@ def warning_outdated(q: Question, metric: Metric, value: float, *, limit: float)
         measured=metric.shown(value),
         expected=PORTABLE,
         limit=f"at most {metric.shown(limit)}",
-        next=f"check that {q.reference.case} did not become slower, then report it to the guide:\n"
-        + q.rerun,
+        advice=f"check that {q.reference.case} did not become slower, then report it to the guide",
+        command=q.rerun,
     )
 
 
@@ -261,7 +193,8 @@ def not_measured(q: Question, label: str, source: str) -> Message:
         what=f"{label} could not be measured, but has a limit",
         measured="; ".join(q.measured.notes),
         expected=source,
-        next=f"fix the measurement, then rerun:\n{q.rerun}",
+        advice="fix the measurement, then rerun",
+        command=q.rerun,
     )
 
 
@@ -269,7 +202,8 @@ def other_workload(q: Question, name: str, *, was: object, now: object) -> Messa
     return Message(
         what=f"the baseline is of another workload: {name} was {was}, is {now}",
         expected=q.source,
-        next=f"run the accepted workload, or accept this one:\n{q.accept}",
+        advice="run the accepted workload, or accept this one",
+        command=q.accept,
     )
 
 
@@ -289,19 +223,21 @@ def counted(q: Question, metric: Metric, status: Status, was: Count, now: Count)
     steps = q.measured.steps
     what = difference(metric.name, was=was, now=now, steps=steps)
     if status == Status.LESS_WORK:
-        return Message(what=what, expected=q.source, next=f"accept the improvement:\n{q.accept}")
+        return Message(
+            what=what, expected=q.source, advice="accept the improvement", command=q.accept
+        )
     return Message(
         what=what,
         measured=f"{now.total(steps):,}",
         expected=f"{was.total(steps):,} ({q.source})",
         limit=most(metric, was, steps=steps),
-        next=q.rerun,
+        command=q.rerun,
     )
 
 
 def counters_not_accepted(q: Question, names: Sequence[str]) -> Message:
-    labels = ", ".join(name.replace("_", " ") for name in names)
-    return Message(what=f"not judged, since the baseline lacks them: {labels}", next=q.accept)
+    labels = ", ".join(label(name) for name in names)
+    return Message(what=f"not judged, since the baseline lacks them: {labels}", command=q.accept)
 
 
 def left_behind(q: Question, count: int, *, limit: int) -> Message:
@@ -310,7 +246,8 @@ def left_behind(q: Question, count: int, *, limit: int) -> Message:
         measured=f"{count:,} bytes",
         expected="a generation frees what it allocates",
         limit=f"at most {limit:,} bytes",
-        next=f"look for a list or a hook that keeps tensors, then rerun:\n{q.rerun}",
+        advice="look for a list or a hook that keeps tensors, then rerun",
+        command=q.rerun,
     )
 
 
@@ -324,7 +261,8 @@ def cold(q: Question, first: float, others: Sequence[float], *, limit: float) ->
         what=f"first round {first / usual:.1f}x slower than the others: the warm-up was too short",
         measured=f"{first:.3f} s, then {rounds}",
         limit=f"at most {limit:.1f}x their median, {limit * usual:.3f} s",
-        next=f"look for what is built on first use, then rerun:\n{q.rerun}",
+        advice="look for what is built on first use, then rerun",
+        command=q.rerun,
     )
 
 
@@ -336,5 +274,6 @@ def early(q: Question, busy_s: float, *, limit: float) -> Message:
         measured=f"{latency_s:.4f} s",
         expected=f"at least the GPU busy time, {busy_s:.4f} s",
         limit=f"at least {100 * limit:.0f} % of it, {limit * busy_s:.4f} s",
-        next=f"look for results that are fetched without synchronizing, then rerun:\n{q.rerun}",
+        advice="look for results that are fetched without synchronizing, then rerun",
+        command=q.rerun,
     )

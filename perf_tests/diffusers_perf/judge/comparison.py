@@ -1,0 +1,72 @@
+"""What a comparison of head with base found, and what follows from it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from diffusers_perf.catalog.status import Status, exit_code, worst
+from diffusers_perf.judge.finding import Finding, texts
+from diffusers_perf.judge.messages import comparison as messages
+from diffusers_perf.judge.stats import Interval
+
+DRIFT = "drift"
+"""The metric of a reference that was timed again at a process's end."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Change(Finding):
+    """What became of one metric of one case."""
+
+    base: float | None = None
+    """Median over the processes, in the metric's unit; a counter's total."""
+    head: float | None = None
+    ratio: Interval | None = None
+    """Head over base, with its 99 % interval."""
+    more_could_tell: bool = False
+    """Whether more pairs, up to `PAIRS_MOST`, could settle what is inconclusive or invalid."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """Everything that was found, and what follows from it."""
+
+    changes: tuple[Change, ...]
+    pairs: int
+    machines: str = ""
+    """On which machine, and which versions each side ran with."""
+
+    @property
+    def verdicts(self) -> dict[str, Status]:
+        """By case id, the worst of its statuses. A reference that drifted is a case only where it
+        was measured as one.
+        """
+        cases = dict.fromkeys(change.case for change in self.changes if change.metric != DRIFT)
+        return {
+            case: worst(change.status for change in self.changes if change.case == case)
+            for case in cases
+        }
+
+    @property
+    def inconclusive(self) -> tuple[str, ...]:
+        """Ids of the cases of which something is inconclusive or invalid."""
+        return tuple(dict.fromkeys(c.case for c in self.changes if c.status.warns))
+
+    @property
+    def worth_more(self) -> tuple[str, ...]:
+        """Those of them that more pairs could settle."""
+        return tuple(dict.fromkeys(c.case for c in self.changes if c.more_could_tell))
+
+    @property
+    def exit_code(self) -> int:
+        """0 passes, 1 is a regression, 2 could not be judged from these pairs."""
+        return exit_code(change.status for change in self.changes)
+
+    @property
+    def sentence(self) -> str:
+        """The whole in one line."""
+        return messages.summary(self.verdicts.values(), self.exit_code, pairs=self.pairs)
+
+    def texts(self) -> Iterator[tuple[Status, str]]:
+        """A message for everything that is not the same, the worst first."""
+        return texts(change for change in self.changes if change.status != Status.SAME)

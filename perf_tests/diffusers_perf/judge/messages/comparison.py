@@ -1,0 +1,198 @@
+"""The messages of a comparison of head with base."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+from diffusers_perf.catalog.metrics import Metric, Unit
+from diffusers_perf.catalog.status import Status
+from diffusers_perf.judge.finding import Message
+from diffusers_perf.judge.messages.commands import Command, Literal
+from diffusers_perf.judge.messages.numbers import (
+    against,
+    difference,
+    label,
+    most,
+    number,
+    share,
+    span,
+)
+from diffusers_perf.judge.stats import Interval
+from diffusers_perf.records.measurement import Count
+
+QUIETER = "rerun on a quieter machine"
+FIX = "fix the measurement, then rerun"
+MORE = Literal(text="diffusers-perf ab --help")
+
+
+def summary(statuses: Collection[Status], exit_code: int, *, pairs: int) -> str:
+    """``regression: 3 of 5 cases worse, 2 inconclusive (5 A/B pairs)``."""
+    counts = {
+        "worse": sum(not status.passes for status in statuses),
+        "inconclusive": sum(status == Status.INCONCLUSIVE for status in statuses),
+        "invalid": sum(status == Status.INVALID for status in statuses),
+        "faster": sum(status == Status.FASTER for status in statuses),
+        "with less work": sum(status == Status.LESS_WORK for status in statuses),
+        "new": sum(status == Status.NEW for status in statuses),
+        "the same": sum(status == Status.SAME for status in statuses),
+    }
+    told = [f"{count} {name}" for name, count in counts.items() if count]
+    first = told[0].split(" ", 1)
+    told[0] = f"{first[0]} of {number(len(statuses), 'case')} {first[1]}"
+    verdict = ("passed", "regression", "inconclusive")[exit_code]
+    return f"{verdict}: {', '.join(told)} ({number(pairs, 'A/B pair')})"
+
+
+# Cases
+
+
+NOTHING_MEASURED = "no case was measured on either side"
+NOTHING_IN_BASE = "base measured no case, so there is nothing to compare head with"
+NOT_DECLARED = "head does not declare it, or it was not requested"
+INTERRUPTED = "the run was interrupted before it"
+LEFT_OUT = "it was deselected there"
+
+
+def not_in_head(why: str, *, again: bool, rerun: Command) -> Message:
+    return Message(
+        what=f"measured in base, not in head: {why}",
+        advice="run it" if again else "bring it back, then run it",
+        command=rerun,
+    )
+
+
+def failed(what: str, *, in_base: bool, rerun: Command) -> Message:
+    return Message(what=what + "; as in base" * in_base, command=rerun)
+
+
+def not_in_base() -> Message:
+    return Message(what="not measured in base")
+
+
+# Times and memory
+
+
+def one_side(metric: str, notes: Sequence[str], *, measured_in: str, rerun: Command) -> Message:
+    other = "head" if measured_in == "base" else "base"
+    return Message(
+        what=f"{metric} was measured in {measured_in}, not in {other}",
+        measured="; ".join(notes),
+        advice=FIX,
+        command=rerun,
+    )
+
+
+def no_pair(metric: Metric, left_out: str, *, rerun: Command) -> Message:
+    return Message(what=f"{metric.name} is invalid: {left_out}", advice=QUIETER, command=rerun)
+
+
+def left_out(count: int, pairs: int, why: str) -> str:
+    return f"{count} of {number(pairs, 'pair')} left out: {why}"
+
+
+def weighed(
+    metric: Metric,
+    status: Status,
+    ratio: Interval,
+    *,
+    under: float,
+    over: float,
+    pairs: int,
+    detectable: float | None,
+    left_out: str,
+) -> Message:
+    """A time or memory in pairs; `under` and `over` are base's and head's medians, `detectable` the
+    minimum detectable effect of so many pairs where it matters.
+    """
+    what = against(metric, over, under, "base", ratio=ratio.mid)
+    if status == Status.INCONCLUSIVE:
+        what += ", within the noise" if pairs > 1 else ", but one pair does not show the noise"
+    measured = f"head over base {Unit.RATIO.shown(ratio.mid)}"
+    if pairs > 1:
+        measured += f", 99 % interval {span(Unit.RATIO, ratio)}"
+    if detectable is not None:
+        effect = share(detectable)
+        measured += f"; minimum detectable effect with {number(pairs, 'pair')}: {effect}"
+    return Message(
+        what=what + (f" ({left_out})" if left_out else ""),
+        measured=measured,
+        limit="" if status == Status.FASTER else f"at most {1 + metric.threshold:.2f}x",
+    )
+
+
+def too_noisy(pairs: int) -> str:
+    return f"{pairs} pairs as noisy as these do not resolve it: {QUIETER}, into a new --out"
+
+
+MORE_PAIRS = "measure more pairs, or use a quieter machine"
+REPRODUCE = "reproduce it, or accept it if it is intended"
+
+
+# Counters
+
+
+def counted(metric: Metric, status: Status, was: Count, now: Count, *, steps: int) -> Message:
+    limit = most(metric, was, steps=steps) if status == Status.MORE_WORK else ""
+    return Message(what=difference(metric.name, was=was, now=now, steps=steps), limit=limit)
+
+
+def varying(name: str, before: Sequence[int], after: Sequence[int], *, rerun: Command) -> Message:
+    was, now = (
+        " to ".join(f"{total:,}" for total in dict.fromkeys((min(side), max(side))))
+        for side in (before, after)
+    )
+    return Message(
+        what=f"{label(name)} {was} → {now}, not the same in all processes of a side",
+        advice="find what makes processes of one commit differ, then rerun",
+        command=rerun,
+    )
+
+
+def not_counted(names: Sequence[str], lacking: Sequence[str], *, rerun: Command) -> Message:
+    return Message(
+        what=f"{label(names[0])} ({number(len(names), 'counter')}) not counted in "
+        f"{' and '.join(lacking)}",
+        advice=FIX,
+        command=rerun,
+    )
+
+
+def same_counters(count: int) -> Message:
+    return Message(what=f"{number(count, 'counter')} as in base")
+
+
+# Images
+
+
+def image_allowed() -> Message:
+    return Message(what="image within its tolerance")
+
+
+def no_accepted_image() -> Message:
+    return Message(what="no accepted image for these weights")
+
+
+def image_without_tolerance() -> Message:
+    return Message(what="image neither black nor uniform; it has no tolerance")
+
+
+def farther(
+    reference: str, *, base_db: float, head_db: float, drop_db: float, pairs: int, rerun: Command
+) -> Message:
+    return Message(
+        what=f"image farther from {reference}'s than base's, PSNR {base_db:.1f} → {head_db:.1f} dB",
+        measured=f"in each of {number(pairs, 'pair')}",
+        limit=f"at most {drop_db:.0f} dB below base's; the case has no tolerance of its own",
+        advice="compare the images saved next to the runs' JSON, then rerun",
+        command=rerun,
+    )
+
+
+# The reference, timed again
+
+
+def timed_again(ratios: Sequence[float], *, moved: int, pairs: int) -> Message:
+    what = f"reference timed again: {min(ratios):.3f}x to {max(ratios):.3f}x its first timing"
+    if moved:
+        what += f"; latencies of {moved} of {number(pairs, 'pair')} are left out"
+    return Message(what=what, advice=QUIETER if moved else "")

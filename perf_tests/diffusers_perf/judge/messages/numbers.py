@@ -1,0 +1,94 @@
+"""How messages write numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from diffusers_perf.catalog.metrics import Metric, Unit
+from diffusers_perf.judge.stats import Interval
+
+if TYPE_CHECKING:
+    from diffusers_perf.records.measurement import Count
+
+
+@dataclass(frozen=True, kw_only=True)
+class Expected:
+    """What a number is compared with."""
+
+    values: Sequence[float]
+    """Of each accepted process, or one; none where only a limit is known."""
+    source: str
+
+    def shown(self, metric: Metric) -> str:
+        if not self.values:
+            return self.source
+        low, high = metric.shown(min(self.values)), metric.shown(max(self.values))
+        return f"{low if low == high else f'{low} to {high}'} ({self.source})"
+
+
+def times(ratio: float, better: str = "faster", worse: str = "slower") -> str:
+    """A ratio of which more is better: ``1.25x faster``, ``1.25x slower``."""
+    return f"{ratio:.2f}x {better}" if ratio >= 1 else f"{1 / ratio:.2f}x {worse}"
+
+
+def against(
+    metric: Metric, value: float, other: float, than: str, *, ratio: float | None = None
+) -> str:
+    """``GPU busy 1.06x slower than base, 0.8000 s → 0.8500 s``; memory is higher or lower.
+
+    `ratio` is value over other, where it is not that of these two.
+    """
+    words = ("faster", "slower") if metric.unit is Unit.SECONDS else ("lower", "higher")
+    change = f"{metric.shown(other)} → {metric.shown(value)}"
+    speedup = 1 / ratio if ratio else other / value
+    if f"{max(speedup, 1 / speedup):.2f}" == "1.00":
+        return f"{metric.name} as in {than}, {change}"
+    return f"{metric.name} {times(speedup, *words)} than {than}, {change}"
+
+
+def interval(metric: Metric, seen: Interval) -> str:
+    """A metric, with its 99 % interval where it has one."""
+    if seen.low == seen.high:
+        return metric.shown(seen.mid)
+    if seen.low == 0:
+        return f"{metric.shown(seen.mid)} in one round"
+    return f"{metric.shown(seen.mid)}, 99 % interval {span(metric.unit, seen)}"
+
+
+def span(unit: Unit, seen: Interval) -> str:
+    return f"{unit.shown(seen.low)} to {unit.shown(seen.high)}"
+
+
+def share(value: float) -> str:
+    """``2.1 %``, ``12 %``, and where it more than doubles ``a factor of 3``."""
+    if value >= 1:
+        return f"a factor of {min(1 + value, 100):.0f}"
+    return f"{100 * value:.{1 if value < 0.1 else 0}f} %"
+
+
+def number(count: int, one: str, many: str = "") -> str:
+    """``1 pair``, ``2 pairs``."""
+    return f"{count} {one if count == 1 else many or one + 's'}"
+
+
+def label(name: str) -> str:
+    """A counter's name as words."""
+    return name.replace("_", " ")
+
+
+def difference(name: str, *, was: Count, now: Count, steps: int) -> str:
+    """A counter's change: ``casts 12 → 1,234 (+61 in each of 20 steps)``."""
+    per_step, fixed = now.per_step - was.per_step, now.fixed - was.fixed
+    parts = [f"{per_step:+,} in each of {steps} steps"] if per_step else []
+    parts += [f"{fixed:+,} fixed"] if fixed else []
+    totals = f"{was.total(steps):,} → {now.total(steps):,}"
+    return f"{label(name)} {totals} ({' and '.join(parts) or 'no change'})"
+
+
+def most(metric: Metric, was: Count, *, steps: int) -> str:
+    """How many more of a counter pass."""
+    if not metric.rise:
+        return "no more, in total or per step"
+    return f"at most {int(was.total(steps) * (1 + metric.rise)):,} ({100 * metric.rise:.0f} % more)"

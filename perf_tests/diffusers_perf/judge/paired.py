@@ -1,0 +1,249 @@
+"""The rules for one case that was measured on both sides."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from itertools import chain
+from statistics import median
+
+from diffusers_perf.catalog.metrics import COUNTERS, Metric
+from diffusers_perf.catalog.status import Status
+from diffusers_perf.judge import counters, images
+from diffusers_perf.judge.comparison import Change
+from diffusers_perf.judge.counters import work
+from diffusers_perf.judge.finding import Finding, Message
+from diffusers_perf.judge.messages import comparison as messages
+from diffusers_perf.judge.messages.commands import Literal
+from diffusers_perf.judge.messages.numbers import number
+from diffusers_perf.judge.sides import NOT_ON_BOTH, Sides, question_of
+from diffusers_perf.judge.weighing import PAIRS_MOST, Weighed, weigh
+from diffusers_perf.records.measurement import Count
+from diffusers_perf.records.run import CaseRecord
+
+Noise = Mapping[str, Mapping[str, float]]
+"""By a case's key and `Metric.field`: the standard deviation of its log between processes."""
+IMAGE_DROP_DB = 3.0
+"""Twice the squared error. The same seed gives the same image but for rounding, and what is farther
+from its reference than rounding takes it (`REPEAT_PSNR_DB`) is not moved by it: a drop like this in
+every pair is another image."""
+IMAGE = ("image", "repeat", "image distance")
+"""Metrics of what an image shows."""
+
+
+def timed(sides: Sides, metric: Metric, noise: Noise) -> Iterator[Change]:
+    """A time or memory in the pairs in which it is valid."""
+    had, has = (
+        [value for case in side if (value := metric.of(case.measurement)) is not None]
+        for side in (sides.in_base, sides.in_head)
+    )
+    base, head = (median(values) if values else None for values in (had, has))
+
+    def change(status: Status, message: Message, *, more_could_tell: bool = False) -> Change:
+        return replace(
+            Change.of(status, metric.name, sides.name, message),
+            base=base,
+            head=head,
+            more_could_tell=more_could_tell,
+        )
+
+    if not had and not has:
+        return
+    if not had or not has:
+        notes = chain.from_iterable(
+            case.measurement.notes for case in (sides.in_head if had else sides.in_base)
+        )
+        measured_in = "base" if had else "head"
+        message = messages.one_side(
+            metric.name, list(dict.fromkeys(notes)), measured_in=measured_in, rerun=sides.rerun
+        )
+        yield change(Status.INCONCLUSIVE, message)
+        return
+    valid, reasons = sides.quiet(metric)
+    both = [
+        (b, h)
+        for one, other in valid
+        if (b := metric.of(one.measurement)) is not None
+        and (h := metric.of(other.measurement)) is not None
+    ]
+    left_out = ""
+    if len(both) < sides.pairs:
+        why = (*reasons, NOT_ON_BOTH)[0]
+        left_out = messages.left_out(sides.pairs - len(both), sides.pairs, why)
+    if not both:
+        message = messages.no_pair(metric, left_out, rerun=sides.rerun)
+        yield change(Status.INVALID, message, more_could_tell=sides.pairs < PAIRS_MOST)
+        return
+    under, over = [b for b, _ in both], [h for _, h in both]
+    base, head = median(under), median(over)
+    known = noise.get(sides.in_head[0].key, {}).get(metric.field, 0.0)
+    weighed = weigh(metric, over, under, known=known, of=sides.pairs)
+    message = messages.weighed(
+        metric,
+        weighed.status,
+        weighed.ratio,
+        under=base,
+        over=head,
+        pairs=len(both),
+        detectable=weighed.detectable,
+        left_out=left_out,
+    )
+    message = _then(sides, weighed, message)
+    found = change(weighed.status, message, more_could_tell=weighed.more_could_tell)
+    yield replace(found, ratio=weighed.ratio)
+
+
+def _then(sides: Sides, weighed: Weighed, message: Message) -> Message:
+    """The message with what to do about it."""
+    if weighed.status != Status.INCONCLUSIVE:
+        return _if_worse(sides, weighed.status, message)
+    if sides.pairs >= PAIRS_MOST or not weighed.more_could_tell:
+        most = max(sides.pairs, PAIRS_MOST)
+        return replace(message, advice=messages.too_noisy(most))
+    command = Literal(text=sides.more) if sides.more else messages.MORE
+    return replace(message, advice=messages.MORE_PAIRS, command=command)
+
+
+def _if_worse(sides: Sides, status: Status, message: Message) -> Message:
+    if status.passes:
+        return message
+    return replace(message, advice=messages.REPRODUCE, command=sides.rerun)
+
+
+def counted(sides: Sides) -> Iterator[Change]:
+    """Counters against base's; one that varies between processes counts beyond its whole range."""
+    steps = sides.in_head[0].measurement.steps
+    had, has = (
+        [case.measurement.counters for case in side] for side in (sides.in_base, sides.in_head)
+    )
+    judged = [n for n in dict.fromkeys(chain.from_iterable((*had, *has))) if n in COUNTERS]
+    unseen = [n for n in judged if not all(n in counts for counts in (*had, *has))]
+    changes = [
+        change
+        for name in judged
+        if (
+            change := _counter(
+                sides,
+                COUNTERS[name],
+                *([counts[name] for counts in side if name in counts] for side in (had, has)),
+                steps=steps,
+            )
+        )
+    ]
+    yield from changes
+    if unseen:
+        lacking = [
+            f"{count} of {number(len(side), 'process', 'processes')} of {where}"
+            for where, side in (("base", had), ("head", has))
+            if (count := sum(unseen[0] not in counts for counts in side))
+        ]
+        message = messages.not_counted(unseen, lacking, rerun=sides.rerun)
+        yield Change.of(Status.INCONCLUSIVE, "counters", sides.name, message)
+    elif not changes and judged:
+        message = messages.same_counters(len(judged))
+        yield Change.of(Status.SAME, "counters", sides.name, message)
+
+
+def _counter(
+    sides: Sides, metric: Metric, was: Sequence[Count], now: Sequence[Count], *, steps: int
+) -> Change | None:
+    """One counter in all processes; None where it is the same."""
+    statuses = {work(metric, was=w, now=n, steps=steps) for w in was for n in now}
+    if statuses <= {Status.SAME}:
+        return None
+    was, now = (sorted(side, key=lambda count: count.total(steps)) for side in (was, now))
+    if len(statuses) > 1:
+        # What was counted depends on more than the code.
+        status, before, after = Status.INCONCLUSIVE, was[0], now[-1]
+        totals = [[count.total(steps) for count in side] for side in (was, now)]
+        message = messages.varying(metric.name, *totals, rerun=sides.rerun)
+    else:
+        (status,) = statuses
+        # The nearest of both sides: head's least against base's most, and the other way round.
+        before, after = (was[-1], now[0]) if status == Status.MORE_WORK else (was[0], now[-1])
+        message = messages.counted(metric, status, before, after, steps=steps)
+        message = _if_worse(sides, status, message)
+    return replace(
+        Change.of(status, metric.name, sides.name, message),
+        base=float(before.total(steps)),
+        head=float(after.total(steps)),
+    )
+
+
+def alone(sides: Sides) -> Iterator[Change]:
+    """What head's runs show without base: images within their tolerance, and no leak."""
+    found, before = (
+        [finding for case in side for finding in _findings(case)]
+        for side in (sides.in_head, sides.in_base)
+    )
+    in_base = {(finding.metric, finding.status) for finding in before}
+    groups: dict[str, list[Finding]] = {}
+    for finding in found:
+        name = "image" if finding.metric in IMAGE else finding.metric
+        groups.setdefault(name, []).append(finding)
+    for metric, group in groups.items():
+        most_severe = max(group, key=lambda finding: finding.status.severity)
+        if metric == "image" and most_severe.status == Status.SAME and not _has_tolerance(sides):
+            yield _without_tolerance(sides)
+            continue
+        message: Message = most_severe
+        if most_severe.status == Status.SAME:
+            message = messages.image_allowed()
+        elif (most_severe.metric, most_severe.status) in in_base:
+            # It fails whoever caused it, and a reader wants to know.
+            message = replace(most_severe, what=f"{most_severe.what}; as in base")
+        yield _image_change(sides, metric, most_severe.status, message)
+
+
+def _findings(case: CaseRecord) -> Iterator[Finding]:
+    question = question_of(case)
+    yield from images.judged(question)
+    if not case.image_only:
+        yield from counters.leak(question)
+
+
+def _image_change(sides: Sides, metric: str, status: Status, message: Message) -> Change:
+    base, head = (_psnr(side) for side in (sides.in_base, sides.in_head))
+    found = Change.of(status, metric, sides.name, message)
+    return replace(found, base=base, head=head) if metric == "image" else found
+
+
+def _has_tolerance(sides: Sides) -> bool:
+    """Has head's image a tolerance? The reference's has, to the accepted image."""
+    case = sides.in_head[0]
+    return case.is_reference or case.tolerance is not None
+
+
+def _without_tolerance(sides: Sides) -> Change:
+    """An image that may be anything but black or uniform, and must stay what it was."""
+    seen = [
+        [run.by_id[sides.name].measurement for run in pair]
+        for pair in zip(sides.base, sides.head, strict=True)
+        if all(sides.name in run.by_id for run in pair)
+    ]
+    known = [
+        (was.image_distance.psnr_db, now.image_distance.psnr_db)
+        for was, now in seen
+        if was.look.finite and was.image_distance and now.image_distance
+    ]
+    farther = bool(known) and all(
+        now < min(was - IMAGE_DROP_DB, images.REPEAT_PSNR_DB) for was, now in known
+    )
+    if not farther:
+        message = messages.image_without_tolerance()
+        return _image_change(sides, "image", Status.SAME, message)
+    message = messages.farther(
+        sides.in_head[0].compared_with.case,
+        base_db=min(was for was, _ in known),
+        head_db=min(now for _, now in known),
+        drop_db=IMAGE_DROP_DB,
+        pairs=len(known),
+        rerun=sides.rerun,
+    )
+    return _image_change(sides, "image", Status.WORSE_IMAGE, message)
+
+
+def _psnr(cases: Sequence[CaseRecord]) -> float | None:
+    """Of the farthest image, in dB."""
+    seen = [case.measurement.image_distance for case in cases]
+    return min((distance.psnr_db for distance in seen if distance), default=None)
