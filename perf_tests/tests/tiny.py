@@ -21,6 +21,7 @@ import torch
 import transformers as untyped_transformers
 from PIL import Image
 
+from diffusers_perf.catalog.declarations import Workload
 from diffusers_perf.models.checkpoint import EMBEDDED
 
 # Their classes are typed in part, and in each version another part.
@@ -594,6 +595,18 @@ GUIDANCE_OFF: Mapping[str, dict[str, Any]] = {
     "sdxl_modular": {},
 }
 """The change that turns guidance off, where it is not a guidance scale of 1."""
+
+
+def workload(name: str, *, steps: int = 8, **changes: Any) -> Workload:
+    """What is generated with the pipeline above of this name."""
+    made = Workload(
+        name=name,
+        model=f"perf_tests.tests.tiny:{name}",
+        call=CALLS[name],
+        inputs=INPUTS.get(name, dict),
+        steps=steps,
+    )
+    return made.changed(**changes)
 
 
 def builder(name: str) -> Builder:

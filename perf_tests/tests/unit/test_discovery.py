@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from fractions import Fraction
+from importlib import import_module
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -129,7 +130,7 @@ def test_noise_is_the_same_in_every_dtype_and_put_back(monkeypatch: pytest.Monke
     own = torch_utils.randn_tensor
     late = ModuleType("late")
     monkeypatch.setitem(sys.modules, "late", late)
-    pipelines = sys.modules["diffusers.pipelines.flux.pipeline_flux"]
+    pipelines = import_module("diffusers.pipelines.flux.pipeline_flux")
     drawn = {}
     with drawn_on_host():
         late.randn_tensor = torch_utils.randn_tensor  # type: ignore[attr-defined]

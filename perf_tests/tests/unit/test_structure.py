@@ -18,7 +18,7 @@ from diffusers_perf.judge import structure_verdicts
 from diffusers_perf.judge.finding import Finding
 from diffusers_perf.judge.messages.commands import Literal
 from diffusers_perf.judge.structure_verdicts import Accepted
-from diffusers_perf.measurement import structure
+from diffusers_perf.measurement import discovery, dispatch, structure
 from diffusers_perf.measurement.generation import Generation
 from diffusers_perf.records.baselines import BadBaseline
 from diffusers_perf.records.measurement import Count
@@ -26,6 +26,7 @@ from diffusers_perf.records.operators import Event, Observation, Operator, Place
 from diffusers_perf.techniques.conditioning import precompute
 from diffusers_perf.techniques.device_steps import take_over
 from perf_tests.cases import workloads
+from perf_tests.tests import tiny
 from perf_tests.tests.unit.catalogs import ours
 
 
@@ -147,7 +148,7 @@ def test_finds_what_a_scheduler_reads_back_from_the_device(scheduler: str, reads
 
 
 def test_two_runs_are_identical(healthy: Observation) -> None:
-    structure._Counting._known.clear()
+    dispatch.Counting._known.clear()
     again = observe(build())
     assert again == healthy
     assert list(again.where()) == list(healthy.where())
@@ -186,10 +187,10 @@ def test_floating_point_operations_are_exact() -> None:
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return torch.nn.functional.scaled_dot_product_attention(x, x, x)
 
-    counting = structure._Counting()
+    counting = dispatch.Counting()
     counting.stack.append(Place("pipeline", "P"))
     x = torch.empty(2, 8, 16, 40, dtype=torch.float16, device="meta")
-    with counting, structure._Constructors(counting):
+    with counting, dispatch.Constructors(counting):
         One()(x).transpose(1, 2).reshape(2, 16, 320)
     ((operator, (calls, flops, moved)),) = counting.operators.items()
     assert operator.family == "attention: sdpa"
@@ -229,6 +230,82 @@ def test_what_depends_on_data_is_refused(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_autocast_is_refused() -> None:
     with torch.autocast("cpu"), pytest.raises(structure.NotCountable, match="autocast"):
         observe(build())
+
+
+@pytest.mark.parametrize("name", ["qwen", "zimage", "wan", "sd_img2img", "sd_inpaint"])
+def test_other_families_are_counted_and_left_as_they_were(name: str) -> None:
+    """Known masks, tables in plain attributes, scalars in lists, fewer steps than asked for."""
+    pipeline = tiny.builder(name)()
+    pipeline.set_progress_bar_config(disable=True)
+    workload = tiny.workload(name, steps=3)
+    before = Generation(pipeline, workload).images()
+    seen = structure.observe(pipeline, workload)
+    assert seen == structure.observe(pipeline, workload)
+    denoisers = discovery.denoisers(pipeline)
+    per_step = seen.by(lambda operator: operator.place.path.partition(".")[0] in denoisers)
+    assert per_step[True].calls.per_step > 80
+    assert (Generation(pipeline, workload).images() == before).all()
+
+
+def test_steps_that_differ_are_all_counted() -> None:
+    """As a cache's do, which is refreshed in every third one."""
+    pipeline = build()
+    own = pipeline.unet.forward
+    calls: list[None] = []
+
+    def forward(sample: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+        calls.append(None)
+        for _ in range(2 if len(calls) % 3 == 1 else 1):
+            made = own(sample, *args, **kwargs)
+        return made
+
+    plain = observe(pipeline).counters["operators"]
+    pipeline.unet.forward = forward
+    encode = pipeline.encode_prompt
+
+    def encoded(*args: Any, **kwargs: Any) -> Any:
+        calls.clear()
+        return encode(*args, **kwargs)
+
+    pipeline.encode_prompt = encoded
+    uneven = observe(pipeline).counters["operators"]
+    # The same in each step, and 17 of 50 run the UNet once more.
+    assert uneven.per_step == plain.per_step
+    more, by_once = divmod(uneven.fixed - plain.fixed, 17)
+    assert by_once == 0
+    assert 0 < more < plain.per_step
+
+
+def decided_by(number: Callable[[torch.Tensor], Any]) -> Observation:
+    """The counts of a pipeline whose step is decided by a number of the predicted noise."""
+    pipeline = build()
+    step = pipeline.scheduler.step
+
+    def decided(noise: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+        return step(-noise if number(noise) else noise, *args, **kwargs)
+
+    pipeline.scheduler.step = decided
+    return observe(pipeline)
+
+
+@pytest.mark.parametrize(
+    "number",
+    [
+        lambda noise: noise.mean().item() > 0.1,
+        lambda noise: 2 * noise.mean().item() + 1 > 0.1,
+        lambda noise: noise.mean().cpu().item() > 0.1,
+        lambda noise: noise.mean() > 0.1,
+        lambda noise: noise.mean(dim=(0, 1, 2)).tolist()[0] > 0.1,
+    ],
+)
+def test_what_is_decided_by_values_is_refused(number: Callable[[torch.Tensor], Any]) -> None:
+    with pytest.raises(structure.NotCountable, match="what it does next depends on"):
+        decided_by(number)
+
+
+def test_what_is_decided_by_known_values_is_counted() -> None:
+    seen = decided_by(lambda noise: torch.tensor([noise.new_tensor(2.0)]).item() > 0.1)
+    assert seen.counters["device_reads"].per_step == 7
 
 
 # Injected on purpose
