@@ -19,7 +19,7 @@ from diffusers_perf.catalog.metrics import METRICS, Kind, Metric
 from diffusers_perf.cli.commands import COMMANDS
 from diffusers_perf.cli.results import Row, rows_of, table
 from diffusers_perf.faults.injection import FAULTS, Fault
-from diffusers_perf.records import baselines
+from diffusers_perf.records.store import BaselineStore
 
 ROOT = Path(__file__).parents[2]
 BLOCK = re.compile(r"(<!-- generated: ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -152,7 +152,7 @@ def commands() -> str:
 
 def glance() -> str:
     """A few rows of one machine's baseline."""
-    baseline = baselines.load_machine(GLANCE, ROOT / "baselines")
+    baseline = BaselineStore(ROOT / "baselines").load_machine(GLANCE)
     assert baseline is not None, f"{GLANCE} has no baseline"
     rows = {
         row.name: row

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import math
 import sys
-from argparse import ArgumentTypeError
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Callable
 from pathlib import Path
+
+from diffusers_perf.compare.sides import repository
+from diffusers_perf.records.store import BaselineStore
 
 CANNOT_JUDGE = 2
 """Beside 0, it holds, and 1, a regression."""
@@ -33,6 +36,21 @@ def named(text: str) -> Path:
     if not text:
         raise ArgumentTypeError("it takes a path, and not an empty one")
     return Path(text)
+
+
+def add_baselines(parser: ArgumentParser) -> None:
+    """The option of commands that read or write baselines."""
+    parser.add_argument(
+        "--baselines",
+        type=named,
+        metavar="FOLDER",
+        help="the accepted baselines (default: baselines in this repository)",
+    )
+
+
+def store_of(args: Namespace) -> BaselineStore:
+    """The baselines that a command was given."""
+    return BaselineStore(args.baselines or repository() / "baselines")
 
 
 MOST = 1e6

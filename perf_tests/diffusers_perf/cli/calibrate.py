@@ -16,21 +16,23 @@ from dataclasses import replace
 from math import sqrt
 from pathlib import Path
 
+from msgspec import structs
+
 from diffusers_perf.catalog.metrics import COMPARED
 from diffusers_perf.catalog.status import Status
-from diffusers_perf.cli.accept import PROCESSES_MIN, check, write_history
-from diffusers_perf.cli.answers import named
+from diffusers_perf.cli.acceptable import PROCESSES_MIN, check
+from diffusers_perf.cli.answers import add_baselines, named, store_of
 from diffusers_perf.compare.ab import PAIRS
 from diffusers_perf.judge import comparable
 from diffusers_perf.judge.limits import limits_of
 from diffusers_perf.judge.messages.numbers import share
 from diffusers_perf.judge.sides import disturbed_in
 from diffusers_perf.judge.stats import CONFIDENCE, POWER, detectable, noise_of
-from diffusers_perf.records import baselines
 from diffusers_perf.records.baselines import Calibration, CaseBaseline, rounded
 from diffusers_perf.records.missing import parts_of
 from diffusers_perf.records.reading import BadRunError, load_runs
 from diffusers_perf.records.run import CaseRecord, Mode, Run
+from diffusers_perf.records.store import BaselineStore
 
 NOTHING_CHANGED = (
     Status.SAME,
@@ -53,13 +55,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"{PROCESSES_MIN} or more runs written by --benchmark-json; N runs give the noise "
         "within about 1/sqrt(2N)",
     )
+    add_baselines(parser)
 
 
 def main(args: argparse.Namespace) -> int:
-    return calibrate(args.runs)
+    return calibrate(args.runs, store_of(args))
 
 
-def calibrate(paths: Sequence[Path]) -> int:
+def calibrate(paths: Sequence[Path], store: BaselineStore) -> int:
     """Write the noise into the machine's baseline and say what it lets one see; 0.
 
     `BadRunError` for too few runs, for ones of other commits, machines, rounds or measuring code,
@@ -83,13 +86,13 @@ def calibrate(paths: Sequence[Path]) -> int:
                 "between them is not noise alone"
             )
     machine = runs[0].machine
-    baseline = baselines.load_machine(machine.slug)
+    baseline = store.load_machine(machine.slug)
     if baseline is None:
         raise BadRunError(
             f"nobody accepted a baseline for {machine.name}, whose noise this would be; accept "
             "these runs first: diffusers-perf accept"
         )
-    mode = runs[0].session.mode
+    path, mode = store.machine_path(machine.slug), runs[0].session.mode
     calibrated: dict[str, CaseBaseline] = {}
     told: list[str] = []
     for key in dict.fromkeys(key for run in runs for key in run.cases):
@@ -97,7 +100,7 @@ def calibrate(paths: Sequence[Path]) -> int:
         if seen[0][1].image_only:
             continue
         if key not in baseline.cases:
-            told.append(f"{_name(key)} has no line in {baseline.path.name}: accept it first")
+            told.append(f"{_name(key)} has no line in {path.name}: accept it first")
             continue
         if len(seen) < PROCESSES_MIN:
             told.append(f"{_name(key)} was measured in {len(seen)} of {len(runs)} processes")
@@ -108,16 +111,17 @@ def calibrate(paths: Sequence[Path]) -> int:
             calibrated[key] = _line(key, baseline.cases[key], seen[0][1], mode, calibration)
     if not calibrated:
         raise BadRunError(
-            f"{baseline.path} knows no case that {PROCESSES_MIN} of these runs measured undisturbed"
+            f"{path} knows no case that {PROCESSES_MIN} of these runs measured undisturbed"
         )
-    write_history(
+    store.add_history(
         [
-            f"- {runs[0].date} `{key}`: calibrated from {line.calibrations[mode].processes} {mode} "
-            f"processes: sees {_sees(line.calibrations[mode])}"
+            f"- {runs[0].date} {machine.name} `{key}`: calibrated from "
+            f"{line.calibrations[mode].processes} {mode} processes: sees "
+            f"{_sees(line.calibrations[mode])}"
             for key, line in calibrated.items()
         ]
     )
-    baselines.save_machine(replace(baseline, cases={**baseline.cases, **calibrated}))
+    store.save_machine(replace(baseline, cases={**baseline.cases, **calibrated}))
     print(
         f"A/A on {machine.name}, {len(runs)} {mode} processes: the smallest slowdown that {PAIRS} "
         f"pairs find {share(POWER)} of the time, at {share(CONFIDENCE)} confidence"
@@ -127,7 +131,7 @@ def calibrate(paths: Sequence[Path]) -> int:
     for text in told:
         print(f"left out: {text}")
     number = f"{len(calibrated)} case{'s' * (len(calibrated) != 1)}"
-    print(f"calibrated {number} in {baseline.path.name}; commit baselines/")
+    print(f"calibrated {number} in {path.name}; commit baselines/")
     return 0
 
 
@@ -157,14 +161,14 @@ def _line(
     key: str, line: CaseBaseline, case: CaseRecord, mode: Mode, calibration: Calibration
 ) -> CaseBaseline:
     """A baseline's line with this calibration of its case, and the limits that follow."""
-    if name := comparable.differing(line.generates, case.workload):
+    if name := comparable.differing(line.workload, case.workload):
         raise BadRunError(
             f"{_name(key)}: its baseline and these runs differ in the workload ({name}): "
             "accept these runs first: diffusers-perf accept"
         )
     calibrations = {**line.calibrations, mode: calibration}
     limits = limits_of(line.measured, calibrations.get("whole"))
-    return replace(line, calibrations=calibrations, limits=limits)
+    return structs.replace(line, calibrations=calibrations, limits=limits)
 
 
 def _sees(calibration: Calibration) -> str:

@@ -16,9 +16,10 @@ import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from diffusers_perf.cli.answers import named
+from diffusers_perf.cli.answers import add_baselines, named, store_of
 from diffusers_perf.records.baselines import BadBaseline
 from diffusers_perf.records.reading import BadRunError, load_run
+from diffusers_perf.records.store import BaselineStore
 from diffusers_perf.report import make, markdown
 from diffusers_perf.report.content import Report
 from diffusers_perf.report.escape import text
@@ -36,17 +37,18 @@ HIDDEN = "<!-- diffusers-perf -->"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folder", type=named, metavar="FOLDER", help="the downloaded artifacts")
     parser.add_argument("--link", required=True, metavar="URL", help="of the workflow run")
+    add_baselines(parser)
 
 
 def main(args: argparse.Namespace) -> int:
     """Print the comment; 0, whatever the verdicts."""
-    sys.stdout.write(comment(args.folder, link=args.link))
+    sys.stdout.write(comment(args.folder, store_of(args), link=args.link))
     return 0
 
 
-def comment(folder: Path, *, link: str) -> str:
+def comment(folder: Path, store: BaselineStore, *, link: str) -> str:
     """The comment, in at most `markdown.MOST_CHARACTERS`. Every machine and the link are in it."""
-    machines = _machines(folder)
+    machines = _machines(folder, store)
     shown = dict(list(machines.items())[:MACHINES_MOST])
     end = f"\n[Workflow run]({link}). Set the label again to repeat it.\n"
     if len(machines) > len(shown):
@@ -57,18 +59,18 @@ def comment(folder: Path, *, link: str) -> str:
     return "\n\n".join([HIDDEN, *_fitted(shown, room)]) + "\n" + end
 
 
-def _machines(folder: Path) -> Mapping[str, Report | str]:
+def _machines(folder: Path, store: BaselineStore) -> Mapping[str, Report | str]:
     """By machine, its report, or in a sentence why it has none."""
     machines: dict[str, Report | str] = {}
     for part in sorted(folder.iterdir()) if folder.is_dir() else ():
         try:
-            machines[part.name] = _report(part)
+            machines[part.name] = _report(part, store)
         except (BadRunError, BadBaseline) as error:
             machines[part.name] = str(error).replace(f"{folder}/", "")
     return machines
 
 
-def _report(part: Path) -> Report:
+def _report(part: Path, store: BaselineStore) -> Report:
     """`BadRunError` where nothing was compared, and for what is no artifact of ours."""
     compared = part / "compared"
     for path in (part, compared):
@@ -84,7 +86,7 @@ def _report(part: Path) -> Report:
     if not pairs:
         raise BadRunError("nothing was compared; the workflow run's log says why")
     base, head = ([sides[side][pair] for pair in pairs] for side in ("base", "head"))
-    return make(load_run(head[0]), head=head, base=base)
+    return make(load_run(head[0]), store, head=head, base=base)
 
 
 def _is(path: Path, kind: Callable[[int], bool]) -> bool:

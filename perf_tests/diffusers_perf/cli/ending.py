@@ -18,11 +18,15 @@ ENDING = tuple(
 
 @contextmanager
 def ended_by(handler: Handler = signal.default_int_handler) -> Iterator[None]:
-    """Call this handler for each signal of `ENDING` that is not ignored, as under nohup."""
+    """Call this handler for each signal of `ENDING`.
+
+    Ctrl-C and a lost terminal stay ignored if they are, as in the background and under nohup.
+    """
     before = {
         number: was
         for number in ENDING
-        if (was := signal.getsignal(number)) not in (signal.SIG_IGN, None)
+        if (was := signal.getsignal(number)) is not None
+        and (was != signal.SIG_IGN or number == signal.SIGTERM)
     }
     try:
         for number in before:

@@ -14,33 +14,33 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from diffusers_perf.catalog.status import Status, exit_code
-from diffusers_perf.cli.answers import CANNOT_JUDGE, named
+from diffusers_perf.cli.answers import CANNOT_JUDGE, add_baselines, named, store_of
 from diffusers_perf.judge import structure_verdicts
 from diffusers_perf.judge.finding import Finding, Verdict
 from diffusers_perf.judge.messages.commands import Accept, Rerun
 from diffusers_perf.judge.messages.run import BRING_BACK
 from diffusers_perf.judge.question import Question
-from diffusers_perf.judge.structure_verdicts import Accepted
 from diffusers_perf.judge.verdicts import judge
-from diffusers_perf.records import baselines
-from diffusers_perf.records.baselines import MachineBaseline, Portable
+from diffusers_perf.records.baselines import MachineBaseline, OperatorBaseline, Portable
 from diffusers_perf.records.measurement import Count
 from diffusers_perf.records.operators import COUNTERS
 from diffusers_perf.records.reading import load_run
 from diffusers_perf.records.run import CaseRecord, Run
+from diffusers_perf.records.store import BaselineStore
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "run", type=named, metavar="RUN.json", help="written by --benchmark-json, or by merge"
     )
+    add_baselines(parser)
 
 
 def main(args: argparse.Namespace) -> int:
-    return gate(args.run)
+    return gate(args.run, store_of(args))
 
 
-def gate(path: Path) -> int:
+def gate(path: Path, store: BaselineStore) -> int:
     """Print what does not hold and one closing sentence; 0 holds, 1 a regression, 2 not judged.
 
     With 2 the last line is ``inconclusive: …`` where the run was judged, and an error where it was
@@ -49,7 +49,7 @@ def gate(path: Path) -> int:
     `BadRunError` or `BadBaseline` for what cannot be read.
     """
     run = load_run(path)
-    standards = _standards(run)
+    standards = standards_of(run, store)
     rows = [*_measured(run, standards), *_untimed(run, standards)]
     for row in rows:
         if row.sentence:
@@ -80,17 +80,17 @@ class Standards:
     """The machine's file, as a message names it."""
     baseline: MachineBaseline | None
     portable: Portable
-    structures: Mapping[str, Accepted]
+    operators: Mapping[str, OperatorBaseline]
 
     def knows(self, case: CaseRecord) -> bool:
         """Did anybody accept how fast this case is?"""
         return self.baseline is not None and case.key in self.baseline.cases
 
-    def counted(self, run: Run, case: CaseRecord) -> Accepted | None:
+    def counted(self, run: Run, case: CaseRecord) -> OperatorBaseline | None:
         """What was accepted of a case's code, for a run that could only count that."""
         if run.machine.device == "cuda" or case.image_only:
             return None
-        return self.structures.get(case.measurement.code_key)
+        return self.operators.get(case.measurement.code_key)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,13 +104,14 @@ class Row:
     """Empty where all is well."""
 
 
-def _standards(run: Run) -> Standards:
-    path = baselines.machine_path(run.machine.slug)
+def standards_of(run: Run, store: BaselineStore) -> Standards:
+    """What a run is compared with. `BadBaseline` for what cannot be read."""
+    machine = run.machine
     return Standards(
-        name=f"baselines/{path.name}",
-        baseline=baselines.load_machine(run.machine.slug),
-        portable=baselines.load_portable(scale=run.session.scale, device=run.machine.device),
-        structures=structure_verdicts.load() or {},
+        name=f"baselines/{store.machine_path(machine.slug).name}",
+        baseline=store.load_machine(machine.slug),
+        portable=store.load_portable(scale=run.session.scale, device=machine.device),
+        operators=store.load_operators(),
     )
 
 
@@ -171,11 +172,12 @@ def _counted(run: Run, case: CaseRecord, standards: Standards, question: Questio
     return structure_verdicts.judge(
         id,
         _Counts(counters=counters),
-        replace(was, where={}),
+        was,
         steps=case.measurement.steps,
         versions={n: version.split("+")[0] for n, version in run.machine.versions.items()},
         rerun=question.rerun,
         model=case.measurement.model,
+        file=f"baselines/operators/{case.measurement.workload}.json",
     )
 
 

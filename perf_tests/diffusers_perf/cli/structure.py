@@ -17,15 +17,16 @@ from typing import TYPE_CHECKING
 
 from diffusers_perf.catalog.declarations import Case
 from diffusers_perf.catalog.registry import in_order
-from diffusers_perf.cli.answers import refuse
+from diffusers_perf.cli.answers import add_baselines, refuse, store_of
 from diffusers_perf.judge.finding import Finding
 from diffusers_perf.judge.messages.commands import Literal
 from diffusers_perf.judge.messages.operators import accept
-from diffusers_perf.judge.structure_verdicts import FILE, Accepted, key_of, load, save
 from diffusers_perf.judge.structure_verdicts import judge as judge_counts
+from diffusers_perf.judge.structure_verdicts import key_of
 from diffusers_perf.plugin.finding import find_project
-from diffusers_perf.records.baselines import FOLDER
+from diffusers_perf.records.baselines import OperatorBaseline
 from diffusers_perf.records.missing import parts_of
+from diffusers_perf.records.store import BaselineStore
 
 if TYPE_CHECKING:
     from diffusers_perf.measurement.pipelines import Source
@@ -54,7 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("-k", metavar="WORD", default="", help="only cases with this in their id")
     parser.add_argument(
-        "--write", action="store_true", help="accept these counts as baselines/structure.json"
+        "--write", action="store_true", help="accept these counts, in baselines/operators/"
     )
     parser.add_argument("--reason", help="why they are accepted; written to the file")
     parser.add_argument(
@@ -66,6 +67,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="its memory bandwidth in GB/s, for the roofline",
     )
+    add_baselines(parser)
 
 
 def _rate(text: str) -> float:
@@ -104,7 +106,8 @@ def main(args: argparse.Namespace) -> int:
     cases = [case for case in fitting if args.k in case.id]
     if not cases:
         return refuse(f"no case has {args.k!r} in its id")
-    accepted = load(FOLDER) or {}
+    store = store_of(args)
+    accepted = store.load_operators()
     observed: dict[Case, Observation] = {}
     findings: dict[str, list[Finding]] = {}
     passed_over = []
@@ -135,7 +138,7 @@ def main(args: argparse.Namespace) -> int:
     if args.write and uncounted:
         return refuse(f"{lacking}, so nothing is written")
     if args.write:
-        return write(observed, accepted, source.name, args)
+        return write(observed, accepted, source.name, args, store)
     code = tell(observed, findings, accepted, source.name, args, uncounted=uncounted)
     if uncounted:
         cannot_judge = refuse(lacking)
@@ -194,7 +197,7 @@ def versions() -> dict[str, str]:
     return {"torch": torch.__version__.split("+")[0], "diffusers": version("diffusers")}
 
 
-def judge(case: Case, seen: Observation, was: Accepted, model: str) -> list[Finding]:
+def judge(case: Case, seen: Observation, was: OperatorBaseline, model: str) -> list[Finding]:
     return judge_counts(
         case.id,
         seen,
@@ -203,6 +206,7 @@ def judge(case: Case, seen: Observation, was: Accepted, model: str) -> list[Find
         versions=versions(),
         rerun=Literal(text=f"diffusers-perf structure --model {model} -k {case.id}"),
         model=model,
+        file=f"baselines/operators/{case.workload.name}.json",
     )
 
 
@@ -249,7 +253,7 @@ def table(case: Case, seen: Observation, args: argparse.Namespace) -> Iterator[s
 def tell(
     observed: Mapping[Case, Observation],
     findings: Mapping[str, list[Finding]],
-    accepted: Mapping[str, Accepted],
+    accepted: Mapping[str, OperatorBaseline],
     model: str,
     args: argparse.Namespace,
     *,
@@ -285,20 +289,20 @@ def tell(
 
 def write(
     observed: Mapping[Case, Observation],
-    accepted: Mapping[str, Accepted],
+    accepted: Mapping[str, OperatorBaseline],
     model: str,
     args: argparse.Namespace,
+    store: BaselineStore,
 ) -> int:
     """Accept: replace this model's counts, or with ``-k`` only those of the cases counted."""
     kept = {k: was for k, was in accepted.items() if args.k or parts_of(k)[1] != model}
     for case, seen in observed.items():
-        kept[key_of(case, model)] = Accepted(
+        kept[key_of(case, model)] = OperatorBaseline(
             accepted=date.today().isoformat(),
             reason=args.reason.strip(),
             versions=versions(),
-            counters=seen.counters,
-            where=seen.where(),
+            counters=seen.accepted(),
         )
-    save(kept, FOLDER)
-    print(f"wrote {len(observed)} cases into baselines/{FILE}: {args.reason.strip()}")
+    store.save_operators(kept)
+    print(f"wrote {len(observed)} cases into baselines/operators/: {args.reason.strip()}")
     return 0

@@ -29,7 +29,14 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from diffusers_perf.cli.answers import CANNOT_JUDGE, named, positive, refuse
+from diffusers_perf.cli.answers import (
+    CANNOT_JUDGE,
+    add_baselines,
+    named,
+    positive,
+    refuse,
+    store_of,
+)
 from diffusers_perf.cli.ending import ended_by, leave_lost_terminal
 from diffusers_perf.compare import compare
 from diffusers_perf.compare.lock import BadFolder, held
@@ -47,6 +54,7 @@ from diffusers_perf.judge.weighing import PAIRS_MOST
 from diffusers_perf.records.files import as_json, write_whole
 from diffusers_perf.records.quantities import Integer, Positive, PositiveInteger, StrictRecord
 from diffusers_perf.records.reading import BadRunError, load_run
+from diffusers_perf.records.store import BaselineStore
 
 PAIRS = 5
 PAIRS_LEAST = 2
@@ -102,6 +110,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"time for all processes, installation not included (default: {MINUTES:g})",
     )
     parser.add_argument("--device", choices=("cuda", "cpu"), help="passed to pytest")
+    add_baselines(parser)
     parser.add_argument(
         "--quick", action="store_true", help="passed to pytest: shorter processes, less exact"
     )
@@ -144,6 +153,7 @@ def main(args: argparse.Namespace) -> int:
                 options=options,
                 budget_s=args.minutes * 60,
                 lock=lock,
+                store=store_of(args),
                 interruption=interruption,
             ).judge()
     except BadFolder as error:
@@ -166,6 +176,7 @@ def _typed(args: argparse.Namespace) -> tuple[list[str], list[str]]:
         "--head-python": args.head_python,
         "--out": args.out,
         "--device": args.device,
+        "--baselines": args.baselines,
     }
     options = [str(part) for option in given.items() if option[1] is not None for part in option]
     command = ["diffusers-perf", "ab", *options, *(["--quick"] if args.quick else [])]
@@ -320,6 +331,8 @@ class Turns:
     """Of the main job."""
     budget_s: float
     lock: int
+    store: BaselineStore
+    """With the calibrated noise of this machine."""
     interruption: Interruption
 
     def judge(self) -> int:
@@ -375,7 +388,7 @@ class Turns:
         numbers = self.state.pairs()[:most]
         base, head = ([self.state.run(side, n) for n in numbers] for side in self.sides)
         try:
-            return compare.load(base, head, more=self._more(len(numbers)))
+            return compare.load(base, head, self.store, more=self._more(len(numbers)))
         except NotComparable as error:
             raise BadRunError(str(error)) from None
 

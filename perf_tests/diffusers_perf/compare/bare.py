@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from diffusers_perf.records.store import BaselineStore
+
 if TYPE_CHECKING:
     from diffusers_perf.measurement.bench import Bench
 
@@ -15,6 +17,7 @@ class BadInput(Exception):
 def bare_bench(*, device: str | None, model: str | None) -> Bench:
     """This machine's, with the defaults of the main job. `BadInput` where there is none."""
     from diffusers_perf import models
+    from diffusers_perf.compare.sides import repository
     from diffusers_perf.measurement.bench import Bench
     from diffusers_perf.measurement.machine import BadDevice, this_machine, with_threads_for
 
@@ -29,9 +32,7 @@ def bare_bench(*, device: str | None, model: str | None) -> Bench:
             options=models.options_for(machine.device, model),
             say=lambda *_: None,
             images_folder=None,
-            baseline=None,
-            portable={},
-            structures={},
+            store=BaselineStore(repository() / "baselines"),
         )
     except (BadDevice, models.BadModel) as error:
         raise BadInput(str(error)) from None

@@ -16,15 +16,15 @@ from shutil import get_terminal_size
 
 from diffusers_perf.catalog.metrics import COMPARED
 from diffusers_perf.catalog.status import Status
-from diffusers_perf.cli.answers import CANNOT_JUDGE, named
+from diffusers_perf.cli.answers import CANNOT_JUDGE, add_baselines, named, store_of
 from diffusers_perf.judge.comparable import NotComparable
 from diffusers_perf.judge.comparison import DRIFT, Change, Comparison
 from diffusers_perf.judge.pairs import compare
 from diffusers_perf.plugin.screen import table
-from diffusers_perf.records import baselines
 from diffusers_perf.records.baselines import BadBaseline
 from diffusers_perf.records.reading import BadRunError, load_runs
 from diffusers_perf.records.run import Run
+from diffusers_perf.records.store import BaselineStore
 
 SHOWN = (*(metric.name for metric in COMPARED), "counters", "image")
 
@@ -39,16 +39,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             metavar="RUN.json",
             help=f"runs of {side}, in the order of the pairs",
         )
+    add_baselines(parser)
 
 
 def main(args: argparse.Namespace) -> int:
-    return run(args.base, args.head)
+    return run(args.base, args.head, store_of(args))
 
 
-def run(base: Sequence[Path], head: Sequence[Path]) -> int:
+def run(base: Sequence[Path], head: Sequence[Path], store: BaselineStore) -> int:
     """Print what changed; returns 0 if all holds, 1 for a regression, 2 for what is not judged."""
     try:
-        comparison = load(base, head)
+        comparison = load(base, head, store)
     except (BadBaseline, BadRunError, NotComparable) as error:
         print(f"error: {error}", file=sys.stderr)
         return CANNOT_JUDGE
@@ -56,7 +57,9 @@ def run(base: Sequence[Path], head: Sequence[Path]) -> int:
     return comparison.exit_code
 
 
-def load(base: Sequence[Path], head: Sequence[Path], *, more: str = "") -> Comparison:
+def load(
+    base: Sequence[Path], head: Sequence[Path], store: BaselineStore, *, more: str = ""
+) -> Comparison:
     """Compare these files' runs, with what the machine's calibration knows of its noise; `more` as
     `pairs.compare` takes it.
 
@@ -64,12 +67,12 @@ def load(base: Sequence[Path], head: Sequence[Path], *, more: str = "") -> Compa
     """
     runs = load_runs([*base, *head])
     sides = runs[: len(base)], runs[len(base) :]
-    return compare(*sides, noise=known_noise(sides[1][0]), more=more)
+    return compare(*sides, noise=known_noise(sides[1][0], store), more=more)
 
 
-def known_noise(run: Run) -> dict[str, dict[str, float]]:
+def known_noise(run: Run, store: BaselineStore) -> dict[str, dict[str, float]]:
     """By case and field, of the calibration of the run's machine for processes of its mode."""
-    baseline = baselines.load_machine(run.machine.slug)
+    baseline = store.load_machine(run.machine.slug)
     return {
         key: dict(case.calibrations[run.session.mode].noise)
         for key, case in (baseline.cases if baseline else {}).items()

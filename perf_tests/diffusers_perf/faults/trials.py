@@ -27,16 +27,16 @@ from diffusers_perf.faults.injection import CannotInject, Fault, Injection, Sett
 from diffusers_perf.judge import structure_verdicts
 from diffusers_perf.judge.finding import Finding, Verdict
 from diffusers_perf.judge.limits import accepted_of
-from diffusers_perf.judge.structure_verdicts import Accepted
 from diffusers_perf.measurement import bench, pipelines, timing
 from diffusers_perf.measurement.bench import Bench, CaseError
 from diffusers_perf.measurement.build import flag
 from diffusers_perf.measurement.observing import Observing
-from diffusers_perf.records import baselines, image_files, pixels
-from diffusers_perf.records.baselines import MachineBaseline
+from diffusers_perf.records import image_files, pixels
+from diffusers_perf.records.baselines import MachineBaseline, OperatorBaseline
 from diffusers_perf.records.measurement import Measurement
 from diffusers_perf.records.names import image_file
 from diffusers_perf.records.operators import Observation
+from diffusers_perf.records.store import BaselineStore
 
 ATTEMPTS = 3
 """A fault that came out inconclusive or invalid is injected again, as a workflow repeats a run."""
@@ -317,16 +317,16 @@ class Trials:
         # Where no latency is judged, one short warm-up is enough.
         tried.quick = fault.setting.rounds == 1
         tried.images_folder = clean.folder
+        tried.store = BaselineStore(clean.folder)
         steps = self._workload(fault.setting).steps
         tried.baseline = self._baseline(clean, steps)
         observed = not injected or fault.detected_by not in SEEN_UNOBSERVED
-        tried.structures = self._structures(clean) if observed else {}
+        tried.operators = self._operators(clean) if observed else {}
         tried.portable = {}
         tried.measurements.clear()
         measured: list[tuple[Case, Measurement, Observation | None]] = []
         findings: list[Finding] = []
         with ExitStack() as contexts:
-            contexts.enter_context(flag(baselines, "FOLDER", clean.folder))
             contexts.enter_context(flag(bench, "built", building(injection)))
             if not observed:
                 contexts.enter_context(
@@ -373,23 +373,20 @@ class Trials:
                 ],
                 accepted=date.today().isoformat(),
                 versions=machine.versions,
-                generates=_as_judged(case, steps).workload.as_json(),
+                workload=_as_judged(case, steps).workload.as_json(),
                 device=machine.device,
             )
-        return MachineBaseline(
-            path=clean.folder / "baseline.json", machine=machine.name, cases=cases
-        )
+        return MachineBaseline(machine=machine.name, cases=cases)
 
-    def _structures(self, clean: Clean) -> dict[str, Accepted]:
+    def _operators(self, clean: Clean) -> dict[str, OperatorBaseline]:
         if not clean.sides:
             return {}
         return {
-            structure_verdicts.key_of(case, self.bench.source.name): Accepted(
+            structure_verdicts.key_of(case, self.bench.source.name): OperatorBaseline(
                 accepted=date.today().isoformat(),
                 reason="the clean run before",
                 versions={},
-                counters=seen.counters,
-                where=seen.where(),
+                counters=seen.accepted(),
             )
             for case, _, seen in clean.sides[0].measured
             if seen is not None
@@ -422,11 +419,10 @@ def _accept_images(clean: Clean, cases: Sequence[Case], on: Bench) -> None:
     """Keep the reference's image of the clean run, as small as accepted images are."""
     reference = cases[0]
     saved = image_files.load(image_file(clean.folder, reference.id))
-    target = baselines.image_path(
+    target = BaselineStore(clean.folder).image(
         model=on.source.name,
         weights=on.source.weights,
         workload=reference.workload.name,
-        folder=clean.folder,
     )
     image_files.save(pixels.thumbnail(saved), target)
 

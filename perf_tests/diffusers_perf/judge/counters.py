@@ -40,7 +40,7 @@ def accepted(q: Question, baseline: CaseBaseline) -> Iterator[Finding]:
 
 def _is_unknown(q: Question, baseline: CaseBaseline, name: str) -> bool:
     """Would this counter be judged if the baseline had a count for it?"""
-    # Counted in the code, where no GPU was seen, baselines/structure.json limits it.
+    # Counted in the code, where no GPU was seen, baselines/operators/ limits it.
     in_code = q.measured.gpu_busy_s is None and name in operators.COUNTERS
     return name in COUNTERS and name not in (*baseline.counters, *baseline.moving) and not in_code
 

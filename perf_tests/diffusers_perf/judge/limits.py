@@ -30,7 +30,7 @@ def accepted_of(
     *,
     accepted: str,
     versions: Mapping[str, str],
-    generates: Mapping[str, Any],
+    workload: Mapping[str, Any],
     device: str,
     calibrations: Mapping[Mode, Calibration] = MappingProxyType({}),
 ) -> CaseBaseline:
@@ -39,7 +39,7 @@ def accepted_of(
     A counter that some processes lack is left out, and so is one that is not judged.
     """
     # Without a GPU they were counted in the code, are the same on every machine, and are judged by
-    # baselines/structure.json alone.
+    # baselines/operators/ alone.
     structural = () if device == "cuda" else operators.COUNTERS
     counters = [measured.counters for measured, _ in processes]
     known = {
@@ -51,7 +51,7 @@ def accepted_of(
     return CaseBaseline(
         accepted=accepted,
         versions=versions,
-        generates=generates,
+        workload=workload,
         measured=measured,
         counters={n: counts[0] for n, counts in known.items() if len(set(counts)) == 1},
         moving=tuple(n for n, counts in known.items() if len(set(counts)) > 1),

@@ -34,9 +34,9 @@ def judge(q: Question) -> Verdict:
 
 def _other_workload(q: Question) -> Finding | None:
     """The numbers of a baseline that was made of another workload say nothing."""
-    name = differing(q.baseline.generates, q.workload) if q.baseline else None
+    name = differing(q.baseline.workload, q.workload) if q.baseline else None
     if q.baseline is None or name is None:
         return None
-    was, now = q.baseline.generates.get(name), q.workload.get(name)
+    was, now = q.baseline.workload.get(name), q.workload.get(name)
     message = messages.other_workload(q, name, was=was, now=now)
     return q.finding(Status.INVALID, "workload", message)

@@ -24,7 +24,6 @@ from diffusers_perf.judge.finding import Finding, Verdict
 from diffusers_perf.judge.messages.run import drift as drift_message
 from diffusers_perf.judge.question import Question
 from diffusers_perf.judge.stats import ratio_interval
-from diffusers_perf.judge.structure_verdicts import Accepted
 from diffusers_perf.judge.verdicts import judge
 from diffusers_perf.measurement import applied, counters
 from diffusers_perf.measurement.discovery import Unknown
@@ -33,11 +32,18 @@ from diffusers_perf.measurement.interference import Watch
 from diffusers_perf.measurement.observing import Observing, parameters
 from diffusers_perf.measurement.pipelines import BadModel, Source, built, collect
 from diffusers_perf.measurement.timing import Rounds, time_rounds, warm_up
-from diffusers_perf.records import baselines, image_files, pixels
+from diffusers_perf.records import image_files, pixels
+from diffusers_perf.records.baselines import (
+    BadBaseline,
+    MachineBaseline,
+    OperatorBaseline,
+    Portable,
+)
 from diffusers_perf.records.measurement import Count, Distance, Measurement
 from diffusers_perf.records.names import BadName, image_file
 from diffusers_perf.records.pixels import Images
 from diffusers_perf.records.run import Drift, Machine
+from diffusers_perf.records.store import BaselineStore
 
 QUICK_WARM_UP_STEPS = 5
 """Beyond PNDM's first four, which do other arithmetic."""
@@ -80,10 +86,12 @@ class Bench:
     """Told at every stage and round of a case."""
     images_folder: Path | None
     """Where images are saved as PNG, if anywhere."""
-    baseline: baselines.MachineBaseline | None
-    portable: baselines.Portable
-    structures: Mapping[str, Accepted]
-    """What the code of a case may ask for, by `structure_verdicts.key_of`."""
+    store: BaselineStore
+    """Where accepted images lie."""
+    baseline: MachineBaseline | None = None
+    portable: Portable = field(default_factory=dict)
+    operators: Mapping[str, OperatorBaseline] = field(default_factory=dict)
+    """What the code of a case may ask for, by `Measurement.code_key`."""
     quick: bool = False
     """One short warm-up, and no roofline that is not known yet: each of many has to be short."""
     options: tuple[str, ...] = ()
@@ -317,7 +325,7 @@ class Bench:
         if not case.is_reference:
             reference = self._images.get(f"{case.workload.name}-{case.against}")
             return None if reference is None else pixels.distance(images, reference)
-        path = baselines.image_path(
+        path = self.store.image(
             model=self.source.name,
             weights=self.source.weights,
             workload=case.workload.name,
@@ -328,14 +336,14 @@ class Bench:
             accepted = image_files.load(path)
             return pixels.distance(pixels.thumbnail(images), accepted)
         except ValueError as error:
-            raise baselines.BadBaseline(f"{path}: no image of this workload ({error})") from None
+            raise BadBaseline(f"{path}: no image of this workload ({error})") from None
 
     def question(
         self, case: Case, measured: Measurement, reference: Measurement | None
     ) -> Question:
         """All that the verdict on a measurement depends on."""
         baseline = self.baseline.cases.get(measured.key) if self.baseline else None
-        path = baselines.machine_path(self.machine.slug)
+        path = self.store.machine_path(self.machine.slug)
         return Question(
             measured=measured,
             reference=reference or measured,
@@ -374,19 +382,20 @@ class Bench:
     def _structural(self, case: Case, question: Question) -> list[Finding]:
         """Against what was accepted on whatever machine, where this run could be counted."""
         key = structure_verdicts.key_of(case, self.source.name)
-        if self.machine.device == "cuda" or case.image_only or key not in self.structures:
+        if self.machine.device == "cuda" or case.image_only or key not in self.operators:
             return []
         if case.id not in self.observing.counted:
             return [structure_verdicts.uncounted(case.id)]
         return structure_verdicts.judge(
             case.id,
             self.observing.counted[case.id],
-            self.structures[key],
+            self.operators[key],
             steps=case.workload.steps,
             # A build's local part (2.13.0+cpu) changes nothing about the code.
             versions={n: version.split("+")[0] for n, version in question.versions.items()},
             rerun=question.rerun,
             model=self.source.name,
+            file=f"baselines/operators/{case.workload.name}.json",
         )
 
     def repeat_reference(self, case: Case, cases: list[Case]) -> Drift | None:
@@ -423,7 +432,7 @@ def _told(case: Case, device: torch.device) -> Iterator[None]:
         failure = CaseError(Status.NOT_APPLIED, f"{case.id}: {error}")
     except (torch.OutOfMemoryError, MemoryError) as error:
         failure = CaseError(Status.ERROR, f"{case.id}: out of memory. {_first_sentences(error)}")
-    except (baselines.BadBaseline, BadModel, BadOutput, Unknown) as error:
+    except (BadBaseline, BadModel, BadOutput, Unknown) as error:
         failure = CaseError(Status.ERROR, f"{case.id}: {error}")
     if failure is not None:
         # Raised out here, where nothing holds the failed frames and their pipeline any more.

@@ -12,7 +12,7 @@ ROUNDS = 5
 QUICK_ROUNDS = 2
 MARK = "diffusers_perf"
 """On the library's test, and on no other."""
-OPTIONS = ("--device", "--model", "--rounds", "--quick", "--shard")
+OPTIONS = ("--device", "--model", "--rounds", "--baselines", "--quick", "--shard")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -44,6 +44,11 @@ def _add(parser: pytest.Parser) -> None:
         help=f"timed rounds per case (default: {ROUNDS}; with --quick {QUICK_ROUNDS})",
     )
     group.addoption(
+        "--baselines",
+        metavar="FOLDER",
+        help="the accepted baselines (default: the ini option perf_baselines, or baselines)",
+    )
+    group.addoption(
         "--quick",
         action="store_true",
         help="one short warm-up, few rounds, no roofline, no image that is only to be looked at, "
@@ -57,6 +62,7 @@ def _add(parser: pytest.Parser) -> None:
         "`python -m ci merge` joins the runs",
     )
 
+    parser.addini("perf_baselines", "folder of the accepted baselines", default="baselines")
     parser.addini(
         "perf_declarations",
         "modules, with their submodules, whose declarations every test file knows; their cases are "

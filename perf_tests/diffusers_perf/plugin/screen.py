@@ -15,6 +15,7 @@ from diffusers_perf.judge.interference import (
     loops_of,
     slowed,
 )
+from diffusers_perf.records.baselines import Claim, PublishedCase
 from diffusers_perf.records.measurement import IDENTICAL_DB, Measurement, gpu_speedup
 
 
@@ -111,10 +112,10 @@ def outcome(row: Row) -> str:
     return ", ".join([*parts, row.status])
 
 
-def cells_of(row: Row, published: Mapping[str, Mapping[str, float]]) -> tuple[str, ...]:
+def cells_of(row: Row, published: Mapping[str, PublishedCase]) -> tuple[str, ...]:
     """The row's cells, in the order of `HEAD`."""
-    guide = published.get(row.case.id, {}).get("speedup")
-    said = f"{guide:.2f}x" if guide else ""
+    guide = published.get(row.case.id)
+    said = f"{guide.speedup:.2f}x" if guide else ""
     name = row.case.name
     if row.case.against not in (REFERENCE, row.case.name):
         name += f" (to {row.case.against})"
@@ -240,7 +241,7 @@ class Line:
 
 
 def closing_table(
-    rows: Sequence[Row], published: Mapping[str, Mapping[str, float]], *, width: int
+    rows: Sequence[Row], published: Mapping[str, PublishedCase], *, width: int
 ) -> list[Line]:
     """The tables of all workloads, one under the other; no line is wider than this."""
     lines: list[Line] = []
@@ -290,7 +291,7 @@ def notes(rows: Sequence[Row]) -> list[str]:
     return list(dict.fromkeys(told))
 
 
-def claims(rows: Sequence[Row], published: Mapping[str, Mapping[str, float]]) -> list[str]:
+def claims(rows: Sequence[Row], published: Mapping[str, Claim]) -> list[str]:
     """A line for each measured case whose optimization the guide makes a claim of."""
     lines = []
     for row in rows:
@@ -303,8 +304,8 @@ def claims(rows: Sequence[Row], published: Mapping[str, Mapping[str, float]]) ->
         gpu = f" and {1 - 1 / on_gpu:.0%} of the GPU's time" if on_gpu else ""
         lines.append(
             f"{row.case.id}: the pipeline has {smaller:.0%} fewer parameters and saves "
-            f"{faster:.0%} of the latency{gpu}; the guide claims a model {claim['smaller']:.0%} "
-            f"smaller and {claim['faster']:.0%} faster"
+            f"{faster:.0%} of the latency{gpu}; the guide claims a model {claim.smaller:.0%} "
+            f"smaller and {claim.faster:.0%} faster"
         )
     return lines
 

@@ -20,17 +20,17 @@ from diffusers_perf.catalog.registry import in_order
 from diffusers_perf.catalog.status import Status
 from diffusers_perf.cli.answers import unwritable
 from diffusers_perf.cli.ending import ended_by
-from diffusers_perf.judge import structure_verdicts
 from diffusers_perf.measurement.bench import Bench, CaseError
 from diffusers_perf.measurement.machine import BadDevice, this_machine, with_threads_for
 from diffusers_perf.measurement.measuring import digest
 from diffusers_perf.plugin.collection import SESSION, case_of
 from diffusers_perf.plugin.options import QUICK_ROUNDS, ROUNDS
 from diffusers_perf.plugin.screen import Progress, Row, outcome
-from diffusers_perf.records import baselines
+from diffusers_perf.records.baselines import BadBaseline
 from diffusers_perf.records.files import make_room
 from diffusers_perf.records.missing import Untimed
 from diffusers_perf.records.run import KEY, CaseRecord, Reference
+from diffusers_perf.records.store import BaselineStore
 
 if TYPE_CHECKING:
     from diffusers_perf.judge.finding import Verdict
@@ -188,6 +188,8 @@ def start(config: pytest.Config) -> PerfSession:
     report: Path | None = config.getoption("benchmark_json")
     if report is not None and not report.name:
         raise pytest.UsageError("--benchmark-json: no file is named")
+    folder: str = config.getoption("baselines") or config.getini("perf_baselines")
+    store = BaselineStore(config.rootpath / folder)
     try:
         shared = discovery.declared_in(*config.getini("perf_declarations"))
         machine = this_machine(config.getoption("device"))
@@ -204,12 +206,13 @@ def start(config: pytest.Config) -> PerfSession:
             options=models.options_for(machine.device, model),
             say=progress.stage,
             images_folder=report and report.with_name(f"{report.stem}-images"),
-            baseline=baselines.load_machine(machine.slug),
-            portable=baselines.load_portable(scale=source.scale, device=machine.device),
-            structures=structure_verdicts.load() or {},
+            store=store,
+            baseline=store.load_machine(machine.slug),
+            portable=store.load_portable(scale=source.scale, device=machine.device),
+            operators=store.load_operators(),
         )
-        published = baselines.load_published()
-    except (BadDeclaration, BadDevice, models.BadModel, baselines.BadBaseline) as error:
+        published = store.load_published()
+    except (BadDeclaration, BadDevice, models.BadModel, BadBaseline) as error:
         raise pytest.UsageError(str(error)) from None
     if report is not None and not config.option.collectonly:
         _make_room(report)

@@ -131,6 +131,24 @@ def as_json(content: Any, *, indent: int = 1) -> str:
     return msgspec.json.format(msgspec.json.encode(content, enc_hook=str), indent=indent).decode()
 
 
+def laid_out(content: Any, *, depth: int) -> str:
+    """The same with a line for each entry of an object down to this depth, as a person reviews it.
+    What is deeper stands on one line.
+    """
+    return _lines(msgspec.json.decode(msgspec.json.encode(content)), depth=depth, indent=0) + "\n"
+
+
+def _lines(value: Any, *, depth: int, indent: int) -> str:
+    if not depth or not isinstance(value, dict) or not value:
+        return as_json(value, indent=0)
+    margin = " " * (indent + 1)
+    entries = (
+        f"{margin}{as_json(name)}: {_lines(inner, depth=depth - 1, indent=indent + 1)}"
+        for name, inner in value.items()
+    )
+    return "{\n" + ",\n".join(entries) + "\n" + " " * indent + "}"
+
+
 def decoded(content: Any, kind: type[T]) -> T:
     """The record of this kind that plain data describes. `BadContent` where it does not."""
     try:

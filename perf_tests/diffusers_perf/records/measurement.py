@@ -34,8 +34,8 @@ def bottleneck_of(idle_share: float) -> Literal["host", "gpu"]:
     return "host" if idle_share > HOST_IDLE else "gpu"
 
 
-class Count(Record, frozen=True, kw_only=True):
-    """A counter: what happens once per generation, and once per step."""
+class Count(Record, frozen=True, kw_only=True, array_like=True):
+    """A counter, ``[fixed, per step]`` in JSON: what happens once per generation and per step."""
 
     fixed: Integer
     """Below zero where the first steps do less than the others."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from diffusers_perf.records.measurement import Count
+from diffusers_perf.records.quantities import StrictRecord
 
 COUNTERS = (
     "operators",
@@ -23,6 +24,14 @@ COUNTERS = (
 
 HEAVY = ("convolution", "matmul", "attention")
 UNFUSED = ("attention: naive", "attention: sdpa, math only")
+
+
+class OperatorCount(StrictRecord, frozen=True, kw_only=True):
+    """One counter of a case's code."""
+
+    total: Count
+    where: Mapping[str, Count] = {}
+    """The same by kind and class: ``float16 → float32 in GroupNorm``."""
 
 
 class Place(NamedTuple):
@@ -103,6 +112,14 @@ class Observation:
                 kinds[f"{what} in {place.owner}"].append(count)
             grouped[name] = {kind: added(counts) for kind, counts in sorted(kinds.items())}
         return grouped
+
+    def accepted(self) -> dict[str, OperatorCount]:
+        """As a baseline holds it."""
+        where = self.where()
+        return {
+            name: OperatorCount(total=total, where=where.get(name, {}))
+            for name, total in self.counters.items()
+        }
 
     def by(self, key: Callable[[Operator], Any]) -> dict[Any, Work]:
         """The operators summed by whatever is asked for, the most calls in a step first."""

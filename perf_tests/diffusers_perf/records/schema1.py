@@ -127,8 +127,7 @@ def _measurement(info: Json) -> dict[str, Any]:
         "ignored": image["ignored"],
         "observing_s": info.get("observing_s", 0.0),
         "counters": {
-            name: {"fixed": count["fixed"], "per_step": count["per_step"]}
-            for name, count in info["counters"].items()
+            name: [count["fixed"], count["per_step"]] for name, count in info["counters"].items()
         },
         "stages_s": info.get("stages", {}),
         "families": info["families"],

@@ -14,13 +14,13 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
-from diffusers_perf.cli.answers import named, unwritable
+from diffusers_perf.cli.answers import add_baselines, named, store_of, unwritable
 from diffusers_perf.compare import compare
 from diffusers_perf.judge.comparable import NotComparable
-from diffusers_perf.records import baselines
 from diffusers_perf.records.files import write_whole
 from diffusers_perf.records.reading import BadRunError, load_run
 from diffusers_perf.records.run import Run
+from diffusers_perf.records.store import BaselineStore
 from diffusers_perf.report import builder, comparison, markdown
 from diffusers_perf.report.content import ComparisonPart, Report
 
@@ -52,6 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="OUT.md",
         help="write the Markdown; without a file, print it",
     )
+    add_baselines(parser)
 
 
 def main(args: argparse.Namespace) -> int:
@@ -66,11 +67,12 @@ def main(args: argparse.Namespace) -> int:
             raise BadRunError(f"{page} is a run: write the report to another file")
     if len({page.resolve() for page in pages}) < len(pages):
         raise BadRunError(f"--html and --markdown need different files (both are {args.html})")
-    return write(args.runs, base=args.base, html=args.html, comment=args.markdown)
+    return write(args.runs, store_of(args), base=args.base, html=args.html, comment=args.markdown)
 
 
 def write(
     head: Sequence[Path],
+    store: BaselineStore,
     *,
     base: Sequence[Path] = (),
     html: Path | None = None,
@@ -78,9 +80,9 @@ def write(
 ) -> int:
     """Make the page, the comment (``-`` prints it), or both; 0. `BadRunError` for bad runs."""
     shown = load_run(head[0])
-    report = make(shown, head=head, base=base)
+    report = make(shown, store, head=head, base=base)
     if html is not None:
-        _write(html, _page(report, shown))
+        _write(html, _page(report, shown, store))
     if comment == STDOUT:
         sys.stdout.write(markdown.render(report))
     elif comment is not None:
@@ -88,30 +90,30 @@ def write(
     return 0
 
 
-def make(shown: Run, *, head: Sequence[Path], base: Sequence[Path]) -> Report:
+def make(shown: Run, store: BaselineStore, *, head: Sequence[Path], base: Sequence[Path]) -> Report:
     """The content of the report of a run, which is the first of `head`."""
-    baseline = baselines.load_machine(shown.machine.slug)
+    baseline = store.load_machine(shown.machine.slug)
     return builder.build(
         shown,
-        published=baselines.load_published(),
+        published=store.load_published(),
         accepted=baseline.cases.keys() if baseline else None,
         base=load_run(base[0]) if base else None,
-        comparison=judged(head, base) if len(base) > 1 or len(head) > 1 else None,
+        comparison=judged(head, base, store) if len(base) > 1 or len(head) > 1 else None,
     )
 
 
-def judged(head: Sequence[Path], base: Sequence[Path]) -> ComparisonPart:
+def judged(head: Sequence[Path], base: Sequence[Path], store: BaselineStore) -> ComparisonPart:
     """The verdict on pairs of runs, or why there is none. `BadRunError` for bad runs."""
     sides = [[load_run(path) for path in paths] for paths in (base, head)]
     if not base:
         raise BadRunError("several runs need as many runs of --base to be judged in pairs")
     try:
-        return comparison.in_pairs(compare.load(base, head), *sides)
+        return comparison.in_pairs(compare.load(base, head, store), *sides)
     except (NotComparable, BadRunError) as error:
         return comparison.refused(str(error), *sides)
 
 
-def _page(report: Report, shown: Run) -> str:
+def _page(report: Report, shown: Run, store: BaselineStore) -> str:
     lacking = [name for name in NEEDED if find_spec(name) is None]
     if lacking:
         raise BadRunError(
@@ -119,7 +121,7 @@ def _page(report: Report, shown: Run) -> str:
         )
     from diffusers_perf.report import page
 
-    return page.render(report, shown.images, source=shown.path.name)
+    return page.render(report, shown.images, store, source=shown.path.name)
 
 
 def _write(path: Path, text: str) -> None:

@@ -64,7 +64,7 @@ def _workload(name: str, head: Run, *, base: Run | None, published: Published) -
                 interval=mean_interval(rounds)
                 if len(rounds := case.measurement.rounds_s) > 1
                 else None,
-                guide=published.cases.get(case.id, {}),
+                guide=published.cases.get(case.id),
                 front=case.id in front,
             )
             for case in own
@@ -125,8 +125,8 @@ def _claims(cases: Sequence[CaseRecord], published: Published) -> list[str]:
         on_gpu = f" and {1 - 1 / speedup:.0%} less GPU time" if speedup else ""
         lines.append(
             f"{seen.case}: {smaller:.0%} fewer parameters in the whole pipeline, {saved:.0%} less "
-            f"latency{on_gpu}. The guide claims {claim['smaller']:.0%} smaller and "
-            f"{claim['faster']:.0%} faster."
+            f"latency{on_gpu}. The guide claims {claim.smaller:.0%} smaller and "
+            f"{claim.faster:.0%} faster."
         )
     return lines
 

@@ -10,6 +10,7 @@ from diffusers_perf.catalog.declarations import REFERENCE
 from diffusers_perf.catalog.status import Status
 from diffusers_perf.judge.stats import Interval
 from diffusers_perf.plugin.screen import how_close
+from diffusers_perf.records.baselines import PublishedCase
 from diffusers_perf.records.measurement import Measurement
 from diffusers_perf.records.missing import Untimed
 from diffusers_perf.records.run import CaseRecord
@@ -50,8 +51,8 @@ class CasePart:
     """The same case of the run it is compared with."""
     interval: Interval | None
     """99 % interval of the latency, seconds; None from a single round."""
-    guide: Mapping[str, float]
-    """The guide's ``latency_s`` and ``speedup``; empty where it has none."""
+    guide: PublishedCase | None
+    """The guide's row."""
     front: bool
     """No other case of the workload is faster, closer and smaller at once."""
 

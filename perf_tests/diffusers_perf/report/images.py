@@ -19,9 +19,10 @@ import numpy.typing as npt
 from PIL import Image
 
 from diffusers_perf.catalog.declarations import REFERENCE
-from diffusers_perf.records import baselines, image_files
+from diffusers_perf.records import image_files
 from diffusers_perf.records.image_files import BadImage, Quantized
 from diffusers_perf.records.names import BadName, image_file
+from diffusers_perf.records.store import BaselineStore
 from diffusers_perf.report.content import CasePart, Report
 
 LEVELS = (
@@ -96,7 +97,7 @@ class Gallery:
     """Of the largest image there."""
 
 
-def gallery(report: Report, folder: Path, *, budget_bytes: int) -> Gallery:
+def gallery(report: Report, folder: Path, store: BaselineStore, *, budget_bytes: int) -> Gallery:
     """Load, compare and embed the images of a run that were saved in this folder.
 
     They are as large as lets all of them together, as they stand in the page, keep the budget.
@@ -118,7 +119,7 @@ def gallery(report: Report, folder: Path, *, budget_bytes: int) -> Gallery:
         found = dict(zip(names, pool.map(partial(_load, folder), names), strict=True))
     loaded = {name: one for name, one in found.items() if not isinstance(one, str)}
     problems = {name: one for name, one in found.items() if isinstance(one, str)}
-    thumbnails = _accepted(report.cases)
+    thumbnails = _accepted(report.cases, store)
     differences: dict[str, tuple[Pixels, int]] = {}
     for case in report.cases:
         own, other = loaded.get(case.id), loaded.get(_other(case))
@@ -224,7 +225,7 @@ def amplified(own: Pixels, other: Pixels) -> tuple[Pixels, int]:
     return bright, times
 
 
-def _accepted(cases: Sequence[CasePart]) -> dict[str, Pixels]:
+def _accepted(cases: Sequence[CasePart], store: BaselineStore) -> dict[str, Pixels]:
     found = {}
     for case in cases:
         seen = case.measurement
@@ -232,9 +233,7 @@ def _accepted(cases: Sequence[CasePart]) -> dict[str, Pixels]:
             continue
         # Without it, or with a broken one, there is nothing to show; the tests say so.
         with suppress(BadName, BadImage):
-            path = baselines.image_path(
-                model=seen.model, weights=seen.weights, workload=seen.workload
-            )
+            path = store.image(model=seen.model, weights=seen.weights, workload=seen.workload)
             found[f"accepted {seen.id}"] = mosaic(image_files.load_quantized(path))
     return found
 

@@ -206,7 +206,7 @@ def _cells(case: CasePart) -> tuple[str, ...]:
         figures.times(case.speedup),
         figures.seconds(seen.gpu_busy_s),
         figures.times(case.gpu_speedup),
-        figures.times(case.guide.get("speedup")),
+        figures.times(case.guide.speedup if case.guide else None),
         figures.mebibytes(seen.peak_memory_bytes),
         case.image,
         case.status,

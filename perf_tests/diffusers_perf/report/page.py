@@ -10,6 +10,7 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
+from diffusers_perf.records.store import BaselineStore
 from diffusers_perf.report import charts, figures, tradeoff
 from diffusers_perf.report.content import Report, mood_of
 from diffusers_perf.report.images import gallery
@@ -21,13 +22,13 @@ WORDS_BYTES = 150_000
 CASE_BYTES = 9_000
 
 
-def render(report: Report, images: Path, *, source: str) -> str:
+def render(report: Report, images: Path, store: BaselineStore, *, source: str) -> str:
     """The page's HTML, with the images of that folder, under 5 MB.
 
     What came out of a run's JSON is escaped; nothing is fetched.
     """
     words = WORDS_BYTES + CASE_BYTES * len(report.cases)
-    shown = gallery(report, images, budget_bytes=min(3_600_000, MOST_BYTES - words))
+    shown = gallery(report, images, store, budget_bytes=min(3_600_000, MOST_BYTES - words))
     script = (TEMPLATES / "page.js").read_text(encoding="utf-8")
     return _template().render(
         report=report,

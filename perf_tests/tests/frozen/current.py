@@ -13,20 +13,22 @@ from diffusers_perf.judge.comparable import NotComparable
 from diffusers_perf.judge.pairs import compare
 from diffusers_perf.records.reading import BadRunError, load_run, run_of
 from diffusers_perf.records.schema1 import upgraded
+from diffusers_perf.records.store import BaselineStore
 from perf_tests.tests.frozen import Content
 
 Entry = dict[str, Any]
+STORE = BaselineStore(Path("baselines"))
 
 
 def gated(content: Content, path: Path) -> Entry:
     """The answer to one run and the findings on each of its cases."""
     path.write_text(json.dumps(content))
     try:
-        code = gate.gate(path)
+        code = gate.gate(path, STORE)
     except BadRunError as error:
         return {"exit": 2, "refused": str(error)}
     run = load_run(path)
-    standards = gate._standards(run)
+    standards = gate.standards_of(run, STORE)
     return {
         "exit": code,
         "cases": {
@@ -44,7 +46,7 @@ def compared(base: Sequence[Content], head: Sequence[Content]) -> Entry:
             [run_of(upgraded(content), Path(f"{side}-{n}.json")) for n, content in enumerate(runs)]
             for side, runs in (("base", base), ("head", head))
         ]
-        found = compare(*sides, noise=known_noise(sides[1][0]))
+        found = compare(*sides, noise=known_noise(sides[1][0], STORE))
     except (BadRunError, NotComparable) as error:
         return {"exit": 2, "refused": str(error)}
     cases: dict[str, dict[str, str]] = {}

@@ -18,8 +18,9 @@ import torch._dynamo
 from pytest_benchmark import plugin
 
 from diffusers_perf.measurement import bench, interference  # noqa: F401
-from diffusers_perf.records import baselines
 from perf_tests.tests.unit.recorded import accept, process
+
+COMMITTED = Path(__file__).parents[3] / "baselines"
 
 with suppress(ImportError):
     import torchao  # noqa: F401  (optional, and imported by diffusers where it is installed)
@@ -58,26 +59,29 @@ def _alone(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def no_baselines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder of baselines in which nothing is accepted yet."""
-    folder = tmp_path / "baselines"
-    _without_baselines(folder, monkeypatch)
-    return folder
+def no_baselines(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Path:
+    """The working directory's folder of baselines, in which nothing is accepted yet."""
+    if "pytester" in request.fixturenames:
+        here: Path = request.getfixturevalue("pytester").path
+    else:
+        here = tmp_path
+        monkeypatch.chdir(here)
+    return _without_baselines(here / "baselines")
 
 
-def _without_baselines(folder: Path, patch: pytest.MonkeyPatch) -> None:
+def _without_baselines(folder: Path) -> Path:
     folder.mkdir()
     for name in ("portable.json", "published.json"):
-        shutil.copy(baselines.FOLDER / name, folder)
-    patch.setattr(baselines, "FOLDER", folder)
+        shutil.copy(COMMITTED / name, folder)
+    return folder
 
 
 @pytest.fixture(scope="session")
 def _accepted_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("accepted") / "baselines"
-    with pytest.MonkeyPatch.context() as patch:
-        _without_baselines(folder, patch)
-        assert accept([process(f"accepted-{number}") for number in range(3)], folder) == 0
+    folder = _without_baselines(tmp_path_factory.mktemp("accepted") / "baselines")
+    assert accept([process(f"accepted-{number}") for number in range(3)], folder) == 0
     return folder
 
 

@@ -45,7 +45,7 @@ def baseline_of(measured: Measurement, reference: Measurement) -> CaseBaseline:
         [(measured, None if measured is reference else reference)] * 3,
         accepted="2026-11-22",
         versions={"torch": "2.11.0", "diffusers": "0.42.1"},
-        generates=GENERATES,
+        workload=GENERATES,
         device="cuda",
     )
 

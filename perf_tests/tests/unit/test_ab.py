@@ -24,7 +24,6 @@ from diffusers_perf.cli import __main__ as command
 from diffusers_perf.compare import ab, environments, sides
 from diffusers_perf.compare.environments import BadSide
 from diffusers_perf.compare.lock import held
-from diffusers_perf.records import baselines
 from perf_tests.tests.unit.recorded import Content, session, side, slow
 
 PYTHON = """#!/bin/sh
@@ -64,6 +63,8 @@ class Place:
 
     def ab(self, *options: str) -> int:
         pythons = [f"--{side}-python={self.folder / side / 'python'}" for side in ("base", "head")]
+        # These machines are not calibrated.
+        pythons.append(f"--baselines={self.folder / 'baselines'}")
         return command.main(["ab", *pythons, f"--out={self.folder / 'out'}", *options])
 
     def act(self, shell: str) -> None:
@@ -81,9 +82,7 @@ class Place:
 
 
 @pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
-    # Nobody calibrated these machines.
-    monkeypatch.setattr(baselines, "FOLDER", tmp_path / "baselines")
+def place(tmp_path: Path) -> Place:
     place = Place(tmp_path)
     (tmp_path / "recorded").mkdir()
     place.record(side("base"), side("head"))
@@ -171,7 +170,8 @@ def test_what_more_pairs_could_settle_names_the_command(
     given = " ".join(f"--{n}-python {place.folder / n / 'python'}" for n in ("base", "head"))
     assert (
         f"            diffusers-perf ab {given} --out {place.folder / 'out'} --device "
-        "cuda --quick --minutes 4 -- -k 'fp16 or reference'\n"
+        f"cuda --baselines {place.folder / 'baselines'} --quick --minutes 4 "
+        "-- -k 'fp16 or reference'\n"
     ) in capsys.readouterr().out
     # And with as much time it is all that is to be done.
     assert place.ab(*options, "--minutes=4", *pytests) == 2

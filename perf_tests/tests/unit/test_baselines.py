@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from diffusers_perf.catalog.metrics import COUNTERS
 from diffusers_perf.judge.limits import limits_of
-from diffusers_perf.records import baselines
 from diffusers_perf.records.baselines import BadBaseline, CaseBaseline, MachineBaseline
+from diffusers_perf.records.files import laid_out
 from diffusers_perf.records.measurement import Count
+from diffusers_perf.records.store import BaselineStore
 from perf_tests.tests.unit.catalogs import ours
 
 NUMBERS: dict[str, Any] = {
@@ -26,7 +29,7 @@ NUMBERS: dict[str, Any] = {
 CASE = CaseBaseline(
     accepted="2026-11-22",
     versions={"torch": "2.11.0"},
-    generates={"name": "ddim50", "steps": 50, "base": ["fp16"]},
+    workload={"name": "ddim50", "steps": 50, "base": ["fp16"]},
     counters={"kernels": Count(fixed=300, per_step=1000)},
     measured=NUMBERS,
     limits=limits_of(NUMBERS),
@@ -36,25 +39,40 @@ KEY = "ddim50/sd15/seeded/fp16"
 
 @pytest.fixture
 def saved(tmp_path: Path) -> Path:
-    path = tmp_path / "gpu.json"
-    baselines.save_machine(MachineBaseline(path=path, machine="GPU", cases={KEY: CASE}))
-    return path
+    return BaselineStore(tmp_path).save_machine(MachineBaseline(machine="GPU", cases={KEY: CASE}))
 
 
 def test_what_is_written_is_read_back(saved: Path) -> None:
-    loaded = baselines.load_machine("gpu", saved.parent)
+    loaded = BaselineStore(saved.parent).load_machine("gpu")
     assert loaded is not None
     assert loaded.cases == {KEY: CASE}
     assert not list(saved.parent.glob("*.draft"))
 
 
-def test_one_line_a_case(saved: Path) -> None:
-    assert sum(KEY in line for line in saved.read_text().splitlines()) == 1
-    assert max(len(line) for line in saved.read_text().splitlines()) < 1_500
+def test_workloads_and_versions_are_said_once(tmp_path: Path) -> None:
+    other = structs.replace(CASE, workload={**CASE.workload, "steps": 25})
+    cases = {f"{KEY}-{number}": CASE for number in range(3)} | {f"{KEY}-other": other}
+    store = BaselineStore(tmp_path)
+    text = store.save_machine(MachineBaseline(machine="GPU", cases=cases)).read_text()
+    assert text.count('"steps": 50') == text.count('"steps": 25') == 1
+    assert text.count('"torch": "2.11.0"') == 1
+    loaded = store.load_machine("gpu")
+    assert loaded is not None
+    assert loaded.cases == cases
+
+
+def test_a_change_of_one_case_is_a_change_of_few_lines(saved: Path) -> None:
+    before = saved.read_text().splitlines()
+    changed = structs.replace(CASE, limits={**CASE.limits, "gpu_busy_s_max": 9.0})
+    cases = {KEY: changed}
+    BaselineStore(saved.parent).save_machine(MachineBaseline(machine="GPU", cases=cases))
+    after = saved.read_text().splitlines()
+    (line,) = [now for was, now in zip(before, after, strict=True) if was != now]
+    assert line.strip().startswith('"limits": ')
 
 
 def test_a_machine_nobody_accepted_has_none(tmp_path: Path) -> None:
-    assert baselines.load_machine("gpu", tmp_path) is None
+    assert BaselineStore(tmp_path).load_machine("gpu") is None
 
 
 def _set(*path: str, to: Any) -> Any:
@@ -74,19 +92,23 @@ def _set(*path: str, to: Any) -> Any:
             _set("machine", to="GPU (8 GiB)"),
             "machine is GPU (8 GiB), whose file would be called gpu-8",
         ),
-        (_set("schema", to=2), "has schema 2, this suite reads 1"),
-        (_set("colour", to=2), "unknown key 'colour'; known are cases, machine, schema"),
-        (_set("cases", KEY, "fast", to=1), f"{KEY}: unknown key 'fast'"),
-        (_set("cases", KEY, "generates", to=50), f"{KEY}: generates is 50, not an object"),
-        (_set("cases", KEY, "latency_s", to=[-1.0]), "latency_s is -1.0, not a positive number"),
-        (_set("cases", KEY, "latency_s", to=["1"]), "latency_s is '1', not a positive number"),
-        (_set("cases", KEY, "gpu_busy_s", to=[float("nan")]), "NaN is no number that anything"),
-        (_set("cases", KEY, "limits", "gpu_speedup_min", to=0), "is 0, not a positive number"),
-        (_set("cases", KEY, "counters", "kernels", to=[1.5, 2]), "not [fixed, per step]"),
-        (_set("cases", KEY, "limits", "fast", to=1), "limits: unknown key 'fast'; known are gpu"),
-        (_set("cases", KEY, "limits", to={}), "limits have no 'latency_speedup_min'"),
-        (_set("cases", KEY, "limits", to=[]), "limits is [], not an object"),
-        (_set("cases", to=[]), "cases is [], not an object"),
+        (_set("schema", to=1), "has schema 1, this version reads 2"),
+        (_set("colour", to=2), "object contains unknown field `colour`"),
+        (_set("cases", KEY, "fast", to=1), "object contains unknown field `fast`"),
+        (_set("cases", KEY, "workload", to="other"), f"{KEY}: workload 'other' is not in the file"),
+        (_set("cases", KEY, "versions", to="1"), f"{KEY}: versions '1' are not in the file"),
+        (_set("cases", KEY, "measured", "latency_s", to=[-1.0]), "expected `float` > 0.0"),
+        (_set("cases", KEY, "measured", "latency_s", to=[]), "expected `array` of length >= 1"),
+        (_set("cases", KEY, "measured", "latency_s", to=["1"]), "got `str`"),
+        (_set("cases", KEY, "measured", "gpu_busy_s", to=[float("nan")]), "not valid JSON"),
+        (_set("cases", KEY, "measured", "speed", to=[1.0]), "measured: unknown 'speed' (known: l"),
+        (_set("cases", KEY, "limits", "gpu_speedup_min", to=0), "expected `int` >= 1"),
+        (_set("cases", KEY, "counters", "kernels", to=[1.5, 2]), "expected `int`, got `float`"),
+        (_set("cases", KEY, "limits", "fast", to=1), "limits: unknown 'fast' (known: latency_s"),
+        (_set("cases", KEY, "limits", to={}), "no latency_speedup_min in limits"),
+        (_set("cases", KEY, "limits", to=[]), "limits: expected `object`, got `array`"),
+        (_set("cases", to=[]), "cases: expected `object`, got `array`"),
+        (_set("cases", "ddim50", to={}), "object missing required field"),
     ],
 )
 def test_a_broken_file_is_said_in_a_sentence(saved: Path, change: Any, sentence: str) -> None:
@@ -94,7 +116,7 @@ def test_a_broken_file_is_said_in_a_sentence(saved: Path, change: Any, sentence:
     change(content)
     saved.write_text(json.dumps(content))
     with pytest.raises(BadBaseline) as error:
-        baselines.load_machine("gpu", saved.parent)
+        BaselineStore(saved.parent).load_machine("gpu")
     assert str(saved) in str(error.value)
     assert sentence in str(error.value)
     assert "\n" not in str(error.value)
@@ -103,8 +125,8 @@ def test_a_broken_file_is_said_in_a_sentence(saved: Path, change: Any, sentence:
 @pytest.mark.parametrize("text", ["", "{", "[1]", "null"])
 def test_what_is_no_json_object_is_said(saved: Path, text: str) -> None:
     saved.write_text(text)
-    with pytest.raises(BadBaseline, match="is no JSON"):
-        baselines.load_machine("gpu", saved.parent)
+    with pytest.raises(BadBaseline, match=r"not valid JSON|expected `object`"):
+        BaselineStore(saved.parent).load_machine("gpu")
 
 
 def test_limits_follow_from_what_was_measured() -> None:
@@ -125,16 +147,22 @@ def test_limits_follow_from_what_was_measured() -> None:
 
 
 def test_the_committed_files_are_sound() -> None:
-    for path in baselines.FOLDER.glob("*.json"):
-        if path.stem not in ("published", "portable", "structure"):
-            machine = baselines.load_machine(path.stem)
+    store = BaselineStore(Path(__file__).parents[3] / "baselines")
+    for path in store.folder.glob("*.json"):
+        if path.stem not in ("published", "portable"):
+            machine = store.load_machine(path.stem)
             assert machine is not None
             for case in machine.cases.values():
                 assert set(case.counters) <= set(COUNTERS)
-    published = baselines.load_published()
+            # As it would be written, so that accepting changes no other line.
+            assert laid_out(machine.file(), depth=3) == path.read_text(encoding="utf-8")
+    assert store.load_operators()
+    entries = [line for line in store.history.read_text().splitlines() if line.startswith("- ")]
+    assert all(re.match(r"- \d{4}-\d\d-\d\d (NVIDIA \S|a CPU )", line) for line in entries)
+    published = store.load_published()
     bounds = {
-        **baselines.load_portable(scale="full", device="cuda"),
-        **baselines.load_portable(scale="small", device="cpu"),
+        **store.load_portable(scale="full", device="cuda"),
+        **store.load_portable(scale="small", device="cpu"),
     }
     known = {case.id for case in ours().cases}
     assert published.cases.keys() <= known

@@ -12,10 +12,10 @@ import pytest
 
 from diffusers_perf.cli import __main__ as command
 from diffusers_perf.compare import compare
-from diffusers_perf.records import baselines
-from diffusers_perf.records.baselines import BadBaseline, Calibration, CaseBaseline, load_machine
+from diffusers_perf.records.baselines import BadBaseline, Calibration, CaseBaseline
 from diffusers_perf.records.reading import load_run
 from diffusers_perf.records.run import Mode
+from diffusers_perf.records.store import BaselineStore
 from perf_tests.tests.unit.recorded import (
     Content,
     accept,
@@ -49,7 +49,7 @@ def calibration(folder: Path, mode: Mode = "whole") -> Calibration:
 
 def line(folder: Path) -> CaseBaseline:
     """What the baseline says of fp16."""
-    baseline = load_machine("nvidia-h200", folder)
+    baseline = BaselineStore(folder).load_machine("nvidia-h200")
     assert baseline is not None
     return baseline.cases[KEY]
 
@@ -109,7 +109,7 @@ def test_quick_processes_have_a_noise_of_their_own(
     for mode, quick in (("whole", False), ("quick", True)):
         session(noisy[0])["quick"] = quick
         (path,) = write(noisy[:1], accepted.parent, mode)
-        known = compare.known_noise(load_run(path))[KEY]
+        known = compare.known_noise(load_run(path), BaselineStore(accepted))[KEY]
         assert known == line(accepted).calibrations[cast("Mode", mode)].noise
 
 
@@ -156,7 +156,7 @@ def test_compare_sees_what_was_allowed_and_says_so_below_it(
         settle(content)
     paths = write(base, accepted.parent, "base"), write(head, accepted.parent, "head")
     capsys.readouterr()
-    assert compare.run(*paths) == code
+    assert compare.run(*paths, BaselineStore(accepted)) == code
     printed = capsys.readouterr().out
     if code == 1:
         assert "slower: ddim50-fp16: latency" in printed
@@ -329,20 +329,20 @@ GOOD = {"calibrated": "2026-11-23", "processes": 8, "noise": {}, "sees": {}}
 @pytest.mark.parametrize(
     ("broken", "sentence"),
     [
-        ([], "calibrations is [], not an object"),
-        ({"slow": GOOD}, "unknown key 'slow'; known are quick, whole"),
-        ({"whole": {"noise": {}}}, "calibrations: whole: has no calibrated"),
-        ({"whole": GOOD | {"said": 1}}, "unknown key 'said'; known are calibrated, noise, proc"),
-        ({"quick": GOOD | {"processes": "8"}}, "quick: processes is '8', not a whole number"),
-        ({"whole": GOOD | {"noise": {"latency_s": -1}}}, "latency_s is -1, not zero or a positi"),
-        ({"whole": GOOD | {"sees": 5}}, "whole: sees is 5, not an object"),
+        ([], "calibrations: expected `object`, got `array`"),
+        ({"slow": GOOD}, "invalid enum value 'slow'"),
+        ({"whole": {"noise": {}}}, "calibrations[...]: object missing required field `calibrated`"),
+        ({"whole": GOOD | {"said": 1}}, "object contains unknown field `said`"),
+        ({"quick": GOOD | {"processes": "8"}}, "processes: expected `int`, got `str`"),
+        ({"whole": GOOD | {"noise": {"latency_s": -1}}}, "noise[...]: expected `float` >= 0.0"),
+        ({"whole": GOOD | {"sees": 5}}, "sees: expected `object`, got `int`"),
     ],
 )
 def test_a_broken_calibration_is_said(accepted: Path, broken: object, sentence: str) -> None:
-    path = baselines.machine_path("nvidia-h200", accepted)
+    path = BaselineStore(accepted).machine_path("nvidia-h200")
     content = json.loads(path.read_text())
     content["cases"][KEY]["calibrations"] = broken
     path.write_text(json.dumps(content))
     with pytest.raises(BadBaseline) as error:
-        load_machine("nvidia-h200", accepted)
+        BaselineStore(accepted).load_machine("nvidia-h200")
     assert sentence in str(error.value)

@@ -10,8 +10,8 @@ import pytest
 
 from diffusers_perf.cli import __main__ as command
 from diffusers_perf.compare import compare
-from diffusers_perf.records import baselines
 from diffusers_perf.records.run import KEY
+from diffusers_perf.records.store import BaselineStore
 from perf_tests.tests.unit import recorded
 from perf_tests.tests.unit.recorded import (
     Content,
@@ -34,7 +34,7 @@ from perf_tests.tests.unit.recorded import (
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Nobody calibrated these machines."""
-    monkeypatch.setattr(baselines, "FOLDER", tmp_path / "baselines")
+    monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
@@ -53,17 +53,17 @@ def compared(
         base_too(content)
     for content in head:
         change(content)
-    code = compare.run(write(base, folder, "base"), write(head, folder, "head"))
+    code = compare.run(write(base, folder, "base"), write(head, folder, "head"), NONE)
     printed = capsys.readouterr()
     return code, printed.out + printed.err
 
 
 def _sync(content: Content) -> None:
-    measured(content, "ddim50-fp16")["counters"]["host_syncs"]["per_step"] += 1
+    measured(content, "ddim50-fp16")["counters"]["host_syncs"][1] += 1
 
 
 def _fewer_syncs(content: Content) -> None:
-    measured(content, "ddim50-fp16")["counters"]["host_syncs"]["per_step"] -= 6
+    measured(content, "ddim50-fp16")["counters"]["host_syncs"][1] -= 6
 
 
 def _memory(content: Content) -> None:
@@ -111,6 +111,7 @@ def _drifted(content: Content) -> None:
 
 
 FP16 = "ddim50-fp16"
+NONE = BaselineStore(Path("baselines"))
 
 
 @pytest.mark.parametrize(
@@ -256,7 +257,7 @@ def test_one_disturbed_process_costs_its_pair_and_no_more(
     base, head = side("base"), side("head")
     slow(head[2], FP16, by=3.0)
     _disturbed(head[2])
-    code = compare.run(write(base, folder, "base"), write(head, folder, "head"))
+    code = compare.run(write(base, folder, "base"), write(head, folder, "head"), NONE)
     assert code == 0, capsys.readouterr().out
 
 
@@ -265,10 +266,10 @@ def test_a_process_that_its_own_rule_calls_invalid_costs_its_pair(
 ) -> None:
     base, head = side("base"), side("head")
     measured(head[2], FP16)["rounds_s"] = [9.0, 3.0, 3.0, 3.0, 3.0]
-    assert compare.run(write(base, folder, "base"), write(head, folder, "head")) == 0
+    assert compare.run(write(base, folder, "base"), write(head, folder, "head"), NONE) == 0
     for content in head:
         measured(content, FP16)["rounds_s"] = [9.0, 3.0, 3.0, 3.0, 3.0]
-    assert compare.run(write(base, folder, "base"), write(head, folder, "head")) == 2
+    assert compare.run(write(base, folder, "base"), write(head, folder, "head"), NONE) == 2
     said = capsys.readouterr().out
     assert "invalid: ddim50-fp16: latency is invalid: 5 of 5 pairs left out: " in said
 
@@ -283,7 +284,7 @@ def test_a_counter_that_is_not_the_same_in_all_processes_of_a_side_is_inconclusi
     base, head = side("base"), side("head")
     for content in (*base[:in_base], *head[:in_head]):
         _sync(content)
-    assert compare.run(write(base, folder, "base"), write(head, folder, "head")) == 2
+    assert compare.run(write(base, folder, "base"), write(head, folder, "head"), NONE) == 2
     said = f"inconclusive: ddim50-fp16: host syncs {told}, not the same in all processes of a side"
     assert said in capsys.readouterr().out
 
@@ -295,7 +296,7 @@ def test_a_metric_that_one_process_lacks_costs_its_pair_and_says_so(
     measured(head[1], FP16)["gpu_busy_s"] = None
     for content in (head[0], *head[2:]):
         slow(content, FP16, by=1.05)
-    assert compare.run(write(base, folder, "base"), write(head, folder, "head")) == 1
+    assert compare.run(write(base, folder, "base"), write(head, folder, "head"), NONE) == 1
     assert "1 of 5 pairs left out: not measured on both sides" in capsys.readouterr().out
 
 
@@ -310,11 +311,11 @@ def test_a_blind_base_hides_nothing(folder: Path, capsys: pytest.CaptureFixture[
     assert "ddim50-fp16: graph breaks (7 counters) not counted in 5 of 5 processes of" in text
     base, head = side("base"), side("head")
     _uncounted(base[0])
-    assert compare.run(write(base, folder, "base"), write(head, folder, "head")) == 2
+    assert compare.run(write(base, folder, "base"), write(head, folder, "head"), NONE) == 2
     assert "(7 counters) not counted in 1 of 5 processes of base" in capsys.readouterr().out
     for content in head:
         _sync(content)
-    assert compare.run(write(base, folder, "base"), write(head, folder, "head")) == 1
+    assert compare.run(write(base, folder, "base"), write(head, folder, "head"), NONE) == 1
     assert "more work: ddim50-fp16: host syncs 303 → 353" in capsys.readouterr().out
 
 
@@ -335,7 +336,7 @@ def test_an_image_of_which_nothing_is_allowed_is_held_to_bases(
     base, head = side("base"), side("head")
     for number, content in enumerate((*base, *head)):
         (_without_tolerances if number < 6 else another)(content)
-    assert compare.run(write(base, folder, "base"), write(head, folder, "head")) == 0
+    assert compare.run(write(base, folder, "base"), write(head, folder, "head"), NONE) == 0
 
 
 def test_one_pair_judges_what_needs_no_statistics(
@@ -411,7 +412,7 @@ def test_other_versions_of_torch_are_what_is_compared(
     assert text.startswith("NVIDIA H200, both with python 3.12.3, torch 2.11.0+cu130, diffusers")
     base, head = side("base"), side("head")
     _other_torch(head[3])
-    assert compare.run(write(base, folder, "b"), write(head, folder, "h")) == 2
+    assert compare.run(write(base, folder, "b"), write(head, folder, "h"), NONE) == 2
     assert "h-3.json was measured on another machine or with other ver" in capsys.readouterr().err
 
 
@@ -419,9 +420,9 @@ def test_sides_of_different_length_do_not_pair(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     base, head = write(side("base"), folder, "base"), write(side("head", count=4), folder, "head")
-    assert compare.run(base, head) == 2
+    assert compare.run(base, head, NONE) == 2
     assert "5 runs of base and 4 runs of head" in capsys.readouterr().err
-    assert compare.run([base[0], base[0]], base[1:3]) == 2
+    assert compare.run([base[0], base[0]], base[1:3], NONE) == 2
     assert "is given twice" in capsys.readouterr().err
 
 
@@ -479,7 +480,7 @@ def test_a_copied_run_is_no_process_of_its_own(
 ) -> None:
     base, head = write(side("base"), folder, "base"), write(side("head"), folder, "head")
     head[3].write_bytes(head[1].read_bytes())
-    assert compare.run(base, head) == 2
+    assert compare.run(base, head, NONE) == 2
     said = capsys.readouterr().err
     assert "head-3.json is a copy of " in said
     assert "head-1.json: each run is a process of its own" in said

@@ -25,6 +25,7 @@ from diffusers_perf.measurement.bench import Bench
 from diffusers_perf.measurement.build import Build
 from diffusers_perf.measurement.machine import this_machine
 from diffusers_perf.optimizations import tolerances
+from diffusers_perf.records.store import BaselineStore
 from perf_tests.tests.unit import fake
 from perf_tests.tests.unit.fake import CHANGES, CLOSE, WORKLOAD, FakeSource
 
@@ -94,9 +95,7 @@ def declare(monkeypatch: pytest.MonkeyPatch) -> Declared:
             rounds=1,
             say=lambda *_: None,
             images_folder=None,
-            baseline=None,
-            portable={},
-            structures={},
+            store=BaselineStore(Path("baselines")),
         )
 
     monkeypatch.setattr(explore, "bare_bench", bare_bench)

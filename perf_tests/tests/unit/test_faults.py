@@ -38,6 +38,7 @@ from diffusers_perf.measurement import host, pipelines
 from diffusers_perf.measurement.bench import Bench
 from diffusers_perf.measurement.generation import Generation
 from diffusers_perf.measurement.machine import this_machine
+from diffusers_perf.records.store import BaselineStore
 from perf_tests.tests.unit.fake import CLOCK, WORKLOAD, FakePipeline, FakeSource, on_fake_clock
 
 DECLARED = list(FAULTS.values())
@@ -199,9 +200,7 @@ def declared(monkeypatch: pytest.MonkeyPatch) -> dict[str, Fault]:
             options=("--model", "my model"),
             say=lambda *_: None,
             images_folder=None,
-            baseline=None,
-            portable={},
-            structures={},
+            store=BaselineStore(Path("baselines")),
         )
 
     monkeypatch.setattr(command, "_bench", bench)

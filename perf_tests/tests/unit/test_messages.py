@@ -20,9 +20,8 @@ from diffusers_perf.judge.comparison import Comparison
 from diffusers_perf.judge.messages.commands import Literal
 from diffusers_perf.judge.pairs import compare
 from diffusers_perf.judge.question import Question
-from diffusers_perf.judge.structure_verdicts import Accepted
 from diffusers_perf.judge.verdicts import judge
-from diffusers_perf.records.baselines import Bound
+from diffusers_perf.records.baselines import Bound, OperatorBaseline
 from diffusers_perf.records.measurement import Count, Distance, Interference, Look, Measurement
 from diffusers_perf.records.operators import Event, Observation, Place
 from perf_tests.tests.unit import recorded
@@ -173,12 +172,11 @@ def test_operators() -> None:
         return Observation(operators={}, events=casts)
 
     def told(now: Observation, was: Observation) -> str:
-        known = Accepted(
+        known = OperatorBaseline(
             accepted="2026-01-31",
             reason="first",
             versions={"torch": "2.11.0"},
-            counters={"casts": was.counters["casts"]},
-            where=was.where(),
+            counters={"casts": was.accepted()["casts"]},
         )
         findings = structure_verdicts.judge(
             "ddim50-fp16",
@@ -188,6 +186,7 @@ def test_operators() -> None:
             versions={"torch": "2.13.0"},
             rerun=Literal(text="diffusers-perf structure -k ddim50-fp16"),
             model="sd15",
+            file="baselines/operators/ddim50.json",
         )
         return "\n".join(f.text() for f in findings if f.metric == "casts")
 
@@ -249,7 +248,13 @@ def seen(**changes: Any) -> Edit:
 
 
 def counted(name: str, **changes: int) -> Edit:
-    return lambda content: recorded.measured(content, CASE)["counters"][name].update(changes)
+
+    def change(content: recorded.Content) -> None:
+        counters = recorded.measured(content, CASE)["counters"]
+        fixed, per_step = counters[name]
+        counters[name] = [changes.get("fixed", fixed), changes.get("per_step", per_step)]
+
+    return change
 
 
 def slower(by: float) -> Edit:

@@ -14,14 +14,15 @@ import pytest
 from diffusers_perf.catalog.declarations import Optimization
 from diffusers_perf.cli import __main__ as command
 from diffusers_perf.cli.accept import accept
-from diffusers_perf.judge import structure_verdicts
-from diffusers_perf.judge.structure_verdicts import Accepted
 from diffusers_perf.measurement import structure
 from diffusers_perf.measurement.bench import Bench, Lack, drift_text
 from diffusers_perf.measurement.generation import Generation
+from diffusers_perf.records.baselines import OperatorBaseline
 from diffusers_perf.records.measurement import Count
+from diffusers_perf.records.operators import OperatorCount
 from diffusers_perf.records.reading import load_run
 from diffusers_perf.records.run import Drift
+from diffusers_perf.records.store import BaselineStore
 from perf_tests.tests.unit import fake
 from perf_tests.tests.unit.recorded import case_id, cases, machine, session
 
@@ -47,6 +48,7 @@ def run(
         "-p",
         "perf_tests.tests.unit.fake",
         f"--fakes={fakes}",
+        f"--baselines={Path.cwd() / 'baselines'}",
         *(["--benchmark-only"] if only else []),
         *([f"--rounds={rounds}"] if rounds else []),
         *options,
@@ -203,20 +205,20 @@ def test_bad_input_is_refused_in_a_sentence(
 def test_code_that_asks_for_more_than_accepted_fails(
     pytester: pytest.Pytester, no_baselines: Path
 ) -> None:
-    nothing = Accepted(
+    nothing = OperatorBaseline(
         accepted="2026-11-22",
         reason="first",
         versions={},
-        counters={"operators": Count(fixed=0, per_step=0)},
-        where={},
+        counters={"operators": OperatorCount(total=Count(fixed=0, per_step=0))},
     )
-    structure_verdicts.save({f"fake4/fake/{name}": nothing for name in ("fine", "asks_more")})
+    counts = {f"fake4/fake/{name}": nothing for name in ("fine", "asks_more")}
+    BaselineStore(no_baselines).save_operators(counts)
     result = run(pytester, fakes="fine,asks_more")
     assert result.parseoutcomes()["failed"] == 1
     result.stdout.fnmatch_lines(
         [
             "more work: fake4-asks_more: operators 0 → 1 (+1 fixed, all elementwise and other, *",
-            "*expected*0 (baselines/structure.json, accepted 2026-11-22)",
+            "*expected*0 (baselines/operators/fake4.json, accepted 2026-11-22)",
         ]
     )
 
@@ -362,7 +364,7 @@ def test_the_life_of_a_baseline(
     for path in paths:
         result = run(pytester, f"--benchmark-json={path}", fakes="fine,moody", rounds=3)
         result.stdout.fnmatch_lines(["3 new*"])
-    assert accept(paths, reason="first") == 0
+    assert accept(paths, BaselineStore(no_baselines), reason="first") == 0
 
     result = run(pytester, "--rounds=5", fakes="fine,moody")
     result.stdout.fnmatch_lines(["*baseline: accepted"])
@@ -391,7 +393,7 @@ def test_the_life_of_a_baseline(
 
     for path in paths:
         run(pytester, f"--benchmark-json={path}", fakes="fine,moody", rounds=3)
-    assert accept(paths, reason="moody is slower now") == 0
+    assert accept(paths, BaselineStore(no_baselines), reason="moody is slower now") == 0
     result = run(pytester, "--rounds=5", fakes="fine,moody")
     assert result.ret == 0
     history = (no_baselines / "HISTORY.md").read_text()
@@ -400,7 +402,7 @@ def test_the_life_of_a_baseline(
 
     for path in paths:
         assert run(pytester, f"--benchmark-json={path}", fakes="fine", rounds=3).ret == 1
-    assert accept(paths, reason="moody is not worth it") == 0
+    assert accept(paths, BaselineStore(no_baselines), reason="moody is not worth it") == 0
     assert run(pytester, fakes="fine").ret == 0
 
 
@@ -410,7 +412,7 @@ def test_an_accepted_case_that_was_asked_for_and_cannot_run_is_missing(
     paths = [pytester.path / f"{n}.json" for n in range(3)]
     for path in paths:
         run(pytester, f"--benchmark-json={path}", fakes="fine,moody", rounds=3)
-    assert accept(paths, reason="first") == 0
+    assert accept(paths, BaselineStore(no_baselines), reason="first") == 0
     lacks = Bench.lacks
 
     def broken(bench: Bench, stack: Sequence[Optimization]) -> Lack | None:

@@ -41,7 +41,9 @@ def schema_of(kind: type[Record]) -> dict[str, Any]:
     )
     kinds = {record.__name__: record for record in records()}
     for name, part in parts.items():
-        for field, words in descriptions(kinds[name]).items() if name in kinds else ():
+        # A `Count` is an array.
+        described = descriptions(kinds[name]) if name in kinds and "properties" in part else {}
+        for field, words in described.items():
             part["properties"][field]["description"] = words
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **whole, "$defs": parts}
 

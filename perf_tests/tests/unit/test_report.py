@@ -17,7 +17,9 @@ from PIL import Image
 
 from diffusers_perf.cli import __main__ as command
 from diffusers_perf.records import image_files, measurement
+from diffusers_perf.records.baselines import CaseBaseline, MachineBaseline
 from diffusers_perf.records.measurement import KernelFamily
+from diffusers_perf.records.store import BaselineStore
 from diffusers_perf.report import charts, figures, markdown
 from diffusers_perf.report.content import mood_of
 from perf_tests.tests.unit.drawn import image, many, shown
@@ -99,17 +101,18 @@ def mood(text: str) -> str:
 
 def accept(folder: Path, content: Content) -> None:
     """An accepted baseline that knows this run's cases."""
-    line = {
-        "accepted": "2026-11-23",
-        "versions": {},
-        "latency_s": [1.0],
-        "latency_speedup": [1.0],
-        "counters": {},
-        "limits": {"latency_speedup_min": 0.5},
+    lines = {
+        key_of(one): CaseBaseline(
+            accepted="2026-11-23",
+            versions={},
+            workload=one["workload"],
+            measured={"latency_s": (1.0,), "latency_speedup": (1.0,)},
+            counters={},
+            limits={"latency_speedup_min": 0.5},
+        )
+        for one in cases(content)
     }
-    lines = {key_of(one): line | {"generates": one["workload"]} for one in cases(content)}
-    known = {"schema": 1, "machine": "NVIDIA H200", "cases": lines}
-    (folder / "nvidia-h200.json").write_text(json.dumps(known))
+    BaselineStore(folder).save_machine(MachineBaseline(machine="NVIDIA H200", cases=lines))
 
 
 def test_a_run_that_holds_shows_every_part(run: Content, folder: Path, tmp_path: Path) -> None:
@@ -139,7 +142,7 @@ def test_a_run_that_holds_shows_every_part(run: Content, folder: Path, tmp_path:
 
 def test_counters_below_zero_are_explained(run: Content, tmp_path: Path) -> None:
     counted = measured(run, "ddim50-fp16")["counters"]
-    counted["host_syncs"].update(fixed=-2, per_step=6, total=298)
+    counted["host_syncs"] = [-2, 6]
     told = words(page(shown(run, tmp_path / "run.json")))
     assert "fp16 host syncs -2 6 298" in told
     assert "Fixed is the rest of the total; it is negative if" in told
@@ -431,7 +434,7 @@ def test_one_run_a_side_differs_and_is_not_judged(
     base = shown(run, tmp_path / "base.json")
     head = deepcopy(run)
     slow(head, "ddim50-fp16", by=1.5)
-    measured(head, "ddim50-tf32")["counters"]["host_syncs"].update(per_step=7, total=353)
+    measured(head, "ddim50-tf32")["counters"]["host_syncs"][1] = 7
     drop(head, "vase25-reference")
     path = shown(head, tmp_path / "run.json")
     told = words(page(path, "--base", str(base)))

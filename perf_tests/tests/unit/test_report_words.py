@@ -16,6 +16,7 @@ from inline_snapshot import external_file
 
 from diffusers_perf import report
 from diffusers_perf.records.reading import load_run
+from diffusers_perf.records.store import BaselineStore
 from diffusers_perf.report import markdown
 from diffusers_perf.report.escape import JOINER
 from perf_tests.tests.unit.drawn import shown
@@ -32,10 +33,13 @@ from perf_tests.tests.unit.recorded import (
     write,
 )
 
+STORE = BaselineStore(Path("no baselines"))
+
 
 @pytest.fixture(autouse=True)
-def folder(no_baselines: Path) -> Path:
+def folder(no_baselines: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder of baselines in which nothing is accepted."""
+    monkeypatch.setitem(globals(), "STORE", BaselineStore(no_baselines))
     return no_baselines
 
 
@@ -69,7 +73,7 @@ def test_page(tmp_path: Path) -> None:
     slow(head, "ddim50-fp16", by=1.2)
     paths = [shown(one, tmp_path / f"{name}.json") for name, one in (("b", base), ("h", head))]
     out = tmp_path / "page.html"
-    assert report.write([paths[1]], base=[paths[0]], html=out) == 0
+    assert report.write([paths[1]], STORE, base=[paths[0]], html=out) == 0
     assert visible(out.read_text()) == external_file("messages/page.txt")
 
 
@@ -84,7 +88,7 @@ def test_comment(tmp_path: Path) -> None:
 
 
 def comment(head: Sequence[Path], base: Sequence[Path]) -> str:
-    content = report.make(load_run(head[0]), head=head, base=base)
+    content = report.make(load_run(head[0]), STORE, head=head, base=base)
     return unescape(markdown.render(content)).replace(JOINER, "")
 
 
@@ -92,7 +96,7 @@ def summary(content: Content, tmp_path: Path, *, base: Content | None = None) ->
     """The first sentence and the next command."""
     head = shown(content, tmp_path / "head.json")
     bases = [shown(base, tmp_path / "base.json")] if base else []
-    made = report.make(load_run(head), head=[head], base=bases).summary
+    made = report.make(load_run(head), STORE, head=[head], base=bases).summary
     return f"{made.mood}: {made.sentence}\nnext: {made.next}\n"
 
 

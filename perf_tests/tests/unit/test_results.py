@@ -11,9 +11,10 @@ from diffusers_perf.catalog.declarations import Case
 from diffusers_perf.catalog.discovery import declared_in
 from diffusers_perf.cli import results
 from diffusers_perf.cli.results import NOTES, NOTES_END, machine_files, results_path, table
-from diffusers_perf.records import baselines
+from diffusers_perf.records.store import BaselineStore
 
-FOLDER = baselines.FOLDER
+FOLDER = Path(__file__).parents[3] / "baselines"
+STORE = BaselineStore(FOLDER)
 H200 = FOLDER / "nvidia-h200.json"
 
 
@@ -25,15 +26,15 @@ def cases() -> list[Case]:
 @pytest.mark.parametrize("path", machine_files(FOLDER), ids=lambda path: path.stem)
 def test_committed_results_are_current(path: Path, cases: list[Case]) -> None:
     committed = results_path(path).read_text()
-    assert results.results(path.stem, FOLDER, committed, cases) == committed, (
+    assert results.results(path.stem, STORE, committed, cases) == committed, (
         "stale: run `diffusers-perf results`"
     )
 
 
 def test_results_show_accepted_numbers(cases: list[Case]) -> None:
-    text = results.results("nvidia-h200", FOLDER, "", cases)
+    text = results.results("nvidia-h200", STORE, "", cases)
     line = next(row for row in text.splitlines() if row.startswith("| tf32+fp16 | "))
-    case = baselines.load_machine("nvidia-h200", FOLDER)
+    case = STORE.load_machine("nvidia-h200")
     assert case is not None
     measured = case.cases["ddim50/sd15/seeded-2023/tf32+fp16"].measured
     middle = sorted(measured["gpu_busy_s"])[1]
@@ -42,20 +43,20 @@ def test_results_show_accepted_numbers(cases: list[Case]) -> None:
 
 def test_results_keep_the_notes(cases: list[Case]) -> None:
     before = f"anything\n{NOTES}\nMeasured on a shared host.\n{NOTES_END}\nanything"
-    text = results.results("nvidia-h200", FOLDER, before, cases)
+    text = results.results("nvidia-h200", STORE, before, cases)
     assert f"{NOTES}\nMeasured on a shared host.\n{NOTES_END}" in text
     assert "anything" not in text
 
 
 def test_results_compare_cases_that_differ_by_one_optimization(cases: list[Case]) -> None:
-    text = results.results("nvidia-h200", FOLDER, "", cases).split("## What each", 1)[1]
+    text = results.results("nvidia-h200", STORE, "", cases).split("## What each", 1)[1]
     assert "| `channels_last` | ddim50 | fp16 |" in text
     assert "| `fp16` | ddim50 | reference |" in text
 
 
 def test_results_list_cases_that_are_not_declared(cases: list[Case]) -> None:
     fewer = [case for case in cases if case.name != "tf32"]
-    text = results.results("nvidia-h200", FOLDER, "", fewer)
+    text = results.results("nvidia-h200", STORE, "", fewer)
     assert "| tf32 |" in text.split("## No longer declared", 1)[1]
 
 
@@ -69,13 +70,12 @@ def test_check_names_a_stale_file(
 ) -> None:
     for name in ("nvidia-h200.json", "published.json"):
         (tmp_path / name).write_bytes((FOLDER / name).read_bytes())
-    monkeypatch.setattr(baselines, "FOLDER", tmp_path)
 
     class Declared:
         cases = declared_in("perf_tests.cases").cases
 
     monkeypatch.setattr(results, "find_project", Declared)
-    check, write = Namespace(check=True), Namespace(check=False)
+    check, write = (Namespace(check=flag, baselines=tmp_path) for flag in (True, False))
     assert results.main(check) == 1
     assert "stale: RESULTS-nvidia-h200.md; run `diffusers-perf results`" in capsys.readouterr().err
     assert not results_path(tmp_path / "nvidia-h200.json").exists()

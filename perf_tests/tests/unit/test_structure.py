@@ -17,12 +17,12 @@ from diffusers_perf.cli import structure as command
 from diffusers_perf.judge import structure_verdicts
 from diffusers_perf.judge.finding import Finding
 from diffusers_perf.judge.messages.commands import Literal
-from diffusers_perf.judge.structure_verdicts import Accepted
 from diffusers_perf.measurement import discovery, dispatch, structure
 from diffusers_perf.measurement.generation import Generation
-from diffusers_perf.records.baselines import BadBaseline
+from diffusers_perf.records.baselines import BadBaseline, OperatorBaseline
 from diffusers_perf.records.measurement import Count
 from diffusers_perf.records.operators import Event, Observation, Operator, Place, Work
+from diffusers_perf.records.store import BaselineStore
 from diffusers_perf.techniques.conditioning import precompute
 from diffusers_perf.techniques.device_steps import take_over
 from perf_tests.cases import workloads
@@ -97,13 +97,12 @@ def observe(pipeline: Any) -> Observation:
     return structure.observe(pipeline, SMALL)
 
 
-def accept(seen: Observation, versions: dict[str, str] | None = None) -> Accepted:
-    return Accepted(
+def accept(seen: Observation, versions: dict[str, str] | None = None) -> OperatorBaseline:
+    return OperatorBaseline(
         accepted="2026-01-31",
         reason="first",
         versions=versions or VERSIONS,
-        counters=seen.counters,
-        where=seen.where(),
+        counters=seen.accepted(),
     )
 
 
@@ -112,7 +111,7 @@ def healthy() -> Observation:
     return observe(build())
 
 
-def judged(now: Observation, was: Accepted, *, steps: int = 50) -> list[Finding]:
+def judged(now: Observation, was: OperatorBaseline, *, steps: int = 50) -> list[Finding]:
     return structure_verdicts.judge(
         "fp16",
         now,
@@ -121,6 +120,7 @@ def judged(now: Observation, was: Accepted, *, steps: int = 50) -> list[Finding]
         versions=VERSIONS,
         rerun=Literal(text="diffusers-perf structure -k fp16"),
         model="sd15",
+        file="baselines/operators/ddim50.json",
     )
 
 
@@ -418,36 +418,51 @@ def test_fewer_asks_to_be_accepted() -> None:
 # The file and the command
 
 
-def test_the_file_gives_back_what_was_written(healthy: Observation, tmp_path: Path) -> None:
-    cases = {"ddim50/sd15/fp16": accept(healthy), "ddim50/sd15/none": accept(made())}
-    assert structure_verdicts.load(tmp_path) is None
-    structure_verdicts.save(cases, tmp_path)
-    assert structure_verdicts.load(tmp_path) == cases
-    assert [path.name for path in tmp_path.iterdir()] == ["structure.json"]
+def test_each_workload_has_a_file_of_its_own(healthy: Observation, tmp_path: Path) -> None:
+    store = BaselineStore(tmp_path)
+    cases = {"ddim50/sd15/fp16": accept(healthy), "vase25/owner/name/none": accept(made())}
+    assert store.load_operators() == {}
+    store.save_operators(cases)
+    assert store.load_operators() == cases
+    names = sorted(path.name for path in (tmp_path / "operators").iterdir())
+    assert names == ["ddim50.json", "vase25.json"]
+    del cases["vase25/owner/name/none"]
+    store.save_operators(cases)
+    assert store.load_operators() == cases
+
+
+WHOLE = '"accepted": "", "reason": "", "versions": {}, '
 
 
 @pytest.mark.parametrize(
-    "text",
+    ("text", "sentence"),
     [
-        "{",
-        "[]",
-        '{"schema": 2, "cases": {}}',
-        '{"schema": 1, "cases": {"a": {}}}',
-        '{"schema": 1, "cases": {"a": {"accepted": "", "reason": "", "versions": {}, '
-        '"counters": {"casts": {"all": [1, 2.5]}}}}}',
+        ("{", "not valid JSON"),
+        ("[]", "expected `object`, got `array`"),
+        ('{"schema": 1, "cases": {}}', "has schema 1, this version reads 2"),
+        ('{"schema": 2, "workload": "other", "cases": {}}', "its workload is other"),
+        ('{"schema": 2, "workload": "w", "cases": {"a": {}}}', "missing required field `accepted`"),
+        (
+            '{"schema": 2, "workload": "w", "cases": {"a": {' + WHOLE + '"counters": {"casts": '
+            '{"total": [1, 2.5]}}}}}',
+            "expected `int`, got `float`",
+        ),
     ],
 )
-def test_a_bad_file_is_named(text: str, tmp_path: Path) -> None:
-    (tmp_path / structure_verdicts.FILE).write_text(text)
-    with pytest.raises(BadBaseline, match=r"structure\.json"):
-        structure_verdicts.load(tmp_path)
+def test_a_bad_file_is_named(text: str, sentence: str, tmp_path: Path) -> None:
+    path = tmp_path / "operators" / "w.json"
+    path.parent.mkdir()
+    path.write_text(text)
+    with pytest.raises(BadBaseline, match=r"operators/w\.json: ") as error:
+        BaselineStore(tmp_path).load_operators()
+    assert sentence in str(error.value)
 
 
 def test_the_life_of_an_accepted_count(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     casts = Count(fixed=1, per_step=1)
-    monkeypatch.setattr(command, "FOLDER", tmp_path)
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(command, "count", lambda case, source: made(a=casts))
     command_line = ["structure", "-k", "ddim50-"]
     assert cli.main(command_line) == 2
@@ -478,7 +493,7 @@ def test_what_cannot_be_counted_hides_no_regression(
             raise structure.NotCountable("it depends on data")
         return made(a=casts)
 
-    monkeypatch.setattr(command, "FOLDER", tmp_path)
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(command, "count", lambda case, source: made(a=casts))
     assert cli.main(["structure", "-k", "32", "--write", "--reason", "first"]) == 0
     monkeypatch.setattr(command, "count", count)
@@ -506,7 +521,7 @@ def test_in_the_whole_catalogue_what_cannot_be_counted_is_not_missing(
             raise structure.NotCountable("it depends on data")
         return made()
 
-    monkeypatch.setattr(command, "FOLDER", tmp_path)
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(command, "count", lambda case, source: made())
     assert cli.main(["structure", "--write", "--reason", "first"]) == 0
     monkeypatch.setattr(command, "count", count)
@@ -519,10 +534,10 @@ def test_in_the_whole_catalogue_what_cannot_be_counted_is_not_missing(
 def test_a_case_that_is_gone_is_missed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(command, "FOLDER", tmp_path)
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(command, "count", lambda case, source: made())
     names = ("ddim50/sd15/gone", "ddim50/owner/name/gone")
-    structure_verdicts.save(dict.fromkeys(names, accept(made())), tmp_path)
+    BaselineStore(Path("baselines")).save_operators(dict.fromkeys(names, accept(made())))
     assert cli.main(["structure"]) == 1
     printed = capsys.readouterr().out
     assert "missing: ddim50/sd15/gone" in printed
@@ -532,13 +547,14 @@ def test_a_case_that_is_gone_is_missed(
 def test_the_counts_of_a_model_called_owner_slash_name_are_its_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(command, "FOLDER", tmp_path)
+    monkeypatch.chdir(tmp_path)
     gone = {"ddim50/owner/name/gone": accept(made())}
     asked = argparse.Namespace(k="", reason="first")
     assert command.tell({}, {}, gone, "owner/name", asked) == 1
     assert "missing: ddim50/owner/name/gone" in capsys.readouterr().out
-    command.write({}, gone, "owner/name", asked)
-    assert structure_verdicts.load(tmp_path) == {}
+    store = BaselineStore(tmp_path)
+    command.write({}, gone, "owner/name", asked, store)
+    assert store.load_operators() == {}
 
 
 @pytest.mark.parametrize(

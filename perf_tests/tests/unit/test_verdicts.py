@@ -271,9 +271,9 @@ def test_a_counter_that_nobody_accepted_is_new_and_one_that_moves_is_none() -> N
     verdict = judge(question(more))
     assert verdict.status == "new"
     assert "casts" in verdict.sentence
-    assert judge(question(more, baseline=replace(asked.baseline, moving=("casts",)))).passes
+    assert judge(question(more, baseline=structs.replace(asked.baseline, moving=("casts",)))).passes
     # Counted in the code, where there is no GPU.
-    bare = replace(
+    bare = structs.replace(
         asked.baseline,
         limits={n: v for n, v in asked.baseline.limits.items() if n != "gpu_busy_s_max"},
     )

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+from perf_tests.training.architecture import TEXT_WIDTH
 from perf_tests.training.captions import caption_count, caption_of
 from perf_tests.training.flux import architecture, folder, scores, words
 from perf_tests.training.flux.__main__ import main
@@ -87,8 +88,8 @@ def test_bfloat16_does_not_round_the_level() -> None:
             hidden_states=torch.randn(1, architecture.TOKENS, architecture.TOKEN_CHANNELS),
             timestep=torch.tensor([0.9632]),
             guidance=torch.tensor([3.21]),
-            encoder_hidden_states=torch.randn(1, 2, architecture.TEXT_WIDTH),
-            pooled_projections=torch.randn(1, architecture.TEXT_WIDTH),
+            encoder_hidden_states=torch.randn(1, 2, TEXT_WIDTH),
+            pooled_projections=torch.randn(1, TEXT_WIDTH),
             txt_ids=torch.zeros(2, 3),
             img_ids=torch.zeros(architecture.TOKENS, 3),
         )

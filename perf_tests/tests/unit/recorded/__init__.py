@@ -188,7 +188,8 @@ def with_images(contents: Sequence[Content], folder: Path, name: str) -> list[Pa
 def accept(contents: Sequence[Content], folder: Path, reason: str = "first") -> int:
     """`ci accept` of these runs, written beside the folder of baselines."""
     paths = with_images(contents, folder.parent, reason.replace(" ", "-"))
-    return command.main(["accept", *map(str, paths), "--reason", reason])
+    options = ["--baselines", str(folder), "--reason", reason]
+    return command.main(["accept", *map(str, paths), *options])
 
 
 def parsed(contents: Sequence[Content], name: str) -> list[Run]:

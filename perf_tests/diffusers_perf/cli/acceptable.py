@@ -1,0 +1,116 @@
+"""Which runs and cases can become a baseline."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+from msgspec import structs
+
+from diffusers_perf.catalog.metrics import BY_NAME
+from diffusers_perf.catalog.status import Status
+from diffusers_perf.judge import comparable
+from diffusers_perf.judge.images import REPEAT_PSNR_DB
+from diffusers_perf.judge.sides import disturbed_in
+from diffusers_perf.records.reading import BadRunError
+from diffusers_perf.records.run import CaseRecord, Run
+
+PROCESSES_MIN = 3
+ROUNDS_MIN = 3
+"""Of fewer the median is whatever one of them was."""
+ACCEPTABLE = (
+    Status.SAME,
+    Status.FASTER,
+    Status.LESS_WORK,
+    Status.NEW,
+    Status.INCONCLUSIVE,
+    Status.SLOWER,
+    Status.MORE_MEMORY,
+    Status.MORE_WORK,
+    Status.WORSE_IMAGE,
+    Status.INVALID,
+)
+"""A person may mean a case to be slower, its image to be another one, or another workload (which
+is invalid until then). Nobody can mean a black image."""
+
+
+def check(runs: Sequence[Run], *, acceptable: Collection[str] = ACCEPTABLE) -> None:
+    """`BadRunError` unless the runs are of one machine, stopwatch and workload, and each case got
+    one of these verdicts, and the same image from the same seed alone.
+    """
+    first = runs[0]
+    for run in runs:
+        if not run.machine.is_like(first.machine):
+            raise BadRunError(
+                f"{run.path} was measured on another machine or with other versions than "
+                f"{first.path}"
+            )
+        if run.session.harness_version != first.session.harness_version:
+            raise BadRunError(
+                f"{run.path} was measured by another version of the suite's own measuring code "
+                f"than {first.path}"
+            )
+        for key, case in run.cases.items():
+            if case.status not in acceptable:
+                raise BadRunError(f"{run.path}: {key} is {case.status}, which nobody accepts")
+            repeated = case.measurement.repeat_psnr_db
+            if repeated < REPEAT_PSNR_DB:
+                raise BadRunError(
+                    f"{run.path}: {key} gave another image for the same seed ({repeated:.1f} dB "
+                    "between them), which nobody accepts"
+                )
+            if ignored := case.measurement.ignored:
+                raise BadRunError(
+                    f"{run.path}: {key} gave the same image for another {ignored[0]}, which "
+                    "nobody accepts"
+                )
+        if run.session.failed:
+            raise BadRunError(f"{run.path}: {run.session.failed[0]} gave no measurement")
+    try:
+        comparable.same_workloads(runs)
+    except comparable.NotComparable as error:
+        raise BadRunError(str(error)) from None
+
+
+def check_whole(runs: Sequence[Run]) -> None:
+    """`BadRunError` unless each case has as many rounds as a value to hold others to needs."""
+    for run in runs:
+        if run.session.quick:
+            raise BadRunError(
+                f"{run.path} was measured with --quick, whose few rounds are for comparing many "
+                "processes: take runs of the whole main job"
+            )
+        for key, case in run.cases.items():
+            rounds = len(case.measurement.rounds_s)
+            if rounds < ROUNDS_MIN and not case.image_only:
+                raise BadRunError(
+                    f"{run.path}: {key} was timed in {rounds} of at least {ROUNDS_MIN} rounds; run "
+                    "the main job again with more --rounds"
+                )
+
+
+def disturbed_cases(run: Run) -> dict[str, str]:
+    """The cases of which this process says nothing, as something else was at work on the machine,
+    its pace changed or the measuring failed, with them or with what they are held to; each with the
+    reason.
+    """
+    found = {}
+    for key in judged_keys(run):
+        case = run.cases[key]
+        held_to = [] if case.compared_with is case.measurement else [_as_recorded(case)]
+        reasons = [
+            why for one in (case, *held_to) for why in disturbed_in(run, one, BY_NAME["latency"])
+        ]
+        if reasons:
+            found[key] = reasons[0].removeprefix(f"{case.id}: ")
+    return found
+
+
+def _as_recorded(case: CaseRecord) -> CaseRecord:
+    """The case that this one is compared with, as it stands with it: a reference can be measured
+    without a test of its own.
+    """
+    return structs.replace(case, measurement=case.compared_with, reference=None)
+
+
+def judged_keys(run: Run) -> list[str]:
+    return [key for key, case in run.cases.items() if not case.image_only]

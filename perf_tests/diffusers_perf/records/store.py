@@ -1,0 +1,153 @@
+"""Finds, reads and writes the files of a folder of baselines."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+
+from diffusers_perf.records.baselines import (
+    SCHEMA,
+    BadBaseline,
+    MachineBaseline,
+    MachineFile,
+    OperatorBaseline,
+    OperatorFile,
+    Portable,
+    PortableFile,
+    Published,
+)
+from diffusers_perf.records.files import BadContent, laid_out, phrase_of, write_whole
+from diffusers_perf.records.names import accepted_image_name, image_file
+from diffusers_perf.records.run import slug_of
+
+T = TypeVar("T")
+
+HISTORY_HEAD = """# What was accepted, when and why
+
+Written by `accept` and `calibrate`; newest last.
+
+"""
+
+
+@dataclass(frozen=True)
+class BaselineStore:
+    """A folder of baselines. Nothing has to be there.
+
+    Whatever is read raises `BadBaseline` where it cannot be used.
+    """
+
+    folder: Path
+
+    def machine_path(self, slug: str) -> Path:
+        return self.folder / f"{slug}.json"
+
+    def load_machine(self, slug: str) -> MachineBaseline | None:
+        """A machine's baseline; None where none is accepted."""
+        path = self.machine_path(slug)
+        if not path.exists():
+            return None
+        file = _read(path, MachineFile)
+        if slug_of(file.machine) != slug:
+            raise BadBaseline(
+                f"{path}: its machine is {file.machine}, whose file would be called "
+                f"{slug_of(file.machine)}.json"
+            )
+        try:
+            return MachineBaseline.of(file)
+        except BadContent as error:
+            raise BadBaseline(f"{path}: {error}") from None
+
+    def save_machine(self, baseline: MachineBaseline) -> Path:
+        """Write the machine's file; returns where."""
+        path = self.machine_path(slug_of(baseline.machine))
+        write_whole(path, laid_out(baseline.file(), depth=3))
+        return path
+
+    def load_operators(self) -> dict[str, OperatorBaseline]:
+        """The accepted operator counts, by `Measurement.code_key`."""
+        found: dict[str, OperatorBaseline] = {}
+        for path in sorted(self.folder.glob("operators/*.json")):
+            file = _read(path, OperatorFile)
+            if path.stem != file.workload:
+                raise BadBaseline(f"{path}: its workload is {file.workload}")
+            found |= {f"{file.workload}/{key}": case for key, case in file.cases.items()}
+        return found
+
+    def operators_path(self, workload: str) -> Path:
+        return self.folder / "operators" / f"{workload}.json"
+
+    def save_operators(self, cases: Mapping[str, OperatorBaseline]) -> None:
+        """Write one file per workload, and remove those of workloads that are gone."""
+        by_workload: dict[str, dict[str, OperatorBaseline]] = {}
+        for name, case in sorted(cases.items()):
+            workload, _, key = name.partition("/")
+            by_workload.setdefault(workload, {})[key] = case
+        for workload, own in by_workload.items():
+            file = OperatorFile(workload=workload, cases=own)
+            write_whole(self.operators_path(workload), laid_out(file, depth=4))
+        for path in self.folder.glob("operators/*.json"):
+            if path.stem not in by_workload:
+                path.unlink()
+
+    def load_portable(self, *, scale: str, device: str) -> Portable:
+        """The loose bounds for models of this scale on this kind of device; empty for others."""
+        path = self.folder / "portable.json"
+        if not path.exists():
+            return {}
+        file = _read(path, PortableFile)
+        try:
+            file.check()
+        except BadContent as error:
+            raise BadBaseline(f"{path}: {error}") from None
+        return file.bounds.get(f"{scale} on {device}", {})
+
+    def load_published(self) -> Published:
+        """What the guide printed; nothing where there is no such file."""
+        path = self.folder / "published.json"
+        return _read(path, Published) if path.exists() else Published(cases={}, claims={})
+
+    def image(self, *, model: str, weights: str, workload: str) -> Path:
+        """Where the accepted image of a reference lies. `BadName` for names that cannot be a
+        file's.
+        """
+        name = accepted_image_name(workload=workload, model=model, weights=weights)
+        return image_file(self.folder / "images", name)
+
+    @property
+    def history(self) -> Path:
+        return self.folder / "HISTORY.md"
+
+    def add_history(self, lines: Sequence[str]) -> None:
+        """Add lines to the log of acceptances."""
+        path = self.history
+        try:
+            text = path.read_text(encoding="utf-8") if path.exists() else HISTORY_HEAD
+        except UnicodeDecodeError:
+            raise BadBaseline(f"{path}: not UTF-8") from None
+        # A line written by hand may have no end.
+        end = "" if text.endswith("\n") else "\n"
+        write_whole(path, text + end + "\n".join(lines) + "\n")
+
+
+class _Version(msgspec.Struct):
+    schema: int
+
+
+def _read(path: Path, kind: type[T]) -> T:
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise BadBaseline(f"{path}: cannot be read ({error.strerror})") from None
+    try:
+        schema = msgspec.json.decode(data, type=_Version).schema
+        if schema != SCHEMA:
+            raise BadBaseline(f"{path}: has schema {schema}, this version reads {SCHEMA}")
+        return msgspec.json.decode(data, type=kind)
+    except msgspec.ValidationError as error:
+        raise BadBaseline(f"{path}: {phrase_of(error)}") from None
+    except (msgspec.DecodeError, RecursionError):
+        raise BadBaseline(f"{path}: not valid JSON") from None
