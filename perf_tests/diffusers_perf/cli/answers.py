@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import configparser
 import math
 import sys
+import tomllib
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from diffusers_perf.compare.sides import repository
@@ -44,13 +47,34 @@ def add_baselines(parser: ArgumentParser) -> None:
         "--baselines",
         type=named,
         metavar="FOLDER",
-        help="the accepted baselines (default: baselines in this repository)",
+        help="the accepted baselines (default: the ini option perf_baselines, or baselines)",
     )
 
 
 def store_of(args: Namespace) -> BaselineStore:
-    """The baselines that a command was given."""
-    return BaselineStore(args.baselines or repository() / "baselines")
+    """The baselines that a command was given, by default those of pytest's settings."""
+    root = repository()
+    return BaselineStore(args.baselines or root / configured(root, "perf_baselines", "baselines"))
+
+
+def configured(root: Path, name: str, default: str) -> str:
+    """An ini option of pytest in this folder's settings, read without starting pytest."""
+    project = root / "pyproject.toml"
+    if project.is_file():
+        with suppress(tomllib.TOMLDecodeError, UnicodeDecodeError):
+            tool = tomllib.loads(project.read_text(encoding="utf-8")).get("tool", {})
+            section = tool.get("pytest", {})
+            value = {**section.get("ini_options", {}), **section}.get(name)
+            if isinstance(value, str):
+                return value
+    others = {"pytest.ini": "pytest", "tox.ini": "pytest", "setup.cfg": "tool:pytest"}
+    for file, header in others.items():
+        parser = configparser.ConfigParser(interpolation=None)
+        with suppress(configparser.Error, UnicodeDecodeError):
+            parser.read(root / file, encoding="utf-8")
+            if parser.has_option(header, name):
+                return parser.get(header, name)
+    return default
 
 
 MOST = 1e6

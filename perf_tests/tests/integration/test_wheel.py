@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -108,6 +109,17 @@ class Repository:
             env={**os.environ, "PYTHONPATH": "", "COLUMNS": "120"},
         )
 
+    def calm(self, name: str) -> None:
+        """Edit a run as if the machine had been quiet: tests share theirs with other work."""
+        path = self.folder / name
+        content = json.loads(path.read_text())
+        for benchmark in content["benchmarks"]:
+            record = benchmark["extra_info"]["diffusers_perf"]
+            for part in (record["measurement"], record.get("reference") or {}):
+                part.get("interference", {}).update(gpu=[], host=[])
+        content["diffusers_perf"]["reference_drift"] = {}
+        path.write_text(json.dumps(content))
+
     def pytest(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         main_job = ("--benchmark-only", "--device=cpu", "--rounds=3", "-p", "no:cacheprovider")
         return self.run("python", "-m", "pytest", "perf_tests", *main_job, *arguments)
@@ -160,6 +172,7 @@ def test_life_of_a_baseline_in_a_users_repository(repository: Repository) -> Non
     first = repository.pytest("--benchmark-json=runs/1.json")
     assert first.returncode == 0, first.stdout + first.stderr
     assert "2 new" in first.stdout
+    repository.calm("runs/1.json")
     accepted = repository.run(
         "diffusers-perf", "accept", "runs/1.json", "--processes=1", "--reason=first"
     )
