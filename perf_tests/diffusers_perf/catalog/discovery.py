@@ -28,9 +28,11 @@ class BadDeclaration(Exception):
 @cache
 def shipped() -> Catalog:
     """The optimizations that ship with the library; importing them imports torch."""
+    _refuse_without_docstrings()
     catalog = Catalog()
     for name in import_module(OPTIMIZATIONS).TOPICS:
-        _add_all(declarations_in(vars(load(f"{OPTIMIZATIONS}.{name}"))), catalog)
+        module = import_module(f"{OPTIMIZATIONS}.{name}")
+        _add_all(declarations_in(vars(module)), catalog)
     return catalog
 
 
@@ -117,10 +119,7 @@ def is_below(name: str, packages: Iterable[str]) -> bool:
 
 def load(name: str) -> ModuleType:
     """Import a module that declares something. `BadDeclaration` if that fails."""
-    if sys.flags.optimize > 1:
-        raise BadDeclaration(
-            "python -OO removes docstrings, and an optimization's is what a report says of it"
-        )
+    _refuse_without_docstrings()
     try:
         return import_module(name)
     except SyntaxError as error:
@@ -129,6 +128,13 @@ def load(name: str) -> ModuleType:
         # A declaration can break in any way as it is read, and is named by its line.
         place = next(_places(error.__traceback__, name), name)
         raise BadDeclaration(f"{place}: {type(error).__name__}: {error}") from None
+
+
+def _refuse_without_docstrings() -> None:
+    if sys.flags.optimize > 1:
+        raise BadDeclaration(
+            "python -OO removes docstrings, and an optimization's is what a report says of it"
+        )
 
 
 def _places(traceback: TracebackType | None, name: str) -> Iterator[str]:

@@ -1,61 +1,66 @@
 """Finds the file of a command and its arguments, and says in a sentence what is wrong with them.
 
 Each command's file has `add_arguments(parser)` and `main(args) -> int`. Its docstring's first line
-is its help.
+is its help. Only the file of the chosen command is imported.
 """
 
 from __future__ import annotations
 
 import argparse
-from types import ModuleType
+import ast
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
 
-from diffusers_perf import report
-from diffusers_perf.catalog.discovery import BadDeclaration
-from diffusers_perf.cli import accept, calibrate, comment, explore, faults, gate, results, structure
 from diffusers_perf.cli.answers import CANNOT_JUDGE, refuse
-from diffusers_perf.compare import ab, compare, merge
-from diffusers_perf.compare.sides import BadSide
-from diffusers_perf.records.baselines import BadBaseline
-from diffusers_perf.records.reading import BadRunError
 
-COMMANDS: dict[str, ModuleType] = {
-    "ab": ab,
-    "accept": accept,
-    "calibrate": calibrate,
-    "comment": comment,
-    "compare": compare,
-    "explore": explore,
-    "faults": faults,
-    "gate": gate,
-    "merge": merge,
-    "report": report,
-    "results": results,
-    "structure": structure,
+COMMANDS = {
+    "ab": "diffusers_perf.compare.ab",
+    "accept": "diffusers_perf.cli.accept",
+    "calibrate": "diffusers_perf.cli.calibrate",
+    "comment": "diffusers_perf.cli.comment",
+    "compare": "diffusers_perf.compare.compare",
+    "explore": "diffusers_perf.cli.explore",
+    "faults": "diffusers_perf.cli.faults",
+    "gate": "diffusers_perf.cli.gate",
+    "merge": "diffusers_perf.compare.merge",
+    "report": "diffusers_perf.report",
+    "results": "diffusers_perf.cli.results",
+    "structure": "diffusers_perf.cli.structure",
 }
 
 
-def run(arguments: list[str] | None) -> int:
+def run(arguments: Sequence[str] | None) -> int:
     """Run the command that `arguments` (default: the command line) name; returns its exit code."""
+    arguments = sys.argv[1:] if arguments is None else arguments
     parser = argparse.ArgumentParser(
         prog="diffusers-perf",
         description="Exit codes: 0 (passes), 1 (a regression), 2 (not judged).",
     )
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
-    for name, command in COMMANDS.items():
-        line = (command.__doc__ or name).splitlines()[0]
-        # As they are written: the docstrings show examples.
-        layout = argparse.RawDescriptionHelpFormatter
-        command.add_arguments(
-            commands.add_parser(
-                name, help=line, description=command.__doc__, formatter_class=layout
-            )
-        )
-    args = parser.parse_args(arguments)
-    if args.command is None:
+    if not arguments or arguments[0] not in COMMANDS:
+        for name, module in COMMANDS.items():
+            commands.add_parser(name, help=_first_line(module))
+        parser.parse_args(arguments)
         parser.print_help()
         return CANNOT_JUDGE
+    command = import_module(COMMANDS[arguments[0]])
+    # As they are written: the docstrings show examples.
+    layout = argparse.RawDescriptionHelpFormatter
+    command.add_arguments(
+        commands.add_parser(arguments[0], description=command.__doc__, formatter_class=layout)
+    )
+    args = parser.parse_args(arguments)
+
+    from diffusers_perf.catalog.discovery import BadDeclaration
+    from diffusers_perf.compare.sides import BadSide
+    from diffusers_perf.records.baselines import BadBaseline
+    from diffusers_perf.records.reading import BadRunError
+
     try:
-        code: int = COMMANDS[args.command].main(args)
+        code: int = command.main(args)
     except (BadBaseline, BadDeclaration, BadRunError, BadSide) as error:
         return refuse(str(error))
     except BrokenPipeError:
@@ -63,3 +68,12 @@ def run(arguments: list[str] | None) -> int:
     except OSError as error:
         return refuse(f"{error.filename or args.command}: {error.strerror or error}")
     return code
+
+
+def _first_line(module: str) -> str:
+    """Of a module's docstring, without importing it."""
+    spec = find_spec(module)
+    if spec is None or spec.origin is None:
+        return ""
+    tree = ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
+    return (ast.get_docstring(tree) or "").partition("\n")[0]

@@ -1,5 +1,6 @@
 """Medians and intervals. Pure numbers; tested against scipy.stats as the oracle, which is not used
-here since importing it takes a second.
+here since importing it takes a second. What is used is imported where it is, since every command
+imports this file, also to show its help.
 """
 
 from __future__ import annotations
@@ -10,10 +11,11 @@ from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
 from statistics import fmean, median, stdev, variance
+from typing import TYPE_CHECKING
 
-import numpy as np
-import numpy.typing as npt
-from scipy import special
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
 
 CONFIDENCE = 0.99
 POWER = 0.9
@@ -132,6 +134,9 @@ def detectable(noise: float, *, pairs: int, threshold: float) -> float:
     below it; `threshold` is what a slowdown must exceed and be significant. Infinite for fewer than
     two pairs.
     """
+    import numpy as np
+    from scipy import special
+
     if pairs < 2:
         return math.inf
     error = noise / math.sqrt(pairs)
@@ -154,6 +159,9 @@ def detectable(noise: float, *, pairs: int, threshold: float) -> float:
 @cache
 def _noises_seen(pairs: int) -> npt.NDArray[np.float64]:
     """Two hundred equally likely estimates of a noise of 1, each the larger of two."""
+    import numpy as np
+    from scipy import special
+
     shares = np.sqrt((np.arange(200) + 0.5) / 200)
     seen: npt.NDArray[np.float64] = np.sqrt(special.chdtri(pairs - 1, 1 - shares) / (pairs - 1))
     return seen
@@ -161,6 +169,8 @@ def _noises_seen(pairs: int) -> npt.NDArray[np.float64]:
 
 @cache
 def _critical(freedom: float, confidence: float) -> float:
+    from scipy import special
+
     return float(special.stdtrit(freedom, (1 + confidence) / 2))
 
 

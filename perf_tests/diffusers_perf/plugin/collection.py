@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Generator, Sequence
 from importlib import import_module
+from pathlib import Path
 from types import FunctionType
 from typing import TYPE_CHECKING
 
@@ -25,6 +26,13 @@ if TYPE_CHECKING:
 
 PARTS = tuple(f"diffusers_perf.plugin.{name}" for name in ("session", "document", "summary"))
 """Plugins of a session that has one of our tests."""
+FIXTURES = {
+    "perf_session": "diffusers_perf",
+    "perf_reference": "diffusers_perf",
+    "perf_bench": "diffusers_perf",
+    "benchmark": "pytest_benchmark",
+}
+"""What the library's test asks for, and the package that it comes from."""
 IMPORT = "from diffusers_perf import test_generation as test_generation"
 
 SESSION = pytest.StashKey["PerfSession"]()
@@ -55,6 +63,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         return
     config = metafunc.config
     try:
+        _refuse_hidden_fixtures(metafunc)
         if REFUSED not in config.stash and SESSION not in config.stash:
             config.stash[SESSION] = _start(config)
         cases = [] if REFUSED in config.stash else config.stash[SESSION].cases_of(metafunc.module)
@@ -66,6 +75,20 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("perf_case", [None], ids=["refused"])
     else:
         metafunc.parametrize("perf_case", cases, ids=[case.id for case in cases])
+
+
+def _refuse_hidden_fixtures(metafunc: pytest.Metafunc) -> None:
+    """`pytest.UsageError` where another plugin or a conftest.py has a fixture of the same name."""
+    # pytest gives no public account of which definition a test gets.
+    known = metafunc.definition._fixtureinfo.name2fixturedefs
+    for name, ours in FIXTURES.items():
+        definitions = known.get(name)
+        where = definitions[-1].func.__module__ if definitions else "missing"
+        if where.partition(".")[0] != ours:
+            raise pytest.UsageError(
+                f"diffusers-perf needs the fixture {name} of {ours} (found: {where}); rename the "
+                "other one, or disable its plugin with -p no:NAME"
+            )
 
 
 def _refuse(config: pytest.Config, sentence: str) -> None:
@@ -144,6 +167,8 @@ def _refuse_unused(config: pytest.Config, items: Sequence[pytest.Item]) -> None:
     for name, module in dict(sys.modules).items():
         if not declares_cases(module) or is_below(name, shared) or name in perf.project.own:
             continue
+        if config.rootpath not in Path(module.__file__ or "").resolve().parents:
+            continue  # of another repository, as an installed package
         if not any(_is_our_test(value) for value in vars(module).values()):
             raise pytest.UsageError(
                 f"{name} declares cases and no test runs them: name it in the ini option "

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
-from skimage.metrics import structural_similarity
 
 from diffusers_perf.records.measurement import IDENTICAL_DB, Distance, Look
 
@@ -30,6 +29,8 @@ def distance(images: Images, reference: Images) -> Distance:
 
     `ValueError` for batches of different shapes.
     """
+    from skimage.metrics import structural_similarity
+
     if images.shape != reference.shape:
         raise ValueError(f"images of {images.shape} cannot be compared with {reference.shape}")
     psnr, ssim = [], []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,6 +17,8 @@ from diffusers_perf.cli import __main__ as cli
 from diffusers_perf.cli import commands, gate
 from diffusers_perf.cli.commands import COMMANDS
 from perf_tests.tests.unit.recorded import side, write
+
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -63,7 +66,7 @@ def test_a_python_without_the_packages_is_told(
 
     monkeypatch.setattr(commands, "run", unavailable)
     assert cli.main(["gate", "run.json"]) == 2
-    said = f"error: no package is called PIL here: {sys.executable} -m pip install -e .\n"
+    said = f"error: PIL is not installed: {sys.executable} -m pip install -e .\n"
     assert capsys.readouterr().err == said
 
 
@@ -152,3 +155,45 @@ def unread() -> TextIO:
     read, written = os.pipe()
     os.close(read)
     return os.fdopen(written, "w")
+
+
+def test_help_imports_the_chosen_command_alone() -> None:
+    """So that it answers at once: in a tenth of a second of CPU time beside Python's own start."""
+    code = (
+        "import sys, time; started = time.process_time()\n"
+        "from diffusers_perf.cli.__main__ import main\n"
+        "try: main(['gate', '--help'])\n"
+        "except SystemExit: pass\n"
+        "heavy = {'torch', 'numpy', 'scipy', 'diffusers', 'pytest'} & set(sys.modules)\n"
+        "others = [name for name in sys.modules if name.startswith('diffusers_perf.cli.')]\n"
+        "assert not heavy, heavy\n"
+        "assert 'diffusers_perf.cli.accept' not in others\n"
+        "took = time.process_time() - started\n"
+        "assert took < 0.5, took\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "usage: diffusers-perf gate" in done.stdout
+
+
+@pytest.mark.parametrize("command", ["explore", "faults", "structure"])
+def test_a_missing_torch_is_one_sentence(command: str) -> None:
+    code = (
+        "import sys; sys.modules['torch'] = None\n"
+        "from diffusers_perf.cli.__main__ import main\n"
+        f"sys.exit(main(['{command}']))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 2
+    assert done.stderr == f"error: torch is not installed: {sys.executable} -m pip install -e .\n"
+
+
+def test_the_main_job_says_that_torch_is_missing() -> None:
+    code = (
+        "import sys; sys.modules['torch'] = None\n"
+        "import pytest; sys.exit(pytest.main(['perf_tests', '--benchmark-only']))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == pytest.ExitCode.USAGE_ERROR
+    said = f"ERROR: torch is not installed: {sys.executable} -m pip install -e ."
+    assert done.stderr.strip() == said

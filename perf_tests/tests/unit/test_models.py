@@ -199,7 +199,7 @@ def test_prices_name_a_package_that_is_not_installed(
 ) -> None:
     monkeypatch.setitem(sys.modules, package, None)
     assert priced(monkeypatch) == 2
-    assert capsys.readouterr().err.startswith(f"error: no package is called {package} here: ")
+    assert capsys.readouterr().err.startswith(f"error: {package} is not installed: ")
 
 
 def test_the_recipe_names_a_package_that_is_not_installed(
@@ -207,7 +207,7 @@ def test_the_recipe_names_a_package_that_is_not_installed(
 ) -> None:
     monkeypatch.setitem(sys.modules, "diffusers", None)
     assert recipe.main(["--out", str(tmp_path), "--smoke", "--device", "cpu"]) == 1
-    assert capsys.readouterr().err.startswith("error: no package is called diffusers here: ")
+    assert capsys.readouterr().err.startswith("error: diffusers is not installed: ")
 
 
 def test_prices_of_no_stack_name_no_workload(

@@ -298,7 +298,7 @@ def test_a_package_that_is_not_installed_is_named(
     monkeypatch.setattr(metadata, "version", version)
     result = run(pytester)
     assert result.ret == pytest.ExitCode.USAGE_ERROR
-    result.stderr.fnmatch_lines(["ERROR: no package is called diffusers here: * install -e ."])
+    result.stderr.fnmatch_lines(["ERROR: diffusers is not installed: * install -e ."])
 
 
 @pytest.mark.parametrize(

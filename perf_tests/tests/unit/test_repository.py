@@ -1,0 +1,237 @@
+"""A user's repository: which test file runs which cases, and what is wrong in one sentence."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from diffusers_perf import models
+from diffusers_perf.catalog.discovery import BadDeclaration
+from diffusers_perf.plugin.finding import find_project
+from perf_tests.tests.unit.fake import FakeSource
+
+TEST = "from diffusers_perf import test_generation as test_generation\n"
+WORKLOAD = """
+from diffusers_perf import Workload, measure, optimization
+WORKLOAD = Workload(
+    name="serving",
+    model="embedded",
+    call={"prompt": "a fake", "height": 64, "width": 64, "guidance_scale": 7.5},
+    steps=4,
+)
+"""
+OWN = '''
+@optimization(applied=lambda pipeline: None)
+def own(build):
+    """Nothing."""
+'''
+
+
+class Repository:
+    """Test files in a folder of their own, and what pytest collects of them."""
+
+    def __init__(self, pytester: pytest.Pytester) -> None:
+        self.pytester = pytester
+        self.folder = pytester.path / "perf_tests"
+        self.folder.mkdir()
+        pytester.makeini("[pytest]\naddopts = -p no:cacheprovider\ntestpaths = perf_tests\n")
+
+    def write(self, **files: str) -> None:
+        for name, text in files.items():
+            (self.folder / f"{name}.py").write_text(text)
+
+    def collect(self, *arguments: str, **ini: str) -> pytest.RunResult:
+        options = [part for name, value in ini.items() for part in ("-o", f"{name}={value}")]
+        return self.pytester.runpytest_inprocess("--collect-only", "-q", *options, *arguments)
+
+    def ids(self, *arguments: str, **ini: str) -> list[str]:
+        """``file[case]`` of each test."""
+        result = self.collect(*arguments, **ini)
+        assert result.ret == 0, result.errlines
+        found = [re.search(r"(\w+)\.py::test_generation(\[.+\])", line) for line in result.outlines]
+        return ["".join(match.groups()) for match in found if match]
+
+    def refusal(self, *arguments: str, **ini: str) -> str:
+        """The sentence of a usage error."""
+        result = self.collect(*arguments, **ini)
+        assert result.ret == pytest.ExitCode.USAGE_ERROR
+        (sentence,) = [line for line in result.errlines if line.strip()]
+        return sentence.removeprefix("ERROR: ")
+
+
+@pytest.fixture
+def repository(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Repository:
+    monkeypatch.setattr(models, "open_source", lambda model: FakeSource())
+    monkeypatch.syspath_prepend(pytester.path / "perf_tests")
+    return Repository(pytester)
+
+
+def test_each_file_runs_its_own_cases_in_either_order(repository: Repository) -> None:
+    repository.write(
+        test_one=TEST + WORKLOAD + OWN + 'measure(WORKLOAD, "fp16", suite="one")',
+        test_two=TEST + WORKLOAD + OWN + 'measure(WORKLOAD, "own+bf16", suite="two")',
+    )
+    one, two = "perf_tests/test_one.py", "perf_tests/test_two.py"
+    assert repository.ids(one) == ["test_one[serving-reference]", "test_one[serving-fp16]"]
+    assert repository.ids(two) == ["test_two[serving-reference]", "test_two[serving-own+bf16]"]
+    # The reference that both have is measured once.
+    assert repository.ids(one, two) == [*repository.ids(one), "test_two[serving-own+bf16]"]
+    assert repository.ids(two, one) == [*repository.ids(two), "test_one[serving-fp16]"]
+    assert repository.ids("-m", "two") == [
+        "test_one[serving-reference]",
+        "test_two[serving-own+bf16]",
+    ]
+    assert len(repository.ids(perf_suites="one")) == 2
+
+
+def test_shared_declarations_are_known_everywhere_and_run_where_a_file_has_none(
+    repository: Repository,
+) -> None:
+    repository.write(
+        ours=WORKLOAD + OWN + 'measure(WORKLOAD, "own")',
+        test_all=TEST,
+        test_own=TEST + WORKLOAD + 'measure(WORKLOAD, "fp16+own")',
+    )
+    assert repository.ids(perf_declarations="ours") == [
+        "test_all[serving-reference]",
+        "test_all[serving-own]",
+        "test_own[serving-fp16+own]",
+    ]
+
+
+def test_an_optimization_can_be_imported_by_name(repository: Repository) -> None:
+    repository.write(
+        helpers="from diffusers_perf import optimization\n" + OWN,
+        test_it="from helpers import own\n" + TEST + WORKLOAD + 'measure(WORKLOAD, "own")',
+    )
+    assert repository.ids() == ["test_it[serving-reference]", "test_it[serving-own]"]
+
+
+DECLARES = WORKLOAD + 'measure(WORKLOAD, "fp16")'
+
+
+@pytest.mark.parametrize(
+    ("files", "ini", "sentence"),
+    [
+        (
+            {"test_it": DECLARES},
+            {},
+            "perf_tests/test_it.py declares cases and no test runs them; add this line to it: from",
+        ),
+        (
+            {"helpers": DECLARES.replace("serving", "other"), "test_it": TEST + DECLARES},
+            {"perf_declarations": "helpers"},
+            "perf_declarations: no test runs the cases of helpers; add a test file that declares",
+        ),
+        (
+            {"ours": "", "test_it": TEST},
+            {"perf_declarations": "ours"},
+            "test_it has test_generation and declares no case",
+        ),
+        (
+            {"test_a": TEST + DECLARES, "test_b": TEST + DECLARES},
+            {},
+            "test_b: another module declares the case serving-fp16 too",
+        ),
+        (
+            {"test_a": TEST + DECLARES, "test_b": TEST + DECLARES.replace("steps=4", "steps=5")},
+            {},
+            "test_b: another workload is called 'serving'",
+        ),
+        (
+            {"test_it": TEST + WORKLOAD + 'measure(WORKLOAD, "fp61")'},
+            {},
+            "perf_tests/test_it.py, line 10: serving: no optimization is called 'fp61' (did you",
+        ),
+        (
+            {"test_it": TEST + WORKLOAD + 'measure(WORKLOAD, suite="skip")'},
+            {},
+            "the suite 'skip' has the name of a mark that pytest knows; rename the suite, or",
+        ),
+        (
+            {"test_it": TEST + DECLARES},
+            {"perf_suites": "gide"},
+            "perf_suites: no case is in the suite 'gide'",
+        ),
+        (
+            {
+                "test_it": TEST + DECLARES,
+                "conftest": "import pytest\n@pytest.fixture\ndef perf_bench(): ...",
+            },
+            {},
+            "diffusers-perf needs the fixture perf_bench of diffusers_perf (found: conftest); ",
+        ),
+        (
+            {
+                "test_it": "",
+                "conftest": "def pytest_addoption(parser): parser.addoption('--model')",
+            },
+            {},
+            "diffusers-perf and another plugin or a conftest.py both define the option --model: ",
+        ),
+    ],
+)
+def test_a_mistake_is_one_sentence(
+    repository: Repository, files: dict[str, str], ini: dict[str, str], sentence: str
+) -> None:
+    repository.write(**files)
+    assert repository.refusal(**ini).startswith(sentence)
+
+
+def test_declarations_of_a_helper_are_not_lost(repository: Repository) -> None:
+    repository.write(
+        helpers=DECLARES.replace("serving", "other"), test_it="import helpers\n" + TEST + DECLARES
+    )
+    assert repository.refusal().startswith("helpers declares cases and no test runs them: name it")
+
+
+def test_nothing_changes_for_other_tests(repository: Repository) -> None:
+    repository.write(
+        test_theirs="""
+import pytest
+
+@pytest.fixture(params=["a", "b"])
+def case(request): return request.param
+
+@pytest.fixture
+def reference(case): return case
+
+@pytest.fixture
+def bench(reference): return reference
+
+@pytest.fixture
+def suite(bench): return bench
+
+def test_generation(suite, case): assert suite == case
+
+@pytest.mark.parametrize("case", ["c"])
+def test_it(case): assert case == "c"
+""",
+    )
+    result = repository.pytester.runpytest_inprocess("--strict-markers")
+    result.assert_outcomes(passed=3)
+    result.stdout.no_fnmatch_line("*perf_tests: *")
+
+
+def test_commands_find_what_pytest_collects(
+    repository: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    repository.write(
+        ours=WORKLOAD + OWN,
+        test_own=TEST + WORKLOAD + 'measure(WORKLOAD, "fp16+own")',
+        test_theirs="raise RuntimeError('not imported: it does not name the library')",
+    )
+    repository.pytester.makeini("[pytest]\ntestpaths = perf_tests\nperf_declarations = ours\n")
+    found: Any = find_project()
+    assert [case.id for case in found.cases] == ["serving-reference", "serving-fp16+own"]
+    assert "own" in found.catalog_of(found.cases[0].workload).optimizations
+
+
+def test_commands_name_a_test_file_that_cannot_be_imported(repository: Repository) -> None:
+    repository.write(test_own="import diffusers_perf\nimport no_such_module\n")
+    with pytest.raises(BadDeclaration, match=r"test_own\.py cannot be imported: .*no_such_module"):
+        find_project()
+    assert Path.cwd() == repository.pytester.path
