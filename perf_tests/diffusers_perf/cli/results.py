@@ -21,12 +21,7 @@ from diffusers_perf.catalog.declarations import REFERENCE, Case
 from diffusers_perf.catalog.metrics import LIMITED, METRICS, Metric
 from diffusers_perf.cli.answers import add_baselines, refuse, store_of
 from diffusers_perf.plugin.finding import find_project
-from diffusers_perf.records.baselines import (
-    CaseBaseline,
-    MachineBaseline,
-    Published,
-    PublishedCase,
-)
+from diffusers_perf.records.baselines import CaseBaseline, MachineBaseline, PublishedCase
 from diffusers_perf.records.files import write_whole
 from diffusers_perf.records.store import BaselineStore
 
@@ -50,11 +45,10 @@ def main(args: argparse.Namespace) -> int:
     """0: the files are written, or current. 1: with --check, one is stale."""
     cases = find_project().cases
     store = store_of(args)
-    folder = store.folder
-    files = machine_files(folder)
+    files = machine_files(store)
     if not files:
         return refuse(
-            f"{folder}: no machine has a baseline yet; `diffusers-perf accept` writes one"
+            f"{store.folder}: no machine has a baseline yet; `diffusers-perf accept` writes one"
         )
     code = 0
     for path in files:
@@ -73,10 +67,10 @@ def main(args: argparse.Namespace) -> int:
     return code
 
 
-def machine_files(folder: Path) -> list[Path]:
-    """The machines' baselines in a folder, in order of their names."""
-    other = {"portable", "published", "structure"}
-    return sorted(path for path in folder.glob("*.json") if path.stem not in other)
+def machine_files(store: BaselineStore) -> list[Path]:
+    """The machines' baselines, in order of their names."""
+    other = {"portable", "published"}
+    return sorted(path for path in store.folder.glob("*.json") if path.stem not in other)
 
 
 def results_path(baseline: Path) -> Path:
@@ -97,7 +91,7 @@ def results(slug: str, store: BaselineStore, before: str, cases: Sequence[Case])
         "*against*, by default the reference, in the same process. *Guide* is the speedup that "
         "diffusers' guide printed for an A100.",
         f"{NOTES}\n{_notes(before)}\n{NOTES_END}",
-        *_suites(rows, store.load_published()),
+        *_suites(rows, store.load_published().cases),
         *_worth(rows),
         *_versions(rows),
     ]
@@ -147,7 +141,9 @@ class Row:
 
 def rows_of(baseline: MachineBaseline, cases: Iterable[Case]) -> Iterator[Row]:
     """The lines of a baseline in the order in which their cases are declared, others last."""
-    declared = {(c.workload.name, c.name, str(c.workload.scale)): c for c in cases}
+    declared: dict[tuple[str, str, object], Case] = {
+        (c.workload.name, c.name, c.workload.scale): c for c in cases
+    }
     order = {id(case): index for index, case in enumerate(declared.values())}
     rows = []
     for key, line in baseline.cases.items():
@@ -158,7 +154,7 @@ def rows_of(baseline: MachineBaseline, cases: Iterable[Case]) -> Iterator[Row]:
                 weights=model if model == weights else f"{model}, {weights}",
                 name=name,
                 line=line,
-                case=declared.get((workload, name, str(line.workload.get("scale", "full")))),
+                case=declared.get((workload, name, line.workload.get("scale", "full"))),
             )
         )
     yield from sorted(rows, key=lambda row: order.get(id(row.case), len(order)))
@@ -172,7 +168,7 @@ def table(heading: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def _suites(rows: Sequence[Row], published: Published) -> Iterator[str]:
+def _suites(rows: Sequence[Row], published: Mapping[str, PublishedCase]) -> Iterator[str]:
     for suite in dict.fromkeys(row.suite for row in rows):
         yield f"## Suite: {suite}" if suite != UNDECLARED else "## No longer declared"
         own = [row for row in rows if row.suite == suite]
@@ -180,21 +176,20 @@ def _suites(rows: Sequence[Row], published: Published) -> Iterator[str]:
             here = [row for row in own if (row.workload, row.weights) == (workload, weights)]
             yield f"### {workload} ({weights})"
             yield about(here[0].line.workload)
-            yield _measured(here, published.cases)
+            yield _measured(here, published)
             yield "What the baseline allows, and counters that must not rise (fixed + per step):"
             yield _allowed(here)
 
 
-def about(generates: Mapping[str, object]) -> str:
+def about(workload: Mapping[str, object]) -> str:
     """A workload in a line."""
-    size = generates.get("size")
-    size_of = f"{size}×{size}" if size else f"{generates.get('width')}×{generates.get('height')}"
-    count = generates.get("num_images", 1)
+    size = workload.get("size")
+    size_of = f"{size}×{size}" if size else f"{workload.get('width')}×{workload.get('height')}"
+    count = workload.get("num_images", 1)
     images = "one image" if count == 1 else f"{count} images"
-    base = "+".join(map(str, generates.get("base") or ()))  # type: ignore[call-overload]
-    return (
-        f"{images}, {size_of}, {generates.get('steps')} steps of {generates.get('scheduler')}"
-        + (f", every case in {base}" if base else "")
+    base = "+".join(map(str, workload.get("base") or ()))  # type: ignore[call-overload]
+    return f"{images}, {size_of}, {workload.get('steps')} steps of {workload.get('scheduler')}" + (
+        f", every case in {base}" if base else ""
     )
 
 

@@ -51,7 +51,7 @@ def judge(
 ) -> list[Finding]:
     """What changed against the accepted counts: more is a regression, fewer asks to be accepted.
 
-    `versions` are this run's; `rerun` runs the case alone; `file` has the accepted counts.
+    `versions` are this run's; `file` has the accepted counts; `rerun` runs the case alone.
     """
     source = f"{file}, accepted {was.accepted}"
     source += other_versions(was.versions, versions)

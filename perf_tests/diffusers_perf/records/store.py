@@ -20,7 +20,7 @@ from diffusers_perf.records.baselines import (
     PortableFile,
     Published,
 )
-from diffusers_perf.records.files import BadContent, laid_out, phrase_of, write_whole
+from diffusers_perf.records.files import BadContent, laid_out, phrase_of, read_bytes, write_whole
 from diffusers_perf.records.names import accepted_image_name, image_file
 from diffusers_perf.records.run import slug_of
 
@@ -28,7 +28,7 @@ T = TypeVar("T")
 
 HISTORY_HEAD = """# What was accepted, when and why
 
-Written by `accept` and `calibrate`; newest last.
+Written by `diffusers-perf accept` and `diffusers-perf calibrate`; newest last.
 
 """
 
@@ -139,7 +139,7 @@ class _Version(msgspec.Struct):
 
 def _read(path: Path, kind: type[T]) -> T:
     try:
-        data = path.read_bytes()
+        data = read_bytes(path)
     except OSError as error:
         raise BadBaseline(f"{path}: cannot be read ({error.strerror})") from None
     try:

@@ -247,14 +247,11 @@ def seen(**changes: Any) -> Edit:
     return lambda content: recorded.measured(content, CASE).update(changes)
 
 
-def counted(name: str, **changes: int) -> Edit:
+def counted(name: str, *, per_step: int) -> Edit:
+    def edit(content: recorded.Content) -> None:
+        recorded.measured(content, CASE)["counters"][name][1] = per_step
 
-    def change(content: recorded.Content) -> None:
-        counters = recorded.measured(content, CASE)["counters"]
-        fixed, per_step = counters[name]
-        counters[name] = [changes.get("fixed", fixed), changes.get("per_step", per_step)]
-
-    return change
+    return edit
 
 
 def slower(by: float) -> Edit:

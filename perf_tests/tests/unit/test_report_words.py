@@ -33,14 +33,14 @@ from perf_tests.tests.unit.recorded import (
     write,
 )
 
-STORE = BaselineStore(Path("no baselines"))
-
 
 @pytest.fixture(autouse=True)
-def folder(no_baselines: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def folder(no_baselines: Path) -> Path:
     """A folder of baselines in which nothing is accepted."""
-    monkeypatch.setitem(globals(), "STORE", BaselineStore(no_baselines))
     return no_baselines
+
+
+STORE = BaselineStore(Path("baselines"))
 
 
 def visible(html: str) -> str:

@@ -13,9 +13,7 @@ from diffusers_perf.cli import results
 from diffusers_perf.cli.results import NOTES, NOTES_END, machine_files, results_path, table
 from diffusers_perf.records.store import BaselineStore
 
-FOLDER = Path(__file__).parents[3] / "baselines"
-STORE = BaselineStore(FOLDER)
-H200 = FOLDER / "nvidia-h200.json"
+STORE = BaselineStore(Path(__file__).parents[3] / "baselines")
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +21,7 @@ def cases() -> list[Case]:
     return declared_in("perf_tests.cases").cases
 
 
-@pytest.mark.parametrize("path", machine_files(FOLDER), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", machine_files(STORE), ids=lambda path: path.stem)
 def test_committed_results_are_current(path: Path, cases: list[Case]) -> None:
     committed = results_path(path).read_text()
     assert results.results(path.stem, STORE, committed, cases) == committed, (
@@ -69,13 +67,14 @@ def test_check_names_a_stale_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for name in ("nvidia-h200.json", "published.json"):
-        (tmp_path / name).write_bytes((FOLDER / name).read_bytes())
+        (tmp_path / name).write_bytes((STORE.folder / name).read_bytes())
 
     class Declared:
         cases = declared_in("perf_tests.cases").cases
 
     monkeypatch.setattr(results, "find_project", Declared)
-    check, write = (Namespace(check=flag, baselines=tmp_path) for flag in (True, False))
+    check = Namespace(check=True, baselines=tmp_path)
+    write = Namespace(check=False, baselines=tmp_path)
     assert results.main(check) == 1
     assert "stale: RESULTS-nvidia-h200.md; run `diffusers-perf results`" in capsys.readouterr().err
     assert not results_path(tmp_path / "nvidia-h200.json").exists()
