@@ -11,6 +11,9 @@ from msgspec import to_builtins
 
 from diffusers_perf.catalog.status import Status
 from diffusers_perf.cli.ending import leave_lost_terminal
+from diffusers_perf.judge.finding import Finding, Message
+from diffusers_perf.judge.messages.commands import Accept
+from diffusers_perf.judge.messages.run import BRING_BACK
 from diffusers_perf.plugin.collection import SESSION, is_narrowed
 from diffusers_perf.plugin.screen import Row
 from diffusers_perf.plugin.session import PerfSession
@@ -128,10 +131,12 @@ def _fail_missing(session: pytest.Session, perf: PerfSession) -> None:
         whole=_asked_for_everything(session),
         not_selected=perf.not_selected,
     ):
-        perf.told[lost.id] = (
-            f"missing: {lost.sentence}\n"
-            "  next      bring it back, or accept whole runs without it: python -m ci accept"
+        message = Message(
+            what=lost.sentence.removeprefix(f"{lost.id} "),
+            advice=BRING_BACK,
+            command=Accept(options=bench.options),
         )
+        perf.findings.append(Finding.of(Status.MISSING, "case", lost.id, message))
         perf.missing.append(lost.id)
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 

@@ -14,12 +14,13 @@ from msgspec import to_builtins
 
 from diffusers_perf import models
 from diffusers_perf.catalog import discovery
-from diffusers_perf.catalog.declarations import Case
+from diffusers_perf.catalog.declarations import REFERENCE, Case
 from diffusers_perf.catalog.discovery import BadDeclaration, Project
 from diffusers_perf.catalog.registry import in_order
 from diffusers_perf.catalog.status import Status
 from diffusers_perf.cli.answers import unwritable
 from diffusers_perf.cli.ending import ended_by
+from diffusers_perf.judge.finding import Finding, Message, Verdict
 from diffusers_perf.measurement.bench import Bench, CaseError
 from diffusers_perf.measurement.machine import BadDevice, this_machine, with_threads_for
 from diffusers_perf.measurement.measuring import digest
@@ -33,7 +34,6 @@ from diffusers_perf.records.run import KEY, CaseRecord, Reference
 from diffusers_perf.records.store import BaselineStore
 
 if TYPE_CHECKING:
-    from diffusers_perf.judge.finding import Verdict
     from diffusers_perf.records.baselines import Published
     from diffusers_perf.records.measurement import Measurement
 
@@ -47,8 +47,8 @@ class PerfSession:
     published: Published
     progress: Progress
     rows: list[Row] = field(default_factory=list)
-    told: dict[str, str] = field(default_factory=dict)
-    """Verdicts' full texts, by case id."""
+    findings: list[Finding] = field(default_factory=list)
+    """What the closing summary says. What failed a test stands in pytest's own section."""
 
     left_out: set[str] = field(default_factory=set)
     """Ids of cases that were skipped for an optional package that is not installed."""
@@ -123,7 +123,6 @@ class PerfSession:
     def _record(self, case: Case, status: Status, text: str) -> None:
         row = Row(case=case, measured=None, reference=None, status=status, reason=text)
         self.rows.append(row)
-        self.told[case.id] = f"{status}: {text}"
         self.progress.finished(case, outcome(row))
 
     def judged(
@@ -137,8 +136,8 @@ class PerfSession:
         """Record a case's verdict; returns what stands in the benchmark's `extra_info`."""
         row = Row(case=case, measured=measured, reference=reference, status=verdict.status)
         self.rows.append(row)
-        if verdict.text():
-            self.told[case.id] = verdict.text()
+        if verdict.passes:
+            self.findings += verdict.messages
         self.progress.finished(case, outcome(row))
         record = CaseRecord(
             measurement=measured,
@@ -274,4 +273,6 @@ def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> 
     try:
         perf.bench.repeat_reference(case, perf.cases)
     except CaseError as error:
-        perf.told[f"{case.workload.name} repeated"] = f"invalid: not timed again: {error}"
+        name = f"{case.workload.name}-{REFERENCE}"
+        message = Message(what=f"not timed again: {error}")
+        perf.findings.append(Finding.of(Status.INVALID, "drift", name, message))

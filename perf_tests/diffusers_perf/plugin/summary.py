@@ -7,6 +7,7 @@ from shutil import get_terminal_size
 import pytest
 
 from diffusers_perf.catalog.status import Status
+from diffusers_perf.judge.finding import texts
 from diffusers_perf.plugin.collection import SESSION
 from diffusers_perf.plugin.options import MARK
 from diffusers_perf.plugin.screen import claims, closing_line, closing_table, notes
@@ -56,11 +57,8 @@ def pytest_terminal_summary(
     # Elsewhere than on a terminal nothing is cut.
     width = get_terminal_size().columns if terminalreporter.isatty else 240
     terminalreporter.section("perf_tests")
-    for text in perf.told.values():
-        status = Status(text.split(":", 1)[0])
-        # What failed a test stands above, in pytest's own section.
-        if status.passes or status == Status.MISSING:
-            write(text, red=status == Status.MISSING, yellow=status.warns)
+    for status, text in texts(perf.findings):
+        write(text, red=not status.passes, yellow=status.warns)
     for row in perf.rows:
         if row.status == Status.SKIPPED:
             write(f"skipped: {row.case.id}: {row.reason}")
