@@ -4,7 +4,6 @@ read. A metric that is a number of a `Measurement` needs a row here and a place 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal
@@ -54,6 +53,15 @@ class Unit(StrEnum):
             case Unit.DECIBEL:
                 return f"{value:.1f} dB"
         return f"{value:,.0f}"
+
+    def short(self, value: float) -> str:
+        """The same with fewer digits, for a table: ``0.617 s``, ``1.25x``."""
+        match self:
+            case Unit.SECONDS:
+                return f"{value:.3f} s"
+            case Unit.RATIO:
+                return f"{value:.2f}x"
+        return self.shown(value)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -313,10 +321,15 @@ def detector_of(name: str) -> Detector:
     return metric.detector if metric else "counter"
 
 
-def columns(metrics: Iterable[Metric] = METRICS) -> dict[str, tuple[Metric, ...]]:
-    """The headings of a table, and for each the metrics of which the first known one is shown."""
-    found: dict[str, tuple[Metric, ...]] = {}
-    for metric in metrics:
-        if metric.column:
-            found[metric.column] = (*found.get(metric.column, ()), metric)
+COLUMNS = tuple(dict.fromkeys(metric.column for metric in METRICS if metric.column))
+"""Headings of the metrics in a table of cases."""
+
+
+def cells(measured: object, reference: object) -> dict[str, str]:
+    """By heading, a case's metrics as a table shows them; empty where nothing was measured."""
+    found = dict.fromkeys(COLUMNS, "")
+    for metric in METRICS:
+        value = metric.of(measured, reference) if metric.column else None
+        if value is not None:
+            found[metric.column] = found[metric.column] or metric.unit.short(value)
     return found

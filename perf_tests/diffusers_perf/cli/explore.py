@@ -17,6 +17,7 @@ from shutil import get_terminal_size
 from typing import TYPE_CHECKING
 
 from diffusers_perf.catalog.declarations import Kind, Tolerance, Workload
+from diffusers_perf.catalog.metrics import COLUMNS
 from diffusers_perf.catalog.registry import Catalog, no_optimization
 from diffusers_perf.cli.answers import named, number, positive, refuse
 from diffusers_perf.compare.attempts import Attempts, Folder, cells_of, in_minutes, settings_of
@@ -215,7 +216,7 @@ def _opening(
     yield f"asked for: {closeness_text(tolerance)}{memory}, in {in_minutes(args.minutes)}"
 
 
-HEAD = ("step", "latency", "speedup", "GPU busy", "GPU speedup", "memory", "image")
+HEAD = ("step", *COLUMNS, "image")
 
 
 def _found(search: Search) -> bool:

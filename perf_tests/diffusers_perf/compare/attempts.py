@@ -15,13 +15,14 @@ from typing import TYPE_CHECKING, Any
 from msgspec import to_builtins
 
 from diffusers_perf.catalog.declarations import REFERENCE, Case, Tolerance, Workload
+from diffusers_perf.catalog.metrics import cells
 from diffusers_perf.catalog.registry import Catalog
 from diffusers_perf.compare.bare import BadInput
 from diffusers_perf.judge.verdicts import judge
 from diffusers_perf.measurement.measuring import PACKAGE, digest, digest_of
 from diffusers_perf.plugin.screen import image
 from diffusers_perf.records.files import BadContent, as_json, decoded, write_whole
-from diffusers_perf.records.measurement import Measurement, gpu_speedup
+from diffusers_perf.records.measurement import Measurement
 from diffusers_perf.search.search import Ask, Stack, Stopped, Tried
 
 if TYPE_CHECKING:
@@ -320,8 +321,10 @@ def _line(tried: Tried, seconds: float | None) -> str:
     """One attempt; what was measured, then what is wrong with it."""
     parts = []
     if tried.measured is not None:
-        _, latency, _, busy, _, memory, seen = cells_of("", tried.measured, tried.measured)
-        parts = [part for part in (latency, busy and f"GPU busy {busy}", memory, seen) if part]
+        *_, seen = cells_of("", tried.measured, tried.measured)
+        shown = cells(tried.measured, None)
+        shown["GPU busy"] = shown["GPU busy"] and f"GPU busy {shown['GPU busy']}"
+        parts = [part for part in (*shown.values(), seen) if part]
     elif tried.refused:
         parts = [f"failed: {tried.refused}"]
     told = "from before" if seconds is None else f"in {seconds:.0f} s"
@@ -329,15 +332,9 @@ def _line(tried: Tried, seconds: float | None) -> str:
 
 
 def cells_of(name: str, seen: Measurement, reference: Measurement) -> tuple[str, ...]:
-    on_gpu = gpu_speedup(seen, reference)
-    memory = seen.peak_memory_bytes
     return (
         name,
-        f"{seen.latency_s:.3f} s",
-        f"{reference.latency_s / seen.latency_s:.2f}x",
-        f"{seen.gpu_busy_s:.3f} s" if seen.gpu_busy_s is not None else "",
-        f"{on_gpu:.2f}x" if on_gpu else "",
-        f"{memory / 2**20:,.0f} MiB" if memory else "",
+        *cells(seen, reference).values(),
         # The reference's own image_distance is to the accepted image, and no part of this.
         "" if seen.case == REFERENCE else image(seen),
     )

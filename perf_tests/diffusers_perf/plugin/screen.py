@@ -9,6 +9,7 @@ from time import monotonic
 from typing import Protocol
 
 from diffusers_perf.catalog.declarations import REFERENCE, Case
+from diffusers_perf.catalog.metrics import COLUMNS, cells
 from diffusers_perf.catalog.status import Status
 from diffusers_perf.judge.interference import (
     CORE_SLOWED,
@@ -86,13 +87,9 @@ class Row:
 
 HEAD = (
     "setting",
-    "latency",
+    *COLUMNS,
     "images/s",
-    "speedup",
-    "GPU busy",
-    "GPU speedup",
     "guide",
-    "memory",
     "bound by",
     "first image",
     "image",
@@ -104,12 +101,10 @@ def outcome(row: Row) -> str:
     """One case in a line, as it finishes."""
     if row.measured is None:
         return f"{row.status}: {row.reason}" if row.reason else row.status
-    cells = dict(zip(HEAD, cells_of(row, {}), strict=True))
-    parts = [cells["latency"]]
-    if row.reference is not None:
-        on_gpu = cells["GPU speedup"]
-        parts += [part for part in (cells["speedup"], on_gpu and f"GPU {on_gpu}") if part]
-    return ", ".join([*parts, row.status])
+    shown = cells(row.measured, row.reference)
+    on_gpu = shown["GPU speedup"]
+    parts = [shown["latency"], shown["speedup"], on_gpu and f"GPU {on_gpu}"]
+    return ", ".join(filter(None, [*parts, row.status]))
 
 
 def cells_of(row: Row, published: Mapping[str, PublishedCase]) -> tuple[str, ...]:
@@ -119,19 +114,14 @@ def cells_of(row: Row, published: Mapping[str, PublishedCase]) -> tuple[str, ...
     name = row.case.name
     if row.case.against not in (REFERENCE, row.case.name):
         name += f" (to {row.case.against})"
-    if row.measured is None:
-        return (name, "", "", "", "", "", said, "", "", "", "", row.status)
-    seen, reference = row.measured, row.reference
-    on_gpu = gpu_speedup(seen, reference) if reference else None
+    seen = row.measured
+    if seen is None:
+        return (name, *("" for _ in COLUMNS), "", said, "", "", "", row.status)
     return (
         name,
-        f"{seen.latency_s:.3f} s",
+        *cells(seen, row.reference or seen).values(),
         f"{seen.num_images / seen.latency_s:.1f}" if seen.num_images > 1 else "",
-        f"{reference.latency_s / seen.latency_s:.2f}x" if reference else "1.00x",
-        f"{seen.gpu_busy_s:.3f} s" if seen.gpu_busy_s is not None else "",
-        f"{on_gpu:.2f}x" if on_gpu else ("1.00x" if seen.gpu_busy_s is not None else ""),
         said,
-        f"{seen.peak_memory_bytes / 2**20:,.0f} MiB" if seen.peak_memory_bytes else "",
         bound_by(seen),
         first_image(seen),
         row.status if row.status.shows_nothing else image(seen),
@@ -255,12 +245,12 @@ def closing_table(
             + (f", in {'+'.join(workload.base)}" if workload.base else "")
         )
         lines += [Line(text=text) for text in ("", *wrap(title, width))]
-        head, rule, *cells = table(HEAD, [cells_of(row, published) for row in own], width=width)
+        head, rule, *lines_of = table(HEAD, [cells_of(row, published) for row in own], width=width)
         lines += [Line(text=head), Line(text=rule)]
         lines += [
             # What was cut off its end has none to colour.
             Line(text=text, verdict=row.status if text.endswith(row.status) else None)
-            for text, row in zip(cells, own, strict=True)
+            for text, row in zip(lines_of, own, strict=True)
         ]
     return lines
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
+from diffusers_perf.catalog.metrics import COLUMNS, cells
 from diffusers_perf.report import figures
 from diffusers_perf.report.content import CasePart, ChangePart, ComparisonPart, Report, WorkloadPart
 from diffusers_perf.report.escape import code, name, text
@@ -22,12 +23,8 @@ ROWS_MOST = 60
 """Of one table. The HTML report has all of them."""
 HEAD = (
     "case",
-    "latency",
-    "speedup",
-    "GPU busy",
-    "GPU speedup",
+    *COLUMNS,
     "guide",
-    "memory",
     "image",
     "status",
 )
@@ -200,14 +197,10 @@ def _table(workload: WorkloadPart) -> Iterator[str]:
 def _cells(case: CasePart) -> tuple[str, ...]:
     seen = case.measurement
     if case.record.image_only:
-        return ("", "", "", "", "", "", case.image, case.status)
+        return (*("" for _ in COLUMNS), "", case.image, case.status)
     return (
-        figures.seconds(seen.latency_s),
-        figures.times(case.speedup),
-        figures.seconds(seen.gpu_busy_s),
-        figures.times(case.gpu_speedup),
+        *cells(seen, case.record.compared_with).values(),
         figures.times(case.guide.speedup if case.guide else None),
-        figures.mebibytes(seen.peak_memory_bytes),
         case.image,
         case.status,
     )

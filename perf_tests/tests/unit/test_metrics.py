@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import get_args
 
 import pytest
+from msgspec import structs
 
 from diffusers_perf.catalog.metrics import (
     BY_NAME,
@@ -17,7 +18,7 @@ from diffusers_perf.catalog.metrics import (
     Detector,
     Kind,
     Unit,
-    columns,
+    cells,
     detector_of,
 )
 from diffusers_perf.judge import verdicts
@@ -89,5 +90,13 @@ def test_units_are_shown(unit: Unit, value: float, shown: str) -> None:
     assert unit.shown(value) == shown
 
 
-def test_columns_are_in_the_order_of_the_table() -> None:
-    assert list(columns()) == ["latency", "speedup", "GPU busy", "GPU speedup", "memory"]
+def test_cells_are_in_the_order_of_the_table() -> None:
+    assert cells(FP16, REFERENCE) == {
+        "latency": "1.000 s",
+        "speedup": "2.00x",
+        "GPU busy": "0.800 s",
+        "GPU speedup": "2.50x",
+        "memory": "0 MiB",
+    }
+    blind = structs.replace(FP16, gpu_busy_s=None, peak_memory_bytes=None)
+    assert list(cells(blind, None).values()) == ["1.000 s", "", "", "", ""]
