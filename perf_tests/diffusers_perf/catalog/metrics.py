@@ -4,6 +4,7 @@ read. A metric that is a number of a `Measurement` needs a row here and a place 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal
@@ -133,15 +134,23 @@ class Metric:
         measured.
         """
         if not self.ratio_of:
-            value: float | None = getattr(measured, self.field)
-            return value
-        own, other = getattr(measured, self.ratio_of), getattr(reference, self.ratio_of, None)
+            return _value(measured, self.field)
+        own, other = _value(measured, self.ratio_of), _value(reference, self.ratio_of)
         if own is None or other is None:
             return None
         return float(other / own if self.more_is_better else own / other)
 
     def shown(self, value: float) -> str:
         return self.unit.shown(value)
+
+
+def _value(measured: object, field: str) -> float | None:
+    """A field of a `Measurement`, or what it has among `Measurement.metrics`."""
+    value: float | None = getattr(measured, field, None)
+    if value is None:
+        others: Mapping[str, float] = getattr(measured, "metrics", {})
+        return others.get(field)
+    return value
 
 
 def _counter(name: str, about: str, *, rise: float = 0.0) -> Metric:

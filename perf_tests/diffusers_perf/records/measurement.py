@@ -148,6 +148,8 @@ class Measurement(Record, frozen=True, kw_only=True):
     stages_s: Mapping[str, Number] = {}
     """GPU time of each stage: text encoder, denoising, decoder."""
     families: Mapping[str, KernelFamily] = {}
+    metrics: Mapping[str, Positive] = {}
+    """Values of metrics that have no field of their own here, by `catalog.metrics.Metric.field`."""
     interference: Interference = Interference()
     notes: tuple[str, ...] = ()
     """What could not be measured here, and why."""
