@@ -71,7 +71,7 @@ def _machines(folder: Path, store: BaselineStore) -> Mapping[str, Report | str]:
 
 
 def _report(part: Path, store: BaselineStore) -> Report:
-    """`BadRunError` where nothing was compared, and for what is no artifact of ours."""
+    """`BadRunError` where nothing was compared, and for files that no run of ours leaves."""
     compared = part / "compared"
     for path in (part, compared):
         if not _is(path, stat.S_ISDIR):

@@ -1,4 +1,4 @@
-"""Makes a report's content from a run, beside another where one is given. Pure."""
+"""Builds the content of a report from a run, and from the run it is compared with. Pure."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def build(
     base: Run | None = None,
     comparison: ComparisonPart | None = None,
 ) -> Report:
-    """The report of a run, beside another where one is given.
+    """The report of a run, compared with another where one is given.
 
     `accepted` are the keys of the machine's baseline, None where there is none. A comparison is
     handed in where pairs were judged; else single runs are shown without a verdict.

@@ -1,6 +1,6 @@
 """The charts of latency and of GPU time: positions and words, which `charts.html` draws.
 
-Positions are in percent of the chart's width. Each chart's numbers stand in a table beside it.
+Positions are in percent of the chart's width. A table next to each chart has its numbers.
 """
 
 from __future__ import annotations

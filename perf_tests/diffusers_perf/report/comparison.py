@@ -59,16 +59,16 @@ def in_pairs(found: Comparison, base: Sequence[Run], head: Sequence[Run]) -> Com
 def _what_is_worse(case: str, changes: Sequence[ChangePart]) -> str:
     """A case with what got worse: ``ddim50-fp16 (slower: GPU busy +5.8 %; more work)``."""
     worse = [change for change in changes if change.case == case and change.mood == "bad"]
-    told = []
+    parts = []
     for status in dict.fromkeys(change.status for change in reversed(worse)):
         moved = [
             f"{change.metric} {figures.percent(change.ratio)}"
             for change in worse
-            # Of counters the word is enough here: which and by how much stands below.
+            # For counters the status is enough here; the table has the numbers.
             if change.status == status and change.ratio and change.interval
         ]
-        told.append(f"{status}: {', '.join(moved)}" if moved else status)
-    return f"{case} ({'; '.join(told)})"
+        parts.append(f"{status}: {', '.join(moved)}" if moved else status)
+    return f"{case} ({'; '.join(parts)})"
 
 
 def refused(reason: str, base: Sequence[Run], head: Sequence[Run]) -> ComparisonPart:

@@ -155,7 +155,7 @@ class CasePart:
 
     @property
     def psnr(self) -> str:
-        """The first of what says how close it is; empty where nothing was compared."""
+        """PSNR, or ``identical``; empty where nothing was compared."""
         return "" if self.psnr_db is None else how_close(self.psnr_db, self.ssim).split(", ")[0]
 
 
@@ -276,7 +276,7 @@ class Report:
 
 
 def mood_of(status: str) -> Mood:
-    """How a verdict is shown. One that nobody knows is shown as bad."""
+    """How a status is shown. An unknown one is shown as bad."""
     if status in (Status.NEW, Status.SKIPPED, ""):
         return "plain"
     known = _known(status)

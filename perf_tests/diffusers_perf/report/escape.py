@@ -24,7 +24,7 @@ LINE_START = re.compile(r"(?:[-+]|#{1,6}|\d{1,9}[.)])(?:\s|$)|[-=]+$")
 UNSEEN = re.compile(
     "[\x00-\x1f\x7f-\x9f\u061c\u200b-\u200f\u202a-\u202e\u2066-\u2069\ufeff\ud800-\udfff]"
 )
-"""Control characters, and those that turn the direction of what follows."""
+"""Control characters, and those that change the direction of the text after them."""
 
 
 def text(words: str, most: int | None = None) -> str:

@@ -1,6 +1,4 @@
-"""The images of a run, small enough to stand in the page: beside their reference, and how they
-differ.
-"""
+"""The images of a run, small enough to be embedded, with their references and differences."""
 
 from __future__ import annotations
 
@@ -62,15 +60,15 @@ class Embedded:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Shown:
+class CaseImages:
     """What the page shows of one case."""
 
     case: str
     """Its id."""
     image: Embedded | None
-    other: str
-    """The id of what it is compared with; empty if nothing is there to compare."""
-    other_name: str
+    reference: str
+    """The id of the image it is compared with; empty if there is none."""
+    reference_name: str
     difference: Embedded | None
     amplified: int
     """How many times the difference is brighter than it is."""
@@ -82,11 +80,11 @@ class Shown:
 class Gallery:
     """All images of a report."""
 
-    shown: Mapping[str, Shown]
+    shown: Mapping[str, CaseImages]
     """By case id."""
-    others: Mapping[str, Embedded]
-    """What cases are compared with that is no case of the report, by the id that `Shown.other`
-    gives: accepted images, and references that were measured for others alone."""
+    references: Mapping[str, Embedded]
+    """By the id in `CaseImages.reference`, those that are not cases of the report: accepted images,
+    and references that were only measured for other cases."""
     problem: str
     """Why there are none at all; empty if there are."""
     folder: str
@@ -100,12 +98,12 @@ class Gallery:
 def gallery(report: Report, folder: Path, store: BaselineStore, *, budget_bytes: int) -> Gallery:
     """Load, compare and embed the images of a run that were saved in this folder.
 
-    They are as large as lets all of them together, as they stand in the page, keep the budget.
+    They are as large as the budget allows for all of them together, as embedded.
     """
     if not folder.is_dir():
         return Gallery(
             shown={},
-            others={},
+            references={},
             problem=f"No images: {folder.name}/ was not found beside the run's JSON, where "
             "--benchmark-json saves it.",
             folder=folder.name,
@@ -113,7 +111,7 @@ def gallery(report: Report, folder: Path, store: BaselineStore, *, budget_bytes:
             full_side=0,
         )
     own_names = [case.id for case in report.cases]
-    names = list(dict.fromkeys([*own_names, *map(_other, report.cases)]))
+    names = list(dict.fromkeys([*own_names, *map(_reference_of, report.cases)]))
     # Decoding and encoding leave Python's lock to the others.
     with ThreadPoolExecutor() as pool:
         found = dict(zip(names, pool.map(partial(_load, folder), names), strict=True))
@@ -122,9 +120,14 @@ def gallery(report: Report, folder: Path, store: BaselineStore, *, budget_bytes:
     thumbnails = _accepted(report.cases, store)
     differences: dict[str, tuple[Pixels, int]] = {}
     for case in report.cases:
-        own, other = loaded.get(case.id), loaded.get(_other(case))
-        if own is not None and other is not None and own.shape == other.shape and own is not other:
-            differences[case.id] = amplified(own, other)
+        own, reference = loaded.get(case.id), loaded.get(_reference_of(case))
+        if (
+            own is not None
+            and reference is not None
+            and own.shape == reference.shape
+            and own is not reference
+        ):
+            differences[case.id] = amplified(own, reference)
     wanted = [
         *(("image", name, pixels) for name, pixels in loaded.items()),
         *(
@@ -136,27 +139,27 @@ def gallery(report: Report, folder: Path, store: BaselineStore, *, budget_bytes:
     embedded = _within(wanted, budget_bytes)
     shown = {}
     for case in report.cases:
-        name, other_id = case.id, _other(case)
+        name, reference_id = case.id, _reference_of(case)
         if case.name == REFERENCE:
-            other_id = f"accepted {name}"
-        has_other = other_id in thumbnails or other_id in loaded
-        shown[name] = Shown(
+            reference_id = f"accepted {name}"
+        has_reference = reference_id in thumbnails or reference_id in loaded
+        shown[name] = CaseImages(
             case=name,
             image=embedded.get(("image", name)),
-            other=other_id if has_other and name in loaded else "",
-            other_name="accepted" if other_id in thumbnails else case.against,
+            reference=reference_id if has_reference and name in loaded else "",
+            reference_name="accepted" if reference_id in thumbnails else case.against,
             difference=embedded.get(("difference", name)),
             amplified=differences[name][1] if name in differences else 1,
             problem=problems.get(name, "")
             or (
-                f"{problems[other_id]}, so there is no image to compare with"
-                if not has_other and case.name != REFERENCE
+                f"{problems[reference_id]}, so there is no image to compare with"
+                if not has_reference and case.name != REFERENCE
                 else ""
             ),
         )
     return Gallery(
         shown=shown,
-        others={
+        references={
             name: _embed(pixels, side=EXACT_SIDE, quality=90) for name, pixels in thumbnails.items()
         }
         | {
@@ -171,8 +174,8 @@ def gallery(report: Report, folder: Path, store: BaselineStore, *, budget_bytes:
     )
 
 
-def _other(case: CasePart) -> str:
-    """Id of the case whose image it is held to."""
+def _reference_of(case: CasePart) -> str:
+    """Id of the case whose image it is compared with."""
     return f"{case.measurement.workload}-{case.against}"
 
 
@@ -180,7 +183,7 @@ def _load(folder: Path, name: str) -> Pixels | str:
     """A case's images as one, or in a sentence what is wrong with them."""
     try:
         path = image_file(folder, name)
-        # A file that is not there is no bad file.
+        # A missing file is not a bad one.
         if not path.exists():
             return f"{path.name} is missing in {folder.name}/"
         return mosaic(image_files.load_quantized(path))
@@ -205,16 +208,16 @@ def mosaic(images: Quantized) -> Pixels:
     return laid
 
 
-def amplified(own: Pixels, other: Pixels) -> tuple[Pixels, int]:
+def amplified(own: Pixels, reference: Pixels) -> tuple[Pixels, int]:
     """The absolute difference, averaged over blocks, and the power of two by which it is brighter.
 
     Nearly all of it stays below white.
     """
-    difference = np.maximum(own, other) - np.minimum(own, other)
+    difference = np.maximum(own, reference) - np.minimum(own, reference)
     step = max(1, min(difference.shape[:2]) // DIFFERENCE_SIDE)
     height, width = (side // step for side in difference.shape[:2])
     blocks = difference[: height * step, : width * step]
-    # Rows first: their numbers lie beside each other in memory.
+    # Rows first: their numbers are contiguous in memory.
     rows = blocks.reshape(height, step, -1).sum(axis=1, dtype=np.uint32)
     mean = rows.reshape(height, width, step, 3).sum(axis=2) / np.float32(255 * step * step)
     typical = float(np.percentile(mean[:: max(1, height // 64)], 99))
@@ -242,7 +245,7 @@ Key = tuple[str, str]
 
 
 def _within(wanted: Sequence[tuple[str, str, Pixels]], budget_bytes: int) -> dict[Key, Embedded]:
-    """Embed them as large as the budget lets them be, all at one level."""
+    """Embed them as large as the budget allows, all at one level."""
     level = len(LEVELS) - 1
     # A few tell how much all would take, and small ones take the least time to ask.
     few = wanted[:: max(1, len(wanted) // 8)]

@@ -42,7 +42,7 @@ def render(report: Report, images: Path, store: BaselineStore, *, source: str) -
             }
             for workload in report.workloads
         },
-        ids=_ids(report, shown.others),
+        ids=_ids(report, shown.references),
         sections=_sections(report),
         facts=_facts(report),
         with_base=any(case.base for case in report.cases),
@@ -77,7 +77,7 @@ def _template() -> Template:
 
 
 def _policy(script: str) -> str:
-    """Lets this script run and no other, and nothing be fetched, whatever stands in the page."""
+    """A policy that runs this script only and fetches nothing, whatever the page contains."""
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return (
         "default-src 'none'; img-src data:; style-src 'unsafe-inline'; "
@@ -85,9 +85,9 @@ def _policy(script: str) -> str:
     )
 
 
-def _ids(report: Report, others: Iterable[str]) -> dict[str, str]:
+def _ids(report: Report, references: Iterable[str]) -> dict[str, str]:
     """Names for images in the page: a case may be called anything."""
-    names = [*(case.id for case in report.cases), *others]
+    names = [*(case.id for case in report.cases), *references]
     return {name: f"p{number}" for number, name in enumerate(dict.fromkeys(names))}
 
 

@@ -1,4 +1,4 @@
-"""Scales of a chart: where a value stands, and the round numbers that label an axis."""
+"""Scales of a chart: where a value is drawn, and the round numbers that label an axis."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Tick:
 
 @dataclass(frozen=True, kw_only=True)
 class Scale:
-    """Maps values linearly: `low` stands at `start`, `high` at `end`."""
+    """Maps values linearly: `low` is at `start` and `high` at `end`."""
 
     low: float
     high: float
@@ -30,7 +30,7 @@ class Scale:
     end: float = 100.0
 
     def at(self, value: float) -> float:
-        """Where the value stands. It may lie beyond the ends."""
+        """Where the value is, which may be beyond the ends."""
         share = (value - self.low) / (self.high - self.low)
         return self.start + share * (self.end - self.start)
 

@@ -33,11 +33,11 @@ class Label:
     """The name of a point."""
 
     x: float
-    """The point's place; the label stands `dx` pixels from it."""
+    """The point's place. The label is `dx` pixels away from it."""
     dx: float
     y: float
     anchor: str
-    """SVG's: which end of the label stands there."""
+    """Which end of the label that is, as SVG's ``text-anchor``."""
     text: str
     front: bool
 
@@ -68,7 +68,7 @@ class Panel:
 class TradeoffChart:
     label: str
     time: str
-    """What stands across."""
+    """Which time the horizontal axis shows."""
     panels: tuple[Panel, ...]
 
 
@@ -88,7 +88,7 @@ Values = Sequence[tuple[CasePart, float]]
 
 
 def _image(cases: Sequence[CasePart]) -> Panel | None:
-    """PSNR. What is at its cap stands on a line of its own, above all others."""
+    """PSNR. Values at the cap have a line of their own, above all others."""
     values = [(case, IDENTICAL_DB if case.name == REFERENCE else case.psnr_db) for case in cases]
     known = [(case, value) for case, value in values if value is not None]
     if not known:
@@ -101,7 +101,7 @@ def _image(cases: Sequence[CasePart]) -> Panel | None:
     ticks = [tick for tick in number_ticks(scale, most=8) if tick.at >= highest]
     ticks.append(Tick(at=scale.at(cap), label=f"≥ {IDENTICAL_DB:g}"))
     front = [(case, value) for case, value in known if case.front]
-    # Some are on the front for their memory alone, which this panel does not show.
+    # Some are on the front because of their memory, which this panel does not show.
     line = [
         (case, value)
         for case, value in front

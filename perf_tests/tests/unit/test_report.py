@@ -296,14 +296,14 @@ def test_a_reference_that_was_measured_for_others_alone_is_shown(
 ) -> None:
     """As after `-k`: it is no case of the run, and its image is there."""
     path = shown(run, tmp_path / "run.json")
-    whole = page(path).count('class="other"')
+    whole = page(path).count('class="reference"')
     drop(run, "ddim50-reference")
     path.write_text(json.dumps(run))
     text = page(path)
     assert "no image to compare with" not in words(text)
-    (of,) = set(re.findall(r'<img class="other" data-of="(\w+)" alt="reference">', text))
+    (of,) = set(re.findall(r'<img class="reference" data-of="(\w+)" alt="reference">', text))
     assert re.search(f'<img hidden id="{of}" src="data:', text)
-    assert text.count('class="other"') == whole
+    assert text.count('class="reference"') == whole
     image(path, "ddim50-reference").write_text("no image")
     told = words(page(path))
     assert "not a PNG file, so there is no image to compare with" in told

@@ -1,5 +1,5 @@
 "use strict";
-// Images that stand in the page once and are shown in several places.
+// Images that are embedded once and shown in several places.
 for (const image of document.querySelectorAll("img[data-of]")) {
   const source = document.getElementById(image.dataset.of);
   if (source) image.src = source.src;
@@ -22,7 +22,7 @@ for (const table of document.querySelectorAll("table.sortable")) {
       const body = table.tBodies[0];
       const rows = [...body.rows].map((row) => [value(row), row]);
       rows.sort(([a], [b]) => {
-        // What is not there stays last.
+        // Empty cells stay last.
         if (a === null || b === null) return (a === null) - (b === null);
         const order = typeof a === "number" && typeof b === "number" ? a - b : String(a).localeCompare(String(b), "en", { numeric: true });
         return up ? order : -order;
@@ -68,7 +68,7 @@ let blinking;
 function view(index, mode) {
   shown = (index + cases.length) % cases.length;
   const one = cases[shown];
-  const has = { side: one.querySelector("img.other"), difference: one.querySelector("img.difference") };
+  const has = { side: one.querySelector("img.reference"), difference: one.querySelector("img.difference") };
   for (const choice of modes) choice.disabled = choice.value === "difference" ? !has.difference : !has.side;
   const wanted = modes.find((choice) => choice.value === mode && !choice.disabled) || modes.find((choice) => !choice.disabled);
   for (const choice of modes) choice.checked = choice === wanted;
@@ -104,19 +104,19 @@ function draw(mode) {
   clearInterval(blinking);
   const one = cases[shown];
   const own = one.querySelector("img.own");
-  const other = one.querySelector("img.other");
+  const reference = one.querySelector("img.reference");
   const difference = one.querySelector("img.difference");
-  const [name, otherName] = [one.dataset.ownName, one.dataset.otherName];
+  const [name, referenceName] = [one.dataset.ownName, one.dataset.referenceName];
   stage.className = mode;
   slide.hidden = mode !== "slider";
-  slide.firstElementChild.textContent = otherName;
+  slide.firstElementChild.textContent = referenceName;
   slide.lastElementChild.textContent = name;
   if (mode === "side") {
-    stage.replaceChildren(framed([image(other)], otherName), framed([image(own)], name));
+    stage.replaceChildren(framed([image(reference)], referenceName), framed([image(own)], name));
   } else if (mode === "difference") {
     stage.replaceChildren(framed([image(difference)], `difference ×${one.dataset.amplified}`));
   } else if (mode === "slider") {
-    const figure = framed([image(own), image(other, "over")], `left ${otherName}, right ${name}`);
+    const figure = framed([image(own), image(reference, "over")], `left ${referenceName}, right ${name}`);
     const box = figure.querySelector(".box");
     box.classList.add("divided");
     const drag = (event) => {
@@ -130,12 +130,12 @@ function draw(mode) {
     stage.replaceChildren(figure);
     divide();
   } else if (mode === "blink") {
-    const over = image(other);
+    const over = image(reference);
     const figure = framed([image(own), over], name);
     stage.replaceChildren(figure);
     blinking = setInterval(() => {
       over.hidden = !over.hidden;
-      figure.querySelector("figcaption").textContent = over.hidden ? name : otherName;
+      figure.querySelector("figcaption").textContent = over.hidden ? name : referenceName;
     }, PERIOD_MS);
   } else {
     stage.replaceChildren(framed([image(own)], name));
@@ -154,7 +154,7 @@ document.getElementById("viewer-next").addEventListener("click", () => view(show
 document.getElementById("viewer-close").addEventListener("click", () => viewer.close());
 viewer.addEventListener("close", () => clearInterval(blinking));
 
-// On paper nothing can be unfolded.
+// Paper shows everything unfolded.
 const folded = () => [...document.querySelectorAll("details:not([open])")];
 let opened = [];
 addEventListener("beforeprint", () => { opened = folded(); for (const one of opened) one.open = true; });
