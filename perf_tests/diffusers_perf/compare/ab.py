@@ -118,7 +118,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "pytest",
         nargs="*",
         metavar="-- ARGUMENT",
-        help="passed to pytest, for example: -- -k fp16 --model FOLDER",
+        help="passed to pytest, for example: -- -k fp16 --model=FOLDER",
     )
 
 
@@ -132,7 +132,7 @@ def main(args: argparse.Namespace) -> int:
     options = [
         *(["--device", args.device] if args.device else []),
         *(["--quick"] if args.quick else []),
-        *args.pytest,
+        *_as_one(args.pytest),
     ]
     out: Path = (args.out or repository() / OUT).absolute()
     try:
@@ -165,6 +165,17 @@ def main(args: argparse.Namespace) -> int:
             file=sys.stderr,
         )
         return CANNOT_JUDGE
+
+
+def _as_one(arguments: Sequence[str]) -> list[str]:
+    """The arguments, with ``--model`` and its value in one: see `models.options_for`."""
+    joined: list[str] = []
+    for argument in arguments:
+        if joined and joined[-1] == "--model":
+            joined[-1] = f"--model={argument}"
+        else:
+            joined.append(argument)
+    return joined
 
 
 def _typed(args: argparse.Namespace) -> tuple[list[str], list[str]]:

@@ -56,7 +56,9 @@ def options_for(device: str, model: str) -> tuple[str, ...]:
 
     The CPU is named wherever it ran: where the command is repeated, there may be a GPU.
     """
-    named = ("--model", model) if model != default_model(device) else ()
+    # As one argument: pytest takes the second of two for a test path as long as it does not know
+    # the option, and would run the code that it finds there.
+    named = (f"--model={model}",) if model != default_model(device) else ()
     return (*(("--device", "cpu") if device == "cpu" else ()), *named)
 
 

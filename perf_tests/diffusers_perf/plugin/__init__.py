@@ -1,5 +1,6 @@
 """The pytest plugin. Loaded in every repository where it is installed, so these parts are light."""
 
 pytest_plugins = tuple(
-    f"diffusers_perf.plugin.{name}" for name in ("options", "collection", "fixtures")
+    f"diffusers_perf.plugin.{name}"
+    for name in ("options", "model_folder", "collection", "fixtures")
 )

@@ -24,9 +24,9 @@ FIRST_WEIGHTS = [0.150277525, 0.060712989, -0.243210226]
 
 def test_a_command_line_says_what_is_not_the_default() -> None:
     assert options_for("cuda", "sd15") == ()
-    assert options_for("cuda", "embedded") == ("--model", "embedded")
+    assert options_for("cuda", "embedded") == ("--model=embedded",)
     assert options_for("cpu", "embedded") == ("--device", "cpu")
-    assert options_for("cpu", "sd15") == ("--device", "cpu", "--model", "sd15")
+    assert options_for("cpu", "sd15") == ("--device", "cpu", "--model=sd15")
 
 
 def test_clips_tokenizer_is_the_published_one() -> None:
