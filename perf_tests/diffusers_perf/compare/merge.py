@@ -19,7 +19,7 @@ from msgspec import structs, to_builtins
 
 from diffusers_perf.catalog.status import Status
 from diffusers_perf.cli.answers import named, unwritable
-from diffusers_perf.records.files import as_json, write_whole
+from diffusers_perf.records.files import as_json, real, write_whole
 from diffusers_perf.records.reading import BadRunError, distinct, read, run_of
 from diffusers_perf.records.run import KEY, CaseRecord, Drift, Machine, Run, Session, Shard
 
@@ -35,7 +35,7 @@ def main(args: argparse.Namespace) -> int:
 
 def merge(paths: Sequence[Path], out: Path) -> int:
     """Write the one run, with its images beside it; 0. `BadRunError` for what does not join."""
-    if out.resolve() in [path.resolve() for path in paths]:
+    if real(out) in map(real, paths):
         raise BadRunError(f"{out} is one of the shards: write the whole elsewhere")
     contents = {path: read(path) for path in distinct(paths)}
     runs = _in_order([run_of(content, path) for path, content in contents.items()])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import torch
 
 from diffusers_perf.catalog.declarations import Kind, Scale
 from diffusers_perf.measurement.pipelines import BadModel
+from diffusers_perf.records.files import read_text
 
 EMBEDDED = Path(__file__).parent / "embedded"
 
@@ -36,6 +38,8 @@ PIPELINE = "StableDiffusionPipeline"
 
 VARIANT_CLASSES = {"distilled_unet": "UNet2DConditionModel", "tiny_vae": "AutoencoderTiny"}
 
+CONFIG_MOST_BYTES = 2**24
+
 SMALL_BELOW_PIXELS = 256
 """A model whose own images are smaller than this runs the scaled-down workloads."""
 
@@ -49,7 +53,7 @@ class Checkpoint:
 
     def __init__(self, model: str, *, kind: Kind = "checkpoint") -> None:
         self._path = model
-        self._local = Path(model).is_dir()
+        self._local = os.path.isdir(model)  # noqa: PTH112 (Path.is_dir raises for long names)
         self._revision = PINNED_REVISIONS.get(model)
         self.kind: Kind = kind
         self.name = Path(model).resolve().name if self._local else model
@@ -64,6 +68,11 @@ class Checkpoint:
                 f"--model {model}: its unet/config.json and vae/config.json do not say what size "
                 "of image it makes (sample_size, block_out_channels)"
             ) from None
+        if pixels < 1:
+            raise BadModel(
+                f"--model {model}: sample_size in its unet/config.json must be positive "
+                f"(got {unet['sample_size']})"
+            )
         self.scale: Scale = "small" if pixels < SMALL_BELOW_PIXELS else "full"
         self.variants = self._find_variants()
 
@@ -130,13 +139,13 @@ class Checkpoint:
     def _config(self, name: str) -> dict[str, Any]:
         """A JSON file of the checkpoint."""
         try:
-            config: dict[str, Any] = json.loads(self._file(name).read_text())
+            config: dict[str, Any] = json.loads(read_text(self._file(name), most=CONFIG_MOST_BYTES))
         except FileNotFoundError:
             raise BadModel(
                 f"--model {self._path}: no {name} in it, so it is no Stable Diffusion pipeline "
                 "in diffusers' format (the folder that save_pretrained writes)"
             ) from None
-        except ValueError:
+        except (ValueError, RecursionError):
             raise BadModel(f"--model {self._path}: its {name} is no JSON") from None
         except OSError as error:
             raise BadModel(f"--model {self._path}: its {name}: {error.strerror}") from None
@@ -194,6 +203,8 @@ class Checkpoint:
                 pickled = sorted(p.name for p in (*folder.glob("*.bin"), *folder.glob("*.ckpt")))
                 raise BadModel(
                     f"--model {self._path}: {place} has no safetensors"
-                    + (f", only pickled weights ({pickled[0]}), which can run code" * bool(pickled))
+                    + "".join(
+                        f", only pickled weights ({n}), which can run code" for n in pickled[:1]
+                    )
                     + "; save it with save_pretrained(safe_serialization=True)"
                 )

@@ -10,6 +10,7 @@ import pytest
 
 ROUNDS = 5
 QUICK_ROUNDS = 2
+DIGITS_MOST = 9
 MARK = "diffusers_perf"
 """On the library's test, and on no other."""
 OPTIONS = ("--device", "--model", "--rounds", "--baselines", "--quick", "--shard")
@@ -101,15 +102,15 @@ def pytest_load_initial_conftests() -> Iterator[None]:
 
 
 def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise ArgumentTypeError(f"must be a positive integer (got {text})")
+    if not text.isdecimal() or len(text) > DIGITS_MOST or int(text) < 1:
+        raise ArgumentTypeError(f"must be a positive integer (got {text:.20})")
     return int(text)
 
 
 def _shard(text: str) -> tuple[int, int]:
     parts = text.split("/")
-    if len(parts) != 2 or not all(part.isdecimal() for part in parts):
-        raise ArgumentTypeError(f"must be I/N, such as 1/3 (got {text})")
+    if len(parts) != 2 or not all(p.isdecimal() and len(p) <= DIGITS_MOST for p in parts):
+        raise ArgumentTypeError(f"must be I/N, such as 1/3 (got {text:.20})")
     index, of = int(parts[0]), int(parts[1])
     if not 1 <= index <= of:
         raise ArgumentTypeError(f"I must be from 1 to N (got {text})")

@@ -27,7 +27,8 @@ def pytest_report_collectionfinish(config: pytest.Config) -> str | None:
 
 def pytest_report_teststatus(report: pytest.TestReport) -> tuple[str, str, str] | None:
     """Our own line per case says more than a dot."""
-    if MARK not in report.keywords:
+    # A collection that failed is reported here as well, without keywords.
+    if MARK not in getattr(report, "keywords", ()):
         return None
     if report.passed and report.when != "call":
         return None

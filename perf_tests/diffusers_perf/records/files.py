@@ -41,6 +41,12 @@ def read_bytes(path: Path, *, most: int = READ_MOST_BYTES) -> bytes:
         return data
 
 
+def real(path: Path) -> Path:
+    """Where the path leads, links followed. A circle of links leads to itself."""
+    # Path.resolve raises for it in Python 3.11 and 3.12.
+    return Path(os.path.realpath(path))
+
+
 def read_text(path: Path, *, most: int = READ_MOST_BYTES) -> str:
     """As `read_bytes`, in UTF-8 whatever the locale. `UnicodeDecodeError` for other bytes."""
     return read_bytes(path, most=most).decode("utf-8")
@@ -57,7 +63,7 @@ def write_bytes_whole(path: Path, data: bytes) -> None:
     if path.exists() and not path.is_file():
         _into_device(path, data)
         return
-    target = path.resolve()
+    target = real(path)
     draft = drafted(target, data)
     try:
         draft.replace(target)
@@ -100,7 +106,7 @@ def make_room(path: Path) -> None:
         if path.is_dir():
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
         return
-    target = path.resolve()
+    target = real(path)
     drafted(target, bytes(ROOM_BYTES)).unlink()
     if target.exists():
         # A file that may not be written must not be replaced either.

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from diffusers_perf.records import schema1
-from diffusers_perf.records.files import BadContent, decoded, read_bytes
+from diffusers_perf.records.files import BadContent, decoded, read_bytes, real
 from diffusers_perf.records.run import KEY, SCHEMA, CaseRecord, Run, RunFile
 
 NAMED_MOST = 300
@@ -45,9 +45,9 @@ def distinct(paths: Sequence[Path]) -> Sequence[Path]:
     """The paths, each of a process of its own. `BadRunError` for one given twice."""
     seen = set()
     for path in paths:
-        if path.resolve() in seen:
+        if real(path) in seen:
             raise BadRunError(f"{path} is given twice: each run is a process of its own")
-        seen.add(path.resolve())
+        seen.add(real(path))
     return paths
 
 

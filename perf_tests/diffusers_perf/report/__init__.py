@@ -17,7 +17,7 @@ from pathlib import Path
 from diffusers_perf.cli.answers import add_baselines, named, store_of, unwritable
 from diffusers_perf.compare import compare
 from diffusers_perf.judge.comparable import NotComparable
-from diffusers_perf.records.files import write_whole
+from diffusers_perf.records.files import real, write_whole
 from diffusers_perf.records.reading import BadRunError, load_run
 from diffusers_perf.records.run import Run
 from diffusers_perf.records.store import BaselineStore
@@ -60,12 +60,12 @@ def main(args: argparse.Namespace) -> int:
     if args.html is None and args.markdown is None:
         raise BadRunError("report needs --html OUT.html, --markdown [OUT.md], or both")
     pages = [page for page in (args.html, args.markdown) if page not in (None, STDOUT)]
-    runs = {path.resolve() for path in (*args.runs, *args.base)}
+    runs = {real(path) for path in (*args.runs, *args.base)}
     for page in pages:
         # `--markdown RUN.json` takes the run for the file to write.
-        if page.suffix.lower() == ".json" or page.resolve() in runs:
+        if page.suffix.lower() == ".json" or real(page) in runs:
             raise BadRunError(f"{page} is a run: write the report to another file")
-    if len({page.resolve() for page in pages}) < len(pages):
+    if len({real(page) for page in pages}) < len(pages):
         raise BadRunError(f"--html and --markdown need different files (both are {args.html})")
     return write(args.runs, store_of(args), base=args.base, html=args.html, comment=args.markdown)
 
