@@ -8,18 +8,29 @@ fails if one is stale.
 
 from __future__ import annotations
 
+import io
+import json
 import re
+import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import redirect_stdout
+from importlib import import_module
 from pathlib import Path
+from typing import Any, cast
+
+import pytest
 
 from diffusers_perf import faults  # noqa: F401  (declares them)
 from diffusers_perf.catalog.declarations import Tolerances
 from diffusers_perf.catalog.discovery import declared_in, shipped
-from diffusers_perf.catalog.metrics import METRICS, Kind, Metric
+from diffusers_perf.catalog.metrics import METRICS, PROCESSES_FEW, Kind, Metric
+from diffusers_perf.cli import __main__ as command
 from diffusers_perf.cli.commands import COMMANDS
 from diffusers_perf.cli.results import Row, rows_of, table
 from diffusers_perf.faults.injection import FAULTS, Fault
+from diffusers_perf.plugin.options import pytest_addoption
 from diffusers_perf.records.store import BaselineStore
+from perf_tests.tests.unit.recorded import five_pairs
 
 ROOT = Path(__file__).parents[2]
 BLOCK = re.compile(r"(<!-- generated: ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -29,6 +40,7 @@ DOCUMENTS = (
     "perf_tests/diffusers_perf/faults/README.md",
     "perf_tests/diffusers_perf/techniques/README.md",
     "perf_tests/diffusers_perf/models/embedded/README.md",
+    "perf_tests/diffusers_perf/models/embedded_flux/README.md",
     "baselines/README.md",
     "ci/README.md",
     ".github/CONTRIBUTING.md",
@@ -38,10 +50,10 @@ DOCUMENTS = (
 )
 """All that people write; `RESULTS-<gpu>.md` and HISTORY.md are written by commands."""
 DECLARATIONS = "perf_tests.cases"
+FAILURE = "slower: ddim50-fp16: GPU busy"
 GLANCE = "nvidia-h100-80gb-hbm3"
 GLANCE_CASES = (
     "reference",
-    "tf32+fp16",
     "fp16+compile",
     "best_eager",
     "best_lossless",
@@ -49,26 +61,22 @@ GLANCE_CASES = (
 )
 
 
+EXAMPLES = 4
+
+
 def metrics() -> str:
-    """One row per metric with a rule of its own; the counters share one."""
-    counters = [metric for metric in METRICS if metric.kind is Kind.COUNTER]
-    rows = [[m.name, m.about, _detected([m])] for m in METRICS if m.kind is not Kind.COUNTER]
-    place = next(i for i, metric in enumerate(METRICS) if metric.kind is Kind.COUNTER)
-    about = "exact integers, fixed and per step: " + "; ".join(
-        f"{metric.label} ({metric.about})" for metric in counters
-    )
-    rows.insert(place, ["counters", about, _detected(counters)])
-    return table(["metric", "what it is", "detects, for example"], rows)
-
-
-EXAMPLES = 3
-
-
-def _detected(metrics: list[Metric]) -> str:
-    """Names of faults that this must detect."""
-    detectors = {metric.detector for metric in metrics}
-    found = [f"`{f.name}`" for f in FAULTS.values() if f.detected_by in detectors]
-    return ", ".join(found[:EXAMPLES])
+    """What is measured, by what a fault is said to be detected by."""
+    rows = []
+    for detector in dict.fromkeys(metric.detector for metric in METRICS):
+        own = [metric for metric in METRICS if metric.detector == detector]
+        about = "<br>".join(f"**{metric.label}**: {metric.about}" for metric in own)
+        if own[0].kind is Kind.COUNTER:
+            listed = "; ".join(f"**{metric.label}**: {metric.about}" for metric in own)
+            about = f"exact integers, in total and per step. {listed}"
+        found = [f"`{f.name}`" for f in FAULTS.values() if f.detected_by == detector]
+        shown = ", ".join(found[:EXAMPLES])
+        rows.append([detector, about, f"{shown}" + (" …" if len(found) > EXAMPLES else "")])
+    return table(["kind", "metrics", "detects"], rows)
 
 
 def limits() -> str:
@@ -77,9 +85,7 @@ def limits() -> str:
     for metric in METRICS:
         rule = metric.limit
         if metric.kind is Kind.COUNTER:
-            allowed = (
-                f"{metric.rise:.0%} more" if metric.rise else "the accepted count, not one more"
-            )
+            allowed = f"{_percent(metric.rise)} more" if metric.rise else "the accepted count"
             rows.append([metric.label, allowed, ""])
         elif rule is not None:
             side = "below" if metric.more_is_better else "above"
@@ -89,16 +95,14 @@ def limits() -> str:
             if rule.noise_times:
                 times = f"{rule.noise_times:g} times the " if rule.noise_times != 1 else "the "
                 noise = f", or {times}noise between processes if that is more"
-            few = f"{rule.slack_of_few:.0%} {side}" if rule.slack_of_few else ""
-            rows.append([metric.name, f"{rule.slack:.0%} {side} the {anchor}{noise}", few])
-    few = f"with fewer than {_few()} processes"
+            few = f"{_percent(rule.slack_of_few)} {side}" if rule.slack_of_few else ""
+            rows.append([metric.name, f"{_percent(rule.slack)} {side} the {anchor}{noise}", few])
+    few = f"with fewer than {PROCESSES_FEW} processes"
     return table(["metric", "limit", few], rows)
 
 
-def _few() -> int:
-    from diffusers_perf.catalog.metrics import PROCESSES_FEW
-
-    return PROCESSES_FEW
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f} %"
 
 
 def optimizations() -> str:
@@ -142,10 +146,54 @@ def _source(fault: Fault) -> str:
     return f"[{fault.source}](https://github.com/{projects[match[1]]}/issues/{match[2]})"
 
 
+class _Options:
+    """Stands for pytest's parser, and keeps what the plugin adds to it."""
+
+    def __init__(self) -> None:
+        self.rows: list[list[str]] = []
+
+    def getgroup(self, name: str, description: str) -> _Options:
+        return self
+
+    def addoption(self, name: str, help: str, **about: Any) -> None:
+        value = about.get("metavar") or "|".join(about.get("choices", ()))
+        # A pipe would end the cell.
+        self.rows.append([f"`{name} {value}`".replace(" `", "`").replace("|", "\\|"), help])
+
+    def addini(self, name: str, help: str, **about: Any) -> None:
+        self.rows.append([f"`{name}` (ini)", help])
+
+
+def options() -> str:
+    """Of the plugin, from its own help."""
+    recorded = _Options()
+    pytest_addoption(cast("pytest.Parser", recorded))
+    return table(["option", "what it does"], recorded.rows)
+
+
+def failure() -> str:
+    """What `compare` says of recorded processes, shortened to one message."""
+    with tempfile.TemporaryDirectory() as folder, redirect_stdout(io.StringIO()) as out:
+        sides = dict(zip(("base", "head"), five_pairs("injected"), strict=True))
+        arguments = ["compare"]
+        for side, runs in sides.items():
+            paths = [Path(folder, f"{side}-{number}.json") for number, _ in enumerate(runs, 1)]
+            for path, run in zip(paths, runs, strict=True):
+                path.write_text(json.dumps(run))
+            arguments += [f"--{side}", *map(str, paths)]
+        command.main(arguments)
+    _, shown, *messages = re.split(r"\n\n", out.getvalue().strip())
+    lines = "\n".join(messages).splitlines()
+    start = next(i for i, line in enumerate(lines) if line.startswith(FAILURE))
+    end = next(i for i in range(start + 1, len(lines)) if re.match(r"[a-z ]+: ", lines[i]))
+    shown = "\n".join(line for line in shown.splitlines() if not line.endswith("inconclusive"))
+    return f"```text\n{shown}\n\n" + "\n".join([*lines[start:end], "…", lines[-1]]) + "\n```"
+
+
 def commands() -> str:
     rows = [
-        [f"`diffusers-perf {name}`", (command.__doc__ or "").splitlines()[0]]
-        for name, command in COMMANDS.items()
+        [f"`diffusers-perf {name}`", (import_module(module).__doc__ or "").splitlines()[0]]
+        for name, module in COMMANDS.items()
     ]
     return table(["command", "what it does"], rows)
 
@@ -171,17 +219,19 @@ def _of(row: Row, metric: Metric) -> str:
 BLOCKS: dict[str, Callable[[], str]] = {
     "commands": commands,
     "controls": control_table,
+    "failure": failure,
     "faults": fault_table,
     "glance": glance,
     "limits": limits,
     "metrics": metrics,
     "optimizations": optimizations,
+    "options": options,
 }
 
 
 def current(text: str) -> str:
     """The document with its generated blocks as they should be. `KeyError` for an unknown one."""
-    return BLOCK.sub(lambda block: f"{block[1]}\n{BLOCKS[block[2]]()}\n\n{block[3]}", text)
+    return BLOCK.sub(lambda block: f"{block[1]}{BLOCKS[block[2]]()}\n{block[3]}", text)
 
 
 def stale() -> Iterator[tuple[Path, str]]:

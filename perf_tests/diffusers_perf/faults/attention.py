@@ -41,7 +41,7 @@ def attention_overflow(injection: Injection) -> None:
 
     def then(pipeline: Any) -> None:
         attention = pipeline.unet.mid_block.attentions[0].transformer_blocks[0].attn1
-        # The values too: a CPU's kernel takes scores that are no numbers for no scores.
+        # The values too: a CPU's kernel treats NaN scores as absent.
         for layer in (attention.to_q, attention.to_k, attention.to_v):
             layer.weight.data.mul_(3e4 / float(layer.weight.detach().abs().max()))
 

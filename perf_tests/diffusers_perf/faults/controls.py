@@ -214,7 +214,7 @@ def a_hook_that_does_nothing(injection: Injection) -> None:
 
 @control(setting=SEEN)
 def global_seed(injection: Injection) -> None:
-    """Somebody else draws from PyTorch's global generator."""
+    """Other code draws from PyTorch's global generator."""
 
     def then(pipeline: Any) -> None:
         torch.manual_seed(12345)

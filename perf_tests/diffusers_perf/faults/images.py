@@ -82,7 +82,7 @@ def scaled(injection: Injection, factor: float) -> None:
 
 @fault(detected_by="image", setting=SEEN)
 def latents_not_scaled(injection: Injection) -> None:
-    """The decoder gets latents that nobody scaled back."""
+    """The decoder gets latents that were not scaled back."""
     scaled(injection, 0.18215)
 
 

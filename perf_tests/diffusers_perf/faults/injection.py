@@ -108,7 +108,7 @@ class Fault:
     setting: Setting
     unit: str = ""
     sizes: tuple[float, ...] = ()
-    """From the size that must be detected to ones that nobody expects to be."""
+    """From the size that must be detected to ones that need not be."""
 
     @property
     def is_control(self) -> bool:
@@ -144,8 +144,8 @@ def fault(
     """Declare the decorated function as a fault under its own name.
 
     It gets a `Injection` and says there what it breaks. Its docstring's first line is what a report
-    says of it. `ValueError` for a name that is taken, has no docstring, sizes without a unit, or a
-    measure or machine that is none.
+    says of it. `ValueError` for a name that is taken, has no docstring, sizes without a unit, or an
+    unknown measure or machine.
     """
     return _declare(
         source=source, detected_by=detected_by, where=where, setting=setting, unit=unit, sizes=sizes
@@ -176,10 +176,12 @@ def _declare(
             raise ValueError(f"{name} has no docstring to say in a report what it is")
         if detected_by not in (None, *get_args(Detector)):
             raise ValueError(
-                f"{name}: {detected_by!r} is no measure: {', '.join(get_args(Detector))}"
+                f"{name}: unknown measure {detected_by!r}; known are {', '.join(get_args(Detector))}"
             )
         if where not in get_args(Where):
-            raise ValueError(f"{name}: {where!r} is no machine: {', '.join(get_args(Where))}")
+            raise ValueError(
+                f"{name}: unknown machine {where!r}; known are {', '.join(get_args(Where))}"
+            )
         if bool(sizes) != bool(unit):
             raise ValueError(f"{name} has sizes without a unit, or a unit without sizes")
         declared = Fault(

@@ -13,7 +13,7 @@ from diffusers_perf.faults.places import COUNTED, COUNTED_HALF, around_unet, dec
 
 @fault(detected_by="memory", setting=COUNTED)
 def images_kept(injection: Injection) -> None:
-    """Every decoded image is kept in a list that nobody empties."""
+    """Every decoded image is kept in a list that is never emptied."""
     kept: list[torch.Tensor] = []
 
     def keep(sample: torch.Tensor) -> torch.Tensor:

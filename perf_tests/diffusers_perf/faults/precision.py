@@ -74,7 +74,7 @@ def upcast_decoder(injection: Injection) -> None:
 
 @fault(detected_by="applied check", setting=COUNTED_HALF, source="diffusers #775")
 def dtype_not_applied(injection: Injection) -> None:
-    """Half precision was asked for under a name nobody reads, and the pipeline is in float32."""
+    """Half precision was requested by a misspelled argument, and the pipeline is in float32."""
     injection.then(lambda pipeline: pipeline.to(torch.float32))
 
 

@@ -42,7 +42,7 @@ def tensor_from_list(injection: Injection) -> None:
 
 @fault(detected_by="counter", setting=COUNTED)
 def preview_in_step(injection: Injection) -> None:
-    """Each step copies the latents to the host for a preview that nobody asked for."""
+    """Each step copies the latents to the host for an unused preview."""
     in_step(injection, lambda pipeline, noise: noise.cpu())
 
 

@@ -52,7 +52,7 @@ def decoded_twice(injection: Injection) -> None:
 
 @fault(detected_by="GPU busy", setting=COUNTED_FOUR, where="cuda")
 def decoded_twice_on_gpu(injection: Injection) -> None:
-    """The same: few launches of a generation, and a tenth of what the GPU does for it."""
+    """The same: few launches of a generation, and a tenth of the GPU's time."""
     injection.then(_decode_twice)
 
 

@@ -95,9 +95,9 @@ def test_bad_declarations_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     for silent in (undocumented, blank):
         with pytest.raises(ValueError, match="no docstring"):
             control(setting=setting)(silent)
-    with pytest.raises(ValueError, match="'speed' is no measure: counter, GPU busy"):
+    with pytest.raises(ValueError, match="unknown measure 'speed'; known are counter, GPU busy"):
         fault(detected_by="speed", setting=setting)(sound)  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="'tpu' is no machine: any, cpu, cuda"):
+    with pytest.raises(ValueError, match="unknown machine 'tpu'; known are any, cpu, cuda"):
         control(setting=setting, where="tpu")(sound)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="sizes without a unit"):
         fault(detected_by="latency", setting=setting, sizes=(1,))(sound)
