@@ -175,9 +175,8 @@ def _declare(
         if not (apply.__doc__ or "").strip():
             raise ValueError(f"{name} has no docstring to say in a report what it is")
         if detected_by not in (None, *get_args(Detector)):
-            raise ValueError(
-                f"{name}: unknown measure {detected_by!r}; known are {', '.join(get_args(Detector))}"
-            )
+            known = ", ".join(get_args(Detector))
+            raise ValueError(f"{name}: unknown measure {detected_by!r}; known are {known}")
         if where not in get_args(Where):
             raise ValueError(
                 f"{name}: unknown machine {where!r}; known are {', '.join(get_args(Where))}"
