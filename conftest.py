@@ -10,5 +10,5 @@ TESTS = tuple(Path(__file__).parent / "perf_tests" / name for name in ("tests", 
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """The main job skips what has no benchmark; hundreds of skipped unit tests are no news."""
+    """The main job leaves out tests without a benchmark, so that it lists no skipped ones."""
     return True if collection_path in TESTS and config.getoption("benchmark_only") else None

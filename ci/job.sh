@@ -5,15 +5,15 @@
 #   bash ci/job.sh cpu                       what needs no GPU: unit tests, structure, the main job
 #   bash ci/job.sh pair BASE HEAD [ARG ...]  two commits in turn on this GPU (ARG: of `ci ab`)
 #   bash ci/job.sh shard I/N                 the I-th part of the main job, all suites, on this GPU
-#   bash ci/job.sh judge                     join the shards in runs/, hold them to the baseline
+#   bash ci/job.sh judge                     join the shards in runs/, judge them by the baseline
 #   bash ci/job.sh newest [ARG ...]          the newest torch and diffusers against the locked ones
 #
 # Exit code: 0 holds, 1 a regression, 2 nothing could be judged. What stays inconclusive though everything
-# was judged is 0 with a warning: an answer, and nobody's fault.
+# was judged is 0 with a warning: an answer that no change caused.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-# The guide's rows. Nobody waits for the others on a pull request.
+# The guide's rows only: a pull request should not wait for the others.
 guide='[ddim50-reference] or [ddim50-tf32] or [ddim50-fp16] or [ddim50-tf32+fp16] or pndm25x4'
 # All that is declared: a night has the time.
 suites='guide or lossless or lossy'
@@ -31,7 +31,7 @@ judging() { # folder: the same without torch, which no verdict needs
 }
 
 report() { # python, run ...: for the job's summary, a comment and a browser
-    # Its verdict is no job's: a page that cannot be made turns nothing red or green.
+    # The job has its own verdict: a page that cannot be made changes no result.
     "$1" -m ci report "${@:2}" --markdown runs/report.md --html runs/report.html ||
         echo '## No report was made; the log says why' >runs/report.md
     summarize

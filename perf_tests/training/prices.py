@@ -50,7 +50,7 @@ def row(name: str, made: Tensor, accepted: Tensor, obeyed: float) -> str:
 
 
 def table(stacks: Sequence[str], device: torch.device) -> Iterator[str]:
-    """The lines of the table, as they come. `ValueError` for a stack that is none, or not here."""
+    """The lines of the table, as they come. `ValueError` for an unknown or missing stack."""
     catalog = declared_in("perf_tests.cases")
     cases = [catalog.case(workloads.DDIM50_SMALL, stack) for stack in stacks]
     for case in cases:
@@ -108,7 +108,7 @@ def main() -> int:
         # Whoever read the first lines wants no more; at its end Python would write the rest again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except ValueError as error:
-        # The workload is ours, and nobody named it.
+        # The workload is ours, and was not named.
         return _refuse(str(error).removeprefix(f"{workloads.DDIM50_SMALL.name}: "))
     except ModuleNotFoundError as error:
         if sentence := not_installed(error):

@@ -162,7 +162,7 @@ class Workload:
         for name in SET_BY_THE_LIBRARY:
             if name in self.call:
                 raise ValueError(
-                    f"{self.name}: {name} is no part of call; it follows from steps and seed"
+                    f"{self.name}: {name} is not part of call; it follows from steps and seed"
                 )
 
     def __hash__(self) -> int:

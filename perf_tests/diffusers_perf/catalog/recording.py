@@ -65,7 +65,7 @@ def optimization(
     The function gets a `Build` and says there what it changes. Its docstring's first line is what
     a report says of it; the rest as `Optimization` says. Its place in the file is its place in a
     stack that a search makes. `ValueError` for a function without a docstring, an applied check
-    that cannot be called, or a slot that is none.
+    that cannot be called, or an unknown slot.
     """
 
     def declare(apply: Callable[[Build], None]) -> Optimization:

@@ -133,7 +133,7 @@ def refuse_namesake(workload: Workload, others: Iterable[Workload]) -> None:
 
 
 def no_optimization(name: str, known: Sequence[str]) -> str:
-    """What is wrong with a name that is none of these."""
+    """What is wrong with a name that is not one of these."""
     close = get_close_matches(name, known, n=1)
     meant = f" (did you mean {close[0]}?)" if close else ""
     return f"no optimization is called {name!r}{meant}; known are {', '.join(known)}"

@@ -42,7 +42,7 @@ def _run(arguments: list[str] | None) -> int:
     except (Lost, BrokenPipeError):
         raise  # there is no reader of a traceback
     except Exception:
-        # A bug of this suite is no regression: Python would answer 1.
+        # A bug of this suite is not a regression, for which Python's 1 stands.
         traceback.print_exc()
     return CANNOT_JUDGE
 

@@ -57,7 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text} is no number of runs: it takes 1 or more")
+        raise argparse.ArgumentTypeError(f"must be a positive integer (got {text})")
     return int(text)
 
 

@@ -30,7 +30,7 @@ ACCEPTABLE = (
     Status.INVALID,
 )
 """A person may mean a case to be slower, its image to be another one, or another workload (which
-is invalid until then). Nobody can mean a black image."""
+is invalid until then). A black image is never intended."""
 
 
 def check(runs: Sequence[Run], *, acceptable: Collection[str] = ACCEPTABLE) -> None:
@@ -51,17 +51,17 @@ def check(runs: Sequence[Run], *, acceptable: Collection[str] = ACCEPTABLE) -> N
             )
         for key, case in run.cases.items():
             if case.status not in acceptable:
-                raise BadRunError(f"{run.path}: {key} is {case.status}, which nobody accepts")
+                raise BadRunError(f"{run.path}: {key} is {case.status}, which cannot be accepted")
             repeated = case.measurement.repeat_psnr_db
             if repeated < REPEAT_PSNR_DB:
                 raise BadRunError(
                     f"{run.path}: {key} gave another image for the same seed ({repeated:.1f} dB "
-                    "between them), which nobody accepts"
+                    "between them), which cannot be accepted"
                 )
             if ignored := case.measurement.ignored:
                 raise BadRunError(
                     f"{run.path}: {key} gave the same image for another {ignored[0]}, which "
-                    "nobody accepts"
+                    "cannot be accepted"
                 )
         if run.session.failed:
             raise BadRunError(f"{run.path}: {run.session.failed[0]} gave no measurement")
@@ -90,7 +90,7 @@ def check_whole(runs: Sequence[Run]) -> None:
 
 def disturbed_cases(run: Run) -> dict[str, str]:
     """The cases of which this process says nothing, as something else was at work on the machine,
-    its pace changed or the measuring failed, with them or with what they are held to; each with the
+    its pace changed or the measuring failed, in them or in their reference; each with the
     reason.
     """
     found = {}

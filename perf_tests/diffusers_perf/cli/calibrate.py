@@ -66,7 +66,7 @@ def calibrate(paths: Sequence[Path], store: BaselineStore) -> int:
     """Write the noise into the machine's baseline and say what it lets one see; 0.
 
     `BadRunError` for too few runs, for ones of other commits, machines, rounds or measuring code,
-    for cases that nobody can mean, and where nothing undisturbed is left that a baseline knows.
+    for broken or changed images, and where nothing undisturbed is left that a baseline knows.
     """
     runs = load_runs(paths)
     if len(runs) < PROCESSES_MIN:
@@ -89,24 +89,24 @@ def calibrate(paths: Sequence[Path], store: BaselineStore) -> int:
     baseline = store.load_machine(machine.slug)
     if baseline is None:
         raise BadRunError(
-            f"nobody accepted a baseline for {machine.name}, whose noise this would be; accept "
+            f"no baseline is accepted for {machine.name}, whose noise this would be; accept "
             "these runs first: diffusers-perf accept"
         )
     path, mode = store.machine_path(machine.slug), runs[0].session.mode
     calibrated: dict[str, CaseBaseline] = {}
-    told: list[str] = []
+    left_out: list[str] = []
     for key in dict.fromkeys(key for run in runs for key in run.cases):
         seen = [(run, run.cases[key]) for run in runs if key in run.cases]
         if seen[0][1].image_only:
             continue
         if key not in baseline.cases:
-            told.append(f"{_name(key)} has no line in {path.name}: accept it first")
+            left_out.append(f"{_name(key)} has no line in {path.name}: accept it first")
             continue
         if len(seen) < PROCESSES_MIN:
-            told.append(f"{_name(key)} was measured in {len(seen)} of {len(runs)} processes")
+            left_out.append(f"{_name(key)} was measured in {len(seen)} of {len(runs)} processes")
             continue
         calibration, disturbed = _calibration(seen)
-        told += [f"{_name(key)}: {text}" for text in disturbed]
+        left_out += [f"{_name(key)}: {text}" for text in disturbed]
         if calibration.noise:
             calibrated[key] = _line(key, baseline.cases[key], seen[0][1], mode, calibration)
     if not calibrated:
@@ -128,7 +128,7 @@ def calibrate(paths: Sequence[Path], store: BaselineStore) -> int:
     )
     for key, line in calibrated.items():
         print(f"{_name(key)}: this gate can see {_sees(line.calibrations[mode])}")
-    for text in told:
+    for text in left_out:
         print(f"left out: {text}")
     number = f"{len(calibrated)} case{'s' * (len(calibrated) != 1)}"
     print(f"calibrated {number} in {path.name}; commit baselines/")
@@ -137,7 +137,7 @@ def calibrate(paths: Sequence[Path], store: BaselineStore) -> int:
 
 def _calibration(seen: Sequence[tuple[Run, CaseRecord]]) -> tuple[Calibration, list[str]]:
     """A case's noise between the processes that saw it, by metric, and what is left out of it."""
-    noise, sees, told, fewest = {}, {}, [], len(seen)
+    noise, sees, left_out, fewest = {}, {}, [], len(seen)
     for metric in COMPARED:
         values = [value for _, case in seen if (value := metric.of(case.measurement)) is not None]
         if len(values) < len(seen):
@@ -146,7 +146,7 @@ def _calibration(seen: Sequence[tuple[Run, CaseRecord]]) -> tuple[Calibration, l
         quiet = [value for value, why in zip(values, reasons, strict=True) if not why]
         if disturbed := [why[0] for why in reasons if why]:
             number = f"{len(disturbed)} of {len(seen)} processes"
-            told.append(f"{metric.name} of {number}: {disturbed[0]}")
+            left_out.append(f"{metric.name} of {number}: {disturbed[0]}")
         if len(quiet) < PROCESSES_MIN:
             continue
         fewest = min(fewest, len(quiet))
@@ -154,7 +154,7 @@ def _calibration(seen: Sequence[tuple[Run, CaseRecord]]) -> tuple[Calibration, l
         pair = sqrt(2) * noise[metric.field]
         sees[metric.field] = rounded(detectable(pair, pairs=PAIRS, threshold=metric.threshold))
     date = seen[0][0].date
-    return Calibration(calibrated=date, processes=fewest, noise=noise, sees=sees), told
+    return Calibration(calibrated=date, processes=fewest, noise=noise, sees=sees), left_out
 
 
 def _line(

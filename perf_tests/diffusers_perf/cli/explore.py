@@ -313,5 +313,5 @@ def _bounds(best: Step, reference: Measurement) -> Iterator[str]:
         )
     families = sorted(seen.families.items(), key=lambda item: -item[1].gpu_s)[:5]
     if families:
-        told = [f"{name} {seen.gpu_s:.3f} s ({seen.kernels:,})" for name, seen in families]
-        yield f"GPU time by family of kernels: {', '.join(told)}"
+        shown = [f"{name} {seen.gpu_s:.3f} s ({seen.kernels:,})" for name, seen in families]
+        yield f"GPU time by family of kernels: {', '.join(shown)}"

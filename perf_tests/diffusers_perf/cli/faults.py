@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 
 SCHEMA = 1
 UNDECIDED = 3
-"""Nobody's fault, as bad input is somebody's."""
-HEAD = ("fault", "seen by", "verdict", "smallest", "sentence")
+"""The exit code if the machine was too busy or the time too short."""
+HEAD = ("fault", "detected by", "verdict", "smallest", "sentence")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -62,7 +62,7 @@ def gate(path: Path, store: BaselineStore) -> int:
         print(f"error: {unjudged}", file=sys.stderr)
         return CANNOT_JUDGE
     if code == CANNOT_JUDGE:
-        # Its own last line, since nobody's mistake made it so: whoever reads only that knows.
+        # Its own last line, for whoever reads only that: no mistake caused it.
         inconclusive = [row.id for row in rows if row.status.warns]
         them = "it" if len(inconclusive) == 1 else "them"
         print(
@@ -74,7 +74,7 @@ def gate(path: Path, store: BaselineStore) -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class Standards:
-    """Everything that a run is held to."""
+    """Everything that a run is judged by."""
 
     name: str
     """The machine's file, as a message names it."""
@@ -123,7 +123,7 @@ def _measured(run: Run, standards: Standards) -> Iterator[Row]:
         verdict = judged(run, case, standards)
         sentence = verdict.sentence
         if verdict.status == Status.NEW and not sentence and standards.baseline is not None:
-            sentence = f"new: {case.id}: nobody accepted how fast it is here"
+            sentence = f"new: {case.id}: its speed is not accepted here yet"
         yield Row(id=case.id, status=verdict.status, sentence=sentence)
 
 
@@ -151,7 +151,7 @@ def judged(run: Run, case: CaseRecord, standards: Standards) -> Verdict:
 
 @dataclass(frozen=True, kw_only=True)
 class _Counts:
-    """What a run's JSON says of what its code asks for: how much, and not where."""
+    """What a run's JSON says its code asks for: how much, and not where."""
 
     counters: Mapping[str, Count]
 
@@ -202,7 +202,7 @@ def _unjudged(run: Run, standards: Standards) -> str | None:
     if any(standards.counted(run, case) for case in timed):
         # On a CPU: speed is any CPU's own, what the code asks for is not.
         return None
-    reason = f"nobody accepted a baseline for {run.machine.name}"
+    reason = f"no baseline is accepted for {run.machine.name}"
     if standards.baseline is not None:
         reason = f"{standards.name} knows none of these cases on {timed[0].measurement.weights}"
     return f"{reason}, so no speed was judged"
@@ -222,11 +222,11 @@ def _closing(run: Run, standards: Standards, rows: list[Row]) -> Iterator[str]:
         "skipped": statuses.count(Status.SKIPPED),
         "missing": statuses.count(Status.MISSING),
     }
-    told = ", ".join(f"{number} {name}" for name, number in counts.items())
-    yield f"of {_cases(rows)} {told}; on {run.machine.name}, against {standards.name}"
+    shown = ", ".join(f"{number} {name}" for name, number in counts.items())
+    yield f"of {_cases(rows)} {shown}; on {run.machine.name}, against {standards.name}"
     if standards.baseline is None:
         judged = "images, loose bounds and counts are judged, and speed is not"
-        yield f"nobody accepted {standards.name} yet: {judged}"
+        yield f"{standards.name} does not exist yet: {judged}"
     if run.session.narrowed:
         yield "cases were selected by name, so missing ones are not reported"
     if run.session.shard:

@@ -76,7 +76,7 @@ def _rate(text: str) -> float:
     except ValueError:
         rate = math.nan
     if not 0 < rate < math.inf:
-        raise argparse.ArgumentTypeError(f"{text} is no rate: it takes a positive number")
+        raise argparse.ArgumentTypeError(f"must be a positive number (got {text})")
     return rate
 
 
@@ -265,14 +265,14 @@ def tell(
     missing = [key for key in accepted if parts_of(key)[1] == model and key not in there]
     missing = [] if args.k else sorted(missing)
     new = sorted(keys - set(accepted))
-    told = [finding for case in findings.values() for finding in case]
-    for finding in sorted(told, key=lambda f: f.status.passes):
+    shown = [finding for case in findings.values() for finding in case]
+    for finding in sorted(shown, key=lambda f: f.status.passes):
         print(finding.text())
     for key in missing:
         print(f"missing: {key} has accepted counts and is no longer counted")
         print(f"  next     declare it again, or {accept(model).of()}")
     for key in new:
-        print(f"new: nobody has accepted counts of {key}; accept them: {accept(model).of()}")
+        print(f"new: no counts of {key} are accepted; accept them: {accept(model).of()}")
     worse = sum(any(not f.status.passes for f in case) for case in findings.values())
     if worse or missing:
         print(f"{worse} of {len(observed)} cases ask for more work, {len(missing)} missing")

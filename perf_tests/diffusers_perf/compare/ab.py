@@ -464,7 +464,7 @@ class Turns:
         command += [*self.options, f"--benchmark-json={path}"]
         cache = path.parent / f"cache-{side.name}"
         caches = {name: str(cache / folder) for name, folder in CACHES.items()}
-        # What an interrupted process left is no run of this one, and no warm cache for it.
+        # What an interrupted process left is not a run of this one, nor a warm cache for it.
         path.unlink(missing_ok=True)
         if not any(entry.side == side.name for entry in self.state.finished):
             with suppress(FileNotFoundError):

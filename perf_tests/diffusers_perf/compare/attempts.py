@@ -58,7 +58,7 @@ def settings_of(bench: Bench, workload: Workload, catalog: Catalog) -> dict[str,
 
 
 def _code_of_optimizations(catalog: Catalog) -> str:
-    """Of the library's and of whatever else declared one; not of the lists of what is measured."""
+    """Of the library's and of whatever else declared one; not of the lists of cases."""
     ours = digest_of([*PACKAGE.glob("optimizations/*.py"), *PACKAGE.glob("techniques/*.py")])
     others = sorted(
         inspect.getsource(declared.apply)
@@ -103,9 +103,9 @@ class Folder:
         for name, value in settings.items():
             if before.get(name) != value:
                 other = f" {before.get(name)}, and this is {value}"
-                told = " another" if isinstance(value, dict) or "code" in name else other
+                differs = " another" if isinstance(value, dict) or "code" in name else other
                 raise BadInput(
-                    f"--out {folder} holds what was measured with{told} as its {name}: give "
+                    f"--out {folder} holds what was measured with{differs} as its {name}: give "
                     "another --out, or remove that folder"
                 )
         return opened
@@ -173,7 +173,7 @@ class Attempts:
     budget_s: float
     number: int = 0
     disturbed: int = 0
-    """Of what was measured, beside other work on the machine."""
+    """While it was measured, beside other work on the machine."""
     _started: float = field(default_factory=lambda: monotonic())
 
     def __call__(self, ask: Ask) -> Tried:
@@ -243,7 +243,7 @@ class Attempts:
                 "failed": failed,
             }
         finally:
-            # A reference that fails is no result: the next run tries it again.
+            # A reference that fails is not a result: the next run tries it again.
             self.folder.end(ask.key, entry if ask.why or (entry and entry["measured"]) else None)
         return entry
 
@@ -327,8 +327,8 @@ def _line(tried: Tried, seconds: float | None) -> str:
         parts = [part for part in (*shown.values(), seen) if part]
     elif tried.refused:
         parts = [f"failed: {tried.refused}"]
-    told = "from before" if seconds is None else f"in {seconds:.0f} s"
-    return f"{', '.join(parts)} ({told})"
+    when = "from before" if seconds is None else f"in {seconds:.0f} s"
+    return f"{', '.join(parts)} ({when})"
 
 
 def cells_of(name: str, seen: Measurement, reference: Measurement) -> tuple[str, ...]:

@@ -28,7 +28,7 @@ def held(out: Path, *, by: str) -> Iterator[int]:
     except OSError as error:
         raise BadFolder(f"--out {unwritable(out, error)}") from None
     try:
-        # Windows has no such lock, and nobody is kept from working there.
+        # Windows has no such lock, and a second command there is not refused.
         if sys.platform != "win32":
             import fcntl
 

@@ -75,10 +75,10 @@ def _in_order(runs: Sequence[Run]) -> list[Run]:
         by_index[shard.index] = run
     for what, of in SAME:
         # A shard of skipped cases alone says nothing of weights.
-        told = [run for run in runs if of(run)]
-        for run in told:
-            if of(run) != of(told[0]):
-                raise BadRunError(f"{run.path} and {told[0].path} were made on different {what}")
+        known = [run for run in runs if of(run)]
+        for run in known:
+            if of(run) != of(known[0]):
+                raise BadRunError(f"{run.path} and {known[0].path} were made on different {what}")
     whole = _shard(first)
     for index in range(1, whole.count + 1):
         if index not in by_index:
@@ -106,7 +106,7 @@ def _machine(run: Run) -> Machine:
 
 def _shard(run: Run) -> Shard:
     if run.session.shard is None:
-        raise BadRunError(f"{run.path} is no shard: it ran without --shard")
+        raise BadRunError(f"{run.path} is not a shard: it ran without --shard")
     return run.session.shard
 
 

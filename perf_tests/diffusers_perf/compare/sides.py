@@ -127,7 +127,7 @@ def _check_out(commit: str, folder: Path) -> None:
     if (folder / ".git").is_file():
         done = _git("checkout", "--quiet", "--force", "--detach", commit, cwd=folder)
     else:
-        # By force, since git may still know a worktree here that somebody has removed.
+        # By force, since git may still know a worktree here that was removed by hand.
         done = _git("worktree", "add", "--force", "--detach", str(folder), commit)
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["no reason given"])[-1]

@@ -43,7 +43,7 @@ ATTEMPTS = 3
 CLEAN_RUNS_MAX = 5
 """As many of the latest clean runs of a setting stand for the accepted processes."""
 SEEN_UNOBSERVED: tuple[Detector, ...] = ("latency", "image", "applied check")
-"""Measures that need nothing but the timed rounds: what they must see is not observed besides."""
+"""Measures that need nothing but the timed rounds: nothing else is observed for them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -231,7 +231,7 @@ class Trials:
         undecided = [
             f for f in side.findings if detector_of(f.metric) == fault.detected_by and f.what
         ]
-        told = seen or next(iter([*undecided, *side.alarms()]), None)
+        finding = seen or next(iter([*undecided, *side.alarms()]), None)
         return Row(
             fault=fault,
             status="detected"
@@ -239,8 +239,8 @@ class Trials:
             else "undecided"
             if side.undecided(fault.detected_by)
             else "missed",
-            verdict=told.status if told else Status.SAME,
-            sentence=_sentence(told) if told else f"nothing changed that {fault.detected_by} sees",
+            verdict=finding.status if finding else Status.SAME,
+            sentence=_sentence(finding) if finding else f"{fault.detected_by} shows no change",
             also_detected_by=tuple(m for m in others if m != fault.detected_by),
         )
 
@@ -270,7 +270,7 @@ class Trials:
 
     def check(self, fault: Fault) -> None:
         """`ValueError` where its setting is none: no workload, case or optimization of that name,
-        not one step or round, or a change of what the workload does not have.
+        not one step or round, or a change of a field that the workload lacks.
         """
         setting = fault.setting
         if setting.workload not in {case.workload.name for case in self.project.cases}:

@@ -1,4 +1,4 @@
-"""Which runs may be held to each other: of one machine, one model, one stopwatch. Pure."""
+"""Which runs may be compared with each other: of one machine, one model, one stopwatch. Pure."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ class Finding(Message):
 
     status: Status
     metric: str
-    """As in `catalog.metrics`, or a word for what is no metric (``workload``)."""
+    """As in `catalog.metrics`, or a word for what is not a metric (``workload``)."""
     case: str = ""
     """The id of the case."""
 

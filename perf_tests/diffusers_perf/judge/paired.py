@@ -28,7 +28,7 @@ IMAGE_DROP_DB = 3.0
 from its reference than rounding takes it (`REPEAT_PSNR_DB`) is not moved by it: a drop like this in
 every pair is another image."""
 IMAGE = ("image", "repeat", "image distance")
-"""Metrics of what an image shows."""
+"""Metrics of an image."""
 
 
 def timed(sides: Sides, metric: Metric, noise: Noise) -> Iterator[Change]:

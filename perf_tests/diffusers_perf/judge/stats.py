@@ -84,7 +84,7 @@ def pair_noise(over: Sequence[float], under: Sequence[float], *, known: float = 
     """Standard deviation of a pair's log ratio; `known` is that of one side between processes.
 
     The largest of three estimates: of the pairs; of neighbours on each side (mean square of
-    successive differences, which a slow drift does not swell); of what is known. Five pairs alone
+    successive differences, which a slow drift does not swell); the known one. Five pairs alone
     are now and then close to each other by luck, and then call any noise significant. `ValueError`
     for less than two pairs.
     """

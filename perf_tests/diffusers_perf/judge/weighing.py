@@ -27,7 +27,7 @@ class Weighed:
     ratio: Interval
     """Head over base, with its 99 % interval."""
     detectable: float | None
-    """Of what is inconclusive, the minimum detectable effect of these pairs, as a share; None of
+    """If inconclusive, the minimum detectable effect of these pairs, as a share; None of
     one pair, which does not show the noise.
     """
     more_could_tell: bool

@@ -53,7 +53,7 @@ DRIFT_SHARE = 0.05
 
 
 class CaseError(Exception):
-    """A case that gave no measurement; the status says of what kind, the text why."""
+    """A case that gave no measurement; the status says which kind, the text why."""
 
     def __init__(self, status: Status, text: str) -> None:
         super().__init__(text)
@@ -83,7 +83,7 @@ class Bench:
     machine: Machine
     rounds: int
     say: Callable[[Case, str], None]
-    """Told at every stage and round of a case."""
+    """Called at every stage and round of a case."""
     images_folder: Path | None
     """Where images are saved as PNG, if anywhere."""
     store: BaselineStore
@@ -188,7 +188,7 @@ class Bench:
         self._open.close()
 
     def clear(self) -> None:
-        """Close, and let go of what torch.compile made, which holds on to what it compiled,
+        """Close, and let go of torch.compile's results, which hold on to what it compiled,
         whoever had it made.
         """
         self.close()
@@ -455,7 +455,7 @@ def _settle() -> None:
 
 
 def _tidy() -> None:
-    """Nothing of what was before a round is left to be collected in it."""
+    """No garbage from before a round is left to be collected in it."""
     gc.collect()
 
 
@@ -467,8 +467,8 @@ def _cache_was(before: tuple[int, int], after: tuple[int, int]) -> str | None:
 
 
 def _peak_memory() -> int:
-    """Bytes of tensors at their most, and of what CUDA graphs keep for theirs: replaying, they ask
-    the allocator for nothing.
+    """The most bytes of tensors, and those that CUDA graphs keep: a replay asks the allocator for
+    nothing.
     """
     kept: list[int] = [
         segment["total_size"] - segment["allocated_size"]

@@ -253,7 +253,7 @@ def profile(generation: Generation, pipeline: Any, *, steps: int) -> Trace:
         statistics = torch.cuda.memory_stats_as_nested_dict()
         allocated.append(statistics["allocation"]["all"]["allocated"])
 
-    # Left attached, as it is unless told otherwise, the profiler makes each later launch of the
+    # Left attached, as it is by default, the profiler makes each later launch of the
     # process longer: a generation that waits for the host by a fifth, on an H200 (pytorch #144455).
     if (torch.version.cuda or "") >= "12.6":  # before, it crashed beside CUDA graphs (#112507)
         os.environ["TEARDOWN_CUPTI"] = "1"

@@ -242,7 +242,7 @@ class Counting(TorchDispatchMode):
 
 
 class Constructors(TorchFunctionMode):
-    """Sees calls that are no single operator by the time they are dispatched."""
+    """Sees calls that are not a single operator by the time they are dispatched."""
 
     FROM_HOST_DATA = (torch.tensor, torch.as_tensor, torch.asarray)
     READS = (torch.Tensor.item, torch.Tensor.__float__, torch.Tensor.__int__)

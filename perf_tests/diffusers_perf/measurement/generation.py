@@ -40,7 +40,7 @@ class Generation:
         self._pipeline = pipeline
         self.workload = workload
         self._signature = inspect.signature(pipeline.__call__).parameters
-        # Here, so that looking it up is no part of what is timed.
+        # Here, so that looking it up is not timed.
         self._takes_output_type = self._takes("output_type")
         self._takes_generator = self._takes("generator")
         self.first: Images | None = None
@@ -72,7 +72,7 @@ class Generation:
         return all(bool(torch.isfinite(raw).all()) for raw in self._raw.values())
 
     def prepare(self) -> None:
-        """Make the inputs of the next call, so that they are no part of what is timed."""
+        """Make the inputs of the next call, so that making them is not timed."""
         self._inputs = self.workload.inputs()
 
     def images(
@@ -146,7 +146,7 @@ class Generation:
 
     def turns(self, asked: int) -> int:
         """Turns of the denoising loop when so many steps are asked for, as counters count them:
-        PNDM's one more is no step of its own.
+        PNDM's one more is not a step of its own.
         """
         if self.anatomy.is_linear:
             return asked

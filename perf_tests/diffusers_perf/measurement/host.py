@@ -54,7 +54,7 @@ def python_calls(generation: Generation, pipeline: Any) -> Count:
     profile = cProfile.Profile(builtins=False)
 
     def so_far() -> int:
-        # Its types say nothing of what the documentation of `profile` shows.
+        # Its types lack what the documentation of `profile` shows.
         entries: list[Any] = profile.getstats()  # type: ignore[attr-defined, unused-ignore]
         return sum(entry.callcount for entry in entries)
 
@@ -72,7 +72,7 @@ def _held_bytes(device: torch.device) -> int:
     if device.type == "cuda":
         torch.cuda.synchronize()
         # As asked for: a block that is free and up to a MiB larger is given whole, so that the same
-        # tensors take more or less of what is allocated, depending on where they come to lie.
+        # tensors take more or less of the allocated memory, depending on where they come to lie.
         requested: int = torch.cuda.memory_stats()["requested_bytes.all.current"]
         # CUDA's own allocator (cudaMallocAsync) keeps no account of it.
         return requested or torch.cuda.memory_allocated()

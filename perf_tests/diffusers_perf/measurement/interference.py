@@ -32,7 +32,7 @@ POWER_CAP = 0x04
 CPU_WAIT_SHARE_MAX = 0.05
 """Of the rounds' time, in which a thread of this process was ready and had no CPU to run on."""
 CPU_OWN_SHARE = 0.95
-"""A process that fills its cores to this share waits for nobody but itself."""
+"""A process that fills its cores to this share waits for itself only."""
 LOOP_TURNS = 200_000
 """Of Python, about 10 ms."""
 
@@ -65,7 +65,7 @@ class Watch:
     cpu_own_s: float = 0.0
     """CPU time of this process's threads, all together."""
     loops_s: list[float] = field(default_factory=list)
-    """CPU time of one and the same loop, before and after each round."""
+    """CPU time of the same loop, before and after each round."""
     _handle: Any = None
     _started: tuple[float, float, dict[str, float]] | None = None
 
@@ -144,7 +144,7 @@ class Watch:
         if self.cpu_waits_s <= CPU_WAIT_SHARE_MAX * self.rounds_s:
             return ()
         if self.cpu_own_s >= CPU_OWN_SHARE * self.rounds_s * cores():
-            # More threads than cores is a property of what is measured, and no disturbance.
+            # More threads than cores is a property of the case, not a disturbance.
             return ()
         share = self.cpu_waits_s / self.rounds_s
         return (f"the host waited for a CPU for {share:.0%} of the rounds",)
@@ -191,7 +191,7 @@ class Watch:
         return self._ask("slowdowns", pynvml.nvmlDeviceGetCurrentClocksThrottleReasons) or 0
 
     def _ask(self, what: str, question: Callable[..., Any], *more: int) -> Any:
-        """NVML's answer; none of what it does not tell of this card, as of a virtual one."""
+        """NVML's answer; empty for what it does not report of this card, as of a virtual one."""
         import pynvml
 
         try:
@@ -219,7 +219,7 @@ def _loop_s() -> float:
     """Seconds of CPU time for the same work every time.
 
     On a host that is shared a core slows down with what its neighbours do (seen: 9 ms and 23 ms),
-    and no account of the system tells of it: nobody waits, and nothing is taken from the machine.
+    and no account of the system shows it: no thread waits, and nothing is taken from the machine.
     """
     # Whoever follows each line of Python, as a debugger does, slows this down and no core.
     tracer = sys.gettrace()

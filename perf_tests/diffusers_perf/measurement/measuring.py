@@ -1,7 +1,7 @@
 """Which version of the suite's own measuring code this is: a digest that travels with a run.
 
 Times taken by two versions of the stopwatch are not compared. A digest rather than a number bumped
-by hand, since nobody forgets to change it; of the syntax rather than of the text, so that comments,
+by hand, since it cannot be forgotten; of the syntax rather than of the text, so that comments,
 docstrings and formatting change nothing, nor does the version of Python.
 """
 

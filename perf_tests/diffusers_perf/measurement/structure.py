@@ -50,7 +50,7 @@ def observe(pipeline: Any, workload: Workload) -> Observation:
     generation = Generation(pipeline, workload)
     asked = [generation.asking_for(turns) for turns in (1, FEW, MANY)]
     with _without_data(pipeline):
-        # What is made in a first generation and kept is no part of the others.
+        # What is made in a first generation and kept is not part of the others.
         _, few, many = (_run(pipeline, generation, steps) for steps in asked)
         if many.continues(few):
             return _observation(many.whole, lambda key: many.since(few, key))
@@ -77,7 +77,7 @@ class _Run:
 
     @property
     def steps(self) -> int:
-        # PNDM's one turn more is no step of its own.
+        # PNDM's one turn more is not a step of its own.
         return self.asked if self.is_linear else len(self.so_far)
 
     @functools.cached_property
@@ -207,7 +207,7 @@ def _keeps_state(value: Any) -> bool:
 
 
 def _put_back(attributes: Attributes, before: Attributes) -> None:
-    """What was there in the place of what has no data now."""
+    """Restore the attributes that have no data now."""
     for name, value in list(attributes.items()):
         if value is before.get(name) or not _lacks_data(value):
             continue

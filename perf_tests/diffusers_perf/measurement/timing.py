@@ -31,7 +31,7 @@ def synchronized_clock() -> float:
 def warm_up(generate: Callable[[], None], *, on_round: Callable[[float], None]) -> None:
     """Generate until two consecutive rounds agree within 5 %, at most three times.
 
-    `on_round` is told each one's seconds.
+    `on_round` gets each one's seconds.
     """
     seconds: list[float] = []
     while len(seconds) < WARM_UP_ROUNDS_MAX:

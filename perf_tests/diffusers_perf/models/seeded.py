@@ -72,7 +72,7 @@ class Skeletons(Seeded):
 
     def _module(self, role: str, *, dtype: torch.dtype, device: torch.device) -> torch.nn.Module:
         module = without_weights(ARCHITECTURES[self.name][role])
-        # PyTorch's own `to`: diffusers' warns of what matters only to weights.
+        # PyTorch's own `to`: diffusers' warns about what matters only to weights.
         return torch.nn.Module.to(module, dtype=dtype).eval().requires_grad_(False)
 
 
@@ -162,7 +162,7 @@ def _draw(name: str, layer: torch.nn.Module, gain: float) -> None:
             # The spread of CLIP's own initialization, 0.02.
             data.uniform_(-0.02 * math.sqrt(3), 0.02 * math.sqrt(3), generator=generator)
         else:
-            raise TypeError(f"{name} is a {type(layer).__name__}: nobody says how to draw it")
+            raise TypeError(f"{name} is a {type(layer).__name__}: there is no rule to draw it")
 
 
 def on_device(

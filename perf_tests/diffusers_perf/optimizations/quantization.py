@@ -42,7 +42,7 @@ def int8(build: Build) -> None:
     def config() -> Any:
         from torchao.quantization import Int8DynamicActivationInt8WeightConfig
 
-        # Unless told, it sets flags of torch for the whole process, TF32 among them.
+        # By default it sets flags of torch for the whole process, TF32 among them.
         return Int8DynamicActivationInt8WeightConfig(version=2, set_inductor_config=False)
 
     _quantize(build, config)

@@ -7,7 +7,7 @@ from diffusers_perf.catalog.declarations import Tolerance, Tolerances
 # Half-way between the worst legitimate variant and the weakest fault, in PSNR on the float32
 # reference. Seeded weights at full size, on an H100: fp16 60.1 dB and tf32 68.9 dB (SSIM 1.000); no
 # guidance 19.7 dB (0.814), another prompt 18.9 dB (0.817), another seed 14.1 dB (0.094).
-# A checkpoint nobody calibrated here tolerances only that it is plainly the same image.
+# An uncalibrated checkpoint must only give plainly the same image.
 # The small seeded model, on a CPU: fp16 61.0 dB, bf16 44.1 dB (SSIM 0.999); another prompt 21.9 dB
 # (0.852), no guidance 20.5 dB (0.782).
 # The embedded model, 24 held-out prompts and seeds on an H200 (lowest of the legitimate, highest of
@@ -30,13 +30,13 @@ BFLOAT16 = Tolerances(
 DISTILLED = Tolerances(embedded=Tolerance(psnr_db=15))
 # Another order of the same sums in float32: 120 dB on the small model; in float16 59 dB.
 SAME_ARITHMETIC = FLOAT16
-# What `diffusers-perf explore` keeps of an image unless told otherwise.
+# What `diffusers-perf explore` keeps of an image by default.
 LOSSLESS = SAME_ARITHMETIC
 # What trades: 24 held-out prompts and seeds of the embedded model on a CPU, by `python -m
 # perf_tests.training.prices`; in all of these images an evaluator still reads the prompt.
 # Each tolerance is half-way between the lowest of them and the highest of a lost prompt's, 14.2 dB:
-# the image is still of what was asked for, which of another seed's (32.5 dB at most) or without
-# guidance (34.0 dB) is true as well. Lowest: merged tokens 28.6 dB; blocks kept for three steps
+# the image still shows what was asked for, as does another seed's (32.5 dB at most) or one without
+# guidance (34.0 dB). Lowest: merged tokens 28.6 dB; blocks kept for three steps
 # 26.3 dB (for two 30.9, for five 22.0); guidance in the first half 19.7 dB (in the first quarter
 # 18.3, in three of them 21.7); on top of bfloat16, weights kept in float8 24.8 dB, and in products
 # of float8 30.9 dB (on an H100, whose kernels they are).

@@ -38,7 +38,7 @@ IMPORT = "from diffusers_perf import test_generation as test_generation"
 SESSION = pytest.StashKey["PerfSession"]()
 REFUSED = pytest.StashKey[pytest.UsageError]()
 """Why the session's cases cannot be run: raised once collecting is over, since pytest would make a
-traceback of what is raised before."""
+traceback of an error that is raised before."""
 
 
 def case_of(item: pytest.Item | None) -> Case | None:

@@ -23,16 +23,16 @@ def find_project() -> Project:
     `BadDeclaration` for a mistake in one of them, or one that pytest cannot import.
     """
     finder = _Finder()
-    told = io.StringIO()
+    printed = io.StringIO()
     # Without our own collection, which would start a session; with its options and settings.
     arguments = ["--collect-only", "--benchmark-only", "-p", "no:diffusers_perf.plugin.collection"]
-    with redirect_stdout(told), redirect_stderr(told), warnings.catch_warnings():
+    with redirect_stdout(printed), redirect_stderr(printed), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         code = pytest.main(arguments, plugins=[finder])
     if finder.broken:
         raise BadDeclaration(finder.broken)
     if code not in COLLECTED:
-        lines = [line for line in told.getvalue().splitlines() if line.strip()]
+        lines = [line for line in printed.getvalue().splitlines() if line.strip()]
         raise BadDeclaration(f"pytest cannot collect the tests here: {(lines or ['?'])[-1]}")
     project = Project(shared=declared_in(*finder.declarations))
     for module in finder.modules:

@@ -41,7 +41,7 @@ def test_generation(
         seconds: list[float] = benchmark.stats.stats.data
         return seconds
 
-    # Until there is a verdict beside them, these times are nobody's baseline.
+    # Until there is a verdict beside them, these times must not become a baseline.
     benchmark.has_error = True
     with perf_session.recording(perf_case):
         measured = perf_bench.measure(perf_case, timed)
@@ -50,7 +50,7 @@ def test_generation(
         perf_session.judged(perf_case, verdict, measured=measured, reference=perf_reference)
     )
     benchmark.has_error = False
-    # For --junitxml, which else says nothing of what passes.
+    # For --junitxml, which otherwise says nothing about passing tests.
     request.node.user_properties.append(("verdict", verdict.sentence or verdict.status))
     if verdict.status.warns:
         warnings.warn(verdict.sentence, stacklevel=1)

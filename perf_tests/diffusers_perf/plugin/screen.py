@@ -260,25 +260,26 @@ def notes(rows: Sequence[Row]) -> list[str]:
     quiet, and its CPU of one speed.
     """
     seen = [row.measured for row in rows if row.measured is not None]
-    told = [note for measured in seen for note in measured.notes]
-    told += [unknown for measured in seen if (unknown := measured.interference.unknown)]
+    lines = [note for measured in seen for note in measured.notes]
+    lines += [unknown for measured in seen if (unknown := measured.interference.unknown)]
     disturbed = [
         f"{row.case.id}: {reasons[0]}"
         for row in rows
         if row.measured and (reasons := row.measured.interference.reasons(wall_clock=True))
     ]
     if disturbed:
-        told.append(
-            f"{len(disturbed)} of {len(seen)} cases were timed on a machine that was not quiet: "
-            f"time them again where it is (first {disturbed[0]})"
+        lines.append(
+            f"interference in {len(disturbed)} of {len(seen)} cases; rerun them on a quieter "
+            f"machine (first {disturbed[0]})"
         )
     loops = [loop for measured in seen for loop in loops_of(measured)]
     if loops and slowed(loops, best=min(loops)) > CORE_SLOWED:
-        told.append(
-            f"the CPU took {1e3 * min(loops):.1f} to {1e3 * max(loops):.1f} ms for one and the "
-            "same loop beside the rounds: what waits for the host can differ as much"
+        lines.append(
+            f"CPU speed varied {max(loops) / min(loops):.1f}x during the run (calibration loop "
+            f"{1e3 * min(loops):.1f} to {1e3 * max(loops):.1f} ms); host-bound latencies may vary "
+            "as much"
         )
-    return list(dict.fromkeys(told))
+    return list(dict.fromkeys(lines))
 
 
 def claims(rows: Sequence[Row], published: Mapping[str, Claim]) -> list[str]:

@@ -54,7 +54,7 @@ def read_text(path: Path, *, most: int = READ_MOST_BYTES) -> str:
 
 def write_whole(path: Path, text: str) -> None:
     """Write all of it, or leave what was there and raise the `OSError` of this file."""
-    # A command line that was not UTF-8 is no reason to write nothing.
+    # A command line that was not UTF-8 must not keep the file from being written.
     write_bytes_whole(path, text.encode("utf-8", errors="backslashreplace"))
 
 

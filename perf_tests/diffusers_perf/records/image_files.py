@@ -90,7 +90,7 @@ def _size(path: Path) -> tuple[int, int]:
         raise BadImage(f"{path}: not a PNG file")
     width, height = struct.unpack(">II", header[16:])
     if not width or not height:
-        raise BadImage(f"{path}: {width}x{height} pixels are no image")
+        raise BadImage(f"{path}: {width}x{height} pixels are not an image")
     return width, height
 
 

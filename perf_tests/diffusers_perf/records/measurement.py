@@ -134,8 +134,8 @@ class Measurement(Record, frozen=True, kw_only=True):
     """Load, check, compile, capture, generate. What an earlier case of the process loaded
     (libraries, a seeded model's weights on the host) is there already."""
     compile_cache: str | None = None
-    """Of what was compiled until the first image: ``cold`` if all of it, ``warm`` if all came from
-    the cache on disk, ``partly warm``; None if nothing is compiled."""
+    """Until the first image: ``cold`` if all was compiled, ``warm`` if all came from the cache on
+    disk, ``partly warm``; None if nothing is compiled."""
     roofline_s: Positive | None = None
     """A lower bound on the latency on this GPU."""
     roofline_by: str | None = None

@@ -13,12 +13,12 @@ class Untimed(Record, frozen=True, kw_only=True):
 
     id: str
     status: Status
-    """``skipped``, ``error``, ``not applied``, or ``invalid`` where it was interrupted; of what
+    """``skipped``, ``error``, ``not applied``, or ``invalid`` if it was interrupted; of those that
     `missing` finds ``missing`` or ``invalid``."""
     sentence: str
     """Why."""
     by_choice: bool = False
-    """Skipped because an optional package is not installed: this is no loss."""
+    """Skipped because an optional package is not installed: nothing is lost."""
 
 
 def parts_of(key: str) -> tuple[str, str, str]:

@@ -83,7 +83,7 @@ class Drift(Record, frozen=True, kw_only=True):
     """A workload's reference, timed again and compared with its first time."""
 
     ratio: Positive
-    """The later time over the first; 1 is no drift."""
+    """The later time over the first; 1 means no drift."""
     significant: bool
 
 

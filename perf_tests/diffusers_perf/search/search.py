@@ -1,7 +1,7 @@
 """Looks for the fastest stack of optimizations, greedily. Pure: it asks for a stack to be tried and
 decides by what comes back.
 
-Each optimization is tried on the best stack so far, with what it needs and in the place of what it
+Each optimization is tried on the best stack so far, with what it needs and in the place of those it
 cannot stand beside; what only compiles comes last. An eager pipeline waits for its host, so that
 the wall clock hides what the GPU no longer does: the time in which the GPU is busy counts as much,
 and what takes launches off the host comes first as soon as the host holds the best back.
@@ -46,7 +46,7 @@ class Ask:
     change: str
     """What it differs in from the best so far, as a person reads it."""
     why: str = ""
-    """What it is held to; the same stack is tried once for each, since a machine drifts."""
+    """What it is compared with; the same stack is tried once for each, since a machine drifts."""
 
     @property
     def key(self) -> str:
@@ -104,13 +104,13 @@ class Gain:
         return self.busy if self.latency == 1 else self.latency
 
     def text(self) -> str:
-        """In words, of what is no gain."""
-        told = [
+        """In words, if it gains nothing."""
+        slower = [
             f"{name} {1 / ratio:.2f} times as long"
             for name, ratio in (("latency", self.latency), ("GPU busy", self.busy))
             if ratio != 1
         ]
-        return f"slower: {', '.join(told)}" if told else "gains nothing"
+        return f"slower: {', '.join(slower)}" if slower else "gains nothing"
 
 
 def gain(new: Measurement, old: Measurement) -> Gain:
@@ -192,7 +192,7 @@ class Search:
     """From the reference to the best so far."""
     rejected: dict[str, Rejected] = field(default_factory=dict)
     _latest: Measurement | None = None
-    """Of the best: what the next is held to, since a machine drifts."""
+    """Of the best: what the next is compared with, since a machine drifts."""
     _settled: Stack | None = None
     """The stack of which nothing is needless."""
     _tried: set[Stack] = field(default_factory=set)
@@ -267,7 +267,7 @@ class Search:
             return
 
     def confirm(self) -> None:
-        """Time reference and best once more, in turn, where the clock alone told them apart: the
+        """Time reference and best once more, in turn, where only the clock differs: the
         whole search lies between the two.
         """
         ends = (self.steps[0], self.steps[-1])
@@ -420,7 +420,7 @@ class Search:
 
 
 def _held_to(stack: Stack) -> str:
-    return f"held to {'+'.join(stack) or 'the reference'}"
+    return f"against {'+'.join(stack) or 'the reference'}"
 
 
 def _change(before: Stack, after: Stack) -> str:

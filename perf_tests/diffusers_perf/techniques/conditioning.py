@@ -70,7 +70,7 @@ class OfTimestep(Kept):
 def precompute(pipeline: Any) -> None:
     """Let a `DeviceSteps` pipeline compute its conditioning once a generation.
 
-    `ValueError` for any other, which nobody asks at the start of a generation.
+    `ValueError` for any other, which is not asked at the start of a generation.
     """
     if not isinstance(pipeline, DeviceSteps):
         raise ValueError("conditioning is precomputed by device_steps, which has to come before")

@@ -46,7 +46,7 @@ class Graphed:
     """Stands for a function of tensors on the GPU: captured once for each shape of its arguments.
 
     A replay reads and writes the addresses of its capture, so arguments are copied in and results
-    copied out. What the function keeps besides must stay where it is. `TypeError` for a tensor on
+    copied out. What else the function keeps must stay where it is. `TypeError` for a tensor on
     the host, whose value a replay would never ask for again.
     """
 

@@ -13,17 +13,17 @@ from diffusers_perf.techniques.device_steps import DeviceSteps, Kind
 
 
 class Planned:
-    """For the package's helper: told by the plan of a `DeviceSteps` what comes, not by the time."""
+    """For the package's helper: follows the plan of a `DeviceSteps`, not the time."""
 
     def wrap_unet_forward(self) -> None:
-        """Ask nothing of the device: `follow` is told what comes."""
+        """Ask nothing of the device: `follow` is called with what comes."""
         self._kept: dict[bool, dict[Any, Any]] = {True: {}, False: {}}
         self.rest()
 
     def follow(self, kind: Kind) -> None:
         """Make ready for a step of this kind."""
         # Apart, as guided and unguided steps are of different shapes, and so that a step that is
-        # captured later finds the tensors of its own kind, and not those of what ran last. Emptied,
+        # captured later finds the tensors of its own kind, and not those of the last run. Emptied,
         # as a compiler looks at what is there and would make the fresh step twice.
         if kind.fresh:
             self._kept[kind.guided] = {}
@@ -55,11 +55,11 @@ def keep_blocks(pipeline: Any, *, interval: int) -> Any:
         pipeline.plan.fresh_every = interval
         before = pipeline.plan.before
 
-        def told(kind: Kind) -> None:
+        def follow(kind: Kind) -> None:
             before(kind)
             helper.follow(kind)
 
-        pipeline.plan.before = told
+        pipeline.plan.before = follow
         pipeline.unet.register_forward_hook(helper.rest)
     else:
 

@@ -43,7 +43,7 @@ class Plan:
     begin: Callable[[Buffers], None] = lambda buffers: None
     """Called when a generation's prompt and schedule stand in its buffers."""
     before: Callable[[Kind], None] = lambda kind: None
-    """Told the kind of the step that comes; called when it is captured, not when replayed."""
+    """Called with the kind of the step that comes; when it is captured, not when replayed."""
 
     def kinds(self, steps: int) -> list[Kind]:
         """The kind of each step."""
@@ -241,7 +241,7 @@ class Buffers:
             captured = self._pipeline.captured
             self.steps[kind] = graphed = Graphed(step) if captured else step
             if captured:
-                # On numbers that nobody filled in yet; each run before it counts a step.
+                # On numbers that are not filled in yet; each run before it counts a step.
                 self.number.zero_()
                 graphed()
         return self.steps[kind]

@@ -12,7 +12,7 @@ WARPS = 4
 """Of 32 threads each, in a program, at least."""
 HELD = 32768
 """Numbers that one program keeps in its registers, each side of its tile filled up to a power of
-two: a group that is no larger is normalized in one launch. Twice as many would not fit in."""
+two: a group up to that size is normalized in one launch. Twice as many would not fit in."""
 HELD_A_THREAD = 64
 """Of them, in each of its threads: 16 warps at most."""
 # Groups that are larger are dealt out, by the best of 21 settings on an H100 over a UNet's shapes:
@@ -40,7 +40,7 @@ def group_norm(
 
     `x` is (images, channels, height, width) and lies channels last, `shift` is (images or 1,
     channels). Statistics are in float32. `ValueError` for another layout or shape, nothing at all,
-    what 32 bits cannot number, and groups that are no power of two, which Triton's ranges are.
+    what 32 bits cannot number, and groups that are not a power of two, which Triton's ranges are.
     """
     images, channels, height, width = x.shape
     if not x.is_contiguous(memory_format=torch.channels_last):

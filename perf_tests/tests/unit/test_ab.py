@@ -132,7 +132,7 @@ def test_what_is_inconclusive_is_run_five_times_more_once(
     assert "inconclusive after 5 pairs: ddim50-" in out
     assert "(10 A/B pairs)" in out
     assert json.loads((place.folder / "out" / "ab.json").read_text())["compared"] == 10
-    # All there already: compared again, nothing is run, and nobody is told to try it again.
+    # All there already: compared again, nothing is run, and nobody is printed to try it again.
     assert place.ab() == 2
     assert len(place.calls) == 20
     out = capsys.readouterr().out

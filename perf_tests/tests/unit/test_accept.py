@@ -266,9 +266,9 @@ def test_what_a_drifted_reference_is_of_is_left_out(
     assert command.main(["accept", *paths, "--reason", "first"]) == 0
     printed = capsys.readouterr().out
     reason = "reference drift: 0.90x its first timing"
-    told = next(line for line in printed.splitlines() if line.startswith("left out of"))
-    assert told.startswith(f"left out of {paths[1]}: ddim50-reference, ")
-    assert told.endswith(f"ddim50-fp16: {reason}")
+    shown = next(line for line in printed.splitlines() if line.startswith("left out of"))
+    assert shown.startswith(f"left out of {paths[1]}: ddim50-reference, ")
+    assert shown.endswith(f"ddim50-fp16: {reason}")
     assert not any(key.startswith("ddim50/") for key in lines())
     assert command.main(["accept", *paths, "--processes", "2", "--reason", "second"]) == 0
     assert lines().keys() == KEYS
@@ -454,7 +454,7 @@ def _of_another_suite(runs: list[Content]) -> None:
         (_other_versions, "run-1.json was measured on another machine or with other versions"),
         (_other_stopwatch, "run-1.json was measured by another version of the suite's own"),
         (_other_workload, "run-1.json differ in the workload of ddim50 (guidance): 7.5 and 1.0"),
-        (_failed, f"run-1.json: {KEY}fp16 is black, which nobody accepts"),
+        (_failed, f"run-1.json: {KEY}fp16 is black, which cannot be accepted"),
         (_not_repeated, f"{KEY}fp16 gave another image for the same seed (31.4 dB between them)"),
         (_ignored, f"run-1.json: {KEY}fp16 gave the same image for another prompt, which"),
         (_not_timed, "run-0.json: ddim50-bf16 gave no measurement"),

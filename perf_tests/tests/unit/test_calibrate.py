@@ -239,7 +239,7 @@ def _invalid(contents: list[Content]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("spoil", "told"),
+    ("spoil", "shown"),
     [
         (_disturbed, ["fp16: latency", "fp16: GPU busy"]),
         (_busy_host, ["fp16: latency"]),
@@ -251,7 +251,7 @@ def test_what_was_disturbed_is_left_out_and_told(
     accepted: Path,
     capsys: pytest.CaptureFixture[str],
     spoil: Callable[[list[Content]], object],
-    told: list[str],
+    shown: list[str],
 ) -> None:
     contents = side("a", noise=EAGER)
     measured(contents[2], FP16)["rounds_s"] = [9.0] * 5
@@ -261,7 +261,7 @@ def test_what_was_disturbed_is_left_out_and_told(
     assert calibrate(contents, accepted) == 0
     said = capsys.readouterr().out.splitlines()
     assert [text.split(" of 1 of 5 processes: ")[0] for text in said if "left" in text] == [
-        f"left out: ddim50-{name}" for name in told
+        f"left out: ddim50-{name}" for name in shown
     ]
     assert calibration(accepted).noise["latency_s"] < 2 * EAGER
 
@@ -295,13 +295,13 @@ def test_a_metric_that_was_mostly_disturbed_has_no_noise(
     [
         (_too_few, "2 of 3 processes: the noise between so few says nothing"),
         (_other_commit, "same-code-0.json were made on different commits"),
-        (_other_gpu, "nobody accepted a baseline for NVIDIA A100-SXM4-80GB, whose noise"),
+        (_other_gpu, "no baseline is accepted for NVIDIA A100-SXM4-80GB, whose noise"),
         (_other_weights, "nvidia-h200.json knows no case that 3 of these runs measured"),
         (_other_rounds, "differ in the number of rounds of ddim50-fp16: 5 and 4"),
         (_quick, "same-code-2.json was measured with --quick and "),
         (_other_workload, "its baseline and these runs differ in the workload (seed): accept"),
-        (_black, "fp16 is black, which nobody accepts"),
-        (_other_image, "fp16 is worse image, which nobody accepts"),
+        (_black, "fp16 is black, which cannot be accepted"),
+        (_other_image, "fp16 is worse image, which cannot be accepted"),
         (_a_copy, "same-code-2.json is a copy of "),
         (_no_date, "same-code-2.json: datetime: invalid RFC3339 encoded datetime"),
         (_other_stopwatch, "was measured by another version of the suite's own measuring code"),
@@ -317,9 +317,9 @@ def test_what_is_no_noise_is_refused(
     spoil(contents)
     capsys.readouterr()
     assert calibrate(contents, accepted) == 2
-    (told,) = capsys.readouterr().err.splitlines()
-    assert told.startswith("error: ")
-    assert sentence in told
+    (shown,) = capsys.readouterr().err.splitlines()
+    assert shown.startswith("error: ")
+    assert sentence in shown
     assert (accepted / "nvidia-h200.json").read_text() == before
 
 

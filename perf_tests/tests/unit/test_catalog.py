@@ -92,7 +92,7 @@ def test_a_reference_is_in_each_suite_of_its_workload() -> None:
         ({"steps": 0}, "steps must be a positive integer (got 0)"),
         ({"height": 0}, "height must be a positive integer (got 0)"),
         ({"num_frames": 1.5}, "num_frames must be a positive integer (got 1.5)"),
-        ({"generator": 1}, "generator is no part of call; it follows from steps and seed"),
+        ({"generator": 1}, "generator is not part of call; it follows from steps and seed"),
     ],
 )
 def test_a_workload_can_be_generated(change: dict[str, Any], says: str) -> None:

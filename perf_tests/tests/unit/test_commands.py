@@ -119,7 +119,7 @@ def test_without_docstrings_it_judges_and_declares_nothing(
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told", "answer"),
+    ("arguments", "printed", "answer"),
     [
         (["gate", "run.json"], "holds", 0),
         (["gate", "run.json"], "a regression", 1),
@@ -129,12 +129,12 @@ def test_without_docstrings_it_judges_and_declares_nothing(
     ],
 )
 def test_a_reader_that_has_gone_is_no_regression(
-    monkeypatch: pytest.MonkeyPatch, arguments: list[str], told: str, answer: int
+    monkeypatch: pytest.MonkeyPatch, arguments: list[str], printed: str, answer: int
 ) -> None:
-    """What was judged before it was told stands; what could not be told to the end is not."""
+    """What was judged before it was printed stands; what could not be printed to the end is not."""
 
     def judge(_: object) -> int:
-        print(told)
+        print(printed)
         return answer % 2
 
     with unread() as out, unread() as err, monkeypatch.context() as patch:

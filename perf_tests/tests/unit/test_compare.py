@@ -275,17 +275,17 @@ def test_a_process_that_its_own_rule_calls_invalid_costs_its_pair(
 
 
 @pytest.mark.parametrize(
-    ("in_base", "in_head", "told"),
+    ("in_base", "in_head", "shown"),
     [(0, 4, "303 → 303 to 353"), (1, 5, "303 to 353 → 353")],
 )
 def test_a_counter_that_is_not_the_same_in_all_processes_of_a_side_is_inconclusive(
-    folder: Path, capsys: pytest.CaptureFixture[str], in_base: int, in_head: int, told: str
+    folder: Path, capsys: pytest.CaptureFixture[str], in_base: int, in_head: int, shown: str
 ) -> None:
     base, head = side("base"), side("head")
     for content in (*base[:in_base], *head[:in_head]):
         _sync(content)
     assert compare.run(write(base, folder, "base"), write(head, folder, "head"), NONE) == 2
-    said = f"inconclusive: ddim50-fp16: host syncs {told}, not the same in all processes of a side"
+    said = f"inconclusive: ddim50-fp16: host syncs {shown}, not the same in all processes of a side"
     assert said in capsys.readouterr().out
 
 

@@ -94,9 +94,9 @@ def test_another_profiler_is_left_alone() -> None:
     assert other.profiler is not None
 
 
-@pytest.mark.parametrize(("cuda", "told"), [("13.0", "1"), ("12.6", "1"), ("12.4", None)])
+@pytest.mark.parametrize(("cuda", "printed"), [("13.0", "1"), ("12.6", "1"), ("12.4", None)])
 def test_the_profiler_is_told_to_detach_and_does_before_another_begins(
-    monkeypatch: pytest.MonkeyPatch, cuda: str, told: str | None
+    monkeypatch: pytest.MonkeyPatch, cuda: str, printed: str | None
 ) -> None:
     happened: list[str | None] = []
 
@@ -125,7 +125,7 @@ def test_the_profiler_is_told_to_detach_and_does_before_another_begins(
     pipeline: Any = SimpleNamespace(loop_begins=None)
     generation: Any = SimpleNamespace(images=lambda **_: None)
     assert len(counters.profile(generation, pipeline, steps=2).steps) == 2
-    assert happened == [told, "synchronized", "exported", "synchronized"]
+    assert happened == [printed, "synchronized", "exported", "synchronized"]
 
 
 def test_busy_is_the_union_of_intervals() -> None:
@@ -206,5 +206,5 @@ def test_all_steps_are_profiled_where_they_differ(monkeypatch: pytest.MonkeyPatc
     seen = counters.observe(generation, None, steps=50)
     assert asked == [counters.STEPS, 50]
     assert seen.counters["kernels"].total(50) == 30 + 17 * 11 + 33 * 2
-    # No step does less than what is told of each, and so nothing less than nothing is done once.
+    # No step does less than what is printed of each, and so nothing less than nothing is done once.
     assert seen.counters["kernels"].per_step == 2

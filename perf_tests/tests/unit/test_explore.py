@@ -115,17 +115,17 @@ def test_it_finds_the_stack_and_says_what_became_of_the_others(
     declare("elsewhere", needs=Needs(package="no_such_package"))
     declare.catalog.stack("known", "faster")
     assert run(tmp_path, "--without", "slower") == 0
-    told = capsys.readouterr().out
-    assert told.endswith('stack("best_fake4", "faster")\n')
-    assert "found: 2.00x as fast as the reference; it is known" in told
-    assert "  fast_and_black: image is black (mean brightness 0.0000" in told
-    assert "  far: image is too far from reference's (PSNR " in told
-    assert "  breaks: RuntimeError: the kernel is not there" in told
-    assert "  slower: left out by --without" in told
-    assert "  untolerated: tolerances nothing of the image, and PSNR 30 dB and SSIM 0.9 is" in told
-    assert "  elsewhere: needs the package no_such_package, not installed here" in told
-    assert "of the 16 that 4 optimizations make, 5 were tried" in told
-    assert "bound by: unknown, since there is no GPU" in told
+    shown = capsys.readouterr().out
+    assert shown.endswith('stack("best_fake4", "faster")\n')
+    assert "found: 2.00x as fast as the reference; it is known" in shown
+    assert "  fast_and_black: image is black (mean brightness 0.0000" in shown
+    assert "  far: image is too far from reference's (PSNR " in shown
+    assert "  breaks: RuntimeError: the kernel is not there" in shown
+    assert "  slower: left out by --without" in shown
+    assert "  untolerated: tolerances nothing of the image, and PSNR 30 dB and SSIM 0.9 is" in shown
+    assert "  elsewhere: needs the package no_such_package, not installed here" in shown
+    assert "of the 16 that 4 optimizations make, 5 were tried" in shown
+    assert "bound by: unknown, since there is no GPU" in shown
 
 
 def test_what_bounds_it_on_a_gpu(
@@ -148,20 +148,20 @@ def test_what_bounds_it_on_a_gpu(
     path.write_text(json.dumps(content))
     capsys.readouterr()
     assert run(tmp_path) == 0
-    told = capsys.readouterr().out
-    assert "+ faster   0.500 s  2.00x    0.450 s   2.00x        1,024 MiB  identical" in told
-    assert "bound by: the GPU, which is busy for 90% of the time" in told
+    shown = capsys.readouterr().out
+    assert "+ faster   0.500 s  2.00x    0.450 s   2.00x        1,024 MiB  identical" in shown
+    assert "bound by: the GPU, which is busy for 90% of the time" in shown
     takes = "at the rate of this GPU; it takes 4.0 times as long"
-    assert f"roofline: 0.125 s, which its weights take to be read {takes}" in told
-    assert "family of kernels: convolution 0.300 s (90), matmul 0.100 s (1,200)" in told
+    assert f"roofline: 0.125 s, which its weights take to be read {takes}" in shown
+    assert "family of kernels: convolution 0.300 s (90), matmul 0.100 s (1,200)" in shown
     for entry in content["tried"].values():
         if entry["measured"]["case"] != "reference":
             entry["measured"]["roofline_s"] = None  # as where some of the work is left out
     path.write_text(json.dumps(content))
     assert run(tmp_path) == 0
-    told = capsys.readouterr().out
+    shown = capsys.readouterr().out
     assert (
-        f"roofline: 0.125 s, which all of the reference's weights take to be read {takes}" in told
+        f"roofline: 0.125 s, which all of the reference's weights take to be read {takes}" in shown
     )
 
 
@@ -170,10 +170,10 @@ def test_nothing_is_faster(
 ) -> None:
     declare("slower")
     assert run(tmp_path) == 1
-    told = capsys.readouterr().out
-    assert "slower: slower: latency 2.00 times as long" in told
-    assert "of the 2 that 1 optimization makes, 2 were tried" in told
-    assert told.splitlines()[-1].startswith("no stack was found that is faster")
+    shown = capsys.readouterr().out
+    assert "slower: slower: latency 2.00 times as long" in shown
+    assert "of the 2 that 1 optimization makes, 2 were tried" in shown
+    assert shown.splitlines()[-1].startswith("no stack was found that is faster")
 
 
 def test_combinations_are_counted_of_what_was_to_be_tried(
@@ -187,8 +187,8 @@ def test_combinations_are_counted_of_what_was_to_be_tried(
     assert run(tmp_path, "--without", "faster") == 1
     assert "of the 2 that 1 optimization makes, 2 were tried" in capsys.readouterr().out
     assert run(tmp_path, "--without", "faster", "slower") == 1
-    told = capsys.readouterr().out
-    assert "not tried:\n  faster, slower: left out by --without\n\nno stack was found" in told
+    shown = capsys.readouterr().out
+    assert "not tried:\n  faster, slower: left out by --without\n\nno stack was found" in shown
 
 
 def test_what_cannot_be_cleared_away_has_failed_and_is_kept(
@@ -243,18 +243,18 @@ def test_interrupted_it_goes_on(
 
     monkeypatch.setattr(timing, "time_rounds", interrupted)
     assert run(tmp_path) == 0
-    told = capsys.readouterr().out
-    assert "stopped: interrupted; the same command goes on" in told
-    assert "  plain, slower: interrupted" in told
-    assert told.endswith('"faster")\n')
+    shown = capsys.readouterr().out
+    assert "stopped: interrupted; the same command goes on" in shown
+    assert "  plain, slower: interrupted" in shown
+    assert shown.endswith('"faster")\n')
     content = json.loads((tmp_path / "explore.json").read_text())
     assert len(content["tried"]) == 4
     assert content["begun"] == {}
 
     assert run(tmp_path) == 0
-    told = capsys.readouterr().out
-    assert told.count("(from before)") == 4
-    assert "stopped" not in told
+    shown = capsys.readouterr().out
+    assert shown.count("(from before)") == 4
+    assert "stopped" not in shown
     content = json.loads((tmp_path / "explore.json").read_text())
     assert {key.split(" ")[0] for key in content["tried"]} == {
         "",
@@ -276,8 +276,8 @@ def test_what_ends_the_process_is_not_tried_for_ever(
     assert run(tmp_path) == 0
     path = tmp_path / "explore.json"
     content = json.loads(path.read_text())
-    del content["tried"]["faster | held to the reference"]
-    content["begun"] = {"faster | held to the reference": 2}
+    del content["tried"]["faster | against the reference"]
+    content["begun"] = {"faster | against the reference": 2}
     path.write_text(json.dumps(content))
     assert run(tmp_path) == 1
     assert "faster: the process ended 2 times in it" in capsys.readouterr().out
@@ -297,13 +297,13 @@ def test_no_time_left(
     assert "error: 0 s of 0.001 min are left; the same command" in capsys.readouterr().err
     # The clock is read three times for the reference.
     assert run(tmp_path / "reference", "--minutes", f"{3.5 / 60}") == 2
-    told = capsys.readouterr().out
-    assert "stopped: 0 s of 0.0583 min are left; the same command goes on" in told
-    assert told.splitlines()[-1].startswith("no stack was found before it stopped that is faster")
+    shown = capsys.readouterr().out
+    assert "stopped: 0 s of 0.0583 min are left; the same command goes on" in shown
+    assert shown.splitlines()[-1].startswith("no stack was found before it stopped that is faster")
     declare("slower")
     assert run(tmp_path / "first", "--minutes", "0.19") == 0
-    told = capsys.readouterr().out
-    assert "stopped: 0 s of 0.19 min are left, and the next one may take 1 s; the same" in told
+    shown = capsys.readouterr().out
+    assert "stopped: 0 s of 0.19 min are left, and the next one may take 1 s; the same" in shown
 
 
 def test_what_an_earlier_search_found_is_offered_where_this_one_came_to_less(
@@ -319,12 +319,12 @@ def test_what_an_earlier_search_found_is_offered_where_this_one_came_to_less(
     now = itertools.count()
     monkeypatch.setattr(attempts, "monotonic", lambda: next(now))
     assert run(tmp_path, "--minutes", "0.001") == 0
-    told = capsys.readouterr().out
+    shown = capsys.readouterr().out
     after = json.loads((tmp_path / "explore.json").read_text())["tried"]
     assert after == before  # nothing was measured again
-    assert "stopped: 0 s of 0.001 min are left" in told
-    assert "+ faster, of an earlier search" in told
-    assert told.endswith('stack("best_fake4", "faster")\n')
+    assert "stopped: 0 s of 0.001 min are left" in shown
+    assert "+ faster, of an earlier search" in shown
+    assert shown.endswith('stack("best_fake4", "faster")\n')
     assert run(tmp_path, "--minutes", "0.001", "--without", "faster") == 2
 
 
@@ -383,9 +383,9 @@ def test_another_machine_is_another_folder(
     ):
         path.write_text(json.dumps({**was, "settings": {**was["settings"], name: value}}))
         assert run(tmp_path) == 2
-        told = capsys.readouterr().err
-        assert says in told
-        assert "give another --out, or remove that folder" in told
+        shown = capsys.readouterr().err
+        assert says in shown
+        assert "give another --out, or remove that folder" in shown
     path.write_text("{}")
     assert run(tmp_path) == 2
     assert "was not written by explore" in capsys.readouterr().err
@@ -418,9 +418,9 @@ def test_bad_input_is_refused_in_a_sentence(
 ) -> None:
     declare("far")
     assert run(tmp_path, *arguments) == 2
-    told = capsys.readouterr().err
-    assert told.startswith("error: ")
-    assert says in told
+    shown = capsys.readouterr().err
+    assert shown.startswith("error: ")
+    assert says in shown
 
 
 @pytest.mark.parametrize(

@@ -216,11 +216,11 @@ def test_all_is_detected_and_quiet(
     control(setting=FAKE)(lacking)
     path = tmp_path / "out" / "faults.json"
     assert cli.main(["faults", "--json", str(path)]) == 0
-    told = capsys.readouterr().out
+    shown = capsys.readouterr().out
     assert (
-        "2 of 2 faults detected, 1 of 1 controls not flagged, 0 false alarms in 9 verdicts" in told
+        "2 of 2 faults detected, 1 of 1 controls not flagged, 0 false alarms in 9 verdicts" in shown
     )
-    assert "skipped: lacking: there is no second moon" in told
+    assert "skipped: lacking: there is no second moon" in shown
     content = json.loads(path.read_text())
     rows = {row["name"]: row for row in content["rows"]}
     assert rows["dark"]["status"] == "detected"
@@ -250,9 +250,9 @@ def test_a_fault_that_nothing_sees_is_missed(
 ) -> None:
     fault(detected_by="image", setting=FAKE)(harmless)
     assert cli.main(["faults"]) == 1
-    told = capsys.readouterr().out
-    assert "harmless: missed" in told
-    assert "nothing changed that image sees" in told
+    shown = capsys.readouterr().out
+    assert "harmless: missed" in shown
+    assert "image shows no change" in shown
 
 
 @pytest.mark.parametrize(
@@ -298,10 +298,10 @@ def test_one_that_raises_does_not_stop_the_others(
     fault(detected_by="image", setting=FAKE)(raising)
     fault(detected_by="image", setting=FAKE)(dark)
     assert cli.main(["faults"]) == 1
-    told = capsys.readouterr().out
-    assert "raising: error" in told
-    assert "ZeroDivisionError: all is lost" in told
-    assert "1 of 2 faults detected" in told
+    shown = capsys.readouterr().out
+    assert "raising: error" in shown
+    assert "ZeroDivisionError: all is lost" in shown
+    assert "1 of 2 faults detected" in shown
 
 
 def test_a_kill_ends_it_as_ctrl_c_does(
@@ -333,9 +333,9 @@ def test_one_that_cannot_be_cleared_away_does_not_stop_the_others(
 
     monkeypatch.setattr(Bench, "clear", stuck)
     assert cli.main(["faults"]) == 1
-    told = capsys.readouterr().out
-    assert "RuntimeError: an illegal memory access" in told
-    assert "1 of 2 faults detected" in told
+    shown = capsys.readouterr().out
+    assert "RuntimeError: an illegal memory access" in shown
+    assert "1 of 2 faults detected" in shown
 
 
 def test_the_smallest_size_is_found(
@@ -363,9 +363,9 @@ def test_what_the_machine_was_too_busy_for_is_no_miss(
     assert cli.main(["faults"]) == 0
     monkeypatch.setattr(Watch, "host_interference", lambda self: ("a neighbour",))
     assert cli.main(["faults"]) == 3
-    told = capsys.readouterr().out
-    assert "lengthy: undecided" in told
-    assert "undecided; run again: diffusers-perf faults lengthy" in told
+    shown = capsys.readouterr().out
+    assert "lengthy: undecided" in shown
+    assert "undecided; run again: diffusers-perf faults lengthy" in shown
 
 
 @pytest.mark.parametrize(
@@ -442,15 +442,15 @@ def test_nothing_of_a_pipeline_is_left_when_the_next_is_built(
 
 
 def test_what_cublas_keeps_goes_with_the_pipeline(monkeypatch: pytest.MonkeyPatch) -> None:
-    told: list[str] = []
+    shown: list[str] = []
     forget = "_cuda_clearCublasWorkspaces"
-    monkeypatch.setattr(torch._C, forget, lambda: told.append("workspaces"), raising=False)
-    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: told.append("cache"))
+    monkeypatch.setattr(torch._C, forget, lambda: shown.append("workspaces"), raising=False)
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: shown.append("cache"))
     case = Case(workload=WORKLOAD, name=REFERENCE, stack=(), against=REFERENCE, image_only=False)
     source: Any = FakeSource()
     with pipelines.built(case, source, torch.device("cuda")):
-        assert told == []  # a graph may stand on them
-    assert told == ["workspaces", "cache"]
+        assert shown == []  # a graph may stand on them
+    assert shown == ["workspaces", "cache"]
 
 
 def test_no_time_left(declared: dict[str, Fault], capsys: pytest.CaptureFixture[str]) -> None:
@@ -473,9 +473,9 @@ def test_bad_input_is_refused_in_a_sentence(
     arguments: list[str], says: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert cli.main(["faults", *arguments]) == 2
-    told = capsys.readouterr().err
-    assert told.startswith("error: ")
-    assert says in told
+    shown = capsys.readouterr().err
+    assert shown.startswith("error: ")
+    assert says in shown
 
 
 @pytest.mark.parametrize("minutes", ["nan", "-1", "inf", "ten"])

@@ -49,9 +49,9 @@ def test_the_life_of_a_baseline(no_baselines: Path, capsys: pytest.CaptureFixtur
 
     code, lines = gate(process("head"), no_baselines, capsys)
     assert code == 2
-    assert "error: nobody accepted a baseline for NVIDIA H200, so no speed was judged" in lines[-1]
+    assert "error: no baseline is accepted for NVIDIA H200, so no speed was judged" in lines[-1]
     assert (
-        "nobody accepted baselines/nvidia-h200.json yet: images, loose bounds and counts are "
+        "baselines/nvidia-h200.json does not exist yet: images, loose bounds and counts are "
         "judged, and speed is not"
     ) in lines
 
@@ -207,7 +207,7 @@ def _disturbed(content: Content) -> None:
         (_interrupted, 2, "invalid: pndm25x4-reference was to run", "2 inconclusive or invalid"),
         (_asked_for_another, 0, "cases were selected by name", "4 held"),
         (_a_shard, 0, "this is shard 1/2: missing cases show after", "4 held"),
-        (_another, 0, "new: ddim50-fp16+faster: nobody accepted how fast", "1 new"),
+        (_another, 0, "new: ddim50-fp16+faster: its speed is not accepted", "1 new"),
         (_another, 0, "next: accept what is new:", "1 new"),
         (
             _inconclusive,
@@ -319,7 +319,7 @@ def _old(content: Content) -> None:
     [
         (
             _other_gpu,
-            "nobody accepted a baseline for NVIDIA A100-SXM4-80GB, so no speed was judged",
+            "no baseline is accepted for NVIDIA A100-SXM4-80GB, so no speed was judged",
         ),
         (_nothing, "gated-0.json measured nothing"),
         (_nan, "gated-0.json: not valid JSON"),
@@ -375,8 +375,8 @@ def test_judges_as_the_suite_did(
     capsys.readouterr()
     assert command.main(["gate", str(path)]) == 1
     lines = capsys.readouterr().out.splitlines()
-    told = {one["sentence"] for one in cases(content) if one["sentence"]}
-    assert len(told) >= 3
-    assert told <= set(lines)
+    shown = {one["sentence"] for one in cases(content) if one["sentence"]}
+    assert len(shown) >= 3
+    assert shown <= set(lines)
     assert "not applied: fake4-unapplied: unapplied did not take effect" in "\n".join(lines)
     assert "skipped: fake4-unsupported: unsupported needs the package" in "\n".join(lines)

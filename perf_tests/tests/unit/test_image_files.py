@@ -65,7 +65,7 @@ def test_a_shape_that_is_not_the_files_is_refused(tmp_path: Path, written: str) 
         (b"", "not a PNG file"),
         (b"GIF89a" + bytes(40), "not a PNG file"),
         (b"\x89PNG\r\n\x1a\n", "not a PNG file"),
-        (png(0, 64), "0x64 pixels are no image"),
+        (png(0, 64), "0x64 pixels are not an image"),
         (png(100_000, 100_000), "are more than 80,000,000"),
         (png(64, 64, data=b"few"), "damaged PNG file"),
         (png(64, 64)[:40], "damaged PNG file"),

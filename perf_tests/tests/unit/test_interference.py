@@ -1,4 +1,4 @@
-"""What disturbs a case: said of a GPU and of a CPU that are told what to answer."""
+"""What disturbs a case: said of a GPU and of a CPU that are printed what to answer."""
 
 from __future__ import annotations
 
@@ -88,11 +88,11 @@ def test_what_disturbs_a_gpu(
     for _ in card.rounds:
         watch.note_gpu()
     assert watch.gpu_interference() == disturbed
-    told = watch.interference()
-    clocks = (*told.sm_clocks_mhz, *told.power_capped_sm_clocks_mhz)
+    printed = watch.interference()
+    clocks = (*printed.sm_clocks_mhz, *printed.power_capped_sm_clocks_mhz)
     assert sorted(clocks) == sorted(clock for clock, _ in card.rounds)
     answers = card.rounds[0][1] is not None
-    assert told.unknown == (None if answers else "slowdowns unknown: NVML says Not Supported")
+    assert printed.unknown == (None if answers else "slowdowns unknown: NVML says Not Supported")
 
 
 def test_what_a_gpu_does_not_answer_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

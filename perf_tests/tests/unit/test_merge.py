@@ -173,7 +173,7 @@ def _one_quick(contents: list[Content]) -> None:
         (_gap, "shard 2/3 is not among the runs"),
         (_twice, "shard-2.json and {}/shard-1.json are both shard 2/3"),
         (_overlap, "the shards' cases overlap, or are not all"),
-        (_no_shard, "shard-1.json is no shard: it ran without --shard"),
+        (_no_shard, "shard-1.json is not a shard: it ran without --shard"),
         (_other_list, "shard-0.json are shards of different lists of cases"),
         (_other_gpu, "were made on different machines or with other versions"),
         (_other_torch, "were made on different machines or with other versions"),

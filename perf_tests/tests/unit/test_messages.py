@@ -171,7 +171,7 @@ def test_operators() -> None:
         }
         return Observation(operators={}, events=casts)
 
-    def told(now: Observation, was: Observation) -> str:
+    def printed(now: Observation, was: Observation) -> str:
         known = OperatorBaseline(
             accepted="2026-01-31",
             reason="first",
@@ -194,9 +194,9 @@ def test_operators() -> None:
     few, many = observed(1, (up, "GroupNorm")), observed(3, (up, "GroupNorm"))
     mixed = observed(2, (up, "GroupNorm"), (down, "Linear"), (up, "Conv2d"), (down, "SiLU"))
     messages_of = {
-        "more": told(many, few),
-        "more, of several kinds": told(mixed, few),
-        "fewer": told(few, many),
+        "more": printed(many, few),
+        "more, of several kinds": printed(mixed, few),
+        "fewer": printed(few, many),
         "not counted": structure_verdicts.uncounted("ddim50-fp16").text(),
     }
     assert listed(messages_of) == messages("operators")
@@ -339,7 +339,7 @@ def test_pairs() -> None:
         "far": pairs(seen(image_distance={"psnr_db": 22.0, "ssim": 0.8})),
         "farther than base's": pairs(untolerated(20.0), base=untolerated(40.0)),
     }
-    told = {
+    printed = {
         name: "\n".join([*(text for _, text in comparison.texts()), comparison.sentence])
         for name, comparison in compared.items()
     }
@@ -347,7 +347,7 @@ def test_pairs() -> None:
     without_tolerance = pairs(untolerated(40.0), base=untolerated(40.0))
     same += [c.text() for c in without_tolerance.changes if (c.case, c.metric) == (CASE, "image")]
     same += [change.text() for change in pairs().changes if change.metric == "drift"]
-    assert listed({**told, "the same": "\n".join(same)}) == messages("pairs")
+    assert listed({**printed, "the same": "\n".join(same)}) == messages("pairs")
 
 
 def test_runs_that_are_not_comparable() -> None:
@@ -373,7 +373,7 @@ def test_runs_that_are_not_comparable() -> None:
             pairs(**asked)
         return str(error.value)
 
-    told = {
+    printed = {
         "one machine per side": refused(head=machine(torch="2.12.0"), only=range(1)),
         "other machine": refused(head=machine(name="NVIDIA A100-SXM4-80GB")),
         "other memory": refused(head=machine(memory_bytes=80 * 2**30)),
@@ -387,5 +387,5 @@ def test_runs_that_are_not_comparable() -> None:
     }
     with pytest.raises(NotComparable) as error:
         compare([], [])
-    told["no run"] = str(error.value)
-    assert listed(told) == messages("not_comparable")
+    printed["no run"] = str(error.value)
+    assert listed(printed) == messages("not_comparable")

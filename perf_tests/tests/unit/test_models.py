@@ -162,8 +162,8 @@ def test_a_checkpoint_that_cannot_be_loaded_is_one_sentence(saved: Path, tmp_pat
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
-        (None, "no model_index.json in it, so it is no Stable Diffusion pipeline"),
-        ("{", "model_index.json is no JSON"),
+        (None, "no model_index.json in it, so it is not a Stable Diffusion pipeline"),
+        ("{", "model_index.json is not valid JSON"),
         ("{}", "model_index.json is of a None, and this suite measures a StableDiffusionPipeline"),
         ('{"_class_name": "FluxPipeline"}', "model_index.json is of a FluxPipeline"),
         ('{"_class_name": "StableDiffusionPipeline"}', "no unet in it"),

@@ -120,7 +120,7 @@ def test_a_run_that_holds_shows_every_part(run: Content, folder: Path, tmp_path:
     text = page(shown(run, tmp_path / "run.json"))
     assert mood(text) == "good"
     assert headline(text).startswith("All 5 cases ")
-    told = words(text)
+    printed = words(text)
     for part in (
         "torch 2.11.0+cu130",
         "1 image, 512×512, 50 steps of DDIM",
@@ -134,7 +134,7 @@ def test_a_run_that_holds_shows_every_part(run: Content, folder: Path, tmp_path:
         "Counters",
         "compute capability 9.0",
     ):
-        assert part in told, part
+        assert part in printed, part
     assert text.count('role="img"') == 2 + 2 + 2 + 1, "latency, families, stages, trade-offs"
     assert "prefers-color-scheme: dark" in text
     assert "@media print" in text
@@ -143,9 +143,9 @@ def test_a_run_that_holds_shows_every_part(run: Content, folder: Path, tmp_path:
 def test_counters_below_zero_are_explained(run: Content, tmp_path: Path) -> None:
     counted = measured(run, "ddim50-fp16")["counters"]
     counted["host_syncs"] = [-2, 6]
-    told = words(page(shown(run, tmp_path / "run.json")))
-    assert "fp16 host syncs -2 6 298" in told
-    assert "Fixed is the rest of the total; it is negative if" in told
+    printed = words(page(shown(run, tmp_path / "run.json")))
+    assert "fp16 host syncs -2 6 298" in printed
+    assert "Fixed is the rest of the total; it is negative if" in printed
 
 
 def test_charts_write_the_numbers_of_the_tables(run: Content, tmp_path: Path) -> None:
@@ -185,7 +185,7 @@ def test_what_the_gate_calls_lost_the_report_does(
     gone = lost("ddim50-fp16", "", "ddim50-fp16: no such package")
     drop(run, "ddim50-fp16")
 
-    def told(**how: object) -> tuple[bool, bool, str]:
+    def printed(**how: object) -> tuple[bool, bool, str]:
         """Does the gate call it lost, and the report, with its headline?"""
         ours["not_timed"] = [gone | how] if how else []
         path = shown(run, tmp_path / "run.json")
@@ -193,24 +193,24 @@ def test_what_the_gate_calls_lost_the_report_does(
         command.main(["gate", str(path)])
         gate = capsys.readouterr().out
         text = page(path)
-        told = [f"{status}: ddim50-fp16 " in gate for status in ("missing", "invalid")]
-        return told[0], told[1], headline(text)
+        printed = [f"{status}: ddim50-fp16 " in gate for status in ("missing", "invalid")]
+        return printed[0], printed[1], headline(text)
 
-    skipped = told(status="skipped", by_choice=False)
+    skipped = printed(status="skipped", by_choice=False)
     assert skipped[:2] == (True, False)
     assert skipped[2] == (
         "1 of 5 cases fails: ddim50-fp16 has a baseline and was skipped: no such package."
     )
-    chosen = told(status="skipped", by_choice=True)
+    chosen = printed(status="skipped", by_choice=True)
     assert chosen[:2] == (False, False)
     assert chosen[2].startswith("All 4 cases ")
 
     ours["expected"].append("ddim50-fp16")
-    early = told()
+    early = printed()
     assert early[:2] == (True, False)
     assert early[2].endswith("ddim50-fp16 was to run and has no measurement: the run ended early.")
     ours["expected"].append("ddim50-slow")
-    interrupted = told(status="invalid")
+    interrupted = printed(status="invalid")
     assert "2 of 6 cases could not be judged: " in interrupted[2]
 
 
@@ -231,19 +231,19 @@ def test_the_next_command_measures_the_same_thing(run: Content, tmp_path: Path) 
     session(run)["options"] = ["--device", "cpu", "--model", "models/a model"]
     case(run, "ddim50-fp16").update(status="slower", sentence="slower: ddim50-fp16: more work")
     session(run)["not_timed"].append(lost("ddim50-vae", "error", "no memory"))
-    told = words(page(shown(run, tmp_path / "run.json")))
+    printed = words(page(shown(run, tmp_path / "run.json")))
     for name in ("ddim50-fp16", "ddim50-vae"):
         command = f'--benchmark-only -k "[{name}]" --device cpu'
-        assert f"{command} --model 'models/a model'" in told
+        assert f"{command} --model 'models/a model'" in printed
 
 
 def test_host_and_gpu_are_told_apart_as_in_the_run(
     run: Content, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(measurement, "HOST_IDLE", 1.1)
-    told = words(page(shown(run, tmp_path / "run.json")))
-    assert "GPU, 62 % idle" in told
-    assert "host, " not in told
+    printed = words(page(shown(run, tmp_path / "run.json")))
+    assert "GPU, 62 % idle" in printed
+    assert "host, " not in printed
 
 
 def test_several_that_fail_are_named_with_what_they_are(run: Content, tmp_path: Path) -> None:
@@ -257,9 +257,9 @@ def test_a_missing_image_and_a_missing_folder(run: Content, tmp_path: Path) -> N
     path = shown(run, tmp_path / "run.json")
     image(path, "ddim50-fp16").unlink()
     image(path, "pndm25x4-reference").write_text("no image")
-    told = words(page(path))
-    assert "ddim50-fp16.png is missing in run-images/" in told
-    assert "run-images/pndm25x4-reference.png: not a PNG file" in told
+    printed = words(page(path))
+    assert "ddim50-fp16.png is missing in run-images/" in printed
+    assert "run-images/pndm25x4-reference.png: not a PNG file" in printed
     alone = tmp_path / "alone.json"
     alone.write_text(json.dumps(run))
     assert "No images: alone-images/ was not found" in words(page(alone))
@@ -279,16 +279,16 @@ def test_a_broken_image_is_a_sentence(run: Content, tmp_path: Path) -> None:
     target = image(path, "ddim50-tf32")
     target.rename(tmp_path / "secret.png")
     target.symlink_to(tmp_path / "secret.png")
-    told = words(page(path))
-    assert "run-images/ddim50-fp16.png: 64x96 pixels do not divide into squares" in told
-    assert "run-images/ddim50-tf32.png: not a regular file" in told
+    printed = words(page(path))
+    assert "run-images/ddim50-fp16.png: 64x96 pixels do not divide into squares" in printed
+    assert "run-images/ddim50-tf32.png: not a regular file" in printed
 
 
 def test_a_missing_reference_leaves_nothing_to_compare(run: Content, tmp_path: Path) -> None:
     path = shown(run, tmp_path / "run.json")
     image(path, "ddim50-reference").unlink()
-    told = words(page(path))
-    assert "ddim50-reference.png is missing in run-images/, so there is no image to comp" in told
+    printed = words(page(path))
+    assert "ddim50-reference.png is missing in run-images/, so there is no image to comp" in printed
 
 
 def test_a_reference_that_was_measured_for_others_alone_is_shown(
@@ -305,8 +305,8 @@ def test_a_reference_that_was_measured_for_others_alone_is_shown(
     assert re.search(f'<img hidden id="{of}" src="data:', text)
     assert text.count('class="reference"') == whole
     image(path, "ddim50-reference").write_text("no image")
-    told = words(page(path))
-    assert "not a PNG file, so there is no image to compare with" in told
+    printed = words(page(path))
+    assert "not a PNG file, so there is no image to compare with" in printed
 
 
 def test_only_equal_images_are_called_identical(
@@ -315,14 +315,14 @@ def test_only_equal_images_are_called_identical(
     """As on the terminal: 120 dB is a cap, and says no more than that they are close."""
     measured(run, "ddim50-fp16")["image_distance"].update(psnr_db=120.0, ssim=0.99999)
     path = shown(run, tmp_path / "run.json")
-    for told in (words(page(path)), comment(path, capsys)):
-        assert "identical" not in told.replace("identical in every run", "")
-        assert "120.0 dB" in told
+    for printed in (words(page(path)), comment(path, capsys)):
+        assert "identical" not in printed.replace("identical in every run", "")
+        assert "120.0 dB" in printed
     measured(run, "ddim50-fp16")["image_distance"].update(ssim=1.0)
     path.write_text(json.dumps(run))
-    for told in (words(page(path)), comment(path, capsys)):
-        assert "identical" in told
-        assert "120.0 dB" not in told
+    for printed in (words(page(path)), comment(path, capsys)):
+        assert "identical" in printed
+        assert "120.0 dB" not in printed
 
 
 def test_an_image_with_nan_is_not_finite(run: Content, tmp_path: Path) -> None:
@@ -368,9 +368,9 @@ def test_one_case_with_one_round(run: Content, tmp_path: Path) -> None:
     session(run)["expected"] = ["ddim50-reference"]
     seen = measured(run, "ddim50-reference")
     seen["rounds_s"] = seen["rounds_s"][:1]
-    told = words(page(shown(run, tmp_path / "run.json")))
-    assert "needs two rounds" in told
-    assert "No case fails." in told
+    printed = words(page(shown(run, tmp_path / "run.json")))
+    assert "needs two rounds" in printed
+    assert "No case fails." in printed
 
 
 def test_nothing_measured(run: Content, tmp_path: Path) -> None:
@@ -388,9 +388,9 @@ def test_a_run_without_a_gpu(run: Content, tmp_path: Path) -> None:
         for seen in filter(None, (one["measurement"], one["reference"])):
             seen.update(gpu_busy_s=None, peak_memory_bytes=None)
         one["measurement"].update(roofline_s=None, stages_s={}, families={})
-    told = words(page(shown(run, tmp_path / "run.json")))
-    assert "Stages and kernels are measured on a GPU only" in told
-    assert "GPU busy" not in told
+    printed = words(page(shown(run, tmp_path / "run.json")))
+    assert "Stages and kernels are measured on a GPU only" in printed
+    assert "GPU busy" not in printed
 
 
 def test_names_and_sentences_are_words_and_no_markup(
@@ -437,14 +437,14 @@ def test_one_run_a_side_differs_and_is_not_judged(
     measured(head, "ddim50-tf32")["counters"]["host_syncs"][1] = 7
     drop(head, "vase25-reference")
     path = shown(head, tmp_path / "run.json")
-    told = words(page(path, "--base", str(base)))
-    assert "A verdict needs 5 A/B pairs" in told
-    assert "ddim50-fp16 latency" in told
-    assert "+50.0 %" in told
-    assert "ddim50-tf32 host syncs 303 → 353 (+1 in each of 50 steps)" in told
-    assert "only in base" in told
-    assert "unchanged rows" in told
-    assert "python -m ci ab" in told
+    printed = words(page(path, "--base", str(base)))
+    assert "A verdict needs 5 A/B pairs" in printed
+    assert "ddim50-fp16 latency" in printed
+    assert "+50.0 %" in printed
+    assert "ddim50-tf32 host syncs 303 → 353 (+1 in each of 50 steps)" in printed
+    assert "only in base" in printed
+    assert "unchanged rows" in printed
+    assert "python -m ci ab" in printed
     said = comment(path, capsys, "--base", str(base))
     assert "not judged | <code>ddim50-fp16</code> | GPU busy |" in said
 
@@ -461,9 +461,9 @@ def test_pairs_are_judged(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     text = out.read_text()
     assert mood(text) == "bad"
     assert "1 of 5 cases (5 A/B pairs): ddim50-fp16 (slower: " in headline(text)
-    told = words(text)
-    assert "slower ddim50-fp16 GPU busy" in told
-    assert re.search(r"99 %: \+5\.\d % to \+6\.\d %", told)
+    printed = words(text)
+    assert "slower ddim50-fp16 GPU busy" in printed
+    assert re.search(r"99 %: \+5\.\d % to \+6\.\d %", printed)
     said = capsys.readouterr().out
     assert "## ❌ Regression in 1 of 5 cases" in said
     assert said.index("ddim50-fp16") < said.index("ddim50-tf32"), "changed rows first"
@@ -497,8 +497,8 @@ def test_what_cannot_be_compared_says_why(run: Content, tmp_path: Path) -> None:
     base = shown(run, tmp_path / "base.json")
     machine(run)["name"] = "Another GPU"
     path = shown(settle(run), tmp_path / "run.json")
-    told = words(page(path, "--base", str(base)))
-    assert "Base was measured on NVIDIA H200, head on Another GPU" in told
+    printed = words(page(path, "--base", str(base)))
+    assert "Base was measured on NVIDIA H200, head on Another GPU" in printed
     sides = [write(side(name, count=2), tmp_path, name) for name in ("one", "other")]
     heads, bases = ([str(path) for path in paths] for paths in sides)
     out = tmp_path / "out.html"

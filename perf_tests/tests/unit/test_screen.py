@@ -64,7 +64,7 @@ def test_colours(verdict: Status | None, colour: str | None) -> None:
 
 
 @pytest.mark.parametrize(
-    ("loops", "told"),
+    ("loops", "shown"),
     [
         ((), []),
         ((0.010, 0.0112, 0.0112), []),
@@ -72,23 +72,25 @@ def test_colours(verdict: Status | None, colour: str | None) -> None:
         (
             (0.0093, 0.0233, 0.012),
             [
-                "the CPU took 9.3 to 23.3 ms for one and the same loop beside the rounds: what "
-                "waits for the host can differ as much"
+                "CPU speed varied 2.5x during the run (calibration loop 9.3 to 23.3 ms); "
+                "host-bound latencies may vary as much"
             ],
         ),
     ],
 )
-def test_a_core_whose_speed_moves_is_told_once(loops: tuple[float, ...], told: list[str]) -> None:
+def test_a_core_whose_speed_moves_is_reported_once(
+    loops: tuple[float, ...], shown: list[str]
+) -> None:
     measured = structs.replace(FP16, interference=Interference(cpu_loops_s=loops))
     case = ours().case(workloads.DDIM50, REFERENCE)
     rows = [Row(case=case, measured=measured, reference=None, status=Status.SAME)] * 2
-    assert notes(rows) == told
+    assert notes(rows) == shown
 
 
 WAITED = "the host waited for a CPU for 34% of the rounds"
 
 
-def test_a_machine_that_was_not_quiet_is_told_whatever_the_verdicts() -> None:
+def test_interference_is_reported_whatever_the_verdicts() -> None:
     quiet, busy = (
         Row(
             case=ours().case(workloads.DDIM50, name),
@@ -100,6 +102,6 @@ def test_a_machine_that_was_not_quiet_is_told_whatever_the_verdicts() -> None:
     )
     assert notes([quiet]) == []
     assert notes([quiet, busy, busy]) == [
-        "2 of 3 cases were timed on a machine that was not quiet: time them again where it is "
-        f"(first ddim50-fp16: {WAITED})"
+        "interference in 2 of 3 cases; rerun them on a quieter machine (first ddim50-fp16: "
+        f"{WAITED})"
     ]

@@ -1,4 +1,4 @@
-"""The search on made-up measurements, held to trying every stack that there is."""
+"""The search on made-up measurements, against trying every stack that there is."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ def allowed(candidates: list[Optimization]) -> Iterator[Stack]:
             yield tuple(names)
 
 
-# Held to trying all
+# Against trying all
 
 
 def drawn(draw: random.Random) -> tuple[list[Optimization], dict[str, tuple[float, float]]]:
@@ -537,7 +537,7 @@ def test_a_better_stack_of_an_earlier_search_is_taken_up(
 
     found, lab = search([made(name) for name in ALL], world, memory=memory)
     assert found.stack == ("third",)
-    asks = {of: Ask(stack=of, change="", why="held to another") for of in earlier}
+    asks = {of: Ask(stack=of, change="", why="against another") for of in earlier}
     found.take_up({ask: lab.measured(ask, earlier[of]) for of, ask in asks.items()})
     assert found.stack == stack
 
@@ -554,11 +554,11 @@ def test_the_fastest_of_earlier_stacks_is_taken_up_and_no_other_tried() -> None:
 
     found, lab = search([made(name) for name in (*ALL, "four")], world)
     tried = len(lab.asked)
-    asks = {of: Ask(stack=of, change="", why="held to another") for of in earlier}
+    asks = {of: Ask(stack=of, change="", why="against another") for of in earlier}
     found.take_up({ask: lab.measured(ask, earlier[of]) for of, ask in asks.items()})
     assert found.stack == ("one", "four")
     assert [(ask.stack, ask.why) for ask in lab.asked[tried:]] == [
-        (("one", "four"), "held to another")
+        (("one", "four"), "against another")
     ]
 
 
@@ -571,7 +571,7 @@ def test_an_earlier_stack_that_fits_is_taken_up_though_it_is_slower() -> None:
 
     found, lab = search([made(name) for name in ALL], world, memory=2.0)
     assert not found.fits(found.steps[-1].measured)
-    ask = Ask(stack=ONE_TWO, change="", why="held to another")
+    ask = Ask(stack=ONE_TWO, change="", why="against another")
     found.take_up({ask: lab.measured(ask, lean)})
     assert found.stack == ONE_TWO
 
@@ -589,7 +589,7 @@ def test_what_there_was_no_time_to_time_again_is_taken_up_at_the_end() -> None:
         found.run()
     assert not found.stack
     hurried = False
-    ask = Ask(stack=("fast",), change="", why="held to the reference")
+    ask = Ask(stack=("fast",), change="", why="against the reference")
     found.take_up({ask: lab.measured(ask, Took(host=0.5, busy=0, on_gpu=False))})
     assert found.stack == ("fast",)
 
@@ -600,7 +600,7 @@ def test_a_better_stack_of_an_earlier_search_is_timed_again_by_the_clock() -> No
         [made("fast"), made("late")],
         lambda s: Took(host=0.5 if "fast" in s else 1.0, busy=0, on_gpu=False),
     )
-    ask = Ask(stack=("late",), change="", why="held to another")
+    ask = Ask(stack=("late",), change="", why="against another")
     found.take_up({ask: lab.measured(ask, Took(host=0.4, busy=0, on_gpu=False))})
     assert [a.stack for a in lab.asked[-3:]] == [("late",), ("fast",), ("late",)]
     assert found.stack == ("fast",)

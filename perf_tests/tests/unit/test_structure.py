@@ -473,14 +473,14 @@ def test_the_life_of_an_accepted_count(
     assert cli.main(command_line) == 0
     casts = Count(fixed=1, per_step=2)
     assert cli.main(command_line) == 1
-    told = capsys.readouterr().out
-    assert "ddim50-fp16: casts 51 → 101 (+1 in each of 50 steps, all float16" in told
-    assert "not counted: ddim50-fp16+autocast: autocast is torch.autocast" in told
+    shown = capsys.readouterr().out
+    assert "ddim50-fp16: casts 51 → 101 (+1 in each of 50 steps, all float16" in shown
+    assert "not counted: ddim50-fp16+autocast: autocast is torch.autocast" in shown
     assert cli.main(command_line) == 1
     # All of the catalogue: what is there beside the accepted cases is new, not missing.
     casts = Count(fixed=1, per_step=1)
     assert cli.main(["structure"]) == 0
-    assert "new: nobody has accepted counts of pndm25x4/sd15/reference" in capsys.readouterr().out
+    assert "new: no counts of pndm25x4/sd15/reference" in capsys.readouterr().out
 
 
 def test_what_cannot_be_counted_hides_no_regression(
@@ -498,11 +498,11 @@ def test_what_cannot_be_counted_hides_no_regression(
     assert cli.main(["structure", "-k", "32", "--write", "--reason", "first"]) == 0
     monkeypatch.setattr(command, "count", count)
     assert cli.main(["structure", "-k", "32"]) == 2
-    told = capsys.readouterr()
-    assert "could not be counted: ddim50-tf32: it depends on data\n  next " in told.out
-    assert "1 cases ask for no more than accepted" in told.out
-    assert told.err == "error: 1 of 2 cases could not be counted\n"
-    assert "missing" not in told.out
+    shown = capsys.readouterr()
+    assert "could not be counted: ddim50-tf32: it depends on data\n  next " in shown.out
+    assert "1 cases ask for no more than accepted" in shown.out
+    assert shown.err == "error: 1 of 2 cases could not be counted\n"
+    assert "missing" not in shown.out
     assert cli.main(["structure", "-k", "32", "--write", "--reason", "again"]) == 2
     assert "so nothing is written" in capsys.readouterr().err
     casts = Count(fixed=1, per_step=2)
@@ -569,6 +569,6 @@ def test_bad_arguments_are_refused_in_a_sentence(
     arguments: list[str], says: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert cli.main(["structure", *arguments]) == 2
-    told = capsys.readouterr().err
-    assert told.startswith("error: ")
-    assert says in told
+    shown = capsys.readouterr().err
+    assert shown.startswith("error: ")
+    assert says in shown

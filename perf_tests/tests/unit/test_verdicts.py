@@ -162,7 +162,7 @@ def test_only_a_machine_that_became_as_much_slower_excuses(drift: float, status:
 
 
 @pytest.mark.parametrize(
-    ("own", "theirs", "told"),
+    ("own", "theirs", "printed"),
     [
         ((0.012, 0.012), (0.01, 0.01), "1.20x"),
         ((0.018, 0.01, 0.012), (0.02, 0.02, 0.01), None),
@@ -183,7 +183,7 @@ def test_only_a_machine_that_became_as_much_slower_excuses(drift: float, status:
     ],
 )
 def test_only_a_core_that_was_as_much_slower_excuses(
-    own: tuple[float, ...], theirs: tuple[float, ...], told: str | None
+    own: tuple[float, ...], theirs: tuple[float, ...], printed: str | None
 ) -> None:
     # On a CPU, where all of it is the host's.
     slow = structs.replace(
@@ -200,8 +200,8 @@ def test_only_a_core_that_was_as_much_slower_excuses(
         interference=Interference(cpu_loops_s=theirs),
     )
     verdict = judge(question(slow, reference=reference))
-    assert verdict.status == ("invalid" if told else "slower")
-    assert (f"slow CPU core: {told}" in verdict.text()) == (told is not None)
+    assert verdict.status == ("invalid" if printed else "slower")
+    assert (f"slow CPU core: {printed}" in verdict.text()) == (printed is not None)
 
 
 @pytest.mark.parametrize(("core", "status"), [(1.2, "slower"), (1.9, "invalid")])

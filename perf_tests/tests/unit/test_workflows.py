@@ -208,7 +208,7 @@ def test_a_shard_with_failed_cases_is_judged_with_the_others(
 
 ROWS = "inconclusive: ddim50-fp16: latency\nof 5 cases 4 held, 0 failed, 1 inconclusive or invalid"
 INCONCLUSIVE = f"{ROWS}\ninconclusive: 1 of 5 cases: ddim50-fp16; run it again"
-UNKNOWN = "error: nobody accepted a baseline for NVIDIA H200, so no speed was judged"
+UNKNOWN = "error: no baseline is accepted for NVIDIA H200, so no speed was judged"
 BROKEN = "error: baselines/nvidia-h200.json: not valid JSON"
 
 

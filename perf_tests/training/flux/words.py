@@ -1,6 +1,6 @@
 """The T5 tokenizer: one entry for each word of the captions, and one for each character.
 
-T5's own tokenizer is a unigram model that somebody trained on the web. This one is written down
+T5's own tokenizer is a unigram model that was trained on the web. This one is written down
 from the captions: their words score by how often they occur, and a character scores so low that
 only an unknown word falls apart into characters. So it needs no training and no download, and is
 the same on every machine.
