@@ -48,7 +48,7 @@ class Checkpoint:
     """A checkpoint in diffusers' format, with its variants in folders beside its modules.
 
     A folder may hold `distilled_unet/` and `tiny_vae/`; Stable Diffusion 1.x from the Hub takes
-    the guide's. `BadModel` where it is no pipeline, has only pickled weights, or is out of reach.
+    the guide's. `BadModel` if it is not a pipeline, has only pickled weights, or is out of reach.
     """
 
     def __init__(self, model: str, *, kind: Kind = "checkpoint") -> None:
@@ -142,15 +142,15 @@ class Checkpoint:
             config: dict[str, Any] = json.loads(read_text(self._file(name), most=CONFIG_MOST_BYTES))
         except FileNotFoundError:
             raise BadModel(
-                f"--model {self._path}: no {name} in it, so it is no Stable Diffusion pipeline "
+                f"--model {self._path}: no {name} in it, so it is not a Stable Diffusion pipeline "
                 "in diffusers' format (the folder that save_pretrained writes)"
             ) from None
         except (ValueError, RecursionError):
-            raise BadModel(f"--model {self._path}: its {name} is no JSON") from None
+            raise BadModel(f"--model {self._path}: its {name} is not valid JSON") from None
         except OSError as error:
             raise BadModel(f"--model {self._path}: its {name}: {error.strerror}") from None
         if not isinstance(config, dict):
-            raise BadModel(f"--model {self._path}: its {name} is no JSON object")
+            raise BadModel(f"--model {self._path}: its {name} is not a JSON object")
         return config
 
     def _file(self, name: str) -> Path:
