@@ -208,7 +208,8 @@ class Workload:
 
         A prompt takes the place of every prompt in a batch.
         """
-        own = {name: changes[name] for name in changes if name in ("name", "steps", "seed", "base")}
+        fields = ("name", "steps", "seed", "scheduler", "base")
+        own = {name: changes[name] for name in changes if name in fields}
         arguments = {name: value for name, value in changes.items() if name not in own}
         prompt = arguments.get("prompt")
         if isinstance(prompt, str) and not isinstance(self.call.get("prompt", ""), str):

@@ -28,7 +28,7 @@ def warm_up_left_out(injection: Injection) -> None:
 @fault(
     detected_by="measuring",
     # In one step and so large that the GPU, and not the host, is what takes the time.
-    setting=Setting(steps=1, rounds=3, changes={"size": 1024}),
+    setting=Setting(steps=1, rounds=3, changes={"height": 1024, "width": 1024}),
     where="cuda",
 )
 def timer_without_sync(injection: Injection) -> None:

@@ -260,7 +260,7 @@ class Trials:
         own = setting.base_on(self.bench.device.type)
         base = tuple(dict.fromkeys((*declared.base, *own)))
         for change in setting.changes:
-            if change != "seed" and change not in declared.call:
+            if change not in ("seed", "scheduler", *declared.call):
                 raise ValueError(f"{declared.name} has no {change!r} to change")
         workload = declared.changed(base=base, steps=setting.steps, **setting.changes)
         return [
