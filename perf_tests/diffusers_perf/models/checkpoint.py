@@ -189,7 +189,8 @@ class Checkpoint:
             folder = Path(self._path) / place
             if place not in index or not folder.is_dir() or not any(folder.iterdir()):
                 raise BadModel(
-                    f"--model {self._path}: no {place} in it, so it is no Stable Diffusion pipeline"
+                    f"--model {self._path}: no {place} in it, so it is not a Stable Diffusion "
+                    "pipeline"
                 )
             if place == "tokenizer" and not any(
                 (folder / name).is_file() for name in ("tokenizer.json", "vocab.json")

@@ -66,8 +66,8 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> Iterator[N
 
 
 def _save_whole(benchmarks: Any, session: pytest.Session, perf: PerfSession) -> None:
-    """Have pytest-benchmark write its JSON wholly or not at all, and the verdicts told all the same
-    where the disk is full.
+    """Have pytest-benchmark write its JSON wholly or not at all, and the verdicts shown even if
+    the disk is full.
     """
 
     def save_json(content: dict[str, Any]) -> None:

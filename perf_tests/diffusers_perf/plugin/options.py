@@ -53,14 +53,14 @@ def _add(parser: pytest.Parser) -> None:
         "--quick",
         action="store_true",
         help="one short warm-up, few rounds, no roofline, no image that is only to be looked at, "
-        "the reference not repeated: for one of the processes that `python -m ci ab` compares",
+        "the reference not repeated: for one of the processes that `diffusers-perf ab` compares",
     )
     group.addoption(
         "--shard",
         type=_shard,
         metavar="I/N",
         help="run the I-th of N nearly equal parts of the cases, each on a GPU of its own; "
-        "`python -m ci merge` joins the runs",
+        "`diffusers-perf merge` joins the runs",
     )
 
     parser.addini("perf_baselines", "folder of the accepted baselines", default="baselines")

@@ -307,7 +307,7 @@ def closing_line(rows: Sequence[Row], *, missing: Collection[str]) -> str:
     measured = [row for row in rows if row.measured is not None]
     counts = {
         "hold": sum(row.status == Status.SAME or row.status.improves for row in measured),
-        "new (speed not judged until accepted: python -m ci accept)": sum(
+        "new (speed not judged until accepted: diffusers-perf accept)": sum(
             row.status == Status.NEW for row in measured
         ),
         "inconclusive or invalid": sum(row.status.warns for row in rows),

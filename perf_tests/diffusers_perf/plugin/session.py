@@ -112,7 +112,7 @@ class PerfSession:
             yield
         except CaseError as error:
             self._record(case, error.status, str(error))
-            # The sentence says it; pytest would show what it came from besides.
+            # The sentence says it; pytest would also show what it came from.
             failed = pytest.fail.Exception(f"{error.status}: {error}", pytrace=False)
             raise failed from None
         except Exception as error:
@@ -193,7 +193,7 @@ def start(config: pytest.Config) -> PerfSession:
         shared = discovery.declared_in(*config.getini("perf_declarations"))
         machine = this_machine(config.getoption("device"))
         model: str | None = config.getoption("model")
-        # An empty one is a variable that is not set, and nobody's default.
+        # An empty one is a variable that is not set, not a default.
         model = models.default_model(machine.device) if model is None else model
         source = models.open_source(model)
         machine = with_threads_for(machine, source.scale)

@@ -68,13 +68,13 @@ def pytest_terminal_summary(
         write(shown.verdict or "", **shown.colour)
     write("")
     in_table = {row.case.id for row in perf.rows}
-    besides = [
+    others = [
         f"{case} {measured.latency_s:.3f} s"
         for case, measured in bench.measurements.items()
         if case not in in_table
     ]
-    if besides:
-        write(f"timed besides, as others are held to it: {', '.join(besides)}")
+    if others:
+        write(f"also timed, as a reference: {', '.join(others)}")
     for line in claims(perf.rows, perf.published.claims):
         write(line)
     for workload, drift in bench.drift.items():
@@ -83,7 +83,7 @@ def pytest_terminal_summary(
     seen = [row.measured for row in perf.rows if row.measured and row.measured.observing_s]
     if seen:
         share = sum(m.observing_s for m in seen) / sum(sum(m.rounds_s) for m in seen)
-        write(f"counting and profiling took {share:.0%} of what the timed rounds took")
+        write(f"counting and profiling took {share:.0%} of the time of the timed rounds")
     for note in notes(perf.rows):
         write(note)
     if bench.source.kind == "seeded":

@@ -149,7 +149,7 @@ def side_by_side(base: Run, head: Run) -> ComparisonPart:
         about=about,
         changes=tuple(changes),
         counters=tuple((case, words) for case, _, words in counter_changes(base, head)),
-        next="python -m ci ab --base REF --head REF",
+        next="diffusers-perf ab --base REF --head REF",
     )
 
 

@@ -99,7 +99,7 @@ def _own_words(
     bad = list(dict.fromkeys(one.case for one in findings if one.mood == "bad"))
     doubtful = list(dict.fromkeys(one.case for one in findings if one.mood == "warning"))
     new = [case for case in cases if case.status == Status.NEW]
-    accept = 'python -m ci accept RUN1.json RUN2.json RUN3.json --reason "..."'
+    accept = 'diffusers-perf accept RUN1.json RUN2.json RUN3.json --reason "..."'
     if bad:
         one = next(finding for finding in findings if finding.mood == "bad")
         if len(bad) == 1:

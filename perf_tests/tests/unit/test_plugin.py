@@ -81,7 +81,7 @@ def test_what_is_wrong_turns_the_run_red_and_says_so(pytester: pytest.Pytester) 
     assert result.ret == pytest.ExitCode.TESTS_FAILED
     for sentence in SENTENCES.values():
         result.stdout.fnmatch_lines([sentence])
-    # Each is said once, and not what it came from besides.
+    # Each is said once, without what it came from.
     result.stdout.no_fnmatch_line("During handling of the above*")
     outcomes = result.parseoutcomes()
     assert outcomes["passed"] == 2  # the reference and the case that is well
@@ -151,7 +151,7 @@ def test_a_run_that_timed_nothing_is_on_record(pytester: pytest.Pytester, fakes:
 
 @pytest.fixture
 def unkillable() -> Iterator[None]:
-    """A signal that nobody takes must not end the tests that come after."""
+    """An unhandled signal must not end the tests that come after."""
     before = {n: signal.signal(n, lambda *_: None) for n in (signal.SIGTERM, signal.SIGHUP)}
     yield
     for number, handler in before.items():
@@ -177,7 +177,7 @@ def test_the_reference_is_measured_when_it_is_not_selected(pytester: pytest.Pyte
     path = pytester.path / "run.json"
     result = run(pytester, f"--benchmark-json={path}", "-k", "fine")
     assert result.parseoutcomes()["passed"] == 1
-    result.stdout.fnmatch_lines("timed besides, as others are held to it: fake4-reference 0.* s")
+    result.stdout.fnmatch_lines("also timed, as a reference: fake4-reference 0.* s")
     (info,) = cases(report(path))
     assert info["reference"]["case"] == "reference"
     assert info["measurement"]["image_distance"]["psnr_db"] > 30

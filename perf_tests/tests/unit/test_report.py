@@ -1,4 +1,4 @@
-"""`python -m ci report`: what the page and the comment say of runs, good, bad and broken."""
+"""`diffusers-perf report`: what the page and the comment say of runs, good, bad and broken."""
 
 from __future__ import annotations
 
@@ -162,7 +162,7 @@ def test_no_baseline_says_so(run: Content, tmp_path: Path) -> None:
     text = page(shown(run, tmp_path / "run.json"))
     assert mood(text) == "plain"
     assert "NVIDIA H200 has no baseline" in headline(text)
-    assert "python -m ci accept" in text
+    assert "diffusers-perf accept" in text
 
 
 def test_a_case_that_the_baseline_knows_and_nobody_ran_is_missing(
@@ -444,7 +444,7 @@ def test_one_run_a_side_differs_and_is_not_judged(
     assert "ddim50-tf32 host syncs 303 → 353 (+1 in each of 50 steps)" in printed
     assert "only in base" in printed
     assert "unchanged rows" in printed
-    assert "python -m ci ab" in printed
+    assert "diffusers-perf ab" in printed
     said = comment(path, capsys, "--base", str(base))
     assert "not judged | <code>ddim50-fp16</code> | GPU busy |" in said
 
