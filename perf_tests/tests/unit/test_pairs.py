@@ -100,20 +100,14 @@ def processes(noise: float) -> list[Run]:
 
 def known(runs: list[Run]) -> dict[str, dict[str, float]]:
     """What calibrating on these runs would write."""
-    return {
-        key: {
-            metric.field: noise_of(
-                [
-                    value
-                    for run in runs
-                    if (value := metric.of(run.cases[key].measurement)) is not None
-                ]
-            )
-            for metric in COMPARED
-        }
-        for key, case in runs[0].cases.items()
-        if not case.image_only
-    }
+    noise: dict[str, dict[str, float]] = {}
+    for key, case in runs[0].cases.items():
+        for metric in COMPARED if not case.image_only else ():
+            values = [metric.of(run.cases[key].measurement) for run in runs]
+            measured = [value for value in values if value is not None]
+            if measured:
+                noise.setdefault(key, {})[metric.field] = noise_of(measured)
+    return noise
 
 
 def pairings(

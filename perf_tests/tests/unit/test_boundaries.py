@@ -1,0 +1,235 @@
+"""Each rule of a verdict on both sides of its limit, and exactly on it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from msgspec import structs
+
+from diffusers_perf.catalog.declarations import Tolerance
+from diffusers_perf.catalog.status import Status
+from diffusers_perf.judge.question import Question
+from diffusers_perf.judge.verdicts import judge
+from diffusers_perf.records.baselines import Bound
+from diffusers_perf.records.measurement import (
+    Count,
+    Distance,
+    Interference,
+    Look,
+    Measurement,
+)
+from perf_tests.tests.unit.factories import FP16, REFERENCE, baseline_of, question
+
+
+def of(metric: str, asked: Question) -> Status | None:
+    """The worst status of a metric; None where nothing was found of it."""
+    found = [finding.status for finding in judge(asked).findings if finding.metric == metric]
+    return max(found, key=lambda status: status.severity, default=None)
+
+
+def fp16(**changes: Any) -> Question:
+    return question(structs.replace(FP16, **changes))
+
+
+def look(*, mean: float = 0.5, std: float = 0.2) -> dict[str, Look]:
+    return {"look": Look(finite=True, mean=mean, std=std)}
+
+
+def distance(psnr_db: float, ssim: float = 1.0) -> dict[str, Distance]:
+    return {"image_distance": Distance(psnr_db=psnr_db, ssim=ssim)}
+
+
+def counter(name: str, *, fixed: int = 0, per_step: int = 0) -> dict[str, Any]:
+    return {"counters": {**FP16.counters, name: Count(fixed=fixed, per_step=per_step)}}
+
+
+@pytest.mark.parametrize(
+    ("metric", "changes", "status"),
+    [
+        ("image", look(mean=0.019), "black"),
+        ("image", look(mean=0.02), "same"),
+        ("image", look(mean=0.021), "same"),
+        ("image", look(std=0.019), "uniform"),
+        ("image", look(std=0.02), "same"),
+        ("image", look(std=0.021), "same"),
+        ("repeat", {"repeat_psnr_db": 59.9}, "worse image"),
+        ("repeat", {"repeat_psnr_db": 60.0}, None),
+        # A tolerance of 40 dB and 0.97.
+        ("image distance", distance(39.9), "worse image"),
+        ("image distance", distance(40.0), None),
+        ("image distance", distance(60, 0.969), "worse image"),
+        ("image distance", distance(60, 0.97), None),
+        # Accepted at 0.8 s: 2 % more is allowed.
+        ("GPU busy", {"gpu_busy_s": 0.816}, "same"),
+        ("GPU busy", {"gpu_busy_s": 0.8161}, "slower"),
+        # 3 % less asks for a new baseline.
+        ("GPU busy", {"gpu_busy_s": 0.777}, "same"),
+        ("GPU busy", {"gpu_busy_s": 0.776}, "faster"),
+        # Accepted at 2.5 times: 3 % less is allowed.
+        ("GPU busy speedup", {"gpu_busy_s": 2.0 / 2.425}, "same"),
+        ("GPU busy speedup", {"gpu_busy_s": 2.0 / 2.424}, "slower"),
+        # Accepted at 2 times: 10 % less is allowed.
+        ("latency speedup", {"rounds_s": (1.11,) * 5}, "same"),
+        ("latency speedup", {"rounds_s": (1.14,) * 5}, "slower"),
+        ("peak memory", {"peak_memory_bytes": 2_040}, None),
+        ("peak memory", {"peak_memory_bytes": 2_041}, "more memory"),
+        ("kept bytes", counter("kept_bytes", fixed=4_096), None),
+        ("kept bytes", counter("kept_bytes", fixed=4_097), "more memory"),
+        ("host_syncs", counter("host_syncs", fixed=3, per_step=6), None),
+        ("host_syncs", counter("host_syncs", fixed=4, per_step=6), "more work"),
+        ("host_syncs", counter("host_syncs", fixed=2, per_step=6), "less work"),
+        # Accepted: 50,300 kernels, of which 1 % more or less is allowed.
+        ("kernels", counter("kernels", fixed=50_803), None),
+        ("kernels", counter("kernels", fixed=50_804), "more work"),
+        ("kernels", counter("kernels", fixed=49_802), None),
+        ("kernels", counter("kernels", fixed=49_801), "less work"),
+        ("warm-up", {"rounds_s": (1.5, 1.0, 1.0)}, None),
+        ("warm-up", {"rounds_s": (1.51, 1.0, 1.0)}, "invalid"),
+        ("warm-up", {"rounds_s": (1.51, 1.0, 1.0, 1.0)}, "invalid"),
+        # Of two rounds, neither shows what is usual.
+        ("warm-up", {"rounds_s": (9.0, 1.0)}, None),
+        ("warm-up", {"rounds_s": (9.0,)}, None),
+        # GPU busy for 0.8 s: a latency below nine tenths of it is impossible.
+        ("timer", {"rounds_s": (0.7201,) * 5}, None),
+        ("timer", {"rounds_s": (0.719,) * 5}, "invalid"),
+    ],
+)
+def test_case_at_a_limit(metric: str, changes: dict[str, Any], status: str | None) -> None:
+    assert of(metric, fp16(**changes)) == status
+
+
+@pytest.mark.parametrize(
+    ("changes", "status"),
+    [
+        (distance(34.9), "worse image"),
+        (distance(35.0), None),
+        (distance(60, 0.949), "worse image"),
+        (distance(60, 0.95), None),
+    ],
+)
+def test_reference_image_without_a_tolerance_of_its_weights(
+    changes: dict[str, Any], status: str | None
+) -> None:
+    asked = question(structs.replace(REFERENCE, **changes), tolerance=None)
+    assert of("image distance", asked) == status
+    own = question(structs.replace(REFERENCE, **changes), tolerance=Tolerance(psnr_db=10, ssim=0.1))
+    assert of("image distance", own) is None
+
+
+@pytest.mark.parametrize(
+    ("rounds_s", "status"),
+    [
+        # Accepted at 2 s: 10 % more is allowed.
+        ((2.2, 2.2, 2.2), "same"),
+        ((2.21, 2.21, 2.21), "slower"),
+        # The whole interval must lie beyond the limit.
+        ((2.3, 2.301, 2.299), "slower"),
+        ((2.3, 2.5, 2.1), "inconclusive"),
+        ((9.0,), "inconclusive"),
+    ],
+)
+def test_latency_of_a_reference(rounds_s: tuple[float, ...], status: str) -> None:
+    assert of("latency", question(structs.replace(REFERENCE, rounds_s=rounds_s))) == status
+
+
+@pytest.mark.parametrize(
+    ("bounds", "metric", "status"),
+    [
+        # GPU busy 2.5 times, latency 2 times faster than the reference, half of its memory.
+        ({"gpu_speedup": Bound(at_least=2.5)}, "GPU busy speedup", "same"),
+        ({"gpu_speedup": Bound(at_least=2.51)}, "GPU busy speedup", "slower"),
+        ({"gpu_speedup": Bound(at_most=2.5)}, "GPU busy speedup", None),
+        ({"gpu_speedup": Bound(at_most=2.49)}, "GPU busy speedup", "faster"),
+        ({"latency_speedup": Bound(at_least=1.99)}, "latency speedup", "same"),
+        ({"latency_speedup": Bound(at_least=2.1)}, "latency speedup", "slower"),
+        ({"memory_ratio": Bound(at_most=0.5)}, "memory ratio", None),
+        ({"memory_ratio": Bound(at_most=0.49)}, "memory ratio", "more memory"),
+    ],
+)
+def test_portable_bound(bounds: dict[str, Bound], metric: str, status: str | None) -> None:
+    assert of(metric, question(baseline=None, portable=bounds)) == status
+
+
+def test_portable_memory_is_in_gib() -> None:
+    bounds = {"memory_gib": Bound(at_most=4.0)}
+    for extra, status in ((0, None), (1, "more memory")):
+        measured = structs.replace(FP16, peak_memory_bytes=4 * 2**30 + extra)
+        asked = question(measured, baseline=None, portable=bounds)
+        assert of("peak memory", asked) == status
+
+
+SLOW = (1.2, 1.2, 1.2)
+"""A speedup of 1.67 times, of which 1.8 are required: 0.926 of the limit."""
+
+
+@pytest.mark.parametrize(
+    ("drift", "status"), [(1.0, "slower"), (1.079, "slower"), (1.081, "invalid")]
+)
+def test_drift_excuses_what_it_explains(drift: float, status: str) -> None:
+    measured = structs.replace(FP16, rounds_s=SLOW)
+    reference = structs.replace(REFERENCE, rounds_s=(2.0, 2.0, 2.0))
+    asked = question(measured, reference=reference, drift=drift)
+    assert of("latency speedup", asked) == status
+
+
+def on_cpu(measured: Measurement, loops: tuple[float, ...], **changes: Any) -> Measurement:
+    blind = {"gpu_busy_s": None, "peak_memory_bytes": None}
+    interference = Interference(cpu_loops_s=loops)
+    return structs.replace(measured, interference=interference, **blind, **changes)
+
+
+@pytest.mark.parametrize(
+    ("core", "status"),
+    [
+        # Explains it, and differs no more than cores of a quiet machine.
+        (1.15, "slower"),
+        (1.16, "invalid"),
+    ],
+)
+def test_slow_core_excuses_beyond_its_usual_spread(core: float, status: str) -> None:
+    asked = question(
+        on_cpu(FP16, (0.01 * core,) * 2, rounds_s=SLOW),
+        reference=on_cpu(REFERENCE, (0.01, 0.01), rounds_s=(2.0, 2.0, 2.0)),
+    )
+    assert of("latency speedup", asked) == status
+
+
+@pytest.mark.parametrize(("core", "status"), [(1.2, "slower"), (1.22, "invalid")])
+def test_slow_core_excuses_a_latency_by_no_more_than_it_differs(core: float, status: str) -> None:
+    # 2.67 s, of which 2.2 are allowed: 1.21 times. One loop at its best is beside these rounds.
+    slow = on_cpu(REFERENCE, (0.01, 0.01 * core, 0.01 * core), rounds_s=(2.67,) * 3)
+    assert of("latency", question(slow)) == status
+
+
+def test_interference_counts_for_the_reference_of_a_ratio_alone() -> None:
+    busy = Interference(gpu=("1 other process on the GPU",))
+    reference = structs.replace(REFERENCE, interference=busy)
+    slow = structs.replace(FP16, gpu_busy_s=0.9, rounds_s=SLOW)
+    asked = question(slow, reference=reference)
+    assert of("GPU busy speedup", asked) == "invalid"
+    assert of("latency speedup", asked) == "invalid"
+    assert of("GPU busy", asked) == "slower"
+    # Memory is what it is on any machine.
+    heavy = structs.replace(FP16, peak_memory_bytes=3_000, interference=busy)
+    assert of("peak memory", question(heavy)) == "more memory"
+
+
+def test_host_interference_does_not_excuse_the_gpu() -> None:
+    busy = Interference(host=("the host waited for a CPU",))
+    slow = structs.replace(FP16, gpu_busy_s=0.9, rounds_s=SLOW, interference=busy)
+    assert of("latency speedup", question(slow)) == "invalid"
+    assert of("GPU busy", question(slow)) == "slower"
+    assert of("GPU busy speedup", question(slow)) == "slower"
+
+
+def test_counter_that_rose_per_step_and_fell_in_all() -> None:
+    was = structs.replace(FP16, counters={"host_syncs": Count(fixed=100, per_step=6)})
+    now = structs.replace(FP16, counters={"host_syncs": Count(fixed=0, per_step=7)})
+    asked = question(now, baseline=baseline_of(was, REFERENCE))
+    assert of("host_syncs", asked) == "more work"
+    # Launches are judged in all.
+    was = structs.replace(FP16, counters={"kernels": Count(fixed=100, per_step=6)})
+    now = structs.replace(FP16, counters={"kernels": Count(fixed=0, per_step=7)})
+    asked = question(now, baseline=baseline_of(was, REFERENCE))
+    assert of("kernels", asked) == "less work"

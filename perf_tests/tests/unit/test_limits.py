@@ -1,0 +1,129 @@
+"""The limits that follow from accepted processes."""
+
+from __future__ import annotations
+
+import pytest
+from msgspec import structs
+
+from diffusers_perf.judge.limits import accepted_of, limits_of
+from diffusers_perf.records.baselines import Calibration
+from diffusers_perf.records.measurement import Count, Measurement
+from perf_tests.tests.unit.factories import FP16, GENERATES, REFERENCE
+
+
+def calibrated(noise: float) -> Calibration:
+    return Calibration(
+        calibrated="2026-11-22", processes=5, noise={"gpu_busy_s": noise}, sees={"gpu_busy_s": 0.1}
+    )
+
+
+@pytest.mark.parametrize(
+    ("values", "most"),
+    [
+        # 10 % beyond the worst; the spread where it is more, and never more than half.
+        ((1.0, 1.0, 1.0), 1.1),
+        ((1.0, 1.05, 1.0), 1.05 * 1.1),
+        ((1.0, 1.2, 1.1), 1.2 * (1 + 0.2 / 1.1)),
+        ((1.0, 2.0, 1.5), 2.0 * 1.5),
+        # Two processes do not show how they differ.
+        ((1.0, 1.0), 1.5),
+        ((1.0,), 1.5),
+    ],
+)
+def test_latency_of_a_reference(values: tuple[float, ...], most: float) -> None:
+    limits = limits_of({"latency_s": values})
+    assert limits == {"latency_s_max": pytest.approx(most, rel=1e-4)}
+
+
+@pytest.mark.parametrize(
+    ("values", "least"),
+    [
+        ((2.0, 2.0, 2.0), 1.8),
+        ((2.0, 1.9, 2.1), 1.9 * 0.9),
+        ((2.0, 1.5, 2.5), 1.5 * 0.5),
+        ((2.0, 2.0), 1.0),
+    ],
+)
+def test_latency_speedup_of_a_case(values: tuple[float, ...], least: float) -> None:
+    limits = limits_of({"latency_s": (1.0,) * len(values), "latency_speedup": values})
+    assert limits == {"latency_speedup_min": pytest.approx(least, rel=1e-4)}
+
+
+@pytest.mark.parametrize(
+    ("values", "noise", "most"),
+    [
+        # 2 % beyond the median, or three times the noise.
+        ((1.0, 1.0, 1.0), None, 1.02),
+        ((1.0, 1.005, 0.999), None, 1.0 * 1.02),
+        ((1.0, 1.02, 0.99), None, 1.0 * (1 + 3 * 0.03)),
+        ((1.0, 1.1, 0.9), None, 1.5),
+        # As calibrated, whatever these processes show.
+        ((1.0, 1.1, 0.9), 0.005, 1.02),
+        ((1.0, 1.0, 1.0), 0.05, 1.15),
+        ((1.0, 1.0, 1.0), 0.2, 1.5),
+        # Two processes are held as tightly.
+        ((1.0, 1.0), None, 1.02),
+    ],
+)
+def test_gpu_busy(values: tuple[float, ...], noise: float | None, most: float) -> None:
+    calibration = None if noise is None else calibrated(noise)
+    limits = limits_of({"gpu_busy_s": values}, calibration)
+    assert limits == {"gpu_busy_s_max": pytest.approx(most, rel=1e-4)}
+
+
+def test_gpu_speedup_and_memory_have_a_fixed_slack() -> None:
+    assert limits_of({"gpu_speedup": (3.0, 2.9, 2.0)}) == {"gpu_speedup_min": 1.94}
+    assert limits_of({"peak_memory_bytes": (1000, 900)}) == {"peak_memory_bytes_max": 1020}
+
+
+def test_a_calibration_widens_no_other_limit() -> None:
+    measured = {"latency_s": (1.0, 1.0, 1.0), "gpu_busy_s": (1.0, 1.0, 1.0)}
+    known = Calibration(
+        calibrated="", processes=5, noise={"latency_s": 0.3, "gpu_busy_s": 0.01}, sees={}
+    )
+    assert limits_of(measured, known) == {"latency_s_max": 1.1, "gpu_busy_s_max": 1.03}
+
+
+def accept(*processes: Measurement, device: str = "cuda") -> tuple[set[str], set[str]]:
+    """The counters that are kept, and those that moved."""
+    baseline = accepted_of(
+        [(one, REFERENCE) for one in processes],
+        accepted="2026-11-22",
+        versions={},
+        workload=GENERATES,
+        device=device,
+    )
+    return set(baseline.counters), set(baseline.moving)
+
+
+def with_counters(**counters: int) -> Measurement:
+    counts = {name: Count(fixed=0, per_step=number) for name, number in counters.items()}
+    return structs.replace(FP16, counters=counts)
+
+
+def test_judged_counters_are_kept_where_every_process_has_the_same() -> None:
+    one = with_counters(host_syncs=1, kernels=7, casts=2, allocations=3)
+    other = with_counters(host_syncs=1, kernels=8, allocations=3)
+    assert accept(one, one) == ({"host_syncs", "kernels", "casts"}, set())
+    assert accept(one, other) == ({"host_syncs"}, {"kernels"})
+    # Without a GPU, what was counted in the code is limited elsewhere.
+    on_cpu = with_counters(casts=2, operators=9, python_calls=3)
+    assert accept(on_cpu, device="cpu") == ({"python_calls"}, set())
+
+
+def test_measured_values_are_kept_of_the_processes_that_have_them() -> None:
+    blind = structs.replace(FP16, gpu_busy_s=None)
+    baseline = accepted_of(
+        [(FP16, REFERENCE), (blind, REFERENCE)],
+        accepted="2026-11-22",
+        versions={},
+        workload=GENERATES,
+        device="cuda",
+    )
+    assert baseline.measured == {
+        "latency_s": (1.0, 1.0),
+        "latency_speedup": (2.0, 2.0),
+        "gpu_busy_s": (0.8,),
+        "gpu_speedup": (2.5,),
+        "peak_memory_bytes": (2000, 2000),
+    }
