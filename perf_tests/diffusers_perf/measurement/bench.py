@@ -249,12 +249,16 @@ class Bench:
             _tidy()
             watch.before_round()
 
-        # The allocator keeps this account anyhow, and reading it costs no round anything.
+        # Both accounts are kept anyhow, and reading them costs no round anything.
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats()
+            host_memory_is_known = False
+        else:
+            host_memory_is_known = _reset_peak_host_memory()
         seconds = tuple(timed(generation, before_round=before_round, rounds=rounds))
         watch.after_round()
         peak_memory_bytes = _peak_memory() if self.device.type == "cuda" else None
+        host_memory = _peak_host_memory() if host_memory_is_known else {}
         raw_is_finite = generation.raw_is_finite()
         graphs_at_end, breaks_at_end = counters.compiled_graphs()
         if generation.first is None or generation.last is None:
@@ -276,6 +280,7 @@ class Bench:
             compile_cache=compile_cache,
             rounds_s=seconds,
             peak_memory_bytes=peak_memory_bytes,
+            metrics=host_memory,
             look=structs.replace(look, finite=look.finite and raw_is_finite),
             repeat_psnr_db=pixels.distance(images, generation.first).psnr_db,
             counters={
@@ -476,6 +481,23 @@ def _peak_memory() -> int:
         if tuple(segment["segment_pool_id"]) != (0, 0)
     ]
     return torch.cuda.max_memory_allocated() + sum(kept)
+
+
+def _reset_peak_host_memory() -> bool:
+    """Start the kernel's account of this process's peak anew; False where it keeps none."""
+    try:
+        # Linux: "5" resets the peak resident set size to the current one.
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        return False
+    return True
+
+
+def _peak_host_memory() -> dict[str, float]:
+    """The process's peak resident set size since the reset, by `Metric.field`."""
+    status = Path("/proc/self/status").read_text().splitlines()
+    (kibibytes,) = (line.split()[1] for line in status if line.startswith("VmHWM:"))
+    return {"peak_host_memory_bytes": 1024.0 * int(kibibytes)}
 
 
 def _first_sentences(error: BaseException) -> str:

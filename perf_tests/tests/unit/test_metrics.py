@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import get_args
 
@@ -22,7 +23,9 @@ from diffusers_perf.catalog.metrics import (
     detector_of,
 )
 from diffusers_perf.judge import verdicts
-from perf_tests.tests.unit.factories import FP16, REFERENCE
+from diffusers_perf.judge.verdicts import judge
+from diffusers_perf.records.measurement import Measurement
+from perf_tests.tests.unit.factories import FP16, REFERENCE, baseline_of, question
 
 
 def test_names_and_fields_are_unique() -> None:
@@ -53,11 +56,13 @@ def test_what_is_limited_and_compared() -> None:
         "gpu_busy_s_max",
         "gpu_speedup_min",
         "peak_memory_bytes_max",
+        "peak_host_memory_bytes_max",
     ]
     assert {metric.field: metric.threshold for metric in COMPARED} == {
         "latency_s": 0.03,
         "gpu_busy_s": 0.02,
         "peak_memory_bytes": 0.02,
+        "peak_host_memory_bytes": 0.05,
     }
     assert {metric.kind for metric in COMPARED} <= {Kind.TIME, Kind.MEMORY}
     assert {name: metric.rise for name, metric in COUNTERS.items() if name not in STRICT} == {
@@ -100,3 +105,38 @@ def test_cells_are_in_the_order_of_the_table() -> None:
     }
     blind = structs.replace(FP16, gpu_busy_s=None, peak_memory_bytes=None)
     assert list(cells(blind, None).values()) == ["1.000 s", "", "", "", ""]
+    on_host = structs.replace(blind, metrics={"peak_host_memory_bytes": 512 * 2.0**20})
+    assert cells(on_host, None)["memory"] == "512 MiB"
+
+
+@pytest.mark.parametrize(
+    ("mebibytes", "status"), [(550, None), (551, "more memory"), (None, "inconclusive")]
+)
+def test_peak_host_memory_is_judged_where_it_was_accepted(
+    mebibytes: int | None, status: str | None
+) -> None:
+    def using(count: int | None) -> Measurement:
+        metrics = {} if count is None else {"peak_host_memory_bytes": count * 2.0**20}
+        return structs.replace(FP16, peak_memory_bytes=None, metrics=metrics)
+
+    asked = question(using(mebibytes), baseline=baseline_of(using(500), REFERENCE))
+    found = [f.status for f in judge(asked).findings if f.metric == "peak host memory"]
+    assert found == ([status] if status else [])
+    assert judge(question(using(mebibytes), baseline=baseline_of(using(None), REFERENCE))).passes
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel's account of it")
+def test_peak_host_memory_is_of_the_rounds_alone() -> None:
+    from diffusers_perf.measurement import bench
+
+    def peak() -> float:
+        return bench._peak_host_memory()["peak_host_memory_bytes"]
+
+    block = bytearray(64 * 2**20)
+    before = peak()
+    del block
+    assert bench._reset_peak_host_memory()
+    assert peak() < before - 60 * 2**20
+    block = bytearray(96 * 2**20)
+    del block
+    assert peak() > before + 20 * 2**20
