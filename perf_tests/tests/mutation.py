@@ -34,6 +34,7 @@ TESTS = (
     "test_messages",
     "test_verdicts",
     "test_stats",
+    "test_comparison",
     "test_status",
     "test_metrics",
     "test_recorded_pairs",

@@ -52,3 +52,9 @@ def activations_for_gradients(injection: Injection) -> None:
 def cache_emptied(injection: Injection) -> None:
     """Each step gives the allocator's memory back to the driver, and asks for it again."""
     in_step(injection, lambda pipeline, noise: torch.cuda.empty_cache())
+
+
+@fault(detected_by="memory", setting=COUNTED, where="cpu")
+def host_buffer(injection: Injection) -> None:
+    """Each step fills a buffer of 256 MiB in the host's memory."""
+    in_step(injection, lambda pipeline, noise: torch.ones(64 * 2**20))

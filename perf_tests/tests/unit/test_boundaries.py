@@ -233,3 +233,28 @@ def test_counter_that_rose_per_step_and_fell_in_all() -> None:
     now = structs.replace(FP16, counters={"kernels": Count(fixed=0, per_step=7)})
     asked = question(now, baseline=baseline_of(was, REFERENCE))
     assert of("kernels", asked) == "less work"
+
+
+def test_counter_that_is_lost_hides_none_after_it() -> None:
+    counts = {"casts": Count(fixed=1, per_step=0), "host_syncs": Count(fixed=1, per_step=0)}
+    was = structs.replace(FP16, counters=counts)
+    now = structs.replace(FP16, counters={"host_syncs": Count(fixed=2, per_step=0)})
+    asked = question(now, baseline=baseline_of(was, REFERENCE))
+    assert of("host_syncs", asked) == "more work"
+    assert of("casts (1 counters)", asked) == "inconclusive"
+
+
+def test_bound_that_cannot_be_judged_hides_none_after_it() -> None:
+    bounds = {"gpu_speedup": Bound(at_least=1.2), "latency_speedup": Bound(at_least=2.5)}
+    blind = structs.replace(FP16, gpu_busy_s=None)
+    asked = question(blind, baseline=None, portable=bounds)
+    assert of("GPU busy speedup", asked) == "inconclusive"
+    assert of("latency speedup", asked) == "slower"
+
+
+def test_limit_that_cannot_be_judged_hides_none_after_it() -> None:
+    blind = structs.replace(FP16, gpu_busy_s=None, peak_memory_bytes=3_000)
+    assert of("GPU busy", question(blind)) == "inconclusive"
+    # Said once, and not of the ratio as well.
+    assert of("GPU busy speedup", question(blind)) is None
+    assert of("peak memory", question(blind)) == "more memory"

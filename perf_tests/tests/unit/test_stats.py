@@ -31,12 +31,13 @@ def test_ratio_interval_is_welchs_of_the_logs() -> None:
     assert seen.low < seen.mid < seen.high
 
 
-def test_mean_interval_is_the_t_interval_of_the_logs() -> None:
-    logs = [math.log(v) for v in OVER]
+@pytest.mark.parametrize("values", [OVER, OVER[:2]])
+def test_mean_interval_is_the_t_interval_of_the_logs(values: list[float]) -> None:
+    logs = [math.log(v) for v in values]
     low, high = oracle.t.interval(
         0.99, len(logs) - 1, loc=sum(logs) / len(logs), scale=oracle.sem(logs)
     )
-    seen = mean_interval(OVER)
+    seen = mean_interval(values)
     assert seen.low == pytest.approx(math.exp(low))
     assert seen.high == pytest.approx(math.exp(high))
 
@@ -151,6 +152,12 @@ def test_paired_interval_refuses_what_is_not_positive(bad: float) -> None:
             paired_interval(over, under)
     with pytest.raises(ValueError, match="positive"):
         mean_interval([1.0, bad])
+
+
+def test_paired_interval_refuses_sides_that_do_not_pair() -> None:
+    for over, under in (([1.0, 1.1], [1.0]), ([1.0], [1.0, 1.1])):
+        with pytest.raises(ValueError, match="shorter|longer"):
+            paired_interval(over, under)
 
 
 def test_narrowed_to_the_same_number_changes_nothing() -> None:
