@@ -6,6 +6,7 @@
 #   bash ci/job.sh pair BASE HEAD [ARG ...]  two commits in turn on this GPU (ARG: of `ci ab`)
 #   bash ci/job.sh shard I/N                 the I-th part of the main job, all suites, on this GPU
 #   bash ci/job.sh judge                     join the shards in runs/, judge them by the baseline
+#   bash ci/job.sh mutation                  does a test fail where the judge is wrong? no GPU
 #   bash ci/job.sh newest [ARG ...]          the newest torch and diffusers against the locked ones
 #
 # Exit code: 0 holds, 1 a regression, 2 nothing could be judged. What stays inconclusive though everything
@@ -148,6 +149,12 @@ was_judged() {
     [[ $(tail -n 1 runs/gate.txt) == 'inconclusive: '* ]]
 }
 
+mutation() {
+    environment runs/env
+    runs/env/bin/python -m pip install --quiet --editable '.[mutation]'
+    runs/env/bin/python -m perf_tests.tests.mutation
+}
+
 newest() { # argument of `ci ab` ...
     (($#)) || set -- --device cuda --quick
     environment runs/locked
@@ -167,7 +174,7 @@ newest() { # argument of `ci ab` ...
 }
 
 case "${1:-} $#" in
-    'lint 1' | 'cpu 1' | 'shard 2' | 'judge 1' | pair\ [3-9]* | pair\ [1-9][0-9]* | newest\ *)
+    'lint 1' | 'cpu 1' | 'shard 2' | 'judge 1' | 'mutation 1' | pair\ [3-9]* | pair\ [1-9][0-9]* | newest\ *)
         mkdir -p runs
         "$@"
         ;;

@@ -1,6 +1,6 @@
 """Does a test fail where the judge is wrong? Each mutant is one change of one of its expressions.
 
-    pip install cosmic-ray
+    pip install -e '.[mutation]'
     python -m perf_tests.tests.mutation                   # all: about 20 minutes on two cores
     python -m perf_tests.tests.mutation --every 5 stats weighing
 

@@ -320,6 +320,7 @@ def test_pairs() -> None:
         "too noisy, too far": pairs(slower(1.05), noise=host_bound),
         "too noisy, ten pairs": pairs(slower(1.05), count=10, noise=host_bound),
         "one pair": pairs(count=1),
+        "two pairs": pairs(slower(1.05), count=2, noise=host_bound),
         "more memory": pairs(seen(peak_memory_bytes=2_900 * 2**20)),
         "more work": pairs(counted("host_syncs", per_step=7)),
         "less work": pairs(counted("host_syncs", per_step=0)),

@@ -156,7 +156,7 @@ def test_paired_interval_refuses_what_is_not_positive(bad: float) -> None:
 
 def test_paired_interval_refuses_sides_that_do_not_pair() -> None:
     for over, under in (([1.0, 1.1], [1.0]), ([1.0], [1.0, 1.1])):
-        with pytest.raises(ValueError, match="shorter|longer"):
+        with pytest.raises(ValueError, match=r"shorter|longer"):
             paired_interval(over, under)
 
 
