@@ -23,7 +23,8 @@ import pytest
 from diffusers_perf import faults  # noqa: F401  (declares them)
 from diffusers_perf.catalog.declarations import Tolerances
 from diffusers_perf.catalog.discovery import declared_in, shipped
-from diffusers_perf.catalog.metrics import METRICS, PROCESSES_FEW, Kind, Metric
+from diffusers_perf.catalog.metric import PROCESSES_FEW, Kind, Metric
+from diffusers_perf.catalog.metrics import METRICS
 from diffusers_perf.cli import __main__ as command
 from diffusers_perf.cli.commands import COMMANDS
 from diffusers_perf.cli.results import Row, rows_of, table

@@ -18,7 +18,8 @@ from pathlib import Path
 from statistics import median
 
 from diffusers_perf.catalog.declarations import REFERENCE, Case
-from diffusers_perf.catalog.metrics import LIMITED, METRICS, Metric
+from diffusers_perf.catalog.metric import Metric
+from diffusers_perf.catalog.metrics import LIMITED, METRICS
 from diffusers_perf.cli.answers import add_baselines, refuse, store_of
 from diffusers_perf.plugin.finding import find_project
 from diffusers_perf.records.baselines import CaseBaseline, MachineBaseline, PublishedCase

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from diffusers_perf.catalog.declarations import REFERENCE
-from diffusers_perf.catalog.metrics import Detector
+from diffusers_perf.catalog.metric import Detector
 
 Where = Literal["any", "cpu", "cuda"]
 """The machines on which its measure sees a fault: any, one without a GPU, one with a GPU."""

@@ -21,7 +21,8 @@ from msgspec import structs
 
 from diffusers_perf.catalog.declarations import REFERENCE, Case, Workload
 from diffusers_perf.catalog.discovery import Project
-from diffusers_perf.catalog.metrics import STRICT, Detector, detector_of
+from diffusers_perf.catalog.metric import Detector
+from diffusers_perf.catalog.metrics import STRICT, detector_of
 from diffusers_perf.catalog.status import Status
 from diffusers_perf.faults.injection import CannotInject, Fault, Injection, Setting
 from diffusers_perf.judge import structure_verdicts

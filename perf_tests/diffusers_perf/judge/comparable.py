@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
+from diffusers_perf.judge.messages import comparable as messages
 from diffusers_perf.records.run import CaseRecord, Run
 
 
@@ -14,38 +15,23 @@ class NotComparable(Exception):
 def check(base: Sequence[Run], head: Sequence[Run]) -> None:
     """`NotComparable` unless the i-th runs of each side make a pair. Versions may differ."""
     if len(base) != len(head) or not base:
-        raise NotComparable(
-            f"{_number(base)} of base and {_number(head)} of head: "
-            "the i-th of each make a pair, so there must be as many"
-        )
+        raise NotComparable(messages.unequal(len(base), len(head)))
     first = base[0]
     for side in (base, head):
         for run in side:
             if not run.machine.is_like(side[0].machine):
-                raise NotComparable(
-                    f"{run.path} was measured on another machine or with other versions than "
-                    f"{side[0].path}, of the same side"
-                )
+                raise NotComparable(messages.side_of_two_machines(run.path, side[0].path))
     there, here = (_hardware(side[0]) for side in (base, head))
     for what, value in there.items():
         if here[what] != value:
-            raise NotComparable(
-                f"base ran on {what} {value}, head on {here[what]}: their times say nothing of "
-                "each other"
-            )
+            raise NotComparable(messages.hardware(what, value, here[what]))
     for run in (*base, *head):
         ours, theirs = run.session.harness_version, first.session.harness_version
         if ours != theirs:
-            raise NotComparable(
-                f"{run.path} was measured by version {ours} of the suite's own measuring code and "
-                f"{first.path} by {theirs}: a difference could be the stopwatch's"
-            )
+            raise NotComparable(messages.harness(run.path, ours, first.path, theirs))
         if run.session.quick != first.session.quick:
             quick, whole = (run, first) if run.session.quick else (first, run)
-            raise NotComparable(
-                f"{quick.path} was measured with --quick and {whole.path} without: after another "
-                "warm-up, and with less between the cases"
-            )
+            raise NotComparable(messages.quick(quick.path, whole.path))
     runs = (*base, *head)
     _one(
         runs,
@@ -64,10 +50,6 @@ def same_workloads(runs: Sequence[Run]) -> None:
 def differing(one: Mapping[str, object], other: Mapping[str, object]) -> str | None:
     """The first name under which two workloads, as records say them, are not the same."""
     return next((name for name in {**one, **other} if one.get(name) != other.get(name)), None)
-
-
-def _number(side: Sequence[Run]) -> str:
-    return f"{len(side)} run{'s' * (len(side) != 1)}"
 
 
 def _hardware(run: Run) -> dict[str, object]:
@@ -97,6 +79,5 @@ def _one(runs: Sequence[Run], what: str, of: Callable[[CaseRecord], Mapping[str,
                         where += f" ({key})"
                         value, other = value.get(key), other.get(key)
                     raise NotComparable(
-                        f"{first.path} and {run.path} differ in the {what}{where}: {other} and "
-                        f"{value}"
+                        messages.differs(first.path, run.path, what + where, other, value)
                     )

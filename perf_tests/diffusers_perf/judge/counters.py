@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from diffusers_perf.catalog.metrics import COUNTERS, Metric
+from diffusers_perf.catalog.metric import Metric
+from diffusers_perf.catalog.metrics import COUNTERS
 from diffusers_perf.catalog.status import Status
 from diffusers_perf.judge.finding import Finding
 from diffusers_perf.judge.messages import run as messages

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from statistics import median
 
-from diffusers_perf.catalog.metrics import Metric
+from diffusers_perf.catalog.metric import Metric
 from diffusers_perf.judge.messages import run as messages
 from diffusers_perf.judge.question import Question
 from diffusers_perf.records.measurement import Measurement

@@ -7,14 +7,8 @@ from statistics import median
 from types import MappingProxyType
 from typing import Any
 
-from diffusers_perf.catalog.metrics import (
-    COUNTERS,
-    LIMITED,
-    PROCESSES_FEW,
-    SLACK_MAX,
-    LimitRule,
-    Metric,
-)
+from diffusers_perf.catalog.metric import PROCESSES_FEW, SLACK_MAX, LimitRule, Metric
+from diffusers_perf.catalog.metrics import COUNTERS, LIMITED
 from diffusers_perf.judge.stats import spread
 from diffusers_perf.records import operators
 from diffusers_perf.records.baselines import Calibration, CaseBaseline, rounded

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-from diffusers_perf.catalog.metrics import LIMITED, PORTABLE, Kind, Metric
+from diffusers_perf.catalog.metric import Kind, Metric
+from diffusers_perf.catalog.metrics import LIMITED, PORTABLE
 from diffusers_perf.catalog.status import Status
 from diffusers_perf.judge.finding import Finding
 from diffusers_perf.judge.interference import excuses

@@ -7,7 +7,8 @@ from dataclasses import replace
 from itertools import chain
 from statistics import median
 
-from diffusers_perf.catalog.metrics import COUNTERS, Metric
+from diffusers_perf.catalog.metric import Metric
+from diffusers_perf.catalog.metrics import COUNTERS
 from diffusers_perf.catalog.status import Status
 from diffusers_perf.judge import counters, images
 from diffusers_perf.judge.comparison import Change

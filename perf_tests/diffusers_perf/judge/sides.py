@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from diffusers_perf.catalog.metrics import Kind, Metric
+from diffusers_perf.catalog.metric import Kind, Metric
 from diffusers_perf.catalog.status import Status
 from diffusers_perf.judge import measuring
 from diffusers_perf.judge.messages import run as messages

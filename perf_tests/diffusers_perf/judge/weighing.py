@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from diffusers_perf.catalog.metrics import Metric
+from diffusers_perf.catalog.metric import Metric
 from diffusers_perf.catalog.status import Status
 from diffusers_perf.judge.stats import Interval, detectable, narrowed, pair_noise, paired_interval
 

@@ -329,7 +329,7 @@ def test_what_cannot_be_compared_is_said_after_the_first_pair(
         session(content)["harness_version"] = "another"
     place.record(side("base"), head)
     assert place.ab() == 2
-    assert "suite's own measuring code" in capsys.readouterr().err
+    assert "different versions of the measuring code" in capsys.readouterr().err
     assert place.ab() == 2
     assert "1 pair is finished from before" in capsys.readouterr().out
     assert place.started == TURNS[:2]

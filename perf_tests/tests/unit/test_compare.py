@@ -381,8 +381,8 @@ def _with_quick(content: Content) -> None:
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        (_other_gpu, "base ran on machine NVIDIA H200, head on NVIDIA A100-SXM4-80GB"),
-        (_other_stopwatch, "head-0.json was measured by version ba9876543210 of the suite's own"),
+        (_other_gpu, "different hardware (machine): NVIDIA H200 and NVIDIA A100-SXM4-80GB"),
+        (_other_stopwatch, "different versions of the measuring code: ba9876543210"),
         (_other_weights, "differ in the weights: sd15 (seeded-2023) and sd15 (seeded-7)"),
         (_other_workload, "differ in the workload of ddim50 (guidance): 7.5 and 1.0"),
         (_with_quick, "head-0.json was measured with --quick and "),
@@ -413,7 +413,7 @@ def test_other_versions_of_torch_are_what_is_compared(
     base, head = side("base"), side("head")
     _other_torch(head[3])
     assert compare.run(write(base, folder, "b"), write(head, folder, "h"), NONE) == 2
-    assert "h-3.json was measured on another machine or with other ver" in capsys.readouterr().err
+    assert "are of one side, but of different machines or versions" in capsys.readouterr().err
 
 
 def test_sides_of_different_length_do_not_pair(

@@ -18,7 +18,7 @@ import torch
 from diffusers_perf import faults
 from diffusers_perf.catalog.declarations import REFERENCE, Case
 from diffusers_perf.catalog.discovery import Project
-from diffusers_perf.catalog.metrics import Detector
+from diffusers_perf.catalog.metric import Detector
 from diffusers_perf.catalog.registry import Catalog
 from diffusers_perf.catalog.status import Status
 from diffusers_perf.cli import __main__ as cli

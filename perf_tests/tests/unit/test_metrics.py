@@ -9,6 +9,7 @@ from typing import get_args
 import pytest
 from msgspec import structs
 
+from diffusers_perf.catalog.metric import Detector, Kind, Unit
 from diffusers_perf.catalog.metrics import (
     BY_NAME,
     COMPARED,
@@ -16,9 +17,6 @@ from diffusers_perf.catalog.metrics import (
     LIMITED,
     METRICS,
     STRICT,
-    Detector,
-    Kind,
-    Unit,
     cells,
     detector_of,
 )

@@ -503,9 +503,7 @@ def test_what_cannot_be_compared_says_why(run: Content, tmp_path: Path) -> None:
     heads, bases = ([str(path) for path in paths] for paths in sides)
     out = tmp_path / "out.html"
     assert command.main(["report", *heads, "--base", bases[0], "--html", str(out)]) == 0
-    assert "Base and head were not compared: 1 run of base and 2 runs of head" in words(
-        out.read_text()
-    )
+    assert "1 run of base and 2 runs of head" in words(out.read_text())
 
 
 # Bad input

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
-from diffusers_perf.catalog.metrics import Metric, Unit
+from diffusers_perf.catalog.metric import Metric, Unit
 from diffusers_perf.catalog.status import Status
 from diffusers_perf.judge.finding import Message
 from diffusers_perf.judge.messages.commands import Command, Literal

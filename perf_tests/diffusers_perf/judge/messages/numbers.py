@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from diffusers_perf.catalog.metrics import Metric, Unit
+from diffusers_perf.catalog.metric import Metric, Unit
 from diffusers_perf.judge.stats import Interval
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from diffusers_perf.catalog.metrics import Metric
+from diffusers_perf.catalog.metric import Metric
 from diffusers_perf.catalog.status import Status
 from diffusers_perf.judge.finding import Message
 from diffusers_perf.judge.messages.commands import Command, Literal

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from statistics import median
 from typing import TYPE_CHECKING
 
-from diffusers_perf.catalog.metrics import Metric
+from diffusers_perf.catalog.metric import Metric
 from diffusers_perf.catalog.status import Status
 from diffusers_perf.judge.finding import Message
 from diffusers_perf.judge.messages.commands import Command
