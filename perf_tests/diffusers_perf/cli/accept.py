@@ -30,7 +30,7 @@ from diffusers_perf.records.names import BadName, image_file
 from diffusers_perf.records.pixels import Images
 from diffusers_perf.records.reading import BadRunError, load_runs
 from diffusers_perf.records.run import CaseRecord, Run
-from diffusers_perf.records.store import BaselineStore
+from diffusers_perf.records.store import BaselineStore, Changes
 
 LATENCY = BY_NAME["latency"]
 
@@ -78,8 +78,11 @@ def accept_images(path: Path, store: BaselineStore, *, reason: str) -> int:
     images = {target: _thumbnail(*source) for target, source in _images(run, store).items()}
     if not images:
         raise BadRunError(f"{path} has no reference, so there is no image to accept")
-    store.add_history(_about_images(images, run, reason=reason))
-    _keep(images)
+    with store.changing() as changes:
+        for target, image in images.items():
+            _check_shape(image, target)
+            changes.save_image(image, target)
+        changes.add_history(_about_images(images, run, reason=reason))
     number = f"{len(images)} reference image{'s' * (len(images) != 1)}"
     print(f"accepted {number}; commit baselines/")
     return 0
@@ -100,8 +103,16 @@ def accept(
         )
     check(runs)
     check_whole(runs)
+    with store.changing() as changes:
+        told = _accept(runs, changes, reason=reason, processes=processes)
+    print("\n".join(told))
+    return 0
+
+
+def _accept(runs: Sequence[Run], changes: Changes, *, reason: str, processes: int) -> list[str]:
+    """Write what was measured; returns what to say once it is written."""
     machine = runs[0].machine
-    old = store.load_machine(machine.slug)
+    old = changes.store.load_machine(machine.slug)
     measured: dict[str, list[CaseRecord]] = {key: [] for run in runs for key in judged_keys(run)}
     taken = []
     for run in runs:
@@ -137,10 +148,13 @@ def accept(
     # does not move it by the way.
     images = {
         target: _thumbnail(*source)
-        for target, source in _images(runs[0], store).items()
-        if not target.exists()
+        for target, source in _images(runs[0], changes.store).items()
+        if _accepted_shape(target) is None
     }
-    store.add_history(
+    path = changes.save_machine(MachineBaseline(machine=machine.name, cases=cases))
+    for target, image in images.items():
+        changes.save_image(image, target)
+    changes.add_history(
         [
             *(
                 _history_line(key, known.get(key), accepted.get(key), runs[0], reason=reason)
@@ -149,21 +163,19 @@ def accept(
             *_about_images(images, runs[0], reason=reason),
         ]
     )
-    path = store.save_machine(MachineBaseline(machine=machine.name, cases=cases))
-    _keep(images)
-    print(
+    told = [
         f"accepted {_many(accepted, 'case', 'cases')} from {_many(taken, 'process', 'processes')} "
         f"into {path.name} and "
         f"{_many(images, 'reference image that was', 'reference images that were')} not "
         "there yet; commit baselines/"
-    )
+    ]
     few = [key for key in accepted if len(measured[key]) < PROCESSES_MIN]
     if few:
-        print(
+        told.append(
             f"limits on the latency of {_many(few, 'case', 'cases')} are wide: so few processes do "
             "not tell how far they differ (baselines/README.md)"
         )
-    return 0
+    return told
 
 
 def _many(things: Sized, one: str, many: str) -> str:
@@ -251,9 +263,23 @@ def _thumbnail(path: Path, case: CaseRecord) -> Images:
     return pixels.thumbnail(images)
 
 
-def _keep(images: Mapping[Path, Images]) -> None:
-    for target, image in images.items():
-        image_files.save(image, target)
+def _accepted_shape(path: Path) -> tuple[int, ...] | None:
+    """Of the accepted images in this file; None where there are none, or a damaged file."""
+    try:
+        return image_files.load_quantized(path).shape
+    except image_files.BadImage:
+        return None
+
+
+def _check_shape(images: Images, target: Path) -> None:
+    """`BadRunError` for images of another shape than those that are accepted."""
+    accepted = _accepted_shape(target)
+    if accepted is not None and accepted != images.shape:
+        one, other = ("{0} of {2}x{1}".format(*shape) for shape in (images.shape, accepted))
+        raise BadRunError(
+            f"{target} has {other} pixels, and these images have {one}; remove the file to accept "
+            "another size"
+        )
 
 
 def _about_images(images: Collection[Path], run: Run, *, reason: str) -> list[str]:

@@ -32,7 +32,7 @@ from diffusers_perf.records.baselines import Calibration, CaseBaseline, rounded
 from diffusers_perf.records.missing import parts_of
 from diffusers_perf.records.reading import BadRunError, load_runs
 from diffusers_perf.records.run import CaseRecord, Mode, Run
-from diffusers_perf.records.store import BaselineStore
+from diffusers_perf.records.store import BaselineStore, Changes
 
 NOTHING_CHANGED = (
     Status.SAME,
@@ -85,14 +85,35 @@ def calibrate(paths: Sequence[Path], store: BaselineStore) -> int:
                 f"{run.path} and {runs[0].path} were made on different commits: what differs "
                 "between them is not noise alone"
             )
+    with store.changing() as changes:
+        calibrated, left_out = _calibrated(runs, changes)
+    machine, mode = runs[0].machine, runs[0].session.mode
+    path = store.machine_path(machine.slug)
+    print(
+        f"A/A on {machine.name}, {len(runs)} {mode} processes: the smallest slowdown that {PAIRS} "
+        f"pairs find {share(POWER)} of the time, at {share(CONFIDENCE)} confidence"
+    )
+    for key, line in calibrated.items():
+        print(f"{_name(key)}: this gate can see {_sees(line.calibrations[mode])}")
+    for text in left_out:
+        print(f"left out: {text}")
+    number = f"{len(calibrated)} case{'s' * (len(calibrated) != 1)}"
+    print(f"calibrated {number} in {path.name}; commit baselines/")
+    return 0
+
+
+def _calibrated(runs: Sequence[Run], changes: Changes) -> tuple[dict[str, CaseBaseline], list[str]]:
+    """Write the noise of each case that the baseline knows; returns these cases, and what was left
+    out.
+    """
     machine = runs[0].machine
-    baseline = store.load_machine(machine.slug)
+    baseline = changes.store.load_machine(machine.slug)
     if baseline is None:
         raise BadRunError(
             f"no baseline is accepted for {machine.name}, whose noise this would be; accept "
             "these runs first: diffusers-perf accept"
         )
-    path, mode = store.machine_path(machine.slug), runs[0].session.mode
+    path, mode = changes.store.machine_path(machine.slug), runs[0].session.mode
     calibrated: dict[str, CaseBaseline] = {}
     left_out: list[str] = []
     for key in dict.fromkeys(key for run in runs for key in run.cases):
@@ -113,7 +134,7 @@ def calibrate(paths: Sequence[Path], store: BaselineStore) -> int:
         raise BadRunError(
             f"{path} knows no case that {PROCESSES_MIN} of these runs measured undisturbed"
         )
-    store.add_history(
+    changes.add_history(
         [
             f"- {runs[0].date} {machine.name} `{key}`: calibrated from "
             f"{line.calibrations[mode].processes} {mode} processes: sees "
@@ -121,18 +142,8 @@ def calibrate(paths: Sequence[Path], store: BaselineStore) -> int:
             for key, line in calibrated.items()
         ]
     )
-    store.save_machine(replace(baseline, cases={**baseline.cases, **calibrated}))
-    print(
-        f"A/A on {machine.name}, {len(runs)} {mode} processes: the smallest slowdown that {PAIRS} "
-        f"pairs find {share(POWER)} of the time, at {share(CONFIDENCE)} confidence"
-    )
-    for key, line in calibrated.items():
-        print(f"{_name(key)}: this gate can see {_sees(line.calibrations[mode])}")
-    for text in left_out:
-        print(f"left out: {text}")
-    number = f"{len(calibrated)} case{'s' * (len(calibrated) != 1)}"
-    print(f"calibrated {number} in {path.name}; commit baselines/")
-    return 0
+    changes.save_machine(replace(baseline, cases={**baseline.cases, **calibrated}))
+    return calibrated, left_out
 
 
 def _calibration(seen: Sequence[tuple[Run, CaseRecord]]) -> tuple[Calibration, list[str]]:

@@ -138,7 +138,7 @@ def main(args: argparse.Namespace) -> int:
     if args.write and uncounted:
         return refuse(f"{lacking}, so nothing is written")
     if args.write:
-        return write(observed, accepted, source.name, args, store)
+        return write(observed, source.name, args, store)
     code = tell(observed, findings, accepted, source.name, args, uncounted=uncounted)
     if uncounted:
         cannot_judge = refuse(lacking)
@@ -289,20 +289,22 @@ def tell(
 
 def write(
     observed: Mapping[Case, Observation],
-    accepted: Mapping[str, OperatorBaseline],
     model: str,
     args: argparse.Namespace,
     store: BaselineStore,
 ) -> int:
     """Accept: replace this model's counts, or with ``-k`` only those of the cases counted."""
-    kept = {k: was for k, was in accepted.items() if args.k or parts_of(k)[1] != model}
-    for case, seen in observed.items():
-        kept[key_of(case, model)] = OperatorBaseline(
-            accepted=date.today().isoformat(),
-            reason=args.reason.strip(),
-            versions=versions(),
-            counters=seen.accepted(),
-        )
-    store.save_operators(kept)
+    with store.changing() as changes:
+        # Another process may have written since these were compared with what was accepted.
+        accepted = store.load_operators()
+        kept = {k: was for k, was in accepted.items() if args.k or parts_of(k)[1] != model}
+        for case, seen in observed.items():
+            kept[key_of(case, model)] = OperatorBaseline(
+                accepted=date.today().isoformat(),
+                reason=args.reason.strip(),
+                versions=versions(),
+                counters=seen.accepted(),
+            )
+        changes.save_operators(kept)
     print(f"wrote {len(observed)} cases into baselines/operators/: {args.reason.strip()}")
     return 0

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
 import msgspec
 
+from diffusers_perf.records import image_files
 from diffusers_perf.records.baselines import (
     SCHEMA,
     BadBaseline,
@@ -20,9 +23,11 @@ from diffusers_perf.records.baselines import (
     PortableFile,
     Published,
 )
-from diffusers_perf.records.files import BadContent, laid_out, phrase_of, read_bytes, write_whole
+from diffusers_perf.records.files import BadContent, laid_out, phrase_of, read_bytes, read_text
 from diffusers_perf.records.names import accepted_image_name, image_file
+from diffusers_perf.records.pixels import Images
 from diffusers_perf.records.run import slug_of
+from diffusers_perf.records.transaction import Transaction, transaction
 
 T = TypeVar("T")
 
@@ -31,6 +36,7 @@ HISTORY_HEAD = """# What was accepted, when and why
 Written by `diffusers-perf accept` and `diffusers-perf calibrate`; newest last.
 
 """
+CONFLICT = re.compile(r"(?m)^(<{7} |={7}$|>{7} )")
 
 
 @dataclass(frozen=True)
@@ -61,12 +67,6 @@ class BaselineStore:
         except BadContent as error:
             raise BadBaseline(f"{path}: {error}") from None
 
-    def save_machine(self, baseline: MachineBaseline) -> Path:
-        """Write the machine's file; returns where."""
-        path = self.machine_path(slug_of(baseline.machine))
-        write_whole(path, laid_out(baseline.file(), depth=3))
-        return path
-
     def load_operators(self) -> dict[str, OperatorBaseline]:
         """The accepted operator counts, by `Measurement.code_key`."""
         found: dict[str, OperatorBaseline] = {}
@@ -79,19 +79,6 @@ class BaselineStore:
 
     def operators_path(self, workload: str) -> Path:
         return self.folder / "operators" / f"{workload}.json"
-
-    def save_operators(self, cases: Mapping[str, OperatorBaseline]) -> None:
-        """Write one file per workload, and remove those of workloads that are gone."""
-        by_workload: dict[str, dict[str, OperatorBaseline]] = {}
-        for name, case in sorted(cases.items()):
-            workload, _, key = name.partition("/")
-            by_workload.setdefault(workload, {})[key] = case
-        for workload, own in by_workload.items():
-            file = OperatorFile(workload=workload, cases=own)
-            write_whole(self.operators_path(workload), laid_out(file, depth=4))
-        for path in self.folder.glob("operators/*.json"):
-            if path.stem not in by_workload:
-                path.unlink()
 
     def load_portable(self, *, scale: str, device: str) -> Portable:
         """The loose bounds for models of this scale on this kind of device; empty for others."""
@@ -121,16 +108,69 @@ class BaselineStore:
     def history(self) -> Path:
         return self.folder / "HISTORY.md"
 
+    def save_machine(self, baseline: MachineBaseline) -> Path:
+        """Write the machine's file; returns where."""
+        with self.changing() as changes:
+            return changes.save_machine(baseline)
+
+    def save_operators(self, cases: Mapping[str, OperatorBaseline]) -> None:
+        """Write the operator counts of all workloads."""
+        with self.changing() as changes:
+            changes.save_operators(cases)
+
+    @contextmanager
+    def changing(self) -> Iterator[Changes]:
+        """Change files in here, alone: all of them at its end, or none after an exception."""
+        with transaction(self.folder) as files:
+            yield Changes(store=self, files=files)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Changes:
+    """What becomes of a store's files at the end of `BaselineStore.changing`."""
+
+    store: BaselineStore
+    files: Transaction
+
+    def save_machine(self, baseline: MachineBaseline) -> Path:
+        """Write the machine's file; returns where."""
+        path = self.store.machine_path(slug_of(baseline.machine))
+        self._write(path, laid_out(baseline.file(), depth=3))
+        return path
+
+    def save_operators(self, cases: Mapping[str, OperatorBaseline]) -> None:
+        """Write one file per workload, and remove those of workloads that are gone."""
+        by_workload: dict[str, dict[str, OperatorBaseline]] = {}
+        for name, case in sorted(cases.items()):
+            workload, _, key = name.partition("/")
+            by_workload.setdefault(workload, {})[key] = case
+        for workload, own in by_workload.items():
+            file = OperatorFile(workload=workload, cases=own)
+            self._write(self.store.operators_path(workload), laid_out(file, depth=4))
+        for path in self.store.folder.glob("operators/*.json"):
+            if path.stem not in by_workload:
+                self.files.remove(path)
+
+    def save_image(self, images: Images, path: Path) -> None:
+        """Keep images, as `image_files.save` does."""
+        self.files.write(path, image_files.encoded(images))
+
     def add_history(self, lines: Sequence[str]) -> None:
-        """Add lines to the log of acceptances."""
-        path = self.history
+        """Add lines to the log of acceptances. `BadBaseline` for one that nobody should add to."""
+        path = self.store.history
         try:
-            text = path.read_text(encoding="utf-8") if path.exists() else HISTORY_HEAD
+            text = read_text(path) if path.exists() else HISTORY_HEAD
         except UnicodeDecodeError:
             raise BadBaseline(f"{path}: not UTF-8") from None
+        if CONFLICT.search(text):
+            raise BadBaseline(f"{path}: has conflict markers; resolve the conflict first")
         # A line written by hand may have no end.
         end = "" if text.endswith("\n") else "\n"
-        write_whole(path, text + end + "\n".join(lines) + "\n")
+        self._write(path, text + end + "\n".join(lines) + "\n")
+
+    def _write(self, path: Path, text: str) -> None:
+        # A reason from a command line that was not UTF-8 is kept as far as it goes.
+        self.files.write(path, text.encode(errors="backslashreplace"))
 
 
 class _Version(msgspec.Struct):

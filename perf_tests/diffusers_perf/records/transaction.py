@@ -69,6 +69,7 @@ class Transaction:
 @contextmanager
 def transaction(folder: Path) -> Iterator[Transaction]:
     """Change the folder in here, alone; another process waits. An exception changes nothing."""
+    is_new = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
     with _alone(folder):
         _finish(folder)
@@ -79,6 +80,9 @@ def transaction(folder: Path) -> Iterator[Transaction]:
             yield changes
         except BaseException:
             changes._discard()
+            if is_new:
+                with suppress(OSError):
+                    folder.rmdir()
             raise
         changes._commit()
 

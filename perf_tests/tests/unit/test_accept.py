@@ -339,7 +339,48 @@ def test_a_history_that_cannot_be_read_is_refused_before_anything_is_accepted(
     (folder / "HISTORY.md").write_bytes(b"\xff")
     assert command.main(["accept", *written(tmp_path, runs), "--reason", "first"]) == 2
     assert "HISTORY.md: not UTF-8" in capsys.readouterr().err
-    assert [path.name for path in folder.iterdir()] == ["HISTORY.md"]
+    assert files(folder) == ["HISTORY.md"]
+
+
+def files(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.rglob("*") if path.is_file())
+
+
+def test_a_history_with_conflict_markers_is_refused(
+    tmp_path: Path, folder: Path, runs: list[Content], capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "HISTORY.md").write_text("<<<<<<< ours\n- a\n=======\n- b\n>>>>>>> theirs\n")
+    assert command.main(["accept", *written(tmp_path, runs), "--reason", "first"]) == 2
+    assert "HISTORY.md: has conflict markers" in capsys.readouterr().err
+    assert files(folder) == ["HISTORY.md"]
+
+
+def test_a_damaged_accepted_image_is_replaced(
+    tmp_path: Path, folder: Path, runs: list[Content]
+) -> None:
+    accepting = ["accept", *written(tmp_path, runs), "--reason", "first"]
+    assert command.main(accepting) == 0
+    image, *_ = (folder / "images").iterdir()
+    whole = image.read_bytes()
+    image.write_bytes(whole[: len(whole) // 2])
+    assert command.main(accepting) == 0
+    assert image.read_bytes() == whole
+
+
+def test_images_of_another_size_than_the_accepted_ones_are_refused(
+    tmp_path: Path, folder: Path, runs: list[Content], capsys: pytest.CaptureFixture[str]
+) -> None:
+    (path,) = written(tmp_path, runs[:1])
+    assert command.main(["accept", path, "--images-only", "--reason", "first"]) == 0
+    image = next(one for one in (folder / "images").iterdir() if "vase25" in one.name)
+    portrait = np.zeros((1, 64, 32, 3), np.float32)
+    image_files.save(portrait, image)
+    capsys.readouterr()
+    assert command.main(["accept", path, "--images-only", "--reason", "again"]) == 2
+    (said,) = capsys.readouterr().err.splitlines()
+    assert f"{image.name} has 1 of 32x64 pixels, and these images have 1 of 64x64" in said
+    assert image_files.load(image).shape == portrait.shape
 
 
 def test_a_folder_that_cannot_be_written_is_a_sentence(
@@ -350,7 +391,7 @@ def test_a_folder_that_cannot_be_written_is_a_sentence(
 ) -> None:
     options = ["--reason", "first", "--baselines", "/proc/none"]
     assert command.main(["accept", *written(tmp_path, runs), *options]) == 2
-    assert "error: /proc/none/HISTORY.md: No such file or directory" in capsys.readouterr().err
+    assert "error: /proc/none: No such file or directory" in capsys.readouterr().err
 
 
 def test_one_process_given_three_times_is_one(
