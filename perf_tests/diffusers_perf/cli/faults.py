@@ -28,7 +28,8 @@ from diffusers_perf.records.files import as_json, write_whole
 
 if TYPE_CHECKING:
     from diffusers_perf.faults.injection import Fault
-    from diffusers_perf.faults.trials import Row, Trials
+    from diffusers_perf.faults.outcomes import Row
+    from diffusers_perf.faults.trials import Trials
 
 SCHEMA = 1
 UNDECIDED = 3
@@ -56,7 +57,8 @@ def main(args: argparse.Namespace) -> int:
     from diffusers_perf import models
     from diffusers_perf.catalog.discovery import load
     from diffusers_perf.faults.injection import FAULTS
-    from diffusers_perf.faults.trials import Row, Trials
+    from diffusers_perf.faults.outcomes import Row
+    from diffusers_perf.faults.trials import Trials
 
     started = perf_counter()
     load("diffusers_perf.faults")

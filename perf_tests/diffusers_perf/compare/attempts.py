@@ -249,8 +249,7 @@ class Attempts:
 
     def _measure(self, case: Case, *, full: bool) -> tuple[Measurement | None, str]:
         """The measurement, or why there is none."""
-        from diffusers_perf.measurement.bench import CaseError
-        from diffusers_perf.measurement.timing import time_rounds
+        from diffusers_perf.measurement.failing import CaseError
 
         self.bench.quick = not full
         fastest_s = min(
@@ -265,7 +264,7 @@ class Attempts:
         try:
             try:
                 self.bench.open(case)
-                return self.bench.measure(case, time_rounds), ""
+                return self.bench.measure(case, self.bench.stopwatch.rounds), ""
             finally:
                 self.bench.clear()
         except CaseError as error:

@@ -8,10 +8,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from diffusers_perf.catalog.declarations import REFERENCE
 from diffusers_perf.catalog.metric import Detector
+
+if TYPE_CHECKING:
+    from diffusers_perf.measurement.timing import Stopwatch
 
 Where = Literal["any", "cpu", "cuda"]
 """The machines on which its measure sees a fault: any, one without a GPU, one with a GPU."""
@@ -62,6 +65,8 @@ class Injection:
     """What a step took in the clean run, wall clock."""
     gpu_step_s: float = 0.0
     """What of it the GPU was busy; 0 where there is none."""
+    stopwatch: Stopwatch | None = None
+    """In place of the one that warms up and times."""
     contexts: list[AbstractContextManager[Any]] = field(default_factory=list)
     changes: list[tuple[str | None, Callable[[Any], None]]] = field(default_factory=list)
     givens: list[Callable[[Any], None]] = field(default_factory=list)

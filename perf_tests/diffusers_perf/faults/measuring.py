@@ -11,7 +11,7 @@ import torch
 from diffusers_perf.faults.compiling import compile_middle
 from diffusers_perf.faults.injection import Injection, Setting, fault
 from diffusers_perf.faults.places import TIMED, TIMED_DISTILLED
-from diffusers_perf.measurement import bench, timing
+from diffusers_perf.measurement.timing import Stopwatch
 
 
 @fault(detected_by="measuring", setting=TIMED)
@@ -19,10 +19,10 @@ def warm_up_left_out(injection: Injection) -> None:
     """Nothing is warmed up, and the first round compiles."""
     injection.given(compile_middle)
 
-    def none(generate: Any, *, on_round: Any) -> list[float]:
-        return []
+    class Impatient(Stopwatch):
+        def warm_up(self, *_: object, **__: object) -> None: ...
 
-    injection.put(bench, "warm_up", none)
+    injection.stopwatch = Impatient()
 
 
 @fault(
@@ -56,7 +56,7 @@ def timer_without_sync(injection: Injection) -> None:
             torch.cuda.synchronize()
         return time.perf_counter()
 
-    injection.put(timing, "synchronized_clock", clock)
+    injection.stopwatch = Stopwatch(clock=clock)
 
 
 @fault(detected_by="latency", setting=TIMED_DISTILLED)

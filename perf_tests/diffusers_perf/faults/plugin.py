@@ -5,17 +5,15 @@ python -m pytest perf_tests --benchmark-only -p diffusers_perf.faults.plugin --i
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from contextlib import ExitStack
 
 import pytest
 import torch
 
+import diffusers_perf.faults  # noqa: F401  (declares them)
+from diffusers_perf.faults.building import injecting
 from diffusers_perf.faults.injection import FAULTS, Fault, Injection
-from diffusers_perf.faults.trials import building
-from diffusers_perf.measurement import bench
-from diffusers_perf.measurement.build import flag
-from diffusers_perf.plugin.collection import cases_of
+from diffusers_perf.plugin.collection import SESSION, cases_of
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -38,23 +36,25 @@ def _asked(config: pytest.Config) -> tuple[Fault, str]:
     return FAULTS[name], device
 
 
-@pytest.fixture(scope="session", autouse=True)
-def injected(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Injection the fault in every pipeline that is built, once its optimizations are applied."""
-    fault, device = _asked(request.config)
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Inject the fault in every pipeline that is built, once its optimizations are applied."""
+    if SESSION not in session.config.stash or session.config.option.collectonly:
+        return
+    fault, device = _asked(session.config)
     size = fault.sizes[0] if fault.sizes else None
     # Nothing was measured before, so a step counts as a tenth of a second.
     injection = fault.injected(Injection(device=device, size=size, step_s=0.1, gpu_step_s=0.01))
     wanted = {only for only, _ in injection.changes}
-    cases = {case.name for case in cases_of(request.session.items)}
+    cases = {case.name for case in cases_of(session.items)}
     if None not in wanted and not wanted & cases and not injection.contexts:
         names = ", ".join(sorted(name for name in wanted if name))
-        pytest.exit(
-            f"--inject {fault.name}: changes {names}, which is not among the selected cases",
-            returncode=pytest.ExitCode.USAGE_ERROR,
+        raise pytest.UsageError(
+            f"--inject {fault.name}: changes {names}, which is not among the selected cases"
         )
-    with ExitStack() as contexts:
-        for context in injection.contexts:
-            contexts.enter_context(context)
-        contexts.enter_context(flag(bench, "built", building(injection)))
-        yield
+    bench = session.config.stash[SESSION].bench
+    bench.build = injecting(injection)
+    bench.stopwatch = injection.stopwatch or bench.stopwatch
+    contexts = ExitStack()
+    session.config.add_cleanup(contexts.close)
+    for context in injection.contexts:
+        contexts.enter_context(context)

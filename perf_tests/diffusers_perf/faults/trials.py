@@ -1,41 +1,36 @@
 """Injects a fault between two clean runs, and judges it by the rules that judge everything else.
 
 What the clean run before it did is accepted for as long, in memory and in a folder of its own, as
-`ci accept` would accept it. The clean run after it is judged in the same way: a verdict on two runs
+`accept` would accept it. The clean run after it is judged in the same way: a verdict on two runs
 of the same code, which must find nothing.
 """
 
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
-from datetime import date
 from pathlib import Path
 from time import perf_counter
-from typing import Any
 
-import torch
 from msgspec import structs
 
 from diffusers_perf.catalog.declarations import REFERENCE, Case, Workload
 from diffusers_perf.catalog.discovery import Project
 from diffusers_perf.catalog.metric import Detector
-from diffusers_perf.catalog.metrics import STRICT, detector_of
+from diffusers_perf.catalog.metrics import detector_of
 from diffusers_perf.catalog.status import Status
+from diffusers_perf.faults.building import injecting
+from diffusers_perf.faults.clean import Clean, Side, as_judged
 from diffusers_perf.faults.injection import CannotInject, Fault, Injection, Setting
-from diffusers_perf.judge import structure_verdicts
+from diffusers_perf.faults.outcomes import FalseAlarm, Row
 from diffusers_perf.judge.finding import Finding, Verdict
-from diffusers_perf.judge.limits import accepted_of
-from diffusers_perf.measurement import bench, pipelines, timing
-from diffusers_perf.measurement.bench import Bench, CaseError
-from diffusers_perf.measurement.build import flag
-from diffusers_perf.measurement.observing import Observing
-from diffusers_perf.records import image_files, pixels
-from diffusers_perf.records.baselines import MachineBaseline, OperatorBaseline
+from diffusers_perf.measurement.bench import Bench
+from diffusers_perf.measurement.failing import CaseError
+from diffusers_perf.measurement.observing import Observing, Unobserved
+from diffusers_perf.measurement.timing import Stopwatch
 from diffusers_perf.records.measurement import Measurement
-from diffusers_perf.records.names import image_file
 from diffusers_perf.records.operators import Observation
 from diffusers_perf.records.store import BaselineStore
 
@@ -45,96 +40,6 @@ CLEAN_RUNS_MAX = 5
 """As many of the latest clean runs of a setting stand for the accepted processes."""
 SEEN_UNOBSERVED: tuple[Detector, ...] = ("latency", "image", "applied check")
 """Measures that need nothing but the timed rounds: nothing else is observed for them."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Side:
-    """One run of a trial: the measurements of its cases, and the verdicts' findings on them."""
-
-    measured: tuple[tuple[Case, Measurement, Observation | None], ...]
-    findings: tuple[Finding, ...] = ()
-
-    def alarms(self) -> list[Finding]:
-        """What would fail a test, the worst first."""
-        failing = [f for f in self.findings if not f.status.passes]
-        return sorted(failing, key=lambda f: -f.status.severity)
-
-    def alarmed_by_the_clock_alone(self) -> bool:
-        """Whether a machine that became slower under way could have done it: asked once more, with
-        what is clean timed again."""
-        alarms = self.alarms()
-        return bool(alarms) and all(detector_of(f.metric) == "latency" for f in alarms)
-
-    def saw(self, measure: Detector) -> Finding | None:
-        """What this measure found; of the measuring itself, also what makes a run invalid."""
-        may_be_invalid = measure == "measuring"
-        found = [
-            f
-            for f in self.findings
-            if detector_of(f.metric) == measure
-            and (not f.status.passes or (may_be_invalid and f.status == Status.INVALID))
-        ]
-        return max(
-            found,
-            # Of several counters, the one that may not rise at all says most.
-            key=lambda f: (f.status.severity, f.metric in STRICT),
-            default=None,
-        )
-
-    def undecided(self, measure: Detector) -> bool:
-        """Whether this measure asks for another run."""
-        return any(detector_of(f.metric) == measure and f.status.warns for f in self.findings)
-
-
-@dataclass(kw_only=True)
-class Clean:
-    """A setting's clean runs so far, and the folder in which their image is accepted."""
-
-    folder: Path
-    sides: list[Side] = field(default_factory=list)
-    trials: int = 0
-
-
-@dataclass(frozen=True, kw_only=True)
-class Row:
-    """What became of one fault or control."""
-
-    fault: Fault
-    status: str
-    """``detected`` or ``missed``; for a control ``not flagged`` or ``false alarm``; ``undecided``
-    where the machine was too busy to tell; ``error``, ``skipped``, ``not run``."""
-    verdict: str = ""
-    sentence: str = ""
-    also_detected_by: tuple[str, ...] = ()
-    smallest: float | None = None
-    """The smallest size that was detected."""
-    seconds: float = 0.0
-
-    @property
-    def holds(self) -> bool:
-        return self.status in ("detected", "not flagged", "skipped")
-
-    @property
-    def undecided(self) -> bool:
-        return self.status in ("undecided", "not run")
-
-
-@dataclass(frozen=True, kw_only=True)
-class FalseAlarm:
-    """What a clean run was called against clean runs."""
-
-    after: str
-    """The fault before it."""
-    finding: Finding
-
-    @property
-    def by_the_clock(self) -> bool:
-        """Whether a machine that became slower under way gives it too."""
-        return detector_of(self.finding.metric) == "latency"
-
-    @property
-    def text(self) -> str:
-        return f"after {self.after}: {self.finding.sentence}"
 
 
 @dataclass(kw_only=True)
@@ -150,6 +55,7 @@ class Trials:
     """Given so far on clean runs against clean runs, one a measure and case."""
     false_alarms: list[FalseAlarm] = field(default_factory=list)
     _clean: dict[str, Clean] = field(default_factory=dict)
+    _observer: Observing = field(default_factory=Observing)
 
     def run(self, fault: Fault) -> Row:
         """Clean, injected, clean again; whatever goes wrong stands in the row."""
@@ -180,7 +86,7 @@ class Trials:
         if clean is None:
             clean = self._clean[key] = Clean(folder=self.folder / str(len(self._clean)))
             clean.sides.append(self._side(fault, cases, clean, injected=False))
-            _accept_images(clean, cases, self.bench)
+            clean.accept_image(cases[0], self.bench.source)
             # A side collects garbage often: let it pass by what the libraries hold for good.
             gc.collect()
             gc.freeze()
@@ -312,7 +218,7 @@ class Trials:
         """Detector and judge the cases with the fault, or with no more than its givens."""
         injection = self._injection(fault, clean, size)
         if not injected:
-            injection.contexts, injection.changes = [], []
+            injection.contexts, injection.changes, injection.stopwatch = [], [], None
         tried = self.bench
         tried.rounds = fault.setting.rounds
         # Where no latency is judged, one short warm-up is enough.
@@ -320,19 +226,17 @@ class Trials:
         tried.images_folder = clean.folder
         tried.store = BaselineStore(clean.folder)
         steps = self._workload(fault.setting).steps
-        tried.baseline = self._baseline(clean, steps)
+        tried.baseline = clean.baseline(tried.machine, steps=steps)
         observed = not injected or fault.detected_by not in SEEN_UNOBSERVED
-        tried.operators = self._operators(clean) if observed else {}
+        tried.operators = clean.operators(tried.source.name) if observed else {}
         tried.portable = {}
         tried.measurements.clear()
         measured: list[tuple[Case, Measurement, Observation | None]] = []
         findings: list[Finding] = []
+        tried.build = injecting(injection)
+        tried.stopwatch = injection.stopwatch or Stopwatch()
+        tried.observer = self._observer if observed else Unobserved()
         with ExitStack() as contexts:
-            contexts.enter_context(flag(bench, "built", building(injection)))
-            if not observed:
-                contexts.enter_context(
-                    flag(Observing, "observe", lambda _, measured, *__, **___: measured)
-                )
             for context in injection.contexts:
                 contexts.enter_context(context)
             for case in cases:
@@ -343,7 +247,7 @@ class Trials:
                     findings.append(_of_error(error))
                     break
                 findings += verdict.findings
-                measured.append((case, seen, tried.observing.counted.get(case.id)))
+                measured.append((case, seen, tried.observer.counted.get(case.id)))
         if not injected and (not measured or len(measured) < len(cases)):
             raise RuntimeError(f"the clean run failed: {findings[-1].said}")
         return Side(measured=tuple(measured), findings=tuple(findings))
@@ -352,46 +256,13 @@ class Trials:
         if not case.is_reference:
             # Its workload must be the reference's: that may be timed again.
             return self.bench.judge(case, seen, self.bench.measurements[cases[0].id], list(cases))
-        whole = _as_judged(case, steps)
+        whole = as_judged(case, steps)
         return self.bench.judge(whole, structs.replace(seen, steps=steps), None, [whole])
 
     def _measured(self, case: Case) -> Measurement:
-        self.bench.observing.counted.pop(case.id, None)
+        self.bench.observer.counted.pop(case.id, None)
         self.bench.open(case)
-        return self.bench.measure(case, timing.time_rounds)
-
-    def _baseline(self, clean: Clean, steps: int) -> MachineBaseline | None:
-        """What `ci accept` makes of runs, from the clean runs so far; None before the first."""
-        if not clean.sides:
-            return None
-        cases, machine = {}, self.bench.machine
-        for index, (case, first, _) in enumerate(clean.sides[0].measured):
-            cases[first.key] = accepted_of(
-                # A reference is compared with nothing.
-                [
-                    (side.measured[index][1], side.measured[0][1] if index else None)
-                    for side in clean.sides
-                ],
-                accepted=date.today().isoformat(),
-                versions=machine.versions,
-                workload=_as_judged(case, steps).workload.as_json(),
-                device=machine.device,
-            )
-        return MachineBaseline(machine=machine.name, cases=cases)
-
-    def _operators(self, clean: Clean) -> dict[str, OperatorBaseline]:
-        if not clean.sides:
-            return {}
-        return {
-            structure_verdicts.key_of(case, self.bench.source.name): OperatorBaseline(
-                accepted=date.today().isoformat(),
-                reason="the clean run before",
-                versions={},
-                counters=seen.accepted(),
-            )
-            for case, _, seen in clean.sides[0].measured
-            if seen is not None
-        }
+        return self.bench.measure(case, self.bench.stopwatch.rounds)
 
     def _count(self, fault: Fault, after: Side) -> None:
         """Book the verdicts on a clean run: one for each measure that judged it."""
@@ -407,42 +278,6 @@ class Trials:
         self.false_alarms += [
             FalseAlarm(after=fault.name, finding=finding) for finding in after.alarms()
         ]
-
-
-def _as_judged(case: Case, steps: int) -> Case:
-    """A reference as a whole generation, of which what is done once is a smaller part."""
-    if not case.is_reference:
-        return case
-    return replace(case, workload=replace(case.workload, steps=steps))
-
-
-def _accept_images(clean: Clean, cases: Sequence[Case], on: Bench) -> None:
-    """Keep the reference's image of the clean run, as small as accepted images are."""
-    reference = cases[0]
-    saved = image_files.load(image_file(clean.folder, reference.id))
-    target = BaselineStore(clean.folder).image(
-        model=on.source.name,
-        weights=on.source.weights,
-        workload=reference.workload.name,
-    )
-    image_files.save(pixels.thumbnail(saved), target)
-
-
-def building(injection: Injection) -> Any:
-    """`pipelines.built`, injecting in every pipeline once its optimizations are applied."""
-
-    @contextmanager
-    def built(case: Case, source: pipelines.Source, device: torch.device) -> Iterator[Any]:
-        with pipelines.built(case, source, device) as pipeline:
-            injection.into(pipeline, case.name)
-            try:
-                yield pipeline
-            finally:
-                # Before the inner context collects: what is held here stays, with all that it has
-                # on a GPU, until after the next pipeline is built.
-                del pipeline
-
-    return built
 
 
 def _sentence(finding: Finding) -> str:

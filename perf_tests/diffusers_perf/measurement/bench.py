@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import gc
-import importlib.util
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
-from functools import cache
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -25,22 +23,30 @@ from diffusers_perf.judge.messages.run import drift as drift_message
 from diffusers_perf.judge.question import Question
 from diffusers_perf.judge.stats import ratio_interval
 from diffusers_perf.judge.verdicts import judge
-from diffusers_perf.measurement import applied, counters
-from diffusers_perf.measurement.discovery import Unknown
-from diffusers_perf.measurement.generation import BadOutput, Generation
+from diffusers_perf.measurement import counters
+from diffusers_perf.measurement.failing import CaseError, check_applied, failing
+from diffusers_perf.measurement.generation import Generation
+from diffusers_perf.measurement.housekeeping import (
+    cache_was,
+    peak_host_memory,
+    peak_memory,
+    reset_peak_host_memory,
+    settle,
+    tidy,
+)
 from diffusers_perf.measurement.interference import Watch
-from diffusers_perf.measurement.observing import Observing, parameters
-from diffusers_perf.measurement.pipelines import BadModel, Source, built, collect
-from diffusers_perf.measurement.timing import Rounds, time_rounds, warm_up
-from diffusers_perf.records import image_files, pixels
+from diffusers_perf.measurement.kept import distance_to_accepted, save
+from diffusers_perf.measurement.lacking import Lack, lack_of
+from diffusers_perf.measurement.observing import Observer, Observing, parameters
+from diffusers_perf.measurement.pipelines import Builder, Source, built, collect
+from diffusers_perf.measurement.timing import Rounds, Stopwatch
+from diffusers_perf.records import pixels
 from diffusers_perf.records.baselines import (
-    BadBaseline,
     MachineBaseline,
     OperatorBaseline,
     Portable,
 )
 from diffusers_perf.records.measurement import Count, Distance, Measurement
-from diffusers_perf.records.names import BadName, image_file
 from diffusers_perf.records.pixels import Images
 from diffusers_perf.records.run import Drift, Machine
 from diffusers_perf.records.store import BaselineStore
@@ -50,23 +56,6 @@ QUICK_WARM_UP_STEPS = 5
 DRIFT_ROUNDS = 3
 DRIFT_SHARE = 0.05
 """A reference that is significantly and this much slower or faster when repeated has drifted."""
-
-
-class CaseError(Exception):
-    """A case that gave no measurement; the status says which kind, the text why."""
-
-    def __init__(self, status: Status, text: str) -> None:
-        super().__init__(text)
-        self.status = status
-
-
-@dataclass(frozen=True)
-class Lack:
-    """Why a case cannot run here."""
-
-    reason: str
-    by_choice: bool = False
-    """An optional package is left out: no loss, even where a baseline knows the case."""
 
 
 def drift_text(drift: Drift) -> str:
@@ -92,6 +81,9 @@ class Bench:
     portable: Portable = field(default_factory=dict)
     operators: Mapping[str, OperatorBaseline] = field(default_factory=dict)
     """What the code of a case may ask for, by `Measurement.code_key`."""
+    build: Builder = built
+    stopwatch: Stopwatch = field(default_factory=Stopwatch)
+    observer: Observer = field(default_factory=Observing)
     quick: bool = False
     """One short warm-up, and no roofline that is not known yet: each of many has to be short."""
     options: tuple[str, ...] = ()
@@ -100,7 +92,6 @@ class Bench:
     """By case id."""
     drift: dict[str, Drift] = field(default_factory=dict)
     """By workload, of the last time that the reference was repeated."""
-    observing: Observing = field(init=False)
     _open: ExitStack = field(default_factory=ExitStack)
     _pipeline: Any = None
     _images: dict[str, Images] = field(default_factory=dict)
@@ -111,37 +102,13 @@ class Bench:
     _failed: dict[str, str] = field(default_factory=dict)
     """Why cases that have no test in this session would have failed it."""
 
-    def __post_init__(self) -> None:
-        self.observing = Observing(source=self.source)
-
     @property
     def device(self) -> torch.device:
         return torch.device(self.machine.device)
 
     def lacks(self, stack: Sequence[Optimization]) -> Lack | None:
         """Why one of these cannot run here; None if all can."""
-        for optimization in stack:
-            needs = optimization.needs
-            wanted, here = needs.compute_capability, self.machine.compute_capability
-            if wanted and (here is None or here < wanted):
-                has = f"{self.machine.name} has {here[0]}.{here[1]}" if here else "there is none"
-                return Lack(
-                    f"{optimization.name} needs a CUDA GPU of compute capability "
-                    f"{wanted[0]}.{wanted[1]} or newer; {has}"
-                )
-            if needs.variant and needs.variant not in self.source.variants:
-                return Lack(
-                    f"{optimization.name} needs a {needs.variant} that fits {self.source.name}"
-                )
-            if needs.package and importlib.util.find_spec(needs.package) is None:
-                return Lack(
-                    f"{optimization.name} needs the package {needs.package}, not installed here",
-                    by_choice=True,
-                )
-            refusal = needs.probe() if needs.probe else None
-            if refusal:
-                return Lack(refusal)
-        return None
+        return lack_of(stack, machine=self.machine, source=self.source)
 
     def reference_of(self, case: Case, cases: list[Case]) -> Measurement | None:
         """What this case is compared with: measured in this session, now if it was not before.
@@ -154,7 +121,7 @@ class Bench:
         if against.id not in self.measurements:
             own = self.reference_of(against, cases)
             self.open(against)
-            measured = self.measure(against, time_rounds)
+            measured = self.measure(against, self.stopwatch.rounds)
             # It has no test of its own in this session that would fail.
             verdict = self.judge(against, measured, own, cases)
             if not verdict.passes:
@@ -170,14 +137,16 @@ class Bench:
         It is the only one on the device, until `measure` is through or `close` is called.
         """
         self.close()
-        _settle()
+        settle()
         self.say(case, "building")
         self._opened = perf_counter()
         self._compiled_before = counters.compiled_graphs(), counters.compile_cache()
         try:
-            with _told(case, self.device):
-                self._pipeline = self._open.enter_context(built(case, self.source, self.device))
-                self._check_applied(case, self._pipeline)
+            with failing(case, self.device):
+                self._pipeline = self._open.enter_context(
+                    self.build(case, self.source, self.device)
+                )
+                check_applied(case.stack, self._pipeline)
         except BaseException:
             self.close()
             raise
@@ -204,7 +173,7 @@ class Bench:
         longer holds afterwards or memory runs out.
         """
         try:
-            with _told(case, self.device):
+            with failing(case, self.device):
                 measurement = self._measure(case, self._pipeline, timed)
         finally:
             self.close()
@@ -221,7 +190,7 @@ class Bench:
             nonlocal time_to_first_image_s, compile_cache
             if time_to_first_image_s is None:
                 time_to_first_image_s = perf_counter() - self._opened
-                compile_cache = _cache_was(cache_at_start, counters.compile_cache())
+                compile_cache = cache_was(cache_at_start, counters.compile_cache())
             self.say(case, f"warm-up, {seconds:.2f} s")
 
         if not case.image_only:
@@ -230,7 +199,7 @@ class Bench:
                     # A compiler's own graphs are recorded when a module is called again.
                     generation.images(steps=generation.asking_for(QUICK_WARM_UP_STEPS))
             else:
-                warm_up(generation, on_round=warmed)
+                self.stopwatch.warm_up(generation, on_round=warmed)
         generation.forget()
         collect(self.device)
         graphs_when_warm, _ = counters.compiled_graphs()
@@ -246,7 +215,7 @@ class Bench:
             started += 1
             self.say(case, f"round {started}/{rounds}")
             generation.prepare()
-            _tidy()
+            tidy()
             watch.before_round()
 
         # Both accounts are kept anyhow, and reading them costs no round anything.
@@ -254,11 +223,11 @@ class Bench:
             torch.cuda.reset_peak_memory_stats()
             host_memory_is_known = False
         else:
-            host_memory_is_known = _reset_peak_host_memory()
+            host_memory_is_known = reset_peak_host_memory()
         seconds = tuple(timed(generation, before_round=before_round, rounds=rounds))
         watch.after_round()
-        peak_memory_bytes = _peak_memory() if self.device.type == "cuda" else None
-        host_memory = _peak_host_memory() if host_memory_is_known else {}
+        peak_memory_bytes = peak_memory() if self.device.type == "cuda" else None
+        host_memory = peak_host_memory() if host_memory_is_known else {}
         raw_is_finite = generation.raw_is_finite()
         graphs_at_end, breaks_at_end = counters.compiled_graphs()
         if generation.first is None or generation.last is None:
@@ -266,7 +235,7 @@ class Bench:
         images = generation.last
         self.say(case, "observing")
         # Again, since what was set before the rounds can be gone after them.
-        self._check_applied(case, pipeline)
+        check_applied(case.stack, pipeline)
         look = pixels.look(images)
         measurement = Measurement(
             case=case.name,
@@ -290,58 +259,32 @@ class Bench:
             },
         )
         if not case.image_only:
-            measurement = self.observing.observe(
-                measurement, case, generation, pipeline, watch, quick=self.quick
+            measurement = self.observer.observe(
+                measurement,
+                case,
+                generation,
+                pipeline,
+                watch,
+                source=self.source,
+                quick=self.quick,
             )
         measurement = structs.replace(measurement, interference=watch.interference())
         self._images[case.id] = images
         if self.images_folder is not None:
-            reason = self._save(images, case)
+            reason = save(images, self.images_folder, case.id)
             if reason:
                 said = f"{case.id}: its image was not saved: {reason}"
                 measurement = structs.replace(measurement, notes=(*measurement.notes, said))
         return structs.replace(measurement, image_distance=self._image_distance(case, images))
-
-    def _save(self, images: Images, case: Case) -> str | None:
-        """Save a case's images. If that fails, why: the measurement is worth more than they are."""
-        assert self.images_folder is not None
-        try:
-            path = image_file(self.images_folder, case.id)
-        except BadName as error:
-            return str(error)
-        try:
-            image_files.save(images, path)
-        except OSError as error:
-            with suppress(OSError):
-                path.unlink()
-            return error.strerror
-        return None
-
-    def _check_applied(self, case: Case, pipeline: Any) -> None:
-        for optimization in case.stack:
-            try:
-                optimization.applied(pipeline)
-            except applied.NotApplied as error:
-                raise applied.NotApplied(
-                    f"{optimization.name} did not take effect: {error}"
-                ) from None
 
     def _image_distance(self, case: Case, images: Images) -> Distance | None:
         if not case.is_reference:
             reference = self._images.get(f"{case.workload.name}-{case.against}")
             return None if reference is None else pixels.distance(images, reference)
         path = self.store.image(
-            model=self.source.name,
-            weights=self.source.weights,
-            workload=case.workload.name,
+            model=self.source.name, weights=self.source.weights, workload=case.workload.name
         )
-        if not path.exists():
-            return None
-        try:
-            accepted = image_files.load(path)
-            return pixels.distance(pixels.thumbnail(images), accepted)
-        except ValueError as error:
-            raise BadBaseline(f"{path}: no image of this workload ({error})") from None
+        return distance_to_accepted(images, path)
 
     def question(
         self, case: Case, measured: Measurement, reference: Measurement | None
@@ -389,11 +332,11 @@ class Bench:
         key = structure_verdicts.key_of(case, self.source.name)
         if self.machine.device == "cuda" or case.image_only or key not in self.operators:
             return []
-        if case.id not in self.observing.counted:
+        if case.id not in self.observer.counted:
             return [structure_verdicts.uncounted(case.id)]
         return structure_verdicts.judge(
             case.id,
-            self.observing.counted[case.id],
+            self.observer.counted[case.id],
             self.operators[key],
             steps=case.workload.steps,
             # A build's local part (2.13.0+cpu) changes nothing about the code.
@@ -413,11 +356,14 @@ class Bench:
         if first is None or reference.image_only:
             return None
         self.say(reference, "repeating the reference")
-        with _told(reference, self.device), built(reference, self.source, self.device) as pipeline:
+        with (
+            failing(reference, self.device),
+            self.build(reference, self.source, self.device) as pipeline,
+        ):
             generation = Generation(pipeline, reference.workload)
             generation()
-            again = time_rounds(
-                generation, before_round=_tidy, rounds=min(DRIFT_ROUNDS, self.rounds)
+            again = self.stopwatch.rounds(
+                generation, before_round=tidy, rounds=min(DRIFT_ROUNDS, self.rounds)
             )
         ratio = ratio_interval(again, first.rounds_s)
         certain = not ratio.low <= 1 <= ratio.high
@@ -425,80 +371,3 @@ class Bench:
             ratio=ratio.mid, significant=certain and abs(ratio.mid - 1) > DRIFT_SHARE
         )
         return drift
-
-
-@contextmanager
-def _told(case: Case, device: torch.device) -> Iterator[None]:
-    """Turns what can go wrong with a case into one `CaseError` that says it."""
-    failure: CaseError | None = None
-    try:
-        yield
-    except applied.NotApplied as error:
-        failure = CaseError(Status.NOT_APPLIED, f"{case.id}: {error}")
-    except (torch.OutOfMemoryError, MemoryError) as error:
-        failure = CaseError(Status.ERROR, f"{case.id}: out of memory. {_first_sentences(error)}")
-    except (BadBaseline, BadModel, BadOutput, Unknown) as error:
-        failure = CaseError(Status.ERROR, f"{case.id}: {error}")
-    if failure is not None:
-        # Raised out here, where nothing holds the failed frames and their pipeline any more.
-        collect(device)
-        raise failure
-
-
-@cache
-def _settle() -> None:
-    """Once, when no pipeline stands: what the libraries hold lives on, and walking through it ahead
-    of every round takes longer than many a round.
-    """
-    import diffusers
-    import transformers  # noqa: F401
-
-    # What every pipeline is made of.
-    _ = diffusers.DiffusionPipeline
-    gc.collect()
-    gc.freeze()
-
-
-def _tidy() -> None:
-    """No garbage from before a round is left to be collected in it."""
-    gc.collect()
-
-
-def _cache_was(before: tuple[int, int], after: tuple[int, int]) -> str | None:
-    taken, made = (now - then for now, then in zip(after, before, strict=True))
-    if not made:
-        return "warm" if taken else None
-    return "partly warm" if taken else "cold"
-
-
-def _peak_memory() -> int:
-    """The most bytes of tensors, and those that CUDA graphs keep: a replay asks the allocator for
-    nothing.
-    """
-    kept: list[int] = [
-        segment["total_size"] - segment["allocated_size"]
-        for segment in torch.cuda.memory_snapshot()
-        if tuple(segment["segment_pool_id"]) != (0, 0)
-    ]
-    return torch.cuda.max_memory_allocated() + sum(kept)
-
-
-def _reset_peak_host_memory() -> bool:
-    """Start the kernel's account of this process's peak anew; False where it keeps none."""
-    try:
-        # Linux: "5" resets the peak resident set size to the current one.
-        Path("/proc/self/clear_refs").write_text("5")
-    except OSError:
-        return False
-    return True
-
-
-def _peak_host_memory() -> dict[str, float]:
-    """The process's peak resident set size since the reset, by `Metric.field`."""
-    status = Path("/proc/self/status").read_text().splitlines()
-    (kibibytes,) = (line.split()[1] for line in status if line.startswith("VmHWM:"))
-    return {"peak_host_memory_bytes": 1024.0 * int(kibibytes)}
-
-
-def _first_sentences(error: BaseException) -> str:
-    return ". ".join(str(error).split(". ")[:3])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any, Protocol
 from weakref import WeakKeyDictionary
 
@@ -47,6 +47,14 @@ class Source(Protocol):
         place (``unet``) to the variant that takes it. `BadModel` where the weights cannot be
         loaded.
         """
+
+
+class Builder(Protocol):
+    """Makes a case's pipeline, as `built` does."""
+
+    def __call__(
+        self, case: Case, source: Source, device: torch.device
+    ) -> AbstractContextManager[Any]: ...
 
 
 @contextmanager

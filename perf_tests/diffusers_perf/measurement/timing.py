@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from time import perf_counter
 from typing import Protocol
 
@@ -28,35 +29,40 @@ def synchronized_clock() -> float:
     return perf_counter()
 
 
-def warm_up(generate: Callable[[], None], *, on_round: Callable[[float], None]) -> None:
-    """Generate until two consecutive rounds agree within 5 %, at most three times.
+@dataclass(frozen=True, kw_only=True)
+class Stopwatch:
+    """Warms up and times generations."""
 
-    `on_round` gets each one's seconds.
-    """
-    seconds: list[float] = []
-    while len(seconds) < WARM_UP_ROUNDS_MAX:
-        start = synchronized_clock()
-        generate()
-        seconds.append(synchronized_clock() - start)
-        on_round(seconds[-1])
-        if len(seconds) > 1:
-            before, last = seconds[-2:]
-            if abs(last - before) <= WARM_UP_AGREEMENT * before:
-                break
+    clock: Callable[[], float] = synchronized_clock
 
+    def warm_up(self, generate: Callable[[], None], *, on_round: Callable[[float], None]) -> None:
+        """Generate until two consecutive rounds agree within 5 %, at most three times.
 
-def time_rounds(
-    generate: Callable[[], None], *, before_round: Callable[[], None], rounds: int
-) -> Sequence[float]:
-    """The loop of `benchmark.pedantic`, for what is timed outside of a test of its own."""
-    seconds = []
-    for _ in range(rounds):
-        before_round()
-        gc.disable()
-        try:
-            start = synchronized_clock()
+        `on_round` gets each one's seconds.
+        """
+        seconds: list[float] = []
+        while len(seconds) < WARM_UP_ROUNDS_MAX:
+            start = self.clock()
             generate()
-            seconds.append(synchronized_clock() - start)
-        finally:
-            gc.enable()
-    return seconds
+            seconds.append(self.clock() - start)
+            on_round(seconds[-1])
+            if len(seconds) > 1:
+                before, last = seconds[-2:]
+                if abs(last - before) <= WARM_UP_AGREEMENT * before:
+                    break
+
+    def rounds(
+        self, generate: Callable[[], None], *, before_round: Callable[[], None], rounds: int
+    ) -> Sequence[float]:
+        """The loop of `benchmark.pedantic`, for what is timed outside of a test of its own."""
+        seconds = []
+        for _ in range(rounds):
+            before_round()
+            gc.disable()
+            try:
+                start = self.clock()
+                generate()
+                seconds.append(self.clock() - start)
+            finally:
+                gc.enable()
+        return seconds

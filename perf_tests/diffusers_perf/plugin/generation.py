@@ -15,15 +15,7 @@ if TYPE_CHECKING:
     from diffusers_perf.records.measurement import Measurement
 
 
-def clock() -> float:
-    """As `timing.synchronized_clock`, imported late: collecting this test must not import torch."""
-    from diffusers_perf.measurement.timing import synchronized_clock
-
-    return synchronized_clock()
-
-
 @pytest.mark.diffusers_perf
-@pytest.mark.benchmark(timer=clock, disable_gc=True)
 def test_generation(
     perf_case: Case,
     perf_reference: Measurement | None,

@@ -21,7 +21,8 @@ from diffusers_perf.catalog.status import Status
 from diffusers_perf.cli.answers import unwritable
 from diffusers_perf.cli.ending import ended_by
 from diffusers_perf.judge.finding import Finding, Message, Verdict
-from diffusers_perf.measurement.bench import Bench, CaseError
+from diffusers_perf.measurement.bench import Bench
+from diffusers_perf.measurement.failing import CaseError
 from diffusers_perf.measurement.machine import BadDevice, this_machine, with_threads_for
 from diffusers_perf.measurement.measuring import digest
 from diffusers_perf.plugin.collection import SESSION, case_of
@@ -249,6 +250,8 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
             perf.left_out.add(case.id)
         perf.progress.finished(case, f"skipped: {lack.reason}")
         pytest.skip(lack.reason)
+    # Here, since collecting the test must not import torch.
+    item.add_marker(pytest.mark.benchmark(timer=perf.bench.stopwatch.clock, disable_gc=True))
 
 
 @pytest.hookimpl(tryfirst=True)

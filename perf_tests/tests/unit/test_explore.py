@@ -20,10 +20,10 @@ from diffusers_perf.cli import __main__ as command
 from diffusers_perf.cli import explore
 from diffusers_perf.compare import attempts
 from diffusers_perf.compare.lock import held
-from diffusers_perf.measurement import timing
 from diffusers_perf.measurement.bench import Bench
 from diffusers_perf.measurement.build import Build
 from diffusers_perf.measurement.machine import this_machine
+from diffusers_perf.measurement.timing import Stopwatch
 from diffusers_perf.optimizations import tolerances
 from diffusers_perf.records.store import BaselineStore
 from perf_tests.tests.unit import fake
@@ -70,12 +70,16 @@ def _changes(name: str) -> Callable[[Build], None]:
     return apply
 
 
-def paced(generate: Any, *, before_round: Callable[[], None], rounds: int) -> list[float]:
-    """A clock that reads what the pipeline says of itself."""
-    before_round()
-    generate()
-    pace: float = getattr(generate._pipeline, "pace", 1.0)
-    return [pace * (1 + 0.001 * number) for number in range(rounds)]
+class Paced(Stopwatch):
+    """Reads what the pipeline says of itself."""
+
+    def rounds(
+        self, generate: Any, *, before_round: Callable[[], None], rounds: int
+    ) -> list[float]:
+        before_round()
+        generate()
+        pace: float = getattr(generate._pipeline, "pace", 1.0)
+        return [pace * (1 + 0.001 * number) for number in range(rounds)]
 
 
 @pytest.fixture
@@ -84,7 +88,6 @@ def declare(monkeypatch: pytest.MonkeyPatch) -> Declared:
     catalog = Catalog()
     monkeypatch.setattr(explore, "find_project", lambda: Project(shared=catalog))
     monkeypatch.setattr(tolerances, "LOSSLESS", CLOSE)
-    monkeypatch.setattr(timing, "time_rounds", paced)
     monkeypatch.setattr(fake, "STEP_S", 0.0)
     catalog.measure(WORKLOAD)
 
@@ -96,6 +99,7 @@ def declare(monkeypatch: pytest.MonkeyPatch) -> Declared:
             say=lambda *_: None,
             images_folder=None,
             store=BaselineStore(Path("baselines")),
+            stopwatch=Paced(),
         )
 
     monkeypatch.setattr(explore, "bare_bench", bare_bench)
@@ -233,15 +237,15 @@ def test_interrupted_it_goes_on(
 ) -> None:
     for name in ("faster", "plain", "slower"):
         declare(name)
-    clock, rounds = timing.time_rounds, []
+    paced, rounds = Paced.rounds, []
 
-    def interrupted(generate: Any, **options: Any) -> Any:
+    def interrupted(self: Paced, generate: Any, **options: Any) -> Any:
         rounds.append(generate)
         if len(rounds) == 5:
             raise KeyboardInterrupt
-        return clock(generate, **options)
+        return paced(self, generate, **options)
 
-    monkeypatch.setattr(timing, "time_rounds", interrupted)
+    monkeypatch.setattr(Paced, "rounds", interrupted)
     assert run(tmp_path) == 0
     shown = capsys.readouterr().out
     assert "stopped: interrupted; the same command goes on" in shown
@@ -264,7 +268,7 @@ def test_interrupted_it_goes_on(
     }
 
     # All of it is there: nothing is measured any more.
-    monkeypatch.setattr(timing, "time_rounds", None)
+    monkeypatch.setattr(Paced, "rounds", None)
     assert run(tmp_path) == 0
 
 

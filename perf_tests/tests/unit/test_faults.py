@@ -24,6 +24,7 @@ from diffusers_perf.catalog.status import Status
 from diffusers_perf.cli import __main__ as cli
 from diffusers_perf.cli import faults as command
 from diffusers_perf.faults import injection, trials
+from diffusers_perf.faults.clean import Side
 from diffusers_perf.faults.injection import (
     FAULTS,
     CannotInject,
@@ -387,7 +388,7 @@ def test_a_clean_run_that_the_clock_alone_alarmed_is_undecided(
     findings = tuple(
         Finding(status=Status(status), metric=metric, what="") for status, metric in alarms
     )
-    session._count(anything, trials.Side(measured=(), findings=findings))
+    session._count(anything, Side(measured=(), findings=findings))
     assert len(session.false_alarms) == len(alarms)
     assert command.code([], session) == code
 

@@ -1,0 +1,118 @@
+"""The runs of a trial, and what clean ones are accepted as."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from datetime import date
+from pathlib import Path
+
+from diffusers_perf.catalog.declarations import Case
+from diffusers_perf.catalog.metric import Detector
+from diffusers_perf.catalog.metrics import STRICT, detector_of
+from diffusers_perf.catalog.status import Status
+from diffusers_perf.judge import structure_verdicts
+from diffusers_perf.judge.finding import Finding
+from diffusers_perf.judge.limits import accepted_of
+from diffusers_perf.measurement.pipelines import Source
+from diffusers_perf.records import image_files, pixels
+from diffusers_perf.records.baselines import MachineBaseline, OperatorBaseline
+from diffusers_perf.records.measurement import Measurement
+from diffusers_perf.records.names import image_file
+from diffusers_perf.records.operators import Observation
+from diffusers_perf.records.run import Machine
+from diffusers_perf.records.store import BaselineStore
+
+
+@dataclass(frozen=True, kw_only=True)
+class Side:
+    """One run of a trial: the measurements of its cases, and the verdicts' findings on them."""
+
+    measured: tuple[tuple[Case, Measurement, Observation | None], ...]
+    findings: tuple[Finding, ...] = ()
+
+    def alarms(self) -> list[Finding]:
+        """What would fail a test, the worst first."""
+        failing = [f for f in self.findings if not f.status.passes]
+        return sorted(failing, key=lambda f: -f.status.severity)
+
+    def alarmed_by_the_clock_alone(self) -> bool:
+        """Whether a machine that became slower under way could have done it: asked once more, with
+        what is clean timed again."""
+        alarms = self.alarms()
+        return bool(alarms) and all(detector_of(f.metric) == "latency" for f in alarms)
+
+    def saw(self, measure: Detector) -> Finding | None:
+        """What this measure found; of the measuring itself, also what makes a run invalid."""
+        may_be_invalid = measure == "measuring"
+        found = [
+            f
+            for f in self.findings
+            if detector_of(f.metric) == measure
+            and (not f.status.passes or (may_be_invalid and f.status == Status.INVALID))
+        ]
+        return max(
+            found,
+            # Of several counters, the one that may not rise at all says most.
+            key=lambda f: (f.status.severity, f.metric in STRICT),
+            default=None,
+        )
+
+    def undecided(self, measure: Detector) -> bool:
+        """Whether this measure asks for another run."""
+        return any(detector_of(f.metric) == measure and f.status.warns for f in self.findings)
+
+
+@dataclass(kw_only=True)
+class Clean:
+    """A setting's clean runs so far, and the folder in which their image is accepted."""
+
+    folder: Path
+    sides: list[Side] = field(default_factory=list)
+    trials: int = 0
+
+    def baseline(self, machine: Machine, *, steps: int) -> MachineBaseline | None:
+        """What `accept` makes of these runs; None before the first."""
+        if not self.sides:
+            return None
+        cases = {}
+        for index, (case, first, _) in enumerate(self.sides[0].measured):
+            cases[first.key] = accepted_of(
+                # A reference is compared with nothing.
+                [
+                    (side.measured[index][1], side.measured[0][1] if index else None)
+                    for side in self.sides
+                ],
+                accepted=date.today().isoformat(),
+                versions=machine.versions,
+                workload=as_judged(case, steps).workload.as_json(),
+                device=machine.device,
+            )
+        return MachineBaseline(machine=machine.name, cases=cases)
+
+    def operators(self, model: str) -> dict[str, OperatorBaseline]:
+        """What `structure --write` makes of the first of them."""
+        return {
+            structure_verdicts.key_of(case, model): OperatorBaseline(
+                accepted=date.today().isoformat(),
+                reason="the clean run before",
+                versions={},
+                counters=seen.accepted(),
+            )
+            for case, _, seen in (self.sides[0].measured if self.sides else ())
+            if seen is not None
+        }
+
+    def accept_image(self, reference: Case, source: Source) -> None:
+        """Keep the reference's image, as small as accepted images are."""
+        saved = image_files.load(image_file(self.folder, reference.id))
+        target = BaselineStore(self.folder).image(
+            model=source.name, weights=source.weights, workload=reference.workload.name
+        )
+        image_files.save(pixels.thumbnail(saved), target)
+
+
+def as_judged(case: Case, steps: int) -> Case:
+    """A reference as a whole generation, of which what is done once is a smaller part."""
+    if not case.is_reference:
+        return case
+    return replace(case, workload=replace(case.workload, steps=steps))

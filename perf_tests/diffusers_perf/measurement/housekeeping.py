@@ -1,0 +1,64 @@
+"""What is done around what is measured, so that nothing of before it shows in it."""
+
+from __future__ import annotations
+
+import gc
+from functools import cache
+from pathlib import Path
+
+import torch
+
+
+@cache
+def settle() -> None:
+    """Once, when no pipeline stands: what the libraries hold lives on, and walking through it ahead
+    of every round takes longer than many a round.
+    """
+    import diffusers
+    import transformers  # noqa: F401
+
+    # What every pipeline is made of.
+    _ = diffusers.DiffusionPipeline
+    gc.collect()
+    gc.freeze()
+
+
+def tidy() -> None:
+    """No garbage from before a round is left to be collected in it."""
+    gc.collect()
+
+
+def cache_was(before: tuple[int, int], after: tuple[int, int]) -> str | None:
+    taken, made = (now - then for now, then in zip(after, before, strict=True))
+    if not made:
+        return "warm" if taken else None
+    return "partly warm" if taken else "cold"
+
+
+def peak_memory() -> int:
+    """The most bytes of tensors, and those that CUDA graphs keep: a replay asks the allocator for
+    nothing.
+    """
+    kept: list[int] = [
+        segment["total_size"] - segment["allocated_size"]
+        for segment in torch.cuda.memory_snapshot()
+        if tuple(segment["segment_pool_id"]) != (0, 0)
+    ]
+    return torch.cuda.max_memory_allocated() + sum(kept)
+
+
+def resetpeak_host_memory() -> bool:
+    """Start the kernel's account of this process's peak anew; False where it keeps none."""
+    try:
+        # Linux: "5" resets the peak resident set size to the current one.
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        return False
+    return True
+
+
+def peak_host_memory() -> dict[str, float]:
+    """The process's peak resident set size since the reset, by `Metric.field`."""
+    status = Path("/proc/self/status").read_text().splitlines()
+    (kibibytes,) = (line.split()[1] for line in status if line.startswith("VmHWM:"))
+    return {"peak_host_memory_bytes": 1024.0 * int(kibibytes)}

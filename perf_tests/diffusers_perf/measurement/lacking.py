@@ -1,0 +1,44 @@
+"""Whether optimizations can run on this machine with this source of weights."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from diffusers_perf.catalog.declarations import Optimization
+from diffusers_perf.measurement.pipelines import Source
+from diffusers_perf.records.run import Machine
+
+
+@dataclass(frozen=True)
+class Lack:
+    """Why a case cannot run here."""
+
+    reason: str
+    by_choice: bool = False
+    """An optional package is left out: no loss, even where a baseline knows the case."""
+
+
+def lack_of(stack: Sequence[Optimization], *, machine: Machine, source: Source) -> Lack | None:
+    """Why one of these cannot run here; None if all can."""
+    for optimization in stack:
+        needs = optimization.needs
+        wanted, here = needs.compute_capability, machine.compute_capability
+        if wanted and (here is None or here < wanted):
+            has = f"{machine.name} has {here[0]}.{here[1]}" if here else "there is none"
+            return Lack(
+                f"{optimization.name} needs a CUDA GPU of compute capability "
+                f"{wanted[0]}.{wanted[1]} or newer; {has}"
+            )
+        if needs.variant and needs.variant not in source.variants:
+            return Lack(f"{optimization.name} needs a {needs.variant} that fits {source.name}")
+        if needs.package and importlib.util.find_spec(needs.package) is None:
+            return Lack(
+                f"{optimization.name} needs the package {needs.package}, not installed here",
+                by_choice=True,
+            )
+        refusal = needs.probe() if needs.probe else None
+        if refusal:
+            return Lack(refusal)
+    return None
