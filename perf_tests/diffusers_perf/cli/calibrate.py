@@ -22,7 +22,7 @@ from diffusers_perf.catalog.metrics import COMPARED
 from diffusers_perf.catalog.status import Status
 from diffusers_perf.cli.acceptable import PROCESSES_MIN, check
 from diffusers_perf.cli.answers import add_baselines, named, store_of
-from diffusers_perf.compare.ab import PAIRS
+from diffusers_perf.compare.turns import PAIRS
 from diffusers_perf.judge import comparable
 from diffusers_perf.judge.limits import limits_of
 from diffusers_perf.judge.messages.numbers import share

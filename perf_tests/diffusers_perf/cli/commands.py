@@ -16,20 +16,22 @@ from pathlib import Path
 
 from diffusers_perf.cli.answers import CANNOT_JUDGE, refuse
 
-COMMANDS = {
-    "ab": "diffusers_perf.compare.ab",
-    "accept": "diffusers_perf.cli.accept",
-    "calibrate": "diffusers_perf.cli.calibrate",
-    "comment": "diffusers_perf.cli.comment",
-    "compare": "diffusers_perf.compare.compare",
-    "explore": "diffusers_perf.cli.explore",
-    "faults": "diffusers_perf.cli.faults",
-    "gate": "diffusers_perf.cli.gate",
-    "merge": "diffusers_perf.compare.merge",
-    "report": "diffusers_perf.report",
-    "results": "diffusers_perf.cli.results",
-    "structure": "diffusers_perf.cli.structure",
-}
+NAMES = (
+    "ab",
+    "accept",
+    "calibrate",
+    "comment",
+    "compare",
+    "explore",
+    "faults",
+    "gate",
+    "merge",
+    "report",
+    "results",
+    "structure",
+)
+COMMANDS = {name: f"diffusers_perf.cli.{name}" for name in NAMES}
+"""By name, the module of each."""
 
 
 def run(arguments: Sequence[str] | None) -> int:

@@ -1,14 +1,7 @@
-"""Compare runs of head with runs of base, pair by pair, and report what changed.
-
-Takes one run per process, made in turn on one machine; `ab` makes and compares them. Times need
-five pairs. With one pair they are inconclusive, and counters and images are still judged.
-
-    diffusers-perf compare --base base-1.json base-2.json --head head-1.json head-2.json
-"""
+"""Compares runs of head with runs of base, pair by pair, and prints what changed."""
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +9,7 @@ from shutil import get_terminal_size
 
 from diffusers_perf.catalog.metrics import COMPARED
 from diffusers_perf.catalog.status import Status
-from diffusers_perf.cli.answers import CANNOT_JUDGE, add_baselines, named, store_of
+from diffusers_perf.cli.answers import CANNOT_JUDGE
 from diffusers_perf.judge.comparable import NotComparable
 from diffusers_perf.judge.comparison import DRIFT, Change, Comparison
 from diffusers_perf.judge.pairs import compare
@@ -27,23 +20,6 @@ from diffusers_perf.records.run import Run
 from diffusers_perf.records.store import BaselineStore
 
 SHOWN = (*(metric.name for metric in COMPARED), "counters", "image")
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    for side in ("base", "head"):
-        parser.add_argument(
-            f"--{side}",
-            nargs="+",
-            type=named,
-            required=True,
-            metavar="RUN.json",
-            help=f"runs of {side}, in the order of the pairs",
-        )
-    add_baselines(parser)
-
-
-def main(args: argparse.Namespace) -> int:
-    return run(args.base, args.head, store_of(args))
 
 
 def run(base: Sequence[Path], head: Sequence[Path], store: BaselineStore) -> int:

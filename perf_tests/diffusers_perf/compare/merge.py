@@ -1,15 +1,7 @@
-"""Join the runs of all shards, made on GPUs of one kind, into one run.
-
-Every other command, and pytest-benchmark, reads the result.
-
-    pytest perf_tests --benchmark-only --shard 1/2 --benchmark-json runs/1.json
-    pytest perf_tests --benchmark-only --shard 2/2 --benchmark-json runs/2.json
-    diffusers-perf merge runs/1.json runs/2.json --json runs/run.json
-"""
+"""Joins the runs of all shards, made on GPUs of one kind, into one run."""
 
 from __future__ import annotations
 
-import argparse
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,19 +10,10 @@ from typing import Any
 from msgspec import structs, to_builtins
 
 from diffusers_perf.catalog.status import Status
-from diffusers_perf.cli.answers import named, unwritable
+from diffusers_perf.cli.answers import unwritable
 from diffusers_perf.records.files import as_json, real, write_whole
 from diffusers_perf.records.reading import BadRunError, distinct, read, run_of
 from diffusers_perf.records.run import KEY, CaseRecord, Drift, Machine, Run, Session, Shard
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("shards", nargs="+", type=named, metavar="SHARD.json")
-    parser.add_argument("--json", type=named, required=True, metavar="OUT", help="file to write")
-
-
-def main(args: argparse.Namespace) -> int:
-    return merge(args.shards, args.json)
 
 
 def merge(paths: Sequence[Path], out: Path) -> int:

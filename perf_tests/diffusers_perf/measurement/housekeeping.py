@@ -47,7 +47,7 @@ def peak_memory() -> int:
     return torch.cuda.max_memory_allocated() + sum(kept)
 
 
-def resetpeak_host_memory() -> bool:
+def reset_peak_host_memory() -> bool:
     """Start the kernel's account of this process's peak anew; False where it keeps none."""
     try:
         # Linux: "5" resets the peak resident set size to the current one.

@@ -1,23 +1,16 @@
-"""Write a run as an HTML page, or as Markdown for a pull request.
-
---base compares it with another run. Several runs per side are judged in pairs, and the first of
-each side is shown. For example:
-
-    diffusers-perf report runs/run.json --base runs/main.json --html runs/report.html
-"""
+"""A run as an HTML page, or as Markdown for a pull request, beside other runs if asked for."""
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
-from diffusers_perf.cli.answers import add_baselines, named, store_of, unwritable
+from diffusers_perf.cli.answers import unwritable
 from diffusers_perf.compare import compare
 from diffusers_perf.judge.comparable import NotComparable
-from diffusers_perf.records.files import real, write_whole
+from diffusers_perf.records.files import write_whole
 from diffusers_perf.records.reading import BadRunError, load_run
 from diffusers_perf.records.run import Run
 from diffusers_perf.records.store import BaselineStore
@@ -27,47 +20,6 @@ from diffusers_perf.report.content import ComparisonPart, Report
 NEEDED = ("jinja2",)
 """What the HTML page needs, and Markdown does not."""
 STDOUT = Path("-")
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "runs", nargs="+", type=named, metavar="RUN.json", help="written by --benchmark-json"
-    )
-    parser.add_argument(
-        "--base",
-        nargs="+",
-        type=named,
-        default=[],
-        metavar="BASE.json",
-        help="the run, or as many runs, to compare with",
-    )
-    parser.add_argument(
-        "--html", type=named, metavar="OUT.html", help="write the page; needs the extra `report`"
-    )
-    parser.add_argument(
-        "--markdown",
-        nargs="?",
-        type=named,
-        const=STDOUT,
-        metavar="OUT.md",
-        help="write the Markdown; without a file, print it",
-    )
-    add_baselines(parser)
-
-
-def main(args: argparse.Namespace) -> int:
-    """Write the report; 0, whatever failed: the exit code of `gate` and `compare` says that."""
-    if args.html is None and args.markdown is None:
-        raise BadRunError("report needs --html OUT.html, --markdown [OUT.md], or both")
-    pages = [page for page in (args.html, args.markdown) if page not in (None, STDOUT)]
-    runs = {real(path) for path in (*args.runs, *args.base)}
-    for page in pages:
-        # `--markdown RUN.json` takes the run for the file to write.
-        if page.suffix.lower() == ".json" or real(page) in runs:
-            raise BadRunError(f"{page} is a run: write the report to another file")
-    if len({real(page) for page in pages}) < len(pages):
-        raise BadRunError(f"--html and --markdown need different files (both are {args.html})")
-    return write(args.runs, store_of(args), base=args.base, html=args.html, comment=args.markdown)
 
 
 def write(

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from diffusers_perf.catalog.metrics import COMPARED, STRICT
 from diffusers_perf.catalog.status import Status
-from diffusers_perf.compare.ab import PAIRS
+from diffusers_perf.compare.turns import PAIRS
 from diffusers_perf.judge.comparison import Change, Comparison
 from diffusers_perf.judge.messages.numbers import difference
 from diffusers_perf.records.run import CaseRecord, Run

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from diffusers_perf.cli import __main__ as command
-from diffusers_perf.compare import ab, sides
+from diffusers_perf.compare import sides
 from diffusers_perf.compare.sides import Side
 
 ROOT = Path(__file__).parents[3]
@@ -88,7 +88,7 @@ def test_ab_runs_nothing_in_it(
         Side(name=name, checkout=ROOT, code="0", python=python, versions={}, files="0")
         for name in ("base", "head")
     ]
-    monkeypatch.setattr(ab, "of_pythons", lambda *_: both)
+    monkeypatch.setattr(sides, "of_pythons", lambda *_: both)
     monkeypatch.setattr(sides, "repository", lambda: ROOT)
     pythons = ["--base-python", str(python), "--head-python", str(python)]
     arguments = ["ab", *pythons, "--out", str(tmp_path / "out"), "--device", "cpu"]

@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 
 from diffusers_perf.cli import __main__ as command
-from diffusers_perf.compare import ab, environments, sides
+from diffusers_perf.compare import environments, sides, turns
 from diffusers_perf.compare.environments import BadSide
 from diffusers_perf.compare.lock import held
 from perf_tests.tests.unit.recorded import Content, session, side, slow
@@ -162,7 +162,7 @@ def test_what_is_too_noisy_for_ten_pairs_is_not_run_again(
 def test_what_more_pairs_could_settle_names_the_command(
     place: Place, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ab, "monotonic", itertools.count(step=10).__next__)
+    monkeypatch.setattr(turns, "monotonic", itertools.count(step=10).__next__)
     place.record(side("base", count=10, noise=0.015), side("head", count=10, noise=0.015))
     options = ("--quick", "--device=cuda")
     pytests = ("--", "-k", "fp16 or reference")
@@ -215,13 +215,13 @@ def test_an_interruption_at_any_moment_leaves_no_process_behind(
 
     place.act("exec sleep 60")
     # From here on: what asks the environments for their versions is interrupted as everything is.
-    turns = ab.Turns.judge
+    whole = turns.Turns.judge
 
-    def judge(self: ab.Turns) -> int:
+    def judge(self: turns.Turns) -> int:
         monkeypatch.setattr(subprocess, "Popen", Interrupted)
-        return turns(self)
+        return whole(self)
 
-    monkeypatch.setattr(ab.Turns, "judge", judge)
+    monkeypatch.setattr(turns.Turns, "judge", judge)
     assert place.ab() == 2
     (process,) = started
     assert process.returncode == -signal.SIGTERM
@@ -233,7 +233,7 @@ def test_no_process_starts_that_the_budget_does_not_hold(
     place: Place, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Asked before and after each process: ten seconds for one.
-    monkeypatch.setattr(ab, "monotonic", itertools.count(step=10).__next__)
+    monkeypatch.setattr(turns, "monotonic", itertools.count(step=10).__next__)
     # Five would fit, and no process is run that would have no partner.
     assert place.ab("--minutes=0.9") in (0, 2)  # by so few pairs, as it happens
     out = capsys.readouterr().out

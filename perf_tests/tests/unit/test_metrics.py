@@ -125,15 +125,15 @@ def test_peak_host_memory_is_judged_where_it_was_accepted(
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel's account of it")
 def test_peak_host_memory_is_of_the_rounds_alone() -> None:
-    from diffusers_perf.measurement import bench
+    from diffusers_perf.measurement import housekeeping
 
     def peak() -> float:
-        return bench._peak_host_memory()["peak_host_memory_bytes"]
+        return housekeeping.peak_host_memory()["peak_host_memory_bytes"]
 
     block = bytearray(64 * 2**20)
     before = peak()
     del block
-    assert bench._reset_peak_host_memory()
+    assert housekeeping.reset_peak_host_memory()
     assert peak() < before - 60 * 2**20
     block = bytearray(96 * 2**20)
     del block

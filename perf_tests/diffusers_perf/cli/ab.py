@@ -1,0 +1,149 @@
+"""Compare two commits, or two environments, in fresh processes on this machine.
+
+    diffusers-perf ab --base origin/main --head HEAD --quick --device cuda -- -k "fp16 or reference"
+    diffusers-perf ab --base-python old/bin/python --head-python new/bin/python --device cuda
+
+Base and head run in turn (A B B A …), so that a drifting machine affects both alike: five pairs,
+and five more if those can resolve what is inconclusive. Each side has a compile cache of its own
+that is empty at first. Run the same command again to continue after an interruption.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from diffusers_perf.cli.answers import (
+    CANNOT_JUDGE,
+    add_baselines,
+    named,
+    positive,
+    refuse,
+    store_of,
+)
+
+MINUTES = 30.0
+OUT = Path("runs", "ab")
+"""Below the repository's root."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--base", metavar="REF", help="git ref, installed in its own environment")
+    parser.add_argument("--head", metavar="REF", help="git ref to judge against it")
+    parser.add_argument(
+        "--base-python", metavar="PATH", help="Python of an environment, run on this checkout"
+    )
+    parser.add_argument(
+        "--head-python", metavar="PATH", help="Python of the environment to judge against it"
+    )
+    parser.add_argument(
+        "--out",
+        type=named,
+        metavar="FOLDER",
+        help="where runs, checkouts and environments are kept (default: runs/ab)",
+    )
+    parser.add_argument(
+        "--minutes",
+        type=positive,
+        default=MINUTES,
+        metavar="N",
+        help=f"time for all processes, installation not included (default: {MINUTES:g})",
+    )
+    parser.add_argument("--device", choices=("cuda", "cpu"), help="passed to pytest")
+    add_baselines(parser)
+    parser.add_argument(
+        "--quick", action="store_true", help="passed to pytest: shorter processes, less exact"
+    )
+    parser.add_argument(
+        "pytest",
+        nargs="*",
+        metavar="-- ARGUMENT",
+        help="passed to pytest, for example: -- -k fp16 --model=FOLDER",
+    )
+
+
+def main(args: argparse.Namespace) -> int:
+    from diffusers_perf.cli.ending import leave_lost_terminal
+    from diffusers_perf.compare.interruption import interruptible
+    from diffusers_perf.compare.lock import BadFolder, held
+    from diffusers_perf.compare.sides import (
+        BadSide,
+        commits_of,
+        of_commits,
+        of_pythons,
+        repository,
+    )
+    from diffusers_perf.compare.state import State
+    from diffusers_perf.compare.turns import Turns
+
+    refs, pythons = (args.base, args.head), (args.base_python, args.head_python)
+    if not (all(refs) and not any(pythons)) and not (all(pythons) and not any(refs)):
+        raise BadSide(
+            "ab takes either --base and --head (two refs of this repository) or --base-python and "
+            "--head-python (two environments), and both of them"
+        )
+    options = [
+        *(["--device", args.device] if args.device else []),
+        *(["--quick"] if args.quick else []),
+        *_as_one(args.pytest),
+    ]
+    out: Path = (args.out or repository() / OUT).absolute()
+    try:
+        with interruptible() as interruption, held(out, by="ab") as lock:
+            if all(pythons):
+                sides = of_pythons(*pythons)
+                settings = {side.name: (str(side.python), side.text, side.files) for side in sides}
+                state = State.open(out, {"pytest": tuple(options), **settings})
+            else:
+                commits = commits_of(*refs)
+                # Before anything is checked out over what another comparison measured.
+                state = State.open(out, {"pytest": tuple(options), **commits})
+                sides = of_commits(commits, out)
+            return Turns(
+                sides={side.name: side for side in sides},
+                state=state,
+                typed=_typed(args),
+                options=options,
+                budget_s=args.minutes * 60,
+                lock=lock,
+                store=store_of(args),
+                interruption=interruption,
+            ).judge()
+    except BadFolder as error:
+        return refuse(str(error))
+    except KeyboardInterrupt:
+        leave_lost_terminal()
+        print(
+            "interrupted; the same command goes on from the pairs that are finished",
+            file=sys.stderr,
+        )
+        return CANNOT_JUDGE
+
+
+def _as_one(arguments: Sequence[str]) -> list[str]:
+    """The arguments, with ``--model`` and its value in one: see `models.options_for`."""
+    joined: list[str] = []
+    for argument in arguments:
+        if joined and joined[-1] == "--model":
+            joined[-1] = f"--model={argument}"
+        else:
+            joined.append(argument)
+    return joined
+
+
+def _typed(args: argparse.Namespace) -> tuple[list[str], list[str]]:
+    """The command as it was given, before and behind the place of its --minutes."""
+    given = {
+        "--base": args.base,
+        "--head": args.head,
+        "--base-python": args.base_python,
+        "--head-python": args.head_python,
+        "--out": args.out,
+        "--device": args.device,
+        "--baselines": args.baselines,
+    }
+    options = [str(part) for option in given.items() if option[1] is not None for part in option]
+    command = ["diffusers-perf", "ab", *options, *(["--quick"] if args.quick else [])]
+    return command, ["--", *args.pytest] if args.pytest else []

@@ -1,0 +1,98 @@
+"""One process of a comparison: the main job of one side, with a compile cache of its own."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from diffusers_perf.compare.interruption import Interruption
+from diffusers_perf.compare.sides import Side
+
+STOPPING_S = 10
+TESTS = "perf_tests"
+"""The folder that the main job runs where a checkout has it; else pytest's testpaths."""
+CACHES = {
+    "TORCHINDUCTOR_CACHE_DIR": "inductor",
+    "TRITON_CACHE_DIR": "triton",
+    "CUDA_CACHE_PATH": "cuda",
+    "PYTORCH_KERNEL_CACHE_PATH": "kernels",
+}
+"""Where compilers keep what they made, as environment variables."""
+
+
+def run(
+    side: Side,
+    options: Sequence[str],
+    *,
+    path: Path,
+    log: Path,
+    limit_s: float,
+    is_first: bool,
+    lock: int,
+    interruption: Interruption,
+) -> int:
+    """Run the main job, which writes `path`, and return pytest's exit code.
+
+    In a process group of its own, which never outlives this call and holds the descriptor `lock`.
+    `is_first`: the compile cache is emptied. `subprocess.TimeoutExpired` after `limit_s`.
+    """
+    command = [str(side.python), "-m", "pytest"]
+    command += [TESTS] if (side.checkout / TESTS).is_dir() else []
+    command += ["--benchmark-only", *options, f"--benchmark-json={path}"]
+    cache = path.parent / f"cache-{side.name}"
+    caches = {name: str(cache / folder) for name, folder in CACHES.items()}
+    # What an interrupted process left is not a run of this one, nor a warm cache for it.
+    path.unlink(missing_ok=True)
+    if is_first:
+        with suppress(FileNotFoundError):
+            shutil.rmtree(cache)
+    # Interrupted between the steps in which Python starts a process, it would leave it behind.
+    with log.open("wb") as output, interruption.held_back():
+        process = subprocess.Popen(
+            command,
+            cwd=side.checkout,
+            env=_environment(side) | caches,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            pass_fds=(lock,),
+        )
+        try:
+            with interruption.let_through():
+                return process.wait(timeout=limit_s)
+        finally:
+            _end(process)
+
+
+PASSED_ON = re.compile(
+    r"(PATH|HOME|USER|LANG|LC_\w+|TZ|TMPDIR|LD_LIBRARY_PATH|(HTTPS?|NO)_PROXY|CC|CXX|SSL_CERT_\w+"
+    r"|(CUDA|NVIDIA|NCCL|CUDNN|CUBLAS|TORCH\w*|PYTORCH|TRITON|HF|HUGGINGFACE|DIFFUSERS|OMP|MKL|KMP"
+    r"|OPENBLAS|XFORMERS)(_\w+)?)",
+    re.IGNORECASE,
+)
+"""Names of environment variables that measured code gets: what machine and libraries need."""
+SECRET = re.compile(r"TOKEN|SECRET|PASSWORD|CREDENTIAL|_KEY$|_PAT$", re.IGNORECASE)
+
+
+def _environment(side: Side) -> dict[str, str]:
+    """Of a side's processes: no secret of the job reaches the code that is measured."""
+    passed = {n: v for n, v in os.environ.items() if PASSED_ON.fullmatch(n)}
+    passed = {n: v for n, v in passed.items() if not SECRET.search(n)}
+    return passed | ({"PYTHONPATH": str(side.site)} if side.site else {})
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End a process with all that it started, if it has not ended by itself."""
+    for signal_number in (signal.SIGTERM, signal.SIGKILL):
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal_number)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=STOPPING_S)
+            return

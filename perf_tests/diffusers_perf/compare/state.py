@@ -1,0 +1,108 @@
+"""What the folder of a comparison holds, kept in a file so that it can go on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+from diffusers_perf.compare.environments import BadSide
+from diffusers_perf.records.files import as_json, write_whole
+from diffusers_perf.records.quantities import Integer, Positive, PositiveInteger, StrictRecord
+
+FILE = "ab.json"
+
+
+class Finished(StrictRecord, frozen=True, kw_only=True):
+    """One process that ran to its end and measured something."""
+
+    side: Annotated[str, Meta(pattern="^(base|head)$")]
+    pair: PositiveInteger
+    """Counted from 1."""
+    seconds: Positive
+
+
+Setting = str | tuple[str, ...]
+
+
+class StateFile(StrictRecord, frozen=True, kw_only=True, omit_defaults=True):
+    """The file that `State` is kept in."""
+
+    settings: Mapping[str, Setting]
+    finished: tuple[Finished, ...]
+    compared: Integer = 0
+
+
+@dataclass(kw_only=True)
+class State:
+    """What a folder holds: of which sides, and which processes are finished."""
+
+    path: Path
+    settings: Mapping[str, Setting]
+    finished: list[Finished] = field(default_factory=list)
+    compared: int = 0
+    """Pairs of the comparison that was made, whatever it said."""
+
+    @classmethod
+    def open(cls, out: Path, settings: Mapping[str, Setting]) -> State:
+        """As it was left, or a new one. `BadSide` where other settings were measured here.
+
+        Half a pair is left out: its other half would be measured on what is another machine by now.
+        """
+        state = cls(path=out / FILE, settings=settings)
+        if not state.path.exists():
+            return state
+        try:
+            known = msgspec.json.decode(state.path.read_bytes(), type=StateFile)
+        except (OSError, ValueError, RecursionError):
+            raise BadSide(f"{state.path}: was not written by ab; give another --out") from None
+        before = known.settings
+        state.finished, state.compared = [*known.finished], known.compared
+        for name, value in settings.items():
+            if before.get(name) != value:
+                raise BadSide(
+                    f"--out {out} holds runs with {name} {_text(before.get(name))}, and this is "
+                    f"{_text(value)}: give another --out, or remove that folder"
+                )
+        whole = state.pairs()
+        state.finished = [entry for entry in state.finished if entry.pair in whole]
+        return state
+
+    def run(self, side: str, pair: int) -> Path:
+        """Where a process writes its JSON."""
+        return self.path.with_name(f"{side}-{pair}.json")
+
+    def has(self, side: str, pair: int) -> bool:
+        return any((entry.side, entry.pair) == (side, pair) for entry in self.finished)
+
+    @property
+    def spent_s(self) -> float:
+        """By all processes that are finished."""
+        return sum(entry.seconds for entry in self.finished)
+
+    def pairs(self) -> list[int]:
+        """Those of which both sides are finished."""
+        numbers = sorted({entry.pair for entry in self.finished})
+        return [n for n in numbers if self.has("base", n) and self.has("head", n)]
+
+    def add(self, entry: Finished) -> None:
+        """Keep it, so that an interruption at any moment loses one pair at most."""
+        self.finished.append(entry)
+        self.save()
+
+    def save(self) -> None:
+        """Write all of it, or leave what was there."""
+        content = StateFile(
+            settings=self.settings,
+            finished=tuple(self.finished),
+            compared=self.compared,
+        )
+        write_whole(self.path, as_json(content))
+
+
+def _text(value: Setting | None) -> str:
+    return (" ".join(value) if isinstance(value, tuple) else str(value)) or "none"

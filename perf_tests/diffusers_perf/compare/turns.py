@@ -1,0 +1,184 @@
+"""All processes of one comparison: base and head in turn, until the verdict is clear."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+from shlex import join
+from statistics import fmean
+from time import monotonic
+
+from diffusers_perf.cli.answers import refuse
+from diffusers_perf.compare import compare, processes
+from diffusers_perf.compare.interruption import Interruption
+from diffusers_perf.compare.sides import Side
+from diffusers_perf.compare.state import Finished, State
+from diffusers_perf.judge.comparable import NotComparable
+from diffusers_perf.judge.comparison import Comparison
+from diffusers_perf.judge.weighing import PAIRS_MOST
+from diffusers_perf.records.reading import BadRunError, load_run
+from diffusers_perf.records.store import BaselineStore
+
+PAIRS = 5
+PAIRS_LEAST = 2
+"""With fewer there is no interval."""
+LAST_LINES = 15
+MEASURED = (0, 1)
+"""pytest's exit codes of a run that is through: all passed, or some failed."""
+NO_CASE = 5
+"""pytest's exit code where its arguments select no test."""
+
+
+class OutOfTime(Exception):
+    """The budget holds no further process; the text says how to go on."""
+
+
+class NothingMeasured(Exception):
+    """A process that gave no run; the text has its last lines."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Turns:
+    """All processes of one comparison, base and head in turn."""
+
+    sides: dict[str, Side]
+    state: State
+    typed: tuple[Sequence[str], Sequence[str]]
+    """The command, before and behind its --minutes."""
+    options: Sequence[str]
+    """Of the main job."""
+    budget_s: float
+    lock: int
+    store: BaselineStore
+    """With the calibrated noise of this machine."""
+    interruption: Interruption
+
+    def judge(self) -> int:
+        """Measure what is not finished yet, then compare; returns the exit code."""
+        for side in self.sides.values():
+            print(f"{side.name}  {side.text}")
+        if self.state.finished:
+            pairs = len(self.state.pairs())
+            print(f"{pairs} {'pair is' if pairs == 1 else 'pairs are'} finished from before")
+            self._compared()
+        try:
+            self._measure(PAIRS)
+            # The first five decide, also where more are there: who looks anew after each pair stops
+            # whenever chance is kind.
+            first = self._compared(most=PAIRS)
+            if first.inconclusive:
+                end = "" if first.worth_more else "; more pairs would not resolve it"
+                print(f"inconclusive after {PAIRS} pairs: {', '.join(first.inconclusive)}{end}")
+            if first.worth_more:
+                self._measure(PAIRS_MOST)
+        except OutOfTime as reason:
+            print(f"stopped: {reason}")
+        except NothingMeasured as reason:
+            return refuse(str(reason))
+        if len(self.state.pairs()) < PAIRS_LEAST:
+            return refuse("there is no interval from fewer than two pairs")
+        comparison = self._compared()
+        self.state.compared = comparison.pairs
+        self.state.save()
+        print()
+        compare.tell(comparison)
+        print(f"all runs are in {self.state.path.parent}; remove it to measure anew")
+        return comparison.exit_code
+
+    def _measure(self, most: int) -> None:
+        """Run what is not finished of this many pairs: A B B A A B …"""
+        order = [
+            (name, pair)
+            for pair in range(1, most + 1)
+            for name in (self.sides if pair % 2 else reversed(self.sides))
+        ]
+        for number, (name, pair) in enumerate(order, start=1):
+            if self.state.has(name, pair):
+                continue
+            if number % 2:
+                self._afford_pair(left=len(order) - number + 1)
+            self._run(self.sides[name], pair, left=len(order) - number)
+            if self.state.pairs() == [1]:
+                # What cannot be compared at all is said now, and not after the last process.
+                self._compared()
+
+    def _compared(self, *, most: int = PAIRS_MOST) -> Comparison:
+        numbers = self.state.pairs()[:most]
+        base, head = ([self.state.run(side, n) for n in numbers] for side in self.sides)
+        try:
+            return compare.load(base, head, self.store, more=self._more(len(numbers)))
+        except NotComparable as error:
+            raise BadRunError(str(error)) from None
+
+    def _more(self, pairs: int) -> str:
+        """The command that measures the pairs that are to follow these."""
+        left = 2 * ((PAIRS if pairs < PAIRS else PAIRS_MOST) - pairs)
+        before, behind = self.typed
+        return join([*before, "--minutes", f"{self._minutes_for(left):.0f}", *behind])
+
+    @property
+    def _longest_s(self) -> float:
+        return max((entry.seconds for entry in self.state.finished), default=0.0)
+
+    def _minutes_for(self, left: int) -> float:
+        """What holds so many more processes, beside those that are finished."""
+        return (self.state.spent_s + left * self._longest_s) / 60 + 1
+
+    def _afford_pair(self, *, left: int) -> None:
+        """`OutOfTime` where the budget does not hold two more of the processes that are left."""
+        if self.state.spent_s + 2 * self._longest_s >= self.budget_s:
+            raise OutOfTime(
+                f"{self.state.spent_s / 60:.1f} of {self.budget_s / 60:g} min are used, and a "
+                f"process takes up to {self._longest_s:.0f} s; the same command with --minutes "
+                f"{self._minutes_for(left):.0f} runs the {left} that are left"
+            )
+
+    def _run(self, side: Side, pair: int, *, left: int) -> None:
+        """One process. `NothingMeasured`; `OutOfTime` where it took all that was left."""
+        path = self.state.run(side.name, pair)
+        log = path.with_suffix(".log")
+        start = monotonic()
+        limit_s = self.budget_s - self.state.spent_s
+        try:
+            code = processes.run(
+                side,
+                self.options,
+                path=path,
+                log=log,
+                limit_s=limit_s,
+                is_first=not any(entry.side == side.name for entry in self.state.finished),
+                lock=self.lock,
+                interruption=self.interruption,
+            )
+        except subprocess.TimeoutExpired:
+            raise OutOfTime(
+                f"{path.stem} was ended after {limit_s:.0f} s, when all "
+                f"{self.budget_s / 60:g} min were used; the same command with more --minutes "
+                "goes on"
+            ) from None
+        seconds = monotonic() - start
+        try:
+            cases = len(load_run(path).cases) if code in MEASURED else 0
+        except BadRunError:
+            cases = 0
+        if code == NO_CASE:
+            raise NothingMeasured(
+                f"{side.name} {pair} measured nothing: no case is selected by "
+                f"{join(self.options) or 'default'} (all: {log})"
+            )
+        if not cases:
+            lines = log.read_text(errors="replace").splitlines()[-LAST_LINES:]
+            raise NothingMeasured(
+                f"{side.name} {pair} ended with exit code {code} and measured nothing. Its last "
+                "lines:\n" + "\n".join(f"  {line}" for line in lines) + f"\n  (all: {log})"
+            )
+        self.state.add(Finished(side=side.name, pair=pair, seconds=seconds))
+        mean_s = fmean(entry.seconds for entry in self.state.finished)
+        failed = ", some of them failed" if code else ""
+        print(
+            f"[{len(self.state.finished)}/{len(self.state.finished) + left}] {side.name} {pair}: "
+            f"{cases} case{'s' * (cases > 1)} in {seconds:.0f} s{failed}, "
+            f"about {left * mean_s / 60:.1f} min left",
+            flush=True,
+        )
