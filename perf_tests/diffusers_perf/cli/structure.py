@@ -30,7 +30,7 @@ from diffusers_perf.records.store import BaselineStore
 
 if TYPE_CHECKING:
     from diffusers_perf.measurement.pipelines import Source
-    from diffusers_perf.records.operators import Observation
+    from diffusers_perf.records.operators import OperatorCounts
 
 SHOWN = (
     "device_reads",
@@ -108,7 +108,7 @@ def main(args: argparse.Namespace) -> int:
         return refuse(f"no case has {args.k!r} in its id")
     store = store_of(args)
     accepted = store.load_operators()
-    observed: dict[Case, Observation] = {}
+    observed: dict[Case, OperatorCounts] = {}
     findings: dict[str, list[Finding]] = {}
     passed_over = []
     uncounted: list[str] = []
@@ -173,7 +173,7 @@ def not_countable(case: Case) -> str | None:
     return None
 
 
-def count(case: Case, source: Source) -> Observation:
+def count(case: Case, source: Source) -> OperatorCounts:
     """What the case's pipeline asks for. `NotCountable`; `NotApplied` if an applied check fails."""
     import torch
 
@@ -197,7 +197,7 @@ def versions() -> dict[str, str]:
     return {"torch": torch.__version__.split("+")[0], "diffusers": version("diffusers")}
 
 
-def judge(case: Case, seen: Observation, was: OperatorBaseline, model: str) -> list[Finding]:
+def judge(case: Case, seen: OperatorCounts, was: OperatorBaseline, model: str) -> list[Finding]:
     return judge_counts(
         case.id,
         seen,
@@ -210,7 +210,7 @@ def judge(case: Case, seen: Observation, was: OperatorBaseline, model: str) -> l
     )
 
 
-def table(case: Case, seen: Observation, args: argparse.Namespace) -> Iterator[str]:
+def table(case: Case, seen: OperatorCounts, args: argparse.Namespace) -> Iterator[str]:
     """The lines that show one case."""
     steps, images = case.workload.steps, case.workload.num_images
     yield (
@@ -251,7 +251,7 @@ def table(case: Case, seen: Observation, args: argparse.Namespace) -> Iterator[s
 
 
 def tell(
-    observed: Mapping[Case, Observation],
+    observed: Mapping[Case, OperatorCounts],
     findings: Mapping[str, list[Finding]],
     accepted: Mapping[str, OperatorBaseline],
     model: str,
@@ -288,7 +288,7 @@ def tell(
 
 
 def write(
-    observed: Mapping[Case, Observation],
+    observed: Mapping[Case, OperatorCounts],
     model: str,
     args: argparse.Namespace,
     store: BaselineStore,

@@ -18,7 +18,7 @@ from diffusers_perf.records import image_files, pixels
 from diffusers_perf.records.baselines import MachineBaseline, OperatorBaseline
 from diffusers_perf.records.measurement import Measurement
 from diffusers_perf.records.names import image_file
-from diffusers_perf.records.operators import Observation
+from diffusers_perf.records.operators import OperatorCounts
 from diffusers_perf.records.run import Machine
 from diffusers_perf.records.store import BaselineStore
 
@@ -27,7 +27,7 @@ from diffusers_perf.records.store import BaselineStore
 class Side:
     """One run of a trial: the measurements of its cases, and the verdicts' findings on them."""
 
-    measured: tuple[tuple[Case, Measurement, Observation | None], ...]
+    measured: tuple[tuple[Case, Measurement, OperatorCounts | None], ...]
     findings: tuple[Finding, ...] = ()
 
     def alarms(self) -> list[Finding]:

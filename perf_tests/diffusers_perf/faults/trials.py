@@ -31,7 +31,7 @@ from diffusers_perf.measurement.failing import CaseError
 from diffusers_perf.measurement.observing import Observing, Unobserved
 from diffusers_perf.measurement.timing import Stopwatch
 from diffusers_perf.records.measurement import Measurement
-from diffusers_perf.records.operators import Observation
+from diffusers_perf.records.operators import OperatorCounts
 from diffusers_perf.records.store import BaselineStore
 
 ATTEMPTS = 3
@@ -231,7 +231,7 @@ class Trials:
         tried.operators = clean.operators(tried.source.name) if observed else {}
         tried.portable = {}
         tried.measurements.clear()
-        measured: list[tuple[Case, Measurement, Observation | None]] = []
+        measured: list[tuple[Case, Measurement, OperatorCounts | None]] = []
         findings: list[Finding] = []
         tried.build = injecting(injection)
         tried.stopwatch = injection.stopwatch or Stopwatch()

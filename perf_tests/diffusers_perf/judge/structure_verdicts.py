@@ -23,7 +23,7 @@ Site = tuple[str, Place]
 
 
 class Counted(Protocol):
-    """What a generation asks for: an `Observation`, or what a run's JSON kept of one."""
+    """What a generation asks for: an `OperatorCounts`, or what a run's JSON kept of one."""
 
     @property
     def counters(self) -> Mapping[str, Count]: ...

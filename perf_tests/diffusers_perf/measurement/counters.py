@@ -69,7 +69,7 @@ class NoTrace(Exception):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Event:
+class TraceEvent:
     """One line of a trace, times in seconds."""
 
     category: str
@@ -84,8 +84,8 @@ class Event:
 class Segment:
     """What happened between two neighbouring markers."""
 
-    on_gpu: Sequence[Event]
-    on_host: Sequence[Event]
+    on_gpu: Sequence[TraceEvent]
+    on_host: Sequence[TraceEvent]
     allocations: int | None
     """Calls of PyTorch's caching allocator; None where they were not read."""
 
@@ -106,7 +106,7 @@ class Trace:
         return [self.before, *self.steps, self.after]
 
     @property
-    def on_gpu(self) -> list[Event]:
+    def on_gpu(self) -> list[TraceEvent]:
         return [event for segment in self.segments for event in segment.on_gpu]
 
     @cached_property
@@ -125,7 +125,7 @@ class Trace:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Observation:
+class TraceSummary:
     """What was counted in a whole generation of the workload's steps."""
 
     counters: Mapping[str, Count]
@@ -135,7 +135,7 @@ class Observation:
     """Seconds on the GPU and number of kernels."""
 
 
-def observe(generation: Generation, pipeline: Any, *, steps: int) -> Observation:
+def observe(generation: Generation, pipeline: Any, *, steps: int) -> TraceSummary:
     """Profile a short generation and extrapolate to this many steps.
 
     All steps are profiled where they differ: a cache that is refreshed in every third one has no
@@ -149,7 +149,7 @@ def observe(generation: Generation, pipeline: Any, *, steps: int) -> Observation
     return extrapolate(trace, traced=generation.turns(asked), steps=generation.turns(steps))
 
 
-def extrapolate(trace: Trace, *, traced: int, steps: int) -> Observation:
+def extrapolate(trace: Trace, *, traced: int, steps: int) -> TraceSummary:
     """Fixed and per-step costs of a trace of `traced` steps, as of this many steps.
 
     What is copied once and grows with the schedule, as its timesteps do, is as long as the trace's.
@@ -185,7 +185,7 @@ def extrapolate(trace: Trace, *, traced: int, steps: int) -> Observation:
         families[family] = KernelFamily(
             gpu_s=seconds + share * more_s, kernels=round(number + share * more)
         )
-    return Observation(
+    return TraceSummary(
         counters=counters, gpu_busy_s=sum(stages.values()), stages_s=stages, families=families
     )
 
@@ -210,7 +210,7 @@ def count(segment: Segment) -> dict[str, int]:
     }
 
 
-def busy_s(events: Iterable[Event]) -> float:
+def busy_s(events: Iterable[TraceEvent]) -> float:
     """Length of the union of the events' intervals, in seconds: overlaps count once.
 
     Without copies to or from pageable memory: the host carries a large one piece by piece, and
@@ -230,7 +230,7 @@ def family_of(name: str) -> str:
     return next((family for family, pattern in FAMILIES if pattern.search(name)), "other")
 
 
-def by_family(events: Iterable[Event]) -> dict[str, tuple[float, int]]:
+def by_family(events: Iterable[TraceEvent]) -> dict[str, tuple[float, int]]:
     """Seconds and number of GPU events by family, with the copies that `busy_s` leaves out."""
     split: dict[str, tuple[float, int]] = {}
     for event in events:
@@ -313,10 +313,10 @@ def read(lines: Iterable[Mapping[str, Any]], *, allocated: Sequence[int] = ()) -
     return Trace(before=first, steps=steps, after=last)
 
 
-def _event(line: Mapping[str, Any]) -> Event:
+def _event(line: Mapping[str, Any]) -> TraceEvent:
     args = line.get("args", {})
     start = float(line["ts"]) / 1e6
-    return Event(
+    return TraceEvent(
         category=line["cat"],
         name=line["name"],
         start_s=start,
@@ -326,9 +326,11 @@ def _event(line: Mapping[str, Any]) -> Event:
     )
 
 
-def _cut(events: Iterable[Event], borders: Sequence[float], own: set[int]) -> list[list[Event]]:
+def _cut(
+    events: Iterable[TraceEvent], borders: Sequence[float], own: set[int]
+) -> list[list[TraceEvent]]:
     """The events that begin between each two neighbouring borders, without the markers' own."""
-    parts: list[list[Event]] = [[] for _ in borders[1:]]
+    parts: list[list[TraceEvent]] = [[] for _ in borders[1:]]
     for event in events:
         part = bisect_right(borders, event.start_s) - 1
         if 0 <= part < len(parts) and event.correlation not in own:

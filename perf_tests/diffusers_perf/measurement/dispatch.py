@@ -27,7 +27,7 @@ from diffusers_perf.measurement.dataless import (
     with_twin,
     without_values,
 )
-from diffusers_perf.records.operators import UNFUSED, Event, Operator, Place
+from diffusers_perf.records.operators import UNFUSED, Occurrence, Operator, Place
 
 FAMILIES = {
     "convolution": ("convolution", "_convolution"),
@@ -72,7 +72,7 @@ class Counting(TorchDispatchMode):
         self.stack: list[Place] = []
         self.operators: defaultdict[Operator, list[int]] = defaultdict(lambda: [0, 0, 0])
         """Calls, FLOPs, bytes."""
-        self.events: Counter[Event] = Counter()
+        self.occurrences: Counter[Occurrence] = Counter()
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
@@ -108,7 +108,7 @@ class Counting(TorchDispatchMode):
 
     def event(self, counter: str, what: str) -> None:
         """Count this, where it happens."""
-        self.events[Event(counter, what, self.stack[-1])] += 1
+        self.occurrences[Occurrence(counter, what, self.stack[-1])] += 1
 
     def _read(self, func: Any, name: str, args: tuple[Any, ...], kwargs: Any) -> Any:
         self.event("device_reads", "item" if name == "_local_scalar_dense" else name)

@@ -20,14 +20,14 @@ from diffusers_perf.measurement.generation import Generation
 from diffusers_perf.measurement.interference import Watch
 from diffusers_perf.measurement.pipelines import Source, built
 from diffusers_perf.records.measurement import Count, Measurement
-from diffusers_perf.records.operators import Observation
+from diffusers_perf.records.operators import OperatorCounts
 
 
 class Observer(Protocol):
     """Looks at a case beside the clock."""
 
     @property
-    def counted(self) -> dict[str, Observation]:
+    def counted(self) -> dict[str, OperatorCounts]:
         """By case id, what its code asks for, where there is no GPU to watch."""
 
     def observe(
@@ -51,7 +51,7 @@ class Observer(Protocol):
 class Unobserved:
     """Sees nothing: for a case of which the timed rounds say enough."""
 
-    counted: dict[str, Observation] = field(default_factory=dict)
+    counted: dict[str, OperatorCounts] = field(default_factory=dict)
 
     def observe(self, measurement: Measurement, *_: object, **__: object) -> Measurement:
         return measurement
@@ -61,7 +61,7 @@ class Unobserved:
 class Observing:
     """Observes one case after the other, and remembers what says the same of several."""
 
-    counted: dict[str, Observation] = field(default_factory=dict)
+    counted: dict[str, OperatorCounts] = field(default_factory=dict)
     """By case id, what its code asks for, where there is no GPU to watch."""
     _works: dict[tuple[str, ...], roofline.Work] = field(default_factory=dict)
 

@@ -24,7 +24,13 @@ from diffusers_perf.measurement.discovery import modules
 from diffusers_perf.measurement.dispatch import Constructors, Counting
 from diffusers_perf.measurement.generation import Generation
 from diffusers_perf.records.measurement import Count
-from diffusers_perf.records.operators import Event, Observation, Operator, Place, Work
+from diffusers_perf.records.operators import (
+    Occurrence,
+    Operator,
+    OperatorCost,
+    OperatorCounts,
+    Place,
+)
 
 __all__ = ["NotCountable", "generate", "observe"]
 
@@ -34,11 +40,11 @@ arithmetic."""
 STEADY = slice(4, -1)
 """Turns of the longer one that speak for all further ones: the last of a schedule may do less."""
 
-Tally = Counter[Event | tuple[Operator, int]]
+Tally = Counter[Occurrence | tuple[Operator, int]]
 """How often each event happens; of each operator its calls, FLOPs and bytes, numbered."""
 
 
-def observe(pipeline: Any, workload: Workload) -> Observation:
+def observe(pipeline: Any, workload: Workload) -> OperatorCounts:
     """Count short generations of this workload by this pipeline, wherever its weights are.
 
     They are put aside meanwhile and put back untouched. Where steps differ, all of the workload's
@@ -53,9 +59,9 @@ def observe(pipeline: Any, workload: Workload) -> Observation:
         # What is made in a first generation and kept is not part of the others.
         _, few, many = (_run(pipeline, generation, steps) for steps in asked)
         if many.continues(few):
-            return _observation(many.whole, lambda key: many.since(few, key))
+            return _counts_of(many.whole, lambda key: many.since(few, key))
         every = _run(pipeline, generation, workload.steps)
-        return _observation(every.whole, every.at_least)
+        return _counts_of(every.whole, every.at_least)
 
 
 def generate(pipeline: Any, generation: Generation, *, steps: int) -> None:
@@ -111,7 +117,9 @@ def _more(whole: Tally, part: Tally) -> Tally:
 
 def _of_any_schedule(tally: Tally) -> Tally:
     """Without bytes: a schedule that is searched is as long as it has steps."""
-    return Counter({key: n for key, n in tally.items() if isinstance(key, Event) or key[1] < 2})
+    return Counter(
+        {key: n for key, n in tally.items() if isinstance(key, Occurrence) or key[1] < 2}
+    )
 
 
 def _run(pipeline: Any, generation: Generation, steps: int) -> _Run:
@@ -123,18 +131,20 @@ def _run(pipeline: Any, generation: Generation, steps: int) -> _Run:
 
 
 def _tally(counting: Counting) -> Tally:
-    tally: Tally = Counter(counting.events)
+    tally: Tally = Counter(counting.occurrences)
     for operator, sums in counting.operators.items():
         for number, total in enumerate(sums):
             tally[operator, number] = total
     return tally
 
 
-def _observation(tally: Tally, count: Callable[[Any], Count]) -> Observation:
-    operators = dict.fromkeys(key[0] for key in tally if not isinstance(key, Event))
-    return Observation(
-        operators={o: Work(*(count((o, number)) for number in range(3))) for o in operators},
-        events={key: count(key) for key in tally if isinstance(key, Event)},
+def _counts_of(tally: Tally, count: Callable[[Any], Count]) -> OperatorCounts:
+    operators = dict.fromkeys(key[0] for key in tally if not isinstance(key, Occurrence))
+    return OperatorCounts(
+        operators={
+            o: OperatorCost(*(count((o, number)) for number in range(3))) for o in operators
+        },
+        occurrences={key: count(key) for key in tally if isinstance(key, Occurrence)},
     )
 
 

@@ -54,7 +54,7 @@ class Operator(NamedTuple):
     place: Place
 
 
-class Event(NamedTuple):
+class Occurrence(NamedTuple):
     """One thing that a counter counts in one place."""
 
     counter: str
@@ -63,7 +63,7 @@ class Event(NamedTuple):
     place: Place
 
 
-class Work(NamedTuple):
+class OperatorCost(NamedTuple):
     """How often an operator is called and what that takes, in a whole generation."""
 
     calls: Count
@@ -73,11 +73,11 @@ class Work(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Observation:
+class OperatorCounts:
     """What a generation asks for, each as fixed and per-step counts."""
 
-    operators: Mapping[Operator, Work]
-    events: Mapping[Event, Count]
+    operators: Mapping[Operator, OperatorCost]
+    occurrences: Mapping[Occurrence, Count]
 
     @property
     def counters(self) -> dict[str, Count]:
@@ -89,15 +89,15 @@ class Observation:
         found: dict[str, dict[tuple[str, Place], list[Count]]] = {
             name: defaultdict(list) for name in COUNTERS
         }
-        for event, count in self.events.items():
-            found[event.counter][event.what, event.place].append(count)
-        for operator, work in self.operators.items():
-            found["operators"][operator.family, operator.place].append(work.calls)
+        for occurrence, count in self.occurrences.items():
+            found[occurrence.counter][occurrence.what, occurrence.place].append(count)
+        for operator, cost in self.operators.items():
+            found["operators"][operator.family, operator.place].append(cost.calls)
             if operator.family in UNFUSED:
-                found["unfused_attention"][operator.family, operator.place].append(work.calls)
+                found["unfused_attention"][operator.family, operator.place].append(cost.calls)
             if operator.family.startswith(HEAVY) and operator.dtype in ("float32", "float64"):
                 what = f"{operator.family} in {operator.dtype}"
-                found["full_precision_operators"][what, operator.place].append(work.calls)
+                found["full_precision_operators"][what, operator.place].append(cost.calls)
         return {
             name: {site: added(counts) for site, counts in sites.items()}
             for name, sites in found.items()
@@ -121,21 +121,21 @@ class Observation:
             for name, total in self.counters.items()
         }
 
-    def by(self, key: Callable[[Operator], Any]) -> dict[Any, Work]:
+    def by(self, key: Callable[[Operator], Any]) -> dict[Any, OperatorCost]:
         """The operators summed by whatever is asked for, the most calls in a step first."""
-        groups: dict[Any, list[Work]] = defaultdict(list)
-        for operator, work in self.operators.items():
-            groups[key(operator)].append(work)
+        groups: dict[Any, list[OperatorCost]] = defaultdict(list)
+        for operator, cost in self.operators.items():
+            groups[key(operator)].append(cost)
         summed = {
-            name: Work(*(added(parts) for parts in zip(*works, strict=True)))
-            for name, works in groups.items()
+            name: OperatorCost(*(added(parts) for parts in zip(*costs, strict=True)))
+            for name, costs in groups.items()
         }
         order = sorted(summed, key=lambda name: (-summed[name].calls.per_step, str(name)))
         return {name: summed[name] for name in order}
 
-    def total(self) -> Work:
+    def total(self) -> OperatorCost:
         """All operators together."""
-        return Work(*(added(parts) for parts in zip(*self.operators.values(), strict=True)))
+        return OperatorCost(*(added(parts) for parts in zip(*self.operators.values(), strict=True)))
 
     def roofline_s(
         self, *, steps: int, flops_per_s: float, bytes_per_s: float
@@ -146,8 +146,8 @@ class Observation:
         each bound by arithmetic or by memory, which only fusing operators can beat.
         """
         eager = sum(
-            max(work.flops.total(steps) / flops_per_s, work.bytes.total(steps) / bytes_per_s)
-            for work in self.operators.values()
+            max(cost.flops.total(steps) / flops_per_s, cost.bytes.total(steps) / bytes_per_s)
+            for cost in self.operators.values()
         )
         return self.total().flops.total(steps) / flops_per_s, eager
 

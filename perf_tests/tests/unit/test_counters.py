@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from diffusers_perf.measurement import counters
-from diffusers_perf.measurement.counters import Event, NoTrace, Segment, Trace
+from diffusers_perf.measurement.counters import NoTrace, Segment, Trace, TraceEvent
 from diffusers_perf.records.measurement import Count, KernelFamily
 
 RECORDED = Path(__file__).parent / "recorded" / "h100-fp16-2steps.json.gz"
@@ -129,8 +129,10 @@ def test_the_profiler_is_told_to_detach_and_does_before_another_begins(
 
 
 def test_busy_is_the_union_of_intervals() -> None:
-    def event(start: float, end: float) -> Event:
-        return Event(category="kernel", name="k", start_s=start, end_s=end, correlation=0, bytes=0)
+    def event(start: float, end: float) -> TraceEvent:
+        return TraceEvent(
+            category="kernel", name="k", start_s=start, end_s=end, correlation=0, bytes=0
+        )
 
     assert counters.busy_s([event(0, 2), event(1, 3), event(5, 6)]) == pytest.approx(4)
     assert counters.busy_s([event(0, 10), event(1, 2)]) == pytest.approx(10)
@@ -163,7 +165,9 @@ def made_up(*kernels_a_step: int) -> Trace:
 
     def segment(kernels: int) -> Segment:
         events = [
-            Event(category="kernel", name="gemm", start_s=i, end_s=i + 1, correlation=0, bytes=0)
+            TraceEvent(
+                category="kernel", name="gemm", start_s=i, end_s=i + 1, correlation=0, bytes=0
+            )
             for i in range(kernels)
         ]
         return Segment(on_gpu=events, on_host=[], allocations=3 * kernels)

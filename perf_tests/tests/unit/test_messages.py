@@ -23,7 +23,7 @@ from diffusers_perf.judge.question import Question
 from diffusers_perf.judge.verdicts import judge
 from diffusers_perf.records.baselines import Bound, OperatorBaseline
 from diffusers_perf.records.measurement import Count, Distance, Interference, Look, Measurement
-from diffusers_perf.records.operators import Event, Observation, Place
+from diffusers_perf.records.operators import Occurrence, OperatorCounts, Place
 from perf_tests.tests.unit import recorded
 from perf_tests.tests.unit.factories import FP16, GENERATES, REFERENCE, baseline_of, question
 
@@ -164,17 +164,17 @@ def test_counters() -> None:
 def test_operators() -> None:
     up, down = "float16 → float32", "float32 → float16"
 
-    def observed(per_step: int, *kinds: tuple[str, str]) -> Observation:
+    def observed(per_step: int, *kinds: tuple[str, str]) -> OperatorCounts:
         """Casts of these kinds, each in a class."""
         count = Count(fixed=0, per_step=per_step)
-        same = {Event("casts", down, Place("vae.conv", "Conv2d")): Count(fixed=5, per_step=0)}
+        same = {Occurrence("casts", down, Place("vae.conv", "Conv2d")): Count(fixed=5, per_step=0)}
         casts = same | {
-            Event("casts", kind, Place(f"unet.{owner.lower()}", owner)): count
+            Occurrence("casts", kind, Place(f"unet.{owner.lower()}", owner)): count
             for kind, owner in kinds
         }
-        return Observation(operators={}, events=casts)
+        return OperatorCounts(operators={}, occurrences=casts)
 
-    def printed(now: Observation, was: Observation) -> str:
+    def printed(now: OperatorCounts, was: OperatorCounts) -> str:
         known = OperatorBaseline(
             accepted="2026-01-31",
             reason="first",

@@ -21,7 +21,13 @@ from diffusers_perf.measurement import discovery, dispatch, structure
 from diffusers_perf.measurement.generation import Generation
 from diffusers_perf.records.baselines import BadBaseline, OperatorBaseline
 from diffusers_perf.records.measurement import Count
-from diffusers_perf.records.operators import Event, Observation, Operator, Place, Work
+from diffusers_perf.records.operators import (
+    Occurrence,
+    Operator,
+    OperatorCost,
+    OperatorCounts,
+    Place,
+)
 from diffusers_perf.records.store import BaselineStore
 from diffusers_perf.techniques.conditioning import precompute
 from diffusers_perf.techniques.device_steps import take_over
@@ -93,11 +99,11 @@ def build(
     return pipeline
 
 
-def observe(pipeline: Any) -> Observation:
+def observe(pipeline: Any) -> OperatorCounts:
     return structure.observe(pipeline, SMALL)
 
 
-def accept(seen: Observation, versions: dict[str, str] | None = None) -> OperatorBaseline:
+def accept(seen: OperatorCounts, versions: dict[str, str] | None = None) -> OperatorBaseline:
     return OperatorBaseline(
         accepted="2026-01-31",
         reason="first",
@@ -107,11 +113,11 @@ def accept(seen: Observation, versions: dict[str, str] | None = None) -> Operato
 
 
 @pytest.fixture(scope="module")
-def healthy() -> Observation:
+def healthy() -> OperatorCounts:
     return observe(build())
 
 
-def judged(now: Observation, was: OperatorBaseline, *, steps: int = 50) -> list[Finding]:
+def judged(now: OperatorCounts, was: OperatorBaseline, *, steps: int = 50) -> list[Finding]:
     return structure_verdicts.judge(
         "fp16",
         now,
@@ -124,7 +130,7 @@ def judged(now: Observation, was: OperatorBaseline, *, steps: int = 50) -> list[
     )
 
 
-def detected(now: Observation, was: Observation, metric: str) -> str:
+def detected(now: OperatorCounts, was: OperatorCounts, metric: str) -> str:
     """The text of the finding that a fault makes on this counter."""
     found = judged(now, accept(was))
     text = {f.metric: f for f in found if f.status == "more work"}
@@ -143,11 +149,11 @@ def detected(now: Observation, was: Observation, metric: str) -> str:
 def test_finds_what_a_scheduler_reads_back_from_the_device(scheduler: str, reads: int) -> None:
     seen = observe(build(scheduler=scheduler))
     assert seen.counters["device_reads"].total(50) == reads
-    places = {event.place.path for event in seen.events if event.counter == "device_reads"}
+    places = {one.place.path for one in seen.occurrences if one.counter == "device_reads"}
     assert places <= {"scheduler.step", "scheduler.scale_model_input"}
 
 
-def test_two_runs_are_identical(healthy: Observation) -> None:
+def test_two_runs_are_identical(healthy: OperatorCounts) -> None:
     dispatch.Counting._known.clear()
     again = observe(build())
     assert again == healthy
@@ -199,7 +205,7 @@ def test_floating_point_operations_are_exact() -> None:
     assert moved == 4 * x.numel() * 2
 
 
-def test_a_fused_attention_that_may_not_fuse(healthy: Observation) -> None:
+def test_a_fused_attention_that_may_not_fuse(healthy: OperatorCounts) -> None:
     from torch.nn.attention import SDPBackend, sdpa_kernel
 
     with sdpa_kernel(SDPBackend.MATH):
@@ -207,7 +213,7 @@ def test_a_fused_attention_that_may_not_fuse(healthy: Observation) -> None:
     assert "attention: sdpa, math only" in text
 
 
-def test_a_convolution_between_two_layouts_converts(healthy: Observation) -> None:
+def test_a_convolution_between_two_layouts_converts(healthy: OperatorCounts) -> None:
     pipeline = build()
     pipeline.unet.conv_in.to(memory_format=torch.channels_last)
     text = detected(observe(pipeline), healthy, "layout_conversions")
@@ -276,7 +282,7 @@ def test_steps_that_differ_are_all_counted() -> None:
     assert 0 < more < plain.per_step
 
 
-def decided_by(number: Callable[[torch.Tensor], Any]) -> Observation:
+def decided_by(number: Callable[[torch.Tensor], Any]) -> OperatorCounts:
     """The counts of a pipeline whose step is decided by a number of the predicted noise."""
     pipeline = build()
     step = pipeline.scheduler.step
@@ -311,7 +317,9 @@ def test_what_is_decided_by_known_values_is_counted() -> None:
 # Injected on purpose
 
 
-def test_a_group_norm_that_upcasts(healthy: Observation, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_group_norm_that_upcasts(
+    healthy: OperatorCounts, monkeypatch: pytest.MonkeyPatch
+) -> None:
     norm = torch.nn.GroupNorm.forward
 
     def upcasting(self: torch.nn.GroupNorm, x: torch.Tensor) -> torch.Tensor:
@@ -327,7 +335,7 @@ def test_a_group_norm_that_upcasts(healthy: Observation, monkeypatch: pytest.Mon
     assert "unet.down_blocks.0.resnets.0.norm1" in text
 
 
-def test_naive_attention(healthy: Observation) -> None:
+def test_naive_attention(healthy: OperatorCounts) -> None:
     from diffusers.models.attention_processor import AttnProcessor
 
     pipeline = build()
@@ -355,7 +363,7 @@ def inject_in_step(
 
 
 def test_an_item_in_the_schedulers_step(
-    healthy: Observation, monkeypatch: pytest.MonkeyPatch
+    healthy: OperatorCounts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     inject_in_step(monkeypatch, lambda noise: noise.abs().max().item())
     text = detected(observe(build()), healthy, "device_reads")
@@ -366,7 +374,7 @@ def test_an_item_in_the_schedulers_step(
 
 
 def test_a_tensor_from_a_list_in_the_step(
-    healthy: Observation, monkeypatch: pytest.MonkeyPatch
+    healthy: OperatorCounts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     inject_in_step(monkeypatch, lambda noise: torch.tensor([0.5], device=noise.device))
     text = detected(observe(build()), healthy, "host_to_device_copies")
@@ -374,7 +382,7 @@ def test_a_tensor_from_a_list_in_the_step(
     assert "in scheduler.step" in text
 
 
-def test_a_dtype_that_was_not_applied(healthy: Observation) -> None:
+def test_a_dtype_that_was_not_applied(healthy: OperatorCounts) -> None:
     text = detected(observe(build(dtype=torch.float32)), healthy, "full_precision_operators")
     assert "full precision operators 0 → " in text
     assert "convolution in float32" in text
@@ -385,14 +393,14 @@ def test_a_dtype_that_was_not_applied(healthy: Observation) -> None:
 # Telling
 
 
-def made(**casts: Count) -> Observation:
+def made(**casts: Count) -> OperatorCounts:
     """An observation of nothing but casts in GroupNorms, by module."""
     none = Count(fixed=0, per_step=0)
     operator = Operator("add", "elementwise and other", "float16", "-", Place("unet", "UNet"))
-    return Observation(
-        operators={operator: Work(Count(fixed=0, per_step=100), none, none)},
-        events={
-            Event("casts", "float16 → float32", Place(path, "GroupNorm")): count
+    return OperatorCounts(
+        operators={operator: OperatorCost(Count(fixed=0, per_step=100), none, none)},
+        occurrences={
+            Occurrence("casts", "float16 → float32", Place(path, "GroupNorm")): count
             for path, count in casts.items()
         },
     )
@@ -418,7 +426,7 @@ def test_fewer_asks_to_be_accepted() -> None:
 # The file and the command
 
 
-def test_each_workload_has_a_file_of_its_own(healthy: Observation, tmp_path: Path) -> None:
+def test_each_workload_has_a_file_of_its_own(healthy: OperatorCounts, tmp_path: Path) -> None:
     store = BaselineStore(tmp_path)
     cases = {"ddim50/sd15/fp16": accept(healthy), "vase25/owner/name/none": accept(made())}
     assert store.load_operators() == {}
@@ -488,7 +496,7 @@ def test_what_cannot_be_counted_hides_no_regression(
 ) -> None:
     casts = Count(fixed=1, per_step=1)
 
-    def count(case: Case, source: object) -> Observation:
+    def count(case: Case, source: object) -> OperatorCounts:
         if case.name == "tf32":
             raise structure.NotCountable("it depends on data")
         return made(a=casts)
@@ -516,7 +524,7 @@ def test_what_cannot_be_counted_hides_no_regression(
 def test_in_the_whole_catalogue_what_cannot_be_counted_is_not_missing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def count(case: Case, source: object) -> Observation:
+    def count(case: Case, source: object) -> OperatorCounts:
         if case.name == "tf32":
             raise structure.NotCountable("it depends on data")
         return made()
