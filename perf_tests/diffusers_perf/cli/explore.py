@@ -26,15 +26,9 @@ from diffusers_perf.compare.lock import BadFolder, held
 from diffusers_perf.compare.sides import repository
 from diffusers_perf.plugin.finding import find_project
 from diffusers_perf.plugin.screen import table
-from diffusers_perf.search.search import (
-    Search,
-    Stack,
-    Step,
-    Stopped,
-    closeness_text,
-    gain,
-    shortlist,
-)
+from diffusers_perf.search.attempt import Stack, Step, Stopped, gain
+from diffusers_perf.search.search import Search
+from diffusers_perf.search.shortlist import closeness_text, shortlist
 
 if TYPE_CHECKING:
     from diffusers_perf.catalog.discovery import Project

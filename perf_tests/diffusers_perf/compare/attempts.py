@@ -23,7 +23,7 @@ from diffusers_perf.measurement.measuring import PACKAGE, digest, digest_of
 from diffusers_perf.plugin.screen import image
 from diffusers_perf.records.files import BadContent, as_json, decoded, write_whole
 from diffusers_perf.records.measurement import Measurement
-from diffusers_perf.search.search import Ask, Stack, Stopped, Tried
+from diffusers_perf.search.attempt import Ask, Stack, Stopped, Tried
 
 if TYPE_CHECKING:
     from diffusers_perf.measurement.bench import Bench

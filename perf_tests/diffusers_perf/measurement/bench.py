@@ -19,21 +19,13 @@ from diffusers_perf.catalog.metrics import detector_of
 from diffusers_perf.catalog.status import Status
 from diffusers_perf.judge import structure_verdicts
 from diffusers_perf.judge.finding import Finding, Verdict
-from diffusers_perf.judge.messages.run import drift as drift_message
 from diffusers_perf.judge.question import Question
-from diffusers_perf.judge.stats import ratio_interval
 from diffusers_perf.judge.verdicts import judge
 from diffusers_perf.measurement import counters
+from diffusers_perf.measurement.drift import DRIFT_ROUNDS, drift_of
 from diffusers_perf.measurement.failing import CaseError, check_applied, failing
 from diffusers_perf.measurement.generation import Generation
-from diffusers_perf.measurement.housekeeping import (
-    cache_was,
-    peak_host_memory,
-    peak_memory,
-    reset_peak_host_memory,
-    settle,
-    tidy,
-)
+from diffusers_perf.measurement.housekeeping import Peaks, cache_was, settle, tidy
 from diffusers_perf.measurement.interference import Watch
 from diffusers_perf.measurement.kept import distance_to_accepted, save
 from diffusers_perf.measurement.lacking import Lack, lack_of
@@ -53,15 +45,6 @@ from diffusers_perf.records.store import BaselineStore
 
 QUICK_WARM_UP_STEPS = 5
 """Beyond PNDM's first four, which do other arithmetic."""
-DRIFT_ROUNDS = 3
-DRIFT_SHARE = 0.05
-"""A reference that is significantly and this much slower or faster when repeated has drifted."""
-
-
-def drift_text(drift: Drift) -> str:
-    """A reference's drift in words."""
-    allowed = not drift.significant and abs(drift.ratio - 1) > DRIFT_SHARE
-    return drift_message(drift.ratio) + ", as far as its rounds differ anyhow" * allowed
 
 
 @dataclass(kw_only=True)
@@ -218,16 +201,10 @@ class Bench:
             tidy()
             watch.before_round()
 
-        # Both accounts are kept anyhow, and reading them costs no round anything.
-        if self.device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats()
-            host_memory_is_known = False
-        else:
-            host_memory_is_known = reset_peak_host_memory()
+        peaks = Peaks(self.device)
         seconds = tuple(timed(generation, before_round=before_round, rounds=rounds))
         watch.after_round()
-        peak_memory_bytes = peak_memory() if self.device.type == "cuda" else None
-        host_memory = peak_host_memory() if host_memory_is_known else {}
+        peak_memory_bytes, host_memory = peaks.gpu_bytes(), peaks.host()
         raw_is_finite = generation.raw_is_finite()
         graphs_at_end, breaks_at_end = counters.compiled_graphs()
         if generation.first is None or generation.last is None:
@@ -365,9 +342,5 @@ class Bench:
             again = self.stopwatch.rounds(
                 generation, before_round=tidy, rounds=min(DRIFT_ROUNDS, self.rounds)
             )
-        ratio = ratio_interval(again, first.rounds_s)
-        certain = not ratio.low <= 1 <= ratio.high
-        self.drift[case.workload.name] = drift = Drift(
-            ratio=ratio.mid, significant=certain and abs(ratio.mid - 1) > DRIFT_SHARE
-        )
+        self.drift[case.workload.name] = drift = drift_of(again, first.rounds_s)
         return drift

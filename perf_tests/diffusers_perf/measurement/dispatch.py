@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import functools
 import math
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import torch
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import flop_registry
 
 from diffusers_perf.measurement.dataless import (
     DEVICE,
@@ -27,6 +25,17 @@ from diffusers_perf.measurement.dataless import (
     with_twin,
     without_values,
 )
+from diffusers_perf.measurement.operator_facts import (
+    OperatorFacts,
+    dtype_name,
+    frozen,
+    layout,
+    learn,
+    made,
+    memory_order,
+    tensor_bytes,
+    traits,
+)
 from diffusers_perf.records.operators import UNFUSED, Occurrence, Operator, Place
 
 FAMILIES = {
@@ -39,32 +48,14 @@ FAMILIES = {
     "copy and cast": ("_to_copy", "clone", "copy_", "cat", "stack", "constant_pad_nd"),
 }
 FAMILY_OF = {name: family for family, names in FAMILIES.items() for name in names}
-FREE = ("_unsafe_view", "empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided")
-"""Operators that launch nothing, beside views."""
-
 MASKS = (torch.bool, torch.uint8)
-UNKNOWN_UNTIL_RUN = {torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape}
-"""Tags of operators whose result the host must wait for: `.item()`, `nonzero`, `equal` …"""
-
-
-class _Known(NamedTuple):
-    """What is known of an operator on tensors of some shapes, dtypes and layouts."""
-
-    results: Any
-    """As `_describe` made it; None where the operator must be run, since it views or writes."""
-    counted: bool
-    dtype: str
-    layout: str
-    flops: int
-    bytes: int
 
 
 class Counting(TorchDispatchMode):
     """Counts what is asked of the device, and answers it without data."""
 
-    # Shared: what an operator makes of given shapes is the same in every generation, and asking
-    # torch's Python code for it again takes ten times as long as looking it up.
-    _known: ClassVar[dict[Any, _Known]] = {}
+    # Shared: what an operator makes of given shapes is the same in every generation.
+    _known: ClassVar[dict[Any, OperatorFacts]] = {}
 
     def __init__(self) -> None:
         # Torch's own is untyped in some versions.
@@ -82,7 +73,7 @@ class Counting(TorchDispatchMode):
         on_device = [t for t in tensors if t.is_meta]
         if not on_device and not is_device(kwargs.get("device")):
             return func(*args, **kwargs)
-        name, waits = _traits(func)
+        name, waits = traits(func)
         if waits:
             # Indexing is tagged for the sake of masks, whose true places the host must wait for.
             indices = args[1] if name.startswith("index") and len(args) > 1 else ()
@@ -165,7 +156,7 @@ class Counting(TorchDispatchMode):
 
     def _cast(self, was: torch.dtype, now: torch.dtype) -> None:
         if was != now:
-            self.event("casts", f"{_name(was)} → {_name(now)}")
+            self.event("casts", f"{dtype_name(was)} → {dtype_name(now)}")
 
     def fused_attention(
         self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *args: Any, **kwargs: Any
@@ -189,12 +180,12 @@ class Counting(TorchDispatchMode):
         operator = Operator(
             "scaled_dot_product_attention",
             "attention: sdpa" if fused else UNFUSED[1],
-            _name(query.dtype),
+            dtype_name(query.dtype),
             "-",
             self.stack[-1],
         )
         products = 2 * math.prod(query.shape[:-1]) * key.shape[-2] * (query.shape[-1] + width)
-        self._add(operator, products, sum(map(_bytes, (query, key, value, result))))
+        self._add(operator, products, sum(map(tensor_bytes, (query, key, value, result))))
         return result
 
     def _operator(
@@ -205,15 +196,15 @@ class Counting(TorchDispatchMode):
         kwargs: Any,
         on_device: Sequence[torch.Tensor],
     ) -> Any:
-        key = (func, _freeze(args), _freeze(tuple(kwargs.items())))
+        key = (func, frozen(args), frozen(tuple(kwargs.items())))
         known = self._known.get(key)
         result: Any
         if known is not None and known.results is not None:
-            result = _make(known.results)
+            result = made(known.results)
         else:
             result = func(*args, **kwargs)
         if known is None:
-            known = self._known[key] = _learn(func, name, args, kwargs, on_device, result)
+            known = self._known[key] = learn(func, name, args, kwargs, on_device, result)
         carry_twins(func, args, kwargs, on_device, result, fresh=known.results is not None)
         if known.counted:
             family = FAMILY_OF.get(name, "elementwise and other")
@@ -231,11 +222,11 @@ class Counting(TorchDispatchMode):
     def _layouts(self, name: str, args: tuple[Any, ...], result: Any) -> None:
         if name in ("clone", "_to_copy", "copy_"):
             source, target = (args[1], args[0]) if name == "copy_" else (args[0], result)
-            if _order(source) != _order(target) and 0 not in source.stride():
-                self.event("layout_conversions", f"{_layout(source)} → {_layout(target)}")
+            if memory_order(source) != memory_order(target) and 0 not in source.stride():
+                self.event("layout_conversions", f"{layout(source)} → {layout(target)}")
         elif name == "convolution" and args[0].ndim == 4:
             # Where one of the two lies channels last, cuDNN is given a converted copy of the other.
-            lie = (_layout(args[0]), _layout(args[1]))
+            lie = (layout(args[0]), layout(args[1]))
             if lie in (("contiguous", "channels_last"), ("channels_last", "contiguous")):
                 what = "input" if lie[0] == "contiguous" else "weight"
                 self.event("layout_conversions", f"contiguous → channels_last, {what}")
@@ -287,80 +278,3 @@ class Constructors(TorchFunctionMode):
         if isinstance(data, torch.Tensor) and data.is_meta and data.ndim == 0:
             return self._read(torch.Tensor.item, data)
         return data
-
-
-@functools.cache
-def _traits(func: Any) -> tuple[str, bool]:
-    """An operator's name, and whether the host may have to wait for what it gives."""
-    return func.overloadpacket.__name__, bool(UNKNOWN_UNTIL_RUN & set(func.tags))
-
-
-def _freeze(value: Any) -> Any:
-    """All that an operator's result and work depend on, but for values, to look it up by."""
-    if isinstance(value, torch.Tensor):
-        return value.shape, value.stride(), value.dtype, value.is_meta
-    if isinstance(value, list | tuple):
-        return tuple([_freeze(item) for item in value])
-    return type(value), value
-
-
-def _describe(result: Any) -> Any:
-    if isinstance(result, torch.Tensor):
-        return result.shape, result.stride(), result.dtype
-    return None if result is None else [_describe(item) for item in result]
-
-
-def _make(described: Any) -> Any:
-    if isinstance(described, tuple):
-        shape, stride, dtype = described
-        return torch.empty_strided(shape, stride, dtype=dtype, device=DEVICE)
-    return None if described is None else tuple([_make(item) for item in described])
-
-
-def _learn(
-    func: Any,
-    name: str,
-    args: tuple[Any, ...],
-    kwargs: Any,
-    on_device: Sequence[torch.Tensor],
-    result: Any,
-) -> _Known:
-    returns = [r.alias_info for r in func._schema.returns]
-    views = any(alias is not None and not alias.is_write for alias in returns)
-    fresh = all(alias is None for alias in returns) and result is not None
-    tensors = [*on_device, *tensors_in((result,))]
-    floating = next((t for t in tensors if t.is_floating_point()), tensors[0])
-    images = next((t for t in tensors if t.ndim == 4), None)
-    formula = flop_registry.get(func.overloadpacket)
-    return _Known(
-        results=_describe(result) if fresh else None,
-        counted=not views and name not in FREE,
-        dtype=_name(floating.dtype),
-        layout="-" if images is None else _layout(images),
-        flops=int(formula(*args, **kwargs, out_val=result)) if formula else 0,
-        bytes=sum(map(_bytes, tensors)),
-    )
-
-
-def _name(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")
-
-
-def _bytes(tensor: torch.Tensor) -> int:
-    """What is read or written of it: an expanded dimension lies in memory once."""
-    lying = (n for n, stride in zip(tensor.shape, tensor.stride(), strict=True) if stride)
-    return math.prod(lying) * tensor.element_size()
-
-
-def _order(tensor: torch.Tensor) -> list[int]:
-    """Its dimensions from the outermost in memory to the innermost, without those of size 1."""
-    stride = tensor.stride()
-    return sorted((i for i, n in enumerate(tensor.shape) if n > 1), key=lambda i: -stride[i])
-
-
-def _layout(tensor: torch.Tensor) -> str:
-    if tensor.is_contiguous():
-        return "contiguous"
-    if tensor.ndim == 4 and tensor.is_contiguous(memory_format=torch.channels_last):
-        return "channels_last"
-    return "strided"

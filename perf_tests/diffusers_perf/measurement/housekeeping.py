@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
@@ -35,30 +36,41 @@ def cache_was(before: tuple[int, int], after: tuple[int, int]) -> str | None:
     return "partly warm" if taken else "cold"
 
 
-def peak_memory() -> int:
-    """The most bytes of tensors, and those that CUDA graphs keep: a replay asks the allocator for
-    nothing.
+class Peaks:
+    """The most memory in use since this was made. Both accounts are kept anyhow, and reading them
+    costs no round anything.
     """
-    kept: list[int] = [
-        segment["total_size"] - segment["allocated_size"]
-        for segment in torch.cuda.memory_snapshot()
-        if tuple(segment["segment_pool_id"]) != (0, 0)
-    ]
-    return torch.cuda.max_memory_allocated() + sum(kept)
 
+    def __init__(self, device: torch.device) -> None:
+        self._on_gpu = device.type == "cuda"
+        self._host_is_known = False
+        if self._on_gpu:
+            torch.cuda.reset_peak_memory_stats()
+        else:
+            # Linux: "5" resets the peak resident set size to the current one.
+            with suppress(OSError):
+                Path("/proc/self/clear_refs").write_text("5")
+                self._host_is_known = True
 
-def reset_peak_host_memory() -> bool:
-    """Start the kernel's account of this process's peak anew; False where it keeps none."""
-    try:
-        # Linux: "5" resets the peak resident set size to the current one.
-        Path("/proc/self/clear_refs").write_text("5")
-    except OSError:
-        return False
-    return True
+    def gpu_bytes(self) -> int | None:
+        """Bytes of tensors, and those that CUDA graphs keep: a replay asks the allocator for
+        nothing. None without a GPU.
+        """
+        if not self._on_gpu:
+            return None
+        kept: list[int] = [
+            segment["total_size"] - segment["allocated_size"]
+            for segment in torch.cuda.memory_snapshot()
+            if tuple(segment["segment_pool_id"]) != (0, 0)
+        ]
+        return torch.cuda.max_memory_allocated() + sum(kept)
 
-
-def peak_host_memory() -> dict[str, float]:
-    """The process's peak resident set size since the reset, by `Metric.field`."""
-    status = Path("/proc/self/status").read_text().splitlines()
-    (kibibytes,) = (line.split()[1] for line in status if line.startswith("VmHWM:"))
-    return {"peak_host_memory_bytes": 1024.0 * int(kibibytes)}
+    def host(self) -> dict[str, float]:
+        """The process's peak resident set size, by `Metric.field`; empty where it is unknown, and
+        beside a GPU, where it says nothing of the model.
+        """
+        if not self._host_is_known:
+            return {}
+        status = Path("/proc/self/status").read_text().splitlines()
+        (kibibytes,) = (line.split()[1] for line in status if line.startswith("VmHWM:"))
+        return {"peak_host_memory_bytes": 1024.0 * int(kibibytes)}

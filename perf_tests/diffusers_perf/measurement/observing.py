@@ -19,6 +19,7 @@ from diffusers_perf.measurement.discovery import denoisers, modules, step_ends
 from diffusers_perf.measurement.generation import Generation
 from diffusers_perf.measurement.interference import Watch
 from diffusers_perf.measurement.pipelines import Source, built
+from diffusers_perf.measurement.trace import NoTrace
 from diffusers_perf.records.measurement import Count, Measurement
 from diffusers_perf.records.operators import OperatorCounts
 
@@ -126,7 +127,7 @@ class Observing:
             measurement = structs.replace(measurement, roofline_s=roofline_s, roofline_by=by)
         try:
             seen = counters.observe(generation, pipeline, steps=case.workload.steps)
-        except counters.NoTrace as error:
+        except NoTrace as error:
             return structs.replace(
                 measurement, notes=(f"no GPU busy time and no counters: {error}",)
             )

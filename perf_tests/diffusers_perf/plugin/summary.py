@@ -52,7 +52,7 @@ def pytest_terminal_summary(
     if not perf.rows:
         return
 
-    from diffusers_perf.measurement.bench import drift_text
+    from diffusers_perf.measurement.drift import drift_text
 
     bench, write = perf.bench, terminalreporter.write_line
     # Elsewhere than on a terminal nothing is cut.

@@ -16,165 +16,24 @@ from dataclasses import dataclass, field, replace
 
 from msgspec import structs
 
-from diffusers_perf.catalog.declarations import Kind, Optimization, Tolerance
-from diffusers_perf.judge.stats import ratio_interval
+from diffusers_perf.catalog.declarations import Optimization
 from diffusers_perf.records.measurement import Measurement
+from diffusers_perf.search.attempt import (
+    NOISE,
+    Ask,
+    Gain,
+    Rejected,
+    Stack,
+    Step,
+    Stopped,
+    Tried,
+    gain,
+)
 
-Stack = tuple[str, ...]
-"""Names of optimizations beyond the workload's base, in the order of the catalogue."""
-
-CONFIDENCE = 0.95
-"""What a search believes wrongly costs it a detour, and what it misses a gain."""
-NOISE = 0.005
-"""A difference in latency or GPU busy below this share is none: three processes on a GPU agree to
-0.3 to 0.9 % about GPU busy, and what gains less than that is not looked for."""
 OBVIOUS = 2.0
 """A latency this many times as long needs no second look; beside a GPU, nor does a shorter one."""
 HOPELESS = 0.9
 """What has the GPU work so much longer is not tried on another stack."""
-
-
-class Stopped(Exception):
-    """No further stack may be tried; the text says why."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Ask:
-    """One stack to be tried."""
-
-    stack: Stack
-    change: str
-    """What it differs in from the best so far, as a person reads it."""
-    why: str = ""
-    """What it is compared with; the same stack is tried once for each, since a machine drifts."""
-
-    @property
-    def key(self) -> str:
-        """The same for what need not be tried twice."""
-        return f"{'+'.join(self.stack)} | {self.why}"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Tried:
-    """What became of a stack."""
-
-    measured: Measurement | None
-    refused: str = ""
-    """Why it is out, whatever its speed: it cannot run, or its image is not what was asked for.
-    Empty if it is not."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Step:
-    """One step from the reference to the best stack."""
-
-    change: str
-    stack: Stack
-    measured: Measurement
-
-
-@dataclass(frozen=True, kw_only=True)
-class Rejected:
-    """Why an optimization is not in the stack."""
-
-    reason: str
-    on: Stack
-    """The stack that it was tried on."""
-    again: bool
-    """Whether another stack could change that."""
-    replaced: bool = False
-    """It was in the stack and went, for another or for nothing."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Gain:
-    """How many times less a stack takes than another; 1 where the noise is larger."""
-
-    latency: float
-    busy: float
-
-    @property
-    def total(self) -> float:
-        """What counts on the way, where the host may hide what the GPU gains."""
-        return self.latency * self.busy
-
-    @property
-    def by_the_clock(self) -> float:
-        """What counts in the end: the GPU's time only where the clock sees no difference."""
-        return self.busy if self.latency == 1 else self.latency
-
-    def text(self) -> str:
-        """In words, if it gains nothing."""
-        slower = [
-            f"{name} {1 / ratio:.2f} times as long"
-            for name, ratio in (("latency", self.latency), ("GPU busy", self.busy))
-            if ratio != 1
-        ]
-        return f"slower: {', '.join(slower)}" if slower else "gains nothing"
-
-
-def gain(new: Measurement, old: Measurement) -> Gain:
-    """What the new one gains over the old one, as far as that is certain."""
-    interval = ratio_interval(old.rounds_s, new.rounds_s, confidence=CONFIDENCE)
-    # Other work on the machine only ever adds to a round, so the fastest ones must agree.
-    fastest = min(old.rounds_s) / min(new.rounds_s)
-    latency = min(interval.mid, fastest, key=lambda ratio: abs(ratio - 1))
-    certain = not interval.low <= 1 <= interval.high and (interval.mid > 1) == (fastest > 1)
-    busy = 1.0
-    if old.gpu_busy_s is not None and new.gpu_busy_s is not None:
-        busy = old.gpu_busy_s / new.gpu_busy_s
-    return Gain(
-        latency=latency if certain and abs(latency - 1) > NOISE else 1.0,
-        busy=busy if abs(busy - 1) > NOISE else 1.0,
-    )
-
-
-def shortlist(
-    optimizations: Iterable[Optimization],
-    *,
-    base: Sequence[Optimization],
-    kind: Kind,
-    image: Tolerance,
-    without: Sequence[str],
-    lack: Callable[[Optimization], str | None],
-) -> tuple[list[Optimization], dict[str, str]]:
-    """What is worth a try, and of all others why not; both in the order of the catalogue.
-
-    One that tolerances less of its images than is asked for (`image`) is not: a single image
-    that happens to be close proves no tolerance. `lack` says why it cannot run here.
-    """
-    found: list[Optimization] = []
-    others: dict[str, str] = {}
-    for optimization in optimizations:
-        if optimization in base:
-            continue
-        settled = next((o for o in base if set(o.decides) & set(optimization.decides)), None)
-        allowed = optimization.tolerance.on(kind) or Tolerance()
-        needed = optimization.needs.optimization
-        if optimization.name in without:
-            reason: str | None = "left out by --without"
-        elif settled is not None:
-            reason = f"{settled.name}, which the workload starts with, is in its place"
-        elif allowed.psnr_db < image.psnr_db or allowed.ssim < image.ssim:
-            reason = (
-                f"tolerances {closeness_text(allowed)}, and {closeness_text(image)} is asked for"
-            )
-        elif needed in others:
-            reason = f"needs {needed}, which is not tried"
-        else:
-            reason = lack(optimization)
-        if reason is None:
-            found.append(optimization)
-        else:
-            others[optimization.name] = reason
-    return found, others
-
-
-def closeness_text(image_distance: Tolerance) -> str:
-    """A limit on the image in words."""
-    parts = [f"PSNR {image_distance.psnr_db:g} dB"] if image_distance.psnr_db > 0 else []
-    parts += [f"SSIM {image_distance.ssim:g}"] if image_distance.ssim > -1 else []
-    return " and ".join(parts) or "nothing of the image"
 
 
 @dataclass(kw_only=True)

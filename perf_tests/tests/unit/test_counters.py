@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from diffusers_perf.measurement import counters
-from diffusers_perf.measurement.counters import NoTrace, Segment, Trace, TraceEvent
+from diffusers_perf.measurement import trace as tracing
+from diffusers_perf.measurement.trace import NoTrace, Segment, Trace, TraceEvent
 from diffusers_perf.records.measurement import Count, KernelFamily
 
 RECORDED = Path(__file__).parent / "recorded" / "h100-fp16-2steps.json.gz"
@@ -24,12 +25,12 @@ def lines() -> list[dict[str, Any]]:
 
 
 def totals(trace: Trace) -> dict[str, int]:
-    counted = [counters.count(segment) for segment in trace.segments]
+    counted = [tracing.count(segment) for segment in trace.segments]
     return {name: sum(counts[name] for counts in counted) for name in counted[0]}
 
 
 def test_counts_of_a_recorded_trace(lines: list[dict[str, Any]]) -> None:
-    seen = totals(counters.read(lines))
+    seen = totals(tracing.read(lines))
     # DDIM reads six scalars a step back from the device, less two in all; each is a copy that
     # the host waits for. The image is one more.
     assert seen["device_to_host_copies"] == 11
@@ -40,9 +41,9 @@ def test_counts_of_a_recorded_trace(lines: list[dict[str, Any]]) -> None:
 
 
 def test_markers_are_not_counted_and_split_the_stages(lines: list[dict[str, Any]]) -> None:
-    trace = counters.read(lines)
+    trace = tracing.read(lines)
     assert len(trace.steps) == 2
-    assert not any(counters.MARKER in event.name for event in trace.on_gpu)
+    assert not any(tracing.MARKER in event.name for event in trace.on_gpu)
     text, decoder = counters.busy_s(trace.before.on_gpu), counters.busy_s(trace.after.on_gpu)
     denoising = sum(counters.busy_s(step.on_gpu) for step in trace.steps)
     assert 0 < text < decoder < denoising
@@ -50,7 +51,7 @@ def test_markers_are_not_counted_and_split_the_stages(lines: list[dict[str, Any]
 
 
 def test_a_trace_of_all_steps_is_taken_as_it_is(lines: list[dict[str, Any]]) -> None:
-    trace = counters.read(lines)
+    trace = tracing.read(lines)
     seen = counters.extrapolate(trace, traced=2, steps=2)
     assert {name: count.total(2) for name, count in seen.counters.items()} == totals(trace)
     assert seen.gpu_busy_s == pytest.approx(counters.busy_s(trace.on_gpu), rel=1e-6)
@@ -73,7 +74,7 @@ def test_what_a_compiler_made_has_a_family_of_its_own(kernel: str, family: str) 
 
 
 def test_every_kernel_of_a_recorded_trace_has_a_family(lines: list[dict[str, Any]]) -> None:
-    families = counters.by_family(counters.read(lines).on_gpu)
+    families = counters.by_family(tracing.read(lines).on_gpu)
     assert "other" not in families
     assert families["attention: cudnn"][1] == 88
     assert families["convolution"][1] == 167
@@ -81,7 +82,7 @@ def test_every_kernel_of_a_recorded_trace_has_a_family(lines: list[dict[str, Any
 
 def test_a_trace_without_gpu_events_says_so(lines: list[dict[str, Any]]) -> None:
     with pytest.raises(NoTrace, match="CUPTI"):
-        counters.read([line for line in lines if line["cat"].startswith("cuda_")])
+        tracing.read([line for line in lines if line["cat"].startswith("cuda_")])
 
 
 def test_another_profiler_is_left_alone() -> None:
@@ -124,7 +125,7 @@ def test_the_profiler_is_told_to_detach_and_does_before_another_begins(
     )
     pipeline: Any = SimpleNamespace(loop_begins=None)
     generation: Any = SimpleNamespace(images=lambda **_: None)
-    assert len(counters.profile(generation, pipeline, steps=2).steps) == 2
+    assert len(tracing.profile(generation, pipeline, steps=2).steps) == 2
     assert happened == [printed, "synchronized", "exported", "synchronized"]
 
 
@@ -145,17 +146,17 @@ def test_a_copy_that_the_host_carries_is_not_the_gpus_time(lines: list[dict[str,
     assert [line["args"]["bytes"] for line in carried] == [512 * 512 * 3 * 2]
     carried[0]["dur"] += 4_000  # of a CPU's time that another process has
     was, now = (
-        counters.extrapolate(counters.read(trace), traced=2, steps=50) for trace in (lines, slower)
+        counters.extrapolate(tracing.read(trace), traced=2, steps=50) for trace in (lines, slower)
     )
     assert now.gpu_busy_s == was.gpu_busy_s
     for line in slower:
         line["dur"] = line.get("dur", 0) + 50 * ("Pageable -> Device" in line.get("name", ""))
-    assert counters.extrapolate(counters.read(slower), traced=2, steps=50).gpu_busy_s == (
+    assert counters.extrapolate(tracing.read(slower), traced=2, steps=50).gpu_busy_s == (
         was.gpu_busy_s
     )
     pinned = next(line for line in slower if "Device -> Pinned" in line.get("name", ""))
     pinned["dur"] += 50  # longer than the gap after it
-    own = counters.extrapolate(counters.read(slower), traced=2, steps=50)
+    own = counters.extrapolate(tracing.read(slower), traced=2, steps=50)
     assert own.gpu_busy_s > was.gpu_busy_s
     assert now.families["copy and cast"].gpu_s > was.families["copy and cast"].gpu_s
 

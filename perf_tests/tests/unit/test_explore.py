@@ -126,7 +126,7 @@ def test_it_finds_the_stack_and_says_what_became_of_the_others(
     assert "  far: image is too far from reference's (PSNR " in shown
     assert "  breaks: RuntimeError: the kernel is not there" in shown
     assert "  slower: left out by --without" in shown
-    assert "  untolerated: tolerances nothing of the image, and PSNR 30 dB and SSIM 0.9 is" in shown
+    assert "  untolerated: its tolerance is none; the search requires PSNR 30 dB and SSIM" in shown
     assert "  elsewhere: needs the package no_such_package, not installed here" in shown
     assert "of the 16 that 4 optimizations make, 5 were tried" in shown
     assert "bound by: unknown, since there is no GPU" in shown
@@ -220,7 +220,7 @@ def test_what_cannot_be_cleared_away_has_failed_and_is_kept(
 def test_a_tolerance_in_numbers(
     declare: Declared, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Whoever asks for nothing of the image gets what tolerances nothing, and nothing black."""
+    """A search without an image limit admits what has no tolerance, and nothing black."""
     declare("far", tolerance=Tolerances())
     declare("fast_and_black", tolerance=Tolerances())
     assert run(tmp_path, "--psnr", "0") == 0

@@ -125,16 +125,16 @@ def test_peak_host_memory_is_judged_where_it_was_accepted(
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel's account of it")
 def test_peak_host_memory_is_of_the_rounds_alone() -> None:
-    from diffusers_perf.measurement import housekeeping
+    import torch
 
-    def peak() -> float:
-        return housekeeping.peak_host_memory()["peak_host_memory_bytes"]
+    from diffusers_perf.measurement.housekeeping import Peaks
 
+    cpu = torch.device("cpu")
     block = bytearray(64 * 2**20)
-    before = peak()
+    before = Peaks(cpu).host()["peak_host_memory_bytes"]
     del block
-    assert housekeeping.reset_peak_host_memory()
-    assert peak() < before - 60 * 2**20
+    peaks = Peaks(cpu)
+    assert peaks.host()["peak_host_memory_bytes"] < before - 60 * 2**20
     block = bytearray(96 * 2**20)
     del block
-    assert peak() > before + 20 * 2**20
+    assert peaks.host()["peak_host_memory_bytes"] > before + 20 * 2**20

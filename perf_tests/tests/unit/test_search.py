@@ -15,7 +15,9 @@ from msgspec import structs
 from diffusers_perf.catalog.declarations import Needs, Optimization, Slot, Tolerance, Tolerances
 from diffusers_perf.catalog.registry import Catalog
 from diffusers_perf.records.measurement import Look, Measurement
-from diffusers_perf.search.search import Ask, Search, Stack, Stopped, Tried, gain, shortlist
+from diffusers_perf.search.attempt import Ask, Stack, Stopped, Tried, gain
+from diffusers_perf.search.search import Search
+from diffusers_perf.search.shortlist import shortlist
 from perf_tests.tests.unit.catalogs import ours
 from perf_tests.tests.unit.fake import WORKLOAD
 
@@ -684,8 +686,8 @@ def test_the_shortlist_says_why_not() -> None:
     assert [o.name for o in found] == ["close"]
     assert others == {
         "other": "base, which the workload starts with, is in its place",
-        "far": "tolerances PSNR 33 dB, and PSNR 40 dB is asked for",
-        "untolerated": "tolerances nothing of the image, and PSNR 40 dB is asked for",
+        "far": "its tolerance is PSNR 33 dB; the search requires PSNR 40 dB",
+        "untolerated": "its tolerance is none; the search requires PSNR 40 dB",
         "after": "needs far, which is not tried",
         "elsewhere": "needs a moon",
         "unwanted": "left out by --without",

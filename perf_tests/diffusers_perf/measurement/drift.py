@@ -1,0 +1,26 @@
+"""How far a workload's reference moved between its rounds and a repetition of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from diffusers_perf.judge.messages.run import drift as drift_message
+from diffusers_perf.judge.stats import ratio_interval
+from diffusers_perf.records.run import Drift
+
+DRIFT_ROUNDS = 3
+DRIFT_SHARE = 0.05
+"""A reference that is significantly and this much slower or faster when repeated has drifted."""
+
+
+def drift_of(again_s: Sequence[float], first_s: Sequence[float]) -> Drift:
+    """Of the repeated rounds, in seconds, against the first ones."""
+    ratio = ratio_interval(again_s, first_s)
+    certain = not ratio.low <= 1 <= ratio.high
+    return Drift(ratio=ratio.mid, significant=certain and abs(ratio.mid - 1) > DRIFT_SHARE)
+
+
+def drift_text(drift: Drift) -> str:
+    """A reference's drift in words."""
+    allowed = not drift.significant and abs(drift.ratio - 1) > DRIFT_SHARE
+    return drift_message(drift.ratio) + ", as far as its rounds differ anyhow" * allowed

@@ -1,0 +1,56 @@
+"""Which optimizations a search tries, and why not the others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+
+from diffusers_perf.catalog.declarations import Kind, Optimization, Tolerance
+
+
+def shortlist(
+    optimizations: Iterable[Optimization],
+    *,
+    base: Sequence[Optimization],
+    kind: Kind,
+    image: Tolerance,
+    without: Sequence[str],
+    lack: Callable[[Optimization], str | None],
+) -> tuple[list[Optimization], dict[str, str]]:
+    """What is worth a try, and of all others why not; both in the order of the catalogue.
+
+    One that tolerates worse images than are asked for (`image`) is not: a single image
+    that happens to be close proves no tolerance. `lack` says why it cannot run here.
+    """
+    found: list[Optimization] = []
+    others: dict[str, str] = {}
+    for optimization in optimizations:
+        if optimization in base:
+            continue
+        settled = next((o for o in base if set(o.decides) & set(optimization.decides)), None)
+        allowed = optimization.tolerance.on(kind) or Tolerance()
+        needed = optimization.needs.optimization
+        if optimization.name in without:
+            reason: str | None = "left out by --without"
+        elif settled is not None:
+            reason = f"{settled.name}, which the workload starts with, is in its place"
+        elif allowed.psnr_db < image.psnr_db or allowed.ssim < image.ssim:
+            reason = (
+                f"its tolerance is {closeness_text(allowed)}; the search requires "
+                f"{closeness_text(image)}"
+            )
+        elif needed in others:
+            reason = f"needs {needed}, which is not tried"
+        else:
+            reason = lack(optimization)
+        if reason is None:
+            found.append(optimization)
+        else:
+            others[optimization.name] = reason
+    return found, others
+
+
+def closeness_text(image_distance: Tolerance) -> str:
+    """A limit on the image in words."""
+    parts = [f"PSNR {image_distance.psnr_db:g} dB"] if image_distance.psnr_db > 0 else []
+    parts += [f"SSIM {image_distance.ssim:g}"] if image_distance.ssim > -1 else []
+    return " and ".join(parts) or "none"
