@@ -89,7 +89,7 @@ def main(args: argparse.Namespace) -> int:
     """Search, then tell."""
     from diffusers_perf import models
 
-    project = find_project()
+    project = find_project(args.model)
     models.quiet_libraries()
     try:
         with held(args.out, by="explore"):

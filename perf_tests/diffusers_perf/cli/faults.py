@@ -62,7 +62,7 @@ def main(args: argparse.Namespace) -> int:
 
     started = perf_counter()
     load("diffusers_perf.faults")
-    project = find_project()
+    project = find_project(args.model)
     models.quiet_libraries()
     unknown = [name for name in args.names if name not in FAULTS]
     if unknown:

@@ -92,7 +92,7 @@ def main(args: argparse.Namespace) -> int:
     from diffusers_perf.measurement import applied, structure
     from diffusers_perf.models.seeded import Skeletons
 
-    project = find_project()
+    project = find_project(args.model)
     models.quiet_libraries()
     try:
         source: Source = (
@@ -204,7 +204,7 @@ def judge(case: Case, seen: OperatorCounts, was: OperatorBaseline, model: str) -
         was,
         steps=case.workload.steps,
         versions=versions(),
-        rerun=Literal(text=f"diffusers-perf structure --model {model} -k {case.id}"),
+        rerun=Literal(text=f"diffusers-perf structure --model={model} -k {case.id}"),
         model=model,
         file=f"baselines/operators/{case.workload.name}.json",
     )

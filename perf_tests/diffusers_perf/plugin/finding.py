@@ -16,16 +16,18 @@ from diffusers_perf.catalog.discovery import BadDeclaration, Project, declared_i
 COLLECTED = (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED)
 
 
-def find_project() -> Project:
+def find_project(model: str | None = None) -> Project:
     """What the repository around the working directory declares.
 
-    In the modules of the ini option `perf_declarations`, and in test files below `testpaths`.
+    In the modules of the ini option `perf_declarations`, and in test files below `testpaths`, but
+    not in the folder that `model` may name.
     `BadDeclaration` for a mistake in one of them, or one that pytest cannot import.
     """
     finder = _Finder()
     printed = io.StringIO()
     # Without our own collection, which would start a session; with its options and settings.
     arguments = ["--collect-only", "--benchmark-only", "-p", "no:diffusers_perf.plugin.collection"]
+    arguments += [f"--model={model}"] if model else []
     with redirect_stdout(printed), redirect_stderr(printed), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         code = pytest.main(arguments, plugins=[finder])

@@ -1,38 +1,51 @@
-"""A model folder comes from elsewhere: it is not collected, and its settings do not count."""
+"""A model folder comes from elsewhere: nothing in it is collected, and no settings are read."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
 from diffusers_perf.records.files import real
 
+INDEX = "model_index.json"
+"""A folder with this file is a model, whether or not an option names it."""
+
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
-def pytest_load_initial_conftests(early_config: pytest.Config) -> Iterator[None]:
-    """`pytest.UsageError` where pytest took its settings from the model folder.
+def pytest_load_initial_conftests(early_config: pytest.Config, args: list[str]) -> Iterator[None]:
+    """`pytest.UsageError` where pytest reads settings in a model folder, or a conftest.py unasked.
 
-    It reads them before it knows this plugin's options, and takes the value behind ``--model`` for
-    a test path where the two are separate arguments.
+    It reads settings before it knows this plugin's options, and takes the value behind ``--model``
+    for a test path where the two are separate arguments.
     """
-    model = getattr(early_config.known_args_namespace, "model", None)
-    folder, settings = _folder(model), early_config.inipath
-    if folder and settings and folder in real(settings).parents:
-        raise pytest.UsageError(
-            f"pytest took its settings from the model folder ({settings}): write --model={model}"
-        )
+    for option, value in pairwise(args):
+        if option == "--model" and _folder(value):
+            raise pytest.UsageError(
+                f"write --model={value} as one argument: pytest takes a separate one for a test "
+                "path, and its settings from there"
+            )
+    known = early_config.known_args_namespace
+    tests = known.file_or_dir or [*early_config.getini("testpaths"), "."]
+    # Of these, pytest loads a conftest.py before it asks which folders to ignore.
+    for folder in (path for test in tests if _folder(test) for path in Path(test).glob("test*")):
+        if _is_model(folder, known.model) and (folder / "conftest.py").exists():
+            raise pytest.UsageError(f"{folder} is a model folder: move it out of {folder.parent}")
     return (yield)
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """Pass over a model folder that lies below the tests."""
-    folder = _folder(config.getoption("model", None))
-    return True if folder and real(collection_path) == folder else None
+    """Pass over model folders that lie below the tests."""
+    return True if _is_model(collection_path, config.getoption("model", None)) else None
 
 
-def _folder(model: object) -> Path | None:
+def _is_model(path: Path, named: str | None) -> bool:
+    return path.is_dir() and ((path / INDEX).is_file() or real(path) == _folder(named))
+
+
+def _folder(model: str | None) -> Path | None:
     # Path.is_dir raises for a name that is too long.
-    return real(Path(model)) if isinstance(model, str) and os.path.isdir(model) else None  # noqa: PTH112
+    return real(Path(model)) if model and os.path.isdir(model) else None  # noqa: PTH112

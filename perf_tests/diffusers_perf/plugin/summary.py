@@ -46,8 +46,8 @@ def pytest_terminal_summary(
     if asked and exitstatus == pytest.ExitCode.NO_TESTS_COLLECTED:
         terminalreporter.write_line(
             f"no case of {perf.bench.source.name} matches; a GPU's and a CPU's differ: the same "
-            "command with --collect-only and --model sd15 lists those of one, with --model "
-            "embedded of the other"
+            "command with --collect-only and --model=sd15 lists those of one, with "
+            "--model=embedded of the other"
         )
     if not perf.rows:
         return

@@ -40,20 +40,19 @@ def main_job(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[s
 
 
 @pytest.mark.parametrize("name", ["model", "a model", "a=model"])
-@pytest.mark.parametrize("as_one", [True, False])
-def test_main_job_runs_nothing_in_it(name: str, as_one: bool, tmp_path: Path, ran: Path) -> None:
+def test_main_job_runs_nothing_in_it(name: str, tmp_path: Path, ran: Path) -> None:
     folder = hostile(tmp_path / name, ran, settings=True)
-    named = [f"--model={folder}"] if as_one else ["--model", str(folder)]
-    done = main_job("perf_tests", "--benchmark-only", *named)
+    done = main_job("--benchmark-only", f"--model={folder}")
     assert done.returncode == pytest.ExitCode.USAGE_ERROR
     assert f"--model {folder}: no model_index.json in it" in done.stdout + done.stderr
     assert not ran.exists()
 
 
-def test_settings_in_it_are_refused(tmp_path: Path, ran: Path) -> None:
-    """Without a test path, pytest looks for its settings in what it takes for one."""
+@pytest.mark.parametrize("path", ["perf_tests", ""])
+def test_a_folder_behind_a_space_is_refused(path: str, tmp_path: Path, ran: Path) -> None:
+    """Whatever is in it, so that one learns it with a folder that does no harm."""
     folder = hostile(tmp_path / "model", ran, settings=True)
-    done = main_job("--benchmark-only", "--model", str(folder))
+    done = main_job(*filter(None, [path]), "--benchmark-only", "--model", str(folder))
     assert done.returncode == pytest.ExitCode.USAGE_ERROR
     assert f"write --model={folder}" in done.stderr
     assert not ran.exists()
@@ -68,6 +67,18 @@ def test_folder_below_the_tests_is_not_collected(tmp_path: Path, ran: Path) -> N
     assert not ran.exists()
 
 
+@pytest.mark.parametrize("named", [["--model=suite/test-model"], []])
+def test_a_conftest_that_pytest_loads_at_once_is_refused(
+    named: list[str], tmp_path: Path, ran: Path
+) -> None:
+    folder = hostile(tmp_path / "suite" / "test-model", ran)
+    (folder / "model_index.json").touch()
+    done = main_job("suite", *named, cwd=tmp_path)
+    assert done.returncode == pytest.ExitCode.USAGE_ERROR
+    assert "suite/test-model is a model folder: move it out of suite" in done.stderr
+    assert not ran.exists()
+
+
 @pytest.mark.parametrize("command_line", ["faults", "explore"])
 def test_commands_run_nothing_in_it(
     command_line: str, tmp_path: Path, ran: Path, capsys: pytest.CaptureFixture[str]
@@ -76,6 +87,27 @@ def test_commands_run_nothing_in_it(
     out = ["--out", str(tmp_path / "out")] if command_line == "explore" else []
     assert command.main([command_line, "--device", "cpu", "--model", str(folder), *out]) == 2
     assert "no model_index.json in it" in capsys.readouterr().err
+    assert not ran.exists()
+
+
+@pytest.mark.parametrize("index", ["{}", ""])
+@pytest.mark.parametrize("command_line", ["faults", "explore", "structure"])
+def test_commands_collect_nothing_in_it(
+    command_line: str,
+    index: str,
+    tmp_path: Path,
+    ran: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    folder = hostile(tmp_path / "suite" / "model", ran)
+    (folder / "test_it.py").write_text(f"import diffusers_perf\n{CODE.format(str(ran))}")
+    if index:
+        (folder / "model_index.json").write_text(index)
+    (tmp_path / "pytest.ini").write_text("[pytest]\ntestpaths = suite\n")
+    monkeypatch.chdir(tmp_path)
+    assert command.main([command_line, "--model", str(folder)]) == 2
+    assert "error: " in capsys.readouterr().err
     assert not ran.exists()
 
 

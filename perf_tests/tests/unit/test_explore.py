@@ -86,7 +86,7 @@ class Paced(Stopwatch):
 def declare(monkeypatch: pytest.MonkeyPatch) -> Declared:
     """A small catalog over the fake pipeline, on a clock of its own."""
     catalog = Catalog()
-    monkeypatch.setattr(explore, "find_project", lambda: Project(shared=catalog))
+    monkeypatch.setattr(explore, "find_project", lambda _: Project(shared=catalog))
     monkeypatch.setattr(tolerances, "LOSSLESS", CLOSE)
     monkeypatch.setattr(fake, "STEP_S", 0.0)
     catalog.measure(WORKLOAD)

@@ -191,7 +191,7 @@ def declared(monkeypatch: pytest.MonkeyPatch) -> dict[str, Fault]:
     monkeypatch.setattr(injection, "FAULTS", there)
     catalog = Catalog()
     catalog.measure(WORKLOAD)
-    monkeypatch.setattr(command, "find_project", lambda: Project(shared=catalog))
+    monkeypatch.setattr(command, "find_project", lambda _: Project(shared=catalog))
 
     def bench(args: Any) -> Bench:
         return Bench(

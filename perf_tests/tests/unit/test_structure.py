@@ -39,7 +39,7 @@ from perf_tests.tests.unit.catalogs import ours
 @pytest.fixture(autouse=True)
 def _finds_ours(monkeypatch: pytest.MonkeyPatch) -> None:
     # pytest's collection, which the command asks, would run within this one.
-    monkeypatch.setattr(command, "find_project", lambda: Project(shared=ours()))
+    monkeypatch.setattr(command, "find_project", lambda _: Project(shared=ours()))
 
 
 SMALL = workloads.DDIM50.changed(height=64, width=64)
@@ -420,7 +420,7 @@ def test_fewer_asks_to_be_accepted() -> None:
     was, now = made(a=Count(fixed=0, per_step=2)), made(a=Count(fixed=0, per_step=1))
     (finding,) = judged(now, accept(was))
     assert finding.status == "less work"
-    assert "diffusers-perf structure --model sd15 --write" in finding.next
+    assert "diffusers-perf structure --model=sd15 --write" in finding.next
 
 
 # The file and the command

@@ -16,7 +16,7 @@ SHOWN_MOST = 3
 
 def accept(model: str) -> Command:
     """Counts a model's cases and accepts the counts."""
-    return Literal(text=f'diffusers-perf structure --model {model} --write --reason "why"')
+    return Literal(text=f'diffusers-perf structure --model={model} --write --reason "why"')
 
 
 def not_counted(counter: str, source: str, *, rerun: Command) -> Message:
