@@ -12,6 +12,7 @@ from msgspec import structs
 from scipy import stats as oracle
 
 from diffusers_perf.catalog.metrics import COMPARED
+from diffusers_perf.catalog.status import Status
 from diffusers_perf.judge.comparison import Change, Comparison
 from diffusers_perf.judge.pairs import compare
 from diffusers_perf.judge.stats import detectable, narrowed, noise_of, pair_noise, paired_interval
@@ -78,8 +79,8 @@ def test_what_is_called_detectable_is_detected_nine_times_in_ten(noise: float, p
     for _ in range(1000):
         base = [math.exp(draw.gauss(0, noise)) for _ in range(pairs)]
         head = [(1 + effect) * math.exp(draw.gauss(0, noise)) for _ in range(pairs)]
-        seen = paired_interval(head, base, known=noise)
-        found += seen.low > 1 and seen.mid > 1 + threshold
+        weighed = weigh(LATENCY, head, base, known=noise, of=pairs)
+        found += weighed.status == Status.SLOWER
     assert 0.87 < found / 1000 < 0.97
 
 
@@ -88,8 +89,7 @@ def test_without_a_calibration_noise_is_seldom_called_slower(noise: float) -> No
     draw, wrong = random.Random(1), 0
     for _ in range(3000):
         base, head = ([math.exp(draw.gauss(0, noise)) for _ in range(5)] for _ in range(2))
-        seen = paired_interval(head, base)
-        wrong += seen.low > 1 and seen.mid > 1 + LATENCY.threshold
+        wrong += weigh(LATENCY, head, base, known=0.0, of=5).status == Status.SLOWER
     # The t interval of the pairs alone: 0.5 %.
     assert wrong / 3000 < 0.002
 
