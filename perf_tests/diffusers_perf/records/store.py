@@ -7,11 +7,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
-from diffusers_perf.records import image_files
 from diffusers_perf.records.baselines import (
     SCHEMA,
     BadBaseline,
@@ -25,9 +24,11 @@ from diffusers_perf.records.baselines import (
 )
 from diffusers_perf.records.files import BadContent, laid_out, phrase_of, read_bytes, read_text
 from diffusers_perf.records.names import accepted_image_name, image_file
-from diffusers_perf.records.pixels import Images
 from diffusers_perf.records.run import slug_of
 from diffusers_perf.records.transaction import Transaction, transaction
+
+if TYPE_CHECKING:
+    from diffusers_perf.records.pixels import Images
 
 T = TypeVar("T")
 
@@ -153,6 +154,9 @@ class Changes:
 
     def save_image(self, images: Images, path: Path) -> None:
         """Keep images, as `image_files.save` does."""
+        # NumPy is imported where images are, and not for a command's help.
+        from diffusers_perf.records import image_files
+
         self.files.write(path, image_files.encoded(images))
 
     def add_history(self, lines: Sequence[str]) -> None:
