@@ -597,11 +597,11 @@ GUIDANCE_OFF: Mapping[str, dict[str, Any]] = {
 """The change that turns guidance off, where it is not a guidance scale of 1."""
 
 
-def workload(name: str, *, steps: int = 8, **changes: Any) -> Workload:
-    """What is generated with the pipeline above of this name."""
+def workload(name: str, *, steps: int = 8, model: str | None = None, **changes: Any) -> Workload:
+    """What is generated with the pipeline above of this name, or its weights from elsewhere."""
     made = Workload(
         name=name,
-        model=f"perf_tests.tests.tiny:{name}",
+        model=model or f"perf_tests.tests.tiny:{name}",
         call=CALLS[name],
         inputs=INPUTS.get(name, dict),
         steps=steps,

@@ -38,14 +38,14 @@ class Tolerance:
 
 @dataclass(frozen=True, kw_only=True)
 class Tolerances:
-    """The tolerance on each kind of weights; None: images are not compared there."""
+    """Tolerance allowed on each kind of weights; None tolerances none there."""
 
     seeded: Tolerance | None = None
     embedded: Tolerance | None = None
     checkpoint: Tolerance | None = None
 
     def on(self, kind: Kind) -> Tolerance | None:
-        """The tolerance on weights of this kind."""
+        """The closeness allowed on weights of this kind."""
         allowed: Tolerance | None = getattr(self, kind)
         return allowed
 
@@ -76,6 +76,9 @@ class Needs:
     """Tries it for real; returns why it refuses, or None."""
     optimization: str | None = None
     """Another one, which stands before it in a stack."""
+    fits: Callable[[Any], str | None] | None = None
+    """Asked with the pipeline as loaded; returns why it cannot apply to it, or None: its case is
+    skipped with the reason."""
 
 
 class Slot(Enum):
@@ -123,6 +126,8 @@ class Optimization:
         return (self.apply.__doc__ or "").strip().splitlines()[0]
 
 
+FIELDS = ("name", "steps", "seed", "scheduler", "base")
+"""What of a workload `changed` changes; all else is an argument of its call."""
 SET_BY_THE_LIBRARY = ("num_inference_steps", "generator", "output_type")
 """Arguments of a pipeline's call that a workload does not state: they follow from its fields."""
 
@@ -208,8 +213,7 @@ class Workload:
 
         A prompt takes the place of every prompt in a batch.
         """
-        fields = ("name", "steps", "seed", "scheduler", "base")
-        own = {name: changes[name] for name in changes if name in fields}
+        own = {name: value for name, value in changes.items() if name in FIELDS}
         arguments = {name: value for name, value in changes.items() if name not in own}
         prompt = arguments.get("prompt")
         if isinstance(prompt, str) and not isinstance(self.call.get("prompt", ""), str):
@@ -217,20 +221,39 @@ class Workload:
         return replace(self, **own, call={**self.call, **arguments})
 
     def as_json(self) -> dict[str, Any]:
-        """As runs and baselines say what they generated."""
+        """As runs and baselines say what they generated: the call's arguments beside the rest.
+
+        The model is left out, of which a case's key says which it was.
+        """
+        prompts = self.prompts
+        call = {name: _plain(value) for name, value in self.call.items()}
+        if prompts:
+            call["prompt"] = prompts[0] if len(set(prompts)) == 1 else prompts
+        inputs = {name: _plain(value) for name, value in self.inputs().items()}
         return {
             "name": self.name,
-            "scale": self.scale,
-            "prompt": self.prompts[0],
-            "size": self.call["height"],
-            "scheduler": self.scheduler,
-            "steps": self.steps,
+            **call,
+            **inputs,
             "num_images": self.num_images,
-            "guidance": self.call["guidance_scale"],
+            "steps": self.steps,
             "seed": self.seed,
+            "scheduler": self.scheduler,
             "base": list(self.base),
-            "pipeline": "StableDiffusionPipeline",
         }
+
+
+def _plain(value: Any) -> Any:
+    """An argument as JSON says it: of an image, a tensor or an array what it is and how large."""
+    if value is None or isinstance(value, str | int | float | bool):
+        return value
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, Mapping):
+        return {str(name): _plain(item) for name, item in value.items()}
+    # Not its bytes: two hosts may decode or compute them otherwise.
+    size = getattr(value, "shape", None) or getattr(value, "size", None)
+    of = f" of {'x'.join(map(str, size))}" if isinstance(size, tuple) else ""
+    return f"{type(value).__name__}{of}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -262,7 +285,7 @@ class Case:
         return self.name == REFERENCE
 
     def tolerance_on(self, kind: Kind) -> Tolerance | None:
-        """The loosest tolerance in the stack beyond its base; None if one has none.
+        """The loosest closeness in the stack beyond its base; None if one tolerances none.
 
         A reference's is to its accepted image.
         """

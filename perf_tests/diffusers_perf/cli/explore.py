@@ -28,7 +28,7 @@ from diffusers_perf.plugin.finding import find_project
 from diffusers_perf.plugin.screen import table
 from diffusers_perf.search.attempt import Stack, Step, Stopped, gain
 from diffusers_perf.search.search import Search
-from diffusers_perf.search.shortlist import shortlist, tolerance_text
+from diffusers_perf.search.shortlist import closeness_text, shortlist
 
 if TYPE_CHECKING:
     from diffusers_perf.catalog.discovery import Project
@@ -99,21 +99,24 @@ def main(args: argparse.Namespace) -> int:
 
 
 def _explore(args: argparse.Namespace, project: Project) -> int:
-    bench = bare_bench(device=args.device, model=args.model)
+    bench = bare_bench(
+        device=args.device, model=args.model, workloads=[case.workload for case in project.cases]
+    )
     workload = _workload(args.workload, bench, project)
     catalog = project.catalog_of(workload)
     limit = _limit(args, catalog)
     if args.memory is not None and bench.device.type == "cpu":
         raise BadInput("--memory: it is GPU memory that is measured, and this runs on the CPU")
-    allowed = limit(bench.source.kind)
+    source = bench.sources.of(workload)
+    allowed = limit(source.kind)
     folder = Folder.open(args.out, settings_of(bench, workload, catalog))
     candidates, others = shortlist(
         catalog.optimizations.values(),
         base=[catalog.optimizations[name] for name in workload.base],
-        kind=bench.source.kind,
+        kind=source.kind,
         image=allowed,
         without=args.without,
-        lack=lambda o: lack.reason if (lack := bench.lacks([o])) else None,
+        lack=lambda o: lack.reason if (lack := bench.lacks([o], workload)) else None,
     )
     attempts = Attempts(
         bench=bench,
@@ -154,7 +157,7 @@ def _explore(args: argparse.Namespace, project: Project) -> int:
 
 
 def _limit(args: argparse.Namespace, catalog: Catalog) -> Callable[[Kind], Tolerance]:
-    """The tolerance that is asked for, by the kind of weights. `BadInput` for no such tolerance."""
+    """The closeness that is asked for, by the kind of weights. `BadInput` for no such tolerance."""
     from diffusers_perf.optimizations import tolerances
 
     known = catalog.optimizations
@@ -180,16 +183,14 @@ def _limit(args: argparse.Namespace, catalog: Catalog) -> Callable[[Kind], Toler
 
 
 def _workload(name: str | None, bench: Bench, project: Project) -> Workload:
-    scale = bench.source.scale
-    found = {c.workload.name: c.workload for c in project.cases if c.workload.scale == scale}
+    found = {c.workload.name: c.workload for c in project.cases if bench.sources.runs(c.workload)}
     if not found:
-        raise BadInput(f"no workload is declared for {bench.source.name}")
+        raise BadInput("no workload is declared that runs here with this model")
     if name is None:
         return next(iter(found.values()))
     if name not in found:
         raise BadInput(
-            f"--workload: {bench.source.name} has none that is called {name!r}; known are "
-            f"{', '.join(found)}"
+            f"--workload: none that runs here is called {name!r}; known are {', '.join(found)}"
         )
     return found[name]
 
@@ -201,13 +202,14 @@ def _opening(
     bench: Bench, workload: Workload, tolerance: Tolerance, args: argparse.Namespace
 ) -> Iterator[str]:
     machine, images = bench.machine, workload.num_images
+    model = bench.sources.of(workload).name
     yield (
-        f"{workload.name} of {bench.source.name} on {machine.name}, torch {machine.torch}: "
+        f"{workload.name} of {model} on {machine.name}, torch {machine.torch}: "
         f"{'one image' if images == 1 else f'{images} images'}, "
         f"{workload.size}, {workload.steps} steps"
     )
     memory = f", at most {args.memory:g} GiB" if args.memory else ""
-    yield f"asked for: {tolerance_text(tolerance)}{memory}, in {in_minutes(args.minutes)}"
+    yield f"asked for: {closeness_text(tolerance)}{memory}, in {in_minutes(args.minutes)}"
 
 
 HEAD = ("step", *COLUMNS, "image")

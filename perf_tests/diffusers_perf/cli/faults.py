@@ -27,6 +27,7 @@ from diffusers_perf.plugin.screen import table
 from diffusers_perf.records.files import as_json, write_whole
 
 if TYPE_CHECKING:
+    from diffusers_perf.catalog.discovery import Project
     from diffusers_perf.faults.injection import Fault
     from diffusers_perf.faults.outcomes import Row
     from diffusers_perf.faults.trials import Trials
@@ -43,6 +44,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--device", choices=("cuda", "cpu"), help="default: cuda if there is a GPU")
     parser.add_argument("--model", help="as for pytest's --model")
+    parser.add_argument(
+        "--workload",
+        metavar="NAME",
+        help="inject all in this workload (default: each fault's own, of this repository's)",
+    )
     parser.add_argument("--json", type=named, metavar="OUT", help="write all rows to this file")
     parser.add_argument(
         "--minutes",
@@ -78,7 +84,12 @@ def main(args: argparse.Namespace) -> int:
             return refuse(unwritable(args.json, error))
     with tempfile.TemporaryDirectory() as folder:
         try:
-            trials = Trials(bench=_bench(args), project=project, folder=Path(folder))
+            trials = Trials(
+                bench=_bench(args, project),
+                project=project,
+                folder=Path(folder),
+                workload=args.workload,
+            )
         except BadInput as error:
             return refuse(str(error))
         device = trials.bench.device.type
@@ -111,11 +122,14 @@ def main(args: argparse.Namespace) -> int:
     return code(rows, trials)
 
 
-def _bench(args: argparse.Namespace) -> Any:
+def _bench(args: argparse.Namespace, project: Project) -> Any:
     """A bare bench, with the weights at hand. `BadInput` where there is none."""
-    bench = bare_bench(device=args.device, model=args.model)
-    if bench.device.type == "cuda" and bench.source.kind == "seeded":
-        _keep_on_gpu(bench.source.name)
+    workloads = {case.workload for case in project.cases}
+    bench = bare_bench(device=args.device, model=args.model, workloads=workloads)
+    if bench.device.type == "cuda":
+        for source in {bench.sources.of(w) for w in workloads if bench.sources.runs(w)}:
+            if source.kind == "seeded":
+                _keep_on_gpu(source.name)
     return bench
 
 
@@ -211,8 +225,7 @@ def _write(path: Path | None, rows: Sequence[Row], trials: Trials, *, seconds: f
     content = {
         "schema": SCHEMA,
         "machine": trials.bench.machine,
-        "model": trials.bench.source.name,
-        "weights": trials.bench.source.weights,
+        "models": {source.name: source.weights for source in trials.sources},
         "seconds": round(seconds, 1),
         "clean_verdicts": trials.verdicts,
         "false_alarms": [alarm.text for alarm in trials.false_alarms],

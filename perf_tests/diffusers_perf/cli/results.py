@@ -184,12 +184,11 @@ def _suites(rows: Sequence[Row], published: Mapping[str, PublishedCase]) -> Iter
 
 def about(workload: Mapping[str, object]) -> str:
     """A workload in a line."""
-    size = workload.get("size")
-    size_of = f"{size}×{size}" if size else f"{workload.get('width')}×{workload.get('height')}"
+    size = f"{workload.get('width')}×{workload.get('height')}"
     count = workload.get("num_images", 1)
     images = "one image" if count == 1 else f"{count} images"
     base = "+".join(map(str, workload.get("base") or ()))  # type: ignore[call-overload]
-    return f"{images}, {size_of}, {workload.get('steps')} steps of {workload.get('scheduler')}" + (
+    return f"{images}, {size}, {workload.get('steps')} steps of {workload.get('scheduler')}" + (
         f", every case in {base}" if base else ""
     )
 

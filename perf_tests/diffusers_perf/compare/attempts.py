@@ -46,8 +46,8 @@ def settings_of(bench: Bench, workload: Workload, catalog: Catalog) -> dict[str,
     if bench.machine.device == "cuda":
         del machine["threads"]  # the host's, which change nothing on a GPU
     settings = machine | {
-        "model": bench.source.name,
-        "weights": bench.source.weights,
+        "model": bench.sources.of(workload).name,
+        "weights": bench.sources.of(workload).weights,
         "workload": workload.as_json(),
         "measuring code": digest(),
         "optimizations' code": _code_of_optimizations(catalog),

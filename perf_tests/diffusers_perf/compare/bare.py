@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from diffusers_perf.records.store import BaselineStore
 
 if TYPE_CHECKING:
+    from diffusers_perf.catalog.declarations import Workload
     from diffusers_perf.measurement.bench import Bench
 
 
@@ -14,8 +16,11 @@ class BadInput(Exception):
     """What cannot be run as asked; one sentence says why."""
 
 
-def bare_bench(*, device: str | None, model: str | None) -> Bench:
-    """This machine's, with the defaults of the main job. `BadInput` where there is none."""
+def bare_bench(*, device: str | None, model: str | None, workloads: Iterable[Workload]) -> Bench:
+    """This machine's, with the defaults of the main job, for some of these workloads.
+
+    `BadInput` where there is no such device or model.
+    """
     from diffusers_perf import models
     from diffusers_perf.compare.sides import repository
     from diffusers_perf.measurement.bench import Bench
@@ -23,11 +28,10 @@ def bare_bench(*, device: str | None, model: str | None) -> Bench:
 
     try:
         machine = this_machine(device)
-        model = models.default_model(machine.device) if model is None else model
-        source = models.open_source(model)
+        sources = models.Sources(device=machine.device, model=model)
         return Bench(
-            source=source,
-            machine=with_threads_for(machine, source.scale),
+            sources=sources,
+            machine=with_threads_for(machine, sources.scale_of(workloads)),
             rounds=1,
             options=models.options_for(machine.device, model),
             say=lambda *_: None,

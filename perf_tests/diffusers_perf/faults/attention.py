@@ -7,7 +7,7 @@ from typing import Any
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from diffusers_perf.faults.injection import Injection, fault
-from diffusers_perf.faults.places import COUNTED, COUNTED_HALF, SEEN, SEEN_FP16
+from diffusers_perf.faults.places import COUNTED, COUNTED_HALF, SEEN, SEEN_FP16, unet_of
 
 
 @fault(detected_by="counter", setting=COUNTED_HALF, source="diffusers #3493")
@@ -19,7 +19,7 @@ def sdpa_math_only(injection: Injection) -> None:
 @fault(detected_by="counter", setting=COUNTED, source="diffusers #3594")
 def sdpa_lost(injection: Injection) -> None:
     """Another attention processor was installed, and the UNet computes attention as written."""
-    injection.then(lambda pipeline: pipeline.unet.set_default_attn_processor())
+    injection.then(lambda pipeline: unet_of(pipeline).set_default_attn_processor())
 
 
 @fault(detected_by="counter", setting=COUNTED)
@@ -40,7 +40,7 @@ def attention_overflow(injection: Injection) -> None:
     """The attention of one block overflows float16."""
 
     def then(pipeline: Any) -> None:
-        attention = pipeline.unet.mid_block.attentions[0].transformer_blocks[0].attn1
+        attention = unet_of(pipeline).mid_block.attentions[0].transformer_blocks[0].attn1
         # The values too: a CPU's kernel treats NaN scores as absent.
         for layer in (attention.to_q, attention.to_k, attention.to_v):
             layer.weight.data.mul_(3e4 / float(layer.weight.detach().abs().max()))
@@ -53,7 +53,7 @@ def cross_attention_lost(injection: Injection) -> None:
     """The upward half of the UNet no longer attends to the prompt."""
 
     def then(pipeline: Any) -> None:
-        for name, attention in pipeline.unet.up_blocks.named_modules():
+        for name, attention in unet_of(pipeline).up_blocks.named_modules():
             if name.endswith("attn2"):
                 attention.to_out[0].weight.data.zero_()
 

@@ -7,18 +7,19 @@ from typing import Any
 import torch
 
 from diffusers_perf.faults.injection import Injection, fault
-from diffusers_perf.faults.places import COUNTED, COUNTED_HALF, encoded
+from diffusers_perf.faults.places import COUNTED, COUNTED_HALF, encoded, unet_of
+from diffusers_perf.measurement.discovery import denoisers
 from diffusers_perf.techniques.cuda_graphs import Graphed
 
 
 def compile_one_block(pipeline: Any) -> None:
     """Compile a small part of the UNet."""
-    _compile(pipeline.unet.mid_block.resnets[0])
+    _compile(unet_of(pipeline).mid_block.resnets[0])
 
 
 def compile_middle(pipeline: Any) -> None:
     """Compile as much of the UNet as takes longer to trace than a round of a few steps to run."""
-    _compile(pipeline.unet.mid_block)
+    _compile(unet_of(pipeline).mid_block)
 
 
 def _compile(block: torch.nn.Module) -> None:
@@ -40,7 +41,7 @@ def graph_break(injection: Injection) -> None:
     injection.given(compile_one_block)
 
     def then(pipeline: Any) -> None:
-        act = pipeline.unet.mid_block.resnets[0].nonlinearity
+        act = unet_of(pipeline).mid_block.resnets[0].nonlinearity
         forward = act.forward
 
         def broken(x: torch.Tensor) -> torch.Tensor:
@@ -66,30 +67,33 @@ def compiled_again(injection: Injection) -> None:
 
 
 def _graphed(pipeline: Any) -> None:
-    pipeline.unet.forward = Graphed(pipeline.unet.forward)
+    for module in denoisers(pipeline).values():
+        module.forward = Graphed(module.forward)
 
 
 @fault(detected_by="counter", setting=COUNTED_HALF, source="torch #174575", where="cuda")
 def graph_off(injection: Injection) -> None:
-    """The UNet's CUDA graph is silently off: every kernel is launched on its own."""
+    """The denoiser's CUDA graph is silently off: every kernel is launched on its own."""
     injection.given(_graphed)
 
     def then(pipeline: Any) -> None:
-        pipeline.unet.forward = pipeline.unet.forward.function
+        for module in denoisers(pipeline).values():
+            module.forward = module.forward.function
 
     injection.then(then)
 
 
 @fault(detected_by="counter", setting=COUNTED_HALF, source="torch #174575", where="cuda")
 def graph_recorded_again(injection: Injection) -> None:
-    """The UNet's CUDA graph is recorded again for each image."""
+    """The denoiser's CUDA graph is recorded again for each image."""
     injection.given(_graphed)
 
     def then(pipeline: Any) -> None:
         encode = pipeline.encode_prompt
 
         def forgetful(*args: Any, **kwargs: Any) -> Any:
-            pipeline.unet.forward = Graphed(pipeline.unet.forward.function)
+            for module in denoisers(pipeline).values():
+                module.forward = Graphed(module.forward.function)
             return encode(*args, **kwargs)
 
         pipeline.encode_prompt = forgetful

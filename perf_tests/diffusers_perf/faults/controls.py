@@ -24,7 +24,9 @@ from diffusers_perf.faults.places import (
     TIMED_DISTILLED,
     decoded,
     in_step,
+    unet_of,
 )
+from diffusers_perf.measurement.discovery import denoisers
 
 
 @control(setting=TIMED)
@@ -61,7 +63,7 @@ def attention_rewritten(injection: Injection) -> None:
     """The scores are scaled within the queries: other roundings, no other work."""
 
     def then(pipeline: Any) -> None:
-        for module in pipeline.unet.modules():
+        for module in unet_of(pipeline).modules():
             if hasattr(module, "get_attention_scores"):
                 module.to_q.weight.data.mul_(module.scale)
                 module.scale = 1.0
@@ -209,7 +211,12 @@ def another_gpu(injection: Injection) -> None:
 @control(setting=COUNTED)
 def a_hook_that_does_nothing(injection: Injection) -> None:
     """One forward hook on the UNet."""
-    injection.then(lambda pipeline: pipeline.unet.register_forward_hook(lambda *_: None))
+
+    def then(pipeline: Any) -> None:
+        for module in denoisers(pipeline).values():
+            module.register_forward_hook(lambda *_: None)
+
+    injection.then(then)
 
 
 @control(setting=SEEN)

@@ -8,20 +8,29 @@ from typing import Any
 import torch
 
 from diffusers_perf.faults.injection import Injection, fault
-from diffusers_perf.faults.places import COUNTED, TIMED, TIMED_DISTILLED, around_unet, in_step
+from diffusers_perf.faults.places import (
+    COUNTED,
+    TIMED,
+    TIMED_DISTILLED,
+    around_denoisers,
+    in_step,
+)
+from diffusers_perf.measurement.discovery import denoisers
 
 
 @fault(detected_by="counter", setting=COUNTED, source="diffusers #7576")
 def peft_walk(injection: Injection) -> None:
-    """Every layer of the UNet is visited before and after each call, in search of adapters."""
+    """Every layer of the denoiser is visited before and after each call, in search of adapters."""
 
     def walk(pipeline: Any) -> None:
-        for module in pipeline.unet.modules():
-            isinstance(module, torch.nn.Linear)
+        for root in denoisers(pipeline).values():
+            for module in root.modules():
+                isinstance(module, torch.nn.Linear)
 
     def then(pipeline: Any) -> None:
-        pipeline.unet.register_forward_pre_hook(lambda *_: walk(pipeline))
-        pipeline.unet.register_forward_hook(lambda *_: walk(pipeline))
+        for root in denoisers(pipeline).values():
+            root.register_forward_pre_hook(lambda *_: walk(pipeline))
+            root.register_forward_hook(lambda *_: walk(pipeline))
 
     injection.then(then)
 
@@ -33,8 +42,9 @@ def hooks_left_on(injection: Injection) -> None:
     def nothing(*_: object) -> None: ...
 
     def then(pipeline: Any) -> None:
-        for module in pipeline.unet.modules():
-            module.register_forward_hook(nothing)
+        for root in denoisers(pipeline).values():
+            for module in root.modules():
+                module.register_forward_hook(nothing)
 
     injection.then(then)
 
@@ -48,7 +58,7 @@ def sleep_in_step(injection: Injection) -> None:
 
 @fault(detected_by="latency", setting=TIMED_DISTILLED)
 def slow(injection: Injection) -> None:
-    """The UNet of one case takes five times as long."""
+    """The denoiser of one case takes five times as long."""
 
     # Then the case takes three to four times as long, and is to be seen where the limit of one or
     # two clean runs is twice as long and neighbours are busy. Thrice was at 2.3 times, and missed.
@@ -57,4 +67,4 @@ def slow(injection: Injection) -> None:
             forward(*args, **kwargs)
         return forward(*args, **kwargs)
 
-    around_unet(injection, five_times, only="distilled_unet")
+    around_denoisers(injection, five_times, only="distilled_unet")

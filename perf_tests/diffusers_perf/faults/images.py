@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+from functools import wraps
 from typing import Any
 
 import torch
 
-from diffusers_perf.faults.injection import Injection, fault
-from diffusers_perf.faults.places import REPEATED, SEEN, SEEN_FOUR, decoded, encoded
+from diffusers_perf.faults.injection import CannotInject, Injection, fault
+from diffusers_perf.faults.places import (
+    REPEATED,
+    SEEN,
+    SEEN_FOUR,
+    around_decode,
+    blocks_of,
+    called,
+    decoded,
+    encoded,
+)
+from diffusers_perf.measurement.discovery import decoders
 
 
 @fault(detected_by="image", setting=SEEN, source="a false alarm of the safety checker")
@@ -47,19 +58,42 @@ def stale_latents(injection: Injection) -> None:
 
     def then(pipeline: Any) -> None:
         last: list[torch.Tensor] = []
+        if not hasattr(pipeline, "prepare_latents"):
+            raise CannotInject(f"{type(pipeline).__name__} has no prepare_latents")
         prepare, step = pipeline.prepare_latents, pipeline.scheduler.step
 
-        def prepared(*args: Any, **kwargs: Any) -> torch.Tensor:
-            latents: torch.Tensor = prepare(*args, **kwargs)
-            fits = last and last[0].device == latents.device
-            return last[0] if fits else latents
+        def prepared(*args: Any, **kwargs: Any) -> Any:
+            made = prepare(*args, **kwargs)
+            latents, *others = made if isinstance(made, tuple) else (made,)
+            fits = last and (last[0].device, last[0].shape) == (latents.device, latents.shape)
+            latents = last[0] if fits else latents
+            return (latents, *others) if isinstance(made, tuple) else latents
 
+        @wraps(step)
         def kept(*args: Any, **kwargs: Any) -> Any:
             result = step(*args, **kwargs)
             last[:] = [result[0]]
             return result
 
         pipeline.prepare_latents, pipeline.scheduler.step = prepared, kept
+
+    injection.then(then)
+
+
+@fault(detected_by="image", setting=REPEATED)
+def stale_output(injection: Injection) -> None:
+    """Every generation gives what the first one did: a buffer is not written again."""
+
+    def then(pipeline: Any) -> None:
+        for module in decoders(pipeline).values():
+            first: dict[torch.device, Any] = {}
+            decode: Any = module.decode
+
+            def kept(*args: Any, decode: Any = decode, first: Any = first, **kwargs: Any) -> Any:
+                made = decode(*args, **kwargs)
+                return first.setdefault(made[0].device, made)
+
+            module.decode = kept
 
     injection.then(then)
 
@@ -73,11 +107,7 @@ def swapped_colours(injection: Injection) -> None:
 def scaled(injection: Injection, factor: float) -> None:
     """Scale the latents on their way into the decoder."""
 
-    def then(pipeline: Any) -> None:
-        decode = pipeline.vae.decode
-        pipeline.vae.decode = lambda latents, *a, **k: decode(latents * factor, *a, **k)
-
-    injection.then(then)
+    around_decode(injection, lambda decode, latents, *a, **k: decode(latents * factor, *a, **k))
 
 
 @fault(detected_by="image", setting=SEEN)
@@ -116,29 +146,48 @@ def schedule_shifted(injection: Injection) -> None:
     injection.then(then)
 
 
+GUIDANCE = ("guidance_scale", "true_cfg_scale")
+"""What pipelines call the scale of guidance; 1 is none."""
+
+
+@fault(detected_by="image", setting=SEEN)
+def block_skipped(injection: Injection) -> None:
+    """A transformer block in the middle of the denoiser adds nothing."""
+
+    def then(pipeline: Any) -> None:
+        blocks = blocks_of(pipeline)
+        for layer in blocks[len(blocks) // 2].modules():
+            if isinstance(layer, torch.nn.Linear):
+                for parameter in layer.parameters(recurse=False):
+                    parameter.data.zero_()
+
+    injection.then(then)
+
+
 @fault(detected_by="image", setting=SEEN)
 def no_guidance(injection: Injection) -> None:
     """Guidance is lost."""
 
-    def then(pipeline: Any) -> None:
-        real = type(pipeline)
-        pipeline.__class__ = type(
-            real.__name__,
-            (real,),
-            {"do_classifier_free_guidance": property(lambda self: False)},
-        )
+    def unguided(pipeline: Any, arguments: dict[str, Any]) -> dict[str, Any]:
+        scales = [name for name in GUIDANCE if name in arguments]
+        if not scales:
+            raise CannotInject(f"{type(pipeline).__name__} is called without a guidance scale")
+        return arguments | dict.fromkeys(scales, 1.0)
 
-    injection.then(then)
+    called(injection, unguided)
 
 
 @fault(detected_by="image", setting=SEEN)
 def prompt_lost(injection: Injection) -> None:
     """The prompt does not arrive: the images are of nothing in particular."""
 
-    def emptied(encode: Any, prompt: Any, *args: Any, **kwargs: Any) -> Any:
-        return encode([""] * len(prompt), *args, **kwargs)
+    def emptied(pipeline: Any, arguments: dict[str, Any]) -> dict[str, Any]:
+        prompt = arguments.get("prompt")
+        if prompt is None:
+            raise CannotInject(f"{type(pipeline).__name__} is called without a prompt")
+        return arguments | {"prompt": "" if isinstance(prompt, str) else [""] * len(prompt)}
 
-    encoded(injection, emptied)
+    called(injection, emptied)
 
 
 @fault(detected_by="image", setting=SEEN)
@@ -158,10 +207,10 @@ def noise(injection: Injection) -> None:
     deviation = 2 * 10 ** (-(injection.size or 0) / 20)
 
     def noisy(sample: torch.Tensor) -> torch.Tensor:
-        count, channels, height, width = sample.shape
-        shape = (count, channels, height // 8, width // 8)
+        *others, height, width = sample.shape
+        shape = (*others, height // 8, width // 8)
         drawn = torch.randn(shape, generator=torch.Generator().manual_seed(1)) * deviation
-        coarse = drawn.repeat_interleave(8, dim=2).repeat_interleave(8, dim=3)
+        coarse = drawn.repeat_interleave(8, dim=-2).repeat_interleave(8, dim=-1)
         return sample + coarse.to(sample.device, sample.dtype)
 
     decoded(injection, noisy)

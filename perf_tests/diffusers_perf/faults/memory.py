@@ -8,7 +8,8 @@ from typing import Any
 import torch
 
 from diffusers_perf.faults.injection import Injection, fault
-from diffusers_perf.faults.places import COUNTED, COUNTED_HALF, around_unet, decoded, in_step
+from diffusers_perf.faults.places import COUNTED, COUNTED_HALF, around_denoisers, decoded, in_step
+from diffusers_perf.measurement.discovery import denoisers
 
 
 @fault(detected_by="memory", setting=COUNTED)
@@ -25,17 +26,17 @@ def images_kept(injection: Injection) -> None:
 
 @fault(detected_by="memory", setting=COUNTED_HALF, where="cuda")
 def second_copy(injection: Injection) -> None:
-    """A second copy of the UNet's weights stays on the GPU."""
+    """A second copy of the denoiser's weights stays on the GPU."""
 
     def then(pipeline: Any) -> None:
-        pipeline.unet_before = copy.deepcopy(pipeline.unet)
+        pipeline.denoisers_before = copy.deepcopy(list(denoisers(pipeline).values()))
 
     injection.then(then)
 
 
 @fault(detected_by="memory", setting=COUNTED_HALF, where="cuda")
 def activations_for_gradients(injection: Injection) -> None:
-    """The UNet runs with gradients, and keeps its activations for a backward pass."""
+    """The denoiser runs with gradients, and keeps its activations for a backward pass."""
 
     def with_gradients(forward: Any, sample: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
         with torch.enable_grad():
@@ -45,7 +46,7 @@ def activations_for_gradients(injection: Injection) -> None:
         made.sample = made.sample.detach()
         return made
 
-    around_unet(injection, with_gradients)
+    around_denoisers(injection, with_gradients)
 
 
 @fault(detected_by="counter", setting=COUNTED, where="cuda")

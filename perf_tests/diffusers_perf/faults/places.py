@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial, wraps
 from typing import Any
 
 import torch
 
-from diffusers_perf.faults.injection import Injection, Setting
+from diffusers_perf.faults.injection import CannotInject, Injection, Setting
+from diffusers_perf.measurement.discovery import decoders, denoisers
 
 # No longer than a measure needs. Counters are exact once a step is like the next; an image is one
 # when its steps have moved it; a latency needs rounds.
@@ -29,6 +31,7 @@ def in_step(injection: Injection, act: Callable[[Any, torch.Tensor], object]) ->
     def change(pipeline: Any) -> None:
         step = pipeline.scheduler.step
 
+        @wraps(step)  # a pipeline asks for its signature
         def changed(noise: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
             act(pipeline, noise)
             return step(noise, *args, **kwargs)
@@ -38,29 +41,36 @@ def in_step(injection: Injection, act: Callable[[Any, torch.Tensor], object]) ->
     injection.then(change)
 
 
-def around_unet(
+def around_denoisers(
     injection: Injection, change: Callable[..., Any], *, only: str | None = None
 ) -> None:
-    """Call this with the UNet's own forward and its arguments, in its place."""
+    """Call this with each denoiser's own forward and its arguments, in its place."""
 
     def then(pipeline: Any) -> None:
-        forward = pipeline.unet.forward
-        pipeline.unet.forward = lambda *args, **kwargs: change(forward, *args, **kwargs)
+        for module in denoisers(pipeline).values():
+            forward: Any = module.forward
+            module.forward = partial(change, forward)
 
     injection.then(then, only=only)
 
 
 def decoded(injection: Injection, change: Callable[[torch.Tensor], torch.Tensor]) -> None:
-    """Change what the decoder gives, images in [-1, 1]."""
+    """Change what the decoder gives, images or frames in [-1, 1]."""
+
+    def changed(decode: Any, *args: Any, **kwargs: Any) -> Any:
+        sample, *rest = decode(*args, **kwargs)
+        return (change(sample), *rest)
+
+    around_decode(injection, changed)
+
+
+def around_decode(injection: Injection, change: Callable[..., Any]) -> None:
+    """Call this with each decoder's own decode and its arguments, in its place."""
 
     def then(pipeline: Any) -> None:
-        decode = pipeline.vae.decode
-
-        def changed(*args: Any, **kwargs: Any) -> Any:
-            sample, *rest = decode(*args, **kwargs)
-            return (change(sample), *rest)
-
-        pipeline.vae.decode = changed
+        for module in decoders(pipeline).values():
+            decode: Any = module.decode
+            module.decode = partial(change, decode)
 
     injection.then(then)
 
@@ -69,7 +79,45 @@ def encoded(injection: Injection, change: Callable[..., Any]) -> None:
     """Call this with the pipeline's own encode_prompt and its arguments, in its place."""
 
     def then(pipeline: Any) -> None:
-        encode = pipeline.encode_prompt
-        pipeline.encode_prompt = lambda *args, **kwargs: change(encode, *args, **kwargs)
+        if not hasattr(pipeline, "encode_prompt"):
+            raise CannotInject(f"{type(pipeline).__name__} has no encode_prompt")
+        pipeline.encode_prompt = partial(change, pipeline.encode_prompt)
 
     injection.then(then)
+
+
+def called(injection: Injection, change: Callable[[Any, dict[str, Any]], dict[str, Any]]) -> None:
+    """Change the arguments of the pipeline's call, given the pipeline and the arguments."""
+
+    def then(pipeline: Any) -> None:
+        real = type(pipeline)
+
+        @wraps(real.__call__)
+        def call(self: Any, **arguments: Any) -> Any:
+            return real.__call__(self, **change(self, arguments))
+
+        # Of the same name, by which an applied check may know it.
+        pipeline.__class__ = type(real.__name__, (real,), {"__call__": call})
+
+    injection.then(then)
+
+
+def unet_of(pipeline: Any) -> Any:
+    """The pipeline's UNet. `CannotInject` where its denoiser is none."""
+    unet = getattr(pipeline, "unet", None)
+    if unet is None or not hasattr(unet, "down_blocks"):
+        raise CannotInject(f"{type(pipeline).__name__} has no UNet")
+    return unet
+
+
+def blocks_of(pipeline: Any) -> list[torch.nn.Module]:
+    """The blocks that the last of the denoisers repeats: transformer blocks, wherever they are."""
+    (*_, denoiser) = denoisers(pipeline).values()
+    found = [
+        module
+        for name, module in denoiser.named_modules()
+        if name.rpartition(".")[2].isdigit() and "ransformer" in type(module).__name__ + name
+    ]
+    if not found:
+        raise CannotInject(f"{type(denoiser).__name__} has no transformer blocks")
+    return found

@@ -7,30 +7,50 @@ from typing import Any
 import torch
 
 from diffusers_perf.faults.injection import Injection, Setting, fault
-from diffusers_perf.faults.places import COUNTED, COUNTED_HALF, SEEN, around_unet
+from diffusers_perf.faults.places import (
+    COUNTED,
+    COUNTED_HALF,
+    SEEN,
+    around_decode,
+    around_denoisers,
+)
+from diffusers_perf.measurement.discovery import denoisers
 
 
 @fault(detected_by="counter", setting=COUNTED_HALF, source="diffusers #511", where="cuda")
 def autocast_around_fp16(injection: Injection) -> None:
-    """torch.autocast around the UNet of a pipeline that is in float16 already."""
+    """torch.autocast around the denoiser of a pipeline that is in float16 already."""
 
     def under(forward: Any, *args: Any, **kwargs: Any) -> Any:
         with torch.autocast("cuda", dtype=torch.float16):
             return forward(*args, **kwargs)
 
-    around_unet(injection, under)
+    around_denoisers(injection, under)
 
 
 @fault(detected_by="counter", setting=COUNTED_HALF, source="diffusers #371")
 def upcast_norms(injection: Injection) -> None:
-    """Every GroupNorm computes in float32 and casts back."""
+    """Every normalization computes in float32 and casts back."""
 
-    def upcasting(self: torch.nn.GroupNorm, x: torch.Tensor) -> torch.Tensor:
+    def grouped(self: torch.nn.GroupNorm, x: torch.Tensor) -> torch.Tensor:
         weight, bias = (p if p is None else p.float() for p in (self.weight, self.bias))
         normed = torch.nn.functional.group_norm(x.float(), self.num_groups, weight, bias, self.eps)
         return normed.to(x.dtype)
 
-    injection.put(torch.nn.GroupNorm, "forward", upcasting)
+    def layered(self: torch.nn.LayerNorm, x: torch.Tensor) -> torch.Tensor:
+        weight, bias = (p if p is None else p.float() for p in (self.weight, self.bias))
+        shape = self.normalized_shape
+        normed = torch.nn.functional.layer_norm(x.float(), shape, weight, bias, self.eps)
+        return normed.to(x.dtype)
+
+    def rooted(self: torch.nn.RMSNorm, x: torch.Tensor) -> torch.Tensor:
+        weight = self.weight if self.weight is None else self.weight.float()
+        normed = torch.nn.functional.rms_norm(x.float(), self.normalized_shape, weight, self.eps)
+        return normed.to(x.dtype)
+
+    injection.put(torch.nn.GroupNorm, "forward", grouped)
+    injection.put(torch.nn.LayerNorm, "forward", layered)
+    injection.put(torch.nn.RMSNorm, "forward", rooted)
 
 
 @fault(detected_by="counter", setting=COUNTED_HALF, where="cpu")
@@ -56,20 +76,16 @@ def upcast_step(injection: Injection) -> None:
 def upcast_decoder(injection: Injection) -> None:
     """The decoder is moved to float32 for each image and back."""
 
-    def then(pipeline: Any) -> None:
-        decode, vae = pipeline.vae.decode, pipeline.vae
+    def upcasting(decode: Any, latents: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+        vae = decode.__self__
+        torch.nn.Module.to(vae, dtype=torch.float32)
+        try:
+            sample, *rest = decode(latents.float(), *args, **kwargs)
+        finally:
+            torch.nn.Module.to(vae, dtype=latents.dtype)
+        return (sample.to(latents.dtype), *rest)
 
-        def upcasting(latents: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
-            torch.nn.Module.to(vae, dtype=torch.float32)
-            try:
-                sample, *rest = decode(latents.float(), *args, **kwargs)
-            finally:
-                torch.nn.Module.to(vae, dtype=latents.dtype)
-            return (sample.to(latents.dtype), *rest)
-
-        pipeline.vae.decode = upcasting
-
-    injection.then(then)
+    around_decode(injection, upcasting)
 
 
 @fault(detected_by="applied check", setting=COUNTED_HALF, source="diffusers #775")
@@ -80,11 +96,12 @@ def dtype_not_applied(injection: Injection) -> None:
 
 @fault(detected_by="image", setting=SEEN)
 def float8_weights(injection: Injection) -> None:
-    """The UNet's weights went through 8 bits on their way."""
+    """The denoiser's weights went through 8 bits on their way."""
 
     def then(pipeline: Any) -> None:
-        for parameter in pipeline.unet.parameters():
-            parameter.data = parameter.data.to(torch.float8_e4m3fn).to(parameter.dtype)
+        for module in denoisers(pipeline).values():
+            for parameter in module.parameters():
+                parameter.data = parameter.data.to(torch.float8_e4m3fn).to(parameter.dtype)
 
     injection.then(then)
 

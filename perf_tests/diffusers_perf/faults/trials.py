@@ -16,7 +16,7 @@ from time import perf_counter
 
 from msgspec import structs
 
-from diffusers_perf.catalog.declarations import REFERENCE, Case, Workload
+from diffusers_perf.catalog.declarations import FIELDS, REFERENCE, Case, Workload
 from diffusers_perf.catalog.discovery import Project
 from diffusers_perf.catalog.metric import Detector
 from diffusers_perf.catalog.metrics import detector_of
@@ -29,6 +29,7 @@ from diffusers_perf.judge.finding import Finding, Verdict
 from diffusers_perf.measurement.bench import Bench
 from diffusers_perf.measurement.failing import CaseError
 from diffusers_perf.measurement.observing import Observing, Unobserved
+from diffusers_perf.measurement.pipelines import Source
 from diffusers_perf.measurement.timing import Stopwatch
 from diffusers_perf.records.measurement import Measurement
 from diffusers_perf.records.operators import OperatorCounts
@@ -38,7 +39,7 @@ ATTEMPTS = 3
 """A fault that came out inconclusive or invalid is injected again, as a workflow repeats a run."""
 CLEAN_RUNS_MAX = 5
 """As many of the latest clean runs of a setting stand for the accepted processes."""
-SEEN_UNOBSERVED: tuple[Detector, ...] = ("latency", "image", "applied check")
+SEEN_UNOBSERVED: tuple[Detector, ...] = ("latency", "applied check")
 """Measures that need nothing but the timed rounds: nothing else is observed for them."""
 
 
@@ -51,6 +52,8 @@ class Trials:
     """In which a fault's workload is declared."""
     folder: Path
     """For accepted images; empty at the start."""
+    workload: str | None = None
+    """Name of the one that everything is injected in, in the place of each setting's own."""
     verdicts: int = 0
     """Given so far on clean runs against clean runs, one a measure and case."""
     false_alarms: list[FalseAlarm] = field(default_factory=list)
@@ -76,7 +79,7 @@ class Trials:
     def _run(self, fault: Fault) -> Row:
         cases = self._cases(fault.setting)
         for case in cases:
-            lack = self.bench.lacks(case.stack)
+            lack = self.bench.lacks(case.stack, case.workload)
             if lack is not None:
                 raise CannotInject(lack.reason)
         size = fault.sizes[0] if fault.sizes else None
@@ -86,7 +89,7 @@ class Trials:
         if clean is None:
             clean = self._clean[key] = Clean(folder=self.folder / str(len(self._clean)))
             clean.sides.append(self._side(fault, cases, clean, injected=False))
-            clean.accept_image(cases[0], self.bench.source)
+            clean.accept_image(cases[0], self.bench.sources.of(cases[0].workload))
             # A side collects garbage often: let it pass by what the libraries hold for good.
             gc.collect()
             gc.freeze()
@@ -167,7 +170,7 @@ class Trials:
         own = setting.base_on(self.bench.device.type)
         base = tuple(dict.fromkeys((*declared.base, *own)))
         for change in setting.changes:
-            if change not in ("seed", "scheduler", *declared.call):
+            if change not in (*FIELDS, *declared.call):
                 raise ValueError(f"{declared.name} has no {change!r} to change")
         workload = declared.changed(base=base, steps=setting.steps, **setting.changes)
         return [
@@ -180,19 +183,28 @@ class Trials:
         not one step or round, or a change of a field that the workload lacks.
         """
         setting = fault.setting
-        if setting.workload not in {case.workload.name for case in self.project.cases}:
-            raise ValueError(f"no workload is called {setting.workload!r}")
+        name = self.workload or setting.workload
+        if name not in {case.workload.name for case in self.project.cases}:
+            raise ValueError(f"no workload is called {name!r}")
         if setting.rounds < 1:
             raise ValueError("it takes one round or more")
         with suppress(CannotInject):
             self._cases(setting)
 
+    @property
+    def sources(self) -> list[Source]:
+        """Of the workloads that faults are injected in."""
+        workloads = {case.workload for case in self.project.cases}
+        runs = [workload for workload in workloads if self.bench.sources.runs(workload)]
+        return list({self.bench.sources.of(workload) for workload in runs})
+
     def _workload(self, setting: Setting) -> Workload:
+        name = self.workload or setting.workload
         for case in self.project.cases:
             of = case.workload
-            if of.scale == self.bench.source.scale and of.name == setting.workload:
+            if of.name == name and self.bench.sources.runs(of):
                 return of
-        raise CannotInject(f"no workload of this model is called {setting.workload}")
+        raise CannotInject(f"no workload of this model is called {name}")
 
     def _injection(self, fault: Fault, clean: Clean | None, size: float | None) -> Injection:
         step_s = gpu_step_s = 0.0
@@ -228,7 +240,8 @@ class Trials:
         steps = self._workload(fault.setting).steps
         tried.baseline = clean.baseline(tried.machine, steps=steps)
         observed = not injected or fault.detected_by not in SEEN_UNOBSERVED
-        tried.operators = clean.operators(tried.source.name) if observed else {}
+        source = tried.sources.of(cases[0].workload)
+        tried.operators = clean.operators(source.name) if observed else {}
         tried.portable = {}
         tried.measurements.clear()
         measured: list[tuple[Case, Measurement, OperatorCounts | None]] = []

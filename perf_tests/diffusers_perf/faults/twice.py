@@ -6,8 +6,16 @@ from typing import Any
 
 import torch
 
-from diffusers_perf.faults.injection import Injection, fault
-from diffusers_perf.faults.places import COUNTED, COUNTED_FOUR, around_unet, in_step
+from diffusers_perf.faults.injection import CannotInject, Injection, fault
+from diffusers_perf.faults.places import (
+    COUNTED,
+    COUNTED_FOUR,
+    around_decode,
+    around_denoisers,
+    in_step,
+    unet_of,
+)
+from diffusers_perf.measurement.discovery import decoders
 
 
 @fault(detected_by="counter", setting=COUNTED)
@@ -23,40 +31,47 @@ def guidance_in_two_calls(injection: Injection) -> None:
         noise = [forward(x, *args, encoder_hidden_states=y, **kwargs)[0] for x, y in parts]
         return (torch.cat(noise),)
 
-    around_unet(injection, one_by_one)
+    injection.then(unet_of)
+    around_denoisers(injection, one_by_one)
 
 
 @fault(detected_by="counter", setting=COUNTED)
 def prompt_in_each_step(injection: Injection) -> None:
     """The prompt is encoded again in each step."""
-    in_step(
-        injection, lambda pipeline, noise: pipeline.encode_prompt(["again"], noise.device, 1, True)
-    )
+
+    def encode(pipeline: Any, noise: torch.Tensor) -> None:
+        if type(pipeline).__name__ != "StableDiffusionPipeline":
+            raise CannotInject(f"{type(pipeline).__name__} encodes prompts another way")
+        pipeline.encode_prompt(["again"], noise.device, 1, True)
+
+    in_step(injection, encode)
 
 
-def _decode_twice(pipeline: Any) -> None:
-    decode = pipeline.vae.decode
-
-    def twice(*args: Any, **kwargs: Any) -> Any:
-        decode(*args, **kwargs)
-        return decode(*args, **kwargs)
-
-    pipeline.vae.decode = twice
+def _twice(decode: Any, *args: Any, **kwargs: Any) -> Any:
+    decode(*args, **kwargs)
+    return decode(*args, **kwargs)
 
 
 @fault(detected_by="counter", setting=COUNTED_FOUR, where="cpu")
 def decoded_twice(injection: Injection) -> None:
     """The decoder runs twice for each batch of images."""
-    injection.then(_decode_twice)
+    around_decode(injection, _twice)
 
 
 @fault(detected_by="GPU busy", setting=COUNTED_FOUR, where="cuda")
 def decoded_twice_on_gpu(injection: Injection) -> None:
     """The same: few launches of a generation, and a tenth of the GPU's time."""
-    injection.then(_decode_twice)
+    around_decode(injection, _twice)
 
 
 @fault(detected_by="counter", setting=COUNTED_FOUR)
 def decoded_one_by_one(injection: Injection) -> None:
     """VAE slicing, meant to save memory, was left on: four images are decoded one by one."""
-    injection.then(lambda pipeline: pipeline.vae.enable_slicing())
+
+    def then(pipeline: Any) -> None:
+        for module in decoders(pipeline).values():
+            if not hasattr(module, "enable_slicing"):
+                raise CannotInject(f"{type(module).__name__} decodes no batch image by image")
+            module.enable_slicing()
+
+    injection.then(then)

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from msgspec import structs
 
-from diffusers_perf.catalog.declarations import REFERENCE, Case, Optimization
+from diffusers_perf.catalog.declarations import REFERENCE, Case, Optimization, Workload
 from diffusers_perf.catalog.metrics import detector_of
 from diffusers_perf.catalog.status import Status
 from diffusers_perf.judge import structure_verdicts
@@ -30,7 +30,7 @@ from diffusers_perf.measurement.interference import Watch
 from diffusers_perf.measurement.kept import distance_to_accepted, save
 from diffusers_perf.measurement.lacking import Lack, lack_of
 from diffusers_perf.measurement.observing import Observer, Observing, parameters
-from diffusers_perf.measurement.pipelines import Builder, Source, built, collect
+from diffusers_perf.measurement.pipelines import Builder, Opened, built, collect
 from diffusers_perf.measurement.timing import Rounds, Stopwatch
 from diffusers_perf.records import pixels
 from diffusers_perf.records.baselines import (
@@ -49,9 +49,9 @@ QUICK_WARM_UP_STEPS = 5
 
 @dataclass(kw_only=True)
 class Bench:
-    """One session's measurements on one device, with one source of weights."""
+    """One session's measurements on one device."""
 
-    source: Source
+    sources: Opened
     machine: Machine
     rounds: int
     say: Callable[[Case, str], None]
@@ -89,9 +89,9 @@ class Bench:
     def device(self) -> torch.device:
         return torch.device(self.machine.device)
 
-    def lacks(self, stack: Sequence[Optimization]) -> Lack | None:
-        """Why one of these cannot run here; None if all can."""
-        return lack_of(stack, machine=self.machine, source=self.source)
+    def lacks(self, stack: Sequence[Optimization], workload: Workload) -> Lack | None:
+        """Why one of these cannot run here on this workload; None if all can."""
+        return lack_of(stack, machine=self.machine, workload=workload, sources=self.sources)
 
     def reference_of(self, case: Case, cases: list[Case]) -> Measurement | None:
         """What this case is compared with: measured in this session, now if it was not before.
@@ -127,7 +127,7 @@ class Bench:
         try:
             with failing(case, self.device):
                 self._pipeline = self._open.enter_context(
-                    self.build(case, self.source, self.device)
+                    self.build(case, self.sources.of(case.workload), self.device)
                 )
                 check_applied(case.stack, self._pipeline)
         except BaseException:
@@ -211,6 +211,7 @@ class Bench:
             raise CaseError(Status.ERROR, f"{case.id}: not one round was generated")
         images = generation.last
         self.say(case, "observing")
+        source = self.sources.of(case.workload)
         # Again, since what was set before the rounds can be gone after them.
         check_applied(case.stack, pipeline)
         look = pixels.look(images)
@@ -219,8 +220,8 @@ class Bench:
             workload=case.workload.name,
             steps=generation.turns(case.workload.steps),
             num_images=case.workload.num_images,
-            model=self.source.name,
-            weights=self.source.weights,
+            model=source.name,
+            weights=source.weights,
             parameters=parameters(pipeline),
             time_to_first_image_s=time_to_first_image_s,
             compile_cache=compile_cache,
@@ -242,7 +243,7 @@ class Bench:
                 generation,
                 pipeline,
                 watch,
-                source=self.source,
+                source=source,
                 quick=self.quick,
             )
         measurement = structs.replace(measurement, interference=watch.interference())
@@ -258,8 +259,9 @@ class Bench:
         if not case.is_reference:
             reference = self._images.get(f"{case.workload.name}-{case.against}")
             return None if reference is None else pixels.distance(images, reference)
+        source = self.sources.of(case.workload)
         path = self.store.image(
-            model=self.source.name, weights=self.source.weights, workload=case.workload.name
+            model=source.name, weights=source.weights, workload=case.workload.name
         )
         return distance_to_accepted(images, path)
 
@@ -272,7 +274,7 @@ class Bench:
         return Question(
             measured=measured,
             reference=reference or measured,
-            tolerance=case.tolerance_on(self.source.kind),
+            tolerance=case.tolerance_on(self.sources.of(case.workload).kind),
             baseline=baseline,
             baseline_name=f"baselines/{path.name}",
             portable=self.portable.get(case.id, {}),
@@ -306,7 +308,8 @@ class Bench:
 
     def _structural(self, case: Case, question: Question) -> list[Finding]:
         """Against what was accepted on whatever machine, where this run could be counted."""
-        key = structure_verdicts.key_of(case, self.source.name)
+        model = self.sources.of(case.workload).name
+        key = structure_verdicts.key_of(case, model)
         if self.machine.device == "cuda" or case.image_only or key not in self.operators:
             return []
         if case.id not in self.observer.counted:
@@ -319,7 +322,7 @@ class Bench:
             # A build's local part (2.13.0+cpu) changes nothing about the code.
             versions={n: version.split("+")[0] for n, version in question.versions.items()},
             rerun=question.rerun,
-            model=self.source.name,
+            model=model,
             file=f"baselines/operators/{case.workload.name}.json",
         )
 
@@ -333,9 +336,10 @@ class Bench:
         if first is None or reference.image_only:
             return None
         self.say(reference, "repeating the reference")
+        source = self.sources.of(reference.workload)
         with (
             failing(reference, self.device),
-            self.build(reference, self.source, self.device) as pipeline,
+            self.build(reference, source, self.device) as pipeline,
         ):
             generation = Generation(pipeline, reference.workload)
             generation()

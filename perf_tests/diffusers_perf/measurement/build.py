@@ -9,11 +9,15 @@ from typing import Any
 
 import torch
 
+from diffusers_perf.catalog.declarations import Workload
+
 
 @dataclass(kw_only=True)
 class Build:
     """What an optimization may change. Handed to each of a stack in turn, then carried out."""
 
+    workload: Workload | None = None
+    """What is generated, where it is known."""
     dtype: torch.dtype = torch.float32
     """What every module is loaded in."""
     variants: dict[str, str] = field(default_factory=dict)

@@ -77,6 +77,8 @@ class Anatomy:
 
     denoisers: tuple[Denoiser, ...]
     """In the order of their first calls."""
+    decodes: Mapping[str, Call]
+    """By component, the first call of its `decode`: the latents in front."""
     turns_per_asked: Fraction
     """Turns of the denoising loop for each step that was asked for, at the least."""
     is_linear: bool
@@ -111,19 +113,19 @@ def anatomy_of(pipeline: Any) -> Anatomy:
         raise Unknown(f"nothing is known of this {type(pipeline).__name__}") from None
 
 
-def modules(pipeline: Any) -> dict[str, torch.nn.Module]:
-    """Every component with weights, by its name."""
+def modules(pipeline: Any) -> dict[str, Any]:
+    """Every component that is an `nn.Module`, by its name. Libraries type them in part."""
     components: Mapping[str, Any] = pipeline.components
     return {n: m for n, m in components.items() if isinstance(m, torch.nn.Module)}
 
 
-def denoisers(pipeline: Any) -> dict[str, torch.nn.Module]:
+def denoisers(pipeline: Any) -> dict[str, Any]:
     """The modules that run in every step, as they are now, by name."""
     own = modules(pipeline)
     return {denoiser.name: own[denoiser.name] for denoiser in anatomy_of(pipeline).denoisers}
 
 
-def decoders(pipeline: Any) -> dict[str, torch.nn.Module]:
+def decoders(pipeline: Any) -> dict[str, Any]:
     """The modules that can decode latents, by name."""
     return {n: m for n, m in modules(pipeline).items() if callable(getattr(m, "decode", None))}
 
@@ -217,10 +219,11 @@ class _Run:
     turns: int
     calls: Counter[str]
     first: dict[str, Call]
+    decodes: dict[str, Call]
 
 
 def _run(pipeline: Any, generate: Callable[[int], object], asked: int) -> _Run:
-    run = _Run(asked=asked, turns=0, calls=Counter(), first={})
+    run = _Run(asked=asked, turns=0, calls=Counter(), first={}, decodes={})
 
     def ended() -> None:
         run.turns += 1
@@ -230,7 +233,20 @@ def _run(pipeline: Any, generate: Callable[[int], object], asked: int) -> _Run:
         if name not in run.first:
             run.first[name] = Call.of(module, args, kwargs)
 
-    with step_ends(pipeline, ended), _calls(pipeline, note):
+    def decoding(name: str, module: Any, decode: Any) -> Any:
+        def noted(*args: Any, **kwargs: Any) -> Any:
+            if name not in run.decodes:
+                run.decodes[name] = Call.of(module, args, kwargs)
+            return decode(*args, **kwargs)
+
+        return noted
+
+    with ExitStack() as watching:
+        watching.enter_context(step_ends(pipeline, ended))
+        watching.enter_context(_calls(pipeline, note))
+        for name, module in decoders(pipeline).items():
+            noted = decoding(name, module, module.decode)
+            watching.enter_context(flag(module, "decode", noted))
         generate(asked)
     return run
 
@@ -269,6 +285,7 @@ def discover(pipeline: Any, generate: Callable[[int], object], *, strength: floa
             )
             for name in grown
         ),
+        decodes=last.decodes,
         turns_per_asked=min(
             Fraction(1), *(Fraction(run.turns, run.asked) for run in (first, last))
         ),

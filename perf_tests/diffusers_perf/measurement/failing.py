@@ -13,7 +13,7 @@ from diffusers_perf.catalog.status import Status
 from diffusers_perf.measurement import applied
 from diffusers_perf.measurement.discovery import Unknown
 from diffusers_perf.measurement.generation import BadOutput
-from diffusers_perf.measurement.pipelines import BadModel, collect
+from diffusers_perf.measurement.pipelines import BadModel, DoesNotFit, collect
 from diffusers_perf.records.baselines import BadBaseline
 
 
@@ -44,6 +44,8 @@ def failing(case: Case, device: torch.device) -> Iterator[None]:
         failure = CaseError(Status.NOT_APPLIED, f"{case.id}: {error}")
     except (torch.OutOfMemoryError, MemoryError) as error:
         failure = CaseError(Status.ERROR, f"{case.id}: out of memory. {_first_sentences(error)}")
+    except DoesNotFit as error:
+        failure = CaseError(Status.SKIPPED, str(error))
     except (BadBaseline, BadModel, BadOutput, Unknown) as error:
         failure = CaseError(Status.ERROR, f"{case.id}: {error}")
     if failure is not None:

@@ -1,4 +1,4 @@
-"""Whether optimizations can run on this machine with this source of weights."""
+"""Whether optimizations can run on this machine on a workload."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import importlib.util
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from diffusers_perf.catalog.declarations import Optimization
-from diffusers_perf.measurement.pipelines import Source
+from diffusers_perf.catalog.declarations import Optimization, Workload
+from diffusers_perf.measurement.pipelines import BadModel, Opened
 from diffusers_perf.records.run import Machine
 
 
@@ -20,8 +20,10 @@ class Lack:
     """An optional package is left out: no loss, even where a baseline knows the case."""
 
 
-def lack_of(stack: Sequence[Optimization], *, machine: Machine, source: Source) -> Lack | None:
-    """Why one of these cannot run here; None if all can."""
+def lack_of(
+    stack: Sequence[Optimization], *, machine: Machine, workload: Workload, sources: Opened
+) -> Lack | None:
+    """Why one of these cannot run here on this workload; None if all can."""
     for optimization in stack:
         needs = optimization.needs
         wanted, here = needs.compute_capability, machine.compute_capability
@@ -31,8 +33,13 @@ def lack_of(stack: Sequence[Optimization], *, machine: Machine, source: Source) 
                 f"{optimization.name} needs a CUDA GPU of compute capability "
                 f"{wanted[0]}.{wanted[1]} or newer; {has}"
             )
-        if needs.variant and needs.variant not in source.variants:
-            return Lack(f"{optimization.name} needs a {needs.variant} that fits {source.name}")
+        if needs.variant:
+            try:
+                source = sources.of(workload)
+            except BadModel:
+                return None  # the case says so when it is built
+            if needs.variant not in source.variants:
+                return Lack(f"{optimization.name} needs a {needs.variant} that fits {source.name}")
         if needs.package and importlib.util.find_spec(needs.package) is None:
             return Lack(
                 f"{optimization.name} needs the package {needs.package}, not installed here",

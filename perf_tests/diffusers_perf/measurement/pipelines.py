@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any, Protocol
 from weakref import WeakKeyDictionary
@@ -15,6 +15,10 @@ from diffusers_perf.measurement.build import Build
 from diffusers_perf.measurement.discovery import Anatomy, know
 from diffusers_perf.measurement.generation import Generation
 from diffusers_perf.measurement.noise import drawn_on_host
+
+
+class DoesNotFit(Exception):
+    """An optimization cannot apply to this pipeline; one sentence says which and why."""
 
 
 class BadModel(Exception):
@@ -29,6 +33,8 @@ class Source(Protocol):
     weights: str
     """Which weights it holds; with the name and workload, what a baseline is keyed by."""
     kind: Kind
+    family: str
+    """Class of its pipelines: what runs with one model of a family runs with another."""
     scale: Scale
     variants: frozenset[str]
     """Modules that it has beside its own: ``distilled_unet``, ``tiny_vae``."""
@@ -57,10 +63,26 @@ class Builder(Protocol):
     ) -> AbstractContextManager[Any]: ...
 
 
+class Opened(Protocol):
+    """Gives each workload its source."""
+
+    def runs(self, workload: Workload) -> bool:
+        """Whether the session runs this workload."""
+
+    def scale_of(self, workloads: Iterable[Workload]) -> Scale:
+        """``small`` if all of these are that the session runs."""
+
+    def of(self, workload: Workload) -> Source:
+        """`BadModel` where it cannot be opened."""
+
+
 @contextmanager
 def built(case: Case, source: Source, device: torch.device) -> Iterator[Any]:
-    """The case's pipeline, on the device for as long as the context is open."""
-    build = Build()
+    """The case's pipeline, on the device for as long as the context is open.
+
+    `DoesNotFit` where an optimization of its stack cannot apply to such a pipeline.
+    """
+    build = Build(workload=case.workload)
     for optimization in case.stack:
         optimization.apply(build)
     with ExitStack() as contexts:
@@ -76,6 +98,12 @@ def built(case: Case, source: Source, device: torch.device) -> Iterator[Any]:
             pipeline.set_progress_bar_config(disable=True)
         contexts.enter_context(drawn_on_host())
         know(pipeline, _anatomy(pipeline, case.workload, source, build.variants))
+        for optimization in case.stack:
+            reason = optimization.needs.fits(pipeline) if optimization.needs.fits else None
+            if reason:
+                raise DoesNotFit(
+                    f"{optimization.name} does not fit {type(pipeline).__name__}: {reason}"
+                )
         for change in build.changes:
             change(pipeline)
         try:

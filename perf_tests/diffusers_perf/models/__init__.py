@@ -1,6 +1,8 @@
-"""Where weights come from: three sources behind one interface (`harness.pipelines.Source`).
+"""Where pipelines come from, behind one interface (`measurement.pipelines.Source`).
 
 checkpoint.py       a folder or a Hub id in diffusers' format
+builder.py          a function of the user's
+identity.py         which weights they are
 seeded.py           weights drawn from a seed on the real architectures of architectures.py
 embedded/           the embedded model, small and trained; loaded like any checkpoint
 recipe/             trains it
@@ -11,19 +13,32 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import warnings
+from collections.abc import Iterable
 
+from diffusers_perf.catalog.declarations import Scale, Workload
 from diffusers_perf.measurement.pipelines import BadModel, Source
-from diffusers_perf.models.checkpoint import EMBEDDED, Checkpoint
+from diffusers_perf.models.builder import Builder
+from diffusers_perf.models.checkpoint import EMBEDDED, WOULD_WORK, Checkpoint
 from diffusers_perf.models.seeded import Seeded
 
-__all__ = ["BadModel", "default_model", "open_source", "options_for", "quiet_libraries"]
+__all__ = [
+    "BadModel",
+    "Sources",
+    "default_model",
+    "open_source",
+    "options_for",
+    "quiet_libraries",
+]
 
-NAMED = ("sd15", "small", "embedded")
+NAMED = {"sd15": "cuda", "small": "cpu", "embedded": "cpu"}
+"""The library's own models, and the device on which their workloads run where no model is named."""
 
 
 def open_source(model: str) -> Source:
-    """The source for ``sd15`` or ``small`` (seeded), ``embedded``, a local folder, or a Hub id.
+    """The source for ``sd15`` or ``small`` (seeded), ``embedded``, a local folder, a Hub id, or
+    ``module:function``.
 
     `BadModel`, in one sentence, where there is none. From here on no progress bar of the process
     has a thread of its own.
@@ -39,12 +54,58 @@ def open_source(model: str) -> Source:
     if model == "embedded":
         return Checkpoint(str(EMBEDDED), kind="embedded")
     # Path.is_dir raises for a name that is too long.
-    if os.path.isdir(model) or model.count("/") == 1:  # noqa: PTH112
+    is_folder = os.path.isdir(model)  # noqa: PTH112
+    if not is_folder and re.fullmatch(r"[\w.]+:\w+", model):
+        return Builder(model)
+    if is_folder or model.count("/") == 1:
         return Checkpoint(model)
     raise BadModel(
         f"--model {model:.200}: no folder of that name here, and known by name are "
-        f"{', '.join(NAMED)}; a Hub id is written owner/name"
+        f"{', '.join(NAMED)}; {WOULD_WORK}"
     )
+
+
+class Sources:
+    """Where the models of a session's workloads come from; each is opened when it is needed."""
+
+    def __init__(self, *, device: str, model: str | None = None) -> None:
+        """With `model`, it takes the place of every workload's own. `BadModel` if there is none."""
+        self._device = device
+        self._model = model
+        self._open: dict[str, Source] = {}
+        self.named = None if model is None else self._source(model)
+
+    def runs(self, workload: Workload) -> bool:
+        """Whether the session runs this workload.
+
+        With a model named: its own workloads, and those of other weights of its family. Without:
+        all, but of the library's own models those that are made for this device.
+        """
+        if self.named is None:
+            return NAMED.get(workload.model, self._device) == self._device
+        if workload.model == self._model:
+            return True
+        try:
+            declared = self._source(workload.model)
+        except BadModel:
+            return False
+        return (declared.family, declared.scale) == (self.named.family, self.named.scale)
+
+    def of(self, workload: Workload) -> Source:
+        """The workload's source. `BadModel` where it cannot be opened."""
+        return self.named or self._source(workload.model)
+
+    def scale_of(self, workloads: Iterable[Workload]) -> Scale:
+        """``small`` if all of these are that the session runs."""
+        if self.named is not None:
+            return self.named.scale
+        scales = {workload.scale for workload in workloads if self.runs(workload)}
+        return "small" if scales == {"small"} else "full"
+
+    def _source(self, model: str) -> Source:
+        if model not in self._open:
+            self._open[model] = open_source(model)
+        return self._open[model]
 
 
 def default_model(device: str) -> str:
@@ -52,14 +113,14 @@ def default_model(device: str) -> str:
     return "sd15" if device == "cuda" else "embedded"
 
 
-def options_for(device: str, model: str) -> tuple[str, ...]:
+def options_for(device: str, model: str | None) -> tuple[str, ...]:
     """What a command line must say beside the defaults to run on this device with this model.
 
     The CPU is named wherever it ran: where the command is repeated, there may be a GPU.
     """
     # As one argument: pytest takes the second of two for a test path as long as it does not know
     # the option, and would run the code that it finds there.
-    named = (f"--model={model}",) if model != default_model(device) else ()
+    named = (f"--model={model}",) if model not in (None, default_model(device)) else ()
     return (*(("--device", "cpu") if device == "cpu" else ()), *named)
 
 

@@ -1,10 +1,10 @@
-"""Weights from a checkpoint in diffusers' format: a local folder or a Hub id. Safetensors only."""
+"""A pipeline in diffusers' format: a local folder or a Hub id. Safetensors only, and no code."""
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import torch
 
 from diffusers_perf.catalog.declarations import Kind, Scale
 from diffusers_perf.measurement.pipelines import BadModel
+from diffusers_perf.models import identity
 from diffusers_perf.records.files import read_text
 
 EMBEDDED = Path(__file__).parent / "embedded"
@@ -34,8 +35,6 @@ HUB_VARIANTS = {
 }
 """What stands in on the Hub for a module of Stable Diffusion 1.x: repository and folder in it."""
 
-PIPELINE = "StableDiffusionPipeline"
-
 VARIANT_CLASSES = {"distilled_unet": "UNet2DConditionModel", "tiny_vae": "AutoencoderTiny"}
 
 CONFIG_MOST_BYTES = 2**24
@@ -43,12 +42,21 @@ CONFIG_MOST_BYTES = 2**24
 SMALL_BELOW_PIXELS = 256
 """A model whose own images are smaller than this runs the scaled-down workloads."""
 
+VOCABULARIES = ("tokenizer.json", "vocab.json", "spiece.model", "tokenizer.model", "vocab.txt")
+"""Without any of them a tokenizer loads all the same, with a vocabulary of two words."""
+
+WOULD_WORK = (
+    "a model is a folder that save_pretrained wrote, a Hub id (owner/name), or a function of "
+    "yours that builds the pipeline (module:function)"
+)
+
 
 class Checkpoint:
-    """A checkpoint in diffusers' format, with its variants in folders beside its modules.
+    """A pipeline in diffusers' format, with its variants in folders beside its modules.
 
-    A folder may hold `distilled_unet/` and `tiny_vae/`; Stable Diffusion 1.x from the Hub takes
-    the guide's. `BadModel` if it is not a pipeline, has only pickled weights, or is out of reach.
+    diffusers resolves its class. A folder may hold `distilled_unet/` and `tiny_vae/`; Stable
+    Diffusion 1.x from the Hub takes the guide's. `BadModel` if it is not a pipeline, names code
+    that is not diffusers' or transformers', has only pickled weights, or is out of reach.
     """
 
     def __init__(self, model: str, *, kind: Kind = "checkpoint") -> None:
@@ -57,23 +65,16 @@ class Checkpoint:
         self._revision = PINNED_REVISIONS.get(model)
         self.kind: Kind = kind
         self.name = Path(model).resolve().name if self._local else model
-        self.weights = self.name if self._revision is None else f"{model}@{self._revision[:8]}"
-        index = self._config("model_index.json")
-        self._refuse_what_is_incomplete(index)
-        vae, unet = self._config("vae/config.json"), self._config("unet/config.json")
-        try:
-            pixels = int(unet["sample_size"]) * 2 ** (len(vae["block_out_channels"]) - 1)
-        except (KeyError, TypeError, ValueError):
-            raise BadModel(
-                f"--model {model}: its unet/config.json and vae/config.json do not say what size "
-                "of image it makes (sample_size, block_out_channels)"
-            ) from None
-        if pixels < 1:
-            raise BadModel(
-                f"--model {model}: sample_size in its unet/config.json must be positive "
-                f"(got {unet['sample_size']})"
-            )
-        self.scale: Scale = "small" if pixels < SMALL_BELOW_PIXELS else "full"
+        self._index = self._config("model_index.json")
+        self.family = self._class()
+        components = list(self._components())
+        if not components:
+            raise BadModel(f"--model {model}: its model_index.json names no component")
+        if self._local:
+            for name in components:
+                self._refuse_incomplete(name)
+        self.weights = self._weights()
+        self.scale: Scale = "small" if self._pixels() < SMALL_BELOW_PIXELS else "full"
         self.variants = self._find_variants()
 
     def load(
@@ -92,24 +93,24 @@ class Checkpoint:
         # Their loading bars would run through the terminal's own lines.
         diffusers.utils.logging.disable_progress_bar()
         transformers.utils.logging.disable_progress_bar()
+        # Its false positive is a black image.
+        unsafe = {"safety_checker": None, "feature_extractor": None}
+        if "safety_checker" in self._index:
+            options: dict[str, Any] = {**unsafe, "requires_safety_checker": False}
+        else:
+            options = {}
         try:
             modules = {place: self._load_variant(name, dtype) for place, name in variants.items()}
-            loaded = diffusers.StableDiffusionPipeline.from_pretrained(
+            loaded = diffusers.DiffusionPipeline.from_pretrained(
                 self._path,
                 revision=self._revision,
-                torch_dtype=dtype,
+                dtype=dtype,
                 use_safetensors=True,
-                safety_checker=None,
-                feature_extractor=None,
-                requires_safety_checker=False,
+                trust_remote_code=False,
+                **options,
                 **modules,
             )
-            if scheduler is not None:
-                # Stable Diffusion's PNDM begins without Runge-Kutta's steps; another scheduler's
-                # file does not say so, and others ignore it.
-                loaded.scheduler = getattr(diffusers, scheduler).from_config(
-                    loaded.scheduler.config, skip_prk_steps=True
-                )
+            with_scheduler(loaded, scheduler)
         except torch.OutOfMemoryError:
             raise
         except Exception as error:
@@ -127,9 +128,92 @@ class Checkpoint:
             repository,
             subfolder=folder,
             revision=PINNED_REVISIONS.get(repository),
-            torch_dtype=dtype,
+            dtype=dtype,
             use_safetensors=True,
         )
+
+    def _class(self) -> str:
+        """The pipeline's class, which has to be one of diffusers'."""
+        import diffusers
+
+        name = self._index.get("_class_name")
+        # Asked for by name, it would import all that the class is made of.
+        if isinstance(name, str) and name in dir(diffusers):
+            return name
+        shown = f"is of a {name}, which diffusers does not have" if name else "names no class"
+        raise BadModel(
+            f"--model {self._path}: its model_index.json {shown}; build the pipeline in a "
+            "function of yours, and name that: --model module:function"
+        )
+
+    def _components(self) -> Iterator[str]:
+        """Those that are there. `BadModel` for one whose code is neither library's."""
+        from diffusers import pipelines
+
+        for name, value in self._index.items():
+            if name.startswith("_") or name == "safety_checker" or not isinstance(value, list):
+                continue
+            if len(value) != 2 or None in value:
+                continue
+            library = value[0]
+            if library not in ("diffusers", "transformers", *dir(pipelines)):
+                raise BadModel(
+                    f"--model {self._path}: its {name} is code of {library}, and code that comes "
+                    "with a model is not run; build it in a function of yours, and name that: "
+                    "--model module:function"
+                )
+            yield name
+
+    def _refuse_incomplete(self, name: str) -> None:
+        folder = Path(self._path) / name
+        if name == "feature_extractor":
+            return
+        if not folder.is_dir() or not any(folder.iterdir()):
+            raise BadModel(
+                f"--model {self._path}: no {name} in it, which its model_index.json names; "
+                f"{WOULD_WORK}"
+            )
+        if "tokenizer" in name and not any((folder / n).is_file() for n in VOCABULARIES):
+            raise BadModel(
+                f"--model {self._path}: its {name} has no vocabulary ({', '.join(VOCABULARIES)})"
+            )
+        if not (folder / "config.json").is_file() or any(folder.glob("*.safetensors")):
+            return  # a scheduler or a tokenizer, whose configurations have other names
+        if "tokenizer" in name or "processor" in name:
+            return
+        pickled = sorted(p.name for p in (*folder.glob("*.bin"), *folder.glob("*.ckpt")))
+        raise BadModel(
+            f"--model {self._path}: {name} has no safetensors"
+            + "".join(f", only pickled weights ({n}), which can run code" for n in pickled[:1])
+            + "; save it with save_pretrained(safe_serialization=True)"
+        )
+
+    def _weights(self) -> str:
+        if self.kind == "embedded":
+            return self.name
+        if self._local:
+            try:
+                return identity.of_folder(Path(self._path))
+            except OSError as error:
+                raise BadModel(f"--model {self._path}: its weights: {error.strerror}") from None
+        # Of what the Hub serves a commit says which it is: its cache has a folder of each.
+        commit = self._revision or self._file("model_index.json").parent.name
+        return f"{self._path}@{commit[:8]}"
+
+    def _pixels(self) -> int:
+        """Side of the images that it is made for, as far as its configuration says."""
+        for name in ("unet", "transformer"):
+            if name in self._index and "vae" in self._index:
+                denoiser, vae = self._config(f"{name}/config.json"), self._config("vae/config.json")
+                side, blocks = denoiser.get("sample_size"), vae.get("block_out_channels")
+                if isinstance(side, int) and side < 1:
+                    raise BadModel(
+                        f"--model {self._path}: sample_size in its {name}/config.json must be "
+                        f"positive (got {side})"
+                    )
+                if isinstance(side, int) and isinstance(blocks, list) and blocks:
+                    return side << len(blocks) - 1
+        return SMALL_BELOW_PIXELS
 
     def _find_variants(self) -> frozenset[str]:
         if self._local:
@@ -141,10 +225,7 @@ class Checkpoint:
         try:
             config: dict[str, Any] = json.loads(read_text(self._file(name), most=CONFIG_MOST_BYTES))
         except FileNotFoundError:
-            raise BadModel(
-                f"--model {self._path}: no {name} in it, so it is not a Stable Diffusion pipeline "
-                "in diffusers' format (the folder that save_pretrained writes)"
-            ) from None
+            raise BadModel(f"--model {self._path}: no {name} in it; {WOULD_WORK}") from None
         except (ValueError, RecursionError):
             raise BadModel(f"--model {self._path}: its {name} is not valid JSON") from None
         except OSError as error:
@@ -175,37 +256,14 @@ class Checkpoint:
             "a checkpoint to this machine (offline, gated, or misspelt)"
         )
 
-    def _refuse_what_is_incomplete(self, index: Mapping[str, Any]) -> None:
-        kind = index.get("_class_name")
-        if kind != PIPELINE:
-            raise BadModel(
-                f"--model {self._path}: its model_index.json is of a {kind}, and this suite "
-                f"measures a {PIPELINE}"
-            )
-        if not self._local:
-            return  # from_pretrained(use_safetensors=True) refuses what it would download.
-        for place in ("unet", "vae", "text_encoder", "tokenizer", "scheduler"):
-            # Without its files a tokenizer loads all the same, with a vocabulary of two words.
-            folder = Path(self._path) / place
-            if place not in index or not folder.is_dir() or not any(folder.iterdir()):
-                raise BadModel(
-                    f"--model {self._path}: no {place} in it, so it is not a Stable Diffusion "
-                    "pipeline"
-                )
-            if place == "tokenizer" and not any(
-                (folder / name).is_file() for name in ("tokenizer.json", "vocab.json")
-            ):
-                raise BadModel(
-                    f"--model {self._path}: its tokenizer has neither tokenizer.json nor vocab.json"
-                )
-            if place in ("tokenizer", "scheduler"):
-                continue
-            if not any(folder.glob("*.safetensors")):
-                pickled = sorted(p.name for p in (*folder.glob("*.bin"), *folder.glob("*.ckpt")))
-                raise BadModel(
-                    f"--model {self._path}: {place} has no safetensors"
-                    + "".join(
-                        f", only pickled weights ({n}), which can run code" for n in pickled[:1]
-                    )
-                    + "; save it with save_pretrained(safe_serialization=True)"
-                )
+
+def with_scheduler(pipeline: Any, name: str | None) -> None:
+    """Put a scheduler of diffusers in the place of the pipeline's own, with its configuration."""
+    if name is None:
+        return
+    import diffusers
+
+    # Stable Diffusion's PNDM begins without Runge-Kutta's steps; another scheduler's file does not
+    # say so, and others ignore it.
+    config = pipeline.scheduler.config
+    pipeline.scheduler = getattr(diffusers, name).from_config(config, skip_prk_steps=True)

@@ -31,6 +31,7 @@ class Seeded:
 
     weights = f"seeded-{SEED}"
     kind: Kind = "seeded"
+    family = "StableDiffusionPipeline"
     variants = frozenset({"distilled_unet", "tiny_vae"})
 
     def __init__(self, name: str, *, scale: Scale) -> None:

@@ -13,6 +13,7 @@ TOPICS = (
     "compilation",
     "graphs",
     "caching",
+    "feature_caches",
     "quantization",
     "memory",
 )

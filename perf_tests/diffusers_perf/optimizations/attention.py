@@ -9,8 +9,10 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from diffusers_perf.catalog.declarations import Needs, Slot
 from diffusers_perf.catalog.recording import optimization
-from diffusers_perf.measurement import applied
+from diffusers_perf.measurement import applied, layers
 from diffusers_perf.measurement.build import Build
+from diffusers_perf.measurement.discovery import denoisers
+from diffusers_perf.optimizations import fitting
 from diffusers_perf.optimizations.hardware import CUDA, TENSOR_CORES
 from diffusers_perf.optimizations.tolerances import (
     SAME_ARITHMETIC,
@@ -18,8 +20,9 @@ from diffusers_perf.optimizations.tolerances import (
 
 
 @optimization(
+    needs=Needs(fits=fitting.plain_attention),
     tolerance=SAME_ARITHMETIC,
-    applied=applied.attention_is("AttnProcessor"),
+    applied=layers.attention_is("AttnProcessor"),
     decides=(Slot.ATTENTION,),
 )
 def naive_attention(build: Build) -> None:
@@ -29,12 +32,14 @@ def naive_attention(build: Build) -> None:
     def _(pipeline: Any) -> None:
         from diffusers.models.attention_processor import AttnProcessor
 
-        pipeline.unet.set_attn_processor(AttnProcessor())
+        for module in denoisers(pipeline).values():
+            module.set_attn_processor(AttnProcessor())
 
 
 @optimization(
+    needs=Needs(fits=fitting.plain_attention),
     tolerance=SAME_ARITHMETIC,
-    applied=applied.attention_is("AttnProcessor2_0"),
+    applied=layers.attention_is("AttnProcessor2_0"),
     decides=(Slot.ATTENTION,),
 )
 def sdpa(build: Build) -> None:
@@ -44,7 +49,8 @@ def sdpa(build: Build) -> None:
     def _(pipeline: Any) -> None:
         from diffusers.models.attention_processor import AttnProcessor2_0
 
-        pipeline.unet.set_attn_processor(AttnProcessor2_0())
+        for module in denoisers(pipeline).values():
+            module.set_attn_processor(AttnProcessor2_0())
 
 
 def _xformers_refuses() -> str | None:
@@ -62,21 +68,46 @@ def _xformers_refuses() -> str | None:
 
 
 @optimization(
-    needs=Needs(compute_capability=(7, 0), package="xformers", probe=_xformers_refuses),
+    needs=Needs(
+        compute_capability=(7, 0),
+        package="xformers",
+        probe=_xformers_refuses,
+        fits=fitting.plain_attention,
+    ),
     tolerance=SAME_ARITHMETIC,
-    applied=applied.attention_is("XFormersAttnProcessor"),
+    applied=layers.attention_is("XFormersAttnProcessor"),
     decides=(Slot.ATTENTION,),
 )
 def xformers(build: Build) -> None:
-    """xFormers' memory-efficient attention in the UNet."""
-    # Only the UNet's: the decoder's single head of 512 is wider than its kernels take.
-    build.then(lambda pipeline: pipeline.unet.enable_xformers_memory_efficient_attention())
+    """xFormers' memory-efficient attention in the denoiser."""
+
+    # Only there: the decoder's single head of 512 is wider than its kernels take.
+    @build.then
+    def _(pipeline: Any) -> None:
+        for module in denoisers(pipeline).values():
+            module.enable_xformers_memory_efficient_attention()
+
+
+DISPATCHED = {
+    SDPBackend.FLASH_ATTENTION: "_native_flash",
+    SDPBackend.EFFICIENT_ATTENTION: "_native_efficient",
+    SDPBackend.CUDNN_ATTENTION: "_native_cudnn",
+    SDPBackend.MATH: "_native_math",
+}
+"""What diffusers calls the implementations where a transformer's attention is dispatched."""
 
 
 def _attend_on(build: Build, backend: SDPBackend) -> None:
-    # In the UNet alone: the decoder's single head of 512 is wider than flash attention takes.
+    from diffusers.models.attention_dispatch import attention_backend
+
+    # In the denoiser alone: the decoder's single head of 512 is wider than flash attention takes,
+    # and its attention is not dispatched. Setting it on a module would set it for the process.
+    build.during(attention_backend(DISPATCHED[backend]))
+
     @build.then
     def _(pipeline: Any) -> None:
+        if fitting.plain_attention(pipeline):
+            return
         from diffusers.models.attention_processor import AttnProcessor2_0
 
         class Pinned(AttnProcessor2_0):  # type: ignore[misc, unused-ignore]
@@ -84,13 +115,14 @@ def _attend_on(build: Build, backend: SDPBackend) -> None:
                 with sdpa_kernel(backend):
                     return super().__call__(*args, **kwargs)
 
-        pipeline.unet.set_attn_processor(Pinned())  # type: ignore[no-untyped-call]
+        for module in denoisers(pipeline).values():
+            module.set_attn_processor(Pinned())  # type: ignore[no-untyped-call]
 
 
 @optimization(
     needs=TENSOR_CORES,
     tolerance=SAME_ARITHMETIC,
-    applied=applied.attention_runs_on(SDPBackend.FLASH_ATTENTION),
+    applied=layers.attention_runs_on(SDPBackend.FLASH_ATTENTION),
     decides=(Slot.ATTENTION,),
 )
 def sdpa_flash(build: Build) -> None:
@@ -101,7 +133,7 @@ def sdpa_flash(build: Build) -> None:
 @optimization(
     needs=CUDA,
     tolerance=SAME_ARITHMETIC,
-    applied=applied.attention_runs_on(SDPBackend.EFFICIENT_ATTENTION),
+    applied=layers.attention_runs_on(SDPBackend.EFFICIENT_ATTENTION),
     decides=(Slot.ATTENTION,),
 )
 def sdpa_efficient(build: Build) -> None:
@@ -112,7 +144,7 @@ def sdpa_efficient(build: Build) -> None:
 @optimization(
     needs=TENSOR_CORES,
     tolerance=SAME_ARITHMETIC,
-    applied=applied.attention_runs_on(SDPBackend.CUDNN_ATTENTION),
+    applied=layers.attention_runs_on(SDPBackend.CUDNN_ATTENTION),
     decides=(Slot.ATTENTION,),
 )
 def sdpa_cudnn(build: Build) -> None:
@@ -122,7 +154,7 @@ def sdpa_cudnn(build: Build) -> None:
 
 @optimization(
     tolerance=SAME_ARITHMETIC,
-    applied=applied.attention_runs_on(SDPBackend.MATH),
+    applied=layers.attention_runs_on(SDPBackend.MATH),
     decides=(Slot.ATTENTION,),
 )
 def sdpa_math(build: Build) -> None:

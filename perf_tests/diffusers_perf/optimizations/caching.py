@@ -9,8 +9,10 @@ import torch
 
 from diffusers_perf.catalog.declarations import Needs, Slot
 from diffusers_perf.catalog.recording import optimization
-from diffusers_perf.measurement import applied
+from diffusers_perf.measurement import layers
 from diffusers_perf.measurement.build import Build, flag
+from diffusers_perf.measurement.discovery import anatomy_of
+from diffusers_perf.optimizations import fitting
 from diffusers_perf.optimizations.tolerances import (
     CACHED,
     LESS_GUIDED,
@@ -25,7 +27,7 @@ FRESH_EVERY = 3
 
 
 @optimization(
-    needs=Needs(package="DeepCache"),
+    needs=Needs(package="DeepCache", fits=fitting.a_unet),
     tolerance=CACHED,
     applied=is_cached(FRESH_EVERY),
     skips_work=True,
@@ -60,9 +62,9 @@ def guidance_cutoff(build: Build) -> None:
 
 
 @optimization(
-    needs=Needs(package="tomesd"),
+    needs=Needs(package="tomesd", fits=fitting.a_unet),
     tolerance=MERGED,
-    applied=applied.merges_tokens,
+    applied=layers.merges_tokens,
     skips_work=True,
 )
 def tome(build: Build) -> None:
@@ -79,7 +81,8 @@ def tome(build: Build) -> None:
         tomesd.apply_patch(pipeline, ratio=0.5, use_rand=False)
         known = pipeline.unet._tome_info
         # It learns this from the UNet's call; who calls the UNet's forward alone leaves it unknown.
-        known["size"] = (pipeline.unet.config.sample_size,) * 2
+        (unet,) = anatomy_of(pipeline).denoisers
+        known["size"] = tuple(unet.call.args[0].shape[-2:])
         # Made at its first use if not here, which neither a compiler nor a capture can follow.
         known["args"]["generator"] = torch.Generator(pipeline.unet.device)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -11,7 +12,10 @@ import torch
 from diffusers_perf.catalog.declarations import Needs, Slot
 from diffusers_perf.catalog.recording import optimization
 from diffusers_perf.measurement import applied
+from diffusers_perf.measurement.applied import decoders_below
 from diffusers_perf.measurement.build import Build
+from diffusers_perf.measurement.discovery import denoisers
+from diffusers_perf.optimizations import fitting
 from diffusers_perf.optimizations.hardware import COMPILER
 from diffusers_perf.optimizations.tolerances import (
     SAME_ARITHMETIC,
@@ -44,7 +48,7 @@ def _compile(build: Build, *, mode: str | None = None) -> None:
 
     @build.then
     def _(pipeline: Any) -> None:
-        for module in (pipeline.unet, pipeline.vae.decoder):
+        for module in (*denoisers(pipeline).values(), *decoders_below(pipeline).values()):
             # A batch of another size, as without guidance, gets kernels of its own.
             module.forward = torch.compile(module.forward, mode=mode, fullgraph=True, dynamic=False)
 
@@ -52,18 +56,18 @@ def _compile(build: Build, *, mode: str | None = None) -> None:
 @optimization(
     needs=COMPILER,
     tolerance=SAME_ARITHMETIC,
-    applied=applied.is_compiled("unet", "vae.decoder"),
+    applied=applied.modules_are_compiled,
     hides_operators=True,
     decides=(Slot.COMPILER,),
     compiles=True,
 )
 def compile(build: Build) -> None:
-    """UNet and decoder through torch.compile: elementwise work is fused into few kernels."""
+    """Denoiser and decoder through torch.compile: elementwise work is fused into few kernels."""
     _compile(build)
 
 
 @optimization(
-    needs=Needs(compute_capability=(7, 0), optimization="compile"),
+    needs=Needs(compute_capability=(7, 0), optimization="compile", fits=fitting.a_unet),
     tolerance=SAME_ARITHMETIC,
     applied=biases_are_late,
     compiles=True,
@@ -76,21 +80,19 @@ def late_bias(build: Build) -> None:
 @optimization(
     needs=COMPILER,
     tolerance=SAME_ARITHMETIC,
-    applied=applied.every(
-        applied.is_compiled("unet", "vae.decoder"), applied.graphs_were_not_skipped
-    ),
+    applied=applied.every(applied.modules_are_compiled, applied.graphs_were_not_skipped),
     hides_operators=True,
     # Called again, its graphs write over what they gave, and slices or tiles are still needed.
     decides=(Slot.COMPILER, Slot.DENOISER_LAUNCHES, Slot.DECODER_LAUNCHES, Slot.DECODER_CALLS),
     compiles=True,
 )
 def compile_reduce_overhead(build: Build) -> None:
-    """UNet and decoder through torch.compile, which replays them from CUDA graphs of its own."""
+    """Denoiser and decoder through torch.compile, replayed from CUDA graphs of its own."""
     _compile(build, mode="reduce-overhead")
 
 
 @optimization(
-    needs=COMPILER,
+    needs=replace(COMPILER, fits=fitting.repeated_blocks),
     tolerance=SAME_ARITHMETIC,
     applied=applied.blocks_are_compiled,
     hides_operators=True,
@@ -98,8 +100,10 @@ def compile_reduce_overhead(build: Build) -> None:
     compiles=True,
 )
 def compile_regional(build: Build) -> None:
-    """Only the UNet's transformer blocks through torch.compile, once for each resolution."""
+    """Only the denoiser's repeated blocks through torch.compile, once for each shape."""
     build.during(_compiling())
-    build.then(
-        lambda pipeline: pipeline.unet.compile_repeated_blocks(fullgraph=True, dynamic=False)
-    )
+
+    @build.then
+    def _(pipeline: Any) -> None:
+        for module in denoisers(pipeline).values():
+            module.compile_repeated_blocks(fullgraph=True, dynamic=False)

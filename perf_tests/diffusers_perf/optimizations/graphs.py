@@ -2,66 +2,84 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
 import torch
 
 from diffusers_perf.catalog.declarations import Needs, Slot
 from diffusers_perf.catalog.recording import optimization
+from diffusers_perf.measurement.applied import decoders_below
 from diffusers_perf.measurement.build import Build
+from diffusers_perf.measurement.discovery import denoisers
+from diffusers_perf.optimizations import fitting
 from diffusers_perf.optimizations.hardware import CUDA
 from diffusers_perf.optimizations.tolerances import (
     SAME_ARITHMETIC,
 )
 from diffusers_perf.techniques.conditioning import conditioning_is_kept, precompute
-from diffusers_perf.techniques.cuda_graphs import Graphed, is_graphed
+from diffusers_perf.techniques.cuda_graphs import Graphed, are_graphed
 from diffusers_perf.techniques.device_steps import (
     is_taken_over,
     steps_are_graphed,
     take_over,
+    why_not,
 )
 from diffusers_perf.techniques.shared_prefix import prefix_is_shared, share_prefix
 
 
+def _text_encoder(pipeline: Any) -> dict[str, torch.nn.Module]:
+    return {"text_encoder": pipeline.text_encoder}
+
+
+def _graph(modules: Mapping[str, torch.nn.Module]) -> None:
+    for module in modules.values():
+        module.forward = Graphed(module.forward)  # type: ignore[method-assign, unused-ignore]
+
+
 @optimization(
     needs=CUDA,
     tolerance=SAME_ARITHMETIC,
-    applied=is_graphed("unet"),
+    applied=are_graphed(denoisers),
     hides_operators=True,
     decides=(Slot.DENOISER_LAUNCHES, Slot.DENOISER_CALLS),
 )
 def cuda_graph(build: Build) -> None:
-    """The UNet's kernels launched at once, as a CUDA graph."""
-    build.then(lambda pipeline: _graph(pipeline.unet))
+    """The denoiser's kernels launched at once, as a CUDA graph."""
+    build.then(lambda pipeline: _graph(denoisers(pipeline)))
 
 
 @optimization(
-    needs=CUDA,
+    needs=replace(CUDA, fits=fitting.an_image_decoder),
     tolerance=SAME_ARITHMETIC,
-    applied=is_graphed("vae.decoder"),
+    applied=are_graphed(decoders_below),
     hides_operators=True,
     decides=(Slot.DECODER_LAUNCHES,),
 )
 def cuda_graph_decoder(build: Build) -> None:
     """The decoder's kernels launched at once, as a CUDA graph."""
-    build.then(lambda pipeline: _graph(pipeline.vae.decoder))
+    build.then(lambda pipeline: _graph(decoders_below(pipeline)))
 
 
 @optimization(
-    needs=CUDA,
+    needs=replace(CUDA, fits=fitting.a_text_encoder),
     tolerance=SAME_ARITHMETIC,
-    applied=is_graphed("text_encoder"),
+    applied=are_graphed(_text_encoder),
     hides_operators=True,
     decides=(Slot.TEXT_ENCODER_LAUNCHES,),
 )
 def cuda_graph_text_encoder(build: Build) -> None:
     """The text encoder's kernels launched at once, as a CUDA graph."""
-    build.then(lambda pipeline: _graph(pipeline.text_encoder))
+    build.then(lambda pipeline: _graph(_text_encoder(pipeline)))
 
 
-def _graph(module: torch.nn.Module) -> None:
-    module.forward = Graphed(module.forward)  # type: ignore[method-assign, unused-ignore]
-
-
-@optimization(tolerance=SAME_ARITHMETIC, applied=is_taken_over, decides=(Slot.LOOP,))
+@optimization(
+    needs=Needs(fits=why_not),
+    tolerance=SAME_ARITHMETIC,
+    applied=is_taken_over,
+    decides=(Slot.LOOP,),
+)
 def device_steps(build: Build) -> None:
     """The scheduler's arithmetic on the device: no step waits for a number to be read back."""
     build.then(take_over)

@@ -8,8 +8,10 @@ import torch
 
 from diffusers_perf.catalog.declarations import Needs, Slot
 from diffusers_perf.catalog.recording import optimization
-from diffusers_perf.measurement import applied
+from diffusers_perf.measurement import applied, layers
 from diffusers_perf.measurement.build import Build
+from diffusers_perf.measurement.discovery import decoders, denoisers
+from diffusers_perf.optimizations import fitting
 from diffusers_perf.optimizations.tolerances import (
     DISTILLED,
     SAME_ARITHMETIC,
@@ -20,14 +22,18 @@ from diffusers_perf.techniques.fused import (
 )
 
 
-@optimization(tolerance=SAME_ARITHMETIC, applied=applied.layout_is_channels_last)
+@optimization(
+    needs=Needs(fits=fitting.convolutions),
+    tolerance=SAME_ARITHMETIC,
+    applied=applied.layout_is_channels_last,
+)
 def channels_last(build: Build) -> None:
     """Convolutions in NHWC layout, which tensor cores read without a transposition."""
 
     @build.then
     def _(pipeline: Any) -> None:
-        pipeline.unet.to(memory_format=torch.channels_last)
-        pipeline.vae.to(memory_format=torch.channels_last)
+        for module in (*denoisers(pipeline).values(), *decoders(pipeline).values()):
+            module.to(memory_format=torch.channels_last)
 
 
 @optimization(
@@ -53,17 +59,43 @@ def tiny_vae(build: Build) -> None:
 
 
 @optimization(
+    needs=Needs(
+        fits=fitting.each_denoiser("fuse_qkv_projections", "its projections stay three products")
+    ),
     tolerance=SAME_ARITHMETIC,
-    applied=applied.attention_is("FusedAttnProcessor2_0"),
+    applied=layers.projections_are_fused,
     decides=(Slot.ATTENTION,),
 )
 def fused_qkv(build: Build) -> None:
-    """One matrix product for query, key and value of an attention in the UNet."""
-    build.then(lambda pipeline: pipeline.fuse_qkv_projections(vae=False))
+    """One matrix product for query, key and value of an attention in the denoiser."""
+
+    @build.then
+    def _(pipeline: Any) -> None:
+        for module in denoisers(pipeline).values():
+            module.fuse_qkv_projections()
 
 
 @optimization(
-    needs=Needs(compute_capability=(8, 0), package="triton", optimization="channels_last"),
+    needs=Needs(package="peft", fits=fitting.adapters),
+    tolerance=SAME_ARITHMETIC,
+    applied=layers.adapters_are_merged,
+)
+def fused_lora(build: Build) -> None:
+    """The adapters of the denoiser merged into the weights beside them."""
+
+    @build.then
+    def _(pipeline: Any) -> None:
+        for module in denoisers(pipeline).values():
+            module.fuse_lora()
+
+
+@optimization(
+    needs=Needs(
+        compute_capability=(8, 0),
+        package="triton",
+        optimization="channels_last",
+        fits=fitting.a_unet,
+    ),
     tolerance=SAME_ARITHMETIC,
     applied=group_norms_are_fused,
     # A convolution's bias is read outside of it, and must be there as it is computed with.

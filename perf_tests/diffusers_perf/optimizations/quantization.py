@@ -9,8 +9,10 @@ import torch
 
 from diffusers_perf.catalog.declarations import Needs, Slot
 from diffusers_perf.catalog.recording import optimization
-from diffusers_perf.measurement import applied
+from diffusers_perf.measurement import layers
 from diffusers_perf.measurement.build import Build
+from diffusers_perf.measurement.discovery import denoisers
+from diffusers_perf.optimizations import fitting
 from diffusers_perf.optimizations.tolerances import (
     FLOAT8,
     INT8,
@@ -23,21 +25,23 @@ def _quantize(build: Build, config: Callable[[], Any]) -> None:
     def _(pipeline: Any) -> None:
         from torchao.quantization import quantize_
 
-        def takes(module: torch.nn.Module, name: str) -> bool:
-            # Those of the time embedding have a row an image, fewer than the kernels take.
-            return isinstance(module, torch.nn.Linear) and "transformer_blocks" in name
+        wide = layers.wide_layers(pipeline)
 
-        quantize_(pipeline.unet, config(), takes)
+        def takes(module: torch.nn.Module, path: str) -> bool:
+            return any(module is layer for layer in wide.values())
+
+        for root in denoisers(pipeline).values():
+            quantize_(root, config(), takes)
 
 
 @optimization(
     needs=Needs(package="torchao"),
     tolerance=INT8,
-    applied=applied.weights_are_quantized(torch.int8),
+    applied=layers.weights_are_quantized(torch.int8),
     decides=(Slot.WEIGHTS,),
 )
 def int8(build: Build) -> None:
-    """The UNet's linear layers in int8: weights a channel, activations a token (torchao)."""
+    """The denoiser's linear layers in int8: weights a channel, activations a token (torchao)."""
 
     def config() -> Any:
         from torchao.quantization import Int8DynamicActivationInt8WeightConfig
@@ -51,11 +55,11 @@ def int8(build: Build) -> None:
 @optimization(
     needs=Needs(compute_capability=(8, 9), package="torchao"),
     tolerance=FLOAT8,
-    applied=applied.weights_are_quantized(torch.float8_e4m3fn),
+    applied=layers.weights_are_quantized(torch.float8_e4m3fn),
     decides=(Slot.WEIGHTS,),
 )
 def fp8(build: Build) -> None:
-    """The UNet's linear layers in float8: a scale for each row, weights from bfloat16 (torchao)."""
+    """The denoiser's linear layers in float8: a scale for each row, of bfloat16 (torchao)."""
 
     def config() -> Any:
         from torchao.quantization import Float8DynamicActivationFloat8WeightConfig, PerRow
@@ -68,16 +72,20 @@ def fp8(build: Build) -> None:
 
 
 @optimization(
+    needs=Needs(
+        fits=fitting.each_denoiser("enable_layerwise_casting", "its layers keep their dtype")
+    ),
     tolerance=KEPT_IN_FLOAT8,
-    applied=applied.mostly_kept_in(torch.float8_e4m3fn),
+    applied=layers.layers_wait_in(torch.float8_e4m3fn),
     # A layer's weights lie elsewhere after each cast, in new parameters, which dynamo refuses.
     decides=(Slot.WEIGHTS, Slot.BIASES, Slot.DENOISER_LAUNCHES, Slot.COMPILER),
 )
 def layerwise_casting(build: Build) -> None:
-    """The UNet's weights kept in float8, and each layer's cast back while it computes."""
+    """The denoiser's weights kept in float8, and each layer's cast back while it computes."""
 
     @build.then
     def _(pipeline: Any) -> None:
-        pipeline.unet.enable_layerwise_casting(
-            storage_dtype=torch.float8_e4m3fn, compute_dtype=build.dtype
-        )
+        for module in denoisers(pipeline).values():
+            module.enable_layerwise_casting(
+                storage_dtype=torch.float8_e4m3fn, compute_dtype=build.dtype
+            )

@@ -37,7 +37,7 @@ def pytest_benchmark_update_json(config: pytest.Config, output_json: dict[str, A
         quick=config.getoption("quick"),
         options=perf.bench.options,
         harness_version=perf.harness_version,
-        scale=perf.bench.source.scale,
+        scale=perf.scale,
         expected=tuple(perf.expected),
         narrowed=is_narrowed(config),
         not_selected=tuple(perf.not_selected),
@@ -123,7 +123,7 @@ def _fail_missing(session: pytest.Session, perf: PerfSession) -> None:
     bench = perf.bench
     for lost in missing(
         bench.baseline.cases if bench.baseline else (),
-        weights={f"{bench.source.name}/{bench.source.weights}"},
+        weights={f"{source.name}/{source.weights}" for source in perf.sources},
         measured=[row.case.id for row in perf.rows if row.measured is not None],
         untimed=perf.untimed,
         # What pytest ended early it says itself.

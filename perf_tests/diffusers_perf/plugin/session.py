@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
 from msgspec import to_builtins
 
 from diffusers_perf import models
 from diffusers_perf.catalog import discovery
-from diffusers_perf.catalog.declarations import REFERENCE, Case
+from diffusers_perf.catalog.declarations import REFERENCE, Case, Scale
 from diffusers_perf.catalog.discovery import BadDeclaration, Project
 from diffusers_perf.catalog.registry import in_order
 from diffusers_perf.catalog.status import Status
@@ -25,6 +25,7 @@ from diffusers_perf.measurement.bench import Bench
 from diffusers_perf.measurement.failing import CaseError
 from diffusers_perf.measurement.machine import BadDevice, this_machine, with_threads_for
 from diffusers_perf.measurement.measuring import digest
+from diffusers_perf.measurement.pipelines import Source
 from diffusers_perf.plugin.collection import SESSION, case_of
 from diffusers_perf.plugin.options import QUICK_ROUNDS, ROUNDS
 from diffusers_perf.plugin.screen import Progress, Row, outcome
@@ -80,6 +81,22 @@ class PerfSession:
         """All that is declared for this model, in every test file that was collected."""
         return self._for_this_model(self.project.cases)
 
+    @property
+    def scale(self) -> Scale:
+        """``small`` if all workloads of the session are."""
+        return self.bench.sources.scale_of(case.workload for case in self.cases)
+
+    @property
+    def sources(self) -> list[Source]:
+        """Of the cases that this session runs, as far as they can be opened."""
+        found: dict[str, Source] = {}
+        for case in self.cases:
+            if case.id in self.expected:
+                with suppress(models.BadModel):
+                    source = self.bench.sources.of(case.workload)
+                    found[source.name] = source
+        return list(found.values())
+
     def cases_of(self, module: ModuleType) -> list[Case]:
         """The cases that this test file runs. `BadDeclaration` for a mistake in it."""
         catalog = self.project.add(module)
@@ -89,7 +106,7 @@ class PerfSession:
         return self._for_this_model(catalog.cases)
 
     def _for_this_model(self, cases: Sequence[Case]) -> list[Case]:
-        fitting = in_order(case for case in cases if case.workload.scale == self.bench.source.scale)
+        fitting = in_order(case for case in cases if self.bench.sources.runs(case.workload))
         return [case for case in fitting if not (self.bench.quick and case.image_only)]
 
     @property
@@ -112,6 +129,8 @@ class PerfSession:
         try:
             yield
         except CaseError as error:
+            if error.status is Status.SKIPPED:
+                self.skip(case, str(error))
             self._record(case, error.status, str(error))
             # The sentence says it; pytest would also show what it came from.
             failed = pytest.fail.Exception(f"{error.status}: {error}", pytrace=False)
@@ -120,6 +139,13 @@ class PerfSession:
             # Not ours to put into a sentence: recorded, and shown as pytest shows it.
             self._record(case, Status.ERROR, f"{type(error).__name__}: {error}")
             raise
+
+    def skip(self, case: Case, reason: str) -> NoReturn:
+        """Record why the case cannot run, and skip its test."""
+        row = Row(case=case, measured=None, reference=None, status=Status.SKIPPED, reason=reason)
+        self.rows.append(row)
+        self.progress.finished(case, f"skipped: {reason}")
+        pytest.skip(reason)
 
     def _record(self, case: Case, status: Status, text: str) -> None:
         row = Row(case=case, measured=None, reference=None, status=status, reason=text)
@@ -145,7 +171,7 @@ class PerfSession:
             reference=Reference.of(reference) if reference else None,
             status=verdict.status,
             sentence=verdict.sentence,
-            tolerance=case.tolerance_on(self.bench.source.kind),
+            tolerance=case.tolerance_on(self.bench.sources.of(case.workload).kind),
             workload=case.workload.as_json(),
             stack={optimization.name: optimization.line for optimization in case.stack},
             image_only=case.image_only,
@@ -195,11 +221,11 @@ def start(config: pytest.Config) -> PerfSession:
         machine = this_machine(config.getoption("device"))
         model: str | None = config.getoption("model")
         # An empty one is a variable that is not set, not a default.
-        model = models.default_model(machine.device) if model is None else model
-        source = models.open_source(model)
-        machine = with_threads_for(machine, source.scale)
+        sources = models.Sources(device=machine.device, model=model)
+        scale = sources.scale_of(case.workload for case in shared.cases)
+        machine = with_threads_for(machine, scale)
         bench = Bench(
-            source=source,
+            sources=sources,
             machine=machine,
             rounds=config.getoption("rounds") or (QUICK_ROUNDS if quick else ROUNDS),
             quick=quick,
@@ -208,7 +234,7 @@ def start(config: pytest.Config) -> PerfSession:
             images_folder=report and report.with_name(f"{report.stem}-images"),
             store=store,
             baseline=store.load_machine(machine.slug),
-            portable=store.load_portable(scale=source.scale, device=machine.device),
+            portable=store.load_portable(scale=scale, device=machine.device),
             operators=store.load_operators(),
         )
         published = store.load_published()
@@ -241,15 +267,11 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     if case is None:
         return
     perf = item.config.stash[SESSION]
-    lack = perf.bench.lacks(case.stack)
+    lack = perf.bench.lacks(case.stack, case.workload)
     if lack is not None:
-        perf.rows.append(
-            Row(case=case, measured=None, reference=None, status=Status.SKIPPED, reason=lack.reason)
-        )
         if lack.by_choice:
             perf.left_out.add(case.id)
-        perf.progress.finished(case, f"skipped: {lack.reason}")
-        pytest.skip(lack.reason)
+        perf.skip(case, lack.reason)
     # Here, since collecting the test must not import torch.
     item.add_marker(pytest.mark.benchmark(timer=perf.bench.stopwatch.clock, disable_gc=True))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from shutil import get_terminal_size
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -12,17 +13,24 @@ from diffusers_perf.plugin.collection import SESSION
 from diffusers_perf.plugin.options import MARK
 from diffusers_perf.plugin.screen import claims, closing_line, closing_table, notes
 
+if TYPE_CHECKING:
+    from diffusers_perf.plugin.session import PerfSession
+
 
 def pytest_report_collectionfinish(config: pytest.Config) -> str | None:
     if SESSION not in config.stash:
         return None
     bench = config.stash[SESSION].bench
-    machine, source = bench.machine, bench.source
+    machine = bench.machine
     accepted = "accepted" if bench.baseline else "none yet, so speed is shown and not judged"
     return (
-        f"perf_tests: {source.name} ({source.weights}) on {machine.name}, torch {machine.torch}, "
+        f"perf_tests: {_models(config.stash[SESSION])} on {machine.name}, torch {machine.torch}, "
         f"diffusers {machine.diffusers}, {machine.threads} threads; baseline: {accepted}"
     )
+
+
+def _models(perf: PerfSession) -> str:
+    return ", ".join(f"{source.name} ({source.weights})" for source in perf.sources) or "no model"
 
 
 def pytest_report_teststatus(report: pytest.TestReport) -> tuple[str, str, str] | None:
@@ -45,9 +53,8 @@ def pytest_terminal_summary(
     asked = config.getoption("keyword") or config.getoption("markexpr")
     if asked and exitstatus == pytest.ExitCode.NO_TESTS_COLLECTED:
         terminalreporter.write_line(
-            f"no case of {perf.bench.source.name} matches; a GPU's and a CPU's differ: the same "
-            "command with --collect-only and --model=sd15 lists those of one, with "
-            "--model=embedded of the other"
+            "no case that runs here matches; a GPU's and a CPU's differ: the same command with "
+            "--collect-only and --model=sd15 lists those of one, with --model=embedded of the other"
         )
     if not perf.rows:
         return
@@ -86,9 +93,9 @@ def pytest_terminal_summary(
         write(f"counting and profiling took {share:.0%} of the time of the timed rounds")
     for note in notes(perf.rows):
         write(note)
-    if bench.source.kind == "seeded":
+    if any(source.kind == "seeded" for source in perf.sources):
         write("Images are of seeded weights: how close they are is about arithmetic.")
-    write(f"{bench.source.name} ({bench.source.weights}) on {bench.machine.name}")
+    write(f"{_models(perf)} on {bench.machine.name}")
     if perf.unsaved:
         write(f"error: {perf.unsaved}; no run was written", red=True)
     write(closing_line(perf.rows, missing=perf.missing))

@@ -145,9 +145,7 @@ class CaseRecord(Record, frozen=True, kw_only=True):
     @property
     def image_size(self) -> tuple[int, int] | None:
         """Height and width in pixels, where the workload pins them."""
-        call = self.workload.get("call", self.workload)
-        pinned = call if isinstance(call, dict) else {}
-        sides = tuple(pinned.get(name, self.workload.get("size")) for name in ("height", "width"))
+        sides = (self.workload.get(name) for name in ("height", "width"))
         height, width = (side if isinstance(side, int) else 0 for side in sides)
         return (height, width) if height > 0 and width > 0 else None
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import cache
-from operator import attrgetter
 from typing import Any
 
 import torch
@@ -91,11 +90,15 @@ class Graphed:
         return graph, inputs, outputs
 
 
-def is_graphed(place: str) -> AppliedCheck:
-    """What this module runs is replayed from a CUDA graph."""
+def are_graphed(found: Callable[[Any], Mapping[str, torch.nn.Module]]) -> AppliedCheck:
+    """What these modules of a pipeline run is replayed from a CUDA graph."""
 
     def check(pipeline: Any) -> None:
-        if not isinstance(attrgetter(place)(pipeline).forward, Graphed):
-            raise NotApplied(f"the {place} is launched kernel by kernel, not as a CUDA graph")
+        modules = found(pipeline)
+        if not modules:
+            raise NotApplied("the pipeline has no module to capture")
+        for place, module in modules.items():
+            if not isinstance(module.forward, Graphed):
+                raise NotApplied(f"the {place} is launched kernel by kernel, not as a CUDA graph")
 
     return check

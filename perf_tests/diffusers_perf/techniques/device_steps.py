@@ -122,16 +122,25 @@ class DeviceSteps:
         return SimpleNamespace(images=images)
 
 
+def why_not(pipeline: Any) -> str | None:
+    """Why this pipeline cannot be taken over; None if it can."""
+    if type(pipeline).__name__ != "StableDiffusionPipeline":
+        return f"it is a {type(pipeline).__name__}, not a StableDiffusionPipeline"
+    scheduler = pipeline.scheduler
+    if type(scheduler).__name__ != "DDIMScheduler":
+        return f"its scheduler is a {type(scheduler).__name__}, not a DDIMScheduler"
+    config = scheduler.config
+    if config.prediction_type != "epsilon":
+        return f"its model predicts {config.prediction_type}, not epsilon"
+    if config.clip_sample or config.thresholding or config.rescale_betas_zero_snr:
+        return "its scheduler clips or rescales, and a step is not one product"
+    return None
+
+
 def take_over(pipeline: Any) -> None:
-    """Make this pipeline a `DeviceSteps`. `ValueError` if its schedule is not plain DDIM's."""
-    config = pipeline.scheduler.config
-    plain = (
-        type(pipeline.scheduler).__name__ == "DDIMScheduler"
-        and config.prediction_type == "epsilon"
-        and not (config.clip_sample or config.thresholding or config.rescale_betas_zero_snr)
-    )
-    if not plain:
-        raise ValueError("only plain DDIM, predicting noise and clipping nothing, is one product")
+    """Make this pipeline a `DeviceSteps`. `ValueError` where `why_not` says why not."""
+    if reason := why_not(pipeline):
+        raise ValueError(reason)
     pipeline.__class__ = type("DeviceSteps", (DeviceSteps, type(pipeline)), {})
     pipeline.plan = Plan()
     pipeline.captured = False

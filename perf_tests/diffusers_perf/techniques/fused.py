@@ -16,7 +16,8 @@ import torch
 from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from diffusers_perf.measurement.applied import NotApplied, forward_once
+from diffusers_perf.measurement.applied import NotApplied
+from diffusers_perf.measurement.replay import replay
 
 GROUP_NORM = "perf_tests::group_norm"
 
@@ -137,7 +138,7 @@ def group_norms_are_fused(pipeline: Any) -> None:
     from diffusers.models.resnet import ResnetBlock2D
 
     with _Seen() as seen:
-        forward_once(pipeline)
+        replay(pipeline)
     if GROUP_NORM not in seen.names or "aten::native_group_norm" in seen.names:
         raise NotApplied("the UNet's group normalizations are PyTorch's own")
     blocks = sum(isinstance(module, ResnetBlock2D) for module in pipeline.unet.modules())

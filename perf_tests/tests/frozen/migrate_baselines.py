@@ -32,7 +32,7 @@ from diffusers_perf.records.baselines import (
 from diffusers_perf.records.files import decoded, laid_out, write_whole
 from diffusers_perf.records.measurement import Count
 from diffusers_perf.records.operators import OperatorCount
-from diffusers_perf.records.schema1 import WORKLOAD
+from diffusers_perf.records.schema1 import workload_of
 from diffusers_perf.records.store import BaselineStore
 
 COMMIT = "b0efb37"
@@ -85,7 +85,7 @@ def machine(content: Json) -> MachineBaseline:
                 for mode, known in line.get("calibrations", {}).items()
             },
             versions=line["versions"],
-            workload={WORKLOAD.get(name, name): v for name, v in line["generates"].items()},
+            workload=workload_of(line["generates"]),
         )
         for key, line in content["cases"].items()
     }
@@ -184,7 +184,7 @@ def proved(store: BaselineStore) -> Iterator[str]:
             flat = {**case, **case.pop("measured")}
             for name, value in line.items():
                 if name == "generates":
-                    assert {WORKLOAD.get(n, n): v for n, v in value.items()} == case["workload"]
+                    assert workload_of(value) == case["workload"]
                 else:
                     assert value == to_lists(flat[name]), (key, name)
                 numbers += len(leaves(value))

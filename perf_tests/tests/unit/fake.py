@@ -116,11 +116,28 @@ class FakePipeline:
 class FakeSource:
     name = weights = "fake"
     kind = "embedded"
+    family = "FakePipeline"
     scale = "small"
     variants: frozenset[str] = frozenset()
 
     def load(self, **_: Any) -> FakePipeline:
         return FakePipeline()
+
+
+class FakeSources:
+    """One fake source for all workloads."""
+
+    def __init__(self) -> None:
+        self._source: Any = FakeSource()
+
+    def runs(self, workload: Workload) -> bool:
+        return True
+
+    def of(self, workload: Workload) -> Any:
+        return self._source
+
+    def scale_of(self, workloads: object) -> Any:
+        return "small"
 
 
 def _makes(change: Callable[[Any], Any]) -> Callable[[Build], None]:

@@ -241,10 +241,10 @@ def test_another_workload_can_be_meant(
         case(run, FP16)["status"] = "invalid"
         for one in cases(run):
             if one["measurement"]["workload"] == "ddim50":
-                one["workload"]["guidance"] = 5.0
+                one["workload"]["guidance_scale"] = 5.0
     assert command.main(["accept", *written(tmp_path, runs), "--reason", "second"]) == 0
     assert "left out of" not in capsys.readouterr().out
-    assert lines()[KEY + "fp16"].workload["guidance"] == 5.0
+    assert lines()[KEY + "fp16"].workload["guidance_scale"] == 5.0
 
 
 def test_what_a_run_that_was_left_out_said_is_not_told(
@@ -444,7 +444,7 @@ def _other_stopwatch(runs: list[Content]) -> None:
 
 
 def _other_workload(runs: list[Content]) -> None:
-    case(runs[1], FP16)["workload"]["guidance"] = 1.0
+    case(runs[1], FP16)["workload"]["guidance_scale"] = 1.0
 
 
 def _failed(runs: list[Content]) -> None:
@@ -494,7 +494,10 @@ def _of_another_suite(runs: list[Content]) -> None:
         (_other_machine, "run-2.json was measured on another machine or with other versions"),
         (_other_versions, "run-1.json was measured on another machine or with other versions"),
         (_other_stopwatch, "run-1.json was measured by another version of the suite's own"),
-        (_other_workload, "run-1.json differ in the workload of ddim50 (guidance): 7.5 and 1.0"),
+        (
+            _other_workload,
+            "run-1.json differ in the workload of ddim50 (guidance_scale): 7.5 and 1.0",
+        ),
         (_failed, f"run-1.json: {KEY}fp16 is black, which cannot be accepted"),
         (_not_repeated, f"{KEY}fp16 gave another image for the same seed (31.4 dB between them)"),
         (_ignored, f"run-1.json: {KEY}fp16 gave the same image for another prompt, which"),

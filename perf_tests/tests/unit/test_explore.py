@@ -27,7 +27,7 @@ from diffusers_perf.measurement.timing import Stopwatch
 from diffusers_perf.optimizations import tolerances
 from diffusers_perf.records.store import BaselineStore
 from perf_tests.tests.unit import fake
-from perf_tests.tests.unit.fake import CHANGES, CLOSE, WORKLOAD, FakeSource
+from perf_tests.tests.unit.fake import CHANGES, CLOSE, WORKLOAD, FakeSources
 
 PACES = {"faster": 0.5, "fast_and_black": 0.1, "slower": 2.0, "far": 0.1, "breaks": 0.1}
 IMAGES = {
@@ -91,9 +91,9 @@ def declare(monkeypatch: pytest.MonkeyPatch) -> Declared:
     monkeypatch.setattr(fake, "STEP_S", 0.0)
     catalog.measure(WORKLOAD)
 
-    def bare_bench(*, device: str | None, model: str | None) -> Bench:
+    def bare_bench(**_: object) -> Bench:
         return Bench(
-            source=FakeSource(),  # type: ignore[arg-type]
+            sources=FakeSources(),
             machine=this_machine("cpu"),
             rounds=1,
             say=lambda *_: None,
@@ -192,7 +192,8 @@ def test_combinations_are_counted_of_what_was_to_be_tried(
     assert "of the 2 that 1 optimization makes, 2 were tried" in capsys.readouterr().out
     assert run(tmp_path, "--without", "faster", "slower") == 1
     shown = capsys.readouterr().out
-    assert "not tried:\n  faster, slower: left out by --without\n\nno stack was found" in shown
+    assert "not tried:\n  faster, slower: left out by --without\n" in shown
+    assert "no stack was found" in shown
 
 
 def test_what_cannot_be_cleared_away_has_failed_and_is_kept(
@@ -408,7 +409,10 @@ def test_another_machine_is_another_folder(
             "--without: no optimization is called 'farr' (did you mean far?); ",
         ),
         (["--tolerance", "far", "--psnr", "20"], "either by --tolerance or in numbers"),
-        (["--workload", "nothing"], "fake has none that is called 'nothing'; known are fake4"),
+        (
+            ["--workload", "nothing"],
+            "--workload: none that runs here is called 'nothing'; known are fake4",
+        ),
         (["--memory", "4"], "this runs on the CPU"),
         (["--out", "/proc/none"], "--out /proc/none: cannot be written"),
     ],

@@ -20,6 +20,7 @@ from diffusers_perf.measurement.build import Build
 from diffusers_perf.measurement.generation import Generation
 from diffusers_perf.measurement.host import left
 from diffusers_perf.measurement.pipelines import Source, built
+from diffusers_perf.measurement.replay import replay
 from diffusers_perf.optimizations import caching
 from diffusers_perf.records import pixels
 from diffusers_perf.techniques import device_steps
@@ -64,7 +65,7 @@ def test_caching_by_a_plan_is_the_packages(source: Source, plain: Any) -> None:
             # Nothing of one generation is left for the next, nor for an applied check's small
             # sample.
             assert left(generation, torch.device("cpu")).ignored == ()
-            applied.forward_once(pipeline)
+            replay(pipeline)
             assert db(generation.images(), made[-1]) > EXACT_DB
             pipeline.deep_cache.params["cache_interval"] = 1
             pipeline.plan = getattr(pipeline, "plan", None) and replace(
@@ -120,7 +121,7 @@ def test_captured_steps_find_what_their_own_kind_kept(
         generation.images(steps=1)  # has no guided step
         assert len(pipeline._buffers.steps) == 1
         assert db(generation.images(), eager) > EXACT_DB
-        applied.forward_once(pipeline)
+        replay(pipeline)
         assert db(generation.images(), eager) > EXACT_DB
         assert len(pipeline._buffers.steps) == 4
 
@@ -143,7 +144,7 @@ def test_merged_tokens_are_averaged_in_float64(
 
     monkeypatch.setattr(merge, before.__name__, noting)
     with pipeline_of("bf16+tome", source) as pipeline:
-        applied.forward_once(pipeline)
+        replay(pipeline)
         assert averaged == {torch.float64}
     assert merge.bipartite_soft_matching_random2d is noting
 
@@ -176,7 +177,7 @@ def test_a_proof_that_decodes_leaves_an_offloaded_decoder_where_it_was(
         pipeline.vae.decoder.register_forward_pre_hook(lambda *_: events.append("decoded"))
         pipeline.maybe_free_model_hooks = partial(events.append, "put back")
         ours().optimizations["vae_slicing"].applied(pipeline)
-    assert events == ["decoded", "decoded", "put back"]
+    assert events == ["decoded", "decoded", "put back", "decoded", "put back"]
 
 
 def test_guidance_ends_when_its_share_is_over(source: Source, plain: Any) -> None:
@@ -198,16 +199,16 @@ def test_guidance_ends_when_its_share_is_over(source: Source, plain: Any) -> Non
 
 def test_proofs_see_the_change_and_say_where_it_is_not(source: Source) -> None:
     changes = {
-        "vae_slicing": "the decoder takes 2 by 8 by 8 latents in one call",
-        "vae_tiling": "the decoder takes 1 by 8 by 8 latents in one call",
+        "vae_slicing": "the vae decodes 2 by 8 by 8 latents in no more parts than whole",
+        "vae_tiling": "the vae decodes 1 by 8 by 8 latents in no more parts than whole",
         "tome": "sees every token: none are merged",
-        "layerwise_casting": "0% of the UNet's parameters are kept in torch.float8_e4m3fn",
+        "layerwise_casting": "waits in torch.float32, not torch.float8_e4m3fn",
     }
     missing = {
         "deepcache": "not all of the UNet's blocks are held by DeepCache",
         "guidance_cutoff": "the pipeline is a StableDiffusionPipeline, not a DeviceSteps",
-        "int8": "to_q is kept in torch.float32, not torch.int8",
-        "fp8": "to_q is kept in torch.float32, not torch.float8_e4m3fn",
+        "int8": "is kept in torch.float32, not torch.int8",
+        "fp8": "is kept in torch.float32, not torch.float8_e4m3fn",
         "model_offload": "the vae stays on cpu, needed or not",
     }
     build = Build()

@@ -367,7 +367,7 @@ def test_runs_that_are_not_comparable() -> None:
             one["measurement"]["weights"] = "seeded-7"
 
     def workload(content: recorded.Content) -> None:
-        recorded.case(content, CASE)["workload"]["guidance"] = 1.0
+        recorded.case(content, CASE)["workload"]["guidance_scale"] = 1.0
 
     def no_case(content: recorded.Content) -> None:
         content["benchmarks"] = []

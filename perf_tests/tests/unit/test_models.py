@@ -10,10 +10,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
-from diffusers_perf.models import BadModel, open_source, options_for
+from diffusers_perf.catalog.declarations import Workload
+from diffusers_perf.models import BadModel, Sources, open_source, options_for
 from diffusers_perf.models.architectures import ARCHITECTURES
 from diffusers_perf.models.seeded import clip_tokenizer, constructed, drawn, on_device
+from perf_tests.cases import workloads
+from perf_tests.tests import tiny
 from perf_tests.training import __main__ as recipe
 from perf_tests.training import prices
 
@@ -123,7 +127,7 @@ def test_a_tokenizer_without_a_vocabulary_is_refused(saved: Path, tmp_path: Path
     shutil.copytree(saved, folder)
     for name in ("tokenizer.json", "vocab.json"):
         (folder / "tokenizer" / name).unlink(missing_ok=True)
-    with pytest.raises(BadModel, match=r"neither tokenizer.json nor vocab.json"):
+    with pytest.raises(BadModel, match=r"its tokenizer has no vocabulary \(tokenizer.json,"):
         open_source(str(folder))
 
 
@@ -162,11 +166,17 @@ def test_a_checkpoint_that_cannot_be_loaded_is_one_sentence(saved: Path, tmp_pat
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
-        (None, "no model_index.json in it, so it is not a Stable Diffusion pipeline"),
+        (None, r"no model_index.json in it; a model is a folder that save_pretrained wrote, a Hub"),
         ("{", "model_index.json is not valid JSON"),
-        ("{}", "model_index.json is of a None, and this suite measures a StableDiffusionPipeline"),
-        ('{"_class_name": "FluxPipeline"}', "model_index.json is of a FluxPipeline"),
-        ('{"_class_name": "StableDiffusionPipeline"}', "no unet in it"),
+        ("{}", "model_index.json names no class; build the pipeline in a function of yours"),
+        ('{"_class_name": "OurPipeline"}', "is of a OurPipeline, which diffusers does not have"),
+        ('{"_class_name": ["pipeline", "OurPipeline"]}', "OurPipeline.*--model module:function"),
+        ('{"_class_name": "FluxPipeline"}', "its model_index.json names no component"),
+        ('{"_class_name": "FluxPipeline", "vae": ["diffusers", "AutoencoderKL"]}', "no vae in it"),
+        (
+            '{"_class_name": "FluxPipeline", "vae": ["our_vae", "VAE"]}',
+            "its vae is code of our_vae",
+        ),
     ],
 )
 def test_a_folder_that_is_no_pipeline_is_refused(
@@ -180,9 +190,91 @@ def test_a_folder_that_is_no_pipeline_is_refused(
 
 def test_an_unknown_name_is_told_the_known_ones() -> None:
     with pytest.raises(
-        BadModel, match="known by name are sd15, small, embedded; a Hub id is written"
+        BadModel, match="known by name are sd15, small, embedded; a model is a folder that"
     ):
         open_source("sd-15")
+
+
+@pytest.mark.parametrize("name", ["flux", "wan"])
+def test_a_folder_of_any_family_loads(name: str, tmp_path: Path) -> None:
+    folder = tiny.folder(name, tmp_path)
+    source = open_source(str(folder))
+    built = tiny.builder(name)()
+    assert source.family == type(built).__name__
+    pipeline = source.load(scheduler=None, variants={}, dtype=torch.bfloat16, device=CPU)
+    assert type(pipeline) is type(built)
+    assert type(pipeline.scheduler) is type(built.scheduler)
+    assert pipeline.transformer.dtype == torch.bfloat16
+
+
+def test_fine_tuned_weights_are_others(tmp_path: Path) -> None:
+    """Of the same names, shapes and sizes, in a folder of the same name."""
+    first = tiny.folder("pixart", tmp_path / "a")
+    second = tmp_path / "b" / first.name
+    shutil.copytree(first, second)
+    assert open_source(str(second)).weights == open_source(str(first)).weights
+    path = second / "transformer" / "diffusion_pytorch_model.safetensors"
+    tensors = load_file(path)
+    name = max(tensors, key=lambda n: tensors[n].numel())
+    tensors[name] += 0.01
+    save_file(tensors, path)
+    assert open_source(str(second)).weights != open_source(str(first)).weights
+    assert open_source(str(second)).name == open_source(str(first)).name
+
+
+def test_a_function_builds_the_pipeline(monkeypatch: pytest.MonkeyPatch) -> None:
+    source = open_source("perf_tests.tests.tiny:sd_subclass")
+    assert source.weights == "not built yet"
+    pipeline = source.load(scheduler="PNDMScheduler", variants={}, dtype=torch.bfloat16, device=CPU)
+    assert type(pipeline) is tiny.Warmer
+    assert type(pipeline.scheduler).__name__ == "PNDMScheduler"
+    assert pipeline.unet.dtype == torch.bfloat16
+    # The case decides the dtype, which is no other weights.
+    first = source.weights
+    source.load(scheduler=None, variants={}, dtype=torch.float32, device=CPU)
+    assert source.weights == first
+
+
+@pytest.mark.parametrize(
+    ("model", "says"),
+    [
+        ("no_such_module:build", "no module is called no_such_module here"),
+        ("perf_tests.tests.tiny:nothing", "perf_tests.tests.tiny has no nothing"),
+        ("perf_tests.tests.tiny:SIDE", "SIDE is not a function"),
+        ("perf_tests.tests.tiny:init_image", "TypeError: .* unexpected keyword argument 'dtype'"),
+        ("builtins:dict", "gave a dict: a pipeline has components and can be called"),
+    ],
+)
+def test_a_function_that_builds_nothing_is_one_sentence(model: str, says: str) -> None:
+    with pytest.raises(BadModel, match=f"--model {model}.* ?{says}") as error:
+        open_source(model).load(scheduler=None, variants={}, dtype=torch.float32, device=CPU)
+    assert "\n" not in str(error.value)
+
+
+OURS = Workload(name="ours", model="perf_tests.tests.tiny:sd", call=tiny.CALLS["sd"], steps=2)
+
+
+def test_by_default_a_session_runs_what_fits_its_device() -> None:
+    for device, model in (("cuda", "sd15"), ("cpu", "embedded")):
+        sources = Sources(device=device)
+        named = [w for w in (workloads.DDIM50, workloads.DDIM50_SMALL, OURS) if sources.runs(w)]
+        assert [w.model for w in named] == [model, OURS.model]
+        assert sources.of(OURS).name == OURS.model
+    assert Sources(device="cpu").scale_of([workloads.DDIM50_SMALL]) == "small"
+    assert Sources(device="cpu").scale_of([workloads.DDIM50_SMALL, OURS]) == "full"
+
+
+def test_a_model_that_is_named_takes_the_place_of_its_family(saved: Path, tmp_path: Path) -> None:
+    everything = (workloads.DDIM50, workloads.DDIM50_SMALL, OURS)
+    small = Sources(device="cpu", model=str(saved))
+    assert [small.runs(workload) for workload in everything] == [False, True, False]
+    assert small.of(workloads.DDIM50_SMALL).name == "mine"
+    full = Sources(device="cpu", model="sd15")
+    assert [full.runs(workload) for workload in everything] == [True, False, False]
+    ours = Sources(device="cpu", model=OURS.model)
+    assert [ours.runs(workload) for workload in everything] == [False, False, True]
+    other = Sources(device="cpu", model=str(tiny.folder("flux", tmp_path)))
+    assert not any(other.runs(workload) for workload in everything)
 
 
 # What it costs in image, and the recipe

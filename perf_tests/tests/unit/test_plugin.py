@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from diffusers_perf.catalog.declarations import Optimization
+from diffusers_perf.catalog.declarations import Optimization, Workload
 from diffusers_perf.cli import __main__ as command
 from diffusers_perf.cli.accept import accept
 from diffusers_perf.measurement import structure
@@ -344,7 +344,7 @@ def test_where_no_case_matches_it_says_where_there_are_others(
 ) -> None:
     result = run(pytester, *asked)
     assert result.ret == pytest.ExitCode.NO_TESTS_COLLECTED
-    result.stdout.fnmatch_lines(["no case of fake matches; a GPU's and a CPU's differ: *"])
+    result.stdout.fnmatch_lines(["no case that runs here matches; a GPU's and a CPU's differ: *"])
 
 
 def test_collecting_writes_nothing(pytester: pytest.Pytester) -> None:
@@ -389,7 +389,9 @@ def test_the_life_of_a_baseline(
         patch.setattr(fake, "WORKLOAD", fake.WORKLOAD.changed(guidance_scale=1.0))
         result = run(pytester, fakes="fine,moody")
     assert result.ret == 0
-    result.stdout.fnmatch_lines(["  fake4-moody: *another workload: guidance was 7.5, is 1.0"])
+    result.stdout.fnmatch_lines(
+        ["  fake4-moody: *another workload: guidance_scale was 7.5, is 1.0"]
+    )
 
     for path in paths:
         run(pytester, f"--benchmark-json={path}", fakes="fine,moody", rounds=3)
@@ -415,9 +417,9 @@ def test_an_accepted_case_that_was_asked_for_and_cannot_run_is_missing(
     assert accept(paths, BaselineStore(no_baselines), reason="first") == 0
     lacks = Bench.lacks
 
-    def broken(bench: Bench, stack: Sequence[Optimization]) -> Lack | None:
+    def broken(bench: Bench, stack: Sequence[Optimization], workload: Workload) -> Lack | None:
         moody = any(optimization.name == "moody" for optimization in stack)
-        return Lack("no kernel") if moody else lacks(bench, stack)
+        return Lack("no kernel") if moody else lacks(bench, stack, workload)
 
     monkeypatch.setattr(Bench, "lacks", broken)
     for options, code in ((["-k", "fine"], 0), (["-k", "fine or moody"], 1), ([], 1)):

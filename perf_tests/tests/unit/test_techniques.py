@@ -20,7 +20,8 @@ from diffusers_perf.measurement import applied
 from diffusers_perf.measurement.generation import Generation
 from diffusers_perf.measurement.host import left
 from diffusers_perf.measurement.observing import denoising_s
-from diffusers_perf.measurement.pipelines import Source, built
+from diffusers_perf.measurement.pipelines import DoesNotFit, Source, built
+from diffusers_perf.measurement.replay import replay
 from diffusers_perf.records import pixels
 from diffusers_perf.techniques.conditioning import precompute
 from diffusers_perf.techniques.cuda_graphs import Graphed
@@ -132,7 +133,7 @@ def test_proofs_prepare_no_further_shape(
         assert shapes == []
     with pipeline_of("compile+device_steps", source) as pipeline:
         ours().optimizations["compile"].applied(pipeline)
-        applied.forward_once(pipeline)
+        replay(pipeline)
         assert shapes == []
         images = Generation(pipeline, FEW).images()
         assert pixels.distance(images, plain).psnr_db > EXACT_DB
@@ -184,7 +185,7 @@ def test_the_table_is_ddims(source: Source) -> None:
 
 def test_a_schedule_that_is_not_plain_ddim_is_refused(source: Source) -> None:
     with (
-        pytest.raises(ValueError, match="only plain DDIM"),
+        pytest.raises(DoesNotFit, match="its scheduler is a PNDMScheduler, not a DDIMScheduler"),
         pipeline_of("device_steps", source, workloads.PNDM25X4_SMALL),
     ):
         pass
@@ -258,14 +259,14 @@ def test_a_graph_copies_in_and_out_and_knows_its_shapes() -> None:
 def test_proofs_say_what_is_not_there(source: Source) -> None:
     missing = {
         "compile": "the unet is not compiled",
-        "compile_regional": "not all of the UNet's repeated blocks are compiled",
+        "compile_regional": "not all of the unet's repeated blocks are compiled",
         "cuda_graph": "the unet is launched kernel by kernel",
         "cuda_graph_step": "the pipeline is a StableDiffusionPipeline, not a DeviceSteps",
         "device_steps": "the pipeline is a StableDiffusionPipeline, not a DeviceSteps",
         "shared_prefix": "both halves of a guided batch run through all of the UNet",
         "precomputed_conditioning": "the conditioning is computed in each step",
         "cudnn_benchmark": "the flag benchmark reads False",
-        "fused_qkv": "attention runs through AttnProcessor2_0, not FusedAttnProcessor2_0",
+        "fused_qkv": "0 of the unet's .* attentions are fused",
         "fused_group_norm": "group normalizations are PyTorch's own",
         "late_bias": "transformer blocks add their biases",
         "sdpa_math": "attention runs on FLASH_ATTENTION, not MATH",
@@ -304,7 +305,7 @@ def test_fused_blocks_call_their_layers(source: Source) -> None:
             for name, module in pipeline.unet.named_modules():
                 if isinstance(module, torch.nn.Conv2d | torch.nn.GroupNorm):
                     module.register_forward_hook(lambda *_, name=name: names.add(name))
-            applied.forward_once(pipeline)
+            replay(pipeline)
         return names
 
     plain = seen("channels_last")

@@ -1,0 +1,76 @@
+"""A pipeline that a function of the user's builds: ``module:function``."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from typing import Any
+
+import torch
+
+from diffusers_perf.catalog.declarations import Kind, Scale
+from diffusers_perf.measurement.pipelines import BadModel
+from diffusers_perf.models import identity
+from diffusers_perf.models.checkpoint import with_scheduler
+
+
+class Builder:
+    """Calls the function with a dtype and a device for each pipeline that is wanted.
+
+    `BadModel` where it cannot be imported, raises, or gives something that is not a pipeline.
+    """
+
+    kind: Kind = "checkpoint"
+    scale: Scale = "full"
+    variants: frozenset[str] = frozenset()
+
+    def __init__(self, model: str) -> None:
+        self.name = self.family = model
+        self.weights = "not built yet"
+        self._build = _imported(model)
+
+    def load(
+        self,
+        *,
+        scheduler: str | None,
+        variants: Mapping[str, str],
+        dtype: torch.dtype,
+        device: torch.device,
+    ) -> Any:
+        """See `Source.load`."""
+        failure = ""
+        try:
+            pipeline = self._build(dtype=dtype, device=device)
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:
+            # Theirs, which may raise what it likes; named by its line.
+            frame = traceback.extract_tb(error.__traceback__)[-1]
+            failure = f"{type(error).__name__}: {error} ({frame.filename}, line {frame.lineno})"
+        if failure:
+            raise BadModel(f"--model {self.name}: {failure}")
+        if not callable(pipeline) or not hasattr(pipeline, "components"):
+            raise BadModel(
+                f"--model {self.name} gave a {type(pipeline).__name__}: a pipeline has components "
+                "and can be called"
+            )
+        with_scheduler(pipeline, scheduler)
+        self.weights = identity.of_built(pipeline, self.name)
+        return pipeline
+
+
+def _imported(model: str) -> Callable[..., Any]:
+    module, _, name = model.partition(":")
+    try:
+        function: Any = getattr(import_module(module), name)
+    except AttributeError:
+        raise BadModel(f"--model {model}: {module} has no {name}") from None
+    except ModuleNotFoundError as error:
+        raise BadModel(f"--model {model}: no module is called {error.name} here") from None
+    except Exception as error:
+        raise BadModel(f"--model {model}: {type(error).__name__}: {error}") from None
+    if not callable(function):
+        raise BadModel(f"--model {model}: {name} is not a function")
+    built: Callable[..., Any] = function
+    return built

@@ -1,0 +1,132 @@
+"""The caches that diffusers has for transformers: what a block made is taken for a later step's.
+
+None has a tolerance: how far an image may move is each model's own, and was measured for none.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from diffusers_perf.catalog.declarations import Needs, Slot
+from diffusers_perf.catalog.recording import optimization
+from diffusers_perf.measurement import layers
+from diffusers_perf.measurement.build import Build
+from diffusers_perf.measurement.discovery import anatomy_of, denoisers
+from diffusers_perf.optimizations import fitting
+
+CACHED = (Slot.DENOISER_CALLS, Slot.DENOISER_BLOCKS)
+"""Another thing from step to step, of which a graph of the denoiser alone knows nothing."""
+
+
+def _enable(pipeline: Any, config: Any) -> None:
+    for module in denoisers(pipeline).values():
+        module.enable_cache(config)
+
+
+@optimization(
+    needs=Needs(fits=fitting.cacheable),
+    applied=layers.cache_is_hooked("fbc_leader_block_hook"),
+    skips_work=True,
+    uneven_steps=True,
+    decides=CACHED,
+)
+def first_block_cache(build: Build) -> None:
+    """A step whose first block changed little takes the rest of the blocks from the one before."""
+
+    @build.then
+    def _(pipeline: Any) -> None:
+        from diffusers import FirstBlockCacheConfig
+
+        _enable(pipeline, FirstBlockCacheConfig(threshold=0.05))
+
+
+@optimization(
+    needs=Needs(fits=fitting.all_of(fitting.cacheable, fitting.says_its_timestep)),
+    applied=layers.cache_is_hooked("pyramid_attention_broadcast"),
+    skips_work=True,
+    uneven_steps=True,
+    decides=CACHED,
+)
+def pyramid_attention_broadcast(build: Build) -> None:
+    """Attention in the middle of the schedule computed in every second step alone."""
+
+    @build.then
+    def _(pipeline: Any) -> None:
+        from diffusers import PyramidAttentionBroadcastConfig
+
+        config = PyramidAttentionBroadcastConfig(
+            spatial_attention_block_skip_range=2,
+            spatial_attention_timestep_skip_range=(100, 800),
+            current_timestep_callback=lambda: pipeline.current_timestep,
+        )
+        _enable(pipeline, config)
+
+
+@optimization(
+    needs=Needs(fits=fitting.all_of(fitting.cacheable, fitting.says_its_timestep)),
+    applied=layers.cache_is_hooked("faster_cache_block"),
+    skips_work=True,
+    uneven_steps=True,
+    decides=CACHED,
+)
+def faster_cache(build: Build) -> None:
+    """Attention late in the schedule computed in every second step, and approximated between."""
+
+    @build.then
+    def _(pipeline: Any) -> None:
+        from diffusers import FasterCacheConfig
+
+        config = FasterCacheConfig(
+            spatial_attention_block_skip_range=2,
+            spatial_attention_timestep_skip_range=(-1, 681),
+            current_timestep_callback=lambda: pipeline.current_timestep,
+            attention_weight_callback=lambda module: 0.5,
+            tensor_format="BCFHW" if _makes_video(pipeline) else "BCHW",
+            # Guidance in a call of its own is no half of a batch that could be left out.
+            is_guidance_distilled=True,
+        )
+        _enable(pipeline, config)
+
+
+def _makes_video(pipeline: Any) -> bool:
+    return any(call.args[0].ndim == 5 for call in anatomy_of(pipeline).decodes.values())
+
+
+@optimization(
+    needs=Needs(fits=fitting.cacheable),
+    applied=layers.cache_is_hooked("taylorseer_cache"),
+    skips_work=True,
+    uneven_steps=True,
+    decides=CACHED,
+)
+def taylorseer(build: Build) -> None:
+    """Features computed in every fifth step, and extrapolated along their derivative between."""
+
+    @build.then
+    def _(pipeline: Any) -> None:
+        from diffusers import TaylorSeerCacheConfig
+
+        config = TaylorSeerCacheConfig(
+            cache_interval=5, disable_cache_before_step=3, taylor_factors_dtype=build.dtype
+        )
+        _enable(pipeline, config)
+
+
+@optimization(
+    needs=Needs(fits=fitting.all_of(fitting.cacheable, fitting.flux)),
+    applied=layers.cache_is_hooked("mag_cache_leader_block_hook"),
+    skips_work=True,
+    uneven_steps=True,
+    decides=CACHED,
+)
+def mag_cache(build: Build) -> None:
+    """Steps left out where residuals of this model are known to change little in size."""
+
+    @build.then
+    def _(pipeline: Any) -> None:
+        from diffusers import MagCacheConfig
+        from diffusers.hooks.mag_cache import FLUX_MAG_RATIOS
+
+        steps = build.workload.steps if build.workload else len(FLUX_MAG_RATIOS)
+        config = MagCacheConfig(mag_ratios=FLUX_MAG_RATIOS, num_inference_steps=steps)
+        _enable(pipeline, config)

@@ -1,0 +1,121 @@
+"""Why an optimization cannot apply to a pipeline: what `Needs.fits` is asked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from diffusers_perf.measurement.applied import decoders_below
+from diffusers_perf.measurement.discovery import decoders, denoisers, modules
+
+Fits = Callable[[Any], str | None]
+
+PLAIN_ATTENTION = ("AttnProcessor", "AttnProcessor2_0", "XFormersAttnProcessor")
+"""Processors of diffusers' `Attention`, which can stand in for each other."""
+
+
+def all_of(*fits: Fits) -> Fits:
+    """The first reason of these."""
+
+    def first(pipeline: Any) -> str | None:
+        return next((reason for fit in fits if (reason := fit(pipeline))), None)
+
+    return first
+
+
+def a_unet(pipeline: Any) -> str | None:
+    """Its one denoiser is a UNet of Stable Diffusion's kind."""
+    for name, module in denoisers(pipeline).items():
+        if type(module).__name__ != "UNet2DConditionModel":
+            return f"its {name} is a {type(module).__name__}, not a UNet2DConditionModel"
+    return None
+
+
+def convolutions(pipeline: Any) -> str | None:
+    """Its denoisers are made of convolutions."""
+    for name, module in denoisers(pipeline).items():
+        if not hasattr(module, "down_blocks"):
+            return f"its {name} is a {type(module).__name__}, which is not made of convolutions"
+    return None
+
+
+def plain_attention(pipeline: Any) -> str | None:
+    """The attention of its denoisers runs through interchangeable processors."""
+    for name, module in denoisers(pipeline).items():
+        own = {type(p).__name__ for p in getattr(module, "attn_processors", {}).values()}
+        if not own or not own <= set(PLAIN_ATTENTION):
+            return (
+                f"the attention of its {name} has no other processor ({', '.join(own) or 'none'})"
+            )
+    return None
+
+
+def each_denoiser(method: str, what: str) -> Fits:
+    """Every denoiser has a method of diffusers that does it."""
+
+    def fits(pipeline: Any) -> str | None:
+        lacking = [n for n, m in denoisers(pipeline).items() if not hasattr(m, method)]
+        return f"its {lacking[0]} has no {method}, so {what}" if lacking else None
+
+    return fits
+
+
+def repeated_blocks(pipeline: Any) -> str | None:
+    """Every denoiser says which of its blocks repeat."""
+    for name, module in denoisers(pipeline).items():
+        if not getattr(module, "_repeated_blocks", None):
+            return f"its {name} ({type(module).__name__}) names no repeated blocks"
+    return None
+
+
+def a_decoder_that(flagged: str, what: str) -> Fits:
+    """A decoder of it has this flag."""
+
+    def fits(pipeline: Any) -> str | None:
+        able = [module for module in decoders(pipeline).values() if hasattr(module, flagged)]
+        return None if able else f"no decoder of it can {what}"
+
+    return fits
+
+
+def an_image_decoder(pipeline: Any) -> str | None:
+    """It decodes an image at once."""
+    return None if decoders_below(pipeline) else "no decoder of it takes an image at once"
+
+
+def a_text_encoder(pipeline: Any) -> str | None:
+    """It has a text encoder of that name."""
+    return None if "text_encoder" in modules(pipeline) else "it has no text_encoder"
+
+
+def offloadable(pipeline: Any) -> str | None:
+    """It knows in which order its modules are needed."""
+    if getattr(pipeline, "model_cpu_offload_seq", None):
+        return None
+    return "it names no order in which its modules are offloaded"
+
+
+def adapters(pipeline: Any) -> str | None:
+    """Its denoisers have adapters."""
+    for name, module in denoisers(pipeline).items():
+        if not getattr(module, "peft_config", None):
+            return f"its {name} has no adapter"
+    return None
+
+
+def cacheable(pipeline: Any) -> str | None:
+    """Its denoisers take a cache of diffusers'."""
+    return each_denoiser("enable_cache", "diffusers has no cache for it")(pipeline)
+
+
+def says_its_timestep(pipeline: Any) -> str | None:
+    """It says in which timestep it is."""
+    return None if hasattr(type(pipeline), "current_timestep") else "it has no current_timestep"
+
+
+def flux(pipeline: Any) -> str | None:
+    """Its denoiser is FLUX.1's."""
+    for name, module in denoisers(pipeline).items():
+        if type(module).__name__ != "FluxTransformer2DModel":
+            return f"the ratios of its {name} ({type(module).__name__}) are not known"
+    return None
