@@ -2,7 +2,8 @@
 # The jobs of any CI, one command each. What a job writes lies in runs/.
 #
 #   bash ci/job.sh lint                      what reads the code without running it
-#   bash ci/job.sh cpu                       what needs no GPU: unit tests, structure, the main job
+#   bash ci/job.sh cpu                       what needs no GPU: structure, unit tests, the main job
+#   bash ci/job.sh full                      the tests that take too long for every push; no GPU
 #   bash ci/job.sh pair BASE HEAD [ARG ...]  two commits in turn on this GPU (ARG: of `ci ab`)
 #   bash ci/job.sh shard I/N                 the I-th part of the main job, all suites, on this GPU
 #   bash ci/job.sh judge                     join the shards in runs/, judge them by the baseline
@@ -92,19 +93,26 @@ was_compared() {
     grep -qs '"compared":' runs/compared/ab.json
 }
 
-lint() {
+active() { # the environment, for scripts that call programs by name
     environment runs/env
     # shellcheck source=/dev/null
     source runs/env/bin/activate
+}
+
+lint() {
+    active
     bash ci/lint.sh
 }
 
 cpu() {
-    environment runs/env
-    runs/env/bin/python -m pytest perf_tests/tests/unit
-    runs/env/bin/python -m ci structure
-    runs/env/bin/python -m pytest perf_tests --benchmark-only --device cpu \
-        --benchmark-json runs/cpu.json
+    active
+    python -m ci structure
+    bash ci/quickstart.sh runs/cpu.json
+}
+
+full() {
+    active
+    pytest perf_tests/tests/full
 }
 
 pair() { # base, head, argument of `ci ab` ...
@@ -174,7 +182,7 @@ newest() { # argument of `ci ab` ...
 }
 
 case "${1:-} $#" in
-    'lint 1' | 'cpu 1' | 'shard 2' | 'judge 1' | 'mutation 1' | pair\ [3-9]* | pair\ [1-9][0-9]* | newest\ *)
+    'lint 1' | 'cpu 1' | 'full 1' | 'shard 2' | 'judge 1' | 'mutation 1' | pair\ [3-9]* | pair\ [1-9][0-9]* | newest\ *)
         mkdir -p runs
         "$@"
         ;;

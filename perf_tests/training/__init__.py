@@ -15,7 +15,7 @@ A map of the folder, in the order of the data:
     stages.py        what each stage trains, and for how long
     evaluator.py     from an image: which shape, which colours, where; no network in it
     scores.py        generate with the saved folder and count what the prompt got
-    closeness.py     how far each harmless and each harmful change moves the image
+    image_distance.py how far each harmless and each harmful change moves the image
     folder.py        the saved folder, its model card and its sheet of images
     command.py       what the commands of this recipe and of flux/ share
     __main__.py      the command

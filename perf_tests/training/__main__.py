@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from perf_tests.training import closeness, command, folder, scores, stages
+from perf_tests.training import command, folder, image_distance, scores, stages
 from perf_tests.training.captions import held_out_captions
 from perf_tests.training.evaluator import Evaluator
 from perf_tests.training.shapes import Painter
@@ -42,7 +42,7 @@ def evaluate(shop: Workshop) -> dict[str, Any]:
     shop.log(f"evaluate: the model takes {sum(sizes.values()) / 1e6:.1f} MB")
 
     # What is judged is what was saved: float16 weights, computed with in float32.
-    pipeline = closeness.load(shop.model, shop.device, torch.float32)
+    pipeline = image_distance.load(shop.model, shop.device, torch.float32)
     captions = held_out_captions(shop.plan.score_prompts, seed=2)
     shown = held_out_captions(SHEET_PROMPTS, seed=5)
     evaluator = Evaluator(Painter(shop.device))
@@ -84,20 +84,20 @@ def evaluate(shop: Workshop) -> dict[str, Any]:
 
 
 def measure_image_distance(shop: Workshop) -> dict[str, Any]:
-    """Stage `closeness`: how far each harmless and each harmful change moves the image."""
+    """Stage `image_distance`: how far each harmless and each harmful change moves the image."""
     shop.report("evaluate")
-    report = closeness.measure(
+    report = image_distance.measure(
         shop.model,
         shop.device,
-        prompts=shop.plan.closeness_prompts,
+        prompts=shop.plan.distance_prompts,
         steps=shop.plan.inference_steps,
     )
     for name, value in report.items():
         shop.log(
-            f"closeness: {name}: {value['min']:.1f} / {value['median']:.1f} / {value['max']:.1f} "
-            "dB (lowest, median, highest)"
+            f"image distance: {name}: {value['min']:.1f} / {value['median']:.1f} "
+            f"/ {value['max']:.1f} dB (lowest, median, highest)"
         )
-    return {"closeness": report}
+    return {"image_distance": report}
 
 
 STAGES: dict[str, Callable[[Workshop], dict[str, Any]]] = {
@@ -107,7 +107,7 @@ STAGES: dict[str, Callable[[Workshop], dict[str, Any]]] = {
     "student": stages.train_student,
     "tiny_vae": stages.train_tiny_vae,
     "evaluate": evaluate,
-    "closeness": measure_image_distance,
+    "image_distance": measure_image_distance,
 }
 
 
@@ -121,7 +121,7 @@ def write_summary(shop: Workshop) -> None:
         "made": command.made(shop),
         "seconds": {name: report.pop("wall_s") for name, report in reports.items()},
         **reports.pop("evaluate"),
-        **reports.pop("closeness", {}),
+        **reports.pop("image_distance", {}),
         "stages": reports,
     }
     (shop.model / "scores.json").write_text(json.dumps(summary, indent=1) + "\n")
@@ -146,7 +146,7 @@ def main(argv: list[str] | None = None) -> int:
             log=Log(),
         )
         names = command.chosen(arguments, STAGES)
-        command.run(shop, STAGES, names, exact=("evaluate", "closeness"))
+        command.run(shop, STAGES, names, exact=("evaluate", "image_distance"))
         write_summary(shop)
 
     return command.guarded(work)

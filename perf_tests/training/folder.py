@@ -108,7 +108,7 @@ def card(report: dict[str, Any]) -> str:
     image_distance = [
         f"| {name.replace('_', ' ')} | {value['min']:.1f} | {value['median']:.1f} "
         f"| {value['max']:.1f} |"
-        for name, value in report.get("image distance", {}).items()
+        for name, value in report.get("image_distance", {}).items()
     ]
     parameters = ", ".join(f"{name} {n:,}" for name, n in report["parameters"].items())
     captions = next(iter(report["scores"].values()))["captions"]
@@ -123,7 +123,7 @@ def card(report: dict[str, Any]) -> str:
         "",
         "Makes 64×64 images of one coloured shape on a coloured background, on a CPU, in a",
         "second or two. It exists so that a test suite without a GPU and without a download can",
-        "find false that two images are alike, or that a prompt was obeyed. It has no other use.",
+        "check that images are alike, and that a prompt was obeyed. It has no other use.",
         "",
         "```python",
         "pipeline = StableDiffusionPipeline.from_pretrained(FOLDER, safety_checker=None)",

@@ -24,8 +24,8 @@ from diffusers_perf.measurement.packages import not_installed
 from diffusers_perf.measurement.pipelines import built
 from perf_tests.cases import workloads
 from perf_tests.training import scores
-from perf_tests.training.closeness import SEED, distinct_captions, faulty
 from perf_tests.training.evaluator import Evaluator
+from perf_tests.training.image_distance import SEED, distinct_captions, faulty
 from perf_tests.training.shapes import Painter
 
 PROMPTS = 24

@@ -52,7 +52,7 @@ class Plan:
     """Encoded images from which the UNets are trained."""
     probe_prompts: int
     score_prompts: int
-    closeness_prompts: int
+    distance_prompts: int
     inference_steps: int
 
 
@@ -64,7 +64,7 @@ FULL = Plan(
     pool=150_000,
     probe_prompts=128,
     score_prompts=512,
-    closeness_prompts=24,
+    distance_prompts=24,
     inference_steps=50,
 )
 
@@ -77,7 +77,7 @@ SMOKE = Plan(
     pool=8,
     probe_prompts=2,
     score_prompts=2,
-    closeness_prompts=2,
+    distance_prompts=2,
     inference_steps=2,
 )
 """A few steps of everything, to see that the recipe runs; its images are noise."""

@@ -14,7 +14,7 @@ from diffusers_perf.catalog.declarations import Workload
 from diffusers_perf.models.checkpoint import EMBEDDED
 from diffusers_perf.optimizations.tolerances import BFLOAT16, FLOAT16
 from perf_tests.cases.workloads import DDIM50_SMALL, PNDM25X4_SMALL
-from perf_tests.training import closeness
+from perf_tests.training import image_distance
 from perf_tests.training.__main__ import main
 from perf_tests.training.captions import (
     caption_count,
@@ -257,7 +257,7 @@ class TestEmbedded:
         self, workload: Workload, painter: Painter
     ) -> None:
         captions = held_out_captions(16, seed=7)
-        pipeline = closeness.load(EMBEDDED, CPU, torch.float32)
+        pipeline = image_distance.load(EMBEDDED, CPU, torch.float32)
         scheduler = getattr(diffusers, str(workload.scheduler))
         pipeline.scheduler = scheduler.from_config(pipeline.scheduler.config)
         images = generate(
@@ -284,7 +284,7 @@ class TestEmbedded:
         assert sum(sizes) <= 24e6
 
     def test_its_limits_part_what_must_pass_from_what_must_not(self) -> None:
-        measured = self.MEASURED["closeness"]
+        measured = self.MEASURED["image_distance"]
         half, brain = FLOAT16.embedded, BFLOAT16.embedded
         assert half is not None
         assert brain is not None

@@ -38,14 +38,14 @@ class Tolerance:
 
 @dataclass(frozen=True, kw_only=True)
 class Tolerances:
-    """Tolerance allowed on each kind of weights; None tolerances none there."""
+    """The tolerance on each kind of weights; None: images are not compared there."""
 
     seeded: Tolerance | None = None
     embedded: Tolerance | None = None
     checkpoint: Tolerance | None = None
 
     def on(self, kind: Kind) -> Tolerance | None:
-        """The closeness allowed on weights of this kind."""
+        """The tolerance on weights of this kind."""
         allowed: Tolerance | None = getattr(self, kind)
         return allowed
 
@@ -285,7 +285,7 @@ class Case:
         return self.name == REFERENCE
 
     def tolerance_on(self, kind: Kind) -> Tolerance | None:
-        """The loosest closeness in the stack beyond its base; None if one tolerances none.
+        """The loosest tolerance in the stack beyond its base; None if one has none.
 
         A reference's is to its accepted image.
         """

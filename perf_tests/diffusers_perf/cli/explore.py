@@ -28,7 +28,7 @@ from diffusers_perf.plugin.finding import find_project
 from diffusers_perf.plugin.screen import table
 from diffusers_perf.search.attempt import Stack, Step, Stopped, gain
 from diffusers_perf.search.search import Search
-from diffusers_perf.search.shortlist import closeness_text, shortlist
+from diffusers_perf.search.shortlist import shortlist, tolerance_text
 
 if TYPE_CHECKING:
     from diffusers_perf.catalog.discovery import Project
@@ -157,7 +157,7 @@ def _explore(args: argparse.Namespace, project: Project) -> int:
 
 
 def _limit(args: argparse.Namespace, catalog: Catalog) -> Callable[[Kind], Tolerance]:
-    """The closeness that is asked for, by the kind of weights. `BadInput` for no such tolerance."""
+    """The tolerance that is asked for, by the kind of weights. `BadInput` for no such tolerance."""
     from diffusers_perf.optimizations import tolerances
 
     known = catalog.optimizations
@@ -209,7 +209,7 @@ def _opening(
         f"{workload.size}, {workload.steps} steps"
     )
     memory = f", at most {args.memory:g} GiB" if args.memory else ""
-    yield f"asked for: {closeness_text(tolerance)}{memory}, in {in_minutes(args.minutes)}"
+    yield f"asked for: {tolerance_text(tolerance)}{memory}, in {in_minutes(args.minutes)}"
 
 
 HEAD = ("step", *COLUMNS, "image")

@@ -35,8 +35,8 @@ def shortlist(
             reason = f"{settled.name}, which the workload starts with, is in its place"
         elif allowed.psnr_db < image.psnr_db or allowed.ssim < image.ssim:
             reason = (
-                f"its tolerance is {closeness_text(allowed)}; the search requires "
-                f"{closeness_text(image)}"
+                f"its tolerance is {tolerance_text(allowed)}; the search requires "
+                f"{tolerance_text(image)}"
             )
         elif needed in others:
             reason = f"needs {needed}, which is not tried"
@@ -49,8 +49,8 @@ def shortlist(
     return found, others
 
 
-def closeness_text(image_distance: Tolerance) -> str:
-    """A limit on the image in words."""
-    parts = [f"PSNR {image_distance.psnr_db:g} dB"] if image_distance.psnr_db > 0 else []
-    parts += [f"SSIM {image_distance.ssim:g}"] if image_distance.ssim > -1 else []
+def tolerance_text(tolerance: Tolerance) -> str:
+    """A tolerance in words."""
+    parts = [f"PSNR {tolerance.psnr_db:g} dB"] if tolerance.psnr_db > 0 else []
+    parts += [f"SSIM {tolerance.ssim:g}"] if tolerance.ssim > -1 else []
     return " and ".join(parts) or "none"

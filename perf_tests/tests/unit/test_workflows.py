@@ -98,7 +98,7 @@ def test_only_this_repositorys_own_workflow_is_commented_on() -> None:
     assert gpu["run-name"].endswith("#${{ github.event.pull_request.number }}")
 
 
-# Lanes, with stand-ins for the programs that they call
+# Jobs, with stand-ins for the programs that they call
 
 
 def program(path: Path, shell: str) -> Path:
@@ -183,7 +183,7 @@ def test_how_a_pair_ends(tmp_path: Path, code: int, compared: bool, ends: int, r
     assert said == ("# the report\n" if compared else "## Not judged\n\n    error: the reason\n")
 
 
-def test_what_is_said_to_a_lane_is_said_to_ab(tmp_path: Path) -> None:
+def test_what_is_said_to_a_job_is_said_to_ab(tmp_path: Path) -> None:
     job(tmp_path, "pair", "BASE", "HEAD", "--device", "cpu")
     (asked,) = calls(tmp_path, "-m ci ab")
     assert asked.endswith("--base BASE --head HEAD --device cpu")
@@ -239,7 +239,7 @@ def test_shards_are_judged_together(
     assert said == (not_judged if code == ends == 2 else "") + "# the report\n"
 
 
-def test_the_lane_reads_what_the_gate_says(
+def test_the_job_reads_what_the_gate_says(
     tmp_path: Path, no_baselines: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The real gate's words: inconclusive is a warning, no baseline is an error."""
@@ -262,7 +262,7 @@ def test_the_lane_reads_what_the_gate_says(
 
 
 @pytest.mark.parametrize("arguments", [(), ("nothing",), ("pair", "BASE"), ("environment", "x")])
-def test_an_unknown_lane_names_the_known_ones(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+def test_an_unknown_job_names_the_known_ones(tmp_path: Path, arguments: tuple[str, ...]) -> None:
     returned, output = job(tmp_path, *arguments)
     assert returned == 2
     assert "bash ci/job.sh pair BASE HEAD" in output
@@ -285,6 +285,7 @@ esac
 def test_only_a_busy_machine_is_no_fault_of_a_change(tmp_path: Path, code: int, ends: int) -> None:
     script = program(tmp_path / ".ci" / "run", (ROOT / ".ci" / "run").read_text())
     program(tmp_path / "ci" / "lint.sh", TOOL)
+    program(tmp_path / "ci" / "quickstart.sh", TOOL)
     for name in ("python3", "python", "pip", "pytest", "ruff", "mypy", "chromium"):
         program(tmp_path / "bin" / name, TOOL)
     done = subprocess.run(

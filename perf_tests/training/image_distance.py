@@ -1,6 +1,6 @@
 """How far each change moves the image: what must stay close, and what must not.
 
-The suite's closeness limits are set from this: between the harmless change that moves an image
+The suite's tolerances are set from this: between the harmless change that moves an image
 most and the fault that moves it least.
 """
 
