@@ -25,6 +25,7 @@ NAMES = (
     "explore",
     "faults",
     "gate",
+    "history",
     "merge",
     "report",
     "results",

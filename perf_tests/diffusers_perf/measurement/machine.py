@@ -44,6 +44,7 @@ def this_machine(device: str | None) -> Machine:
         torch=str(torch.__version__),
         diffusers=metadata.version("diffusers"),
         transformers=metadata.version("transformers"),
+        gpu_uuid=str(properties.uuid) if properties else None,
     )
 
 

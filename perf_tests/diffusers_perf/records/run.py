@@ -52,6 +52,8 @@ class Machine(Record, frozen=True, kw_only=True):
     torch: str
     diffusers: str
     transformers: str
+    gpu_uuid: str | None = None
+    """The card itself: two of one kind differ by up to a few percent."""
 
     def __post_init__(self) -> None:
         if not self.name.isprintable() or not 0 < len(self.slug) <= BYTES_MOST:
@@ -62,13 +64,13 @@ class Machine(Record, frozen=True, kw_only=True):
         return slug_of(self.name)
 
     def is_like(self, other: Machine) -> bool:
-        """Whether both are the same hardware with the same versions.
+        """Whether both are the same kind of hardware with the same versions.
 
         The threads of a GPU's host change nothing that is measured; on a CPU they are the machine.
         """
         if self.device == "cuda":
             other = replace(other, threads=self.threads)
-        return self == other
+        return self == replace(other, gpu_uuid=self.gpu_uuid)
 
     @property
     def versions(self) -> dict[str, str]:

@@ -1,0 +1,102 @@
+"""Keep every run, and say since when a metric changed and what it came with.
+
+    diffusers-perf history add runs/run.json
+    diffusers-perf history report --html runs/history.html
+
+A store is a folder of compressed newline-delimited JSON, one file per run, which DuckDB and pandas
+read as well. A run that is added with a --label of its own is shown and judges nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from diffusers_perf.cli.answers import configured, named
+from diffusers_perf.compare.sides import repository
+
+if TYPE_CHECKING:
+    from diffusers_perf.history.trends import Range
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    adding = actions.add_parser("add", help="add runs to a store")
+    adding.add_argument("runs", nargs="+", type=named, metavar="RUN.json")
+    adding.add_argument(
+        "--label",
+        default="main",
+        help="main (default) for the history that is judged, control for a run that measured an "
+        "older commit again, any other word for a pull request or a laptop",
+    )
+    reporting = actions.add_parser("report", help="list what changed, and write the page")
+    reporting.add_argument(
+        "--html", type=named, metavar="OUT.html", help="write the page; needs the extra `report`"
+    )
+    reporting.add_argument(
+        "--issues",
+        type=named,
+        metavar="FOLDER",
+        help="write a Markdown file for each commit range that made something worse",
+    )
+    for action in (adding, reporting):
+        add_store(action)
+
+
+def add_store(parser: argparse.ArgumentParser) -> None:
+    """The option of commands that read or write a history."""
+    parser.add_argument(
+        "--store",
+        type=named,
+        metavar="FOLDER",
+        help="where the history is kept (default: history below the folder of baselines)",
+    )
+
+
+def folder_of(args: argparse.Namespace) -> Path:
+    """The store that a command was given, by default the one beside pytest's baselines."""
+    root = repository()
+    given: Path | None = args.store
+    return given or root / configured(root, "perf_baselines", "baselines") / "history"
+
+
+def main(args: argparse.Namespace) -> int:
+    return _add(args) if args.action == "add" else _report(args)
+
+
+def _add(args: argparse.Namespace) -> int:
+    from diffusers_perf.history.store import add
+    from diffusers_perf.records.reading import load_run
+
+    # All are read before the first is added.
+    for run in [load_run(path) for path in args.runs]:
+        path, is_new = add(run, folder_of(args), label=args.label)
+        print(f"{'added' if is_new else 'already there:'} {path}")
+    return 0
+
+
+def _report(args: argparse.Namespace) -> int:
+    from diffusers_perf.history.store import load
+    from diffusers_perf.history.trends import ranges, trends
+
+    rows = load(folder_of(args))
+    found = trends(rows)
+    for change in ranges(found):
+        print("\n".join(_lines(change)), end="\n\n")
+    runs = len({row.run for row in rows})
+    events = sum(len(trend.events) for trend in found)
+    print(f"{runs} runs, {len(found)} trends, {events} changes")
+    return 0
+
+
+def _lines(change: Range) -> Sequence[str]:
+    from diffusers_perf.history.words import event_text
+
+    first = change.events[0]
+    lines = [f"{first.after.time:%Y-%m-%d} {change.name}  {change.cause.text}"]
+    lines += [f"  {event_text(event)}" for event in change.events]
+    if command := change.command:
+        lines.append(f"  next      {command}")
+    return lines

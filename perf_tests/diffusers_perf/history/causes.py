@@ -1,0 +1,143 @@
+"""What a change came with: another commit, other versions, another machine or harness, or noise.
+
+A cause is what differs between the runs before and after. Where several things do, all are named,
+those that need no change of the measured code first. A control run, which measured the older commit
+again after the change, decides between code and machine.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from shlex import join
+from statistics import median
+
+from diffusers_perf.catalog.metric import Unit
+from diffusers_perf.history.changes import Shape
+from diffusers_perf.history.store import MEASURED, Row
+from diffusers_perf.judge.interference import CORE_SLOWED
+
+VERSIONS = ("python", "torch", "diffusers", "transformers", "cuda")
+MACHINE = ("driver", "memory_bytes", "threads")
+CLOCK_MOVED = 0.02
+"""Share by which the SM clock must differ to explain a time."""
+WALL_CLOCK = frozenset(metric.name for metric in MEASURED if metric.wall_clock)
+
+
+class Kind(StrEnum):
+    """Of causes, in the order in which they are suspected."""
+
+    HARNESS = "harness"
+    VERSIONS = "software versions"
+    MACHINE = "machine"
+    CODE = "code"
+    NOISE = "noise"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cause:
+    """What a change came with, and the command that looks for more."""
+
+    kinds: tuple[Kind, ...]
+    """At least one, the most likely first."""
+    evidence: str
+    """In a phrase or several."""
+    packages: tuple[tuple[str, str, str], ...] = ()
+    """Name and versions of packages that differ."""
+
+    @property
+    def text(self) -> str:
+        return f"{' or '.join(self.kinds)}: {self.evidence}"
+
+    def command(self, *, good: str, bad: str, case: str, metric: str) -> str:
+        """The bisection that narrows it down; empty where there is nothing to bisect."""
+        where = ["--case", case, "--metric", metric]
+        if Kind.VERSIONS in self.kinds and self.packages:
+            name, was, now = self.packages[0]
+            versions = ["--package", name, "--good", was, "--bad", now]
+            return join(["diffusers-perf", "bisect", *versions, *where])
+        if Kind.CODE in self.kinds and good and bad and good != bad:
+            return join(
+                ["diffusers-perf", "bisect", "--good", good[:12], "--bad", bad[:12], *where]
+            )
+        return ""
+
+
+def cause_of(
+    shape: Shape, before: Sequence[Row], after: Sequence[Row], controls: Iterable[Row]
+) -> Cause:
+    """The cause of a change between two groups of runs of one case and metric, oldest first."""
+    was, now = before[-1], after[0]
+    versions = _differing(was, now, VERSIONS)
+    machine = [*_texts(_differing(was, now, MACHINE)), *_card(before, after)]
+    found: dict[Kind, list[str]] = {}
+    if was.harness != now.harness:
+        found[Kind.HARNESS] = [f"harness {was.harness[:8]} → {now.harness[:8]}"]
+    if versions:
+        found[Kind.VERSIONS] = _texts(versions)
+    if machine:
+        found[Kind.MACHINE] = machine
+    if was.commit != now.commit:
+        found[Kind.CODE] = [f"commits {was.commit[:12] or '?'}..{now.commit[:12] or '?'}"]
+    control = _control(was, now, controls)
+    if control is Kind.MACHINE:
+        found.pop(Kind.CODE, None)
+        found.setdefault(Kind.MACHINE, []).append(
+            f"commit {was.commit[:12]}, measured again, changed as much"
+        )
+    elif control is Kind.CODE:
+        only = found.get(Kind.CODE, [])
+        found = {Kind.CODE: [*only, f"commit {was.commit[:12]}, measured again, did not change"]}
+    if shape is Shape.OUTLIER or not found:
+        why = "the level returned" if shape is Shape.OUTLIER else "nothing recorded differs"
+        return Cause(kinds=(Kind.NOISE,), evidence=why)
+    kinds = tuple(kind for kind in Kind if kind in found)
+    if shape is Shape.UNCONFIRMED and control is None and now.unit != Unit.COUNT:
+        kinds, found[Kind.NOISE] = (*kinds, Kind.NOISE), ["a control run decides"]
+    return Cause(
+        kinds=kinds,
+        evidence="; ".join(text for kind in kinds for text in found[kind]),
+        packages=tuple(versions),
+    )
+
+
+def _differing(was: Row, now: Row, names: Iterable[str]) -> list[tuple[str, str, str]]:
+    pairs = ((name, getattr(was, name), getattr(now, name)) for name in names)
+    return [(name, str(old), str(new)) for name, old, new in pairs if old != new]
+
+
+def _texts(differing: Iterable[tuple[str, str, str]]) -> list[str]:
+    return [f"{name} {was} → {now}" for name, was, now in differing]
+
+
+def _card(before: Sequence[Row], after: Sequence[Row]) -> list[str]:
+    """What differs about the very machine: its card, its clocks, its host's speed."""
+    found = []
+    cards = [{row.gpu for row in rows if row.gpu} for rows in (before, after)]
+    if all(cards) and not cards[0] & cards[1]:
+        found.append(f"GPU {before[-1].gpu} → {after[0].gpu}")
+    if after[0].unit != Unit.SECONDS:
+        return found
+    was, now = (_median(row.clock_mhz for row in rows) for rows in (before, after))
+    if was and now and abs(math.log(now / was)) > CLOCK_MOVED:
+        found.append(f"SM clock {was:.0f} → {now:.0f} MHz")
+    was, now = (_median(row.cpu_loop_s for row in rows) for rows in (before, after))
+    if after[0].metric in WALL_CLOCK and was and now and now / was > CORE_SLOWED:
+        found.append(f"CPU calibration loop {1000 * was:.1f} → {1000 * now:.1f} ms")
+    return found
+
+
+def _control(was: Row, now: Row, controls: Iterable[Row]) -> Kind | None:
+    """What the newest run that measured the older commit again says; None without one."""
+    again = [row.value for row in controls if row.commit == was.commit and row.time >= now.time]
+    if not again or not was.commit:
+        return None
+    is_changed = abs(again[-1] - now.value) < abs(again[-1] - was.value)
+    return Kind.MACHINE if is_changed else Kind.CODE
+
+
+def _median(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return median(known) if known else None

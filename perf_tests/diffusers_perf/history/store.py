@@ -1,0 +1,212 @@
+"""A folder of runs: one file per run, append-only, one row per case and metric.
+
+The rows are newline-delimited JSON, compressed with gzip, which DuckDB and pandas read without this
+library. A file is named after its content and appears as a whole, so that adding a run twice
+changes nothing and any number of writers may add at once.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import gzip
+import hashlib
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from statistics import median
+
+import msgspec
+from msgspec.structs import replace
+
+from diffusers_perf.catalog.metric import Kind, Metric, Unit
+from diffusers_perf.catalog.metrics import METRICS
+from diffusers_perf.catalog.status import Status
+from diffusers_perf.records.files import phrase_of, read_bytes, write_bytes_whole
+from diffusers_perf.records.quantities import Number, Record
+from diffusers_perf.records.reading import BadRunError
+from diffusers_perf.records.run import CaseRecord, Run
+
+MAIN = "main"
+"""The label of runs whose history is judged. All others are shown and judge nothing."""
+CONTROL = "control"
+"""The label of runs that measured an older commit again, to separate machine from code."""
+TIME_TO_FIRST_IMAGE = Metric(
+    name="time to first image",
+    field="time_to_first_image_s",
+    unit=Unit.SECONDS,
+    kind=Kind.TIME,
+    worse=Status.SLOWER,
+    detector="latency",
+    about="load, check, compile, capture, first generation",
+    wall_clock=True,
+)
+MEASURED = (
+    *(m for m in METRICS if m.field and not m.ratio_of and m.kind in (Kind.TIME, Kind.MEMORY)),
+    TIME_TO_FIRST_IMAGE,
+)
+"""The metrics with noise that a history keeps. It keeps all counters as well."""
+SUFFIX = ".jsonl.gz"
+
+
+class Row(Record, frozen=True, kw_only=True, gc=False):
+    """One metric of one case in one run."""
+
+    run: str
+    """Digest of the run's rows."""
+    time: dt.datetime
+    label: str
+    """``main`` for the nightly history, any other word for other runs."""
+    commit: str
+    """Empty where git did not know it."""
+    dirty: bool
+    cohort: str
+    """Digest of all that follows here down to `quick`."""
+    workload: str
+    model: str
+    weights: str
+    pins: str
+    """Digest of all that is pinned about what is generated."""
+    machine: str
+    device: str
+    memory_bytes: int | None
+    threads: int | None
+    """Of PyTorch on a CPU; None on a GPU, where they change nothing that is measured."""
+    driver: str | None
+    cuda: str | None
+    python: str
+    torch: str
+    diffusers: str
+    transformers: str
+    harness: str
+    """`Session.harness_version`."""
+    quick: bool
+    gpu: str | None
+    """The card's UUID."""
+    case: str
+    """The id that pytest shows."""
+    metric: str
+    """`Metric.name`, or a counter's name."""
+    unit: str
+    value: Number
+    status: Status
+    """Of the case, as the run judged it."""
+    valid: bool
+    """Nothing interfered with this metric."""
+    clock_mhz: float | None
+    """Median SM clock of the timed rounds."""
+    cpu_loop_s: float | None
+    """Median of the calibration loop beside the timed rounds."""
+
+
+FIELDS = Row.__struct_fields__
+COHORT = FIELDS[FIELDS.index("cohort") + 1 : FIELDS.index("quick") + 1]
+"""What runs of one cohort have in common."""
+
+
+def rows_of(run: Run, *, label: str = MAIN) -> list[Row]:
+    """What a history keeps of a run. `BadRunError` for one that measured nothing."""
+    machine, commit = run.machine, run.commit
+    rows = [
+        Row(
+            machine=machine.name,
+            device=machine.device,
+            memory_bytes=machine.memory_bytes,
+            threads=machine.threads if machine.device == "cpu" else None,
+            driver=machine.driver,
+            cuda=machine.cuda,
+            python=machine.python,
+            torch=machine.torch,
+            diffusers=machine.diffusers,
+            transformers=machine.transformers,
+            harness=run.session.harness_version,
+            quick=run.session.quick,
+            run="",
+            cohort="",
+            time=run.datetime.astimezone(dt.UTC),
+            label="",
+            commit=commit.id or "",
+            dirty=bool(commit.dirty),
+            gpu=machine.gpu_uuid,
+            case=case.id,
+            workload=case.measurement.workload,
+            model=case.measurement.model,
+            weights=case.measurement.weights,
+            pins=_digest(msgspec.json.encode(case.workload, order="deterministic"))[:12],
+            metric=name,
+            unit=unit,
+            value=value,
+            status=case.status,
+            valid=valid,
+            clock_mhz=_median(case.measurement.interference.sm_clocks_mhz),
+            cpu_loop_s=_median(case.measurement.interference.cpu_loops_s),
+        )
+        for case in run.cases.values()
+        for name, unit, value, valid in _values(case)
+    ]
+    if not rows:
+        raise BadRunError(f"{run.path}: measured no case")
+    digest = _digest(msgspec.json.Encoder().encode_lines(rows))[:16]
+    return [replace(row, run=digest, label=label, cohort=_cohort(row)) for row in rows]
+
+
+def _cohort(row: Row) -> str:
+    return _digest(msgspec.json.encode([getattr(row, name) for name in COHORT]))[:8]
+
+
+def _values(case: CaseRecord) -> Iterator[tuple[str, str, float, bool]]:
+    """Name, unit, value and validity of everything numeric that a history keeps of a case."""
+    seen = case.measurement
+    for metric in MEASURED:
+        value = metric.of(seen)
+        if value is not None:
+            disturbed = seen.interference.reasons(wall_clock=metric.wall_clock)
+            valid = metric.kind is not Kind.TIME or not disturbed
+            yield metric.name, metric.unit, value, valid
+    for name, count in seen.counters.items():
+        yield name, Unit.COUNT, count.total(seen.steps), True
+
+
+def add(run: Run, folder: Path, *, label: str = MAIN) -> tuple[Path, bool]:
+    """The run's file in a store, and whether it is new. `BadRunError` as `rows_of`, `OSError`.
+
+    A run that is there keeps the label that it was added with.
+    """
+    rows = rows_of(run, label=label)
+    first = rows[0]
+    path = folder / run.machine.slug / f"{first.time:%Y%m%dT%H%M%S}-{first.run}{SUFFIX}"
+    if path.exists():
+        return path, False
+    write(rows, path)
+    return path, True
+
+
+def write(rows: Sequence[Row], path: Path) -> None:
+    """Write a file of a store, whole or not at all. `OSError`."""
+    # Without a time in its head, the same run is the same bytes.
+    lines = msgspec.json.Encoder().encode_lines(rows)
+    write_bytes_whole(path, gzip.compress(lines, mtime=0))
+
+
+def load(folder: Path) -> list[Row]:
+    """Every row of a store, oldest run first. `BadRunError` for a file that is not of a store."""
+    if not folder.is_dir():
+        raise BadRunError(f"{folder}: no such folder; add runs with diffusers-perf history add")
+    decoder = msgspec.json.Decoder(Row)
+    rows: list[Row] = []
+    for path in sorted(folder.glob(f"*/*{SUFFIX}")):
+        try:
+            rows += decoder.decode_lines(gzip.decompress(read_bytes(path)))
+        except msgspec.ValidationError as error:
+            raise BadRunError(f"{path}: {phrase_of(error)}") from None
+        except (EOFError, OSError, ValueError, zlib.error) as error:
+            raise BadRunError(f"{path}: cannot be read ({error})") from None
+    return sorted(rows, key=lambda row: row.time)
+
+
+def _median(values: Iterable[float]) -> float | None:
+    known = list(values)
+    return median(known) if known else None
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()

@@ -1,0 +1,218 @@
+"""From the rows of a store to trends: per case and metric, a line per cohort, and what changed."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from statistics import median
+
+from diffusers_perf.catalog.metric import Unit
+from diffusers_perf.catalog.metrics import COUNTERS
+from diffusers_perf.history.causes import Cause, cause_of
+from diffusers_perf.history.changes import LEVEL_RUNS, Change, Shape, changes, count_changes, differ
+from diffusers_perf.history.store import CONTROL, MAIN, MEASURED, Row
+
+JUDGED = (*(metric.name for metric in MEASURED), *COUNTERS)
+"""What has change points. Other counters explain a number, and are shown on demand."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Event:
+    """A change of one metric of one case, between two runs."""
+
+    shape: Shape
+    before: Row
+    """Of the last run before it."""
+    after: Row
+    """Of the first run after it."""
+    last: Row
+    """Of the last run that it concerns."""
+    level_before: float
+    level_after: float
+    cause: Cause
+
+    @property
+    def ratio(self) -> float:
+        """After over before; infinite from zero."""
+        return self.level_after / self.level_before if self.level_before else float("inf")
+
+    @property
+    def is_worse(self) -> bool:
+        return self.level_after > self.level_before
+
+    @property
+    def commits(self) -> tuple[str, str]:
+        return self.before.commit, self.after.commit
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trend:
+    """One metric of one case on one kind of machine."""
+
+    machine: str
+    case: str
+    metric: str
+    unit: Unit
+    lines: tuple[tuple[Row, ...], ...]
+    """A line per cohort, in the order in which they began; runs of other labels are not in them."""
+    others: tuple[Row, ...]
+    """Runs of pull requests, laptops and controls."""
+    events: tuple[Event, ...]
+    """Oldest first."""
+
+    @property
+    def rows(self) -> tuple[Row, ...]:
+        """All runs of the lines, oldest first."""
+        return tuple(sorted((row for line in self.lines for row in line), key=lambda row: row.time))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Range:
+    """Everything that changed between the same two commits, for the same cause."""
+
+    good: str
+    """The last commit before it; empty where git did not know it."""
+    bad: str
+    """The first commit after it."""
+    cause: Cause
+    events: list[Event] = field(default_factory=list)
+
+    @property
+    def name(self) -> str:
+        return f"{self.good[:12] or 'unknown'}..{self.bad[:12] or 'unknown'}"
+
+    @property
+    def is_worse(self) -> bool:
+        return any(event.is_worse for event in self.events)
+
+    @property
+    def command(self) -> str:
+        """The bisection of the metric that needs the fewest runs; empty if there is none."""
+        worst = min(self.events, key=lambda event: (event.after.unit != Unit.COUNT, -event.ratio))
+        after = worst.after
+        return self.cause.command(
+            good=self.good, bad=self.bad, case=after.case, metric=after.metric
+        )
+
+
+def trends(rows: Sequence[Row]) -> list[Trend]:
+    """The trends of all judged metrics, of rows that are sorted by time."""
+    groups: dict[tuple[str | bool, ...], list[Row]] = defaultdict(list)
+    for row in rows:
+        # What differs here is another thing that was measured, and not a change of it.
+        key = (row.machine, row.case, row.model, row.weights, row.pins, row.quick, row.metric)
+        groups[key].append(row)
+    found = [_trend(group) for group in groups.values() if group[0].metric in JUDGED]
+    order = {name: number for number, name in enumerate(JUDGED)}
+    return sorted(found, key=lambda trend: (trend.machine, trend.case, order[trend.metric]))
+
+
+def ranges(found: Iterable[Trend], *, shapes: Iterable[Shape] = Shape) -> list[Range]:
+    """The events of these shapes by commit range and cause, the newest first."""
+    wanted, groups = set(shapes), dict[tuple[str, str, Cause], Range]()
+    events = [event for trend in found for event in trend.events if event.shape in wanted]
+    for event in sorted(events, key=lambda event: event.after.time, reverse=True):
+        key = (*event.commits, event.cause)
+        one = Range(good=event.before.commit, bad=event.after.commit, cause=event.cause)
+        groups.setdefault(key, one).events.append(event)
+    return list(groups.values())
+
+
+def _trend(group: Sequence[Row]) -> Trend:
+    first = group[0]
+    lines: dict[str, list[Row]] = {}
+    for row in group:
+        if row.label == MAIN:
+            lines.setdefault(row.cohort, []).append(row)
+    others = tuple(row for row in group if row.label != MAIN)
+    controls = [row for row in others if row.label == CONTROL]
+    valid = {cohort: [row for row in line if row.valid] for cohort, line in lines.items()}
+    events: list[Event] = []
+    segments: list[list[Sequence[Row]]] = []
+    for line in filter(None, valid.values()):
+        own = list(_events(line, controls))
+        events += own
+        settled = [line.index(e.last) for e in own if e.shape in (Shape.STEP, Shape.DRIFT)]
+        segments.append([line[low:high] for low, high in pairwise([0, *settled, len(line)])])
+    events += _between(segments, controls)
+    return Trend(
+        machine=first.machine,
+        case=first.case,
+        metric=first.metric,
+        unit=Unit(first.unit),
+        lines=tuple(tuple(line) for line in lines.values()),
+        others=others,
+        events=tuple(sorted(events, key=lambda event: event.after.time)),
+    )
+
+
+def _events(line: Sequence[Row], controls: Sequence[Row]) -> Iterator[Event]:
+    """Within one cohort."""
+    values = [row.value for row in line]
+    is_counter = bool(line) and line[0].unit == Unit.COUNT
+    found = count_changes(values) if is_counter else changes(values)
+    for change in found:
+        # A drift is caused by what happened during all of it.
+        before, after = line[: max(change.at, 1)], line[change.at :]
+        yield _event(change.shape, before, after, controls, change=change, line=line)
+
+
+def _between(
+    cohorts: Sequence[Sequence[Sequence[Row]]], controls: Sequence[Row]
+) -> Iterator[Event]:
+    """Where a cohort begins, against the one that was measured last before it; each is cut into
+    its levels.
+    """
+    for own in cohorts:
+        after, start = own[0], own[0][0].time
+        earlier = [
+            [row for row in level if row.time < start]
+            for other in cohorts
+            if other is not own
+            for level in other
+        ]
+        before = max(filter(None, earlier), key=lambda rows: rows[-1].time, default=None)
+        if before is None:
+            continue
+        was, now = [row.value for row in before], [row.value for row in after]
+        is_counter = after[0].unit == Unit.COUNT
+        if was[-1] != now[0] if is_counter else differ(was, now):
+            yield _event(Shape.STEP, before, after, controls)
+
+
+def _event(
+    shape: Shape,
+    before: Sequence[Row],
+    after: Sequence[Row],
+    controls: Sequence[Row],
+    *,
+    change: Change | None = None,
+    line: Sequence[Row] = (),
+) -> Event:
+    was, now = before[-LEVEL_RUNS:], after[:LEVEL_RUNS]
+    exact = after[0].unit == Unit.COUNT
+    if change is not None:
+        levels = change.before, change.after
+    elif exact:
+        levels = was[-1].value, now[0].value
+    else:
+        levels = median(row.value for row in was), median(row.value for row in now)
+    if shape in (Shape.OUTLIER, Shape.UNCONFIRMED) and change is not None:
+        now = line[change.at : change.last + 1]
+    return Event(
+        shape=shape,
+        before=before[-1],
+        after=after[0],
+        last=line[change.last] if change is not None else after[0],
+        level_before=levels[0],
+        level_after=levels[1],
+        cause=cause_of(shape, was, now, controls),
+    )
+
+
+def newest(found: Iterable[Trend], case: str) -> Mapping[str, Trend]:
+    """By metric, the trend of a case on the machine that measured it last."""
+    own = sorted((t for t in found if t.case == case and t.lines), key=lambda t: t.rows[-1].time)
+    return {trend.metric: trend for trend in own}

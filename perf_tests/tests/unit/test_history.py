@@ -1,0 +1,281 @@
+"""A history of simulated nights: kept, judged, and what each change is put down to."""
+
+from __future__ import annotations
+
+import datetime as dt
+import gzip
+import json
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from diffusers_perf.cli import __main__ as command
+from diffusers_perf.history import store
+from diffusers_perf.history.causes import Kind
+from diffusers_perf.history.changes import Shape
+from diffusers_perf.history.store import CONTROL, Row
+from diffusers_perf.history.trends import Event, Trend, ranges, trends
+from perf_tests.tests.unit.recorded import (
+    Content,
+    keep,
+    machine,
+    measured,
+    parsed,
+    process,
+    session,
+    write,
+)
+
+CASE = "ddim50-fp16"
+START = dt.datetime(2026, 1, 1, 2, 17, tzinfo=dt.UTC)
+Changed = Callable[[int, Content], None]
+
+
+def commit(number: int) -> str:
+    return f"{number:03d}" + "a" * 37
+
+
+def night(number: int, *, code: int | None = None) -> Content:
+    """One run of two cases; each night has a commit of its own unless `code` says which."""
+    content = process(f"night-{number}")
+    keep(content, "ddim50-reference", CASE)
+    content["datetime"] = (START + dt.timedelta(days=number)).isoformat()
+    content["commit_info"] = {"id": commit(number if code is None else code), "dirty": False}
+    return content
+
+
+def nights(numbers: Iterable[int], *changed: Changed) -> list[Row]:
+    contents = []
+    for number in numbers:
+        content = night(number)
+        for change in changed:
+            change(number, content)
+        contents.append(content)
+    return [row for run in parsed(contents, "night") for row in store.rows_of(run)]
+
+
+def slower(*, since: int, by: float = 1.05) -> Changed:
+    def change(number: int, content: Content) -> None:
+        if number >= since:
+            measured(content, CASE)["gpu_busy_s"] *= by
+
+    return change
+
+
+def on_another(field: str, value: str, *, since: int) -> Changed:
+    def change(number: int, content: Content) -> None:
+        if number >= since:
+            machine(content)[field] = value
+
+    return change
+
+
+def busy(found: Sequence[Trend]) -> Trend:
+    (trend,) = [t for t in found if (t.case, t.metric) == (CASE, "GPU busy")]
+    return trend
+
+
+def only(rows: Sequence[Row]) -> Event:
+    """The only event of the trends."""
+    (event,) = [event for trend in trends(rows) for event in trend.events]
+    return event
+
+
+def test_a_step_names_its_commits_and_its_bisection() -> None:
+    rows = nights(range(50), slower(since=40))
+    event = only(rows)
+    assert event.shape is Shape.STEP
+    assert event.commits == (commit(39), commit(40))
+    assert event.cause.kinds == (Kind.CODE,)
+    assert event.ratio == pytest.approx(1.05, abs=0.005)
+    (one,) = ranges(trends(rows))
+    assert one.command == (
+        f"diffusers-perf bisect --good {commit(39)[:12]} --bad {commit(40)[:12]} "
+        f"--case {CASE} --metric 'GPU busy'"
+    )
+
+
+def test_missing_nights_widen_the_commit_range() -> None:
+    there = [n for n in range(60) if n % 3 and n not in range(36, 41)]
+    event = only(nights(there, slower(since=38)))
+    assert event.commits == (commit(35), commit(41))
+
+
+def test_a_drift_is_one_event() -> None:
+    def creep(number: int, content: Content) -> None:
+        measured(content, CASE)["gpu_busy_s"] *= 1.005 ** (max(0, number - 20) / 7)
+
+    assert only(nights(range(75), creep)).shape is Shape.DRIFT
+
+
+def test_an_outlier_is_noise() -> None:
+    def spike(number: int, content: Content) -> None:
+        if number == 20:
+            measured(content, CASE)["gpu_busy_s"] *= 1.2
+
+    event = only(nights(range(40), spike))
+    assert (event.shape, event.cause.kinds) == (Shape.OUTLIER, (Kind.NOISE,))
+
+
+def test_an_invalid_time_judges_nothing() -> None:
+    def disturbed(number: int, content: Content) -> None:
+        if number == 20:
+            measured(content, CASE)["gpu_busy_s"] *= 1.2
+            measured(content, CASE)["interference"]["gpu"] = ["another process"]
+
+    rows = nights(range(40), disturbed)
+    assert [event for trend in trends(rows) for event in trend.events] == []
+    assert len(busy(trends(rows)).rows) == 40
+
+
+def test_a_counter_is_exact_at_once() -> None:
+    def syncs(number: int, content: Content) -> None:
+        if number >= 3:
+            measured(content, CASE)["counters"]["host_syncs"] = [9, 1]
+
+    event = only(nights(range(4), syncs))
+    assert (event.shape, event.after.metric) == (Shape.STEP, "host_syncs")
+    assert event.commits == (commit(2), commit(3))
+
+
+@pytest.mark.parametrize(
+    ("field", "kind"), [("torch", Kind.VERSIONS), ("driver", Kind.MACHINE), ("cuda", Kind.VERSIONS)]
+)
+def test_a_new_cohort_is_a_line_of_its_own(field: str, kind: Kind) -> None:
+    rows = nights(range(50), slower(since=40), on_another(field, "999", since=40))
+    trend = busy(trends(rows))
+    assert [len(line) for line in trend.lines] == [40, 10]
+    event = only(rows)
+    assert event.cause.kinds == (kind, Kind.CODE)
+    assert f"{field} " in event.cause.evidence
+
+
+def test_a_new_cohort_without_a_difference_is_no_event() -> None:
+    rows = nights(range(50), on_another("torch", "999", since=40))
+    assert [event for trend in trends(rows) for event in trend.events] == []
+
+
+def test_a_new_package_is_bisected_over_its_versions() -> None:
+    rows = nights(range(50), slower(since=40), on_another("torch", "2.99.0", since=40))
+    (one,) = ranges(trends(rows))
+    assert "bisect --package torch --good 2.11.0" in one.command
+    assert "--bad 2.99.0" in one.command
+
+
+def test_another_harness_is_suspected_first() -> None:
+    def changed(number: int, content: Content) -> None:
+        if number >= 40:
+            session(content)["harness_version"] = "another"
+
+    event = only(nights(range(50), slower(since=40), changed))
+    assert event.cause.kinds == (Kind.HARNESS, Kind.CODE)
+
+
+def test_another_card_of_one_kind_is_the_machine() -> None:
+    def card(number: int, content: Content) -> None:
+        machine(content)["gpu_uuid"] = "GPU-b" if number >= 40 else "GPU-a"
+
+    event = only(nights(range(50), slower(since=40), card))
+    assert event.cause.kinds == (Kind.MACHINE, Kind.CODE)
+    assert "GPU-a → GPU-b" in event.cause.evidence
+
+
+def test_a_slower_clock_is_the_machine() -> None:
+    def clocked(number: int, content: Content) -> None:
+        clock = 1800 if number >= 40 else 1980
+        measured(content, CASE)["interference"]["sm_clocks_mhz"] = [clock] * 5
+
+    event = only(nights(range(50), slower(since=40), clocked))
+    assert event.cause.kinds == (Kind.MACHINE, Kind.CODE)
+    assert "SM clock 1980 → 1800 MHz" in event.cause.evidence
+
+
+def test_one_commit_that_changed_is_noise() -> None:
+    def same(number: int, content: Content) -> None:
+        content["commit_info"]["id"] = commit(0)
+
+    event = only(nights(range(50), slower(since=40), same))
+    assert event.cause.kinds == (Kind.NOISE,)
+
+
+@pytest.mark.parametrize(("by", "kinds"), [(1.0, (Kind.CODE,)), (1.05, (Kind.MACHINE,))])
+def test_a_red_night_is_decided_by_a_control(by: float, kinds: tuple[Kind, ...]) -> None:
+    rows = nights(range(41), slower(since=40))
+    event = only(rows)
+    assert event.shape is Shape.UNCONFIRMED
+    assert event.cause.kinds == (Kind.CODE, Kind.NOISE)
+    again = night(41, code=39)
+    measured(again, CASE)["gpu_busy_s"] *= by
+    (run,) = parsed([again], "control")
+    assert only([*rows, *store.rows_of(run, label=CONTROL)]).cause.kinds == kinds
+
+
+def test_other_labels_are_shown_and_judge_nothing() -> None:
+    rows = nights(range(40))
+    pulls = parsed([night(n) for n in range(40, 50)], "pull")
+    for run in pulls:
+        rows += store.rows_of(run, label="pull request")
+    trend = busy(trends(rows))
+    assert trend.events == ()
+    assert len(trend.others) == 10
+    assert len(trend.rows) == 40
+
+
+# The store
+
+
+def test_adding_twice_changes_nothing(tmp_path: Path) -> None:
+    (run,) = parsed([night(0)], "night")
+    with ThreadPoolExecutor(8) as writers:
+        added = list(writers.map(lambda _: store.add(run, tmp_path), range(16)))
+    (path,) = {path for path, _ in added}
+    assert [file for file in tmp_path.rglob("*") if file.is_file()] == [path]
+    assert store.add(run, tmp_path, label="again") == (path, False)
+    assert {row.label for row in store.load(tmp_path)} == {"main"}
+
+
+def test_a_file_is_plain_lines_of_json(tmp_path: Path) -> None:
+    (run,) = parsed([night(0)], "night")
+    path, _ = store.add(run, tmp_path)
+    rows = [json.loads(line) for line in gzip.decompress(path.read_bytes()).splitlines()]
+    (one,) = [row for row in rows if (row["case"], row["metric"]) == (CASE, "GPU busy")]
+    assert one["value"] == run.by_id[CASE].measurement.gpu_busy_s
+    assert one["torch"] == run.machine.torch
+    assert store.load(tmp_path) == store.rows_of(run)
+
+
+def test_the_command_adds_and_reports(
+    tmp_path: Path, no_baselines: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    contents = [night(n) for n in range(50)]
+    for number, content in enumerate(contents):
+        slower(since=40)(number, content)
+    paths = write(contents, tmp_path, "night")
+    assert command.main(["history", "add", *map(str, paths)]) == 0
+    assert len(list((no_baselines / "history" / "nvidia-h200").iterdir())) == 50
+    capsys.readouterr()
+    assert command.main(["history", "report"]) == 0
+    said = capsys.readouterr().out
+    assert f"2026-02-10 {commit(39)[:12]}..{commit(40)[:12]}  code: commits" in said
+    assert f"  {CASE} GPU busy: step 0.6" in said
+    assert "\n50 runs, " in said
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", gzip.compress(b"{}\n"), gzip.compress(b"x")[:-9]])
+def test_a_broken_file_is_one_sentence(
+    content: bytes, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "machine").mkdir()
+    (tmp_path / "machine" / f"broken{store.SUFFIX}").write_bytes(content)
+    assert command.main(["history", "report", "--store", str(tmp_path)]) in (0, 2)
+    error = capsys.readouterr().err
+    assert not error or (error.startswith("error: ") and error.count("\n") == 1)
+
+
+def test_a_store_that_is_not_there_is_one_sentence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command.main(["history", "report", "--store", str(tmp_path / "none")]) == 2
+    assert "no such folder; add runs with diffusers-perf history add" in capsys.readouterr().err
