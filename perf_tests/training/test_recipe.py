@@ -64,7 +64,7 @@ def smoke(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class TestData:
-    def test_thousands_of_distinct_captions(self) -> None:
+    def test_captions_are_thousands_and_distinct(self) -> None:
         assert len(set(every_text())) > 100_000
 
     def test_held_out_combinations_are_never_trained_but_their_parts_are(self) -> None:
@@ -96,26 +96,26 @@ class TestData:
             assert caption.size in (None, int(scene.size[row]))
             assert caption.place in (None, int(scene.place[row]))
 
-    def test_grammar(self) -> None:
+    def test_captions_follow_the_grammar(self) -> None:
         texts = list(every_text())
         assert "an orange background with a small yellow triangle at the bottom" in texts
         assert not [text for text in texts if "  " in text or ",," in text or "a orange" in text]
 
-    def test_the_seed_decides_what_the_caption_leaves_open(self, painter: Painter) -> None:
+    def test_seed_decides_what_the_caption_omits(self, painter: Painter) -> None:
         torch.manual_seed(0)
         images = painter.draw(painter.scene(held_out_triples(CPU)[:1].expand(8, 3)))
         assert float(images.var(0).mean()) > 0.01
 
 
 class TestVocabulary:
-    def test_pairs_are_merged_and_unknown_words_fall_apart(self) -> None:
+    def test_pairs_are_merged_and_unknown_words_are_split(self) -> None:
         tokenizer = train_tokenizer(corpus())
         assert len(tokenizer.tokenize("a small orange triangle")) == 4
         assert len(tokenizer.tokenize("astronaut")) > 1
         text = "a horse on mars"
         assert tokenizer.decode(tokenizer(text).input_ids, skip_special_tokens=True) == text
 
-    def test_the_table_is_what_the_pipeline_would_tokenize(self) -> None:
+    def test_token_table_matches_the_pipeline(self) -> None:
         tokenizer = train_tokenizer(corpus())
         table = token_table(tokenizer)
         assert table.shape == (caption_count() + 1, MAX_TOKENS)
@@ -128,7 +128,7 @@ class TestVocabulary:
 
 class TestEvaluator:
     @pytest.mark.parametrize("spoilt", ["clean", "blurred", "blurred and noisy"])
-    def test_reads_what_was_drawn(
+    def test_score_reads_drawn_shapes(
         self, painter: Painter, drawn: tuple[Scene, torch.Tensor], spoilt: str
     ) -> None:
         scene, images = drawn
@@ -153,7 +153,7 @@ class TestEvaluator:
         assert result.shuffled < 0.08
 
     @pytest.mark.parametrize("level", [0.0, 0.5, 1.0])
-    def test_a_plain_image_shows_no_shape(self, painter: Painter, level: float) -> None:
+    def test_plain_image_shows_no_shape(self, painter: Painter, level: float) -> None:
         seen = Evaluator(painter).look(torch.full((1, 3, 64, 64), level))
         assert int(seen.shape) == NOTHING
 
@@ -176,7 +176,7 @@ class TestEvaluator:
 
 
 class TestSmoke:
-    def test_the_folder_loads_like_any_checkpoint(self, smoke: Path) -> None:
+    def test_model_folder_loads_like_any_checkpoint(self, smoke: Path) -> None:
         from diffusers import AutoencoderTiny, StableDiffusionPipeline, UNet2DConditionModel
 
         folder = smoke / "model"
@@ -218,27 +218,27 @@ class TestSmoke:
 
 
 class TestBadInput:
-    def test_a_stage_without_the_one_before_it(
+    def test_stage_needs_the_one_before(
         self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         assert main(["--out", str(tmp_path), "--smoke", "--stage", "student"]) == 1
         assert "stage vae has not finished" in capsys.readouterr().err
 
-    def test_a_file_instead_of_a_folder(
+    def test_file_in_place_of_a_folder_is_refused(
         self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         (tmp_path / "file").touch()
         assert main(["--out", str(tmp_path / "file")]) == 1
         assert "name a folder" in capsys.readouterr().err
 
-    def test_another_seed_in_the_same_folder(
+    def test_other_seed_in_the_same_folder_is_refused(
         self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         assert main(["--out", str(tmp_path), "--smoke", "--seed", "1", "--stage", "tokenizer"]) == 0
         assert main(["--out", str(tmp_path), "--smoke", "--stage", "tokenizer"]) == 1
         assert "name another folder" in capsys.readouterr().err
 
-    def test_an_unknown_stage_names_the_known_ones(
+    def test_unknown_stage_lists_the_known_ones(
         self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         with pytest.raises(SystemExit) as stopped:
@@ -253,9 +253,7 @@ class TestEmbedded:
     MEASURED = json.loads((EMBEDDED / "scores.json").read_text())
 
     @pytest.mark.parametrize("workload", [DDIM50_SMALL, PNDM25X4_SMALL], ids=lambda w: w.name)
-    def test_it_obeys_prompts_it_was_never_trained_on(
-        self, workload: Workload, painter: Painter
-    ) -> None:
+    def test_model_obeys_unseen_prompts(self, workload: Workload, painter: Painter) -> None:
         captions = held_out_captions(16, seed=7)
         pipeline = image_distance.load(EMBEDDED, CPU, torch.float32)
         scheduler = getattr(diffusers, str(workload.scheduler))
@@ -271,19 +269,19 @@ class TestEmbedded:
         assert seen.right >= 15 / 16
         assert seen.shuffled <= 2 / 16
 
-    def test_it_was_good_enough_when_it_was_made(self) -> None:
+    def test_model_was_good_enough_when_made(self) -> None:
         right = {name: seen["right"] for name, seen in self.MEASURED["scores"].items()}
         assert right["teacher"] >= 0.95
         assert right["student"] >= 0.90
         assert right["student + tiny autoencoder"] >= 0.90
 
-    def test_it_fits_into_a_repository(self) -> None:
+    def test_model_fits_into_a_repository(self) -> None:
         sizes = [path.stat().st_size for path in EMBEDDED.rglob("*.safetensors")]
         assert len(sizes) == 5
         assert max(sizes) <= 12e6
         assert sum(sizes) <= 24e6
 
-    def test_its_limits_part_what_must_pass_from_what_must_not(self) -> None:
+    def test_limits_separate_harmless_from_harmful_changes(self) -> None:
         measured = self.MEASURED["image_distance"]
         half, brain = FLOAT16.embedded, BFLOAT16.embedded
         assert half is not None
@@ -306,7 +304,7 @@ class TestEmbedded:
             assert detected / len(each) >= 19 / 20, fault
 
 
-def test_an_interrupted_training_goes_on(tmp_path: Path) -> None:
+def test_interrupted_training_resumes(tmp_path: Path) -> None:
     weight = torch.nn.Linear(1, 1, bias=False)
     calls = 0
 
@@ -338,14 +336,14 @@ def test_an_interrupted_training_goes_on(tmp_path: Path) -> None:
     assert float(weight.weight.detach()) == pytest.approx(3, abs=0.5)
 
 
-def test_the_learning_rate_ends_at_zero_by_steps_or_by_time() -> None:
+def test_learning_rate_ends_at_zero() -> None:
     budget = Budget(steps=100, limit_s=10, batch=1, peak_rate=1.0)
     assert budget.rate(0, 0.0) < budget.rate(10, 0.1)
     assert budget.rate(50, 1.0) == pytest.approx(0.0)
     assert budget.rate(99, 0.99) < 0.01
 
 
-def test_a_long_training_starts_as_fast_as_a_short_one() -> None:
+def test_long_training_starts_as_fast_as_a_short_one() -> None:
     budget = Budget(steps=60_000, limit_s=10, batch=1, peak_rate=1.0)
     assert budget.rate(249, 0.0) == pytest.approx(0.5)
     assert budget.rate(500, 0.0) == pytest.approx(1.0)

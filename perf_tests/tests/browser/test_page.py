@@ -102,7 +102,7 @@ def opened(request: pytest.FixtureRequest, chromium: Browser, html: Path) -> Ite
     assert left == []
 
 
-def test_it_opens_with_every_image_and_no_wider_than_the_window(opened: Opened) -> None:
+def test_page_opens_with_every_image_within_the_window(opened: Opened) -> None:
     page = opened.page
     assert page.locator("h1").inner_text().endswith("judged, not speed.")
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
@@ -132,7 +132,7 @@ def test_charts_keep_every_word_inside_and_apart(opened: Opened) -> None:
     assert found == []
 
 
-def test_a_table_is_sorted_by_the_head_that_is_pressed(opened: Opened) -> None:
+def test_click_on_a_heading_sorts_the_table(opened: Opened) -> None:
     table = opened.page.locator("#speed table.sortable").first
     head = table.get_by_role("button", name="GPU busy")
 
@@ -148,7 +148,7 @@ def test_a_table_is_sorted_by_the_head_that_is_pressed(opened: Opened) -> None:
     assert table.locator("th[aria-sort]").count() == 1
 
 
-def test_an_image_is_opened_slid_over_and_closed(opened: Opened) -> None:
+def test_image_dialog_opens_slides_and_closes(opened: Opened) -> None:
     page = opened.page
     fp16 = page.locator(".case", has=page.get_by_role("heading", name="fp16", exact=False)).first
     fp16.locator("button.open").nth(1).click()
@@ -182,7 +182,7 @@ def test_an_image_is_opened_slid_over_and_closed(opened: Opened) -> None:
     assert not viewer.is_visible()
 
 
-def test_a_portrait_image_keeps_its_shape(opened: Opened) -> None:
+def test_portrait_image_keeps_its_shape(opened: Opened) -> None:
     page = opened.page
     case = page.locator(".case", has=page.locator("img[alt='reference on vase25']"))
     shape = "e => [e.width, e.height]"
@@ -194,7 +194,7 @@ def test_a_portrait_image_keeps_its_shape(opened: Opened) -> None:
     assert box["width"] / box["height"] == pytest.approx(64 / 96, abs=0.01)
 
 
-def test_a_slider_in_the_page_shows_the_reference_over_the_case(opened: Opened) -> None:
+def test_slider_in_the_page_shows_the_reference_over_the_case(opened: Opened) -> None:
     second = opened.page.locator(".case").nth(1)
     slide = second.locator(".slide")
     slide.focus()
@@ -209,7 +209,7 @@ def test_a_slider_in_the_page_shows_the_reference_over_the_case(opened: Opened) 
     second.locator("xpath=self::*[contains(@class, 'off')]").wait_for()
 
 
-def test_on_paper_everything_is_unfolded(opened: Opened) -> None:
+def test_print_unfolds_everything(opened: Opened) -> None:
     page = opened.page
     page.evaluate("dispatchEvent(new Event('beforeprint'))")
     assert page.locator("details:not([open])").count() == 0

@@ -73,7 +73,7 @@ FITS = {
 
 
 @pytest.mark.parametrize("name", EVERY)
-def test_an_optimization_applies_or_says_why_not(name: str) -> None:
+def test_optimization_applies_or_says_why_not(name: str) -> None:
     workload = tiny.workload(name, steps=6)
     source = models.open_source(workload.model)
     catalog = shipped().without_cases()

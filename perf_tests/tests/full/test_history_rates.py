@@ -55,7 +55,7 @@ def settled(values: list[float]) -> list[int]:
     return [c.seen for c in changes(values) if c.shape in (Shape.STEP, Shape.DRIFT)]
 
 
-def test_a_suite_has_at_most_one_false_change_in_a_thousand_nights() -> None:
+def test_suite_has_at_most_one_false_change_in_a_thousand_nights() -> None:
     false = sum(
         len(settled(history(name, seed=seed, runs=RUNS)))
         for name in NOISES
@@ -83,7 +83,7 @@ def test_how_soon_a_step_is_found(metric: str, step: float) -> None:
         assert found[10] == 1
 
 
-def test_a_year_of_nights_is_read_in_two_seconds(tmp_path: Path) -> None:
+def test_year_of_nights_is_read_in_two_seconds(tmp_path: Path) -> None:
     (run,) = parsed([five_pairs("same")[0][0]], "run")
     rows = store.rows_of(run)
     per_case = [row for row in rows if row.case == rows[0].case]

@@ -49,7 +49,7 @@ def test_main_job_runs_nothing_in_it(name: str, tmp_path: Path, ran: Path) -> No
 
 
 @pytest.mark.parametrize("path", ["perf_tests", ""])
-def test_a_folder_behind_a_space_is_refused(path: str, tmp_path: Path, ran: Path) -> None:
+def test_folder_behind_a_space_is_refused(path: str, tmp_path: Path, ran: Path) -> None:
     """Whatever is in it, so that one learns it with a folder that does no harm."""
     folder = hostile(tmp_path / "model", ran, settings=True)
     done = main_job(*filter(None, [path]), "--benchmark-only", "--model", str(folder))
@@ -68,7 +68,7 @@ def test_folder_below_the_tests_is_not_collected(tmp_path: Path, ran: Path) -> N
 
 
 @pytest.mark.parametrize("named", [["--model=suite/test-model"], []])
-def test_a_conftest_that_pytest_loads_at_once_is_refused(
+def test_conftest_that_pytest_loads_at_once_is_refused(
     named: list[str], tmp_path: Path, ran: Path
 ) -> None:
     folder = hostile(tmp_path / "suite" / "test-model", ran)

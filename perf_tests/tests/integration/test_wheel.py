@@ -222,7 +222,7 @@ def test_plugin_imports_no_torch_in_an_unrelated_repository(repository: Reposito
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_a_clash_of_options_is_one_sentence(repository: Repository) -> None:
+def test_clash_of_options_is_one_sentence(repository: Repository) -> None:
     repository.write(
         "conftest.py", "def pytest_addoption(parser):\n    parser.addoption('--device')\n"
     )

@@ -113,7 +113,7 @@ def test_sides_take_turns_and_are_compared(
     assert "(5 A/B pairs)" in out
 
 
-def test_what_is_slower_is_red(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
+def test_slower_head_fails(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
     head = side("head")
     for content in head:
         slow(content, "ddim50-fp16", by=1.05)
@@ -122,7 +122,7 @@ def test_what_is_slower_is_red(place: Place, capsys: pytest.CaptureFixture[str])
     assert "slower: ddim50-fp16: GPU busy 1.0" in capsys.readouterr().out
 
 
-def test_what_is_inconclusive_is_run_five_times_more_once(
+def test_inconclusive_pairs_are_followed_by_five_more_once(
     place: Place, capsys: pytest.CaptureFixture[str]
 ) -> None:
     place.record(side("base", count=10, noise=0.015), side("head", count=10, noise=0.015))
@@ -144,7 +144,7 @@ def test_what_is_inconclusive_is_run_five_times_more_once(
     assert "diffusers-perf ab" not in out
 
 
-def test_what_is_too_noisy_for_ten_pairs_is_not_run_again(
+def test_noise_too_large_for_ten_pairs_adds_no_pairs(
     place: Place, capsys: pytest.CaptureFixture[str]
 ) -> None:
     place.record(side("base", count=10, noise=0.06), side("head", count=10, noise=0.06))
@@ -159,7 +159,7 @@ def test_what_is_too_noisy_for_ten_pairs_is_not_run_again(
     )
 
 
-def test_what_more_pairs_could_settle_names_the_command(
+def test_result_that_more_pairs_could_settle_names_the_command(
     place: Place, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(turns, "monotonic", itertools.count(step=10).__next__)
@@ -178,9 +178,7 @@ def test_what_more_pairs_could_settle_names_the_command(
     assert place.started == TURNS
 
 
-def test_a_kill_in_the_middle_loses_one_pair(
-    place: Place, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_kill_loses_one_pair(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
     place.act('if [ "$name" = head-3 ]; then kill -TERM $PPID; exec sleep 60; fi')
     assert place.ab() == 2
     assert place.started == TURNS[:6]
@@ -196,7 +194,7 @@ def test_a_kill_in_the_middle_loses_one_pair(
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_an_interruption_at_any_moment_leaves_no_process_behind(
+def test_interruption_leaves_no_process_behind(
     place: Place, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
 ) -> None:
     started: list[subprocess.Popen[bytes]] = []
@@ -229,7 +227,7 @@ def test_an_interruption_at_any_moment_leaves_no_process_behind(
         pass  # and nobody is at work in it
 
 
-def test_no_process_starts_that_the_budget_does_not_hold(
+def test_process_that_exceeds_the_budget_is_not_started(
     place: Place, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Asked before and after each process: ten seconds for one.
@@ -246,7 +244,7 @@ def test_no_process_starts_that_the_budget_does_not_hold(
     assert place.started == TURNS[:10]
 
 
-def test_a_process_ends_with_the_budget(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
+def test_process_ends_with_the_budget(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
     place.act("sleep 60")
     assert place.ab("--minutes=0.005") == 2
     captured = capsys.readouterr()
@@ -254,7 +252,9 @@ def test_a_process_ends_with_the_budget(place: Place, capsys: pytest.CaptureFixt
     assert "fewer than two pairs" in captured.err
 
 
-def test_a_run_with_failed_tests_is_a_run(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
+def test_run_with_failed_tests_is_compared(
+    place: Place, capsys: pytest.CaptureFixture[str]
+) -> None:
     place.act("code=1")
     assert place.ab() == 0
     assert "some of them failed" in capsys.readouterr().out
@@ -268,7 +268,7 @@ def test_a_run_with_failed_tests_is_a_run(place: Place, capsys: pytest.CaptureFi
         'echo "--device cuda: torch sees no CUDA GPU here"; exit 0',
     ],
 )
-def test_a_process_that_measured_nothing_ends_it(
+def test_process_that_measured_nothing_ends_the_comparison(
     place: Place, capsys: pytest.CaptureFixture[str], shell: str
 ) -> None:
     place.act(f'if [ "$name" = head-1 ]; then {shell}; fi')
@@ -291,7 +291,7 @@ def test_other_settings_in_the_same_folder_are_refused(
     assert len(place.calls) == 10
 
 
-def test_two_at_once_in_the_same_folder_are_refused(
+def test_second_process_in_the_same_folder_is_refused(
     place: Place, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with held(place.folder / "out", by="ab"):
@@ -300,7 +300,7 @@ def test_two_at_once_in_the_same_folder_are_refused(
     assert place.calls == []
 
 
-def test_what_a_killed_ab_left_running_is_waited_for(
+def test_process_left_by_a_killed_ab_is_waited_for(
     place: Place, capsys: pytest.CaptureFixture[str]
 ) -> None:
     place.act('echo $$ >"$here/../orphan"; exec sleep 60')
@@ -321,7 +321,7 @@ def test_what_a_killed_ab_left_running_is_waited_for(
     os.killpg(int(orphan.read_text()), signal.SIGKILL)
 
 
-def test_what_cannot_be_compared_is_said_after_the_first_pair(
+def test_incomparable_runs_end_it_after_the_first_pair(
     place: Place, capsys: pytest.CaptureFixture[str]
 ) -> None:
     head = side("head")
@@ -347,7 +347,7 @@ def test_what_cannot_be_compared_is_said_after_the_first_pair(
         (["--base-python=/bin/sh", "--head-python=python3"], "/bin/sh: cannot run this suite"),
     ],
 )
-def test_bad_input_is_refused_in_a_sentence(
+def test_bad_input_is_one_sentence(
     options: list[str], sentence: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert command.main(["ab", f"--out={tmp_path / 'out'}", *options]) == 2
@@ -357,7 +357,7 @@ def test_bad_input_is_refused_in_a_sentence(
     assert len(error.splitlines()) == 1
 
 
-def test_a_folder_that_ab_did_not_write_is_refused(
+def test_folder_that_ab_did_not_write_is_refused(
     place: Place, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (place.folder / "out").write_text("a file")
@@ -382,7 +382,7 @@ def test_a_folder_that_ab_did_not_write_is_refused(
         assert "was not written by ab" in capsys.readouterr().err
 
 
-def test_arguments_that_select_no_case_are_told_in_a_sentence(
+def test_arguments_that_select_no_case_are_one_sentence(
     place: Place, capsys: pytest.CaptureFixture[str]
 ) -> None:
     place.act("exit 5")
@@ -392,7 +392,7 @@ def test_arguments_that_select_no_case_are_told_in_a_sentence(
     assert capsys.readouterr().err == f"error: {said}\n"
 
 
-def test_begun_anew_a_side_compiles_into_an_empty_cache(place: Place) -> None:
+def test_restarted_side_compiles_into_an_empty_cache(place: Place) -> None:
     place.act(
         'mkdir -p "${TRITON_CACHE_DIR%/*}"; touch "${TRITON_CACHE_DIR%/*}/$name"\n'
         "[ $name != head-1 ] || exit 9"
@@ -449,7 +449,7 @@ def installed(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
         ("--help", "HEAD", "--base --help: not a commit"),
     ],
 )
-def test_a_ref_that_is_none_is_refused_in_a_sentence(
+def test_unknown_ref_is_one_sentence(
     repository: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
@@ -465,7 +465,7 @@ def test_a_ref_that_is_none_is_refused_in_a_sentence(
     assert len(error.splitlines()) == 1
 
 
-def test_refs_are_checked_out_and_installed_apart(
+def test_refs_have_separate_checkouts_and_environments(
     repository: Path, installed: list[Path], tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
@@ -480,7 +480,7 @@ def test_refs_are_checked_out_and_installed_apart(
     assert "changed" not in (repository / "ci" / "requirements.txt").read_text()
 
 
-def test_a_base_of_version_1_is_refused_before_anything_is_measured(
+def test_base_of_version_1_is_refused_before_anything_is_measured(
     repository: Path, installed: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     harness = repository / "perf_tests" / "harness" / "records.py"
@@ -508,7 +508,7 @@ def test_hooks_of_the_repository_do_not_run(
     assert not ran.exists()
 
 
-def test_an_environment_is_kept_only_for_the_same_requirements(
+def test_environment_is_kept_only_for_the_same_requirements(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     checkout, env = tmp_path / "base", tmp_path / "env"
@@ -550,7 +550,7 @@ def test_one_environment_serves_both_if_they_require_the_same(
     assert "uncommitted changes are in neither side" in capsys.readouterr().out
 
 
-def test_half_of_the_requirement_files_is_refused(tmp_path: Path) -> None:
+def test_incomplete_requirement_files_are_refused(tmp_path: Path) -> None:
     (tmp_path / "ci").mkdir()
     (tmp_path / "ci" / "torch.txt").write_text("torch==2.13.0\n")
     with pytest.raises(BadSide, match=r"has torch.txt but no ci/requirements.txt"):
@@ -569,7 +569,7 @@ def test_secrets_do_not_reach_measured_code(place: Place, monkeypatch: pytest.Mo
         assert name not in passed
 
 
-def test_an_environment_whose_files_changed_is_measured_anew(
+def test_changed_environment_is_measured_anew(
     place: Place, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert place.ab() == 0

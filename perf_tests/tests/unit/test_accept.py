@@ -58,7 +58,7 @@ def lines(machine: str = "nvidia-h200") -> dict[str, CaseBaseline]:
     return dict(baseline.cases)
 
 
-def test_writes_the_baseline_the_history_and_the_references_images(
+def test_accept_writes_baseline_history_and_reference_images(
     tmp_path: Path, folder: Path, runs: list[Content], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert command.main(["accept", *written(tmp_path, runs), "--reason", "first"]) == 0
@@ -102,7 +102,7 @@ def test_writes_the_baseline_the_history_and_the_references_images(
     assert sorted(image.shape for image in images) == [(1, 64, 64, 3)] * 2 + [(4, 64, 64, 3)]
 
 
-def test_a_reason_that_is_no_utf8_is_kept_as_far_as_it_goes(
+def test_reason_that_is_not_utf8_is_kept_as_far_as_possible(
     tmp_path: Path, no_baselines: Path
 ) -> None:
     runs = [process(f"run-{number}") for number in range(3)]
@@ -126,7 +126,7 @@ def test_accepting_again_adds_to_the_history(
     assert was == now
 
 
-def test_a_counter_that_moves_is_known_to_and_one_that_some_lack_is_not(
+def test_varying_counter_is_recorded_and_incomplete_one_is_not(
     tmp_path: Path, folder: Path, runs: list[Content], capsys: pytest.CaptureFixture[str]
 ) -> None:
     counters = [measured(run, FP16)["counters"] for run in runs]
@@ -143,7 +143,7 @@ def test_a_counter_that_moves_is_known_to_and_one_that_some_lack_is_not(
     assert not {"host_syncs", "casts"} & set(fp16.counters)
 
 
-def test_accepting_a_speed_moves_no_image(
+def test_accepting_a_speed_changes_no_image(
     tmp_path: Path, folder: Path, runs: list[Content]
 ) -> None:
     paths = written(tmp_path, runs)
@@ -161,7 +161,7 @@ def test_accepting_a_speed_moves_no_image(
     assert "images. third" in (folder / "HISTORY.md").read_text()
 
 
-def test_what_was_counted_in_the_code_is_no_machines(
+def test_counts_of_the_code_are_not_the_machines(
     tmp_path: Path, folder: Path, runs: list[Content]
 ) -> None:
     for run in runs:
@@ -172,7 +172,7 @@ def test_what_was_counted_in_the_code_is_no_machines(
     assert not kept & set(COUNTERS)
 
 
-def test_a_case_that_too_few_processes_measured_is_left_out(
+def test_case_that_too_few_processes_measured_is_left_out(
     tmp_path: Path, folder: Path, runs: list[Content], capsys: pytest.CaptureFixture[str]
 ) -> None:
     drop(runs[2], FP16)
@@ -182,7 +182,7 @@ def test_a_case_that_too_few_processes_measured_is_left_out(
 
 
 @pytest.mark.parametrize("whose", ["its own", "its reference's"])
-def test_a_case_that_was_disturbed_is_left_out(
+def test_case_with_interference_is_left_out(
     tmp_path: Path,
     folder: Path,
     runs: list[Content],
@@ -208,7 +208,7 @@ def test_a_case_that_was_disturbed_is_left_out(
 
 
 @pytest.mark.parametrize("beside", [False, True])
-def test_what_is_held_to_a_reference_that_was_not_warm_is_left_out(
+def test_case_of_a_cold_reference_is_left_out(
     tmp_path: Path,
     folder: Path,
     runs: list[Content],
@@ -232,7 +232,7 @@ def test_what_is_held_to_a_reference_that_was_not_warm_is_left_out(
     assert f"limits on the latency of {2 if beside else 3} cases are wide" in printed
 
 
-def test_another_workload_can_be_meant(
+def test_changed_workload_can_be_accepted(
     tmp_path: Path, folder: Path, runs: list[Content], capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Until it is accepted the runs are invalid, and their sentence says how that is done."""
@@ -247,7 +247,7 @@ def test_another_workload_can_be_meant(
     assert lines()[KEY + "fp16"].workload["guidance_scale"] == 5.0
 
 
-def test_what_a_run_that_was_left_out_said_is_not_told(
+def test_findings_of_a_run_left_out_are_not_printed(
     tmp_path: Path, folder: Path, runs: list[Content], capsys: pytest.CaptureFixture[str]
 ) -> None:
     case(runs[1], FP16)["status"] = "slower"
@@ -258,7 +258,7 @@ def test_what_a_run_that_was_left_out_said_is_not_told(
     assert "accepted although" not in capsys.readouterr().out
 
 
-def test_what_a_drifted_reference_is_of_is_left_out(
+def test_cases_of_a_drifted_reference_are_left_out(
     tmp_path: Path, folder: Path, runs: list[Content], capsys: pytest.CaptureFixture[str]
 ) -> None:
     session(runs[1])["reference_drift"]["ddim50"] = {"ratio": 0.9, "significant": True}
@@ -275,7 +275,7 @@ def test_what_a_drifted_reference_is_of_is_left_out(
     assert len(lines()[KEY + "fp16"].measured["latency_s"]) == 2
 
 
-def test_where_all_is_disturbed_nothing_is_accepted(
+def test_interference_everywhere_accepts_nothing(
     tmp_path: Path, folder: Path, runs: list[Content], capsys: pytest.CaptureFixture[str]
 ) -> None:
     for one in cases(runs[0]):
@@ -287,7 +287,7 @@ def test_where_all_is_disturbed_nothing_is_accepted(
     assert "accepted 4 cases from 2 processes into" in capsys.readouterr().out
 
 
-def test_a_person_may_accept_from_fewer(
+def test_fewer_processes_are_accepted_on_request(
     tmp_path: Path, folder: Path, runs: list[Content], capsys: pytest.CaptureFixture[str]
 ) -> None:
     fewer = ["accept", *written(tmp_path, runs[:2]), "--processes", "2", "--reason", "slow"]
@@ -299,7 +299,7 @@ def test_a_person_may_accept_from_fewer(
     )
 
 
-def test_what_whole_runs_no_longer_declare_leaves_the_baseline(
+def test_case_that_is_no_longer_declared_leaves_the_baseline(
     tmp_path: Path, folder: Path, runs: list[Content], capsys: pytest.CaptureFixture[str]
 ) -> None:
     def accepted(reason: str) -> set[str]:
@@ -332,7 +332,7 @@ def test_what_whole_runs_no_longer_declare_leaves_the_baseline(
     )
 
 
-def test_a_history_that_cannot_be_read_is_refused_before_anything_is_accepted(
+def test_history_that_cannot_be_read_is_refused_before_anything_is_accepted(
     tmp_path: Path, folder: Path, runs: list[Content], capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder.mkdir(parents=True, exist_ok=True)
@@ -346,7 +346,7 @@ def files(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.rglob("*") if path.is_file())
 
 
-def test_a_history_with_conflict_markers_is_refused(
+def test_history_with_conflict_markers_is_refused(
     tmp_path: Path, folder: Path, runs: list[Content], capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder.mkdir(parents=True, exist_ok=True)
@@ -356,7 +356,7 @@ def test_a_history_with_conflict_markers_is_refused(
     assert files(folder) == ["HISTORY.md"]
 
 
-def test_a_damaged_accepted_image_is_replaced(
+def test_damaged_accepted_image_is_replaced(
     tmp_path: Path, folder: Path, runs: list[Content]
 ) -> None:
     accepting = ["accept", *written(tmp_path, runs), "--reason", "first"]
@@ -383,7 +383,7 @@ def test_images_of_another_size_than_the_accepted_ones_are_refused(
     assert image_files.load(image).shape == portrait.shape
 
 
-def test_a_folder_that_cannot_be_written_is_a_sentence(
+def test_unwritable_folder_is_one_sentence(
     tmp_path: Path,
     folder: Path,
     runs: list[Content],
@@ -394,7 +394,7 @@ def test_a_folder_that_cannot_be_written_is_a_sentence(
     assert "error: /proc/none: No such file or directory" in capsys.readouterr().err
 
 
-def test_one_process_given_three_times_is_one(
+def test_process_given_three_times_counts_once(
     tmp_path: Path, folder: Path, runs: list[Content], capsys: pytest.CaptureFixture[str]
 ) -> None:
     (path,) = written(tmp_path, runs[:1])
@@ -402,7 +402,7 @@ def test_one_process_given_three_times_is_one(
 
 
 @pytest.mark.parametrize("value", [float("nan"), -1.0, 0, "fast", None])
-def test_a_time_that_is_no_time_is_refused(
+def test_non_positive_time_is_refused(
     tmp_path: Path,
     folder: Path,
     runs: list[Content],
@@ -414,12 +414,12 @@ def test_a_time_that_is_no_time_is_refused(
     refused(written(tmp_path, runs), sentence, folder, capsys)
 
 
-def test_an_empty_reason_is_none(tmp_path: Path, folder: Path, runs: list[Content]) -> None:
+def test_empty_reason_is_refused(tmp_path: Path, folder: Path, runs: list[Content]) -> None:
     assert command.main(["accept", *written(tmp_path, runs), "--reason", " "]) == 2
     assert not folder.exists()
 
 
-def test_images_alone_take_one_run_and_no_speed(
+def test_images_only_takes_one_run_and_no_speed(
     tmp_path: Path, folder: Path, runs: list[Content], capsys: pytest.CaptureFixture[str]
 ) -> None:
     path, other = written(tmp_path, runs[:2])
@@ -509,7 +509,7 @@ def _of_another_suite(runs: list[Content]) -> None:
         (_of_another_suite, "run-0.json: was not written by this suite's main job"),
     ],
 )
-def test_runs_that_hold_nobody_to_anything_are_refused(
+def test_runs_without_a_judged_case_are_refused(
     tmp_path: Path,
     folder: Path,
     runs: list[Content],
@@ -525,7 +525,7 @@ def test_runs_that_hold_nobody_to_anything_are_refused(
     ("text", "sentence"),
     [(None, "cannot be read (No such file"), ("{", "not valid JSON"), ("[]", "was not written by")],
 )
-def test_a_file_that_is_no_run_is_refused(
+def test_file_that_is_not_a_run_is_refused(
     tmp_path: Path,
     folder: Path,
     capsys: pytest.CaptureFixture[str],
@@ -538,7 +538,7 @@ def test_a_file_that_is_no_run_is_refused(
     refused([str(path)], f"{path}: {sentence}", folder, capsys)
 
 
-def test_a_run_without_its_references_image_is_refused(
+def test_run_without_its_references_image_is_refused(
     tmp_path: Path, folder: Path, runs: list[Content], capsys: pytest.CaptureFixture[str]
 ) -> None:
     paths = written(tmp_path, runs)
@@ -547,7 +547,7 @@ def test_a_run_without_its_references_image_is_refused(
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 1), (2, 512, 512), (1, 64, 65), (4096, 1, 1)])
-def test_an_image_of_another_size_is_refused(
+def test_image_of_another_size_is_refused(
     tmp_path: Path,
     folder: Path,
     runs: list[Content],
@@ -563,7 +563,7 @@ def test_an_image_of_another_size_is_refused(
 
 
 @pytest.mark.parametrize("name", ["../../escaped/ddim50", "/tmp/ddim50", ".."])
-def test_no_name_leads_out_of_the_folder(
+def test_names_stay_inside_the_folder(
     tmp_path: Path,
     folder: Path,
     runs: list[Content],
@@ -580,7 +580,7 @@ def test_no_name_leads_out_of_the_folder(
 
 
 @pytest.mark.parametrize("content", [b"", b"no image", b"half"])
-def test_a_broken_image_is_refused_before_anything_is_written(
+def test_broken_image_is_refused_before_anything_is_written(
     tmp_path: Path,
     folder: Path,
     runs: list[Content],

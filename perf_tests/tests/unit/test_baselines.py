@@ -42,14 +42,14 @@ def saved(tmp_path: Path) -> Path:
     return BaselineStore(tmp_path).save_machine(MachineBaseline(machine="GPU", cases={KEY: CASE}))
 
 
-def test_what_is_written_is_read_back(saved: Path) -> None:
+def test_baseline_is_read_back_as_written(saved: Path) -> None:
     loaded = BaselineStore(saved.parent).load_machine("gpu")
     assert loaded is not None
     assert loaded.cases == {KEY: CASE}
     assert not list(saved.parent.glob("*.draft"))
 
 
-def test_workloads_and_versions_are_said_once(tmp_path: Path) -> None:
+def test_workloads_and_versions_are_written_once(tmp_path: Path) -> None:
     other = structs.replace(CASE, workload={**CASE.workload, "steps": 25})
     cases = {f"{KEY}-{number}": CASE for number in range(3)} | {f"{KEY}-other": other}
     store = BaselineStore(tmp_path)
@@ -61,7 +61,7 @@ def test_workloads_and_versions_are_said_once(tmp_path: Path) -> None:
     assert loaded.cases == cases
 
 
-def test_a_change_of_one_case_is_a_change_of_few_lines(saved: Path) -> None:
+def test_change_of_one_case_changes_few_lines(saved: Path) -> None:
     before = saved.read_text().splitlines()
     changed = structs.replace(CASE, limits={**CASE.limits, "gpu_busy_s_max": 9.0})
     cases = {KEY: changed}
@@ -71,7 +71,7 @@ def test_a_change_of_one_case_is_a_change_of_few_lines(saved: Path) -> None:
     assert line.strip().startswith('"limits": ')
 
 
-def test_a_machine_nobody_accepted_has_none(tmp_path: Path) -> None:
+def test_unknown_machine_has_no_baseline(tmp_path: Path) -> None:
     assert BaselineStore(tmp_path).load_machine("gpu") is None
 
 
@@ -111,7 +111,7 @@ def _set(*path: str, to: Any) -> Any:
         (_set("cases", "ddim50", to={}), "object missing required field"),
     ],
 )
-def test_a_broken_file_is_said_in_a_sentence(saved: Path, change: Any, sentence: str) -> None:
+def test_broken_file_is_one_sentence(saved: Path, change: Any, sentence: str) -> None:
     content = json.loads(saved.read_text())
     change(content)
     saved.write_text(json.dumps(content))
@@ -123,7 +123,7 @@ def test_a_broken_file_is_said_in_a_sentence(saved: Path, change: Any, sentence:
 
 
 @pytest.mark.parametrize("text", ["", "{", "[1]", "null"])
-def test_what_is_no_json_object_is_said(saved: Path, text: str) -> None:
+def test_json_that_is_not_an_object_is_one_sentence(saved: Path, text: str) -> None:
     saved.write_text(text)
     with pytest.raises(BadBaseline, match=r"not valid JSON|expected `object`"):
         BaselineStore(saved.parent).load_machine("gpu")
@@ -146,7 +146,7 @@ def test_limits_follow_from_what_was_measured() -> None:
     assert wide["gpu_busy_s_max"] == pytest.approx(0.5 * (1 + 3 * 0.04))
 
 
-def test_the_committed_files_are_sound() -> None:
+def test_committed_files_are_sound() -> None:
     store = BaselineStore(Path(__file__).parents[3] / "baselines")
     for path in store.folder.glob("*.json"):
         if path.stem not in ("published", "portable"):

@@ -54,7 +54,7 @@ def line(folder: Path) -> CaseBaseline:
     return baseline.cases[KEY]
 
 
-def test_says_what_the_gate_can_see_and_writes_it(
+def test_calibration_prints_and_writes_the_detectable_effect(
     accepted: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = line(accepted)
@@ -77,7 +77,7 @@ def test_says_what_the_gate_can_see_and_writes_it(
     )
 
 
-def test_one_case_is_one(accepted: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_single_case_is_calibrated(accepted: Path, capsys: pytest.CaptureFixture[str]) -> None:
     contents = side("a", count=8, noise=EAGER)
     for content in contents:
         keep(content, FP16)
@@ -113,7 +113,7 @@ def test_quick_processes_have_a_noise_of_their_own(
         assert known == line(accepted).calibrations[cast("Mode", mode)].noise
 
 
-def test_gpu_busy_is_held_to_three_times_its_calibrated_noise(accepted: Path) -> None:
+def test_gpu_busy_limit_is_three_times_its_calibrated_noise(accepted: Path) -> None:
     assert calibrate(side("a"), accepted) == 0
     limit = line(accepted).limits["gpu_busy_s_max"]
     assert limit == pytest.approx(1.02 * sorted(line(accepted).measured["gpu_busy_s"])[1], rel=1e-4)
@@ -143,7 +143,7 @@ def test_accepting_anew_keeps_the_calibration(accepted: Path) -> None:
 
 
 @pytest.mark.parametrize(("times", "code"), [(2.0, 1), (0.5, 2)])
-def test_compare_sees_what_was_allowed_and_says_so_below_it(
+def test_compare_detects_the_minimum_effect_and_is_inconclusive_below(
     accepted: Path, capsys: pytest.CaptureFixture[str], times: float, code: int
 ) -> None:
     """A sleep on the host: twice the smallest effect is red, half of it is inconclusive."""
@@ -247,7 +247,7 @@ def _invalid(contents: list[Content]) -> None:
         (_drifted, ["reference: latency", "tf32: latency", "fp16: latency"]),
     ],
 )
-def test_what_was_disturbed_is_left_out_and_told(
+def test_interference_is_left_out_and_reported(
     accepted: Path,
     capsys: pytest.CaptureFixture[str],
     spoil: Callable[[list[Content]], object],
@@ -266,7 +266,7 @@ def test_what_was_disturbed_is_left_out_and_told(
     assert calibration(accepted).noise["latency_s"] < 2 * EAGER
 
 
-def test_a_case_that_few_measured_is_left_out_and_told(
+def test_case_that_few_measured_is_left_out_and_reported(
     accepted: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     contents = side("a")
@@ -277,7 +277,7 @@ def test_a_case_that_few_measured_is_left_out_and_told(
     assert "left out: ddim50-fp16 was measured in 2 of 5 processes" in capsys.readouterr().out
 
 
-def test_a_metric_that_was_mostly_disturbed_has_no_noise(
+def test_metric_with_mostly_interference_has_no_noise(
     accepted: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     contents = side("a")
@@ -307,7 +307,7 @@ def test_a_metric_that_was_mostly_disturbed_has_no_noise(
         (_other_stopwatch, "was measured by another version of the suite's own measuring code"),
     ],
 )
-def test_what_is_no_noise_is_refused(
+def test_noise_that_is_not_a_positive_number_is_refused(
     accepted: Path,
     capsys: pytest.CaptureFixture[str],
     spoil: Callable[[list[Content]], object],
@@ -338,7 +338,7 @@ GOOD = {"calibrated": "2026-11-23", "processes": 8, "noise": {}, "sees": {}}
         ({"whole": GOOD | {"sees": 5}}, "sees: expected `object`, got `int`"),
     ],
 )
-def test_a_broken_calibration_is_said(accepted: Path, broken: object, sentence: str) -> None:
+def test_broken_calibration_is_one_sentence(accepted: Path, broken: object, sentence: str) -> None:
     path = BaselineStore(accepted).machine_path("nvidia-h200")
     content = json.loads(path.read_text())
     content["cases"][KEY]["calibrations"] = broken

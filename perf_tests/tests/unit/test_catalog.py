@@ -33,7 +33,7 @@ def made(name: str) -> Optimization:
     )
 
 
-def test_an_optimization_has_a_docstring_and_an_applied_check() -> None:
+def test_optimization_has_a_docstring_and_an_applied_check() -> None:
     with pytest.raises(ValueError, match="blank has no docstring"):
         optimization(applied=lambda _: None)(blank)
     with pytest.raises(ValueError, match="sound has no applied check that can be called"):
@@ -42,12 +42,12 @@ def test_an_optimization_has_a_docstring_and_an_applied_check() -> None:
         optimization(applied=lambda _: None, decides=("dtype",))(sound)  # type: ignore[arg-type]
 
 
-def test_a_declaration_stands_at_module_level() -> None:
+def test_declaration_stands_at_module_level() -> None:
     with pytest.raises(RuntimeError, match="declarations are made at module level"):
         optimization(applied=lambda _: None)(sound)
 
 
-def test_a_name_is_taken_once() -> None:
+def test_name_is_declared_once() -> None:
     catalog = Catalog()
     catalog.add(made("one"))
     catalog.stack("named", "one")
@@ -67,13 +67,13 @@ def test_two_workloads_have_two_names() -> None:
     assert len(catalog.cases) == 3
 
 
-def test_a_suite_can_be_selected_as_a_mark() -> None:
+def test_suite_can_be_selected_as_a_mark() -> None:
     for name in ("two words", "and", ""):
         with pytest.raises(ValueError, match="a suite is named like a variable"):
             Catalog().measure(WORKLOAD, suite=name)
 
 
-def test_a_reference_is_in_each_suite_of_its_workload() -> None:
+def test_reference_is_in_each_suite_of_its_workload() -> None:
     catalog = Catalog()
     catalog.add(made("one"))
     catalog.add(made("two"))
@@ -95,19 +95,19 @@ def test_a_reference_is_in_each_suite_of_its_workload() -> None:
         ({"generator": 1}, "generator is not part of call; it follows from steps and seed"),
     ],
 )
-def test_a_workload_can_be_generated(change: dict[str, Any], says: str) -> None:
+def test_workload_can_be_generated(change: dict[str, Any], says: str) -> None:
     with pytest.raises(ValueError, match=re.escape(f"{WORKLOAD.name}: {says}")):
         WORKLOAD.changed(**change)
 
 
-def test_a_changed_workload_differs_in_nothing_else() -> None:
+def test_changed_workload_differs_in_nothing_else() -> None:
     changed = WORKLOAD.changed(prompt="another", seed=1, strength=0.5)
     assert changed.call == {**WORKLOAD.call, "prompt": ["another"] * 2, "strength": 0.5}
     assert (changed.seed, changed.name, changed.steps) == (1, WORKLOAD.name, WORKLOAD.steps)
     assert (changed.num_images, changed.size) == (2, "64x64")
 
 
-def test_a_workload_of_a_video_names_its_frames() -> None:
+def test_workload_of_a_video_names_its_frames() -> None:
     workload = WORKLOAD.changed(width=832, height=480, num_frames=33)
     assert workload.size == "832x480, 33 frames"
 

@@ -29,7 +29,7 @@ def test_each_command_shows_an_example(command: str, capsys: pytest.CaptureFixtu
     assert f"\n    diffusers-perf {command}" in capsys.readouterr().out
 
 
-def test_without_a_verb_all_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
+def test_all_commands_are_listed_without_a_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main([]) == 2
     listed = capsys.readouterr().out
     assert all(
@@ -49,7 +49,7 @@ def test_without_a_verb_all_are_listed(capsys: pytest.CaptureFixture[str]) -> No
         ["report", "run.json", "--html", ""],
     ],
 )
-def test_an_empty_variable_is_no_path(
+def test_empty_variable_is_not_a_path(
     arguments: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as end:
@@ -58,7 +58,7 @@ def test_an_empty_variable_is_no_path(
     assert "it takes a path, and not an empty one" in capsys.readouterr().err
 
 
-def test_a_python_without_the_packages_is_told(
+def test_missing_packages_are_one_sentence(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def unavailable(*_: object) -> int:
@@ -71,7 +71,7 @@ def test_a_python_without_the_packages_is_told(
 
 
 @pytest.mark.parametrize("name", ["torch._inductor.moved", "ci.nothing", None])
-def test_a_part_that_is_missing_of_a_package_that_is_there_is_a_bug(
+def test_missing_part_of_an_installed_package_is_a_bug(
     name: str | None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def moved(*_: object) -> int:
@@ -82,7 +82,7 @@ def test_a_part_that_is_missing_of_a_package_that_is_there_is_a_bug(
     assert "Traceback" in capsys.readouterr().err
 
 
-def test_what_nobody_foresaw_is_no_regression(
+def test_unexpected_exception_is_not_a_regression(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def broken(*_: object) -> int:
@@ -93,7 +93,7 @@ def test_what_nobody_foresaw_is_no_regression(
     assert "KeyError: 'a bug'" in capsys.readouterr().err
 
 
-def test_a_terminal_that_lacks_our_characters_is_told_all_the_same(
+def test_terminal_that_lacks_characters_gets_replacements(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     terminal = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
@@ -104,7 +104,7 @@ def test_a_terminal_that_lacks_our_characters_is_told_all_the_same(
     assert "\\u2192" in terminal.read()
 
 
-def test_without_docstrings_it_judges_and_declares_nothing(
+def test_stripped_docstrings_still_judge_and_declare_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """As under python -OO."""
@@ -128,7 +128,7 @@ def test_without_docstrings_it_judges_and_declares_nothing(
         (["gate", "--help"], "", 0),
     ],
 )
-def test_a_reader_that_has_gone_is_no_regression(
+def test_closed_reader_is_not_a_regression(
     monkeypatch: pytest.MonkeyPatch, arguments: list[str], printed: str, answer: int
 ) -> None:
     """What was judged before it was printed stands; what could not be printed to the end is not."""
@@ -177,7 +177,7 @@ def test_help_imports_the_chosen_command_alone() -> None:
 
 
 @pytest.mark.parametrize("command", ["explore", "faults", "structure"])
-def test_a_missing_torch_is_one_sentence(command: str) -> None:
+def test_missing_torch_is_one_sentence(command: str) -> None:
     code = (
         "import sys; sys.modules['torch'] = None\n"
         "from diffusers_perf.cli.__main__ import main\n"
@@ -188,7 +188,7 @@ def test_a_missing_torch_is_one_sentence(command: str) -> None:
     assert done.stderr == f"error: torch is not installed: {sys.executable} -m pip install -e .\n"
 
 
-def test_the_main_job_says_that_torch_is_missing() -> None:
+def test_main_job_names_missing_torch() -> None:
     code = (
         "import sys; sys.modules['torch'] = None\n"
         "import pytest; sys.exit(pytest.main(['perf_tests', '--benchmark-only']))"

@@ -50,7 +50,7 @@ def comment(artifacts: Path, capsys: pytest.CaptureFixture[str]) -> str:
     return said
 
 
-def test_the_verdict_is_made_anew_from_the_measurements(
+def test_verdict_is_recomputed_from_the_measurements(
     artifacts: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     head = side("head")
@@ -94,7 +94,7 @@ def test_many_machines_leave_room_for_the_link(
     assert "176 more machines are not shown" in said
 
 
-def test_a_machine_without_a_comparison_is_named(
+def test_machine_without_a_comparison_is_named(
     artifacts: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (artifacts / "report-a").mkdir()
@@ -109,13 +109,13 @@ def test_a_machine_without_a_comparison_is_named(
     assert "@d" not in said
 
 
-def test_no_machine_at_all(artifacts: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_comment_without_a_machine(artifacts: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "The run ended without a result." in comment(artifacts, capsys)
     artifacts.rmdir()
     assert "The run ended without a result." in comment(artifacts, capsys)
 
 
-def test_no_link_is_followed(
+def test_links_are_not_followed(
     tmp_path: Path, artifacts: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A secret file, a folder or a device behind a link, or in a run's place."""
@@ -145,7 +145,7 @@ def test_no_link_is_followed(
 
 
 @pytest.mark.parametrize("name", ["published", "portable", "", "../nvidia-h200", "\u202e"])
-def test_a_machines_name_leads_nowhere(
+def test_machine_name_stays_text(
     artifacts: Path, capsys: pytest.CaptureFixture[str], folder: Path, name: str
 ) -> None:
     (folder / "published.json").write_text(json.dumps({"schema": 1}))

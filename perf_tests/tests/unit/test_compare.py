@@ -168,7 +168,7 @@ NONE = BaselineStore(Path("baselines"))
         (_drifted, 2, "invalid: ddim50-reference: reference timed again: 1.010x"),
     ],
 )
-def test_what_head_changed(
+def test_head_change_is_classified(
     folder: Path,
     capsys: pytest.CaptureFixture[str],
     change: Callable[[Content], object],
@@ -180,9 +180,7 @@ def test_what_head_changed(
     assert seen == code
 
 
-def test_a_new_case_has_nothing_to_be_held_to(
-    folder: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_new_case_is_not_compared(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, text = compared(folder, capsys, base_too=lambda content: drop(content, FP16))
     assert code == 0
     assert "new: ddim50-fp16: not measured in base" in text
@@ -194,7 +192,7 @@ def _nothing(content: Content) -> None:
     session(content)["expected"] = []
 
 
-def test_where_a_side_measured_nothing_there_is_nothing_to_judge(
+def test_side_without_measurements_is_not_judged(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Drifts of references are no cases."""
@@ -212,7 +210,7 @@ def test_where_a_side_measured_nothing_there_is_nothing_to_judge(
     assert "regression: 5 of 5 cases worse" in text
 
 
-def test_a_reference_that_was_timed_for_others_alone_is_no_case(
+def test_reference_timed_for_others_is_not_a_case(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def one(content: Content) -> None:
@@ -232,7 +230,7 @@ def test_a_reference_that_was_timed_for_others_alone_is_no_case(
     assert "invalid: ddim50-reference: reference timed again" in text
 
 
-def test_what_fails_in_base_too_says_so(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_failure_that_base_shares_says_so(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     def spoil(content: Content) -> None:
         black(content, FP16)
 
@@ -241,7 +239,7 @@ def test_what_fails_in_base_too_says_so(folder: Path, capsys: pytest.CaptureFixt
     assert "; as in base" in text
 
 
-def test_the_host_bound_latencies_that_were_recorded_are_inconclusive_and_say_what_they_see(
+def test_recorded_host_bound_latencies_are_inconclusive_with_their_mde(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     code, text = compared(folder, capsys, noise=None)
@@ -251,7 +249,7 @@ def test_the_host_bound_latencies_that_were_recorded_are_inconclusive_and_say_wh
     assert "GPU busy" not in text.split("\n\n")[2]
 
 
-def test_one_disturbed_process_costs_its_pair_and_no_more(
+def test_interference_in_one_process_costs_one_pair(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     base, head = side("base"), side("head")
@@ -261,9 +259,7 @@ def test_one_disturbed_process_costs_its_pair_and_no_more(
     assert code == 0, capsys.readouterr().out
 
 
-def test_a_process_that_its_own_rule_calls_invalid_costs_its_pair(
-    folder: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_invalid_process_costs_one_pair(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     base, head = side("base"), side("head")
     measured(head[2], FP16)["rounds_s"] = [9.0, 3.0, 3.0, 3.0, 3.0]
     assert compare.run(write(base, folder, "base"), write(head, folder, "head"), NONE) == 0
@@ -278,7 +274,7 @@ def test_a_process_that_its_own_rule_calls_invalid_costs_its_pair(
     ("in_base", "in_head", "shown"),
     [(0, 4, "303 → 303 to 353"), (1, 5, "303 to 353 → 353")],
 )
-def test_a_counter_that_is_not_the_same_in_all_processes_of_a_side_is_inconclusive(
+def test_varying_counter_is_inconclusive(
     folder: Path, capsys: pytest.CaptureFixture[str], in_base: int, in_head: int, shown: str
 ) -> None:
     base, head = side("base"), side("head")
@@ -289,7 +285,7 @@ def test_a_counter_that_is_not_the_same_in_all_processes_of_a_side_is_inconclusi
     assert said in capsys.readouterr().out
 
 
-def test_a_metric_that_one_process_lacks_costs_its_pair_and_says_so(
+def test_metric_missing_in_one_process_costs_one_pair(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     base, head = side("base"), side("head")
@@ -300,7 +296,9 @@ def test_a_metric_that_one_process_lacks_costs_its_pair_and_says_so(
     assert "1 of 5 pairs left out: not measured on both sides" in capsys.readouterr().out
 
 
-def test_a_blind_base_hides_nothing(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_base_without_a_measurement_hides_nothing(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     def worse(content: Content) -> None:
         measured(content, FP16)["gpu_busy_s"] *= 1.3
         _sync(content)
@@ -319,7 +317,7 @@ def test_a_blind_base_hides_nothing(folder: Path, capsys: pytest.CaptureFixture[
     assert "more work: ddim50-fp16: host syncs 303 → 353" in capsys.readouterr().out
 
 
-def test_an_image_of_which_nothing_is_allowed_is_held_to_bases(
+def test_image_without_tolerance_is_limited_by_base(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def another(content: Content) -> None:
@@ -339,7 +337,7 @@ def test_an_image_of_which_nothing_is_allowed_is_held_to_bases(
     assert compare.run(write(base, folder, "base"), write(head, folder, "head"), NONE) == 0
 
 
-def test_one_pair_judges_what_needs_no_statistics(
+def test_single_pair_judges_counters_and_images(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     code, text = compared(folder, capsys, count=1)
@@ -389,7 +387,7 @@ def _with_quick(content: Content) -> None:
         (_quick, "differ in the number of rounds of ddim50-fp16: 5 and 2"),
     ],
 )
-def test_what_says_nothing_of_each_other_is_refused(
+def test_incomparable_runs_are_refused(
     folder: Path,
     capsys: pytest.CaptureFixture[str],
     change: Callable[[Content], object],
@@ -402,9 +400,7 @@ def test_what_says_nothing_of_each_other_is_refused(
     assert sentence in line
 
 
-def test_other_versions_of_torch_are_what_is_compared(
-    folder: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_torch_versions_may_differ(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, text = compared(folder, capsys, _other_torch)
     assert code == 0
     assert text.startswith("NVIDIA H200: torch 2.11.0+cu130 → 2.12.0\n")
@@ -416,7 +412,7 @@ def test_other_versions_of_torch_are_what_is_compared(
     assert "are of one side, but of different machines or versions" in capsys.readouterr().err
 
 
-def test_sides_of_different_length_do_not_pair(
+def test_sides_of_different_length_are_refused(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     base, head = write(side("base"), folder, "base"), write(side("head", count=4), folder, "head")
@@ -460,7 +456,7 @@ def _hollow(path: Path) -> None:
         (Path.unlink, "head-1.json: cannot be read (No such file or directory)"),
     ],
 )
-def test_a_broken_file_is_said_in_one_sentence(
+def test_broken_file_is_one_sentence(
     folder: Path,
     capsys: pytest.CaptureFixture[str],
     spoil: Callable[[Path], object],
@@ -475,9 +471,7 @@ def test_a_broken_file_is_said_in_one_sentence(
     assert sentence in line
 
 
-def test_a_copied_run_is_no_process_of_its_own(
-    folder: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_copied_run_is_refused(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     base, head = write(side("base"), folder, "base"), write(side("head"), folder, "head")
     head[3].write_bytes(head[1].read_bytes())
     assert compare.run(base, head, NONE) == 2
@@ -486,7 +480,7 @@ def test_a_copied_run_is_no_process_of_its_own(
     assert "head-1.json: each run is a process of its own" in said
 
 
-def test_what_an_interrupted_head_did_not_reach_is_no_regression(
+def test_case_that_an_interrupted_head_missed_is_invalid(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def interrupt(content: Content) -> None:

@@ -163,7 +163,7 @@ def test_drift_that_one_side_did_not_record() -> None:
     assert (drift.base, drift.head) == (None, 1.01)
 
 
-def test_first_reason_is_the_one_that_is_said() -> None:
+def test_first_reason_is_reported() -> None:
     def disturbed(why: str) -> Edit:
         def edit(content: Content) -> None:
             measured(content, FP16)["interference"]["gpu"] = [why, "and more"]
@@ -180,7 +180,7 @@ def test_first_reason_is_the_one_that_is_said() -> None:
     assert "left out" not in change(found_of, "peak memory").what
 
 
-def test_what_a_generation_leaves_behind_is_judged_without_base() -> None:
+def test_leak_is_judged_without_base() -> None:
     def leak(name: str, count: int) -> Edit:
         def edit(content: Content) -> None:
             measured(content, name)["counters"]["kept_bytes"] = [count, 0]
@@ -267,7 +267,7 @@ def test_threshold_of_a_metric_without_noise(metric: Any, ratio: float, status: 
     assert found.ratio.mid == pytest.approx(ratio)
 
 
-def test_a_small_change_is_no_regression_however_certain() -> None:
+def test_certain_change_below_the_threshold_passes() -> None:
     # Significant, since the interval lies above 1, and below the threshold of 3 %.
     over, under = [1.02, 1.0201, 1.0199], [1.0, 1.0001, 0.9999]
     found = weigh(LATENCY, over, under, known=0.0, of=3)
@@ -275,7 +275,7 @@ def test_a_small_change_is_no_regression_however_certain() -> None:
     assert found.status == "same"
 
 
-def test_a_large_change_within_the_noise_is_inconclusive() -> None:
+def test_large_change_within_the_noise_is_inconclusive() -> None:
     over, under = [1.3, 1.0, 1.2, 1.1, 1.25], [1.0, 1.1, 0.9, 1.2, 1.0]
     found = weigh(LATENCY, over, under, known=0.0, of=5)
     assert found.status == "inconclusive"
@@ -368,7 +368,7 @@ def test_parts_that_differ_stand_with_each_case() -> None:
     ]
 
 
-def test_next_has_the_command_on_a_line_of_its_own() -> None:
+def test_command_has_its_own_line() -> None:
     one = finding("a", advice="look at it")
     assert (one.next, one.command_line) == ("look at it:\naccept", "accept")
     assert one.text().splitlines()[1:] == ["  next      look at it:", "            accept"]
@@ -414,7 +414,7 @@ def test_threads_are_the_machine_on_a_cpu_alone() -> None:
     assert compared([on("cpu", 8)] * 2, [on("cpu", 8)] * 2).exit_code != 1
 
 
-def test_as_many_runs_on_both_sides() -> None:
+def test_sides_need_equally_many_runs() -> None:
     base, head = runs("base", [None] * 2), runs("head", [None])
     with pytest.raises(NotComparable, match="2 runs of base and 1 run of head"):
         compare(base, head)

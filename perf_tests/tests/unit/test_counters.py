@@ -50,7 +50,7 @@ def test_markers_are_not_counted_and_split_the_stages(lines: list[dict[str, Any]
     assert text + denoising + decoder == pytest.approx(counters.busy_s(trace.on_gpu), rel=1e-6)
 
 
-def test_a_trace_of_all_steps_is_taken_as_it_is(lines: list[dict[str, Any]]) -> None:
+def test_trace_of_all_steps_is_kept_unscaled(lines: list[dict[str, Any]]) -> None:
     trace = tracing.read(lines)
     seen = counters.extrapolate(trace, traced=2, steps=2)
     assert {name: count.total(2) for name, count in seen.counters.items()} == totals(trace)
@@ -69,7 +69,7 @@ def test_a_trace_of_all_steps_is_taken_as_it_is(lines: list[dict[str, Any]]) -> 
         ("triton_tem_fused_addmm_7", "matmul"),
     ],
 )
-def test_what_a_compiler_made_has_a_family_of_its_own(kernel: str, family: str) -> None:
+def test_compiled_kernels_have_their_own_family(kernel: str, family: str) -> None:
     assert counters.family_of(kernel) == family
 
 
@@ -80,7 +80,7 @@ def test_every_kernel_of_a_recorded_trace_has_a_family(lines: list[dict[str, Any
     assert families["convolution"][1] == 167
 
 
-def test_a_trace_without_gpu_events_says_so(lines: list[dict[str, Any]]) -> None:
+def test_trace_without_gpu_events_says_so(lines: list[dict[str, Any]]) -> None:
     with pytest.raises(NoTrace, match="CUPTI"):
         tracing.read([line for line in lines if line["cat"].startswith("cuda_")])
 
@@ -96,7 +96,7 @@ def test_another_profiler_is_left_alone() -> None:
 
 
 @pytest.mark.parametrize(("cuda", "printed"), [("13.0", "1"), ("12.6", "1"), ("12.4", None)])
-def test_the_profiler_is_told_to_detach_and_does_before_another_begins(
+def test_profiler_detaches_before_another_begins(
     monkeypatch: pytest.MonkeyPatch, cuda: str, printed: str | None
 ) -> None:
     happened: list[str | None] = []
@@ -140,7 +140,7 @@ def test_busy_is_the_union_of_intervals() -> None:
     assert counters.busy_s([]) == 0
 
 
-def test_a_copy_that_the_host_carries_is_not_the_gpus_time(lines: list[dict[str, Any]]) -> None:
+def test_host_side_copy_is_not_gpu_time(lines: list[dict[str, Any]]) -> None:
     slower = [dict(line) for line in lines]
     carried = [line for line in slower if "Device -> Pageable" in line.get("name", "")]
     assert [line["args"]["bytes"] for line in carried] == [512 * 512 * 3 * 2]
@@ -191,7 +191,7 @@ def test_fixed_and_per_step_costs_separate_exactly() -> None:
 
 
 @pytest.mark.parametrize("period", [2, 3])
-def test_steps_that_differ_speak_for_nobody(period: int) -> None:
+def test_differing_steps_have_no_per_step_cost(period: int) -> None:
     """Whichever of the steps it is in which a cache is refreshed."""
     for phase in range(period):
         steps = [11 if step % period == phase else 2 for step in range(counters.STEPS)]

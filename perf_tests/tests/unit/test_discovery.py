@@ -39,9 +39,7 @@ def found(name: str) -> tuple[Any, Anatomy]:
         ("wan", {"transformer": 2}),
     ],
 )
-def test_the_denoisers_are_what_is_called_in_each_step(
-    name: str, denoisers: dict[str, int]
-) -> None:
+def test_denoiser_is_called_in_each_step(name: str, denoisers: dict[str, int]) -> None:
     pipeline, anatomy = found(name)
     assert {d.name: d.calls_per_step for d in anatomy.denoisers} == denoisers
     assert anatomy.is_linear
@@ -55,7 +53,7 @@ def test_the_denoisers_are_what_is_called_in_each_step(
     assert not any(m._forward_pre_hooks for m in pipeline.components.values() if hasattr(m, "to"))
 
 
-def test_a_strength_below_1_takes_fewer_turns_than_it_is_asked_for() -> None:
+def test_strength_below_1_takes_fewer_steps() -> None:
     _, anatomy = found("sd_img2img")
     assert not anatomy.is_linear
     # One step of 0.6 is none, which diffusers refuses.
@@ -80,18 +78,18 @@ class Counted:
             self.scheduler.step()
 
 
-def test_a_pipeline_without_a_denoiser_is_refused() -> None:
+def test_pipeline_without_a_denoiser_is_refused() -> None:
     with pytest.raises(Unknown, match="no component of Counted is called more often in 24 steps"):
         discover(Counted(lambda steps: 3), Counted(lambda steps: 3))
 
 
-def test_a_module_that_joins_late_is_found() -> None:
+def test_late_denoiser_is_found() -> None:
     pipeline = Counted(lambda steps: max(0, steps - 8))
     (denoiser,) = discover(pipeline, pipeline).denoisers
     assert denoiser.name == "module"
 
 
-def test_a_pipeline_whose_steps_cannot_be_seen_is_refused() -> None:
+def test_pipeline_without_observable_steps_is_refused() -> None:
     pipeline = Counted(lambda steps: steps)
 
     def generate(steps: int) -> None:
@@ -105,7 +103,7 @@ def test_a_pipeline_whose_steps_cannot_be_seen_is_refused() -> None:
         discover(pipeline, generate)
 
 
-def test_a_pipeline_that_steps_by_itself_says_when() -> None:
+def test_pipeline_with_its_own_steps_reports_them() -> None:
     pipeline = SimpleNamespace(step_ended=lambda: None, scheduler=None)
     ends: list[int] = []
     with step_ends(pipeline, lambda: ends.append(1)):
@@ -114,7 +112,7 @@ def test_a_pipeline_that_steps_by_itself_says_when() -> None:
     assert ends == [1]
 
 
-def test_a_recorded_call_fits_a_module_in_another_dtype() -> None:
+def test_recorded_call_fits_a_module_in_another_dtype() -> None:
     timestep = torch.tensor([7])
     given = ((torch.ones(2), [timestep]), {"pooled": torch.zeros(1), "return_dict": False})
     call = Call.of(torch.nn.Linear(1, 1), *given)

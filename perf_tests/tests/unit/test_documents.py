@@ -56,7 +56,7 @@ def test_generated_blocks_are_current() -> None:
     assert not stale, "run `python -m perf_tests.tests.documents`"
 
 
-def test_a_stale_block_is_noticed() -> None:
+def test_stale_block_is_detected() -> None:
     text = (ROOT / "README.md").read_text()
     assert documents.current(text.replace("wall clock", "wall time")) == text
 

@@ -65,29 +65,29 @@ def test_nothing_begins_a_block(words: str) -> None:
 
 
 @pytest.mark.parametrize("words", ["0.619 s", "+6.0 %", "-2", "580.159.04"])
-def test_a_number_stays_as_it_is(words: str) -> None:
+def test_number_is_unchanged(words: str) -> None:
     assert text(words) == words
 
 
-def test_a_value_stays_on_its_line() -> None:
+def test_value_stays_on_one_line() -> None:
     assert text("one\n\n## two\ttabs  spaces") == "one ## two tabs spaces"
     assert "\n" not in code("one\ntwo")
 
 
-def test_characters_that_deceive_are_shown_as_such() -> None:
+def test_deceptive_characters_are_visible() -> None:
     for character in "\x1b\x07\u202e\u200b\ufeff\ud800":
         assert text(f"a{character}b") == "a\ufffdb"
         assert code(f"a{character}b") == "`a\ufffdb`"
 
 
-def test_an_ordinary_name_and_command_stay_as_they_are() -> None:
+def test_ordinary_text_is_unchanged() -> None:
     assert name("ddim50-tf32+fp16") == "<code>ddim50-tf32+fp16</code>"
     command = 'pytest "perf_tests/test_generation.py::test_generation[a-b]" --model x@y.org'
     assert code(command) == f"`{command}`"
 
 
 @pytest.mark.parametrize("words", ["`", "``", "a`b", "`a", "a``b`c"])
-def test_a_backquote_does_not_end_code(words: str) -> None:
+def test_backquote_does_not_end_code(words: str) -> None:
     fence = re.match("`+", code(words))
     assert fence
     assert fence[0] not in words

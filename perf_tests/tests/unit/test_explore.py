@@ -110,7 +110,7 @@ def run(folder: Path, *arguments: str) -> int:
     return command.main(["explore", "--out", str(folder), *arguments])
 
 
-def test_it_finds_the_stack_and_says_what_became_of_the_others(
+def test_explore_finds_the_stack_and_reports_the_others(
     declare: Declared, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for name in ("faster", "fast_and_black", "far", "breaks", "slower"):
@@ -132,7 +132,7 @@ def test_it_finds_the_stack_and_says_what_became_of_the_others(
     assert "bound by: unknown, since there is no GPU" in shown
 
 
-def test_what_bounds_it_on_a_gpu(
+def test_bottleneck_on_a_gpu(
     declare: Declared, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The same stacks as a GPU would have measured them."""
@@ -169,7 +169,7 @@ def test_what_bounds_it_on_a_gpu(
     )
 
 
-def test_nothing_is_faster(
+def test_explore_without_a_faster_stack(
     declare: Declared, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     declare("slower")
@@ -180,7 +180,7 @@ def test_nothing_is_faster(
     assert shown.splitlines()[-1].startswith("no stack was found that is faster")
 
 
-def test_combinations_are_counted_of_what_was_to_be_tried(
+def test_combinations_are_counted_among_candidates(
     declare: Declared, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Among fewer than in an earlier search, and among none."""
@@ -196,7 +196,7 @@ def test_combinations_are_counted_of_what_was_to_be_tried(
     assert "no stack was found" in shown
 
 
-def test_what_cannot_be_cleared_away_has_failed_and_is_kept(
+def test_stack_that_cannot_be_removed_fails_and_is_kept(
     declare: Declared,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
@@ -218,7 +218,7 @@ def test_what_cannot_be_cleared_away_has_failed_and_is_kept(
     assert [entry["measured"] is None for entry in content["tried"].values()].count(True) == 1
 
 
-def test_a_tolerance_in_numbers(
+def test_tolerance_is_given_in_numbers(
     declare: Declared, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A search without an image limit admits what has no tolerance, and nothing black."""
@@ -230,7 +230,7 @@ def test_a_tolerance_in_numbers(
     assert run(tmp_path, "--tolerance", "lossless") == 1
 
 
-def test_interrupted_it_goes_on(
+def test_interrupted_search_resumes(
     declare: Declared,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
@@ -273,7 +273,7 @@ def test_interrupted_it_goes_on(
     assert run(tmp_path) == 0
 
 
-def test_what_ends_the_process_is_not_tried_for_ever(
+def test_stack_that_kills_the_process_is_tried_once(
     declare: Declared, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     declare("faster")
@@ -288,7 +288,7 @@ def test_what_ends_the_process_is_not_tried_for_ever(
     assert "faster: the process ended 2 times in it" in capsys.readouterr().out
 
 
-def test_no_time_left(
+def test_exhausted_budget_is_reported(
     declare: Declared,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
@@ -311,7 +311,7 @@ def test_no_time_left(
     assert "stopped: 0 s of 0.19 min are left, and the next one may take 1 s; the same" in shown
 
 
-def test_what_an_earlier_search_found_is_offered_where_this_one_came_to_less(
+def test_better_result_of_an_earlier_search_is_offered(
     declare: Declared,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
@@ -333,7 +333,7 @@ def test_what_an_earlier_search_found_is_offered_where_this_one_came_to_less(
     assert run(tmp_path, "--minutes", "0.001", "--without", "faster") == 2
 
 
-def test_two_at_once_in_the_same_folder_are_refused(
+def test_second_process_in_the_same_folder_is_refused(
     declare: Declared, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     declare("faster")
@@ -349,7 +349,7 @@ def test_two_at_once_in_the_same_folder_are_refused(
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interruption_before_anything_is_measured_says_so(
+def test_interruption_before_a_measurement_is_reported(
     declare: Declared,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
@@ -374,7 +374,7 @@ def test_an_interruption_before_anything_is_measured_says_so(
     assert capsys.readouterr().err.startswith("interrupted: ")
 
 
-def test_another_machine_is_another_folder(
+def test_other_machine_uses_another_folder(
     declare: Declared, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     declare("faster")
@@ -417,7 +417,7 @@ def test_another_machine_is_another_folder(
         (["--out", "/proc/none"], "--out /proc/none: cannot be written"),
     ],
 )
-def test_bad_input_is_refused_in_a_sentence(
+def test_bad_input_is_one_sentence(
     declare: Declared,
     arguments: list[str],
     says: str,
@@ -442,7 +442,7 @@ def test_bad_input_is_refused_in_a_sentence(
         ("--device", "tpu", "invalid choice"),
     ],
 )
-def test_options_that_are_no_numbers(
+def test_option_that_is_not_a_number_is_refused(
     option: str, text: str, says: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as left:

@@ -59,26 +59,26 @@ CONTROLS = [f for f in DECLARED if f.is_control]
 # What is declared
 
 
-def test_no_file_of_them_is_left_out() -> None:
+def test_every_fault_file_is_imported() -> None:
     files = {path.stem for path in Path(faults.__file__).parent.glob("*.py")}
     assert files - {"__init__", "plugin"} <= set(vars(faults))
 
 
-def test_there_are_as_many_as_allowed() -> None:
+def test_catalog_has_the_allowed_size() -> None:
     assert len(REAL) >= 25
     assert len(CONTROLS) >= 10
     assert len([f for f in REAL if f.runs_on("cpu")]) >= 15
     assert {f.detected_by for f in REAL} == set(get_args(Detector))
 
 
-def test_regressions_that_happened_are_in_it() -> None:
+def test_historical_regressions_are_in_the_catalog() -> None:
     sources = " ".join(f.source for f in DECLARED)
     happened = "#511 #371 #1614 #3493 #3594 #4305 #6173 #6708 UniPC #7576 1.12 #174575 #775 #902"
     assert [name for name in happened.split() if name not in sources] == []
 
 
 @pytest.mark.parametrize("declared", DECLARED, ids=lambda f: f.name)
-def test_each_says_what_it_is(declared: Fault) -> None:
+def test_each_fault_is_described(declared: Fault) -> None:
     assert declared.line.endswith(".")
     assert declared.source
     assert declared.where in ("any", "cpu", "cuda")
@@ -126,7 +126,7 @@ def with_graph(name: str) -> Any:
     return pipeline
 
 
-def test_a_graph_is_off_or_recorded_again() -> None:
+def test_graph_faults_switch_off_or_record_again() -> None:
     assert not isinstance(with_graph("graph_off").unet.forward, Graphed)
     pipeline = with_graph("graph_recorded_again")
     before = pipeline.unet.forward
@@ -217,7 +217,7 @@ def declared(monkeypatch: pytest.MonkeyPatch) -> dict[str, Fault]:
     return there
 
 
-def test_all_is_detected_and_quiet(
+def test_faults_are_detected_and_controls_are_not_flagged(
     declared: dict[str, Fault], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     fault(detected_by="image", setting=FAKE)(dark)
@@ -240,7 +240,7 @@ def test_all_is_detected_and_quiet(
     assert content["false_alarms"] == []
 
 
-def test_what_is_no_list_of_faults_is_not_written_over(
+def test_file_that_lists_no_faults_is_not_overwritten(
     declared: dict[str, Fault], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     control(setting=FAKE)(harmless)
@@ -255,7 +255,7 @@ def test_what_is_no_list_of_faults_is_not_written_over(
     assert cli.main(["faults", "--json", str(path)]) == 0
 
 
-def test_a_fault_that_nothing_sees_is_missed(
+def test_undetected_fault_is_missed(
     declared: dict[str, Fault], capsys: pytest.CaptureFixture[str]
 ) -> None:
     fault(detected_by="image", setting=FAKE)(harmless)
@@ -275,7 +275,7 @@ def test_a_fault_that_nothing_sees_is_missed(
         (replace(FAKE, steps=0), f"{WORKLOAD.name}: steps must be a positive integer (got 0)"),
     ],
 )
-def test_a_setting_that_is_none_is_said_before_anything_runs(
+def test_unknown_setting_is_refused_before_anything_runs(
     declared: dict[str, Fault],
     capsys: pytest.CaptureFixture[str],
     setting: Setting,
@@ -289,12 +289,12 @@ def test_a_setting_that_is_none_is_said_before_anything_runs(
     assert err.startswith(f"error: harmless: {sentence}")
 
 
-def test_a_fault_that_another_measure_sees_is_missed(declared: dict[str, Fault]) -> None:
+def test_fault_detected_by_another_detector_is_missed(declared: dict[str, Fault]) -> None:
     fault(detected_by="memory", setting=FAKE)(dark)
     assert cli.main(["faults"]) == 1
 
 
-def test_a_control_that_fails(
+def test_failing_control_is_a_false_alarm(
     declared: dict[str, Fault], capsys: pytest.CaptureFixture[str]
 ) -> None:
     control(setting=FAKE)(dark)
@@ -302,7 +302,7 @@ def test_a_control_that_fails(
     assert "dark: false alarm" in capsys.readouterr().out
 
 
-def test_one_that_raises_does_not_stop_the_others(
+def test_fault_that_raises_does_not_stop_the_others(
     declared: dict[str, Fault], capsys: pytest.CaptureFixture[str]
 ) -> None:
     fault(detected_by="image", setting=FAKE)(raising)
@@ -314,7 +314,7 @@ def test_one_that_raises_does_not_stop_the_others(
     assert "1 of 2 faults detected" in shown
 
 
-def test_a_kill_ends_it_as_ctrl_c_does(
+def test_kill_ends_the_run_as_ctrl_c_does(
     declared: dict[str, Fault],
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
@@ -327,7 +327,7 @@ def test_a_kill_ends_it_as_ctrl_c_does(
     assert signal.getsignal(signal.SIGTERM) == before
 
 
-def test_one_that_cannot_be_cleared_away_does_not_stop_the_others(
+def test_fault_that_cannot_be_removed_does_not_stop_the_others(
     declared: dict[str, Fault],
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
@@ -348,7 +348,7 @@ def test_one_that_cannot_be_cleared_away_does_not_stop_the_others(
     assert "1 of 2 faults detected" in shown
 
 
-def test_the_smallest_size_is_found(
+def test_smallest_size_is_found(
     declared: dict[str, Fault], capsys: pytest.CaptureFixture[str]
 ) -> None:
     import numpy as np
@@ -364,7 +364,7 @@ def test_the_smallest_size_is_found(
     assert "uneven: detected, down to 30 dB" in capsys.readouterr().out
 
 
-def test_what_the_machine_was_too_busy_for_is_no_miss(
+def test_busy_machine_is_undecided(
     declared: dict[str, Fault], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from diffusers_perf.measurement.interference import Watch
@@ -389,7 +389,7 @@ def test_what_the_machine_was_too_busy_for_is_no_miss(
         ([("slower", "GPU busy")], 1),
     ],
 )
-def test_a_clean_run_that_the_clock_alone_alarmed_is_undecided(
+def test_clean_run_with_a_latency_alarm_is_undecided(
     alarms: list[tuple[str, str]], code: int
 ) -> None:
     anything: Any = SimpleNamespace(name="anything")
@@ -402,7 +402,7 @@ def test_a_clean_run_that_the_clock_alone_alarmed_is_undecided(
     assert command.code([], session) == code
 
 
-def test_what_a_latency_takes_is_not_observed_besides(
+def test_latency_fault_needs_no_observation(
     declared: dict[str, Fault], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     observed: list[str] = []
@@ -420,13 +420,13 @@ def test_what_a_latency_takes_is_not_observed_besides(
     assert len(observed) == 5
 
 
-def test_another_base_says_the_same_where_there_is_no_gpu() -> None:
+def test_other_base_gives_the_same_verdict_without_a_gpu() -> None:
     half = Setting(base=("fp16",), base_on_cpu=("bf16",), steps=1)
     assert (half.base_on("cuda"), half.base_on("cpu")) == (("fp16",), ("bf16",))
     assert Setting(base=("fp16",), steps=1).base_on("cpu") == ("fp16",)
 
 
-def test_nothing_of_a_pipeline_is_left_when_the_next_is_built(
+def test_pipeline_is_freed_before_the_next_is_built(
     declared: dict[str, Fault], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     built: list[weakref.ref[FakePipeline]] = []
@@ -451,7 +451,7 @@ def test_nothing_of_a_pipeline_is_left_when_the_next_is_built(
     assert left == [0] * 6
 
 
-def test_what_cublas_keeps_goes_with_the_pipeline(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cublas_workspace_is_freed_with_the_pipeline(monkeypatch: pytest.MonkeyPatch) -> None:
     shown: list[str] = []
     forget = "_cuda_clearCublasWorkspaces"
     monkeypatch.setattr(torch._C, forget, lambda: shown.append("workspaces"), raising=False)
@@ -463,7 +463,9 @@ def test_what_cublas_keeps_goes_with_the_pipeline(monkeypatch: pytest.MonkeyPatc
     assert shown == ["workspaces", "cache"]
 
 
-def test_no_time_left(declared: dict[str, Fault], capsys: pytest.CaptureFixture[str]) -> None:
+def test_exhausted_budget_is_reported(
+    declared: dict[str, Fault], capsys: pytest.CaptureFixture[str]
+) -> None:
     fault(detected_by="image", setting=FAKE)(dark)
     assert cli.main(["faults", "--minutes", "0"]) == 3
     again = "undecided; run again: diffusers-perf faults dark --model 'my model'"
@@ -479,7 +481,7 @@ def test_no_time_left(declared: dict[str, Fault], capsys: pytest.CaptureFixture[
         (["--device", "cpu", "--model", "no-such"], "no folder of that name"),
     ],
 )
-def test_bad_input_is_refused_in_a_sentence(
+def test_bad_input_is_one_sentence(
     arguments: list[str], says: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert cli.main(["faults", *arguments]) == 2
@@ -489,7 +491,7 @@ def test_bad_input_is_refused_in_a_sentence(
 
 
 @pytest.mark.parametrize("minutes", ["nan", "-1", "inf", "ten"])
-def test_minutes_that_are_no_number(minutes: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_minutes_must_be_a_number(minutes: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as left:
         cli.main(["faults", f"--minutes={minutes}"])
     assert left.value.code == 2
@@ -510,7 +512,7 @@ def test_python_calls_are_the_same_on_every_run() -> None:
     assert host.left(generation, torch.device("cpu")) == host.Left(kept_bytes=0, ignored=())
 
 
-def test_what_a_generation_keeps_is_counted() -> None:
+def test_memory_kept_by_a_generation_is_counted() -> None:
     pipeline, kept = FakePipeline(), []
 
     def keep(images: Any) -> Any:
@@ -523,7 +525,7 @@ def test_what_a_generation_keeps_is_counted() -> None:
 
 
 @pytest.mark.parametrize("asked", [True, False])
-def test_what_a_generation_keeps_on_a_gpu_is_what_it_asked_for(
+def test_memory_kept_on_a_gpu_is_in_requested_bytes(
     monkeypatch: pytest.MonkeyPatch, asked: bool
 ) -> None:
     """Not the larger blocks that it was given; but these where nobody counts the former."""
@@ -541,7 +543,7 @@ def test_what_a_generation_keeps_on_a_gpu_is_what_it_asked_for(
     assert left.kept_bytes == (4000 if asked else 6000)
 
 
-def test_a_class_gets_its_static_method_back() -> None:
+def test_patched_static_method_is_restored() -> None:
     class Library:
         @staticmethod
         def twice(x: int) -> int:
@@ -554,6 +556,6 @@ def test_a_class_gets_its_static_method_back() -> None:
     assert Library().twice(3) == 6
 
 
-def test_settings_stand_for_each_other_only_if_equal() -> None:
+def test_settings_are_shared_only_if_equal() -> None:
     assert Setting(steps=2).key == Setting(steps=2).key
     assert Setting(steps=2).key != Setting(steps=2, changes={"seed": 1}).key

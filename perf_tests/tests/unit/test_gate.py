@@ -10,6 +10,7 @@ import pytest
 
 from diffusers_perf.cli import __main__ as command
 from diffusers_perf.records.run import KEY
+from perf_tests.tests.unit import main_job
 from perf_tests.tests.unit.recorded import (
     Content,
     accept,
@@ -27,7 +28,6 @@ from perf_tests.tests.unit.recorded import (
     slow,
     write,
 )
-from perf_tests.tests.unit.test_plugin import run as run_suite
 
 FP16 = "ddim50-fp16"
 
@@ -43,7 +43,7 @@ def gate(
     return code, (printed.out + printed.err).splitlines()
 
 
-def test_the_life_of_a_baseline(no_baselines: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_life_of_a_baseline(no_baselines: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Missing: not judged. Accepted: holds. Slower: fails. Accepted again: holds."""
     runs = [process(f"life-{number}") for number in range(3)]
 
@@ -246,7 +246,7 @@ def _disturbed(content: Content) -> None:
         ),
     ],
 )
-def test_what_a_run_shows(
+def test_gate_judges_a_run(
     accepted: Path,
     capsys: pytest.CaptureFixture[str],
     change: Callable[[Content], object],
@@ -262,7 +262,7 @@ def test_what_a_run_shows(
     assert seen == code
 
 
-def test_the_next_command_measures_the_same_model(
+def test_next_command_measures_the_same_model(
     accepted: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     content = process("head")
@@ -273,7 +273,7 @@ def test_the_next_command_measures_the_same_model(
     assert f"{again} --device cpu --model 'my model'" in lines
 
 
-def test_a_baseline_of_other_weights_judges_nothing(
+def test_baseline_of_other_weights_judges_nothing(
     accepted: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     content = process("head")
@@ -332,7 +332,7 @@ def _old(content: Content) -> None:
         (_old, "gated-0.json: diffusers_perf: object missing required field `harness_version`"),
     ],
 )
-def test_what_cannot_be_judged_is_neither_green_nor_red(
+def test_run_that_cannot_be_judged_exits_2(
     accepted: Path,
     capsys: pytest.CaptureFixture[str],
     change: Callable[[Content], object],
@@ -346,9 +346,7 @@ def test_what_cannot_be_judged_is_neither_green_nor_red(
     assert sentence in lines[-1]
 
 
-def test_an_image_that_is_not_finite_fails(
-    accepted: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_image_that_is_not_finite_fails(accepted: Path, capsys: pytest.CaptureFixture[str]) -> None:
     content = process("head")
     measured(content, FP16)["look"]["finite"] = False
     code, lines = gate(content, accepted, capsys)
@@ -366,11 +364,11 @@ def test_judges_as_the_suite_did(
     fakes = "fine,moody,black,forgetful,unapplied,unsupported"
     good = [pytester.path / f"{number}.json" for number in range(3)]
     for path in good:
-        run_suite(pytester, f"--benchmark-json={path}", fakes="fine,moody", rounds=3)
+        main_job.run(pytester, f"--benchmark-json={path}", fakes="fine,moody", rounds=3)
     assert command.main(["accept", *map(str, good), "--reason", "first"]) == 0
     monkeypatch.setenv("FAKE_MOOD", "slow")
     path = pytester.path / "run.json"
-    run_suite(pytester, f"--benchmark-json={path}", "--rounds=5", fakes=fakes)
+    main_job.run(pytester, f"--benchmark-json={path}", "--rounds=5", fakes=fakes)
     content = json.loads(path.read_text())
     capsys.readouterr()
     assert command.main(["gate", str(path)]) == 1

@@ -83,7 +83,7 @@ def only(rows: Sequence[Row]) -> Event:
     return event
 
 
-def test_a_step_names_its_commits_and_its_bisection() -> None:
+def test_step_names_its_commits_and_its_bisection() -> None:
     rows = nights(range(50), slower(since=40))
     event = only(rows)
     assert event.shape is Shape.STEP
@@ -103,14 +103,14 @@ def test_missing_nights_widen_the_commit_range() -> None:
     assert event.commits == (commit(35), commit(41))
 
 
-def test_a_drift_is_one_event() -> None:
+def test_drift_is_one_event() -> None:
     def creep(number: int, content: Content) -> None:
         measured(content, CASE)["gpu_busy_s"] *= 1.005 ** (max(0, number - 20) / 7)
 
     assert only(nights(range(75), creep)).shape is Shape.DRIFT
 
 
-def test_an_outlier_is_noise() -> None:
+def test_outlier_is_noise() -> None:
     def spike(number: int, content: Content) -> None:
         if number == 20:
             measured(content, CASE)["gpu_busy_s"] *= 1.2
@@ -119,7 +119,7 @@ def test_an_outlier_is_noise() -> None:
     assert (event.shape, event.cause.kinds) == (Shape.OUTLIER, (Kind.NOISE,))
 
 
-def test_an_invalid_time_judges_nothing() -> None:
+def test_invalid_time_judges_nothing() -> None:
     def disturbed(number: int, content: Content) -> None:
         if number == 20:
             measured(content, CASE)["gpu_busy_s"] *= 1.2
@@ -130,7 +130,7 @@ def test_an_invalid_time_judges_nothing() -> None:
     assert len(busy(trends(rows)).rows) == 40
 
 
-def test_a_counter_is_exact_at_once() -> None:
+def test_counter_is_exact_at_once() -> None:
     def syncs(number: int, content: Content) -> None:
         if number >= 3:
             measured(content, CASE)["counters"]["host_syncs"] = [9, 1]
@@ -143,7 +143,7 @@ def test_a_counter_is_exact_at_once() -> None:
 @pytest.mark.parametrize(
     ("field", "kind"), [("torch", Kind.VERSIONS), ("driver", Kind.MACHINE), ("cuda", Kind.VERSIONS)]
 )
-def test_a_new_cohort_is_a_line_of_its_own(field: str, kind: Kind) -> None:
+def test_new_cohort_is_a_line_of_its_own(field: str, kind: Kind) -> None:
     rows = nights(range(50), slower(since=40), on_another(field, "999", since=40))
     trend = busy(trends(rows))
     assert [len(line) for line in trend.lines] == [40, 10]
@@ -152,12 +152,12 @@ def test_a_new_cohort_is_a_line_of_its_own(field: str, kind: Kind) -> None:
     assert f"{field} " in event.cause.evidence
 
 
-def test_a_new_cohort_without_a_difference_is_no_event() -> None:
+def test_new_cohort_without_a_difference_is_no_event() -> None:
     rows = nights(range(50), on_another("torch", "999", since=40))
     assert [event for trend in trends(rows) for event in trend.events] == []
 
 
-def test_a_new_package_is_bisected_over_its_versions() -> None:
+def test_new_package_is_bisected_over_its_versions() -> None:
     rows = nights(range(50), slower(since=40), on_another("torch", "2.99.0", since=40))
     (one,) = ranges(trends(rows))
     assert "bisect --package torch --good 2.11.0" in one.command
@@ -182,7 +182,7 @@ def test_another_card_of_one_kind_is_the_machine() -> None:
     assert "GPU-a → GPU-b" in event.cause.evidence
 
 
-def test_a_slower_clock_is_the_machine() -> None:
+def test_slower_clock_is_the_machine() -> None:
     def clocked(number: int, content: Content) -> None:
         clock = 1800 if number >= 40 else 1980
         measured(content, CASE)["interference"]["sm_clocks_mhz"] = [clock] * 5
@@ -201,7 +201,7 @@ def test_one_commit_that_changed_is_noise() -> None:
 
 
 @pytest.mark.parametrize(("by", "kinds"), [(1.0, (Kind.CODE,)), (1.05, (Kind.MACHINE,))])
-def test_a_red_night_is_decided_by_a_control(by: float, kinds: tuple[Kind, ...]) -> None:
+def test_red_night_is_decided_by_a_control(by: float, kinds: tuple[Kind, ...]) -> None:
     rows = nights(range(41), slower(since=40))
     event = only(rows)
     assert event.shape is Shape.UNCONFIRMED
@@ -236,7 +236,7 @@ def test_adding_twice_changes_nothing(tmp_path: Path) -> None:
     assert {row.label for row in store.load(tmp_path)} == {"main"}
 
 
-def test_a_file_is_plain_lines_of_json(tmp_path: Path) -> None:
+def test_file_is_plain_lines_of_json(tmp_path: Path) -> None:
     (run,) = parsed([night(0)], "night")
     path, _ = store.add(run, tmp_path)
     rows = [json.loads(line) for line in gzip.decompress(path.read_bytes()).splitlines()]
@@ -246,7 +246,7 @@ def test_a_file_is_plain_lines_of_json(tmp_path: Path) -> None:
     assert store.load(tmp_path) == store.rows_of(run)
 
 
-def test_the_command_adds_and_reports(
+def test_command_adds_and_reports(
     tmp_path: Path, no_baselines: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     contents = [night(n) for n in range(50)]
@@ -264,7 +264,7 @@ def test_the_command_adds_and_reports(
 
 
 @pytest.mark.parametrize("content", [b"", b"{}", gzip.compress(b"{}\n"), gzip.compress(b"x")[:-9]])
-def test_a_broken_file_is_one_sentence(
+def test_broken_file_is_one_sentence(
     content: bytes, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "machine").mkdir()
@@ -274,7 +274,7 @@ def test_a_broken_file_is_one_sentence(
     assert not error or (error.startswith("error: ") and error.count("\n") == 1)
 
 
-def test_a_store_that_is_not_there_is_one_sentence(
+def test_store_that_is_not_there_is_one_sentence(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert command.main(["history", "report", "--store", str(tmp_path / "none")]) == 2

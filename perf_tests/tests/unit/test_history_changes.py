@@ -48,12 +48,12 @@ def test_critical_value_is_scipys(runs: int, after: int) -> None:
     assert p(most + 1) > LEVEL
 
 
-def test_a_steady_history_has_no_change() -> None:
+def test_steady_history_has_no_change() -> None:
     assert changes(simulated(lambda _: 1.0, runs=365)) == ()
 
 
 @pytest.mark.parametrize("factor", [1.02, 1 / 1.05])
-def test_a_step_is_found_where_it_is(factor: float) -> None:
+def test_step_is_found_where_it_is(factor: float) -> None:
     (found,) = changes(simulated(lambda n: factor if n >= 70 else 1.0))
     assert (found.shape, found.at) == (Shape.STEP, 70)
     assert found.seen <= 76
@@ -73,7 +73,7 @@ def test_half_a_percent_a_week_is_one_drift() -> None:
     assert found.ratio == pytest.approx(1.005 ** (100 / 7), abs=0.015)
 
 
-def test_a_single_run_is_an_outlier_and_the_last_one_is_unconfirmed() -> None:
+def test_single_run_is_an_outlier_and_the_last_one_is_unconfirmed() -> None:
     found = changes(simulated(lambda n: 1.1 if n in (50, 119) else 1.0))
     assert [(change.shape, change.at) for change in found] == [
         ("outlier", 50),
@@ -85,7 +85,7 @@ def test_less_than_the_smallest_change_is_not_reported() -> None:
     assert changes(simulated(lambda n: 1.006 if n >= 60 else 1.0, noise=0.001)) == ()
 
 
-def test_a_metric_without_noise_changes_where_it_does() -> None:
+def test_metric_without_noise_changes_where_it_does() -> None:
     (found,) = changes([4096.0] * 40 + [5120.0] * 10)
     assert (found.shape, found.at) == (Shape.STEP, 40)
 
@@ -98,7 +98,7 @@ def test_what_was_found_stays_when_runs_are_added() -> None:
 
 
 @pytest.mark.parametrize("value", [0.0, -1.0, math.nan])
-def test_a_value_that_is_not_positive_is_refused(value: float) -> None:
+def test_value_that_is_not_positive_is_refused(value: float) -> None:
     with pytest.raises(ValueError, match="positive"):
         changes([1.0, value])
 
@@ -120,7 +120,7 @@ def test_each_difference_of_a_counter_is_a_change(
     assert [(change.shape, change.at) for change in count_changes(counts)] == found
 
 
-def test_a_counter_that_always_moves_has_noise() -> None:
+def test_counter_that_always_moves_has_noise() -> None:
     draw = random.Random(0)
     assert count_changes([draw.randint(995, 1005) for _ in range(100)]) == ()
 

@@ -41,7 +41,7 @@ def test_images_keep_their_shape(tmp_path: Path, shape: tuple[int, int, int]) ->
     assert np.allclose(loaded, some(*shape), atol=0.5 / 255 + 1e-6)
 
 
-def test_a_strip_without_a_shape_is_squares(tmp_path: Path) -> None:
+def test_strip_without_a_shape_is_squares(tmp_path: Path) -> None:
     path = tmp_path / "old.png"
     Image.new("RGB", (192, 64)).save(path)
     assert image_files.load(path).shape == (3, 64, 64, 3)
@@ -51,7 +51,7 @@ def test_a_strip_without_a_shape_is_squares(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("written", ["3x64x64", "1x64x63", "0x64x64", "-1x64x-64", "2", "axbxc"])
-def test_a_shape_that_is_not_the_files_is_refused(tmp_path: Path, written: str) -> None:
+def test_shape_that_contradicts_the_file_is_refused(tmp_path: Path, written: str) -> None:
     path, info = tmp_path / "images.png", PngInfo()
     info.add_text(image_files.SHAPE_KEY, written)
     Image.new("RGB", (64, 64)).save(path, pnginfo=info)
@@ -72,7 +72,9 @@ def test_a_shape_that_is_not_the_files_is_refused(tmp_path: Path, written: str) 
         (png(64, 64)[:33] + os.urandom(100), "damaged PNG file"),
     ],
 )
-def test_what_is_no_image_is_one_sentence(tmp_path: Path, content: bytes, sentence: str) -> None:
+def test_file_that_is_not_an_image_is_one_sentence(
+    tmp_path: Path, content: bytes, sentence: str
+) -> None:
     path = tmp_path / "images.png"
     path.write_bytes(content)
     with pytest.raises(BadImage, match=sentence) as caught:
@@ -101,7 +103,7 @@ def test_only_a_regular_file_is_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "name", ["ddim50-tf32+fp16", "a model-1.5", "ß", "w-cfg=7.5@x", "ddim50-my_kernels"]
 )
-def test_a_name_becomes_a_file_in_the_folder(tmp_path: Path, name: str) -> None:
+def test_name_becomes_a_file_in_the_folder(tmp_path: Path, name: str) -> None:
     assert image_file(tmp_path, name) == tmp_path / f"{name}.png"
 
 
@@ -109,6 +111,6 @@ def test_a_name_becomes_a_file_in_the_folder(tmp_path: Path, name: str) -> None:
     "name",
     ["", ".", "..", ".hidden", "../x", "a/b", "a\\b", "/etc/x", "a\0", "a\nb", "x" * 201, "\ud800"],
 )
-def test_a_name_that_may_lead_elsewhere_is_refused(tmp_path: Path, name: str) -> None:
+def test_name_that_may_lead_elsewhere_is_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(BadName, match="cannot be the name of a file"):
         image_file(tmp_path, name)

@@ -78,7 +78,7 @@ class Card:
         (Card((1980, None), (1500, None)), ("the SM clock moved between 1500 and 1980 MHz",)),
     ],
 )
-def test_what_disturbs_a_gpu(
+def test_gpu_interference_is_reported(
     monkeypatch: pytest.MonkeyPatch, card: Card, disturbed: tuple[str, ...]
 ) -> None:
     monkeypatch.setitem(sys.modules, "pynvml", card.nvml())
@@ -95,7 +95,7 @@ def test_what_disturbs_a_gpu(
     assert printed.unknown == (None if answers else "slowdowns unknown: NVML says Not Supported")
 
 
-def test_what_a_gpu_does_not_answer_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_answer_of_a_gpu_is_noted(monkeypatch: pytest.MonkeyPatch) -> None:
     def refused(*_: object) -> None:
         raise Unanswered("Not Supported")
 
@@ -116,7 +116,7 @@ def test_what_a_gpu_does_not_answer_is_told(monkeypatch: pytest.MonkeyPatch) -> 
     ]
 
 
-def test_waiting_for_a_cpu_disturbs_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_waiting_for_a_cpu_is_host_interference(monkeypatch: pytest.MonkeyPatch) -> None:
     waits = iter(({"1": 0.0}, {"1": 10.0, "2": 0.5}, {"1": 10.0}, {"1": 10.0}))
     monkeypatch.setattr(interference, "_cpu_waits_s", lambda: next(waits))
     # Rounds of a second in which this process hardly runs, however many CPUs it may run on.
@@ -133,7 +133,7 @@ def test_waiting_for_a_cpu_disturbs_the_host(monkeypatch: pytest.MonkeyPatch) ->
     assert calm.interference().cpu_wait_share == 0
 
 
-def test_how_fast_the_core_was_is_told_of_both_ends_of_each_round(
+def test_core_speed_is_timed_at_both_ends_of_each_round(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     # CPU time: what waits for another thread, or for a lock of Python's, is no slower core.
@@ -157,7 +157,7 @@ def test_how_fast_the_core_was_is_told_of_both_ends_of_each_round(
     assert noted == ["CPU", "CPU", "GPU", "CPU", "CPU"] * 2
 
 
-def test_a_tracer_makes_no_core_slow() -> None:
+def test_tracer_does_not_slow_the_loop() -> None:
     followed: list[str] = []
 
     def tracer(frame: FrameType, event: str, _: object) -> Any:

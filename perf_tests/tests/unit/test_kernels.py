@@ -70,7 +70,7 @@ def test_half_precision_shapes_and_strides(held: int, monkeypatch: pytest.Monkey
     assert (made - functional.silu(meant)).abs().max() < 1e-2
 
 
-def test_what_it_cannot_take_is_refused() -> None:
+def test_unsupported_input_is_refused() -> None:
     def refused(x: torch.Tensor, shift: torch.Tensor | None = None, groups: int = 32) -> None:
         with pytest.raises(ValueError, match=r"channels last|does not"):
             kernels.group_norm(
@@ -88,7 +88,7 @@ def test_what_it_cannot_take_is_refused() -> None:
 
 @pytest.mark.parametrize("programs", [12, 3])
 @pytest.mark.parametrize("images", [1, 2])
-def test_parts_of_several_tiles_and_none(
+def test_groups_span_several_tiles_or_part_of_one(
     programs: int, images: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As at 64 by 64: a part has a second tile. Of parts that are not there, nothing is summed."""
@@ -116,7 +116,7 @@ class Noting:
 
 
 @pytest.mark.parametrize(("channels", "held"), [(640, True), (1280, False)])
-def test_the_largest_group_that_is_held(
+def test_largest_supported_group(
     channels: int, held: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     noting = Noting(kernels._group_norm_held)
@@ -129,7 +129,7 @@ def test_the_largest_group_that_is_held(
     assert noting.launches == held
 
 
-def test_what_is_held_far_from_zero_keeps_its_digits() -> None:
+def test_values_far_from_zero_keep_their_digits() -> None:
     """Its variance is of differences from the mean, and no difference of squares."""
     torch.manual_seed(0)
     x = 1000 + torch.randn(2, 320, 8, 8, device=DEVICE)
@@ -140,7 +140,7 @@ def test_what_is_held_far_from_zero_keeps_its_digits() -> None:
 
 
 @pytest.mark.parametrize("held", HELD)
-def test_a_shift_that_cancels_a_mean_leaves_the_digits_of_float16(
+def test_shift_that_cancels_the_mean_keeps_float16_digits(
     held: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As a convolution's bias does: before it is added, a channel can be far from zero."""
@@ -156,7 +156,7 @@ def test_a_shift_that_cancels_a_mean_leaves_the_digits_of_float16(
 
 
 @pytest.mark.parametrize("held", HELD)
-def test_a_constant_is_normalized_to_nothing(held: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_constant_is_normalized_to_zero(held: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its variance is 0, of which rounding can leave less, as of this one."""
     monkeypatch.setattr(kernels, "HELD", held)
     x = torch.full((1, 320, 8, 8), 33.3, device=DEVICE).to(memory_format=torch.channels_last)
@@ -166,7 +166,7 @@ def test_a_constant_is_normalized_to_nothing(held: int, monkeypatch: pytest.Monk
 
 
 @pytest.mark.parametrize("held", HELD)
-def test_an_overflow_stays_one(held: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_overflow_stays_infinite(held: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kernels, "HELD", held)
     x = torch.randn(1, 320, 8, 8, device=DEVICE).to(memory_format=torch.channels_last)
     x[0, 0, 0, 0] = torch.inf

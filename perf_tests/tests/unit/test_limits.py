@@ -76,7 +76,7 @@ def test_gpu_speedup_and_memory_have_a_fixed_slack() -> None:
     assert limits_of({"peak_memory_bytes": (1000, 900)}) == {"peak_memory_bytes_max": 1020}
 
 
-def test_a_calibration_widens_no_other_limit() -> None:
+def test_calibration_widens_no_other_limit() -> None:
     measured = {"latency_s": (1.0, 1.0, 1.0), "gpu_busy_s": (1.0, 1.0, 1.0)}
     known = Calibration(
         calibrated="", processes=5, noise={"latency_s": 0.3, "gpu_busy_s": 0.01}, sees={}

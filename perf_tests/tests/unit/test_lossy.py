@@ -55,7 +55,7 @@ def db(one: Any, other: Any) -> float:
     return pixels.distance(one, other).psnr_db
 
 
-def test_caching_by_a_plan_is_the_packages(source: Source, plain: Any) -> None:
+def test_planned_caching_matches_the_package(source: Source, plain: Any) -> None:
     pytest.importorskip("DeepCache")
     made = []
     for name in ("deepcache", "device_steps+deepcache"):
@@ -107,7 +107,7 @@ class Taped(Graphed):
         return tape, [], None
 
 
-def test_captured_steps_find_what_their_own_kind_kept(
+def test_captured_steps_find_their_own_cache(
     source: Source, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also where a kind is captured before another that keeps something else."""
@@ -163,12 +163,12 @@ def test_merged_tokens_are_averaged_in_float64(
         "compile_reduce_overhead+vae_tiling",
     ],
 )
-def test_what_cannot_stand_beside_one_another_is_refused(stack: str) -> None:
+def test_conflicting_optimizations_are_refused(stack: str) -> None:
     with pytest.raises(ValueError, match="both decide"):
         ours().case(FEW, stack)
 
 
-def test_a_proof_that_decodes_leaves_an_offloaded_decoder_where_it_was(
+def test_applied_check_leaves_an_offloaded_decoder_in_place(
     source: Source,
 ) -> None:
     """Else offloading's applied check finds it on the device, where the other check called it."""
@@ -197,7 +197,7 @@ def test_guidance_ends_when_its_share_is_over(source: Source, plain: Any) -> Non
         ours().case(FEW, "guidance_cutoff")
 
 
-def test_proofs_see_the_change_and_say_where_it_is_not(source: Source) -> None:
+def test_applied_checks_notice_a_missing_change(source: Source) -> None:
     changes = {
         "vae_slicing": "the vae decodes 2 by 8 by 8 latents in no more parts than whole",
         "vae_tiling": "the vae decodes 1 by 8 by 8 latents in no more parts than whole",

@@ -34,17 +34,19 @@ def digest_of(folder: Path, **files: str) -> str:
         ("wait", "pause", False),
     ],
 )
-def test_what_changes_it(tmp_path: Path, was: str, now: str, same: bool) -> None:
+def test_digest_changes_with_the_measuring_code(
+    tmp_path: Path, was: str, now: str, same: bool
+) -> None:
     before = digest_of(tmp_path, timing=CODE)
     after = digest_of(tmp_path, timing=CODE.replace(was, now))
     assert (before == after) is same
 
 
-def test_one_more_file_changes_it(tmp_path: Path) -> None:
+def test_digest_changes_with_one_more_file(tmp_path: Path) -> None:
     assert digest_of(tmp_path, timing=CODE) != digest_of(tmp_path, timing=CODE, quiet="")
 
 
-def test_what_judges_is_there_and_all_else_measures() -> None:
+def test_judging_modules_exist_and_all_others_measure() -> None:
     files = {path.stem for path in Path(measuring.__file__).parent.glob("*.py")}
     assert files > set(measuring.NOT_MEASURING)
     assert {"timing", "counters", "bench", "interference", "roofline"} <= files - set(

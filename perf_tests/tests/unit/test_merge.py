@@ -10,6 +10,7 @@ import pytest
 
 from diffusers_perf.cli import __main__ as command
 from diffusers_perf.records.reading import load_run
+from perf_tests.tests.unit import main_job
 from perf_tests.tests.unit.drawn import image
 from perf_tests.tests.unit.recorded import (
     Content,
@@ -21,7 +22,6 @@ from perf_tests.tests.unit.recorded import (
     session,
     write,
 )
-from perf_tests.tests.unit.test_plugin import run as run_suite
 
 CASES = [f"fake4-{name}" for name in ("reference", "fine", "unsupported", "unapplied", "moody")]
 FAKES = "fine,unsupported,unapplied,moody"
@@ -32,7 +32,7 @@ def test_shards_make_the_whole(
 ) -> None:
     paths = [pytester.path / f"{index}.json" for index in (1, 2)]
     for index, path in enumerate(paths, start=1):
-        run_suite(pytester, f"--shard={index}/2", f"--benchmark-json={path}", fakes=FAKES)
+        main_job.run(pytester, f"--shard={index}/2", f"--benchmark-json={path}", fakes=FAKES)
     parts = [load_run(path) for path in paths]
     assert [case for part in parts for case in part.session.expected] == CASES
     # The second has no reference of its own and compared its cases all the same.
@@ -71,8 +71,10 @@ def test_shards_make_the_whole(
         ("1/9", "--shard 1/9: there are 2 cases to share"),
     ],
 )
-def test_what_is_no_shard_is_refused(pytester: pytest.Pytester, shard: str, sentence: str) -> None:
-    result = run_suite(pytester, f"--shard={shard}")
+def test_run_that_is_not_a_shard_is_refused(
+    pytester: pytest.Pytester, shard: str, sentence: str
+) -> None:
+    result = main_job.run(pytester, f"--shard={shard}")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     text = "\n".join(result.errlines + result.outlines)
     assert sentence in text
@@ -106,7 +108,7 @@ def test_recorded_shards_join(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert not list(out.parent.glob("*.draft"))
 
 
-def test_the_image_of_a_reference_that_is_no_case_is_kept(tmp_path: Path) -> None:
+def test_image_of_an_unselected_reference_is_kept(tmp_path: Path) -> None:
     """As after `-k`: a shard measured it for others. What nobody is compared with is left out."""
     contents = shards()
     for content in contents:
@@ -183,7 +185,7 @@ def _one_quick(contents: list[Content]) -> None:
         (_other_stopwatch, "were made on different versions of the measuring code"),
     ],
 )
-def test_what_makes_no_whole_is_refused(
+def test_incomplete_shards_are_refused(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
     spoil: Callable[[list[Content]], object],
@@ -200,7 +202,7 @@ def test_what_makes_no_whole_is_refused(
     assert not out.exists()
 
 
-def test_what_was_quick_in_parts_is_quick_as_a_whole(tmp_path: Path) -> None:
+def test_quick_shards_make_a_quick_run(tmp_path: Path) -> None:
     contents = shards()
     for content in contents:
         session(content)["quick"] = True
@@ -210,7 +212,7 @@ def test_what_was_quick_in_parts_is_quick_as_a_whole(tmp_path: Path) -> None:
     assert load_run(out).session.quick
 
 
-def test_a_file_in_the_way_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_existing_file_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     paths = write(shards(), tmp_path, "shard")
     out = paths[0] / "run.json"
     assert command.main(["merge", *map(str, paths), "--json", str(out)]) == 2
@@ -218,7 +220,7 @@ def test_a_file_in_the_way_is_named(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert capsys.readouterr().err == said
 
 
-def test_a_shard_is_not_written_over(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_shard_is_not_overwritten(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     paths = write(shards(), tmp_path, "shard")
     assert command.main(["merge", *map(str, paths), "--json", str(paths[0])]) == 2
     assert "shard-0.json is one of the shards" in capsys.readouterr().err

@@ -38,7 +38,7 @@ def test_every_detector_has_a_metric() -> None:
     assert detector_of("a counter of tomorrow") == "counter"
 
 
-def test_a_metric_without_a_limit_has_a_rule_of_its_own() -> None:
+def test_metric_without_a_limit_has_a_rule_of_its_own() -> None:
     folder = Path(verdicts.__file__).parents[1]
     source = "".join(path.read_text() for path in folder.rglob("*.py") if path.name != "metrics.py")
     generic = {*LIMITED, *COUNTERS.values()}
@@ -47,7 +47,7 @@ def test_a_metric_without_a_limit_has_a_rule_of_its_own() -> None:
             assert f'"{metric.name}"' in source, metric.name
 
 
-def test_what_is_limited_and_compared() -> None:
+def test_limited_and_compared_metrics() -> None:
     assert [metric.limit_name for metric in LIMITED] == [
         "latency_s_max",
         "latency_speedup_min",
@@ -71,7 +71,7 @@ def test_what_is_limited_and_compared() -> None:
     }
 
 
-def test_a_ratio_takes_the_reference_of_the_same_run() -> None:
+def test_ratio_takes_the_reference_of_the_same_run() -> None:
     assert BY_NAME["latency speedup"].of(FP16, REFERENCE) == pytest.approx(2.0)
     assert BY_NAME["GPU busy speedup"].of(FP16, REFERENCE) == pytest.approx(2.5)
     assert BY_NAME["memory ratio"].of(FP16, REFERENCE) == pytest.approx(0.5)

@@ -26,14 +26,14 @@ FIRST_WEIGHTS = [0.150277525, 0.060712989, -0.243210226]
 """Of the seeded tiny autoencoder: other draws are other weights, and need another name."""
 
 
-def test_a_command_line_says_what_is_not_the_default() -> None:
+def test_command_line_shows_options_that_are_not_defaults() -> None:
     assert options_for("cuda", "sd15") == ()
     assert options_for("cuda", "embedded") == ("--model=embedded",)
     assert options_for("cpu", "embedded") == ("--device", "cpu")
     assert options_for("cpu", "sd15") == ("--device", "cpu", "--model=sd15")
 
 
-def test_clips_tokenizer_is_the_published_one() -> None:
+def test_clip_tokenizer_is_the_published_one() -> None:
     ids = clip_tokenizer()("a photo of an astronaut riding a horse on mars").input_ids
     assert ids == [49406, 320, 1125, 539, 550, 18376, 6765, 320, 4558, 525, 7496, 49407]
 
@@ -46,7 +46,7 @@ def test_architectures_have_the_checkpoints_parameters(model: str) -> None:
         assert sum(p.numel() for p in module.parameters()) == architecture.parameters, role
 
 
-def test_seeded_weights_are_shared_and_copies_are_not() -> None:
+def test_seeded_weights_are_shared_unless_copied() -> None:
     host = drawn("sd15", "tiny_vae")
     assert drawn("sd15", "tiny_vae") is host
     copy = on_device(host, dtype=torch.float16, device=CPU)
@@ -56,7 +56,7 @@ def test_seeded_weights_are_shared_and_copies_are_not() -> None:
     assert first == pytest.approx(FIRST_WEIGHTS, abs=1e-6)
 
 
-def test_the_seeded_tiny_autoencoders_image_is_neither_black_nor_flat() -> None:
+def test_seeded_tiny_autoencoder_image_is_neither_black_nor_uniform() -> None:
     noise = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         image = (drawn("sd15", "tiny_vae").decode(noise).sample / 2 + 0.5).clamp(0, 1)  # type: ignore[operator]
@@ -84,7 +84,7 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_a_checkpoint_loads_from_a_folder(saved: Path) -> None:
+def test_checkpoint_loads_from_a_folder(saved: Path) -> None:
     """The code that loads from the Hub, on a folder in the same format."""
     source = open_source(str(saved))
     assert (source.name, source.kind, source.scale) == ("mine", "checkpoint", "small")
@@ -111,7 +111,7 @@ def test_pickled_weights_are_refused(saved: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("missing", ["tokenizer", "scheduler", "vae"])
-def test_a_checkpoint_without_one_of_its_parts_is_refused(
+def test_checkpoint_without_one_of_its_parts_is_refused(
     saved: Path, tmp_path: Path, missing: str
 ) -> None:
     folder = tmp_path / "broken"
@@ -121,7 +121,7 @@ def test_a_checkpoint_without_one_of_its_parts_is_refused(
         open_source(str(folder))
 
 
-def test_a_tokenizer_without_a_vocabulary_is_refused(saved: Path, tmp_path: Path) -> None:
+def test_tokenizer_without_a_vocabulary_is_refused(saved: Path, tmp_path: Path) -> None:
     """It would load all the same, and every prompt would be the same one."""
     folder = tmp_path / "broken"
     shutil.copytree(saved, folder)
@@ -147,7 +147,7 @@ def test_another_schedulers_file_does_not_change_pndm(saved: Path, tmp_path: Pat
     assert pipeline.scheduler.config.skip_prk_steps
 
 
-def test_a_checkpoint_that_cannot_be_loaded_is_one_sentence(saved: Path, tmp_path: Path) -> None:
+def test_checkpoint_that_cannot_be_loaded_is_one_sentence(saved: Path, tmp_path: Path) -> None:
     folder = tmp_path / "broken"
     shutil.copytree(saved, folder)
     weights = folder / "unet" / "diffusion_pytorch_model.safetensors"
@@ -179,7 +179,7 @@ def test_a_checkpoint_that_cannot_be_loaded_is_one_sentence(saved: Path, tmp_pat
         ),
     ],
 )
-def test_a_folder_that_is_no_pipeline_is_refused(
+def test_folder_that_is_not_a_pipeline_is_refused(
     tmp_path: Path, content: str | None, sentence: str
 ) -> None:
     if content is not None:
@@ -188,7 +188,7 @@ def test_a_folder_that_is_no_pipeline_is_refused(
         open_source(str(tmp_path))
 
 
-def test_an_unknown_name_is_told_the_known_ones() -> None:
+def test_unknown_name_lists_the_known_ones() -> None:
     with pytest.raises(
         BadModel, match="known by name are sd15, small, embedded; a model is a folder that"
     ):
@@ -196,7 +196,7 @@ def test_an_unknown_name_is_told_the_known_ones() -> None:
 
 
 @pytest.mark.parametrize("name", ["flux", "wan"])
-def test_a_folder_of_any_family_loads(name: str, tmp_path: Path) -> None:
+def test_folder_of_any_family_loads(name: str, tmp_path: Path) -> None:
     folder = tiny.folder(name, tmp_path)
     source = open_source(str(folder))
     built = tiny.builder(name)()
@@ -222,7 +222,7 @@ def test_fine_tuned_weights_are_others(tmp_path: Path) -> None:
     assert open_source(str(second)).name == open_source(str(first)).name
 
 
-def test_a_function_builds_the_pipeline(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_function_builds_the_pipeline(monkeypatch: pytest.MonkeyPatch) -> None:
     source = open_source("perf_tests.tests.tiny:sd_subclass")
     assert source.weights == "not built yet"
     pipeline = source.load(scheduler="PNDMScheduler", variants={}, dtype=torch.bfloat16, device=CPU)
@@ -245,7 +245,7 @@ def test_a_function_builds_the_pipeline(monkeypatch: pytest.MonkeyPatch) -> None
         ("builtins:dict", "gave a dict: a pipeline has components and can be called"),
     ],
 )
-def test_a_function_that_builds_nothing_is_one_sentence(model: str, says: str) -> None:
+def test_function_that_builds_nothing_is_one_sentence(model: str, says: str) -> None:
     with pytest.raises(BadModel, match=f"--model {model}.* ?{says}") as error:
         open_source(model).load(scheduler=None, variants={}, dtype=torch.float32, device=CPU)
     assert "\n" not in str(error.value)
@@ -264,7 +264,7 @@ def test_by_default_a_session_runs_what_fits_its_device() -> None:
     assert Sources(device="cpu").scale_of([workloads.DDIM50_SMALL, OURS]) == "full"
 
 
-def test_a_model_that_is_named_takes_the_place_of_its_family(saved: Path, tmp_path: Path) -> None:
+def test_model_that_is_named_takes_the_place_of_its_family(saved: Path, tmp_path: Path) -> None:
     everything = (workloads.DDIM50, workloads.DDIM50_SMALL, OURS)
     small = Sources(device="cpu", model=str(saved))
     assert [small.runs(workload) for workload in everything] == [False, True, False]
@@ -294,7 +294,7 @@ def test_prices_name_a_package_that_is_not_installed(
     assert capsys.readouterr().err.startswith(f"error: {package} is not installed: ")
 
 
-def test_the_recipe_names_a_package_that_is_not_installed(
+def test_recipe_names_a_package_that_is_not_installed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setitem(sys.modules, "diffusers", None)
@@ -302,7 +302,7 @@ def test_the_recipe_names_a_package_that_is_not_installed(
     assert capsys.readouterr().err.startswith("error: diffusers is not installed: ")
 
 
-def test_prices_of_no_stack_name_no_workload(
+def test_prices_of_an_unknown_stack_name_no_workload(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert priced(monkeypatch, "nobody") == 2

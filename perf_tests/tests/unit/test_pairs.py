@@ -27,7 +27,7 @@ EAGER = 0.06
 """Noise of the latency of a host-bound case between processes, as recorded."""
 
 
-def test_the_interval_is_the_paired_t_intervals_of_the_logs() -> None:
+def test_interval_is_the_paired_t_interval_of_the_logs() -> None:
     # Sides that move together: the pairs are noisier than neighbours are.
     base, head = [2.0, 2.0, 2.0, 2.0], [2.0, 2.02, 2.04, 2.06]
     logs = [math.log(h / b) for h, b in zip(head, base, strict=True)]
@@ -38,7 +38,7 @@ def test_the_interval_is_the_paired_t_intervals_of_the_logs() -> None:
     assert seen.mid == pytest.approx(math.exp(sum(logs) / 4))
 
 
-def test_what_more_pairs_of_the_same_noise_would_say() -> None:
+def test_narrowed_interval_is_that_of_more_pairs() -> None:
     five = paired_interval(HEAD, BASE)
     low, high = oracle.t.interval(
         0.99, 9, loc=math.log(five.mid), scale=pair_noise(HEAD, BASE) / math.sqrt(10)
@@ -47,20 +47,20 @@ def test_what_more_pairs_of_the_same_noise_would_say() -> None:
     assert (ten.low, ten.mid, ten.high) == pytest.approx((math.exp(low), five.mid, math.exp(high)))
 
 
-def test_pairs_that_agree_by_luck_are_as_noisy_as_their_sides() -> None:
+def test_lucky_pairs_are_as_noisy_as_their_sides() -> None:
     head = [1.01 * value for value in BASE]
     assert noise_of([h / b for h, b in zip(head, BASE, strict=True)]) == pytest.approx(0, abs=1e-9)
     assert pair_noise(head, BASE) > 0.02
     assert pair_noise(head, BASE, known=0.1) == pytest.approx(math.sqrt(2) * 0.1)
 
 
-def test_a_slow_drift_is_no_noise() -> None:
+def test_slow_drift_is_not_noise() -> None:
     warming = [2.0 * 1.004**step for step in range(10)]
     assert pair_noise(warming[0::2], warming[1::2]) < 0.01
     assert noise_of(warming) > 0.011
 
 
-def test_one_pair_says_nothing() -> None:
+def test_one_pair_has_an_infinite_interval() -> None:
     assert paired_interval([2.0], [1.0]).high == math.inf
     assert detectable(0.01, pairs=1, threshold=0.03) == math.inf
     with pytest.raises(ValueError, match="two pairs"):
@@ -71,7 +71,7 @@ def test_one_pair_says_nothing() -> None:
 
 @pytest.mark.parametrize("noise", [0.002, 0.01, 0.05])
 @pytest.mark.parametrize("pairs", [5, 10])
-def test_what_is_called_detectable_is_detected_nine_times_in_ten(noise: float, pairs: int) -> None:
+def test_detectable_effect_is_detected_nine_times_in_ten(noise: float, pairs: int) -> None:
     """By simulation, of the rule itself with a known noise."""
     draw, threshold = random.Random(0), LATENCY.threshold
     effect = detectable(math.sqrt(2) * noise, pairs=pairs, threshold=threshold)
@@ -85,7 +85,7 @@ def test_what_is_called_detectable_is_detected_nine_times_in_ten(noise: float, p
 
 
 @pytest.mark.parametrize("noise", [0.01, 0.03, 0.1])
-def test_without_a_calibration_noise_is_seldom_called_slower(noise: float) -> None:
+def test_noise_without_a_calibration_is_seldom_called_slower(noise: float) -> None:
     draw, wrong = random.Random(1), 0
     for _ in range(3000):
         base, head = ([math.exp(draw.gauss(0, noise)) for _ in range(5)] for _ in range(2))
@@ -141,7 +141,7 @@ def of_fp16(comparison: Comparison, metric: str) -> Change:
 
 
 @pytest.mark.parametrize("noise", [0.003, 0.015, EAGER])
-def test_no_false_alarm_in_two_hundred_pairings_of_the_same_code(noise: float) -> None:
+def test_same_code_gives_no_false_alarm_in_two_hundred_pairings(noise: float) -> None:
     compared = pairings(processes(noise), 200)
     assert all(comparison.exit_code != 1 for comparison in compared)
     statuses = Counter(
@@ -156,7 +156,7 @@ def test_no_false_alarm_in_two_hundred_pairings_of_the_same_code(noise: float) -
         assert all(of_fp16(c, "latency").status == "inconclusive" for c in compared)
 
 
-def test_five_percent_more_gpu_work_is_always_seen_and_measured() -> None:
+def test_five_percent_more_gpu_work_is_always_detected() -> None:
     compared = pairings(processes(0.003), 50, by=1.05)
     found = [of_fp16(comparison, "GPU busy") for comparison in compared]
     assert {change.status for change in found} == {"slower"}
@@ -168,7 +168,7 @@ def test_five_percent_more_gpu_work_is_always_seen_and_measured() -> None:
     assert others == {"same"}
 
 
-def test_the_next_command_measures_the_same_model() -> None:
+def test_next_command_measures_the_same_model() -> None:
     base, head = (parsed(contents, "run") for contents in (side("base"), _slowed(1.05)[:5]))
     options = ("--model", "my model")
     head = [replace(run, session=structs.replace(run.session, options=options)) for run in head]
@@ -176,7 +176,7 @@ def test_the_next_command_measures_the_same_model() -> None:
     assert found.next.endswith("\"[ddim50-fp16]\" --model 'my model'")
 
 
-def test_more_pairs_are_worth_it_where_they_could_tell() -> None:
+def test_more_pairs_are_suggested_where_they_could_settle_it() -> None:
     nearly_enough = pairings(processes(0.012), 20)
     assert all(set(one.worth_more) == set(one.inconclusive) for one in nearly_enough)
     by_far_too_few = pairings(processes(EAGER), 20)
@@ -188,7 +188,7 @@ def test_more_pairs_are_worth_it_where_they_could_tell() -> None:
     assert sum(change.more_could_tell for change in seen) >= 18
 
 
-def test_what_the_rule_for_more_pairs_costs_and_spares() -> None:
+def test_rule_for_more_pairs_costs_little_and_saves_much() -> None:
     """README's figures: a simulation of one case, against ten pairs wherever five do not do."""
 
     def shares(noise: float, effect: float, draws: int = 400) -> tuple[float, float, float]:
@@ -217,7 +217,7 @@ def test_what_the_rule_for_more_pairs_costs_and_spares() -> None:
     assert shares(0.05, 0.0)[2] > 0.9
 
 
-def test_two_pairs_foresee_nothing_and_ten_are_all_that_there_are() -> None:
+def test_two_pairs_suggest_more_and_ten_do_not() -> None:
     runs = processes(EAGER)
     for pairs, worth in ((2, 4), (10, 0)):
         comparison = compare(runs[:pairs], runs[pairs : 2 * pairs])
@@ -225,7 +225,7 @@ def test_two_pairs_foresee_nothing_and_ten_are_all_that_there_are() -> None:
         assert len(comparison.worth_more) == worth
 
 
-def test_what_was_disturbed_may_be_quiet_the_next_time() -> None:
+def test_pairs_with_interference_suggest_more() -> None:
     contents = [*side("base", count=10), *side("head", count=10)]
     for content in contents:
         first = cases(content)[0]["measurement"]
@@ -237,7 +237,7 @@ def test_what_was_disturbed_may_be_quiet_the_next_time() -> None:
         assert comparison.worth_more == worth
 
 
-def test_what_is_inconclusive_is_told_in_one_line() -> None:
+def test_summary_of_inconclusive_cases() -> None:
     (comparison,) = pairings(processes(EAGER), 1)
     assert comparison.exit_code == 2
     assert comparison.verdicts["vase25-reference"] == "same"

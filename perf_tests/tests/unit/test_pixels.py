@@ -16,17 +16,17 @@ def images() -> Images:
     return coarse.repeat(8, axis=1).repeat(8, axis=2)
 
 
-def test_a_batch_is_as_dark_as_its_darkest_image(images: Images) -> None:
+def test_mean_is_that_of_the_darkest_image(images: Images) -> None:
     images[1] = 0
     assert pixels.look(images).mean == 0
 
 
-def test_a_solid_colour_is_flat_though_its_channels_differ(images: Images) -> None:
+def test_solid_colour_is_uniform_though_its_channels_differ(images: Images) -> None:
     images[1] = np.array([0.9, 0.1, 0.5], dtype=np.float32)
     assert pixels.look(images).std == pytest.approx(0, abs=1e-3)
 
 
-def test_one_nan_in_one_image_is_seen(images: Images) -> None:
+def test_nan_in_one_image_is_detected(images: Images) -> None:
     assert pixels.look(images).finite
     images[1, 3, 3, 0] = np.nan
     assert not pixels.look(images).finite
@@ -40,7 +40,7 @@ def test_distance_is_that_of_the_worst_pair(images: Images) -> None:
     assert pixels.distance(images, images) == Distance(psnr_db=IDENTICAL_DB, ssim=1.0)
 
 
-def test_psnr_is_the_librarys() -> None:
+def test_psnr_matches_skimage() -> None:
     draw = np.random.default_rng(0)
     one, other = draw.random((2, 3, 32, 32, 3), dtype=np.float32)
     other[1] = one[1] + 1e-4 * draw.standard_normal(one[1].shape, dtype=np.float32)
@@ -61,7 +61,7 @@ def test_other_shapes_are_refused(images: Images) -> None:
 @pytest.mark.parametrize(
     ("shape", "small"), [((512, 512), (64, 64)), ((96, 64), (64, 43)), ((48, 40), (48, 40))]
 )
-def test_a_thumbnail_is_the_mean_of_every_pixel(
+def test_thumbnail_is_the_mean_of_every_pixel(
     shape: tuple[int, int], small: tuple[int, int]
 ) -> None:
     draw = np.random.default_rng(0).random((2, *shape, 3), dtype=np.float32)
@@ -74,6 +74,6 @@ def test_a_thumbnail_is_the_mean_of_every_pixel(
         assert pixels.thumbnail(changed)[1][edge].min() > 0.5
 
 
-def test_a_thumbnail_of_whole_blocks_is_their_mean(images: Images) -> None:
+def test_thumbnail_of_whole_blocks_is_their_mean(images: Images) -> None:
     large = images.repeat(4, axis=1).repeat(4, axis=2)
     assert np.allclose(pixels.thumbnail(large), images, atol=1e-6)

@@ -26,37 +26,8 @@ from diffusers_perf.records.reading import load_run
 from diffusers_perf.records.run import Drift
 from diffusers_perf.records.store import BaselineStore
 from perf_tests.tests.unit import fake
+from perf_tests.tests.unit.main_job import run
 from perf_tests.tests.unit.recorded import case_id, cases, machine, session
-
-ROOT = Path(__file__).parents[3]
-
-
-def run(
-    pytester: pytest.Pytester,
-    *options: str,
-    fakes: str = "fine",
-    only: bool = True,
-    rounds: int | None = 2,
-) -> pytest.RunResult:
-    """The main job on the fake catalog, in this process, as in a repository of its own."""
-    test = pytester.path / "perf_tests" / "test_generation.py"
-    test.parent.mkdir(exist_ok=True)
-    test.write_text("from diffusers_perf import test_generation as test_generation\n")
-    return pytester.runpytest_inprocess(
-        f"--rootdir={pytester.path}",
-        f"--config-file={ROOT / 'pyproject.toml'}",
-        "-p",
-        "no:cacheprovider",
-        "-p",
-        "perf_tests.tests.unit.fake",
-        f"--fakes={fakes}",
-        f"--baselines={Path.cwd() / 'baselines'}",
-        *(["--benchmark-only"] if only else []),
-        *([f"--rounds={rounds}"] if rounds else []),
-        *options,
-        "perf_tests",
-        no_reraise_ctrlc=True,
-    )
 
 
 def report(path: Path) -> dict[str, Any]:
@@ -78,7 +49,7 @@ SENTENCES = {
 }
 
 
-def test_what_is_wrong_turns_the_run_red_and_says_so(pytester: pytest.Pytester) -> None:
+def test_defect_fails_the_run_with_its_sentence(pytester: pytest.Pytester) -> None:
     result = run(pytester, fakes=",".join([*SENTENCES, "fine"]))
     assert result.ret == pytest.ExitCode.TESTS_FAILED
     for sentence in SENTENCES.values():
@@ -90,7 +61,7 @@ def test_what_is_wrong_turns_the_run_red_and_says_so(pytester: pytest.Pytester) 
     assert outcomes["failed"] + outcomes["errors"] == len(SENTENCES)
 
 
-def test_all_well(pytester: pytest.Pytester) -> None:
+def test_sound_run_passes(pytester: pytest.Pytester) -> None:
     path = pytester.path / "runs" / "run.json"
     result = run(pytester, f"--benchmark-json={path}")
     assert result.ret == 0
@@ -112,7 +83,7 @@ def test_all_well(pytester: pytest.Pytester) -> None:
     result.stdout.no_fnmatch_line("*Warning*")
 
 
-def test_a_failed_case_is_written_with_its_verdict(pytester: pytest.Pytester) -> None:
+def test_failed_case_is_recorded_with_its_verdict(pytester: pytest.Pytester) -> None:
     path = pytester.path / "run.json"
     run(pytester, f"--benchmark-json={path}", fakes="black,unapplied")
     content = report(path)
@@ -134,7 +105,7 @@ def test_images_that_are_not_finite_leave_only_numbers_in_the_json(
 
 
 @pytest.mark.parametrize("fakes", ["unapplied", "unsupported"])
-def test_a_run_that_timed_nothing_is_on_record(pytester: pytest.Pytester, fakes: str) -> None:
+def test_run_that_timed_nothing_is_recorded(pytester: pytest.Pytester, fakes: str) -> None:
     """And not taken for the one before, or for none."""
     path = pytester.path / "run.json"
     path.write_text("{}")
@@ -162,7 +133,7 @@ def unkillable() -> Iterator[None]:
 
 @pytest.mark.usefixtures("unkillable")
 @pytest.mark.parametrize("how", ["interrupted", "terminated", "hung_up"])
-def test_ctrl_c_and_kill_keep_what_was_measured(pytester: pytest.Pytester, how: str) -> None:
+def test_ctrl_c_and_kill_keep_the_measurements(pytester: pytest.Pytester, how: str) -> None:
     path = pytester.path / "run.json"
     result = run(pytester, f"--benchmark-json={path}", fakes=f"fine,{how},black")
     assert result.ret == pytest.ExitCode.INTERRUPTED
@@ -175,7 +146,7 @@ def test_ctrl_c_and_kill_keep_what_was_measured(pytester: pytest.Pytester, how: 
     assert (cut.id, cut.status) == ("fake4-black", "invalid")
 
 
-def test_the_reference_is_measured_when_it_is_not_selected(pytester: pytest.Pytester) -> None:
+def test_reference_is_measured_when_it_is_not_selected(pytester: pytest.Pytester) -> None:
     path = pytester.path / "run.json"
     result = run(pytester, f"--benchmark-json={path}", "-k", "fine")
     assert result.parseoutcomes()["passed"] == 1
@@ -194,7 +165,7 @@ def test_the_reference_is_measured_when_it_is_not_selected(pytester: pytest.Pyte
         (["--rounds=0"], "*--rounds: must be a positive integer (got 0)"),
     ],
 )
-def test_bad_input_is_refused_in_a_sentence(
+def test_bad_input_is_one_sentence(
     pytester: pytest.Pytester, options: list[str], sentence: str
 ) -> None:
     result = run(pytester, *options)
@@ -204,7 +175,7 @@ def test_bad_input_is_refused_in_a_sentence(
     result.stderr.fnmatch_lines([f"*{sentence}"])
 
 
-def test_code_that_asks_for_more_than_accepted_fails(
+def test_code_with_more_operators_than_accepted_fails(
     pytester: pytest.Pytester, no_baselines: Path
 ) -> None:
     nothing = OperatorBaseline(
@@ -225,7 +196,7 @@ def test_code_that_asks_for_more_than_accepted_fails(
     )
 
 
-def test_what_cannot_be_measured_is_said_once(
+def test_unmeasurable_metric_is_reported_once(
     pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: object) -> None:
@@ -259,7 +230,7 @@ def test_quick_is_one_short_warm_up_and_two_rounds(
     assert session(content)["reference_drift"] == {}
 
 
-def test_a_broken_case_is_on_record(pytester: pytest.Pytester) -> None:
+def test_broken_case_is_recorded(pytester: pytest.Pytester) -> None:
     path = pytester.path / "run.json"
     run(pytester, f"--benchmark-json={path}", fakes="broken,fine")
     (lost,) = session(report(path))["not_timed"]
@@ -267,7 +238,7 @@ def test_a_broken_case_is_on_record(pytester: pytest.Pytester) -> None:
     assert lost["sentence"] == "RuntimeError: the kernel is not there"
 
 
-def test_a_disabled_benchmark_is_refused_without_benchmark_only_too(
+def test_disabled_benchmark_is_refused(
     pytester: pytest.Pytester,
 ) -> None:
     result = run(pytester, "--benchmark-enable", "--benchmark-disable", only=False)
@@ -275,19 +246,19 @@ def test_a_disabled_benchmark_is_refused_without_benchmark_only_too(
     result.stderr.fnmatch_lines(["*diffusers-perf times its cases: run it in one process*"])
 
 
-def test_in_several_processes_nothing_is_timed(pytester: pytest.Pytester) -> None:
+def test_xdist_times_nothing(pytester: pytest.Pytester) -> None:
     result = run(pytester, "--benchmark-enable", "-n2", only=False)
     assert result.ret == pytest.ExitCode.TESTS_FAILED
     result.stdout.fnmatch_lines(["*diffusers-perf times its cases: run it in one process*"])
 
 
-def test_a_json_without_a_name_is_refused(pytester: pytest.Pytester) -> None:
+def test_json_without_a_name_is_refused(pytester: pytest.Pytester) -> None:
     result = run(pytester, "--benchmark-json=")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines(["*--benchmark-json: no file is named"])
 
 
-def test_a_package_that_is_not_installed_is_named(
+def test_package_that_is_not_installed_is_named(
     pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     installed = metadata.version
@@ -311,7 +282,7 @@ def test_a_package_that_is_not_installed_is_named(
         ("import no_such_package", "line 1: ModuleNotFoundError: No module named*"),
     ],
 )
-def test_a_mistake_in_what_is_declared_is_a_sentence(
+def test_mistake_in_a_declaration_is_one_sentence(
     pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, text: str, said: str
 ) -> None:
     (pytester.path / "wrong.py").write_text(text)
@@ -321,13 +292,13 @@ def test_a_mistake_in_what_is_declared_is_a_sentence(
     result.stderr.fnmatch_lines([f"ERROR: wrong.py, {said}"])
 
 
-def test_a_json_that_cannot_be_written_is_said_at_once(pytester: pytest.Pytester) -> None:
+def test_unwritable_json_fails_at_start(pytester: pytest.Pytester) -> None:
     result = run(pytester, f"--benchmark-json={pytester.path}")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines(["*--benchmark-json *: cannot be written (Is a directory)"])
 
 
-def test_bad_input_and_collecting_leave_an_older_run_alone(pytester: pytest.Pytester) -> None:
+def test_bad_input_and_collecting_keep_an_older_run(pytester: pytest.Pytester) -> None:
     path = pytester.path / "old.json"
     path.write_text("kept")
     run(pytester, f"--benchmark-json={path}", "--device=cuda")
@@ -339,7 +310,7 @@ def test_bad_input_and_collecting_leave_an_older_run_alone(pytester: pytest.Pyte
 
 
 @pytest.mark.parametrize("asked", [("-k", "nothing_of_this_name"), ("-m", "not guide")])
-def test_where_no_case_matches_it_says_where_there_are_others(
+def test_selection_without_a_case_names_other_files(
     pytester: pytest.Pytester, asked: tuple[str, str]
 ) -> None:
     result = run(pytester, *asked)
@@ -357,7 +328,7 @@ def test_collecting_writes_nothing(pytester: pytest.Pytester) -> None:
     assert "no case of" not in all_of_them.stdout.str()
 
 
-def test_the_life_of_a_baseline(
+def test_life_of_a_baseline(
     pytester: pytest.Pytester, no_baselines: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Missing: new. Accepted: holds. Slower or gone: fails. Accepted again: holds."""
@@ -408,7 +379,7 @@ def test_the_life_of_a_baseline(
     assert run(pytester, fakes="fine").ret == 0
 
 
-def test_an_accepted_case_that_was_asked_for_and_cannot_run_is_missing(
+def test_accepted_case_that_cannot_run_is_missing(
     pytester: pytest.Pytester, no_baselines: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     paths = [pytester.path / f"{n}.json" for n in range(3)]
@@ -431,7 +402,7 @@ def test_an_accepted_case_that_was_asked_for_and_cannot_run_is_missing(
             result.stdout.no_fnmatch_line("*1 skipped, 1 missing")
 
 
-def test_junit_carries_the_verdict_of_what_passes_and_what_fails(pytester: pytest.Pytester) -> None:
+def test_junit_carries_every_verdict(pytester: pytest.Pytester) -> None:
     path = pytester.path / "junit.xml"
     result = run(pytester, f"--junitxml={path}", fakes="fine,black")
     result.stdout.no_fnmatch_line("*xunit2*")
@@ -440,14 +411,14 @@ def test_junit_carries_the_verdict_of_what_passes_and_what_fails(pytester: pytes
     assert '<property name="verdict" value="black: fake4-black: image is black" />' in text
 
 
-def test_the_closing_table_is_coloured_on_a_terminal_alone(pytester: pytest.Pytester) -> None:
+def test_closing_table_is_coloured_on_a_terminal_only(pytester: pytest.Pytester) -> None:
     plain = run(pytester, fakes="fine,black").stdout.str()
     assert "\x1b[" not in plain
     coloured = run(pytester, "--color=yes", fakes="fine,black").stdout.str()
     assert re.search(r"\nblack .*\x1b\[31mblack\x1b\[0m", coloured)
 
 
-def test_a_drift_that_tells_nothing_says_so() -> None:
+def test_insignificant_drift_says_so() -> None:
     took = "reference drift: 1.26x its first timing"
     assert (
         drift_text(Drift(ratio=1.26, significant=False))

@@ -27,7 +27,7 @@ def change(comparison: Comparison, name: str, metric: str) -> Change:
     return one
 
 
-def test_one_commit_against_itself_gives_no_alarm_however_it_is_dealt() -> None:
+def test_commit_against_itself_gives_no_false_alarm() -> None:
     base, head = five_pairs("same")
     runs = parsed([*base, *head], "run")
     statuses: set[str] = set()
@@ -39,7 +39,7 @@ def test_one_commit_against_itself_gives_no_alarm_however_it_is_dealt() -> None:
     assert statuses == {"same", "inconclusive"}
 
 
-def test_five_per_cent_more_gpu_work_is_red_and_the_interval_has_it(injected: Comparison) -> None:
+def test_five_per_cent_more_gpu_work_is_slower(injected: Comparison) -> None:
     found = change(injected, FP16, "GPU busy")
     assert found.status == "slower"
     assert found.ratio is not None
@@ -49,7 +49,7 @@ def test_five_per_cent_more_gpu_work_is_red_and_the_interval_has_it(injected: Co
         assert change(injected, other, "GPU busy").status == "same"
 
 
-def test_a_sleep_of_twice_the_smallest_effect_is_red_and_half_of_it_inconclusive(
+def test_sleep_of_twice_the_mde_is_slower_and_half_is_inconclusive(
     injected: Comparison,
 ) -> None:
     assert change(injected, SLEPT, "latency").status == "slower"
@@ -59,7 +59,7 @@ def test_a_sleep_of_twice_the_smallest_effect_is_red_and_half_of_it_inconclusive
     assert not dozed.more_could_tell
 
 
-def test_what_the_injected_kernel_held_is_more_memory_where_it_is_two_per_cent(
+def test_memory_of_the_injected_kernel_is_more_memory_above_two_per_cent(
     injected: Comparison,
 ) -> None:
     statuses = {c.case: c.status for c in injected.changes if c.metric == "peak memory"}
@@ -72,7 +72,7 @@ def test_what_the_injected_kernel_held_is_more_memory_where_it_is_two_per_cent(
     }
 
 
-def test_one_kernel_more_in_a_step_is_within_the_counters_one_per_cent(
+def test_one_more_kernel_per_step_is_within_one_per_cent(
     injected: Comparison,
 ) -> None:
     for metric in ("counters", "image"):

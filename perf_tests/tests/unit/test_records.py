@@ -68,13 +68,13 @@ def descriptions(kind: type[Record]) -> dict[str, str]:
     return found
 
 
-def test_the_committed_schema_of_a_run_is_current() -> None:
+def test_committed_run_schema_is_current() -> None:
     """After a change, run this test with ``--inline-snapshot=fix``."""
     text = json.dumps(schema_of(RunFile), indent=1) + "\n"
     assert text == external_file(SCHEMA, format=".txt")
 
 
-def test_a_record_of_any_type_is_none() -> None:
+def test_records_have_no_any() -> None:
     """A workload's values are whatever it declares; everything else has a type."""
     for kind in records():
         for field in msgspec.structs.fields(kind):
@@ -85,13 +85,13 @@ def test_a_record_of_any_type_is_none() -> None:
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
-def test_no_number_that_is_not_finite_reaches_a_file(value: float) -> None:
+def test_non_finite_number_reaches_no_file(value: float) -> None:
     text = as_json({"time": value, "times": [value, 1.0], "path": Path("run.json")})
     assert json.loads(text) == {"time": None, "times": [None, 1.0], "path": "run.json"}
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
-def test_what_is_said_of_an_image_is_finite(value: float) -> None:
+def test_image_numbers_are_finite(value: float) -> None:
     images = np.full((1, 16, 16, 3), 0.5, dtype=np.float32)
     broken = images.copy()
     broken[0, 0, 0] = value
@@ -118,7 +118,7 @@ def written(content: dict[str, Any], tmp_path: Path) -> Path:
     return path
 
 
-def test_a_run_of_version_1_is_converted(old: dict[str, Any], tmp_path: Path) -> None:
+def test_run_of_version_1_is_converted(old: dict[str, Any], tmp_path: Path) -> None:
     info = old["benchmarks"][1]["extra_info"]
     found = load_run(written(old, tmp_path))
     assert found.session.harness_version == old["perf_tests"]["measuring"]
@@ -158,7 +158,7 @@ def test_words_of_version_1_are_translated(
     assert [(gone.id, gone.status) for gone in found.session.not_timed] == [("w-x", status)]
 
 
-def test_numbers_beside_an_image_that_is_not_finite_are_left(
+def test_numbers_of_an_image_that_is_not_finite_are_dropped(
     old: dict[str, Any], tmp_path: Path
 ) -> None:
     """Version 1 wrote NaN there, which is not JSON."""
@@ -177,7 +177,7 @@ def test_nan_elsewhere_is_refused(old: dict[str, Any], tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("part", ["promise", "latency_rounds_s", "validity", "picture"])
-def test_a_run_of_version_1_that_lacks_a_part_is_refused(
+def test_run_of_version_1_that_lacks_a_part_is_refused(
     old: dict[str, Any], tmp_path: Path, part: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     del old["benchmarks"][1]["extra_info"][part]
@@ -186,7 +186,7 @@ def test_a_run_of_version_1_that_lacks_a_part_is_refused(
     assert line.endswith(f"run.json: has schema 1 and no '{part}', so it cannot be converted")
 
 
-def test_no_version_1_content_makes_it_crash(old: dict[str, Any]) -> None:
+def test_version_1_content_never_crashes(old: dict[str, Any]) -> None:
     for place in ("perf_tests", "machine_info", "benchmarks"):
         for value in (None, [], [None], 3, "x", {"perf_tests": None}):
             content = deepcopy(old) | {place: value}

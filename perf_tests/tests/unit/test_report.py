@@ -115,7 +115,7 @@ def accept(folder: Path, content: Content) -> None:
     BaselineStore(folder).save_machine(MachineBaseline(machine="NVIDIA H200", cases=lines))
 
 
-def test_a_run_that_holds_shows_every_part(run: Content, folder: Path, tmp_path: Path) -> None:
+def test_passing_run_shows_every_part(run: Content, folder: Path, tmp_path: Path) -> None:
     accept(folder, run)
     text = page(shown(run, tmp_path / "run.json"))
     assert mood(text) == "good"
@@ -148,7 +148,7 @@ def test_counters_below_zero_are_explained(run: Content, tmp_path: Path) -> None
     assert "Fixed is the rest of the total; it is negative if" in printed
 
 
-def test_charts_write_the_numbers_of_the_tables(run: Content, tmp_path: Path) -> None:
+def test_charts_show_the_numbers_of_the_tables(run: Content, tmp_path: Path) -> None:
     text = page(shown(run, tmp_path / "run.json"))
     latency = figures.seconds(median(measured(run, "ddim50-fp16")["rounds_s"]))
     busy = figures.seconds(measured(run, "ddim50-fp16")["gpu_busy_s"])
@@ -158,14 +158,14 @@ def test_charts_write_the_numbers_of_the_tables(run: Content, tmp_path: Path) ->
         assert number in words(text[table:])
 
 
-def test_no_baseline_says_so(run: Content, tmp_path: Path) -> None:
+def test_missing_baseline_is_shown(run: Content, tmp_path: Path) -> None:
     text = page(shown(run, tmp_path / "run.json"))
     assert mood(text) == "plain"
     assert "NVIDIA H200 has no baseline" in headline(text)
     assert "diffusers-perf accept" in text
 
 
-def test_a_case_that_the_baseline_knows_and_nobody_ran_is_missing(
+def test_accepted_case_that_did_not_run_is_missing(
     run: Content, folder: Path, tmp_path: Path
 ) -> None:
     accept(folder, run)
@@ -176,7 +176,7 @@ def test_a_case_that_the_baseline_knows_and_nobody_ran_is_missing(
     assert "vase25" not in words(page(shown(run, tmp_path / "run.json")))
 
 
-def test_what_the_gate_calls_lost_the_report_does(
+def test_report_lists_the_missing_cases_of_the_gate(
     run: Content, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Both by the same rule: skipped against anybody's choice, or never reached."""
@@ -214,7 +214,9 @@ def test_what_the_gate_calls_lost_the_report_does(
     assert "2 of 6 cases could not be judged: " in interrupted[2]
 
 
-def test_a_black_image(run: Content, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_black_image_is_shown(
+    run: Content, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     black(run, "ddim50-fp16")
     sentence = "ddim50-fp16: an image is black"
     case(run, "ddim50-fp16").update(status="black", sentence=f"black: {sentence}")
@@ -227,7 +229,7 @@ def test_a_black_image(run: Content, tmp_path: Path, capsys: pytest.CaptureFixtu
     assert "**Next:** `pytest" in said
 
 
-def test_the_next_command_measures_the_same_thing(run: Content, tmp_path: Path) -> None:
+def test_next_command_measures_the_same_model(run: Content, tmp_path: Path) -> None:
     session(run)["options"] = ["--device", "cpu", "--model", "models/a model"]
     case(run, "ddim50-fp16").update(status="slower", sentence="slower: ddim50-fp16: more work")
     session(run)["not_timed"].append(lost("ddim50-vae", "error", "no memory"))
@@ -237,7 +239,7 @@ def test_the_next_command_measures_the_same_thing(run: Content, tmp_path: Path) 
         assert f"{command} --model 'models/a model'" in printed
 
 
-def test_host_and_gpu_are_told_apart_as_in_the_run(
+def test_bottleneck_is_that_of_the_run(
     run: Content, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(measurement, "HOST_IDLE", 1.1)
@@ -246,14 +248,14 @@ def test_host_and_gpu_are_told_apart_as_in_the_run(
     assert "host, " not in printed
 
 
-def test_several_that_fail_are_named_with_what_they_are(run: Content, tmp_path: Path) -> None:
+def test_failures_are_named_with_their_status(run: Content, tmp_path: Path) -> None:
     for name, status in (("ddim50-fp16", "slower"), ("ddim50-tf32", "black")):
         case(run, name).update(status=status, sentence=f"{status}: {name} is {status}")
     text = page(shown(run, tmp_path / "run.json"))
     assert headline(text) == "2 of 5 cases fail: ddim50-tf32 (black), ddim50-fp16 (slower)."
 
 
-def test_a_missing_image_and_a_missing_folder(run: Content, tmp_path: Path) -> None:
+def test_missing_image_and_a_missing_folder(run: Content, tmp_path: Path) -> None:
     path = shown(run, tmp_path / "run.json")
     image(path, "ddim50-fp16").unlink()
     image(path, "pndm25x4-reference").write_text("no image")
@@ -273,7 +275,7 @@ def test_portrait_images_keep_their_shape(run: Content, tmp_path: Path) -> None:
     assert 'width="128" height="96" alt="reference on pndm25x4"' in text
 
 
-def test_a_broken_image_is_a_sentence(run: Content, tmp_path: Path) -> None:
+def test_broken_image_is_a_sentence(run: Content, tmp_path: Path) -> None:
     path = shown(run, tmp_path / "run.json")
     Image.new("RGB", (64, 96)).save(image(path, "ddim50-fp16"))
     target = image(path, "ddim50-tf32")
@@ -284,16 +286,14 @@ def test_a_broken_image_is_a_sentence(run: Content, tmp_path: Path) -> None:
     assert "run-images/ddim50-tf32.png: not a regular file" in printed
 
 
-def test_a_missing_reference_leaves_nothing_to_compare(run: Content, tmp_path: Path) -> None:
+def test_missing_reference_is_not_compared(run: Content, tmp_path: Path) -> None:
     path = shown(run, tmp_path / "run.json")
     image(path, "ddim50-reference").unlink()
     printed = words(page(path))
     assert "ddim50-reference.png is missing in run-images/, so there is no image to comp" in printed
 
 
-def test_a_reference_that_was_measured_for_others_alone_is_shown(
-    run: Content, tmp_path: Path
-) -> None:
+def test_unselected_reference_is_shown(run: Content, tmp_path: Path) -> None:
     """As after `-k`: it is no case of the run, and its image is there."""
     path = shown(run, tmp_path / "run.json")
     whole = page(path).count('class="reference"')
@@ -325,14 +325,14 @@ def test_only_equal_images_are_called_identical(
         assert "120.0 dB" not in printed
 
 
-def test_an_image_with_nan_is_not_finite(run: Content, tmp_path: Path) -> None:
+def test_image_with_nan_is_not_finite(run: Content, tmp_path: Path) -> None:
     info = case(run, "ddim50-fp16")
     info["measurement"]["look"]["finite"] = False
     info.update(status="not finite", sentence="not finite: ddim50-fp16: the output has NaN")
     assert "not finite" in words(page(shown(run, tmp_path / "run.json")))
 
 
-def test_sixty_cases_in_time_and_under_five_megabytes(
+def test_sixty_cases_take_seconds_and_five_megabytes(
     run: Content, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = shown(many(run, 60), tmp_path / "run.json", side=256)
@@ -348,7 +348,7 @@ def test_sixty_cases_in_time_and_under_five_megabytes(
     assert len(said) < markdown.MOST_CHARACTERS
 
 
-def test_more_than_a_comment_holds_is_left_to_the_page(
+def test_long_comment_is_cut_and_links_the_page(
     run: Content, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     content, path = many(run, 400), tmp_path / "run.json"
@@ -363,7 +363,7 @@ def test_more_than_a_comment_holds_is_left_to_the_page(
         assert "HTML report" in said
 
 
-def test_one_case_with_one_round(run: Content, tmp_path: Path) -> None:
+def test_single_round_is_shown(run: Content, tmp_path: Path) -> None:
     run["benchmarks"] = run["benchmarks"][:1]
     session(run)["expected"] = ["ddim50-reference"]
     seen = measured(run, "ddim50-reference")
@@ -373,7 +373,7 @@ def test_one_case_with_one_round(run: Content, tmp_path: Path) -> None:
     assert "No case fails." in printed
 
 
-def test_nothing_measured(run: Content, tmp_path: Path) -> None:
+def test_run_without_measurements_is_shown(run: Content, tmp_path: Path) -> None:
     run["benchmarks"] = []
     session(run)["not_timed"] = [lost("ddim50-fp16", "error", "out of memory")]
     text = page(shown(run, tmp_path / "run.json"))
@@ -382,7 +382,7 @@ def test_nothing_measured(run: Content, tmp_path: Path) -> None:
     assert "ddim50-fp16: out of memory" in words(text)
 
 
-def test_a_run_without_a_gpu(run: Content, tmp_path: Path) -> None:
+def test_run_without_a_gpu_is_shown(run: Content, tmp_path: Path) -> None:
     machine(run).update(device="cpu", name="A CPU", driver=None)
     for one in cases(run):
         for seen in filter(None, (one["measurement"], one["reference"])):
@@ -393,7 +393,7 @@ def test_a_run_without_a_gpu(run: Content, tmp_path: Path) -> None:
     assert "GPU busy" not in printed
 
 
-def test_names_and_sentences_are_words_and_no_markup(
+def test_names_and_sentences_are_escaped(
     run: Content, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     evil = "<script>alert('1')</script>"
@@ -417,7 +417,7 @@ def test_names_and_sentences_are_words_and_no_markup(
     assert "&lt;script&gt;" in said
 
 
-def test_only_the_pages_own_script_may_run(run: Content, tmp_path: Path) -> None:
+def test_policy_allows_the_pages_script_only(run: Content, tmp_path: Path) -> None:
     text = page(shown(run, tmp_path / "run.json"))
     assert "default-src &#39;none&#39;" in text
     assert re.search(
@@ -428,7 +428,7 @@ def test_only_the_pages_own_script_may_run(run: Content, tmp_path: Path) -> None
 # Base against head
 
 
-def test_one_run_a_side_differs_and_is_not_judged(
+def test_single_runs_are_compared_and_not_judged(
     run: Content, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     base = shown(run, tmp_path / "base.json")
@@ -469,7 +469,7 @@ def test_pairs_are_judged(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     assert said.index("ddim50-fp16") < said.index("ddim50-tf32"), "changed rows first"
 
 
-def test_pairs_that_hold(tmp_path: Path) -> None:
+def test_passing_pairs_are_shown(tmp_path: Path) -> None:
     sides = [write(side(name), tmp_path, name) for name in ("base", "head")]
     bases, heads = ([str(path) for path in paths] for paths in sides)
     out = tmp_path / "out.html"
@@ -480,7 +480,7 @@ def test_pairs_that_hold(tmp_path: Path) -> None:
     assert "No change detected." in words(text)
 
 
-def test_the_one_case_of_pairs_that_hold(tmp_path: Path) -> None:
+def test_single_passing_case_of_pairs(tmp_path: Path) -> None:
     arguments = []
     for name in ("base", "head"):
         contents = side(name)
@@ -493,7 +493,7 @@ def test_the_one_case_of_pairs_that_hold(tmp_path: Path) -> None:
     assert headline(out.read_text()) == "No regression in 1 case (5 A/B pairs)."
 
 
-def test_what_cannot_be_compared_says_why(run: Content, tmp_path: Path) -> None:
+def test_incomparable_runs_say_why(run: Content, tmp_path: Path) -> None:
     base = shown(run, tmp_path / "base.json")
     machine(run)["name"] = "Another GPU"
     path = shown(settle(run), tmp_path / "run.json")
@@ -520,7 +520,7 @@ def test_what_cannot_be_compared_says_why(run: Content, tmp_path: Path) -> None:
         ('{"diffusers_perf": {"schema": 7}}', "has schema 7, this suite reads 1 and 2"),
     ],
 )
-def test_what_is_no_run_is_refused(
+def test_file_that_is_not_a_run_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str | None, sentence: str
 ) -> None:
     path = tmp_path / "run.json"
@@ -531,9 +531,7 @@ def test_what_is_no_run_is_refused(
     assert f"{path}: {sentence}" in line
 
 
-def test_a_case_that_is_there_twice_is_refused(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_duplicate_case_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     content = deepcopy(RECORDED[0])
     content["benchmarks"].append(content["benchmarks"][1])
     path = tmp_path / "run.json"
@@ -542,7 +540,7 @@ def test_a_case_that_is_there_twice_is_refused(
     assert "is in it twice" in capsys.readouterr().err
 
 
-def test_without_an_output_it_says_which_there_are(
+def test_missing_output_lists_the_formats(
     run: Content, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = shown(run, tmp_path / "run.json")
@@ -570,7 +568,7 @@ def test_page_and_comment_in_one_file_are_refused(
 
 
 @pytest.mark.parametrize("options", [["--html"], ["--markdown"]])
-def test_a_run_is_never_written_over(
+def test_run_is_never_overwritten(
     run: Content, tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str]
 ) -> None:
     one, other = (shown(run, tmp_path / f"{name}.json") for name in ("one", "other"))
@@ -582,7 +580,7 @@ def test_a_run_is_never_written_over(
     assert other.read_text() == before
 
 
-def test_a_run_without_a_suffix_and_a_device_stay_what_they_are(
+def test_run_without_a_suffix_and_a_device_are_kept(
     run: Content, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = shown(run, tmp_path / "run.json")
@@ -597,7 +595,7 @@ def test_a_run_without_a_suffix_and_a_device_stay_what_they_are(
     os.close(reader)
 
 
-def test_without_its_libraries_the_page_says_what_to_install(
+def test_missing_libraries_of_the_page_are_named(
     run: Content,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
@@ -612,7 +610,7 @@ def test_without_its_libraries_the_page_says_what_to_install(
 # Parts
 
 
-def test_families_are_drawn_by_the_start_of_their_names() -> None:
+def test_families_are_drawn_by_prefix() -> None:
     split = charts.split_of(
         {
             name: KernelFamily(gpu_s=seconds, kernels=1)
@@ -636,11 +634,11 @@ def test_families_are_drawn_by_the_start_of_their_names() -> None:
         ("unheard of", "bad"),
     ],
 )
-def test_moods(status: str, mood: str) -> None:
+def test_mood_of_each_status(status: str, mood: str) -> None:
     assert mood_of(status) == mood
 
 
-def test_how_numbers_read() -> None:
+def test_numbers_are_written() -> None:
     assert figures.seconds(2.1458) == "2.146 s"
     assert figures.seconds(0.0123) == "12.3 ms"
     assert figures.percent(0.95) == "−5.0 %"
@@ -663,5 +661,5 @@ def test_how_numbers_read() -> None:
         ("", "", ""),
     ],
 )
-def test_a_next_step_is_words_and_a_command(step: str, words_of_it: str, its_command: str) -> None:
+def test_next_step_has_words_and_a_command(step: str, words_of_it: str, its_command: str) -> None:
     assert figures.words_and_command(step) == (words_of_it, its_command)

@@ -87,7 +87,7 @@ def test_each_file_runs_its_own_cases_in_either_order(repository: Repository) ->
     assert len(repository.ids(perf_suites="one")) == 2
 
 
-def test_shared_declarations_are_known_everywhere_and_run_where_a_file_has_none(
+def test_shared_declarations_run_where_a_file_has_none(
     repository: Repository,
 ) -> None:
     repository.write(
@@ -102,7 +102,7 @@ def test_shared_declarations_are_known_everywhere_and_run_where_a_file_has_none(
     ]
 
 
-def test_an_optimization_can_be_imported_by_name(repository: Repository) -> None:
+def test_optimization_can_be_imported_by_name(repository: Repository) -> None:
     repository.write(
         helpers="from diffusers_perf import optimization\n" + OWN,
         test_it="from helpers import own\n" + TEST + WORKLOAD + 'measure(WORKLOAD, "own")',
@@ -174,7 +174,7 @@ DECLARES = WORKLOAD + 'measure(WORKLOAD, "fp16")'
         ),
     ],
 )
-def test_a_mistake_is_one_sentence(
+def test_mistake_is_one_sentence(
     repository: Repository, files: dict[str, str], ini: dict[str, str], sentence: str
 ) -> None:
     repository.write(**files)
@@ -188,7 +188,7 @@ def test_declarations_of_a_helper_are_not_lost(repository: Repository) -> None:
     assert repository.refusal().startswith("helpers declares cases and no test runs them: name it")
 
 
-def test_nothing_changes_for_other_tests(repository: Repository) -> None:
+def test_other_tests_are_unaffected(repository: Repository) -> None:
     repository.write(
         test_theirs="""
 import pytest

@@ -40,7 +40,7 @@ def places(node: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
             yield from places(value, (*path, name))
 
 
-def test_no_content_makes_it_crash(accepted: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_content_never_crashes(accepted: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A value anywhere in a run is replaced by something weird, a hundred times."""
     draw, everywhere = random.Random(0), list(places(process("head")))
     refused = 0
@@ -91,7 +91,7 @@ ACCEPTED = [f"w/owner/model/made/{name}" for name in ("a", "b", "c")] + ["w/othe
         ),
     ],
 )
-def test_what_a_run_lost(
+def test_missing_cases_are_listed(
     untimed: list[Untimed], expected: list[str], whole: bool, found: dict[str, str]
 ) -> None:
     lost = missing(

@@ -29,19 +29,19 @@ ROW = (
 
 
 @pytest.mark.parametrize("width", [240, 120, 100, 80, 60, 40, 30])
-def test_no_line_is_wider_than_the_window_and_each_ends_with_its_verdict(width: int) -> None:
+def test_lines_fit_the_window_and_end_with_their_verdict(width: int) -> None:
     lines = table(HEAD, [ROW, ("reference", *ROW[1:])], width=width)
     assert max(len(line) for line in lines) <= width
     assert all(line.endswith("worse image") for line in lines[2:])
     assert lines[2].startswith("distilled")
 
 
-def test_a_wide_window_shows_everything() -> None:
+def test_wide_window_shows_everything() -> None:
     (line,) = table(HEAD, [ROW], width=240)[2:]
     assert all(cell in line for cell in ROW)
 
 
-def test_in_eighty_columns_the_speedup_is_kept_and_the_name_is_cut() -> None:
+def test_eighty_columns_keep_the_speedup_and_cut_the_name() -> None:
     (line,) = table(HEAD, [ROW], width=60)[2:]
     assert "1.35x" in line
     assert "…" in line
@@ -78,9 +78,7 @@ def test_colours(verdict: Status | None, colour: str | None) -> None:
         ),
     ],
 )
-def test_a_core_whose_speed_moves_is_reported_once(
-    loops: tuple[float, ...], shown: list[str]
-) -> None:
+def test_varying_core_speed_is_reported_once(loops: tuple[float, ...], shown: list[str]) -> None:
     measured = structs.replace(FP16, interference=Interference(cpu_loops_s=loops))
     case = ours().case(workloads.DDIM50, REFERENCE)
     rows = [Row(case=case, measured=measured, reference=None, status=Status.SAME)] * 2

@@ -176,7 +176,7 @@ def test_as_good_as_trying_everything(seed: int) -> None:
 
 
 @pytest.mark.parametrize("seed", range(100))
-def test_what_only_takes_turns_comes_to_an_end(seed: int) -> None:
+def test_alternating_search_ends(seed: int) -> None:
     """Graphs that differ by less than the noise, each in the place of the others."""
     candidates = [made(f"graph{n}", Slot.DENOISER_LAUNCHES, launches=True) for n in range(4)]
     candidates += [made("helps"), made("helps more")]
@@ -212,7 +212,7 @@ def test_what_only_takes_turns_comes_to_an_end(seed: int) -> None:
         (0.58, ["slim", "graph", "lean", "compiler"]),
     ],
 )
-def test_what_takes_launches_off_the_host_comes_when_the_host_is_in_the_way(
+def test_launch_saving_stacks_come_when_the_host_is_the_bottleneck(
     host: float, order: list[str]
 ) -> None:
     candidates = [
@@ -227,7 +227,7 @@ def test_what_takes_launches_off_the_host_comes_when_the_host_is_in_the_way(
     assert list(dict.fromkeys(first)) == order
 
 
-def test_a_graph_that_was_rejected_is_tried_again_when_it_may_help() -> None:
+def test_rejected_graph_is_tried_again_when_it_may_help() -> None:
     candidates = [made("graph", launches=True), made("slim"), made("lean")]
     of = {"graph": (0.2, 1.02), "slim": (1.0, 0.5), "lean": (1.0, 0.9)}
     found, lab = search(candidates, factors(of, host=0.55))
@@ -262,7 +262,7 @@ ON_H200 = {
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_the_declared_optimizations(seed: int) -> None:
+def test_declared_optimizations_are_candidates(seed: int) -> None:
     """As good as the stack that was made by hand, and in few enough attempts that compile."""
     from diffusers_perf.optimizations import tolerances
 
@@ -354,7 +354,7 @@ class SlowHost(Lab):
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_seven_minutes_are_enough_where_the_host_is_slow(seed: int) -> None:
+def test_search_takes_seven_minutes_on_a_slow_host(seed: int) -> None:
     from diffusers_perf.optimizations import tolerances
 
     def world(stack: Stack) -> Took:
@@ -381,7 +381,7 @@ def test_seven_minutes_are_enough_where_the_host_is_slow(seed: int) -> None:
     assert world(found.stack).latency <= 1.03 * world(ours().stacks["best_lossless"]).latency
 
 
-def test_a_gain_that_the_host_hides() -> None:
+def test_gain_hidden_by_the_host_counts() -> None:
     """The kernels' gain shows in the latency only once the graph has taken the host away."""
     found, _ = search(
         [made("kernels"), made("steps"), made("graph", needs="steps")],
@@ -390,7 +390,7 @@ def test_a_gain_that_the_host_hides() -> None:
     assert found.stack == ("kernels", "steps", "graph")
 
 
-def test_what_is_needed_comes_along_in_one_step() -> None:
+def test_requirement_is_added_in_one_step() -> None:
     found, lab = search(
         [made("steps"), made("graph", needs="steps")],
         factors({"steps": (1, 1), "graph": (0.3, 1)}),
@@ -400,7 +400,7 @@ def test_what_is_needed_comes_along_in_one_step() -> None:
     assert ("graph",) not in {ask.stack for ask in lab.asked}
 
 
-def test_the_better_of_two_that_decide_the_same() -> None:
+def test_better_of_two_in_one_slot_wins() -> None:
     found, _ = search(
         [made("good", Slot.ATTENTION), made("better", Slot.ATTENTION), made("bad", Slot.ATTENTION)],
         factors({"good": (1, 0.9), "better": (1, 0.8), "bad": (1, 1.2)}),
@@ -410,7 +410,7 @@ def test_the_better_of_two_that_decide_the_same() -> None:
     assert found.rejected["bad"].reason == "slower: GPU busy 1.50 times as long"
 
 
-def test_what_became_useless_is_left_out() -> None:
+def test_useless_optimization_is_dropped() -> None:
     def world(stack: Stack) -> Took:
         busy = 0.2 if "fp16" in stack else 0.7 if "tf32" in stack else 1.0
         return Took(host=0.1, busy=busy)
@@ -421,7 +421,7 @@ def test_what_became_useless_is_left_out() -> None:
     assert found.rejected["tf32"].reason == "costs nothing to leave out"
 
 
-def test_what_gained_nothing_is_tried_again_on_what_came_later() -> None:
+def test_useless_optimization_is_tried_again_later() -> None:
     def world(stack: Stack) -> Took:
         host = 0.3 if "graph" in stack else 1.6
         return Took(host=host, busy=0.7 if {"layout", "graph"} <= {*stack} else 1.0)
@@ -430,7 +430,7 @@ def test_what_gained_nothing_is_tried_again_on_what_came_later() -> None:
     assert found.stack == ("layout", "graph")
 
 
-def test_what_compiles_comes_last() -> None:
+def test_compiling_stacks_come_last() -> None:
     _, lab = search(
         [made("slow", compiles=True), made("quick")],
         factors({"slow": (1, 0.9), "quick": (1, 0.9)}),
@@ -439,7 +439,7 @@ def test_what_compiles_comes_last() -> None:
     assert first[0] == ("slow", "quick")
 
 
-def test_the_clock_alone_is_asked_twice() -> None:
+def test_latency_only_gain_is_timed_twice() -> None:
     """A machine that became faster under way makes no optimization faster."""
     calls = iter([1.0, 0.8, 0.8, 0.8])
 
@@ -456,7 +456,7 @@ def test_the_clock_alone_is_asked_twice() -> None:
 
 
 @pytest.mark.parametrize(("pace", "asked"), [(7.0, 2), (1.5, 4)])
-def test_what_is_obviously_slower_is_timed_once(pace: float, asked: int) -> None:
+def test_obviously_slower_stack_is_timed_once(pace: float, asked: int) -> None:
     found, lab = search(
         [made("slow")], lambda s: Took(host=pace if s else 1.0, busy=0, on_gpu=False)
     )
@@ -464,7 +464,7 @@ def test_what_is_obviously_slower_is_timed_once(pace: float, asked: int) -> None
     assert found.rejected["slow"].reason == f"slower: latency {pace:.2f} times as long"
 
 
-def test_what_was_timed_once_is_not_called_untried() -> None:
+def test_stack_timed_once_is_not_untried() -> None:
     lab = Lab(world=lambda stack: Took(host=0.8 if stack else 1.0, busy=0.0, on_gpu=False))
 
     def attempt(ask: Ask) -> Tried:
@@ -481,7 +481,7 @@ def test_what_was_timed_once_is_not_called_untried() -> None:
     assert found.untried == ["later"]
 
 
-def test_a_neighbour_that_slowed_the_old_one_down_is_no_gain() -> None:
+def test_interference_in_the_old_stack_is_not_a_gain() -> None:
     new, old = (
         Lab(world=lambda stack: Took(host=1, busy=0, on_gpu=False))(
             Ask(stack=(), change="")
@@ -497,7 +497,7 @@ def test_a_neighbour_that_slowed_the_old_one_down_is_no_gain() -> None:
     ).latency == pytest.approx(1.2)
 
 
-def test_both_ends_are_timed_again_where_the_clock_alone_decides() -> None:
+def test_both_stacks_are_timed_again_where_latency_decides() -> None:
     found, lab = search(
         [made("fast")], lambda s: Took(host=0.5 if s else 1.0, busy=0, on_gpu=False)
     )
@@ -527,7 +527,7 @@ ALL = ("third", "one", "two")
         ({ONE_TWO: Took(host=0, busy=0.4), ALL: Took(host=0, busy=0.3)}, None, ONE_TWO),
     ],
 )
-def test_a_better_stack_of_an_earlier_search_is_taken_up(
+def test_better_stack_of_an_earlier_search_is_taken_up(
     earlier: dict[Stack, Took], memory: float | None, stack: Stack
 ) -> None:
     """Of two that gain only together, which this search did not come to."""
@@ -544,7 +544,7 @@ def test_a_better_stack_of_an_earlier_search_is_taken_up(
     assert found.stack == stack
 
 
-def test_the_fastest_of_earlier_stacks_is_taken_up_and_no_other_tried() -> None:
+def test_fastest_earlier_stack_is_taken_up() -> None:
     earlier: dict[Stack, Took] = {
         ONE_TWO: Took(host=0, busy=0.45),
         ("one", "four"): Took(host=0, busy=0.4),
@@ -564,7 +564,7 @@ def test_the_fastest_of_earlier_stacks_is_taken_up_and_no_other_tried() -> None:
     ]
 
 
-def test_an_earlier_stack_that_fits_is_taken_up_though_it_is_slower() -> None:
+def test_earlier_stack_that_fits_is_taken_up_though_it_is_slower() -> None:
     """Of a search that came to none that stays below the limit."""
     lean = Took(host=0, busy=2.0, memory=1)
 
@@ -578,7 +578,7 @@ def test_an_earlier_stack_that_fits_is_taken_up_though_it_is_slower() -> None:
     assert found.stack == ONE_TWO
 
 
-def test_what_there_was_no_time_to_time_again_is_taken_up_at_the_end() -> None:
+def test_stack_without_time_for_a_second_timing_is_taken_up_last() -> None:
     def attempt(ask: Ask) -> Tried:
         if hurried and ask.change.startswith("again"):
             raise Stopped("no time")
@@ -596,7 +596,7 @@ def test_what_there_was_no_time_to_time_again_is_taken_up_at_the_end() -> None:
     assert found.stack == ("fast",)
 
 
-def test_a_better_stack_of_an_earlier_search_is_timed_again_by_the_clock() -> None:
+def test_better_earlier_stack_is_timed_again() -> None:
     """The machine was faster then, and the stack is not."""
     found, lab = search(
         [made("fast"), made("late")],
@@ -608,7 +608,7 @@ def test_a_better_stack_of_an_earlier_search_is_timed_again_by_the_clock() -> No
     assert found.stack == ("fast",)
 
 
-def test_what_fails_is_noted_and_the_others_go_on() -> None:
+def test_failed_stack_is_noted_and_the_search_goes_on() -> None:
     def world(stack: Stack) -> Took | str:
         if "broken" in stack:
             return "out of memory"
@@ -619,7 +619,7 @@ def test_what_fails_is_noted_and_the_others_go_on() -> None:
     assert found.rejected["broken"].reason == "out of memory"
 
 
-def test_a_reference_that_fails_ends_it() -> None:
+def test_failed_reference_ends_the_search() -> None:
     with pytest.raises(Stopped, match="the reference fails: all is lost"):
         search([], lambda stack: "all is lost")
 
@@ -628,7 +628,7 @@ def test_a_reference_that_fails_ends_it() -> None:
     ("memory", "stack"),
     [(None, ("fast",)), (5.0, ("lean", "fast")), (3.0, ("lean",)), (2.0, ("lean",))],
 )
-def test_a_limit_on_memory(memory: float | None, stack: Stack) -> None:
+def test_memory_limit_is_kept(memory: float | None, stack: Stack) -> None:
     """The reference takes 6: what takes less is kept though it is slower."""
 
     def world(stack: Stack) -> Took:
@@ -643,7 +643,7 @@ def test_a_limit_on_memory(memory: float | None, stack: Stack) -> None:
     assert found.fits(found.steps[-1].measured) == (memory != 2.0)
 
 
-def test_what_it_did_not_come_to() -> None:
+def test_untried_stacks_are_listed() -> None:
     def attempt(ask: Ask) -> Tried:
         if ask.stack == ("c",):
             raise Stopped("no time")
@@ -664,7 +664,7 @@ def test_what_it_did_not_come_to() -> None:
 # What is worth a try
 
 
-def test_the_shortlist_says_why_not() -> None:
+def test_shortlist_gives_reasons() -> None:
     allowed = [Tolerances(seeded=Tolerance(psnr_db=dB)) for dB in (40, 33)]
     found, others = shortlist(
         [
@@ -721,24 +721,24 @@ def catalog() -> Catalog:
         ),
     ],
 )
-def test_a_wrong_combination_is_refused(catalog: Catalog, of: str, says: str) -> None:
+def test_wrong_combination_is_refused(catalog: Catalog, of: str, says: str) -> None:
     with pytest.raises(ValueError, match=says):
         catalog.stack("named", of)
     with pytest.raises(ValueError, match=f"fake4: {says}"):
         catalog.measure(WORKLOAD, of)
 
 
-def test_a_stack_may_name_what_the_base_has(catalog: Catalog) -> None:
+def test_stack_may_repeat_the_base(catalog: Catalog) -> None:
     case = catalog.case(replace(WORKLOAD, base=("one",)), "steps+graph+one")
     assert [optimization.name for optimization in case.stack] == ["one", "steps", "graph"]
 
 
-def test_a_stack_with_a_name_may_not_have_one_of_its_own_beside_it(catalog: Catalog) -> None:
+def test_named_stack_excludes_its_own_parts(catalog: Catalog) -> None:
     catalog.stack("chain", "steps+graph")
     with pytest.raises(ValueError, match=r"fake4: chain\+graph names graph twice"):
         catalog.measure(WORKLOAD, "chain+graph")
 
 
-def test_what_is_needed_is_declared_before(catalog: Catalog) -> None:
+def test_requirement_is_declared_first(catalog: Catalog) -> None:
     with pytest.raises(ValueError, match="early needs 'late', which is not declared before"):
         catalog.add(made("early", needs="late"))

@@ -42,7 +42,7 @@ def test_mean_interval_is_the_t_interval_of_the_logs(values: list[float]) -> Non
     assert seen.high == pytest.approx(math.exp(high))
 
 
-def test_interval_holds_the_truth_as_often_as_it_says() -> None:
+def test_interval_covers_the_truth_as_often_as_stated() -> None:
     draw = random.Random(0)
     held = 0
     for _ in range(2000):
@@ -53,18 +53,18 @@ def test_interval_holds_the_truth_as_often_as_it_says() -> None:
     assert 0.93 < held / 2000 < 0.97
 
 
-def test_one_round_says_nothing_of_the_noise() -> None:
+def test_one_round_has_an_infinite_interval() -> None:
     assert ratio_interval([2.0], [1.0, 1.1]).high == math.inf
     assert mean_interval([2.0]).low == 0.0
 
 
-def test_rounds_without_noise_have_a_point_for_an_interval() -> None:
+def test_rounds_without_noise_have_a_point_interval() -> None:
     seen = ratio_interval([2.0, 2.0], [1.0, 1.0])
     assert seen.low == seen.mid == seen.high == pytest.approx(2.0)
 
 
 @pytest.mark.parametrize("bad", [0.0, -1.0, math.nan])
-def test_what_is_no_time_is_refused(bad: float) -> None:
+def test_non_positive_time_is_refused(bad: float) -> None:
     with pytest.raises(ValueError, match="positive"):
         ratio_interval([bad, 1.0], [1.0, 1.0])
 
@@ -122,7 +122,7 @@ def test_pair_noise_is_never_below_the_known_noise_of_two_sides() -> None:
     assert pair_noise(STEADY, STEADY) == 0
 
 
-def test_pair_noise_takes_two_pairs_or_more() -> None:
+def test_pair_noise_needs_two_pairs() -> None:
     assert pair_noise([1.0, 1.0], [1.0, 1.0]) == 0
     for over, under in (([1.0], [1.0]), ([1.0, 1.0], [1.0, 1.0, 1.0])):
         with pytest.raises(ValueError, match="two pairs"):
@@ -146,7 +146,7 @@ def test_paired_interval_is_the_t_interval_of_that_noise(pairs: int) -> None:
 
 
 @pytest.mark.parametrize("bad", [0.0, -1.0, math.nan])
-def test_paired_interval_refuses_what_is_not_positive(bad: float) -> None:
+def test_paired_interval_refuses_non_positive_values(bad: float) -> None:
     for over, under in (([bad, 1.0], [1.0, 1.0]), ([1.0, 1.0], [1.0, bad])):
         with pytest.raises(ValueError, match="positive"):
             paired_interval(over, under)
@@ -154,7 +154,7 @@ def test_paired_interval_refuses_what_is_not_positive(bad: float) -> None:
         mean_interval([1.0, bad])
 
 
-def test_paired_interval_refuses_sides_that_do_not_pair() -> None:
+def test_paired_interval_refuses_unequal_sides() -> None:
     for over, under in (([1.0, 1.1], [1.0]), ([1.0], [1.0, 1.1])):
         with pytest.raises(ValueError, match=r"shorter|longer"):
             paired_interval(over, under)

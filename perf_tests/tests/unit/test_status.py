@@ -31,7 +31,7 @@ def test_severity_is_the_declared_order() -> None:
     assert worst([]) == Status.SAME
 
 
-def test_exit_code_puts_a_regression_before_doubt() -> None:
+def test_exit_code_prefers_a_regression_to_inconclusive() -> None:
     assert exit_code([]) == 0
     assert exit_code([Status.SAME, Status.LESS_WORK, Status.SKIPPED]) == 0
     assert exit_code([Status.SAME, Status.INVALID]) == 2

@@ -45,7 +45,7 @@ def test_command_that_comes_in_parts_is_written_out() -> None:
 
 
 @pytest.mark.parametrize("command", ["gate", "compare", "accept"])
-def test_text_of_a_run_reaches_no_terminal_as_it_is(
+def test_text_of_a_run_is_escaped_on_a_terminal(
     command: str, accepted: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     contents = [process(f"evil-{number}") for number in range(6)]
@@ -71,7 +71,7 @@ def test_text_of_a_run_reaches_no_terminal_as_it_is(
 
 @pytest.mark.parametrize("redirection", [">&-", "2>&-", ">&- 2>&-", "</dev/null >&- 2>&- <&-"])
 @pytest.mark.parametrize("arguments", ["gate nowhere.json", "--help", "report nowhere.json"])
-def test_closed_stream_is_no_regression_and_no_traceback(
+def test_closed_stream_is_not_a_regression(
     redirection: str, arguments: str, tmp_path: Path
 ) -> None:
     line = f"{' '.join(COMMAND)} {arguments} {redirection}"
@@ -108,7 +108,7 @@ def test_ignored_signal_stays_ignored() -> None:
         signal.signal(signal.SIGHUP, before)
 
 
-def test_lost_terminal_makes_printing_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lost_terminal_is_not_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     ours, theirs = pty.openpty()
     with os.fdopen(theirs, "w") as terminal:
         monkeypatch.setattr(sys, "__stdout__", terminal)
@@ -119,7 +119,7 @@ def test_lost_terminal_makes_printing_no_error(monkeypatch: pytest.MonkeyPatch) 
         print("text", file=terminal, flush=True)
 
 
-def test_memory_that_is_exhausted_is_one_sentence(
+def test_exhausted_memory_is_one_sentence(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def exhausted(_: object) -> int:

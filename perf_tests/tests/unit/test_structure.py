@@ -146,21 +146,21 @@ def detected(now: OperatorCounts, was: OperatorCounts, metric: str) -> str:
     ("scheduler", "reads"),
     [("DDIMScheduler", 298), ("PNDMScheduler", 152), ("EulerDiscreteScheduler", 2)],
 )
-def test_finds_what_a_scheduler_reads_back_from_the_device(scheduler: str, reads: int) -> None:
+def test_device_reads_of_a_scheduler_are_counted(scheduler: str, reads: int) -> None:
     seen = observe(build(scheduler=scheduler))
     assert seen.counters["device_reads"].total(50) == reads
     places = {one.place.path for one in seen.occurrences if one.counter == "device_reads"}
     assert places <= {"scheduler.step", "scheduler.scale_model_input"}
 
 
-def test_two_runs_are_identical(healthy: OperatorCounts) -> None:
+def test_counts_are_the_same_in_two_runs(healthy: OperatorCounts) -> None:
     dispatch.Counting._known.clear()
     again = observe(build())
     assert again == healthy
     assert list(again.where()) == list(healthy.where())
 
 
-def test_a_pipeline_with_weights_counts_the_same_and_keeps_them() -> None:
+def test_pipeline_with_weights_has_the_same_counts() -> None:
     pipeline = build(dtype=torch.float32, weights=True)
     before = Generation(pipeline, SMALL).images(steps=2)
     parameters = [(n, id(p)) for n, p in pipeline.unet.named_parameters()]
@@ -171,7 +171,7 @@ def test_a_pipeline_with_weights_counts_the_same_and_keeps_them() -> None:
     assert (Generation(pipeline, SMALL).images(steps=2) == before).all()
 
 
-def test_our_own_loop_with_weights_counts_the_same() -> None:
+def test_own_loop_with_weights_has_the_same_counts() -> None:
     """It follows the noise's device, and no module's."""
     counted = []
     for weights in (True, False):
@@ -181,7 +181,7 @@ def test_our_own_loop_with_weights_counts_the_same() -> None:
     assert counted[0] == counted[1]
 
 
-def test_what_a_first_generation_makes_and_keeps_is_not_counted() -> None:
+def test_setup_of_the_first_generation_is_not_counted() -> None:
     pipeline = build()
     take_over(pipeline)
     precompute(pipeline)
@@ -205,7 +205,7 @@ def test_floating_point_operations_are_exact() -> None:
     assert moved == 4 * x.numel() * 2
 
 
-def test_a_fused_attention_that_may_not_fuse(healthy: OperatorCounts) -> None:
+def test_attention_that_cannot_fuse_is_counted(healthy: OperatorCounts) -> None:
     from torch.nn.attention import SDPBackend, sdpa_kernel
 
     with sdpa_kernel(SDPBackend.MATH):
@@ -213,7 +213,7 @@ def test_a_fused_attention_that_may_not_fuse(healthy: OperatorCounts) -> None:
     assert "attention: sdpa, math only" in text
 
 
-def test_a_convolution_between_two_layouts_converts(healthy: OperatorCounts) -> None:
+def test_convolution_between_two_layouts_is_counted(healthy: OperatorCounts) -> None:
     pipeline = build()
     pipeline.unet.conv_in.to(memory_format=torch.channels_last)
     text = detected(observe(pipeline), healthy, "layout_conversions")
@@ -221,7 +221,7 @@ def test_a_convolution_between_two_layouts_converts(healthy: OperatorCounts) -> 
     assert "in unet.conv_in" in text
 
 
-def test_what_depends_on_data_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_data_dependent_code_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     pipeline = build()
     step = pipeline.scheduler.step
     monkeypatch.setattr(
@@ -239,7 +239,7 @@ def test_autocast_is_refused() -> None:
 
 
 @pytest.mark.parametrize("name", ["qwen", "zimage", "wan", "sd_img2img", "sd_inpaint"])
-def test_other_families_are_counted_and_left_as_they_were(name: str) -> None:
+def test_other_families_are_counted_and_unchanged(name: str) -> None:
     """Known masks, tables in plain attributes, scalars in lists, fewer steps than asked for."""
     pipeline = tiny.builder(name)()
     pipeline.set_progress_bar_config(disable=True)
@@ -304,12 +304,12 @@ def decided_by(number: Callable[[torch.Tensor], Any]) -> OperatorCounts:
         lambda noise: noise.mean(dim=(0, 1, 2)).tolist()[0] > 0.1,
     ],
 )
-def test_what_is_decided_by_values_is_refused(number: Callable[[torch.Tensor], Any]) -> None:
+def test_value_dependent_code_is_refused(number: Callable[[torch.Tensor], Any]) -> None:
     with pytest.raises(structure.NotCountable, match="what it does next depends on"):
         decided_by(number)
 
 
-def test_what_is_decided_by_known_values_is_counted() -> None:
+def test_known_values_are_counted() -> None:
     seen = decided_by(lambda noise: torch.tensor([noise.new_tensor(2.0)]).item() > 0.1)
     assert seen.counters["device_reads"].per_step == 7
 
@@ -317,7 +317,7 @@ def test_what_is_decided_by_known_values_is_counted() -> None:
 # Injected on purpose
 
 
-def test_a_group_norm_that_upcasts(
+def test_upcasting_group_norm_is_counted(
     healthy: OperatorCounts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     norm = torch.nn.GroupNorm.forward
@@ -335,7 +335,7 @@ def test_a_group_norm_that_upcasts(
     assert "unet.down_blocks.0.resnets.0.norm1" in text
 
 
-def test_naive_attention(healthy: OperatorCounts) -> None:
+def test_naive_attention_is_counted(healthy: OperatorCounts) -> None:
     from diffusers.models.attention_processor import AttnProcessor
 
     pipeline = build()
@@ -362,7 +362,7 @@ def inject_in_step(
     monkeypatch.setattr(diffusers.DDIMScheduler, "step", injected)
 
 
-def test_an_item_in_the_schedulers_step(
+def test_item_in_the_schedulers_step_is_counted(
     healthy: OperatorCounts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     inject_in_step(monkeypatch, lambda noise: noise.abs().max().item())
@@ -373,7 +373,7 @@ def test_an_item_in_the_schedulers_step(
     assert "in scheduler.step" in text
 
 
-def test_a_tensor_from_a_list_in_the_step(
+def test_tensor_from_a_list_in_the_step_is_counted(
     healthy: OperatorCounts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     inject_in_step(monkeypatch, lambda noise: torch.tensor([0.5], device=noise.device))
@@ -382,7 +382,7 @@ def test_a_tensor_from_a_list_in_the_step(
     assert "in scheduler.step" in text
 
 
-def test_a_dtype_that_was_not_applied(healthy: OperatorCounts) -> None:
+def test_dtype_that_was_not_applied_is_counted(healthy: OperatorCounts) -> None:
     text = detected(observe(build(dtype=torch.float32)), healthy, "full_precision_operators")
     assert "full precision operators 0 → " in text
     assert "convolution in float32" in text
@@ -416,7 +416,7 @@ def test_more_work_names_kind_class_and_module() -> None:
     assert "torch 2.11.0, now 2.13.0" in finding.expected
 
 
-def test_fewer_asks_to_be_accepted() -> None:
+def test_lower_counts_ask_to_be_accepted() -> None:
     was, now = made(a=Count(fixed=0, per_step=2)), made(a=Count(fixed=0, per_step=1))
     (finding,) = judged(now, accept(was))
     assert finding.status == "less work"
@@ -426,7 +426,7 @@ def test_fewer_asks_to_be_accepted() -> None:
 # The file and the command
 
 
-def test_each_workload_has_a_file_of_its_own(healthy: OperatorCounts, tmp_path: Path) -> None:
+def test_each_workload_has_its_own_file(healthy: OperatorCounts, tmp_path: Path) -> None:
     store = BaselineStore(tmp_path)
     cases = {"ddim50/sd15/fp16": accept(healthy), "vase25/owner/name/none": accept(made())}
     assert store.load_operators() == {}
@@ -457,7 +457,7 @@ WHOLE = '"accepted": "", "reason": "", "versions": {}, '
         ),
     ],
 )
-def test_a_bad_file_is_named(text: str, sentence: str, tmp_path: Path) -> None:
+def test_bad_file_is_named(text: str, sentence: str, tmp_path: Path) -> None:
     path = tmp_path / "operators" / "w.json"
     path.parent.mkdir()
     path.write_text(text)
@@ -466,7 +466,7 @@ def test_a_bad_file_is_named(text: str, sentence: str, tmp_path: Path) -> None:
     assert sentence in str(error.value)
 
 
-def test_the_life_of_an_accepted_count(
+def test_life_of_an_accepted_count(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     casts = Count(fixed=1, per_step=1)
@@ -491,7 +491,7 @@ def test_the_life_of_an_accepted_count(
     assert "new: no counts of pndm25x4/sd15/reference" in capsys.readouterr().out
 
 
-def test_what_cannot_be_counted_hides_no_regression(
+def test_uncountable_case_hides_no_regression(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     casts = Count(fixed=1, per_step=1)
@@ -521,7 +521,7 @@ def test_what_cannot_be_counted_hides_no_regression(
     assert cli.main(["structure", "-k", "32", "--reason", "no --write"]) == 2
 
 
-def test_in_the_whole_catalogue_what_cannot_be_counted_is_not_missing(
+def test_uncountable_case_is_not_missing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def count(case: Case, source: object) -> OperatorCounts:
@@ -539,7 +539,7 @@ def test_in_the_whole_catalogue_what_cannot_be_counted_is_not_missing(
     assert "no case was counted, and none judged" in capsys.readouterr().out
 
 
-def test_a_case_that_is_gone_is_missed(
+def test_removed_case_is_missing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -552,7 +552,7 @@ def test_a_case_that_is_gone_is_missed(
     assert "owner/name" not in printed
 
 
-def test_the_counts_of_a_model_called_owner_slash_name_are_its_own(
+def test_model_with_a_slash_has_its_own_counts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -574,7 +574,7 @@ def test_the_counts_of_a_model_called_owner_slash_name_are_its_own(
         (["--model", "no-such"], "no folder of that name"),
     ],
 )
-def test_bad_arguments_are_refused_in_a_sentence(
+def test_bad_arguments_are_one_sentence(
     arguments: list[str], says: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert cli.main(["structure", *arguments]) == 2

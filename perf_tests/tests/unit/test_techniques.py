@@ -54,7 +54,7 @@ def plain(source: Source) -> Any:
         return Generation(pipeline, FEW).images()
 
 
-def test_sixteen_blocks_may_be_sixteen_graphs(source: Source) -> None:
+def test_sixteen_blocks_are_sixteen_graphs(source: Source) -> None:
     """As many as merged tokens make of one code; more than dynamo allows by itself."""
     before = torch._dynamo.config.recompile_limit
     with pipeline_of("compile_regional", source):
@@ -62,7 +62,7 @@ def test_sixteen_blocks_may_be_sixteen_graphs(source: Source) -> None:
     assert torch._dynamo.config.recompile_limit == before
 
 
-def test_no_progress_bars_thread_wakes_amid_rounds(
+def test_progress_bar_thread_sleeps_during_rounds(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(tqdm.std.tqdm, "monitor_interval", 10)
@@ -75,7 +75,7 @@ def test_no_progress_bars_thread_wakes_amid_rounds(
     assert [thread for thread in set(threading.enumerate()) - before if thread.is_alive()] == []
 
 
-def test_the_hosts_share_of_a_step_is_timed(source: Source) -> None:
+def test_hosts_share_of_a_step_is_timed(source: Source) -> None:
     with pipeline_of("reference", source) as pipeline:
         with denoising_s(pipeline) as seconds:
             left(Generation(pipeline, FEW), torch.device("cpu"))
@@ -98,7 +98,7 @@ def test_the_hosts_share_of_a_step_is_timed(source: Source) -> None:
         "fused_qkv+channels_last+fused_group_norm+device_steps+precomputed_conditioning+shared_prefix",
     ],
 )
-def test_images_are_the_plain_pipelines(name: str, source: Source, plain: Any) -> None:
+def test_images_match_the_plain_pipeline(name: str, source: Source, plain: Any) -> None:
     case = ours().case(FEW, name)
     with pipeline_of(name, source) as pipeline:
         generation = Generation(pipeline, FEW)
@@ -112,7 +112,7 @@ def test_images_are_the_plain_pipelines(name: str, source: Source, plain: Any) -
             optimization.applied(pipeline)
 
 
-def test_proofs_prepare_no_further_shape(
+def test_applied_checks_compile_no_further_shape(
     source: Source, plain: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An applied check's small sample never reaches what was compiled for the real one."""
@@ -147,7 +147,7 @@ def test_proofs_prepare_no_further_shape(
             ours().optimizations["late_bias"].applied(pipeline)
 
 
-def test_no_image_waits_while_the_host_walks_through_its_modules(
+def test_modules_are_not_walked_between_images(
     source: Source, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As diffusers' own words on a pipeline's device and dtype do, with nothing on the GPU."""
@@ -168,7 +168,7 @@ def test_no_image_waits_while_the_host_walks_through_its_modules(
         assert "UNet2DConditionModel" in walked
 
 
-def test_the_table_is_ddims(source: Source) -> None:
+def test_step_table_matches_ddim(source: Source) -> None:
     """`next = a * latents + b * noise`, held to the scheduler's own step."""
     with pipeline_of("reference", source) as pipeline:
         scheduler = pipeline.scheduler
@@ -183,7 +183,7 @@ def test_the_table_is_ddims(source: Source) -> None:
             table(scheduler, ROOM + 1)
 
 
-def test_a_schedule_that_is_not_plain_ddim_is_refused(source: Source) -> None:
+def test_schedule_other_than_plain_ddim_is_refused(source: Source) -> None:
     with (
         pytest.raises(DoesNotFit, match="its scheduler is a PNDMScheduler, not a DDIMScheduler"),
         pipeline_of("device_steps", source, workloads.PNDM25X4_SMALL),
@@ -195,7 +195,7 @@ def test_a_schedule_that_is_not_plain_ddim_is_refused(source: Source) -> None:
     ("name", "puts_in"),
     [("precomputed_conditioning", precompute), ("shared_prefix", share_prefix)],
 )
-def test_what_needs_device_steps_says_so(
+def test_optimization_that_needs_device_steps_says_so(
     name: str, puts_in: Callable[[Any], None], source: Source
 ) -> None:
     with pytest.raises(ValueError, match=f"{name} needs device_steps before it"):
@@ -207,7 +207,7 @@ def test_what_needs_device_steps_says_so(
         puts_in(pipeline)
 
 
-def test_the_kinds_of_steps() -> None:
+def test_steps_are_grouped_by_kind() -> None:
     fresh, kept = Kind(guided=True, fresh=True), Kind(guided=True, fresh=False)
     alone = replace(fresh, guided=False), replace(kept, guided=False)
     assert Plan().kinds(3) == [fresh] * 3
@@ -239,7 +239,7 @@ class OnGpu(torch.Tensor):
     is_cuda = True
 
 
-def test_a_graph_copies_in_and_out_and_knows_its_shapes() -> None:
+def test_graph_copies_in_and_out_and_knows_its_shapes() -> None:
     def ones(*shape: int) -> torch.Tensor:
         return torch.ones(*shape).as_subclass(OnGpu)
 
@@ -256,7 +256,7 @@ def test_a_graph_copies_in_and_out_and_knows_its_shapes() -> None:
         graphed(torch.ones(2), twice=True)
 
 
-def test_proofs_say_what_is_not_there(source: Source) -> None:
+def test_applied_checks_name_what_is_missing(source: Source) -> None:
     missing = {
         "compile": "the unet is not compiled",
         "compile_regional": "not all of the unet's repeated blocks are compiled",
@@ -282,7 +282,7 @@ def test_proofs_say_what_is_not_there(source: Source) -> None:
         ours().optimizations["cuda_graph_step"].applied(pipeline)
 
 
-def test_a_normalization_that_was_left_out_is_seen(source: Source) -> None:
+def test_missing_normalization_is_detected(source: Source) -> None:
     with pipeline_of("channels_last+fused_group_norm", source) as pipeline:
         unet, check = pipeline.unet, ours().optimizations["fused_group_norm"].applied
         block = unet.down_blocks[0].resnets[0]
@@ -318,7 +318,7 @@ def _residual_block_without_shift(block: Any, x: torch.Tensor, temb: torch.Tenso
     return hidden + (x if block.conv_shortcut is None else block.conv_shortcut(x))
 
 
-def test_what_rewrites_a_block_comes_before_what_wraps_it(source: Source) -> None:
+def test_rewriting_comes_before_wrapping(source: Source) -> None:
     """Else it would silently take the wrapper away."""
     with (
         pytest.raises(ValueError, match="is wrapped already"),

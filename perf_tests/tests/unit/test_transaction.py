@@ -85,7 +85,7 @@ def test_fault_at_any_call_leaves_the_old_state_or_leads_to_the_new(
     assert 15 < number < 199
 
 
-def test_exception_in_it_changes_nothing(tmp_path: Path) -> None:
+def test_exception_in_a_transaction_changes_nothing(tmp_path: Path) -> None:
     folder = folder_of(tmp_path, 0)
 
     def broken() -> None:
@@ -115,7 +115,7 @@ def count_up(folder: Path) -> None:
             changes.write(path, path.read_bytes() + b"line\n")
 
 
-def test_processes_at_once_lose_nothing(tmp_path: Path) -> None:
+def test_concurrent_processes_lose_nothing(tmp_path: Path) -> None:
     (tmp_path / "HISTORY.md").write_text("")
     context = multiprocessing.get_context("fork")
     processes = [context.Process(target=count_up, args=(tmp_path,)) for _ in range(4)]

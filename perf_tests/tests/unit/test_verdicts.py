@@ -19,7 +19,7 @@ from diffusers_perf.records.measurement import Count, Distance, Interference, Lo
 from perf_tests.tests.unit.factories import FP16, GENERATES, REFERENCE, baseline_of, question
 
 
-def test_all_well() -> None:
+def test_sound_run_passes() -> None:
     verdict = judge(question())
     assert verdict.status == "same"
     assert verdict.passes
@@ -46,7 +46,7 @@ def test_all_well() -> None:
         ({"counters": {"host_syncs": Count(fixed=3, per_step=5)}}, "less work"),
     ],
 )
-def test_each_rule_at_its_limit(change: dict[str, Any], status: str) -> None:
+def test_each_rule_fails_beyond_its_limit(change: dict[str, Any], status: str) -> None:
     if "counters" in change:
         change = {"counters": {**FP16.counters, **change["counters"]}}
     assert judge(question(structs.replace(FP16, **change))).status == status
@@ -56,7 +56,7 @@ def test_each_rule_at_its_limit(change: dict[str, Any], status: str) -> None:
     "change",
     [{"gpu_busy_s": None}, {"counters": {"kernels": Count(fixed=300, per_step=1000)}}],
 )
-def test_what_has_a_limit_and_could_not_be_measured_is_inconclusive(change: dict[str, Any]) -> None:
+def test_unmeasured_metric_with_a_limit_is_inconclusive(change: dict[str, Any]) -> None:
     verdict = judge(question(structs.replace(FP16, notes=("no CUPTI",), **change)))
     assert verdict.status == "inconclusive"
     (finding,) = verdict.messages
@@ -66,14 +66,14 @@ def test_what_has_a_limit_and_could_not_be_measured_is_inconclusive(change: dict
     assert judge(question(blind, baseline=None, portable=roofline)).status == "inconclusive"
 
 
-def test_a_slower_reference_does_not_make_a_slower_case_look_well() -> None:
+def test_slower_reference_does_not_hide_a_slower_case() -> None:
     both = structs.replace(FP16, gpu_busy_s=1.0)
     slower = structs.replace(REFERENCE, gpu_busy_s=2.5)
     assert judge(question(both, reference=slower)).status == "slower"
     assert judge(question(slower)).status == "slower"
 
 
-def test_the_references_image_is_held_to_the_accepted_one() -> None:
+def test_reference_image_is_compared_with_the_accepted_one() -> None:
     lost = structs.replace(REFERENCE, image_distance=Distance(psnr_db=21.8, ssim=0.8))
     verdict = judge(question(lost))
     assert verdict.status == "worse image"
@@ -82,13 +82,13 @@ def test_the_references_image_is_held_to_the_accepted_one() -> None:
     assert "--images-only" in finding.next
 
 
-def test_without_a_baseline_speed_is_new_and_images_are_judged() -> None:
+def test_case_without_a_baseline_is_new_and_its_image_is_judged() -> None:
     assert judge(question(baseline=None)).status == "new"
     black = structs.replace(FP16, look=Look(finite=True, mean=0, std=0))
     assert judge(question(black, baseline=None)).status == "black"
 
 
-def test_portable_rooflines_hold_without_a_baseline() -> None:
+def test_portable_bounds_apply_without_a_baseline() -> None:
     roofline = {"gpu_speedup": Bound(at_least=1.2)}
     slow = structs.replace(FP16, gpu_busy_s=1.8)
     assert judge(question(baseline=None, portable=roofline)).status == "new"
@@ -97,7 +97,7 @@ def test_portable_rooflines_hold_without_a_baseline() -> None:
     assert judge(question(baseline=None, portable=hungry)).status == "more memory"
 
 
-def test_a_stack_for_so_much_memory_stays_below_it() -> None:
+def test_stack_with_a_memory_bound_stays_below_it() -> None:
     fits = {"memory_gib": Bound(at_most=4.0)}
     small = structs.replace(FP16, peak_memory_bytes=4 * 2**30)
     assert judge(question(small, baseline=None, portable=fits)).status == "new"
@@ -112,7 +112,7 @@ def test_a_stack_for_so_much_memory_stays_below_it() -> None:
     assert [f.metric for f in unseen.messages] == ["peak memory"] * 2
 
 
-def test_a_warning_that_no_longer_holds_is_told_and_passes() -> None:
+def test_outdated_warning_is_reported_and_passes() -> None:
     verdict = judge(question(portable={"gpu_speedup": Bound(at_most=1.0)}))
     assert verdict.status == "faster"
     (finding,) = verdict.messages
@@ -120,7 +120,7 @@ def test_a_warning_that_no_longer_holds_is_told_and_passes() -> None:
 
 
 @pytest.mark.parametrize("disturbed", ["measured", "reference"])
-def test_a_disturbed_machine_is_invalid_and_not_slower(disturbed: str) -> None:
+def test_interference_is_invalid_and_not_slower(disturbed: str) -> None:
     interference = Interference(gpu=("hardware slowdown",))
     slow = structs.replace(FP16, rounds_s=(3.0, 3.01, 2.99))
     if disturbed == "measured":
@@ -134,7 +134,7 @@ def test_a_disturbed_machine_is_invalid_and_not_slower(disturbed: str) -> None:
     assert verdict.sentence.endswith("(hardware slowdown)")
 
 
-def test_a_disturbed_reference_says_nothing_of_what_is_not_held_to_it() -> None:
+def test_interference_in_the_reference_leaves_other_metrics_valid() -> None:
     disturbed = structs.replace(REFERENCE, interference=Interference(gpu=("hardware slowdown",)))
     verdict = judge(question(structs.replace(FP16, gpu_busy_s=1.6), reference=disturbed))
     statuses = {finding.metric: finding.status for finding in verdict.findings}
@@ -154,7 +154,7 @@ def test_a_disturbed_reference_says_nothing_of_what_is_not_held_to_it() -> None:
         (1.1, "invalid"),
     ],
 )
-def test_only_a_machine_that_became_as_much_slower_excuses(drift: float, status: str) -> None:
+def test_drift_excuses_no_more_than_itself(drift: float, status: str) -> None:
     asked = question(structs.replace(FP16, rounds_s=(1.2, 1.21, 1.19, 1.2, 1.22)))
     verdict = judge(replace(asked, drift=drift))
     assert verdict.status == status
@@ -182,7 +182,7 @@ def test_only_a_machine_that_became_as_much_slower_excuses(drift: float, status:
         ((), (), None),
     ],
 )
-def test_only_a_core_that_was_as_much_slower_excuses(
+def test_slow_core_excuses_no_more_than_itself(
     own: tuple[float, ...], theirs: tuple[float, ...], printed: str | None
 ) -> None:
     # On a CPU, where all of it is the host's.
@@ -205,7 +205,7 @@ def test_only_a_core_that_was_as_much_slower_excuses(
 
 
 @pytest.mark.parametrize(("core", "status"), [(1.2, "slower"), (1.9, "invalid")])
-def test_a_slow_core_excuses_the_hosts_share_alone(core: float, status: str) -> None:
+def test_slow_core_excuses_the_hosts_share_only(core: float, status: str) -> None:
     # The GPU works for 0.8 s of 1.2: a core of 1.2 times makes 1.06 of it, one of 1.9 times 1.19.
     loops = Interference(cpu_loops_s=(0.01 * core, 0.01 * core))
     slow = structs.replace(FP16, rounds_s=(1.2, 1.21, 1.19, 1.2, 1.22), interference=loops)
@@ -217,7 +217,7 @@ def test_a_slow_core_excuses_the_hosts_share_alone(core: float, status: str) -> 
     )
 
 
-def test_a_slow_core_excuses_a_reference_by_its_best() -> None:
+def test_slow_core_excuses_a_reference_by_its_best() -> None:
     slow = structs.replace(REFERENCE, rounds_s=(3.0,) * 5, gpu_busy_s=None, peak_memory_bytes=None)
     assert judge(question(slow)).status == "slower"
     for loops, status in (((0.01, 0.02, 0.02), "invalid"), ((0.02, 0.02, 0.02), "slower")):
@@ -225,13 +225,13 @@ def test_a_slow_core_excuses_a_reference_by_its_best() -> None:
         assert judge(asked).status == status
 
 
-def test_noise_beyond_a_limit_is_inconclusive_whatever_the_core() -> None:
+def test_noise_beyond_a_limit_is_inconclusive_on_a_slow_core() -> None:
     loops = Interference(cpu_loops_s=(0.01, 0.03, 0.03))
     noisy = structs.replace(FP16, rounds_s=(1.0, 1.5, 1.0, 1.6, 1.5), interference=loops)
     assert judge(question(noisy)).status == "inconclusive"
 
 
-def test_a_slow_core_is_no_excuse_for_the_gpu() -> None:
+def test_slow_core_does_not_excuse_the_gpu() -> None:
     slow = structs.replace(
         FP16, gpu_busy_s=0.85, interference=Interference(cpu_loops_s=(0.01, 0.03, 0.03))
     )
@@ -240,7 +240,7 @@ def test_a_slow_core_is_no_excuse_for_the_gpu() -> None:
     assert "GPU busy" in verdict.sentence
 
 
-def test_an_image_that_could_not_be_compared_is_not_the_same() -> None:
+def test_image_that_could_not_be_compared_is_inconclusive() -> None:
     verdict = judge(question(structs.replace(FP16, image_distance=None)))
     assert verdict.status == "inconclusive"
     assert (
@@ -249,13 +249,13 @@ def test_an_image_that_could_not_be_compared_is_not_the_same() -> None:
     )
 
 
-def test_memory_that_could_not_be_measured_is_not_the_same() -> None:
+def test_memory_that_could_not_be_measured_is_inconclusive() -> None:
     verdict = judge(question(structs.replace(FP16, peak_memory_bytes=None)))
     assert verdict.status == "inconclusive"
     assert [f.metric for f in verdict.messages] == ["peak memory"]
 
 
-def test_fewer_fixed_syncs_do_not_pay_for_one_more_in_each_step() -> None:
+def test_fewer_fixed_syncs_do_not_offset_one_more_per_step() -> None:
     was = structs.replace(REFERENCE, counters={"host_syncs": Count(fixed=100, per_step=6)})
     now = structs.replace(REFERENCE, counters={"host_syncs": Count(fixed=40, per_step=7)})
     verdict = judge(question(now, baseline=baseline_of(was, was)))
@@ -263,7 +263,7 @@ def test_fewer_fixed_syncs_do_not_pay_for_one_more_in_each_step() -> None:
     assert "host syncs 400 → 390 (+1 in each of 50 steps and -60 fixed)" in verdict.sentence
 
 
-def test_a_counter_that_nobody_accepted_is_new_and_one_that_moves_is_none() -> None:
+def test_unaccepted_counter_is_new_and_a_varying_one_is_not_judged() -> None:
     asked = question()
     assert asked.baseline is not None
     counters = {**FP16.counters, "casts": Count(fixed=4, per_step=0)}
@@ -280,7 +280,7 @@ def test_a_counter_that_nobody_accepted_is_new_and_one_that_moves_is_none() -> N
     assert judge(question(structs.replace(more, gpu_busy_s=None), baseline=bare)).status == "same"
 
 
-def test_a_baseline_of_another_workload_says_nothing() -> None:
+def test_baseline_of_another_workload_is_invalid() -> None:
     half = structs.replace(FP16, steps=25, rounds_s=(0.5,) * 5, gpu_busy_s=0.4)
     verdict = judge(question(half, workload={**GENERATES, "steps": 25}))
     assert verdict.status == "invalid"
@@ -292,7 +292,7 @@ def test_a_baseline_of_another_workload_says_nothing() -> None:
     assert judge(question(workload={}, baseline=None)).status == "new"
 
 
-def test_a_busy_cpu_disturbs_the_clock_and_not_the_gpu() -> None:
+def test_busy_cpu_invalidates_latency_and_not_gpu_time() -> None:
     busy = Interference(host=("the host waited for a CPU for 40 % of the rounds",))
     slow = structs.replace(FP16, rounds_s=(4.0, 4.1, 3.9, 4.0, 4.1), interference=busy)
     verdict = judge(question(slow))
@@ -301,19 +301,19 @@ def test_a_busy_cpu_disturbs_the_clock_and_not_the_gpu() -> None:
     assert judge(question(structs.replace(slow, gpu_busy_s=1.6))).status == "slower"
 
 
-def test_a_cold_first_round_is_no_round() -> None:
+def test_cold_first_round_is_invalid() -> None:
     verdict = judge(question(structs.replace(FP16, rounds_s=(1.6, 1.01, 0.99, 1.02, 0.98))))
     assert [(f.status, f.metric) for f in verdict.messages] == [("invalid", "warm-up")]
     assert judge(question(structs.replace(FP16, rounds_s=(1.4, 1.01, 0.99, 1.02, 0.98)))).passes
 
 
-def test_a_timer_that_does_not_wait_is_seen() -> None:
+def test_timer_that_does_not_wait_is_invalid() -> None:
     verdict = judge(question(structs.replace(FP16, rounds_s=(0.70, 0.71, 0.69))))
     assert verdict.status == "invalid"
     assert "timer" in [f.metric for f in verdict.messages]
 
 
-def test_what_a_generation_leaves_behind_is_more_memory() -> None:
+def test_leak_is_more_memory() -> None:
     def keeping(number: int) -> Measurement:
         return structs.replace(
             FP16, counters={**FP16.counters, "kept_bytes": Count(fixed=number, per_step=0)}
@@ -327,14 +327,14 @@ def test_what_a_generation_leaves_behind_is_more_memory() -> None:
 
 
 @pytest.mark.parametrize("counter", [name for name in COUNTERS if name not in STRICT])
-def test_what_is_launched_may_grow_by_one_per_cent(counter: str) -> None:
+def test_launches_may_grow_by_one_per_cent(counter: str) -> None:
     was = structs.replace(FP16, counters={counter: Count(fixed=0, per_step=1000)})
     for calls, status in ((1010, "same"), (1011, "more work")):
         now = structs.replace(FP16, counters={counter: Count(fixed=0, per_step=calls)})
         assert judge(question(now, baseline=baseline_of(was, REFERENCE))).status == status
 
 
-def test_one_graph_more_in_the_place_of_its_kernels_is_no_more_work() -> None:
+def test_graph_in_place_of_its_kernels_is_not_more_work() -> None:
     def launching(kernels: int, graphs: int) -> Measurement:
         launched = {"kernel_launches": kernels, "graph_launches": graphs}
         return structs.replace(
@@ -346,12 +346,12 @@ def test_one_graph_more_in_the_place_of_its_kernels_is_no_more_work() -> None:
     assert judge(question(launching(1085, 33), baseline=accepted)).status == "more work"
 
 
-def test_only_the_image_counts_where_only_the_image_is_asked_for() -> None:
+def test_image_only_case_judges_the_image_only() -> None:
     slow = structs.replace(FP16, rounds_s=(9.0,), gpu_busy_s=None)
     assert judge(question(slow, image_only=True)).status == "same"
 
 
-def test_a_message_has_five_parts() -> None:
+def test_message_has_five_parts() -> None:
     finding = judge(question(structs.replace(FP16, gpu_busy_s=1.6))).messages[0]
     assert finding.sentence.startswith("slower: ddim50-fp16: GPU busy")
     parts = (finding.measured, finding.expected, finding.limit, finding.next)
@@ -361,13 +361,13 @@ def test_a_message_has_five_parts() -> None:
     assert "(baselines/gpu.json, accepted 2026-11-22)" in finding.expected
 
 
-def test_the_next_command_repeats_what_the_run_was_asked_for() -> None:
+def test_next_command_repeats_the_runs_options() -> None:
     options = ("--device", "cpu", "--model", "a folder")
     text = judge(question(structs.replace(FP16, gpu_busy_s=1.6), options=options)).text()
     assert "[ddim50-fp16]\" --device cpu --model 'a folder'\n" in f"{text}\n"
 
 
-def test_other_versions_than_the_baselines_are_said() -> None:
+def test_versions_that_differ_from_the_baselines_are_named() -> None:
     text = judge(
         question(
             structs.replace(FP16, gpu_busy_s=1.6),
@@ -377,7 +377,7 @@ def test_other_versions_than_the_baselines_are_said() -> None:
     assert "made with torch 2.11.0, now 2.13.0" in text
 
 
-def test_the_case_is_as_bad_as_its_worst_finding() -> None:
+def test_status_is_that_of_the_worst_finding() -> None:
     findings = tuple(
         Finding(status=s, metric="m", what=s) for s in (Status.SAME, Status.BLACK, Status.FASTER)
     )
@@ -385,7 +385,7 @@ def test_the_case_is_as_bad_as_its_worst_finding() -> None:
     assert Verdict(findings=()).status == "same"
 
 
-def test_the_judge_needs_no_torch() -> None:
+def test_judge_needs_no_torch() -> None:
     """The judging half is imported by machines that have none."""
     import subprocess
     import sys

@@ -35,7 +35,7 @@ def jobs() -> Iterator[tuple[Path, dict[str, Any]]]:
             yield path, job
 
 
-def test_there_is_a_workflow_for_each_job() -> None:
+def test_each_job_has_a_workflow() -> None:
     assert [path.stem for path in WORKFLOWS] == ["comment", "cpu", "gpu", "nightly"]
 
 
@@ -47,7 +47,7 @@ def test_every_action_is_pinned_to_a_commit(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
-def test_permissions_are_least(path: Path) -> None:
+def test_permissions_are_minimal(path: Path) -> None:
     workflow = parsed(path)
     assert workflow["permissions"] == {}
     for job in workflow["jobs"].values():
@@ -56,7 +56,7 @@ def test_permissions_are_least(path: Path) -> None:
         assert "timeout-minutes" in job
 
 
-def test_nothing_is_secret_and_no_token_stays_in_a_checkout() -> None:
+def test_workflows_use_no_secrets_and_keep_no_token() -> None:
     for path, job in jobs():
         assert "secrets" not in path.read_text()
         for step in job["steps"]:
@@ -64,14 +64,14 @@ def test_nothing_is_secret_and_no_token_stays_in_a_checkout() -> None:
                 assert step["with"]["persist-credentials"] is False
 
 
-def test_every_step_is_a_script_that_runs_by_hand() -> None:
+def test_each_step_is_a_script_that_runs_by_hand() -> None:
     for _, job in jobs():
         for line in [step["run"] for step in job["steps"] if step.get("run", "exit 1") != "exit 1"]:
             assert re.fullmatch(r'bash (ci/\w+\.sh)( [\w^"$]+)*', line), line
             assert (ROOT / line.split()[1]).is_file()
 
 
-def test_no_pull_request_reaches_a_gpu_but_by_its_label_and_none_may_write() -> None:
+def test_pull_request_reaches_a_gpu_by_its_label_only() -> None:
     # PyYAML reads the key `on` as true.
     events = {path.name: parsed(path)[True] for path in WORKFLOWS}
     assert events["gpu.yml"] == {"pull_request": {"types": ["labeled"]}}
@@ -88,7 +88,7 @@ def test_no_pull_request_reaches_a_gpu_but_by_its_label_and_none_may_write() -> 
     ]
 
 
-def test_only_this_repositorys_own_workflow_is_commented_on() -> None:
+def test_comment_is_written_for_the_repositorys_own_workflow_only() -> None:
     (job,) = parsed(ROOT / ".github/workflows/comment.yml")["jobs"].values()
     run = "github.event.workflow_run"
     assert f"{run}.path == '.github/workflows/gpu.yml'" in job["if"]
@@ -172,7 +172,9 @@ def calls(tmp_path: Path, of: str) -> list[str]:
         (2, False, 2, 2),  # broke off: once more, then red
     ],
 )
-def test_how_a_pair_ends(tmp_path: Path, code: int, compared: bool, ends: int, runs: int) -> None:
+def test_pair_ends_with_its_exit_code(
+    tmp_path: Path, code: int, compared: bool, ends: int, runs: int
+) -> None:
     returned, output = job(tmp_path, "pair", "BASE", "HEAD", code=code, compared=compared)
     assert returned == ends, output
     asked = calls(tmp_path, "-m ci ab")
@@ -189,7 +191,7 @@ def test_what_is_said_to_a_job_is_said_to_ab(tmp_path: Path) -> None:
     assert asked.endswith("--base BASE --head HEAD --device cpu")
 
 
-def test_the_newest_is_compared_with_the_locked(tmp_path: Path) -> None:
+def test_newest_versions_are_compared_with_the_locked_ones(tmp_path: Path) -> None:
     returned, output = job(tmp_path, "newest")
     assert returned == 0, output
     (asked,) = calls(tmp_path, "-m ci ab")
@@ -198,7 +200,7 @@ def test_the_newest_is_compared_with_the_locked(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("code", "ends"), [(0, 0), (1, 0), (2, 2), (4, 2)])
-def test_a_shard_with_failed_cases_is_judged_with_the_others(
+def test_shard_with_failed_cases_is_judged_with_the_others(
     tmp_path: Path, code: int, ends: int
 ) -> None:
     assert job(tmp_path, "shard", "1/2", code=code)[0] == ends
@@ -239,7 +241,7 @@ def test_shards_are_judged_together(
     assert said == (not_judged if code == ends == 2 else "") + "# the report\n"
 
 
-def test_the_job_reads_what_the_gate_says(
+def test_job_reads_what_the_gate_says(
     tmp_path: Path, no_baselines: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The real gate's words: inconclusive is a warning, no baseline is an error."""
@@ -262,7 +264,7 @@ def test_the_job_reads_what_the_gate_says(
 
 
 @pytest.mark.parametrize("arguments", [(), ("nothing",), ("pair", "BASE"), ("environment", "x")])
-def test_an_unknown_job_names_the_known_ones(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+def test_unknown_job_names_the_known_ones(tmp_path: Path, arguments: tuple[str, ...]) -> None:
     returned, output = job(tmp_path, *arguments)
     assert returned == 2
     assert "bash ci/job.sh pair BASE HEAD" in output
@@ -282,7 +284,7 @@ esac
 
 
 @pytest.mark.parametrize(("code", "ends"), [(0, 0), (1, 1), (2, 1), (3, 0)])
-def test_only_a_busy_machine_is_no_fault_of_a_change(tmp_path: Path, code: int, ends: int) -> None:
+def test_busy_machine_is_neutral(tmp_path: Path, code: int, ends: int) -> None:
     script = program(tmp_path / ".ci" / "run", (ROOT / ".ci" / "run").read_text())
     program(tmp_path / "ci" / "lint.sh", TOOL)
     program(tmp_path / "ci" / "quickstart.sh", TOOL)
@@ -383,7 +385,7 @@ def body(tmp_path: Path) -> str:
 
 
 @needs_jq
-def test_the_first_result_is_a_new_comment(tmp_path: Path) -> None:
+def test_first_result_is_a_new_comment(tmp_path: Path) -> None:
     said = comment(tmp_path, AT_HEAD, comparisons=2)
     assert "--method POST repos/owner/name/issues/7/comments" in said
     assert "--method DELETE repos/owner/name/issues/7/labels/gpu" in said
@@ -394,13 +396,13 @@ def test_the_first_result_is_a_new_comment(tmp_path: Path) -> None:
 
 
 @needs_jq
-def test_the_next_result_takes_its_place(tmp_path: Path) -> None:
+def test_next_result_replaces_the_comment(tmp_path: Path) -> None:
     said = comment(tmp_path, AT_HEAD, there="99\n98")
     assert "--method PATCH repos/owner/name/issues/comments/99" in said
 
 
 @needs_jq
-def test_the_comment_goes_to_the_pull_request_of_the_commit(tmp_path: Path) -> None:
+def test_comment_goes_to_the_pull_request_of_the_commit(tmp_path: Path) -> None:
     other = {"number": 6, "head": {"sha": SHA.replace("5", "6")}}
     said = comment(tmp_path, other, AT_HEAD, title="GPU, pull request #6")
     assert "--method POST repos/owner/name/issues/7/comments" in said
@@ -411,7 +413,7 @@ def test_the_comment_goes_to_the_pull_request_of_the_commit(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("title", "number"), [("GPU, pull request #7", 7), ("GPU, pull request #77", None), ("#", None)]
 )
-def test_the_title_decides_between_two_of_one_commit(
+def test_title_selects_among_two_of_one_commit(
     tmp_path: Path, title: str, number: int | None
 ) -> None:
     said = comment(tmp_path, AT_HEAD | {"number": 17}, AT_HEAD, title=title)
@@ -420,14 +422,14 @@ def test_the_title_decides_between_two_of_one_commit(
 
 
 @needs_jq
-def test_a_pull_request_that_moved_on_loses_its_label_alone(tmp_path: Path) -> None:
+def test_outdated_pull_request_only_loses_its_label(tmp_path: Path) -> None:
     said = comment(tmp_path, {"number": 7, "head": {"sha": "0" * 40}})
     assert "--method POST" not in said
     assert "--method DELETE repos/owner/name/issues/7/labels/gpu" in said
 
 
 @needs_jq
-def test_a_pull_request_that_is_closed_gets_none(tmp_path: Path) -> None:
+def test_closed_pull_request_gets_no_comment(tmp_path: Path) -> None:
     said = comment(tmp_path)
     assert "--method POST" not in said
     assert "DELETE" not in said

@@ -37,19 +37,19 @@ def smoke(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class TestWords:
-    def test_a_word_of_the_captions_is_one_token(self) -> None:
+    def test_word_of_the_captions_is_one_token(self) -> None:
         tokenizer = words.t5_tokenizer()
         assert tokenizer.tokenize("a small ring, on the left") == [
             "▁a", "▁small", "▁ring", ",", "▁on", "▁the", "▁left",
         ]  # fmt: skip
 
-    def test_an_unknown_word_falls_apart_into_characters(self) -> None:
+    def test_unknown_word_is_split_into_characters(self) -> None:
         tokenizer = words.t5_tokenizer()
         ids = tokenizer("A horse on Mars!").input_ids
         assert tokenizer.unk_token_id not in ids
         assert tokenizer.decode(ids, skip_special_tokens=True) == "A horse on Mars!"
 
-    def test_the_table_is_what_the_pipeline_would_tokenize(self) -> None:
+    def test_token_table_matches_the_pipeline(self) -> None:
         tokenizer = words.t5_tokenizer()
         table = words.token_table(tokenizer)
         assert table.shape == (caption_count() + 1, words.MAX_TOKENS)
@@ -104,23 +104,23 @@ def workshop(tmp_path: Path, **settings: Any) -> Workshop:
 
 
 class TestDeadline:
-    def test_without_one_a_stage_has_its_plan(self, tmp_path: Path) -> None:
+    def test_stage_without_a_budget_keeps_its_plan(self, tmp_path: Path) -> None:
         assert workshop(tmp_path).budget("flow") == FULL.flow
 
-    def test_it_shortens_every_stage(self, tmp_path: Path) -> None:
+    def test_budget_shortens_every_stage(self, tmp_path: Path) -> None:
         left_s = 100.0
         shop = workshop(tmp_path, deadline_s=time.perf_counter() + AFTER_TRAINING_S + left_s)
         assert shop.budget("flow").limit_s == pytest.approx(FLOW_SHARE * left_s, abs=1)
         assert shop.budget("guidance").limit_s == pytest.approx(left_s, abs=1)
         assert shop.budget("flow").steps == FULL.flow.steps
 
-    def test_an_interrupted_stage_counts_what_it_trained(self, tmp_path: Path) -> None:
+    def test_interrupted_stage_counts_what_it_trained(self, tmp_path: Path) -> None:
         shop = workshop(tmp_path, deadline_s=time.perf_counter() + AFTER_TRAINING_S + 100)
         shop.checkpoint("flow").parent.mkdir(parents=True)
         torch.save({"elapsed_s": 60.0}, shop.checkpoint("flow"))
         assert shop.budget("flow").limit_s == pytest.approx(FLOW_SHARE * 160, abs=1)
 
-    def test_one_that_has_passed_leaves_a_second(self, tmp_path: Path) -> None:
+    def test_exhausted_budget_leaves_a_second(self, tmp_path: Path) -> None:
         shop = workshop(tmp_path, deadline_s=time.perf_counter() - 5)
         assert shop.budget("guidance").limit_s == 1
 
@@ -133,7 +133,7 @@ def test_minutes_must_be_positive(tmp_path: Path, capsys: pytest.CaptureFixture[
 
 
 class TestSmoke:
-    def test_the_folder_loads_like_any_checkpoint(self, smoke: Path) -> None:
+    def test_model_folder_loads_like_any_checkpoint(self, smoke: Path) -> None:
         from diffusers import DiffusionPipeline
 
         pipeline: Any = DiffusionPipeline.from_pretrained(smoke / "model", local_files_only=True)
@@ -148,7 +148,7 @@ class TestSmoke:
         ).images  # fmt: skip
         assert image.shape == (1, 64, 64, 3)
 
-    def test_given_noise_is_what_the_pipeline_would_draw(self, smoke: Path) -> None:
+    def test_given_noise_matches_the_pipelines(self, smoke: Path) -> None:
         pipeline = folder.load(smoke / "model", CPU, torch.float32)
         with torch.no_grad():
             mine = scores.generate(pipeline, ["a red ring"], seed=4, steps=1)
