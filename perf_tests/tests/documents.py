@@ -12,6 +12,7 @@ import io
 import json
 import re
 import tempfile
+import tomllib
 from collections.abc import Callable, Iterator
 from contextlib import redirect_stdout
 from importlib import import_module
@@ -24,7 +25,7 @@ from diffusers_perf import faults  # noqa: F401  (declares them)
 from diffusers_perf.catalog.declarations import Tolerances
 from diffusers_perf.catalog.discovery import declared_in, shipped
 from diffusers_perf.catalog.metric import PROCESSES_FEW, Kind, Metric
-from diffusers_perf.catalog.metrics import METRICS
+from diffusers_perf.catalog.metrics import BY_NAME, METRICS
 from diffusers_perf.cli import __main__ as command
 from diffusers_perf.cli.commands import COMMANDS
 from diffusers_perf.cli.results import Row, rows_of, table
@@ -63,6 +64,47 @@ GLANCE_CASES = (
 
 
 EXAMPLES = 4
+
+
+def needs() -> str:
+    """What a machine needs: memory from the accepted baseline, versions from the package."""
+    baseline = BaselineStore(ROOT / "baselines").load_machine(GLANCE)
+    assert baseline is not None, f"{GLANCE} has no baseline"
+    memory = BY_NAME["peak memory"]
+    peaks: dict[str, float] = {}
+    for row in rows_of(baseline, declared_in(DECLARATIONS).cases):
+        peaks[row.suite] = max(peaks.get(row.suite, 0), row.median(memory) or 0)
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    oldest = {"Python": project["requires-python"].removeprefix(">=")}
+    for name in ("torch", "diffusers"):
+        (required,) = [r for r in project["dependencies"] if r.startswith(f"{name}>=")]
+        oldest[name] = required.split(">=")[1].split(",")[0]
+    rows = [
+        [
+            "GPU",
+            "one NVIDIA GPU. The default suite follows diffusers' guide to fast inference and "
+            f"needs {memory.shown(peaks['guide'])} of its memory, all suites need "
+            f"{memory.shown(max(peaks.values()))} ({baseline.machine})",
+        ],
+        [
+            "no GPU",
+            "a small trained model that ships with the library runs on two CPU cores. Images and "
+            "counters are judged as on a GPU; `diffusers-perf structure` counts the full-size "
+            "pipelines on tensors without data",
+        ],
+        [
+            "pipelines",
+            "today `StableDiffusionPipeline`, that is Stable Diffusion 1.x and its distilled "
+            "variants: a Hub id, a folder, or weights drawn from a seed. Other families of "
+            "diffusers are being added",
+        ],
+        [
+            "software",
+            ", ".join(f"{name} {version} or newer" for name, version in oldest.items())
+            + "; Linux. Weights are downloaded only if you name a Hub id",
+        ],
+    ]
+    return table(["", ""], rows)
 
 
 def metrics() -> str:
@@ -225,6 +267,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "glance": glance,
     "limits": limits,
     "metrics": metrics,
+    "needs": needs,
     "optimizations": optimizations,
     "options": options,
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import sys
@@ -16,39 +17,41 @@ import pytest
 from diffusers_perf.catalog.discovery import Project, shipped
 from diffusers_perf.cli.commands import COMMANDS
 from diffusers_perf.faults import injection
-from perf_tests.tests import documents, english
+from perf_tests.tests import blocks, documents, english
 from perf_tests.tests.documents import DOCUMENTS, ROOT
+from perf_tests.training import folder
+from perf_tests.training.flux import folder as flux
 
 README_LINES_MOST = 200
 DIALECT_MOST = 60
 GENERATED = ("baselines/RESULTS-nvidia-h100-80gb-hbm3.md", "baselines/RESULTS-nvidia-h200.md")
 ALL = [name for name in (*DOCUMENTS, *GENERATED) if (ROOT / name).exists()]
-FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+COMMANDS_WRITTEN = list(blocks.commands())
 
 
-def blocks(language: str) -> Iterator[tuple[str, str]]:
-    """Document and text of every code block in a language, but those of the models' cards."""
-    for name in DOCUMENTS:
-        if "/models/" in name:
-            continue
-        for found, text in FENCE.findall((ROOT / name).read_text()):
-            if found == language:
-                yield name, text
+def words() -> Iterator[tuple[str, list[str]]]:
+    """Document and words of each program call."""
+    for name, line in COMMANDS_WRITTEN:
+        for one in re.split(r"&&|;", line):
+            words = shlex.split(one)
+            while words and words[0] in ("do", "done", "for"):
+                words = [] if words[0] == "for" else words[1:]
+            if words:
+                yield name, words
 
 
-def commands() -> Iterator[tuple[str, list[str]]]:
-    """Document and words of each command in a block of shell."""
-    for name, text in blocks("bash"):
-        for line in text.replace("\\\n", " ").splitlines():
-            for one in re.split(r"&&|;", line.split(" #")[0]):
-                words = shlex.split(one)
-                while words and words[0] in ("do", "done", "for"):
-                    words = [] if words[0] == "for" else words[1:]
-                if words:
-                    yield name, words
+WRITTEN = list(words())
 
 
-WRITTEN = list(commands())
+def test_every_command_is_run_or_listed_with_a_reason() -> None:
+    known = {**blocks.RUN, **blocks.IN_CI, **blocks.NOT_RUN}
+    assert sorted({line for _, line in COMMANDS_WRITTEN}) == sorted(known)
+    assert blocks.missing_files() == []
+
+
+def test_every_block_is_run_or_listed_with_a_reason() -> None:
+    other = {(name, language) for name, language, _ in blocks.blocks()}
+    assert {one for one in other if one[1] not in ("python", "bash")} == set(blocks.OTHER)
 
 
 def test_generated_blocks_are_current() -> None:
@@ -59,6 +62,31 @@ def test_generated_blocks_are_current() -> None:
 def test_stale_block_is_detected() -> None:
     text = (ROOT / "README.md").read_text()
     assert documents.current(text.replace("wall clock", "wall time")) == text
+
+
+MEASURED = re.compile(
+    r"(?<![\w.#`-])\d[\d.,]*\s?(?:x|s|ms|µs|%|[KMG]i?B|dB|minutes?|seconds?|hours?)(?![\w-])"
+)
+NOTES = re.compile(r"^<!-- notes: (.*?) -->\n.*?^<!-- end of notes -->$", re.MULTILINE | re.DOTALL)
+WRITTEN_BY_COMMANDS = (".github/CHANGELOG.md", *blocks.CARD_FILES)
+
+
+@pytest.mark.parametrize("name", sorted(set(DOCUMENTS) - set(WRITTEN_BY_COMMANDS)))
+def test_no_number_is_typed_by_hand(name: str) -> None:
+    """What was measured stands in a generated block, or in notes with a command and a date."""
+    text = (ROOT / name).read_text()
+    for source in NOTES.findall(text):
+        assert re.fullmatch(r".*, \d{4}-\d\d-\d\d", source), source
+    for part in (documents.BLOCK, NOTES, blocks.FENCE, re.compile(r"`[^`\n]*`")):
+        text = part.sub("", text)
+    assert MEASURED.findall(text) == []
+
+
+@pytest.mark.parametrize("name", blocks.CARD_FILES)
+def test_cards_are_what_their_training_writes(name: str) -> None:
+    card = flux.card if "flux" in name else folder.card
+    scores = json.loads((ROOT / name).with_name("scores.json").read_text())
+    assert (ROOT / name).read_text() == card(scores)
 
 
 def test_every_generated_block_is_used() -> None:
@@ -85,7 +113,7 @@ def test_links_lead_somewhere(name: str) -> None:
 
 @pytest.mark.parametrize("name", ALL)
 def test_documents_name_files_that_exist(name: str) -> None:
-    text = FENCE.sub("", (ROOT / name).read_text())
+    text = blocks.FENCE.sub("", (ROOT / name).read_text())
     for path in re.findall(r"`((?:perf_tests|baselines|ci|\.github)/[\w./-]+)`", text):
         renamed = name == ".github/CHANGELOG.md"
         assert renamed or (ROOT / path).exists(), path
@@ -115,7 +143,8 @@ def test_commands_are_known(name: str, words: list[str], pytestconfig: pytest.Co
         assert program in ("pip", "source", "pre-commit", "sbatch", "python")
 
 
-EXAMPLES = {f"{name}-{number}": text for number, (name, text) in enumerate(blocks("python"))}
+PYTHON = [(name, text) for name, text in blocks.of("python") if name not in blocks.CARD_FILES]
+EXAMPLES = {f"{name}-{number}": text for number, (name, text) in enumerate(PYTHON)}
 
 
 @pytest.mark.parametrize("text", EXAMPLES.values(), ids=EXAMPLES)

@@ -1,0 +1,118 @@
+"""The code blocks of the documents, and what executes each command in them.
+
+`unit/test_documents.py` fails if a command stands in none of the tables below, or a line of a table
+in no document. `full/test_commands.py` runs `RUN`. Every Python block is imported by a unit test,
+and measured by `integration/test_examples.py` if it declares a case.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from perf_tests.tests.documents import DOCUMENTS, ROOT
+
+FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+CARD_FILES = tuple(name for name in DOCUMENTS if "/models/" in name)
+"""Written by `perf_tests.training`. Their Python uses a folder that the reader has to name."""
+
+RUNS = "runs/1.json runs/2.json runs/3.json"
+MEASURE = (
+    "for n in 1 2 3; do pytest perf_tests --benchmark-only --benchmark-json runs/$n.json; done"
+)
+ACCEPT = f"diffusers-perf accept {RUNS} --reason"
+INJECT = "python -m pytest perf_tests --benchmark-only -p diffusers_perf.faults.plugin --inject"
+AB = "diffusers-perf ab --base {} --head HEAD --quick --device"
+ONE = "-- -k ddim50-reference"
+
+RUN: dict[str, tuple[str, int]] = {
+    "python -m pip install -e . && pytest perf_tests --benchmark-only": ("", 0),
+    f"{INJECT} no_guidance": ("", 1),
+    f"{INJECT} sdpa_lost": ("", 1),
+    MEASURE: ("", 0),
+    f'{ACCEPT} "first baseline of this GPU"': ("", 0),
+    f'{ACCEPT} "torch 2.12 on this GPU"': ("", 0),
+    "diffusers-perf results": ("", 0),
+    "pytest perf_tests --benchmark-only --device cpu": ("", 0),
+    "pytest perf_tests --benchmark-only --model=./my-checkpoint": ("", 0),
+    f"{AB.format('origin/main')} cuda": (f"{AB.format('origin/main')} cpu {ONE}", 0),
+    f"{AB.format('HEAD')} cuda": (f"{AB.format('HEAD')} cpu {ONE}", 0),
+    "diffusers-perf calibrate runs/ab/base-*.json runs/ab/head-*.json": ("", 0),
+    "diffusers-perf faults sdpa_lost --device cpu": ("", 0),
+    "diffusers-perf explore --device cuda --minutes 9.4": (
+        "diffusers-perf explore --device cpu --minutes 1",
+        0,
+    ),
+    "python -m perf_tests.training.prices --device cpu bf16 bf16+int8 tome tiny_vae deepcache": (
+        "python -m perf_tests.training.prices --device cpu bf16",
+        0,
+    ),
+    "python -m perf_tests.tests.documents": ("", 0),
+}
+"""Run by a test in this order, in a copy of the checkout on a CPU: what is run instead where the
+command needs a GPU or takes long, and the exit code."""
+
+IN_CI: dict[str, tuple[str, str]] = {
+    "python -m pip install -e '.[dev]' && pytest perf_tests/tests/unit": (
+        "ci/quickstart.sh",
+        "pytest -n logical perf_tests/tests/unit",
+    ),
+    "pytest perf_tests/tests/unit": ("ci/quickstart.sh", "pytest -n logical perf_tests/tests/unit"),
+    "bash ci/lint.sh": (".ci/run", "bash ci/lint.sh"),
+    "python -m venv .venv && source .venv/bin/activate": (".ci/run", "python3 -m venv"),
+    "pip install -r ci/torch.txt": (".ci/run", "pip install --quiet --requirement ci/torch.txt"),
+    "pip install -e '.[dev]'": (".ci/run", "pip install --quiet -e '.[dev]'"),
+    "diffusers-perf faults --device cpu": (".ci/run", "python -m ci faults --device cpu"),
+    "bash ci/job.sh judge": (".github/workflows/nightly.yml", "bash ci/job.sh judge"),
+}
+"""Run by CI: the file that does, and the line in it."""
+
+NOT_RUN: dict[str, str] = {
+    "diffusers-perf faults --device cuda --json runs/faults.json": "needs a GPU",
+    "pytest perf_tests --benchmark-only --device cuda -m lossless "
+    "--benchmark-json runs/lossless.json": "needs a GPU",
+    "pytest perf_tests --benchmark-only --device cuda -m lossy "
+    "--benchmark-json runs/lossy.json": "needs a GPU",
+    "sbatch --array=1-4 --gres=gpu:1 "
+    "--wrap 'bash ci/job.sh shard $SLURM_ARRAY_TASK_ID/4'": "needs a Slurm cluster",
+    "pre-commit install": "changes the hooks of the checkout",
+}
+"""Run by no test, and why."""
+
+OTHER = {
+    ("ci/README.md", "yaml"): "needs a GitLab runner; a test parses it",
+    ("README.md", "text"): "output: generated, or compared by `full/test_commands.py`",
+}
+"""Blocks in other languages than Python and bash."""
+
+
+def blocks() -> Iterator[tuple[str, str, str]]:
+    """Document, language and text of every code block."""
+    for name in DOCUMENTS:
+        for language, text in FENCE.findall((ROOT / name).read_text()):
+            yield name, language, text
+
+
+def of(language: str) -> list[tuple[str, str]]:
+    """Document and text of the blocks in a language."""
+    return [(name, text) for name, found, text in blocks() if found == language]
+
+
+def commands() -> Iterator[tuple[str, str]]:
+    """Document and text of each line of shell, without its comment."""
+    for name, text in of("bash"):
+        for line in text.replace("\\\n", " ").splitlines():
+            if command := re.split(r"(?:^|\s)#\s", line)[0].strip():
+                yield name, command
+
+
+def example(document: str, containing: str) -> str:
+    """The one Python block of a document that has this in it."""
+    (found,) = [t for name, t in of("python") if name == document and containing in t]
+    return found
+
+
+def missing_files() -> list[Path]:
+    """Files of `IN_CI` whose line is gone."""
+    return [ROOT / file for file, line in IN_CI.values() if line not in (ROOT / file).read_text()]
