@@ -6,7 +6,7 @@ FOLDER/model. The images, the captions and the evaluator are the first model's.
 
     words.py         the T5 tokenizer: one entry for each word of the captions
     architecture.py  the configurations of all modules: FLUX.1-dev, scaled down
-    compute.py       precision and compilation while training
+    compute.py       precision while training
     stages.py        what each stage trains, and for how long
     scores.py        generate with a pipeline
     folder.py        the saved folder and its model card

@@ -115,7 +115,7 @@ def main(argv: list[str] | None = None) -> int:
         "--compute",
         type=Compute,
         choices=list(Compute),
-        help="how the training computes (default: bf16-compiled on a GPU, float32 on a CPU)",
+        help="how the training computes (default: bf16 on a GPU, float32 on a CPU)",
     )
     start_s = time.perf_counter()
     arguments = parser.parse_args(argv)

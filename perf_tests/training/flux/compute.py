@@ -1,9 +1,9 @@
-"""In which precision the recipe computes, and whether its blocks are compiled."""
+"""In which precision the recipe computes."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from enum import StrEnum
 from typing import Any
 
@@ -14,13 +14,12 @@ from torch import Tensor, nn
 class Compute(StrEnum):
     """How the velocity is computed while training. Weights and optimizer are float32 in each."""
 
-    BF16_COMPILED = "bf16-compiled"
     BF16 = "bf16"
     FLOAT32 = "float32"
 
     @classmethod
     def default(cls, device: torch.device) -> Compute:
-        return cls.BF16_COMPILED if device.type == "cuda" else cls.FLOAT32
+        return cls.BF16 if device.type == "cuda" else cls.FLOAT32
 
     @contextmanager
     def autocast(self, device: torch.device) -> Iterator[None]:
@@ -33,27 +32,13 @@ class Compute(StrEnum):
             yield
 
     def prepare(self, transformer: Any) -> None:
-        """Make a transformer ready for `autocast`, and mark its blocks for compilation."""
+        """Make a transformer ready for `autocast`."""
         if self is Compute.FLOAT32:
             return
         # cuDNN's backward pass of attention in bfloat16 has failed on Hopper with short sequences.
         torch.backends.cuda.enable_cudnn_sdp(False)
         # The transformer rounds the level and the guidance to the type of its embedded input.
         transformer.x_embedder.register_forward_hook(_as_float32)
-        if self is Compute.BF16_COMPILED:
-            transformer.compile_repeated_blocks(fullgraph=True, dynamic=False)
-
-    def prepare_text(self, clip: Any, t5: Any) -> None:
-        """Mark the text encoders' blocks for compilation."""
-        if self is Compute.BF16_COMPILED:
-            for block in (*clip.encoder.layers, *t5.encoder.block):
-                block.compile(dynamic=False)
-
-
-def uncompiled() -> AbstractContextManager[Any]:
-    """Compiled blocks run as they were written: for a few calls with other shapes."""
-    stance: AbstractContextManager[Any] = torch.compiler.set_stance("force_eager")
-    return stance
 
 
 def _as_float32(_module: nn.Module, _inputs: Any, output: Tensor) -> Tensor:

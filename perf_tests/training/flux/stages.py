@@ -22,7 +22,7 @@ from perf_tests.training import workshop
 from perf_tests.training.captions import held_out_captions, training_triples
 from perf_tests.training.evaluator import Evaluator
 from perf_tests.training.flux import architecture, folder, scores, words
-from perf_tests.training.flux.compute import Compute, uncompiled
+from perf_tests.training.flux.compute import Compute
 from perf_tests.training.scores import Score, score
 from perf_tests.training.shapes import Painter
 from perf_tests.training.stages import Pool, encode
@@ -256,7 +256,6 @@ def _flow_training(
         t5=architecture.t5_encoder(words.t5_tokenizer()).to(shop.device),
     )
     shop.compute.prepare(transformer)
-    shop.compute.prepare_text(text.clip, text.t5)
 
     def loss() -> Tensor:
         noisy, wanted, level, caption = flow.batch(budget.batch)
@@ -322,7 +321,7 @@ def train_guidance(shop: Workshop) -> dict[str, Any]:
     for module in (teacher, transformer):
         shop.compute.prepare(module)
     torch.manual_seed(shop.seed)
-    with torch.no_grad(), shop.compute.autocast(shop.device), uncompiled():
+    with torch.no_grad(), shop.compute.autocast(shop.device):
         unprompted = text(flow.empty(budget.batch))
 
     def loss() -> Tensor:
@@ -363,15 +362,14 @@ def judge(
 ) -> Score:
     """How a pipeline obeys the captions that choices are made by; not those of the final scores."""
     captions = held_out_captions(shop.plan.probe_prompts, seed=1)
-    with uncompiled():
-        images = scores.generate(
-            made,
-            [caption.text for caption in captions],
-            seed=1,
-            steps=steps,
-            guidance=guidance,
-            classifier_free=classifier_free,
-        )
+    images = scores.generate(
+        made,
+        [caption.text for caption in captions],
+        seed=1,
+        steps=steps,
+        guidance=guidance,
+        classifier_free=classifier_free,
+    )
     return score(Evaluator(Painter(shop.device)), images, captions)
 
 
