@@ -54,8 +54,8 @@ NO_TOLERANCE = Tolerances()
 REFERENCE_TOLERANCES = Tolerances(
     seeded=Tolerance(psnr_db=45.0, ssim=0.95), embedded=Tolerance(psnr_db=45.0, ssim=0.95)
 )
-"""What a reference's image tolerances to be to the accepted one, where more is known of the weights
-than `verdicts.REFERENCE_IMAGE` asks of all. Half-way between rounding (58 dB for fp16 on the
+"""The tolerance of a reference's image to the accepted one, where more is known of the weights than
+`judge.images.REFERENCE_IMAGE` allows for all. Half-way between rounding (58 dB for fp16 on the
 embedded model and 60 dB on the seeded ones, 59 dB for the accepted image's own 8 bits) and the
 weakest faults: on the embedded model weights that went through 8 bits at 35 dB; on the small seeded
 one a schedule that is 20 of a thousand timesteps early at 34 dB, and another model's scaling factor

@@ -15,9 +15,9 @@ from pathlib import Path
 from diffusers_perf.catalog.metrics import BY_NAME, COUNTERS
 from diffusers_perf.cli.acceptable import (
     PROCESSES_MIN,
+    cases_with_interference,
     check,
     check_whole,
-    disturbed_cases,
     judged_keys,
 )
 from diffusers_perf.cli.answers import add_baselines, named, store_of
@@ -104,8 +104,8 @@ def accept(
     check(runs)
     check_whole(runs)
     with store.changing() as changes:
-        told = _accept(runs, changes, reason=reason, processes=processes)
-    print("\n".join(told))
+        printed = _accept(runs, changes, reason=reason, processes=processes)
+    print("\n".join(printed))
     return 0
 
 
@@ -116,13 +116,13 @@ def _accept(runs: Sequence[Run], changes: Changes, *, reason: str, processes: in
     measured: dict[str, list[CaseRecord]] = {key: [] for run in runs for key in judged_keys(run)}
     taken = []
     for run in runs:
-        disturbed = disturbed_cases(run)
-        says = [key for key in judged_keys(run) if key not in disturbed]
+        affected = cases_with_interference(run)
+        says = [key for key in judged_keys(run) if key not in affected]
         for key in says:
             measured[key].append(run.cases[key])
         taken += [run] if says else []
-        for why in dict.fromkeys(disturbed.values()):
-            names = [run.cases[key].id for key in disturbed if disturbed[key] == why]
+        for why in dict.fromkeys(affected.values()):
+            names = [run.cases[key].id for key in affected if affected[key] == why]
             print(f"left out of {run.path}: {', '.join(names)}: {why}")
     known = old.cases if old else {}
     accepted = {
@@ -163,7 +163,7 @@ def _accept(runs: Sequence[Run], changes: Changes, *, reason: str, processes: in
             *_about_images(images, runs[0], reason=reason),
         ]
     )
-    told = [
+    printed = [
         f"accepted {_many(accepted, 'case', 'cases')} from {_many(taken, 'process', 'processes')} "
         f"into {path.name} and "
         f"{_many(images, 'reference image that was', 'reference images that were')} not "
@@ -171,11 +171,11 @@ def _accept(runs: Sequence[Run], changes: Changes, *, reason: str, processes: in
     ]
     few = [key for key in accepted if len(measured[key]) < PROCESSES_MIN]
     if few:
-        told.append(
+        printed.append(
             f"limits on the latency of {_many(few, 'case', 'cases')} are wide: so few processes do "
             "not tell how far they differ (baselines/README.md)"
         )
-    return told
+    return printed
 
 
 def _many(things: Sized, one: str, many: str) -> str:

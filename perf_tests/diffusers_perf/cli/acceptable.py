@@ -10,7 +10,7 @@ from diffusers_perf.catalog.metrics import BY_NAME
 from diffusers_perf.catalog.status import Status
 from diffusers_perf.judge import comparable
 from diffusers_perf.judge.images import REPEAT_PSNR_DB
-from diffusers_perf.judge.sides import disturbed_in
+from diffusers_perf.judge.sides import interference_in
 from diffusers_perf.records.reading import BadRunError
 from diffusers_perf.records.run import CaseRecord, Run
 
@@ -88,7 +88,7 @@ def check_whole(runs: Sequence[Run]) -> None:
                 )
 
 
-def disturbed_cases(run: Run) -> dict[str, str]:
+def cases_with_interference(run: Run) -> dict[str, str]:
     """The cases of which this process says nothing, as something else was at work on the machine,
     its pace changed or the measuring failed, in them or in their reference; each with the
     reason.
@@ -98,7 +98,7 @@ def disturbed_cases(run: Run) -> dict[str, str]:
         case = run.cases[key]
         held_to = [] if case.compared_with is case.measurement else [_as_recorded(case)]
         reasons = [
-            why for one in (case, *held_to) for why in disturbed_in(run, one, BY_NAME["latency"])
+            why for one in (case, *held_to) for why in interference_in(run, one, BY_NAME["latency"])
         ]
         if reasons:
             found[key] = reasons[0].removeprefix(f"{case.id}: ")

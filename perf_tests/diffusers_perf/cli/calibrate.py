@@ -3,7 +3,7 @@
 Takes runs of fresh processes with nothing changed between them (A/A). From whole runs follows the
 limit on GPU busy time; --quick runs, as `ab` of a commit against itself leaves them, say what
 `compare` can detect. The noise is written into the machine's baseline, separately for each mode.
-Disturbed cases are left out.
+Cases with interference are left out.
 
     diffusers-perf calibrate runs/ab/base-*.json runs/ab/head-*.json
 """
@@ -26,7 +26,7 @@ from diffusers_perf.compare.turns import PAIRS
 from diffusers_perf.judge import comparable
 from diffusers_perf.judge.limits import limits_of
 from diffusers_perf.judge.messages.numbers import share
-from diffusers_perf.judge.sides import disturbed_in
+from diffusers_perf.judge.sides import interference_in
 from diffusers_perf.judge.stats import CONFIDENCE, POWER, detectable, noise_of
 from diffusers_perf.records.baselines import Calibration, CaseBaseline, rounded
 from diffusers_perf.records.missing import parts_of
@@ -94,7 +94,7 @@ def calibrate(paths: Sequence[Path], store: BaselineStore) -> int:
         f"pairs find {share(POWER)} of the time, at {share(CONFIDENCE)} confidence"
     )
     for key, line in calibrated.items():
-        print(f"{_name(key)}: this gate can see {_sees(line.calibrations[mode])}")
+        print(f"{_name(key)}: minimum detectable effect: {_effects(line.calibrations[mode])}")
     for text in left_out:
         print(f"left out: {text}")
     number = f"{len(calibrated)} case{'s' * (len(calibrated) != 1)}"
@@ -126,8 +126,8 @@ def _calibrated(runs: Sequence[Run], changes: Changes) -> tuple[dict[str, CaseBa
         if len(seen) < PROCESSES_MIN:
             left_out.append(f"{_name(key)} was measured in {len(seen)} of {len(runs)} processes")
             continue
-        calibration, disturbed = _calibration(seen)
-        left_out += [f"{_name(key)}: {text}" for text in disturbed]
+        calibration, affected = _calibration(seen)
+        left_out += [f"{_name(key)}: {text}" for text in affected]
         if calibration.noise:
             calibrated[key] = _line(key, baseline.cases[key], seen[0][1], mode, calibration)
     if not calibrated:
@@ -137,8 +137,8 @@ def _calibrated(runs: Sequence[Run], changes: Changes) -> tuple[dict[str, CaseBa
     changes.add_history(
         [
             f"- {runs[0].date} {machine.name} `{key}`: calibrated from "
-            f"{line.calibrations[mode].processes} {mode} processes: sees "
-            f"{_sees(line.calibrations[mode])}"
+            f"{line.calibrations[mode].processes} {mode} processes: minimum detectable effect "
+            f"{_effects(line.calibrations[mode])}"
             for key, line in calibrated.items()
         ]
     )
@@ -148,24 +148,24 @@ def _calibrated(runs: Sequence[Run], changes: Changes) -> tuple[dict[str, CaseBa
 
 def _calibration(seen: Sequence[tuple[Run, CaseRecord]]) -> tuple[Calibration, list[str]]:
     """A case's noise between the processes that saw it, by metric, and what is left out of it."""
-    noise, sees, left_out, fewest = {}, {}, [], len(seen)
+    noise, effects, left_out, fewest = {}, {}, [], len(seen)
     for metric in COMPARED:
         values = [value for _, case in seen if (value := metric.of(case.measurement)) is not None]
         if len(values) < len(seen):
             continue
-        reasons = [disturbed_in(run, case, metric) for run, case in seen]
-        quiet = [value for value, why in zip(values, reasons, strict=True) if not why]
-        if disturbed := [why[0] for why in reasons if why]:
-            number = f"{len(disturbed)} of {len(seen)} processes"
-            left_out.append(f"{metric.name} of {number}: {disturbed[0]}")
-        if len(quiet) < PROCESSES_MIN:
+        reasons = [interference_in(run, case, metric) for run, case in seen]
+        valid = [value for value, why in zip(values, reasons, strict=True) if not why]
+        if affected := [why[0] for why in reasons if why]:
+            number = f"{len(affected)} of {len(seen)} processes"
+            left_out.append(f"{metric.name} of {number}: {affected[0]}")
+        if len(valid) < PROCESSES_MIN:
             continue
-        fewest = min(fewest, len(quiet))
-        noise[metric.field] = rounded(noise_of(quiet))
+        fewest = min(fewest, len(valid))
+        noise[metric.field] = rounded(noise_of(valid))
         pair = sqrt(2) * noise[metric.field]
-        sees[metric.field] = rounded(detectable(pair, pairs=PAIRS, threshold=metric.threshold))
+        effects[metric.field] = rounded(detectable(pair, pairs=PAIRS, threshold=metric.threshold))
     date = seen[0][0].date
-    return Calibration(calibrated=date, processes=fewest, noise=noise, sees=sees), left_out
+    return Calibration(calibrated=date, processes=fewest, noise=noise, detectable=effects), left_out
 
 
 def _line(
@@ -182,11 +182,11 @@ def _line(
     return structs.replace(line, calibrations=calibrations, limits=limits)
 
 
-def _sees(calibration: Calibration) -> str:
+def _effects(calibration: Calibration) -> str:
     return ", ".join(
-        f"{metric.name} ≥ {share(calibration.sees[metric.field])}"
+        f"{metric.name} ≥ {share(calibration.detectable[metric.field])}"
         for metric in COMPARED
-        if metric.field in calibration.sees
+        if metric.field in calibration.detectable
     )
 
 

@@ -248,10 +248,10 @@ def _closing(
         yield f"  most combinations: {_combinations(search, attempts)}"
     if stopped:
         yield f"stopped: {stopped}"
-    if attempts.disturbed:
+    if attempts.with_interference:
         yield (
-            f"disturbed: beside {attempts.disturbed} of {attempts.number} measurements this "
-            "machine had other work; what was measured then says less"
+            f"interference: {attempts.with_interference} of {attempts.number} measurements; those "
+            "times are less reliable"
         )
     yield ""
     if not _found(search):
@@ -290,13 +290,13 @@ def _bounds(best: Step, reference: Measurement) -> Iterator[str]:
     seen = best.measured
     bottleneck, idle = seen.bottleneck, seen.idle_share
     if bottleneck is None or idle is None:
-        yield "bound by: unknown, since there is no GPU whose time could be seen"
+        yield "bottleneck: unknown, since no GPU time was measured"
         return
     by = {"host": "the host, which", "gpu": "the GPU, which"}[bottleneck]
     yield (
-        f"bound by: {by} leaves the GPU idle for {idle:.0%} of the time"
+        f"bottleneck: {by} leaves the GPU idle for {idle:.0%} of the time"
         if bottleneck == "host"
-        else f"bound by: {by} is busy for {1 - idle:.0%} of the time"
+        else f"bottleneck: {by} is busy for {1 - idle:.0%} of the time"
     )
     # What a stack leaves out of the work is not counted operator by operator in a search.
     whose, counted = ("its", seen) if seen.roofline_s else ("all of the reference's", reference)

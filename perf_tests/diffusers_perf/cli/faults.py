@@ -99,7 +99,7 @@ def main(args: argparse.Namespace) -> int:
         here = sorted((f for f in chosen if f.runs_on(device)), key=lambda f: f.where == "any")
         if not here:
             names = ", ".join(f.name for f in elsewhere)
-            return refuse(f"nothing to run: {names} cannot be seen with --device {device}")
+            return refuse(f"nothing to run: {names} cannot be detected with --device {device}")
         for fault in here:
             try:
                 trials.check(fault)

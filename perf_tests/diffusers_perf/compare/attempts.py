@@ -172,7 +172,7 @@ class Attempts:
     folder: Folder
     budget_s: float
     number: int = 0
-    disturbed: int = 0
+    with_interference: int = 0
     """While it was measured, beside other work on the machine."""
     _started: float = field(default_factory=lambda: monotonic())
 
@@ -281,7 +281,7 @@ class Attempts:
         if measured is None:
             return tried
         if measured.interference.reasons(wall_clock=True):
-            self.disturbed += 1
+            self.with_interference += 1
         case = self.catalog.case(self.workload, measured.case)
         reference = self.bench.measurements.get(
             self.catalog.case(self.workload, REFERENCE).id, measured

@@ -41,13 +41,15 @@ class Side:
         alarms = self.alarms()
         return bool(alarms) and all(detector_of(f.metric) == "latency" for f in alarms)
 
-    def saw(self, measure: Detector) -> Finding | None:
-        """What this measure found; of the measuring itself, also what makes a run invalid."""
-        may_be_invalid = measure == "measuring"
+    def found_by(self, detector: Detector) -> Finding | None:
+        """The worst finding of a detector; of the measuring itself, also what makes a run
+        invalid.
+        """
+        may_be_invalid = detector == "measuring"
         found = [
             f
             for f in self.findings
-            if detector_of(f.metric) == measure
+            if detector_of(f.metric) == detector
             and (not f.status.passes or (may_be_invalid and f.status == Status.INVALID))
         ]
         return max(
@@ -57,9 +59,9 @@ class Side:
             default=None,
         )
 
-    def undecided(self, measure: Detector) -> bool:
-        """Whether this measure asks for another run."""
-        return any(detector_of(f.metric) == measure and f.status.warns for f in self.findings)
+    def undecided(self, detector: Detector) -> bool:
+        """Whether this detector asks for another run."""
+        return any(detector_of(f.metric) == detector and f.status.warns for f in self.findings)
 
 
 @dataclass(kw_only=True)

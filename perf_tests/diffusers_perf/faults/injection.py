@@ -1,4 +1,4 @@
-"""Declarations: what a fault injects, where, and which measure must see it; controls beside them.
+"""Declarations: what a fault injects, where, and which detector must find it; controls beside them.
 
 Imports no torch, so that the catalogue of faults can be read anywhere.
 """
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from diffusers_perf.measurement.timing import Stopwatch
 
 Where = Literal["any", "cpu", "cuda"]
-"""The machines on which its measure sees a fault: any, one without a GPU, one with a GPU."""
+"""The machines on which its detector finds a fault: any, one without a GPU, one with a GPU."""
 
 
 class CannotInject(Exception):
@@ -26,7 +26,7 @@ class CannotInject(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
-    """The case in which something is injected: no longer than its measure needs."""
+    """The case in which something is injected: no longer than its detector needs."""
 
     workload: str = "ddim50"
     base: tuple[str, ...] = ()
@@ -150,7 +150,7 @@ def fault(
 
     It gets a `Injection` and says there what it breaks. Its docstring's first line is what a report
     says of it. `ValueError` for a name that is taken, has no docstring, sizes without a unit, or an
-    unknown measure or machine.
+    unknown detector or machine.
     """
     return _declare(
         source=source, detected_by=detected_by, where=where, setting=setting, unit=unit, sizes=sizes
@@ -181,7 +181,7 @@ def _declare(
             raise ValueError(f"{name} has no docstring to say in a report what it is")
         if detected_by not in (None, *get_args(Detector)):
             known = ", ".join(get_args(Detector))
-            raise ValueError(f"{name}: unknown measure {detected_by!r}; known are {known}")
+            raise ValueError(f"{name}: unknown detector {detected_by!r}; known are {known}")
         if where not in get_args(Where):
             raise ValueError(
                 f"{name}: unknown machine {where!r}; known are {', '.join(get_args(Where))}"

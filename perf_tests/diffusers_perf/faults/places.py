@@ -11,7 +11,7 @@ import torch
 from diffusers_perf.faults.injection import CannotInject, Injection, Setting
 from diffusers_perf.measurement.discovery import decoders, denoisers
 
-# No longer than a measure needs. Counters are exact once a step is like the next; an image is one
+# No longer than a detector needs. Counters are exact once a step is like the next; an image is one
 # when its steps have moved it; a latency needs rounds.
 COUNTED = Setting(steps=6)
 # Most CPUs emulate float16, and take twenty times as long for an image as in bfloat16.

@@ -39,7 +39,7 @@ ATTEMPTS = 3
 """A fault that came out inconclusive or invalid is injected again, as a workflow repeats a run."""
 CLEAN_RUNS_MAX = 5
 """As many of the latest clean runs of a setting stand for the accepted processes."""
-SEEN_UNOBSERVED: tuple[Detector, ...] = ("latency", "applied check")
+DETECTED_UNOBSERVED: tuple[Detector, ...] = ("latency", "applied check")
 """Measures that need nothing but the timed rounds: nothing else is observed for them."""
 
 
@@ -55,7 +55,7 @@ class Trials:
     workload: str | None = None
     """Name of the one that everything is injected in, in the place of each setting's own."""
     verdicts: int = 0
-    """Given so far on clean runs against clean runs, one a measure and case."""
+    """Given so far on clean runs against clean runs, one per detector and case."""
     false_alarms: list[FalseAlarm] = field(default_factory=list)
     _clean: dict[str, Clean] = field(default_factory=dict)
     _observer: Observing = field(default_factory=Observing)
@@ -133,19 +133,19 @@ class Trials:
                 sentence=shown[0].said if shown else "",
             )
         for _ in range(attempts - 1):
-            if side.saw(fault.detected_by) or not side.undecided(fault.detected_by):
+            if side.found_by(fault.detected_by) or not side.undecided(fault.detected_by):
                 break
             side = self._side(fault, cases, clean, injected=True, size=size)
-        seen = side.saw(fault.detected_by)
+        detected = side.found_by(fault.detected_by)
         others = dict.fromkeys(detector_of(f.metric) for f in side.alarms())
         undecided = [
             f for f in side.findings if detector_of(f.metric) == fault.detected_by and f.what
         ]
-        finding = seen or next(iter([*undecided, *side.alarms()]), None)
+        finding = detected or next(iter([*undecided, *side.alarms()]), None)
         return Row(
             fault=fault,
             status="detected"
-            if seen
+            if detected
             else "undecided"
             if side.undecided(fault.detected_by)
             else "missed",
@@ -227,7 +227,7 @@ class Trials:
         injected: bool,
         size: float | None = None,
     ) -> Side:
-        """Detector and judge the cases with the fault, or with no more than its givens."""
+        """Measure and judge the cases with the fault, or with its givens only."""
         injection = self._injection(fault, clean, size)
         if not injected:
             injection.contexts, injection.changes, injection.stopwatch = [], [], None
@@ -239,7 +239,7 @@ class Trials:
         tried.store = BaselineStore(clean.folder)
         steps = self._workload(fault.setting).steps
         tried.baseline = clean.baseline(tried.machine, steps=steps)
-        observed = not injected or fault.detected_by not in SEEN_UNOBSERVED
+        observed = not injected or fault.detected_by not in DETECTED_UNOBSERVED
         source = tried.sources.of(cases[0].workload)
         tried.operators = clean.operators(source.name) if observed else {}
         tried.portable = {}
@@ -278,7 +278,7 @@ class Trials:
         return self.bench.measure(case, self.bench.stopwatch.rounds)
 
     def _count(self, fault: Fault, after: Side) -> None:
-        """Book the verdicts on a clean run: one for each measure that judged it."""
+        """Book the verdicts on a clean run: one for each detector that judged it."""
         for case, measured, _ in after.measured:
             self.verdicts += 1  # its image
             if case.image_only:

@@ -71,11 +71,11 @@ class Change:
 
     shape: Shape
     at: int
-    """Index of the first run after the change; of a drift, where it was first seen."""
+    """Index of the first run after the change; of a drift, where it first shows."""
     last: int
     """Index of the last run that it concerns: of an outlier or a drift its end, of a step `at`."""
     seen: int
-    """Index of the run with which it could first be told."""
+    """Index of the run with which it could first be detected."""
     before: float
     after: float
     """Medians beside the change, in the metric's unit."""

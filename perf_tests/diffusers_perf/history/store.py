@@ -91,7 +91,7 @@ class Row(Record, frozen=True, kw_only=True, gc=False):
     status: Status
     """Of the case, as the run judged it."""
     valid: bool
-    """Nothing interfered with this metric."""
+    """Whether no interference concerns this metric."""
     clock_mhz: float | None
     """Median SM clock of the timed rounds."""
     cpu_loop_s: float | None

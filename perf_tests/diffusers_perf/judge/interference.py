@@ -1,4 +1,4 @@
-"""When a time says nothing: what disturbed the machine, and how much that excuses."""
+"""When a time says nothing: what slowed the machine, and how much that excuses."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from diffusers_perf.judge.question import Question
 from diffusers_perf.records.measurement import Measurement
 
 CORE_SLOWED = 1.15
-"""A core this many times slower than at its best was disturbed. Two cores of a quiet machine were
-at most 1.13 times slower, those of hosts that neighbours kept busy up to 1.9 times."""
+"""A core this many times slower than at its best had interference. Two cores of an idle machine
+were at most 1.13 times slower, those of hosts that neighbours kept busy up to 1.9 times."""
 
 
 def excuses(q: Question, metric: Metric, share: float) -> list[str]:

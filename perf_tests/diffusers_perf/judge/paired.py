@@ -60,7 +60,7 @@ def timed(sides: Sides, metric: Metric, noise: Noise) -> Iterator[Change]:
         )
         yield change(Status.INCONCLUSIVE, message)
         return
-    valid, reasons = sides.quiet(metric)
+    valid, reasons = sides.valid_pairs(metric)
     both = [
         (b, h)
         for one, other in valid

@@ -44,7 +44,7 @@ class Sides:
     def rerun(self) -> Command:
         return Rerun(options=self.head[0].session.options)
 
-    def quiet(self, metric: Metric) -> tuple[list[tuple[CaseRecord, CaseRecord]], list[str]]:
+    def valid_pairs(self, metric: Metric) -> tuple[list[tuple[CaseRecord, CaseRecord]], list[str]]:
         """The pairs in which this metric is valid, and why it is not in the others."""
         pairs, reasons = [], []
         for runs in zip(self.base, self.head, strict=True):
@@ -52,19 +52,19 @@ class Sides:
             if base is None or head is None:
                 reasons.append(NOT_ON_BOTH)
                 continue
-            disturbed = [
+            interference = [
                 reason
                 for run, case in zip(runs, (base, head), strict=True)
-                for reason in disturbed_in(run, case, metric)
+                for reason in interference_in(run, case, metric)
             ]
-            if disturbed:
-                reasons.append(disturbed[0])
+            if interference:
+                reasons.append(interference[0])
             else:
                 pairs.append((base, head))
         return pairs, reasons
 
 
-def disturbed_in(run: Run, case: CaseRecord, metric: Metric) -> list[str]:
+def interference_in(run: Run, case: CaseRecord, metric: Metric) -> list[str]:
     """Why a metric of a case is invalid in this process; empty where it is not."""
     if metric.kind is Kind.MEMORY:
         return []

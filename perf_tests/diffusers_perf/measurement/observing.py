@@ -123,7 +123,7 @@ class Observing:
         if size:
             work = self._work_of(case, generation, pipeline, source=source, quick=quick)
         if size and work:
-            roofline_s, by = work.floor(bytes_per_parameter=size)
+            roofline_s, by = work.roofline(bytes_per_parameter=size)
             measurement = structs.replace(measurement, roofline_s=roofline_s, roofline_by=by)
         try:
             seen = counters.observe(generation, pipeline, steps=case.workload.steps)

@@ -37,7 +37,7 @@ class Work:
     parameters: float
     """Read: those of a layer count as often as it is called."""
 
-    def floor(self, *, bytes_per_parameter: float) -> tuple[float, str]:
+    def roofline(self, *, bytes_per_parameter: float) -> tuple[float, str]:
         """Seconds that this GPU cannot go below, and what of it says so."""
         arithmetic = self.flops / matmul_rate()
         memory = self.parameters * bytes_per_parameter / bandwidth()

@@ -90,7 +90,7 @@ HEAD = (
     *COLUMNS,
     "images/s",
     "guide",
-    "bound by",
+    "bottleneck",
     "first image",
     "image",
     "verdict",
@@ -122,14 +122,14 @@ def cells_of(row: Row, published: Mapping[str, PublishedCase]) -> tuple[str, ...
         *cells(seen, row.reference or seen).values(),
         f"{seen.num_images / seen.latency_s:.1f}" if seen.num_images > 1 else "",
         said,
-        bound_by(seen),
+        bottleneck(seen),
         first_image(seen),
         row.status if row.status.shows_nothing else image(seen),
         row.status,
     )
 
 
-def bound_by(seen: Measurement) -> str:
+def bottleneck(seen: Measurement) -> str:
     """Whether the host or the GPU holds it back, and how far it is from what the GPU could do."""
     idle = seen.idle_share
     says = [] if idle is None else [f"{seen.bottleneck}, GPU idle {idle:.0%}"]
@@ -198,7 +198,7 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]], *, width: int) -> 
     return lines
 
 
-SPARE = ("first image", "bound by", "GPU busy", "guide", "memory", "image", "images/s")
+SPARE = ("first image", "bottleneck", "GPU busy", "guide", "memory", "image", "images/s")
 """Columns that a narrow window can do without, least wanted first."""
 LAST_SPARE = ("speedup", "GPU speedup", "latency")
 NAME_LEAST = 12
@@ -262,15 +262,15 @@ def notes(rows: Sequence[Row]) -> list[str]:
     seen = [row.measured for row in rows if row.measured is not None]
     lines = [note for measured in seen for note in measured.notes]
     lines += [unknown for measured in seen if (unknown := measured.interference.unknown)]
-    disturbed = [
+    affected = [
         f"{row.case.id}: {reasons[0]}"
         for row in rows
         if row.measured and (reasons := row.measured.interference.reasons(wall_clock=True))
     ]
-    if disturbed:
+    if affected:
         lines.append(
-            f"interference in {len(disturbed)} of {len(seen)} cases; rerun them on a quieter "
-            f"machine (first {disturbed[0]})"
+            f"interference in {len(affected)} of {len(seen)} cases; rerun them on a quieter "
+            f"machine (first {affected[0]})"
         )
     loops = [loop for measured in seen for loop in loops_of(measured)]
     if loops and slowed(loops, best=min(loops)) > CORE_SLOWED:

@@ -48,11 +48,11 @@ class Calibration(StrictRecord, frozen=True, kw_only=True):
     calibrated: str
     """Date, ISO 8601."""
     processes: PositiveInteger
-    """The fewest undisturbed ones that a noise is from."""
+    """The fewest without interference that a noise is from."""
     noise: Mapping[str, NotNegative]
     """By `Metric.field`: standard deviation of the log."""
-    sees: Mapping[str, NotNegative]
-    """By `Metric.field`, the smallest slowdown that `compare` finds in five pairs, as a share."""
+    detectable: Mapping[str, NotNegative]
+    """By `Metric.field`, the minimum detectable effect of five pairs, as a share."""
 
 
 class _Accepted(StrictRecord, frozen=True, kw_only=True, omit_defaults=True):

@@ -114,8 +114,8 @@ class CasePart:
         return self.measurement.idle_share
 
     @property
-    def bound_by(self) -> str:
-        """The bottleneck; empty where it is unknown."""
+    def bottleneck(self) -> str:
+        """``host`` or ``GPU``; empty where it is unknown."""
         return (self.measurement.bottleneck or "").replace("gpu", "GPU")
 
     @property
@@ -124,9 +124,11 @@ class CasePart:
         return "" if self.idle_share is None else f"{100 * self.idle_share:.0f} % idle"
 
     @property
-    def bottleneck(self) -> str:
-        """Both in words."""
-        return {"host": f"host, GPU {self.idle}", "GPU": f"GPU, {self.idle}"}.get(self.bound_by, "")
+    def bottleneck_text(self) -> str:
+        """The bottleneck and how far the GPU is idle."""
+        return {"host": f"host, GPU {self.idle}", "GPU": f"GPU, {self.idle}"}.get(
+            self.bottleneck, ""
+        )
 
     @property
     def over_roofline(self) -> float | None:

@@ -166,8 +166,8 @@ def test_two_acceptances_at_once_are_both_in_the_history(runs: list[Path], tmp_p
     ]
     pipe = subprocess.PIPE
     both = [subprocess.Popen(line, stdout=pipe, stderr=pipe) for line in lines]
-    told = [one.communicate() for one in both]
-    assert [one.returncode for one in both] == [0, 0], told
+    outputs = [one.communicate() for one in both]
+    assert [one.returncode for one in both] == [0, 0], outputs
     history = (tmp_path / "baselines" / "HISTORY.md").read_text()
     assert history.count("the first (") == history.count("the second (") == 4
     machine = json.loads((tmp_path / "baselines" / "nvidia-h200.json").read_text())

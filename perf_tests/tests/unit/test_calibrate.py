@@ -63,16 +63,16 @@ def test_calibration_prints_and_writes_the_detectable_effect(
     printed = capsys.readouterr().out
     assert "A/A on NVIDIA H200, 8 whole processes: the smallest slowdown that 5 pairs " in printed
     assert "find 90 % of the time, at 99 % confidence" in printed
-    assert "ddim50-fp16: this gate can see latency ≥ " in printed
+    assert "ddim50-fp16: minimum detectable effect: latency ≥ " in printed
     assert "GPU busy ≥ 2.1 %, peak memory ≥ 2.0 %" in printed
     after = calibration(accepted)
     assert after.processes == 8
     assert after.noise["latency_s"] == pytest.approx(EAGER, rel=0.5)
     assert after.noise["peak_memory_bytes"] == 0
-    assert after.sees["latency_s"] > 0.1
+    assert after.detectable["latency_s"] > 0.1
     assert line(accepted).measured["latency_s"] == before.measured["latency_s"]
     assert (
-        "calibrated from 8 whole processes: sees latency ≥ "
+        "calibrated from 8 whole processes: minimum detectable effect latency ≥ "
         in (accepted / "HISTORY.md").read_text()
     )
 
@@ -99,7 +99,7 @@ def test_quick_processes_have_a_noise_of_their_own(
     assert calibrate(noisy, accepted) == 0
     assert "A/A on NVIDIA H200, 6 quick processes: the smallest" in capsys.readouterr().out
     assert (
-        "calibrated from 6 quick processes: sees latency ≥ "
+        "calibrated from 6 quick processes: minimum detectable effect latency ≥ "
         in (accepted / "HISTORY.md").read_text()
     )
     # The main job is whole, and so is what holds it to a limit.
@@ -148,11 +148,11 @@ def test_compare_detects_the_minimum_effect_and_is_inconclusive_below(
 ) -> None:
     """A sleep on the host: twice the smallest effect is red, half of it is inconclusive."""
     assert calibrate(side("a", count=12, noise=0.02), accepted) == 0
-    sees = calibration(accepted).sees["latency_s"]
+    effect = calibration(accepted).detectable["latency_s"]
     base, head = side("base", noise=0.02), side("head", noise=0.02)
     for content in head:
         seen = measured(content, FP16)
-        seen["rounds_s"] = [(1 + times * sees) * s for s in seen["rounds_s"]]
+        seen["rounds_s"] = [(1 + times * effect) * s for s in seen["rounds_s"]]
         settle(content)
     paths = write(base, accepted.parent, "base"), write(head, accepted.parent, "head")
     capsys.readouterr()
@@ -163,7 +163,7 @@ def test_compare_detects_the_minimum_effect_and_is_inconclusive_below(
     else:
         (said,) = (text for text in printed.splitlines() if "ddim50-fp16: latency" in text)
         named = float(said.split("with 5 pairs: ")[1].split(" %")[0]) / 100
-        assert named >= sees - 0.001
+        assert named >= effect - 0.001
 
 
 def _too_few(contents: list[Content]) -> None:
@@ -185,7 +185,7 @@ def _other_weights(contents: list[Content]) -> None:
             one["measurement"]["weights"] = "seeded-7"
 
 
-def _disturbed(contents: list[Content]) -> None:
+def _with_interference(contents: list[Content]) -> None:
     measured(contents[2], FP16)["interference"]["gpu"] = ["1 other process on the GPU"]
 
 
@@ -233,7 +233,7 @@ def _other_stopwatch(contents: list[Content]) -> None:
 
 
 def _invalid(contents: list[Content]) -> None:
-    """As a run that was disturbed beyond its limit says it."""
+    """As a run that was affected beyond its limit says it."""
     _busy_host(contents)
     case(contents[2], FP16).update(status="invalid", sentence="invalid: ddim50-fp16: too slow")
 
@@ -241,7 +241,7 @@ def _invalid(contents: list[Content]) -> None:
 @pytest.mark.parametrize(
     ("spoil", "shown"),
     [
-        (_disturbed, ["fp16: latency", "fp16: GPU busy"]),
+        (_with_interference, ["fp16: latency", "fp16: GPU busy"]),
         (_busy_host, ["fp16: latency"]),
         (_invalid, ["fp16: latency"]),
         (_drifted, ["reference: latency", "tf32: latency", "fp16: latency"]),
@@ -323,7 +323,7 @@ def test_noise_that_is_not_a_positive_number_is_refused(
     assert (accepted / "nvidia-h200.json").read_text() == before
 
 
-GOOD = {"calibrated": "2026-11-23", "processes": 8, "noise": {}, "sees": {}}
+GOOD = {"calibrated": "2026-11-23", "processes": 8, "noise": {}, "detectable": {}}
 
 
 @pytest.mark.parametrize(
@@ -335,7 +335,7 @@ GOOD = {"calibrated": "2026-11-23", "processes": 8, "noise": {}, "sees": {}}
         ({"whole": GOOD | {"said": 1}}, "object contains unknown field `said`"),
         ({"quick": GOOD | {"processes": "8"}}, "processes: expected `int`, got `str`"),
         ({"whole": GOOD | {"noise": {"latency_s": -1}}}, "noise[...]: expected `float` >= 0.0"),
-        ({"whole": GOOD | {"sees": 5}}, "sees: expected `object`, got `int`"),
+        ({"whole": GOOD | {"detectable": 5}}, "detectable: expected `object`, got `int`"),
     ],
 )
 def test_broken_calibration_is_one_sentence(accepted: Path, broken: object, sentence: str) -> None:

@@ -101,7 +101,7 @@ def _lost(status: str) -> Callable[[Content], None]:
     return change
 
 
-def _disturbed(content: Content) -> None:
+def _with_interference(content: Content) -> None:
     for one in cases(content):
         one["measurement"]["interference"]["gpu"] = ["1 other process on the GPU"]
 
@@ -164,7 +164,7 @@ NONE = BaselineStore(Path("baselines"))
             2,
             "inconclusive: ddim50-fp16: graph breaks (7 counters) not counted in 5",
         ),
-        (_disturbed, 2, "5 of 5 pairs left out: 1 other process on the GPU"),
+        (_with_interference, 2, "5 of 5 pairs left out: 1 other process on the GPU"),
         (_drifted, 2, "invalid: ddim50-reference: reference timed again: 1.010x"),
     ],
 )
@@ -254,7 +254,7 @@ def test_interference_in_one_process_costs_one_pair(
 ) -> None:
     base, head = side("base"), side("head")
     slow(head[2], FP16, by=3.0)
-    _disturbed(head[2])
+    _with_interference(head[2])
     code = compare.run(write(base, folder, "base"), write(head, folder, "head"), NONE)
     assert code == 0, capsys.readouterr().out
 

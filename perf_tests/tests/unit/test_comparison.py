@@ -164,13 +164,13 @@ def test_drift_that_one_side_did_not_record() -> None:
 
 
 def test_first_reason_is_reported() -> None:
-    def disturbed(why: str) -> Edit:
+    def affected(why: str) -> Edit:
         def edit(content: Content) -> None:
             measured(content, FP16)["interference"]["gpu"] = [why, "and more"]
 
         return edit
 
-    found = change(compared([disturbed("in head"), None], [disturbed("in base"), None]), "GPU busy")
+    found = change(compared([affected("in head"), None], [affected("in base"), None]), "GPU busy")
     assert "left out: in base" in found.what
     # A busy host disturbs the wall clock alone.
     busy = {"interference": {"host": ["the host waited"]}}
@@ -372,8 +372,8 @@ def test_command_has_its_own_line() -> None:
     one = finding("a", advice="look at it")
     assert (one.next, one.command_line) == ("look at it:\naccept", "accept")
     assert one.text().splitlines()[1:] == ["  next      look at it:", "            accept"]
-    told = finding("a", advice="look at it", command=None)
-    assert (told.next, told.command_line) == ("look at it", "look at it")
+    printed = finding("a", advice="look at it", command=None)
+    assert (printed.next, printed.command_line) == ("look at it", "look at it")
     assert finding("a").next == "accept"
     assert finding("", what="x").said == "x"
     assert finding("a", measured="1", limit="2").details == "a: a's calls (1; limit 2)"

@@ -129,7 +129,7 @@ def test_explore_finds_the_stack_and_reports_the_others(
     assert "  untolerated: its tolerance is none; the search requires PSNR 30 dB and SSIM" in shown
     assert "  elsewhere: needs the package no_such_package, not installed here" in shown
     assert "of the 16 that 4 optimizations make, 5 were tried" in shown
-    assert "bound by: unknown, since there is no GPU" in shown
+    assert "bottleneck: unknown, since no GPU time was measured" in shown
 
 
 def test_bottleneck_on_a_gpu(
@@ -154,7 +154,7 @@ def test_bottleneck_on_a_gpu(
     assert run(tmp_path) == 0
     shown = capsys.readouterr().out
     assert "+ faster   0.500 s  2.00x    0.450 s   2.00x        1,024 MiB  identical" in shown
-    assert "bound by: the GPU, which is busy for 90% of the time" in shown
+    assert "bottleneck: the GPU, which is busy for 90% of the time" in shown
     takes = "at the rate of this GPU; it takes 4.0 times as long"
     assert f"roofline: 0.125 s, which its weights take to be read {takes}" in shown
     assert "family of kernels: convolution 0.300 s (90), matmul 0.100 s (1,200)" in shown

@@ -105,7 +105,7 @@ def test_bad_declarations_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     for silent in (undocumented, blank):
         with pytest.raises(ValueError, match="no docstring"):
             control(setting=setting)(silent)
-    with pytest.raises(ValueError, match="unknown measure 'speed'; known are counter, GPU busy"):
+    with pytest.raises(ValueError, match="unknown detector 'speed'; known are counter, GPU busy"):
         fault(detected_by="speed", setting=setting)(sound)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="unknown machine 'tpu'; known are any, cpu, cuda"):
         control(setting=setting, where="tpu")(sound)  # type: ignore[arg-type]
@@ -477,7 +477,7 @@ def test_exhausted_budget_is_reported(
     [
         (["nobody"], "no fault is called 'nobody'; known are "),
         (["--json", "/proc/none/out.json"], "cannot be written"),
-        (["cudnn_off", "--device", "cpu"], "cudnn_off cannot be seen with --device cpu"),
+        (["cudnn_off", "--device", "cpu"], "cudnn_off cannot be detected with --device cpu"),
         (["--device", "cpu", "--model", "no-such"], "no folder of that name"),
     ],
 )

@@ -179,7 +179,7 @@ def _half(content: Content) -> None:
     settle(content)
 
 
-def _disturbed(content: Content) -> None:
+def _with_interference(content: Content) -> None:
     _slow_clock(content)
     measured(content, FP16)["interference"]["gpu"] = ["hardware slowdown"]
 
@@ -237,7 +237,7 @@ def _disturbed(content: Content) -> None:
             "inconclusive: 1 of 5 cases: ddim50-fp16; run it again",
             "1 inconclusive or",
         ),
-        (_disturbed, 2, "invalid: ddim50-fp16: latency 1.", "1 inconclusive or invalid"),
+        (_with_interference, 2, "invalid: ddim50-fp16: latency 1.", "1 inconclusive or invalid"),
         (
             _half,
             2,

@@ -120,12 +120,12 @@ def test_outlier_is_noise() -> None:
 
 
 def test_invalid_time_judges_nothing() -> None:
-    def disturbed(number: int, content: Content) -> None:
+    def affected(number: int, content: Content) -> None:
         if number == 20:
             measured(content, CASE)["gpu_busy_s"] *= 1.2
             measured(content, CASE)["interference"]["gpu"] = ["another process"]
 
-    rows = nights(range(40), disturbed)
+    rows = nights(range(40), affected)
     assert [event for trend in trends(rows) for event in trend.events] == []
     assert len(busy(trends(rows)).rows) == 40
 

@@ -55,7 +55,7 @@ class Card:
 
 
 @pytest.mark.parametrize(
-    ("card", "disturbed"),
+    ("card", "affected"),
     [
         (Card((1980, 0), (1965, 0)), ()),
         (Card((1980, 0), (1500, 0)), ("the SM clock moved between 1500 and 1980 MHz",)),
@@ -79,7 +79,7 @@ class Card:
     ],
 )
 def test_gpu_interference_is_reported(
-    monkeypatch: pytest.MonkeyPatch, card: Card, disturbed: tuple[str, ...]
+    monkeypatch: pytest.MonkeyPatch, card: Card, affected: tuple[str, ...]
 ) -> None:
     monkeypatch.setitem(sys.modules, "pynvml", card.nvml())
     properties = SimpleNamespace(uuid="0")
@@ -87,7 +87,7 @@ def test_gpu_interference_is_reported(
     watch = interference.Watch(device=torch.device("cuda"))
     for _ in card.rounds:
         watch.note_gpu()
-    assert watch.gpu_interference() == disturbed
+    assert watch.gpu_interference() == affected
     printed = watch.interference()
     clocks = (*printed.sm_clocks_mhz, *printed.power_capped_sm_clocks_mhz)
     assert sorted(clocks) == sorted(clock for clock, _ in card.rounds)

@@ -13,7 +13,10 @@ from perf_tests.tests.unit.factories import FP16, GENERATES, REFERENCE
 
 def calibrated(noise: float) -> Calibration:
     return Calibration(
-        calibrated="2026-11-22", processes=5, noise={"gpu_busy_s": noise}, sees={"gpu_busy_s": 0.1}
+        calibrated="2026-11-22",
+        processes=5,
+        noise={"gpu_busy_s": noise},
+        detectable={"gpu_busy_s": 0.1},
     )
 
 
@@ -79,7 +82,7 @@ def test_gpu_speedup_and_memory_have_a_fixed_slack() -> None:
 def test_calibration_widens_no_other_limit() -> None:
     measured = {"latency_s": (1.0, 1.0, 1.0), "gpu_busy_s": (1.0, 1.0, 1.0)}
     known = Calibration(
-        calibrated="", processes=5, noise={"latency_s": 0.3, "gpu_busy_s": 0.01}, sees={}
+        calibrated="", processes=5, noise={"latency_s": 0.3, "gpu_busy_s": 0.01}, detectable={}
     )
     assert limits_of(measured, known) == {"latency_s_max": 1.1, "gpu_busy_s_max": 1.03}
 

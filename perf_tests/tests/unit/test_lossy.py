@@ -1,4 +1,4 @@
-"""What trades: that it is exactly what it says, and that its applied notice when it is not."""
+"""Lossy optimizations: each does what it says, and its applied check notices when it does not."""
 
 from __future__ import annotations
 

@@ -287,7 +287,7 @@ def untimed(status: str) -> Edit:
     return edit
 
 
-def disturbed(content: recorded.Content) -> None:
+def affected(content: recorded.Content) -> None:
     recorded.measured(content, CASE)["interference"]["gpu"] = ["1 other process on the GPU"]
 
 
@@ -329,8 +329,8 @@ def test_pairs() -> None:
         "not measured in head": pairs(uncounted),
         "not measured in base": pairs(base=uncounted),
         "not measured in one process": pairs(seen(gpu_busy_s=None), only=range(1)),
-        "interference": pairs(disturbed),
-        "interference in one": pairs(disturbed, only=range(1)),
+        "interference": pairs(affected),
+        "interference in one": pairs(affected, only=range(1)),
         "drift": pairs(drifted),
         "missing": pairs(dropped),
         "left out": pairs(left_out),

@@ -490,8 +490,8 @@ def test_interference_in_the_old_stack_is_not_a_gain() -> None:
     )
     assert new is not None
     assert old is not None
-    disturbed = structs.replace(old, rounds_s=(1.5, 1.6, 1.0, 1.5, 1.6, 1.5, 1.6))
-    assert gain(new, disturbed).latency == 1
+    affected = structs.replace(old, rounds_s=(1.5, 1.6, 1.0, 1.5, 1.6, 1.5, 1.6))
+    assert gain(new, affected).latency == 1
     assert gain(
         new, structs.replace(old, rounds_s=(1.5, 1.6, 1.2, 1.5, 1.6, 1.5))
     ).latency == pytest.approx(1.2)

@@ -119,11 +119,11 @@ def test_outdated_warning_is_reported_and_passes() -> None:
     assert (finding.metric, finding.measured) == ("GPU busy speedup", "2.500x")
 
 
-@pytest.mark.parametrize("disturbed", ["measured", "reference"])
-def test_interference_is_invalid_and_not_slower(disturbed: str) -> None:
+@pytest.mark.parametrize("affected", ["measured", "reference"])
+def test_interference_is_invalid_and_not_slower(affected: str) -> None:
     interference = Interference(gpu=("hardware slowdown",))
     slow = structs.replace(FP16, rounds_s=(3.0, 3.01, 2.99))
-    if disturbed == "measured":
+    if affected == "measured":
         verdict = judge(question(structs.replace(slow, interference=interference)))
     else:
         verdict = judge(
@@ -135,8 +135,8 @@ def test_interference_is_invalid_and_not_slower(disturbed: str) -> None:
 
 
 def test_interference_in_the_reference_leaves_other_metrics_valid() -> None:
-    disturbed = structs.replace(REFERENCE, interference=Interference(gpu=("hardware slowdown",)))
-    verdict = judge(question(structs.replace(FP16, gpu_busy_s=1.6), reference=disturbed))
+    affected = structs.replace(REFERENCE, interference=Interference(gpu=("hardware slowdown",)))
+    verdict = judge(question(structs.replace(FP16, gpu_busy_s=1.6), reference=affected))
     statuses = {finding.metric: finding.status for finding in verdict.findings}
     assert statuses["GPU busy"] == "slower"
     assert statuses["GPU busy speedup"] == "invalid"

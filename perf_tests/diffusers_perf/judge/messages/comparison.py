@@ -36,11 +36,11 @@ def summary(statuses: Collection[Status], exit_code: int, *, pairs: int) -> str:
         "new": sum(status == Status.NEW for status in statuses),
         "the same": sum(status == Status.SAME for status in statuses),
     }
-    told = [f"{count} {name}" for name, count in counts.items() if count]
-    first = told[0].split(" ", 1)
-    told[0] = f"{first[0]} of {number(len(statuses), 'case')} {first[1]}"
+    parts = [f"{count} {name}" for name, count in counts.items() if count]
+    first = parts[0].split(" ", 1)
+    parts[0] = f"{first[0]} of {number(len(statuses), 'case')} {first[1]}"
     verdict = ("passed", "regression", "inconclusive")[exit_code]
-    return f"{verdict}: {', '.join(told)} ({number(pairs, 'A/B pair')})"
+    return f"{verdict}: {', '.join(parts)} ({number(pairs, 'A/B pair')})"
 
 
 # Cases
