@@ -31,6 +31,8 @@ RUN: dict[str, tuple[str, int]] = {
     f"{INJECT} no_guidance": ("", 1),
     f"{INJECT} sdpa_lost": ("", 1),
     MEASURE: ("", 0),
+    "diffusers-perf history add runs/1.json": ("", 0),
+    "diffusers-perf history report": ("", 0),
     f'{ACCEPT} "first baseline of this GPU"': ("", 0),
     f'{ACCEPT} "torch 2.12 on this GPU"': ("", 0),
     "diffusers-perf results": ("", 0),
@@ -82,6 +84,7 @@ NOT_RUN: dict[str, str] = {
 
 OTHER = {
     ("ci/README.md", "yaml"): "needs a GitLab runner; a test parses it",
+    ("baselines/README.md", "sql"): "needs the extra `history`; a test of tests/full runs its like",
     ("README.md", "text"): "output: generated, or compared by `full/test_commands.py`",
 }
 """Blocks in other languages than Python and bash."""

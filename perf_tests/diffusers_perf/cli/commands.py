@@ -19,6 +19,7 @@ from diffusers_perf.cli.answers import CANNOT_JUDGE, refuse
 NAMES = (
     "ab",
     "accept",
+    "bisect",
     "calibrate",
     "comment",
     "compare",

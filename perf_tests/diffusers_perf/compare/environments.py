@@ -12,12 +12,16 @@ A checkout names what it is measured with in two files:
 from __future__ import annotations
 
 import hashlib
+import re
 import shutil
 import subprocess
 import sys
+import sysconfig
 from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
+
+from packaging.version import Version
 
 TORCH = Path("ci", "torch.txt")
 REQUIREMENTS = Path("ci", "requirements.txt")
@@ -80,7 +84,7 @@ def installed(checkouts: Mapping[str, Path], out: Path) -> dict[str, Path]:
     """
     wanted = {name: requirements_of(checkout) for name, checkout in checkouts.items()}
     if set(wanted.values()) == {None}:
-        _refuse_editable(next(iter(checkouts.values())))
+        refuse_editable(next(iter(checkouts.values())))
         print(f"no {REQUIREMENTS} in the checkouts: both sides run in the current environment")
         return dict.fromkeys(checkouts, Path(sys.executable).absolute())
     if None in wanted.values():
@@ -109,6 +113,40 @@ def environment(checkout: Path, env: Path) -> Path:
     return python
 
 
+def overlay(env: Path, requirements: Sequence[str]) -> Path:
+    """The Python of an environment that sees the current one, with these packages above it.
+
+    pip adds what else they require and the current environment does not satisfy. An environment
+    that is complete is kept. `BadSide` if pip refuses.
+    """
+    python, complete = env / "bin" / "python", env / "complete"
+    wanted = " ".join(requirements)
+    if complete.is_file() and complete.read_text() == wanted:
+        return python
+    print(f"installing {wanted}", flush=True)
+    _run(env, [sys.executable, "-m", "venv", "--clear", "--without-pip", str(env)])
+    base = [sysconfig.get_path(name) for name in ("purelib", "platlib")]
+    (site,) = env.glob("lib/python*/site-packages")
+    # Not the paths alone: links of editable packages and further paths are files in there.
+    (site / "current.pth").write_text(f"import site; [site.addsitedir(p) for p in {base!r}]\n")
+    pip = [sys.executable, "-m", "pip", "--python", str(python), "install", "--quiet"]
+    _run(env, [*pip, *requirements])
+    complete.write_text(wanted)
+    return python
+
+
+def versions_of(package: str, *, with_pre_releases: bool) -> list[str]:
+    """All versions of a package that the index offers, oldest first. `BadSide` for none."""
+    command = [sys.executable, "-m", "pip", "index", "versions", package]
+    command += ["--pre"] if with_pre_releases else []
+    done = subprocess.run(command, capture_output=True, text=True)
+    found = re.search(r"Available versions: (.+)", done.stdout)
+    if done.returncode or not found:
+        last = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
+        raise BadSide(f"{package}: the index offers no version ({last})")
+    return sorted((text.strip() for text in found[1].split(",")), key=Version)
+
+
 def site_of(checkout: Path, site: Path) -> Path | None:
     """A folder with the packages that a checkout builds, without their dependencies.
 
@@ -124,7 +162,7 @@ def site_of(checkout: Path, site: Path) -> Path | None:
     return site
 
 
-def _refuse_editable(checkout: Path) -> None:
+def refuse_editable(checkout: Path) -> None:
     """Two commits in one environment measure the same code if it is installed as editable."""
     for distribution in metadata.distributions():
         origin = distribution.read_text("direct_url.json") or ""

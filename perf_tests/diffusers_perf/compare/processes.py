@@ -10,9 +10,12 @@ import subprocess
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
+from shlex import join
 
 from diffusers_perf.compare.interruption import Interruption
 from diffusers_perf.compare.sides import Side
+from diffusers_perf.records.reading import BadRunError, load_run
+from diffusers_perf.records.run import Run
 
 STOPPING_S = 10
 TESTS = "perf_tests"
@@ -24,6 +27,61 @@ CACHES = {
     "PYTORCH_KERNEL_CACHE_PATH": "kernels",
 }
 """Where compilers keep what they made, as environment variables."""
+
+
+LAST_LINES = 15
+MEASURED = (0, 1)
+"""pytest's exit codes of a run that is through: all passed, or some failed."""
+NO_CASE = 5
+"""pytest's exit code where its arguments select no test."""
+
+
+class NothingMeasured(Exception):
+    """A process that gave no run; the text has its last lines."""
+
+
+def measured(
+    side: Side,
+    options: Sequence[str],
+    *,
+    path: Path,
+    limit_s: float,
+    is_first: bool,
+    lock: int,
+    interruption: Interruption,
+) -> tuple[int, Run]:
+    """As `run`, with a log beside `path`: pytest's exit code and what was measured.
+
+    `NothingMeasured` where no case was.
+    """
+    log = path.with_suffix(".log")
+    code = run(
+        side,
+        options,
+        path=path,
+        log=log,
+        limit_s=limit_s,
+        is_first=is_first,
+        lock=lock,
+        interruption=interruption,
+    )
+    if code in MEASURED:
+        with suppress(BadRunError):
+            found = load_run(path)
+            if found.cases:
+                return code, found
+    name = path.stem.replace("-", " ")
+    if code == NO_CASE:
+        raise NothingMeasured(
+            f"{name} measured nothing: no case is selected by "
+            f"{join(options) or 'default'} (all: {log})"
+        )
+    lines = log.read_text(errors="replace").splitlines()[-LAST_LINES:]
+    raise NothingMeasured(
+        f"{name} ended with exit code {code} and measured nothing. Its last lines:\n"
+        + "\n".join(f"  {line}" for line in lines)
+        + f"\n  (all: {log})"
+    )
 
 
 def run(

@@ -49,7 +49,7 @@ def repository() -> Path:
 def of_pythons(base: str, head: str) -> tuple[Side, Side]:
     """Two existing environments on the present checkout. `BadSide` for one that cannot run it."""
     root = repository()
-    code = _digest(root)
+    code = code_digest(root)
     sides = []
     for name, given in (("base", base), ("head", head)):
         found = shutil.which(given)
@@ -64,11 +64,13 @@ def of_pythons(base: str, head: str) -> tuple[Side, Side]:
     return sides[0], sides[1]
 
 
-def commits_of(base: str, head: str) -> dict[str, str]:
-    """The commits behind two refs of the repository. `BadSide` for an unknown ref."""
+def commits_of(
+    base: str, head: str, *, names: tuple[str, str] = ("base", "head")
+) -> dict[str, str]:
+    """By name, the commits behind two refs of the repository. `BadSide` for an unknown ref."""
     commits = {}
-    for name, ref in (("base", base), ("head", head)):
-        shown = _git("rev-parse", "--verify", "--quiet", "--end-of-options", f"{ref}^{{commit}}")
+    for name, ref in zip(names, (base, head), strict=True):
+        shown = git("rev-parse", "--verify", "--quiet", "--end-of-options", f"{ref}^{{commit}}")
         if shown.returncode:
             raise BadSide(f"--{name} {ref}: not a commit of this repository (was it fetched?)")
         commits[name] = shown.stdout.strip()
@@ -80,11 +82,11 @@ def of_commits(commits: Mapping[str, str], out: Path) -> tuple[Side, Side]:
 
     What is there already is kept. `BadSide` if git, pip or uv refuses.
     """
-    if _git("status", "--porcelain", "--untracked-files=no").stdout.strip():
+    if git("status", "--porcelain", "--untracked-files=no").stdout.strip():
         print("uncommitted changes are in neither side")
     checkouts = {name: out / name for name in commits}
     for name, commit in commits.items():
-        _check_out(commit, checkouts[name])
+        check_out(commit, checkouts[name])
     pythons = environments.installed(checkouts, out)
     sides = []
     for name, commit in commits.items():
@@ -103,7 +105,7 @@ def of_commits(commits: Mapping[str, str], out: Path) -> tuple[Side, Side]:
     return sides[0], sides[1]
 
 
-def _digest(root: Path) -> str:
+def code_digest(root: Path) -> str:
     """Of the Python files and settings that decide what a process measures, without git."""
     digest = hashlib.sha256()
     code = [
@@ -121,14 +123,14 @@ def _digest(root: Path) -> str:
     return digest.hexdigest()
 
 
-def _check_out(commit: str, folder: Path) -> None:
+def check_out(commit: str, folder: Path) -> None:
     # A worktree, so that a run's JSON names the right commit. Only one of our own is reset:
     # elsewhere git would act on the repository around it.
     if (folder / ".git").is_file():
-        done = _git("checkout", "--quiet", "--force", "--detach", commit, cwd=folder)
+        done = git("checkout", "--quiet", "--force", "--detach", commit, cwd=folder)
     else:
         # By force, since git may still know a worktree here that was removed by hand.
-        done = _git("worktree", "add", "--force", "--detach", str(folder), commit)
+        done = git("worktree", "add", "--force", "--detach", str(folder), commit)
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
         raise BadSide(f"{folder}: {commit[:12]} cannot be checked out ({last})")
@@ -139,7 +141,7 @@ def _check_out(commit: str, folder: Path) -> None:
         )
 
 
-def _git(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+def git(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
     if shutil.which("git") is None:
         raise BadSide("--base and --head need git, which is not installed")
     # Measured code comes from elsewhere: its hooks must not run at checkout.

@@ -12,30 +12,22 @@ from time import monotonic
 from diffusers_perf.cli.answers import refuse
 from diffusers_perf.compare import compare, processes
 from diffusers_perf.compare.interruption import Interruption
+from diffusers_perf.compare.processes import NothingMeasured
 from diffusers_perf.compare.sides import Side
 from diffusers_perf.compare.state import Finished, State
 from diffusers_perf.judge.comparable import NotComparable
 from diffusers_perf.judge.comparison import Comparison
 from diffusers_perf.judge.weighing import PAIRS_MOST
-from diffusers_perf.records.reading import BadRunError, load_run
+from diffusers_perf.records.reading import BadRunError
 from diffusers_perf.records.store import BaselineStore
 
 PAIRS = 5
 PAIRS_LEAST = 2
 """With fewer there is no interval."""
-LAST_LINES = 15
-MEASURED = (0, 1)
-"""pytest's exit codes of a run that is through: all passed, or some failed."""
-NO_CASE = 5
-"""pytest's exit code where its arguments select no test."""
 
 
 class OutOfTime(Exception):
     """The budget holds no further process; the text says how to go on."""
-
-
-class NothingMeasured(Exception):
-    """A process that gave no run; the text has its last lines."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,15 +129,13 @@ class Turns:
     def _run(self, side: Side, pair: int, *, left: int) -> None:
         """One process. `NothingMeasured`; `OutOfTime` where it took all that was left."""
         path = self.state.run(side.name, pair)
-        log = path.with_suffix(".log")
         start = monotonic()
         limit_s = self.budget_s - self.state.spent_s
         try:
-            code = processes.run(
+            code, run = processes.measured(
                 side,
                 self.options,
                 path=path,
-                log=log,
                 limit_s=limit_s,
                 is_first=not any(entry.side == side.name for entry in self.state.finished),
                 lock=self.lock,
@@ -157,22 +147,7 @@ class Turns:
                 f"{self.budget_s / 60:g} min were used; the same command with more --minutes "
                 "goes on"
             ) from None
-        seconds = monotonic() - start
-        try:
-            cases = len(load_run(path).cases) if code in MEASURED else 0
-        except BadRunError:
-            cases = 0
-        if code == NO_CASE:
-            raise NothingMeasured(
-                f"{side.name} {pair} measured nothing: no case is selected by "
-                f"{join(self.options) or 'default'} (all: {log})"
-            )
-        if not cases:
-            lines = log.read_text(errors="replace").splitlines()[-LAST_LINES:]
-            raise NothingMeasured(
-                f"{side.name} {pair} ended with exit code {code} and measured nothing. Its last "
-                "lines:\n" + "\n".join(f"  {line}" for line in lines) + f"\n  (all: {log})"
-            )
+        seconds, cases = monotonic() - start, len(run.cases)
         self.state.add(Finished(side=side.name, pair=pair, seconds=seconds))
         mean_s = fmean(entry.seconds for entry in self.state.finished)
         failed = ", some of them failed" if code else ""

@@ -141,7 +141,7 @@ def rows_of(run: Run, *, label: str = MAIN) -> list[Row]:
             cpu_loop_s=_median(case.measurement.interference.cpu_loops_s),
         )
         for case in run.cases.values()
-        for name, unit, value, valid in _values(case)
+        for name, unit, value, valid in values_of(case)
     ]
     if not rows:
         raise BadRunError(f"{run.path}: measured no case")
@@ -153,7 +153,7 @@ def _cohort(row: Row) -> str:
     return _digest(msgspec.json.encode([getattr(row, name) for name in COHORT]))[:8]
 
 
-def _values(case: CaseRecord) -> Iterator[tuple[str, str, float, bool]]:
+def values_of(case: CaseRecord) -> Iterator[tuple[str, str, float, bool]]:
     """Name, unit, value and validity of everything numeric that a history keeps of a case."""
     seen = case.measurement
     for metric in MEASURED:

@@ -1,0 +1,146 @@
+"""Find the commit, or the version of a package, that changed a metric of a case.
+
+    diffusers-perf bisect --good v1.0 --bad HEAD --case ddim50-fp16 --metric kernels
+    diffusers-perf bisect --package torch --good 2.10 --bad 2.13 --case ddim50-fp16 --metric latency
+
+Both ends are verified first. A counter takes one process per step, a metric with noise pairs of
+processes in turn with the good end. Several packages, each with its own --good and --bad, change
+one after the other. What cannot be installed or measured is skipped. Processes run with pytest's
+--quick. Run the same command again to continue after an interruption.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from shlex import join
+from typing import TYPE_CHECKING
+
+from diffusers_perf.cli.answers import CANNOT_JUDGE, named, positive, refuse
+
+if TYPE_CHECKING:
+    from diffusers_perf.compare.bisection import Culprit
+    from diffusers_perf.compare.candidates import Candidate
+
+MINUTES = 60.0
+OUT = Path("runs", "bisect")
+"""Below the repository's root."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--case", required=True, metavar="ID", help="the id that pytest shows")
+    parser.add_argument(
+        "--metric", required=True, metavar="NAME", help="for example kernels or 'GPU busy'"
+    )
+    for side in ("good", "bad"):
+        parser.add_argument(
+            f"--{side}",
+            action="append",
+            required=True,
+            metavar="REF",
+            help=f"git ref, or with --package a version, where the metric was {side}",
+        )
+    parser.add_argument(
+        "--package",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="bisect the versions of this package in the current environment",
+    )
+    parser.add_argument(
+        "--out",
+        type=named,
+        metavar="FOLDER",
+        help="where runs, checkouts and environments are kept (default: runs/bisect)",
+    )
+    parser.add_argument(
+        "--minutes",
+        type=positive,
+        default=MINUTES,
+        metavar="N",
+        help=f"time for all processes, installation not included (default: {MINUTES:g})",
+    )
+    parser.add_argument("--device", choices=("cuda", "cpu"), help="passed to pytest")
+    parser.add_argument("pytest", nargs="*", metavar="-- ARGUMENT", help="passed to pytest")
+
+
+def main(args: argparse.Namespace) -> int:
+    from diffusers_perf.cli.ending import leave_lost_terminal
+    from diffusers_perf.compare.bisection import Bisection, OutOfTime
+    from diffusers_perf.compare.interruption import interruptible
+    from diffusers_perf.compare.lock import BadFolder, held
+    from diffusers_perf.compare.sides import repository
+
+    out: Path = (args.out or repository() / OUT).absolute()
+    options = [*(["--device", args.device] if args.device else []), "--quick", *args.pytest]
+    settings = {name: str(getattr(args, name)) for name in ("good", "bad", "package", "metric")}
+    settings |= {"case": args.case, "pytest": join(options)}
+    try:
+        with interruptible() as interruption, held(out, by="bisect") as lock:
+            candidates = _candidates(args, out)
+            print(f"{len(candidates)} candidates from {candidates[0].label}")
+            culprit = Bisection(
+                candidates=candidates,
+                case=args.case,
+                metric=args.metric,
+                options=[*options, "-k", f"[{args.case}]"],
+                out=out,
+                settings=settings,
+                budget_s=60 * args.minutes,
+                lock=lock,
+                interruption=interruption,
+                say=lambda line: print(line, flush=True),
+            ).find()
+            print("\n".join(_conclusion(culprit, args, options)))
+            return 0
+    except (BadFolder, OutOfTime) as error:
+        return refuse(str(error))
+    except KeyboardInterrupt:
+        leave_lost_terminal()
+        print("interrupted; the same command goes on", file=sys.stderr)
+        return CANNOT_JUDGE
+
+
+def _candidates(args: argparse.Namespace, out: Path) -> list[Candidate]:
+    from diffusers_perf.compare.candidates import PackageRange, of_commits, of_versions
+    from diffusers_perf.compare.environments import BadSide
+
+    count = max(len(args.package), 1)
+    if len(args.good) != count or len(args.bad) != count:
+        raise BadSide(
+            f"bisect takes one --good and one --bad for each --package (got {len(args.good)} and "
+            f"{len(args.bad)} for {count})"
+        )
+    if args.package:
+        ends = zip(args.package, args.good, args.bad, strict=True)
+        packages = [PackageRange(name=name, good=good, bad=bad) for name, good, bad in ends]
+        found = of_versions(packages, out)
+    else:
+        found = of_commits(args.good[0], args.bad[0], out)
+    if len(found) < 2:
+        raise BadSide("good and bad are the same")
+    return found
+
+
+def _conclusion(
+    culprit: Culprit, args: argparse.Namespace, options: Sequence[str]
+) -> Sequence[str]:
+    """The culprit, the evidence, and the command that repeats the last comparison."""
+    lines = ["", f"first bad: {culprit.bad.label}", f"last good: {culprit.good.label}"]
+    if culprit.between:
+        skipped = ", ".join(candidate.name for candidate in culprit.between)
+        lines.append(f"could not be measured, so it may be one of these: {skipped}")
+    lines += [f"  {step.answer:8}{step.candidate.name}  {step.evidence}" for step in culprit.steps]
+    lines.append(f"{culprit.processes} processes, {culprit.seconds / 60:.1f} min")
+    names = ("--base", "--head")
+    ends = [culprit.good.name, culprit.bad.name]
+    if args.package:
+        names = ("--base-python", "--head-python")
+        ends = [str(one.prepare().python) for one in (culprit.good, culprit.bad)]
+    pairs = [part for pair in zip(names, ends, strict=True) for part in pair]
+    own = [option for option in options if option not in args.pytest]
+    select = ["--", *args.pytest, "-k", f"[{args.case}]"]
+    lines.append(f"  next      {join(['diffusers-perf', 'ab', *pairs, *own, *select])}")
+    return lines

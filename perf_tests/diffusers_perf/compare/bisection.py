@@ -1,0 +1,279 @@
+"""Finds the candidate that changed a metric of a case, in as few processes as possible.
+
+A counter has no noise: one process says on which side of the change a candidate is. A metric with
+noise takes pairs of processes, the good end and the candidate in turn, until the interval of their
+ratio lies on one side of the middle between the good and the bad end, with looks after
+`LOOKS` pairs. Both ends are verified first.
+"""
+
+from __future__ import annotations
+
+import math
+import subprocess
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from statistics import fmean
+from time import monotonic
+
+import msgspec
+
+from diffusers_perf.catalog.metric import Unit
+from diffusers_perf.compare import processes
+from diffusers_perf.compare.candidates import Candidate
+from diffusers_perf.compare.environments import BadSide
+from diffusers_perf.compare.interruption import Interruption
+from diffusers_perf.compare.processes import NothingMeasured
+from diffusers_perf.compare.sides import Side
+from diffusers_perf.history.store import MEASURED, values_of
+from diffusers_perf.history.words import percent
+from diffusers_perf.judge.stats import Interval, paired_interval
+from diffusers_perf.records.files import as_json, write_whole
+from diffusers_perf.records.quantities import Number, Positive, StrictRecord
+from diffusers_perf.records.run import Run
+
+FILE = "bisect.json"
+NOISY = frozenset(metric.name for metric in MEASURED)
+LOOKS = (3, 5, 10)
+CONFIDENCE = 0.995
+"""Of one look, so that all looks of a step together are wrong in about one of a hundred."""
+
+
+class OutOfTime(Exception):
+    """The budget holds no further process; the text says how to go on."""
+
+
+class Process(StrictRecord, frozen=True, kw_only=True):
+    """One process that measured the case."""
+
+    value: Number
+    unit: str
+    seconds: Positive
+
+
+class StateFile(StrictRecord, frozen=True, kw_only=True):
+    """What is kept, so that an interruption loses one process at most."""
+
+    settings: Mapping[str, str]
+    finished: Mapping[str, Process]
+    """By the name of their run's file."""
+
+
+class Answer(StrEnum):
+    """On which side of the change a candidate is."""
+
+    GOOD = "good"
+    BAD = "bad"
+    SKIPPED = "skipped"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """What became of one candidate."""
+
+    candidate: Candidate
+    answer: Answer
+    evidence: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Culprit:
+    """The last good and the first bad candidate, and how they were found."""
+
+    good: Candidate
+    bad: Candidate
+    between: tuple[Candidate, ...]
+    """Candidates between them that could not be measured."""
+    steps: tuple[Step, ...]
+    processes: int
+    seconds: float
+
+
+@dataclass(kw_only=True)
+class Bisection:
+    """One bisection in a folder. Call `find`."""
+
+    candidates: Sequence[Candidate]
+    case: str
+    metric: str
+    options: Sequence[str]
+    """Of the main job."""
+    out: Path
+    settings: Mapping[str, str]
+    budget_s: float
+    lock: int
+    interruption: Interruption
+    say: Callable[[str], None] = print
+    _finished: dict[str, Process] = field(default_factory=dict)
+    _sides: dict[str, Side] = field(default_factory=dict)
+    _steps: list[Step] = field(default_factory=list)
+
+    def find(self) -> Culprit:
+        """`BadSide` where both ends measure alike or cannot be measured; `OutOfTime`."""
+        self._open()
+        good, bad = self.candidates[0], self.candidates[-1]
+        try:
+            is_bad = self._verified(good, bad)
+        except NothingMeasured as error:
+            raise BadSide(str(error)) from None
+        low, high, skipped = 0, len(self.candidates) - 1, set[int]()
+        while untested := [n for n in range(low + 1, high) if n not in skipped]:
+            middle = min(untested, key=lambda n: abs(n - (low + high) / 2))
+            candidate = self.candidates[middle]
+            try:
+                bad_here, evidence = is_bad(candidate)
+            except (BadSide, NothingMeasured) as error:
+                skipped.add(middle)
+                self._add(candidate, Answer.SKIPPED, str(error).splitlines()[0])
+                continue
+            self._add(candidate, Answer.BAD if bad_here else Answer.GOOD, evidence)
+            low, high = (low, middle) if bad_here else (middle, high)
+        return Culprit(
+            good=self.candidates[low],
+            bad=self.candidates[high],
+            between=tuple(self.candidates[low + 1 : high]),
+            steps=tuple(self._steps),
+            processes=len(self._finished),
+            seconds=self._spent_s,
+        )
+
+    def _verified(self, good: Candidate, bad: Candidate) -> Callable[[Candidate], tuple[bool, str]]:
+        """What answers for a candidate; both ends are measured."""
+        if self.metric in NOISY:
+            return self._verified_pairs(good, bad)
+        first, last = self._measured(good, 1), self._measured(bad, 1)
+        unit = Unit(first.unit)
+        self._add(good, Answer.GOOD, unit.shown(first.value))
+        self._add(bad, Answer.BAD, unit.shown(last.value))
+        if first.value == last.value:
+            raise BadSide(
+                f"{self.case}: {self.metric} is {unit.shown(first.value)} with good and with bad, "
+                "so there is no change to find"
+            )
+
+        def is_bad(candidate: Candidate) -> tuple[bool, str]:
+            value = self._measured(candidate, 1).value
+            return abs(value - last.value) < abs(value - first.value), unit.shown(value)
+
+        return is_bad
+
+    def _verified_pairs(
+        self, good: Candidate, bad: Candidate
+    ) -> Callable[[Candidate], tuple[bool, str]]:
+        whole = self._decided(good, bad, 1.0)
+        self._add(good, Answer.GOOD, "1")
+        self._add(bad, Answer.BAD, _text(whole))
+        if whole.low <= 1 <= whole.high:
+            raise BadSide(
+                f"{self.case}: {self.metric} of bad over good is {_text(whole)}, so "
+                f"{LOOKS[-1]} pairs show no change to find"
+            )
+        middle = math.sqrt(whole.mid)
+
+        def is_bad(candidate: Candidate) -> tuple[bool, str]:
+            ratio = self._decided(good, candidate, middle)
+            is_clear = not ratio.low <= middle <= ratio.high
+            evidence = _text(ratio) + ("" if is_clear else ", inconclusive: by its middle")
+            return (ratio.mid > middle) == (whole.mid > 1), evidence
+
+        return is_bad
+
+    def _decided(self, good: Candidate, candidate: Candidate, middle: float) -> Interval:
+        """The ratio of a candidate over good, after as many pairs as say on which side it is."""
+        ratio = Interval(low=0, mid=1, high=math.inf)
+        for pairs in LOOKS:
+            over: list[float] = []
+            under: list[float] = []
+            for pair in range(1, pairs + 1):
+                sides = ((candidate, over), (good, under))
+                for side, values in sides if pair % 2 else reversed(sides):
+                    beside = "" if side is candidate else f"-beside-{candidate.name}"
+                    values.append(self._measured(side, pair, beside=beside).value)
+            ratio = paired_interval(over, under, confidence=CONFIDENCE)
+            if not ratio.low <= middle <= ratio.high:
+                break
+        return ratio
+
+    def _measured(self, candidate: Candidate, number: int, *, beside: str = "") -> Process:
+        """A process that is finished already, or a new one."""
+        name = f"{candidate.name}{beside}-{number}"
+        if name in self._finished:
+            return self._finished[name]
+        longest_s = max((process.seconds for process in self._finished.values()), default=0.0)
+        if self._spent_s + longest_s >= self.budget_s:
+            raise OutOfTime(self._out_of_time(longest_s))
+        side = self._side(candidate)
+        start = monotonic()
+        try:
+            _, run = processes.measured(
+                side,
+                self.options,
+                path=self.out / f"{name}.json",
+                limit_s=self.budget_s - self._spent_s,
+                is_first=number == 1 and not beside,
+                lock=self.lock,
+                interruption=self.interruption,
+            )
+        except subprocess.TimeoutExpired:
+            raise OutOfTime(self._out_of_time(longest_s)) from None
+        value, unit = self._value(run)
+        done = Process(value=value, unit=unit, seconds=max(monotonic() - start, 1e-3))
+        self._finished[name] = done
+        state = StateFile(settings=self.settings, finished=self._finished)
+        write_whole(self.out / FILE, as_json(state))
+        self.say(f"[{len(self._finished)}] {name}: {Unit(unit).shown(value)}")
+        return done
+
+    def _value(self, run: Run) -> tuple[float, str]:
+        case = run.by_id.get(self.case)
+        if case is None:
+            raise NothingMeasured(f"{run.path.stem}: {self.case} was not measured")
+        values = {name: (value, unit) for name, unit, value, _ in values_of(case)}
+        if self.metric not in values:
+            raise NothingMeasured(
+                f"{run.path.stem}: {self.case} has no metric {self.metric!r}; it has "
+                f"{', '.join(values)}"
+            )
+        return values[self.metric]
+
+    def _side(self, candidate: Candidate) -> Side:
+        if candidate.name not in self._sides:
+            self._sides[candidate.name] = candidate.prepare()
+        return self._sides[candidate.name]
+
+    def _add(self, candidate: Candidate, answer: Answer, evidence: str) -> None:
+        self._steps.append(Step(candidate=candidate, answer=answer, evidence=evidence))
+        self.say(f"{answer:8}{candidate.label}: {evidence}")
+
+    def _open(self) -> None:
+        """Go on from what is in the folder. `BadSide` where something else was bisected there."""
+        path = self.out / FILE
+        if not path.exists():
+            return
+        try:
+            known = msgspec.json.decode(path.read_bytes(), type=StateFile)
+        except (OSError, ValueError, RecursionError):
+            raise BadSide(f"{path}: was not written by bisect; give another --out") from None
+        if known.settings != self.settings:
+            raise BadSide(f"--out {self.out} has another bisection; give another --out")
+        self._finished = dict(known.finished)
+        self.say(f"{len(self._finished)} processes are finished from before")
+
+    @property
+    def _spent_s(self) -> float:
+        return sum(process.seconds for process in self._finished.values())
+
+    def _out_of_time(self, longest_s: float) -> str:
+        seconds = [process.seconds for process in self._finished.values()] or [60.0]
+        steps = math.ceil(math.log2(max(len(self.candidates), 2)))
+        more = (self._spent_s + 2 * steps * max(fmean(seconds), longest_s)) / 60 + 1
+        return (
+            f"{self._spent_s / 60:.1f} of {self.budget_s / 60:g} min are used; the same command "
+            f"with --minutes {more:.0f} goes on from the {len(self._finished)} processes that are "
+            "finished"
+        )
+
+
+def _text(ratio: Interval) -> str:
+    return f"{ratio.mid:.3f}x ({percent(ratio.low)} to {percent(ratio.high)})"
