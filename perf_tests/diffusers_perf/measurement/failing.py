@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -42,10 +43,12 @@ def failing(case: Case, device: torch.device) -> Iterator[None]:
         yield
     except applied.NotApplied as error:
         failure = CaseError(Status.NOT_APPLIED, f"{case.id}: {error}")
-    except (torch.OutOfMemoryError, MemoryError) as error:
-        failure = CaseError(Status.ERROR, f"{case.id}: out of memory. {_first_sentences(error)}")
     except DoesNotFit as error:
         failure = CaseError(Status.SKIPPED, str(error))
+    except (RuntimeError, MemoryError, OSError, ImportError) as error:
+        if not is_out_of_memory(error):
+            raise
+        failure = CaseError(Status.ERROR, f"{case.id}: out of memory{_first_sentences(error)}")
     except (BadBaseline, BadModel, BadOutput, Unknown) as error:
         failure = CaseError(Status.ERROR, f"{case.id}: {error}")
     if failure is not None:
@@ -54,5 +57,23 @@ def failing(case: Case, device: torch.device) -> Iterator[None]:
         raise failure
 
 
+NO_MEMORY = re.compile(
+    r"not enough memory|cannot allocate memory|bad_alloc|failed to map segment|start new thread",
+    re.IGNORECASE,
+)
+"""As torch, C++ and the loader of libraries say it, each with an error of another type."""
+
+
+def is_out_of_memory(error: BaseException | None) -> bool:
+    """Whether the machine's or the GPU's memory did not suffice, in whatever words."""
+    # Libraries make errors of their own of it.
+    while error is not None:
+        if isinstance(error, torch.OutOfMemoryError | MemoryError) or NO_MEMORY.search(str(error)):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
 def _first_sentences(error: BaseException) -> str:
-    return ". ".join(str(error).split(". ")[:3])
+    text = ". ".join(str(error).split(". ")[:3])
+    return f". {text}" if text else ""

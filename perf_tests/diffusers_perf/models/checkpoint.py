@@ -13,6 +13,7 @@ import torch
 from diffusers_perf.catalog.declarations import Kind, Scale
 from diffusers_perf.measurement.pipelines import BadModel
 from diffusers_perf.models import identity
+from diffusers_perf.models.complete import refuse_lacking
 from diffusers_perf.records.files import read_text
 
 EMBEDDED = Path(__file__).parent / "embedded"
@@ -111,11 +112,13 @@ class Checkpoint:
                 **modules,
             )
             with_scheduler(loaded, scheduler)
-        except torch.OutOfMemoryError:
+            refuse_lacking(loaded, self._path, revision=self._revision)
+        except (torch.OutOfMemoryError, MemoryError, BadModel):
             raise
         except Exception as error:
             # Three libraries read a checkpoint, and a broken one makes each raise what it likes.
-            failure = f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
+            first_line = str(error).strip().partition("\n")[0]
+            failure = f"{type(error).__name__}: {first_line}"
         if failure:
             raise BadModel(f"--model {self._path} cannot be loaded: {failure}")
         return loaded.to(device)

@@ -39,6 +39,11 @@ SESSION = pytest.StashKey["PerfSession"]()
 REFUSED = pytest.StashKey[pytest.UsageError]()
 """Why the session's cases cannot be run: raised once collecting is over, since pytest would make a
 traceback of an error that is raised before."""
+REFUSED_ID = "refused"
+IN_ONE_PROCESS = (
+    "diffusers-perf times its cases: run it in one process and without --benchmark-disable (-n "
+    "starts several)"
+)
 
 
 def case_of(item: pytest.Item | None) -> Case | None:
@@ -72,7 +77,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     except pytest.UsageError as error:
         config.stash[REFUSED] = error
     if REFUSED in config.stash:
-        metafunc.parametrize("perf_case", [None], ids=["refused"])
+        metafunc.parametrize("perf_case", [None], ids=[REFUSED_ID])
     else:
         metafunc.parametrize("perf_case", cases, ids=[case.id for case in cases])
 
@@ -107,6 +112,13 @@ def _start(config: pytest.Config) -> PerfSession:
         if sentence := not_installed(error):
             raise pytest.UsageError(sentence) from None
         raise
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_node_collection_finished(ids: Sequence[str]) -> None:
+    """Called where pytest-xdist deals the tests out: its processes can only fail one by one."""
+    if any(name.endswith(f"[{REFUSED_ID}]") for name in ids):
+        raise pytest.UsageError(IN_ONE_PROCESS)
 
 
 @pytest.hookimpl(wrapper=True)
@@ -219,7 +231,7 @@ def _is_first(case: Case, seen: set[str]) -> bool:
 def _dealt(ids: Sequence[str], index: int, of: int) -> set[str]:
     """The shard's part. Neighbours stay together, so that few measure the same reference."""
     if of > len(ids):
-        raise pytest.UsageError(f"--shard {index}/{of}: there are {len(ids)} cases to share")
+        raise pytest.UsageError(f"--shard {index}/{of}: more shards than cases ({len(ids)})")
     first, last = ((len(ids) * part) // of for part in (index - 1, index))
     return set(ids[first:last])
 

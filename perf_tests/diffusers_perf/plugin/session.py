@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
@@ -22,11 +22,11 @@ from diffusers_perf.cli.answers import unwritable
 from diffusers_perf.cli.ending import ended_by
 from diffusers_perf.judge.finding import Finding, Message, Verdict
 from diffusers_perf.measurement.bench import Bench
-from diffusers_perf.measurement.failing import CaseError
+from diffusers_perf.measurement.failing import CaseError, is_out_of_memory
 from diffusers_perf.measurement.machine import BadDevice, this_machine, with_threads_for
 from diffusers_perf.measurement.measuring import digest
 from diffusers_perf.measurement.pipelines import Source
-from diffusers_perf.plugin.collection import SESSION, case_of
+from diffusers_perf.plugin.collection import IN_ONE_PROCESS, SESSION, case_of
 from diffusers_perf.plugin.options import QUICK_ROUNDS, ROUNDS
 from diffusers_perf.plugin.screen import Progress, Row, outcome
 from diffusers_perf.records.baselines import BadBaseline
@@ -38,6 +38,9 @@ from diffusers_perf.records.store import BaselineStore
 if TYPE_CHECKING:
     from diffusers_perf.records.baselines import Published
     from diffusers_perf.records.measurement import Measurement
+
+
+OUT_OF_MEMORY = "out of memory"
 
 
 @dataclass(kw_only=True)
@@ -137,8 +140,13 @@ class PerfSession:
             raise failed from None
         except Exception as error:
             # Not ours to put into a sentence: recorded, and shown as pytest shows it.
-            self._record(case, Status.ERROR, f"{type(error).__name__}: {error}")
-            raise
+            if not is_out_of_memory(error):
+                self._record(case, Status.ERROR, f"{type(error).__name__}: {error}")
+                raise
+            # A traceback would not fit into memory either.
+            self._record(case, Status.ERROR, OUT_OF_MEMORY)
+            failed = pytest.fail.Exception(f"{Status.ERROR}: {OUT_OF_MEMORY}", pytrace=False)
+            raise failed from None
 
     def skip(self, case: Case, reason: str) -> NoReturn:
         """Record why the case cannot run, and skip its test."""
@@ -186,18 +194,22 @@ class Uncaptured:
 
     def __init__(self, config: pytest.Config) -> None:
         self._reporter: Any = config.pluginmanager.get_plugin("terminalreporter")
-        self._capture: Any = config.pluginmanager.get_plugin("capturemanager")
+        capture: Any = config.pluginmanager.get_plugin("capturemanager")
+        # Either can be turned off with -p no:NAME.
+        self._uncaptured: Any = capture.global_and_fixture_disabled if capture else nullcontext
         self.isatty: bool = self._reporter is not None and self._reporter.isatty
 
     def line(self, text: str) -> None:
         """A line of its own."""
-        with self._capture.global_and_fixture_disabled():
+        if self._reporter is None:
+            return
+        with self._uncaptured():
             self._reporter.ensure_newline()
             self._reporter.write_line(text)
 
     def over(self, text: str) -> None:
-        """Text from the start of the line, over what stands there."""
-        with self._capture.global_and_fixture_disabled():
+        """Text from the start of the line, over what stands there; on a terminal alone."""
+        with self._uncaptured():
             self._reporter.write(f"\r{text}", flush=True)
 
 
@@ -205,9 +217,10 @@ def start(config: pytest.Config) -> PerfSession:
     """The session of this command line. `pytest.UsageError` for bad input."""
     # pytest-xdist's workers have no `dist`, and `workerinput` in its place.
     if config.getoption("benchmark_disable") or hasattr(config, "workerinput"):
+        raise pytest.UsageError(IN_ONE_PROCESS)
+    if config.pluginmanager.get_plugin("pytest-benchmark") is None:
         raise pytest.UsageError(
-            "diffusers-perf times its cases: run it in one process and without "
-            "--benchmark-disable (-n starts several)"
+            "diffusers-perf needs pytest-benchmark: drop -p no:pytest-benchmark"
         )
     quick: bool = config.getoption("quick")
     progress = Progress(terminal=Uncaptured(config), total=0)
@@ -297,7 +310,10 @@ def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> 
     perf = item.config.stash[SESSION]
     try:
         perf.bench.repeat_reference(case, perf.cases)
-    except CaseError as error:
+    except Exception as error:
+        if not isinstance(error, CaseError) and not is_out_of_memory(error):
+            raise
         name = f"{case.workload.name}-{REFERENCE}"
-        message = Message(what=f"not timed again: {error}")
+        reason = str(error) if isinstance(error, CaseError) else OUT_OF_MEMORY
+        message = Message(what=f"not timed again: {reason}")
         perf.findings.append(Finding.of(Status.INVALID, "drift", name, message))

@@ -209,6 +209,8 @@ CHANGES: Mapping[str, Callable[[Any], Any]] = {
     "unapplied": lambda images: images,
     "unsupported": lambda images: images,
     "too_large": _raise(torch.OutOfMemoryError("Tried to allocate 80.00 GiB. More. And more.")),
+    "no_memory": _raise(MemoryError()),
+    "no_room": _raise(RuntimeError("DefaultCPUAllocator: not enough memory")),
     "interrupted": _raise(KeyboardInterrupt()),
     "terminated": lambda images: os.kill(os.getpid(), signal.SIGTERM),
     "hung_up": lambda images: os.kill(os.getpid(), signal.SIGHUP),

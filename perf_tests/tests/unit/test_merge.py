@@ -68,7 +68,7 @@ def test_shards_make_the_whole(
         ("4/3", "--shard: I must be from 1 to N (got 4/3)"),
         ("0/3", "--shard: I must be from 1 to N (got 0/3)"),
         ("1", "--shard: must be I/N, such as 1/3 (got 1)"),
-        ("1/9", "--shard 1/9: there are 2 cases to share"),
+        ("1/9", "--shard 1/9: more shards than cases (2)"),
     ],
 )
 def test_run_that_is_not_a_shard_is_refused(

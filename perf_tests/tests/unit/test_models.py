@@ -163,6 +163,26 @@ def test_checkpoint_that_cannot_be_loaded_is_one_sentence(saved: Path, tmp_path:
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize("renamed", [True, False])
+@pytest.mark.parametrize("place", ["unet", "text_encoder"])
+def test_a_module_that_lacks_tensors_is_named(
+    place: str, renamed: bool, saved: Path, tmp_path: Path
+) -> None:
+    """torch's sentence names no module, and transformers draws random numbers without a word."""
+    folder = tmp_path / "lacking"
+    shutil.copytree(saved, folder)
+    (weights,) = (folder / place).glob("*.safetensors")
+    tensors = load_file(weights)
+    for name in sorted(tensors)[::2]:
+        tensor = tensors.pop(name)
+        if renamed:
+            tensors[f"other.{name}"] = tensor
+    save_file(tensors, weights, metadata={"format": "pt"})
+    source = open_source(str(folder))
+    with pytest.raises(BadModel, match=rf"its {place} lacks \d+ of \d+ tensors \(first \w+"):
+        source.load(scheduler=None, variants={}, dtype=torch.float32, device=CPU)
+
+
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [

@@ -45,6 +45,8 @@ SENTENCES = {
     "stale": "worse image: fake4-stale: *",
     "unapplied": "not applied: fake4-unapplied: unapplied did not take effect: the flag fake*",
     "too_large": "error: fake4-too_large: out of memory. Tried to allocate 80.00 GiB*",
+    "no_memory": "error: fake4-no_memory: out of memory",
+    "no_room": "error: fake4-no_room: out of memory. DefaultCPUAllocator: not enough memory",
     "broken": "*RuntimeError: the kernel is not there",
 }
 
@@ -248,8 +250,8 @@ def test_disabled_benchmark_is_refused(
 
 def test_xdist_times_nothing(pytester: pytest.Pytester) -> None:
     result = run(pytester, "--benchmark-enable", "-n2", only=False)
-    assert result.ret == pytest.ExitCode.TESTS_FAILED
-    result.stdout.fnmatch_lines(["*diffusers-perf times its cases: run it in one process*"])
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["*diffusers-perf times its cases: run it in one process*"])
 
 
 def test_json_without_a_name_is_refused(pytester: pytest.Pytester) -> None:

@@ -1,0 +1,126 @@
+"""What is off, missing or scarce around a command is one sentence, or does no harm."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+RUN = Path(__file__).parents[1] / "frozen" / "inputs" / "h200-1.json"
+TEST_FILE = """
+from diffusers_perf import Workload, measure
+from diffusers_perf import test_generation as test_generation
+
+SERVING = Workload(
+    name="serving",
+    model="embedded",
+    call={"prompt": "a red circle", "height": 64, "width": 64, "guidance_scale": 7.5},
+    steps=2,
+    scheduler="DDIMScheduler",
+)
+measure(SERVING, "channels_last", suite="serving")
+"""
+NO_TORCH = """
+import sys
+from importlib.abc import MetaPathFinder
+
+class NoTorch(MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name.partition(".")[0] == "torch":
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, NoTorch())
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A user's repository of two cases and another test."""
+    (tmp_path / "perf_tests").mkdir()
+    (tmp_path / "perf_tests" / "test_serving.py").write_text(TEST_FILE)
+    (tmp_path / "perf_tests" / "test_other.py").write_text("def test_other(): pass\n")
+    (tmp_path / "pytest.ini").write_text("[pytest]\ntestpaths = perf_tests\n")
+    return tmp_path
+
+
+def run(folder: Path, *line: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", *line],
+        cwd=folder,
+        env={**os.environ, "HF_HUB_OFFLINE": "1", "COLUMNS": "200", **variables},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+def main_job(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    # Two of this repository's own plugins need what a test here takes away.
+    foreign = ("-p", "no:inline_snapshot", "-p", "no:hypothesispytest")
+    return run(folder, "pytest", *foreign, "--device=cpu", "--rounds=2", *arguments)
+
+
+@pytest.mark.parametrize("plugin", ["capture", "terminal"])
+def test_main_job_runs_without_a_plugin_of_pytest(plugin: str, folder: Path) -> None:
+    done = main_job(folder, "-p", f"no:{plugin}", "--benchmark-json=run.json", "-k", "reference")
+    assert done.returncode == pytest.ExitCode.OK, done.stdout + done.stderr
+    assert (folder / "run.json").is_file()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["-n2"], "ERROR: diffusers-perf times its cases: run it in one process"),
+        (["-n2", "--benchmark-enable"], "ERROR: diffusers-perf times its cases: run it in one"),
+        (["-p", "no:pytest-benchmark"], "ERROR: diffusers-perf needs pytest-benchmark"),
+        (["-p", "no:benchmark"], "unrecognized arguments: --benchmark-json"),
+    ],
+)
+def test_what_a_case_cannot_be_timed_with_is_refused(
+    arguments: list[str], sentence: str, folder: Path
+) -> None:
+    done = main_job(folder, *arguments, "--benchmark-json=run.json")
+    assert done.returncode == pytest.ExitCode.USAGE_ERROR, done.stdout + done.stderr
+    assert sentence in done.stdout + done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+
+
+def test_several_processes_run_what_is_not_timed(folder: Path) -> None:
+    done = main_job(folder, "-n2", "perf_tests/test_other.py")
+    assert done.returncode == pytest.ExitCode.OK, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        ["pytest", "--benchmark-only"],
+        ["pytest", "--collect-only"],
+        *(["diffusers_perf.cli", name] for name in ("explore", "faults", "structure", "results")),
+    ],
+    ids=" ".join,
+)
+def test_a_missing_torch_is_one_sentence(line: list[str], folder: Path) -> None:
+    (folder / "sitecustomize.py").write_text(NO_TORCH)
+    done = run(folder, *line, PYTHONPATH=str(folder))
+    assert done.returncode == (4 if line[0] == "pytest" else 2)
+    assert "torch is not installed: " in done.stdout + done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("name", ["gate", "report", "accept", "calibrate", "compare", "comment"])
+def test_what_judges_needs_no_torch(name: str, folder: Path) -> None:
+    (folder / "sitecustomize.py").write_text(NO_TORCH)
+    lines = {
+        "gate": [str(RUN)],
+        "report": [str(RUN), "--markdown"],
+        "accept": [str(RUN), "--reason=x", "--processes=1"],
+        "calibrate": [str(RUN)],
+        "compare": ["--base", str(RUN), "--head", str(RUN)],
+        "comment": [str(folder), "--link=x"],
+    }
+    done = run(folder, "diffusers_perf.cli", name, *lines[name], PYTHONPATH=str(folder))
+    assert "Traceback" not in done.stderr
+    assert "torch is not" not in done.stderr
