@@ -214,17 +214,22 @@ def options() -> str:
     return table(["option", "what it does"], recorded.rows)
 
 
+def injected_pairs(folder: Path) -> tuple[list[str], list[str]]:
+    """Files of base and of head: recorded processes, into whose head faults were injected."""
+    sides: list[list[str]] = []
+    for side, runs in zip(("base", "head"), five_pairs("injected"), strict=True):
+        sides.append([str(folder / f"{side}-{number}.json") for number, _ in enumerate(runs, 1)])
+        for path, run in zip(sides[-1], runs, strict=True):
+            Path(path).write_text(json.dumps(run))
+    base, head = sides
+    return base, head
+
+
 def failure() -> str:
     """What `compare` says of recorded processes, shortened to one message."""
     with tempfile.TemporaryDirectory() as folder, redirect_stdout(io.StringIO()) as out:
-        sides = dict(zip(("base", "head"), five_pairs("injected"), strict=True))
-        arguments = ["compare"]
-        for side, runs in sides.items():
-            paths = [Path(folder, f"{side}-{number}.json") for number, _ in enumerate(runs, 1)]
-            for path, run in zip(paths, runs, strict=True):
-                path.write_text(json.dumps(run))
-            arguments += [f"--{side}", *map(str, paths)]
-        command.main(arguments)
+        base, head = injected_pairs(Path(folder))
+        command.main(["compare", "--base", *base, "--head", *head])
     _, shown, *messages = re.split(r"\n\n", out.getvalue().strip())
     lines = "\n".join(messages).splitlines()
     start = next(i for i, line in enumerate(lines) if line.startswith(FAILURE))

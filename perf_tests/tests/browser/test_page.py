@@ -17,6 +17,7 @@ import pytest
 
 from diffusers_perf.cli import __main__ as command
 from diffusers_perf.records import image_files
+from perf_tests.tests import screenshot
 from perf_tests.tests.unit.drawn import image, shown
 from perf_tests.tests.unit.recorded import Content, case, cases, process
 
@@ -100,6 +101,12 @@ def opened(request: pytest.FixtureRequest, chromium: Browser, html: Path) -> Ite
     assert opened.complaints == []
     left = [url for url in opened.requests if not url.startswith(("data:", html.as_uri()))]
     assert left == []
+
+
+def test_readmes_screenshot_is_current(chromium: Browser) -> None:
+    with screenshot.opened(chromium) as page:
+        same = screenshot.text_of(page) == screenshot.kept()
+    assert same, "run `python -m perf_tests.tests.screenshot`"
 
 
 def test_page_opens_with_every_image_within_the_window(opened: Opened) -> None:

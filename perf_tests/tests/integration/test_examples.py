@@ -3,52 +3,72 @@
 from __future__ import annotations
 
 import json
-import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from diffusers_perf.catalog.metrics import BY_NAME
+from perf_tests.tests import blocks
 from perf_tests.tests.documents import ROOT
 
-FENCE = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 TO_A_CPU = {
     '"sd15"': '"embedded"',
     '"height": 512, "width": 512': '"height": 64, "width": 64',
+    '"height": 768, "width": 512': '"height": 64, "width": 64',
     "steps=30": "steps=6",
     '"fp16", "fp16+channels_last", "fp16+compile"': '"channels_last"',
+    '"fp16", "fp16+compile"': '"channels_last"',
     "    steps=6,\n)": '    steps=6,\n    scheduler="DDIMScheduler",\n)',
 }
-"""What the README's file states for a GPU, and what a CPU measures in its place."""
+"""What an example states for a GPU, and what a CPU measures in its place."""
 
 
-def example(document: str, containing: str) -> str:
-    """The one example of a document that has this in it."""
-    (found,) = [text for text in FENCE.findall((ROOT / document).read_text()) if containing in text]
-    return str(found)
+EXAMPLES = {
+    "serving-channels_last": ("README.md", "SERVING"),
+    "bicycle-unet_channels_last": ("perf_tests/README.md", "unet_channels_last"),
+    "portrait-channels_last": ("perf_tests/README.md", "PORTRAIT"),
+}
+"""By a case that it declares, the document and a word of each example."""
 
 
-@pytest.mark.parametrize(
-    ("document", "containing", "case"),
-    [
-        ("README.md", "SERVING", "serving-channels_last"),
-        ("perf_tests/README.md", "unet_channels_last", "bicycle-unet_channels_last"),
-    ],
-)
-def test_example_is_measured(document: str, containing: str, case: str, tmp_path: Path) -> None:
-    text = example(document, containing)
-    if document == "README.md":
-        for before, after in TO_A_CPU.items():
-            assert before in text
-            text = text.replace(before, after)
+def test_examples_are_measured(tmp_path: Path) -> None:
     (tmp_path / "perf_tests").mkdir()
-    (tmp_path / "perf_tests" / "test_example.py").write_text(text)
+    for number, (document, word) in enumerate(EXAMPLES.values()):
+        text = blocks.example(document, word)
+        for before, after in TO_A_CPU.items():
+            text = text.replace(before, after)
+        (tmp_path / "perf_tests" / f"test_example_{number}.py").write_text(text)
     (tmp_path / "pyproject.toml").write_text('[tool.pytest]\ntestpaths = ["perf_tests"]\n')
     words = "-m pytest perf_tests --benchmark-only --quick --device cpu --benchmark-json run.json"
     ran = subprocess.run(
         [sys.executable, *words.split()], cwd=tmp_path, capture_output=True, text=True, check=False
     )
     assert ran.returncode == 0, ran.stdout + ran.stderr
-    names = [one["name"] for one in json.loads((tmp_path / "run.json").read_text())["benchmarks"]]
-    assert f"test_generation[{case}]" in names
+    run = json.loads((tmp_path / "run.json").read_text())
+    names = {one["name"] for one in run["benchmarks"]}
+    assert names >= {f"test_generation[{case}]" for case in EXAMPLES}
+
+
+@pytest.mark.parametrize("document", blocks.CARD_FILES)
+def test_card_generates_an_image(document: str) -> None:
+    import diffusers
+
+    text = blocks.example(document, "from_pretrained(FOLDER")
+    known: dict[str, Any] = {"FOLDER": (ROOT / document).parent}
+    for name in ("FluxPipeline", "StableDiffusionPipeline"):
+        known[name] = getattr(diffusers, name)
+    exec(text, known)
+    call = {"prompt": "a red ring", "height": 64, "width": 64, "num_inference_steps": 2}
+    if "Flux" in text:
+        call["max_sequence_length"] = 20
+    (image,) = known["pipeline"](**call).images
+    assert image.size == (64, 64)
+
+
+def test_quoted_metric_is_the_tables() -> None:
+    known: dict[str, Any] = {}
+    exec(blocks.example("perf_tests/README.md", "PEAK_MEMORY"), known)
+    assert known["PEAK_MEMORY"] == BY_NAME["peak memory"]
