@@ -64,7 +64,8 @@ def _commit(commit: str, out: Path) -> Candidate:
         else:
             digest = hashlib.sha256(text.encode()).hexdigest()[:8]
             python = environments.environment(checkout, out / f"env-{digest}")
-        versions, files = environments.probe(python, f"the environment of {name}")
+        site = environments.site_of(checkout, out / f"site-{name}")
+        versions, files = environments.probe(python, f"the environment of {name}", site)
         return Side(
             name=name,
             checkout=checkout,
@@ -72,7 +73,7 @@ def _commit(commit: str, out: Path) -> Candidate:
             python=python,
             versions=versions,
             files=files,
-            site=environments.site_of(checkout, out / f"site-{name}"),
+            site=site,
         )
 
     subject = git("log", "-1", "--format=%s (%an, %as)", commit).stdout.strip()

@@ -12,6 +12,7 @@ A checkout names what it is measured with in two files:
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import shutil
 import subprocess
@@ -48,10 +49,21 @@ class BadSide(Exception):
     """A side that cannot be measured; one sentence says which and why."""
 
 
-def probe(python: Path, name: str) -> tuple[dict[str, str], str]:
-    """The versions in an environment and the digest of its files. `BadSide` if it cannot run us."""
+def probe(python: Path, name: str, site: Path | None = None) -> tuple[dict[str, str], str]:
+    """The versions in an environment and the digest of its files.
+
+    `site` is the folder with the packages that the checkout builds, this suite among them.
+    `BadSide` if the environment cannot run us.
+    """
+    path = {"PYTHONPATH": str(site)} if site else {}
     try:
-        shown = subprocess.run([python, "-c", PROBE], capture_output=True, text=True, timeout=120)
+        shown = subprocess.run(
+            [python, "-c", PROBE],
+            capture_output=True,
+            text=True,
+            timeout=120,
+            env={**os.environ, **path},
+        )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise BadSide(f"{name}: cannot be run ({error})") from None
     lines = shown.stdout.splitlines()

@@ -90,7 +90,9 @@ def of_commits(commits: Mapping[str, str], out: Path) -> tuple[Side, Side]:
     pythons = environments.installed(checkouts, out)
     sides = []
     for name, commit in commits.items():
-        versions, files = environments.probe(pythons[name], f"the environment of {name}")
+        site = environments.site_of(checkouts[name], out / f"site-{name}")
+        where = f"the environment of {name}"
+        versions, files = environments.probe(pythons[name], where, site)
         sides.append(
             Side(
                 name=name,
@@ -99,7 +101,7 @@ def of_commits(commits: Mapping[str, str], out: Path) -> tuple[Side, Side]:
                 python=pythons[name],
                 versions=versions,
                 files=files,
-                site=environments.site_of(checkouts[name], out / f"site-{name}"),
+                site=site,
             )
         )
     return sides[0], sides[1]

@@ -550,6 +550,26 @@ def test_one_environment_serves_both_if_they_require_the_same(
     assert "uncommitted changes are in neither side" in capsys.readouterr().out
 
 
+def test_suite_may_come_from_the_checkout_and_not_from_its_requirements(tmp_path: Path) -> None:
+    venv = [sys.executable, "-m", "venv", "--without-pip", str(tmp_path / "env")]
+    subprocess.run(venv, check=True)
+    (packages,) = (tmp_path / "env").glob("lib/python*/site-packages")
+    python, site = tmp_path / "env" / "bin" / "python", tmp_path / "site"
+
+    def install(folder: Path, name: str) -> None:
+        metadata = folder / f"{name.replace('-', '_')}-1.0.dist-info" / "METADATA"
+        metadata.parent.mkdir(parents=True)
+        metadata.write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+
+    for name in (*environments.PACKAGES, "pytest-benchmark"):
+        install(packages, name)
+    install(site, "diffusers-perf")
+    with pytest.raises(BadSide, match=r"cannot run this suite .*diffusers-perf"):
+        environments.probe(python, "base")
+    versions, _ = environments.probe(python, "base", site)
+    assert versions["torch"] == "1.0"
+
+
 def test_incomplete_requirement_files_are_refused(tmp_path: Path) -> None:
     (tmp_path / "ci").mkdir()
     (tmp_path / "ci" / "torch.txt").write_text("torch==2.13.0\n")
