@@ -263,7 +263,10 @@ def test_command_adds_and_reports(
     assert "\n50 runs, " in said
 
 
-@pytest.mark.parametrize("content", [b"", b"{}", gzip.compress(b"{}\n"), gzip.compress(b"x")[:-9]])
+BROKEN = (b"", b"{}", gzip.compress(b"{}\n", mtime=0), gzip.compress(b"x", mtime=0)[:-9])
+
+
+@pytest.mark.parametrize("content", BROKEN, ids=["empty", "not_gzip", "no_rows", "cut_off"])
 def test_broken_file_is_one_sentence(
     content: bytes, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
