@@ -36,7 +36,7 @@ Builder = Callable[..., Any]
 
 
 def drawn(module: Any, name: str) -> Any:
-    """The module with seeded weights: what each layer gives has the scale of what it is given."""
+    """The module with seeded weights: each layer's output has the scale of its input."""
     for path, parameter in module.named_parameters():
         owner = module.get_submodule(path.rpartition(".")[0])
         generator = torch.Generator().manual_seed(zlib.crc32(f"{name}.{path}".encode()))

@@ -26,9 +26,9 @@ BORDER_PX = 4
 MIN_CONTRAST = 0.15
 """RGB distance from the background below which there is no shape to see."""
 MIN_FIT = 0.60
-"""Overlap (intersection over union) below which an outline is none of the known shapes."""
+"""Overlap (intersection over union) below which an outline is an unknown shape."""
 MAX_COLOUR_DISTANCE = 0.35
-"""RGB distance beyond which a colour is none of the palette."""
+"""RGB distance beyond which a colour is outside the palette."""
 NOTHING = -1
 ANGLES = tuple(MAX_ANGLE * step / 3 for step in range(-4, 5))
 

@@ -2,7 +2,7 @@
 
 Held-out prompts on the embedded model, each with its own noise, against the plain float32 image:
 how close, and whether the evaluator still sees what the prompt asked for; then the same of faults.
-What an optimization tolerances stands between the two.
+The tolerance of an optimization lies between the two.
 """
 
 from __future__ import annotations

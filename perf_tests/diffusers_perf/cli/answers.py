@@ -35,7 +35,7 @@ def unwritable(path: Path, error: OSError) -> str:
 
 
 def named(text: str) -> Path:
-    """An option's type: a path. A variable that is not set, in a script, is none."""
+    """An option's type: a path. Empty, as of an unset variable in a script, is refused."""
     if not text:
         raise ArgumentTypeError("it takes a path, and not an empty one")
     return Path(text)

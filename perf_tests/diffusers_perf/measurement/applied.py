@@ -1,7 +1,7 @@
 """Checks that an optimization took effect. Much in this field is a silent no-op when misspelt.
 
 Each looks at the pipeline's own denoisers, decoders and components, and fails where it finds none
-of what it is about: a check that matched nothing proves nothing.
+of its subject: a check that matched nothing proves nothing.
 """
 
 from __future__ import annotations

@@ -28,8 +28,9 @@ def save(images: Images, folder: Path, case_id: str) -> str | None:
 
 
 def distance_to_accepted(images: Images, path: Path) -> Distance | None:
-    """Of a reference's images to the accepted ones; None if none are. `BadBaseline` for a file that
-    is no image of this workload.
+    """Of a reference's images to the accepted ones; None if none are accepted.
+
+    `BadBaseline` for a file with another image than this workload's.
     """
     if not path.exists():
         return None

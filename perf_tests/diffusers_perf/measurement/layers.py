@@ -16,7 +16,7 @@ from diffusers_perf.measurement.discovery import denoisers
 from diffusers_perf.measurement.replay import replay
 
 ROWS_LEAST = 17
-"""Of what an eight-bit product multiplies: its kernels take no fewer."""
+"""The fewest rows of an eight-bit product that its kernels take."""
 SIDES_OF = 16
 """Its weight's sides are multiples of this."""
 

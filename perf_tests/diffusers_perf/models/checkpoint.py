@@ -199,7 +199,7 @@ class Checkpoint:
                 return identity.of_folder(Path(self._path))
             except OSError as error:
                 raise BadModel(f"--model {self._path}: its weights: {error.strerror}") from None
-        # Of what the Hub serves a commit says which it is: its cache has a folder of each.
+        # The Hub's cache has a folder for each commit, whose name identifies the weights.
         commit = self._revision or self._file("model_index.json").parent.name
         return f"{self._path}@{commit[:8]}"
 

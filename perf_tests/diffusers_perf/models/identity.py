@@ -20,7 +20,7 @@ SAMPLES, SAMPLE = 64, 4096
 def of_folder(folder: Path) -> str:
     """A digest of every safetensors file below a folder: its name, size, header and samples.
 
-    Fine-tuned weights have the header and the size of what they were made from, so bytes are
+    Fine-tuned weights have the header and the size of their origin, so bytes are
     sampled; reading all of them would take minutes. `OSError` where a file cannot be read.
     """
     digest = hashlib.sha256()
@@ -37,7 +37,7 @@ def of_folder(folder: Path) -> str:
 
 
 def of_built(pipeline: Any, name: str) -> str:
-    """A digest of what a builder is called and the modules that it made.
+    """A digest of a builder's name and of the modules that it made.
 
     Without their dtype, which the case decides. Two builders of one name and architecture are
     taken for the same.

@@ -82,7 +82,7 @@ def faster_cache(build: Build) -> None:
             current_timestep_callback=lambda: pipeline.current_timestep,
             attention_weight_callback=lambda module: 0.5,
             tensor_format="BCFHW" if _makes_video(pipeline) else "BCHW",
-            # Guidance in a call of its own is no half of a batch that could be left out.
+            # Guidance in a call of its own cannot be left out as half of a batch.
             is_guidance_distilled=True,
         )
         _enable(pipeline, config)

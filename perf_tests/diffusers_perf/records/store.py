@@ -160,7 +160,7 @@ class Changes:
         self.files.write(path, image_files.encoded(images))
 
     def add_history(self, lines: Sequence[str]) -> None:
-        """Add lines to the log of acceptances. `BadBaseline` for one that nobody should add to."""
+        """Add lines to the log of acceptances. `BadBaseline` for one that must not be extended."""
         path = self.store.history
         try:
             text = read_text(path) if path.exists() else HISTORY_HEAD

@@ -52,7 +52,7 @@ def html(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for content, name in zip(contents, ("run", "base"), strict=True)
     )
     image_files.save(np.full((1, 96, 64, 3), 0.5, np.float32), image(run, "vase25-reference"))
-    # What somebody accepts some day must not change what is tested here.
+    # A later acceptance must not change what is tested here.
     store = folder / "baselines"
     store.mkdir()
     shutil.copy(Path(__file__).parents[3] / "baselines" / "published.json", store)

@@ -169,7 +169,7 @@ def test_modules_are_not_walked_between_images(
 
 
 def test_step_table_matches_ddim(source: Source) -> None:
-    """`next = a * latents + b * noise`, held to the scheduler's own step."""
+    """`next = a * latents + b * noise`, compared with the scheduler's own step."""
     with pipeline_of("reference", source) as pipeline:
         scheduler = pipeline.scheduler
         rows = table(scheduler, 10)

@@ -132,7 +132,7 @@ def test_inconclusive_pairs_are_followed_by_five_more_once(
     assert "inconclusive after 5 pairs: ddim50-" in out
     assert "(10 A/B pairs)" in out
     assert json.loads((place.folder / "out" / "ab.json").read_text())["compared"] == 10
-    # All there already: compared again, nothing is run, and nobody is printed to try it again.
+    # All there already: compared again, nothing is run, and no advice to repeat it is printed.
     assert place.ab() == 2
     assert len(place.calls) == 20
     out = capsys.readouterr().out
@@ -224,7 +224,7 @@ def test_interruption_leaves_no_process_behind(
     (process,) = started
     assert process.returncode == -signal.SIGTERM
     with held(place.folder / "out", by="ab"):
-        pass  # and nobody is at work in it
+        pass  # and no other process uses it
 
 
 def test_process_that_exceeds_the_budget_is_not_started(
@@ -239,7 +239,7 @@ def test_process_that_exceeds_the_budget_is_not_started(
     assert "the same command with --minutes 3 runs the 6 that are left" in out
     assert place.started == TURNS[:4]
     assert "(2 A/B pairs)" in out
-    # The budget is no setting: with more of it the same folder is gone on with.
+    # The budget may change: with a larger one the same folder is continued.
     assert place.ab() == 0
     assert place.started == TURNS[:10]
 
@@ -416,7 +416,7 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(root)
 
     def git(*arguments: str) -> None:
-        identity = ("-c", "user.name=Nobody", "-c", "user.email=nobody@example.org")
+        identity = ("-c", "user.name=Test", "-c", "user.email=test@example.org")
         subprocess.run(["git", *identity, *arguments], cwd=root, check=True, capture_output=True)
 
     git("init")

@@ -75,7 +75,7 @@ def test_accept_writes_baseline_history_and_reference_images(
         "driver": "580.159.04",
     }
     assert fp16.counters["host_syncs"] == Count(fixed=3, per_step=6)
-    # What nobody judges is not kept, nor is a limit that nobody applies.
+    # A metric without a rule is not kept, nor is a limit that no rule applies.
     assert set(seen[0]["counters"]) - set(fp16.counters) == {
         "compiled_graphs",
         "allocations",
@@ -215,7 +215,7 @@ def test_case_of_a_cold_reference_is_left_out(
     capsys: pytest.CaptureFixture[str],
     beside: bool,
 ) -> None:
-    """Also to one that was timed besides, and has no line of its own."""
+    """Also to one that was timed as a reference and has no line of its own."""
     for name in ("ddim50-tf32", FP16):
         case(runs[1], name)["reference"]["rounds_s"] = [9.0, 1.6, 1.6, 1.6, 1.6]
     if beside:

@@ -138,7 +138,7 @@ def test_limits_follow_from_what_was_measured() -> None:
     reference = limits_of({"latency_s": NUMBERS["latency_s"]})
     assert reference["latency_s_max"] == pytest.approx(1.1 * 1.1)
     assert "latency_speedup_min" not in reference
-    # Of two processes nobody knows how they differ by the clock; the GPU's time is held as tightly.
+    # Two processes do not show how far latencies differ; the GPU's limit is as tight.
     two = limits_of({name: values[:2] for name, values in NUMBERS.items()})
     assert two["latency_speedup_min"] == pytest.approx(min(NUMBERS["latency_speedup"][:2]) * 0.5)
     assert two["gpu_busy_s_max"] == pytest.approx(median(NUMBERS["gpu_busy_s"][:2]) * 1.02)

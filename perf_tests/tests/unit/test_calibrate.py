@@ -102,7 +102,7 @@ def test_quick_processes_have_a_noise_of_their_own(
         "calibrated from 6 quick processes: minimum detectable effect latency ≥ "
         in (accepted / "HISTORY.md").read_text()
     )
-    # The main job is whole, and so is what holds it to a limit.
+    # The main job is whole, and so is the calibration behind its limit.
     assert line(accepted).limits == whole.limits
     assert calibration(accepted) == whole.calibrations["whole"]
     assert calibration(accepted, "quick").noise["gpu_busy_s"] > 0.005

@@ -151,7 +151,7 @@ def test_closed_reader_is_not_a_regression(
 
 
 def unread() -> TextIO:
-    """What nobody reads any more."""
+    """A reader that has gone."""
     read, written = os.pipe()
     os.close(read)
     return os.fdopen(written, "w")

@@ -33,7 +33,7 @@ from perf_tests.tests.unit.recorded import (
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Nobody calibrated these machines."""
+    """These machines are not calibrated."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -195,7 +195,7 @@ def _nothing(content: Content) -> None:
 def test_side_without_measurements_is_not_judged(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Drifts of references are no cases."""
+    """Drifts of references are not counted as cases."""
     code, text = compared(folder, capsys, _nothing, base_too=_nothing)
     assert (code, text) == (2, "error: no case was measured on either side\n")
     code, text = compared(folder, capsys, base_too=_nothing)

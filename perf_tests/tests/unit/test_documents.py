@@ -23,7 +23,7 @@ from perf_tests.training import folder
 from perf_tests.training.flux import folder as flux
 
 README_LINES_MOST = 200
-DIALECT_MOST = 60
+DIALECT_MOST = 20
 GENERATED = ("baselines/RESULTS-nvidia-h100-80gb-hbm3.md", "baselines/RESULTS-nvidia-h200.md")
 ALL = [name for name in (*DOCUMENTS, *GENERATED) if (ROOT / name).exists()]
 COMMANDS_WRITTEN = list(blocks.commands())

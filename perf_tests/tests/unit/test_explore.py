@@ -399,10 +399,13 @@ def test_other_machine_uses_another_folder(
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["--without", "nobody"], "--without: no optimization is called 'nobody'; known are far"),
         (
-            ["--tolerance", "nobody"],
-            "--tolerance: no optimization is called 'nobody'; known are loss",
+            ["--without", "other"],
+            "--without: no optimization is called 'other'; known are far",
+        ),
+        (
+            ["--tolerance", "other"],
+            "--tolerance: no optimization is called 'other'; known are loss",
         ),
         (
             ["--without", "farr"],

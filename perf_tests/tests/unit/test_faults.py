@@ -475,7 +475,7 @@ def test_exhausted_budget_is_reported(
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["nobody"], "no fault is called 'nobody'; known are "),
+        (["other"], "no fault is called 'other'; known are "),
         (["--json", "/proc/none/out.json"], "cannot be written"),
         (["cudnn_off", "--device", "cpu"], "cudnn_off cannot be detected with --device cpu"),
         (["--device", "cpu", "--model", "no-such"], "no folder of that name"),
@@ -528,7 +528,7 @@ def test_memory_kept_by_a_generation_is_counted() -> None:
 def test_memory_kept_on_a_gpu_is_in_requested_bytes(
     monkeypatch: pytest.MonkeyPatch, asked: bool
 ) -> None:
-    """Not the larger blocks that it was given; but these where nobody counts the former."""
+    """The bytes requested; the larger blocks only where requests are not counted."""
     held = iter((1000, 5000))
     stats = {"requested_bytes.all.current": 0}
 

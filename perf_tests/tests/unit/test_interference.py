@@ -22,7 +22,7 @@ class Unanswered(Exception):
 
 
 class Card:
-    """A GPU whose rounds end at these clocks, each with the bits of what holds it down."""
+    """A GPU whose rounds end at these clocks, each with the bits of its throttling reasons."""
 
     def __init__(self, *rounds: tuple[int, int | None], processes: int = 1) -> None:
         self.rounds = rounds
@@ -136,7 +136,7 @@ def test_waiting_for_a_cpu_is_host_interference(monkeypatch: pytest.MonkeyPatch)
 def test_core_speed_is_timed_at_both_ends_of_each_round(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    # CPU time: what waits for another thread, or for a lock of Python's, is no slower core.
+    # CPU time: waiting for another thread or for a lock does not show a slower core.
     seconds = iter((1.0, 1.25, 7.0, 7.5, 8.0, 8.125, 9.0, 9.0))
     noted = []
 

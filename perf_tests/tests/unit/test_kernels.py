@@ -1,4 +1,4 @@
-"""Our kernels, held to PyTorch's own operators: on a GPU, or in Triton's interpreter.
+"""Our kernels, compared with PyTorch's own operators: on a GPU, or in Triton's interpreter.
 
 TRITON_INTERPRET=1 pytest perf_tests/tests/unit/test_kernels.py
 """

@@ -109,7 +109,7 @@ def test_recorded_shards_join(tmp_path: Path, capsys: pytest.CaptureFixture[str]
 
 
 def test_image_of_an_unselected_reference_is_kept(tmp_path: Path) -> None:
-    """As after `-k`: a shard measured it for others. What nobody is compared with is left out."""
+    """As after `-k`: a shard measured it for others. A reference that no case needs is left out."""
     contents = shards()
     for content in contents:
         session(content)["shard"]["cases"].remove("ddim50-reference")

@@ -249,7 +249,7 @@ def test_function_builds_the_pipeline(monkeypatch: pytest.MonkeyPatch) -> None:
     assert type(pipeline) is tiny.Warmer
     assert type(pipeline.scheduler).__name__ == "PNDMScheduler"
     assert pipeline.unet.dtype == torch.bfloat16
-    # The case decides the dtype, which is no other weights.
+    # The case decides the dtype, which leaves the weights the same.
     first = source.weights
     source.load(scheduler=None, variants={}, dtype=torch.float32, device=CPU)
     assert source.weights == first
@@ -325,8 +325,8 @@ def test_recipe_names_a_package_that_is_not_installed(
 def test_prices_of_an_unknown_stack_name_no_workload(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert priced(monkeypatch, "nobody") == 2
-    assert capsys.readouterr().err.startswith("error: no optimization is called 'nobody'")
+    assert priced(monkeypatch, "other") == 2
+    assert capsys.readouterr().err.startswith("error: no optimization is called 'other'")
 
 
 def test_prices_end_with_their_reader(monkeypatch: pytest.MonkeyPatch) -> None:

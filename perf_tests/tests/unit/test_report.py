@@ -294,7 +294,7 @@ def test_missing_reference_is_not_compared(run: Content, tmp_path: Path) -> None
 
 
 def test_unselected_reference_is_shown(run: Content, tmp_path: Path) -> None:
-    """As after `-k`: it is no case of the run, and its image is there."""
+    """As after `-k`: it was not run as a case, and its image is there."""
     path = shown(run, tmp_path / "run.json")
     whole = page(path).count('class="reference"')
     drop(run, "ddim50-reference")

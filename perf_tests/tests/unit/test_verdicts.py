@@ -175,7 +175,7 @@ def test_drift_excuses_no_more_than_itself(drift: float, status: str) -> None:
         ((0.0106, 0.0106), (0.01, 0.01), None),
         # One loop that something came between is not the core.
         ((0.01, 0.01, 0.06), (0.01,), None),
-        # What it is held to had the same core.
+        # Its reference ran on the same core.
         ((0.012, 0.012), (0.012, 0.012), None),
         ((0.010, 0.013, 0.014, 0.013, 0.015), (0.010, 0.013, 0.014, 0.013, 0.015), None),
         ((0.01,), (), None),
@@ -211,7 +211,7 @@ def test_slow_core_excuses_the_hosts_share_only(core: float, status: str) -> Non
     slow = structs.replace(FP16, rounds_s=(1.2, 1.21, 1.19, 1.2, 1.22), interference=loops)
     quick = structs.replace(REFERENCE, interference=Interference(cpu_loops_s=(0.01, 0.01)))
     assert judge(question(slow, reference=quick)).status == status
-    # Of a GPU that nobody could look at, it is not known.
+    # Without access to the GPU it is unknown.
     assert (
         judge(question(structs.replace(slow, gpu_busy_s=None), reference=quick)).status == "slower"
     )

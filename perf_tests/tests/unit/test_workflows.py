@@ -365,7 +365,7 @@ def comment(
             "GITHUB_REPOSITORY": "owner/name",
             "RUN_ID": "11",
             "RUN_TITLE": title,
-            "HEAD_OWNER": "somebody",
+            "HEAD_OWNER": "contributor",
             "HEAD_BRANCH": 'a"; touch hacked; "$(touch hacked)',
             "HEAD_SHA": SHA,
             "LABEL": "gpu",

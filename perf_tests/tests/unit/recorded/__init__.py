@@ -2,8 +2,8 @@
 and three stripped to a few cases, with more processes made from those three.
 
 What was not recorded yet when the three were made stands beside it as it was: the reference's
-numbers, what the optimizations tolerance, and what the workloads generate, from the catalogue of
-that day. What nobody can know any more is null, or empty.
+numbers, the optimizations' tolerances, and what the workloads generate, from the catalogue of
+that day. What is unknown now is null, or empty.
 """
 
 from __future__ import annotations
