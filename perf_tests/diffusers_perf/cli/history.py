@@ -18,7 +18,7 @@ from diffusers_perf.cli.answers import configured, named
 from diffusers_perf.compare.sides import repository
 
 if TYPE_CHECKING:
-    from diffusers_perf.history.trends import Range
+    from diffusers_perf.history.trends import Range, Trend
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -81,8 +81,11 @@ def _report(args: argparse.Namespace) -> int:
     from diffusers_perf.history.store import load
     from diffusers_perf.history.trends import ranges, trends
 
-    rows = load(folder_of(args))
+    folder = folder_of(args)
+    rows = load(folder)
     found = trends(rows)
+    if args.html is not None:
+        _write_page(args.html, found, folder)
     for change in ranges(found):
         print("\n".join(_lines(change)), end="\n\n")
     runs = len({row.run for row in rows})
@@ -91,11 +94,27 @@ def _report(args: argparse.Namespace) -> int:
     return 0
 
 
+def _write_page(path: Path, found: Sequence[Trend], folder: Path) -> None:
+    from diffusers_perf.records.run import slug_of
+    from diffusers_perf.records.store import BaselineStore
+    from diffusers_perf.report import refuse_without_jinja2, write_text
+
+    refuse_without_jinja2()
+    from diffusers_perf.history import page
+
+    root = repository()
+    store = BaselineStore(root / configured(root, "perf_baselines", "baselines"))
+    machines = {trend.machine for trend in found}
+    loaded = {machine: store.load_machine(slug_of(machine)) for machine in machines}
+    known = {machine: baseline for machine, baseline in loaded.items() if baseline}
+    write_text(path, page.render(found, known, source=str(folder)))
+
+
 def _lines(change: Range) -> Sequence[str]:
     from diffusers_perf.history.words import event_text
 
     first = change.events[0]
-    lines = [f"{first.after.time:%Y-%m-%d} {change.name}  {change.cause.text}"]
+    lines = [f"{first.after.time:%Y-%m-%d} {change.cause.text}"]
     lines += [f"  {event_text(event)}" for event in change.events]
     if command := change.command:
         lines.append(f"  next      {command}")

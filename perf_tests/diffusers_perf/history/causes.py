@@ -66,9 +66,16 @@ class Cause:
 
 
 def cause_of(
-    shape: Shape, before: Sequence[Row], after: Sequence[Row], controls: Iterable[Row]
+    shape: Shape,
+    before: Sequence[Row],
+    after: Sequence[Row],
+    last: Row,
+    controls: Iterable[Row],
 ) -> Cause:
-    """The cause of a change between two groups of runs of one case and metric, oldest first."""
+    """The cause of a change between two groups of runs of one case and metric, oldest first.
+
+    `last` is the last run that it concerns, as `Change.last`.
+    """
     was, now = before[-1], after[0]
     versions = _differing(was, now, VERSIONS)
     machine = [*_texts(_differing(was, now, MACHINE)), *_card(before, after)]
@@ -80,6 +87,7 @@ def cause_of(
     if machine:
         found[Kind.MACHINE] = machine
     if was.commit != now.commit:
+        now = last if shape is Shape.DRIFT else now
         found[Kind.CODE] = [f"commits {was.commit[:12] or '?'}..{now.commit[:12] or '?'}"]
     control = _control(was, now, controls)
     if control is Kind.MACHINE:

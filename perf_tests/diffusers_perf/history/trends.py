@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from statistics import median
@@ -44,7 +44,8 @@ class Event:
 
     @property
     def commits(self) -> tuple[str, str]:
-        return self.before.commit, self.after.commit
+        after = self.last if self.shape is Shape.DRIFT else self.after
+        return self.before.commit, after.commit
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,7 +116,7 @@ def ranges(found: Iterable[Trend], *, shapes: Iterable[Shape] = Shape) -> list[R
     events = [event for trend in found for event in trend.events if event.shape in wanted]
     for event in sorted(events, key=lambda event: event.after.time, reverse=True):
         key = (*event.commits, event.cause)
-        one = Range(good=event.before.commit, bad=event.after.commit, cause=event.cause)
+        one = Range(good=event.commits[0], bad=event.commits[1], cause=event.cause)
         groups.setdefault(key, one).events.append(event)
     return list(groups.values())
 
@@ -201,18 +202,13 @@ def _event(
         levels = median(row.value for row in was), median(row.value for row in now)
     if shape in (Shape.OUTLIER, Shape.UNCONFIRMED) and change is not None:
         now = line[change.at : change.last + 1]
+    last = line[change.last] if change is not None else after[0]
     return Event(
         shape=shape,
         before=before[-1],
         after=after[0],
-        last=line[change.last] if change is not None else after[0],
+        last=last,
         level_before=levels[0],
         level_after=levels[1],
-        cause=cause_of(shape, was, now, controls),
+        cause=cause_of(shape, was, now, last, controls),
     )
-
-
-def newest(found: Iterable[Trend], case: str) -> Mapping[str, Trend]:
-    """By metric, the trend of a case on the machine that measured it last."""
-    own = sorted((t for t in found if t.case == case and t.lines), key=lambda t: t.rows[-1].time)
-    return {trend.metric: trend for trend in own}

@@ -4,12 +4,62 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import median
 
 from diffusers_perf.catalog.metric import Unit
-from diffusers_perf.history.changes import Shape
+from diffusers_perf.catalog.metrics import BY_NAME
+from diffusers_perf.history.changes import LEVEL_RUNS, Shape
+from diffusers_perf.history.store import MAIN, Row
 from diffusers_perf.history.trends import Event
+from diffusers_perf.records.run import Run
 
 BARS = "▁▂▃▄▅▆▇█"
+SHOWN_RUNS = 30
+STEADIEST = ("GPU busy", "latency")
+"""The metrics that a summary shows: the first that was measured."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class HistoryLine:
+    """One metric of one case in the newest runs of a machine's history."""
+
+    case: str
+    metric: str
+    sparkline: str
+    level: str
+    """Median of the newest runs."""
+    now: str
+    """Of the run that is shown beside it."""
+
+
+def history_lines(run: Run, rows: Sequence[Row]) -> tuple[HistoryLine, ...]:
+    """A line for each case of the run that the history of its machine knows."""
+    known: dict[tuple[str, str], list[float]] = {}
+    for row in rows:
+        if row.label == MAIN and row.machine == run.machine.name and row.valid:
+            known.setdefault((f"{row.case}/{row.model}/{row.weights}", row.metric), []).append(
+                row.value
+            )
+    found = []
+    for case in run.cases.values():
+        seen = case.measurement
+        key = f"{case.id}/{seen.model}/{seen.weights}"
+        metric = next((name for name in STEADIEST if (key, name) in known), None)
+        now = BY_NAME[metric].of(seen) if metric else None
+        if metric is None or now is None:
+            continue
+        values, unit = known[key, metric], BY_NAME[metric].unit
+        found.append(
+            HistoryLine(
+                case=case.id,
+                metric=metric,
+                sparkline=sparkline(values[-SHOWN_RUNS:]),
+                level=unit.short(median(values[-LEVEL_RUNS:])),
+                now=unit.short(now),
+            )
+        )
+    return tuple(found)
 
 
 def event_text(event: Event) -> str:

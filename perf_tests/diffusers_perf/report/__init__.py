@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
 from diffusers_perf.cli.answers import unwritable
 from diffusers_perf.compare import compare
+from diffusers_perf.history.store import load
+from diffusers_perf.history.words import HistoryLine, history_lines
 from diffusers_perf.judge.comparable import NotComparable
 from diffusers_perf.records.files import write_whole
 from diffusers_perf.records.reading import BadRunError, load_run
@@ -34,24 +37,37 @@ def write(
     shown = load_run(head[0])
     report = make(shown, store, head=head, base=base)
     if html is not None:
-        _write(html, _page(report, shown, store))
+        write_text(html, _page(report, shown, store))
     if comment == STDOUT:
         sys.stdout.write(markdown.render(report))
     elif comment is not None:
-        _write(comment, markdown.render(report))
+        write_text(comment, markdown.render(report))
     return 0
 
 
 def make(shown: Run, store: BaselineStore, *, head: Sequence[Path], base: Sequence[Path]) -> Report:
     """The content of the report of a run, which is the first of `head`."""
     baseline = store.load_machine(shown.machine.slug)
-    return builder.build(
+    history, note = _history(shown, store)
+    report = builder.build(
         shown,
         published=store.load_published(),
         accepted=baseline.cases.keys() if baseline else None,
         base=load_run(base[0]) if base else None,
         comparison=judged(head, base, store) if len(base) > 1 or len(head) > 1 else None,
     )
+    return replace(report, history=history, notes=(*report.notes, *note))
+
+
+def _history(shown: Run, store: BaselineStore) -> tuple[tuple[HistoryLine, ...], tuple[str, ...]]:
+    """What the history beside the baselines knows of a run's cases; or in a note, why nothing."""
+    folder = store.folder / "history"
+    if not folder.is_dir():
+        return (), ()
+    try:
+        return history_lines(shown, load(folder)), ()
+    except BadRunError as error:
+        return (), (str(error),)
 
 
 def judged(head: Sequence[Path], base: Sequence[Path], store: BaselineStore) -> ComparisonPart:
@@ -65,18 +81,24 @@ def judged(head: Sequence[Path], base: Sequence[Path], store: BaselineStore) -> 
         return comparison.refused(str(error), *sides)
 
 
-def _page(report: Report, shown: Run, store: BaselineStore) -> str:
+def refuse_without_jinja2() -> None:
+    """`BadRunError` where a page's template cannot be rendered."""
     lacking = [name for name in NEEDED if find_spec(name) is None]
     if lacking:
         raise BadRunError(
             f"--html needs {' and '.join(lacking)}: python -m pip install -e '.[report]'"
         )
+
+
+def _page(report: Report, shown: Run, store: BaselineStore) -> str:
+    refuse_without_jinja2()
     from diffusers_perf.report import page
 
     return page.render(report, shown.images, store, source=shown.path.name)
 
 
-def _write(path: Path, text: str) -> None:
+def write_text(path: Path, text: str) -> None:
+    """Write a page and say so. `BadRunError` where it cannot be written."""
     try:
         write_whole(path, text)
     except OSError as error:

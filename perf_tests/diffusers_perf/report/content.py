@@ -8,6 +8,7 @@ from typing import Literal
 
 from diffusers_perf.catalog.declarations import REFERENCE
 from diffusers_perf.catalog.status import Status
+from diffusers_perf.history.words import HistoryLine
 from diffusers_perf.judge.stats import Interval
 from diffusers_perf.plugin.screen import how_close
 from diffusers_perf.records.baselines import PublishedCase
@@ -267,6 +268,8 @@ class Report:
     comparison: ComparisonPart | None
     lost: tuple[Untimed, ...]
     notes: tuple[str, ...]
+    history: tuple[HistoryLine, ...] = ()
+    """Of the cases that the history of this machine knows."""
 
     @property
     def cases(self) -> tuple[CasePart, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 
 from diffusers_perf.catalog.metrics import COLUMNS, cells
+from diffusers_perf.history.words import HistoryLine
 from diffusers_perf.report import figures
 from diffusers_perf.report.content import CasePart, ChangePart, ComparisonPart, Report, WorkloadPart
 from diffusers_perf.report.escape import code, name, text
@@ -168,6 +169,8 @@ def _folded(report: Report) -> Iterator[str]:
     for workload in report.workloads:
         title = f"{text(workload.name, SHORT)}: {text(workload.title, SHORT)}"
         yield _fold(title, "\n".join(_table(workload)))
+    if report.history:
+        yield _fold("History", "\n".join(_history(report.history)))
     if comparison and comparison.unchanged:
         rows = figures.count(len(comparison.unchanged), "unchanged row")
         yield _fold(rows, "\n".join(_changes(comparison.unchanged)))
@@ -180,6 +183,15 @@ def _folded(report: Report) -> Iterator[str]:
     machine = "\n".join(f"- {fact}: {text(value, SHORT)}" for fact, value in report.machine)
     notes = "\n".join(f"- {text(note, LEAD_MOST)}" for note in report.notes[:FINDINGS_MOST])
     yield _fold("Machine, run and notes", f"{machine}\n\n{notes}")
+
+
+def _history(lines: Sequence[HistoryLine]) -> Iterator[str]:
+    yield "| case | metric | newest runs | level | this run |"
+    yield "|---|---|---|--:|--:|"
+    for line in lines[:ROWS_MOST]:
+        cells = (text(line.metric), line.sparkline, line.level, line.now)
+        yield "| " + " | ".join((name(line.case, SHORT), *cells)) + " |"
+    yield from _more(len(lines), ROWS_MOST, "case")
 
 
 def _fold(title: str, content: str) -> str:

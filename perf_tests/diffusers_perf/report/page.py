@@ -30,7 +30,7 @@ def render(report: Report, images: Path, store: BaselineStore, *, source: str) -
     words = WORDS_BYTES + CASE_BYTES * len(report.cases)
     shown = gallery(report, images, store, budget_bytes=min(3_600_000, MOST_BYTES - words))
     script = (TEMPLATES / "page.js").read_text(encoding="utf-8")
-    return _template().render(
+    return template("page.html").render(
         report=report,
         gallery=shown,
         charts={
@@ -46,7 +46,7 @@ def render(report: Report, images: Path, store: BaselineStore, *, source: str) -
         sections=_sections(report),
         facts=_facts(report),
         with_base=any(case.base for case in report.cases),
-        policy=_policy(script),
+        policy=policy_for(script),
         script=script,
         source=source,
         mood_of=mood_of,
@@ -54,7 +54,8 @@ def render(report: Report, images: Path, store: BaselineStore, *, source: str) -
 
 
 @cache
-def _template() -> Template:
+def template(name: str) -> Template:
+    """A page's template, with what all pages use."""
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=True,
@@ -73,10 +74,10 @@ def _template() -> Template:
         similarity=figures.similarity,
         percent_change=figures.percent,
     )
-    return environment.get_template("page.html")
+    return environment.get_template(name)
 
 
-def _policy(script: str) -> str:
+def policy_for(script: str) -> str:
     """A policy that runs this script only and fetches nothing, whatever the page contains."""
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return (

@@ -131,7 +131,7 @@ def test_latency_finds_it_within_a_budget(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out, _, minutes = bisected(
-        tmp_path, capsys, monkeypatch, "--metric", "latency", "--minutes", "40", sleep_s=0.1
+        tmp_path, capsys, monkeypatch, "--metric", "latency", "--minutes", "40", sleep_s=0.25
     )
     assert f" change {CULPRIT} (a, " in out.split("first bad: ")[1].splitlines()[0]
     assert minutes <= 40

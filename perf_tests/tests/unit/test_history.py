@@ -17,6 +17,7 @@ from diffusers_perf.history.causes import Kind
 from diffusers_perf.history.changes import Shape
 from diffusers_perf.history.store import CONTROL, Row
 from diffusers_perf.history.trends import Event, Trend, ranges, trends
+from diffusers_perf.history.words import BARS
 from perf_tests.tests.unit.recorded import (
     Content,
     keep,
@@ -258,7 +259,7 @@ def test_command_adds_and_reports(
     capsys.readouterr()
     assert command.main(["history", "report"]) == 0
     said = capsys.readouterr().out
-    assert f"2026-02-10 {commit(39)[:12]}..{commit(40)[:12]}  code: commits" in said
+    assert f"2026-02-10 code: commits {commit(39)[:12]}..{commit(40)[:12]}\n" in said
     assert f"  {CASE} GPU busy: step 0.6" in said
     assert "\n50 runs, " in said
 
@@ -282,3 +283,44 @@ def test_store_that_is_not_there_is_one_sentence(
 ) -> None:
     assert command.main(["history", "report", "--store", str(tmp_path / "none")]) == 2
     assert "no such folder; add runs with diffusers-perf history add" in capsys.readouterr().err
+
+
+def test_a_report_shows_the_history_beside_the_baselines(
+    tmp_path: Path, no_baselines: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for run in parsed([night(n) for n in range(8)], "night"):
+        store.add(run, no_baselines / "history")
+    paths = write([night(9)], tmp_path, "run")
+    page, comment = tmp_path / "report.html", tmp_path / "report.md"
+    options = ["--html", str(page), "--markdown", str(comment)]
+    assert command.main(["report", str(paths[0]), *options]) == 0
+    lines = comment.read_text().splitlines()
+    (line,) = [row for row in lines if "fp16" in row and BARS[0] in row]
+    assert sum(line.count(bar) for bar in BARS) == 8
+    assert '<a href="history.html">' in page.read_text()
+
+
+def test_a_broken_history_is_a_note_of_the_report(
+    tmp_path: Path, no_baselines: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    broken = no_baselines / "history" / "machine"
+    broken.mkdir(parents=True)
+    (broken / f"broken{store.SUFFIX}").write_bytes(b"x")
+    paths = write([night(9)], tmp_path, "run")
+    assert command.main(["report", str(paths[0]), "--markdown"]) == 0
+    assert "cannot be read" in capsys.readouterr().out
+
+
+def test_the_page_says_what_changed(tmp_path: Path, no_baselines: Path) -> None:
+    contents = [night(n) for n in range(50)]
+    for number, content in enumerate(contents):
+        slower(since=40)(number, content)
+    for run in parsed(contents, "night"):
+        store.add(run, tmp_path / "history")
+    page = tmp_path / "history.html"
+    options = ["--store", str(tmp_path / "history"), "--html", str(page)]
+    assert command.main(["history", "report", *options]) == 0
+    html = page.read_text()
+    assert "1 change in 50 runs" in html
+    assert f"commits {commit(39)[:12]}..{commit(40)[:12]}" in html
+    assert "://" not in html
