@@ -24,11 +24,11 @@ import pytest
 from diffusers_perf import faults  # noqa: F401  (declares them)
 from diffusers_perf.catalog.declarations import Tolerances
 from diffusers_perf.catalog.discovery import declared_in, shipped
-from diffusers_perf.catalog.metric import PROCESSES_FEW, Kind, Metric
+from diffusers_perf.catalog.metric import PROCESSES_FEW, Metric, MetricKind
 from diffusers_perf.catalog.metrics import BY_NAME, METRICS
 from diffusers_perf.cli import __main__ as command
 from diffusers_perf.cli.commands import COMMANDS
-from diffusers_perf.cli.results import Row, rows_of, table
+from diffusers_perf.cli.results import ResultRow, rows_of, table
 from diffusers_perf.faults.injection import FAULTS, Fault
 from diffusers_perf.plugin.options import pytest_addoption
 from diffusers_perf.records.store import BaselineStore
@@ -113,7 +113,7 @@ def metrics() -> str:
     for detector in dict.fromkeys(metric.detector for metric in METRICS):
         own = [metric for metric in METRICS if metric.detector == detector]
         about = "<br>".join(f"**{metric.label}**: {metric.about}" for metric in own)
-        if own[0].kind is Kind.COUNTER:
+        if own[0].kind is MetricKind.COUNTER:
             listed = "; ".join(f"**{metric.label}**: {metric.about}" for metric in own)
             about = f"exact integers, in total and per step. {listed}"
         found = [f"`{f.name}`" for f in FAULTS.values() if f.detected_by == detector]
@@ -127,7 +127,7 @@ def limits() -> str:
     rows = []
     for metric in METRICS:
         rule = metric.limit
-        if metric.kind is Kind.COUNTER:
+        if metric.kind is MetricKind.COUNTER:
             allowed = f"{_percent(metric.rise)} more" if metric.rise else "the accepted count"
             rows.append([metric.label, allowed, ""])
         elif rule is not None:
@@ -260,7 +260,7 @@ def glance() -> str:
     return table(["ddim50", *(metric.column for metric in shown)], lines)
 
 
-def _of(row: Row, metric: Metric) -> str:
+def _of(row: ResultRow, metric: Metric) -> str:
     return row.shown(metric) or ("1.000x" if metric.ratio_of else "")
 
 

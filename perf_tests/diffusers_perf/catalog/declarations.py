@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 if TYPE_CHECKING:
     from diffusers_perf.measurement.build import Build
 
-Kind = Literal["seeded", "embedded", "checkpoint"]
+WeightsKind = Literal["seeded", "embedded", "checkpoint"]
 """Where weights come from: drawn from a seed, shipped with the suite, or the user's own."""
 
 Scale = Literal["full", "small"]
@@ -44,7 +44,7 @@ class Tolerances:
     embedded: Tolerance | None = None
     checkpoint: Tolerance | None = None
 
-    def on(self, kind: Kind) -> Tolerance | None:
+    def on(self, kind: WeightsKind) -> Tolerance | None:
         """The tolerance on weights of this kind."""
         allowed: Tolerance | None = getattr(self, kind)
         return allowed
@@ -284,7 +284,7 @@ class Case:
     def is_reference(self) -> bool:
         return self.name == REFERENCE
 
-    def tolerance_on(self, kind: Kind) -> Tolerance | None:
+    def tolerance_on(self, kind: WeightsKind) -> Tolerance | None:
         """The loosest tolerance in the stack beyond its base; None if one has none.
 
         A reference's is to its accepted image.

@@ -21,7 +21,7 @@ PROCESSES_FEW = 3
 """Fewer accepted processes do not show how much processes differ."""
 
 
-class Kind(StrEnum):
+class MetricKind(StrEnum):
     """What sort of number a metric is; each has a rule of its own in the judge."""
 
     TIME = "time"
@@ -88,7 +88,7 @@ class Metric:
     """Of a `Measurement`, of its counters, or of a ratio between two measurements; with the unit,
     as in JSON."""
     unit: Unit
-    kind: Kind
+    kind: MetricKind
     worse: Status
     """The status of too much of it, or of too little where more is better."""
     detector: Detector

@@ -4,7 +4,7 @@ read. A metric that is a number of a `Measurement` needs a row here and a place 
 
 from __future__ import annotations
 
-from diffusers_perf.catalog.metric import Detector, Kind, LimitRule, Metric, Unit
+from diffusers_perf.catalog.metric import Detector, LimitRule, Metric, MetricKind, Unit
 from diffusers_perf.catalog.status import Status
 
 
@@ -13,7 +13,7 @@ def _counter(name: str, about: str, *, rise: float = 0.0) -> Metric:
         name=name,
         field=name,
         unit=Unit.COUNT,
-        kind=Kind.COUNTER,
+        kind=MetricKind.COUNTER,
         worse=Status.MORE_WORK,
         detector="counter",
         about=about,
@@ -21,9 +21,9 @@ def _counter(name: str, about: str, *, rise: float = 0.0) -> Metric:
     )
 
 
-def _rule(name: str, kind: Kind, worse: Status, detector: Detector, about: str) -> Metric:
+def _rule(name: str, kind: MetricKind, worse: Status, detector: Detector, about: str) -> Metric:
     """A metric whose rule is its own: see `judge`."""
-    unit = Unit.DECIBEL if kind is Kind.IMAGE else Unit.SECONDS
+    unit = Unit.DECIBEL if kind is MetricKind.IMAGE else Unit.SECONDS
     return Metric(
         name=name, field="", unit=unit, kind=kind, worse=worse, detector=detector, about=about
     )
@@ -37,7 +37,7 @@ METRICS = (
         name="latency",
         field="latency_s",
         unit=Unit.SECONDS,
-        kind=Kind.TIME,
+        kind=MetricKind.TIME,
         worse=Status.SLOWER,
         detector="latency",
         about="wall clock of one call, synchronized, end to end: the median of the timed rounds",
@@ -52,7 +52,7 @@ METRICS = (
         name="latency speedup",
         field="latency_speedup",
         unit=Unit.RATIO,
-        kind=Kind.TIME,
+        kind=MetricKind.TIME,
         worse=Status.SLOWER,
         detector="latency",
         about="the reference's latency over the case's, in the same run",
@@ -68,7 +68,7 @@ METRICS = (
         name="GPU busy",
         field="gpu_busy_s",
         unit=Unit.SECONDS,
-        kind=Kind.TIME,
+        kind=MetricKind.TIME,
         worse=Status.SLOWER,
         detector="GPU busy",
         about="union of kernel and copy intervals of one call, in an untimed generation",
@@ -81,7 +81,7 @@ METRICS = (
         name="GPU busy speedup",
         field="gpu_speedup",
         unit=Unit.RATIO,
-        kind=Kind.TIME,
+        kind=MetricKind.TIME,
         worse=Status.SLOWER,
         detector="GPU busy",
         about="the reference's GPU busy time over the case's, in the same run",
@@ -95,7 +95,7 @@ METRICS = (
         name="peak memory",
         field="peak_memory_bytes",
         unit=Unit.BYTES,
-        kind=Kind.MEMORY,
+        kind=MetricKind.MEMORY,
         worse=Status.MORE_MEMORY,
         detector="memory",
         about="the most GPU memory that tensors and CUDA graphs held during the timed rounds",
@@ -108,7 +108,7 @@ METRICS = (
         name="peak host memory",
         field="peak_host_memory_bytes",
         unit=Unit.BYTES,
-        kind=Kind.MEMORY,
+        kind=MetricKind.MEMORY,
         worse=Status.MORE_MEMORY,
         detector="memory",
         about="the most memory that the process held during the timed rounds, where it has no GPU",
@@ -121,7 +121,7 @@ METRICS = (
         name="memory ratio",
         field="memory_ratio",
         unit=Unit.RATIO,
-        kind=Kind.MEMORY,
+        kind=MetricKind.MEMORY,
         worse=Status.MORE_MEMORY,
         detector="memory",
         about="the case's peak memory over the reference's, in the same run",
@@ -132,7 +132,7 @@ METRICS = (
         name="kept bytes",
         field="kept_bytes",
         unit=Unit.BYTES,
-        kind=Kind.MEMORY,
+        kind=MetricKind.MEMORY,
         worse=Status.MORE_MEMORY,
         detector="memory",
         about="memory that one generation leaves behind",
@@ -153,26 +153,28 @@ METRICS = (
     _counter("kernel_launches", "kernels that the host launched", rise=LAUNCH_RISE),
     _counter("operators", "PyTorch operators that the code calls", rise=LAUNCH_RISE),
     _counter("python_calls", "Python functions called", rise=LAUNCH_RISE),
-    _rule("image", Kind.IMAGE, Status.BLACK, "image", "finite, not black, not uniform"),
+    _rule("image", MetricKind.IMAGE, Status.BLACK, "image", "finite, not black, not uniform"),
     _rule(
         "repeat",
-        Kind.IMAGE,
+        MetricKind.IMAGE,
         Status.WORSE_IMAGE,
         "image",
         "the last round's image is the first's; another seed or prompt changes it",
     ),
     _rule(
         "image distance",
-        Kind.IMAGE,
+        MetricKind.IMAGE,
         Status.WORSE_IMAGE,
         "image",
         "PSNR and SSIM to the reference's image; the reference's own to an accepted one",
     ),
-    _rule("warm-up", Kind.MEASURING, Status.INVALID, "measuring", "the first round was warm"),
-    _rule("timer", Kind.MEASURING, Status.INVALID, "measuring", "the timer waits for the GPU"),
+    _rule("warm-up", MetricKind.MEASURING, Status.INVALID, "measuring", "the first round was warm"),
+    _rule(
+        "timer", MetricKind.MEASURING, Status.INVALID, "measuring", "the timer waits for the GPU"
+    ),
     _rule(
         "applied check",
-        Kind.MEASURING,
+        MetricKind.MEASURING,
         Status.NOT_APPLIED,
         "applied check",
         "every optimization took effect",
@@ -180,7 +182,7 @@ METRICS = (
 )
 
 BY_NAME = {metric.name: metric for metric in METRICS}
-COUNTERS = {metric.field: metric for metric in METRICS if metric.kind is Kind.COUNTER}
+COUNTERS = {metric.field: metric for metric in METRICS if metric.kind is MetricKind.COUNTER}
 """The judged counters, by name. All others explain a number and are not limited."""
 COMPARED = tuple(metric for metric in METRICS if metric.threshold)
 """What base and head are compared by, beside counters and images."""

@@ -114,7 +114,7 @@ def measure(
     another case than the reference. `image_only` generates once, and judges no time.
     """
     _keep(
-        lambda catalog: catalog.measure(
+        lambda catalog: catalog.add_cases(
             workload, *stacks, against=against, image_only=image_only, suite=suite
         ),
         makes_cases=True,

@@ -49,7 +49,7 @@ class Catalog:
         _check_fit(found)
         self.stacks[name] = tuple(o.name for o in found)
 
-    def measure(
+    def add_cases(
         self,
         workload: Workload,
         *stacks: str,

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from shutil import get_terminal_size
 from typing import TYPE_CHECKING
 
-from diffusers_perf.catalog.declarations import Kind, Tolerance, Workload
+from diffusers_perf.catalog.declarations import Tolerance, WeightsKind, Workload
 from diffusers_perf.catalog.metrics import COLUMNS
 from diffusers_perf.catalog.registry import Catalog, no_optimization
 from diffusers_perf.cli.answers import named, number, positive, refuse
@@ -26,7 +26,7 @@ from diffusers_perf.compare.lock import BadFolder, held
 from diffusers_perf.compare.sides import repository
 from diffusers_perf.plugin.finding import find_project
 from diffusers_perf.plugin.screen import table
-from diffusers_perf.search.attempt import Stack, Step, Stopped, gain
+from diffusers_perf.search.attempt import Adopted, Stack, Stopped, gain
 from diffusers_perf.search.search import Search
 from diffusers_perf.search.shortlist import shortlist, tolerance_text
 
@@ -156,7 +156,7 @@ def _explore(args: argparse.Namespace, project: Project) -> int:
     return 2 if stopped else 1
 
 
-def _limit(args: argparse.Namespace, catalog: Catalog) -> Callable[[Kind], Tolerance]:
+def _limit(args: argparse.Namespace, catalog: Catalog) -> Callable[[WeightsKind], Tolerance]:
     """The tolerance that is asked for, by the kind of weights. `BadInput` for no such tolerance."""
     from diffusers_perf.optimizations import tolerances
 
@@ -285,7 +285,7 @@ def _called(stack: Stack, attempts: Attempts) -> str:
     return f"; it is {same[0]}" if same else ""
 
 
-def _bounds(best: Step, reference: Measurement) -> Iterator[str]:
+def _bounds(best: Adopted, reference: Measurement) -> Iterator[str]:
     """What holds the best stack back now."""
     seen = best.measured
     bottleneck, idle = seen.bottleneck, seen.idle_share

@@ -29,7 +29,7 @@ from diffusers_perf.records.files import as_json, write_whole
 if TYPE_CHECKING:
     from diffusers_perf.catalog.discovery import Project
     from diffusers_perf.faults.injection import Fault
-    from diffusers_perf.faults.outcomes import Row
+    from diffusers_perf.faults.outcomes import Outcome
     from diffusers_perf.faults.trials import Trials
 
 SCHEMA = 1
@@ -63,7 +63,7 @@ def main(args: argparse.Namespace) -> int:
     from diffusers_perf import models
     from diffusers_perf.catalog.discovery import load
     from diffusers_perf.faults.injection import FAULTS
-    from diffusers_perf.faults.outcomes import Row
+    from diffusers_perf.faults.outcomes import Outcome
     from diffusers_perf.faults.trials import Trials
 
     started = perf_counter()
@@ -105,10 +105,10 @@ def main(args: argparse.Namespace) -> int:
                 trials.check(fault)
             except (TypeError, ValueError) as error:
                 return refuse(f"{fault.name}: {error}")
-        rows: list[Row] = []
+        rows: list[Outcome] = []
         for fault in here:
             if args.minutes is not None and perf_counter() - started > 60 * args.minutes:
-                rows.append(Row(fault=fault, status="not run", sentence="no time was left"))
+                rows.append(Outcome(fault=fault, status="not run", sentence="no time was left"))
                 continue
             rows.append(trials.run(fault))
             print(f"[{len(rows)}/{len(here)}] {_line(rows[-1])}", flush=True)
@@ -144,7 +144,7 @@ def _keep_on_gpu(model: str) -> None:
         drawn(model, role).to("cuda")
 
 
-def code(rows: Sequence[Row], trials: Trials) -> int:
+def code(rows: Sequence[Outcome], trials: Trials) -> int:
     """1 for a fault missed, a control failed or a false alarm; else 3 for undecided ones, and for
     false alarms that only the clock gave, both times.
     """
@@ -155,7 +155,7 @@ def code(rows: Sequence[Row], trials: Trials) -> int:
     return UNDECIDED if trials.false_alarms or any(row.undecided for row in rows) else 0
 
 
-def _cells(row: Row) -> tuple[str, ...]:
+def _cells(row: Outcome) -> tuple[str, ...]:
     return (
         row.fault.name,
         row.fault.detected_by or "nothing",
@@ -165,18 +165,18 @@ def _cells(row: Row) -> tuple[str, ...]:
     )
 
 
-def _size(row: Row) -> str:
+def _size(row: Outcome) -> str:
     return "" if row.smallest is None else f"{row.smallest:g} {row.fault.unit}"
 
 
-def _line(row: Row) -> str:
+def _line(row: Outcome) -> str:
     size = f", down to {_size(row)}" if row.smallest is not None else ""
     text = f"{row.fault.name}: {row.status}{size} ({row.seconds:.1f} s)"
     return text if row.status in ("detected", "not flagged") else f"{text}: {row.sentence}"
 
 
 def closing(
-    rows: Sequence[Row], elsewhere: Sequence[Fault], trials: Trials, *, seconds: float
+    rows: Sequence[Outcome], elsewhere: Sequence[Fault], trials: Trials, *, seconds: float
 ) -> Iterator[str]:
     """The lines below the table."""
     for alarm in trials.false_alarms:
@@ -185,7 +185,7 @@ def closing(
     controls = [row for row in rows if row.fault.is_control]
     undecided = [row for row in rows if row.undecided]
 
-    def number(which: Sequence[Row], *statuses: str) -> int:
+    def number(which: Sequence[Outcome], *statuses: str) -> int:
         return sum(row.status in statuses for row in which)
 
     skipped = number(rows, "skipped")
@@ -219,7 +219,7 @@ def _is_anothers(path: Path) -> bool:
     return not isinstance(content, dict) or "clean_verdicts" not in content
 
 
-def _write(path: Path | None, rows: Sequence[Row], trials: Trials, *, seconds: float) -> None:
+def _write(path: Path | None, rows: Sequence[Outcome], trials: Trials, *, seconds: float) -> None:
     if path is None:
         return
     content = {

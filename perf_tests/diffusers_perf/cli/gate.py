@@ -94,7 +94,7 @@ class Standards:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row:
+class JudgedCase:
     """What became of one case."""
 
     id: str
@@ -118,13 +118,13 @@ def standards_of(run: Run, store: BaselineStore) -> Standards:
 # What became of the cases
 
 
-def _measured(run: Run, standards: Standards) -> Iterator[Row]:
+def _measured(run: Run, standards: Standards) -> Iterator[JudgedCase]:
     for case in run.cases.values():
         verdict = judged(run, case, standards)
         sentence = verdict.sentence
         if verdict.status == Status.NEW and not sentence and standards.baseline is not None:
             sentence = f"new: {case.id}: its speed is not accepted here yet"
-        yield Row(id=case.id, status=verdict.status, sentence=sentence)
+        yield JudgedCase(id=case.id, status=verdict.status, sentence=sentence)
 
 
 def judged(run: Run, case: CaseRecord, standards: Standards) -> Verdict:
@@ -181,12 +181,12 @@ def _counted(run: Run, case: CaseRecord, standards: Standards, question: Questio
     )
 
 
-def _untimed(run: Run, standards: Standards) -> Iterator[Row]:
+def _untimed(run: Run, standards: Standards) -> Iterator[JudgedCase]:
     for case in run.lost(standards.baseline.cases if standards.baseline else ()):
         said = f"{case.id}: {case.sentence.removeprefix(f'{case.id}: ')}"
         # What is missing says of itself which case it is.
         said = case.sentence if case.sentence.startswith(f"{case.id} ") else said
-        yield Row(id=case.id, status=case.status, sentence=f"{case.status}: {said}")
+        yield JudgedCase(id=case.id, status=case.status, sentence=f"{case.status}: {said}")
 
 
 # What follows
@@ -208,11 +208,11 @@ def _unjudged(run: Run, standards: Standards) -> str | None:
     return f"{reason}, so no speed was judged"
 
 
-def _cases(rows: Sequence[Row]) -> str:
+def _cases(rows: Sequence[JudgedCase]) -> str:
     return f"{len(rows)} case{'s' * (len(rows) != 1)}"
 
 
-def _closing(run: Run, standards: Standards, rows: list[Row]) -> Iterator[str]:
+def _closing(run: Run, standards: Standards, rows: list[JudgedCase]) -> Iterator[str]:
     statuses = [row.status for row in rows]
     counts = {
         "held": sum(s == Status.SAME or s.improves for s in statuses),

@@ -100,7 +100,7 @@ def results(slug: str, store: BaselineStore, before: str, cases: Sequence[Case])
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row:
+class ResultRow:
     """A line of the baseline, and its case if one is declared."""
 
     workload: str
@@ -140,7 +140,7 @@ class Row:
         return "" if count is None else f"{count.fixed:,} + {count.per_step:,}"
 
 
-def rows_of(baseline: MachineBaseline, cases: Iterable[Case]) -> Iterator[Row]:
+def rows_of(baseline: MachineBaseline, cases: Iterable[Case]) -> Iterator[ResultRow]:
     """The lines of a baseline in the order in which their cases are declared, others last."""
     declared: dict[tuple[str, str, object], Case] = {
         (c.workload.name, c.name, c.workload.scale): c for c in cases
@@ -150,7 +150,7 @@ def rows_of(baseline: MachineBaseline, cases: Iterable[Case]) -> Iterator[Row]:
     for key, line in baseline.cases.items():
         workload, model, weights, name = key.split("/", 3)
         rows.append(
-            Row(
+            ResultRow(
                 workload=workload,
                 weights=model if model == weights else f"{model}, {weights}",
                 name=name,
@@ -169,7 +169,7 @@ def table(heading: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def _suites(rows: Sequence[Row], published: Mapping[str, PublishedCase]) -> Iterator[str]:
+def _suites(rows: Sequence[ResultRow], published: Mapping[str, PublishedCase]) -> Iterator[str]:
     for suite in dict.fromkeys(row.suite for row in rows):
         yield f"## Suite: {suite}" if suite != UNDECLARED else "## No longer declared"
         own = [row for row in rows if row.suite == suite]
@@ -193,7 +193,7 @@ def about(workload: Mapping[str, object]) -> str:
     )
 
 
-def _measured(rows: Sequence[Row], published: Mapping[str, PublishedCase]) -> str:
+def _measured(rows: Sequence[ResultRow], published: Mapping[str, PublishedCase]) -> str:
     heading = ["case", "against", *(m.column for m in SHOWN), "guide", "processes", "accepted"]
     lines = []
     for row in rows:
@@ -211,7 +211,7 @@ def _measured(rows: Sequence[Row], published: Mapping[str, PublishedCase]) -> st
     return table(heading, lines)
 
 
-def _allowed(rows: Sequence[Row]) -> str:
+def _allowed(rows: Sequence[ResultRow]) -> str:
     signs = {m.name: "≥" if m.more_is_better else "≤" for m in LIMITED}
     heading = ["case", *(f"{m.name} {signs[m.name]}" for m in LIMITED)]
     heading += [name.replace("_", " ") for name in COUNTED]
@@ -221,7 +221,7 @@ def _allowed(rows: Sequence[Row]) -> str:
     )
 
 
-def _worth(rows: Sequence[Row]) -> Iterator[str]:
+def _worth(rows: Sequence[ResultRow]) -> Iterator[str]:
     """Each optimization against the accepted case that differs from it by nothing else."""
     busy = next(metric for metric in METRICS if metric.field == "gpu_busy_s")
     memory = next(metric for metric in METRICS if metric.field == "peak_memory_bytes")
@@ -258,9 +258,9 @@ def _ratio(value: float) -> str:
     return f"{value:.2f}x" + (" (within noise)" if abs(value - 1) < SAME else "")
 
 
-def _versions(rows: Sequence[Row]) -> Iterator[str]:
+def _versions(rows: Sequence[ResultRow]) -> Iterator[str]:
     yield "## Versions"
-    found: dict[tuple[tuple[str, str], ...], list[Row]] = {}
+    found: dict[tuple[tuple[str, str], ...], list[ResultRow]] = {}
     for row in rows:
         found.setdefault(tuple(row.line.versions.items()), []).append(row)
     names = list(dict.fromkeys(name for versions in found for name, _ in versions))

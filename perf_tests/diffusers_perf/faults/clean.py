@@ -24,7 +24,7 @@ from diffusers_perf.records.store import BaselineStore
 
 
 @dataclass(frozen=True, kw_only=True)
-class Side:
+class CleanRun:
     """One run of a trial: the measurements of its cases, and the verdicts' findings on them."""
 
     measured: tuple[tuple[Case, Measurement, OperatorCounts | None], ...]
@@ -69,7 +69,7 @@ class Clean:
     """A setting's clean runs so far, and the folder in which their image is accepted."""
 
     folder: Path
-    sides: list[Side] = field(default_factory=list)
+    sides: list[CleanRun] = field(default_factory=list)
     trials: int = 0
 
     def baseline(self, machine: Machine, *, steps: int) -> MachineBaseline | None:

@@ -10,7 +10,7 @@ from diffusers_perf.judge.finding import Finding
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row:
+class Outcome:
     """What became of one fault or control."""
 
     fault: Fault

@@ -22,9 +22,9 @@ from diffusers_perf.catalog.metric import Detector
 from diffusers_perf.catalog.metrics import detector_of
 from diffusers_perf.catalog.status import Status
 from diffusers_perf.faults.building import injecting
-from diffusers_perf.faults.clean import Clean, Side, as_judged
+from diffusers_perf.faults.clean import Clean, CleanRun, as_judged
 from diffusers_perf.faults.injection import CannotInject, Fault, Injection, Setting
-from diffusers_perf.faults.outcomes import FalseAlarm, Row
+from diffusers_perf.faults.outcomes import FalseAlarm, Outcome
 from diffusers_perf.judge.finding import Finding, Verdict
 from diffusers_perf.measurement.bench import Bench
 from diffusers_perf.measurement.failing import CaseError
@@ -60,7 +60,7 @@ class Trials:
     _clean: dict[str, Clean] = field(default_factory=dict)
     _observer: Observing = field(default_factory=Observing)
 
-    def run(self, fault: Fault) -> Row:
+    def run(self, fault: Fault) -> Outcome:
         """Clean, injected, clean again; whatever goes wrong stands in the row."""
         started = perf_counter()
         try:
@@ -69,14 +69,14 @@ class Trials:
             finally:
                 self.bench.clear()
         except CannotInject as reason:
-            row = Row(fault=fault, status="skipped", sentence=str(reason))
+            row = Outcome(fault=fault, status="skipped", sentence=str(reason))
         except Exception as error:
             # A fault can break anything in three libraries, and the others have to go on.
             text = (str(error).strip().splitlines() or [""])[0]
-            row = Row(fault=fault, status="error", sentence=f"{type(error).__name__}: {text}")
+            row = Outcome(fault=fault, status="error", sentence=f"{type(error).__name__}: {text}")
         return replace(row, seconds=perf_counter() - started)
 
-    def _run(self, fault: Fault) -> Row:
+    def _run(self, fault: Fault) -> Outcome:
         cases = self._cases(fault.setting)
         for case in cases:
             lack = self.bench.lacks(case.stack, case.workload)
@@ -118,7 +118,7 @@ class Trials:
         size: float | None,
         *,
         attempts: int,
-    ) -> Row:
+    ) -> Outcome:
         side = self._side(fault, cases, clean, injected=True, size=size)
         if fault.detected_by is None:
             if side.alarmed_by_the_clock_alone():
@@ -126,7 +126,7 @@ class Trials:
                 side = self._side(fault, cases, clean, injected=True, size=size)
             alarms = side.alarms()
             shown = alarms or [f for f in side.findings if f.status.warns]
-            return Row(
+            return Outcome(
                 fault=fault,
                 status="false alarm" if alarms else "not flagged",
                 verdict=shown[0].status if shown else Status.SAME,
@@ -142,7 +142,7 @@ class Trials:
             f for f in side.findings if detector_of(f.metric) == fault.detected_by and f.what
         ]
         finding = detected or next(iter([*undecided, *side.alarms()]), None)
-        return Row(
+        return Outcome(
             fault=fault,
             status="detected"
             if detected
@@ -226,7 +226,7 @@ class Trials:
         *,
         injected: bool,
         size: float | None = None,
-    ) -> Side:
+    ) -> CleanRun:
         """Measure and judge the cases with the fault, or with its givens only."""
         injection = self._injection(fault, clean, size)
         if not injected:
@@ -263,7 +263,7 @@ class Trials:
                 measured.append((case, seen, tried.observer.counted.get(case.id)))
         if not injected and (not measured or len(measured) < len(cases)):
             raise RuntimeError(f"the clean run failed: {findings[-1].said}")
-        return Side(measured=tuple(measured), findings=tuple(findings))
+        return CleanRun(measured=tuple(measured), findings=tuple(findings))
 
     def _verdict(self, case: Case, seen: Measurement, cases: Sequence[Case], steps: int) -> Verdict:
         if not case.is_reference:
@@ -277,7 +277,7 @@ class Trials:
         self.bench.open(case)
         return self.bench.measure(case, self.bench.stopwatch.rounds)
 
-    def _count(self, fault: Fault, after: Side) -> None:
+    def _count(self, fault: Fault, after: CleanRun) -> None:
         """Book the verdicts on a clean run: one for each detector that judged it."""
         for case, measured, _ in after.measured:
             self.verdicts += 1  # its image

@@ -26,7 +26,7 @@ CLOCK_MOVED = 0.02
 WALL_CLOCK = frozenset(metric.name for metric in MEASURED if metric.wall_clock)
 
 
-class Kind(StrEnum):
+class CauseKind(StrEnum):
     """Of causes, in the order in which they are suspected."""
 
     HARNESS = "harness"
@@ -40,7 +40,7 @@ class Kind(StrEnum):
 class Cause:
     """What a change came with, and the command that looks for more."""
 
-    kinds: tuple[Kind, ...]
+    kinds: tuple[CauseKind, ...]
     """At least one, the most likely first."""
     evidence: str
     """In a phrase or several."""
@@ -54,11 +54,11 @@ class Cause:
     def command(self, *, good: str, bad: str, case: str, metric: str) -> str:
         """The bisection that narrows it down; empty where there is nothing to bisect."""
         where = ["--case", case, "--metric", metric]
-        if Kind.VERSIONS in self.kinds and self.packages:
+        if CauseKind.VERSIONS in self.kinds and self.packages:
             name, was, now = self.packages[0]
             versions = ["--package", name, "--good", was, "--bad", now]
             return join(["diffusers-perf", "bisect", *versions, *where])
-        if Kind.CODE in self.kinds and good and bad and good != bad:
+        if CauseKind.CODE in self.kinds and good and bad and good != bad:
             return join(
                 ["diffusers-perf", "bisect", "--good", good[:12], "--bad", bad[:12], *where]
             )
@@ -79,31 +79,33 @@ def cause_of(
     was, now = before[-1], after[0]
     versions = _differing(was, now, VERSIONS)
     machine = [*_texts(_differing(was, now, MACHINE)), *_card(before, after)]
-    found: dict[Kind, list[str]] = {}
+    found: dict[CauseKind, list[str]] = {}
     if was.harness != now.harness:
-        found[Kind.HARNESS] = [f"harness {was.harness[:8]} → {now.harness[:8]}"]
+        found[CauseKind.HARNESS] = [f"harness {was.harness[:8]} → {now.harness[:8]}"]
     if versions:
-        found[Kind.VERSIONS] = _texts(versions)
+        found[CauseKind.VERSIONS] = _texts(versions)
     if machine:
-        found[Kind.MACHINE] = machine
+        found[CauseKind.MACHINE] = machine
     if was.commit != now.commit:
         now = last if shape is Shape.DRIFT else now
-        found[Kind.CODE] = [f"commits {was.commit[:12] or '?'}..{now.commit[:12] or '?'}"]
+        found[CauseKind.CODE] = [f"commits {was.commit[:12] or '?'}..{now.commit[:12] or '?'}"]
     control = _control(was, now, controls)
-    if control is Kind.MACHINE:
-        found.pop(Kind.CODE, None)
-        found.setdefault(Kind.MACHINE, []).append(
+    if control is CauseKind.MACHINE:
+        found.pop(CauseKind.CODE, None)
+        found.setdefault(CauseKind.MACHINE, []).append(
             f"commit {was.commit[:12]}, measured again, changed as much"
         )
-    elif control is Kind.CODE:
-        only = found.get(Kind.CODE, [])
-        found = {Kind.CODE: [*only, f"commit {was.commit[:12]}, measured again, did not change"]}
+    elif control is CauseKind.CODE:
+        only = found.get(CauseKind.CODE, [])
+        found = {
+            CauseKind.CODE: [*only, f"commit {was.commit[:12]}, measured again, did not change"]
+        }
     if shape is Shape.OUTLIER or not found:
         why = "the level returned" if shape is Shape.OUTLIER else "nothing recorded differs"
-        return Cause(kinds=(Kind.NOISE,), evidence=why)
-    kinds = tuple(kind for kind in Kind if kind in found)
+        return Cause(kinds=(CauseKind.NOISE,), evidence=why)
+    kinds = tuple(kind for kind in CauseKind if kind in found)
     if shape is Shape.UNCONFIRMED and control is None and now.unit != Unit.COUNT:
-        kinds, found[Kind.NOISE] = (*kinds, Kind.NOISE), ["a control run decides"]
+        kinds, found[CauseKind.NOISE] = (*kinds, CauseKind.NOISE), ["a control run decides"]
     return Cause(
         kinds=kinds,
         evidence="; ".join(text for kind in kinds for text in found[kind]),
@@ -137,13 +139,13 @@ def _card(before: Sequence[Row], after: Sequence[Row]) -> list[str]:
     return found
 
 
-def _control(was: Row, now: Row, controls: Iterable[Row]) -> Kind | None:
+def _control(was: Row, now: Row, controls: Iterable[Row]) -> CauseKind | None:
     """What the newest run that measured the older commit again says; None without one."""
     again = [row.value for row in controls if row.commit == was.commit and row.time >= now.time]
     if not again or not was.commit:
         return None
     is_changed = abs(again[-1] - now.value) < abs(again[-1] - was.value)
-    return Kind.MACHINE if is_changed else Kind.CODE
+    return CauseKind.MACHINE if is_changed else CauseKind.CODE
 
 
 def _median(values: Iterable[float | None]) -> float | None:

@@ -18,7 +18,7 @@ from statistics import median
 import msgspec
 from msgspec.structs import replace
 
-from diffusers_perf.catalog.metric import Kind, Metric, Unit
+from diffusers_perf.catalog.metric import Metric, MetricKind, Unit
 from diffusers_perf.catalog.metrics import METRICS
 from diffusers_perf.catalog.status import Status
 from diffusers_perf.records.files import phrase_of, read_bytes, write_bytes_whole
@@ -34,14 +34,18 @@ TIME_TO_FIRST_IMAGE = Metric(
     name="time to first image",
     field="time_to_first_image_s",
     unit=Unit.SECONDS,
-    kind=Kind.TIME,
+    kind=MetricKind.TIME,
     worse=Status.SLOWER,
     detector="latency",
     about="load, check, compile, capture, first generation",
     wall_clock=True,
 )
 MEASURED = (
-    *(m for m in METRICS if m.field and not m.ratio_of and m.kind in (Kind.TIME, Kind.MEMORY)),
+    *(
+        m
+        for m in METRICS
+        if m.field and not m.ratio_of and m.kind in (MetricKind.TIME, MetricKind.MEMORY)
+    ),
     TIME_TO_FIRST_IMAGE,
 )
 """The metrics with noise that a history keeps. It keeps all counters as well."""
@@ -160,7 +164,7 @@ def values_of(case: CaseRecord) -> Iterator[tuple[str, str, float, bool]]:
         value = metric.of(seen)
         if value is not None:
             disturbed = seen.interference.reasons(wall_clock=metric.wall_clock)
-            valid = metric.kind is not Kind.TIME or not disturbed
+            valid = metric.kind is not MetricKind.TIME or not disturbed
             yield metric.name, metric.unit, value, valid
     for name, count in seen.counters.items():
         yield name, Unit.COUNT, count.total(seen.steps), True

@@ -33,7 +33,7 @@ def accepted(q: Question, baseline: CaseBaseline) -> Iterator[Finding]:
         now, metric = q.measured.counters.get(name), COUNTERS.get(name)
         if now is None or metric is None:
             continue
-        status = work(metric, was=was, now=now, steps=steps)
+        status = count_status(metric, was=was, now=now, steps=steps)
         if status != Status.SAME:
             message = messages.counted(q, metric, status, was, now)
             yield q.finding(status, metric.name, message)
@@ -46,8 +46,8 @@ def _is_unknown(q: Question, baseline: CaseBaseline, name: str) -> bool:
     return name in COUNTERS and name not in (*baseline.counters, *baseline.moving) and not in_code
 
 
-def work(metric: Metric, *, was: Count, now: Count, steps: int) -> Status:
-    """What a counter says: same, more work or less work."""
+def count_status(metric: Metric, *, was: Count, now: Count, steps: int) -> Status:
+    """What a counter says: same, more count_status or less count_status."""
     share = 1 + metric.rise
     before, after = was.total(steps), now.total(steps)
     # Per step as well: fewer fixed ones must not pay for one more in each step.

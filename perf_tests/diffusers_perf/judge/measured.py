@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-from diffusers_perf.catalog.metric import Kind, Metric
+from diffusers_perf.catalog.metric import Metric, MetricKind
 from diffusers_perf.catalog.metrics import LIMITED, PORTABLE
 from diffusers_perf.catalog.status import Status
 from diffusers_perf.judge.finding import Finding
@@ -80,14 +80,14 @@ def _against(
 ) -> Iterator[Finding]:
     """Worse where the whole interval is beyond the limit, inconclusive where its middle is."""
     if seen.mid >= limit if metric.more_is_better else seen.mid <= limit:
-        if metric.kind is Kind.TIME:
+        if metric.kind is MetricKind.TIME:
             yield q.finding(Status.SAME, metric.name)
         return
     if metric.more_is_better:
         share = seen.high / limit
     else:
         share = limit / seen.low if seen.low > 0 else math.inf
-    reasons = excuses(q, metric, share) if metric.kind is Kind.TIME else []
+    reasons = excuses(q, metric, share) if metric.kind is MetricKind.TIME else []
     status = Status.INVALID if reasons else metric.worse if share < 1 else Status.INCONCLUSIVE
     message = messages.beyond(q, metric, status, seen, limit, expected, reasons)
     yield q.finding(status, metric.name, message)

@@ -12,12 +12,12 @@ from diffusers_perf.catalog.metrics import COUNTERS
 from diffusers_perf.catalog.status import Status
 from diffusers_perf.judge import counters, images
 from diffusers_perf.judge.comparison import Change
-from diffusers_perf.judge.counters import work
+from diffusers_perf.judge.counters import count_status
 from diffusers_perf.judge.finding import Finding, Message
 from diffusers_perf.judge.messages import comparison as messages
 from diffusers_perf.judge.messages.commands import Literal
 from diffusers_perf.judge.messages.numbers import number
-from diffusers_perf.judge.sides import NOT_ON_BOTH, Sides, question_of
+from diffusers_perf.judge.sides import NOT_ON_BOTH, PairedCase, question_of
 from diffusers_perf.judge.weighing import PAIRS_MOST, Weighed, weigh
 from diffusers_perf.records.measurement import Count
 from diffusers_perf.records.run import CaseRecord
@@ -32,7 +32,7 @@ IMAGE = ("image", "repeat", "image distance")
 """Metrics of an image."""
 
 
-def timed(sides: Sides, metric: Metric, noise: Noise) -> Iterator[Change]:
+def timed(sides: PairedCase, metric: Metric, noise: Noise) -> Iterator[Change]:
     """A time or memory in the pairs in which it is valid."""
     had, has = (
         [value for case in side if (value := metric.of(case.measurement)) is not None]
@@ -94,7 +94,7 @@ def timed(sides: Sides, metric: Metric, noise: Noise) -> Iterator[Change]:
     yield replace(found, ratio=weighed.ratio)
 
 
-def _then(sides: Sides, weighed: Weighed, message: Message) -> Message:
+def _then(sides: PairedCase, weighed: Weighed, message: Message) -> Message:
     """The message with what to do about it."""
     if weighed.status != Status.INCONCLUSIVE:
         return _if_worse(sides, weighed.status, message)
@@ -105,13 +105,13 @@ def _then(sides: Sides, weighed: Weighed, message: Message) -> Message:
     return replace(message, advice=messages.MORE_PAIRS, command=command)
 
 
-def _if_worse(sides: Sides, status: Status, message: Message) -> Message:
+def _if_worse(sides: PairedCase, status: Status, message: Message) -> Message:
     if status.passes:
         return message
     return replace(message, advice=messages.REPRODUCE, command=sides.rerun)
 
 
-def counted(sides: Sides) -> Iterator[Change]:
+def counted(sides: PairedCase) -> Iterator[Change]:
     """Counters against base's; one that varies between processes counts beyond its whole range."""
     steps = sides.in_head[0].measurement.steps
     had, has = (
@@ -146,10 +146,10 @@ def counted(sides: Sides) -> Iterator[Change]:
 
 
 def _counter(
-    sides: Sides, metric: Metric, was: Sequence[Count], now: Sequence[Count], *, steps: int
+    sides: PairedCase, metric: Metric, was: Sequence[Count], now: Sequence[Count], *, steps: int
 ) -> Change | None:
     """One counter in all processes; None where it is the same."""
-    statuses = {work(metric, was=w, now=n, steps=steps) for w in was for n in now}
+    statuses = {count_status(metric, was=w, now=n, steps=steps) for w in was for n in now}
     if statuses <= {Status.SAME}:
         return None
     was, now = (sorted(side, key=lambda count: count.total(steps)) for side in (was, now))
@@ -171,7 +171,7 @@ def _counter(
     )
 
 
-def alone(sides: Sides) -> Iterator[Change]:
+def alone(sides: PairedCase) -> Iterator[Change]:
     """What head's runs show without base: images within their tolerance, and no leak."""
     found, before = (
         [finding for case in side for finding in _findings(case)]
@@ -203,19 +203,19 @@ def _findings(case: CaseRecord) -> Iterator[Finding]:
         yield from counters.leak(question)
 
 
-def _image_change(sides: Sides, metric: str, status: Status, message: Message) -> Change:
+def _image_change(sides: PairedCase, metric: str, status: Status, message: Message) -> Change:
     base, head = (_psnr(side) for side in (sides.in_base, sides.in_head))
     found = Change.of(status, metric, sides.name, message)
     return replace(found, base=base, head=head) if metric == "image" else found
 
 
-def _has_tolerance(sides: Sides) -> bool:
+def _has_tolerance(sides: PairedCase) -> bool:
     """Has head's image a tolerance? The reference's has, to the accepted image."""
     case = sides.in_head[0]
     return case.is_reference or case.tolerance is not None
 
 
-def _without_tolerance(sides: Sides) -> Change:
+def _without_tolerance(sides: PairedCase) -> Change:
     """An image that may be anything but black or uniform, and must stay what it was."""
     seen = [
         [run.by_id[sides.name].measurement for run in pair]

@@ -21,7 +21,7 @@ from diffusers_perf.judge.comparable import NotComparable, check
 from diffusers_perf.judge.comparison import DRIFT, Change, Comparison
 from diffusers_perf.judge.messages import comparison as messages
 from diffusers_perf.judge.paired import Noise
-from diffusers_perf.judge.sides import Sides
+from diffusers_perf.judge.sides import PairedCase
 from diffusers_perf.judge.weighing import PAIRS_MOST
 from diffusers_perf.records.missing import Untimed
 from diffusers_perf.records.run import Run
@@ -48,7 +48,7 @@ def compare(
     drifts = {change.case: change for change in _drifts(base, head)}
     changes: list[Change] = []
     for name in ids:
-        changes += _changes(Sides(name=name, base=base, head=head, more=more), noise or {})
+        changes += _changes(PairedCase(name=name, base=base, head=head, more=more), noise or {})
         changes += [drifts.pop(name)] if name in drifts else []
     # References that were measured for others and have no test in these runs.
     changes += drifts.values()
@@ -72,7 +72,7 @@ def _machines(base: Run, head: Run) -> str:
     return f"{head.machine.name}, both with {', '.join(has)}"
 
 
-def _changes(sides: Sides, noise: Noise) -> Iterator[Change]:
+def _changes(sides: PairedCase, noise: Noise) -> Iterator[Change]:
     lost = [c for run in sides.head for c in run.session.not_timed if c.id == sides.name]
     failed = next((case for case in lost if not case.status.passes), None)
     if failed:
@@ -92,7 +92,7 @@ def _changes(sides: Sides, noise: Noise) -> Iterator[Change]:
     yield from paired.counted(sides)
 
 
-def _failed(sides: Sides, failed: Untimed) -> Change:
+def _failed(sides: PairedCase, failed: Untimed) -> Change:
     in_base = any(
         (case.id, case.status) == (failed.id, failed.status)
         for run in sides.base
@@ -103,7 +103,7 @@ def _failed(sides: Sides, failed: Untimed) -> Change:
     return Change.of(failed.status, "case", sides.name, message)
 
 
-def _not_in_head(sides: Sides, lost: Sequence[Untimed]) -> Change:
+def _not_in_head(sides: PairedCase, lost: Sequence[Untimed]) -> Change:
     """A case that only base measured."""
     why = messages.NOT_DECLARED
     status = Status.MISSING

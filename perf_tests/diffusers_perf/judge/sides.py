@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from diffusers_perf.catalog.metric import Kind, Metric
+from diffusers_perf.catalog.metric import Metric, MetricKind
 from diffusers_perf.catalog.status import Status
 from diffusers_perf.judge import measuring
 from diffusers_perf.judge.messages import run as messages
@@ -17,7 +17,7 @@ NOT_ON_BOTH = "not measured on both sides"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sides:
+class PairedCase:
     """One case in all runs; the i-th of base and of head are a pair."""
 
     name: str
@@ -66,7 +66,7 @@ class Sides:
 
 def interference_in(run: Run, case: CaseRecord, metric: Metric) -> list[str]:
     """Why a metric of a case is invalid in this process; empty where it is not."""
-    if metric.kind is Kind.MEMORY:
+    if metric.kind is MetricKind.MEMORY:
         return []
     interference = case.measurement.interference
     if not metric.wall_clock:

@@ -9,7 +9,7 @@ from typing import Protocol
 from diffusers_perf.catalog.declarations import Case
 from diffusers_perf.catalog.metrics import COUNTERS
 from diffusers_perf.catalog.status import Status
-from diffusers_perf.judge.counters import work
+from diffusers_perf.judge.counters import count_status
 from diffusers_perf.judge.finding import Finding
 from diffusers_perf.judge.messages import operators as messages
 from diffusers_perf.judge.messages.commands import Command
@@ -68,7 +68,7 @@ def judge(
             findings.append(Finding.of(Status.NEW, counter, name, message))
             continue
         before, metric = accepted.total, COUNTERS[counter]
-        status = work(metric, was=before, now=count, steps=steps)
+        status = count_status(metric, was=before, now=count, steps=steps)
         if status == Status.SAME:
             continue
         more = status == Status.MORE_WORK

@@ -168,12 +168,14 @@ class Observing:
             steps, alike = case.workload.steps, not any(o.uneven_steps for o in case.stack)
             shown = tuple(o for o in case.stack if not o.hides_operators)
             if shown == case.stack:
-                self._works[key] = roofline.work(generation, pipeline, steps=steps, alike=alike)
+                self._works[key] = roofline.count_work(
+                    generation, pipeline, steps=steps, alike=alike
+                )
             else:
                 # The same work, operator by operator.
                 with built(replace(case, stack=shown), source, pipeline.device) as open_one:
                     own = Generation(open_one, case.workload)
-                    self._works[key] = roofline.work(own, open_one, steps=steps, alike=alike)
+                    self._works[key] = roofline.count_work(own, open_one, steps=steps, alike=alike)
         return self._works[key]
 
 

@@ -10,7 +10,7 @@ from weakref import WeakKeyDictionary
 
 import torch
 
-from diffusers_perf.catalog.declarations import Case, Kind, Scale, Workload
+from diffusers_perf.catalog.declarations import Case, Scale, WeightsKind, Workload
 from diffusers_perf.measurement.build import Build
 from diffusers_perf.measurement.discovery import Anatomy, know
 from diffusers_perf.measurement.generation import Generation
@@ -32,7 +32,7 @@ class Source(Protocol):
     """The model, as a person calls it (``sd15``)."""
     weights: str
     """Which weights it holds; with the name and workload, what a baseline is keyed by."""
-    kind: Kind
+    kind: WeightsKind
     family: str
     """Class of its pipelines: what runs with one model of a family runs with another."""
     scale: Scale

@@ -67,7 +67,7 @@ def _seconds(work: Callable[[], Any]) -> float:
     return median(seconds[3:])
 
 
-def work(generation: Generation, pipeline: Any, *, steps: int, alike: bool = True) -> Work:
+def count_work(generation: Generation, pipeline: Any, *, steps: int, alike: bool = True) -> Work:
     """The work of a generation of this many steps, run operator by operator.
 
     Where its steps are not alike, all of them are run.

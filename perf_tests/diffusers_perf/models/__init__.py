@@ -19,7 +19,7 @@ from collections.abc import Iterable
 
 from diffusers_perf.catalog.declarations import Scale, Workload
 from diffusers_perf.measurement.pipelines import BadModel, Source
-from diffusers_perf.models.builder import Builder
+from diffusers_perf.models.builder import UserBuilder
 from diffusers_perf.models.checkpoint import EMBEDDED, WOULD_WORK, Checkpoint
 from diffusers_perf.models.seeded import Seeded
 
@@ -56,7 +56,7 @@ def open_source(model: str) -> Source:
     # Path.is_dir raises for a name that is too long.
     is_folder = os.path.isdir(model)  # noqa: PTH112
     if not is_folder and re.fullmatch(r"[\w.]+:\w+", model):
-        return Builder(model)
+        return UserBuilder(model)
     if is_folder or model.count("/") == 1:
         return Checkpoint(model)
     raise BadModel(

@@ -9,19 +9,19 @@ from typing import Any
 
 import torch
 
-from diffusers_perf.catalog.declarations import Kind, Scale
+from diffusers_perf.catalog.declarations import Scale, WeightsKind
 from diffusers_perf.measurement.pipelines import BadModel
 from diffusers_perf.models import identity
 from diffusers_perf.models.checkpoint import with_scheduler
 
 
-class Builder:
+class UserBuilder:
     """Calls the function with a dtype and a device for each pipeline that is wanted.
 
     `BadModel` where it cannot be imported, raises, or gives something that is not a pipeline.
     """
 
-    kind: Kind = "checkpoint"
+    kind: WeightsKind = "checkpoint"
     scale: Scale = "full"
     variants: frozenset[str] = frozenset()
 

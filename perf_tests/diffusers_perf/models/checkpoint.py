@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from diffusers_perf.catalog.declarations import Kind, Scale
+from diffusers_perf.catalog.declarations import Scale, WeightsKind
 from diffusers_perf.measurement.pipelines import BadModel
 from diffusers_perf.models import identity
 from diffusers_perf.models.complete import refuse_lacking
@@ -60,11 +60,11 @@ class Checkpoint:
     that is not diffusers' or transformers', has only pickled weights, or is out of reach.
     """
 
-    def __init__(self, model: str, *, kind: Kind = "checkpoint") -> None:
+    def __init__(self, model: str, *, kind: WeightsKind = "checkpoint") -> None:
         self._path = model
         self._local = os.path.isdir(model)  # noqa: PTH112 (Path.is_dir raises for long names)
         self._revision = PINNED_REVISIONS.get(model)
-        self.kind: Kind = kind
+        self.kind: WeightsKind = kind
         self.name = Path(model).resolve().name if self._local else model
         self._index = self._config("model_index.json")
         self.family = self._class()

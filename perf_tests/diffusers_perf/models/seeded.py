@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from diffusers_perf.catalog.declarations import Kind, Scale
+from diffusers_perf.catalog.declarations import Scale, WeightsKind
 from diffusers_perf.models.architectures import ARCHITECTURES, SCHEDULER, Architecture
 
 CLIP_BPE = Path(__file__).parent / "clip_bpe" / "bpe_simple_vocab_16e6.txt.gz"
@@ -30,7 +30,7 @@ class Seeded:
     """Seeded weights on a model of `ARCHITECTURES`, its distilled UNet and tiny autoencoder too."""
 
     weights = f"seeded-{SEED}"
-    kind: Kind = "seeded"
+    kind: WeightsKind = "seeded"
     family = "StableDiffusionPipeline"
     variants = frozenset({"distilled_unet", "tiny_vae"})
 

@@ -15,7 +15,7 @@ from diffusers_perf.judge.finding import Finding, Message
 from diffusers_perf.judge.messages.commands import Accept
 from diffusers_perf.judge.messages.run import BRING_BACK
 from diffusers_perf.plugin.collection import SESSION, is_narrowed
-from diffusers_perf.plugin.screen import Row
+from diffusers_perf.plugin.screen import ShownCase
 from diffusers_perf.plugin.session import PerfSession
 from diffusers_perf.records.files import as_json, write_whole
 from diffusers_perf.records.missing import missing
@@ -114,7 +114,9 @@ def _note_interruption(perf: PerfSession) -> None:
     if case is not None:
         reason = "interrupted before it was through"
         perf.rows.append(
-            Row(case=case, measured=None, reference=None, status=Status.INVALID, reason=reason)
+            ShownCase(
+                case=case, measured=None, reference=None, status=Status.INVALID, reason=reason
+            )
         )
 
 

@@ -74,7 +74,7 @@ class Progress:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row:
+class ShownCase:
     """One case as the closing table shows it."""
 
     case: Case
@@ -97,7 +97,7 @@ HEAD = (
 )
 
 
-def outcome(row: Row) -> str:
+def outcome(row: ShownCase) -> str:
     """One case in a line, as it finishes."""
     if row.measured is None:
         return f"{row.status}: {row.reason}" if row.reason else row.status
@@ -107,7 +107,7 @@ def outcome(row: Row) -> str:
     return ", ".join(filter(None, [*parts, row.status]))
 
 
-def cells_of(row: Row, published: Mapping[str, PublishedCase]) -> tuple[str, ...]:
+def cells_of(row: ShownCase, published: Mapping[str, PublishedCase]) -> tuple[str, ...]:
     """The row's cells, in the order of `HEAD`."""
     guide = published.get(row.case.id)
     said = f"{guide.speedup:.2f}x" if guide else ""
@@ -231,7 +231,7 @@ class Line:
 
 
 def closing_table(
-    rows: Sequence[Row], published: Mapping[str, PublishedCase], *, width: int
+    rows: Sequence[ShownCase], published: Mapping[str, PublishedCase], *, width: int
 ) -> list[Line]:
     """The tables of all workloads, one under the other; no line is wider than this."""
     lines: list[Line] = []
@@ -255,7 +255,7 @@ def closing_table(
     return lines
 
 
-def notes(rows: Sequence[Row]) -> list[str]:
+def notes(rows: Sequence[ShownCase]) -> list[str]:
     """What could not be measured or asked on this machine and why, each once; and whether it was
     quiet, and its CPU of one speed.
     """
@@ -282,7 +282,7 @@ def notes(rows: Sequence[Row]) -> list[str]:
     return list(dict.fromkeys(lines))
 
 
-def claims(rows: Sequence[Row], published: Mapping[str, Claim]) -> list[str]:
+def claims(rows: Sequence[ShownCase], published: Mapping[str, Claim]) -> list[str]:
     """A line for each measured case whose optimization the guide makes a claim of."""
     lines = []
     for row in rows:
@@ -301,7 +301,7 @@ def claims(rows: Sequence[Row], published: Mapping[str, Claim]) -> list[str]:
     return lines
 
 
-def closing_line(rows: Sequence[Row], *, missing: Collection[str]) -> str:
+def closing_line(rows: Sequence[ShownCase], *, missing: Collection[str]) -> str:
     """One sentence: how many hold, fail, are inconclusive or were skipped; and the missing ids."""
     rows = [row for row in rows if row.case.id not in missing]
     measured = [row for row in rows if row.measured is not None]

@@ -28,7 +28,7 @@ from diffusers_perf.measurement.measuring import digest
 from diffusers_perf.measurement.pipelines import Source
 from diffusers_perf.plugin.collection import IN_ONE_PROCESS, SESSION, case_of
 from diffusers_perf.plugin.options import QUICK_ROUNDS, ROUNDS
-from diffusers_perf.plugin.screen import Progress, Row, outcome
+from diffusers_perf.plugin.screen import Progress, ShownCase, outcome
 from diffusers_perf.records.baselines import BadBaseline
 from diffusers_perf.records.files import make_room
 from diffusers_perf.records.missing import Untimed
@@ -51,7 +51,7 @@ class PerfSession:
     project: Project
     published: Published
     progress: Progress
-    rows: list[Row] = field(default_factory=list)
+    rows: list[ShownCase] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
     """What the closing summary says. What failed a test stands in pytest's own section."""
 
@@ -150,13 +150,15 @@ class PerfSession:
 
     def skip(self, case: Case, reason: str) -> NoReturn:
         """Record why the case cannot run, and skip its test."""
-        row = Row(case=case, measured=None, reference=None, status=Status.SKIPPED, reason=reason)
+        row = ShownCase(
+            case=case, measured=None, reference=None, status=Status.SKIPPED, reason=reason
+        )
         self.rows.append(row)
         self.progress.finished(case, f"skipped: {reason}")
         pytest.skip(reason)
 
     def _record(self, case: Case, status: Status, text: str) -> None:
-        row = Row(case=case, measured=None, reference=None, status=status, reason=text)
+        row = ShownCase(case=case, measured=None, reference=None, status=status, reason=text)
         self.rows.append(row)
         self.progress.finished(case, outcome(row))
 
@@ -169,7 +171,7 @@ class PerfSession:
         reference: Measurement | None,
     ) -> dict[str, Any]:
         """Record a case's verdict; returns what stands in the benchmark's `extra_info`."""
-        row = Row(case=case, measured=measured, reference=reference, status=verdict.status)
+        row = ShownCase(case=case, measured=measured, reference=reference, status=verdict.status)
         self.rows.append(row)
         if verdict.passes:
             self.findings += verdict.messages

@@ -20,7 +20,7 @@ Mood = Literal["good", "plain", "warning", "bad"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Finding:
+class Notice:
     """One thing that a reader has to know, and what to do about it."""
 
     status: str
@@ -36,7 +36,7 @@ class Summary:
 
     mood: Mood
     sentence: str
-    findings: tuple[Finding, ...]
+    findings: tuple[Notice, ...]
     """What needs attention, worst first."""
     next: str
     """One command; empty if there is nothing to do."""

@@ -12,8 +12,8 @@ from diffusers_perf.report import figures
 from diffusers_perf.report.content import (
     CasePart,
     ComparisonPart,
-    Finding,
     Mood,
+    Notice,
     Summary,
     badness,
     mood_of,
@@ -37,7 +37,7 @@ def summary_of(
     `lost` are the cases without a time; `known` says whether its machine has a baseline.
     """
     findings = [
-        Finding(
+        Notice(
             status=case.status,
             mood=case.mood,
             case=case.id,
@@ -49,7 +49,7 @@ def summary_of(
         if case.mood in ("warning", "bad")
     ]
     findings += [
-        Finding(
+        Notice(
             status=case.status,
             mood=mood_of(case.status),
             case=case.id,
@@ -85,7 +85,7 @@ def _about_lost(lost: Untimed) -> str:
 def _own_words(
     head: Run,
     cases: Sequence[CasePart],
-    findings: Sequence[Finding],
+    findings: Sequence[Notice],
     *,
     lost: Sequence[Untimed],
     known: bool,

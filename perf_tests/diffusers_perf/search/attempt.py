@@ -48,8 +48,8 @@ class Tried:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Step:
-    """One step from the reference to the best stack."""
+class Adopted:
+    """A stack that became the best, and what was changed for it."""
 
     change: str
     stack: Stack

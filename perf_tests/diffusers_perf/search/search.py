@@ -20,11 +20,11 @@ from diffusers_perf.catalog.declarations import Optimization
 from diffusers_perf.records.measurement import Measurement
 from diffusers_perf.search.attempt import (
     NOISE,
+    Adopted,
     Ask,
     Gain,
     Rejected,
     Stack,
-    Step,
     Stopped,
     Tried,
     gain,
@@ -47,7 +47,7 @@ class Search:
     tell: Callable[[str], None]
     memory_bytes: float | None = None
     """The most that a stack may take."""
-    steps: list[Step] = field(default_factory=list)
+    steps: list[Adopted] = field(default_factory=list)
     """From the reference to the best so far."""
     rejected: dict[str, Rejected] = field(default_factory=dict)
     _latest: Measurement | None = None
@@ -72,7 +72,7 @@ class Search:
         first = self._try(Ask(stack=(), change="reference"))
         if first.measured is None or first.refused:
             raise Stopped(f"the reference fails: {first.refused}")
-        self.steps.append(Step(change="reference", stack=(), measured=first.measured))
+        self.steps.append(Adopted(change="reference", stack=(), measured=first.measured))
         self._latest = first.measured
         quick = [o for o in self.candidates if not o.compiles]
         slow = [o for o in self.candidates if o.compiles]
@@ -262,7 +262,7 @@ class Search:
     def _step(self, change: str, stack: Stack, measured: Measurement, *, gone: str) -> None:
         """Make this the best; `gone` says why what it no longer has is out."""
         before = self.stack
-        self.steps.append(Step(change=change, stack=stack, measured=measured))
+        self.steps.append(Adopted(change=change, stack=stack, measured=measured))
         self._latest = measured
         for name in before:
             if name not in stack:

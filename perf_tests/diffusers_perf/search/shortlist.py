@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 
-from diffusers_perf.catalog.declarations import Kind, Optimization, Tolerance
+from diffusers_perf.catalog.declarations import Optimization, Tolerance, WeightsKind
 
 
 def shortlist(
     optimizations: Iterable[Optimization],
     *,
     base: Sequence[Optimization],
-    kind: Kind,
+    kind: WeightsKind,
     image: Tolerance,
     without: Sequence[str],
     lack: Callable[[Optimization], str | None],

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from diffusers_perf.measurement.applied import AppliedCheck, NotApplied
-from diffusers_perf.techniques.device_steps import DeviceSteps, Kind
+from diffusers_perf.techniques.device_steps import DeviceSteps, StepKind
 
 
 class Planned:
@@ -20,7 +20,7 @@ class Planned:
         self._kept: dict[bool, dict[Any, Any]] = {True: {}, False: {}}
         self.rest()
 
-    def follow(self, kind: Kind) -> None:
+    def follow(self, kind: StepKind) -> None:
         """Make ready for a step of this kind."""
         # Apart, as guided and unguided steps are of different shapes, and so that a step that is
         # captured later finds the tensors of its own kind, and not those of the last run. Emptied,
@@ -55,7 +55,7 @@ def keep_blocks(pipeline: Any, *, interval: int) -> Any:
         pipeline.plan.fresh_every = interval
         before = pipeline.plan.before
 
-        def follow(kind: Kind) -> None:
+        def follow(kind: StepKind) -> None:
             before(kind)
             helper.follow(kind)
 

@@ -24,7 +24,7 @@ ROOM = 128
 
 
 @dataclass(frozen=True, kw_only=True)
-class Kind:
+class StepKind:
     """What one step does; each kind is captured on its own."""
 
     guided: bool
@@ -42,17 +42,17 @@ class Plan:
     fresh_every: int = 1
     begin: Callable[[Buffers], None] = lambda buffers: None
     """Called when a generation's prompt and schedule stand in its buffers."""
-    before: Callable[[Kind], None] = lambda kind: None
+    before: Callable[[StepKind], None] = lambda kind: None
     """Called with the kind of the step that comes; when it is captured, not when replayed."""
 
-    def kinds(self, steps: int) -> list[Kind]:
+    def kinds(self, steps: int) -> list[StepKind]:
         """The kind of each step."""
         guided = round(steps * self.guided_share)
         kinds = []
         for step in range(steps):
             # What is kept from guided steps has another shape than the unguided ones'.
             since = step if step < guided else step - guided
-            kinds.append(Kind(guided=step < guided, fresh=since % self.fresh_every == 0))
+            kinds.append(StepKind(guided=step < guided, fresh=since % self.fresh_every == 0))
         return kinds
 
 
@@ -215,7 +215,7 @@ class Buffers:
         self._table = torch.zeros(3, ROOM, device=latents.device)
         self.number = torch.zeros(1, dtype=torch.long, device=latents.device)
         """Of the step that comes next."""
-        self.steps: dict[Kind, Callable[[], None]] = {}
+        self.steps: dict[StepKind, Callable[[], None]] = {}
         pipeline.plan.begin(self)
 
     @property
@@ -239,7 +239,7 @@ class Buffers:
         self.number.zero_()
         self._pipeline.plan.begin(self)
 
-    def step(self, kind: Kind) -> Callable[[], None]:
+    def step(self, kind: StepKind) -> Callable[[], None]:
         """A step of this kind; where steps are captured, it is once this returns."""
         if kind not in self.steps:
 

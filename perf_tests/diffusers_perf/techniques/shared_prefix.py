@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from diffusers_perf.measurement.applied import NotApplied
-from diffusers_perf.techniques.device_steps import DeviceSteps, Kind
+from diffusers_perf.techniques.device_steps import DeviceSteps, StepKind
 
 
 class Once(torch.nn.Module):
@@ -65,7 +65,7 @@ def share_prefix(pipeline: Any) -> None:
         shared.append(once)
     before = pipeline.plan.before
 
-    def halved(kind: Kind) -> None:
+    def halved(kind: StepKind) -> None:
         before(kind)
         for once in shared:
             once.halves = kind.guided

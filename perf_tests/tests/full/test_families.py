@@ -130,7 +130,7 @@ def trials(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Trials]:
     workload = tiny.workload(request.param, steps=6)
     load("diffusers_perf.faults")
     catalog: Catalog = shipped().without_cases()
-    catalog.measure(workload)
+    catalog.add_cases(workload)
     bench = Bench(
         sources=models.Sources(device="cpu"),
         machine=this_machine("cpu"),

@@ -25,7 +25,7 @@ from diffusers_perf.measurement.replay import replay
 from diffusers_perf.records import pixels
 from diffusers_perf.techniques.conditioning import precompute
 from diffusers_perf.techniques.cuda_graphs import Graphed
-from diffusers_perf.techniques.device_steps import ROOM, Kind, Plan, table
+from diffusers_perf.techniques.device_steps import ROOM, Plan, StepKind, table
 from diffusers_perf.techniques.fused import _biased
 from diffusers_perf.techniques.shared_prefix import share_prefix
 from perf_tests.cases import suites, workloads
@@ -208,7 +208,7 @@ def test_optimization_that_needs_device_steps_says_so(
 
 
 def test_steps_are_grouped_by_kind() -> None:
-    fresh, kept = Kind(guided=True, fresh=True), Kind(guided=True, fresh=False)
+    fresh, kept = StepKind(guided=True, fresh=True), StepKind(guided=True, fresh=False)
     alone = replace(fresh, guided=False), replace(kept, guided=False)
     assert Plan().kinds(3) == [fresh] * 3
     assert Plan(fresh_every=2).kinds(5) == [fresh, kept, fresh, kept, fresh]

@@ -235,9 +235,9 @@ def pytest_configure(config: pytest.Config) -> None:
     for name in names:
         catalog.add(_optimization(name))
     past = config.getoption("--past-guide")
-    catalog.measure(WORKLOAD, *(name for name in names if name != past), suite="guide")
+    catalog.add_cases(WORKLOAD, *(name for name in names if name != past), suite="guide")
     if past:
-        catalog.measure(WORKLOAD, past, suite="lossless")
+        catalog.add_cases(WORKLOAD, past, suite="lossless")
 
     def declared_in(*names: str) -> Catalog:
         for name in names:

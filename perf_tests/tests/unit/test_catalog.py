@@ -58,27 +58,27 @@ def test_name_is_declared_once() -> None:
 
 def test_two_workloads_have_two_names() -> None:
     catalog = Catalog()
-    catalog.measure(WORKLOAD)
+    catalog.add_cases(WORKLOAD)
     with pytest.raises(ValueError, match=f"another workload is called '{WORKLOAD.name}'"):
-        catalog.measure(replace(WORKLOAD, seed=WORKLOAD.seed + 1))
+        catalog.add_cases(replace(WORKLOAD, seed=WORKLOAD.seed + 1))
     # The same at another scale, of which no run has both.
-    catalog.measure(replace(WORKLOAD, model="sd15"))
-    catalog.measure(replace(WORKLOAD, name="another"))
+    catalog.add_cases(replace(WORKLOAD, model="sd15"))
+    catalog.add_cases(replace(WORKLOAD, name="another"))
     assert len(catalog.cases) == 3
 
 
 def test_suite_can_be_selected_as_a_mark() -> None:
     for name in ("two words", "and", ""):
         with pytest.raises(ValueError, match="a suite is named like a variable"):
-            Catalog().measure(WORKLOAD, suite=name)
+            Catalog().add_cases(WORKLOAD, suite=name)
 
 
 def test_reference_is_in_each_suite_of_its_workload() -> None:
     catalog = Catalog()
     catalog.add(made("one"))
     catalog.add(made("two"))
-    catalog.measure(WORKLOAD, "one", suite="first")
-    catalog.measure(WORKLOAD, "two", suite="second")
+    catalog.add_cases(WORKLOAD, "one", suite="first")
+    catalog.add_cases(WORKLOAD, "two", suite="second")
     assert [suites_of(case, catalog.cases) for case in catalog.cases] == [
         ["first", "second"],
         ["first"],

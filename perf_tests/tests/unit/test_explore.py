@@ -89,7 +89,7 @@ def declare(monkeypatch: pytest.MonkeyPatch) -> Declared:
     monkeypatch.setattr(explore, "find_project", lambda _: Project(shared=catalog))
     monkeypatch.setattr(tolerances, "LOSSLESS", CLOSE)
     monkeypatch.setattr(fake, "STEP_S", 0.0)
-    catalog.measure(WORKLOAD)
+    catalog.add_cases(WORKLOAD)
 
     def bare_bench(**_: object) -> Bench:
         return Bench(

@@ -24,7 +24,7 @@ from diffusers_perf.catalog.status import Status
 from diffusers_perf.cli import __main__ as cli
 from diffusers_perf.cli import faults as command
 from diffusers_perf.faults import injection, trials
-from diffusers_perf.faults.clean import Side
+from diffusers_perf.faults.clean import CleanRun
 from diffusers_perf.faults.injection import (
     FAULTS,
     CannotInject,
@@ -199,7 +199,7 @@ def declared(monkeypatch: pytest.MonkeyPatch) -> dict[str, Fault]:
     on_fake_clock(monkeypatch)
     monkeypatch.setattr(injection, "FAULTS", there)
     catalog = Catalog()
-    catalog.measure(WORKLOAD)
+    catalog.add_cases(WORKLOAD)
     monkeypatch.setattr(command, "find_project", lambda _: Project(shared=catalog))
 
     def bench(args: Any, project: Project) -> Bench:
@@ -397,7 +397,7 @@ def test_clean_run_with_a_latency_alarm_is_undecided(
     findings = tuple(
         Finding(status=Status(status), metric=metric, what="") for status, metric in alarms
     )
-    session._count(anything, Side(measured=(), findings=findings))
+    session._count(anything, CleanRun(measured=(), findings=findings))
     assert len(session.false_alarms) == len(alarms)
     assert command.code([], session) == code
 

@@ -13,7 +13,7 @@ import pytest
 
 from diffusers_perf.cli import __main__ as command
 from diffusers_perf.history import store
-from diffusers_perf.history.causes import Kind
+from diffusers_perf.history.causes import CauseKind
 from diffusers_perf.history.changes import Shape
 from diffusers_perf.history.store import CONTROL, Row
 from diffusers_perf.history.trends import Event, Trend, ranges, trends
@@ -89,7 +89,7 @@ def test_step_names_its_commits_and_its_bisection() -> None:
     event = only(rows)
     assert event.shape is Shape.STEP
     assert event.commits == (commit(39), commit(40))
-    assert event.cause.kinds == (Kind.CODE,)
+    assert event.cause.kinds == (CauseKind.CODE,)
     assert event.ratio == pytest.approx(1.05, abs=0.005)
     (one,) = ranges(trends(rows))
     assert one.command == (
@@ -117,7 +117,7 @@ def test_outlier_is_noise() -> None:
             measured(content, CASE)["gpu_busy_s"] *= 1.2
 
     event = only(nights(range(40), spike))
-    assert (event.shape, event.cause.kinds) == (Shape.OUTLIER, (Kind.NOISE,))
+    assert (event.shape, event.cause.kinds) == (Shape.OUTLIER, (CauseKind.NOISE,))
 
 
 def test_invalid_time_judges_nothing() -> None:
@@ -142,14 +142,15 @@ def test_counter_is_exact_at_once() -> None:
 
 
 @pytest.mark.parametrize(
-    ("field", "kind"), [("torch", Kind.VERSIONS), ("driver", Kind.MACHINE), ("cuda", Kind.VERSIONS)]
+    ("field", "kind"),
+    [("torch", CauseKind.VERSIONS), ("driver", CauseKind.MACHINE), ("cuda", CauseKind.VERSIONS)],
 )
-def test_new_cohort_is_a_line_of_its_own(field: str, kind: Kind) -> None:
+def test_new_cohort_is_a_line_of_its_own(field: str, kind: CauseKind) -> None:
     rows = nights(range(50), slower(since=40), on_another(field, "999", since=40))
     trend = busy(trends(rows))
     assert [len(line) for line in trend.lines] == [40, 10]
     event = only(rows)
-    assert event.cause.kinds == (kind, Kind.CODE)
+    assert event.cause.kinds == (kind, CauseKind.CODE)
     assert f"{field} " in event.cause.evidence
 
 
@@ -171,7 +172,7 @@ def test_another_harness_is_suspected_first() -> None:
             session(content)["harness_version"] = "another"
 
     event = only(nights(range(50), slower(since=40), changed))
-    assert event.cause.kinds == (Kind.HARNESS, Kind.CODE)
+    assert event.cause.kinds == (CauseKind.HARNESS, CauseKind.CODE)
 
 
 def test_another_card_of_one_kind_is_the_machine() -> None:
@@ -179,7 +180,7 @@ def test_another_card_of_one_kind_is_the_machine() -> None:
         machine(content)["gpu_uuid"] = "GPU-b" if number >= 40 else "GPU-a"
 
     event = only(nights(range(50), slower(since=40), card))
-    assert event.cause.kinds == (Kind.MACHINE, Kind.CODE)
+    assert event.cause.kinds == (CauseKind.MACHINE, CauseKind.CODE)
     assert "GPU-a → GPU-b" in event.cause.evidence
 
 
@@ -189,7 +190,7 @@ def test_slower_clock_is_the_machine() -> None:
         measured(content, CASE)["interference"]["sm_clocks_mhz"] = [clock] * 5
 
     event = only(nights(range(50), slower(since=40), clocked))
-    assert event.cause.kinds == (Kind.MACHINE, Kind.CODE)
+    assert event.cause.kinds == (CauseKind.MACHINE, CauseKind.CODE)
     assert "SM clock 1980 → 1800 MHz" in event.cause.evidence
 
 
@@ -198,15 +199,15 @@ def test_one_commit_that_changed_is_noise() -> None:
         content["commit_info"]["id"] = commit(0)
 
     event = only(nights(range(50), slower(since=40), same))
-    assert event.cause.kinds == (Kind.NOISE,)
+    assert event.cause.kinds == (CauseKind.NOISE,)
 
 
-@pytest.mark.parametrize(("by", "kinds"), [(1.0, (Kind.CODE,)), (1.05, (Kind.MACHINE,))])
-def test_red_night_is_decided_by_a_control(by: float, kinds: tuple[Kind, ...]) -> None:
+@pytest.mark.parametrize(("by", "kinds"), [(1.0, (CauseKind.CODE,)), (1.05, (CauseKind.MACHINE,))])
+def test_red_night_is_decided_by_a_control(by: float, kinds: tuple[CauseKind, ...]) -> None:
     rows = nights(range(41), slower(since=40))
     event = only(rows)
     assert event.shape is Shape.UNCONFIRMED
-    assert event.cause.kinds == (Kind.CODE, Kind.NOISE)
+    assert event.cause.kinds == (CauseKind.CODE, CauseKind.NOISE)
     again = night(41, code=39)
     measured(again, CASE)["gpu_busy_s"] *= by
     (run,) = parsed([again], "control")

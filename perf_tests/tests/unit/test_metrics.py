@@ -9,7 +9,7 @@ from typing import get_args
 import pytest
 from msgspec import structs
 
-from diffusers_perf.catalog.metric import Detector, Kind, Unit
+from diffusers_perf.catalog.metric import Detector, MetricKind, Unit
 from diffusers_perf.catalog.metrics import (
     BY_NAME,
     COMPARED,
@@ -62,7 +62,7 @@ def test_limited_and_compared_metrics() -> None:
         "peak_memory_bytes": 0.02,
         "peak_host_memory_bytes": 0.05,
     }
-    assert {metric.kind for metric in COMPARED} <= {Kind.TIME, Kind.MEMORY}
+    assert {metric.kind for metric in COMPARED} <= {MetricKind.TIME, MetricKind.MEMORY}
     assert {name: metric.rise for name, metric in COUNTERS.items() if name not in STRICT} == {
         "kernels": 0.01,
         "kernel_launches": 0.01,

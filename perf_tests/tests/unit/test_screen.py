@@ -5,7 +5,7 @@ from msgspec import structs
 
 from diffusers_perf.catalog.declarations import REFERENCE
 from diffusers_perf.catalog.status import Status
-from diffusers_perf.plugin.screen import HEAD, Line, Row, notes, table
+from diffusers_perf.plugin.screen import HEAD, Line, ShownCase, notes, table
 from diffusers_perf.records.measurement import Interference
 from perf_tests.cases import workloads
 from perf_tests.tests.unit.catalogs import ours
@@ -81,7 +81,7 @@ def test_colours(verdict: Status | None, colour: str | None) -> None:
 def test_varying_core_speed_is_reported_once(loops: tuple[float, ...], shown: list[str]) -> None:
     measured = structs.replace(FP16, interference=Interference(cpu_loops_s=loops))
     case = ours().case(workloads.DDIM50, REFERENCE)
-    rows = [Row(case=case, measured=measured, reference=None, status=Status.SAME)] * 2
+    rows = [ShownCase(case=case, measured=measured, reference=None, status=Status.SAME)] * 2
     assert notes(rows) == shown
 
 
@@ -90,7 +90,7 @@ WAITED = "the host waited for a CPU for 34% of the rounds"
 
 def test_interference_is_reported_whatever_the_verdicts() -> None:
     quiet, busy = (
-        Row(
+        ShownCase(
             case=ours().case(workloads.DDIM50, name),
             measured=structs.replace(FP16, interference=Interference(host=reasons)),
             reference=None,

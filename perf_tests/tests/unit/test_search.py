@@ -725,7 +725,7 @@ def test_wrong_combination_is_refused(catalog: Catalog, of: str, says: str) -> N
     with pytest.raises(ValueError, match=says):
         catalog.stack("named", of)
     with pytest.raises(ValueError, match=f"fake4: {says}"):
-        catalog.measure(WORKLOAD, of)
+        catalog.add_cases(WORKLOAD, of)
 
 
 def test_stack_may_repeat_the_base(catalog: Catalog) -> None:
@@ -736,7 +736,7 @@ def test_stack_may_repeat_the_base(catalog: Catalog) -> None:
 def test_named_stack_excludes_its_own_parts(catalog: Catalog) -> None:
     catalog.stack("chain", "steps+graph")
     with pytest.raises(ValueError, match=r"fake4: chain\+graph names graph twice"):
-        catalog.measure(WORKLOAD, "chain+graph")
+        catalog.add_cases(WORKLOAD, "chain+graph")
 
 
 def test_requirement_is_declared_first(catalog: Catalog) -> None:
