@@ -34,6 +34,9 @@ class Tolerance:
     """At least this peak signal-to-noise ratio, in dB, on images in [0, 1]."""
     ssim: float = -1.0
     """At least this structural similarity."""
+    step_db: float = 0.0
+    """Of step-wise workloads: at least this signal-to-noise ratio, in dB, of what each step's
+    denoiser is given and predicts."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,6 +156,9 @@ class Workload:
     model's own."""
     base: tuple[str, ...] = ()
     """Optimizations that are on in every case, the reference too."""
+    step_wise: bool = False
+    """Compare cases with the reference step by step, from where the reference stood in each: for
+    samplers that make another image of mere rounding, and for video."""
     sensitive_to: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """Changes of the call that must change the images, beside another seed and another prompt, by
     the name of the input: ``{"guidance": {"guidance_scale": 1.0}}``."""
@@ -296,5 +302,7 @@ class Case:
         if not allowed or None in allowed:
             return None
         return Tolerance(
-            psnr_db=min(p.psnr_db for p in allowed if p), ssim=min(p.ssim for p in allowed if p)
+            psnr_db=min(p.psnr_db for p in allowed if p),
+            ssim=min(p.ssim for p in allowed if p),
+            step_db=min(p.step_db for p in allowed if p),
         )

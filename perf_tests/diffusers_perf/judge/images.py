@@ -34,6 +34,7 @@ def judged(q: Question) -> Iterator[Finding]:
         yield q.finding(Status.WORSE_IMAGE, "repeat", message)
     if q.measured.ignored:
         yield q.finding(Status.WORSE_IMAGE, "repeat", messages.ignored(q))
+    yield from _followed(q)
     yield _close(q)
 
 
@@ -48,6 +49,22 @@ def _broken(q: Question) -> Finding | None:
         message = messages.uniform(q, look.std, limit=UNIFORM_STD)
         return q.finding(Status.UNIFORM, "image", message)
     return None
+
+
+def _followed(q: Question) -> Iterator[Finding]:
+    """Step by step, where the workload is compared so: the first step that is too far."""
+    limit, seen = q.tolerance, q.measured.step_distances
+    if limit is None or seen is None:
+        return
+    steps = zip(seen.inputs_db, seen.predictions_db, strict=True)
+    for number, (inputs_db, prediction_db) in enumerate(steps, 1):
+        if min(inputs_db, prediction_db) < limit.step_db:
+            block = next((b for b, db in seen.blocks_db.items() if db < limit.step_db), None)
+            message = messages.far_step(
+                q, number, inputs_db, prediction_db, limit_db=limit.step_db, block=block
+            )
+            yield q.finding(Status.WORSE_IMAGE, "image distance", message)
+            return
 
 
 def _close(q: Question) -> Finding:

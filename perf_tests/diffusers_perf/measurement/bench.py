@@ -31,13 +31,10 @@ from diffusers_perf.measurement.kept import distance_to_accepted, save
 from diffusers_perf.measurement.lacking import Lack, lack_of
 from diffusers_perf.measurement.observing import Observer, Observing, parameters
 from diffusers_perf.measurement.pipelines import Builder, Opened, built, collect
+from diffusers_perf.measurement.stepwise import Steps
 from diffusers_perf.measurement.timing import Rounds, Stopwatch
 from diffusers_perf.records import pixels
-from diffusers_perf.records.baselines import (
-    MachineBaseline,
-    OperatorBaseline,
-    Portable,
-)
+from diffusers_perf.records.baselines import MachineBaseline, OperatorBaseline, Portable
 from diffusers_perf.records.measurement import Count, Distance, Measurement
 from diffusers_perf.records.pixels import Images
 from diffusers_perf.records.run import Drift, Machine
@@ -67,6 +64,7 @@ class Bench:
     build: Builder = built
     stopwatch: Stopwatch = field(default_factory=Stopwatch)
     observer: Observer = field(default_factory=Observing)
+    steps: Steps = field(default_factory=Steps)
     quick: bool = False
     """One short warm-up, and no roofline that is not known yet: each of many has to be short."""
     options: tuple[str, ...] = ()
@@ -238,13 +236,7 @@ class Bench:
         )
         if not case.image_only:
             measurement = self.observer.observe(
-                measurement,
-                case,
-                generation,
-                pipeline,
-                watch,
-                source=source,
-                quick=self.quick,
+                measurement, case, generation, pipeline, watch, source=source, quick=self.quick
             )
         measurement = structs.replace(measurement, interference=watch.interference())
         self._images[case.id] = images
@@ -253,6 +245,11 @@ class Bench:
             if reason:
                 said = f"{case.id}: its image was not saved: {reason}"
                 measurement = structs.replace(measurement, notes=(*measurement.notes, said))
+        if case.workload.step_wise:
+            measurement, compared = self.steps.compare(case, measurement, generation, pipeline)
+            if compared is None:
+                return measurement
+            images = compared
         return structs.replace(measurement, image_distance=self._image_distance(case, images))
 
     def _image_distance(self, case: Case, images: Images) -> Distance | None:

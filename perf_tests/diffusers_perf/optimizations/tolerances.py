@@ -13,15 +13,18 @@ from diffusers_perf.catalog.declarations import Tolerance, Tolerances
 # The embedded model, 24 held-out prompts and seeds on an H200 (lowest of the legitimate, highest of
 # the faults): fp16 57.8 dB, bf16 36.5 dB; no guidance 34.0 dB, an attention block skipped 32.9 dB,
 # another seed 32.5 dB, q halved 31.0 dB, the prompt zeroed 14.2 dB, another prompt 12.2 dB.
+# Step by step, in the tiny pipelines of eight families on a CPU, lowest prediction: fp16 55.3 dB,
+# bf16 33.5 dB, but for Qwen-Image's, whose timestep is rounded as well (33.7 and 17.3 dB); a block
+# skipped 14.9 dB at most, another prompt's inputs below 0 dB.
 FLOAT16 = Tolerances(
-    seeded=Tolerance(psnr_db=40, ssim=0.93),
-    embedded=Tolerance(psnr_db=45),
-    checkpoint=Tolerance(ssim=0.90),
+    seeded=Tolerance(psnr_db=40, ssim=0.93, step_db=30),
+    embedded=Tolerance(psnr_db=45, step_db=30),
+    checkpoint=Tolerance(ssim=0.90, step_db=30),
 )
 BFLOAT16 = Tolerances(
-    seeded=Tolerance(psnr_db=33, ssim=0.93),
-    embedded=Tolerance(psnr_db=35),
-    checkpoint=Tolerance(ssim=0.90),
+    seeded=Tolerance(psnr_db=33, ssim=0.93, step_db=24),
+    embedded=Tolerance(psnr_db=35, step_db=24),
+    checkpoint=Tolerance(ssim=0.90, step_db=24),
 )
 # A distilled module makes comparable images where it was trained to: on the embedded model, with
 # 24 held-out prompts on a CPU, the distilled UNet's are at 17.1 dB or more, with the tiny

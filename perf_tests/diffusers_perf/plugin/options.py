@@ -13,7 +13,7 @@ QUICK_ROUNDS = 2
 DIGITS_MOST = 9
 MARK = "diffusers_perf"
 """On the library's test, and on no other."""
-OPTIONS = ("--device", "--model", "--rounds", "--baselines", "--quick", "--shard")
+OPTIONS = ("--device", "--model", "--rounds", "--baselines", "--quick", "--shard", "--first-block")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -61,6 +61,11 @@ def _add(parser: pytest.Parser) -> None:
         metavar="I/N",
         help="run the I-th of N nearly equal parts of the cases, each on a GPU of its own; "
         "`diffusers-perf merge` joins the runs",
+    )
+    group.addoption(
+        "--first-block",
+        action="store_true",
+        help="where a step of a step-wise workload fails, name the first block that differs",
     )
 
     parser.addini("perf_baselines", "folder of the accepted baselines", default="baselines")

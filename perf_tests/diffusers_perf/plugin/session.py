@@ -26,6 +26,7 @@ from diffusers_perf.measurement.failing import CaseError, is_out_of_memory
 from diffusers_perf.measurement.machine import BadDevice, this_machine, with_threads_for
 from diffusers_perf.measurement.measuring import digest
 from diffusers_perf.measurement.pipelines import Source
+from diffusers_perf.measurement.stepwise import Steps
 from diffusers_perf.plugin.collection import IN_ONE_PROCESS, SESSION, case_of
 from diffusers_perf.plugin.options import QUICK_ROUNDS, ROUNDS
 from diffusers_perf.plugin.screen import Progress, ShownCase, outcome
@@ -244,6 +245,7 @@ def start(config: pytest.Config) -> PerfSession:
             machine=machine,
             rounds=config.getoption("rounds") or (QUICK_ROUNDS if quick else ROUNDS),
             quick=quick,
+            steps=Steps(blocks=config.getoption("first_block")),
             options=models.options_for(machine.device, model),
             say=progress.stage,
             images_folder=report and report.with_name(f"{report.stem}-images"),

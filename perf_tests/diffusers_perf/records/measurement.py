@@ -73,6 +73,20 @@ class Distance(Record, frozen=True, kw_only=True):
     ssim: Number
 
 
+class StepDistances(Record, frozen=True, kw_only=True):
+    """How far a case's steps are from its reference's, each from where the reference stood:
+    signal-to-noise ratios in dB. Calls of other shapes than the reference's are at -120 dB.
+    """
+
+    inputs_db: tuple[Number, ...]
+    """By step, of the farthest input that the pipeline gave to its denoisers."""
+    predictions_db: tuple[Number, ...]
+    """By step, of what the denoisers made of the reference's inputs."""
+    blocks_db: Mapping[str, Number] = {}
+    """By block in the order of their ends, in the step whose prediction is the farthest; empty
+    unless asked for."""
+
+
 class Interference(Record, frozen=True, kw_only=True):
     """What else was at work on the machine during the rounds."""
 
@@ -125,6 +139,9 @@ class Measurement(Record, frozen=True, kw_only=True):
     """The last round's images against the first's: state that leaks between generations shows."""
     image_distance: Distance | None = None
     """To the images of the case it is compared with; the reference's to the accepted ones."""
+    step_distances: StepDistances | None = None
+    """Of a step-wise workload's cases, to its reference; their `image_distance` is then of the
+    image that comes of the reference's predictions."""
     gpu_busy_s: Positive | None = None
     host_step_s: Positive | None = None
     """Time the host takes to enqueue one call of the denoiser: the median of the first calls of

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from diffusers_perf.records.measurement import (
     Interference,
     Look,
     Measurement,
+    StepDistances,
 )
 from perf_tests.tests.unit.factories import FP16, REFERENCE, baseline_of, question
 
@@ -30,6 +32,23 @@ def of(metric: str, asked: Question) -> Status | None:
 
 def fp16(**changes: Any) -> Question:
     return question(structs.replace(FP16, **changes))
+
+
+def stepped(inputs_db: float, prediction_db: float) -> Question:
+    """A step-wise workload's case, of which every step must be at 30 dB."""
+    distances = StepDistances(inputs_db=(60, inputs_db), predictions_db=(60, prediction_db))
+    asked = fp16(step_distances=distances)
+    return dataclasses.replace(asked, tolerance=Tolerance(psnr_db=40, step_db=30))
+
+
+@pytest.mark.parametrize(
+    ("inputs_db", "prediction_db", "status"),
+    [(30.0, 30.0, None), (29.9, 60.0, "worse image"), (60.0, 29.9, "worse image")],
+)
+def test_step_is_judged_at_its_limit(
+    inputs_db: float, prediction_db: float, status: Status | None
+) -> None:
+    assert of("image distance", stepped(inputs_db, prediction_db)) == status
 
 
 def look(*, mean: float = 0.5, std: float = 0.2) -> dict[str, Look]:

@@ -14,6 +14,7 @@ import pytest
 from inline_snapshot import external_file
 from msgspec import structs
 
+from diffusers_perf.catalog.declarations import Tolerance
 from diffusers_perf.judge import structure_verdicts
 from diffusers_perf.judge.comparable import NotComparable
 from diffusers_perf.judge.comparison import Comparison
@@ -22,7 +23,14 @@ from diffusers_perf.judge.pairs import compare
 from diffusers_perf.judge.question import Question
 from diffusers_perf.judge.verdicts import judge
 from diffusers_perf.records.baselines import Bound, OperatorBaseline
-from diffusers_perf.records.measurement import Count, Distance, Interference, Look, Measurement
+from diffusers_perf.records.measurement import (
+    Count,
+    Distance,
+    Interference,
+    Look,
+    Measurement,
+    StepDistances,
+)
 from diffusers_perf.records.operators import Occurrence, OperatorCounts, Place
 from perf_tests.tests.unit import recorded
 from perf_tests.tests.unit.factories import FP16, GENERATES, REFERENCE, baseline_of, question
@@ -46,6 +54,16 @@ def fp16(**changes: Any) -> Question:
     return question(structs.replace(FP16, **changes))
 
 
+def stepped(inputs_db: list[float], predictions_db: list[float], **blocks_db: float) -> Question:
+    """A case of a step-wise workload."""
+    distances = StepDistances(
+        inputs_db=tuple(inputs_db), predictions_db=tuple(predictions_db), blocks_db=blocks_db
+    )
+    return replace(
+        fp16(step_distances=distances), tolerance=Tolerance(psnr_db=40, ssim=0.97, step_db=30)
+    )
+
+
 def counting(**counters: tuple[int, int]) -> Question:
     counts = {n: Count(fixed=fixed, per_step=per_step) for n, (fixed, per_step) in counters.items()}
     return fp16(counters={**FP16.counters, **counts})
@@ -60,6 +78,11 @@ def test_images() -> None:
         "ignored": fp16(ignored=("seed", "prompt")),
         "far": fp16(image_distance=Distance(psnr_db=39.9, ssim=0.99)),
         "not compared": fp16(image_distance=None),
+        "step's inputs": stepped([60, 12, 11], [70, 70, 70]),
+        "step's prediction": stepped([60, 60, 60], [55, 20, 18]),
+        "step's prediction, first block": stepped(
+            [60, 60, 60], [55, 20, 18], **{"blocks.0": 60, "blocks.1": 15, "blocks.2": 14}
+        ),
         "reference far": question(
             structs.replace(REFERENCE, image_distance=Distance(psnr_db=21.8, ssim=0.8))
         ),

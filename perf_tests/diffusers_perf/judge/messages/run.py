@@ -116,6 +116,39 @@ def far(q: Question, distance: Distance, limit: Tolerance) -> Message:
     )
 
 
+def far_step(
+    q: Question,
+    step: int,
+    inputs_db: float,
+    prediction_db: float,
+    *,
+    limit_db: float,
+    block: str | None,
+) -> Message:
+    """The first step beyond the limit; `block` is the first of the denoiser's that is."""
+    if inputs_db < limit_db:
+        what = f"step {step}: the denoiser's inputs differ from {q.reference.case}'s"
+        measured = f"signal-to-noise ratio {inputs_db:.1f} dB"
+        advice = (
+            "look at what changed before the denoiser: prompt, text encoder, guidance, scheduler"
+        )
+    else:
+        what = f"step {step}: the denoiser's prediction differs from {q.reference.case}'s"
+        measured = f"signal-to-noise ratio {prediction_db:.1f} dB"
+        advice = "add --first-block to name the block that differs"
+        if block:
+            measured += f", first in block {block}"
+            advice = f"look at what changed in {block}"
+    return Message(
+        what=what,
+        measured=measured,
+        expected=f"{q.reference.case}'s step from the same latents, in the same run",
+        limit=f"at least {limit_db:.0f} dB",
+        advice=f"{advice}, then rerun",
+        command=q.rerun,
+    )
+
+
 def no_accepted_image(q: Question) -> Message:
     return Message(what="no accepted image for these weights", command=q.accept_images)
 

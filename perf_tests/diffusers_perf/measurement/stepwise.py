@@ -1,0 +1,292 @@
+"""Compares a case with its reference step by step, each step from where the reference stood.
+
+A chaotic sampler makes another image of mere rounding, so that the last image says nothing of an
+optimization. Here each call of a case's denoiser gets the inputs of the reference's same call, and
+the pipeline goes on with the reference's prediction (teacher forcing): nothing accumulates. What
+lies around the denoiser (text encoders, guidance, scheduler) shows in the inputs that the case
+would have given to the next call, and the decoder in the image, which is made of the reference's
+latents.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from msgspec.structs import replace
+from torch.utils._pytree import tree_flatten, tree_unflatten
+
+from diffusers_perf.catalog.declarations import Case
+from diffusers_perf.measurement.discovery import denoisers, step_ends
+from diffusers_perf.measurement.generation import Generation
+from diffusers_perf.records.measurement import IDENTICAL_DB, Measurement, StepDistances
+from diffusers_perf.records.pixels import Images
+
+SAMPLES = 4096
+"""Numbers that are kept of a block's output."""
+
+
+class CannotFollow(Exception):
+    """A case whose steps cannot be compared; one sentence says why."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecordedCall:
+    """One call of a denoiser, on the host."""
+
+    inputs: Sequence[torch.Tensor]
+    prediction: Sequence[torch.Tensor]
+    blocks: dict[str, torch.Tensor]
+    """Samples of each block's output, in the order in which the blocks ended; empty unless asked
+    for."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trajectory:
+    """What a reference's denoisers were given and gave, call by call."""
+
+    calls: dict[str, list[RecordedCall]]
+    """By component."""
+    images: Images
+
+
+def record(generation: Generation, pipeline: Any, *, blocks: bool = False) -> Trajectory:
+    """One generation of the reference, with what its denoisers were given and gave.
+
+    `blocks`: with samples of what each of their blocks gave.
+    """
+    calls: dict[str, list[RecordedCall]] = defaultdict(list)
+    copies = _Copies()
+
+    def call(name: str, module: Any, args: Any, kwargs: Any) -> Any:
+        inputs = copies.of(_tensors((args, kwargs)))
+        with _blocks(module, wanted=blocks) as seen:
+            output = module(*args, **kwargs)
+        calls[name].append(
+            RecordedCall(inputs=inputs, prediction=copies.of(_tensors(output)), blocks=dict(seen))
+        )
+        return output
+
+    with _stand_ins(pipeline, call):
+        images = generation.images()
+    return Trajectory(calls=dict(calls), images=images)
+
+
+def follow(
+    generation: Generation, pipeline: Any, trajectory: Trajectory, *, blocks: bool = False
+) -> tuple[StepDistances, Images]:
+    """One generation of a case along a reference's trajectory: how far each step is from the
+    reference's, and the images that come of the reference's predictions.
+
+    `blocks`: with the distance of each block's output in the step whose prediction is the farthest.
+    `CannotFollow` where the denoisers are not called as the reference's were.
+    """
+    run = _Following(trajectory)
+    with _stand_ins(pipeline, run.call(blocks)), step_ends(pipeline, run.end_step):
+        images = generation.images()
+    for name, wanted in trajectory.calls.items():
+        if run.made[name] != len(wanted):
+            raise CannotFollow(
+                f"its {name} is called {run.made[name]} times, the reference's {len(wanted)} times"
+            )
+    return run.distances(), images
+
+
+class Steps:
+    """Compares the cases of step-wise workloads with the reference that ran before them."""
+
+    def __init__(self, *, blocks: bool = False) -> None:
+        self._blocks = blocks
+        self._trajectories: dict[str, Trajectory] = {}
+
+    def compare(
+        self, case: Case, measured: Measurement, generation: Generation, pipeline: Any
+    ) -> tuple[Measurement, Images | None]:
+        """The measurement with the distances of its steps, and the images that come of the
+        reference's predictions; of a reference its own. None, with a note, where it cannot be
+        compared.
+        """
+        name = case.workload.name
+        try:
+            if case.is_reference:
+                trajectory = record(generation, pipeline, blocks=self._blocks)
+                self._trajectories[name] = trajectory
+                return measured, trajectory.images
+            trajectory = self._trajectories[name]
+            steps, images = follow(generation, pipeline, trajectory, blocks=self._blocks)
+        except CannotFollow as error:
+            said = f"{case.id}: its steps cannot be compared: {error}"
+            return replace(measured, notes=(*measured.notes, said)), None
+        return replace(measured, step_distances=steps), images
+
+
+@dataclass
+class _Following:
+    trajectory: Trajectory
+    made: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+    steps: list[list[tuple[float, float, dict[str, float]]]] = field(default_factory=lambda: [[]])
+    """By step, of each call: inputs, prediction, blocks."""
+
+    def call(self, blocks: bool) -> Callable[[str, Any, Any, Any], Any]:
+        def followed(name: str, module: Any, args: Any, kwargs: Any) -> Any:
+            number = self.made[name]
+            self.made[name] += 1
+            recorded = self.trajectory.calls.get(name, [])
+            if number >= len(recorded):
+                return module(*args, **kwargs)
+            then = recorded[number]
+            own = _tensors((args, kwargs))
+            inputs_db = min(
+                (signal_to_noise_db(a, b) for a, b in zip(own, then.inputs, strict=False)),
+                default=IDENTICAL_DB,
+            )
+            if [t.shape for t in own] == [t.shape for t in then.inputs]:
+                args, kwargs = _replaced((args, kwargs), then.inputs)
+            else:
+                inputs_db = -IDENTICAL_DB
+            with _blocks(module, wanted=blocks) as seen:
+                output = module(*args, **kwargs)
+            given = _tensors(output)
+            if [t.shape for t in given] != [t.shape for t in then.prediction]:
+                self.steps[-1].append((inputs_db, -IDENTICAL_DB, {}))
+                return output
+            far = {
+                block: signal_to_noise_db(sample, then.blocks[block])
+                for block, sample in seen.items()
+                if block in then.blocks
+            }
+            together = signal_to_noise_db(_joined(given), _joined(then.prediction))
+            self.steps[-1].append((inputs_db, together, far))
+            return _replaced(output, then.prediction)
+
+        return followed
+
+    def end_step(self) -> None:
+        self.steps.append([])
+
+    def distances(self) -> StepDistances:
+        steps = [step for step in self.steps if step]
+        farthest = min((call for step in steps for call in step), key=lambda call: call[1])
+        return StepDistances(
+            inputs_db=tuple(min(call[0] for call in step) for step in steps),
+            predictions_db=tuple(min(call[1] for call in step) for step in steps),
+            blocks_db=farthest[2],
+        )
+
+
+def signal_to_noise_db(seen: torch.Tensor, wanted: torch.Tensor) -> float:
+    """How far numbers are from those wanted, in dB of their own energy; `IDENTICAL_DB` at most, and
+    its negative where shapes differ or a number is not finite.
+    """
+    if seen.shape != wanted.shape:
+        return -IDENTICAL_DB
+    own, other = (t.detach().to("cpu", torch.float64) for t in (seen, wanted))
+    noise, signal = float((own - other).square().sum()), float(other.square().sum())
+    if not (math.isfinite(noise) and math.isfinite(signal)):
+        return -IDENTICAL_DB
+    if noise == 0:
+        return IDENTICAL_DB
+    ratio = 10 * math.log10(signal / noise) if signal else -IDENTICAL_DB
+    return max(-IDENTICAL_DB, min(IDENTICAL_DB, ratio))
+
+
+def _tensors(tree: Any) -> list[torch.Tensor]:
+    return [leaf for leaf in tree_flatten(tree)[0] if isinstance(leaf, torch.Tensor)]
+
+
+def _joined(tensors: Sequence[torch.Tensor]) -> torch.Tensor:
+    return torch.cat([t.detach().to("cpu", torch.float64).flatten() for t in tensors])
+
+
+def _replaced(tree: Any, tensors: Sequence[torch.Tensor]) -> Any:
+    """The tree with these tensors in place of its own, on their devices and in their dtypes."""
+    leaves, spec = tree_flatten(tree)
+    others = iter(tensors)
+    return tree_unflatten(
+        [
+            next(others).to(leaf.device, leaf.dtype, copy=True)
+            if isinstance(leaf, torch.Tensor)
+            else leaf
+            for leaf in leaves
+        ],
+        spec,
+    )
+
+
+class _Copies:
+    """Copies on the host; of what a pipeline hands over in each step unchanged, one."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[object, ...], tuple[torch.Tensor, torch.Tensor]] = {}
+
+    def of(self, tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        return [self._copy(tensor) for tensor in tensors]
+
+    def _copy(self, tensor: torch.Tensor) -> torch.Tensor:
+        key = (id(tensor), tensor._version)
+        if key not in self._known:
+            # The tensor is held as well: its id must not become another's.
+            self._known[key] = tensor, tensor.detach().to("cpu", copy=True)
+        return self._known[key][1]
+
+
+class _StandIn:
+    """Takes a module's place in a pipeline: its calls go elsewhere, all else to the module."""
+
+    def __init__(self, module: Any, call: Callable[[Any, Any], Any]) -> None:
+        self._module, self._call = module, call
+
+    # Pipelines ask whether a component is a module, or which.
+    __class__ = property(lambda self: type(self._module))
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self._call(args, kwargs)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._module, name)
+
+
+@contextmanager
+def _stand_ins(pipeline: Any, call: Callable[[str, Any, Any, Any], Any]) -> Iterator[None]:
+    """Have the pipeline's denoisers called by this: name, module, args, kwargs."""
+    own = denoisers(pipeline)
+    attributes = vars(pipeline)
+    for name in own:
+        if name not in attributes:
+            raise CannotFollow(f"{type(pipeline).__name__} keeps its {name} elsewhere")
+    try:
+        for name, module in own.items():
+
+            def stand_in(args: Any, kwargs: Any, name: str = name, module: Any = module) -> Any:
+                return call(name, module, args, kwargs)
+
+            # Not by setattr: a pipeline writes into its configuration what is set.
+            attributes[name] = _StandIn(module, stand_in)
+        yield
+    finally:
+        attributes.update(own)
+
+
+@contextmanager
+def _blocks(module: Any, *, wanted: bool) -> Iterator[dict[str, torch.Tensor]]:
+    """Samples of what each block gives: a block is what stands in a list of modules."""
+    seen: dict[str, torch.Tensor] = {}
+    if not wanted:
+        yield seen
+        return
+    with ExitStack() as hooks:
+        for name, parent in module.named_modules():
+            if isinstance(parent, torch.nn.ModuleList):
+                for index, block in enumerate(parent):
+
+                    def ended(_m: Any, _i: Any, output: Any, key: str = f"{name}.{index}") -> None:
+                        whole = _joined(_tensors(output))
+                        seen[key] = whole[:: max(1, len(whole) // SAMPLES)].clone()
+
+                    hooks.callback(block.register_forward_hook(ended).remove)
+        yield seen

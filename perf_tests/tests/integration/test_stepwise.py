@@ -1,0 +1,120 @@
+"""Cases compared with their reference step by step, on tiny pipelines of two families."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import torch
+
+from diffusers_perf.measurement.discovery import denoisers
+from diffusers_perf.measurement.generation import Generation
+from diffusers_perf.measurement.noise import drawn_on_host
+from diffusers_perf.measurement.stepwise import CannotFollow, Trajectory, follow, record
+from diffusers_perf.optimizations import tolerances
+from diffusers_perf.records import pixels
+from diffusers_perf.records.measurement import IDENTICAL_DB, StepDistances
+from perf_tests.tests import tiny
+
+STEPS = 4
+BLOCKS = {"flux": "transformer_blocks.1", "wan": "blocks.1"}
+
+
+@pytest.fixture(autouse=True)
+def _noise() -> Iterator[None]:
+    with drawn_on_host():
+        yield
+
+
+def pipeline_of(name: str, dtype: torch.dtype = torch.float32, **changes: Any) -> Any:
+    pipeline = tiny.builder(name)(dtype=dtype)
+    pipeline.set_progress_bar_config(disable=True)
+    generation = Generation(pipeline, tiny.workload(name, steps=STEPS).changed(**changes))
+    _ = generation.anatomy
+    return pipeline, generation
+
+
+@pytest.fixture(scope="module", params=["flux", "wan"])
+def reference(request: pytest.FixtureRequest) -> tuple[str, Trajectory]:
+    with drawn_on_host():
+        pipeline, generation = pipeline_of(request.param)
+        return request.param, record(generation, pipeline, blocks=True)
+
+
+def followed(
+    reference: tuple[str, Trajectory],
+    change: Callable[[Any], None] = lambda pipeline: None,
+    **changes: Any,
+) -> tuple[StepDistances, float]:
+    """The steps' distances, and the image's in dB."""
+    name, trajectory = reference
+    pipeline, generation = pipeline_of(name, **changes)
+    change(pipeline)
+    before = denoisers(pipeline)
+    distances, images = follow(generation, pipeline, trajectory, blocks=True)
+    assert denoisers(pipeline) == before
+    return distances, pixels.distance(images, trajectory.images).psnr_db
+
+
+def test_same_pipeline_is_identical_in_each_step(reference: tuple[str, Trajectory]) -> None:
+    steps, image_db = followed(reference)
+    assert steps.inputs_db == steps.predictions_db == (IDENTICAL_DB,) * STEPS
+    assert set(steps.blocks_db.values()) == {IDENTICAL_DB}
+    assert image_db == IDENTICAL_DB
+
+
+@pytest.mark.parametrize(
+    ("dtype", "allowed"),
+    [(torch.float16, tolerances.FLOAT16), (torch.bfloat16, tolerances.BFLOAT16)],
+)
+def test_half_precision_is_within_its_tolerance(
+    reference: tuple[str, Trajectory], dtype: torch.dtype, allowed: Any
+) -> None:
+    steps, _ = followed(reference, dtype=dtype)
+    lowest = min(*steps.inputs_db, *steps.predictions_db)
+    assert allowed.seeded.step_db < lowest < IDENTICAL_DB
+
+
+def test_lost_prompt_shows_in_the_first_steps_inputs(reference: tuple[str, Trajectory]) -> None:
+    steps, _ = followed(reference, prompt="z")
+    assert steps.inputs_db[0] < tolerances.BFLOAT16.seeded.step_db  # type: ignore[union-attr]
+    assert steps.predictions_db == (IDENTICAL_DB,) * STEPS
+
+
+def test_damaged_block_is_named(reference: tuple[str, Trajectory]) -> None:
+    damaged = BLOCKS[reference[0]]
+
+    def halve(pipeline: Any) -> None:
+        (module,) = denoisers(pipeline).values()
+        for parameter in module.get_submodule(damaged).parameters():
+            parameter.data *= 0.5
+
+    steps, image_db = followed(reference, halve)
+    limit = tolerances.BFLOAT16.seeded.step_db  # type: ignore[union-attr]
+    assert max(steps.predictions_db) < limit
+    # The next step starts where the reference stood.
+    assert steps.inputs_db == (IDENTICAL_DB,) * STEPS
+    assert image_db == IDENTICAL_DB
+    first = next(block for block, db in steps.blocks_db.items() if db < limit)
+    assert first.startswith(damaged)
+
+
+def test_other_scheduler_shows_in_the_second_steps_inputs(
+    reference: tuple[str, Trajectory],
+) -> None:
+    def shift(pipeline: Any) -> None:
+        step = pipeline.scheduler.step
+        pipeline.scheduler.step = lambda output, *args, **kwargs: step(
+            0.5 * output, *args, **kwargs
+        )
+
+    steps, image_db = followed(reference, shift)
+    assert steps.inputs_db[0] == IDENTICAL_DB
+    assert steps.inputs_db[1] < 30
+    assert image_db < 30
+
+
+def test_fewer_calls_cannot_be_followed(reference: tuple[str, Trajectory]) -> None:
+    with pytest.raises(CannotFollow, match="is called"):
+        followed(reference, steps=STEPS - 1)
