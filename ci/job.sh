@@ -7,6 +7,8 @@
 #   bash ci/job.sh pair BASE HEAD [ARG ...]  two commits in turn on this GPU (ARG: of `ci ab`)
 #   bash ci/job.sh shard I/N                 the I-th part of the main job, all suites, on this GPU
 #   bash ci/job.sh judge                     join the shards in runs/, judge them by the baseline
+#   bash ci/job.sh control                   what the newest run of runs/history measured, again
+#   bash ci/job.sh history                   add runs/artifacts to runs/history, and report
 #   bash ci/job.sh mutation                  does a test fail where the judge is wrong? no GPU
 #   bash ci/job.sh newest [ARG ...]          the newest torch and diffusers against the locked ones
 #
@@ -157,6 +159,37 @@ was_judged() {
     [[ $(tail -n 1 runs/gate.txt) == 'inconclusive: '* ]]
 }
 
+control() { # the same commit on this machine tells a change of code from one of the machine
+    local newest commit
+    mkdir -p runs/history
+    newest=$(find runs/history -name '*.jsonl.gz' -printf '%f %p\n' | sort | tail -n 1)
+    if [[ -z $newest ]]; then
+        echo 'the history is empty: there is no commit to measure again'
+        return
+    fi
+    commit=$(gzip -dc "${newest#* }" | sed -n '1s/.*"commit":"\([0-9a-f]*\)".*/\1/p')
+    git worktree add --force --detach runs/control "$commit"
+    (cd runs/control && bash ci/job.sh shard 1/1)
+    cp runs/control/runs/shard-1.json runs/control.json
+}
+
+history() {
+    local run
+    judging runs/env
+    rm -rf runs/issues
+    for run in runs/artifacts/night-*/run.json runs/artifacts/control-*/control.json; do
+        [[ -e $run ]] || continue
+        case $run in
+            */control.json) runs/env/bin/python -m ci history add "$run" --store runs/history --label control ;;
+            *) runs/env/bin/python -m ci history add "$run" --store runs/history ;;
+        esac
+    done
+    runs/env/bin/python -m ci history report --store runs/history --html runs/history.html \
+        --issues runs/issues >runs/history.txt
+    { printf '## History\n\n' && sed 's/^/    /' runs/history.txt; } >runs/report.md
+    summarize
+}
+
 mutation() {
     environment runs/env
     runs/env/bin/python -m pip install --quiet --editable '.[mutation]'
@@ -182,7 +215,7 @@ newest() { # argument of `ci ab` ...
 }
 
 case "${1:-} $#" in
-    'lint 1' | 'cpu 1' | 'full 1' | 'shard 2' | 'judge 1' | 'mutation 1' | pair\ [3-9]* | pair\ [1-9][0-9]* | newest\ *)
+    'lint 1' | 'cpu 1' | 'full 1' | 'shard 2' | 'judge 1' | 'control 1' | 'history 1' | 'mutation 1' | pair\ [3-9]* | pair\ [1-9][0-9]* | newest\ *)
         mkdir -p runs
         "$@"
         ;;

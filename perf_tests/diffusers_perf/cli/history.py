@@ -84,6 +84,8 @@ def _report(args: argparse.Namespace) -> int:
     folder = folder_of(args)
     rows = load(folder)
     found = trends(rows)
+    if args.issues is not None:
+        _write_issues(args.issues, found)
     if args.html is not None:
         _write_page(args.html, found, folder)
     for change in ranges(found):
@@ -92,6 +94,16 @@ def _report(args: argparse.Namespace) -> int:
     events = sum(len(trend.events) for trend in found)
     print(f"{runs} runs, {len(found)} trends, {events} changes")
     return 0
+
+
+def _write_issues(folder: Path, found: Sequence[Trend]) -> None:
+    """A file for each commit range of the newest weeks whose code made something worse."""
+    from diffusers_perf.history.trends import alerts
+    from diffusers_perf.history.words import issue
+    from diffusers_perf.records.files import write_whole
+
+    for change in alerts(found):
+        write_whole(folder / f"{change.name}.md", issue(change))
 
 
 def _write_page(path: Path, found: Sequence[Trend], folder: Path) -> None:

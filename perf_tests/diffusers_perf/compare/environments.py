@@ -137,10 +137,11 @@ def overlay(env: Path, requirements: Sequence[str]) -> Path:
         return python
     print(f"installing {wanted}", flush=True)
     _run(env, [sys.executable, "-m", "venv", "--clear", "--without-pip", str(env)])
-    base = [sysconfig.get_path(name) for name in ("purelib", "platlib")]
     (site,) = env.glob("lib/python*/site-packages")
     # Not the paths alone: links of editable packages and further paths are files in there.
-    (site / "current.pth").write_text(f"import site; [site.addsitedir(p) for p in {base!r}]\n")
+    folders = dict.fromkeys(sysconfig.get_path(name) for name in ("purelib", "platlib"))
+    calls = "; ".join(f"site.addsitedir({folder!r})" for folder in folders)
+    (site / "current.pth").write_text(f"import site; {calls}\n")
     pip = [sys.executable, "-m", "pip", "--python", str(python), "install", "--quiet"]
     _run(env, [*pip, *requirements])
     complete.write_text(wanted)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -14,6 +15,8 @@ from diffusers_perf.history.causes import Cause, cause_of
 from diffusers_perf.history.changes import LEVEL_RUNS, Change, Shape, changes, count_changes, differ
 from diffusers_perf.history.store import CONTROL, MAIN, MEASURED, Row
 
+ALERT_DAYS = 30
+"""An older change is history, and makes no new issue."""
 JUDGED = (*(metric.name for metric in MEASURED), *COUNTERS)
 """What has change points. Other counters explain a number, and are shown on demand."""
 
@@ -119,6 +122,23 @@ def ranges(found: Iterable[Trend], *, shapes: Iterable[Shape] = Shape) -> list[R
         one = Range(good=event.commits[0], bad=event.commits[1], cause=event.cause)
         groups.setdefault(key, one).events.append(event)
     return list(groups.values())
+
+
+def alerts(found: Sequence[Trend]) -> list[Range]:
+    """Commit ranges in which a metric became worse for good, seen in the newest `ALERT_DAYS`."""
+    changed = [r for r in ranges(found, shapes=(Shape.STEP, Shape.DRIFT)) if r.is_worse]
+    newest = max((trend.rows[-1].time for trend in found if trend.rows), default=None)
+    if newest is None:
+        return []
+    since = newest - dt.timedelta(days=ALERT_DAYS)
+    recent = [r for r in changed if any(event.last.time >= since for event in r.events)]
+    merged: dict[str, Range] = {}
+    for one in recent:
+        if one.name in merged:
+            merged[one.name].events.extend(one.events)
+        else:
+            merged[one.name] = one
+    return list(merged.values())
 
 
 def _trend(group: Sequence[Row]) -> Trend:

@@ -11,11 +11,13 @@ from diffusers_perf.catalog.metric import Unit
 from diffusers_perf.catalog.metrics import BY_NAME
 from diffusers_perf.history.changes import LEVEL_RUNS, Shape
 from diffusers_perf.history.store import MAIN, Row
-from diffusers_perf.history.trends import Event
+from diffusers_perf.history.trends import Event, Range
 from diffusers_perf.records.run import Run
 
 BARS = "▁▂▃▄▅▆▇█"
 SHOWN_RUNS = 30
+CASES_MOST = 50
+"""Lines of an issue."""
 STEADIEST = ("GPU busy", "latency")
 """The metrics that a summary shows: the first that was measured."""
 
@@ -70,6 +72,17 @@ def event_text(event: Event) -> str:
     if event.shape is Shape.DRIFT:
         text += f", from {event.before.time:%Y-%m-%d} to {event.last.time:%Y-%m-%d}"
     return text
+
+
+def issue(change: Range) -> str:
+    """A commit range that made something worse, as the body of an issue."""
+    lines = [f"First seen on {change.events[0].after.time:%Y-%m-%d}.", ""]
+    lines += [f"- {event_text(event)}: {event.cause.text}" for event in change.events[:CASES_MOST]]
+    if len(change.events) > CASES_MOST:
+        lines.append(f"- and {len(change.events) - CASES_MOST} more")
+    if change.command:
+        lines += ["", "Find the commit or version:", "", f"    {change.command}"]
+    return "\n".join([*lines, "", "This issue is updated each night; close it to end that.", ""])
 
 
 def percent(ratio: float) -> str:

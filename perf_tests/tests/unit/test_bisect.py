@@ -64,7 +64,7 @@ def index(monkeypatch: pytest.MonkeyPatch, no_baselines: Path) -> Index:
     index = Index()
     monkeypatch.setattr(environments, "versions_of", index.versions_of)
     monkeypatch.setattr(environments, "overlay", index.overlay)
-    monkeypatch.setattr(environments, "probe", lambda python, name: ({"torch": "?"}, "0"))
+    monkeypatch.setattr(environments, "probe", lambda *_: ({"torch": "?"}, "0"))
     monkeypatch.setattr(processes, "measured", index.measured)
     return index
 

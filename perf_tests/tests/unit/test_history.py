@@ -16,7 +16,7 @@ from diffusers_perf.history import store
 from diffusers_perf.history.causes import CauseKind
 from diffusers_perf.history.changes import Shape
 from diffusers_perf.history.store import CONTROL, Row
-from diffusers_perf.history.trends import Event, Trend, ranges, trends
+from diffusers_perf.history.trends import Event, Trend, alerts, ranges, trends
 from diffusers_perf.history.words import BARS
 from perf_tests.tests.unit.recorded import (
     Content,
@@ -325,3 +325,30 @@ def test_the_page_says_what_changed(tmp_path: Path, no_baselines: Path) -> None:
     assert "1 change in 50 runs" in html
     assert f"commits {commit(39)[:12]}..{commit(40)[:12]}" in html
     assert "://" not in html
+
+
+def test_an_alert_is_one_file_per_commit_range(tmp_path: Path, no_baselines: Path) -> None:
+    def worse(number: int, content: Content) -> None:
+        for name in ("ddim50-reference", CASE):
+            if number >= 40:
+                measured(content, name)["gpu_busy_s"] *= 1.05
+                measured(content, name)["counters"]["host_syncs"] = [900, 90]
+
+    contents = [night(n) for n in range(50)]
+    for number, content in enumerate(contents):
+        worse(number, content)
+    for run in parsed(contents, "night"):
+        store.add(run, tmp_path / "history")
+    options = ["--store", str(tmp_path / "history"), "--issues", str(tmp_path / "issues")]
+    assert command.main(["history", "report", *options]) == 0
+    (file,) = (tmp_path / "issues").iterdir()
+    assert file.name == f"{commit(39)[:12]}..{commit(40)[:12]}.md"
+    text = file.read_text()
+    assert text.count("\n- ") == 4
+    assert f"    diffusers-perf bisect --good {commit(39)[:12]}" in text
+
+
+def test_an_old_or_a_better_change_is_no_alert() -> None:
+    assert len(alerts(trends(nights(range(70), slower(since=40))))) == 1
+    assert alerts(trends(nights(range(90), slower(since=40)))) == []
+    assert alerts(trends(nights(range(50), slower(since=40, by=0.9)))) == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import re
@@ -21,7 +22,7 @@ from perf_tests.tests.unit.recorded import accept, measured, process, settle, wr
 ROOT = Path(__file__).parents[3]
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
 PINNED = re.compile(r"^\s*(- )?uses: [\w./-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+$")
-MAY_WRITE = {"comment.yml": {"pull-requests"}}
+MAY_WRITE = {"comment.yml": {"pull-requests"}, "nightly.yml": {"contents", "issues"}}
 
 
 def parsed(path: Path) -> dict[Any, Any]:
@@ -261,6 +262,35 @@ def test_job_reads_what_the_gate_says(
     assert ends() == 0
     (no_baselines / "nvidia-h200.json").write_text("{")
     assert ends() == 2
+
+
+def test_a_night_is_added_to_the_history_and_a_control_by_its_label(tmp_path: Path) -> None:
+    for name in ("night-gpu/run.json", "control-gpu/control.json"):
+        path = tmp_path / "runs" / "artifacts" / name
+        path.parent.mkdir(parents=True)
+        path.touch()
+    returned, output = job(tmp_path, "history")
+    assert returned == 0, output
+    night, control, report = calls(tmp_path, "-m ci history")
+    assert night.endswith("add runs/artifacts/night-gpu/run.json --store runs/history")
+    assert control.endswith("control-gpu/control.json --store runs/history --label control")
+    assert "report --store runs/history --html runs/history.html --issues runs/issues" in report
+
+
+def test_a_control_measures_the_newest_commit_of_the_history(tmp_path: Path) -> None:
+    assert job(tmp_path, "control")[0] == 0
+    for machine, night, row in (
+        ("b", "20260101T021700-a", "0a"),
+        ("a", "20260102T021700-a", "0b"),
+    ):
+        path = tmp_path / "runs" / "history" / machine / f"{night}.jsonl.gz"
+        path.parent.mkdir(parents=True)
+        path.write_bytes(gzip.compress(f'{{"commit":"{row}","dirty":false}}\n'.encode()))
+    git = program(tmp_path / "bin" / "git", 'echo "git $*" >>"$CALLS"; exit 3')
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PATH", f"{git.parent}:{os.environ['PATH']}")
+        assert job(tmp_path, "control")[0] == 3
+    assert calls(tmp_path, "git") == ["git worktree add --force --detach runs/control 0b"]
 
 
 @pytest.mark.parametrize("arguments", [(), ("nothing",), ("pair", "BASE"), ("environment", "x")])
