@@ -45,6 +45,9 @@ gh run download "$RUN_ID" --repo "$GITHUB_REPOSITORY" --pattern 'report-*' \
 python=$folder/env/bin/python
 "$python" -m pip install --quiet --require-hashes --no-deps --requirement ci/requirements.txt
 "$python" -m pip install --quiet --no-deps --editable .
+# For the sparklines.
+gh repo clone "$GITHUB_REPOSITORY" baselines/history -- --quiet --depth 1 --branch perf-history ||
+    echo 'there is no history yet'
 "$python" -m ci comment "$folder/artifacts" --link "$link" >"$folder/text"
 jq --raw-input --slurp '{body: .}' "$folder/text" >"$folder/body"
 

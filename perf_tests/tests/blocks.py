@@ -78,6 +78,11 @@ NOT_RUN: dict[str, str] = {
     "--benchmark-json runs/lossy.json": "needs a GPU",
     "sbatch --array=1-4 --gres=gpu:1 "
     "--wrap 'bash ci/job.sh shard $SLURM_ARRAY_TASK_ID/4'": "needs a Slurm cluster",
+    "diffusers-perf bisect --good v1.0 --bad HEAD --case ddim50-reference --metric operators": (
+        "its refs are examples; full/test_bisection.py bisects a repository of its own"
+    ),
+    "diffusers-perf bisect --package diffusers --good 0.35.2 --bad 0.42.1 --case ddim50-reference "
+    "--metric python_calls": "downloads releases; full/test_bisection.py bisects two of them",
     "pre-commit install": "changes the hooks of the checkout",
 }
 """Run by no test, and why."""

@@ -79,7 +79,8 @@ def _add(args: argparse.Namespace) -> int:
 
 def _report(args: argparse.Namespace) -> int:
     from diffusers_perf.history.store import load
-    from diffusers_perf.history.trends import ranges, trends
+    from diffusers_perf.history.trends import ranges, red, trends
+    from diffusers_perf.history.words import event_text
 
     folder = folder_of(args)
     rows = load(folder)
@@ -90,6 +91,10 @@ def _report(args: argparse.Namespace) -> int:
         _write_page(args.html, found, folder)
     for change in ranges(found):
         print("\n".join(_lines(change)), end="\n\n")
+    for event in red(found):
+        row = event.after
+        print(f"{row.status}: {row.case} on {row.time:%Y-%m-%d}: {event_text(event)}")
+        print(f"  cause     {event.cause.text}", end="\n\n")
     runs = len({row.run for row in rows})
     events = sum(len(trend.events) for trend in found)
     print(f"{runs} runs, {len(found)} trends, {events} changes")

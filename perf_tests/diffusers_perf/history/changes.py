@@ -80,13 +80,6 @@ class Change:
     after: float
     """Medians beside the change, in the metric's unit."""
 
-    @property
-    def ratio(self) -> float:
-        """After over before; infinite from zero."""
-        if self.before == 0:
-            return math.inf if self.after else 1.0
-        return self.after / self.before
-
 
 def changes(values: Sequence[float]) -> tuple[Change, ...]:
     """All changes of a metric with noise, oldest first. `ValueError` for values not above 0."""

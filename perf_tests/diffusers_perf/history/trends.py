@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -39,7 +40,9 @@ class Event:
     @property
     def ratio(self) -> float:
         """After over before; infinite from zero."""
-        return self.level_after / self.level_before if self.level_before else float("inf")
+        if self.level_before == 0:
+            return math.inf if self.level_after else 1.0
+        return self.level_after / self.level_before
 
     @property
     def is_worse(self) -> bool:
@@ -122,6 +125,32 @@ def ranges(found: Iterable[Trend], *, shapes: Iterable[Shape] = Shape) -> list[R
         one = Range(good=event.commits[0], bad=event.commits[1], cause=event.cause)
         groups.setdefault(key, one).events.append(event)
     return list(groups.values())
+
+
+def red(found: Iterable[Trend]) -> list[Event]:
+    """What the newest run of each machine failed, against the last runs that passed: by case, the
+    metric that is furthest from its level.
+    """
+    groups: dict[tuple[str, str], list[Trend]] = defaultdict(list)
+    for trend in found:
+        if trend.rows:
+            groups[trend.machine, trend.case].append(trend)
+    worst = []
+    for own in groups.values():
+        newest = max(trend.rows[-1].time for trend in own)
+        failed = [e for t in own if t.rows[-1].time == newest and (e := _failed(t)) is not None]
+        if failed:
+            worst.append(max(failed, key=lambda event: event.ratio))
+    return worst
+
+
+def _failed(trend: Trend) -> Event | None:
+    now = trend.rows[-1]
+    passed = [row for row in trend.rows[:-1] if row.status.passes and row.valid]
+    if now.status.passes or not passed:
+        return None
+    controls = [row for row in trend.others if row.label == CONTROL]
+    return _event(Shape.UNCONFIRMED, passed, [now], controls)
 
 
 def alerts(found: Sequence[Trend]) -> list[Range]:

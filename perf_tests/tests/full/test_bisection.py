@@ -1,4 +1,4 @@
-"""Real bisections of a regression among the commits of a user's repository.
+"""Real bisections: of a regression among the commits of a user's repository, and of diffusers.
 
 pytest -s perf_tests/tests/full/test_bisection.py
 """
@@ -135,3 +135,15 @@ def test_latency_finds_it_within_a_budget(
     )
     assert f" change {CULPRIT} (a, " in out.split("first bad: ")[1].splitlines()[0]
     assert minutes <= 40
+
+
+def test_a_release_of_diffusers_is_found_by_a_counter(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """0.40.0 calls 13 % more Python functions than 0.39.0. Needs the package index."""
+    monkeypatch.chdir(tmp_path)
+    repository(tmp_path, sleep_s=0.0)
+    ends = ["--package", "diffusers", "--good", "0.38.0", "--bad", "0.41.0"]
+    where = ["--case", CASE, "--device", "cpu", "--metric", "python_calls"]
+    assert command.main(["bisect", *ends, *where, "--", "--model=embedded"]) == 0
+    assert "\nfirst bad: diffusers 0.40.0\nlast good: diffusers 0.39.0\n" in capsys.readouterr().out

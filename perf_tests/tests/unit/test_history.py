@@ -16,10 +16,11 @@ from diffusers_perf.history import store
 from diffusers_perf.history.causes import CauseKind
 from diffusers_perf.history.changes import Shape
 from diffusers_perf.history.store import CONTROL, Row
-from diffusers_perf.history.trends import Event, Trend, alerts, ranges, trends
+from diffusers_perf.history.trends import Event, Trend, alerts, ranges, red, trends
 from diffusers_perf.history.words import BARS
 from perf_tests.tests.unit.recorded import (
     Content,
+    case,
     keep,
     machine,
     measured,
@@ -223,6 +224,29 @@ def test_other_labels_are_shown_and_judge_nothing() -> None:
     assert trend.events == ()
     assert len(trend.others) == 10
     assert len(trend.rows) == 40
+
+
+def test_a_red_verdict_is_put_down_to_what_differs_from_the_last_pass(
+    tmp_path: Path, no_baselines: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def judged(number: int, content: Content) -> None:
+        if number == 5:
+            case(content, CASE)["status"] = "slower"
+            machine(content)["driver"] = "999"
+
+    rows = nights(range(6), slower(since=5, by=1.1), judged)
+    (event,) = red(trends(rows))
+    assert (event.after.case, event.after.metric) == (CASE, "GPU busy")
+    assert event.cause.kinds == (CauseKind.MACHINE, CauseKind.CODE, CauseKind.NOISE)
+    content = night(5)
+    judged(5, content)
+    for run in parsed([*(night(n) for n in range(5)), content], "night"):
+        store.add(run, tmp_path)
+    assert command.main(["history", "report", "--store", str(tmp_path)]) == 0
+    said = capsys.readouterr().out
+    assert f"\nslower: {CASE} on 2026-01-06: " in f"\n{said}"
+    assert "  cause     machine or code or noise: driver " in said
+    assert red(trends(nights(range(6)))) == []
 
 
 # The store

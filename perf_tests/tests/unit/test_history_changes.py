@@ -57,7 +57,7 @@ def test_step_is_found_where_it_is(factor: float) -> None:
     (found,) = changes(simulated(lambda n: factor if n >= 70 else 1.0))
     assert (found.shape, found.at) == (Shape.STEP, 70)
     assert found.seen <= 76
-    assert found.ratio == pytest.approx(factor, abs=0.004)
+    assert found.after / found.before == pytest.approx(factor, abs=0.004)
 
 
 def test_two_steps_are_two() -> None:
@@ -70,7 +70,7 @@ def test_half_a_percent_a_week_is_one_drift() -> None:
     assert found.shape is Shape.DRIFT
     assert 50 <= found.at <= 75
     assert found.last >= 150
-    assert found.ratio == pytest.approx(1.005 ** (100 / 7), abs=0.015)
+    assert found.after / found.before == pytest.approx(1.005 ** (100 / 7), abs=0.015)
 
 
 def test_single_run_is_an_outlier_and_the_last_one_is_unconfirmed() -> None:
