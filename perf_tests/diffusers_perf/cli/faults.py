@@ -24,7 +24,7 @@ from diffusers_perf.cli.answers import named, number, refuse, unwritable
 from diffusers_perf.compare.bare import BadInput, bare_bench
 from diffusers_perf.plugin.finding import find_project
 from diffusers_perf.plugin.screen import table
-from diffusers_perf.records.files import as_json, write_whole
+from diffusers_perf.records.files import as_json, read_text, write_whole
 
 if TYPE_CHECKING:
     from diffusers_perf.catalog.discovery import Project
@@ -213,8 +213,8 @@ def _is_anothers(path: Path) -> bool:
     if not path.is_file() or not path.stat().st_size:
         return False
     try:
-        content = json.loads(path.read_text())
-    except (ValueError, RecursionError):
+        content = json.loads(read_text(path))
+    except (OSError, ValueError, RecursionError):
         return True
     return not isinstance(content, dict) or "clean_verdicts" not in content
 

@@ -22,8 +22,13 @@ from diffusers_perf.catalog.metric import Metric
 from diffusers_perf.catalog.metrics import LIMITED, METRICS
 from diffusers_perf.cli.answers import add_baselines, refuse, store_of
 from diffusers_perf.plugin.finding import find_project
-from diffusers_perf.records.baselines import CaseBaseline, MachineBaseline, PublishedCase
-from diffusers_perf.records.files import write_whole
+from diffusers_perf.records.baselines import (
+    BadBaseline,
+    CaseBaseline,
+    MachineBaseline,
+    PublishedCase,
+)
+from diffusers_perf.records.files import read_text, write_whole
 from diffusers_perf.records.store import BaselineStore
 
 NOTES = "<!-- notes: written by hand, kept by `diffusers-perf results` -->"
@@ -54,7 +59,7 @@ def main(args: argparse.Namespace) -> int:
     code = 0
     for path in files:
         target = results_path(path)
-        before = target.read_text() if target.exists() else ""
+        before = _text(target) if target.exists() else ""
         text = results(path.stem, store, before, cases)
         if not args.check:
             write_whole(target, text)
@@ -66,6 +71,13 @@ def main(args: argparse.Namespace) -> int:
             )
             code = 1
     return code
+
+
+def _text(path: Path) -> str:
+    try:
+        return read_text(path)
+    except UnicodeDecodeError:
+        raise BadBaseline(f"{path}: not UTF-8") from None
 
 
 def machine_files(store: BaselineStore) -> list[Path]:

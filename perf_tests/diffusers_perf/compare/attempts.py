@@ -10,8 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
+import msgspec
 from msgspec import to_builtins
 
 from diffusers_perf.catalog.declarations import REFERENCE, Case, Tolerance, Workload
@@ -21,8 +22,9 @@ from diffusers_perf.compare.bare import BadInput
 from diffusers_perf.judge.verdicts import judge
 from diffusers_perf.measurement.measuring import PACKAGE, digest, digest_of
 from diffusers_perf.plugin.screen import image
-from diffusers_perf.records.files import BadContent, as_json, decoded, write_whole
+from diffusers_perf.records.files import as_json, read_bytes, write_whole
 from diffusers_perf.records.measurement import Measurement
+from diffusers_perf.records.quantities import Integer, NotNegative, StrictRecord
 from diffusers_perf.search.attempt import Ask, Stack, Stopped, Tried
 
 if TYPE_CHECKING:
@@ -35,7 +37,6 @@ ROUNDS_LEAST, ROUNDS_MOST = 3, 8
 COMPILING_S = 90.0
 """What a stack is expected to take that is the first to be compiled."""
 FILE = "explore.json"
-SCHEMA = 2
 BEGUN_MOST = 2
 """A stack in which the process ended so often is not tried again."""
 
@@ -68,14 +69,32 @@ def _code_of_optimizations(catalog: Catalog) -> str:
     return hashlib.sha256("".join([ours, *others]).encode()).hexdigest()[:12]
 
 
+class Entry(StrictRecord, frozen=True, kw_only=True):
+    """What came of a stack."""
+
+    seconds: NotNegative
+    measured: Measurement | None
+    failed: str
+    """Why nothing was measured."""
+
+
+class FolderFile(StrictRecord, frozen=True, kw_only=True):
+    """The file that `Folder` is kept in."""
+
+    schema: Literal[2] = 2
+    settings: dict[str, Any]
+    tried: dict[str, Entry]
+    begun: dict[str, Integer]
+
+
 @dataclass(kw_only=True)
 class Folder:
     """What was tried so far, kept in one file."""
 
     path: Path
     settings: Mapping[str, Any]
-    tried: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """By `Ask.key`: seconds, and what was measured or why nothing was."""
+    tried: dict[str, Entry] = field(default_factory=dict)
+    """By `Ask.key`."""
     begun: dict[str, int] = field(default_factory=dict)
     """How often a stack was begun that never came to an end."""
 
@@ -86,17 +105,15 @@ class Folder:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             if opened.path.exists():
-                content = json.loads(opened.path.read_text())
-                before = dict(content["settings"])
-                opened.tried, opened.begun = dict(content["tried"]), dict(content["begun"])
-                for entry in opened.tried.values():
-                    _tried(entry)
+                content = msgspec.json.decode(read_bytes(opened.path), type=FolderFile)
+                before = content.settings
+                opened.tried, opened.begun = content.tried, content.begun
             else:
                 before = dict(settings)
                 opened.save()
         except OSError as error:
             raise BadInput(f"--out {folder}: cannot be written ({error.strerror})") from None
-        except (ValueError, KeyError, TypeError, AttributeError, BadContent):
+        except (ValueError, RecursionError):
             raise BadInput(
                 f"{opened.path}: was not written by explore; give another --out"
             ) from None
@@ -121,7 +138,7 @@ class Folder:
         latest = {
             _stack_of(key): (key, seen)
             for key, entry in self.tried.items()
-            if (seen := _tried(entry).measured) is not None
+            if (seen := entry.measured) is not None
         }
         return {
             Ask(stack=stack, change="", why=key.partition(" | ")[2]): seen
@@ -132,33 +149,22 @@ class Folder:
         self.begun[key] = self.begun.get(key, 0) + 1
         self.save()
 
-    def end(self, key: str, entry: Mapping[str, Any] | None) -> None:
+    def end(self, key: str, entry: Entry | None) -> None:
         """Keep what came out; None where it was interrupted, which is not its fault."""
         self.begun.pop(key, None)
         if entry is not None:
-            self.tried[key] = dict(entry)
+            self.tried[key] = entry
         self.save()
 
     def save(self) -> None:
         """Write all of it, or leave what was there."""
-        content = {
-            "schema": SCHEMA,
-            "settings": self.settings,
-            "tried": self.tried,
-            "begun": self.begun,
-        }
+        content = FolderFile(settings=dict(self.settings), tried=self.tried, begun=self.begun)
         write_whole(self.path, as_json(content) + "\n")
 
 
 def _stack_of(key: str) -> Stack:
     names = key.split(" ")[0]
     return tuple(names.split("+")) if names else ()
-
-
-def _tried(entry: Mapping[str, Any]) -> Tried:
-    if entry["measured"] is None:
-        return Tried(measured=None, refused=str(entry["failed"]))
-    return Tried(measured=decoded(entry["measured"], Measurement))
 
 
 @dataclass(kw_only=True)
@@ -193,17 +199,18 @@ class Attempts:
                 print("not tried")
                 raise
             entry = self._run(ask)
+            seconds: float | None = entry.seconds
         else:
-            entry = entry | {"seconds": None}
-        tried = self._judged(ask, _tried(entry))
-        print(_line(tried, entry["seconds"]), flush=True)
+            seconds = None
+        tried = self._judged(ask, Tried(measured=entry.measured, refused=entry.failed))
+        print(_line(tried, seconds), flush=True)
         self._see_that_it_works()
         return tried
 
     def _afford(self, ask: Ask) -> None:
         compiles = self._compiles(ask.stack)
         alike = [
-            entry["seconds"]
+            entry.seconds
             for key, entry in self.folder.tried.items()
             if _stack_of(key) and self._compiles(_stack_of(key)) == compiles
         ]
@@ -230,21 +237,18 @@ class Attempts:
             if failed:
                 raise Stopped(f"the reference fails: {failed}")
 
-    def _run(self, ask: Ask) -> dict[str, Any]:
+    def _run(self, ask: Ask) -> Entry:
         started = monotonic()
-        entry: dict[str, Any] | None = None
+        entry: Entry | None = None
         self.folder.begin(ask.key)
         try:
             case = self.catalog.case(self.workload, "+".join(ask.stack) or REFERENCE)
             measured, failed = self._measure(case, full=not ask.why)
-            entry = {
-                "seconds": round(monotonic() - started, 1),
-                "measured": to_builtins(measured),
-                "failed": failed,
-            }
+            seconds = round(monotonic() - started, 1)
+            entry = Entry(seconds=seconds, measured=measured, failed=failed)
         finally:
             # A reference that fails is not a result: the next run tries it again.
-            self.folder.end(ask.key, entry if ask.why or (entry and entry["measured"]) else None)
+            self.folder.end(ask.key, entry if ask.why or (entry and entry.measured) else None)
         return entry
 
     def _measure(self, case: Case, *, full: bool) -> tuple[Measurement | None, str]:
@@ -253,11 +257,7 @@ class Attempts:
 
         self.bench.quick = not full
         fastest_s = min(
-            (
-                seen.latency_s
-                for entry in self.folder.tried.values()
-                if (seen := _tried(entry).measured)
-            ),
+            (seen.latency_s for entry in self.folder.tried.values() if (seen := entry.measured)),
             default=ROUNDS_S,
         )
         self.bench.rounds = max(ROUNDS_LEAST, min(ROUNDS_MOST, round(ROUNDS_S / fastest_s)))

@@ -29,7 +29,7 @@ from diffusers_perf.compare.sides import Side
 from diffusers_perf.history.store import MEASURED, values_of
 from diffusers_perf.history.words import percent
 from diffusers_perf.judge.stats import Interval, paired_interval
-from diffusers_perf.records.files import as_json, write_whole
+from diffusers_perf.records.files import as_json, read_bytes, write_whole
 from diffusers_perf.records.quantities import Number, Positive, StrictRecord
 from diffusers_perf.records.run import Run
 
@@ -252,7 +252,7 @@ class Bisection:
         if not path.exists():
             return
         try:
-            known = msgspec.json.decode(path.read_bytes(), type=StateFile)
+            known = msgspec.json.decode(read_bytes(path), type=StateFile)
         except (OSError, ValueError, RecursionError):
             raise BadSide(f"{path}: was not written by bisect; give another --out") from None
         if known.settings != self.settings:

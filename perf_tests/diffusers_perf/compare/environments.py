@@ -24,6 +24,8 @@ from pathlib import Path
 
 from packaging.version import Version
 
+from diffusers_perf.records.files import read_text
+
 TORCH = Path("ci", "torch.txt")
 REQUIREMENTS = Path("ci", "requirements.txt")
 PACKAGES = ("torch", "diffusers", "transformers")
@@ -85,7 +87,10 @@ def requirements_of(checkout: Path) -> str | None:
     if len(there) == 1:
         lacking = next(path for path in files if path not in there)
         raise BadSide(f"{checkout}: has {there[0].name} but no {lacking.relative_to(checkout)}")
-    return "".join(path.read_text() for path in files)
+    try:
+        return "".join(map(read_text, files))
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadSide(f"{checkout}: its requirements cannot be read ({error})") from None
 
 
 def installed(checkouts: Mapping[str, Path], out: Path) -> dict[str, Path]:

@@ -30,6 +30,7 @@ CACHES = {
 
 
 LAST_LINES = 15
+LAST_BYTES = 2**16
 MEASURED = (0, 1)
 """pytest's exit codes of a run that is through: all passed, or some failed."""
 NO_CASE = 5
@@ -76,7 +77,9 @@ def measured(
             f"{name} measured nothing: no case is selected by "
             f"{join(options) or 'default'} (all: {log})"
         )
-    lines = log.read_text(errors="replace").splitlines()[-LAST_LINES:]
+    with log.open("rb") as file:
+        file.seek(-min(LAST_BYTES, log.stat().st_size), os.SEEK_END)
+        lines = file.read(LAST_BYTES).decode(errors="replace").splitlines()[-LAST_LINES:]
     raise NothingMeasured(
         f"{name} ended with exit code {code} and measured nothing. Its last lines:\n"
         + "\n".join(f"  {line}" for line in lines)

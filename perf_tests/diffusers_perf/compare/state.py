@@ -11,7 +11,7 @@ import msgspec
 from msgspec import Meta
 
 from diffusers_perf.compare.environments import BadSide
-from diffusers_perf.records.files import as_json, write_whole
+from diffusers_perf.records.files import as_json, read_bytes, write_whole
 from diffusers_perf.records.quantities import Integer, Positive, PositiveInteger, StrictRecord
 
 FILE = "ab.json"
@@ -57,7 +57,7 @@ class State:
         if not state.path.exists():
             return state
         try:
-            known = msgspec.json.decode(state.path.read_bytes(), type=StateFile)
+            known = msgspec.json.decode(read_bytes(state.path), type=StateFile)
         except (OSError, ValueError, RecursionError):
             raise BadSide(f"{state.path}: was not written by ab; give another --out") from None
         before = known.settings

@@ -21,7 +21,7 @@ from msgspec.structs import replace
 from diffusers_perf.catalog.metric import Metric, MetricKind, Unit
 from diffusers_perf.catalog.metrics import METRICS
 from diffusers_perf.catalog.status import Status
-from diffusers_perf.records.files import phrase_of, read_bytes, write_bytes_whole
+from diffusers_perf.records.files import phrase_of, read_gzip, write_bytes_whole
 from diffusers_perf.records.quantities import Number, Record
 from diffusers_perf.records.reading import BadRunError
 from diffusers_perf.records.run import CaseRecord, Run
@@ -199,7 +199,7 @@ def load(folder: Path) -> list[Row]:
     rows: list[Row] = []
     for path in sorted(folder.glob(f"*/*{SUFFIX}")):
         try:
-            rows += decoder.decode_lines(gzip.decompress(read_bytes(path)))
+            rows += decoder.decode_lines(read_gzip(path))
         except msgspec.ValidationError as error:
             raise BadRunError(f"{path}: {phrase_of(error)}") from None
         except (EOFError, OSError, ValueError, zlib.error) as error:

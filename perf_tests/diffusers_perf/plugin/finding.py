@@ -12,6 +12,7 @@ from types import ModuleType
 import pytest
 
 from diffusers_perf.catalog.discovery import BadDeclaration, Project, declared_in, declares_cases
+from diffusers_perf.records.files import read_bytes
 
 COLLECTED = (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED)
 
@@ -55,9 +56,10 @@ class _Finder:
 
     def pytest_ignore_collect(self, collection_path: Path) -> bool | None:
         """Import only test files that may declare something."""
-        if not collection_path.is_file() or collection_path.name == "conftest.py":
+        # Weights lie below the tests as well, and are large.
+        if collection_path.suffix != ".py" or collection_path.name == "conftest.py":
             return None
-        return None if b"diffusers_perf" in collection_path.read_bytes() else True
+        return None if b"diffusers_perf" in read_bytes(collection_path) else True
 
     @pytest.hookimpl(wrapper=True)
     def pytest_make_collect_report(

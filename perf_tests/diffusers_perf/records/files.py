@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import gzip
+import io
 import os
 import re
 import secrets
@@ -18,6 +20,7 @@ T = TypeVar("T")
 READ_MOST_BYTES = 256 * 2**20
 """No file that this suite reads whole is larger: a run of a thousand cases has 4 MB."""
 ROOM_BYTES = 2**20
+PHRASE_MOST = 300
 
 
 class BadContent(Exception):
@@ -39,6 +42,15 @@ def read_bytes(path: Path, *, most: int = READ_MOST_BYTES) -> bytes:
         if len(data) > most:
             raise OSError(errno.EFBIG, f"larger than {most // 2**20} MiB", str(path))
         return data
+
+
+def read_gzip(path: Path, *, most: int = READ_MOST_BYTES) -> bytes:
+    """What a compressed file holds, as `read_bytes`. `EOFError`, `zlib.error` for a broken one."""
+    with gzip.GzipFile(fileobj=io.BytesIO(read_bytes(path, most=most))) as file:
+        data = file.read(most + 1)
+    if len(data) > most:
+        raise OSError(errno.EFBIG, f"larger than {most // 2**20} MiB", str(path))
+    return data
 
 
 def real(path: Path) -> Path:
@@ -161,6 +173,8 @@ def decoded(content: Any, kind: type[T]) -> T:
         return msgspec.convert(content, kind)
     except msgspec.ValidationError as error:
         raise BadContent(phrase_of(error)) from None
+    except UnicodeEncodeError:
+        raise BadContent("a text in it is not valid Unicode") from None
 
 
 def phrase_of(error: msgspec.ValidationError) -> str:
@@ -169,4 +183,6 @@ def phrase_of(error: msgspec.ValidationError) -> str:
     # Of a key of an object, msgspec says that it is one.
     where = re.sub(r"^`(?:key` in `)?\$\.?|`$", "", where)
     what = what[:1].lower() + what[1:]
-    return f"{where}: {what}" if where else what
+    # The names of fields in it are anybody's.
+    phrase = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in what[:PHRASE_MOST])
+    return f"{where}: {phrase}" if where else phrase

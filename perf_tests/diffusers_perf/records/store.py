@@ -193,5 +193,5 @@ def _read(path: Path, kind: type[T]) -> T:
         return msgspec.json.decode(data, type=kind)
     except msgspec.ValidationError as error:
         raise BadBaseline(f"{path}: {phrase_of(error)}") from None
-    except (msgspec.DecodeError, RecursionError):
+    except (ValueError, RecursionError):
         raise BadBaseline(f"{path}: not valid JSON") from None
