@@ -2,6 +2,7 @@
 # The jobs of any CI, one command each. What a job writes lies in runs/.
 #
 #   bash ci/job.sh lint                      what reads the code without running it
+#   bash ci/job.sh audit                     known vulnerabilities of what ci/requirements.txt names
 #   bash ci/job.sh cpu                       what needs no GPU: structure, unit tests, the main job
 #   bash ci/job.sh full                      the tests that take too long for every push; no GPU
 #   bash ci/job.sh pair BASE HEAD [ARG ...]  two commits in turn on this GPU (ARG: of `ci ab`)
@@ -104,6 +105,17 @@ active() { # the environment, for scripts that call programs by name
 lint() {
     active
     bash ci/lint.sh
+}
+
+audit() {
+    local code=0
+    "${PYTHON:-python3}" -m venv runs/audit
+    runs/audit/bin/python -m pip install --quiet pip-audit==2.10.1 || return 0
+    runs/audit/bin/python -m pip_audit --disable-pip --require-hashes --progress-spinner off \
+        --requirement ci/requirements.txt >runs/audit.txt 2>&1 || code=$?
+    cat runs/audit.txt
+    # Without an answer of the index it ends as with a vulnerability.
+    ((code == 0)) || ! grep -q 'known vulnerabilit' runs/audit.txt
 }
 
 cpu() {
@@ -215,7 +227,7 @@ newest() { # argument of `ci ab` ...
 }
 
 case "${1:-} $#" in
-    'lint 1' | 'cpu 1' | 'full 1' | 'shard 2' | 'judge 1' | 'control 1' | 'history 1' | 'mutation 1' | pair\ [3-9]* | pair\ [1-9][0-9]* | newest\ *)
+    'lint 1' | 'audit 1' | 'cpu 1' | 'full 1' | 'shard 2' | 'judge 1' | 'control 1' | 'history 1' | 'mutation 1' | pair\ [3-9]* | pair\ [1-9][0-9]* | newest\ *)
         mkdir -p runs
         "$@"
         ;;

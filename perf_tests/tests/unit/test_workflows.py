@@ -124,6 +124,7 @@ case "$*" in
         [ -z "$ERR" ] || echo "$ERR" >&2
         exit "$CODE" ;;
     '-m pytest '*) exit "$CODE" ;;
+    '-m pip_audit '*) echo "$SAID"; exit "$CODE" ;;
     '-m ci report '*) echo '# the report' >runs/report.md ;;
 esac
 """
@@ -291,6 +292,24 @@ def test_a_control_measures_the_newest_commit_of_the_history(tmp_path: Path) -> 
         patch.setenv("PATH", f"{git.parent}:{os.environ['PATH']}")
         assert job(tmp_path, "control")[0] == 3
     assert calls(tmp_path, "git") == ["git worktree add --force --detach runs/control 0b"]
+
+
+@pytest.mark.parametrize(
+    ("code", "said", "ends"),
+    [
+        (0, "No known vulnerabilities found", 0),
+        (1, "Found 1 known vulnerability in 1 package", 1),
+        (1, "ERROR: Failed to reach the service", 0),
+    ],
+)
+def test_audit_fails_for_a_vulnerability_alone(
+    tmp_path: Path, code: int, said: str, ends: int
+) -> None:
+    returned, output = job(tmp_path, "audit", code=code, gate=(said, ""))
+    assert returned == ends
+    assert said in output
+    (asked,) = calls(tmp_path, "-m pip_audit")
+    assert asked.endswith("--requirement ci/requirements.txt")
 
 
 @pytest.mark.parametrize("arguments", [(), ("nothing",), ("pair", "BASE"), ("environment", "x")])
