@@ -48,7 +48,7 @@ class Process(StrictRecord, frozen=True, kw_only=True):
     """One process that measured the case."""
 
     value: Number
-    unit: str
+    unit: Unit
     seconds: Positive
 
 
@@ -143,7 +143,7 @@ class Bisection:
         if self.metric in NOISY:
             return self._verified_pairs(good, bad)
         first, last = self._measured(good, 1), self._measured(bad, 1)
-        unit = Unit(first.unit)
+        unit = first.unit
         self._add(good, Answer.GOOD, unit.shown(first.value))
         self._add(bad, Answer.BAD, unit.shown(last.value))
         if first.value == last.value:
@@ -222,10 +222,10 @@ class Bisection:
         self._finished[name] = done
         state = StateFile(settings=self.settings, finished=self._finished)
         write_whole(self.out / FILE, as_json(state))
-        self.say(f"[{len(self._finished)}] {name}: {Unit(unit).shown(value)}")
+        self.say(f"[{len(self._finished)}] {name}: {unit.shown(value)}")
         return done
 
-    def _value(self, run: Run) -> tuple[float, str]:
+    def _value(self, run: Run) -> tuple[float, Unit]:
         case = run.by_id.get(self.case)
         if case is None:
             raise NothingMeasured(f"{run.path.stem}: {self.case} was not measured")

@@ -104,7 +104,7 @@ def cause_of(
         why = "the level returned" if shape is Shape.OUTLIER else "nothing recorded differs"
         return Cause(kinds=(CauseKind.NOISE,), evidence=why)
     kinds = tuple(kind for kind in CauseKind if kind in found)
-    if shape is Shape.UNCONFIRMED and control is None and now.unit != Unit.COUNT:
+    if shape is Shape.UNCONFIRMED and control is None and now.unit is not Unit.COUNT:
         kinds, found[CauseKind.NOISE] = (*kinds, CauseKind.NOISE), ["a control run decides"]
     return Cause(
         kinds=kinds,
@@ -128,7 +128,7 @@ def _card(before: Sequence[Row], after: Sequence[Row]) -> list[str]:
     cards = [{row.gpu for row in rows if row.gpu} for rows in (before, after)]
     if all(cards) and not cards[0] & cards[1]:
         found.append(f"GPU {before[-1].gpu} → {after[0].gpu}")
-    if after[0].unit != Unit.SECONDS:
+    if after[0].unit is not Unit.SECONDS:
         return found
     was, now = (_median(row.clock_mhz for row in rows) for rows in (before, after))
     if was and now and abs(math.log(now / was)) > CLOCK_MOVED:

@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from diffusers_perf.catalog.metric import Unit
 from diffusers_perf.catalog.metrics import METRICS
 from diffusers_perf.history.changes import LEVEL_RUNS, Shape
 from diffusers_perf.history.store import COHORT, MEASURED, Row
@@ -74,7 +73,7 @@ class Chart:
     ticks: tuple[Tick, ...]
     dates: tuple[Tick, ...]
     points: str
-    """JSON of ``[left, top, text]`` for each run, oldest first."""
+    """JSON of ``[left, top, value, number of the run]`` for each run, oldest first."""
     level: float
     change: float
     """The level now over the level at the beginning."""
@@ -96,16 +95,19 @@ class CasePart:
 def render(found: Sequence[Trend], baselines: Mapping[str, MachineBaseline], *, source: str) -> str:
     """The page's HTML; `baselines` by the name of the machine. Nothing is fetched."""
     script = (TEMPLATES / "history.js").read_text(encoding="utf-8")
-    cases = list(_cases(found, baselines))
+    all_rows = (row for trend in found for row in trend.rows)
+    words = {row.run: _words(row) for row in sorted(all_rows, key=lambda row: row.time)}
+    numbers = {run: number for number, run in enumerate(words)}
+    cases = list(_cases(found, baselines, numbers))
     changed = ranges(found, shapes=(Shape.STEP, Shape.DRIFT, Shape.UNCONFIRMED))
     times = [row.time for trend in found for row in trend.rows]
-    runs = {row.run for trend in found for row in trend.rows}
     return template("history.html").render(
         cases=cases,
         changes=changed,
         outliers=sum(e.shape is Shape.OUTLIER for trend in found for e in trend.events),
         machines=sorted({case.machine for case in cases}),
-        runs=len(runs),
+        runs=len(words),
+        words=json.dumps(list(words.values()), separators=(",", ":")),
         first=min(times, default=dt.datetime.now(dt.UTC)).date(),
         last=max(times, default=dt.datetime.now(dt.UTC)).date(),
         mood=_mood(changed),
@@ -122,14 +124,16 @@ def _mood(changed: Iterable[Range]) -> str:
 
 
 def _levels(event: Event) -> str:
-    unit = Unit(event.after.unit)
+    unit = event.after.unit
     return (
         f"{unit.shown(event.level_before)} → {unit.shown(event.level_after)} "
         f"({percent(event.ratio)})"
     )
 
 
-def _cases(found: Sequence[Trend], baselines: Mapping[str, MachineBaseline]) -> Iterator[CasePart]:
+def _cases(
+    found: Sequence[Trend], baselines: Mapping[str, MachineBaseline], numbers: Mapping[str, int]
+) -> Iterator[CasePart]:
     noisy = {metric.name for metric in MEASURED}
     groups: dict[tuple[str, str], list[Trend]] = {}
     for trend in found:
@@ -137,7 +141,7 @@ def _cases(found: Sequence[Trend], baselines: Mapping[str, MachineBaseline]) -> 
         if trend.rows and (trend.metric in noisy or trend.events):
             groups.setdefault((trend.machine, trend.case), []).append(trend)
     for (machine, name), trends in groups.items():
-        charts = tuple(_chart(trend, baselines.get(machine)) for trend in trends)
+        charts = tuple(_chart(trend, baselines.get(machine), numbers) for trend in trends)
         heads, rows = _latest(trends)
         events = sum(len(trend.events) for trend in trends)
         yield CasePart(
@@ -156,12 +160,12 @@ def _latest(trends: Sequence[Trend]) -> tuple[tuple[str, ...], tuple[tuple[str, 
     for values in newest[:LATEST_RUNS]:
         first = next(iter(values.values()))
         known = [values.get(head) for head in heads]
-        cells = (Unit(row.unit).shown(row.value) if row else "–" for row in known)
+        cells = (row.unit.shown(row.value) if row else "–" for row in known)
         rows.append((f"{first.time:%Y-%m-%d}", first.commit[:12], *cells))
     return heads, tuple(rows)
 
 
-def _chart(trend: Trend, baseline: MachineBaseline | None) -> Chart:
+def _chart(trend: Trend, baseline: MachineBaseline | None, numbers: Mapping[str, int]) -> Chart:
     rows = trend.rows
     times = [row.time.timestamp() for row in rows]
     x = Scale(low=times[0], high=max(times[-1], times[0] + 1), start=1, end=99)
@@ -191,7 +195,9 @@ def _chart(trend: Trend, baseline: MachineBaseline | None) -> Chart:
         ),
         ticks=tuple(Tick(at=y.at(value), label=trend.unit.shown(value)) for value in (low, high)),
         dates=tuple(_dates(times[0], times[-1], x)),
-        points=json.dumps([[*place(row), _words(row)] for row in rows], separators=(",", ":")),
+        points=json.dumps(
+            [[*place(row), _value(row), numbers[row.run]] for row in rows], separators=(",", ":")
+        ),
         level=level,
         change=level / begin if begin else 1.0,
     )
@@ -246,11 +252,17 @@ def _dates(first: float, last: float, x: Scale) -> Iterator[Tick]:
             return
 
 
-def _words(row: Row) -> str:
-    text = f"{row.time:%Y-%m-%d %H:%M}: {Unit(row.unit).shown(row.value)}"
-    text += f", commit {row.commit[:12]}" if row.commit else ""
-    text += f", torch {row.torch}, diffusers {row.diffusers}"
-    return text + ("" if row.valid else ", interference")
+def _value(row: Row) -> str:
+    return row.unit.shown(row.value) + ("" if row.valid else ", interference")
+
+
+def _words(row: Row) -> tuple[str, str]:
+    """When a run was made, and of what."""
+    commit = f"commit {row.commit[:12]}, " if row.commit else ""
+    return (
+        f"{row.time:%Y-%m-%d %H:%M}: ",
+        f", {commit}torch {row.torch}, diffusers {row.diffusers}",
+    )
 
 
 def _accepted(trend: Trend, baseline: MachineBaseline | None) -> tuple[float, float, str] | None:

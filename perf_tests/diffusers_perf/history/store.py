@@ -14,8 +14,10 @@ import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from statistics import median
+from typing import Annotated
 
 import msgspec
+from msgspec import Meta
 from msgspec.structs import replace
 
 from diffusers_perf.catalog.metric import Metric, MetricKind, Unit
@@ -57,7 +59,7 @@ class Row(Record, frozen=True, kw_only=True, gc=False):
 
     run: str
     """Digest of the run's rows."""
-    time: dt.datetime
+    time: Annotated[dt.datetime, Meta(tz=True)]
     label: str
     """``main`` for the nightly history, any other word for other runs."""
     commit: str
@@ -90,7 +92,7 @@ class Row(Record, frozen=True, kw_only=True, gc=False):
     """The id that pytest shows."""
     metric: str
     """`Metric.name`, or a counter's name."""
-    unit: str
+    unit: Unit
     value: Number
     status: Status
     """Of the case, as the run judged it."""
@@ -157,7 +159,7 @@ def _cohort(row: Row) -> str:
     return _digest(msgspec.json.encode([getattr(row, name) for name in COHORT]))[:8]
 
 
-def values_of(case: CaseRecord) -> Iterator[tuple[str, str, float, bool]]:
+def values_of(case: CaseRecord) -> Iterator[tuple[str, Unit, float, bool]]:
     """Name, unit, value and validity of everything numeric that a history keeps of a case."""
     seen = case.measurement
     for metric in MEASURED:
@@ -197,14 +199,14 @@ def load(folder: Path) -> list[Row]:
         raise BadRunError(f"{folder}: no such folder; add runs with diffusers-perf history add")
     decoder = msgspec.json.Decoder(Row)
     rows: list[Row] = []
-    for path in sorted(folder.glob(f"*/*{SUFFIX}")):
+    for path in sorted(folder.glob(f"*/*{SUFFIX}"), key=lambda path: path.name):
         try:
             rows += decoder.decode_lines(read_gzip(path))
         except msgspec.ValidationError as error:
             raise BadRunError(f"{path}: {phrase_of(error)}") from None
         except (EOFError, OSError, ValueError, zlib.error) as error:
             raise BadRunError(f"{path}: cannot be read ({error})") from None
-    return sorted(rows, key=lambda row: row.time)
+    return rows
 
 
 def _median(values: Iterable[float]) -> float | None:

@@ -97,7 +97,9 @@ class Range:
     @property
     def command(self) -> str:
         """The bisection of the metric that needs the fewest runs; empty if there is none."""
-        worst = min(self.events, key=lambda event: (event.after.unit != Unit.COUNT, -event.ratio))
+        worst = min(
+            self.events, key=lambda event: (event.after.unit is not Unit.COUNT, -event.ratio)
+        )
         after = worst.after
         return self.cause.command(
             good=self.good, bad=self.bad, case=after.case, metric=after.metric
@@ -178,7 +180,7 @@ def _trend(group: Sequence[Row]) -> Trend:
             lines.setdefault(row.cohort, []).append(row)
     others = tuple(row for row in group if row.label != MAIN)
     controls = [row for row in others if row.label == CONTROL]
-    valid = {cohort: [row for row in line if row.valid] for cohort, line in lines.items()}
+    valid = {cohort: [row for row in line if _counts(row)] for cohort, line in lines.items()}
     events: list[Event] = []
     segments: list[list[Sequence[Row]]] = []
     for line in filter(None, valid.values()):
@@ -191,17 +193,22 @@ def _trend(group: Sequence[Row]) -> Trend:
         machine=first.machine,
         case=first.case,
         metric=first.metric,
-        unit=Unit(first.unit),
+        unit=first.unit,
         lines=tuple(tuple(line) for line in lines.values()),
         others=others,
         events=tuple(sorted(events, key=lambda event: event.after.time)),
     )
 
 
+def _counts(row: Row) -> bool:
+    """Whether a row is judged: nothing interfered, and no noisy metric can be 0."""
+    return row.valid and (row.unit is Unit.COUNT or row.value > 0)
+
+
 def _events(line: Sequence[Row], controls: Sequence[Row]) -> Iterator[Event]:
     """Within one cohort."""
     values = [row.value for row in line]
-    is_counter = bool(line) and line[0].unit == Unit.COUNT
+    is_counter = bool(line) and line[0].unit is Unit.COUNT
     found = count_changes(values) if is_counter else changes(values)
     for change in found:
         # A drift is caused by what happened during all of it.
@@ -227,7 +234,7 @@ def _between(
         if before is None:
             continue
         was, now = [row.value for row in before], [row.value for row in after]
-        is_counter = after[0].unit == Unit.COUNT
+        is_counter = after[0].unit is Unit.COUNT
         if was[-1] != now[0] if is_counter else differ(was, now):
             yield _event(Shape.STEP, before, after, controls)
 
@@ -242,7 +249,7 @@ def _event(
     line: Sequence[Row] = (),
 ) -> Event:
     was, now = before[-LEVEL_RUNS:], after[:LEVEL_RUNS]
-    exact = after[0].unit == Unit.COUNT
+    exact = after[0].unit is Unit.COUNT
     if change is not None:
         levels = change.before, change.after
     elif exact:

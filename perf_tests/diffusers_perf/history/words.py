@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from diffusers_perf.catalog.metric import Unit
 from diffusers_perf.catalog.metrics import BY_NAME
 from diffusers_perf.history.changes import LEVEL_RUNS, Shape
 from diffusers_perf.history.store import MAIN, Row
@@ -66,7 +65,7 @@ def history_lines(run: Run, rows: Sequence[Row]) -> tuple[HistoryLine, ...]:
 
 def event_text(event: Event) -> str:
     """``ddim50-fp16 GPU busy: step 0.6170 s → 0.6480 s (+5.0 %)``."""
-    row, unit = event.after, Unit(event.after.unit)
+    row, unit = event.after, event.after.unit
     levels = f"{unit.shown(event.level_before)} → {unit.shown(event.level_after)}"
     text = f"{row.case} {row.metric}: {event.shape} {levels} ({percent(event.ratio)})"
     if event.shape is Shape.DRIFT:

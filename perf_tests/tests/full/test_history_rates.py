@@ -18,7 +18,7 @@ from time import perf_counter
 import pytest
 from msgspec.structs import replace
 
-from diffusers_perf.history import store
+from diffusers_perf.history import page, store
 from diffusers_perf.history.changes import Shape, changes
 from diffusers_perf.history.trends import trends
 from perf_tests.tests.unit.recorded import five_pairs, parsed
@@ -26,6 +26,7 @@ from perf_tests.tests.unit.recorded import five_pairs, parsed
 CASES = 60
 """Of the suite that the rates are scaled to."""
 HISTORIES = 40
+PAGE_MOST_BYTES = 5_000_000
 RUNS = 1000
 
 
@@ -107,7 +108,10 @@ def test_year_of_nights_is_read_in_two_seconds(tmp_path: Path) -> None:
     judged_s = perf_counter() - start - read_s
     print(f"\n{len(year):,} rows, {size / 1e6:.1f} MB: read in {read_s:.2f} s, {len(found)} trends")
     print(f"judged in {judged_s:.2f} s")
+    page_bytes = len(page.render(found, {}, source="a year"))
+    print(f"page of {page_bytes / 1e6:.1f} MB after {perf_counter() - start:.1f} s")
     assert read_s < 2
+    assert page_bytes < PAGE_MOST_BYTES
 
 
 def test_duckdb_and_pandas_read_a_store_without_this_library(tmp_path: Path) -> None:

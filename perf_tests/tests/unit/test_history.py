@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from diffusers_perf.cli import __main__ as command
 from diffusers_perf.history import store
@@ -226,7 +227,7 @@ def test_other_labels_are_shown_and_judge_nothing() -> None:
     assert len(trend.rows) == 40
 
 
-def test_a_red_verdict_is_put_down_to_what_differs_from_the_last_pass(
+def test_red_verdict_is_put_down_to_what_differs_from_the_last_pass(
     tmp_path: Path, no_baselines: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def judged(number: int, content: Content) -> None:
@@ -303,6 +304,34 @@ def test_broken_file_is_one_sentence(
     assert not error or (error.startswith("error: ") and error.count("\n") == 1)
 
 
+@pytest.mark.parametrize(
+    ("field", "value", "sentence"),
+    [
+        ("time", "2026-01-01T00:00:00", "time: expected `datetime` with a timezone component"),
+        ("unit", "parsec", "unit: invalid enum value 'parsec'"),
+        ("value", None, "value: expected `float`, got `null`"),
+    ],
+)
+def test_row_that_is_not_ours_is_one_sentence(
+    tmp_path: Path, field: str, value: str, sentence: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (run,) = parsed([night(0)], "night")
+    path, _ = store.add(run, tmp_path)
+    row = json.loads(gzip.decompress(path.read_bytes()).splitlines()[0]) | {field: value}
+    path.write_bytes(gzip.compress(json.dumps(row).encode()))
+    assert command.main(["history", "report", "--store", str(tmp_path)]) == 2
+    assert capsys.readouterr().err == f"error: {path}: [0].{sentence}\n"
+
+
+def test_value_that_no_machine_can_have_judges_nothing() -> None:
+    rows = nights(range(30))
+    odd = [
+        replace(row, value=0.0) if row.time.day == 20 and row.unit != "count" else row
+        for row in rows
+    ]
+    assert [event for trend in trends(odd) for event in trend.events] == []
+
+
 def test_store_that_is_not_there_is_one_sentence(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -310,7 +339,7 @@ def test_store_that_is_not_there_is_one_sentence(
     assert "no such folder; add runs with diffusers-perf history add" in capsys.readouterr().err
 
 
-def test_a_report_shows_the_history_beside_the_baselines(
+def test_report_shows_the_history_beside_the_baselines(
     tmp_path: Path, no_baselines: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for run in parsed([night(n) for n in range(8)], "night"):
@@ -325,7 +354,7 @@ def test_a_report_shows_the_history_beside_the_baselines(
     assert '<a href="history.html">' in page.read_text()
 
 
-def test_a_broken_history_is_a_note_of_the_report(
+def test_broken_history_is_a_note_of_the_report(
     tmp_path: Path, no_baselines: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     broken = no_baselines / "history" / "machine"
@@ -336,7 +365,7 @@ def test_a_broken_history_is_a_note_of_the_report(
     assert "cannot be read" in capsys.readouterr().out
 
 
-def test_the_page_says_what_changed(tmp_path: Path, no_baselines: Path) -> None:
+def test_page_says_what_changed(tmp_path: Path, no_baselines: Path) -> None:
     contents = [night(n) for n in range(50)]
     for number, content in enumerate(contents):
         slower(since=40)(number, content)
@@ -351,7 +380,7 @@ def test_the_page_says_what_changed(tmp_path: Path, no_baselines: Path) -> None:
     assert "://" not in html
 
 
-def test_an_alert_is_one_file_per_commit_range(tmp_path: Path, no_baselines: Path) -> None:
+def test_alert_is_one_file_per_commit_range(tmp_path: Path, no_baselines: Path) -> None:
     def worse(number: int, content: Content) -> None:
         for name in ("ddim50-reference", CASE):
             if number >= 40:
@@ -372,7 +401,7 @@ def test_an_alert_is_one_file_per_commit_range(tmp_path: Path, no_baselines: Pat
     assert f"    diffusers-perf bisect --good {commit(39)[:12]}" in text
 
 
-def test_an_old_or_a_better_change_is_no_alert() -> None:
+def test_old_or_a_better_change_is_no_alert() -> None:
     assert len(alerts(trends(nights(range(70), slower(since=40))))) == 1
     assert alerts(trends(nights(range(90), slower(since=40)))) == []
     assert alerts(trends(nights(range(50), slower(since=40, by=0.9)))) == []

@@ -1,5 +1,6 @@
 "use strict";
 // A chart says the run under the pointer, or the one that the arrow keys chose.
+const runs = JSON.parse(document.getElementById("trends").dataset.runs);
 for (const plot of document.querySelectorAll(".line-chart .plot")) {
   const points = JSON.parse(plot.dataset.points);
   const cursor = plot.querySelector(".cursor");
@@ -7,11 +8,11 @@ for (const plot of document.querySelectorAll(".line-chart .plot")) {
   let chosen = points.length - 1;
   const choose = (index) => {
     chosen = Math.max(0, Math.min(points.length - 1, index));
-    const [left, top, text] = points[chosen];
+    const [left, top, value, run] = points[chosen];
     cursor.style.left = `${left}%`;
     cursor.style.top = `${top}%`;
     cursor.hidden = false;
-    reading.textContent = text;
+    reading.textContent = runs[run].join(value);
   };
   plot.addEventListener("pointermove", (event) => {
     const edge = plot.getBoundingClientRect();
