@@ -257,7 +257,7 @@ def _value(row: Row) -> str:
 
 
 def _words(row: Row) -> tuple[str, str]:
-    """When a run was made, and of what."""
+    """When a run was made, and from which commit and versions."""
     commit = f"commit {row.commit[:12]}, " if row.commit else ""
     return (
         f"{row.time:%Y-%m-%d %H:%M}: ",
@@ -266,7 +266,7 @@ def _words(row: Row) -> tuple[str, str]:
 
 
 def _accepted(trend: Trend, baseline: MachineBaseline | None) -> tuple[float, float, str] | None:
-    """Time, value and words of what was last accepted of this metric."""
+    """Time, value and words of the baseline that was last accepted for this metric."""
     row = trend.rows[-1]
     key = f"{row.workload}/{row.model}/{row.weights}/{row.case.removeprefix(f'{row.workload}-')}"
     case = baseline.cases.get(key) if baseline else None
