@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from diffusers_perf.catalog.metric import Metric, MetricKind
-from diffusers_perf.catalog.status import Status
 from diffusers_perf.judge import measuring
 from diffusers_perf.judge.messages import run as messages
 from diffusers_perf.judge.messages.commands import Command, Rerun
@@ -77,7 +76,7 @@ def interference_in(run: Run, case: CaseRecord, metric: Metric) -> list[str]:
     )
     return [
         *interference.reasons(wall_clock=True),
-        *(f.said for f in measuring.judged(question_of(case)) if f.status == Status.INVALID),
+        *(finding.said for finding in measuring.judged(question_of(case))),
         # In either direction: pairs are compared on one machine of one speed.
         *(messages.drift(drift.ratio) for drift in drifts if drift and drift.significant),
     ]

@@ -10,9 +10,11 @@ from msgspec import structs
 
 from diffusers_perf.catalog.declarations import Tolerance
 from diffusers_perf.catalog.status import Status
+from diffusers_perf.judge import structure_verdicts
+from diffusers_perf.judge.messages.commands import Literal
 from diffusers_perf.judge.question import Question
 from diffusers_perf.judge.verdicts import judge
-from diffusers_perf.records.baselines import Bound
+from diffusers_perf.records.baselines import Bound, OperatorBaseline
 from diffusers_perf.records.measurement import (
     Count,
     Distance,
@@ -21,6 +23,7 @@ from diffusers_perf.records.measurement import (
     Measurement,
     StepDistances,
 )
+from diffusers_perf.records.operators import Occurrence, OperatorCount, OperatorCounts, Place
 from perf_tests.tests.unit.factories import FP16, REFERENCE, baseline_of, question
 
 
@@ -277,3 +280,91 @@ def test_limit_that_cannot_be_judged_hides_none_after_it() -> None:
     # Said once, and not of the ratio as well.
     assert of("GPU busy speedup", question(blind)) is None
     assert of("peak memory", question(blind)) == "more memory"
+
+
+def test_sentence_is_that_of_the_worst_finding() -> None:
+    counted = {**FP16.counters, "host_syncs": Count(fixed=9, per_step=9)}
+    slower = judge(fp16(counters=counted, gpu_busy_s=10.0, repeat_psnr_db=10.0))
+    assert slower.status == "worse image"
+    assert slower.sentence.startswith("worse image: ")
+    found = {finding.status for finding in slower.findings if finding.what}
+    assert found >= {"slower", "more work", "worse image"}
+
+
+@pytest.mark.parametrize(
+    ("now", "status"), [(101, None), (102, Status.MORE_WORK), (99, Status.LESS_WORK)]
+)
+def test_operators_against_their_accepted_counts(now: int, status: Status | None) -> None:
+    casts, floats = (
+        {name: Count(fixed=count, per_step=0)} for name, count in (("casts", 4), ("operators", now))
+    )
+    found = judged_operators({**casts, **floats}, {"casts": 4, "operators": 100, "recompiles": 0})
+    assert found.pop("recompiles") == Status.INCONCLUSIVE
+    assert found == ({"operators": status} if status else {})
+
+
+def test_operators_after_one_that_is_the_same_or_new_are_judged() -> None:
+    now = {name: Count(fixed=5, per_step=0) for name in ("casts", "host_syncs", "device_reads")}
+    found = judged_operators(now, {"host_syncs": 5, "device_reads": 4})
+    assert found == {"casts": Status.NEW, "device_reads": Status.MORE_WORK}
+
+
+def judged_operators(now: dict[str, Count], was: dict[str, int]) -> dict[str, Status]:
+    """The status of each counter that is not the same."""
+
+    class Seen:
+        counters = now
+
+        def where(self) -> dict[str, dict[str, Count]]:
+            return {}
+
+        def sites(self) -> dict[str, dict[Any, Count]]:
+            return {}
+
+    accepted = {
+        name: OperatorCount(total=Count(fixed=count, per_step=0)) for name, count in was.items()
+    }
+    findings = structure_verdicts.judge(
+        "ddim50-fp16",
+        Seen(),
+        OperatorBaseline(accepted="", reason="", versions={}, counters=accepted),
+        steps=20,
+        versions={},
+        rerun=Literal(text=""),
+        model="sd15",
+        file="",
+    )
+    return {finding.metric: finding.status for finding in findings}
+
+
+@pytest.mark.parametrize(("rise", "shown"), [(1, True), (-1, True), (0, False)])
+def test_kinds_of_a_counter_that_changed_by_one_are_named(rise: int, shown: bool) -> None:
+    """``float16 → float32`` in two classes, of which one changed."""
+    up = "float16 → float32 in Linear in GroupNorm"
+
+    def counts(number: int) -> OperatorCounts:
+        kinds = {up: number, "float32 → float16 in Conv2d": 5}
+        return OperatorCounts(
+            operators={},
+            occurrences={
+                Occurrence("casts", kind.rsplit(" in ", 1)[0], Place("unet", kind.split()[-1])): (
+                    Count(fixed=count, per_step=0)
+                )
+                for kind, count in kinds.items()
+            },
+        )
+
+    findings = structure_verdicts.judge(
+        "ddim50-fp16",
+        counts(3 + rise),
+        OperatorBaseline(
+            accepted="", reason="", versions={}, counters={"casts": counts(3).accepted()["casts"]}
+        ),
+        steps=20,
+        versions={},
+        rerun=Literal(text=""),
+        model="sd15",
+        file="",
+    )
+    named = "all float16 → float32 in Linear, in GroupNorm"
+    assert any(named in finding.what for finding in findings) == shown

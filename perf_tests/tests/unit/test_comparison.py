@@ -115,6 +115,42 @@ def test_interrupted_case_may_be_measured_in_another_pair(count: int, more: bool
     assert (found.status, found.more_could_tell) == ("missing", False)
 
 
+def test_case_that_head_dropped_is_missing_whatever_became_of_others() -> None:
+    """An interrupted run is the reason only where it had the case before it."""
+
+    def interrupted_later(content: Content) -> None:
+        dropped(content)
+        session(content)["expected"] = [n for n in session(content)["expected"] if n != FP16]
+        session(content)["not_timed"].append(lost("ddim50-other", "invalid", "interrupted"))
+
+    found = change(compared([interrupted_later] * 3), "case")
+    assert (found.status, found.more_could_tell) == ("missing", False)
+
+
+def test_images_after_one_without_a_tolerance_are_judged() -> None:
+    def dark(content: Content) -> None:
+        case(content, FP16)["tolerance"] = None
+        measured(content, FP16)["counters"]["kept_bytes"] = [9_000, 0]
+
+    assert change(compared([dark] * 3), "image").status == "same"
+    assert change(compared([dark] * 3), "kept bytes").status == "more memory"
+
+
+def test_change_that_is_certain_suggests_no_more_pairs() -> None:
+    found = compared([None] * 3)
+    assert not any(one.more_could_tell for one in found.changes if not one.status.warns)
+    one_sided = compared([update(gpu_busy_s=None)] * 3)
+    assert change(one_sided, "GPU busy").status == "inconclusive"
+    assert not change(one_sided, "GPU busy").more_could_tell
+
+
+def test_counters_that_are_the_same_are_one_row() -> None:
+    rows = [c for c in compared([None] * 3).changes if c.case == FP16 and c.metric == "counters"]
+    assert [row.status for row in rows] == ["same"]
+    changed = compared([syncs(50)] * 3)
+    assert not [c for c in changed.changes if c.case == FP16 and c.metric == "counters"]
+
+
 def test_case_that_one_process_lost_says_why() -> None:
     def skipped(content: Content) -> None:
         dropped(content)

@@ -183,3 +183,25 @@ def test_detectable_grows_with_the_noise_and_shrinks_with_the_pairs() -> None:
     assert math.log1p(tiny) == pytest.approx(
         math.log1p(0.03) + oracle.norm.ppf(0.9) * error, abs=2e-6
     )
+
+
+def test_noise_of_two_values_is_known() -> None:
+    assert noise_of([1.0, math.e]) == pytest.approx(1 / math.sqrt(2))
+
+
+def test_mean_interval_takes_values_below_one() -> None:
+    seen = mean_interval([0.5, 0.5])
+    assert (seen.low, seen.mid, seen.high) == pytest.approx((0.5, 0.5, 0.5))
+
+
+@pytest.mark.parametrize(("pairs", "noise"), [(2, 0.02), (5, 0.05), (10, 0.3)])
+def test_detectable_is_what_the_rule_detects_nine_times_in_ten(pairs: int, noise: float) -> None:
+    """By numerical integration over the noise that a sample shows, never below the known one."""
+    effect = math.log1p(detectable(noise, pairs=pairs, threshold=0.03))
+    error = noise / math.sqrt(pairs)
+    shown = np.linspace(1e-6, 1 - 1e-6, 200_001)
+    # The larger of two estimates: each is below it with the root of that share.
+    sizes = np.sqrt(oracle.chi2.ppf(np.sqrt(shown), pairs - 1) / (pairs - 1))
+    least = oracle.t.ppf(0.995, pairs - 1) * error * np.maximum(sizes, 1.0)
+    found = np.mean(oracle.norm.sf((np.maximum(least, math.log1p(0.03)) - effect) / error))
+    assert found == pytest.approx(0.9, abs=0.003)
