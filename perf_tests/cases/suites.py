@@ -156,3 +156,10 @@ measure(
     suite="lossy",
 )
 measure(workloads.PNDM25X4_SMALL, "vae_slicing", suite="lossy")
+
+# The embedded transformer's: what of the above says something of it, and a cache for transformers.
+measure(workloads.FLUX8, "fused_qkv", "sdpa_math", suite="guide")
+measure(workloads.FLUX8, "bf16", image_only=True, suite="guide")
+measure(workloads.FLUX8, "bf16+int8", image_only=True, suite="lossy")
+measure(workloads.FLUX28, "first_block_cache", suite="guide")
+measure(workloads.FLUX28, "taylorseer", "mag_cache", suite="lossy")

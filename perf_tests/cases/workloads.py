@@ -78,3 +78,20 @@ VASE25_SMALL = replace(
     ),
     base=(),
 )
+
+# The embedded transformer's guidance is an input, and its prompts are padded to this length.
+FLUX8 = Workload(
+    name="flux8",
+    model="embedded-flux",
+    call={
+        "prompt": _SMALL_PROMPT,
+        "height": 64,
+        "width": 64,
+        "guidance_scale": 1.5,
+        "max_sequence_length": 20,
+    },
+    steps=8,
+    sensitive_to={"guidance": {"guidance_scale": 3.5}},
+)
+# Of eight steps, none is so like the one before that a cache could stand in for it.
+FLUX28 = replace(FLUX8, name="flux28", steps=28)

@@ -118,6 +118,9 @@ class Optimization:
     hides_operators: bool = False
     """Compiles or replays: what PyTorch runs then can no longer be counted by operator, and takes
     launches off the host: a search that the host holds back tries it next."""
+    follows_values: bool = False
+    """What it does next depends on values that it computed: its operators cannot be counted
+    without data."""
     decides: tuple[Slot, ...] = ()
     """What of the pipeline it decides; no other in a stack may decide the same."""
     compiles: bool = False
@@ -134,7 +137,7 @@ FIELDS = ("name", "steps", "seed", "scheduler", "base")
 SET_BY_THE_LIBRARY = ("num_inference_steps", "generator", "output_type")
 """Arguments of a pipeline's call that a workload does not state: they follow from its fields."""
 
-SMALL_MODELS = ("embedded", "small")
+SMALL_MODELS = ("embedded", "embedded-flux", "small")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -57,6 +57,7 @@ def optimization(
     skips_work: bool = False,
     uneven_steps: bool = False,
     hides_operators: bool = False,
+    follows_values: bool = False,
     decides: tuple[Slot, ...] = (),
     compiles: bool = False,
 ) -> Callable[[Callable[[Build], None]], Optimization]:
@@ -86,6 +87,7 @@ def optimization(
             skips_work=skips_work,
             uneven_steps=uneven_steps,
             hides_operators=hides_operators,
+            follows_values=follows_values,
             decides=decides,
             compiles=compiles,
         )

@@ -168,6 +168,8 @@ def not_countable(case: Case) -> str | None:
     for optimization in case.stack:
         if optimization.hides_operators:
             return f"what {optimization.name} runs is captured or compiled, on a GPU alone"
+        if optimization.follows_values:
+            return f"what {optimization.name} does next depends on values, and these have no data"
         if optimization.needs.package:
             return f"what {optimization.needs.package} brings is counted on a GPU alone"
         refusal = optimization.needs.probe() if optimization.needs.probe else None

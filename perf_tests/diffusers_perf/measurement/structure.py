@@ -183,6 +183,10 @@ def _without_data(pipeline: Any) -> Iterator[None]:
             table[name] = tensor
         for attributes, before in plain:
             _put_back(attributes, before)
+        for root in modules(pipeline).values():
+            # Where the generation was broken off, a cache would give the next one what has no data.
+            if getattr(root, "is_cache_enabled", False):
+                root._reset_stateful_cache()
 
 
 Attributes = dict[str, Any]

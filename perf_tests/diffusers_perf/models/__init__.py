@@ -4,8 +4,8 @@ checkpoint.py       a folder or a Hub id in diffusers' format
 builder.py          a function of the user's
 identity.py         which weights they are
 seeded.py           weights drawn from a seed on the real architectures of architectures.py
-embedded/           the embedded model, small and trained; loaded like any checkpoint
-recipe/             trains it
+embedded/           the embedded model, a small trained UNet; loaded like any checkpoint
+embedded_flux/      the embedded transformer, a small trained Flux
 clip_bpe/           CLIP's byte pair merges, with their licence, for the seeded model's tokenizer
 """
 
@@ -20,25 +20,24 @@ from collections.abc import Iterable
 from diffusers_perf.catalog.declarations import Scale, Workload
 from diffusers_perf.measurement.pipelines import BadModel, Source
 from diffusers_perf.models.builder import UserBuilder
-from diffusers_perf.models.checkpoint import EMBEDDED, WOULD_WORK, Checkpoint
+from diffusers_perf.models.checkpoint import EMBEDDED, EMBEDDED_FLUX, WOULD_WORK, Checkpoint
 from diffusers_perf.models.seeded import Seeded
 
 __all__ = [
     "BadModel",
     "Sources",
-    "default_model",
     "open_source",
     "options_for",
     "quiet_libraries",
 ]
 
-NAMED = {"sd15": "cuda", "small": "cpu", "embedded": "cpu"}
+NAMED = {"sd15": "cuda", "small": "cpu", "embedded": "cpu", "embedded-flux": "cpu"}
 """The library's own models, and the device on which their workloads run where no model is named."""
 
 
 def open_source(model: str) -> Source:
-    """The source for ``sd15`` or ``small`` (seeded), ``embedded``, a local folder, a Hub id, or
-    ``module:function``.
+    """The source for ``sd15`` or ``small`` (seeded), ``embedded``, ``embedded-flux``, a local
+    folder, a Hub id, or ``module:function``.
 
     `BadModel`, in one sentence, where there is none. From here on no progress bar of the process
     has a thread of its own.
@@ -53,6 +52,8 @@ def open_source(model: str) -> Source:
         return Seeded("small", scale="small")
     if model == "embedded":
         return Checkpoint(str(EMBEDDED), kind="embedded")
+    if model == "embedded-flux":
+        return Checkpoint(str(EMBEDDED_FLUX), kind="embedded", name=model)
     # Path.is_dir raises for a name that is too long.
     is_folder = os.path.isdir(model)  # noqa: PTH112
     if not is_folder and re.fullmatch(r"[\w.]+:\w+", model):
@@ -108,11 +109,6 @@ class Sources:
         return self._open[model]
 
 
-def default_model(device: str) -> str:
-    """The model of a run on ``cuda`` or ``cpu`` that names none."""
-    return "sd15" if device == "cuda" else "embedded"
-
-
 def options_for(device: str, model: str | None) -> tuple[str, ...]:
     """What a command line must say beside the defaults to run on this device with this model.
 
@@ -120,7 +116,7 @@ def options_for(device: str, model: str | None) -> tuple[str, ...]:
     """
     # As one argument: pytest takes the second of two for a test path as long as it does not know
     # the option, and would run the code that it finds there.
-    named = (f"--model={model}",) if model not in (None, default_model(device)) else ()
+    named = () if model is None else (f"--model={model}",)
     return (*(("--device", "cpu") if device == "cpu" else ()), *named)
 
 

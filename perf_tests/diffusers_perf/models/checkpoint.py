@@ -17,6 +17,7 @@ from diffusers_perf.models.complete import refuse_lacking
 from diffusers_perf.records.files import read_text
 
 EMBEDDED = Path(__file__).parent / "embedded"
+EMBEDDED_FLUX = Path(__file__).parent / "embedded_flux"
 
 PINNED_REVISIONS = {
     "stable-diffusion-v1-5/stable-diffusion-v1-5": "451f4fe16113bff5a5d2269ed5ad43b0592e9a14",
@@ -60,12 +61,15 @@ class Checkpoint:
     that is not diffusers' or transformers', has only pickled weights, or is out of reach.
     """
 
-    def __init__(self, model: str, *, kind: WeightsKind = "checkpoint") -> None:
+    def __init__(
+        self, model: str, *, kind: WeightsKind = "checkpoint", name: str | None = None
+    ) -> None:
+        """`name` stands in for the folder's own."""
         self._path = model
         self._local = os.path.isdir(model)  # noqa: PTH112 (Path.is_dir raises for long names)
         self._revision = PINNED_REVISIONS.get(model)
         self.kind: WeightsKind = kind
-        self.name = Path(model).resolve().name if self._local else model
+        self.name = name or (Path(model).resolve().name if self._local else model)
         self._index = self._config("model_index.json")
         self.family = self._class()
         components = list(self._components())
@@ -75,7 +79,9 @@ class Checkpoint:
             for name in components:
                 self._refuse_incomplete(name)
         self.weights = self._weights()
-        self.scale: Scale = "small" if self._pixels() < SMALL_BELOW_PIXELS else "full"
+        # A transformer's configuration does not say how large its images are.
+        is_small = kind == "embedded" or self._pixels() < SMALL_BELOW_PIXELS
+        self.scale: Scale = "small" if is_small else "full"
         self.variants = self._find_variants()
 
     def load(

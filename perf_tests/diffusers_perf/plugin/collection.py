@@ -271,6 +271,8 @@ def is_whole(config: pytest.Config) -> bool:
     return all(any(arg in (path, *path.parents) for arg in args) for path in testpaths)
 
 
+# First: the terminal's own says what will run.
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_finish(session: pytest.Session) -> None:
     if SESSION in session.config.stash:
         perf = session.config.stash[SESSION]

@@ -34,9 +34,10 @@ def _add(parser: pytest.Parser) -> None:
     group.addoption(
         "--model",
         metavar="MODEL",
-        help="sd15 (seeded weights, default on cuda), embedded (small and trained, default on "
-        "a CPU), small (its shape with seeded weights), a folder in diffusers' format, or a Hub "
-        "id",
+        help="run the workloads of one model: sd15 (seeded weights), embedded (a small trained "
+        "UNet), embedded-flux (a small trained transformer), small (embedded's shape with seeded "
+        "weights), a folder in diffusers' format, or a Hub id; default: on cuda the workloads of "
+        "sd15, on a CPU those of both embedded models",
     )
     group.addoption(
         "--rounds",

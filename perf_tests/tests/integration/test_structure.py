@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+from diffusers_perf import models
 from diffusers_perf.catalog.declarations import Case
 from diffusers_perf.catalog.discovery import Project
 from diffusers_perf.cli import __main__ as cli
@@ -19,6 +20,7 @@ from diffusers_perf.judge.finding import Finding
 from diffusers_perf.judge.messages.commands import Literal
 from diffusers_perf.measurement import discovery, dispatch, structure
 from diffusers_perf.measurement.generation import Generation
+from diffusers_perf.measurement.pipelines import built
 from diffusers_perf.records.baselines import BadBaseline, OperatorBaseline
 from diffusers_perf.records.measurement import Count
 from diffusers_perf.records.operators import (
@@ -231,6 +233,16 @@ def test_data_dependent_code_is_refused(monkeypatch: pytest.MonkeyPatch) -> None
         observe(pipeline)
     assert "step" in vars(pipeline.scheduler)
     assert not torch.nn.modules.module._global_forward_pre_hooks
+
+
+def test_cache_of_a_broken_off_count_does_not_reach_the_next_generation() -> None:
+    case = ours().case(workloads.FLUX28, "first_block_cache")
+    with built(case, models.open_source("embedded-flux"), torch.device("cpu")) as pipeline:
+        generation = Generation(pipeline, case.workload)
+        before = generation.images(steps=2)
+        with pytest.raises(structure.NotCountable, match="depends on"):
+            structure.observe(pipeline, case.workload)
+        assert (generation.images(steps=2) == before).all()
 
 
 def test_autocast_is_refused() -> None:

@@ -158,7 +158,10 @@ def test_committed_files_are_sound() -> None:
             assert laid_out(machine.file(), depth=3) == path.read_text(encoding="utf-8")
     assert store.load_operators()
     entries = [line for line in store.history.read_text().splitlines() if line.startswith("- ")]
-    assert all(re.match(r"- \d{4}-\d\d-\d\d (NVIDIA \S|a CPU )", line) for line in entries)
+    assert all(
+        re.match(r"- \d{4}-\d\d-\d\d (NVIDIA \S|a CPU |\S.* \(\d+ cores\) )", line)
+        for line in entries
+    )
     published = store.load_published()
     bounds = {
         **store.load_portable(scale="full", device="cuda"),

@@ -27,9 +27,9 @@ FIRST_WEIGHTS = [0.150277525, 0.060712989, -0.243210226]
 
 
 def test_command_line_shows_options_that_are_not_defaults() -> None:
-    assert options_for("cuda", "sd15") == ()
+    assert options_for("cuda", None) == ()
     assert options_for("cuda", "embedded") == ("--model=embedded",)
-    assert options_for("cpu", "embedded") == ("--device", "cpu")
+    assert options_for("cpu", None) == ("--device", "cpu")
     assert options_for("cpu", "sd15") == ("--device", "cpu", "--model=sd15")
 
 
@@ -209,9 +209,8 @@ def test_folder_that_is_not_a_pipeline_is_refused(
 
 
 def test_unknown_name_lists_the_known_ones() -> None:
-    with pytest.raises(
-        BadModel, match="known by name are sd15, small, embedded; a model is a folder that"
-    ):
+    known = "known by name are sd15, small, embedded, embedded-flux; a model is a folder that"
+    with pytest.raises(BadModel, match=known):
         open_source("sd-15")
 
 
@@ -280,7 +279,9 @@ def test_by_default_a_session_runs_what_fits_its_device() -> None:
         named = [w for w in (workloads.DDIM50, workloads.DDIM50_SMALL, OURS) if sources.runs(w)]
         assert [w.model for w in named] == [model, OURS.model]
         assert sources.of(OURS).name == OURS.model
-    assert Sources(device="cpu").scale_of([workloads.DDIM50_SMALL]) == "small"
+    assert Sources(device="cpu").runs(workloads.FLUX8)
+    assert not Sources(device="cuda").runs(workloads.FLUX8)
+    assert Sources(device="cpu").scale_of([workloads.DDIM50_SMALL, workloads.FLUX8]) == "small"
     assert Sources(device="cpu").scale_of([workloads.DDIM50_SMALL, OURS]) == "full"
 
 
@@ -295,6 +296,15 @@ def test_model_that_is_named_takes_the_place_of_its_family(saved: Path, tmp_path
     assert [ours.runs(workload) for workload in everything] == [False, False, True]
     other = Sources(device="cpu", model=str(tiny.folder("flux", tmp_path)))
     assert not any(other.runs(workload) for workload in everything)
+
+
+def test_embedded_transformer_is_known_by_name() -> None:
+    source = open_source("embedded-flux")
+    assert (source.name, source.weights, source.kind) == ("embedded-flux",) * 2 + ("embedded",)
+    assert (source.family, source.scale) == ("FluxPipeline", "small")
+    named = Sources(device="cuda", model="embedded-flux")
+    assert named.runs(workloads.FLUX8)
+    assert not named.runs(workloads.DDIM50_SMALL)
 
 
 # What it costs in image, and the recipe
