@@ -24,7 +24,11 @@ from perf_tests.training.flux import folder as flux
 
 README_LINES_MOST = 200
 DIALECT_MOST = 20
-GENERATED = ("baselines/RESULTS-nvidia-h100-80gb-hbm3.md", "baselines/RESULTS-nvidia-h200.md")
+GENERATED = (
+    "baselines/RESULTS-nvidia-h100-80gb-hbm3.md",
+    "baselines/RESULTS-nvidia-h200.md",
+    "perf_tests/training/flux/PRICES.md",
+)
 ALL = [name for name in (*DOCUMENTS, *GENERATED) if (ROOT / name).exists()]
 COMMANDS_WRITTEN = list(blocks.commands())
 

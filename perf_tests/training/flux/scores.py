@@ -59,6 +59,7 @@ def generate(
     steps: int = STEPS,
     guidance: float = GUIDANCE,
     classifier_free: float = 1.0,
+    batch: int = BATCH,
 ) -> Tensor:
     """Images for the prompts, (prompts, 3, 64, 64) in [0, 1], float32 on the CPU.
 
@@ -67,15 +68,15 @@ def generate(
     """
     noise = pack(noise_for(len(prompts), seed))
     images = []
-    for start in range(0, len(prompts), BATCH):
-        part = list(prompts[start : start + BATCH])
+    for start in range(0, len(prompts), batch):
+        part = list(prompts[start : start + batch])
         result = pipeline(
             prompt=part,
             negative_prompt=[""] * len(part) if classifier_free > 1 else None,
             true_cfg_scale=classifier_free,
             height=IMAGE_SIDE,
             width=IMAGE_SIDE,
-            latents=noise[start : start + BATCH].to(pipeline.device, pipeline.transformer.dtype),
+            latents=noise[start : start + batch].to(pipeline.device, pipeline.transformer.dtype),
             num_inference_steps=steps,
             guidance_scale=guidance,
             max_sequence_length=MAX_TOKENS,
