@@ -3,7 +3,7 @@
 A counter has no noise: one process says on which side of the change a candidate is. A metric with
 noise takes pairs of processes, the good end and the candidate in turn, until the interval of their
 ratio lies on one side of the middle between the good and the bad end, with looks after
-`LOOKS` pairs. Both ends are verified first.
+`LOOKS` pairs. All pairs of a bisection say how large the noise is. Both ends are verified first.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from diffusers_perf.compare.processes import NothingMeasured
 from diffusers_perf.compare.sides import Side
 from diffusers_perf.history.store import MEASURED, values_of
 from diffusers_perf.history.words import percent
-from diffusers_perf.judge.stats import Interval, paired_interval
+from diffusers_perf.judge.stats import Interval, pooled_interval
 from diffusers_perf.records.files import as_json, read_bytes, write_whole
 from diffusers_perf.records.quantities import Number, Positive, StrictRecord
 from diffusers_perf.records.run import Run
@@ -108,6 +108,8 @@ class Bisection:
     _finished: dict[str, Process] = field(default_factory=dict)
     _sides: dict[str, Side] = field(default_factory=dict)
     _steps: list[Step] = field(default_factory=list)
+    _ratios: dict[str, list[float]] = field(default_factory=dict)
+    """By candidate, over the good end, pair by pair; the one under way is the last."""
 
     def find(self) -> Culprit:
         """`BadSide` where both ends measure alike or cannot be measured; `OutOfTime`."""
@@ -190,7 +192,9 @@ class Bisection:
                 for side, values in sides if pair % 2 else reversed(sides):
                     beside = "" if side is candidate else f"-beside-{candidate.name}"
                     values.append(self._measured(side, pair, beside=beside).value)
-            ratio = paired_interval(over, under, confidence=CONFIDENCE)
+            self._ratios.pop(candidate.name, None)
+            self._ratios[candidate.name] = [a / b for a, b in zip(over, under, strict=True)]
+            ratio = pooled_interval(list(self._ratios.values()), confidence=CONFIDENCE)
             if not ratio.low <= middle <= ratio.high:
                 break
         return ratio

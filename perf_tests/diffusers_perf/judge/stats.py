@@ -119,6 +119,26 @@ def paired_interval(
     return _interval(mid, _critical(len(over) - 1, confidence) * error)
 
 
+def pooled_interval(
+    groups: Sequence[Sequence[float]], *, confidence: float = CONFIDENCE
+) -> Interval:
+    """t interval of the geometric mean of the last group of ratios, with the noise of all groups.
+
+    It assumes that the ratios of each group vary as much around its mean. With no group of two
+    nothing is known of the noise, and the interval is everything. `ValueError` for a ratio that is
+    not positive.
+    """
+    if any(not ratio > 0 for group in groups for ratio in group):
+        raise ValueError("a geometric mean needs positive numbers")
+    logs = [[math.log(ratio) for ratio in group] for group in groups if group]
+    mid, freedom = fmean(logs[-1]), sum(len(group) - 1 for group in logs)
+    if not freedom:
+        return _interval(mid, math.inf)
+    squares = sum((len(group) - 1) * variance(group) for group in logs if len(group) > 1)
+    error = math.sqrt(squares / freedom / len(logs[-1]))
+    return _interval(mid, _critical(freedom, confidence) * error)
+
+
 def narrowed(interval: Interval, *, pairs: int, to: int) -> Interval:
     """The interval that `to` pairs of the same noise and middle would give, instead of `pairs`."""
     half = math.log(interval.high / interval.mid)

@@ -72,7 +72,7 @@ def test_keys_and_pointer_read_a_run(opened: Opened) -> None:
     assert chart.locator(".cursor").is_visible()
 
 
-def test_the_numbers_are_a_table(opened: Opened) -> None:
+def test_numbers_are_a_table(opened: Opened) -> None:
     case = opened.page.locator("details.trend").first
     table = case.locator("details table")
     case.locator("details > summary").click()

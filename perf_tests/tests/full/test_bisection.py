@@ -117,7 +117,7 @@ def bisected(
     return out.out, int(found[1]), float(found[2])
 
 
-def test_a_counter_finds_one_of_forty_commits_in_seven_processes(
+def test_counter_finds_one_of_forty_commits_in_seven_processes(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out, processes, _ = bisected(
@@ -137,7 +137,7 @@ def test_latency_finds_it_within_a_budget(
     assert minutes <= 40
 
 
-def test_a_release_of_diffusers_is_found_by_a_counter(
+def test_release_of_diffusers_is_found_by_a_counter(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """0.40.0 calls 13 % more Python functions than 0.39.0. Needs the package index."""

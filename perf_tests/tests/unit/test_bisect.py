@@ -82,7 +82,7 @@ def since(version: str, *, worse: float = 130.0) -> Callable[[str], float]:
 
 
 @pytest.mark.parametrize("version", VERSIONS[1:])
-def test_a_counter_takes_one_process_per_step(
+def test_counter_takes_one_process_per_step(
     index: Index, version: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     index.value = since(version)
@@ -131,15 +131,13 @@ def test_what_cannot_be_measured_is_skipped_and_named(
     assert "may be one of these: torch-2.11.0" in out
 
 
-def test_a_broken_end_is_one_sentence(index: Index, capsys: pytest.CaptureFixture[str]) -> None:
+def test_broken_end_is_one_sentence(index: Index, capsys: pytest.CaptureFixture[str]) -> None:
     index.broken = frozenset({"torch-2.13.0"})
     assert bisect(metric="kernels") == 2
     assert capsys.readouterr().err.startswith("error: torch-2.13.0 ended with exit code 4")
 
 
-def test_an_unknown_metric_names_the_known(
-    index: Index, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_unknown_metric_names_the_known(index: Index, capsys: pytest.CaptureFixture[str]) -> None:
     assert bisect(metric="kernel") == 2
     assert "has no metric 'kernel'; it has latency, GPU busy," in capsys.readouterr().err
 
@@ -221,14 +219,14 @@ def test_unequal_options_are_one_sentence(
     ("good", "sentence"),
     [("2.9", "the index does not offer 2.9 (newest: "), ("two", "Invalid version: 'two'")],
 )
-def test_an_unknown_version_is_one_sentence(
+def test_unknown_version_is_one_sentence(
     index: Index, good: str, sentence: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert bisect(good=good, metric="kernels") == 2
     assert sentence in capsys.readouterr().err
 
 
-def test_a_package_that_the_index_lacks_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_package_that_the_index_lacks_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     refused = subprocess.CompletedProcess([], 1, "", "ERROR: No matching distribution\n")
     monkeypatch.setattr(subprocess, "run", lambda *_, **__: refused)
     with pytest.raises(BadSide, match="tourch: the index offers no version"):

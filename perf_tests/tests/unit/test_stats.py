@@ -14,6 +14,7 @@ from diffusers_perf.judge.stats import (
     noise_of,
     pair_noise,
     paired_interval,
+    pooled_interval,
     ratio_interval,
     spread,
 )
@@ -205,3 +206,20 @@ def test_detectable_is_what_the_rule_detects_nine_times_in_ten(pairs: int, noise
     least = oracle.t.ppf(0.995, pairs - 1) * error * np.maximum(sizes, 1.0)
     found = np.mean(oracle.norm.sf((np.maximum(least, math.log1p(0.03)) - effect) / error))
     assert found == pytest.approx(0.9, abs=0.003)
+
+
+def test_pooled_interval_has_the_noise_of_an_analysis_of_variance() -> None:
+    groups = [OVER, UNDER, [3.1, 3.3]]
+    logs = [[math.log(value) for value in group] for group in groups]
+    freedom = sum(len(group) - 1 for group in logs)
+    mean_square = sum(float(np.var(group)) * len(group) for group in logs) / freedom
+    low, high = oracle.t.interval(
+        0.99, freedom, loc=np.mean(logs[-1]), scale=math.sqrt(mean_square / len(logs[-1]))
+    )
+    seen = pooled_interval(groups)
+    assert seen.low == pytest.approx(math.exp(low))
+    assert seen.high == pytest.approx(math.exp(high))
+    assert pooled_interval([OVER]) == mean_interval(OVER)
+    assert pooled_interval([[], [1.0]]).high == math.inf
+    with pytest.raises(ValueError, match="positive"):
+        pooled_interval([[1.0, 0.0]])
