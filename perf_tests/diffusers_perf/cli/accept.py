@@ -246,6 +246,8 @@ def _images(run: Run, store: BaselineStore) -> dict[Path, tuple[Path, CaseRecord
 
 def _thumbnail(path: Path, case: CaseRecord) -> Images:
     """As an accepted image is kept. `BadRunError` if there is none of the size that was pinned."""
+    if path.parent.is_file():
+        raise BadRunError(f"{path.parent} is a file, and a run's images lie in a folder there")
     if not path.exists():
         raise BadRunError(f"{path} is missing: a run's images are saved beside its JSON")
     try:

@@ -66,8 +66,15 @@ def read_text(path: Path, *, most: int = READ_MOST_BYTES) -> str:
 
 def write_whole(path: Path, text: str) -> None:
     """Write all of it, or leave what was there and raise the `OSError` of this file."""
-    # A command line that was not UTF-8 must not keep the file from being written.
-    write_bytes_whole(path, text.encode("utf-8", errors="backslashreplace"))
+    write_bytes_whole(path, utf8(text))
+
+
+def utf8(text: str) -> bytes:
+    """The text in UTF-8, also one from a command line in another encoding, as far as it goes."""
+    # Under LC_ALL=C Python takes each byte for a character of its own; others stand for no byte.
+    with suppress(UnicodeEncodeError):
+        text = text.encode(errors="surrogateescape").decode(errors="backslashreplace")
+    return text.encode(errors="backslashreplace")
 
 
 def write_bytes_whole(path: Path, data: bytes) -> None:

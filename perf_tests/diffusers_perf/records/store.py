@@ -22,7 +22,14 @@ from diffusers_perf.records.baselines import (
     PortableFile,
     Published,
 )
-from diffusers_perf.records.files import BadContent, laid_out, phrase_of, read_bytes, read_text
+from diffusers_perf.records.files import (
+    BadContent,
+    laid_out,
+    phrase_of,
+    read_bytes,
+    read_text,
+    utf8,
+)
 from diffusers_perf.records.names import accepted_image_name, image_file
 from diffusers_perf.records.run import slug_of
 from diffusers_perf.records.transaction import Transaction, transaction
@@ -173,8 +180,7 @@ class Changes:
         self._write(path, text + end + "\n".join(lines) + "\n")
 
     def _write(self, path: Path, text: str) -> None:
-        # A reason from a command line that was not UTF-8 is kept as far as it goes.
-        self.files.write(path, text.encode(errors="backslashreplace"))
+        self.files.write(path, utf8(text))
 
 
 class _Version(msgspec.Struct):

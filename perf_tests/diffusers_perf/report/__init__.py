@@ -23,6 +23,8 @@ from diffusers_perf.report.content import ComparisonPart, Report
 NEEDED = ("jinja2",)
 """What the HTML page needs, and Markdown does not."""
 STDOUT = Path("-")
+CASES_MOST = 2000
+"""In one report: its page has 13 MB, and takes seconds."""
 
 
 def write(
@@ -46,7 +48,14 @@ def write(
 
 
 def make(shown: Run, store: BaselineStore, *, head: Sequence[Path], base: Sequence[Path]) -> Report:
-    """The content of the report of a run, which is the first of `head`."""
+    """The content of the report of a run, which is the first of `head`. `BadRunError` for one of
+    more cases than a page can show.
+    """
+    if len(shown.cases) > CASES_MOST:
+        raise BadRunError(
+            f"{shown.path}: has {len(shown.cases):,} cases, and a report shows at most "
+            f"{CASES_MOST:,}"
+        )
     baseline = store.load_machine(shown.machine.slug)
     history, note = _history(shown, store)
     report = builder.build(

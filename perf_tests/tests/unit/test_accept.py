@@ -107,7 +107,7 @@ def test_reason_that_is_not_utf8_is_kept_as_far_as_possible(
 ) -> None:
     runs = [process(f"run-{number}") for number in range(3)]
     assert command.main(["accept", *written(tmp_path, runs), "--reason", "caf\udce9"]) == 0
-    assert "caf\\udce9" in (no_baselines / "HISTORY.md").read_text()
+    assert "caf\\xe9" in (no_baselines / "HISTORY.md").read_text()
     assert not list(no_baselines.glob("*.draft"))
 
 

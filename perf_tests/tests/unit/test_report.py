@@ -363,6 +363,15 @@ def test_long_comment_is_cut_and_links_the_page(
         assert "HTML report" in said
 
 
+def test_more_cases_than_a_page_can_show_are_refused(
+    run: Content, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "run.json"
+    path.write_text(json.dumps(many(run, 2001)))
+    assert command.main(["report", str(path), "--markdown"]) == 2
+    assert "has 2,001 cases, and a report shows at most 2,000" in capsys.readouterr().err
+
+
 def test_single_round_is_shown(run: Content, tmp_path: Path) -> None:
     run["benchmarks"] = run["benchmarks"][:1]
     session(run)["expected"] = ["ddim50-reference"]
