@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import gzip
 import json
+import shutil
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -20,6 +21,7 @@ from diffusers_perf.history.store import CONTROL, Row
 from diffusers_perf.history.trends import Event, Trend, alerts, ranges, red, trends
 from diffusers_perf.history.words import BARS
 from perf_tests.tests.unit.recorded import (
+    FOLDER,
     Content,
     case,
     keep,
@@ -321,6 +323,20 @@ def test_row_that_is_not_ours_is_one_sentence(
     path.write_bytes(gzip.compress(json.dumps(row).encode()))
     assert command.main(["history", "report", "--store", str(tmp_path)]) == 2
     assert capsys.readouterr().err == f"error: {path}: [0].{sentence}\n"
+
+
+def test_recorded_nights_show_the_one_commit_that_copied_a_tensor(tmp_path: Path) -> None:
+    """32 processes on a busy CPU, which says so of each latency. The 22nd commit added a copy."""
+    (tmp_path / "cpu").mkdir()
+    shutil.copy(FOLDER / "cpu-history.jsonl.gz", tmp_path / "cpu")
+    rows = store.load(tmp_path)
+    runs = list(dict.fromkeys(row.run for row in rows))
+    assert len(runs) == 32
+    assert not any(row.valid for row in rows if row.metric == "latency")
+    (one,) = ranges(trends(rows))
+    assert {event.after.metric for event in one.events} == {"operators", "python_calls"}
+    assert [runs.index(event.after.run) for event in one.events] == [21, 21]
+    assert one.cause.kinds == (CauseKind.CODE,)
 
 
 def test_value_that_no_machine_can_have_judges_nothing() -> None:
