@@ -78,3 +78,18 @@ def test_numbers_are_a_table(opened: Opened) -> None:
     case.locator("details > summary").click()
     assert table.locator("tbody tr").count() == 30
     assert table.locator("tbody tr").first.locator("th").inner_text() == "2026-03-01"
+
+
+def test_labels_of_a_chart_stay_apart(opened: Opened) -> None:
+    found = opened.page.evaluate(
+        """() => [...document.querySelectorAll(".line-chart")].flatMap((chart) => {
+          const words = [...chart.querySelectorAll("small")]
+            .map((one) => [one.textContent, one.getBoundingClientRect()])
+            .filter(([, box]) => box.width > 0);
+          return words.flatMap(([text, a], i) => words.slice(i + 1)
+            .filter(([other, b]) => text !== other && a.left < b.right && b.left < a.right
+              && a.top < b.bottom && b.top < a.bottom)
+            .map(([other]) => `${text} / ${other}`));
+        })"""
+    )
+    assert found == []
