@@ -94,14 +94,13 @@ def needs() -> str:
         ],
         [
             "pipelines",
-            "today `StableDiffusionPipeline`, that is Stable Diffusion 1.x and its distilled "
-            "variants: a Hub id, a folder, or weights drawn from a seed. Other families of "
-            "diffusers are being added",
+            "any pipeline of diffusers, from a Hub id, a folder, or a function of yours that "
+            "builds it. Stable Diffusion 1.x also with weights drawn from a seed, which needs no "
+            "download",
         ],
         [
             "software",
-            ", ".join(f"{name} {version} or newer" for name, version in oldest.items())
-            + "; Linux. Weights are downloaded only if you name a Hub id",
+            ", ".join(f"{name} {version} or newer" for name, version in oldest.items()) + "; Linux",
         ],
     ]
     return table(["", ""], rows)

@@ -8,6 +8,7 @@ In the order of `blocks.RUN`, since some need what others wrote. Needs the packa
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -69,11 +70,13 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 @pytest.mark.parametrize("command", blocks.RUN)
 def test_command_runs(command: str, checkout: Path, environment: dict[str, str]) -> None:
-    instead, code = blocks.RUN[command]
+    line = command
+    for before, after in blocks.INSTEAD.items():
+        line = line.replace(before, after)
     if command != QUICK_START:
         environment = environment | {"PYTEST_ADDOPTS": FEW}
     ran = subprocess.run(
-        ["bash", "-c", instead or command],
+        ["bash", "-c", line],
         cwd=checkout,
         env=environment,
         capture_output=True,
@@ -81,13 +84,26 @@ def test_command_runs(command: str, checkout: Path, environment: dict[str, str])
         timeout=LIMIT_S,
     )
     print(ran.stdout + ran.stderr)
-    # A busy machine can leave a comparison inconclusive.
-    assert ran.returncode in ({code, 2} if " ab " in command else {code})
+    assert ran.returncode in blocks.RUN[command]
+    if command == blocks.MEASURE:
+        for run in (checkout / "runs").glob("[123].json"):
+            calm(run)
     assert "Traceback" not in ran.stderr
     if command == QUICK_START:
         shown = [text for name, text in blocks.of("text") if name == "README.md"][-1]
         assert form(ran.stdout.strip().splitlines()[-1]) == form(shown.strip().splitlines()[-1])
         assert form(shown.splitlines()[0]) in map(form, ran.stdout.splitlines())
+
+
+def calm(path: Path) -> None:
+    """Edit a run as if the machine had been quiet: tests share theirs with other work."""
+    content = json.loads(path.read_text())
+    for benchmark in content["benchmarks"]:
+        record = benchmark["extra_info"]["diffusers_perf"]
+        for part in (record["measurement"], record.get("reference") or {}):
+            part.get("interference", {}).update(gpu=[], host=[])
+    content["diffusers_perf"]["reference_drift"] = {}
+    path.write_text(json.dumps(content))
 
 
 def form(line: str) -> str:
