@@ -18,7 +18,7 @@ from diffusers_perf.cli.answers import CANNOT_JUDGE, add_baselines, named, store
 from diffusers_perf.judge import structure_verdicts
 from diffusers_perf.judge.finding import Finding, Verdict
 from diffusers_perf.judge.messages.commands import Accept, Rerun
-from diffusers_perf.judge.messages.run import BRING_BACK
+from diffusers_perf.judge.messages.run import RESTORE
 from diffusers_perf.judge.question import Question
 from diffusers_perf.judge.verdicts import judge
 from diffusers_perf.records.baselines import MachineBaseline, OperatorBaseline, Portable
@@ -236,6 +236,6 @@ def _closing(run: Run, standards: Standards, rows: list[JudgedCase]) -> Iterator
     if failed:
         yield f"next: {Rerun(options=run.session.options).of(*failed)}"
     elif Status.MISSING in statuses:
-        yield f"next: {BRING_BACK}:\n{Accept(options=run.session.options).of()}"
+        yield f"next: {RESTORE}:\n{Accept(options=run.session.options).of()}"
     elif Status.NEW in statuses:
         yield f"next: accept what is new:\n{Accept(options=run.session.options).of()}"

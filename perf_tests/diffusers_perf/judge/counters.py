@@ -9,7 +9,6 @@ from diffusers_perf.catalog.metrics import COUNTERS
 from diffusers_perf.catalog.status import Status
 from diffusers_perf.judge.finding import Finding
 from diffusers_perf.judge.messages import run as messages
-from diffusers_perf.judge.messages.numbers import label
 from diffusers_perf.judge.question import Question
 from diffusers_perf.records import operators
 from diffusers_perf.records.baselines import CaseBaseline
@@ -23,8 +22,7 @@ def accepted(q: Question, baseline: CaseBaseline) -> Iterator[Finding]:
     """Against the counts of the machine's baseline."""
     lost = [n for n in baseline.counters if n not in q.measured.counters]
     if lost:
-        what = f"{label(lost[0])} ({len(lost)} counters)"
-        yield q.finding(Status.INCONCLUSIVE, what, messages.not_measured(q, what, q.source))
+        yield q.finding(Status.INCONCLUSIVE, "counters", messages.not_counted(q, lost))
     unknown = [n for n in q.measured.counters if _is_unknown(q, baseline, n)]
     if unknown:
         yield q.finding(Status.NEW, "counters", messages.counters_not_accepted(q, unknown))

@@ -13,7 +13,7 @@ from diffusers_perf.catalog.status import Status
 from diffusers_perf.cli.ending import leave_lost_terminal
 from diffusers_perf.judge.finding import Finding, Message
 from diffusers_perf.judge.messages.commands import Accept
-from diffusers_perf.judge.messages.run import BRING_BACK
+from diffusers_perf.judge.messages.run import RESTORE
 from diffusers_perf.plugin.collection import SESSION, is_narrowed
 from diffusers_perf.plugin.screen import ShownCase
 from diffusers_perf.plugin.session import PerfSession
@@ -135,7 +135,7 @@ def _fail_missing(session: pytest.Session, perf: PerfSession) -> None:
     ):
         message = Message(
             what=lost.sentence.removeprefix(f"{lost.id} "),
-            advice=BRING_BACK,
+            advice=RESTORE,
             command=Accept(options=bench.options),
         )
         perf.findings.append(Finding.of(Status.MISSING, "case", lost.id, message))

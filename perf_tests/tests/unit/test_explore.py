@@ -123,7 +123,7 @@ def test_explore_finds_the_stack_and_reports_the_others(
     assert shown.endswith('stack("best_fake4", "faster")\n')
     assert "found: 2.00x as fast as the reference; it is known" in shown
     assert "  fast_and_black: image is black (mean brightness 0.0000" in shown
-    assert "  far: image is too far from reference's (PSNR " in shown
+    assert "  far: image is too far from the reference's (PSNR " in shown
     assert "  breaks: RuntimeError: the kernel is not there" in shown
     assert "  slower: left out by --without" in shown
     assert "  untolerated: its tolerance is none; the search requires PSNR 30 dB and SSIM" in shown

@@ -196,7 +196,7 @@ def _with_interference(content: Content) -> None:
         (
             lambda c: drop(c, FP16),
             1,
-            "next: bring it back, or accept runs without it:",
+            "next: restore it, or accept runs without it:",
             "1 missing",
         ),
         (_lost("skipped"), 1, "missing: ddim50-fp16 has a baseline and was skipped", "1 missing"),
@@ -228,7 +228,7 @@ def _with_interference(content: Content) -> None:
         (
             _uncalled,
             0,
-            "new: ddim50-fp16: not judged, since the baseline lacks them",
+            "new: ddim50-fp16: 1 counter without an accepted count",
             "1 new",
         ),
         (
@@ -241,7 +241,7 @@ def _with_interference(content: Content) -> None:
         (
             _half,
             2,
-            "invalid: ddim50-fp16: the baseline is of another workload: steps was 50, is 25",
+            "invalid: ddim50-fp16: the baseline is for another workload: steps was 50 and",
             "3 inconclusive or invalid",
         ),
     ],

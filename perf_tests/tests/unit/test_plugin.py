@@ -350,7 +350,7 @@ def test_life_of_a_baseline(
     monkeypatch.setenv("FAKE_MOOD", "slow")
     result = run(pytester, "--rounds=5", fakes="fine,moody")
     assert result.ret == pytest.ExitCode.TESTS_FAILED
-    result.stdout.fnmatch_lines(["slower: fake4-moody: latency * than reference, limit *"])
+    result.stdout.fnmatch_lines(["slower: fake4-moody: latency * than the reference, limit *"])
 
     result = run(pytester, fakes="fine")
     assert result.ret == pytest.ExitCode.TESTS_FAILED
@@ -363,7 +363,7 @@ def test_life_of_a_baseline(
         result = run(pytester, fakes="fine,moody")
     assert result.ret == 0
     result.stdout.fnmatch_lines(
-        ["  fake4-moody: *another workload: guidance_scale was 7.5, is 1.0"]
+        ["  fake4-moody: *another workload: guidance_scale was 7.5 and is now 1.0"]
     )
 
     for path in paths:

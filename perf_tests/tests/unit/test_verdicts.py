@@ -286,7 +286,7 @@ def test_baseline_of_another_workload_is_invalid() -> None:
     assert verdict.status == "invalid"
     (finding,) = verdict.messages
     assert finding.metric == "workload"
-    assert "steps was 50, is 25" in finding.what
+    assert "steps was 50 and is now 25" in finding.what
     assert {f.status for f in verdict.findings} == {"same", "invalid"}
     assert judge(question(workload={**GENERATES, "eta": 0.0})).status == "invalid"
     assert judge(question(workload={}, baseline=None)).status == "new"

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from diffusers_perf.catalog.metric import Unit
 from diffusers_perf.judge.messages.numbers import number
 
 
 def unequal(base: int, head: int) -> str:
     sides = f"{number(base, 'run')} of base and {number(head, 'run')} of head"
-    return f"base and head need as many runs, since the i-th of each are a pair (got {sides})"
+    return f"base and head need the same number of runs, which make the pairs (got {sides})"
 
 
 def side_of_two_machines(run: Path, other: Path) -> str:
-    return f"{run} and {other} are of one side, but of different machines or versions"
+    return f"{run} and {other} belong to one side, but to different machines or versions"
 
 
 def hardware(what: str, base: object, head: object) -> str:
+    if isinstance(base, int) and isinstance(head, int) and what == "memory":
+        base, head = Unit.BYTES.shown(base), Unit.BYTES.shown(head)
     return f"base and head ran on different hardware ({what}): {base} and {head}"
 
 

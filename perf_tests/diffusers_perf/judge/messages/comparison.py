@@ -10,7 +10,9 @@ from diffusers_perf.judge.finding import Message
 from diffusers_perf.judge.messages.commands import Command, Literal
 from diffusers_perf.judge.messages.numbers import (
     against,
+    called,
     difference,
+    first_of,
     label,
     most,
     number,
@@ -56,7 +58,7 @@ LEFT_OUT = "it was deselected there"
 def not_in_head(why: str, *, again: bool, rerun: Command) -> Message:
     return Message(
         what=f"measured in base, not in head: {why}",
-        advice="run it" if again else "bring it back, then run it",
+        advice="run it" if again else "restore the case, then run it",
         command=rerun,
     )
 
@@ -83,7 +85,7 @@ def one_side(metric: str, notes: Sequence[str], *, measured_in: str, rerun: Comm
 
 
 def no_pair(metric: Metric, left_out: str, *, rerun: Command) -> Message:
-    return Message(what=f"{metric.name} is invalid: {left_out}", advice=QUIETER, command=rerun)
+    return Message(what=f"{metric.name} is invalid, {left_out}", advice=QUIETER, command=rerun)
 
 
 def left_out(count: int, pairs: int, why: str) -> str:
@@ -121,7 +123,7 @@ def weighed(
 
 
 def too_noisy(pairs: int) -> str:
-    return f"{pairs} pairs as noisy as these do not resolve it: {QUIETER}, into a new --out"
+    return f"{pairs} pairs with this noise do not resolve it: {QUIETER}, with a new --out"
 
 
 MORE_PAIRS = "measure more pairs, or use a quieter machine"
@@ -150,8 +152,7 @@ def varying(name: str, before: Sequence[int], after: Sequence[int], *, rerun: Co
 
 def not_counted(names: Sequence[str], lacking: Sequence[str], *, rerun: Command) -> Message:
     return Message(
-        what=f"{label(names[0])} ({number(len(names), 'counter')}) not counted in "
-        f"{' and '.join(lacking)}",
+        what=f"{first_of(names)} not counted in {' and '.join(lacking)}",
         advice=FIX,
         command=rerun,
     )
@@ -180,7 +181,8 @@ def farther(
     reference: str, *, base_db: float, head_db: float, drop_db: float, pairs: int, rerun: Command
 ) -> Message:
     return Message(
-        what=f"image farther from {reference}'s than base's, PSNR {base_db:.1f} → {head_db:.1f} dB",
+        what=f"image farther from {called(reference)}'s than base's, PSNR {base_db:.1f} → "
+        f"{head_db:.1f} dB",
         measured=f"in each of {number(pairs, 'pair')}",
         limit=f"at most {drop_db:.0f} dB below base's; the case has no tolerance of its own",
         advice="compare the images saved next to the runs' JSON, then rerun",

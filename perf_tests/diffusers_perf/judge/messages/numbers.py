@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from diffusers_perf.catalog.declarations import REFERENCE
 from diffusers_perf.catalog.metric import Metric, Unit
 from diffusers_perf.judge.stats import Interval
 
@@ -38,10 +39,13 @@ def against(
 ) -> str:
     """``GPU busy 1.06x slower than base, 0.8000 s → 0.8500 s``; memory is higher or lower.
 
-    `ratio` is value over other, where it is not that of these two.
+    `ratio` is that of value over other in pairs, of which these two are the medians.
     """
     words = ("faster", "slower") if metric.unit is Unit.SECONDS else ("lower", "higher")
     change = f"{metric.shown(other)} → {metric.shown(value)}"
+    if ratio is not None:
+        # Which may point the other way than the pairs do.
+        change = f"medians {change}"
     speedup = 1 / ratio if ratio else other / value
     if f"{max(speedup, 1 / speedup):.2f}" == "1.00":
         return f"{metric.name} as in {than}, {change}"
@@ -62,15 +66,28 @@ def span(unit: Unit, seen: Interval) -> str:
 
 
 def share(value: float) -> str:
-    """``2.1 %``, ``12 %``, and where it more than doubles ``a factor of 3``."""
+    """``2.1 %``, ``12 %``, and where it at least doubles ``3.4x``."""
+    if value >= 99:
+        return "over 100x"
     if value >= 1:
-        return f"a factor of {min(1 + value, 100):.0f}"
+        return f"{1 + value:.1f}x"
     return f"{100 * value:.{1 if value < 0.1 else 0}f} %"
 
 
 def number(count: int, one: str, many: str = "") -> str:
     """``1 pair``, ``2 pairs``."""
     return f"{count} {one if count == 1 else many or one + 's'}"
+
+
+def called(case: str) -> str:
+    """A case within a sentence: ``the reference``, or its name."""
+    return f"the {case}" if case == REFERENCE else case
+
+
+def first_of(counters: Sequence[str]) -> str:
+    """``graph breaks and 6 other counters``."""
+    first, others = label(counters[0]), len(counters) - 1
+    return f"{first} and {number(others, 'other counter')}" if others else first
 
 
 def label(name: str) -> str:

@@ -66,8 +66,8 @@ def changed(
 
 def uncounted() -> Message:
     return Message(
-        what="its code could not be counted, but has accepted counts",
-        advice="see the note at the end",
+        what="operators could not be counted, but have accepted counts",
+        advice="see the note at the end of the output",
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from statistics import median
 from typing import TYPE_CHECKING
 
@@ -13,10 +14,13 @@ from diffusers_perf.judge.messages.commands import Command
 from diffusers_perf.judge.messages.numbers import (
     Expected,
     against,
+    called,
     difference,
+    first_of,
     interval,
     label,
     most,
+    number,
     times,
 )
 from diffusers_perf.judge.stats import Interval
@@ -29,7 +33,7 @@ if TYPE_CHECKING:
 PORTABLE = "baselines/portable.json, for any machine"
 
 
-BRING_BACK = "bring it back, or accept runs without it"
+RESTORE = "restore it, or accept runs without it"
 
 
 def other_versions(theirs: Mapping[str, str], ours: Mapping[str, str]) -> str:
@@ -103,8 +107,8 @@ def far(q: Question, distance: Distance, limit: Tolerance) -> Message:
         expected = "the image accepted for these weights, in baselines/images"
         advice, command = f"{compare}; if the change is intended", q.accept_images
     else:
-        what = f"image is too far from {q.reference.case}'s"
-        expected = f"{q.reference.case}'s image in the same run"
+        what = f"image is too far from {called(q.reference.case)}'s"
+        expected = f"{called(q.reference.case)}'s image in the same run"
         advice, command = f"{compare}, then rerun", q.rerun
     return Message(
         what=what,
@@ -127,13 +131,13 @@ def far_step(
 ) -> Message:
     """The first step beyond the limit; `block` is the first of the denoiser's that is."""
     if inputs_db < limit_db:
-        what = f"step {step}: the denoiser's inputs differ from {q.reference.case}'s"
+        what = f"step {step}: the denoiser's inputs differ from {called(q.reference.case)}'s"
         measured = f"signal-to-noise ratio {inputs_db:.1f} dB"
         advice = (
             "look at what changed before the denoiser: prompt, text encoder, guidance, scheduler"
         )
     else:
-        what = f"step {step}: the denoiser's prediction differs from {q.reference.case}'s"
+        what = f"step {step}: the denoiser's prediction differs from {called(q.reference.case)}'s"
         measured = f"signal-to-noise ratio {prediction_db:.1f} dB"
         advice = "add --first-block to name the block that differs"
         if block:
@@ -142,7 +146,7 @@ def far_step(
     return Message(
         what=what,
         measured=measured,
-        expected=f"{q.reference.case}'s step from the same latents, in the same run",
+        expected=f"{called(q.reference.case)}'s step from the same latents, in the same run",
         limit=f"at least {limit_db:.0f} dB",
         advice=f"{advice}, then rerun",
         command=q.rerun,
@@ -154,8 +158,8 @@ def no_accepted_image(q: Question) -> Message:
 
 
 def not_compared(q: Question) -> Message:
-    source = f"{q.reference.case}'s image in the same run"
-    return not_measured(q, f"image distance to {q.reference.case}", source)
+    source = f"{called(q.reference.case)}'s image in the same run"
+    return not_measured(q, f"image distance to {called(q.reference.case)}", source)
 
 
 # Times and memory
@@ -188,9 +192,10 @@ def beyond(
 def _change(q: Question, metric: Metric, value: float, limit: float, expected: Expected) -> str:
     """``GPU busy 1.06x slower than accepted, 0.8000 s → 0.8500 s``."""
     subject = metric.name.removesuffix(" speedup").removesuffix(" ratio")
-    reference = q.reference.case
+    reference = called(q.reference.case)
     if metric.more_is_better:
-        return f"{subject} {times(value)} than {reference}, limit {times(limit)}"
+        only = "only " if value >= 1 else ""
+        return f"{subject} {only}{times(value)} than {reference}, limit {times(limit)}"
     if metric.ratio_of:
         return f"{subject} {value:.2f}x {reference}'s, limit {limit:.2f}x"
     if not expected.values:
@@ -209,14 +214,14 @@ def improved(q: Question, metric: Metric, value: float, *, best: float) -> Messa
 
 
 def warning_outdated(q: Question, metric: Metric, value: float, *, limit: float) -> Message:
-    subject = metric.name.removesuffix(" speedup")
+    subject, reference = metric.name.removesuffix(" speedup"), called(q.reference.case)
     return Message(
-        what=f"{subject} {times(value)} than {q.reference.case}, where the guide warns that it is "
-        "not faster",
+        what=f"{subject} {times(value)} than {reference}, where the guide warns that it is not "
+        "faster",
         measured=metric.shown(value),
         expected=PORTABLE,
         limit=f"at most {metric.shown(limit)}",
-        advice=f"check that {q.reference.case} did not become slower, then report it to the guide",
+        advice=f"check that {reference} did not become slower, then report it to the guide",
         command=q.rerun,
     )
 
@@ -233,7 +238,7 @@ def not_measured(q: Question, label: str, source: str) -> Message:
 
 def other_workload(q: Question, name: str, *, was: object, now: object) -> Message:
     return Message(
-        what=f"the baseline is of another workload: {name} was {was}, is {now}",
+        what=f"the baseline is for another workload: {name} was {was} and is now {now}",
         expected=q.source,
         advice="run the accepted workload, or accept this one",
         command=q.accept,
@@ -268,9 +273,16 @@ def counted(q: Question, metric: Metric, status: Status, was: Count, now: Count)
     )
 
 
+def not_counted(q: Question, names: Sequence[str]) -> Message:
+    have = "has a limit" if len(names) == 1 else "have limits"
+    what = f"{first_of(names)} could not be counted, but {have}"
+    return replace(not_measured(q, "", q.source), what=what)
+
+
 def counters_not_accepted(q: Question, names: Sequence[str]) -> Message:
     labels = ", ".join(label(name) for name in names)
-    return Message(what=f"not judged, since the baseline lacks them: {labels}", command=q.accept)
+    counters = number(len(names), "counter")
+    return Message(what=f"{counters} without an accepted count: {labels}", command=q.accept)
 
 
 def left_behind(q: Question, count: int, *, limit: int) -> Message:
