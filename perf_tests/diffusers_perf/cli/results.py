@@ -102,7 +102,8 @@ def results(slug: str, store: BaselineStore, before: str, cases: Sequence[Case])
         f"[{slug}.json]({slug}.json). Do not edit the tables. "
         "Numbers are medians of the accepted processes. A speedup is over the case in the column "
         "*against*, by default the reference, in the same process. *Guide* is the speedup that "
-        "diffusers' guide printed for an A100.",
+        "diffusers' guide printed for an A100. *Roofline* is a lower bound on the latency, and how "
+        "many times as long the case takes.",
         f"{NOTES}\n{_notes(before)}\n{NOTES_END}",
         *_suites(rows, store.load_published().cases),
         *_worth(rows),
@@ -146,6 +147,12 @@ class ResultRow:
     def limit(self, metric: Metric) -> str:
         limit = self.line.limits.get(metric.limit_name)
         return "" if limit is None else metric.shown(limit)
+
+    @property
+    def roofline(self) -> str:
+        """The lower bound on the latency, and how many times it the accepted latency is."""
+        bound_s, latency_s = self.line.roofline_s, median(self.line.measured["latency_s"])
+        return "" if bound_s is None else f"{bound_s:.4f} s ({latency_s / bound_s:.1f}x)"
 
     def count(self, name: str) -> str:
         count = self.line.counters.get(name)
@@ -206,7 +213,8 @@ def about(workload: Mapping[str, object]) -> str:
 
 
 def _measured(rows: Sequence[ResultRow], published: Mapping[str, PublishedCase]) -> str:
-    heading = ["case", "against", *(m.column for m in SHOWN), "guide", "processes", "accepted"]
+    heading = ["case", "against", *(m.column for m in SHOWN)]
+    heading += ["roofline", "guide", "processes", "accepted"]
     lines = []
     for row in rows:
         printed = published.get(f"{row.workload}-{row.name}")
@@ -215,6 +223,7 @@ def _measured(rows: Sequence[ResultRow], published: Mapping[str, PublishedCase])
                 row.name,
                 row.against if row.against != REFERENCE else "",
                 *(row.shown(metric) for metric in SHOWN),
+                row.roofline,
                 "" if printed is None else f"{printed.speedup:.2f}x",
                 str(len(row.line.measured["latency_s"])),
                 row.line.accepted,

@@ -47,6 +47,7 @@ def accepted_of(
         versions=versions,
         workload=workload,
         measured=measured,
+        roofline_s=min((rounded(m.roofline_s) for m, _ in processes if m.roofline_s), default=None),
         counters={n: counts[0] for n, counts in known.items() if len(set(counts)) == 1},
         moving=tuple(n for n, counts in known.items() if len(set(counts)) > 1),
         limits=limits_of(measured, calibrations.get("whole")),

@@ -63,6 +63,8 @@ class _Accepted(StrictRecord, frozen=True, kw_only=True, omit_defaults=True):
     measured: Mapping[str, Annotated[tuple[Positive | PositiveInteger, ...], Meta(min_length=1)]]
     """By `Metric.field` of `LIMITED`, of each accepted process. A workload's reference has no
     ratios."""
+    roofline_s: Positive | None = None
+    """A lower bound on the latency on this GPU, shown beside it; None where it was not counted."""
     counters: Mapping[str, Count]
     moving: tuple[str, ...] = ()
     """Counters that differ between the accepted processes, and are not limited."""

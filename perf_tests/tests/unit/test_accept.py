@@ -66,6 +66,7 @@ def test_accept_writes_baseline_history_and_reference_images(
     assert lines().keys() == KEYS
     fp16, seen = lines()[KEY + "fp16"], [measured(run, FP16) for run in runs]
     assert fp16.measured["latency_s"] == tuple(rounded(median(one["rounds_s"])) for one in seen)
+    assert fp16.roofline_s == rounded(min(one["roofline_s"] for one in seen))
     assert fp16.accepted == "2026-11-23"
     assert fp16.versions == {
         "python": "3.12.3",
