@@ -52,8 +52,8 @@ one_issue() { # file: its name is the commit range
         jq --raw-output --arg title "$title" \
             '.[] | select(.title == $title) | "\(.number) \(.state)"' | head -n 1) || true
     if [[ -z ${number:-} ]]; then
-        jq --null-input --arg title "$title" --arg label "$label" --rawfile body "$1" \
-            '{title: $title, body: $body, labels: [$label]}' |
+        jq --null-input --arg title "$title" --arg name "$label" --rawfile body "$1" \
+            '{title: $title, body: $body, labels: [$name]}' |
             gh api --method POST "$repository/issues" --input - --silent
     elif [[ $state == open ]]; then
         jq --null-input --rawfile body "$1" '{body: $body}' |

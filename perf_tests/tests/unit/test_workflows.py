@@ -482,3 +482,74 @@ def test_closed_pull_request_gets_no_comment(tmp_path: Path) -> None:
     said = comment(tmp_path)
     assert "--method POST" not in said
     assert "DELETE" not in said
+
+
+# The history
+
+RANGE = "0aaaaaaaaaaa..0bbbbbbbbbbb"
+HISTORY_GH = """
+echo "gh $*" >>"$CALLS"
+case "$*" in
+    *'--method '*) cat >>"$CALLS" ;;
+    *'issues?state=all'*) echo "$ISSUES" ;;
+esac
+"""
+HISTORY_GIT = """
+echo "git $*" >>"$CALLS"
+case "$*" in
+    *'diff --cached'*) exit "$CHANGED" ;;
+    *'ls-remote'*) echo 'a branch' ;;
+esac
+"""
+HISTORY_JOB = f"""
+echo "job $*" >>"$CALLS"
+mkdir -p runs/issues && echo 'slower' >runs/issues/{RANGE}.md
+"""
+
+
+def published(folder: Path, *, issues: str, changed: int = 1) -> str:
+    """What `ci/history.sh publish` called, where GitHub has these issues."""
+    program(folder / "ci" / "history.sh", (ROOT / "ci" / "history.sh").read_text())
+    program(folder / "ci" / "job.sh", HISTORY_JOB)
+    program(folder / "bin" / "gh", HISTORY_GH)
+    program(folder / "bin" / "git", HISTORY_GIT)
+    done = subprocess.run(
+        ["bash", folder / "ci" / "history.sh", "publish"],
+        env={
+            "PATH": f"{folder / 'bin'}:{os.environ['PATH']}",
+            "CALLS": str(folder / "calls"),
+            "ISSUES": issues,
+            "CHANGED": str(changed),
+            "GITHUB_REPOSITORY": "owner/name",
+            "GH_TOKEN": "token",
+        },
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    return (folder / "calls").read_text()
+
+
+@needs_jq
+def test_commit_range_that_is_new_gets_an_issue(tmp_path: Path) -> None:
+    said = published(tmp_path, issues='[{"number": 3, "state": "open", "title": "another"}]')
+    assert "git -C runs/history push --quiet origin perf-history" in said
+    assert "--method POST repos/owner/name/issues --input -" in said
+    assert f'"title": "Performance: {RANGE}"' in said
+    assert "token" not in said
+
+
+@needs_jq
+@pytest.mark.parametrize(("state", "updates"), [("open", True), ("closed", False)])
+def test_known_issue_is_updated_unless_a_person_closed_it(
+    tmp_path: Path, state: str, updates: bool
+) -> None:
+    known = [{"number": 7, "state": state, "title": f"Performance: {RANGE}"}]
+    said = published(tmp_path, issues=json.dumps(known))
+    assert ("--method PATCH repos/owner/name/issues/7" in said) == updates
+    assert "--method POST" not in said
+
+
+@needs_jq
+def test_night_without_a_new_run_pushes_nothing(tmp_path: Path) -> None:
+    assert " push " not in published(tmp_path, issues="[]", changed=0)
