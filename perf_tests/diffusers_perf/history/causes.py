@@ -20,6 +20,8 @@ from diffusers_perf.history.store import MEASURED, Row
 from diffusers_perf.judge.interference import CORE_SLOWED
 
 VERSIONS = ("python", "torch", "diffusers", "transformers", "cuda")
+PACKAGES = ("torch", "diffusers", "transformers")
+"""Those of them that an index offers."""
 MACHINE = ("driver", "memory_bytes", "threads")
 CLOCK_MOVED = 0.02
 """Share by which the SM clock must differ to explain a time."""
@@ -45,7 +47,7 @@ class Cause:
     evidence: str
     """In a phrase or several."""
     packages: tuple[tuple[str, str, str], ...] = ()
-    """Name and versions of packages that differ."""
+    """Name and versions of packages that differ and can be installed."""
 
     @property
     def text(self) -> str:
@@ -55,8 +57,11 @@ class Cause:
         """The bisection that narrows it down; empty where there is nothing to bisect."""
         where = ["--case", case, "--metric", metric]
         if CauseKind.VERSIONS in self.kinds and self.packages:
-            name, was, now = self.packages[0]
-            versions = ["--package", name, "--good", was, "--bad", now]
+            versions = [
+                part
+                for name, was, now in self.packages
+                for part in ("--package", name, "--good", was, "--bad", now)
+            ]
             return join(["diffusers-perf", "bisect", *versions, *where])
         if CauseKind.CODE in self.kinds and good and bad and good != bad:
             return join(
@@ -109,7 +114,7 @@ def cause_of(
     return Cause(
         kinds=kinds,
         evidence="; ".join(text for kind in kinds for text in found[kind]),
-        packages=tuple(versions),
+        packages=tuple(one for one in versions if one[0] in PACKAGES),
     )
 
 

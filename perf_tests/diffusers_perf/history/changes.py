@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import cache
 from itertools import groupby, pairwise
@@ -98,7 +98,10 @@ def count_changes(values: Sequence[float]) -> tuple[Change, ...]:
     """All changes of a counter: exact, unless it moves in so many runs that it has noise."""
     moved = [i for i, (was, now) in enumerate(pairwise(values), start=1) if was != now]
     if len(moved) > max(4, MOVING * len(values)):
-        return changes(values) if min(values) > 0 else ()
+        # Ranks are what counts, so that a counter may be moved up to where logarithms exist.
+        up = 1 - min(0, *values) if min(values) <= 0 else 0
+        noisy = changes([value + up for value in values])
+        return tuple(replace(c, before=c.before - up, after=c.after - up) for c in noisy)
     found = []
     skip = 0
     for at in moved:

@@ -137,10 +137,14 @@ def red(found: Iterable[Trend]) -> list[Event]:
     for trend in found:
         if trend.rows:
             groups[trend.machine, trend.case].append(trend)
+    newest: dict[str, dt.datetime] = {}
+    for (machine, _), own in groups.items():
+        times = [trend.rows[-1].time for trend in own]
+        newest[machine] = max(*times, newest.get(machine, times[0]))
     worst = []
-    for own in groups.values():
-        newest = max(trend.rows[-1].time for trend in own)
-        failed = [e for t in own if t.rows[-1].time == newest and (e := _failed(t)) is not None]
+    for (machine, _), own in groups.items():
+        current = [trend for trend in own if trend.rows[-1].time == newest[machine]]
+        failed = [event for trend in current if (event := _failed(trend)) is not None]
         if failed:
             worst.append(max(failed, key=lambda event: event.ratio))
     return worst
@@ -151,7 +155,7 @@ def _failed(trend: Trend) -> Event | None:
     passed = [row for row in trend.rows[:-1] if row.status.passes and row.valid]
     if now.status.passes or not passed:
         return None
-    controls = [row for row in trend.others if row.label == CONTROL]
+    controls = [row for row in trend.others if row.label == CONTROL and _counts(row)]
     return _event(Shape.UNCONFIRMED, passed, [now], controls)
 
 
@@ -179,7 +183,7 @@ def _trend(group: Sequence[Row]) -> Trend:
         if row.label == MAIN:
             lines.setdefault(row.cohort, []).append(row)
     others = tuple(row for row in group if row.label != MAIN)
-    controls = [row for row in others if row.label == CONTROL]
+    controls = [row for row in others if row.label == CONTROL and _counts(row)]
     valid = {cohort: [row for row in line if _counts(row)] for cohort, line in lines.items()}
     events: list[Event] = []
     segments: list[list[Sequence[Row]]] = []

@@ -170,6 +170,14 @@ def test_new_package_is_bisected_over_its_versions() -> None:
     assert "--bad 2.99.0" in one.command
 
 
+def test_only_packages_of_an_index_are_bisected_and_all_that_differ() -> None:
+    moved = [on_another(name, "9.9", since=40) for name in ("python", "torch", "diffusers")]
+    (one,) = ranges(trends(nights(range(50), slower(since=40), *moved)))
+    assert one.command.count("--package") == 2
+    assert "--package torch " in one.command
+    assert "--package diffusers " in one.command
+
+
 def test_another_harness_is_suspected_first() -> None:
     def changed(number: int, content: Content) -> None:
         if number >= 40:
@@ -250,6 +258,9 @@ def test_red_verdict_is_put_down_to_what_differs_from_the_last_pass(
     assert f"\nslower: {CASE} on 2026-01-06: " in f"\n{said}"
     assert "  cause     machine or code or noise: driver " in said
     assert red(trends(nights(range(6)))) == []
+    # A case that is no longer measured does not stay red.
+    later = [row for row in nights(range(6, 8)) if row.case != CASE]
+    assert red(trends([*rows, *later])) == []
 
 
 # The store

@@ -123,6 +123,8 @@ def test_each_difference_of_a_counter_is_a_change(
 def test_counter_that_always_moves_has_noise() -> None:
     draw = random.Random(0)
     assert count_changes([draw.randint(995, 1005) for _ in range(100)]) == ()
+    moving = [draw.randint(0, 3) + 20 * (n >= 60) for n in range(100)]
+    assert [c.at for c in count_changes(moving) if c.shape is Shape.STEP] == [60]
 
 
 def test_two_known_groups_differ_with_fewer_runs() -> None:
