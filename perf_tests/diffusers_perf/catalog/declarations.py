@@ -35,8 +35,8 @@ class Tolerance:
     ssim: float = -1.0
     """At least this structural similarity."""
     step_db: float = 0.0
-    """Of step-wise workloads: at least this signal-to-noise ratio, in dB, of what each step's
-    denoiser is given and predicts."""
+    """Of step-wise workloads: at least this signal-to-noise ratio, in dB, of each step's inputs and
+    predictions of the denoiser."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -58,7 +58,7 @@ class Trajectory:
 def record(generation: Generation, pipeline: Any, *, blocks: bool = False) -> Trajectory:
     """One generation of the reference, with what its denoisers were given and gave.
 
-    `blocks`: with samples of what each of their blocks gave.
+    `blocks`: with samples of the output of each of their blocks.
     """
     calls: dict[str, list[RecordedCall]] = defaultdict(list)
     copies = _Copies()
@@ -219,7 +219,7 @@ def _replaced(tree: Any, tensors: Sequence[torch.Tensor]) -> Any:
 
 
 class _Copies:
-    """Copies on the host; of what a pipeline hands over in each step unchanged, one."""
+    """Copies on the host; a single one of an input that stays the same in each step."""
 
     def __init__(self) -> None:
         self._known: dict[tuple[object, ...], tuple[torch.Tensor, torch.Tensor]] = {}
@@ -274,7 +274,7 @@ def _stand_ins(pipeline: Any, call: Callable[[str, Any, Any, Any], Any]) -> Iter
 
 @contextmanager
 def _blocks(module: Any, *, wanted: bool) -> Iterator[dict[str, torch.Tensor]]:
-    """Samples of what each block gives: a block is what stands in a list of modules."""
+    """Samples of each block's output: a block is a member of a list of modules."""
     seen: dict[str, torch.Tensor] = {}
     if not wanted:
         yield seen

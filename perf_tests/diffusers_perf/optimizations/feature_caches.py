@@ -23,7 +23,7 @@ from diffusers_perf.optimizations.tolerances import (
 CACHED = (Slot.DENOISER_CALLS, Slot.DENOISER_BLOCKS)
 """Another thing from step to step, of which a graph of the denoiser alone knows nothing."""
 FIRST_BLOCK_CHANGED = 0.1
-"""Relative change of what the first block adds, from which on the other blocks are computed. With
+"""Relative change of the first block's residual, from which on the other blocks are computed. With
 it the embedded transformer computes 64 % of its products in 28 steps, and 99 % with diffusers'
 0.05."""
 

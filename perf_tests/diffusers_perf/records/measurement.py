@@ -81,7 +81,7 @@ class StepDistances(Record, frozen=True, kw_only=True):
     inputs_db: tuple[Number, ...]
     """By step, of the farthest input that the pipeline gave to its denoisers."""
     predictions_db: tuple[Number, ...]
-    """By step, of what the denoisers made of the reference's inputs."""
+    """By step, of the denoisers' predictions from the reference's inputs."""
     blocks_db: Mapping[str, Number] = {}
     """By block in the order of their ends, in the step whose prediction is the farthest; empty
     unless asked for."""

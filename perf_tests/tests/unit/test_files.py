@@ -33,7 +33,7 @@ def test_reader_refuses_a_file_that_is_too_large(tmp_path: Path) -> None:
 
 
 def test_text_is_utf8_whatever_the_locale(tmp_path: Path) -> None:
-    """A byte that is no UTF-8, bytes that are, as under LC_ALL=C, and half of a character."""
+    """An invalid byte, bytes that are valid, as under LC_ALL=C, and half of a character."""
     write_whole(tmp_path / "text", "512×512 → café \udce9 \udcc3\udca9")
     assert read_text(tmp_path / "text") == "512×512 → café \\xe9 é"
     write_whole(tmp_path / "text", "\ud800")
