@@ -111,13 +111,9 @@ def unet_of(pipeline: Any) -> Any:
 
 
 def blocks_of(pipeline: Any) -> list[torch.nn.Module]:
-    """The blocks that the last of the denoisers repeats: transformer blocks, wherever they are."""
+    """The transformer blocks of the last of the denoisers. `CannotInject` where it has none."""
     (*_, denoiser) = denoisers(pipeline).values()
-    found = [
-        module
-        for name, module in denoiser.named_modules()
-        if name.rpartition(".")[2].isdigit() and "ransformer" in type(module).__name__ + name
-    ]
+    found = [m for m in denoiser.modules() if "TransformerBlock" in type(m).__name__]
     if not found:
         raise CannotInject(f"{type(denoiser).__name__} has no transformer blocks")
     return found

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from copy import copy
+from functools import wraps
 from typing import Any
 
 import torch
@@ -106,17 +108,26 @@ def _attend_on(build: Build, backend: SDPBackend) -> None:
 
     @build.then
     def _(pipeline: Any) -> None:
-        if fitting.plain_attention(pipeline):
-            return
-        from diffusers.models.attention_processor import AttnProcessor2_0
-
-        class Pinned(AttnProcessor2_0):  # type: ignore[misc, unused-ignore]
-            def __call__(self, *args: Any, **kwargs: Any) -> Any:
-                with sdpa_kernel(backend):
-                    return super().__call__(*args, **kwargs)
-
         for module in denoisers(pipeline).values():
-            module.set_attn_processor(Pinned())  # type: ignore[no-untyped-call]
+            own: dict[str, Any] = getattr(module, "attn_processors", {})
+            # What is dispatched follows the context above.
+            if own and not any(hasattr(p, "_attention_backend") for p in own.values()):
+                module.set_attn_processor({n: _pinned(p, backend) for n, p in own.items()})
+
+
+def _pinned(processor: Any, backend: SDPBackend) -> Any:
+    """A copy of a processor, whose attention runs on this implementation."""
+    kind = type(processor)
+
+    # Its signature says which arguments it is given.
+    @wraps(kind.__call__)
+    def call(self: Any, *args: Any, **kwargs: Any) -> Any:
+        with sdpa_kernel(backend):
+            return kind.__call__(self, *args, **kwargs)
+
+    pinned = copy(processor)
+    pinned.__class__ = type("Pinned", (kind,), {"__call__": call})
+    return pinned
 
 
 @optimization(

@@ -62,7 +62,10 @@ def guidance_cutoff(build: Build) -> None:
 
 
 @optimization(
-    needs=Needs(package="tomesd", fits=fitting.a_unet),
+    needs=Needs(
+        package="tomesd",
+        fits=fitting.all_of(fitting.a_unet, fitting.attention_at_full_resolution),
+    ),
     tolerance=MERGED,
     applied=layers.merges_tokens,
     skips_work=True,
@@ -78,7 +81,7 @@ def tome(build: Build) -> None:
     @build.then
     def _(pipeline: Any) -> None:
         # At random, no two generations would be alike.
-        tomesd.apply_patch(pipeline, ratio=0.5, use_rand=False)
+        tomesd.apply_patch(pipeline.unet, ratio=0.5, use_rand=False)
         known = pipeline.unet._tome_info
         # It learns this from the UNet's call; who calls the UNet's forward alone leaves it unknown.
         (unet,) = anatomy_of(pipeline).denoisers

@@ -60,6 +60,31 @@ def each_denoiser(method: str, what: str) -> Fits:
     return fits
 
 
+def fusable_projections(pipeline: Any) -> str | None:
+    """Every denoiser fuses the projections of its attention, and nothing stands beside them."""
+    # diffusers' newer models share a method that passes by attention of the older kind.
+    from diffusers.models.attention import AttentionMixin, AttentionModuleMixin
+
+    for name, module in denoisers(pipeline).items():
+        fuse = getattr(type(module), "fuse_qkv_projections", None)
+        if fuse is None or (
+            fuse is AttentionMixin.fuse_qkv_projections
+            and not any(isinstance(layer, AttentionModuleMixin) for layer in module.modules())
+        ):
+            return f"diffusers fuses no projections of its {name} ({type(module).__name__})"
+        if getattr(module, "peft_config", None):
+            return f"its {name} has adapters, which diffusers leaves out of fused projections"
+    return None
+
+
+def attention_at_full_resolution(pipeline: Any) -> str | None:
+    """Its UNet has attention in its first block."""
+    for name, module in denoisers(pipeline).items():
+        if not hasattr(module.down_blocks[0], "attentions"):
+            return f"its {name} has no attention at full resolution"
+    return None
+
+
 def repeated_blocks(pipeline: Any) -> str | None:
     """Every denoiser says which of its blocks repeat."""
     for name, module in denoisers(pipeline).items():

@@ -59,9 +59,7 @@ def tiny_vae(build: Build) -> None:
 
 
 @optimization(
-    needs=Needs(
-        fits=fitting.each_denoiser("fuse_qkv_projections", "its projections stay three products")
-    ),
+    needs=Needs(fits=fitting.fusable_projections),
     tolerance=SAME_ARITHMETIC,
     applied=layers.projections_are_fused,
     decides=(Slot.ATTENTION,),

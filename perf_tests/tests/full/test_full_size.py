@@ -1,0 +1,37 @@
+"""Pipelines of full size are counted without a GPU and without weights."""
+
+from __future__ import annotations
+
+import pytest
+
+from diffusers_perf.measurement import structure
+from perf_tests.tests import full_size, tiny
+
+STEPS = 28
+BILLIONS = {
+    "sdxl": 3.3,
+    "sd3": 13.4,
+    "flux": 16.6,
+    "pixart": 5.3,
+    "zimage": 9.8,
+    "qwen": 27.0,
+    "wan": 19.0,
+}
+"""Parameters, with text encoders of few words."""
+
+
+@pytest.mark.parametrize("name", full_size.MODULES)
+def test_full_size_is_counted_without_a_gpu(name: str) -> None:
+    pipeline = full_size.build(name)
+    pipeline.set_progress_bar_config(disable=True)
+    modules = [m for m in pipeline.components.values() if hasattr(m, "parameters")]
+    parameters = [p for module in modules for p in module.parameters()]
+    assert sum(p.numel() for p in parameters) / 1e9 == pytest.approx(BILLIONS[name], abs=0.1)
+    call = {"height": 1024, "width": 1024, **full_size.CALLS.get(name, {})}
+    seen = structure.observe(pipeline, tiny.workload(name, steps=STEPS, **call))
+    assert seen.counters["operators"].per_step > 500
+    # A scheduler of several orders does less in its first step: fixed counts may lower that.
+    counts = [*seen.occurrences.values(), *(work.calls for work in seen.operators.values())]
+    assert min(count.total(1) for count in counts) >= 0
+    assert seen.total().flops.total(STEPS) > 3e14
+    assert all(p.is_meta for p in parameters)

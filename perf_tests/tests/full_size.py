@@ -1,0 +1,194 @@
+"""Pipelines of full size without weights: the tiny ones with the published models' modules.
+
+Each module is made of the tiny one's class and configuration, and of what differs in the published
+model's, so that a pipeline of 20 billion parameters takes seconds and no memory.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from perf_tests.tests import tiny
+
+CLIP_L = {
+    "hidden_size": 768,
+    "intermediate_size": 3072,
+    "num_attention_heads": 12,
+    "num_hidden_layers": 12,
+    "max_position_embeddings": 77,
+    "projection_dim": 768,
+}
+CLIP_G = {
+    "hidden_size": 1280,
+    "intermediate_size": 5120,
+    "num_attention_heads": 20,
+    "num_hidden_layers": 32,
+    "max_position_embeddings": 77,
+    "projection_dim": 1280,
+}
+T5_XXL = {"d_model": 4096, "d_kv": 64, "d_ff": 10240, "num_layers": 24, "num_heads": 64}
+KL = {
+    "block_out_channels": [128, 256, 512, 512],
+    "layers_per_block": 2,
+    "norm_num_groups": 32,
+    "sample_size": 1024,
+}
+VIDEO_VAE = {"base_dim": 96, "z_dim": 16, "dim_mult": [1, 2, 4, 4], "num_res_blocks": 2}
+
+MODULES: dict[str, dict[str, dict[str, Any]]] = {
+    "sdxl": {
+        "unet": {
+            "block_out_channels": (320, 640, 1280),
+            "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+            "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+            "attention_head_dim": (5, 10, 20),
+            "transformer_layers_per_block": (1, 2, 10),
+            "cross_attention_dim": 2048,
+            "addition_time_embed_dim": 256,
+            "projection_class_embeddings_input_dim": 2816,
+            "norm_num_groups": 32,
+            "sample_size": 128,
+        },
+        "vae": KL,
+        "text_encoder": CLIP_L,
+        "text_encoder_2": CLIP_G,
+    },
+    "sd3": {
+        "transformer": {
+            "sample_size": 128,
+            "num_layers": 38,
+            "attention_head_dim": 64,
+            "num_attention_heads": 38,
+            "joint_attention_dim": 4096,
+            "caption_projection_dim": 2432,
+            "pooled_projection_dim": 2048,
+            "pos_embed_max_size": 192,
+        },
+        "vae": KL,
+        "text_encoder": CLIP_L,
+        "text_encoder_2": CLIP_G,
+        "text_encoder_3": T5_XXL,
+    },
+    "flux": {
+        "transformer": {
+            "num_layers": 19,
+            "num_single_layers": 38,
+            "attention_head_dim": 128,
+            "num_attention_heads": 24,
+            "joint_attention_dim": 4096,
+            "pooled_projection_dim": 768,
+            "axes_dims_rope": (16, 56, 56),
+        },
+        "vae": KL,
+        "text_encoder": CLIP_L,
+        "text_encoder_2": T5_XXL,
+    },
+    "pixart": {
+        "transformer": {
+            "sample_size": 128,
+            "num_layers": 28,
+            "attention_head_dim": 72,
+            "num_attention_heads": 16,
+            "caption_channels": 4096,
+            "cross_attention_dim": 1152,
+        },
+        "vae": KL,
+        "text_encoder": T5_XXL,
+    },
+    "zimage": {
+        "transformer": {
+            "dim": 3840,
+            "n_layers": 30,
+            "n_refiner_layers": 2,
+            "n_heads": 30,
+            "n_kv_heads": 30,
+            "cap_feat_dim": 2560,
+            "axes_dims": [32, 48, 48],
+            "axes_lens": [1536, 512, 512],
+        },
+        "vae": KL,
+        "text_encoder": {
+            "hidden_size": 2560,
+            "intermediate_size": 9728,
+            "num_hidden_layers": 36,
+            "layer_types": ["full_attention"] * 36,
+            "num_attention_heads": 32,
+            "num_key_value_heads": 8,
+            "head_dim": 128,
+        },
+    },
+    "qwen": {
+        "transformer": {
+            "in_channels": 64,
+            "out_channels": 16,
+            "num_layers": 60,
+            "attention_head_dim": 128,
+            "num_attention_heads": 24,
+            "joint_attention_dim": 3584,
+            "axes_dims_rope": (16, 56, 56),
+        },
+        "vae": {**VIDEO_VAE, "latents_mean": [0.0] * 16, "latents_std": [1.0] * 16},
+        "text_encoder": {
+            "text_config": {
+                "hidden_size": 3584,
+                "intermediate_size": 18944,
+                "num_hidden_layers": 28,
+                "layer_types": ["full_attention"] * 28,
+                "num_attention_heads": 28,
+                "num_key_value_heads": 4,
+                "rope_parameters": {
+                    "mrope_section": [16, 24, 24],
+                    "rope_type": "default",
+                    "rope_theta": 1e6,
+                },
+            }
+        },
+    },
+    "wan": {
+        "transformer": {
+            "num_attention_heads": 40,
+            "attention_head_dim": 128,
+            "num_layers": 40,
+            "ffn_dim": 13824,
+            "text_dim": 4096,
+            "freq_dim": 256,
+            "rope_max_seq_len": 1024,
+        },
+        "vae": VIDEO_VAE,
+        "text_encoder": T5_XXL,
+    },
+}
+"""By family and component, in what SDXL, Stable Diffusion 3.5 Large, FLUX.1-dev, PixArt-Sigma,
+Z-Image, Qwen-Image and Wan 2.1 14B differ from the tiny pipelines."""
+
+CALLS: dict[str, dict[str, Any]] = {
+    "wan": {"height": 480, "width": 832, "num_frames": 81},
+}
+"""What of a call differs from 1024 by 1024 pixels."""
+
+
+def build(name: str, dtype: torch.dtype = torch.bfloat16) -> Any:
+    """The family's pipeline in full size, with parameters that have no data."""
+    from accelerate import init_empty_weights  # type: ignore[import-untyped, unused-ignore]
+
+    small = tiny.builder(name)()
+    parts = dict(small.components)
+    with init_empty_weights(include_buffers=False):
+        for place, changes in MODULES[name].items():
+            parts[place] = _enlarged(parts[place], changes)
+    for place in MODULES[name]:
+        # PyTorch's own `to`: diffusers' warns about what matters only to weights.
+        parts[place] = torch.nn.Module.to(parts[place], dtype=dtype).eval().requires_grad_(False)
+    return type(small)(**parts)
+
+
+def _enlarged(module: Any, changes: dict[str, Any]) -> Any:
+    kind = type(module)
+    if hasattr(kind, "from_config"):
+        return kind.from_config({**module.config, **changes})
+    config = module.config.to_dict()
+    for name, value in changes.items():
+        config[name] = {**config[name], **value} if isinstance(value, dict) else value
+    return kind(type(module.config)(**config))
