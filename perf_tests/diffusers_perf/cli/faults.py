@@ -24,7 +24,7 @@ from diffusers_perf.cli.answers import named, number, refuse, unwritable
 from diffusers_perf.compare.bare import BadInput, bare_bench
 from diffusers_perf.plugin.finding import find_project
 from diffusers_perf.plugin.screen import table
-from diffusers_perf.records.files import as_json, read_text, write_whole
+from diffusers_perf.records.files import as_json, make_room, read_text, write_whole
 
 if TYPE_CHECKING:
     from diffusers_perf.catalog.discovery import Project
@@ -76,10 +76,10 @@ def main(args: argparse.Namespace) -> int:
     if args.json is not None:
         if _is_anothers(args.json):
             return refuse(f"--json {args.json}: holds something else, which would be lost")
+        if args.json.is_fifo():
+            return refuse(f"--json {args.json}: is a pipe, and each trial writes all rows anew")
         try:
-            args.json.parent.mkdir(parents=True, exist_ok=True)
-            with args.json.open("ab"):  # what an older run wrote stays until there is something new
-                pass
+            make_room(args.json)
         except OSError as error:
             return refuse(unwritable(args.json, error))
     with tempfile.TemporaryDirectory() as folder:

@@ -1,0 +1,142 @@
+"""Commands that are killed at random moments lose nothing, and can be repeated.
+
+    pytest perf_tests/tests/full/test_kills.py
+
+Another seed each time, which a failure names: KILLS_SEED repeats its moments, KILLS their number.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from perf_tests.tests.unit.recorded import process, with_images
+
+KILLS = int(os.environ.get("KILLS", "20"))
+SEED = int(os.environ.get("KILLS_SEED", str(time.time_ns())))
+LIMIT_S = 300
+COMMAND = [sys.executable, "-m", "diffusers_perf.cli"]
+TEST_FILE = """
+from diffusers_perf import Workload, measure
+from diffusers_perf import test_generation as test_generation
+
+SERVING = Workload(
+    name="serving",
+    model="embedded",
+    call={"prompt": "a red circle", "height": 64, "width": 64, "guidance_scale": 7.5},
+    steps=2,
+    scheduler="DDIMScheduler",
+)
+measure(SERVING, "channels_last", suite="serving")
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A user's repository of two cases, and three recorded runs."""
+    (tmp_path / "perf_tests").mkdir()
+    (tmp_path / "perf_tests" / "test_serving.py").write_text(TEST_FILE)
+    (tmp_path / "pytest.ini").write_text("[pytest]\ntestpaths = perf_tests\n")
+    (tmp_path / "baselines").mkdir()
+    with_images([process(f"killed-{number}") for number in range(3)], tmp_path, "run")
+    return tmp_path
+
+
+def run(folder: Path, line: list[str], *, after_s: float, number: int) -> int | None:
+    """Run the line and send it this signal after a time; its exit code, None where it was ended."""
+    with (folder / "log").open("wb") as log:
+        started = subprocess.Popen(line, cwd=folder, stdout=log, stderr=subprocess.STDOUT)
+    try:
+        return started.wait(timeout=after_s)
+    except subprocess.TimeoutExpired:
+        started.send_signal(number)
+        started.wait(timeout=LIMIT_S)
+        return None
+
+
+def whole(folder: Path, line: list[str]) -> float:
+    """Run the line to its end; how long it took, in seconds."""
+    started = time.monotonic()
+    code = run(folder, line, after_s=LIMIT_S, number=signal.SIGKILL)
+    assert code == 0, (folder / "log").read_text()[-3000:]
+    return time.monotonic() - started
+
+
+def killed(
+    folder: Path,
+    line: list[str],
+    *,
+    takes_s: float,
+    look: Callable[[int], None],
+    signals: tuple[int, ...] = (signal.SIGKILL,),
+) -> None:
+    """Run the line often, each time ended at another moment, and look at what it left."""
+    draw = random.Random(SEED)
+    for _ in range(KILLS):
+        number = draw.choice(signals)
+        after_s = draw.uniform(0, takes_s)
+        run(folder, line, after_s=after_s, number=number)
+        try:
+            look(number)
+        except AssertionError as error:
+            raise AssertionError(f"KILLS_SEED={SEED}, after {after_s:.2f} s: {error}") from error
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    """Of all files but drafts, which no command reads."""
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file() and path.suffix != ".draft"
+    }
+
+
+WRITERS = {
+    "accept": ["accept", "run-0.json", "run-1.json", "run-2.json", "--reason=again"],
+    "calibrate": ["calibrate", "run-0.json", "run-1.json", "run-2.json"],
+    "structure": ["structure", "--model=embedded", "--write", "--reason=again"],
+}
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_killed_writer_leaves_the_old_state_or_the_new(name: str, folder: Path) -> None:
+    baselines, start, line = folder / "baselines", folder / "start", [*COMMAND, *WRITERS[name]]
+    if name == "calibrate":
+        whole(folder, [*COMMAND, *WRITERS["accept"]])
+    shutil.copytree(baselines, start)
+    takes_s = whole(folder, line)
+    old, new = content(start), content(baselines)
+    assert old != new
+
+    def look(_: int) -> None:
+        left = content(baselines)
+        pending = left.pop(".transaction.json", None)
+        assert pending is not None or left in (old, new), "a mixture, and nothing to finish it"
+        shutil.rmtree(baselines)
+        shutil.copytree(start, baselines)
+
+    killed(folder, line, takes_s=takes_s, look=look)
+    whole(folder, line)
+    assert content(baselines) == new
+    assert not [*baselines.rglob("*.draft")]
+
+
+def test_killed_report_leaves_whole_files(folder: Path) -> None:
+    line = [*COMMAND, "report", "run-0.json", "--html=a.html", "--markdown=a.md"]
+    takes_s = whole(folder, line)
+    expected = {name: (folder / name).read_bytes() for name in ("a.html", "a.md")}
+
+    def look(_: int) -> None:
+        for name, data in expected.items():
+            assert (folder / name).read_bytes() == data
+
+    killed(folder, line, takes_s=takes_s, look=look)
