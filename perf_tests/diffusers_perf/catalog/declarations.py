@@ -34,9 +34,9 @@ class Tolerance:
     """At least this peak signal-to-noise ratio, in dB, on images in [0, 1]."""
     ssim: float = -1.0
     """At least this structural similarity."""
-    step_db: float = 0.0
+    step_db: float | None = None
     """Of step-wise workloads: at least this signal-to-noise ratio, in dB, of each step's inputs and
-    predictions of the denoiser."""
+    predictions of the denoiser. None: not known, so that such a step cannot be judged."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -283,6 +283,11 @@ class Case:
     def __post_init__(self) -> None:
         if not self.suite.isidentifier() or iskeyword(self.suite):
             raise ValueError(f"a suite is named like a variable (got {self.suite!r})")
+        if self.workload.step_wise and not self.is_reference and self.against != REFERENCE:
+            raise ValueError(
+                f"{self.id}: cases of a step-wise workload are compared with its reference "
+                f"(got against={self.against!r})"
+            )
 
     @property
     def id(self) -> str:
@@ -304,8 +309,9 @@ class Case:
         allowed = [optimization.tolerance.on(kind) for optimization in own]
         if not allowed or None in allowed:
             return None
+        steps = [p.step_db for p in allowed if p]
         return Tolerance(
             psnr_db=min(p.psnr_db for p in allowed if p),
             ssim=min(p.ssim for p in allowed if p),
-            step_db=min(p.step_db for p in allowed if p),
+            step_db=None if None in steps else min(s for s in steps if s is not None),
         )

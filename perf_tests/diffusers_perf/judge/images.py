@@ -56,6 +56,9 @@ def _followed(q: Question) -> Iterator[Finding]:
     limit, seen = q.tolerance, q.measured.step_distances
     if limit is None or seen is None:
         return
+    if limit.step_db is None:
+        yield q.finding(Status.INCONCLUSIVE, "image distance", messages.no_step_tolerance(q))
+        return
     steps = zip(seen.inputs_db, seen.predictions_db, strict=True)
     for number, (inputs_db, prediction_db) in enumerate(steps, 1):
         if min(inputs_db, prediction_db) < limit.step_db:

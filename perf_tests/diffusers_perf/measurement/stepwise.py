@@ -74,6 +74,8 @@ def record(generation: Generation, pipeline: Any, *, blocks: bool = False) -> Tr
 
     with _stand_ins(pipeline, call):
         images = generation.images()
+    if not calls:
+        raise CannotFollow("its denoising is replayed without calling a denoiser")
     return Trajectory(calls=dict(calls), images=images)
 
 
@@ -117,6 +119,8 @@ class Steps:
                 trajectory = record(generation, pipeline, blocks=self._blocks)
                 self._trajectories[name] = trajectory
                 return measured, trajectory.images
+            if name not in self._trajectories:
+                raise CannotFollow("its reference's steps were not recorded")
             trajectory = self._trajectories[name]
             steps, images = follow(generation, pipeline, trajectory, blocks=self._blocks)
         except CannotFollow as error:
@@ -228,6 +232,9 @@ class _Copies:
         return [self._copy(tensor) for tensor in tensors]
 
     def _copy(self, tensor: torch.Tensor) -> torch.Tensor:
+        if tensor.is_inference():
+            # It has no version that says whether it was written to.
+            return tensor.detach().to("cpu", copy=True)
         key = (id(tensor), tensor._version)
         if key not in self._known:
             # The tensor is held as well: its id must not become another's.

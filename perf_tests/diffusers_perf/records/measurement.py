@@ -86,6 +86,10 @@ class StepDistances(Record, frozen=True, kw_only=True):
     """By block in the order of their ends, in the step whose prediction is the farthest; empty
     unless asked for."""
 
+    def __post_init__(self) -> None:
+        if len(self.inputs_db) != len(self.predictions_db):
+            raise ValueError("inputs_db and predictions_db must be of the same steps")
+
 
 class Interference(Record, frozen=True, kw_only=True):
     """What else was at work on the machine during the rounds."""

@@ -33,7 +33,11 @@ def shortlist(
             reason: str | None = "left out by --without"
         elif settled is not None:
             reason = f"{settled.name}, which the workload starts with, is in its place"
-        elif allowed.psnr_db < image.psnr_db or allowed.ssim < image.ssim:
+        elif (
+            allowed.psnr_db < image.psnr_db
+            or allowed.ssim < image.ssim
+            or (allowed.step_db or 0) < (image.step_db or 0)
+        ):
             reason = (
                 f"its tolerance is {tolerance_text(allowed)}; the search requires "
                 f"{tolerance_text(image)}"

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from diffusers_perf.catalog.declarations import Tolerances
 from diffusers_perf.measurement.discovery import denoisers
 from diffusers_perf.measurement.generation import Generation
 from diffusers_perf.measurement.noise import drawn_on_host
@@ -18,6 +20,15 @@ from diffusers_perf.records.measurement import IDENTICAL_DB, StepDistances
 from perf_tests.tests import tiny
 
 STEPS = 4
+
+
+def limit_db(allowed: Tolerances) -> float:
+    assert allowed.seeded is not None
+    assert allowed.seeded.step_db is not None
+    return allowed.seeded.step_db
+
+
+LIMIT_DB = limit_db(tolerances.BFLOAT16)
 BLOCKS = {"flux": "transformer_blocks.1", "wan": "blocks.1"}
 
 
@@ -69,16 +80,16 @@ def test_same_pipeline_is_identical_in_each_step(reference: tuple[str, Trajector
     [(torch.float16, tolerances.FLOAT16), (torch.bfloat16, tolerances.BFLOAT16)],
 )
 def test_half_precision_is_within_its_tolerance(
-    reference: tuple[str, Trajectory], dtype: torch.dtype, allowed: Any
+    reference: tuple[str, Trajectory], dtype: torch.dtype, allowed: Tolerances
 ) -> None:
     steps, _ = followed(reference, dtype=dtype)
     lowest = min(*steps.inputs_db, *steps.predictions_db)
-    assert allowed.seeded.step_db < lowest < IDENTICAL_DB
+    assert limit_db(allowed) < lowest < IDENTICAL_DB
 
 
 def test_lost_prompt_shows_in_the_first_steps_inputs(reference: tuple[str, Trajectory]) -> None:
     steps, _ = followed(reference, prompt="z")
-    assert steps.inputs_db[0] < tolerances.BFLOAT16.seeded.step_db  # type: ignore[union-attr]
+    assert steps.inputs_db[0] < LIMIT_DB
     assert steps.predictions_db == (IDENTICAL_DB,) * STEPS
 
 
@@ -91,12 +102,11 @@ def test_damaged_block_is_named(reference: tuple[str, Trajectory]) -> None:
             parameter.data *= 0.5
 
     steps, image_db = followed(reference, halve)
-    limit = tolerances.BFLOAT16.seeded.step_db  # type: ignore[union-attr]
-    assert max(steps.predictions_db) < limit
+    assert max(steps.predictions_db) < LIMIT_DB
     # The next step starts where the reference stood.
     assert steps.inputs_db == (IDENTICAL_DB,) * STEPS
     assert image_db == IDENTICAL_DB
-    first = next(block for block, db in steps.blocks_db.items() if db < limit)
+    first = next(block for block, db in steps.blocks_db.items() if db < LIMIT_DB)
     assert first.startswith(damaged)
 
 
@@ -118,3 +128,68 @@ def test_other_scheduler_shows_in_the_second_steps_inputs(
 def test_fewer_calls_cannot_be_followed(reference: tuple[str, Trajectory]) -> None:
     with pytest.raises(CannotFollow, match="is called"):
         followed(reference, steps=STEPS - 1)
+
+
+TEST_FILE = """
+from typing import Any
+
+from diffusers_perf import Workload, measure, optimization, tolerances
+from diffusers_perf import test_generation as test_generation
+from diffusers_perf.measurement.discovery import denoisers
+from perf_tests.tests import tiny
+
+
+def nothing(pipeline: Any) -> None: ...
+
+
+@optimization(tolerance=tolerances.SAME_ARITHMETIC, applied=nothing)
+def unchanged(build: Any) -> None:
+    \"\"\"Nothing.\"\"\"
+
+
+@optimization(tolerance=tolerances.SAME_ARITHMETIC, applied=nothing)
+def damaged(build: Any) -> None:
+    \"\"\"One block halved.\"\"\"
+
+    @build.then
+    def _(pipeline: Any) -> None:
+        for parameter in pipeline.transformer.transformer_blocks[1].parameters():
+            parameter.data *= 0.5
+
+
+FLUX = Workload(
+    name="flux",
+    model="perf_tests.tests.tiny:flux",
+    call=tiny.CALLS["flux"],
+    steps=3,
+    step_wise=True,
+)
+measure(FLUX, "unchanged", "damaged", suite="served")
+"""
+
+
+def test_main_job_names_the_first_step_and_block(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("PYTEST_XDIST_WORKER", raising=False)
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[3]))
+    pytester.makepyfile(test_served=TEST_FILE)
+    pytester.makeini("[pytest]\n")
+    done = pytester.runpytest_subprocess(
+        "--benchmark-only", "--device=cpu", "--rounds=1", "--first-block", "-q"
+    )
+    done.stdout.fnmatch_lines(
+        [
+            "*worse image: flux-damaged: step 1: the denoiser's prediction differs from *",
+            "*measured*first in block transformer_blocks.1*",
+        ]
+    )
+    done.assert_outcomes(passed=2, failed=1)
+
+
+def test_reference_that_calls_no_denoiser_cannot_be_followed() -> None:
+    """A whole step that is replayed, for one, calls none."""
+    pipeline, generation = pipeline_of("flux")
+    trajectory = Trajectory(calls={"transformer": []}, images=generation.images())
+    with pytest.raises(CannotFollow, match="is called 4 times, the reference's 0 times"):
+        follow(generation, pipeline, trajectory)

@@ -54,6 +54,11 @@ def test_step_is_judged_at_its_limit(
     assert of("image distance", stepped(inputs_db, prediction_db)) == status
 
 
+def test_step_without_a_limit_is_inconclusive() -> None:
+    asked = dataclasses.replace(stepped(10, 10), tolerance=Tolerance(psnr_db=40))
+    assert of("image distance", asked) == "inconclusive"
+
+
 def look(*, mean: float = 0.5, std: float = 0.2) -> dict[str, Look]:
     return {"look": Look(finite=True, mean=mean, std=std)}
 

@@ -80,6 +80,9 @@ def test_images() -> None:
         "not compared": fp16(image_distance=None),
         "step's inputs": stepped([60, 12, 11], [70, 70, 70]),
         "step's prediction": stepped([60, 60, 60], [55, 20, 18]),
+        "step's tolerance unknown": replace(
+            stepped([60, 12, 11], [70, 70, 70]), tolerance=Tolerance(psnr_db=40)
+        ),
         "step's prediction, first block": stepped(
             [60, 60, 60], [55, 20, 18], **{"blocks.0": 60, "blocks.1": 15, "blocks.2": 14}
         ),

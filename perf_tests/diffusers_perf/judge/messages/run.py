@@ -153,6 +153,15 @@ def far_step(
     )
 
 
+def no_step_tolerance(q: Question) -> Message:
+    return Message(
+        what="its steps were compared, and an optimization of its stack states no limit on them",
+        expected="a step_db in the tolerance of each optimization on a step-wise workload",
+        advice="state step_db in its tolerance, then rerun",
+        command=q.rerun,
+    )
+
+
 def no_accepted_image(q: Question) -> Message:
     return Message(what="no accepted image for these weights", command=q.accept_images)
 
