@@ -275,9 +275,7 @@ def is_whole(config: pytest.Config) -> bool:
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_finish(session: pytest.Session) -> None:
     if SESSION in session.config.stash:
-        perf = session.config.stash[SESSION]
-        perf.expected = [case.id for case in cases_of(session.items)]
-        perf.progress.total = len(perf.expected)
+        session.config.stash[SESSION].begin(cases_of(session.items))
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -90,6 +90,13 @@ class PerfSession:
         """``small`` if all workloads of the session are."""
         return self.bench.sources.scale_of(case.workload for case in self.cases)
 
+    def begin(self, cases: Sequence[Case]) -> None:
+        """Get ready for the cases that were collected."""
+        self.expected = [case.id for case in cases]
+        self.progress.total = len(cases)
+        # Now that every test file's workloads are known, and not those alone that all files share.
+        self.bench.machine = with_threads_for(self.bench.machine, self.scale)
+
     @property
     def sources(self) -> list[Source]:
         """Of the cases that this session runs, as far as they can be opened."""
@@ -239,7 +246,6 @@ def start(config: pytest.Config) -> PerfSession:
         # An empty one is a variable that is not set, not a default.
         sources = models.Sources(device=machine.device, model=model)
         scale = sources.scale_of(case.workload for case in shared.cases)
-        machine = with_threads_for(machine, scale)
         bench = Bench(
             sources=sources,
             machine=machine,
