@@ -66,9 +66,13 @@ def measured(
         lock=lock,
         interruption=interruption,
     )
+    reason = ""
     if code in MEASURED:
-        with suppress(BadRunError):
+        try:
             found = load_run(path)
+        except BadRunError as error:
+            reason = f" ({error})"
+        else:
             if found.cases:
                 return code, found
     name = path.stem.replace("-", " ")
@@ -81,7 +85,7 @@ def measured(
         file.seek(-min(LAST_BYTES, log.stat().st_size), os.SEEK_END)
         lines = file.read(LAST_BYTES).decode(errors="replace").splitlines()[-LAST_LINES:]
     raise NothingMeasured(
-        f"{name} ended with exit code {code} and measured nothing. Its last lines:\n"
+        f"{name} ended with exit code {code} and measured nothing{reason}. Its last lines:\n"
         + "\n".join(f"  {line}" for line in lines)
         + f"\n  (all: {log})"
     )

@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -275,6 +276,12 @@ def test_process_that_measured_nothing_ends_the_comparison(
     assert "error: head 1 ended with exit code" in error
     assert "torch sees no CUDA GPU here" in error
     assert place.started == TURNS[:2]
+
+
+def test_run_that_cannot_be_read_says_why(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
+    place.act('if [ "$name" = head-1 ]; then echo "{}" > "$path"; exit 0; fi')
+    assert place.ab() == 2
+    assert re.search(r"measured nothing \(.*head-1\.json", capsys.readouterr().err)
 
 
 def test_other_settings_in_the_same_folder_are_refused(
