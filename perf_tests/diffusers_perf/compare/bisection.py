@@ -26,7 +26,7 @@ from diffusers_perf.compare.environments import BadSide
 from diffusers_perf.compare.interruption import Interruption
 from diffusers_perf.compare.processes import NothingMeasured
 from diffusers_perf.compare.sides import Side
-from diffusers_perf.history.store import MEASURED, values_of
+from diffusers_perf.history.store import MEASURED, TIME_TO_FIRST_IMAGE, values_of
 from diffusers_perf.history.words import percent
 from diffusers_perf.judge.stats import Interval, pooled_interval
 from diffusers_perf.records.files import as_json, read_bytes, write_whole
@@ -52,12 +52,26 @@ class Process(StrictRecord, frozen=True, kw_only=True):
     seconds: Positive
 
 
+class Failure(StrictRecord, frozen=True, kw_only=True):
+    """One process that measured nothing of use."""
+
+    reason: str
+    is_interference: bool
+    seconds: Positive
+
+
 class StateFile(StrictRecord, frozen=True, kw_only=True):
     """What is kept, so that an interruption loses one process at most."""
 
     settings: Mapping[str, str]
     finished: Mapping[str, Process]
+    """By the name of their run's file, without `-again`."""
+    failed: Mapping[str, Failure] = {}
     """By the name of their run's file."""
+
+
+class _Disturbed(NothingMeasured):
+    """Interference concerned the metric."""
 
 
 class Answer(StrEnum):
@@ -106,6 +120,7 @@ class Bisection:
     interruption: Interruption
     say: Callable[[str], None] = print
     _finished: dict[str, Process] = field(default_factory=dict)
+    _failed: dict[str, Failure] = field(default_factory=dict)
     _sides: dict[str, Side] = field(default_factory=dict)
     _steps: list[Step] = field(default_factory=list)
     _ratios: dict[str, list[float]] = field(default_factory=dict)
@@ -113,11 +128,19 @@ class Bisection:
 
     def find(self) -> Culprit:
         """`BadSide` where both ends measure alike or cannot be measured; `OutOfTime`."""
+        if self.metric == TIME_TO_FIRST_IMAGE.name:
+            raise BadSide(
+                f"{self.metric} cannot be bisected, because it depends on how much the compile "
+                "cache already holds; choose another metric"
+            )
         self._open()
         good, bad = self.candidates[0], self.candidates[-1]
         try:
             is_bad = self._verified(good, bad)
         except NothingMeasured as error:
+            # The same command measures an end again, for example once its machine is quiet.
+            self._failed.clear()
+            self._save()
             raise BadSide(str(error)) from None
         low, high, skipped = 0, len(self.candidates) - 1, set[int]()
         while untested := [n for n in range(low + 1, high) if n not in skipped]:
@@ -136,7 +159,7 @@ class Bisection:
             bad=self.candidates[high],
             between=tuple(self.candidates[low + 1 : high]),
             steps=tuple(self._steps),
-            processes=len(self._finished),
+            processes=len(self._all),
             seconds=self._spent_s,
         )
 
@@ -200,11 +223,28 @@ class Bisection:
         return ratio
 
     def _measured(self, candidate: Candidate, number: int, *, beside: str = "") -> Process:
-        """A process that is finished already, or a new one."""
+        """A process that is finished already, or a new one, once more after interference.
+
+        `NothingMeasured` where it failed, now or before an interruption.
+        """
         name = f"{candidate.name}{beside}-{number}"
         if name in self._finished:
             return self._finished[name]
-        longest_s = max((process.seconds for process in self._finished.values()), default=0.0)
+        is_first = number == 1 and not beside
+        try:
+            done = self._attempt(candidate, name, is_first=is_first)
+        except _Disturbed:
+            done = self._attempt(candidate, f"{name}-again", is_first=False)
+        self._finished[name] = done
+        self._save()
+        self.say(f"[{len(self._all)}] {name}: {done.unit.shown(done.value)}")
+        return done
+
+    def _attempt(self, candidate: Candidate, name: str, *, is_first: bool) -> Process:
+        """One process. `NothingMeasured`, of which `_Disturbed` is one; `OutOfTime`."""
+        if known := self._failed.get(name):
+            raise (_Disturbed if known.is_interference else NothingMeasured)(known.reason)
+        longest_s = max((process.seconds for process in self._all), default=0.0)
         if self._spent_s + longest_s >= self.budget_s:
             raise OutOfTime(self._out_of_time(longest_s))
         side = self._side(candidate)
@@ -215,31 +255,37 @@ class Bisection:
                 self.options,
                 path=self.out / f"{name}.json",
                 limit_s=self.budget_s - self._spent_s,
-                is_first=number == 1 and not beside,
+                is_first=is_first,
                 lock=self.lock,
                 interruption=self.interruption,
             )
+            value, unit = self._value(run)
         except subprocess.TimeoutExpired:
             raise OutOfTime(self._out_of_time(longest_s)) from None
-        value, unit = self._value(run)
-        done = Process(value=value, unit=unit, seconds=max(monotonic() - start, 1e-3))
-        self._finished[name] = done
-        state = StateFile(settings=self.settings, finished=self._finished)
-        write_whole(self.out / FILE, as_json(state))
-        self.say(f"[{len(self._finished)}] {name}: {unit.shown(value)}")
-        return done
+        except NothingMeasured as error:
+            self._failed[name] = Failure(
+                reason=str(error),
+                is_interference=isinstance(error, _Disturbed),
+                seconds=_since(start),
+            )
+            self._save()
+            raise
+        return Process(value=value, unit=unit, seconds=_since(start))
 
     def _value(self, run: Run) -> tuple[float, Unit]:
         case = run.by_id.get(self.case)
         if case is None:
             raise NothingMeasured(f"{run.path.stem}: {self.case} was not measured")
-        values = {name: (value, unit) for name, unit, value, _ in values_of(case)}
+        values = {name: (value, unit, valid) for name, unit, value, valid in values_of(case)}
         if self.metric not in values:
             raise NothingMeasured(
                 f"{run.path.stem}: {self.case} has no metric {self.metric!r}; it has "
                 f"{', '.join(values)}"
             )
-        return values[self.metric]
+        value, unit, valid = values[self.metric]
+        if not valid:
+            raise _Disturbed(f"{run.path.stem}: interference while {self.metric} was measured")
+        return value, unit
 
     def _side(self, candidate: Candidate) -> Side:
         if candidate.name not in self._sides:
@@ -261,22 +307,35 @@ class Bisection:
             raise BadSide(f"{path}: was not written by bisect; give another --out") from None
         if known.settings != self.settings:
             raise BadSide(f"--out {self.out} has another bisection; give another --out")
-        self._finished = dict(known.finished)
-        self.say(f"{len(self._finished)} processes are finished from before")
+        self._finished, self._failed = dict(known.finished), dict(known.failed)
+        self.say(f"{len(self._all)} processes are finished from before")
+
+    def _save(self) -> None:
+        state = StateFile(settings=self.settings, finished=self._finished, failed=self._failed)
+        write_whole(self.out / FILE, as_json(state))
+
+    @property
+    def _all(self) -> list[Process | Failure]:
+        return [*self._finished.values(), *self._failed.values()]
 
     @property
     def _spent_s(self) -> float:
-        return sum(process.seconds for process in self._finished.values())
+        return sum(process.seconds for process in self._all)
 
     def _out_of_time(self, longest_s: float) -> str:
-        seconds = [process.seconds for process in self._finished.values()] or [60.0]
+        seconds = [process.seconds for process in self._all] or [60.0]
         steps = math.ceil(math.log2(max(len(self.candidates), 2)))
         more = (self._spent_s + 2 * steps * max(fmean(seconds), longest_s)) / 60 + 1
         return (
             f"{self._spent_s / 60:.1f} of {self.budget_s / 60:g} min are used; the same command "
-            f"with --minutes {more:.0f} goes on from the {len(self._finished)} processes that are "
+            f"with --minutes {more:.0f} goes on from the {len(self._all)} processes that are "
             "finished"
         )
+
+
+def _since(start: float) -> float:
+    """Seconds, never 0, of which no record may be."""
+    return max(monotonic() - start, 1e-3)
 
 
 def _text(ratio: Interval) -> str:

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from diffusers_perf.cli import __main__ as command
-from diffusers_perf.compare import environments, processes
+from diffusers_perf.compare import bisection, environments, processes
 from diffusers_perf.compare.environments import BadSide
 from diffusers_perf.compare.processes import NothingMeasured
 from diffusers_perf.records.run import Run
@@ -35,6 +35,8 @@ class Index:
     """Of the counter, by the candidate's name."""
     noise: float = 0.003
     broken: frozenset[str] = frozenset()
+    disturbed: frozenset[str] = frozenset()
+    """Processes with another process on their GPU."""
     calls: list[str] = field(default_factory=list)
     installed: list[str] = field(default_factory=list)
 
@@ -52,6 +54,8 @@ class Index:
         content = process(path.stem)
         keep(content, CASE)
         seen, value = measured(content, CASE), self.value(side.name)
+        if path.stem in self.disturbed:
+            seen["interference"]["gpu"] = ["another process"]
         draw = random.Random(path.stem)
         seen["counters"]["kernels"] = [int(value), 0]
         seen["gpu_busy_s"] = value / 100 * math.exp(draw.gauss(0, self.noise))
@@ -161,6 +165,55 @@ def test_it_resumes_and_keeps_its_settings(
     assert len(index.calls) == len(set(index.calls))
     assert bisect(metric="operators") == 2
     assert "has another bisection; give another --out" in capsys.readouterr().err
+
+
+def test_process_under_interference_is_repeated_and_does_not_decide(
+    index: Index, capsys: pytest.CaptureFixture[str]
+) -> None:
+    index.value = since("2.12.0", worse=120.0)
+    index.disturbed = frozenset(
+        {"torch-2.13.0-1", "torch-2.11.0-2", "torch-2.11.0-2-again", "torch-2.12.0-3"}
+    )
+    assert bisect(metric="GPU busy") == 0
+    out = capsys.readouterr().out
+    assert "may be one of these: torch-2.11.0" in out
+    assert "first bad: torch 2.12.0\nlast good: torch 2.10.1\n" in out
+    assert {"torch-2.13.0-1-again", "torch-2.12.0-3-again"} <= set(index.calls)
+    assert not {"torch-2.11.0-3", "torch-2.13.0-2-again"} & set(index.calls)
+    assert f"\n{len(index.calls)} processes, " in out
+
+
+def test_end_under_interference_is_measured_again_by_the_same_command(
+    index: Index, capsys: pytest.CaptureFixture[str]
+) -> None:
+    index.value = since("2.12.0", worse=120.0)
+    index.disturbed = frozenset({"torch-2.13.0-1", "torch-2.13.0-1-again"})
+    assert bisect(metric="GPU busy") == 2
+    assert "interference while GPU busy was measured" in capsys.readouterr().err
+    index.disturbed = frozenset()
+    assert bisect(metric="GPU busy") == 0
+
+
+def test_process_that_measured_nothing_counts_and_is_not_repeated(
+    index: Index, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = iter(range(0, 10**6, 60))
+    monkeypatch.setattr(bisection, "monotonic", lambda: next(clock))
+    index.value, index.broken = since("2.12.0"), frozenset({"torch-2.11.0"})
+    assert bisect("--minutes=3.5", metric="kernels") == 2
+    assert index.calls == ["torch-2.10.0-1", "torch-2.13.0-1", "torch-2.11.0-1"]
+    assert "3.0 of 3.5 min are used" in capsys.readouterr().err
+    assert bisect("--minutes=60", metric="kernels") == 0
+    assert "3 processes are finished from before" in capsys.readouterr().out
+    assert index.calls.count("torch-2.11.0-1") == 1
+
+
+def test_metric_that_depends_on_the_compile_cache_is_refused(
+    index: Index, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert bisect(metric="time to first image") == 2
+    assert "time to first image cannot be bisected" in capsys.readouterr().err
+    assert index.calls == []
 
 
 def test_no_process_starts_that_the_budget_does_not_hold(
