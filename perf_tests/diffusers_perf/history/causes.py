@@ -16,7 +16,7 @@ from statistics import median
 
 from diffusers_perf.catalog.metric import Unit
 from diffusers_perf.history.changes import Shape
-from diffusers_perf.history.store import MEASURED, Row
+from diffusers_perf.history.store import MEASURED, TIME_TO_FIRST_IMAGE, Row
 from diffusers_perf.judge.interference import CORE_SLOWED
 
 VERSIONS = ("python", "torch", "diffusers", "transformers", "cuda")
@@ -54,7 +54,12 @@ class Cause:
         return f"{' or '.join(self.kinds)}: {self.evidence}"
 
     def command(self, *, good: str, bad: str, case: str, metric: str) -> str:
-        """The bisection that narrows it down; empty where there is nothing to bisect."""
+        """The bisection that narrows it down; empty where there is nothing to bisect.
+
+        The compile cache decides the time to first image, so no bisection takes it.
+        """
+        if metric == TIME_TO_FIRST_IMAGE.name:
+            return ""
         where = ["--case", case, "--metric", metric]
         if CauseKind.VERSIONS in self.kinds and self.packages:
             versions = [

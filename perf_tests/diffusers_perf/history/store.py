@@ -137,7 +137,7 @@ def rows_of(run: Run, *, label: str = MAIN) -> list[Row]:
             workload=case.measurement.workload,
             model=case.measurement.model,
             weights=case.measurement.weights,
-            pins=_digest(msgspec.json.encode(case.workload, order="deterministic"))[:12],
+            pins=pins_of(case),
             metric=name,
             unit=unit,
             value=value,
@@ -153,6 +153,11 @@ def rows_of(run: Run, *, label: str = MAIN) -> list[Row]:
         raise BadRunError(f"{run.path}: measured no case")
     digest = _digest(msgspec.json.Encoder().encode_lines(rows))[:16]
     return [replace(row, run=digest, label=label, cohort=_cohort(row)) for row in rows]
+
+
+def pins_of(case: CaseRecord) -> str:
+    """Digest of all that is pinned about what a case generates, as in `Row.pins`."""
+    return _digest(msgspec.json.encode(case.workload, order="deterministic"))[:12]
 
 
 def _cohort(row: Row) -> str:

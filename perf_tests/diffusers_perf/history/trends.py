@@ -97,13 +97,16 @@ class Range:
     @property
     def command(self) -> str:
         """The bisection of the metric that needs the fewest runs; empty if there is none."""
-        worst = min(
+        for event in sorted(
             self.events, key=lambda event: (event.after.unit is not Unit.COUNT, -event.ratio)
-        )
-        after = worst.after
-        return self.cause.command(
-            good=self.good, bad=self.bad, case=after.case, metric=after.metric
-        )
+        ):
+            after = event.after
+            command = self.cause.command(
+                good=self.good, bad=self.bad, case=after.case, metric=after.metric
+            )
+            if command:
+                return command
+        return ""
 
 
 def trends(rows: Sequence[Row]) -> list[Trend]:

@@ -9,7 +9,7 @@ from statistics import median
 
 from diffusers_perf.catalog.metrics import BY_NAME
 from diffusers_perf.history.changes import LEVEL_RUNS, Shape
-from diffusers_perf.history.store import MAIN, Row
+from diffusers_perf.history.store import MAIN, Row, pins_of
 from diffusers_perf.history.trends import Event, Range
 from diffusers_perf.records.run import Run
 
@@ -35,17 +35,20 @@ class HistoryLine:
 
 
 def history_lines(run: Run, rows: Sequence[Row]) -> tuple[HistoryLine, ...]:
-    """A line for each case of the run that the history of its machine knows."""
+    """A line for each case of the run that the history of its machine knows.
+
+    From runs with the same pins that are as quick, since all others generate something else.
+    """
     known: dict[tuple[str, str], list[float]] = {}
     for row in rows:
-        if row.label == MAIN and row.machine == run.machine.name and row.valid:
-            known.setdefault((f"{row.case}/{row.model}/{row.weights}", row.metric), []).append(
-                row.value
-            )
+        is_alike = row.machine == run.machine.name and row.quick == run.session.quick
+        if row.label == MAIN and is_alike and row.valid:
+            key = f"{row.case}/{row.model}/{row.weights}/{row.pins}"
+            known.setdefault((key, row.metric), []).append(row.value)
     found = []
     for case in run.cases.values():
         seen = case.measurement
-        key = f"{case.id}/{seen.model}/{seen.weights}"
+        key = f"{case.id}/{seen.model}/{seen.weights}/{pins_of(case)}"
         metric = next((name for name in STEADIEST if (key, name) in known), None)
         now = BY_NAME[metric].of(seen) if metric else None
         if metric is None or now is None:

@@ -19,7 +19,7 @@ from diffusers_perf.history.causes import CauseKind
 from diffusers_perf.history.changes import Shape
 from diffusers_perf.history.store import CONTROL, Row
 from diffusers_perf.history.trends import Event, Trend, alerts, ranges, red, trends
-from diffusers_perf.history.words import BARS
+from diffusers_perf.history.words import BARS, history_lines
 from perf_tests.tests.unit.recorded import (
     FOLDER,
     Content,
@@ -102,6 +102,16 @@ def test_step_names_its_commits_and_its_bisection() -> None:
     )
 
 
+def test_time_to_first_image_is_not_bisected() -> None:
+    def later(number: int, content: Content) -> None:
+        first_s = (40.0 if number >= 40 else 20.0) + 0.01 * (number % 3)
+        measured(content, CASE)["time_to_first_image_s"] = first_s
+
+    (one,) = ranges(trends(nights(range(50), later)), shapes=[Shape.STEP])
+    assert [event.after.metric for event in one.events] == ["time to first image"]
+    assert one.command == ""
+
+
 def test_missing_nights_widen_the_commit_range() -> None:
     there = [n for n in range(60) if n % 3 and n not in range(36, 41)]
     event = only(nights(there, slower(since=38)))
@@ -133,6 +143,15 @@ def test_invalid_time_judges_nothing() -> None:
     rows = nights(range(40), affected)
     assert [event for trend in trends(rows) for event in trend.events] == []
     assert len(busy(trends(rows)).rows) == 40
+
+
+@pytest.mark.parametrize("other", [{"quick": True}, {"pins": "another"}])
+def test_history_beside_a_run_is_of_what_the_run_measured(other: dict[str, object]) -> None:
+    (run,) = parsed([night(9)], "night")
+    rows = nights(range(6))
+    others = [replace(row, value=100 * row.value, **other) for row in rows]
+    assert history_lines(run, rows)
+    assert history_lines(run, [*rows, *others]) == history_lines(run, rows)
 
 
 def test_counter_is_exact_at_once() -> None:
