@@ -11,7 +11,6 @@ from diffusers_perf.catalog.declarations import (
     REFERENCE,
     Case,
     Optimization,
-    Scale,
     Workload,
 )
 
@@ -92,10 +91,6 @@ class Catalog:
         except ValueError as error:
             raise ValueError(f"{workload.name}: {error}") from None
         return Case(workload=workload, name=name, stack=stack)
-
-    def cases_for(self, scale: Scale) -> list[Case]:
-        """The cases whose workloads fit a model of this scale, workload by workload."""
-        return in_order(case for case in self.cases if case.workload.scale == scale)
 
     def _optimizations(self, stack: str) -> list[Optimization]:
         """In the order in which the stack names them. `ValueError` for one that is not declared,

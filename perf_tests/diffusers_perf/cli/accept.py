@@ -12,7 +12,7 @@ import argparse
 from collections.abc import Collection, Mapping, Sequence, Sized
 from pathlib import Path
 
-from diffusers_perf.catalog.metrics import BY_NAME, COUNTERS
+from diffusers_perf.catalog.metrics import COUNTERS
 from diffusers_perf.cli.acceptable import (
     PROCESSES_MIN,
     cases_with_interference,
@@ -31,8 +31,6 @@ from diffusers_perf.records.pixels import Images
 from diffusers_perf.records.reading import BadRunError, load_runs
 from diffusers_perf.records.run import CaseRecord, Run
 from diffusers_perf.records.store import BaselineStore, Changes
-
-LATENCY = BY_NAME["latency"]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -93,7 +91,7 @@ def accept(
 ) -> int:
     """Write the runs' cases into their machine's baseline; 0. `BadRunError` for bad runs.
 
-    A case that fewer than this many of the runs measured and saw undisturbed is left out.
+    A case that fewer than this many of the runs measured without interference is left out.
     """
     runs = _load(paths, reason)
     if len(runs) < processes:
@@ -132,8 +130,8 @@ def _accept(runs: Sequence[Run], changes: Changes, *, reason: str, processes: in
     }
     if not accepted:
         raise BadRunError(
-            f"no case was measured in {processes} of the runs undisturbed: nothing is accepted; "
-            "add runs that are made on a quieter machine"
+            f"no case was measured without interference in {processes} of the runs: "
+            "nothing is accepted; add runs that are made on a quieter machine"
         )
     for key, seen in measured.items():
         if key not in accepted:
@@ -172,8 +170,8 @@ def _accept(runs: Sequence[Run], changes: Changes, *, reason: str, processes: in
     few = [key for key in accepted if len(measured[key]) < PROCESSES_MIN]
     if few:
         printed.append(
-            f"limits on the latency of {_many(few, 'case', 'cases')} are wide: so few processes do "
-            "not tell how far they differ (baselines/README.md)"
+            f"limits on the latency of {_many(few, 'case', 'cases')} are wide: fewer than "
+            f"{PROCESSES_MIN} processes were accepted (baselines/README.md)"
         )
     return printed
 

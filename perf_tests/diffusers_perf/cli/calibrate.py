@@ -66,7 +66,8 @@ def calibrate(paths: Sequence[Path], store: BaselineStore) -> int:
     """Write the noise into the machine's baseline and say what it lets one see; 0.
 
     `BadRunError` for too few runs, for ones of other commits, machines, rounds or measuring code,
-    for broken or changed images, and where nothing undisturbed is left that a baseline knows.
+    for broken or changed images, and where none of the
+    baseline's cases was measured without interference.
     """
     runs = load_runs(paths)
     if len(runs) < PROCESSES_MIN:
@@ -132,7 +133,7 @@ def _calibrated(runs: Sequence[Run], changes: Changes) -> tuple[dict[str, CaseBa
             calibrated[key] = _line(key, baseline.cases[key], seen[0][1], mode, calibration)
     if not calibrated:
         raise BadRunError(
-            f"{path} knows no case that {PROCESSES_MIN} of these runs measured undisturbed"
+            f"{path} knows no case that {PROCESSES_MIN} of these runs measured without interference"
         )
     changes.add_history(
         [

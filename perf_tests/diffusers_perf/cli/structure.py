@@ -103,7 +103,9 @@ def main(args: argparse.Namespace) -> int:
         return refuse(str(error))
     if not cases:
         return refuse(f"no case has {args.k!r} in its id")
-    return max(_count_all(by_name[name], cases[name], args) for name in cases)
+    codes = {_count_all(by_name[name], cases[name], args) for name in cases}
+    # A regression of one model counts more than another that could not be judged.
+    return 1 if 1 in codes else max(codes)
 
 
 def _count_all(source: Source, cases: Sequence[Case], args: argparse.Namespace) -> int:

@@ -91,7 +91,7 @@ class Injection:
         self.givens.append(change)
 
     def into(self, pipeline: Any, case: str) -> None:
-        """Injection in a pipeline of this case."""
+        """Inject into a pipeline of this case."""
         for given in self.givens:
             given(pipeline)
         for only, change in self.changes:
@@ -148,9 +148,9 @@ def fault(
 ) -> Callable[[Callable[[Injection], None]], Fault]:
     """Declare the decorated function as a fault under its own name.
 
-    It gets a `Injection` and says there what it breaks. Its docstring's first line is what a report
-    says of it. `ValueError` for a name that is taken, has no docstring, sizes without a unit, or an
-    unknown detector or machine.
+    It gets an `Injection` and states there what it breaks. Its docstring's first line is what a
+    report says of it. `ValueError` for a name that is taken, has no docstring, sizes without a
+    unit, or an unknown detector or machine.
     """
     return _declare(
         source=source, detected_by=detected_by, where=where, setting=setting, unit=unit, sizes=sizes

@@ -45,7 +45,7 @@ def _is_unknown(q: Question, baseline: CaseBaseline, name: str) -> bool:
 
 
 def count_status(metric: Metric, *, was: Count, now: Count, steps: int) -> Status:
-    """What a counter says: same, more count_status or less count_status."""
+    """What a counter says: same, more work or less work."""
     share = 1 + metric.rise
     before, after = was.total(steps), now.total(steps)
     # Per step as well: fewer fixed ones must not pay for one more in each step.

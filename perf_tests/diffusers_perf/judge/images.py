@@ -79,9 +79,7 @@ def _close(q: Question) -> Finding:
         if q.is_reference:
             return q.finding(Status.NEW, "image", messages.no_accepted_image(q))
         if limit:
-            return q.finding(
-                Status.INCONCLUSIVE, "the distance of its image", messages.not_compared(q)
-            )
+            return q.finding(Status.INCONCLUSIVE, "image distance", messages.not_compared(q))
     elif limit and (distance.psnr_db < limit.psnr_db or distance.ssim < limit.ssim):
         return q.finding(Status.WORSE_IMAGE, "image distance", messages.far(q, distance, limit))
     return q.finding(Status.SAME, "image")

@@ -23,4 +23,4 @@ def drift_of(again_s: Sequence[float], first_s: Sequence[float]) -> Drift:
 def drift_text(drift: Drift) -> str:
     """A reference's drift in words."""
     allowed = not drift.significant and abs(drift.ratio - 1) > DRIFT_SHARE
-    return drift_message(drift.ratio) + ", as far as its rounds differ anyhow" * allowed
+    return drift_message(drift.ratio) + ", within the variation of its rounds" * allowed

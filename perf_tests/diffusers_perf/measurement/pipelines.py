@@ -26,7 +26,7 @@ class BadModel(Exception):
 
 
 class Source(Protocol):
-    """Where a model's weights come from. Each file of `perf_tests/models` gives one."""
+    """Where a model's weights come from. Each file of `models/` gives one."""
 
     name: str
     """The model, as a person calls it (``sd15``)."""

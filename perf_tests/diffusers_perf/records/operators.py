@@ -81,7 +81,7 @@ class OperatorCounts:
 
     @property
     def counters(self) -> dict[str, Count]:
-        """The counters that a baseline holds, by the names that `verdicts` knows."""
+        """The counters that a baseline holds, by their names in METRICS."""
         return {name: added(sites.values()) for name, sites in self.sites().items()}
 
     def sites(self) -> dict[str, dict[tuple[str, Place], Count]]:

@@ -1,4 +1,4 @@
-"""What a report says, as plain data: made once (`making`), rendered twice (`page`, `markdown`)."""
+"""What a report says, as plain data: made once (`builder`), rendered twice (`page`, `markdown`)."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ STATUSES = {"unclear": "inconclusive", "flat": "uniform", "worse picture": "wors
 """Words of version 1 and what they are called now. A counter that fell was `faster`."""
 METRICS = {
     "picture": "image",
-    "the distance of its picture": "the distance of its image",
+    "the distance of its picture": "image distance",
     "closeness": "image distance",
     "proof": "applied check",
 }

@@ -282,7 +282,7 @@ def test_interference_everywhere_accepts_nothing(
     for one in cases(runs[0]):
         one["measurement"]["interference"]["gpu"] = ["power brake"]
     paths = written(tmp_path, runs)
-    sentence = "no case was measured in 3 of the runs undisturbed: nothing is accepted; add runs"
+    sentence = "no case was measured without interference in 3 of the runs: nothing is accepted"
     refused(paths, sentence, folder, capsys)
     assert command.main(["accept", *paths, "--processes", "2", "--reason", "first"]) == 0
     assert "accepted 4 cases from 2 processes into" in capsys.readouterr().out
@@ -295,7 +295,7 @@ def test_fewer_processes_are_accepted_on_request(
     assert command.main(fewer) == 0
     assert len(lines()[KEY + "fp16"].measured["latency_s"]) == 2
     assert (
-        "limits on the latency of 4 cases are wide: so few processes do not"
+        "limits on the latency of 4 cases are wide: fewer than 3 processes were accepted"
         in capsys.readouterr().out
     )
 

@@ -424,7 +424,7 @@ def test_insignificant_drift_says_so() -> None:
     took = "reference drift: 1.26x its first timing"
     assert (
         drift_text(Drift(ratio=1.26, significant=False))
-        == f"{took}, as far as its rounds differ anyhow"
+        == f"{took}, within the variation of its rounds"
     )
     assert drift_text(Drift(ratio=1.26, significant=True)) == took
     assert drift_text(Drift(ratio=1.04, significant=False)) == took.replace("1.26", "1.04")

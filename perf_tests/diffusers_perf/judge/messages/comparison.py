@@ -169,10 +169,6 @@ def image_allowed() -> Message:
     return Message(what="image within its tolerance")
 
 
-def no_accepted_image() -> Message:
-    return Message(what="no accepted image for these weights")
-
-
 def image_without_tolerance() -> Message:
     return Message(what="image neither black nor uniform; it has no tolerance")
 
