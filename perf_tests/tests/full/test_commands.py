@@ -107,8 +107,9 @@ def calm(path: Path) -> None:
 
 
 def form(line: str) -> str:
-    """A closing line without its times and the counts that noise moves between verdicts."""
+    """A closing line without its times, and what noise moves between verdicts and warnings."""
     line = re.sub(r"[\d.]+s \([\d:]+\)", "TIME", line.strip("= \n"))
+    line = re.sub(r", \d+ (inconclusive or invalid|warnings?)\b", "", line)
     return re.sub(r"\d+ (hold|new)", r"N \1", line)
 
 
