@@ -31,7 +31,8 @@ class Source(Protocol):
     name: str
     """The model, as a person calls it (``sd15``)."""
     weights: str
-    """Which weights it holds; with the name and workload, what a baseline is keyed by."""
+    """Which weights it holds; with the name and workload, what a baseline is keyed by. Empty where
+    a function has to build a pipeline first."""
     kind: WeightsKind
     family: str
     """Class of its pipelines: what runs with one model of a family runs with another."""

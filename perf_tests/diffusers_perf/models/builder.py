@@ -27,7 +27,7 @@ class UserBuilder:
 
     def __init__(self, model: str) -> None:
         self.name = self.family = model
-        self.weights = "not built yet"
+        self.weights = ""
         self._build = _imported(model)
 
     def load(
@@ -63,14 +63,13 @@ class UserBuilder:
 def _imported(model: str) -> Callable[..., Any]:
     module, _, name = model.partition(":")
     try:
-        function: Any = getattr(import_module(module), name)
-    except AttributeError:
-        raise BadModel(f"--model {model}: {module} has no {name}") from None
+        imported = import_module(module)
     except ModuleNotFoundError as error:
         raise BadModel(f"--model {model}: no module is called {error.name} here") from None
     except Exception as error:
         raise BadModel(f"--model {model}: {type(error).__name__}: {error}") from None
+    function: Any = getattr(imported, name, None)
     if not callable(function):
-        raise BadModel(f"--model {model}: {name} is not a function")
+        raise BadModel(f"--model {model}: {module} has no function {name}")
     built: Callable[..., Any] = function
     return built

@@ -267,12 +267,23 @@ class Checkpoint:
 
 
 def with_scheduler(pipeline: Any, name: str | None) -> None:
-    """Put a scheduler of diffusers in the place of the pipeline's own, with its configuration."""
+    """Put a scheduler of diffusers in the place of the pipeline's own, with its configuration.
+
+    `BadModel` if diffusers has none of that name.
+    """
     if name is None:
         return
-    import diffusers
-
     # Stable Diffusion's PNDM begins without Runge-Kutta's steps; another scheduler's file does not
     # say so, and others ignore it.
     config = pipeline.scheduler.config
-    pipeline.scheduler = getattr(diffusers, name).from_config(config, skip_prk_steps=True)
+    pipeline.scheduler = scheduler_class(name).from_config(config, skip_prk_steps=True)
+
+
+def scheduler_class(name: str) -> Any:
+    """diffusers' class of this name. `BadModel` if it has none."""
+    import diffusers
+
+    # Asked for by name, it would import all that the class is made of.
+    if not name.endswith("Scheduler") or name not in dir(diffusers):
+        raise BadModel(f"scheduler {name!r}: diffusers has no scheduler of that name")
+    return getattr(diffusers, name)

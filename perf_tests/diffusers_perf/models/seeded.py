@@ -20,6 +20,7 @@ import torch
 
 from diffusers_perf.catalog.declarations import Scale, WeightsKind
 from diffusers_perf.models.architectures import ARCHITECTURES, SCHEDULER, Architecture
+from diffusers_perf.models.checkpoint import scheduler_class
 
 CLIP_BPE = Path(__file__).parent / "clip_bpe" / "bpe_simple_vocab_16e6.txt.gz"
 CLIP_MERGES = 48_894
@@ -56,7 +57,7 @@ class Seeded:
         return diffusers.StableDiffusionPipeline(
             **modules,
             tokenizer=clip_tokenizer(),
-            scheduler=getattr(diffusers, scheduler or "DDIMScheduler").from_config(SCHEDULER),
+            scheduler=scheduler_class(scheduler or "DDIMScheduler").from_config(SCHEDULER),
             safety_checker=None,
             feature_extractor=None,
             requires_safety_checker=False,

@@ -53,7 +53,9 @@ def first_block_cache(build: Build) -> None:
 
 
 @optimization(
-    needs=Needs(fits=fitting.all_of(fitting.cacheable, fitting.says_its_timestep)),
+    needs=Needs(
+        fits=fitting.all_of(fitting.cacheable, fitting.says_its_timestep, fitting.one_call_per_step)
+    ),
     applied=layers.cache_is_hooked("pyramid_attention_broadcast"),
     skips_work=True,
     uneven_steps=True,
@@ -75,7 +77,9 @@ def pyramid_attention_broadcast(build: Build) -> None:
 
 
 @optimization(
-    needs=Needs(fits=fitting.all_of(fitting.cacheable, fitting.says_its_timestep)),
+    needs=Needs(
+        fits=fitting.all_of(fitting.cacheable, fitting.says_its_timestep, fitting.one_call_per_step)
+    ),
     applied=layers.cache_is_hooked("faster_cache_block"),
     skips_work=True,
     uneven_steps=True,
@@ -105,7 +109,7 @@ def _makes_video(pipeline: Any) -> bool:
 
 
 @optimization(
-    needs=Needs(fits=fitting.cacheable),
+    needs=Needs(fits=fitting.all_of(fitting.cacheable, fitting.transformer_blocks)),
     tolerance=EXTRAPOLATED,
     applied=layers.cache_is_hooked("taylorseer_cache"),
     skips_work=True,

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from diffusers_perf.measurement.applied import decoders_below
-from diffusers_perf.measurement.discovery import decoders, denoisers, modules
+from diffusers_perf.measurement.discovery import anatomy_of, decoders, denoisers, modules
 
 Fits = Callable[[Any], str | None]
 
@@ -131,6 +131,25 @@ def adapters(pipeline: Any) -> str | None:
 def cacheable(pipeline: Any) -> str | None:
     """Its denoisers take a cache of diffusers'."""
     return each_denoiser("enable_cache", "diffusers has no cache for it")(pipeline)
+
+
+def one_call_per_step(pipeline: Any) -> str | None:
+    """Its denoisers are called once a step, so that what was kept is of the same prompt."""
+    for denoiser in anatomy_of(pipeline).denoisers:
+        if denoiser.calls_per_step > 1:
+            return (
+                f"guidance calls its {denoiser.name} {denoiser.calls_per_step} times a step, and "
+                "this cache would take one prompt's features for the other's"
+            )
+    return None
+
+
+def transformer_blocks(pipeline: Any) -> str | None:
+    """Its denoisers call their blocks what the cache looks for."""
+    for name, module in denoisers(pipeline).items():
+        if not hasattr(module, "transformer_blocks"):
+            return f"the cache finds no block in its {name} ({type(module).__name__})"
+    return None
 
 
 def says_its_timestep(pipeline: Any) -> str | None:

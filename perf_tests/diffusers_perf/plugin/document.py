@@ -125,7 +125,7 @@ def _fail_missing(session: pytest.Session, perf: PerfSession) -> None:
     bench = perf.bench
     for lost in missing(
         bench.baseline.cases if bench.baseline else (),
-        weights={f"{source.name}/{source.weights}" for source in perf.sources},
+        weights={f"{s.name}/{s.weights}" for s in perf.sources if s.weights},
         measured=[row.case.id for row in perf.rows if row.measured is not None],
         untimed=perf.untimed,
         # What pytest ended early it says itself.

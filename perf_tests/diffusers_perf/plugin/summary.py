@@ -14,6 +14,7 @@ from diffusers_perf.plugin.options import MARK
 from diffusers_perf.plugin.screen import claims, closing_line, closing_table, notes
 
 if TYPE_CHECKING:
+    from diffusers_perf.measurement.pipelines import Source
     from diffusers_perf.plugin.session import PerfSession
 
 
@@ -30,7 +31,11 @@ def pytest_report_collectionfinish(config: pytest.Config) -> str | None:
 
 
 def _models(perf: PerfSession) -> str:
-    return ", ".join(f"{source.name} ({source.weights})" for source in perf.sources) or "no model"
+    return ", ".join(map(_model, perf.sources)) or "no model"
+
+
+def _model(source: Source) -> str:
+    return f"{source.name} ({source.weights})" if source.weights else source.name
 
 
 def pytest_report_teststatus(report: pytest.TestReport) -> tuple[str, str, str] | None:

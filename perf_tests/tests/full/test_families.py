@@ -65,9 +65,10 @@ FITS = {
     # The tiny UNets have no attention at full resolution.
     "tome": (),
     "first_block_cache": CACHED,
-    "pyramid_attention_broadcast": CACHED,
-    "faster_cache": CACHED,
-    "taylorseer": CACHED,
+    # Qwen-Image's and Wan's guidance is a second call, and Wan names its blocks otherwise.
+    "pyramid_attention_broadcast": ("flux",),
+    "faster_cache": ("flux",),
+    "taylorseer": ("flux", "qwen"),
     "mag_cache": ("flux",),
 }
 """By optimization, the pipelines that it fits; others fit all."""

@@ -243,7 +243,7 @@ def test_fine_tuned_weights_are_others(tmp_path: Path) -> None:
 
 def test_function_builds_the_pipeline(monkeypatch: pytest.MonkeyPatch) -> None:
     source = open_source("perf_tests.tests.tiny:sd_subclass")
-    assert source.weights == "not built yet"
+    assert source.weights == ""
     pipeline = source.load(scheduler="PNDMScheduler", variants={}, dtype=torch.bfloat16, device=CPU)
     assert type(pipeline) is tiny.Warmer
     assert type(pipeline.scheduler).__name__ == "PNDMScheduler"
@@ -258,8 +258,8 @@ def test_function_builds_the_pipeline(monkeypatch: pytest.MonkeyPatch) -> None:
     ("model", "says"),
     [
         ("no_such_module:build", "no module is called no_such_module here"),
-        ("perf_tests.tests.tiny:nothing", "perf_tests.tests.tiny has no nothing"),
-        ("perf_tests.tests.tiny:SIDE", "SIDE is not a function"),
+        ("perf_tests.tests.tiny:nothing", "perf_tests.tests.tiny has no function nothing"),
+        ("perf_tests.tests.tiny:SIDE", "perf_tests.tests.tiny has no function SIDE"),
         ("perf_tests.tests.tiny:init_image", "TypeError: .* unexpected keyword argument 'dtype'"),
         ("builtins:dict", "gave a dict: a pipeline has components and can be called"),
     ],
@@ -347,3 +347,20 @@ def test_prices_end_with_their_reader(monkeypatch: pytest.MonkeyPatch) -> None:
     with os.fdopen(writing, "w") as closed:
         monkeypatch.setattr(sys, "stdout", closed)
         assert priced(monkeypatch) == 0
+
+
+@pytest.mark.parametrize("model", ["small", "perf_tests.tests.tiny:sd"])
+def test_scheduler_that_diffusers_lacks_is_refused(model: str) -> None:
+    with pytest.raises(BadModel, match="diffusers has no scheduler of that name"):
+        open_source(model).load(
+            scheduler="DDIMSheduler", variants={}, dtype=torch.float32, device=CPU
+        )
+
+
+def test_error_in_the_users_module_is_theirs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "broken_builder.py").write_text("import math\nmath.nothing\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(BadModel, match="AttributeError: module 'math' has no attribute 'nothing'"):
+        open_source("broken_builder:build")
