@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from diffusers_perf.faults.injection import Fault
     from diffusers_perf.faults.outcomes import Outcome
     from diffusers_perf.faults.trials import Trials
+    from diffusers_perf.measurement.pipelines import Opened
 
 SCHEMA = 1
 UNDECIDED = 3
@@ -47,7 +48,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--workload",
         metavar="NAME",
-        help="inject all in this workload (default: each fault's own, of this repository's)",
+        help="inject all in this workload (default: each fault's own, of this repository's; of a "
+        "model that runs none of these, its first)",
     )
     parser.add_argument("--json", type=named, metavar="OUT", help="write all rows to this file")
     parser.add_argument(
@@ -84,11 +86,12 @@ def main(args: argparse.Namespace) -> int:
             return refuse(unwritable(args.json, error))
     with tempfile.TemporaryDirectory() as folder:
         try:
+            bench = _bench(args, project)
             trials = Trials(
-                bench=_bench(args, project),
+                bench=bench,
                 project=project,
                 folder=Path(folder),
-                workload=args.workload,
+                workload=args.workload or _stand_in(project, bench.sources),
             )
         except BadInput as error:
             return refuse(str(error))
@@ -131,6 +134,15 @@ def _bench(args: argparse.Namespace, project: Project) -> Any:
             if source.kind == "seeded":
                 _keep_on_gpu(source.name)
     return bench
+
+
+def _stand_in(project: Project, sources: Opened) -> str | None:
+    """Name of a model's first workload, if it runs none of those that faults are injected in."""
+    from diffusers_perf.faults.injection import FAULTS
+
+    runs = [case.workload.name for case in project.cases if sources.runs(case.workload)]
+    own = {fault.setting.workload for fault in FAULTS.values()}
+    return runs[0] if runs and own.isdisjoint(runs) else None
 
 
 def _keep_on_gpu(model: str) -> None:

@@ -6,8 +6,9 @@ from typing import Any
 
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from diffusers_perf.faults.injection import Injection, fault
+from diffusers_perf.faults.injection import CannotInject, Injection, fault
 from diffusers_perf.faults.places import COUNTED, COUNTED_HALF, SEEN, SEEN_FP16, unet_of
+from diffusers_perf.measurement.discovery import modules
 
 
 @fault(detected_by="counter", setting=COUNTED_HALF, source="diffusers #3493")
@@ -25,7 +26,13 @@ def sdpa_lost(injection: Injection) -> None:
 @fault(detected_by="counter", setting=COUNTED)
 def attention_sliced(injection: Injection) -> None:
     """Attention slicing, meant to save memory, was left on."""
-    injection.then(lambda pipeline: pipeline.enable_attention_slicing("max"))
+
+    def then(pipeline: Any) -> None:
+        if not any(hasattr(module, "set_attention_slice") for module in modules(pipeline).values()):
+            raise CannotInject(f"{type(pipeline).__name__} has no attention that slices")
+        pipeline.enable_attention_slicing("max")
+
+    injection.then(then)
 
 
 @fault(detected_by="counter", setting=COUNTED, where="cpu", source="transformers' eager fallback")

@@ -137,6 +137,7 @@ def schedule_shifted(injection: Injection) -> None:
         scheduler = pipeline.scheduler
         set_timesteps = scheduler.set_timesteps
 
+        @wraps(set_timesteps)  # a pipeline asks for its signature
         def shifted(*args: Any, **kwargs: Any) -> None:
             set_timesteps(*args, **kwargs)
             scheduler.timesteps = (scheduler.timesteps - shift).clamp(min=0)
@@ -195,7 +196,10 @@ def prompts_swapped(injection: Injection) -> None:
     """Guidance leads away from the prompt: the two halves of the batch have changed places."""
 
     def swapped(encode: Any, *args: Any, **kwargs: Any) -> Any:
-        positive, negative = encode(*args, **kwargs)
+        made = encode(*args, **kwargs)
+        if len(made) != 2:
+            raise CannotInject("its encode_prompt gives more than two halves")
+        positive, negative = made
         return negative, positive
 
     encoded(injection, swapped)

@@ -39,6 +39,8 @@ class Setting:
     rounds: int = 1
     """One says nothing about a latency and is judged as inconclusive at worst."""
     image_only: bool = False
+    num_images: int = 1
+    """That it takes: of a workload with fewer, the prompt is repeated."""
     changes: Mapping[str, Any] = field(default_factory=dict)
     """Of the workload's fields, on both sides (``{"seed": 1}``)."""
 

@@ -16,10 +16,10 @@ from diffusers_perf.measurement.discovery import decoders, denoisers
 COUNTED = Setting(steps=6)
 # Most CPUs emulate float16, and take twenty times as long for an image as in bfloat16.
 COUNTED_HALF = Setting(base=("fp16",), base_on_cpu=("bf16",), steps=6)
-COUNTED_FOUR = Setting(workload="pndm25x4", steps=6)
+COUNTED_FOUR = Setting(workload="pndm25x4", num_images=4, steps=6)
 SEEN = Setting(steps=20, image_only=True)
 SEEN_FP16 = Setting(base=("fp16",), steps=4, image_only=True)
-SEEN_FOUR = Setting(workload="pndm25x4", steps=8, image_only=True)
+SEEN_FOUR = Setting(workload="pndm25x4", num_images=4, steps=8, image_only=True)
 REPEATED = Setting(steps=4, rounds=2)
 TIMED = Setting(steps=4, rounds=5)
 TIMED_DISTILLED = Setting(workload="pndm25x4", case="distilled_unet", steps=5, rounds=5)

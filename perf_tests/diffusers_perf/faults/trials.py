@@ -169,10 +169,14 @@ class Trials:
         catalog = self.project.catalog_of(declared)
         own = setting.base_on(self.bench.device.type)
         base = tuple(dict.fromkeys((*declared.base, *own)))
+        if "scheduler" in setting.changes and declared.scheduler is None:
+            raise CannotInject(f"{declared.name} runs with its model's own scheduler")
         for change in setting.changes:
             if change not in (*FIELDS, *declared.call):
                 raise ValueError(f"{declared.name} has no {change!r} to change")
         workload = declared.changed(base=base, steps=setting.steps, **setting.changes)
+        if declared.prompts and declared.num_images < setting.num_images:
+            workload = workload.changed(prompt=workload.prompts[:1] * setting.num_images)
         return [
             replace(catalog.case(workload, name), image_only=setting.image_only)
             for name in dict.fromkeys((REFERENCE, setting.case))
@@ -257,6 +261,8 @@ class Trials:
                     seen = self._measured(case)
                     verdict = self._verdict(case, seen, cases, steps)
                 except CaseError as error:
+                    if error.status is Status.SKIPPED:
+                        raise CannotInject(str(error)) from None
                     findings.append(_of_error(error))
                     break
                 findings += verdict.findings
