@@ -139,9 +139,28 @@ def card(report: dict[str, Any]) -> str:
         "|---|---|---|---|---|---|---|---|",
         *scores,
         "",
+        *_repeated(report),
         "## Licence",
         "",
         "Apache-2.0, code and weights. No third party's data or weights went in.",
         "",
     ]
     return "\n".join(lines)
+
+
+def _repeated(report: dict[str, Any]) -> list[str]:
+    """What a second run of the same command scored, where there was one."""
+    again = report.get("repeated")
+    if again is None:
+        return []
+    return [
+        f"The same command run a second time, on the same kind of machine: {again['seconds']} s.",
+        "",
+        "| | right, first run | second run |",
+        "|---|---|---|",
+        *(
+            f"| {name} | {report['scores'][name]['right']:.1%} | {right:.1%} |"
+            for name, right in again["right"].items()
+        ),
+        "",
+    ]
