@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from diffusers_perf.plugin.options import OPTIONS
 from diffusers_perf.records.files import real
 
 INDEX = "model_index.json"
@@ -28,6 +29,8 @@ def pytest_load_initial_conftests(early_config: pytest.Config, args: list[str]) 
                 f"write --model={value} as one argument: pytest takes a separate one for a test "
                 "path, and its settings from there"
             )
+    if not _is_ours(early_config):
+        return (yield)
     known = early_config.known_args_namespace
     tests = known.file_or_dir or [*early_config.getini("testpaths"), "."]
     # Of these, pytest loads a conftest.py before it asks which folders to ignore.
@@ -39,7 +42,18 @@ def pytest_load_initial_conftests(early_config: pytest.Config, args: list[str]) 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     """Pass over model folders that lie below the tests."""
-    return True if _is_model(collection_path, config.getoption("model", None)) else None
+    ours = _is_ours(config) and _is_model(collection_path, config.getoption("model", None))
+    return True if ours else None
+
+
+def _is_ours(config: pytest.Config) -> bool:
+    """Whether this is a run of ours: in a repository that measures nothing, a folder with a model
+    may have tests of its own.
+    """
+    known = vars(config.known_args_namespace)
+    options = ("benchmark_only", *(option[2:].replace("-", "_") for option in OPTIONS))
+    settings = ("perf_declarations", "perf_suites")
+    return any(known.get(o) for o in options) or any(config.getini(s) for s in settings)
 
 
 def _is_model(path: Path, named: str | None) -> bool:

@@ -79,6 +79,18 @@ def test_conftest_that_pytest_loads_at_once_is_refused(
     assert not ran.exists()
 
 
+def test_models_own_tests_run_in_an_unrelated_repository(tmp_path: Path) -> None:
+    folder = tmp_path / "tests" / "model"
+    folder.mkdir(parents=True)
+    (folder / "model_index.json").write_text("{}")
+    (folder / "conftest.py").touch()
+    (folder / "test_it.py").write_text("def test_it(): pass\n")
+    line = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "tests"]
+    done = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == pytest.ExitCode.OK, done.stdout + done.stderr
+    assert "1 passed" in done.stdout
+
+
 @pytest.mark.parametrize("command_line", ["faults", "explore"])
 def test_commands_run_nothing_in_it(
     command_line: str, tmp_path: Path, ran: Path, capsys: pytest.CaptureFixture[str]
