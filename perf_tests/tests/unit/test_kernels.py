@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch.nn import functional
@@ -171,6 +172,8 @@ def test_overflow_stays_infinite(held: int, monkeypatch: pytest.MonkeyPatch) -> 
     x = torch.randn(1, 320, 8, 8, device=DEVICE).to(memory_format=torch.channels_last)
     x[0, 0, 0, 0] = torch.inf
     ones, zeros = torch.ones(320, device=DEVICE), torch.zeros(320, device=DEVICE)
-    made = kernels.group_norm(x, ones, zeros, None, groups=32, eps=1e-5, silu=False)
+    # In the interpreter NumPy computes, and warns of the difference of two infinities.
+    with np.errstate(invalid="ignore"):
+        made = kernels.group_norm(x, ones, zeros, None, groups=32, eps=1e-5, silu=False)
     assert made[:, :10].isnan().all()
     assert made[:, 10:].isfinite().all()
