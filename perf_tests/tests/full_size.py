@@ -1,7 +1,7 @@
 """Pipelines of full size without weights: the tiny ones with the published models' modules.
 
-Each module is made of the tiny one's class and configuration, and of what differs in the published
-model's, so that a pipeline of 20 billion parameters takes seconds and no memory.
+Each module has the class and configuration of the tiny one, with the published model's sizes, so
+that a pipeline of 20 billion parameters takes seconds and no memory.
 """
 
 from __future__ import annotations

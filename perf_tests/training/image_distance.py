@@ -103,7 +103,8 @@ def faults() -> dict[str, Fault]:
 
 
 @contextmanager
-def _hooks(*handles: Any) -> Iterator[None]:
+def hooked(*handles: Any) -> Iterator[None]:
+    """Remove the hooks when the context ends."""
     try:
         yield
     finally:
@@ -116,7 +117,7 @@ def _text_zeroed(pipeline: Any) -> AbstractContextManager[None]:
         output.last_hidden_state = torch.zeros_like(output.last_hidden_state)
         return output
 
-    return _hooks(pipeline.text_encoder.register_forward_hook(zero))
+    return hooked(pipeline.text_encoder.register_forward_hook(zero))
 
 
 def _returning_input(module: Any) -> AbstractContextManager[None]:
@@ -126,7 +127,7 @@ def _returning_input(module: Any) -> AbstractContextManager[None]:
     def skip(_module: Any, inputs: Any, output: Any) -> Any:
         return (inputs[0],) if isinstance(output, tuple) else inputs[0]
 
-    return _hooks(module.register_forward_hook(skip))
+    return hooked(module.register_forward_hook(skip))
 
 
 def _q_halved(pipeline: Any, kind: str) -> AbstractContextManager[None]:
@@ -135,7 +136,7 @@ def _q_halved(pipeline: Any, kind: str) -> AbstractContextManager[None]:
         for name, module in pipeline.unet.named_modules()
         if name.endswith("to_q") and kind in name
     ]
-    return _hooks(*(q.register_forward_hook(lambda _m, _i, out: 0.5 * out) for q in chosen))
+    return hooked(*(q.register_forward_hook(lambda _m, _i, out: 0.5 * out) for q in chosen))
 
 
 def _noisy(pipeline: Any, share: float) -> AbstractContextManager[None]:
@@ -146,4 +147,4 @@ def _noisy(pipeline: Any, share: float) -> AbstractContextManager[None]:
         noise = torch.randn(clean.shape, generator=generator).to(clean)
         return (clean + share * clean.std() * noise,)
 
-    return _hooks(pipeline.unet.register_forward_hook(add))
+    return hooked(pipeline.unet.register_forward_hook(add))

@@ -42,6 +42,7 @@ def leave_lost_terminal() -> None:
     if not hasattr(select, "poll"):
         return
     for stream in (sys.__stdout__, sys.__stderr__):
+        # None, as where a process has no console, is an AttributeError, which is suppressed.
         with suppress(OSError, ValueError, AttributeError):
             descriptor = stream.fileno()  # type: ignore[union-attr]
             poll = select.poll()

@@ -62,7 +62,7 @@ def gate(path: Path, store: BaselineStore) -> int:
         print(f"error: {unjudged}", file=sys.stderr)
         return CANNOT_JUDGE
     if code == CANNOT_JUDGE:
-        # Its own last line, for whoever reads only that: no mistake caused it.
+        # The last line alone must say it, to readers of nothing else: this is not an error.
         inconclusive = [row.id for row in rows if row.status.warns]
         them = "it" if len(inconclusive) == 1 else "them"
         print(

@@ -206,6 +206,7 @@ def about(workload: Mapping[str, object]) -> str:
     size = f"{workload.get('width')}×{workload.get('height')}"
     count = workload.get("num_images", 1)
     images = "one image" if count == 1 else f"{count} images"
+    # A workload's values are JSON of any kind; `as_json` writes names here.
     base = "+".join(map(str, workload.get("base") or ()))  # type: ignore[call-overload]
     return f"{images}, {size}, {workload.get('steps')} steps of {workload.get('scheduler')}" + (
         f", every case in {base}" if base else ""

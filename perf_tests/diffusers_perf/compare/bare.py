@@ -19,7 +19,7 @@ class BadInput(Exception):
 def bare_bench(*, device: str | None, model: str | None, workloads: Iterable[Workload]) -> Bench:
     """This machine's, with the defaults of the main job, for some of these workloads.
 
-    `BadInput` where there is no such device or model.
+    `BadInput` for an unknown device or model.
     """
     from diffusers_perf import models
     from diffusers_perf.compare.sides import repository

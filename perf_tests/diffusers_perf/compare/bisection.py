@@ -173,8 +173,8 @@ class Bisection:
         self._add(bad, Answer.BAD, unit.shown(last.value))
         if first.value == last.value:
             raise BadSide(
-                f"{self.case}: {self.metric} is {unit.shown(first.value)} with good and with bad, "
-                "so there is no change to find"
+                f"{self.case}: {self.metric} is {unit.shown(first.value)} with good and with bad; "
+                "name two ends that differ"
             )
 
         def is_bad(candidate: Candidate) -> tuple[bool, str]:
@@ -191,8 +191,8 @@ class Bisection:
         self._add(bad, Answer.BAD, _text(whole))
         if whole.low <= 1 <= whole.high:
             raise BadSide(
-                f"{self.case}: {self.metric} of bad over good is {_text(whole)}, so "
-                f"{LOOKS[-1]} pairs show no change to find"
+                f"{self.case}: {self.metric} of bad over good is {_text(whole)}, and "
+                f"{LOOKS[-1]} pairs show no change; name two ends that differ"
             )
         middle = math.sqrt(whole.mid)
 

@@ -23,7 +23,7 @@ from diffusers_perf.records.store import BaselineStore
 
 PAIRS = 5
 PAIRS_LEAST = 2
-"""With fewer there is no interval."""
+"""An interval needs as many."""
 
 
 class OutOfTime(Exception):
@@ -69,7 +69,8 @@ class Turns:
         except NothingMeasured as reason:
             return refuse(str(reason))
         if len(self.state.pairs()) < PAIRS_LEAST:
-            return refuse("there is no interval from fewer than two pairs")
+            made = len(self.state.pairs())
+            return refuse(f"an interval needs {PAIRS_LEAST} pairs (got {made}); run it again")
         comparison = self._compared()
         self.state.compared = comparison.pairs
         self.state.save()

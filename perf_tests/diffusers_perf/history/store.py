@@ -104,6 +104,7 @@ class Row(Record, frozen=True, kw_only=True, gc=False):
     """Median of the calibration loop beside the timed rounds."""
 
 
+DECODER = msgspec.json.Decoder(Row)
 FIELDS = Row.__struct_fields__
 COHORT = FIELDS[FIELDS.index("cohort") + 1 : FIELDS.index("quick") + 1]
 """What runs of one cohort have in common."""
@@ -112,6 +113,11 @@ COHORT = FIELDS[FIELDS.index("cohort") + 1 : FIELDS.index("quick") + 1]
 def rows_of(run: Run, *, label: str = MAIN) -> list[Row]:
     """What a history keeps of a run. `BadRunError` for one that measured nothing."""
     machine, commit = run.machine, run.commit
+    try:
+        time = run.datetime.astimezone(dt.UTC)
+    except OverflowError:
+        # Its offset from UTC leads out of the calendar.
+        raise BadRunError(f"{run.path}: datetime is out of range ({run.datetime})") from None
     rows = [
         Row(
             machine=machine.name,
@@ -128,7 +134,7 @@ def rows_of(run: Run, *, label: str = MAIN) -> list[Row]:
             quick=run.session.quick,
             run="",
             cohort="",
-            time=run.datetime.astimezone(dt.UTC),
+            time=time,
             label="",
             commit=commit.id or "",
             dirty=bool(commit.dirty),
@@ -180,12 +186,13 @@ def values_of(case: CaseRecord) -> Iterator[tuple[str, Unit, float, bool]]:
 def add(run: Run, folder: Path, *, label: str = MAIN) -> tuple[Path, bool]:
     """The run's file in a store, and whether it is new. `BadRunError` as `rows_of`, `OSError`.
 
-    A run that is there keeps the label that it was added with.
+    A run that is there keeps the label that it was added with. A file that was damaged since is
+    written anew.
     """
     rows = rows_of(run, label=label)
     first = rows[0]
     path = folder / run.machine.slug / f"{first.time:%Y%m%dT%H%M%S}-{first.run}{SUFFIX}"
-    if path.exists():
+    if path.exists() and _holds(path, rows):
         return path, False
     write(rows, path)
     return path, True
@@ -198,19 +205,32 @@ def write(rows: Sequence[Row], path: Path) -> None:
     write_bytes_whole(path, gzip.compress(lines, mtime=0))
 
 
+def _holds(path: Path, rows: Sequence[Row]) -> bool:
+    """Whether a file of a store has these rows, under whatever label."""
+    try:
+        return [replace(row, label=rows[0].label) for row in _read(path)] == list(rows)
+    except BadRunError:
+        return False
+
+
 def load(folder: Path) -> list[Row]:
     """Every row of a store, oldest run first. `BadRunError` for a file that is not of a store."""
     if not folder.is_dir():
         raise BadRunError(f"{folder}: no such folder; add runs with diffusers-perf history add")
-    decoder = msgspec.json.Decoder(Row)
-    rows: list[Row] = []
-    for path in sorted(folder.glob(f"*/*{SUFFIX}"), key=lambda path: path.name):
-        try:
-            rows += decoder.decode_lines(read_gzip(path))
-        except msgspec.ValidationError as error:
-            raise BadRunError(f"{path}: {phrase_of(error)}") from None
-        except (EOFError, OSError, ValueError, zlib.error) as error:
-            raise BadRunError(f"{path}: cannot be read ({error})") from None
+    paths = sorted(folder.glob(f"*/*{SUFFIX}"), key=lambda path: path.name)
+    return [row for path in paths for row in _read(path)]
+
+
+def _read(path: Path) -> list[Row]:
+    """The rows of a file of a store. `BadRunError` for a file that is not of one."""
+    try:
+        rows: list[Row] = DECODER.decode_lines(read_gzip(path))
+    except msgspec.ValidationError as error:
+        raise BadRunError(f"{path}: {phrase_of(error)}") from None
+    except (EOFError, OSError, ValueError, zlib.error) as error:
+        raise BadRunError(f"{path}: cannot be read ({error})") from None
+    if not rows:
+        raise BadRunError(f"{path}: empty; add its run again")
     return rows
 
 

@@ -67,6 +67,7 @@ def with_twin(tensor: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
 
 def without_values(tensor: torch.Tensor) -> torch.Tensor:
     """A tensor on the host whose values came from data that are not there."""
+    # On the tensor itself, as its twin; no tensor declares it.
     tensor._without_values = True  # type: ignore[attr-defined]
     return tensor
 

@@ -29,7 +29,7 @@ class Observer(Protocol):
 
     @property
     def counted(self) -> dict[str, OperatorCounts]:
-        """By case id, what its code asks for, where there is no GPU to watch."""
+        """By case id, what its code asks for; filled without a GPU alone."""
 
     def observe(
         self,
@@ -63,7 +63,7 @@ class Observing:
     """Observes one case after the other, and remembers what says the same of several."""
 
     counted: dict[str, OperatorCounts] = field(default_factory=dict)
-    """By case id, what its code asks for, where there is no GPU to watch."""
+    """By case id, what its code asks for; filled without a GPU alone."""
     _works: dict[tuple[str, ...], roofline.Work] = field(default_factory=dict)
 
     def observe(

@@ -164,7 +164,7 @@ def _draw(name: str, layer: torch.nn.Module, gain: float) -> None:
             # The spread of CLIP's own initialization, 0.02.
             data.uniform_(-0.02 * math.sqrt(3), 0.02 * math.sqrt(3), generator=generator)
         else:
-            raise TypeError(f"{name} is a {type(layer).__name__}: there is no rule to draw it")
+            raise TypeError(f"{name} is a {type(layer).__name__}, which has no rule to be drawn by")
 
 
 def on_device(

@@ -147,10 +147,10 @@ def differences(what: str, was: Entry, now: Entry, *, whole: bool = False) -> It
 def counted(findings: Any, *, new: bool = False) -> Counter[tuple[str, str]]:
     """Findings that are not `same`, by status and metric, in this version's words."""
     items = findings.items() if isinstance(findings, dict) else [(m, s) for s, m in findings or []]
-    told = [(str(s), str(m)) for m, s in items]
+    pairs = [(str(s), str(m)) for m, s in items]
     if not new:
-        told = [(now_called(s, m), metric_now(m)) for s, m in told]
-    return Counter(pair for pair in told if pair[0] != "same")
+        pairs = [(now_called(s, m), metric_now(m)) for s, m in pairs]
+    return Counter(pair for pair in pairs if pair[0] != "same")
 
 
 def of_faults(frozen: Entry, now: Entry) -> Iterator[str]:

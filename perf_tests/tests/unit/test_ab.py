@@ -248,7 +248,7 @@ def test_process_ends_with_the_budget(place: Place, capsys: pytest.CaptureFixtur
     assert place.ab("--minutes=0.005") == 2
     captured = capsys.readouterr()
     assert "stopped: base-1 was ended after" in captured.out
-    assert "fewer than two pairs" in captured.err
+    assert "an interval needs 2 pairs" in captured.err
 
 
 def test_run_with_failed_tests_is_compared(

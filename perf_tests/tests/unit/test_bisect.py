@@ -121,7 +121,7 @@ def test_ends_that_measure_alike_are_refused(
     index: Index, metric: str, processes: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert bisect(metric=metric) == 2
-    assert "no change to find" in capsys.readouterr().err
+    assert "name two ends that differ" in capsys.readouterr().err
     assert len(index.calls) == processes
 
 

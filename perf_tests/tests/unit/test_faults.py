@@ -189,7 +189,7 @@ def keeping(injection: Injection) -> None:
 
 def lacking(injection: Injection) -> None:
     """Needs what is not here."""
-    raise CannotInject("there is no second moon")
+    raise CannotInject("this model has one moon")
 
 
 @pytest.fixture
@@ -230,7 +230,7 @@ def test_faults_are_detected_and_controls_are_not_flagged(
     assert (
         "2 of 2 faults detected, 1 of 1 controls not flagged, 0 false alarms in 9 verdicts" in shown
     )
-    assert "skipped: lacking: there is no second moon" in shown
+    assert "skipped: lacking: this model has one moon" in shown
     content = json.loads(path.read_text())
     rows = {row["name"]: row for row in content["rows"]}
     assert rows["dark"]["status"] == "detected"

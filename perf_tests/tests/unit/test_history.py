@@ -322,6 +322,28 @@ def test_command_adds_and_reports(
     assert "\n50 runs, " in said
 
 
+@pytest.mark.parametrize("damaged", ["empty", "cut off", "half of its rows"])
+def test_adding_again_repairs_a_damaged_file(damaged: str, tmp_path: Path) -> None:
+    (run,) = parsed([night(1)], "night")
+    path, _ = store.add(run, tmp_path, label="first")
+    rows, whole = store.load(tmp_path), path.read_bytes()
+    half = gzip.compress(b"".join(gzip.decompress(whole).splitlines(keepends=True)[:9]))
+    path.write_bytes({"empty": b"", "cut off": whole[:-9], "half of its rows": half}[damaged])
+    assert store.add(run, tmp_path) == (path, True)
+    assert [replace(row, label="first") for row in store.load(tmp_path)] == rows
+    assert store.add(run, tmp_path, label="other") == (path, False)
+
+
+def test_date_out_of_range_is_one_sentence(
+    tmp_path: Path, no_baselines: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    content = night(1)
+    content["datetime"] = "0001-01-01T00:00:00+14:00"
+    paths = write([content], tmp_path, "early")
+    assert command.main(["history", "add", *map(str, paths)]) == 2
+    assert "datetime is out of range" in capsys.readouterr().err
+
+
 BROKEN = (b"", b"{}", gzip.compress(b"{}\n", mtime=0), gzip.compress(b"x", mtime=0)[:-9])
 
 

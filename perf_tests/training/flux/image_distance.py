@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from perf_tests.training.flux import scores
-from perf_tests.training.image_distance import NOISE_SHARES, SEED
+from perf_tests.training.image_distance import NOISE_SHARES, SEED, hooked
 
 GUIDANCE = 1.5
 """What the shipped model's card recommends."""
@@ -50,16 +50,6 @@ def faults() -> dict[str, Fault]:
     for share in NOISE_SHARES:
         injected[f"noise {share:.0%}"] = partial(_noisy, share=share)
     return injected
-
-
-@contextmanager
-def hooked(*handles: Any) -> Iterator[None]:
-    """Remove the hooks when the context ends."""
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def _zeroed(encoder: Any) -> AbstractContextManager[None]:

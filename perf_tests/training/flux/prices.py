@@ -29,9 +29,9 @@ from diffusers_perf.measurement.pipelines import built
 from perf_tests.cases import workloads
 from perf_tests.training import scores
 from perf_tests.training.evaluator import Evaluator
-from perf_tests.training.flux.image_distance import GUIDANCE, faulty, hooked, nothing
+from perf_tests.training.flux.image_distance import GUIDANCE, faulty, nothing
 from perf_tests.training.flux.scores import generate
-from perf_tests.training.image_distance import SEED, distinct_captions
+from perf_tests.training.image_distance import SEED, distinct_captions, hooked
 from perf_tests.training.prices import HEAD, PROMPTS, row
 from perf_tests.training.shapes import Painter
 
