@@ -2,7 +2,7 @@
 
 The i-th run of base and the i-th of head are a pair, made one after the other on one machine. Times
 and memory are weighed as `weighing` says. Counters must be base's exactly. Head's images must be
-within the tolerance of their optimizations, as in `images`; where they have none, no farther from
+within the tolerance of their optimizations, as in `images`, and with or without one no farther from
 the reference than base's by `IMAGE_DROP_DB`.
 """
 

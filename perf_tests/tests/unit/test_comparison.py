@@ -254,10 +254,11 @@ def test_machines_name_what_differs() -> None:
     )
 
 
-def test_image_without_a_tolerance_is_compared_with_bases() -> None:
+@pytest.mark.parametrize("tolerance", [None, {"psnr_db": 15.0, "ssim": 0.5}])
+def test_image_distance_is_limited_by_bases(tolerance: dict[str, float] | None) -> None:
     def far(psnr_db: float | None) -> Edit:
         def edit(content: Content) -> None:
-            case(content, FP16)["tolerance"] = None
+            case(content, FP16)["tolerance"] = tolerance
             distance = psnr_db and {"psnr_db": psnr_db, "ssim": 0.9}
             measured(content, FP16)["image_distance"] = distance or None
 
@@ -274,9 +275,28 @@ def test_image_without_a_tolerance_is_compared_with_bases() -> None:
     assert status([60.0, 60.0], [99.0, 99.0]) == "same"
     assert status([59.9, 59.9], [99.0, 99.0]) == "worse image"
     assert status([20.0, None], [40.0, 40.0]) == "worse image"
-    assert status([None, None], [40.0, 40.0]) == "same"
+    assert status([None, None], [40.0, 40.0]) == ("inconclusive" if tolerance else "same")
     found = change(compared([far(30.0), far(29.0)], [far(41.0), far(40.0)]), "image")
     assert (found.base, found.head) == (40.0, 29.0)
+
+
+def test_image_of_a_reference_is_limited_by_bases() -> None:
+    """A loss of 14 dB that the tolerance of the accepted image allows."""
+
+    def edit(psnr_db: float) -> Edit:
+        def edited(content: Content) -> None:
+            one = case(content, "ddim50-reference")
+            one["tolerance"] = {"psnr_db": 45.0, "ssim": 0.9}
+            one["measurement"]["image_distance"] = {"psnr_db": psnr_db, "ssim": 0.99}
+
+        return edited
+
+    def status(head_db: float) -> str:
+        found = compared([edit(head_db)] * 5, [edit(59.1)] * 5)
+        return change(found, "image", "ddim50-reference").status
+
+    assert status(45.3) == "worse image"
+    assert status(57.0) == "same"
 
 
 # Weighing

@@ -331,6 +331,17 @@ def untolerated(psnr_db: float) -> Edit:
     return edit
 
 
+def reference_at(psnr_db: float) -> Edit:
+    """Of the accepted image, within its tolerance."""
+
+    def edit(content: recorded.Content) -> None:
+        one = recorded.case(content, "ddim50-reference")
+        one["tolerance"] = {"psnr_db": 45.0, "ssim": 0.9}
+        one["measurement"]["image_distance"] = {"psnr_db": psnr_db, "ssim": 0.99}
+
+    return edit
+
+
 def black(content: recorded.Content) -> None:
     recorded.black(content, CASE)
 
@@ -369,6 +380,7 @@ def test_pairs() -> None:
         "black, as in base": pairs(black, base=black),
         "far": pairs(seen(image_distance={"psnr_db": 22.0, "ssim": 0.8})),
         "farther than base's": pairs(untolerated(20.0), base=untolerated(40.0)),
+        "reference farther than base's": pairs(reference_at(45.3), base=reference_at(59.1)),
     }
     printed = {
         name: "\n".join([*(text for _, text in comparison.texts()), comparison.sentence])

@@ -165,22 +165,27 @@ def same_counters(count: int) -> Message:
 # Images
 
 
-def image_allowed() -> Message:
-    return Message(what="image within its tolerance")
-
-
-def image_without_tolerance() -> Message:
+def image_passes(*, has_tolerance: bool) -> Message:
+    if has_tolerance:
+        return Message(what="image within its tolerance")
     return Message(what="image neither black nor uniform; it has no tolerance")
 
 
 def farther(
-    reference: str, *, base_db: float, head_db: float, drop_db: float, pairs: int, rerun: Command
+    reference: str | None,
+    *,
+    base_db: float,
+    head_db: float,
+    drop_db: float,
+    pairs: int,
+    rerun: Command,
 ) -> Message:
+    """`reference` is None for a reference, whose image is compared with the accepted one."""
+    than = "the accepted image" if reference is None else f"{called(reference)}'s"
     return Message(
-        what=f"image farther from {called(reference)}'s than base's, PSNR {base_db:.1f} → "
-        f"{head_db:.1f} dB",
+        what=f"image farther from {than} than base's, PSNR {base_db:.1f} → {head_db:.1f} dB",
         measured=f"in each of {number(pairs, 'pair')}",
-        limit=f"at most {drop_db:.0f} dB below base's; the case has no tolerance of its own",
+        limit=f"at most {drop_db:.0f} dB below base's, whatever the tolerance",
         advice="compare the images saved next to the runs' JSON, then rerun",
         command=rerun,
     )
