@@ -2,8 +2,8 @@
 
 A checkout names what it is measured with in two files:
 
-`ci/torch.txt`         one line, ``torch==2.13.0``: pip installs it first, from whatever index the
-                       machine is set up for (a CUDA or a CPU build)
+`ci/torch.txt`         one line, ``torch==2.13.0``, which is installed first, from whatever index uv
+                       is set up for (a CUDA or a CPU build)
 `ci/requirements.txt`  everything else with exact versions and hashes; no index addresses
 
 `bash ci/requirements.sh` compiles the second file.
@@ -18,10 +18,12 @@ import shutil
 import subprocess
 import sys
 import sysconfig
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 from diffusers_perf.records.files import read_text
@@ -97,7 +99,7 @@ def installed(checkouts: Mapping[str, Path], out: Path) -> dict[str, Path]:
     """The Python of each side's environment, below `out`; one serves both if they ask for the same.
 
     A checkout without requirement files runs in the current environment. An environment that is
-    complete is kept. `BadSide` if pip or uv refuses.
+    complete is kept. `BadSide` if uv refuses.
     """
     wanted = {name: requirements_of(checkout) for name, checkout in checkouts.items()}
     if set(wanted.values()) == {None}:
@@ -121,11 +123,10 @@ def environment(checkout: Path, env: Path) -> Path:
     if complete.is_file() and complete.read_text() == wanted:
         return python
     print(f"installing into {env}", flush=True)
-    torch = (checkout / TORCH).read_text().split()
-    _run(checkout, [sys.executable, "-m", "venv", "--clear", str(env)])
-    _run(checkout, [str(python), "-m", "pip", "install", "--quiet", *torch])
+    _run(checkout, [*_uv(), "venv", "--quiet", "--clear", "--python", sys.executable, str(env)])
+    _install(checkout, python, (checkout / TORCH).read_text().split())
     hashed = ["--require-hashes", "--no-deps", "-r", str(checkout / REQUIREMENTS)]
-    _run(checkout, [*_uv(), "pip", "install", "--quiet", "--python", str(python), *hashed])
+    _install(checkout, python, hashed)
     complete.write_text(wanted)
     return python
 
@@ -133,24 +134,49 @@ def environment(checkout: Path, env: Path) -> Path:
 def overlay(env: Path, requirements: Sequence[str]) -> Path:
     """The Python of an environment that sees the current one, with these packages above it.
 
-    pip adds what else they require and the current environment does not satisfy. An environment
-    that is complete is kept. `BadSide` if pip refuses.
+    What else they require is added only where the current environment does not satisfy it. An
+    environment that is complete is kept. `BadSide` if uv refuses.
     """
     python, complete = env / "bin" / "python", env / "complete"
     wanted = " ".join(requirements)
     if complete.is_file() and complete.read_text() == wanted:
         return python
     print(f"installing {wanted}", flush=True)
-    _run(env, [sys.executable, "-m", "venv", "--clear", "--without-pip", str(env)])
+    _run(env, [*_uv(), "venv", "--quiet", "--clear", "--python", sys.executable, str(env)])
     (site,) = env.glob("lib/python*/site-packages")
     # Not the paths alone: links of editable packages and further paths are files in there.
     folders = dict.fromkeys(sysconfig.get_path(name) for name in ("purelib", "platlib"))
     calls = "; ".join(f"site.addsitedir({folder!r})" for folder in folders)
     (site / "current.pth").write_text(f"import site; {calls}\n")
-    pip = [sys.executable, "-m", "pip", "--python", str(python), "install", "--quiet"]
-    _run(env, [*pip, *requirements])
+    needed = list(requirements)
+    while True:
+        # uv sees the packages of the overlay alone, and would install all of torch's again.
+        _install(env, python, ["--no-deps", *needed])
+        unmet = list(_unmet(site))
+        if not unmet:
+            break
+        needed += unmet
     complete.write_text(wanted)
     return python
+
+
+def _unmet(site: Path) -> Iterator[str]:
+    """Requirements of the packages in `site` that neither it nor the current environment meets."""
+    found: dict[str, metadata.Distribution] = {}
+    for distribution in metadata.distributions(path=[str(site), *sys.path]):
+        found.setdefault(canonicalize_name(distribution.name), distribution)
+    asked = [(distribution, "") for distribution in metadata.distributions(path=[str(site)])]
+    for distribution, extra in asked:
+        for requirement in map(Requirement, distribution.requires or ()):
+            if requirement.marker and not requirement.marker.evaluate({"extra": extra}):
+                continue
+            there = found.get(canonicalize_name(requirement.name))
+            if there and requirement.specifier.contains(there.version, prereleases=True):
+                extras = [(there, name) for name in requirement.extras]
+                asked += [one for one in extras if one not in asked]
+            else:
+                requirement.marker = None
+                yield str(requirement)
 
 
 def versions_of(package: str, *, with_pre_releases: bool) -> list[str]:
@@ -176,7 +202,7 @@ def site_of(checkout: Path, site: Path) -> Path | None:
         return None
     shutil.rmtree(site, ignore_errors=True)
     target = ["--no-deps", "--target", str(site), str(checkout)]
-    _run(checkout, [*_uv(), "pip", "install", "--quiet", "--python", sys.executable, *target])
+    _install(checkout, Path(sys.executable), target)
     return site
 
 
@@ -203,6 +229,10 @@ def _uv() -> list[str]:
             "--base-python and --head-python need nothing"
         ) from None
     return [find_uv_bin()]
+
+
+def _install(checkout: Path, python: Path, what: Sequence[str]) -> None:
+    _run(checkout, [*_uv(), "pip", "install", "--quiet", "--python", str(python), *what])
 
 
 def _run(checkout: Path, command: Sequence[str]) -> None:

@@ -80,7 +80,7 @@ def commits_of(
 def of_commits(commits: Mapping[str, str], out: Path) -> tuple[Side, Side]:
     """Check both commits out below `out` and install what each requires.
 
-    What is there already is kept. `BadSide` if git, pip or uv refuses.
+    What is there already is kept. `BadSide` if git or uv refuses.
     """
     if git("status", "--porcelain", "--untracked-files=no").stdout.strip():
         print("uncommitted changes are in neither side")

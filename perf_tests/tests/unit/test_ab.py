@@ -542,6 +542,39 @@ def test_environment_is_kept_only_for_the_same_requirements(
     assert installs("2.13.0", "2") == 0
 
 
+def test_overlay_adds_what_the_current_environment_lacks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a requirement's own requirements too, with their extras and markers."""
+    requires = {
+        "acme": ["pytest>=1", "coffee[milk]>=2", "tea; extra == 'tea'"],
+        "coffee": ["cow; extra == 'milk'", "beans; python_version < '3'"],
+    }
+    site = tmp_path / "lib" / "python3" / "site-packages"
+    asked: list[Sequence[str]] = []
+
+    def run(checkout: Path, command: Sequence[str]) -> None:
+        site.mkdir(parents=True, exist_ok=True)
+        if "--no-deps" not in command:
+            return
+        asked.append(command[command.index("--no-deps") + 1 :])
+        for text in asked[-1]:
+            name = re.split(r"\W", text)[0]
+            metadata = site / f"{name}-2.0.dist-info" / "METADATA"
+            metadata.parent.mkdir(exist_ok=True)
+            lines = [f"Requires-Dist: {one}" for one in requires.get(name, [])]
+            metadata.write_text("\n".join([f"Name: {name}", "Version: 2.0", *lines, ""]))
+
+    monkeypatch.setattr(environments, "_run", run)
+    for _ in range(2):  # kept
+        environments.overlay(tmp_path, ["acme==2.0"])
+        assert asked == [
+            ["acme==2.0"],
+            ["acme==2.0", "coffee[milk]>=2"],
+            ["acme==2.0", "coffee[milk]>=2", "cow"],
+        ]
+
+
 def test_one_environment_serves_both_if_they_require_the_same(
     repository: Path, installed: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
