@@ -16,9 +16,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from diffusers_perf.cli import __main__ as command
+from diffusers_perf.compare.state import StateFile
+from diffusers_perf.records.reading import load_run
+from perf_tests.tests.unit.environments import Place
 from perf_tests.tests.unit.recorded import process, with_images
 
 CALLS = ((Path, "open"), (Path, "replace"), (Path, "unlink"), (os, "fsync"))
@@ -75,7 +79,10 @@ WRITERS = {
     "images": Writer(("accept", "{RUN}", "--images-only", "--reason", "again"), accepted=True),
     "calibrate": Writer(("calibrate", "{RUNS}"), accepted=True),
     "report": Writer(("report", "{RUN}", "--html", "{OUT}/a.html", "--markdown", "{OUT}/a.md")),
+    "results": Writer(("results",), accepted=True),
 }
+ONE_BY_ONE = ("report", "results")
+"""Each of their files is whole, and a repetition writes the rest."""
 
 
 @pytest.fixture(scope="module")
@@ -112,7 +119,10 @@ def test_fault_at_any_write_loses_nothing(
     runs: list[Path],
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    # In a process of `-n`, pytest-benchmark would turn itself off.
+    monkeypatch.delenv("PYTEST_XDIST_WORKER", raising=False)
     writer = WRITERS[name]
     first = tmp_path / "first"
     (first / "baselines").mkdir(parents=True)
@@ -140,20 +150,54 @@ def test_fault_at_any_write_loses_nothing(
             break
         left = content(folder)
         pending = left.pop("baselines/.transaction.json", None)
-        # A report's page and comment are two files, each whole.
-        unknown = {
-            name for name, data in left.items() if data not in (old.get(name), new.get(name))
-        }
-        assert not unknown
-        if pending is None and writer.arguments[0] != "report":
+        for path, data in left.items():
+            assert data in (old.get(path), new.get(path)), path
+        if pending is None and name not in ONE_BY_ONE:
             assert left in (old, new)
         assert command.main(line) == 0
         # What was killed behind its journal happened: the repetition finished it, and came second.
         happened = pending is not None or left == new
         assert content(folder) == (twice if happened else new), f"at write {number}"
-        assert not [*folder.rglob("*.draft")] or writer.arguments[0] == "report"
+        assert not [*folder.rglob("*.draft")] or name in ONE_BY_ONE
         shutil.rmtree(folder)
     assert 3 < number < MOST - 1
+
+
+def finished(place: Place) -> set[tuple[str, int]]:
+    """The processes that a comparison finished, each with a run that can be read."""
+    path = place.folder / "out" / "ab.json"
+    if not path.exists():
+        return set()
+    state = msgspec.json.decode(path.read_bytes(), type=StateFile)
+    for entry in state.finished:
+        assert load_run(path.with_name(f"{entry.side}-{entry.pair}.json")).cases
+    return {(entry.side, entry.pair) for entry in state.finished}
+
+
+@pytest.mark.parametrize("error", [Killed(), FULL], ids=["killed", "full"])
+def test_fault_at_any_write_of_a_comparison_loses_one_pair(
+    error: Killed | OSError, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number in range(1, MOST):
+        place = Place.made(folder := tmp_path / str(number))
+        capsys.readouterr()
+        with fault_at(number, error, below=folder) as counted, suppress(Killed):
+            code = place.ab()
+            assert code == (2 if number <= counted[0] else 0)
+            said = capsys.readouterr()
+            assert "Traceback" not in said.err
+            assert number > counted[0] or str(folder) in said.err, "it names the file"
+        before = finished(place)
+        kept = {pair for _, pair in before if {("base", pair), ("head", pair)} <= before}
+        measured = len(place.calls)
+        assert len(before) >= measured - 1
+        assert place.ab() == 0
+        assert len(finished(place)) == 10
+        assert len(place.calls) == measured + 10 - 2 * len(kept), f"at write {number}"
+        shutil.rmtree(folder)
+        if counted[0] < number:
+            break
+    assert 10 < number < MOST - 1
 
 
 def test_two_acceptances_at_once_are_both_in_the_history(runs: list[Path], tmp_path: Path) -> None:
