@@ -27,8 +27,8 @@ from diffusers_perf.compare.interruption import Interruption
 from diffusers_perf.compare.processes import NothingMeasured
 from diffusers_perf.compare.sides import Side
 from diffusers_perf.history.store import MEASURED, TIME_TO_FIRST_IMAGE, values_of
-from diffusers_perf.history.words import percent
 from diffusers_perf.judge.stats import Interval, pooled_interval
+from diffusers_perf.messages.numbers import percent
 from diffusers_perf.records.files import as_json, read_bytes, write_whole
 from diffusers_perf.records.quantities import Number, Positive, StrictRecord
 from diffusers_perf.records.run import Run

@@ -14,7 +14,7 @@ from diffusers_perf.catalog.metrics import METRICS
 from diffusers_perf.history.changes import LEVEL_RUNS, Shape
 from diffusers_perf.history.store import COHORT, MEASURED, Row
 from diffusers_perf.history.trends import Event, Range, Trend, ranges
-from diffusers_perf.history.words import percent
+from diffusers_perf.messages.numbers import percent
 from diffusers_perf.records.baselines import MachineBaseline
 from diffusers_perf.report.page import TEMPLATES, policy_for, template
 from diffusers_perf.report.scale import Scale, Tick

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
@@ -11,6 +10,7 @@ from diffusers_perf.catalog.metrics import BY_NAME
 from diffusers_perf.history.changes import LEVEL_RUNS, Shape
 from diffusers_perf.history.store import MAIN, Row, pins_of
 from diffusers_perf.history.trends import Event, Range
+from diffusers_perf.messages.numbers import percent
 from diffusers_perf.records.run import Run
 
 BARS = "▁▂▃▄▅▆▇█"
@@ -85,11 +85,6 @@ def issue(change: Range) -> str:
     if change.command:
         lines += ["", "Find the commit or version:", "", f"    {change.command}"]
     return "\n".join([*lines, "", "This issue is updated each night; close it to end that.", ""])
-
-
-def percent(ratio: float) -> str:
-    """A ratio as a change with its sign."""
-    return "from zero" if math.isinf(ratio) else f"{100 * (ratio - 1):+.1f} %"
 
 
 def sparkline(values: Sequence[float]) -> str:

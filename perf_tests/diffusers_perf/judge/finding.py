@@ -8,7 +8,7 @@ from typing import Self
 
 from diffusers_perf.catalog.status import Status, worst
 from diffusers_perf.judge.messages.commands import Command
-from diffusers_perf.judge.messages.numbers import number
+from diffusers_perf.messages.numbers import plural
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +90,7 @@ def _text(group: list[Finding]) -> str:
     if not others:
         return first.text()
     label = first.metric.replace("_", " ")
-    lines = [f"{first.status}: {label} in {number(len(group), 'case')}"]
+    lines = [f"{first.status}: {label} in {plural(len(group), 'case')}"]
     lines += [f"  {finding.said}{_own_parts(finding, group)}" for finding in group]
     return "\n".join((*lines, *_parts(group)))
 

@@ -16,9 +16,9 @@ from diffusers_perf.judge.counters import count_status
 from diffusers_perf.judge.finding import Finding, Message
 from diffusers_perf.judge.messages import comparison as messages
 from diffusers_perf.judge.messages.commands import Literal
-from diffusers_perf.judge.messages.numbers import number
 from diffusers_perf.judge.sides import NOT_ON_BOTH, PairedCase, question_of
 from diffusers_perf.judge.weighing import PAIRS_MOST, Weighed, weigh
+from diffusers_perf.messages.numbers import plural
 from diffusers_perf.records.measurement import Count
 from diffusers_perf.records.run import CaseRecord
 
@@ -134,7 +134,7 @@ def counted(sides: PairedCase) -> Iterator[Change]:
     yield from changes
     if unseen:
         lacking = [
-            f"{count} of {number(len(side), 'process', 'processes')} of {where}"
+            f"{count} of {plural(len(side), 'process', 'processes')} of {where}"
             for where, side in (("base", had), ("head", has))
             if (count := sum(unseen[0] not in counts for counts in side))
         ]

@@ -6,10 +6,10 @@ from collections.abc import Collection, Sequence
 
 from diffusers_perf.catalog.status import Status
 from diffusers_perf.judge.stats import mean_interval
+from diffusers_perf.messages.numbers import plural
 from diffusers_perf.records.baselines import Published
 from diffusers_perf.records.measurement import IDENTICAL_DB
 from diffusers_perf.records.run import CaseRecord, Run
-from diffusers_perf.report import figures
 from diffusers_perf.report.comparison import side_by_side
 from diffusers_perf.report.content import CasePart, ComparisonPart, Report, WorkloadPart, mood_of
 from diffusers_perf.report.summary import summary_of
@@ -75,12 +75,12 @@ def _workload(name: str, head: Run, *, base: Run | None, published: Published) -
 
 def _title(case: CaseRecord) -> str:
     pins, seen = case.workload, case.measurement
-    parts = [figures.count(seen.num_images, "image")]
+    parts = [plural(seen.num_images, "image")]
     if case.image_size:
         height, width = case.image_size
         parts.append(f"{width}×{height}")
     scheduler = str(pins.get("scheduler", "")).removesuffix("Scheduler")
-    parts.append(figures.count(seen.steps, "step") + (f" of {scheduler}" if scheduler else ""))
+    parts.append(plural(seen.steps, "step") + (f" of {scheduler}" if scheduler else ""))
     base = pins.get("base")
     if isinstance(base, Sequence) and not isinstance(base, str) and base:
         parts.append("in " + "+".join(map(str, base)))

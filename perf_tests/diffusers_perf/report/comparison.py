@@ -9,6 +9,7 @@ from diffusers_perf.catalog.status import Status
 from diffusers_perf.compare.turns import PAIRS
 from diffusers_perf.judge.comparison import Change, Comparison
 from diffusers_perf.judge.messages.numbers import difference
+from diffusers_perf.messages.numbers import percent, plural
 from diffusers_perf.records.run import CaseRecord, Run
 from diffusers_perf.report import figures
 from diffusers_perf.report.content import ChangePart, ComparisonPart, Mood, badness, mood_of
@@ -30,15 +31,15 @@ def in_pairs(found: Comparison, base: Sequence[Run], head: Sequence[Run]) -> Com
     )
     fail = [case for case, status in verdicts.items() if mood_of(status) == "bad"]
     unsure = sum(mood_of(change.status) == "warning" for change in found.changes)
-    pairs_of = f"({figures.count(found.pairs, 'A/B pair')})"
-    cases = figures.count(len(verdicts), "case")
+    pairs_of = f"({plural(found.pairs, 'A/B pair')})"
+    cases = plural(len(verdicts), "case")
     mood: Mood = "bad" if fail else "warning" if unsure else "good"
     if fail:
         named = ", ".join(_what_is_worse(case, changes) for case in fail[:NAMED_MOST])
         more = f" and {len(fail) - NAMED_MOST} more" if len(fail) > NAMED_MOST else ""
         sentence = f"Regression in {len(fail)} of {cases} {pairs_of}: {named}{more}."
     elif unsure:
-        rows = figures.count(unsure, "inconclusive row")
+        rows = plural(unsure, "inconclusive row")
         sentence = f"No regression detected in {cases} {pairs_of}, with {rows}."
     else:
         sentence = f"No regression in {cases} {pairs_of}."
@@ -62,7 +63,7 @@ def _what_is_worse(case: str, changes: Sequence[ChangePart]) -> str:
     parts = []
     for status in dict.fromkeys(change.status for change in reversed(worse)):
         moved = [
-            f"{change.metric} {figures.percent(change.ratio)}"
+            f"{change.metric} {percent(change.ratio)}"
             for change in worse
             # For counters the status is enough here; the table has the numbers.
             if change.status == status and change.ratio and change.interval
@@ -113,7 +114,7 @@ def _judged(change: Change) -> ChangePart:
         head=read(change.head),
         ratio=ratio.mid if ratio else exact,
         interval=(
-            f"99 %: {figures.percent(ratio.low)} to {figures.percent(ratio.high)}"
+            f"99 %: {percent(ratio.low)} to {percent(ratio.high)}"
             if ratio and ratio.low > 0 and ratio.high < UNKNOWN
             else ""
         ),
@@ -185,7 +186,7 @@ def _differences(was: CaseRecord, case: CaseRecord) -> list[ChangePart]:
                 head=metric.shown(now),
                 ratio=ratio,
                 changed=abs(ratio - 1) > metric.threshold,
-                words=figures.percent(ratio),
+                words=percent(ratio),
             )
         )
     had, has = was.measurement.image_distance, case.measurement.image_distance

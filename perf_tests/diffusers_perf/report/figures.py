@@ -16,8 +16,8 @@ def seconds(value: float | None) -> str:
     return f"{value:.3f} s" if value >= 0.0995 else f"{value * 1000:.3g} ms"
 
 
-def times(value: float | None) -> str:
-    """A ratio of speeds."""
+def multiple(value: float | None) -> str:
+    """A ratio: ``1.25x``."""
     return "" if value is None else f"{value:.2f}x"
 
 
@@ -35,19 +35,6 @@ def decibels_change(value: float) -> str:
 
 def similarity(value: float | None) -> str:
     return "" if value is None else f"{value:.3f}"
-
-
-def percent(ratio: float | None) -> str:
-    """A ratio as a signed change."""
-    if ratio is None:
-        return ""
-    change = (ratio - 1) * 100
-    return f"{change:+.1f} %".replace("-", "−") if abs(change) >= 0.05 else "±0 %"
-
-
-def count(number: int, one: str, many: str | None = None) -> str:
-    """``1 case``, ``2 cases``."""
-    return f"{number:,} {one if number == 1 else many or one + 's'}"
 
 
 def words_and_command(step: str) -> tuple[str, str]:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from diffusers_perf.catalog.metrics import COLUMNS, cells
 from diffusers_perf.history.words import HistoryLine
+from diffusers_perf.messages.numbers import percent, plural
 from diffusers_perf.report import figures
 from diffusers_perf.report.content import CasePart, ChangePart, ComparisonPart, Report, WorkloadPart
 from diffusers_perf.report.escape import code, name, text
@@ -128,7 +129,7 @@ def _changes(changes: Sequence[ChangePart]) -> Iterator[str]:
     yield "| status | case | metric | base | head | change |"
     yield "|---|---|---|--:|--:|--:|"
     for change in changes[:ROWS_MOST]:
-        moved = figures.percent(change.ratio) + (f" ({change.interval})" if change.interval else "")
+        moved = percent(change.ratio) + (f" ({change.interval})" if change.interval else "")
         cells = (
             f"{MARKS[change.mood]} {text(change.status or 'not judged')}",
             name(change.case, SHORT),
@@ -142,7 +143,7 @@ def _changes(changes: Sequence[ChangePart]) -> Iterator[str]:
 
 
 def _more(number: int, most: int, what: str) -> list[str]:
-    more = figures.count(number - most, f"more {what}")
+    more = plural(number - most, f"more {what}")
     return [f"\n… and {more} in the HTML report"] if number > most else []
 
 
@@ -163,7 +164,7 @@ def _folded(report: Report) -> Iterator[str]:
     if comparison and report.summary.findings:
         yield _fold("Findings of the tests", _findings(report))
     if comparison and comparison.inconclusive:
-        rows = figures.count(len(comparison.inconclusive), "inconclusive row")
+        rows = plural(len(comparison.inconclusive), "inconclusive row")
         lines = [*_changes(comparison.inconclusive), "", *_what_to_do(comparison.inconclusive)]
         yield _fold(rows, "\n".join(lines))
     for workload in report.workloads:
@@ -172,7 +173,7 @@ def _folded(report: Report) -> Iterator[str]:
     if report.history:
         yield _fold("History", "\n".join(_history(report.history)))
     if comparison and comparison.unchanged:
-        rows = figures.count(len(comparison.unchanged), "unchanged row")
+        rows = plural(len(comparison.unchanged), "unchanged row")
         yield _fold(rows, "\n".join(_changes(comparison.unchanged)))
     if report.lost:
         lines = [
@@ -212,7 +213,7 @@ def _cells(case: CasePart) -> tuple[str, ...]:
         return (*("" for _ in COLUMNS), "", case.image, case.status)
     return (
         *cells(seen, case.record.compared_with).values(),
-        figures.times(case.guide.speedup if case.guide else None),
+        figures.multiple(case.guide.speedup if case.guide else None),
         case.image,
         case.status,
     )

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
+from diffusers_perf.messages.numbers import percent, plural
 from diffusers_perf.records.store import BaselineStore
 from diffusers_perf.report import charts, figures, tradeoff
 from diffusers_perf.report.content import Report, mood_of
@@ -66,13 +67,13 @@ def template(name: str) -> Template:
     environment.filters["percent"] = lambda value: f"{value:.2f}".rstrip("0").rstrip(".") + "%"
     environment.filters["seconds"] = figures.seconds
     environment.globals.update(
-        count=figures.count,
+        plural=plural,
         words_and_command=figures.words_and_command,
         seconds=figures.seconds,
-        times=figures.times,
+        multiple=figures.multiple,
         mebibytes=figures.mebibytes,
         similarity=figures.similarity,
-        percent_change=figures.percent,
+        percent_change=percent,
     )
     return environment.get_template(name)
 

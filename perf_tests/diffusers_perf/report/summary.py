@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 from diffusers_perf.catalog.status import Status
 from diffusers_perf.judge.messages.commands import Rerun
+from diffusers_perf.messages.numbers import plural
 from diffusers_perf.records.missing import Untimed
 from diffusers_perf.records.run import Run
-from diffusers_perf.report import figures
 from diffusers_perf.report.content import (
     CasePart,
     ComparisonPart,
@@ -108,11 +108,11 @@ def _own_words(
             status = {finding.case: finding.status for finding in reversed(findings)}
             what = _listed([f"{case} ({status[case]})" for case in bad])
         fail = "fails" if len(bad) == 1 else "fail"
-        return "bad", f"{len(bad)} of {figures.count(total, 'case')} {fail}: {what}", one.next
+        return "bad", f"{len(bad)} of {plural(total, 'case')} {fail}: {what}", one.next
     if doubtful:
         return (
             "warning",
-            f"No case fails. {len(doubtful)} of {figures.count(total, 'case')} could not be "
+            f"No case fails. {len(doubtful)} of {plural(total, 'case')} could not be "
             f"judged: {_listed(doubtful)}",
             findings[0].next,
         )
@@ -126,7 +126,7 @@ def _own_words(
     if new:
         return (
             "plain",
-            f"No case fails. {len(new)} of {figures.count(total, 'case')} "
+            f"No case fails. {len(new)} of {plural(total, 'case')} "
             f"{'is' if len(new) == 1 else 'are'} not in the baseline of {machine} yet.",
             accept,
         )

@@ -16,6 +16,7 @@ import pytest
 from PIL import Image
 
 from diffusers_perf.cli import __main__ as command
+from diffusers_perf.messages.numbers import percent
 from diffusers_perf.records import image_files, measurement
 from diffusers_perf.records.baselines import CaseBaseline, MachineBaseline
 from diffusers_perf.records.measurement import KernelFamily
@@ -650,8 +651,8 @@ def test_mood_of_each_status(status: str, mood: str) -> None:
 def test_numbers_are_written() -> None:
     assert figures.seconds(2.1458) == "2.146 s"
     assert figures.seconds(0.0123) == "12.3 ms"
-    assert figures.percent(0.95) == "−5.0 %"
-    assert figures.percent(1.0001) == "±0 %"
+    assert percent(0.95) == "−5.0 %"
+    assert percent(1.0001) == "±0 %"
     assert figures.mebibytes(2**30) == "1,024 MiB"
     assert figures.decibels(120.0) == "120.0 dB"
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from diffusers_perf.catalog.metric import Unit
-from diffusers_perf.judge.messages.numbers import number
+from diffusers_perf.messages.numbers import plural
 
 
 def unequal(base: int, head: int) -> str:
-    sides = f"{number(base, 'run')} of base and {number(head, 'run')} of head"
+    sides = f"{plural(base, 'run')} of base and {plural(head, 'run')} of head"
     return f"base and head need the same number of runs, which make the pairs (got {sides})"
 
 

@@ -15,11 +15,11 @@ from diffusers_perf.judge.messages.numbers import (
     first_of,
     label,
     most,
-    number,
     share,
     span,
 )
 from diffusers_perf.judge.stats import Interval
+from diffusers_perf.messages.numbers import plural
 from diffusers_perf.records.measurement import Count
 
 QUIETER = "rerun on a quieter machine"
@@ -40,9 +40,9 @@ def summary(statuses: Collection[Status], exit_code: int, *, pairs: int) -> str:
     }
     parts = [f"{count} {name}" for name, count in counts.items() if count]
     first = parts[0].split(" ", 1)
-    parts[0] = f"{first[0]} of {number(len(statuses), 'case')} {first[1]}"
+    parts[0] = f"{first[0]} of {plural(len(statuses), 'case')} {first[1]}"
     verdict = ("passed", "regression", "inconclusive")[exit_code]
-    return f"{verdict}: {', '.join(parts)} ({number(pairs, 'A/B pair')})"
+    return f"{verdict}: {', '.join(parts)} ({plural(pairs, 'A/B pair')})"
 
 
 # Cases
@@ -89,7 +89,7 @@ def no_pair(metric: Metric, left_out: str, *, rerun: Command) -> Message:
 
 
 def left_out(count: int, pairs: int, why: str) -> str:
-    return f"{count} of {number(pairs, 'pair')} left out: {why}"
+    return f"{count} of {plural(pairs, 'pair')} left out: {why}"
 
 
 def weighed(
@@ -114,7 +114,7 @@ def weighed(
         measured += f", 99 % interval {span(Unit.RATIO, ratio)}"
     if detectable is not None:
         effect = share(detectable)
-        measured += f"; minimum detectable effect with {number(pairs, 'pair')}: {effect}"
+        measured += f"; minimum detectable effect with {plural(pairs, 'pair')}: {effect}"
     return Message(
         what=what + (f" ({left_out})" if left_out else ""),
         measured=measured,
@@ -159,7 +159,7 @@ def not_counted(names: Sequence[str], lacking: Sequence[str], *, rerun: Command)
 
 
 def same_counters(count: int) -> Message:
-    return Message(what=f"{number(count, 'counter')} as in base")
+    return Message(what=f"{plural(count, 'counter')} as in base")
 
 
 # Images
@@ -184,7 +184,7 @@ def farther(
     than = "the accepted image" if reference is None else f"{called(reference)}'s"
     return Message(
         what=f"image farther from {than} than base's, PSNR {base_db:.1f} → {head_db:.1f} dB",
-        measured=f"in each of {number(pairs, 'pair')}",
+        measured=f"in each of {plural(pairs, 'pair')}",
         limit=f"at most {drop_db:.0f} dB below base's, whatever the tolerance",
         advice="compare the images saved next to the runs' JSON, then rerun",
         command=rerun,
@@ -197,5 +197,5 @@ def farther(
 def timed_again(ratios: Sequence[float], *, moved: int, pairs: int) -> Message:
     what = f"reference timed again: {min(ratios):.3f}x to {max(ratios):.3f}x its first timing"
     if moved:
-        what += f"; latencies of {moved} of {number(pairs, 'pair')} are left out"
+        what += f"; latencies of {moved} of {plural(pairs, 'pair')} are left out"
     return Message(what=what, advice=QUIETER if moved else "")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from diffusers_perf.catalog.declarations import REFERENCE
 from diffusers_perf.catalog.metric import Metric, Unit
 from diffusers_perf.judge.stats import Interval
+from diffusers_perf.messages.numbers import plural
 
 if TYPE_CHECKING:
     from diffusers_perf.records.measurement import Count
@@ -74,11 +75,6 @@ def share(value: float) -> str:
     return f"{100 * value:.{1 if value < 0.1 else 0}f} %"
 
 
-def number(count: int, one: str, many: str = "") -> str:
-    """``1 pair``, ``2 pairs``."""
-    return f"{count} {one if count == 1 else many or one + 's'}"
-
-
 def called(case: str) -> str:
     """A case within a sentence: ``the reference``, or its name."""
     return f"the {case}" if case == REFERENCE else case
@@ -87,7 +83,7 @@ def called(case: str) -> str:
 def first_of(counters: Sequence[str]) -> str:
     """``graph breaks and 6 other counters``."""
     first, others = label(counters[0]), len(counters) - 1
-    return f"{first} and {number(others, 'other counter')}" if others else first
+    return f"{first} and {plural(others, 'other counter')}" if others else first
 
 
 def label(name: str) -> str:

@@ -20,10 +20,10 @@ from diffusers_perf.judge.messages.numbers import (
     interval,
     label,
     most,
-    number,
     times,
 )
 from diffusers_perf.judge.stats import Interval
+from diffusers_perf.messages.numbers import plural
 
 if TYPE_CHECKING:
     from diffusers_perf.catalog.declarations import Tolerance
@@ -290,7 +290,7 @@ def not_counted(q: Question, names: Sequence[str]) -> Message:
 
 def counters_not_accepted(q: Question, names: Sequence[str]) -> Message:
     labels = ", ".join(label(name) for name in names)
-    counters = number(len(names), "counter")
+    counters = plural(len(names), "counter")
     return Message(what=f"{counters} without an accepted count: {labels}", command=q.accept)
 
 
