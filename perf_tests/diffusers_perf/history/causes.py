@@ -84,7 +84,7 @@ def cause_of(
 ) -> Cause:
     """The cause of a change between two groups of runs of one case and metric, oldest first.
 
-    `last` is the last run that it concerns, as `Change.last`.
+    `last` is the last run that it concerns, as `ChangePoint.last`.
     """
     was, now = before[-1], after[0]
     versions = _differing(was, now, VERSIONS)

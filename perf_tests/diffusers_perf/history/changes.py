@@ -66,7 +66,7 @@ class Shape(StrEnum):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Change:
+class ChangePoint:
     """A change between two neighbouring runs."""
 
     shape: Shape
@@ -81,7 +81,7 @@ class Change:
     """Medians beside the change, in the metric's unit."""
 
 
-def changes(values: Sequence[float]) -> tuple[Change, ...]:
+def changes(values: Sequence[float]) -> tuple[ChangePoint, ...]:
     """All changes of a metric with noise, oldest first. `ValueError` for values not above 0."""
     import numpy as np
 
@@ -94,7 +94,7 @@ def changes(values: Sequence[float]) -> tuple[Change, ...]:
     return tuple(sorted((*found, *_outliers(logs, found)), key=lambda change: change.at))
 
 
-def count_changes(values: Sequence[float]) -> tuple[Change, ...]:
+def count_changes(values: Sequence[float]) -> tuple[ChangePoint, ...]:
     """All changes of a counter: exact, unless it moves in so many runs that it has noise."""
     moved = [i for i, (was, now) in enumerate(pairwise(values), start=1) if was != now]
     if len(moved) > max(4, MOVING * len(values)):
@@ -110,7 +110,7 @@ def count_changes(values: Sequence[float]) -> tuple[Change, ...]:
         returns = at + 1 < len(values) and values[at + 1] == values[at - 1]
         skip = at + 2 if returns else at
         found.append(
-            Change(
+            ChangePoint(
                 shape=Shape.OUTLIER if returns else Shape.STEP,
                 at=at,
                 last=at,
@@ -219,7 +219,7 @@ def critical(level: float) -> Array:
     return most
 
 
-def _shaped(logs: Array, cuts: Sequence[tuple[int, int]]) -> Iterator[Change]:
+def _shaped(logs: Array, cuts: Sequence[tuple[int, int]]) -> Iterator[ChangePoint]:
     """The cuts as steps. Neighbouring ones of one direction are a drift where a ramp, which needs
     fewer parameters than a staircase, fits better (by the Bayesian information criterion).
     """
@@ -239,7 +239,7 @@ def _shaped(logs: Array, cuts: Sequence[tuple[int, int]]) -> Iterator[Change]:
         error, begin, end = _ramp(np.concatenate(parts))
         runs = high - low
         if _criterion(error, runs, 4) < _criterion(stairs, runs, 2 * len(numbers) + 1):
-            yield Change(
+            yield ChangePoint(
                 shape=Shape.DRIFT,
                 at=low + begin + 1,
                 last=low + end,
@@ -250,7 +250,7 @@ def _shaped(logs: Array, cuts: Sequence[tuple[int, int]]) -> Iterator[Change]:
             continue
         for number in numbers:
             at, seen = cuts[number]
-            yield Change(
+            yield ChangePoint(
                 shape=Shape.STEP,
                 at=at,
                 last=at,
@@ -294,7 +294,7 @@ def _without_outliers(logs: Array) -> Array:
     return np.clip(logs, _level(logs) - far, _level(logs) + far)
 
 
-def _outliers(logs: Array, found: Sequence[Change]) -> Iterator[Change]:
+def _outliers(logs: Array, found: Sequence[ChangePoint]) -> Iterator[ChangePoint]:
     """Runs far from the level of their segment; at the end of the history they are unconfirmed."""
     import numpy as np
 
@@ -308,7 +308,7 @@ def _outliers(logs: Array, found: Sequence[Change]) -> Iterator[Change]:
         far = np.abs(part - level) > max(OUTLYING * _noise(part), math.log1p(SMALLEST))
         for first, last in _groups(np.flatnonzero(far).tolist()):
             at_end = low + last == len(logs) - 1
-            yield Change(
+            yield ChangePoint(
                 shape=Shape.UNCONFIRMED if at_end else Shape.OUTLIER,
                 at=low + first,
                 last=low + last,

@@ -13,7 +13,14 @@ from statistics import median
 from diffusers_perf.catalog.metric import Unit
 from diffusers_perf.catalog.metrics import COUNTERS
 from diffusers_perf.history.causes import Cause, cause_of
-from diffusers_perf.history.changes import LEVEL_RUNS, Change, Shape, changes, count_changes, differ
+from diffusers_perf.history.changes import (
+    LEVEL_RUNS,
+    ChangePoint,
+    Shape,
+    changes,
+    count_changes,
+    differ,
+)
 from diffusers_perf.history.store import CONTROL, MAIN, MEASURED, Row
 
 ALERT_DAYS = 30
@@ -252,7 +259,7 @@ def _event(
     after: Sequence[Row],
     controls: Sequence[Row],
     *,
-    change: Change | None = None,
+    change: ChangePoint | None = None,
     line: Sequence[Row] = (),
 ) -> Event:
     was, now = before[-LEVEL_RUNS:], after[:LEVEL_RUNS]

@@ -22,7 +22,7 @@ class NotCountable(Exception):
     """Code that cannot be run without data; one sentence says why."""
 
 
-class Unknown(float):
+class UnknownNumber(float):
     """A number that was read from data that are not there: 0, which nothing may be decided by."""
 
     def _refuse(self, *_: object) -> bool:
@@ -31,8 +31,8 @@ class Unknown(float):
     __bool__ = __lt__ = __le__ = __gt__ = __ge__ = __eq__ = __ne__ = _refuse
     __hash__ = float.__hash__
 
-    def _still(self, *_: object) -> Unknown:
-        return Unknown()
+    def _still(self, *_: object) -> UnknownNumber:
+        return UnknownNumber()
 
     __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = _still
     __truediv__ = __rtruediv__ = __pow__ = __neg__ = __abs__ = _still

@@ -26,7 +26,7 @@ TRIED = (4, 6, 12, 24)
 leave few calls of some modules in the first steps."""
 
 
-class Unknown(Exception):
+class NotDiscovered(Exception):
     """A pipeline whose parts cannot be found; one sentence says what is missing."""
 
 
@@ -106,11 +106,11 @@ def is_known(pipeline: Any) -> bool:
 
 
 def anatomy_of(pipeline: Any) -> Anatomy:
-    """What the pipeline is made of. `Unknown` if nothing was found out about it."""
+    """What the pipeline is made of. `NotDiscovered` if nothing was found out about it."""
     try:
         return _KNOWN[pipeline]
     except KeyError:
-        raise Unknown(f"nothing is known of this {type(pipeline).__name__}") from None
+        raise NotDiscovered(f"nothing is known of this {type(pipeline).__name__}") from None
 
 
 def modules(pipeline: Any) -> dict[str, Any]:
@@ -153,7 +153,7 @@ def step_ends(pipeline: Any, act: Callable[[], None]) -> Iterator[None]:
     scheduler: Any = getattr(pipeline, "scheduler", None)
     step = getattr(scheduler, "step", None)
     if step is None:
-        raise Unknown(f"{type(pipeline).__name__} has no scheduler with a step to count")
+        raise NotDiscovered(f"{type(pipeline).__name__} has no scheduler with a step to count")
 
     def ended(*args: Any, **kwargs: Any) -> Any:
         result = step(*args, **kwargs)
@@ -212,7 +212,7 @@ def _calls(pipeline: Any, note: Callable[[str, torch.nn.Module, Any, Any], None]
 
 
 @dataclass
-class _Run:
+class _Calls:
     """What was called in a generation of some steps."""
 
     asked: int
@@ -222,8 +222,8 @@ class _Run:
     decodes: dict[str, Call]
 
 
-def _run(pipeline: Any, generate: Callable[[int], object], asked: int) -> _Run:
-    run = _Run(asked=asked, turns=0, calls=Counter(), first={}, decodes={})
+def _run(pipeline: Any, generate: Callable[[int], object], asked: int) -> _Calls:
+    run = _Calls(asked=asked, turns=0, calls=Counter(), first={}, decodes={})
 
     def ended() -> None:
         run.turns += 1
@@ -254,8 +254,8 @@ def _run(pipeline: Any, generate: Callable[[int], object], asked: int) -> _Run:
 def discover(pipeline: Any, generate: Callable[[int], object], *, strength: float = 1.0) -> Anatomy:
     """What a pipeline is made of, from short generations of a number of steps.
 
-    `strength` is what the workload keeps of the steps that are asked for. `Unknown` where no module
-    is called more often in more steps, or the end of a step cannot be seen.
+    `strength` is what the workload keeps of the steps that are asked for. `NotDiscovered` where no
+    module is called more often in more steps, or the end of a step cannot be seen.
     """
     each = max(1, round(1 / strength)) if strength else 1
     few, *more = (steps * each for steps in TRIED)
@@ -266,13 +266,13 @@ def discover(pipeline: Any, generate: Callable[[int], object], *, strength: floa
         if grown:
             break
     else:
-        raise Unknown(
+        raise NotDiscovered(
             f"no component of {type(pipeline).__name__} is called more often in {last.asked} steps "
             f"than in {few}: a denoiser has to be an nn.Module among its components"
         )
     turns = last.turns - first.turns
     if turns < 1:
-        raise Unknown(
+        raise NotDiscovered(
             f"{type(pipeline).__name__} calls its denoiser, and never its scheduler's step, at "
             "which a denoising step ends"
         )

@@ -15,7 +15,7 @@ from diffusers_perf.measurement.dataless import (
     DEVICE,
     HOST,
     NotCountable,
-    Unknown,
+    UnknownNumber,
     carry_twins,
     has_values,
     is_device,
@@ -268,7 +268,7 @@ class Constructors(TorchFunctionMode):
         if has_values(tensor):
             return func(twin(tensor), *args, **kwargs)
         if func in self.READS:
-            return Unknown()
+            return UnknownNumber()
         raise NotCountable("what it does next depends on data that are not there")
 
     def _numbers(self, data: Any) -> Any:

@@ -126,7 +126,7 @@ class Generation:
     def anatomy(self) -> Anatomy:
         """What the pipeline is made of, found out with short generations where it is not known.
 
-        `Unknown` where it cannot be found out.
+        `NotDiscovered` where it cannot be found out.
         """
         if not is_known(self._pipeline):
             # As the one that counts what has no data is built on this.

@@ -71,7 +71,7 @@ def generate(pipeline: Any, generation: Generation, *, steps: int) -> None:
 
 
 @dataclass(kw_only=True)
-class _Run:
+class _Counted:
     """What was counted in one generation."""
 
     asked: int
@@ -91,7 +91,7 @@ class _Run:
         """What each turn asked for; the first with all that was before it."""
         return [_more(after, before) for before, after in pairwise([Counter(), *self.so_far])]
 
-    def continues(self, few: _Run) -> bool:
+    def continues(self, few: _Counted) -> bool:
         """Whether it asks for as much more than a shorter one as its steady turns say."""
         first, *others = map(_of_any_schedule, self.turns[STEADY])
         further = self.steps - few.steps
@@ -99,7 +99,7 @@ class _Run:
             _more(self.whole, few.whole)
         ) == {key: further * number for key, number in first.items()}
 
-    def since(self, few: _Run, key: Any) -> Count:
+    def since(self, few: _Counted, key: Any) -> Count:
         """Fixed and per step, on the line through a shorter one."""
         return Count.between(few.whole[key], self.whole[key], steps=(few.steps, self.steps))
 
@@ -122,8 +122,8 @@ def _of_any_schedule(tally: Tally) -> Tally:
     )
 
 
-def _run(pipeline: Any, generation: Generation, steps: int) -> _Run:
-    run = _Run(asked=steps, is_linear=generation.anatomy.is_linear)
+def _run(pipeline: Any, generation: Generation, steps: int) -> _Counted:
+    run = _Counted(asked=steps, is_linear=generation.anatomy.is_linear)
     with _counted(pipeline) as counting:
         generation.images(steps=steps, after_step=lambda: run.so_far.append(_tally(counting)))
     run.whole = _tally(counting)

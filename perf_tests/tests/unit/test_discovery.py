@@ -13,7 +13,7 @@ import pytest
 import torch
 from diffusers.utils import torch_utils
 
-from diffusers_perf.measurement.discovery import Anatomy, Call, Unknown, discover, step_ends
+from diffusers_perf.measurement.discovery import Anatomy, Call, NotDiscovered, discover, step_ends
 from diffusers_perf.measurement.noise import drawn_on_host
 from perf_tests.tests import tiny
 
@@ -79,7 +79,7 @@ class Counted:
 
 
 def test_pipeline_without_a_denoiser_is_refused() -> None:
-    with pytest.raises(Unknown, match="no component of Counted is called more often in 24 steps"):
+    with pytest.raises(NotDiscovered, match="no component of Counted is called more often in 24"):
         discover(Counted(lambda steps: 3), Counted(lambda steps: 3))
 
 
@@ -96,10 +96,10 @@ def test_pipeline_without_observable_steps_is_refused() -> None:
         for _ in range(steps):
             pipeline.module(torch.ones(2))
 
-    with pytest.raises(Unknown, match="never its scheduler's step"):
+    with pytest.raises(NotDiscovered, match="never its scheduler's step"):
         discover(pipeline, generate)
     del pipeline.scheduler.step
-    with pytest.raises(Unknown, match="no scheduler with a step"):
+    with pytest.raises(NotDiscovered, match="no scheduler with a step"):
         discover(pipeline, generate)
 
 
