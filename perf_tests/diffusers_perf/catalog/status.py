@@ -5,6 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from enum import StrEnum
 
+REGRESSION = 1
+CANNOT_JUDGE = 2
+"""Exit codes of a command, beside 0 where all holds."""
+
 
 class Status(StrEnum):
     """From best to worst. The status of a case is its worst finding's."""
@@ -63,7 +67,7 @@ class Status(StrEnum):
     @property
     def exit_code(self) -> int:
         """0 passes, 1 is a regression, 2 could not be judged."""
-        return 2 if self.warns else 0 if self.passes else 1
+        return CANNOT_JUDGE if self.warns else 0 if self.passes else REGRESSION
 
 
 _ORDER = {status: place for place, status in enumerate(Status)}
@@ -77,4 +81,4 @@ def worst(statuses: Iterable[Status]) -> Status:
 def exit_code(statuses: Iterable[Status]) -> int:
     """A command's exit code: 1 for a regression, 2 if a case could not be judged, else 0."""
     codes = {status.exit_code for status in statuses}
-    return 1 if 1 in codes else max(codes, default=0)
+    return REGRESSION if REGRESSION in codes else max(codes, default=0)

@@ -6,9 +6,10 @@ import os
 import sys
 import traceback
 
-from diffusers_perf.cli.answers import CANNOT_JUDGE, refuse
-from diffusers_perf.cli.ending import ended_by, leave_lost_terminal
+from diffusers_perf.catalog.status import CANNOT_JUDGE
+from diffusers_perf.cli.answers import refuse
 from diffusers_perf.cli.streams import Lost, settle, shown_plain
+from diffusers_perf.ending import ended_by, leave_lost_terminal
 from diffusers_perf.measurement.packages import not_installed
 
 

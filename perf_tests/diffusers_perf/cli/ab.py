@@ -15,8 +15,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from diffusers_perf.catalog.status import CANNOT_JUDGE
 from diffusers_perf.cli.answers import (
-    CANNOT_JUDGE,
     add_baselines,
     named,
     positive,
@@ -65,9 +65,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    from diffusers_perf.cli.ending import leave_lost_terminal
     from diffusers_perf.compare.interruption import interruptible
     from diffusers_perf.compare.lock import BadFolder, held
+    from diffusers_perf.compare.processes import NothingMeasured
     from diffusers_perf.compare.sides import (
         BadSide,
         commits_of,
@@ -77,6 +77,7 @@ def main(args: argparse.Namespace) -> int:
     )
     from diffusers_perf.compare.state import State
     from diffusers_perf.compare.turns import Turns
+    from diffusers_perf.ending import leave_lost_terminal
 
     refs, pythons = (args.base, args.head), (args.base_python, args.head_python)
     if not (all(refs) and not any(pythons)) and not (all(pythons) and not any(refs)):
@@ -111,7 +112,7 @@ def main(args: argparse.Namespace) -> int:
                 store=store_of(args),
                 interruption=interruption,
             ).judge()
-    except BadFolder as error:
+    except (BadFolder, NothingMeasured) as error:
         return refuse(str(error))
     except KeyboardInterrupt:
         leave_lost_terminal()

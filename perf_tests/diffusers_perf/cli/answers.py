@@ -11,27 +11,15 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+from diffusers_perf.catalog.status import CANNOT_JUDGE
 from diffusers_perf.compare.sides import repository
 from diffusers_perf.records.store import BaselineStore
-
-CANNOT_JUDGE = 2
-"""Beside 0, it holds, and 1, a regression."""
 
 
 def refuse(sentence: str) -> int:
     """Say why nothing can be done as asked; returns the answer."""
     print(f"error: {sentence}", file=sys.stderr)
     return CANNOT_JUDGE
-
-
-def unwritable(path: Path, error: OSError) -> str:
-    """Why nothing could be written there, in a sentence."""
-    reason = error.strerror
-    if isinstance(error, FileExistsError | NotADirectoryError):
-        # So it says of a file in the way, and not which.
-        file = next((part for part in (path, *path.parents) if part.is_file()), None)
-        reason = f"{file} is a file and no folder" if file else reason
-    return f"{path}: cannot be written ({reason})"
 
 
 def named(text: str) -> Path:

@@ -18,7 +18,8 @@ from pathlib import Path
 from shlex import join
 from typing import TYPE_CHECKING
 
-from diffusers_perf.cli.answers import CANNOT_JUDGE, named, positive, refuse
+from diffusers_perf.catalog.status import CANNOT_JUDGE
+from diffusers_perf.cli.answers import named, positive, refuse
 
 if TYPE_CHECKING:
     from diffusers_perf.compare.bisection import Culprit
@@ -67,11 +68,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    from diffusers_perf.cli.ending import leave_lost_terminal
     from diffusers_perf.compare.bisection import Bisection, OutOfTime
     from diffusers_perf.compare.interruption import interruptible
     from diffusers_perf.compare.lock import BadFolder, held
     from diffusers_perf.compare.sides import repository
+    from diffusers_perf.ending import leave_lost_terminal
 
     out: Path = (args.out or repository() / OUT).absolute()
     options = [*(["--device", args.device] if args.device else []), "--quick", *args.pytest]

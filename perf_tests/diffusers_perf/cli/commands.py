@@ -14,7 +14,8 @@ from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 
-from diffusers_perf.cli.answers import CANNOT_JUDGE, refuse
+from diffusers_perf.catalog.status import CANNOT_JUDGE
+from diffusers_perf.cli.answers import refuse
 
 NAMES = (
     "ab",

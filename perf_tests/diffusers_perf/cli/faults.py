@@ -20,11 +20,11 @@ from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-from diffusers_perf.cli.answers import named, number, refuse, unwritable
+from diffusers_perf.cli.answers import named, number, refuse
 from diffusers_perf.compare.bare import BadInput, bare_bench
 from diffusers_perf.plugin.finding import find_project
 from diffusers_perf.plugin.screen import table
-from diffusers_perf.records.files import as_json, make_room, read_text, write_whole
+from diffusers_perf.records.files import as_json, make_room, read_text, unwritable, write_whole
 
 if TYPE_CHECKING:
     from diffusers_perf.catalog.discovery import Project
@@ -67,6 +67,7 @@ def main(args: argparse.Namespace) -> int:
     from diffusers_perf.faults.injection import FAULTS
     from diffusers_perf.faults.outcomes import Outcome
     from diffusers_perf.faults.trials import Trials
+    from diffusers_perf.plugin.judging import Judging
 
     started = perf_counter()
     load("diffusers_perf.faults")
@@ -88,7 +89,7 @@ def main(args: argparse.Namespace) -> int:
         try:
             bench = _bench(args, project)
             trials = Trials(
-                bench=bench,
+                judging=Judging(bench=bench),
                 project=project,
                 folder=Path(folder),
                 workload=args.workload or _stand_in(project, bench.sources),

@@ -13,8 +13,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from diffusers_perf.catalog.status import Status, exit_code
-from diffusers_perf.cli.answers import CANNOT_JUDGE, add_baselines, named, store_of
+from diffusers_perf.catalog.status import CANNOT_JUDGE, Status, exit_code
+from diffusers_perf.cli.answers import add_baselines, named, store_of
 from diffusers_perf.judge import structure_verdicts
 from diffusers_perf.judge.finding import Finding, Verdict
 from diffusers_perf.judge.messages.commands import Accept, Rerun

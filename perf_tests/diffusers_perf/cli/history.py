@@ -117,14 +117,14 @@ def _write_page(path: Path, found: Sequence[Trend], folder: Path) -> None:
     from diffusers_perf.report import refuse_without_jinja2, write_text
 
     refuse_without_jinja2()
-    from diffusers_perf.history import page
+    from diffusers_perf.report.history import render
 
     root = repository()
     store = BaselineStore(root / configured(root, "perf_baselines", "baselines"))
     machines = {trend.machine for trend in found}
     loaded = {machine: store.load_machine(slug_of(machine)) for machine in machines}
     known = {machine: baseline for machine, baseline in loaded.items() if baseline}
-    write_text(path, page.render(found, known, source=str(folder)))
+    write_text(path, render(found, known, source=str(folder)))
 
 
 def _lines(change: Range) -> Sequence[str]:

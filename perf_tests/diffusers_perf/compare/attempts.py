@@ -278,6 +278,8 @@ class Attempts:
     def _judged(self, ask: Ask, tried: Tried) -> Tried:
         """By the rule of a test, with what was asked for as the tolerance."""
         measured = tried.measured
+        from diffusers_perf.plugin.judging import Judging
+
         if measured is None:
             return tried
         if measured.interference.reasons(wall_clock=True):
@@ -286,7 +288,8 @@ class Attempts:
         reference = self.bench.measurements.get(
             self.catalog.case(self.workload, REFERENCE).id, measured
         )
-        question = self.bench.question(case, measured, reference if ask.stack else None)
+        judging = Judging(bench=self.bench)
+        question = judging.question(case, measured, reference if ask.stack else None)
         if ask.stack:
             question = replace(question, tolerance=self.tolerance)
         failing = [f for f in judge(question).findings if not f.status.passes]

@@ -8,8 +8,7 @@ from pathlib import Path
 from shutil import get_terminal_size
 
 from diffusers_perf.catalog.metrics import COMPARED
-from diffusers_perf.catalog.status import Status
-from diffusers_perf.cli.answers import CANNOT_JUDGE
+from diffusers_perf.catalog.status import CANNOT_JUDGE, Status
 from diffusers_perf.judge.comparable import NotComparable
 from diffusers_perf.judge.comparison import DRIFT, Change, Comparison
 from diffusers_perf.judge.pairs import compare

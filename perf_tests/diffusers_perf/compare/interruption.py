@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from diffusers_perf.cli.ending import ended_by
+from diffusers_perf.ending import ended_by
 
 
 class Interruption:

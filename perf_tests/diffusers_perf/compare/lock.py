@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from diffusers_perf.cli.answers import unwritable
+from diffusers_perf.records.files import unwritable
 
 
 class BadFolder(Exception):

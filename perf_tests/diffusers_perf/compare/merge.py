@@ -10,8 +10,7 @@ from typing import Any
 from msgspec import structs, to_builtins
 
 from diffusers_perf.catalog.status import Status
-from diffusers_perf.cli.answers import unwritable
-from diffusers_perf.records.files import as_json, real, write_whole
+from diffusers_perf.records.files import as_json, real, unwritable, write_whole
 from diffusers_perf.records.reading import BadRunError, distinct, read, run_of
 from diffusers_perf.records.run import KEY, CaseRecord, Drift, Machine, Run, Session, Shard
 

@@ -9,10 +9,8 @@ from shlex import join
 from statistics import fmean
 from time import monotonic
 
-from diffusers_perf.cli.answers import refuse
 from diffusers_perf.compare import compare, processes
 from diffusers_perf.compare.interruption import Interruption
-from diffusers_perf.compare.processes import NothingMeasured
 from diffusers_perf.compare.sides import Side
 from diffusers_perf.compare.state import Finished, State
 from diffusers_perf.judge.comparable import NotComparable
@@ -47,7 +45,10 @@ class Turns:
     interruption: Interruption
 
     def judge(self) -> int:
-        """Measure what is not finished yet, then compare; returns the exit code."""
+        """Measure what is not finished yet, then compare; returns the exit code.
+
+        `NothingMeasured` where a process gives no run, `BadRunError` for too few pairs.
+        """
         for side in self.sides.values():
             print(f"{side.name}  {side.text}")
         if self.state.finished:
@@ -66,11 +67,9 @@ class Turns:
                 self._measure(PAIRS_MOST)
         except OutOfTime as reason:
             print(f"stopped: {reason}")
-        except NothingMeasured as reason:
-            return refuse(str(reason))
         if len(self.state.pairs()) < PAIRS_LEAST:
             made = len(self.state.pairs())
-            return refuse(f"an interval needs {PAIRS_LEAST} pairs (got {made}); run it again")
+            raise BadRunError(f"an interval needs {PAIRS_LEAST} pairs (got {made}); run it again")
         comparison = self._compared()
         self.state.compared = comparison.pairs
         self.state.save()

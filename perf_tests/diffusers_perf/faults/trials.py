@@ -31,6 +31,7 @@ from diffusers_perf.measurement.failing import CaseError
 from diffusers_perf.measurement.observing import Observing, Unobserved
 from diffusers_perf.measurement.pipelines import Source
 from diffusers_perf.measurement.timing import Stopwatch
+from diffusers_perf.plugin.judging import Judging
 from diffusers_perf.records.measurement import Measurement
 from diffusers_perf.records.operators import OperatorCounts
 from diffusers_perf.records.store import BaselineStore
@@ -45,9 +46,9 @@ DETECTED_UNOBSERVED: tuple[Detector, ...] = ("latency", "applied check")
 
 @dataclass(kw_only=True)
 class Trials:
-    """A session's trials on one bench, whose baselines they replace by their own."""
+    """A session's trials on one bench, judged by baselines of their own."""
 
-    bench: Bench
+    judging: Judging
     project: Project
     """In which a fault's workload is declared."""
     folder: Path
@@ -59,6 +60,10 @@ class Trials:
     false_alarms: list[FalseAlarm] = field(default_factory=list)
     _clean: dict[str, Clean] = field(default_factory=dict)
     _observer: Observing = field(default_factory=Observing)
+
+    @property
+    def bench(self) -> Bench:
+        return self.judging.bench
 
     def run(self, fault: Fault) -> Outcome:
         """Clean, injected, clean again; whatever goes wrong stands in the row."""
@@ -235,18 +240,18 @@ class Trials:
         injection = self._injection(fault, clean, size)
         if not injected:
             injection.contexts, injection.changes, injection.stopwatch = [], [], None
-        tried = self.bench
+        tried, judging = self.bench, self.judging
         tried.rounds = fault.setting.rounds
         # Where no latency is judged, one short warm-up is enough.
         tried.quick = fault.setting.rounds == 1
         tried.images_folder = clean.folder
         tried.store = BaselineStore(clean.folder)
         steps = self._workload(fault.setting).steps
-        tried.baseline = clean.baseline(tried.machine, steps=steps)
+        judging.baseline = clean.baseline(tried.machine, steps=steps)
         observed = not injected or fault.detected_by not in DETECTED_UNOBSERVED
         source = tried.sources.of(cases[0].workload)
-        tried.operators = clean.operators(source.name) if observed else {}
-        tried.portable = {}
+        judging.operators = clean.operators(source.name) if observed else {}
+        judging.portable = {}
         tried.measurements.clear()
         measured: list[tuple[Case, Measurement, OperatorCounts | None]] = []
         findings: list[Finding] = []
@@ -274,9 +279,9 @@ class Trials:
     def _verdict(self, case: Case, seen: Measurement, cases: Sequence[Case], steps: int) -> Verdict:
         if not case.is_reference:
             # Its workload must be the reference's: that may be timed again.
-            return self.bench.judge(case, seen, self.bench.measurements[cases[0].id], list(cases))
+            return self.judging.judge(case, seen, self.bench.measurements[cases[0].id], list(cases))
         whole = as_judged(case, steps)
-        return self.bench.judge(whole, structs.replace(seen, steps=steps), None, [whole])
+        return self.judging.judge(whole, structs.replace(seen, steps=steps), None, [whole])
 
     def _measured(self, case: Case) -> Measurement:
         self.bench.observer.counted.pop(case.id, None)

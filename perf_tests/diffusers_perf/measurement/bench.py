@@ -1,12 +1,12 @@
-"""Carries a case through: build → prove → warm up → time → observe → look → judge."""
+"""Carries a case through: build → prove → warm up → time → observe → look."""
 
 from __future__ import annotations
 
 import gc
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -14,15 +14,9 @@ from typing import Any
 import torch
 from msgspec import structs
 
-from diffusers_perf.catalog.declarations import REFERENCE, Case, Optimization, Workload
-from diffusers_perf.catalog.metrics import detector_of
+from diffusers_perf.catalog.declarations import Case, Optimization, Workload
 from diffusers_perf.catalog.status import Status
-from diffusers_perf.judge import structure_verdicts
-from diffusers_perf.judge.finding import Finding, Verdict
-from diffusers_perf.judge.question import Question
-from diffusers_perf.judge.verdicts import judge
 from diffusers_perf.measurement import counters
-from diffusers_perf.measurement.drift import DRIFT_ROUNDS, drift_of
 from diffusers_perf.measurement.failing import CaseError, check_applied, failing
 from diffusers_perf.measurement.generation import Generation
 from diffusers_perf.measurement.housekeeping import Peaks, cache_was, settle, tidy
@@ -34,12 +28,13 @@ from diffusers_perf.measurement.pipelines import Builder, Opened, built, collect
 from diffusers_perf.measurement.stepwise import Steps
 from diffusers_perf.measurement.timing import Rounds, Stopwatch
 from diffusers_perf.records import pixels
-from diffusers_perf.records.baselines import MachineBaseline, OperatorBaseline, Portable
 from diffusers_perf.records.measurement import Count, Distance, Measurement
 from diffusers_perf.records.pixels import Images
-from diffusers_perf.records.run import Drift, Machine
+from diffusers_perf.records.run import Machine
 from diffusers_perf.records.store import BaselineStore
 
+ROUNDS_AGAIN = 3
+"""Of a case that is timed once more."""
 QUICK_WARM_UP_STEPS = 5
 """Beyond PNDM's first four, which do other arithmetic."""
 
@@ -57,10 +52,6 @@ class Bench:
     """Where images are saved as PNG, if anywhere."""
     store: BaselineStore
     """Where accepted images lie."""
-    baseline: MachineBaseline | None = None
-    portable: Portable = field(default_factory=dict)
-    operators: Mapping[str, OperatorBaseline] = field(default_factory=dict)
-    """What the code of a case may ask for, by `Measurement.code_key`."""
     build: Builder = built
     stopwatch: Stopwatch = field(default_factory=Stopwatch)
     observer: Observer = field(default_factory=Observing)
@@ -71,8 +62,6 @@ class Bench:
     """What repeats this session on the command line, beside the defaults."""
     measurements: dict[str, Measurement] = field(default_factory=dict)
     """By case id."""
-    drift: dict[str, Drift] = field(default_factory=dict)
-    """By workload, of the last time that the reference was repeated."""
     _open: ExitStack = field(default_factory=ExitStack)
     _pipeline: Any = None
     _images: dict[str, Images] = field(default_factory=dict)
@@ -80,8 +69,6 @@ class Bench:
     """When the pipeline on the bench began to be built."""
     _compiled_before: tuple[tuple[int, int], tuple[int, int]] = ((0, 0), (0, 0))
     """What had been compiled until then."""
-    _failed: dict[str, str] = field(default_factory=dict)
-    """Why cases that have no test in this session would have failed it."""
 
     @property
     def device(self) -> torch.device:
@@ -90,27 +77,6 @@ class Bench:
     def lacks(self, stack: Sequence[Optimization], workload: Workload) -> Lack | None:
         """Why one of these cannot run here on this workload; None if all can."""
         return lack_of(stack, machine=self.machine, workload=workload, sources=self.sources)
-
-    def reference_of(self, case: Case, cases: list[Case]) -> Measurement | None:
-        """What this case is compared with: measured in this session, now if it was not before.
-
-        None for a workload's reference, which is compared with nothing.
-        """
-        if case.is_reference:
-            return None
-        against = next(c for c in cases if c.workload == case.workload and c.name == case.against)
-        if against.id not in self.measurements:
-            own = self.reference_of(against, cases)
-            self.open(against)
-            measured = self.measure(against, self.stopwatch.rounds)
-            # It has no test of its own in this session that would fail.
-            verdict = self.judge(against, measured, own, cases)
-            if not verdict.passes:
-                self._failed[against.id] = verdict.text()
-        if against.id in self._failed:
-            failed = self._failed[against.id]
-            raise CaseError(Status.ERROR, f"the case it is compared with fails: {failed}")
-        return self.measurements[against.id]
 
     def open(self, case: Case) -> None:
         """Build the case's pipeline and prove it. `CaseError` where that fails.
@@ -262,86 +228,17 @@ class Bench:
         )
         return distance_to_accepted(images, path)
 
-    def question(
-        self, case: Case, measured: Measurement, reference: Measurement | None
-    ) -> Question:
-        """All that the verdict on a measurement depends on."""
-        baseline = self.baseline.cases.get(measured.key) if self.baseline else None
-        path = self.store.machine_path(self.machine.slug)
-        return Question(
-            measured=measured,
-            reference=reference or measured,
-            tolerance=case.tolerance_on(self.sources.of(case.workload).kind),
-            baseline=baseline,
-            baseline_name=f"baselines/{path.name}",
-            portable=self.portable.get(case.id, {}),
-            versions=self.machine.versions,
-            image_only=case.image_only,
-            workload=case.workload.as_json(),
-            options=self.options,
-        )
+    def repeat_rounds(self, case: Case) -> list[float]:
+        """Time a case again that was measured before; the latencies, in seconds.
 
-    def judge(
-        self,
-        case: Case,
-        measured: Measurement,
-        reference: Measurement | None,
-        cases: list[Case],
-    ) -> Verdict:
-        """The verdict on a measurement, and on what its code was counted to ask for."""
-        question = self.question(case, measured, reference)
-        verdict = judge(question)
-        # Before a case is called slower, the reference is timed once more: a machine that changed
-        # under way makes a case invalid, not slower.
-        slower = any(
-            f.status == Status.SLOWER and detector_of(f.metric) == "latency"
-            for f in verdict.findings
-        )
-        if slower and reference is not None:
-            drift = self.repeat_reference(case, cases)
-            if drift is not None and drift.significant:
-                verdict = judge(replace(question, drift=drift.ratio))
-        return Verdict(findings=(*verdict.findings, *self._structural(case, question)))
-
-    def _structural(self, case: Case, question: Question) -> list[Finding]:
-        """Against what was accepted on whatever machine, where this run could be counted."""
-        model = self.sources.of(case.workload).name
-        key = structure_verdicts.key_of(case, model)
-        if self.machine.device == "cuda" or case.image_only or key not in self.operators:
-            return []
-        if case.id not in self.observer.counted:
-            return [structure_verdicts.uncounted(case.id)]
-        return structure_verdicts.judge(
-            case.id,
-            self.observer.counted[case.id],
-            self.operators[key],
-            steps=case.workload.steps,
-            # A build's local part (2.13.0+cpu) changes nothing about the code.
-            versions={n: version.split("+")[0] for n, version in question.versions.items()},
-            rerun=question.rerun,
-            model=model,
-            file=f"baselines/operators/{case.workload.name}.json",
-        )
-
-    def repeat_reference(self, case: Case, cases: list[Case]) -> Drift | None:
-        """Time the workload's reference again; kept under `drift`.
-
-        None where the reference was not timed in this session. `CaseError` as `measure`.
+        `CaseError` as `measure`.
         """
-        reference = next(c for c in cases if c.workload == case.workload and c.name == REFERENCE)
-        first = self.measurements.get(reference.id)
-        if first is None or reference.image_only:
-            return None
-        self.say(reference, "repeating the reference")
-        source = self.sources.of(reference.workload)
-        with (
-            failing(reference, self.device),
-            self.build(reference, source, self.device) as pipeline,
-        ):
-            generation = Generation(pipeline, reference.workload)
+        self.say(case, "repeating the reference")
+        source = self.sources.of(case.workload)
+        with failing(case, self.device), self.build(case, source, self.device) as pipeline:
+            generation = Generation(pipeline, case.workload)
             generation()
             again = self.stopwatch.rounds(
-                generation, before_round=tidy, rounds=min(DRIFT_ROUNDS, self.rounds)
+                generation, before_round=tidy, rounds=min(ROUNDS_AGAIN, self.rounds)
             )
-        self.drift[case.workload.name] = drift = drift_of(again, first.rounds_s)
-        return drift
+        return list(again)

@@ -10,7 +10,7 @@ import pytest
 from msgspec import to_builtins
 
 from diffusers_perf.catalog.status import Status
-from diffusers_perf.cli.ending import leave_lost_terminal
+from diffusers_perf.ending import leave_lost_terminal
 from diffusers_perf.judge.finding import Finding, Message
 from diffusers_perf.judge.messages.commands import Accept
 from diffusers_perf.judge.messages.run import RESTORE
@@ -42,7 +42,7 @@ def pytest_benchmark_update_json(config: pytest.Config, output_json: dict[str, A
         narrowed=is_narrowed(config),
         not_selected=tuple(perf.not_selected),
         shard=_shard_of(config, perf),
-        reference_drift=perf.bench.drift,
+        reference_drift=perf.judging.drift,
         not_timed=tuple(perf.untimed),
     )
     output_json[KEY] = to_builtins(session)
@@ -122,9 +122,9 @@ def _note_interruption(perf: PerfSession) -> None:
 
 def _fail_missing(session: pytest.Session, perf: PerfSession) -> None:
     """What the baseline knows and this run lost fails it, though no test does."""
-    bench = perf.bench
+    baseline = perf.judging.baseline
     for lost in missing(
-        bench.baseline.cases if bench.baseline else (),
+        baseline.cases if baseline else (),
         weights={f"{s.name}/{s.weights}" for s in perf.sources if s.weights},
         measured=[row.case.id for row in perf.rows if row.measured is not None],
         untimed=perf.untimed,
@@ -136,7 +136,7 @@ def _fail_missing(session: pytest.Session, perf: PerfSession) -> None:
         message = Message(
             what=lost.sentence.removeprefix(f"{lost.id} "),
             advice=RESTORE,
-            command=Accept(options=bench.options),
+            command=Accept(options=perf.bench.options),
         )
         perf.findings.append(Finding.of(Status.MISSING, "case", lost.id, message))
         perf.missing.append(lost.id)

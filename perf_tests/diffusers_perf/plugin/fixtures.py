@@ -26,7 +26,7 @@ def perf_session(request: pytest.FixtureRequest) -> PerfSession:
 def perf_reference(perf_case: Case, perf_session: PerfSession) -> Measurement | None:
     """What the case is compared with, measured now if it was not before."""
     with perf_session.recording(perf_case):
-        return perf_session.bench.reference_of(perf_case, perf_session.cases)
+        return perf_session.judging.reference_of(perf_case, perf_session.cases)
 
 
 @pytest.fixture

@@ -37,7 +37,9 @@ def test_generation(
     benchmark.has_error = True
     with perf_session.recording(perf_case):
         measured = perf_bench.measure(perf_case, timed)
-        verdict = perf_bench.judge(perf_case, measured, perf_reference, perf_session.cases)
+        verdict = perf_session.judging.judge(
+            perf_case, measured, perf_reference, perf_session.cases
+        )
     benchmark.extra_info.update(
         perf_session.judged(perf_case, verdict, measured=measured, reference=perf_reference)
     )

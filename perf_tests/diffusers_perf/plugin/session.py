@@ -18,8 +18,7 @@ from diffusers_perf.catalog.declarations import REFERENCE, Case, Scale
 from diffusers_perf.catalog.discovery import BadDeclaration, Project
 from diffusers_perf.catalog.registry import in_order
 from diffusers_perf.catalog.status import Status
-from diffusers_perf.cli.answers import unwritable
-from diffusers_perf.cli.ending import ended_by
+from diffusers_perf.ending import ended_by
 from diffusers_perf.judge.finding import Finding, Message, Verdict
 from diffusers_perf.measurement.bench import Bench
 from diffusers_perf.measurement.failing import CaseError, is_out_of_memory
@@ -28,10 +27,11 @@ from diffusers_perf.measurement.measuring import digest
 from diffusers_perf.measurement.pipelines import Source
 from diffusers_perf.measurement.stepwise import Steps
 from diffusers_perf.plugin.collection import IN_ONE_PROCESS, SESSION, case_of
+from diffusers_perf.plugin.judging import Judging
 from diffusers_perf.plugin.options import QUICK_ROUNDS, ROUNDS
 from diffusers_perf.plugin.screen import Progress, ShownCase, outcome
 from diffusers_perf.records.baselines import BadBaseline
-from diffusers_perf.records.files import make_room
+from diffusers_perf.records.files import make_room, unwritable
 from diffusers_perf.records.missing import Untimed
 from diffusers_perf.records.run import KEY, CaseRecord, Reference
 from diffusers_perf.records.store import BaselineStore
@@ -48,7 +48,7 @@ OUT_OF_MEMORY = "out of memory"
 class PerfSession:
     """What one session of the main job knows."""
 
-    bench: Bench
+    judging: Judging
     project: Project
     published: Published
     progress: Progress
@@ -79,6 +79,10 @@ class PerfSession:
 
     runs_shared: bool = False
     """Whether a test file runs the cases that are declared for all."""
+
+    @property
+    def bench(self) -> Bench:
+        return self.judging.bench
 
     @property
     def cases(self) -> list[Case]:
@@ -194,7 +198,7 @@ class PerfSession:
             stack={optimization.name: optimization.line for optimization in case.stack},
             image_only=case.image_only,
             # As it is now, which can have excused this case.
-            reference_drift=self.bench.drift.get(case.workload.name),
+            reference_drift=self.judging.drift.get(case.workload.name),
         )
         return {KEY: to_builtins(record)}
 
@@ -256,6 +260,9 @@ def start(config: pytest.Config) -> PerfSession:
             say=progress.stage,
             images_folder=report and report.with_name(f"{report.stem}-images"),
             store=store,
+        )
+        judging = Judging(
+            bench=bench,
             baseline=store.load_machine(machine.slug),
             portable=store.load_portable(scale=scale, device=machine.device),
             operators=store.load_operators(),
@@ -269,7 +276,7 @@ def start(config: pytest.Config) -> PerfSession:
     endings.enter_context(ended_by())
     config.add_cleanup(endings.close)
     return PerfSession(
-        bench=bench, project=Project(shared=shared), published=published, progress=progress
+        judging=judging, project=Project(shared=shared), published=published, progress=progress
     )
 
 
@@ -319,7 +326,7 @@ def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> 
         return
     perf = item.config.stash[SESSION]
     try:
-        perf.bench.repeat_reference(case, perf.cases)
+        perf.judging.repeat_reference(case, perf.cases)
     except Exception as error:
         if not isinstance(error, CaseError) and not is_out_of_memory(error):
             raise

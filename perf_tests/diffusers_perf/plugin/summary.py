@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 def pytest_report_collectionfinish(config: pytest.Config) -> str | None:
     if SESSION not in config.stash:
         return None
-    bench = config.stash[SESSION].bench
-    machine = bench.machine
-    accepted = "accepted" if bench.baseline else "none yet, so speed is shown and not judged"
+    perf = config.stash[SESSION]
+    machine = perf.bench.machine
+    accepted = "accepted" if perf.judging.baseline else "none yet, so speed is shown and not judged"
     return (
-        f"perf_tests: {_models(config.stash[SESSION])} on {machine.name}, torch {machine.torch}, "
+        f"perf_tests: {_models(perf)} on {machine.name}, torch {machine.torch}, "
         f"diffusers {machine.diffusers}, {machine.threads} threads; baseline: {accepted}"
     )
 
@@ -64,7 +64,7 @@ def pytest_terminal_summary(
     if not perf.rows:
         return
 
-    from diffusers_perf.measurement.drift import drift_text
+    from diffusers_perf.judge.drift import drift_text
 
     bench, write = perf.bench, terminalreporter.write_line
     # Elsewhere than on a terminal nothing is cut.
@@ -89,7 +89,7 @@ def pytest_terminal_summary(
         write(f"also timed, as a reference: {', '.join(others)}")
     for line in claims(perf.rows, perf.published.claims):
         write(line)
-    for workload, drift in bench.drift.items():
+    for workload, drift in perf.judging.drift.items():
         says = ": latencies of this run say little" if drift.significant else ""
         write(f"{workload}: {drift_text(drift)}{says}", yellow=drift.significant)
     seen = [row.measured for row in perf.rows if row.measured and row.measured.observing_s]

@@ -27,6 +27,16 @@ class BadContent(Exception):
     """Content that is not what it must be; a phrase says where and what."""
 
 
+def unwritable(path: Path, error: OSError) -> str:
+    """Why nothing could be written there, in a sentence."""
+    reason = error.strerror
+    if isinstance(error, FileExistsError | NotADirectoryError):
+        # So it says of a file in the way, and not which.
+        file = next((part for part in (path, *path.parents) if part.is_file()), None)
+        reason = f"{file} is a file and no folder" if file else reason
+    return f"{path}: cannot be written ({reason})"
+
+
 def read_bytes(path: Path, *, most: int = READ_MOST_BYTES) -> bytes:
     """All of a regular file. `OSError` for anything else, which may never end, or a larger one."""
     # A pipe without a writer would block here.

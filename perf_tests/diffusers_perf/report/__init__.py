@@ -8,12 +8,11 @@ from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
-from diffusers_perf.cli.answers import unwritable
 from diffusers_perf.compare import compare
 from diffusers_perf.history.store import load
 from diffusers_perf.history.words import HistoryLine, history_lines
 from diffusers_perf.judge.comparable import NotComparable
-from diffusers_perf.records.files import write_whole
+from diffusers_perf.records.files import unwritable, write_whole
 from diffusers_perf.records.reading import BadRunError, load_run
 from diffusers_perf.records.run import Run
 from diffusers_perf.records.store import BaselineStore

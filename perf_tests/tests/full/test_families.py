@@ -21,6 +21,7 @@ from diffusers_perf.measurement.bench import Bench
 from diffusers_perf.measurement.generation import Generation
 from diffusers_perf.measurement.machine import this_machine
 from diffusers_perf.measurement.pipelines import DoesNotFit, built
+from diffusers_perf.plugin.judging import Judging
 from diffusers_perf.records import pixels
 from diffusers_perf.records.measurement import IDENTICAL_DB
 from diffusers_perf.records.store import BaselineStore
@@ -143,7 +144,10 @@ def trials(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Trials]:
         store=BaselineStore(tmp_path / "baselines"),
     )
     yield Trials(
-        bench=bench, project=Project(shared=catalog), folder=tmp_path, workload=workload.name
+        judging=Judging(bench=bench),
+        project=Project(shared=catalog),
+        folder=tmp_path,
+        workload=workload.name,
     )
     bench.close()
 

@@ -18,9 +18,10 @@ from time import perf_counter
 import pytest
 from msgspec.structs import replace
 
-from diffusers_perf.history import page, store
+from diffusers_perf.history import store
 from diffusers_perf.history.changes import Shape, changes
 from diffusers_perf.history.trends import trends
+from diffusers_perf.report import history as page
 from perf_tests.tests.unit.recorded import five_pairs, parsed
 
 CASES = 60

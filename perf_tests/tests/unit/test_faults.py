@@ -393,7 +393,7 @@ def test_clean_run_with_a_latency_alarm_is_undecided(
     alarms: list[tuple[str, str]], code: int
 ) -> None:
     anything: Any = SimpleNamespace(name="anything")
-    session = trials.Trials(bench=anything, project=anything, folder=Path())
+    session = trials.Trials(judging=anything, project=anything, folder=Path())
     findings = tuple(
         Finding(status=Status(status), metric=metric, what="") for status, metric in alarms
     )

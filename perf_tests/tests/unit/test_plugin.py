@@ -14,9 +14,9 @@ import pytest
 from diffusers_perf.catalog.declarations import Optimization, Workload
 from diffusers_perf.cli import __main__ as command
 from diffusers_perf.cli.accept import accept
+from diffusers_perf.judge.drift import drift_text
 from diffusers_perf.measurement import structure
 from diffusers_perf.measurement.bench import Bench
-from diffusers_perf.measurement.drift import drift_text
 from diffusers_perf.measurement.generation import Generation
 from diffusers_perf.measurement.lacking import Lack
 from diffusers_perf.records.baselines import OperatorBaseline

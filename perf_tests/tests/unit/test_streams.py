@@ -14,8 +14,8 @@ import pytest
 
 from diffusers_perf.cli import __main__ as cli
 from diffusers_perf.cli import gate
-from diffusers_perf.cli.ending import ended_by, leave_lost_terminal
 from diffusers_perf.cli.streams import Plain, plain
+from diffusers_perf.ending import ended_by, leave_lost_terminal
 from perf_tests.tests.unit.recorded import cases, lost, process, session, write
 
 COMMAND = [sys.executable, "-m", "diffusers_perf.cli"]

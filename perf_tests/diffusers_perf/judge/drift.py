@@ -8,7 +8,6 @@ from diffusers_perf.judge.messages.run import drift as drift_message
 from diffusers_perf.judge.stats import ratio_interval
 from diffusers_perf.records.run import Drift
 
-DRIFT_ROUNDS = 3
 DRIFT_SHARE = 0.05
 """A reference that is significantly and this much slower or faster when repeated has drifted."""
 
