@@ -2,7 +2,8 @@
 
 `unit/test_documents.py` fails if a command stands in none of the tables below, or a line of a table
 in no document. `full/test_commands.py` runs `RUN`. Every Python block is imported by a unit test,
-and measured by `integration/test_examples.py` if it declares a case.
+and measured by `integration/test_examples.py` if it declares a case; the one that needs pandas is
+run by `full/test_history_rates.py`.
 """
 
 from __future__ import annotations
@@ -90,7 +91,7 @@ NOT_RUN: dict[str, str] = {
 
 OTHER = {
     ("ci/README.md", "yaml"): "needs a GitLab runner; a test parses it",
-    ("baselines/README.md", "sql"): "needs the extra `history`; a test of tests/full runs its like",
+    ("ci/README.md", "sql"): "needs DuckDB; `full/test_history_rates.py` runs it as it is written",
     ("README.md", "text"): "output: generated, or compared by `full/test_commands.py`",
 }
 """Blocks in other languages than Python and bash."""

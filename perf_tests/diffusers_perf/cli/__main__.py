@@ -19,7 +19,10 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         with ended_by(), shown_plain():
             return _run(arguments)
-    except (Lost, BrokenPipeError):
+    except Lost as lost:
+        settle()
+        return refuse(str(lost)) if str(lost) else CANNOT_JUDGE
+    except BrokenPipeError:
         return CANNOT_JUDGE  # what it says was not read to its end
     finally:
         settle()

@@ -27,13 +27,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     adding.add_argument("runs", nargs="+", type=named, metavar="RUN.json")
     adding.add_argument(
         "--label",
+        type=_word,
         default="main",
         help="main (default) for the history that is judged, control for a run that measured an "
         "older commit again, any other word for a pull request or a laptop",
     )
     reporting = actions.add_parser("report", help="list what changed, and write the page")
     reporting.add_argument(
-        "--html", type=named, metavar="OUT.html", help="write the page; needs the extra `report`"
+        "--html",
+        type=named,
+        metavar="OUT.html",
+        help="write the page; needs the extra `report`. A run's report that is written beside "
+        "history.html later links to it",
     )
     reporting.add_argument(
         "--issues",
@@ -43,6 +48,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     for action in (adding, reporting):
         add_store(action)
+
+
+def _word(text: str) -> str:
+    """An option's type: a label. Empty, as of an unset variable in a script, is refused."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError("it takes a word, and not an empty one")
+    return text
 
 
 def add_store(parser: argparse.ArgumentParser) -> None:
@@ -72,8 +84,13 @@ def _add(args: argparse.Namespace) -> int:
 
     # All are read before the first is added.
     for run in [load_run(path) for path in args.runs]:
-        path, is_new = add(run, folder_of(args), label=args.label)
-        print(f"{'added' if is_new else 'already there:'} {path}")
+        path, kept = add(run, folder_of(args), label=args.label)
+        if kept is None:
+            print(f"added {path}")
+        elif kept == args.label:
+            print(f"already there: {path}")
+        else:
+            print(f"already there, and keeps its label {kept!r}: {path}")
     return 0
 
 

@@ -27,7 +27,14 @@ def _written_out(found: re.Match[str]) -> str:
 
 
 class Lost(Exception):
-    """What was printed could not be written: the reader has gone, or the disk is full."""
+    """What was printed could not be written: the reader has gone, or the disk is full.
+
+    The text says why; it is empty for a reader that has gone, who wants to know no more.
+    """
+
+    def __init__(self, error: OSError) -> None:
+        is_gone = isinstance(error, BrokenPipeError)
+        super().__init__("" if is_gone else f"the output cannot be written ({error.strerror})")
 
 
 class Plain:
@@ -47,14 +54,14 @@ class Plain:
         try:
             self._stream.write(shown)
         except OSError as error:
-            raise Lost from error
+            raise Lost(error) from error
         return len(text)
 
     def flush(self) -> None:
         try:
             self._stream.flush()
         except OSError as error:
-            raise Lost from error
+            raise Lost(error) from error
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
@@ -62,16 +69,29 @@ class Plain:
 
 @contextmanager
 def shown_plain() -> Iterator[None]:
-    """Show what is printed in here as `plain`. `Lost` where it cannot be written.
+    """Show what is printed in here as `plain`. `Lost` where it cannot be written, also at the end.
 
     A stream that is closed takes everything.
     """
     before = sys.stdout, sys.stderr
     sys.stdout, sys.stderr = (cast(TextIO, Plain(_open(stream))) for stream in before)
     try:
-        yield
+        try:
+            yield
+        finally:
+            _flush()
     finally:
         sys.stdout, sys.stderr = before
+
+
+def _flush() -> None:
+    """Write what buffers still have. What a reader misses that has gone changes no verdict."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except Lost as lost:
+            if str(lost):
+                raise
 
 
 def _open(stream: TextIO | None) -> TextIO:
@@ -83,17 +103,11 @@ def _open(stream: TextIO | None) -> TextIO:
     return stream
 
 
-def settle() -> bool:
-    """Write what is left, as Python would at its end, where it answers 120 if that fails.
-
-    Returns whether all could be written.
-    """
-    written = True
+def settle() -> None:
+    """Drop what cannot be written, so that Python does not try again at its end and answer 120."""
     for stream in (sys.stdout, sys.stderr):
         try:
             if stream is not None and not stream.closed:
                 stream.flush()
         except OSError:
-            written = False
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
-    return written

@@ -30,7 +30,7 @@ from diffusers_perf.history.store import MEASURED, TIME_TO_FIRST_IMAGE, values_o
 from diffusers_perf.judge.stats import Interval, pooled_interval
 from diffusers_perf.messages.numbers import percent
 from diffusers_perf.records.files import as_json, read_bytes, write_whole
-from diffusers_perf.records.quantities import Number, Positive, StrictRecord
+from diffusers_perf.records.quantities import NotNegative, Number, Positive, StrictRecord
 from diffusers_perf.records.run import Run
 
 FILE = "bisect.json"
@@ -68,6 +68,8 @@ class StateFile(StrictRecord, frozen=True, kw_only=True):
     """By the name of their run's file, without `-again`."""
     failed: Mapping[str, Failure] = {}
     """By the name of their run's file."""
+    ended_s: NotNegative = 0.0
+    """Of the processes that the budget's end ended, which are measured anew."""
 
 
 class _Disturbed(NothingMeasured):
@@ -121,6 +123,7 @@ class Bisection:
     say: Callable[[str], None] = print
     _finished: dict[str, Process] = field(default_factory=dict)
     _failed: dict[str, Failure] = field(default_factory=dict)
+    _ended_s: float = 0.0
     _sides: dict[str, Side] = field(default_factory=dict)
     _steps: list[Step] = field(default_factory=list)
     _ratios: dict[str, list[float]] = field(default_factory=dict)
@@ -172,10 +175,8 @@ class Bisection:
         self._add(good, Answer.GOOD, unit.shown(first.value))
         self._add(bad, Answer.BAD, unit.shown(last.value))
         if first.value == last.value:
-            raise BadSide(
-                f"{self.case}: {self.metric} is {unit.shown(first.value)} with good and with bad; "
-                "name two ends that differ"
-            )
+            same = f"{self.metric} is {unit.shown(first.value)} with good and with bad"
+            raise BadSide(f"{self.case}: {same}; name two ends that differ")
 
         def is_bad(candidate: Candidate) -> tuple[bool, str]:
             value = self._measured(candidate, 1).value
@@ -190,10 +191,9 @@ class Bisection:
         self._add(good, Answer.GOOD, "1")
         self._add(bad, Answer.BAD, _text(whole))
         if whole.low <= 1 <= whole.high:
-            raise BadSide(
-                f"{self.case}: {self.metric} of bad over good is {_text(whole)}, and "
-                f"{LOOKS[-1]} pairs show no change; name two ends that differ"
-            )
+            ratio = f"{self.metric} of bad over good is {_text(whole)}"
+            same = f"{ratio}, and {LOOKS[-1]} pairs show no change"
+            raise BadSide(f"{self.case}: {same}; name two ends that differ")
         middle = math.sqrt(whole.mid)
 
         def is_bad(candidate: Candidate) -> tuple[bool, str]:
@@ -261,6 +261,8 @@ class Bisection:
             )
             value, unit = self._value(run)
         except subprocess.TimeoutExpired:
+            self._ended_s += _since(start)
+            self._save()
             raise OutOfTime(self._out_of_time(longest_s)) from None
         except NothingMeasured as error:
             self._failed[name] = Failure(
@@ -308,10 +310,16 @@ class Bisection:
         if known.settings != self.settings:
             raise BadSide(f"--out {self.out} has another bisection; give another --out")
         self._finished, self._failed = dict(known.finished), dict(known.failed)
+        self._ended_s = known.ended_s
         self.say(f"{len(self._all)} processes are finished from before")
 
     def _save(self) -> None:
-        state = StateFile(settings=self.settings, finished=self._finished, failed=self._failed)
+        state = StateFile(
+            settings=self.settings,
+            finished=self._finished,
+            failed=self._failed,
+            ended_s=self._ended_s,
+        )
         write_whole(self.out / FILE, as_json(state))
 
     @property
@@ -320,7 +328,7 @@ class Bisection:
 
     @property
     def _spent_s(self) -> float:
-        return sum(process.seconds for process in self._all)
+        return sum((process.seconds for process in self._all), self._ended_s)
 
     def _out_of_time(self, longest_s: float) -> str:
         seconds = [process.seconds for process in self._all] or [60.0]
@@ -328,8 +336,7 @@ class Bisection:
         more = (self._spent_s + 2 * steps * max(fmean(seconds), longest_s)) / 60 + 1
         return (
             f"{self._spent_s / 60:.1f} of {self.budget_s / 60:g} min are used; the same command "
-            f"with --minutes {more:.0f} goes on from the {len(self._all)} processes that are "
-            "finished"
+            f"with --minutes {more:.0f} goes on after {len(self._all)} processes"
         )
 
 

@@ -53,14 +53,18 @@ class Cause:
     def text(self) -> str:
         return f"{' or '.join(self.kinds)}: {self.evidence}"
 
-    def command(self, *, good: str, bad: str, case: str, metric: str) -> str:
-        """The bisection that narrows it down; empty where there is nothing to bisect.
+    def command(self, *, good: str, bad: str, row: Row) -> str:
+        """The bisection that narrows it down for a row's case and metric; empty where there is
+        nothing to bisect.
 
         The compile cache decides the time to first image, so no bisection takes it.
         """
-        if metric == TIME_TO_FIRST_IMAGE.name:
+        if row.metric == TIME_TO_FIRST_IMAGE.name:
             return ""
-        where = ["--case", case, "--metric", metric]
+        where = ["--case", row.case, "--metric", row.metric]
+        if row.device == "cpu":
+            # Else pytest takes the GPU of whoever pastes it.
+            where += ["--device", "cpu"]
         if CauseKind.VERSIONS in self.kinds and self.packages:
             versions = [
                 part

@@ -101,7 +101,9 @@ def count_changes(values: Sequence[float]) -> tuple[ChangePoint, ...]:
         # Ranks are what counts, so that a counter may be moved up to where logarithms exist.
         up = 1 - min(0, *values) if min(values) <= 0 else 0
         noisy = changes([value + up for value in values])
-        return tuple(replace(c, before=c.before - up, after=c.after - up) for c in noisy)
+        # A median of counts has no more digits; the logarithms' rounding has.
+        back = ((c, round(c.before - up, 3), round(c.after - up, 3)) for c in noisy)
+        return tuple(replace(c, before=before, after=after) for c, before, after in back)
     found = []
     skip = 0
     for at in moved:

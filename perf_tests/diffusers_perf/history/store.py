@@ -10,7 +10,9 @@ from __future__ import annotations
 import datetime as dt
 import gzip
 import hashlib
+import os
 import zlib
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from statistics import median
@@ -24,7 +26,7 @@ from diffusers_perf.catalog.metric import Metric, MetricKind, Unit
 from diffusers_perf.catalog.metrics import METRICS
 from diffusers_perf.catalog.status import Status
 from diffusers_perf.records.files import phrase_of, read_gzip, write_bytes_whole
-from diffusers_perf.records.quantities import Number, Record
+from diffusers_perf.records.quantities import Integer, Number, Record
 from diffusers_perf.records.reading import BadRunError
 from diffusers_perf.records.run import CaseRecord, Run
 
@@ -52,6 +54,7 @@ MEASURED = (
 )
 """The metrics with noise that a history keeps. It keeps all counters as well."""
 SUFFIX = ".jsonl.gz"
+ADDING = "add runs with diffusers-perf history add"
 
 
 class Row(Record, frozen=True, kw_only=True, gc=False):
@@ -59,6 +62,8 @@ class Row(Record, frozen=True, kw_only=True, gc=False):
 
     run: str
     """Digest of the run's rows."""
+    rows: Integer
+    """How many rows the run has, so that a file which lost some is noticed."""
     time: Annotated[dt.datetime, Meta(tz=True)]
     label: str
     """``main`` for the nightly history, any other word for other runs."""
@@ -133,6 +138,7 @@ def rows_of(run: Run, *, label: str = MAIN) -> list[Row]:
             harness=run.session.harness_version,
             quick=run.session.quick,
             run="",
+            rows=0,
             cohort="",
             time=time,
             label="",
@@ -158,7 +164,8 @@ def rows_of(run: Run, *, label: str = MAIN) -> list[Row]:
     if not rows:
         raise BadRunError(f"{run.path}: measured no case")
     digest = _digest(msgspec.json.Encoder().encode_lines(rows))[:16]
-    return [replace(row, run=digest, label=label, cohort=_cohort(row)) for row in rows]
+    count = len(rows)
+    return [replace(row, run=digest, rows=count, label=label, cohort=_cohort(row)) for row in rows]
 
 
 def pins_of(case: CaseRecord) -> str:
@@ -183,19 +190,21 @@ def values_of(case: CaseRecord) -> Iterator[tuple[str, Unit, float, bool]]:
         yield name, Unit.COUNT, count.total(seen.steps), True
 
 
-def add(run: Run, folder: Path, *, label: str = MAIN) -> tuple[Path, bool]:
-    """The run's file in a store, and whether it is new. `BadRunError` as `rows_of`, `OSError`.
+def add(run: Run, folder: Path, *, label: str = MAIN) -> tuple[Path, str | None]:
+    """The run's file in a store, and the label that it keeps if it was there already, else None.
 
-    A run that is there keeps the label that it was added with. A file that was damaged since is
-    written anew.
+    `BadRunError` as `rows_of` and for a folder inside a store; `OSError`. A file that was damaged
+    since it was added is written anew.
     """
     rows = rows_of(run, label=label)
     first = rows[0]
+    if folder.is_dir():
+        _refuse_inner(folder)
     path = folder / run.machine.slug / f"{first.time:%Y%m%dT%H%M%S}-{first.run}{SUFFIX}"
-    if path.exists() and _holds(path, rows):
-        return path, False
-    write(rows, path)
-    return path, True
+    kept = _label_in(path, rows) if path.exists() else None
+    if kept is None:
+        write(rows, path)
+    return path, kept
 
 
 def write(rows: Sequence[Row], path: Path) -> None:
@@ -205,20 +214,56 @@ def write(rows: Sequence[Row], path: Path) -> None:
     write_bytes_whole(path, gzip.compress(lines, mtime=0))
 
 
-def _holds(path: Path, rows: Sequence[Row]) -> bool:
-    """Whether a file of a store has these rows, under whatever label."""
+def _label_in(path: Path, rows: Sequence[Row]) -> str | None:
+    """The label under which a file of a store has these rows; None where it has not."""
     try:
-        return [replace(row, label=rows[0].label) for row in _read(path)] == list(rows)
+        known = _read(path)
     except BadRunError:
-        return False
+        return None
+    is_same = [replace(row, label=rows[0].label) for row in known] == list(rows)
+    return known[0].label if is_same else None
 
 
 def load(folder: Path) -> list[Row]:
-    """Every row of a store, oldest run first. `BadRunError` for a file that is not of a store."""
-    if not folder.is_dir():
-        raise BadRunError(f"{folder}: no such folder; add runs with diffusers-perf history add")
-    paths = sorted(folder.glob(f"*/*{SUFFIX}"), key=lambda path: path.name)
-    return [row for path in paths for row in _read(path)]
+    """Every row of a store, oldest run first.
+
+    `BadRunError` for a folder that is not a store, and for what in it cannot be read.
+    """
+    return [row for path in _files(folder) for row in _read(path)]
+
+
+def _files(folder: Path) -> list[Path]:
+    """At least one, the oldest first."""
+    try:
+        _refuse_inner(folder)
+        # Not by `glob`, which passes over what it may not read.
+        found = [
+            Path(file)
+            for machine in _entries(folder)
+            if machine.is_dir() and not machine.name.startswith(".")
+            for file in _entries(machine)
+            if file.name.endswith(SUFFIX)
+        ]
+    except FileNotFoundError:
+        raise BadRunError(f"{folder}: no such folder; {ADDING}") from None
+    except OSError as error:
+        raise BadRunError(f"{error.filename}: cannot be read ({error.strerror})") from None
+    if not found:
+        inner = next(folder.glob(f"*/*/*{SUFFIX}"), None)
+        hint = f"the store is {inner.parents[1]}" if inner else ADDING
+        raise BadRunError(f"{folder}: holds no runs; {hint}")
+    return sorted(found, key=lambda path: path.name)
+
+
+def _refuse_inner(folder: Path) -> None:
+    """`BadRunError` for the folder of one machine, which lies in a store; `OSError`."""
+    if any(entry.name.endswith(SUFFIX) for entry in _entries(folder)):
+        raise BadRunError(f"{folder}: holds the runs of one machine; the store is {folder.parent}")
+
+
+def _entries(folder: Path | os.DirEntry[str]) -> list[os.DirEntry[str]]:
+    with os.scandir(folder) as entries:
+        return list(entries)
 
 
 def _read(path: Path) -> list[Row]:
@@ -228,9 +273,17 @@ def _read(path: Path) -> list[Row]:
     except msgspec.ValidationError as error:
         raise BadRunError(f"{path}: {phrase_of(error)}") from None
     except (EOFError, OSError, ValueError, zlib.error) as error:
-        raise BadRunError(f"{path}: cannot be read ({error})") from None
+        reason = getattr(error, "strerror", None) or error
+        raise BadRunError(f"{path}: cannot be read ({reason})") from None
     if not rows:
         raise BadRunError(f"{path}: empty; add its run again")
+    there = Counter(row.run for row in rows)
+    for row in rows:
+        if there[row.run] != row.rows:
+            raise BadRunError(
+                f"{path}: holds {there[row.run]} of the {row.rows} rows of its run; "
+                "add its run again"
+            )
     return rows
 
 

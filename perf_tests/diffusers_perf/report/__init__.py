@@ -22,6 +22,8 @@ from diffusers_perf.report.content import ComparisonPart, Report
 NEEDED = ("jinja2",)
 """What the HTML page needs, and Markdown does not."""
 STDOUT = Path("-")
+HISTORY_PAGE = "history.html"
+"""What `diffusers-perf history report` writes in CI; a report in the same folder links to it."""
 CASES_MOST = 2000
 """In one report: its page has 13 MB, and takes seconds."""
 
@@ -38,7 +40,9 @@ def write(
     shown = load_run(head[0])
     report = make(shown, store, head=head, base=base)
     if html is not None:
-        write_text(html, _page(report, shown, store))
+        beside = html.with_name(HISTORY_PAGE)
+        trends = HISTORY_PAGE if beside.is_file() and beside != html else ""
+        write_text(html, _page(report, shown, store, trends=trends))
     if comment == STDOUT:
         sys.stdout.write(markdown.render(report))
     elif comment is not None:
@@ -98,11 +102,11 @@ def refuse_without_jinja2() -> None:
         )
 
 
-def _page(report: Report, shown: Run, store: BaselineStore) -> str:
+def _page(report: Report, shown: Run, store: BaselineStore, *, trends: str) -> str:
     refuse_without_jinja2()
     from diffusers_perf.report import page
 
-    return page.render(report, shown.images, store, source=shown.path.name)
+    return page.render(report, shown.images, store, source=shown.path.name, trends=trends)
 
 
 def write_text(path: Path, text: str) -> None:

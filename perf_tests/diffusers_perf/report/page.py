@@ -23,8 +23,11 @@ WORDS_BYTES = 150_000
 CASE_BYTES = 9_000
 
 
-def render(report: Report, images: Path, store: BaselineStore, *, source: str) -> str:
-    """The page's HTML, with the images of that folder, under 5 MB.
+def render(
+    report: Report, images: Path, store: BaselineStore, *, source: str, trends: str = ""
+) -> str:
+    """The page's HTML, with the images of that folder, under 5 MB. `trends` is the history's page
+    beside it, if there is one.
 
     What came out of a run's JSON is escaped; nothing is fetched.
     """
@@ -50,6 +53,7 @@ def render(report: Report, images: Path, store: BaselineStore, *, source: str) -
         policy=policy_for(script),
         script=script,
         source=source,
+        trends=trends,
         mood_of=mood_of,
     )
 

@@ -11,6 +11,7 @@ import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from time import sleep
 from typing import Any
 
 import pytest
@@ -229,6 +230,24 @@ def test_no_process_starts_that_the_budget_does_not_hold(
     assert bisect("--minutes=0.001", metric="kernels") == 2
     assert "the same command with --minutes" in capsys.readouterr().err
     assert index.calls == []
+
+
+def test_process_that_the_budget_ended_counts(
+    index: Index, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else each repetition of the command would take the whole budget again."""
+    limits = []
+
+    def endless(*_: Any, limit_s: float, **__: Any) -> tuple[int, Run]:
+        limits.append(limit_s)
+        sleep(limit_s)
+        raise subprocess.TimeoutExpired("pytest", limit_s)
+
+    monkeypatch.setattr(processes, "measured", endless)
+    for _ in range(2):
+        assert bisect("--minutes=0.001", metric="kernels") == 2
+        assert "0.0 of 0.001 min are used" in capsys.readouterr().err
+    assert len(limits) == 1
 
 
 def test_packages_change_one_after_the_other(

@@ -5,14 +5,17 @@ from __future__ import annotations
 import datetime as dt
 import gzip
 import json
+import os
 import shutil
-from collections.abc import Callable, Iterable, Sequence
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
 
+from diffusers_perf.catalog.status import Status
 from diffusers_perf.cli import __main__ as command
 from diffusers_perf.history import store
 from diffusers_perf.history.causes import CauseKind
@@ -20,6 +23,7 @@ from diffusers_perf.history.changes import Shape
 from diffusers_perf.history.store import CONTROL, Row
 from diffusers_perf.history.trends import Event, Trend, alerts, ranges, red, trends
 from diffusers_perf.history.words import BARS, history_lines
+from diffusers_perf.records.reading import BadRunError
 from perf_tests.tests.unit.recorded import (
     FOLDER,
     Content,
@@ -100,6 +104,12 @@ def test_step_names_its_commits_and_its_bisection() -> None:
         f"diffusers-perf bisect --good {commit(39)[:12]} --bad {commit(40)[:12]} "
         f"--case {CASE} --metric 'GPU busy'"
     )
+
+
+def test_change_on_a_cpu_is_bisected_on_a_cpu() -> None:
+    rows = [replace(row, device="cpu") for row in nights(range(50), slower(since=40))]
+    (one,) = ranges(trends(rows))
+    assert one.command.endswith("--metric 'GPU busy' --device cpu")
 
 
 def test_time_to_first_image_is_not_bisected() -> None:
@@ -245,6 +255,25 @@ def test_red_night_is_decided_by_a_control(by: float, kinds: tuple[CauseKind, ..
     assert only([*rows, *store.rows_of(run, label=CONTROL)]).cause.kinds == kinds
 
 
+def test_control_under_interference_decides_nothing() -> None:
+    def failed(number: int, content: Content) -> None:
+        if number == 40:
+            case(content, CASE)["status"] = Status.SLOWER
+
+    rows = nights(range(41), slower(since=40), failed)
+    again = night(41, code=39)
+    measured(again, CASE)["gpu_busy_s"] *= 1.05
+    for reasons, kinds in (
+        (["another process"], (CauseKind.CODE, CauseKind.NOISE)),
+        ([], (CauseKind.MACHINE,)),
+    ):
+        measured(again, CASE)["interference"]["gpu"] = reasons
+        (run,) = parsed([again], "control")
+        all_rows = [*rows, *store.rows_of(run, label=CONTROL)]
+        (event,) = red(trends(all_rows))
+        assert only(all_rows).cause.kinds == event.cause.kinds == kinds
+
+
 def test_other_labels_are_shown_and_judge_nothing() -> None:
     rows = nights(range(40))
     pulls = parsed([night(n) for n in range(40, 50)], "pull")
@@ -291,7 +320,7 @@ def test_adding_twice_changes_nothing(tmp_path: Path) -> None:
         added = list(writers.map(lambda _: store.add(run, tmp_path), range(16)))
     (path,) = {path for path, _ in added}
     assert [file for file in tmp_path.rglob("*") if file.is_file()] == [path]
-    assert store.add(run, tmp_path, label="again") == (path, False)
+    assert store.add(run, tmp_path, label="again") == (path, "main")
     assert {row.label for row in store.load(tmp_path)} == {"main"}
 
 
@@ -329,9 +358,69 @@ def test_adding_again_repairs_a_damaged_file(damaged: str, tmp_path: Path) -> No
     rows, whole = store.load(tmp_path), path.read_bytes()
     half = gzip.compress(b"".join(gzip.decompress(whole).splitlines(keepends=True)[:9]))
     path.write_bytes({"empty": b"", "cut off": whole[:-9], "half of its rows": half}[damaged])
-    assert store.add(run, tmp_path) == (path, True)
+    with pytest.raises(BadRunError, match=r"add its run again|cannot be read"):
+        store.load(tmp_path)
+    assert store.add(run, tmp_path) == (path, None)
     assert [replace(row, label="first") for row in store.load(tmp_path)] == rows
-    assert store.add(run, tmp_path, label="other") == (path, False)
+    assert store.add(run, tmp_path, label="other") == (path, "main")
+
+
+def test_run_keeps_its_first_label_and_the_command_says_so(
+    tmp_path: Path, no_baselines: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    paths = [str(path) for path in write([night(0)], tmp_path, "night")]
+    said = []
+    for label in ("main", "main", "laptop"):
+        assert command.main(["history", "add", *paths, "--label", label]) == 0
+        said.append(capsys.readouterr().out.split(":")[0])
+    assert said[1:] == ["already there", "already there, and keeps its label 'main'"]
+    with pytest.raises(SystemExit) as refused:
+        command.main(["history", "add", *paths, "--label", " "])
+    assert refused.value.code == 2
+
+
+@pytest.fixture
+def someone() -> Iterator[Path]:
+    """A folder that all may read, while the test runs as someone whom permissions concern."""
+    with tempfile.TemporaryDirectory() as name:
+        folder, is_root = Path(name), os.geteuid() == 0
+        folder.chmod(0o755)
+        if is_root:
+            os.seteuid(65534)
+        yield folder
+        if is_root:
+            os.seteuid(0)
+        for path in (folder / "store", *(folder / "store").rglob("*")):
+            path.chmod(0o755)
+
+
+@pytest.mark.parametrize("unreadable", ["", "machine", "machine/run.jsonl.gz"])
+def test_what_may_not_be_read_is_one_sentence(someone: Path, unreadable: str) -> None:
+    user = os.geteuid()
+    if user == 65534:
+        os.seteuid(0)
+    (run,) = parsed([night(0)], "night")
+    store.write(store.rows_of(run), someone / "store" / "machine" / "run.jsonl.gz")
+    (someone / "store" / unreadable).chmod(0)
+    os.seteuid(user)
+    with pytest.raises(BadRunError, match=r"cannot be read \(Permission denied\)"):
+        store.load(someone / "store")
+
+
+def test_folder_beside_the_store_names_the_store(
+    tmp_path: Path, no_baselines: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    paths = [str(path) for path in write([night(0)], tmp_path, "night")]
+    folder = tmp_path / "store"
+    assert command.main(["history", "add", *paths, "--store", str(folder)]) == 0
+    (machine_folder,) = folder.iterdir()
+    for other in (tmp_path, machine_folder):
+        assert command.main(["history", "report", "--store", str(other)]) == 2
+        assert f"the store is {folder}\n" in capsys.readouterr().err
+    assert command.main(["history", "add", *paths, "--store", str(machine_folder)]) == 2
+    (folder / "empty").mkdir()
+    assert command.main(["history", "report", "--store", str(folder / "empty")]) == 2
+    assert "holds no runs; add runs with" in capsys.readouterr().err
 
 
 def test_date_out_of_range_is_one_sentence(
@@ -419,6 +508,11 @@ def test_report_shows_the_history_beside_the_baselines(
     lines = comment.read_text().splitlines()
     (line,) = [row for row in lines if "fp16" in row and BARS[0] in row]
     assert sum(line.count(bar) for bar in BARS) == 8
+    # A link leads to what is there.
+    assert "history.html</a>" not in page.read_text()
+    assert '<a href="history.html">' not in page.read_text()
+    assert command.main(["history", "report", "--html", str(tmp_path / "history.html")]) == 0
+    assert command.main(["report", str(paths[0]), *options]) == 0
     assert '<a href="history.html">' in page.read_text()
 
 

@@ -127,6 +127,15 @@ def test_counter_that_always_moves_has_noise() -> None:
     assert [c.at for c in count_changes(moving) if c.shape is Shape.STEP] == [60]
 
 
+def test_counter_that_moves_around_zero_has_whole_levels() -> None:
+    draw = random.Random(0)
+    moving = [draw.choice([7, 8]) if n < 50 else draw.choice([0, 1]) for n in range(100)]
+    found = [c for c in count_changes(moving) if c.shape is Shape.STEP]
+    assert [(c.at, c.before in (7, 7.5, 8), c.after in (0, 0.5, 1)) for c in found] == [
+        (50, True, True)
+    ]
+
+
 def test_two_known_groups_differ_with_fewer_runs() -> None:
     values = simulated(lambda n: 1.02 if n >= 40 else 1.0, runs=46)
     assert differ(values[:40], values[40:])

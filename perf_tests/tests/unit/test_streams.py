@@ -14,6 +14,7 @@ import pytest
 
 from diffusers_perf.cli import __main__ as cli
 from diffusers_perf.cli import gate
+from diffusers_perf.cli.commands import NAMES
 from diffusers_perf.cli.streams import Plain, plain
 from diffusers_perf.ending import ended_by, leave_lost_terminal
 from perf_tests.tests.unit.recorded import cases, lost, process, session, write
@@ -80,11 +81,31 @@ def test_closed_stream_is_not_a_regression(
     assert "Traceback" not in done.stdout + done.stderr
 
 
-def test_full_disk_behind_the_output_is_not_judged(tmp_path: Path) -> None:
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_full_disk_behind_the_output_is_one_sentence(unbuffered: str) -> None:
+    environment = os.environ | {"PYTHONUNBUFFERED": unbuffered}
     with Path("/dev/full").open("w") as full:
-        done = subprocess.run([*COMMAND, "--help"], stdout=full, stderr=subprocess.PIPE, text=True)
+        done = subprocess.run(
+            [*COMMAND, "--help"], stdout=full, stderr=subprocess.PIPE, text=True, env=environment
+        )
     assert done.returncode == 2
-    assert "Traceback" not in done.stderr
+    assert done.stderr == "error: the output cannot be written (No space left on device)\n"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_command_passes_where_its_output_is_lost(
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with Path("/dev/full").open("w") as full:
+        monkeypatch.setattr(sys, "stdout", full)
+        assert cli.main([name, "--help"]) == 2
+    assert capsys.readouterr().err.count("cannot be written") == 1
+
+
+def test_reader_that_has_gone_is_no_error(tmp_path: Path) -> None:
+    line = f"{' '.join(COMMAND)} --help | true; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", line], cwd=tmp_path, capture_output=True, text=True)
+    assert done.stderr == ""
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
