@@ -23,6 +23,7 @@ from diffusers_perf.cli.answers import (
     refuse,
     store_of,
 )
+from diffusers_perf.messages import ab as messages
 
 MINUTES = 30.0
 OUT = Path("runs", "ab")
@@ -81,10 +82,7 @@ def main(args: argparse.Namespace) -> int:
 
     refs, pythons = (args.base, args.head), (args.base_python, args.head_python)
     if not (all(refs) and not any(pythons)) and not (all(pythons) and not any(refs)):
-        raise BadSide(
-            "ab takes either --base and --head (two refs of this repository) or --base-python and "
-            "--head-python (two environments), and both of them"
-        )
+        raise BadSide(messages.TWO_REFS_OR_TWO_PYTHONS)
     options = [
         *(["--device", args.device] if args.device else []),
         *(["--quick"] if args.quick else []),
@@ -117,7 +115,7 @@ def main(args: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         leave_lost_terminal()
         print(
-            "interrupted; the same command goes on from the pairs that are finished",
+            messages.INTERRUPTED,
             file=sys.stderr,
         )
         return CANNOT_JUDGE

@@ -20,6 +20,8 @@ from typing import TYPE_CHECKING
 
 from diffusers_perf.catalog.status import CANNOT_JUDGE
 from diffusers_perf.cli.answers import named, positive, refuse
+from diffusers_perf.messages import bisect as messages
+from diffusers_perf.messages.common import INTERRUPTED
 
 if TYPE_CHECKING:
     from diffusers_perf.compare.bisection import Culprit
@@ -81,7 +83,7 @@ def main(args: argparse.Namespace) -> int:
     try:
         with interruptible() as interruption, held(out, by="bisect") as lock:
             candidates = _candidates(args, out)
-            print(f"{len(candidates)} candidates from {candidates[0].label}")
+            print(messages.candidates(len(candidates), candidates[0].label))
             culprit = Bisection(
                 candidates=candidates,
                 case=args.case,
@@ -100,7 +102,7 @@ def main(args: argparse.Namespace) -> int:
         return refuse(str(error))
     except KeyboardInterrupt:
         leave_lost_terminal()
-        print("interrupted; the same command goes on", file=sys.stderr)
+        print(INTERRUPTED, file=sys.stderr)
         return CANNOT_JUDGE
 
 
@@ -110,10 +112,7 @@ def _candidates(args: argparse.Namespace, out: Path) -> list[Candidate]:
 
     count = max(len(args.package), 1)
     if len(args.good) != count or len(args.bad) != count:
-        raise BadSide(
-            f"bisect takes one --good and one --bad for each --package (got {len(args.good)} and "
-            f"{len(args.bad)} for {count})"
-        )
+        raise BadSide(messages.unequal_ends(len(args.good), len(args.bad), count))
     if args.package:
         ends = zip(args.package, args.good, args.bad, strict=True)
         packages = [PackageRange(name=name, good=good, bad=bad) for name, good, bad in ends]
@@ -121,7 +120,7 @@ def _candidates(args: argparse.Namespace, out: Path) -> list[Candidate]:
     else:
         found = of_commits(args.good[0], args.bad[0], out)
     if len(found) < 2:
-        raise BadSide("good and bad are the same")
+        raise BadSide(messages.SAME_ENDS)
     return found
 
 
@@ -129,12 +128,10 @@ def _conclusion(
     culprit: Culprit, args: argparse.Namespace, options: Sequence[str]
 ) -> Sequence[str]:
     """The culprit, the evidence, and the command that repeats the last comparison."""
-    lines = ["", f"first bad: {culprit.bad.label}", f"last good: {culprit.good.label}"]
-    if culprit.between:
-        skipped = ", ".join(candidate.name for candidate in culprit.between)
-        lines.append(f"could not be measured, so it may be one of these: {skipped}")
+    unmeasured = [candidate.name for candidate in culprit.between]
+    lines = ["", *messages.found(culprit.bad.label, culprit.good.label, unmeasured)]
     lines += [f"  {step.answer:8}{step.candidate.name}  {step.evidence}" for step in culprit.steps]
-    lines.append(f"{culprit.processes} processes, {culprit.seconds / 60:.1f} min")
+    lines.append(messages.cost(culprit.processes, culprit.seconds))
     names = ("--base", "--head")
     ends = [culprit.good.name, culprit.bad.name]
     if args.package:

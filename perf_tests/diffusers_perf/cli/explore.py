@@ -20,10 +20,14 @@ from diffusers_perf.catalog.declarations import Tolerance, WeightsKind, Workload
 from diffusers_perf.catalog.metrics import COLUMNS
 from diffusers_perf.catalog.registry import Catalog, no_optimization
 from diffusers_perf.cli.answers import named, number, positive, refuse
-from diffusers_perf.compare.attempts import Attempts, Folder, cells_of, in_minutes, settings_of
+from diffusers_perf.compare.attempts import Attempts, Folder, cells_of, settings_of
 from diffusers_perf.compare.bare import BadInput, bare_bench
 from diffusers_perf.compare.lock import BadFolder, held
 from diffusers_perf.compare.sides import repository
+from diffusers_perf.messages import ab
+from diffusers_perf.messages import explore as messages
+from diffusers_perf.messages.common import INTERRUPTED
+from diffusers_perf.messages.numbers import plural
 from diffusers_perf.plugin.finding import find_project
 from diffusers_perf.plugin.screen import table
 from diffusers_perf.search.attempt import Adopted, Stack, Stopped, gain
@@ -106,7 +110,7 @@ def _explore(args: argparse.Namespace, project: Project) -> int:
     catalog = project.catalog_of(workload)
     limit = _limit(args, catalog)
     if args.memory is not None and bench.device.type == "cpu":
-        raise BadInput("--memory: it is GPU memory that is measured, and this runs on the CPU")
+        raise BadInput(messages.MEMORY_ON_CPU)
     source = bench.sources.of(workload)
     allowed = limit(source.kind)
     folder = Folder.open(args.out, settings_of(bench, workload, catalog))
@@ -146,7 +150,7 @@ def _explore(args: argparse.Namespace, project: Project) -> int:
     except Stopped as reason:
         stopped = str(reason)
     except KeyboardInterrupt:
-        stopped = "interrupted; the same command goes on"
+        stopped = INTERRUPTED
         print()
     if not search.steps:
         return refuse(stopped)
@@ -166,7 +170,7 @@ def _limit(args: argparse.Namespace, catalog: Catalog) -> Callable[[WeightsKind]
         raise BadInput(f"--without: {no_optimization(unknown, [*known])}")
     in_numbers = args.psnr is not None or args.ssim is not None
     if in_numbers and args.tolerance is not None:
-        raise BadInput("the tolerance is given either by --tolerance or in numbers")
+        raise BadInput(messages.TWO_TOLERANCES)
     if in_numbers:
         numbers = Tolerance(
             psnr_db=0.0 if args.psnr is None else args.psnr,
@@ -185,13 +189,11 @@ def _limit(args: argparse.Namespace, catalog: Catalog) -> Callable[[WeightsKind]
 def _workload(name: str | None, bench: Bench, project: Project) -> Workload:
     found = {c.workload.name: c.workload for c in project.cases if bench.sources.runs(c.workload)}
     if not found:
-        raise BadInput("no workload is declared that runs here with this model")
+        raise BadInput(messages.NO_WORKLOAD)
     if name is None:
         return next(iter(found.values()))
     if name not in found:
-        raise BadInput(
-            f"--workload: none that runs here is called {name!r}; known are {', '.join(found)}"
-        )
+        raise BadInput(messages.unknown_workload(name, [*found]))
     return found[name]
 
 
@@ -203,13 +205,9 @@ def _opening(
 ) -> Iterator[str]:
     machine, images = bench.machine, workload.num_images
     model = bench.sources.of(workload).name
-    yield (
-        f"{workload.name} of {model} on {machine.name}, torch {machine.torch}: "
-        f"{'one image' if images == 1 else f'{images} images'}, "
-        f"{workload.size}, {workload.steps} steps"
-    )
-    memory = f", at most {args.memory:g} GiB" if args.memory else ""
-    yield f"asked for: {tolerance_text(tolerance)}{memory}, in {in_minutes(args.minutes)}"
+    what = f"{plural(images, 'image')}, {workload.size}, {plural(workload.steps, 'step')}"
+    yield messages.opening(workload.name, model, machine.name, machine.torch, what)
+    yield messages.asked(tolerance_text(tolerance), args.memory, args.minutes)
 
 
 HEAD = ("step", *COLUMNS, "image")
@@ -234,55 +232,44 @@ def _closing(
     yield from _bounds(best, reference)
     if search.rejected:
         yield ""
-        yield "tried, and not in it:"
+        yield messages.REJECTED
         for name, rejected in search.rejected.items():
             yield f"  {name}: {rejected.reason}"
     why: dict[str, list[str]] = {}
     for name, reason in {**others, **dict.fromkeys(search.untried, stopped)}.items():
         why.setdefault(reason.removeprefix(f"{name} "), []).append(name)
     yield ""
-    yield "not tried:"
+    yield messages.UNTRIED
     for reason, names in why.items():
         yield f"  {', '.join(names)}: {reason}"
     if search.candidates:
-        yield f"  most combinations: {_combinations(search, attempts)}"
+        yield f"  {_combinations(search, attempts)}"
     if stopped:
-        yield f"stopped: {stopped}"
+        yield ab.stopped(stopped)
     if attempts.with_interference:
-        yield (
-            f"interference: {attempts.with_interference} of {attempts.number} measurements; those "
-            "times are less reliable"
-        )
+        yield messages.interference(attempts.with_interference, attempts.number)
     yield ""
     if not _found(search):
-        so_far = " before it stopped" if stopped else ""
-        yield f"no stack was found{so_far} that is faster than the reference and within the limits"
+        yield messages.nothing_found(stopped=bool(stopped))
         return
-    yield (
-        f"found: {reference.latency_s / best.measured.latency_s:.2f}x as fast as the reference"
-        + _called(best.stack, attempts)
-    )
+    speedup = reference.latency_s / best.measured.latency_s
+    yield messages.found(speedup, _called(best.stack, attempts))
     yield f'stack("best_{attempts.workload.name}", "{"+".join(best.stack)}")'
 
 
 def _combinations(search: Search, attempts: Attempts) -> str:
     """How few were tried of all that there are."""
     names = {optimization.name for optimization in search.candidates}
-    make = "optimization makes" if len(names) == 1 else "optimizations make"
     # The folder may hold others, of a search among more.
     tried = sum(names.issuperset(stack) for stack in attempts.folder.stacks)
-    return (
-        f"of the {2 ** len(names):,} that {len(names)} {make}, {tried} "
-        f"{'was' if tried == 1 else 'were'} tried, one added, replaced or left out at a time; two "
-        "that gain only together are found where one declares that it needs the other"
-    )
+    return messages.combinations(2 ** len(names), len(names), tried)
 
 
 def _called(stack: Stack, attempts: Attempts) -> str:
-    """Where it is a stack that has a name already."""
+    """The name of a declared stack, if it is one."""
     base, known = {*attempts.workload.base}, attempts.catalog.stacks
     same = [name for name, of in known.items() if {*of} - base == {*stack}]
-    return f"; it is {same[0]}" if same else ""
+    return same[0] if same else ""
 
 
 def _bounds(best: Adopted, reference: Measurement) -> Iterator[str]:
@@ -290,24 +277,18 @@ def _bounds(best: Adopted, reference: Measurement) -> Iterator[str]:
     seen = best.measured
     bottleneck, idle = seen.bottleneck, seen.idle_share
     if bottleneck is None or idle is None:
-        yield "bottleneck: unknown, since no GPU time was measured"
+        yield messages.NO_BOTTLENECK
         return
-    by = {"host": "the host, which", "gpu": "the GPU, which"}[bottleneck]
-    yield (
-        f"bottleneck: {by} leaves the GPU idle for {idle:.0%} of the time"
-        if bottleneck == "host"
-        else f"bottleneck: {by} is busy for {1 - idle:.0%} of the time"
-    )
+    yield messages.idle_gpu(idle) if bottleneck == "host" else messages.busy_gpu(1 - idle)
     # What a stack leaves out of the work is not counted operator by operator in a search.
-    whose, counted = ("its", seen) if seen.roofline_s else ("all of the reference's", reference)
+    counted = seen if seen.roofline_s else reference
     if counted.roofline_s:
-        what = {"arithmetic": "matrix products take", "memory": "weights take to be read"}
-        yield (
-            f"roofline: {counted.roofline_s:.3f} s, which {whose} "
-            f"{what[counted.roofline_by or 'arithmetic']} at the rate of this GPU; it takes "
-            f"{seen.latency_s / counted.roofline_s:.1f} times as long"
+        yield messages.roofline(
+            counted.roofline_s,
+            by=counted.roofline_by or "arithmetic",
+            of_reference=counted is not seen,
+            ratio=seen.latency_s / counted.roofline_s,
         )
     families = sorted(seen.families.items(), key=lambda item: -item[1].gpu_s)[:5]
     if families:
-        shown = [f"{name} {seen.gpu_s:.3f} s ({seen.kernels:,})" for name, seen in families]
-        yield f"GPU time by family of kernels: {', '.join(shown)}"
+        yield messages.families([(name, one.gpu_s, one.kernels) for name, one in families])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -21,6 +20,8 @@ from diffusers_perf.catalog.registry import Catalog
 from diffusers_perf.compare.bare import BadInput
 from diffusers_perf.judge.verdicts import judge
 from diffusers_perf.measurement.measuring import PACKAGE, digest, digest_of
+from diffusers_perf.messages import common
+from diffusers_perf.messages import explore as messages
 from diffusers_perf.plugin.screen import image
 from diffusers_perf.records.files import as_json, read_bytes, write_whole
 from diffusers_perf.records.measurement import Measurement
@@ -112,19 +113,14 @@ class Folder:
                 before = dict(settings)
                 opened.save()
         except OSError as error:
-            raise BadInput(f"--out {folder}: cannot be written ({error.strerror})") from None
+            raise BadInput(common.cannot_write(f"--out {folder}", error.strerror)) from None
         except (ValueError, RecursionError):
-            raise BadInput(
-                f"{opened.path}: was not written by explore; give another --out"
-            ) from None
+            raise BadInput(common.not_written_by(opened.path, "explore")) from None
         for name, value in settings.items():
             if before.get(name) != value:
-                other = f" {before.get(name)}, and this is {value}"
-                differs = " another" if isinstance(value, dict) or "code" in name else other
-                raise BadInput(
-                    f"--out {folder} holds what was measured with{differs} as its {name}: give "
-                    "another --out, or remove that folder"
-                )
+                is_long = isinstance(value, dict) or "code" in name
+                was, now = (None, None) if is_long else (before.get(name), value)
+                raise BadInput(common.other_settings(folder, name, was, now))
         return opened
 
     @property
@@ -190,13 +186,14 @@ class Attempts:
         if entry is None:
             begun = self.folder.begun.get(ask.key, 0)
             if begun >= BEGUN_MOST:
-                print(f"the process ended {begun} times in it")
-                return Tried(measured=None, refused=f"the process ended {begun} times in it")
+                refused = messages.ended_in_it(begun)
+                print(refused)
+                return Tried(measured=None, refused=refused)
             try:
                 self._afford(ask)
                 self._make_reference(ask)
             except Stopped:
-                print("not tried")
+                print(messages.NOT_TRIED)
                 raise
             entry = self._run(ask)
             seconds: float | None = entry.seconds
@@ -218,12 +215,7 @@ class Attempts:
         expected = alike[-1] if alike else COMPILING_S if compiles else 0.0
         left = self.budget_s - (monotonic() - self._started)
         if expected > left:
-            # Rounded so that what is left is never the larger number.
-            takes = f", and the next one may take {math.ceil(expected)} s" if expected else ""
-            raise Stopped(
-                f"{max(0, math.floor(left))} s of {in_minutes(self.budget_s / 60)} are left"
-                f"{takes}; the same command goes on"
-            )
+            raise Stopped(messages.out_of_budget(left, self.budget_s, expected))
 
     def _compiles(self, stack: Sequence[str]) -> bool:
         known = self.catalog.optimizations
@@ -235,7 +227,7 @@ class Attempts:
         if ask.stack and case.id not in self.bench.measurements:
             _, failed = self._measure(case, full=True)
             if failed:
-                raise Stopped(f"the reference fails: {failed}")
+                raise Stopped(messages.reference_fails(failed))
 
     def _run(self, ask: Ask) -> Entry:
         started = monotonic()
@@ -308,15 +300,7 @@ class Attempts:
             torch.cuda.synchronize()
             torch.cuda.empty_cache()  # refuses after a capture that did not end
         except RuntimeError as error:
-            raise Stopped(
-                f"the GPU does not answer any more in this process "
-                f"({str(error).splitlines()[0]}); the same command goes on"
-            ) from None
-
-
-def in_minutes(number: float) -> str:
-    """To three digits, and no power of ten beside them."""
-    return f"{float(f'{number:.3g}'):g} min"
+            raise Stopped(messages.lost_gpu(common.last_line(str(error)))) from None
 
 
 def _line(tried: Tried, seconds: float | None) -> str:
@@ -328,9 +312,9 @@ def _line(tried: Tried, seconds: float | None) -> str:
         shown["GPU busy"] = shown["GPU busy"] and f"GPU busy {shown['GPU busy']}"
         parts = [part for part in (*shown.values(), seen) if part]
     elif tried.refused:
-        parts = [f"failed: {tried.refused}"]
-    when = "from before" if seconds is None else f"in {seconds:.0f} s"
-    return f"{', '.join(parts)} ({when})"
+        parts = [messages.failed(tried.refused)]
+    what = ", ".join(parts)
+    return messages.earlier(what) if seconds is None else messages.took(what, seconds)
 
 
 def cells_of(name: str, seen: Measurement, reference: Measurement) -> tuple[str, ...]:

@@ -28,7 +28,9 @@ from diffusers_perf.compare.processes import NothingMeasured
 from diffusers_perf.compare.sides import Side
 from diffusers_perf.history.store import MEASURED, TIME_TO_FIRST_IMAGE, values_of
 from diffusers_perf.judge.stats import Interval, pooled_interval
-from diffusers_perf.messages.numbers import percent
+from diffusers_perf.messages import ab, common
+from diffusers_perf.messages import bisect as messages
+from diffusers_perf.messages.numbers import percent, plural
 from diffusers_perf.records.files import as_json, read_bytes, write_whole
 from diffusers_perf.records.quantities import NotNegative, Number, Positive, StrictRecord
 from diffusers_perf.records.run import Run
@@ -132,10 +134,7 @@ class Bisection:
     def find(self) -> Culprit:
         """`BadSide` where both ends measure alike or cannot be measured; `OutOfTime`."""
         if self.metric == TIME_TO_FIRST_IMAGE.name:
-            raise BadSide(
-                f"{self.metric} cannot be bisected, because it depends on how much the compile "
-                "cache already holds; choose another metric"
-            )
+            raise BadSide(messages.depends_on_the_cache(self.metric))
         self._open()
         good, bad = self.candidates[0], self.candidates[-1]
         try:
@@ -175,8 +174,7 @@ class Bisection:
         self._add(good, Answer.GOOD, unit.shown(first.value))
         self._add(bad, Answer.BAD, unit.shown(last.value))
         if first.value == last.value:
-            same = f"{self.metric} is {unit.shown(first.value)} with good and with bad"
-            raise BadSide(f"{self.case}: {same}; name two ends that differ")
+            raise BadSide(messages.ends_are_equal(self.case, self.metric, unit.shown(first.value)))
 
         def is_bad(candidate: Candidate) -> tuple[bool, str]:
             value = self._measured(candidate, 1).value
@@ -191,15 +189,15 @@ class Bisection:
         self._add(good, Answer.GOOD, "1")
         self._add(bad, Answer.BAD, _text(whole))
         if whole.low <= 1 <= whole.high:
-            ratio = f"{self.metric} of bad over good is {_text(whole)}"
-            same = f"{ratio}, and {LOOKS[-1]} pairs show no change"
-            raise BadSide(f"{self.case}: {same}; name two ends that differ")
+            raise BadSide(
+                messages.ends_do_not_differ(self.case, self.metric, _text(whole), LOOKS[-1])
+            )
         middle = math.sqrt(whole.mid)
 
         def is_bad(candidate: Candidate) -> tuple[bool, str]:
             ratio = self._decided(good, candidate, middle)
             is_clear = not ratio.low <= middle <= ratio.high
-            evidence = _text(ratio) + ("" if is_clear else ", inconclusive: by its middle")
+            evidence = _text(ratio) if is_clear else messages.by_its_middle(_text(ratio))
             return (ratio.mid > middle) == (whole.mid > 1), evidence
 
         return is_bad
@@ -237,7 +235,7 @@ class Bisection:
             done = self._attempt(candidate, f"{name}-again", is_first=False)
         self._finished[name] = done
         self._save()
-        self.say(f"[{len(self._all)}] {name}: {done.unit.shown(done.value)}")
+        self.say(messages.progress(len(self._all), name, done.unit.shown(done.value)))
         return done
 
     def _attempt(self, candidate: Candidate, name: str, *, is_first: bool) -> Process:
@@ -277,16 +275,15 @@ class Bisection:
     def _value(self, run: Run) -> tuple[float, Unit]:
         case = run.by_id.get(self.case)
         if case is None:
-            raise NothingMeasured(f"{run.path.stem}: {self.case} was not measured")
+            raise NothingMeasured(messages.not_measured(run.path.stem, self.case))
         values = {name: (value, unit, valid) for name, unit, value, valid in values_of(case)}
         if self.metric not in values:
             raise NothingMeasured(
-                f"{run.path.stem}: {self.case} has no metric {self.metric!r}; it has "
-                f"{', '.join(values)}"
+                messages.no_metric(run.path.stem, self.case, self.metric, [*values])
             )
         value, unit, valid = values[self.metric]
         if not valid:
-            raise _Disturbed(f"{run.path.stem}: interference while {self.metric} was measured")
+            raise _Disturbed(messages.interference(run.path.stem, self.metric))
         return value, unit
 
     def _side(self, candidate: Candidate) -> Side:
@@ -306,12 +303,12 @@ class Bisection:
         try:
             known = msgspec.json.decode(read_bytes(path), type=StateFile)
         except (OSError, ValueError, RecursionError):
-            raise BadSide(f"{path}: was not written by bisect; give another --out") from None
+            raise BadSide(common.not_written_by(path, "bisect")) from None
         if known.settings != self.settings:
-            raise BadSide(f"--out {self.out} has another bisection; give another --out")
+            raise BadSide(messages.another_bisection(self.out))
         self._finished, self._failed = dict(known.finished), dict(known.failed)
         self._ended_s = known.ended_s
-        self.say(f"{len(self._all)} processes are finished from before")
+        self.say(ab.finished_before(plural(len(self._all), "process", "processes")))
 
     def _save(self) -> None:
         state = StateFile(
@@ -334,9 +331,8 @@ class Bisection:
         seconds = [process.seconds for process in self._all] or [60.0]
         steps = math.ceil(math.log2(max(len(self.candidates), 2)))
         more = (self._spent_s + 2 * steps * max(fmean(seconds), longest_s)) / 60 + 1
-        return (
-            f"{self._spent_s / 60:.1f} of {self.budget_s / 60:g} min are used; the same command "
-            f"with --minutes {more:.0f} goes on after {len(self._all)} processes"
+        return messages.out_of_budget(
+            self._spent_s, self.budget_s, minutes=more, finished=len(self._all)
         )
 
 

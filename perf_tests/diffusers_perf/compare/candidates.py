@@ -13,6 +13,8 @@ from packaging.version import InvalidVersion, Version
 from diffusers_perf.compare import environments
 from diffusers_perf.compare.environments import BadSide
 from diffusers_perf.compare.sides import Side, check_out, code_digest, commits_of, git, repository
+from diffusers_perf.messages import ab
+from diffusers_perf.messages import bisect as messages
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +46,7 @@ def of_commits(good: str, bad: str, out: Path) -> list[Candidate]:
     ends = commits_of(good, bad, names=("good", "bad"))
     first, last = ends["good"], ends["bad"]
     if git("merge-base", "--is-ancestor", first, last).returncode:
-        raise BadSide(f"--good {good} is not an ancestor of --bad {bad}")
+        raise BadSide(messages.not_an_ancestor(good, bad))
     code = ["--", ".", ":(exclude)*.md"]
     listed = git("rev-list", "--first-parent", "--reverse", f"{first}..{last}", *code)
     between = [commit for commit in listed.stdout.split() if commit != last]
@@ -65,7 +67,7 @@ def _commit(commit: str, out: Path) -> Candidate:
             digest = hashlib.sha256(text.encode()).hexdigest()[:8]
             python = environments.environment(checkout, out / f"env-{digest}")
         site = environments.site_of(checkout, out / f"site-{name}")
-        versions, files = environments.probe(python, f"the environment of {name}", site)
+        versions, files = environments.probe(python, ab.environment_of(name), site)
         return Side(
             name=name,
             checkout=checkout,
@@ -102,7 +104,7 @@ def _between(package: PackageRange) -> list[str]:
     try:
         good, bad = (Version(text.partition("+")[0]) for text in (package.good, package.bad))
     except InvalidVersion as error:
-        raise BadSide(f"--package {package.name}: {error}") from None
+        raise BadSide(messages.bad_version(package.name, error)) from None
     wants_pre = good.is_prerelease or bad.is_prerelease
     offered = environments.versions_of(package.name, with_pre_releases=wants_pre)
     low, high = sorted((good, bad))
@@ -110,10 +112,7 @@ def _between(package: PackageRange) -> list[str]:
     public = [Version(text.partition("+")[0]) for text in found]
     for version in (good, bad):
         if version not in public:
-            raise BadSide(
-                f"--package {package.name}: the index does not offer {version} "
-                f"(newest: {', '.join(offered[-5:])})"
-            )
+            raise BadSide(messages.not_offered(package.name, version, offered[-5:]))
     return found if good <= bad else found[::-1]
 
 
@@ -123,7 +122,7 @@ def _versions(versions: dict[str, str], root: Path, code: str, out: Path) -> Can
     def prepare() -> Side:
         requirements = [f"{package}=={version}" for package, version in versions.items()]
         python = environments.overlay(out / f"env-{name}", requirements)
-        there, files = environments.probe(python, f"the environment of {name}")
+        there, files = environments.probe(python, ab.environment_of(name))
         return Side(name=name, checkout=root, code=code, python=python, versions=there, files=files)
 
     label = ", ".join(f"{package} {version}" for package, version in versions.items())

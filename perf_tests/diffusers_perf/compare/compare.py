@@ -12,6 +12,7 @@ from diffusers_perf.catalog.status import CANNOT_JUDGE, Status
 from diffusers_perf.judge.comparable import NotComparable
 from diffusers_perf.judge.comparison import DRIFT, Change, Comparison
 from diffusers_perf.judge.pairs import compare
+from diffusers_perf.messages import ab as messages
 from diffusers_perf.plugin.screen import table
 from diffusers_perf.records.baselines import BadBaseline
 from diffusers_perf.records.reading import BadRunError, load_runs
@@ -65,7 +66,7 @@ def tell(comparison: Comparison) -> None:
     if comparison.machines:
         print(comparison.machines)
         print()
-    for line in table(("head over base", *SHOWN, "verdict"), rows, width=width):
+    for line in table((messages.HEAD_OVER_BASE, *SHOWN, "verdict"), rows, width=width):
         print(line)
     print()
     for _, text in comparison.texts():

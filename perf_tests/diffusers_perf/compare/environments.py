@@ -26,6 +26,8 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
+from diffusers_perf.messages import ab as messages
+from diffusers_perf.messages.common import last_line
 from diffusers_perf.records.files import read_text
 
 TORCH = Path("ci", "torch.txt")
@@ -69,11 +71,11 @@ def probe(python: Path, name: str, site: Path | None = None) -> tuple[dict[str, 
             env={**os.environ, **path},
         )
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise BadSide(f"{name}: cannot be run ({error})") from None
+        raise BadSide(messages.cannot_run(name, error)) from None
     lines = shown.stdout.splitlines()
     if shown.returncode or len(lines) != 2:
-        reason = (shown.stderr.strip().splitlines() or ["not a Python interpreter"])[-1]
-        raise BadSide(f"{name}: cannot run this suite ({reason})")
+        reason = last_line(shown.stderr or messages.NOT_PYTHON)
+        raise BadSide(messages.cannot_run_suite(name, reason))
     return dict(zip(("Python", *PACKAGES), lines[0].split(), strict=True)), lines[1]
 
 
@@ -88,11 +90,13 @@ def requirements_of(checkout: Path) -> str | None:
         return None
     if len(there) == 1:
         lacking = next(path for path in files if path not in there)
-        raise BadSide(f"{checkout}: has {there[0].name} but no {lacking.relative_to(checkout)}")
+        raise BadSide(
+            messages.half_of_requirements(checkout, there[0].name, lacking.relative_to(checkout))
+        )
     try:
         return "".join(map(read_text, files))
     except (OSError, UnicodeDecodeError) as error:
-        raise BadSide(f"{checkout}: its requirements cannot be read ({error})") from None
+        raise BadSide(messages.unreadable_requirements(checkout, error)) from None
 
 
 def installed(checkouts: Mapping[str, Path], out: Path) -> dict[str, Path]:
@@ -104,13 +108,13 @@ def installed(checkouts: Mapping[str, Path], out: Path) -> dict[str, Path]:
     wanted = {name: requirements_of(checkout) for name, checkout in checkouts.items()}
     if set(wanted.values()) == {None}:
         refuse_editable(next(iter(checkouts.values())))
-        print(f"no {REQUIREMENTS} in the checkouts: both sides run in the current environment")
+        print(messages.no_requirements(REQUIREMENTS))
         return dict.fromkeys(checkouts, Path(sys.executable).absolute())
     if None in wanted.values():
         name = next(name for name, text in wanted.items() if text is None)
-        raise BadSide(f"{name} has no {REQUIREMENTS}, and the other side has one")
+        raise BadSide(messages.requirements_of_one_side(name, REQUIREMENTS))
     if len(set(wanted.values())) == 1:
-        print("both sides have the same requirements: one environment serves both")
+        print(messages.ONE_ENVIRONMENT)
         checkout = next(iter(checkouts.values()))
         return dict.fromkeys(checkouts, environment(checkout, out / "env"))
     return {name: environment(path, out / f"env-{name}") for name, path in checkouts.items()}
@@ -122,7 +126,7 @@ def environment(checkout: Path, env: Path) -> Path:
     wanted = hashlib.sha256((requirements_of(checkout) or "").encode()).hexdigest()
     if complete.is_file() and complete.read_text() == wanted:
         return python
-    print(f"installing into {env}", flush=True)
+    print(messages.installing(env), flush=True)
     _run(checkout, [*_uv(), "venv", "--quiet", "--clear", "--python", sys.executable, str(env)])
     _install(checkout, python, (checkout / TORCH).read_text().split())
     hashed = ["--require-hashes", "--no-deps", "-r", str(checkout / REQUIREMENTS)]
@@ -141,7 +145,7 @@ def overlay(env: Path, requirements: Sequence[str]) -> Path:
     wanted = " ".join(requirements)
     if complete.is_file() and complete.read_text() == wanted:
         return python
-    print(f"installing {wanted}", flush=True)
+    print(messages.installing(wanted), flush=True)
     _run(env, [*_uv(), "venv", "--quiet", "--clear", "--python", sys.executable, str(env)])
     (site,) = env.glob("lib/python*/site-packages")
     # Not the paths alone: links of editable packages and further paths are files in there.
@@ -186,8 +190,7 @@ def versions_of(package: str, *, with_pre_releases: bool) -> list[str]:
     done = subprocess.run(command, capture_output=True, text=True)
     found = re.search(r"Available versions: (.+)", done.stdout)
     if done.returncode or not found:
-        last = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
-        raise BadSide(f"{package}: the index offers no version ({last})")
+        raise BadSide(messages.no_versions(package, last_line(done.stderr)))
     return sorted((text.strip() for text in found[1].split(",")), key=Version)
 
 
@@ -211,11 +214,7 @@ def refuse_editable(checkout: Path) -> None:
     for distribution in metadata.distributions():
         origin = distribution.read_text("direct_url.json") or ""
         if '"editable": true' in origin and distribution.name != "diffusers-perf":
-            raise BadSide(
-                f"{distribution.name} is installed as editable, so both commits would run the same "
-                f"code: add {TORCH} and {REQUIREMENTS} to the repository, or compare two "
-                "environments with --base-python and --head-python"
-            )
+            raise BadSide(messages.editable(distribution.name, [TORCH, REQUIREMENTS]))
 
 
 def _uv() -> list[str]:
@@ -224,10 +223,7 @@ def _uv() -> list[str]:
     try:
         from uv import find_uv_bin
     except ModuleNotFoundError:
-        raise BadSide(
-            "comparing two commits needs uv: pip install 'diffusers-perf[ab]'; "
-            "--base-python and --head-python need nothing"
-        ) from None
+        raise BadSide(messages.NO_UV) from None
     return [find_uv_bin()]
 
 
@@ -238,5 +234,4 @@ def _install(checkout: Path, python: Path, what: Sequence[str]) -> None:
 def _run(checkout: Path, command: Sequence[str]) -> None:
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
-        last = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
-        raise BadSide(f"{checkout}: cannot be installed ({last})")
+        raise BadSide(messages.cannot_install(checkout, last_line(done.stderr)))

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from diffusers_perf.messages import ab as messages
 from diffusers_perf.records.files import unwritable
 
 
@@ -35,9 +36,7 @@ def held(out: Path, *, by: str) -> Iterator[int]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         os.close(lock)
-        raise BadFolder(
-            f"--out {out}: another {by}, or a process that a killed one left, is at work in it"
-        ) from None
+        raise BadFolder(messages.in_use(out, by)) from None
     try:
         yield lock
     finally:

@@ -10,6 +10,7 @@ from typing import Any
 from msgspec import structs, to_builtins
 
 from diffusers_perf.catalog.status import Status
+from diffusers_perf.messages import ab as messages
 from diffusers_perf.records.files import as_json, real, unwritable, write_whole
 from diffusers_perf.records.reading import BadRunError, distinct, read, run_of
 from diffusers_perf.records.run import KEY, CaseRecord, Drift, Machine, Run, Session, Shard
@@ -18,7 +19,7 @@ from diffusers_perf.records.run import KEY, CaseRecord, Drift, Machine, Run, Ses
 def merge(paths: Sequence[Path], out: Path) -> int:
     """Write the one run, with its images beside it; 0. `BadRunError` for what does not join."""
     if real(out) in map(real, paths):
-        raise BadRunError(f"{out} is one of the shards: write the whole elsewhere")
+        raise BadRunError(messages.out_is_a_shard(out))
     contents = {path: read(path) for path in distinct(paths)}
     runs = _in_order([run_of(content, path) for path, content in contents.items()])
     content = _joined(runs, [contents[run.path] for run in runs])
@@ -32,11 +33,16 @@ def merge(paths: Sequence[Path], out: Path) -> int:
     skipped = sum(case.status == Status.SKIPPED for case in not_timed)
     failed = len(not_timed) - skipped
     lost = len(expected) - len(joined.cases) - len(not_timed)
-    shards = f"{len(runs)} shard{'s' * (len(runs) != 1)}"
-    cases = f"{len(expected)} case{'s' * (len(expected) != 1)}"
     print(
-        f"merged {shards}: of {cases} expected {len(joined.cases)} executed, {skipped} skipped, "
-        f"{failed} failed without a measurement, {lost} never reached; wrote {out}"
+        messages.merged(
+            len(runs),
+            len(expected),
+            executed=len(joined.cases),
+            skipped=skipped,
+            failed=failed,
+            lost=lost,
+            out=out,
+        )
     )
     return 0
 
@@ -48,11 +54,12 @@ def _in_order(runs: Sequence[Run]) -> list[Run]:
     for run in runs:
         shard, whole = _shard(run), _shard(first)
         if (shard.count, shard.cases) != (whole.count, whole.cases):
-            raise BadRunError(f"{run.path} and {first.path} are shards of different lists of cases")
+            raise BadRunError(messages.other_list(run.path, first.path))
         if shard.index in by_index:
             raise BadRunError(
-                f"{run.path} and {by_index[shard.index].path} are both shard "
-                f"{shard.index}/{shard.count}"
+                messages.same_shard(
+                    run.path, by_index[shard.index].path, f"{shard.index}/{shard.count}"
+                )
             )
         by_index[shard.index] = run
     for what, of in SAME:
@@ -60,23 +67,23 @@ def _in_order(runs: Sequence[Run]) -> list[Run]:
         known = [run for run in runs if of(run)]
         for run in known:
             if of(run) != of(known[0]):
-                raise BadRunError(f"{run.path} and {known[0].path} were made on different {what}")
+                raise BadRunError(messages.not_alike(run.path, known[0].path, what))
     whole = _shard(first)
     for index in range(1, whole.count + 1):
         if index not in by_index:
-            raise BadRunError(f"shard {index}/{whole.count} is not among the runs")
+            raise BadRunError(messages.missing_shard(f"{index}/{whole.count}"))
     ordered = [by_index[index] for index in range(1, whole.count + 1)]
     if tuple(name for run in ordered for name in run.session.expected) != whole.cases:
-        raise BadRunError("the shards' cases overlap, or are not all: they were not dealt together")
+        raise BadRunError(messages.OVERLAP)
     return ordered
 
 
 SAME: tuple[tuple[str, Callable[[Run], object]], ...] = (
-    ("machines or with other versions", lambda run: _machine(run)),
+    (messages.MACHINE, lambda run: _machine(run)),
     ("weights", lambda run: run.weights),
-    ("terms, with --quick and without", lambda run: "quick" if run.session.quick else "full"),
-    ("commits", lambda run: run.commit.id),
-    ("versions of the measuring code", lambda run: run.session.harness_version),
+    (messages.MODE, lambda run: "quick" if run.session.quick else "full"),
+    ("commit", lambda run: run.commit.id),
+    (messages.MEASURING_CODE, lambda run: run.session.harness_version),
 )
 
 
@@ -88,7 +95,7 @@ def _machine(run: Run) -> Machine:
 
 def _shard(run: Run) -> Shard:
     if run.session.shard is None:
-        raise BadRunError(f"{run.path} is not a shard: it ran without --shard")
+        raise BadRunError(messages.not_a_shard(run.path))
     return run.session.shard
 
 

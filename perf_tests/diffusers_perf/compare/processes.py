@@ -14,6 +14,7 @@ from shlex import join
 
 from diffusers_perf.compare.interruption import Interruption
 from diffusers_perf.compare.sides import Side
+from diffusers_perf.messages import ab as messages
 from diffusers_perf.records.reading import BadRunError, load_run
 from diffusers_perf.records.run import Run
 
@@ -71,24 +72,17 @@ def measured(
         try:
             found = load_run(path)
         except BadRunError as error:
-            reason = f" ({error})"
+            reason = str(error)
         else:
             if found.cases:
                 return code, found
     name = path.stem.replace("-", " ")
     if code == NO_CASE:
-        raise NothingMeasured(
-            f"{name} measured nothing: no case is selected by "
-            f"{join(options) or 'default'} (all: {log})"
-        )
+        raise NothingMeasured(messages.no_case_selected(name, join(options), log))
     with log.open("rb") as file:
         file.seek(-min(LAST_BYTES, log.stat().st_size), os.SEEK_END)
         lines = file.read(LAST_BYTES).decode(errors="replace").splitlines()[-LAST_LINES:]
-    raise NothingMeasured(
-        f"{name} ended with exit code {code} and measured nothing{reason}. Its last lines:\n"
-        + "\n".join(f"  {line}" for line in lines)
-        + f"\n  (all: {log})"
-    )
+    raise NothingMeasured(messages.nothing_measured(name, code, reason, lines, log))
 
 
 def run(

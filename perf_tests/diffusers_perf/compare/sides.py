@@ -11,6 +11,8 @@ from pathlib import Path
 
 from diffusers_perf.compare import environments
 from diffusers_perf.compare.environments import BadSide
+from diffusers_perf.messages import ab as messages
+from diffusers_perf.messages.common import last_line
 
 VERSION_1 = Path("perf_tests", "harness")
 """A folder that only version 1 of this suite has."""
@@ -54,7 +56,7 @@ def of_pythons(base: str, head: str) -> tuple[Side, Side]:
     for name, given in (("base", base), ("head", head)):
         found = shutil.which(given)
         if found is None:
-            raise BadSide(f"--{name}-python {given}: no such program")
+            raise BadSide(messages.no_program(name, given))
         # Not resolved: a virtual environment's Python is a link, and knows its packages by that.
         python = Path(found).absolute()
         versions, files = environments.probe(python, f"--{name}-python {given}")
@@ -72,7 +74,7 @@ def commits_of(
     for name, ref in zip(names, (base, head), strict=True):
         shown = git("rev-parse", "--verify", "--quiet", "--end-of-options", f"{ref}^{{commit}}")
         if shown.returncode:
-            raise BadSide(f"--{name} {ref}: not a commit of this repository (was it fetched?)")
+            raise BadSide(messages.no_commit(name, ref))
         commits[name] = shown.stdout.strip()
     return commits
 
@@ -83,7 +85,7 @@ def of_commits(commits: Mapping[str, str], out: Path) -> tuple[Side, Side]:
     What is there already is kept. `BadSide` if git or uv refuses.
     """
     if git("status", "--porcelain", "--untracked-files=no").stdout.strip():
-        print("uncommitted changes are in neither side")
+        print(messages.UNCOMMITTED)
     checkouts = {name: out / name for name in commits}
     for name, commit in commits.items():
         check_out(commit, checkouts[name])
@@ -91,7 +93,7 @@ def of_commits(commits: Mapping[str, str], out: Path) -> tuple[Side, Side]:
     sides = []
     for name, commit in commits.items():
         site = environments.site_of(checkouts[name], out / f"site-{name}")
-        where = f"the environment of {name}"
+        where = messages.environment_of(name)
         versions, files = environments.probe(pythons[name], where, site)
         sides.append(
             Side(
@@ -134,18 +136,14 @@ def check_out(commit: str, folder: Path) -> None:
         # By force, since git may still know a worktree here that was removed by hand.
         done = git("worktree", "add", "--force", "--detach", str(folder), commit)
     if done.returncode:
-        last = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
-        raise BadSide(f"{folder}: {commit[:12]} cannot be checked out ({last})")
+        raise BadSide(messages.no_checkout(folder, commit, last_line(done.stderr)))
     if (folder / VERSION_1).is_dir():
-        raise BadSide(
-            f"{commit[:12]} has version 1 of this suite, which measures with other code: its times "
-            "cannot be compared with those of version 2; choose a newer --base"
-        )
+        raise BadSide(messages.version_1(commit))
 
 
 def git(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
     if shutil.which("git") is None:
-        raise BadSide("--base and --head need git, which is not installed")
+        raise BadSide(messages.NO_GIT)
     # Measured code comes from elsewhere: its hooks must not run at checkout.
     command: Sequence[str] = ["git", "-c", "core.hooksPath=/dev/null", *arguments]
     return subprocess.run(command, cwd=cwd or repository(), capture_output=True, text=True)

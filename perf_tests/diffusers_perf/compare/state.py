@@ -11,6 +11,7 @@ import msgspec
 from msgspec import Meta
 
 from diffusers_perf.compare.environments import BadSide
+from diffusers_perf.messages import common as messages
 from diffusers_perf.records.files import as_json, read_bytes, write_whole
 from diffusers_perf.records.quantities import Integer, Positive, PositiveInteger, StrictRecord
 
@@ -59,14 +60,13 @@ class State:
         try:
             known = msgspec.json.decode(read_bytes(state.path), type=StateFile)
         except (OSError, ValueError, RecursionError):
-            raise BadSide(f"{state.path}: was not written by ab; give another --out") from None
+            raise BadSide(messages.not_written_by(state.path, "ab")) from None
         before = known.settings
         state.finished, state.compared = [*known.finished], known.compared
         for name, value in settings.items():
             if before.get(name) != value:
                 raise BadSide(
-                    f"--out {out} holds runs with {name} {_text(before.get(name))}, and this is "
-                    f"{_text(value)}: give another --out, or remove that folder"
+                    messages.other_settings(out, name, _text(before.get(name)), _text(value))
                 )
         whole = state.pairs()
         state.finished = [entry for entry in state.finished if entry.pair in whole]

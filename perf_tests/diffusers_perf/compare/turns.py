@@ -16,6 +16,9 @@ from diffusers_perf.compare.state import Finished, State
 from diffusers_perf.judge.comparable import NotComparable
 from diffusers_perf.judge.comparison import Comparison
 from diffusers_perf.judge.weighing import PAIRS_MOST
+from diffusers_perf.messages import ab as messages
+from diffusers_perf.messages.common import seconds_left
+from diffusers_perf.messages.numbers import plural
 from diffusers_perf.records.reading import BadRunError
 from diffusers_perf.records.store import BaselineStore
 
@@ -53,7 +56,7 @@ class Turns:
             print(f"{side.name}  {side.text}")
         if self.state.finished:
             pairs = len(self.state.pairs())
-            print(f"{pairs} {'pair is' if pairs == 1 else 'pairs are'} finished from before")
+            print(messages.finished_before(plural(pairs, "pair")))
             self._compared()
         try:
             self._measure(PAIRS)
@@ -61,21 +64,21 @@ class Turns:
             # whenever chance is kind.
             first = self._compared(most=PAIRS)
             if first.inconclusive:
-                end = "" if first.worth_more else "; more pairs would not resolve it"
-                print(f"inconclusive after {PAIRS} pairs: {', '.join(first.inconclusive)}{end}")
+                cases = first.inconclusive
+                print(messages.inconclusive(PAIRS, cases, worth_more=bool(first.worth_more)))
             if first.worth_more:
                 self._measure(PAIRS_MOST)
         except OutOfTime as reason:
-            print(f"stopped: {reason}")
+            print(messages.stopped(reason))
         if len(self.state.pairs()) < PAIRS_LEAST:
             made = len(self.state.pairs())
-            raise BadRunError(f"an interval needs {PAIRS_LEAST} pairs (got {made}); run it again")
+            raise BadRunError(messages.too_few_pairs(PAIRS_LEAST, made))
         comparison = self._compared()
         self.state.compared = comparison.pairs
         self.state.save()
         print()
         compare.tell(comparison)
-        print(f"all runs are in {self.state.path.parent}; remove it to measure anew")
+        print(messages.runs_are_in(self.state.path.parent))
         return comparison.exit_code
 
     def _measure(self, most: int) -> None:
@@ -121,9 +124,13 @@ class Turns:
         """`OutOfTime` where the budget does not hold two more of the processes that are left."""
         if self.state.spent_s + 2 * self._longest_s >= self.budget_s:
             raise OutOfTime(
-                f"{self.state.spent_s / 60:.1f} of {self.budget_s / 60:g} min are used, and a "
-                f"process takes up to {self._longest_s:.0f} s; the same command with --minutes "
-                f"{self._minutes_for(left):.0f} runs the {left} that are left"
+                messages.out_of_budget(
+                    self.state.spent_s,
+                    self.budget_s,
+                    self._longest_s,
+                    minutes=self._minutes_for(left),
+                    left=left,
+                )
             )
 
     def _run(self, side: Side, pair: int, *, left: int) -> None:
@@ -143,17 +150,20 @@ class Turns:
             )
         except subprocess.TimeoutExpired:
             raise OutOfTime(
-                f"{path.stem} was ended after {limit_s:.0f} s, when all "
-                f"{self.budget_s / 60:g} min were used; the same command with more --minutes "
-                "goes on"
+                messages.process_out_of_budget(path.stem, limit_s, self.budget_s)
             ) from None
-        seconds, cases = monotonic() - start, len(run.cases)
+        seconds = monotonic() - start
         self.state.add(Finished(side=side.name, pair=pair, seconds=seconds))
         mean_s = fmean(entry.seconds for entry in self.state.finished)
-        failed = ", some of them failed" if code else ""
         print(
-            f"[{len(self.state.finished)}/{len(self.state.finished) + left}] {side.name} {pair}: "
-            f"{cases} case{'s' * (cases > 1)} in {seconds:.0f} s{failed}, "
-            f"about {left * mean_s / 60:.1f} min left",
+            messages.progress(
+                len(self.state.finished),
+                len(self.state.finished) + left,
+                f"{side.name} {pair}",
+                cases=len(run.cases),
+                seconds=seconds,
+                failed=bool(code),
+                left=seconds_left(left * mean_s),
+            ),
             flush=True,
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from diffusers_perf.judge.stats import ratio_interval
+from diffusers_perf.messages import explore as messages
 from diffusers_perf.records.measurement import Measurement
 
 Stack = tuple[str, ...]
@@ -89,11 +90,11 @@ class Gain:
     def text(self) -> str:
         """In words, if it gains nothing."""
         slower = [
-            f"{name} {1 / ratio:.2f} times as long"
+            messages.as_long(name, 1 / ratio)
             for name, ratio in (("latency", self.latency), ("GPU busy", self.busy))
             if ratio != 1
         ]
-        return f"slower: {', '.join(slower)}" if slower else "gains nothing"
+        return messages.slower(slower) if slower else messages.GAINS_NOTHING
 
 
 def gain(new: Measurement, old: Measurement) -> Gain:

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field, replace
 from msgspec import structs
 
 from diffusers_perf.catalog.declarations import Optimization
+from diffusers_perf.messages import explore as messages
 from diffusers_perf.records.measurement import Measurement
 from diffusers_perf.search.attempt import (
     NOISE,
@@ -71,7 +72,7 @@ class Search:
         """Search until nothing is left to try. `Stopped` where the reference cannot be measured."""
         first = self._try(Ask(stack=(), change="reference"))
         if first.measured is None or first.refused:
-            raise Stopped(f"the reference fails: {first.refused}")
+            raise Stopped(messages.reference_fails(first.refused))
         self.steps.append(Adopted(change="reference", stack=(), measured=first.measured))
         self._latest = first.measured
         quick = [o for o in self.candidates if not o.compiles]
@@ -115,14 +116,14 @@ class Search:
                 continue
             if self.fits(best) and gain(measured, best).by_the_clock <= 1:
                 continue
-            change = f"{_change(self.stack, stack)}, of an earlier search"
+            change = messages.of_earlier_search(_change(self.stack, stack))
             if self._try(replace(ask, change=change)).refused:
                 continue
             gained = self._gain(stack, measured, change)
             if gained.by_the_clock > 1 or not self.fits(best):
-                self._step(change, stack, measured, gone="an earlier search found a faster stack")
+                self._step(change, stack, measured, gone=messages.FOUND_EARLIER)
             else:
-                self.tell(f"not kept: {gained.text()}")
+                self.tell(messages.not_kept(gained.text()))
             return
 
     def confirm(self) -> None:
@@ -133,8 +134,8 @@ class Search:
         if len(self.steps) == 1 or ends[1].measured.gpu_busy_s is not None:
             return
         for index, step in zip((0, -1), ends, strict=True):
-            change = f"again, at the end: {'+'.join(step.stack) or 'reference'}"
-            why = f"at the end, beside {'+'.join(ends[1].stack)}"
+            change = messages.timed_again(step.stack)
+            why = messages.beside(ends[1].stack)
             again = self.attempt(Ask(stack=step.stack, change=change, why=why)).measured
             if again is not None:
                 self.steps[index] = replace(step, measured=again)
@@ -160,18 +161,18 @@ class Search:
             return
         excess, before = self._excess(tried.measured), self._excess(self.steps[-1].measured)
         if excess > before * (1 + NOISE):
-            took = f"{(tried.measured.peak_memory_bytes or 0) / 2**20:,.0f} MiB"
-            self._reject(name, f"takes {took}, above the limit on memory", again=True)
+            taken = tried.measured.peak_memory_bytes or 0
+            self._reject(name, messages.too_much_memory(taken), again=True)
             return
         try:
             gained = self._gain(stack, tried.measured, change)
         except Stopped:
-            self._reject(name, "no time was left to time it again", again=True)
+            self._reject(name, messages.NO_TIME_LEFT, again=True)
             self._tried.discard(stack)
             raise
         better = gained.by_the_clock if by_the_clock else gained.total
         if better > 1 or excess < before * (1 - NOISE):
-            self._step(change, stack, tried.measured, gone=f"{name} took its place")
+            self._step(change, stack, tried.measured, gone=messages.replaced_by(name))
             return
         # What helps the host may cost the GPU a little, and shows once the host is in the way.
         on_gpu = tried.measured.gpu_busy_s is not None
@@ -197,9 +198,9 @@ class Search:
             gained = self._gain(stack, tried.measured, change)
             # A latency that drifts must not cost what the GPU gains.
             if gained.by_the_clock >= 1 and gained.busy >= 1:
-                self._step(change, stack, tried.measured, gone="costs nothing to leave out")
+                self._step(change, stack, tried.measured, gone=messages.FREE_TO_LEAVE_OUT)
             else:
-                self.tell(f"not kept: {name} is worth its place")
+                self.tell(messages.not_kept(messages.is_worth_its_place(name)))
         self._settled = self.stack
 
     def _try(self, ask: Ask) -> Tried:

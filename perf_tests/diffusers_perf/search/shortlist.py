@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 
 from diffusers_perf.catalog.declarations import Optimization, Tolerance, WeightsKind
+from diffusers_perf.messages import explore as messages
 
 
 def shortlist(
@@ -30,20 +31,17 @@ def shortlist(
         allowed = optimization.tolerance.on(kind) or Tolerance()
         needed = optimization.needs.optimization
         if optimization.name in without:
-            reason: str | None = "left out by --without"
+            reason: str | None = messages.LEFT_OUT
         elif settled is not None:
-            reason = f"{settled.name}, which the workload starts with, is in its place"
+            reason = messages.settled_by(settled.name)
         elif (
             allowed.psnr_db < image.psnr_db
             or allowed.ssim < image.ssim
             or (allowed.step_db or 0) < (image.step_db or 0)
         ):
-            reason = (
-                f"its tolerance is {tolerance_text(allowed)}; the search requires "
-                f"{tolerance_text(image)}"
-            )
+            reason = messages.too_tolerant(tolerance_text(allowed), tolerance_text(image))
         elif needed in others:
-            reason = f"needs {needed}, which is not tried"
+            reason = messages.needs(needed)
         else:
             reason = lack(optimization)
         if reason is None:

@@ -46,7 +46,7 @@ def test_sides_take_turns_and_are_compared(
         assert cache == f"cache-{name.split('-')[0]}"
     out = capsys.readouterr().out
     assert "torch 2.13.0" in out
-    assert "[1/10] base 1: 5 cases in 0 s, about 0.0 min left" in out
+    assert "[1/10] base 1: 5 cases in 0 s, about 0 s left" in out
     assert "(5 A/B pairs)" in out
 
 
@@ -73,7 +73,7 @@ def test_inconclusive_pairs_are_followed_by_five_more_once(
     assert place.ab() == 2
     assert len(place.calls) == 20
     out = capsys.readouterr().out
-    assert "10 pairs are finished from before" in out
+    assert "10 pairs finished earlier" in out
     assert (
         "  next      10 pairs with this noise do not resolve it: rerun on a quieter machine" in out
     )
@@ -117,14 +117,14 @@ def test_kill_loses_one_pair(place: Place, capsys: pytest.CaptureFixture[str]) -
     place.act('if [ "$name" = head-3 ]; then kill -TERM $PPID; exec sleep 60; fi')
     assert place.ab() == 2
     assert place.started == TURNS[:6]
-    assert "the same command goes on" in capsys.readouterr().err
+    assert "run the same command again" in capsys.readouterr().err
     # A process that was ended can have left half a run.
     (place.folder / "out" / "head-3.json").write_text('{"benchmarks": [')
     place.act("")
     assert place.ab() == 0
     assert place.started == [*TURNS[:6], *TURNS[4:10]]
     out = capsys.readouterr().out
-    assert "2 pairs are finished from before" in out
+    assert "2 pairs finished earlier" in out
     assert "(5 A/B pairs)" in out
 
 
@@ -170,8 +170,8 @@ def test_process_that_exceeds_the_budget_is_not_started(
     # Five would fit, and no process is run that would have no partner.
     assert place.ab("--minutes=0.9") in (0, 2)  # by so few pairs, as it happens
     out = capsys.readouterr().out
-    assert "stopped: 0.7 of 0.9 min are used" in out
-    assert "the same command with --minutes 3 runs the 6 that are left" in out
+    assert "stopped: 0.7 of 0.9 min used" in out
+    assert "the same command with --minutes 3 runs the other 6" in out
     assert place.started == TURNS[:4]
     assert "(2 A/B pairs)" in out
     # The budget may change: with a larger one the same folder is continued.
@@ -183,7 +183,7 @@ def test_process_ends_with_the_budget(place: Place, capsys: pytest.CaptureFixtur
     place.act("sleep 60")
     assert place.ab("--minutes=0.005") == 2
     captured = capsys.readouterr()
-    assert "stopped: base-1 was ended after" in captured.out
+    assert "stopped: base-1 was stopped after" in captured.out
     assert "an interval needs 2 pairs" in captured.err
 
 
@@ -225,7 +225,7 @@ def test_other_settings_in_the_same_folder_are_refused(
 ) -> None:
     assert place.ab("--quick") == 0
     assert place.ab() == 2
-    assert "holds runs with pytest --quick, and this is none" in capsys.readouterr().err
+    assert "measured with another pytest (--quick, now none)" in capsys.readouterr().err
     (place.folder / "head" / "versions").write_text("3.12.3 2.14.1 0.42.1 5.17.0\n0123456789ab\n")
     assert place.ab("--quick") == 2
     assert "torch 2.14.1" in capsys.readouterr().err
@@ -237,7 +237,7 @@ def test_second_process_in_the_same_folder_is_refused(
 ) -> None:
     with held(place.folder / "out", by="ab"):
         assert place.ab() == 2
-    assert "another ab, or a process that a killed one left, is at" in capsys.readouterr().err
+    assert "is in use by another ab" in capsys.readouterr().err
     assert place.calls == []
 
 
@@ -258,7 +258,7 @@ def test_process_left_by_a_killed_ab_is_waited_for(
     killed.kill()
     killed.wait()
     assert place.ab() == 2
-    assert "a process that a killed one left" in capsys.readouterr().err
+    assert "in use by another ab, or by a process that one left" in capsys.readouterr().err
     os.killpg(int(orphan.read_text()), signal.SIGKILL)
 
 
@@ -272,7 +272,7 @@ def test_incomparable_runs_end_it_after_the_first_pair(
     assert place.ab() == 2
     assert "different versions of the measuring code" in capsys.readouterr().err
     assert place.ab() == 2
-    assert "1 pair is finished from before" in capsys.readouterr().out
+    assert "1 pair finished earlier" in capsys.readouterr().out
     assert place.started == TURNS[:2]
     assert "compared" not in json.loads((place.folder / "out" / "ab.json").read_text())
 
@@ -280,9 +280,9 @@ def test_incomparable_runs_end_it_after_the_first_pair(
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ([], "takes either --base and --head"),
-        (["--base=HEAD"], "takes either --base and --head"),
-        (["--base=HEAD", "--head=HEAD", "--head-python=python3"], "takes either --base and"),
+        ([], "needs either --base and --head"),
+        (["--base=HEAD"], "needs either --base and --head"),
+        (["--base=HEAD", "--head=HEAD", "--head-python=python3"], "needs either --base and"),
         (["--base-python=/nowhere", "--head-python=python3"], "/nowhere: no such program"),
         (["--base-python=/bin/true", "--head-python=python3"], "/bin/true: cannot run this suite"),
         (["--base-python=/bin/sh", "--head-python=python3"], "/bin/sh: cannot run this suite"),
@@ -320,7 +320,7 @@ def test_folder_that_ab_did_not_write_is_refused(
     ):
         (place.folder / "out" / "ab.json").write_text(content)
         assert place.ab() == 2
-        assert "was not written by ab" in capsys.readouterr().err
+        assert "not written by ab" in capsys.readouterr().err
 
 
 def test_arguments_that_select_no_case_are_one_sentence(
@@ -329,7 +329,7 @@ def test_arguments_that_select_no_case_are_one_sentence(
     place.act("exit 5")
     assert place.ab("--", "-k", "nosuchcase") == 2
     log = place.folder / "out" / "base-1.log"
-    said = f"base 1 measured nothing: no case is selected by -k nosuchcase (all: {log})"
+    said = f"base 1 measured nothing: no case is selected by -k nosuchcase (log: {log})"
     assert capsys.readouterr().err == f"error: {said}\n"
 
 
@@ -517,7 +517,7 @@ def test_one_environment_serves_both_if_they_require_the_same(
     sides.of_commits(sides.commits_of("HEAD", "HEAD"), tmp_path / "out")
     assert set(installed) == {tmp_path / "out" / "env"}
     said = capsys.readouterr().out
-    assert "one environment serves both" in said
+    assert "share one environment" in said
     assert "uncommitted" not in said
     (repository / "ci" / "requirements.txt").write_text("edited")
     sides.of_commits(sides.commits_of("HEAD", "HEAD"), tmp_path / "out")

@@ -122,7 +122,7 @@ def test_ends_that_measure_alike_are_refused(
     index: Index, metric: str, processes: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert bisect(metric=metric) == 2
-    assert "name two ends that differ" in capsys.readouterr().err
+    assert "choose two ends that differ" in capsys.readouterr().err
     assert len(index.calls) == processes
 
 
@@ -133,7 +133,7 @@ def test_what_cannot_be_measured_is_skipped_and_named(
     assert bisect(metric="kernels") == 0
     out = capsys.readouterr().out
     assert "first bad: torch 2.12.0\nlast good: torch 2.10.1\n" in out
-    assert "may be one of these: torch-2.11.0" in out
+    assert "may be in one of these: torch-2.11.0" in out
 
 
 def test_broken_end_is_one_sentence(index: Index, capsys: pytest.CaptureFixture[str]) -> None:
@@ -144,7 +144,7 @@ def test_broken_end_is_one_sentence(index: Index, capsys: pytest.CaptureFixture[
 
 def test_unknown_metric_names_the_known(index: Index, capsys: pytest.CaptureFixture[str]) -> None:
     assert bisect(metric="kernel") == 2
-    assert "has no metric 'kernel'; it has latency, GPU busy," in capsys.readouterr().err
+    assert "has no metric 'kernel'; known are latency, GPU busy," in capsys.readouterr().err
 
 
 def test_it_resumes_and_keeps_its_settings(
@@ -159,13 +159,13 @@ def test_it_resumes_and_keeps_its_settings(
 
     monkeypatch.setattr(processes, "measured", interrupted)
     assert bisect(metric="kernels") == 2
-    assert "the same command goes on" in capsys.readouterr().err
+    assert "run the same command again" in capsys.readouterr().err
     monkeypatch.setattr(processes, "measured", index.measured)
     assert bisect(metric="kernels") == 0
-    assert "3 processes are finished from before" in capsys.readouterr().out
+    assert "3 processes finished earlier" in capsys.readouterr().out
     assert len(index.calls) == len(set(index.calls))
     assert bisect(metric="operators") == 2
-    assert "has another bisection; give another --out" in capsys.readouterr().err
+    assert "another bisection; choose another --out" in capsys.readouterr().err
 
 
 def test_process_under_interference_is_repeated_and_does_not_decide(
@@ -177,7 +177,7 @@ def test_process_under_interference_is_repeated_and_does_not_decide(
     )
     assert bisect(metric="GPU busy") == 0
     out = capsys.readouterr().out
-    assert "may be one of these: torch-2.11.0" in out
+    assert "may be in one of these: torch-2.11.0" in out
     assert "first bad: torch 2.12.0\nlast good: torch 2.10.1\n" in out
     assert {"torch-2.13.0-1-again", "torch-2.12.0-3-again"} <= set(index.calls)
     assert not {"torch-2.11.0-3", "torch-2.13.0-2-again"} & set(index.calls)
@@ -203,9 +203,9 @@ def test_process_that_measured_nothing_counts_and_is_not_repeated(
     index.value, index.broken = since("2.12.0"), frozenset({"torch-2.11.0"})
     assert bisect("--minutes=3.5", metric="kernels") == 2
     assert index.calls == ["torch-2.10.0-1", "torch-2.13.0-1", "torch-2.11.0-1"]
-    assert "3.0 of 3.5 min are used" in capsys.readouterr().err
+    assert "3.0 of 3.5 min used" in capsys.readouterr().err
     assert bisect("--minutes=60", metric="kernels") == 0
-    assert "3 processes are finished from before" in capsys.readouterr().out
+    assert "3 processes finished earlier" in capsys.readouterr().out
     assert index.calls.count("torch-2.11.0-1") == 1
 
 
@@ -246,7 +246,7 @@ def test_process_that_the_budget_ended_counts(
     monkeypatch.setattr(processes, "measured", endless)
     for _ in range(2):
         assert bisect("--minutes=0.001", metric="kernels") == 2
-        assert "0.0 of 0.001 min are used" in capsys.readouterr().err
+        assert "0.0 of 0.001 min used" in capsys.readouterr().err
     assert len(limits) == 1
 
 

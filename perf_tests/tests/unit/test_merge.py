@@ -46,7 +46,7 @@ def test_shards_make_the_whole(
     whole = pytester.path / "whole.json"
     assert command.main(["merge", *map(str, paths[::-1]), "--json", str(whole)]) == 0
     assert (
-        "merged 2 shards: of 5 cases expected 3 executed, 1 skipped, 1 failed without a "
+        "merged 2 shards: of 5 cases expected, 3 executed, 1 skipped, 1 failed without a "
         "measurement, 0 never reached" in capsys.readouterr().out
     )
     run = load_run(whole)
@@ -102,7 +102,7 @@ def test_recorded_shards_join(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     paths = write(shards(), tmp_path, "shard")
     out = tmp_path / "new" / "run.json"
     assert command.main(["merge", *map(str, paths), "--json", str(out)]) == 0
-    assert "of 5 cases expected 5 executed, 0 skipped" in capsys.readouterr().out
+    assert "of 5 cases expected, 5 executed, 0 skipped" in capsys.readouterr().out
     (whole,) = parsed([process("shard")], "whole")
     assert load_run(out).by_id.keys() == whole.by_id.keys()
     assert not list(out.parent.glob("*.draft"))
@@ -174,15 +174,15 @@ def _one_quick(contents: list[Content]) -> None:
     [
         (_gap, "shard 2/3 is not among the runs"),
         (_twice, "shard-2.json and {}/shard-1.json are both shard 2/3"),
-        (_overlap, "the shards' cases overlap, or are not all"),
-        (_no_shard, "shard-1.json is not a shard: it ran without --shard"),
+        (_overlap, "the shards' cases overlap or are incomplete"),
+        (_no_shard, "shard-1.json is not a shard: it was measured without --shard"),
         (_other_list, "shard-0.json are shards of different lists of cases"),
-        (_other_gpu, "were made on different machines or with other versions"),
-        (_other_torch, "were made on different machines or with other versions"),
-        (_other_weights, "were made on different weights"),
-        (_other_commit, "were made on different commits"),
-        (_one_quick, "were made on different terms, with --quick and without"),
-        (_other_stopwatch, "were made on different versions of the measuring code"),
+        (_other_gpu, "differ in the machine or its versions"),
+        (_other_torch, "differ in the machine or its versions"),
+        (_other_weights, "differ in the weights"),
+        (_other_commit, "differ in the commit"),
+        (_one_quick, "differ in the mode"),
+        (_other_stopwatch, "differ in the version of the measuring code"),
     ],
 )
 def test_incomplete_shards_are_refused(

@@ -1,0 +1,211 @@
+"""What `ab`, `compare` and `merge` say, and whatever else measures in fresh processes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from diffusers_perf.messages.common import AGAIN
+from diffusers_perf.messages.numbers import plural
+
+TWO_REFS_OR_TWO_PYTHONS = (
+    "ab needs either --base and --head (two refs of this repository), or --base-python and "
+    "--head-python (two environments)"
+)
+INTERRUPTED = f"interrupted; {AGAIN} after the last whole pair"
+UNCOMMITTED = "uncommitted changes are in neither side"
+NO_GIT = "--base and --head need git, which is not installed"
+NO_UV = (
+    "installing environments needs uv: pip install 'diffusers-perf[ab]'; ab with --base-python "
+    "and --head-python installs nothing"
+)
+ONE_ENVIRONMENT = "both sides have the same requirements and share one environment"
+NOT_PYTHON = "not a Python interpreter"
+HEAD_OVER_BASE = "head over base"
+
+
+# Sides and their environments
+
+
+def no_program(side: str, given: str) -> str:
+    return f"--{side}-python {given}: no such program"
+
+
+def no_commit(side: str, ref: str) -> str:
+    return f"--{side} {ref}: not a commit of this repository (was it fetched?)"
+
+
+def no_checkout(folder: Path, commit: str, reason: str) -> str:
+    return f"{folder}: cannot check out {commit[:12]} ({reason})"
+
+
+def version_1(commit: str) -> str:
+    return (
+        f"{commit[:12]} has version 1 of this suite, whose measuring code differs, so its times "
+        "are not comparable with those of version 2; choose a newer --base"
+    )
+
+
+def environment_of(side: str) -> str:
+    return f"the environment of {side}"
+
+
+def cannot_run(python: str, reason: object) -> str:
+    return f"{python}: cannot be run ({reason})"
+
+
+def cannot_run_suite(python: str, reason: str) -> str:
+    return f"{python}: cannot run this suite ({reason})"
+
+
+def half_of_requirements(checkout: Path, there: str, lacking: Path) -> str:
+    return f"{checkout}: has {there} but no {lacking}"
+
+
+def unreadable_requirements(checkout: Path, reason: object) -> str:
+    return f"{checkout}: cannot read the requirements ({reason})"
+
+
+def no_requirements(file: Path) -> str:
+    return f"no {file} in the checkouts: both sides run in the current environment"
+
+
+def requirements_of_one_side(side: str, file: Path) -> str:
+    return f"{side} has no {file}, but the other side has one"
+
+
+def installing(what: object) -> str:
+    return f"installing {what}"
+
+
+def cannot_install(what: Path, reason: str) -> str:
+    return f"{what}: cannot be installed ({reason})"
+
+
+def no_versions(package: str, reason: str) -> str:
+    return f"{package}: the index offers no version ({reason})"
+
+
+def editable(package: str, files: Sequence[Path]) -> str:
+    return (
+        f"{package} is installed as editable, so both commits would run the same code: add "
+        f"{' and '.join(map(str, files))} to the repository, or compare two environments with "
+        "--base-python and --head-python"
+    )
+
+
+# The folder and its processes
+
+
+def in_use(out: Path, command: str) -> str:
+    return f"--out {out} is in use by another {command}, or by a process that one left behind"
+
+
+def finished_before(what: str) -> str:
+    return f"{what} finished earlier"
+
+
+def no_case_selected(process: str, options: str, log: Path) -> str:
+    return f"{process} measured nothing: no case is selected by {options or 'default'} (log: {log})"
+
+
+def nothing_measured(process: str, code: int, reason: str, lines: Sequence[str], log: Path) -> str:
+    """`reason` is empty where none is known beyond the last lines of its output."""
+    shown = "\n".join(f"  {line}" for line in lines)
+    because = f" ({reason})" if reason else ""
+    return (
+        f"{process} ended with exit code {code} and measured nothing{because}. Its last lines:\n"
+        f"{shown}\n  (log: {log})"
+    )
+
+
+def progress(
+    done: int,
+    total: int,
+    process: str,
+    *,
+    cases: int,
+    seconds: float,
+    failed: bool,
+    left: str,
+) -> str:
+    some = ", some of them failed" if failed else ""
+    return f"[{done}/{total}] {process}: {plural(cases, 'case')} in {seconds:.0f} s{some}, {left}"
+
+
+def inconclusive(pairs: int, cases: Sequence[str], *, worth_more: bool) -> str:
+    end = "" if worth_more else "; more pairs would not resolve it"
+    return f"inconclusive after {plural(pairs, 'pair')}: {', '.join(cases)}{end}"
+
+
+def out_of_budget(
+    used_s: float, budget_s: float, longest_s: float, *, minutes: float, left: int
+) -> str:
+    return (
+        f"{used_s / 60:.1f} of {budget_s / 60:g} min used, and a process takes up to "
+        f"{longest_s:.0f} s; the same command with --minutes {minutes:.0f} runs the other {left}"
+    )
+
+
+def process_out_of_budget(process: str, seconds: float, budget_s: float) -> str:
+    return (
+        f"{process} was stopped after {seconds:.0f} s, when all {budget_s / 60:g} min were used; "
+        "run the same command with more --minutes to continue"
+    )
+
+
+def stopped(reason: object) -> str:
+    return f"stopped: {reason}"
+
+
+def too_few_pairs(needed: int, made: int) -> str:
+    return f"an interval needs {plural(needed, 'pair')} (got {made}); run the same command again"
+
+
+def runs_are_in(folder: Path) -> str:
+    return f"all runs are in {folder}; remove it to measure anew"
+
+
+# Shards
+
+
+def merged(
+    shards: int, expected: int, *, executed: int, skipped: int, failed: int, lost: int, out: Path
+) -> str:
+    return (
+        f"merged {plural(shards, 'shard')}: of {plural(expected, 'case')} expected, {executed} "
+        f"executed, {skipped} skipped, {failed} failed without a measurement, {lost} never "
+        f"reached; wrote {out}"
+    )
+
+
+def out_is_a_shard(out: Path) -> str:
+    return f"{out} is one of the shards; choose another file for the merged run"
+
+
+def other_list(run: Path, other: Path) -> str:
+    return f"{run} and {other} are shards of different lists of cases"
+
+
+def same_shard(run: Path, other: Path, shard: str) -> str:
+    return f"{run} and {other} are both shard {shard}"
+
+
+def not_alike(run: Path, other: Path, what: str) -> str:
+    return f"{run} and {other} differ in the {what}"
+
+
+MACHINE = "machine or its versions"
+MODE = "mode (with or without --quick)"
+MEASURING_CODE = "version of the measuring code"
+
+
+def missing_shard(shard: str) -> str:
+    return f"shard {shard} is not among the runs"
+
+
+OVERLAP = "the shards' cases overlap or are incomplete: they do not come from one list of cases"
+
+
+def not_a_shard(run: Path) -> str:
+    return f"{run} is not a shard: it was measured without --shard"

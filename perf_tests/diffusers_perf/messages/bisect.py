@@ -1,0 +1,95 @@
+"""What `bisect` says."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from diffusers_perf.messages.numbers import plural
+
+SAME_ENDS = "--good and --bad are the same"
+
+
+def unequal_ends(good: int, bad: int, packages: int) -> str:
+    return (
+        f"bisect needs one --good and one --bad for each --package (got {good} and {bad} for "
+        f"{packages})"
+    )
+
+
+def not_an_ancestor(good: str, bad: str) -> str:
+    return f"--good {good} is not an ancestor of --bad {bad}"
+
+
+def bad_version(package: str, reason: object) -> str:
+    return f"--package {package}: {reason}"
+
+
+def not_offered(package: str, version: object, newest: Sequence[str]) -> str:
+    return f"--package {package}: the index does not offer {version} (newest: {', '.join(newest)})"
+
+
+def candidates(number: int, first: str) -> str:
+    return f"{plural(number, 'candidate')} from {first}"
+
+
+def depends_on_the_cache(metric: str) -> str:
+    return (
+        f"{metric} cannot be bisected, because it depends on what the compile cache already "
+        "holds; choose another metric"
+    )
+
+
+def ends_are_equal(case: str, metric: str, value: str) -> str:
+    return f"{case}: {metric} is {value} with both --good and --bad; choose two ends that differ"
+
+
+def ends_do_not_differ(case: str, metric: str, ratio: str, pairs: int) -> str:
+    return (
+        f"{case}: {metric} of bad over good is {ratio}, and {plural(pairs, 'pair')} show no "
+        "change; choose two ends that differ"
+    )
+
+
+def by_its_middle(ratio: str) -> str:
+    return f"{ratio}, inconclusive: decided by its middle"
+
+
+def not_measured(process: str, case: str) -> str:
+    return f"{process}: {case} was not measured"
+
+
+def no_metric(process: str, case: str, metric: str, known: Sequence[str]) -> str:
+    return f"{process}: {case} has no metric {metric!r}; known are {', '.join(known)}"
+
+
+def interference(process: str, metric: str) -> str:
+    return f"{process}: interference while {metric} was measured"
+
+
+def another_bisection(out: Path) -> str:
+    return f"--out {out} holds another bisection; choose another --out"
+
+
+def out_of_budget(used_s: float, budget_s: float, *, minutes: float, finished: int) -> str:
+    return (
+        f"{used_s / 60:.1f} of {budget_s / 60:g} min used; the same command with --minutes "
+        f"{minutes:.0f} continues after {plural(finished, 'process', 'processes')}"
+    )
+
+
+def progress(number: int, process: str, value: str) -> str:
+    return f"[{number}] {process}: {value}"
+
+
+def found(bad: str, good: str, unmeasured: Sequence[str]) -> Sequence[str]:
+    lines = [f"first bad: {bad}", f"last good: {good}"]
+    if unmeasured:
+        lines.append(
+            f"could not be measured, so the change may be in one of these: {', '.join(unmeasured)}"
+        )
+    return lines
+
+
+def cost(processes: int, seconds: float) -> str:
+    return f"{plural(processes, 'process', 'processes')}, {seconds / 60:.1f} min"

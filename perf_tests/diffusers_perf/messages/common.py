@@ -1,0 +1,40 @@
+"""What several parts say."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+AGAIN = "run the same command again to continue"
+INTERRUPTED = f"interrupted; {AGAIN}"
+OUT_OF_MEMORY = "out of memory"
+
+
+def last_line(output: str) -> str:
+    """Of what a program printed."""
+    return (output.strip().splitlines() or ["no reason given"])[-1]
+
+
+def cannot_write(path: Path | str, reason: object) -> str:
+    return f"{path}: cannot be written ({reason})"
+
+
+def cannot_read(path: Path, reason: object) -> str:
+    return f"{path}: cannot be read ({reason})"
+
+
+def not_written_by(path: Path, command: str) -> str:
+    return f"{path}: not written by {command}; choose another --out"
+
+
+def other_settings(out: Path, name: str, was: object, now: object) -> str:
+    """`was` and `now` are None where they are too long to show."""
+    values = "" if was is None else f" ({was}, now {now})"
+    return (
+        f"--out {out} was measured with another {name}{values}; choose another --out, or remove "
+        "the folder"
+    )
+
+
+def seconds_left(left: float) -> str:
+    """Of a run or a comparison."""
+    return f"about {left:.0f} s left" if left < 90 else f"about {left / 60:.0f} min left"

@@ -1,0 +1,125 @@
+"""The words of `diffusers_perf.messages`, as a person reads them, in ``messages/of_*.txt``.
+
+Each function is called with samples: the name of an argument in capitals for a text, 2 and 1 for a
+number, both values of a flag. After a change run this module with ``--inline-snapshot=fix,create``
+and read what it wrote.
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import re
+from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import pytest
+from inline_snapshot import external_file
+
+import diffusers_perf
+from diffusers_perf.messages import common
+
+PACKAGE = Path(diffusers_perf.__file__).parent
+TOPICS = sorted(
+    path.stem
+    for path in (PACKAGE / "messages").glob("*.py")
+    if path.stem not in ("__init__", "numbers")
+)
+SAMPLES: dict[str, tuple[Any, ...]] = {
+    "bool": (True, False),
+    "float": (1.25,),
+    "budget_s": (600.0,),
+    "share": (0.25,),
+    "taken_bytes": (3 * 2**30,),
+    "int": (2, 1),
+    "object": ("REASON",),
+    "Sequence[Path]": ((Path("ONE"), Path("TWO")),),
+    "Sequence[str]": (("ONE", "TWO"),),
+    "Sequence[tuple[str, float, int]]": ((("ONE", 1.5, 2), ("TWO", 0.25, 3)),),
+}
+
+
+@pytest.mark.parametrize("topic", TOPICS)
+def test_sentences(topic: str) -> None:
+    module = import_module(f"diffusers_perf.messages.{topic}")
+    lines = []
+    for name, value in vars(module).items():
+        if (
+            isinstance(value, str)
+            and name.isupper()
+            and (module is common or not hasattr(common, name))
+        ):
+            lines += [f"[{name}]", value, ""]
+        elif inspect.isfunction(value) and value.__module__ == module.__name__:
+            lines += [f"[{name}]", *dict.fromkeys(variants(value)), ""]
+    assert "\n".join(lines) == external_file(f"messages/of_{topic}.txt")
+
+
+def variants(function: Any) -> Iterator[str]:
+    """What a function says of each combination of samples."""
+    parameters = inspect.signature(function).parameters.values()
+    choices = [*map(samples, parameters)]
+    for number in range(max(map(len, choices))):
+        values = [choice[number % len(choice)] for choice in choices]
+        arguments = dict(zip((one.name for one in parameters), values, strict=True))
+        positional = [arguments.pop(p.name) for p in parameters if p.kind is not p.KEYWORD_ONLY]
+        said = function(*positional, **arguments)
+        yield said if isinstance(said, str) else "\n".join(said)
+
+
+def samples(parameter: inspect.Parameter) -> tuple[Any, ...]:
+    kind, _, none = str(parameter.annotation).partition(" | ")
+    text = parameter.name.upper()
+    fallback = {"str": (text,), "Path": (Path(text),)}
+    values = SAMPLES.get(parameter.name) or SAMPLES.get(kind) or fallback[kind]
+    if none == "None":
+        values = (*values, None)
+    return values if parameter.default is parameter.empty else (*values, parameter.default)
+
+
+# Sentences elsewhere
+
+WORD = re.compile(r"""[(`'"]?[A-Za-z]+(?:['-][a-z]+)*[.,;:)`'"]*""")
+MOVED = ("compare", "search")
+"""Parts of the library whose sentences all stand in `messages`."""
+ALLOWED = {
+    "compare/environments.py": "PROBE is a program",
+}
+"""Why a file has texts of several words that are no sentences."""
+DECLARED = frozenset({"help", "about", "description"})
+"""Arguments that describe an option or a metric where it is declared."""
+
+
+def test_sentences_stand_in_messages() -> None:
+    found = {
+        f"{path.relative_to(PACKAGE)}:{line}: {text}"
+        for part in MOVED
+        for path in sorted((PACKAGE / part).rglob("*.py"))
+        if str(path.relative_to(PACKAGE)) not in ALLOWED
+        for line, text in texts(path)
+        if sum(WORD.fullmatch(word) is not None for word in text.split()) >= 3
+    }
+    assert found == set()
+
+
+def texts(path: Path) -> Iterator[tuple[int, str]]:
+    """Line and text of each string that a person could read, documentation left out."""
+    tree = ast.parse(path.read_text())
+    skipped: set[int] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+            skipped.add(id(node.value))
+        elif isinstance(node, ast.keyword) and node.arg in DECLARED:
+            skipped.update(map(id, ast.walk(node.value)))
+        elif isinstance(node, ast.JoinedStr):
+            skipped.update(id(part) for part in node.values)
+    for node in ast.walk(tree):
+        if id(node) in skipped:
+            continue
+        if isinstance(node, ast.JoinedStr):
+            parts = (one.value if isinstance(one, ast.Constant) else "{}" for one in node.values)
+            yield node.lineno, "".join(map(str, parts))
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            yield node.lineno, node.value
