@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from diffusers_perf.catalog.declarations import Workload
+from diffusers_perf.catalog.workload import Workload
 
 
 def _call(

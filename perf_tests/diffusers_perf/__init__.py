@@ -9,8 +9,9 @@ if __name__ != "diffusers_perf":
     raise ImportError(f"import diffusers_perf, not {__name__}: as two modules it would differ")
 
 if TYPE_CHECKING:
-    from diffusers_perf.catalog.declarations import Needs, Slot, Workload
+    from diffusers_perf.catalog.declarations import Needs, Slot
     from diffusers_perf.catalog.recording import measure, optimization, stack
+    from diffusers_perf.catalog.workload import Workload
     from diffusers_perf.optimizations import tolerances
     from diffusers_perf.plugin.generation import test_generation
 
@@ -28,7 +29,7 @@ __all__ = [
 _FROM = {
     "Needs": "catalog.declarations",
     "Slot": "catalog.declarations",
-    "Workload": "catalog.declarations",
+    "Workload": "catalog.workload",
     "measure": "catalog.recording",
     "optimization": "catalog.recording",
     "stack": "catalog.recording",

@@ -21,7 +21,7 @@ import torch
 import transformers as untyped_transformers
 from PIL import Image
 
-from diffusers_perf.catalog.declarations import Workload
+from diffusers_perf.catalog.workload import Workload
 from diffusers_perf.models.checkpoint import EMBEDDED
 
 # Their classes are typed in part, and in each version another part.

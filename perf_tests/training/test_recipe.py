@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from diffusers_perf.catalog.declarations import Workload
+from diffusers_perf.catalog.workload import Workload
 from diffusers_perf.models.checkpoint import EMBEDDED
 from diffusers_perf.optimizations.tolerances import BFLOAT16, FLOAT16
 from perf_tests.cases.workloads import DDIM50_SMALL, PNDM25X4_SMALL

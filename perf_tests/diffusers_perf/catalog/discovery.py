@@ -14,9 +14,10 @@ from importlib import import_module
 from pathlib import Path
 from types import ModuleType, TracebackType
 
-from diffusers_perf.catalog.declarations import Case, Optimization, Workload
+from diffusers_perf.catalog.declarations import Case, Optimization
 from diffusers_perf.catalog.recording import Declaration, declarations_in
 from diffusers_perf.catalog.registry import Catalog, refuse_namesake
+from diffusers_perf.catalog.workload import Workload
 
 OPTIMIZATIONS = "diffusers_perf.optimizations"
 

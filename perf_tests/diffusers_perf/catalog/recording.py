@@ -21,12 +21,12 @@ from diffusers_perf.catalog.declarations import (
     Optimization,
     Slot,
     Tolerances,
-    Workload,
 )
+from diffusers_perf.catalog.workload import Workload
 
 if TYPE_CHECKING:
+    from diffusers_perf.catalog.build import Build
     from diffusers_perf.catalog.registry import Catalog
-    from diffusers_perf.measurement.build import Build
 
 KEPT = "__diffusers_perf__"
 """The name under which a module keeps its declarations."""

@@ -6,13 +6,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 
-from diffusers_perf.catalog.declarations import (
-    DEFAULT_SUITE,
-    REFERENCE,
-    Case,
-    Optimization,
-    Workload,
-)
+from diffusers_perf.catalog.declarations import DEFAULT_SUITE, REFERENCE, Case, Optimization
+from diffusers_perf.catalog.workload import Workload
 
 
 @dataclass(kw_only=True)

@@ -16,9 +16,10 @@ from collections.abc import Callable, Iterator, Mapping
 from shutil import get_terminal_size
 from typing import TYPE_CHECKING
 
-from diffusers_perf.catalog.declarations import Tolerance, WeightsKind, Workload
+from diffusers_perf.catalog.declarations import Tolerance, WeightsKind
 from diffusers_perf.catalog.metrics import COLUMNS
 from diffusers_perf.catalog.registry import Catalog, no_optimization
+from diffusers_perf.catalog.workload import Workload
 from diffusers_perf.cli.answers import named, number, positive, refuse
 from diffusers_perf.compare.attempts import Attempts, Folder, cells_of, settings_of
 from diffusers_perf.compare.bare import BadInput, bare_bench

@@ -164,9 +164,9 @@ def not_countable(case: Case) -> str | None:
     """Why a case cannot be expressed without a GPU, in words; None if it can."""
     import torch
 
-    from diffusers_perf.measurement.build import Build
+    from diffusers_perf.catalog.build import Build
 
-    build = Build()
+    build = Build(dtype=torch.float32)
     for optimization in case.stack:
         if optimization.hides_operators:
             return f"what {optimization.name} runs is captured or compiled, on a GPU alone"

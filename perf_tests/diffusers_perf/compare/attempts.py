@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any, Literal
 import msgspec
 from msgspec import to_builtins
 
-from diffusers_perf.catalog.declarations import REFERENCE, Case, Tolerance, Workload
+from diffusers_perf.catalog.declarations import REFERENCE, Case, Tolerance
 from diffusers_perf.catalog.metrics import cells
 from diffusers_perf.catalog.registry import Catalog
+from diffusers_perf.catalog.workload import Workload
 from diffusers_perf.compare.bare import BadInput
 from diffusers_perf.judge.verdicts import judge
 from diffusers_perf.measurement.measuring import PACKAGE, digest, digest_of

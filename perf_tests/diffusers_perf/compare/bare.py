@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from diffusers_perf.records.store import BaselineStore
 
 if TYPE_CHECKING:
-    from diffusers_perf.catalog.declarations import Workload
+    from diffusers_perf.catalog.workload import Workload
     from diffusers_perf.measurement.bench import Bench
 
 

@@ -80,7 +80,7 @@ class Injection:
     def put(self, holder: object, name: str, value: object) -> None:
         """Put this in an attribute's place for as long."""
         # Here, since it imports torch.
-        from diffusers_perf.measurement.build import flag
+        from diffusers_perf.measurement.flag import flag
 
         self.contexts.append(flag(holder, name, value))
 

@@ -13,7 +13,8 @@ import torch
 import diffusers_perf.faults  # noqa: F401  (declares them)
 from diffusers_perf.faults.building import injecting
 from diffusers_perf.faults.injection import FAULTS, Fault, Injection
-from diffusers_perf.plugin.collection import SESSION, cases_of
+from diffusers_perf.plugin.collection import SESSION
+from diffusers_perf.plugin.selection import cases_of
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -16,11 +16,12 @@ from time import perf_counter
 
 from msgspec import structs
 
-from diffusers_perf.catalog.declarations import FIELDS, REFERENCE, Case, Workload
+from diffusers_perf.catalog.declarations import REFERENCE, Case
 from diffusers_perf.catalog.discovery import Project
 from diffusers_perf.catalog.metric import Detector
 from diffusers_perf.catalog.metrics import detector_of
 from diffusers_perf.catalog.status import Status
+from diffusers_perf.catalog.workload import FIELDS, Workload
 from diffusers_perf.faults.building import injecting
 from diffusers_perf.faults.clean import Clean, CleanRun, as_judged
 from diffusers_perf.faults.injection import CannotInject, Fault, Injection, Setting

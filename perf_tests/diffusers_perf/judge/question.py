@@ -9,7 +9,7 @@ from diffusers_perf.catalog.declarations import Tolerance
 from diffusers_perf.catalog.status import Status
 from diffusers_perf.judge.finding import Finding, Message
 from diffusers_perf.judge.messages.commands import Accept, AcceptImages, Command, Rerun
-from diffusers_perf.judge.messages.run import other_versions
+from diffusers_perf.judge.messages.numbers import other_versions
 from diffusers_perf.records.baselines import Bound, CaseBaseline
 from diffusers_perf.records.measurement import Measurement
 

@@ -13,7 +13,7 @@ from diffusers_perf.judge.counters import count_status
 from diffusers_perf.judge.finding import Finding
 from diffusers_perf.judge.messages import operators as messages
 from diffusers_perf.judge.messages.commands import Command
-from diffusers_perf.judge.messages.run import other_versions
+from diffusers_perf.judge.messages.numbers import other_versions
 from diffusers_perf.records.baselines import OperatorBaseline
 from diffusers_perf.records.measurement import Count
 from diffusers_perf.records.operators import OperatorCount, Place

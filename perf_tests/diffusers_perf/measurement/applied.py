@@ -14,8 +14,8 @@ from typing import Any
 
 import torch
 
-from diffusers_perf.measurement.build import flag
 from diffusers_perf.measurement.discovery import anatomy_of, decoders, denoisers, modules
+from diffusers_perf.measurement.flag import flag
 from diffusers_perf.measurement.replay import device_of, replay
 
 AppliedCheck = Callable[[Any], None]

@@ -14,8 +14,9 @@ from typing import Any
 import torch
 from msgspec import structs
 
-from diffusers_perf.catalog.declarations import Case, Optimization, Workload
+from diffusers_perf.catalog.declarations import Case, Optimization
 from diffusers_perf.catalog.status import Status
+from diffusers_perf.catalog.workload import Workload
 from diffusers_perf.measurement import counters
 from diffusers_perf.measurement.failing import CaseError, check_applied, failing
 from diffusers_perf.measurement.generation import Generation

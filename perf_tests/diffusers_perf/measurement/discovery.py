@@ -19,7 +19,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch.utils._pytree import tree_map_only
 
-from diffusers_perf.measurement.build import flag
+from diffusers_perf.measurement.flag import flag
 
 TRIED = (4, 6, 12, 24)
 """Steps asked for, until two of them differ in what is called: caches and guidance that ends early

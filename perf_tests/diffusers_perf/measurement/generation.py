@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from diffusers_perf.catalog.declarations import Workload
-from diffusers_perf.measurement.build import flag
+from diffusers_perf.catalog.workload import Workload
+from diffusers_perf.measurement.counting import counted, without_data
 from diffusers_perf.measurement.discovery import (
     Anatomy,
     anatomy_of,
@@ -23,6 +23,7 @@ from diffusers_perf.measurement.discovery import (
     modules,
     step_ends,
 )
+from diffusers_perf.measurement.flag import flag
 from diffusers_perf.records.pixels import Images
 
 OUTPUTS = ("images", "frames")
@@ -129,17 +130,15 @@ class Generation:
         `NotDiscovered` where it cannot be found out.
         """
         if not is_known(self._pipeline):
-            # As the one that counts what has no data is built on this.
-            from diffusers_perf.measurement import structure
-
             own = modules(self._pipeline).values()
             has_data = not any(p.is_meta for module in own for p in module.parameters())
 
             def generate(steps: int) -> None:
-                if has_data:
+                with ExitStack() as contexts:
+                    if not has_data:
+                        contexts.enter_context(without_data(self._pipeline))
+                        contexts.enter_context(counted(self._pipeline))
                     self.images(steps=steps)
-                else:
-                    structure.generate(self._pipeline, self, steps=steps)
 
             know(self._pipeline, discover(self._pipeline, generate, strength=self.strength))
         return anatomy_of(self._pipeline)

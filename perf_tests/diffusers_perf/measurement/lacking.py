@@ -6,7 +6,8 @@ import importlib.util
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from diffusers_perf.catalog.declarations import Optimization, Workload
+from diffusers_perf.catalog.declarations import Optimization
+from diffusers_perf.catalog.workload import Workload
 from diffusers_perf.measurement.pipelines import BadModel, Opened
 from diffusers_perf.records.run import Machine
 

@@ -11,8 +11,8 @@ from torch.nn.attention import SDPBackend
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from diffusers_perf.measurement.applied import AppliedCheck, NotApplied, stays_in_float32
-from diffusers_perf.measurement.build import flag
 from diffusers_perf.measurement.discovery import denoisers
+from diffusers_perf.measurement.flag import flag
 from diffusers_perf.measurement.replay import replay
 
 ROWS_LEAST = 17

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from msgspec import structs
 
-from diffusers_perf.catalog.declarations import Scale
+from diffusers_perf.catalog.workload import Scale
 from diffusers_perf.records.run import Machine
 
 

@@ -10,8 +10,9 @@ from weakref import WeakKeyDictionary
 
 import torch
 
-from diffusers_perf.catalog.declarations import Case, Scale, WeightsKind, Workload
-from diffusers_perf.measurement.build import Build
+from diffusers_perf.catalog.build import Build
+from diffusers_perf.catalog.declarations import Case, WeightsKind
+from diffusers_perf.catalog.workload import Scale, Workload
 from diffusers_perf.measurement.discovery import Anatomy, know
 from diffusers_perf.measurement.generation import Generation
 from diffusers_perf.measurement.noise import drawn_on_host
@@ -83,7 +84,7 @@ def built(case: Case, source: Source, device: torch.device) -> Iterator[Any]:
 
     `DoesNotFit` where an optimization of its stack cannot apply to such a pipeline.
     """
-    build = Build(workload=case.workload)
+    build = Build(dtype=torch.float32, workload=case.workload)
     for optimization in case.stack:
         optimization.apply(build)
     with ExitStack() as contexts:

@@ -7,21 +7,18 @@ that `tensor.device` is true and whatever crosses between host and device is see
 from __future__ import annotations
 
 import functools
-import sys
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import pairwise
-from types import ModuleType
 from typing import Any
 
 import torch
 
-from diffusers_perf.catalog.declarations import Workload
-from diffusers_perf.measurement.dataless import NotCountable, stand_in
-from diffusers_perf.measurement.discovery import modules
-from diffusers_perf.measurement.dispatch import Constructors, Counting
+from diffusers_perf.catalog.workload import Workload
+from diffusers_perf.measurement.counting import counted, without_data
+from diffusers_perf.measurement.dataless import NotCountable
+from diffusers_perf.measurement.dispatch import Counting
 from diffusers_perf.measurement.generation import Generation
 from diffusers_perf.records.measurement import Count
 from diffusers_perf.records.operators import (
@@ -29,10 +26,9 @@ from diffusers_perf.records.operators import (
     Operator,
     OperatorCost,
     OperatorCounts,
-    Place,
 )
 
-__all__ = ["NotCountable", "generate", "observe"]
+__all__ = ["NotCountable", "observe"]
 
 FEW, MANY = 5, 8
 """Turns of the denoising loop in two generations: both beyond PNDM's first four, which do other
@@ -55,19 +51,13 @@ def observe(pipeline: Any, workload: Workload) -> OperatorCounts:
         raise NotCountable("torch.autocast passes by tensors without data")
     generation = Generation(pipeline, workload)
     asked = [generation.asking_for(turns) for turns in (1, FEW, MANY)]
-    with _without_data(pipeline):
+    with without_data(pipeline):
         # What is made in a first generation and kept is not part of the others.
         _, few, many = (_run(pipeline, generation, steps) for steps in asked)
         if many.continues(few):
             return _counts_of(many.whole, lambda key: many.since(few, key))
         every = _run(pipeline, generation, workload.steps)
         return _counts_of(every.whole, every.at_least)
-
-
-def generate(pipeline: Any, generation: Generation, *, steps: int) -> None:
-    """A generation of a pipeline that has no data. `NotCountable` where it cannot do without."""
-    with _without_data(pipeline), _counted(pipeline):
-        generation.images(steps=steps)
 
 
 @dataclass(kw_only=True)
@@ -124,7 +114,7 @@ def _of_any_schedule(tally: Tally) -> Tally:
 
 def _run(pipeline: Any, generation: Generation, steps: int) -> _Counted:
     run = _Counted(asked=steps, is_linear=generation.anatomy.is_linear)
-    with _counted(pipeline) as counting:
+    with counted(pipeline) as counting:
         generation.images(steps=steps, after_step=lambda: run.so_far.append(_tally(counting)))
     run.whole = _tally(counting)
     return run
@@ -146,142 +136,3 @@ def _counts_of(tally: Tally, count: Callable[[Any], Count]) -> OperatorCounts:
         },
         occurrences={key: count(key) for key in tally if isinstance(key, Occurrence)},
     )
-
-
-@contextmanager
-def _counted(pipeline: Any) -> Iterator[Counting]:
-    """Count what the pipeline asks for while the context is open."""
-    counting = Counting()
-    with torch.no_grad(), counting, Constructors(counting), _placed(pipeline, counting):
-        yield counting
-
-
-@contextmanager
-def _without_data(pipeline: Any) -> Iterator[None]:
-    """All parameters and buffers without data for as long as the context is open."""
-    held: list[tuple[dict[str, Any], str, torch.Tensor]] = []
-    stand_ins: dict[int, torch.Tensor] = {}
-    tables: list[dict[str, Any]] = [
-        table
-        for root in modules(pipeline).values()
-        for module in root.modules()
-        for table in (module._parameters, module._buffers)
-    ]
-    plain = _plain_state(pipeline)
-    try:
-        for table in tables:
-            for name, tensor in table.items():
-                if tensor is None or tensor.is_meta:
-                    continue
-                held.append((table, name, tensor))
-                if id(tensor) not in stand_ins:
-                    stand_ins[id(tensor)] = stand_in(tensor)
-                table[name] = stand_ins[id(tensor)]
-        yield
-    finally:
-        for table, name, tensor in held:
-            table[name] = tensor
-        for attributes, before in plain:
-            _put_back(attributes, before)
-        for root in modules(pipeline).values():
-            # Where the generation was broken off, a cache would give the next one what has no data.
-            if getattr(root, "is_cache_enabled", False):
-                root._reset_stateful_cache()
-
-
-Attributes = dict[str, Any]
-
-
-def _plain_state(pipeline: Any) -> list[tuple[Attributes, Attributes]]:
-    """The attributes of the pipeline, its components, their modules and helpers, and a copy.
-
-    A scheduler keeps its schedule in them, and a module tables of rotary embeddings.
-    """
-    found: dict[int, tuple[Attributes, Attributes]] = {}
-
-    def visit(value: Any) -> None:
-        if isinstance(value, list | tuple):
-            for item in value:
-                visit(item)
-        elif isinstance(value, dict):
-            for item in value.values():
-                visit(item)
-        elif _keeps_state(value) and id(vars(value)) not in found:
-            found[id(vars(value))] = (vars(value), dict(vars(value)))
-            visit(vars(value))
-
-    visit([pipeline, *pipeline.components.values()])
-    return list(found.values())
-
-
-def _keeps_state(value: Any) -> bool:
-    if isinstance(value, type | ModuleType | torch.Tensor) or not hasattr(value, "__dict__"):
-        return False
-    return type(value).__module__.partition(".")[0] not in sys.stdlib_module_names
-
-
-def _put_back(attributes: Attributes, before: Attributes) -> None:
-    """Restore the attributes that have no data now."""
-    for name, value in list(attributes.items()):
-        if value is before.get(name) or not _lacks_data(value):
-            continue
-        if name in before:
-            attributes[name] = before[name]
-        else:
-            del attributes[name]
-
-
-def _lacks_data(value: Any) -> bool:
-    if isinstance(value, dict):
-        value = list(value.values())
-    if isinstance(value, list | tuple):
-        return any(map(_lacks_data, value))
-    return isinstance(value, torch.Tensor) and value.is_meta
-
-
-@contextmanager
-def _placed(pipeline: Any, counting: Counting) -> Iterator[None]:
-    """Tell the mode which module of the pipeline, or method of its scheduler, is running."""
-    names = {
-        id(module): Place(f"{component}.{name}".rstrip("."), type(module).__name__)
-        for component, root in modules(pipeline).items()
-        for name, module in root.named_modules()
-    }
-    stack = counting.stack
-    stack.append(Place("pipeline", type(pipeline).__name__))
-
-    def enter(module: torch.nn.Module, args: object) -> None:
-        own = type(module).__name__
-        stack.append(names.get(id(module)) or Place(f"{stack[-1].path}.{own}", own))
-
-    def leave(module: torch.nn.Module, args: object, output: object) -> None:
-        stack.pop()
-
-    def wrapped(name: str, method: Any) -> Any:
-        @functools.wraps(method)
-        def call(*args: Any, **kwargs: Any) -> Any:
-            stack.append(Place(f"scheduler.{name}", f"{type(scheduler).__name__}.{name}"))
-            try:
-                return method(*args, **kwargs)
-            finally:
-                stack.pop()
-
-        return call
-
-    scheduler = pipeline.scheduler
-    own = [n for n in ("set_timesteps", "scale_model_input", "step") if hasattr(scheduler, n)]
-    before = {name: vars(scheduler)[name] for name in own if name in vars(scheduler)}
-    hooks = (
-        torch.nn.modules.module.register_module_forward_pre_hook(enter),
-        torch.nn.modules.module.register_module_forward_hook(leave, always_call=True),
-    )
-    for name in own:
-        setattr(scheduler, name, wrapped(name, getattr(scheduler, name)))
-    try:
-        yield
-    finally:
-        for hook in hooks:
-            hook.remove()
-        for name in own:
-            delattr(scheduler, name)
-        vars(scheduler).update(before)

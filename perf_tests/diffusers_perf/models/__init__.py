@@ -17,7 +17,7 @@ import re
 import warnings
 from collections.abc import Iterable
 
-from diffusers_perf.catalog.declarations import Scale, Workload
+from diffusers_perf.catalog.workload import Scale, Workload
 from diffusers_perf.measurement.pipelines import BadModel, Source
 from diffusers_perf.models.builder import UserBuilder
 from diffusers_perf.models.checkpoint import EMBEDDED, EMBEDDED_FLUX, WOULD_WORK, Checkpoint

@@ -10,7 +10,8 @@ from typing import Any
 
 import torch
 
-from diffusers_perf.catalog.declarations import Scale, WeightsKind
+from diffusers_perf.catalog.declarations import WeightsKind
+from diffusers_perf.catalog.workload import Scale
 from diffusers_perf.measurement.pipelines import BadModel
 from diffusers_perf.models import identity
 from diffusers_perf.models.complete import refuse_lacking

@@ -18,7 +18,8 @@ from typing import Any
 
 import torch
 
-from diffusers_perf.catalog.declarations import Scale, WeightsKind
+from diffusers_perf.catalog.declarations import WeightsKind
+from diffusers_perf.catalog.workload import Scale
 from diffusers_perf.models.architectures import ARCHITECTURES, SCHEDULER, Architecture
 from diffusers_perf.models.checkpoint import scheduler_class
 

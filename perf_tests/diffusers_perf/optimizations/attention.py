@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from diffusers_perf.catalog.build import Build
 from diffusers_perf.catalog.declarations import Needs, Slot
 from diffusers_perf.catalog.recording import optimization
 from diffusers_perf.measurement import applied, layers
-from diffusers_perf.measurement.build import Build
 from diffusers_perf.measurement.discovery import denoisers
 from diffusers_perf.optimizations import fitting
 from diffusers_perf.optimizations.hardware import CUDA, TENSOR_CORES

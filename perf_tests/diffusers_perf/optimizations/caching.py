@@ -7,11 +7,12 @@ from typing import Any
 
 import torch
 
+from diffusers_perf.catalog.build import Build
 from diffusers_perf.catalog.declarations import Needs, Slot
 from diffusers_perf.catalog.recording import optimization
 from diffusers_perf.measurement import layers
-from diffusers_perf.measurement.build import Build, flag
 from diffusers_perf.measurement.discovery import anatomy_of
+from diffusers_perf.measurement.flag import flag
 from diffusers_perf.optimizations import fitting
 from diffusers_perf.optimizations.tolerances import (
     CACHED,

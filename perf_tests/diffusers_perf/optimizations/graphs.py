@@ -8,10 +8,10 @@ from typing import Any
 
 import torch
 
+from diffusers_perf.catalog.build import Build
 from diffusers_perf.catalog.declarations import Needs, Slot
 from diffusers_perf.catalog.recording import optimization
 from diffusers_perf.measurement.applied import decoders_below
-from diffusers_perf.measurement.build import Build
 from diffusers_perf.measurement.discovery import denoisers
 from diffusers_perf.optimizations import fitting
 from diffusers_perf.optimizations.hardware import CUDA

@@ -6,10 +6,10 @@ from typing import Any
 
 import torch
 
+from diffusers_perf.catalog.build import Build
 from diffusers_perf.catalog.declarations import NO_TOLERANCE, Needs, Slot
 from diffusers_perf.catalog.recording import optimization
 from diffusers_perf.measurement import applied
-from diffusers_perf.measurement.build import Build
 from diffusers_perf.measurement.discovery import Call, anatomy_of, decoders, denoisers
 from diffusers_perf.measurement.replay import device_of
 from diffusers_perf.optimizations import fitting

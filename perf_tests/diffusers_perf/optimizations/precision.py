@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import torch
 
+from diffusers_perf.catalog.build import Build
 from diffusers_perf.catalog.declarations import Slot
 from diffusers_perf.catalog.recording import optimization
 from diffusers_perf.measurement import applied
-from diffusers_perf.measurement.build import Build, flag
+from diffusers_perf.measurement.flag import flag
 from diffusers_perf.optimizations.hardware import CUDA, TENSOR_CORES
 from diffusers_perf.optimizations.tolerances import (
     BFLOAT16,

@@ -20,11 +20,12 @@ from diffusers_perf.catalog.discovery import BadDeclaration, declares_cases, is_
 from diffusers_perf.catalog.registry import suites_of
 from diffusers_perf.measurement.packages import not_installed
 from diffusers_perf.plugin.options import MARK
+from diffusers_perf.plugin.selection import IN_ONE_PROCESS, case_of, cases_of, is_named, is_whole
 
 if TYPE_CHECKING:
     from diffusers_perf.plugin.session import PerfSession
 
-PARTS = tuple(f"diffusers_perf.plugin.{name}" for name in ("session", "document", "summary"))
+PARTS = tuple(f"diffusers_perf.plugin.{name}" for name in ("running", "document", "summary"))
 """Plugins of a session that has one of our tests."""
 FIXTURES = {
     "perf_session": "diffusers_perf",
@@ -40,24 +41,6 @@ REFUSED = pytest.StashKey[pytest.UsageError]()
 """Why the session's cases cannot be run: raised once collecting is over, since pytest would make a
 traceback of an error that is raised before."""
 REFUSED_ID = "refused"
-IN_ONE_PROCESS = (
-    "diffusers-perf times its cases: run it in one process and without --benchmark-disable (-n "
-    "starts several)"
-)
-
-
-def case_of(item: pytest.Item | None) -> Case | None:
-    """The case that this test runs; None if it is not one of ours."""
-    if item is None or item.get_closest_marker(MARK) is None:
-        return None
-    callspec = getattr(item, "callspec", None)
-    case = callspec.params.get("perf_case") if callspec else None
-    return case if isinstance(case, Case) else None
-
-
-def cases_of(items: Sequence[pytest.Item]) -> list[Case]:
-    """The cases among these tests, in their order."""
-    return [case for item in items if (case := case_of(item)) is not None]
 
 
 # Making tests of cases
@@ -240,35 +223,6 @@ def _keep(items: list[pytest.Item], config: pytest.Config, kept: list[pytest.Ite
     if gone := [item for item in items if item not in kept]:
         config.hook.pytest_deselected(items=gone)
     items[:] = kept
-
-
-# What was asked for
-
-
-def is_narrowed(config: pytest.Config) -> bool:
-    """Were some cases asked for, or left out, by name or by file?"""
-    # lastfailed is absent where pytest's cache plugin is off.
-    left_out = any(config.getoption(name, None) for name in ("deselect", "lf"))
-    return is_named(config) or left_out or not is_whole(config)
-
-
-def is_named(config: pytest.Config) -> bool:
-    """Were some cases asked for by name?"""
-    return bool(config.getoption("keyword")) or any(
-        "::" in str(argument) for argument in config.args
-    )
-
-
-def is_whole(config: pytest.Config) -> bool:
-    """Does pytest collect all that the repository has?"""
-    args = [
-        (config.invocation_params.dir / argument.split("::")[0]).resolve()
-        for argument in config.args
-    ]
-    testpaths = [(config.rootpath / name).resolve() for name in config.getini("testpaths")]
-    if not testpaths:
-        return all(arg.is_dir() for arg in args)
-    return all(any(arg in (path, *path.parents) for arg in args) for path in testpaths)
 
 
 # First: the terminal's own says what will run.

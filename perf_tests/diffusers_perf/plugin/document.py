@@ -14,8 +14,9 @@ from diffusers_perf.ending import leave_lost_terminal
 from diffusers_perf.judge.finding import Finding, Message
 from diffusers_perf.judge.messages.commands import Accept
 from diffusers_perf.judge.messages.run import RESTORE
-from diffusers_perf.plugin.collection import SESSION, is_narrowed
+from diffusers_perf.plugin.collection import SESSION
 from diffusers_perf.plugin.screen import ShownCase
+from diffusers_perf.plugin.selection import is_narrowed
 from diffusers_perf.plugin.session import PerfSession
 from diffusers_perf.records.files import as_json, write_whole
 from diffusers_perf.records.missing import missing

@@ -11,7 +11,7 @@ import torch
 from torch.utils._pytree import tree_flatten, tree_map_only, tree_unflatten
 
 from diffusers_perf.measurement.applied import AppliedCheck, NotApplied
-from diffusers_perf.measurement.build import flag
+from diffusers_perf.measurement.flag import flag
 
 WARM_UPS = 3
 """Calls before a capture: what is compiled, chosen or allocated at first is not to be captured."""

@@ -22,17 +22,12 @@ import torch
 
 from diffusers_perf import models
 from diffusers_perf.catalog import discovery
-from diffusers_perf.catalog.declarations import (
-    Needs,
-    Optimization,
-    Tolerance,
-    Tolerances,
-    Workload,
-)
+from diffusers_perf.catalog.build import Build
+from diffusers_perf.catalog.declarations import Needs, Optimization, Tolerance, Tolerances
 from diffusers_perf.catalog.registry import Catalog
+from diffusers_perf.catalog.workload import Workload
 from diffusers_perf.measurement import interference, timing
 from diffusers_perf.measurement.applied import NotApplied
-from diffusers_perf.measurement.build import Build
 
 STEP_S = 0.05
 

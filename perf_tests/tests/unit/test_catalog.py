@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
+from diffusers_perf.catalog.build import Build
 from diffusers_perf.catalog.declarations import Needs, Optimization, Tolerances
 from diffusers_perf.catalog.recording import optimization
 from diffusers_perf.catalog.registry import Catalog, suites_of
-from diffusers_perf.measurement.build import Build
 from perf_tests.tests.unit.fake import WORKLOAD
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from diffusers_perf.catalog.build import Build
 from diffusers_perf.catalog.declarations import Needs, Optimization, Tolerances
 from diffusers_perf.catalog.discovery import Project
 from diffusers_perf.catalog.registry import Catalog
@@ -21,7 +22,6 @@ from diffusers_perf.cli import explore
 from diffusers_perf.compare import attempts
 from diffusers_perf.compare.lock import held
 from diffusers_perf.measurement.bench import Bench
-from diffusers_perf.measurement.build import Build
 from diffusers_perf.measurement.machine import this_machine
 from diffusers_perf.measurement.timing import Stopwatch
 from diffusers_perf.optimizations import tolerances

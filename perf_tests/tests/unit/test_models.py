@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from diffusers_perf.catalog.declarations import Workload
+from diffusers_perf.catalog.workload import Workload
 from diffusers_perf.models import BadModel, Sources, open_source, options_for
 from diffusers_perf.models.architectures import ARCHITECTURES
 from diffusers_perf.models.seeded import clip_tokenizer, constructed, drawn, on_device

@@ -11,7 +11,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from diffusers_perf.catalog.declarations import Optimization, Workload
+from diffusers_perf.catalog.declarations import Optimization
+from diffusers_perf.catalog.workload import Workload
 from diffusers_perf.cli import __main__ as command
 from diffusers_perf.cli.accept import accept
 from diffusers_perf.judge.drift import drift_text

@@ -1,8 +1,8 @@
-"""How messages write numbers."""
+"""How messages write numbers, names and versions."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -105,3 +105,13 @@ def most(metric: Metric, was: Count, *, steps: int) -> str:
     if not metric.rise:
         return "no more, in total or per step"
     return f"at most {int(was.total(steps) * (1 + metric.rise)):,} ({100 * metric.rise:.0f} % more)"
+
+
+def other_versions(theirs: Mapping[str, str], ours: Mapping[str, str]) -> str:
+    """Which versions a baseline was made with, where this run has others."""
+    others = [
+        f"{name} {theirs[name]}, now {version}"
+        for name, version in ours.items()
+        if name in theirs and theirs[name] != version
+    ]
+    return f"; made with {'; '.join(others)}" if others else ""

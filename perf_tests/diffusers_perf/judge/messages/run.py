@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from statistics import median
 from typing import TYPE_CHECKING
@@ -34,16 +34,6 @@ PORTABLE = "baselines/portable.json, for any machine"
 
 
 RESTORE = "restore it, or accept runs without it"
-
-
-def other_versions(theirs: Mapping[str, str], ours: Mapping[str, str]) -> str:
-    """Which versions a baseline was made with, where this run has others."""
-    others = [
-        f"{name} {theirs[name]}, now {version}"
-        for name, version in ours.items()
-        if name in theirs and theirs[name] != version
-    ]
-    return f"; made with {'; '.join(others)}" if others else ""
 
 
 # Images

@@ -15,8 +15,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from diffusers_perf import models
+from diffusers_perf.catalog.build import Build
 from diffusers_perf.measurement import applied
-from diffusers_perf.measurement.build import Build
 from diffusers_perf.measurement.generation import Generation
 from diffusers_perf.measurement.host import left
 from diffusers_perf.measurement.pipelines import Source, built
@@ -211,7 +211,7 @@ def test_applied_checks_notice_a_missing_change(source: Source) -> None:
         "fp8": "is kept in torch.float32, not torch.float8_e4m3fn",
         "model_offload": "the vae stays on cpu, needed or not",
     }
-    build = Build()
+    build = Build(dtype=torch.float32)
     with pipeline_of("reference", source) as pipeline:
         for name, sentence in {**missing, **changes}.items():
             optimization = ours().optimizations[name]

@@ -15,7 +15,7 @@ import torch
 import tqdm.auto
 
 from diffusers_perf import models
-from diffusers_perf.catalog.declarations import Workload
+from diffusers_perf.catalog.workload import Workload
 from diffusers_perf.measurement import applied
 from diffusers_perf.measurement.generation import Generation
 from diffusers_perf.measurement.host import left

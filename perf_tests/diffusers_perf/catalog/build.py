@@ -1,25 +1,26 @@
-"""What an optimization may change, and how it says so."""
+"""What an optimization may change, and how it says so. Imports no torch."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
+from diffusers_perf.catalog.workload import Workload
 
-from diffusers_perf.catalog.declarations import Workload
+if TYPE_CHECKING:
+    import torch
 
 
 @dataclass(kw_only=True)
 class Build:
     """What an optimization may change. Handed to each of a stack in turn, then carried out."""
 
+    dtype: torch.dtype
+    """What every module is loaded in."""
     workload: Workload | None = None
     """What is generated, where it is known."""
-    dtype: torch.dtype = torch.float32
-    """What every module is loaded in."""
     variants: dict[str, str] = field(default_factory=dict)
     contexts: list[AbstractContextManager[Any]] = field(default_factory=list)
     changes: list[Callable[[Any], None]] = field(default_factory=list)
@@ -35,16 +36,3 @@ class Build:
     def then(self, change: Callable[[Any], None]) -> None:
         """Call this with the pipeline once it stands on the device."""
         self.changes.append(change)
-
-
-@contextmanager
-def flag(holder: object, name: str, value: object) -> Iterator[None]:
-    """Hold an attribute at a value, and put back what was there."""
-    # As a class holds it: asked for it, a class gives no static method back.
-    of_class = isinstance(holder, type) and name in vars(holder)
-    before = vars(holder)[name] if of_class else getattr(holder, name)
-    setattr(holder, name, value)
-    try:
-        yield
-    finally:
-        setattr(holder, name, before)

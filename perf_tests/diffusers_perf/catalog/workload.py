@@ -1,0 +1,142 @@
+"""What is generated: a pipeline's call with everything that it depends on. Imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+Scale = Literal["full", "small"]
+"""Which workloads a model runs: the guide's, or the same scaled down to the embedded model."""
+
+FIELDS = ("name", "steps", "seed", "scheduler", "base")
+"""What of a workload `changed` changes; all else is an argument of its call."""
+SET_BY_THE_LIBRARY = ("num_inference_steps", "generator", "output_type")
+"""Arguments of a pipeline's call that a workload does not state: they follow from its fields."""
+
+SMALL_MODELS = ("embedded", "embedded-flux", "small")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Workload:
+    """What is generated. Everything that an image or a time depends on is pinned here."""
+
+    name: str
+    model: str
+    """A model source: a name of this library's, a Hub id, a folder, or ``module:function``."""
+    call: Mapping[str, Any]
+    """Arguments of the pipeline's call: prompt, height, width, guidance_scale …"""
+    inputs: Callable[[], Mapping[str, Any]] = dict
+    """Further arguments that are made anew for each call: an image, a mask, a control image."""
+    steps: int
+    """Denoising steps to ask for."""
+    seed: int = 0
+    scheduler: str | None = None
+    """Name of a diffusers scheduler class, built from the model's own configuration. None: the
+    model's own."""
+    base: tuple[str, ...] = ()
+    """Optimizations that are on in every case, the reference too."""
+    step_wise: bool = False
+    """Compare cases with the reference step by step, from where the reference stood in each: for
+    samplers that make another image of mere rounding, and for video."""
+    sensitive_to: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Changes of the call that must change the images, beside another seed and another prompt, by
+    the name of the input: ``{"guidance": {"guidance_scale": 1.0}}``."""
+
+    def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise ValueError(f"{self.name}: steps must be a positive integer (got {self.steps})")
+        for name in ("height", "width", "num_frames"):
+            size = self.call.get(name, 1)
+            if not isinstance(size, int) or size < 1:
+                raise ValueError(f"{self.name}: {name} must be a positive integer (got {size!r})")
+        for name in SET_BY_THE_LIBRARY:
+            if name in self.call:
+                raise ValueError(
+                    f"{self.name}: {name} is not part of call; it follows from steps and seed"
+                )
+
+    def __hash__(self) -> int:
+        return hash((self.name, self.model, self.steps, self.seed, self.scheduler, self.base))
+
+    @property
+    def prompts(self) -> list[str]:
+        """The prompts of one call; none where it gives embeddings."""
+        prompt = self.call.get("prompt", [])
+        return [prompt] if isinstance(prompt, str) else list(prompt)
+
+    @property
+    def num_images(self) -> int:
+        """Images, or videos, that one call makes."""
+        each = self.call.get("num_images_per_prompt", self.call.get("num_videos_per_prompt", 1))
+        return max(1, len(self.prompts)) * int(each)
+
+    @property
+    def size(self) -> str:
+        """``512x512``, or ``832x480, 33 frames``; width first. Empty where an input decides it."""
+        width, height = self.call.get("width"), self.call.get("height")
+        size = f"{width}x{height}" if width and height else ""
+        frames = self.call.get("num_frames", 1)
+        return size + (f", {frames} frames" if frames > 1 else "")
+
+    @property
+    def scale(self) -> Scale:
+        """Which models can run it."""
+        return "small" if self.model in SMALL_MODELS else "full"
+
+    @property
+    def probes(self) -> dict[str, Workload]:
+        """By input, the same workload with another value of it, which must change the images."""
+        changed = {"seed": self.changed(seed=self.seed + 1)}
+        if self.prompts:
+            # In front: what is too long is cut off at its end.
+            changed["prompt"] = self.changed(prompt=f"at night, {self.prompts[0]}")
+        declared = {name: self.changed(**change) for name, change in self.sensitive_to.items()}
+        return changed | declared
+
+    def changed(self, **changes: Any) -> Workload:
+        """The same with other fields, or other arguments of the call.
+
+        A prompt takes the place of every prompt in a batch.
+        """
+        own = {name: value for name, value in changes.items() if name in FIELDS}
+        arguments = {name: value for name, value in changes.items() if name not in own}
+        prompt = arguments.get("prompt")
+        if isinstance(prompt, str) and not isinstance(self.call.get("prompt", ""), str):
+            arguments["prompt"] = [prompt] * len(self.prompts)
+        return replace(self, **own, call={**self.call, **arguments})
+
+    def as_json(self) -> dict[str, Any]:
+        """As runs and baselines say what they generated: the call's arguments beside the rest.
+
+        The model is left out, of which a case's key says which it was.
+        """
+        prompts = self.prompts
+        call = {name: _plain(value) for name, value in self.call.items()}
+        if prompts:
+            call["prompt"] = prompts[0] if len(set(prompts)) == 1 else prompts
+        inputs = {name: _plain(value) for name, value in self.inputs().items()}
+        return {
+            "name": self.name,
+            **call,
+            **inputs,
+            "num_images": self.num_images,
+            "steps": self.steps,
+            "seed": self.seed,
+            "scheduler": self.scheduler,
+            "base": list(self.base),
+        }
+
+
+def _plain(value: Any) -> Any:
+    """An argument as JSON says it: of an image, a tensor or an array what it is and how large."""
+    if value is None or isinstance(value, str | int | float | bool):
+        return value
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, Mapping):
+        return {str(name): _plain(item) for name, item in value.items()}
+    # Not its bytes: two hosts may decode or compute them otherwise.
+    size = getattr(value, "shape", None) or getattr(value, "size", None)
+    of = f" of {'x'.join(map(str, size))}" if isinstance(size, tuple) else ""
+    return f"{type(value).__name__}{of}"

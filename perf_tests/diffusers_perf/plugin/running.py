@@ -1,0 +1,61 @@
+"""Before and after each case's test: skips what cannot run here, and repeats references."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from diffusers_perf.catalog.declarations import REFERENCE
+from diffusers_perf.catalog.status import Status
+from diffusers_perf.judge.finding import Finding, Message
+from diffusers_perf.measurement.failing import CaseError, is_out_of_memory
+from diffusers_perf.plugin.collection import SESSION
+from diffusers_perf.plugin.selection import case_of
+from diffusers_perf.plugin.session import OUT_OF_MEMORY
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip before any fixture is asked for: pytest-benchmark warns of one that was not used."""
+    case = case_of(item)
+    if case is None:
+        return
+    perf = item.config.stash[SESSION]
+    lack = perf.bench.lacks(case.stack, case.workload)
+    if lack is not None:
+        if lack.by_choice:
+            perf.left_out.add(case.id)
+        perf.skip(case, lack.reason)
+    # Here, since collecting the test must not import torch.
+    item.add_marker(pytest.mark.benchmark(timer=perf.bench.stopwatch.clock, disable_gc=True))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtestloop(session: pytest.Session) -> None:
+    """An older run must not be taken for this one should this one end with nothing."""
+    report: Path | None = session.config.getoption("benchmark_json")
+    writes = not session.config.option.collectonly
+    if writes and report and session.items and report.is_file():
+        report.unlink()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> Iterator[None]:
+    """Repeat a workload's reference after its last case, so that drift is seen."""
+    yield
+    case, following = case_of(item), case_of(nextitem)
+    if item.config.getoption("quick"):
+        return  # whoever compares many processes sees a reference that drifts between them
+    if case is None or (following is not None and following.workload == case.workload):
+        return
+    perf = item.config.stash[SESSION]
+    try:
+        perf.judging.repeat_reference(case, perf.cases)
+    except Exception as error:
+        if not isinstance(error, CaseError) and not is_out_of_memory(error):
+            raise
+        name = f"{case.workload.name}-{REFERENCE}"
+        reason = str(error) if isinstance(error, CaseError) else OUT_OF_MEMORY
+        message = Message(what=f"not timed again: {reason}")
+        perf.findings.append(Finding.of(Status.INVALID, "drift", name, message))

@@ -1,0 +1,55 @@
+"""What a command line asks for: by name, by file or all; and the case of a test."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+
+from diffusers_perf.catalog.declarations import Case
+from diffusers_perf.plugin.options import MARK
+
+IN_ONE_PROCESS = (
+    "diffusers-perf times its cases: run it in one process and without --benchmark-disable (-n "
+    "starts several)"
+)
+
+
+def case_of(item: pytest.Item | None) -> Case | None:
+    """The case that this test runs; None if it is not one of ours."""
+    if item is None or item.get_closest_marker(MARK) is None:
+        return None
+    callspec = getattr(item, "callspec", None)
+    case = callspec.params.get("perf_case") if callspec else None
+    return case if isinstance(case, Case) else None
+
+
+def cases_of(items: Sequence[pytest.Item]) -> list[Case]:
+    """The cases among these tests, in their order."""
+    return [case for item in items if (case := case_of(item)) is not None]
+
+
+def is_narrowed(config: pytest.Config) -> bool:
+    """Were some cases asked for, or left out, by name or by file?"""
+    # lastfailed is absent where pytest's cache plugin is off.
+    left_out = any(config.getoption(name, None) for name in ("deselect", "lf"))
+    return is_named(config) or left_out or not is_whole(config)
+
+
+def is_named(config: pytest.Config) -> bool:
+    """Were some cases asked for by name?"""
+    return bool(config.getoption("keyword")) or any(
+        "::" in str(argument) for argument in config.args
+    )
+
+
+def is_whole(config: pytest.Config) -> bool:
+    """Does pytest collect all that the repository has?"""
+    args = [
+        (config.invocation_params.dir / argument.split("::")[0]).resolve()
+        for argument in config.args
+    ]
+    testpaths = [(config.rootpath / name).resolve() for name in config.getini("testpaths")]
+    if not testpaths:
+        return all(arg.is_dir() for arg in args)
+    return all(any(arg in (path, *path.parents) for arg in args) for path in testpaths)
