@@ -16,6 +16,7 @@ from pathlib import Path
 
 from diffusers_perf.catalog.status import CANNOT_JUDGE
 from diffusers_perf.cli.answers import refuse
+from diffusers_perf.measurement.packages import too_little_address_space
 
 NAMES = (
     "ab",
@@ -35,6 +36,8 @@ NAMES = (
 )
 COMMANDS = {name: f"diffusers_perf.cli.{name}" for name in NAMES}
 """By name, the module of each."""
+TORCH = ("explore", "faults", "results", "structure")
+"""Those that import torch."""
 
 
 def run(arguments: Sequence[str] | None) -> int:
@@ -58,6 +61,8 @@ def run(arguments: Sequence[str] | None) -> int:
         commands.add_parser(arguments[0], description=command.__doc__, formatter_class=layout)
     )
     args = parser.parse_args(arguments)
+    if arguments[0] in TORCH and (sentence := too_little_address_space()):
+        return refuse(sentence)
 
     from diffusers_perf.catalog.discovery import BadDeclaration
     from diffusers_perf.compare.sides import BadSide

@@ -1,4 +1,4 @@
-"""Says which package is missing where something cannot be imported."""
+"""Says what keeps the packages that measure from being imported."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import sys
 from pathlib import Path
 
 CHECKOUT = Path(__file__).parents[3]
+ADDRESS_SPACE_LEAST_BYTES = 5 * 2**28
+"""What torch and diffusers take up on a CPU before anything is measured, with some room."""
 
 
 def not_installed(error: ModuleNotFoundError) -> str | None:
@@ -16,3 +18,20 @@ def not_installed(error: ModuleNotFoundError) -> str | None:
         return None
     what = "-e ." if (CHECKOUT / "pyproject.toml").is_file() else "diffusers-perf"
     return f"{error.name} is not installed: {sys.executable} -m pip install {what}"
+
+
+def too_little_address_space() -> str | None:
+    """That a limit keeps torch from being imported, or None. It would crash, or wait forever for
+    threads that cannot be started.
+    """
+    if sys.platform == "win32":
+        return None
+    import resource
+
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if limit == resource.RLIM_INFINITY or limit >= ADDRESS_SPACE_LEAST_BYTES:
+        return None
+    return (
+        f"this process may use {limit / 2**30:.2f} GiB of addresses (ulimit -v), and torch needs "
+        f"{ADDRESS_SPACE_LEAST_BYTES / 2**30:.2f} GiB: raise the limit"
+    )

@@ -18,7 +18,7 @@ import pytest
 from diffusers_perf.catalog.declarations import Case
 from diffusers_perf.catalog.discovery import BadDeclaration, declares_cases, is_below
 from diffusers_perf.catalog.registry import suites_of
-from diffusers_perf.measurement.packages import not_installed
+from diffusers_perf.measurement.packages import not_installed, too_little_address_space
 from diffusers_perf.plugin.options import MARK
 from diffusers_perf.plugin.selection import IN_ONE_PROCESS, case_of, cases_of, is_named, is_whole
 
@@ -85,6 +85,8 @@ def _refuse(config: pytest.Config, sentence: str) -> None:
 
 def _start(config: pytest.Config) -> PerfSession:
     """Load the plugin's other parts, which import torch. `pytest.UsageError` for bad input."""
+    if sentence := too_little_address_space():
+        raise pytest.UsageError(sentence)
     try:
         for name in PARTS:
             config.pluginmanager.register(import_module(name), name)

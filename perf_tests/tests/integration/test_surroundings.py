@@ -110,6 +110,28 @@ def test_a_missing_torch_is_one_sentence(line: list[str], folder: Path) -> None:
     assert "Traceback" not in done.stdout + done.stderr
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such limit")
+@pytest.mark.parametrize("limit_kib", [100_000, 600_000, 850_000])
+@pytest.mark.parametrize(
+    "line", [["pytest", "--benchmark-only"], ["diffusers_perf.cli", "structure"]], ids=" ".join
+)
+def test_too_little_address_space_is_one_sentence(
+    line: list[str], limit_kib: int, folder: Path
+) -> None:
+    done = subprocess.run(
+        ["sh", "-c", f'ulimit -v {limit_kib} && exec "$@"', "sh", sys.executable, "-m", *line],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    said = done.stdout + done.stderr
+    assert done.returncode == (4 if line[0] == "pytest" else 2), said
+    assert "GiB of addresses (ulimit -v), and torch needs" in said
+    assert "Traceback" not in said
+    assert "INTERNALERROR" not in said
+
+
 @pytest.mark.parametrize("name", ["gate", "report", "accept", "calibrate", "compare", "comment"])
 def test_what_judges_needs_no_torch(name: str, folder: Path) -> None:
     (folder / "sitecustomize.py").write_text(NO_TORCH)
