@@ -162,4 +162,11 @@ measure(workloads.FLUX8, "fused_qkv", "sdpa_math", suite="guide")
 measure(workloads.FLUX8, "bf16", image_only=True, suite="guide")
 measure(workloads.FLUX8, "bf16+int8", image_only=True, suite="lossy")
 measure(workloads.FLUX28, "first_block_cache", suite="guide")
-measure(workloads.FLUX28, "taylorseer", "mag_cache", suite="lossy")
+measure(
+    workloads.FLUX28,
+    "taylorseer",
+    "mag_cache",
+    "pyramid_attention_broadcast",
+    "faster_cache",
+    suite="lossy",
+)

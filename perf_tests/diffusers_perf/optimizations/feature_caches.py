@@ -15,6 +15,8 @@ from diffusers_perf.measurement import layers
 from diffusers_perf.measurement.discovery import anatomy_of, denoisers
 from diffusers_perf.optimizations import fitting
 from diffusers_perf.optimizations.tolerances import (
+    ATTENTION_APPROXIMATED,
+    ATTENTION_KEPT,
     EXTRAPOLATED,
     FIRST_BLOCK_CACHED,
     STEPS_LEFT_OUT,
@@ -56,6 +58,7 @@ def first_block_cache(build: Build) -> None:
     needs=Needs(
         fits=fitting.all_of(fitting.cacheable, fitting.says_its_timestep, fitting.one_call_per_step)
     ),
+    tolerance=ATTENTION_KEPT,
     applied=layers.cache_is_hooked("pyramid_attention_broadcast"),
     skips_work=True,
     uneven_steps=True,
@@ -80,6 +83,7 @@ def pyramid_attention_broadcast(build: Build) -> None:
     needs=Needs(
         fits=fitting.all_of(fitting.cacheable, fitting.says_its_timestep, fitting.one_call_per_step)
     ),
+    tolerance=ATTENTION_APPROXIMATED,
     applied=layers.cache_is_hooked("faster_cache_block"),
     skips_work=True,
     uneven_steps=True,

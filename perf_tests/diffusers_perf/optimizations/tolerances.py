@@ -65,7 +65,12 @@ INT8 = Tolerances(seeded=Tolerance(psnr_db=31, ssim=0.90), embedded=Tolerance(ps
 # Caches, in 28 steps: a first block that changed by less than a tenth 41.4 dB, steps left out by
 # FLUX.1-dev's ratios 37.3 dB, features extrapolated for four steps 30.8 dB; the prompt is read in
 # all images. Each half-way to a part of the prompt lost. In 8 steps, extrapolated features are at
-# 20.7 dB, and the prompt is read in 79 % of the images.
+# 20.7 dB, and the prompt is read in 79 % of the images. Attention kept for a step, lowest of 28 or
+# 8 steps on an H200: 32.8 dB, approximated in between 38.3 dB, the prompt read in all images. There
+# float8 products on top of bfloat16 are at 40.4 dB, and every other change is within 2.5 dB of the
+# CPU's but for `sdpa_math` (85.3 dB instead of 120).
 FIRST_BLOCK_CACHED = Tolerances(embedded=Tolerance(psnr_db=34))
 STEPS_LEFT_OUT = Tolerances(embedded=Tolerance(psnr_db=32))
 EXTRAPOLATED = Tolerances(embedded=Tolerance(psnr_db=29))
+ATTENTION_KEPT = Tolerances(embedded=Tolerance(psnr_db=30))
+ATTENTION_APPROXIMATED = Tolerances(embedded=Tolerance(psnr_db=33))
