@@ -87,6 +87,7 @@ class Slot(Enum):
     DTYPE = "dtype"
     WEIGHTS = "weights"
     BIASES = "biases"
+    ADAPTERS = "adapters"
     ATTENTION = "attention"
     COMPILER = "compiler"
     LOOP = "loop"

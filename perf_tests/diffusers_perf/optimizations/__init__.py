@@ -9,6 +9,7 @@ search stacks them.
 TOPICS = (
     "precision",
     "modules",
+    "adapters",
     "attention",
     "compilation",
     "graphs",

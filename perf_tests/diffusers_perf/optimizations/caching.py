@@ -1,4 +1,4 @@
-"""Work that is left out: features kept, guidance cut off, tokens merged."""
+"""Work that is left out: features and control kept, guidance cut off, tokens merged."""
 
 from __future__ import annotations
 
@@ -16,9 +16,11 @@ from diffusers_perf.measurement.flag import flag
 from diffusers_perf.optimizations import fitting
 from diffusers_perf.optimizations.tolerances import (
     CACHED,
+    CONTROL_CACHED,
     LESS_GUIDED,
     MERGED,
 )
+from diffusers_perf.techniques import control_cache
 from diffusers_perf.techniques.deep_cache import is_cached, keep_blocks
 from diffusers_perf.techniques.device_steps import (
     guides,
@@ -42,6 +44,19 @@ def deepcache(build: Build) -> None:
     @build.then
     def _(pipeline: Any) -> None:
         pipeline.deep_cache = keep_blocks(pipeline, interval=FRESH_EVERY)
+
+
+@optimization(
+    needs=Needs(fits=fitting.all_of(fitting.a_controlnet, fitting.one_call_per_step)),
+    tolerance=CONTROL_CACHED,
+    applied=control_cache.is_cached(control_cache.FRESH_EVERY),
+    skips_work=True,
+    uneven_steps=True,
+    decides=(Slot.DENOISER_CALLS,),
+)
+def controlnet_cache(build: Build) -> None:
+    """A ControlNet runs in every second step alone, and gives the same in the one after."""
+    build.then(control_cache.keep_control)
 
 
 GUIDED_SHARE = 0.5

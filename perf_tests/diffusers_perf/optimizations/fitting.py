@@ -128,6 +128,19 @@ def adapters(pipeline: Any) -> str | None:
     return None
 
 
+def one_adapter(pipeline: Any) -> str | None:
+    """No denoiser has more than one adapter, which is all that is swapped in place."""
+    for name, module in denoisers(pipeline).items():
+        if len(module.peft_config) > 1:
+            return f"its {name} has {len(module.peft_config)} adapters, and one can be swapped"
+    return None
+
+
+def a_controlnet(pipeline: Any) -> str | None:
+    """A ControlNet runs beside its denoiser."""
+    return None if "controlnet" in denoisers(pipeline) else "no ControlNet runs in its steps"
+
+
 def cacheable(pipeline: Any) -> str | None:
     """Its denoisers take a cache of diffusers'."""
     return each_denoiser("enable_cache", "diffusers has no cache for it")(pipeline)

@@ -74,20 +74,6 @@ def fused_qkv(build: Build) -> None:
 
 
 @optimization(
-    needs=Needs(package="peft", fits=fitting.adapters),
-    tolerance=SAME_ARITHMETIC,
-    applied=layers.adapters_are_merged,
-)
-def fused_lora(build: Build) -> None:
-    """The adapters of the denoiser merged into the weights beside them."""
-
-    @build.then
-    def _(pipeline: Any) -> None:
-        for module in denoisers(pipeline).values():
-            module.fuse_lora()
-
-
-@optimization(
     needs=Needs(
         compute_capability=(8, 0),
         package="triton",

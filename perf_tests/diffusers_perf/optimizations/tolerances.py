@@ -74,3 +74,6 @@ STEPS_LEFT_OUT = Tolerances(embedded=Tolerance(psnr_db=32))
 EXTRAPOLATED = Tolerances(embedded=Tolerance(psnr_db=29))
 ATTENTION_KEPT = Tolerances(embedded=Tolerance(psnr_db=30))
 ATTENTION_APPROXIMATED = Tolerances(embedded=Tolerance(psnr_db=33))
+# A ControlNet that runs in every second step, in the tiny Stable Diffusion on a CPU, 8 steps: SSIM
+# 0.974 (26.3 dB); its control lost 0.671. Half-way between.
+CONTROL_CACHED = Tolerances(checkpoint=Tolerance(ssim=0.82))

@@ -61,6 +61,8 @@ FITS = {
     "sdpa": (*UNETS, "sd_controlnet", "pixart"),
     "fused_qkv": tuple(n for n in EVERY if n not in ("zimage", "qwen", "sd_controlnet", "sd_lora")),
     "fused_lora": ("sd_lora",),
+    "lora_hotswap": ("sd_lora",),
+    "controlnet_cache": ("sd_controlnet",),
     "device_steps": ("sd", "sd_lora"),
     "deepcache": UNETS,
     # The tiny UNets have no attention at full resolution.
