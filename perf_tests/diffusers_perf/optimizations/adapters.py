@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from diffusers_perf.catalog.build import Build
 from diffusers_perf.catalog.declarations import Needs, Slot
 from diffusers_perf.catalog.recording import optimization
 from diffusers_perf.measurement import layers
-from diffusers_perf.measurement.build import Build
 from diffusers_perf.measurement.discovery import denoisers
 from diffusers_perf.optimizations import fitting
 from diffusers_perf.optimizations.tolerances import SAME_ARITHMETIC
