@@ -36,6 +36,11 @@ METRICS = {
     "closeness": "image distance",
     "proof": "applied check",
 }
+IMAGE_WITHOUT_DISTANCE = "the distance of its picture"
+"""To version 1 a metric of its own in a comparison, where all findings on an image are one now."""
+FARTHER = ("PSNR a little lower", "reference: PSNR a little lower")
+"""Edits of head that take its image farther from the reference's than base's, within a tolerance.
+Version 1 let them pass: the one rule on which this version is stricter."""
 MEASURED = ("latency", "GPU busy", "memory")
 """Words in the names of metrics that are not counters."""
 SIDES: dict[str, Callable[[list[Content], list[Content], Callable[[Content], Content]], Any]] = {
@@ -119,8 +124,31 @@ def of_compare(frozen: dict[str, Any], every: int) -> Iterator[list[str]]:
                 was = {**entry}
                 if "cases" in was and "cases" in plain:
                     was["cases"] = {**plain["cases"], **was["cases"]}
+                    was["cases"] = {name: with_one_image(c) for name, c in was["cases"].items()}
                 now = quietly(compared, *sides)
+                if side == "head" and edit_name in FARTHER:
+                    was = with_farther_images(was, now)
                 yield [*differences(f"compare {name}, {side} {edit_name}", was, now)]
+
+
+def with_one_image(case: Entry | None) -> Entry | None:
+    """Version 1's findings on a case, with the image that had no distance among the others."""
+    if case is None or IMAGE_WITHOUT_DISTANCE not in case:
+        return case
+    rest = {metric: status for metric, status in case.items() if metric != IMAGE_WITHOUT_DISTANCE}
+    if rest.get("picture", "same") == "same":
+        rest["picture"] = case[IMAGE_WITHOUT_DISTANCE]
+    return rest
+
+
+def with_farther_images(was: Entry, now: Entry) -> Entry:
+    """Version 1's answer, had it limited each image by base's as this version does."""
+    farther = {
+        name: {**(was["cases"].get(name) or {}), "picture": "worse picture"}
+        for name, case in now.get("cases", {}).items()
+        if case.get("image") == "worse image"
+    }
+    return was | {"exit": 1, "cases": was["cases"] | farther} if farther else was
 
 
 def differences(what: str, was: Entry, now: Entry, *, whole: bool = False) -> Iterator[str]:
