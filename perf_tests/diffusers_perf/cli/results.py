@@ -51,7 +51,7 @@ def main(args: argparse.Namespace) -> int:
     """0: the files are written, or current. 1: with --check, one is stale."""
     cases = find_project().cases
     store = store_of(args)
-    files = machine_files(store)
+    files = store.machine_paths()
     if not files:
         return refuse(
             f"{store.folder}: no machine has a baseline yet; `diffusers-perf accept` writes one"
@@ -80,12 +80,6 @@ def _text(path: Path) -> str:
         raise BadBaseline(f"{path}: not UTF-8") from None
 
 
-def machine_files(store: BaselineStore) -> list[Path]:
-    """The machines' baselines, in order of their names."""
-    other = {"portable", "published"}
-    return sorted(path for path in store.folder.glob("*.json") if path.stem not in other)
-
-
 def results_path(baseline: Path) -> Path:
     """Where the tables of a machine's baseline are written."""
     return baseline.with_name(f"RESULTS-{baseline.stem}.md")
@@ -94,7 +88,7 @@ def results_path(baseline: Path) -> Path:
 def results(slug: str, store: BaselineStore, before: str, cases: Sequence[Case]) -> str:
     """The whole document; the notes are those of `before`. `BadBaseline` if unreadable."""
     baseline = store.load_machine(slug)
-    assert baseline is not None, f"{slug} is listed by machine_files"
+    assert baseline is not None, f"{slug} has a file"
     rows = [*rows_of(baseline, cases)]
     parts = [
         f"# Accepted results: {baseline.machine}",

@@ -32,9 +32,11 @@ def distance_to_accepted(images: Images, path: Path) -> Distance | None:
 
     `BadBaseline` for a file with another image than this workload's.
     """
-    if not path.exists():
-        return None
     try:
+        if not path.exists():
+            return None
         return pixels.distance(pixels.thumbnail(images), image_files.load(path))
+    except OSError as error:
+        raise BadBaseline(f"{path}: cannot be read ({error.strerror})") from None
     except ValueError as error:
         raise BadBaseline(f"{path}: no image of this workload ({error})") from None

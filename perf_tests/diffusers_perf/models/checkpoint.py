@@ -78,7 +78,10 @@ class Checkpoint:
             raise BadModel(f"--model {model}: its model_index.json names no component")
         if self._local:
             for name in components:
-                self._refuse_incomplete(name)
+                try:
+                    self._refuse_incomplete(name)
+                except OSError as error:
+                    raise BadModel(f"--model {model}: its {name}: {error.strerror}") from None
         self.weights = self._weights()
         # A transformer's configuration does not say how large its images are.
         is_small = kind == "embedded" or self._pixels() < SMALL_BELOW_PIXELS

@@ -66,11 +66,11 @@ class _Finder:
         self, collector: pytest.Collector
     ) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
         report = yield
-        if not isinstance(collector, pytest.Module):
-            return report
         if report.failed:
             reason = str(report.longrepr).strip().splitlines()[-1].removeprefix("E").strip()
-            self.broken = self.broken or f"{collector.nodeid} cannot be imported: {reason}"
-        elif declares_cases(collector.obj):
+            is_module = isinstance(collector, pytest.Module)
+            cannot = "cannot be imported" if is_module else "cannot be read"
+            self.broken = self.broken or f"{collector.nodeid} {cannot}: {reason}"
+        elif isinstance(collector, pytest.Module) and declares_cases(collector.obj):
             self.modules.append(collector.obj)
         return report

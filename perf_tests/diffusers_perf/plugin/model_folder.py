@@ -57,7 +57,9 @@ def _is_ours(config: pytest.Config) -> bool:
 
 
 def _is_model(path: Path, named: str | None) -> bool:
-    return path.is_dir() and ((path / INDEX).is_file() or real(path) == _folder(named))
+    # Path.is_file raises for a folder that may not be read.
+    has_index = os.path.isfile(path / INDEX)  # noqa: PTH113
+    return path.is_dir() and (has_index or real(path) == _folder(named))
 
 
 def _folder(model: str | None) -> Path | None:

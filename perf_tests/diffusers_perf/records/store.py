@@ -62,9 +62,8 @@ class BaselineStore:
     def load_machine(self, slug: str) -> MachineBaseline | None:
         """A machine's baseline; None where none is accepted."""
         path = self.machine_path(slug)
-        if not path.exists():
+        if (file := _read(path, MachineFile)) is None:
             return None
-        file = _read(path, MachineFile)
         if slug_of(file.machine) != slug:
             raise BadBaseline(
                 f"{path}: its machine is {file.machine}, whose file would be called "
@@ -78,8 +77,9 @@ class BaselineStore:
     def load_operators(self) -> dict[str, OperatorBaseline]:
         """The accepted operator counts, by `Measurement.code_key`."""
         found: dict[str, OperatorBaseline] = {}
-        for path in sorted(self.folder.glob("operators/*.json")):
-            file = _read(path, OperatorFile)
+        for path in self.operators_paths():
+            if (file := _read(path, OperatorFile)) is None:
+                continue
             if path.stem != file.workload:
                 raise BadBaseline(f"{path}: its workload is {file.workload}")
             found |= {f"{file.workload}/{key}": case for key, case in file.cases.items()}
@@ -88,12 +88,20 @@ class BaselineStore:
     def operators_path(self, workload: str) -> Path:
         return self.folder / "operators" / f"{workload}.json"
 
+    def operators_paths(self) -> list[Path]:
+        """Of all workloads that have counts. `BadBaseline` where they cannot be listed."""
+        return _listed(self.folder / "operators")
+
+    def machine_paths(self) -> list[Path]:
+        """The machines' baselines, in order of their names. `BadBaseline` as above."""
+        other = {"portable", "published"}
+        return [path for path in _listed(self.folder) if path.stem not in other]
+
     def load_portable(self, *, scale: str, device: str) -> Portable:
         """The loose bounds for models of this scale on this kind of device; empty for others."""
         path = self.folder / "portable.json"
-        if not path.exists():
+        if (file := _read(path, PortableFile)) is None:
             return {}
-        file = _read(path, PortableFile)
         try:
             file.check()
         except BadContent as error:
@@ -102,8 +110,7 @@ class BaselineStore:
 
     def load_published(self) -> Published:
         """What the guide printed; nothing where there is no such file."""
-        path = self.folder / "published.json"
-        return _read(path, Published) if path.exists() else Published(cases={}, claims={})
+        return _read(self.folder / "published.json", Published) or Published(cases={}, claims={})
 
     def image(self, *, model: str, weights: str, workload: str) -> Path:
         """Where the accepted image of a reference lies. `BadName` for names that cannot be a
@@ -155,7 +162,7 @@ class Changes:
         for workload, own in by_workload.items():
             file = OperatorFile(workload=workload, cases=own)
             self._write(self.store.operators_path(workload), laid_out(file, depth=4))
-        for path in self.store.folder.glob("operators/*.json"):
+        for path in self.store.operators_paths():
             if path.stem not in by_workload:
                 self.files.remove(path)
 
@@ -187,9 +194,22 @@ class _Version(msgspec.Struct):
     schema: int
 
 
-def _read(path: Path, kind: type[T]) -> T:
+def _listed(folder: Path) -> list[Path]:
+    try:
+        # Not by `glob`, which takes a folder that may not be read for an empty one.
+        return sorted(path for path in folder.iterdir() if path.suffix == ".json")
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise BadBaseline(f"{folder}: cannot be read ({error.strerror})") from None
+
+
+def _read(path: Path, kind: type[T]) -> T | None:
+    """The content of a file; None where there is none."""
     try:
         data = read_bytes(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
     except OSError as error:
         raise BadBaseline(f"{path}: cannot be read ({error.strerror})") from None
     try:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from diffusers_perf.models.checkpoint import EMBEDDED
+from perf_tests.tests.unit.recorded import process, with_images
 
 RUN = Path(__file__).parents[1] / "frozen" / "inputs" / "h200-1.json"
 TEST_FILE = """
@@ -128,6 +132,67 @@ def test_too_little_address_space_is_one_sentence(
     said = done.stdout + done.stderr
     assert done.returncode == (4 if line[0] == "pytest" else 2), said
     assert "GiB of addresses (ulimit -v), and torch needs" in said
+    assert "Traceback" not in said
+    assert "INTERNALERROR" not in said
+
+
+UNREADABLE = [
+    ("model", ("pytest", "--benchmark-only", "--model=model")),
+    ("model/unet", ("pytest", "--benchmark-only", "--model=model")),
+    ("baselines", ("pytest", "--benchmark-only")),
+    ("baselines/operators", ("pytest", "--benchmark-only")),
+    ("perf_tests/more", ("pytest", "--benchmark-only")),
+    ("model/unet", ("diffusers_perf.cli", "structure", "--model=model")),
+    ("perf_tests/more", ("diffusers_perf.cli", "results")),
+    ("baselines", ("diffusers_perf.cli", "results")),
+    ("baselines", ("diffusers_perf.cli", "gate", "run-0.json")),
+    ("baselines", ("diffusers_perf.cli", "report", "run-0.json", "--html=page.html")),
+    (
+        "baselines/images",
+        ("diffusers_perf.cli", "accept", "run-0.json", "--images-only", "--reason=x"),
+    ),
+    ("baselines/history", ("diffusers_perf.cli", "history", "report")),
+    ("baselines/history/nvidia-h200", ("diffusers_perf.cli", "history", "report")),
+    ("run-0-images", ("diffusers_perf.cli", "report", "run-0.json", "--html=page.html")),
+]
+
+
+def unprivileged() -> list[str]:
+    """What a command line begins with so that root, too, may not read what its mode denies."""
+    if sys.platform == "win32" or os.geteuid() != 0:
+        return []
+    if shutil.which("setpriv") is None:
+        pytest.skip("root reads everything, and setpriv is not installed")
+    return ["setpriv", "--bounding-set=-dac_override,-dac_read_search"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such modes")
+@pytest.mark.parametrize(("closed", "line"), UNREADABLE)
+def test_what_may_not_be_read_is_one_sentence(
+    closed: str, line: tuple[str, ...], folder: Path
+) -> None:
+    shutil.copytree(EMBEDDED, folder / "model")
+    shutil.copytree(Path(__file__).parents[3] / "baselines", folder / "baselines")
+    with_images([process("unreadable")], folder, "run")
+    (folder / "perf_tests" / "more").mkdir()
+    (folder / "baselines" / "history" / "nvidia-h200").mkdir(parents=True)
+    (folder / closed).chmod(0)
+    # In a process of `-n`, pytest-benchmark would turn itself off.
+    environment = {n: v for n, v in os.environ.items() if n != "PYTEST_XDIST_WORKER"}
+    done = subprocess.run(
+        [*unprivileged(), sys.executable, "-m", *line],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    (folder / closed).chmod(0o700)
+    said = done.stdout + done.stderr
+    # What pytest itself cannot collect is an error of its own.
+    usage_error = 2 if closed.startswith("perf_tests") else 4
+    assert done.returncode == (usage_error if line[0] == "pytest" else 2), said
+    assert closed in said.replace(": its ", "/")
     assert "Traceback" not in said
     assert "INTERNALERROR" not in said
 

@@ -10,7 +10,7 @@ import pytest
 from diffusers_perf.catalog.declarations import Case
 from diffusers_perf.catalog.discovery import declared_in
 from diffusers_perf.cli import results
-from diffusers_perf.cli.results import NOTES, NOTES_END, machine_files, results_path, table
+from diffusers_perf.cli.results import NOTES, NOTES_END, results_path, table
 from diffusers_perf.records.store import BaselineStore
 
 STORE = BaselineStore(Path(__file__).parents[3] / "baselines")
@@ -21,7 +21,7 @@ def cases() -> list[Case]:
     return declared_in("perf_tests.cases").cases
 
 
-@pytest.mark.parametrize("path", machine_files(STORE), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", STORE.machine_paths(), ids=lambda path: path.stem)
 def test_committed_results_are_current(path: Path, cases: list[Case]) -> None:
     committed = results_path(path).read_text()
     assert results.results(path.stem, STORE, committed, cases) == committed, (
