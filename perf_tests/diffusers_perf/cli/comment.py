@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from diffusers_perf.cli.answers import add_baselines, named, store_of
+from diffusers_perf.messages import report as messages
 from diffusers_perf.records.baselines import BadBaseline
 from diffusers_perf.records.reading import BadRunError, load_run
 from diffusers_perf.records.store import BaselineStore
@@ -50,11 +51,11 @@ def comment(folder: Path, store: BaselineStore, *, link: str) -> str:
     """The comment, in at most `markdown.MOST_CHARACTERS`. Every machine and the link are in it."""
     machines = _machines(folder, store)
     shown = dict(list(machines.items())[:MACHINES_MOST])
-    end = f"\n[Workflow run]({link}). Set the label again to repeat it.\n"
+    end = f"\n{messages.workflow_run(link)}\n"
     if len(machines) > len(shown):
-        end = f"\n{len(machines) - len(shown)} more machines are not shown.\n{end}"
+        end = f"\n{messages.more_machines(len(machines) - len(shown))}\n{end}"
     if not machines:
-        end = f"\nThe run ended without a result.\n{end}"
+        end = f"\n{messages.NO_RESULT}\n{end}"
     room = markdown.MOST_CHARACTERS - len(HIDDEN) - len(end) - 2 * len(shown) - 1
     return "\n\n".join([HIDDEN, *_fitted(shown, room)]) + "\n" + end
 
@@ -75,16 +76,16 @@ def _report(part: Path, store: BaselineStore) -> Report:
     compared = part / "compared"
     for path in (part, compared):
         if not _is(path, stat.S_ISDIR):
-            raise BadRunError("nothing was compared; the workflow run's log says why")
+            raise BadRunError(messages.NOTHING_COMPARED)
     sides: dict[str, dict[int, Path]] = {"base": {}, "head": {}}
     for path in compared.iterdir():
         if found := RUN.fullmatch(path.name):
             if not _is(path, stat.S_ISREG) or path.lstat().st_size > BYTES_MOST:
-                raise BadRunError(f"{path}: not a regular file of at most {BYTES_MOST:,} bytes")
+                raise BadRunError(messages.not_a_run(path, BYTES_MOST))
             sides[found[1]][int(found[2])] = path
     pairs = sorted(sides["base"].keys() & sides["head"].keys())[:RUNS_MOST]
     if not pairs:
-        raise BadRunError("nothing was compared; the workflow run's log says why")
+        raise BadRunError(messages.NOTHING_COMPARED)
     base, head = ([sides[side][pair] for pair in pairs] for side in ("base", "head"))
     return make(load_run(head[0]), store, head=head, base=base)
 

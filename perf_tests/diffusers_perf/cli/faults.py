@@ -22,6 +22,8 @@ from typing import TYPE_CHECKING, Any
 
 from diffusers_perf.cli.answers import named, number, refuse
 from diffusers_perf.compare.bare import BadInput, bare_bench
+from diffusers_perf.messages import faults as messages
+from diffusers_perf.messages.plugin import skipped as skipped_because
 from diffusers_perf.plugin.finding import find_project
 from diffusers_perf.plugin.screen import table
 from diffusers_perf.records.files import as_json, make_room, read_text, unwritable, write_whole
@@ -75,12 +77,12 @@ def main(args: argparse.Namespace) -> int:
     models.quiet_libraries()
     unknown = [name for name in args.names if name not in FAULTS]
     if unknown:
-        return refuse(f"no fault is called {unknown[0]!r}; known are {', '.join(FAULTS)}")
+        return refuse(messages.unknown(unknown[0], [*FAULTS]))
     if args.json is not None:
         if _is_anothers(args.json):
-            return refuse(f"--json {args.json}: holds something else, which would be lost")
+            return refuse(messages.anothers_file(args.json))
         if args.json.is_fifo():
-            return refuse(f"--json {args.json}: is a pipe, and each trial writes all rows anew")
+            return refuse(messages.pipe(args.json))
         try:
             make_room(args.json)
         except OSError as error:
@@ -102,8 +104,7 @@ def main(args: argparse.Namespace) -> int:
         # On a GPU first what shows nowhere else.
         here = sorted((f for f in chosen if f.runs_on(device)), key=lambda f: f.where == "any")
         if not here:
-            names = ", ".join(f.name for f in elsewhere)
-            return refuse(f"nothing to run: {names} cannot be detected with --device {device}")
+            return refuse(messages.nothing_to_run([f.name for f in elsewhere], device))
         for fault in here:
             try:
                 trials.check(fault)
@@ -112,7 +113,7 @@ def main(args: argparse.Namespace) -> int:
         rows: list[Outcome] = []
         for fault in here:
             if args.minutes is not None and perf_counter() - started > 60 * args.minutes:
-                rows.append(Outcome(fault=fault, status="not run", sentence="no time was left"))
+                rows.append(Outcome(fault=fault, status="not run", sentence=messages.NO_TIME))
                 continue
             rows.append(trials.run(fault))
             print(f"[{len(rows)}/{len(here)}] {_line(rows[-1])}", flush=True)
@@ -203,22 +204,26 @@ def closing(
 
     skipped = number(rows, "skipped")
     tried = len(faults) - number(faults, "skipped"), len(controls) - number(controls, "skipped")
-    yield (
-        f"{number(faults, 'detected')} of {tried[0]} faults detected, "
-        f"{number(controls, 'not flagged')} of {tried[1]} controls not flagged, "
-        f"{len(trials.false_alarms)} false alarms in {trials.verdicts} verdicts on clean "
-        f"runs against clean runs, in {seconds:.0f} s" + (f"; {skipped} skipped" if skipped else "")
+    yield messages.totals(
+        number(faults, "detected"),
+        tried[0],
+        unflagged=number(controls, "not flagged"),
+        controls=tried[1],
+        alarms=len(trials.false_alarms),
+        verdicts=trials.verdicts,
+        seconds=seconds,
+        skipped=skipped,
     )
     for row in rows:
         if row.status == "skipped":
-            yield f"skipped: {row.fault.name}: {row.sentence}"
+            yield skipped_because(f"{row.fault.name}: {row.sentence}")
     if elsewhere:
         device = "GPU" if trials.bench.device.type == "cpu" else "CPU"
-        yield f"only detectable on a {device}: {', '.join(f.name for f in elsewhere)}"
+        yield messages.elsewhere(device, [f.name for f in elsewhere])
     if undecided:
         names = [row.fault.name for row in undecided]
         again = shlex.join(["diffusers-perf", "faults", *names, *trials.bench.options])
-        yield f"undecided; run again: {again}"
+        yield messages.undecided(again)
 
 
 def _is_anothers(path: Path) -> bool:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from diffusers_perf.cli.answers import configured, named
 from diffusers_perf.compare.sides import repository
+from diffusers_perf.messages import history as messages
 
 if TYPE_CHECKING:
     from diffusers_perf.history.trends import Range, Trend
@@ -53,7 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def _word(text: str) -> str:
     """An option's type: a label. Empty, as of an unset variable in a script, is refused."""
     if not text.strip():
-        raise argparse.ArgumentTypeError("it takes a word, and not an empty one")
+        raise argparse.ArgumentTypeError(messages.EMPTY_LABEL)
     return text
 
 
@@ -86,11 +87,11 @@ def _add(args: argparse.Namespace) -> int:
     for run in [load_run(path) for path in args.runs]:
         path, kept = add(run, folder_of(args), label=args.label)
         if kept is None:
-            print(f"added {path}")
+            print(messages.added(path))
         elif kept == args.label:
-            print(f"already there: {path}")
+            print(messages.already_there(path))
         else:
-            print(f"already there, and keeps its label {kept!r}: {path}")
+            print(messages.keeps_label(path, kept))
     return 0
 
 
@@ -114,7 +115,7 @@ def _report(args: argparse.Namespace) -> int:
         print(f"  cause     {event.cause.text}", end="\n\n")
     runs = len({row.run for row in rows})
     events = sum(len(trend.events) for trend in found)
-    print(f"{runs} runs, {len(found)} trends, {events} changes")
+    print(messages.totals(runs, len(found), events))
     return 0
 
 

@@ -12,6 +12,7 @@ import argparse
 from pathlib import Path
 
 from diffusers_perf.cli.answers import add_baselines, named, store_of
+from diffusers_perf.messages import report as messages
 
 STDOUT = Path("-")
 
@@ -49,13 +50,13 @@ def main(args: argparse.Namespace) -> int:
     from diffusers_perf.report import write
 
     if args.html is None and args.markdown is None:
-        raise BadRunError("report needs --html OUT.html, --markdown [OUT.md], or both")
+        raise BadRunError(messages.NO_OUTPUT)
     pages = [page for page in (args.html, args.markdown) if page not in (None, STDOUT)]
     runs = {real(path) for path in (*args.runs, *args.base)}
     for page in pages:
         # `--markdown RUN.json` takes the run for the file to write.
         if page.suffix.lower() == ".json" or real(page) in runs:
-            raise BadRunError(f"{page} is a run: write the report to another file")
+            raise BadRunError(messages.out_is_a_run(page))
     if len({real(page) for page in pages}) < len(pages):
-        raise BadRunError(f"--html and --markdown need different files (both are {args.html})")
+        raise BadRunError(messages.same_output(args.html))
     return write(args.runs, store_of(args), base=args.base, html=args.html, comment=args.markdown)

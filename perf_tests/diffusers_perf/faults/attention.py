@@ -9,6 +9,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from diffusers_perf.faults.injection import CannotInject, Injection, fault
 from diffusers_perf.faults.places import COUNTED, COUNTED_HALF, SEEN, SEEN_FP16, unet_of
 from diffusers_perf.measurement.discovery import modules
+from diffusers_perf.messages import faults as messages
 
 
 @fault(detected_by="counter", setting=COUNTED_HALF, source="diffusers #3493")
@@ -29,7 +30,7 @@ def attention_sliced(injection: Injection) -> None:
 
     def then(pipeline: Any) -> None:
         if not any(hasattr(module, "set_attention_slice") for module in modules(pipeline).values()):
-            raise CannotInject(f"{type(pipeline).__name__} has no attention that slices")
+            raise CannotInject(messages.lacks(pipeline, messages.NO_SLICED_ATTENTION))
         pipeline.enable_attention_slicing("max")
 
     injection.then(then)

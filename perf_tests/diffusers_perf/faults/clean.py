@@ -14,6 +14,7 @@ from diffusers_perf.judge import structure_verdicts
 from diffusers_perf.judge.finding import Finding
 from diffusers_perf.judge.limits import accepted_of
 from diffusers_perf.measurement.pipelines import Source
+from diffusers_perf.messages import faults as messages
 from diffusers_perf.records import image_files, pixels
 from diffusers_perf.records.baselines import MachineBaseline, OperatorBaseline
 from diffusers_perf.records.measurement import Measurement
@@ -96,7 +97,7 @@ class Clean:
         return {
             structure_verdicts.key_of(case, model): OperatorBaseline(
                 accepted=date.today().isoformat(),
-                reason="the clean run before",
+                reason=messages.CLEAN_RUN,
                 versions={},
                 counters=seen.accepted(),
             )

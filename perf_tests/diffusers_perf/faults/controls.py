@@ -27,6 +27,7 @@ from diffusers_perf.faults.places import (
     unet_of,
 )
 from diffusers_perf.measurement.discovery import denoisers
+from diffusers_perf.messages import faults as messages
 
 
 @control(setting=TIMED)
@@ -122,7 +123,7 @@ def garbage(injection: Injection) -> None:
 def busy_cpu(injection: Injection) -> None:
     """Other processes keep every CPU busy."""
     if not Path("/proc/self/schedstat").exists():
-        raise CannotInject("this system does not say how long a thread waited for a CPU")
+        raise CannotInject(messages.NO_WAITING_TIME)
 
     @contextmanager
     def busy() -> Iterator[None]:
@@ -145,7 +146,7 @@ def another_malloc(injection: Injection) -> None:
     """The C library takes every larger allocation from the kernel and gives it back at once."""
     libc = ctypes.CDLL(None)
     if not hasattr(libc, "mallopt"):
-        raise CannotInject("this C library has no mallopt")
+        raise CannotInject(messages.NO_MALLOPT)
     threshold, ours, default = -3, 65_536, 131_072  # M_MMAP_THRESHOLD of malloc.h
 
     @contextmanager
@@ -168,9 +169,7 @@ def another_allocator_setting(injection: Injection) -> None:
         try:
             torch.cuda.memory._set_allocator_settings("garbage_collection_threshold:0.5")
         except (AttributeError, RuntimeError):
-            raise CannotInject(
-                "this PyTorch cannot change its allocator's settings while it runs"
-            ) from None
+            raise CannotInject(messages.FIXED_ALLOCATOR) from None
         try:
             yield
         finally:
@@ -204,7 +203,7 @@ def another_gpu(injection: Injection) -> None:
         if torch.cuda.get_device_name(index) == torch.cuda.get_device_name(0)
     ]
     if not same:
-        raise CannotInject("there is one GPU of this kind here")
+        raise CannotInject(messages.ONE_GPU)
     injection.during(torch.cuda.device(same[0]))
 
 

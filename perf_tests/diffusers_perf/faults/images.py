@@ -19,6 +19,7 @@ from diffusers_perf.faults.places import (
     encoded,
 )
 from diffusers_perf.measurement.discovery import decoders
+from diffusers_perf.messages import faults as messages
 
 
 @fault(detected_by="image", setting=SEEN, source="a false alarm of the safety checker")
@@ -172,7 +173,7 @@ def no_guidance(injection: Injection) -> None:
     def unguided(pipeline: Any, arguments: dict[str, Any]) -> dict[str, Any]:
         scales = [name for name in GUIDANCE if name in arguments]
         if not scales:
-            raise CannotInject(f"{type(pipeline).__name__} is called without a guidance scale")
+            raise CannotInject(messages.lacks(pipeline, messages.NO_GUIDANCE))
         return arguments | dict.fromkeys(scales, 1.0)
 
     called(injection, unguided)
@@ -185,7 +186,7 @@ def prompt_lost(injection: Injection) -> None:
     def emptied(pipeline: Any, arguments: dict[str, Any]) -> dict[str, Any]:
         prompt = arguments.get("prompt")
         if prompt is None:
-            raise CannotInject(f"{type(pipeline).__name__} is called without a prompt")
+            raise CannotInject(messages.lacks(pipeline, messages.NO_PROMPT))
         return arguments | {"prompt": "" if isinstance(prompt, str) else [""] * len(prompt)}
 
     called(injection, emptied)
@@ -198,7 +199,7 @@ def prompts_swapped(injection: Injection) -> None:
     def swapped(encode: Any, *args: Any, **kwargs: Any) -> Any:
         made = encode(*args, **kwargs)
         if len(made) != 2:
-            raise CannotInject("its encode_prompt gives more than two halves")
+            raise CannotInject(messages.NOT_TWO_PROMPTS)
         positive, negative = made
         return negative, positive
 

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from diffusers_perf.catalog.declarations import REFERENCE
 from diffusers_perf.catalog.metric import Detector
+from diffusers_perf.messages import common
+from diffusers_perf.messages import faults as messages
 
 if TYPE_CHECKING:
     from diffusers_perf.measurement.timing import Stopwatch
@@ -178,18 +180,15 @@ def _declare(
     def declare(apply: Callable[[Injection], None]) -> Fault:
         name = apply.__name__
         if name in FAULTS:
-            raise ValueError(f"the name {name!r} is taken")
+            raise ValueError(common.name_taken(name))
         if not (apply.__doc__ or "").strip():
-            raise ValueError(f"{name} has no docstring to say in a report what it is")
+            raise ValueError(messages.no_docstring(name))
         if detected_by not in (None, *get_args(Detector)):
-            known = ", ".join(get_args(Detector))
-            raise ValueError(f"{name}: unknown detector {detected_by!r}; known are {known}")
+            raise ValueError(messages.unknown_detector(name, detected_by, get_args(Detector)))
         if where not in get_args(Where):
-            raise ValueError(
-                f"{name}: unknown machine {where!r}; known are {', '.join(get_args(Where))}"
-            )
+            raise ValueError(messages.unknown_machine(name, where, get_args(Where)))
         if bool(sizes) != bool(unit):
-            raise ValueError(f"{name} has sizes without a unit, or a unit without sizes")
+            raise ValueError(messages.sizes_without_unit(name))
         declared = Fault(
             name=name,
             apply=apply,

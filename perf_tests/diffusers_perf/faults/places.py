@@ -10,6 +10,7 @@ import torch
 
 from diffusers_perf.faults.injection import CannotInject, Injection, Setting
 from diffusers_perf.measurement.discovery import decoders, denoisers
+from diffusers_perf.messages import faults as messages
 
 # No longer than a detector needs. Counters are exact once a step is like the next; an image is one
 # when its steps have moved it; a latency needs rounds.
@@ -106,7 +107,7 @@ def unet_of(pipeline: Any) -> Any:
     """The pipeline's UNet. `CannotInject` where its denoiser is none."""
     unet = getattr(pipeline, "unet", None)
     if unet is None or not hasattr(unet, "down_blocks"):
-        raise CannotInject(f"{type(pipeline).__name__} has no UNet")
+        raise CannotInject(messages.lacks(pipeline, messages.NO_UNET))
     return unet
 
 
@@ -115,5 +116,5 @@ def blocks_of(pipeline: Any) -> list[torch.nn.Module]:
     (*_, denoiser) = denoisers(pipeline).values()
     found = [m for m in denoiser.modules() if "TransformerBlock" in type(m).__name__]
     if not found:
-        raise CannotInject(f"{type(denoiser).__name__} has no transformer blocks")
+        raise CannotInject(messages.lacks(denoiser, messages.NO_BLOCKS))
     return found

@@ -13,6 +13,7 @@ import torch
 import diffusers_perf.faults  # noqa: F401  (declares them)
 from diffusers_perf.faults.building import injecting
 from diffusers_perf.faults.injection import FAULTS, Fault, Injection
+from diffusers_perf.messages import faults as messages
 from diffusers_perf.plugin.collection import SESSION
 from diffusers_perf.plugin.selection import cases_of
 
@@ -33,7 +34,7 @@ def _asked(config: pytest.Config) -> tuple[Fault, str]:
         raise pytest.UsageError(f"--inject {name}: known are {', '.join(FAULTS)}")
     device = config.getoption("device") or ("cuda" if torch.cuda.is_available() else "cpu")
     if not FAULTS[name].runs_on(device):
-        raise pytest.UsageError(f"--inject {name}: cannot be injected on {device}")
+        raise pytest.UsageError(messages.cannot_inject(name, device))
     return FAULTS[name], device
 
 
@@ -48,9 +49,8 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     wanted = {only for only, _ in injection.changes}
     cases = {case.name for case in cases_of(session.items)}
     if None not in wanted and not wanted & cases and not injection.contexts:
-        names = ", ".join(sorted(name for name in wanted if name))
         raise pytest.UsageError(
-            f"--inject {fault.name}: changes {names}, which is not among the selected cases"
+            messages.not_selected(fault.name, sorted(name for name in wanted if name))
         )
     bench = session.config.stash[SESSION].bench
     bench.build = injecting(injection)

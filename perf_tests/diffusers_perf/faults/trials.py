@@ -32,6 +32,7 @@ from diffusers_perf.measurement.failing import CaseError
 from diffusers_perf.measurement.observing import Observing, Unobserved
 from diffusers_perf.measurement.pipelines import Source
 from diffusers_perf.measurement.timing import Stopwatch
+from diffusers_perf.messages import faults as messages
 from diffusers_perf.plugin.judging import Judging
 from diffusers_perf.records.measurement import Measurement
 from diffusers_perf.records.operators import OperatorCounts
@@ -156,7 +157,7 @@ class Trials:
             if side.undecided(fault.detected_by)
             else "missed",
             verdict=finding.status if finding else Status.SAME,
-            sentence=_sentence(finding) if finding else f"{fault.detected_by} shows no change",
+            sentence=_sentence(finding) if finding else messages.no_change(fault.detected_by),
             also_detected_by=tuple(m for m in others if m != fault.detected_by),
         )
 
@@ -176,10 +177,10 @@ class Trials:
         own = setting.base_on(self.bench.device.type)
         base = tuple(dict.fromkeys((*declared.base, *own)))
         if "scheduler" in setting.changes and declared.scheduler is None:
-            raise CannotInject(f"{declared.name} runs with its model's own scheduler")
+            raise CannotInject(messages.own_scheduler(declared.name))
         for change in setting.changes:
             if change not in (*FIELDS, *declared.call):
-                raise ValueError(f"{declared.name} has no {change!r} to change")
+                raise ValueError(messages.nothing_to_change(declared.name, change))
         workload = declared.changed(base=base, steps=setting.steps, **setting.changes)
         if declared.prompts and declared.num_images < setting.num_images:
             workload = workload.changed(prompt=workload.prompts[:1] * setting.num_images)
@@ -195,9 +196,9 @@ class Trials:
         setting = fault.setting
         name = self.workload or setting.workload
         if name not in {case.workload.name for case in self.project.cases}:
-            raise ValueError(f"no workload is called {name!r}")
+            raise ValueError(messages.no_workload(name))
         if setting.rounds < 1:
-            raise ValueError("it takes one round or more")
+            raise ValueError(messages.NO_ROUND)
         with suppress(CannotInject):
             self._cases(setting)
 
@@ -214,7 +215,7 @@ class Trials:
             of = case.workload
             if of.name == name and self.bench.sources.runs(of):
                 return of
-        raise CannotInject(f"no workload of this model is called {name}")
+        raise CannotInject(messages.not_of_this_model(name))
 
     def _injection(self, fault: Fault, clean: Clean | None, size: float | None) -> Injection:
         step_s = gpu_step_s = 0.0
@@ -274,7 +275,7 @@ class Trials:
                 findings += verdict.findings
                 measured.append((case, seen, tried.observer.counted.get(case.id)))
         if not injected and (not measured or len(measured) < len(cases)):
-            raise RuntimeError(f"the clean run failed: {findings[-1].said}")
+            raise RuntimeError(messages.clean_run_failed(findings[-1].said))
         return CleanRun(measured=tuple(measured), findings=tuple(findings))
 
     def _verdict(self, case: Case, seen: Measurement, cases: Sequence[Case], steps: int) -> Verdict:

@@ -16,6 +16,7 @@ from diffusers_perf.faults.places import (
     unet_of,
 )
 from diffusers_perf.measurement.discovery import decoders
+from diffusers_perf.messages import faults as messages
 
 
 @fault(detected_by="counter", setting=COUNTED)
@@ -41,7 +42,7 @@ def prompt_in_each_step(injection: Injection) -> None:
 
     def encode(pipeline: Any, noise: torch.Tensor) -> None:
         if type(pipeline).__name__ != "StableDiffusionPipeline":
-            raise CannotInject(f"{type(pipeline).__name__} encodes prompts another way")
+            raise CannotInject(messages.lacks(pipeline, messages.OTHER_PROMPTS))
         pipeline.encode_prompt(["again"], noise.device, 1, True)
 
     in_step(injection, encode)
@@ -71,7 +72,7 @@ def decoded_one_by_one(injection: Injection) -> None:
     def then(pipeline: Any) -> None:
         for module in decoders(pipeline).values():
             if not hasattr(module, "enable_slicing"):
-                raise CannotInject(f"{type(module).__name__} decodes no batch image by image")
+                raise CannotInject(messages.lacks(module, messages.NO_SLICING))
             module.enable_slicing()
 
     injection.then(then)

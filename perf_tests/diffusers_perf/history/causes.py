@@ -18,6 +18,7 @@ from diffusers_perf.catalog.metric import Unit
 from diffusers_perf.history.changes import Shape
 from diffusers_perf.history.store import MEASURED, TIME_TO_FIRST_IMAGE, Row
 from diffusers_perf.judge.interference import CORE_SLOWED
+from diffusers_perf.messages import history as messages
 
 VERSIONS = ("python", "torch", "diffusers", "transformers", "cuda")
 PACKAGES = ("torch", "diffusers", "transformers")
@@ -102,24 +103,20 @@ def cause_of(
         found[CauseKind.MACHINE] = machine
     if was.commit != now.commit:
         now = last if shape is Shape.DRIFT else now
-        found[CauseKind.CODE] = [f"commits {was.commit[:12] or '?'}..{now.commit[:12] or '?'}"]
+        found[CauseKind.CODE] = [messages.commits(was.commit, now.commit)]
     control = _control(was, now, controls)
     if control is CauseKind.MACHINE:
         found.pop(CauseKind.CODE, None)
-        found.setdefault(CauseKind.MACHINE, []).append(
-            f"commit {was.commit[:12]}, measured again, changed as much"
-        )
+        found.setdefault(CauseKind.MACHINE, []).append(messages.control_changed(was.commit))
     elif control is CauseKind.CODE:
         only = found.get(CauseKind.CODE, [])
-        found = {
-            CauseKind.CODE: [*only, f"commit {was.commit[:12]}, measured again, did not change"]
-        }
+        found = {CauseKind.CODE: [*only, messages.control_unchanged(was.commit)]}
     if shape is Shape.OUTLIER or not found:
-        why = "the level returned" if shape is Shape.OUTLIER else "nothing recorded differs"
+        why = messages.RETURNED if shape is Shape.OUTLIER else messages.NOTHING_DIFFERS
         return Cause(kinds=(CauseKind.NOISE,), evidence=why)
     kinds = tuple(kind for kind in CauseKind if kind in found)
     if shape is Shape.UNCONFIRMED and control is None and now.unit is not Unit.COUNT:
-        kinds, found[CauseKind.NOISE] = (*kinds, CauseKind.NOISE), ["a control run decides"]
+        kinds, found[CauseKind.NOISE] = (*kinds, CauseKind.NOISE), [messages.CONTROL_DECIDES]
     return Cause(
         kinds=kinds,
         evidence="; ".join(text for kind in kinds for text in found[kind]),
@@ -146,10 +143,10 @@ def _card(before: Sequence[Row], after: Sequence[Row]) -> list[str]:
         return found
     was, now = (_median(row.clock_mhz for row in rows) for rows in (before, after))
     if was and now and abs(math.log(now / was)) > CLOCK_MOVED:
-        found.append(f"SM clock {was:.0f} → {now:.0f} MHz")
+        found.append(messages.clock(was, now))
     was, now = (_median(row.cpu_loop_s for row in rows) for rows in (before, after))
     if after[0].metric in WALL_CLOCK and was and now and now / was > CORE_SLOWED:
-        found.append(f"CPU calibration loop {1000 * was:.1f} → {1000 * now:.1f} ms")
+        found.append(messages.cpu_loop(was, now))
     return found
 
 

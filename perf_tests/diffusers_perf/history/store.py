@@ -25,6 +25,8 @@ from msgspec.structs import replace
 from diffusers_perf.catalog.metric import Metric, MetricKind, Unit
 from diffusers_perf.catalog.metrics import METRICS
 from diffusers_perf.catalog.status import Status
+from diffusers_perf.messages import common
+from diffusers_perf.messages import history as messages
 from diffusers_perf.records.files import phrase_of, read_gzip, write_bytes_whole
 from diffusers_perf.records.quantities import Integer, Number, Record
 from diffusers_perf.records.reading import BadRunError
@@ -54,7 +56,6 @@ MEASURED = (
 )
 """The metrics with noise that a history keeps. It keeps all counters as well."""
 SUFFIX = ".jsonl.gz"
-ADDING = "add runs with diffusers-perf history add"
 
 
 class Row(Record, frozen=True, kw_only=True, gc=False):
@@ -122,7 +123,7 @@ def rows_of(run: Run, *, label: str = MAIN) -> list[Row]:
         time = run.datetime.astimezone(dt.UTC)
     except OverflowError:
         # Its offset from UTC leads out of the calendar.
-        raise BadRunError(f"{run.path}: datetime is out of range ({run.datetime})") from None
+        raise BadRunError(messages.bad_datetime(run.path, run.datetime)) from None
     rows = [
         Row(
             machine=machine.name,
@@ -162,7 +163,7 @@ def rows_of(run: Run, *, label: str = MAIN) -> list[Row]:
         for name, unit, value, valid in values_of(case)
     ]
     if not rows:
-        raise BadRunError(f"{run.path}: measured no case")
+        raise BadRunError(messages.no_cases(run.path))
     digest = _digest(msgspec.json.Encoder().encode_lines(rows))[:16]
     count = len(rows)
     return [replace(row, run=digest, rows=count, label=label, cohort=_cohort(row)) for row in rows]
@@ -245,20 +246,19 @@ def _files(folder: Path) -> list[Path]:
             if file.name.endswith(SUFFIX)
         ]
     except FileNotFoundError:
-        raise BadRunError(f"{folder}: no such folder; {ADDING}") from None
+        raise BadRunError(messages.no_store(folder)) from None
     except OSError as error:
-        raise BadRunError(f"{error.filename}: cannot be read ({error.strerror})") from None
+        raise BadRunError(common.cannot_read(error.filename, error.strerror)) from None
     if not found:
         inner = next(folder.glob(f"*/*/*{SUFFIX}"), None)
-        hint = f"the store is {inner.parents[1]}" if inner else ADDING
-        raise BadRunError(f"{folder}: holds no runs; {hint}")
+        raise BadRunError(messages.no_runs(folder, inner and inner.parents[1]))
     return sorted(found, key=lambda path: path.name)
 
 
 def _refuse_inner(folder: Path) -> None:
     """`BadRunError` for the folder of one machine, which lies in a store; `OSError`."""
     if any(entry.name.endswith(SUFFIX) for entry in _entries(folder)):
-        raise BadRunError(f"{folder}: holds the runs of one machine; the store is {folder.parent}")
+        raise BadRunError(messages.one_machine(folder, folder.parent))
 
 
 def _entries(folder: Path | os.DirEntry[str]) -> list[os.DirEntry[str]]:
@@ -274,16 +274,13 @@ def _read(path: Path) -> list[Row]:
         raise BadRunError(f"{path}: {phrase_of(error)}") from None
     except (EOFError, OSError, ValueError, zlib.error) as error:
         reason = getattr(error, "strerror", None) or error
-        raise BadRunError(f"{path}: cannot be read ({reason})") from None
+        raise BadRunError(common.cannot_read(path, reason)) from None
     if not rows:
-        raise BadRunError(f"{path}: empty; add its run again")
+        raise BadRunError(messages.empty(path))
     there = Counter(row.run for row in rows)
     for row in rows:
         if there[row.run] != row.rows:
-            raise BadRunError(
-                f"{path}: holds {there[row.run]} of the {row.rows} rows of its run; "
-                "add its run again"
-            )
+            raise BadRunError(messages.lost_rows(path, there[row.run], row.rows))
     return rows
 
 

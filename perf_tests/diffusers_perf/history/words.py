@@ -10,6 +10,7 @@ from diffusers_perf.catalog.metrics import BY_NAME
 from diffusers_perf.history.changes import LEVEL_RUNS, Shape
 from diffusers_perf.history.store import MAIN, Row, pins_of
 from diffusers_perf.history.trends import Event, Range
+from diffusers_perf.messages import history as messages
 from diffusers_perf.messages.numbers import percent
 from diffusers_perf.records.run import Run
 
@@ -78,13 +79,12 @@ def event_text(event: Event) -> str:
 
 def issue(change: Range) -> str:
     """A commit range that made something worse, as the body of an issue."""
-    lines = [f"First seen on {change.events[0].after.time:%Y-%m-%d}.", ""]
-    lines += [f"- {event_text(event)}: {event.cause.text}" for event in change.events[:CASES_MOST]]
-    if len(change.events) > CASES_MOST:
-        lines.append(f"- and {len(change.events) - CASES_MOST} more")
-    if change.command:
-        lines += ["", "Find the commit or version:", "", f"    {change.command}"]
-    return "\n".join([*lines, "", "This issue is updated each night; close it to end that.", ""])
+    return messages.issue(
+        change.events[0].after.time,
+        [f"{event_text(event)}: {event.cause.text}" for event in change.events[:CASES_MOST]],
+        more=max(0, len(change.events) - CASES_MOST),
+        command=change.command or "",
+    )
 
 
 def sparkline(values: Sequence[float]) -> str:

@@ -21,5 +21,5 @@ def drift_of(again_s: Sequence[float], first_s: Sequence[float]) -> Drift:
 
 def drift_text(drift: Drift) -> str:
     """A reference's drift in words."""
-    allowed = not drift.significant and abs(drift.ratio - 1) > DRIFT_SHARE
-    return drift_message(drift.ratio) + ", within the variation of its rounds" * allowed
+    is_noise = not drift.significant and abs(drift.ratio - 1) > DRIFT_SHARE
+    return drift_message(drift.ratio, is_significant=drift.significant, is_noise=is_noise)

@@ -38,3 +38,7 @@ def other_settings(out: Path, name: str, was: object, now: object) -> str:
 def seconds_left(left: float) -> str:
     """Of a run or a comparison."""
     return f"about {left:.0f} s left" if left < 90 else f"about {left / 60:.0f} min left"
+
+
+def name_taken(name: str) -> str:
+    return f"the name {name!r} is taken"

@@ -19,8 +19,9 @@ from diffusers_perf.catalog.declarations import Case
 from diffusers_perf.catalog.discovery import BadDeclaration, declares_cases, is_below
 from diffusers_perf.catalog.registry import suites_of
 from diffusers_perf.measurement.packages import not_installed, too_little_address_space
+from diffusers_perf.messages import plugin as messages
 from diffusers_perf.plugin.options import MARK
-from diffusers_perf.plugin.selection import IN_ONE_PROCESS, case_of, cases_of, is_named, is_whole
+from diffusers_perf.plugin.selection import case_of, cases_of, is_named, is_whole
 
 if TYPE_CHECKING:
     from diffusers_perf.plugin.session import PerfSession
@@ -34,7 +35,6 @@ FIXTURES = {
     "benchmark": "pytest_benchmark",
 }
 """What the library's test asks for, and the package that it comes from."""
-IMPORT = "from diffusers_perf import test_generation as test_generation"
 
 SESSION = pytest.StashKey["PerfSession"]()
 REFUSED = pytest.StashKey[pytest.UsageError]()
@@ -73,10 +73,7 @@ def _refuse_hidden_fixtures(metafunc: pytest.Metafunc) -> None:
         definitions = known.get(name)
         where = definitions[-1].func.__module__ if definitions else "missing"
         if where.partition(".")[0] != ours:
-            raise pytest.UsageError(
-                f"diffusers-perf needs the fixture {name} of {ours} (found: {where}); rename the "
-                "other one, or disable its plugin with -p no:NAME"
-            )
+            raise pytest.UsageError(messages.foreign_fixture(name, ours, where))
 
 
 def _refuse(config: pytest.Config, sentence: str) -> None:
@@ -103,7 +100,7 @@ def _start(config: pytest.Config) -> PerfSession:
 def pytest_xdist_node_collection_finished(ids: Sequence[str]) -> None:
     """Called where pytest-xdist deals the tests out: its processes can only fail one by one."""
     if any(name.endswith(f"[{REFUSED_ID}]") for name in ids):
-        raise pytest.UsageError(IN_ONE_PROCESS)
+        raise pytest.UsageError(messages.IN_ONE_PROCESS)
 
 
 @pytest.hookimpl(wrapper=True)
@@ -120,8 +117,7 @@ def pytest_make_collect_report(
     ):
         _refuse(
             collector.config,
-            f"{collector.nodeid} declares cases and no test runs them; add this line to it: "
-            f"{IMPORT}",
+            messages.unused_file(collector.nodeid),
         )
     return report
 
@@ -167,15 +163,9 @@ def _refuse_unused(config: pytest.Config, items: Sequence[pytest.Item]) -> None:
         if config.rootpath not in Path(module.__file__ or "").resolve().parents:
             continue  # of another repository, as an installed package
         if not any(_is_our_test(value) for value in vars(module).values()):
-            raise pytest.UsageError(
-                f"{name} declares cases and no test runs them: name it in the ini option "
-                f"perf_declarations, or make it a test file with the line: {IMPORT}"
-            )
+            raise pytest.UsageError(messages.unused_module(name))
     if perf.project.shared.cases and is_whole(config) and not perf.runs_shared:
-        raise pytest.UsageError(
-            f"perf_declarations: no test runs the cases of {', '.join(shared)}; add a test file "
-            f"that declares none and has the line: {IMPORT}"
-        )
+        raise pytest.UsageError(messages.unused_declarations(shared))
 
 
 def _is_our_test(value: object) -> bool:
@@ -189,14 +179,11 @@ def _mark_suites(config: pytest.Config, items: Sequence[pytest.Item]) -> None:
     known = {line.split(":")[0].split("(")[0].strip() for line in config.getini("markers")}
     for suite in dict.fromkeys(case.suite for case in declared):
         if suite in known:
-            raise pytest.UsageError(
-                f"the suite {suite!r} has the name of a mark that pytest knows; rename the suite, "
-                "or remove the mark where it is registered"
-            )
-        config.addinivalue_line("markers", f"{suite}: cases of this suite")
+            raise pytest.UsageError(messages.foreign_mark(suite))
+        config.addinivalue_line("markers", messages.suite_mark(suite))
     unknown = [s for s in config.getini("perf_suites") if s not in {c.suite for c in declared}]
     if unknown and is_whole(config):
-        raise pytest.UsageError(f"perf_suites: no case is in the suite {unknown[0]!r}")
+        raise pytest.UsageError(messages.empty_suite(unknown[0]))
     for item in items:
         if (case := case_of(item)) is not None:
             for suite in suites_of(case, declared):
@@ -216,7 +203,7 @@ def _is_first(case: Case, seen: set[str]) -> bool:
 def _dealt(ids: Sequence[str], index: int, of: int) -> set[str]:
     """The shard's part. Neighbours stay together, so that few measure the same reference."""
     if of > len(ids):
-        raise pytest.UsageError(f"--shard {index}/{of}: more shards than cases ({len(ids)})")
+        raise pytest.UsageError(messages.too_many_shards(f"{index}/{of}", len(ids)))
     first, last = ((len(ids) * part) // of for part in (index - 1, index))
     return set(ids[first:last])
 

@@ -14,6 +14,7 @@ from diffusers_perf.ending import leave_lost_terminal
 from diffusers_perf.judge.finding import Finding, Message
 from diffusers_perf.judge.messages.commands import Accept
 from diffusers_perf.judge.messages.run import RESTORE
+from diffusers_perf.messages.plugin import INTERRUPTED
 from diffusers_perf.plugin.collection import SESSION
 from diffusers_perf.plugin.screen import ShownCase
 from diffusers_perf.plugin.selection import is_narrowed
@@ -113,10 +114,13 @@ def _note_interruption(perf: PerfSession) -> None:
     under_way = [case for case in perf.cases if case.id in perf.expected]
     case = next((case for case in under_way if case.id not in through), None)
     if case is not None:
-        reason = "interrupted before it was through"
         perf.rows.append(
             ShownCase(
-                case=case, measured=None, reference=None, status=Status.INVALID, reason=reason
+                case=case,
+                measured=None,
+                reference=None,
+                status=Status.INVALID,
+                reason=INTERRUPTED,
             )
         )
 

@@ -12,6 +12,7 @@ from types import ModuleType
 import pytest
 
 from diffusers_perf.catalog.discovery import BadDeclaration, Project, declared_in, declares_cases
+from diffusers_perf.messages import plugin as messages
 from diffusers_perf.records.files import read_bytes
 
 COLLECTED = (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED)
@@ -36,7 +37,7 @@ def find_project(model: str | None = None) -> Project:
         raise BadDeclaration(finder.broken)
     if code not in COLLECTED:
         lines = [line for line in printed.getvalue().splitlines() if line.strip()]
-        raise BadDeclaration(f"pytest cannot collect the tests here: {(lines or ['?'])[-1]}")
+        raise BadDeclaration(messages.cannot_collect((lines or ["?"])[-1]))
     project = Project(shared=declared_in(*finder.declarations))
     for module in finder.modules:
         project.add(module)
@@ -69,8 +70,8 @@ class _Finder:
         if report.failed:
             reason = str(report.longrepr).strip().splitlines()[-1].removeprefix("E").strip()
             is_module = isinstance(collector, pytest.Module)
-            cannot = "cannot be imported" if is_module else "cannot be read"
-            self.broken = self.broken or f"{collector.nodeid} {cannot}: {reason}"
+            refused = messages.cannot_import if is_module else messages.cannot_collect_in
+            self.broken = self.broken or refused(collector.nodeid, reason)
         elif isinstance(collector, pytest.Module) and declares_cases(collector.obj):
             self.modules.append(collector.obj)
         return report

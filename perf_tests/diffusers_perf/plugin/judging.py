@@ -15,6 +15,7 @@ from diffusers_perf.judge.question import Question
 from diffusers_perf.judge.verdicts import judge
 from diffusers_perf.measurement.bench import Bench
 from diffusers_perf.measurement.failing import CaseError
+from diffusers_perf.messages import plugin as messages
 from diffusers_perf.records.baselines import MachineBaseline, OperatorBaseline, Portable
 from diffusers_perf.records.measurement import Measurement
 from diffusers_perf.records.run import Drift
@@ -53,7 +54,7 @@ class Judging:
                 self._failed[against.id] = verdict.text()
         if against.id in self._failed:
             failed = self._failed[against.id]
-            raise CaseError(Status.ERROR, f"the case it is compared with fails: {failed}")
+            raise CaseError(Status.ERROR, messages.reference_fails(failed))
         return measured[against.id]
 
     def question(

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from diffusers_perf.messages import plugin as messages
 from diffusers_perf.plugin.options import OPTIONS
 from diffusers_perf.records.files import real
 
@@ -25,10 +26,7 @@ def pytest_load_initial_conftests(early_config: pytest.Config, args: list[str]) 
     """
     for option, value in pairwise(args):
         if option == "--model" and _folder(value):
-            raise pytest.UsageError(
-                f"write --model={value} as one argument: pytest takes a separate one for a test "
-                "path, and its settings from there"
-            )
+            raise pytest.UsageError(messages.model_apart(value))
     if not _is_ours(early_config):
         return (yield)
     known = early_config.known_args_namespace
@@ -36,7 +34,7 @@ def pytest_load_initial_conftests(early_config: pytest.Config, args: list[str]) 
     # Of these, pytest loads a conftest.py before it asks which folders to ignore.
     for folder in (path for test in tests if _folder(test) for path in Path(test).glob("test*")):
         if _is_model(folder, known.model) and (folder / "conftest.py").exists():
-            raise pytest.UsageError(f"{folder} is a model folder: move it out of {folder.parent}")
+            raise pytest.UsageError(messages.model_among_tests(folder))
     return (yield)
 
 

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from diffusers_perf.messages import plugin as messages
+
 ROUNDS = 5
 QUICK_ROUNDS = 2
 DIGITS_MOST = 9
@@ -84,7 +86,7 @@ def _add(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", f"{MARK}: the test of diffusers-perf, one case at a time")
+    config.addinivalue_line("markers", messages.mark(MARK))
 
 
 def _clash(error: Exception) -> pytest.UsageError:
@@ -92,10 +94,7 @@ def _clash(error: Exception) -> pytest.UsageError:
     name = next((n for n in OPTIONS if re.search(rf"{n}(?![\w-])", str(error))), None)
     if name is None:
         raise error
-    return pytest.UsageError(
-        f"diffusers-perf and another plugin or a conftest.py both define the option {name}: rename "
-        "the other one, or run pytest with -p no:diffusers_perf"
-    )
+    return pytest.UsageError(messages.foreign_option(name))
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -109,15 +108,15 @@ def pytest_load_initial_conftests() -> Iterator[None]:
 
 def _positive(text: str) -> int:
     if not text.isdecimal() or len(text) > DIGITS_MOST or int(text) < 1:
-        raise ArgumentTypeError(f"must be a positive integer (got {text:.20})")
+        raise ArgumentTypeError(messages.positive_integer(text[:20]))
     return int(text)
 
 
 def _shard(text: str) -> tuple[int, int]:
     parts = text.split("/")
     if len(parts) != 2 or not all(p.isdecimal() and len(p) <= DIGITS_MOST for p in parts):
-        raise ArgumentTypeError(f"must be I/N, such as 1/3 (got {text:.20})")
+        raise ArgumentTypeError(messages.shard(text[:20]))
     index, of = int(parts[0]), int(parts[1])
     if not 1 <= index <= of:
-        raise ArgumentTypeError(f"I must be from 1 to N (got {text})")
+        raise ArgumentTypeError(messages.shard_out_of_range(text))
     return index, of

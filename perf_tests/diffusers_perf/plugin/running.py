@@ -11,9 +11,10 @@ from diffusers_perf.catalog.declarations import REFERENCE
 from diffusers_perf.catalog.status import Status
 from diffusers_perf.judge.finding import Finding, Message
 from diffusers_perf.measurement.failing import CaseError, is_out_of_memory
+from diffusers_perf.messages.common import OUT_OF_MEMORY
+from diffusers_perf.messages.plugin import not_timed_again
 from diffusers_perf.plugin.collection import SESSION
 from diffusers_perf.plugin.selection import case_of
-from diffusers_perf.plugin.session import OUT_OF_MEMORY
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
@@ -57,5 +58,5 @@ def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> 
             raise
         name = f"{case.workload.name}-{REFERENCE}"
         reason = str(error) if isinstance(error, CaseError) else OUT_OF_MEMORY
-        message = Message(what=f"not timed again: {reason}")
+        message = Message(what=not_timed_again(reason))
         perf.findings.append(Finding.of(Status.INVALID, "drift", name, message))

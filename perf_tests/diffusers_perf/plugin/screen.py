@@ -16,8 +16,10 @@ from diffusers_perf.judge.interference import (
     loops_of,
     slowed,
 )
-from diffusers_perf.records.baselines import Claim, PublishedCase
-from diffusers_perf.records.measurement import IDENTICAL_DB, Measurement, gpu_speedup
+from diffusers_perf.messages import plugin as messages
+from diffusers_perf.messages.common import seconds_left
+from diffusers_perf.records.baselines import PublishedCase
+from diffusers_perf.records.measurement import IDENTICAL_DB, Measurement
 
 
 class Terminal(Protocol):
@@ -49,7 +51,8 @@ class Progress:
         """Called at every stage and round of a case."""
         if not self.terminal.isatty:
             return
-        line = f"[{min(self.done + 1, self.total)}/{self.total}] {case.id}: {what}{self._left()}"
+        number, left = min(self.done + 1, self.total), self._left()
+        line = messages.progress(number, self.total, case.id, what, left=left)
         self.terminal.over(line.ljust(self._width))
         self._width = len(line)
 
@@ -59,18 +62,13 @@ class Progress:
         left = "" if self.terminal.isatty else self._left()
         if self._width:
             self.terminal.over(" " * self._width + "\r")
-        self.terminal.line(f"[{self.done}/{self.total}] {case.id}: {outcome}{left}")
+        self.terminal.line(messages.progress(self.done, self.total, case.id, outcome, left=left))
         self._width = 0
 
     def _left(self) -> str:
         if not self.done or self.done >= self.total:
             return ""
-        seconds = (monotonic() - self._started) / self.done * (self.total - self.done)
-        return (
-            f", about {seconds:.0f} s left"
-            if seconds < 90
-            else f", about {seconds / 60:.0f} min left"
-        )
+        return seconds_left((monotonic() - self._started) / self.done * (self.total - self.done))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -268,53 +266,22 @@ def notes(rows: Sequence[ShownCase]) -> list[str]:
         if row.measured and (reasons := row.measured.interference.reasons(wall_clock=True))
     ]
     if affected:
-        lines.append(
-            f"interference in {len(affected)} of {len(seen)} cases; rerun them on a quieter "
-            f"machine (first {affected[0]})"
-        )
+        lines.append(messages.interference(len(affected), len(seen), affected[0]))
     loops = [loop for measured in seen for loop in loops_of(measured)]
     if loops and slowed(loops, best=min(loops)) > CORE_SLOWED:
-        lines.append(
-            f"CPU speed varied {max(loops) / min(loops):.1f}x during the run (calibration loop "
-            f"{1e3 * min(loops):.1f} to {1e3 * max(loops):.1f} ms); host-bound latencies may vary "
-            "as much"
-        )
+        lines.append(messages.cpu_speed(min(loops), max(loops)))
     return list(dict.fromkeys(lines))
-
-
-def claims(rows: Sequence[ShownCase], published: Mapping[str, Claim]) -> list[str]:
-    """A line for each measured case whose optimization the guide makes a claim of."""
-    lines = []
-    for row in rows:
-        claim, seen, reference = published.get(row.case.name), row.measured, row.reference
-        if claim is None or seen is None or reference is None or row.case.image_only:
-            continue
-        smaller = 1 - seen.parameters / reference.parameters
-        faster = 1 - seen.latency_s / reference.latency_s
-        on_gpu = gpu_speedup(seen, reference)
-        gpu = f" and {1 - 1 / on_gpu:.0%} of the GPU's time" if on_gpu else ""
-        lines.append(
-            f"{row.case.id}: the pipeline has {smaller:.0%} fewer parameters and saves "
-            f"{faster:.0%} of the latency{gpu}; the guide claims a model {claim.smaller:.0%} "
-            f"smaller and {claim.faster:.0%} faster"
-        )
-    return lines
 
 
 def closing_line(rows: Sequence[ShownCase], *, missing: Collection[str]) -> str:
     """One sentence: how many hold, fail, are inconclusive or were skipped; and the missing ids."""
     rows = [row for row in rows if row.case.id not in missing]
     measured = [row for row in rows if row.measured is not None]
-    counts = {
-        "hold": sum(row.status == Status.SAME or row.status.improves for row in measured),
-        "new (speed not judged until accepted: diffusers-perf accept)": sum(
-            row.status == Status.NEW for row in measured
-        ),
-        "inconclusive or invalid": sum(row.status.warns for row in rows),
-        "fail": sum(not row.status.passes for row in rows),
-        "skipped": sum(row.status == Status.SKIPPED for row in rows),
-        "missing": len(missing),
-    }
-    return (
-        ", ".join(f"{number} {name}" for name, number in counts.items() if number) or "nothing ran"
+    return messages.closing(
+        hold=sum(row.status == Status.SAME or row.status.improves for row in measured),
+        new=sum(row.status == Status.NEW for row in measured),
+        doubtful=sum(row.status.warns for row in rows),
+        fail=sum(not row.status.passes for row in rows),
+        skipped=sum(row.status == Status.SKIPPED for row in rows),
+        missing=len(missing),
     )

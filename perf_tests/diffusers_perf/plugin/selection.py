@@ -9,11 +9,6 @@ import pytest
 from diffusers_perf.catalog.declarations import Case
 from diffusers_perf.plugin.options import MARK
 
-IN_ONE_PROCESS = (
-    "diffusers-perf times its cases: run it in one process and without --benchmark-disable (-n "
-    "starts several)"
-)
-
 
 def case_of(item: pytest.Item | None) -> Case | None:
     """The case that this test runs; None if it is not one of ours."""

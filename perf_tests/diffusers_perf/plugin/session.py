@@ -27,10 +27,11 @@ from diffusers_perf.measurement.machine import BadDevice, this_machine, with_thr
 from diffusers_perf.measurement.measuring import digest
 from diffusers_perf.measurement.pipelines import Source
 from diffusers_perf.measurement.stepwise import Steps
+from diffusers_perf.messages import plugin as messages
+from diffusers_perf.messages.common import OUT_OF_MEMORY
 from diffusers_perf.plugin.judging import Judging
 from diffusers_perf.plugin.options import QUICK_ROUNDS, ROUNDS
 from diffusers_perf.plugin.screen import Progress, ShownCase, outcome
-from diffusers_perf.plugin.selection import IN_ONE_PROCESS
 from diffusers_perf.records.baselines import BadBaseline
 from diffusers_perf.records.files import make_room, unwritable
 from diffusers_perf.records.missing import Untimed
@@ -40,9 +41,6 @@ from diffusers_perf.records.store import BaselineStore
 if TYPE_CHECKING:
     from diffusers_perf.records.baselines import Published
     from diffusers_perf.records.measurement import Measurement
-
-
-OUT_OF_MEMORY = "out of memory"
 
 
 @dataclass(kw_only=True)
@@ -118,7 +116,7 @@ class PerfSession:
         catalog = self.project.add(module)
         self.runs_shared |= catalog is self.project.shared
         if not catalog.cases:
-            raise BadDeclaration(f"{module.__name__} has test_generation and declares no case")
+            raise BadDeclaration(messages.no_cases(module.__name__))
         return self._for_this_model(catalog.cases)
 
     def _for_this_model(self, cases: Sequence[Case]) -> list[Case]:
@@ -167,7 +165,7 @@ class PerfSession:
             case=case, measured=None, reference=None, status=Status.SKIPPED, reason=reason
         )
         self.rows.append(row)
-        self.progress.finished(case, f"skipped: {reason}")
+        self.progress.finished(case, messages.skipped(reason))
         pytest.skip(reason)
 
     def _record(self, case: Case, status: Status, text: str) -> None:
@@ -232,16 +230,14 @@ def start(config: pytest.Config) -> PerfSession:
     """The session of this command line. `pytest.UsageError` for bad input."""
     # pytest-xdist's workers have no `dist`, and `workerinput` in its place.
     if config.getoption("benchmark_disable") or hasattr(config, "workerinput"):
-        raise pytest.UsageError(IN_ONE_PROCESS)
+        raise pytest.UsageError(messages.IN_ONE_PROCESS)
     if config.pluginmanager.get_plugin("pytest-benchmark") is None:
-        raise pytest.UsageError(
-            "diffusers-perf needs pytest-benchmark: drop -p no:pytest-benchmark"
-        )
+        raise pytest.UsageError(messages.NO_BENCHMARK)
     quick: bool = config.getoption("quick")
     progress = Progress(terminal=Uncaptured(config), total=0)
     report: Path | None = config.getoption("benchmark_json")
     if report is not None and not report.name:
-        raise pytest.UsageError("--benchmark-json: no file is named")
+        raise pytest.UsageError(messages.NO_JSON)
     folder: str = config.getoption("baselines") or config.getini("perf_baselines")
     store = BaselineStore(config.rootpath / folder)
     try:

@@ -8,10 +8,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 from diffusers_perf.catalog.status import Status
+from diffusers_perf.judge.claims import claims
 from diffusers_perf.judge.finding import texts
+from diffusers_perf.messages import plugin as messages
+from diffusers_perf.messages.report import SEEDED
 from diffusers_perf.plugin.collection import SESSION
 from diffusers_perf.plugin.options import MARK
-from diffusers_perf.plugin.screen import claims, closing_line, closing_table, notes
+from diffusers_perf.plugin.screen import closing_line, closing_table, notes
 
 if TYPE_CHECKING:
     from diffusers_perf.measurement.pipelines import Source
@@ -23,10 +26,12 @@ def pytest_report_collectionfinish(config: pytest.Config) -> str | None:
         return None
     perf = config.stash[SESSION]
     machine = perf.bench.machine
-    accepted = "accepted" if perf.judging.baseline else "none yet, so speed is shown and not judged"
-    return (
-        f"perf_tests: {_models(perf)} on {machine.name}, torch {machine.torch}, "
-        f"diffusers {machine.diffusers}, {machine.threads} threads; baseline: {accepted}"
+    return messages.opening(
+        _models(perf),
+        machine.name,
+        {"torch": machine.torch, "diffusers": machine.diffusers},
+        threads=machine.threads,
+        is_accepted=perf.judging.baseline is not None,
     )
 
 
@@ -57,10 +62,7 @@ def pytest_terminal_summary(
     perf = config.stash[SESSION]
     asked = config.getoption("keyword") or config.getoption("markexpr")
     if asked and exitstatus == pytest.ExitCode.NO_TESTS_COLLECTED:
-        terminalreporter.write_line(
-            "no case that runs here matches; a GPU's and a CPU's differ: the same command with "
-            "--collect-only and --model=sd15 lists those of one, with --model=embedded of the other"
-        )
+        terminalreporter.write_line(messages.NO_CASE_MATCHES)
     if not perf.rows:
         return
 
@@ -74,7 +76,7 @@ def pytest_terminal_summary(
         write(text, red=not status.passes, yellow=status.warns)
     for row in perf.rows:
         if row.status == Status.SKIPPED:
-            write(f"skipped: {row.case.id}: {row.reason}")
+            write(messages.skipped(f"{row.case.id}: {row.reason}"))
     for shown in closing_table(perf.rows, perf.published.cases, width=width):
         terminalreporter.write(shown.text.removesuffix(shown.verdict or ""))
         write(shown.verdict or "", **shown.colour)
@@ -86,21 +88,25 @@ def pytest_terminal_summary(
         if case not in in_table
     ]
     if others:
-        write(f"also timed, as a reference: {', '.join(others)}")
-    for line in claims(perf.rows, perf.published.claims):
+        write(messages.also_timed(others))
+    measured = [
+        (row.measured, row.reference)
+        for row in perf.rows
+        if row.measured and not row.case.image_only
+    ]
+    for line in claims(measured, perf.published.claims):
         write(line)
     for workload, drift in perf.judging.drift.items():
-        says = ": latencies of this run say little" if drift.significant else ""
-        write(f"{workload}: {drift_text(drift)}{says}", yellow=drift.significant)
+        write(f"{workload}: {drift_text(drift)}", yellow=drift.significant)
     seen = [row.measured for row in perf.rows if row.measured and row.measured.observing_s]
     if seen:
         share = sum(m.observing_s for m in seen) / sum(sum(m.rounds_s) for m in seen)
-        write(f"counting and profiling took {share:.0%} of the time of the timed rounds")
+        write(messages.observing(share))
     for note in notes(perf.rows):
         write(note)
     if any(source.kind == "seeded" for source in perf.sources):
-        write("Images are of seeded weights: how close they are is about arithmetic.")
+        write(SEEDED)
     write(f"{_models(perf)} on {bench.machine.name}")
     if perf.unsaved:
-        write(f"error: {perf.unsaved}; no run was written", red=True)
+        write(messages.unsaved(perf.unsaved), red=True)
     write(closing_line(perf.rows, missing=perf.missing))

@@ -12,6 +12,7 @@ from diffusers_perf.compare import compare
 from diffusers_perf.history.store import load
 from diffusers_perf.history.words import HistoryLine, history_lines
 from diffusers_perf.judge.comparable import NotComparable
+from diffusers_perf.messages import report as messages
 from diffusers_perf.records.files import unwritable, write_whole
 from diffusers_perf.records.reading import BadRunError, load_run
 from diffusers_perf.records.run import Run
@@ -55,10 +56,7 @@ def make(shown: Run, store: BaselineStore, *, head: Sequence[Path], base: Sequen
     more cases than a page can show.
     """
     if len(shown.cases) > CASES_MOST:
-        raise BadRunError(
-            f"{shown.path}: has {len(shown.cases):,} cases, and a report shows at most "
-            f"{CASES_MOST:,}"
-        )
+        raise BadRunError(messages.too_many_cases(shown.path, len(shown.cases), CASES_MOST))
     baseline = store.load_machine(shown.machine.slug)
     history, note = _history(shown, store)
     report = builder.build(
@@ -86,7 +84,7 @@ def judged(head: Sequence[Path], base: Sequence[Path], store: BaselineStore) -> 
     """The verdict on pairs of runs, or why there is none. `BadRunError` for bad runs."""
     sides = [[load_run(path) for path in paths] for paths in (base, head)]
     if not base:
-        raise BadRunError("several runs need as many runs of --base to be judged in pairs")
+        raise BadRunError(messages.NO_BASE)
     try:
         return comparison.in_pairs(compare.load(base, head, store), *sides)
     except (NotComparable, BadRunError) as error:
@@ -97,9 +95,7 @@ def refuse_without_jinja2() -> None:
     """`BadRunError` where a page's template cannot be rendered."""
     lacking = [name for name in NEEDED if find_spec(name) is None]
     if lacking:
-        raise BadRunError(
-            f"--html needs {' and '.join(lacking)}: python -m pip install -e '.[report]'"
-        )
+        raise BadRunError(messages.needs_extra(lacking))
 
 
 def _page(report: Report, shown: Run, store: BaselineStore, *, trends: str) -> str:
@@ -116,4 +112,4 @@ def write_text(path: Path, text: str) -> None:
     except OSError as error:
         raise BadRunError(unwritable(path, error)) from None
     size = len(text.encode(errors="backslashreplace"))
-    print(f"wrote {path} ({size / 1e6:.1f} MB)")
+    print(messages.wrote(path, size))

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 from diffusers_perf.catalog.status import Status
+from diffusers_perf.judge.claims import claims
+from diffusers_perf.judge.drift import drift_text
 from diffusers_perf.judge.stats import mean_interval
+from diffusers_perf.messages import report as messages
 from diffusers_perf.messages.numbers import plural
 from diffusers_perf.records.baselines import Published
-from diffusers_perf.records.measurement import IDENTICAL_DB
+from diffusers_perf.records.measurement import IDENTICAL_DB, Measurement
 from diffusers_perf.records.run import CaseRecord, Run
 from diffusers_perf.report.comparison import side_by_side
 from diffusers_perf.report.content import CasePart, ComparisonPart, Report, WorkloadPart, mood_of
@@ -37,7 +40,7 @@ def build(
     cases = tuple(case for workload in workloads for case in workload.cases)
     lost = head.lost(accepted or ())
     return Report(
-        title=f"Diffusion inference on {head.machine.name}",
+        title=messages.title(head.machine.name),
         summary=summary_of(
             head, cases, lost=lost, known=accepted is not None, comparison=comparison
         ),
@@ -69,7 +72,7 @@ def _workload(name: str, head: Run, *, base: Run | None, published: Published) -
             )
             for case in own
         ),
-        claims=tuple(_claims(own, published)),
+        claims=tuple(claims(_against_reference(own), published.claims)),
     )
 
 
@@ -111,24 +114,11 @@ def _front(cases: Sequence[CaseRecord]) -> set[str]:
     }
 
 
-def _claims(cases: Sequence[CaseRecord], published: Published) -> list[str]:
+def _against_reference(
+    cases: Sequence[CaseRecord],
+) -> Iterator[tuple[Measurement, Measurement | None]]:
     reference = next((case.measurement for case in cases if case.is_reference), None)
-    lines = []
-    for case in cases:
-        seen = case.measurement
-        claim = published.claims.get(seen.case)
-        if claim is None or reference is None or case.image_only:
-            continue
-        smaller = 1 - seen.parameters / reference.parameters
-        saved = 1 - seen.latency_s / reference.latency_s
-        speedup = case.gpu_speedup
-        on_gpu = f" and {1 - 1 / speedup:.0%} less GPU time" if speedup else ""
-        lines.append(
-            f"{seen.case}: {smaller:.0%} fewer parameters in the whole pipeline, {saved:.0%} less "
-            f"latency{on_gpu}. The guide claims {claim.smaller:.0%} smaller and "
-            f"{claim.faster:.0%} faster."
-        )
-    return lines
+    return ((case.measurement, reference) for case in cases if not case.image_only)
 
 
 def _machine(head: Run) -> tuple[tuple[str, str], ...]:
@@ -159,13 +149,7 @@ def _notes(head: Run) -> tuple[str, ...]:
         note for one in seen for note in (*one.notes, *filter(None, [one.interference.unknown]))
     ]
     for workload, drift in head.session.reference_drift.items():
-        notes.append(
-            f"{workload}: reference drift: {drift.ratio:.2f}x its first timing"
-            + (", so latencies of this run are unreliable" if drift.significant else "")
-        )
+        notes.append(f"{workload}: {drift_text(drift)}")
     if any(one.weights.startswith("seeded") for one in seen):
-        notes.append(
-            "The weights are random numbers from a seed, so the images show noise. The distance of "
-            "two images measures numerical accuracy."
-        )
+        notes.append(messages.SEEDED)
     return tuple(dict.fromkeys(notes))

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from diffusers_perf.messages import report as messages
 from diffusers_perf.records.measurement import KernelFamily, Measurement
 from diffusers_perf.report.content import CasePart, WorkloadPart
 from diffusers_perf.report.scale import Scale, Tick, time_ticks
@@ -85,7 +86,7 @@ def latency(workload: WorkloadPart) -> LatencyChart | None:
         ("base", "base", any(case.base for case in cases)),
     )
     return LatencyChart(
-        label=f"{workload.name}: latency" + (" and GPU busy time" if workload.on_gpu else ""),
+        label=messages.latency_chart(workload.name, on_gpu=workload.on_gpu),
         rows=tuple(rows),
         ticks=time_ticks(scale, most=TICKS_MOST),
         legend=tuple((name, words) for name, words, present in marks if present),
@@ -199,7 +200,7 @@ def _split(
     scale = Scale(low=0, high=max(sum(split(one).values()) for one in seen))
     sides = any(case.base is not None and split(case.base) for case in cases)
     return SplitChart(
-        label=f"{workload.name}: GPU time by {by}",
+        label=messages.split_chart(workload.name, by),
         rows=tuple((case, _bars(case, colours, split, scale, sides=sides)) for case in cases),
         ticks=time_ticks(scale, most=TICKS_MOST),
         legend=tuple(

@@ -9,7 +9,8 @@ from diffusers_perf.catalog.status import Status
 from diffusers_perf.compare.turns import PAIRS
 from diffusers_perf.judge.comparison import Change, Comparison
 from diffusers_perf.judge.messages.numbers import difference
-from diffusers_perf.messages.numbers import percent, plural
+from diffusers_perf.messages import report as messages
+from diffusers_perf.messages.numbers import percent
 from diffusers_perf.records.run import CaseRecord, Run
 from diffusers_perf.report import figures
 from diffusers_perf.report.content import ChangePart, ComparisonPart, Mood, badness, mood_of
@@ -31,18 +32,11 @@ def in_pairs(found: Comparison, base: Sequence[Run], head: Sequence[Run]) -> Com
     )
     fail = [case for case, status in verdicts.items() if mood_of(status) == "bad"]
     unsure = sum(mood_of(change.status) == "warning" for change in found.changes)
-    pairs_of = f"({plural(found.pairs, 'A/B pair')})"
-    cases = plural(len(verdicts), "case")
     mood: Mood = "bad" if fail else "warning" if unsure else "good"
+    sentence = messages.no_regression(len(verdicts), found.pairs, unsure=unsure)
     if fail:
-        named = ", ".join(_what_is_worse(case, changes) for case in fail[:NAMED_MOST])
-        more = f" and {len(fail) - NAMED_MOST} more" if len(fail) > NAMED_MOST else ""
-        sentence = f"Regression in {len(fail)} of {cases} {pairs_of}: {named}{more}."
-    elif unsure:
-        rows = plural(unsure, "inconclusive row")
-        sentence = f"No regression detected in {cases} {pairs_of}, with {rows}."
-    else:
-        sentence = f"No regression in {cases} {pairs_of}."
+        worse = [_what_is_worse(case, changes) for case in fail]
+        sentence = messages.regression(worse, len(verdicts), found.pairs)
     listed = {(change.case, change.metric) for change in changes if change.changed}
     return ComparisonPart(
         mood=mood,
@@ -76,7 +70,7 @@ def refused(reason: str, base: Sequence[Run], head: Sequence[Run]) -> Comparison
     """In place of a verdict, why there is none."""
     return ComparisonPart(
         mood="warning",
-        sentence=f"Base and head were not compared: {reason}.",
+        sentence=messages.not_compared(reason),
         about=_about(base, head),
         changes=(),
         counters=(),
@@ -84,11 +78,8 @@ def refused(reason: str, base: Sequence[Run], head: Sequence[Run]) -> Comparison
 
 
 def _about(base: Sequence[Run], head: Sequence[Run]) -> str:
-    names = [
-        _named(side[0]) + (f" and {len(side) - 1} more" if side[1:] else "")
-        for side in (base, head)
-    ]
-    return f"Base is {names[0]}, head is {names[1]}."
+    names = [messages.side(_named(side[0]), len(side) - 1) for side in (base, head)]
+    return messages.sides(*names)
 
 
 def _judged(change: Change) -> ChangePart:
@@ -133,24 +124,23 @@ def side_by_side(base: Run, head: Run) -> ComparisonPart:
     shared = [(case, was) for case in head.cases.values() if (was := base.by_id.get(case.id))]
     changes = [change for case, was in shared for change in _differences(was, case)]
     changes += [
-        _only_in(case, Status.NEW, "only in head")
+        _only_in(case, Status.NEW, messages.ONLY_IN_HEAD)
         for case in head.cases.values()
         if case.id not in base.by_id
     ]
     changes += [
-        _only_in(case, Status.MISSING, "only in base")
+        _only_in(case, Status.MISSING, messages.ONLY_IN_BASE)
         for case in base.cases.values()
         if case.id not in head.by_id
     ]
     changes.sort(key=lambda c: (not c.changed, -abs((c.ratio or 1.0) - 1)))
     return ComparisonPart(
         mood="plain",
-        sentence="Differences of single runs are shown without a verdict. A verdict needs "
-        f"{PAIRS} A/B pairs.",
+        sentence=messages.single_runs(PAIRS),
         about=about,
         changes=tuple(changes),
         counters=tuple((case, words) for case, _, words in counter_changes(base, head)),
-        next="diffusers-perf ab --base REF --head REF",
+        next=messages.COMPARE,
     )
 
 
@@ -162,12 +152,9 @@ def _apart(base: Run, head: Run) -> str:
     """Why two runs are not comparable; empty if they are."""
     before, now = base.machine.name, head.machine.name
     if before != now:
-        return (
-            f"Base was measured on {before}, head on {now}. "
-            "Times of different machines are not comparable."
-        )
+        return messages.other_machine(before, now)
     if base.weights and head.weights and not base.weights & head.weights:
-        return "Base and head ran different models or weights, so they are not comparable."
+        return messages.OTHER_WEIGHTS
     return ""
 
 

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from diffusers_perf.catalog.declarations import REFERENCE
+from diffusers_perf.messages import report as messages
 from diffusers_perf.records import image_files
 from diffusers_perf.records.image_files import BadImage, Quantized
 from diffusers_perf.records.names import BadName, image_file
@@ -104,8 +105,7 @@ def gallery(report: Report, folder: Path, store: BaselineStore, *, budget_bytes:
         return Gallery(
             shown={},
             references={},
-            problem=f"No images: {folder.name}/ was not found beside the run's JSON, where "
-            "--benchmark-json saves it.",
+            problem=messages.no_folder(folder.name),
             folder=folder.name,
             side=0,
             full_side=0,
@@ -152,7 +152,7 @@ def gallery(report: Report, folder: Path, store: BaselineStore, *, budget_bytes:
             amplified=differences[name][1] if name in differences else 1,
             problem=problems.get(name, "")
             or (
-                f"{problems[reference_id]}, so there is no image to compare with"
+                messages.no_reference_image(problems[reference_id])
                 if not has_reference and case.name != REFERENCE
                 else ""
             ),
@@ -167,7 +167,7 @@ def gallery(report: Report, folder: Path, store: BaselineStore, *, budget_bytes:
             for name in names
             if name in loaded and name not in own_names
         },
-        problem="" if loaded or not report.cases else f"No images in {folder.name}/.",
+        problem="" if loaded or not report.cases else messages.no_images(folder.name),
         folder=folder.name,
         side=max((e.side for (kind, _), e in embedded.items() if kind == "image"), default=0),
         full_side=max((max(pixels.shape) for pixels in loaded.values()), default=0),
@@ -185,7 +185,7 @@ def _load(folder: Path, name: str) -> Pixels | str:
         path = image_file(folder, name)
         # A missing file is not a bad one.
         if not path.exists():
-            return f"{path.name} is missing in {folder.name}/"
+            return messages.no_image(path.name, folder.name)
         return mosaic(image_files.load_quantized(path))
     except (BadName, BadImage) as error:
         return str(error).replace(f"{folder}/", f"{folder.name}/")

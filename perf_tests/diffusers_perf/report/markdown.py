@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from diffusers_perf.catalog.metrics import COLUMNS, cells
 from diffusers_perf.history.words import HistoryLine
+from diffusers_perf.messages import report as messages
 from diffusers_perf.messages.numbers import percent, plural
 from diffusers_perf.report import figures
 from diffusers_perf.report.content import CasePart, ChangePart, ComparisonPart, Report, WorkloadPart
@@ -30,7 +31,7 @@ HEAD = (
     "image",
     "status",
 )
-MORE = "The HTML report has the rest.\n"
+MORE = f"{messages.REST}\n"
 
 
 def render(report: Report, *, most: int = MOST_CHARACTERS) -> str:
@@ -105,10 +106,10 @@ def _compared(comparison: ComparisonPart) -> str:
     if comparison.changed:
         lines += [*_changes(comparison.changed), "", *_what_to_do(comparison.changed)]
     elif comparison.changes:
-        lines.append("No change detected.")
+        lines.append(messages.NO_CHANGE)
     if comparison.counters:
         shown = comparison.counters[:FINDINGS_MOST]
-        lines += ["", "Counters that changed:", ""]
+        lines += ["", messages.COUNTERS, ""]
         lines += [f"- {name(case, SHORT)} {text(words, LEAD_MOST)}" for case, words in shown]
         lines += _more(len(comparison.counters), FINDINGS_MOST, "counter")
     return "\n".join([*lines, ""])
@@ -126,8 +127,7 @@ def _what_to_do(changes: Sequence[ChangePart]) -> Iterator[str]:
 
 
 def _changes(changes: Sequence[ChangePart]) -> Iterator[str]:
-    yield "| status | case | metric | base | head | change |"
-    yield "|---|---|---|--:|--:|--:|"
+    yield from _heading("status", "case", "metric", "base", "head", "change")
     for change in changes[:ROWS_MOST]:
         moved = percent(change.ratio) + (f" ({change.interval})" if change.interval else "")
         cells = (
@@ -142,9 +142,14 @@ def _changes(changes: Sequence[ChangePart]) -> Iterator[str]:
     yield from _more(len(changes), ROWS_MOST, "row")
 
 
+def _heading(*columns: str) -> Iterator[str]:
+    """Of a table with three columns of text, and numbers behind them."""
+    yield f"| {' | '.join(columns)} |"
+    yield "|---|---|---|" + "--:|" * (len(columns) - 3)
+
+
 def _more(number: int, most: int, what: str) -> list[str]:
-    more = plural(number - most, f"more {what}")
-    return [f"\n… and {more} in the HTML report"] if number > most else []
+    return [f"\n{messages.more(number - most, what)}"] if number > most else []
 
 
 def _findings(report: Report) -> str:
@@ -162,7 +167,7 @@ def _findings(report: Report) -> str:
 def _folded(report: Report) -> Iterator[str]:
     comparison = report.comparison
     if comparison and report.summary.findings:
-        yield _fold("Findings of the tests", _findings(report))
+        yield _fold(messages.FINDINGS, _findings(report))
     if comparison and comparison.inconclusive:
         rows = plural(len(comparison.inconclusive), "inconclusive row")
         lines = [*_changes(comparison.inconclusive), "", *_what_to_do(comparison.inconclusive)]
@@ -180,15 +185,14 @@ def _folded(report: Report) -> Iterator[str]:
             f"- {name(lost.id, SHORT)} {text(lost.status)}: {text(lost.sentence, LEAD_MOST)}"
             for lost in report.lost[:ROWS_MOST]
         ]
-        yield _fold("Cases without a measurement", "\n".join(lines))
+        yield _fold(messages.LOST, "\n".join(lines))
     machine = "\n".join(f"- {fact}: {text(value, SHORT)}" for fact, value in report.machine)
     notes = "\n".join(f"- {text(note, LEAD_MOST)}" for note in report.notes[:FINDINGS_MOST])
-    yield _fold("Machine, run and notes", f"{machine}\n\n{notes}")
+    yield _fold(messages.MACHINE, f"{machine}\n\n{notes}")
 
 
 def _history(lines: Sequence[HistoryLine]) -> Iterator[str]:
-    yield "| case | metric | newest runs | level | this run |"
-    yield "|---|---|---|--:|--:|"
+    yield from _heading("case", "metric", "newest runs", "level", "this run")
     for line in lines[:ROWS_MOST]:
         cells = (text(line.metric), line.sparkline, line.level, line.now)
         yield "| " + " | ".join((name(line.case, SHORT), *cells)) + " |"

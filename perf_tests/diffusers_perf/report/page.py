@@ -11,6 +11,7 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
 from diffusers_perf.messages.numbers import percent, plural
+from diffusers_perf.messages.report import WHERE_TIME_GOES
 from diffusers_perf.records.store import BaselineStore
 from diffusers_perf.report import charts, figures, tradeoff
 from diffusers_perf.report.content import Report, mood_of
@@ -103,7 +104,7 @@ def _sections(report: Report) -> list[tuple[str, str]]:
     return [
         *sections,
         ("speed", "Speed"),
-        ("time", "Where the time goes"),
+        ("time", WHERE_TIME_GOES),
         ("images", "Images"),
         ("tradeoffs", "Trade-offs"),
         ("counters", "Counters"),

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from diffusers_perf.catalog.status import Status
 from diffusers_perf.judge.messages.commands import Rerun
-from diffusers_perf.messages.numbers import plural
+from diffusers_perf.messages import report as messages
 from diffusers_perf.records.missing import Untimed
 from diffusers_perf.records.run import Run
 from diffusers_perf.report.content import (
@@ -20,8 +20,6 @@ from diffusers_perf.report.content import (
 )
 
 ORDER: tuple[Mood, ...] = ("good", "plain", "warning", "bad")
-NAMED_MOST = 3
-"""Cases that a sentence names."""
 
 
 def summary_of(
@@ -42,7 +40,7 @@ def summary_of(
             mood=case.mood,
             case=case.id,
             sentence=case.record.sentence.removeprefix(f"{case.status}: ")
-            or f"{case.id} is {case.status}",
+            or messages.status_of(case.id, case.status),
             next=Rerun(options=head.session.options).of(case.id),
         )
         for case in cases
@@ -78,7 +76,7 @@ def summary_of(
 
 def _about_lost(lost: Untimed) -> str:
     if not lost.sentence:
-        return f"{lost.id} has no measurement"
+        return messages.not_measured(lost.id)
     return lost.sentence if lost.id in lost.sentence else f"{lost.id}: {lost.sentence}"
 
 
@@ -95,46 +93,33 @@ def _own_words(
     total = len({*(case.id for case in cases), *(finding.case for finding in findings)})
     if not cases:
         command = findings[0].next if findings else "pytest perf_tests --benchmark-only"
-        return "bad", "No case was measured.", command
+        return "bad", messages.NO_CASE, command
     bad = list(dict.fromkeys(one.case for one in findings if one.mood == "bad"))
     doubtful = list(dict.fromkeys(one.case for one in findings if one.mood == "warning"))
     new = [case for case in cases if case.status == Status.NEW]
     accept = 'diffusers-perf accept RUN1.json RUN2.json RUN3.json --reason "..."'
     if bad:
         one = next(finding for finding in findings if finding.mood == "bad")
-        if len(bad) == 1:
-            what = f"{one.sentence.rstrip('.')}."
-        else:
-            status = {finding.case: finding.status for finding in reversed(findings)}
-            what = _listed([f"{case} ({status[case]})" for case in bad])
-        fail = "fails" if len(bad) == 1 else "fail"
-        return "bad", f"{len(bad)} of {plural(total, 'case')} {fail}: {what}", one.next
+        status = {finding.case: finding.status for finding in reversed(findings)}
+        named = [f"{case} ({status[case]})" for case in bad]
+        sentence = messages.fail(named, total) if bad[1:] else messages.fails(total, one.sentence)
+        return "bad", sentence, one.next
     if doubtful:
         return (
             "warning",
-            f"No case fails. {len(doubtful)} of {plural(total, 'case')} could not be "
-            f"judged: {_listed(doubtful)}",
+            messages.not_judged(doubtful, total),
             findings[0].next,
         )
     if not known:
         return (
             "plain",
-            f"No case fails. {machine} has no baseline yet, so only images and portable limits "
-            "were judged, not speed.",
+            messages.no_baseline(machine),
             accept,
         )
     if new:
         return (
             "plain",
-            f"No case fails. {len(new)} of {plural(total, 'case')} "
-            f"{'is' if len(new) == 1 else 'are'} not in the baseline of {machine} yet.",
+            messages.new(len(new), total, machine),
             accept,
         )
-    all_pass = "The case passes" if len(cases) == 1 else f"All {len(cases)} cases pass"
-    return "good", f"{all_pass} against the baseline of {machine}.", ""
-
-
-def _listed(names: Sequence[str]) -> str:
-    """The first of them, and how many more there are; a sentence's end."""
-    more = len(names) - NAMED_MOST
-    return ", ".join(names[:NAMED_MOST]) + (f" and {more} more." if more > 0 else ".")
+    return "good", messages.passes(len(cases), machine), ""

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from diffusers_perf.catalog.declarations import REFERENCE
+from diffusers_perf.messages import report as messages
 from diffusers_perf.records.measurement import IDENTICAL_DB
 from diffusers_perf.report import figures
 from diffusers_perf.report.content import CasePart, WorkloadPart
@@ -78,7 +79,7 @@ def tradeoff(workload: WorkloadPart) -> TradeoffChart | None:
     if len(cases) < 2:
         return None
     return TradeoffChart(
-        label=f"{workload.name}: speed against image and memory",
+        label=messages.tradeoff_chart(workload.name),
         time="GPU busy" if workload.on_gpu else "latency",
         panels=tuple(panel for panel in (_image(cases), _memory(cases)) if panel),
     )
@@ -108,7 +109,7 @@ def _image(cases: Sequence[CasePart]) -> Panel | None:
         if not any(_cost(o) <= _cost(case) and better > value for o, better in front)
     ]
     return _panel(
-        "PSNR in dB (higher is closer)",
+        messages.PSNR_AXIS,
         known,
         heights=[scale.at(min(value, cap)) for _, value in known],
         ticks=ticks,
@@ -124,7 +125,7 @@ def _memory(cases: Sequence[CasePart]) -> Panel | None:
     values = [bytes_ / 2**30 for _, bytes_ in known]
     scale = Scale(low=0, high=1.18 * max(values), start=HEIGHT, end=0)
     return _panel(
-        "Peak memory in GiB (lower is better)",
+        messages.MEMORY_AXIS,
         known,
         heights=list(map(scale.at, values)),
         ticks=number_ticks(scale, most=8),

@@ -109,7 +109,7 @@ def test_bad_declarations_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
         fault(detected_by="speed", setting=setting)(sound)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="unknown machine 'tpu'; known are any, cpu, cuda"):
         control(setting=setting, where="tpu")(sound)  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="sizes without a unit"):
+    with pytest.raises(ValueError, match="sizes and unit must be given together"):
         fault(detected_by="latency", setting=setting, sizes=(1,))(sound)
     control(setting=setting)(sound)
     with pytest.raises(ValueError, match="is taken"):
@@ -228,7 +228,7 @@ def test_faults_are_detected_and_controls_are_not_flagged(
     assert cli.main(["faults", "--json", str(path)]) == 0
     shown = capsys.readouterr().out
     assert (
-        "2 of 2 faults detected, 1 of 1 controls not flagged, 0 false alarms in 9 verdicts" in shown
+        "2 of 2 faults detected, 1 of 1 control not flagged, 0 false alarms in 9 verdicts" in shown
     )
     assert "skipped: lacking: this model has one moon" in shown
     content = json.loads(path.read_text())
@@ -270,7 +270,7 @@ def test_undetected_fault_is_missed(
     [
         (Setting(workload="nope", steps=1), "no workload is called 'nope'"),
         (replace(FAKE, case="nope"), f"{WORKLOAD.name}: no optimization is called 'nope'"),
-        (replace(FAKE, rounds=0), "it takes one round or more"),
+        (replace(FAKE, rounds=0), "rounds must be a positive integer"),
         (replace(FAKE, changes={"sise": 8}), f"{WORKLOAD.name} has no 'sise' to change"),
         (replace(FAKE, steps=0), f"{WORKLOAD.name}: steps must be a positive integer (got 0)"),
     ],

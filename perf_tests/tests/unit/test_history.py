@@ -373,7 +373,7 @@ def test_run_keeps_its_first_label_and_the_command_says_so(
     for label in ("main", "main", "laptop"):
         assert command.main(["history", "add", *paths, "--label", label]) == 0
         said.append(capsys.readouterr().out.split(":")[0])
-    assert said[1:] == ["already there", "already there, and keeps its label 'main'"]
+    assert said[1:] == ["already there", "already there with the label main, which it keeps"]
     with pytest.raises(SystemExit) as refused:
         command.main(["history", "add", *paths, "--label", " "])
     assert refused.value.code == 2

@@ -153,7 +153,7 @@ def test_reference_is_measured_when_it_is_not_selected(pytester: pytest.Pytester
     path = pytester.path / "run.json"
     result = run(pytester, f"--benchmark-json={path}", "-k", "fine")
     assert result.parseoutcomes()["passed"] == 1
-    result.stdout.fnmatch_lines("also timed, as a reference: fake4-reference 0.* s")
+    result.stdout.fnmatch_lines("also timed, as references: fake4-reference 0.* s")
     (info,) = cases(report(path))
     assert info["reference"]["case"] == "reference"
     assert info["measurement"]["image_distance"]["psnr_db"] > 30
@@ -258,7 +258,7 @@ def test_xdist_times_nothing(pytester: pytest.Pytester) -> None:
 def test_json_without_a_name_is_refused(pytester: pytest.Pytester) -> None:
     result = run(pytester, "--benchmark-json=")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
-    result.stderr.fnmatch_lines(["*--benchmark-json: no file is named"])
+    result.stderr.fnmatch_lines(["*--benchmark-json needs the name of a file"])
 
 
 def test_package_that_is_not_installed_is_named(
@@ -318,7 +318,7 @@ def test_selection_without_a_case_names_other_files(
 ) -> None:
     result = run(pytester, *asked)
     assert result.ret == pytest.ExitCode.NO_TESTS_COLLECTED
-    result.stdout.fnmatch_lines(["no case that runs here matches; a GPU's and a CPU's differ: *"])
+    result.stdout.fnmatch_lines(["no case that runs here matches. *"])
 
 
 def test_collecting_writes_nothing(pytester: pytest.Pytester) -> None:
@@ -427,5 +427,5 @@ def test_insignificant_drift_says_so() -> None:
         drift_text(Drift(ratio=1.26, significant=False))
         == f"{took}, within the variation of its rounds"
     )
-    assert drift_text(Drift(ratio=1.26, significant=True)) == took
+    assert drift_text(Drift(ratio=1.26, significant=True)).startswith(f"{took}; ")
     assert drift_text(Drift(ratio=1.04, significant=False)) == took.replace("1.26", "1.04")

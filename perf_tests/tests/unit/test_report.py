@@ -265,7 +265,7 @@ def test_missing_image_and_a_missing_folder(run: Content, tmp_path: Path) -> Non
     assert "run-images/pndm25x4-reference.png: not a PNG file" in printed
     alone = tmp_path / "alone.json"
     alone.write_text(json.dumps(run))
-    assert "No images: alone-images/ was not found" in words(page(alone))
+    assert "No images: alone-images/ is not beside" in words(page(alone))
 
 
 def test_portrait_images_keep_their_shape(run: Content, tmp_path: Path) -> None:
@@ -370,7 +370,7 @@ def test_more_cases_than_a_page_can_show_are_refused(
     path = tmp_path / "run.json"
     path.write_text(json.dumps(many(run, 2001)))
     assert command.main(["report", str(path), "--markdown"]) == 2
-    assert "has 2,001 cases, and a report shows at most 2,000" in capsys.readouterr().err
+    assert "has 2,001 cases, but a report shows at most 2,000" in capsys.readouterr().err
 
 
 def test_single_round_is_shown(run: Content, tmp_path: Path) -> None:
@@ -614,7 +614,7 @@ def test_missing_libraries_of_the_page_are_named(
     monkeypatch.setattr("diffusers_perf.report.NEEDED", ("no_such_library",))
     path = shown(run, tmp_path / "run.json")
     assert command.main(["report", str(path), "--html", str(tmp_path / "out.html")]) == 2
-    assert "--html needs no_such_library: python -m pip" in capsys.readouterr().err
+    assert "--html needs no_such_library: pip install" in capsys.readouterr().err
 
 
 # Parts

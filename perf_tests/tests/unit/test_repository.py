@@ -119,7 +119,7 @@ DECLARES = WORKLOAD + 'measure(WORKLOAD, "fp16")'
         (
             {"test_it": DECLARES},
             {},
-            "perf_tests/test_it.py declares cases and no test runs them; add this line to it: from",
+            "perf_tests/test_it.py declares cases, but no test runs them; add this line to it: ",
         ),
         (
             {"helpers": DECLARES.replace("serving", "other"), "test_it": TEST + DECLARES},
@@ -129,7 +129,7 @@ DECLARES = WORKLOAD + 'measure(WORKLOAD, "fp16")'
         (
             {"ours": "", "test_it": TEST},
             {"perf_declarations": "ours"},
-            "test_it has test_generation and declares no case",
+            "test_it imports test_generation, but declares no case",
         ),
         (
             {"test_a": TEST + DECLARES, "test_b": TEST + DECLARES},
@@ -170,7 +170,7 @@ DECLARES = WORKLOAD + 'measure(WORKLOAD, "fp16")'
                 "conftest": "def pytest_addoption(parser): parser.addoption('--model')",
             },
             {},
-            "diffusers-perf and another plugin or a conftest.py both define the option --model: ",
+            "both diffusers-perf and another plugin or a conftest.py define the option --model: ",
         ),
     ],
 )
@@ -185,7 +185,7 @@ def test_declarations_of_a_helper_are_not_lost(repository: Repository) -> None:
     repository.write(
         helpers=DECLARES.replace("serving", "other"), test_it="import helpers\n" + TEST + DECLARES
     )
-    assert repository.refusal().startswith("helpers declares cases and no test runs them: name it")
+    assert repository.refusal().startswith("helpers declares cases, but no test runs them: name it")
 
 
 def test_other_tests_are_unaffected(repository: Repository) -> None:

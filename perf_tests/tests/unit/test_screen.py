@@ -100,6 +100,5 @@ def test_interference_is_reported_whatever_the_verdicts() -> None:
     )
     assert notes([quiet]) == []
     assert notes([quiet, busy, busy]) == [
-        "interference in 2 of 3 cases; rerun them on a quieter machine (first ddim50-fp16: "
-        f"{WAITED})"
+        f"interference in 2 of 3 cases; rerun on a quieter machine (first: ddim50-fp16: {WAITED})"
     ]

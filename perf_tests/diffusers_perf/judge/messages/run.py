@@ -244,8 +244,11 @@ def other_workload(q: Question, name: str, *, was: object, now: object) -> Messa
     )
 
 
-def drift(ratio: float) -> str:
-    return f"reference drift: {ratio:.2f}x its first timing"
+def drift(ratio: float, *, is_noise: bool = False, is_significant: bool = False) -> str:
+    text = f"reference drift: {ratio:.2f}x its first timing"
+    if is_significant:
+        return f"{text}; latencies of this run are unreliable"
+    return f"{text}, within the variation of its rounds" if is_noise else text
 
 
 def slow_core(ratio: float) -> str:

@@ -1,0 +1,200 @@
+"""What the pytest plugin says: usage errors, progress, and the lines around the closing table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from diffusers_perf.messages.numbers import plural
+
+IMPORT = "from diffusers_perf import test_generation as test_generation"
+"""The line that a test file needs."""
+
+# Usage errors
+
+IN_ONE_PROCESS = (
+    "diffusers-perf times its cases: run it in one process (without -n) and without "
+    "--benchmark-disable"
+)
+NO_BENCHMARK = "diffusers-perf needs pytest-benchmark: remove -p no:pytest-benchmark"
+NO_JSON = "--benchmark-json needs the name of a file"
+
+
+def foreign_fixture(name: str, package: str, found: str) -> str:
+    return (
+        f"diffusers-perf needs the fixture {name} of {package} (found: {found}); rename the other "
+        "fixture, or disable its plugin with -p no:NAME"
+    )
+
+
+def foreign_option(name: str) -> str:
+    return (
+        f"both diffusers-perf and another plugin or a conftest.py define the option {name}: "
+        "rename the other one, or run pytest with -p no:diffusers_perf"
+    )
+
+
+def foreign_mark(suite: str) -> str:
+    return (
+        f"the suite {suite!r} has the name of a mark that pytest knows; rename the suite, or "
+        "remove the mark where it is registered"
+    )
+
+
+def positive_integer(text: str) -> str:
+    return f"must be a positive integer (got {text})"
+
+
+def shard(text: str) -> str:
+    return f"must be I/N, such as 1/3 (got {text})"
+
+
+def shard_out_of_range(text: str) -> str:
+    return f"I must be from 1 to N (got {text})"
+
+
+def too_many_shards(shard: str, cases: int) -> str:
+    return f"--shard {shard}: more shards than cases ({cases})"
+
+
+def unused_file(file: str) -> str:
+    return f"{file} declares cases, but no test runs them; add this line to it: {IMPORT}"
+
+
+def unused_module(module: str) -> str:
+    return (
+        f"{module} declares cases, but no test runs them: name it in the ini option "
+        f"perf_declarations, or make it a test file with the line: {IMPORT}"
+    )
+
+
+def unused_declarations(modules: Sequence[str]) -> str:
+    return (
+        f"perf_declarations: no test runs the cases of {', '.join(modules)}; add a test file that "
+        f"declares none and has the line: {IMPORT}"
+    )
+
+
+def no_cases(module: str) -> str:
+    return f"{module} imports test_generation, but declares no case"
+
+
+def empty_suite(suite: str) -> str:
+    return f"perf_suites: no case is in the suite {suite!r}"
+
+
+def model_apart(value: str) -> str:
+    return (
+        f"write --model={value} as one argument: otherwise pytest takes the folder for a test "
+        "path, and reads settings there"
+    )
+
+
+def model_among_tests(folder: Path) -> str:
+    return f"{folder} is a model folder: move it out of {folder.parent}"
+
+
+def cannot_collect(reason: str) -> str:
+    return f"pytest cannot collect the tests here: {reason}"
+
+
+def cannot_import(module: str, reason: str) -> str:
+    return f"{module} cannot be imported: {reason}"
+
+
+def cannot_collect_in(folder: str, reason: str) -> str:
+    return f"{folder} cannot be read: {reason}"
+
+
+# Marks, as pytest --markers lists them
+
+
+def mark(name: str) -> str:
+    return f"{name}: the test of diffusers-perf, one case at a time"
+
+
+def suite_mark(suite: str) -> str:
+    return f"{suite}: cases of this suite"
+
+
+# Cases
+
+INTERRUPTED = "interrupted before it was finished"
+
+
+def reference_fails(reason: object) -> str:
+    return f"the case it is compared with fails: {reason}"
+
+
+def not_timed_again(reason: str) -> str:
+    return f"not timed again: {reason}"
+
+
+def progress(number: int, total: int, case: str, what: str, *, left: str) -> str:
+    end = f", {left}" if left else ""
+    return f"[{number}/{total}] {case}: {what}{end}"
+
+
+def skipped(reason: str) -> str:
+    return f"skipped: {reason}"
+
+
+# The session
+
+
+def opening(
+    models: str, machine: str, versions: Mapping[str, str], *, threads: int, is_accepted: bool
+) -> str:
+    baseline = "accepted" if is_accepted else "none yet, so speed is shown but not judged"
+    shown = ", ".join(f"{name} {version}" for name, version in versions.items())
+    return (
+        f"perf_tests: {models} on {machine}, {shown}, {plural(threads, 'thread')}; "
+        f"baseline: {baseline}"
+    )
+
+
+NO_CASE_MATCHES = (
+    "no case that runs here matches. Cases differ between GPU and CPU: list a GPU's with "
+    "--collect-only --model=sd15, a CPU's with --collect-only --model=embedded"
+)
+
+
+def also_timed(references: Sequence[str]) -> str:
+    return f"also timed, as references: {', '.join(references)}"
+
+
+def observing(share: float) -> str:
+    return f"counting and profiling took {share:.0%} of the time of the timed rounds"
+
+
+def interference(affected: int, cases: int, first: str) -> str:
+    return (
+        f"interference in {affected} of {plural(cases, 'case')}; rerun on a quieter machine "
+        f"(first: {first})"
+    )
+
+
+def cpu_speed(fastest_s: float, slowest_s: float) -> str:
+    """Of the calibration loop beside the rounds."""
+    return (
+        f"CPU speed varied {slowest_s / fastest_s:.1f}x during the run (calibration loop "
+        f"{1e3 * fastest_s:.1f} to {1e3 * slowest_s:.1f} ms); host-bound latencies may vary as much"
+    )
+
+
+def unsaved(reason: str) -> str:
+    return f"error: {reason}; no run was written"
+
+
+def closing(*, hold: int, new: int, doubtful: int, fail: int, skipped: int, missing: int) -> str:
+    """How many cases hold, and so on."""
+    counts = {
+        "hold": hold,
+        "new (speed not judged until accepted: diffusers-perf accept)": new,
+        "inconclusive or invalid": doubtful,
+        "fail": fail,
+        "skipped": skipped,
+        "missing": missing,
+    }
+    shown = [f"{number} {name}" for name, number in counts.items() if number]
+    return ", ".join(shown) or "nothing ran"
