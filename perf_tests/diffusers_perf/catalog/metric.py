@@ -31,6 +31,26 @@ class MetricKind(StrEnum):
     MEASURING = "measuring"
 
 
+class Subject(StrEnum):
+    """What a finding is about that is not on one metric."""
+
+    COUNTERS = "counters"
+    """Several, which lack a count."""
+    OPERATORS = "structure"
+    """What the code asks for, which was not counted."""
+    CASE = "case"
+    BASELINE = "baseline"
+    WORKLOAD = "workload"
+    DRIFT = "drift"
+    """Of a reference that was timed again at a process's end."""
+    ERROR = "error"
+
+    @property
+    def detector(self) -> Detector | None:
+        """What detects a fault of which such a finding is the worst."""
+        return "counter" if self in (Subject.COUNTERS, Subject.OPERATORS) else None
+
+
 class Unit(StrEnum):
     """Of a metric's number."""
 

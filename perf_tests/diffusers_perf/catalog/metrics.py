@@ -4,7 +4,7 @@ read. A metric that is a number of a `Measurement` needs a row here and a place 
 
 from __future__ import annotations
 
-from diffusers_perf.catalog.metric import Detector, LimitRule, Metric, MetricKind, Unit
+from diffusers_perf.catalog.metric import Detector, LimitRule, Metric, MetricKind, Subject, Unit
 from diffusers_perf.catalog.status import Status
 
 
@@ -32,153 +32,190 @@ def _rule(name: str, kind: MetricKind, worse: Status, detector: Detector, about:
 LAUNCH_RISE = 0.01
 """Launches, kernels, operators and Python calls may grow by this share."""
 
+LATENCY = Metric(
+    name="latency",
+    field="latency_s",
+    unit=Unit.SECONDS,
+    kind=MetricKind.TIME,
+    worse=Status.SLOWER,
+    detector="latency",
+    about="wall clock of one call, synchronized, end to end: the median of the timed rounds",
+    samples="rounds_s",
+    wall_clock=True,
+    reference_only=True,
+    threshold=0.03,
+    limit=LimitRule(slack=0.10, noise_times=1, slack_of_few=0.50),
+    column="latency",
+)
+LATENCY_SPEEDUP = Metric(
+    name="latency speedup",
+    field="latency_speedup",
+    unit=Unit.RATIO,
+    kind=MetricKind.TIME,
+    worse=Status.SLOWER,
+    detector="latency",
+    about="the reference's latency over the case's, in the same run",
+    more_is_better=True,
+    samples="rounds_s",
+    ratio_of="latency_s",
+    wall_clock=True,
+    limit=LimitRule(slack=0.10, noise_times=1, slack_of_few=0.50),
+    portable="latency_speedup",
+    column="speedup",
+)
+GPU_BUSY = Metric(
+    name="GPU busy",
+    field="gpu_busy_s",
+    unit=Unit.SECONDS,
+    kind=MetricKind.TIME,
+    worse=Status.SLOWER,
+    detector="GPU busy",
+    about="union of kernel and copy intervals of one call, in an untimed generation",
+    threshold=0.02,
+    limit=LimitRule(anchor="median", slack=0.02, noise_times=3, calibrated=True),
+    improves=1.03,
+    column="GPU busy",
+)
+GPU_SPEEDUP = Metric(
+    name="GPU busy speedup",
+    field="gpu_speedup",
+    unit=Unit.RATIO,
+    kind=MetricKind.TIME,
+    worse=Status.SLOWER,
+    detector="GPU busy",
+    about="the reference's GPU busy time over the case's, in the same run",
+    more_is_better=True,
+    ratio_of="gpu_busy_s",
+    limit=LimitRule(slack=0.03),
+    portable="gpu_speedup",
+    column="GPU speedup",
+)
+PEAK_MEMORY = Metric(
+    name="peak memory",
+    field="peak_memory_bytes",
+    unit=Unit.BYTES,
+    kind=MetricKind.MEMORY,
+    worse=Status.MORE_MEMORY,
+    detector="memory",
+    about="the most GPU memory that tensors and CUDA graphs held during the timed rounds",
+    threshold=0.02,
+    limit=LimitRule(slack=0.02),
+    portable="memory_gib",
+    column="memory",
+)
+PEAK_HOST_MEMORY = Metric(
+    name="peak host memory",
+    field="peak_host_memory_bytes",
+    unit=Unit.BYTES,
+    kind=MetricKind.MEMORY,
+    worse=Status.MORE_MEMORY,
+    detector="memory",
+    about="the most memory that the process held during the timed rounds, where it has no GPU",
+    # Processes of one commit differed by up to 2.4 %, libraries included.
+    threshold=0.05,
+    limit=LimitRule(slack=0.10, noise_times=1),
+    column="memory",
+)
+MEMORY_RATIO = Metric(
+    name="memory ratio",
+    field="memory_ratio",
+    unit=Unit.RATIO,
+    kind=MetricKind.MEMORY,
+    worse=Status.MORE_MEMORY,
+    detector="memory",
+    about="the case's peak memory over the reference's, in the same run",
+    ratio_of="peak_memory_bytes",
+    portable="memory_ratio",
+)
+KEPT_BYTES = Metric(
+    name="kept bytes",
+    field="kept_bytes",
+    unit=Unit.BYTES,
+    kind=MetricKind.MEMORY,
+    worse=Status.MORE_MEMORY,
+    detector="memory",
+    about="memory that one generation leaves behind",
+)
+HOST_SYNCS = _counter("host_syncs", "points where the host waits for the GPU")
+DEVICE_TO_HOST_COPIES = _counter("device_to_host_copies", "copies from the GPU")
+HOST_TO_DEVICE_COPIES = _counter("host_to_device_copies", "copies to the GPU")
+DEVICE_READS = _counter(
+    "device_reads", "values that the code reads from a tensor (`.item()`, `bool`)"
+)
+GRAPH_BREAKS = _counter("graph_breaks", "graph breaks of torch.compile")
+RECOMPILES = _counter("recompiles", "recompilations during the timed rounds")
+CASTS = _counter("casts", "conversions between dtypes")
+LAYOUT_CONVERSIONS = _counter("layout_conversions", "conversions between memory layouts")
+FULL_PRECISION_OPERATORS = _counter(
+    "full_precision_operators", "convolutions, products and attention in float32"
+)
+UNFUSED_ATTENTION = _counter(
+    "unfused_attention", "attention calls that write out their score matrix"
+)
+# Not the launches of graphs: one more stands for many kernels, whose launches there are fewer
+# of.
+KERNELS = _counter("kernels", "kernels that ran on the GPU", rise=LAUNCH_RISE)
+KERNEL_LAUNCHES = _counter("kernel_launches", "kernels that the host launched", rise=LAUNCH_RISE)
+OPERATORS = _counter("operators", "PyTorch operators that the code calls", rise=LAUNCH_RISE)
+PYTHON_CALLS = _counter("python_calls", "Python functions called", rise=LAUNCH_RISE)
+IMAGE = _rule("image", MetricKind.IMAGE, Status.BLACK, "image", "finite, not black, not uniform")
+REPEAT = _rule(
+    "repeat",
+    MetricKind.IMAGE,
+    Status.WORSE_IMAGE,
+    "image",
+    "the last round's image is the first's; another seed or prompt changes it",
+)
+IMAGE_DISTANCE = _rule(
+    "image distance",
+    MetricKind.IMAGE,
+    Status.WORSE_IMAGE,
+    "image",
+    "PSNR and SSIM to the reference's image; the reference's own to an accepted one",
+)
+WARM_UP = _rule(
+    "warm-up", MetricKind.MEASURING, Status.INVALID, "measuring", "the first round was warm"
+)
+TIMER = _rule(
+    "timer", MetricKind.MEASURING, Status.INVALID, "measuring", "the timer waits for the GPU"
+)
+APPLIED_CHECK = _rule(
+    "applied check",
+    MetricKind.MEASURING,
+    Status.NOT_APPLIED,
+    "applied check",
+    "every optimization took effect",
+)
+
 METRICS = (
-    Metric(
-        name="latency",
-        field="latency_s",
-        unit=Unit.SECONDS,
-        kind=MetricKind.TIME,
-        worse=Status.SLOWER,
-        detector="latency",
-        about="wall clock of one call, synchronized, end to end: the median of the timed rounds",
-        samples="rounds_s",
-        wall_clock=True,
-        reference_only=True,
-        threshold=0.03,
-        limit=LimitRule(slack=0.10, noise_times=1, slack_of_few=0.50),
-        column="latency",
-    ),
-    Metric(
-        name="latency speedup",
-        field="latency_speedup",
-        unit=Unit.RATIO,
-        kind=MetricKind.TIME,
-        worse=Status.SLOWER,
-        detector="latency",
-        about="the reference's latency over the case's, in the same run",
-        more_is_better=True,
-        samples="rounds_s",
-        ratio_of="latency_s",
-        wall_clock=True,
-        limit=LimitRule(slack=0.10, noise_times=1, slack_of_few=0.50),
-        portable="latency_speedup",
-        column="speedup",
-    ),
-    Metric(
-        name="GPU busy",
-        field="gpu_busy_s",
-        unit=Unit.SECONDS,
-        kind=MetricKind.TIME,
-        worse=Status.SLOWER,
-        detector="GPU busy",
-        about="union of kernel and copy intervals of one call, in an untimed generation",
-        threshold=0.02,
-        limit=LimitRule(anchor="median", slack=0.02, noise_times=3, calibrated=True),
-        improves=1.03,
-        column="GPU busy",
-    ),
-    Metric(
-        name="GPU busy speedup",
-        field="gpu_speedup",
-        unit=Unit.RATIO,
-        kind=MetricKind.TIME,
-        worse=Status.SLOWER,
-        detector="GPU busy",
-        about="the reference's GPU busy time over the case's, in the same run",
-        more_is_better=True,
-        ratio_of="gpu_busy_s",
-        limit=LimitRule(slack=0.03),
-        portable="gpu_speedup",
-        column="GPU speedup",
-    ),
-    Metric(
-        name="peak memory",
-        field="peak_memory_bytes",
-        unit=Unit.BYTES,
-        kind=MetricKind.MEMORY,
-        worse=Status.MORE_MEMORY,
-        detector="memory",
-        about="the most GPU memory that tensors and CUDA graphs held during the timed rounds",
-        threshold=0.02,
-        limit=LimitRule(slack=0.02),
-        portable="memory_gib",
-        column="memory",
-    ),
-    Metric(
-        name="peak host memory",
-        field="peak_host_memory_bytes",
-        unit=Unit.BYTES,
-        kind=MetricKind.MEMORY,
-        worse=Status.MORE_MEMORY,
-        detector="memory",
-        about="the most memory that the process held during the timed rounds, where it has no GPU",
-        # Processes of one commit differed by up to 2.4 %, libraries included.
-        threshold=0.05,
-        limit=LimitRule(slack=0.10, noise_times=1),
-        column="memory",
-    ),
-    Metric(
-        name="memory ratio",
-        field="memory_ratio",
-        unit=Unit.RATIO,
-        kind=MetricKind.MEMORY,
-        worse=Status.MORE_MEMORY,
-        detector="memory",
-        about="the case's peak memory over the reference's, in the same run",
-        ratio_of="peak_memory_bytes",
-        portable="memory_ratio",
-    ),
-    Metric(
-        name="kept bytes",
-        field="kept_bytes",
-        unit=Unit.BYTES,
-        kind=MetricKind.MEMORY,
-        worse=Status.MORE_MEMORY,
-        detector="memory",
-        about="memory that one generation leaves behind",
-    ),
-    _counter("host_syncs", "points where the host waits for the GPU"),
-    _counter("device_to_host_copies", "copies from the GPU"),
-    _counter("host_to_device_copies", "copies to the GPU"),
-    _counter("device_reads", "values that the code reads from a tensor (`.item()`, `bool`)"),
-    _counter("graph_breaks", "graph breaks of torch.compile"),
-    _counter("recompiles", "recompilations during the timed rounds"),
-    _counter("casts", "conversions between dtypes"),
-    _counter("layout_conversions", "conversions between memory layouts"),
-    _counter("full_precision_operators", "convolutions, products and attention in float32"),
-    _counter("unfused_attention", "attention calls that write out their score matrix"),
-    # Not the launches of graphs: one more stands for many kernels, whose launches there are fewer
-    # of.
-    _counter("kernels", "kernels that ran on the GPU", rise=LAUNCH_RISE),
-    _counter("kernel_launches", "kernels that the host launched", rise=LAUNCH_RISE),
-    _counter("operators", "PyTorch operators that the code calls", rise=LAUNCH_RISE),
-    _counter("python_calls", "Python functions called", rise=LAUNCH_RISE),
-    _rule("image", MetricKind.IMAGE, Status.BLACK, "image", "finite, not black, not uniform"),
-    _rule(
-        "repeat",
-        MetricKind.IMAGE,
-        Status.WORSE_IMAGE,
-        "image",
-        "the last round's image is the first's; another seed or prompt changes it",
-    ),
-    _rule(
-        "image distance",
-        MetricKind.IMAGE,
-        Status.WORSE_IMAGE,
-        "image",
-        "PSNR and SSIM to the reference's image; the reference's own to an accepted one",
-    ),
-    _rule("warm-up", MetricKind.MEASURING, Status.INVALID, "measuring", "the first round was warm"),
-    _rule(
-        "timer", MetricKind.MEASURING, Status.INVALID, "measuring", "the timer waits for the GPU"
-    ),
-    _rule(
-        "applied check",
-        MetricKind.MEASURING,
-        Status.NOT_APPLIED,
-        "applied check",
-        "every optimization took effect",
-    ),
+    LATENCY,
+    LATENCY_SPEEDUP,
+    GPU_BUSY,
+    GPU_SPEEDUP,
+    PEAK_MEMORY,
+    PEAK_HOST_MEMORY,
+    MEMORY_RATIO,
+    KEPT_BYTES,
+    HOST_SYNCS,
+    DEVICE_TO_HOST_COPIES,
+    HOST_TO_DEVICE_COPIES,
+    DEVICE_READS,
+    GRAPH_BREAKS,
+    RECOMPILES,
+    CASTS,
+    LAYOUT_CONVERSIONS,
+    FULL_PRECISION_OPERATORS,
+    UNFUSED_ATTENTION,
+    KERNELS,
+    KERNEL_LAUNCHES,
+    OPERATORS,
+    PYTHON_CALLS,
+    IMAGE,
+    REPEAT,
+    IMAGE_DISTANCE,
+    WARM_UP,
+    TIMER,
+    APPLIED_CHECK,
 )
 
 BY_NAME = {metric.name: metric for metric in METRICS}
@@ -194,10 +231,13 @@ PORTABLE = {metric.portable: metric for metric in METRICS if metric.portable}
 """By its name in `portable.json`."""
 
 
-def detector_of(name: str) -> Detector:
-    """What detects a fault of which the judge found this metric to be worse."""
+def detector_of(name: str) -> Detector | None:
+    """What detects a fault of which a finding on this is the worst; None where nothing does.
+
+    `ValueError` for what is neither a metric nor a `Subject`.
+    """
     metric = BY_NAME.get(name)
-    return metric.detector if metric else "counter"
+    return metric.detector if metric else Subject(name).detector
 
 
 COLUMNS = tuple(dict.fromkeys(metric.column for metric in METRICS if metric.column))

@@ -12,7 +12,7 @@ import argparse
 from collections.abc import Collection, Mapping, Sequence, Sized
 from pathlib import Path
 
-from diffusers_perf.catalog.metrics import COUNTERS
+from diffusers_perf.catalog.metrics import COUNTERS, GPU_BUSY, LATENCY
 from diffusers_perf.cli.acceptable import (
     PROCESSES_MIN,
     cases_with_interference,
@@ -297,6 +297,6 @@ def _history_line(
 
 
 def _figure(case: CaseBaseline) -> str:
-    latency = f"latency {min(case.measured['latency_s']):.3f} s"
-    busy_s = case.measured.get("gpu_busy_s")
+    latency = f"latency {min(case.measured[LATENCY.field]):.3f} s"
+    busy_s = case.measured.get(GPU_BUSY.field)
     return f"GPU busy {min(busy_s):.4f} s, {latency}" if busy_s else latency

@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 
 from msgspec import structs
 
-from diffusers_perf.catalog.metrics import BY_NAME
+from diffusers_perf.catalog.metrics import LATENCY
 from diffusers_perf.catalog.status import Status
 from diffusers_perf.judge import comparable
 from diffusers_perf.judge.images import REPEAT_PSNR_DB
@@ -97,9 +97,7 @@ def cases_with_interference(run: Run) -> dict[str, str]:
     for key in judged_keys(run):
         case = run.cases[key]
         held_to = [] if case.compared_with is case.measurement else [_as_recorded(case)]
-        reasons = [
-            why for one in (case, *held_to) for why in interference_in(run, one, BY_NAME["latency"])
-        ]
+        reasons = [why for one in (case, *held_to) for why in interference_in(run, one, LATENCY)]
         if reasons:
             found[key] = reasons[0].removeprefix(f"{case.id}: ")
     return found

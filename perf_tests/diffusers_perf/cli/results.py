@@ -19,7 +19,16 @@ from statistics import median
 
 from diffusers_perf.catalog.declarations import REFERENCE, Case
 from diffusers_perf.catalog.metric import Metric
-from diffusers_perf.catalog.metrics import LIMITED, METRICS
+from diffusers_perf.catalog.metrics import (
+    GPU_BUSY,
+    GPU_SPEEDUP,
+    HOST_SYNCS,
+    KERNELS,
+    LATENCY,
+    LIMITED,
+    METRICS,
+    PEAK_MEMORY,
+)
 from diffusers_perf.cli.answers import add_baselines, refuse, store_of
 from diffusers_perf.plugin.finding import find_project
 from diffusers_perf.records.baselines import (
@@ -34,7 +43,7 @@ from diffusers_perf.records.store import BaselineStore
 NOTES = "<!-- notes: written by hand, kept by `diffusers-perf results` -->"
 NOTES_END = "<!-- end of notes -->"
 SHOWN = tuple(metric for metric in METRICS if metric.column)
-COUNTED = ("kernels", "host_syncs")
+COUNTED = (KERNELS.field, HOST_SYNCS.field)
 UNDECLARED = "no longer declared"
 SAME = 0.01
 """A ratio of GPU busy times this close to 1 is within its noise."""
@@ -145,7 +154,7 @@ class ResultRow:
     @property
     def roofline(self) -> str:
         """The lower bound on the latency, and how many times it the accepted latency is."""
-        bound_s, latency_s = self.line.roofline_s, median(self.line.measured["latency_s"])
+        bound_s, latency_s = self.line.roofline_s, median(self.line.measured[LATENCY.field])
         return "" if bound_s is None else f"{bound_s:.4f} s ({latency_s / bound_s:.1f}x)"
 
     def count(self, name: str) -> str:
@@ -220,7 +229,7 @@ def _measured(rows: Sequence[ResultRow], published: Mapping[str, PublishedCase])
                 *(row.shown(metric) for metric in SHOWN),
                 row.roofline,
                 "" if printed is None else f"{printed.speedup:.2f}x",
-                str(len(row.line.measured["latency_s"])),
+                str(len(row.line.measured[LATENCY.field])),
                 row.line.accepted,
             ]
         )
@@ -239,8 +248,6 @@ def _allowed(rows: Sequence[ResultRow]) -> str:
 
 def _worth(rows: Sequence[ResultRow]) -> Iterator[str]:
     """Each optimization against the accepted case that differs from it by nothing else."""
-    busy = next(metric for metric in METRICS if metric.field == "gpu_busy_s")
-    memory = next(metric for metric in METRICS if metric.field == "peak_memory_bytes")
     lines = []
     for row in rows:
         for other in rows:
@@ -248,8 +255,8 @@ def _worth(rows: Sequence[ResultRow]) -> Iterator[str]:
             alike = (row.workload, row.weights) == (other.workload, other.weights)
             if not alike or len(added) != 1 or not other.settings < row.settings:
                 continue
-            before, after = other.median(busy), row.median(busy)
-            held, holds = other.median(memory), row.median(memory)
+            before, after = other.median(GPU_BUSY), row.median(GPU_BUSY)
+            held, holds = other.median(PEAK_MEMORY), row.median(PEAK_MEMORY)
             lines.append(
                 [
                     f"`{next(iter(added))}`",
@@ -266,7 +273,8 @@ def _worth(rows: Sequence[ResultRow]) -> Iterator[str]:
             "without it over with it (above 1 is faster), and memory with it over without."
         )
         yield table(
-            ["optimization", "workload", "added to", "GPU speedup", "memory"], sorted(lines)
+            ["optimization", "workload", "added to", GPU_SPEEDUP.column, PEAK_MEMORY.column],
+            sorted(lines),
         )
 
 

@@ -16,6 +16,16 @@ from datetime import date
 from typing import TYPE_CHECKING
 
 from diffusers_perf.catalog.declarations import Case
+from diffusers_perf.catalog.metrics import (
+    CASTS,
+    DEVICE_READS,
+    DEVICE_TO_HOST_COPIES,
+    FULL_PRECISION_OPERATORS,
+    HOST_TO_DEVICE_COPIES,
+    LAYOUT_CONVERSIONS,
+    OPERATORS,
+    UNFUSED_ATTENTION,
+)
 from diffusers_perf.catalog.registry import in_order
 from diffusers_perf.cli.answers import add_baselines, refuse, store_of
 from diffusers_perf.judge.finding import Finding
@@ -33,13 +43,13 @@ if TYPE_CHECKING:
     from diffusers_perf.records.operators import OperatorCounts
 
 SHOWN = (
-    "device_reads",
-    "host_to_device_copies",
-    "device_to_host_copies",
-    "casts",
-    "layout_conversions",
-    "full_precision_operators",
-    "unfused_attention",
+    DEVICE_READS.field,
+    HOST_TO_DEVICE_COPIES.field,
+    DEVICE_TO_HOST_COPIES.field,
+    CASTS.field,
+    LAYOUT_CONVERSIONS.field,
+    FULL_PRECISION_OPERATORS.field,
+    UNFUSED_ATTENTION.field,
 )
 """Counters that a table shows below the operators, each with its parts."""
 
@@ -240,7 +250,8 @@ def table(case: Case, seen: OperatorCounts, args: argparse.Namespace) -> Iterato
         return f"  {' ' * indent}{name:{58 - indent}}{per_step:10,}{fixed:8,}{total:10,}"
 
     counters, where = seen.counters, seen.where()
-    yield line("operators", counters["operators"].per_step, counters["operators"].fixed, 0)
+    calls = counters[OPERATORS.field]
+    yield line(OPERATORS.name, calls.per_step, calls.fixed, 0)
     for (family, dtype, layout), work in seen.by(lambda o: (o.family, o.dtype, o.layout)).items():
         name = f"{family} {dtype}" + (f" {layout}" if layout != "-" else "")
         yield line(name, work.calls.per_step, work.calls.fixed, 2)

@@ -15,7 +15,7 @@ import msgspec
 from msgspec import to_builtins
 
 from diffusers_perf.catalog.declarations import REFERENCE, Case, Tolerance
-from diffusers_perf.catalog.metrics import cells
+from diffusers_perf.catalog.metrics import GPU_BUSY, cells
 from diffusers_perf.catalog.registry import Catalog
 from diffusers_perf.catalog.workload import Workload
 from diffusers_perf.compare.bare import BadInput
@@ -310,7 +310,8 @@ def _line(tried: Tried, seconds: float | None) -> str:
     if tried.measured is not None:
         *_, seen = cells_of("", tried.measured, tried.measured)
         shown = cells(tried.measured, None)
-        shown["GPU busy"] = shown["GPU busy"] and f"GPU busy {shown['GPU busy']}"
+        busy = GPU_BUSY.column
+        shown[busy] = shown[busy] and f"{busy} {shown[busy]}"
         parts = [part for part in (*shown.values(), seen) if part]
     elif tried.refused:
         parts = [messages.failed(tried.refused)]

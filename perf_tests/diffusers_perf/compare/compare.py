@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from shutil import get_terminal_size
 
-from diffusers_perf.catalog.metrics import COMPARED
+from diffusers_perf.catalog.metric import Subject
+from diffusers_perf.catalog.metrics import COMPARED, IMAGE
 from diffusers_perf.catalog.status import CANNOT_JUDGE, Status
 from diffusers_perf.judge.comparable import NotComparable
-from diffusers_perf.judge.comparison import DRIFT, Change, Comparison
+from diffusers_perf.judge.comparison import Change, Comparison
 from diffusers_perf.judge.pairs import compare
 from diffusers_perf.messages import ab as messages
 from diffusers_perf.plugin.screen import table
@@ -19,7 +20,7 @@ from diffusers_perf.records.reading import BadRunError, load_runs
 from diffusers_perf.records.run import Run
 from diffusers_perf.records.store import BaselineStore
 
-SHOWN = (*(metric.name for metric in COMPARED), "counters", "image")
+SHOWN = (*(metric.name for metric in COMPARED), Subject.COUNTERS, IMAGE.name)
 
 
 def run(base: Sequence[Path], head: Sequence[Path], store: BaselineStore) -> int:
@@ -76,13 +77,13 @@ def tell(comparison: Comparison) -> None:
 
 def _cell(comparison: Comparison, case: str, column: str) -> str:
     """What a column says of a case: the ratio of a measure, else the status."""
-    counted = [*SHOWN, "case", DRIFT]
+    counted = [*SHOWN, Subject.CASE, Subject.DRIFT]
     found = [
         change
         for change in comparison.changes
         if change.case == case
         # A counter that changed stands under its own name.
-        and (change.metric if change.metric in counted else "counters") == column
+        and (change.metric if change.metric in counted else Subject.COUNTERS) == column
     ]
     if not found:
         return ""

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from diffusers_perf.catalog.declarations import Case
 from diffusers_perf.catalog.metric import Detector
-from diffusers_perf.catalog.metrics import STRICT, detector_of
+from diffusers_perf.catalog.metrics import LATENCY, STRICT, WARM_UP, detector_of
 from diffusers_perf.catalog.status import Status
 from diffusers_perf.judge import structure_verdicts
 from diffusers_perf.judge.finding import Finding
@@ -40,13 +40,13 @@ class CleanRun:
         """Whether a machine that became slower under way could have done it: asked once more, with
         what is clean timed again."""
         alarms = self.alarms()
-        return bool(alarms) and all(detector_of(f.metric) == "latency" for f in alarms)
+        return bool(alarms) and all(detector_of(f.metric) == LATENCY.detector for f in alarms)
 
     def found_by(self, detector: Detector) -> Finding | None:
         """The worst finding of a detector; of the measuring itself, also what makes a run
         invalid.
         """
-        may_be_invalid = detector == "measuring"
+        may_be_invalid = detector == WARM_UP.detector
         found = [
             f
             for f in self.findings

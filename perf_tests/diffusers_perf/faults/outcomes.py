@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from diffusers_perf.catalog.metrics import detector_of
+from diffusers_perf.catalog.metrics import LATENCY, detector_of
 from diffusers_perf.faults.injection import Fault
 from diffusers_perf.judge.finding import Finding
 
@@ -44,7 +44,7 @@ class FalseAlarm:
     @property
     def by_the_clock(self) -> bool:
         """Whether a machine that became slower under way gives it too."""
-        return detector_of(self.finding.metric) == "latency"
+        return detector_of(self.finding.metric) == LATENCY.detector
 
     @property
     def text(self) -> str:

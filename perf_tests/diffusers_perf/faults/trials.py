@@ -18,8 +18,8 @@ from msgspec import structs
 
 from diffusers_perf.catalog.declarations import REFERENCE, Case
 from diffusers_perf.catalog.discovery import Project
-from diffusers_perf.catalog.metric import Detector
-from diffusers_perf.catalog.metrics import detector_of
+from diffusers_perf.catalog.metric import Subject
+from diffusers_perf.catalog.metrics import APPLIED_CHECK, IMAGE_DISTANCE, LATENCY, detector_of
 from diffusers_perf.catalog.status import Status
 from diffusers_perf.catalog.workload import FIELDS, Workload
 from diffusers_perf.faults.building import injecting
@@ -42,7 +42,7 @@ ATTEMPTS = 3
 """A fault that came out inconclusive or invalid is injected again, as a workflow repeats a run."""
 CLEAN_RUNS_MAX = 5
 """As many of the latest clean runs of a setting stand for the accepted processes."""
-DETECTED_UNOBSERVED: tuple[Detector, ...] = ("latency", "applied check")
+DETECTED_UNOBSERVED = (LATENCY.detector, APPLIED_CHECK.detector)
 """Measures that need nothing but the timed rounds: nothing else is observed for them."""
 
 
@@ -158,7 +158,7 @@ class Trials:
             else "missed",
             verdict=finding.status if finding else Status.SAME,
             sentence=_sentence(finding) if finding else messages.no_change(fault.detected_by),
-            also_detected_by=tuple(m for m in others if m != fault.detected_by),
+            also_detected_by=tuple(m for m in others if m not in (None, fault.detected_by)),
         )
 
     def _smallest(self, fault: Fault, cases: Sequence[Case], clean: Clean) -> float:
@@ -310,11 +310,11 @@ def _sentence(finding: Finding) -> str:
     # How far off an image is stands beside what is wrong with it, and is what a person asks.
     return (
         f"{finding.said} ({finding.measured})"
-        if finding.metric == "image distance"
+        if finding.metric == IMAGE_DISTANCE.name
         else finding.said
     )
 
 
 def _of_error(error: CaseError) -> Finding:
-    metric = "applied check" if error.status == Status.NOT_APPLIED else "error"
+    metric = APPLIED_CHECK.name if error.status == Status.NOT_APPLIED else Subject.ERROR
     return Finding(status=error.status, metric=metric, what=str(error))

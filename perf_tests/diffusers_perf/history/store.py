@@ -23,7 +23,7 @@ from msgspec import Meta
 from msgspec.structs import replace
 
 from diffusers_perf.catalog.metric import Metric, MetricKind, Unit
-from diffusers_perf.catalog.metrics import METRICS
+from diffusers_perf.catalog.metrics import LATENCY, METRICS
 from diffusers_perf.catalog.status import Status
 from diffusers_perf.messages import common
 from diffusers_perf.messages import history as messages
@@ -42,7 +42,7 @@ TIME_TO_FIRST_IMAGE = Metric(
     unit=Unit.SECONDS,
     kind=MetricKind.TIME,
     worse=Status.SLOWER,
-    detector="latency",
+    detector=LATENCY.detector,
     about="load, check, compile, capture, first generation",
     wall_clock=True,
 )

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from diffusers_perf.catalog.metrics import BY_NAME
+from diffusers_perf.catalog.metrics import GPU_BUSY, LATENCY
 from diffusers_perf.history.changes import LEVEL_RUNS, Shape
 from diffusers_perf.history.store import MAIN, Row, pins_of
 from diffusers_perf.history.trends import Event, Range
@@ -18,7 +18,7 @@ BARS = "▁▂▃▄▅▆▇█"
 SHOWN_RUNS = 30
 CASES_MOST = 50
 """Lines of an issue."""
-STEADIEST = ("GPU busy", "latency")
+STEADIEST = (GPU_BUSY, LATENCY)
 """The metrics that a summary shows: the first that was measured."""
 
 
@@ -50,15 +50,15 @@ def history_lines(run: Run, rows: Sequence[Row]) -> tuple[HistoryLine, ...]:
     for case in run.cases.values():
         seen = case.measurement
         key = f"{case.id}/{seen.model}/{seen.weights}/{pins_of(case)}"
-        metric = next((name for name in STEADIEST if (key, name) in known), None)
-        now = BY_NAME[metric].of(seen) if metric else None
+        metric = next((m for m in STEADIEST if (key, m.name) in known), None)
+        now = metric.of(seen) if metric else None
         if metric is None or now is None:
             continue
-        values, unit = known[key, metric], BY_NAME[metric].unit
+        values, unit = known[key, metric.name], metric.unit
         found.append(
             HistoryLine(
                 case=case.id,
-                metric=metric,
+                metric=metric.name,
                 sparkline=sparkline(values[-SHOWN_RUNS:]),
                 level=unit.short(median(values[-LEVEL_RUNS:])),
                 now=unit.short(now),

@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from diffusers_perf.catalog.metric import Subject
 from diffusers_perf.catalog.status import Status, exit_code, worst
 from diffusers_perf.judge.finding import Finding, texts
 from diffusers_perf.judge.messages import comparison as messages
 from diffusers_perf.judge.stats import Interval
-
-DRIFT = "drift"
-"""The metric of a reference that was timed again at a process's end."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +39,9 @@ class Comparison:
         """By case id, the worst of its statuses. A reference that drifted is a case only where it
         was measured as one.
         """
-        cases = dict.fromkeys(change.case for change in self.changes if change.metric != DRIFT)
+        cases = dict.fromkeys(
+            change.case for change in self.changes if change.metric != Subject.DRIFT
+        )
         return {
             case: worst(change.status for change in self.changes if change.case == case)
             for case in cases

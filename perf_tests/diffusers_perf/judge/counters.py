@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from diffusers_perf.catalog.metric import Metric
-from diffusers_perf.catalog.metrics import COUNTERS
+from diffusers_perf.catalog.metric import Metric, Subject
+from diffusers_perf.catalog.metrics import COUNTERS, KEPT_BYTES
 from diffusers_perf.catalog.status import Status
 from diffusers_perf.judge.finding import Finding
 from diffusers_perf.judge.messages import run as messages
@@ -22,10 +22,10 @@ def accepted(q: Question, baseline: CaseBaseline) -> Iterator[Finding]:
     """Against the counts of the machine's baseline."""
     lost = [n for n in baseline.counters if n not in q.measured.counters]
     if lost:
-        yield q.finding(Status.INCONCLUSIVE, "counters", messages.not_counted(q, lost))
+        yield q.finding(Status.INCONCLUSIVE, Subject.COUNTERS, messages.not_counted(q, lost))
     unknown = [n for n in q.measured.counters if _is_unknown(q, baseline, n)]
     if unknown:
-        yield q.finding(Status.NEW, "counters", messages.counters_not_accepted(q, unknown))
+        yield q.finding(Status.NEW, Subject.COUNTERS, messages.counters_not_accepted(q, unknown))
     steps = q.measured.steps
     for name, was in baseline.counters.items():
         now, metric = q.measured.counters.get(name), COUNTERS.get(name)
@@ -56,7 +56,7 @@ def count_status(metric: Metric, *, was: Count, now: Count, steps: int) -> Statu
 
 def leak(q: Question) -> Iterator[Finding]:
     """What one generation leaves behind."""
-    kept = q.measured.counters.get("kept_bytes")
+    kept = q.measured.counters.get(KEPT_BYTES.field)
     if kept is not None and kept.fixed > KEPT_BYTES_MAX:
         message = messages.left_behind(q, kept.fixed, limit=KEPT_BYTES_MAX)
-        yield q.finding(Status.MORE_MEMORY, "kept bytes", message)
+        yield q.finding(Status.MORE_MEMORY, KEPT_BYTES.name, message)

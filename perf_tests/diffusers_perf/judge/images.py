@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from diffusers_perf.catalog.declarations import Tolerance
+from diffusers_perf.catalog.metrics import IMAGE, IMAGE_DISTANCE, REPEAT
 from diffusers_perf.catalog.status import Status
 from diffusers_perf.judge.finding import Finding
 from diffusers_perf.judge.messages import run as messages
@@ -31,9 +32,9 @@ def judged(q: Question) -> Iterator[Finding]:
     repeat_psnr_db = q.measured.repeat_psnr_db
     if repeat_psnr_db < REPEAT_PSNR_DB:
         message = messages.not_repeated(q, repeat_psnr_db, limit=REPEAT_PSNR_DB)
-        yield q.finding(Status.WORSE_IMAGE, "repeat", message)
+        yield q.finding(Status.WORSE_IMAGE, REPEAT.name, message)
     if q.measured.ignored:
-        yield q.finding(Status.WORSE_IMAGE, "repeat", messages.ignored(q))
+        yield q.finding(Status.WORSE_IMAGE, REPEAT.name, messages.ignored(q))
     yield from _followed(q)
     yield _close(q)
 
@@ -42,12 +43,12 @@ def _broken(q: Question) -> Finding | None:
     """What is wrong with an image by itself."""
     look = q.measured.look
     if not look.finite:
-        return q.finding(Status.NOT_FINITE, "image", messages.not_finite(q))
+        return q.finding(Status.NOT_FINITE, IMAGE.name, messages.not_finite(q))
     if look.mean < BLACK_MEAN:
-        return q.finding(Status.BLACK, "image", messages.black(q, look.mean, limit=BLACK_MEAN))
+        return q.finding(Status.BLACK, IMAGE.name, messages.black(q, look.mean, limit=BLACK_MEAN))
     if look.std < UNIFORM_STD:
         message = messages.uniform(q, look.std, limit=UNIFORM_STD)
-        return q.finding(Status.UNIFORM, "image", message)
+        return q.finding(Status.UNIFORM, IMAGE.name, message)
     return None
 
 
@@ -57,7 +58,7 @@ def _followed(q: Question) -> Iterator[Finding]:
     if limit is None or seen is None:
         return
     if limit.step_db is None:
-        yield q.finding(Status.INCONCLUSIVE, "image distance", messages.no_step_tolerance(q))
+        yield q.finding(Status.INCONCLUSIVE, IMAGE_DISTANCE.name, messages.no_step_tolerance(q))
         return
     steps = zip(seen.inputs_db, seen.predictions_db, strict=True)
     for number, (inputs_db, prediction_db) in enumerate(steps, 1):
@@ -66,7 +67,7 @@ def _followed(q: Question) -> Iterator[Finding]:
             message = messages.far_step(
                 q, number, inputs_db, prediction_db, limit_db=limit.step_db, block=block
             )
-            yield q.finding(Status.WORSE_IMAGE, "image distance", message)
+            yield q.finding(Status.WORSE_IMAGE, IMAGE_DISTANCE.name, message)
             return
 
 
@@ -77,9 +78,9 @@ def _close(q: Question) -> Finding:
         limit = limit or REFERENCE_IMAGE
     if distance is None:
         if q.is_reference:
-            return q.finding(Status.NEW, "image", messages.no_accepted_image(q))
+            return q.finding(Status.NEW, IMAGE.name, messages.no_accepted_image(q))
         if limit:
-            return q.finding(Status.INCONCLUSIVE, "image distance", messages.not_compared(q))
+            return q.finding(Status.INCONCLUSIVE, IMAGE_DISTANCE.name, messages.not_compared(q))
     elif limit and (distance.psnr_db < limit.psnr_db or distance.ssim < limit.ssim):
-        return q.finding(Status.WORSE_IMAGE, "image distance", messages.far(q, distance, limit))
-    return q.finding(Status.SAME, "image")
+        return q.finding(Status.WORSE_IMAGE, IMAGE_DISTANCE.name, messages.far(q, distance, limit))
+    return q.finding(Status.SAME, IMAGE.name)

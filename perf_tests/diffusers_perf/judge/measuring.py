@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from statistics import median
 
+from diffusers_perf.catalog.metrics import TIMER, WARM_UP
 from diffusers_perf.catalog.status import Status
 from diffusers_perf.judge.finding import Finding
 from diffusers_perf.judge.messages import run as messages
@@ -21,7 +22,7 @@ def judged(q: Question) -> Iterator[Finding]:
     # Of two rounds, neither shows what is usual.
     if len(others) > 1 and first > FIRST_ROUND_SHARE * median(others):
         message = messages.cold(q, first, others, limit=FIRST_ROUND_SHARE)
-        yield q.finding(Status.INVALID, "warm-up", message)
+        yield q.finding(Status.INVALID, WARM_UP.name, message)
     busy = q.measured.gpu_busy_s
     if busy is not None and q.measured.latency_s < TIMER_SHARE * busy:
-        yield q.finding(Status.INVALID, "timer", messages.early(q, busy, limit=TIMER_SHARE))
+        yield q.finding(Status.INVALID, TIMER.name, messages.early(q, busy, limit=TIMER_SHARE))

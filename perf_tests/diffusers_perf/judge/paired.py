@@ -7,8 +7,8 @@ from dataclasses import replace
 from itertools import chain
 from statistics import median
 
-from diffusers_perf.catalog.metric import Metric
-from diffusers_perf.catalog.metrics import COUNTERS
+from diffusers_perf.catalog.metric import Metric, MetricKind, Subject
+from diffusers_perf.catalog.metrics import COUNTERS, IMAGE, METRICS
 from diffusers_perf.catalog.status import Status
 from diffusers_perf.judge import counters, images
 from diffusers_perf.judge.comparison import Change
@@ -28,7 +28,7 @@ IMAGE_DROP_DB = 3.0
 """Twice the squared error. The same seed gives the same image but for rounding, and what is farther
 from its reference than rounding takes it (`REPEAT_PSNR_DB`) is not moved by it: a drop like this in
 every pair is another image."""
-IMAGE = ("image", "repeat", "image distance")
+ON_IMAGES = {metric.name for metric in METRICS if metric.kind is MetricKind.IMAGE}
 """Metrics of an image."""
 
 
@@ -139,10 +139,10 @@ def counted(sides: PairedCase) -> Iterator[Change]:
             if (count := sum(unseen[0] not in counts for counts in side))
         ]
         message = messages.not_counted(unseen, lacking, rerun=sides.rerun)
-        yield Change.of(Status.INCONCLUSIVE, "counters", sides.name, message)
+        yield Change.of(Status.INCONCLUSIVE, Subject.COUNTERS, sides.name, message)
     elif not changes and judged:
         message = messages.same_counters(len(judged))
-        yield Change.of(Status.SAME, "counters", sides.name, message)
+        yield Change.of(Status.SAME, Subject.COUNTERS, sides.name, message)
 
 
 def _counter(
@@ -180,11 +180,11 @@ def alone(sides: PairedCase) -> Iterator[Change]:
     in_base = {(finding.metric, finding.status) for finding in before}
     groups: dict[str, list[Finding]] = {}
     for finding in found:
-        name = "image" if finding.metric in IMAGE else finding.metric
+        name = IMAGE.name if finding.metric in ON_IMAGES else finding.metric
         groups.setdefault(name, []).append(finding)
     for metric, group in groups.items():
         most_severe = max(group, key=lambda finding: finding.status.severity)
-        if metric == "image" and most_severe.status.passes and (farther := _farther(sides)):
+        if metric == IMAGE.name and most_severe.status.passes and (farther := _farther(sides)):
             yield farther
             continue
         message: Message = most_severe
@@ -208,7 +208,7 @@ def _findings(case: CaseRecord) -> Iterator[Finding]:
 def _image_change(sides: PairedCase, metric: str, status: Status, message: Message) -> Change:
     base, head = (_psnr(side) for side in (sides.in_base, sides.in_head))
     found = Change.of(status, metric, sides.name, message)
-    return replace(found, base=base, head=head) if metric == "image" else found
+    return replace(found, base=base, head=head) if metric == IMAGE.name else found
 
 
 def _farther(sides: PairedCase) -> Change | None:
@@ -238,7 +238,7 @@ def _farther(sides: PairedCase) -> Change | None:
         pairs=len(known),
         rerun=sides.rerun,
     )
-    return _image_change(sides, "image", Status.WORSE_IMAGE, message)
+    return _image_change(sides, IMAGE.name, Status.WORSE_IMAGE, message)
 
 
 def _psnr(cases: Sequence[CaseRecord]) -> float | None:

@@ -14,11 +14,12 @@ from itertools import chain
 from statistics import median
 
 from diffusers_perf.catalog.declarations import REFERENCE
+from diffusers_perf.catalog.metric import Subject
 from diffusers_perf.catalog.metrics import COMPARED
 from diffusers_perf.catalog.status import Status
 from diffusers_perf.judge import paired
 from diffusers_perf.judge.comparable import NotComparable, check
-from diffusers_perf.judge.comparison import DRIFT, Change, Comparison
+from diffusers_perf.judge.comparison import Change, Comparison
 from diffusers_perf.judge.messages import comparison as messages
 from diffusers_perf.judge.paired import Noise
 from diffusers_perf.judge.sides import PairedCase
@@ -83,7 +84,7 @@ def _changes(sides: PairedCase, noise: Noise) -> Iterator[Change]:
         return
     yield from paired.alone(sides)
     if not sides.in_base:
-        yield Change.of(Status.NEW, "case", sides.name, messages.not_in_base())
+        yield Change.of(Status.NEW, Subject.CASE, sides.name, messages.not_in_base())
         return
     if sides.in_head[0].image_only:
         return
@@ -100,7 +101,7 @@ def _failed(sides: PairedCase, failed: Untimed) -> Change:
     )
     sentence = failed.sentence.removeprefix(f"{sides.name}: ")
     message = messages.failed(sentence, in_base=in_base, rerun=sides.rerun)
-    return Change.of(failed.status, "case", sides.name, message)
+    return Change.of(failed.status, Subject.CASE, sides.name, message)
 
 
 def _not_in_head(sides: PairedCase, lost: Sequence[Untimed]) -> Change:
@@ -118,7 +119,7 @@ def _not_in_head(sides: PairedCase, lost: Sequence[Untimed]) -> Change:
     again = status == Status.INVALID
     message = messages.not_in_head(why, again=again, rerun=sides.rerun)
     return replace(
-        Change.of(status, "case", sides.name, message),
+        Change.of(status, Subject.CASE, sides.name, message),
         more_could_tell=again and sides.pairs < PAIRS_MOST,
     )
 
@@ -144,7 +145,7 @@ def _drifts(base: Sequence[Run], head: Sequence[Run]) -> Iterator[Change]:
         status = Status.INVALID if too_few else Status.SAME
         message = messages.timed_again([*chain(*ratios)], moved=moved, pairs=len(pairs))
         yield replace(
-            Change.of(status, DRIFT, f"{workload}-{REFERENCE}", message),
+            Change.of(status, Subject.DRIFT, f"{workload}-{REFERENCE}", message),
             base=median(ratios[0]) if ratios[0] else None,
             head=median(ratios[1]) if ratios[1] else None,
             more_could_tell=too_few and len(pairs) < PAIRS_MOST,

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Protocol
 
 from diffusers_perf.catalog.declarations import Case
+from diffusers_perf.catalog.metric import Subject
 from diffusers_perf.catalog.metrics import COUNTERS
 from diffusers_perf.catalog.status import Status
 from diffusers_perf.judge.counters import count_status
@@ -92,7 +93,7 @@ def judge(
 
 def uncounted(name: str) -> Finding:
     """A case that has accepted counts and could not be counted."""
-    return Finding.of(Status.INCONCLUSIVE, "structure", name, messages.uncounted())
+    return Finding.of(Status.INCONCLUSIVE, Subject.OPERATORS, name, messages.uncounted())
 
 
 def _changed(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from diffusers_perf.catalog.metric import Subject
 from diffusers_perf.catalog.status import Status
 from diffusers_perf.judge import counters, images, measured, measuring
 from diffusers_perf.judge.comparable import differing
@@ -28,7 +29,7 @@ def judge(q: Question) -> Verdict:
         findings += counters.accepted(q, q.baseline)
     findings += [*counters.leak(q), *measuring.judged(q)]
     if q.baseline is None and other_workload is None:
-        findings.append(q.finding(Status.NEW, "baseline"))
+        findings.append(q.finding(Status.NEW, Subject.BASELINE))
     return Verdict(findings=tuple(findings))
 
 
@@ -39,4 +40,4 @@ def _other_workload(q: Question) -> Finding | None:
         return None
     was, now = q.baseline.workload.get(name), q.workload.get(name)
     message = messages.other_workload(q, name, was=was, now=now)
-    return q.finding(Status.INVALID, "workload", message)
+    return q.finding(Status.INVALID, Subject.WORKLOAD, message)

@@ -15,6 +15,7 @@ import torch
 from msgspec import structs
 
 from diffusers_perf.catalog.declarations import Case, Optimization
+from diffusers_perf.catalog.metrics import GRAPH_BREAKS, RECOMPILES
 from diffusers_perf.catalog.status import Status
 from diffusers_perf.catalog.workload import Workload
 from diffusers_perf.measurement import counters
@@ -196,8 +197,8 @@ class Bench:
             look=structs.replace(look, finite=look.finite and raw_is_finite),
             repeat_psnr_db=pixels.distance(images, generation.first).psnr_db,
             counters={
-                "graph_breaks": Count(fixed=breaks_at_end - breaks_at_start, per_step=0),
-                "recompiles": Count(fixed=graphs_at_end - graphs_when_warm, per_step=0),
+                GRAPH_BREAKS.field: Count(fixed=breaks_at_end - breaks_at_start, per_step=0),
+                RECOMPILES.field: Count(fixed=graphs_at_end - graphs_when_warm, per_step=0),
                 "compiled_graphs": Count(fixed=graphs_when_warm - graphs_at_start, per_step=0),
             },
         )

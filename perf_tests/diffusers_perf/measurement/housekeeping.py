@@ -9,6 +9,8 @@ from pathlib import Path
 
 import torch
 
+from diffusers_perf.catalog.metrics import PEAK_HOST_MEMORY
+
 
 @cache
 def settle() -> None:
@@ -73,4 +75,4 @@ class Peaks:
             return {}
         status = Path("/proc/self/status").read_text().splitlines()
         (kibibytes,) = (line.split()[1] for line in status if line.startswith("VmHWM:"))
-        return {"peak_host_memory_bytes": 1024.0 * int(kibibytes)}
+        return {PEAK_HOST_MEMORY.field: 1024.0 * int(kibibytes)}

@@ -14,6 +14,7 @@ import torch
 from msgspec import structs
 
 from diffusers_perf.catalog.declarations import Case
+from diffusers_perf.catalog.metrics import KEPT_BYTES, PYTHON_CALLS
 from diffusers_perf.measurement import counters, host, roofline, structure
 from diffusers_perf.measurement.discovery import denoisers, modules, step_ends
 from diffusers_perf.measurement.generation import Generation
@@ -103,7 +104,7 @@ class Observing:
         return structs.replace(
             measurement,
             host_step_s=median(steps_s) if steps_s else None,
-            counters={**measurement.counters, "python_calls": calls, "kept_bytes": kept},
+            counters={**measurement.counters, PYTHON_CALLS.field: calls, KEPT_BYTES.field: kept},
             ignored=left.ignored,
             observing_s=perf_counter() - started,
         )

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from msgspec import to_builtins
 
+from diffusers_perf.catalog.metric import Subject
 from diffusers_perf.catalog.status import Status
 from diffusers_perf.ending import leave_lost_terminal
 from diffusers_perf.judge.finding import Finding, Message
@@ -143,7 +144,7 @@ def _fail_missing(session: pytest.Session, perf: PerfSession) -> None:
             advice=RESTORE,
             command=Accept(options=perf.bench.options),
         )
-        perf.findings.append(Finding.of(Status.MISSING, "case", lost.id, message))
+        perf.findings.append(Finding.of(Status.MISSING, Subject.CASE, lost.id, message))
         perf.missing.append(lost.id)
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 

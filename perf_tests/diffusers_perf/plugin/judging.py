@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from diffusers_perf.catalog.declarations import REFERENCE, Case
-from diffusers_perf.catalog.metrics import detector_of
+from diffusers_perf.catalog.metrics import LATENCY, detector_of
 from diffusers_perf.catalog.status import Status
 from diffusers_perf.judge import structure_verdicts
 from diffusers_perf.judge.drift import drift_of
@@ -90,7 +90,7 @@ class Judging:
         # Before a case is called slower, the reference is timed once more: a machine that changed
         # under way makes a case invalid, not slower.
         slower = any(
-            f.status == Status.SLOWER and detector_of(f.metric) == "latency"
+            f.status == Status.SLOWER and detector_of(f.metric) == LATENCY.detector
             for f in verdict.findings
         )
         if slower and reference is not None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from diffusers_perf.catalog.declarations import REFERENCE
+from diffusers_perf.catalog.metric import Subject
 from diffusers_perf.catalog.status import Status
 from diffusers_perf.judge.finding import Finding, Message
 from diffusers_perf.measurement.failing import CaseError, is_out_of_memory
@@ -59,4 +60,4 @@ def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> 
         name = f"{case.workload.name}-{REFERENCE}"
         reason = str(error) if isinstance(error, CaseError) else OUT_OF_MEMORY
         message = Message(what=not_timed_again(reason))
-        perf.findings.append(Finding.of(Status.INVALID, "drift", name, message))
+        perf.findings.append(Finding.of(Status.INVALID, Subject.DRIFT, name, message))

@@ -9,7 +9,15 @@ from time import monotonic
 from typing import Protocol
 
 from diffusers_perf.catalog.declarations import REFERENCE, Case
-from diffusers_perf.catalog.metrics import COLUMNS, cells
+from diffusers_perf.catalog.metrics import (
+    COLUMNS,
+    GPU_BUSY,
+    GPU_SPEEDUP,
+    LATENCY,
+    LATENCY_SPEEDUP,
+    PEAK_MEMORY,
+    cells,
+)
 from diffusers_perf.catalog.status import Status
 from diffusers_perf.judge.interference import (
     CORE_SLOWED,
@@ -100,8 +108,8 @@ def outcome(row: ShownCase) -> str:
     if row.measured is None:
         return f"{row.status}: {row.reason}" if row.reason else row.status
     shown = cells(row.measured, row.reference)
-    on_gpu = shown["GPU speedup"]
-    parts = [shown["latency"], shown["speedup"], on_gpu and f"GPU {on_gpu}"]
+    on_gpu = shown[GPU_SPEEDUP.column]
+    parts = [shown[LATENCY.column], shown[LATENCY_SPEEDUP.column], on_gpu and f"GPU {on_gpu}"]
     return ", ".join(filter(None, [*parts, row.status]))
 
 
@@ -196,9 +204,17 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]], *, width: int) -> 
     return lines
 
 
-SPARE = ("first image", "bottleneck", "GPU busy", "guide", "memory", "image", "images/s")
+SPARE = (
+    "first image",
+    "bottleneck",
+    GPU_BUSY.column,
+    "guide",
+    PEAK_MEMORY.column,
+    "image",
+    "images/s",
+)
 """Columns that a narrow window can do without, least wanted first."""
-LAST_SPARE = ("speedup", "GPU speedup", "latency")
+LAST_SPARE = (LATENCY_SPEEDUP.column, GPU_SPEEDUP.column, LATENCY.column)
 NAME_LEAST = 12
 
 

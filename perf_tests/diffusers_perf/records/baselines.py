@@ -12,7 +12,7 @@ from typing import Annotated, Final, Literal, TypeVar
 from msgspec import Meta
 from msgspec.structs import asdict
 
-from diffusers_perf.catalog.metrics import LIMITED, PORTABLE
+from diffusers_perf.catalog.metrics import LATENCY, LATENCY_SPEEDUP, LIMITED, PORTABLE
 from diffusers_perf.records.files import BadContent
 from diffusers_perf.records.measurement import Count
 from diffusers_perf.records.operators import OperatorCount
@@ -153,9 +153,11 @@ def _resolved(key: str, line: CaseLine, file: MachineFile) -> CaseBaseline:
         raise BadContent(f"{where}: versions {line.versions!r} are not in the file")
     _check_names(f"{where}.measured", line.measured, [metric.field for metric in LIMITED])
     _check_names(f"{where}.limits", line.limits, [metric.limit_name for metric in LIMITED])
-    limit = "latency_speedup_min" if "latency_speedup" in line.measured else "latency_s_max"
-    if limit not in line.limits or "latency_s" not in line.measured:
-        raise BadContent(f"{where}: no {limit} in limits, or no latency_s in measured")
+    own = LATENCY_SPEEDUP if LATENCY_SPEEDUP.field in line.measured else LATENCY
+    if own.limit_name not in line.limits or LATENCY.field not in line.measured:
+        raise BadContent(
+            f"{where}: no {own.limit_name} in limits, or no {LATENCY.field} in measured"
+        )
     known = asdict(line)
     known["workload"] = file.workloads[line.workload]
     known["versions"] = file.versions[line.versions]

@@ -7,18 +7,28 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from diffusers_perf.catalog.metrics import (
+    CASTS,
+    DEVICE_READS,
+    DEVICE_TO_HOST_COPIES,
+    FULL_PRECISION_OPERATORS,
+    HOST_TO_DEVICE_COPIES,
+    LAYOUT_CONVERSIONS,
+    OPERATORS,
+    UNFUSED_ATTENTION,
+)
 from diffusers_perf.records.measurement import Count
 from diffusers_perf.records.quantities import StrictRecord
 
 COUNTERS = (
-    "operators",
-    "device_reads",
-    "casts",
-    "layout_conversions",
-    "host_to_device_copies",
-    "device_to_host_copies",
-    "full_precision_operators",
-    "unfused_attention",
+    OPERATORS.field,
+    DEVICE_READS.field,
+    CASTS.field,
+    LAYOUT_CONVERSIONS.field,
+    HOST_TO_DEVICE_COPIES.field,
+    DEVICE_TO_HOST_COPIES.field,
+    FULL_PRECISION_OPERATORS.field,
+    UNFUSED_ATTENTION.field,
 )
 """What is counted. Full precision: convolutions, products and attention in float32 or wider."""
 
@@ -92,12 +102,12 @@ class OperatorCounts:
         for occurrence, count in self.occurrences.items():
             found[occurrence.counter][occurrence.what, occurrence.place].append(count)
         for operator, cost in self.operators.items():
-            found["operators"][operator.family, operator.place].append(cost.calls)
+            found[OPERATORS.field][operator.family, operator.place].append(cost.calls)
             if operator.family in UNFUSED:
-                found["unfused_attention"][operator.family, operator.place].append(cost.calls)
+                found[UNFUSED_ATTENTION.field][operator.family, operator.place].append(cost.calls)
             if operator.family.startswith(HEAVY) and operator.dtype in ("float32", "float64"):
                 what = f"{operator.family} in {operator.dtype}"
-                found["full_precision_operators"][what, operator.place].append(cost.calls)
+                found[FULL_PRECISION_OPERATORS.field][what, operator.place].append(cost.calls)
         return {
             name: {site: added(counts) for site, counts in sites.items()}
             for name, sites in found.items()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from diffusers_perf.catalog.metrics import COMPARED, STRICT
+from diffusers_perf.catalog.metrics import COMPARED, IMAGE, STRICT
 from diffusers_perf.catalog.status import Status
 from diffusers_perf.compare.turns import PAIRS
 from diffusers_perf.judge.comparison import Change, Comparison
@@ -88,12 +88,12 @@ def _judged(change: Change) -> ChangePart:
     def read(value: float | None) -> str:
         if value is None:
             return ""
-        if change.metric == "image":
+        if change.metric == IMAGE.name:
             return figures.decibels(value)
         return metric.shown(value) if metric else f"{value:,.0f}"
 
     ratio = change.ratio
-    counted = metric is None and change.metric != "image"
+    counted = metric is None and change.metric != IMAGE.name
     # A counter has no interval: it is what it is.
     exact = change.head / change.base if counted and change.head and change.base else None
     return ChangePart(

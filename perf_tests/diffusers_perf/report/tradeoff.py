@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from diffusers_perf.catalog.declarations import REFERENCE
+from diffusers_perf.catalog.metrics import GPU_BUSY, LATENCY
 from diffusers_perf.messages import report as messages
 from diffusers_perf.records.measurement import IDENTICAL_DB
 from diffusers_perf.report import figures
@@ -80,7 +81,7 @@ def tradeoff(workload: WorkloadPart) -> TradeoffChart | None:
         return None
     return TradeoffChart(
         label=messages.tradeoff_chart(workload.name),
-        time="GPU busy" if workload.on_gpu else "latency",
+        time=(GPU_BUSY if workload.on_gpu else LATENCY).name,
         panels=tuple(panel for panel in (_image(cases), _memory(cases)) if panel),
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from diffusers_perf.catalog.metrics import GPU_BUSY, LATENCY
 from diffusers_perf.judge.stats import ratio_interval
 from diffusers_perf.messages import explore as messages
 from diffusers_perf.records.measurement import Measurement
@@ -91,7 +92,7 @@ class Gain:
         """In words, if it gains nothing."""
         slower = [
             messages.as_long(name, 1 / ratio)
-            for name, ratio in (("latency", self.latency), ("GPU busy", self.busy))
+            for name, ratio in ((LATENCY.name, self.latency), (GPU_BUSY.name, self.busy))
             if ratio != 1
         ]
         return messages.slower(slower) if slower else messages.GAINS_NOTHING

@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 from msgspec import structs
 
+from diffusers_perf.catalog.metric import Subject
 from diffusers_perf.catalog.metrics import BY_NAME
 from diffusers_perf.catalog.status import Status
 from diffusers_perf.judge.comparable import NotComparable
-from diffusers_perf.judge.comparison import DRIFT, Change, Comparison
+from diffusers_perf.judge.comparison import Change, Comparison
 from diffusers_perf.judge.finding import Finding, texts
 from diffusers_perf.judge.messages.commands import Literal
 from diffusers_perf.judge.messages.numbers import share, times
@@ -181,7 +182,7 @@ def test_drift_leaves_two_pairs_or_is_invalid(
     moved: int, count: int, status: str, more: bool
 ) -> None:
     found = compared([drifted] * moved + [None] * (count - moved))
-    drift = change(found, DRIFT, "ddim50-reference")
+    drift = change(found, Subject.DRIFT, "ddim50-reference")
     assert (drift.status, drift.more_could_tell) == (status, more)
     assert drift.base == 1.01
     assert drift.head == (1.13 if moved > count / 2 else pytest.approx(1.01, abs=0.07))
@@ -193,9 +194,9 @@ def test_drift_that_one_side_did_not_record() -> None:
         session(content)["reference_drift"] = {}
 
     found = compared([silent] * 2)
-    drift = change(found, DRIFT, "ddim50-reference")
+    drift = change(found, Subject.DRIFT, "ddim50-reference")
     assert (drift.base, drift.head) == (1.01, None)
-    drift = change(compared([None] * 2, [silent] * 2), DRIFT, "ddim50-reference")
+    drift = change(compared([None] * 2, [silent] * 2), Subject.DRIFT, "ddim50-reference")
     assert (drift.base, drift.head) == (None, 1.01)
 
 

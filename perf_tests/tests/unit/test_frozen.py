@@ -30,7 +30,7 @@ def frozen() -> dict[str, Any]:
 def test_verdicts_on_images_are_those_of_version_1(
     side: str, edit: str, frozen: dict[str, Any]
 ) -> None:
-    answers = {f"edited {other}": {} for other in SIDES}
+    answers: dict[str, Any] = {f"edited {other}": {} for other in SIDES}
     answers[f"edited {side}"] = {NAME: {edit: frozen[f"edited {side}"][NAME][edit]}}
     count = str(PAIRS[NAME])
     whole = {"pairs": {NAME: {count: frozen["pairs"][NAME][count]}}, **answers}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import sys
 from pathlib import Path
 from typing import get_args
@@ -9,7 +10,8 @@ from typing import get_args
 import pytest
 from msgspec import structs
 
-from diffusers_perf.catalog.metric import Detector, MetricKind, Unit
+from diffusers_perf.catalog import metrics
+from diffusers_perf.catalog.metric import Detector, Metric, MetricKind, Subject, Unit
 from diffusers_perf.catalog.metrics import (
     BY_NAME,
     COMPARED,
@@ -25,6 +27,17 @@ from diffusers_perf.judge.verdicts import judge
 from diffusers_perf.records.measurement import Measurement
 from perf_tests.tests.unit.factories import FP16, REFERENCE, baseline_of, question
 
+LIBRARY = Path(verdicts.__file__).parents[1]
+TABLE = LIBRARY / "catalog" / "metrics.py"
+NAMING = (
+    "catalog/metrics.py",
+    # Where events are counted, and the fields of an old format.
+    "measurement/dispatch.py",
+    "measurement/trace.py",
+    "records/schema1.py",
+)
+"""Files that may name a metric."""
+
 
 def test_names_and_fields_are_unique() -> None:
     assert len(BY_NAME) == len(METRICS)
@@ -35,16 +48,42 @@ def test_names_and_fields_are_unique() -> None:
 def test_every_detector_has_a_metric() -> None:
     assert {metric.detector for metric in METRICS} == set(get_args(Detector))
     assert detector_of("kept bytes") == "memory"
-    assert detector_of("a counter of tomorrow") == "counter"
+    assert detector_of(Subject.COUNTERS) == detector_of(Subject.OPERATORS) == "counter"
+    assert detector_of(Subject.ERROR) is None
+
+
+def test_unknown_metric_has_no_detector() -> None:
+    with pytest.raises(ValueError, match="a counter of tomorrow"):
+        detector_of("a counter of tomorrow")
 
 
 def test_metric_without_a_limit_has_a_rule_of_its_own() -> None:
-    folder = Path(verdicts.__file__).parents[1]
-    source = "".join(path.read_text() for path in folder.rglob("*.py") if path.name != "metrics.py")
+    source = "".join(path.read_text() for path in LIBRARY.rglob("*.py") if path != TABLE)
+    rows = {value: name for name, value in vars(metrics).items() if isinstance(value, Metric)}
     generic = {*LIMITED, *COUNTERS.values()}
     for metric in METRICS:
         if metric not in generic and not metric.portable:
-            assert f'"{metric.name}"' in source, metric.name
+            assert f"{rows[metric]}." in source, metric.name
+
+
+def test_metric_is_named_in_its_row_alone() -> None:
+    """Names and fields that no other text of the library can mean: of several words or units."""
+    names = {
+        name
+        for metric in METRICS
+        for name in (metric.name, metric.field, metric.portable, metric.limit_name)
+        if " " in name or "_" in name
+    }
+    found = [
+        f"{path.relative_to(LIBRARY)}:{node.lineno}: {node.value}"
+        for path in LIBRARY.rglob("*.py")
+        if str(path.relative_to(LIBRARY)) not in NAMING
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Constant) and node.value in names
+    ]
+    # A fault's detector is a word of its own, checked where it is declared.
+    detectors = set(get_args(Detector))
+    assert [line for line in found if line.rpartition(": ")[2] not in detectors] == []
 
 
 def test_limited_and_compared_metrics() -> None:
