@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from diffusers_perf.catalog.metrics import GPU_BUSY
 from diffusers_perf.messages import report as messages
 from diffusers_perf.records.measurement import KernelFamily, Measurement
 from diffusers_perf.report.content import CasePart, WorkloadPart
@@ -79,7 +80,7 @@ def latency(workload: WorkloadPart) -> LatencyChart | None:
         rows.append(_latency_row(case, scale, previous=rows[-1].cost if rows else None))
     marks = (
         ("latency", "latency, median", True),
-        ("busy", "GPU busy", workload.on_gpu),
+        ("busy", GPU_BUSY.name, workload.on_gpu),
         ("round", "one round", True),
         ("interval", "99 % interval", any(row.interval for row in rows)),
         ("roofline", "roofline", any(row.roofline is not None for row in rows)),
