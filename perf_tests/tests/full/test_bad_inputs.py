@@ -136,7 +136,8 @@ ROWS = [*recorded(), *NEW]
 
 def place(argv: Sequence[str], folder: Path) -> None:
     """The files that the arguments name."""
-    make(argv, folder)
+    # What lies in the place of a run's images is named by the run.
+    make([*argv, *(argument.replace(".json", "-images") for argument in argv)], folder)
     os.mkfifo(folder / "pipe")
     (folder / "link").symlink_to(folder / "link")
 
