@@ -28,7 +28,7 @@ PRICES = "python -m perf_tests.training.prices --device cpu"
 AB = "diffusers-perf ab --base {} --head HEAD --quick --device"
 
 RUN: dict[str, tuple[int, ...]] = {
-    "python -m pip install -e . && pytest perf_tests --benchmark-only": (0,),
+    "python -m pip install -e '.[ab,report,nvml]' && pytest perf_tests --benchmark-only": (0,),
     f"{INJECT} no_guidance": (1,),
     f"{INJECT} sdpa_lost": (1,),
     MEASURE: (0,),
@@ -90,7 +90,10 @@ NOT_RUN: dict[str, str] = {
 """Run by no test, and why."""
 
 OTHER = {
-    ("ci/README.md", "yaml"): "needs a GitLab runner; a test parses it",
+    ("ci/README.md", "yaml"): (
+        "needs GitHub and GitLab; a test parses both, and `full/test_user_workflow.py` runs what "
+        "the first does"
+    ),
     ("ci/README.md", "sql"): "needs DuckDB; `full/test_history_rates.py` runs it as it is written",
     ("README.md", "text"): "output: generated, or compared by `full/test_commands.py`",
 }

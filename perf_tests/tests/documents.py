@@ -32,7 +32,7 @@ from diffusers_perf.cli.results import ResultRow, rows_of, table
 from diffusers_perf.faults.injection import FAULTS, Fault
 from diffusers_perf.plugin.options import pytest_addoption
 from diffusers_perf.records.store import BaselineStore
-from perf_tests.tests.unit.recorded import five_pairs
+from perf_tests.tests.unit.recorded import five_pairs, keep
 
 ROOT = Path(__file__).parents[2]
 BLOCK = re.compile(r"(<!-- generated: ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -56,8 +56,8 @@ FAILURE = "slower: ddim50-fp16: GPU busy"
 GLANCE = "nvidia-h100-80gb-hbm3"
 GLANCE_CASES = (
     "reference",
+    "fp16",
     "fp16+compile",
-    "best_eager",
     "best_lossless",
     "best_lossy",
 )
@@ -214,11 +214,14 @@ def options() -> str:
 
 
 def injected_pairs(folder: Path) -> tuple[list[str], list[str]]:
-    """Files of base and of head: recorded processes, into whose head faults were injected."""
+    """Files of base and of head: recorded processes of one case, into whose head more GPU work was
+    injected, and of its reference.
+    """
     sides: list[list[str]] = []
     for side, runs in zip(("base", "head"), five_pairs("injected"), strict=True):
         sides.append([str(folder / f"{side}-{number}.json") for number, _ in enumerate(runs, 1)])
         for path, run in zip(sides[-1], runs, strict=True):
+            keep(run, "ddim50-reference", "ddim50-fp16")
             Path(path).write_text(json.dumps(run))
     base, head = sides
     return base, head
@@ -229,12 +232,15 @@ def failure() -> str:
     with tempfile.TemporaryDirectory() as folder, redirect_stdout(io.StringIO()) as out:
         base, head = injected_pairs(Path(folder))
         command.main(["compare", "--base", *base, "--head", *head])
-    _, shown, *messages = re.split(r"\n\n", out.getvalue().strip())
+    machine, shown, *messages = re.split(r"\n\n", out.getvalue().strip())
     lines = "\n".join(messages).splitlines()
     start = next(i for i, line in enumerate(lines) if line.startswith(FAILURE))
     end = next(i for i in range(start + 1, len(lines)) if re.match(r"[a-z ]+: ", lines[i]))
-    shown = "\n".join(line for line in shown.splitlines() if not line.endswith("inconclusive"))
-    return f"```text\n{shown}\n\n" + "\n".join([*lines[start:end], "…", lines[-1]]) + "\n```"
+    return (
+        f"```text\n{machine}\n\n{shown}\n\n"
+        + "\n".join([*lines[start:end], "…", lines[-1]])
+        + "\n```"
+    )
 
 
 def commands() -> str:
@@ -255,8 +261,21 @@ def glance() -> str:
         if row.workload == "ddim50"
     }
     shown = [metric for metric in METRICS if metric.column]
-    lines = [[name, *(_of(rows[name], metric) for metric in shown)] for name in GLANCE_CASES]
-    return table(["ddim50", *(metric.column for metric in shown)], lines)
+    lines = [
+        [
+            name,
+            *(_of(rows[name], metric) for metric in shown),
+            str(len(rows[name].line.measured["latency_s"])),
+            rows[name].line.accepted,
+        ]
+        for name in GLANCE_CASES
+    ]
+    heads = [*(metric.column for metric in shown), "processes", "accepted"]
+    versions = {
+        ", ".join(f"{package} {line.versions[package]}" for package in ("torch", "diffusers"))
+        for line in (rows[name].line for name in GLANCE_CASES)
+    }
+    return table([f"ddim50 on {baseline.machine}, {'; '.join(sorted(versions))}", *heads], lines)
 
 
 def _of(row: ResultRow, metric: Metric) -> str:

@@ -60,7 +60,11 @@ def known_noise(run: Run, store: BaselineStore) -> dict[str, dict[str, float]]:
 def tell(comparison: Comparison) -> None:
     """The table, each row that is not plainly well, and one sentence."""
     rows = [
-        (case, *(_cell(comparison, case, column) for column in SHOWN), verdict)
+        (
+            case,
+            *(_cell(comparison, case, column) for column in SHOWN),
+            ", ".join(comparison.failed(case)) or verdict,
+        )
         for case, verdict in comparison.verdicts.items()
     ]
     width = get_terminal_size().columns if sys.stdout.isatty() else 200

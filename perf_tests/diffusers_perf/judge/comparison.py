@@ -47,6 +47,11 @@ class Comparison:
             for case in cases
         }
 
+    def failed(self, case: str) -> tuple[Status, ...]:
+        """All statuses of a case that do not pass, the least severe first."""
+        found = {c.status for c in self.changes if c.case == case and not c.status.passes}
+        return tuple(sorted(found, key=lambda status: status.severity))
+
     @property
     def inconclusive(self) -> tuple[str, ...]:
         """Ids of the cases of which something is inconclusive or invalid."""

@@ -35,7 +35,7 @@ from diffusers_perf.plugin.screen import Progress, ShownCase, outcome
 from diffusers_perf.records.baselines import BadBaseline
 from diffusers_perf.records.files import make_room, unwritable
 from diffusers_perf.records.missing import Untimed
-from diffusers_perf.records.run import KEY, CaseRecord, Reference
+from diffusers_perf.records.run import KEY, CaseFinding, CaseRecord, Reference
 from diffusers_perf.records.store import BaselineStore
 
 if TYPE_CHECKING:
@@ -192,6 +192,11 @@ class PerfSession:
             reference=Reference.of(reference) if reference else None,
             status=verdict.status,
             sentence=verdict.sentence,
+            others=tuple(
+                CaseFinding(status=finding.status, sentence=finding.sentence)
+                for finding in verdict.messages
+                if finding.sentence != verdict.sentence
+            ),
             tolerance=case.tolerance_on(self.bench.sources.of(case.workload).kind),
             workload=case.workload.as_json(),
             stack={optimization.name: optimization.line for optimization in case.stack},

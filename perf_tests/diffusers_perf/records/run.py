@@ -107,6 +107,13 @@ class Reference(Record, frozen=True, kw_only=True):
         return cls(**{name: getattr(measured, name) for name in cls.__struct_fields__})
 
 
+class CaseFinding(Record, frozen=True, kw_only=True):
+    """One of several findings on a case."""
+
+    status: Status
+    sentence: str
+
+
 class CaseRecord(Record, frozen=True, kw_only=True):
     """What a run says of one case: it stands in its benchmark's ``extra_info``."""
 
@@ -116,6 +123,8 @@ class CaseRecord(Record, frozen=True, kw_only=True):
     status: Status
     sentence: str
     """The worst finding in one line; empty if all is well."""
+    others: tuple[CaseFinding, ...] = ()
+    """Further findings that say something, the worst first."""
     tolerance: Tolerance | None
     """How close the images must be to the reference's; None for no limit."""
     workload: Mapping[str, object]

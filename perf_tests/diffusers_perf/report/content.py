@@ -14,7 +14,7 @@ from diffusers_perf.plugin.screen import how_close
 from diffusers_perf.records.baselines import PublishedCase
 from diffusers_perf.records.measurement import Measurement
 from diffusers_perf.records.missing import Untimed
-from diffusers_perf.records.run import CaseRecord
+from diffusers_perf.records.run import CaseFinding, CaseRecord
 
 Mood = Literal["good", "plain", "warning", "bad"]
 
@@ -27,6 +27,8 @@ class Notice:
     mood: Mood
     case: str
     sentence: str
+    others: tuple[CaseFinding, ...] = ()
+    """What else was found on the case, the worst first."""
     next: str = ""
 
 

@@ -156,10 +156,14 @@ def _findings(report: Report) -> str:
     findings = report.summary.findings
     lines = []
     for finding in findings[:FINDINGS_MOST]:
+        others = "".join(
+            f"<br>{text(other.sentence.replace(f'{finding.case}: ', '', 1), LEAD_MOST)}"
+            for other in finding.others[:FINDINGS_MOST]
+        )
         following = f"<br>next: {_step(finding.next)}" if finding.next else ""
         lines.append(
             f"- {MARKS[finding.mood]} **{text(finding.status)}** "
-            f"{text(finding.sentence, LEAD_MOST)}{following}"
+            f"{text(finding.sentence, LEAD_MOST)}{others}{following}"
         )
     return "\n".join([*lines, *_more(len(findings), FINDINGS_MOST, "finding"), ""])
 

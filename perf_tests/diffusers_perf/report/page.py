@@ -99,8 +99,8 @@ def _ids(report: Report, references: Iterable[str]) -> dict[str, str]:
 
 
 def _sections(report: Report) -> list[tuple[str, str]]:
-    sections = [("findings", "Findings")] if report.summary.findings else []
-    sections += [("comparison", "Comparison")] if report.comparison else []
+    sections = [("comparison", "Comparison")] if report.comparison else []
+    sections += [("findings", "Findings")] if report.summary.findings else []
     return [
         *sections,
         ("speed", "Speed"),

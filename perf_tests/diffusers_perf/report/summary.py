@@ -41,6 +41,9 @@ def summary_of(
             case=case.id,
             sentence=case.record.sentence.removeprefix(f"{case.status}: ")
             or messages.status_of(case.id, case.status),
+            others=tuple(
+                one for one in case.record.others if mood_of(one.status) in ("warning", "bad")
+            ),
             next=Rerun(options=head.session.options).of(case.id),
         )
         for case in cases

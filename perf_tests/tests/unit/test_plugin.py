@@ -107,6 +107,17 @@ def test_images_that_are_not_finite_leave_only_numbers_in_the_json(
     assert statuses["fake4-not_a_number"] == statuses["fake4-infinite"] == "not finite"
 
 
+def test_run_keeps_every_finding_of_a_case(pytester: pytest.Pytester) -> None:
+    path = pytester.path / "run.json"
+    result = run(pytester, f"--benchmark-json={path}", fakes="forgetful")
+    case = load_run(path).by_id["fake4-forgetful"]
+    (other,) = case.others
+    for sentence in (case.sentence, other.sentence):
+        assert sentence in result.stdout.str()
+    assert other.status == "worse image"
+    assert other.sentence != case.sentence
+
+
 @pytest.mark.parametrize("fakes", ["unapplied", "unsupported"])
 def test_run_that_timed_nothing_is_recorded(pytester: pytest.Pytester, fakes: str) -> None:
     """And not taken for the one before, or for none."""

@@ -673,3 +673,27 @@ def test_numbers_are_written() -> None:
 )
 def test_next_step_has_words_and_a_command(step: str, words_of_it: str, its_command: str) -> None:
     assert figures.words_and_command(step) == (words_of_it, its_command)
+
+
+def test_findings_of_a_case_are_all_shown(
+    run: Content, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    memory = "ddim50-fp16: peak memory 1.03x higher than the baseline"
+    slower = "ddim50-fp16: GPU busy 1.05x slower than the baseline"
+    case(run, "ddim50-fp16").update(
+        status="more memory",
+        sentence=f"more memory: {memory}",
+        others=[
+            {"status": "slower", "sentence": f"slower: {slower}"},
+            {"status": "faster", "sentence": "faster: ddim50-fp16: load time"},
+        ],
+    )
+    path = shown(run, tmp_path / "run.json")
+    found = words(page(path)).split("Findings")[-1].split("Speed")[0]
+    for text in (found, comment(path, capsys)):
+        assert "peak memory 1.03x higher" in text
+        assert "GPU busy 1.05x slower" in text
+        assert "load time" not in text
+    for one in cases(run):
+        one.pop("others", None)
+    assert "GPU busy 1.05x slower" not in words(page(shown(run, tmp_path / "older.json")))

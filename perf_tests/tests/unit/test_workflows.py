@@ -17,6 +17,7 @@ import pytest
 import yaml
 
 from diffusers_perf.cli import __main__ as command
+from perf_tests.tests import blocks
 from perf_tests.tests.unit.recorded import accept, measured, process, settle, write
 
 ROOT = Path(__file__).parents[3]
@@ -553,3 +554,15 @@ def test_known_issue_is_updated_unless_a_person_closed_it(
 @needs_jq
 def test_night_without_a_new_run_pushes_nothing(tmp_path: Path) -> None:
     assert " push " not in published(tmp_path, issues="[]", changed=0)
+
+
+def test_workflows_of_the_documents_are_as_careful_as_ours() -> None:
+    own = "".join(path.read_text() for path in WORKFLOWS)
+    github, gitlab = (text for name, text in blocks.of("yaml") if name == "ci/README.md")
+    workflow = yaml.safe_load(github)
+    assert workflow["permissions"] == {"contents": "read"}
+    assert workflow["jobs"]["compare"]["if"] == "github.event.label.name == 'gpu'"
+    assert "persist-credentials: false" in github
+    for action in re.findall(r"uses: (.*)", github):
+        assert f"uses: {action}\n" in own
+    assert yaml.safe_load(gitlab)["gpu"]["script"].startswith("bash ci/job.sh pair ")
