@@ -21,7 +21,7 @@ from typing import Any, cast
 
 import pytest
 
-from diffusers_perf import faults  # noqa: F401  (declares them)
+from diffusers_perf import faults
 from diffusers_perf.catalog.declarations import Tolerances
 from diffusers_perf.catalog.discovery import declared_in, shipped
 from diffusers_perf.catalog.metric import PROCESSES_FEW, Metric, MetricKind
@@ -29,7 +29,7 @@ from diffusers_perf.catalog.metrics import BY_NAME, METRICS
 from diffusers_perf.cli import __main__ as command
 from diffusers_perf.cli.commands import COMMANDS
 from diffusers_perf.cli.results import ResultRow, rows_of, table
-from diffusers_perf.faults.injection import FAULTS, Fault
+from diffusers_perf.faults.injection import Fault
 from diffusers_perf.plugin.options import pytest_addoption
 from diffusers_perf.records.store import BaselineStore
 from perf_tests.tests.unit.recorded import five_pairs, keep
@@ -115,7 +115,7 @@ def metrics() -> str:
         if own[0].kind is MetricKind.COUNTER:
             listed = "; ".join(f"**{metric.label}**: {metric.about}" for metric in own)
             about = f"exact integers, in total and per step. {listed}"
-        found = [f"`{f.name}`" for f in FAULTS.values() if f.detected_by == detector]
+        found = [f"`{f.name}`" for f in faults.declared().values() if f.detected_by == detector]
         shown = ", ".join(found[:EXAMPLES])
         rows.append([detector, about, f"{shown}" + (" …" if len(found) > EXAMPLES else "")])
     return table(["kind", "metrics", "detects"], rows)
@@ -169,14 +169,16 @@ WHERE = {"any": "GPU and CPU", "cuda": "GPU", "cpu": "CPU"}
 def fault_table() -> str:
     rows = [
         [f"`{f.name}`", f.line, str(f.detected_by), WHERE[f.where], _source(f)]
-        for f in FAULTS.values()
+        for f in faults.declared().values()
         if not f.is_control
     ]
     return table(["fault", "what happens", "detected by", "on", "source"], rows)
 
 
 def control_table() -> str:
-    rows = [[f"`{f.name}`", f.line, WHERE[f.where]] for f in FAULTS.values() if f.is_control]
+    rows = [
+        [f"`{f.name}`", f.line, WHERE[f.where]] for f in faults.declared().values() if f.is_control
+    ]
     return table(["control", "what happens", "on"], rows)
 
 

@@ -15,11 +15,12 @@ import json
 import shlex
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
+from diffusers_perf.catalog.status import REGRESSION
 from diffusers_perf.cli.answers import named, number, refuse
 from diffusers_perf.compare.bare import BadInput, bare_bench
 from diffusers_perf.messages import faults as messages
@@ -36,8 +37,6 @@ if TYPE_CHECKING:
     from diffusers_perf.measurement.pipelines import Opened
 
 SCHEMA = 1
-UNDECIDED = 3
-"""The exit code if the machine was too busy or the time too short."""
 HEAD = ("fault", "detected by", "verdict", "smallest", "sentence")
 
 
@@ -66,18 +65,20 @@ def main(args: argparse.Namespace) -> int:
     """Run the trials, then tell."""
     from diffusers_perf import models
     from diffusers_perf.catalog.discovery import load
-    from diffusers_perf.faults.injection import FAULTS
-    from diffusers_perf.faults.outcomes import Outcome
+    from diffusers_perf.faults.outcomes import Outcome, OutcomeStatus
     from diffusers_perf.faults.trials import Trials
     from diffusers_perf.plugin.judging import Judging
 
     started = perf_counter()
     load("diffusers_perf.faults")
+    from diffusers_perf import faults
+
+    known = faults.declared()
     project = find_project(args.model)
     models.quiet_libraries()
-    unknown = [name for name in args.names if name not in FAULTS]
+    unknown = [name for name in args.names if name not in known]
     if unknown:
-        return refuse(messages.unknown(unknown[0], [*FAULTS]))
+        return refuse(messages.unknown(unknown[0], [*known]))
     if args.json is not None:
         if _is_anothers(args.json):
             return refuse(messages.anothers_file(args.json))
@@ -94,12 +95,12 @@ def main(args: argparse.Namespace) -> int:
                 judging=Judging(bench=bench),
                 project=project,
                 folder=Path(folder),
-                workload=args.workload or _stand_in(project, bench.sources),
+                workload=args.workload or _stand_in(project, bench.sources, known.values()),
             )
         except BadInput as error:
             return refuse(str(error))
         device = trials.bench.device.type
-        chosen = [f for f in FAULTS.values() if not args.names or f.name in args.names]
+        chosen = [f for f in known.values() if not args.names or f.name in args.names]
         elsewhere = [f for f in chosen if not f.runs_on(device)]
         # On a GPU first what shows nowhere else.
         here = sorted((f for f in chosen if f.runs_on(device)), key=lambda f: f.where == "any")
@@ -113,7 +114,9 @@ def main(args: argparse.Namespace) -> int:
         rows: list[Outcome] = []
         for fault in here:
             if args.minutes is not None and perf_counter() - started > 60 * args.minutes:
-                rows.append(Outcome(fault=fault, status="not run", sentence=messages.NO_TIME))
+                rows.append(
+                    Outcome(fault=fault, status=OutcomeStatus.NOT_RUN, sentence=messages.NO_TIME)
+                )
                 continue
             rows.append(trials.run(fault))
             print(f"[{len(rows)}/{len(here)}] {_line(rows[-1])}", flush=True)
@@ -138,12 +141,10 @@ def _bench(args: argparse.Namespace, project: Project) -> Any:
     return bench
 
 
-def _stand_in(project: Project, sources: Opened) -> str | None:
+def _stand_in(project: Project, sources: Opened, faults: Iterable[Fault]) -> str | None:
     """Name of a model's first workload, if it runs none of those that faults are injected in."""
-    from diffusers_perf.faults.injection import FAULTS
-
     runs = [case.workload.name for case in project.cases if sources.runs(case.workload)]
-    own = {fault.setting.workload for fault in FAULTS.values()}
+    own = {fault.setting.workload for fault in faults}
     return runs[0] if runs and own.isdisjoint(runs) else None
 
 
@@ -162,18 +163,15 @@ def code(rows: Sequence[Outcome], trials: Trials) -> int:
     """1 for a fault missed, a control failed or a false alarm; else 3 for undecided ones, and for
     false alarms that only the clock gave, both times.
     """
-    if not all(alarm.by_the_clock for alarm in trials.false_alarms):
-        return 1
-    if any(not row.holds and not row.undecided for row in rows):
-        return 1
-    return UNDECIDED if trials.false_alarms or any(row.undecided for row in rows) else 0
+    codes = {row.status.exit_code for row in rows} | {a.exit_code for a in trials.false_alarms}
+    return REGRESSION if REGRESSION in codes else max(codes, default=0)
 
 
 def _cells(row: Outcome) -> tuple[str, ...]:
     return (
         row.fault.name,
         row.fault.detected_by or "nothing",
-        row.verdict if row.holds and row.verdict else row.status,
+        row.verdict if row.status.holds and row.verdict else row.status,
         _size(row),
         row.sentence,
     )
@@ -186,7 +184,7 @@ def _size(row: Outcome) -> str:
 def _line(row: Outcome) -> str:
     size = f", down to {_size(row)}" if row.smallest is not None else ""
     text = f"{row.fault.name}: {row.status}{size} ({row.seconds:.1f} s)"
-    return text if row.status in ("detected", "not flagged") else f"{text}: {row.sentence}"
+    return text if row.status.as_wanted else f"{text}: {row.sentence}"
 
 
 def closing(
@@ -197,26 +195,21 @@ def closing(
         yield f"false alarm: {alarm.text}"
     faults = [row for row in rows if not row.fault.is_control]
     controls = [row for row in rows if row.fault.is_control]
-    undecided = [row for row in rows if row.undecided]
+    undecided = [row for row in rows if row.status.asks_again]
 
-    def number(which: Sequence[Outcome], *statuses: str) -> int:
-        return sum(row.status in statuses for row in which)
-
-    skipped = number(rows, "skipped")
-    tried = len(faults) - number(faults, "skipped"), len(controls) - number(controls, "skipped")
+    skipped = [row for row in rows if row.status.is_skipped]
     yield messages.totals(
-        number(faults, "detected"),
-        tried[0],
-        unflagged=number(controls, "not flagged"),
-        controls=tried[1],
+        sum(row.status.as_wanted for row in faults),
+        sum(not row.status.is_skipped for row in faults),
+        unflagged=sum(row.status.as_wanted for row in controls),
+        controls=sum(not row.status.is_skipped for row in controls),
         alarms=len(trials.false_alarms),
         verdicts=trials.verdicts,
         seconds=seconds,
-        skipped=skipped,
+        skipped=len(skipped),
     )
-    for row in rows:
-        if row.status == "skipped":
-            yield skipped_because(f"{row.fault.name}: {row.sentence}")
+    for row in skipped:
+        yield skipped_because(f"{row.fault.name}: {row.sentence}")
     if elsewhere:
         device = "GPU" if trials.bench.device.type == "cpu" else "CPU"
         yield messages.elsewhere(device, [f.name for f in elsewhere])
@@ -256,7 +249,7 @@ def _write(path: Path | None, rows: Sequence[Outcome], trials: Trials, *, second
                 "detected_by": row.fault.detected_by,
                 "where": row.fault.where,
                 "status": row.status,
-                "verdict": row.verdict,
+                "verdict": row.verdict or "",
                 "sentence": row.sentence,
                 "also_detected_by": list(row.also_detected_by),
                 "unit": row.fault.unit or None,

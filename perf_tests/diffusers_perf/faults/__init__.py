@@ -7,8 +7,24 @@ in a run of pytest. By default a fault is global, like a bad dependency bump: it
 too.
 """
 
-# Importing a module declares what is in it; the order is the order of runs and tables.
-from diffusers_perf.faults import (  # noqa: F401  # isort: skip
+from __future__ import annotations
+
+from diffusers_perf.faults import (
+    attention,
+    compiling,
+    controls,
+    host,
+    images,
+    kernels,
+    measuring,
+    memory,
+    precision,
+    scheduler,
+    twice,
+)
+from diffusers_perf.faults.injection import Fault, faults_in
+
+MODULES = (
     precision,
     attention,
     scheduler,
@@ -21,3 +37,9 @@ from diffusers_perf.faults import (  # noqa: F401  # isort: skip
     measuring,
     controls,
 )
+"""In the order of runs and tables."""
+
+
+def declared() -> dict[str, Fault]:
+    """All faults and controls that ship, by name."""
+    return faults_in(MODULES)

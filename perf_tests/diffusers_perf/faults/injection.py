@@ -5,9 +5,10 @@ Imports no torch, so that the catalogue of faults can be read anywhere.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from diffusers_perf.catalog.declarations import REFERENCE
@@ -137,8 +138,19 @@ class Fault:
         return injection
 
 
-FAULTS: dict[str, Fault] = {}
-"""All that is declared, controls too, by name."""
+def faults_in(modules: Iterable[ModuleType]) -> dict[str, Fault]:
+    """What these modules declare, controls too, by name and in their order.
+
+    `ValueError` for a name that two of them declare.
+    """
+    found: dict[str, Fault] = {}
+    for module in modules:
+        for value in vars(module).values():
+            if not isinstance(value, Fault) or value.apply.__module__ != module.__name__:
+                continue
+            if found.setdefault(value.name, value) is not value:
+                raise ValueError(common.name_taken(value.name))
+    return found
 
 
 def fault(
@@ -153,8 +165,8 @@ def fault(
     """Declare the decorated function as a fault under its own name.
 
     It gets an `Injection` and states there what it breaks. Its docstring's first line is what a
-    report says of it. `ValueError` for a name that is taken, has no docstring, sizes without a
-    unit, or an unknown detector or machine.
+    report says of it. `ValueError` for a function without a docstring, sizes without a unit, or an
+    unknown detector or machine.
     """
     return _declare(
         source=source, detected_by=detected_by, where=where, setting=setting, unit=unit, sizes=sizes
@@ -179,8 +191,6 @@ def _declare(
 ) -> Callable[[Callable[[Injection], None]], Fault]:
     def declare(apply: Callable[[Injection], None]) -> Fault:
         name = apply.__name__
-        if name in FAULTS:
-            raise ValueError(common.name_taken(name))
         if not (apply.__doc__ or "").strip():
             raise ValueError(messages.no_docstring(name))
         if detected_by not in (None, *get_args(Detector)):
@@ -189,7 +199,7 @@ def _declare(
             raise ValueError(messages.unknown_machine(name, where, get_args(Where)))
         if bool(sizes) != bool(unit):
             raise ValueError(messages.sizes_without_unit(name))
-        declared = Fault(
+        return Fault(
             name=name,
             apply=apply,
             source=source,
@@ -199,7 +209,5 @@ def _declare(
             unit=unit,
             sizes=sizes,
         )
-        FAULTS[name] = declared
-        return declared
 
     return declare

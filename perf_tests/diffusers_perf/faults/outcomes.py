@@ -3,10 +3,57 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
 
+from diffusers_perf.catalog.metric import Detector
 from diffusers_perf.catalog.metrics import LATENCY, detector_of
+from diffusers_perf.catalog.status import REGRESSION, Status
 from diffusers_perf.faults.injection import Fault
 from diffusers_perf.judge.finding import Finding
+
+UNDECIDED = 3
+"""The exit code if the machine was too busy or the time too short."""
+
+
+class OutcomeStatus(StrEnum):
+    """What became of a fault or a control."""
+
+    DETECTED = "detected"
+    MISSED = "missed"
+    NOT_FLAGGED = "not flagged"
+    """A control that every rule let pass."""
+    FALSE_ALARM = "false alarm"
+    """A control that a rule took for a regression."""
+    UNDECIDED = "undecided"
+    """The machine was too busy to tell."""
+    ERROR = "error"
+    SKIPPED = "skipped"
+    """This machine or model lacks what it is about."""
+    NOT_RUN = "not run"
+    """No time was left."""
+
+    @property
+    def as_wanted(self) -> bool:
+        """Whether the suite did what it must."""
+        return self in (OutcomeStatus.DETECTED, OutcomeStatus.NOT_FLAGGED)
+
+    @property
+    def is_skipped(self) -> bool:
+        return self is OutcomeStatus.SKIPPED
+
+    @property
+    def holds(self) -> bool:
+        """Whether the suite failed in nothing."""
+        return self.as_wanted or self.is_skipped
+
+    @property
+    def asks_again(self) -> bool:
+        """Whether another run may tell."""
+        return self in (OutcomeStatus.UNDECIDED, OutcomeStatus.NOT_RUN)
+
+    @property
+    def exit_code(self) -> int:
+        return UNDECIDED if self.asks_again else 0 if self.holds else REGRESSION
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -14,23 +61,14 @@ class Outcome:
     """What became of one fault or control."""
 
     fault: Fault
-    status: str
-    """``detected`` or ``missed``; for a control ``not flagged`` or ``false alarm``; ``undecided``
-    where the machine was too busy to tell; ``error``, ``skipped``, ``not run``."""
-    verdict: str = ""
+    status: OutcomeStatus
+    verdict: Status | None = None
+    """Of the finding that detected it, or flagged it; None where nothing was judged."""
     sentence: str = ""
-    also_detected_by: tuple[str, ...] = ()
+    also_detected_by: tuple[Detector, ...] = ()
     smallest: float | None = None
     """The smallest size that was detected."""
     seconds: float = 0.0
-
-    @property
-    def holds(self) -> bool:
-        return self.status in ("detected", "not flagged", "skipped")
-
-    @property
-    def undecided(self) -> bool:
-        return self.status in ("undecided", "not run")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +83,10 @@ class FalseAlarm:
     def by_the_clock(self) -> bool:
         """Whether a machine that became slower under way gives it too."""
         return detector_of(self.finding.metric) == LATENCY.detector
+
+    @property
+    def exit_code(self) -> int:
+        return UNDECIDED if self.by_the_clock else REGRESSION
 
     @property
     def text(self) -> str:

@@ -10,9 +10,9 @@ from contextlib import ExitStack
 import pytest
 import torch
 
-import diffusers_perf.faults  # noqa: F401  (declares them)
+from diffusers_perf import faults
 from diffusers_perf.faults.building import injecting
-from diffusers_perf.faults.injection import FAULTS, Fault, Injection
+from diffusers_perf.faults.injection import Fault, Injection
 from diffusers_perf.messages import faults as messages
 from diffusers_perf.plugin.collection import SESSION
 from diffusers_perf.plugin.selection import cases_of
@@ -30,12 +30,13 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 def _asked(config: pytest.Config) -> tuple[Fault, str]:
     """The fault and the device. `pytest.UsageError` where they do not go together."""
     name = config.getoption("--inject")
-    if name not in FAULTS:
-        raise pytest.UsageError(f"--inject {name}: known are {', '.join(FAULTS)}")
+    known = faults.declared()
+    if name not in known:
+        raise pytest.UsageError(f"--inject {name}: known are {', '.join(known)}")
     device = config.getoption("device") or ("cuda" if torch.cuda.is_available() else "cpu")
-    if not FAULTS[name].runs_on(device):
+    if not known[name].runs_on(device):
         raise pytest.UsageError(messages.cannot_inject(name, device))
-    return FAULTS[name], device
+    return known[name], device
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:

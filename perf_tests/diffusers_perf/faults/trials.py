@@ -25,7 +25,7 @@ from diffusers_perf.catalog.workload import FIELDS, Workload
 from diffusers_perf.faults.building import injecting
 from diffusers_perf.faults.clean import Clean, CleanRun, as_judged
 from diffusers_perf.faults.injection import CannotInject, Fault, Injection, Setting
-from diffusers_perf.faults.outcomes import FalseAlarm, Outcome
+from diffusers_perf.faults.outcomes import FalseAlarm, Outcome, OutcomeStatus
 from diffusers_perf.judge.finding import Finding, Verdict
 from diffusers_perf.measurement.bench import Bench
 from diffusers_perf.measurement.failing import CaseError
@@ -76,11 +76,13 @@ class Trials:
             finally:
                 self.bench.clear()
         except CannotInject as reason:
-            row = Outcome(fault=fault, status="skipped", sentence=str(reason))
+            row = Outcome(fault=fault, status=OutcomeStatus.SKIPPED, sentence=str(reason))
         except Exception as error:
             # A fault can break anything in three libraries, and the others have to go on.
             text = (str(error).strip().splitlines() or [""])[0]
-            row = Outcome(fault=fault, status="error", sentence=f"{type(error).__name__}: {text}")
+            row = Outcome(
+                fault=fault, status=OutcomeStatus.ERROR, sentence=f"{type(error).__name__}: {text}"
+            )
         return replace(row, seconds=perf_counter() - started)
 
     def _run(self, fault: Fault) -> Outcome:
@@ -109,7 +111,7 @@ class Trials:
                 after = self._side(fault, cases, clean, injected=False)
             self._count(fault, after)
             clean.sides = [*clean.sides, after][-CLEAN_RUNS_MAX:]
-        if row.status == "detected" and len(fault.sizes) > 1:
+        if row.status is OutcomeStatus.DETECTED and len(fault.sizes) > 1:
             row = replace(row, smallest=self._smallest(fault, cases, clean))
         return row
 
@@ -135,7 +137,7 @@ class Trials:
             shown = alarms or [f for f in side.findings if f.status.warns]
             return Outcome(
                 fault=fault,
-                status="false alarm" if alarms else "not flagged",
+                status=OutcomeStatus.FALSE_ALARM if alarms else OutcomeStatus.NOT_FLAGGED,
                 verdict=shown[0].status if shown else Status.SAME,
                 sentence=shown[0].said if shown else "",
             )
@@ -151,14 +153,14 @@ class Trials:
         finding = detected or next(iter([*undecided, *side.alarms()]), None)
         return Outcome(
             fault=fault,
-            status="detected"
+            status=OutcomeStatus.DETECTED
             if detected
-            else "undecided"
+            else OutcomeStatus.UNDECIDED
             if side.undecided(fault.detected_by)
-            else "missed",
+            else OutcomeStatus.MISSED,
             verdict=finding.status if finding else Status.SAME,
             sentence=_sentence(finding) if finding else messages.no_change(fault.detected_by),
-            also_detected_by=tuple(m for m in others if m not in (None, fault.detected_by)),
+            also_detected_by=tuple(m for m in others if m and m != fault.detected_by),
         )
 
     def _smallest(self, fault: Fault, cases: Sequence[Case], clean: Clean) -> float:
@@ -167,7 +169,9 @@ class Trials:
         while missed - detected > 1:
             middle = (detected + missed) // 2
             row = self._injected(fault, cases, clean, fault.sizes[middle], attempts=1)
-            detected, missed = (middle, missed) if row.status == "detected" else (detected, middle)
+            detected, missed = (
+                (middle, missed) if row.status is OutcomeStatus.DETECTED else (detected, middle)
+            )
         return fault.sizes[detected]
 
     def _cases(self, setting: Setting) -> list[Case]:

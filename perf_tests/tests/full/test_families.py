@@ -14,7 +14,7 @@ from diffusers_perf import models
 from diffusers_perf.catalog.declarations import Optimization
 from diffusers_perf.catalog.discovery import Project, load, shipped
 from diffusers_perf.catalog.registry import Catalog
-from diffusers_perf.faults.injection import FAULTS
+from diffusers_perf.faults import declared
 from diffusers_perf.faults.trials import Trials
 from diffusers_perf.measurement import structure
 from diffusers_perf.measurement.bench import Bench
@@ -156,7 +156,7 @@ def trials(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Trials]:
 
 @pytest.mark.parametrize("trials", KINDS, indirect=True)
 def test_general_faults_are_detected(trials: Trials) -> None:
-    rows = {name: trials.run(FAULTS[name]) for name in GENERAL}
+    rows = {name: trials.run(declared()[name]) for name in GENERAL}
     assert {name: row.status for name, row in rows.items()} == dict.fromkeys(GENERAL, "detected"), {
         name: row.sentence for name, row in rows.items()
     }

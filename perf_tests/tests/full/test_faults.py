@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from diffusers_perf.cli import __main__ as cli
-from diffusers_perf.cli.faults import UNDECIDED
+from diffusers_perf.faults.outcomes import UNDECIDED
 
 
 def test_every_fault_is_detected_on_the_embedded_transformer(tmp_path: Path) -> None:

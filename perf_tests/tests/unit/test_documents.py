@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
+from diffusers_perf import faults
 from diffusers_perf.catalog.discovery import Project, shipped
 from diffusers_perf.cli.commands import COMMANDS
-from diffusers_perf.faults import injection
 from perf_tests.tests import blocks, documents, english
 from perf_tests.tests.documents import DOCUMENTS, ROOT
 from perf_tests.training import folder
@@ -138,7 +138,7 @@ def test_commands_are_known(name: str, words: list[str], pytestconfig: pytest.Co
         # Of a plugin that `-p` names.
         assert {option.split("=")[0] for option in options} <= known | {"--inject"}
         if "--inject" in arguments:
-            assert arguments[arguments.index("--inject") + 1] in injection.FAULTS
+            assert arguments[arguments.index("--inject") + 1] in faults.declared()
     elif program == "python" and arguments[:1] == ["-m"]:
         assert find_spec(arguments[1]), arguments[1]
     elif program == "bash":
@@ -158,7 +158,6 @@ EXAMPLES = {f"{name}-{number}": text for number, (name, text) in enumerate(PYTHO
 @pytest.mark.parametrize("text", EXAMPLES.values(), ids=EXAMPLES)
 def test_examples_declare(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """`integration/test_examples.py` measures with those that can run on a CPU."""
-    monkeypatch.setattr(injection, "FAULTS", dict(injection.FAULTS))
     (tmp_path / "example.py").write_text(text)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "example", raising=False)

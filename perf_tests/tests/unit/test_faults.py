@@ -7,9 +7,10 @@ import json
 import os
 import signal
 import weakref
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Any, get_args
 
 import pytest
@@ -23,17 +24,18 @@ from diffusers_perf.catalog.registry import Catalog
 from diffusers_perf.catalog.status import Status
 from diffusers_perf.cli import __main__ as cli
 from diffusers_perf.cli import faults as command
-from diffusers_perf.faults import injection, trials
+from diffusers_perf.faults import trials
 from diffusers_perf.faults.clean import CleanRun
 from diffusers_perf.faults.injection import (
-    FAULTS,
     CannotInject,
     Fault,
     Injection,
     Setting,
     control,
     fault,
+    faults_in,
 )
+from diffusers_perf.faults.outcomes import OutcomeStatus
 from diffusers_perf.judge.finding import Finding
 from diffusers_perf.measurement import host, pipelines
 from diffusers_perf.measurement.bench import Bench
@@ -51,7 +53,7 @@ from perf_tests.tests.unit.fake import (
     on_fake_clock,
 )
 
-DECLARED = list(FAULTS.values())
+DECLARED = list(faults.declared().values())
 REAL = [f for f in DECLARED if not f.is_control]
 CONTROLS = [f for f in DECLARED if f.is_control]
 
@@ -90,8 +92,7 @@ def test_each_fault_is_described(declared: Fault) -> None:
         assert declared.setting.rounds > 2  # fewer decide nothing
 
 
-def test_bad_declarations_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(injection, "FAULTS", {})
+def test_bad_declarations_are_refused() -> None:
     setting = Setting(steps=1)
 
     def undocumented(injection: Injection) -> None: ...
@@ -111,9 +112,26 @@ def test_bad_declarations_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
         control(setting=setting, where="tpu")(sound)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="sizes and unit must be given together"):
         fault(detected_by="latency", setting=setting, sizes=(1,))(sound)
-    control(setting=setting)(sound)
-    with pytest.raises(ValueError, match="is taken"):
-        control(setting=setting)(sound)
+
+
+def test_name_that_two_modules_declare_is_refused() -> None:
+    modules = [ModuleType("one"), ModuleType("two")]
+    for module in modules:
+
+        def sound(injection: Injection) -> None:
+            """It is."""
+
+        sound.__module__ = module.__name__
+        vars(module)["sound"] = control(setting=Setting(steps=1))(sound)
+    with pytest.raises(ValueError, match="the name 'sound' is taken"):
+        faults_in(modules)
+
+
+@pytest.mark.parametrize("status", OutcomeStatus)
+def test_status_of_an_outcome_says_the_exit_code(status: OutcomeStatus) -> None:
+    undecided = {OutcomeStatus.UNDECIDED, OutcomeStatus.NOT_RUN}
+    holds = {OutcomeStatus.DETECTED, OutcomeStatus.NOT_FLAGGED, OutcomeStatus.SKIPPED}
+    assert status.exit_code == (3 if status in undecided else 0 if status in holds else 1)
 
 
 def with_graph(name: str) -> Any:
@@ -192,12 +210,28 @@ def lacking(injection: Injection) -> None:
     raise CannotInject("this model has one moon")
 
 
+class Declared:
+    """A catalogue of faults that a test fills."""
+
+    def __init__(self) -> None:
+        self.faults: dict[str, Fault] = {}
+
+    def fault(self, **options: Any) -> Callable[[Callable[[Injection], None]], None]:
+        return lambda apply: self._add(fault(**options)(apply))
+
+    def control(self, **options: Any) -> Callable[[Callable[[Injection], None]], None]:
+        return lambda apply: self._add(control(**options)(apply))
+
+    def _add(self, made: Fault) -> None:
+        self.faults[made.name] = made
+
+
 @pytest.fixture
-def declared(monkeypatch: pytest.MonkeyPatch) -> dict[str, Fault]:
+def declared(monkeypatch: pytest.MonkeyPatch) -> Declared:
     """An empty catalogue of faults over the fake pipeline."""
-    there: dict[str, Fault] = {}
+    there = Declared()
     on_fake_clock(monkeypatch)
-    monkeypatch.setattr(injection, "FAULTS", there)
+    monkeypatch.setattr(faults, "declared", lambda: there.faults)
     catalog = Catalog()
     catalog.add_cases(WORKLOAD)
     monkeypatch.setattr(command, "find_project", lambda _: Project(shared=catalog))
@@ -218,12 +252,12 @@ def declared(monkeypatch: pytest.MonkeyPatch) -> dict[str, Fault]:
 
 
 def test_faults_are_detected_and_controls_are_not_flagged(
-    declared: dict[str, Fault], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    declared: Declared, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    fault(detected_by="image", setting=FAKE)(dark)
-    fault(detected_by="memory", setting=FAKE)(keeping)
-    control(setting=FAKE)(harmless)
-    control(setting=FAKE)(lacking)
+    declared.fault(detected_by="image", setting=FAKE)(dark)
+    declared.fault(detected_by="memory", setting=FAKE)(keeping)
+    declared.control(setting=FAKE)(harmless)
+    declared.control(setting=FAKE)(lacking)
     path = tmp_path / "out" / "faults.json"
     assert cli.main(["faults", "--json", str(path)]) == 0
     shown = capsys.readouterr().out
@@ -241,9 +275,9 @@ def test_faults_are_detected_and_controls_are_not_flagged(
 
 
 def test_file_that_lists_no_faults_is_not_overwritten(
-    declared: dict[str, Fault], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    declared: Declared, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    control(setting=FAKE)(harmless)
+    declared.control(setting=FAKE)(harmless)
     path = tmp_path / "run.json"
     for text in ('{"benchmarks": []}', "5", "no JSON"):
         path.write_text(text)
@@ -255,10 +289,8 @@ def test_file_that_lists_no_faults_is_not_overwritten(
     assert cli.main(["faults", "--json", str(path)]) == 0
 
 
-def test_undetected_fault_is_missed(
-    declared: dict[str, Fault], capsys: pytest.CaptureFixture[str]
-) -> None:
-    fault(detected_by="image", setting=FAKE)(harmless)
+def test_undetected_fault_is_missed(declared: Declared, capsys: pytest.CaptureFixture[str]) -> None:
+    declared.fault(detected_by="image", setting=FAKE)(harmless)
     assert cli.main(["faults"]) == 1
     shown = capsys.readouterr().out
     assert "harmless: missed" in shown
@@ -276,37 +308,37 @@ def test_undetected_fault_is_missed(
     ],
 )
 def test_unknown_setting_is_refused_before_anything_runs(
-    declared: dict[str, Fault],
+    declared: Declared,
     capsys: pytest.CaptureFixture[str],
     setting: Setting,
     sentence: str,
 ) -> None:
-    fault(detected_by="image", setting=FAKE)(dark)
-    fault(detected_by="image", setting=setting)(harmless)
+    declared.fault(detected_by="image", setting=FAKE)(dark)
+    declared.fault(detected_by="image", setting=setting)(harmless)
     assert cli.main(["faults"]) == 2
     out, err = capsys.readouterr()
     assert not out
     assert err.startswith(f"error: harmless: {sentence}")
 
 
-def test_fault_detected_by_another_detector_is_missed(declared: dict[str, Fault]) -> None:
-    fault(detected_by="memory", setting=FAKE)(dark)
+def test_fault_detected_by_another_detector_is_missed(declared: Declared) -> None:
+    declared.fault(detected_by="memory", setting=FAKE)(dark)
     assert cli.main(["faults"]) == 1
 
 
 def test_failing_control_is_a_false_alarm(
-    declared: dict[str, Fault], capsys: pytest.CaptureFixture[str]
+    declared: Declared, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    control(setting=FAKE)(dark)
+    declared.control(setting=FAKE)(dark)
     assert cli.main(["faults"]) == 1
     assert "dark: false alarm" in capsys.readouterr().out
 
 
 def test_fault_that_raises_does_not_stop_the_others(
-    declared: dict[str, Fault], capsys: pytest.CaptureFixture[str]
+    declared: Declared, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    fault(detected_by="image", setting=FAKE)(raising)
-    fault(detected_by="image", setting=FAKE)(dark)
+    declared.fault(detected_by="image", setting=FAKE)(raising)
+    declared.fault(detected_by="image", setting=FAKE)(dark)
     assert cli.main(["faults"]) == 1
     shown = capsys.readouterr().out
     assert "raising: error" in shown
@@ -315,11 +347,11 @@ def test_fault_that_raises_does_not_stop_the_others(
 
 
 def test_kill_ends_the_run_as_ctrl_c_does(
-    declared: dict[str, Fault],
+    declared: Declared,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    fault(detected_by="image", setting=FAKE)(dark)
+    declared.fault(detected_by="image", setting=FAKE)(dark)
     monkeypatch.setattr(Bench, "clear", lambda bench: os.kill(os.getpid(), signal.SIGTERM))
     before = signal.getsignal(signal.SIGTERM)
     assert cli.main(["faults"]) == 2
@@ -328,12 +360,12 @@ def test_kill_ends_the_run_as_ctrl_c_does(
 
 
 def test_fault_that_cannot_be_removed_does_not_stop_the_others(
-    declared: dict[str, Fault],
+    declared: Declared,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    fault(detected_by="image", setting=FAKE)(raising)
-    fault(detected_by="image", setting=FAKE)(dark)
+    declared.fault(detected_by="image", setting=FAKE)(raising)
+    declared.fault(detected_by="image", setting=FAKE)(dark)
     clear, calls = Bench.clear, itertools.count()
 
     def stuck(bench: Bench) -> None:
@@ -348,9 +380,7 @@ def test_fault_that_cannot_be_removed_does_not_stop_the_others(
     assert "1 of 2 faults detected" in shown
 
 
-def test_smallest_size_is_found(
-    declared: dict[str, Fault], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_smallest_size_is_found(declared: Declared, capsys: pytest.CaptureFixture[str]) -> None:
     import numpy as np
 
     def uneven(injection: Injection) -> None:
@@ -359,17 +389,17 @@ def test_smallest_size_is_found(
         rows = np.arange(64).reshape(1, 64, 1, 1) % 8 < 4
         images(injection, lambda p: p + 10 ** (-size / 20) * rows)
 
-    fault(detected_by="image", setting=FAKE, unit="dB", sizes=(10, 20, 30, 50, 60))(uneven)
+    declared.fault(detected_by="image", setting=FAKE, unit="dB", sizes=(10, 20, 30, 50, 60))(uneven)
     assert cli.main(["faults"]) == 0
     assert "uneven: detected, down to 30 dB" in capsys.readouterr().out
 
 
 def test_busy_machine_is_undecided(
-    declared: dict[str, Fault], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    declared: Declared, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from diffusers_perf.measurement.interference import Watch
 
-    fault(detected_by="latency", setting=TIMED, unit="%", sizes=(300,))(lengthy)
+    declared.fault(detected_by="latency", setting=TIMED, unit="%", sizes=(300,))(lengthy)
     assert cli.main(["faults"]) == 0
     monkeypatch.setattr(Watch, "host_interference", lambda self: ("a neighbour",))
     assert cli.main(["faults"]) == 3
@@ -403,7 +433,7 @@ def test_clean_run_with_a_latency_alarm_is_undecided(
 
 
 def test_latency_fault_needs_no_observation(
-    declared: dict[str, Fault], monkeypatch: pytest.MonkeyPatch
+    declared: Declared, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     observed: list[str] = []
 
@@ -412,10 +442,10 @@ def test_latency_fault_needs_no_observation(
         return host.Left(kept_bytes=0, ignored=())
 
     monkeypatch.setattr(host, "left", left)
-    fault(detected_by="latency", setting=TIMED, unit="%", sizes=(300,))(lengthy)
+    declared.fault(detected_by="latency", setting=TIMED, unit="%", sizes=(300,))(lengthy)
     assert cli.main(["faults"]) == 0
     assert len(observed) == 2  # the clean ones, which every rule judges
-    control(setting=TIMED)(harmless)
+    declared.control(setting=TIMED)(harmless)
     assert cli.main(["faults", "harmless"]) == 0
     assert len(observed) == 5
 
@@ -427,7 +457,7 @@ def test_other_base_gives_the_same_verdict_without_a_gpu() -> None:
 
 
 def test_pipeline_is_freed_before_the_next_is_built(
-    declared: dict[str, Fault], monkeypatch: pytest.MonkeyPatch
+    declared: Declared, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     built: list[weakref.ref[FakePipeline]] = []
     left: list[int] = []
@@ -444,9 +474,9 @@ def test_pipeline_is_freed_before_the_next_is_built(
         injection.then(lambda pipeline: pipeline.changes.append(lambda p: p * bool(pipeline)))
 
     monkeypatch.setattr(FakeSource, "load", loaded)
-    fault(detected_by="counter", setting=FAKE)(circular)
-    fault(detected_by="image", setting=FAKE)(raising)
-    fault(detected_by="image", setting=FAKE)(dark)
+    declared.fault(detected_by="counter", setting=FAKE)(circular)
+    declared.fault(detected_by="image", setting=FAKE)(raising)
+    declared.fault(detected_by="image", setting=FAKE)(dark)
     assert cli.main(["faults"]) == 1  # one raises
     assert left == [0] * 6
 
@@ -464,9 +494,9 @@ def test_cublas_workspace_is_freed_with_the_pipeline(monkeypatch: pytest.MonkeyP
 
 
 def test_exhausted_budget_is_reported(
-    declared: dict[str, Fault], capsys: pytest.CaptureFixture[str]
+    declared: Declared, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    fault(detected_by="image", setting=FAKE)(dark)
+    declared.fault(detected_by="image", setting=FAKE)(dark)
     assert cli.main(["faults", "--minutes", "0"]) == 3
     again = "undecided; run again: diffusers-perf faults dark --model 'my model'"
     assert again in capsys.readouterr().out
