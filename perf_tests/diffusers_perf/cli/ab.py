@@ -93,13 +93,15 @@ def main(args: argparse.Namespace) -> int:
         with interruptible() as interruption, held(out, by="ab") as lock:
             if all(pythons):
                 sides = of_pythons(*pythons)
-                settings = {side.name: (str(side.python), side.text, side.files) for side in sides}
+                settings = {side.name: (str(side.python), side.code[:12]) for side in sides}
                 state = State.open(out, {"pytest": tuple(options), **settings})
             else:
                 commits = commits_of(*refs)
                 # Before anything is checked out over what another comparison measured.
                 state = State.open(out, {"pytest": tuple(options), **commits})
                 sides = of_commits(commits, out)
+            for name, changed in state.see({side.name: side.packages for side in sides}).items():
+                print(messages.changed_environment(name, changed))
             return Turns(
                 sides={side.name: side for side in sides},
                 state=state,

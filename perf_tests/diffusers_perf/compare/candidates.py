@@ -67,14 +67,14 @@ def _commit(commit: str, out: Path) -> Candidate:
             digest = hashlib.sha256(text.encode()).hexdigest()[:8]
             python = environments.environment(checkout, out / f"env-{digest}")
         site = environments.site_of(checkout, out / f"site-{name}")
-        versions, files = environments.probe(python, ab.environment_of(name), site)
+        versions, packages = environments.probe(python, ab.environment_of(name), site)
         return Side(
             name=name,
             checkout=checkout,
             code=commit,
             python=python,
             versions=versions,
-            files=files,
+            packages=packages,
             site=site,
         )
 
@@ -122,8 +122,10 @@ def _versions(versions: dict[str, str], root: Path, code: str, out: Path) -> Can
     def prepare() -> Side:
         requirements = [f"{package}=={version}" for package, version in versions.items()]
         python = environments.overlay(out / f"env-{name}", requirements)
-        there, files = environments.probe(python, ab.environment_of(name))
-        return Side(name=name, checkout=root, code=code, python=python, versions=there, files=files)
+        there, packages = environments.probe(python, ab.environment_of(name))
+        return Side(
+            name=name, checkout=root, code=code, python=python, versions=there, packages=packages
+        )
 
     label = ", ".join(f"{package} {version}" for package, version in versions.items())
     return Candidate(name=name, label=label, prepare=prepare)

@@ -22,6 +22,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 
+import msgspec
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
@@ -35,28 +36,51 @@ REQUIREMENTS = Path("ci", "requirements.txt")
 PACKAGES = ("torch", "diffusers", "transformers")
 
 PROBE = f"""
-import hashlib, platform, sysconfig
-from importlib.metadata import version
+import hashlib, json, os, platform, sys
+from importlib.metadata import distributions, version
 from pathlib import Path
+from urllib.parse import unquote, urlparse
 version("pytest-benchmark"), version("diffusers-perf")
 print(platform.python_version(), *map(version, {PACKAGES}))
-digest = hashlib.sha256()
-for folder in sorted({{sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}}):
-    for path in sorted(Path(folder).rglob("*")):
+files, versions = {{}}, {{}}
+def add(name, folder, paths):
+    seen = files.setdefault(name, hashlib.sha256())
+    for path in sorted(paths):
         if path.is_file() and "__pycache__" not in path.parts:
             stat = path.stat()
-            digest.update(f"{{path}} {{stat.st_size}} {{stat.st_mtime_ns}}\\n".encode())
-print(digest.hexdigest()[:12])
+            line = f"{{path.relative_to(folder)}} {{stat.st_size}} {{stat.st_mtime_ns}}\\n"
+            seen.update(line.encode(errors="surrogateescape"))
+theirs = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+for folder in (Path(place) for place in sys.path if place and place not in theirs):
+    if folder.name not in ("site-packages", "dist-packages") or not folder.is_dir():
+        continue
+    for top in sorted(folder.iterdir()):
+        name, dash, rest = top.name.removesuffix(".dist-info").partition("-")
+        if dash and top.name.endswith(".dist-info"):
+            versions[name] = rest
+        if top.name != "__pycache__":
+            add(name.removesuffix(".py"), folder, top.rglob("*") if top.is_dir() else [top])
+for found in distributions():
+    origin = json.loads(found.read_text("direct_url.json") or "{{}}")
+    if origin.get("dir_info", {{}}).get("editable") and found.name != "diffusers-perf":
+        folder = Path(unquote(urlparse(origin["url"]).path))
+        code = (path for path in folder.rglob("*.py") if "site-packages" not in path.parts)
+        add(found.name.replace("-", "_"), folder, code)
+digests = {{name: seen.hexdigest()[:12] for name, seen in files.items()}}
+print(json.dumps({{name: f"{{versions.get(name, '')}} {{digests[name]}}" for name in digests}}))
 """
-"""Prints an environment's versions and a digest of its installed files, without importing them."""
+"""Prints an environment's versions and a digest of each package's files, by their names, sizes and
+times, without importing them. What the checkout builds stands on PYTHONPATH and is left out."""
 
 
 class BadSide(Exception):
     """A side that cannot be measured; one sentence says which and why."""
 
 
-def probe(python: Path, name: str, site: Path | None = None) -> tuple[dict[str, str], str]:
-    """The versions in an environment and the digest of its files.
+def probe(
+    python: Path, name: str, site: Path | None = None
+) -> tuple[dict[str, str], dict[str, str]]:
+    """The versions in an environment, and by package its version and a digest of its files.
 
     `site` is the folder with the packages that the checkout builds, this suite among them.
     `BadSide` if the environment cannot run us.
@@ -73,10 +97,15 @@ def probe(python: Path, name: str, site: Path | None = None) -> tuple[dict[str, 
     except (OSError, subprocess.TimeoutExpired) as error:
         raise BadSide(messages.cannot_run(name, error)) from None
     lines = shown.stdout.splitlines()
-    if shown.returncode or len(lines) != 2:
+    try:
+        if shown.returncode or len(lines) != 2:
+            raise ValueError
+        files = msgspec.json.decode(lines[1], type=dict[str, str])
+    except ValueError:
         reason = last_line(shown.stderr or messages.NOT_PYTHON)
-        raise BadSide(messages.cannot_run_suite(name, reason))
-    return dict(zip(("Python", *PACKAGES), lines[0].split(), strict=True)), lines[1]
+        raise BadSide(messages.cannot_run_suite(name, reason)) from None
+    versions = dict(zip(("Python", *PACKAGES), lines[0].split(), strict=True))
+    return versions, {"Python": f"{versions['Python']} ", **files}
 
 
 def requirements_of(checkout: Path) -> str | None:

@@ -32,8 +32,9 @@ class Side:
     python: Path
     versions: Mapping[str, str]
     """Of Python and of the packages that are measured."""
-    files: str
-    """A digest of the environment's installed files: a package can change in place."""
+    packages: Mapping[str, str]
+    """By package of the environment, its version and a digest of its files, which can change in
+    place."""
     site: Path | None = None
     """A folder that stands first on the path, with the packages that the checkout builds."""
 
@@ -59,9 +60,16 @@ def of_pythons(base: str, head: str) -> tuple[Side, Side]:
             raise BadSide(messages.no_program(name, given))
         # Not resolved: a virtual environment's Python is a link, and knows its packages by that.
         python = Path(found).absolute()
-        versions, files = environments.probe(python, f"--{name}-python {given}")
+        versions, packages = environments.probe(python, f"--{name}-python {given}")
         sides.append(
-            Side(name=name, checkout=root, code=code, python=python, versions=versions, files=files)
+            Side(
+                name=name,
+                checkout=root,
+                code=code,
+                python=python,
+                versions=versions,
+                packages=packages,
+            )
         )
     return sides[0], sides[1]
 
@@ -94,7 +102,7 @@ def of_commits(commits: Mapping[str, str], out: Path) -> tuple[Side, Side]:
     for name, commit in commits.items():
         site = environments.site_of(checkouts[name], out / f"site-{name}")
         where = messages.environment_of(name)
-        versions, files = environments.probe(pythons[name], where, site)
+        versions, packages = environments.probe(pythons[name], where, site)
         sides.append(
             Side(
                 name=name,
@@ -102,7 +110,7 @@ def of_commits(commits: Mapping[str, str], out: Path) -> tuple[Side, Side]:
                 code=commit,
                 python=pythons[name],
                 versions=versions,
-                files=files,
+                packages=packages,
                 site=site,
             )
         )

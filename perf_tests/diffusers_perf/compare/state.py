@@ -11,6 +11,7 @@ import msgspec
 from msgspec import Meta
 
 from diffusers_perf.compare.environments import BadSide
+from diffusers_perf.messages import ab
 from diffusers_perf.messages import common as messages
 from diffusers_perf.records.files import as_json, read_bytes, write_whole
 from diffusers_perf.records.quantities import Integer, Positive, PositiveInteger, StrictRecord
@@ -34,6 +35,7 @@ class StateFile(StrictRecord, frozen=True, kw_only=True, omit_defaults=True):
     """The file that `State` is kept in."""
 
     settings: Mapping[str, Setting]
+    packages: Mapping[str, Mapping[str, str]] = {}
     finished: tuple[Finished, ...]
     compared: Integer = 0
 
@@ -44,6 +46,8 @@ class State:
 
     path: Path
     settings: Mapping[str, Setting]
+    packages: dict[str, Mapping[str, str]] = field(default_factory=dict)
+    """By side, what `environments.probe` found in its environment."""
     finished: list[Finished] = field(default_factory=list)
     compared: int = 0
     """Pairs of the comparison that was made, whatever it said."""
@@ -63,6 +67,7 @@ class State:
             raise BadSide(messages.not_written_by(state.path, "ab")) from None
         before = known.settings
         state.finished, state.compared = [*known.finished], known.compared
+        state.packages = dict(known.packages)
         for name, value in settings.items():
             if before.get(name) != value:
                 raise BadSide(
@@ -71,6 +76,24 @@ class State:
         whole = state.pairs()
         state.finished = [entry for entry in state.finished if entry.pair in whole]
         return state
+
+    def see(self, packages: Mapping[str, Mapping[str, str]]) -> dict[str, list[str]]:
+        """By side, which packages are others than those that were measured.
+
+        Where some are, nothing counts as finished any more.
+        """
+        changed = {}
+        for side, now in packages.items():
+            before = self.packages.get(side, {})
+            names = [name for name in {**before, **now} if before.get(name) != now.get(name)]
+            if names and self.finished:
+                changed[side] = [
+                    ab.changed_package(name, before.get(name), now.get(name)) for name in names
+                ]
+        if changed:
+            self.finished, self.compared = [], 0
+        self.packages = dict(packages)
+        return changed
 
     def run(self, side: str, pair: int) -> Path:
         """Where a process writes its JSON."""
@@ -98,6 +121,7 @@ class State:
         """Write all of it, or leave what was there."""
         content = StateFile(
             settings=self.settings,
+            packages=self.packages,
             finished=tuple(self.finished),
             compared=self.compared,
         )

@@ -21,6 +21,7 @@ NO_UV = (
 )
 ONE_ENVIRONMENT = "both sides have the same requirements and share one environment"
 NOT_PYTHON = "not a Python interpreter"
+PACKAGES_SHOWN = 5
 HEAD_OVER_BASE = "head over base"
 
 
@@ -56,6 +57,21 @@ def cannot_run(python: str, reason: object) -> str:
 
 def cannot_run_suite(python: str, reason: str) -> str:
     return f"{python}: cannot run this suite ({reason})"
+
+
+def changed_package(name: str, before: str | None, now: str | None) -> str:
+    """Each is ``VERSION DIGEST``, with an empty version where none is known; None is not there."""
+    was, becomes = ((text or "none ").partition(" ")[0] for text in (before, now))
+    return f"{name} (same version, other files)" if was == becomes else f"{name} {was} → {becomes}"
+
+
+def changed_environment(side: str, packages: Sequence[str]) -> str:
+    shown, others = packages[:PACKAGES_SHOWN], len(packages) - PACKAGES_SHOWN
+    more = f" and {plural(others, 'other package')}" if others > 0 else ""
+    return (
+        f"{side}'s environment changed since it was measured: {', '.join(shown)}{more}; all pairs "
+        "are measured anew"
+    )
 
 
 def half_of_requirements(checkout: Path, there: str, lacking: Path) -> str:

@@ -129,7 +129,7 @@ def test_ab_runs_nothing_in_it(
     folder = hostile(tmp_path / "model", ran, settings=True)
     python = Path(sys.executable)
     both = [
-        Side(name=name, checkout=ROOT, code="0", python=python, versions={}, files="0")
+        Side(name=name, checkout=ROOT, code="0", python=python, versions={}, packages={})
         for name in ("base", "head")
     ]
     monkeypatch.setattr(sides, "of_pythons", lambda *_: both)

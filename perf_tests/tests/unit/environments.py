@@ -52,7 +52,7 @@ class Place:
             python = folder / name / "python"
             python.write_text(PYTHON)
             python.chmod(0o755)
-            versions = "3.12.3 2.13.0 0.42.1 5.17.0\n0123456789ab\n"
+            versions = '3.12.3 2.13.0 0.42.1 5.17.0\n{"diffusers": "0.42.1 0123456789ab"}\n'
             (folder / name / "versions").write_text(versions)
         return place
 

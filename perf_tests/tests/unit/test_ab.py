@@ -226,9 +226,6 @@ def test_other_settings_in_the_same_folder_are_refused(
     assert place.ab("--quick") == 0
     assert place.ab() == 2
     assert "measured with another pytest (--quick, now none)" in capsys.readouterr().err
-    (place.folder / "head" / "versions").write_text("3.12.3 2.14.1 0.42.1 5.17.0\n0123456789ab\n")
-    assert place.ab("--quick") == 2
-    assert "torch 2.14.1" in capsys.readouterr().err
     assert len(place.calls) == 10
 
 
@@ -563,11 +560,63 @@ def test_secrets_do_not_reach_measured_code(place: Place, monkeypatch: pytest.Mo
         assert name not in passed
 
 
+@pytest.mark.parametrize(
+    ("was", "becomes", "sentence"),
+    [
+        (
+            "0123456789ab",
+            "ba9876543210",
+            "head's environment changed since it was measured: diffusers (same version, other "
+            "files); all pairs are measured anew",
+        ),
+        ("0.42.1 0123456789ab", "0.43.0 ba9876543210", "measured: diffusers 0.42.1 → 0.43.0; all"),
+        ("diffusers", "other", "measured: diffusers 0.42.1 → none, other none → 0.42.1; all"),
+    ],
+)
 def test_changed_environment_is_measured_anew(
-    place: Place, capsys: pytest.CaptureFixture[str]
+    place: Place, capsys: pytest.CaptureFixture[str], was: str, becomes: str, sentence: str
 ) -> None:
     assert place.ab() == 0
+    head = side("head")
+    for content in head:
+        slow(content, "ddim50-fp16", by=1.05)
+    place.record(side("base"), head)
+    assert place.ab() == 0  # the same environments: nothing is measured
+    assert len(place.calls) == 10
     versions = place.folder / "head" / "versions"
-    versions.write_text(versions.read_text().replace("0123456789ab", "ba9876543210"))
-    assert place.ab() == 2
-    assert "ba9876543210" in capsys.readouterr().err
+    versions.write_text(versions.read_text().replace(was, becomes))
+    capsys.readouterr()
+    assert place.ab() == 1
+    assert sentence in capsys.readouterr().out
+    assert place.started == [*TURNS[:10], *TURNS[:10]]
+
+
+def test_environment_is_known_by_its_files(tmp_path: Path) -> None:
+    venv = [sys.executable, "-m", "venv", "--without-pip", str(tmp_path / "env")]
+    subprocess.run(venv, check=True)
+    (site,) = (tmp_path / "env").glob("lib/python*/site-packages")
+    python, source = tmp_path / "env" / "bin" / "python", tmp_path / "source" / "acme"
+    names = (*environments.PACKAGES, "pytest-benchmark", "diffusers-perf", "acme")
+    for name in names:
+        metadata = site / f"{name.replace('-', '_')}-1.0.dist-info" / "METADATA"
+        metadata.parent.mkdir(parents=True)
+        metadata.write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+    (site / "diffusers").mkdir()
+    code, edited = site / "diffusers" / "unet.py", source / "model.py"
+    source.mkdir(parents=True)
+    for path in (code, edited):
+        path.write_text("fast")
+    origin = {"url": source.parent.as_uri(), "dir_info": {"editable": True}}
+    (site / "acme-1.0.dist-info" / "direct_url.json").write_text(json.dumps(origin))
+
+    def changed(path: Path, text: str) -> set[str]:
+        _, before = environments.probe(python, "head")
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text)
+        _, after = environments.probe(python, "head")
+        return {name for name in after if before.get(name) != after[name]}
+
+    assert changed(code, "slow") == {"diffusers"}
+    assert changed(site / "diffusers" / "__pycache__" / "unet.pyc", "compiled") == set()
+    assert changed(edited, "slow") == {"acme"}
+    assert changed(site / "hooks.pth", "import os") == {"hooks.pth"}
