@@ -87,13 +87,13 @@ def utf8(text: str) -> bytes:
     return text.encode(errors="backslashreplace")
 
 
-def write_bytes_whole(path: Path, data: bytes) -> None:
-    """The same for bytes."""
+def write_bytes_whole(path: Path, data: bytes, *, kind: str = "file") -> None:
+    """The same for bytes; `kind` as `drafted` takes it."""
     if path.exists() and not path.is_file():
         _into_device(path, data)
         return
     target = real(path)
-    draft = drafted(target, data)
+    draft = drafted(target, data, kind=kind)
     try:
         draft.replace(target)
     except OSError as error:
@@ -102,12 +102,13 @@ def write_bytes_whole(path: Path, data: bytes) -> None:
         raise _of(error, path) from None
 
 
-def drafted(path: Path, data: bytes) -> Path:
+def drafted(path: Path, data: bytes, *, kind: str = "file") -> Path:
     """A new file beside this one with this content, which is on the disk, ready to replace it.
 
-    `OSError` of `path`. No two drafts have one name, however many processes write.
+    `kind` is part of its name. `OSError` of `path`. No two drafts have one name, however many
+    processes write.
     """
-    draft = path.with_name(f".{path.name[:40]}-{secrets.token_hex(8)}.draft")
+    draft = path.with_name(f".{path.name[:40]}-{secrets.token_hex(8)}.{kind}.draft")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with draft.open("xb") as file:

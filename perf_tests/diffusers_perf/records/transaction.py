@@ -19,7 +19,9 @@ from diffusers_perf.records.files import drafted, read_bytes, write_bytes_whole
 from diffusers_perf.records.quantities import StrictRecord
 
 JOURNAL = ".transaction.json"
-DRAFTS = "**/.*.draft"
+KIND = "changes"
+"""Of drafts, by which they are known from those that another writer of one file has under way."""
+DRAFTS = f"**/.*.{KIND}.draft"
 
 
 class Journal(StrictRecord, frozen=True, kw_only=True):
@@ -43,19 +45,19 @@ class Transaction:
         before = self._drafts.pop(path, None)
         if before is not None:
             before.unlink()
-        self._drafts[path] = drafted(path, data)
+        self._drafts[path] = drafted(path, data, kind=KIND)
 
     def remove(self, path: Path) -> None:
         """Have this file be gone."""
         self._removed.append(path)
 
-    def _commit(self) -> None:
+    def _announce(self) -> None:
+        """Write the journal: from there on the change is made, whoever ends it."""
         journal = Journal(
             moves={self._name(path): self._name(draft) for path, draft in self._drafts.items()},
             removed=tuple(map(self._name, self._removed)),
         )
-        write_bytes_whole(self._folder / JOURNAL, msgspec.json.encode(journal))
-        _finish(self._folder)
+        write_bytes_whole(self._folder / JOURNAL, msgspec.json.encode(journal), kind=KIND)
 
     def _discard(self) -> None:
         for draft in self._drafts.values():
@@ -78,13 +80,15 @@ def transaction(folder: Path) -> Iterator[Transaction]:
         changes = Transaction(folder)
         try:
             yield changes
+            changes._announce()
         except BaseException:
-            changes._discard()
-            if is_new:
-                with suppress(OSError):
-                    folder.rmdir()
+            if not (folder / JOURNAL).exists():
+                changes._discard()
+                if is_new:
+                    with suppress(OSError):
+                        folder.rmdir()
             raise
-        changes._commit()
+        _finish(folder)
 
 
 def _finish(folder: Path) -> None:

@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from diffusers_perf.records import transaction as transactions
+from diffusers_perf.records.files import drafted
 from diffusers_perf.records.transaction import JOURNAL, transaction
 
 OLD = {"gpu.json": "old", "HISTORY.md": "old", "gone.json": "old"}
@@ -96,6 +98,31 @@ def test_exception_in_a_transaction_changes_nothing(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="on the way"):
         broken()
     assert content(folder) == OLD
+
+
+def test_journal_that_cannot_be_written_changes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = folder_of(tmp_path, 0)
+
+    def full(path: Path, data: bytes, *, kind: str) -> None:
+        raise OSError(28, "No space left on device", str(path))
+
+    monkeypatch.setattr(transactions, "write_bytes_whole", full)
+    with pytest.raises(OSError, match="No space left"):
+        change(folder)
+    assert content(folder) == OLD
+
+
+def test_draft_of_another_writer_stays(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path, 0)
+    draft = drafted(folder / "history" / "gpu.jsonl.gz", b"under way")
+    change(folder)
+    assert draft.read_bytes() == b"under way"
+    draft.unlink()
+    left = drafted(folder / "gpu.json", b"of a killed one", kind=transactions.KIND)
+    change(folder)
+    assert not left.exists()
 
 
 @pytest.mark.parametrize("name", ["../outside", "/outside", ""])
