@@ -41,8 +41,13 @@ def add_baselines(parser: ArgumentParser) -> None:
 
 def store_of(args: Namespace) -> BaselineStore:
     """The baselines that a command was given, by default those of pytest's settings."""
+    return BaselineStore(args.baselines) if args.baselines else configured_store()
+
+
+def configured_store() -> BaselineStore:
+    """The baselines of the repository around the working directory."""
     root = repository()
-    return BaselineStore(args.baselines or root / configured(root, "perf_baselines", "baselines"))
+    return BaselineStore(root / configured(root, "perf_baselines", "baselines"))
 
 
 def configured(root: Path, name: str, default: str) -> str:

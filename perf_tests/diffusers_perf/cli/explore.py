@@ -20,7 +20,7 @@ from diffusers_perf.catalog.declarations import Tolerance, WeightsKind
 from diffusers_perf.catalog.metrics import COLUMNS
 from diffusers_perf.catalog.registry import Catalog, no_optimization
 from diffusers_perf.catalog.workload import Workload
-from diffusers_perf.cli.answers import named, number, positive, refuse
+from diffusers_perf.cli.answers import configured_store, named, number, positive, refuse
 from diffusers_perf.compare.attempts import Attempts, Folder, cells_of, settings_of
 from diffusers_perf.compare.bare import BadInput, bare_bench
 from diffusers_perf.compare.lock import BadFolder, held
@@ -105,7 +105,10 @@ def main(args: argparse.Namespace) -> int:
 
 def _explore(args: argparse.Namespace, project: Project) -> int:
     bench = bare_bench(
-        device=args.device, model=args.model, workloads=[case.workload for case in project.cases]
+        device=args.device,
+        model=args.model,
+        workloads=[case.workload for case in project.cases],
+        store=configured_store(),
     )
     workload = _workload(args.workload, bench, project)
     catalog = project.catalog_of(workload)

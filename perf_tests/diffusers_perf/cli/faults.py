@@ -21,7 +21,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from diffusers_perf.catalog.status import REGRESSION
-from diffusers_perf.cli.answers import named, number, refuse
+from diffusers_perf.cli.answers import configured_store, named, number, refuse
 from diffusers_perf.compare.bare import BadInput, bare_bench
 from diffusers_perf.messages import faults as messages
 from diffusers_perf.messages.plugin import skipped as skipped_because
@@ -133,7 +133,9 @@ def main(args: argparse.Namespace) -> int:
 def _bench(args: argparse.Namespace, project: Project) -> Any:
     """A bare bench, with the weights at hand. `BadInput` where there is none."""
     workloads = {case.workload for case in project.cases}
-    bench = bare_bench(device=args.device, model=args.model, workloads=workloads)
+    bench = bare_bench(
+        device=args.device, model=args.model, workloads=workloads, store=configured_store()
+    )
     if bench.device.type == "cuda":
         for source in {bench.sources.of(w) for w in workloads if bench.sources.runs(w)}:
             if source.kind == "seeded":

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from diffusers_perf.cli.answers import configured, named
+from diffusers_perf.cli.answers import configured, configured_store, named
 from diffusers_perf.compare.sides import repository
 from diffusers_perf.messages import history as messages
 
@@ -131,14 +131,12 @@ def _write_issues(folder: Path, found: Sequence[Trend]) -> None:
 
 def _write_page(path: Path, found: Sequence[Trend], folder: Path) -> None:
     from diffusers_perf.records.run import slug_of
-    from diffusers_perf.records.store import BaselineStore
     from diffusers_perf.report import refuse_without_jinja2, write_text
 
     refuse_without_jinja2()
     from diffusers_perf.report.history import render
 
-    root = repository()
-    store = BaselineStore(root / configured(root, "perf_baselines", "baselines"))
+    store = configured_store()
     machines = {trend.machine for trend in found}
     loaded = {machine: store.load_machine(slug_of(machine)) for machine in machines}
     known = {machine: baseline for machine, baseline in loaded.items() if baseline}

@@ -16,13 +16,14 @@ class BadInput(Exception):
     """What cannot be run as asked; one sentence says why."""
 
 
-def bare_bench(*, device: str | None, model: str | None, workloads: Iterable[Workload]) -> Bench:
+def bare_bench(
+    *, device: str | None, model: str | None, workloads: Iterable[Workload], store: BaselineStore
+) -> Bench:
     """This machine's, with the defaults of the main job, for some of these workloads.
 
     `BadInput` for an unknown device or model.
     """
     from diffusers_perf import models
-    from diffusers_perf.compare.sides import repository
     from diffusers_perf.measurement.bench import Bench
     from diffusers_perf.measurement.machine import BadDevice, this_machine, with_threads_for
 
@@ -36,7 +37,7 @@ def bare_bench(*, device: str | None, model: str | None, workloads: Iterable[Wor
             options=models.options_for(machine.device, model),
             say=lambda *_: None,
             images_folder=None,
-            store=BaselineStore(repository() / "baselines"),
+            store=store,
         )
     except (BadDevice, models.BadModel) as error:
         raise BadInput(str(error)) from None
