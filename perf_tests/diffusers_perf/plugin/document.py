@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from msgspec import to_builtins
 
@@ -22,6 +23,7 @@ from diffusers_perf.plugin.selection import is_narrowed
 from diffusers_perf.plugin.session import PerfSession
 from diffusers_perf.records.files import as_json, write_whole
 from diffusers_perf.records.missing import missing
+from diffusers_perf.records.reading import BadRunError, run_of
 from diffusers_perf.records.run import KEY, Session, Shard
 
 
@@ -69,18 +71,22 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> Iterator[N
 
 
 def _save_whole(benchmarks: Any, session: pytest.Session, perf: PerfSession) -> None:
-    """Have pytest-benchmark write its JSON wholly or not at all, and the verdicts shown even if
-    the disk is full.
+    """Have pytest-benchmark write its JSON wholly or not at all, and only one that can be read; and
+    the verdicts shown even if the disk is full.
     """
 
     def save_json(content: dict[str, Any]) -> None:
+        path, text = Path(benchmarks.json), as_json(content, indent=4)
         try:
-            write_whole(Path(benchmarks.json), as_json(content, indent=4))
-            benchmarks.logger.info(f"wrote {benchmarks.json}", purple=True)
+            run_of(msgspec.json.decode(text), path)
+            write_whole(path, text)
+            benchmarks.logger.info(f"wrote {path}", purple=True)
+        except BadRunError as error:
+            perf.unsaved = f"--benchmark-json {error}"
         except OSError as error:
-            perf.unsaved = f"--benchmark-json {benchmarks.json}: {error.strerror}"
-            if session.exitstatus == pytest.ExitCode.OK:
-                session.exitstatus = pytest.ExitCode.INTERNAL_ERROR
+            perf.unsaved = f"--benchmark-json {path}: {error.strerror}"
+        if perf.unsaved and session.exitstatus == pytest.ExitCode.OK:
+            session.exitstatus = pytest.ExitCode.INTERNAL_ERROR
 
     benchmarks.save_json = save_json
 

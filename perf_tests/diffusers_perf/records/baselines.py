@@ -158,6 +158,11 @@ def _resolved(key: str, line: CaseLine, file: MachineFile) -> CaseBaseline:
         raise BadContent(
             f"{where}: no {own.limit_name} in limits, or no {LATENCY.field} in measured"
         )
+    for metric in LIMITED:
+        if metric.limit_name in line.limits and metric.field not in line.measured:
+            raise BadContent(
+                f"{where}: {metric.limit_name} in limits, and no {metric.field} in measured"
+            )
     known = asdict(line)
     known["workload"] = file.workloads[line.workload]
     known["versions"] = file.versions[line.versions]

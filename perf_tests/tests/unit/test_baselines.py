@@ -85,6 +85,16 @@ def _set(*path: str, to: Any) -> Any:
     return change
 
 
+def _unset(*path: str) -> Any:
+    def change(content: dict[str, Any]) -> None:
+        place = content
+        for name in path[:-1]:
+            place = place[name]
+        del place[path[-1]]
+
+    return change
+
+
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
@@ -106,6 +116,10 @@ def _set(*path: str, to: Any) -> Any:
         (_set("cases", KEY, "counters", "kernels", to=[1.5, 2]), "expected `int`, got `float`"),
         (_set("cases", KEY, "limits", "fast", to=1), "limits: unknown 'fast' (known: latency_s"),
         (_set("cases", KEY, "limits", to={}), "no latency_speedup_min in limits"),
+        (
+            _unset("cases", KEY, "measured", "gpu_busy_s"),
+            "gpu_busy_s_max in limits, and no gpu_busy_s",
+        ),
         (_set("cases", KEY, "limits", to=[]), "limits: expected `object`, got `array`"),
         (_set("cases", to=[]), "cases: expected `object`, got `array`"),
         (_set("cases", "ddim50", to={}), "object missing required field"),

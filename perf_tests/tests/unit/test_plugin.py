@@ -16,7 +16,7 @@ from diffusers_perf.catalog.workload import Workload
 from diffusers_perf.cli import __main__ as command
 from diffusers_perf.cli.accept import accept
 from diffusers_perf.judge.drift import drift_text
-from diffusers_perf.measurement import structure
+from diffusers_perf.measurement import bench, structure
 from diffusers_perf.measurement.bench import Bench
 from diffusers_perf.measurement.generation import Generation
 from diffusers_perf.measurement.lacking import Lack
@@ -250,6 +250,17 @@ def test_broken_case_is_recorded(pytester: pytest.Pytester) -> None:
     (lost,) = session(report(path))["not_timed"]
     assert (lost["id"], lost["status"]) == ("fake4-broken", "error")
     assert lost["sentence"] == "RuntimeError: the kernel is not there"
+
+
+def test_run_that_could_not_be_read_is_not_written(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bench, "parameters", lambda pipeline: 0)
+    path = pytester.path / "run.json"
+    result = run(pytester, f"--benchmark-json={path}")
+    assert result.ret == pytest.ExitCode.INTERNAL_ERROR
+    result.stdout.fnmatch_lines(["error: --benchmark-json *run.json: fake4/*parameters*"])
+    assert not path.exists()
 
 
 def test_disabled_benchmark_is_refused(
