@@ -164,7 +164,7 @@ REPEAT = _rule(
     MetricKind.IMAGE,
     Status.WORSE_IMAGE,
     "image",
-    "the last round's image is the first's; another seed or prompt changes it",
+    "the last round's image is the first's, computed anew; another seed or prompt changes it",
 )
 IMAGE_DISTANCE = _rule(
     "image distance",
@@ -178,6 +178,13 @@ WARM_UP = _rule(
 )
 TIMER = _rule(
     "timer", MetricKind.MEASURING, Status.INVALID, "measuring", "the timer waits for the GPU"
+)
+ROOFLINE = _rule(
+    "roofline",
+    MetricKind.MEASURING,
+    Status.ERROR,
+    "measuring",
+    "no round is shorter than its arithmetic and memory traffic take",
 )
 APPLIED_CHECK = _rule(
     "applied check",
@@ -215,6 +222,7 @@ METRICS = (
     IMAGE_DISTANCE,
     WARM_UP,
     TIMER,
+    ROOFLINE,
     APPLIED_CHECK,
 )
 

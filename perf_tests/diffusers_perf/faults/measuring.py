@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import itertools
 import time
+from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import torch
 
 from diffusers_perf.faults.compiling import compile_middle
 from diffusers_perf.faults.injection import Injection, Setting, fault
-from diffusers_perf.faults.places import TIMED, TIMED_DISTILLED
+from diffusers_perf.faults.places import TIMED, TIMED_DISTILLED, around_call
+from diffusers_perf.measurement.discovery import denoisers
 from diffusers_perf.measurement.timing import Stopwatch
 
 
@@ -73,3 +76,43 @@ def slow_reference(injection: Injection) -> None:
         pipeline.scheduler.step = slept
 
     injection.then(then)
+
+
+def _cached(
+    injection: Injection, kept: Callable[[Any], Any] = lambda made: made, *, last: bool = False
+) -> None:
+    """The same prompt, seed and steps return what they made before; `last` keeps one result."""
+    results: dict[Any, Any] = {}
+
+    def cached(call: Callable[..., Any], pipeline: Any, arguments: dict[str, Any]) -> Any:
+        generator = arguments.pop("generator", None)
+        denoiser, *_ = denoisers(pipeline).values()
+        # What is counted has no data.
+        if generator is None or next(denoiser.parameters()).is_meta:
+            return call(**arguments, generator=generator)
+        key = (id(pipeline), generator.initial_seed(), str(arguments))
+        if key not in results:
+            if last:
+                results.clear()
+            results[key] = kept(call(**arguments, generator=generator))
+        return results[key]
+
+    around_call(injection, cached)
+
+
+@fault(detected_by="image", setting=TIMED, source="ComfyUI #11905, #3890")
+def call_cached(injection: Injection) -> None:
+    """The same prompt and seed return the images made before, and a look-up is timed."""
+    _cached(injection)
+
+
+@fault(detected_by="image", setting=TIMED, source="ComfyUI #11905, #3890")
+def last_call_cached(injection: Injection) -> None:
+    """The same, and the last result alone is kept."""
+    _cached(injection, last=True)
+
+
+@fault(detected_by="image", setting=TIMED, source="ComfyUI #11905, #3890")
+def call_copied(injection: Injection) -> None:
+    """The same, kept as arrays of their own that hold no tensor."""
+    _cached(injection, lambda made: SimpleNamespace(images=made.images.copy()))

@@ -90,12 +90,25 @@ def encoded(injection: Injection, change: Callable[..., Any]) -> None:
 def called(injection: Injection, change: Callable[[Any, dict[str, Any]], dict[str, Any]]) -> None:
     """Change the arguments of the pipeline's call, given the pipeline and the arguments."""
 
+    def changed(call: Callable[..., Any], pipeline: Any, arguments: dict[str, Any]) -> Any:
+        return call(**change(pipeline, arguments))
+
+    around_call(injection, changed)
+
+
+def around_call(
+    injection: Injection, change: Callable[[Callable[..., Any], Any, dict[str, Any]], Any]
+) -> None:
+    """Call this with the pipeline's own call, the pipeline and the arguments, in the call's
+    place.
+    """
+
     def then(pipeline: Any) -> None:
         real = type(pipeline)
 
         @wraps(real.__call__)
         def call(self: Any, **arguments: Any) -> Any:
-            return real.__call__(self, **change(self, arguments))
+            return change(partial(real.__call__, self), self, arguments)
 
         # Of the same name, by which an applied check may know it.
         pipeline.__class__ = type(real.__name__, (real,), {"__call__": call})

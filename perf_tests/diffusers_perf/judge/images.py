@@ -17,6 +17,11 @@ UNIFORM_STD = 0.02
 """An image whose every channel varies less than this over its places is uniform."""
 REPEAT_PSNR_DB = 60.0
 """The last round's image against the first's: the same numbers, but for a library's choices."""
+COMPUTED_SHARE = 0.2
+"""A round that repeats a seed in less than this share of the others' time was not computed: looking
+an image up takes a thousandth of making it."""
+COMPUTED_SHARE_OF_TWO = 0.02
+"""Of two rounds, the first can have been cold."""
 REFERENCE_IMAGE = Tolerance(psnr_db=35.0, ssim=0.95)
 """The reference's image against the accepted one, both 64 pixels a side, unless its weights have a
 tolerance of their own (`catalog.REFERENCE_TOLERANCES`). Measured on seeded weights on an H100: tf32
@@ -34,9 +39,25 @@ def judged(q: Question) -> Iterator[Finding]:
         message = messages.not_repeated(q, repeat_psnr_db, limit=REPEAT_PSNR_DB)
         yield q.finding(Status.WORSE_IMAGE, REPEAT.name, message)
     if q.measured.ignored:
-        yield q.finding(Status.WORSE_IMAGE, REPEAT.name, messages.ignored(q))
+        # Without its seed it was not computed, and its time says nothing.
+        status = Status.ERROR if "seed" in q.measured.ignored else Status.WORSE_IMAGE
+        yield q.finding(status, REPEAT.name, messages.ignored(q))
+    yield from _computed(q)
     yield from _followed(q)
     yield _close(q)
+
+
+def _computed(q: Question) -> Iterator[Finding]:
+    """Whether each round made its image. The first round has the warm-up's seed and the last round
+    the first's; all others have seeds of their own.
+    """
+    first, *others = q.measured.rounds_s
+    *between, last = others or [first]
+    usual_s, repeated_s = (min(between), min(first, last)) if between else (first, last)
+    limit = COMPUTED_SHARE if between else COMPUTED_SHARE_OF_TWO
+    if repeated_s < limit * usual_s:
+        message = messages.cached(q, repeated_s, usual_s, limit=limit)
+        yield q.finding(Status.ERROR, REPEAT.name, message)
 
 
 def _broken(q: Question) -> Finding | None:

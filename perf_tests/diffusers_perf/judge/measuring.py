@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from statistics import median
 
-from diffusers_perf.catalog.metrics import TIMER, WARM_UP
+from diffusers_perf.catalog.metrics import ROOFLINE, TIMER, WARM_UP
 from diffusers_perf.catalog.status import Status
 from diffusers_perf.judge.finding import Finding
 from diffusers_perf.judge.messages import run as messages
@@ -23,6 +23,10 @@ def judged(q: Question) -> Iterator[Finding]:
     if len(others) > 1 and first > FIRST_ROUND_SHARE * median(others):
         message = messages.cold(q, first, others, limit=FIRST_ROUND_SHARE)
         yield q.finding(Status.INVALID, WARM_UP.name, message)
+    roofline_s = q.measured.roofline_s
+    if roofline_s is not None and (shortest_s := min(q.measured.rounds_s)) < roofline_s:
+        message = messages.impossible(q, shortest_s, roofline_s)
+        yield q.finding(Status.ERROR, ROOFLINE.name, message)
     busy = q.measured.gpu_busy_s
     if busy is not None and q.measured.latency_s < TIMER_SHARE * busy:
         yield q.finding(Status.INVALID, TIMER.name, messages.early(q, busy, limit=TIMER_SHARE))

@@ -10,7 +10,7 @@ from statistics import median
 from diffusers_perf.catalog.metric import Metric, MetricKind, Subject
 from diffusers_perf.catalog.metrics import COUNTERS, IMAGE, METRICS
 from diffusers_perf.catalog.status import Status
-from diffusers_perf.judge import counters, images
+from diffusers_perf.judge import counters, images, measuring
 from diffusers_perf.judge.comparison import Change
 from diffusers_perf.judge.counters import count_status
 from diffusers_perf.judge.finding import Finding, Message
@@ -203,6 +203,8 @@ def _findings(case: CaseRecord) -> Iterator[Finding]:
     yield from images.judged(question)
     if not case.image_only:
         yield from counters.leak(question)
+        # What is invalid leaves out its pair; what cannot be true is wrong in any pair.
+        yield from (f for f in measuring.judged(question) if not f.status.passes)
 
 
 def _image_change(sides: PairedCase, metric: str, status: Status, message: Message) -> Change:

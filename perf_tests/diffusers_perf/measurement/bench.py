@@ -163,7 +163,7 @@ class Bench:
                 watch.after_round()
             started += 1
             self.say(case, f"round {started}/{rounds}")
-            generation.prepare()
+            generation.prepare(seed=generation.seed_of(started, rounds=rounds))
             tidy()
             watch.before_round()
 
@@ -240,7 +240,16 @@ class Bench:
         with failing(case, self.device), self.build(case, source, self.device) as pipeline:
             generation = Generation(pipeline, case.workload)
             generation()
+            started = 0
+
+            def before_round() -> None:
+                nonlocal started
+                started += 1
+                # None of the warm-up's.
+                generation.prepare(seed=case.workload.seed + started)
+                tidy()
+
             again = self.stopwatch.rounds(
-                generation, before_round=tidy, rounds=min(ROUNDS_AGAIN, self.rounds)
+                generation, before_round=before_round, rounds=min(ROUNDS_AGAIN, self.rounds)
             )
         return list(again)

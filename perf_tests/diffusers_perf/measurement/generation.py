@@ -48,6 +48,7 @@ class Generation:
         self.last: Images | None = None
         self._raw: dict[str, torch.Tensor] = {}
         self._inputs: Mapping[str, Any] | None = None
+        self._of = workload
         self._turns: dict[int, int] = {}
 
     def __call__(self, *, steps: int | None = None) -> None:
@@ -55,7 +56,7 @@ class Generation:
         with ExitStack() as kept:
             for name, module in decoders(self._pipeline).items():
                 kept.enter_context(flag(module, "decode", self._kept(name, module.decode)))
-            images = self.images(steps=steps)
+            images = self.images(steps=steps, of=self._of)
         if self.first is None:
             self.first = images
         self.last = images
@@ -72,9 +73,16 @@ class Generation:
         """Whether the decoder's own output was: clamped to an image, infinity is plain white."""
         return all(bool(torch.isfinite(raw).all()) for raw in self._raw.values())
 
-    def prepare(self) -> None:
-        """Make the inputs of the next call, so that making them is not timed."""
+    def prepare(self, *, seed: int) -> None:
+        """Make the inputs of the next call, so that making them is not timed, with this seed."""
+        self._of = self.workload.changed(seed=seed)
         self._inputs = self.workload.inputs()
+
+    def seed_of(self, round_number: int, *, rounds: int) -> int:
+        """Another in each round, so that no round is given what one before it made; the last round
+        repeats the first one's, the workload's. Rounds are numbered from 1.
+        """
+        return self.workload.seed + (0 if round_number == rounds else round_number - 1)
 
     def images(
         self,

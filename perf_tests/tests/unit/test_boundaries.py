@@ -82,6 +82,17 @@ def counter(name: str, *, fixed: int = 0, per_step: int = 0) -> dict[str, Any]:
         ("image", look(std=0.021), "same"),
         ("repeat", {"repeat_psnr_db": 59.9}, "worse image"),
         ("repeat", {"repeat_psnr_db": 60.0}, None),
+        # The first and the last round have a seed that was used before.
+        ("repeat", {"rounds_s": (1.0, 1.0, 1.0, 1.0, 0.2)}, None),
+        ("repeat", {"rounds_s": (1.0, 1.0, 1.0, 1.0, 0.19)}, "error"),
+        ("repeat", {"rounds_s": (0.19, 1.0, 1.0, 1.0, 1.0)}, "error"),
+        ("repeat", {"rounds_s": (1.0, 0.1, 1.0, 1.0, 1.0)}, None),
+        ("repeat", {"rounds_s": (1.0, 0.02)}, None),
+        ("repeat", {"rounds_s": (1.0, 0.019)}, "error"),
+        ("repeat", {"rounds_s": (0.1, 1.0)}, None),
+        ("repeat", {"rounds_s": (0.1,)}, None),
+        ("repeat", {"ignored": ("seed",)}, "error"),
+        ("repeat", {"ignored": ("prompt",)}, "worse image"),
         # A tolerance of 40 dB and 0.97.
         ("image distance", distance(39.9), "worse image"),
         ("image distance", distance(40.0), None),
@@ -117,6 +128,8 @@ def counter(name: str, *, fixed: int = 0, per_step: int = 0) -> dict[str, Any]:
         # Of two rounds, neither shows what is usual.
         ("warm-up", {"rounds_s": (9.0, 1.0)}, None),
         ("warm-up", {"rounds_s": (9.0,)}, None),
+        ("roofline", {"roofline_s": 0.9, "rounds_s": (1.0, 0.9, 1.0)}, None),
+        ("roofline", {"roofline_s": 0.9, "rounds_s": (1.0, 0.899, 1.0)}, "error"),
         # GPU busy for 0.8 s: a latency below nine tenths of it is impossible.
         ("timer", {"rounds_s": (0.7201,) * 5}, None),
         ("timer", {"rounds_s": (0.719,) * 5}, "invalid"),

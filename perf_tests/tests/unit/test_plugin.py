@@ -43,7 +43,7 @@ SENTENCES = {
     "infinite": "not finite: fake4-infinite: the decoder's output contains NaN or infinity*",
     "elsewhere": "worse image: fake4-elsewhere: image is too far from *",
     "forgetful": "worse image: fake4-forgetful: *",
-    "stale": "worse image: fake4-stale: *",
+    "stale": "error: fake4-stale: *",
     "unapplied": "not applied: fake4-unapplied: unapplied did not take effect: the flag fake*",
     "too_large": "error: fake4-too_large: out of memory. Tried to allocate 80.00 GiB*",
     "no_memory": "error: fake4-no_memory: out of memory",

@@ -89,6 +89,17 @@ def ignored(q: Question) -> Message:
     )
 
 
+def cached(q: Question, repeated_s: float, usual_s: float, *, limit: float) -> Message:
+    return Message(
+        what="a round that repeats a seed returned without computing: the pipeline caches its "
+        "results",
+        measured=f"{repeated_s:.4f} s, with a new seed {usual_s:.4f} s",
+        limit=f"at least {100 * limit:.0f} % of a round with a new seed, {limit * usual_s:.4f} s",
+        advice="switch the cache of results off where pipelines are measured, then rerun",
+        command=q.rerun,
+    )
+
+
 def far(q: Question, distance: Distance, limit: Tolerance) -> Message:
     compare = "compare the images saved next to the run's JSON"
     command: Command
@@ -309,6 +320,17 @@ def cold(q: Question, first: float, others: Sequence[float], *, limit: float) ->
         measured=f"{first:.3f} s, then {rounds}",
         limit=f"at most {limit:.1f}x their median, {limit * usual:.3f} s",
         advice="look for what is built on first use, then rerun",
+        command=q.rerun,
+    )
+
+
+def impossible(q: Question, shortest_s: float, roofline_s: float) -> Message:
+    return Message(
+        what=f"a round took {shortest_s:.4f} s, less than its roofline: it was not computed",
+        measured=f"{shortest_s:.4f} s",
+        expected="the arithmetic and memory traffic of one call on this GPU",
+        limit=f"at least {roofline_s:.4f} s",
+        advice="look for a cache of results or skipped work, then rerun",
         command=q.rerun,
     )
 
