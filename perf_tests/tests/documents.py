@@ -82,8 +82,8 @@ def needs() -> str:
     rows = [
         [
             "GPU",
-            "one NVIDIA GPU. The default suite follows diffusers' guide to fast inference and "
-            f"needs {memory.shown(peaks['guide'])} of its memory, all suites need "
+            "one NVIDIA GPU. The default suite (a group of cases) follows diffusers' guide to fast "
+            f"inference and needs {memory.shown(peaks['guide'])} of its memory, all suites need "
             f"{memory.shown(max(peaks.values()))} ({baseline.machine})",
         ],
         [
