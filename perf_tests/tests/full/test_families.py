@@ -43,6 +43,20 @@ def test_life_of_a_pipeline_in_a_folder(
     families.life(pytester, name, "bf16", model=str(tiny.folder(name, tmp_path)))
 
 
+@pytest.mark.parametrize("name", tiny.FAMILIES)
+def test_batch_of_prompts_repeats_exactly(name: str) -> None:
+    """Also where a pipeline writes into its list of prompts, as Z-Image's does."""
+    pipeline = tiny.builder(name)()
+    prompts = [tiny.PROMPT, tiny.OTHER_PROMPT]
+    batch: dict[str, Any] = {"prompt": prompts}
+    if "negative_prompt" in tiny.CALLS[name]:
+        batch["negative_prompt"] = ["", ""]
+    generation = Generation(pipeline, tiny.workload(name, steps=3, **batch))
+    first = generation.images()
+    assert (generation.images() == first).all()
+    assert prompts == [tiny.PROMPT, tiny.OTHER_PROMPT]
+
+
 # What fits which
 
 RUNS_ON_CPU = [
