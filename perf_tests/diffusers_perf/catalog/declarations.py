@@ -163,6 +163,11 @@ class Case:
     def is_reference(self) -> bool:
         return self.name == REFERENCE
 
+    @property
+    def alike(self) -> bool:
+        """Whether all of its steps do the same arithmetic."""
+        return not any(optimization.uneven_steps for optimization in self.stack)
+
     def tolerance_on(self, kind: WeightsKind) -> Tolerance | None:
         """The loosest tolerance in the stack beyond its base; None if one has none.
 

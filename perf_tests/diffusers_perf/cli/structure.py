@@ -211,7 +211,7 @@ def count(case: Case, source: Source) -> OperatorCounts:
             # One that needs a GPU proves itself by running on it.
             if optimization.needs.compute_capability is None:
                 optimization.applied(pipeline)
-        return structure.observe(pipeline, case.workload)
+        return structure.observe(pipeline, case.workload, alike=case.alike)
 
 
 def versions() -> dict[str, str]:
@@ -245,7 +245,11 @@ def table(case: Case, seen: OperatorCounts, args: argparse.Namespace) -> Iterato
     )
     yield f"  {'':58}{'each step':>10}{'fixed':>8}{'all':>10}"
 
+    below_zero = False
+
     def line(name: str, per_step: int, fixed: int, indent: int) -> str:
+        nonlocal below_zero
+        below_zero = below_zero or fixed < 0
         total = fixed + per_step * steps
         return f"  {' ' * indent}{name:{58 - indent}}{per_step:10,}{fixed:8,}{total:10,}"
 
@@ -260,6 +264,8 @@ def table(case: Case, seen: OperatorCounts, args: argparse.Namespace) -> Iterato
         yield line(counter.replace("_", " "), counted.per_step, counted.fixed, 0)
         for what, part in where[counter].items():
             yield line(what, part.per_step, part.fixed, 2)
+    if below_zero:
+        yield "  fixed is below zero where the first or last steps do less than the others"
     work = seen.total()
     yield (
         f"  {work.flops.total(steps) / 1e9:,.1f} GFLOP, "

@@ -50,13 +50,16 @@ class TraceSummary:
     """Seconds on the GPU and number of kernels."""
 
 
-def observe(generation: Generation, pipeline: Any, *, steps: int) -> TraceSummary:
+def observe(
+    generation: Generation, pipeline: Any, *, steps: int, alike: bool = True
+) -> TraceSummary:
     """Profile a short generation and extrapolate to this many steps.
 
-    All steps are profiled where they differ: a cache that is refreshed in every third one has no
-    step that speaks for the others. `NoTrace` where the profiler cannot see the GPU.
+    All steps are profiled where they differ or are not `alike`: a cache that is refreshed in every
+    third one has no step that speaks for the others. `NoTrace` where the profiler cannot see the
+    GPU.
     """
-    asked = min(generation.asking_for(STEPS), steps)
+    asked = min(generation.asking_for(STEPS), steps) if alike else steps
     trace = profile(generation, pipeline, steps=asked)
     if asked < steps and not trace.is_steady:
         asked = steps

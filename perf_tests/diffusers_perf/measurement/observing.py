@@ -127,7 +127,9 @@ class Observing:
             roofline_s, by = work.roofline(bytes_per_parameter=size)
             measurement = structs.replace(measurement, roofline_s=roofline_s, roofline_by=by)
         try:
-            seen = counters.observe(generation, pipeline, steps=case.workload.steps)
+            seen = counters.observe(
+                generation, pipeline, steps=case.workload.steps, alike=case.alike
+            )
         except NoTrace as error:
             return structs.replace(
                 measurement, notes=(f"no GPU busy time and no counters: {error}",)
@@ -143,7 +145,7 @@ class Observing:
     def _code(self, measurement: Measurement, case: Case, pipeline: Any) -> Measurement:
         """Where there is no GPU to watch: what the code would ask of one."""
         try:
-            seen = structure.observe(pipeline, case.workload)
+            seen = structure.observe(pipeline, case.workload, alike=case.alike)
         except structure.NotCountable as error:
             return structs.replace(measurement, notes=(f"no structural counters: {error}",))
         self.counted[case.id] = seen
@@ -166,17 +168,19 @@ class Observing:
         if key not in self._works and quick:
             return None
         if key not in self._works:
-            steps, alike = case.workload.steps, not any(o.uneven_steps for o in case.stack)
+            steps = case.workload.steps
             shown = tuple(o for o in case.stack if not o.hides_operators)
             if shown == case.stack:
                 self._works[key] = roofline.count_work(
-                    generation, pipeline, steps=steps, alike=alike
+                    generation, pipeline, steps=steps, alike=case.alike
                 )
             else:
                 # The same work, operator by operator.
                 with built(replace(case, stack=shown), source, pipeline.device) as open_one:
                     own = Generation(open_one, case.workload)
-                    self._works[key] = roofline.count_work(own, open_one, steps=steps, alike=alike)
+                    self._works[key] = roofline.count_work(
+                        own, open_one, steps=steps, alike=case.alike
+                    )
         return self._works[key]
 
 

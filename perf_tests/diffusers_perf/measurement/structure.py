@@ -40,12 +40,12 @@ Tally = Counter[Occurrence | tuple[Operator, int]]
 """How often each event happens; of each operator its calls, FLOPs and bytes, numbered."""
 
 
-def observe(pipeline: Any, workload: Workload) -> OperatorCounts:
+def observe(pipeline: Any, workload: Workload, *, alike: bool = True) -> OperatorCounts:
     """Count short generations of this workload by this pipeline, wherever its weights are.
 
-    They are put aside meanwhile and put back untouched. Where steps differ, all of the workload's
-    are counted. `NotCountable` under torch.autocast, and where the code's way depends on data that
-    are not there.
+    They are put aside meanwhile and put back untouched. All of the workload's steps are counted
+    where they are few, differ, or are not `alike`, as those of a cache are not. `NotCountable`
+    under torch.autocast, and where the code's way depends on data that are not there.
     """
     if torch.is_autocast_enabled("cuda") or torch.is_autocast_enabled("cpu"):
         raise NotCountable("torch.autocast passes by tensors without data")
@@ -54,10 +54,13 @@ def observe(pipeline: Any, workload: Workload) -> OperatorCounts:
     with without_data(pipeline):
         # What is made in a first generation and kept is not part of the others.
         _, few, many = (_run(pipeline, generation, steps) for steps in asked)
-        if many.continues(few):
+        continues = alike and many.continues(few)
+        if continues and few.asked <= workload.steps:
             return _counts_of(many.whole, lambda key: many.since(few, key))
         every = _run(pipeline, generation, workload.steps)
-        return _counts_of(every.whole, every.at_least)
+    if continues:
+        return _counts_of(every.whole, lambda key: every.exactly(key, many.since(few, key)))
+    return _counts_of(every.whole, every.at_least)
 
 
 @dataclass(kw_only=True)
@@ -96,7 +99,13 @@ class _Counted:
     def at_least(self, key: Any) -> Count:
         """What each turn asks for at least, and all else as fixed: exact for so many steps."""
         each = min((turn[key] for turn in self.turns[1:]), default=0)
+        # Where the first turn does less than the others, so that the rest is not below zero.
+        each = min(each, self.whole[key] // self.steps)
         return Count(fixed=self.whole[key] - self.steps * each, per_step=each)
+
+    def exactly(self, key: Any, line: Count) -> Count:
+        """The line through longer ones, where it leads here."""
+        return line if line.total(self.steps) == self.whole[key] else self.at_least(key)
 
 
 def _more(whole: Tally, part: Tally) -> Tally:

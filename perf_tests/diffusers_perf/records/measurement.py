@@ -38,7 +38,7 @@ class Count(Record, frozen=True, kw_only=True, array_like=True):
     """A counter, ``[fixed, per step]`` in JSON: what happens once per generation and per step."""
 
     fixed: Integer
-    """Below zero where the first steps do less than the others."""
+    """Below zero where the first or last steps do less than the others."""
     per_step: Integer
 
     @classmethod

@@ -1,0 +1,57 @@
+"""Steps that differ: schedulers of several orders, few steps, caches; `tests/full` has them all."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from diffusers_perf import models
+from diffusers_perf.catalog.discovery import shipped
+from diffusers_perf.measurement import structure
+from diffusers_perf.measurement.generation import Generation
+from diffusers_perf.measurement.pipelines import built
+from perf_tests.tests import tiny, uneven
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "steps"),
+    [("unipc of order 3", 2), ("dpm of order 3", 9), ("ddim", 1)],
+)
+def test_counts_are_those_of_all_steps(scheduler: str, steps: int) -> None:
+    uneven.assert_exact(uneven.pipeline_with(scheduler), tiny.workload("sd", steps=steps))
+
+
+def test_counts_of_a_cache_are_taken_over_its_period() -> None:
+    pytest.importorskip("DeepCache")
+    workload = tiny.workload("sd", steps=11)
+    case = shipped().without_cases().case(workload, "deepcache")
+    assert not case.alike
+    with built(case, models.open_source(workload.model), torch.device("cpu")) as pipeline:
+        uneven.assert_exact(pipeline, workload, alike=False)
+        seen = structure.observe(pipeline, workload, alike=False)
+    for cost in seen.operators.values():
+        assert min(count.fixed for count in cost) >= 0
+        assert min(count.per_step for count in cost) >= 0
+
+
+def test_cache_that_is_rarely_refreshed_is_counted_in_full() -> None:
+    pipeline = uneven.pipeline_with("euler")
+    workload = tiny.workload("sd", steps=12)
+    own, begin = pipeline.unet.forward, pipeline.scheduler.set_timesteps
+    calls: list[None] = []
+
+    def forward(*args: Any, **kwargs: Any) -> Any:
+        calls.append(None)
+        if len(calls) == 11:
+            own(*args, **kwargs)
+        return own(*args, **kwargs)
+
+    def set_timesteps(*args: Any, **kwargs: Any) -> None:
+        calls.clear()
+        begin(*args, **kwargs)
+
+    Generation(pipeline, workload).anatomy  # noqa: B018
+    pipeline.unet.forward, pipeline.scheduler.set_timesteps = forward, set_timesteps
+    uneven.assert_exact(pipeline, workload, alike=False)
