@@ -11,6 +11,7 @@ from diffusers_perf.cli.answers import refuse
 from diffusers_perf.cli.streams import Lost, settle, shown_plain
 from diffusers_perf.ending import ended_by, leave_lost_terminal
 from diffusers_perf.measurement.packages import not_installed
+from diffusers_perf.messages.common import NOTHING_JUDGED, OUT_OF_MEMORY
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -36,13 +37,13 @@ def _run(arguments: list[str] | None) -> int:
         return commands.run(arguments)
     except KeyboardInterrupt:
         leave_lost_terminal()
-        print("interrupted: nothing was judged; what was written before stays", file=sys.stderr)
+        print(NOTHING_JUDGED, file=sys.stderr)
     except ModuleNotFoundError as error:
         if sentence := not_installed(error):
             return refuse(sentence)
         traceback.print_exc()
     except MemoryError:
-        return refuse("out of memory")
+        return refuse(OUT_OF_MEMORY)
     except (Lost, BrokenPipeError):
         raise  # there is no reader of a traceback
     except Exception:

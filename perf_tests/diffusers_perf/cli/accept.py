@@ -9,7 +9,7 @@ Writes `baselines/<machine>.json`, the images of references that have none yet, 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Collection, Mapping, Sequence, Sized
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from diffusers_perf.catalog.metrics import COUNTERS, GPU_BUSY, LATENCY
@@ -23,6 +23,8 @@ from diffusers_perf.cli.acceptable import (
 from diffusers_perf.cli.answers import add_baselines, named, store_of
 from diffusers_perf.judge import comparable
 from diffusers_perf.judge.limits import accepted_of
+from diffusers_perf.messages import baselines as messages
+from diffusers_perf.messages.common import positive_integer
 from diffusers_perf.records import image_files, pixels
 from diffusers_perf.records.baselines import CaseBaseline, MachineBaseline
 from diffusers_perf.records.measurement import Count
@@ -55,7 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"must be a positive integer (got {text})")
+        raise argparse.ArgumentTypeError(positive_integer(text))
     return int(text)
 
 
@@ -64,7 +66,7 @@ def main(args: argparse.Namespace) -> int:
     reason = " ".join(args.reason.split())
     if args.images_only:
         if len(args.runs) != 1:
-            raise BadRunError(f"--images-only takes one run, not {len(args.runs)}")
+            raise BadRunError(messages.one_run(len(args.runs)))
         return accept_images(args.runs[0], store_of(args), reason=reason)
     return accept(args.runs, store_of(args), reason=reason, processes=args.processes)
 
@@ -75,14 +77,13 @@ def accept_images(path: Path, store: BaselineStore, *, reason: str) -> int:
     check([run])
     images = {target: _thumbnail(*source) for target, source in _images(run, store).items()}
     if not images:
-        raise BadRunError(f"{path} has no reference, so there is no image to accept")
+        raise BadRunError(messages.no_reference(path))
     with store.changing() as changes:
         for target, image in images.items():
             _check_shape(image, target)
             changes.save_image(image, target)
         changes.add_history(_about_images(images, run, reason=reason))
-    number = f"{len(images)} reference image{'s' * (len(images) != 1)}"
-    print(f"accepted {number}; commit baselines/")
+    print(messages.accepted_images(len(images)))
     return 0
 
 
@@ -95,10 +96,7 @@ def accept(
     """
     runs = _load(paths, reason)
     if len(runs) < processes:
-        raise BadRunError(
-            f"{len(runs)} of {processes} processes: between processes the noise is larger than "
-            "within one; run the main job again, or say --processes"
-        )
+        raise BadRunError(messages.too_few_to_accept(len(runs), processes))
     check(runs)
     check_whole(runs)
     with store.changing() as changes:
@@ -121,7 +119,7 @@ def _accept(runs: Sequence[Run], changes: Changes, *, reason: str, processes: in
         taken += [run] if says else []
         for why in dict.fromkeys(affected.values()):
             names = [run.cases[key].id for key in affected if affected[key] == why]
-            print(f"left out of {run.path}: {', '.join(names)}: {why}")
+            print(messages.left_out_of(run.path, names, why))
     known = old.cases if old else {}
     accepted = {
         key: _merge(cases, runs[0], known.get(key))
@@ -129,18 +127,15 @@ def _accept(runs: Sequence[Run], changes: Changes, *, reason: str, processes: in
         if len(cases) >= processes
     }
     if not accepted:
-        raise BadRunError(
-            f"no case was measured without interference in {processes} of the runs: "
-            "nothing is accepted; add runs that are made on a quieter machine"
-        )
+        raise BadRunError(messages.none_without_interference(processes))
     for key, seen in measured.items():
         if key not in accepted:
-            print(f"left out: {key} has {len(seen)} of {processes} processes that say something")
+            print(messages.left_out(messages.in_too_few(key, len(seen), processes)))
     for line in _although({key: measured[key] for key in accepted}):
         print(line)
     gone = set(known).intersection(*(run.undeclared(known) for run in runs))
     for key in sorted(gone):
-        print(f"dropped: {key} is no longer declared")
+        print(messages.dropped(key))
     cases = {key: case for key, case in {**known, **accepted}.items() if key not in gone}
     # An image that is accepted holds on every machine: whoever accepts how fast one of them is
     # does not move it by the way.
@@ -161,29 +156,15 @@ def _accept(runs: Sequence[Run], changes: Changes, *, reason: str, processes: in
             *_about_images(images, runs[0], reason=reason),
         ]
     )
-    printed = [
-        f"accepted {_many(accepted, 'case', 'cases')} from {_many(taken, 'process', 'processes')} "
-        f"into {path.name} and "
-        f"{_many(images, 'reference image that was', 'reference images that were')} not "
-        "there yet; commit baselines/"
-    ]
+    printed = [messages.accepted(len(accepted), len(taken), path.name, len(images))]
     few = [key for key in accepted if len(measured[key]) < PROCESSES_MIN]
-    if few:
-        printed.append(
-            f"limits on the latency of {_many(few, 'case', 'cases')} are wide: fewer than "
-            f"{PROCESSES_MIN} processes were accepted (baselines/README.md)"
-        )
-    return printed
-
-
-def _many(things: Sized, one: str, many: str) -> str:
-    return f"{len(things)} {one if len(things) == 1 else many}"
+    return [*printed, messages.wide_limits(len(few), PROCESSES_MIN)] if few else printed
 
 
 def _although(accepted: Mapping[str, Sequence[CaseRecord]]) -> list[str]:
     """The cases that failed, which a person should know to have meant."""
     failed = {
-        f"accepted although {case.status}: {key}": None
+        messages.accepted_although(case.status, key): None
         for key, cases in accepted.items()
         for case in cases
         if not case.status.passes
@@ -193,7 +174,7 @@ def _although(accepted: Mapping[str, Sequence[CaseRecord]]) -> list[str]:
 
 def _load(paths: Sequence[Path], reason: str) -> list[Run]:
     if not reason.strip():
-        raise BadRunError("--reason is empty: it says to a reviewer why the numbers changed")
+        raise BadRunError(messages.NO_REASON)
     return load_runs(paths)
 
 
@@ -210,12 +191,10 @@ def _merge(cases: Sequence[CaseRecord], run: Run, before: CaseBaseline | None) -
         # The machine's noise stays what it is when the code becomes slower.
         calibrations=before.calibrations if before and same else {},
     )
-    for why, names in (
-        ("differently in each process", merged.moving),
-        ("in some of the processes alone", _partly(counters)),
-    ):
-        if names:
-            print(f"left out: {cases[0].id} counts {', '.join(names)} {why}")
+    if merged.moving:
+        print(messages.left_out(messages.unsteady(cases[0].id, merged.moving)))
+    if partly := _partly(counters):
+        print(messages.left_out(messages.not_in_all(cases[0].id, partly)))
     return merged
 
 
@@ -245,21 +224,18 @@ def _images(run: Run, store: BaselineStore) -> dict[Path, tuple[Path, CaseRecord
 def _thumbnail(path: Path, case: CaseRecord) -> Images:
     """As an accepted image is kept. `BadRunError` if there is none of the size that was pinned."""
     if path.parent.is_file():
-        raise BadRunError(f"{path.parent} is a file, and a run's images lie in a folder there")
+        raise BadRunError(messages.folder_is_a_file(path.parent))
     if not path.exists():
-        raise BadRunError(f"{path} is missing: a run's images are saved beside its JSON")
+        raise BadRunError(messages.no_image(path))
     try:
         images = image_files.load(path)
     except image_files.BadImage as error:
         raise BadRunError(str(error)) from None
-    count, *size, _ = images.shape
-    pinned = case.image_size
-    if count % case.measurement.num_images or (pinned and tuple(size) != pinned):
-        height, width = pinned or size
-        raise BadRunError(
-            f"{path}: has {count} of {size[1]}x{size[0]} pixels, and the run says "
-            f"{case.measurement.num_images} of {width}x{height}"
-        )
+    count, height, width, _ = images.shape
+    pinned = case.image_size or (height, width)
+    if count % case.measurement.num_images or pinned != (height, width):
+        expected = (case.measurement.num_images, *pinned)
+        raise BadRunError(messages.other_size(path, (count, height, width), expected))
     return pixels.thumbnail(images)
 
 
@@ -275,11 +251,15 @@ def _check_shape(images: Images, target: Path) -> None:
     """`BadRunError` for images of another shape than those that are accepted."""
     accepted = _accepted_shape(target)
     if accepted is not None and accepted != images.shape:
-        one, other = ("{0} of {2}x{1}".format(*shape) for shape in (images.shape, accepted))
         raise BadRunError(
-            f"{target} has {other} pixels, and these images have {one}; remove the file to accept "
-            "another size"
+            messages.other_accepted_size(target, _size(accepted), _size(images.shape))
         )
+
+
+def _size(shape: tuple[int, ...]) -> tuple[int, int, int]:
+    """Number, height and width."""
+    number, height, width, *_ = shape
+    return number, height, width
 
 
 def _about_images(images: Collection[Path], run: Run, *, reason: str) -> list[str]:
@@ -299,4 +279,4 @@ def _history_line(
 def _figure(case: CaseBaseline) -> str:
     latency = f"latency {min(case.measured[LATENCY.field]):.3f} s"
     busy_s = case.measured.get(GPU_BUSY.field)
-    return f"GPU busy {min(busy_s):.4f} s, {latency}" if busy_s else latency
+    return messages.busy(latency, min(busy_s)) if busy_s else latency

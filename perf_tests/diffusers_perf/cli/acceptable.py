@@ -11,6 +11,7 @@ from diffusers_perf.catalog.status import Status
 from diffusers_perf.judge import comparable
 from diffusers_perf.judge.images import REPEAT_PSNR_DB
 from diffusers_perf.judge.sides import interference_in
+from diffusers_perf.messages import baselines as messages
 from diffusers_perf.records.reading import BadRunError
 from diffusers_perf.records.run import CaseRecord, Run
 
@@ -40,31 +41,19 @@ def check(runs: Sequence[Run], *, acceptable: Collection[str] = ACCEPTABLE) -> N
     first = runs[0]
     for run in runs:
         if not run.machine.is_like(first.machine):
-            raise BadRunError(
-                f"{run.path} was measured on another machine or with other versions than "
-                f"{first.path}"
-            )
+            raise BadRunError(messages.other_machine(run.path, first.path))
         if run.session.harness_version != first.session.harness_version:
-            raise BadRunError(
-                f"{run.path} was measured by another version of the suite's own measuring code "
-                f"than {first.path}"
-            )
+            raise BadRunError(messages.other_code(run.path, first.path))
         for key, case in run.cases.items():
             if case.status not in acceptable:
-                raise BadRunError(f"{run.path}: {key} is {case.status}, which cannot be accepted")
+                raise BadRunError(messages.not_acceptable(run.path, key, case.status))
             repeated = case.measurement.repeat_psnr_db
             if repeated < REPEAT_PSNR_DB:
-                raise BadRunError(
-                    f"{run.path}: {key} gave another image for the same seed ({repeated:.1f} dB "
-                    "between them), which cannot be accepted"
-                )
+                raise BadRunError(messages.not_repeated(run.path, key, repeated))
             if ignored := case.measurement.ignored:
-                raise BadRunError(
-                    f"{run.path}: {key} gave the same image for another {ignored[0]}, which "
-                    "cannot be accepted"
-                )
+                raise BadRunError(messages.ignored(run.path, key, ignored[0]))
         if run.session.failed:
-            raise BadRunError(f"{run.path}: {run.session.failed[0]} gave no measurement")
+            raise BadRunError(messages.not_measured(run.path, run.session.failed[0]))
     try:
         comparable.same_workloads(runs)
     except comparable.NotComparable as error:
@@ -75,17 +64,11 @@ def check_whole(runs: Sequence[Run]) -> None:
     """`BadRunError` unless each case has as many rounds as a value to hold others to needs."""
     for run in runs:
         if run.session.quick:
-            raise BadRunError(
-                f"{run.path} was measured with --quick, whose few rounds are for comparing many "
-                "processes: take runs of the whole main job"
-            )
+            raise BadRunError(messages.quick(run.path))
         for key, case in run.cases.items():
             rounds = len(case.measurement.rounds_s)
             if rounds < ROUNDS_MIN and not case.image_only:
-                raise BadRunError(
-                    f"{run.path}: {key} was timed in {rounds} of at least {ROUNDS_MIN} rounds; run "
-                    "the main job again with more --rounds"
-                )
+                raise BadRunError(messages.too_few_rounds(run.path, key, rounds, ROUNDS_MIN))
 
 
 def cases_with_interference(run: Run) -> dict[str, str]:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from diffusers_perf.catalog.status import CANNOT_JUDGE
 from diffusers_perf.compare.sides import repository
+from diffusers_perf.messages.common import EMPTY_PATH, must_be
 from diffusers_perf.records.store import BaselineStore
 
 
@@ -25,7 +26,7 @@ def refuse(sentence: str) -> int:
 def named(text: str) -> Path:
     """An option's type: a path. Empty, as of an unset variable in a script, is refused."""
     if not text:
-        raise ArgumentTypeError("it takes a path, and not an empty one")
+        raise ArgumentTypeError(EMPTY_PATH)
     return Path(text)
 
 
@@ -83,7 +84,7 @@ def number(takes: str, *, low: float, high: float = MOST) -> Callable[[str], flo
             value = math.nan
         if not low <= value <= high:
             most = f", at most {MOST:g}" if value > high == MOST else ""
-            raise ArgumentTypeError(f"it takes {takes}{most}, and not {text}")
+            raise ArgumentTypeError(must_be(f"{takes}{most}", text))
         return value
 
     return parse

@@ -28,6 +28,7 @@ from diffusers_perf.judge.limits import limits_of
 from diffusers_perf.judge.messages.numbers import share
 from diffusers_perf.judge.sides import interference_in
 from diffusers_perf.judge.stats import CONFIDENCE, POWER, detectable, noise_of
+from diffusers_perf.messages import baselines as messages
 from diffusers_perf.records.baselines import Calibration, CaseBaseline, rounded
 from diffusers_perf.records.missing import parts_of
 from diffusers_perf.records.reading import BadRunError, load_runs
@@ -71,10 +72,7 @@ def calibrate(paths: Sequence[Path], store: BaselineStore) -> int:
     """
     runs = load_runs(paths)
     if len(runs) < PROCESSES_MIN:
-        raise BadRunError(
-            f"{len(runs)} of {PROCESSES_MIN} processes: the noise between so few says nothing; run "
-            "the main job again"
-        )
+        raise BadRunError(messages.too_few_to_calibrate(len(runs), PROCESSES_MIN))
     check(runs, acceptable=NOTHING_CHANGED)
     try:
         comparable.check(runs, runs)
@@ -82,24 +80,26 @@ def calibrate(paths: Sequence[Path], store: BaselineStore) -> int:
         raise BadRunError(str(error)) from None
     for run in runs:
         if run.commit.id != runs[0].commit.id:
-            raise BadRunError(
-                f"{run.path} and {runs[0].path} were made on different commits: what differs "
-                "between them is not noise alone"
-            )
+            raise BadRunError(messages.other_commit(run.path, runs[0].path))
     with store.changing() as changes:
         calibrated, left_out = _calibrated(runs, changes)
     machine, mode = runs[0].machine, runs[0].session.mode
     path = store.machine_path(machine.slug)
     print(
-        f"A/A on {machine.name}, {len(runs)} {mode} processes: the smallest slowdown that {PAIRS} "
-        f"pairs find {share(POWER)} of the time, at {share(CONFIDENCE)} confidence"
+        messages.opening(
+            machine.name,
+            len(runs),
+            mode,
+            pairs=PAIRS,
+            power=share(POWER),
+            confidence=share(CONFIDENCE),
+        )
     )
     for key, line in calibrated.items():
-        print(f"{_name(key)}: minimum detectable effect: {_effects(line.calibrations[mode])}")
+        print(messages.effects(_name(key), _effects(line.calibrations[mode])))
     for text in left_out:
-        print(f"left out: {text}")
-    number = f"{len(calibrated)} case{'s' * (len(calibrated) != 1)}"
-    print(f"calibrated {number} in {path.name}; commit baselines/")
+        print(messages.left_out(text))
+    print(messages.calibrated(len(calibrated), path.name))
     return 0
 
 
@@ -110,10 +110,7 @@ def _calibrated(runs: Sequence[Run], changes: Changes) -> tuple[dict[str, CaseBa
     machine = runs[0].machine
     baseline = changes.store.load_machine(machine.slug)
     if baseline is None:
-        raise BadRunError(
-            f"no baseline is accepted for {machine.name}, whose noise this would be; accept "
-            "these runs first: diffusers-perf accept"
-        )
+        raise BadRunError(messages.no_baseline(machine.name))
     path, mode = changes.store.machine_path(machine.slug), runs[0].session.mode
     calibrated: dict[str, CaseBaseline] = {}
     left_out: list[str] = []
@@ -122,24 +119,23 @@ def _calibrated(runs: Sequence[Run], changes: Changes) -> tuple[dict[str, CaseBa
         if seen[0][1].image_only:
             continue
         if key not in baseline.cases:
-            left_out.append(f"{_name(key)} has no line in {path.name}: accept it first")
+            left_out.append(messages.not_in_baseline(_name(key), path.name))
             continue
         if len(seen) < PROCESSES_MIN:
-            left_out.append(f"{_name(key)} was measured in {len(seen)} of {len(runs)} processes")
+            left_out.append(messages.measured_in(_name(key), len(seen), len(runs)))
             continue
         calibration, affected = _calibration(seen)
         left_out += [f"{_name(key)}: {text}" for text in affected]
         if calibration.noise:
             calibrated[key] = _line(key, baseline.cases[key], seen[0][1], mode, calibration)
     if not calibrated:
-        raise BadRunError(
-            f"{path} knows no case that {PROCESSES_MIN} of these runs measured without interference"
-        )
+        raise BadRunError(messages.none_to_calibrate(path, PROCESSES_MIN))
     changes.add_history(
         [
-            f"- {runs[0].date} {machine.name} `{key}`: calibrated from "
-            f"{line.calibrations[mode].processes} {mode} processes: minimum detectable effect "
-            f"{_effects(line.calibrations[mode])}"
+            f"- {runs[0].date} {machine.name} `{key}`: "
+            + messages.calibrated_from(
+                line.calibrations[mode].processes, mode, _effects(line.calibrations[mode])
+            )
             for key, line in calibrated.items()
         ]
     )
@@ -157,7 +153,7 @@ def _calibration(seen: Sequence[tuple[Run, CaseRecord]]) -> tuple[Calibration, l
         reasons = [interference_in(run, case, metric) for run, case in seen]
         valid = [value for value, why in zip(values, reasons, strict=True) if not why]
         if affected := [why[0] for why in reasons if why]:
-            number = f"{len(affected)} of {len(seen)} processes"
+            number = f"{len(affected)} of {messages.processes(len(seen))}"
             left_out.append(f"{metric.name} of {number}: {affected[0]}")
         if len(valid) < PROCESSES_MIN:
             continue
@@ -174,10 +170,7 @@ def _line(
 ) -> CaseBaseline:
     """A baseline's line with this calibration of its case, and the limits that follow."""
     if name := comparable.differing(line.workload, case.workload):
-        raise BadRunError(
-            f"{_name(key)}: its baseline and these runs differ in the workload ({name}): "
-            "accept these runs first: diffusers-perf accept"
-        )
+        raise BadRunError(messages.other_workload(_name(key), name))
     calibrations = {**line.calibrations, mode: calibration}
     limits = limits_of(line.measured, calibrations.get("whole"))
     return structs.replace(line, calibrations=calibrations, limits=limits)

@@ -62,7 +62,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--ssim",
-        type=number("a number from -1 to 1", low=-1, high=1),
+        type=number("from -1 to 1", low=-1, high=1),
         metavar="S",
         help="lowest SSIM, from -1 to 1, in place of --tolerance",
     )

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from diffusers_perf.judge.messages.commands import Accept, Rerun
 from diffusers_perf.judge.messages.run import RESTORE
 from diffusers_perf.judge.question import Question
 from diffusers_perf.judge.verdicts import judge
+from diffusers_perf.messages import gate as messages
 from diffusers_perf.records.baselines import MachineBaseline, OperatorBaseline, Portable
 from diffusers_perf.records.measurement import Count
 from diffusers_perf.records.operators import COUNTERS
@@ -64,11 +65,7 @@ def gate(path: Path, store: BaselineStore) -> int:
     if code == CANNOT_JUDGE:
         # The last line alone must say it, to readers of nothing else: this is not an error.
         inconclusive = [row.id for row in rows if row.status.warns]
-        them = "it" if len(inconclusive) == 1 else "them"
-        print(
-            f"inconclusive: {len(inconclusive)} of {_cases(rows)}: {', '.join(inconclusive)}; "
-            f"run {them} again"
-        )
+        print(messages.inconclusive(inconclusive, len(rows)))
     return code
 
 
@@ -123,7 +120,7 @@ def _measured(run: Run, standards: Standards) -> Iterator[JudgedCase]:
         verdict = judged(run, case, standards)
         sentence = verdict.sentence
         if verdict.status == Status.NEW and not sentence and standards.baseline is not None:
-            sentence = f"new: {case.id}: its speed is not accepted here yet"
+            sentence = messages.new(case.id)
         yield JudgedCase(id=case.id, status=verdict.status, sentence=sentence)
 
 
@@ -195,47 +192,42 @@ def _untimed(run: Run, standards: Standards) -> Iterator[JudgedCase]:
 def _unjudged(run: Run, standards: Standards) -> str | None:
     """Why this run proves nothing even though nothing in it is wrong; None if it does."""
     if not run.cases:
-        return f"{run.path} measured nothing"
+        return messages.nothing_measured(run.path)
     timed = [case for case in run.cases.values() if not case.image_only]
     if not timed or any(standards.knows(case) for case in timed):
         return None
     if any(standards.counted(run, case) for case in timed):
         # On a CPU: speed is any CPU's own, what the code asks for is not.
         return None
-    reason = f"no baseline is accepted for {run.machine.name}"
-    if standards.baseline is not None:
-        reason = f"{standards.name} knows none of these cases on {timed[0].measurement.weights}"
-    return f"{reason}, so no speed was judged"
-
-
-def _cases(rows: Sequence[JudgedCase]) -> str:
-    return f"{len(rows)} case{'s' * (len(rows) != 1)}"
+    if standards.baseline is None:
+        return messages.no_baseline(run.machine.name)
+    return messages.unknown_cases(standards.name, timed[0].measurement.weights)
 
 
 def _closing(run: Run, standards: Standards, rows: list[JudgedCase]) -> Iterator[str]:
     statuses = [row.status for row in rows]
-    counts = {
-        "held": sum(s == Status.SAME or s.improves for s in statuses),
-        "failed": sum(not s.passes and s != Status.MISSING for s in statuses),
-        "inconclusive or invalid": sum(s.warns for s in statuses),
-        "new": statuses.count(Status.NEW),
-        "skipped": statuses.count(Status.SKIPPED),
-        "missing": statuses.count(Status.MISSING),
-    }
-    shown = ", ".join(f"{number} {name}" for name, number in counts.items())
-    yield f"of {_cases(rows)} {shown}; on {run.machine.name}, against {standards.name}"
+    yield messages.totals(
+        len(rows),
+        held=sum(s == Status.SAME or s.improves for s in statuses),
+        failed=sum(not s.passes and s != Status.MISSING for s in statuses),
+        doubtful=sum(s.warns for s in statuses),
+        new=statuses.count(Status.NEW),
+        skipped=statuses.count(Status.SKIPPED),
+        missing=statuses.count(Status.MISSING),
+        machine=run.machine.name,
+        file=standards.name,
+    )
     if standards.baseline is None:
-        judged = "images, loose bounds and counts are judged, and speed is not"
-        yield f"{standards.name} does not exist yet: {judged}"
+        yield messages.no_file(standards.name)
     if run.session.narrowed:
-        yield "cases were selected by name, so missing ones are not reported"
+        yield messages.NARROWED
     if run.session.shard:
         shard = f"{run.session.shard.index}/{run.session.shard.count}"
-        yield f"this is shard {shard}: missing cases show after `diffusers-perf merge`"
+        yield messages.shard(shard)
     failed = [row.id for row in rows if not row.status.passes and row.status != Status.MISSING]
     if failed:
-        yield f"next: {Rerun(options=run.session.options).of(*failed)}"
+        yield messages.next_step(Rerun(options=run.session.options).of(*failed))
     elif Status.MISSING in statuses:
-        yield f"next: {RESTORE}:\n{Accept(options=run.session.options).of()}"
+        yield messages.next_step(Accept(options=run.session.options).of(), RESTORE)
     elif Status.NEW in statuses:
-        yield f"next: accept what is new:\n{Accept(options=run.session.options).of()}"
+        yield messages.next_step(Accept(options=run.session.options).of(), messages.ACCEPT_NEW)

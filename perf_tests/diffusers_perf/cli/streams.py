@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, TextIO, cast
 
+from diffusers_perf.messages.common import cannot_print
+
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029]")
 """All but tab and newline: with these, text could move the cursor or forge what is above it."""
 COMMAND = re.compile(r"(?m)^(\s*)(::|##\[)")
@@ -34,7 +36,7 @@ class Lost(Exception):
 
     def __init__(self, error: OSError) -> None:
         is_gone = isinstance(error, BrokenPipeError)
-        super().__init__("" if is_gone else f"the output cannot be written ({error.strerror})")
+        super().__init__("" if is_gone else cannot_print(error.strerror))
 
 
 class Plain:

@@ -33,6 +33,7 @@ from diffusers_perf.judge.messages.commands import Literal
 from diffusers_perf.judge.messages.operators import accept
 from diffusers_perf.judge.structure_verdicts import judge as judge_counts
 from diffusers_perf.judge.structure_verdicts import key_of
+from diffusers_perf.messages import structure as messages
 from diffusers_perf.plugin.finding import find_project
 from diffusers_perf.records.baselines import OperatorBaseline
 from diffusers_perf.records.missing import parts_of
@@ -83,18 +84,18 @@ def _rate(text: str) -> float:
     except ValueError:
         rate = math.nan
     if not 0 < rate < math.inf:
-        raise argparse.ArgumentTypeError(f"must be a positive number (got {text})")
+        raise argparse.ArgumentTypeError(messages.positive_number(text))
     return rate
 
 
 def main(args: argparse.Namespace) -> int:
     """Count, show, and judge or accept."""
     if args.write and not (args.reason or "").strip():
-        return refuse("--write needs a --reason: it says to a reviewer why the counts changed")
+        return refuse(messages.NO_REASON)
     if args.reason and not args.write:
-        return refuse("--reason is for --write: without it nothing is accepted")
+        return refuse(messages.REASON_ALONE)
     if (args.matmul_tflops is None) != (args.bandwidth_gb is None):
-        return refuse("a roofline takes both --matmul-tflops and --bandwidth-gb")
+        return refuse(messages.HALF_A_ROOFLINE)
     from diffusers_perf import models
 
     project = find_project(args.model)
@@ -112,7 +113,7 @@ def main(args: argparse.Namespace) -> int:
     except models.BadModel as error:
         return refuse(str(error))
     if not cases:
-        return refuse(f"no case has {args.k!r} in its id")
+        return refuse(messages.no_case(args.k))
     codes = {_count_all(by_name[name], cases[name], args) for name in cases}
     # A regression of one model counts more than another that could not be judged.
     return 1 if 1 in codes else max(codes)
@@ -136,31 +137,27 @@ def _count_all(source: Source, cases: Sequence[Case], args: argparse.Namespace) 
     for case in cases:
         reason = not_countable(case)
         if reason:
-            passed_over.append(f"not counted: {case.id}: {reason}")
+            passed_over.append(messages.not_counted(case.id, reason))
             continue
         try:
             observed[case] = seen = count(case, source)
         except structure.NotCountable as error:
             uncounted.append(key_of(case, source.name))
-            passed_over.append(
-                f"could not be counted: {case.id}: {error}\n"
-                "  next     declare it with hides_operators=True, or the package that it needs, if "
-                "only a GPU can run it"
-            )
+            passed_over.append(messages.not_countable(case.id, error))
             continue
         except DoesNotFit as error:
-            passed_over.append(f"not counted: {case.id}: {error}")
+            passed_over.append(messages.not_counted(case.id, error))
             continue
         except applied.NotApplied as error:
-            print(f"not applied: {case.id}: {error}")
+            print(messages.not_applied(case.id, error))
             return 1
         print("\n".join(table(case, seen, args)), end="\n\n")
         was = accepted.get(key_of(case, source.name))
         findings[case.id] = judge(case, seen, was, source.name) if was else []
     print("\n".join(passed_over))
-    lacking = f"{len(uncounted)} of {len(uncounted) + len(observed)} cases could not be counted"
+    lacking = messages.uncounted(len(uncounted), len(uncounted) + len(observed))
     if args.write and uncounted:
-        return refuse(f"{lacking}, so nothing is written")
+        return refuse(messages.not_written(lacking))
     if args.write:
         return write(observed, source.name, args, store)
     code = tell(observed, findings, accepted, source.name, args, uncounted=uncounted)
@@ -179,11 +176,11 @@ def not_countable(case: Case) -> str | None:
     build = Build(dtype=torch.float32)
     for optimization in case.stack:
         if optimization.hides_operators:
-            return f"what {optimization.name} runs is captured or compiled, on a GPU alone"
+            return messages.captured(optimization.name)
         if optimization.follows_values:
-            return f"what {optimization.name} does next depends on values, and these have no data"
+            return messages.follows_values(optimization.name)
         if optimization.needs.package:
-            return f"what {optimization.needs.package} brings is counted on a GPU alone"
+            return messages.of_package(optimization.needs.package)
         refusal = optimization.needs.probe() if optimization.needs.probe else None
         if refusal:
             return refusal
@@ -192,10 +189,7 @@ def not_countable(case: Case) -> str | None:
             warnings.simplefilter("ignore")
             optimization.apply(build)
         if any(isinstance(context, torch.autocast) for context in build.contexts):
-            return (
-                f"{optimization.name} is torch.autocast, which acts on tensors of a CUDA device "
-                "and passes by those without data"
-            )
+            return messages.autocast(optimization.name)
     return None
 
 
@@ -239,9 +233,9 @@ def judge(case: Case, seen: OperatorCounts, was: OperatorBaseline, model: str) -
 def table(case: Case, seen: OperatorCounts, args: argparse.Namespace) -> Iterator[str]:
     """The lines that show one case."""
     steps, images = case.workload.steps, case.workload.num_images
-    yield (
-        f"{case.id}: {steps} steps, {images} image{'s' * (images > 1)}, {case.workload.size}, "
-        f"{case.workload.scheduler or 'its own scheduler'}"
+    scheduler = case.workload.scheduler or messages.OWN_SCHEDULER
+    yield messages.heading(
+        case.id, steps=steps, images=images, size=str(case.workload.size), scheduler=scheduler
     )
     yield f"  {'':58}{'each step':>10}{'fixed':>8}{'all':>10}"
 
@@ -265,12 +259,9 @@ def table(case: Case, seen: OperatorCounts, args: argparse.Namespace) -> Iterato
         for what, part in where[counter].items():
             yield line(what, part.per_step, part.fixed, 2)
     if below_zero:
-        yield "  fixed is below zero where the first or last steps do less than the others"
+        yield messages.NEGATIVE_FIXED
     work = seen.total()
-    yield (
-        f"  {work.flops.total(steps) / 1e9:,.1f} GFLOP, "
-        f"{work.bytes.total(steps) / 1e9:,.1f} GB read and written"
-    )
+    yield (messages.work(work.flops.total(steps), work.bytes.total(steps)))
     if args.matmul_tflops:
         roofline_s, eager_s = seen.roofline_s(
             steps=steps,
@@ -278,8 +269,9 @@ def table(case: Case, seen: OperatorCounts, args: argparse.Namespace) -> Iterato
             bytes_per_s=args.bandwidth_gb * 1e9,
         )
         yield (
-            f"  at {args.matmul_tflops:g} TFLOP/s and {args.bandwidth_gb:g} GB/s no faster than "
-            f"{roofline_s:.3f} s; operator by operator, as written, {eager_s:.3f} s"
+            messages.roofline(
+                args.matmul_tflops, args.bandwidth_gb, bound_s=roofline_s, eager_s=eager_s
+            )
         )
 
 
@@ -302,21 +294,20 @@ def tell(
     for finding in sorted(shown, key=lambda f: f.status.passes):
         print(finding.text())
     for key in missing:
-        print(f"missing: {key} has accepted counts and is no longer counted")
-        print(f"  next     declare it again, or {accept(model).of()}")
+        print(messages.missing(key, accept(model).of()))
     for key in new:
-        print(f"new: no counts of {key} are accepted; accept them: {accept(model).of()}")
+        print(messages.new(key, accept(model).of()))
     worse = sum(any(not f.status.passes for f in case) for case in findings.values())
     if worse or missing:
-        print(f"{worse} of {len(observed)} cases ask for more work, {len(missing)} missing")
+        print(messages.more_work(worse, len(observed), len(missing)))
         return 1
     if not keys:
-        print("no case was counted, and none judged")
+        print(messages.NOTHING_COUNTED)
         return 2
     if len(new) == len(keys):
-        print(f"{len(keys)} cases counted and none judged: nothing is accepted for {model}")
+        print(messages.none_accepted(len(keys), model))
         return 2
-    print(f"{len(keys) - len(new)} cases ask for no more than accepted, {len(new)} new")
+    print(messages.holds(len(keys) - len(new), len(new)))
     return 0
 
 
@@ -339,5 +330,5 @@ def write(
                 counters=seen.accepted(),
             )
         changes.save_operators(kept)
-    print(f"wrote {len(observed)} cases into baselines/operators/: {args.reason.strip()}")
+    print(messages.wrote(len(observed), args.reason.strip()))
     return 0

@@ -42,3 +42,21 @@ def seconds_left(left: float) -> str:
 
 def name_taken(name: str) -> str:
     return f"the name {name!r} is taken"
+
+
+# Arguments of commands
+
+NOTHING_JUDGED = "interrupted: nothing was judged; what was written before stays"
+EMPTY_PATH = "must be a path (got an empty text)"
+
+
+def positive_integer(text: str) -> str:
+    return must_be("a positive integer", text)
+
+
+def must_be(what: str, text: str) -> str:
+    return f"must be {what} (got {text})"
+
+
+def cannot_print(reason: object) -> str:
+    return f"the output cannot be written ({reason})"

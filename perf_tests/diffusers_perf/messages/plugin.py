@@ -41,10 +41,6 @@ def foreign_mark(suite: str) -> str:
     )
 
 
-def positive_integer(text: str) -> str:
-    return f"must be a positive integer (got {text})"
-
-
 def shard(text: str) -> str:
     return f"must be I/N, such as 1/3 (got {text})"
 

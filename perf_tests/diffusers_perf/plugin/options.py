@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from diffusers_perf.messages import plugin as messages
+from diffusers_perf.messages.common import positive_integer
 
 ROUNDS = 5
 QUICK_ROUNDS = 2
@@ -108,7 +109,7 @@ def pytest_load_initial_conftests() -> Iterator[None]:
 
 def _positive(text: str) -> int:
     if not text.isdecimal() or len(text) > DIGITS_MOST or int(text) < 1:
-        raise ArgumentTypeError(messages.positive_integer(text[:20]))
+        raise ArgumentTypeError(positive_integer(text[:20]))
     return int(text)
 
 

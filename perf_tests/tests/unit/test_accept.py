@@ -137,8 +137,8 @@ def test_varying_counter_is_recorded_and_incomplete_one_is_not(
     del counters[0]["allocations"]
     assert command.main(["accept", *written(tmp_path, runs), "--reason", "first"]) == 0
     printed = capsys.readouterr().out
-    assert "left out: ddim50-fp16 counts host_syncs differently in each process" in printed
-    assert "left out: ddim50-fp16 counts casts in some of the processes alone" in printed
+    assert "left out: ddim50-fp16: host_syncs differ between processes" in printed
+    assert "left out: ddim50-fp16: casts were counted in some processes only" in printed
     fp16 = lines()[KEY + "fp16"]
     assert fp16.moving == ("host_syncs",)
     assert not {"host_syncs", "casts"} & set(fp16.counters)
@@ -178,7 +178,7 @@ def test_case_that_too_few_processes_measured_is_left_out(
 ) -> None:
     drop(runs[2], FP16)
     assert command.main(["accept", *written(tmp_path, runs), "--reason", "first"]) == 0
-    assert f"left out: {KEY}fp16 has 2 of 3 processes that say something" in capsys.readouterr().out
+    assert f"left out: {KEY}fp16 is valid in 2 of 3 processes" in capsys.readouterr().out
     assert lines().keys() == KEYS - {KEY + "fp16"}
 
 
@@ -201,7 +201,7 @@ def test_case_with_interference_is_left_out(
     assert f"left out of {paths[1]}: ddim50-fp16: the host waited for a CPU\n" in printed
     not_warm = "first round 5.6x slower than the others"
     assert f"left out of {paths[2]}: ddim50-fp16: {not_warm}" in printed
-    assert f"left out: {KEY}fp16 has 1 of 3 processes that say something" in printed
+    assert f"left out: {KEY}fp16 is valid in 1 of 3 processes" in printed
     assert lines().keys() == KEYS - {KEY + "fp16"}
     history = (folder / "HISTORY.md").read_text()
     assert history.count(" first (") == len(KEYS) - 1
@@ -230,7 +230,7 @@ def test_case_of_a_cold_reference_is_left_out(
     printed = capsys.readouterr().out
     assert "ddim50-fp16: ddim50-reference: first round 5.6x slower" in printed
     assert len(lines()[KEY + "fp16"].measured["latency_s"]) == 2
-    assert f"limits on the latency of {2 if beside else 3} cases are wide" in printed
+    assert f"latency limits of {2 if beside else 3} cases are wide" in printed
 
 
 def test_changed_workload_can_be_accepted(
@@ -282,7 +282,7 @@ def test_interference_everywhere_accepts_nothing(
     for one in cases(runs[0]):
         one["measurement"]["interference"]["gpu"] = ["power brake"]
     paths = written(tmp_path, runs)
-    sentence = "no case was measured without interference in 3 of the runs: nothing is accepted"
+    sentence = "nothing accepted: no case was measured without interference in 3 runs"
     refused(paths, sentence, folder, capsys)
     assert command.main(["accept", *paths, "--processes", "2", "--reason", "first"]) == 0
     assert "accepted 4 cases from 2 processes into" in capsys.readouterr().out
@@ -294,10 +294,7 @@ def test_fewer_processes_are_accepted_on_request(
     fewer = ["accept", *written(tmp_path, runs[:2]), "--processes", "2", "--reason", "slow"]
     assert command.main(fewer) == 0
     assert len(lines()[KEY + "fp16"].measured["latency_s"]) == 2
-    assert (
-        "limits on the latency of 4 cases are wide: fewer than 3 processes were accepted"
-        in capsys.readouterr().out
-    )
+    assert "the latency limits of 4 cases are wide" in capsys.readouterr().out
 
 
 def test_case_that_is_no_longer_declared_leaves_the_baseline(
@@ -380,7 +377,7 @@ def test_images_of_another_size_than_the_accepted_ones_are_refused(
     capsys.readouterr()
     assert command.main(["accept", path, "--images-only", "--reason", "again"]) == 2
     (said,) = capsys.readouterr().err.splitlines()
-    assert f"{image.name} has 1 of 32x64 pixels, and these images have 1 of 64x64" in said
+    assert f"{image.name} has 1 image of 32x64, but the new ones are 1 image of 64x64" in said
     assert image_files.load(image).shape == portrait.shape
 
 
@@ -425,7 +422,7 @@ def test_images_only_takes_one_run_and_no_speed(
 ) -> None:
     path, other = written(tmp_path, runs[:2])
     assert command.main(["accept", path, other, "--images-only", "--reason", "look"]) == 2
-    assert "error: --images-only takes one run, not 2" in capsys.readouterr().err
+    assert "error: --images-only needs one run (got 2)" in capsys.readouterr().err
     assert command.main(["accept", path, "--images-only", "--reason", "look"]) == 0
     assert BaselineStore(Path("baselines")).load_machine("nvidia-h200") is None
     assert len(list((folder / "images").iterdir())) == 3
@@ -491,22 +488,22 @@ def _of_another_suite(runs: list[Content]) -> None:
 @pytest.mark.parametrize(
     ("spoil", "sentence"),
     [
-        (lambda runs: runs.pop(), "2 of 3 processes: between processes the noise is larger"),
-        (_other_machine, "run-2.json was measured on another machine or with other versions"),
-        (_other_versions, "run-1.json was measured on another machine or with other versions"),
-        (_other_stopwatch, "run-1.json was measured by another version of the suite's own"),
+        (lambda runs: runs.pop(), "accept needs 3 processes (got 2)"),
+        (_other_machine, "were measured on different machines or with different versions"),
+        (_other_versions, "were measured on different machines or with different versions"),
+        (_other_stopwatch, "were measured by different versions of the measuring code"),
         (
             _other_workload,
             "run-1.json differ in the workload of ddim50 (guidance_scale): 7.5 and 1.0",
         ),
         (_failed, f"run-1.json: {KEY}fp16 is black, which cannot be accepted"),
-        (_not_repeated, f"{KEY}fp16 gave another image for the same seed (31.4 dB between them)"),
-        (_ignored, f"run-1.json: {KEY}fp16 gave the same image for another prompt, which"),
-        (_not_timed, "run-0.json: ddim50-bf16 gave no measurement"),
+        (_not_repeated, f"{KEY}fp16 generated another image from the same seed (31.4 dB apart)"),
+        (_ignored, f"run-1.json: {KEY}fp16 generated the same image from another prompt, which"),
+        (_not_timed, "run-0.json: ddim50-bf16 has no measurement"),
         (_twice, f"run-0.json: {KEY}fp16 is in it twice"),
         (_other_schema, "run-0.json: has schema 3, this suite reads 1 and 2"),
-        (_quick, "run-2.json was measured with --quick, whose few rounds are for comparing"),
-        (_few_rounds, f"run-2.json: {KEY}fp16 was timed in 2 of at least 3 rounds; run"),
+        (_quick, "run-2.json was measured with --quick, which has too few rounds"),
+        (_few_rounds, f"run-2.json: {KEY}fp16 has 2 rounds, at least 3 needed; run"),
         (_of_another_suite, "run-0.json: was not written by this suite's main job"),
     ],
 )
@@ -559,7 +556,7 @@ def test_image_of_another_size_is_refused(
     paths = written(tmp_path, runs)
     image = tmp_path / "run-0-images" / "pndm25x4-reference.png"
     image_files.save(np.zeros((*shape, 3), dtype=np.float32), image)
-    refused(paths, "and the run says 4 of 512x512", folder, capsys)
+    refused(paths, "but the run says 4 images of 512x512", folder, capsys)
     assert command.main(["accept", paths[0], "--images-only", "--reason", "one"]) == 2
 
 

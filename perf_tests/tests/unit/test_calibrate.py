@@ -62,7 +62,7 @@ def test_calibration_prints_and_writes_the_detectable_effect(
     assert calibrate(side("a", count=8, noise=EAGER), accepted) == 0
     printed = capsys.readouterr().out
     assert "A/A on NVIDIA H200, 8 whole processes: the smallest slowdown that 5 pairs " in printed
-    assert "find 90 % of the time, at 99 % confidence" in printed
+    assert "detect with 90 % power at 99 % confidence" in printed
     assert "ddim50-fp16: minimum detectable effect: latency ≥ " in printed
     assert "GPU busy ≥ 2.1 %, peak memory ≥ 2.0 %" in printed
     after = calibration(accepted)
@@ -293,18 +293,18 @@ def test_metric_with_mostly_interference_has_no_noise(
 @pytest.mark.parametrize(
     ("spoil", "sentence"),
     [
-        (_too_few, "2 of 3 processes: the noise between so few says nothing"),
-        (_other_commit, "same-code-0.json were made on different commits"),
-        (_other_gpu, "no baseline is accepted for NVIDIA A100-SXM4-80GB, whose noise"),
-        (_other_weights, "nvidia-h200.json knows no case that 3 of these runs measured"),
+        (_too_few, "calibrate needs 3 processes (got 2)"),
+        (_other_commit, "same-code-0.json have different commits"),
+        (_other_gpu, "no baseline is accepted for NVIDIA A100-SXM4-80GB; accept"),
+        (_other_weights, "nvidia-h200.json has no case that 3 of these runs measured"),
         (_other_rounds, "differ in the number of rounds of ddim50-fp16: 5 and 4"),
         (_quick, "same-code-2.json was measured with --quick and "),
-        (_other_workload, "its baseline and these runs differ in the workload (seed): accept"),
+        (_other_workload, "the baseline and these runs differ in the workload (seed); accept"),
         (_black, "fp16 is black, which cannot be accepted"),
         (_other_image, "fp16 is worse image, which cannot be accepted"),
         (_a_copy, "same-code-2.json is a copy of "),
         (_no_date, "same-code-2.json: datetime: invalid RFC3339 encoded datetime"),
-        (_other_stopwatch, "was measured by another version of the suite's own measuring code"),
+        (_other_stopwatch, "were measured by different versions of the measuring code"),
     ],
 )
 def test_noise_that_is_not_a_positive_number_is_refused(

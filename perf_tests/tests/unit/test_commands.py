@@ -55,7 +55,7 @@ def test_empty_variable_is_not_a_path(
     with pytest.raises(SystemExit) as end:
         cli.main(arguments)
     assert end.value.code == 2
-    assert "it takes a path, and not an empty one" in capsys.readouterr().err
+    assert "must be a path (got an empty text)" in capsys.readouterr().err
 
 
 def test_missing_packages_are_one_sentence(

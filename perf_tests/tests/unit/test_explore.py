@@ -433,11 +433,11 @@ def test_bad_input_is_one_sentence(
 @pytest.mark.parametrize(
     ("option", "text", "says"),
     [
-        ("--minutes", "0", "it takes more than 0, and not 0"),
-        ("--minutes", "1e9", "it takes more than 0, at most 1e+06, and not 1e9"),
-        ("--memory", "much", "it takes more than 0, and not much"),
-        ("--psnr", "-1", "it takes 0 or more, and not -1"),
-        ("--ssim", "nan", "it takes a number from -1 to 1, and not nan"),
+        ("--minutes", "0", "must be more than 0 (got 0)"),
+        ("--minutes", "1e9", "must be more than 0, at most 1e+06 (got 1e9)"),
+        ("--memory", "much", "must be more than 0 (got much)"),
+        ("--psnr", "-1", "must be 0 or more (got -1)"),
+        ("--ssim", "nan", "must be from -1 to 1 (got nan)"),
         ("--device", "tpu", "invalid choice"),
     ],
 )

@@ -526,7 +526,7 @@ def test_minutes_must_be_a_number(minutes: str, capsys: pytest.CaptureFixture[st
         cli.main(["faults", f"--minutes={minutes}"])
     assert left.value.code == 2
     said = capsys.readouterr().err
-    assert "it takes 0 or more" in said
+    assert "must be 0 or more" in said
     assert f", and not {minutes}" in said
 
 

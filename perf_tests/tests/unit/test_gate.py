@@ -52,7 +52,7 @@ def test_life_of_a_baseline(no_baselines: Path, capsys: pytest.CaptureFixture[st
     assert "error: no baseline is accepted for NVIDIA H200, so no speed was judged" in lines[-1]
     assert (
         "baselines/nvidia-h200.json does not exist yet: images, loose bounds and counts are "
-        "judged, and speed is not"
+        "judged, but not speed"
     ) in lines
 
     assert accept(runs, no_baselines) == 0
@@ -60,14 +60,14 @@ def test_life_of_a_baseline(no_baselines: Path, capsys: pytest.CaptureFixture[st
     code, lines = gate(process("head"), no_baselines, capsys)
     assert code == 0
     assert lines == [
-        "of 5 cases 5 held, 0 failed, 0 inconclusive or invalid, 0 new, 0 skipped, 0 missing; "
+        "5 cases: 5 held, 0 failed, 0 inconclusive or invalid, 0 new, 0 skipped, 0 missing; "
         "on NVIDIA H200, against baselines/nvidia-h200.json"
     ]
 
     one = process("one")
     keep(one, FP16)
     session(one)["narrowed"] = True
-    assert gate(one, no_baselines, capsys)[1][0].startswith("of 1 case 1 held, 0 failed")
+    assert gate(one, no_baselines, capsys)[1][0].startswith("1 case: 1 held, 0 failed")
 
     slower = [process(f"slower-{number}") for number in range(3)]
     for content in slower:
@@ -206,7 +206,7 @@ def _with_interference(content: Content) -> None:
         (_ended_early, 1, "missing: ddim50-fp16 was to run and has no", "1 missing"),
         (_interrupted, 2, "invalid: pndm25x4-reference was to run", "2 inconclusive or invalid"),
         (_asked_for_another, 0, "cases were selected by name", "4 held"),
-        (_a_shard, 0, "this is shard 1/2: missing cases show after", "4 held"),
+        (_a_shard, 0, "this is shard 1/2: missing cases are reported after", "4 held"),
         (_another, 0, "new: ddim50-fp16+faster: its speed is not accepted", "1 new"),
         (_another, 0, "next: accept what is new:", "1 new"),
         (
@@ -281,7 +281,7 @@ def test_baseline_of_other_weights_judges_nothing(
         one["measurement"]["weights"] = "seeded-7"
     code, lines = gate(content, accepted, capsys)
     assert code == 2
-    assert "baselines/nvidia-h200.json knows none of these cases on seeded-7" in lines[-1]
+    assert "baselines/nvidia-h200.json has none of these cases on seeded-7" in lines[-1]
 
 
 def _other_gpu(content: Content) -> None:

@@ -25,7 +25,7 @@ def cases() -> list[Case]:
 def test_committed_results_are_current(path: Path, cases: list[Case]) -> None:
     committed = results_path(path).read_text()
     assert results.results(path.stem, STORE, committed, cases) == committed, (
-        "stale: run `diffusers-perf results`"
+        "stale: run diffusers-perf results"
     )
 
 
@@ -78,7 +78,7 @@ def test_check_names_a_stale_file(
     check = Namespace(check=True, baselines=tmp_path)
     write = Namespace(check=False, baselines=tmp_path)
     assert results.main(check) == 1
-    assert "stale: RESULTS-nvidia-h200.md; run `diffusers-perf results`" in capsys.readouterr().err
+    assert "stale: RESULTS-nvidia-h200.md; run diffusers-perf results" in capsys.readouterr().err
     assert not results_path(tmp_path / "nvidia-h200.json").exists()
     assert results.main(write) == 0
     assert results.main(check) == 0

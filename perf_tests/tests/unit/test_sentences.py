@@ -34,6 +34,9 @@ SAMPLES: dict[str, tuple[Any, ...]] = {
     "budget_s": (600.0,),
     "share": (0.25,),
     **dict.fromkeys(("smaller", "faster", "claimed_smaller", "claimed_faster"), (0.25,)),
+    "psnr_db": (42.5,),
+    "flops": (1.5e12,),
+    "traffic_bytes": (2.5e9,),
     "less_gpu_time": (0.5,),
     **dict.fromkeys(("more", "others", "skipped", "unsure"), (2, 1, 0)),
     "was_s": (0.01,),
@@ -45,6 +48,7 @@ SAMPLES: dict[str, tuple[Any, ...]] = {
     "datetime": (datetime(2026, 1, 31, tzinfo=UTC),),
     "object": ("REASON",),
     "Mapping[str, str]": ({"ONE": "1.0", "TWO": "2.0"},),
+    "tuple[int, int, int]": ((2, 64, 96),),
     "Sequence[Path]": ((Path("ONE"), Path("TWO")),),
     "Sequence[str]": (("ONE", "TWO"),),
     "Sequence[tuple[str, float, int]]": ((("ONE", 1.5, 2), ("TWO", 0.25, 3)),),
@@ -62,7 +66,7 @@ def test_sentences(topic: str) -> None:
             and (module is common or not hasattr(common, name))
         ):
             lines += [f"[{name}]", value, ""]
-        elif inspect.isfunction(value) and value.__module__ == module.__name__:
+        elif name[0] != "_" and inspect.isfunction(value) and value.__module__ == module.__name__:
             lines += [f"[{name}]", *dict.fromkeys(variants(value)), ""]
     assert "\n".join(lines) == external_file(f"messages/of_{topic}.txt")
 
@@ -92,7 +96,7 @@ def samples(parameter: inspect.Parameter) -> tuple[Any, ...]:
 # Sentences elsewhere
 
 WORD = re.compile(r"""[(`'"]?[A-Za-z]+(?:['-][a-z]+)*[.,;:)`'"]*""")
-MOVED = ("compare", "faults", "history", "plugin", "report", "search")
+MOVED = ("cli", "compare", "faults", "history", "plugin", "report", "search")
 """Parts of the library whose sentences all stand in `messages`."""
 ALLOWED = {
     r"\s*import |while True": "a program that a process runs",

@@ -211,7 +211,7 @@ def test_shard_with_failed_cases_is_judged_with_the_others(
     assert "--device cuda --shard 1/2 --benchmark-json runs/shard-1.json" in asked
 
 
-ROWS = "inconclusive: ddim50-fp16: latency\nof 5 cases 4 held, 0 failed, 1 inconclusive or invalid"
+ROWS = "inconclusive: ddim50-fp16: latency\n5 cases: 4 held, 0 failed, 1 inconclusive or invalid"
 INCONCLUSIVE = f"{ROWS}\ninconclusive: 1 of 5 cases: ddim50-fp16; run it again"
 UNKNOWN = "error: no baseline is accepted for NVIDIA H200, so no speed was judged"
 BROKEN = "error: baselines/nvidia-h200.json: not valid JSON"
@@ -220,7 +220,7 @@ BROKEN = "error: baselines/nvidia-h200.json: not valid JSON"
 @pytest.mark.parametrize(
     ("code", "gate", "ends"),
     [
-        (0, ("of 5 cases 5 held", ""), 0),
+        (0, ("5 cases: 5 held", ""), 0),
         (1, (ROWS, ""), 1),
         (2, (INCONCLUSIVE, ""), 0),
         (2, (INCONCLUSIVE, "a warning of a library"), 0),

@@ -486,7 +486,7 @@ def test_life_of_an_accepted_count(
     monkeypatch.setattr(command, "count", lambda case, source: made(a=casts))
     command_line = ["structure", "-k", "ddim50-"]
     assert cli.main(command_line) == 2
-    assert "nothing is accepted" in capsys.readouterr().out
+    assert "no counts are accepted" in capsys.readouterr().out
     assert cli.main([*command_line, "--write"]) == 2
     assert "--reason" in capsys.readouterr().err
     assert cli.main([*command_line, "--write", "--reason", "first"]) == 0
@@ -500,7 +500,7 @@ def test_life_of_an_accepted_count(
     # All of the catalogue: what is there beside the accepted cases is new, not missing.
     casts = Count(fixed=1, per_step=1)
     assert cli.main(["structure"]) == 0
-    assert "new: no counts of pndm25x4/sd15/reference" in capsys.readouterr().out
+    assert "new: pndm25x4/sd15/reference has no accepted counts" in capsys.readouterr().out
 
 
 def test_uncountable_case_hides_no_regression(
@@ -520,7 +520,7 @@ def test_uncountable_case_hides_no_regression(
     assert cli.main(["structure", "-k", "32"]) == 2
     shown = capsys.readouterr()
     assert "could not be counted: ddim50-tf32: it depends on data\n  next " in shown.out
-    assert "1 cases ask for no more than accepted" in shown.out
+    assert "1 case needs no more work than accepted" in shown.out
     assert shown.err == "error: 1 of 2 cases could not be counted\n"
     assert "missing" not in shown.out
     assert cli.main(["structure", "-k", "32", "--write", "--reason", "again"]) == 2
@@ -548,7 +548,7 @@ def test_uncountable_case_is_not_missing(
     assert cli.main(["structure"]) == 2
     assert "missing" not in capsys.readouterr().out
     assert cli.main(["structure", "-k", "cuda_graph_decoder"]) == 2
-    assert "no case was counted, and none judged" in capsys.readouterr().out
+    assert "no case was counted, so none was judged" in capsys.readouterr().out
 
 
 def test_removed_case_is_missing(
@@ -582,7 +582,7 @@ def test_model_with_a_slash_has_its_own_counts(
     ("arguments", "says"),
     [
         (["-k", "nowhere"], "no case has 'nowhere' in its id"),
-        (["--matmul-tflops", "666"], "takes both"),
+        (["--matmul-tflops", "666"], "needs both"),
         (["--model", "no-such"], "no folder of that name"),
     ],
 )
