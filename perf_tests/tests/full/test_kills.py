@@ -1,4 +1,4 @@
-"""Commands that are killed at random moments lose nothing, and can be repeated.
+"""Commands that are killed at random moments lose nothing, and go on or are repeated.
 
     pytest perf_tests/tests/full/test_kills.py
 
@@ -19,11 +19,14 @@ from pathlib import Path
 
 import pytest
 
+from diffusers_perf.records.reading import load_run
+from perf_tests.tests.unit.environments import Place
 from perf_tests.tests.unit.recorded import process, with_images
 
 KILLS = int(os.environ.get("KILLS", "20"))
 SEED = int(os.environ.get("KILLS_SEED", str(time.time_ns())))
 LIMIT_S = 300
+ENDING = (signal.SIGKILL, signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
 COMMAND = [sys.executable, "-m", "diffusers_perf.cli"]
 TEST_FILE = """
 from diffusers_perf import Workload, measure
@@ -140,3 +143,52 @@ def test_killed_report_leaves_whole_files(folder: Path) -> None:
             assert (folder / name).read_bytes() == data
 
     killed(folder, line, takes_s=takes_s, look=look)
+
+
+def test_ended_main_job_keeps_what_it_measured(folder: Path) -> None:
+    line = [sys.executable, "-m", "pytest", "--benchmark-only", "--device=cpu", "--quick"]
+    line += ["-k", "reference", "--benchmark-json=job.json"]
+    path = folder / "job.json"
+    takes_s = whole(folder, line)
+
+    def look(number: int) -> None:
+        said = (folder / "log").read_text()
+        assert "INTERNALERROR" not in said
+        # A run that began takes the old one's place; killed, it cannot leave a word.
+        if path.exists():
+            run = load_run(path)
+            assert run.cases or run.session.not_timed
+        else:
+            assert number == signal.SIGKILL or "collected" not in said, said[-2000:]
+            path.write_bytes(before)
+        assert not [*folder.glob("*.draft")] or number == signal.SIGKILL
+
+    before = path.read_bytes()
+    killed(folder, line, takes_s=takes_s, look=look, signals=ENDING)
+    whole(folder, line)
+    assert len(load_run(path).cases) == 1
+
+
+def test_ended_ab_goes_on(tmp_path: Path) -> None:
+    place = Place.made(tmp_path / "place")
+    place.act("sleep 0.2")
+    line = [*COMMAND, *place.arguments()]
+    takes_s = whole(tmp_path, line)
+    shutil.rmtree(place.out)
+    kept: set[int] = set()
+
+    def look(number: int) -> None:
+        finished = place.finished()
+        pairs = {n for _, n in finished if {("base", n), ("head", n)} <= finished}
+        assert kept <= pairs, "a finished pair was lost"
+        kept.clear()
+        kept.update(pairs)
+        if len(pairs) == 5:
+            kept.clear()
+            shutil.rmtree(place.out)
+        if number == signal.SIGKILL:
+            time.sleep(1)  # what it left behind measures to its end, and holds the folder
+
+    killed(tmp_path, line, takes_s=takes_s / 2, look=look, signals=ENDING)
+    whole(tmp_path, line)
+    assert len(place.finished()) == 10

@@ -16,12 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import pytest
 
 from diffusers_perf.cli import __main__ as command
-from diffusers_perf.compare.state import StateFile
-from diffusers_perf.records.reading import load_run
 from perf_tests.tests.unit.environments import Place
 from perf_tests.tests.unit.recorded import process, with_images
 
@@ -163,17 +160,6 @@ def test_fault_at_any_write_loses_nothing(
     assert 3 < number < MOST - 1
 
 
-def finished(place: Place) -> set[tuple[str, int]]:
-    """The processes that a comparison finished, each with a run that can be read."""
-    path = place.folder / "out" / "ab.json"
-    if not path.exists():
-        return set()
-    state = msgspec.json.decode(path.read_bytes(), type=StateFile)
-    for entry in state.finished:
-        assert load_run(path.with_name(f"{entry.side}-{entry.pair}.json")).cases
-    return {(entry.side, entry.pair) for entry in state.finished}
-
-
 @pytest.mark.parametrize("error", [Killed(), FULL], ids=["killed", "full"])
 def test_fault_at_any_write_of_a_comparison_loses_one_pair(
     error: Killed | OSError, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -187,12 +173,12 @@ def test_fault_at_any_write_of_a_comparison_loses_one_pair(
             said = capsys.readouterr()
             assert "Traceback" not in said.err
             assert number > counted[0] or str(folder) in said.err, "it names the file"
-        before = finished(place)
+        before = place.finished()
         kept = {pair for _, pair in before if {("base", pair), ("head", pair)} <= before}
         measured = len(place.calls)
         assert len(before) >= measured - 1
         assert place.ab() == 0
-        assert len(finished(place)) == 10
+        assert len(place.finished()) == 10
         assert len(place.calls) == measured + 10 - 2 * len(kept), f"at write {number}"
         shutil.rmtree(folder)
         if counted[0] < number:

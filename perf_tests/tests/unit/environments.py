@@ -9,7 +9,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
+
 from diffusers_perf.cli import __main__ as command
+from diffusers_perf.compare.state import StateFile
+from diffusers_perf.records.reading import load_run
 from perf_tests.tests.unit.recorded import Content, side
 
 PYTHON = """#!/bin/sh
@@ -63,11 +67,29 @@ class Place:
                 path = self.folder / "recorded" / f"{name}-{number}.json"
                 path.write_text(json.dumps(content))
 
-    def ab(self, *options: str) -> int:
+    def arguments(self, *options: str) -> list[str]:
+        """Of the command that compares them."""
         pythons = [f"--{side}-python={self.folder / side / 'python'}" for side in ("base", "head")]
         # These machines are not calibrated.
         pythons.append(f"--baselines={self.folder / 'baselines'}")
-        return command.main(["ab", *pythons, f"--out={self.folder / 'out'}", *options])
+        return ["ab", *pythons, f"--out={self.out}", *options]
+
+    @property
+    def out(self) -> Path:
+        return self.folder / "out"
+
+    def ab(self, *options: str) -> int:
+        return command.main(self.arguments(*options))
+
+    def finished(self) -> set[tuple[str, int]]:
+        """Side and pair of each process that is finished; its run can be read."""
+        path = self.out / "ab.json"
+        if not path.exists():
+            return set()
+        state = msgspec.json.decode(path.read_bytes(), type=StateFile)
+        for entry in state.finished:
+            assert load_run(path.with_name(f"{entry.side}-{entry.pair}.json")).cases
+        return {(entry.side, entry.pair) for entry in state.finished}
 
     def act(self, shell: str) -> None:
         """What each process does before it writes its run."""
