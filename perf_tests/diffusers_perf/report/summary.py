@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from diffusers_perf.catalog.status import Status
-from diffusers_perf.judge.messages.commands import Rerun
+from diffusers_perf.judge.messages.commands import Accept, Rerun
+from diffusers_perf.judge.messages.run import RESTORE
 from diffusers_perf.messages import report as messages
 from diffusers_perf.records.missing import Untimed
 from diffusers_perf.records.run import Run
@@ -55,7 +56,7 @@ def summary_of(
             mood=mood_of(case.status),
             case=case.id,
             sentence=_about_lost(case),
-            next=Rerun(options=head.session.options).of(case.id),
+            next=_next_of_lost(case, head.session.options),
         )
         for case in lost
         if mood_of(case.status) in ("warning", "bad")
@@ -81,6 +82,13 @@ def _about_lost(lost: Untimed) -> str:
     if not lost.sentence:
         return messages.not_measured(lost.id)
     return lost.sentence if lost.id in lost.sentence else f"{lost.id}: {lost.sentence}"
+
+
+def _next_of_lost(lost: Untimed, options: Sequence[str]) -> str:
+    if lost.status == Status.MISSING:
+        # It may no longer be declared, and a rerun would select nothing.
+        return f"{RESTORE}: {Accept(options=options).of(lost.id)}"
+    return Rerun(options=options).of(lost.id)
 
 
 def _own_words(

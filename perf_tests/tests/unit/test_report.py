@@ -173,6 +173,8 @@ def test_accepted_case_that_did_not_run_is_missing(
     drop(run, "vase25-reference")
     text = page(shown(run, tmp_path / "run.json"))
     assert "vase25-reference has a baseline and was not run" in headline(text)
+    # A rerun would select nothing of a case that is no longer declared.
+    assert "restore it, or accept runs without it" in words(text)
     session(run)["narrowed"] = True
     assert "vase25" not in words(page(shown(run, tmp_path / "run.json")))
 
