@@ -56,8 +56,9 @@ def _add(parser: pytest.Parser) -> None:
     group.addoption(
         "--quick",
         action="store_true",
-        help="one short warm-up, few rounds, no roofline, no image that is only to be looked at, "
-        "the reference not repeated: for one of the processes that `diffusers-perf ab` compares",
+        help="one short warm-up, few rounds, no roofline (lower bound on the time), no image "
+        "that is only to be looked at, the reference not repeated: for one of the processes that "
+        "`diffusers-perf ab` compares",
     )
     group.addoption(
         "--shard",
