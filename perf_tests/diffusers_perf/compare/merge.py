@@ -90,7 +90,7 @@ SAME: tuple[tuple[str, Callable[[Run], object]], ...] = (
 def _machine(run: Run) -> Machine:
     # Shards of several GPUs run on several hosts, whose threads change nothing that is measured.
     machine = run.machine
-    return machine if machine.device == "cpu" else structs.replace(machine, threads=1)
+    return machine if machine.device == "cpu" else structs.replace(machine, threads=1, cpu=None)
 
 
 def _shard(run: Run) -> Shard:

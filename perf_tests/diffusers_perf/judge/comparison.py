@@ -20,7 +20,11 @@ class Change(Finding):
     """Median over the processes, in the metric's unit; a counter's total."""
     head: float | None = None
     ratio: Interval | None = None
-    """Head over base, with its 99 % interval."""
+    """Head over base, with its 99.5 % interval."""
+    noise: float = 0.0
+    """Of a pair's log ratio."""
+    by_pair: tuple[tuple[float, float] | None, ...] = ()
+    """Base's and head's values that were compared, by pair; None where a pair was left out."""
     more_could_tell: bool = False
     """Whether more pairs, up to `PAIRS_MOST`, could settle what is inconclusive or invalid."""
 

@@ -16,7 +16,7 @@ from diffusers_perf.judge.counters import count_status
 from diffusers_perf.judge.finding import Finding, Message
 from diffusers_perf.judge.messages import comparison as messages
 from diffusers_perf.judge.messages.commands import Literal
-from diffusers_perf.judge.sides import NOT_ON_BOTH, PairedCase, question_of
+from diffusers_perf.judge.sides import PairedCase, question_of
 from diffusers_perf.judge.weighing import PAIRS_MOST, Weighed, weigh
 from diffusers_perf.messages.numbers import plural
 from diffusers_perf.records.measurement import Count
@@ -60,25 +60,23 @@ def timed(sides: PairedCase, metric: Metric, noise: Noise) -> Iterator[Change]:
         )
         yield change(Status.INCONCLUSIVE, message)
         return
-    valid, reasons = sides.valid_pairs(metric)
-    both = [
-        (b, h)
-        for one, other in valid
-        if (b := metric.of(one.measurement)) is not None
-        and (h := metric.of(other.measurement)) is not None
-    ]
+    by_pair, reasons = sides.by_pair(metric)
+    both = [pair for pair in by_pair if pair]
     left_out = ""
-    if len(both) < sides.pairs:
-        why = (*reasons, NOT_ON_BOTH)[0]
-        left_out = messages.left_out(sides.pairs - len(both), sides.pairs, why)
+    if reasons:
+        left_out = messages.left_out(len(reasons), sides.pairs, reasons[0])
     if not both:
         message = messages.no_pair(metric, left_out, rerun=sides.rerun)
         yield change(Status.INVALID, message, more_could_tell=sides.pairs < PAIRS_MOST)
         return
     under, over = [b for b, _ in both], [h for _, h in both]
     base, head = median(under), median(over)
-    known = noise.get(sides.in_head[0].key, {}).get(metric.field, 0.0)
+    known = noise.get(sides.in_head[0].key, {}).get(sides.clock.noise_field(metric), 0.0)
     weighed = weigh(metric, over, under, known=known, of=sides.pairs)
+    if metric.wall_clock and _is_speed_of_host(sides, weighed, threshold=metric.threshold):
+        message = messages.speed_of_host(metric, sides.hosts.slower, rerun=sides.rerun)
+        yield change(Status.INVALID, message, more_could_tell=sides.pairs < PAIRS_MOST)
+        return
     message = messages.weighed(
         metric,
         weighed.status,
@@ -91,7 +89,15 @@ def timed(sides: PairedCase, metric: Metric, noise: Noise) -> Iterator[Change]:
     )
     message = _then(sides, weighed, message)
     found = change(weighed.status, message, more_could_tell=weighed.more_could_tell)
-    yield replace(found, ratio=weighed.ratio)
+    yield replace(found, ratio=weighed.ratio, noise=weighed.noise, by_pair=by_pair)
+
+
+def _is_speed_of_host(sides: PairedCase, weighed: Weighed, *, threshold: float) -> bool:
+    """Whether head is slower or faster because its host is."""
+    if weighed.status in (Status.SAME, Status.INCONCLUSIVE) or sides.clock.host_bound:
+        return False
+    seen = [case.measurement for case in (*sides.in_base, *sides.in_head)]
+    return sides.hosts.explain(weighed.ratio.mid, seen, threshold=threshold)
 
 
 def _then(sides: PairedCase, weighed: Weighed, message: Message) -> Message:

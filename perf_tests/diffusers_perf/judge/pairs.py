@@ -1,9 +1,10 @@
 """Head against base in paired processes: numbers in, verdicts out; no files, no torch, no clock.
 
 The i-th run of base and the i-th of head are a pair, made one after the other on one machine. Times
-and memory are weighed as `weighing` says. Counters must be base's exactly. Head's images must be
-within the tolerance of their optimizations, as in `images`, and with or without one no farther from
-the reference than base's by `IMAGE_DROP_DB`.
+and memory are weighed as `weighing` says, latencies as `clock` reads them, and the times of a
+workload's cases also together, as `pooling` says. Counters must be base's exactly. Head's images
+must be within the tolerance of their optimizations, as in `images`, and with or without one no
+farther from the reference than base's by `IMAGE_DROP_DB`.
 """
 
 from __future__ import annotations
@@ -18,10 +19,13 @@ from diffusers_perf.catalog.metric import Subject
 from diffusers_perf.catalog.metrics import COMPARED
 from diffusers_perf.catalog.status import Status
 from diffusers_perf.judge import paired
+from diffusers_perf.judge.clock import Hosts
 from diffusers_perf.judge.comparable import NotComparable, check
 from diffusers_perf.judge.comparison import Change, Comparison
 from diffusers_perf.judge.messages import comparison as messages
+from diffusers_perf.judge.messages.commands import Rerun
 from diffusers_perf.judge.paired import Noise
+from diffusers_perf.judge.pooling import with_pooled
 from diffusers_perf.judge.sides import PairedCase
 from diffusers_perf.judge.weighing import PAIRS_MOST
 from diffusers_perf.records.missing import Untimed
@@ -47,14 +51,22 @@ def compare(
         for name in (*run.by_id, *(lost.id for lost in run.session.not_timed))
     )
     drifts = {change.case: change for change in _drifts(base, head)}
+    hosts = Hosts.of(base, head)
     changes: list[Change] = []
     for name in ids:
-        changes += _changes(PairedCase(name=name, base=base, head=head, more=more), noise or {})
+        sides = PairedCase(name=name, base=base, head=head, more=more, hosts=hosts)
+        changes += _changes(sides, noise or {})
         changes += [drifts.pop(name)] if name in drifts else []
     # References that were measured for others and have no test in these runs.
     changes += drifts.values()
+    workloads = {
+        case.id: case.measurement.workload for run in (*base, *head) for case in run.cases.values()
+    }
+    rerun = Rerun(options=head[0].session.options)
     found = Comparison(
-        changes=tuple(changes), pairs=len(base), machines=_machines(base[0], head[0])
+        changes=tuple(with_pooled(changes, workloads, rerun=rerun)),
+        pairs=len(base),
+        machines=_machines(base[0], head[0]),
     )
     if not found.verdicts:
         raise NotComparable(messages.NOTHING_MEASURED)

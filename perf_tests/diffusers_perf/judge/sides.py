@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from diffusers_perf.catalog.metric import Metric, MetricKind
 from diffusers_perf.judge import measuring
+from diffusers_perf.judge.clock import Clock, Hosts
+from diffusers_perf.judge.messages import comparison as messages_of_pairs
 from diffusers_perf.judge.messages import run as messages
 from diffusers_perf.judge.messages.commands import Command, Rerun
 from diffusers_perf.judge.question import Question
@@ -25,6 +28,7 @@ class PairedCase:
     head: Sequence[Run]
     more: str
     """The command that measures more pairs; empty where it is not known."""
+    hosts: Hosts
 
     @property
     def in_base(self) -> list[CaseRecord]:
@@ -43,24 +47,36 @@ class PairedCase:
     def rerun(self) -> Command:
         return Rerun(options=self.head[0].session.options)
 
-    def valid_pairs(self, metric: Metric) -> tuple[list[tuple[CaseRecord, CaseRecord]], list[str]]:
-        """The pairs in which this metric is valid, and why it is not in the others."""
-        pairs, reasons = [], []
+    @cached_property
+    def clock(self) -> Clock:
+        seen = [case.measurement for case in (*self.in_base, *self.in_head)]
+        return Clock.of(seen, self.hosts)
+
+    def by_pair(self, metric: Metric) -> tuple[tuple[tuple[float, float] | None, ...], list[str]]:
+        """Base's and head's value in each pair in which this metric is valid, else None, and why it
+        is not in these.
+        """
+        pairs: list[tuple[float, float] | None] = []
+        reasons: list[str] = []
         for runs in zip(self.base, self.head, strict=True):
-            base, head = (run.by_id.get(self.name) for run in runs)
-            if base is None or head is None:
-                reasons.append(NOT_ON_BOTH)
-                continue
+            cases = [(run, case) for run in runs if (case := run.by_id.get(self.name))]
+            values = [self.clock.of_metric(metric, case.measurement) for _, case in cases]
+            known = [value for value in values if value is not None]
             interference = [
-                reason
-                for run, case in zip(runs, (base, head), strict=True)
-                for reason in interference_in(run, case, metric)
+                *(reason for run, case in cases for reason in interference_in(run, case, metric)),
+                *(self._other_host(runs) if metric.wall_clock else []),
             ]
-            if interference:
+            if len(cases) == 2 and interference:
                 reasons.append(interference[0])
-            else:
-                pairs.append((base, head))
-        return pairs, reasons
+            elif len(known) < 2:
+                reasons.append(NOT_ON_BOTH)
+            pairs.append(None if interference or len(known) < 2 else (known[0], known[1]))
+        return tuple(pairs), reasons
+
+    def _other_host(self, runs: Sequence[Run]) -> list[str]:
+        cpus = list(dict.fromkeys(run.machine.cpu for run in runs if run.machine.cpu))
+        other = [messages_of_pairs.other_cpu(*cpus)] if len(cpus) > 1 else []
+        return [*other, self.hosts.other] if self.hosts.other else other
 
 
 def interference_in(run: Run, case: CaseRecord, metric: Metric) -> list[str]:

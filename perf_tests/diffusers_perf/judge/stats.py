@@ -18,6 +18,17 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 CONFIDENCE = 0.99
+PAIRS_CONFIDENCE = 0.995
+"""Of an interval of pairs. Each of its ends is wrong once in 400 times: a case is looked at four
+times, by itself and with its workload's others, after five pairs and after ten, and all four
+together call it slower by chance in one of a hundred comparisons."""
+CRITICAL_OF_PAIRS = (
+    *(12.69, 5.36, 4.18, 3.72, 3.48, 3.34, 3.22, 3.16, 3.11, 3.06),
+    *(3.02, 3.00, 2.97, 2.96, 2.94, 2.92, 2.91, 2.90, 2.90),
+)
+"""For 2, 3, … pairs, how many standard errors as `pair_noise` estimates them their mean exceeds in
+one of 200 comparisons of equal sides: simulated, see `tests/unit/test_stats.py`. The larger of two
+estimates makes them less than Student's quantiles (for five pairs 5.60)."""
 POWER = 0.9
 """How often an effect that is called detectable is seen."""
 
@@ -103,9 +114,8 @@ def paired_interval(
     under: Sequence[float],
     *,
     known: float = 0.0,
-    confidence: float = CONFIDENCE,
 ) -> Interval:
-    """t interval of the geometric mean of the pairs' ratios, over / under, with `pair_noise`.
+    """Interval of the geometric mean of the pairs' ratios, over / under, with `pair_noise`: 99.5 %.
 
     With less than two pairs nothing is known of the noise, and the interval is everything.
     `ValueError` for a value that is not positive or sides that do not pair.
@@ -116,7 +126,7 @@ def paired_interval(
     if len(over) < 2:
         return _interval(mid, math.inf)
     error = pair_noise(over, under, known=known) / math.sqrt(len(over))
-    return _interval(mid, _critical(len(over) - 1, confidence) * error)
+    return _interval(mid, critical_of_pairs(len(over)) * error)
 
 
 def pooled_interval(
@@ -143,7 +153,7 @@ def narrowed(interval: Interval, *, pairs: int, to: int) -> Interval:
     """The interval that `to` pairs of the same noise and middle would give, instead of `pairs`."""
     half = math.log(interval.high / interval.mid)
     for number, sign in ((to, 1), (pairs, -1)):
-        half *= (_critical(number - 1, CONFIDENCE) / math.sqrt(number)) ** sign
+        half *= (critical_of_pairs(number) / math.sqrt(number)) ** sign
     return _interval(math.log(interval.mid), half)
 
 
@@ -163,7 +173,7 @@ def detectable(noise: float, *, pairs: int, threshold: float) -> float:
     if error == 0:
         return threshold
     # What the mean must exceed, for each size of noise that such a sample shows.
-    least = _critical(pairs - 1, CONFIDENCE) * error * np.maximum(_noises_seen(pairs), 1.0)
+    least = critical_of_pairs(pairs) * error * np.maximum(_noises_seen(pairs), 1.0)
     least = np.maximum(math.log1p(threshold), least)
 
     def misses(effect: float) -> float:
@@ -185,6 +195,11 @@ def _noises_seen(pairs: int) -> npt.NDArray[np.float64]:
     shares = np.sqrt((np.arange(200) + 0.5) / 200)
     seen: npt.NDArray[np.float64] = np.sqrt(special.chdtri(pairs - 1, 1 - shares) / (pairs - 1))
     return seen
+
+
+def critical_of_pairs(pairs: int) -> float:
+    """`CRITICAL_OF_PAIRS` of two pairs or more."""
+    return CRITICAL_OF_PAIRS[min(pairs - 2, len(CRITICAL_OF_PAIRS) - 1)]
 
 
 @cache

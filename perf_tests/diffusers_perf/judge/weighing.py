@@ -1,11 +1,12 @@
 """What pairs of processes say of one metric: numbers in, a status out.
 
-A metric is worse if the 99 % t interval of the pairs' log ratios lies above 1 and their mean beyond
+A metric is worse if the 99.5 % interval of the pairs' log ratios lies above 1 and their mean beyond
 the metric's threshold; the same if the interval lies within the threshold; else inconclusive.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -25,7 +26,9 @@ class Weighed:
 
     status: Status
     ratio: Interval
-    """Head over base, with its 99 % interval."""
+    """Head over base, with its 99.5 % interval."""
+    noise: float
+    """As `pair_noise` estimates it; infinite for one pair."""
     detectable: float | None
     """If inconclusive, the minimum detectable effect of these pairs, as a share; None of
     one pair, which does not show the noise.
@@ -44,13 +47,14 @@ def weigh(
     ratio = paired_interval(over, under, known=known)
     status = _status(metric, ratio)
     inconclusive, pairs = status == Status.INCONCLUSIVE, len(over)
+    noise = pair_noise(over, under, known=known) if pairs > 1 else math.inf
     effect = None
     if inconclusive and pairs > 1:
-        noise = pair_noise(over, under, known=known)
         effect = detectable(noise, pairs=pairs, threshold=metric.threshold)
     return Weighed(
         status=status,
         ratio=ratio,
+        noise=noise,
         detectable=effect,
         more_could_tell=inconclusive and _more_could_tell(metric, ratio, pairs=pairs, of=of),
     )

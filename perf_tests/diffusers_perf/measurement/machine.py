@@ -45,6 +45,7 @@ def this_machine(device: str | None) -> Machine:
         diffusers=metadata.version("diffusers"),
         transformers=metadata.version("transformers"),
         gpu_uuid=str(properties.uuid) if properties else None,
+        cpu=cpu_model(),
     )
 
 
@@ -62,6 +63,10 @@ def with_threads_for(machine: Machine, scale: Scale) -> Machine:
 
 def cpu_name() -> str:
     """The CPU's model with the number of its cores that this process may use."""
+    return f"{cpu_model()} ({cores()} cores)"
+
+
+def cpu_model() -> str:
     name = platform.processor() or platform.machine()
     try:
         with Path("/proc/cpuinfo").open() as lines:
@@ -69,7 +74,7 @@ def cpu_name() -> str:
             name = models[0].strip() if models else name
     except OSError:
         pass  # not Linux: the name above has to do
-    return f"{name} ({cores()} cores)"
+    return name
 
 
 def cores() -> int:

@@ -54,6 +54,8 @@ class Machine(Record, frozen=True, kw_only=True):
     transformers: str
     gpu_uuid: str | None = None
     """The card itself: two of one kind differ by up to a few percent."""
+    cpu: str | None = None
+    """The host's CPU model, on which what waits for the host depends; None in older runs."""
 
     def __post_init__(self) -> None:
         if not self.name.isprintable() or not 0 < len(self.slug) <= BYTES_MOST:
@@ -66,10 +68,11 @@ class Machine(Record, frozen=True, kw_only=True):
     def is_like(self, other: Machine) -> bool:
         """Whether both are the same kind of hardware with the same versions.
 
-        The threads of a GPU's host change nothing that is measured; on a CPU they are the machine.
+        A GPU's host and its threads change nothing that the GPU does, and a latency is compared
+        with its CPU in view; on a CPU they are the machine.
         """
         if self.device == "cuda":
-            other = replace(other, threads=self.threads)
+            other = replace(other, threads=self.threads, cpu=self.cpu)
         return self == replace(other, gpu_uuid=self.gpu_uuid)
 
     @property

@@ -6,16 +6,23 @@ import math
 import random
 from collections import Counter
 from dataclasses import replace
+from statistics import stdev
 
 import pytest
 from msgspec import structs
-from scipy import stats as oracle
 
 from diffusers_perf.catalog.metrics import COMPARED
 from diffusers_perf.catalog.status import Status
 from diffusers_perf.judge.comparison import Change, Comparison
 from diffusers_perf.judge.pairs import compare
-from diffusers_perf.judge.stats import detectable, narrowed, noise_of, pair_noise, paired_interval
+from diffusers_perf.judge.stats import (
+    critical_of_pairs,
+    detectable,
+    narrowed,
+    noise_of,
+    pair_noise,
+    paired_interval,
+)
 from diffusers_perf.judge.weighing import weigh
 from diffusers_perf.records.run import Run
 from perf_tests.tests.unit.recorded import cases, parsed, side, slow
@@ -27,24 +34,23 @@ EAGER = 0.06
 """Noise of the latency of a host-bound case between processes, as recorded."""
 
 
-def test_interval_is_the_paired_t_interval_of_the_logs() -> None:
+def test_interval_is_symmetric_around_the_mean_of_the_logs() -> None:
     # Sides that move together: the pairs are noisier than neighbours are.
     base, head = [2.0, 2.0, 2.0, 2.0], [2.0, 2.02, 2.04, 2.06]
     logs = [math.log(h / b) for h, b in zip(head, base, strict=True)]
-    low, high = oracle.ttest_1samp(logs, 0).confidence_interval(0.99)
+    half = critical_of_pairs(4) * stdev(logs) / 2
     seen = paired_interval(head, base)
-    assert seen.low == pytest.approx(math.exp(low))
-    assert seen.high == pytest.approx(math.exp(high))
     assert seen.mid == pytest.approx(math.exp(sum(logs) / 4))
+    assert seen.low == pytest.approx(seen.mid * math.exp(-half))
+    assert seen.high == pytest.approx(seen.mid * math.exp(half))
 
 
 def test_narrowed_interval_is_that_of_more_pairs() -> None:
     five = paired_interval(HEAD, BASE)
-    low, high = oracle.t.interval(
-        0.99, 9, loc=math.log(five.mid), scale=pair_noise(HEAD, BASE) / math.sqrt(10)
-    )
+    half = critical_of_pairs(10) * pair_noise(HEAD, BASE) / math.sqrt(10)
     ten = narrowed(five, pairs=5, to=10)
-    assert (ten.low, ten.mid, ten.high) == pytest.approx((math.exp(low), five.mid, math.exp(high)))
+    ends = (five.mid * math.exp(-half), five.mid * math.exp(half))
+    assert (ten.low, ten.mid, ten.high) == pytest.approx((ends[0], five.mid, ends[1]))
 
 
 def test_lucky_pairs_are_as_noisy_as_their_sides() -> None:
@@ -86,12 +92,15 @@ def test_detectable_effect_is_detected_nine_times_in_ten(noise: float, pairs: in
 
 @pytest.mark.parametrize("noise", [0.01, 0.03, 0.1])
 def test_noise_without_a_calibration_is_seldom_called_slower(noise: float) -> None:
+    """At five pairs and, where these are inconclusive, at ten: 0.25 % each."""
     draw, wrong = random.Random(1), 0
     for _ in range(3000):
-        base, head = ([math.exp(draw.gauss(0, noise)) for _ in range(5)] for _ in range(2))
-        wrong += weigh(LATENCY, head, base, known=0.0, of=5).status == Status.SLOWER
-    # The t interval of the pairs alone: 0.5 %.
-    assert wrong / 3000 < 0.002
+        base, head = ([math.exp(draw.gauss(0, noise)) for _ in range(10)] for _ in range(2))
+        five = weigh(LATENCY, head[:5], base[:5], known=0.0, of=5)
+        ten = weigh(LATENCY, head, base, known=0.0, of=10)
+        last = ten if five.status == Status.INCONCLUSIVE else five
+        wrong += last.status == Status.SLOWER
+    assert wrong / 3000 < 0.01
 
 
 def processes(noise: float) -> list[Run]:
@@ -182,10 +191,10 @@ def test_more_pairs_are_suggested_where_they_could_settle_it() -> None:
     by_far_too_few = pairings(processes(EAGER), 20)
     assert sum(len(one.inconclusive) for one in by_far_too_few) == 20 * 4
     assert sum(len(one.worth_more) for one in by_far_too_few) <= 4
-    # An effect that ten could see shows in five.
+    # An effect that ten could see shows in five, where five do not see it.
     seen = [of_fp16(one, "latency") for one in pairings(processes(EAGER), 20, by=1.15)]
-    assert {change.status for change in seen} == {"inconclusive"}
-    assert sum(change.more_could_tell for change in seen) >= 18
+    assert sum(change.status == "inconclusive" for change in seen) > 10
+    assert sum(change.more_could_tell or change.status == "slower" for change in seen) >= 18
 
 
 def test_rule_for_more_pairs_costs_little_and_saves_much() -> None:

@@ -8,6 +8,7 @@ import pytest
 from scipy import stats as oracle
 
 from diffusers_perf.judge.stats import (
+    critical_of_pairs,
     detectable,
     mean_interval,
     narrowed,
@@ -130,18 +131,28 @@ def test_pair_noise_needs_two_pairs() -> None:
             pair_noise(over, under)
 
 
-@pytest.mark.parametrize("pairs", [2, 3, 5, 10])
-def test_paired_interval_is_the_t_interval_of_that_noise(pairs: int) -> None:
+@pytest.mark.parametrize("pairs", [2, 3, 5, 10, 20])
+def test_paired_interval_is_wrong_of_equal_sides_once_in_two_hundred(pairs: int) -> None:
+    """By simulation: each end of the interval is wrong once in 400 comparisons."""
+    draw = np.random.default_rng(pairs)
+    over, under = (draw.standard_normal((200_000, pairs)) for _ in range(2))
+    jumps = [np.diff(side, axis=1) ** 2 for side in (over, under)]
+    neighbours = sum(jump.sum(axis=1) for jump in jumps) / (2 * (pairs - 1))
+    noise = np.sqrt(np.maximum((over - under).var(axis=1, ddof=1), neighbours))
+    errors = (over - under).mean(axis=1) / (noise / math.sqrt(pairs))
+    for wrong in (errors, -errors):
+        assert np.mean(wrong > critical_of_pairs(pairs)) == pytest.approx(0.0025, abs=0.0005)
+
+
+@pytest.mark.parametrize("pairs", [2, 3, 5, 10, 100])
+def test_paired_interval_is_that_of_pair_noise(pairs: int) -> None:
     draw = random.Random(pairs)
     over, under = ([math.exp(draw.gauss(0, 0.05)) for _ in range(pairs)] for _ in range(2))
-    low, high = oracle.t.interval(
-        0.99,
-        pairs - 1,
-        loc=np.mean(np.log(over) - np.log(under)),
-        scale=pair_noise(over, under) / math.sqrt(pairs),
-    )
     seen = paired_interval(over, under)
-    assert (seen.low, seen.high) == pytest.approx((math.exp(low), math.exp(high)))
+    middle = float(np.mean(np.log(over) - np.log(under)))
+    half = critical_of_pairs(pairs) * pair_noise(over, under) / math.sqrt(pairs)
+    ends = (math.exp(middle - half), math.exp(middle + half))
+    assert (seen.low, seen.high) == pytest.approx(ends)
     wider = paired_interval(over, under, known=1.0)
     assert wider.low < seen.low < seen.mid == wider.mid < seen.high < wider.high
 
@@ -203,7 +214,7 @@ def test_detectable_is_what_the_rule_detects_nine_times_in_ten(pairs: int, noise
     shown = np.linspace(1e-6, 1 - 1e-6, 200_001)
     # The larger of two estimates: each is below it with the root of that share.
     sizes = np.sqrt(oracle.chi2.ppf(np.sqrt(shown), pairs - 1) / (pairs - 1))
-    least = oracle.t.ppf(0.995, pairs - 1) * error * np.maximum(sizes, 1.0)
+    least = critical_of_pairs(pairs) * error * np.maximum(sizes, 1.0)
     found = np.mean(oracle.norm.sf((np.maximum(least, math.log1p(0.03)) - effect) / error))
     assert found == pytest.approx(0.9, abs=0.003)
 

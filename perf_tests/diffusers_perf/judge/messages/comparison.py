@@ -18,7 +18,7 @@ from diffusers_perf.judge.messages.numbers import (
     share,
     span,
 )
-from diffusers_perf.judge.stats import Interval
+from diffusers_perf.judge.stats import PAIRS_CONFIDENCE, Interval
 from diffusers_perf.messages.numbers import plural
 from diffusers_perf.records.measurement import Count
 
@@ -111,7 +111,7 @@ def weighed(
         what += ", within the noise" if pairs > 1 else ", but one pair does not show the noise"
     measured = f"head over base {Unit.RATIO.shown(ratio.mid)}"
     if pairs > 1:
-        measured += f", 99 % interval {span(Unit.RATIO, ratio)}"
+        measured += f", {interval_of_pairs(ratio)}"
     if detectable is not None:
         effect = share(detectable)
         measured += f"; minimum detectable effect with {plural(pairs, 'pair')}: {effect}"
@@ -119,6 +119,55 @@ def weighed(
         what=what + (f" ({left_out})" if left_out else ""),
         measured=measured,
         limit="" if status == Status.FASTER else f"at most {1 + metric.threshold:.2f}x",
+    )
+
+
+def interval_of_pairs(ratio: Interval) -> str:
+    return f"{100 * PAIRS_CONFIDENCE:g} % interval {span(Unit.RATIO, ratio)}"
+
+
+def pooled(
+    metric: Metric,
+    ratio: Interval,
+    together: Interval,
+    *,
+    base: float,
+    head: float,
+    cases: int,
+    most: float,
+    rerun: Command,
+) -> Message:
+    """A case that is worse together with the others of its workload, `cases` in all; `ratio` is its
+    own, `base` and `head` its medians.
+    """
+    return Message(
+        what=against(metric, head, base, "base", ratio=ratio.mid),
+        measured=(
+            f"head over base {Unit.RATIO.shown(together.mid)} in {cases} cases of the workload "
+            f"together, {interval_of_pairs(together)}"
+        ),
+        limit=f"at most {most:.3f}x together",
+        advice=REPRODUCE,
+        command=rerun,
+    )
+
+
+def other_host(base_s: float, head_s: float) -> str:
+    was, now = (f"{1000 * seconds:.1f} ms" for seconds in (base_s, head_s))
+    return f"base and head ran on CPUs of different speed (best calibration loop {was} and {now})"
+
+
+def other_cpu(base: str, head: str) -> str:
+    return f"base and head ran on different CPUs ({base} and {head})"
+
+
+def speed_of_host(metric: Metric, slower: float, *, rerun: Command) -> Message:
+    """`slower` is head's calibration loop over base's."""
+    return Message(
+        what=f"{metric.name} changed as the CPU's speed did between base and head",
+        measured=f"calibration loop, head over base {Unit.RATIO.shown(slower)}",
+        advice=QUIETER,
+        command=rerun,
     )
 
 

@@ -1,0 +1,118 @@
+"""How the latencies of processes are compared: on cores of the speed of the fastest one.
+
+The cores of a shared host change their speed, from one process to the next and within one, and the
+latency of what waits for the host changes with it. A calibration loop is timed before and after
+each round. The part of a round during which the GPU was idle is divided by how much longer the
+quicker of the two loops took than the quickest of the whole comparison; then the least round
+counts. The GPU's own work takes as long beside a slow core. So does a round that the GPU sets the
+pace of, and one without a GPU, whose arithmetic a loop of Python does not foresee: of these the
+least round counts as it is.
+
+The bench of this rule, with what other estimators came to, is `tests/unit/test_clock.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import chain
+from statistics import median
+from typing import Self
+
+from diffusers_perf.catalog.metric import Metric
+from diffusers_perf.catalog.metrics import LATENCY
+from diffusers_perf.judge.interference import CORE_SLOWED, loops_of
+from diffusers_perf.judge.messages import comparison as messages
+from diffusers_perf.records.measurement import HOST_IDLE, Measurement
+from diffusers_perf.records.run import Run
+
+STEADY = "steady_latency_s"
+"""What a calibration calls the noise of latencies that are compared like this."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Clock:
+    """How the latency of one case is read in all processes of a comparison."""
+
+    steady: bool
+    """Whether each round has its loops. Else the median of the rounds counts."""
+    best_loop_s: float = 1.0
+    host_bound: bool = False
+
+    @classmethod
+    def of(cls, seen: Sequence[Measurement], hosts: Hosts) -> Self:
+        """Of one case in all processes."""
+        best = min(hosts.loops_s, default=None)
+        if best is None or any(len(loops_of(m)) != 2 * len(m.rounds_s) for m in seen):
+            return cls(steady=False)
+        idle = [m.idle_share for m in seen if m.idle_share is not None]
+        host_bound = len(idle) == len(seen) and median(idle) > HOST_IDLE
+        return cls(steady=True, best_loop_s=best, host_bound=host_bound)
+
+    def of_metric(self, metric: Metric, measured: Measurement) -> float | None:
+        """The value that is compared; None where it was not measured."""
+        return self.latency_s(measured) if metric is LATENCY else metric.of(measured)
+
+    def noise_field(self, metric: Metric) -> str:
+        """Under which name a calibration knows the noise of what is compared."""
+        return STEADY if metric is LATENCY and self.steady else metric.field
+
+    def latency_s(self, measured: Measurement) -> float:
+        if not self.steady:
+            return measured.latency_s
+        busy = measured.gpu_busy_s
+        if not self.host_bound or busy is None:
+            return min(measured.rounds_s)
+        loops = loops_of(measured)
+        return min(
+            min(seconds, busy) + max(0.0, seconds - busy) * self.best_loop_s / min(around)
+            for seconds, around in zip(
+                measured.rounds_s, zip(loops[::2], loops[1::2], strict=True), strict=True
+            )
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hosts:
+    """Did both sides run on one host? A machine's name does not say: a runner's label pins neither
+    its CPU nor that CPU's speed.
+    """
+
+    loops_s: tuple[float, ...]
+    """All calibration loops of both sides; none if they ran under several versions of Python."""
+    slower: float = 1.0
+    """How much longer head's typical process took for its quickest loop than base's, where the two
+    sides do not overlap."""
+    other: str = ""
+    """Why no wall clock can be compared; empty where it can."""
+
+    @classmethod
+    def of(cls, base: Sequence[Run], head: Sequence[Run]) -> Self:
+        pythons = {run.machine.python.rpartition(".")[0] for run in (*base, *head)}
+        if len(pythons) != 1:
+            return cls(loops_s=())
+        sides = [[loops for run in side if (loops := _loops_in(run))] for side in (base, head)]
+        together = tuple(chain.from_iterable(chain.from_iterable(sides)))
+        if not all(sides):
+            return cls(loops_s=together)
+        was, now = ([min(loops) for loops in side] for side in sides)
+        best, worst = sorted((min(was), min(now)))
+        other = messages.other_host(min(was), min(now)) if worst > CORE_SLOWED * best else ""
+        apart = max(was) < min(now) or max(now) < min(was)
+        slower = median(now) / median(was) if apart else 1.0
+        return cls(loops_s=together, slower=slower, other=other)
+
+    def explain(self, ratio: float, seen: Sequence[Measurement], *, threshold: float) -> bool:
+        """Whether the speed of the cores can have moved a latency by this ratio, head over base, to
+        within the threshold. It moves the part of it during which the GPU was idle.
+        """
+        idle = [m.idle_share for m in seen if m.idle_share is not None]
+        has_gpu = any(m.peak_memory_bytes is not None for m in seen)
+        host = median(idle) if idle else 0.0 if has_gpu else 1.0
+        moved = 1 + host * (self.slower - 1)
+        low, high = sorted((1.0, moved))
+        return moved != 1 and low / (1 + threshold) <= ratio <= high * (1 + threshold)
+
+
+def _loops_in(run: Run) -> list[float]:
+    return [seconds for case in run.cases.values() for seconds in loops_of(case.measurement)]

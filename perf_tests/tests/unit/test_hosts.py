@@ -1,0 +1,158 @@
+"""Head and base on hosts of one name: which speed of the CPU makes latencies incomparable."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from diffusers_perf.cli import __main__ as command
+from diffusers_perf.judge.comparison import Comparison
+from diffusers_perf.judge.pairs import compare
+from perf_tests.tests.unit.recorded import (
+    Content,
+    cases,
+    drop,
+    machine,
+    measured,
+    parsed,
+    session,
+    settle,
+    side,
+    write,
+)
+
+LOOP_S = 0.0056
+FP16 = "ddim50-fp16"
+Edit = Callable[[Content], object]
+
+
+def host(content: Content, name: str, *, latency: float = 1.0, loops: float = 1.0) -> Content:
+    """The run on a host whose calibration loop takes this many times as long, and its rounds."""
+    draw = random.Random(name)
+    for one in cases(content):
+        seen = one["measurement"]
+        seen["rounds_s"] = [
+            latency * seconds * (1 + draw.gauss(0, 0.001)) for seconds in seen["rounds_s"]
+        ]
+        seen["interference"]["cpu_loops_s"] = [
+            LOOP_S * loops * (1 + draw.gauss(0, 0.003)) for _ in range(2 * len(seen["rounds_s"]))
+        ]
+    return settle(content)
+
+
+def on_a_cpu(content: Content) -> Content:
+    """The same, measured without a GPU."""
+    machine(content).update(device="cpu", name="AMD EPYC (2 cores)", compute_capability=None)
+    machine(content).update(memory_bytes=None, driver=None, cuda=None, gpu_uuid=None, threads=1)
+    for one in cases(content):
+        one["measurement"].update(gpu_busy_s=None, peak_memory_bytes=None)
+    return settle(content)
+
+
+def compared(
+    *, latency: float = 1.0, loops: float = 1.0, cpu: bool = True, edit: Edit | None = None
+) -> Comparison:
+    base, head = (
+        [host(content, f"{name}{number}") for number, content in enumerate(side(name))]
+        if name == "base"
+        else [
+            host(content, f"{name}{number}", latency=latency, loops=loops)
+            for number, content in enumerate(side(name))
+        ]
+        for name in ("base", "head")
+    )
+    for content in head:
+        if edit:
+            edit(content)
+    if cpu:
+        base, head = ([on_a_cpu(content) for content in contents] for contents in (base, head))
+    return compare(parsed(base, "base"), parsed(head, "head"))
+
+
+def latencies(found: Comparison) -> set[str]:
+    return {str(change.status) for change in found.changes if change.metric == "latency"}
+
+
+def test_same_host_holds() -> None:
+    assert latencies(compared()) == {"same"}
+    assert latencies(compared(latency=1.2)) == {"slower"}
+
+
+@pytest.mark.parametrize("cpu", [True, False])
+@pytest.mark.parametrize("factor", [1.2, 1 / 1.2, 1.5])
+def test_other_host_of_the_same_name_is_invalid(factor: float, cpu: bool) -> None:
+    found = compared(latency=factor, loops=factor, cpu=cpu)
+    assert latencies(found) == {"invalid"}
+    assert found.exit_code == 2
+
+
+@pytest.mark.parametrize("factor", [1.08, 1 / 1.08])
+def test_host_that_is_a_little_slower_explains_as_much(factor: float) -> None:
+    assert latencies(compared(latency=factor, loops=factor)) == {"invalid"}
+    # A regression that is larger than what the host explains.
+    assert latencies(compared(latency=1.3, loops=1.08)) == {"slower"}
+
+
+def test_speed_of_the_host_explains_nothing_that_the_gpu_does() -> None:
+    def gpu_bound(content: Content) -> None:
+        for one in cases(content):
+            seen = one["measurement"]
+            seen["gpu_busy_s"] = 0.99 * min(seen["rounds_s"])
+
+    found = compared(latency=1.1, loops=1.1, cpu=False, edit=gpu_bound)
+    assert {change.status for change in found.changes if change.metric == "GPU busy"} >= {"slower"}
+
+
+def test_another_cpu_is_invalid_on_a_gpu_and_refused_without_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def another(content: Content) -> None:
+        machine(content)["cpu"] = "Intel Xeon"
+
+    def mine(content: Content) -> None:
+        machine(content)["cpu"] = "AMD EPYC"
+
+    base, head = side("base"), side("head")
+    for content in base:
+        mine(content)
+    for content in head:
+        another(content)
+    found = compare(parsed(base, "base"), parsed(head, "head"))
+    assert latencies(found) == {"invalid"}
+    assert {c.status for c in found.changes if c.metric in ("GPU busy", "counters")} == {"same"}
+    for content in head:
+        on_a_cpu(content)["machine_info"]["diffusers_perf"]["name"] = "Intel Xeon (2 cores)"
+    for content in base:
+        on_a_cpu(content)
+    arguments = ["compare", "--base", *map(str, write(base, tmp_path, "base"))]
+    assert command.main([*arguments, "--head", *map(str, write(head, tmp_path, "head"))]) == 2
+    assert "different hardware (machine)" in capsys.readouterr().err
+
+
+def test_loops_of_two_pythons_say_nothing() -> None:
+    def other_python(content: Content) -> None:
+        machine(content)["python"] = "3.13.1"
+
+    found = compared(loops=1.3, edit=other_python)
+    assert latencies(found) == {"same"}
+
+
+def test_edited_runs_are_missing_or_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def renamed(content: Content) -> None:
+        measured(content, FP16)["case"] = "fp16_new"
+
+    assert compared(edit=renamed).verdicts[FP16] == "missing"
+    assert compared(edit=lambda content: drop(content, FP16)).verdicts[FP16] == "missing"
+    base, head = write(side("base"), tmp_path, "base"), write(side("head"), tmp_path, "head")
+    content = json.loads(head[0].read_text())
+    cases(content)[0]["measurement"]["rounds_s"][0] = float("nan")
+    head[0].write_text(json.dumps(content))
+    assert command.main(["compare", "--base", *map(str, base), "--head", *map(str, head)]) == 2
+    assert "head-0.json: not valid JSON" in capsys.readouterr().err
+    assert session(content)["schema"] == 2

@@ -1,0 +1,100 @@
+"""Many small regressions: what the cases of a workload show together."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Mapping
+from dataclasses import replace
+
+import pytest
+from msgspec import structs
+
+from diffusers_perf.judge.comparison import Comparison
+from diffusers_perf.judge.pairs import compare
+from diffusers_perf.records.run import Run
+from perf_tests.tests.unit.recorded import RECORDED, parsed
+
+CASES = 8
+NAMES = tuple(f"ddim50-case_{number}" for number in range(CASES))
+
+
+def processes(
+    name: str,
+    *,
+    noise: float,
+    by: Mapping[str, float] | float = 1.0,
+    count: int = 5,
+    together: float = 0.0,
+) -> list[Run]:
+    """Processes of one workload's cases, each of which takes this many times as long; `together`
+    is the noise that all cases of a process share.
+    """
+    (run,) = parsed(RECORDED[:1], name)
+    model = next(case for case in run.cases.values() if case.id == "ddim50-reference")
+    draw, runs = random.Random(name), []
+    for _ in range(count):
+        shared, cases = draw.gauss(0, together), {}
+        for id in NAMES:
+            ratio = by if isinstance(by, float) else by.get(id, 1.0)
+            seconds = ratio * math.exp(shared + draw.gauss(0, noise))
+            name_of = id.removeprefix("ddim50-")
+            measured = structs.replace(
+                model.measurement, case=name_of, rounds_s=(seconds,) * 5, gpu_busy_s=0.5
+            )
+            case = structs.replace(model, measurement=measured)
+            cases[case.key] = case
+        session = structs.replace(run.session, expected=NAMES, reference_drift={})
+        runs.append(replace(run, session=session, cases=cases))
+    return runs
+
+
+def latencies(found: Comparison) -> dict[str, str]:
+    return {c.case: str(c.status) for c in found.changes if c.metric == "latency"}
+
+
+def test_small_regression_of_every_case_is_slower() -> None:
+    base = processes("base", noise=0.008)
+    found = compare(base, processes("head", noise=0.008, by=1.025))
+    alone = compare(
+        [_only(run, NAMES[0]) for run in base],
+        [_only(run, NAMES[0]) for run in processes("head", noise=0.008, by=1.025)],
+    )
+    assert alone.exit_code == 2
+    assert found.exit_code == 1
+    assert set(latencies(found).values()) == {"slower"}
+    (text,) = [text for status, text in found.texts() if status == "slower"]
+    assert "latency in 8 cases" in text
+    assert all(name in text for name in NAMES)
+    assert "in 8 cases of the workload together" in text
+
+
+def test_one_slower_case_does_not_speak_for_the_others() -> None:
+    head = processes("head", noise=0.004, by={NAMES[0]: 1.2})
+    found = latencies(compare(processes("base", noise=0.004), head))
+    assert found.pop(NAMES[0]) == "slower"
+    assert set(found.values()) == {"same"}
+
+
+def test_small_change_of_half_of_the_threshold_passes() -> None:
+    found = compare(processes("base", noise=0.001), processes("head", noise=0.001, by=1.012))
+    assert (set(latencies(found).values()), found.exit_code) == ({"same"}, 0)
+
+
+@pytest.mark.parametrize(("noise", "together"), [(0.02, 0.0), (0.02, 0.05), (0.05, 0.1)])
+def test_same_code_is_not_slower_together(noise: float, together: float) -> None:
+    """By the whole rule; `integration/test_false_alarms.py` compares more often."""
+    wrong = 0
+    for number in range(15):
+        base, head = (
+            processes(f"{name}{number}", noise=noise, together=together)
+            for name in ("base", "head")
+        )
+        wrong += compare(base, head).exit_code == 1
+    assert wrong == 0
+
+
+def _only(run: Run, name: str) -> Run:
+    cases = {key: case for key, case in run.cases.items() if case.id == name}
+    session = structs.replace(run.session, expected=(name,), narrowed=True)
+    return replace(run, session=session, cases=cases)
