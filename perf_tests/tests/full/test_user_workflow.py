@@ -72,5 +72,5 @@ def test_step_compares_and_answers(repository: Path, head: str, codes: set[int])
     if head:
         assert not summary.exists()
         return
-    assert "A/B pairs" in summary.read_text()
+    assert "A/B pair" in summary.read_text()
     assert (repository / "runs" / "report.html").stat().st_size
