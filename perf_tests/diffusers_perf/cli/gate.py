@@ -137,7 +137,7 @@ def judged(run: Run, case: CaseRecord, standards: Standards) -> Verdict:
         versions=run.machine.versions,
         image_only=case.image_only,
         workload=case.workload,
-        options=run.session.options,
+        job=run.session.main_job,
     )
     drift = run.drift_of(case)
     if not question.is_reference and drift and drift.significant:
@@ -226,8 +226,8 @@ def _closing(run: Run, standards: Standards, rows: list[JudgedCase]) -> Iterator
         yield messages.shard(shard)
     failed = [row.id for row in rows if not row.status.passes and row.status != Status.MISSING]
     if failed:
-        yield messages.next_step(Rerun(options=run.session.options).of(*failed))
+        yield messages.next_step(Rerun(job=run.session.main_job).of(*failed))
     elif Status.MISSING in statuses:
-        yield messages.next_step(Accept(options=run.session.options).of(), RESTORE)
+        yield messages.next_step(Accept(job=run.session.main_job).of(), RESTORE)
     elif Status.NEW in statuses:
-        yield messages.next_step(Accept(options=run.session.options).of(), messages.ACCEPT_NEW)
+        yield messages.next_step(Accept(job=run.session.main_job).of(), messages.ACCEPT_NEW)

@@ -62,7 +62,7 @@ def compare(
     workloads = {
         case.id: case.measurement.workload for run in (*base, *head) for case in run.cases.values()
     }
-    rerun = Rerun(options=head[0].session.options)
+    rerun = Rerun(job=head[0].session.main_job)
     found = Comparison(
         changes=tuple(with_pooled(changes, workloads, rerun=rerun)),
         pairs=len(base),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from diffusers_perf.catalog.declarations import Tolerance
@@ -12,6 +12,7 @@ from diffusers_perf.judge.messages.commands import Accept, AcceptImages, Command
 from diffusers_perf.judge.messages.numbers import other_versions
 from diffusers_perf.records.baselines import Bound, CaseBaseline
 from diffusers_perf.records.measurement import Measurement
+from diffusers_perf.records.run import MainJob
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,8 +36,8 @@ class Question:
     again or the difference is not significant."""
     workload: Mapping[str, object] = field(default_factory=dict)
     """It must be the baseline's."""
-    options: Sequence[str] = ()
-    """Of the main job, to repeat the case."""
+    job: MainJob = field(default_factory=MainJob)
+    """It runs the case again."""
 
     @property
     def is_reference(self) -> bool:
@@ -56,15 +57,15 @@ class Question:
 
     @property
     def rerun(self) -> Command:
-        return Rerun(options=tuple(self.options))
+        return Rerun(job=self.job)
 
     @property
     def accept(self) -> Command:
-        return Accept(options=tuple(self.options))
+        return Accept(job=self.job)
 
     @property
     def accept_images(self) -> Command:
-        return AcceptImages(options=tuple(self.options))
+        return AcceptImages(job=self.job)
 
     def finding(self, status: Status, metric: str, message: Message | None = None) -> Finding:
         """On this case; without a message, all is well."""

@@ -45,7 +45,7 @@ class PairedCase:
 
     @property
     def rerun(self) -> Command:
-        return Rerun(options=self.head[0].session.options)
+        return Rerun(job=self.head[0].session.main_job)
 
     @cached_property
     def clock(self) -> Clock:

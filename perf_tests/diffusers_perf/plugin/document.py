@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 from msgspec import to_builtins
+from msgspec.structs import asdict
 
 from diffusers_perf.catalog.metric import Subject
 from diffusers_perf.catalog.status import Status
@@ -40,7 +41,7 @@ def pytest_benchmark_update_json(config: pytest.Config, output_json: dict[str, A
     perf = config.stash[SESSION]
     session = Session(
         quick=config.getoption("quick"),
-        options=perf.bench.options,
+        **asdict(perf.judging.job),
         harness_version=perf.harness_version,
         scale=perf.scale,
         expected=tuple(perf.expected),
@@ -148,7 +149,7 @@ def _fail_missing(session: pytest.Session, perf: PerfSession) -> None:
         message = Message(
             what=lost.sentence.removeprefix(f"{lost.id} "),
             advice=RESTORE,
-            command=Accept(options=perf.bench.options),
+            command=Accept(job=perf.judging.job),
         )
         perf.findings.append(Finding.of(Status.MISSING, Subject.CASE, lost.id, message))
         perf.missing.append(lost.id)

@@ -18,7 +18,7 @@ from diffusers_perf.measurement.failing import CaseError
 from diffusers_perf.messages import plugin as messages
 from diffusers_perf.records.baselines import MachineBaseline, OperatorBaseline, Portable
 from diffusers_perf.records.measurement import Measurement
-from diffusers_perf.records.run import Drift
+from diffusers_perf.records.run import Drift, MainJob
 
 
 @dataclass(kw_only=True)
@@ -30,6 +30,8 @@ class Judging:
     portable: Portable = field(default_factory=dict)
     operators: Mapping[str, OperatorBaseline] = field(default_factory=dict)
     """What the code of a case may ask for, by `Measurement.code_key`."""
+    job: MainJob = field(default_factory=MainJob)
+    """It runs a case of this session again."""
     drift: dict[str, Drift] = field(default_factory=dict)
     """By workload, of the last time that the reference was repeated."""
     _failed: dict[str, str] = field(default_factory=dict)
@@ -74,7 +76,7 @@ class Judging:
             versions=bench.machine.versions,
             image_only=case.image_only,
             workload=case.workload.as_json(),
-            options=bench.options,
+            job=self.job,
         )
 
     def judge(

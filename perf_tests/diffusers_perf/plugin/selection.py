@@ -8,6 +8,7 @@ import pytest
 
 from diffusers_perf.catalog.declarations import Case
 from diffusers_perf.plugin.options import MARK
+from diffusers_perf.records.run import MainJob
 
 
 def case_of(item: pytest.Item | None) -> Case | None:
@@ -48,3 +49,16 @@ def is_whole(config: pytest.Config) -> bool:
     if not testpaths:
         return all(arg.is_dir() for arg in args)
     return all(any(arg in (path, *path.parents) for arg in args) for path in testpaths)
+
+
+def main_job(config: pytest.Config, options: Sequence[str]) -> MainJob:
+    """How pytest was called; `options` are those that say what is measured on what."""
+    given = config.args if config.args_source is pytest.Config.ArgsSource.ARGS else ()
+    selected = {"-m": config.getoption("markexpr"), "-k": config.getoption("keyword")}
+    return MainJob(
+        # A case's own test is selected by its name.
+        tests=tuple(dict.fromkeys(argument.split("::")[0] for argument in given)),
+        selected=tuple(part for pair in selected.items() if pair[1] for part in pair),
+        baselines=config.getoption("baselines"),
+        options=tuple(options),
+    )

@@ -32,6 +32,7 @@ from diffusers_perf.messages.common import OUT_OF_MEMORY
 from diffusers_perf.plugin.judging import Judging
 from diffusers_perf.plugin.options import QUICK_ROUNDS, ROUNDS
 from diffusers_perf.plugin.screen import Progress, ShownCase, outcome
+from diffusers_perf.plugin.selection import main_job
 from diffusers_perf.records.baselines import BadBaseline
 from diffusers_perf.records.files import make_room, unwritable
 from diffusers_perf.records.missing import Untimed
@@ -265,6 +266,7 @@ def start(config: pytest.Config) -> PerfSession:
         )
         judging = Judging(
             bench=bench,
+            job=main_job(config, bench.options),
             baseline=store.load_machine(machine.slug),
             portable=store.load_portable(scale=scale, device=machine.device),
             operators=store.load_operators(),

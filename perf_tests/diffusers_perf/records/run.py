@@ -196,14 +196,25 @@ class Shard(Record, frozen=True, kw_only=True):
     """Ids of the cases of all shards together."""
 
 
-class Session(Record, frozen=True, kw_only=True):
+class MainJob(Record, frozen=True, kw_only=True):
+    """How pytest was called, so that a command can call it again."""
+
+    tests: tuple[str, ...] = ("perf_tests",)
+    """The files and folders that it was given; none where its settings say which."""
+    selected: tuple[str, ...] = ()
+    """``-m`` and ``-k`` with what they were given."""
+    baselines: str | None = None
+    """What ``--baselines`` was given."""
+    options: tuple[str, ...] = ()
+    """The further command-line options that repeat this run."""
+
+
+class Session(MainJob, frozen=True, kw_only=True):
     """What a run says of itself as a whole."""
 
     schema: Literal[2] = 2
     quick: bool
     """Measured in few rounds after a short warm-up, to be one of many."""
-    options: tuple[str, ...]
-    """The command-line options that repeat this run."""
     harness_version: str
     """Digest of the measuring code: times of two versions are not compared."""
     scale: str
@@ -218,6 +229,10 @@ class Session(Record, frozen=True, kw_only=True):
     reference_drift: Mapping[str, Drift]
     """By workload, of the last time that its reference was timed again."""
     not_timed: tuple[Untimed, ...]
+
+    @property
+    def main_job(self) -> MainJob:
+        return MainJob(**{name: getattr(self, name) for name in MainJob.__struct_fields__})
 
     @property
     def mode(self) -> Mode:

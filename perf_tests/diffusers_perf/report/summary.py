@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from diffusers_perf.catalog.status import Status
-from diffusers_perf.judge.messages.commands import Accept, Rerun
+from diffusers_perf.judge.messages.commands import Accept, Rerun, RunAgain
 from diffusers_perf.judge.messages.run import RESTORE
 from diffusers_perf.messages import report as messages
 from diffusers_perf.records.missing import Untimed
-from diffusers_perf.records.run import Run
+from diffusers_perf.records.run import MainJob, Run
 from diffusers_perf.report.content import (
     CasePart,
     ComparisonPart,
@@ -45,7 +45,7 @@ def summary_of(
             others=tuple(
                 one for one in case.record.others if mood_of(one.status) in ("warning", "bad")
             ),
-            next=Rerun(options=head.session.options).of(case.id),
+            next=Rerun(job=head.session.main_job).of(case.id),
         )
         for case in cases
         if case.mood in ("warning", "bad")
@@ -56,7 +56,7 @@ def summary_of(
             mood=mood_of(case.status),
             case=case.id,
             sentence=_about_lost(case),
-            next=_next_of_lost(case, head.session.options),
+            next=_next_of_lost(case, head.session.main_job),
         )
         for case in lost
         if mood_of(case.status) in ("warning", "bad")
@@ -84,11 +84,11 @@ def _about_lost(lost: Untimed) -> str:
     return lost.sentence if lost.id in lost.sentence else f"{lost.id}: {lost.sentence}"
 
 
-def _next_of_lost(lost: Untimed, options: Sequence[str]) -> str:
+def _next_of_lost(lost: Untimed, job: MainJob) -> str:
     if lost.status == Status.MISSING:
         # It may no longer be declared, and a rerun would select nothing.
-        return f"{RESTORE}: {Accept(options=options).of(lost.id)}"
-    return Rerun(options=options).of(lost.id)
+        return f"{RESTORE}: {Accept(job=job).of(lost.id)}"
+    return Rerun(job=job).of(lost.id)
 
 
 def _own_words(
@@ -103,12 +103,12 @@ def _own_words(
     machine = head.machine.name
     total = len({*(case.id for case in cases), *(finding.case for finding in findings)})
     if not cases:
-        command = findings[0].next if findings else "pytest perf_tests --benchmark-only"
+        command = findings[0].next if findings else RunAgain(job=head.session.main_job).of()
         return "bad", messages.NO_CASE, command
     bad = list(dict.fromkeys(one.case for one in findings if one.mood == "bad"))
     doubtful = list(dict.fromkeys(one.case for one in findings if one.mood == "warning"))
     new = [case for case in cases if case.status == Status.NEW]
-    accept = 'diffusers-perf accept RUN1.json RUN2.json RUN3.json --reason "..."'
+    accept = Accept(job=head.session.main_job).of()
     if bad:
         one = next(finding for finding in findings if finding.mood == "bad")
         status = {finding.case: finding.status for finding in reversed(findings)}

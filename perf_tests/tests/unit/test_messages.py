@@ -32,6 +32,7 @@ from diffusers_perf.records.measurement import (
     StepDistances,
 )
 from diffusers_perf.records.operators import Occurrence, OperatorCounts, Place
+from diffusers_perf.records.run import MainJob
 from perf_tests.tests.unit import recorded
 from perf_tests.tests.unit.factories import FP16, GENERATES, REFERENCE, baseline_of, question
 
@@ -135,7 +136,8 @@ def test_limits_of_a_baseline() -> None:
             fp16(gpu_busy_s=0.82), versions={"torch": "2.13.0", "diffusers": "0.43"}
         ),
         "options": replace(
-            fp16(gpu_busy_s=0.82), options=("--device", "cpu", "--model", "a folder")
+            fp16(gpu_busy_s=0.82),
+            job=MainJob(options=("--device", "cpu", "--model", "a folder")),
         ),
         "other workload": question(workload={**GENERATES, "steps": 25}),
     }

@@ -16,6 +16,7 @@ from diffusers_perf.judge.finding import Finding, Verdict
 from diffusers_perf.judge.verdicts import judge
 from diffusers_perf.records.baselines import Bound
 from diffusers_perf.records.measurement import Count, Distance, Interference, Look, Measurement
+from diffusers_perf.records.run import MainJob
 from perf_tests.tests.unit.factories import FP16, GENERATES, REFERENCE, baseline_of, question
 
 
@@ -363,7 +364,9 @@ def test_message_has_five_parts() -> None:
 
 def test_next_command_repeats_the_runs_options() -> None:
     options = ("--device", "cpu", "--model", "a folder")
-    text = judge(question(structs.replace(FP16, gpu_busy_s=1.6), options=options)).text()
+    text = judge(
+        question(structs.replace(FP16, gpu_busy_s=1.6), job=MainJob(options=options))
+    ).text()
     assert "[ddim50-fp16]\" --device cpu --model 'a folder'\n" in f"{text}\n"
 
 

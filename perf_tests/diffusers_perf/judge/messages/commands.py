@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from shlex import join
 from typing import Protocol
+
+from diffusers_perf.records.run import MainJob
 
 REASON = '--reason "why"'
 
@@ -21,36 +22,45 @@ class Command(Protocol):
 class Rerun:
     """Runs the cases alone."""
 
-    options: Sequence[str] = ()
-    """Of the main job."""
+    job: MainJob
 
     def of(self, *cases: str) -> str:
         # In brackets, an id selects no other case that it is a part of.
         chosen = " or ".join(f"[{case}]" for case in cases)
-        return _main_job(f'-k "{chosen}"', self.options)
+        return _main_job(f'-k "{chosen}"', self.job)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunAgain:
+    """Runs the main job as it was run."""
+
+    job: MainJob
+
+    def of(self, *_: str) -> str:
+        return _main_job("", self.job, selected=True)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Accept:
-    """Makes three runs and accepts them."""
+    """Makes three runs of the same cases and accepts them."""
 
-    options: Sequence[str] = ()
+    job: MainJob
 
     def of(self, *_: str) -> str:
-        run = _main_job("--benchmark-json runs/$n.json", self.options)
+        run = _main_job("--benchmark-json runs/$n.json", self.job, selected=True)
         files = " ".join(f"runs/{number}.json" for number in (1, 2, 3))
-        return f"for n in 1 2 3; do {run}; done; diffusers-perf accept {files} {REASON}"
+        return f"for n in 1 2 3; do {run}; done; {_accept(files, self.job)}"
 
 
 @dataclass(frozen=True, kw_only=True)
 class AcceptImages:
-    """Makes a run and accepts the images of its references."""
+    """Makes a run of the same cases and accepts the images of its references."""
 
-    options: Sequence[str] = ()
+    job: MainJob
 
     def of(self, *_: str) -> str:
-        run = _main_job("--benchmark-json runs/1.json", self.options)
-        return f"{run}; diffusers-perf accept runs/1.json --images-only {REASON}"
+        run = _main_job("--benchmark-json runs/1.json", self.job, selected=True)
+        return f"{run}; {_accept('runs/1.json --images-only', self.job)}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,5 +73,21 @@ class Literal:
         return self.text
 
 
-def _main_job(what: str, options: Sequence[str]) -> str:
-    return f"pytest perf_tests --benchmark-only {what} {join(options)}".rstrip()
+def _main_job(what: str, job: MainJob, *, selected: bool = False) -> str:
+    parts = [
+        "pytest",
+        join(job.tests),
+        "--benchmark-only",
+        what,
+        join((*(job.selected if selected else ()), *job.options, *_baselines(job))),
+    ]
+    return " ".join(filter(None, parts))
+
+
+def _accept(what: str, job: MainJob) -> str:
+    parts = ["diffusers-perf accept", what, join(_baselines(job)), REASON]
+    return " ".join(filter(None, parts))
+
+
+def _baselines(job: MainJob) -> tuple[str, ...]:
+    return () if job.baselines is None else (f"--baselines={job.baselines}",)
