@@ -213,7 +213,7 @@ def test_code_with_more_operators_than_accepted_fails(
 def test_unmeasurable_metric_is_reported_once(
     pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(*_: object) -> None:
+    def refuse(*_: object, **__: object) -> None:
         raise structure.NotCountable("it depends on data")
 
     monkeypatch.setattr(structure, "observe", refuse)
