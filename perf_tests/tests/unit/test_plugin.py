@@ -160,6 +160,22 @@ def test_ctrl_c_and_kill_keep_the_measurements(pytester: pytest.Pytester, how: s
     assert (cut.id, cut.status) == ("fake4-black", "invalid")
 
 
+@pytest.mark.usefixtures("unkillable")
+@pytest.mark.parametrize("number", ["SIGINT", "SIGTERM", "SIGHUP"])
+def test_signal_while_the_run_is_written_loses_nothing(
+    pytester: pytest.Pytester, number: str
+) -> None:
+    path = pytester.path / "run.json"
+    (pytester.path / "perf_tests").mkdir()
+    (pytester.path / "perf_tests" / "conftest.py").write_text(
+        "import os, signal\n\n"
+        "def pytest_benchmark_update_machine_info():\n"
+        f"    os.kill(os.getpid(), signal.{number})\n"
+    )
+    assert run(pytester, f"--benchmark-json={path}").ret == pytest.ExitCode.OK
+    assert [one["measurement"]["case"] for one in cases(report(path))] == ["reference", "fine"]
+
+
 def test_reference_is_measured_when_it_is_not_selected(pytester: pytest.Pytester) -> None:
     path = pytester.path / "run.json"
     result = run(pytester, f"--benchmark-json={path}", "-k", "fine")
