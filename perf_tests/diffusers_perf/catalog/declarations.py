@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from diffusers_perf.catalog.build import Build
 from diffusers_perf.catalog.workload import Workload
+from diffusers_perf.messages import declarations as messages
 
 WeightsKind = Literal["seeded", "embedded", "checkpoint"]
 """Where weights come from: drawn from a seed, shipped with the suite, or the user's own."""
@@ -147,12 +148,9 @@ class Case:
 
     def __post_init__(self) -> None:
         if not self.suite.isidentifier() or iskeyword(self.suite):
-            raise ValueError(f"a suite is named like a variable (got {self.suite!r})")
+            raise ValueError(messages.bad_suite(self.suite))
         if self.workload.step_wise and not self.is_reference and self.against != REFERENCE:
-            raise ValueError(
-                f"{self.id}: cases of a step-wise workload are compared with its reference "
-                f"(got against={self.against!r})"
-            )
+            raise ValueError(messages.step_wise_against(self.id, self.against))
 
     @property
     def id(self) -> str:

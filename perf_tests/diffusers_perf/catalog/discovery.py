@@ -18,6 +18,7 @@ from diffusers_perf.catalog.declarations import Case, Optimization
 from diffusers_perf.catalog.recording import Declaration, declarations_in
 from diffusers_perf.catalog.registry import Catalog, refuse_namesake
 from diffusers_perf.catalog.workload import Workload
+from diffusers_perf.messages import declarations as messages
 
 OPTIMIZATIONS = "diffusers_perf.optimizations"
 
@@ -100,9 +101,7 @@ class Project:
                 raise BadDeclaration(f"{module.__name__}: {error}") from None
             taken = {(other.workload, other.name) for other in others}
             if (case.workload, case.name) in taken and not case.is_reference:
-                raise BadDeclaration(
-                    f"{module.__name__}: another module declares the case {case.id} too"
-                )
+                raise BadDeclaration(f"{module.__name__}: {messages.case_of_another(case.id)}")
         return catalog
 
 
@@ -133,9 +132,7 @@ def load(name: str) -> ModuleType:
 
 def _refuse_without_docstrings() -> None:
     if sys.flags.optimize > 1:
-        raise BadDeclaration(
-            "python -OO removes docstrings, and an optimization's is what a report says of it"
-        )
+        raise BadDeclaration(messages.NO_DOCSTRINGS)
 
 
 def _places(traceback: TracebackType | None, name: str) -> Iterator[str]:

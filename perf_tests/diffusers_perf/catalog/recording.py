@@ -23,6 +23,7 @@ from diffusers_perf.catalog.declarations import (
     Tolerances,
 )
 from diffusers_perf.catalog.workload import Workload
+from diffusers_perf.messages import declarations as messages
 
 if TYPE_CHECKING:
     from diffusers_perf.catalog.build import Build
@@ -72,12 +73,12 @@ def optimization(
     def declare(apply: Callable[[Build], None]) -> Optimization:
         name = apply.__name__
         if not (apply.__doc__ or "").strip():
-            raise ValueError(f"{name} has no docstring, whose first line a report shows")
+            raise ValueError(messages.no_docstring(name))
         if not callable(applied):
-            raise ValueError(f"{name} has no applied check that can be called with a pipeline")
+            raise ValueError(messages.no_applied_check(name))
         other = next((slot for slot in decides if not isinstance(slot, Slot)), None)
         if other is not None:
-            raise ValueError(f"{name}: decides takes members of Slot (got {other!r})")
+            raise ValueError(messages.bad_slot(name, other))
         declared = Optimization(
             name=name,
             apply=apply,
@@ -126,7 +127,7 @@ def measure(
 def _keep(into: Callable[[Catalog], None], *, makes_cases: bool = False) -> None:
     frame = _module_frame()
     if frame is None:
-        raise RuntimeError("declarations are made at module level, while the module is imported")
+        raise RuntimeError(messages.NOT_AT_MODULE_LEVEL)
     declaration = Declaration(
         into=into, makes_cases=makes_cases, file=frame.f_code.co_filename, line=frame.f_lineno
     )

@@ -8,6 +8,8 @@ from difflib import get_close_matches
 
 from diffusers_perf.catalog.declarations import DEFAULT_SUITE, REFERENCE, Case, Optimization
 from diffusers_perf.catalog.workload import Workload
+from diffusers_perf.messages import common
+from diffusers_perf.messages import declarations as messages
 
 
 @dataclass(kw_only=True)
@@ -29,7 +31,7 @@ class Catalog:
         self._refuse_taken(optimization.name)
         needed = optimization.needs.optimization
         if needed is not None and needed not in self.optimizations:
-            raise ValueError(f"{optimization.name} needs {needed!r}, which is not declared before")
+            raise ValueError(messages.needs_declared(optimization.name, needed))
         self.optimizations[optimization.name] = optimization
 
     def stack(self, name: str, of: str) -> None:
@@ -64,10 +66,10 @@ class Catalog:
                 replace(self.case(workload, REFERENCE), image_only=image_only, suite=suite)
             )
         if against not in declared:
-            raise ValueError(f"{workload.name}: nothing called {against!r} is declared before")
+            raise ValueError(messages.no_case(workload.name, against))
         for name in stacks:
             if name in declared:
-                raise ValueError(f"{workload.name}: the case {name!r} is declared twice")
+                raise ValueError(messages.case_twice(workload.name, name))
             declared.add(name)
             case = self.case(workload, name)
             self.cases.append(replace(case, image_only=image_only, suite=suite, against=against))
@@ -102,7 +104,7 @@ class Catalog:
 
     def _refuse_taken(self, name: str) -> None:
         if name in self.optimizations or name in self.stacks or name == REFERENCE:
-            raise ValueError(f"the name {name!r} is taken")
+            raise ValueError(common.name_taken(name))
 
 
 def in_order(cases: Iterable[Case]) -> list[Case]:
@@ -119,14 +121,13 @@ def refuse_namesake(workload: Workload, others: Iterable[Workload]) -> None:
     for other in others:
         alike = other.name == workload.name and other.scale == workload.scale
         if alike and other != workload:
-            raise ValueError(f"another workload is called {workload.name!r}")
+            raise ValueError(messages.workload_taken(workload.name))
 
 
 def no_optimization(name: str, known: Sequence[str]) -> str:
     """What is wrong with a name that is not one of these."""
     close = get_close_matches(name, known, n=1)
-    meant = f" (did you mean {close[0]}?)" if close else ""
-    return f"no optimization is called {name!r}{meant}; known are {', '.join(known)}"
+    return messages.no_optimization(name, close[0] if close else "", known)
 
 
 def suites_of(case: Case, cases: Iterable[Case]) -> list[str]:
@@ -142,12 +143,10 @@ def _check_fit(stack: Sequence[Optimization]) -> None:
     for optimization in stack:
         needed = optimization.needs.optimization
         if needed is not None and needed not in before:
-            raise ValueError(f"{optimization.name} needs {needed} before it in the stack")
+            raise ValueError(messages.needs_before(optimization.name, needed))
         for slot in optimization.decides:
             # A workload's base and a stack on it can name the same one.
             other = decided.setdefault(slot, optimization.name)
             if other != optimization.name:
-                raise ValueError(
-                    f"{other} and {optimization.name} both decide the {slot.value}: a stack has one"
-                )
+                raise ValueError(messages.both_decide(other, optimization.name, slot.value))
         before.add(optimization.name)

@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+from diffusers_perf.messages import declarations as messages
+
 Scale = Literal["full", "small"]
 """Which workloads a model runs: the guide's, or the same scaled down to the embedded model."""
 
@@ -45,16 +47,14 @@ class Workload:
 
     def __post_init__(self) -> None:
         if self.steps < 1:
-            raise ValueError(f"{self.name}: steps must be a positive integer (got {self.steps})")
+            raise ValueError(messages.not_positive(self.name, "steps", self.steps))
         for name in ("height", "width", "num_frames"):
             size = self.call.get(name, 1)
             if not isinstance(size, int) or size < 1:
-                raise ValueError(f"{self.name}: {name} must be a positive integer (got {size!r})")
+                raise ValueError(messages.not_positive(self.name, name, size))
         for name in SET_BY_THE_LIBRARY:
             if name in self.call:
-                raise ValueError(
-                    f"{self.name}: {name} is not part of call; it follows from steps and seed"
-                )
+                raise ValueError(messages.not_of_the_call(self.name, name))
 
     def __hash__(self) -> int:
         return hash((self.name, self.model, self.steps, self.seed, self.scheduler, self.base))

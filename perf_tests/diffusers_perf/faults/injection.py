@@ -15,6 +15,7 @@ from diffusers_perf.catalog.declarations import REFERENCE
 from diffusers_perf.catalog.metric import Detector
 from diffusers_perf.messages import common
 from diffusers_perf.messages import faults as messages
+from diffusers_perf.messages.declarations import no_docstring
 
 if TYPE_CHECKING:
     from diffusers_perf.measurement.timing import Stopwatch
@@ -192,7 +193,7 @@ def _declare(
     def declare(apply: Callable[[Injection], None]) -> Fault:
         name = apply.__name__
         if not (apply.__doc__ or "").strip():
-            raise ValueError(messages.no_docstring(name))
+            raise ValueError(no_docstring(name))
         if detected_by not in (None, *get_args(Detector)):
             raise ValueError(messages.unknown_detector(name, detected_by, get_args(Detector)))
         if where not in get_args(Where):

@@ -10,10 +10,6 @@ from diffusers_perf.messages.numbers import plural
 # Declarations
 
 
-def no_docstring(name: str) -> str:
-    return f"{name} has no docstring, which a report shows"
-
-
 def unknown_detector(name: str, detector: object, known: Sequence[str]) -> str:
     return f"{name}: unknown detector {detector!r}; known are {', '.join(known)}"
 

@@ -13,6 +13,7 @@ from msgspec import Meta
 from msgspec.structs import asdict
 
 from diffusers_perf.catalog.metrics import LATENCY, LATENCY_SPEEDUP, LIMITED, PORTABLE
+from diffusers_perf.messages import records as messages
 from diffusers_perf.records.files import BadContent
 from diffusers_perf.records.measurement import Count
 from diffusers_perf.records.operators import OperatorCount
@@ -146,23 +147,19 @@ def _named(name: str, value: T, known: dict[str, T]) -> str:
 def _resolved(key: str, line: CaseLine, file: MachineFile) -> CaseBaseline:
     where = f"cases.{key}"
     if key.count("/") < 3:
-        raise BadContent(f"{where}: the key is not WORKLOAD/MODEL/WEIGHTS/CASE")
+        raise BadContent(messages.bad_key(where))
     if line.workload not in file.workloads:
-        raise BadContent(f"{where}: workload {line.workload!r} is not in the file")
+        raise BadContent(messages.unknown(where, "workload", line.workload))
     if line.versions not in file.versions:
-        raise BadContent(f"{where}: versions {line.versions!r} are not in the file")
+        raise BadContent(messages.unknown(where, "versions", line.versions))
     _check_names(f"{where}.measured", line.measured, [metric.field for metric in LIMITED])
     _check_names(f"{where}.limits", line.limits, [metric.limit_name for metric in LIMITED])
     own = LATENCY_SPEEDUP if LATENCY_SPEEDUP.field in line.measured else LATENCY
     if own.limit_name not in line.limits or LATENCY.field not in line.measured:
-        raise BadContent(
-            f"{where}: no {own.limit_name} in limits, or no {LATENCY.field} in measured"
-        )
+        raise BadContent(messages.no_limit(where, own.limit_name, LATENCY.field))
     for metric in LIMITED:
         if metric.limit_name in line.limits and metric.field not in line.measured:
-            raise BadContent(
-                f"{where}: {metric.limit_name} in limits, and no {metric.field} in measured"
-            )
+            raise BadContent(messages.limit_alone(where, metric.limit_name, metric.field))
     known = asdict(line)
     known["workload"] = file.workloads[line.workload]
     known["versions"] = file.versions[line.versions]

@@ -15,6 +15,9 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from diffusers_perf.messages import common
+from diffusers_perf.messages import records as messages
+
 T = TypeVar("T")
 
 READ_MOST_BYTES = 256 * 2**20
@@ -33,8 +36,8 @@ def unwritable(path: Path, error: OSError) -> str:
     if isinstance(error, FileExistsError | NotADirectoryError):
         # So it says of a file in the way, and not which.
         file = next((part for part in (path, *path.parents) if part.is_file()), None)
-        reason = f"{file} is a file and no folder" if file else reason
-    return f"{path}: cannot be written ({reason})"
+        reason = messages.in_the_way(file) if file else reason
+    return common.cannot_write(path, reason)
 
 
 def read_bytes(path: Path, *, most: int = READ_MOST_BYTES) -> bytes:
@@ -46,11 +49,11 @@ def read_bytes(path: Path, *, most: int = READ_MOST_BYTES) -> bytes:
         if stat.S_ISDIR(kind.st_mode):
             raise OSError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
         if not stat.S_ISREG(kind.st_mode):
-            raise OSError(errno.EINVAL, "not a regular file", str(path))
+            raise OSError(errno.EINVAL, messages.NOT_A_FILE, str(path))
         # Some files of the system say that they are empty.
         data = file.read(most + 1)
         if len(data) > most:
-            raise OSError(errno.EFBIG, f"larger than {most // 2**20} MiB", str(path))
+            raise OSError(errno.EFBIG, messages.too_large(most), str(path))
         return data
 
 
@@ -59,7 +62,7 @@ def read_gzip(path: Path, *, most: int = READ_MOST_BYTES) -> bytes:
     with gzip.GzipFile(fileobj=io.BytesIO(read_bytes(path, most=most))) as file:
         data = file.read(most + 1)
     if len(data) > most:
-        raise OSError(errno.EFBIG, f"larger than {most // 2**20} MiB", str(path))
+        raise OSError(errno.EFBIG, messages.too_large(most), str(path))
     return data
 
 
@@ -192,7 +195,7 @@ def decoded(content: Any, kind: type[T]) -> T:
     except msgspec.ValidationError as error:
         raise BadContent(phrase_of(error)) from None
     except UnicodeEncodeError:
-        raise BadContent("a text in it is not valid Unicode") from None
+        raise BadContent(messages.NOT_UNICODE) from None
 
 
 def phrase_of(error: msgspec.ValidationError) -> str:

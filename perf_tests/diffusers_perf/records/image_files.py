@@ -13,6 +13,7 @@ import numpy.typing as npt
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from diffusers_perf.messages import records as messages
 from diffusers_perf.records.files import write_bytes_whole
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ def load_quantized(path: Path) -> Quantized:
     """
     width, height = _size(path)
     if width * height > PIXELS_MOST:
-        raise BadImage(f"{path}: {width}x{height} pixels are more than {PIXELS_MOST:,}")
+        raise BadImage(messages.too_many_pixels(path, width, height, PIXELS_MOST))
     try:
         with Image.open(path, formats=["PNG"]) as image:
             strip = np.asarray(image)
@@ -68,9 +69,9 @@ def load_quantized(path: Path) -> Quantized:
     # Pillow raises several kinds, struct.error among them, for a damaged file.
     except Exception as error:
         reason = str(error).partition("\n")[0] or type(error).__name__
-        raise BadImage(f"{path}: damaged PNG file ({reason:.100})") from None
+        raise BadImage(messages.damaged_png(path, reason[:100])) from None
     if strip.shape != (height, width, 3) or strip.dtype != np.uint8:
-        raise BadImage(f"{path}: not an RGB image with 8 bits per channel")
+        raise BadImage(messages.not_rgb(path))
     count, own_height, own_width = _shape(written, width, height, path)
     parts = strip.reshape(own_height, count, own_width, 3)
     return np.ascontiguousarray(parts.transpose(1, 0, 2, 3))
@@ -81,16 +82,16 @@ def _size(path: Path) -> tuple[int, int]:
     try:
         # A pipe or a device never ends.
         if path.is_symlink() or not path.is_file():
-            raise BadImage(f"{path}: not a regular file")
+            raise BadImage(messages.not_regular(path))
         with path.open("rb") as file:
             header = file.read(24)
     except OSError as error:
         raise BadImage(f"{path}: {error.strerror or error}") from None
     if not header.startswith(b"\x89PNG\r\n\x1a\n") or header[12:16] != b"IHDR" or len(header) < 24:
-        raise BadImage(f"{path}: not a PNG file")
+        raise BadImage(messages.not_png(path))
     width, height = struct.unpack(">II", header[16:])
     if not width or not height:
-        raise BadImage(f"{path}: {width}x{height} pixels are not an image")
+        raise BadImage(messages.no_pixels(path, width, height))
     return width, height
 
 
@@ -98,10 +99,10 @@ def _shape(written: str, width: int, height: int, path: Path) -> tuple[int, int,
     """Count, height and width of the images in a strip of this size."""
     if not written:
         if width % height:
-            raise BadImage(f"{path}: {width}x{height} pixels do not divide into squares")
+            raise BadImage(messages.no_squares(path, width, height))
         return width // height, height, height
     found = re.fullmatch(r"([1-9]\d{0,8})x([1-9]\d{0,8})x([1-9]\d{0,8})", written)
     count, own_height, own_width = map(int, found.groups()) if found else (0, 0, 0)
     if (count * own_width, own_height) != (width, height):
-        raise BadImage(f"{path}: says {written!r:.40} and has {width}x{height} pixels")
+        raise BadImage(messages.other_shape(path, f"{written!r:.40}", width, height))
     return count, own_height, own_width

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
+from diffusers_perf.messages.records import UNEQUAL_STEPS
 from diffusers_perf.records.quantities import (
     Integer,
     NotNegative,
@@ -88,7 +89,7 @@ class StepDistances(Record, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         if len(self.inputs_db) != len(self.predictions_db):
-            raise ValueError("inputs_db and predictions_db must be of the same steps")
+            raise ValueError(UNEQUAL_STEPS)
 
 
 class Interference(Record, frozen=True, kw_only=True):

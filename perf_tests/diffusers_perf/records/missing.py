@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 
 from diffusers_perf.catalog.status import Status
+from diffusers_perf.messages import records as messages
 from diffusers_perf.records.quantities import Record
 
 
@@ -56,20 +57,18 @@ def missing(
         Untimed(
             id=case.id,
             status=Status.MISSING,
-            sentence=f"{case.id} has a baseline and was skipped: "
-            f"{case.sentence.removeprefix(f'{case.id}: ')}",
+            sentence=messages.skipped(case.id, case.sentence.removeprefix(f"{case.id}: ")),
         )
         for case in skipped
         if case.id in known and not case.by_choice
     ]
     there = {*measured, *(case.id for case in untimed)}
     interrupted = any(case.status == Status.INVALID for case in untimed)
-    why = "was interrupted" if interrupted else "ended early"
     lost += [
         Untimed(
             id=name,
             status=Status.INVALID if interrupted else Status.MISSING,
-            sentence=f"{name} was to run and has no measurement: the run {why}",
+            sentence=messages.not_reached(name, interrupted=interrupted),
         )
         for name in expected
         if name not in there
@@ -78,7 +77,7 @@ def missing(
         Untimed(
             id=name,
             status=Status.MISSING,
-            sentence=f"{name} has a baseline and was not run: it is no longer declared",
+            sentence=messages.not_declared(name),
         )
         for name in known
         if whole and name not in there and name not in expected and name not in not_selected

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from diffusers_perf.messages.records import bad_name
+
 CHARACTER = r"""[^\s./\\:*?"<>|\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]"""
 """No separator, no control character, and nothing that CI's artifacts refuse."""
 NAME = re.compile(rf"{CHARACTER}(?:{CHARACTER}|[. ])*")
@@ -21,7 +23,7 @@ class BadName(ValueError):
 def image_file(folder: Path, name: str) -> Path:
     """Where images of this name lie in the folder. `BadName` for one that may lead elsewhere."""
     if not NAME.fullmatch(name) or len(name.encode()) > BYTES_MOST:
-        raise BadName(f"{shown(name)} cannot be the name of a file")
+        raise BadName(bad_name(shown(name), "a file"))
     return folder / f"{name}.png"
 
 

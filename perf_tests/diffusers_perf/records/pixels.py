@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from diffusers_perf.messages.records import unequal_images
 from diffusers_perf.records.measurement import IDENTICAL_DB, Distance, Look
 
 Images = npt.NDArray[np.float32]
@@ -32,7 +33,7 @@ def distance(images: Images, reference: Images) -> Distance:
     from skimage.metrics import structural_similarity
 
     if images.shape != reference.shape:
-        raise ValueError(f"images of {images.shape} cannot be compared with {reference.shape}")
+        raise ValueError(unequal_images(images.shape, reference.shape))
     psnr, ssim = [], []
     for one, other in zip(_finite(images), _finite(reference), strict=True):
         if np.array_equal(one, other):

@@ -11,6 +11,8 @@ from typing import Any
 
 import msgspec
 
+from diffusers_perf.messages import common
+from diffusers_perf.messages import records as messages
 from diffusers_perf.records import schema1
 from diffusers_perf.records.files import BadContent, decoded, read_bytes, real
 from diffusers_perf.records.run import KEY, SCHEMA, CaseRecord, Run, RunFile
@@ -35,9 +37,7 @@ def load_runs(paths: Sequence[Path]) -> list[Run]:
     runs = [load_run(path) for path in distinct(paths)]
     for one, other in combinations(runs, 2):
         if one.cases and one.cases == other.cases:
-            raise BadRunError(
-                f"{other.path} is a copy of {one.path}: each run is a process of its own"
-            )
+            raise BadRunError(messages.copied(other.path, one.path))
     return runs
 
 
@@ -46,7 +46,7 @@ def distinct(paths: Sequence[Path]) -> Sequence[Path]:
     seen = set()
     for path in paths:
         if real(path) in seen:
-            raise BadRunError(f"{path} is given twice: each run is a process of its own")
+            raise BadRunError(messages.given_twice(path))
         seen.add(real(path))
     return paths
 
@@ -56,11 +56,11 @@ def read(path: Path) -> Any:
     try:
         data = read_bytes(path)
     except OSError as error:
-        raise BadRunError(f"{path}: cannot be read ({error.strerror})") from None
+        raise BadRunError(common.cannot_read(path, error.strerror)) from None
     try:
         content: Any = _parsed(data)
     except (ValueError, RecursionError):
-        raise BadRunError(f"{path}: not valid JSON") from None
+        raise BadRunError(messages.not_json(path)) from None
     if not schema1.is_run(content):
         return content
     try:
@@ -84,9 +84,9 @@ def run_of(content: Any, path: Path) -> Run:
     """The run that a JSON describes; `path` names it in messages. `BadRunError` as `load_run`."""
     ours = content.get(KEY) if isinstance(content, dict) else None
     if not isinstance(ours, dict) or "schema" not in ours:
-        raise BadRunError(f"{path}: was not written by this suite's main job with --benchmark-json")
+        raise BadRunError(messages.not_a_run(path))
     if ours["schema"] != SCHEMA:
-        raise BadRunError(f"{path}: has schema {ours['schema']}, this suite reads 1 and {SCHEMA}")
+        raise BadRunError(messages.other_schema(path, ours["schema"], (1, SCHEMA)))
     try:
         file = decoded(content, RunFile)
     except BadContent as error:
@@ -97,7 +97,7 @@ def run_of(content: Any, path: Path) -> Run:
         if case is None:
             continue
         if case.key in cases:
-            raise BadRunError(f"{path}: {case.key} is in it twice")
+            raise BadRunError(messages.case_twice(path, case.key))
         cases[case.key] = case
     return Run(
         path=path,

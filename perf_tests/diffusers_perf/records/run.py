@@ -18,6 +18,7 @@ from msgspec.structs import asdict, replace
 
 from diffusers_perf.catalog.declarations import REFERENCE, Tolerance
 from diffusers_perf.catalog.status import Status
+from diffusers_perf.messages.records import bad_name
 from diffusers_perf.records.measurement import Interference, Measurement, gpu_speedup
 from diffusers_perf.records.missing import Untimed, missing, parts_of
 from diffusers_perf.records.names import BYTES_MOST, BadName, check_case, shown
@@ -59,7 +60,7 @@ class Machine(Record, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         if not self.name.isprintable() or not 0 < len(self.slug) <= BYTES_MOST:
-            raise BadName(f"{shown(self.name)} cannot be the name of a machine")
+            raise BadName(bad_name(shown(self.name), "a machine"))
 
     @property
     def slug(self) -> str:

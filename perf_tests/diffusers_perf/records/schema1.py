@@ -9,6 +9,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from diffusers_perf.messages import records as messages
+
 OLD_KEY = "perf_tests"
 KEY = "diffusers_perf"
 STATUSES = {"unclear": "inconclusive", "flat": "uniform", "worse picture": "worse image"}
@@ -36,9 +38,9 @@ def upgraded(content: Json) -> dict[str, Any]:
     try:
         return _file(content)
     except KeyError as error:
-        raise CannotUpgrade(f"has schema 1 and no {error}, so it cannot be converted") from None
+        raise CannotUpgrade(messages.lacks_for_upgrade(error)) from None
     except (TypeError, AttributeError, ValueError):
-        raise CannotUpgrade("has schema 1 and cannot be converted") from None
+        raise CannotUpgrade(messages.CANNOT_UPGRADE) from None
 
 
 def _file(content: Json) -> dict[str, Any]:

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
+from diffusers_perf.messages import common
+from diffusers_perf.messages import records as messages
 from diffusers_perf.records.baselines import (
     SCHEMA,
     BadBaseline,
@@ -66,8 +68,7 @@ class BaselineStore:
             return None
         if slug_of(file.machine) != slug:
             raise BadBaseline(
-                f"{path}: its machine is {file.machine}, whose file would be called "
-                f"{slug_of(file.machine)}.json"
+                messages.other_machine(path, file.machine, f"{slug_of(file.machine)}.json")
             )
         try:
             return MachineBaseline.of(file)
@@ -81,7 +82,7 @@ class BaselineStore:
             if (file := _read(path, OperatorFile)) is None:
                 continue
             if path.stem != file.workload:
-                raise BadBaseline(f"{path}: its workload is {file.workload}")
+                raise BadBaseline(messages.other_workload(path, file.workload))
             found |= {f"{file.workload}/{key}": case for key, case in file.cases.items()}
         return found
 
@@ -181,7 +182,7 @@ class Changes:
         except UnicodeDecodeError:
             raise BadBaseline(f"{path}: not UTF-8") from None
         if CONFLICT.search(text):
-            raise BadBaseline(f"{path}: has conflict markers; resolve the conflict first")
+            raise BadBaseline(messages.conflict(path))
         # A line written by hand may have no end.
         end = "" if text.endswith("\n") else "\n"
         self._write(path, text + end + "\n".join(lines) + "\n")
@@ -201,7 +202,7 @@ def _listed(folder: Path) -> list[Path]:
     except (FileNotFoundError, NotADirectoryError):
         return []
     except OSError as error:
-        raise BadBaseline(f"{folder}: cannot be read ({error.strerror})") from None
+        raise BadBaseline(common.cannot_read(folder, error.strerror)) from None
 
 
 def _read(path: Path, kind: type[T]) -> T | None:
@@ -211,13 +212,13 @@ def _read(path: Path, kind: type[T]) -> T | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
-        raise BadBaseline(f"{path}: cannot be read ({error.strerror})") from None
+        raise BadBaseline(common.cannot_read(path, error.strerror)) from None
     try:
         schema = msgspec.json.decode(data, type=_Version).schema
         if schema != SCHEMA:
-            raise BadBaseline(f"{path}: has schema {schema}, this version reads {SCHEMA}")
+            raise BadBaseline(messages.other_schema(path, schema, (SCHEMA,)))
         return msgspec.json.decode(data, type=kind)
     except msgspec.ValidationError as error:
         raise BadBaseline(f"{path}: {phrase_of(error)}") from None
     except (ValueError, RecursionError):
-        raise BadBaseline(f"{path}: not valid JSON") from None
+        raise BadBaseline(messages.not_json(path)) from None

@@ -15,6 +15,7 @@ from pathlib import Path, PurePosixPath
 
 import msgspec
 
+from diffusers_perf.messages.records import FOREIGN
 from diffusers_perf.records.files import drafted, read_bytes, write_bytes_whole
 from diffusers_perf.records.quantities import StrictRecord
 
@@ -101,7 +102,7 @@ def _finish(folder: Path) -> None:
         moves = {_inside(folder, name): _inside(folder, of) for name, of in journal.moves.items()}
         removed = [_inside(folder, name) for name in journal.removed]
     except (ValueError, RecursionError):
-        raise OSError(None, "was not written by this suite; remove it", str(path)) from None
+        raise OSError(None, FOREIGN, str(path)) from None
     for target, draft in moves.items():
         # Whoever was killed had moved some of them.
         if draft.exists():

@@ -396,7 +396,7 @@ def test_process_given_three_times_counts_once(
     tmp_path: Path, folder: Path, runs: list[Content], capsys: pytest.CaptureFixture[str]
 ) -> None:
     (path,) = written(tmp_path, runs[:1])
-    refused([path] * 3, "is given twice: each run is a process of its own", folder, capsys)
+    refused([path] * 3, "is given twice, but each run", folder, capsys)
 
 
 @pytest.mark.parametrize("value", [float("nan"), -1.0, 0, "fast", None])
@@ -500,11 +500,11 @@ def _of_another_suite(runs: list[Content]) -> None:
         (_not_repeated, f"{KEY}fp16 generated another image from the same seed (31.4 dB apart)"),
         (_ignored, f"run-1.json: {KEY}fp16 generated the same image from another prompt, which"),
         (_not_timed, "run-0.json: ddim50-bf16 has no measurement"),
-        (_twice, f"run-0.json: {KEY}fp16 is in it twice"),
-        (_other_schema, "run-0.json: has schema 3, this suite reads 1 and 2"),
+        (_twice, f"run-0.json: has the case {KEY}fp16 twice"),
+        (_other_schema, "run-0.json: has schema 3; this version reads 1 and 2"),
         (_quick, "run-2.json was measured with --quick, which has too few rounds"),
         (_few_rounds, f"run-2.json: {KEY}fp16 has 2 rounds, at least 3 needed; run"),
-        (_of_another_suite, "run-0.json: was not written by this suite's main job"),
+        (_of_another_suite, "run-0.json: not a run of this suite"),
     ],
 )
 def test_runs_without_a_judged_case_are_refused(
@@ -521,7 +521,7 @@ def test_runs_without_a_judged_case_are_refused(
 
 @pytest.mark.parametrize(
     ("text", "sentence"),
-    [(None, "cannot be read (No such file"), ("{", "not valid JSON"), ("[]", "was not written by")],
+    [(None, "cannot be read (No such file"), ("{", "not valid JSON"), ("[]", "not a run of")],
 )
 def test_file_that_is_not_a_run_is_refused(
     tmp_path: Path,

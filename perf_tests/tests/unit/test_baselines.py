@@ -100,13 +100,13 @@ def _unset(*path: str) -> Any:
     [
         (
             _set("machine", to="GPU (8 GiB)"),
-            "machine is GPU (8 GiB), whose file would be called gpu-8",
+            "machine is GPU (8 GiB), whose file is called gpu-8",
         ),
-        (_set("schema", to=1), "has schema 1, this version reads 2"),
+        (_set("schema", to=1), "has schema 1; this version reads 2"),
         (_set("colour", to=2), "object contains unknown field `colour`"),
         (_set("cases", KEY, "fast", to=1), "object contains unknown field `fast`"),
-        (_set("cases", KEY, "workload", to="other"), f"{KEY}: workload 'other' is not in the file"),
-        (_set("cases", KEY, "versions", to="1"), f"{KEY}: versions '1' are not in the file"),
+        (_set("cases", KEY, "workload", to="other"), f"{KEY}: unknown workload 'other'"),
+        (_set("cases", KEY, "versions", to="1"), f"{KEY}: unknown versions '1'"),
         (_set("cases", KEY, "measured", "latency_s", to=[-1.0]), "expected `float` > 0.0"),
         (_set("cases", KEY, "measured", "latency_s", to=[]), "expected `array` of length >= 1"),
         (_set("cases", KEY, "measured", "latency_s", to=["1"]), "got `str`"),
@@ -118,7 +118,7 @@ def _unset(*path: str) -> Any:
         (_set("cases", KEY, "limits", to={}), "no latency_speedup_min in limits"),
         (
             _unset("cases", KEY, "measured", "gpu_busy_s"),
-            "gpu_busy_s_max in limits, and no gpu_busy_s",
+            "gpu_busy_s_max in limits, but no gpu_busy_s",
         ),
         (_set("cases", KEY, "limits", to=[]), "limits: expected `object`, got `array`"),
         (_set("cases", to=[]), "cases: expected `object`, got `array`"),

@@ -43,7 +43,7 @@ def test_optimization_has_a_docstring_and_an_applied_check() -> None:
 
 
 def test_declaration_stands_at_module_level() -> None:
-    with pytest.raises(RuntimeError, match="declarations are made at module level"):
+    with pytest.raises(RuntimeError, match="declarations must be made at module level"):
         optimization(applied=lambda _: None)(sound)
 
 
@@ -69,7 +69,7 @@ def test_two_workloads_have_two_names() -> None:
 
 def test_suite_can_be_selected_as_a_mark() -> None:
     for name in ("two words", "and", ""):
-        with pytest.raises(ValueError, match="a suite is named like a variable"):
+        with pytest.raises(ValueError, match="a suite's name must be a Python identifier"):
             Catalog().add_cases(WORKLOAD, suite=name)
 
 

@@ -12,10 +12,9 @@ import pytest
 import diffusers_perf
 
 LAYERS = (
-    ("ending",),
+    ("ending", "messages"),
     ("catalog",),
     ("records",),
-    ("messages",),
     ("judge", "measurement"),
     ("techniques", "models", "search", "history"),
     ("optimizations", "plugin"),

@@ -216,7 +216,7 @@ def test_existing_file_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[st
     paths = write(shards(), tmp_path, "shard")
     out = paths[0] / "run.json"
     assert command.main(["merge", *map(str, paths), "--json", str(out)]) == 2
-    said = f"error: {out}: cannot be written ({paths[0]} is a file and no folder)\n"
+    said = f"error: {out}: cannot be written ({paths[0]} is a file, not a folder)\n"
     assert capsys.readouterr().err == said
 
 

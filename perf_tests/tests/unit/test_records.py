@@ -183,7 +183,7 @@ def test_run_of_version_1_that_lacks_a_part_is_refused(
     del old["benchmarks"][1]["extra_info"][part]
     assert command.main(["gate", str(written(old, tmp_path))]) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.endswith(f"run.json: has schema 1 and no '{part}', so it cannot be converted")
+    assert line.endswith(f"run.json: has schema 1, but no '{part}', so it cannot be converted")
 
 
 def test_version_1_content_never_crashes(old: dict[str, Any]) -> None:

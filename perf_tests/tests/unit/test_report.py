@@ -211,7 +211,7 @@ def test_report_lists_the_missing_cases_of_the_gate(
     ours["expected"].append("ddim50-fp16")
     early = printed()
     assert early[:2] == (True, False)
-    assert early[2].endswith("ddim50-fp16 was to run and has no measurement: the run ended early.")
+    assert early[2].endswith("has no measurement: the run ended early.")
     ours["expected"].append("ddim50-slow")
     interrupted = printed(status="invalid")
     assert "2 of 6 cases could not be judged: " in interrupted[2]
@@ -526,10 +526,10 @@ def test_incomparable_runs_say_why(run: Content, tmp_path: Path) -> None:
     [
         (None, "cannot be read (No such file"),
         ('{"diffusers_perf": ', "not valid JSON"),
-        ("[]", "was not written by this suite's main job"),
-        ('{"perf_tests": {"schema": 1}}', "has schema 1 and no 'machine_info', so it cannot be"),
+        ("[]", "not a run of this suite"),
+        ('{"perf_tests": {"schema": 1}}', "has schema 1, but no 'machine_info', so it cannot be"),
         ('{"diffusers_perf": {"schema": 2}}', "diffusers_perf: object missing required field"),
-        ('{"diffusers_perf": {"schema": 7}}', "has schema 7, this suite reads 1 and 2"),
+        ('{"diffusers_perf": {"schema": 7}}', "has schema 7; this version reads 1 and 2"),
     ],
 )
 def test_file_that_is_not_a_run_is_refused(
@@ -549,7 +549,7 @@ def test_duplicate_case_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture
     path = tmp_path / "run.json"
     path.write_text(json.dumps(content))
     assert command.main(["report", str(path), "--markdown"]) == 2
-    assert "is in it twice" in capsys.readouterr().err
+    assert "tf32 twice" in capsys.readouterr().err
 
 
 def test_missing_output_lists_the_formats(
@@ -560,7 +560,7 @@ def test_missing_output_lists_the_formats(
     assert "report needs --html OUT.html" in capsys.readouterr().err
     for out in (path / "out.html", path / "further" / "out.html"):
         assert command.main(["report", str(path), "--html", str(out)]) == 2
-        said = f"error: {out}: cannot be written ({path} is a file and no folder)\n"
+        said = f"error: {out}: cannot be written ({path} is a file, not a folder)\n"
         assert capsys.readouterr().err == said
 
 

@@ -1,0 +1,73 @@
+"""What is wrong with a declaration."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+NO_DOCSTRINGS = "python -OO removes docstrings, which reports show of each optimization"
+NOT_AT_MODULE_LEVEL = "declarations must be made at module level, while the module is imported"
+
+
+def bad_suite(name: str) -> str:
+    return f"a suite's name must be a Python identifier (got {name!r})"
+
+
+def step_wise_against(case: str, against: str) -> str:
+    return (
+        f"{case}: cases of a step-wise workload are compared with its reference (got "
+        f"against={against!r})"
+    )
+
+
+def not_positive(workload: str, what: str, value: object) -> str:
+    return f"{workload}: {what} must be a positive integer (got {value!r})"
+
+
+def not_of_the_call(workload: str, argument: str) -> str:
+    return f"{workload}: {argument} is not part of call; it follows from steps and seed"
+
+
+def no_docstring(name: str) -> str:
+    return f"{name} has no docstring, whose first line a report shows"
+
+
+def no_applied_check(name: str) -> str:
+    return f"{name} has no applied check that can be called with a pipeline"
+
+
+def bad_slot(name: str, got: object) -> str:
+    return f"{name}: decides takes members of Slot (got {got!r})"
+
+
+def needs_declared(name: str, needed: str) -> str:
+    return f"{name} needs {needed!r}, which must be declared before it"
+
+
+def needs_before(name: str, needed: str) -> str:
+    return f"{name} needs {needed} before it in the stack"
+
+
+def no_case(workload: str, against: str) -> str:
+    return f"{workload}: no case {against!r} is declared before"
+
+
+def case_twice(workload: str, case: str) -> str:
+    return f"{workload}: the case {case!r} is declared twice"
+
+
+def case_of_another(case: str) -> str:
+    return f"another module declares the case {case} too"
+
+
+def workload_taken(name: str) -> str:
+    return f"another workload is called {name!r}"
+
+
+def no_optimization(name: str, close: str, known: Sequence[str]) -> str:
+    """`close` is empty where none of the known is like it."""
+    meant = f" (did you mean {close}?)" if close else ""
+    return f"no optimization is called {name!r}{meant}; known are {', '.join(known)}"
+
+
+def both_decide(one: str, other: str, what: str) -> str:
+    return f"{one} and {other} both decide the {what}, but a stack can have only one"

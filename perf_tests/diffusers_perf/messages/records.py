@@ -1,0 +1,145 @@
+"""What is wrong with a run's file, a baseline, or an image."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+# Any file
+
+NOT_A_FILE = "not a regular file"
+NOT_UNICODE = "a text in it is not valid Unicode"
+FOREIGN = "not written by this suite; remove it"
+
+
+def in_the_way(file: Path) -> str:
+    return f"{file} is a file, not a folder"
+
+
+def too_large(most_bytes: int) -> str:
+    return f"larger than {most_bytes // 2**20} MiB"
+
+
+def not_json(path: Path) -> str:
+    return f"{path}: not valid JSON"
+
+
+def other_schema(path: Path, schema: object, known: Sequence[int]) -> str:
+    return f"{path}: has schema {schema}; this version reads {' and '.join(map(str, known))}"
+
+
+def bad_name(name: str, what: str) -> str:
+    return f"{name} cannot be the name of {what}"
+
+
+# Runs
+
+
+def given_twice(path: Path) -> str:
+    return f"{path} is given twice, but each run must come from a process of its own"
+
+
+def copied(path: Path, other: Path) -> str:
+    return f"{path} is a copy of {other}, but each run must come from a process of its own"
+
+
+def not_a_run(path: Path) -> str:
+    return f"{path}: not a run of this suite, as --benchmark-json writes it"
+
+
+def case_twice(path: Path, case: str) -> str:
+    return f"{path}: has the case {case} twice"
+
+
+def lacks_for_upgrade(name: object) -> str:
+    return f"has schema 1, but no {name}, so it cannot be converted"
+
+
+CANNOT_UPGRADE = "has schema 1 and cannot be converted"
+UNEQUAL_STEPS = "inputs_db and predictions_db must be of the same steps"
+
+
+# Cases that a run lost
+
+
+def skipped(case: str, reason: str) -> str:
+    return f"{case} has a baseline and was skipped: {reason}"
+
+
+def not_reached(case: str, *, interrupted: bool) -> str:
+    why = "was interrupted" if interrupted else "ended early"
+    return f"{case} was expected to run, but has no measurement: the run {why}"
+
+
+def not_declared(case: str) -> str:
+    return f"{case} has a baseline and was not run: it is no longer declared"
+
+
+# Baselines
+
+
+def bad_key(where: str) -> str:
+    return f"{where}: the key is not WORKLOAD/MODEL/WEIGHTS/CASE"
+
+
+def unknown(where: str, what: str, name: str) -> str:
+    return f"{where}: unknown {what} {name!r}"
+
+
+def no_limit(where: str, limit: str, measured: str) -> str:
+    return f"{where}: no {limit} in limits, or no {measured} in measured"
+
+
+def limit_alone(where: str, limit: str, measured: str) -> str:
+    return f"{where}: {limit} in limits, but no {measured} in measured"
+
+
+def other_machine(path: Path, machine: str, file: str) -> str:
+    return f"{path}: its machine is {machine}, whose file is called {file}"
+
+
+def other_workload(path: Path, workload: str) -> str:
+    return f"{path}: its workload is {workload}"
+
+
+def conflict(path: Path) -> str:
+    return f"{path}: has conflict markers; resolve the conflict first"
+
+
+# Images
+
+
+def too_many_pixels(path: Path, width: int, height: int, most: int) -> str:
+    return f"{path}: {width}x{height} pixels are more than {most:,}"
+
+
+def damaged_png(path: Path, reason: str) -> str:
+    return f"{path}: damaged PNG file ({reason})"
+
+
+def not_rgb(path: Path) -> str:
+    return f"{path}: not an RGB image with 8 bits per channel"
+
+
+def not_png(path: Path) -> str:
+    return f"{path}: not a PNG file"
+
+
+def not_regular(path: Path) -> str:
+    return f"{path}: {NOT_A_FILE}"
+
+
+def no_pixels(path: Path, width: int, height: int) -> str:
+    return f"{path}: an image cannot have {width}x{height} pixels"
+
+
+def no_squares(path: Path, width: int, height: int) -> str:
+    return f"{path}: {width}x{height} pixels do not divide into squares"
+
+
+def other_shape(path: Path, written: str, width: int, height: int) -> str:
+    return f"{path}: declares {written}, but has {width}x{height} pixels"
+
+
+def unequal_images(one: object, other: object) -> str:
+    return f"images of {one} cannot be compared with {other}"
