@@ -32,6 +32,7 @@ from diffusers_perf.cli.results import ResultRow, rows_of, table
 from diffusers_perf.faults.injection import Fault
 from diffusers_perf.plugin.options import pytest_addoption
 from diffusers_perf.records.store import BaselineStore
+from perf_tests.tests import estimators
 from perf_tests.tests.unit.recorded import five_pairs, keep
 
 ROOT = Path(__file__).parents[2]
@@ -287,6 +288,7 @@ def _of(row: ResultRow, metric: Metric) -> str:
 BLOCKS: dict[str, Callable[[], str]] = {
     "commands": commands,
     "controls": control_table,
+    "estimators": estimators.table,
     "failure": failure,
     "faults": fault_table,
     "glance": glance,

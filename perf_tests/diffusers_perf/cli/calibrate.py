@@ -24,10 +24,11 @@ from diffusers_perf.cli.acceptable import PROCESSES_MIN, check
 from diffusers_perf.cli.answers import add_baselines, named, store_of
 from diffusers_perf.compare.turns import PAIRS
 from diffusers_perf.judge import comparable
+from diffusers_perf.judge.clock import Clock, Hosts
 from diffusers_perf.judge.limits import limits_of
 from diffusers_perf.judge.messages.numbers import share
 from diffusers_perf.judge.sides import interference_in
-from diffusers_perf.judge.stats import CONFIDENCE, POWER, detectable, noise_of
+from diffusers_perf.judge.stats import PAIRS_CONFIDENCE, POWER, detectable, noise_of
 from diffusers_perf.messages import baselines as messages
 from diffusers_perf.records.baselines import Calibration, CaseBaseline, rounded
 from diffusers_perf.records.missing import parts_of
@@ -92,7 +93,7 @@ def calibrate(paths: Sequence[Path], store: BaselineStore) -> int:
             mode,
             pairs=PAIRS,
             power=share(POWER),
-            confidence=share(CONFIDENCE),
+            confidence=f"{100 * PAIRS_CONFIDENCE:g} %",
         )
     )
     for key, line in calibrated.items():
@@ -146,8 +147,11 @@ def _calibrated(runs: Sequence[Run], changes: Changes) -> tuple[dict[str, CaseBa
 def _calibration(seen: Sequence[tuple[Run, CaseRecord]]) -> tuple[Calibration, list[str]]:
     """A case's noise between the processes that saw it, by metric, and what is left out of it."""
     noise, effects, left_out, fewest = {}, {}, [], len(seen)
+    runs = [run for run, _ in seen]
+    clock = Clock.of([case.measurement for _, case in seen], Hosts.of(runs, runs))
     for metric in COMPARED:
-        values = [value for _, case in seen if (value := metric.of(case.measurement)) is not None]
+        known = [clock.of_metric(metric, case.measurement) for _, case in seen]
+        values = [value for value in known if value is not None]
         if len(values) < len(seen):
             continue
         reasons = [interference_in(run, case, metric) for run, case in seen]
@@ -158,8 +162,9 @@ def _calibration(seen: Sequence[tuple[Run, CaseRecord]]) -> tuple[Calibration, l
         if len(valid) < PROCESSES_MIN:
             continue
         fewest = min(fewest, len(valid))
-        noise[metric.field] = rounded(noise_of(valid))
-        pair = sqrt(2) * noise[metric.field]
+        field = clock.noise_field(metric)
+        noise[field] = rounded(noise_of(valid))
+        pair = sqrt(2) * noise[field]
         effects[metric.field] = rounded(detectable(pair, pairs=PAIRS, threshold=metric.threshold))
     date = seen[0][0].date
     return Calibration(calibrated=date, processes=fewest, noise=noise, detectable=effects), left_out

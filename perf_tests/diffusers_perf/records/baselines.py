@@ -51,7 +51,7 @@ class Calibration(StrictRecord, frozen=True, kw_only=True):
     processes: PositiveInteger
     """The fewest without interference that a noise is from."""
     noise: Mapping[str, NotNegative]
-    """By `Metric.field`: standard deviation of the log."""
+    """By `Metric.field`, or `judge.clock.STEADY`: standard deviation of the log."""
     detectable: Mapping[str, NotNegative]
     """By `Metric.field`, the minimum detectable effect of five pairs, as a share."""
 

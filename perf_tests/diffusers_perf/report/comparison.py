@@ -105,7 +105,7 @@ def _judged(change: Change) -> ChangePart:
         head=read(change.head),
         ratio=ratio.mid if ratio else exact,
         interval=(
-            f"99 %: {percent(ratio.low)} to {percent(ratio.high)}"
+            f"99.5 %: {percent(ratio.low)} to {percent(ratio.high)}"
             if ratio and ratio.low > 0 and ratio.high < UNKNOWN
             else ""
         ),

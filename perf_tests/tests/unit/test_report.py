@@ -475,7 +475,7 @@ def test_pairs_are_judged(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     assert "1 of 5 cases (5 A/B pairs): ddim50-fp16 (slower: " in headline(text)
     printed = words(text)
     assert "slower ddim50-fp16 GPU busy" in printed
-    assert re.search(r"99 %: \+5\.\d % to \+6\.\d %", printed)
+    assert re.search(r"99.5 %: \+5\.\d % to \+6\.\d %", printed)
     said = capsys.readouterr().out
     assert "## ❌ Regression in 1 of 5 cases" in said
     assert said.index("ddim50-fp16") < said.index("ddim50-tf32"), "changed rows first"
