@@ -156,6 +156,7 @@ measure(
     suite="lossy",
 )
 measure(workloads.PNDM25X4_SMALL, "vae_slicing", suite="lossy")
+measure(workloads.UNGUIDED8, "channels_last", suite="guide")
 
 # The embedded transformer's: what of the above says something of it, and a cache for transformers.
 measure(workloads.FLUX8, "fused_qkv", "sdpa_math", suite="guide")

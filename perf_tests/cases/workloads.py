@@ -68,6 +68,13 @@ PNDM25X4_SMALL = replace(
     call=_call(_SMALL_PROMPT, size=64, num_images=4, guidance=_PNDM_GUIDANCE),
     base=(),
 )
+# At a scale of 1, guidance changes nothing and must cost nothing.
+UNGUIDED8 = replace(
+    DDIM50_SMALL,
+    name="unguided8",
+    call=_call(_SMALL_PROMPT, size=64, guidance=1.0),
+    steps=8,
+)
 VASE25_SMALL = replace(
     VASE25,
     model="embedded",

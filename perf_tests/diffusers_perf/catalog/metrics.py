@@ -152,6 +152,12 @@ FULL_PRECISION_OPERATORS = _counter(
 UNFUSED_ATTENTION = _counter(
     "unfused_attention", "attention calls that write out their score matrix"
 )
+MASKED_ATTENTION = _counter(
+    "masked_attention", "attention calls with a mask, which flash kernels do not take"
+)
+DENOISER_SAMPLES = _counter(
+    "denoiser_samples", "samples that denoisers are called with: twice as many under guidance"
+)
 # Not the launches of graphs: one more stands for many kernels, whose launches there are fewer
 # of.
 KERNELS = _counter("kernels", "kernels that ran on the GPU", rise=LAUNCH_RISE)
@@ -213,6 +219,8 @@ METRICS = (
     LAYOUT_CONVERSIONS,
     FULL_PRECISION_OPERATORS,
     UNFUSED_ATTENTION,
+    MASKED_ATTENTION,
+    DENOISER_SAMPLES,
     KERNELS,
     KERNEL_LAUNCHES,
     OPERATORS,

@@ -18,11 +18,13 @@ from typing import TYPE_CHECKING
 from diffusers_perf.catalog.declarations import Case
 from diffusers_perf.catalog.metrics import (
     CASTS,
+    DENOISER_SAMPLES,
     DEVICE_READS,
     DEVICE_TO_HOST_COPIES,
     FULL_PRECISION_OPERATORS,
     HOST_TO_DEVICE_COPIES,
     LAYOUT_CONVERSIONS,
+    MASKED_ATTENTION,
     OPERATORS,
     UNFUSED_ATTENTION,
 )
@@ -51,6 +53,8 @@ SHOWN = (
     LAYOUT_CONVERSIONS.field,
     FULL_PRECISION_OPERATORS.field,
     UNFUSED_ATTENTION.field,
+    MASKED_ATTENTION.field,
+    DENOISER_SAMPLES.field,
 )
 """Counters that a table shows below the operators, each with its parts."""
 

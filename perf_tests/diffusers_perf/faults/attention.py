@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
+import torch
+from diffusers.models import attention_processor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from diffusers_perf.faults.injection import CannotInject, Injection, fault
@@ -22,6 +25,21 @@ def sdpa_math_only(injection: Injection) -> None:
 def sdpa_lost(injection: Injection) -> None:
     """Another attention processor was installed, and the UNet computes attention as written."""
     injection.then(lambda pipeline: unet_of(pipeline).set_default_attn_processor())
+
+
+@fault(detected_by="counter", setting=COUNTED, where="cpu", source="transformers #36584, #30461")
+def mask_stops_flash(injection: Injection) -> None:
+    """A mask of zeros reaches every fused attention, so that no flash kernel can be used."""
+    attend: Any = torch.nn.functional.scaled_dot_product_attention
+
+    def masked(query: Any, key: Any, value: Any, attn_mask: Any = None, **kwargs: Any) -> Any:
+        mask = key.new_zeros(1, 1, 1, key.shape[-2]) if attn_mask is None else attn_mask
+        return attend(query, key, value, attn_mask=mask, **kwargs)
+
+    # Not torch's own, by which the call itself is known.
+    functions = SimpleNamespace(**vars(torch.nn.functional))
+    functions.scaled_dot_product_attention = masked
+    injection.put(attention_processor, "F", functions)
 
 
 @fault(detected_by="counter", setting=COUNTED)

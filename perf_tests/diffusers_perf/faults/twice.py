@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from diffusers_perf.faults.injection import CannotInject, Injection, fault
+from diffusers_perf.faults.injection import CannotInject, Injection, Setting, fault
 from diffusers_perf.faults.places import (
     COUNTED,
     COUNTED_FOUR,
@@ -34,6 +34,21 @@ def guidance_in_two_calls(injection: Injection) -> None:
 
     injection.then(unet_of)
     around_denoisers(injection, one_by_one)
+
+
+@fault(
+    detected_by="counter",
+    setting=Setting(workload="unguided8", steps=6),
+    where="cpu",
+    source="pipelines that test the scale for being 0",
+)
+def guidance_at_scale_1(injection: Injection) -> None:
+    """At a scale of 1, the UNet still computes the sample without the prompt."""
+    from diffusers import StableDiffusionPipeline
+
+    injection.put(
+        StableDiffusionPipeline, "do_classifier_free_guidance", property(lambda pipeline: True)
+    )
 
 
 @fault(detected_by="counter", setting=COUNTED)

@@ -11,8 +11,9 @@ from typing import Any
 
 import torch
 
+from diffusers_perf.catalog.metrics import DENOISER_SAMPLES
 from diffusers_perf.measurement.dataless import stand_in
-from diffusers_perf.measurement.discovery import modules
+from diffusers_perf.measurement.discovery import denoisers, is_known, modules
 from diffusers_perf.measurement.dispatch import Constructors, Counting
 from diffusers_perf.records.operators import Place
 
@@ -123,6 +124,11 @@ def _placed(pipeline: Any, counting: Counting) -> Iterator[None]:
         own = type(module).__name__
         stack.append(names.get(id(module)) or Place(f"{stack[-1].path}.{own}", own))
 
+    def sampled(module: torch.nn.Module, args: Any, kwargs: Any) -> None:
+        # They come first, in a tensor or a list of them.
+        batches = [v for v in (*args, *kwargs.values()) if isinstance(v, torch.Tensor | list)]
+        counting.event(DENOISER_SAMPLES.field, "sample", times=len(batches[0]))
+
     def leave(module: torch.nn.Module, args: object, output: object) -> None:
         stack.pop()
 
@@ -140,10 +146,15 @@ def _placed(pipeline: Any, counting: Counting) -> Iterator[None]:
     scheduler = pipeline.scheduler
     own = [n for n in ("set_timesteps", "scale_model_input", "step") if hasattr(scheduler, n)]
     before = {name: vars(scheduler)[name] for name in own if name in vars(scheduler)}
-    hooks = (
+    hooks = [
         torch.nn.modules.module.register_module_forward_pre_hook(enter),
         torch.nn.modules.module.register_module_forward_hook(leave, always_call=True),
-    )
+    ]
+    if is_known(pipeline):
+        hooks += [
+            module.register_forward_pre_hook(sampled, with_kwargs=True)
+            for module in denoisers(pipeline).values()
+        ]
     for name in own:
         setattr(scheduler, name, wrapped(name, getattr(scheduler, name)))
     try:

@@ -11,6 +11,7 @@ import torch
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from diffusers_perf.catalog.metrics import MASKED_ATTENTION
 from diffusers_perf.measurement.dataless import (
     DEVICE,
     HOST,
@@ -97,9 +98,9 @@ class Counting(TorchDispatchMode):
             self.event("host_to_device_copies", "host tensor as an index")
         return self._operator(func, name, args, kwargs, on_device)
 
-    def event(self, counter: str, what: str) -> None:
+    def event(self, counter: str, what: str, *, times: int = 1) -> None:
         """Count this, where it happens."""
-        self.occurrences[Occurrence(counter, what, self.stack[-1])] += 1
+        self.occurrences[Occurrence(counter, what, self.stack[-1])] += times
 
     def _read(self, func: Any, name: str, args: tuple[Any, ...], kwargs: Any) -> Any:
         self.event("device_reads", "item" if name == "_local_scalar_dense" else name)
@@ -159,7 +160,13 @@ class Counting(TorchDispatchMode):
             self.event("casts", f"{dtype_name(was)} → {dtype_name(now)}")
 
     def fused_attention(
-        self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *args: Any, **kwargs: Any
+        self,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        attn_mask: torch.Tensor | None = None,
+        *args: Any,
+        **kwargs: Any,
     ) -> Any:
         """Scaled dot product attention as the one kernel that it is on a GPU.
 
@@ -167,8 +174,10 @@ class Counting(TorchDispatchMode):
         """
         if not query.is_meta:
             return torch.nn.functional.scaled_dot_product_attention(
-                query, key, value, *args, **kwargs
+                query, key, value, attn_mask, *args, **kwargs
             )
+        if attn_mask is not None:
+            self.event(MASKED_ATTENTION.field, "attn_mask")
         *batch, heads, tokens, width = (*query.shape[:-1], value.shape[-1])
         # The fused kernels hand on tokens before heads, so that joining heads copies nothing.
         result = torch.empty((*batch, tokens, heads, width), dtype=query.dtype, device=DEVICE)

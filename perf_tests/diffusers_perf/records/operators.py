@@ -9,11 +9,13 @@ from typing import Any, NamedTuple
 
 from diffusers_perf.catalog.metrics import (
     CASTS,
+    DENOISER_SAMPLES,
     DEVICE_READS,
     DEVICE_TO_HOST_COPIES,
     FULL_PRECISION_OPERATORS,
     HOST_TO_DEVICE_COPIES,
     LAYOUT_CONVERSIONS,
+    MASKED_ATTENTION,
     OPERATORS,
     UNFUSED_ATTENTION,
 )
@@ -29,6 +31,8 @@ COUNTERS = (
     DEVICE_TO_HOST_COPIES.field,
     FULL_PRECISION_OPERATORS.field,
     UNFUSED_ATTENTION.field,
+    MASKED_ATTENTION.field,
+    DENOISER_SAMPLES.field,
 )
 """What is counted. Full precision: convolutions, products and attention in float32 or wider."""
 

@@ -15,6 +15,8 @@ from diffusers_perf.catalog.declarations import Case
 from diffusers_perf.catalog.discovery import Project
 from diffusers_perf.cli import __main__ as cli
 from diffusers_perf.cli import structure as command
+from diffusers_perf.faults.attention import mask_stops_flash
+from diffusers_perf.faults.injection import Injection
 from diffusers_perf.judge import structure_verdicts
 from diffusers_perf.judge.finding import Finding
 from diffusers_perf.judge.messages.commands import Literal
@@ -213,6 +215,19 @@ def test_attention_that_cannot_fuse_is_counted(healthy: OperatorCounts) -> None:
     with sdpa_kernel(SDPBackend.MATH):
         text = detected(observe(build()), healthy, "unfused_attention")
     assert "attention: sdpa, math only" in text
+
+
+def test_masked_attention_is_counted(healthy: OperatorCounts) -> None:
+    injection = Injection(device="cpu")
+    mask_stops_flash.apply(injection)
+    (context,) = injection.contexts
+    with context:
+        text = detected(observe(build()), healthy, "masked_attention")
+    assert "all attn_mask, in Attention" in text
+
+
+def test_samples_of_the_denoiser_are_counted(healthy: OperatorCounts) -> None:
+    assert healthy.counters["denoiser_samples"] == Count(fixed=0, per_step=2)
 
 
 def test_convolution_between_two_layouts_is_counted(healthy: OperatorCounts) -> None:
