@@ -28,6 +28,8 @@ IMAGE_DROP_DB = 3.0
 """Twice the squared error. The same seed gives the same image but for rounding, and what is farther
 from its reference than rounding takes it (`REPEAT_PSNR_DB`) is not moved by it: a drop like this in
 every pair is another image."""
+SPEED_SHARE = 0.005
+"""A difference between both sides' calibration loops that is too small to slow all cases much."""
 ON_IMAGES = {metric.name for metric in METRICS if metric.kind is MetricKind.IMAGE}
 """Metrics of an image."""
 
@@ -66,7 +68,8 @@ def timed(sides: PairedCase, metric: Metric, noise: Noise) -> Iterator[Change]:
     if reasons:
         left_out = messages.left_out(len(reasons), sides.pairs, reasons[0])
     if not both:
-        message = messages.no_pair(metric, left_out, rerun=sides.rerun)
+        one_host = not (metric.wall_clock and sides.other_host)
+        message = messages.no_pair(metric, left_out, one_host=one_host, rerun=sides.rerun)
         yield change(Status.INVALID, message, more_could_tell=sides.pairs < PAIRS_MOST)
         return
     under, over = [b for b, _ in both], [h for _, h in both]
@@ -89,7 +92,18 @@ def timed(sides: PairedCase, metric: Metric, noise: Noise) -> Iterator[Change]:
     )
     message = _then(sides, weighed, message)
     found = change(weighed.status, message, more_could_tell=weighed.more_could_tell)
-    yield replace(found, ratio=weighed.ratio, noise=weighed.noise, by_pair=by_pair)
+    yield replace(
+        found,
+        ratio=weighed.ratio,
+        noise=weighed.noise,
+        # All cases of another host are a little slower together.
+        by_pair=() if metric.wall_clock and _is_other_speed(sides) else by_pair,
+    )
+
+
+def _is_other_speed(sides: PairedCase) -> bool:
+    """Whether latencies that are compared as they are were measured on cores of other speeds."""
+    return not sides.clock.host_bound and abs(sides.hosts.slower - 1) > SPEED_SHARE
 
 
 def _is_speed_of_host(sides: PairedCase, weighed: Weighed, *, threshold: float) -> bool:

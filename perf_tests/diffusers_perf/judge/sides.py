@@ -64,7 +64,7 @@ class PairedCase:
             known = [value for value in values if value is not None]
             interference = [
                 *(reason for run, case in cases for reason in interference_in(run, case, metric)),
-                *(self._other_host(runs) if metric.wall_clock else []),
+                *(filter(None, (_other_cpu(runs), self.hosts.other)) if metric.wall_clock else ()),
             ]
             if len(cases) == 2 and interference:
                 reasons.append(interference[0])
@@ -73,10 +73,18 @@ class PairedCase:
             pairs.append(None if interference or len(known) < 2 else (known[0], known[1]))
         return tuple(pairs), reasons
 
-    def _other_host(self, runs: Sequence[Run]) -> list[str]:
-        cpus = list(dict.fromkeys(run.machine.cpu for run in runs if run.machine.cpu))
-        other = [messages_of_pairs.other_cpu(*cpus)] if len(cpus) > 1 else []
-        return [*other, self.hosts.other] if self.hosts.other else other
+    @property
+    def other_host(self) -> str:
+        """Why no wall clock of head can be compared with base's; empty where it can."""
+        return self.hosts.other or next(
+            (why for runs in zip(self.base, self.head, strict=True) if (why := _other_cpu(runs))),
+            "",
+        )
+
+
+def _other_cpu(runs: Sequence[Run]) -> str:
+    cpus = list(dict.fromkeys(run.machine.cpu for run in runs if run.machine.cpu))
+    return messages_of_pairs.other_cpu(*cpus) if len(cpus) > 1 else ""
 
 
 def interference_in(run: Run, case: CaseRecord, metric: Metric) -> list[str]:

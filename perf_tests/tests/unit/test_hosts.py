@@ -97,6 +97,11 @@ def test_host_that_is_a_little_slower_explains_as_much(factor: float) -> None:
     assert latencies(compared(latency=1.3, loops=1.08)) == {"slower"}
 
 
+def test_host_that_is_hardly_slower_makes_no_regression_of_all_cases() -> None:
+    assert "slower" in latencies(compared(latency=1.025))
+    assert latencies(compared(latency=1.025, loops=1.025)) <= {"same", "inconclusive"}
+
+
 def test_speed_of_the_host_explains_nothing_that_the_gpu_does() -> None:
     def gpu_bound(content: Content) -> None:
         for one in cases(content):

@@ -291,6 +291,26 @@ def slower(by: float) -> Edit:
     return lambda content: recorded.slow(content, CASE, by=by)
 
 
+def on_cpu(*, loop_s: float, by: float = 1.0) -> Edit:
+    """As without a GPU, on a core whose calibration loop takes so long; every case is slower."""
+
+    def edit(content: recorded.Content) -> None:
+        recorded.machine(content)["device"] = "cpu"
+        for one in recorded.cases(content):
+            measured = one["measurement"]
+            measured.update(gpu_busy_s=None, peak_memory_bytes=None)
+            measured["rounds_s"] = [by * seconds for seconds in measured["rounds_s"]]
+            loops = [loop_s] * 2 * len(measured["rounds_s"])
+            measured["interference"]["cpu_loops_s"] = loops
+        recorded.settle(content)
+
+    return edit
+
+
+def with_cpu(model: str) -> Edit:
+    return lambda content: recorded.machine(content).update(cpu=model)
+
+
 def dropped(content: recorded.Content) -> None:
     recorded.drop(content, CASE)
 
@@ -372,6 +392,10 @@ def test_pairs() -> None:
         "interference": pairs(affected),
         "interference in one": pairs(affected, only=range(1)),
         "drift": pairs(drifted),
+        "slower together": pairs(on_cpu(loop_s=0.01, by=1.025), base=on_cpu(loop_s=0.01)),
+        "slower host": pairs(on_cpu(loop_s=0.012, by=1.2), base=on_cpu(loop_s=0.01)),
+        "host a little slower": pairs(on_cpu(loop_s=0.0108, by=1.08), base=on_cpu(loop_s=0.01)),
+        "other CPU": pairs(with_cpu("AMD EPYC"), base=with_cpu("Intel Xeon")),
         "missing": pairs(dropped),
         "left out": pairs(left_out),
         "interrupted": pairs(interrupted),

@@ -186,6 +186,15 @@ def test_run_of_version_1_that_lacks_a_part_is_refused(
     assert line.endswith(f"run.json: has schema 1, but no '{part}', so it cannot be converted")
 
 
+def test_run_of_version_1_without_a_latency_is_refused(
+    old: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    old["benchmarks"][1]["extra_info"]["latency_s"] = math.nan
+    assert command.main(["gate", str(written(old, tmp_path))]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "run.json: has schema 1" in line
+
+
 def test_version_1_content_never_crashes(old: dict[str, Any]) -> None:
     for place in ("perf_tests", "machine_info", "benchmarks"):
         for value in (None, [], [None], 3, "x", {"perf_tests": None}):

@@ -23,6 +23,7 @@ from diffusers_perf.messages.numbers import plural
 from diffusers_perf.records.measurement import Count
 
 QUIETER = "rerun on a quieter machine"
+ONE_HOST = "measure base and head in turn on one host"
 FIX = "fix the measurement, then rerun"
 MORE = Literal(text="diffusers-perf ab --help")
 
@@ -84,8 +85,9 @@ def one_side(metric: str, notes: Sequence[str], *, measured_in: str, rerun: Comm
     )
 
 
-def no_pair(metric: Metric, left_out: str, *, rerun: Command) -> Message:
-    return Message(what=f"{metric.name} is invalid, {left_out}", advice=QUIETER, command=rerun)
+def no_pair(metric: Metric, left_out: str, *, one_host: bool, rerun: Command) -> Message:
+    advice = QUIETER if one_host else ONE_HOST
+    return Message(what=f"{metric.name} is invalid, {left_out}", advice=advice, command=rerun)
 
 
 def left_out(count: int, pairs: int, why: str) -> str:
@@ -166,7 +168,7 @@ def speed_of_host(metric: Metric, slower: float, *, rerun: Command) -> Message:
     return Message(
         what=f"{metric.name} changed as the CPU's speed did between base and head",
         measured=f"calibration loop, head over base {Unit.RATIO.shown(slower)}",
-        advice=QUIETER,
+        advice=ONE_HOST,
         command=rerun,
     )
 
