@@ -105,7 +105,7 @@ def standards_of(run: Run, store: BaselineStore) -> Standards:
     """What a run is compared with. `BadBaseline` for what cannot be read."""
     machine = run.machine
     return Standards(
-        name=f"baselines/{store.machine_path(machine.slug).name}",
+        name=store.shown(store.machine_path(machine.slug)),
         baseline=store.load_machine(machine.slug),
         portable=store.load_portable(scale=run.session.scale, device=machine.device),
         operators=store.load_operators(),

@@ -71,7 +71,7 @@ class Judging:
             reference=reference or measured,
             tolerance=case.tolerance_on(bench.sources.of(case.workload).kind),
             baseline=baseline,
-            baseline_name=f"baselines/{path.name}",
+            baseline_name=bench.store.shown(path),
             portable=self.portable.get(case.id, {}),
             versions=bench.machine.versions,
             image_only=case.image_only,
@@ -118,7 +118,7 @@ class Judging:
             versions={n: version.split("+")[0] for n, version in question.versions.items()},
             rerun=question.rerun,
             model=model,
-            file=f"baselines/operators/{case.workload.name}.json",
+            file=self.bench.store.shown(self.bench.store.operators_path(case.workload.name)),
         )
 
     def repeat_reference(self, case: Case, cases: Sequence[Case]) -> Drift | None:

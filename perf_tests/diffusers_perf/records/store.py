@@ -58,6 +58,11 @@ class BaselineStore:
 
     folder: Path
 
+    def shown(self, path: Path) -> str:
+        """A file of it as a message names it: from the working directory where it lies below."""
+        here = Path.cwd()
+        return path.relative_to(here).as_posix() if path.is_relative_to(here) else str(path)
+
     def machine_path(self, slug: str) -> Path:
         return self.folder / f"{slug}.json"
 

@@ -184,3 +184,13 @@ def test_committed_files_are_sound() -> None:
     known = {case.id for case in ours().cases}
     assert published.cases.keys() <= known
     assert bounds.keys() <= known
+
+
+def test_message_names_a_file_from_the_working_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    store = BaselineStore(tmp_path / "kept")
+    assert store.shown(store.machine_path("gpu")) == "kept/gpu.json"
+    elsewhere = BaselineStore(Path("/elsewhere"))
+    assert elsewhere.shown(elsewhere.operators_path("w")) == "/elsewhere/operators/w.json"
