@@ -11,8 +11,8 @@ from diffusers_perf.judge.finding import Finding, Message
 from diffusers_perf.judge.messages.commands import Accept, AcceptImages, Command, Rerun
 from diffusers_perf.judge.messages.numbers import other_versions
 from diffusers_perf.records.baselines import Bound, CaseBaseline
+from diffusers_perf.records.main_job import MainJob
 from diffusers_perf.records.measurement import Measurement
-from diffusers_perf.records.run import MainJob
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,8 +17,9 @@ from diffusers_perf.measurement.bench import Bench
 from diffusers_perf.measurement.failing import CaseError
 from diffusers_perf.messages import plugin as messages
 from diffusers_perf.records.baselines import MachineBaseline, OperatorBaseline, Portable
+from diffusers_perf.records.main_job import MainJob
 from diffusers_perf.records.measurement import Measurement
-from diffusers_perf.records.run import Drift, MainJob
+from diffusers_perf.records.run import Drift
 
 
 @dataclass(kw_only=True)

@@ -8,7 +8,7 @@ import pytest
 
 from diffusers_perf.catalog.declarations import Case
 from diffusers_perf.plugin.options import MARK
-from diffusers_perf.records.run import MainJob
+from diffusers_perf.records.main_job import MainJob
 
 
 def case_of(item: pytest.Item | None) -> Case | None:

@@ -19,6 +19,7 @@ from msgspec.structs import asdict, replace
 from diffusers_perf.catalog.declarations import REFERENCE, Tolerance
 from diffusers_perf.catalog.status import Status
 from diffusers_perf.messages.records import bad_name
+from diffusers_perf.records.main_job import MainJob
 from diffusers_perf.records.measurement import Interference, Measurement, gpu_speedup
 from diffusers_perf.records.missing import Untimed, missing, parts_of
 from diffusers_perf.records.names import BYTES_MOST, BadName, check_case, shown
@@ -197,19 +198,6 @@ class Shard(Record, frozen=True, kw_only=True):
     """Ids of the cases of all shards together."""
 
 
-class MainJob(Record, frozen=True, kw_only=True):
-    """How pytest was called, so that a command can call it again."""
-
-    tests: tuple[str, ...] = ("perf_tests",)
-    """The files and folders that it was given; none where its settings say which."""
-    selected: tuple[str, ...] = ()
-    """``-m`` and ``-k`` with what they were given."""
-    baselines: str | None = None
-    """What ``--baselines`` was given."""
-    options: tuple[str, ...] = ()
-    """The further command-line options that repeat this run."""
-
-
 class Session(MainJob, frozen=True, kw_only=True):
     """What a run says of itself as a whole."""
 
@@ -230,10 +218,6 @@ class Session(MainJob, frozen=True, kw_only=True):
     reference_drift: Mapping[str, Drift]
     """By workload, of the last time that its reference was timed again."""
     not_timed: tuple[Untimed, ...]
-
-    @property
-    def main_job(self) -> MainJob:
-        return MainJob(**{name: getattr(self, name) for name in MainJob.__struct_fields__})
 
     @property
     def mode(self) -> Mode:

@@ -8,8 +8,9 @@ from diffusers_perf.catalog.status import Status
 from diffusers_perf.judge.messages.commands import Accept, Rerun, RunAgain
 from diffusers_perf.judge.messages.run import RESTORE
 from diffusers_perf.messages import report as messages
+from diffusers_perf.records.main_job import MainJob
 from diffusers_perf.records.missing import Untimed
-from diffusers_perf.records.run import MainJob, Run
+from diffusers_perf.records.run import Run
 from diffusers_perf.report.content import (
     CasePart,
     ComparisonPart,

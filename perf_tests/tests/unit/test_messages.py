@@ -23,6 +23,7 @@ from diffusers_perf.judge.pairs import compare
 from diffusers_perf.judge.question import Question
 from diffusers_perf.judge.verdicts import judge
 from diffusers_perf.records.baselines import Bound, OperatorBaseline
+from diffusers_perf.records.main_job import MainJob
 from diffusers_perf.records.measurement import (
     Count,
     Distance,
@@ -32,7 +33,6 @@ from diffusers_perf.records.measurement import (
     StepDistances,
 )
 from diffusers_perf.records.operators import Occurrence, OperatorCounts, Place
-from diffusers_perf.records.run import MainJob
 from perf_tests.tests.unit import recorded
 from perf_tests.tests.unit.factories import FP16, GENERATES, REFERENCE, baseline_of, question
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from diffusers_perf.judge.messages.commands import Accept, AcceptImages, Rerun, RunAgain
-from diffusers_perf.records.run import MainJob
+from diffusers_perf.records.main_job import MainJob
 from perf_tests.tests.unit.main_job import run
 from perf_tests.tests.unit.recorded import session
 

@@ -15,8 +15,8 @@ from diffusers_perf.judge import verdicts
 from diffusers_perf.judge.finding import Finding, Verdict
 from diffusers_perf.judge.verdicts import judge
 from diffusers_perf.records.baselines import Bound
+from diffusers_perf.records.main_job import MainJob
 from diffusers_perf.records.measurement import Count, Distance, Interference, Look, Measurement
-from diffusers_perf.records.run import MainJob
 from perf_tests.tests.unit.factories import FP16, GENERATES, REFERENCE, baseline_of, question
 
 

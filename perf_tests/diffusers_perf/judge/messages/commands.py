@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from shlex import join
 from typing import Protocol
 
-from diffusers_perf.records.run import MainJob
+from diffusers_perf.records.main_job import MainJob
 
 REASON = '--reason "why"'
 
