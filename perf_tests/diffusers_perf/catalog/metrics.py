@@ -179,6 +179,13 @@ IMAGE_DISTANCE = _rule(
     "image",
     "PSNR and SSIM to the reference's image; the reference's own to an accepted one",
 )
+TORCH_FLAGS = _rule(
+    "torch flags",
+    MetricKind.MEASURING,
+    Status.MORE_WORK,
+    "counter",
+    "torch's global flags: deterministic algorithms, TF32, gradients and others are as accepted",
+)
 WARM_UP = _rule(
     "warm-up", MetricKind.MEASURING, Status.INVALID, "measuring", "the first round was warm"
 )
@@ -228,6 +235,7 @@ METRICS = (
     IMAGE,
     REPEAT,
     IMAGE_DISTANCE,
+    TORCH_FLAGS,
     WARM_UP,
     TIMER,
     ROOFLINE,

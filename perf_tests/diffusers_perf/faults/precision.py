@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -125,3 +127,18 @@ def tf32_reset(injection: Injection) -> None:
 def tf32_convolutions_off(injection: Injection) -> None:
     """cuDNN's TF32, on by default, is off, for the reference too."""
     injection.put(torch.backends.cudnn, "allow_tf32", False)
+
+
+@contextmanager
+def _deterministic() -> Iterator[None]:
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(False)
+
+
+@fault(detected_by="counter", setting=COUNTED, source="pytorch #117081")
+def determinism_left_on(injection: Injection) -> None:
+    """Deterministic algorithms are on for the whole process, and fill every new tensor."""
+    injection.during(_deterministic())

@@ -49,6 +49,11 @@ def accepted_of(
         measured=measured,
         roofline_s=min((rounded(m.roofline_s) for m, _ in processes if m.roofline_s), default=None),
         counters={n: counts[0] for n, counts in known.items() if len(set(counts)) == 1},
+        flags={
+            name: value
+            for name, value in processes[0][0].flags.items()
+            if all(one.flags.get(name) == value for one, _ in processes)
+        },
         moving=tuple(n for n, counts in known.items() if len(set(counts)) > 1),
         limits=limits_of(measured, calibrations.get("whole")),
         calibrations=calibrations,

@@ -8,13 +8,14 @@ from itertools import chain
 from statistics import median
 
 from diffusers_perf.catalog.metric import Metric, MetricKind, Subject
-from diffusers_perf.catalog.metrics import COUNTERS, IMAGE, METRICS
+from diffusers_perf.catalog.metrics import COUNTERS, IMAGE, METRICS, TORCH_FLAGS
 from diffusers_perf.catalog.status import Status
-from diffusers_perf.judge import counters, images, measuring
+from diffusers_perf.judge import counters, flags, images, measuring
 from diffusers_perf.judge.comparison import Change
 from diffusers_perf.judge.counters import count_status
 from diffusers_perf.judge.finding import Finding, Message
 from diffusers_perf.judge.messages import comparison as messages
+from diffusers_perf.judge.messages import run as run_messages
 from diffusers_perf.judge.messages.commands import Literal
 from diffusers_perf.judge.sides import PairedCase, question_of
 from diffusers_perf.judge.weighing import PAIRS_MOST, Weighed, weigh
@@ -216,6 +217,14 @@ def alone(sides: PairedCase) -> Iterator[Change]:
             # It fails whoever caused it, and a reader wants to know.
             message = replace(most_severe, what=f"{most_severe.what}; as in base")
         yield _image_change(sides, metric, most_severe.status, message)
+
+
+def flagged(sides: PairedCase) -> Iterator[Change]:
+    """Torch's global flags against base's."""
+    base, head = (side[0].measurement.flags for side in (sides.in_base, sides.in_head))
+    for status, changes in flags.changed(base, head).items():
+        message = run_messages.flags(changes, source="base", rerun=sides.rerun)
+        yield Change.of(status, TORCH_FLAGS.name, sides.name, message)
 
 
 def _findings(case: CaseRecord) -> Iterator[Finding]:

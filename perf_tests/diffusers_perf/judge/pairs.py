@@ -103,6 +103,7 @@ def _changes(sides: PairedCase, noise: Noise) -> Iterator[Change]:
     for metric in COMPARED:
         yield from paired.timed(sides, metric, noise)
     yield from paired.counted(sides)
+    yield from paired.flagged(sides)
 
 
 def _failed(sides: PairedCase, failed: Untimed) -> Change:

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from diffusers_perf.catalog.metric import Subject
 from diffusers_perf.catalog.status import Status
-from diffusers_perf.judge import counters, images, measured, measuring
+from diffusers_perf.judge import counters, flags, images, measured, measuring
 from diffusers_perf.judge.comparable import differing
 from diffusers_perf.judge.finding import Finding, Verdict
 from diffusers_perf.judge.messages import run as messages
@@ -27,7 +27,7 @@ def judge(q: Question) -> Verdict:
     findings += measured.portable(q)
     if q.baseline:
         findings += counters.accepted(q, q.baseline)
-    findings += [*counters.leak(q), *measuring.judged(q)]
+    findings += [*flags.accepted(q), *counters.leak(q), *measuring.judged(q)]
     if q.baseline is None and other_workload is None:
         findings.append(q.finding(Status.NEW, Subject.BASELINE))
     return Verdict(findings=tuple(findings))

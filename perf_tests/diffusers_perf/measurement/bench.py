@@ -193,6 +193,7 @@ class Bench:
             compile_cache=compile_cache,
             rounds_s=seconds,
             peak_memory_bytes=peak_memory_bytes,
+            flags=generation.flags,
             metrics=host_memory,
             look=structs.replace(look, finite=look.finite and raw_is_finite),
             repeat_psnr_db=pixels.distance(images, generation.first).psnr_db,

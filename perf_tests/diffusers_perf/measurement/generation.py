@@ -25,6 +25,7 @@ from diffusers_perf.measurement.discovery import (
     step_ends,
 )
 from diffusers_perf.measurement.flag import flag
+from diffusers_perf.measurement.torch_flags import torch_flags
 from diffusers_perf.records.pixels import Images
 
 OUTPUTS = ("images", "frames")
@@ -47,6 +48,8 @@ class Generation:
         self._takes_generator = self._takes("generator")
         self.first: Images | None = None
         self.last: Images | None = None
+        self.flags: dict[str, str] = {}
+        """Torch's global flags, as `torch_flags`, where the first images were decoded."""
         self._raw: dict[str, torch.Tensor] = {}
         self._inputs: Mapping[str, Any] | None = None
         self._of = workload
@@ -65,6 +68,8 @@ class Generation:
     def _kept(self, name: str, decode: Any) -> Callable[..., Any]:
         def kept(*args: Any, **kwargs: Any) -> Any:
             decoded = decode(*args, **kwargs)
+            # In here, since a pipeline's call sets some of them for itself.
+            self.flags = self.flags or torch_flags()
             self._raw[name] = decoded if isinstance(decoded, torch.Tensor) else decoded[0]
             return decoded
 

@@ -67,6 +67,8 @@ class _Accepted(StrictRecord, frozen=True, kw_only=True, omit_defaults=True):
     roofline_s: Positive | None = None
     """A lower bound on the latency on this GPU, shown beside it; None where it was not counted."""
     counters: Mapping[str, Count]
+    flags: Mapping[str, str] = {}
+    """Torch's global flags, as far as they were the same in all accepted processes."""
     moving: tuple[str, ...] = ()
     """Counters that differ between the accepted processes, and are not limited."""
     limits: Mapping[str, Positive | PositiveInteger]

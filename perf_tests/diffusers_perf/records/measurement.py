@@ -173,6 +173,8 @@ class Measurement(Record, frozen=True, kw_only=True):
     metrics: Mapping[str, Positive] = {}
     """Values of metrics that have no field of their own here, by `catalog.metrics.Metric.field`."""
     interference: Interference = Interference()
+    flags: Mapping[str, str] = {}
+    """Torch's global flags in the first round, where it decoded; empty in older runs."""
     notes: tuple[str, ...] = ()
     """What could not be measured here, and why."""
 

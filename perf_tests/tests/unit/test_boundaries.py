@@ -130,6 +130,10 @@ def counter(name: str, *, fixed: int = 0, per_step: int = 0) -> dict[str, Any]:
         ("warm-up", {"rounds_s": (9.0,)}, None),
         ("roofline", {"roofline_s": 0.9, "rounds_s": (1.0, 0.9, 1.0)}, None),
         ("roofline", {"roofline_s": 0.9, "rounds_s": (1.0, 0.899, 1.0)}, "error"),
+        # Without an accepted value, against torch's own.
+        ("torch flags", {"flags": {"deterministic algorithms": "off", "matmul TF32": "on"}}, None),
+        ("torch flags", {"flags": {"deterministic algorithms": "on"}}, "more work"),
+        ("torch flags", {"flags": {"default dtype": "float16"}}, "new"),
         # GPU busy for 0.8 s: a latency below nine tenths of it is impossible.
         ("timer", {"rounds_s": (0.7201,) * 5}, None),
         ("timer", {"rounds_s": (0.719,) * 5}, "invalid"),

@@ -99,6 +99,12 @@ def test_images() -> None:
 SLOW_ROUNDS = (1.2, 1.21, 1.19, 1.2, 1.22)
 
 
+def test_flags() -> None:
+    on = {"deterministic algorithms": "on", "anomaly detection": "on"}
+    asked = {"more work": fp16(flags=on), "new": fp16(flags={"default dtype": "float16"})}
+    assert texts(asked) == messages("flags")
+
+
 def test_limits_of_a_baseline() -> None:
     slow = structs.replace(REFERENCE, rounds_s=(2.9, 2.91, 2.89))
     on_cpu: dict[str, Any] = {"gpu_busy_s": None, "peak_memory_bytes": None}

@@ -27,6 +27,7 @@ from diffusers_perf.messages.numbers import plural
 
 if TYPE_CHECKING:
     from diffusers_perf.catalog.declarations import Tolerance
+    from diffusers_perf.judge.flags import Changed
     from diffusers_perf.judge.question import Question
     from diffusers_perf.records.measurement import Count, Distance
 
@@ -267,6 +268,18 @@ def slow_core(ratio: float) -> str:
 
 
 # Counters
+
+TORCH_DEFAULTS = "torch's own"
+
+
+def flags(changes: Sequence[Changed], *, source: str, rerun: Command) -> Message:
+    """Torch's global flags that are not what they were."""
+    return Message(
+        what="; ".join(f"{name}: {was} → {now}" for name, was, now in changes),
+        expected=f"{', '.join(f'{name} {was}' for name, was, _ in changes)} ({source})",
+        advice="find what sets them (an import, another library), then rerun",
+        command=rerun,
+    )
 
 
 def counted(q: Question, metric: Metric, status: Status, was: Count, now: Count) -> Message:
