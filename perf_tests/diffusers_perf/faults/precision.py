@@ -138,7 +138,7 @@ def _deterministic() -> Iterator[None]:
         torch.use_deterministic_algorithms(False)
 
 
-@fault(detected_by="counter", setting=COUNTED, source="pytorch #117081")
+@fault(detected_by="counter", setting=COUNTED, source="torch #117081")
 def determinism_left_on(injection: Injection) -> None:
     """Deterministic algorithms are on for the whole process, and fill every new tensor."""
     injection.during(_deterministic())
