@@ -44,8 +44,10 @@ measure(SERVING, "channels_last", suite="serving")
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A user's repository of two cases, and three recorded runs."""
+    # In a process of `-n`, pytest-benchmark would turn itself off.
+    monkeypatch.delenv("PYTEST_XDIST_WORKER", raising=False)
     (tmp_path / "perf_tests").mkdir()
     (tmp_path / "perf_tests" / "test_serving.py").write_text(TEST_FILE)
     (tmp_path / "pytest.ini").write_text("[pytest]\ntestpaths = perf_tests\n")
