@@ -300,7 +300,7 @@ def test_folder_that_ab_did_not_write_is_refused(
 ) -> None:
     (place.folder / "out").write_text("a file")
     assert place.ab() == 2
-    said = f"--out {place.folder / 'out'}: cannot be written ({place.folder / 'out'} is a file and"
+    said = f"--out {place.folder / 'out'}: cannot be written ({place.folder / 'out'} is a file,"
     assert said in capsys.readouterr().err
     (place.folder / "out").unlink()
     (place.folder / "out").mkdir()
