@@ -26,7 +26,7 @@ class Cached:
         self.computed = 0
         self.begin()
 
-    def begin(self, *_: object) -> None:
+    def begin(self) -> None:
         """Before a generation: nothing of the last one is kept."""
         self._calls = 0
         self._given: Any = None
@@ -43,12 +43,17 @@ def keep_control(pipeline: Any) -> None:
     """Run the ControlNet in every `FRESH_EVERY`-th step alone."""
     module = modules(pipeline)[CONTROLNET]
     cached = module.forward = pipeline.control_cache = Cached(module.forward, every=FRESH_EVERY)
+    before_each_generation(pipeline, cached.begin)
+
+
+def before_each_generation(pipeline: Any, act: Callable[[], None]) -> None:
+    """Do this when the pipeline sets its scheduler's timesteps."""
     set_timesteps = pipeline.scheduler.set_timesteps
 
     # A pipeline looks into its signature.
     @functools.wraps(set_timesteps)
     def begin(*args: Any, **kwargs: Any) -> Any:
-        cached.begin()
+        act()
         return set_timesteps(*args, **kwargs)
 
     pipeline.scheduler.set_timesteps = begin

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from diffusers_perf.measurement.applied import AppliedCheck, NotApplied
+from diffusers_perf.techniques.control_cache import before_each_generation
 from diffusers_perf.techniques.device_steps import DeviceSteps, StepKind
 
 
@@ -62,6 +63,12 @@ def keep_blocks(pipeline: Any, *, interval: int) -> Any:
         pipeline.plan.before = follow
         pipeline.unet.register_forward_hook(helper.rest)
     else:
+
+        def begin() -> None:
+            # From an init image, another number of steps begins at another of them.
+            helper.start_timestep = None
+
+        before_each_generation(pipeline, begin)
 
         def from_the_first(*_: object) -> None:
             helper.cur_timestep = helper.start_timestep

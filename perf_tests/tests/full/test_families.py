@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from diffusers_perf import models
-from diffusers_perf.catalog.declarations import Optimization
+from diffusers_perf.catalog.declarations import NO_TOLERANCE, Optimization
 from diffusers_perf.catalog.discovery import Project, load, shipped
 from diffusers_perf.catalog.registry import Catalog
 from diffusers_perf.faults import declared
@@ -97,26 +97,33 @@ def test_optimization_applies_or_says_why_not(name: str) -> None:
     source = models.open_source(workload.model)
     catalog = shipped().without_cases()
     with built(catalog.case(workload, "reference"), source, CPU) as pipeline:
-        plain = Generation(pipeline, workload).images()
+        generation = Generation(pipeline, workload)
+        plain = generation.images()
+        another = generation.images(of=workload.changed(seed=workload.seed + 1))
+    another_db = pixels.distance(another, plain).psnr_db
     for optimization in RUNS_ON_CPU:
         case = catalog.case(workload, optimization)
         fits = name in FITS.get(optimization, EVERY)
         try:
             with built(case, source, CPU) as pipeline:
                 assert fits, f"{optimization} fits {name}"
-                _check(case.stack[0], pipeline, workload, plain)
+                _check(case.stack[0], pipeline, workload, plain, another_db)
         except DoesNotFit as error:
             reason = str(error)
             assert not fits, reason
 
 
-def _check(optimization: Optimization, pipeline: Any, workload: Any, plain: Any) -> None:
+def _check(
+    optimization: Optimization, pipeline: Any, workload: Any, plain: Any, another_db: float
+) -> None:
     optimization.applied(pipeline)
     generation = Generation(pipeline, workload)
     images = generation.images()
     assert images.shape == plain.shape
-    # None of these is so lossy that it could be of another seed.
-    assert pixels.distance(images, plain).psnr_db > 15, optimization.name
+    # None of these is so lossy that it could be of another seed. Tiles of a few pixels, which
+    # promise nothing, are at 14.8 dB in the tiny Stable Diffusion, and another seed at 8.
+    least_db = 15 if optimization.tolerance != NO_TOLERANCE else another_db + 3
+    assert pixels.distance(images, plain).psnr_db > least_db, optimization.name
     optimization.applied(pipeline)
     try:
         seen = structure.observe(pipeline, workload)

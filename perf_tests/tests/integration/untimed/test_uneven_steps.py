@@ -23,14 +23,20 @@ def test_counts_are_those_of_all_steps(scheduler: str, steps: int) -> None:
     uneven.assert_exact(uneven.pipeline_with(scheduler), tiny.workload("sd", steps=steps))
 
 
-def test_counts_of_a_cache_are_taken_over_its_period() -> None:
+@pytest.mark.parametrize("name", ["sd", "sd_img2img"])
+def test_counts_of_a_cache_are_taken_over_its_period(name: str) -> None:
     pytest.importorskip("DeepCache")
-    workload = tiny.workload("sd", steps=11)
+    workload = tiny.workload(name, steps=11)
     case = shipped().without_cases().case(workload, "deepcache")
     assert not case.alike
     with built(case, models.open_source(workload.model), torch.device("cpu")) as pipeline:
         uneven.assert_exact(pipeline, workload, alike=False)
         seen = structure.observe(pipeline, workload, alike=False)
+        generation = Generation(pipeline, workload)
+        images = generation.images()
+        # Nothing of a generation of other steps is taken for its own.
+        generation.images(steps=6)
+        assert (generation.images() == images).all()
     for cost in seen.operators.values():
         assert min(count.fixed for count in cost) >= 0
         assert min(count.per_step for count in cost) >= 0
