@@ -30,6 +30,35 @@ from diffusers_perf import test_generation as test_generation
 measure({name}, "channels_last", suite="serving")
 """
 
+BUILDER = """
+from pathlib import Path
+
+import diffusers_perf
+from diffusers import FluxPipeline
+
+
+def build(*, dtype, device):
+    folder = Path(diffusers_perf.__file__).parent / "models" / "embedded_flux"
+    return FluxPipeline.from_pretrained(folder, torch_dtype=dtype).to(device)
+"""
+
+FLUX = """
+from diffusers_perf import Workload, measure
+from diffusers_perf import test_generation as test_generation
+
+SERVING = Workload(
+    name="serving",
+    model="acme.pipelines:build",
+    call={
+        "prompt": "a red circle", "height": 64, "width": 64, "guidance_scale": 1.5,
+        "max_sequence_length": 20,
+    },
+    steps=4,
+    sensitive_to={"guidance": {"guidance_scale": 3.5}},
+)
+measure(SERVING, "fused_qkv", "channels_last", suite="serving")
+"""
+
 UNRELATED = """
 import pytest
 
@@ -185,6 +214,20 @@ def test_life_of_a_baseline_in_a_users_repository(repository: Repository) -> Non
     broken = repository.pytest("-p", "diffusers_perf.faults.plugin", "--inject=black")
     assert broken.returncode == 1, broken.stdout + broken.stderr
     assert "black: serving-reference" in broken.stdout
+
+
+def test_builder_of_another_family_in_a_users_repository(repository: Repository) -> None:
+    (repository.folder / "acme").mkdir()
+    (repository.folder / "acme" / "pipelines.py").write_text(BUILDER)
+    repository.write("test_serving.py", FLUX)
+    done = repository.pytest("--quick", "-rs")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "2 passed, 1 skipped" in done.stdout
+    assert "channels_last does not fit FluxPipeline: its transformer is a" in done.stdout
+    broken = repository.pytest(
+        "--quick", "-p", "diffusers_perf.faults.plugin", "--inject=stale_output", "-k=reference"
+    )
+    assert broken.returncode == 1, broken.stdout + broken.stderr
 
 
 def test_each_test_file_runs_its_own_cases(repository: Repository) -> None:
