@@ -5,8 +5,8 @@
     python -m perf_tests.tests.frozen.compare_with_v1 --faults FAULTS.json
 
 Exit code 0 if every verdict is the same, after the renaming of `STATUSES` and `METRICS` and but for
-what `with_narrower_intervals` and `with_farther_images` name; else 1, with each difference on a
-line. FAULTS.json comes from `diffusers-perf faults --json`.
+what `with_narrower_intervals`, `with_farther_images` and `with_errors` name; else 1, with each
+difference on a line. FAULTS.json comes from `diffusers-perf faults --json`.
 """
 
 from __future__ import annotations
@@ -42,7 +42,10 @@ IMAGE_WITHOUT_DISTANCE = "the distance of its picture"
 """To version 1 a metric of its own in a comparison, where all findings on an image are one now."""
 FARTHER = ("PSNR a little lower", "reference: PSNR a little lower")
 """Edits of head that take its image farther from the reference's than base's, within a tolerance.
-Version 1 let them pass: the one rule on which this version is stricter."""
+Version 1 let them pass; this version is stricter."""
+NOT_COMPUTED = ("seed ignored", "reference: seed ignored")
+"""Edits of what changes no image: without its seed an image was not computed, which is an error
+now, as its time says nothing."""
 TIMES = ("latency", "GPU busy")
 MEASURED = ("latency", "GPU busy", "memory")
 """Words in the names of metrics that are not counters."""
@@ -101,9 +104,9 @@ def of_gate(frozen: dict[str, dict[str, Entry]], every: int) -> Iterator[list[st
                 was = {**entries[edit.name]}
                 if "cases" in was:
                     was["cases"] = {**entries[""]["cases"], **was["cases"]}
-                yield [
-                    *differences(f"gate {name}, {edit.name}", was, quietly(gated, changed, path))
-                ]
+                now = quietly(gated, changed, path)
+                was = with_errors(was) if edit.name in NOT_COMPUTED else was
+                yield [*differences(f"gate {name}, {edit.name}", was, now)]
 
 
 def of_compare(frozen: dict[str, Any], every: int) -> Iterator[list[str]]:
@@ -133,6 +136,8 @@ def of_compare(frozen: dict[str, Any], every: int) -> Iterator[list[str]]:
                 was = with_narrower_intervals(was, now, changed="latency" in edit_name)
                 if side == "head" and edit_name in FARTHER:
                     was = with_farther_images(was, now)
+                if side != "base" and edit_name in NOT_COMPUTED:
+                    was = with_errors(was)
                 yield [*differences(f"compare {name}, {side} {edit_name}", was, now)]
 
 
@@ -166,6 +171,19 @@ def with_narrower_intervals(was: Entry, now: Entry, *, changed: bool) -> Entry:
         Status(now_called(s, m)) for case in cases.values() for m, s in (case or {}).items()
     ]
     return was | {"cases": cases, "exit": exit_code(statuses)}
+
+
+def with_errors(was: Entry) -> Entry:
+    """Version 1's answer, with an error where an image did not depend on its seed."""
+
+    def renamed(case: Any) -> Any:
+        if isinstance(case, dict):
+            return {m: "error" if s == "worse picture" else s for m, s in case.items()}
+        return case and [["error" if s == "worse picture" else s, m] for s, m in case]
+
+    if "cases" not in was:
+        return was
+    return was | {"cases": {name: renamed(case) for name, case in was["cases"].items()}}
 
 
 def with_farther_images(was: Entry, now: Entry) -> Entry:
