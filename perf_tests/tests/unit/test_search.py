@@ -740,5 +740,5 @@ def test_named_stack_excludes_its_own_parts(catalog: Catalog) -> None:
 
 
 def test_requirement_is_declared_first(catalog: Catalog) -> None:
-    with pytest.raises(ValueError, match="early needs 'late', which is not declared before"):
+    with pytest.raises(ValueError, match="early needs 'late', which must be declared before it"):
         catalog.add(made("early", needs="late"))
