@@ -183,12 +183,22 @@ def control_table() -> str:
     return table(["control", "what happens", "on"], rows)
 
 
+PROJECTS = {
+    "ComfyUI": "comfyanonymous/ComfyUI",
+    "LTX-2": "Lightricks/LTX-2",
+    "diffusers": "huggingface/diffusers",
+    "sdnext": "vladmandic/sdnext",
+    "torch": "pytorch/pytorch",
+    "transformers": "huggingface/transformers",
+}
+"""On GitHub, by the name in a fault's source."""
+
+
 def _source(fault: Fault) -> str:
-    projects = {"diffusers": "huggingface/diffusers", "torch": "pytorch/pytorch"}
-    match = re.fullmatch(r"(\w+) #(\d+)", fault.source)
+    match = re.fullmatch(r"([\w-]+) #(\d+)", fault.source)
     if match is None:
         return "" if fault.source == "own" else fault.source
-    return f"[{fault.source}](https://github.com/{projects[match[1]]}/issues/{match[2]})"
+    return f"[{fault.source}](https://github.com/{PROJECTS[match[1]]}/issues/{match[2]})"
 
 
 class _Options:

@@ -10,7 +10,15 @@ from typing import Literal
 from diffusers_perf.catalog.status import Status
 
 Detector = Literal[
-    "counter", "GPU busy", "latency", "image", "memory", "measuring", "applied check"
+    "counter",
+    "GPU busy",
+    "latency",
+    "host time",
+    "load",
+    "image",
+    "memory",
+    "measuring",
+    "applied check",
 ]
 """What detects an injected fault. Measuring: rules on how a case was measured, not on the case."""
 
@@ -126,6 +134,14 @@ class Metric:
     threshold: float = 0.0
     """In a comparison with base, the share by which it must change to matter; 0 if it is not
     compared."""
+    margin: float = 0.0
+    """In the metric's unit. A process's disturbances only add to such a metric: the least of base's
+    and of head's processes are compared, and must lie this much and `limit.slack` apart. Its limit
+    in a baseline is this much higher as well."""
+    optional: bool = False
+    """Not every process measures it: of a cold and a warm cache there are two metrics."""
+    most: int = 0
+    """Of what a generation leaves: a limit that no baseline moves."""
     limit: LimitRule | None = None
     """Of an accepted baseline; None if a baseline does not limit it."""
     rise: float = 0.0

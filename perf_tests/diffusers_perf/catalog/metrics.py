@@ -29,6 +29,37 @@ def _rule(name: str, kind: MetricKind, worse: Status, detector: Detector, about:
     )
 
 
+def _stage(name: str, about: str) -> Metric:
+    return Metric(
+        name=f"{name} stage",
+        field=f"{name.replace(' ', '_')}_stage_s",
+        unit=Unit.SECONDS,
+        kind=MetricKind.TIME,
+        worse=Status.SLOWER,
+        detector="host time",
+        about=f"{about}: host time, the least of several short generations",
+        wall_clock=True,
+        margin=0.02,
+        limit=LimitRule(slack=0.50),
+    )
+
+
+def _start(name: str, field: str, about: str, *, reference_only: bool = False) -> Metric:
+    return Metric(
+        name=name,
+        field=field,
+        unit=Unit.SECONDS,
+        kind=MetricKind.TIME,
+        worse=Status.SLOWER,
+        detector="load",
+        about=about,
+        margin=1.0,
+        optional=True,
+        reference_only=reference_only,
+        limit=LimitRule(slack=0.20),
+    )
+
+
 LAUNCH_RISE = 0.01
 """Launches, kernels, operators and Python calls may grow by this share."""
 
@@ -134,7 +165,58 @@ KEPT_BYTES = Metric(
     kind=MetricKind.MEMORY,
     worse=Status.MORE_MEMORY,
     detector="memory",
-    about="memory that one generation leaves behind",
+    about="tensors that one generation leaves behind",
+    # A few numbers, and no image.
+    most=4096,
+)
+HOST_GROWTH = Metric(
+    name="host growth",
+    field="host_growth_bytes",
+    unit=Unit.BYTES,
+    kind=MetricKind.MEMORY,
+    worse=Status.MORE_MEMORY,
+    detector="memory",
+    about="host memory that each further generation adds, of new prompts and seeds",
+    # What Python and the libraries remember of a prompt was up to 3.1 KB. An image of 64 by 64
+    # pixels has 12 KB at least.
+    most=8192,
+)
+GPU_GROWTH = Metric(
+    name="GPU growth",
+    field="gpu_growth_bytes",
+    unit=Unit.BYTES,
+    kind=MetricKind.MEMORY,
+    worse=Status.MORE_MEMORY,
+    detector="memory",
+    about="GPU memory that each further generation adds, of new prompts and seeds",
+    most=4096,
+)
+TEXT_STAGE = _stage("text", "from the call to the first denoiser: tokenizer and text encoder")
+DENOISING_STAGE = _stage("denoising", "from the first denoiser to the end of the last step")
+DECODER_STAGE = _stage("decoder", "from the end of the last step to the images")
+IMPORT = _start(
+    "import time",
+    "import_s",
+    "until pytest, plugins, libraries and declarations are imported, from the disk's cache",
+    reference_only=True,
+)
+COLD_IMPORT = _start(
+    "cold import time",
+    "cold_import_s",
+    "the same, read from the disk",
+    reference_only=True,
+)
+LOAD = _start("load time", "load_s", "loading a pipeline whose weights the process loaded before")
+COLD_LOAD = _start("cold load time", "cold_load_s", "loading it first, or from the disk")
+FIRST_IMAGE = _start(
+    "first image time",
+    "first_image_s",
+    "load, and how much longer the first image takes than any later one; caches are warm",
+)
+COLD_FIRST_IMAGE = _start(
+    "cold first image time",
+    "cold_first_image_s",
+    "the same where the load was cold or torch.compile's cache was",
 )
 HOST_SYNCS = _counter("host_syncs", "points where the host waits for the GPU")
 DEVICE_TO_HOST_COPIES = _counter("device_to_host_copies", "copies from the GPU")
@@ -216,6 +298,17 @@ METRICS = (
     PEAK_HOST_MEMORY,
     MEMORY_RATIO,
     KEPT_BYTES,
+    HOST_GROWTH,
+    GPU_GROWTH,
+    TEXT_STAGE,
+    DENOISING_STAGE,
+    DECODER_STAGE,
+    IMPORT,
+    COLD_IMPORT,
+    LOAD,
+    COLD_LOAD,
+    FIRST_IMAGE,
+    COLD_FIRST_IMAGE,
     HOST_SYNCS,
     DEVICE_TO_HOST_COPIES,
     HOST_TO_DEVICE_COPIES,
@@ -247,6 +340,12 @@ COUNTERS = {metric.field: metric for metric in METRICS if metric.kind is MetricK
 """The judged counters, by name. All others explain a number and are not limited."""
 COMPARED = tuple(metric for metric in METRICS if metric.threshold)
 """What base and head are compared by, beside counters and images."""
+LEFT = {metric.field: metric for metric in METRICS if metric.most}
+"""What generations leave behind, by its name among `Measurement.counters`."""
+BY_THE_CLOCK: tuple[Detector, ...] = ("latency", "host time", "load")
+"""Detectors that a machine which became slower under way alarms as well."""
+BY_LEAST = tuple(metric for metric in METRICS if metric.margin)
+"""What base and head are compared by as well, with the least of each."""
 LIMITED = tuple(metric for metric in METRICS if metric.limit is not None)
 """What a machine's baseline limits, beside counters."""
 STRICT = frozenset(name for name, metric in COUNTERS.items() if not metric.rise)

@@ -20,6 +20,7 @@ from diffusers_perf.faults import (
     memory,
     precision,
     scheduler,
+    starting,
     twice,
 )
 from diffusers_perf.faults.injection import Fault, faults_in
@@ -30,6 +31,7 @@ MODULES = (
     scheduler,
     host,
     memory,
+    starting,
     kernels,
     compiling,
     twice,

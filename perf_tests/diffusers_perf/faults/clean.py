@@ -8,7 +8,7 @@ from pathlib import Path
 
 from diffusers_perf.catalog.declarations import Case
 from diffusers_perf.catalog.metric import Detector
-from diffusers_perf.catalog.metrics import LATENCY, STRICT, WARM_UP, detector_of
+from diffusers_perf.catalog.metrics import BY_THE_CLOCK, STRICT, WARM_UP, detector_of
 from diffusers_perf.catalog.status import Status
 from diffusers_perf.judge import structure_verdicts
 from diffusers_perf.judge.finding import Finding
@@ -40,7 +40,7 @@ class CleanRun:
         """Whether a machine that became slower under way could have done it: asked once more, with
         what is clean timed again."""
         alarms = self.alarms()
-        return bool(alarms) and all(detector_of(f.metric) == LATENCY.detector for f in alarms)
+        return bool(alarms) and all(detector_of(f.metric) in BY_THE_CLOCK for f in alarms)
 
     def found_by(self, detector: Detector) -> Finding | None:
         """The worst finding of a detector; of the measuring itself, also what makes a run

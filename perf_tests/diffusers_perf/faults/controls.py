@@ -22,12 +22,17 @@ from diffusers_perf.faults.places import (
     SEEN,
     TIMED,
     TIMED_DISTILLED,
+    around_call,
     decoded,
+    encoded,
     in_step,
     unet_of,
 )
 from diffusers_perf.measurement.discovery import denoisers
 from diffusers_perf.messages import faults as messages
+
+PROMPTS_KEPT = 4
+"""Of a cache with a bound."""
 
 
 @control(setting=TIMED)
@@ -226,3 +231,30 @@ def global_seed(injection: Injection) -> None:
         torch.manual_seed(12345)
 
     injection.then(then)
+
+
+@control(setting=COUNTED, source="a preview in a user interface")
+def last_image_kept(injection: Injection) -> None:
+    """The pipeline keeps its last images alone."""
+
+    def keep(call: Any, pipeline: Any, arguments: dict[str, Any]) -> Any:
+        made = call(**arguments)
+        pipeline.last_images = made.images
+        return made
+
+    around_call(injection, keep)
+
+
+@control(setting=COUNTED)
+def bounded_cache(injection: Injection) -> None:
+    """The embeddings of the latest prompts are kept, in a cache with a bound."""
+    kept: dict[str, Any] = {}
+
+    def cached(encode: Any, *args: Any, **kwargs: Any) -> Any:
+        made = encode(*args, **kwargs)
+        kept[repr((args, kwargs))] = made
+        while len(kept) > PROMPTS_KEPT:
+            del kept[next(iter(kept))]
+        return made
+
+    encoded(injection, cached)

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from diffusers_perf.faults.injection import Injection, fault
+from diffusers_perf.faults.injection import CannotInject, Injection, fault
 from diffusers_perf.faults.places import (
     COUNTED,
     TIMED,
@@ -16,6 +16,7 @@ from diffusers_perf.faults.places import (
     in_step,
 )
 from diffusers_perf.measurement.discovery import denoisers
+from diffusers_perf.messages import faults as messages
 
 
 @fault(detected_by="counter", setting=COUNTED, source="diffusers #7576")
@@ -45,6 +46,43 @@ def hooks_left_on(injection: Injection) -> None:
         for root in denoisers(pipeline).values():
             for module in root.modules():
                 module.register_forward_hook(nothing)
+
+    injection.then(then)
+
+
+@fault(detected_by="counter", setting=COUNTED, source="transformers #46315")
+def tokenizer_in_python(injection: Injection) -> None:
+    """Each look-up of a token rebuilds the table of added tokens."""
+    table = {f"<{number}>": number for number in range(300)}
+
+    def rebuilt(_: Any) -> None:
+        for _token in range(77):
+            sorted(table.items(), key=lambda item: item[1])
+
+    _around_tokenizers(injection, rebuilt)
+
+
+@fault(detected_by="host time", setting=COUNTED, source="transformers #46315")
+def tokenizer_in_c(injection: Injection) -> None:
+    """The tokenizer takes 60 ms longer, in code in which Python counts nothing."""
+    _around_tokenizers(injection, lambda _: time.sleep(0.06))
+
+
+def _around_tokenizers(injection: Injection, act: Any) -> None:
+    """Do this in each call of a tokenizer."""
+
+    def then(pipeline: Any) -> None:
+        found = {n: t for n, t in pipeline.components.items() if n.startswith("tokenizer") and t}
+        if not found:
+            raise CannotInject(messages.lacks(pipeline, messages.NO_TOKENIZER))
+        for tokenizer in found.values():
+            own = type(tokenizer)
+
+            def call(self: Any, *args: Any, _own: Any = own, **kwargs: Any) -> Any:
+                act(self)
+                return _own.__call__(self, *args, **kwargs)
+
+            tokenizer.__class__ = type(own.__name__, (own,), {"__call__": call})
 
     injection.then(then)
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from diffusers_perf.catalog.metric import Detector
-from diffusers_perf.catalog.metrics import LATENCY, detector_of
+from diffusers_perf.catalog.metrics import BY_THE_CLOCK, detector_of
 from diffusers_perf.catalog.status import REGRESSION, Status
 from diffusers_perf.faults.injection import Fault
 from diffusers_perf.judge.finding import Finding
@@ -82,7 +82,7 @@ class FalseAlarm:
     @property
     def by_the_clock(self) -> bool:
         """Whether a machine that became slower under way gives it too."""
-        return detector_of(self.finding.metric) == LATENCY.detector
+        return detector_of(self.finding.metric) in BY_THE_CLOCK
 
     @property
     def exit_code(self) -> int:

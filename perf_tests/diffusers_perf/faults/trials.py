@@ -19,7 +19,7 @@ from msgspec import structs
 from diffusers_perf.catalog.declarations import REFERENCE, Case
 from diffusers_perf.catalog.discovery import Project
 from diffusers_perf.catalog.metric import Subject
-from diffusers_perf.catalog.metrics import APPLIED_CHECK, IMAGE_DISTANCE, LATENCY, detector_of
+from diffusers_perf.catalog.metrics import APPLIED_CHECK, IMAGE_DISTANCE, LATENCY, LOAD, detector_of
 from diffusers_perf.catalog.status import Status
 from diffusers_perf.catalog.workload import FIELDS, Workload
 from diffusers_perf.faults.building import injecting
@@ -42,7 +42,7 @@ ATTEMPTS = 3
 """A fault that came out inconclusive or invalid is injected again, as a workflow repeats a run."""
 CLEAN_RUNS_MAX = 5
 """As many of the latest clean runs of a setting stand for the accepted processes."""
-DETECTED_UNOBSERVED = (LATENCY.detector, APPLIED_CHECK.detector)
+DETECTED_UNOBSERVED = (LATENCY.detector, LOAD.detector, APPLIED_CHECK.detector)
 """Measures that need nothing but the timed rounds: nothing else is observed for them."""
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from diffusers_perf.catalog.metric import Metric, Subject
-from diffusers_perf.catalog.metrics import COUNTERS, KEPT_BYTES
+from diffusers_perf.catalog.metrics import COUNTERS, LEFT
 from diffusers_perf.catalog.status import Status
 from diffusers_perf.judge.finding import Finding
 from diffusers_perf.judge.messages import run as messages
@@ -13,9 +13,6 @@ from diffusers_perf.judge.question import Question
 from diffusers_perf.records import operators
 from diffusers_perf.records.baselines import CaseBaseline
 from diffusers_perf.records.measurement import Count
-
-KEPT_BYTES_MAX = 4096
-"""A generation may leave behind a few numbers, and no image."""
 
 
 def accepted(q: Question, baseline: CaseBaseline) -> Iterator[Finding]:
@@ -55,8 +52,9 @@ def count_status(metric: Metric, *, was: Count, now: Count, steps: int) -> Statu
 
 
 def leak(q: Question) -> Iterator[Finding]:
-    """What one generation leaves behind."""
-    kept = q.measured.counters.get(KEPT_BYTES.field)
-    if kept is not None and kept.fixed > KEPT_BYTES_MAX:
-        message = messages.left_behind(q, kept.fixed, limit=KEPT_BYTES_MAX)
-        yield q.finding(Status.MORE_MEMORY, KEPT_BYTES.name, message)
+    """What one generation leaves behind, and what each further one adds."""
+    for field, metric in LEFT.items():
+        left = q.measured.counters.get(field)
+        if left is not None and left.fixed > metric.most:
+            message = messages.left_behind(q, metric, left.fixed)
+            yield q.finding(Status.MORE_MEMORY, metric.name, message)

@@ -24,10 +24,13 @@ def excuses(q: Question, metric: Metric, share: float) -> list[str]:
     speedup, and what looks slower is slower. A slow core excuses no more than it can have caused.
     """
     seen = (q.measured, q.reference) if metric.ratio_of else (q.measured,)
+    # Of such a metric the least counts, which waiting lengthens by no more than its share.
+    waited = q.measured.interference.cpu_wait_share or 0.0
+    excused = not metric.margin or share >= 1 - waited
     reasons = [
         reason
         for measured in seen
-        for reason in measured.interference.reasons(wall_clock=metric.wall_clock)
+        for reason in measured.interference.reasons(wall_clock=metric.wall_clock and excused)
     ]
     if metric.wall_clock and share < 1:
         reasons += _slower_machine(q, metric, share)

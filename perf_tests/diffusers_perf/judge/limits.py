@@ -94,7 +94,7 @@ def _limit(
     worst = min(values) if metric.more_is_better else max(values)
     anchor = median(values) if rule.anchor == "median" else worst
     slack = _slack(rule, values, noise.get(metric.field) if rule.calibrated else None)
-    return anchor * (1 - slack if metric.more_is_better else 1 + slack)
+    return anchor * (1 - slack if metric.more_is_better else 1 + slack) + metric.margin
 
 
 def _slack(rule: LimitRule, values: Sequence[float], calibrated: float | None) -> float:

@@ -28,7 +28,7 @@ def accepted(q: Question, baseline: CaseBaseline) -> Iterator[Finding]:
         seen = interval_of(metric, q)
         if seen is None:
             # Of a ratio it is said once, by the metric that it is a ratio of.
-            if not metric.ratio_of:
+            if not metric.ratio_of and not metric.optional:
                 yield not_measured(q, metric, q.source)
             continue
         were = baseline.measured[metric.field]

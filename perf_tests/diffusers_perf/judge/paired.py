@@ -115,6 +115,27 @@ def _is_speed_of_host(sides: PairedCase, weighed: Weighed, *, threshold: float) 
     return sides.hosts.explain(weighed.ratio.mid, seen, threshold=threshold)
 
 
+def least(sides: PairedCase, metric: Metric) -> Iterator[Change]:
+    """A metric to which disturbances only add: the least of all processes of head against base's.
+
+    Nothing where it is no more, or where one side did not measure it.
+    """
+    had, has = (
+        [value for case in side if (value := metric.of(case.measurement)) is not None]
+        for side in (sides.in_base, sides.in_head)
+    )
+    if not had or not has:
+        return
+    base, head = min(had), min(has)
+    slack = metric.limit.slack if metric.limit else 0.0
+    limit = base * (1 + slack) + metric.margin
+    if head > limit:
+        message = messages.least(metric, base, head, limit=limit, pairs=sides.pairs)
+        message = _if_worse(sides, metric.worse, message)
+        found = Change.of(metric.worse, metric.name, sides.name, message)
+        yield replace(found, base=base, head=head)
+
+
 def _then(sides: PairedCase, weighed: Weighed, message: Message) -> Message:
     """The message with what to do about it."""
     if weighed.status != Status.INCONCLUSIVE:

@@ -16,7 +16,7 @@ from statistics import median
 
 from diffusers_perf.catalog.declarations import REFERENCE
 from diffusers_perf.catalog.metric import Subject
-from diffusers_perf.catalog.metrics import COMPARED
+from diffusers_perf.catalog.metrics import BY_LEAST, COMPARED
 from diffusers_perf.catalog.status import Status
 from diffusers_perf.judge import paired
 from diffusers_perf.judge.clock import Hosts
@@ -102,6 +102,8 @@ def _changes(sides: PairedCase, noise: Noise) -> Iterator[Change]:
         return
     for metric in COMPARED:
         yield from paired.timed(sides, metric, noise)
+    for metric in BY_LEAST:
+        yield from paired.least(sides, metric)
     yield from paired.counted(sides)
     yield from paired.flagged(sides)
 

@@ -15,16 +15,27 @@ import torch
 from msgspec import structs
 
 from diffusers_perf.catalog.declarations import Case, Optimization
-from diffusers_perf.catalog.metrics import GRAPH_BREAKS, RECOMPILES
+from diffusers_perf.catalog.metrics import (
+    COLD_FIRST_IMAGE,
+    COLD_IMPORT,
+    COLD_LOAD,
+    FIRST_IMAGE,
+    GRAPH_BREAKS,
+    IMPORT,
+    LOAD,
+    RECOMPILES,
+)
 from diffusers_perf.catalog.status import Status
 from diffusers_perf.catalog.workload import Workload
 from diffusers_perf.measurement import counters
 from diffusers_perf.measurement.failing import CaseError, check_applied, failing
 from diffusers_perf.measurement.generation import Generation
+from diffusers_perf.measurement.gradients import gradients_off
 from diffusers_perf.measurement.housekeeping import Peaks, cache_was, settle, tidy
 from diffusers_perf.measurement.interference import Watch
 from diffusers_perf.measurement.kept import distance_to_accepted, save
 from diffusers_perf.measurement.lacking import Lack, lack_of
+from diffusers_perf.measurement.loading import Load, Loading, load_of
 from diffusers_perf.measurement.observing import Observer, Observing, parameters
 from diffusers_perf.measurement.pipelines import Builder, Opened, built, collect
 from diffusers_perf.measurement.stepwise import Steps
@@ -64,6 +75,9 @@ class Bench:
     """What repeats this session on the command line, beside the defaults."""
     measurements: dict[str, Measurement] = field(default_factory=dict)
     """By case id."""
+    imported: Load | None = None
+    """What importing took the process until this was made, where that is known."""
+    _settled: bool = False
     _open: ExitStack = field(default_factory=ExitStack)
     _pipeline: Any = None
     _images: dict[str, Images] = field(default_factory=dict)
@@ -86,7 +100,11 @@ class Bench:
         It is the only one on the device, until `measure` is through or `close` is called.
         """
         self.close()
+        loading = Loading()
         settle()
+        if self.imported is not None and not self._settled:
+            self.imported = self.imported + loading.ended()
+        self._settled = True
         self.say(case, "building")
         self._opened = perf_counter()
         self._compiled_before = counters.compiled_graphs(), counters.compile_cache()
@@ -134,19 +152,25 @@ class Bench:
         (graphs_at_start, breaks_at_start), cache_at_start = self._compiled_before
         time_to_first_image_s: float | None = None
         compile_cache: str | None = None
+        first_s: list[float] = []
 
         def warmed(seconds: float) -> None:
             nonlocal time_to_first_image_s, compile_cache
             if time_to_first_image_s is None:
                 time_to_first_image_s = perf_counter() - self._opened
                 compile_cache = cache_was(cache_at_start, counters.compile_cache())
+                first_s.append(seconds)
             self.say(case, f"warm-up, {seconds:.2f} s")
 
-        if not case.image_only:
-            if self.quick:
+        with gradients_off(pipeline):
+            if case.image_only:
+                generation.shortest()
+            elif self.quick:
                 for _ in range(1 + any(o.hides_operators for o in case.stack)):
                     # A compiler's own graphs are recorded when a module is called again.
+                    began = self.stopwatch.clock()
                     generation.images(steps=generation.asking_for(QUICK_WARM_UP_STEPS))
+                    warmed(self.stopwatch.clock() - began)
             else:
                 self.stopwatch.warm_up(generation, on_round=warmed)
         generation.forget()
@@ -181,6 +205,7 @@ class Bench:
         # Again, since what was set before the rounds can be gone after them.
         check_applied(case.stack, pipeline)
         look = pixels.look(images)
+        load = load_of(pipeline)
         measurement = Measurement(
             case=case.name,
             workload=case.workload.name,
@@ -194,10 +219,14 @@ class Bench:
             rounds_s=seconds,
             peak_memory_bytes=peak_memory_bytes,
             flags=generation.flags,
-            metrics=host_memory,
+            metrics={
+                **host_memory,
+                **self._starting(case, load, first_s, seconds, compile_cache),
+            },
             look=structs.replace(look, finite=look.finite and raw_is_finite),
             repeat_psnr_db=pixels.distance(images, generation.first).psnr_db,
             counters={
+                "load_read_bytes": Count(fixed=load.read_bytes if load else 0, per_step=0),
                 GRAPH_BREAKS.field: Count(fixed=breaks_at_end - breaks_at_start, per_step=0),
                 RECOMPILES.field: Count(fixed=graphs_at_end - graphs_when_warm, per_step=0),
                 "compiled_graphs": Count(fixed=graphs_when_warm - graphs_at_start, per_step=0),
@@ -220,6 +249,31 @@ class Bench:
                 return measurement
             images = compared
         return structs.replace(measurement, image_distance=self._image_distance(case, images))
+
+    def _starting(
+        self,
+        case: Case,
+        load: Load | None,
+        first_s: Sequence[float],
+        rounds_s: Sequence[float],
+        compile_cache: str | None,
+    ) -> dict[str, float]:
+        """Times before the first image, by `Metric.field`."""
+        seen = {}
+        if self.imported is not None and case.is_reference:
+            metric = COLD_IMPORT if self.imported.is_cold else IMPORT
+            seen[metric.field] = self.imported.seconds
+        if load is None:
+            return seen
+        metric = COLD_LOAD if load.is_cold else LOAD
+        seen[metric.field] = load.seconds
+        if first_s:
+            # A busy machine lengthens all images: what the first alone takes is its own.
+            more_s = max(0.0, first_s[0] - max(rounds_s))
+            is_cold = load.is_cold or compile_cache not in (None, "warm")
+            metric = COLD_FIRST_IMAGE if is_cold else FIRST_IMAGE
+            seen[metric.field] = load.seconds + more_s
+        return seen
 
     def _image_distance(self, case: Case, images: Images) -> Distance | None:
         if not case.is_reference:

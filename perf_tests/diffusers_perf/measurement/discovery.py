@@ -150,20 +150,31 @@ def step_ends(pipeline: Any, act: Callable[[], None]) -> Iterator[None]:
         with flag(pipeline, "step_ended", act):
             yield
         return
+
+    def ending(step: Any) -> Callable[..., Any]:
+        def ended(*args: Any, **kwargs: Any) -> Any:
+            result = step(*args, **kwargs)
+            act()
+            return result
+
+        return ended
+
+    with around_steps(pipeline, ending):
+        yield
+
+
+@contextmanager
+def around_steps(pipeline: Any, around: Callable[[Any], Callable[..., Any]]) -> Iterator[None]:
+    """Have the scheduler's `step` called by what `around` makes of it."""
     scheduler: Any = getattr(pipeline, "scheduler", None)
     step = getattr(scheduler, "step", None)
     if step is None:
         raise NotDiscovered(f"{type(pipeline).__name__} has no scheduler with a step to count")
-
-    def ended(*args: Any, **kwargs: Any) -> Any:
-        result = step(*args, **kwargs)
-        act()
-        return result
-
+    instead = around(step)
     # A pipeline asks for it, to see whether its scheduler takes a generator.
-    ended.__signature__ = inspect.signature(step)  # type: ignore[attr-defined]
+    instead.__signature__ = inspect.signature(step)  # type: ignore[attr-defined]
     own = "step" in vars(scheduler)
-    scheduler.step = ended
+    scheduler.step = instead
     try:
         yield
     finally:

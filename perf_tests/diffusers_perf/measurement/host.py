@@ -13,6 +13,7 @@ from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from diffusers_perf.measurement.discovery import step_ends
 from diffusers_perf.measurement.generation import Generation
+from diffusers_perf.measurement.growth import gpu_bytes
 from diffusers_perf.records.measurement import Count
 
 STEPS = 6
@@ -35,7 +36,8 @@ def left(generation: Generation, device: torch.device) -> Left:
     """A generation as short as can be, and one more for each input that must change its images."""
     # Bytes between two that are alike: a scheduler holds its schedule and PNDM its last four
     # noises, which are more after more steps, and of another kind after a generation without data.
-    own = generation.shortest()
+    # A copy: what the pipeline itself keeps of its last images must not live on in here.
+    own = generation.shortest().copy()
     before = _held_bytes(device)
     kept: int | None = None
     ignored = []
@@ -70,12 +72,7 @@ def python_calls(generation: Generation, pipeline: Any) -> Count:
 def _held_bytes(device: torch.device) -> int:
     gc.collect()
     if device.type == "cuda":
-        torch.cuda.synchronize()
-        # As asked for: a block that is free and up to a MiB larger is given whole, so that the same
-        # tensors take more or less of the allocated memory, depending on where they come to lie.
-        requested: int = torch.cuda.memory_stats()["requested_bytes.all.current"]
-        # CUDA's own allocator (cudaMallocAsync) keeps no account of it.
-        return requested or torch.cuda.memory_allocated()
+        return gpu_bytes()
     storages = {}
     for found in gc.get_objects():
         # Not isinstance: it would ask objects of all kinds for their class, and some object.

@@ -15,7 +15,7 @@ from msgspec import structs
 
 from diffusers_perf.catalog.declarations import Case
 from diffusers_perf.catalog.metrics import KEPT_BYTES, PYTHON_CALLS
-from diffusers_perf.measurement import counters, host, roofline, structure
+from diffusers_perf.measurement import counters, growth, host, roofline, structure
 from diffusers_perf.measurement.discovery import denoisers, modules, step_ends
 from diffusers_perf.measurement.generation import Generation
 from diffusers_perf.measurement.interference import Watch
@@ -98,13 +98,16 @@ class Observing:
                 if watch.device.type == "cuda":
                     steps_s = hooks.enter_context(denoising_s(pipeline))
                 left = host.left(generation, watch.device)
+            further = growth.observe(generation, pipeline, watch.device)
         finally:
             gc.enable()
-        kept = Count(fixed=left.kept_bytes, per_step=0)
+        bytes_left = {KEPT_BYTES.field: left.kept_bytes, **further.growth_bytes}
+        kept = {name: Count(fixed=number, per_step=0) for name, number in bytes_left.items()}
         return structs.replace(
             measurement,
             host_step_s=median(steps_s) if steps_s else None,
-            counters={**measurement.counters, PYTHON_CALLS.field: calls, KEPT_BYTES.field: kept},
+            counters={**measurement.counters, PYTHON_CALLS.field: calls, **kept},
+            metrics={**measurement.metrics, **further.stages_s},
             ignored=left.ignored,
             observing_s=perf_counter() - started,
         )

@@ -13,6 +13,7 @@ import torch
 from diffusers_perf.catalog.build import Build
 from diffusers_perf.catalog.declarations import Case, WeightsKind
 from diffusers_perf.catalog.workload import Scale, Workload
+from diffusers_perf.measurement import loading
 from diffusers_perf.measurement.discovery import Anatomy, know
 from diffusers_perf.measurement.generation import Generation
 from diffusers_perf.measurement.noise import drawn_on_host
@@ -90,12 +91,14 @@ def built(case: Case, source: Source, device: torch.device) -> Iterator[Any]:
     with ExitStack() as contexts:
         for context in build.contexts:
             contexts.enter_context(context)
+        began = loading.Loading()
         pipeline = source.load(
             scheduler=case.workload.scheduler,
             variants=build.variants,
             dtype=build.dtype,
             device=device,
         )
+        loading.note(pipeline, source, began)
         if hasattr(pipeline, "set_progress_bar_config"):
             pipeline.set_progress_bar_config(disable=True)
         contexts.enter_context(drawn_on_host())

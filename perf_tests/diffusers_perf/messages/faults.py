@@ -41,6 +41,8 @@ NO_GUIDANCE = "is called without a guidance scale"
 NO_PROMPT = "is called without a prompt"
 NO_UNET = "has no UNet"
 NO_BLOCKS = "has no transformer blocks"
+NO_TOKENIZER = "has no tokenizer"
+WITHOUT_NO_GRAD = "is not called under no_grad"
 NO_SLICING = "cannot decode a batch image by image"
 OTHER_PROMPTS = "encodes prompts another way"
 

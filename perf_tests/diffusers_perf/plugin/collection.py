@@ -18,6 +18,7 @@ import pytest
 from diffusers_perf.catalog.declarations import Case
 from diffusers_perf.catalog.discovery import BadDeclaration, declares_cases, is_below
 from diffusers_perf.catalog.registry import suites_of
+from diffusers_perf.measurement.loading import Load, Loading, since_start
 from diffusers_perf.measurement.packages import not_installed, too_little_address_space
 from diffusers_perf.messages import plugin as messages
 from diffusers_perf.plugin.options import MARK
@@ -41,6 +42,14 @@ REFUSED = pytest.StashKey[pytest.UsageError]()
 """Why the session's cases cannot be run: raised once collecting is over, since pytest would make a
 traceback of an error that is raised before."""
 REFUSED_ID = "refused"
+
+
+IMPORTED = pytest.StashKey[Load]()
+"""What importing has taken the process: pytest, plugins, conftests, test files, libraries."""
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    session.config.stash[IMPORTED] = since_start()
 
 
 # Making tests of cases
@@ -108,7 +117,12 @@ def pytest_make_collect_report(
     collector: pytest.Collector,
 ) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
     """Notice a test file whose declarations no test runs, as after a linter removed an import."""
+    loading = Loading()
     report = yield
+    # The first of them starts the session, which imports torch.
+    if report.passed and any(node.get_closest_marker(MARK) for node in report.result):
+        config = collector.config
+        config.stash[IMPORTED] = config.stash[IMPORTED] + loading.ended()
     if (
         isinstance(collector, pytest.Module)
         and report.passed
@@ -218,7 +232,9 @@ def _keep(items: list[pytest.Item], config: pytest.Config, kept: list[pytest.Ite
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_finish(session: pytest.Session) -> None:
     if SESSION in session.config.stash:
-        session.config.stash[SESSION].begin(cases_of(session.items))
+        session.config.stash[SESSION].begin(
+            cases_of(session.items), imported=session.config.stash[IMPORTED]
+        )
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -23,6 +23,7 @@ from diffusers_perf.ending import ended_by
 from diffusers_perf.judge.finding import Finding, Verdict
 from diffusers_perf.measurement.bench import Bench
 from diffusers_perf.measurement.failing import CaseError, is_out_of_memory
+from diffusers_perf.measurement.loading import Load
 from diffusers_perf.measurement.machine import BadDevice, this_machine, with_threads_for
 from diffusers_perf.measurement.measuring import digest
 from diffusers_perf.measurement.pipelines import Source
@@ -94,10 +95,11 @@ class PerfSession:
         """``small`` if all workloads of the session are."""
         return self.bench.sources.scale_of(case.workload for case in self.cases)
 
-    def begin(self, cases: Sequence[Case]) -> None:
-        """Get ready for the cases that were collected."""
+    def begin(self, cases: Sequence[Case], *, imported: Load) -> None:
+        """Get ready for the cases that were collected; `imported` is what importing took so far."""
         self.expected = [case.id for case in cases]
         self.progress.total = len(cases)
+        self.bench.imported = imported
         # Now that every test file's workloads are known, and not those alone that all files share.
         self.bench.machine = with_threads_for(self.bench.machine, self.scale)
 

@@ -192,6 +192,7 @@ def test_counters() -> None:
         "not counted": fp16(counters={}, notes=("no CUPTI here",)),
         "not accepted": counting(casts=(4, 0), recompiles=(0, 0)),
         "left behind": counting(kept_bytes=(786_432, 0)),
+        "growing": counting(host_growth_bytes=(5_050_496, 0)),
     }
     assert texts(asked) == messages("counters")
 
@@ -387,6 +388,7 @@ def test_pairs() -> None:
         "too noisy, ten pairs": pairs(slower(1.05), count=10, noise=host_bound),
         "one pair": pairs(count=1),
         "two pairs": pairs(slower(1.05), count=2, noise=host_bound),
+        "slower start": pairs(seen(metrics={"load_s": 2.3}), base=seen(metrics={"load_s": 0.3})),
         "more memory": pairs(seen(peak_memory_bytes=2_900 * 2**20)),
         "more work": pairs(counted("host_syncs", per_step=7)),
         "less work": pairs(counted("host_syncs", per_step=0)),

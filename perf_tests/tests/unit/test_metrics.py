@@ -13,9 +13,11 @@ from msgspec import structs
 from diffusers_perf.catalog import metrics
 from diffusers_perf.catalog.metric import Detector, Metric, MetricKind, Subject, Unit
 from diffusers_perf.catalog.metrics import (
+    BY_LEAST,
     BY_NAME,
     COMPARED,
     COUNTERS,
+    LEFT,
     LIMITED,
     METRICS,
     STRICT,
@@ -60,7 +62,7 @@ def test_unknown_metric_has_no_detector() -> None:
 def test_metric_without_a_limit_has_a_rule_of_its_own() -> None:
     source = "".join(path.read_text() for path in LIBRARY.rglob("*.py") if path != TABLE)
     rows = {value: name for name, value in vars(metrics).items() if isinstance(value, Metric)}
-    generic = {*LIMITED, *COUNTERS.values()}
+    generic = {*LIMITED, *COUNTERS.values(), *LEFT.values()}
     for metric in METRICS:
         if metric not in generic and not metric.portable:
             assert f"{rows[metric]}." in source, metric.name
@@ -94,6 +96,18 @@ def test_limited_and_compared_metrics() -> None:
         "gpu_speedup_min",
         "peak_memory_bytes_max",
         "peak_host_memory_bytes_max",
+        *(metric.limit_name for metric in BY_LEAST),
+    ]
+    assert [metric.field for metric in BY_LEAST] == [
+        "text_stage_s",
+        "denoising_stage_s",
+        "decoder_stage_s",
+        "import_s",
+        "cold_import_s",
+        "load_s",
+        "cold_load_s",
+        "first_image_s",
+        "cold_first_image_s",
     ]
     assert {metric.field: metric.threshold for metric in COMPARED} == {
         "latency_s": 0.03,

@@ -122,7 +122,7 @@ ALLOWED = {
 """Why texts of several words that begin so are no sentences for a user."""
 DECLARED = frozenset({"help", "about", "description", "name", "source", "unit"})
 """Arguments that describe an option, a metric or a fault where it is declared."""
-DECLARING = frozenset({"addini", "getgroup", "_counter", "_rule"})
+DECLARING = frozenset({"addini", "getgroup", "_counter", "_rule", "_stage", "_start"})
 """Functions that take a description by its place."""
 
 

@@ -213,6 +213,15 @@ def same_counters(count: int) -> Message:
     return Message(what=f"{plural(count, 'counter')} as in base")
 
 
+def least(metric: Metric, base: float, head: float, *, limit: float, pairs: int) -> Message:
+    return Message(
+        what=against(metric, head, base, "base"),
+        measured=f"the least of head's {plural(pairs, 'process', 'processes')}",
+        expected=f"{metric.shown(base)}, the least of base's",
+        limit=f"at most {metric.shown(limit)}",
+    )
+
+
 # Images
 
 

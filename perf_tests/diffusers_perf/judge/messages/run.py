@@ -8,6 +8,7 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 from diffusers_perf.catalog.metric import Metric
+from diffusers_perf.catalog.metrics import KEPT_BYTES
 from diffusers_perf.catalog.status import Status
 from diffusers_perf.judge.finding import Message
 from diffusers_perf.judge.messages.commands import Command
@@ -311,13 +312,21 @@ def counters_not_accepted(q: Question, names: Sequence[str]) -> Message:
     return Message(what=f"{counters} without an accepted count: {labels}", command=q.accept)
 
 
-def left_behind(q: Question, count: int, *, limit: int) -> Message:
+def left_behind(q: Question, metric: Metric, count: int) -> Message:
+    if metric.name == KEPT_BYTES.name:
+        what = f"each generation leaves {count:,} bytes of tensors behind"
+        measured, advice = f"{count:,} bytes", "look for a list or a hook that keeps tensors"
+    else:
+        where = metric.name.removesuffix(" growth")
+        what = f"each generation of a new prompt and seed adds {count:,} bytes of {where} memory"
+        measured = f"{count:,} bytes, the median of several generations"
+        advice = "look for a list, or for a cache without a bound"
     return Message(
-        what=f"each generation leaves {count:,} bytes of tensors behind",
-        measured=f"{count:,} bytes",
+        what=what,
+        measured=measured,
         expected="a generation frees what it allocates",
-        limit=f"at most {limit:,} bytes",
-        advice="look for a list or a hook that keeps tensors, then rerun",
+        limit=f"at most {metric.most:,} bytes",
+        advice=f"{advice}, then rerun",
         command=q.rerun,
     )
 

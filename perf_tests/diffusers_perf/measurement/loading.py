@@ -1,0 +1,101 @@
+"""How long loading takes the process, and whether it found a cache warm."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from weakref import WeakKeyDictionary, WeakSet
+
+COLD_BYTES = 2**25
+"""Whoever reads more from the disk found a cold cache: libraries and weights are larger."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Load:
+    """What a load took."""
+
+    seconds: float
+    """Wall clock, without the time in which the thread was ready and another ran instead."""
+    read_bytes: int
+    """From the disk, by this process."""
+    is_first: bool = False
+    """Nothing of it was loaded by this process before."""
+
+    def __add__(self, further: Load) -> Load:
+        return Load(
+            seconds=self.seconds + further.seconds,
+            read_bytes=self.read_bytes + further.read_bytes,
+        )
+
+    @property
+    def is_cold(self) -> bool:
+        return self.is_first or self.read_bytes > COLD_BYTES
+
+
+class Loading:
+    """Measures from when this was made."""
+
+    def __init__(self) -> None:
+        self._began = running_s(), read_bytes()
+
+    def ended(self, *, is_first: bool = False) -> Load:
+        began_s, read_before = self._began
+        return Load(
+            seconds=max(1e-6, running_s() - began_s),
+            read_bytes=read_bytes() - read_before,
+            is_first=is_first,
+        )
+
+
+_LOADS: WeakKeyDictionary[Any, Load] = WeakKeyDictionary()
+_LOADED: WeakSet[Any] = WeakSet()
+"""Sources from which this process has loaded."""
+
+
+def note(pipeline: Any, source: object, loading: Loading) -> None:
+    """Keep what loading this pipeline took."""
+    _LOADS[pipeline] = loading.ended(is_first=source not in _LOADED)
+    _LOADED.add(source)
+
+
+def load_of(pipeline: Any) -> Load | None:
+    """None where something else built it."""
+    return _LOADS.get(pipeline)
+
+
+def since_start() -> Load:
+    """What this process has taken since it was started; nothing where the system does not say."""
+    try:
+        # After the name in brackets, which may hold spaces: the 22nd field of proc_pid_stat(5).
+        started = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
+        seconds = time.clock_gettime(time.CLOCK_BOOTTIME) - started / os.sysconf("SC_CLK_TCK")
+    except (OSError, AttributeError, IndexError, ValueError):
+        return Load(seconds=1e-6, read_bytes=0)
+    return Load(seconds=max(1e-6, seconds - _waited_s()), read_bytes=read_bytes())
+
+
+def read_bytes() -> int:
+    """What this process has read from the disk; 0 where the system does not say."""
+    try:
+        lines = Path("/proc/self/io").read_text().splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) for line in lines if line.startswith("read_bytes:")), 0)
+
+
+def running_s() -> float:
+    """A clock that stands still while this thread is ready to run and another runs instead."""
+    return time.perf_counter() - _waited_s()
+
+
+def _waited_s() -> float:
+    """Seconds for which this thread was ready to run and another ran instead."""
+    try:
+        schedstat = Path(f"/proc/self/task/{threading.get_native_id()}/schedstat")
+        return int(schedstat.read_text().split()[1]) / 1e9
+    except (OSError, IndexError, ValueError):
+        return 0.0

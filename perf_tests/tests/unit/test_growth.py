@@ -1,0 +1,131 @@
+"""What generations leave, what they add, and whether they keep activations for a gradient."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from diffusers_perf.catalog.metrics import DECODER_STAGE, HOST_GROWTH, TEXT_STAGE
+from diffusers_perf.measurement import growth, host
+from diffusers_perf.measurement.applied import NotApplied
+from diffusers_perf.measurement.generation import Generation
+from diffusers_perf.measurement.gradients import gradients_off
+from perf_tests.tests.unit.fake import WORKLOAD, FakePipeline
+
+CPU = torch.device("cpu")
+
+
+def observed(change: Callable[[Any], Any]) -> growth.Further:
+    """Of a pipeline that does this with its images, after a first generation."""
+    pipeline = FakePipeline()
+    pipeline.changes.append(change)
+    generation = Generation(pipeline, WORKLOAD)
+    generation.shortest()
+    return growth.observe(generation, pipeline, CPU)
+
+
+def added(change: Callable[[Any], Any]) -> int:
+    return observed(change).growth_bytes[HOST_GROWTH.field]
+
+
+def keeping(make: Callable[[Any], Any], *, most: int = 10**6) -> Callable[[Any], Any]:
+    """Keep something of the latest generations."""
+    kept: list[Any] = []
+
+    def keep(images: Any) -> Any:
+        kept.append(make(images))
+        del kept[:-most]
+        return images
+
+    return keep
+
+
+KINDS: dict[str, Callable[[Any], Any]] = {
+    "array": lambda images: np.ones(1_250_000, np.float32),
+    "bytes": lambda images: bytearray(20_000),
+    "image": lambda images: Image.fromarray((255 * images[0]).astype(np.uint8)),
+    "tensor": lambda images: torch.ones(5_000),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_growth_is_noticed_whatever_holds_it(kind: str) -> None:
+    assert added(keeping(KINDS[kind])) > HOST_GROWTH.most
+
+
+@pytest.mark.parametrize("most", [1, 4, 20])
+@pytest.mark.parametrize("kind", KINDS)
+def test_cache_with_a_bound_does_not_grow(kind: str, most: int) -> None:
+    assert added(keeping(KINDS[kind], most=most)) <= HOST_GROWTH.most
+
+
+def test_generation_that_keeps_nothing_does_not_grow() -> None:
+    assert added(lambda images: images) <= HOST_GROWTH.most
+
+
+def test_median_passes_over_a_table_that_doubles() -> None:
+    assert growth.growth_of([0, 10, 20, 500, 510, 520, 530]) == 10
+    assert growth.growth_of([0, 0, 100_000, 100_000, 100_000, 90_000]) == 0
+
+
+def test_each_generation_has_a_prompt_and_a_seed_of_its_own() -> None:
+    others = [growth._another(WORKLOAD, number) for number in range(1, growth.GENERATIONS_MOST + 1)]
+    assert len({other.seed for other in others}) == len(others)
+    assert len({other.prompts[0] for other in others}) == len(others)
+
+
+def test_last_images_kept_by_the_pipeline_are_not_left_behind() -> None:
+    pipeline = FakePipeline()
+
+    class Keeping(FakePipeline):
+        def __call__(self, prompt: list[str], **options: Any) -> Any:
+            made = super().__call__(prompt, **options)
+            self.last = made.images
+            return made
+
+    pipeline.__class__ = Keeping
+    assert host.left(Generation(pipeline, WORKLOAD), CPU).kept_bytes == 0
+
+
+def test_resident_memory_stands_in_for_an_unknown_allocator(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(growth, "_host_bytes", lambda: growth._resident_bytes)
+    assert added(keeping(KINDS["array"])) > HOST_GROWTH.most
+    assert added(lambda images: images) == 0
+
+
+def test_stage_has_the_time_that_is_spent_in_it() -> None:
+    def slow(images: Any) -> Any:
+        time.sleep(0.03)
+        return images
+
+    stages = observed(slow).stages_s
+    assert stages[DECODER_STAGE.field] >= 0.03
+    assert stages[TEXT_STAGE.field] < 0.03
+
+
+def test_activations_that_are_kept_are_noticed_in_the_first_step() -> None:
+    steps: list[torch.Tensor] = []
+    pipeline = FakePipeline()
+    pipeline.scheduler = SimpleNamespace(step=steps.append)
+    for is_kept in (False, True):
+        noise = torch.ones(2, requires_grad=is_kept)
+        with gradients_off(pipeline):
+            if not is_kept:
+                pipeline.scheduler.step(noise)
+                continue
+            with pytest.raises(NotApplied, match="gradients are not off: the denoiser's output"):
+                pipeline.scheduler.step(noise)
+            with pytest.raises(NotApplied, match="what the vae decodes"):
+                pipeline.vae.decode(noise)  # type: ignore[operator]
+    assert len(steps) == 1
+    # Nothing of it stays.
+    pipeline.scheduler.step(torch.ones(2, requires_grad=True))

@@ -1,0 +1,114 @@
+"""Times before the first image: measured apart for cold and warm caches, and judged widely."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from msgspec import structs
+
+from diffusers_perf.catalog.metrics import BY_LEAST
+from diffusers_perf.catalog.status import Status
+from diffusers_perf.judge.comparison import Change
+from diffusers_perf.judge.pairs import compare
+from diffusers_perf.judge.verdicts import judge
+from diffusers_perf.measurement import loading
+from diffusers_perf.measurement.loading import COLD_BYTES, Load, Loading, since_start
+from perf_tests.tests.unit import recorded
+from perf_tests.tests.unit.factories import FP16, REFERENCE, baseline_of, question
+
+CASE = "ddim50-fp16"
+
+
+class Thing:
+    """Can be referred to weakly."""
+
+
+def test_load_is_timed_and_the_first_is_cold() -> None:
+    pipeline, source = Thing(), Thing()
+    for is_first in (True, False):
+        began = Loading()
+        time.sleep(0.02)
+        loading.note(pipeline, source, began)
+        load = loading.load_of(pipeline)
+        assert load is not None
+        assert load.is_first == is_first
+        assert load.seconds >= 0.02
+    assert loading.load_of(Thing()) is None
+
+
+def test_cache_is_cold_where_much_is_read() -> None:
+    assert not Load(seconds=1, read_bytes=COLD_BYTES).is_cold
+    assert Load(seconds=1, read_bytes=COLD_BYTES + 1).is_cold
+    both = Load(seconds=1, read_bytes=COLD_BYTES) + Load(seconds=2, read_bytes=1)
+    assert (both.seconds, both.is_cold) == (3, True)
+
+
+def test_process_knows_how_long_it_has_run() -> None:
+    first = since_start()
+    time.sleep(0.05)
+    assert since_start().seconds - first.seconds >= 0.03
+    assert 0 < first.seconds < 3600
+
+
+@pytest.mark.parametrize(
+    ("field", "accepted", "most"),
+    [
+        ("text_stage_s", 0.01, 0.035),
+        ("decoder_stage_s", 0.1, 0.17),
+        ("load_s", 0.3, 1.36),
+        ("import_s", 8.0, 10.6),
+    ],
+)
+def test_limit_is_a_share_and_a_margin(field: str, accepted: float, most: float) -> None:
+    def with_(seconds: float) -> Any:
+        return structs.replace(REFERENCE, metrics={field: seconds})
+
+    first = with_(accepted)
+    before = baseline_of(first, first)
+    name = next(metric.name for metric in BY_LEAST if metric.field == field)
+    for seconds, status in ((0.99 * most, Status.SAME), (1.01 * most, Status.SLOWER)):
+        found = judge(question(with_(seconds), baseline=before)).findings
+        assert [f.status for f in found if f.metric == name] == [status]
+
+
+def test_waiting_host_excuses_no_more_than_its_share() -> None:
+    def with_(seconds: float) -> Any:
+        busy = structs.replace(
+            REFERENCE.interference, host=("the host waited for a CPU",), cpu_wait_share=0.5
+        )
+        return structs.replace(REFERENCE, metrics={"text_stage_s": seconds}, interference=busy)
+
+    before = baseline_of(with_(0.01), with_(0.01))
+    for seconds, status in ((0.06, Status.INVALID), (0.08, Status.SLOWER)):
+        found = judge(question(with_(seconds), baseline=before)).findings
+        assert [f.status for f in found if f.metric == "text stage"] == [status]
+
+
+def test_metric_of_a_cold_cache_is_not_missed_by_a_warm_process() -> None:
+    cold = structs.replace(FP16, metrics={"cold_load_s": 3.0})
+    warm = structs.replace(FP16, metrics={"load_s": 0.3})
+    assert judge(question(warm, baseline=baseline_of(cold, REFERENCE))).passes
+    assert judge(question(warm, baseline=baseline_of(cold, REFERENCE))).status == Status.SAME
+
+
+def compared(head: Callable[[int], float], *, base: float = 0.3) -> list[Change]:
+    sides = [recorded.side(name, count=5, noise=recorded.QUIET) for name in ("base", "head")]
+    for number in range(5):
+        recorded.measured(sides[0][number], CASE)["metrics"] = {"load_s": base + 0.1 * number}
+        recorded.measured(sides[1][number], CASE)["metrics"] = {"load_s": head(number)}
+    found = compare(
+        *(recorded.parsed(one, name) for one, name in zip(sides, ("base", "head"), strict=True))
+    )
+    return [change for change in found.changes if change.metric == "load time"]
+
+
+def test_slower_start_is_noticed_in_the_least_of_each_side() -> None:
+    (change,) = compared(lambda number: 2.3 + number)
+    assert (change.status, change.base, change.head) == (Status.SLOWER, 0.3, 2.3)
+    assert "0.3000 s → 2.3000 s" in change.what
+    # One process of head that nothing disturbed is as fast as base's.
+    assert compared(lambda number: 0.4 if number == 3 else 9.0) == []
+    assert compared(lambda number: 1.3) == []
