@@ -57,6 +57,12 @@ class Clock:
         """Under which name a calibration knows the noise of what is compared."""
         return STEADY if metric is LATENCY and self.steady else metric.field
 
+    def read_as(self, metric: Metric) -> str:
+        """How a latency is read, in words; empty for its median and for other metrics."""
+        if metric is not LATENCY or not self.steady:
+            return ""
+        return messages.AT_ONE_SPEED if self.host_bound else messages.LEAST_ROUND
+
     def latency_s(self, measured: Measurement) -> float:
         if not self.steady:
             return measured.latency_s

@@ -90,6 +90,7 @@ def timed(sides: PairedCase, metric: Metric, noise: Noise) -> Iterator[Change]:
         pairs=len(both),
         detectable=weighed.detectable,
         left_out=left_out,
+        read_as=sides.clock.read_as(metric),
     )
     message = _then(sides, weighed, message)
     found = change(weighed.status, message, more_could_tell=weighed.more_could_tell)

@@ -79,7 +79,35 @@ def latencies(found: Comparison) -> set[str]:
 
 def test_same_host_holds() -> None:
     assert latencies(compared()) == {"same"}
-    assert latencies(compared(latency=1.2)) == {"slower"}
+    found = compared(latency=1.2)
+    assert latencies(found) == {"slower"}
+    (change,) = [c for c in found.changes if (c.case, c.metric) == (FP16, "latency")]
+    assert "of the least rounds" in change.measured
+    assert "at one speed of the CPU" not in change.measured
+
+
+def test_slow_core_of_one_process_is_not_what_head_did() -> None:
+    """Two of head's processes ran on a core that was 1.8 times slower, as a shared host's are."""
+
+    def on_slow_cores(contents: list[Content]) -> list[Content]:
+        for content in contents[:2]:
+            for one in cases(content):
+                seen = one["measurement"]
+                busy = seen["gpu_busy_s"]
+                seen["rounds_s"] = [busy + 1.8 * (s - busy) for s in seen["rounds_s"]]
+                loops = seen["interference"]["cpu_loops_s"]
+                seen["interference"]["cpu_loops_s"] = [1.8 * s for s in loops]
+            settle(content)
+        return contents
+
+    base, head = (
+        [host(content, f"{name}{n}") for n, content in enumerate(side(name))]
+        for name in ("base", "head")
+    )
+    found = compare(parsed(base, "base"), parsed(on_slow_cores(head), "head"))
+    (change,) = [c for c in found.changes if (c.case, c.metric) == (FP16, "latency")]
+    assert change.status == "same"
+    assert "at one speed of the CPU" in change.measured
 
 
 @pytest.mark.parametrize("cpu", [True, False])

@@ -104,14 +104,17 @@ def weighed(
     pairs: int,
     detectable: float | None,
     left_out: str,
+    read_as: str,
 ) -> Message:
     """A time or memory in pairs; `under` and `over` are base's and head's medians, `detectable` the
-    minimum detectable effect of so many pairs where it matters.
+    minimum detectable effect of so many pairs where it matters, `read_as` how a latency is read.
     """
     what = against(metric, over, under, "base", ratio=ratio.mid)
     if status == Status.INCONCLUSIVE:
         what += ", within the noise" if pairs > 1 else ", but one pair does not show the noise"
     measured = f"head over base {Unit.RATIO.shown(ratio.mid)}"
+    if read_as:
+        measured += f" ({read_as})"
     if pairs > 1:
         measured += f", {interval_of_pairs(ratio)}"
     if detectable is not None:
@@ -171,6 +174,10 @@ def speed_of_host(metric: Metric, slower: float, *, rerun: Command) -> Message:
         advice=ONE_HOST,
         command=rerun,
     )
+
+
+LEAST_ROUND = "of the least rounds"
+AT_ONE_SPEED = "of the least rounds, at one speed of the CPU"
 
 
 def too_noisy(pairs: int) -> str:
