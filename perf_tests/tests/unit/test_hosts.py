@@ -93,7 +93,7 @@ def test_slow_core_of_one_process_is_not_what_head_did() -> None:
         for content in contents[:2]:
             for one in cases(content):
                 seen = one["measurement"]
-                busy = seen["gpu_busy_s"]
+                busy = seen["gpu_busy_s"] or 0.0
                 seen["rounds_s"] = [busy + 1.8 * (s - busy) for s in seen["rounds_s"]]
                 loops = seen["interference"]["cpu_loops_s"]
                 seen["interference"]["cpu_loops_s"] = [1.8 * s for s in loops]
