@@ -54,8 +54,12 @@ LESS_GUIDED = Tolerances(seeded=Tolerance(psnr_db=34, ssim=0.90), embedded=Toler
 KEPT_IN_FLOAT8 = Tolerances(seeded=Tolerance(psnr_db=25, ssim=0.90), embedded=Tolerance(psnr_db=19))
 FLOAT8 = Tolerances(embedded=Tolerance(psnr_db=22))
 # Int8 on top of bfloat16 is at 37.0 dB or more: half-way to no guidance's 34.0 dB. On seeded
-# weights, full size or small, it is at 42.5 dB (0.998).
-INT8 = Tolerances(seeded=Tolerance(psnr_db=31, ssim=0.90), embedded=Tolerance(psnr_db=35))
+# weights, full size or small, it is at 42.5 dB (0.998). Step by step, on the embedded transformer's
+# flux8 on a CPU, its predictions are at 29.9 dB or more: half-way to a skipped block's 14.9 dB.
+INT8 = Tolerances(
+    seeded=Tolerance(psnr_db=31, ssim=0.90, step_db=22),
+    embedded=Tolerance(psnr_db=35, step_db=22),
+)
 # The embedded transformer, 24 held-out prompts and seeds on a CPU by `python -m
 # perf_tests.training.flux.prices`, lowest of 28 or 8 steps: fp16 70.2 dB, bf16 48.8 dB, int8 on top
 # of it 44.5 dB, weights kept in float8 34.7 dB; highest of the faults: another seed 30.3 dB, a part
