@@ -84,12 +84,9 @@ class State:
         """
         changed = {}
         for side, now in packages.items():
-            before = self.packages.get(side, {})
-            names = [name for name in {**before, **now} if before.get(name) != now.get(name)]
+            names = changed_packages(self.packages.get(side, {}), now)
             if names and self.finished:
-                changed[side] = [
-                    ab.changed_package(name, before.get(name), now.get(name)) for name in names
-                ]
+                changed[side] = names
         if changed:
             self.finished, self.compared = [], 0
         self.packages = dict(packages)
@@ -126,6 +123,12 @@ class State:
             compared=self.compared,
         )
         write_whole(self.path, as_json(content))
+
+
+def changed_packages(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
+    """In words, the packages of an environment that are others now."""
+    names = [name for name in {**before, **now} if before.get(name) != now.get(name)]
+    return [ab.changed_package(name, before.get(name), now.get(name)) for name in names]
 
 
 def _text(value: Setting | None) -> str:

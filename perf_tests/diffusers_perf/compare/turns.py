@@ -9,10 +9,11 @@ from shlex import join
 from statistics import fmean
 from time import monotonic
 
-from diffusers_perf.compare import compare, processes
+from diffusers_perf.compare import compare, environments, processes
+from diffusers_perf.compare.environments import BadSide
 from diffusers_perf.compare.interruption import Interruption
 from diffusers_perf.compare.sides import Side
-from diffusers_perf.compare.state import Finished, State
+from diffusers_perf.compare.state import Finished, State, changed_packages
 from diffusers_perf.judge.comparable import NotComparable
 from diffusers_perf.judge.comparison import Comparison
 from diffusers_perf.judge.weighing import PAIRS_MOST
@@ -50,10 +51,12 @@ class Turns:
     def judge(self) -> int:
         """Measure what is not finished yet, then compare; returns the exit code.
 
-        `NothingMeasured` where a process gives no run, `BadRunError` for too few pairs.
+        `NothingMeasured` where a process gives no run, `BadRunError` for too few pairs, `BadSide`
+        where an environment changed meanwhile.
         """
         for side in self.sides.values():
             print(f"{side.name}  {side.text}")
+        before = len(self.state.finished)
         if self.state.finished:
             pairs = len(self.state.pairs())
             print(messages.finished_before(plural(pairs, "pair")))
@@ -73,6 +76,8 @@ class Turns:
         if len(self.state.pairs()) < PAIRS_LEAST:
             made = len(self.state.pairs())
             raise BadRunError(messages.too_few_pairs(PAIRS_LEAST, made))
+        if len(self.state.finished) > before:
+            self._same_environments()
         comparison = self._compared()
         self.state.compared = comparison.pairs
         self.state.save()
@@ -80,6 +85,14 @@ class Turns:
         compare.tell(comparison)
         print(messages.runs_are_in(self.state.path.parent))
         return comparison.exit_code
+
+    def _same_environments(self) -> None:
+        """`BadSide` where one changed while it was measured: its processes are of two versions."""
+        for side in self.sides.values():
+            where = messages.environment_of(side.name)
+            _, packages = environments.probe(side.python, where, side.site)
+            if changed := changed_packages(side.packages, packages):
+                raise BadSide(messages.changed_meanwhile(side.name, changed))
 
     def _measure(self, most: int) -> None:
         """Run what is not finished of this many pairs: A B B A A B …"""

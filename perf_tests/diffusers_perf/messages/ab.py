@@ -66,12 +66,22 @@ def changed_package(name: str, before: str | None, now: str | None) -> str:
 
 
 def changed_environment(side: str, packages: Sequence[str]) -> str:
-    shown, others = packages[:PACKAGES_SHOWN], len(packages) - PACKAGES_SHOWN
-    more = f" and {plural(others, 'other package')}" if others > 0 else ""
     return (
-        f"{side}'s environment changed since it was measured: {', '.join(shown)}{more}; all pairs "
-        "are measured anew"
+        f"{side}'s environment changed since it was measured: {_some(packages)}; all pairs are "
+        "measured anew"
     )
+
+
+def changed_meanwhile(side: str, packages: Sequence[str]) -> str:
+    return (
+        f"{side}'s environment changed while it was measured: {_some(packages)}; run the same "
+        "command again to measure all pairs anew"
+    )
+
+
+def _some(packages: Sequence[str]) -> str:
+    shown, others = packages[:PACKAGES_SHOWN], len(packages) - PACKAGES_SHOWN
+    return ", ".join(shown) + (f" and {plural(others, 'other package')}" if others > 0 else "")
 
 
 def half_of_requirements(checkout: Path, there: str, lacking: Path) -> str:

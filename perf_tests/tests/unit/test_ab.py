@@ -591,6 +591,19 @@ def test_changed_environment_is_measured_anew(
     assert place.started == [*TURNS[:10], *TURNS[:10]]
 
 
+def test_environment_that_changes_meanwhile_gives_no_verdict(
+    place: Place, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place.act('[ $name != head-3 ] || sed -i s/0123456789ab/ba9876543210/ "$here/versions"')
+    assert place.ab() == 2
+    said = capsys.readouterr()
+    assert "head's environment changed while it was measured: diffusers (same version" in said.err
+    assert "A/B pairs" not in said.out
+    place.act("")
+    assert place.ab() == 0
+    assert place.started == [*TURNS[:10], *TURNS[:10]]
+
+
 def test_environment_is_known_by_its_files(tmp_path: Path) -> None:
     venv = [sys.executable, "-m", "venv", "--without-pip", str(tmp_path / "env")]
     subprocess.run(venv, check=True)
