@@ -189,6 +189,7 @@ PROJECTS = {
     "diffusers": "huggingface/diffusers",
     "sdnext": "vladmandic/sdnext",
     "torch": "pytorch/pytorch",
+    "torchvision": "pytorch/vision",
     "transformers": "huggingface/transformers",
 }
 """On GitHub, by the name in a fault's source."""

@@ -94,6 +94,19 @@ LATENCY_SPEEDUP = Metric(
     portable="latency_speedup",
     column="speedup",
 )
+DEFAULT_CALL = Metric(
+    name="default call",
+    field="default_call_s",
+    unit=Unit.SECONDS,
+    kind=MetricKind.TIME,
+    worse=Status.SLOWER,
+    detector="latency",
+    about="the shortest call as users make it, with the pipeline's own output type (PIL images)",
+    wall_clock=True,
+    # One call of few steps: a conversion that takes half a second is several times as much.
+    threshold=0.50,
+    limit=LimitRule(slack=0.50, noise_times=3),
+)
 GPU_BUSY = Metric(
     name="GPU busy",
     field="gpu_busy_s",
@@ -292,6 +305,7 @@ APPLIED_CHECK = _rule(
 METRICS = (
     LATENCY,
     LATENCY_SPEEDUP,
+    DEFAULT_CALL,
     GPU_BUSY,
     GPU_SPEEDUP,
     PEAK_MEMORY,

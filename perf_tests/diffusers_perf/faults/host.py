@@ -10,9 +10,11 @@ import torch
 from diffusers_perf.faults.injection import CannotInject, Injection, fault
 from diffusers_perf.faults.places import (
     COUNTED,
+    REPEATED,
     TIMED,
     TIMED_DISTILLED,
     around_denoisers,
+    called,
     in_step,
 )
 from diffusers_perf.measurement.discovery import denoisers
@@ -106,3 +108,27 @@ def slow(injection: Injection) -> None:
         return forward(*args, **kwargs)
 
     around_denoisers(injection, five_times, only="distilled_unet")
+
+
+@fault(detected_by="latency", setting=TIMED, source="torchvision #8669")
+def pil_slow(injection: Injection) -> None:
+    """Converting to PIL images, which users get by default, takes half a second longer."""
+    from diffusers.image_processor import VaeImageProcessor
+
+    convert: Any = VaeImageProcessor.numpy_to_pil
+
+    def slow(images: Any) -> Any:
+        time.sleep(0.5)
+        return convert(images)
+
+    injection.put(VaeImageProcessor, "numpy_to_pil", staticmethod(slow))
+
+
+@fault(detected_by="image", setting=REPEATED)
+def generator_ignored(injection: Injection) -> None:
+    """The pipeline drops its generator, and draws its noise from torch's global one."""
+
+    def dropped(pipeline: Any, arguments: dict[str, Any]) -> dict[str, Any]:
+        return arguments | {"generator": None}
+
+    called(injection, dropped)

@@ -17,6 +17,8 @@ UNIFORM_STD = 0.02
 """An image whose every channel varies less than this over its places is uniform."""
 REPEAT_PSNR_DB = 60.0
 """The last round's image against the first's: the same numbers, but for a library's choices."""
+DEFAULT_PSNR_DB = 50.0
+"""Images as users get them against arrays of the same call: rounding to 8 bits is at 59 dB."""
 COMPUTED_SHARE = 0.2
 """A round that repeats a seed in less than this share of the others' time was not computed: looking
 an image up takes a thousandth of making it."""
@@ -34,15 +36,21 @@ def judged(q: Question) -> Iterator[Finding]:
     if broken:
         yield broken
         return
-    repeat_psnr_db = q.measured.repeat_psnr_db
-    if repeat_psnr_db < REPEAT_PSNR_DB:
+    ignored, repeat_psnr_db = set(q.measured.ignored), q.measured.repeat_psnr_db
+    if "generator" in ignored:
+        yield q.finding(Status.ERROR, REPEAT.name, messages.generator_ignored(q))
+    elif repeat_psnr_db < REPEAT_PSNR_DB:
         message = messages.not_repeated(q, repeat_psnr_db, limit=REPEAT_PSNR_DB)
         yield q.finding(Status.WORSE_IMAGE, REPEAT.name, message)
-    if q.measured.ignored:
+    if ignored - {"generator"}:
         # Without its seed it was not computed, and its time says nothing.
         status = Status.ERROR if "seed" in q.measured.ignored else Status.WORSE_IMAGE
         yield q.finding(status, REPEAT.name, messages.ignored(q))
     yield from _computed(q)
+    default_psnr_db = q.measured.default_psnr_db
+    if default_psnr_db is not None and default_psnr_db < DEFAULT_PSNR_DB and not ignored:
+        message = messages.default_output(q, default_psnr_db, limit=DEFAULT_PSNR_DB)
+        yield q.finding(Status.WORSE_IMAGE, IMAGE_DISTANCE.name, message)
     yield from _followed(q)
     yield _close(q)
 

@@ -19,6 +19,7 @@ from diffusers_perf.catalog.metrics import (
     COLD_FIRST_IMAGE,
     COLD_IMPORT,
     COLD_LOAD,
+    DEFAULT_CALL,
     FIRST_IMAGE,
     GRAPH_BREAKS,
     IMPORT,
@@ -31,6 +32,7 @@ from diffusers_perf.measurement import counters
 from diffusers_perf.measurement.failing import CaseError, check_applied, failing
 from diffusers_perf.measurement.generation import Generation
 from diffusers_perf.measurement.gradients import gradients_off
+from diffusers_perf.measurement.host import default_call
 from diffusers_perf.measurement.housekeeping import Peaks, cache_was, settle, tidy
 from diffusers_perf.measurement.interference import Watch
 from diffusers_perf.measurement.kept import distance_to_accepted, save
@@ -233,6 +235,13 @@ class Bench:
             },
         )
         if not case.image_only:
+            default = default_call(generation)
+            measurement = structs.replace(
+                measurement,
+                metrics={**measurement.metrics, DEFAULT_CALL.field: default.seconds},
+                default_psnr_db=default.psnr_db,
+                ignored=() if default.follows_generator else ("generator",),
+            )
             measurement = self.observer.observe(
                 measurement, case, generation, pipeline, watch, source=source, quick=self.quick
             )

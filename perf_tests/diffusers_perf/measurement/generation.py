@@ -108,8 +108,14 @@ class Generation:
         with step_ends(self._pipeline, after_step):
             return images_in(call())
 
-    def call(self, *, steps: int | None = None, of: Workload | None = None) -> Callable[[], Any]:
-        """The pipeline's call with all its arguments, made ready."""
+    def call(
+        self,
+        *,
+        steps: int | None = None,
+        of: Workload | None = None,
+        output_type: str | None = "np",
+    ) -> Callable[[], Any]:
+        """The pipeline's call with all its arguments, made ready. None: its own output type."""
         workload = of or self.workload
         inputs = workload.inputs() if self._inputs is None else self._inputs
         self._inputs = None
@@ -118,8 +124,8 @@ class Generation:
             **inputs,
             "num_inference_steps": workload.steps if steps is None else steps,
         }
-        if self._takes_output_type:
-            call["output_type"] = "np"
+        if self._takes_output_type and output_type:
+            call["output_type"] = output_type
         if self._takes_generator:
             call["generator"] = torch.Generator("cpu").manual_seed(workload.seed)
         else:

@@ -12,11 +12,15 @@ import torch
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from diffusers_perf.measurement.discovery import step_ends
-from diffusers_perf.measurement.generation import Generation
+from diffusers_perf.measurement.generation import BadOutput, Generation, images_in
 from diffusers_perf.measurement.growth import gpu_bytes
+from diffusers_perf.measurement.timing import synchronized_clock
+from diffusers_perf.records import pixels
 from diffusers_perf.records.measurement import Count
+from diffusers_perf.records.pixels import Images
 
 STEPS = 6
+DEFAULT_CALLS = 2
 STEADY = 4
 """Of the steps counted from zero, the one that speaks for all further ones: PNDM's first four do
 other arithmetic, and the last of a schedule may do less."""
@@ -49,6 +53,54 @@ def left(generation: Generation, device: torch.device) -> Left:
         if same and np.array_equal(generation.images(of=changed), generation.images()):
             ignored.append(name)
     return Left(kept_bytes=kept or 0, ignored=tuple(ignored))
+
+
+@dataclass(frozen=True, kw_only=True)
+class DefaultCall:
+    """The shortest call as users make it: with a generator, and the pipeline's own output type."""
+
+    seconds: float
+    """Of the fastest of `DEFAULT_CALLS`."""
+    psnr_db: float | None
+    """Of its images to those of the same call that gives arrays; None where they cannot be read or
+    the second call's differ from the first's."""
+    follows_generator: bool
+    """Whether the generator, and not torch's global one, decides about the images."""
+
+
+def default_call(generation: Generation) -> DefaultCall:
+    """Time and look at calls as users make them, and compare them with one that gives arrays."""
+    own = generation.shortest()
+    seconds: list[float] = []
+
+    def made() -> Images | None:
+        call = generation.call(steps=generation.anatomy.fewest, output_type=None)
+        start = synchronized_clock()
+        output = call()
+        seconds.append(synchronized_clock() - start)
+        try:
+            return images_in(output)
+        except BadOutput:
+            return None
+
+    first, *_, last = (made() for _ in range(DEFAULT_CALLS))
+    if first is None or last is None or first.shape != own.shape:
+        return DefaultCall(seconds=min(seconds), psnr_db=None, follows_generator=True)
+    if np.array_equal(first, last):
+        psnr_db = pixels.distance(last, own).psnr_db
+        return DefaultCall(seconds=min(seconds), psnr_db=psnr_db, follows_generator=True)
+    # State that leaks between generations does the same; a global seed does not undo it.
+    with torch.random.fork_rng(devices=[]):
+        seeded = []
+        for _ in range(2):
+            torch.manual_seed(generation.workload.seed)
+            seeded.append(made())
+    by_global_seed = _same(*seeded)
+    return DefaultCall(seconds=min(seconds), psnr_db=None, follows_generator=not by_global_seed)
+
+
+def _same(one: Images | None, other: Images | None) -> bool:
+    return one is not None and other is not None and np.array_equal(one, other)
 
 
 def python_calls(generation: Generation, pipeline: Any) -> Count:

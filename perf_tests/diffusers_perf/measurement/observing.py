@@ -108,7 +108,7 @@ class Observing:
             host_step_s=median(steps_s) if steps_s else None,
             counters={**measurement.counters, PYTHON_CALLS.field: calls, **kept},
             metrics={**measurement.metrics, **further.stages_s},
-            ignored=left.ignored,
+            ignored=(*measurement.ignored, *left.ignored),
             observing_s=perf_counter() - started,
         )
 

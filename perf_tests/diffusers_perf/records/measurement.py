@@ -162,8 +162,12 @@ class Measurement(Record, frozen=True, kw_only=True):
     """A lower bound on the latency on this GPU."""
     roofline_by: str | None = None
     """Whether ``arithmetic`` or ``memory`` sets the bound."""
+    default_psnr_db: Number | None = None
+    """Images of the pipeline's own output type, as users get them, to the arrays of the same call.
+    None where it gives none, and in older runs."""
     ignored: tuple[str, ...] = ()
-    """Which of seed and prompt can change without changing the images."""
+    """Which of seed and prompt can change without changing the images; ``generator`` where torch's
+    global generator decides about them."""
     observing_s: NotNegative = 0.0
     """Time that counting and profiling took, outside the timed rounds."""
     counters: Mapping[str, Count] = {}

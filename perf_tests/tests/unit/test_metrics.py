@@ -92,6 +92,7 @@ def test_limited_and_compared_metrics() -> None:
     assert [metric.limit_name for metric in LIMITED] == [
         "latency_s_max",
         "latency_speedup_min",
+        "default_call_s_max",
         "gpu_busy_s_max",
         "gpu_speedup_min",
         "peak_memory_bytes_max",
@@ -111,6 +112,7 @@ def test_limited_and_compared_metrics() -> None:
     ]
     assert {metric.field: metric.threshold for metric in COMPARED} == {
         "latency_s": 0.03,
+        "default_call_s": 0.50,
         "gpu_busy_s": 0.02,
         "peak_memory_bytes": 0.02,
         "peak_host_memory_bytes": 0.05,

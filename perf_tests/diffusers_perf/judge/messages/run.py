@@ -81,12 +81,36 @@ def not_repeated(q: Question, psnr_db: float, *, limit: float) -> Message:
 
 
 def ignored(q: Question) -> Message:
+    names = [name for name in q.measured.ignored if name != "generator"]
     return Message(
-        what=f"another {' or '.join(q.measured.ignored)} gives the same image: something is kept "
+        what=f"another {' or '.join(names)} gives the same image: something is kept "
         "from the generation before",
         measured="identical images",
         limit="another seed or prompt changes the image",
         advice="look for a buffer that is replayed but no longer written, then rerun",
+        command=q.rerun,
+    )
+
+
+def generator_ignored(q: Question) -> Message:
+    return Message(
+        what="the image does not follow its generator's seed: the pipeline draws from torch's "
+        "global generator",
+        measured="two calls with the same generator's seed differ, and not with the same global "
+        "seed",
+        limit="the same generator's seed gives the same image",
+        advice="look for noise that is drawn without the generator, then rerun",
+        command=q.rerun,
+    )
+
+
+def default_output(q: Question, psnr_db: float, *, limit: float) -> Message:
+    return Message(
+        what="the images that users get by default differ from the arrays of the same call",
+        measured=f"PSNR {psnr_db:.1f} dB between them",
+        expected="arrays (output_type='np') of the same call",
+        limit=f"at least {limit:.0f} dB",
+        advice="look at the conversion of the decoder's output, then rerun",
         command=q.rerun,
     )
 
