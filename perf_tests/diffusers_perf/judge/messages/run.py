@@ -28,7 +28,6 @@ from diffusers_perf.messages.numbers import plural
 
 if TYPE_CHECKING:
     from diffusers_perf.catalog.declarations import Tolerance
-    from diffusers_perf.judge.flags import Changed
     from diffusers_perf.judge.question import Question
     from diffusers_perf.records.measurement import Count, Distance
 
@@ -297,8 +296,8 @@ def slow_core(ratio: float) -> str:
 TORCH_DEFAULTS = "torch's own"
 
 
-def flags(changes: Sequence[Changed], *, source: str, rerun: Command) -> Message:
-    """Torch's global flags that are not what they were."""
+def flags(changes: Sequence[tuple[str, str, str]], *, source: str, rerun: Command) -> Message:
+    """Torch's global flags that are not what they were: the name of each, then and now."""
     return Message(
         what="; ".join(f"{name}: {was} → {now}" for name, was, now in changes),
         expected=f"{', '.join(f'{name} {was}' for name, was, _ in changes)} ({source})",
