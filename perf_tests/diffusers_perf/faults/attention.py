@@ -10,7 +10,7 @@ from diffusers.models import attention_processor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from diffusers_perf.faults.injection import CannotInject, Injection, fault
-from diffusers_perf.faults.places import COUNTED, COUNTED_HALF, SEEN, SEEN_FP16, unet_of
+from diffusers_perf.faults.places import COUNTED, COUNTED_HALF, SEEN, SEEN_FOUR, SEEN_FP16, unet_of
 from diffusers_perf.measurement.discovery import modules
 from diffusers_perf.messages import faults as messages
 
@@ -84,3 +84,17 @@ def cross_attention_lost(injection: Injection) -> None:
                 attention.to_out[0].weight.data.zero_()
 
     injection.then(then)
+
+
+@fault(detected_by="image", setting=SEEN_FOUR, where="cpu")
+def attention_of_a_batch(injection: Injection) -> None:
+    """Attention of a batch takes another kernel than that of one image, and is 2 % off."""
+    attend: Any = torch.nn.functional.scaled_dot_product_attention
+
+    def attended(query: Any, *args: Any, **kwargs: Any) -> Any:
+        # Guidance makes two samples of one image.
+        return attend(query, *args, **kwargs) * (1.02 if len(query) > 2 else 1.0)
+
+    functions = SimpleNamespace(**vars(torch.nn.functional))
+    functions.scaled_dot_product_attention = attended
+    injection.put(attention_processor, "F", functions)

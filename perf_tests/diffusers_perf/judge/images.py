@@ -17,6 +17,11 @@ UNIFORM_STD = 0.02
 """An image whose every channel varies less than this over its places is uniform."""
 REPEAT_PSNR_DB = 60.0
 """The last round's image against the first's: the same numbers, but for a library's choices."""
+ALONE_PSNR_DB = 55.0
+"""An image of a batch against the same image alone, in float32. On a CPU they are the same; TF32
+rounds to 71 dB, and attention that is 2 % off is at 51 dB."""
+ALONE_LOSSY_PSNR_DB = 40.0
+"""The same where the workload has optimizations as its base, half precision above all."""
 DEFAULT_PSNR_DB = 50.0
 """Images as users get them against arrays of the same call: rounding to 8 bits is at 59 dB."""
 COMPUTED_SHARE = 0.2
@@ -47,6 +52,12 @@ def judged(q: Question) -> Iterator[Finding]:
         status = Status.ERROR if "seed" in q.measured.ignored else Status.WORSE_IMAGE
         yield q.finding(status, REPEAT.name, messages.ignored(q))
     yield from _computed(q)
+    alone_psnr_db = q.measured.alone_psnr_db
+    is_plain = q.workload.get("base") == []
+    limit_db = ALONE_PSNR_DB if is_plain else ALONE_LOSSY_PSNR_DB
+    if alone_psnr_db is not None and alone_psnr_db < limit_db:
+        message = messages.not_as_alone(q, alone_psnr_db, limit=limit_db)
+        yield q.finding(Status.WORSE_IMAGE, IMAGE_DISTANCE.name, message)
     default_psnr_db = q.measured.default_psnr_db
     if default_psnr_db is not None and default_psnr_db < DEFAULT_PSNR_DB and not ignored:
         message = messages.default_output(q, default_psnr_db, limit=DEFAULT_PSNR_DB)

@@ -234,6 +234,11 @@ class Bench:
                 "compiled_graphs": Count(fixed=graphs_when_warm - graphs_at_start, per_step=0),
             },
         )
+        # What is compiled or captured is so for its batch: the reference stands for all.
+        alone = generation.first_alone() if case.is_reference else None
+        if alone is not None:
+            psnr_db = pixels.distance(images[: len(alone)], alone).psnr_db
+            measurement = structs.replace(measurement, alone_psnr_db=psnr_db)
         if not case.image_only:
             default = default_call(generation)
             measurement = structs.replace(

@@ -25,6 +25,7 @@ from diffusers_perf.measurement.discovery import (
     step_ends,
 )
 from diffusers_perf.measurement.flag import flag
+from diffusers_perf.measurement.noise import as_first_of
 from diffusers_perf.measurement.torch_flags import torch_flags
 from diffusers_perf.records.pixels import Images
 
@@ -182,6 +183,21 @@ class Generation:
     def shortest(self, of: Workload | None = None) -> Images:
         """Images after as few steps as the pipeline takes."""
         return self.images(steps=self.anatomy.fewest, of=of)
+
+    def first_alone(self) -> Images | None:
+        """The first image of the batch, generated alone from the same noise.
+
+        None where the workload has one image, or its call tells images apart by more than prompts.
+        """
+        workload = self.workload
+        others = [value for name, value in workload.call.items() if name != "prompt"]
+        count = len(workload.prompts)
+        if count < 2 or count != workload.num_images or workload.inputs():
+            return None
+        if any(isinstance(value, list | tuple) for value in others):
+            return None
+        with as_first_of(count):
+            return self.images(of=workload.changed(prompt=workload.prompts[:1]))
 
     def forget(self) -> None:
         """Drop the images kept so far, so that `first` is the first of the timed rounds."""

@@ -5,9 +5,23 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import torch
+
+_first_of: ContextVar[int] = ContextVar("first_of", default=1)
+"""How many times as much noise is drawn as is asked for; what is asked for comes first."""
+
+
+@contextmanager
+def as_first_of(count: int) -> Iterator[None]:
+    """Let `drawn_on_host` give one image the noise that it has as the first of a batch."""
+    token = _first_of.set(count)
+    try:
+        yield
+    finally:
+        _first_of.reset(token)
 
 
 @contextmanager
@@ -39,8 +53,9 @@ def drawn_on_host() -> Iterator[None]:
             return torch.cat(parts).to(device=device, dtype=dtype)
         if isinstance(generator, list):
             (generator,) = generator
-        noise = torch.randn(shape, generator=generator, dtype=torch.float32, layout=layout)
-        return noise.to(device=device, dtype=dtype)
+        whole = (shape[0] * _first_of.get(), *shape[1:])
+        noise = torch.randn(whole, generator=generator, dtype=torch.float32, layout=layout)
+        return noise[: shape[0]].to(device=device, dtype=dtype)
 
     _replace(own, drawn)
     try:

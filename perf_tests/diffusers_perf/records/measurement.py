@@ -162,6 +162,9 @@ class Measurement(Record, frozen=True, kw_only=True):
     """A lower bound on the latency on this GPU."""
     roofline_by: str | None = None
     """Whether ``arithmetic`` or ``memory`` sets the bound."""
+    alone_psnr_db: Number | None = None
+    """The first image of a batch to the same image generated alone. None where it was not, and in
+    older runs."""
     default_psnr_db: Number | None = None
     """Images of the pipeline's own output type, as users get them, to the arrays of the same call.
     None where it gives none, and in older runs."""

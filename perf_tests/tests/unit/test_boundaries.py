@@ -94,6 +94,8 @@ def counter(name: str, *, fixed: int = 0, per_step: int = 0) -> dict[str, Any]:
         ("repeat", {"ignored": ("seed",)}, "error"),
         ("repeat", {"ignored": ("prompt",)}, "worse image"),
         ("repeat", {"ignored": ("generator",), "repeat_psnr_db": 20.0}, "error"),
+        ("image distance", {"alone_psnr_db": 55.0}, None),
+        ("image distance", {"alone_psnr_db": 54.9}, "worse image"),
         ("image distance", {"default_psnr_db": 50.0}, None),
         ("image distance", {"default_psnr_db": 49.9}, "worse image"),
         # A tolerance of 40 dB and 0.97.

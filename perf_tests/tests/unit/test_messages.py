@@ -78,6 +78,7 @@ def test_images() -> None:
         "repeat": fp16(repeat_psnr_db=50.0),
         "ignored": fp16(ignored=("seed", "prompt")),
         "generator ignored": fp16(ignored=("generator",), repeat_psnr_db=20.0),
+        "not as alone": fp16(alone_psnr_db=31.5),
         "default output": fp16(default_psnr_db=21.5),
         "cached": fp16(rounds_s=(1.0, 1.0, 1.0, 1.0, 0.0004)),
         "far": fp16(image_distance=Distance(psnr_db=39.9, ssim=0.99)),

@@ -103,6 +103,16 @@ def generator_ignored(q: Question) -> Message:
     )
 
 
+def not_as_alone(q: Question, psnr_db: float, *, limit: float) -> Message:
+    return Message(
+        what="an image of the batch differs from the same image generated alone",
+        measured=f"PSNR {psnr_db:.1f} dB between them",
+        limit=f"at least {limit:.0f} dB",
+        advice="look for a kernel or a code path that larger batches take, then rerun",
+        command=q.rerun,
+    )
+
+
 def default_output(q: Question, psnr_db: float, *, limit: float) -> Message:
     return Message(
         what="the images that users get by default differ from the arrays of the same call",
