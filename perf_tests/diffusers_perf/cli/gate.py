@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from diffusers_perf.catalog.metrics import PYTHON_CALLS
 from diffusers_perf.catalog.status import CANNOT_JUDGE, Status, exit_code
 from diffusers_perf.cli.answers import add_baselines, named, store_of
 from diffusers_perf.judge import structure_verdicts
@@ -175,6 +176,7 @@ def _counted(run: Run, case: CaseRecord, standards: Standards, question: Questio
         rerun=question.rerun,
         model=case.measurement.model,
         file=f"baselines/operators/{case.measurement.workload}.json",
+        python_calls=question.measured.counters.get(PYTHON_CALLS.field),
     )
 
 

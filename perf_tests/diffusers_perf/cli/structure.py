@@ -30,6 +30,7 @@ from diffusers_perf.catalog.metrics import (
 )
 from diffusers_perf.catalog.registry import in_order
 from diffusers_perf.cli.answers import add_baselines, refuse, store_of
+from diffusers_perf.cli.calls import python_calls
 from diffusers_perf.judge.finding import Finding
 from diffusers_perf.judge.messages.commands import Literal
 from diffusers_perf.judge.messages.operators import accept
@@ -163,7 +164,7 @@ def _count_all(source: Source, cases: Sequence[Case], args: argparse.Namespace) 
     if args.write and uncounted:
         return refuse(messages.not_written(lacking))
     if args.write:
-        return write(observed, source.name, args, store)
+        return write(observed, source, args, store)
     code = tell(observed, findings, accepted, source.name, args, uncounted=uncounted)
     if uncounted:
         cannot_judge = refuse(lacking)
@@ -215,10 +216,15 @@ def count(case: Case, source: Source) -> OperatorCounts:
 def versions() -> dict[str, str]:
     """What the counts depend on."""
     from importlib.metadata import version
+    from platform import python_version
 
     import torch
 
-    return {"torch": torch.__version__.split("+")[0], "diffusers": version("diffusers")}
+    return {
+        "python": python_version(),
+        "torch": torch.__version__.split("+")[0],
+        **{name: version(name) for name in ("diffusers", "transformers")},
+    }
 
 
 def judge(case: Case, seen: OperatorCounts, was: OperatorBaseline, model: str) -> list[Finding]:
@@ -317,21 +323,23 @@ def tell(
 
 def write(
     observed: Mapping[Case, OperatorCounts],
-    model: str,
+    source: Source,
     args: argparse.Namespace,
     store: BaselineStore,
 ) -> int:
     """Accept: replace this model's counts, or with ``-k`` only those of the cases counted."""
+    calls = {case: python_calls(case, source) for case in observed}
     with store.changing() as changes:
         # Another process may have written since these were compared with what was accepted.
         accepted = store.load_operators()
-        kept = {k: was for k, was in accepted.items() if args.k or parts_of(k)[1] != model}
+        kept = {k: was for k, was in accepted.items() if args.k or parts_of(k)[1] != source.name}
         for case, seen in observed.items():
-            kept[key_of(case, model)] = OperatorBaseline(
+            kept[key_of(case, source.name)] = OperatorBaseline(
                 accepted=date.today().isoformat(),
                 reason=args.reason.strip(),
                 versions=versions(),
                 counters=seen.accepted(),
+                python_calls=calls[case],
             )
         changes.save_operators(kept)
     print(messages.wrote(len(observed), args.reason.strip()))

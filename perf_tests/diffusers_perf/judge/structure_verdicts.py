@@ -8,7 +8,7 @@ from typing import Protocol
 
 from diffusers_perf.catalog.declarations import Case
 from diffusers_perf.catalog.metric import Subject
-from diffusers_perf.catalog.metrics import COUNTERS
+from diffusers_perf.catalog.metrics import COUNTERS, PYTHON_CALLS
 from diffusers_perf.catalog.status import Status
 from diffusers_perf.judge.counters import count_status
 from diffusers_perf.judge.finding import Finding
@@ -19,6 +19,8 @@ from diffusers_perf.records.baselines import OperatorBaseline
 from diffusers_perf.records.measurement import Count
 from diffusers_perf.records.operators import OperatorCount, Place
 
+CALLED = ("python", "torch", "diffusers", "transformers")
+"""Whose versions decide how many Python functions a generation calls."""
 Site = tuple[str, Place]
 """What happened, and where."""
 
@@ -49,10 +51,12 @@ def judge(
     rerun: Command,
     model: str,
     file: str,
+    python_calls: Count | None = None,
 ) -> list[Finding]:
     """What changed against the accepted counts: more is a regression, fewer asks to be accepted.
 
     `versions` are this run's; `file` has the accepted counts; `rerun` runs the case alone.
+    `python_calls` are judged by those that the same versions made.
     """
     source = f"{file}, accepted {was.accepted}"
     source += other_versions(was.versions, versions)
@@ -88,7 +92,35 @@ def judge(
             accept=accept,
         )
         findings.append(Finding.of(status, counter, name, message))
+    calls = was.python_calls
+    if calls is not None and python_calls is not None and _same_code(was.versions, versions):
+        status = count_status(PYTHON_CALLS, was=calls, now=python_calls, steps=steps)
+        if status != Status.SAME:
+            message = messages.changed(
+                PYTHON_CALLS,
+                status,
+                calls,
+                python_calls,
+                steps=steps,
+                kinds={},
+                owners=(),
+                modules=(),
+                source=source,
+                rerun=rerun,
+                accept=accept,
+            )
+            findings.append(Finding.of(status, PYTHON_CALLS.name, name, message))
     return findings
+
+
+def _same_code(was: Mapping[str, str], now: Mapping[str, str]) -> bool:
+    """Whether Python and the libraries make as many calls: of Python, any release of a version."""
+
+    def of(versions: Mapping[str, str]) -> list[str]:
+        python, *libraries = (versions.get(name, "") for name in CALLED)
+        return [python.rpartition(".")[0], *libraries]
+
+    return of(was) == of(now)
 
 
 def uncounted(name: str) -> Finding:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from diffusers_perf.catalog.declarations import REFERENCE, Case
-from diffusers_perf.catalog.metrics import LATENCY, detector_of
+from diffusers_perf.catalog.metrics import LATENCY, PYTHON_CALLS, detector_of
 from diffusers_perf.catalog.status import Status
 from diffusers_perf.judge import structure_verdicts
 from diffusers_perf.judge.drift import drift_of
@@ -120,6 +120,7 @@ class Judging:
             rerun=question.rerun,
             model=model,
             file=self.bench.store.shown(self.bench.store.operators_path(case.workload.name)),
+            python_calls=question.measured.counters.get(PYTHON_CALLS.field),
         )
 
     def repeat_reference(self, case: Case, cases: Sequence[Case]) -> Drift | None:

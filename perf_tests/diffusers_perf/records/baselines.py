@@ -177,7 +177,7 @@ def _check_names(where: str, names: Iterable[str], known: Collection[str]) -> No
 # Operator counts
 
 
-class OperatorBaseline(StrictRecord, frozen=True, kw_only=True):
+class OperatorBaseline(StrictRecord, frozen=True, kw_only=True, omit_defaults=True):
     """What the code of a case asked for when a person accepted it."""
 
     accepted: str
@@ -185,6 +185,8 @@ class OperatorBaseline(StrictRecord, frozen=True, kw_only=True):
     reason: str
     versions: Mapping[str, str]
     counters: Mapping[str, OperatorCount]
+    python_calls: Count | None = None
+    """Of a case that a CPU can run: calls in a real generation, which depend on these versions."""
 
 
 class OperatorFile(StrictRecord, frozen=True, kw_only=True):

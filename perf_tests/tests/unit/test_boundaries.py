@@ -399,3 +399,39 @@ def test_kinds_of_a_counter_that_changed_by_one_are_named(rise: int, shown: bool
     )
     named = "all float16 → float32 in Linear, in GroupNorm"
     assert any(named in finding.what for finding in findings) == shown
+
+
+@pytest.mark.parametrize(
+    ("python", "torch", "calls", "found"),
+    [
+        ("3.11.7", "2.13.0", 10_100, []),
+        ("3.11.7", "2.13.0", 10_101, [("python_calls", "more work")]),
+        ("3.11.9", "2.13.0", 10_101, [("python_calls", "more work")]),
+        ("3.11.7", "2.13.0", 9_800, [("python_calls", "less work")]),
+        # Other code makes other calls.
+        ("3.12.1", "2.13.0", 20_000, []),
+        ("3.11.7", "2.14.0", 20_000, []),
+    ],
+)
+def test_python_calls_are_judged_by_those_of_the_same_versions(
+    python: str, torch: str, calls: int, found: list[tuple[str, str]]
+) -> None:
+    libraries = {"diffusers": "0.42.1", "transformers": "5.17.0"}
+    findings = structure_verdicts.judge(
+        "ddim50-reference",
+        OperatorCounts(operators={}, occurrences={}),
+        OperatorBaseline(
+            accepted="",
+            reason="",
+            versions={"python": "3.11.7", "torch": "2.13.0", **libraries},
+            counters=OperatorCounts(operators={}, occurrences={}).accepted(),
+            python_calls=Count(fixed=0, per_step=500),
+        ),
+        steps=20,
+        versions={"python": python, "torch": torch, **libraries},
+        rerun=Literal(text=""),
+        model="embedded",
+        file="",
+        python_calls=Count(fixed=calls, per_step=0),
+    )
+    assert [(finding.metric, finding.status) for finding in findings] == found

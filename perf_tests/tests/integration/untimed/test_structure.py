@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -589,7 +590,7 @@ def test_model_with_a_slash_has_its_own_counts(
     assert "missing: ddim50/owner/name/gone" in capsys.readouterr().out
     store = BaselineStore(tmp_path)
     store.save_operators(gone)
-    command.write({}, "owner/name", asked, store)
+    command.write({}, SimpleNamespace(name="owner/name"), asked, store)
     assert store.load_operators() == {}
 
 
