@@ -37,7 +37,7 @@ from diffusers_perf.measurement.housekeeping import Peaks, cache_was, settle, ti
 from diffusers_perf.measurement.interference import Watch
 from diffusers_perf.measurement.kept import distance_to_accepted, save
 from diffusers_perf.measurement.lacking import Lack, lack_of
-from diffusers_perf.measurement.loading import Load, Loading, load_of
+from diffusers_perf.measurement.loading import Load, load_of
 from diffusers_perf.measurement.observing import Observer, Observing, parameters
 from diffusers_perf.measurement.pipelines import Builder, Opened, built, collect
 from diffusers_perf.measurement.stepwise import Steps
@@ -78,8 +78,7 @@ class Bench:
     measurements: dict[str, Measurement] = field(default_factory=dict)
     """By case id."""
     imported: Load | None = None
-    """What importing took the process until this was made, where that is known."""
-    _settled: bool = False
+    """What importing took the process, where that is known."""
     _open: ExitStack = field(default_factory=ExitStack)
     _pipeline: Any = None
     _images: dict[str, Images] = field(default_factory=dict)
@@ -102,11 +101,7 @@ class Bench:
         It is the only one on the device, until `measure` is through or `close` is called.
         """
         self.close()
-        loading = Loading()
         settle()
-        if self.imported is not None and not self._settled:
-            self.imported = self.imported + loading.ended()
-        self._settled = True
         self.say(case, "building")
         self._opened = perf_counter()
         self._compiled_before = counters.compiled_graphs(), counters.compile_cache()

@@ -17,13 +17,17 @@ def settle() -> None:
     """Once, when no pipeline stands: what the libraries hold lives on, and walking through it ahead
     of every round takes longer than many a round.
     """
+    import_libraries()
+    gc.collect()
+    gc.freeze()
+
+
+def import_libraries() -> None:
+    """What every pipeline is made of."""
     import diffusers
     import transformers  # noqa: F401
 
-    # What every pipeline is made of.
     _ = diffusers.DiffusionPipeline
-    gc.collect()
-    gc.freeze()
 
 
 def tidy() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Generator, Sequence
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from types import FunctionType
@@ -232,9 +233,14 @@ def _keep(items: list[pytest.Item], config: pytest.Config, kept: list[pytest.Ite
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_finish(session: pytest.Session) -> None:
     if SESSION in session.config.stash:
-        session.config.stash[SESSION].begin(
-            cases_of(session.items), imported=session.config.stash[IMPORTED]
-        )
+        config = session.config
+        loading = Loading()
+        if not config.option.collectonly:
+            # Here, before a fixture imports them untimed. What cannot be imported fails a test.
+            with suppress(ImportError):
+                import_module("diffusers_perf.measurement.housekeeping").import_libraries()
+        imported = config.stash[IMPORTED] + loading.ended()
+        config.stash[SESSION].begin(cases_of(session.items), imported=imported)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
