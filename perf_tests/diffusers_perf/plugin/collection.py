@@ -10,6 +10,7 @@ import sys
 from collections.abc import Generator, Sequence
 from contextlib import suppress
 from importlib import import_module
+from itertools import count
 from pathlib import Path
 from types import FunctionType
 from typing import TYPE_CHECKING
@@ -46,11 +47,14 @@ REFUSED_ID = "refused"
 
 
 IMPORTED = pytest.StashKey[Load]()
-"""What importing has taken the process: pytest, plugins, conftests, test files, libraries."""
+"""What importing has taken the process: pytest, plugins, conftests, test files, libraries. Not in a
+process's later sessions, which find all of it imported."""
+_SESSIONS = count()
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
-    session.config.stash[IMPORTED] = since_start()
+    if next(_SESSIONS) == 0:
+        session.config.stash[IMPORTED] = since_start()
 
 
 # Making tests of cases
@@ -122,8 +126,7 @@ def pytest_make_collect_report(
     report = yield
     # The first of them starts the session, which imports torch.
     if report.passed and any(node.get_closest_marker(MARK) for node in report.result):
-        config = collector.config
-        config.stash[IMPORTED] = config.stash[IMPORTED] + loading.ended()
+        _add(collector.config, loading)
     if (
         isinstance(collector, pytest.Module)
         and report.passed
@@ -135,6 +138,11 @@ def pytest_make_collect_report(
             messages.unused_file(collector.nodeid),
         )
     return report
+
+
+def _add(config: pytest.Config, loading: Loading) -> None:
+    if IMPORTED in config.stash:
+        config.stash[IMPORTED] = config.stash[IMPORTED] + loading.ended()
 
 
 # Choosing among them
@@ -239,7 +247,8 @@ def pytest_collection_finish(session: pytest.Session) -> None:
             # Here, before a fixture imports them untimed. What cannot be imported fails a test.
             with suppress(ImportError):
                 import_module("diffusers_perf.measurement.housekeeping").import_libraries()
-        imported = config.stash[IMPORTED] + loading.ended()
+        _add(config, loading)
+        imported = config.stash.get(IMPORTED, None)
         config.stash[SESSION].begin(cases_of(session.items), imported=imported)
 
 

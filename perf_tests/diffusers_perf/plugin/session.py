@@ -95,8 +95,8 @@ class PerfSession:
         """``small`` if all workloads of the session are."""
         return self.bench.sources.scale_of(case.workload for case in self.cases)
 
-    def begin(self, cases: Sequence[Case], *, imported: Load) -> None:
-        """Get ready for the cases that were collected; `imported` is what importing took so far."""
+    def begin(self, cases: Sequence[Case], *, imported: Load | None) -> None:
+        """Get ready for the cases that were collected; `imported` is what importing took."""
         self.expected = [case.id for case in cases]
         self.progress.total = len(cases)
         self.bench.imported = imported
