@@ -22,8 +22,9 @@ def settle() -> None:
     gc.freeze()
 
 
+@cache
 def import_libraries() -> None:
-    """What every pipeline is made of."""
+    """What every pipeline is made of; once, also where modules are forgotten meanwhile."""
     import diffusers
     import transformers  # noqa: F401
 
