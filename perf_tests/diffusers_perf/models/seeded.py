@@ -171,9 +171,12 @@ def _draw(name: str, layer: torch.nn.Module, gain: float) -> None:
 def on_device(
     module: torch.nn.Module, *, dtype: torch.dtype, device: torch.device
 ) -> torch.nn.Module:
-    """A copy of a host module whose parameters go straight to the device in this dtype."""
+    """A copy of a host module whose parameters go straight to the device in this dtype.
+
+    They require gradients, as those of a loaded checkpoint do: what a lost no_grad keeps must show.
+    """
     moved = {
-        id(parameter): torch.nn.Parameter(parameter.to(device, dtype, copy=True), False)
+        id(parameter): torch.nn.Parameter(parameter.to(device, dtype, copy=True))
         for parameter in module.parameters()
     }
     # deepcopy takes what is in its memo for copied, so that weights are never doubled here.

@@ -92,7 +92,7 @@ class DeviceSteps:
         num_inference_steps: int,
         guidance_scale: float,
         generator: torch.Generator,
-        output_type: str,
+        output_type: str = "pil",
     ) -> Any:
         """Images of the prompts, as `StableDiffusionPipeline` makes them."""
         from diffusers.utils import torch_utils

@@ -108,6 +108,8 @@ def test_images_match_the_plain_pipeline(name: str, source: Source, plain: Any) 
         # Nothing of one generation is left for the next, whatever it is of.
         assert left(generation, torch.device("cpu")).ignored == ()
         assert pixels.distance(generation.images(), plain).psnr_db > EXACT_DB
+        # As users call it, without naming what they get.
+        assert generation.call(output_type=None)().images[0].size == (64, 64)
         for optimization in case.stack:
             optimization.applied(pipeline)
 
