@@ -117,7 +117,7 @@ def noise() -> Mapping[str, Mapping[str, float]]:
     for found in recorded():
         loops = [s for seen in found.processes for s in seen.interference.cpu_loops_s]
         host_bound = found.processes[0].gpu_busy_s is not None
-        clock = Clock(steady=True, best_loop_s=min(loops), host_bound=host_bound)
+        clock = Clock(best_loop_s=min(loops), host_bound=host_bound)
         where = f"{found.machine}: {found.case}" if host_bound else f"{found.machine}: six cases"
         for name, estimator in ESTIMATORS.items():
             values = [estimator(seen, clock) for seen in found.processes]

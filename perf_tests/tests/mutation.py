@@ -38,6 +38,9 @@ TESTS = (
     "test_status",
     "test_metrics",
     "test_recorded_pairs",
+    "test_clock",
+    "test_pooling",
+    "test_hosts",
     "test_pairs",
 )
 LIBRARIES = ("numpy", "scipy.stats", "skimage.metrics", "msgspec", "PIL.Image", "inline_snapshot")

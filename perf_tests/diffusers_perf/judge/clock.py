@@ -34,9 +34,9 @@ STEADY = "steady_latency_s"
 class Clock:
     """How the latency of one case is read in all processes of a comparison."""
 
-    steady: bool
-    """Whether each round has its loops. Else the median of the rounds counts."""
-    best_loop_s: float = 1.0
+    best_loop_s: float | None = None
+    """Of all processes; None unless each round has its loops: then the median of the rounds counts.
+    """
     host_bound: bool = False
 
     @classmethod
@@ -44,10 +44,10 @@ class Clock:
         """Of one case in all processes."""
         best = min(hosts.loops_s, default=None)
         if best is None or any(len(loops_of(m)) != 2 * len(m.rounds_s) for m in seen):
-            return cls(steady=False)
+            return cls()
         idle = [m.idle_share for m in seen if m.idle_share is not None]
         host_bound = len(idle) == len(seen) and median(idle) > HOST_IDLE
-        return cls(steady=True, best_loop_s=best, host_bound=host_bound)
+        return cls(best_loop_s=best, host_bound=host_bound)
 
     def of_metric(self, metric: Metric, measured: Measurement) -> float | None:
         """The value that is compared; None where it was not measured."""
@@ -55,25 +55,25 @@ class Clock:
 
     def noise_field(self, metric: Metric) -> str:
         """Under which name a calibration knows the noise of what is compared."""
-        return STEADY if metric is LATENCY and self.steady else metric.field
+        return STEADY if metric is LATENCY and self.best_loop_s else metric.field
 
     def read_as(self, metric: Metric) -> str:
         """How a latency is read, in words; empty for its median and for other metrics."""
-        if metric is not LATENCY or not self.steady:
+        if metric is not LATENCY or not self.best_loop_s:
             return ""
         return messages.AT_ONE_SPEED if self.host_bound else messages.LEAST_ROUND
 
     def latency_s(self, measured: Measurement) -> float:
-        if not self.steady:
+        if not self.best_loop_s:
             return measured.latency_s
         busy = measured.gpu_busy_s
         if not self.host_bound or busy is None:
             return min(measured.rounds_s)
         loops = loops_of(measured)
         return min(
-            min(seconds, busy) + max(0.0, seconds - busy) * self.best_loop_s / min(around)
-            for seconds, around in zip(
-                measured.rounds_s, zip(loops[::2], loops[1::2], strict=True), strict=True
+            min(seconds, busy) + max(0.0, seconds - busy) * self.best_loop_s / loop
+            for seconds, loop in zip(
+                measured.rounds_s, map(min, loops[::2], loops[1::2]), strict=True
             )
         )
 

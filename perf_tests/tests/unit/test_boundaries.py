@@ -9,12 +9,17 @@ import pytest
 from msgspec import structs
 
 from diffusers_perf.catalog.declarations import Tolerance
+from diffusers_perf.catalog.metrics import BY_LEAST, LATENCY
 from diffusers_perf.catalog.status import Status
 from diffusers_perf.judge import structure_verdicts
+from diffusers_perf.judge.claims import claims
+from diffusers_perf.judge.drift import drift_of, drift_text
+from diffusers_perf.judge.interference import excuses
+from diffusers_perf.judge.measured import interval_of
 from diffusers_perf.judge.messages.commands import Literal
 from diffusers_perf.judge.question import Question
 from diffusers_perf.judge.verdicts import judge
-from diffusers_perf.records.baselines import Bound, OperatorBaseline
+from diffusers_perf.records.baselines import Bound, Claim, OperatorBaseline
 from diffusers_perf.records.measurement import (
     Count,
     Distance,
@@ -24,6 +29,7 @@ from diffusers_perf.records.measurement import (
     StepDistances,
 )
 from diffusers_perf.records.operators import Occurrence, OperatorCount, OperatorCounts, Place
+from diffusers_perf.records.run import Drift
 from perf_tests.tests.unit.factories import FP16, REFERENCE, baseline_of, question
 
 
@@ -253,6 +259,83 @@ def test_slow_core_excuses_a_latency_by_no_more_than_it_differs(core: float, sta
     # 2.67 s, of which 2.2 are allowed: 1.21 times. One loop at its best is beside these rounds.
     slow = on_cpu(REFERENCE, (0.01, 0.01 * core, 0.01 * core), rounds_s=(2.67,) * 3)
     assert of("latency", question(slow)) == status
+
+
+def test_slow_core_excuses_nothing_where_gpu_busy_is_unknown() -> None:
+    def unknown(measured: Measurement, loops: tuple[float, ...], **changes: Any) -> Measurement:
+        return structs.replace(on_cpu(measured, loops, **changes), peak_memory_bytes=2_000)
+
+    asked = question(
+        unknown(FP16, (0.010, 0.012, 0.012), rounds_s=SLOW),
+        reference=unknown(REFERENCE, (0.03,) * 3, rounds_s=(2.0, 2.0, 2.0)),
+    )
+    assert of("latency speedup", asked) == "slower"
+
+
+@pytest.mark.parametrize(
+    ("waited", "share", "excused"),
+    [(0.25, 0.75, True), (0.25, 0.74, False), (None, 1.0, True), (None, 0.99, False)],
+)
+def test_busy_host_excuses_the_least_by_what_it_waited(
+    waited: float | None, share: float, excused: bool
+) -> None:
+    busy = Interference(host=("the host waited",), cpu_wait_share=waited)
+    metric = next(metric for metric in BY_LEAST if metric.wall_clock)
+    found = excuses(question(structs.replace(FP16, interference=busy)), metric, share)
+    assert found == (["the host waited"] if excused else [])
+
+
+def test_interval_that_ends_at_the_limit_is_inconclusive() -> None:
+    asked = question(structs.replace(REFERENCE, rounds_s=(2.3, 2.5, 2.1)))
+    seen = interval_of(LATENCY, asked)
+    assert seen
+    assert asked.baseline
+    for limit, status in ((seen.low, "inconclusive"), (0.999 * seen.low, "slower")):
+        baseline = structs.replace(asked.baseline, limits={LATENCY.limit_name: limit})
+        assert of("latency", dataclasses.replace(asked, baseline=baseline)) == status
+
+
+@pytest.mark.parametrize(
+    ("again_s", "significant"),
+    [
+        ((1.2, 1.201, 1.199), True),
+        ((0.8, 0.801, 0.799), True),
+        # Certain and small, either way; large and within the noise.
+        ((1.04, 1.041, 1.039), False),
+        ((0.96, 0.961, 0.959), False),
+        ((1.2, 1.6, 1.0), False),
+    ],
+)
+def test_drift_is_certain_and_larger_than_its_share(
+    again_s: tuple[float, ...], significant: bool
+) -> None:
+    drift = drift_of(again_s, (1.0, 1.001, 0.999))
+    assert drift.significant is significant
+    assert drift.ratio == pytest.approx(again_s[0], rel=0.05)
+
+
+@pytest.mark.parametrize(
+    ("ratio", "significant", "ends"),
+    [
+        (1.26, True, "unreliable"),
+        (1.26, False, "variation of its rounds"),
+        (0.94, False, "variation of its rounds"),
+        (1.04, False, "its first timing"),
+        (0.96, False, "its first timing"),
+    ],
+)
+def test_drift_in_words(ratio: float, significant: bool, ends: str) -> None:
+    assert drift_text(Drift(ratio=ratio, significant=significant)).endswith(ends)
+
+
+def test_claims_are_those_of_cases_with_a_reference() -> None:
+    small = structs.replace(FP16, parameters=600, rounds_s=(1.5,))
+    published = {"fp16": Claim(smaller=0.5, faster=0.3)}
+    (line,) = claims([(small, REFERENCE), (small, None), (REFERENCE, REFERENCE)], published)
+    assert line.startswith("fp16: 40% fewer parameters")
+    assert "25% lower latency and 60% less GPU time" in line
+    (blind,) = claims([(structs.replace(small, gpu_busy_s=None), REFERENCE)], published)
+    assert "GPU time" not in blind
 
 
 def test_interference_counts_for_the_reference_of_a_ratio_alone() -> None:

@@ -12,6 +12,7 @@ from msgspec import structs
 from diffusers_perf.catalog.metrics import GPU_BUSY, LATENCY
 from diffusers_perf.catalog.status import Status
 from diffusers_perf.judge.clock import STEADY, Clock, Hosts
+from diffusers_perf.judge.messages import comparison as messages
 from diffusers_perf.judge.weighing import weigh
 from diffusers_perf.records.measurement import Interference, Measurement
 from perf_tests.tests import estimators
@@ -21,12 +22,16 @@ HOSTS = Hosts(loops_s=(0.010, 0.020))
 
 
 def timed(
-    *rounds_s: float, loops_s: tuple[float, ...], gpu_busy_s: float | None = 0.5
+    *rounds_s: float,
+    loops_s: tuple[float, ...],
+    gpu_busy_s: float | None = 0.5,
+    peak_memory_bytes: int | None = 2_000,
 ) -> Measurement:
     return structs.replace(
         FP16,
         rounds_s=rounds_s,
         gpu_busy_s=gpu_busy_s,
+        peak_memory_bytes=peak_memory_bytes,
         interference=Interference(cpu_loops_s=loops_s),
     )
 
@@ -39,6 +44,48 @@ def test_idle_part_of_a_round_is_that_of_the_quickest_core() -> None:
     assert clock.noise_field(LATENCY) == STEADY
     assert clock.of_metric(GPU_BUSY, seen) == 0.5
     assert clock.noise_field(GPU_BUSY) == "gpu_busy_s"
+
+
+def test_clock_says_how_it_reads_latencies_alone() -> None:
+    host_bound, gpu_bound, loopless = (
+        Clock.of([timed(seconds, loops_s=loops_s)], HOSTS)
+        for seconds, loops_s in ((2.5, (0.01, 0.01)), (0.54, (0.01, 0.01)), (2.5, ()))
+    )
+    assert host_bound.read_as(LATENCY) == messages.AT_ONE_SPEED
+    assert gpu_bound.read_as(LATENCY) == messages.LEAST_ROUND
+    assert loopless.read_as(LATENCY) == host_bound.read_as(GPU_BUSY) == ""
+
+
+def test_round_that_is_shorter_than_the_gpus_work_is_not_adjusted() -> None:
+    seen = timed(2.5, 0.4, 2.5, loops_s=(0.020,) * 6)
+    assert Clock.of([seen], HOSTS).latency_s(seen) == 0.4
+
+
+@pytest.mark.parametrize(
+    ("ratio", "explained"),
+    [(0.66, False), (1 / 1.5, True), (1.0, True), (3.0, True), (3.01, False), (4.0, False)],
+)
+def test_speed_of_the_host_explains_up_to_the_threshold(ratio: float, explained: bool) -> None:
+    """Head's cores take twice as long; half as long mirrors it."""
+    seen = [timed(1.0, loops_s=(), gpu_busy_s=None, peak_memory_bytes=None)]
+    slower, faster = (Hosts(loops_s=(), slower=slower) for slower in (2.0, 0.5))
+    assert slower.explain(ratio, seen, threshold=0.5) is explained
+    if ratio not in (1 / 1.5, 3.0):
+        assert faster.explain(1 / ratio, seen, threshold=0.5) is explained
+
+
+def test_hosts_of_one_speed_explain_nothing() -> None:
+    seen = [timed(1.0, loops_s=(), gpu_busy_s=None, peak_memory_bytes=None)]
+    assert not Hosts(loops_s=()).explain(1.0, seen, threshold=0.5)
+
+
+def test_speed_of_the_host_explains_the_idle_part_of_a_latency() -> None:
+    hosts = Hosts(loops_s=(), slower=2.0)
+    half_idle, unknown = (timed(1.0, loops_s=(), gpu_busy_s=busy) for busy in (0.5, None))
+    assert hosts.explain(1.5, [half_idle], threshold=0.03)
+    assert not hosts.explain(2.0, [half_idle], threshold=0.03)
+    # There is a GPU, and how long it works is unknown.
+    assert not hosts.explain(1.0, [unknown], threshold=0.03)
 
 
 def test_what_the_gpu_sets_the_pace_of_is_not_adjusted() -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from msgspec import structs
 
 from diffusers_perf.catalog.metric import Subject
-from diffusers_perf.catalog.metrics import BY_NAME
+from diffusers_perf.catalog.metrics import BY_LEAST, BY_NAME
 from diffusers_perf.catalog.status import Status
 from diffusers_perf.judge.comparable import NotComparable
 from diffusers_perf.judge.comparison import Change, Comparison
@@ -100,6 +101,13 @@ def test_counters_that_one_process_lacks() -> None:
     assert found.status == "inconclusive"
     assert "kernels not counted in 1 of 3 processes of head" in found.what
     assert "base" not in found.what
+
+    def blinder(content: Content) -> None:
+        del measured(content, FP16)["counters"]["host_syncs"]
+
+    # Of the first of those that some lack.
+    either = change(compared([blind, blinder, blinder]), "counters").what
+    assert either == "kernels and 1 other counter not counted in 1 of 3 processes of head"
     both = change(compared([blind, blind, None], [blind, None, None]), "counters")
     assert "1 of 3 processes of base and 2 of 3 processes of head" in both.what
 
@@ -300,6 +308,20 @@ def test_image_of_a_reference_is_limited_by_bases() -> None:
     assert status(57.0) == "same"
 
 
+def test_time_that_cannot_be_true_is_an_error_in_any_pair() -> None:
+    assert change(compared([update(roofline_s=99.0), None]), "roofline").status == "error"
+
+
+def test_least_that_one_side_did_not_measure_is_not_compared() -> None:
+    stage = next(metric for metric in BY_LEAST if metric.wall_clock)
+    seen = update(metrics={stage.field: 9.0})
+    for head, base in ((seen, None), (None, seen), (None, None)):
+        found = compared([head] * 2, [base] * 2)
+        assert not any(one.metric == stage.name for one in found.changes)
+    found = compared([seen] * 2, [update(metrics={stage.field: 1.0})] * 2)
+    assert change(found, stage.name).status == "slower"
+
+
 # Weighing
 
 LATENCY, MEMORY = BY_NAME["latency"], BY_NAME["peak memory"]
@@ -322,6 +344,14 @@ def test_threshold_of_a_metric_without_noise(metric: Any, ratio: float, status: 
     found = weigh(metric, [ratio] * 3, [1.0] * 3, known=0.0, of=3)
     assert (found.status, found.detectable, found.more_could_tell) == (status, None, False)
     assert found.ratio.mid == pytest.approx(ratio)
+
+
+def test_interval_that_ends_at_the_threshold_is_within_it() -> None:
+    over, under = [1.001, 1.011, 1.021], [1.0, 1.01, 1.02]
+    high = weigh(LATENCY, over, under, known=0.0, of=3).ratio.high
+    for threshold, status in ((high - 1, "same"), (0.999 * (high - 1), "inconclusive")):
+        metric = replace(LATENCY, threshold=threshold)
+        assert weigh(metric, over, under, known=0.0, of=3).status == status
 
 
 def test_certain_change_below_the_threshold_passes() -> None:

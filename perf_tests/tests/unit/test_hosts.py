@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from diffusers_perf.cli import __main__ as command
+from diffusers_perf.judge.clock import Hosts
 from diffusers_perf.judge.comparison import Comparison
 from diffusers_perf.judge.pairs import compare
 from perf_tests.tests.unit.recorded import (
@@ -108,6 +109,48 @@ def test_slow_core_of_one_process_is_not_what_head_did() -> None:
     (change,) = [c for c in found.changes if (c.case, c.metric) == (FP16, "latency")]
     assert change.status == "same"
     assert "at one speed of the CPU" in change.measured
+
+
+@pytest.mark.parametrize(
+    ("was", "now", "slower"),
+    [
+        ((1.0, 1.02), (1.04, 1.06), 1.05 / 1.01),
+        ((1.04, 1.06), (1.0, 1.02), 1.01 / 1.05),
+        # They touch, or overlap.
+        ((1.0, 1.02), (1.02, 1.04), 1.0),
+        ((1.02, 1.04), (1.0, 1.02), 1.0),
+        ((1.0, 1.03), (1.02, 1.04), 1.0),
+    ],
+)
+def test_sides_that_overlap_are_of_one_speed(
+    was: tuple[float, ...], now: tuple[float, ...], slower: float
+) -> None:
+    base, head = (
+        [
+            parsed([with_loops(content, seconds)], name)[0]
+            for content, seconds in zip(side(name, count=2), loops_s, strict=True)
+        ]
+        for name, loops_s in (("base", was), ("head", now))
+    )
+    assert Hosts.of(base, head).slower == pytest.approx(slower)
+
+
+def with_loops(content: Content, seconds: float) -> Content:
+    """The run with calibration loops that all took so long."""
+    for one in cases(content):
+        loops = [seconds] * (2 * len(one["measurement"]["rounds_s"]))
+        one["measurement"]["interference"]["cpu_loops_s"] = loops
+    return content
+
+
+def test_one_cpu_on_both_sides_is_compared() -> None:
+    def known(contents: list[Content]) -> list[Content]:
+        for content in contents:
+            machine(content)["cpu"] = "AMD EPYC"
+        return contents
+
+    found = compare(parsed(known(side("base")), "base"), parsed(known(side("head")), "head"))
+    assert "invalid" not in latencies(found)
 
 
 @pytest.mark.parametrize("cpu", [True, False])

@@ -10,8 +10,13 @@ from dataclasses import replace
 import pytest
 from msgspec import structs
 
-from diffusers_perf.judge.comparison import Comparison
+from diffusers_perf.catalog.status import Status
+from diffusers_perf.judge.comparison import Change, Comparison
+from diffusers_perf.judge.finding import Message
+from diffusers_perf.judge.messages.commands import Literal
 from diffusers_perf.judge.pairs import compare
+from diffusers_perf.judge.pooling import with_pooled
+from diffusers_perf.judge.stats import Interval
 from diffusers_perf.records.run import Run
 from perf_tests.tests.unit.recorded import RECORDED, parsed
 
@@ -67,6 +72,59 @@ def test_small_regression_of_every_case_is_slower() -> None:
     assert "latency in 8 cases" in text
     assert all(name in text for name in NAMES)
     assert "in 8 cases of the workload together" in text
+
+
+def inconclusive(case: str, *ratios: float, noise: float = 0.001) -> Change:
+    """A case's latency that took so many times as long in each pair."""
+    mid = math.prod(ratios) ** (1 / len(ratios))
+    return replace(
+        Change.of(Status.INCONCLUSIVE, "latency", case, Message(what="inconclusive")),
+        base=1.0,
+        head=mid,
+        ratio=Interval(low=0.9, mid=mid, high=1.3),
+        noise=noise,
+        by_pair=tuple((1.0, ratio) for ratio in ratios),
+    )
+
+
+def slower_together(*changes: Change) -> list[str]:
+    """Ids of the cases that are slower with the others of their workload."""
+    workloads = {change.case: "ddim50" for change in changes}
+    found = with_pooled(changes, workloads, rerun=Literal(text=""))
+    return [change.case for change in found if change.status == "slower"]
+
+
+def test_two_cases_of_three_pairs_are_pooled() -> None:
+    a, b = (inconclusive(name, *(1.025,) * 3) for name in "ab")
+    assert slower_together(a, b) == ["a", "b"]
+    assert slower_together(a) == []
+    assert slower_together(*(inconclusive(name, 1.025, 1.025) for name in "ab")) == []
+    # Pairs in which each of them is valid.
+    partly = replace(b, by_pair=(None, *b.by_pair[1:]))
+    assert slower_together(a, partly) == []
+
+
+def test_half_of_the_threshold_is_allowed_together() -> None:
+    assert slower_together(*(inconclusive(name, *(1.0151,) * 3) for name in "ab")) == ["a", "b"]
+    assert slower_together(*(inconclusive(name, *(1.0149,) * 3) for name in "ab")) == []
+
+
+def test_case_that_is_not_slower_is_not_called_slower_with_the_others() -> None:
+    slower = [inconclusive(name, *(1.06,) * 3) for name in "ab"]
+    for ratio in (1.0, 0.99):
+        assert slower_together(*slower, inconclusive("c", *(ratio,) * 3)) == ["a", "b"]
+
+
+def test_case_counts_by_the_square_of_its_noise() -> None:
+    """Four times as noisy as the typical case, it counts a sixteenth: 1.0258 together. With a
+    quarter it would be 1.0147.
+    """
+    quiet = [inconclusive(name, *(1.03,) * 3) for name in "ab"]
+    assert slower_together(*quiet, inconclusive("c", *(0.9,) * 3, noise=0.004)) == ["a", "b"]
+    assert slower_together(*quiet, inconclusive("c", *(0.9,) * 3, noise=0.002)) == []
+    # One that is quieter than the typical case counts as that one.
+    quieter = inconclusive("c", *(0.98,) * 3, noise=0.0001)
+    assert slower_together(*(inconclusive(n, *(1.06,) * 3) for n in "ab"), quieter) == ["a", "b"]
 
 
 def test_one_slower_case_does_not_speak_for_the_others() -> None:
