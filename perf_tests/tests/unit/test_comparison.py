@@ -165,6 +165,11 @@ def test_case_that_one_process_lost_says_why() -> None:
         dropped(content)
         session(content)["not_timed"].append(lost(FP16, "skipped", f"{FP16}: no kernel"))
 
+    def later(content: Content) -> None:
+        dropped(content)
+        session(content)["not_timed"].append(lost(FP16, "skipped", f"{FP16}: no driver"))
+
+    assert change(compared([skipped, later]), "case").what.endswith(": no kernel")
     found = change(compared([skipped, dropped]), "case")
     assert found.status == "missing"
     assert found.what.endswith(": no kernel")
@@ -499,6 +504,15 @@ def test_threads_are_the_machine_on_a_cpu_alone() -> None:
     with pytest.raises(NotComparable, match="threads"):
         compared([on("cpu", 8)] * 2, [on("cpu", 16)] * 2)
     assert compared([on("cpu", 8)] * 2, [on("cpu", 8)] * 2).exit_code != 1
+
+
+def test_memory_is_that_of_the_machine() -> None:
+    def of(memory_bytes: int | None) -> Edit:
+        return lambda content: machine(content).update(memory_bytes=memory_bytes)
+
+    for base, shown in ((2**30, "1,024 MiB"), (None, "None")):
+        with pytest.raises(NotComparable, match=rf"\(memory\): {shown} and"):
+            compared([of(2**31)] * 2, [of(base)] * 2)
 
 
 def test_sides_need_equally_many_runs() -> None:

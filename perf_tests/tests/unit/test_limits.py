@@ -130,3 +130,18 @@ def test_measured_values_are_kept_of_the_processes_that_have_them() -> None:
         "gpu_speedup": (2.5,),
         "peak_memory_bytes": (2000, 2000),
     }
+
+
+def test_flags_are_kept_that_every_process_has() -> None:
+    one, other = (
+        structs.replace(FP16, flags={"matmul TF32": "on", "default dtype": dtype})
+        for dtype in ("float32", "float16")
+    )
+    baseline = accepted_of(
+        [(one, REFERENCE), (other, REFERENCE)],
+        accepted="2026-11-22",
+        versions={},
+        workload=GENERATES,
+        device="cuda",
+    )
+    assert baseline.flags == {"matmul TF32": "on"}

@@ -35,10 +35,9 @@ def test_ratio_interval_is_welchs_of_the_logs() -> None:
 
 
 def test_ratio_interval_of_equally_noisy_sides_is_welchs() -> None:
-    seen = ratio_interval([2.0, 2.2, 2.1], [1.0, 1.1, 1.05])
-    logs = [math.log(value) for value in (1.0, 1.1, 1.05)]
-    half = oracle.t.ppf(0.995, 4) * math.sqrt(2) * oracle.sem(logs)
-    assert (seen.low, seen.high) == pytest.approx((2 * math.exp(-half), 2 * math.exp(half)))
+    half = oracle.t.ppf(0.995, 2 * (len(OVER) - 1)) * math.sqrt(2) * oracle.sem(np.log(OVER))
+    seen = ratio_interval(OVER, OVER)
+    assert (seen.low, seen.high) == pytest.approx((math.exp(-half), math.exp(half)))
 
 
 @pytest.mark.parametrize("values", [OVER, OVER[:2]])

@@ -13,6 +13,7 @@ from diffusers_perf.catalog.metrics import COUNTERS, STRICT
 from diffusers_perf.catalog.status import Status
 from diffusers_perf.judge import verdicts
 from diffusers_perf.judge.finding import Finding, Verdict
+from diffusers_perf.judge.messages.commands import Accept, AcceptImages, Rerun, RunAgain
 from diffusers_perf.judge.verdicts import judge
 from diffusers_perf.records.baselines import Bound
 from diffusers_perf.records.main_job import MainJob
@@ -403,3 +404,36 @@ def test_judge_needs_no_torch() -> None:
     code = "import sys\n" + "".join(f"import {name}\n" for name in names)
     code += "assert 'torch' not in sys.modules, 'torch'"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+# Next commands
+
+JOB = MainJob(
+    tests=("my perf",),
+    selected=("-m", "lossless or lossy", "-k", "fp16"),
+    baselines="kept",
+    options=("--device=cpu",),
+)
+CALL = "pytest 'my perf' --benchmark-only"
+SELECTED = "-m 'lossless or lossy' -k fp16 --device=cpu --baselines=kept"
+ACCEPT = "diffusers-perf accept"
+REASON = '--baselines=kept --reason "why"'
+
+
+def test_commands_repeat_files_selection_and_baselines() -> None:
+    assert Rerun(job=JOB).of("w-a", "w-b") == (
+        f'{CALL} -k "[w-a] or [w-b]" --device=cpu --baselines=kept'
+    )
+    assert RunAgain(job=JOB).of() == f"{CALL} {SELECTED}"
+    assert Accept(job=JOB).of("w-a") == (
+        f"for n in 1 2 3; do {CALL} --benchmark-json runs/$n.json {SELECTED}; done; "
+        f"{ACCEPT} runs/1.json runs/2.json runs/3.json {REASON}"
+    )
+    assert AcceptImages(job=JOB).of("w-a") == (
+        f"{CALL} --benchmark-json runs/1.json {SELECTED}; "
+        f"{ACCEPT} runs/1.json --images-only {REASON}"
+    )
+
+
+def test_settings_say_where_the_tests_are_if_the_command_line_did_not() -> None:
+    assert Rerun(job=MainJob(tests=())).of("w-a") == 'pytest --benchmark-only -k "[w-a]"'
