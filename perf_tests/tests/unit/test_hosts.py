@@ -209,12 +209,16 @@ def test_another_cpu_is_invalid_on_a_gpu_and_refused_without_one(
     assert "different hardware (machine)" in capsys.readouterr().err
 
 
-def test_loops_of_two_pythons_say_nothing() -> None:
-    def other_python(content: Content) -> None:
-        machine(content)["python"] = "3.13.1"
+@pytest.mark.parametrize(
+    ("python", "status"), [("3.13.1", "same"), ("3.13.3", "same"), ("3.12.9", "invalid")]
+)
+def test_loops_of_two_pythons_say_nothing(python: str, status: str) -> None:
+    """Of another minor version; patches have the same interpreter."""
 
-    found = compared(loops=1.3, edit=other_python)
-    assert latencies(found) == {"same"}
+    def other_python(content: Content) -> None:
+        machine(content)["python"] = python
+
+    assert latencies(compared(loops=1.3, edit=other_python)) == {status}
 
 
 def test_edited_runs_are_missing_or_refused(
