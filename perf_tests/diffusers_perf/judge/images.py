@@ -8,7 +8,7 @@ from diffusers_perf.catalog.declarations import Tolerance
 from diffusers_perf.catalog.metrics import IMAGE, IMAGE_DISTANCE, REPEAT
 from diffusers_perf.catalog.status import Status
 from diffusers_perf.judge.finding import Finding
-from diffusers_perf.judge.messages import run as messages
+from diffusers_perf.judge.messages import images as messages
 from diffusers_perf.judge.question import Question
 
 BLACK_MEAN = 0.02
