@@ -126,7 +126,7 @@ cpu() {
 
 full() {
     active
-    pytest perf_tests/tests/full
+    pytest perf_tests/tests/full perf_tests/training # the models' recipes, a few steps of each
 }
 
 pair() { # base, head, argument of `ci ab` ...
