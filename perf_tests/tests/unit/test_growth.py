@@ -17,6 +17,7 @@ from diffusers_perf.measurement import growth, host
 from diffusers_perf.measurement.applied import NotApplied
 from diffusers_perf.measurement.generation import Generation
 from diffusers_perf.measurement.gradients import gradients_off
+from diffusers_perf.measurement.housekeeping import Peaks
 from perf_tests.tests.unit.fake import WORKLOAD, FakePipeline
 
 CPU = torch.device("cpu")
@@ -129,3 +130,14 @@ def test_activations_that_are_kept_are_noticed_in_the_first_step() -> None:
     assert len(steps) == 1
     # Nothing of it stays.
     pipeline.scheduler.step(torch.ones(2, requires_grad=True))
+
+
+def test_peak_leaves_out_what_was_freed_before() -> None:
+    blocks = [np.ones(256) for _ in range(50_000)]
+    kept = blocks[::500]
+    before = Peaks(torch.device("cpu")).host()
+    del blocks
+    after = Peaks(torch.device("cpu")).host()
+    assert len(kept) == 100
+    for name, peak in before.items():
+        assert after[name] < peak - 50 * 2**20
