@@ -23,6 +23,6 @@ def python_calls(case: Case, source: Source) -> Count | None:
 
     with built(case, source, torch.device("cpu")) as pipeline:
         generation = Generation(pipeline, case.workload)
-        # What is made in a first one and kept is no part of the others.
+        # Later calls leave out what the first one makes and keeps.
         generation.shortest()
         return host.python_calls(generation, pipeline)

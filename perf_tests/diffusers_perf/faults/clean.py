@@ -98,7 +98,7 @@ class Clean:
                 workload=as_judged(case, steps).workload.as_json(),
                 device=machine.device,
             )
-            # The process of many trials keeps what earlier ones left, which is no case's own.
+            # All trials share one process, whose peak includes what earlier trials left.
             own = {n: v for n, v in accepted.limits.items() if n != PEAK_HOST_MEMORY.limit_name}
             cases[first.key] = structs.replace(accepted, limits=own)
         return MachineBaseline(machine=machine.name, cases=cases)

@@ -64,7 +64,7 @@ class Cause:
             return ""
         where = ["--case", row.case, "--metric", row.metric]
         if row.device == "cpu":
-            # Else pytest takes the GPU of whoever pastes it.
+            # Without it, pytest would run on the reader's GPU, if there is one.
             where += ["--device", "cpu"]
         if CauseKind.VERSIONS in self.kinds and self.packages:
             versions = [

@@ -54,7 +54,7 @@ class Clock:
         return self.latency_s(measured) if metric is LATENCY else metric.of(measured)
 
     def noise_field(self, metric: Metric) -> str:
-        """Under which name a calibration knows the noise of what is compared."""
+        """The name under which a calibration keeps the noise of the compared value."""
         return STEADY if metric is LATENCY and self.best_loop_s else metric.field
 
     def read_as(self, metric: Metric) -> str:
