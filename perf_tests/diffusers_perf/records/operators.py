@@ -7,32 +7,25 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from diffusers_perf.catalog.metrics import (
-    CASTS,
-    DENOISER_SAMPLES,
-    DEVICE_READS,
-    DEVICE_TO_HOST_COPIES,
-    FULL_PRECISION_OPERATORS,
-    HOST_TO_DEVICE_COPIES,
-    LAYOUT_CONVERSIONS,
-    MASKED_ATTENTION,
-    OPERATORS,
-    UNFUSED_ATTENTION,
-)
+from diffusers_perf.catalog import metrics
+from diffusers_perf.catalog.metrics import FULL_PRECISION_OPERATORS, OPERATORS, UNFUSED_ATTENTION
 from diffusers_perf.records.measurement import Count
 from diffusers_perf.records.quantities import StrictRecord
 
-COUNTERS = (
-    OPERATORS.field,
-    DEVICE_READS.field,
-    CASTS.field,
-    LAYOUT_CONVERSIONS.field,
-    HOST_TO_DEVICE_COPIES.field,
-    DEVICE_TO_HOST_COPIES.field,
-    FULL_PRECISION_OPERATORS.field,
-    UNFUSED_ATTENTION.field,
-    MASKED_ATTENTION.field,
-    DENOISER_SAMPLES.field,
+COUNTERS = tuple(
+    metric.field
+    for metric in (
+        OPERATORS,
+        metrics.DEVICE_READS,
+        metrics.CASTS,
+        metrics.LAYOUT_CONVERSIONS,
+        metrics.HOST_TO_DEVICE_COPIES,
+        metrics.DEVICE_TO_HOST_COPIES,
+        FULL_PRECISION_OPERATORS,
+        UNFUSED_ATTENTION,
+        metrics.MASKED_ATTENTION,
+        metrics.DENOISER_SAMPLES,
+    )
 )
 """What is counted. Full precision: convolutions, products and attention in float32 or wider."""
 
