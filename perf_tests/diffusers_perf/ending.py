@@ -41,10 +41,10 @@ def leave_lost_terminal() -> None:
     """Send further output nowhere if the terminal is gone: writing to it would be an error."""
     if not hasattr(select, "poll"):
         return
-    for stream in (sys.__stdout__, sys.__stderr__):
-        # None, as where a process has no console, is an AttributeError, which is suppressed.
-        with suppress(OSError, ValueError, AttributeError):
-            descriptor = stream.fileno()  # type: ignore[union-attr]
+    # Either is None where a process has no console.
+    for stream in filter(None, (sys.__stdout__, sys.__stderr__)):
+        with suppress(OSError, ValueError):
+            descriptor = stream.fileno()
             poll = select.poll()
             poll.register(descriptor, select.POLLOUT)
             if any(event & (select.POLLHUP | select.POLLERR) for _, event in poll.poll(0)):

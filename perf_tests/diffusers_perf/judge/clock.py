@@ -1,12 +1,12 @@
-"""How the latencies of processes are compared: on cores of the speed of the fastest one.
+"""How the latencies of processes are compared: as if all had run on the fastest core.
 
-The cores of a shared host change their speed, from one process to the next and within one, and the
-latency of what waits for the host changes with it. A calibration loop is timed before and after
-each round. The part of a round during which the GPU was idle is divided by how much longer the
-quicker of the two loops took than the quickest of the whole comparison; then the least round
-counts. The GPU's own work takes as long beside a slow core. So does a round that the GPU sets the
-pace of, and one without a GPU, whose arithmetic a loop of Python does not foresee: of these the
-least round counts as it is.
+The cores of a shared host change their speed, between processes and within one. The latency of
+code that waits for the host changes with it. So a calibration loop is timed before and after each
+round, and the quicker of the two is divided by the quickest loop of the whole comparison. The part
+of the round during which the GPU was idle is divided by that ratio. Then the least round counts.
+
+A round whose pace the GPU sets stays as it is, since a slow core does not slow the GPU down. So
+does a round on a CPU alone, whose arithmetic does not follow a loop of Python.
 
 The bench of this rule, with what other estimators came to, is `tests/unit/test_clock.py`.
 """

@@ -119,7 +119,7 @@ def _is_speed_of_host(sides: PairedCase, weighed: Weighed, *, threshold: float) 
 def least(sides: PairedCase, metric: Metric) -> Iterator[Change]:
     """A metric to which disturbances only add: the least of all processes of head against base's.
 
-    Nothing where it is no more, or where one side did not measure it.
+    Yields nothing if head is within the limit, or if one side did not measure it.
     """
     had, has = (
         [value for case in side if (value := metric.of(case.measurement)) is not None]

@@ -122,4 +122,4 @@ def carry_twins(
     for tensor in results:
         if getattr(tensor, "_twin", None) is not None:
             # Written in place with what is unknown: its values of before are stale.
-            del tensor._twin  # type: ignore[attr-defined]
+            delattr(tensor, "_twin")

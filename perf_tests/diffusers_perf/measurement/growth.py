@@ -74,8 +74,9 @@ def observe(generation: Generation, pipeline: Any, device: torch.device) -> Furt
 
 
 def growth_of(bytes_in_use: list[int]) -> int:
-    """What each generation adds, of what was in use after each: the median difference, so that
-    neither a table that doubles now and then counts, nor one that shrinks.
+    """The bytes that each generation adds, from the bytes in use after each of them.
+
+    The median difference: a table that doubles or shrinks once in a while does not count.
     """
     return max(0, round(median(after - before for before, after in pairwise(bytes_in_use))))
 

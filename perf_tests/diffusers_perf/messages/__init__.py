@@ -1,6 +1,5 @@
-"""The words of everything but the judge: each sentence that a person reads, one file per topic.
+"""The sentences that a person reads, one file per topic, as constants and pure functions.
 
-Pure functions of what they say, and constants. A module that says something imports its topic, and
-`tests/unit/test_sentences.py` shows all of them. The judge's are in `judge.messages`. Help texts
-stand at their options, and what a declaration is at the declaration.
+`tests/unit/test_sentences.py` shows all of them. The judge's sentences are in `judge.messages`. The
+help of an option stands at the option, and the description of a declaration at the declaration.
 """
