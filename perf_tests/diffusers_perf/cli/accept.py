@@ -1,6 +1,6 @@
 """Accept what runs measured as this machine's baseline. Does not change any verdict.
 
-Writes `baselines/<machine>.json`, the images of references that have none yet, and a line in
+Writes the machine's file, the images of references that have none yet, and a line in
 `HISTORY.md`. Cases that whole runs no longer declare are dropped.
 
     diffusers-perf accept runs/1.json runs/2.json runs/3.json --reason "torch 2.12 on this GPU"
@@ -39,7 +39,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "runs", nargs="+", type=named, metavar="RUN.json", help="written by --benchmark-json"
     )
-    parser.add_argument("--reason", required=True, help="why; written to baselines/HISTORY.md")
+    parser.add_argument(
+        "--reason", required=True, help="why; written to HISTORY.md beside the baselines"
+    )
     parser.add_argument(
         "--processes",
         type=_positive,
@@ -83,7 +85,7 @@ def accept_images(path: Path, store: BaselineStore, *, reason: str) -> int:
             _check_shape(image, target)
             changes.save_image(image, target)
         changes.add_history(_about_images(images, run, reason=reason))
-    print(messages.accepted_images(len(images)))
+    print(messages.accepted_images(len(images), store.shown(store.folder)))
     return 0
 
 
@@ -156,7 +158,8 @@ def _accept(runs: Sequence[Run], changes: Changes, *, reason: str, processes: in
             *_about_images(images, runs[0], reason=reason),
         ]
     )
-    printed = [messages.accepted(len(accepted), len(taken), path.name, len(images))]
+    folder = changes.store.shown(changes.store.folder)
+    printed = [messages.accepted(len(accepted), len(taken), path.name, len(images), folder=folder)]
     few = [key for key in accepted if len(measured[key]) < PROCESSES_MIN]
     return [*printed, messages.wide_limits(len(few), PROCESSES_MIN)] if few else printed
 

@@ -100,7 +100,7 @@ def calibrate(paths: Sequence[Path], store: BaselineStore) -> int:
         print(messages.effects(_name(key), _effects(line.calibrations[mode])))
     for text in left_out:
         print(messages.left_out(text))
-    print(messages.calibrated(len(calibrated), path.name))
+    print(messages.calibrated(len(calibrated), path.name, store.shown(store.folder)))
     return 0
 
 
@@ -111,7 +111,7 @@ def _calibrated(runs: Sequence[Run], changes: Changes) -> tuple[dict[str, CaseBa
     machine = runs[0].machine
     baseline = changes.store.load_machine(machine.slug)
     if baseline is None:
-        raise BadRunError(messages.no_baseline(machine.name))
+        raise BadRunError(messages.no_baseline(machine.name, str(changes.store.folder)))
     path, mode = changes.store.machine_path(machine.slug), runs[0].session.mode
     calibrated: dict[str, CaseBaseline] = {}
     left_out: list[str] = []

@@ -13,12 +13,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from msgspec import structs
+
 from diffusers_perf.catalog.metrics import PYTHON_CALLS
 from diffusers_perf.catalog.status import CANNOT_JUDGE, Status, exit_code
 from diffusers_perf.cli.answers import add_baselines, named, store_of
 from diffusers_perf.judge import structure_verdicts
 from diffusers_perf.judge.finding import Finding, Verdict
-from diffusers_perf.judge.messages.commands import Accept, Rerun
+from diffusers_perf.judge.messages.commands import Accept, Rerun, accept_structure
 from diffusers_perf.judge.messages.run import RESTORE
 from diffusers_perf.judge.question import Question
 from diffusers_perf.judge.verdicts import judge
@@ -39,18 +41,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    return gate(args.run, store_of(args))
+    return gate(args.run, store_of(args), baselines=args.baselines)
 
 
-def gate(path: Path, store: BaselineStore) -> int:
+def gate(path: Path, store: BaselineStore, *, baselines: Path | None = None) -> int:
     """Print what does not hold and one closing sentence; 0 holds, 1 a regression, 2 not judged.
 
     With 2 the last line is ``inconclusive: …`` where the run was judged, and an error where it was
     not.
 
+    Commands to run next name these `baselines`; without, those of the run.
+
     `BadRunError` or `BadBaseline` for what cannot be read.
     """
     run = load_run(path)
+    if baselines:
+        run = replace(run, session=structs.replace(run.session, baselines=str(baselines)))
     standards = standards_of(run, store)
     rows = [*_measured(run, standards), *_untimed(run, standards)]
     for row in rows:
@@ -74,6 +80,7 @@ def gate(path: Path, store: BaselineStore) -> int:
 class Standards:
     """Everything that a run is judged by."""
 
+    store: BaselineStore
     name: str
     """The machine's file, as a message names it."""
     baseline: MachineBaseline | None
@@ -106,6 +113,7 @@ def standards_of(run: Run, store: BaselineStore) -> Standards:
     """What a run is compared with. `BadBaseline` for what cannot be read."""
     machine = run.machine
     return Standards(
+        store=store,
         name=store.shown(store.machine_path(machine.slug)),
         baseline=store.load_machine(machine.slug),
         portable=store.load_portable(scale=run.session.scale, device=machine.device),
@@ -134,6 +142,7 @@ def judged(run: Run, case: CaseRecord, standards: Standards) -> Verdict:
         tolerance=case.tolerance,
         baseline=baseline,
         baseline_name=standards.name,
+        folder=standards.store.shown(standards.store.folder),
         portable=standards.portable.get(case.id, {}),
         versions=run.machine.versions,
         image_only=case.image_only,
@@ -161,7 +170,7 @@ class _Counts:
 
 
 def _counted(run: Run, case: CaseRecord, standards: Standards, question: Question) -> list[Finding]:
-    was, id = standards.counted(run, case), case.id
+    was, id, store = standards.counted(run, case), case.id, standards.store
     if was is None:
         return []
     counters = {n: c for n, c in question.measured.counters.items() if n in COUNTERS}
@@ -174,8 +183,8 @@ def _counted(run: Run, case: CaseRecord, standards: Standards, question: Questio
         steps=case.measurement.steps,
         versions={n: version.split("+")[0] for n, version in run.machine.versions.items()},
         rerun=question.rerun,
-        model=case.measurement.model,
-        file=f"baselines/operators/{case.measurement.workload}.json",
+        accept=accept_structure(question.job, case.measurement.model),
+        file=store.shown(store.operators_path(case.measurement.workload)),
         python_calls=question.measured.counters.get(PYTHON_CALLS.field),
     )
 

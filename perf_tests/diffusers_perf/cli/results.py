@@ -1,4 +1,4 @@
-"""Write the accepted baselines as tables: `baselines/RESULTS-<gpu>.md`, one file per machine.
+"""Write the accepted baselines as tables: `RESULTS-<gpu>.md` per machine, beside them.
 
 Every number comes from the baseline. Only the text between the two notes markers is written by
 hand, and it is kept. With --check nothing is written, and the exit code is 1 if a file is stale.
@@ -73,7 +73,7 @@ def main(args: argparse.Namespace) -> int:
             write_whole(target, text)
             print(f"wrote {target.name}")
         elif text != before:
-            print(messages.stale(target.name), file=sys.stderr)
+            print(messages.stale(target.name, store.shown(store.folder)), file=sys.stderr)
             sys.stderr.writelines(
                 difflib.unified_diff(before.splitlines(True), text.splitlines(True), n=0)
             )

@@ -16,48 +16,24 @@ from datetime import date
 from typing import TYPE_CHECKING
 
 from diffusers_perf.catalog.declarations import Case
-from diffusers_perf.catalog.metrics import (
-    CASTS,
-    DENOISER_SAMPLES,
-    DEVICE_READS,
-    DEVICE_TO_HOST_COPIES,
-    FULL_PRECISION_OPERATORS,
-    HOST_TO_DEVICE_COPIES,
-    LAYOUT_CONVERSIONS,
-    MASKED_ATTENTION,
-    OPERATORS,
-    UNFUSED_ATTENTION,
-)
+from diffusers_perf.catalog.metrics import OPERATORS
 from diffusers_perf.catalog.registry import in_order
 from diffusers_perf.cli.answers import add_baselines, refuse, store_of
 from diffusers_perf.cli.calls import python_calls
 from diffusers_perf.judge.finding import Finding
-from diffusers_perf.judge.messages.commands import Literal
-from diffusers_perf.judge.messages.operators import accept
+from diffusers_perf.judge.messages.commands import structure_command
 from diffusers_perf.judge.structure_verdicts import judge as judge_counts
 from diffusers_perf.judge.structure_verdicts import key_of
 from diffusers_perf.messages import structure as messages
 from diffusers_perf.plugin.finding import find_project
 from diffusers_perf.records.baselines import OperatorBaseline
 from diffusers_perf.records.missing import parts_of
+from diffusers_perf.records.operators import COUNTERS
 from diffusers_perf.records.store import BaselineStore
 
 if TYPE_CHECKING:
     from diffusers_perf.measurement.pipelines import Source
     from diffusers_perf.records.operators import OperatorCounts
-
-SHOWN = (
-    DEVICE_READS.field,
-    HOST_TO_DEVICE_COPIES.field,
-    DEVICE_TO_HOST_COPIES.field,
-    CASTS.field,
-    LAYOUT_CONVERSIONS.field,
-    FULL_PRECISION_OPERATORS.field,
-    UNFUSED_ATTENTION.field,
-    MASKED_ATTENTION.field,
-    DENOISER_SAMPLES.field,
-)
-"""Counters that a table shows below the operators, each with its parts."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -68,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("-k", metavar="WORD", default="", help="only cases with this in their id")
     parser.add_argument(
-        "--write", action="store_true", help="accept these counts, in baselines/operators/"
+        "--write", action="store_true", help="accept these counts, beside the baselines"
     )
     parser.add_argument("--reason", help="why they are accepted; written to the file")
     parser.add_argument(
@@ -158,7 +134,7 @@ def _count_all(source: Source, cases: Sequence[Case], args: argparse.Namespace) 
             return 1
         print("\n".join(table(case, seen, args)), end="\n\n")
         was = accepted.get(key_of(case, source.name))
-        findings[case.id] = judge(case, seen, was, source.name) if was else []
+        findings[case.id] = judge(case, seen, was, args, store) if was else []
     print("\n".join(passed_over))
     lacking = messages.uncounted(len(uncounted), len(uncounted) + len(observed))
     if args.write and uncounted:
@@ -227,17 +203,36 @@ def versions() -> dict[str, str]:
     }
 
 
-def judge(case: Case, seen: OperatorCounts, was: OperatorBaseline, model: str) -> list[Finding]:
+def judge(
+    case: Case,
+    seen: OperatorCounts,
+    was: OperatorBaseline,
+    args: argparse.Namespace,
+    store: BaselineStore,
+) -> list[Finding]:
     return judge_counts(
         case.id,
         seen,
         was,
         steps=case.workload.steps,
         versions=versions(),
-        rerun=Literal(text=f"diffusers-perf structure --model={model} -k {case.id}"),
-        model=model,
-        file=f"baselines/operators/{case.workload.name}.json",
+        rerun=structure_command(*_options(args, only=case.id)),
+        accept=structure_command(*_options(args), accept=True),
+        file=store.shown(store.operators_path(case.workload.name)),
     )
+
+
+def _options(args: argparse.Namespace, *, only: str = "") -> list[str]:
+    """What this command was given, for another one; with `only`, about this case alone."""
+    given = {
+        "--model": args.model,
+        "--matmul-tflops": args.matmul_tflops,
+        "--bandwidth-gb": args.bandwidth_gb,
+        "--baselines": args.baselines,
+    }
+    named = [f"{name}={value}" for name, value in given.items() if value]
+    word = only or args.k
+    return [*named, "-k", word] if word else named
 
 
 def table(case: Case, seen: OperatorCounts, args: argparse.Namespace) -> Iterator[str]:
@@ -263,7 +258,9 @@ def table(case: Case, seen: OperatorCounts, args: argparse.Namespace) -> Iterato
     for (family, dtype, layout), work in seen.by(lambda o: (o.family, o.dtype, o.layout)).items():
         name = f"{family} {dtype}" + (f" {layout}" if layout != "-" else "")
         yield line(name, work.calls.per_step, work.calls.fixed, 2)
-    for counter in SHOWN:
+    for counter in COUNTERS:
+        if counter == OPERATORS.field:
+            continue
         counted = counters[counter]
         yield line(counter.replace("_", " "), counted.per_step, counted.fixed, 0)
         for what, part in where[counter].items():
@@ -300,13 +297,14 @@ def tell(
     missing = [key for key in accepted if parts_of(key)[1] == model and key not in there]
     missing = [] if args.k else sorted(missing)
     new = sorted(keys - set(accepted))
+    accept = structure_command(*_options(args), accept=True).of()
     shown = [finding for case in findings.values() for finding in case]
     for finding in sorted(shown, key=lambda f: f.status.passes):
         print(finding.text())
     for key in missing:
-        print(messages.missing(key, accept(model).of()))
+        print(messages.missing(key, accept))
     for key in new:
-        print(messages.new(key, accept(model).of()))
+        print(messages.new(key, accept))
     worse = sum(any(not f.status.passes for f in case) for case in findings.values())
     if worse or missing:
         print(messages.more_work(worse, len(observed), len(missing)))
@@ -342,5 +340,6 @@ def write(
                 python_calls=calls[case],
             )
         changes.save_operators(kept)
-    print(messages.wrote(len(observed), args.reason.strip()))
+    folder = store.shown(store.operators_path("").parent)
+    print(messages.wrote(len(observed), folder, args.reason.strip()))
     return 0

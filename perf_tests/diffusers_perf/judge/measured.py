@@ -44,10 +44,10 @@ def portable(q: Question) -> Iterator[Finding]:
         metric = PORTABLE[name]
         seen = interval_of(metric, q)
         if seen is None:
-            yield not_measured(q, metric, messages.PORTABLE)
+            yield not_measured(q, metric, messages.portable(q))
             continue
         expected = Expected(
-            values=(bound.expected,) if bound.expected else (), source=messages.PORTABLE
+            values=(bound.expected,) if bound.expected else (), source=messages.portable(q)
         )
         if bound.at_least is not None:
             yield from _against(q, metric, seen, bound.at_least, expected)

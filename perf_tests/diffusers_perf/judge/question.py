@@ -26,6 +26,8 @@ class Question:
     baseline: CaseBaseline | None
     baseline_name: str
     """The file of the machine's baseline, as a message names it."""
+    folder: str
+    """The folder of all baselines, as a message names it."""
     portable: Mapping[str, Bound]
     """By name in `portable.json`."""
     versions: Mapping[str, str]

@@ -114,6 +114,7 @@ def question_of(case: CaseRecord) -> Question:
         tolerance=case.tolerance,
         baseline=None,
         baseline_name="",
+        folder="",
         portable={},
         versions={},
         image_only=case.image_only,

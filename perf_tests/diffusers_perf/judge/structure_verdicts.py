@@ -49,18 +49,18 @@ def judge(
     steps: int,
     versions: Mapping[str, str],
     rerun: Command,
-    model: str,
+    accept: Command,
     file: str,
     python_calls: Count | None = None,
 ) -> list[Finding]:
     """What changed against the accepted counts: more is a regression, fewer asks to be accepted.
 
-    `versions` are this run's; `file` has the accepted counts; `rerun` runs the case alone.
+    `versions` are this run's; `file` has the accepted counts; `rerun` runs the case alone,
+    `accept` accepts what it asks for.
     `python_calls` are judged by those that the same versions made.
     """
     source = f"{file}, accepted {was.accepted}"
     source += other_versions(was.versions, versions)
-    accept = messages.accept(model)
     findings = []
     for counter in was.counters:
         if counter not in now.counters:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from shlex import quote
 
 from diffusers_perf.messages.numbers import plural
 
-COMMIT = "commit baselines/"
-ACCEPT = "accept these runs first: diffusers-perf accept"
+ACCEPT = "accept runs first (diffusers-perf accept --help)"
 
 
 def processes(number: int) -> str:
@@ -25,7 +25,7 @@ def one_run(runs: int) -> str:
 
 
 def no_reference(run: Path) -> str:
-    return f"{run} has no reference, so there is no image to accept"
+    return f"{run} measured no reference; only images of references can be accepted"
 
 
 def too_few_to_accept(runs: int, needed: int) -> str:
@@ -149,24 +149,24 @@ def accepted_although(status: str, case: str) -> str:
 
 
 def dropped(case: str) -> str:
-    return f"dropped: {case} is no longer declared"
+    return f"dropped: {case}, whose declaration was removed"
 
 
-def accepted(cases: int, runs: int, file: str, images: int) -> str:
+def accepted(cases: int, runs: int, file: str, images: int, *, folder: str) -> str:
     return (
         f"accepted {plural(cases, 'case')} from {processes(runs)} into {file}, and "
-        f"{plural(images, 'new reference image')}; {COMMIT}"
+        f"{plural(images, 'new reference image')}; commit {folder}"
     )
 
 
-def accepted_images(images: int) -> str:
-    return f"accepted {plural(images, 'reference image')}; {COMMIT}"
+def accepted_images(images: int, folder: str) -> str:
+    return f"accepted {plural(images, 'reference image')}; commit {folder}"
 
 
 def wide_limits(cases: int, needed: int) -> str:
     return (
         f"the latency limits of {plural(cases, 'case')} are wide, because fewer than "
-        f"{processes(needed)} were accepted (see baselines/README.md)"
+        f"{processes(needed)} were accepted; accept {needed} or more to narrow them"
     )
 
 
@@ -177,8 +177,8 @@ def busy(latency: str, gpu_busy_s: float) -> str:
 # Calibration
 
 
-def no_baseline(machine: str) -> str:
-    return f"no baseline is accepted for {machine}; {ACCEPT}"
+def no_baseline(machine: str, folder: str) -> str:
+    return f"{folder} has no baseline for {machine}; {ACCEPT}"
 
 
 def not_in_baseline(case: str, file: str) -> str:
@@ -208,8 +208,8 @@ def effects(case: str, detectable: str) -> str:
     return f"{case}: minimum detectable effect: {detectable}"
 
 
-def calibrated(cases: int, file: str) -> str:
-    return f"calibrated {plural(cases, 'case')} in {file}; {COMMIT}"
+def calibrated(cases: int, file: str, folder: str) -> str:
+    return f"calibrated {plural(cases, 'case')} in {file}; commit {folder}"
 
 
 def calibrated_from(runs: int, mode: str, detectable: str) -> str:
@@ -234,8 +234,8 @@ def no_machine(folder: Path) -> str:
     return f"{folder}: no machine has a baseline yet; create one with diffusers-perf accept"
 
 
-def stale(file: str) -> str:
-    return f"stale: {file}; run diffusers-perf results"
+def stale(file: str, folder: str) -> str:
+    return f"stale: {file}; run diffusers-perf results --baselines={quote(folder)}"
 
 
 def about_results(slug: str) -> str:

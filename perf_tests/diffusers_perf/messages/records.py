@@ -72,7 +72,7 @@ def not_reached(case: str, *, interrupted: bool) -> str:
 
 
 def not_declared(case: str) -> str:
-    return f"{case} has a baseline and was not run: it is no longer declared"
+    return f"{case} has a baseline and was not run: its declaration was removed"
 
 
 # Baselines

@@ -114,5 +114,5 @@ def holds(cases: int, new: int) -> str:
     return f"{plural(cases, 'case')} {need} no more work than accepted, {new} new"
 
 
-def wrote(cases: int, reason: str) -> str:
-    return f"wrote {plural(cases, 'case')} into baselines/operators/: {reason}"
+def wrote(cases: int, folder: str, reason: str) -> str:
+    return f"wrote {plural(cases, 'case')} into {folder}: {reason}"

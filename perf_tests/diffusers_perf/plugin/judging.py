@@ -11,6 +11,7 @@ from diffusers_perf.catalog.status import Status
 from diffusers_perf.judge import structure_verdicts
 from diffusers_perf.judge.drift import drift_of
 from diffusers_perf.judge.finding import Finding, Verdict
+from diffusers_perf.judge.messages.commands import accept_structure
 from diffusers_perf.judge.question import Question
 from diffusers_perf.judge.verdicts import judge
 from diffusers_perf.measurement.bench import Bench
@@ -73,6 +74,7 @@ class Judging:
             tolerance=case.tolerance_on(bench.sources.of(case.workload).kind),
             baseline=baseline,
             baseline_name=bench.store.shown(path),
+            folder=bench.store.shown(bench.store.folder),
             portable=self.portable.get(case.id, {}),
             versions=bench.machine.versions,
             image_only=case.image_only,
@@ -118,7 +120,7 @@ class Judging:
             # A build's local part (2.13.0+cpu) changes nothing about the code.
             versions={n: version.split("+")[0] for n, version in question.versions.items()},
             rerun=question.rerun,
-            model=model,
+            accept=accept_structure(self.job, model),
             file=self.bench.store.shown(self.bench.store.operators_path(case.workload.name)),
             python_calls=question.measured.counters.get(PYTHON_CALLS.field),
         )

@@ -246,8 +246,10 @@ def start(config: pytest.Config) -> PerfSession:
     report: Path | None = config.getoption("benchmark_json")
     if report is not None and not report.name:
         raise pytest.UsageError(messages.NO_JSON)
-    folder: str = config.getoption("baselines") or config.getini("perf_baselines")
-    store = BaselineStore(config.rootpath / folder)
+    given: str | None = config.getoption("baselines")
+    configured = config.rootpath / config.getini("perf_baselines")
+    # From the working directory, as every command takes the option.
+    store = BaselineStore(config.invocation_params.dir / given if given else configured)
     try:
         shared = discovery.declared_in(*config.getini("perf_declarations"))
         machine = this_machine(config.getoption("device"))

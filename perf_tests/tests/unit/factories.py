@@ -59,6 +59,7 @@ def question(measured: Measurement = FP16, **changes: Any) -> Question:
         "tolerance": Tolerance(psnr_db=40, ssim=0.97),
         "baseline": before,
         "baseline_name": "baselines/gpu.json",
+        "folder": "baselines",
         "portable": {},
         "versions": {"torch": "2.11.0", "diffusers": "0.42.1"},
         "image_only": False,

@@ -445,7 +445,7 @@ def judged_operators(now: dict[str, Count], was: dict[str, int]) -> dict[str, St
         steps=20,
         versions={},
         rerun=Literal(text=""),
-        model="sd15",
+        accept=Literal(text=""),
         file="",
     )
     return {finding.metric: finding.status for finding in findings}
@@ -477,7 +477,7 @@ def test_kinds_of_a_counter_that_changed_by_one_are_named(rise: int, shown: bool
         steps=20,
         versions={},
         rerun=Literal(text=""),
-        model="sd15",
+        accept=Literal(text=""),
         file="",
     )
     named = "all float16 → float32 in Linear, in GroupNorm"
@@ -513,7 +513,7 @@ def test_python_calls_are_judged_by_those_of_the_same_versions(
         steps=20,
         versions={"python": python, "torch": torch, **libraries},
         rerun=Literal(text=""),
-        model="embedded",
+        accept=Literal(text=""),
         file="",
         python_calls=Count(fixed=calls, per_step=0),
     )

@@ -295,7 +295,7 @@ def test_metric_with_mostly_interference_has_no_noise(
     [
         (_too_few, "calibrate needs 3 processes (got 2)"),
         (_other_commit, "same-code-0.json have different commits"),
-        (_other_gpu, "no baseline is accepted for NVIDIA A100-SXM4-80GB; accept"),
+        (_other_gpu, "has no baseline for NVIDIA A100-SXM4-80GB; accept"),
         (_other_weights, "nvidia-h200.json has no case that 3 of these runs measured"),
         (_other_rounds, "differ in the number of rounds of ddim50-fp16: 5 and 4"),
         (_quick, "same-code-2.json was measured with --quick and "),

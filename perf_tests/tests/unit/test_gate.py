@@ -82,6 +82,22 @@ def test_life_of_a_baseline(no_baselines: Path, capsys: pytest.CaptureFixture[st
     assert "fp16 is slower now" in (no_baselines / "HISTORY.md").read_text()
 
 
+def test_every_sentence_names_the_folder_of_baselines(
+    no_baselines: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    elsewhere = no_baselines.parent / "elsewhere"
+    assert accept([process(f"e-{number}") for number in range(3)], elsewhere) == 0
+    assert capsys.readouterr().out.endswith("; commit elsewhere\n")
+    slower = process("slower")
+    slow(slower, FP16, by=1.05)
+    (path,) = write([slower], no_baselines.parent, "gated")
+    assert command.main(["gate", str(path), "--baselines=elsewhere"]) == 1
+    *_, closing, then = capsys.readouterr().out.splitlines()
+    assert closing.endswith("against elsewhere/nvidia-h200.json")
+    assert then.startswith("next: pytest ")
+    assert then.endswith(" --baselines=elsewhere")
+
+
 def _sync(content: Content) -> None:
     measured(content, FP16)["counters"]["host_syncs"][1] += 1
 

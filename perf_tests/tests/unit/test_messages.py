@@ -18,7 +18,7 @@ from diffusers_perf.catalog.declarations import Tolerance
 from diffusers_perf.judge import structure_verdicts
 from diffusers_perf.judge.comparable import NotComparable
 from diffusers_perf.judge.comparison import Comparison
-from diffusers_perf.judge.messages.commands import Literal
+from diffusers_perf.judge.messages.commands import Literal, structure_command
 from diffusers_perf.judge.pairs import compare
 from diffusers_perf.judge.question import Question
 from diffusers_perf.judge.verdicts import judge
@@ -227,7 +227,7 @@ def test_operators() -> None:
             steps=20,
             versions={"torch": "2.13.0"},
             rerun=Literal(text="diffusers-perf structure -k ddim50-fp16"),
-            model="sd15",
+            accept=structure_command("--model=sd15", accept=True),
             file="baselines/operators/ddim50.json",
         )
         return "\n".join(f.text() for f in findings if f.metric == "casts")

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from shlex import join
 from typing import Protocol
 
+from diffusers_perf.catalog.workload import SMALL_MODELS
 from diffusers_perf.records.main_job import MainJob
 
 REASON = '--reason "why"'
@@ -91,3 +92,18 @@ def _accept(what: str, job: MainJob) -> str:
 
 def _baselines(job: MainJob) -> tuple[str, ...]:
     return () if job.baselines is None else (f"--baselines={job.baselines}",)
+
+
+def structure_command(*options: str, accept: bool = False) -> Literal:
+    """Counts what cases ask for without a GPU; or accepts the counts."""
+    command = join(("diffusers-perf", "structure", *options))
+    return Literal(text=f"{command} --write {REASON}" if accept else command)
+
+
+def accept_structure(job: MainJob, model: str) -> Literal:
+    """Accepts what the cases of this model ask for, after a main job without a GPU."""
+    named = [option for option in job.options if option.startswith("--model=")]
+    if not named and model in SMALL_MODELS:
+        # As on a GPU, `structure` leaves these out unless they are named.
+        named = [f"--model={model}"]
+    return structure_command(*named, *_baselines(job), accept=True)

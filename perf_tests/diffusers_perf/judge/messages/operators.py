@@ -7,16 +7,11 @@ from collections.abc import Mapping, Sequence
 from diffusers_perf.catalog.metric import Metric
 from diffusers_perf.catalog.status import Status
 from diffusers_perf.judge.finding import Message
-from diffusers_perf.judge.messages.commands import Command, Literal
+from diffusers_perf.judge.messages.commands import Command
 from diffusers_perf.judge.messages.numbers import difference, label, most
 from diffusers_perf.records.measurement import Count
 
 SHOWN_MOST = 3
-
-
-def accept(model: str) -> Command:
-    """Counts a model's cases and accepts the counts."""
-    return Literal(text=f'diffusers-perf structure --model={model} --write --reason "why"')
 
 
 def not_counted(counter: str, source: str, *, rerun: Command) -> Message:

@@ -30,11 +30,15 @@ if TYPE_CHECKING:
     from diffusers_perf.judge.question import Question
     from diffusers_perf.records.measurement import Count
 
-PORTABLE = "baselines/portable.json, for any machine"
 RESTORE = "restore it, or accept runs without it"
 
 
 # Times and memory
+
+
+def portable(q: Question) -> str:
+    """Where the bounds that hold on any machine come from."""
+    return f"{q.folder}/portable.json, for any machine"
 
 
 def beyond(
@@ -91,7 +95,7 @@ def warning_outdated(q: Question, metric: Metric, value: float, *, limit: float)
         what=f"{subject} {times(value)} than {reference}, where the guide warns that it is not "
         "faster",
         measured=metric.shown(value),
-        expected=PORTABLE,
+        expected=portable(q),
         limit=f"at most {metric.shown(limit)}",
         advice=f"check that {reference} did not become slower, then report it to the guide",
         command=q.rerun,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 from pathlib import Path
+from shlex import split
 from types import SimpleNamespace
 from typing import Any
 
@@ -20,7 +21,7 @@ from diffusers_perf.faults.attention import mask_stops_flash
 from diffusers_perf.faults.injection import Injection
 from diffusers_perf.judge import structure_verdicts
 from diffusers_perf.judge.finding import Finding
-from diffusers_perf.judge.messages.commands import Literal
+from diffusers_perf.judge.messages.commands import Literal, structure_command
 from diffusers_perf.measurement import discovery, dispatch, structure
 from diffusers_perf.measurement.generation import Generation
 from diffusers_perf.measurement.pipelines import built
@@ -130,7 +131,7 @@ def judged(now: OperatorCounts, was: OperatorBaseline, *, steps: int = 50) -> li
         steps=steps,
         versions=VERSIONS,
         rerun=Literal(text="diffusers-perf structure -k fp16"),
-        model="sd15",
+        accept=structure_command("--model=sd15", accept=True),
         file="baselines/operators/ddim50.json",
     )
 
@@ -519,6 +520,32 @@ def test_life_of_an_accepted_count(
     assert "new: pndm25x4/sd15/reference has no accepted counts" in capsys.readouterr().out
 
 
+def test_next_commands_repeat_the_options(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    casts = Count(fixed=1, per_step=1)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(command, "count", lambda case, source: made(a=casts))
+
+    def pasted() -> int:
+        """Runs the command that was printed last."""
+        _, _, rest = capsys.readouterr().out.rpartition("diffusers-perf ")
+        return cli.main(split(rest.partition("\n")[0]))
+
+    folder = "my baselines"
+    assert (
+        cli.main(["structure", "--model=sd15", f"--baselines={folder}", "-k", "ddim50-fp16"]) == 2
+    )
+    assert pasted() == 0
+    assert [path.name for path in (tmp_path / folder / "operators").iterdir()] == ["ddim50.json"]
+    casts = Count(fixed=1, per_step=2)
+    assert (
+        cli.main(["structure", "--model=sd15", f"--baselines={folder}", "-k", "ddim50-fp16"]) == 1
+    )
+    assert pasted() == 1
+    assert f"({folder}/operators/ddim50.json, accepted " in capsys.readouterr().out
+
+
 def test_uncountable_case_hides_no_regression(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -585,7 +612,14 @@ def test_model_with_a_slash_has_its_own_counts(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     gone = {"ddim50/owner/name/gone": accept(made())}
-    asked = argparse.Namespace(k="", reason="first")
+    asked = argparse.Namespace(
+        k="",
+        reason="first",
+        model=None,
+        matmul_tflops=None,
+        bandwidth_gb=None,
+        baselines=None,
+    )
     assert command.tell({}, {}, gone, "owner/name", asked) == 1
     assert "missing: ddim50/owner/name/gone" in capsys.readouterr().out
     store = BaselineStore(tmp_path)
