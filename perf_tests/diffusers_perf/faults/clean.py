@@ -31,6 +31,10 @@ from diffusers_perf.records.operators import OperatorCounts
 from diffusers_perf.records.run import Machine
 from diffusers_perf.records.store import BaselineStore
 
+LEFT_BY_EARLIER_TRIALS = 1.25
+"""All trials share one process, whose peak includes what earlier ones left: clean runs after them
+were up to 1.14 times larger. A main job, a process of its own, has the narrower limit."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class CleanRun:
@@ -98,9 +102,10 @@ class Clean:
                 workload=as_judged(case, steps).workload.as_json(),
                 device=machine.device,
             )
-            # All trials share one process, whose peak includes what earlier trials left.
-            own = {n: v for n, v in accepted.limits.items() if n != PEAK_HOST_MEMORY.limit_name}
-            cases[first.key] = structs.replace(accepted, limits=own)
+            limits = dict(accepted.limits)
+            if PEAK_HOST_MEMORY.limit_name in limits:
+                limits[PEAK_HOST_MEMORY.limit_name] *= LEFT_BY_EARLIER_TRIALS
+            cases[first.key] = structs.replace(accepted, limits=limits)
         return MachineBaseline(machine=machine.name, cases=cases)
 
     def operators(self, model: str) -> dict[str, OperatorBaseline]:
