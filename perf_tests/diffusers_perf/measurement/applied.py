@@ -17,6 +17,7 @@ import torch
 from diffusers_perf.measurement.discovery import anatomy_of, decoders, denoisers, modules
 from diffusers_perf.measurement.flag import flag
 from diffusers_perf.measurement.replay import device_of, replay
+from diffusers_perf.messages import applied as messages
 
 AppliedCheck = Callable[[Any], None]
 
@@ -52,12 +53,14 @@ def computes_in(dtype: torch.dtype) -> AppliedCheck:
                     continue
                 matched += 1
                 if parameter.dtype != dtype and parameter.dtype.itemsize > 1:
-                    raise NotApplied(f"parameter {place}.{name} is {parameter.dtype}, not {dtype}")
+                    raise NotApplied(
+                        messages.parameter_is(f"{place}.{name}", parameter.dtype, dtype)
+                    )
         if not matched:
-            raise NotApplied("no component has a parameter")
+            raise NotApplied(messages.NO_PARAMETER)
         for name, seen in activation_dtypes(pipeline).items():
             if seen != dtype:
-                raise NotApplied(f"the {name}'s layers hand on {seen}, not {dtype}")
+                raise NotApplied(messages.layers_output(name, seen, dtype))
 
     return check
 
@@ -82,7 +85,7 @@ def activation_dtypes(pipeline: Any) -> dict[str, torch.dtype]:
             if isinstance(layer, WEIGHTED) and not stays_in_float32(module, name)
         ]
         if not layers:
-            raise NotApplied(f"the {place} has no linear layer and no convolution")
+            raise NotApplied(messages.no_layer(place))
         # Of a UNet a convolution, which all of it runs through.
         convolutions = [layer for layer in layers if isinstance(layer, torch.nn.Conv2d)]
         chosen = convolutions if len(convolutions) > 2 else layers
@@ -102,7 +105,7 @@ def activation_dtypes(pipeline: Any) -> dict[str, torch.dtype]:
 def autocast_is_on(pipeline: Any) -> None:
     """torch.autocast is active on the pipeline's device."""
     if not torch.is_autocast_enabled(device_of(pipeline).type):
-        raise NotApplied("torch.autocast is not active while the pipeline runs")
+        raise NotApplied(messages.NO_AUTOCAST)
 
 
 def flag_reads(holder: object, name: str, value: object) -> AppliedCheck:
@@ -111,7 +114,7 @@ def flag_reads(holder: object, name: str, value: object) -> AppliedCheck:
     def check(pipeline: Any) -> None:
         seen = getattr(holder, name)
         if seen != value:
-            raise NotApplied(f"the flag {name} reads {seen}, not {value}")
+            raise NotApplied(messages.flag_reads(name, seen, value))
 
     return check
 
@@ -123,7 +126,7 @@ def matmul_rounds_to_tf32(pipeline: Any) -> None:
     ones = torch.ones(256, 256, device=device_of(pipeline))
     product = (ones * (1 + 2.0**-12)) @ ones
     if product[0, 0].item() != 256.0:
-        raise NotApplied("a float32 matmul keeps bits that TF32 drops: it did not run in TF32")
+        raise NotApplied(messages.NO_TF32)
 
 
 def decoders_below(pipeline: Any) -> dict[str, Any]:
@@ -145,7 +148,7 @@ def modules_are_compiled(pipeline: Any) -> None:
         # What is compiled can be captured as well.
         forward = getattr(module.forward, "function", module.forward)
         if not hasattr(forward, "_torchdynamo_orig_callable"):
-            raise NotApplied(f"the {place} is not compiled")
+            raise NotApplied(messages.not_compiled(place))
 
 
 def graphs_were_not_skipped(pipeline: Any) -> None:
@@ -155,7 +158,7 @@ def graphs_were_not_skipped(pipeline: Any) -> None:
     from torch._dynamo.utils import counters
 
     if skipped := counters["inductor"]["cudagraph_skips"]:
-        raise NotApplied(f"torch.compile left out {skipped} CUDA graphs")
+        raise NotApplied(messages.graphs_skipped(skipped))
 
 
 def blocks_are_compiled(pipeline: Any) -> None:
@@ -165,7 +168,7 @@ def blocks_are_compiled(pipeline: Any) -> None:
         repeated = {*(getattr(module, "_repeated_blocks", None) or ())}
         blocks = [m for m in module.modules() if repeated & {c.__name__ for c in type(m).__mro__}]
         if not blocks or any(block._compiled_call_impl is None for block in blocks):
-            raise NotApplied(f"not all of the {place}'s repeated blocks are compiled")
+            raise NotApplied(messages.blocks_not_compiled(place))
 
 
 def decodes_in_parts(flagged: str, *, images: int = 1) -> AppliedCheck:
@@ -185,9 +188,9 @@ def decodes_in_parts(flagged: str, *, images: int = 1) -> AppliedCheck:
                 whole = _decoder_calls(pipeline, module, latents)
             if now <= whole:
                 shape = " by ".join(map(str, (images, *latents.shape[2:])))
-                raise NotApplied(f"the {name} decodes {shape} latents in no more parts than whole")
+                raise NotApplied(messages.decoded_whole(name, shape))
         if not matched:
-            raise NotApplied("no component decodes latents in parts")
+            raise NotApplied(messages.DECODES_WHOLE)
 
     return check
 
@@ -215,12 +218,12 @@ def waits_on_host(pipeline: Any) -> None:
     """All modules but the denoisers lie in the host's memory while they are not needed."""
     others = [place for place in modules(pipeline) if place not in denoisers(pipeline)]
     if not others:
-        raise NotApplied("the pipeline has nothing beside its denoiser to offload")
+        raise NotApplied(messages.NOTHING_TO_OFFLOAD)
     for place in others:
         module = modules(pipeline)[place]
         device = next(module.parameters()).device
         if device.type != "cpu" or not hasattr(module, "_hf_hook"):
-            raise NotApplied(f"the {place} stays on {device}, needed or not")
+            raise NotApplied(messages.stays_on(place, device))
 
 
 def groups_wait_on_host(pipeline: Any) -> None:
@@ -230,7 +233,7 @@ def groups_wait_on_host(pipeline: Any) -> None:
         waiting = sum(p.numel() for p in parameters if p.device.type == "cpu")
         share = waiting / sum(p.numel() for p in parameters)
         if share < 0.5:
-            raise NotApplied(f"{share:.0%} of the {place}'s parameters wait on the host, not most")
+            raise NotApplied(messages.few_wait(place, share))
 
 
 def layout_is_channels_last(pipeline: Any) -> None:
@@ -242,9 +245,9 @@ def layout_is_channels_last(pipeline: Any) -> None:
                 continue
             matched += 1
             if not parameter.is_contiguous(memory_format=torch.channels_last):
-                raise NotApplied(f"parameter {place}.{name} is not in channels_last layout")
+                raise NotApplied(messages.not_channels_last(f"{place}.{name}"))
     if not matched:
-        raise NotApplied("no convolution has a weight of four dimensions")
+        raise NotApplied(messages.NO_CONVOLUTION)
 
 
 def smaller_than_reference(place: str, *, layers_per_block: int) -> AppliedCheck:
@@ -252,11 +255,9 @@ def smaller_than_reference(place: str, *, layers_per_block: int) -> AppliedCheck
 
     def check(pipeline: Any) -> None:
         module = getattr(pipeline, place)
-        if module.config.layers_per_block != layers_per_block or module.mid_block is not None:
-            raise NotApplied(
-                f"the {place} has {module.config.layers_per_block} layers a block"
-                f"{'' if module.mid_block is None else ' and a mid block'}: not the distilled one"
-            )
+        layers, mid_block = module.config.layers_per_block, module.mid_block is not None
+        if layers != layers_per_block or mid_block:
+            raise NotApplied(messages.not_distilled(place, layers, mid_block))
 
     return check
 
@@ -267,7 +268,7 @@ def class_is(place: str, name: str) -> AppliedCheck:
     def check(pipeline: Any) -> None:
         seen = type(getattr(pipeline, place)).__name__
         if seen != name:
-            raise NotApplied(f"the {place} is a {seen}, not an {name}")
+            raise NotApplied(messages.class_is(place, seen, name))
 
     return check
 

@@ -42,6 +42,7 @@ from diffusers_perf.measurement.observing import Observer, Observing, parameters
 from diffusers_perf.measurement.pipelines import Builder, Opened, built, collect
 from diffusers_perf.measurement.stepwise import Steps
 from diffusers_perf.measurement.timing import Rounds, Stopwatch
+from diffusers_perf.messages import measurement as messages
 from diffusers_perf.records import pixels
 from diffusers_perf.records.measurement import Count, Distance, Measurement
 from diffusers_perf.records.pixels import Images
@@ -195,7 +196,7 @@ class Bench:
         raw_is_finite = generation.raw_is_finite()
         graphs_at_end, breaks_at_end = counters.compiled_graphs()
         if generation.first is None or generation.last is None:
-            raise CaseError(Status.ERROR, f"{case.id}: not one round was generated")
+            raise CaseError(Status.ERROR, messages.no_round(case.id))
         images = generation.last
         self.say(case, "observing")
         source = self.sources.of(case.workload)
@@ -250,7 +251,7 @@ class Bench:
         if self.images_folder is not None:
             reason = save(images, self.images_folder, case.id)
             if reason:
-                said = f"{case.id}: its image was not saved: {reason}"
+                said = messages.image_not_saved(case.id, reason)
                 measurement = structs.replace(measurement, notes=(*measurement.notes, said))
         if case.workload.step_wise:
             measurement, compared = self.steps.compare(case, measurement, generation, pipeline)
@@ -299,7 +300,7 @@ class Bench:
 
         `CaseError` as `measure`.
         """
-        self.say(case, "repeating the reference")
+        self.say(case, messages.REPEATING)
         source = self.sources.of(case.workload)
         with failing(case, self.device), self.build(case, source, self.device) as pipeline:
             generation = Generation(pipeline, case.workload)

@@ -11,6 +11,8 @@ from typing import Any
 
 import torch
 
+from diffusers_perf.messages import measurement as messages
+
 DEVICE = torch.device("meta")
 HOST = torch.device("cpu")
 
@@ -26,7 +28,7 @@ class UnknownNumber(float):
     """A number that was read from data that are not there: 0, which nothing may be decided by."""
 
     def _refuse(self, *_: object) -> bool:
-        raise NotCountable("what it does next depends on a value read from data that are not there")
+        raise NotCountable(messages.VALUE_UNKNOWN)
 
     __bool__ = __lt__ = __le__ = __gt__ = __ge__ = __eq__ = __ne__ = _refuse
     __hash__ = float.__hash__

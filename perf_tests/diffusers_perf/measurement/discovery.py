@@ -20,6 +20,7 @@ import torch
 from torch.utils._pytree import tree_map_only
 
 from diffusers_perf.measurement.flag import flag
+from diffusers_perf.messages import measurement as messages
 
 TRIED = (4, 6, 12, 24)
 """Steps asked for, until two of them differ in what is called: caches and guidance that ends early
@@ -110,7 +111,7 @@ def anatomy_of(pipeline: Any) -> Anatomy:
     try:
         return _KNOWN[pipeline]
     except KeyError:
-        raise NotDiscovered(f"nothing is known of this {type(pipeline).__name__}") from None
+        raise NotDiscovered(messages.not_discovered(type(pipeline).__name__)) from None
 
 
 def modules(pipeline: Any) -> dict[str, Any]:
@@ -169,7 +170,7 @@ def around_steps(pipeline: Any, around: Callable[[Any], Callable[..., Any]]) -> 
     scheduler: Any = getattr(pipeline, "scheduler", None)
     step = getattr(scheduler, "step", None)
     if step is None:
-        raise NotDiscovered(f"{type(pipeline).__name__} has no scheduler with a step to count")
+        raise NotDiscovered(messages.no_steps(type(pipeline).__name__))
     instead = around(step)
     # A pipeline asks for it, to see whether its scheduler takes a generator.
     instead.__signature__ = inspect.signature(step)  # type: ignore[attr-defined]
@@ -277,16 +278,10 @@ def discover(pipeline: Any, generate: Callable[[int], object], *, strength: floa
         if grown:
             break
     else:
-        raise NotDiscovered(
-            f"no component of {type(pipeline).__name__} is called more often in {last.asked} steps "
-            f"than in {few}: a denoiser has to be an nn.Module among its components"
-        )
+        raise NotDiscovered(messages.no_denoiser(type(pipeline).__name__, few, last.asked))
     turns = last.turns - first.turns
     if turns < 1:
-        raise NotDiscovered(
-            f"{type(pipeline).__name__} calls its denoiser, and never its scheduler's step, at "
-            "which a denoising step ends"
-        )
+        raise NotDiscovered(messages.steps_unseen(type(pipeline).__name__))
     return Anatomy(
         denoisers=tuple(
             Denoiser(

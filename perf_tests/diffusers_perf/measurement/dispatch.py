@@ -37,6 +37,7 @@ from diffusers_perf.measurement.operator_facts import (
     tensor_bytes,
     traits,
 )
+from diffusers_perf.messages import measurement as messages
 from diffusers_perf.records.operators import UNFUSED, Occurrence, Operator, Place
 
 FAMILIES = {
@@ -94,7 +95,7 @@ class Counting(TorchDispatchMode):
             return self._copy_into(func, *args, **kwargs)
         if len(on_device) < len(tensors) and any(t.ndim and not t.is_meta for t in tensors):
             if not name.startswith("index"):
-                raise NotCountable(f"{name} mixes tensors of the host and of the device")
+                raise NotCountable(messages.mixed_devices(name))
             self.event("host_to_device_copies", "host tensor as an index")
         return self._operator(func, name, args, kwargs, on_device)
 
@@ -111,7 +112,7 @@ class Counting(TorchDispatchMode):
             return with_twin(result.to(DEVICE), result)
         if name == "_local_scalar_dense":
             return torch.zeros((), dtype=args[0].dtype).item()
-        raise NotCountable(f"what {name} gives depends on data that are not there")
+        raise NotCountable(messages.result_unknown(name))
 
     def _masked(self, func: Any, args: tuple[Any, ...], kwargs: Any) -> Any:
         """Values that are unknown, at places that a known mask chooses."""
@@ -278,7 +279,7 @@ class Constructors(TorchFunctionMode):
             return func(twin(tensor), *args, **kwargs)
         if func in self.READS:
             return UnknownNumber()
-        raise NotCountable("what it does next depends on data that are not there")
+        raise NotCountable(messages.DATA_UNKNOWN)
 
     def _numbers(self, data: Any) -> Any:
         """Nested data with a number in the place of each scalar of the device."""

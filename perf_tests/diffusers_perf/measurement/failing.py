@@ -15,6 +15,8 @@ from diffusers_perf.measurement import applied
 from diffusers_perf.measurement.discovery import NotDiscovered
 from diffusers_perf.measurement.generation import BadOutput
 from diffusers_perf.measurement.pipelines import BadModel, DoesNotFit, collect
+from diffusers_perf.messages import applied as messages
+from diffusers_perf.messages.common import OUT_OF_MEMORY
 from diffusers_perf.records.baselines import BadBaseline
 
 
@@ -32,7 +34,7 @@ def check_applied(stack: Sequence[Optimization], pipeline: Any) -> None:
         try:
             optimization.applied(pipeline)
         except applied.NotApplied as error:
-            raise applied.NotApplied(f"{optimization.name} did not take effect: {error}") from None
+            raise applied.NotApplied(messages.not_applied(optimization.name, error)) from None
 
 
 @contextmanager
@@ -48,7 +50,7 @@ def failing(case: Case, device: torch.device) -> Iterator[None]:
     except (RuntimeError, MemoryError, OSError, ImportError) as error:
         if not is_out_of_memory(error):
             raise
-        failure = CaseError(Status.ERROR, f"{case.id}: out of memory{_first_sentences(error)}")
+        failure = CaseError(Status.ERROR, f"{case.id}: {OUT_OF_MEMORY}{_first_sentences(error)}")
     except (BadBaseline, BadModel, BadOutput, NotDiscovered) as error:
         failure = CaseError(Status.ERROR, f"{case.id}: {error}")
     if failure is not None:

@@ -27,6 +27,7 @@ from diffusers_perf.measurement.discovery import (
 from diffusers_perf.measurement.flag import flag
 from diffusers_perf.measurement.noise import as_first_of
 from diffusers_perf.measurement.torch_flags import torch_flags
+from diffusers_perf.messages import measurement as messages
 from diffusers_perf.records.pixels import Images
 
 OUTPUTS = ("images", "frames")
@@ -224,10 +225,7 @@ def images_in(output: Any) -> Images:
         found = np.moveaxis(found, -3, -1) if found.ndim > 3 else found
     array = np.asarray(found)
     if array.ndim < 4 or array.shape[-1] != 3 or array.dtype.kind not in "fu":
-        raise BadOutput(
-            f"the pipeline gave {type(output).__name__}, which holds no images of shape (count, "
-            "height, width, 3)"
-        )
+        raise BadOutput(messages.no_images(type(output).__name__))
     images: Images = np.asarray(array, dtype=np.float32).reshape(-1, *array.shape[-3:])
     if array.dtype == np.uint8:
         images /= 255

@@ -12,6 +12,7 @@ from torch.utils._pytree import tree_leaves
 from diffusers_perf.measurement.applied import NotApplied
 from diffusers_perf.measurement.discovery import around_steps, decoders
 from diffusers_perf.measurement.flag import flag
+from diffusers_perf.messages import applied as messages
 
 
 @contextmanager
@@ -25,10 +26,10 @@ def gradients_off(pipeline: Any) -> Iterator[None]:
     with ExitStack() as watching:
         if hasattr(getattr(pipeline, "scheduler", None), "step"):
             watching.enter_context(
-                around_steps(pipeline, lambda step: _refusing(step, "the denoiser's output"))
+                around_steps(pipeline, lambda step: _refusing(step, messages.OUTPUT))
             )
         for name, module in decoders(pipeline).items():
-            decode = _refusing(module.decode, f"what the {name} decodes")
+            decode = _refusing(module.decode, messages.decoded(name))
             watching.enter_context(flag(module, "decode", decode))
         yield
 
@@ -37,10 +38,7 @@ def _refusing(function: Any, what: str) -> Any:
     def call(*args: Any, **kwargs: Any) -> Any:
         tensors = (leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor))
         if any(tensor.requires_grad for tensor in tensors):
-            raise NotApplied(
-                f"gradients are not off: {what} requires one, so that the activations of each "
-                "step are kept; call the pipeline under torch.no_grad"
-            )
+            raise NotApplied(messages.gradients(what))
         return function(*args, **kwargs)
 
     return call

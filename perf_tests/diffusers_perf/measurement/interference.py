@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from diffusers_perf.measurement.machine import cores
+from diffusers_perf.messages import measurement as messages
 from diffusers_perf.records.measurement import Interference
 
 WAIT_BUDGET_S = 20.0
@@ -39,10 +40,10 @@ LOOP_TURNS = 200_000
 # nvml.h: nvmlClocksEventReasons. Idle, application clocks and the power cap are not here: the
 # first two are settings, and a card at its power limit is a card at work.
 SLOWDOWNS = {
-    0x08: "hardware slowdown",
-    0x20: "software thermal slowdown",
-    0x40: "hardware thermal slowdown",
-    0x80: "power brake",
+    0x08: messages.SLOWDOWN,
+    0x20: messages.SOFTWARE_THERMAL,
+    0x40: messages.HARDWARE_THERMAL,
+    0x80: messages.POWER_BRAKE,
 }
 
 
@@ -75,15 +76,15 @@ class Watch:
         try:
             import pynvml
         except ImportError:
-            why = "nvidia-ml-py is not installed"
-            self.unknowns[f"clocks and other processes unknown: {why}"] = None
+            self.unknowns[messages.unknown(messages.CLOCKS, messages.NO_NVML)] = None
             return
         try:
             pynvml.nvmlInit()
             uuid = torch.cuda.get_device_properties(0).uuid
             self._handle = pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{uuid}")
         except pynvml.NVMLError as error:
-            self.unknowns[f"clocks and other processes unknown: NVML says {error}"] = None
+            why = messages.nvml_says(error)
+            self.unknowns[messages.unknown(messages.CLOCKS, why)] = None
 
     def before_round(self) -> None:
         """Wait for a quiet machine within the budget; note what still disturbs it after that."""
@@ -136,7 +137,7 @@ class Watch:
             if clock < share * highest
         ]
         if low:
-            found.append(f"the SM clock moved between {min(low)} and {highest} MHz")
+            found.append(messages.clock_moved(min(low), highest))
         return tuple(found)
 
     def host_interference(self) -> tuple[str, ...]:
@@ -147,7 +148,7 @@ class Watch:
             # More threads than cores is a property of the case, not a disturbance.
             return ()
         share = self.cpu_waits_s / self.rounds_s
-        return (f"the host waited for a CPU for {share:.0%} of the rounds",)
+        return (messages.waited_for_cpu(share),)
 
     def interference(self) -> Interference:
         """All that was seen, as a run records it."""
@@ -179,7 +180,7 @@ class Watch:
         # One of them is this process; its number differs inside a container, so count.
         others = len(processes or [0]) - 1
         if others > 0:
-            return f"{others} other process{'es' * (others > 1)} on the GPU"
+            return messages.other_processes(others)
         return None
 
     def _limits(self) -> int:
@@ -197,7 +198,7 @@ class Watch:
         try:
             return question(self._handle, *more)
         except pynvml.NVMLError as error:
-            self.unknowns[f"{what} unknown: NVML says {error}"] = None
+            self.unknowns[messages.unknown(what, messages.nvml_says(error))] = None
             return None
 
 

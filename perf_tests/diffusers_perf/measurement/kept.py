@@ -5,6 +5,8 @@ from __future__ import annotations
 from contextlib import suppress
 from pathlib import Path
 
+from diffusers_perf.messages import measurement as messages
+from diffusers_perf.messages.common import cannot_read
 from diffusers_perf.records import image_files, pixels
 from diffusers_perf.records.baselines import BadBaseline
 from diffusers_perf.records.measurement import Distance
@@ -37,6 +39,6 @@ def distance_to_accepted(images: Images, path: Path) -> Distance | None:
             return None
         return pixels.distance(pixels.thumbnail(images), image_files.load(path))
     except OSError as error:
-        raise BadBaseline(f"{path}: cannot be read ({error.strerror})") from None
+        raise BadBaseline(cannot_read(path, error.strerror)) from None
     except ValueError as error:
-        raise BadBaseline(f"{path}: no image of this workload ({error})") from None
+        raise BadBaseline(messages.not_of_this_workload(path, error)) from None

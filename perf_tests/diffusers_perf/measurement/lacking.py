@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from diffusers_perf.catalog.declarations import Optimization
 from diffusers_perf.catalog.workload import Workload
 from diffusers_perf.measurement.pipelines import BadModel, Opened
+from diffusers_perf.messages import measurement as messages
 from diffusers_perf.records.run import Machine
 
 
@@ -29,23 +30,19 @@ def lack_of(
         needs = optimization.needs
         wanted, here = needs.compute_capability, machine.compute_capability
         if wanted and (here is None or here < wanted):
-            has = f"{machine.name} has {here[0]}.{here[1]}" if here else "there is none"
-            return Lack(
-                f"{optimization.name} needs a CUDA GPU of compute capability "
-                f"{wanted[0]}.{wanted[1]} or newer; {has}"
-            )
+            has = f"{here[0]}.{here[1]}" if here else None
+            capability = f"{wanted[0]}.{wanted[1]}"
+            return Lack(messages.needs_gpu(optimization.name, capability, machine.name, has))
         if needs.variant:
             try:
                 source = sources.of(workload)
             except BadModel:
                 return None  # the case says so when it is built
             if needs.variant not in source.variants:
-                return Lack(f"{optimization.name} needs a {needs.variant} that fits {source.name}")
+                return Lack(messages.needs_variant(optimization.name, needs.variant, source.name))
         if needs.package and importlib.util.find_spec(needs.package) is None:
-            return Lack(
-                f"{optimization.name} needs the package {needs.package}, not installed here",
-                by_choice=True,
-            )
+            reason = messages.needs_package(optimization.name, needs.package)
+            return Lack(reason, by_choice=True)
         refusal = needs.probe() if needs.probe else None
         if refusal:
             return Lack(refusal)

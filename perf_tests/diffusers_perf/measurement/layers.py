@@ -14,6 +14,7 @@ from diffusers_perf.measurement.applied import AppliedCheck, NotApplied, stays_i
 from diffusers_perf.measurement.discovery import denoisers
 from diffusers_perf.measurement.flag import flag
 from diffusers_perf.measurement.replay import replay
+from diffusers_perf.messages import applied as messages
 
 ROWS_LEAST = 17
 """The fewest rows of an eight-bit product that its kernels take."""
@@ -30,10 +31,7 @@ def attention_is(*processors: str) -> AppliedCheck:
         for place, module in denoisers(pipeline).items():
             seen = {type(p).__name__ for p in getattr(module, "attn_processors", {}).values()}
             if not seen or not seen <= set(processors):
-                raise NotApplied(
-                    f"the {place}'s attention runs through {', '.join(sorted(seen)) or 'nothing'}, "
-                    f"not {' or '.join(processors)}"
-                )
+                raise NotApplied(messages.attention_through(place, sorted(seen), processors))
 
     return check
 
@@ -54,10 +52,7 @@ def attention_runs_on(backend: SDPBackend) -> AppliedCheck:
         with flag(torch.nn.functional, "scaled_dot_product_attention", noting):
             replay(pipeline)
         if seen != {backend.name}:
-            raise NotApplied(
-                f"the denoiser's attention runs on {', '.join(sorted(seen)) or 'none of PyTorch'}, "
-                f"not {backend.name}"
-            )
+            raise NotApplied(messages.attention_on(sorted(seen), backend.name))
 
     return check
 
@@ -69,7 +64,7 @@ def projections_are_fused(pipeline: Any) -> None:
         fused = [m for m in able if getattr(m, "fused_projections", False)]
         can_not = [m for m in able if not getattr(m, "_supports_qkv_fusion", True)]
         if not fused or len(fused) + len(can_not) < len(able):
-            raise NotApplied(f"{len(fused)} of the {place}'s {len(able)} attentions are fused")
+            raise NotApplied(messages.few_fused(place, len(fused), len(able)))
 
 
 def merges_tokens(pipeline: Any) -> None:
@@ -90,7 +85,7 @@ def merges_tokens(pipeline: Any) -> None:
         for hook in hooks:
             hook.remove()
     if max(tokens["seen"], default=0) >= max(tokens["given"], default=0):
-        raise NotApplied("the denoiser's largest self-attention sees every token: none are merged")
+        raise NotApplied(messages.NOTHING_MERGED)
 
 
 def wide_layers(pipeline: Any) -> dict[str, torch.nn.Linear]:
@@ -134,13 +129,11 @@ def weights_are_quantized(kept: torch.dtype) -> AppliedCheck:
     def check(pipeline: Any) -> None:
         layers = wide_layers(pipeline)
         if not layers:
-            raise NotApplied("the denoiser has no linear layer that is wide enough to quantize")
+            raise NotApplied(messages.NOTHING_TO_QUANTIZE)
         for path, layer in layers.items():
             seen = _dtypes_within(layer.weight)
             if kept not in seen:
-                raise NotApplied(
-                    f"the weight of {path} is kept in {', '.join(map(str, seen))}, not {kept}"
-                )
+                raise NotApplied(messages.weight_kept_in(path, [*map(str, seen)], kept))
 
     return check
 
@@ -178,11 +171,11 @@ def layers_wait_in(dtype: torch.dtype) -> AppliedCheck:
                 and not any(re.search(pattern, name) for pattern in left_out)
             }
             if not layers:
-                raise NotApplied(f"the {place} has no layer whose weights could wait in {dtype}")
+                raise NotApplied(messages.nothing_waits(place, dtype))
             for name, layer in layers.items():
                 if layer.weight.dtype != dtype:
                     raise NotApplied(
-                        f"the weight of {place}.{name} waits in {layer.weight.dtype}, not {dtype}"
+                        messages.weight_waits_in(f"{place}.{name}", layer.weight.dtype, dtype)
                     )
 
     return check
@@ -200,7 +193,7 @@ def cache_is_hooked(*names: str) -> AppliedCheck:
                 and any(registry.get_hook(name) is not None for name in names)
             ]
             if not getattr(root, "is_cache_enabled", False) or not hooked:
-                raise NotApplied(f"no block of the {place} is cached")
+                raise NotApplied(messages.not_cached(place))
 
     return check
 
@@ -214,7 +207,7 @@ def adapters_are_merged(pipeline: Any) -> None:
         if hasattr(module, "merged_adapters")
     ]
     if not layers:
-        raise NotApplied("the denoiser has no layer with an adapter")
+        raise NotApplied(messages.NO_ADAPTER)
     apart = sum(not layer.merged_adapters for layer in layers)
     if apart:
-        raise NotApplied(f"{apart} of {len(layers)} layers with an adapter are not merged")
+        raise NotApplied(messages.not_merged(apart, len(layers)))

@@ -11,6 +11,7 @@ import torch
 from msgspec import structs
 
 from diffusers_perf.catalog.workload import Scale
+from diffusers_perf.messages import measurement as messages
 from diffusers_perf.records.run import Machine
 
 
@@ -24,12 +25,7 @@ def this_machine(device: str | None) -> Machine:
     `BadDevice` for ``cuda`` where torch sees none.
     """
     if device == "cuda" and not torch.cuda.is_available():
-        built = torch.version.cuda
-        raise BadDevice(
-            "--device cuda: torch sees no CUDA GPU here ("
-            + (f"it is built for CUDA {built}" if built else "it is built without CUDA")
-            + "); without --device the suite runs on the CPU"
-        )
+        raise BadDevice(messages.no_gpu(torch.version.cuda))
     on_gpu = torch.cuda.is_available() if device is None else device == "cuda"
     properties = torch.cuda.get_device_properties(0) if on_gpu else None
     return Machine(

@@ -21,6 +21,7 @@ from diffusers_perf.measurement.generation import Generation
 from diffusers_perf.measurement.interference import Watch
 from diffusers_perf.measurement.pipelines import Source, built
 from diffusers_perf.measurement.trace import NoTrace
+from diffusers_perf.messages import measurement as messages
 from diffusers_perf.records.measurement import Count, Measurement
 from diffusers_perf.records.operators import OperatorCounts
 
@@ -134,9 +135,7 @@ class Observing:
                 generation, pipeline, steps=case.workload.steps, alike=case.alike
             )
         except NoTrace as error:
-            return structs.replace(
-                measurement, notes=(f"no GPU busy time and no counters: {error}",)
-            )
+            return structs.replace(measurement, notes=(messages.no_counters(error),))
         return structs.replace(
             measurement,
             gpu_busy_s=seen.gpu_busy_s,
@@ -150,7 +149,7 @@ class Observing:
         try:
             seen = structure.observe(pipeline, case.workload, alike=case.alike)
         except structure.NotCountable as error:
-            return structs.replace(measurement, notes=(f"no structural counters: {error}",))
+            return structs.replace(measurement, notes=(messages.no_structure(error),))
         self.counted[case.id] = seen
         return structs.replace(measurement, counters={**measurement.counters, **seen.counters})
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from diffusers_perf.messages import measurement as messages
+
 CHECKOUT = Path(__file__).parents[3]
 ADDRESS_SPACE_LEAST_BYTES = 5 * 2**28
 """What torch and diffusers take up on a CPU before anything is measured, with some room."""
@@ -17,7 +19,7 @@ def not_installed(error: ModuleNotFoundError) -> str | None:
     if not error.name or "." in error.name:
         return None
     what = "-e ." if (CHECKOUT / "pyproject.toml").is_file() else "diffusers-perf"
-    return f"{error.name} is not installed: {sys.executable} -m pip install {what}"
+    return messages.not_installed(error.name, sys.executable, what)
 
 
 def too_little_address_space() -> str | None:
@@ -31,7 +33,4 @@ def too_little_address_space() -> str | None:
     limit, _ = resource.getrlimit(resource.RLIMIT_AS)
     if limit == resource.RLIM_INFINITY or limit >= ADDRESS_SPACE_LEAST_BYTES:
         return None
-    return (
-        f"this process may use {limit / 2**30:.2f} GiB of addresses (ulimit -v), and torch needs "
-        f"{ADDRESS_SPACE_LEAST_BYTES / 2**30:.2f} GiB: raise the limit"
-    )
+    return messages.too_little_address_space(limit / 2**30, ADDRESS_SPACE_LEAST_BYTES / 2**30)

@@ -17,6 +17,7 @@ from diffusers_perf.measurement import loading
 from diffusers_perf.measurement.discovery import Anatomy, know
 from diffusers_perf.measurement.generation import Generation
 from diffusers_perf.measurement.noise import drawn_on_host
+from diffusers_perf.messages import measurement as messages
 
 
 class DoesNotFit(Exception):
@@ -106,9 +107,8 @@ def built(case: Case, source: Source, device: torch.device) -> Iterator[Any]:
         for optimization in case.stack:
             reason = optimization.needs.fits(pipeline) if optimization.needs.fits else None
             if reason:
-                raise DoesNotFit(
-                    f"{optimization.name} does not fit {type(pipeline).__name__}: {reason}"
-                )
+                kind = type(pipeline).__name__
+                raise DoesNotFit(messages.does_not_fit(optimization.name, kind, reason))
         for change in build.changes:
             change(pipeline)
         try:

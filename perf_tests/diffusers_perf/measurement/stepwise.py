@@ -24,6 +24,7 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 from diffusers_perf.catalog.declarations import Case
 from diffusers_perf.measurement.discovery import denoisers, step_ends
 from diffusers_perf.measurement.generation import Generation
+from diffusers_perf.messages import measurement as messages
 from diffusers_perf.records.measurement import IDENTICAL_DB, Measurement, StepDistances
 from diffusers_perf.records.pixels import Images
 
@@ -75,7 +76,7 @@ def record(generation: Generation, pipeline: Any, *, blocks: bool = False) -> Tr
     with _stand_ins(pipeline, call):
         images = generation.images()
     if not calls:
-        raise CannotFollow("its denoising is replayed without calling a denoiser")
+        raise CannotFollow(messages.REPLAYED)
     return Trajectory(calls=dict(calls), images=images)
 
 
@@ -93,9 +94,7 @@ def follow(
         images = generation.images()
     for name, wanted in trajectory.calls.items():
         if run.made[name] != len(wanted):
-            raise CannotFollow(
-                f"its {name} is called {run.made[name]} times, the reference's {len(wanted)} times"
-            )
+            raise CannotFollow(messages.other_calls(name, run.made[name], len(wanted)))
     return run.distances(), images
 
 
@@ -120,11 +119,11 @@ class Steps:
                 self._trajectories[name] = trajectory
                 return measured, trajectory.images
             if name not in self._trajectories:
-                raise CannotFollow("its reference's steps were not recorded")
+                raise CannotFollow(messages.NOT_RECORDED)
             trajectory = self._trajectories[name]
             steps, images = follow(generation, pipeline, trajectory, blocks=self._blocks)
         except CannotFollow as error:
-            said = f"{case.id}: its steps cannot be compared: {error}"
+            said = messages.not_comparable(case.id, error)
             return replace(measured, notes=(*measured.notes, said)), None
         return replace(measured, step_distances=steps), images
 
@@ -265,7 +264,7 @@ def _stand_ins(pipeline: Any, call: Callable[[str, Any, Any, Any], Any]) -> Iter
     attributes = vars(pipeline)
     for name in own:
         if name not in attributes:
-            raise CannotFollow(f"{type(pipeline).__name__} keeps its {name} elsewhere")
+            raise CannotFollow(messages.kept_elsewhere(type(pipeline).__name__, name))
     try:
         for name, module in own.items():
 

@@ -20,6 +20,7 @@ from diffusers_perf.measurement.counting import counted, without_data
 from diffusers_perf.measurement.dataless import NotCountable
 from diffusers_perf.measurement.dispatch import Counting
 from diffusers_perf.measurement.generation import Generation
+from diffusers_perf.messages import measurement as messages
 from diffusers_perf.records.measurement import Count
 from diffusers_perf.records.operators import (
     Occurrence,
@@ -48,7 +49,7 @@ def observe(pipeline: Any, workload: Workload, *, alike: bool = True) -> Operato
     under torch.autocast, and where the code's way depends on data that are not there.
     """
     if torch.is_autocast_enabled("cuda") or torch.is_autocast_enabled("cpu"):
-        raise NotCountable("torch.autocast passes by tensors without data")
+        raise NotCountable(messages.AUTOCAST)
     generation = Generation(pipeline, workload)
     asked = [generation.asking_for(turns) for turns in (1, FEW, MANY)]
     with without_data(pipeline):

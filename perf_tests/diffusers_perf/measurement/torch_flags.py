@@ -6,6 +6,8 @@ from collections.abc import Callable
 
 import torch
 
+from diffusers_perf.messages.measurement import SET_TWICE
+
 
 def torch_flags() -> dict[str, str]:
     """By name, each flag as it is where this is called; ``on`` and ``off`` for switches."""
@@ -32,7 +34,7 @@ def _shown(read: Callable[[], object]) -> str:
         value = read()
     except RuntimeError:
         # Torch refuses to name a precision that was set in both of its ways.
-        return "set in two ways"
+        return SET_TWICE
     if isinstance(value, bool):
         return "on" if value else "off"
     return str(value).removeprefix("torch.")

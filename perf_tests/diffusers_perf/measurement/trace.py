@@ -23,6 +23,7 @@ import torch
 
 from diffusers_perf.measurement.discovery import loop_begins
 from diffusers_perf.measurement.generation import Generation
+from diffusers_perf.messages import measurement as messages
 
 STEADY = slice(4, -1)
 """Its steps that speak for all further ones: PNDM's first four do other arithmetic, and DDIM's last
@@ -121,7 +122,7 @@ def profile(generation: Generation, pipeline: Any, *, steps: int) -> Trace:
     """One generation of this many steps under the profiler."""
     # Starting a second one would end the first. Torch exports the question without declaring it.
     if torch.autograd._profiler_enabled():  # type: ignore[attr-defined]
-        raise NoTrace("another profiler of PyTorch is at work in this process")
+        raise NoTrace(messages.OTHER_PROFILER)
     allocated: list[int] = []
 
     def mark() -> None:
@@ -174,9 +175,7 @@ def read(lines: Iterable[Mapping[str, Any]], *, allocated: Sequence[int] = ()) -
     markers = sorted((e for e in gpu if MARKER in e.name), key=lambda e: e.start_s)
     launched = {e.correlation: e.start_s for e in host}
     if len(markers) < 4 or any(m.correlation not in launched for m in markers):
-        raise NoTrace(
-            "torch.profiler recorded no GPU events: CUPTI is missing, or another profiler holds it"
-        )
+        raise NoTrace(messages.NO_EVENTS)
     own = {marker.correlation for marker in markers}
     on_gpu = _cut(gpu, [marker.start_s for marker in markers], own)
     on_host = _cut(host, [launched[marker.correlation] for marker in markers], own)

@@ -19,8 +19,9 @@ from collections.abc import Iterable
 
 from diffusers_perf.catalog.workload import Scale, Workload
 from diffusers_perf.measurement.pipelines import BadModel, Source
+from diffusers_perf.messages import models as messages
 from diffusers_perf.models.builder import UserBuilder
-from diffusers_perf.models.checkpoint import EMBEDDED, EMBEDDED_FLUX, WOULD_WORK, Checkpoint
+from diffusers_perf.models.checkpoint import EMBEDDED, EMBEDDED_FLUX, Checkpoint
 from diffusers_perf.models.seeded import Seeded
 
 __all__ = [
@@ -60,10 +61,7 @@ def open_source(model: str) -> Source:
         return UserBuilder(model)
     if is_folder or model.count("/") == 1:
         return Checkpoint(model)
-    raise BadModel(
-        f"--model {model:.200}: no folder of that name here, and known by name are "
-        f"{', '.join(NAMED)}; {WOULD_WORK}"
-    )
+    raise BadModel(messages.unknown(model, [*NAMED]))
 
 
 class Sources:

@@ -12,6 +12,7 @@ import torch
 from diffusers_perf.catalog.declarations import WeightsKind
 from diffusers_perf.catalog.workload import Scale
 from diffusers_perf.measurement.pipelines import BadModel
+from diffusers_perf.messages import models as messages
 from diffusers_perf.models import identity
 from diffusers_perf.models.checkpoint import with_scheduler
 
@@ -48,14 +49,13 @@ class UserBuilder:
         except Exception as error:
             # Theirs, which may raise what it likes; named by its line.
             frame = traceback.extract_tb(error.__traceback__)[-1]
-            failure = f"{type(error).__name__}: {error} ({frame.filename}, line {frame.lineno})"
-        if failure:
-            raise BadModel(f"--model {self.name}: {failure}")
-        if not callable(pipeline) or not hasattr(pipeline, "components"):
-            raise BadModel(
-                f"--model {self.name} gave a {type(pipeline).__name__}: a pipeline has components "
-                "and can be called"
+            failure = messages.raised(
+                type(error).__name__, error, frame.filename, frame.lineno or 0
             )
+        if failure:
+            raise BadModel(messages.of(self.name, failure))
+        if not callable(pipeline) or not hasattr(pipeline, "components"):
+            raise BadModel(messages.no_pipeline(self.name, type(pipeline).__name__))
         with_scheduler(pipeline, scheduler)
         self.weights = identity.of_built(pipeline, self.name)
         return pipeline
@@ -66,11 +66,11 @@ def _imported(model: str) -> Callable[..., Any]:
     try:
         imported = import_module(module)
     except ModuleNotFoundError as error:
-        raise BadModel(f"--model {model}: no module is called {error.name} here") from None
+        raise BadModel(messages.no_module(model, error.name)) from None
     except Exception as error:
-        raise BadModel(f"--model {model}: {type(error).__name__}: {error}") from None
+        raise BadModel(messages.of(model, f"{type(error).__name__}: {error}")) from None
     function: Any = getattr(imported, name, None)
     if not callable(function):
-        raise BadModel(f"--model {model}: {module} has no function {name}")
+        raise BadModel(messages.no_function(model, module, name))
     built: Callable[..., Any] = function
     return built

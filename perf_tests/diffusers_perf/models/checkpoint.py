@@ -13,6 +13,7 @@ import torch
 from diffusers_perf.catalog.declarations import WeightsKind
 from diffusers_perf.catalog.workload import Scale
 from diffusers_perf.measurement.pipelines import BadModel
+from diffusers_perf.messages import models as messages
 from diffusers_perf.models import identity
 from diffusers_perf.models.complete import refuse_lacking
 from diffusers_perf.records.files import read_text
@@ -48,11 +49,6 @@ SMALL_BELOW_PIXELS = 256
 VOCABULARIES = ("tokenizer.json", "vocab.json", "spiece.model", "tokenizer.model", "vocab.txt")
 """Without any of them a tokenizer loads all the same, with a vocabulary of two words."""
 
-WOULD_WORK = (
-    "a model is a folder that save_pretrained wrote, a Hub id (owner/name), or a function of "
-    "yours that builds the pipeline (module:function)"
-)
-
 
 class Checkpoint:
     """A pipeline in diffusers' format, with its variants in folders beside its modules.
@@ -75,13 +71,13 @@ class Checkpoint:
         self.family = self._class()
         components = list(self._components())
         if not components:
-            raise BadModel(f"--model {model}: its model_index.json names no component")
+            raise BadModel(messages.no_component(model))
         if self._local:
             for name in components:
                 try:
                     self._refuse_incomplete(name)
                 except OSError as error:
-                    raise BadModel(f"--model {model}: its {name}: {error.strerror}") from None
+                    raise BadModel(messages.unreadable(model, name, error.strerror)) from None
         self.weights = self._weights()
         # A transformer's configuration does not say how large its images are.
         is_small = kind == "embedded" or self._pixels() < SMALL_BELOW_PIXELS
@@ -130,7 +126,7 @@ class Checkpoint:
             first_line = str(error).strip().partition("\n")[0]
             failure = f"{type(error).__name__}: {first_line}"
         if failure:
-            raise BadModel(f"--model {self._path} cannot be loaded: {failure}")
+            raise BadModel(messages.cannot_load(self._path, failure))
         return loaded.to(device)
 
     def _load_variant(self, name: str, dtype: torch.dtype) -> Any:
@@ -153,11 +149,7 @@ class Checkpoint:
         # Asked for by name, it would import all that the class is made of.
         if isinstance(name, str) and name in dir(diffusers):
             return name
-        shown = f"is of a {name}, which diffusers does not have" if name else "names no class"
-        raise BadModel(
-            f"--model {self._path}: its model_index.json {shown}; build the pipeline in a "
-            "function of yours, and name that: --model module:function"
-        )
+        raise BadModel(messages.no_class(self._path, name))
 
     def _components(self) -> Iterator[str]:
         """Those that are there. `BadModel` for one whose code is neither library's."""
@@ -170,11 +162,7 @@ class Checkpoint:
                 continue
             library = value[0]
             if library not in ("diffusers", "transformers", *dir(pipelines)):
-                raise BadModel(
-                    f"--model {self._path}: its {name} is code of {library}, and code that comes "
-                    "with a model is not run; build it in a function of yours, and name that: "
-                    "--model module:function"
-                )
+                raise BadModel(messages.foreign_code(self._path, name, library))
             yield name
 
     def _refuse_incomplete(self, name: str) -> None:
@@ -182,24 +170,15 @@ class Checkpoint:
         if name == "feature_extractor":
             return
         if not folder.is_dir() or not any(folder.iterdir()):
-            raise BadModel(
-                f"--model {self._path}: no {name} in it, which its model_index.json names; "
-                f"{WOULD_WORK}"
-            )
+            raise BadModel(messages.lacks_component(self._path, name))
         if "tokenizer" in name and not any((folder / n).is_file() for n in VOCABULARIES):
-            raise BadModel(
-                f"--model {self._path}: its {name} has no vocabulary ({', '.join(VOCABULARIES)})"
-            )
+            raise BadModel(messages.no_vocabulary(self._path, name, VOCABULARIES))
         if not (folder / "config.json").is_file() or any(folder.glob("*.safetensors")):
             return  # a scheduler or a tokenizer, whose configurations have other names
         if "tokenizer" in name or "processor" in name:
             return
         pickled = sorted(p.name for p in (*folder.glob("*.bin"), *folder.glob("*.ckpt")))
-        raise BadModel(
-            f"--model {self._path}: {name} has no safetensors"
-            + "".join(f", only pickled weights ({n}), which can run code" for n in pickled[:1])
-            + "; save it with save_pretrained(safe_serialization=True)"
-        )
+        raise BadModel(messages.no_safetensors(self._path, name, next(iter(pickled), "")))
 
     def _weights(self) -> str:
         if self.kind == "embedded":
@@ -208,7 +187,7 @@ class Checkpoint:
             try:
                 return identity.of_folder(Path(self._path))
             except OSError as error:
-                raise BadModel(f"--model {self._path}: its weights: {error.strerror}") from None
+                raise BadModel(messages.unreadable(self._path, "weights", error.strerror)) from None
         # The Hub's cache has a folder for each commit, whose name identifies the weights.
         commit = self._revision or self._file("model_index.json").parent.name
         return f"{self._path}@{commit[:8]}"
@@ -220,10 +199,7 @@ class Checkpoint:
                 denoiser, vae = self._config(f"{name}/config.json"), self._config("vae/config.json")
                 side, blocks = denoiser.get("sample_size"), vae.get("block_out_channels")
                 if isinstance(side, int) and side < 1:
-                    raise BadModel(
-                        f"--model {self._path}: sample_size in its {name}/config.json must be "
-                        f"positive (got {side})"
-                    )
+                    raise BadModel(messages.bad_sample_size(self._path, name, side))
                 if isinstance(side, int) and isinstance(blocks, list) and blocks:
                     return side << len(blocks) - 1
         return SMALL_BELOW_PIXELS
@@ -238,13 +214,13 @@ class Checkpoint:
         try:
             config: dict[str, Any] = json.loads(read_text(self._file(name), most=CONFIG_MOST_BYTES))
         except FileNotFoundError:
-            raise BadModel(f"--model {self._path}: no {name} in it; {WOULD_WORK}") from None
+            raise BadModel(messages.lacks_file(self._path, name)) from None
         except (ValueError, RecursionError):
-            raise BadModel(f"--model {self._path}: its {name} is not valid JSON") from None
+            raise BadModel(messages.not_json(self._path, name)) from None
         except OSError as error:
-            raise BadModel(f"--model {self._path}: its {name}: {error.strerror}") from None
+            raise BadModel(messages.unreadable(self._path, name, error.strerror)) from None
         if not isinstance(config, dict):
-            raise BadModel(f"--model {self._path}: its {name} is not a JSON object")
+            raise BadModel(messages.not_an_object(self._path, name))
         return config
 
     def _file(self, name: str) -> Path:
@@ -258,16 +234,10 @@ class Checkpoint:
         except EntryNotFoundError as error:
             # LocalEntryNotFoundError is one too: offline and not in the cache.
             if "Local" in type(error).__name__:
-                raise BadModel(self._out_of_reach()) from None
+                raise BadModel(messages.out_of_reach(self._path)) from None
             raise FileNotFoundError(name) from None
         except (HfHubHTTPError, HFValidationError, OSError):
-            raise BadModel(self._out_of_reach()) from None
-
-    def _out_of_reach(self) -> str:
-        return (
-            f"--model {self._path}: no folder of that name here, and the Hub does not serve such "
-            "a checkpoint to this machine (offline, gated, or misspelt)"
-        )
+            raise BadModel(messages.out_of_reach(self._path)) from None
 
 
 def with_scheduler(pipeline: Any, name: str | None) -> None:
@@ -289,5 +259,5 @@ def scheduler_class(name: str) -> Any:
 
     # Asked for by name, it would import all that the class is made of.
     if not name.endswith("Scheduler") or name not in dir(diffusers):
-        raise BadModel(f"scheduler {name!r}: diffusers has no scheduler of that name")
+        raise BadModel(messages.no_scheduler(name))
     return getattr(diffusers, name)

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from diffusers_perf.measurement.pipelines import BadModel
+from diffusers_perf.messages import models as messages
 
 
 def refuse_lacking(pipeline: Any, model: str, *, revision: str | None) -> None:
@@ -23,10 +24,7 @@ def refuse_lacking(pipeline: Any, model: str, *, revision: str | None) -> None:
             continue
         if lacking:
             total = sum(1 for _ in module.parameters())
-            raise BadModel(
-                f"--model {model}: its {name} lacks {len(lacking)} of {total} tensors (first "
-                f"{lacking[0]})"
-            )
+            raise BadModel(messages.lacks_tensors(model, name, lacking, total))
 
 
 def _drawn(kind: Any, model: str, **place: str | None) -> list[str]:

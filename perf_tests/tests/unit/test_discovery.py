@@ -96,7 +96,7 @@ def test_pipeline_without_observable_steps_is_refused() -> None:
         for _ in range(steps):
             pipeline.module(torch.ones(2))
 
-    with pytest.raises(NotDiscovered, match="never its scheduler's step"):
+    with pytest.raises(NotDiscovered, match="never the step of its scheduler"):
         discover(pipeline, generate)
     del pipeline.scheduler.step
     with pytest.raises(NotDiscovered, match="no scheduler with a step"):

@@ -127,7 +127,7 @@ def test_explore_finds_the_stack_and_reports_the_others(
     assert "  breaks: RuntimeError: the kernel is not there" in shown
     assert "  slower: left out by --without" in shown
     assert "  untolerated: its tolerance is none; the search requires PSNR 30 dB and SSIM" in shown
-    assert "  elsewhere: needs the package no_such_package, not installed here" in shown
+    assert "  elsewhere: needs the package no_such_package, which is not installed" in shown
     assert "5 of the 16 that 4 optimizations can make were tried" in shown
     assert "bottleneck: unknown, because no GPU time was measured" in shown
 

@@ -508,7 +508,7 @@ def test_exhausted_budget_is_reported(
         (["other"], "no fault is called 'other'; known are "),
         (["--json", "/proc/none/out.json"], "cannot be written"),
         (["cudnn_off", "--device", "cpu"], "cudnn_off cannot be detected with --device cpu"),
-        (["--device", "cpu", "--model", "no-such"], "no folder of that name"),
+        (["--device", "cpu", "--model", "no-such"], "no such folder"),
     ],
 )
 def test_bad_input_is_one_sentence(

@@ -117,7 +117,7 @@ def test_checkpoint_without_one_of_its_parts_is_refused(
     folder = tmp_path / "broken"
     shutil.copytree(saved, folder)
     shutil.rmtree(folder / missing)
-    with pytest.raises(BadModel, match=f"no {missing} in it"):
+    with pytest.raises(BadModel, match=f"it lacks {missing}"):
         open_source(str(folder))
 
 
@@ -186,13 +186,13 @@ def test_a_module_that_lacks_tensors_is_named(
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
-        (None, r"no model_index.json in it; a model is a folder that save_pretrained wrote, a Hub"),
+        (None, r"it lacks model_index.json; a model is a folder that save_pretrained wrote, a Hub"),
         ("{", "model_index.json is not valid JSON"),
         ("{}", "model_index.json names no class; build the pipeline in a function of yours"),
         ('{"_class_name": "OurPipeline"}', "is of a OurPipeline, which diffusers does not have"),
         ('{"_class_name": ["pipeline", "OurPipeline"]}', "OurPipeline.*--model module:function"),
         ('{"_class_name": "FluxPipeline"}', "its model_index.json names no component"),
-        ('{"_class_name": "FluxPipeline", "vae": ["diffusers", "AutoencoderKL"]}', "no vae in it"),
+        ('{"_class_name": "FluxPipeline", "vae": ["diffusers", "AutoencoderKL"]}', "it lacks vae"),
         (
             '{"_class_name": "FluxPipeline", "vae": ["our_vae", "VAE"]}',
             "its vae is code of our_vae",
@@ -209,7 +209,7 @@ def test_folder_that_is_not_a_pipeline_is_refused(
 
 
 def test_unknown_name_lists_the_known_ones() -> None:
-    known = "known by name are sd15, small, embedded, embedded-flux; a model is a folder that"
+    known = "the known names are sd15, small, embedded, embedded-flux; a model is a folder that"
     with pytest.raises(BadModel, match=known):
         open_source("sd-15")
 

@@ -46,7 +46,6 @@ SAMPLES: dict[str, tuple[Any, ...]] = {
     "size_bytes": (1_500_000,),
     "int": (2, 1),
     "datetime": (datetime(2026, 1, 31, tzinfo=UTC),),
-    "object": ("REASON",),
     "Mapping[str, str]": ({"ONE": "1.0", "TWO": "2.0"},),
     "tuple[int, int, int]": ((2, 64, 96),),
     "Sequence[Path]": ((Path("ONE"), Path("TWO")),),
@@ -87,7 +86,7 @@ def variants(function: Any) -> Iterator[str]:
 def samples(parameter: inspect.Parameter) -> tuple[Any, ...]:
     kind, _, none = str(parameter.annotation).partition(" | ")
     text = parameter.name.upper()
-    fallback = {"str": (text,), "Path": (Path(text),)}
+    fallback = {"str": (text,), "object": (text,), "Path": (Path(text),)}
     values = SAMPLES.get(parameter.name) or SAMPLES.get(kind) or fallback[kind]
     if none == "None":
         values = (*values, None)
@@ -103,6 +102,8 @@ MOVED = (
     "compare",
     "faults",
     "history",
+    "measurement",
+    "models",
     "plugin",
     "records",
     "report",
@@ -113,7 +114,10 @@ ALLOWED = {
     r"\s*import |while True": "a program that a process runs",
     r"default-src ": "a policy for the browser",
     r"copy and cast$": "a family of kernels",
-    r"attention: sdpa, math only$": "a family of operators",
+    r"attention: sdpa, math only$|elementwise and other$": "families of operators",
+    r"host tensor as an index$": "a kind of copy",
+    r"not enough memory\|": "what others say",
+    r"{}'s {}: {} has {} parameters |{} is a {}, which has no rule ": "contracts of the library",
     r"# What was accepted, when and why": "the heading of a file",
     r"(denoiser|text encoder)'s ": "what a slot of a stack decides",
     r"a small yellow star ": "a prompt",

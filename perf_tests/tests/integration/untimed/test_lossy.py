@@ -199,8 +199,8 @@ def test_guidance_ends_when_its_share_is_over(source: Source, plain: Any) -> Non
 
 def test_applied_checks_notice_a_missing_change(source: Source) -> None:
     changes = {
-        "vae_slicing": "the vae decodes 2 by 8 by 8 latents in no more parts than whole",
-        "vae_tiling": "the vae decodes 1 by 8 by 8 latents in no more parts than whole",
+        "vae_slicing": "the vae decodes 2 by 8 by 8 latents at once, not in parts",
+        "vae_tiling": "the vae decodes 1 by 8 by 8 latents at once, not in parts",
         "tome": "sees every token: none are merged",
         "layerwise_casting": "waits in torch.float32, not torch.float8_e4m3fn",
     }
@@ -209,7 +209,7 @@ def test_applied_checks_notice_a_missing_change(source: Source) -> None:
         "guidance_cutoff": "the pipeline is a StableDiffusionPipeline, not a DeviceSteps",
         "int8": "is kept in torch.float32, not torch.int8",
         "fp8": "is kept in torch.float32, not torch.float8_e4m3fn",
-        "model_offload": "the vae stays on cpu, needed or not",
+        "model_offload": "the vae stays on cpu while it is not needed",
     }
     build = Build(dtype=torch.float32)
     with pipeline_of("reference", source) as pipeline:
