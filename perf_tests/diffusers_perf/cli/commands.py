@@ -27,6 +27,7 @@ NAMES = (
     "compare",
     "explore",
     "faults",
+    "fleet",
     "gate",
     "history",
     "merge",

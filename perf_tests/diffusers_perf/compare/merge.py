@@ -13,7 +13,8 @@ from diffusers_perf.catalog.status import Status
 from diffusers_perf.messages import ab as messages
 from diffusers_perf.records.files import as_json, real, unwritable, write_whole
 from diffusers_perf.records.reading import BadRunError, distinct, read, run_of
-from diffusers_perf.records.run import KEY, CaseRecord, Drift, Machine, Run, Session, Shard
+from diffusers_perf.records.run import KEY, CaseRecord, Drift, Machine, Run, Session
+from diffusers_perf.records.shards import Placement, Shard
 
 
 def merge(paths: Sequence[Path], out: Path) -> int:
@@ -63,11 +64,10 @@ def _in_order(runs: Sequence[Run]) -> list[Run]:
             )
         by_index[shard.index] = run
     for what, of in SAME:
-        # A shard of skipped cases alone says nothing of weights.
-        known = [run for run in runs if of(run)]
-        for run in known:
-            if of(run) != of(known[0]):
-                raise BadRunError(messages.not_alike(run.path, known[0].path, what))
+        for run in runs:
+            if of(run) != of(first):
+                raise BadRunError(messages.not_alike(run.path, first.path, what))
+    _refuse_other_weights(runs)
     whole = _shard(first)
     for index in range(1, whole.count + 1):
         if index not in by_index:
@@ -80,7 +80,6 @@ def _in_order(runs: Sequence[Run]) -> list[Run]:
 
 SAME: tuple[tuple[str, Callable[[Run], object]], ...] = (
     (messages.MACHINE, lambda run: _machine(run)),
-    ("weights", lambda run: run.weights),
     (messages.MODE, lambda run: "quick" if run.session.quick else "full"),
     ("commit", lambda run: run.commit.id),
     (messages.MEASURING_CODE, lambda run: run.session.harness_version),
@@ -90,7 +89,20 @@ SAME: tuple[tuple[str, Callable[[Run], object]], ...] = (
 def _machine(run: Run) -> Machine:
     # Shards of several GPUs run on several hosts, whose threads change nothing that is measured.
     machine = run.machine
-    return machine if machine.device == "cpu" else structs.replace(machine, threads=1, cpu=None)
+    if machine.device == "cpu":
+        return machine
+    return structs.replace(machine, threads=1, cpu=None, gpu_uuid=None)
+
+
+def _refuse_other_weights(runs: Sequence[Run]) -> None:
+    """`BadRunError` where two shards measured a model of one name with different weights."""
+    seen: dict[str, tuple[str, Path]] = {}
+    for run in runs:
+        for case in run.cases.values():
+            own = (case.measurement.weights, run.path)
+            weights, path = seen.setdefault(case.measurement.model, own)
+            if weights != own[0]:
+                raise BadRunError(messages.not_alike(run.path, path, "weights"))
 
 
 def _shard(run: Run) -> Shard:
@@ -101,15 +113,21 @@ def _shard(run: Run) -> Shard:
 
 def _joined(runs: Sequence[Run], contents: Sequence[Any]) -> dict[str, Any]:
     """The JSON of the whole: what pytest-benchmark wrote of each case, and our own joined."""
+    cards = {run.machine.gpu_uuid for run in runs}
+    machine = contents[0]["machine_info"]
+    if len(cards) > 1:
+        # None of them measured all of it: `placements` says which measured what.
+        machine = {**machine, KEY: {**machine[KEY], "gpu_uuid": None}}
     return {
         **contents[0],
+        "machine_info": machine,
         "datetime": min(content["datetime"] for content in contents),
         "benchmarks": [
             {**benchmark, "extra_info": {KEY: case}}
             for run, content in zip(runs, contents, strict=True)
             for benchmark, case in zip(_ours(content), _cases(run), strict=True)
         ],
-        KEY: _session(runs),
+        KEY: _session(runs, [content["machine_info"].get("node", "") for content in contents]),
     }
 
 
@@ -125,7 +143,7 @@ def _cases(run: Run) -> list[CaseRecord]:
     ]
 
 
-def _session(runs: Sequence[Run]) -> Session:
+def _session(runs: Sequence[Run], hosts: Sequence[str]) -> Session:
     sessions = [run.session for run in runs]
     return structs.replace(
         sessions[0],
@@ -134,7 +152,25 @@ def _session(runs: Sequence[Run]) -> Session:
         shard=None,
         reference_drift=_drifts(sessions),
         not_timed=tuple(case for session in sessions for case in session.not_timed),
+        durations_s=_durations(sessions),
+        placements=tuple(map(_placement, runs, hosts)),
     )
+
+
+def _durations(sessions: Sequence[Session]) -> dict[str, float]:
+    """By case; of a reference that several shards measured, the longest."""
+    longest: dict[str, float] = {}
+    for session in sessions:
+        for case, seconds in session.durations_s.items():
+            longest[case] = max(seconds, longest.get(case, 0.0))
+    return longest
+
+
+def _placement(run: Run, host: str) -> Placement:
+    """What `fleet` knew of it, and else what the run says."""
+    if run.session.placements:
+        return run.session.placements[0]
+    return Placement(shard=_shard(run).index, host=host, gpu_uuid=run.machine.gpu_uuid)
 
 
 def _drifts(sessions: Sequence[Session]) -> dict[str, Drift]:

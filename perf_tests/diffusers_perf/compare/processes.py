@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import os
-import re
 import shutil
-import signal
 import subprocess
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from shlex import join
 
+from diffusers_perf.compare.guarded import end, passed_on
 from diffusers_perf.compare.interruption import Interruption
 from diffusers_perf.compare.sides import Side
 from diffusers_perf.messages import ab as messages
 from diffusers_perf.records.reading import BadRunError, load_run
 from diffusers_perf.records.run import Run
 
-STOPPING_S = 10
 TESTS = "perf_tests"
 """The folder that the main job runs where a checkout has it; else pytest's testpaths."""
 CACHES = {
@@ -79,10 +77,14 @@ def measured(
     name = path.stem.replace("-", " ")
     if code == NO_CASE:
         raise NothingMeasured(messages.no_case_selected(name, join(options), log))
+    raise NothingMeasured(messages.nothing_measured(name, code, reason, last_lines(log), log))
+
+
+def last_lines(log: Path) -> list[str]:
+    """The end of what a process printed."""
     with log.open("rb") as file:
         file.seek(-min(LAST_BYTES, log.stat().st_size), os.SEEK_END)
-        lines = file.read(LAST_BYTES).decode(errors="replace").splitlines()[-LAST_LINES:]
-    raise NothingMeasured(messages.nothing_measured(name, code, reason, lines, log))
+        return file.read(LAST_BYTES).decode(errors="replace").splitlines()[-LAST_LINES:]
 
 
 def run(
@@ -116,7 +118,7 @@ def run(
         process = subprocess.Popen(
             command,
             cwd=side.checkout,
-            env=_environment(side) | caches,
+            env=passed_on() | ({"PYTHONPATH": str(side.site)} if side.site else {}) | caches,
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
@@ -127,31 +129,4 @@ def run(
             with interruption.let_through():
                 return process.wait(timeout=limit_s)
         finally:
-            _end(process)
-
-
-PASSED_ON = re.compile(
-    r"(PATH|HOME|USER|LANG|LC_\w+|TZ|TMPDIR|LD_LIBRARY_PATH|(HTTPS?|NO)_PROXY|CC|CXX|SSL_CERT_\w+"
-    r"|(CUDA|NVIDIA|NCCL|CUDNN|CUBLAS|TORCH\w*|PYTORCH|TRITON|HF|HUGGINGFACE|DIFFUSERS|OMP|MKL|KMP"
-    r"|OPENBLAS|XFORMERS)(_\w+)?)",
-    re.IGNORECASE,
-)
-"""Names of environment variables that measured code gets: what machine and libraries need."""
-SECRET = re.compile(r"TOKEN|SECRET|PASSWORD|CREDENTIAL|_KEY$|_PAT$", re.IGNORECASE)
-
-
-def _environment(side: Side) -> dict[str, str]:
-    """Of a side's processes: no secret of the job reaches the code that is measured."""
-    passed = {n: v for n, v in os.environ.items() if PASSED_ON.fullmatch(n)}
-    passed = {n: v for n, v in passed.items() if not SECRET.search(n)}
-    return passed | ({"PYTHONPATH": str(side.site)} if side.site else {})
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """End a process with all that it started, if it has not ended by itself."""
-    for signal_number in (signal.SIGTERM, signal.SIGKILL):
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal_number)
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(timeout=STOPPING_S)
-            return
+            end(process)

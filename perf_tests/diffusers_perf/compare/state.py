@@ -71,7 +71,7 @@ class State:
         for name, value in settings.items():
             if before.get(name) != value:
                 raise BadSide(
-                    messages.other_settings(out, name, _text(before.get(name)), _text(value))
+                    messages.other_settings(out, name, shown(before.get(name)), shown(value))
                 )
         whole = state.pairs()
         state.finished = [entry for entry in state.finished if entry.pair in whole]
@@ -131,5 +131,5 @@ def changed_packages(before: Mapping[str, str], now: Mapping[str, str]) -> list[
     return [ab.changed_package(name, before.get(name), now.get(name)) for name in names]
 
 
-def _text(value: Setting | None) -> str:
+def shown(value: Setting | None) -> str:
     return (" ".join(value) if isinstance(value, tuple) else str(value)) or "none"

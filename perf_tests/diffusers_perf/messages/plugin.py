@@ -50,7 +50,14 @@ def shard_out_of_range(text: str) -> str:
 
 
 def too_many_shards(shard: str, cases: int) -> str:
+    """`shard` as it was given, perhaps with the places of its cases."""
+    if ":" in shard:
+        return f"--shard {shard}: only {plural(cases, 'case')} selected"
     return f"--shard {shard}: more shards than cases ({cases})"
+
+
+def shard_without_cases(text: str) -> str:
+    return f"FIRST must be from 1 to LAST (got {text})"
 
 
 def unused_file(file: str) -> str:

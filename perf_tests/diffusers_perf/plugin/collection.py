@@ -23,7 +23,7 @@ from diffusers_perf.catalog.registry import suites_of
 from diffusers_perf.measurement.loading import Load, Loading, since_start
 from diffusers_perf.measurement.packages import not_installed, too_little_address_space
 from diffusers_perf.messages import plugin as messages
-from diffusers_perf.plugin.options import MARK
+from diffusers_perf.plugin.options import MARK, Part
 from diffusers_perf.plugin.selection import case_of, cases_of, is_named, is_whole
 
 if TYPE_CHECKING:
@@ -170,9 +170,10 @@ def pytest_collection_modifyitems(
         _keep(items, config, [i for i in items if case_of(i) is None or _is_in(i, suites)])
     cases = cases_of(items)
     perf.not_selected = [case.id for case in perf.cases if case not in cases]
-    if (shard := config.getoption("shard")) is not None:
+    part: Part | None = config.getoption("shard")
+    if part is not None:
         perf.dealt = [case.id for case in cases]
-        own = _dealt(perf.dealt, *shard)
+        own = set(part.of(perf.dealt))
         _keep(items, config, [i for i in items if (c := case_of(i)) is not None and c.id in own])
     return result
 
@@ -221,14 +222,6 @@ def _is_first(case: Case, seen: set[str]) -> bool:
     is_first = case.id not in seen
     seen.add(case.id)
     return is_first
-
-
-def _dealt(ids: Sequence[str], index: int, of: int) -> set[str]:
-    """The shard's part. Neighbours stay together, so that few measure the same reference."""
-    if of > len(ids):
-        raise pytest.UsageError(messages.too_many_shards(f"{index}/{of}", len(ids)))
-    first, last = ((len(ids) * part) // of for part in (index - 1, index))
-    return set(ids[first:last])
 
 
 def _keep(items: list[pytest.Item], config: pytest.Config, kept: list[pytest.Item]) -> None:

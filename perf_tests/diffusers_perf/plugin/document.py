@@ -19,13 +19,15 @@ from diffusers_perf.judge.messages.commands import Accept
 from diffusers_perf.judge.messages.run import RESTORE
 from diffusers_perf.messages.plugin import INTERRUPTED
 from diffusers_perf.plugin.collection import SESSION
+from diffusers_perf.plugin.options import Part
 from diffusers_perf.plugin.screen import ShownCase
 from diffusers_perf.plugin.selection import is_narrowed
 from diffusers_perf.plugin.session import PerfSession
 from diffusers_perf.records.files import as_json, write_whole
 from diffusers_perf.records.missing import missing
 from diffusers_perf.records.reading import BadRunError, run_of
-from diffusers_perf.records.run import KEY, Session, Shard
+from diffusers_perf.records.run import KEY, Session
+from diffusers_perf.records.shards import Shard
 
 
 def pytest_benchmark_update_machine_info(
@@ -50,6 +52,7 @@ def pytest_benchmark_update_json(config: pytest.Config, output_json: dict[str, A
         shard=_shard_of(config, perf),
         reference_drift=perf.judging.drift,
         not_timed=tuple(perf.untimed),
+        durations_s=perf.durations_s,
     )
     output_json[KEY] = to_builtins(session)
 
@@ -168,5 +171,7 @@ def _asked_for_everything(session: pytest.Session) -> bool:
 
 
 def _shard_of(config: pytest.Config, perf: PerfSession) -> Shard | None:
-    shard: tuple[int, int] | None = config.getoption("shard")
-    return shard and Shard(index=shard[0], count=shard[1], cases=tuple(perf.dealt))
+    part: Part | None = config.getoption("shard")
+    if part is None:
+        return None
+    return Shard(index=part.index, count=part.count, cases=tuple(perf.dealt))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from time import monotonic
 
 from diffusers_perf.catalog.declarations import REFERENCE, Case
 from diffusers_perf.catalog.metrics import LATENCY, PYTHON_CALLS, detector_of
@@ -36,6 +37,8 @@ class Judging:
     """It runs a case of this session again."""
     drift: dict[str, Drift] = field(default_factory=dict)
     """By workload, of the last time that the reference was repeated."""
+    references_s: dict[str, float] = field(default_factory=dict)
+    """By id, how long measuring references took that have no test in this session."""
     _failed: dict[str, str] = field(default_factory=dict)
     """Why cases that have no test in this session would have failed it."""
 
@@ -50,12 +53,14 @@ class Judging:
         against = next(c for c in cases if c.workload == case.workload and c.name == case.against)
         if against.id not in measured:
             own = self.reference_of(against, cases)
+            start = monotonic()
             self.bench.open(against)
             seen = self.bench.measure(against, self.bench.stopwatch.rounds)
             # It has no test of its own in this session that would fail.
             verdict = self.judge(against, seen, own, cases)
             if not verdict.passes:
                 self._failed[against.id] = verdict.text()
+            self.references_s[against.id] = monotonic() - start
         if against.id in self._failed:
             failed = self._failed[against.id]
             raise CaseError(Status.ERROR, messages.reference_fails(failed))

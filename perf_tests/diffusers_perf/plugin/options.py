@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from argparse import ArgumentError, ArgumentTypeError
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import pytest
 
@@ -65,7 +66,8 @@ def _add(parser: pytest.Parser) -> None:
         type=_shard,
         metavar="I/N",
         help="run the I-th of N nearly equal parts of the cases, each on a GPU of its own; "
-        "`diffusers-perf merge` joins the runs",
+        "`diffusers-perf merge` joins the runs. I/N:FIRST-LAST names the part's cases by their "
+        "places, as `diffusers-perf fleet` does",
     )
     group.addoption(
         "--first-block",
@@ -114,11 +116,45 @@ def _positive(text: str) -> int:
     return int(text)
 
 
-def _shard(text: str) -> tuple[int, int]:
-    parts = text.split("/")
-    if len(parts) != 2 or not all(p.isdecimal() and len(p) <= DIGITS_MOST for p in parts):
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """Which part of the cases `--shard` asks for."""
+
+    index: int
+    """From 1."""
+    count: int
+    places: tuple[int, int] | None
+    """Of its first and its last case, from 1; None for parts that are nearly equal."""
+
+    def __str__(self) -> str:
+        of = f"{self.index}/{self.count}"
+        return f"{of}:{self.places[0]}-{self.places[1]}" if self.places else of
+
+    def of(self, ids: list[str]) -> list[str]:
+        """This part of the cases. Neighbours stay together, so that few measure one reference.
+
+        `pytest.UsageError` where there are too few.
+        """
+        if self.count > len(ids) or (self.places and self.places[1] > len(ids)):
+            raise pytest.UsageError(messages.too_many_shards(str(self), len(ids)))
+        if self.places:
+            return ids[self.places[0] - 1 : self.places[1]]
+        first, last = ((len(ids) * part) // self.count for part in (self.index - 1, self.index))
+        return ids[first:last]
+
+
+NUMBER = rf"([0-9]{{1,{DIGITS_MOST}}})"
+SHARD = re.compile(rf"{NUMBER}/{NUMBER}(?::{NUMBER}-{NUMBER})?")
+
+
+def _shard(text: str) -> Part:
+    found = SHARD.fullmatch(text)
+    if not found:
         raise ArgumentTypeError(messages.shard(text[:20]))
-    index, of = int(parts[0]), int(parts[1])
-    if not 1 <= index <= of:
+    index, count, *places = (int(number) for number in found.groups(default="0"))
+    first, last = places
+    if not 1 <= index <= count:
         raise ArgumentTypeError(messages.shard_out_of_range(text))
-    return index, of
+    if found[3] and not 1 <= first <= last:
+        raise ArgumentTypeError(messages.shard_without_cases(text))
+    return Part(index=index, count=count, places=(first, last) if found[3] else None)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
+from time import monotonic
 
 import pytest
 
@@ -40,6 +41,21 @@ def pytest_runtestloop(session: pytest.Session) -> None:
     writes = not session.config.option.collectonly
     if writes and report and session.items and report.is_file():
         report.unlink()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """Note how long the case's test took, by which `fleet` plans its shards."""
+    case = case_of(item)
+    if case is None:
+        return (yield)
+    perf = item.config.stash[SESSION]
+    start, before = monotonic(), sum(perf.judging.references_s.values())
+    try:
+        return (yield)
+    finally:
+        references_s = sum(perf.judging.references_s.values()) - before
+        perf.tests_s[case.id] = max(0.0, monotonic() - start - references_s)
 
 
 @pytest.hookimpl(wrapper=True)

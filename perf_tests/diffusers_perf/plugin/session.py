@@ -75,6 +75,9 @@ class PerfSession:
     unsaved: str = ""
     """Why the run's JSON could not be written, if it could not."""
 
+    tests_s: dict[str, float] = field(default_factory=dict)
+    """By id, how long the tests of the cases took."""
+
     harness_version: str = field(default_factory=digest)
     """Version of the measuring code, from before anything is measured."""
 
@@ -125,6 +128,11 @@ class PerfSession:
     def _for_this_model(self, cases: Sequence[Case]) -> list[Case]:
         fitting = in_order(case for case in cases if self.bench.sources.runs(case.workload))
         return [case for case in fitting if not (self.bench.quick and case.image_only)]
+
+    @property
+    def durations_s(self) -> dict[str, float]:
+        """By id, how long each test took, or measuring a reference that has none."""
+        return {**self.judging.references_s, **self.tests_s}
 
     @property
     def untimed(self) -> list[Untimed]:

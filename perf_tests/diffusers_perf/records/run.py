@@ -23,7 +23,8 @@ from diffusers_perf.records.main_job import MainJob
 from diffusers_perf.records.measurement import Interference, Measurement, gpu_speedup
 from diffusers_perf.records.missing import Untimed, missing, parts_of
 from diffusers_perf.records.names import BYTES_MOST, BadName, check_case, shown
-from diffusers_perf.records.quantities import Positive, PositiveInteger, Record
+from diffusers_perf.records.quantities import NotNegative, Positive, PositiveInteger, Record
+from diffusers_perf.records.shards import Placement, Shard
 
 SCHEMA = 2
 KEY = "diffusers_perf"
@@ -188,16 +189,6 @@ class CaseRecord(Record, frozen=True, kw_only=True):
         return gpu_speedup(self.measurement, self.compared_with)
 
 
-class Shard(Record, frozen=True, kw_only=True):
-    """Which part of the cases a run was given."""
-
-    index: PositiveInteger
-    """From 1."""
-    count: PositiveInteger
-    cases: tuple[str, ...]
-    """Ids of the cases of all shards together."""
-
-
 class Session(MainJob, frozen=True, kw_only=True):
     """What a run says of itself as a whole."""
 
@@ -218,6 +209,10 @@ class Session(MainJob, frozen=True, kw_only=True):
     reference_drift: Mapping[str, Drift]
     """By workload, of the last time that its reference was timed again."""
     not_timed: tuple[Untimed, ...]
+    durations_s: Mapping[str, NotNegative] = {}
+    """By id, how long each case's test took, or measuring a reference without one of its own."""
+    placements: tuple[Placement, ...] = ()
+    """Where the shards were measured that make up this run."""
 
     @property
     def mode(self) -> Mode:

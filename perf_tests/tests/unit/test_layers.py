@@ -19,6 +19,7 @@ LAYERS = (
     ("techniques", "models", "search", "history"),
     ("optimizations", "plugin"),
     ("compare", "faults"),
+    ("fleet",),
     ("report",),
     ("cli",),
 )

@@ -31,8 +31,8 @@ def test_shards_make_the_whole(
     pytester: pytest.Pytester, capsys: pytest.CaptureFixture[str]
 ) -> None:
     paths = [pytester.path / f"{index}.json" for index in (1, 2)]
-    for index, path in enumerate(paths, start=1):
-        main_job.run(pytester, f"--shard={index}/2", f"--benchmark-json={path}", fakes=FAKES)
+    for part, path in zip(("1/2:1-2", "2/2:3-5"), paths, strict=True):
+        main_job.run(pytester, f"--shard={part}", f"--benchmark-json={path}", fakes=FAKES)
     parts = [load_run(path) for path in paths]
     assert [case for part in parts for case in part.session.expected] == CASES
     # The second has no reference of its own and compared its cases all the same.
@@ -41,6 +41,10 @@ def test_shards_make_the_whole(
         ["fake4-moody"],
     ]
     assert parts[1].by_id["fake4-moody"].latency_speedup
+    # How long it took to measure stands beside those of the shard's own.
+    took = [set(part.session.durations_s) for part in parts]
+    assert took == [set(CASES[:2]), {CASES[0], *CASES[2:]}]
+    assert all(seconds >= 0 for part in parts for seconds in part.session.durations_s.values())
     capsys.readouterr()
 
     whole = pytester.path / "whole.json"
@@ -68,6 +72,10 @@ def test_shards_make_the_whole(
         ("4/3", "--shard: I must be from 1 to N (got 4/3)"),
         ("0/3", "--shard: I must be from 1 to N (got 0/3)"),
         ("1", "--shard: must be I/N, such as 1/3 (got 1)"),
+        ("1/2:3", "--shard: must be I/N, such as 1/3 (got 1/2:3)"),
+        ("1/2:0-1", "--shard: FIRST must be from 1 to LAST (got 1/2:0-1)"),
+        ("1/2:2-1", "--shard: FIRST must be from 1 to LAST (got 1/2:2-1)"),
+        ("1/2:1-9", "--shard 1/2:1-9: only 2 cases selected"),
         ("1/9", "--shard 1/9: more shards than cases (2)"),
     ],
 )
@@ -134,6 +142,45 @@ def _twice(contents: list[Content]) -> None:
 
 def _overlap(contents: list[Content]) -> None:
     session(contents[1])["expected"] = session(contents[0])["expected"]
+
+
+def _other_card(contents: list[Content]) -> None:
+    for index, content in enumerate(contents):
+        machine(content)["gpu_uuid"] = f"card-{index}"
+        content["machine_info"]["node"] = f"host-{index}"
+
+
+def _other_model(contents: list[Content]) -> None:
+    for one in cases(contents[2]):
+        one["measurement"].update(model="other", weights="other")
+
+
+@pytest.mark.parametrize("change", [_other_card, _other_model])
+def test_shards_of_several_cards_and_models_join(
+    tmp_path: Path, change: Callable[[list[Content]], None]
+) -> None:
+    contents = shards()
+    change(contents)
+    out = tmp_path / "run.json"
+    paths = write(contents, tmp_path, "shard")
+    assert command.main(["merge", *map(str, paths), "--json", str(out)]) == 0
+    run = load_run(out)
+    assert len(run.cases) == 5
+    if change is _other_card:
+        assert run.machine.gpu_uuid is None
+        placed = [(one.shard, one.host, one.gpu_uuid) for one in run.session.placements]
+        assert placed == [(n + 1, f"host-{n}", f"card-{n}") for n in range(3)]
+
+
+def test_durations_of_all_shards_are_kept(tmp_path: Path) -> None:
+    contents = shards()
+    for number, content in enumerate(contents):
+        session(content)["durations_s"] = {"ddim50-reference": 1.0 + number, str(number): 2.0}
+    out = tmp_path / "run.json"
+    paths = write(contents, tmp_path, "shard")
+    assert command.main(["merge", *map(str, paths), "--json", str(out)]) == 0
+    durations = load_run(out).session.durations_s
+    assert durations == {"ddim50-reference": 3.0, "0": 2.0, "1": 2.0, "2": 2.0}
 
 
 def _no_shard(contents: list[Content]) -> None:

@@ -101,6 +101,7 @@ MOVED = (
     "cli",
     "compare",
     "faults",
+    "fleet",
     "history",
     "measurement",
     "models",

@@ -1,0 +1,97 @@
+"""What an executor is given and what it gives back: nothing else is known of where a job runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+OUT = "{out}"
+"""In a job's command, the folder into which it writes what is to come back."""
+LOG = "log"
+"""Name of the file with all that a job's process printed."""
+
+Device = Literal["cuda", "cpu"]
+
+
+class BadFleet(Exception):
+    """What cannot be run as asked; one sentence says why."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """One process that has one GPU, or a machine's CPU, for itself."""
+
+    name: str
+    """Of its folder, and in messages."""
+    command: tuple[str, ...]
+    """What Python is given; it runs in the repository's root."""
+    kind: str
+    """Of GPU, as `Executor.places` names it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Where a job runs."""
+
+    host: str
+    gpu_uuid: str | None
+    """None on a CPU."""
+    node: str
+    """The executor's own name of what can be lost as a whole."""
+
+    @property
+    def text(self) -> str:
+        """As a message names it."""
+        return f"{self.host} {self.gpu_uuid}" if self.gpu_uuid else self.host
+
+
+@dataclass(frozen=True, kw_only=True)
+class Started:
+    job: Job
+    place: Place
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finished:
+    """The job's process ended by itself, well or not."""
+
+    job: Job
+    place: Place
+    code: int
+    """Its exit code; negative for the signal that ended it."""
+    seconds: float
+    files: Mapping[str, bytes]
+    """By path below `OUT`, what it wrote, and its `LOG`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lost:
+    """The job can be repeated: what ran it is gone."""
+
+    job: Job
+    place: Place | None
+    """None where it was lost before it began."""
+    reason: str
+
+
+Event = Started | Finished | Lost
+
+
+class Executor(Protocol):
+    """Runs jobs, each alone on its GPU."""
+
+    device: Device
+    places: Mapping[str, int]
+    """By kind of GPU, how many jobs run at once. `BadFleet` where there is none."""
+
+    def start(self, job: Job, *, elsewhere: Place | None = None) -> None:
+        """Run it as soon as a GPU is free, jobs in their order; if another is there than this
+        one, on that.
+        """
+
+    def next(self) -> Event:
+        """What happens next; called while a job is to end."""
+
+    def close(self) -> None:
+        """End every job at once. No process is left."""
