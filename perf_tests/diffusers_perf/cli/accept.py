@@ -25,11 +25,11 @@ from diffusers_perf.judge import comparable
 from diffusers_perf.judge.limits import accepted_of
 from diffusers_perf.messages import baselines as messages
 from diffusers_perf.messages.common import positive_integer
-from diffusers_perf.records import image_files, pixels
+from diffusers_perf.records import image_files
 from diffusers_perf.records.baselines import CaseBaseline, MachineBaseline
+from diffusers_perf.records.image_files import Thumbnail
 from diffusers_perf.records.measurement import Count
 from diffusers_perf.records.names import BadName, image_file
-from diffusers_perf.records.pixels import Images
 from diffusers_perf.records.reading import BadRunError, load_runs
 from diffusers_perf.records.run import CaseRecord, Run
 from diffusers_perf.records.store import BaselineStore, Changes
@@ -224,22 +224,22 @@ def _images(run: Run, store: BaselineStore) -> dict[Path, tuple[Path, CaseRecord
         raise BadRunError(f"{run.path}: {error}") from None
 
 
-def _thumbnail(path: Path, case: CaseRecord) -> Images:
+def _thumbnail(path: Path, case: CaseRecord) -> Thumbnail:
     """As an accepted image is kept. `BadRunError` if there is none of the size that was pinned."""
     if path.parent.is_file():
         raise BadRunError(messages.folder_is_a_file(path.parent))
     if not path.exists():
         raise BadRunError(messages.no_image(path))
     try:
-        images = image_files.load(path)
+        count, height, width, _ = image_files.load_quantized(path).shape
+        thumbnail = image_files.load_thumbnail(path)
     except image_files.BadImage as error:
         raise BadRunError(str(error)) from None
-    count, height, width, _ = images.shape
     pinned = case.image_size or (height, width)
     if count % case.measurement.num_images or pinned != (height, width):
         expected = (case.measurement.num_images, *pinned)
         raise BadRunError(messages.other_size(path, (count, height, width), expected))
-    return pixels.thumbnail(images)
+    return thumbnail
 
 
 def _accepted_shape(path: Path) -> tuple[int, ...] | None:
@@ -250,13 +250,11 @@ def _accepted_shape(path: Path) -> tuple[int, ...] | None:
         return None
 
 
-def _check_shape(images: Images, target: Path) -> None:
+def _check_shape(image: Thumbnail, target: Path) -> None:
     """`BadRunError` for images of another shape than those that are accepted."""
-    accepted = _accepted_shape(target)
-    if accepted is not None and accepted != images.shape:
-        raise BadRunError(
-            messages.other_accepted_size(target, _size(accepted), _size(images.shape))
-        )
+    accepted, own = _accepted_shape(target), image.images.shape
+    if accepted is not None and accepted != own:
+        raise BadRunError(messages.other_accepted_size(target, _size(accepted), _size(own)))
 
 
 def _size(shape: tuple[int, ...]) -> tuple[int, int, int]:

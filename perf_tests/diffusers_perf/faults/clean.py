@@ -23,7 +23,7 @@ from diffusers_perf.judge.finding import Finding
 from diffusers_perf.judge.limits import accepted_of
 from diffusers_perf.measurement.pipelines import Source
 from diffusers_perf.messages import faults as messages
-from diffusers_perf.records import image_files, pixels
+from diffusers_perf.records import image_files
 from diffusers_perf.records.baselines import MachineBaseline, OperatorBaseline
 from diffusers_perf.records.measurement import Measurement
 from diffusers_perf.records.names import image_file
@@ -123,11 +123,11 @@ class Clean:
 
     def accept_image(self, reference: Case, source: Source) -> None:
         """Keep the reference's image, as small as accepted images are."""
-        saved = image_files.load(image_file(self.folder, reference.id))
+        saved = image_files.load_thumbnail(image_file(self.folder, reference.id))
         target = BaselineStore(self.folder).image(
             model=source.name, weights=source.weights, workload=reference.workload.name
         )
-        image_files.save(pixels.thumbnail(saved), target)
+        image_files.save(saved.images, target, bits=saved.bits)
 
 
 def as_judged(case: Case, steps: int) -> Case:

@@ -20,6 +20,7 @@ from diffusers_perf.faults.places import (
     COUNTED,
     COUNTED_HALF,
     SEEN,
+    SEEN_HALF,
     TIMED,
     TIMED_DISTILLED,
     around_call,
@@ -77,9 +78,9 @@ def attention_rewritten(injection: Injection) -> None:
     injection.then(then)
 
 
-@control(setting=SEEN)
+@control(setting=SEEN_HALF)
 def rounding_noise(injection: Injection) -> None:
-    """Noise of the size that float16 makes, 60 dB."""
+    """Noise of the size that float16 makes, 60 dB, in half precision."""
     decoded(injection, lambda sample: sample + 2e-3 * torch.sin(1e4 * sample))
 
 
@@ -183,7 +184,7 @@ def another_allocator_setting(injection: Injection) -> None:
     injection.during(other())
 
 
-@control(setting=Setting(steps=4, image_only=True))
+@control(setting=SEEN)
 def another_thread_count(injection: Injection) -> None:
     """PyTorch runs with another number of threads on the host."""
 

@@ -206,7 +206,7 @@ def prompts_swapped(injection: Injection) -> None:
     encoded(injection, swapped)
 
 
-@fault(detected_by="image", setting=SEEN, unit="dB", sizes=(20, 30, 35, 40, 43, 46, 50))
+@fault(detected_by="image", setting=SEEN, unit="dB", sizes=(20, 30, 35, 40, 43, 46, 50, 60, 70, 80))
 def noise(injection: Injection) -> None:
     """Noise as coarse as the latents lies over every image."""
     deviation = 2 * 10 ** (-(injection.size or 0) / 20)

@@ -6,8 +6,9 @@ from typing import Any
 
 import torch
 
-from diffusers_perf.faults.injection import Injection, Setting, fault
-from diffusers_perf.faults.places import COUNTED, in_step
+from diffusers_perf.faults.injection import CannotInject, Injection, Setting, fault
+from diffusers_perf.faults.places import COUNTED, SEEN, in_step
+from diffusers_perf.messages import faults as messages
 
 
 @fault(
@@ -62,3 +63,43 @@ def scheduler_defaults(injection: Injection) -> None:
         pipeline.scheduler = type(pipeline.scheduler)()
 
     injection.then(then)
+
+
+@fault(detected_by="image", setting=SEEN, where="cpu")
+def table_in_half_precision(injection: Injection) -> None:
+    """The scheduler's table went through half precision."""
+
+    def then(pipeline: Any) -> None:
+        scheduler = _with_alphas(pipeline)
+        table = scheduler.alphas_cumprod
+        scheduler.alphas_cumprod = table.half().to(table.dtype)
+
+    injection.then(then)
+
+
+@fault(detected_by="image", setting=SEEN, source="diffusers #6068, #7128", where="cpu")
+def last_step_to_one(injection: Injection) -> None:
+    """The last step goes to an image without noise, and not to the first of the schedule."""
+
+    def then(pipeline: Any) -> None:
+        _with_alphas(pipeline).final_alpha_cumprod = torch.tensor(1.0)
+
+    injection.then(then)
+
+
+@fault(detected_by="image", setting=SEEN, source="diffusers #6068, #7331", where="cpu")
+def steps_offset_lost(injection: Injection) -> None:
+    """The schedule lost its offset, and each step is one of a thousand timesteps too early."""
+
+    def then(pipeline: Any) -> None:
+        _with_alphas(pipeline).register_to_config(steps_offset=0)
+
+    injection.then(then)
+
+
+def _with_alphas(pipeline: Any) -> Any:
+    """The pipeline's scheduler. `CannotInject` where it has no table of alphas."""
+    scheduler = pipeline.scheduler
+    if not hasattr(scheduler, "alphas_cumprod"):
+        raise CannotInject(messages.lacks(scheduler, messages.NO_ALPHAS))
+    return scheduler

@@ -118,4 +118,5 @@ def question_of(case: CaseRecord) -> Question:
         portable={},
         versions={},
         image_only=case.image_only,
+        workload=case.workload,
     )

@@ -35,7 +35,7 @@ from diffusers_perf.measurement.gradients import gradients_off
 from diffusers_perf.measurement.host import default_call
 from diffusers_perf.measurement.housekeeping import Peaks, cache_was, settle, tidy
 from diffusers_perf.measurement.interference import Watch
-from diffusers_perf.measurement.kept import distance_to_accepted, save
+from diffusers_perf.measurement.kept import bits_of, save, to_accepted
 from diffusers_perf.measurement.lacking import Lack, lack_of
 from diffusers_perf.measurement.loading import Load, load_of
 from diffusers_perf.measurement.observing import Observer, Observing, parameters
@@ -44,7 +44,7 @@ from diffusers_perf.measurement.stepwise import Steps
 from diffusers_perf.measurement.timing import Rounds, Stopwatch
 from diffusers_perf.messages import measurement as messages
 from diffusers_perf.records import pixels
-from diffusers_perf.records.measurement import Count, Distance, Measurement
+from diffusers_perf.records.measurement import Count, Measurement
 from diffusers_perf.records.pixels import Images
 from diffusers_perf.records.run import Machine
 from diffusers_perf.records.store import BaselineStore
@@ -249,7 +249,7 @@ class Bench:
         measurement = structs.replace(measurement, interference=watch.interference())
         self._images[case.id] = images
         if self.images_folder is not None:
-            reason = save(images, self.images_folder, case.id)
+            reason = save(images, self.images_folder, case.id, bits=bits_of(case, self.device))
             if reason:
                 said = messages.image_not_saved(case.id, reason)
                 measurement = structs.replace(measurement, notes=(*measurement.notes, said))
@@ -258,7 +258,7 @@ class Bench:
             if compared is None:
                 return measurement
             images = compared
-        return structs.replace(measurement, image_distance=self._image_distance(case, images))
+        return self._compared(case, measurement, images)
 
     def _starting(
         self,
@@ -285,15 +285,20 @@ class Bench:
             seen[metric.field] = load.seconds + more_s
         return seen
 
-    def _image_distance(self, case: Case, images: Images) -> Distance | None:
+    def _compared(self, case: Case, measured: Measurement, images: Images) -> Measurement:
+        """With the distance of its images to those that they are compared with."""
         if not case.is_reference:
             reference = self._images.get(f"{case.workload.name}-{case.against}")
-            return None if reference is None else pixels.distance(images, reference)
+            distance = None if reference is None else pixels.distance(images, reference)
+            return structs.replace(measured, image_distance=distance)
         source = self.sources.of(case.workload)
         path = self.store.image(
             model=source.name, weights=source.weights, workload=case.workload.name
         )
-        return distance_to_accepted(images, path)
+        seen = to_accepted(images, path, bits=bits_of(case, self.device))
+        if seen is None:
+            return measured
+        return structs.replace(measured, image_distance=seen.distance, accepted_bits=seen.bits)
 
     def repeat_rounds(self, case: Case) -> list[float]:
         """Time a case again that was measured before; the latencies, in seconds.

@@ -3,25 +3,46 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
+from diffusers_perf.catalog.declarations import Case
 from diffusers_perf.messages import measurement as messages
 from diffusers_perf.messages.common import cannot_read
 from diffusers_perf.records import image_files, pixels
 from diffusers_perf.records.baselines import BadBaseline
-from diffusers_perf.records.measurement import Distance
+from diffusers_perf.records.measurement import Bits, Distance
 from diffusers_perf.records.names import BadName, image_file
 from diffusers_perf.records.pixels import Images
 
 
-def save(images: Images, folder: Path, case_id: str) -> str | None:
+@dataclass(frozen=True, kw_only=True)
+class ToAccepted:
+    """How close a reference's images are to the accepted ones."""
+
+    distance: Distance
+    bits: Bits
+    """Of the accepted images, as they were compared."""
+
+
+def bits_of(case: Case, device: torch.device) -> Bits:
+    """In how many bits a case's images say something: in float32 on a CPU, rounding alone makes
+    other images of the same code, and it is at 107 dB and more.
+    """
+    plain = case.is_reference and device.type == "cpu" and not case.workload.base
+    return 16 if plain else 8
+
+
+def save(images: Images, folder: Path, case_id: str, *, bits: Bits) -> str | None:
     """Save a case's images. If that fails, why: the measurement is worth more than they are."""
     try:
         path = image_file(folder, case_id)
     except BadName as error:
         return str(error)
     try:
-        image_files.save(images, path)
+        image_files.save(images, path, bits=bits)
     except OSError as error:
         with suppress(OSError):
             path.unlink()
@@ -29,15 +50,18 @@ def save(images: Images, folder: Path, case_id: str) -> str | None:
     return None
 
 
-def distance_to_accepted(images: Images, path: Path) -> Distance | None:
-    """Of a reference's images to the accepted ones; None if none are accepted.
+def to_accepted(images: Images, path: Path, *, bits: Bits) -> ToAccepted | None:
+    """Of a reference's images to the accepted ones, of which so many bits count where they are
+    known; None if none are accepted.
 
     `BadBaseline` for a file with another image than this workload's.
     """
     try:
         if not path.exists():
             return None
-        return pixels.distance(pixels.thumbnail(images), image_files.load(path))
+        accepted = image_files.load_thumbnail(path, bits=bits)
+        distance = pixels.distance(pixels.thumbnail(images), accepted.images)
+        return ToAccepted(distance=distance, bits=accepted.bits)
     except OSError as error:
         raise BadBaseline(cannot_read(path, error.strerror)) from None
     except ValueError as error:

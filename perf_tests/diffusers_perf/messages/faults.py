@@ -39,6 +39,7 @@ def lacks(of: object, what: str) -> str:
 NO_SLICED_ATTENTION = "has no attention that can be sliced"
 NO_GUIDANCE = "is called without a guidance scale"
 NO_PROMPT = "is called without a prompt"
+NO_ALPHAS = "has no table of alphas"
 NO_UNET = "has no UNet"
 NO_BLOCKS = "has no transformer blocks"
 NO_TOKENIZER = "has no tokenizer"

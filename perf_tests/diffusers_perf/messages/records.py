@@ -117,6 +117,10 @@ def damaged_png(path: Path, reason: str) -> str:
     return f"{path}: damaged PNG file ({reason})"
 
 
+def damaged_rest(path: Path) -> str:
+    return f"{path}: damaged PNG file (its 16-bit part does not fit its images)"
+
+
 def not_rgb(path: Path) -> str:
     return f"{path}: not an RGB image with 8 bits per channel"
 

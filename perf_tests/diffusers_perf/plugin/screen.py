@@ -159,7 +159,9 @@ def image(seen: Measurement) -> str:
         return "not finite"
     if seen.image_distance is None:
         return f"mean {seen.look.mean:.2f}"
-    return how_close(seen.image_distance.psnr_db, seen.image_distance.ssim)
+    close = how_close(seen.image_distance.psnr_db, seen.image_distance.ssim)
+    # A drift that is smaller than their rounding does not show.
+    return f"{close}, 8 bits" if seen.accepted_bits == 8 else close
 
 
 def how_close(psnr_db: float, ssim: float | None) -> str:

@@ -21,6 +21,8 @@ from diffusers_perf.records.quantities import (
 
 IDENTICAL_DB = 120.0
 """PSNR is capped here: JSON has no infinity, and differences beyond it are below float32."""
+Bits = Literal[8, 16]
+"""In which each number of an image is known."""
 HOST_IDLE = 0.1
 """The host is the bottleneck where the GPU is idle for more than this share of the time."""
 
@@ -144,6 +146,9 @@ class Measurement(Record, frozen=True, kw_only=True):
     """The last round's images against the first's: state that leaks between generations shows."""
     image_distance: Distance | None = None
     """To the images of the case it is compared with; the reference's to the accepted ones."""
+    accepted_bits: Bits | None = None
+    """Of the accepted images, as a reference's were compared with them. None in older runs, and
+    where none were."""
     step_distances: StepDistances | None = None
     """Of a step-wise workload's cases, to its reference; their `image_distance` is then of the
     image that comes of the reference's predictions."""

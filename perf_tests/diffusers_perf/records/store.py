@@ -37,7 +37,7 @@ from diffusers_perf.records.run import slug_of
 from diffusers_perf.records.transaction import Transaction, transaction
 
 if TYPE_CHECKING:
-    from diffusers_perf.records.pixels import Images
+    from diffusers_perf.records.image_files import Thumbnail
 
 T = TypeVar("T")
 
@@ -172,12 +172,12 @@ class Changes:
             if path.stem not in by_workload:
                 self.files.remove(path)
 
-    def save_image(self, images: Images, path: Path) -> None:
-        """Keep images, as `image_files.save` does."""
+    def save_image(self, image: Thumbnail, path: Path) -> None:
+        """Keep images as they are accepted."""
         # NumPy is imported where images are, and not for a command's help.
         from diffusers_perf.records import image_files
 
-        self.files.write(path, image_files.encoded(images))
+        self.files.write(path, image_files.encoded(image.images, bits=image.bits))
 
     def add_history(self, lines: Sequence[str]) -> None:
         """Add lines to the log of acceptances. `BadBaseline` for one that must not be extended."""

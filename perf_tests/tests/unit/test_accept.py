@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 from statistics import median
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ import pytest
 from diffusers_perf.cli import __main__ as command
 from diffusers_perf.records import image_files
 from diffusers_perf.records.baselines import CaseBaseline, rounded
-from diffusers_perf.records.measurement import Count
+from diffusers_perf.records.measurement import Bits, Count
 from diffusers_perf.records.operators import COUNTERS
 from diffusers_perf.records.store import BaselineStore
 from perf_tests.tests.unit.recorded import (
@@ -160,6 +161,19 @@ def test_accepting_a_speed_changes_no_image(
     assert command.main(["accept", paths[0], "--images-only", "--reason", "third"]) == 0
     assert image.read_bytes() != before
     assert "images. third" in (folder / "HISTORY.md").read_text()
+
+
+def test_image_is_accepted_in_the_bits_that_the_run_saved(
+    tmp_path: Path, folder: Path, runs: list[Content]
+) -> None:
+    paths = written(tmp_path, runs)
+    saved = tmp_path / "run-0-images" / "ddim50-reference.png"
+    accepted = folder / "images" / "ddim50-sd15-seeded-2023.png"
+    images = np.divide(image_files.load(saved), 3, dtype=np.float32)
+    for bits in get_args(Bits):
+        image_files.save(images, saved, bits=bits)
+        assert command.main(["accept", paths[0], "--images-only", "--reason", f"{bits}"]) == 0
+        assert image_files.load_thumbnail(accepted).bits == bits
 
 
 def test_counts_of_the_code_are_not_the_machines(

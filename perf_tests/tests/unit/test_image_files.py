@@ -15,7 +15,7 @@ from PIL.PngImagePlugin import PngInfo
 from diffusers_perf.records import image_files
 from diffusers_perf.records.image_files import BadImage
 from diffusers_perf.records.names import BadName, image_file
-from diffusers_perf.records.pixels import Images
+from diffusers_perf.records.pixels import Images, thumbnail
 
 
 def some(count: int, height: int, width: int) -> Images:
@@ -39,6 +39,42 @@ def test_images_keep_their_shape(tmp_path: Path, shape: tuple[int, int, int]) ->
     loaded = image_files.load(path)
     assert loaded.shape == (*shape, 3)
     assert np.allclose(loaded, some(*shape), atol=0.5 / 255 + 1e-6)
+
+
+@pytest.mark.parametrize("shape", [(2, 96, 64), (1, 512, 256), (1, 1, 1)])
+def test_thumbnail_keeps_16_bits_where_asked(tmp_path: Path, shape: tuple[int, int, int]) -> None:
+    path, images = tmp_path / "images.png", some(*shape)
+    image_files.save(images, path)
+    assert image_files.load_thumbnail(path).bits == 8
+    image_files.save(images, path, bits=16)
+    seen = image_files.load_thumbnail(path)
+    assert seen.bits == 16
+    assert np.allclose(seen.images, thumbnail(images), atol=1 / image_files.LEVELS)
+    # What is seen has 8 bits either way, and is all that a comparison in 8 bits takes.
+    assert np.allclose(image_files.load(path), images, atol=0.5 / 255 + 1e-6)
+    coarse = image_files.load_thumbnail(path, bits=8)
+    assert coarse.bits == 8
+    assert np.array_equal(coarse.images, thumbnail(image_files.load(path)))
+
+
+def test_thumbnail_of_a_thumbnail_is_the_same(tmp_path: Path) -> None:
+    path = tmp_path / "images.png"
+    image_files.save(some(1, 256, 256), path, bits=16)
+    first = image_files.load_thumbnail(path)
+    image_files.save(first.images, path, bits=16)
+    assert np.allclose(
+        image_files.load_thumbnail(path).images, first.images, atol=1.1 / image_files.LEVELS
+    )
+
+
+@pytest.mark.parametrize("rest", [b"", b"few", zlib.compress(b"few"), zlib.compress(bytes(9999))])
+def test_damaged_16_bits_are_refused(tmp_path: Path, rest: bytes) -> None:
+    path, info = tmp_path / "images.png", PngInfo()
+    info.add(image_files.REST_CHUNK, rest)
+    Image.new("RGB", (8, 8)).save(path, pnginfo=info)
+    with pytest.raises(BadImage, match="its 16-bit part does not fit its images"):
+        image_files.load_thumbnail(path)
+    assert image_files.load(path).shape == (1, 8, 8, 3)
 
 
 def test_strip_without_a_shape_is_squares(tmp_path: Path) -> None:

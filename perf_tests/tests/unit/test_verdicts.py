@@ -17,7 +17,14 @@ from diffusers_perf.judge.messages.commands import Accept, AcceptImages, Rerun, 
 from diffusers_perf.judge.verdicts import judge
 from diffusers_perf.records.baselines import Bound
 from diffusers_perf.records.main_job import MainJob
-from diffusers_perf.records.measurement import Count, Distance, Interference, Look, Measurement
+from diffusers_perf.records.measurement import (
+    Bits,
+    Count,
+    Distance,
+    Interference,
+    Look,
+    Measurement,
+)
 from perf_tests.tests.unit.factories import FP16, GENERATES, REFERENCE, baseline_of, question
 
 
@@ -82,6 +89,19 @@ def test_reference_image_is_compared_with_the_accepted_one() -> None:
     (finding,) = verdict.messages
     assert finding.metric == "image distance"
     assert "--images-only" in finding.next
+
+
+@pytest.mark.parametrize(
+    ("bits", "psnr_db", "status"),
+    [(8, 59.0, "same"), (16, 74.0, "worse image"), (16, 107.0, "same"), (None, 59.0, "same")],
+)
+def test_accepted_image_in_16_bits_shows_a_small_drift(
+    bits: Bits | None, psnr_db: float, status: str
+) -> None:
+    close = Distance(psnr_db=psnr_db, ssim=0.9999)
+    measured = structs.replace(REFERENCE, image_distance=close, accepted_bits=bits)
+    image = [f for f in judge(question(measured)).findings if f.metric.startswith("image")]
+    assert [finding.status for finding in image] == [status]
 
 
 def test_case_without_a_baseline_is_new_and_its_image_is_judged() -> None:
