@@ -129,7 +129,7 @@ def of_json(whole: Any) -> st.SearchStrategy[bytes]:
 
 
 def png() -> bytes:
-    return image_files.encoded(np.full((2, 8, 4, 3), 0.5, np.float32))
+    return image_files.encoded(np.full((2, 8, 4, 3), 0.5, np.float32), bits=16)
 
 
 def row() -> bytes:
@@ -206,7 +206,7 @@ READERS = {
     "image": Reader(
         files=lambda: damaged(png()),
         name="image.png",
-        read=lambda folder: image_files.load(folder / "image.png"),
+        read=lambda folder: image_files.load_thumbnail(folder / "image.png"),
         errors=(BadImage,),
     ),
     "history": Reader(

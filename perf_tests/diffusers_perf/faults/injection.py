@@ -43,6 +43,8 @@ class Setting:
     rounds: int = 1
     """One says nothing about a latency and is judged as inconclusive at worst."""
     image_only: bool = False
+    imports: bool = False
+    """With the time that a fresh process takes to import the libraries."""
     num_images: int = 1
     """That it takes: of a workload with fewer, the prompt is repeated."""
     changes: Mapping[str, Any] = field(default_factory=dict)
@@ -73,6 +75,8 @@ class Injection:
     """What of it the GPU was busy; 0 where there is none."""
     stopwatch: Stopwatch | None = None
     """In place of the one that warms up and times."""
+    imported_first: str = ""
+    """Python code that a fresh process runs before it imports the libraries."""
     contexts: list[AbstractContextManager[Any]] = field(default_factory=list)
     changes: list[tuple[str | None, Callable[[Any], None]]] = field(default_factory=list)
     givens: list[Callable[[Any], None]] = field(default_factory=list)

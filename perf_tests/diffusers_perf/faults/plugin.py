@@ -47,6 +47,9 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     size = fault.sizes[0] if fault.sizes else None
     # Nothing was measured before, so a step counts as a tenth of a second.
     injection = fault.injected(Injection(device=device, size=size, step_s=0.1, gpu_step_s=0.01))
+    if injection.imported_first:
+        # Here all is imported already.
+        raise pytest.UsageError(messages.in_own_process(fault.name))
     wanted = {only for only, _ in injection.changes}
     cases = {case.name for case in cases_of(session.items)}
     if None not in wanted and not wanted & cases and not injection.contexts:

@@ -24,6 +24,7 @@ from diffusers_perf.catalog.status import Status
 from diffusers_perf.catalog.workload import FIELDS, Workload
 from diffusers_perf.faults.building import injecting
 from diffusers_perf.faults.clean import Clean, CleanRun, as_judged
+from diffusers_perf.faults.importing import timed_import
 from diffusers_perf.faults.injection import CannotInject, Fault, Injection, Setting
 from diffusers_perf.faults.outcomes import FalseAlarm, Outcome, OutcomeStatus
 from diffusers_perf.judge.finding import Finding, Verdict
@@ -246,6 +247,7 @@ class Trials:
         injection = self._injection(fault, clean, size)
         if not injected:
             injection.contexts, injection.changes, injection.stopwatch = [], [], None
+            injection.imported_first = ""
         tried, judging = self.bench, self.judging
         tried.rounds = fault.setting.rounds
         # Where no latency is judged, one short warm-up is enough.
@@ -263,6 +265,8 @@ class Trials:
         findings: list[Finding] = []
         tried.build = injecting(injection)
         tried.stopwatch = injection.stopwatch or Stopwatch()
+        imports = fault.setting.imports
+        tried.imported = timed_import(injection.imported_first) if imports else None
         tried.observer = self._observer if observed else Unobserved()
         with ExitStack() as contexts:
             for context in injection.contexts:

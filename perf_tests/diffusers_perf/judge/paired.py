@@ -21,7 +21,7 @@ from diffusers_perf.judge.sides import PairedCase, question_of
 from diffusers_perf.judge.weighing import PAIRS_MOST, Weighed, weigh
 from diffusers_perf.messages.numbers import plural
 from diffusers_perf.records.measurement import Count
-from diffusers_perf.records.run import CaseRecord
+from diffusers_perf.records.run import CaseRecord, Run
 
 Noise = Mapping[str, Mapping[str, float]]
 """By a case's key and `Metric.field`: the standard deviation of its log between processes."""
@@ -217,8 +217,8 @@ def _counter(
 def alone(sides: PairedCase) -> Iterator[Change]:
     """What head's runs show without base: images within their tolerance, and no leak."""
     found, before = (
-        [finding for case in side for finding in _findings(case)]
-        for side in (sides.in_head, sides.in_base)
+        [finding for run in side for finding in _findings(sides.name, run)]
+        for side in (sides.head, sides.base)
     )
     in_base = {(finding.metric, finding.status) for finding in before}
     groups: dict[str, list[Finding]] = {}
@@ -249,8 +249,11 @@ def flagged(sides: PairedCase) -> Iterator[Change]:
         yield Change.of(status, TORCH_FLAGS.name, sides.name, message)
 
 
-def _findings(case: CaseRecord) -> Iterator[Finding]:
-    question = question_of(case)
+def _findings(name: str, run: Run) -> Iterator[Finding]:
+    """What this case shows in a run by itself."""
+    if (case := run.by_id.get(name)) is None:
+        return
+    question = question_of(case, run)
     yield from images.judged(question)
     if not case.image_only:
         yield from counters.leak(question)

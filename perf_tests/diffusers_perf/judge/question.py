@@ -27,7 +27,7 @@ class Question:
     baseline_name: str
     """The file of the machine's baseline, as a message names it."""
     folder: str
-    """The folder of all baselines, as a message names it."""
+    """The folder of all baselines, as a message names it; empty where it is not known."""
     portable: Mapping[str, Bound]
     """By name in `portable.json`."""
     versions: Mapping[str, str]

@@ -100,14 +100,14 @@ def interference_in(run: Run, case: CaseRecord, metric: Metric) -> list[str]:
     )
     return [
         *interference.reasons(wall_clock=True),
-        *(finding.said for finding in measuring.judged(question_of(case))),
+        *(finding.said for finding in measuring.judged(question_of(case, run))),
         # In either direction: pairs are compared on one machine of one speed.
         *(messages.drift(drift.ratio) for drift in drifts if drift and drift.significant),
     ]
 
 
-def question_of(case: CaseRecord) -> Question:
-    """What a recorded case shows by itself, without a baseline."""
+def question_of(case: CaseRecord, run: Run) -> Question:
+    """What a case of a run shows by itself, without a baseline."""
     return Question(
         measured=case.measurement,
         reference=case.compared_with,
@@ -119,4 +119,5 @@ def question_of(case: CaseRecord) -> Question:
         versions={},
         image_only=case.image_only,
         workload=case.workload,
+        job=run.session.main_job,
     )

@@ -77,6 +77,12 @@ def cannot_inject(name: str, device: str) -> str:
     return f"--inject {name}: cannot be injected on {device}"
 
 
+def in_own_process(name: str) -> str:
+    return (
+        f"--inject {name}: is injected in a process of its own; run: diffusers-perf faults {name}"
+    )
+
+
 def not_selected(name: str, cases: Sequence[str]) -> str:
     return f"--inject {name} changes {', '.join(cases)}, which is not among the selected cases"
 

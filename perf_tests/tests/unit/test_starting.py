@@ -105,6 +105,31 @@ def compared(head: Callable[[int], float], *, base: float = 0.3) -> list[Change]
     return [change for change in found.changes if change.metric == "load time"]
 
 
+def test_faults_at_once_are_detected_where_latency_is_inconclusive() -> None:
+    sides = [recorded.side(name, count=5, noise=0.3) for name in ("base", "head")]
+    for side, by in zip(sides, (1, 4), strict=True):
+        for run in side:
+            seen = recorded.measured(run, CASE)
+            seen["metrics"] = {"load_s": 0.6 * by, "text_stage_s": 0.02 * by}
+            seen["flags"] = {"deterministic algorithms": "on" if by > 1 else "off"}
+            seen["counters"]["host_growth_bytes"] = [(by - 1) * 10_000, 0]
+            seen["counters"]["masked_attention"] = [0, by - 1]
+    found = compare(
+        *(recorded.parsed(one, name) for one, name in zip(sides, ("base", "head"), strict=True))
+    )
+    own = [change for change in found.changes if change.case == CASE]
+    assert [c.status for c in own if c.metric == "latency"] == [Status.INCONCLUSIVE]
+    worse = {change.metric for change in own if not change.status.passes}
+    assert worse == {
+        "load time",
+        "text stage",
+        "torch flags",
+        "host growth",
+        "masked_attention",
+    }
+    assert found.exit_code == 1
+
+
 def test_slower_start_is_noticed_in_the_least_of_each_side() -> None:
     (change,) = compared(lambda number: 2.3 + number)
     assert (change.status, change.base, change.head) == (Status.SLOWER, 0.3, 2.3)

@@ -115,7 +115,8 @@ def far(q: Question, distance: Distance, limit: Tolerance) -> Message:
     command: Command
     if q.is_reference:
         what = "image is too far from the accepted one"
-        expected = f"the image accepted for these weights, in {q.folder}/images"
+        where = f", in {q.folder}/images" if q.folder else ""
+        expected = f"the image accepted for these weights{where}"
         advice, command = f"{compare}; if the change is intended", q.accept_images
     else:
         what = f"image is too far from {called(q.reference.case)}'s"
