@@ -18,8 +18,8 @@ from pathlib import Path
 from diffusers_perf.catalog.status import CANNOT_JUDGE
 from diffusers_perf.cli.answers import (
     add_baselines,
+    add_minutes,
     named,
-    positive,
     refuse,
     store_of,
 )
@@ -45,13 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FOLDER",
         help="where runs, checkouts and environments are kept (default: runs/ab)",
     )
-    parser.add_argument(
-        "--minutes",
-        type=positive,
-        default=MINUTES,
-        metavar="N",
-        help=f"time for all processes, installation not included (default: {MINUTES:g})",
-    )
+    add_minutes(parser, MINUTES)
     parser.add_argument("--device", choices=("cuda", "cpu"), help="passed to pytest")
     add_baselines(parser)
     parser.add_argument(

@@ -40,6 +40,23 @@ def add_baselines(parser: ArgumentParser) -> None:
     )
 
 
+def add_minutes(parser: ArgumentParser, default: float) -> None:
+    """The option of commands that measure in processes of their own."""
+    parser.add_argument(
+        "--minutes",
+        type=positive,
+        default=default,
+        metavar="N",
+        help=f"time for all processes, installation not included (default: {default:g})",
+    )
+
+
+def add_device_and_model(parser: ArgumentParser) -> None:
+    """The options of commands that measure in this process."""
+    parser.add_argument("--device", choices=("cuda", "cpu"), help="default: cuda if there is a GPU")
+    parser.add_argument("--model", help="as for pytest's --model")
+
+
 def store_of(args: Namespace) -> BaselineStore:
     """The baselines that a command was given, by default those of pytest's settings."""
     return BaselineStore(args.baselines) if args.baselines else configured_store()

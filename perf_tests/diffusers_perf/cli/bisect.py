@@ -19,7 +19,7 @@ from shlex import join
 from typing import TYPE_CHECKING
 
 from diffusers_perf.catalog.status import CANNOT_JUDGE
-from diffusers_perf.cli.answers import named, positive, refuse
+from diffusers_perf.cli.answers import add_minutes, named, refuse
 from diffusers_perf.messages import bisect as messages
 from diffusers_perf.messages.common import INTERRUPTED
 
@@ -58,13 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FOLDER",
         help="where runs, checkouts and environments are kept (default: runs/bisect)",
     )
-    parser.add_argument(
-        "--minutes",
-        type=positive,
-        default=MINUTES,
-        metavar="N",
-        help=f"time for all processes, installation not included (default: {MINUTES:g})",
-    )
+    add_minutes(parser, MINUTES)
     parser.add_argument("--device", choices=("cuda", "cpu"), help="passed to pytest")
     parser.add_argument("pytest", nargs="*", metavar="-- ARGUMENT", help="passed to pytest")
 

@@ -20,7 +20,14 @@ from diffusers_perf.catalog.declarations import Tolerance, WeightsKind
 from diffusers_perf.catalog.metrics import COLUMNS
 from diffusers_perf.catalog.registry import Catalog, no_optimization
 from diffusers_perf.catalog.workload import Workload
-from diffusers_perf.cli.answers import configured_store, named, number, positive, refuse
+from diffusers_perf.cli.answers import (
+    add_device_and_model,
+    configured_store,
+    named,
+    number,
+    positive,
+    refuse,
+)
 from diffusers_perf.compare.attempts import Attempts, Folder, cells_of, settings_of
 from diffusers_perf.compare.bare import BadInput, bare_bench
 from diffusers_perf.compare.lock import BadFolder, held
@@ -79,8 +86,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--without", nargs="+", default=[], metavar="NAME", help="optimizations to leave out"
     )
-    parser.add_argument("--device", choices=("cuda", "cpu"), help="default: cuda if there is a GPU")
-    parser.add_argument("--model", help="as for pytest's --model")
+    add_device_and_model(parser)
     parser.add_argument(
         "--out",
         type=named,

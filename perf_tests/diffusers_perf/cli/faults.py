@@ -21,7 +21,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from diffusers_perf.catalog.status import REGRESSION
-from diffusers_perf.cli.answers import configured_store, named, number, refuse
+from diffusers_perf.cli.answers import add_device_and_model, configured_store, named, number, refuse
 from diffusers_perf.compare.bare import BadInput, bare_bench
 from diffusers_perf.messages import faults as messages
 from diffusers_perf.messages.plugin import skipped as skipped_because
@@ -44,8 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "names", nargs="*", metavar="NAME", help="faults and controls to inject (default: all)"
     )
-    parser.add_argument("--device", choices=("cuda", "cpu"), help="default: cuda if there is a GPU")
-    parser.add_argument("--model", help="as for pytest's --model")
+    add_device_and_model(parser)
     parser.add_argument(
         "--workload",
         metavar="NAME",

@@ -9,7 +9,6 @@ memory. The counts depend on the versions of torch and diffusers only.
 from __future__ import annotations
 
 import argparse
-import math
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import date
@@ -18,7 +17,7 @@ from typing import TYPE_CHECKING
 from diffusers_perf.catalog.declarations import Case
 from diffusers_perf.catalog.metrics import OPERATORS
 from diffusers_perf.catalog.registry import in_order
-from diffusers_perf.cli.answers import add_baselines, refuse, store_of
+from diffusers_perf.cli.answers import add_baselines, positive, refuse, store_of
 from diffusers_perf.cli.calls import python_calls
 from diffusers_perf.judge.finding import Finding
 from diffusers_perf.judge.messages.commands import structure_command
@@ -48,25 +47,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--reason", help="why they are accepted; written to the file")
     parser.add_argument(
-        "--matmul-tflops", type=_rate, metavar="N", help="matmul rate of a GPU, for the roofline"
+        "--matmul-tflops", type=positive, metavar="N", help="matmul rate of a GPU, for the roofline"
     )
     parser.add_argument(
         "--bandwidth-gb",
-        type=_rate,
+        type=positive,
         metavar="N",
         help="its memory bandwidth in GB/s, for the roofline",
     )
     add_baselines(parser)
-
-
-def _rate(text: str) -> float:
-    try:
-        rate = float(text)
-    except ValueError:
-        rate = math.nan
-    if not 0 < rate < math.inf:
-        raise argparse.ArgumentTypeError(messages.positive_number(text))
-    return rate
 
 
 def main(args: argparse.Namespace) -> int:

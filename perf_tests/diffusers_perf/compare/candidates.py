@@ -67,16 +67,8 @@ def _commit(commit: str, out: Path) -> Candidate:
             digest = hashlib.sha256(text.encode()).hexdigest()[:8]
             python = environments.environment(checkout, out / f"env-{digest}")
         site = environments.site_of(checkout, out / f"site-{name}")
-        versions, packages = environments.probe(python, ab.environment_of(name), site)
-        return Side(
-            name=name,
-            checkout=checkout,
-            code=commit,
-            python=python,
-            versions=versions,
-            packages=packages,
-            site=site,
-        )
+        where = ab.environment_of(name)
+        return Side.probed(name, where, checkout=checkout, code=commit, python=python, site=site)
 
     subject = git("log", "-1", "--format=%s (%an, %as)", commit).stdout.strip()
     return Candidate(name=name, label=f"{name} {subject}", prepare=prepare)
@@ -122,10 +114,8 @@ def _versions(versions: dict[str, str], root: Path, code: str, out: Path) -> Can
     def prepare() -> Side:
         requirements = [f"{package}=={version}" for package, version in versions.items()]
         python = environments.overlay(out / f"env-{name}", requirements)
-        there, packages = environments.probe(python, ab.environment_of(name))
-        return Side(
-            name=name, checkout=root, code=code, python=python, versions=there, packages=packages
-        )
+        where = ab.environment_of(name)
+        return Side.probed(name, where, checkout=root, code=code, python=python, site=None)
 
     label = ", ".join(f"{package} {version}" for package, version in versions.items())
     return Candidate(name=name, label=label, prepare=prepare)

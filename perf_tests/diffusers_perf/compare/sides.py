@@ -38,6 +38,22 @@ class Side:
     site: Path | None = None
     """A folder that stands first on the path, with the packages that the checkout builds."""
 
+    @classmethod
+    def probed(
+        cls, name: str, where: str, *, checkout: Path, code: str, python: Path, site: Path | None
+    ) -> Side:
+        """With what is in the environment, which `where` names. `BadSide` if it cannot run this."""
+        versions, packages = environments.probe(python, where, site)
+        return cls(
+            name=name,
+            checkout=checkout,
+            code=code,
+            python=python,
+            versions=versions,
+            packages=packages,
+            site=site,
+        )
+
     @property
     def text(self) -> str:
         return f"{self.code[:12]}, " + ", ".join(f"{n} {v}" for n, v in self.versions.items())
@@ -60,17 +76,8 @@ def of_pythons(base: str, head: str) -> tuple[Side, Side]:
             raise BadSide(messages.no_program(name, given))
         # Not resolved: a virtual environment's Python is a link, and knows its packages by that.
         python = Path(found).absolute()
-        versions, packages = environments.probe(python, f"--{name}-python {given}")
-        sides.append(
-            Side(
-                name=name,
-                checkout=root,
-                code=code,
-                python=python,
-                versions=versions,
-                packages=packages,
-            )
-        )
+        where = f"--{name}-python {given}"
+        sides.append(Side.probed(name, where, checkout=root, code=code, python=python, site=None))
     return sides[0], sides[1]
 
 
@@ -101,16 +108,13 @@ def of_commits(commits: Mapping[str, str], out: Path) -> tuple[Side, Side]:
     sides = []
     for name, commit in commits.items():
         site = environments.site_of(checkouts[name], out / f"site-{name}")
-        where = messages.environment_of(name)
-        versions, packages = environments.probe(pythons[name], where, site)
         sides.append(
-            Side(
-                name=name,
+            Side.probed(
+                name,
+                messages.environment_of(name),
                 checkout=checkouts[name],
                 code=commit,
                 python=pythons[name],
-                versions=versions,
-                packages=packages,
                 site=site,
             )
         )

@@ -160,7 +160,7 @@ def faults_in(modules: Iterable[ModuleType]) -> dict[str, Fault]:
 
 def fault(
     *,
-    detected_by: Detector,
+    detected_by: Detector | None,
     setting: Setting,
     source: str = "own",
     where: Where = "any",
@@ -173,27 +173,7 @@ def fault(
     report says of it. `ValueError` for a function without a docstring, sizes without a unit, or an
     unknown detector or machine.
     """
-    return _declare(
-        source=source, detected_by=detected_by, where=where, setting=setting, unit=unit, sizes=sizes
-    )
 
-
-def control(
-    *, setting: Setting, source: str = "own", where: Where = "any"
-) -> Callable[[Callable[[Injection], None]], Fault]:
-    """Declare the decorated function as a change that every rule must let pass."""
-    return _declare(source=source, detected_by=None, where=where, setting=setting)
-
-
-def _declare(
-    *,
-    source: str,
-    detected_by: Detector | None,
-    where: Where,
-    setting: Setting,
-    unit: str = "",
-    sizes: tuple[float, ...] = (),
-) -> Callable[[Callable[[Injection], None]], Fault]:
     def declare(apply: Callable[[Injection], None]) -> Fault:
         name = apply.__name__
         if not (apply.__doc__ or "").strip():
@@ -216,3 +196,10 @@ def _declare(
         )
 
     return declare
+
+
+def control(
+    *, setting: Setting, source: str = "own", where: Where = "any"
+) -> Callable[[Callable[[Injection], None]], Fault]:
+    """Declare the decorated function as a change that every rule must let pass."""
+    return fault(detected_by=None, setting=setting, source=source, where=where)

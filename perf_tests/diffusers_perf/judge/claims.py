@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+from diffusers_perf.catalog.metrics import GPU_SPEEDUP
 from diffusers_perf.messages.report import claim_of
 from diffusers_perf.records.baselines import Claim
-from diffusers_perf.records.measurement import Measurement, gpu_speedup
+from diffusers_perf.records.measurement import Measurement
 
 
 def claims(
@@ -18,7 +19,7 @@ def claims(
         claim = published.get(seen.case)
         if claim is None or reference is None:
             continue
-        on_gpu = gpu_speedup(seen, reference)
+        on_gpu = GPU_SPEEDUP.of(seen, reference)
         lines.append(
             claim_of(
                 seen.case,

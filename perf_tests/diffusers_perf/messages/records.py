@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 # Any file
@@ -24,8 +23,8 @@ def not_json(path: Path) -> str:
     return f"{path}: not valid JSON"
 
 
-def other_schema(path: Path, schema: object, known: Sequence[int]) -> str:
-    return f"{path}: has schema {schema}; this version reads {' and '.join(map(str, known))}"
+def other_schema(path: Path, schema: object, known: int) -> str:
+    return f"{path}: has schema {schema}; this version reads schema {known}"
 
 
 def bad_name(name: str, what: str) -> str:
@@ -51,11 +50,6 @@ def case_twice(path: Path, case: str) -> str:
     return f"{path}: has the case {case} twice"
 
 
-def lacks_for_upgrade(name: object) -> str:
-    return f"has schema 1, but no {name}, so it cannot be converted"
-
-
-CANNOT_UPGRADE = "has schema 1 and cannot be converted"
 UNEQUAL_STEPS = "inputs_db and predictions_db must be of the same steps"
 
 

@@ -11,10 +11,6 @@ REASON_ALONE = "--reason is used with --write only"
 HALF_A_ROOFLINE = "a roofline needs both --matmul-tflops and --bandwidth-gb"
 
 
-def positive_number(text: str) -> str:
-    return f"must be a positive number (got {text})"
-
-
 def no_case(word: str) -> str:
     return f"no case has {word!r} in its id"
 

@@ -27,16 +27,6 @@ HOST_IDLE = 0.1
 """The host is the bottleneck where the GPU is idle for more than this share of the time."""
 
 
-def idle_share_of(*, gpu_busy_s: float, latency_s: float) -> float:
-    """The share of the latency during which the GPU is idle."""
-    return max(0.0, 1 - gpu_busy_s / latency_s)
-
-
-def bottleneck_of(idle_share: float) -> Literal["host", "gpu"]:
-    """The bottleneck of a case whose GPU is idle for this share of the time."""
-    return "host" if idle_share > HOST_IDLE else "gpu"
-
-
 class Count(Record, frozen=True, kw_only=True, array_like=True):
     """A counter, ``[fixed, per step]`` in JSON: what happens once per generation and per step."""
 
@@ -212,19 +202,17 @@ class Measurement(Record, frozen=True, kw_only=True):
 
     @property
     def idle_share(self) -> float | None:
-        """As `idle_share_of`; None where GPU busy time is unknown."""
-        if self.gpu_busy_s is None:
-            return None
-        return idle_share_of(gpu_busy_s=self.gpu_busy_s, latency_s=self.latency_s)
+        """Of the latency, the share during which the GPU is idle; None where that is unknown."""
+        return None if self.gpu_busy_s is None else max(0.0, 1 - self.gpu_busy_s / self.latency_s)
 
     @property
     def bottleneck(self) -> Literal["host", "gpu"] | None:
-        """As `bottleneck_of`; None where GPU busy time is unknown."""
-        return None if self.idle_share is None else bottleneck_of(self.idle_share)
+        """None where GPU busy time is unknown."""
+        if self.idle_share is None:
+            return None
+        return "host" if self.idle_share > HOST_IDLE else "gpu"
 
-
-def gpu_speedup(measured: Measurement, reference: Measurement) -> float | None:
-    """How many times less the GPU works than for the reference; None where that is unknown."""
-    if measured.gpu_busy_s is None or reference.gpu_busy_s is None:
-        return None
-    return reference.gpu_busy_s / measured.gpu_busy_s
+    @property
+    def cost_s(self) -> float:
+        """GPU busy time where it was measured, else latency."""
+        return self.latency_s if self.gpu_busy_s is None else self.gpu_busy_s

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Sequence
 from itertools import combinations
@@ -13,10 +12,10 @@ import msgspec
 
 from diffusers_perf.messages import common
 from diffusers_perf.messages import records as messages
-from diffusers_perf.records import schema1
 from diffusers_perf.records.files import BadContent, decoded, read_bytes, real
 from diffusers_perf.records.run import KEY, SCHEMA, CaseRecord, Run, RunFile
 
+KEY_OF_VERSION_1 = "perf_tests"
 NAMED_MOST = 300
 """Characters of a key that a message names."""
 
@@ -52,41 +51,24 @@ def distinct(paths: Sequence[Path]) -> Sequence[Path]:
 
 
 def read(path: Path) -> Any:
-    """The JSON in a file, as schema 2. `BadRunError` where there is none."""
+    """The JSON in a file. `BadRunError` where there is none."""
     try:
         data = read_bytes(path)
     except OSError as error:
         raise BadRunError(common.cannot_read(path, error.strerror)) from None
     try:
-        content: Any = _parsed(data)
+        return msgspec.json.decode(data)
     except (ValueError, RecursionError):
         raise BadRunError(messages.not_json(path)) from None
-    if not schema1.is_run(content):
-        return content
-    try:
-        return schema1.upgraded(content)
-    except schema1.CannotUpgrade as error:
-        raise BadRunError(f"{path}: {error}") from None
-
-
-def _parsed(data: bytes) -> Any:
-    try:
-        return msgspec.json.decode(data)
-    except msgspec.DecodeError:
-        # Version 1 wrote NaN, which is not JSON, beside images that are not finite.
-        content = json.loads(data)
-        if schema1.is_run(content):
-            return content
-        raise
 
 
 def run_of(content: Any, path: Path) -> Run:
     """The run that a JSON describes; `path` names it in messages. `BadRunError` as `load_run`."""
-    ours = content.get(KEY) if isinstance(content, dict) else None
+    ours = content.get(KEY, content.get(KEY_OF_VERSION_1)) if isinstance(content, dict) else None
     if not isinstance(ours, dict) or "schema" not in ours:
         raise BadRunError(messages.not_a_run(path))
     if ours["schema"] != SCHEMA:
-        raise BadRunError(messages.other_schema(path, ours["schema"], (1, SCHEMA)))
+        raise BadRunError(messages.other_schema(path, ours["schema"], SCHEMA))
     try:
         file = decoded(content, RunFile)
     except BadContent as error:

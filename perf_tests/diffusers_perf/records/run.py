@@ -20,7 +20,7 @@ from diffusers_perf.catalog.declarations import REFERENCE, Tolerance
 from diffusers_perf.catalog.status import Status
 from diffusers_perf.messages.records import bad_name
 from diffusers_perf.records.main_job import MainJob
-from diffusers_perf.records.measurement import Interference, Measurement, gpu_speedup
+from diffusers_perf.records.measurement import Interference, Measurement
 from diffusers_perf.records.missing import Untimed, missing, parts_of
 from diffusers_perf.records.names import BYTES_MOST, BadName, check_case, shown
 from diffusers_perf.records.quantities import NotNegative, Positive, PositiveInteger, Record
@@ -175,18 +175,6 @@ class CaseRecord(Record, frozen=True, kw_only=True):
         names = ("workload", "steps", "num_images", "model", "weights", "parameters", "look")
         known = {name: getattr(own, name) for name in (*names, "repeat_psnr_db")}
         return Measurement(**known, **asdict(self.reference))
-
-    @property
-    def latency_speedup(self) -> float | None:
-        if self.reference is None:
-            return None
-        return self.compared_with.latency_s / self.measurement.latency_s
-
-    @property
-    def gpu_speedup(self) -> float | None:
-        if self.reference is None:
-            return None
-        return gpu_speedup(self.measurement, self.compared_with)
 
 
 class Session(MainJob, frozen=True, kw_only=True):

@@ -221,7 +221,7 @@ def _read(path: Path, kind: type[T]) -> T | None:
     try:
         schema = msgspec.json.decode(data, type=_Version).schema
         if schema != SCHEMA:
-            raise BadBaseline(messages.other_schema(path, schema, (SCHEMA,)))
+            raise BadBaseline(messages.other_schema(path, schema, SCHEMA))
         return msgspec.json.decode(data, type=kind)
     except msgspec.ValidationError as error:
         raise BadBaseline(f"{path}: {phrase_of(error)}") from None

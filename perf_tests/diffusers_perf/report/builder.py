@@ -95,15 +95,14 @@ def _front(cases: Sequence[CaseRecord]) -> set[str]:
     points: dict[str, tuple[float, float, float]] = {}
     for case in cases:
         seen = case.measurement
-        cost = seen.latency_s if seen.gpu_busy_s is None else seen.gpu_busy_s
         if case.image_only or not seen.look.finite or case.status in (Status.BLACK, Status.UNIFORM):
             continue
         # Nothing is closer to the reference than itself.
         if case.is_reference:
-            points[case.id] = (cost, -IDENTICAL_DB, seen.peak_memory_bytes or 0.0)
+            points[case.id] = (seen.cost_s, -IDENTICAL_DB, seen.peak_memory_bytes or 0.0)
         elif seen.image_distance is not None:
             psnr_db = seen.image_distance.psnr_db
-            points[case.id] = (cost, -psnr_db, seen.peak_memory_bytes or 0.0)
+            points[case.id] = (seen.cost_s, -psnr_db, seen.peak_memory_bytes or 0.0)
     return {
         name
         for name, own in points.items()

@@ -110,7 +110,7 @@ def _latency_row(case: CasePart, scale: Scale, *, previous: float | None) -> Lat
         roofline=inside(seen.roofline_s),
         base_latency=inside(base.latency_s) if base else None,
         base_gpu_busy=inside(base.gpu_busy_s) if base else None,
-        cost=scale.at(case.cost_s),
+        cost=scale.at(seen.cost_s),
         previous_cost=previous,
     )
 

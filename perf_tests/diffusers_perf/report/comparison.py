@@ -68,13 +68,8 @@ def _what_is_worse(case: str, changes: Sequence[ChangePart]) -> str:
 
 def refused(reason: str, base: Sequence[Run], head: Sequence[Run]) -> ComparisonPart:
     """In place of a verdict, why there is none."""
-    return ComparisonPart(
-        mood="warning",
-        sentence=messages.not_compared(reason),
-        about=_about(base, head),
-        changes=(),
-        counters=(),
-    )
+    said = messages.not_compared(reason)
+    return ComparisonPart(mood="warning", sentence=said, about=_about(base, head))
 
 
 def _about(base: Sequence[Run], head: Sequence[Run]) -> str:
@@ -120,16 +115,28 @@ def side_by_side(base: Run, head: Run) -> ComparisonPart:
     about = _about([base], [head])
     other = _apart(base, head)
     if other:
-        return ComparisonPart(mood="warning", sentence=other, about=about, changes=(), counters=())
+        return ComparisonPart(mood="warning", sentence=other, about=about)
     shared = [(case, was) for case in head.cases.values() if (was := base.by_id.get(case.id))]
     changes = [change for case, was in shared for change in _differences(was, case)]
     changes += [
-        _only_in(case, Status.NEW, messages.ONLY_IN_HEAD)
+        ChangePart(
+            case=case.id,
+            status=Status.NEW,
+            head=figures.seconds(case.measurement.latency_s),
+            sentence=messages.ONLY_IN_HEAD,
+            changed=True,
+        )
         for case in head.cases.values()
         if case.id not in base.by_id
     ]
     changes += [
-        _only_in(case, Status.MISSING, messages.ONLY_IN_BASE)
+        ChangePart(
+            case=case.id,
+            status=Status.MISSING,
+            base=figures.seconds(case.measurement.latency_s),
+            sentence=messages.ONLY_IN_BASE,
+            changed=True,
+        )
         for case in base.cases.values()
         if case.id not in head.by_id
     ]
@@ -166,72 +173,29 @@ def _differences(was: CaseRecord, case: CaseRecord) -> list[ChangePart]:
             continue
         ratio = now / before
         changes.append(
-            _difference(
-                case,
-                metric.name,
+            ChangePart(
+                case=case.id,
+                metric=metric.name,
                 base=metric.shown(before),
                 head=metric.shown(now),
                 ratio=ratio,
                 changed=abs(ratio - 1) > metric.threshold,
-                words=percent(ratio),
             )
         )
     had, has = was.measurement.image_distance, case.measurement.image_distance
     if had is not None and has is not None:
         moved = has.psnr_db - had.psnr_db
         changes.append(
-            _difference(
-                case,
-                "image",
+            ChangePart(
+                case=case.id,
+                metric=IMAGE.name,
                 base=figures.decibels(had.psnr_db),
                 head=figures.decibels(has.psnr_db),
-                ratio=None,
+                interval=figures.decibels_change(moved),
                 changed=abs(moved) > IMAGE_DB,
-                words=figures.decibels_change(moved),
             )
         )
     return changes
-
-
-def _difference(
-    case: CaseRecord,
-    metric: str,
-    *,
-    base: str,
-    head: str,
-    ratio: float | None,
-    changed: bool,
-    words: str,
-) -> ChangePart:
-    return ChangePart(
-        case=case.id,
-        metric=metric,
-        status="",
-        mood="plain",
-        base=base,
-        head=head,
-        ratio=ratio,
-        interval="" if ratio else words,
-        sentence="",
-        next="",
-        changed=changed,
-    )
-
-
-def _only_in(case: CaseRecord, status: str, words: str) -> ChangePart:
-    return ChangePart(
-        case=case.id,
-        metric="",
-        status=status,
-        mood="plain",
-        base="" if status == Status.NEW else figures.seconds(case.measurement.latency_s),
-        head=figures.seconds(case.measurement.latency_s) if status == Status.NEW else "",
-        ratio=None,
-        interval="",
-        sentence=words,
-        next="",
-        changed=True,
-    )
 
 
 def counter_changes(base: Run, head: Run) -> list[tuple[str, str, str]]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from diffusers_perf.catalog.declarations import REFERENCE
+from diffusers_perf.catalog.metrics import GPU_SPEEDUP, LATENCY_SPEEDUP
 from diffusers_perf.catalog.status import Status
 from diffusers_perf.history.words import HistoryLine
 from diffusers_perf.judge.stats import Interval
@@ -103,13 +104,11 @@ class CasePart:
     @property
     def speedup(self) -> float | None:
         """By latency, over the case it is compared with."""
-        return 1.0 if self.record.is_reference else self.record.latency_speedup
+        return LATENCY_SPEEDUP.of(self.measurement, self.record.compared_with)
 
     @property
     def gpu_speedup(self) -> float | None:
-        if self.record.is_reference and self.measurement.gpu_busy_s is not None:
-            return 1.0
-        return self.record.gpu_speedup
+        return GPU_SPEEDUP.of(self.measurement, self.record.compared_with)
 
     @property
     def idle_share(self) -> float | None:
@@ -142,12 +141,6 @@ class CasePart:
     @property
     def images_per_s(self) -> float:
         return self.measurement.num_images / self.measurement.latency_s
-
-    @property
-    def cost_s(self) -> float:
-        """GPU busy time where it was measured, else latency."""
-        measured = self.measurement
-        return measured.latency_s if measured.gpu_busy_s is None else measured.gpu_busy_s
 
     @property
     def image(self) -> str:
@@ -188,7 +181,7 @@ class WorkloadPart:
     @property
     def slowest_first(self) -> tuple[CasePart, ...]:
         """Those with a time: the reference, then from the slowest to the fastest."""
-        return tuple(sorted(self.timed, key=lambda c: (c.name != REFERENCE, -c.cost_s)))
+        return tuple(sorted(self.timed, key=lambda c: (c.name != REFERENCE, -c.measurement.cost_s)))
 
     @property
     def compiles(self) -> bool:
@@ -214,16 +207,16 @@ class ChangePart:
     """One metric of a case, base against head."""
 
     case: str
-    metric: str
-    status: str
+    metric: str = ""
+    status: str = ""
     """A verdict where pairs were judged; empty from single runs."""
-    mood: Mood
-    base: str
-    head: str
-    ratio: float | None
-    interval: str
-    sentence: str
-    next: str
+    mood: Mood = "plain"
+    base: str = ""
+    head: str = ""
+    ratio: float | None = None
+    interval: str = ""
+    sentence: str = ""
+    next: str = ""
     changed: bool
 
 
@@ -236,9 +229,9 @@ class ComparisonPart:
     """Its outcome."""
     about: str
     """What was compared: commits and runs."""
-    changes: tuple[ChangePart, ...]
+    changes: tuple[ChangePart, ...] = ()
     """The worst at the top."""
-    counters: tuple[tuple[str, str], ...]
+    counters: tuple[tuple[str, str], ...] = ()
     """Case and, in words, the counter that changed."""
     next: str = ""
     """What to do about all of it."""

@@ -117,21 +117,9 @@ def _own_words(
         sentence = messages.fail(named, total) if bad[1:] else messages.fails(total, one.sentence)
         return "bad", sentence, one.next
     if doubtful:
-        return (
-            "warning",
-            messages.not_judged(doubtful, total),
-            findings[0].next,
-        )
+        return "warning", messages.not_judged(doubtful, total), findings[0].next
     if not known:
-        return (
-            "plain",
-            messages.no_baseline(machine),
-            accept,
-        )
+        return "plain", messages.no_baseline(machine), accept
     if new:
-        return (
-            "plain",
-            messages.new(len(new), total, machine),
-            accept,
-        )
+        return "plain", messages.new(len(new), total, machine), accept
     return "good", messages.passes(len(cases), machine), ""

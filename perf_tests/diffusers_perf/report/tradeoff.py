@@ -107,7 +107,10 @@ def _image(cases: Sequence[CasePart]) -> Panel | None:
     line = [
         (case, value)
         for case, value in front
-        if not any(_cost(o) <= _cost(case) and better > value for o, better in front)
+        if not any(
+            o.measurement.cost_s <= case.measurement.cost_s and better > value
+            for o, better in front
+        )
     ]
     return _panel(
         messages.PSNR_AXIS,
@@ -135,10 +138,6 @@ def _memory(cases: Sequence[CasePart]) -> Panel | None:
     )
 
 
-def _cost(case: CasePart) -> float:
-    return case.cost_s
-
-
 def _panel(
     title: str,
     values: Values,
@@ -148,15 +147,15 @@ def _panel(
     words: Sequence[str],
     line: Sequence[CasePart],
 ) -> Panel:
-    times = [_cost(case) for case, _ in values]
+    times = [case.measurement.cost_s for case, _ in values]
     span = (max(times) - min(times)) or max(times)
     across = Scale(low=max(0.0, min(times) - 0.12 * span), high=max(times) + 0.16 * span)
     points = [
         Point(
-            x=across.at(_cost(case)),
+            x=across.at(case.measurement.cost_s),
             y=y,
             front=case.front,
-            words=f"{case.label}: {figures.seconds(_cost(case))}, {said}",
+            words=f"{case.label}: {figures.seconds(case.measurement.cost_s)}, {said}",
         )
         for (case, _), y, said in zip(values, heights, words, strict=True)
     ]

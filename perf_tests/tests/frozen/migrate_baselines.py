@@ -32,8 +32,8 @@ from diffusers_perf.records.baselines import (
 from diffusers_perf.records.files import decoded, laid_out, write_whole
 from diffusers_perf.records.measurement import Count
 from diffusers_perf.records.operators import OperatorCount
-from diffusers_perf.records.schema1 import workload_of
 from diffusers_perf.records.store import BaselineStore
+from perf_tests.tests.schema1 import workload_of
 
 COMMIT = "b0efb37"
 MACHINES = ("nvidia-h100-80gb-hbm3", "nvidia-h200")

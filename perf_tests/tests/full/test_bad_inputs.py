@@ -20,6 +20,7 @@ import pytest
 from diffusers_perf.cli import __main__ as command_line
 from perf_tests.tests.frozen import HERE
 from perf_tests.tests.frozen.bad_inputs import ENVIRONMENT, FILES, PYTEST, make, run
+from perf_tests.tests.schema1 import convert
 
 RENAMED = {"--pictures-only": "--images-only", "--promise": "--tolerance"}
 ROOT = HERE.parents[2]
@@ -139,6 +140,9 @@ def place(argv: Sequence[str], folder: Path) -> None:
     """The files that the arguments name."""
     # What lies in the place of a run's images is named by the run.
     make([*argv, *(argument.replace(".json", "-images") for argument in argv)], folder)
+    for path in folder.glob("*.json"):
+        if path.is_file():
+            convert(path)
     os.mkfifo(folder / "pipe")
     (folder / "link").symlink_to(folder / "link")
 

@@ -13,7 +13,6 @@ import pytest
 from diffusers_perf.models.checkpoint import EMBEDDED
 from perf_tests.tests.unit.recorded import process, with_images
 
-RUN = Path(__file__).parents[1] / "frozen" / "inputs" / "h200-1.json"
 TEST_FILE = """
 from diffusers_perf import Workload, measure
 from diffusers_perf import test_generation as test_generation
@@ -200,12 +199,13 @@ def test_what_may_not_be_read_is_one_sentence(
 @pytest.mark.parametrize("name", ["gate", "report", "accept", "calibrate", "compare", "comment"])
 def test_what_judges_needs_no_torch(name: str, folder: Path) -> None:
     (folder / "sitecustomize.py").write_text(NO_TORCH)
+    (path,) = with_images([process("run")], folder, "run")
     lines = {
-        "gate": [str(RUN)],
-        "report": [str(RUN), "--markdown"],
-        "accept": [str(RUN), "--reason=x", "--processes=1"],
-        "calibrate": [str(RUN)],
-        "compare": ["--base", str(RUN), "--head", str(RUN)],
+        "gate": [str(path)],
+        "report": [str(path), "--markdown"],
+        "accept": [str(path), "--reason=x", "--processes=1"],
+        "calibrate": [str(path)],
+        "compare": ["--base", str(path), "--head", str(path)],
         "comment": [str(folder), "--link=x"],
     }
     done = run(folder, "diffusers_perf.cli", name, *lines[name], PYTHONPATH=str(folder))

@@ -515,7 +515,7 @@ def _of_another_suite(runs: list[Content]) -> None:
         (_ignored, f"run-1.json: {KEY}fp16 generated the same image from another prompt, which"),
         (_not_timed, "run-0.json: ddim50-bf16 has no measurement"),
         (_twice, f"run-0.json: has the case {KEY}fp16 twice"),
-        (_other_schema, "run-0.json: has schema 3; this version reads 1 and 2"),
+        (_other_schema, "run-0.json: has schema 3; this version reads schema 2"),
         (_quick, "run-2.json was measured with --quick, which has too few rounds"),
         (_few_rounds, f"run-2.json: {KEY}fp16 has 2 rounds, at least 3 needed; run"),
         (_of_another_suite, "run-0.json: not a run of this suite"),

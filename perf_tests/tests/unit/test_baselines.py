@@ -102,7 +102,7 @@ def _unset(*path: str) -> Any:
             _set("machine", to="GPU (8 GiB)"),
             "machine is GPU (8 GiB), whose file is called gpu-8",
         ),
-        (_set("schema", to=1), "has schema 1; this version reads 2"),
+        (_set("schema", to=1), "has schema 1; this version reads schema 2"),
         (_set("colour", to=2), "object contains unknown field `colour`"),
         (_set("cases", KEY, "fast", to=1), "object contains unknown field `fast`"),
         (_set("cases", KEY, "workload", to="other"), f"{KEY}: unknown workload 'other'"),

@@ -451,7 +451,7 @@ def _hollow(path: Path) -> None:
         (_truncated, "head-1.json: not valid JSON"),
         (_nan, "head-1.json: not valid JSON"),
         (_twice, "head-1.json: has the case ddim50/sd15/seeded-2023/fp16 twice"),
-        (_other_schema, "head-1.json: has schema 3; this version reads 1 and 2"),
+        (_other_schema, "head-1.json: has schema 3; this version reads schema 2"),
         (_hollow, "reference: object missing required field `workload`"),
         (Path.unlink, "head-1.json: cannot be read (No such file or directory)"),
     ],

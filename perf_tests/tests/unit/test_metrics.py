@@ -33,10 +33,9 @@ LIBRARY = Path(verdicts.__file__).parents[1]
 TABLE = LIBRARY / "catalog" / "metrics.py"
 NAMING = (
     "catalog/metrics.py",
-    # Where events are counted, and the fields of an old format.
+    # Where events are counted.
     "measurement/dispatch.py",
     "measurement/trace.py",
-    "records/schema1.py",
 )
 """Files that may name a metric."""
 

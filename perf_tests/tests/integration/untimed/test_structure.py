@@ -476,7 +476,7 @@ WHOLE = '"accepted": "", "reason": "", "versions": {}, '
     [
         ("{", "not valid JSON"),
         ("[]", "expected `object`, got `array`"),
-        ('{"schema": 1, "cases": {}}', "has schema 1; this version reads 2"),
+        ('{"schema": 1, "cases": {}}', "has schema 1; this version reads schema 2"),
         ('{"schema": 2, "workload": "other", "cases": {}}', "its workload is other"),
         ('{"schema": 2, "workload": "w", "cases": {"a": {}}}', "missing required field `accepted`"),
         (

@@ -21,9 +21,10 @@ from typing import Any
 import numpy as np
 
 from diffusers_perf.cli import __main__ as command
-from diffusers_perf.records import image_files, schema1
+from diffusers_perf.records import image_files
 from diffusers_perf.records.reading import run_of
 from diffusers_perf.records.run import KEY, Run
+from perf_tests.tests import schema1
 
 Content = dict[str, Any]
 """A run's JSON."""

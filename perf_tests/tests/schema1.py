@@ -1,15 +1,17 @@
-"""Converts the JSON of a version 1 run (schema 1) to schema 2. No number changes.
+"""Converts the JSON of a version 1 run (schema 1), as most recorded runs are, to schema 2.
 
-Version 1 said derived numbers as well (speedups, totals of counters); they follow from the others.
+No number changes. Version 1 said derived numbers as well (speedups, totals of counters); they
+follow from the others.
 """
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
-
-from diffusers_perf.messages import records as messages
 
 OLD_KEY = "perf_tests"
 KEY = "diffusers_perf"
@@ -21,7 +23,7 @@ Json = Mapping[str, Any]
 
 
 class CannotUpgrade(Exception):
-    """A run of schema 1 that cannot be converted; a phrase says why."""
+    """A run of schema 1 that cannot be converted."""
 
 
 def is_run(content: Any) -> bool:
@@ -38,9 +40,16 @@ def upgraded(content: Json) -> dict[str, Any]:
     try:
         return _file(content)
     except KeyError as error:
-        raise CannotUpgrade(messages.lacks_for_upgrade(error)) from None
+        raise CannotUpgrade(f"lacks {error}") from None
     except (TypeError, AttributeError, ValueError):
-        raise CannotUpgrade(messages.CANNOT_UPGRADE) from None
+        raise CannotUpgrade("has another type somewhere") from None
+
+
+def convert(path: Path) -> None:
+    """Convert a file in place; one that cannot be converted stays as it is."""
+    with suppress(CannotUpgrade, ValueError, RecursionError):
+        if is_run(content := json.loads(path.read_bytes())):
+            path.write_text(json.dumps(upgraded(content)))
 
 
 def _file(content: Json) -> dict[str, Any]:
