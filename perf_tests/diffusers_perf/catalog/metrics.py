@@ -4,6 +4,8 @@ read. A metric that is a number of a `Measurement` needs a row here and a place 
 
 from __future__ import annotations
 
+from functools import partial
+
 from diffusers_perf.catalog.metric import Detector, LimitRule, Metric, MetricKind, Subject, Unit
 from diffusers_perf.catalog.status import Status
 
@@ -60,15 +62,22 @@ def _start(name: str, field: str, about: str, *, reference_only: bool = False) -
     )
 
 
+_time = partial(Metric, kind=MetricKind.TIME, worse=Status.SLOWER)
+_memory = partial(
+    Metric,
+    unit=Unit.BYTES,
+    kind=MetricKind.MEMORY,
+    worse=Status.MORE_MEMORY,
+    detector="memory",
+)
+
 LAUNCH_RISE = 0.01
 """Launches, kernels, operators and Python calls may grow by this share."""
 
-LATENCY = Metric(
+LATENCY = _time(
     name="latency",
     field="latency_s",
     unit=Unit.SECONDS,
-    kind=MetricKind.TIME,
-    worse=Status.SLOWER,
     detector="latency",
     about="wall clock of one call, synchronized, end to end: the median of the timed rounds",
     samples="rounds_s",
@@ -78,12 +87,10 @@ LATENCY = Metric(
     limit=LimitRule(slack=0.10, noise_times=1, slack_of_few=0.50),
     column="latency",
 )
-LATENCY_SPEEDUP = Metric(
+LATENCY_SPEEDUP = _time(
     name="latency speedup",
     field="latency_speedup",
     unit=Unit.RATIO,
-    kind=MetricKind.TIME,
-    worse=Status.SLOWER,
     detector="latency",
     about="the reference's latency over the case's, in the same run",
     more_is_better=True,
@@ -94,12 +101,10 @@ LATENCY_SPEEDUP = Metric(
     portable="latency_speedup",
     column="speedup",
 )
-DEFAULT_CALL = Metric(
+DEFAULT_CALL = _time(
     name="default call",
     field="default_call_s",
     unit=Unit.SECONDS,
-    kind=MetricKind.TIME,
-    worse=Status.SLOWER,
     detector="latency",
     about="the shortest call as users make it, with the pipeline's own output type (PIL images)",
     wall_clock=True,
@@ -107,12 +112,10 @@ DEFAULT_CALL = Metric(
     threshold=0.50,
     limit=LimitRule(slack=0.50, noise_times=3),
 )
-GPU_BUSY = Metric(
+GPU_BUSY = _time(
     name="GPU busy",
     field="gpu_busy_s",
     unit=Unit.SECONDS,
-    kind=MetricKind.TIME,
-    worse=Status.SLOWER,
     detector="GPU busy",
     about="union of kernel and copy intervals of one call, in an untimed generation",
     threshold=0.02,
@@ -120,12 +123,10 @@ GPU_BUSY = Metric(
     improves=1.03,
     column="GPU busy",
 )
-GPU_SPEEDUP = Metric(
+GPU_SPEEDUP = _time(
     name="GPU busy speedup",
     field="gpu_speedup",
     unit=Unit.RATIO,
-    kind=MetricKind.TIME,
-    worse=Status.SLOWER,
     detector="GPU busy",
     about="the reference's GPU busy time over the case's, in the same run",
     more_is_better=True,
@@ -134,26 +135,18 @@ GPU_SPEEDUP = Metric(
     portable="gpu_speedup",
     column="GPU speedup",
 )
-PEAK_MEMORY = Metric(
+PEAK_MEMORY = _memory(
     name="peak memory",
     field="peak_memory_bytes",
-    unit=Unit.BYTES,
-    kind=MetricKind.MEMORY,
-    worse=Status.MORE_MEMORY,
-    detector="memory",
     about="the most GPU memory that tensors and CUDA graphs held during the timed rounds",
     threshold=0.02,
     limit=LimitRule(slack=0.02),
     portable="memory_gib",
     column="memory",
 )
-PEAK_HOST_MEMORY = Metric(
+PEAK_HOST_MEMORY = _memory(
     name="peak host memory",
     field="peak_host_memory_bytes",
-    unit=Unit.BYTES,
-    kind=MetricKind.MEMORY,
-    worse=Status.MORE_MEMORY,
-    detector="memory",
     about="the most memory that the process held during the timed rounds, where it has no GPU",
     # Processes of one commit differed by up to 2.4 %, libraries included.
     threshold=0.05,
@@ -171,36 +164,24 @@ MEMORY_RATIO = Metric(
     ratio_of="peak_memory_bytes",
     portable="memory_ratio",
 )
-KEPT_BYTES = Metric(
+KEPT_BYTES = _memory(
     name="kept bytes",
     field="kept_bytes",
-    unit=Unit.BYTES,
-    kind=MetricKind.MEMORY,
-    worse=Status.MORE_MEMORY,
-    detector="memory",
     about="tensors that one generation leaves behind",
     # A few numbers, and no image.
     most=4096,
 )
-HOST_GROWTH = Metric(
+HOST_GROWTH = _memory(
     name="host growth",
     field="host_growth_bytes",
-    unit=Unit.BYTES,
-    kind=MetricKind.MEMORY,
-    worse=Status.MORE_MEMORY,
-    detector="memory",
     about="host memory that each further generation adds, of new prompts and seeds",
     # What Python and the libraries remember of a prompt was up to 3.1 KB. An image of 64 by 64
     # pixels has 12 KB at least.
     most=8192,
 )
-GPU_GROWTH = Metric(
+GPU_GROWTH = _memory(
     name="GPU growth",
     field="gpu_growth_bytes",
-    unit=Unit.BYTES,
-    kind=MetricKind.MEMORY,
-    worse=Status.MORE_MEMORY,
-    detector="memory",
     about="GPU memory that each further generation adds, of new prompts and seeds",
     most=4096,
 )

@@ -16,13 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from diffusers_perf.catalog.status import CANNOT_JUDGE
-from diffusers_perf.cli.answers import (
-    add_baselines,
-    add_minutes,
-    named,
-    refuse,
-    store_of,
-)
+from diffusers_perf.cli.answers import add_baselines, add_minutes, named, refuse, store_of
 from diffusers_perf.messages import ab as messages
 
 MINUTES = 30.0
