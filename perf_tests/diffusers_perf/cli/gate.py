@@ -13,8 +13,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from msgspec import structs
-
 from diffusers_perf.catalog.metrics import PYTHON_CALLS
 from diffusers_perf.catalog.status import CANNOT_JUDGE, Status, exit_code
 from diffusers_perf.cli.answers import add_baselines, named, store_of
@@ -54,9 +52,7 @@ def gate(path: Path, store: BaselineStore, *, baselines: Path | None = None) -> 
 
     `BadRunError` or `BadBaseline` for what cannot be read.
     """
-    run = load_run(path)
-    if baselines:
-        run = replace(run, session=structs.replace(run.session, baselines=str(baselines)))
+    run = load_run(path).with_baselines(baselines)
     standards = standards_of(run, store)
     rows = [*_measured(run, standards), *_untimed(run, standards)]
     for row in rows:

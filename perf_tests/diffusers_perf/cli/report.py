@@ -59,4 +59,11 @@ def main(args: argparse.Namespace) -> int:
             raise BadRunError(messages.out_is_a_run(page))
     if len({real(page) for page in pages}) < len(pages):
         raise BadRunError(messages.same_output(args.html))
-    return write(args.runs, store_of(args), base=args.base, html=args.html, comment=args.markdown)
+    return write(
+        args.runs,
+        store_of(args),
+        base=args.base,
+        html=args.html,
+        comment=args.markdown,
+        baselines=args.baselines,
+    )

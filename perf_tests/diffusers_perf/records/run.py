@@ -6,6 +6,7 @@ work with. The JSON Schema of the file is `run.schema.json`.
 
 from __future__ import annotations
 
+import dataclasses
 import datetime as dt
 import re
 from collections.abc import Iterable, Mapping
@@ -270,6 +271,12 @@ class Run:
     session: Session
     cases: Mapping[str, CaseRecord]
     """By `Measurement.key`."""
+
+    def with_baselines(self, folder: Path | None) -> Run:
+        """The same run, whose next commands name this folder of baselines if one is given."""
+        if folder is None:
+            return self
+        return dataclasses.replace(self, session=replace(self.session, baselines=str(folder)))
 
     @property
     def date(self) -> str:

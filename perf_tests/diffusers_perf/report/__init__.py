@@ -36,9 +36,13 @@ def write(
     base: Sequence[Path] = (),
     html: Path | None = None,
     comment: Path | None = None,
+    baselines: Path | None = None,
 ) -> int:
-    """Make the page, the comment (``-`` prints it), or both; 0. `BadRunError` for bad runs."""
-    shown = load_run(head[0])
+    """Make the page, the comment (``-`` prints it), or both; 0. `BadRunError` for bad runs.
+
+    Commands to run next name these `baselines`; without, those of the run.
+    """
+    shown = load_run(head[0]).with_baselines(baselines)
     report = make(shown, store, head=head, base=base)
     if html is not None:
         beside = html.with_name(HISTORY_PAGE)

@@ -90,12 +90,15 @@ def test_every_sentence_names_the_folder_of_baselines(
     assert capsys.readouterr().out.endswith("; commit elsewhere\n")
     slower = process("slower")
     slow(slower, FP16, by=1.05)
+    case(slower, FP16)["status"] = "slower"
     (path,) = write([slower], no_baselines.parent, "gated")
     assert command.main(["gate", str(path), "--baselines=elsewhere"]) == 1
     *_, closing, then = capsys.readouterr().out.splitlines()
     assert closing.endswith("against elsewhere/nvidia-h200.json")
     assert then.startswith("next: pytest ")
     assert then.endswith(" --baselines=elsewhere")
+    assert command.main(["report", str(path), "--baselines=elsewhere", "--markdown"]) == 0
+    assert " --baselines=elsewhere`" in capsys.readouterr().out
 
 
 def _sync(content: Content) -> None:
