@@ -126,6 +126,7 @@ cpu() {
 
 full() {
     active
+    python -m pip install --quiet --editable '.[ray]'
     pytest perf_tests/tests/full perf_tests/training # the models' recipes, a few steps of each
 }
 

@@ -15,6 +15,7 @@ import argparse
 import shlex
 import sys
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -50,6 +51,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--device", choices=("cuda", "cpu"), help="default: cuda where there is a GPU"
     )
     parser.add_argument(
+        "--executor",
+        choices=("local", "ray"),
+        default="local",
+        help="where: on this machine (default), or on the Ray cluster that RAY_ADDRESS names; "
+        "needs the extra `ray`",
+    )
+    parser.add_argument(
         "--durations",
         nargs="+",
         type=named,
@@ -79,7 +87,6 @@ def main(args: argparse.Namespace) -> int:
     from diffusers_perf.compare.sides import repository
     from diffusers_perf.ending import leave_lost_terminal
     from diffusers_perf.fleet.jobs import BadFleet
-    from diffusers_perf.fleet.local import Local
     from diffusers_perf.records.files import make_room, unwritable
 
     out: Path = args.json.absolute()
@@ -91,11 +98,13 @@ def main(args: argparse.Namespace) -> int:
         return refuse(f"--json {unwritable(out, error)}")
     folder = out.with_name(f"{out.stem}-fleet")
     try:
-        with interruptible(), held(folder, by="fleet") as lock:
+        with held(folder, by="fleet") as lock:
             root = repository()
-            executor = Local(args.device, root=root, lock=lock)
+            executor = _executor(args, root=root, lock=lock)
             try:
-                return _run(args, executor, out=out, folder=folder, root=root)
+                # Now: Ray has a handler of its own for the signal that ends a job.
+                with interruptible():
+                    return _run(args, executor, out=out, folder=folder, root=root)
             finally:
                 executor.close()
     except BadFleet as error:
@@ -107,6 +116,19 @@ def main(args: argparse.Namespace) -> int:
         leave_lost_terminal()
         print(messages.INTERRUPTED, file=sys.stderr)
         return CANNOT_JUDGE
+
+
+def _executor(args: argparse.Namespace, *, root: Path, lock: int) -> Executor:
+    from diffusers_perf.fleet.jobs import BadFleet
+    from diffusers_perf.fleet.local import Local
+
+    if args.executor == "local":
+        return Local(args.device, root=root, lock=lock)
+    if find_spec("ray") is None:
+        raise BadFleet(messages.NO_RAY)
+    from diffusers_perf.fleet.ray import OnRay
+
+    return OnRay(args.device, root=root)
 
 
 def _run(

@@ -4,6 +4,7 @@ plan.py         which cases each shard measures, by how long they took before
 jobs.py         what an executor is given and what it gives back
 process.py      one job's process on the machine that this runs on
 local.py        every GPU of this machine, or its CPU
+ray.py          a Ray cluster's GPUs, or one job for each of its nodes' CPUs
 listing.py      plugin of pytest: the cases that a command line selects
 state.py        what is planned and finished, in a file, so that a run can go on
 run.py          has the jobs run, and keeps what they give

@@ -28,13 +28,13 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         return
     declared = session.config.stash[SESSION].cases
     listed = [
-        ListedCase(id=case.id, against=tuple(_references(case, declared)))
+        ListedCase(id=case.id, against=tuple(references(case, declared)))
         for case in cases_of(session.items)
     ]
     write_whole(session.config.getoption("list_cases"), as_json(listed))
 
 
-def _references(case: Case, declared: Sequence[Case]) -> list[str]:
+def references(case: Case, declared: Sequence[Case]) -> list[str]:
     """Ids of what it is compared with, what that is compared with, and so on."""
     found: list[str] = []
     while not case.is_reference:

@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 from msgspec import to_builtins
+from pytest_benchmark.utils import get_commit_info
 
 from diffusers_perf.compare.processes import MEASURED
 from diffusers_perf.compare.state import FILE as COMPARISON
@@ -20,6 +21,9 @@ from diffusers_perf.records.files import as_json, write_bytes_whole, write_whole
 from diffusers_perf.records.reading import BadRunError, load_run, read
 from diffusers_perf.records.run import KEY
 from diffusers_perf.records.shards import Placement
+
+NO_COMMIT = ("unversioned", "unknown", None)
+"""What pytest-benchmark says where there is no repository, as on a node of a cluster."""
 
 
 def write(finished: Finished, folder: Path) -> Path:
@@ -73,4 +77,6 @@ def _annotate(path: Path, placement: Placement) -> None:
     """Say in a run where it was measured; and of which commit, where it was measured on a copy."""
     content: dict[str, Any] = read(path)
     content[KEY]["placements"] = [to_builtins(placement)]
+    if content["commit_info"].get("id") in NO_COMMIT:
+        content["commit_info"] = get_commit_info()
     write_whole(path, as_json(content, indent=4))

@@ -10,6 +10,9 @@ from diffusers_perf.messages.numbers import plural
 
 INTERRUPTED = common.INTERRUPTED
 NO_GPU_HERE = "--device cuda: torch sees no CUDA GPU here"
+NO_GPU_IN_CLUSTER = "the Ray cluster has no node with a GPU; --device cpu runs one job on each node"
+NO_CPU = "the Ray cluster has no node with a CPU to reserve"
+NO_RAY = "--executor ray needs Ray: pip install 'diffusers-perf[ray]'"
 KILLED = "its process was killed"
 NOT_RUN = "it was not run"
 NOT_THROUGH = "its process did not run to its end"
@@ -22,6 +25,10 @@ NO_JSON = "--json needs the name of a file"
 
 def cannot_see_gpus(reason: str) -> str:
     return f"torch cannot be asked for the GPUs of this machine ({reason})"
+
+
+def no_cluster(reason: str) -> str:
+    return f"--executor ray: the cluster cannot be used ({reason})"
 
 
 def not_written_by_fleet(path: Path) -> str:

@@ -188,3 +188,32 @@ def test_process_that_ignores_its_end_is_killed_with_its_driver(tmp_path: Path) 
     started.stdin.close()
     started.wait(timeout=LIMIT_S)
     until(lambda: not is_alive(pid))
+
+
+# Ray
+
+
+def node(alive: bool = True, **resources: float) -> dict[str, object]:
+    named = {name.replace("accelerator_", "accelerator_type:"): n for name, n in resources.items()}
+    return {"Alive": alive, "Resources": named}
+
+
+def test_shares_of_a_cluster() -> None:
+    pytest.importorskip("ray")
+    from diffusers_perf.fleet.ray import Share, shares
+
+    nodes = [
+        node(CPU=4),
+        node(CPU=128, GPU=8, accelerator_H100=1),
+        node(CPU=60, GPU=4, accelerator_H100=1),
+        node(CPU=8, GPU=1, accelerator_L4=1),
+        node(CPU=8, GPU=1),
+        node(alive=False, CPU=8, GPU=1),
+    ]
+    h100 = Share(count=12, cpus=15, gpus=1, accelerator="H100")
+    l4 = Share(count=1, cpus=8, gpus=1, accelerator="L4")
+    unnamed = Share(count=1, cpus=8, gpus=1, accelerator=None)
+    assert shares(nodes, None) == shares(nodes, "cuda") == {"H100": h100, "L4": l4, "GPU": unnamed}
+    assert shares(nodes, "cpu") == {CPU: Share(count=5, cpus=4, gpus=0, accelerator=None)}
+    assert shares(nodes[:1], None) == {CPU: Share(count=1, cpus=4, gpus=0, accelerator=None)}
+    assert shares(nodes[:1], "cuda") == {}
