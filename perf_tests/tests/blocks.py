@@ -25,6 +25,7 @@ MEASURE = (
 ACCEPT = f"diffusers-perf accept {RUNS} --reason"
 INJECT = "python -m pytest perf_tests --benchmark-only -p diffusers_perf.faults.plugin --inject"
 PRICES = "python -m perf_tests.training.prices --device cpu"
+FLEET = "diffusers-perf fleet --suites guide,lossless,lossy --json runs/run.json"
 AB = "diffusers-perf ab --base {} --head HEAD --quick --device"
 
 RUN: dict[str, tuple[int, ...]] = {
@@ -78,8 +79,11 @@ NOT_RUN: dict[str, str] = {
     "--benchmark-json runs/lossless.json": "needs a GPU",
     "pytest perf_tests --benchmark-only --device cuda -m lossy "
     "--benchmark-json runs/lossy.json": "needs a GPU",
-    "sbatch --array=1-4 --gres=gpu:1 "
-    "--wrap 'bash ci/job.sh shard $SLURM_ARRAY_TASK_ID/4'": "needs a Slurm cluster",
+    "sbatch --array=1-4 ci/slurm.sh": "needs a Slurm cluster",
+    FLEET: "measures all suites; full/test_fleet.py and full/test_ray.py run smaller fleets",
+    f"{FLEET} --executor ray --device cuda": "needs GPUs; full/test_ray.py runs it on CPUs",
+    "ray start --head --port=6379": "needs a cluster; full/test_ray.py starts raylets itself",
+    "ray start --address=HEAD:6379": "needs a cluster; full/test_ray.py starts raylets itself",
     "diffusers-perf bisect --good v1.0 --bad HEAD --case ddim50-reference --metric operators": (
         "its refs are examples; full/test_bisection.py bisects a repository of its own"
     ),

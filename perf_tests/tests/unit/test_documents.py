@@ -144,7 +144,7 @@ def test_commands_are_known(name: str, words: list[str], pytestconfig: pytest.Co
     elif program == "bash":
         assert (ROOT / arguments[0]).exists()
     else:
-        assert program in ("pip", "source", "pre-commit", "sbatch", "python")
+        assert program in ("pip", "source", "pre-commit", "ray", "sbatch", "python")
 
 
 PYTHON = [
