@@ -67,13 +67,16 @@ def slow_reference(injection: Injection) -> None:
     """The reference is slow as well, so that every ratio looks fine."""
 
     def then(pipeline: Any) -> None:
-        step, seconds = pipeline.scheduler.step, injection.step_s
+        step, seconds = pipeline.scheduler.step, 4 * injection.step_s
 
-        def slept(*args: Any, **kwargs: Any) -> Any:
-            time.sleep(seconds)
+        def busy(*args: Any, **kwargs: Any) -> Any:
+            # A core that sleeps is slower afterwards, which makes the measurement invalid.
+            until = time.perf_counter() + seconds
+            while time.perf_counter() < until:
+                pass
             return step(*args, **kwargs)
 
-        pipeline.scheduler.step = slept
+        pipeline.scheduler.step = busy
 
     injection.then(then)
 

@@ -338,6 +338,7 @@ def test_busy_machine_is_neutral(tmp_path: Path, code: int, ends: int) -> None:
     script = program(tmp_path / ".ci" / "run", (ROOT / ".ci" / "run").read_text())
     program(tmp_path / "ci" / "lint.sh", TOOL)
     program(tmp_path / "ci" / "quickstart.sh", TOOL)
+    program(tmp_path / "ci" / "faults.sh", (ROOT / "ci" / "faults.sh").read_text())
     for name in ("python3", "python", "pip", "pytest", "ruff", "mypy", "chromium"):
         program(tmp_path / "bin" / name, TOOL)
     done = subprocess.run(
