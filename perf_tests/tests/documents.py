@@ -32,7 +32,8 @@ from diffusers_perf.cli.results import ResultRow, rows_of, table
 from diffusers_perf.faults.injection import Fault
 from diffusers_perf.plugin.options import pytest_addoption
 from diffusers_perf.records.store import BaselineStore
-from perf_tests.tests import estimators
+from perf_tests.tests import estimators, plain
+from perf_tests.tests.kinds import KINDS
 from perf_tests.tests.unit.recorded import five_pairs, keep
 
 ROOT = Path(__file__).parents[2]
@@ -183,6 +184,66 @@ def control_table() -> str:
     return table(["control", "what happens", "on"], rows)
 
 
+def kinds_table() -> str:
+    """What users reported, by kind, and what plain pytest-benchmark says of the same faults."""
+    known, recorded = faults.declared(), plain.load()
+    rows = []
+    for kind in KINDS:
+        kind.check()
+        examples = [
+            [
+                f"`{name}`",
+                known[name].detected_by or "nothing: a control",
+                WHERE[known[name].where],
+                recorded.suite.get(name, ""),
+                _plainly(recorded, name),
+            ]
+            for name in kind.faults
+        ]
+        examples += [[f"`{test}`", kind.detector, "any, in a test", "", ""] for test in kind.tests]
+        rows += [[kind.what if not number else "", *row] for number, row in enumerate(examples)]
+    heads = ["kind", "example", "detected by", "on", "suite, on a CPU", "plain pytest-benchmark"]
+    return table(heads, rows)
+
+
+def _plainly(recorded: plain.Results, name: str) -> str:
+    """Whether plain pytest-benchmark failed with a fault, and the largest mean."""
+    process = recorded.plain.get(name)
+    if process is None:
+        return ""
+    status = "passes"
+    if process.detected:
+        status = "fails" if recorded.is_beyond_clean(process) else "fails as clean ones do"
+    return f"{status}, {process.largest:.2f}x"
+
+
+def plain_totals() -> str:
+    """Both in one sentence."""
+    recorded, known = plain.load(), faults.declared()
+    both = [name for name in recorded.plain if name in recorded.suite]
+    names = [name for name in both if not known[name].is_control]
+    controls = [name for name in both if known[name].is_control]
+    by_plain = [name for name in names if recorded.plain[name].detected]
+    by_suite = [name for name in names if recorded.suite[name] == "detected"]
+    clean, flagged = recorded.clean, [n for n in controls if recorded.suite[n] != "not flagged"]
+    beyond = [f"`{n}`" for n in by_plain if recorded.is_beyond_clean(recorded.plain[n])]
+    largest = [process.largest for process in clean] or [1.0]
+    return (
+        f"Of {len(names)} faults, plain pytest-benchmark "
+        f"(`--benchmark-compare-fail={plain.LIMIT}`, one process each) failed {len(by_plain)}, and "
+        f"the suite detected {len(by_suite)}. Plain pytest-benchmark also failed "
+        f"{sum(process.detected for process in clean)} of {len(clean)} clean processes, whose "
+        f"largest means were {min(largest):.2f}x to {max(largest):.2f}x, and "
+        f"{sum(recorded.plain[name].detected for name in controls)} of {len(controls)} controls. "
+        f"Beyond every clean process were "
+        f"{len(beyond)} faults: {', '.join(beyond)}. "
+        f"The suite flagged {len(flagged)} controls, and gave {recorded.false_alarms} false alarms "
+        f"in {recorded.verdicts} verdicts on clean runs. Failed by plain pytest-benchmark and "
+        f"missed by the suite: {', '.join(sorted({*by_plain} - {*by_suite})) or 'nothing'}. "
+        f"Measured on {recorded.machine}, {recorded.measured}."
+    )
+
+
 PROJECTS = {
     "ComfyUI": "comfyanonymous/ComfyUI",
     "LTX-2": "Lightricks/LTX-2",
@@ -303,11 +364,13 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "failure": failure,
     "faults": fault_table,
     "glance": glance,
+    "kinds": kinds_table,
     "limits": limits,
     "metrics": metrics,
     "needs": needs,
     "optimizations": optimizations,
     "options": options,
+    "plain": plain_totals,
 }
 
 
