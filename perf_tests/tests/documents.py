@@ -140,7 +140,9 @@ def limits() -> str:
                 times = f"{rule.noise_times:g} times the " if rule.noise_times != 1 else "the "
                 noise = f", or {times}noise between processes if that is more"
             few = f"{_percent(rule.slack_of_few)} {side}" if rule.slack_of_few else ""
-            rows.append([metric.name, f"{_percent(rule.slack)} {side} the {anchor}{noise}", few])
+            slack = f"{rule.drop:g} dB" if rule.drop else _percent(rule.slack)
+            enough = f"; {rule.enough:g} dB pass in any case" if rule.enough else ""
+            rows.append([metric.name, f"{slack} {side} the {anchor}{noise}{enough}", few])
     few = f"with fewer than {PROCESSES_FEW} processes"
     return table(["metric", "limit", few], rows)
 

@@ -96,8 +96,12 @@ class LimitRule:
     """How far beyond the accepted processes a metric may lie."""
 
     anchor: Literal["worst", "median"] = "worst"
-    slack: float
+    slack: float = 0.0
     """The least share beyond the anchor."""
+    drop: float = 0.0
+    """In place of a share, in the metric's own unit."""
+    enough: float | None = None
+    """Where more is better: what passes in any case."""
     noise_times: float = 0.0
     """The slack is at least this many times the noise between the accepted processes."""
     calibrated: bool = False

@@ -71,6 +71,10 @@ _memory = partial(
     detector="memory",
 )
 
+IMAGE_DROP_DB = 3.0
+"""Twice the squared error. The same seed gives the same image but for rounding, and what is farther
+from its reference than rounding takes it (60 dB) is not moved by it: a drop like this is another
+image."""
 LAUNCH_RISE = 0.01
 """Launches, kernels, operators and Python calls may grow by this share."""
 
@@ -240,6 +244,18 @@ KERNELS = _counter("kernels", "kernels that ran on the GPU", rise=LAUNCH_RISE)
 KERNEL_LAUNCHES = _counter("kernel_launches", "kernels that the host launched", rise=LAUNCH_RISE)
 OPERATORS = _counter("operators", "PyTorch operators that the code calls", rise=LAUNCH_RISE)
 PYTHON_CALLS = _counter("python_calls", "Python functions called", rise=LAUNCH_RISE)
+IMAGE_PSNR = Metric(
+    name="image PSNR",
+    field="image_psnr_db",
+    unit=Unit.DECIBEL,
+    kind=MetricKind.IMAGE,
+    worse=Status.WORSE_IMAGE,
+    detector="image",
+    about="the image's PSNR to the one that it is compared with, beside its tolerance",
+    more_is_better=True,
+    optional=True,
+    limit=LimitRule(drop=IMAGE_DROP_DB, enough=60.0),
+)
 IMAGE = _rule("image", MetricKind.IMAGE, Status.BLACK, "image", "finite, not black, not uniform")
 REPEAT = _rule(
     "repeat",

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from diffusers_perf.catalog.declarations import Tolerance
-from diffusers_perf.catalog.metrics import IMAGE, IMAGE_DISTANCE, REPEAT
+from diffusers_perf.catalog.metrics import IMAGE, IMAGE_DISTANCE, IMAGE_PSNR, REPEAT
 from diffusers_perf.catalog.status import Status
 from diffusers_perf.judge.finding import Finding
 from diffusers_perf.judge.messages import images as messages
@@ -130,4 +130,7 @@ def _close(q: Question) -> Finding:
             return q.finding(Status.INCONCLUSIVE, IMAGE_DISTANCE.name, messages.not_compared(q))
     elif limit and (distance.psnr_db < limit.psnr_db or distance.ssim < limit.ssim):
         return q.finding(Status.WORSE_IMAGE, IMAGE_DISTANCE.name, messages.far(q, distance, limit))
+    elif q.baseline and distance.psnr_db < q.baseline.limits.get(IMAGE_PSNR.limit_name, 0):
+        message = messages.farther_than_accepted(q, q.baseline, distance)
+        return q.finding(Status.WORSE_IMAGE, IMAGE_PSNR.name, message)
     return q.finding(Status.SAME, IMAGE.name)

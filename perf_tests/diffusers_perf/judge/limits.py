@@ -93,6 +93,9 @@ def _limit(
 ) -> float:
     worst = min(values) if metric.more_is_better else max(values)
     anchor = median(values) if rule.anchor == "median" else worst
+    if rule.drop:
+        dropped = anchor - rule.drop
+        return dropped if rule.enough is None else min(dropped, rule.enough)
     slack = _slack(rule, values, noise.get(metric.field) if rule.calibrated else None)
     return anchor * (1 - slack if metric.more_is_better else 1 + slack) + metric.margin
 

@@ -8,7 +8,7 @@ from itertools import chain
 from statistics import median
 
 from diffusers_perf.catalog.metric import Metric, MetricKind, Subject
-from diffusers_perf.catalog.metrics import COUNTERS, IMAGE, METRICS, TORCH_FLAGS
+from diffusers_perf.catalog.metrics import COUNTERS, IMAGE, IMAGE_DROP_DB, METRICS, TORCH_FLAGS
 from diffusers_perf.catalog.status import Status
 from diffusers_perf.judge import counters, flags, images, measuring
 from diffusers_perf.judge.comparison import Change
@@ -25,10 +25,6 @@ from diffusers_perf.records.run import CaseRecord, Run
 
 Noise = Mapping[str, Mapping[str, float]]
 """By a case's key and `Metric.field`: the standard deviation of its log between processes."""
-IMAGE_DROP_DB = 3.0
-"""Twice the squared error. The same seed gives the same image but for rounding, and what is farther
-from its reference than rounding takes it (`REPEAT_PSNR_DB`) is not moved by it: a drop like this in
-every pair is another image."""
 SPEED_SHARE = 0.005
 """A difference between both sides' calibration loops that is too small to slow all cases much."""
 ON_IMAGES = {metric.name for metric in METRICS if metric.kind is MetricKind.IMAGE}

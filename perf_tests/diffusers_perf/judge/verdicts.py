@@ -15,13 +15,14 @@ from diffusers_perf.judge.question import Question
 
 def judge(q: Question) -> Verdict:
     """The verdict on one case."""
-    findings = [*images.judged(q)]
     if q.image_only:
-        return Verdict(findings=tuple(findings))
+        return Verdict(findings=tuple(images.judged(q)))
     other_workload = _other_workload(q)
     if other_workload:
-        findings.append(other_workload)
         q = replace(q, baseline=None)
+    findings = [*images.judged(q)]
+    if other_workload:
+        findings.append(other_workload)
     if q.baseline:
         findings += measured.accepted(q, q.baseline)
     findings += measured.portable(q)

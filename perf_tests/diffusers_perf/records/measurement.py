@@ -201,6 +201,11 @@ class Measurement(Record, frozen=True, kw_only=True):
         return median(self.rounds_s)
 
     @property
+    def image_psnr_db(self) -> float | None:
+        """Of `image_distance`; None where images were not compared."""
+        return None if self.image_distance is None else self.image_distance.psnr_db
+
+    @property
     def idle_share(self) -> float | None:
         """Of the latency, the share during which the GPU is idle; None where that is unknown."""
         return None if self.gpu_busy_s is None else max(0.0, 1 - self.gpu_busy_s / self.latency_s)

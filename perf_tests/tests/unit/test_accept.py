@@ -93,6 +93,7 @@ def test_accept_writes_baseline_history_and_reference_images(
         "latency_s_max": rounded(1.1 * max(kept["latency_s"])),
         "gpu_busy_s_max": rounded(1.02 * sorted(kept["gpu_busy_s"])[1]),
         "peak_memory_bytes_max": rounded(1.02 * max(kept["peak_memory_bytes"])),
+        "image_psnr_db_min": rounded(min(kept["image_psnr_db"]) - 3),
     }
     history = (folder / "HISTORY.md").read_text()
     assert (

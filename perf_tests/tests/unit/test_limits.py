@@ -129,6 +129,7 @@ def test_measured_values_are_kept_of_the_processes_that_have_them() -> None:
         "gpu_busy_s": (0.8,),
         "gpu_speedup": (2.5,),
         "peak_memory_bytes": (2000, 2000),
+        "image_psnr_db": (60.0, 60.0),
     }
 
 

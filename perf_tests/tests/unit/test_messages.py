@@ -82,6 +82,7 @@ def test_images() -> None:
         "default output": fp16(default_psnr_db=21.5),
         "cached": fp16(rounds_s=(1.0, 1.0, 1.0, 1.0, 0.0004)),
         "far": fp16(image_distance=Distance(psnr_db=39.9, ssim=0.99)),
+        "farther than accepted": fp16(image_distance=Distance(psnr_db=45, ssim=0.99)),
         "not compared": fp16(image_distance=None),
         "step's inputs": stepped([60, 12, 11], [70, 70, 70]),
         "step's prediction": stepped([60, 60, 60], [55, 20, 18]),

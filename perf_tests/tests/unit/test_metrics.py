@@ -97,6 +97,7 @@ def test_limited_and_compared_metrics() -> None:
         "peak_memory_bytes_max",
         "peak_host_memory_bytes_max",
         *(metric.limit_name for metric in BY_LEAST),
+        "image_psnr_db_min",
     ]
     assert [metric.field for metric in BY_LEAST] == [
         "text_stage_s",

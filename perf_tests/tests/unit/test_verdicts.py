@@ -104,6 +104,27 @@ def test_accepted_image_in_16_bits_shows_a_small_drift(
     assert [finding.status for finding in image] == [status]
 
 
+@pytest.mark.parametrize(
+    ("accepted", "psnr_db", "status"),
+    [
+        (51.0, 48.1, None),
+        (51.0, 47.9, "worse image"),
+        (79.0, 60.1, None),
+        (79.0, 59.9, "worse image"),
+    ],
+)
+def test_accepted_distance_limits_an_image_within_its_tolerance(
+    accepted: float, psnr_db: float, status: str | None
+) -> None:
+    def at(decibels: float) -> Measurement:
+        return structs.replace(FP16, image_distance=Distance(psnr_db=decibels, ssim=0.999))
+
+    baseline = baseline_of(at(accepted), REFERENCE)
+    verdict = judge(question(at(psnr_db), baseline=baseline))
+    found = [f.status for f in verdict.findings if f.metric == "image PSNR"]
+    assert found == ([status] if status else [])
+
+
 def test_case_without_a_baseline_is_new_and_its_image_is_judged() -> None:
     assert judge(question(baseline=None)).status == "new"
     black = structs.replace(FP16, look=Look(finite=True, mean=0, std=0))

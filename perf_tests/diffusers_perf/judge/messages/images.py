@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from diffusers_perf.catalog.metrics import IMAGE_PSNR
 from diffusers_perf.judge.finding import Message
 from diffusers_perf.judge.messages.commands import Command
-from diffusers_perf.judge.messages.numbers import called
+from diffusers_perf.judge.messages.numbers import Expected, called
 from diffusers_perf.judge.messages.run import not_measured
 
 if TYPE_CHECKING:
     from diffusers_perf.catalog.declarations import Tolerance
     from diffusers_perf.judge.question import Question
+    from diffusers_perf.records.baselines import CaseBaseline
     from diffusers_perf.records.measurement import Distance
 
 
@@ -129,6 +131,21 @@ def far(q: Question, distance: Distance, limit: Tolerance) -> Message:
         limit=f"PSNR at least {limit.psnr_db:.0f} dB, SSIM at least {limit.ssim:.2f}",
         advice=advice,
         command=command,
+    )
+
+
+def farther_than_accepted(q: Question, baseline: CaseBaseline, distance: Distance) -> Message:
+    """Within its tolerance, and beyond what the machine's baseline allows."""
+    other = "the accepted image" if q.is_reference else f"{called(q.reference.case)}'s"
+    expected = Expected(values=baseline.measured[IMAGE_PSNR.field], source=q.source)
+    return Message(
+        what=f"image is farther from {other} than it was when it was accepted",
+        measured=f"PSNR {IMAGE_PSNR.shown(distance.psnr_db)}",
+        expected=expected.shown(IMAGE_PSNR),
+        limit=f"PSNR at least {IMAGE_PSNR.shown(baseline.limits[IMAGE_PSNR.limit_name])}, "
+        "whatever the tolerance",
+        advice="compare the images saved next to the run's JSON; if the change is intended",
+        command=q.accept,
     )
 
 
