@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
-from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,7 +24,6 @@ from diffusers_perf.messages import fleet as messages
 
 if TYPE_CHECKING:
     from diffusers_perf.fleet.jobs import Executor
-    from diffusers_perf.fleet.plan import Durations
     from diffusers_perf.fleet.run import Fleet
 
 
@@ -87,6 +85,7 @@ def main(args: argparse.Namespace) -> int:
     from diffusers_perf.compare.sides import repository
     from diffusers_perf.ending import leave_lost_terminal
     from diffusers_perf.fleet.jobs import BadFleet
+    from diffusers_perf.fleet.state import FOLDER
     from diffusers_perf.records.files import make_room, unwritable
 
     out: Path = args.json.absolute()
@@ -96,7 +95,7 @@ def main(args: argparse.Namespace) -> int:
         make_room(out)
     except OSError as error:
         return refuse(f"--json {unwritable(out, error)}")
-    folder = out.with_name(f"{out.stem}-fleet")
+    folder = out.with_name(f"{out.stem}{FOLDER}")
     try:
         with held(folder, by="fleet") as lock:
             root = repository()
@@ -137,8 +136,10 @@ def _run(
     """Measure what is not finished, then join and judge it."""
     from diffusers_perf.compare.sides import code_digest
     from diffusers_perf.fleet.commands import Asked
+    from diffusers_perf.fleet.plan import Durations
     from diffusers_perf.fleet.run import Fleet
     from diffusers_perf.fleet.state import State
+    from diffusers_perf.records.reading import load_run
 
     asked = Asked(
         models=args.models,
@@ -155,7 +156,7 @@ def _run(
         "code": code_digest(root)[:12],
     }
     fleet = Fleet(asked=asked, executor=executor, state=State.open(folder, settings), root=root)
-    fleet.plan(_durations(args.durations, out))
+    fleet.plan(Durations.recorded_in(map(load_run, args.durations or fleet.earlier(out))))
     for path in fleet.outputs(out):
         # An older run must not be taken for this one should this one end with nothing.
         path.unlink(missing_ok=True)
@@ -187,14 +188,6 @@ def _compared(fleet: Fleet) -> list[int]:
     for text in fleet.comparisons():
         print(text)
     return [finished.code for finished in fleet.state.finished.values()]
-
-
-def _durations(given: Sequence[Path], out: Path) -> Durations:
-    from diffusers_perf.fleet.plan import Durations
-    from diffusers_perf.records.reading import load_run
-
-    paths = given or ([out] if out.is_file() else [])
-    return Durations.recorded_in(map(load_run, paths))
 
 
 def _names(text: str) -> tuple[str, ...]:

@@ -29,11 +29,12 @@ from diffusers_perf.fleet.jobs import (
 )
 from diffusers_perf.fleet.local import CPU
 from diffusers_perf.fleet.process import Process, here
+from diffusers_perf.fleet.state import FOLDER
 from diffusers_perf.messages import fleet as messages
 
 LIBRARY = Path(__file__).parents[1]
 """On a node, the copy that came with the job."""
-LEFT_AT_HOME = (".git", ".venv", "runs")
+LEFT_AT_HOME = (".git", ".venv", "runs", f"*{FOLDER}")
 """Of the repository, beside what git ignores."""
 KIND = "accelerator_type:"
 """How Ray marks what kind of GPU a node has."""
@@ -112,7 +113,7 @@ class OnRay:
         }
         try:
             ray.init(runtime_env=travelling, log_to_driver=False, logging_level="error")
-        except (ConnectionError, RuntimeError, ValueError) as error:
+        except (ConnectionError, RuntimeError, ValueError, RayError) as error:
             raise BadFleet(messages.no_cluster(str(error))) from None
         self._shares = shares(ray.nodes(), device)
         if not self._shares:

@@ -195,14 +195,25 @@ class Fleet:
 
     def outputs(self, out: Path) -> dict[Path, list[Path]]:
         """By file of a joined run, the folders of its shards."""
-        models = len(self.state.cases) > 1
-        kinds = len(self.state.plans) > 1
         found: dict[Path, list[Path]] = {}
         for one in self.shards():
-            suffix = named(one.shard.group if models else "", one.kind if kinds else "")
-            name = f"{out.stem}-{suffix}.json" if suffix else out.name
-            found.setdefault(out.with_name(name), []).append(self.state.folder / one.name)
+            path = self._output(out, one.shard.group, one.kind)
+            found.setdefault(path, []).append(self.state.folder / one.name)
         return found
+
+    def earlier(self, out: Path) -> list[Path]:
+        """Files of the runs that this one takes the place of."""
+        paths = (
+            self._output(out, model, kind)
+            for kind in self.executor.places
+            for model in self.asked.groups
+        )
+        return [path for path in paths if path.is_file()]
+
+    def _output(self, out: Path, model: str, kind: str) -> Path:
+        several = len(self.state.plans or self.executor.places) > 1
+        suffix = named(model if len(self.asked.groups) > 1 else "", kind if several else "")
+        return out.with_name(f"{out.stem}-{suffix}.json") if suffix else out
 
     def comparisons(self) -> list[str]:
         """What each shard's `ab` printed, below a line that says where it ran."""

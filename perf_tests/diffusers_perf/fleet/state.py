@@ -17,6 +17,8 @@ from diffusers_perf.records.quantities import Integer, StrictRecord
 from diffusers_perf.records.shards import Placement
 
 FILE = "fleet.json"
+FOLDER = "-fleet"
+"""End of the name of the folder beside the joined run."""
 
 
 class FinishedShard(StrictRecord, frozen=True, kw_only=True):

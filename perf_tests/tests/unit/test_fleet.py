@@ -168,6 +168,11 @@ def test_each_kind_and_model_has_a_run_of_its_own(
         assert f"--model={model}" in line
         assert line[line.index("-m", 2) + 1] == "guide or lossless"
         assert line[line.index("--device") + 1] == "cuda"
+    assert "nothing is recorded yet" in capsys.readouterr().out
+    shutil.rmtree(tmp_path / "run-fleet")
+    again = FakeExecutor(places={"H100": 1, "L4": 1})
+    assert run(again, "--models=sd15,./mine", "--suites=guide,lossless") == 0
+    assert "nothing is recorded yet" not in capsys.readouterr().out
 
 
 def test_models_that_share_a_file_are_refused(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
