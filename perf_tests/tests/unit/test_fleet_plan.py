@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 
@@ -16,7 +17,8 @@ from diffusers_perf.fleet.plan import (
     finish_s,
     plan,
 )
-from perf_tests.tests.unit.recorded import parsed, process, session
+from perf_tests.tests import scaling
+from perf_tests.tests.unit.recorded import parsed, process, session, write
 
 
 def drawn(seed: int, *, count: int) -> tuple[list[ListedCase], Durations]:
@@ -103,6 +105,20 @@ def test_interruption_loses_a_part_on_one_gpu_too() -> None:
     planned = plan({"": cases}, durations, gpus=1)
     assert max(shard.seconds for shard in planned.shards) <= SHARD_MOST_S
     assert planned.efficiency > 0.95
+
+
+def test_simulation_names_where_a_plan_stops_scaling(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    content = process("recorded")
+    session(content)["durations_s"] = dict.fromkeys(session(content)["expected"], 60.0)
+    (path,) = write([content], tmp_path, "run")
+    for models, most in ((1, 4), (7, 32)):
+        monkeypatch.setattr("sys.argv", ["scaling", str(path), f"--models={models}"])
+        scaling.main()
+        said = capsys.readouterr().out
+        assert f"stops scaling at {most} GPUs" in said
+        assert "| 64 |" in said
 
 
 def test_unknown_case_takes_as_long_as_most() -> None:
