@@ -44,7 +44,7 @@ def test_main_job_runs_nothing_in_it(name: str, tmp_path: Path, ran: Path) -> No
     folder = hostile(tmp_path / name, ran, settings=True)
     done = main_job("--benchmark-only", f"--model={folder}")
     assert done.returncode == pytest.ExitCode.USAGE_ERROR
-    assert f"--model {folder}: no model_index.json in it" in done.stdout + done.stderr
+    assert f"--model {folder}: it lacks model_index.json" in done.stdout + done.stderr
     assert not ran.exists()
 
 
@@ -98,7 +98,7 @@ def test_commands_run_nothing_in_it(
     folder = hostile(tmp_path / "model", ran)
     out = ["--out", str(tmp_path / "out")] if command_line == "explore" else []
     assert command.main([command_line, "--device", "cpu", "--model", str(folder), *out]) == 2
-    assert "no model_index.json in it" in capsys.readouterr().err
+    assert "it lacks model_index.json" in capsys.readouterr().err
     assert not ran.exists()
 
 
@@ -137,5 +137,5 @@ def test_ab_runs_nothing_in_it(
     pythons = ["--base-python", str(python), "--head-python", str(python)]
     arguments = ["ab", *pythons, "--out", str(tmp_path / "out"), "--device", "cpu"]
     assert command.main([*arguments, "--", "--model", str(folder)]) == 2
-    assert "no model_index.json in it" in capsys.readouterr().err
+    assert "it lacks model_index.json" in capsys.readouterr().err
     assert not ran.exists()
