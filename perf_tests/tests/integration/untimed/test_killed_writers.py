@@ -89,9 +89,9 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 
 def content(folder: Path) -> dict[str, bytes]:
-    """Of all files but drafts, which no command reads."""
+    """Of all files but drafts, which no command reads. The folder, which a report names, is `.`."""
     return {
-        path.relative_to(folder).as_posix(): path.read_bytes()
+        path.relative_to(folder).as_posix(): path.read_bytes().replace(str(folder).encode(), b".")
         for path in folder.rglob("*")
         if path.is_file() and path.suffix != ".draft"
     }
