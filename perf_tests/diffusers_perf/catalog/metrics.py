@@ -205,7 +205,7 @@ COLD_IMPORT = _start(
     reference_only=True,
 )
 LOAD = _start("load time", "load_s", "loading a pipeline whose weights the process loaded before")
-COLD_LOAD = _start("cold load time", "cold_load_s", "loading it first, or from the disk")
+COLD_LOAD = _start("cold load time", "cold_load_s", "loading it for the first time, or from disk")
 FIRST_IMAGE = _start(
     "first image time",
     "first_image_s",
