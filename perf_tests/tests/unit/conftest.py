@@ -9,6 +9,7 @@ from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
+import hypothesis  # noqa: F401  (its plugin imports it in each session of pytester)
 import pytest
 import torch
 
@@ -17,13 +18,17 @@ import torch
 import torch._dynamo
 from pytest_benchmark import plugin
 
-from diffusers_perf.measurement import bench, interference  # noqa: F401
+from diffusers_perf.measurement import bench, interference, measuring  # noqa: F401
+from diffusers_perf.measurement.housekeeping import import_libraries
 from perf_tests.tests.unit.recorded import accept, process
 
 COMMITTED = Path(__file__).parents[3] / "baselines"
 
 with suppress(ImportError):
     import torchao  # noqa: F401  (optional, and imported by diffusers where it is installed)
+
+# Else the first test that needs them imports them, and pytester forgets them again.
+import_libraries()
 
 # Small tensors: threads would only wait for each other, most of all on a shared machine.
 torch.set_num_threads(1)
