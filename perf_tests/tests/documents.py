@@ -84,23 +84,23 @@ def needs() -> str:
     rows = [
         [
             "GPU",
-            "one NVIDIA GPU for a case; [`fleet`](ci/README.md#many-gpus) uses several for a suite. "
-            "The default suite (a group of cases) follows diffusers' guide to fast inference and "
+            "one NVIDIA GPU for a case; [`fleet`](ci/README.md#many-gpus) uses several for a "
+            "suite. The default suite (a group of cases) follows diffusers' guide to fast inference and "
             f"needs {memory.shown(peaks['guide'])} of GPU memory, all suites together "
             f"{memory.shown(max(peaks.values()))} ({baseline.machine})",
         ],
         [
             "no GPU",
-            "two small trained models ship with the library, a Stable Diffusion and a Flux, and run "
-            "on two CPU cores. Images and counters are judged as on a GPU; `diffusers-perf structure` counts the full-size "
-            "pipelines on tensors without data",
+            "two small trained models ship with the library, a Stable Diffusion and a Flux, and "
+            "run on two CPU cores. Images and counters are judged as on a GPU; "
+            "`diffusers-perf structure` counts the full-size pipelines on tensors without data",
         ],
         [
             "pipelines",
-            "any pipeline of diffusers, from a Hub id or a folder, or a class of your own: a function "
-            "of yours builds the object, which is called and has `.components` as a "
-            "`DiffusionPipeline` does. Stable Diffusion 1.x also with weights drawn from a seed, which needs no "
-            "download",
+            "any pipeline of diffusers, from a Hub id or a folder, or a class of your own: a "
+            "function of yours builds the object, which is called and has `.components` as a "
+            "`DiffusionPipeline` does. Stable Diffusion 1.x also with weights drawn from a seed, "
+            "which needs no download",
         ],
         [
             "software",
