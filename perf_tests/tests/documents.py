@@ -85,8 +85,8 @@ def needs() -> str:
         [
             "GPU",
             "one NVIDIA GPU for a case; [`fleet`](ci/README.md#many-gpus) uses several for a "
-            "suite. The default suite (a group of cases) follows diffusers' guide to fast inference and "
-            f"needs {memory.shown(peaks['guide'])} of GPU memory, all suites together "
+            "suite. The default suite (a group of cases) follows diffusers' guide to fast "
+            f"inference and needs {memory.shown(peaks['guide'])} of GPU memory, all suites together "
             f"{memory.shown(max(peaks.values()))} ({baseline.machine})",
         ],
         [
