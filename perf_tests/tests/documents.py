@@ -86,8 +86,8 @@ def needs() -> str:
             "GPU",
             "one NVIDIA GPU for a case; [`fleet`](ci/README.md#many-gpus) uses several for a "
             "suite. The default suite (a group of cases) follows diffusers' guide to fast "
-            f"inference and needs {memory.shown(peaks['guide'])} of GPU memory, all suites together "
-            f"{memory.shown(max(peaks.values()))} ({baseline.machine})",
+            f"inference and needs {memory.shown(peaks['guide'])} of GPU memory, all suites "
+            f"together {memory.shown(max(peaks.values()))} ({baseline.machine})",
         ],
         [
             "no GPU",
