@@ -113,19 +113,15 @@ def form(line: str) -> str:
     return re.sub(r"\d+ (hold|new)", r"N \1", line)
 
 
-def test_quoted_fault_is_detected(
-    tmp_path: Path, checkout: Path, environment: dict[str, str]
-) -> None:
-    text = blocks.example("perf_tests/README.md", "@fault(")
-    (tmp_path / "own_fault.py").write_text(text)
-    code = (
-        "import own_fault, sys; from diffusers_perf.cli.__main__ import main; "
-        "sys.exit(main(['faults', 'attention_computed_by_hand', '--device', 'cpu']))"
-    )
+def test_quoted_fault_is_detected(checkout: Path, environment: dict[str, str]) -> None:
+    library = checkout / "perf_tests" / "diffusers_perf"
+    with (library / "faults" / "attention.py").open("a") as file:
+        file.write(blocks.example("perf_tests/README.md", "@fault("))
+    line = ["-m", "diffusers_perf.cli", "faults", "attention_computed_by_hand", "--device", "cpu"]
     ran = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=ROOT,
-        env=environment | {"PYTHONPATH": str(tmp_path)},
+        [sys.executable, *line],
+        cwd=checkout,
+        env=environment | {"PYTHONPATH": str(library.parent)},
         capture_output=True,
         text=True,
     )
