@@ -99,7 +99,7 @@ def _flush() -> None:
 def _open(stream: TextIO | None) -> TextIO:
     if stream is None or stream.closed:
         # Else the next file that is opened would take its place, and get what is printed.
-        return open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123
+        return open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123 (a device)
     # A terminal that lacks one of our characters must not silence everything.
     getattr(stream, "reconfigure", lambda **_: None)(errors="backslashreplace")
     return stream

@@ -81,7 +81,7 @@ def measured(
 
 
 def last_lines(log: Path) -> list[str]:
-    """The end of what a process printed."""
+    """The last lines that a process printed."""
     with log.open("rb") as file:
         file.seek(-min(LAST_BYTES, log.stat().st_size), os.SEEK_END)
         return file.read(LAST_BYTES).decode(errors="replace").splitlines()[-LAST_LINES:]

@@ -67,7 +67,7 @@ class Asked:
 
 
 def named(*parts: str) -> str:
-    """A file's name of what is not empty."""
+    """The parts that are not empty, joined into a file name."""
     return "-".join(slug_of(part) for part in parts if part)
 
 

@@ -38,7 +38,7 @@ class Place:
     gpu_uuid: str | None
     """None on a CPU."""
     node: str
-    """The executor's own name of what can be lost as a whole."""
+    """The executor's name for the machine or GPU, which can be lost as a whole."""
 
     @property
     def text(self) -> str:

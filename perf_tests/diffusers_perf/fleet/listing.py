@@ -35,7 +35,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
 
 def references(case: Case, declared: Sequence[Case]) -> list[str]:
-    """Ids of what it is compared with, what that is compared with, and so on."""
+    """Ids of the chain of cases that it is compared with, up to the reference."""
     found: list[str] = []
     while not case.is_reference:
         against = case.against

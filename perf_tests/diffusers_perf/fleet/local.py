@@ -15,7 +15,7 @@ from diffusers_perf.fleet.process import Process, here
 from diffusers_perf.messages import fleet as messages
 
 CPU = "CPU"
-"""The only kind where there is no GPU."""
+"""The kind of device on a machine without a GPU."""
 LOOK_S = 0.1
 KILLED = (-signal.SIGKILL, 128 + signal.SIGKILL)
 """Exit codes of a process that another one ended: the system, where memory is short."""

@@ -1,7 +1,7 @@
 """Runs jobs on a Ray cluster: core tasks of one GPU each, with nothing but data to and fro.
 
 The nodes need Python, the packages and the weights. The repository and this library travel with the
-jobs; the environment of whoever starts them does not.
+jobs; the environment variables of the driver do not.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ class OnRay:
 
     def __init__(self, device: Device | None, *, root: Path) -> None:
         """`BadFleet` where it has no such device, or cannot be reached."""
-        # Ray reports its use where nobody turned that off.
+        # Ray sends usage statistics by default.
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         travelling = {
             "working_dir": str(root),

@@ -23,7 +23,7 @@ from diffusers_perf.records.run import KEY
 from diffusers_perf.records.shards import Placement
 
 NO_COMMIT = ("unversioned", "unknown", None)
-"""What pytest-benchmark says where there is no repository, as on a node of a cluster."""
+"""pytest-benchmark's commit information outside of a Git checkout, as on a node of a cluster."""
 
 
 def write(finished: Finished, folder: Path) -> Path:
