@@ -21,6 +21,9 @@ from typing import TYPE_CHECKING
 from diffusers_perf.catalog.status import CANNOT_JUDGE, REGRESSION
 from diffusers_perf.cli.answers import add_baselines, named, refuse, store_of
 from diffusers_perf.messages import fleet as messages
+from diffusers_perf.messages.common import cannot_write
+from diffusers_perf.messages.records import NOT_A_FILE
+from diffusers_perf.records.files import make_room, real, unwritable
 
 if TYPE_CHECKING:
     from diffusers_perf.fleet.jobs import Executor
@@ -86,11 +89,12 @@ def main(args: argparse.Namespace) -> int:
     from diffusers_perf.ending import leave_lost_terminal
     from diffusers_perf.fleet.jobs import BadFleet
     from diffusers_perf.fleet.state import FOLDER
-    from diffusers_perf.records.files import make_room, unwritable
 
     out: Path = args.json.absolute()
     if not args.json.name:
         return refuse(messages.NO_JSON)
+    if out.exists() and not (out.is_file() or out.is_dir()):
+        return refuse(f"--json {cannot_write(out, NOT_A_FILE)}")
     try:
         make_room(out)
     except OSError as error:
@@ -141,11 +145,12 @@ def _run(
     from diffusers_perf.fleet.state import State
     from diffusers_perf.records.reading import load_run
 
+    baselines = _baselines(args.baselines, root)
     asked = Asked(
         models=args.models,
         suites=args.suites,
-        pytest=tuple(args.pytest),
-        compare=None if args.ab is None else tuple(args.ab),
+        pytest=(*args.pytest, *(baselines if args.ab is None else ())),
+        compare=None if args.ab is None else (*args.ab, *baselines),
     )
     settings = {
         "models": asked.models,
@@ -158,6 +163,7 @@ def _run(
     fleet = Fleet(asked=asked, executor=executor, state=State.open(folder, settings), root=root)
     fleet.plan(Durations.recorded_in(map(load_run, args.durations or fleet.earlier(out))))
     for path in fleet.outputs(out):
+        make_room(path)
         # An older run must not be taken for this one should this one end with nothing.
         path.unlink(missing_ok=True)
     fleet.run()
@@ -179,7 +185,10 @@ def _judged(fleet: Fleet, args: argparse.Namespace, out: Path) -> list[int]:
     codes = []
     for path, folders in fleet.outputs(out).items():
         merge([folder / RUN for folder in folders], path)
-        codes.append(gate(path, store))
+        codes.append(gate(path, store, baselines=args.baselines))
+    for sentence in fleet.failed_beside_cases():
+        print(sentence, file=sys.stderr)
+        codes.append(REGRESSION)
     return codes
 
 
@@ -190,5 +199,17 @@ def _compared(fleet: Fleet) -> list[int]:
     return [finished.code for finished in fleet.state.finished.values()]
 
 
+def _baselines(given: Path | None, root: Path) -> tuple[str, ...]:
+    """The option for a job, which runs in a repository's root: here, or in a copy of it."""
+    if given is None:
+        return ()
+    folder = real(given)
+    return (f"--baselines={folder.relative_to(root) if root in folder.parents else folder}",)
+
+
 def _names(text: str) -> tuple[str, ...]:
-    return tuple(name for name in text.split(",") if name)
+    """An option's type: at least one name."""
+    names = tuple(name.strip() for name in text.split(",") if name.strip())
+    if not names:
+        raise argparse.ArgumentTypeError(messages.NO_NAME)
+    return names

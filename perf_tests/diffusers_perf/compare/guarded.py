@@ -62,6 +62,8 @@ def end(process: subprocess.Popen[bytes], *, stopping_s: float = STOPPING_S) -> 
         with suppress(subprocess.TimeoutExpired):
             process.wait(timeout=stopping_s)
             break
+    # What the leader started and left behind may ignore the first signal.
+    signal_to(process, signal.SIGKILL)
     if process.stdin is not None:
         process.stdin.close()
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 OUT = "{out}"
 """In a job's command, the folder into which it writes what is to come back."""
 LOG = "log"
 """Name of the file with all that a job's process printed."""
+
+KILLED = (-signal.SIGKILL, 128 + signal.SIGKILL)
+"""Exit codes of a process that another one ended: the system, where memory is short."""
 
 Device = Literal["cuda", "cpu"]
 
@@ -54,7 +58,7 @@ class Started:
 
 @dataclass(frozen=True, kw_only=True)
 class Finished:
-    """The job's process ended by itself, well or not."""
+    """The job's process ended, well or not."""
 
     job: Job
     place: Place
@@ -63,6 +67,10 @@ class Finished:
     seconds: float
     files: Mapping[str, bytes]
     """By path below `OUT`, what it wrote, and its `LOG`."""
+
+    @property
+    def was_killed(self) -> bool:
+        return self.code in KILLED
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +81,8 @@ class Lost:
     place: Place | None
     """None where it was lost before it began."""
     reason: str
+    files: Mapping[str, bytes] = field(default_factory=dict)
+    """As of a finished one, where they are not lost as well."""
 
 
 Event = Started | Finished | Lost

@@ -24,9 +24,8 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     from diffusers_perf.plugin.collection import SESSION
     from diffusers_perf.plugin.selection import cases_of
 
-    if SESSION not in session.config.stash:
-        return
-    declared = session.config.stash[SESSION].cases
+    perf = session.config.stash.get(SESSION, None)
+    declared = perf.cases if perf else ()
     listed = [
         ListedCase(id=case.id, against=tuple(references(case, declared)))
         for case in cases_of(session.items)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import time
 from collections import Counter, deque
 from collections.abc import Mapping
@@ -10,15 +9,13 @@ from pathlib import Path
 
 from diffusers_perf.compare.guarded import passed_on
 from diffusers_perf.fleet.gpus import gpus
-from diffusers_perf.fleet.jobs import BadFleet, Device, Event, Job, Lost, Place, Started
+from diffusers_perf.fleet.jobs import BadFleet, Device, Event, Job, Place, Started
 from diffusers_perf.fleet.process import Process, here
 from diffusers_perf.messages import fleet as messages
 
 CPU = "CPU"
 """The kind of device on a machine without a GPU."""
 LOOK_S = 0.1
-KILLED = (-signal.SIGKILL, 128 + signal.SIGKILL)
-"""Exit codes of a process that another one ended: the system, where memory is short."""
 
 
 class Local:
@@ -57,8 +54,6 @@ class Local:
                 if (found := process.finished()) is not None:
                     self._running.remove(process)
                     self._free.append(process.place)
-                    if found.code in KILLED:
-                        return Lost(job=found.job, place=found.place, reason=messages.KILLED)
                     return found
             time.sleep(LOOK_S)
 

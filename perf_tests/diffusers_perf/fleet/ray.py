@@ -40,6 +40,7 @@ KIND = "accelerator_type:"
 """How Ray marks what kind of GPU a node has."""
 UNNAMED = "GPU"
 NODE = "ray.io/node-id"
+LOOK_S = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,8 +77,9 @@ def shares(nodes: Sequence[Mapping[str, Any]], device: Device | None) -> dict[st
     cores = [int(node["CPU"]) for node in alive if node.get("CPU", 0) >= 1]
     if not cores:
         return {}
-    # A whole node: its other cores would slow this one down.
-    return {CPU: Share(count=len(cores), cpus=min(cores), gpus=0, accelerator=None)}
+    # A whole node: a second job on it would slow both down. A smaller node is another machine.
+    most = max(cores)
+    return {CPU: Share(count=cores.count(most), cpus=most, gpus=0, accelerator=None)}
 
 
 def measured(job: Job, device: Device) -> Iterator[Event]:
@@ -131,12 +133,17 @@ class OnRay:
         if share.accelerator:
             options["accelerator_type"] = share.accelerator
         others = [n for n in ray.nodes() if elsewhere and n["NodeID"] != elsewhere.node]
-        if elsewhere and job.kind in shares(others, self.device):
+        if elsewhere and self._fits(job, others):
             options["label_selector"] = {NODE: f"!in({elsewhere.node})"}
         self._running[self._task.options(**options).remote(job, self.device)] = (job, None)
 
     def next(self) -> Event:
-        (ready, *_), _ = ray.wait(list(self._running), num_returns=1)
+        ready = None
+        while ready is None:
+            found, _ = ray.wait(list(self._running), num_returns=1, timeout=LOOK_S)
+            ready = found[0] if found else None
+            if ready is None and (stuck := self._stuck()):
+                return stuck
         job, place = self._running[ready]
         try:
             event: Event = ray.get(next(ready))
@@ -148,6 +155,20 @@ class OnRay:
         elif isinstance(event, Started):
             self._running[ready] = (job, event.place)
         return event
+
+    def _fits(self, job: Job, nodes: Sequence[Mapping[str, Any]]) -> bool:
+        share = shares(nodes, self.device).get(job.kind)
+        return share is not None and share.cpus >= self._shares[job.kind].cpus
+
+    def _stuck(self) -> Lost | None:
+        """A job that waits for a kind of node that the cluster no longer has."""
+        nodes = ray.nodes()
+        for task, (job, place) in self._running.items():
+            if place is None and not self._fits(job, nodes):
+                del self._running[task]
+                ray.cancel(task)
+                return Lost(job=job, place=None, reason=messages.NO_NODE)
+        return None
 
     def close(self) -> None:
         # Its workers end with their driver, and what they started with them.

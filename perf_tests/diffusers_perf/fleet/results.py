@@ -9,11 +9,12 @@ import msgspec
 from msgspec import to_builtins
 from pytest_benchmark.utils import get_commit_info
 
+from diffusers_perf.catalog.status import CANNOT_JUDGE
 from diffusers_perf.compare.processes import MEASURED
 from diffusers_perf.compare.state import FILE as COMPARISON
 from diffusers_perf.compare.state import StateFile as ComparisonFile
 from diffusers_perf.fleet.commands import RUN, Asked
-from diffusers_perf.fleet.jobs import Finished
+from diffusers_perf.fleet.jobs import Finished, Lost
 from diffusers_perf.fleet.plan import PlannedShard
 from diffusers_perf.fleet.state import FinishedShard
 from diffusers_perf.messages import fleet as messages
@@ -22,15 +23,17 @@ from diffusers_perf.records.reading import BadRunError, load_run, read
 from diffusers_perf.records.run import KEY
 from diffusers_perf.records.shards import Placement
 
+COMPARED = (*MEASURED, CANNOT_JUDGE)
+"""Exit codes of `ab` that ran to its end."""
 NO_COMMIT = ("unversioned", "unknown", None)
 """pytest-benchmark's commit information outside of a Git checkout, as on a node of a cluster."""
 
 
-def write(finished: Finished, folder: Path) -> Path:
+def write(event: Finished | Lost, folder: Path) -> Path:
     """Write a job's files into a folder of its name, below this one; returns it."""
-    own = folder / finished.job.name
+    own = folder / event.job.name
     own.mkdir(parents=True, exist_ok=True)
-    for name, data in finished.files.items():
+    for name, data in event.files.items():
         parts = PurePosixPath(name).parts
         # They come from another machine.
         if ".." not in parts and not PurePosixPath(name).is_absolute():
@@ -50,12 +53,12 @@ def keep(
         retries=retries,
         seconds=finished.seconds,
     )
+    if finished.code not in (MEASURED if asked.compare is None else COMPARED):
+        return messages.NOT_THROUGH
     if asked.compare is not None:
         if not _was_compared(own / COMPARISON):
             return messages.NOT_COMPARED
         return FinishedShard(placement=placement, code=finished.code)
-    if finished.code not in MEASURED:
-        return messages.NOT_THROUGH
     try:
         run = load_run(own / RUN)
     except BadRunError as error:
@@ -64,6 +67,12 @@ def keep(
     placement = msgspec.structs.replace(placement, start_s=max(0.0, finished.seconds - took))
     _annotate(own / RUN, placement)
     return FinishedShard(placement=placement, code=finished.code)
+
+
+def has_failed_case(folder: Path) -> bool:
+    """Does what a shard measured say why its process failed?"""
+    run = load_run(folder / RUN)
+    return bool(run.session.failed) or not all(case.status.passes for case in run.cases.values())
 
 
 def _was_compared(path: Path) -> bool:

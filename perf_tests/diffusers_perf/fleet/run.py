@@ -53,6 +53,10 @@ def happenings(executor: Executor, jobs: Sequence[Job]) -> Iterator[Happened]:
         executor.start(job)
     while left:
         event = executor.next()
+        if isinstance(event, Finished) and event.was_killed:
+            event = Lost(
+                job=event.job, place=event.place, reason=messages.KILLED, files=event.files
+            )
         name = event.job.name
         again = isinstance(event, Lost) and retries[name] < RETRIES
         is_over = not again and not isinstance(event, Started)
@@ -72,6 +76,8 @@ class PlacedShard:
     shard: PlannedShard
     name: str
     """Of its job."""
+    text: str
+    """As a message names it."""
 
 
 @dataclass(kw_only=True)
@@ -119,6 +125,7 @@ class Fleet:
                 kind=kind,
                 shard=shard,
                 name=named(kind if several else "", shard.group, f"{shard.index} of {shard.count}"),
+                text=f"{kind} {shard.text}" if several else shard.text,
             )
             for kind, shards in self.state.plans.items()
             for shard in shards
@@ -145,11 +152,12 @@ class Fleet:
 
     def _note(self, happened: Happened, one: PlacedShard, clock: _Clock) -> str:
         """Keep what it gave; the line that says so."""
-        event, text = happened.event, one.shard.text
+        event, text = happened.event, one.text
         if isinstance(event, Started):
             clock.began(one.name)
             return messages.started(text, event.place.text, happened.retries)
         if isinstance(event, Lost):
+            results.write(event, self.state.folder)
             if happened.is_over:
                 self.failures[one.name] = messages.lost_again(event.reason)
             where = event.place.text if event.place else None
@@ -180,7 +188,7 @@ class Fleet:
         """Of each shard that gave nothing, which cases it had and why."""
         return [
             messages.missing(
-                one.shard.text,
+                one.text,
                 [
                     case.id
                     for case in self.state.cases[one.shard.group][
@@ -215,11 +223,20 @@ class Fleet:
         suffix = named(model if len(self.asked.groups) > 1 else "", kind if several else "")
         return out.with_name(f"{out.stem}-{suffix}.json") if suffix else out
 
+    def failed_beside_cases(self) -> list[str]:
+        """Of each shard that failed though no case of it did, where its log is."""
+        found = []
+        for one in self.shards():
+            folder = self.state.folder / one.name
+            if self.state.finished[one.name].code and not results.has_failed_case(folder):
+                found.append(messages.failed_beside_cases(one.text, folder / LOG))
+        return found
+
     def comparisons(self) -> list[str]:
         """What each shard's `ab` printed, below a line that says where it ran."""
         return [
             messages.comparison_of(
-                one.shard.text,
+                one.text,
                 self.state.finished[one.name].placement.host,
                 (self.state.folder / one.name / LOG).read_text(errors="replace"),
             )

@@ -18,6 +18,8 @@ NOT_RUN = "it was not run"
 NOT_THROUGH = "its process did not run to its end"
 NOT_COMPARED = "it compared nothing"
 NO_JSON = "--json needs the name of a file"
+NO_NAME = "must name at least one"
+NO_NODE = "no node of its kind is left"
 
 
 # Before anything is measured
@@ -37,8 +39,8 @@ def not_written_by_fleet(path: Path) -> str:
 
 def other_settings(folder: Path, name: str, was: str, now: str) -> str:
     return (
-        f"{folder} was measured with another {name} ({was}, now {now}); choose another --json, or "
-        "remove the folder"
+        f"{folder} was measured with other settings ({name}: {was}, now {now}); choose another "
+        "--json, or remove the folder"
     )
 
 
@@ -69,7 +71,7 @@ def no_such_kind(kind: str, kinds: Sequence[str]) -> str:
 def planned(
     shards: int, cases: int, *, gpus: int, kind: str, minutes: float, is_recorded: bool
 ) -> str:
-    by = "" if is_recorded else ", where nothing is recorded yet"
+    by = "" if is_recorded else " (a guess: nothing is recorded yet)"
     return (
         f"{plural(cases, 'case')} in {plural(shards, 'shard')} on {gpus} x {kind}: about "
         f"{minutes:.0f} min{by}"
@@ -111,6 +113,10 @@ def missing(shard: str, cases: Sequence[str], reason: str) -> str:
 
 def incomplete(missing: int, shards: int) -> str:
     return f"incomplete: {missing} of {plural(shards, 'shard')} missing; {common.AGAIN}"
+
+
+def failed_beside_cases(shard: str, log: Path) -> str:
+    return f"error: shard {shard} failed, though none of its cases did (log: {log})"
 
 
 def runs_are_in(folder: Path) -> str:

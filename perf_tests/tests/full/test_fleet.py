@@ -10,29 +10,15 @@ import shlex
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
+from perf_tests.tests.processes import is_alive, until, write_repository
 from perf_tests.tests.unit.environments import Place
 
 LIMIT_S = 120.0
-TEST_FILE = """
-from diffusers_perf import Workload, measure
-from diffusers_perf import test_generation as test_generation
-
-SERVING = Workload(
-    name="serving",
-    model="embedded",
-    call={"prompt": "a red circle", "height": 64, "width": 64, "guidance_scale": 7.5},
-    steps=2,
-    scheduler="DDIMScheduler",
-)
-measure(SERVING, "channels_last", "fused_qkv", "sdpa_math", suite="serving")
-"""
+STACKS = ("channels_last", "fused_qkv", "sdpa_math")
 
 
 @pytest.fixture
@@ -45,28 +31,11 @@ def place(tmp_path: Path) -> Place:
 def line(tmp_path: Path, place: Place, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The command that compares them, in a repository of four cases."""
     monkeypatch.delenv("PYTEST_XDIST_WORKER", raising=False)
-    folder = tmp_path / "repository"
-    (folder / "perf_tests").mkdir(parents=True)
-    (folder / "perf_tests" / "test_serving.py").write_text(TEST_FILE)
-    (folder / "pytest.ini").write_text("[pytest]\ntestpaths = perf_tests\n")
-    monkeypatch.chdir(folder)
+    monkeypatch.chdir(write_repository(tmp_path / "repository", *STACKS))
     # Without the command's name, and without --out, which each shard has of its own.
     arguments = [part for part in place.arguments()[1:] if not part.startswith("--out")]
     fleet = [sys.executable, "-m", "diffusers_perf.cli", "fleet", "--device=cpu"]
     return [*fleet, "--json=run.json", f"--ab={shlex.join(arguments)}"]
-
-
-def until(holds: Callable[[], bool]) -> None:
-    end = time.monotonic() + LIMIT_S
-    while not holds():
-        assert time.monotonic() < end
-        time.sleep(0.1)
-
-
-def is_alive(pid: int) -> bool:
-    with suppress(OSError):
-        return ") Z " not in Path(f"/proc/{pid}/stat").read_text()
-    return False
 
 
 def test_pairs_of_a_case_are_in_one_job(line: list[str], place: Place) -> None:

@@ -20,6 +20,7 @@ from pathlib import Path
 import pytest
 
 from diffusers_perf.records.reading import load_run
+from perf_tests.tests.processes import write_repository
 from perf_tests.tests.unit.environments import Place
 from perf_tests.tests.unit.recorded import process, with_images
 
@@ -28,19 +29,6 @@ SEED = int(os.environ.get("KILLS_SEED", str(time.time_ns())))
 LIMIT_S = 300
 ENDING = (signal.SIGKILL, signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
 COMMAND = [sys.executable, "-m", "diffusers_perf.cli"]
-TEST_FILE = """
-from diffusers_perf import Workload, measure
-from diffusers_perf import test_generation as test_generation
-
-SERVING = Workload(
-    name="serving",
-    model="embedded",
-    call={"prompt": "a red circle", "height": 64, "width": 64, "guidance_scale": 7.5},
-    steps=2,
-    scheduler="DDIMScheduler",
-)
-measure(SERVING, "channels_last", suite="serving")
-"""
 
 
 @pytest.fixture
@@ -48,10 +36,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A user's repository of two cases, and three recorded runs."""
     # In a process of `-n`, pytest-benchmark would turn itself off.
     monkeypatch.delenv("PYTEST_XDIST_WORKER", raising=False)
-    (tmp_path / "perf_tests").mkdir()
-    (tmp_path / "perf_tests" / "test_serving.py").write_text(TEST_FILE)
-    (tmp_path / "pytest.ini").write_text("[pytest]\ntestpaths = perf_tests\n")
-    (tmp_path / "baselines").mkdir()
+    write_repository(tmp_path, "channels_last")
     with_images([process(f"killed-{number}") for number in range(3)], tmp_path, "run")
     return tmp_path
 

@@ -28,8 +28,10 @@ from diffusers_perf.fleet.local import CPU
 from diffusers_perf.fleet.plan import Durations
 from diffusers_perf.fleet.run import Fleet, happenings
 from diffusers_perf.fleet.state import State
+from diffusers_perf.messages import fleet as messages
 from diffusers_perf.records.reading import load_run
 from diffusers_perf.records.store import BaselineStore
+from perf_tests.tests.processes import until, write_repository
 
 pytest.importorskip("ray", exc_type=ImportError)
 # Ray's own, when a cluster is started and ended in one process.
@@ -38,19 +40,6 @@ pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::Futu
 ROOT = Path(__file__).parents[3]
 LIMIT_S = 300.0
 FLEET = [sys.executable, "-m", "diffusers_perf.cli", "fleet", "--executor=ray"]
-TEST_FILE = """
-from diffusers_perf import Workload, measure
-from diffusers_perf import test_generation as test_generation
-
-SERVING = Workload(
-    name="serving",
-    model="embedded",
-    call={"prompt": "a red circle", "height": 64, "width": 64, "guidance_scale": 7.5},
-    steps=2,
-    scheduler="DDIMScheduler",
-)
-measure(SERVING, "channels_last", "fused_qkv", "sdpa_math", suite="serving")
-"""
 QUICK = ("--quick", "--rounds=1")
 
 
@@ -73,20 +62,9 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A user's repository of four cases, the working directory."""
     # In a process of `-n`, pytest-benchmark would turn itself off.
     monkeypatch.delenv("PYTEST_XDIST_WORKER", raising=False)
-    folder = tmp_path / "repository"
-    (folder / "perf_tests").mkdir(parents=True)
-    (folder / "perf_tests" / "test_serving.py").write_text(TEST_FILE)
-    (folder / "pytest.ini").write_text("[pytest]\ntestpaths = perf_tests\n")
-    (folder / "baselines").mkdir()
+    folder = write_repository(tmp_path / "repository", "channels_last", "fused_qkv", "sdpa_math")
     monkeypatch.chdir(folder)
     return folder
-
-
-def until(holds: Callable[[], bool], *, limit_s: float = LIMIT_S) -> None:
-    end = time.monotonic() + limit_s
-    while not holds():
-        assert time.monotonic() < end
-        time.sleep(0.1)
 
 
 def processes_with(mark: str) -> list[int]:
@@ -152,6 +130,24 @@ def test_killed_raylet_costs_one_shard_that_is_repeated(cluster: Any, repository
     assert finished == {survivor}
     executor.close()
     until(lambda: processes_with(mark) == [], limit_s=60)
+
+
+def test_run_is_incomplete_once_its_last_node_is_lost(cluster: Any, repository: Path) -> None:
+    node = cluster.add_node(num_cpus=1)
+    asked = Asked(models=(), suites=(), pytest=QUICK, compare=None)
+
+    def saw(event: Event) -> None:
+        if isinstance(event, Started) and "list" not in event.job.name:
+            cluster.remove_node(node, allow_graceful=False)
+
+    executor = on_ray(cluster, repository)
+    state = State.open(repository.parent / "kept", {})
+    state.folder.mkdir()
+    fleet = Fleet(asked=asked, executor=Watched(executor, saw), state=state, root=repository)
+    fleet.plan(Durations(cases={}))
+    fleet.run()
+    (missing,) = fleet.missing()
+    assert messages.NO_NODE in missing
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])

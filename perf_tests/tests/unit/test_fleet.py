@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 
 from diffusers_perf.cli import __main__ as command
 from diffusers_perf.fleet.commands import RUN
-from diffusers_perf.fleet.jobs import Event, Finished, Job, Place
+from diffusers_perf.fleet.jobs import LOG, Event, Finished, Job, Place
 from diffusers_perf.fleet.plan import Durations
 from diffusers_perf.fleet.run import Fleet
 from diffusers_perf.fleet.state import State
@@ -103,6 +104,32 @@ def test_shard_that_is_lost_twice_makes_the_run_incomplete(
     assert not (tmp_path / "run.json").exists()
 
 
+@pytest.mark.parametrize("code", [-9, 137])
+def test_shard_whose_process_is_killed_is_lost(run: Run, code: int, tmp_path: Path) -> None:
+    executor = FakeExecutor(
+        answer=lambda job, place: done(job, place, code=code) if "1-of" in job.name else None
+    )
+    assert run(executor) == 2
+    assert executor.started.count("1-of-2") == 2
+    assert executor.nodes.count("node-1") == 1
+    assert (tmp_path / "run-fleet" / "1-of-2" / LOG).read_bytes() == b"its last line\n"
+
+
+def test_shard_that_fails_beside_its_cases_fails_the_run(
+    run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As where a fixture fails after a case was judged."""
+
+    def answer(job: Job, place: Place) -> Event | None:
+        code = 1 if asked_of(job)[0] == 1 else 0
+        return done(job, place, code=code, files={RUN: encoded(shard_of(job))})
+
+    assert run(FakeExecutor(answer=answer)) == 1
+    said = capsys.readouterr()
+    assert "shard 1/2 failed, though none of its cases did" in said.err
+    assert "shard 2/2 failed" not in said.err
+
+
 def test_red_shard_is_not_repeated(run: Run, tmp_path: Path) -> None:
     def answer(job: Job, place: Place) -> Event | None:
         content = shard_of(job)
@@ -150,7 +177,7 @@ def test_other_settings_are_refused(run: Run, capsys: pytest.CaptureFixture[str]
     capsys.readouterr()
     assert run(FakeExecutor(), "--suites=guide") == 2
     said = capsys.readouterr().err
-    assert "measured with another suites (none, now guide)" in said
+    assert "measured with other settings (suites: none, now guide)" in said
     assert run(FakeExecutor(device="cpu")) == 2
 
 
@@ -168,7 +195,9 @@ def test_each_kind_and_model_has_a_run_of_its_own(
         assert f"--model={model}" in line
         assert line[line.index("-m", 2) + 1] == "guide or lossless"
         assert line[line.index("--device") + 1] == "cuda"
-    assert "nothing is recorded yet" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "nothing is recorded yet" in said
+    assert "shard H100 sd15 1/1 runs on" in said
     shutil.rmtree(tmp_path / "run-fleet")
     again = FakeExecutor(places={"H100": 1, "L4": 1})
     assert run(again, "--models=sd15,./mine", "--suites=guide,lossless") == 0
@@ -232,7 +261,38 @@ def test_comparison_that_broke_off_is_missing(run: Run, capsys: pytest.CaptureFi
     assert "it compared nothing" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("code", [-11, 139, 3])
+def test_comparison_that_crashes_is_missing(run: Run, code: int) -> None:
+    """Even though it has compared five pairs."""
+
+    def answer(job: Job, place: Place) -> Event | None:
+        return compared(job, place, code=code if asked_of(job)[0] == 1 else 0)
+
+    assert run(FakeExecutor(answer=answer), "--ab=--base main --head HEAD") == 2
+
+
+# Baselines
+
+
+def test_shards_and_verdict_use_the_same_baselines(run: Run, tmp_path: Path) -> None:
+    executor = FakeExecutor()
+    run(executor, "--baselines=mine")
+    assert all("--baselines=mine" in line for line in executor.commands.values())
+    elsewhere = FakeExecutor(answer=lambda job, place: compared(job, place, code=0))
+    run(elsewhere, "--json=pr.json", "--baselines=/elsewhere", "--ab=--base main --head HEAD")
+    line = elsewhere.commands[elsewhere.started[0]]
+    assert "--baselines=/elsewhere" in line[: line.index("--")]
+
+
 # Bad input
+
+
+def refused(line: list[str]) -> int:
+    """The exit code, also where argparse ends the process."""
+    try:
+        return command.main(line)
+    except SystemExit as error:
+        return int(error.code or 0)
 
 
 @pytest.mark.parametrize(
@@ -240,8 +300,11 @@ def test_comparison_that_broke_off_is_missing(run: Run, capsys: pytest.CaptureFi
     [
         (["--json=."], "--json needs the name of a file"),
         (["--json=baselines"], "baselines: cannot be written (Is a directory)"),
+        (["--json=pipe"], "pipe: cannot be written (not a regular file)"),
         (["--json=run.json", "--device=cuda"], "--device cuda: torch sees no CUDA GPU here"),
         (["--json=run.json", "--durations=none.json"], "none.json: cannot be read"),
+        (["--json=run.json", "--models=,"], "--models: must name at least one"),
+        (["--json=run.json", "--suites="], "--suites: must name at least one"),
     ],
 )
 def test_bad_input_is_one_sentence(
@@ -254,8 +317,19 @@ def test_bad_input_is_one_sentence(
     monkeypatch.setattr("diffusers_perf.fleet.local.gpus", list)
     if "--device=cuda" not in options:
         options = [*options, "--device=cpu"]
-    assert command.main(["fleet", *options]) == 2
+    os.mkfifo("pipe")
+    assert refused(["fleet", *options]) == 2
     assert sentence in capsys.readouterr().err
+
+
+def test_file_that_cannot_be_written_is_found_before_anything_runs(
+    run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "run-mine.json").mkdir()
+    executor = FakeExecutor()
+    assert run(executor, "--models=sd15,./mine") == 2
+    assert executor.started == []
+    assert "run-mine.json" in capsys.readouterr().err
 
 
 def test_state_of_another_program_is_refused(

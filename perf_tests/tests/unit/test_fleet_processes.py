@@ -6,9 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -18,6 +15,8 @@ from diffusers_perf.fleet.gpus import Gpu
 from diffusers_perf.fleet.jobs import LOG, OUT, BadFleet, Finished, Job, Lost, Place, Started
 from diffusers_perf.fleet.local import CPU, Local
 from diffusers_perf.fleet.process import Process
+from diffusers_perf.fleet.run import happenings
+from perf_tests.tests.processes import is_alive, until
 
 LIMIT_S = 30.0
 ENDLESS = (
@@ -28,20 +27,6 @@ ENDLESS = (
 
 def job(code: str, *, name: str = "job", kind: str = CPU) -> Job:
     return Job(name=name, kind=kind, command=("-c", code))
-
-
-def until(holds: Callable[[], bool]) -> None:
-    end = time.monotonic() + LIMIT_S
-    while not holds():
-        assert time.monotonic() < end
-        time.sleep(0.02)
-
-
-def is_alive(pid: int) -> bool:
-    with suppress(OSError):
-        # One that has ended may stay until the system's first process looks for it.
-        return ") Z " not in Path(f"/proc/{pid}/stat").read_text()
-    return False
 
 
 def pid_in(path: Path) -> int:
@@ -71,16 +56,19 @@ def test_each_job_has_a_gpu_of_its_own(two_gpus: None, tmp_path: Path) -> None:
 
 
 def test_lost_job_is_repeated_on_another_gpu(two_gpus: None, tmp_path: Path) -> None:
-    local = Local("cuda", root=tmp_path)
-    local.start(job("import os; os.kill(os.getpid(), 9)", kind="H200"))
-    started, lost = local.next(), local.next()
+    once = tmp_path / "once"
+    code = (
+        f"import os, pathlib; once = pathlib.Path({str(once)!r});"
+        "once.exists() or (once.touch(), print('killed', flush=True), os.kill(os.getpid(), 9))"
+    )
+    happened = happenings(Local("cuda", root=tmp_path), [job(code, kind="H200")])
+    started, lost, again, finished = (one.event for one in happened)
     assert isinstance(started, Started)
     assert isinstance(lost, Lost)
-    local.start(job("", kind="H200"), elsewhere=lost.place)
-    again = local.next()
+    assert lost.files[LOG] == b"killed\n"
     assert isinstance(again, Started)
     assert again.place.gpu_uuid != started.place.gpu_uuid
-    assert isinstance(local.next(), Finished)
+    assert isinstance(finished, Finished)
 
 
 def test_cpu_runs_one_job_at_a_time(tmp_path: Path) -> None:
@@ -114,6 +102,24 @@ def test_job_gives_its_files_code_and_log(tmp_path: Path) -> None:
     given = process.wait()
     assert given.code == 3
     assert given.files == {"log": b"said\n", "run.json": b"{}", "run-images/a.png": b"image"}
+
+
+def test_what_a_job_leaves_behind_ends_with_it(tmp_path: Path) -> None:
+    """A process that it started, and that ignores the signal to end."""
+    path = tmp_path / "pid"
+    endless = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN);"
+    endless += ENDLESS.format(path=str(path))
+    code = (
+        "import pathlib, subprocess, sys, time;"
+        f"subprocess.Popen([sys.executable, '-c', {endless!r}])\n"
+        f"path = pathlib.Path({str(path)!r})\n"
+        "while not path.exists() or not path.read_text(): time.sleep(0.02)"
+    )
+    local = Local("cpu", root=tmp_path)
+    local.start(job(code))
+    local.next()
+    assert isinstance(local.next(), Finished)
+    until(lambda: not is_alive(pid_in(path)))
 
 
 def test_secrets_stay_at_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -214,6 +220,8 @@ def test_shares_of_a_cluster() -> None:
     l4 = Share(count=1, cpus=8, gpus=1, accelerator="L4")
     unnamed = Share(count=1, cpus=8, gpus=1, accelerator=None)
     assert shares(nodes, None) == shares(nodes, "cuda") == {"H100": h100, "L4": l4, "GPU": unnamed}
-    assert shares(nodes, "cpu") == {CPU: Share(count=5, cpus=4, gpus=0, accelerator=None)}
+    # A node runs one job, and all nodes that are used are alike.
+    assert shares(nodes, "cpu") == {CPU: Share(count=1, cpus=128, gpus=0, accelerator=None)}
+    assert shares(nodes[3:], "cpu") == {CPU: Share(count=2, cpus=8, gpus=0, accelerator=None)}
     assert shares(nodes[:1], None) == {CPU: Share(count=1, cpus=4, gpus=0, accelerator=None)}
     assert shares(nodes[:1], "cuda") == {}
