@@ -144,7 +144,8 @@ def limits() -> str:
             few = f"{_percent(rule.slack_of_few)} {side}" if rule.slack_of_few else ""
             slack = f"{rule.drop:g} dB" if rule.drop else _percent(rule.slack)
             enough = f"; {rule.enough:g} dB pass in any case" if rule.enough else ""
-            rows.append([metric.name, f"{slack} {side} the {anchor}{noise}{enough}", few])
+            margin = f", and {metric.margin:g} s more" if metric.margin else ""
+            rows.append([metric.name, f"{slack} {side} the {anchor}{noise}{margin}{enough}", few])
     few = f"with fewer than {PROCESSES_FEW} processes"
     return table(["metric", "limit", few], rows)
 

@@ -204,6 +204,12 @@ COLD_IMPORT = _start(
     "the same, read from the disk",
     reference_only=True,
 )
+IMPORT_IDLE = _start(
+    "import idle time",
+    "import_idle_s",
+    "of the import time, what the process slept or waited for disk, network or other processes",
+    reference_only=True,
+)
 LOAD = _start("load time", "load_s", "loading a pipeline whose weights the process loaded before")
 COLD_LOAD = _start("cold load time", "cold_load_s", "loading it for the first time, or from disk")
 FIRST_IMAGE = _start(

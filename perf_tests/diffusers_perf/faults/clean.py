@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from datetime import date
 from pathlib import Path
@@ -12,6 +13,7 @@ from diffusers_perf.catalog.declarations import Case
 from diffusers_perf.catalog.metric import Detector
 from diffusers_perf.catalog.metrics import (
     BY_THE_CLOCK,
+    LIMITED,
     PEAK_HOST_MEMORY,
     STRICT,
     WARM_UP,
@@ -71,6 +73,20 @@ class CleanRun:
             key=lambda f: (f.status.severity, f.metric in STRICT),
             default=None,
         )
+
+    def within(self, detector: Detector, baseline: MachineBaseline | None) -> Iterator[str]:
+        """What this detector measured, beside its limits."""
+        for _, measured, _ in self.measured:
+            limits = baseline.cases[measured.key].limits if baseline else {}
+            for metric in LIMITED:
+                value = None if metric.ratio_of else metric.of(measured)
+                if metric.detector == detector and value is not None:
+                    limit = limits.get(metric.limit_name)
+                    yield messages.within(
+                        metric.name,
+                        value=metric.shown(value),
+                        limit=None if limit is None else metric.shown(limit),
+                    )
 
     def undecided(self, detector: Detector) -> bool:
         """Whether this detector asks for another run."""

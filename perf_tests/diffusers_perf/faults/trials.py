@@ -24,12 +24,12 @@ from diffusers_perf.catalog.status import Status
 from diffusers_perf.catalog.workload import FIELDS, Workload
 from diffusers_perf.faults.building import injecting
 from diffusers_perf.faults.clean import Clean, CleanRun, as_judged
-from diffusers_perf.faults.importing import timed_import
 from diffusers_perf.faults.injection import CannotInject, Fault, Injection, Setting
 from diffusers_perf.faults.outcomes import FalseAlarm, Outcome, OutcomeStatus
 from diffusers_perf.judge.finding import Finding, Verdict
 from diffusers_perf.measurement.bench import Bench
 from diffusers_perf.measurement.failing import CaseError
+from diffusers_perf.measurement.importing import timed_import
 from diffusers_perf.measurement.observing import Observing, Unobserved
 from diffusers_perf.measurement.pipelines import Source
 from diffusers_perf.measurement.timing import Stopwatch
@@ -161,7 +161,11 @@ class Trials:
             if side.undecided(fault.detected_by)
             else OutcomeStatus.MISSED,
             verdict=finding.status if finding else Status.SAME,
-            sentence=_sentence(finding) if finding else messages.no_change(fault.detected_by),
+            sentence=_sentence(finding)
+            if finding
+            else messages.no_change(
+                fault.detected_by, [*side.within(fault.detected_by, self.judging.baseline)]
+            ),
             also_detected_by=tuple(m for m in others if m and m != fault.detected_by),
         )
 
@@ -267,7 +271,7 @@ class Trials:
         tried.build = injecting(injection)
         tried.stopwatch = injection.stopwatch or Stopwatch()
         imports = fault.setting.imports
-        tried.imported = timed_import(injection.imported_first) if imports else None
+        tried.imports = [timed_import(first=injection.imported_first)] if imports else []
         tried.observer = self._observer if observed else Unobserved()
         with ExitStack() as contexts:
             for context in injection.contexts:

@@ -17,12 +17,10 @@ from msgspec import structs
 from diffusers_perf.catalog.declarations import Case, Optimization
 from diffusers_perf.catalog.metrics import (
     COLD_FIRST_IMAGE,
-    COLD_IMPORT,
     COLD_LOAD,
     DEFAULT_CALL,
     FIRST_IMAGE,
     GRAPH_BREAKS,
-    IMPORT,
     LOAD,
     RECOMPILES,
 )
@@ -37,7 +35,7 @@ from diffusers_perf.measurement.housekeeping import Peaks, cache_was, settle, ti
 from diffusers_perf.measurement.interference import Watch
 from diffusers_perf.measurement.kept import bits_of, save, to_accepted
 from diffusers_perf.measurement.lacking import Lack, lack_of
-from diffusers_perf.measurement.loading import Load, load_of
+from diffusers_perf.measurement.loading import Load, import_times, load_of
 from diffusers_perf.measurement.observing import Observer, Observing, parameters
 from diffusers_perf.measurement.pipelines import Builder, Opened, built, collect
 from diffusers_perf.measurement.stepwise import Steps
@@ -78,8 +76,8 @@ class Bench:
     """What repeats this session on the command line, beside the defaults."""
     measurements: dict[str, Measurement] = field(default_factory=dict)
     """By case id."""
-    imported: Load | None = None
-    """What importing took the process, where that is known."""
+    imports: Sequence[Load] = ()
+    """What importing took this process, or a fresh one from the disk's cache, as far as known."""
     _open: ExitStack = field(default_factory=ExitStack)
     _pipeline: Any = None
     _images: dict[str, Images] = field(default_factory=dict)
@@ -269,10 +267,7 @@ class Bench:
         compile_cache: str | None,
     ) -> dict[str, float]:
         """Times before the first image, by `Metric.field`."""
-        seen = {}
-        if self.imported is not None and case.is_reference:
-            metric = COLD_IMPORT if self.imported.is_cold else IMPORT
-            seen[metric.field] = self.imported.seconds
+        seen = import_times(self.imports) if case.is_reference else {}
         if load is None:
             return seen
         metric = COLD_LOAD if load.is_cold else LOAD

@@ -6,6 +6,7 @@ import ctypes
 import gc
 from contextlib import suppress
 from functools import cache
+from importlib import import_module
 from pathlib import Path
 
 import torch
@@ -23,13 +24,15 @@ def settle() -> None:
     gc.freeze()
 
 
+LIBRARIES = ("diffusers", "transformers", "diffusers.pipelines.pipeline_utils")
+"""What every pipeline is made of."""
+
+
 @cache
 def import_libraries() -> None:
-    """What every pipeline is made of; once, also where modules are forgotten meanwhile."""
-    import diffusers
-    import transformers  # noqa: F401
-
-    _ = diffusers.DiffusionPipeline
+    """Once, also where modules are forgotten meanwhile."""
+    for name in LIBRARIES:
+        import_module(name)
 
 
 def tidy() -> None:

@@ -5,13 +5,18 @@ from __future__ import annotations
 import os
 import threading
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary, WeakSet
 
+from diffusers_perf.catalog.metrics import COLD_IMPORT, IMPORT, IMPORT_IDLE
+
 COLD_BYTES = 2**25
 """Whoever reads more from the disk found a cold cache: libraries and weights are larger."""
+START_TICK_S = 0.01
+"""When a process was started is known in ticks of this length."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,6 +27,9 @@ class Load:
     """Wall clock, without the time in which the thread was ready and another ran instead."""
     read_bytes: int
     """From the disk, by this process."""
+    idle_s: float = 0.0
+    """Of the seconds, those in which the thread neither computed nor was ready to: it slept, or
+    waited for the disk, the network or another process."""
     is_first: bool = False
     """Nothing of it was loaded by this process before."""
 
@@ -29,6 +37,7 @@ class Load:
         return Load(
             seconds=self.seconds + further.seconds,
             read_bytes=self.read_bytes + further.read_bytes,
+            idle_s=self.idle_s + further.idle_s,
         )
 
     @property
@@ -40,13 +49,15 @@ class Loading:
     """Measures from when this was made."""
 
     def __init__(self) -> None:
-        self._began = running_s(), read_bytes()
+        self._began = running_s(), time.thread_time(), read_bytes()
 
     def ended(self, *, is_first: bool = False) -> Load:
-        began_s, read_before = self._began
+        began_s, computed_before_s, read_before = self._began
+        seconds = running_s() - began_s
         return Load(
-            seconds=max(1e-6, running_s() - began_s),
+            seconds=max(1e-6, seconds),
             read_bytes=read_bytes() - read_before,
+            idle_s=max(0.0, seconds - (time.thread_time() - computed_before_s)),
             is_first=is_first,
         )
 
@@ -67,6 +78,18 @@ def load_of(pipeline: Any) -> Load | None:
     return _LOADS.get(pipeline)
 
 
+def import_times(imports: Iterable[Load]) -> dict[str, float]:
+    """What importing took, by `Metric.field`; of several with a warm or a cold cache, the last."""
+    seen = {}
+    for load in imports:
+        if load.is_cold:
+            seen[COLD_IMPORT.field] = load.seconds
+        else:
+            seen[IMPORT.field] = load.seconds
+            seen[IMPORT_IDLE.field] = max(START_TICK_S, load.idle_s)
+    return seen
+
+
 def since_start() -> Load:
     """What this process has taken since it was started; nothing where the system does not say."""
     try:
@@ -75,7 +98,9 @@ def since_start() -> Load:
         seconds = time.clock_gettime(time.CLOCK_BOOTTIME) - started / os.sysconf("SC_CLK_TCK")
     except (OSError, AttributeError, IndexError, ValueError):
         return Load(seconds=1e-6, read_bytes=0)
-    return Load(seconds=max(1e-6, seconds - _waited_s()), read_bytes=read_bytes())
+    seconds -= _waited_s()
+    idle_s = max(0.0, seconds - time.thread_time())
+    return Load(seconds=max(1e-6, seconds), read_bytes=read_bytes(), idle_s=idle_s)
 
 
 def read_bytes() -> int:

@@ -109,8 +109,13 @@ def clean_run_failed(reason: str) -> str:
     return f"the clean run failed: {reason}"
 
 
-def no_change(detector: str) -> str:
-    return f"{detector} shows no change"
+def no_change(detector: str, within: Sequence[str]) -> str:
+    text = f"{detector} shows no change"
+    return f"{text}: {', '.join(within)}" if within else text
+
+
+def within(metric: str, *, value: str, limit: str | None) -> str:
+    return f"{metric} {value} (limit {limit})" if limit else f"{metric} {value} (no limit)"
 
 
 def totals(

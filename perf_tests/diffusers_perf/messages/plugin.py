@@ -185,6 +185,10 @@ def cpu_speed(fastest_s: float, slowest_s: float) -> str:
     )
 
 
+def no_import_time(reason: str) -> str:
+    return f"import time is not known: {reason}"
+
+
 def unsaved(reason: str) -> str:
     return f"error: {reason}; no run was written"
 

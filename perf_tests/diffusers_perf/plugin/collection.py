@@ -7,6 +7,7 @@ what needs torch is imported once such a test is collected.
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Generator, Sequence
 from contextlib import suppress
 from importlib import import_module
@@ -241,8 +242,24 @@ def pytest_collection_finish(session: pytest.Session) -> None:
             with suppress(ImportError):
                 import_module("diffusers_perf.measurement.housekeeping").import_libraries()
         _add(config, loading)
-        imported = config.stash.get(IMPORTED, None)
-        config.stash[SESSION].begin(cases_of(session.items), imported=imported)
+        config.stash[SESSION].begin(cases_of(session.items), imports=_imports(config))
+
+
+def _imports(config: pytest.Config) -> list[Load]:
+    """What importing took; where the disk's cache was cold, a fresh process's from the warm one
+    before it. One of many short processes leaves that to the others.
+    """
+    imported = config.stash.get(IMPORTED, None)
+    if imported is None:
+        return []
+    if not imported.is_cold or config.option.collectonly or config.stash[SESSION].bench.quick:
+        return [imported]
+    importing = import_module("diffusers_perf.measurement.importing")
+    try:
+        return [importing.timed_import(sys.modules), imported]
+    except RuntimeError as error:
+        warnings.warn(messages.no_import_time(str(error)), pytest.PytestWarning, stacklevel=1)
+        return [imported]
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

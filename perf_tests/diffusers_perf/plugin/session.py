@@ -98,11 +98,11 @@ class PerfSession:
         """``small`` if all workloads of the session are."""
         return self.bench.sources.scale_of(case.workload for case in self.cases)
 
-    def begin(self, cases: Sequence[Case], *, imported: Load | None) -> None:
-        """Get ready for the cases that were collected; `imported` is what importing took."""
+    def begin(self, cases: Sequence[Case], *, imports: Sequence[Load]) -> None:
+        """Get ready for the cases that were collected; `imports` is what importing took."""
         self.expected = [case.id for case in cases]
         self.progress.total = len(cases)
-        self.bench.imported = imported
+        self.bench.imports = imports
         # Now that every test file's workloads are known, and not those alone that all files share.
         self.bench.machine = with_threads_for(self.bench.machine, self.scale)
 

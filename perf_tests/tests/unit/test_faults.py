@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import re
 import signal
 import weakref
 from collections.abc import Callable
@@ -295,6 +296,16 @@ def test_undetected_fault_is_missed(declared: Declared, capsys: pytest.CaptureFi
     shown = capsys.readouterr().out
     assert "harmless: missed" in shown
     assert "image shows no change" in shown
+
+
+def test_missed_fault_says_what_its_detector_measured(
+    declared: Declared, capsys: pytest.CaptureFixture[str]
+) -> None:
+    declared.fault(detected_by="latency", setting=FAKE)(harmless)
+    assert cli.main(["faults"]) == 1
+    assert re.search(
+        r"latency shows no change: latency \S+ s \(limit \S+ s\)", capsys.readouterr().out
+    )
 
 
 @pytest.mark.parametrize(

@@ -105,6 +105,7 @@ def test_limited_and_compared_metrics() -> None:
         "decoder_stage_s",
         "import_s",
         "cold_import_s",
+        "import_idle_s",
         "load_s",
         "cold_load_s",
         "first_image_s",

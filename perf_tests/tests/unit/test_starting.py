@@ -15,11 +15,26 @@ from diffusers_perf.judge.comparison import Change
 from diffusers_perf.judge.pairs import compare
 from diffusers_perf.judge.verdicts import judge
 from diffusers_perf.measurement import loading
-from diffusers_perf.measurement.loading import COLD_BYTES, Load, Loading, since_start
+from diffusers_perf.measurement.importing import timed_import
+from diffusers_perf.measurement.loading import (
+    COLD_BYTES,
+    START_TICK_S,
+    Load,
+    Loading,
+    import_times,
+    since_start,
+)
 from perf_tests.tests.unit import recorded
 from perf_tests.tests.unit.factories import FP16, REFERENCE, baseline_of, question
 
 CASE = "ddim50-fp16"
+IDLE_S = (0.037, 0.009, 0.055, 0.01)
+"""Of imports of 4.2 to 5.0 s by four processes, from the disk's cache."""
+IDLE_SLOW_S = 3.02
+"""Of one that slept for 3 s."""
+COLD_S = (21.43, 25.46)
+"""Imports from the disk on two machines with an H200."""
+SLEEP = "import time; time.sleep(0.3)"
 
 
 class Thing:
@@ -44,6 +59,35 @@ def test_cache_is_cold_where_much_is_read() -> None:
     assert Load(seconds=1, read_bytes=COLD_BYTES + 1).is_cold
     both = Load(seconds=1, read_bytes=COLD_BYTES) + Load(seconds=2, read_bytes=1)
     assert (both.seconds, both.is_cold) == (3, True)
+
+
+def test_sleeping_is_idle_and_computing_is_not() -> None:
+    began = Loading()
+    time.sleep(0.05)
+    slept = began.ended()
+    assert 0.04 <= slept.idle_s <= slept.seconds
+    began, computed_s = Loading(), time.thread_time()
+    while time.thread_time() - computed_s < 0.05:
+        pass
+    assert began.ended().idle_s < 0.04
+
+
+def test_fresh_process_says_what_importing_took() -> None:
+    fast, slow = (timed_import(["json", "no_such_module"], first=f) for f in ("", SLEEP))
+    assert slow.idle_s - fast.idle_s > 0.2
+    with pytest.raises(RuntimeError, match="ZeroDivisionError"):
+        timed_import([], first="1 / 0")
+
+
+def test_import_from_the_disk_is_a_metric_of_its_own() -> None:
+    cold = Load(seconds=25.5, read_bytes=COLD_BYTES + 1, idle_s=9.0)
+    warm = Load(seconds=12.0, read_bytes=0, idle_s=0.0)
+    assert import_times([cold]) == {"cold_import_s": 25.5}
+    assert import_times([warm, cold]) == {
+        "import_s": 12.0,
+        "import_idle_s": START_TICK_S,
+        "cold_import_s": 25.5,
+    }
 
 
 def test_process_knows_how_long_it_has_run() -> None:
@@ -72,6 +116,35 @@ def test_limit_is_a_share_and_a_margin(field: str, accepted: float, most: float)
     for seconds, status in ((0.99 * most, Status.SAME), (1.01 * most, Status.SLOWER)):
         found = judge(question(with_(seconds), baseline=before)).findings
         assert [f.status for f in found if f.metric == name] == [status]
+
+
+def started(**metrics: float) -> Any:
+    return structs.replace(REFERENCE, metrics=metrics)
+
+
+def worse_than(accepted: Any, seen: Any) -> set[str]:
+    found = judge(question(seen, baseline=baseline_of(accepted, accepted))).findings
+    return {finding.metric for finding in found if finding.status == Status.SLOWER}
+
+
+@pytest.mark.parametrize("seconds", [4.3, 9.0, 12.0, 16.3, 25.0])
+def test_import_that_waits_3_s_longer_is_detected_however_long_it_takes(seconds: float) -> None:
+    for idle_s in IDLE_S:
+        accepted = started(import_s=seconds, import_idle_s=idle_s)
+        for was_s in IDLE_S:
+            assert not worse_than(accepted, started(import_s=seconds, import_idle_s=was_s))
+        slow = started(import_s=seconds + 3, import_idle_s=IDLE_SLOW_S)
+        assert "import idle time" in worse_than(accepted, slow)
+        # The import time alone has room for 3 s where it takes more than 10.
+        assert ("import time" in worse_than(accepted, slow)) == (seconds < 10)
+
+
+def test_cold_caches_are_no_false_alarm() -> None:
+    for accepted in COLD_S:
+        for seconds in COLD_S:
+            assert not worse_than(started(cold_import_s=accepted), started(cold_import_s=seconds))
+    warm = started(import_s=12.0, import_idle_s=IDLE_S[0])
+    assert not worse_than(warm, started(cold_import_s=max(COLD_S)))
 
 
 def test_waiting_host_excuses_no_more_than_its_share() -> None:
