@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 from diffusers_perf.catalog.status import CANNOT_JUDGE, REGRESSION
 from diffusers_perf.cli.answers import add_baselines, named, refuse, store_of
 from diffusers_perf.messages import fleet as messages
-from diffusers_perf.messages.common import cannot_write
+from diffusers_perf.messages.common import cannot_write, must_be
 from diffusers_perf.messages.records import NOT_A_FILE
 from diffusers_perf.records.files import make_room, real, unwritable
 
@@ -68,7 +68,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--ab",
-        type=shlex.split,
+        type=_words,
         metavar="ARGUMENTS",
         help="compare instead: each shard is one `diffusers-perf ab` with these arguments, so that "
         "both sides of a case run on one GPU",
@@ -103,7 +103,7 @@ def main(args: argparse.Namespace) -> int:
     try:
         with held(folder, by="fleet") as lock:
             root = repository()
-            executor = _executor(args, root=root, lock=lock)
+            executor = _executor(args, root=root, folder=folder, lock=lock)
             try:
                 # Now: Ray has a handler of its own for the signal that ends a job.
                 with interruptible():
@@ -121,12 +121,12 @@ def main(args: argparse.Namespace) -> int:
         return CANNOT_JUDGE
 
 
-def _executor(args: argparse.Namespace, *, root: Path, lock: int) -> Executor:
+def _executor(args: argparse.Namespace, *, root: Path, folder: Path, lock: int) -> Executor:
     from diffusers_perf.fleet.jobs import BadFleet
     from diffusers_perf.fleet.local import Local
 
     if args.executor == "local":
-        return Local(args.device, root=root, lock=lock)
+        return Local(args.device, root=root, folder=folder, lock=lock)
     if find_spec("ray") is None:
         raise BadFleet(messages.NO_RAY)
     from diffusers_perf.fleet.ray import OnRay
@@ -205,6 +205,14 @@ def _baselines(given: Path | None, root: Path) -> tuple[str, ...]:
         return ()
     folder = real(given)
     return (f"--baselines={folder.relative_to(root) if root in folder.parents else folder}",)
+
+
+def _words(text: str) -> list[str]:
+    """An option's type: a command line."""
+    try:
+        return shlex.split(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(must_be(messages.QUOTED, text)) from None
 
 
 def _names(text: str) -> tuple[str, ...]:

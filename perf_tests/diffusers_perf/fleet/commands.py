@@ -46,8 +46,9 @@ class Asked:
             name=named("list", model),
             kind=kind,
             command=(
+                "-u",  # so that its log ends with why pytest refuses
                 *_pytest(root),
-                *("--collect-only", "-p", LISTING, f"--list-cases={OUT}/{CASES}"),
+                *("--collect-only", "-qq", "-p", LISTING, f"--list-cases={OUT}/{CASES}"),
                 *("--device", device, *self.selecting(model)),
             ),
         )

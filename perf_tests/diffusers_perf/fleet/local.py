@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections import Counter, deque
 from collections.abc import Mapping
@@ -10,7 +11,7 @@ from pathlib import Path
 from diffusers_perf.compare.guarded import passed_on
 from diffusers_perf.fleet.gpus import gpus
 from diffusers_perf.fleet.jobs import BadFleet, Device, Event, Job, Place, Started
-from diffusers_perf.fleet.process import Process, here
+from diffusers_perf.fleet.process import PREFIX, Process, here
 from diffusers_perf.messages import fleet as messages
 
 CPU = "CPU"
@@ -26,9 +27,13 @@ class Local:
         device: Device | None,
         *,
         root: Path,
+        folder: Path | None = None,
         lock: int | None = None,
     ) -> None:
-        """On GPUs where there are some, unless a device is named. `BadFleet` without the device."""
+        """On GPUs where there are some, unless a device is named. `BadFleet` without the device.
+
+        Jobs write below `folder`, which is only this executor's, as `Process` does.
+        """
         cards = [] if device == "cpu" else gpus()
         if device == "cuda" and not cards:
             raise BadFleet(messages.NO_GPU_HERE)
@@ -36,7 +41,9 @@ class Local:
         self._kinds = {card.visible_as: card.name for card in cards}
         self.places: Mapping[str, int] = Counter(self._kinds.values()) or {CPU: 1}
         self._free = [here(uuid, node=uuid) for uuid in self._kinds] or [here(None, node=CPU)]
-        self._root, self._lock = root, lock
+        self._root, self._folder, self._lock = root, folder, lock
+        for left in folder.glob(f"{PREFIX}*") if folder else ():
+            shutil.rmtree(left, ignore_errors=True)
         self._waiting: deque[tuple[Job, Place | None]] = deque()
         self._running: list[Process] = []
 
@@ -75,6 +82,13 @@ class Local:
 
     def _started(self, job: Job, place: Place) -> Started:
         self._free.remove(place)
-        process = Process(job, place, root=self._root, environment=passed_on(), lock=self._lock)
+        process = Process(
+            job,
+            place,
+            root=self._root,
+            environment=passed_on(),
+            folder=self._folder,
+            lock=self._lock,
+        )
         self._running.append(process)
         return Started(job=job, place=place)

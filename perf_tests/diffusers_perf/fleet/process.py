@@ -18,6 +18,8 @@ KEPT = (".json", ".png", ".log")
 """What comes back: runs, images, and the logs of processes that a job starts itself."""
 IMAGES = "-images"
 """End of the name of the folders that come back."""
+PREFIX = "diffusers-perf-"
+"""Of a job's own folder, which a driver that is killed leaves behind."""
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 
 
@@ -36,11 +38,14 @@ class Process:
         *,
         root: Path,
         environment: Mapping[str, str],
+        folder: Path | None = None,
         lock: int | None = None,
     ) -> None:
-        """Start it in the folder `root`; `lock` as `guarded` takes it."""
+        """Start it in the folder `root`; it writes below `folder` (default: the system's for
+        temporary files). `lock` as `guarded` takes it.
+        """
         self.job, self.place = job, place
-        self._folder = tempfile.TemporaryDirectory(prefix="diffusers-perf-")
+        self._folder = tempfile.TemporaryDirectory(prefix=PREFIX, dir=folder)
         self._out = Path(self._folder.name)
         self._start = monotonic()
         only = {VISIBLE: place.gpu_uuid} if place.gpu_uuid else {}

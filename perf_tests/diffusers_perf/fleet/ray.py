@@ -116,7 +116,7 @@ class OnRay:
         try:
             ray.init(runtime_env=travelling, log_to_driver=False, logging_level="error")
         except (ConnectionError, RuntimeError, ValueError, RayError) as error:
-            raise BadFleet(messages.no_cluster(str(error))) from None
+            raise BadFleet(messages.no_cluster(_reason(error))) from None
         self._shares = shares(ray.nodes(), device)
         if not self._shares:
             ray.shutdown()
@@ -176,7 +176,8 @@ class OnRay:
 
 
 def _reason(error: Exception) -> str:
-    """In a few words: Ray explains at length."""
+    """In a sentence: Ray explains at length."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
-    # An exception on the node comes as its traceback.
-    return lines[-1] if lines[0].startswith("\x1b") or "ray::" in lines[0] else lines[0]
+    if lines[0].startswith("\x1b") or "ray::" in lines[0]:
+        return lines[-1]  # an exception on the node comes as its traceback
+    return lines[0].partition(". ")[0]

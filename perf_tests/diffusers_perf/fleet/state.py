@@ -67,7 +67,8 @@ class State:
                 was, now = shown(known.settings.get(name)), shown(value)
                 raise BadFleet(messages.other_settings(folder, name, was, now))
         state.cases, state.plans = dict(known.cases), dict(known.plans)
-        state.finished = dict(known.finished)
+        # A shard whose folder was removed is measured anew.
+        state.finished = {n: one for n, one in known.finished.items() if (folder / n).is_dir()}
         return state
 
     def save(self) -> None:

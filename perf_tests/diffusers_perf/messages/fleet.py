@@ -19,6 +19,7 @@ NOT_THROUGH = "its process did not run to its end"
 NOT_COMPARED = "it compared nothing"
 NO_JSON = "--json needs the name of a file"
 NO_NAME = "must name at least one"
+QUOTED = "quoted as in a shell"
 NO_NODE = "no node of its kind is left"
 
 
@@ -120,7 +121,7 @@ def failed_beside_cases(shard: str, log: Path) -> str:
 
 
 def runs_are_in(folder: Path) -> str:
-    return f"all shards are in {folder}; remove it to measure anew"
+    return f"all shards are in {folder}; remove it, or a shard's folder, to measure anew"
 
 
 def comparison_of(shard: str, host: str, printed: str) -> str:

@@ -172,6 +172,14 @@ def test_same_command_goes_on(run: Run, tmp_path: Path) -> None:
     assert load_run(tmp_path / "run.json").session.expected == IDS
 
 
+def test_shard_whose_folder_is_removed_is_measured_anew(run: Run, tmp_path: Path) -> None:
+    assert run(FakeExecutor()) == 0
+    shutil.rmtree(tmp_path / "run-fleet" / "1-of-2")
+    executor = FakeExecutor()
+    assert run(executor) == 0
+    assert executor.started == ["1-of-2"]
+
+
 def test_other_settings_are_refused(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(FakeExecutor()) == 0
     capsys.readouterr()
@@ -304,6 +312,7 @@ def refused(line: list[str]) -> int:
         (["--json=run.json", "--device=cuda"], "--device cuda: torch sees no CUDA GPU here"),
         (["--json=run.json", "--durations=none.json"], "none.json: cannot be read"),
         (["--json=run.json", "--models=,"], "--models: must name at least one"),
+        (["--json=run.json", "--ab='--base"], "--ab: must be quoted as in a shell"),
         (["--json=run.json", "--suites="], "--suites: must name at least one"),
     ],
 )

@@ -80,6 +80,17 @@ def test_cpu_runs_one_job_at_a_time(tmp_path: Path) -> None:
     assert kinds == [Started, Finished, Started, Finished]
 
 
+def test_folders_that_a_killed_driver_left_are_removed(tmp_path: Path) -> None:
+    (tmp_path / "diffusers-perf-left").mkdir()
+    local = Local("cpu", root=tmp_path, folder=tmp_path)
+    local.start(Job(name="job", kind=CPU, command=("-c", "import sys; print(sys.argv)", OUT)))
+    local.next()
+    finished = local.next()
+    assert isinstance(finished, Finished)
+    assert str(tmp_path) in finished.files[LOG].decode()
+    assert [*tmp_path.iterdir()] == []
+
+
 def test_gpu_that_is_asked_for_must_be_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
