@@ -93,11 +93,12 @@ def _count_all(source: Source, cases: Sequence[Case], args: argparse.Namespace) 
     """Count the cases of one model, and judge or accept; returns the exit code."""
     from diffusers_perf.measurement import applied, structure
     from diffusers_perf.measurement.pipelines import DoesNotFit
-    from diffusers_perf.models.seeded import Seeded, Skeletons
+    from diffusers_perf.models.seeded import Seeded
+    from diffusers_perf.models.served import Served
 
-    if isinstance(source, Seeded):
+    if isinstance(source, Seeded | Served):
         # What is counted needs no weights, and drawing those of full size takes a while.
-        source = Skeletons(source.name, scale=source.scale)
+        source = source.without_weights()
     store = store_of(args)
     accepted = store.load_operators()
     observed: dict[Case, OperatorCounts] = {}

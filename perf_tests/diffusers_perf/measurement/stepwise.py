@@ -188,7 +188,9 @@ def signal_to_noise_db(seen: torch.Tensor, wanted: torch.Tensor) -> float:
     """
     if seen.shape != wanted.shape:
         return -IDENTICAL_DB
-    own, other = (t.detach().to("cpu", torch.float64) for t in (seen, wanted))
+    # Where the numbers seen are: of a served model's calls, a host would take longer than the GPU
+    # takes for the calls.
+    own, other = (t.detach().to(seen.device, torch.float64) for t in (seen, wanted))
     noise, signal = float((own - other).square().sum()), float(other.square().sum())
     if not (math.isfinite(noise) and math.isfinite(signal)):
         return -IDENTICAL_DB
@@ -203,7 +205,7 @@ def _tensors(tree: Any) -> list[torch.Tensor]:
 
 
 def _joined(tensors: Sequence[torch.Tensor]) -> torch.Tensor:
-    return torch.cat([t.detach().to("cpu", torch.float64).flatten() for t in tensors])
+    return torch.cat([t.detach().to(torch.float64).flatten() for t in tensors])
 
 
 def _replaced(tree: Any, tensors: Sequence[torch.Tensor]) -> Any:
@@ -292,7 +294,7 @@ def _blocks(module: Any, *, wanted: bool) -> Iterator[dict[str, torch.Tensor]]:
 
                     def ended(_m: Any, _i: Any, output: Any, key: str = f"{name}.{index}") -> None:
                         whole = _joined(_tensors(output))
-                        seen[key] = whole[:: max(1, len(whole) // SAMPLES)].clone()
+                        seen[key] = whole[:: max(1, len(whole) // SAMPLES)].cpu()
 
                     hooks.callback(block.register_forward_hook(ended).remove)
         yield seen

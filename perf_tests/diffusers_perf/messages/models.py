@@ -117,3 +117,22 @@ def bad_sample_size(model: str, denoiser: str, size: int) -> str:
 
 def no_scheduler(name: str) -> str:
     return f"scheduler {name!r}: diffusers has no scheduler of that name"
+
+
+# A model on seeded weights
+
+
+def needs_gpu(model: str) -> str:
+    return of(
+        model,
+        f"its weights are computed on a GPU; diffusers-perf structure --model={model} counts its "
+        "operators without one",
+    )
+
+
+def other_parameters(place: str, kind: str, count: int, wanted: int) -> str:
+    return f"{place}: {kind} has {count:,} parameters and should have {wanted:,}"
+
+
+def no_rule(path: str, kind: str) -> str:
+    return f"{path} is a {kind}, which has no rule to be drawn by"

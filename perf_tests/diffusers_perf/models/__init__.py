@@ -23,6 +23,7 @@ from diffusers_perf.messages import models as messages
 from diffusers_perf.models.builder import UserBuilder
 from diffusers_perf.models.checkpoint import EMBEDDED, EMBEDDED_FLUX, Checkpoint
 from diffusers_perf.models.seeded import Seeded
+from diffusers_perf.models.served import FAMILIES, Served
 
 __all__ = [
     "BadModel",
@@ -32,7 +33,10 @@ __all__ = [
     "quiet_libraries",
 ]
 
-NAMED = {"sd15": "cuda", "small": "cpu", "embedded": "cpu", "embedded-flux": "cpu"}
+NAMED = {
+    **dict.fromkeys(("sd15", *FAMILIES), "cuda"),
+    **dict.fromkeys(("small", "embedded", "embedded-flux"), "cpu"),
+}
 """The library's own models, and the device on which their workloads run where no model is named."""
 
 
@@ -51,6 +55,8 @@ def open_source(model: str) -> Source:
         return Seeded("sd15", scale="full")
     if model == "small":
         return Seeded("small", scale="small")
+    if model in FAMILIES:
+        return Served(model)
     if model == "embedded":
         return Checkpoint(str(EMBEDDED), kind="embedded")
     if model == "embedded-flux":
@@ -84,6 +90,9 @@ class Sources:
             return NAMED.get(workload.model, self._device) == self._device
         if workload.model == self._model:
             return True
+        if {workload.model, self._model} <= set(FAMILIES):
+            # FLUX's two models have workloads of their own.
+            return False
         try:
             declared = self._source(workload.model)
         except BadModel:

@@ -6,7 +6,8 @@ RunwayML), bk-sdm-small (Nota AI), TAESD (madebyollin), CLIP ViT-L/14's text mod
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 
@@ -18,8 +19,16 @@ class Architecture:
     class_name: str
     config: dict[str, Any]
     parameters: int
+    config_class: str = "CLIPTextConfig"
+    """Of transformers' modules alone."""
     gain: float = 1.0
     """Factor on PyTorch's default draw of every convolution's and linear layer's weight."""
+    gains: Mapping[str, float] = field(default_factory=dict)
+    """By the last words of a layer's path, what takes the place of `gain`; of a normalization, its
+    weight."""
+    slow: tuple[str, ...] = ()
+    """Ends of the paths of layers that are given a number's sinusoids, the fast ones first. These
+    count little, as in a trained model: what it predicts changes slowly with the timestep."""
     output_bias: float = 0.0
     """Added to the bias of the last convolution, where a draw's mean is far from an image's."""
 
@@ -55,7 +64,7 @@ _VAE: dict[str, Any] = {
     "latent_channels": 4,
     "scaling_factor": 0.18215,
 }
-_CLIP: dict[str, Any] = {
+CLIP_L: dict[str, Any] = {
     "hidden_size": 768,
     "intermediate_size": 3072,
     "num_hidden_layers": 12,
@@ -115,7 +124,7 @@ ARCHITECTURES: dict[str, dict[str, Architecture]] = {
         "distilled_unet": _unet({**_UNET, **_SHORTER}, 482_346_884),
         "vae": _of_diffusers("AutoencoderKL", _VAE, 83_653_863),
         "tiny_vae": _tiny_vae({}, 2_445_063),
-        "text_encoder": _text(_CLIP, 123_060_480),
+        "text_encoder": _text(CLIP_L, 123_060_480),
     },
     # The same shape in 4 million parameters, for a CPU: 64x64 pixels from 8x8 latents.
     "small": {
@@ -137,7 +146,7 @@ ARCHITECTURES: dict[str, dict[str, Architecture]] = {
         ),
         "text_encoder": _text(
             {
-                **_CLIP,
+                **CLIP_L,
                 "hidden_size": 32,
                 "intermediate_size": 128,
                 "num_hidden_layers": 2,

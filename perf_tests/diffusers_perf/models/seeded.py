@@ -7,24 +7,22 @@ parameter from its own seed, and stay on the host; a pipeline gets copies.
 from __future__ import annotations
 
 import copy
-import gzip
 import math
 import zlib
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from diffusers_perf.catalog.declarations import WeightsKind
 from diffusers_perf.catalog.workload import Scale
+from diffusers_perf.messages import models as messages
 from diffusers_perf.models.architectures import ARCHITECTURES, SCHEDULER, Architecture
 from diffusers_perf.models.checkpoint import scheduler_class
+from diffusers_perf.models.tokenizers import clip_tokenizer
 
-CLIP_BPE = Path(__file__).parent / "clip_bpe" / "bpe_simple_vocab_16e6.txt.gz"
-CLIP_MERGES = 48_894
 SEED = 2023
 
 
@@ -64,6 +62,10 @@ class Seeded:
             requires_safety_checker=False,
         )
 
+    def without_weights(self) -> Skeletons:
+        """The same to be counted where its weights would not fit."""
+        return Skeletons(self.name, scale=self.scale)
+
     def _module(self, role: str, *, dtype: torch.dtype, device: torch.device) -> torch.nn.Module:
         return on_device(drawn(self.name, role), dtype=dtype, device=device)
 
@@ -90,8 +92,9 @@ def drawn(model: str, role: str) -> torch.nn.Module:
     parameters = sum(p.numel() for p in module.parameters())
     if parameters != architecture.parameters:
         raise RuntimeError(
-            f"{model}'s {role}: {architecture.class_name} has {parameters:,} parameters and "
-            f"should have {architecture.parameters:,}"
+            messages.other_parameters(
+                f"{model}'s {role}", architecture.class_name, parameters, architecture.parameters
+            )
         )
     layers = {name: layer for name, layer in module.named_modules() if holds_weights(layer)}
     with ThreadPoolExecutor() as threads:
@@ -124,7 +127,12 @@ def without_weights(architecture: Architecture) -> torch.nn.Module:
     from accelerate import init_empty_weights  # type: ignore[import-untyped, unused-ignore]
 
     with init_empty_weights(include_buffers=False):
-        return constructed(architecture)
+        module = constructed(architecture)
+    # What it shares, it shares no more once each of its parameters was replaced.
+    tie: Any = getattr(module, "tie_weights", None)
+    if tie is not None:
+        tie()
+    return module
 
 
 def constructed(architecture: Architecture) -> torch.nn.Module:
@@ -137,7 +145,7 @@ def constructed(architecture: Architecture) -> torch.nn.Module:
 
     module: torch.nn.Module
     if architecture.library == "transformers":
-        config = transformers.CLIPTextConfig(**architecture.config)
+        config = getattr(transformers, architecture.config_class)(**architecture.config)
         module = getattr(transformers, architecture.class_name)(config)
     else:
         module = getattr(diffusers, architecture.class_name)(**architecture.config)
@@ -165,7 +173,7 @@ def _draw(name: str, layer: torch.nn.Module, gain: float) -> None:
             # The spread of CLIP's own initialization, 0.02.
             data.uniform_(-0.02 * math.sqrt(3), 0.02 * math.sqrt(3), generator=generator)
         else:
-            raise TypeError(f"{name} is a {type(layer).__name__}, which has no rule to be drawn by")
+            raise TypeError(messages.no_rule(name, type(layer).__name__))
 
 
 def on_device(
@@ -181,23 +189,3 @@ def on_device(
     }
     # deepcopy takes what is in its memo for copied, so that weights are never doubled here.
     return copy.deepcopy(module, moved).to(device)
-
-
-@cache
-def clip_tokenizer() -> Any:
-    """CLIP's tokenizer, from its published byte pair merges: 49,408 entries."""
-    from transformers import CLIPTokenizer
-    from transformers.convert_slow_tokenizer import bytes_to_unicode
-
-    lines = gzip.decompress(CLIP_BPE.read_bytes()).decode().split("\n")
-    # Annotated as strings, but the tokenizers library takes pairs only.
-    merges: list[Any] = [tuple(line.split()) for line in lines[1 : CLIP_MERGES + 1]]
-    letters = list(bytes_to_unicode().values())
-    words = [
-        *letters,
-        *(f"{letter}</w>" for letter in letters),
-        *("".join(merge) for merge in merges),
-    ]
-    words += ["<|startoftext|>", "<|endoftext|>"]
-    vocabulary = {word: index for index, word in enumerate(words)}
-    return CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=77)

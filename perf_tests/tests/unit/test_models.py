@@ -15,7 +15,8 @@ from safetensors.torch import load_file, save_file
 from diffusers_perf.catalog.workload import Workload
 from diffusers_perf.models import BadModel, Sources, open_source, options_for
 from diffusers_perf.models.architectures import ARCHITECTURES
-from diffusers_perf.models.seeded import clip_tokenizer, constructed, drawn, on_device
+from diffusers_perf.models.seeded import constructed, drawn, on_device
+from diffusers_perf.models.tokenizers import clip_tokenizer
 from perf_tests.cases import workloads
 from perf_tests.tests import tiny
 from perf_tests.training import __main__ as recipe

@@ -64,7 +64,7 @@ def build(
     from accelerate import init_empty_weights  # type: ignore[import-untyped, unused-ignore]
 
     from diffusers_perf.models.architectures import SCHEDULER
-    from diffusers_perf.models.seeded import clip_tokenizer
+    from diffusers_perf.models.tokenizers import clip_tokenizer
 
     torch.manual_seed(0)
     with init_empty_weights(include_buffers=False) if not weights else torch.no_grad():

@@ -1,0 +1,220 @@
+"""What seeded weights separate: `python -m perf_tests.training.separation sdxl --device cuda`.
+
+Legitimate changes of arithmetic stand above, changes that an image check has to notice below, each
+with its distance from the reference on two scales: of the image of a whole generation, and step by
+step, where each call of the denoiser gets what the reference's was given. Writes the table into the
+model's document. With `--gain`, another gain of some layers is tried and nothing is written.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from diffusers_perf.catalog.declarations import REFERENCE, Case
+from diffusers_perf.catalog.discovery import declared_in
+from diffusers_perf.catalog.workload import Workload
+from diffusers_perf.measurement import stepwise
+from diffusers_perf.measurement.discovery import denoisers
+from diffusers_perf.measurement.generation import Generation
+from diffusers_perf.measurement.pipelines import Source, built
+from diffusers_perf.models import open_source, served
+from diffusers_perf.records import pixels
+from diffusers_perf.records.measurement import Distance
+from perf_tests.cases.served import DEV4, SCHNELL4, SDXL6
+
+WORKLOADS = {"sdxl": SDXL6, "flux1-dev": DEV4, "flux1-schnell": SCHNELL4}
+OTHER = "a bowl of fruit on a wooden table"
+LEGITIMATE = {
+    "sdxl": ("sdpa_cudnn", "sdpa_flash", "channels_last", "compile_regional"),
+    "flux1-dev": ("sdpa_cudnn", "sdpa_flash", "compile_regional"),
+    "flux1-schnell": ("compile_regional",),
+}
+PRECISIONS = {"sdxl": ("bf16", "fp16"), "flux1-dev": ("bf16",), "flux1-schnell": ("bf16",)}
+"""What is compared with float32, whose matrix products are in TF32."""
+HEAD = "| change | image, PSNR | SSIM | inputs, step by step | predictions |"
+
+Change = Callable[[Any], Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One change's distances from the reference, in dB; SSIM as it is."""
+
+    name: str
+    image: Distance
+    inputs_db: float
+    predictions_db: float
+
+    def __str__(self) -> str:
+        numbers = (
+            f"{self.image.psnr_db:.1f} dB",
+            f"{self.image.ssim:.3f}",
+            f"{self.inputs_db:.1f} dB",
+            f"{self.predictions_db:.1f} dB",
+        )
+        return f"| {self.name} | {' | '.join(numbers)} |"
+
+
+@contextmanager
+def block_skipped(pipeline: Any) -> Iterator[None]:
+    """A block in the middle of the denoiser gives what it is given."""
+
+    def skip(module: Any, args: Any, kwargs: Any, output: Any) -> Any:
+        given = args[0] if args else kwargs["hidden_states"]
+        return (kwargs["encoder_hidden_states"], given) if isinstance(output, tuple) else given
+
+    handle = _middle(pipeline).register_forward_hook(skip, with_kwargs=True)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+@contextmanager
+def head_off(pipeline: Any) -> Iterator[None]:
+    """The values of one head in the middle of the denoiser are 2 % larger."""
+    attention = next(
+        m for m in _middle(pipeline).modules() if hasattr(m, "to_v") and hasattr(m, "heads")
+    )
+    width = attention.to_v.out_features // attention.heads
+    kept = [p.data[:width].clone() for p in attention.to_v.parameters()]
+    for parameter in attention.to_v.parameters():
+        parameter.data[:width] *= 1.02
+    try:
+        yield
+    finally:
+        for parameter, own in zip(attention.to_v.parameters(), kept, strict=True):
+            parameter.data[:width] = own
+
+
+def _middle(pipeline: Any) -> Any:
+    (denoiser,) = denoisers(pipeline).values()
+    blocks = [
+        m
+        for m in denoiser.modules()
+        if type(m).__name__ in ("BasicTransformerBlock", "FluxTransformerBlock")
+    ]
+    return blocks[len(blocks) // 2]
+
+
+def faults(workload: Workload) -> Iterator[tuple[str, Workload]]:
+    """Changes of the call that an image has to show."""
+    yield "another prompt", workload.changed(prompt=OTHER, prompt_2=OTHER)
+    own = workload.prompts[0]
+    yield "another prompt for the first text encoder", workload.changed(prompt=OTHER, prompt_2=own)
+    yield "another prompt for the second", workload.changed(prompt_2=OTHER)
+    if "guidance" in workload.sensitive_to:
+        yield "guidance off", workload.changed(**workload.sensitive_to["guidance"])
+    yield "another seed", workload.changed(seed=workload.seed + 1)
+
+
+class Separation:
+    """The table of one model."""
+
+    def __init__(self, model: str, device: torch.device) -> None:
+        self._catalog = declared_in("perf_tests.cases")
+        self._source: Source = open_source(model)
+        self._device = device
+        self.model = model
+        self.workload = WORKLOADS[model]
+
+    def rows(self, *, quick: bool = False) -> Iterator[Row]:
+        """Each as it is measured; `quick` leaves out what is slow."""
+        if not quick:
+            exact = self._case(REFERENCE, base=("tf32",))
+            trajectory, images = self._reference(exact)
+            for name in PRECISIONS[self.model]:
+                yield self._compared(self._case(name, base=()), trajectory, images, f"`{name}`")
+            del trajectory
+        case = self._case(REFERENCE)
+        with built(case, self._source, self._device) as pipeline:
+            generation = Generation(pipeline, self.workload)
+            trajectory, images = stepwise.record(generation, pipeline), generation.images()
+            yield self._row("nothing", pipeline, self.workload, trajectory, images)
+            for name, changed in faults(self.workload):
+                yield self._row(name, pipeline, changed, trajectory, images)
+            for name, fault in (("a block skipped", block_skipped), ("a head 2 % off", head_off)):
+                with fault(pipeline):
+                    yield self._row(name, pipeline, self.workload, trajectory, images)
+        if not quick:
+            for name in LEGITIMATE[self.model]:
+                yield self._compared(
+                    self._case(name), trajectory, images, f"`{name}`, of bfloat16's image"
+                )
+
+    def _case(self, name: str, base: tuple[str, ...] | None = None) -> Case:
+        workload = self.workload if base is None else replace(self.workload, base=base)
+        return self._catalog.case(workload, name)
+
+    def _reference(self, case: Case) -> tuple[stepwise.Trajectory, pixels.Images]:
+        with built(case, self._source, self._device) as pipeline:
+            generation = Generation(pipeline, case.workload)
+            return stepwise.record(generation, pipeline), generation.images()
+
+    def _compared(
+        self, case: Case, trajectory: stepwise.Trajectory, images: pixels.Images, name: str
+    ) -> Row:
+        with built(case, self._source, self._device) as pipeline:
+            return self._row(name, pipeline, case.workload, trajectory, images)
+
+    def _row(
+        self,
+        name: str,
+        pipeline: Any,
+        workload: Workload,
+        trajectory: stepwise.Trajectory,
+        images: pixels.Images,
+    ) -> Row:
+        generation = Generation(pipeline, workload)
+        made = generation.images()
+        try:
+            steps, _ = stepwise.follow(generation, pipeline, trajectory)
+            inputs, predictions = min(steps.inputs_db), min(steps.predictions_db)
+        except stepwise.CannotFollow:
+            # Guidance that is off calls the denoiser with half of the batch, or half as often.
+            inputs = predictions = float("nan")
+        return Row(
+            name=name,
+            image=pixels.distance(made, images),
+            inputs_db=inputs,
+            predictions_db=predictions,
+        )
+
+
+def with_gains(model: str, gains: dict[str, float]) -> None:
+    """Try other gains: by a module's place and the end of a layer's path."""
+    family = served.FAMILIES[model]
+    modules = dict(family.modules)
+    for key, gain in gains.items():
+        place, _, end = key.partition(":")
+        own = modules[place]
+        if end:
+            modules[place] = replace(own, gains={**own.gains, end: gain})
+        else:
+            modules[place] = replace(own, gain=gain)
+    served.FAMILIES[model] = replace(family, modules=modules)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("model", choices=[*WORKLOADS])
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--quick", action="store_true", help="without float32 and compiling")
+    parser.add_argument("--gain", nargs="*", default=[], metavar="PLACE:PATH=GAIN")
+    args = parser.parse_args()
+    with_gains(args.model, {k: float(g) for k, _, g in (g.partition("=") for g in args.gain)})
+    print(HEAD, "|---" * (HEAD.count("|") - 1) + "|", sep="\n", flush=True)
+    for row in Separation(args.model, torch.device(args.device)).rows(quick=args.quick):
+        print(row, flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
