@@ -15,7 +15,7 @@ from pathlib import Path
 from perf_tests.tests.documents import DOCUMENTS, ROOT
 
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-CARD_FILES = tuple(name for name in DOCUMENTS if "/models/" in name)
+CARD_FILES = tuple(name for name in DOCUMENTS if "/models/embedded" in name)
 """Written by `perf_tests.training`. Their Python uses a folder that the reader has to name."""
 
 RUNS = "runs/1.json runs/2.json runs/3.json"
@@ -46,6 +46,9 @@ RUN: dict[str, tuple[int, ...]] = {
     "diffusers-perf faults sdpa_lost --device cpu": (0,),
     "diffusers-perf explore --device cuda --minutes 9.4": (0, 1, 2),
     f"{PRICES} bf16 bf16+int8 tome tiny_vae deepcache": (0,),
+    "diffusers-perf structure --model=sdxl": (0,),
+    "diffusers-perf structure --model=flux1-dev": (0,),
+    "diffusers-perf structure --model=flux1-schnell": (0,),
     "python -m perf_tests.tests.documents": (0,),
 }
 """Run by a test in this order, in a copy of the checkout on a CPU: the exit codes that it may have.
@@ -79,6 +82,8 @@ NOT_RUN: dict[str, str] = {
     "--benchmark-json runs/lossless.json": "needs a GPU",
     "pytest perf_tests --benchmark-only --device cuda -m lossy "
     "--benchmark-json runs/lossy.json": "needs a GPU",
+    "pytest perf_tests --benchmark-only -m models --model=sdxl": "needs a GPU",
+    "pytest perf_tests --benchmark-only -m models --model=flux1-dev": "needs a GPU",
     "sbatch --array=1-4 ci/slurm.sh": "needs a Slurm cluster",
     FLEET: "measures all suites; full/test_fleet.py and full/test_ray.py run smaller fleets",
     f"{FLEET} --executor ray --device cuda": "needs GPUs; full/test_ray.py runs it on CPUs",

@@ -43,6 +43,8 @@ DOCUMENTS = (
     "perf_tests/README.md",
     "perf_tests/diffusers_perf/faults/README.md",
     "perf_tests/diffusers_perf/techniques/README.md",
+    "perf_tests/diffusers_perf/models/SDXL.md",
+    "perf_tests/diffusers_perf/models/FLUX.md",
     "perf_tests/diffusers_perf/models/embedded/README.md",
     "perf_tests/diffusers_perf/models/embedded_flux/README.md",
     "baselines/README.md",

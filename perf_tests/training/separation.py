@@ -2,8 +2,8 @@
 
 Legitimate changes of arithmetic stand above, changes that an image check has to notice below, each
 with its distance from the reference on two scales: of the image of a whole generation, and step by
-step, where each call of the denoiser gets what the reference's was given. Writes the table into the
-model's document. With `--gain`, another gain of some layers is tried and nothing is written.
+step, where each call of the denoiser gets what the reference's was given. The table is for the
+model's document. With `--gain`, another gain of some layers is tried.
 """
 
 from __future__ import annotations

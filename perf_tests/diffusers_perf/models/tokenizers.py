@@ -14,11 +14,9 @@ T5_MERGES = 31_500
 T5_WORDS = ("<pad>", "</s>", "<unk>")
 
 
+@cache
 def clip_tokenizer(pad: str = "<|endoftext|>") -> Any:
-    """CLIP's tokenizer, from its published byte pair merges: 49,408 entries.
-
-    A pipeline gets one of its own, since it may write to it.
-    """
+    """CLIP's tokenizer, from its published byte pair merges: 49,408 entries."""
     from transformers import CLIPTokenizer
 
     vocabulary, merges = _bpe(CLIP_MERGES)
@@ -26,6 +24,7 @@ def clip_tokenizer(pad: str = "<|endoftext|>") -> Any:
     return CLIPTokenizer(vocab=_numbered(words), merges=merges, model_max_length=77, pad_token=pad)
 
 
+@cache
 def stand_in_for_t5() -> Any:
     """A tokenizer with T5's special words and number of words, whose vocabulary cannot be had.
 
@@ -58,7 +57,6 @@ def stand_in_for_t5() -> Any:
     )
 
 
-@cache
 def _bpe(count: int) -> tuple[list[str], list[Any]]:
     """The words of the first merges of CLIP's, and the merges."""
     from transformers.convert_slow_tokenizer import bytes_to_unicode

@@ -38,10 +38,11 @@ def _add(parser: pytest.Parser) -> None:
     group.addoption(
         "--model",
         metavar="MODEL",
-        help="run the workloads of one model: sd15 (seeded weights), embedded (a small trained "
-        "UNet), embedded-flux (a small trained transformer), small (embedded's shape with seeded "
-        "weights), a folder in diffusers' format, or a Hub id; default: on cuda the workloads of "
-        "sd15, on a CPU those of both embedded models",
+        help="run the workloads of one model: sd15, sdxl, flux1-dev or flux1-schnell (full size on "
+        "seeded weights), embedded (a small trained UNet), embedded-flux (a small trained "
+        "transformer), small (embedded's shape with seeded weights), a folder in diffusers' "
+        "format, or a Hub id; default: on cuda the workloads of the full-size models, on a CPU "
+        "those of both embedded models",
     )
     group.addoption(
         "--rounds",

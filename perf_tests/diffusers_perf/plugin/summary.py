@@ -40,7 +40,10 @@ def _models(perf: PerfSession) -> str:
 
 
 def _model(source: Source) -> str:
-    return f"{source.name} ({source.weights})" if source.weights else source.name
+    # Of seeded models alone.
+    said = [source.weights, getattr(source, "stands_in", "")]
+    inner = "; ".join(part for part in said if part)
+    return f"{source.name} ({inner})" if inner else source.name
 
 
 def pytest_report_teststatus(report: pytest.TestReport) -> tuple[str, str, str] | None:
