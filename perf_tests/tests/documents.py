@@ -88,8 +88,9 @@ def needs() -> str:
             "GPU",
             "one NVIDIA GPU for a case; [`fleet`](ci/README.md#many-gpus) uses several for a "
             "suite. The default suite (a group of cases) follows diffusers' guide to fast "
-            f"inference and needs {memory.shown(peaks['guide'])} of GPU memory, all suites "
-            f"together {memory.shown(max(peaks.values()))} ({baseline.machine})",
+            f"inference and needs {memory.shown(peaks['guide'])} of GPU memory, all suites of "
+            f"Stable Diffusion 1.x {memory.shown(max(peaks.values()))} ({baseline.machine}); "
+            "`-m models` needs a card that holds SDXL and FLUX.1 in bfloat16",
         ],
         [
             "no GPU",
@@ -101,8 +102,8 @@ def needs() -> str:
             "pipelines",
             "any pipeline of diffusers, from a Hub id or a folder, or a class of your own: a "
             "function of yours builds the object, which is called and has `.components` as a "
-            "`DiffusionPipeline` does. Stable Diffusion 1.x also with weights drawn from a seed, "
-            "which needs no download",
+            "`DiffusionPipeline` does. Stable Diffusion 1.x, SDXL and FLUX.1 also with weights "
+            "from a seed, which need no download",
         ],
         [
             "software",
