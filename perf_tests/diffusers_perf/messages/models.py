@@ -136,3 +136,6 @@ def other_parameters(place: str, kind: str, count: int, wanted: int) -> str:
 
 def no_rule(path: str, kind: str) -> str:
     return f"{path} is a {kind}, which has no rule to be drawn by"
+
+
+STANDS_IN_FOR_T5 = "CLIP's first byte pair merges stand in for T5's vocabulary"

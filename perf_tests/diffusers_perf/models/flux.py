@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from diffusers_perf.messages import models as messages
 from diffusers_perf.models.architectures import Architecture
 from diffusers_perf.models.family import Family
 from diffusers_perf.models.sdxl import CLIP, DECODER_GAINS, KL_DECODER
@@ -97,7 +98,7 @@ FLUX_DEV = Family(
         "max_image_seq_len": 4096,
     },
     tokenizers=_tokenizers,
-    stands_in="CLIP's first byte pair merges stand in for T5's vocabulary",
+    stands_in=messages.STANDS_IN_FOR_T5,
 )
 FLUX_SCHNELL = replace(
     FLUX_DEV,
