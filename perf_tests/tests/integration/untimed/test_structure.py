@@ -22,7 +22,7 @@ from diffusers_perf.faults.injection import Injection
 from diffusers_perf.judge import structure_verdicts
 from diffusers_perf.judge.finding import Finding
 from diffusers_perf.judge.messages.commands import Literal, structure_command
-from diffusers_perf.measurement import discovery, dispatch, structure
+from diffusers_perf.measurement import counting, discovery, dispatch, structure
 from diffusers_perf.measurement.generation import Generation
 from diffusers_perf.measurement.pipelines import built
 from diffusers_perf.records.baselines import BadBaseline, OperatorBaseline
@@ -280,6 +280,32 @@ def test_other_families_are_counted_and_unchanged(name: str) -> None:
     per_step = seen.by(lambda operator: operator.place.path.partition(".")[0] in denoisers)
     assert per_step[True].calls.per_step > 80
     assert (Generation(pipeline, workload).images() == before).all()
+
+
+@pytest.fixture(scope="module")
+def multistep() -> Any:
+    """Wan's pipeline: UniPC corrects nothing in its first step."""
+    pipeline = tiny.builder("wan")()
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 4, 5, 6, 9])
+def test_counts_of_a_multistep_scheduler_are_those_of_a_generation(
+    multistep: Any, steps: int
+) -> None:
+    workload = tiny.workload("wan", steps=steps)
+    seen = structure.observe(multistep, workload)
+    generation = Generation(multistep, workload)
+    with counting.without_data(multistep):
+        with counting.counted(multistep):
+            generation.images(steps=1)
+        with counting.counted(multistep) as real:
+            generation.images(steps=steps)
+    assert {o: work.calls.total(steps) for o, work in seen.operators.items()} == {
+        o: calls for o, (calls, _, _) in real.operators.items()
+    }
+    assert {o: count.total(steps) for o, count in seen.occurrences.items()} == real.occurrences
 
 
 def test_steps_that_differ_are_all_counted() -> None:
