@@ -540,9 +540,9 @@ def test_life_of_an_accepted_count(
     assert "ddim50-fp16: casts 51 → 101 (+1 in each of 50 steps, all float16" in shown
     assert "not counted: ddim50-fp16+autocast: autocast is torch.autocast" in shown
     assert cli.main(command_line) == 1
-    # All of the catalogue: what is there beside the accepted cases is new, not missing.
+    # All of the model's: what is there beside the accepted cases is new, not missing.
     casts = Count(fixed=1, per_step=1)
-    assert cli.main(["structure"]) == 0
+    assert cli.main(["structure", "--model=sd15"]) == 0
     assert "new: pndm25x4/sd15/reference has no accepted counts" in capsys.readouterr().out
 
 
