@@ -43,7 +43,6 @@ DEV28 = Workload(
     # 28 steps make another image of mere rounding.
     step_wise=True,
 )
-DEV28X4 = replace(DEV28, name="dev28x4", call={**DEV28.call, "prompt": [PROMPT] * 4})
 DEV4 = replace(DEV28, name="dev4", steps=4)
 SCHNELL4 = replace(
     DEV28,

@@ -1,7 +1,7 @@
-"""Pipelines of full size without weights: the tiny ones with the published models' modules.
+"""Pipelines of full size without weights: those that ship, and tiny ones with published sizes.
 
-Each module has the class and configuration of the tiny one, with the published model's sizes, so
-that a pipeline of 20 billion parameters takes seconds and no memory.
+Of the latter, each module has the class and configuration of the tiny one, with the published
+model's sizes, so that a pipeline of 20 billion parameters takes seconds and no memory.
 """
 
 from __future__ import annotations
@@ -10,51 +10,17 @@ from typing import Any
 
 import torch
 
+from diffusers_perf.models.architectures import CLIP_L
+from diffusers_perf.models.flux import T5
+from diffusers_perf.models.sdxl import KL_DECODER, SDXL
+from diffusers_perf.models.served import Served
 from perf_tests.tests import tiny
 
-CLIP_L = {
-    "hidden_size": 768,
-    "intermediate_size": 3072,
-    "num_attention_heads": 12,
-    "num_hidden_layers": 12,
-    "max_position_embeddings": 77,
-    "projection_dim": 768,
-}
-CLIP_G = {
-    "hidden_size": 1280,
-    "intermediate_size": 5120,
-    "num_attention_heads": 20,
-    "num_hidden_layers": 32,
-    "max_position_embeddings": 77,
-    "projection_dim": 1280,
-}
-T5_XXL = {"d_model": 4096, "d_kv": 64, "d_ff": 10240, "num_layers": 24, "num_heads": 64}
-KL = {
-    "block_out_channels": [128, 256, 512, 512],
-    "layers_per_block": 2,
-    "norm_num_groups": 32,
-    "sample_size": 1024,
-}
+CLIP_G = SDXL.modules["text_encoder_2"].config
+KL = {**KL_DECODER, "norm_num_groups": 32}
 VIDEO_VAE = {"base_dim": 96, "z_dim": 16, "dim_mult": [1, 2, 4, 4], "num_res_blocks": 2}
 
 MODULES: dict[str, dict[str, dict[str, Any]]] = {
-    "sdxl": {
-        "unet": {
-            "block_out_channels": (320, 640, 1280),
-            "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
-            "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
-            "attention_head_dim": (5, 10, 20),
-            "transformer_layers_per_block": (1, 2, 10),
-            "cross_attention_dim": 2048,
-            "addition_time_embed_dim": 256,
-            "projection_class_embeddings_input_dim": 2816,
-            "norm_num_groups": 32,
-            "sample_size": 128,
-        },
-        "vae": KL,
-        "text_encoder": CLIP_L,
-        "text_encoder_2": CLIP_G,
-    },
     "sd3": {
         "transformer": {
             "sample_size": 128,
@@ -69,21 +35,7 @@ MODULES: dict[str, dict[str, dict[str, Any]]] = {
         "vae": KL,
         "text_encoder": CLIP_L,
         "text_encoder_2": CLIP_G,
-        "text_encoder_3": T5_XXL,
-    },
-    "flux": {
-        "transformer": {
-            "num_layers": 19,
-            "num_single_layers": 38,
-            "attention_head_dim": 128,
-            "num_attention_heads": 24,
-            "joint_attention_dim": 4096,
-            "pooled_projection_dim": 768,
-            "axes_dims_rope": (16, 56, 56),
-        },
-        "vae": KL,
-        "text_encoder": CLIP_L,
-        "text_encoder_2": T5_XXL,
+        "text_encoder_3": T5.config,
     },
     "pixart": {
         "transformer": {
@@ -95,7 +47,7 @@ MODULES: dict[str, dict[str, dict[str, Any]]] = {
             "cross_attention_dim": 1152,
         },
         "vae": KL,
-        "text_encoder": T5_XXL,
+        "text_encoder": T5.config,
     },
     "zimage": {
         "transformer": {
@@ -157,11 +109,13 @@ MODULES: dict[str, dict[str, dict[str, Any]]] = {
             "rope_max_seq_len": 1024,
         },
         "vae": VIDEO_VAE,
-        "text_encoder": T5_XXL,
+        "text_encoder": T5.config,
     },
 }
-"""By family and component, in what SDXL, Stable Diffusion 3.5 Large, FLUX.1-dev, PixArt-Sigma,
-Z-Image, Qwen-Image and Wan 2.1 14B differ from the tiny pipelines."""
+"""By family and component, in what Stable Diffusion 3.5 Large, PixArt-Sigma, Z-Image, Qwen-Image
+and Wan 2.1 14B differ from the tiny pipelines."""
+SERVED = {"sdxl": "sdxl", "flux": "flux1-dev"}
+"""By family, what ships in full size."""
 
 CALLS: dict[str, dict[str, Any]] = {
     "wan": {"height": 480, "width": 832, "num_frames": 81},
@@ -173,12 +127,17 @@ def build(name: str, dtype: torch.dtype = torch.bfloat16) -> Any:
     """The family's pipeline in full size, with parameters that have no data."""
     from accelerate import init_empty_weights  # type: ignore[import-untyped, unused-ignore]
 
+    if name in SERVED:
+        source = Served(SERVED[name]).without_weights()
+        return source.load(scheduler=None, variants={}, dtype=dtype, device=torch.device("cpu"))
     small = tiny.builder(name)()
     parts = dict(small.components)
     with init_empty_weights(include_buffers=False):
         for place, changes in MODULES[name].items():
             parts[place] = _enlarged(parts[place], changes)
     for place in MODULES[name]:
+        # A text encoder's words are shared, and stand in two places.
+        getattr(parts[place], "tie_weights", lambda: None)()
         # PyTorch's own `to`: diffusers' warns about what matters only to weights.
         parts[place] = torch.nn.Module.to(parts[place], dtype=dtype).eval().requires_grad_(False)
     return type(small)(**parts)

@@ -1,8 +1,8 @@
 """Numbers computed from a seed and their own place: the same bits on every device and version.
 
 A generator's numbers depend on the device that it draws on, on a GPU even on how many processors it
-has. Integers do not: here each number is a hash of its place, so that 17 billion weights are made
-on the GPU in a second, and a CPU makes the same ones.
+has. Integers do not: here each number is a hash of its place, so that billions of weights are made
+on the GPU for each case, and a CPU makes the same ones.
 """
 
 from __future__ import annotations

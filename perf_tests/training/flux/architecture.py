@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from diffusers_perf.models.checkpoint import EMBEDDED
+from diffusers_perf.models.flux import FLUX_DEV
 from perf_tests.training.architecture import LATENT_CHANNELS, LATENT_SIDE, TEXT_WIDTH
 
 TOKEN_SIDE = LATENT_SIDE // 2
@@ -44,16 +45,7 @@ T5: dict[str, Any] = {
     "use_cache": False,
 }
 
-SCHEDULER: dict[str, Any] = {
-    "num_train_timesteps": 1000,
-    "shift": 3.0,
-    "use_dynamic_shifting": True,
-    "base_shift": 0.5,
-    "max_shift": 1.15,
-    "base_image_seq_len": 256,
-    "max_image_seq_len": 4096,
-}
-"""FLUX.1-dev's own."""
+SCHEDULER = FLUX_DEV.scheduler_config
 
 
 def transformer() -> Any:
