@@ -243,7 +243,7 @@ def test_two_hundred_shards_cost_little_to_schedule(
     assert overhead < 0.05 * 30
 
 
-@pytest.mark.parametrize("suites", ["guide"])
+@pytest.mark.parametrize("suites", ["guide,lossless,lossy"])
 def test_verdicts_are_those_of_one_process(
     cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suites: str
 ) -> None:
@@ -261,13 +261,15 @@ def test_verdicts_are_those_of_one_process(
     )
     main_job = [sys.executable, "-m", "pytest", "perf_tests", "--benchmark-only", "--device=cpu"]
     subprocess.run(
-        [*main_job, "-m", suites, rounds, f"--benchmark-json={alone}"], cwd=ROOT, check=False
+        [*main_job, "-m", suites.replace(",", " or "), rounds, f"--benchmark-json={alone}"],
+        cwd=ROOT,
+        check=False,
     )
     found = [verdicts(path) for path in (fleet, alone)]
     assert found[0] == found[1]
-    assert len(found[0]) > 10
+    assert len(found[0]) > 30
     run = load_run(fleet)
-    assert len(run.session.placements) == 2
+    assert len(run.session.placements) >= 2
     assert run.commit.id == load_run(alone).commit.id
 
 
