@@ -31,10 +31,12 @@ from diffusers_perf.records.files import as_json, make_room, read_text, unwritab
 
 if TYPE_CHECKING:
     from diffusers_perf.catalog.discovery import Project
+    from diffusers_perf.catalog.workload import Workload
     from diffusers_perf.faults.injection import Fault
     from diffusers_perf.faults.outcomes import Outcome
     from diffusers_perf.faults.trials import Trials
     from diffusers_perf.measurement.pipelines import Opened
+    from diffusers_perf.models.seeded import Seeded
 
 SCHEMA = 1
 HEAD = ("fault", "detected by", "verdict", "smallest", "sentence")
@@ -136,10 +138,19 @@ def _bench(args: argparse.Namespace, project: Project) -> Any:
         device=args.device, model=args.model, workloads=workloads, store=configured_store()
     )
     if bench.device.type == "cuda":
-        for source in {bench.sources.of(w) for w in workloads if bench.sources.runs(w)}:
-            if source.kind == "seeded":
-                _keep_on_gpu(source.name)
+        for source in weights_on_host(bench.sources, workloads):
+            source.keep_on(bench.device)
     return bench
+
+
+def weights_on_host(sources: Opened, workloads: Iterable[Workload]) -> list[Seeded]:
+    """Models whose weights are drawn on the host: a hundred pipelines are built of them, and the
+    way over the bus would take longer than all that is measured.
+    """
+    from diffusers_perf.models.seeded import Seeded
+
+    used = {sources.of(workload) for workload in workloads if sources.runs(workload)}
+    return [source for source in used if isinstance(source, Seeded)]
 
 
 def _stand_in(project: Project, sources: Opened, faults: Iterable[Fault]) -> str | None:
@@ -147,17 +158,6 @@ def _stand_in(project: Project, sources: Opened, faults: Iterable[Fault]) -> str
     runs = [case.workload.name for case in project.cases if sources.runs(case.workload)]
     own = {fault.setting.workload for fault in faults}
     return runs[0] if runs and own.isdisjoint(runs) else None
-
-
-def _keep_on_gpu(model: str) -> None:
-    """A hundred pipelines are built of these weights: the way over the bus would take longer than
-    all that is measured. What they take is there in every run, clean or not.
-    """
-    from diffusers_perf.models.architectures import ARCHITECTURES
-    from diffusers_perf.models.seeded import drawn
-
-    for role in ARCHITECTURES[model]:
-        drawn(model, role).to("cuda")
 
 
 def code(rows: Sequence[Outcome], trials: Trials) -> int:

@@ -62,6 +62,11 @@ class Seeded:
             requires_safety_checker=False,
         )
 
+    def keep_on(self, device: torch.device) -> None:
+        """Draw all weights and leave them there, float32, for the pipelines that are built next."""
+        for role in ARCHITECTURES[self.name]:
+            drawn(self.name, role).to(device)
+
     def without_weights(self) -> Skeletons:
         """The same to be counted where its weights would not fit."""
         return Skeletons(self.name, scale=self.scale)

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from diffusers_perf.catalog.workload import Workload
+from diffusers_perf.cli.faults import weights_on_host
 from diffusers_perf.models import BadModel, Sources, hashed, open_source
 from diffusers_perf.models.architectures import Architecture
 from diffusers_perf.models.seeded import without_weights
@@ -143,3 +144,11 @@ def test_a_served_model_runs_its_own_workloads_alone(model: str) -> None:
         assert sources.runs(workload) == (other == model)
         assert Sources(device="cuda").runs(workload)
         assert not Sources(device="cpu").runs(workload)
+
+
+def test_weights_are_kept_on_a_gpu_of_models_that_draw_them_on_the_host() -> None:
+    workloads = [
+        Workload(name=model, model=model, call={}, steps=4) for model in ("sd15", *FAMILIES)
+    ]
+    kept = weights_on_host(Sources(device="cuda"), workloads)
+    assert [source.name for source in kept] == ["sd15"]
