@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+from copy import deepcopy
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,22 @@ T5_MERGES = 31_500
 T5_WORDS = ("<pad>", "</s>", "<unk>")
 
 
-@cache
 def clip_tokenizer(pad: str = "<|endoftext|>") -> Any:
     """CLIP's tokenizer, from its published byte pair merges: 49,408 entries."""
+    # Each pipeline its own: words that one adds would be in every later one.
+    return deepcopy(_clip_tokenizer(pad))
+
+
+def stand_in_for_t5() -> Any:
+    """A tokenizer with T5's special words and number of words, whose vocabulary cannot be had.
+
+    Its words are CLIP's most frequent ones, so that a prompt has about as many tokens.
+    """
+    return deepcopy(_stand_in_for_t5())
+
+
+@cache
+def _clip_tokenizer(pad: str) -> Any:
     from transformers import CLIPTokenizer
 
     vocabulary, merges = _bpe(CLIP_MERGES)
@@ -25,11 +39,7 @@ def clip_tokenizer(pad: str = "<|endoftext|>") -> Any:
 
 
 @cache
-def stand_in_for_t5() -> Any:
-    """A tokenizer with T5's special words and number of words, whose vocabulary cannot be had.
-
-    Its words are CLIP's most frequent ones, so that a prompt has about as many tokens.
-    """
+def _stand_in_for_t5() -> Any:
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
 

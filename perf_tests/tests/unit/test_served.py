@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -152,3 +154,10 @@ def test_weights_are_kept_on_a_gpu_of_models_that_draw_them_on_the_host() -> Non
     ]
     kept = weights_on_host(Sources(device="cuda"), workloads)
     assert [source.name for source in kept] == ["sd15"]
+
+
+@pytest.mark.parametrize("tokenizer", [clip_tokenizer, stand_in_for_t5])
+def test_a_word_that_one_pipeline_adds_is_not_in_the_next(tokenizer: Callable[[], Any]) -> None:
+    words = len(tokenizer())
+    tokenizer().add_tokens(["<a-new-word>"])
+    assert len(tokenizer()) == words
