@@ -1,6 +1,8 @@
 """What the latency of a process may be read as, on recorded processes of two machines.
 
 `judge.clock` implements the last of `ESTIMATORS`; the table stands in `perf_tests/README.md`.
+
+    python -m perf_tests.tests.estimators     # what else was tried to halve the CPU's MDE: a minute
 """
 
 from __future__ import annotations
@@ -11,19 +13,25 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import combinations
 from pathlib import Path
 from statistics import fmean, median
 from types import MappingProxyType
+from unittest.mock import patch
 
 import numpy as np
-from scipy import optimize
+from scipy import optimize, special
 from scipy import stats as oracle
 
 from diffusers_perf.catalog.metrics import LATENCY
+from diffusers_perf.catalog.status import Status
 from diffusers_perf.judge import stats
 from diffusers_perf.judge.clock import Clock
+from diffusers_perf.judge.interference import loops_of
+from diffusers_perf.judge.pairs import compare
 from diffusers_perf.records.measurement import Interference, Look, Measurement
 from perf_tests.tests.frozen import pairs
+from perf_tests.tests.unit.recorded import five_pairs, parsed
 
 RECORDED = Path(__file__).parent / "unit" / "recorded" / "h200-clock.json.gz"
 """Seven and six fresh processes of one H200 host, whose cores changed their speed by half: the
@@ -33,6 +41,7 @@ ROUNDS = 2
 LOOP_S = 0.010
 """The quickest loop that was recorded on the H200's host."""
 PAIRS = 5
+CPU = "two-core CPU"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +70,7 @@ def recorded() -> Iterator[Recorded]:
                 timed = list(zip(rounds, loops[::2], loops[1::2], strict=True))
                 seen.setdefault(case, []).append(_measurement(case, timed, None))
     for case, processes in seen.items():
-        yield Recorded(machine="two-core CPU", case=case, processes=tuple(processes))
+        yield Recorded(machine=CPU, case=case, processes=tuple(processes))
 
 
 def _measurement(
@@ -159,3 +168,92 @@ def table() -> str:
             shown = f"**{name}**" if name == NOW else name
             lines.append(f"| {where} | {shown} | {100 * cv:.1f} % | {effect} |")
     return "\n".join(lines)
+
+
+def _cpu_cv(estimator: Callable[[Measurement, float], float]) -> float:
+    """Between recorded CPU processes, of an estimator that is given the quickest loop, too."""
+    squares = []
+    for found in recorded():
+        if found.machine == CPU:
+            best = min(s for seen in found.processes for s in loops_of(seen))
+            values = [estimator(seen, best) for seen in found.processes]
+            squares.append(stats.noise_of(values) ** 2)
+    return math.sqrt(fmean(squares))
+
+
+def _partly_adjusted(share: float) -> Callable[[Measurement, float], float]:
+    """The least round, each divided by this power of how much slower its loop was."""
+
+    def read(seen: Measurement, best: float) -> float:
+        loops = map(min, loops_of(seen)[::2], loops_of(seen)[1::2])
+        rounds = zip(seen.rounds_s, loops, strict=True)
+        return min(seconds * math.pow(best / loop, share) for seconds, loop in rounds)
+
+    return read
+
+
+def _mixed(weight: float) -> Callable[[Measurement, float], float]:
+    return lambda seen, _: weight * min(seen.rounds_s) + (1 - weight) * max(seen.rounds_s)
+
+
+def _critical(level: float) -> float:
+    """Of five pairs, where each end of their interval is wrong this often: see `stats`."""
+    draw = np.random.default_rng(0)
+    over, under = (draw.standard_normal((200_000, PAIRS)) for _ in range(2))
+    jumps = sum((np.diff(side, axis=1) ** 2).sum(axis=1) for side in (over, under))
+    neighbours = jumps / (2 * (PAIRS - 1))
+    noise = np.sqrt(np.maximum((over - under).var(axis=1, ddof=1), neighbours))
+
+    def excess(critical: float) -> float:
+        return float(np.mean(special.ndtr(-critical * noise / math.sqrt(2)))) - level
+
+    return float(optimize.brentq(excess, 1, 20))
+
+
+def _false_alarms() -> tuple[int, int]:
+    """Among all deals of the H200's ten processes of one commit to two sides, each way once: how
+    many verdicts are slower or faster, and how many there are.
+    """
+    base, head = five_pairs("same")
+    runs = parsed([*base, *head], "run")
+    wrong, verdicts = 0, 0
+    for four in combinations(range(1, 10), 4):
+        others = [i for i in range(1, 10) if i not in four]
+        found = compare([runs[i] for i in (0, *four)], [runs[i] for i in others])
+        wrong += sum(c.status in (Status.SLOWER, Status.FASTER) for c in found.changes)
+        verdicts += len(found.changes)
+    return wrong, verdicts
+
+
+def tried() -> Iterator[str]:
+    """What was tried to detect on the CPU half of what was detected before, by line."""
+    (cpu,) = (by_name for where, by_name in noise().items() if where.startswith(CPU))
+    before = detectable_before(cpu[BEFORE])
+
+    def shown(cv: float) -> str:
+        return f"CV {100 * cv:.1f} %, MDE {detectable_now(cv) / before:.2f} of before"
+
+    for share in (0.0, 0.1, 0.2, 0.5, 1.0):
+        cv = _cpu_cv(_partly_adjusted(share))
+        yield f"least round, loops to the power of {share:g}: {shown(cv)}"
+    for weight in (0.9, 0.8, 0.5):
+        cv = _cpu_cv(_mixed(weight))
+        yield f"{weight:g} of the least round and the rest of the other: {shown(cv)}"
+    yield f"second round alone: {shown(_cpu_cv(lambda seen, _: seen.rounds_s[1]))}"
+    needed = optimize.brentq(lambda cv: detectable_now(cv) - before / 2, 0.001, 0.1)
+    yield f"what halves it: {shown(float(needed))}"
+    for once_in in (400, 333, 286, 250, 200):
+        critical = round(_critical(1 / once_in), 2)
+        table = (*stats.CRITICAL_OF_PAIRS[:3], critical, *stats.CRITICAL_OF_PAIRS[4:])
+        with patch.object(stats, "CRITICAL_OF_PAIRS", table):
+            wrong, verdicts = _false_alarms()
+            effect = shown(cpu[NOW])
+        yield (
+            f"five pairs' ends wrong once in {once_in} ({critical} standard errors): {effect}, "
+            f"{wrong} false alarms in {verdicts} recorded verdicts"
+        )
+
+
+if __name__ == "__main__":
+    for line in tried():
+        print(line)
