@@ -9,7 +9,7 @@ import pytest
 from msgspec import structs
 
 from diffusers_perf.catalog.declarations import Tolerance
-from diffusers_perf.catalog.metrics import BY_LEAST, LATENCY
+from diffusers_perf.catalog.metrics import BY_LEAST, GPU_BUSY, IMAGE_PSNR, LATENCY
 from diffusers_perf.catalog.status import Status
 from diffusers_perf.judge import structure_verdicts
 from diffusers_perf.judge.claims import claims
@@ -58,6 +58,17 @@ def test_step_is_judged_at_its_limit(
     inputs_db: float, prediction_db: float, status: Status | None
 ) -> None:
     assert of("image distance", stepped(inputs_db, prediction_db)) == status
+
+
+def test_first_block_beyond_the_limit_is_named() -> None:
+    distances = StepDistances(
+        inputs_db=(30.0,), predictions_db=(29.9,), blocks_db={"first": 30.0, "second": 29.9}
+    )
+    asked = fp16(step_distances=distances)
+    asked = dataclasses.replace(asked, tolerance=Tolerance(psnr_db=40, step_db=30))
+    (found,) = (f for f in judge(asked).findings if f.metric == "image distance")
+    assert "the denoiser's prediction differs" in found.what
+    assert found.measured.endswith("29.9 dB, first in block second")
 
 
 def test_step_without_a_limit_is_inconclusive() -> None:
@@ -176,6 +187,47 @@ def test_reference_image_without_a_tolerance_of_its_weights(
     assert of("image distance", own) is None
 
 
+def test_reference_image_of_sixteen_bits() -> None:
+    for psnr_db, status in ((89.9, "worse image"), (90.0, None)):
+        measured = structs.replace(REFERENCE, accepted_bits=16, **distance(psnr_db))
+        assert of("image distance", question(measured)) == status
+
+
+def test_image_alone_in_half_precision() -> None:
+    for psnr_db, status in ((39.9, "worse image"), (40.0, None)):
+        asked = question(structs.replace(FP16, alone_psnr_db=psnr_db), workload={"base": ["fp16"]})
+        assert of("image distance", asked) == status
+
+
+def test_accepted_distance_is_a_limit_where_it_is_known() -> None:
+    asked = fp16(**distance(0.5))
+    assert asked.baseline
+    for limits, status in (
+        ({}, "same"),
+        ({IMAGE_PSNR.limit_name: 0.5}, "same"),
+        ({IMAGE_PSNR.limit_name: 0.51}, "worse image"),
+    ):
+        baseline = structs.replace(asked.baseline, limits=limits)
+        found = judge(dataclasses.replace(asked, tolerance=None, baseline=baseline)).findings
+        assert {f.status for f in found if f.metric in ("image", IMAGE_PSNR.name)} == {status}
+
+
+def test_round_that_was_not_computed_is_limited_by_the_others() -> None:
+    (found,) = (f for f in judge(fp16(rounds_s=(2.0, 2.0, 0.1))).findings if f.metric == "repeat")
+    assert found.measured == "0.1000 s, with a new seed 2.0000 s"
+    assert found.limit == "at least 20 % of a round with a new seed, 0.4000 s"
+
+
+def test_improvement_that_asks_for_a_new_baseline_is_beyond_its_share() -> None:
+    asked = fp16(gpu_busy_s=0.8)
+    assert asked.baseline
+    for share, status in ((1.0, "same"), (1.0001, "faster")):
+        least = share * (0.8 * GPU_BUSY.improves)
+        measured = {**asked.baseline.measured, GPU_BUSY.field: (least,)}
+        baseline = structs.replace(asked.baseline, measured=measured)
+        assert of("GPU busy", dataclasses.replace(asked, baseline=baseline)) == status
+
+
 @pytest.mark.parametrize(
     ("rounds_s", "status"),
     [
@@ -270,6 +322,13 @@ def test_slow_core_excuses_nothing_where_gpu_busy_is_unknown() -> None:
         reference=unknown(REFERENCE, (0.03,) * 3, rounds_s=(2.0, 2.0, 2.0)),
     )
     assert of("latency speedup", asked) == "slower"
+
+
+@pytest.mark.parametrize(("share", "excused"), [(0.5, True), (0.499, False)])
+def test_what_slows_by_as_much_as_is_lacking_excuses_it(share: float, excused: bool) -> None:
+    """A reference that is half as fast in the end, and cores that are half as fast."""
+    assert bool(excuses(question(drift=2.0), LATENCY, share)) is excused
+    assert bool(excuses(question(on_cpu(FP16, (0.01, 0.02, 0.02))), LATENCY, share)) is excused
 
 
 @pytest.mark.parametrize(

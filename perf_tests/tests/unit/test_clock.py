@@ -41,6 +41,10 @@ def test_idle_part_of_a_round_is_that_of_the_quickest_core() -> None:
     clock = Clock.of([seen], HOSTS)
     # The quicker loop of each round counts: 0.5 + 2.0 / 2, and 0.5 + 1.2 / 1.
     assert clock.latency_s(seen) == pytest.approx(1.5)
+    for loops_s in ((0.024, 0.020), (0.020, 0.024)):
+        assert clock.latency_s(timed(2.5, loops_s=loops_s)) == pytest.approx(1.5)
+    # The second: 0.5 + 4.0 / 2, and 0.5 + 1.2 / 1.
+    assert clock.latency_s(timed(4.5, 1.7, loops_s=(0.020, 0.024, 0.011, 0.010))) == 1.7
     assert clock.noise_field(LATENCY) == STEADY
     assert clock.of_metric(GPU_BUSY, seen) == 0.5
     assert clock.noise_field(GPU_BUSY) == "gpu_busy_s"
@@ -103,6 +107,7 @@ def test_median_counts_where_loops_are_unknown(loops_s: tuple[float, ...]) -> No
     without, seen = timed(2.0, 1.0, loops_s=loops_s), timed(2.0, 1.0, loops_s=(0.01,) * 4)
     clock = Clock.of([without, seen], HOSTS)
     assert (clock.latency_s(without), clock.latency_s(seen)) == (1.5, 1.5)
+    assert not clock.host_bound
     assert clock.noise_field(LATENCY) == "latency_s"
 
 

@@ -12,6 +12,7 @@ import pytest
 from diffusers_perf.cli import __main__ as command
 from diffusers_perf.judge.clock import Hosts
 from diffusers_perf.judge.comparison import Comparison
+from diffusers_perf.judge.interference import CORE_SLOWED
 from diffusers_perf.judge.pairs import compare
 from perf_tests.tests.unit.recorded import (
     Content,
@@ -141,6 +142,17 @@ def with_loops(content: Content, seconds: float) -> Content:
         loops = [seconds] * (2 * len(one["measurement"]["rounds_s"]))
         one["measurement"]["interference"]["cpu_loops_s"] = loops
     return content
+
+
+@pytest.mark.parametrize(("share", "other"), [(1.0, False), (1.001, True)])
+def test_host_is_another_beyond_the_usual_spread_of_cores(share: float, other: bool) -> None:
+    slow_s = share * CORE_SLOWED * LOOP_S
+    base, head = (
+        parsed([with_loops(content, seconds) for content in side(name, count=2)], name)
+        for name, seconds in (("base", LOOP_S), ("head", slow_s))
+    )
+    assert bool(Hosts.of(base, head).other) is other
+    assert bool(Hosts.of(head, base).other) is other
 
 
 def test_one_cpu_on_both_sides_is_compared() -> None:

@@ -16,7 +16,7 @@ from diffusers_perf.judge.finding import Message
 from diffusers_perf.judge.messages.commands import Literal
 from diffusers_perf.judge.pairs import compare
 from diffusers_perf.judge.pooling import with_pooled
-from diffusers_perf.judge.stats import Interval
+from diffusers_perf.judge.stats import Interval, critical_of_pairs
 from diffusers_perf.records.run import Run
 from perf_tests.tests.unit.recorded import RECORDED, parsed
 
@@ -125,6 +125,15 @@ def test_case_counts_by_the_square_of_its_noise() -> None:
     # One that is quieter than the typical case counts as that one.
     quieter = inconclusive("c", *(0.98,) * 3, noise=0.0001)
     assert slower_together(*(inconclusive(n, *(1.06,) * 3) for n in "ab"), quieter) == ["a", "b"]
+
+
+def test_cases_together_are_as_noisy_as_independent_ones() -> None:
+    """Half of each of two cases, in three pairs that show no noise of their own."""
+    errors = critical_of_pairs(3) / math.sqrt(3)
+    noise = math.log(1.03) / errors / math.sqrt(0.5**2 + 0.5**2)
+    for share, found in ((0.99, ["a", "b"]), (1.01, [])):
+        changes = (inconclusive(name, *(1.03,) * 3, noise=share * noise) for name in "ab")
+        assert slower_together(*changes) == found
 
 
 def test_one_slower_case_does_not_speak_for_the_others() -> None:

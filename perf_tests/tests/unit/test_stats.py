@@ -223,7 +223,7 @@ def test_mean_interval_takes_values_below_one() -> None:
     assert (seen.low, seen.mid, seen.high) == pytest.approx((0.5, 0.5, 0.5))
 
 
-@pytest.mark.parametrize(("pairs", "noise"), [(2, 0.02), (5, 0.05), (10, 0.3)])
+@pytest.mark.parametrize(("pairs", "noise"), [(2, 0.02), (5, 0.05), (10, 0.3), (20, 30.0)])
 def test_detectable_is_what_the_rule_detects_nine_times_in_ten(pairs: int, noise: float) -> None:
     """By numerical integration over the noise that a sample shows, never below the known one."""
     effect = math.log1p(detectable(noise, pairs=pairs, threshold=0.03))
@@ -237,7 +237,8 @@ def test_detectable_is_what_the_rule_detects_nine_times_in_ten(pairs: int, noise
 
 
 def test_pooled_interval_has_the_noise_of_an_analysis_of_variance() -> None:
-    groups = [OVER, UNDER, [3.1, 3.3]]
+    # One by itself shows no noise.
+    groups = [OVER, [2.0], UNDER, [3.1, 3.3]]
     logs = [[math.log(value) for value in group] for group in groups]
     freedom = sum(len(group) - 1 for group in logs)
     mean_square = sum(float(np.var(group)) * len(group) for group in logs) / freedom

@@ -1,0 +1,101 @@
+"""The rules for one case on both sides, at their limits: see `judge.paired`."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from diffusers_perf.catalog.metrics import BY_LEAST
+from diffusers_perf.catalog.status import Status
+from diffusers_perf.judge import paired
+from diffusers_perf.judge.clock import Hosts
+from diffusers_perf.judge.comparison import Change, Comparison
+from diffusers_perf.judge.pairs import compare
+from diffusers_perf.judge.sides import PairedCase
+from diffusers_perf.records.run import Run
+from perf_tests.tests.unit.recorded import cases, measured, parsed, settle, side
+
+FP16 = "ddim50-fp16"
+STAGE = next(metric for metric in BY_LEAST if metric.wall_clock)
+
+
+def runs(name: str, *edits: dict[str, Any]) -> list[Run]:
+    """A process for each edit of fp16's measurement."""
+    contents = side(name, count=len(edits))
+    for content, edit in zip(contents, edits, strict=True):
+        measured(content, FP16).update(edit)
+    return parsed(contents, name)
+
+
+def change(found: Comparison, metric: str) -> Change:
+    (one,) = [c for c in found.changes if (c.case, c.metric) == (FP16, metric)]
+    return one
+
+
+def of_stage(*seconds: float) -> list[dict[str, Any]]:
+    return [{"metrics": {STAGE.field: value}} for value in seconds]
+
+
+def test_least_of_head_may_be_as_much_as_the_limit() -> None:
+    assert STAGE.limit
+    limit = 2.0 * (1 + STAGE.limit.slack) + STAGE.margin
+    base = runs("base", *of_stage(2.0, 3.0))
+    for least, statuses in ((limit, []), (1.0001 * limit, [Status.SLOWER])):
+        found = compare(base, runs("head", *of_stage(9.0, least)))
+        assert [c.status for c in found.changes if c.metric == STAGE.name] == statuses
+
+
+def test_least_without_a_slack_is_limited_by_its_margin() -> None:
+    metric = replace(STAGE, limit=None, margin=0.5)
+    for seconds, count in ((2.5, 0), (2.51, 1)):
+        base, head = (runs(n, *of_stage(s)) for n, s in (("base", 2.0), ("head", seconds)))
+        sides = PairedCase(name=FP16, base=base, head=head, more="", hosts=Hosts(loops_s=()))
+        assert len([*paired.least(sides, metric)]) == count
+
+
+@pytest.mark.parametrize(("pairs", "more"), [(5, True), (10, False)])
+def test_speed_of_the_host_suggests_more_pairs_up_to_ten(pairs: int, more: bool) -> None:
+    """Head's cores, and with them all that waits for the host, are 1.08 times slower."""
+
+    def on(name: str, slower: float) -> list[Run]:
+        contents = side(name, count=pairs)
+        for content in contents:
+            for one in cases(content):
+                seen = one["measurement"]
+                seen["rounds_s"] = [slower * seconds for seconds in seen["rounds_s"]]
+                loops = [0.005 * slower] * (2 * len(seen["rounds_s"]))
+                seen["interference"]["cpu_loops_s"] = loops
+                seen.update(gpu_busy_s=None, peak_memory_bytes=None)
+            settle(content)
+        return parsed(contents, name)
+
+    found = change(compare(on("base", 1.0), on("head", 1.08)), "latency")
+    assert (found.status, found.more_could_tell) == (Status.INVALID, more)
+
+
+def test_reason_of_the_first_pair_is_given() -> None:
+    first, second = ({"interference": {"gpu": [why]}} for why in ("first", "second"))
+    found = change(compare(runs("base", {}, {}, {}), runs("head", first, second, {})), "GPU busy")
+    assert "2 of 3 pairs left out: first" in found.what
+
+
+def test_image_that_is_farther_hides_nothing_after_it() -> None:
+    """In one pair, too."""
+    near, far = ({"image_distance": {"psnr_db": db, "ssim": 0.999}} for db in (60.0, 50.0))
+    counters = {**measured(side("head", count=1)[0], FP16)["counters"], "kept_bytes": [9_000, 0]}
+    found = compare(runs("base", near), runs("head", far | {"counters": counters}))
+    assert change(found, "image").status == Status.WORSE_IMAGE
+    assert change(found, "kept bytes").status == Status.MORE_MEMORY
+
+
+def test_flag_of_the_first_process_is_compared() -> None:
+    off, on = ({"flags": {"deterministic algorithms": value}} for value in ("off", "on"))
+    found = compare(runs("base", off, on), runs("head", on, off))
+    assert change(found, "torch flags").status == Status.MORE_WORK
+    assert not [
+        c
+        for c in compare(runs("base", off), runs("head", off)).changes
+        if c.metric == "torch flags"
+    ]
