@@ -34,6 +34,9 @@ from diffusers_perf.measurement.loading import running_s
 
 GENERATIONS = 7
 """Their six differences have a median that half of them can be noise without moving it."""
+GENERATIONS_LEAST = 4
+"""Where none of their three differences grows, further ones would say the same: what grows in every
+second generation shows in one of three."""
 GENERATIONS_MOST = 40
 """Where memory grows: so many fill a cache that has a bound."""
 RESIDENT_GROWTH_MIN = 2**20
@@ -53,8 +56,13 @@ class Further:
     """By `Metric.field`, the least of their host times."""
 
 
-def observe(generation: Generation, pipeline: Any, device: torch.device) -> Further:
-    """Generate as short as can be until the memory stays, `GENERATIONS_MOST` times at most."""
+def observe(
+    generation: Generation, pipeline: Any, device: torch.device, *, ends_early: bool = False
+) -> Further:
+    """Generate as short as can be until the memory stays, `GENERATIONS_MOST` times at most.
+
+    `ends_early`: once nothing grew in `GENERATIONS_LEAST` of them in a row.
+    """
     accounts: dict[str, Callable[[], int]] = {HOST_GROWTH.field: _host_bytes()}
     if device.type == "cuda":
         accounts[GPU_GROWTH.field] = gpu_bytes
@@ -65,12 +73,25 @@ def observe(generation: Generation, pipeline: Any, device: torch.device) -> Furt
         gc.collect()
         for name, bytes_in_use in accounts.items():
             in_use[name].append(bytes_in_use())
+        latest = {name: values[-GENERATIONS_LEAST:] for name, values in in_use.items()}
+        if ends_early and number >= GENERATIONS_LEAST and _stay(latest):
+            growth = {name: growth_of(values) for name, values in latest.items()}
+            return Further(growth_bytes=growth, stages_s=stages.least())
         if number < GENERATIONS:
             continue
         growth = {name: growth_of(values[-GENERATIONS:]) for name, values in in_use.items()}
         if number == GENERATIONS_MOST or all(growth[name] <= LEFT[name].most for name in growth):
             return Further(growth_bytes=growth, stages_s=stages.least())
     raise AssertionError("unreachable")
+
+
+def _stay(in_use: dict[str, list[int]]) -> bool:
+    """Whether each generation added no more than is allowed, to any account."""
+    return all(
+        after - before <= LEFT[name].most
+        for name, values in in_use.items()
+        for before, after in pairwise(values)
+    )
 
 
 def growth_of(bytes_in_use: list[int]) -> int:

@@ -25,6 +25,10 @@ from diffusers_perf.messages import measurement as messages
 from diffusers_perf.records.measurement import Count, Measurement
 from diffusers_perf.records.operators import OperatorCounts
 
+LARGE = 2 * 10**9
+"""Parameters from which on a generation takes seconds on any GPU: what is not timed is then done in
+as few and as short generations as show it. By the model alone: the clock differs each time."""
+
 
 class Observer(Protocol):
     """Looks at a case beside the clock."""
@@ -99,7 +103,9 @@ class Observing:
                 if watch.device.type == "cuda":
                     steps_s = hooks.enter_context(denoising_s(pipeline))
                 left = host.left(generation, watch.device)
-            further = growth.observe(generation, pipeline, watch.device)
+            further = growth.observe(
+                generation, pipeline, watch.device, ends_early=is_large(pipeline)
+            )
         finally:
             gc.enable()
         bytes_left = {KEPT_BYTES.field: left.kept_bytes, **further.growth_bytes}
@@ -216,6 +222,11 @@ def denoising_s(pipeline: Any) -> Iterator[list[float]]:
 def parameters(pipeline: Any) -> int:
     """Of all modules together."""
     return sum(p.numel() for module in modules(pipeline).values() for p in module.parameters())
+
+
+def is_large(pipeline: Any) -> bool:
+    """Whether it has `LARGE` parameters or more."""
+    return parameters(pipeline) >= LARGE
 
 
 def _bytes_per_parameter(pipeline: Any) -> float | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from itertools import count
 from types import SimpleNamespace
 from typing import Any
 
@@ -23,17 +24,17 @@ from perf_tests.tests.unit.fake import WORKLOAD, FakePipeline
 CPU = torch.device("cpu")
 
 
-def observed(change: Callable[[Any], Any]) -> growth.Further:
+def observed(change: Callable[[Any], Any], *, ends_early: bool = False) -> growth.Further:
     """Of a pipeline that does this with its images, after a first generation."""
     pipeline = FakePipeline()
     pipeline.changes.append(change)
     generation = Generation(pipeline, WORKLOAD)
     generation.shortest()
-    return growth.observe(generation, pipeline, CPU)
+    return growth.observe(generation, pipeline, CPU, ends_early=ends_early)
 
 
-def added(change: Callable[[Any], Any]) -> int:
-    return observed(change).growth_bytes[HOST_GROWTH.field]
+def added(change: Callable[[Any], Any], *, ends_early: bool = False) -> int:
+    return observed(change, ends_early=ends_early).growth_bytes[HOST_GROWTH.field]
 
 
 def keeping(make: Callable[[Any], Any], *, most: int = 10**6) -> Callable[[Any], Any]:
@@ -56,19 +57,46 @@ KINDS: dict[str, Callable[[Any], Any]] = {
 }
 
 
+@pytest.mark.parametrize("ends_early", [False, True])
 @pytest.mark.parametrize("kind", KINDS)
-def test_growth_is_noticed_whatever_holds_it(kind: str) -> None:
-    assert added(keeping(KINDS[kind])) > HOST_GROWTH.most
+def test_growth_is_noticed_whatever_holds_it(kind: str, ends_early: bool) -> None:
+    assert added(keeping(KINDS[kind]), ends_early=ends_early) > HOST_GROWTH.most
 
 
+@pytest.mark.parametrize("ends_early", [False, True])
 @pytest.mark.parametrize("most", [1, 4, 20])
 @pytest.mark.parametrize("kind", KINDS)
-def test_cache_with_a_bound_does_not_grow(kind: str, most: int) -> None:
-    assert added(keeping(KINDS[kind], most=most)) <= HOST_GROWTH.most
+def test_cache_with_a_bound_does_not_grow(kind: str, most: int, ends_early: bool) -> None:
+    assert added(keeping(KINDS[kind], most=most), ends_early=ends_early) <= HOST_GROWTH.most
 
 
-def test_generation_that_keeps_nothing_does_not_grow() -> None:
-    assert added(lambda images: images) <= HOST_GROWTH.most
+@pytest.mark.parametrize("ends_early", [False, True])
+def test_growth_in_every_second_generation_is_noticed(ends_early: bool) -> None:
+    keep, made = keeping(KINDS["array"]), count()
+    assert added(lambda i: keep(i) if next(made) % 2 else i, ends_early=ends_early) > (
+        HOST_GROWTH.most
+    )
+
+
+@pytest.mark.parametrize("ends_early", [False, True])
+def test_generation_that_keeps_nothing_does_not_grow(ends_early: bool) -> None:
+    assert added(lambda images: images, ends_early=ends_early) <= HOST_GROWTH.most
+
+
+@pytest.mark.parametrize(("ends_early", "generations"), [(False, 7), (True, 4)])
+def test_memory_that_stays_ends_it(
+    monkeypatch: pytest.MonkeyPatch, ends_early: bool, generations: int
+) -> None:
+    seen = []
+
+    def noted(images: Any) -> Any:
+        seen.append(images.shape)
+        return images
+
+    monkeypatch.setattr(growth, "_host_bytes", lambda: lambda: 0)
+    observed(noted, ends_early=ends_early)
+    # Three find out what the pipeline is made of, and one comes before.
+    assert len(seen) == 4 + generations
 
 
 def test_median_passes_over_a_table_that_doubles() -> None:

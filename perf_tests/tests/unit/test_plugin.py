@@ -16,7 +16,7 @@ from diffusers_perf.catalog.workload import Workload
 from diffusers_perf.cli import __main__ as command
 from diffusers_perf.cli.accept import accept
 from diffusers_perf.judge.drift import drift_text
-from diffusers_perf.measurement import bench, structure
+from diffusers_perf.measurement import bench, observing, structure
 from diffusers_perf.measurement.bench import Bench
 from diffusers_perf.measurement.generation import Generation
 from diffusers_perf.measurement.lacking import Lack
@@ -258,6 +258,43 @@ def test_quick_is_one_short_warm_up_and_two_rounds(
     assert steps[3:6] == [5, None, None]
     assert session(content)["quick"] is True
     assert session(content)["reference_drift"] == {}
+
+
+def test_large_model_warms_up_in_a_few_steps(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps: list[int | None] = []
+    images, is_first = Generation.images, [True]
+
+    def counted(self: Generation, **named: Any) -> Any:
+        steps.append(named.get("steps"))
+        return images(self, **named)
+
+    def slow_at_first(made: Any) -> Any:
+        if is_first.pop() if is_first else False:
+            fake.CLOCK.sleep(30)
+        return made
+
+    monkeypatch.setattr(Generation, "images", counted)
+    monkeypatch.setattr(observing, "LARGE", 1)
+    monkeypatch.setattr(fake, "CHANGES", {**fake.CHANGES, "fine": slow_at_first})
+    path = pytester.path / "run.json"
+    run(pytester, f"--benchmark-json={path}")
+    # Its parts are found out in three, it is warm after two of five steps, and three are timed.
+    assert steps[3:8] == [5, 5, None, None, None]
+    _, case = cases(report(path))
+    measured = case["measurement"]
+    assert max(measured["rounds_s"]) < 1
+    metrics = measured["metrics"]
+    assert metrics["first_image_s"] == pytest.approx(30 + metrics["load_s"], abs=0.01)
+
+
+@pytest.mark.parametrize("what", ["stale", "forgetful", "black"])
+def test_what_is_wrong_with_a_large_model_is_detected(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    monkeypatch.setattr(observing, "LARGE", 1)
+    assert run(pytester, fakes=what).ret == 1
 
 
 def test_broken_case_is_recorded(pytester: pytest.Pytester) -> None:
