@@ -29,8 +29,9 @@ from diffusers_perf.catalog.metrics import (
 )
 from diffusers_perf.catalog.workload import Workload
 from diffusers_perf.measurement.discovery import loop_begins, step_ends
-from diffusers_perf.measurement.generation import Generation
+from diffusers_perf.measurement.generation import Generation, images_in
 from diffusers_perf.measurement.loading import running_s
+from diffusers_perf.records.pixels import Images
 
 GENERATIONS = 7
 """Their six differences have a median that half of them can be noise without moving it."""
@@ -56,42 +57,62 @@ class Further:
     """By `Metric.field`, the least of their host times."""
 
 
-def observe(
-    generation: Generation, pipeline: Any, device: torch.device, *, ends_early: bool = False
-) -> Further:
-    """Generate as short as can be until the memory stays, `GENERATIONS_MOST` times at most.
+class Growing:
+    """Generations as short as can be: the memory in use between them, and their stages' times."""
 
-    `ends_early`: once nothing grew in `GENERATIONS_LEAST` of them in a row.
-    """
-    accounts: dict[str, Callable[[], int]] = {HOST_GROWTH.field: _host_bytes()}
-    if device.type == "cuda":
-        accounts[GPU_GROWTH.field] = gpu_bytes
-    in_use: dict[str, list[int]] = {name: [] for name in accounts}
-    stages = _Stages(pipeline)
-    for number in count(1):
-        stages.time(generation, _another(generation.workload, number))
+    def __init__(self, generation: Generation, pipeline: Any, device: torch.device) -> None:
+        self._generation = generation
+        self._accounts: dict[str, Callable[[], int]] = {HOST_GROWTH.field: _host_bytes()}
+        if device.type == "cuda":
+            self._accounts[GPU_GROWTH.field] = gpu_bytes
+        self._in_use: dict[str, list[int]] = {name: [] for name in self._accounts}
+        self._stages = _Stages(pipeline)
+
+    def note(self) -> None:
+        """Note how much memory is in use."""
         gc.collect()
-        for name, bytes_in_use in accounts.items():
-            in_use[name].append(bytes_in_use())
-        latest = {name: values[-GENERATIONS_LEAST:] for name, values in in_use.items()}
-        if ends_early and number >= GENERATIONS_LEAST and _stay(latest):
-            growth = {name: growth_of(values) for name, values in latest.items()}
-            return Further(growth_bytes=growth, stages_s=stages.least())
-        if number < GENERATIONS:
-            continue
-        growth = {name: growth_of(values[-GENERATIONS:]) for name, values in in_use.items()}
-        if number == GENERATIONS_MOST or all(growth[name] <= LEFT[name].most for name in growth):
-            return Further(growth_bytes=growth, stages_s=stages.least())
-    raise AssertionError("unreachable")
+        for name, bytes_in_use in self._accounts.items():
+            self._in_use[name].append(bytes_in_use())
 
+    def images(self, of: Workload) -> Images:
+        """The images of a workload's shortest generation, ahead of which the memory is noted."""
+        self.note()
+        return images_in(self._stages.time(self._generation, of))
 
-def _stay(in_use: dict[str, list[int]]) -> bool:
-    """Whether each generation added no more than is allowed, to any account."""
-    return all(
-        after - before <= LEFT[name].most
-        for name, values in in_use.items()
-        for before, after in pairwise(values)
-    )
+    def further(self, *, ends_early: bool = False) -> Further:
+        """Generate until the memory stays, `GENERATIONS_MOST` times at most.
+
+        `ends_early`: not at all if nothing grew in `GENERATIONS_LEAST` notes or more, and else
+        until nothing grew in as many in a row.
+        """
+        for number in count():
+            if number:
+                self._stages.time(self._generation, _another(self._generation.workload, number))
+                self.note()
+            since = GENERATIONS_LEAST if number >= GENERATIONS_LEAST else 0
+            if ends_early and self._stays(since):
+                return self._seen(since)
+            if number < GENERATIONS:
+                continue
+            further = self._seen(GENERATIONS)
+            growth = further.growth_bytes
+            if number == GENERATIONS_MOST or all(growth[n] <= LEFT[n].most for n in growth):
+                return further
+        raise AssertionError("unreachable")
+
+    def _stays(self, latest: int) -> bool:
+        """Whether nothing grew by more than is allowed in so many of the latest notes; 0: in all,
+        which have to be `GENERATIONS_LEAST`.
+        """
+        return all(
+            len(values) >= GENERATIONS_LEAST
+            and all(b - a <= LEFT[name].most for a, b in pairwise(values[-latest:]))
+            for name, values in self._in_use.items()
+        )
+
+    def _seen(self, latest: int) -> Further:
+        growth = {name: growth_of(values[-latest:]) for name, values in self._in_use.items()}
+        return Further(growth_bytes=growth, stages_s=self._stages.least())
 
 
 def growth_of(bytes_in_use: list[int]) -> int:
@@ -117,8 +138,8 @@ class _Stages:
         self._pipeline = pipeline
         self._seen: dict[str, list[float]] = {}
 
-    def time(self, generation: Generation, workload: Workload) -> None:
-        """One generation as short as can be."""
+    def time(self, generation: Generation, workload: Workload) -> Any:
+        """What the pipeline gives in one generation as short as can be."""
         began: list[float] = []
         ends: list[float] = []
         call = generation.call(steps=generation.anatomy.fewest, of=workload)
@@ -126,14 +147,15 @@ class _Stages:
             watching.enter_context(loop_begins(self._pipeline, lambda: began.append(running_s())))
             watching.enter_context(step_ends(self._pipeline, lambda: ends.append(running_s())))
             started = running_s()
-            call()
+            output = call()
             ended = running_s()
         if not began or not ends:
-            return  # replayed, without a word to the host
+            return output  # replayed, without a word to the host
         borders = (started, began[0], ends[-1], ended)
         for name, (before, after) in zip(STAGES, pairwise(borders), strict=True):
             if after > before:
                 self._seen.setdefault(name, []).append(after - before)
+        return output
 
     def least(self) -> dict[str, float]:
         return {name: min(seconds) for name, seconds in self._seen.items()}

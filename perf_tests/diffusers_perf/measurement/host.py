@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from diffusers_perf.measurement.discovery import step_ends
 from diffusers_perf.measurement.generation import BadOutput, Generation, images_in
-from diffusers_perf.measurement.growth import gpu_bytes
+from diffusers_perf.measurement.growth import Growing, gpu_bytes
 from diffusers_perf.measurement.timing import synchronized_clock
 from diffusers_perf.records import pixels
 from diffusers_perf.records.measurement import Count
@@ -36,22 +36,28 @@ class Left:
     """Inputs that can change without the images: a buffer was not written again."""
 
 
-def left(generation: Generation, device: torch.device) -> Left:
-    """A generation as short as can be, and one more for each input that must change its images."""
+def left(generation: Generation, device: torch.device, *, growing: Growing | None = None) -> Left:
+    """A generation as short as can be, and one more for each input that must change its images.
+
+    `growing` makes the latter, where growth is to be seen in them as well.
+    """
     # Bytes between two that are alike: a scheduler holds its schedule and PNDM its last four
     # noises, which are more after more steps, and of another kind after a generation without data.
     # A copy: what the pipeline itself keeps of its last images must not live on in here.
     own = generation.shortest().copy()
+    shortest = growing.images if growing else generation.shortest
     before = _held_bytes(device)
     kept: int | None = None
     ignored = []
     for name, changed in generation.workload.probes.items():
-        same = np.array_equal(generation.shortest(changed), own)
+        same = np.array_equal(shortest(changed), own)
         if kept is None:
             kept = max(0, _held_bytes(device) - before)
         # In so few steps an input may have no say yet.
         if same and np.array_equal(generation.images(of=changed), generation.images()):
             ignored.append(name)
+    if growing:
+        growing.note()
     return Left(kept_bytes=kept or 0, ignored=tuple(ignored))
 
 

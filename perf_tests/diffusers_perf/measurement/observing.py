@@ -98,14 +98,14 @@ class Observing:
             # At once, as after a round: what follows leaves the GPU idle.
             watch.note_gpu()
             calls = host.python_calls(generation, pipeline)
+            large = is_large(pipeline)
+            growing = growth.Growing(generation, pipeline, watch.device)
             steps_s: list[float] = []
             with ExitStack() as hooks:
                 if watch.device.type == "cuda":
                     steps_s = hooks.enter_context(denoising_s(pipeline))
-                left = host.left(generation, watch.device)
-            further = growth.observe(
-                generation, pipeline, watch.device, ends_early=is_large(pipeline)
-            )
+                left = host.left(generation, watch.device, growing=growing if large else None)
+            further = growing.further(ends_early=large)
         finally:
             gc.enable()
         bytes_left = {KEPT_BYTES.field: left.kept_bytes, **further.growth_bytes}

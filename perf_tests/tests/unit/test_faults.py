@@ -448,7 +448,7 @@ def test_latency_fault_needs_no_observation(
 ) -> None:
     observed: list[str] = []
 
-    def left(*_: object) -> host.Left:
+    def left(*_: object, **__: object) -> host.Left:
         observed.append("a run")
         return host.Left(kept_bytes=0, ignored=())
 

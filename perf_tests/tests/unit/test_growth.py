@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import count
 from types import SimpleNamespace
 from typing import Any
@@ -22,6 +23,7 @@ from diffusers_perf.measurement.housekeeping import Peaks
 from perf_tests.tests.unit.fake import WORKLOAD, FakePipeline
 
 CPU = torch.device("cpu")
+INPUTS = {"first": {"prompt": "one"}, "second": {"prompt": "three"}}
 
 
 def observed(change: Callable[[Any], Any], *, ends_early: bool = False) -> growth.Further:
@@ -30,7 +32,7 @@ def observed(change: Callable[[Any], Any], *, ends_early: bool = False) -> growt
     pipeline.changes.append(change)
     generation = Generation(pipeline, WORKLOAD)
     generation.shortest()
-    return growth.observe(generation, pipeline, CPU, ends_early=ends_early)
+    return growth.Growing(generation, pipeline, CPU).further(ends_early=ends_early)
 
 
 def added(change: Callable[[Any], Any], *, ends_early: bool = False) -> int:
@@ -97,6 +99,40 @@ def test_memory_that_stays_ends_it(
     observed(noted, ends_early=ends_early)
     # Three find out what the pipeline is made of, and one comes before.
     assert len(seen) == 4 + generations
+
+
+def test_generations_that_are_made_anyway_are_enough_where_nothing_grows(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(growth, "_host_bytes", lambda: lambda: 0)
+    pipeline = FakePipeline()
+    generation = Generation(pipeline, replace(WORKLOAD, sensitive_to=INPUTS))
+    growing = growth.Growing(generation, pipeline, CPU)
+    host.left(generation, CPU, growing=growing)
+    calls = pipeline.calls
+    assert growing.further(ends_early=True).stages_s
+    assert pipeline.calls == calls
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_new_inputs_add_is_growth(kind: str) -> None:
+    """Only the first generation of an input adds to it, as a cache without a bound does."""
+    pipeline = FakePipeline()
+    keep, known = keeping(KINDS[kind]), set()
+
+    def cache(images: Any) -> Any:
+        key = hash(images.tobytes())
+        if key not in known:
+            known.add(key)
+            keep(images)
+        return images
+
+    pipeline.changes.append(cache)
+    generation = Generation(pipeline, replace(WORKLOAD, sensitive_to=INPUTS))
+    growing = growth.Growing(generation, pipeline, CPU)
+    host.left(generation, CPU, growing=growing)
+    further = growing.further(ends_early=True)
+    assert further.growth_bytes[HOST_GROWTH.field] > HOST_GROWTH.most
 
 
 def test_median_passes_over_a_table_that_doubles() -> None:
