@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import wraps
 from typing import Any
 
 import torch
@@ -67,14 +68,29 @@ def scheduler_defaults(injection: Injection) -> None:
 
 @fault(detected_by="image", setting=SEEN, where="cpu")
 def table_in_half_precision(injection: Injection) -> None:
-    """The scheduler's table went through half precision."""
+    """The scheduler's table, its alphas or its sigmas, went through half precision."""
 
     def then(pipeline: Any) -> None:
-        scheduler = _with_alphas(pipeline)
-        table = scheduler.alphas_cumprod
-        scheduler.alphas_cumprod = table.half().to(table.dtype)
+        scheduler = pipeline.scheduler
+        if hasattr(scheduler, "alphas_cumprod"):
+            scheduler.alphas_cumprod = _rounded(scheduler.alphas_cumprod)
+            return
+        if not hasattr(scheduler, "sigmas"):
+            raise CannotInject(messages.lacks(scheduler, messages.NO_TABLE))
+        set_timesteps = scheduler.set_timesteps
+
+        @wraps(set_timesteps)  # pipelines look at what it takes
+        def rounding(*args: Any, **kwargs: Any) -> None:
+            set_timesteps(*args, **kwargs)
+            scheduler.sigmas = _rounded(scheduler.sigmas)
+
+        scheduler.set_timesteps = rounding
 
     injection.then(then)
+
+
+def _rounded(table: torch.Tensor) -> torch.Tensor:
+    return table.half().to(table.dtype)
 
 
 @fault(detected_by="image", setting=SEEN, source="diffusers #6068, #7128", where="cpu")

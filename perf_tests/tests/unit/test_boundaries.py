@@ -188,7 +188,7 @@ def test_reference_image_without_a_tolerance_of_its_weights(
 
 
 def test_reference_image_of_sixteen_bits() -> None:
-    for psnr_db, status in ((89.9, "worse image"), (90.0, None)):
+    for psnr_db, status in ((102.9, "worse image"), (103.0, None)):
         measured = structs.replace(REFERENCE, accepted_bits=16, **distance(psnr_db))
         assert of("image distance", question(measured)) == status
 
