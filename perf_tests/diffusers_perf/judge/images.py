@@ -37,9 +37,9 @@ tolerance of their own (`catalog.REFERENCE_TOLERANCES`). Measured on seeded weig
 another prompt at 20 dB (0.77), another seed at 17 dB (0.11)."""
 ROUNDING_PSNR_DB = 103.0
 """The same in float32 on a CPU, where the accepted image has 16 bits, which show 107 dB at most.
-Another number of threads and CPUs without AVX-512 or AVX are at 129 dB and more, and torch 2.14.1
-against 2.13.0 shows 107 dB. A table of the scheduler that lost half of its bits is at 65 to 74 dB
-on the embedded UNet, and at 101 dB on the embedded transformer."""
+Another number of threads and CPUs without AVX-512 or AVX are at 129 dB and more; torch 2.11.0 on
+another machine and torch 2.14.1, against 2.13.0, show 107 dB. A table of the scheduler that lost
+half of its bits is at 65 to 74 dB on the embedded UNet, at 101 dB on the embedded transformer."""
 
 
 def judged(q: Question) -> Iterator[Finding]:
