@@ -28,7 +28,7 @@ from diffusers_perf.cli import faults
 from diffusers_perf.compare.attempts import Folder
 from diffusers_perf.compare.bare import BadInput
 from diffusers_perf.compare.environments import BadSide
-from diffusers_perf.compare.state import State
+from diffusers_perf.compare.state import Asked, State
 from diffusers_perf.history import store as history
 from diffusers_perf.records import image_files
 from diffusers_perf.records.baselines import BadBaseline
@@ -41,9 +41,11 @@ BASELINES = Path(__file__).parents[2] / "baselines"
 RECORDED = Path(__file__).parent / "unit" / "recorded" / "h200-1.json"
 AB = {
     "settings": {"pytest": ["-k", "fp16"], "base": "a" * 40, "head": "b" * 40},
+    "asked": {"options": ["--base", "main", "--head", "HEAD"], "pytest": ["-m", "guide"]},
     "finished": [{"side": "base", "pair": 1, "seconds": 2.5}],
     "compared": 0,
 }
+ASKED = Asked(options=("--base", "main", "--head", "HEAD"), pytest=())
 FAULTS = {"schema": 2, "clean_verdicts": {}, "rows": []}
 EXPLORE = {
     "schema": 2,
@@ -228,7 +230,7 @@ READERS = {
     "ab": Reader(
         files=lambda: of_json(AB),
         name="ab.json",
-        read=lambda folder: State.open(folder, AB["settings"]),  # type: ignore[arg-type]
+        read=lambda folder: State.open(folder, AB["settings"], ASKED),  # type: ignore[arg-type]
         errors=(BadSide,),
     ),
     "explore": Reader(

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from diffusers_perf.catalog.status import CANNOT_JUDGE
@@ -22,6 +22,8 @@ from diffusers_perf.messages import ab as messages
 MINUTES = 30.0
 OUT = Path("runs", "ab")
 """Below the repository's root."""
+BY_CASE = ("-k", "--shard")
+"""pytest's options that select single cases, each followed by a value."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -62,9 +64,10 @@ def main(args: argparse.Namespace) -> int:
         commits_of,
         of_commits,
         of_pythons,
+        refs_anywhere,
         repository,
     )
-    from diffusers_perf.compare.state import State
+    from diffusers_perf.compare.state import Asked, State
     from diffusers_perf.compare.turns import Turns
     from diffusers_perf.ending import leave_lost_terminal
 
@@ -77,23 +80,28 @@ def main(args: argparse.Namespace) -> int:
         *_as_one(args.pytest),
     ]
     out: Path = (args.out or repository() / OUT).absolute()
+    typed = ["diffusers-perf", "ab", *_own_options(args, refs), *_given({"--out": args.out})]
+    pytests = tuple(_not_of_cases(args.pytest))
     try:
         with interruptible() as interruption, held(out, by="ab") as lock:
             if all(pythons):
                 sides = of_pythons(*pythons)
                 settings = {side.name: (str(side.python), side.code[:12]) for side in sides}
-                state = State.open(out, {"pytest": tuple(options), **settings})
+                asked = Asked(options=_own_options(args, refs), pytest=pytests)
+                state = State.open(out, {"pytest": tuple(options), **settings}, asked)
             else:
                 commits = commits_of(*refs)
+                own = _own_options(args, refs_anywhere(refs, commits))
+                asked = Asked(options=own, pytest=pytests)
                 # Before anything is checked out over what another comparison measured.
-                state = State.open(out, {"pytest": tuple(options), **commits})
+                state = State.open(out, {"pytest": tuple(options), **commits}, asked)
                 sides = of_commits(commits, out)
             for name, changed in state.see({side.name: side.packages for side in sides}).items():
                 print(messages.changed_environment(name, changed))
             return Turns(
                 sides={side.name: side for side in sides},
                 state=state,
-                typed=_typed(args),
+                typed=(typed, ["--", *args.pytest] if args.pytest else []),
                 options=options,
                 budget_s=args.minutes * 60,
                 lock=lock,
@@ -122,17 +130,28 @@ def _as_one(arguments: Sequence[str]) -> list[str]:
     return joined
 
 
-def _typed(args: argparse.Namespace) -> tuple[list[str], list[str]]:
-    """The command as it was given, before and behind the place of its --minutes."""
-    given = {
-        "--base": args.base,
-        "--head": args.head,
+def _own_options(args: argparse.Namespace, refs: Sequence[str | None]) -> tuple[str, ...]:
+    """As they were given, as far as they say what is compared; the refs are these."""
+    sides = {
+        "--base": refs[0],
+        "--head": refs[1],
         "--base-python": args.base_python,
         "--head-python": args.head_python,
-        "--out": args.out,
-        "--device": args.device,
-        "--baselines": args.baselines,
     }
-    options = [str(part) for option in given.items() if option[1] is not None for part in option]
-    command = ["diffusers-perf", "ab", *options, *(["--quick"] if args.quick else [])]
-    return command, ["--", *args.pytest] if args.pytest else []
+    others = {"--device": args.device, "--baselines": args.baselines}
+    quick = ["--quick"] if args.quick else []
+    return (*_given(sides), *quick, *_given(others))
+
+
+def _given(options: Mapping[str, object]) -> Iterator[str]:
+    return (str(part) for pair in options.items() if pair[1] is not None for part in pair)
+
+
+def _not_of_cases(arguments: Sequence[str]) -> Iterator[str]:
+    """Those of pytest's arguments that do not select single cases."""
+    left = iter(arguments)
+    for argument in left:
+        if argument in BY_CASE:
+            next(left, None)
+        elif not argument.startswith(("-k", "--shard=")):
+            yield argument

@@ -10,6 +10,7 @@ from shutil import get_terminal_size
 from diffusers_perf.catalog.metric import Subject
 from diffusers_perf.catalog.metrics import COMPARED, IMAGE
 from diffusers_perf.catalog.status import CANNOT_JUDGE, Status
+from diffusers_perf.compare.state import again_of
 from diffusers_perf.judge.comparable import NotComparable
 from diffusers_perf.judge.comparison import Change, Comparison
 from diffusers_perf.judge.pairs import compare
@@ -44,7 +45,8 @@ def load(
     """
     runs = load_runs([*base, *head])
     sides = runs[: len(base)], runs[len(base) :]
-    return compare(*sides, noise=known_noise(sides[1][0], store), more=more)
+    noise = known_noise(sides[1][0], store)
+    return compare(*sides, noise=noise, more=more, again=again_of(base, head))
 
 
 def known_noise(run: Run, store: BaselineStore) -> dict[str, dict[str, float]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -17,7 +18,15 @@ from diffusers_perf.messages.common import last_line
 VERSION_1 = Path("perf_tests", "harness")
 """A folder that only version 1 of this suite has."""
 
-__all__ = ["BadSide", "Side", "commits_of", "of_commits", "of_pythons", "repository"]
+__all__ = [
+    "BadSide",
+    "Side",
+    "commits_of",
+    "of_commits",
+    "of_pythons",
+    "refs_anywhere",
+    "repository",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,6 +101,14 @@ def commits_of(
             raise BadSide(messages.no_commit(name, ref))
         commits[name] = shown.stdout.strip()
     return commits
+
+
+def refs_anywhere(refs: Sequence[str], commits: Mapping[str, str]) -> tuple[str, ...]:
+    """The refs as another checkout may be given them: a commit for one that is relative, as CI has
+    ``HEAD^1`` of a merge.
+    """
+    pairs = zip(refs, commits.values(), strict=True)
+    return tuple(commit[:12] if re.search(r"[~^@]", ref) else ref for ref, commit in pairs)
 
 
 def of_commits(commits: Mapping[str, str], out: Path) -> tuple[Side, Side]:

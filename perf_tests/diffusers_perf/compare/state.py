@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
@@ -11,6 +11,7 @@ import msgspec
 from msgspec import Meta
 
 from diffusers_perf.compare.environments import BadSide
+from diffusers_perf.judge.messages.commands import CompareAgain
 from diffusers_perf.messages import ab
 from diffusers_perf.messages import common as messages
 from diffusers_perf.records.files import as_json, read_bytes, write_whole
@@ -28,6 +29,19 @@ class Finished(StrictRecord, frozen=True, kw_only=True):
     seconds: Positive
 
 
+class Asked(StrictRecord, frozen=True, kw_only=True):
+    """How `ab` was called, as far as it says what is compared: not where, nor for how long."""
+
+    options: tuple[str, ...]
+    """Its own."""
+    pytest: tuple[str, ...]
+    """Passed on to pytest, without what selects single cases."""
+
+    @property
+    def again(self) -> CompareAgain:
+        return CompareAgain(options=self.options, pytest=self.pytest)
+
+
 Setting = str | tuple[str, ...]
 
 
@@ -35,6 +49,7 @@ class StateFile(StrictRecord, frozen=True, kw_only=True, omit_defaults=True):
     """The file that `State` is kept in."""
 
     settings: Mapping[str, Setting]
+    asked: Asked | None = None
     packages: Mapping[str, Mapping[str, str]] = {}
     finished: tuple[Finished, ...]
     compared: Integer = 0
@@ -46,6 +61,7 @@ class State:
 
     path: Path
     settings: Mapping[str, Setting]
+    asked: Asked
     packages: dict[str, Mapping[str, str]] = field(default_factory=dict)
     """By side, what `environments.probe` found in its environment."""
     finished: list[Finished] = field(default_factory=list)
@@ -53,12 +69,12 @@ class State:
     """Pairs of the comparison that was made, whatever it said."""
 
     @classmethod
-    def open(cls, out: Path, settings: Mapping[str, Setting]) -> State:
+    def open(cls, out: Path, settings: Mapping[str, Setting], asked: Asked) -> State:
         """As it was left, or a new one. `BadSide` where other settings were measured here.
 
         Half a pair is left out: its other half would be measured on what is another machine by now.
         """
-        state = cls(path=out / FILE, settings=settings)
+        state = cls(path=out / FILE, settings=settings, asked=asked)
         if not state.path.exists():
             return state
         try:
@@ -118,11 +134,26 @@ class State:
         """Write all of it, or leave what was there."""
         content = StateFile(
             settings=self.settings,
+            asked=self.asked,
             packages=self.packages,
             finished=tuple(self.finished),
             compared=self.compared,
         )
         write_whole(self.path, as_json(content))
+
+
+def again_of(base: Sequence[Path], head: Sequence[Path]) -> CompareAgain | None:
+    """What compares single cases of these runs again; None where `ab` did not make them."""
+    known = {(path.parent, path.name.partition("-")[0]) for path in (*base, *head)}
+    folder = head[0].parent if head else Path()
+    if known != {(folder, "base"), (folder, "head")}:
+        return None
+    try:
+        found = msgspec.json.decode(read_bytes(folder / FILE), type=StateFile)
+    except (OSError, ValueError, RecursionError):
+        # The runs are compared all the same.
+        return None
+    return found.asked.again if found.asked else None
 
 
 def changed_packages(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:

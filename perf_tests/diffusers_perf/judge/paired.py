@@ -66,7 +66,7 @@ def timed(sides: PairedCase, metric: Metric, noise: Noise) -> Iterator[Change]:
         left_out = messages.left_out(len(reasons), sides.pairs, reasons[0])
     if not both:
         one_host = not (metric.wall_clock and sides.other_host)
-        message = messages.no_pair(metric, left_out, one_host=one_host, rerun=sides.rerun)
+        message = messages.no_pair(metric, left_out, one_host=one_host, rerun=sides.compare_again)
         yield change(Status.INVALID, message, more_could_tell=sides.pairs < PAIRS_MOST)
         return
     under, over = [b for b, _ in both], [h for _, h in both]
@@ -74,7 +74,7 @@ def timed(sides: PairedCase, metric: Metric, noise: Noise) -> Iterator[Change]:
     known = noise.get(sides.in_head[0].key, {}).get(sides.clock.noise_field(metric), 0.0)
     weighed = weigh(metric, over, under, known=known, of=sides.pairs)
     if metric.wall_clock and _is_speed_of_host(sides, weighed, threshold=metric.threshold):
-        message = messages.speed_of_host(metric, sides.hosts.slower, rerun=sides.rerun)
+        message = messages.speed_of_host(metric, sides.hosts.slower, rerun=sides.compare_again)
         yield change(Status.INVALID, message, more_could_tell=sides.pairs < PAIRS_MOST)
         return
     message = messages.weighed(
@@ -147,7 +147,7 @@ def _then(sides: PairedCase, weighed: Weighed, message: Message) -> Message:
 def _if_worse(sides: PairedCase, status: Status, message: Message) -> Message:
     if status.passes:
         return message
-    return replace(message, advice=messages.REPRODUCE, command=sides.rerun)
+    return replace(message, advice=messages.REPRODUCE, command=sides.compare_again)
 
 
 def counted(sides: PairedCase) -> Iterator[Change]:
@@ -196,7 +196,7 @@ def _counter(
         # What was counted depends on more than the code.
         status, before, after = Status.INCONCLUSIVE, was[0], now[-1]
         totals = [[count.total(steps) for count in side] for side in (was, now)]
-        message = messages.varying(metric.name, *totals, rerun=sides.rerun)
+        message = messages.varying(metric.name, *totals, rerun=sides.compare_again)
     else:
         (status,) = statuses
         # The nearest of both sides: head's least against base's most, and the other way round.
@@ -288,7 +288,7 @@ def _farther(sides: PairedCase) -> Change | None:
         head_db=min(now for _, now in known),
         drop_db=IMAGE_DROP_DB,
         pairs=len(known),
-        rerun=sides.rerun,
+        rerun=sides.compare_again,
     )
     return _image_change(sides, IMAGE.name, Status.WORSE_IMAGE, message)
 

@@ -23,7 +23,7 @@ from diffusers_perf.judge.clock import Hosts
 from diffusers_perf.judge.comparable import NotComparable, check
 from diffusers_perf.judge.comparison import Change, Comparison
 from diffusers_perf.judge.messages import comparison as messages
-from diffusers_perf.judge.messages.commands import Rerun
+from diffusers_perf.judge.messages.commands import Command, Rerun
 from diffusers_perf.judge.paired import Noise
 from diffusers_perf.judge.pooling import with_pooled
 from diffusers_perf.judge.sides import PairedCase
@@ -38,9 +38,11 @@ def compare(
     *,
     noise: Noise | None = None,
     more: str = "",
+    again: Command | None = None,
 ) -> Comparison:
     """What head changed. `noise` is what a calibration of the machine knows of each case, `more`
-    the command that measures more pairs, where it is known.
+    the command that measures more pairs, and `again` the one that compares a case anew, where they
+    are known.
 
     `NotComparable` where nothing follows from these runs, whatever they say.
     """
@@ -54,7 +56,7 @@ def compare(
     hosts = Hosts.of(base, head)
     changes: list[Change] = []
     for name in ids:
-        sides = PairedCase(name=name, base=base, head=head, more=more, hosts=hosts)
+        sides = PairedCase(name=name, base=base, head=head, more=more, again=again, hosts=hosts)
         changes += _changes(sides, noise or {})
         changes += [drifts.pop(name)] if name in drifts else []
     # References that were measured for others and have no test in these runs.
@@ -62,7 +64,7 @@ def compare(
     workloads = {
         case.id: case.measurement.workload for run in (*base, *head) for case in run.cases.values()
     }
-    rerun = Rerun(job=head[0].session.main_job)
+    rerun = again or Rerun(job=head[0].session.main_job)
     found = Comparison(
         changes=tuple(with_pooled(changes, workloads, rerun=rerun)),
         pairs=len(base),

@@ -28,6 +28,8 @@ class PairedCase:
     head: Sequence[Run]
     more: str
     """The command that measures more pairs; empty where it is not known."""
+    again: Command | None
+    """The command that compares the case anew; None where it is not known."""
     hosts: Hosts
 
     @property
@@ -45,7 +47,13 @@ class PairedCase:
 
     @property
     def rerun(self) -> Command:
+        """Runs the case by itself."""
         return Rerun(job=self.head[0].session.main_job)
+
+    @property
+    def compare_again(self) -> Command:
+        """Shows whether base and head still differ."""
+        return self.again or self.rerun
 
     @cached_property
     def clock(self) -> Clock:

@@ -208,6 +208,13 @@ LOST = "Cases without a measurement"
 MACHINE = "Machine, run and notes"
 COUNTERS = "Counters that changed:"
 NO_CHANGE = "No change detected."
+
+
+def within(share: float) -> str:
+    """Behind the change of a counter that is the same for the judge."""
+    return f"same within {100 * share:.0f} %"
+
+
 REST = "The HTML report has the rest."
 
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from diffusers_perf.catalog.metrics import COMPARED, IMAGE, STRICT
+from diffusers_perf.catalog.metrics import COMPARED, COUNTERS, IMAGE, STRICT
 from diffusers_perf.catalog.status import Status
 from diffusers_perf.compare.turns import PAIRS
 from diffusers_perf.judge.comparison import Change, Comparison
+from diffusers_perf.judge.counters import count_status
 from diffusers_perf.judge.messages.numbers import difference
 from diffusers_perf.messages import report as messages
 from diffusers_perf.messages.numbers import percent
+from diffusers_perf.records.measurement import Count
 from diffusers_perf.records.run import CaseRecord, Run
 from diffusers_perf.report import figures
 from diffusers_perf.report.content import ChangePart, ComparisonPart, Mood, badness, mood_of
@@ -200,7 +202,8 @@ def _differences(was: CaseRecord, case: CaseRecord) -> list[ChangePart]:
 
 def counter_changes(base: Run, head: Run) -> list[tuple[str, str, str]]:
     """Every counter that is not what it was, the judged ones first: case, counter, and the change
-    in words. They are exact, so one run a side is enough.
+    in words, with the share within which it counts as the same. They are exact, so one run a side
+    is enough.
     """
     changed = []
     for case in head.cases.values():
@@ -209,5 +212,13 @@ def counter_changes(base: Run, head: Run) -> list[tuple[str, str, str]]:
             before = was.measurement.counters.get(name) if was else None
             if before is not None and before != now:
                 words = difference(name, was=before, now=now, steps=seen.steps)
-                changed.append((case.id, name, words))
+                changed.append((case.id, name, words + _within(name, before, now, seen.steps)))
     return sorted(changed, key=lambda change: change[1] not in STRICT)
+
+
+def _within(name: str, was: Count, now: Count, steps: int) -> str:
+    metric = COUNTERS.get(name)
+    if metric is None or not metric.rise:
+        return ""
+    status = count_status(metric, was=was, now=now, steps=steps)
+    return f", {messages.within(metric.rise)}" if status == Status.SAME else ""

@@ -10,6 +10,7 @@ import itertools
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -59,6 +60,34 @@ def test_slower_head_fails(place: Place, capsys: pytest.CaptureFixture[str]) -> 
     assert "slower: ddim50-fp16: GPU busy 1.0" in capsys.readouterr().out
 
 
+def test_next_command_compares_the_case_again(
+    place: Place, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(place.folder)
+    head = side("head")
+    for content in head:
+        slow(content, "ddim50-fp16", by=1.05)
+    place.record(side("base"), head)
+    selection = ("-k", "fp16 or reference", "--shard", "1/2", "--shard=1/2", "-kfp16")
+    assert place.ab("--quick", "--device=cuda", "--", *selection, "-m", "guide") == 1
+    out = capsys.readouterr().out
+    given = " ".join(f"--{n}-python {place.folder / n / 'python'}" for n in ("base", "head"))
+    line = (
+        f"diffusers-perf ab {given} --quick --device cuda --baselines {place.folder / 'baselines'} "
+        '--out runs/ab-ddim50-fp16 -- -k "[ddim50-fp16]" -m guide'
+    )
+    assert f"            {line}\n" in out
+    # `report` and `compare` find it beside the runs; in another order they are not ab's.
+    sides = [sorted(map(str, place.out.glob(f"{name}-[1-5].json"))) for name in ("base", "head")]
+    for base, head_ in (sides, sides[::-1]):
+        command.main(["compare", "--base", *base, "--head", *head_])
+        assert (line in capsys.readouterr().out) == (base is sides[0])
+    # Pasted, it leaves the other comparison alone.
+    assert command.main(shlex.split(line)[1:]) == 1
+    assert place.calls[-1].count("--device cuda --quick -k [ddim50-fp16] -m guide")
+    assert len(place.calls) == 20
+
+
 def test_inconclusive_pairs_are_followed_by_five_more_once(
     place: Place, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -104,8 +133,8 @@ def test_result_that_more_pairs_could_settle_names_the_command(
     assert place.ab(*options, "--minutes=1.8", *pytests) == 2
     given = " ".join(f"--{n}-python {place.folder / n / 'python'}" for n in ("base", "head"))
     assert (
-        f"            diffusers-perf ab {given} --out {place.folder / 'out'} --device "
-        f"cuda --baselines {place.folder / 'baselines'} --quick --minutes 4 "
+        f"            diffusers-perf ab {given} --quick --device cuda --baselines "
+        f"{place.folder / 'baselines'} --out {place.folder / 'out'} --minutes 4 "
         "-- -k 'fp16 or reference'\n"
     ) in capsys.readouterr().out
     # And with as much time it is all that is to be done.

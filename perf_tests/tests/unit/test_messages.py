@@ -18,7 +18,12 @@ from diffusers_perf.catalog.declarations import Tolerance
 from diffusers_perf.judge import structure_verdicts
 from diffusers_perf.judge.comparable import NotComparable
 from diffusers_perf.judge.comparison import Comparison
-from diffusers_perf.judge.messages.commands import Literal, structure_command
+from diffusers_perf.judge.messages.commands import (
+    Command,
+    CompareAgain,
+    Literal,
+    structure_command,
+)
 from diffusers_perf.judge.pairs import compare
 from diffusers_perf.judge.question import Question
 from diffusers_perf.judge.verdicts import judge
@@ -258,6 +263,10 @@ def test_measuring() -> None:
 
 Edit = Callable[[recorded.Content], object]
 CASE = "ddim50-fp16"
+AGAIN = CompareAgain(
+    options=("--base", "origin/main", "--head", "HEAD", "--quick", "--device", "cuda"),
+    pytest=("-m", "guide or lossless"),
+)
 
 
 def nothing(content: recorded.Content) -> None:
@@ -272,6 +281,7 @@ def pairs(
     count: int = 5,
     noise: float | None = recorded.QUIET,
     more: str = "",
+    again: Command | None = None,
 ) -> Comparison:
     """Recorded processes, of which those of head in `only` are edited."""
     sides = [recorded.side(name, count=count, noise=noise) for name in ("base", "head")]
@@ -283,6 +293,7 @@ def pairs(
     return compare(
         *(recorded.parsed(one, side) for one, side in zip(sides, ("base", "head"), strict=True)),
         more=more,
+        again=again,
     )
 
 
@@ -393,6 +404,9 @@ def test_pairs() -> None:
         "one pair": pairs(count=1),
         "two pairs": pairs(slower(1.05), count=2, noise=host_bound),
         "slower start": pairs(seen(metrics={"load_s": 2.3}), base=seen(metrics={"load_s": 0.3})),
+        "slower, by ab": pairs(slower(1.05), again=AGAIN),
+        "interference, by ab": pairs(affected, again=AGAIN),
+        "missing, by ab": pairs(dropped, again=AGAIN),
         "more memory": pairs(seen(peak_memory_bytes=2_900 * 2**20)),
         "more work": pairs(counted("host_syncs", per_step=7)),
         "less work": pairs(counted("host_syncs", per_step=0)),

@@ -446,14 +446,20 @@ def test_single_runs_are_compared_and_not_judged(
     base = shown(run, tmp_path / "base.json")
     head = deepcopy(run)
     slow(head, "ddim50-fp16", by=1.5)
-    measured(head, "ddim50-tf32")["counters"]["host_syncs"][1] = 7
+    counters = measured(head, "ddim50-tf32")["counters"]
+    counters["host_syncs"][1] = 7
+    counters["kernels"][1] += 1
+    counters["kernel_launches"][1] *= 2
     drop(head, "vase25-reference")
     path = shown(head, tmp_path / "run.json")
     printed = words(page(path, "--base", str(base)))
     assert "A verdict needs 5 A/B pairs" in printed
     assert "ddim50-fp16 latency" in printed
     assert "+50.0 %" in printed
-    assert "ddim50-tf32 host syncs 303 → 353 (+1 in each of 50 steps)" in printed
+    (changed,) = re.findall(r"Counters that changed (.*) unchanged rows", printed)
+    assert "ddim50-tf32 host syncs 303 → 353 (+1 in each of 50 steps) ddim50" in changed
+    assert "(+1 in each of 50 steps), same within 1 % ddim50" in changed
+    assert changed.count("same within") == 1
     assert "only in base" in printed
     assert "unchanged rows" in printed
     assert "diffusers-perf ab" in printed

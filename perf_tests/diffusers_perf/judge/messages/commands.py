@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from shlex import join
 from typing import Protocol
@@ -26,9 +27,23 @@ class Rerun:
     job: MainJob
 
     def of(self, *cases: str) -> str:
-        # In brackets, an id selects no other case that it is a part of.
-        chosen = " or ".join(f"[{case}]" for case in cases)
-        return _main_job(f'-k "{chosen}"', self.job)
+        return _main_job(_only(cases), self.job)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompareAgain:
+    """Compares base and head on the cases alone, as `ab` was called."""
+
+    options: tuple[str, ...]
+    """Its own, but for --out and --minutes."""
+    pytest: tuple[str, ...]
+    """What it passes on to pytest, but for what selects cases."""
+
+    def of(self, *cases: str) -> str:
+        # What was measured stays where it is, and other cases need a folder of their own.
+        what = cases[0] if len(cases) == 1 else f"{len(cases)}-cases"
+        command = join(("diffusers-perf", "ab", *self.options, "--out", f"runs/ab-{what}"))
+        return " ".join(filter(None, (command, "--", _only(cases), join(self.pytest))))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,6 +87,11 @@ class Literal:
 
     def of(self, *_: str) -> str:
         return self.text
+
+
+def _only(cases: Sequence[str]) -> str:
+    """Selects these. In brackets, an id selects no other case that it is a part of."""
+    return f'-k "{" or ".join(f"[{case}]" for case in cases)}"'
 
 
 def _main_job(what: str, job: MainJob, *, selected: bool = False) -> str:

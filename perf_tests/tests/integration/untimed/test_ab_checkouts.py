@@ -84,6 +84,11 @@ def test_refs_have_separate_checkouts_and_environments(
     assert "changed" not in (repository / "ci" / "requirements.txt").read_text()
 
 
+def test_relative_ref_is_repeated_as_its_commit(repository: Path) -> None:
+    commits = sides.commits_of("HEAD^1", "HEAD")
+    assert sides.refs_anywhere(("HEAD^1", "HEAD"), commits) == (commits["base"][:12], "HEAD")
+
+
 def test_base_of_version_1_is_refused_before_anything_is_measured(
     repository: Path, installed: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
