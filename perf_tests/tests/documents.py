@@ -12,27 +12,27 @@ import io
 import json
 import re
 import tempfile
-import tomllib
 from collections.abc import Callable, Iterator
 from contextlib import redirect_stdout
 from importlib import import_module
 from pathlib import Path
 from typing import Any, cast
 
+import msgspec
 import pytest
 
 from diffusers_perf import faults
 from diffusers_perf.catalog.declarations import Tolerances
-from diffusers_perf.catalog.discovery import declared_in, shipped
+from diffusers_perf.catalog.discovery import shipped
 from diffusers_perf.catalog.metric import PROCESSES_FEW, Metric, MetricKind
-from diffusers_perf.catalog.metrics import BY_NAME, METRICS
+from diffusers_perf.catalog.metrics import METRICS
 from diffusers_perf.cli import __main__ as command
 from diffusers_perf.cli.commands import COMMANDS
-from diffusers_perf.cli.results import ResultRow, rows_of, table
+from diffusers_perf.cli.results import table
+from diffusers_perf.compare.state import FILE, Asked, StateFile
 from diffusers_perf.faults.injection import Fault
 from diffusers_perf.plugin.options import pytest_addoption
-from diffusers_perf.records.store import BaselineStore
-from perf_tests.tests import estimators, plain
+from perf_tests.tests import accepted, estimators, plain
 from perf_tests.tests.kinds import KINDS
 from perf_tests.tests.unit.recorded import five_pairs, keep
 
@@ -55,62 +55,11 @@ DOCUMENTS = (
     ".github/changes/README.md",
 )
 """All that people write; `RESULTS-<gpu>.md` and HISTORY.md are written by commands."""
-DECLARATIONS = "perf_tests.cases"
-FAILURE = "slower: ddim50-fp16: GPU busy"
-GLANCE = "nvidia-h100-80gb-hbm3"
-GLANCE_CASES = (
-    "reference",
-    "fp16",
-    "fp16+compile",
-    "best_lossless",
-    "best_lossy",
+ASKED = Asked(
+    options=("--base", "origin/main", "--head", "HEAD", "--quick", "--device", "cuda"), pytest=()
 )
-
-
+"""What the README compares."""
 EXAMPLES = 4
-
-
-def needs() -> str:
-    """What a machine needs: memory from the accepted baseline, versions from the package."""
-    baseline = BaselineStore(ROOT / "baselines").load_machine(GLANCE)
-    assert baseline is not None, f"{GLANCE} has no baseline"
-    memory = BY_NAME["peak memory"]
-    peaks: dict[str, float] = {}
-    for row in rows_of(baseline, declared_in(DECLARATIONS).cases):
-        peaks[row.suite] = max(peaks.get(row.suite, 0), row.median(memory) or 0)
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    oldest = {"Python": project["requires-python"].removeprefix(">=")}
-    for name in ("torch", "diffusers"):
-        (required,) = [r for r in project["dependencies"] if r.startswith(f"{name}>=")]
-        oldest[name] = required.split(">=")[1].split(",")[0]
-    rows = [
-        [
-            "GPU",
-            "one NVIDIA GPU for a case; [`fleet`](ci/README.md#many-gpus) uses several for a "
-            "suite. The default suite (a group of cases) follows diffusers' guide to fast "
-            f"inference and needs {memory.shown(peaks['guide'])} of GPU memory, all suites of "
-            f"Stable Diffusion 1.x {memory.shown(max(peaks.values()))} ({baseline.machine}); "
-            "`-m models` needs a card that holds SDXL and FLUX.1 in bfloat16",
-        ],
-        [
-            "no GPU",
-            "two small trained models ship with the library, a Stable Diffusion and a Flux, and "
-            "run on two CPU cores. Images and counters are judged as on a GPU; "
-            "`diffusers-perf structure` counts the full-size pipelines on tensors without data",
-        ],
-        [
-            "pipelines",
-            "any pipeline of diffusers, from a Hub id or a folder, or a class of your own: a "
-            "function of yours builds the object, which is called and has `.components` as a "
-            "`DiffusionPipeline` does. Stable Diffusion 1.x, SDXL and FLUX.1 also with weights "
-            "from a seed, which need no download",
-        ],
-        [
-            "software",
-            ", ".join(f"{name} {version} or newer" for name, version in oldest.items()) + "; Linux",
-        ],
-    ]
-    return table(["", ""], rows)
 
 
 def metrics() -> str:
@@ -120,12 +69,18 @@ def metrics() -> str:
         own = [metric for metric in METRICS if metric.detector == detector]
         about = "<br>".join(f"**{metric.label}**: {metric.about}" for metric in own)
         if own[0].kind is MetricKind.COUNTER:
-            listed = "; ".join(f"**{metric.label}**: {metric.about}" for metric in own)
+            listed = "; ".join(
+                f"**{metric.label}**{_rise(metric)}: {metric.about}" for metric in own
+            )
             about = f"exact integers, in total and per step. {listed}"
         found = [f"`{f.name}`" for f in faults.declared().values() if f.detected_by == detector]
         shown = ", ".join(found[:EXAMPLES])
         rows.append([detector, about, f"{shown}" + (" …" if len(found) > EXAMPLES else "")])
     return table(["kind", "metrics", "detects"], rows)
+
+
+def _rise(metric: Metric) -> str:
+    return f" (same within {_percent(metric.rise)})" if metric.rise else ""
 
 
 def limits() -> str:
@@ -297,9 +252,11 @@ def options() -> str:
 
 
 def injected_pairs(folder: Path) -> tuple[list[str], list[str]]:
-    """Files of base and of head: recorded processes of one case, into whose head more GPU work was
-    injected, and of its reference.
+    """Files of base and of head, as `ab` leaves them: recorded processes of one case, into whose
+    head more GPU work was injected, and of its reference.
     """
+    state = StateFile(settings={}, asked=ASKED, finished=())
+    (folder / FILE).write_bytes(msgspec.json.encode(state))
     sides: list[list[str]] = []
     for side, runs in zip(("base", "head"), five_pairs("injected"), strict=True):
         sides.append([str(folder / f"{side}-{number}.json") for number, _ in enumerate(runs, 1)])
@@ -311,19 +268,16 @@ def injected_pairs(folder: Path) -> tuple[list[str], list[str]]:
 
 
 def failure() -> str:
-    """What `compare` says of recorded processes, shortened to one message."""
+    """What `compare` says of recorded processes; of what is inconclusive, the first line."""
     with tempfile.TemporaryDirectory() as folder, redirect_stdout(io.StringIO()) as out:
         base, head = injected_pairs(Path(folder))
         command.main(["compare", "--base", *base, "--head", *head])
-    machine, shown, *messages = re.split(r"\n\n", out.getvalue().strip())
-    lines = "\n".join(messages).splitlines()
-    start = next(i for i, line in enumerate(lines) if line.startswith(FAILURE))
-    end = next(i for i in range(start + 1, len(lines)) if re.match(r"[a-z ]+: ", lines[i]))
-    return (
-        f"```text\n{machine}\n\n{shown}\n\n"
-        + "\n".join([*lines[start:end], "…", lines[-1]])
-        + "\n```"
-    )
+    head_of_it, messages = out.getvalue().strip().rsplit("\n\n", 1)
+    shown = [
+        f"{message.splitlines()[0]}\n  …" if message.startswith("inconclusive: ") else message
+        for message in re.split(r"\n(?=[a-z ]+: )", messages)
+    ]
+    return "\n".join(["```text", f"{head_of_it}\n", *shown, "```"])
 
 
 def commands() -> str:
@@ -334,48 +288,17 @@ def commands() -> str:
     return table(["command", "what it does"], rows)
 
 
-def glance() -> str:
-    """A few rows of one machine's baseline."""
-    baseline = BaselineStore(ROOT / "baselines").load_machine(GLANCE)
-    assert baseline is not None, f"{GLANCE} has no baseline"
-    rows = {
-        row.name: row
-        for row in rows_of(baseline, declared_in(DECLARATIONS).cases)
-        if row.workload == "ddim50"
-    }
-    shown = [metric for metric in METRICS if metric.column]
-    lines = [
-        [
-            name,
-            *(_of(rows[name], metric) for metric in shown),
-            str(len(rows[name].line.measured["latency_s"])),
-            rows[name].line.accepted,
-        ]
-        for name in GLANCE_CASES
-    ]
-    heads = [*(metric.column for metric in shown), "processes", "accepted"]
-    versions = {
-        ", ".join(f"{package} {line.versions[package]}" for package in ("torch", "diffusers"))
-        for line in (rows[name].line for name in GLANCE_CASES)
-    }
-    return table([f"ddim50 on {baseline.machine}, {'; '.join(sorted(versions))}", *heads], lines)
-
-
-def _of(row: ResultRow, metric: Metric) -> str:
-    return row.shown(metric) or ("1.000x" if metric.ratio_of else "")
-
-
 BLOCKS: dict[str, Callable[[], str]] = {
     "commands": commands,
     "controls": control_table,
     "estimators": estimators.table,
     "failure": failure,
     "faults": fault_table,
-    "glance": glance,
+    "glance": accepted.glance,
     "kinds": kinds_table,
     "limits": limits,
     "metrics": metrics,
-    "needs": needs,
+    "needs": accepted.needs,
     "optimizations": optimizations,
     "options": options,
     "plain": plain_totals,

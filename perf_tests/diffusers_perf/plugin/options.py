@@ -38,11 +38,12 @@ def _add(parser: pytest.Parser) -> None:
     group.addoption(
         "--model",
         metavar="MODEL",
-        help="run the workloads of one model: sd15, sdxl, flux1-dev or flux1-schnell (full size on "
-        "seeded weights), embedded (a small trained UNet), embedded-flux (a small trained "
-        "transformer), small (embedded's shape with seeded weights), a folder in diffusers' "
-        "format, or a Hub id; default: on cuda the workloads of the full-size models, on a CPU "
-        "those of both embedded models",
+        help="run on this model, in place of their own, the workloads for its pipeline class and "
+        "size, and no others: sd15, sdxl, flux1-dev or flux1-schnell (full size on seeded "
+        "weights), embedded (a small trained UNet), embedded-flux (a small trained transformer), "
+        "small (embedded's shape with seeded weights), a folder in diffusers' format, or a Hub "
+        "id; default: each workload on its own model, but on cuda none of the small models, and "
+        "on a CPU of the library's models both embedded ones",
     )
     group.addoption(
         "--rounds",
