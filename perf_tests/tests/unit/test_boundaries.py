@@ -14,6 +14,7 @@ from diffusers_perf.catalog.status import Status
 from diffusers_perf.judge import structure_verdicts
 from diffusers_perf.judge.claims import claims
 from diffusers_perf.judge.drift import drift_of, drift_text
+from diffusers_perf.judge.finding import Finding, Verdict
 from diffusers_perf.judge.interference import excuses
 from diffusers_perf.judge.measured import interval_of
 from diffusers_perf.judge.messages.commands import Literal
@@ -161,7 +162,7 @@ def counter(name: str, *, fixed: int = 0, per_step: int = 0) -> dict[str, Any]:
         ("torch flags", {"flags": {"deterministic algorithms": "on"}}, "more work"),
         ("torch flags", {"flags": {"default dtype": "float16"}}, "new"),
         # GPU busy for 0.8 s: a latency below nine tenths of it is impossible.
-        ("timer", {"rounds_s": (0.7201,) * 5}, None),
+        ("timer", {"rounds_s": (0.9 * 0.8,) * 5}, None),
         ("timer", {"rounds_s": (0.719,) * 5}, "invalid"),
     ],
 )
@@ -390,9 +391,9 @@ def test_drift_in_words(ratio: float, significant: bool, ends: str) -> None:
 def test_claims_are_those_of_cases_with_a_reference() -> None:
     small = structs.replace(FP16, parameters=600, rounds_s=(1.5,))
     published = {"fp16": Claim(smaller=0.5, faster=0.3)}
-    (line,) = claims([(small, REFERENCE), (small, None), (REFERENCE, REFERENCE)], published)
-    assert line.startswith("fp16: 40% fewer parameters")
-    assert "25% lower latency and 60% less GPU time" in line
+    (line,) = claims([(REFERENCE, REFERENCE), (small, None), (small, REFERENCE)], published)
+    assert line.startswith("fp16: 40% fewer parameters in the whole pipeline, 25% lower latency")
+    assert " and 60% less GPU time." in line
     (blind,) = claims([(structs.replace(small, gpu_busy_s=None), REFERENCE)], published)
     assert "GPU time" not in blind
 
@@ -453,6 +454,28 @@ def test_limit_that_cannot_be_judged_hides_none_after_it() -> None:
     # Said once, and not of the ratio as well.
     assert of("GPU busy speedup", question(blind)) is None
     assert of("peak memory", question(blind)) == "more memory"
+
+
+def test_sentence_is_that_of_the_worst_finding_wherever_it_stands() -> None:
+    slower, black = (
+        Finding(status=status, metric="", what=status) for status in (Status.SLOWER, Status.BLACK)
+    )
+    silent = dataclasses.replace(black, what="")
+    for findings in ((slower, black), (black, slower), (silent, slower, black)):
+        assert Verdict(findings=findings).sentence == "black: black"
+
+
+@pytest.mark.parametrize(
+    ("lost", "words"),
+    [(("casts",), "but has a limit"), (("casts", "host_syncs"), "but have limits")],
+)
+def test_counters_that_were_not_counted_are_named(lost: tuple[str, ...], words: str) -> None:
+    counters = {name: Count(fixed=1, per_step=0) for name in ("casts", "host_syncs")}
+    was = structs.replace(FP16, counters=counters)
+    now = structs.replace(FP16, counters={n: c for n, c in counters.items() if n not in lost})
+    asked = question(now, baseline=baseline_of(was, REFERENCE))
+    (found,) = (f for f in judge(asked).findings if f.metric == "counters")
+    assert found.what.endswith(words)
 
 
 def test_sentence_is_that_of_the_worst_finding() -> None:

@@ -155,6 +155,14 @@ def test_host_is_another_beyond_the_usual_spread_of_cores(share: float, other: b
     assert bool(Hosts.of(head, base).other) is other
 
 
+def test_speeds_of_two_hosts_are_given() -> None:
+    base, head = (
+        parsed([with_loops(content, seconds) for content in side(name, count=1)], name)
+        for name, seconds in (("base", 0.5), ("head", 1.0))
+    )
+    assert "500.0 ms and 1000.0 ms" in Hosts.of(base, head).other
+
+
 def test_one_cpu_on_both_sides_is_compared() -> None:
     def known(contents: list[Content]) -> list[Content]:
         for content in contents:

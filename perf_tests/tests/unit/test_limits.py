@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 from msgspec import structs
 
+from diffusers_perf.catalog.metric import PROCESSES_FEW
+from diffusers_perf.catalog.metrics import BY_LEAST
 from diffusers_perf.judge.limits import accepted_of, limits_of
 from diffusers_perf.records.baselines import Calibration
 from diffusers_perf.records.measurement import Count, Measurement
@@ -146,3 +148,11 @@ def test_flags_are_kept_that_every_process_has() -> None:
         device="cuda",
     )
     assert baseline.flags == {"matmul TF32": "on"}
+
+
+def test_limit_of_a_metric_with_a_margin_is_beyond_its_slack() -> None:
+    metric = next(metric for metric in BY_LEAST if metric.wall_clock)
+    assert metric.limit
+    limits = limits_of({metric.field: (2.0,) * PROCESSES_FEW})
+    expected = 2.0 * (1 + metric.limit.slack) + metric.margin
+    assert limits[metric.limit_name] == pytest.approx(expected)

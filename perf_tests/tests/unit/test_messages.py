@@ -22,6 +22,7 @@ from diffusers_perf.judge.messages.commands import (
     Command,
     CompareAgain,
     Literal,
+    accept_structure,
     structure_command,
 )
 from diffusers_perf.judge.pairs import compare
@@ -485,3 +486,21 @@ def test_runs_that_are_not_comparable() -> None:
         compare([], [])
     printed["no run"] = str(error.value)
     assert listed(printed) == messages("not_comparable")
+
+
+@pytest.mark.parametrize(
+    ("model", "options", "named"),
+    [
+        ("sd15", (), ""),
+        ("sd15", ("--quick", "--model=sd15"), " --model=sd15"),
+        # `structure` leaves out a small model unless it is named.
+        ("embedded", (), " --model=embedded"),
+        ("embedded", ("--model=embedded",), " --model=embedded"),
+    ],
+)
+def test_command_that_accepts_counts_names_the_model(
+    model: str, options: tuple[str, ...], named: str
+) -> None:
+    command = accept_structure(MainJob(options=options), model).of()
+    assert command == f'diffusers-perf structure{named} --write --reason "why"'
+    assert structure_command("--cpu").of() == "diffusers-perf structure --cpu"

@@ -6,12 +6,14 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from diffusers_perf.catalog.metrics import BY_LEAST
 from diffusers_perf.catalog.status import Status
 from diffusers_perf.judge import paired
 from diffusers_perf.judge.clock import Hosts
 from diffusers_perf.judge.comparison import Change, Comparison
+from diffusers_perf.judge.finding import Message
 from diffusers_perf.judge.pairs import compare
 from diffusers_perf.judge.sides import PairedCase
 from diffusers_perf.records.run import Run
@@ -99,3 +101,34 @@ def test_flag_of_the_first_process_is_compared() -> None:
         for c in compare(runs("base", off), runs("head", off)).changes
         if c.metric == "torch flags"
     ]
+
+
+def test_other_host_is_why_loops_or_cpus_differ() -> None:
+    base, head = (runs(name, {}) for name in ("base", "head"))
+    others = [replace(head[0], machine=structs.replace(head[0].machine, cpu="Intel Xeon"))]
+    known = [replace(base[0], machine=structs.replace(base[0].machine, cpu="AMD EPYC"))]
+
+    def why(base: list[Run], head: list[Run], other: str) -> str:
+        hosts = Hosts(loops_s=(), other=other)
+        return PairedCase(name=FP16, base=base, head=head, more="", hosts=hosts).other_host
+
+    assert why(base, head, "") == ""
+    assert why(base, head, "slower loops") == why(known, others, "slower loops") == "slower loops"
+    assert "AMD EPYC" in why(known, others, "")
+
+
+def test_failures_of_a_case_are_its_own() -> None:
+    found = Comparison(
+        changes=tuple(
+            Change.of(status, "latency", case, Message())
+            for case, status in (
+                ("a", Status.BLACK),
+                ("a", Status.SAME),
+                ("a", Status.SLOWER),
+                ("b", Status.MORE_WORK),
+            )
+        ),
+        pairs=5,
+    )
+    assert found.failed("a") == (Status.SLOWER, Status.BLACK)
+    assert found.failed("b") == (Status.MORE_WORK,)
