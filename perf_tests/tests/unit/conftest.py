@@ -9,33 +9,28 @@ from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
-import hypothesis  # noqa: F401  (its plugin imports it in each session of pytester)
 import pytest
-import torch
-
-# pytester forgets what a suite in this process imported first. A second copy of the bench would not
-# see what a test patched in the first, and these two register operators, which works once.
-import torch._dynamo
 from pytest_benchmark import plugin
 
-from diffusers_perf.measurement import bench, interference, measuring  # noqa: F401
-from diffusers_perf.measurement.housekeeping import import_libraries
-from perf_tests.tests.unit.recorded import accept, process
-
 COMMITTED = Path(__file__).parents[3] / "baselines"
-
-with suppress(ImportError):
-    import torchao  # noqa: F401  (optional, and imported by diffusers where it is installed)
-
-# Else the first test that needs them imports them, and pytester forgets them again.
-import_libraries()
-
-# Small tensors: threads would only wait for each other, most of all on a shared machine.
-torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _settled() -> None:
+    # Not with this file: the process that only hands out the tests of `-n` would wait for it all.
+    # pytester forgets what a suite in this process imported first. A second copy of the bench would
+    # not see what a test patched in the first, and dynamo registers operators, which works once.
+    import hypothesis  # noqa: F401  (its plugin imports it in each session of pytester)
+    import torch._dynamo
+
+    from diffusers_perf.measurement import bench, measuring  # noqa: F401
+    from diffusers_perf.measurement.housekeeping import import_libraries
+
+    with suppress(ImportError):
+        import torchao  # noqa: F401  (optional, and imported by diffusers where it is installed)
+    import_libraries()
+    # Small tensors: threads would only wait for each other, most of all on a shared machine.
+    torch.set_num_threads(1)
     # The suite and pytest collect garbage often: let them pass by the millions of objects that the
     # libraries hold.
     gc.freeze()
@@ -50,8 +45,10 @@ def _one_look_at_the_cpu() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _a_core_of_one_speed() -> Iterator[None]:
+def _a_core_of_one_speed(_settled: None) -> Iterator[None]:
     # Whatever else runs here; and in a run of a tenth of a second its loops would take the most.
+    from diffusers_perf.measurement import interference
+
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(interference, "_loop_s", lambda: 0.01)
         yield
@@ -85,6 +82,8 @@ def _without_baselines(folder: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def _accepted_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from perf_tests.tests.unit.recorded import accept, process
+
     folder = _without_baselines(tmp_path_factory.mktemp("accepted") / "baselines")
     assert accept([process(f"accepted-{number}") for number in range(3)], folder) == 0
     return folder

@@ -324,12 +324,6 @@ def test_disabled_benchmark_is_refused(
     result.stderr.fnmatch_lines(["*diffusers-perf times its cases: run it in one process*"])
 
 
-def test_xdist_times_nothing(pytester: pytest.Pytester) -> None:
-    result = run(pytester, "--benchmark-enable", "-n2", only=False)
-    assert result.ret == pytest.ExitCode.USAGE_ERROR
-    result.stderr.fnmatch_lines(["*diffusers-perf times its cases: run it in one process*"])
-
-
 def test_json_without_a_name_is_refused(pytester: pytest.Pytester) -> None:
     result = run(pytester, "--benchmark-json=")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
