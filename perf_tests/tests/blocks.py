@@ -2,8 +2,8 @@
 
 `unit/test_documents.py` fails if a command stands in none of the tables below, or a line of a table
 in no document. `full/test_commands.py` runs `RUN`. Every Python block is imported by a unit test,
-and measured by `integration/test_examples.py` if it declares a case; the one that needs pandas is
-run by `full/test_history_rates.py`.
+and measured by `integration/untimed/test_examples.py` if it declares a case; the one that needs
+pandas is run by `full/test_history_rates.py`.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ IN_CI: dict[str, tuple[str, str]] = {
     "python -m venv .venv && source .venv/bin/activate": (".ci/run", "python3 -m venv"),
     "pip install -r ci/torch.txt": (".ci/run", "pip install --quiet --requirement ci/torch.txt"),
     "pip install -e '.[dev]'": (".ci/run", "pip install --quiet -e '.[dev]'"),
-    "diffusers-perf faults --device cpu": ("ci/faults.sh", "python -m ci faults --device cpu"),
+    "diffusers-perf faults --device cpu": ("ci/faults.sh", "python -m ci faults --device"),
     "bash ci/job.sh judge": (".github/workflows/nightly.yml", "bash ci/job.sh judge"),
 }
 """Run by CI: the file that does, and the line in it."""
