@@ -48,7 +48,7 @@ def needs() -> str:
             f"inference and needs {PEAK_MEMORY.shown(of_guide)} of GPU memory, all suites of "
             f"Stable Diffusion 1.x {PEAK_MEMORY.shown(of_all)} ({machine}). In bfloat16, the "
             f"weights alone take {_weights('sdxl')} for SDXL and {_weights('flux1-dev')} for "
-            "FLUX.1-dev (`-m models`)",
+            "FLUX.1-dev (`-m models`); activations come on top",
         ],
         [
             "no GPU",
