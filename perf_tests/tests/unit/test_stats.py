@@ -195,6 +195,7 @@ def test_narrowed_to_the_same_number_changes_nothing() -> None:
     assert narrowed(seen, pairs=4, to=8).high < seen.high
 
 
+@pytest.mark.filterwarnings("error")
 def test_detectable_without_noise_is_the_threshold() -> None:
     assert detectable(0.0, pairs=5, threshold=0.03) == 0.03
     assert detectable(0.01, pairs=1, threshold=0.03) == math.inf
