@@ -53,7 +53,9 @@ def test_least_without_a_slack_is_limited_by_its_margin() -> None:
     metric = replace(STAGE, limit=None, margin=0.5)
     for seconds, count in ((2.5, 0), (2.51, 1)):
         base, head = (runs(n, *of_stage(s)) for n, s in (("base", 2.0), ("head", seconds)))
-        sides = PairedCase(name=FP16, base=base, head=head, more="", hosts=Hosts(loops_s=()))
+        sides = PairedCase(
+            name=FP16, base=base, head=head, more="", again=None, hosts=Hosts(loops_s=())
+        )
         assert len([*paired.least(sides, metric)]) == count
 
 
@@ -110,7 +112,9 @@ def test_other_host_is_why_loops_or_cpus_differ() -> None:
 
     def why(base: list[Run], head: list[Run], other: str) -> str:
         hosts = Hosts(loops_s=(), other=other)
-        return PairedCase(name=FP16, base=base, head=head, more="", hosts=hosts).other_host
+        return PairedCase(
+            name=FP16, base=base, head=head, more="", again=None, hosts=hosts
+        ).other_host
 
     assert why(base, head, "") == ""
     assert why(base, head, "slower loops") == why(known, others, "slower loops") == "slower loops"
