@@ -137,7 +137,7 @@ def _then(sides: PairedCase, weighed: Weighed, message: Message) -> Message:
     """The message with what to do about it."""
     if weighed.status != Status.INCONCLUSIVE:
         return _if_worse(sides, weighed.status, message)
-    if sides.pairs >= PAIRS_MOST or not weighed.more_could_tell:
+    if not weighed.more_could_tell:
         most = max(sides.pairs, PAIRS_MOST)
         return replace(message, advice=messages.too_noisy(most))
     command = Literal(text=sides.more) if sides.more else messages.MORE
