@@ -41,6 +41,8 @@ RUN: dict[str, tuple[int, ...]] = {
     "pytest perf_tests --benchmark-only --device cpu": (0,),
     "pytest perf_tests --benchmark-only --model=./my-checkpoint": (0,),
     f"{AB.format('origin/main')} cuda": (0, 2),
+    "diffusers-perf report runs/ab/head-*.json --base runs/ab/base-*.json "
+    "--html runs/report.html": (0,),
     f"{AB.format('HEAD')} cuda": (0, 2),
     "diffusers-perf calibrate runs/ab/base-*.json runs/ab/head-*.json": (0, 2),
     "diffusers-perf faults sdpa_lost --device cpu": (0,),

@@ -185,7 +185,7 @@ def too_noisy(pairs: int) -> str:
 
 
 MORE_PAIRS = "measure more pairs, or use a quieter machine"
-REPRODUCE = "reproduce it, or accept it if it is intended"
+REPRODUCE = "if it is intended, merge it; else reproduce it"
 
 
 # Counters
