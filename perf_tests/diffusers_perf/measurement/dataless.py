@@ -6,7 +6,7 @@ code that reads them goes the way it goes on a GPU. Values of the others are unk
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -15,6 +15,8 @@ from diffusers_perf.messages import measurement as messages
 
 DEVICE = torch.device("meta")
 HOST = torch.device("cpu")
+
+NESTED = (list, tuple)
 
 TWIN_ELEMENTS = 4096
 """A tensor up to this size keeps its values: every schedule and prompt, but no activation."""
@@ -45,13 +47,16 @@ def is_device(device: Any) -> bool:
     return device is not None and torch.device(device).type == DEVICE.type
 
 
-def tensors_in(values: Any) -> Iterator[torch.Tensor]:
+def tensors_in(values: Iterable[Any]) -> list[torch.Tensor]:
     """All tensors in nested lists and tuples."""
+    # Called for each operator: no generator, and no union of types, which take longer.
+    found = []
     for value in values:
         if isinstance(value, torch.Tensor):
-            yield value
-        elif isinstance(value, list | tuple):
-            yield from tensors_in(value)
+            found.append(value)
+        elif isinstance(value, NESTED):
+            found += tensors_in(value)
+    return found
 
 
 def twin(tensor: torch.Tensor) -> torch.Tensor | None:
@@ -107,10 +112,14 @@ def carry_twins(
     fresh: bool,
 ) -> None:
     """Do the same to the twins, if all are known; a tensor written with unknowns loses its own."""
-    unknown = any(twin(tensor) is None for tensor in on_device)
+    unknown = False
+    for tensor in on_device:
+        if tensor.is_meta and getattr(tensor, "_twin", None) is None:
+            unknown = True
+            break
     if unknown and fresh:
         return
-    results = list(tensors_in((result,)))
+    results = tensors_in((result,))
     drawn = torch.Tag.nondeterministic_seeded in func.tags
     if not unknown and not drawn and all(t.numel() <= TWIN_ELEMENTS for t in results):
         try:

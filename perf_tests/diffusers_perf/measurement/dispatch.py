@@ -30,10 +30,8 @@ from diffusers_perf.measurement.operator_facts import (
     OperatorFacts,
     dtype_name,
     frozen,
-    layout,
     learn,
     made,
-    memory_order,
     tensor_bytes,
     traits,
 )
@@ -71,7 +69,9 @@ class Counting(TorchDispatchMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         kwargs = kwargs or {}
-        tensors = [*tensors_in(args), *tensors_in(kwargs.values())]
+        tensors = tensors_in(args)
+        if kwargs:
+            tensors += tensors_in(kwargs.values())
         on_device = [t for t in tensors if t.is_meta]
         if not on_device and not is_device(kwargs.get("device")):
             return func(*args, **kwargs)
@@ -206,7 +206,7 @@ class Counting(TorchDispatchMode):
         kwargs: Any,
         on_device: Sequence[torch.Tensor],
     ) -> Any:
-        key = (func, frozen(args), frozen(tuple(kwargs.items())))
+        key = (func, frozen(args), frozen(tuple(kwargs.items())) if kwargs else None)
         known = self._known.get(key)
         result: Any
         if known is not None and known.results is not None:
@@ -220,7 +220,8 @@ class Counting(TorchDispatchMode):
             family = FAMILY_OF.get(name, "elementwise and other")
             operator = Operator(name, family, known.dtype, known.layout, self.stack[-1])
             self._add(operator, known.flops, known.bytes)
-            self._layouts(name, args, result)
+            if known.converts:
+                self.event("layout_conversions", known.converts)
         return result
 
     def _add(self, operator: Operator, flops: int, moved: int) -> None:
@@ -228,18 +229,6 @@ class Counting(TorchDispatchMode):
         sums[0] += 1
         sums[1] += flops
         sums[2] += moved
-
-    def _layouts(self, name: str, args: tuple[Any, ...], result: Any) -> None:
-        if name in ("clone", "_to_copy", "copy_"):
-            source, target = (args[1], args[0]) if name == "copy_" else (args[0], result)
-            if memory_order(source) != memory_order(target) and 0 not in source.stride():
-                self.event("layout_conversions", f"{layout(source)} → {layout(target)}")
-        elif name == "convolution" and args[0].ndim == 4:
-            # Where one of the two lies channels last, cuDNN is given a converted copy of the other.
-            lie = (layout(args[0]), layout(args[1]))
-            if lie in (("contiguous", "channels_last"), ("channels_last", "contiguous")):
-                what = "input" if lie[0] == "contiguous" else "weight"
-                self.event("layout_conversions", f"contiguous → channels_last, {what}")
 
 
 class Constructors(TorchFunctionMode):

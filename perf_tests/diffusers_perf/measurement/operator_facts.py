@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch.utils.flop_counter import flop_registry
 
-from diffusers_perf.measurement.dataless import DEVICE, tensors_in
+from diffusers_perf.measurement.dataless import DEVICE, NESTED, tensors_in
 
 FREE = ("_unsafe_view", "empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided")
 """Operators that launch nothing, beside views."""
@@ -30,6 +30,8 @@ class OperatorFacts(NamedTuple):
     layout: str
     flops: int
     bytes: int
+    converts: str | None
+    """Which memory layout it makes of which, if it does: ``contiguous → channels_last``."""
 
 
 @functools.cache
@@ -42,7 +44,7 @@ def frozen(value: Any) -> Any:
     """All that an operator's result and work depend on, but for values, to look it up by."""
     if isinstance(value, torch.Tensor):
         return value.shape, value.stride(), value.dtype, value.is_meta
-    if isinstance(value, list | tuple):
+    if isinstance(value, NESTED):
         return tuple([frozen(item) for item in value])
     return type(value), value
 
@@ -82,7 +84,22 @@ def learn(
         layout="-" if images is None else layout(images),
         flops=int(formula(*args, **kwargs, out_val=result)) if formula else 0,
         bytes=sum(map(tensor_bytes, tensors)),
+        converts=_conversion(name, args, result),
     )
+
+
+def _conversion(name: str, args: tuple[Any, ...], result: Any) -> str | None:
+    if name in ("clone", "_to_copy", "copy_"):
+        source, target = (args[1], args[0]) if name == "copy_" else (args[0], result)
+        if memory_order(source) != memory_order(target) and 0 not in source.stride():
+            return f"{layout(source)} → {layout(target)}"
+    elif name == "convolution" and args[0].ndim == 4:
+        # Where one of the two lies channels last, cuDNN is given a converted copy of the other.
+        lie = (layout(args[0]), layout(args[1]))
+        if lie in (("contiguous", "channels_last"), ("channels_last", "contiguous")):
+            what = "input" if lie[0] == "contiguous" else "weight"
+            return f"contiguous → channels_last, {what}"
+    return None
 
 
 def dtype_name(dtype: torch.dtype) -> str:
