@@ -47,5 +47,7 @@ def assert_exact(pipeline: Any, workload: Workload, *, alike: bool = True) -> No
     steps = generation.turns(workload.steps)
     calls = {operator: cost.calls.total(steps) for operator, cost in seen.operators.items()}
     happened = {key: count.total(steps) for key, count in seen.occurrences.items()}
+    counts = [*seen.occurrences.values(), *(c for cost in seen.operators.values() for c in cost)]
+    assert min(min(count.fixed, count.per_step) for count in counts) >= 0
     assert calls == {operator: sums[0] for operator, sums in counting.operators.items()}
     assert happened == dict(counting.occurrences)

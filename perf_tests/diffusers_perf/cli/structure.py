@@ -234,11 +234,7 @@ def table(case: Case, seen: OperatorCounts, args: argparse.Namespace) -> Iterato
     )
     yield f"  {'':58}{'each step':>10}{'fixed':>8}{'all':>10}"
 
-    below_zero = False
-
     def line(name: str, per_step: int, fixed: int, indent: int) -> str:
-        nonlocal below_zero
-        below_zero = below_zero or fixed < 0
         total = fixed + per_step * steps
         return f"  {' ' * indent}{name:{58 - indent}}{per_step:10,}{fixed:8,}{total:10,}"
 
@@ -255,8 +251,6 @@ def table(case: Case, seen: OperatorCounts, args: argparse.Namespace) -> Iterato
         yield line(counter.replace("_", " "), counted.per_step, counted.fixed, 0)
         for what, part in where[counter].items():
             yield line(what, part.per_step, part.fixed, 2)
-    if below_zero:
-        yield messages.NEGATIVE_FIXED
     work = seen.total()
     yield (messages.work(work.flops.total(steps), work.bytes.total(steps)))
     if args.matmul_tflops:

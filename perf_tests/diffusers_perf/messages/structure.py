@@ -61,7 +61,6 @@ def not_written(reason: str) -> str:
 # One case
 
 OWN_SCHEDULER = "its own scheduler"
-NEGATIVE_FIXED = "  fixed is below zero where the first or last steps do less than the others"
 
 
 def heading(case: str, *, steps: int, images: int, size: str, scheduler: str) -> str:

@@ -125,6 +125,7 @@ class MachineBaseline:
         lines = {}
         for key, case in sorted(self.cases.items()):
             known = asdict(case)
+            known["counters"] = _restated(case)
             known["workload"] = _named(key.partition("/")[0], case.workload, workloads)
             made_with = ", ".join(f"{n} {v}" for n, v in case.versions.items() if n in NAMING)
             known["versions"] = _named(made_with, case.versions, versions)
@@ -132,6 +133,14 @@ class MachineBaseline:
         return MachineFile(
             machine=self.machine, workloads=workloads, versions=versions, cases=lines
         )
+
+
+def _restated(case: CaseBaseline) -> dict[str, Count]:
+    """The counters without what older records state below zero."""
+    steps = case.workload.get("steps")
+    if not isinstance(steps, int) or steps < 1:
+        return dict(case.counters)
+    return {name: count.over(steps) for name, count in case.counters.items()}
 
 
 NAMING = ("torch", "diffusers")

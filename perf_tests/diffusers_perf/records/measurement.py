@@ -31,7 +31,7 @@ class Count(Record, frozen=True, kw_only=True, array_like=True):
     """A counter, ``[fixed, per step]`` in JSON: what happens once per generation and per step."""
 
     fixed: Integer
-    """Below zero where the first or last steps do less than the others."""
+    """Below zero in older records, where the first or last steps do less than the others."""
     per_step: Integer
 
     @classmethod
@@ -46,6 +46,17 @@ class Count(Record, frozen=True, kw_only=True, array_like=True):
 
     def total(self, steps: int) -> int:
         return self.fixed + self.per_step * steps
+
+    def over(self, steps: int) -> Count:
+        """The same total of so many steps, and none of it below zero.
+
+        Where the first or last steps do less than the others, what these do exceeds the total:
+        each has the average then, rounded down, and the rest is fixed.
+        """
+        if self.fixed >= 0 and self.per_step >= 0:
+            return self
+        per_step, fixed = divmod(self.total(steps), steps)
+        return Count(fixed=fixed, per_step=per_step)
 
 
 class Look(Record, frozen=True, kw_only=True):

@@ -9,11 +9,17 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import assume, given
+from hypothesis import strategies as st
 
+from diffusers_perf.catalog.metrics import HOST_SYNCS
+from diffusers_perf.catalog.status import Status
+from diffusers_perf.judge.counters import count_status
 from diffusers_perf.measurement import counters
 from diffusers_perf.measurement import trace as tracing
 from diffusers_perf.measurement.trace import NoTrace, Segment, Trace, TraceEvent
 from diffusers_perf.records.measurement import Count, KernelFamily
+from diffusers_perf.records.store import BaselineStore
 
 RECORDED = Path(__file__).parent / "recorded" / "h100-fp16-2steps.json.gz"
 
@@ -213,3 +219,93 @@ def test_all_steps_are_profiled_where_they_differ(monkeypatch: pytest.MonkeyPatc
     assert seen.counters["kernels"].total(50) == 30 + 17 * 11 + 33 * 2
     # No step does less than what is printed of each, and so nothing less than nothing is done once.
     assert seen.counters["kernels"].per_step == 2
+
+
+# No count is below zero
+
+steps_that_differ = st.lists(st.integers(0, 40), min_size=1, max_size=60)
+
+
+@given(kernels=steps_that_differ, further=st.integers(0, 60))
+def test_no_count_of_a_trace_is_below_zero(kernels: list[int], further: int) -> None:
+    trace = made_up(*kernels)
+    traced = len(kernels)
+    seen = counters.extrapolate(trace, traced=traced, steps=traced + further)
+    for count in seen.counters.values():
+        assert count.fixed >= 0
+        assert count.per_step >= 0
+    if not further:
+        assert seen.counters["kernels"].total(traced) == 30 + sum(kernels)
+
+
+def test_last_step_that_does_less_is_stated_without_a_count_below_zero() -> None:
+    def segment(reads: int) -> Segment:
+        copy = TraceEvent(
+            category="gpu_memcpy", name="DtoH", start_s=0, end_s=1, correlation=0, bytes=4
+        )
+        return Segment(on_gpu=[copy] * reads, on_host=[], allocations=None)
+
+    # DDIM reads six scalars a step, and four in the last one; the image is one copy more.
+    trace = Trace(before=segment(0), steps=[*[segment(6)] * 7, segment(4)], after=segment(1))
+    seen = counters.extrapolate(trace, traced=8, steps=50)
+    assert seen.counters["device_to_host_copies"] == Count(fixed=49, per_step=5)
+    assert seen.counters["device_to_host_copies"].total(50) == 49 * 6 + 4 + 1
+
+
+@given(
+    fixed=st.integers(-10_000, 10_000),
+    per_step=st.integers(-100, 100),
+    steps=st.integers(1, 100),
+)
+def test_restated_count_has_the_same_total(fixed: int, per_step: int, steps: int) -> None:
+    count = Count(fixed=fixed, per_step=per_step)
+    restated = count.over(steps)
+    assert restated.total(steps) == count.total(steps)
+    assert restated.over(steps) == restated or count.total(steps) < 0
+    if count.total(steps) >= 0:
+        assert min(restated.fixed, restated.per_step) >= 0
+    if min(fixed, per_step) >= 0:
+        assert restated == count
+
+
+FEW_STEPS = 8
+
+
+@given(
+    was=st.tuples(st.integers(-40, 40), st.integers(0, 9)),
+    now=st.tuples(st.integers(-40, 40), st.integers(0, 9)),
+)
+def test_verdict_is_the_same_of_a_restated_count(
+    was: tuple[int, int], now: tuple[int, int]
+) -> None:
+    """Older baselines and runs state counts below zero."""
+    before, after = (Count(fixed=f, per_step=p) for f, p in (was, now))
+    assume(min(before.total(FEW_STEPS), after.total(FEW_STEPS)) >= 0)
+    statuses = {
+        count_status(HOST_SYNCS, was=w, now=n, steps=FEW_STEPS)
+        for w in (before, before.over(FEW_STEPS))
+        for n in (after, after.over(FEW_STEPS))
+    }
+    assert len(statuses) == 1
+    if before == after:
+        assert statuses == {Status.SAME}
+
+
+def test_no_accepted_count_is_below_zero() -> None:
+    """In this repository's files, and in those that are written from older ones."""
+    store = BaselineStore(Path(__file__).parents[3] / "baselines")
+    slugs = [path.stem for path in store.folder.glob("nvidia-*.json")]
+    counts = [
+        count
+        for slug in slugs
+        if (machine := store.load_machine(slug))
+        for case in machine.cases.values()
+        for count in case.counters.values()
+    ]
+    operators = store.load_operators().values()
+    counts += [case.python_calls for case in operators if case.python_calls]
+    for case in operators:
+        for counted in case.counters.values():
+            counts += [counted.total, *counted.where.values()]
+    assert len(counts) > 1000
+    assert min(min(count.fixed, count.per_step) for count in counts) >= 0

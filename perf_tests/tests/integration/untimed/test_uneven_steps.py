@@ -9,7 +9,6 @@ import torch
 
 from diffusers_perf import models
 from diffusers_perf.catalog.discovery import shipped
-from diffusers_perf.measurement import structure
 from diffusers_perf.measurement.generation import Generation
 from diffusers_perf.measurement.pipelines import built
 from perf_tests.tests import tiny, uneven
@@ -31,15 +30,11 @@ def test_counts_of_a_cache_are_taken_over_its_period(name: str) -> None:
     assert not case.alike
     with built(case, models.open_source(workload.model), torch.device("cpu")) as pipeline:
         uneven.assert_exact(pipeline, workload, alike=False)
-        seen = structure.observe(pipeline, workload, alike=False)
         generation = Generation(pipeline, workload)
         images = generation.images()
         # Nothing of a generation of other steps is taken for its own.
         generation.images(steps=6)
         assert (generation.images() == images).all()
-    for cost in seen.operators.values():
-        assert min(count.fixed for count in cost) >= 0
-        assert min(count.per_step for count in cost) >= 0
 
 
 def test_cache_that_is_rarely_refreshed_is_counted_in_full() -> None:
