@@ -114,8 +114,8 @@ def glance() -> str:
     listed = table([f"ddim50 on {machine}, {'; '.join(sorted(versions))}", *heads], lines)
     return (
         f"{listed}\n\nMedians of {processes} processes; *spread* is from lowest to highest, over "
-        f'the median. `pytest perf_tests --benchmark-only -m "{suites}"` measures these rows '
-        "and others, [`accept`](#accept-a-baseline) keeps them, and "
+        f'the median. With `-m "{suites}"`, the two commands that '
+        "[accept a baseline](#accept-a-baseline) measure and keep these rows and others; "
         "`python -m perf_tests.tests.documents` writes this table."
     )
 
