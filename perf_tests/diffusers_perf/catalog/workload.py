@@ -97,13 +97,17 @@ class Workload:
     def changed(self, **changes: Any) -> Workload:
         """The same with other fields, or other arguments of the call.
 
-        A prompt takes the place of every prompt in a batch.
+        A prompt takes the place of every prompt in a batch, and so does one for another text
+        encoder (``prompt_2``).
         """
         own = {name: value for name, value in changes.items() if name in FIELDS}
         arguments = {name: value for name, value in changes.items() if name not in own}
-        prompt = arguments.get("prompt")
-        if isinstance(prompt, str) and not isinstance(self.call.get("prompt", ""), str):
-            arguments["prompt"] = [prompt] * len(self.prompts)
+        if not isinstance(self.call.get("prompt", ""), str):
+            arguments |= {
+                name: [prompt] * len(self.prompts)
+                for name, prompt in arguments.items()
+                if name.startswith("prompt") and isinstance(prompt, str)
+            }
         return replace(self, **own, call={**self.call, **arguments})
 
     def as_json(self) -> dict[str, Any]:

@@ -51,7 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--workload",
         metavar="NAME",
         help="inject all in this workload (default: each fault's own, of this repository's; of a "
-        "model that runs none of these, its first)",
+        "model that runs none of these, its shortest)",
     )
     parser.add_argument("--json", type=named, metavar="OUT", help="write all rows to this file")
     parser.add_argument(
@@ -154,10 +154,12 @@ def weights_on_host(sources: Opened, workloads: Iterable[Workload]) -> list[Seed
 
 
 def _stand_in(project: Project, sources: Opened, faults: Iterable[Fault]) -> str | None:
-    """Name of a model's first workload, if it runs none of those that faults are injected in."""
-    runs = [case.workload.name for case in project.cases if sources.runs(case.workload)]
+    """Name of a model's shortest workload, if it runs none of those that faults are injected in."""
+    runs = [case.workload for case in project.cases if sources.runs(case.workload)]
     own = {fault.setting.workload for fault in faults}
-    return runs[0] if runs and own.isdisjoint(runs) else None
+    if not runs or not own.isdisjoint(workload.name for workload in runs):
+        return None
+    return min(runs, key=lambda workload: workload.steps * workload.num_images).name
 
 
 def code(rows: Sequence[Outcome], trials: Trials) -> int:

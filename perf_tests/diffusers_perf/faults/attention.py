@@ -66,7 +66,10 @@ def attention_overflow(injection: Injection) -> None:
     """The attention of one block overflows float16."""
 
     def then(pipeline: Any) -> None:
-        attention = unet_of(pipeline).mid_block.attentions[0].transformer_blocks[0].attn1
+        unet = unet_of(pipeline)
+        if unet.dtype is not torch.float16:
+            raise CannotInject(messages.lacks(unet, messages.NOT_FLOAT16))
+        attention = unet.mid_block.attentions[0].transformer_blocks[0].attn1
         # The values too: a CPU's kernel treats NaN scores as absent.
         for layer in (attention.to_q, attention.to_k, attention.to_v):
             layer.weight.data.mul_(3e4 / float(layer.weight.detach().abs().max()))

@@ -55,11 +55,6 @@ class Setting:
         others = self.base_on_cpu if device == "cpu" else None
         return self.base if others is None else others
 
-    @property
-    def key(self) -> str:
-        """Equal for settings whose clean runs can stand for each other."""
-        return repr(self)
-
 
 @dataclass(kw_only=True)
 class Injection:

@@ -21,10 +21,10 @@ from diffusers_perf.measurement.discovery import denoisers
 
 @fault(detected_by="counter", setting=COUNTED_HALF, source="diffusers #511", where="cuda")
 def autocast_around_fp16(injection: Injection) -> None:
-    """torch.autocast around the denoiser of a pipeline that is in float16 already."""
+    """torch.autocast around the denoiser of a pipeline that is in half precision already."""
 
     def under(forward: Any, *args: Any, **kwargs: Any) -> Any:
-        with torch.autocast("cuda", dtype=torch.float16):
+        with torch.autocast("cuda", dtype=forward.__self__.dtype):
             return forward(*args, **kwargs)
 
     around_denoisers(injection, under)

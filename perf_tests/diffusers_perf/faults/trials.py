@@ -16,10 +16,11 @@ from time import perf_counter
 
 from msgspec import structs
 
-from diffusers_perf.catalog.declarations import REFERENCE, Case
+from diffusers_perf.catalog.declarations import REFERENCE, Case, Slot
 from diffusers_perf.catalog.discovery import Project
 from diffusers_perf.catalog.metric import Subject
 from diffusers_perf.catalog.metrics import APPLIED_CHECK, IMAGE_DISTANCE, LATENCY, LOAD, detector_of
+from diffusers_perf.catalog.registry import Catalog
 from diffusers_perf.catalog.status import Status
 from diffusers_perf.catalog.workload import FIELDS, Workload
 from diffusers_perf.faults.building import injecting
@@ -61,7 +62,7 @@ class Trials:
     verdicts: int = 0
     """Given so far on clean runs against clean runs, one per detector and case."""
     false_alarms: list[FalseAlarm] = field(default_factory=list)
-    _clean: dict[str, Clean] = field(default_factory=dict)
+    _clean: dict[object, Clean] = field(default_factory=dict)
     _observer: Observing = field(default_factory=Observing)
 
     @property
@@ -94,7 +95,9 @@ class Trials:
                 raise CannotInject(lack.reason)
         size = fault.sizes[0] if fault.sizes else None
         has_givens = bool(self._injection(fault, None, size).givens)
-        key = fault.name if has_givens else fault.setting.key
+        # Of cases that are the same, whichever setting they come from, as of a model's stand-in.
+        alike = (*cases, fault.setting.rounds, fault.setting.imports)
+        key = fault.name if has_givens else alike
         clean = self._clean.get(key)
         if clean is None:
             clean = self._clean[key] = Clean(folder=self.folder / str(len(self._clean)))
@@ -184,14 +187,21 @@ class Trials:
         """The reference, and the case if the setting has another, in the setting's steps."""
         declared = self._workload(setting)
         catalog = self.project.catalog_of(declared)
-        own = setting.base_on(self.bench.device.type)
+        decided = _decided(catalog, declared, declared.base)
+        # What a workload decides itself, such as its precision, stays.
+        own = [
+            name
+            for name in setting.base_on(self.bench.device.type)
+            if decided.isdisjoint(_decided(catalog, declared, (name,)))
+        ]
         base = tuple(dict.fromkeys((*declared.base, *own)))
         if "scheduler" in setting.changes and declared.scheduler is None:
             raise CannotInject(messages.own_scheduler(declared.name))
         for change in setting.changes:
             if change not in (*FIELDS, *declared.call):
                 raise ValueError(messages.nothing_to_change(declared.name, change))
-        workload = declared.changed(base=base, steps=setting.steps, **setting.changes)
+        steps = self._steps(setting)
+        workload = declared.changed(base=base, steps=steps, **setting.changes)
         if declared.prompts and declared.num_images < setting.num_images:
             workload = workload.changed(prompt=workload.prompts[:1] * setting.num_images)
         return [
@@ -227,10 +237,16 @@ class Trials:
                 return of
         raise CannotInject(messages.not_of_this_model(name))
 
+    def _steps(self, setting: Setting) -> int:
+        """The setting's; of a full-size stand-in no more than it has, since each takes long."""
+        if self.workload is None or (declared := self._workload(setting)).scale == "small":
+            return setting.steps
+        return min(setting.steps, declared.steps)
+
     def _injection(self, fault: Fault, clean: Clean | None, size: float | None) -> Injection:
         step_s = gpu_step_s = 0.0
         if clean is not None and clean.sides and clean.sides[-1].measured:
-            steps = fault.setting.steps
+            steps = self._steps(fault.setting)
             _, measured, _ = clean.sides[-1].measured[-1]
             step_s = measured.latency_s / steps
             gpu_step_s = (measured.gpu_busy_s or 0.0) / steps
@@ -317,6 +333,12 @@ class Trials:
         self.false_alarms += [
             FalseAlarm(after=fault.name, finding=finding) for finding in after.alarms()
         ]
+
+
+def _decided(catalog: Catalog, workload: Workload, base: tuple[str, ...]) -> set[Slot]:
+    """What of a pipeline these optimizations decide. `ValueError` for one that is not declared."""
+    stack = catalog.case(workload.changed(base=base), REFERENCE).stack
+    return {slot for optimization in stack for slot in optimization.decides}
 
 
 def _sentence(finding: Finding) -> str:

@@ -19,10 +19,11 @@ import torch
 
 from diffusers_perf import faults
 from diffusers_perf.catalog.declarations import REFERENCE, Case
-from diffusers_perf.catalog.discovery import Project
+from diffusers_perf.catalog.discovery import Project, shipped
 from diffusers_perf.catalog.metric import Detector
 from diffusers_perf.catalog.registry import Catalog
 from diffusers_perf.catalog.status import Status
+from diffusers_perf.catalog.workload import Workload
 from diffusers_perf.cli import __main__ as cli
 from diffusers_perf.cli import faults as command
 from diffusers_perf.faults import trials
@@ -597,6 +598,72 @@ def test_patched_static_method_is_restored() -> None:
     assert Library().twice(3) == 6
 
 
-def test_settings_are_shared_only_if_equal() -> None:
-    assert Setting(steps=2).key == Setting(steps=2).key
-    assert Setting(steps=2).key != Setting(steps=2, changes={"seed": 1}).key
+def stand_in(*workloads: Workload, setting: Setting) -> list[Case]:
+    """The cases of a fault in the shortest of a model's workloads, of which none is its own."""
+    catalog = shipped().without_cases()
+    for workload in workloads:
+        catalog.add_cases(workload, "fused_qkv")
+    project = Project(shared=catalog)
+    made = fault(detected_by="image", setting=setting)(dark)
+    bench: Any = SimpleNamespace(sources=FakeSources(), device=torch.device("cuda"))
+    session = trials.Trials(
+        judging=SimpleNamespace(bench=bench),  # type: ignore[arg-type]
+        project=project,
+        folder=Path(),
+        workload=command._stand_in(project, bench.sources, [made]),
+    )
+    return session._cases(setting)
+
+
+FULL = replace(WORKLOAD, model="sdxl")
+LONG = replace(FULL, name="long28", steps=28)
+BATCH = replace(FULL, name="batch4", call={**WORKLOAD.call, "prompt": ["a fake"] * 4})
+HALF = replace(WORKLOAD, base=("bf16",))
+
+
+def test_faults_of_another_model_are_injected_in_its_shortest_workload() -> None:
+    (case,) = stand_in(LONG, BATCH, FULL, setting=Setting(steps=20))
+    assert (case.workload.name, case.workload.steps) == ("fake4", 4)
+    (case,) = stand_in(WORKLOAD, setting=Setting(steps=20))
+    assert case.workload.steps == 20  # of a small model's, which takes no time
+    (case,) = stand_in(LONG, setting=Setting(steps=20))
+    assert (case.workload.name, case.workload.steps) == ("long28", 20)
+
+
+def test_precision_that_a_workload_is_served_in_stays() -> None:
+    setting = Setting(base=("fp16", "naive_attention"), steps=4)
+    (case,) = stand_in(HALF, setting=setting)
+    assert case.workload.base == ("bf16", "naive_attention")
+    (case,) = stand_in(WORKLOAD, setting=setting)
+    assert case.workload.base == ("fp16", "naive_attention")
+
+
+def test_settings_that_come_to_the_same_case_share_a_clean_run(
+    declared: Declared, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[bool] = []
+    side = trials.Trials._side
+
+    def counted(self: trials.Trials, *args: Any, injected: bool, **kwargs: Any) -> CleanRun:
+        made.append(injected)
+        return side(self, *args, injected=injected, **kwargs)
+
+    monkeypatch.setattr(trials.Trials, "_side", counted)
+    catalog = Catalog()
+    catalog.add_cases(FULL)
+    monkeypatch.setattr(command, "find_project", lambda _: Project(shared=catalog))
+    declared.fault(detected_by="image", setting=Setting(workload="sd", steps=20))(dark)
+    declared.control(setting=Setting(workload="sd", steps=30))(harmless)
+    assert cli.main(["faults"]) == 0
+    # Before the first, after it, and after the second.
+    assert made == [False, True, False, True, False]
+    made.clear()
+    declared.fault(detected_by="memory", setting=Setting(workload="sd", steps=3))(keeping)
+    assert cli.main(["faults", "dark", "keeping"]) == 0
+    assert made == [False, True, False] * 2
+
+
+def test_prompt_of_another_text_encoder_takes_every_prompts_place() -> None:
+    assert WORKLOAD.changed(prompt_2="another").call["prompt_2"] == ["another"] * 2
+    one = replace(WORKLOAD, call={**WORKLOAD.call, "prompt": "a fake"})
+    assert one.changed(prompt_2="another").call["prompt_2"] == "another"
