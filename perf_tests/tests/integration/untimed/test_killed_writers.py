@@ -6,58 +6,19 @@ Two that write at once lose nothing.
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from diffusers_perf.cli import __main__ as command
-from perf_tests.tests.unit.environments import Place
+from perf_tests.tests import breaking
+from perf_tests.tests.breaking import FULL, MOST, Killed, fault_at
 from perf_tests.tests.unit.recorded import process, with_images
-
-CALLS = ((Path, "open"), (Path, "replace"), (Path, "unlink"), (os, "fsync"))
-"""What changes the disk when a command writes, beside making folders."""
-MOST = 300
-FULL = OSError(28, "No space left on device")
-
-
-class Killed(BaseException):
-    """The process is gone: from here on it does nothing at all."""
-
-    filename: str | None
-
-
-@contextmanager
-def fault_at(number: int, error: Killed | OSError, *, below: Path) -> Iterator[list[int]]:
-    """The call of this number that writes below a folder fails; if it kills, all after it too."""
-    counted = [0]
-
-    def failing(original: Callable[..., Any], *, reads: bool) -> Callable[..., Any]:
-        def call(*args: Any, **kwargs: Any) -> Any:
-            mode = args[1] if len(args) > 1 else kwargs.get("mode", "r")
-            inside = not isinstance(args[0], Path) or below in args[0].parents
-            if inside and not (reads and str(mode).startswith("r")):
-                counted[0] += 1
-                stays = isinstance(error, Killed) and counted[0] > number
-                if counted[0] == number or stays:
-                    # As the system does, where it is given a name.
-                    error.filename = str(args[0]) if isinstance(args[0], Path) else None
-                    raise error
-            return original(*args, **kwargs)
-
-        return call
-
-    with pytest.MonkeyPatch.context() as patch:
-        for owner, name in CALLS:
-            patch.setattr(owner, name, failing(getattr(owner, name), reads=name == "open"))
-        yield counted
 
 
 @dataclass(frozen=True)
@@ -160,30 +121,11 @@ def test_fault_at_any_write_loses_nothing(
     assert 3 < number < MOST - 1
 
 
-@pytest.mark.parametrize("error", [Killed(), FULL], ids=["killed", "full"])
-def test_fault_at_any_write_of_a_comparison_loses_one_pair(
-    error: Killed | OSError, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_kill_at_any_write_of_a_comparison_loses_one_pair(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for number in range(1, MOST):
-        place = Place.made(folder := tmp_path / str(number))
-        capsys.readouterr()
-        with fault_at(number, error, below=folder) as counted, suppress(Killed):
-            code = place.ab()
-            assert code == (2 if number <= counted[0] else 0)
-            said = capsys.readouterr()
-            assert "Traceback" not in said.err
-            assert number > counted[0] or str(folder) in said.err, "it names the file"
-        before = place.finished()
-        kept = {pair for _, pair in before if {("base", pair), ("head", pair)} <= before}
-        measured = len(place.calls)
-        assert len(before) >= measured - 1
-        assert place.ab() == 0
-        assert len(place.finished()) == 10
-        assert len(place.calls) == measured + 10 - 2 * len(kept), f"at write {number}"
-        shutil.rmtree(folder)
-        if counted[0] < number:
-            break
-    assert 10 < number < MOST - 1
+    """`full/test_full_disk.py` fills the disk in its place."""
+    breaking.comparison(Killed(), tmp_path, capsys)
 
 
 def test_two_acceptances_at_once_are_both_in_the_history(runs: list[Path], tmp_path: Path) -> None:
