@@ -1,52 +1,67 @@
 #!/usr/bin/env bash
-# Every fault and control that shows without a GPU, on a CPU; general ones in a transformer too.
+# Every fault and control that shows on a device; some general faults in a transformer too.
 #
-#   bash ci/faults.sh
+#   bash ci/faults.sh [cpu|cuda]
 #
-# What the clock has to detect runs alone, everything else in two processes at once.
+# What a clock has to detect runs alone, everything else in several processes at once.
 # Exit code: 0, all as it must be; 1, a fault is missed or a control flagged.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-# General faults; all of them are in tests/full.
-transformer='upcast_norms sdpa_math_only item_in_step hooks_left_on images_kept decoded_one_by_one
-    stale_output nan block_skipped no_guidance prompt_lost scheduler_defaults rerun_half'
+device=${1:-cpu}
+# As many as have something to do: small generations leave most of a GPU idle.
+processes=2
+[[ $device == cpu ]] || processes=5
 
-names() { # timed, or half I of the others
-    python - "$1" <<'PYTHON'
+# General faults of the kinds that a denoiser's own code can hide; all of them are in tests/full.
+transformer='upcast_norms item_in_step images_kept stale_output block_skipped no_guidance prompt_lost'
+
+names() { # a line each: what is timed, and what each process injects
+    python - "$device" "$processes" <<'PYTHON'
 import sys
 
 from diffusers_perf import faults
 from diffusers_perf.catalog.discovery import load
-from diffusers_perf.catalog.metrics import BY_THE_CLOCK
+from diffusers_perf.catalog.metrics import BY_THE_CLOCK, GPU_BUSY
 
+device, processes = sys.argv[1], int(sys.argv[2])
 load("diffusers_perf.faults")
-here = [fault for fault in faults.declared().values() if fault.runs_on("cpu")]
+here = [fault for fault in faults.declared().values() if fault.runs_on(device)]
+clocks = (*BY_THE_CLOCK, GPU_BUSY.detector)
 # More than two rounds tell latencies apart.
-timed = {f.name for f in here if f.detected_by in BY_THE_CLOCK or f.setting.rounds > 2}
-others = [fault.name for fault in here if fault.name not in timed]
-print(*(timed if sys.argv[1] == "timed" else others[int(sys.argv[1]) :: 2]))
+timed = [f for f in here if f.detected_by in clocks or f.setting.rounds > 2]
+# Trials of one setting share their clean runs, if they are in one process.
+others = sorted((f for f in here if f not in timed), key=lambda f: f.setting.key)
+ends = [round(len(others) * part / processes) for part in range(processes + 1)]
+for part in (timed, *(others[start:end] for start, end in zip(ends, ends[1:], strict=False))):
+    print(*(fault.name for fault in part))
 PYTHON
 }
 
 tried() { # argument of `ci faults` ...
     # 3: too busy a machine to tell of latency, which is no fault of this change.
-    python -m ci faults --device cpu "$@" || [ $? -eq 3 ]
+    python -m ci faults --device "$device" "$@" || [ $? -eq 3 ]
 }
 
-first=$(names 0) second=$(names 1) timed=$(names timed)
-log=$(mktemp)
-trap 'rm -f "$log"' EXIT
-code=0
+scratch=$(mktemp -d)
+trap 'rm -rf "$scratch"' EXIT
+names >"$scratch/names"
+mapfile -t names <"$scratch/names"
+code=0 started=()
 # One thread each: on two cores they would wait for one another.
 export OMP_NUM_THREADS=1
-# shellcheck disable=SC2086 # names are words
-{ tried $first && tried --model=embedded-flux $transformer; } >"$log" 2>&1 &
-# shellcheck disable=SC2086
-tried $second || code=1
-wait $! || code=1
-cat "$log"
+for ((part = 1; part <= processes; part++)); do
+    # shellcheck disable=SC2086 # names are words
+    {
+        tried ${names[part]:-} && if ((part == 1)); then tried --model=embedded-flux $transformer; fi
+    } >"$scratch/$part" 2>&1 &
+    started[part]=$!
+done
+for part in "${!started[@]}"; do
+    wait "${started[part]}" || code=1
+    cat "$scratch/$part"
+done
 unset OMP_NUM_THREADS
 # shellcheck disable=SC2086
-tried $timed || code=1
+tried ${names[0]:-} || code=1
 exit "$code"
