@@ -333,28 +333,45 @@ esac
 """
 
 
-@pytest.mark.parametrize(("code", "ends"), [(0, 0), (1, 1), (2, 1), (3, 0)])
-def test_busy_machine_is_neutral(tmp_path: Path, code: int, ends: int) -> None:
-    script = program(tmp_path / ".ci" / "run", (ROOT / ".ci" / "run").read_text())
-    program(tmp_path / "ci" / "lint.sh", TOOL)
-    program(tmp_path / "ci" / "quickstart.sh", TOOL)
-    program(tmp_path / "ci" / "faults.sh", (ROOT / "ci" / "faults.sh").read_text())
+def whole_run(folder: Path, *, code: int = 0, lint: str = TOOL) -> subprocess.CompletedProcess[str]:
+    """`.ci/run` over tools that only note their calls; the faults end with this code."""
+    script = program(folder / ".ci" / "run", (ROOT / ".ci" / "run").read_text())
+    program(folder / "ci" / "lint.sh", lint)
+    program(folder / "ci" / "quickstart.sh", TOOL)
+    program(folder / "ci" / "faults.sh", (ROOT / "ci" / "faults.sh").read_text())
     for name in ("python3", "python", "pip", "pytest", "ruff", "mypy", "chromium"):
-        program(tmp_path / "bin" / name, TOOL)
-    done = subprocess.run(
+        program(folder / "bin" / name, TOOL)
+    return subprocess.run(
         ["bash", script],
         env={
-            "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}",
-            "CALLS": str(tmp_path / "calls"),
+            "PATH": f"{folder / 'bin'}:{os.environ['PATH']}",
+            "CALLS": str(folder / "calls"),
             "CODE": str(code),
         },
         capture_output=True,
         text=True,
     )
+
+
+@pytest.mark.parametrize(("code", "ends"), [(0, 0), (1, 1), (2, 1), (3, 0)])
+def test_busy_machine_is_neutral(tmp_path: Path, code: int, ends: int) -> None:
+    done = whole_run(tmp_path, code=code)
     assert done.returncode == ends, done.stderr
     asked = calls(tmp_path, "")
     assert "python -m ci faults --device cpu" in asked
     assert ("all passed" in done.stdout) == (ends == 0)
+
+
+def test_stage_that_fails_beside_others_fails_the_run(tmp_path: Path) -> None:
+    done = whole_run(tmp_path, lint="echo line 1 is too long\nexit 1\n")
+    assert done.returncode == 1
+    asked = calls(tmp_path, "")
+    assert any("tests/browser" in call for call in asked)
+    assert not any(call.startswith("quickstart.sh") for call in asked)
+    stages = [line for line in done.stdout.splitlines() if line.startswith(("---", "line 1"))]
+    # Its output is not mixed with theirs.
+    assert stages[-2] == "line 1 is too long"
+    assert stages[-1].startswith("--- linters and types: ")
 
 
 # The comment
