@@ -1,7 +1,7 @@
 """Does a test fail where the judge is wrong? Each mutant is one change of one of its expressions.
 
     pip install -e '.[mutation]'
-    python -m perf_tests.tests.mutation                   # all: about 10 minutes on two cores
+    python -m perf_tests.tests.mutation                   # all: about 15 minutes on two cores
     python -m perf_tests.tests.mutation --every 5 stats weighing
 
 Prints what survived and the share that was killed. Exit code 1 if that is below `KILLED_LEAST`.
