@@ -43,7 +43,7 @@ from diffusers_perf.measurement.stepwise import Steps
 from diffusers_perf.measurement.timing import Rounds, Stopwatch
 from diffusers_perf.messages import measurement as messages
 from diffusers_perf.records import pixels
-from diffusers_perf.records.measurement import Count, Measurement
+from diffusers_perf.records.measurement import Bits, Count, Measurement
 from diffusers_perf.records.pixels import Images
 from diffusers_perf.records.run import Machine
 from diffusers_perf.records.store import BaselineStore
@@ -252,8 +252,9 @@ class Bench:
             )
         measurement = structs.replace(measurement, interference=watch.interference())
         self._images[case.id] = images
+        bits = bits_of(case, self.device, pipeline)
         if self.images_folder is not None:
-            reason = save(images, self.images_folder, case.id, bits=bits_of(case, self.device))
+            reason = save(images, self.images_folder, case.id, bits=bits)
             if reason:
                 said = messages.image_not_saved(case.id, reason)
                 measurement = structs.replace(measurement, notes=(*measurement.notes, said))
@@ -262,7 +263,7 @@ class Bench:
             if compared is None:
                 return measurement
             images = compared
-        return self._compared(case, measurement, images)
+        return self._compared(case, measurement, images, bits)
 
     def _warm_up_shortly(
         self, generation: Generation, *, on_round: Callable[[float], None]
@@ -294,8 +295,12 @@ class Bench:
             seen[metric.field] = load.seconds + more_s
         return seen
 
-    def _compared(self, case: Case, measured: Measurement, images: Images) -> Measurement:
-        """With the distance of its images to those that they are compared with."""
+    def _compared(
+        self, case: Case, measured: Measurement, images: Images, bits: Bits
+    ) -> Measurement:
+        """With the distance of its images, which say something in so many bits, to those that they
+        are compared with.
+        """
         if not case.is_reference:
             reference = self._images.get(f"{case.workload.name}-{case.against}")
             distance = None if reference is None else pixels.distance(images, reference)
@@ -304,7 +309,7 @@ class Bench:
         path = self.store.image(
             model=source.name, weights=source.weights, workload=case.workload.name
         )
-        seen = to_accepted(images, path, bits=bits_of(case, self.device))
+        seen = to_accepted(images, path, bits=bits)
         if seen is None:
             return measured
         return structs.replace(measured, image_distance=seen.distance, accepted_bits=seen.bits)

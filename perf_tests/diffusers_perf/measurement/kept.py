@@ -5,10 +5,12 @@ from __future__ import annotations
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from diffusers_perf.catalog.declarations import Case
+from diffusers_perf.measurement.discovery import dtype_of, modules
 from diffusers_perf.messages import measurement as messages
 from diffusers_perf.messages.common import cannot_read
 from diffusers_perf.records import image_files, pixels
@@ -27,12 +29,16 @@ class ToAccepted:
     """Of the accepted images, as they were compared."""
 
 
-def bits_of(case: Case, device: torch.device) -> Bits:
+def bits_of(case: Case, device: torch.device, pipeline: Any) -> Bits:
     """In how many bits a case's images say something: in float32 on a CPU, rounding alone makes
     other images of the same code, and it is at 107 dB and more.
     """
     plain = case.is_reference and device.type == "cpu" and not case.workload.base
-    return 16 if plain else 8
+    # A user's function can build in another dtype than it was asked for.
+    exact = plain and all(
+        dtype_of(module) == torch.float32 for module in modules(pipeline).values()
+    )
+    return 16 if exact else 8
 
 
 def save(images: Images, folder: Path, case_id: str, *, bits: Bits) -> str | None:

@@ -1,7 +1,7 @@
 """Weights drawn from a seed on the real architectures: the real arithmetic without a download.
 
 Tolerance on them is about arithmetic, not about images. They are drawn once a process, each
-parameter from its own seed, and stay on the host; a pipeline gets copies.
+parameter from its own seed, and stay where they are; a pipeline gets copies.
 """
 
 from __future__ import annotations
@@ -88,7 +88,8 @@ class Skeletons(Seeded):
 
 @cache
 def drawn(model: str, role: str) -> torch.nn.Module:
-    """A model's module for a role of `ARCHITECTURES`, float32 on the host. Shared: only copy it.
+    """A model's module for a role of `ARCHITECTURES`, float32, on the host until `keep_on`.
+    Shared: only copy it.
 
     `RuntimeError` if the class no longer has the parameters that the checkpoint has.
     """

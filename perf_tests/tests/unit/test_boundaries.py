@@ -188,10 +188,13 @@ def test_reference_image_without_a_tolerance_of_its_weights(
     assert of("image distance", own) is None
 
 
-def test_reference_image_of_sixteen_bits() -> None:
-    for psnr_db, status in ((102.9, "worse image"), (103.0, None)):
+@pytest.mark.parametrize(
+    ("tolerance", "limit_db"), [(Tolerance(psnr_db=45.0, ssim=0.95), 103.0), (None, 90.0)]
+)
+def test_reference_image_of_sixteen_bits(tolerance: Tolerance | None, limit_db: float) -> None:
+    for psnr_db, status in ((limit_db - 0.1, "worse image"), (limit_db, None)):
         measured = structs.replace(REFERENCE, accepted_bits=16, **distance(psnr_db))
-        assert of("image distance", question(measured)) == status
+        assert of("image distance", question(measured, tolerance=tolerance)) == status
 
 
 def test_image_alone_in_half_precision() -> None:

@@ -6,12 +6,18 @@ import os
 import zlib
 from pathlib import Path
 from struct import pack
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from diffusers_perf.catalog.declarations import REFERENCE
+from diffusers_perf.catalog.registry import Catalog
+from diffusers_perf.catalog.workload import Workload
+from diffusers_perf.measurement.kept import bits_of
 from diffusers_perf.records import image_files
 from diffusers_perf.records.image_files import BadImage
 from diffusers_perf.records.names import BadName, image_file
@@ -150,3 +156,21 @@ def test_name_becomes_a_file_in_the_folder(tmp_path: Path, name: str) -> None:
 def test_name_that_may_lead_elsewhere_is_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(BadName, match="cannot be the name of a file"):
         image_file(tmp_path, name)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "device", "bits"),
+    [
+        (torch.float32, "cpu", 16),
+        (torch.float32, "cuda", 8),
+        # Of a function that builds in another dtype than it is asked for.
+        (torch.bfloat16, "cpu", 8),
+    ],
+)
+def test_a_reference_counts_in_16_bits_where_it_computes_in_float32(
+    dtype: torch.dtype, device: str, bits: int
+) -> None:
+    workload = Workload(name="some", model="acme.pipelines:build", call={}, steps=4)
+    pipeline = SimpleNamespace(components={"unet": torch.nn.Linear(2, 2).to(dtype)})
+    case = Catalog().case(workload, REFERENCE)
+    assert bits_of(case, torch.device(device), pipeline) == bits
