@@ -210,11 +210,13 @@ def plain_totals() -> str:
 PROJECTS = {
     "ComfyUI": "comfyanonymous/ComfyUI",
     "LTX-2": "Lightricks/LTX-2",
+    "SGLang": "sgl-project/sglang",
     "diffusers": "huggingface/diffusers",
     "sdnext": "vladmandic/sdnext",
     "torch": "pytorch/pytorch",
     "torchvision": "pytorch/vision",
     "transformers": "huggingface/transformers",
+    "vLLM-Omni": "vllm-project/vllm-omni",
 }
 """On GitHub, by the name in a fault's source."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from types import SimpleNamespace
 from typing import Any
 
@@ -9,9 +10,17 @@ import torch
 from diffusers.models import attention_processor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from diffusers_perf.faults.injection import CannotInject, Injection, fault
-from diffusers_perf.faults.places import COUNTED, COUNTED_HALF, SEEN, SEEN_FOUR, SEEN_FP16, unet_of
-from diffusers_perf.measurement.discovery import modules
+from diffusers_perf.faults.injection import CannotInject, Injection, Setting, fault
+from diffusers_perf.faults.places import (
+    COUNTED,
+    COUNTED_HALF,
+    SEEN,
+    SEEN_FOUR,
+    SEEN_FP16,
+    around_denoisers,
+    unet_of,
+)
+from diffusers_perf.measurement.discovery import denoisers, modules
 from diffusers_perf.messages import faults as messages
 
 
@@ -40,6 +49,45 @@ def mask_stops_flash(injection: Injection) -> None:
     functions = SimpleNamespace(**vars(torch.nn.functional))
     functions.scaled_dot_product_attention = masked
     injection.put(attention_processor, "F", functions)
+
+
+@fault(detected_by="counter", setting=COUNTED, where="cpu", source="own, of padded prompts")
+def padding_masked(injection: Injection) -> None:
+    """A mask that grows with the padding of the prompt reaches every attention to it."""
+
+    def masked(forward: Any, *args: Any, **kwargs: Any) -> Any:
+        states = kwargs["encoder_hidden_states"]
+        takes = inspect.signature(forward).parameters
+        if "joint_attention_kwargs" in takes:
+            tokens = kwargs["hidden_states"].shape[1] + states.shape[1]
+            mask = states.new_zeros(1, 1, tokens, tokens)
+            return forward(*args, **kwargs | {"joint_attention_kwargs": {"attention_mask": mask}})
+        if "encoder_attention_mask" not in takes:
+            raise CannotInject(messages.lacks(forward.__self__, messages.NO_MASK))
+        mask = states.new_ones(states.shape[:2])
+        return forward(*args, **kwargs | {"encoder_attention_mask": mask})
+
+    around_denoisers(injection, masked)
+
+
+@fault(
+    detected_by="applied check",
+    setting=Setting(base=("sdpa_flash",), base_on_cpu=("sdpa_math",), steps=6),
+    source="vLLM-Omni #6931",
+)
+def backend_replaced(injection: Injection) -> None:
+    """The attention backend that was asked for is silently replaced by the default one."""
+
+    def then(pipeline: Any) -> None:
+        for module in denoisers(pipeline).values():
+            for name, processor in module.attn_processors.items():
+                if hasattr(processor, "_attention_backend"):
+                    processor._attention_backend = "native"
+                else:
+                    owner = module.get_submodule(name.removesuffix(".processor"))
+                    owner.set_processor(attention_processor.AttnProcessor2_0())
+
+    injection.then(then)
 
 
 @fault(detected_by="counter", setting=COUNTED)

@@ -38,6 +38,18 @@ def peft_walk(injection: Injection) -> None:
     injection.then(then)
 
 
+@fault(detected_by="counter", setting=COUNTED, source="Qwen-Image's modulate_index")
+def index_rebuilt(injection: Injection) -> None:
+    """Each call of the denoiser builds an index from a Python list, always of the same numbers."""
+
+    def rebuilding(forward: Any, *args: Any, **kwargs: Any) -> Any:
+        states = kwargs["encoder_hidden_states"]
+        torch.tensor([[0] * states.shape[1]] * len(states), device=states.device)
+        return forward(*args, **kwargs)
+
+    around_denoisers(injection, rebuilding)
+
+
 @fault(detected_by="counter", setting=COUNTED)
 def hooks_left_on(injection: Injection) -> None:
     """A profiler left a hook on every layer."""

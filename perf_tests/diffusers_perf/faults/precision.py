@@ -4,19 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
 
-from diffusers_perf.faults.injection import Injection, Setting, fault
+from diffusers_perf.faults.injection import CannotInject, Injection, Setting, fault
 from diffusers_perf.faults.places import (
     COUNTED,
     COUNTED_HALF,
     SEEN,
+    SEEN_FP16,
     around_decode,
     around_denoisers,
 )
-from diffusers_perf.measurement.discovery import denoisers
+from diffusers_perf.measurement.discovery import decoders, denoisers
+from diffusers_perf.messages import faults as messages
+
+OVERFLOWING = 3e4
+"""Of a layer's weights: products of them are beyond float16."""
 
 
 @fault(detected_by="counter", setting=COUNTED_HALF, source="diffusers #511", where="cuda")
@@ -77,17 +83,39 @@ def upcast_step(injection: Injection) -> None:
 )
 def upcast_decoder(injection: Injection) -> None:
     """The decoder is moved to float32 for each image and back."""
+    around_decode(injection, _upcasting)
 
-    def upcasting(decode: Any, latents: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
-        vae = decode.__self__
-        torch.nn.Module.to(vae, dtype=torch.float32)
-        try:
-            sample, *rest = decode(latents.float(), *args, **kwargs)
-        finally:
-            torch.nn.Module.to(vae, dtype=latents.dtype)
-        return (sample.to(latents.dtype), *rest)
 
-    around_decode(injection, upcasting)
+def _upcasting(decode: Any, latents: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+    vae = decode.__self__
+    torch.nn.Module.to(vae, dtype=torch.float32)
+    try:
+        sample, *rest = decode(latents.float(), *args, **kwargs)
+    finally:
+        torch.nn.Module.to(vae, dtype=latents.dtype)
+    return (sample.to(latents.dtype), *rest)
+
+
+@fault(detected_by="image", setting=SEEN_FP16, source="the upcast of SDXL's decoder")
+def upcast_lost(injection: Injection) -> None:
+    """A decoder whose activations overflow float16 is no longer moved to float32."""
+
+    def given(pipeline: Any) -> None:
+        for vae in decoders(pipeline).values():
+            layer = getattr(getattr(vae, "decoder", None), "conv_in", None)
+            if layer is None or layer.weight.dtype is not torch.float16:
+                raise CannotInject(messages.lacks(vae, messages.NOT_FLOAT16))
+            # As large as SDXL's: the normalizations behind it take the scale away.
+            for parameter in layer.parameters():
+                parameter.data.mul_(OVERFLOWING / float(parameter.abs().max()))
+            vae.decode = partial(_upcasting, vae.decode)
+
+    def then(pipeline: Any) -> None:
+        for vae in decoders(pipeline).values():
+            (vae.decode,) = vae.decode.args
+
+    injection.given(given)
+    injection.then(then)
 
 
 @fault(detected_by="applied check", setting=COUNTED_HALF, source="diffusers #775")

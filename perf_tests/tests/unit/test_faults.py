@@ -9,6 +9,7 @@ import re
 import signal
 import weakref
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -78,6 +79,7 @@ def test_catalog_has_the_allowed_size() -> None:
 def test_historical_regressions_are_in_the_catalog() -> None:
     sources = " ".join(f.source for f in DECLARED)
     happened = "#511 #371 #1614 #3493 #3594 #4305 #6173 #6708 UniPC #7576 1.12 #174575 #775 #902"
+    happened += " #23648 #14297 #3266 #6931 modulate_index"  # of the models that people serve
     assert [name for name in happened.split() if name not in sources] == []
 
 
@@ -153,6 +155,31 @@ def test_graph_faults_switch_off_or_record_again() -> None:
     assert pipeline.encode_prompt() == "states"
     assert pipeline.unet.forward is not before
     assert pipeline.unet.forward.function == before.function
+
+
+def test_opaque_normalizations_stay_whole_in_what_is_compiled() -> None:
+    injection = faults.declared()["norms_opaque"].injected(Injection(device="cuda"))
+    layers = torch.nn.Sequential(torch.nn.LayerNorm(4), torch.nn.RMSNorm(4))
+    x = torch.arange(8.0).reshape(2, 4)
+    with torch.no_grad():
+        wanted = layers(x)
+    called: list[str] = []
+
+    def keep(graph: torch.fx.GraphModule, _: object) -> Callable[..., Any]:
+        called.extend(str(node.target) for node in graph.graph.nodes if node.op == "call_function")
+        return graph.forward
+
+    torch.compiler.reset()
+    with ExitStack() as contexts, torch.no_grad():
+        for context in injection.contexts:
+            contexts.enter_context(context)
+        made = torch.compile(layers, backend=keep)(x)
+    torch.compiler.reset()
+    assert torch.equal(made, wanted)
+    assert [name.rpartition("faults.")[2] for name in called] == [
+        "layer_norm.default",
+        "rms_norm.default",
+    ]
 
 
 # What becomes of it

@@ -121,6 +121,7 @@ ALLOWED = {
     r"{}'s {}: {} has {} parameters |{} is a {}, which has no rule ": "contracts of the library",
     r"# What was accepted, when and why": "the heading of a file",
     r"(denoiser|text encoder)'s ": "what a slot of a stack decides",
+    r"\(Tensor x, ": "an operator's signature",
     r"a small yellow star ": "a prompt",
     r"a history of a metric with noise ": "a contract between functions, which no input breaks",
 }
