@@ -518,10 +518,12 @@ def sd_lora(dtype: torch.dtype = torch.float32, device: torch.device = CPU) -> A
 
 
 class Warmer(diffusers.StableDiffusionPipeline):  # type: ignore[misc]
-    """A team's own pipeline: another signature, an argument of its own."""
+    """A team's own pipeline: another signature, an argument of its own, and arrays by default."""
 
-    def __call__(self, prompt: str, *, warmth: float = 0.0, **call: Any) -> Any:
-        output = super().__call__(prompt, **call)
+    def __call__(
+        self, prompt: str, *, warmth: float = 0.0, output_type: str = "np", **call: Any
+    ) -> Any:
+        output = super().__call__(prompt, output_type=output_type, **call)
         output.images = np.clip(output.images + warmth, 0, 1)
         return output
 
