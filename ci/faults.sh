@@ -31,7 +31,7 @@ clocks = (*BY_THE_CLOCK, GPU_BUSY.detector)
 # More than two rounds tell latencies apart.
 timed = [f for f in here if f.detected_by in clocks or f.setting.rounds > 2]
 # Trials of one setting share their clean runs, if they are in one process.
-others = sorted((f for f in here if f not in timed), key=lambda f: f.setting.key)
+others = sorted((f for f in here if f not in timed), key=lambda f: repr(f.setting))
 ends = [round(len(others) * part / processes) for part in range(processes + 1)]
 for part in (timed, *(others[start:end] for start, end in zip(ends, ends[1:], strict=False))):
     print(*(fault.name for fault in part))

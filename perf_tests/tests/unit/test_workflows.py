@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import itertools
 import json
 import os
 import re
@@ -16,6 +17,8 @@ from typing import Any
 import pytest
 import yaml
 
+from diffusers_perf import faults
+from diffusers_perf.catalog.discovery import load
 from diffusers_perf.cli import __main__ as command
 from perf_tests.tests import blocks
 from perf_tests.tests.unit.recorded import accept, measured, process, settle, write
@@ -372,6 +375,36 @@ def test_stage_that_fails_beside_others_fails_the_run(tmp_path: Path) -> None:
     # Its output is not mixed with theirs.
     assert stages[-2] == "line 1 is too long"
     assert stages[-1].startswith("--- linters and types: ")
+
+
+NOTED = """
+case "$*" in
+    '-m ci faults '*) echo "$*" >>"$CALLS" ;;
+    *) exec "$REAL_PYTHON" "$@" ;;
+esac
+"""
+
+
+def test_each_fault_is_injected_once(tmp_path: Path) -> None:
+    program(tmp_path / "python", NOTED)
+    subprocess.run(
+        ["bash", ROOT / "ci" / "faults.sh"],
+        env=os.environ
+        | {
+            "PATH": f"{tmp_path}:{os.environ['PATH']}",
+            "CALLS": str(tmp_path / "calls"),
+            "REAL_PYTHON": sys.executable,
+        },
+        check=True,
+    )
+    asked = calls(tmp_path, "-m ci faults --device cpu")
+    (transformer,) = [call.split()[5:] for call in asked if "--model=embedded-flux" in call]
+    names = [call.split()[5:] for call in asked if "--model" not in call]
+    load("diffusers_perf.faults")
+    here = [name for name, fault in faults.declared().items() if fault.runs_on("cpu")]
+    assert sorted(itertools.chain(*names)) == sorted(here)
+    assert len(names) == 3
+    assert {*transformer[1:]} < {*here}
 
 
 # The comment
