@@ -73,7 +73,7 @@ IN_CI: dict[str, tuple[str, str]] = {
     "python -m venv .venv && source .venv/bin/activate": (".ci/run", "python3 -m venv"),
     "pip install -r ci/torch.txt": (".ci/run", "pip install --quiet --requirement ci/torch.txt"),
     "pip install -e '.[dev]'": (".ci/run", "pip install --quiet -e '.[dev]'"),
-    "diffusers-perf faults --device cpu": ("ci/faults.sh", "python -m ci faults --device"),
+    "diffusers-perf faults --device cpu": ("ci/faults.sh", "python -m ci faults --device cpu"),
     "bash ci/job.sh judge": (".github/workflows/nightly.yml", "bash ci/job.sh judge"),
 }
 """Run by CI: the file that does, and the line in it."""
