@@ -153,7 +153,10 @@ class ResultRow:
 
     def count(self, name: str) -> str:
         count = self.line.counters.get(name)
-        return "" if count is None else f"{count.fixed:,} + {count.per_step:,}"
+        if count is None:
+            return ""
+        missing = f" − {count.missing:,}" if count.missing else ""
+        return f"{count.fixed:,} + {count.per_step:,}{missing}"
 
 
 def rows_of(baseline: MachineBaseline, cases: Iterable[Case]) -> Iterator[ResultRow]:

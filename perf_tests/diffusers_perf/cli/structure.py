@@ -26,6 +26,7 @@ from diffusers_perf.judge.structure_verdicts import key_of
 from diffusers_perf.messages import structure as messages
 from diffusers_perf.plugin.finding import find_project
 from diffusers_perf.records.baselines import OperatorBaseline
+from diffusers_perf.records.measurement import Count
 from diffusers_perf.records.missing import parts_of
 from diffusers_perf.records.operators import COUNTERS
 from diffusers_perf.records.store import BaselineStore
@@ -232,25 +233,24 @@ def table(case: Case, seen: OperatorCounts, args: argparse.Namespace) -> Iterato
     yield messages.heading(
         case.id, steps=steps, images=images, size=str(case.workload.size), scheduler=scheduler
     )
-    yield f"  {'':58}{'each step':>10}{'fixed':>8}{'all':>10}"
+    yield f"  {'':58}{'each step':>10}{'fixed':>8}{'missing':>9}{'all':>10}"
 
-    def line(name: str, per_step: int, fixed: int, indent: int) -> str:
-        total = fixed + per_step * steps
-        return f"  {' ' * indent}{name:{58 - indent}}{per_step:10,}{fixed:8,}{total:10,}"
+    def line(name: str, count: Count, indent: int) -> str:
+        numbers = f"{count.per_step:10,}{count.fixed:8,}{count.missing:9,}{count.total(steps):10,}"
+        return f"  {' ' * indent}{name:{58 - indent}}{numbers}"
 
     counters, where = seen.counters, seen.where()
     calls = counters[OPERATORS.field]
-    yield line(OPERATORS.name, calls.per_step, calls.fixed, 0)
+    yield line(OPERATORS.name, calls, 0)
     for (family, dtype, layout), work in seen.by(lambda o: (o.family, o.dtype, o.layout)).items():
         name = f"{family} {dtype}" + (f" {layout}" if layout != "-" else "")
-        yield line(name, work.calls.per_step, work.calls.fixed, 2)
+        yield line(name, work.calls, 2)
     for counter in COUNTERS:
         if counter == OPERATORS.field:
             continue
-        counted = counters[counter]
-        yield line(counter.replace("_", " "), counted.per_step, counted.fixed, 0)
+        yield line(counter.replace("_", " "), counters[counter], 0)
         for what, part in where[counter].items():
-            yield line(what, part.per_step, part.fixed, 2)
+            yield line(what, part, 2)
     work = seen.total()
     yield (messages.work(work.flops.total(steps), work.bytes.total(steps)))
     if args.matmul_tflops:

@@ -46,8 +46,7 @@ def count_status(metric: Metric, *, was: Count, now: Count, steps: int) -> Statu
     share = 1 + metric.rise
     before, after = was.total(steps), now.total(steps)
     # Per step as well: fewer fixed ones must not pay for one more in each step.
-    each = now.over(steps).per_step > was.over(steps).per_step
-    if after > before * share or (each and not metric.rise):
+    if after > before * share or (not metric.rise and now.per_step > was.per_step):
         return Status.MORE_WORK
     return Status.LESS_WORK if after * share < before else Status.SAME
 

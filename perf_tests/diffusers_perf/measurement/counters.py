@@ -80,7 +80,7 @@ def extrapolate(trace: Trace, *, traced: int, steps: int) -> TraceSummary:
         # Where steps differ, what each of them does at least: all of them are in the trace.
         each = min(counts[name] for counts in per_step)
         total = sum(counts[name] for counts in trace.counts)
-        counters[name] = Count(fixed=total - traced * each, per_step=each).over(steps)
+        counters[name] = Count(fixed=total - traced * each, per_step=each)
 
     busy = [busy_s(segment.on_gpu) for segment in trace.steps]
     step_s = fmean(busy[STEADY] or busy)

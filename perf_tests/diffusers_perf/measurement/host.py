@@ -124,8 +124,7 @@ def python_calls(generation: Generation, pipeline: Any) -> Count:
     with step_ends(pipeline, lambda: after_steps.append(so_far())), profile:
         call()
     per_step = after_steps[STEADY] - after_steps[STEADY - 1]
-    count = Count(fixed=so_far() - per_step * generation.turns(steps), per_step=per_step)
-    return count.over(generation.turns(generation.workload.steps))
+    return Count(fixed=so_far() - per_step * generation.turns(steps), per_step=per_step)
 
 
 def _held_bytes(device: torch.device) -> int:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
@@ -51,11 +51,12 @@ def observe(pipeline: Any, workload: Workload, *, alike: bool = True) -> Operato
     if torch.is_autocast_enabled("cuda") or torch.is_autocast_enabled("cpu"):
         raise NotCountable(messages.AUTOCAST)
     generation = Generation(pipeline, workload)
-    shortest, few_asked, many_asked = (generation.asking_for(turns) for turns in (1, FEW, MANY))
+    few_asked, many_asked = (generation.asking_for(turns) for turns in (FEW, MANY))
     with without_data(pipeline):
         if not alike:
-            # What is made in a first generation and kept is not part of the others.
-            _run(pipeline, generation, shortest)
+            # What is made in a first generation and kept is not part of the others. A cache makes
+            # buffers at the first step that it skips, which one turn does not reach.
+            _run(pipeline, generation, few_asked)
             every = _run(pipeline, generation, workload.steps)
             return _counts_of(every.whole, every.at_least)
         few, many = (_run(pipeline, generation, asked) for asked in (few_asked, many_asked))
@@ -63,13 +64,8 @@ def observe(pipeline: Any, workload: Workload, *, alike: bool = True) -> Operato
             # Something was: it is in the first of the two alone.
             few = _run(pipeline, generation, few_asked)
         continues = many.continues(few)
-        lines = {key: many.since(few, key) for key in many.whole}
         if continues and few.asked <= workload.steps:
-            if many.is_linear:
-                return _counts_of(lines, lambda key: lines[key].over(workload.steps))
-            # Of other schedules it is unknown how many turns the workload's steps are.
-            if all(min(line.fixed, line.per_step) >= 0 for line in lines.values()):
-                return _counts_of(lines, lines.__getitem__)
+            return _counts_of(many.whole, lambda key: many.since(few, key))
         every = _run(pipeline, generation, workload.steps)
     if continues:
         return _counts_of(every.whole, lambda key: every.exactly(key, many.since(few, key)))
@@ -118,8 +114,7 @@ class _Counted:
 
     def exactly(self, key: Any, line: Count) -> Count:
         """The line through others, where it leads here."""
-        leads_here = line.total(self.steps) == self.whole[key]
-        return line.over(self.steps) if leads_here else self.at_least(key)
+        return line if line.total(self.steps) == self.whole[key] else self.at_least(key)
 
 
 def _more(whole: Tally, part: Tally) -> Tally:
@@ -151,12 +146,11 @@ def _tally(counting: Counting) -> Tally:
     return tally
 
 
-def _counts_of(keys: Iterable[Any], count: Callable[[Any], Count]) -> OperatorCounts:
-    keys = list(keys)
-    operators = dict.fromkeys(key[0] for key in keys if not isinstance(key, Occurrence))
+def _counts_of(tally: Tally, count: Callable[[Any], Count]) -> OperatorCounts:
+    operators = dict.fromkeys(key[0] for key in tally if not isinstance(key, Occurrence))
     return OperatorCounts(
         operators={
             o: OperatorCost(*(count((o, number)) for number in range(3))) for o in operators
         },
-        occurrences={key: count(key) for key in keys if isinstance(key, Occurrence)},
+        occurrences={key: count(key) for key in tally if isinstance(key, Occurrence)},
     )

@@ -7,12 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Final, Literal, TypeVar
+from typing import Annotated, Any, Final, Literal, TypeVar
 
-from msgspec import Meta
+from msgspec import Meta, to_builtins
 from msgspec.structs import asdict
 
-from diffusers_perf.catalog.metrics import LATENCY, LATENCY_SPEEDUP, LIMITED, PORTABLE
+from diffusers_perf.catalog.metrics import (
+    LATENCY,
+    LATENCY_SPEEDUP,
+    LIMITED,
+    PORTABLE,
+    PYTHON_CALLS,
+)
 from diffusers_perf.messages import records as messages
 from diffusers_perf.records.files import BadContent
 from diffusers_perf.records.measurement import Count
@@ -125,7 +131,6 @@ class MachineBaseline:
         lines = {}
         for key, case in sorted(self.cases.items()):
             known = asdict(case)
-            known["counters"] = _restated(case)
             known["workload"] = _named(key.partition("/")[0], case.workload, workloads)
             made_with = ", ".join(f"{n} {v}" for n, v in case.versions.items() if n in NAMING)
             known["versions"] = _named(made_with, case.versions, versions)
@@ -133,14 +138,6 @@ class MachineBaseline:
         return MachineFile(
             machine=self.machine, workloads=workloads, versions=versions, cases=lines
         )
-
-
-def _restated(case: CaseBaseline) -> dict[str, Count]:
-    """The counters without what older records state below zero."""
-    steps = case.workload.get("steps")
-    if not isinstance(steps, int) or steps < 1:
-        return dict(case.counters)
-    return {name: count.over(steps) for name, count in case.counters.items()}
 
 
 NAMING = ("torch", "diffusers")
@@ -205,6 +202,22 @@ class OperatorFile(StrictRecord, frozen=True, kw_only=True):
     workload: str
     cases: Mapping[str, OperatorBaseline]
     """By model and case: ``sd15/fp16``."""
+
+
+def as_written(file: MachineFile | OperatorFile) -> dict[str, Any]:
+    """The file's plain data, each count with its third part only where something is missing."""
+    content: dict[str, Any] = to_builtins(file)
+    for case in content["cases"].values():
+        for field in {"counters", PYTHON_CALLS.field} & case.keys():
+            case[field] = _short(case[field])
+    return content
+
+
+def _short(counts: Any) -> Any:
+    if isinstance(counts, dict):
+        return {name: _short(count) for name, count in counts.items()}
+    *parts, missing = counts
+    return counts if missing else parts
 
 
 # Bounds for every machine, and what the guide printed

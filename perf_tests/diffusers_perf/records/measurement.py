@@ -8,11 +8,13 @@ from statistics import median
 from typing import Annotated, Literal
 
 from msgspec import Meta
+from msgspec.structs import force_setattr
 
 from diffusers_perf.messages.records import UNEQUAL_STEPS
 from diffusers_perf.records.quantities import (
     Integer,
     NotNegative,
+    NotNegativeInteger,
     Number,
     Positive,
     PositiveInteger,
@@ -28,11 +30,18 @@ HOST_IDLE = 0.1
 
 
 class Count(Record, frozen=True, kw_only=True, array_like=True):
-    """A counter, ``[fixed, per step]`` in JSON: what happens once per generation and per step."""
+    """A counter, ``[fixed, per step, missing]`` in JSON; the third may be left out if it is 0."""
 
     fixed: Integer
-    """Below zero in older records, where the first or last steps do less than the others."""
+    """Never below zero. In older files it may be, and is read as `missing`."""
     per_step: Integer
+    missing: NotNegativeInteger = 0
+    """What the first or last steps do less than the others; `fixed` is zero then."""
+
+    def __post_init__(self) -> None:
+        once = self.once
+        force_setattr(self, "fixed", max(0, once))
+        force_setattr(self, "missing", max(0, -once))
 
     @classmethod
     def between(cls, few: int, many: int, *, steps: tuple[int, int]) -> Count:
@@ -44,19 +53,13 @@ class Count(Record, frozen=True, kw_only=True, array_like=True):
         per_step = math.ceil((many - few) / (steps[1] - steps[0]))
         return cls(fixed=few - per_step * steps[0], per_step=per_step)
 
+    @property
+    def once(self) -> int:
+        """What does not grow with the steps; below zero where something is missing."""
+        return self.fixed - self.missing
+
     def total(self, steps: int) -> int:
-        return self.fixed + self.per_step * steps
-
-    def over(self, steps: int) -> Count:
-        """The same total of so many steps, and none of it below zero.
-
-        Where the first or last steps do less than the others, what these do exceeds the total:
-        each has the average then, rounded down, and the rest is fixed.
-        """
-        if self.fixed >= 0 and self.per_step >= 0:
-            return self
-        per_step, fixed = divmod(self.total(steps), steps)
-        return Count(fixed=fixed, per_step=per_step)
+        return self.once + self.per_step * steps
 
 
 class Look(Record, frozen=True, kw_only=True):

@@ -162,4 +162,4 @@ class OperatorCounts:
 def added(counts: Iterable[Count]) -> Count:
     """The sum of counts."""
     counts = tuple(counts)
-    return Count(fixed=sum(c.fixed for c in counts), per_step=sum(c.per_step for c in counts))
+    return Count(fixed=sum(c.once for c in counts), per_step=sum(c.per_step for c in counts))

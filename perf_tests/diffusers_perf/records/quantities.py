@@ -14,6 +14,7 @@ Number = Annotated[float, Meta(ge=-MOST, le=MOST)]
 Positive = Annotated[float, Meta(gt=0, le=MOST)]
 NotNegative = Annotated[float, Meta(ge=0, le=MOST)]
 Integer = Annotated[int, Meta(ge=-MOST, le=MOST)]
+NotNegativeInteger = Annotated[int, Meta(ge=0, le=MOST)]
 PositiveInteger = Annotated[int, Meta(gt=0, le=MOST)]
 
 

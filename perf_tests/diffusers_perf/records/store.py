@@ -23,6 +23,7 @@ from diffusers_perf.records.baselines import (
     Portable,
     PortableFile,
     Published,
+    as_written,
 )
 from diffusers_perf.records.files import (
     BadContent,
@@ -156,7 +157,7 @@ class Changes:
     def save_machine(self, baseline: MachineBaseline) -> Path:
         """Write the machine's file; returns where."""
         path = self.store.machine_path(slug_of(baseline.machine))
-        self._write(path, laid_out(baseline.file(), depth=3))
+        self._write(path, laid_out(as_written(baseline.file()), depth=3))
         return path
 
     def save_operators(self, cases: Mapping[str, OperatorBaseline]) -> None:
@@ -167,7 +168,7 @@ class Changes:
             by_workload.setdefault(workload, {})[key] = case
         for workload, own in by_workload.items():
             file = OperatorFile(workload=workload, cases=own)
-            self._write(self.store.operators_path(workload), laid_out(file, depth=4))
+            self._write(self.store.operators_path(workload), laid_out(as_written(file), depth=4))
         for path in self.store.operators_paths():
             if path.stem not in by_workload:
                 self.files.remove(path)

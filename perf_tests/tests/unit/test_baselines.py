@@ -13,9 +13,16 @@ from msgspec import structs
 
 from diffusers_perf.catalog.metrics import COUNTERS
 from diffusers_perf.judge.limits import limits_of
-from diffusers_perf.records.baselines import BadBaseline, CaseBaseline, MachineBaseline
+from diffusers_perf.records.baselines import (
+    BadBaseline,
+    CaseBaseline,
+    MachineBaseline,
+    OperatorBaseline,
+    as_written,
+)
 from diffusers_perf.records.files import laid_out
 from diffusers_perf.records.measurement import Count
+from diffusers_perf.records.operators import OperatorCount
 from diffusers_perf.records.store import BaselineStore
 from perf_tests.tests.unit.catalogs import ours
 
@@ -69,6 +76,38 @@ def test_change_of_one_case_changes_few_lines(saved: Path) -> None:
     after = saved.read_text().splitlines()
     (line,) = [now for was, now in zip(before, after, strict=True) if was != now]
     assert line.strip().startswith('"limits": ')
+
+
+def test_count_below_zero_of_an_older_file_is_written_as_missing(saved: Path) -> None:
+    text = saved.read_text()
+    older = text.replace("[300, 1000]", "[-1, 6]")
+    saved.write_text(older)
+    store = BaselineStore(saved.parent)
+    loaded = store.load_machine("gpu")
+    assert loaded is not None
+    assert loaded.cases[KEY].counters["kernels"] == Count(fixed=0, per_step=6, missing=1)
+    # All else stays byte for byte, and so do counts of which nothing is missing.
+    assert store.save_machine(loaded).read_text() == older.replace("[-1, 6]", "[0, 6, 1]")
+    assert store.load_machine("gpu") == loaded
+
+
+def test_operator_counts_are_read_back_as_written(tmp_path: Path) -> None:
+    uneven = Count(fixed=0, per_step=6, missing=1)
+    even = Count(fixed=3, per_step=6)
+    case = OperatorBaseline(
+        accepted="2026-11-22",
+        reason="first counts",
+        versions={"torch": "2.11.0"},
+        counters={"casts": OperatorCount(total=uneven, where={"a in B": uneven, "c in D": even})},
+        python_calls=even,
+    )
+    store = BaselineStore(tmp_path)
+    with store.changing() as changes:
+        changes.save_operators({"ddim50/sd15/fp16": case})
+    assert store.load_operators() == {"ddim50/sd15/fp16": case}
+    text = store.operators_path("ddim50").read_text()
+    assert '{"total": [0, 6, 1], "where": {"a in B": [0, 6, 1], "c in D": [3, 6]}}' in text
+    assert '"python_calls": [3, 6]' in text
 
 
 def test_unknown_machine_has_no_baseline(tmp_path: Path) -> None:
@@ -169,7 +208,7 @@ def test_committed_files_are_sound() -> None:
             for case in machine.cases.values():
                 assert set(case.counters) <= set(COUNTERS)
             # As it would be written, so that accepting changes no other line.
-            assert laid_out(machine.file(), depth=3) == path.read_text(encoding="utf-8")
+            assert laid_out(as_written(machine.file()), depth=3) == path.read_text(encoding="utf-8")
     assert store.load_operators()
     entries = [line for line in store.history.read_text().splitlines() if line.startswith("- ")]
     assert all(

@@ -141,12 +141,12 @@ def test_passing_run_shows_every_part(run: Content, folder: Path, tmp_path: Path
     assert "@media print" in text
 
 
-def test_counters_below_zero_are_restated(run: Content, tmp_path: Path) -> None:
+def test_counters_below_zero_are_shown_as_missing(run: Content, tmp_path: Path) -> None:
     counted = measured(run, "ddim50-fp16")["counters"]
     counted["host_syncs"] = [-2, 6]
     printed = words(page(shown(run, tmp_path / "run.json")))
-    assert "fp16 host syncs 48 5 298" in printed
-    assert "If the first or last steps do less than the others" in printed
+    assert "fp16 host syncs 0 6 2 298" in printed
+    assert "Missing is what the first or last steps do less than the others" in printed
 
 
 def test_charts_show_the_numbers_of_the_tables(run: Content, tmp_path: Path) -> None:

@@ -93,8 +93,7 @@ def label(name: str) -> str:
 
 def difference(name: str, *, was: Count, now: Count, steps: int) -> str:
     """A counter's change: ``casts 12 → 1,234 (+61 in each of 20 steps)``."""
-    was, now = was.over(steps), now.over(steps)
-    per_step, fixed = now.per_step - was.per_step, now.fixed - was.fixed
+    per_step, fixed = now.per_step - was.per_step, now.once - was.once
     parts = [f"{per_step:+,} in each of {steps} steps"] if per_step else []
     parts += [f"{fixed:+,} fixed"] if fixed else []
     totals = f"{was.total(steps):,} → {now.total(steps):,}"
