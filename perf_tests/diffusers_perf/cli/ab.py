@@ -5,7 +5,8 @@
 
 Base and head run in turn (A B B A …), so that a drifting machine affects both alike: five pairs,
 and five more if those can resolve what is inconclusive. Each side has a compile cache of its own
-that is empty at first. Run the same command again to continue after an interruption.
+that is empty at first. Run the same command again to continue after an interruption. Without
+--out, a selection of cases (-k and others) gets a new folder once its comparison is complete.
 """
 
 from __future__ import annotations
@@ -22,8 +23,13 @@ from diffusers_perf.messages import ab as messages
 MINUTES = 30.0
 OUT = Path("runs", "ab")
 """Below the repository's root."""
-BY_CASE = ("-k", "--shard")
+BY_CASE = ("-k", "--shard", "--deselect", "--last-failed-no-failures", "--lfnf")
 """pytest's options that select single cases, each followed by a value."""
+BY_LAST_RUN = (
+    *("--last-failed", "--lf", "--failed-first", "--ff", "--new-first", "--nf"),
+    *("--stepwise", "--sw", "--stepwise-skip", "--sw-skip", "--stepwise-reset", "--sw-reset"),
+)
+"""Those that select or order them by what pytest remembers."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -39,7 +45,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--out",
         type=named,
         metavar="FOLDER",
-        help="where runs, checkouts and environments are kept (default: runs/ab)",
+        help="where runs, checkouts and environments are kept (default: runs/ab; for a selection "
+        "of cases, runs/ab-2 and so on where runs/ab is taken)",
     )
     add_minutes(parser, MINUTES)
     parser.add_argument("--device", choices=("cuda", "cpu"), help="passed to pytest")
@@ -67,7 +74,7 @@ def main(args: argparse.Namespace) -> int:
         refs_anywhere,
         repository,
     )
-    from diffusers_perf.compare.state import Asked, State
+    from diffusers_perf.compare.state import Asked, Setting, State, free_folder
     from diffusers_perf.compare.turns import Turns
     from diffusers_perf.ending import leave_lost_terminal
 
@@ -79,35 +86,41 @@ def main(args: argparse.Namespace) -> int:
         *(["--quick"] if args.quick else []),
         *_as_one(args.pytest),
     ]
-    out: Path = (args.out or repository() / OUT).absolute()
     typed = ["diffusers-perf", "ab", *_own_options(args, refs), *_given({"--out": args.out})]
     pytests = tuple(_not_of_cases(args.pytest))
     try:
-        with interruptible() as interruption, held(out, by="ab") as lock:
+        with interruptible() as interruption:
+            own = _own_options(args, refs)
+            settings: dict[str, Setting] = {"pytest": tuple(options)}
             if all(pythons):
                 sides = of_pythons(*pythons)
-                settings = {side.name: (str(side.python), side.code[:12]) for side in sides}
-                asked = Asked(options=_own_options(args, refs), pytest=pytests)
-                state = State.open(out, {"pytest": tuple(options), **settings}, asked)
+                settings |= {side.name: (str(side.python), side.code[:12]) for side in sides}
             else:
                 commits = commits_of(*refs)
+                settings |= commits
                 own = _own_options(args, refs_anywhere(refs, commits))
-                asked = Asked(options=own, pytest=pytests)
+            out: Path = args.out or repository() / OUT
+            if args.out is None and pytests != tuple(args.pytest):
+                out = free_folder(out, settings)
+            out = out.absolute()
+            with held(out, by="ab") as lock:
                 # Before anything is checked out over what another comparison measured.
-                state = State.open(out, {"pytest": tuple(options), **commits}, asked)
-                sides = of_commits(commits, out)
-            for name, changed in state.see({side.name: side.packages for side in sides}).items():
-                print(messages.changed_environment(name, changed))
-            return Turns(
-                sides={side.name: side for side in sides},
-                state=state,
-                typed=(typed, ["--", *args.pytest] if args.pytest else []),
-                options=options,
-                budget_s=args.minutes * 60,
-                lock=lock,
-                store=store_of(args),
-                interruption=interruption,
-            ).judge()
+                state = State.open(out, settings, Asked(options=own, pytest=pytests))
+                if not all(pythons):
+                    sides = of_commits(commits, out)
+                now = {side.name: side.packages for side in sides}
+                for name, changed in state.see(now).items():
+                    print(messages.changed_environment(name, changed))
+                return Turns(
+                    sides={side.name: side for side in sides},
+                    state=state,
+                    typed=(typed, ["--", *args.pytest] if args.pytest else []),
+                    options=options,
+                    budget_s=args.minutes * 60,
+                    lock=lock,
+                    store=store_of(args),
+                    interruption=interruption,
+                ).judge()
     except (BadFolder, NothingMeasured) as error:
         return refuse(str(error))
     except KeyboardInterrupt:
@@ -148,10 +161,18 @@ def _given(options: Mapping[str, object]) -> Iterator[str]:
 
 
 def _not_of_cases(arguments: Sequence[str]) -> Iterator[str]:
-    """Those of pytest's arguments that do not select single cases."""
+    """Those of pytest's arguments that do not select single cases; of a test, its file."""
     left = iter(arguments)
+    files = set()
     for argument in left:
+        name = argument.partition("=")[0]
+        file, of_test, _ = argument.partition("::")
         if argument in BY_CASE:
             next(left, None)
-        elif not argument.startswith(("-k", "--shard=")):
+        elif name in BY_CASE or argument in BY_LAST_RUN or argument.startswith("-k"):
+            continue
+        elif not (of_test and file.endswith(".py")):
             yield argument
+        elif file not in files:
+            files.add(file)
+            yield file

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import re
 import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -104,11 +103,21 @@ def commits_of(
 
 
 def refs_anywhere(refs: Sequence[str], commits: Mapping[str, str]) -> tuple[str, ...]:
-    """The refs as another checkout may be given them: a commit for one that is relative, as CI has
-    ``HEAD^1`` of a merge.
+    """The refs as another checkout may be given them: a commit for each that means something else
+    there, as ``HEAD^1`` of CI's merge, or its ``HEAD``.
     """
     pairs = zip(refs, commits.values(), strict=True)
-    return tuple(commit[:12] if re.search(r"[~^@]", ref) else ref for ref, commit in pairs)
+    return tuple(ref if _is_branch(ref) else commit[:12] for ref, commit in pairs)
+
+
+def _is_branch(ref: str) -> bool:
+    """The name of a branch, here or of origin, or ``HEAD`` where it is on one."""
+    options = ("--verify", "--quiet", "--symbolic-full-name", "--end-of-options")
+    shown = git("rev-parse", *options, ref)
+    full = shown.stdout.strip()
+    on_branch = ref == "HEAD" and full.startswith("refs/heads/")
+    of_origin = ref.startswith("origin/") and full == f"refs/remotes/{ref}"
+    return on_branch or of_origin or full == f"refs/heads/{ref}"
 
 
 def of_commits(commits: Mapping[str, str], out: Path) -> tuple[Side, Side]:

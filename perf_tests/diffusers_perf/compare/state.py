@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from typing import Annotated
 
@@ -53,6 +54,7 @@ class StateFile(StrictRecord, frozen=True, kw_only=True, omit_defaults=True):
     packages: Mapping[str, Mapping[str, str]] = {}
     finished: tuple[Finished, ...]
     compared: Integer = 0
+    complete: bool = False
 
 
 @dataclass(kw_only=True)
@@ -67,6 +69,8 @@ class State:
     finished: list[Finished] = field(default_factory=list)
     compared: int = 0
     """Pairs of the comparison that was made, whatever it said."""
+    complete: bool = False
+    """No further pair is worth measuring."""
 
     @classmethod
     def open(cls, out: Path, settings: Mapping[str, Setting], asked: Asked) -> State:
@@ -138,8 +142,31 @@ class State:
             packages=self.packages,
             finished=tuple(self.finished),
             compared=self.compared,
+            complete=self.complete,
         )
         write_whole(self.path, as_json(content))
+
+
+def free_folder(default: Path, settings: Mapping[str, Setting]) -> Path:
+    """Where a comparison of these settings starts or goes on: `default`, or the first numbered one
+    beside it that holds neither a complete comparison nor another one.
+    """
+    out = default
+    for number in count(2):
+        if _is_free(out / FILE, settings):
+            break
+        out = default.with_name(f"{default.name}-{number}")
+    return out
+
+
+def _is_free(file: Path, settings: Mapping[str, Setting]) -> bool:
+    if not file.exists():
+        return True
+    try:
+        known = msgspec.json.decode(read_bytes(file), type=StateFile)
+    except (OSError, ValueError, RecursionError):
+        return False
+    return not known.complete and known.settings == settings
 
 
 def again_of(base: Sequence[Path], head: Sequence[Path]) -> CompareAgain | None:

@@ -57,6 +57,7 @@ class Turns:
         for side in self.sides.values():
             print(f"{side.name}  {side.text}")
         before = len(self.state.finished)
+        self.state.complete = False
         if self.state.finished:
             pairs = len(self.state.pairs())
             print(messages.finished_before(plural(pairs, "pair")))
@@ -71,6 +72,7 @@ class Turns:
                 print(messages.inconclusive(PAIRS, cases, worth_more=bool(first.worth_more)))
             if first.worth_more:
                 self._measure(PAIRS_MOST)
+            self.state.complete = True
         except OutOfTime as reason:
             print(messages.stopped(reason))
         if len(self.state.pairs()) < PAIRS_LEAST:

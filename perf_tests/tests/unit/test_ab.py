@@ -68,13 +68,16 @@ def test_next_command_compares_the_case_again(
     for content in head:
         slow(content, "ddim50-fp16", by=1.05)
     place.record(side("base"), head)
-    selection = ("-k", "fp16 or reference", "--shard", "1/2", "--shard=1/2", "-kfp16")
-    assert place.ab("--quick", "--device=cuda", "--", *selection, "-m", "guide") == 1
+    selection = (
+        *("-k", "fp16 or reference", "--shard", "1/2", "--shard=1/2", "-kfp16", "--lf", "--ff"),
+        *("--sw", "--deselect", "more.py::test[b]", "more.py::test[a]", "more.py::test[c]"),
+    )
+    assert place.ab("--quick", "--device=cuda", "--", *selection, "-m", "guide", "-Wa::B") == 1
     out = capsys.readouterr().out
     given = " ".join(f"--{n}-python {place.folder / n / 'python'}" for n in ("base", "head"))
     line = (
         f"diffusers-perf ab {given} --quick --device cuda --baselines {place.folder / 'baselines'} "
-        '--out runs/ab-ddim50-fp16 -- -k "[ddim50-fp16]" -m guide'
+        '-- -k "[ddim50-fp16]" more.py -m guide -Wa::B'
     )
     assert f"            {line}\n" in out
     # `report` and `compare` find it beside the runs; in another order they are not ab's.
@@ -82,10 +85,37 @@ def test_next_command_compares_the_case_again(
     for base, head_ in (sides, sides[::-1]):
         command.main(["compare", "--base", *base, "--head", *head_])
         assert (line in capsys.readouterr().out) == (base is sides[0])
-    # Pasted, it leaves the other comparison alone.
-    assert command.main(shlex.split(line)[1:]) == 1
-    assert place.calls[-1].count("--device cuda --quick -k [ddim50-fp16] -m guide")
-    assert len(place.calls) == 20
+    # Pasted, it leaves the other comparisons alone, and measures each time.
+    for number, folder in enumerate(("ab", "ab-2", "ab-3"), start=2):
+        assert command.main(shlex.split(line)[1:]) == 1
+        assert place.calls[-1].count("--device cuda --quick -k [ddim50-fp16] more.py -m guide")
+        assert len(place.calls) == 10 * number
+        out = capsys.readouterr().out
+        assert f"            {line}\n" in out
+        assert f"all runs are in {place.folder / 'runs' / folder};" in out
+
+
+def test_selection_without_out_goes_on_where_it_was_interrupted(
+    place: Place, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(place.folder)
+    monkeypatch.setattr(turns, "monotonic", itertools.count(step=10).__next__)
+    options = [option for option in place.arguments() if not option.startswith("--out")]
+    assert command.main([*options, "--", "-m", "guide"]) == 0
+    damaged = place.folder / "runs" / "ab-2" / "ab.json"
+    damaged.parent.mkdir()
+    damaged.write_text("{")
+    chosen, other = ["--", "-k", "[ddim50-fp16]"], ["--", "-k", "[ddim50-reference]"]
+    assert command.main([*options, "--minutes=0.9", *chosen]) in (0, 2)
+    assert command.main([*options, *other]) == 0
+    assert command.main([*options, *chosen]) == 0
+    assert place.started == [*TURNS[:10], *TURNS[:4], *TURNS[:10], *TURNS[4:10]]
+    folders = re.findall(r"all runs are in .*/(ab\S*);", capsys.readouterr().out)
+    assert folders == ["ab", "ab-3", "ab-4", "ab-3"]
+    # Without a selection, it is the same folder, as `report` is told to read.
+    assert command.main([*options, "--", "-m", "guide"]) == 0
+    assert command.main([*options, "--", "-m", "lossy"]) == 2
+    assert len(place.calls) == 30
 
 
 def test_inconclusive_pairs_are_followed_by_five_more_once(

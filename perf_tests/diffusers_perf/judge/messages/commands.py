@@ -35,14 +35,12 @@ class CompareAgain:
     """Compares base and head on the cases alone, as `ab` was called."""
 
     options: tuple[str, ...]
-    """Its own, but for --out and --minutes."""
+    """Its own, but for --out and --minutes: without --out, single cases get a new folder."""
     pytest: tuple[str, ...]
     """What it passes on to pytest, but for what selects cases."""
 
     def of(self, *cases: str) -> str:
-        # What was measured stays where it is, and other cases need a folder of their own.
-        what = cases[0] if len(cases) == 1 else f"{len(cases)}-cases"
-        command = join(("diffusers-perf", "ab", *self.options, "--out", f"runs/ab-{what}"))
+        command = join(("diffusers-perf", "ab", *self.options))
         return " ".join(filter(None, (command, "--", _only(cases), join(self.pytest))))
 
 

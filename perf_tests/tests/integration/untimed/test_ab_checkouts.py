@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,14 @@ import pytest
 
 from diffusers_perf.cli import __main__ as command
 from diffusers_perf.compare import environments, sides
+from perf_tests.tests.unit.environments import Place
+from perf_tests.tests.unit.recorded import side, slow
+
+
+def git(*arguments: str) -> None:
+    """In the working directory."""
+    identity = ("-c", "user.name=Test", "-c", "user.email=test@example.org")
+    subprocess.run(["git", *identity, *arguments], check=True, capture_output=True)
 
 
 @pytest.fixture
@@ -18,10 +27,6 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     root = tmp_path / "repository"
     root.mkdir()
     monkeypatch.chdir(root)
-
-    def git(*arguments: str) -> None:
-        identity = ("-c", "user.name=Test", "-c", "user.email=test@example.org")
-        subprocess.run(["git", *identity, *arguments], cwd=root, check=True, capture_output=True)
 
     git("init")
     for dependency in ("torch", "diffusers"):
@@ -84,9 +89,62 @@ def test_refs_have_separate_checkouts_and_environments(
     assert "changed" not in (repository / "ci" / "requirements.txt").read_text()
 
 
-def test_relative_ref_is_repeated_as_its_commit(repository: Path) -> None:
-    commits = sides.commits_of("HEAD^1", "HEAD")
-    assert sides.refs_anywhere(("HEAD^1", "HEAD"), commits) == (commits["base"][:12], "HEAD")
+def test_ref_that_is_no_branch_is_repeated_as_its_commit(repository: Path) -> None:
+    def repeated(ref: str) -> str:
+        commits = sides.commits_of("HEAD", ref)
+        return sides.refs_anywhere(("HEAD", ref), commits)[1]
+
+    git("checkout", "-q", "-b", "topic/faster")
+    git("update-ref", "refs/remotes/origin/main", "HEAD~1")
+    git("symbolic-ref", "refs/remotes/origin/HEAD", "refs/remotes/origin/main")
+    git("tag", "v1")
+    git("fetch", ".", "HEAD")
+    for ref in ("HEAD", "topic/faster", "origin/main"):
+        assert repeated(ref) == ref
+    relative = ("HEAD^1", "HEAD~0", "@", "@{0}", "FETCH_HEAD", "v1", "HEAD^{/torch}", "origin/HEAD")
+    for ref in (*relative, "origin/main~0"):
+        assert repeated(ref) == sides.commits_of(ref, ref)["head"][:12]
+    # As CI checks out its merge: another HEAD than that of the branch.
+    git("checkout", "-q", "--detach")
+    assert repeated("HEAD") == sides.commits_of("HEAD", "HEAD")["head"][:12]
+
+
+def test_next_command_pasted_after_a_new_commit_measures_it(
+    repository: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    place = Place.made(tmp_path / "place")
+
+    def environment(checkout: Path, env: Path) -> Path:
+        return place.folder / checkout.name / "python"
+
+    monkeypatch.setattr(environments, "environment", environment)
+    head = side("head")
+    for content in head:
+        slow(content, "ddim50-fp16", by=1.05)
+    place.record(side("base"), head)
+
+    def named() -> str:
+        """The one `ab` command of what was printed."""
+        out = capsys.readouterr().out
+        (line,) = {line.strip() for line in out.splitlines() if "  diffusers-perf ab " in line}
+        return line
+
+    options = ["--base=HEAD~1", "--head=HEAD", f"--baselines={place.folder / 'baselines'}"]
+    assert command.main(["ab", *options]) == 1
+    line = named()
+    for folder in ("ab-2", "ab-3", "ab-4"):
+        if folder == "ab-4":
+            (repository / "fix.py").write_text("")
+            git("add", ".")
+            git("commit", "-m", "fix")
+        assert command.main(shlex.split(line)[1:]) == 1
+        assert named() == line
+        measured = repository / "runs" / folder / "head"
+        assert (measured / "fix.py").exists() == (folder == "ab-4")
+    assert len(place.calls) == 40
 
 
 def test_base_of_version_1_is_refused_before_anything_is_measured(
