@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from statistics import median
 from time import perf_counter
@@ -15,7 +16,7 @@ from typing import Any
 import torch
 from msgspec import structs
 
-from diffusers_perf.catalog.declarations import Case, Optimization
+from diffusers_perf.catalog.declarations import REFERENCE, Case, Optimization
 from diffusers_perf.catalog.metrics import (
     COLD_FIRST_IMAGE,
     COLD_LOAD,
@@ -37,7 +38,7 @@ from diffusers_perf.measurement.interference import Watch
 from diffusers_perf.measurement.kept import bits_of, save, to_accepted
 from diffusers_perf.measurement.lacking import Lack, lack_of
 from diffusers_perf.measurement.loading import Load, import_times, load_of
-from diffusers_perf.measurement.observing import Observer, Observing, is_large, parameters
+from diffusers_perf.measurement.observing import Observer, Observing, parameters
 from diffusers_perf.measurement.pipelines import Builder, Opened, built, collect
 from diffusers_perf.measurement.stepwise import Steps
 from diffusers_perf.measurement.timing import Rounds, Stopwatch
@@ -50,8 +51,13 @@ from diffusers_perf.records.store import BaselineStore
 
 ROUNDS_AGAIN = 3
 """Of a case that is timed once more."""
-SHORT_WARM_UP_STEPS = 5
-"""Beyond PNDM's first four, which do other arithmetic."""
+LARGE = 2 * 10**9
+"""Parameters from which on a generation takes seconds on any GPU: what is not timed is then done in
+as few and as short generations as show it. By the model alone: the clock differs each time."""
+BRIEF_STEPS = 5
+"""Of a warm-up: beyond PNDM's first four, which do other arithmetic."""
+BRIEF_LATER = 2
+"""Generations of a brief warm-up that the first is compared with."""
 
 
 @dataclass(kw_only=True)
@@ -146,6 +152,9 @@ class Bench:
 
     def _measure(self, case: Case, pipeline: Any, timed: Rounds) -> Measurement:
         generation = Generation(pipeline, case.workload)
+        large = self._is_large(case, pipeline)
+        # What is skipped later in a schedule has to be warm as well.
+        briefly = self.quick or (large and case.alike)
         (graphs_at_start, breaks_at_start), cache_at_start = self._compiled_before
         time_to_first_image_s: float | None = None
         compile_cache: str | None = None
@@ -162,12 +171,8 @@ class Bench:
         with gradients_off(pipeline):
             if case.image_only:
                 generation.shortest()
-            elif self.quick or is_large(pipeline):
-                # A compiler's own graphs are recorded when a module is called again; and what the
-                # first generation alone takes is seen beside another.
-                times = 1 + any(o.hides_operators for o in case.stack) + (not self.quick)
-                for _ in range(times):
-                    self._warm_up_shortly(generation, on_round=warmed)
+            elif briefly:
+                self._warm_up_briefly(case, generation, on_round=warmed)
             else:
                 self.stopwatch.warm_up(generation, on_round=warmed)
         generation.forget()
@@ -204,8 +209,8 @@ class Bench:
         look = pixels.look(images)
         load = load_of(pipeline)
         like_first_s = max(seconds)
-        if time_to_first_image_s is not None and is_large(pipeline) and not self.quick:
-            like_first_s = warm_up_s[-1]
+        if time_to_first_image_s is not None and briefly and not self.quick:
+            like_first_s = max(warm_up_s[-BRIEF_LATER:])
             # Its first image had a few of the steps only.
             time_to_first_image_s += max(0.0, median(seconds) - like_first_s)
         measurement = Measurement(
@@ -248,7 +253,14 @@ class Bench:
                 ignored=() if default.follows_generator else ("generator",),
             )
             measurement = self.observer.observe(
-                measurement, case, generation, pipeline, watch, source=source, quick=self.quick
+                measurement,
+                case,
+                generation,
+                pipeline,
+                watch,
+                source=source,
+                quick=self.quick,
+                briefly=large,
             )
         measurement = structs.replace(measurement, interference=watch.interference())
         self._images[case.id] = images
@@ -265,13 +277,24 @@ class Bench:
             images = compared
         return self._compared(case, measurement, images, bits)
 
-    def _warm_up_shortly(
-        self, generation: Generation, *, on_round: Callable[[float], None]
+    def _is_large(self, case: Case, pipeline: Any) -> bool:
+        """As its reference is, which has been measured: a distilled or quantized variant of a large
+        model, which holds fewer parameters, is measured alike.
+        """
+        reference = self.measurements.get(f"{case.workload.name}-{REFERENCE}")
+        return (reference.parameters if reference else parameters(pipeline)) >= LARGE
+
+    def _warm_up_briefly(
+        self, case: Case, generation: Generation, *, on_round: Callable[[float], None]
     ) -> None:
-        """One generation of a few steps; `on_round` gets its seconds."""
-        began = self.stopwatch.clock()
-        generation.images(steps=generation.asking_for(SHORT_WARM_UP_STEPS))
-        on_round(self.stopwatch.clock() - began)
+        """A few generations of a few steps; `on_round` gets each one's seconds."""
+        # A compiler's own graphs are recorded when a module is called again.
+        times = 1 + any(o.hides_operators for o in case.stack)
+        self.stopwatch.warm_up(
+            partial(generation.images, steps=generation.asking_for(BRIEF_STEPS)),
+            on_round=on_round,
+            times=times if self.quick else times + BRIEF_LATER,
+        )
 
     def _starting(
         self,
@@ -323,8 +346,8 @@ class Bench:
         source = self.sources.of(case.workload)
         with failing(case, self.device), self.build(case, source, self.device) as pipeline:
             generation = Generation(pipeline, case.workload)
-            if is_large(pipeline):
-                self._warm_up_shortly(generation, on_round=lambda _: None)
+            if self._is_large(case, pipeline) and case.alike:
+                self._warm_up_briefly(case, generation, on_round=lambda _: None)
             else:
                 generation()
             started = 0

@@ -29,7 +29,7 @@ from diffusers_perf.catalog.metrics import (
 )
 from diffusers_perf.catalog.workload import Workload
 from diffusers_perf.measurement.discovery import loop_begins, step_ends
-from diffusers_perf.measurement.generation import Generation, images_in
+from diffusers_perf.measurement.generation import Generation
 from diffusers_perf.measurement.loading import running_s
 from diffusers_perf.records.pixels import Images
 
@@ -38,6 +38,8 @@ GENERATIONS = 7
 GENERATIONS_LEAST = 4
 """Where none of their three differences grows, further ones would say the same: what grows in every
 second generation shows in one of three."""
+GENERATIONS_TIMED = 3
+"""The least of their stages' times, where memory is noted around other generations."""
 GENERATIONS_MOST = 40
 """Where memory grows: so many fill a cache that has a bound."""
 RESIDENT_GROWTH_MIN = 2**20
@@ -58,7 +60,11 @@ class Further:
 
 
 class Growing:
-    """Generations as short as can be: the memory in use between them, and their stages' times."""
+    """Generations as short as can be: the memory in use between them, and their stages' times.
+
+    Stages are timed under the workload's own call, with another prompt and seed: another argument
+    can leave out work, such as one that turns guidance off.
+    """
 
     def __init__(self, generation: Generation, pipeline: Any, device: torch.device) -> None:
         self._generation = generation
@@ -77,20 +83,20 @@ class Growing:
     def images(self, of: Workload) -> Images:
         """The images of a workload's shortest generation, ahead of which the memory is noted."""
         self.note()
-        return images_in(self._stages.time(self._generation, of))
+        return self._generation.shortest(of)
 
     def further(self, *, ends_early: bool = False) -> Further:
         """Generate until the memory stays, `GENERATIONS_MOST` times at most.
 
-        `ends_early`: not at all if nothing grew in `GENERATIONS_LEAST` notes or more, and else
-        until nothing grew in as many in a row.
+        `ends_early`: `GENERATIONS_TIMED` times if nothing grew in `GENERATIONS_LEAST` notes or
+        more, and else until nothing grew in as many in a row.
         """
         for number in count():
             if number:
                 self._stages.time(self._generation, _another(self._generation.workload, number))
                 self.note()
             since = GENERATIONS_LEAST if number >= GENERATIONS_LEAST else 0
-            if ends_early and self._stays(since):
+            if ends_early and number >= GENERATIONS_TIMED and self._stays(since):
                 return self._seen(since)
             if number < GENERATIONS:
                 continue
@@ -138,8 +144,8 @@ class _Stages:
         self._pipeline = pipeline
         self._seen: dict[str, list[float]] = {}
 
-    def time(self, generation: Generation, workload: Workload) -> Any:
-        """What the pipeline gives in one generation as short as can be."""
+    def time(self, generation: Generation, workload: Workload) -> None:
+        """One generation as short as can be."""
         began: list[float] = []
         ends: list[float] = []
         call = generation.call(steps=generation.anatomy.fewest, of=workload)
@@ -147,15 +153,14 @@ class _Stages:
             watching.enter_context(loop_begins(self._pipeline, lambda: began.append(running_s())))
             watching.enter_context(step_ends(self._pipeline, lambda: ends.append(running_s())))
             started = running_s()
-            output = call()
+            call()
             ended = running_s()
         if not began or not ends:
-            return output  # replayed, without a word to the host
+            return  # replayed, without a word to the host
         borders = (started, began[0], ends[-1], ended)
         for name, (before, after) in zip(STAGES, pairwise(borders), strict=True):
             if after > before:
                 self._seen.setdefault(name, []).append(after - before)
-        return output
 
     def least(self) -> dict[str, float]:
         return {name: min(seconds) for name, seconds in self._seen.items()}

@@ -25,10 +25,6 @@ from diffusers_perf.messages import measurement as messages
 from diffusers_perf.records.measurement import Count, Measurement
 from diffusers_perf.records.operators import OperatorCounts
 
-LARGE = 2 * 10**9
-"""Parameters from which on a generation takes seconds on any GPU: what is not timed is then done in
-as few and as short generations as show it. By the model alone: the clock differs each time."""
-
 
 class Observer(Protocol):
     """Looks at a case beside the clock."""
@@ -47,10 +43,12 @@ class Observer(Protocol):
         *,
         source: Source,
         quick: bool,
+        briefly: bool,
     ) -> Measurement:
         """The measurement with all that this machine lets one see of the case.
 
-        `quick` leaves out what is not compared between processes.
+        `quick` leaves out what is not compared between processes. `briefly` ends once nothing grew
+        in a few generations.
         """
 
 
@@ -82,6 +80,7 @@ class Observing:
         *,
         source: Source,
         quick: bool,
+        briefly: bool,
     ) -> Measurement:
         """As `Observer.observe`."""
         started = perf_counter()
@@ -98,14 +97,13 @@ class Observing:
             # At once, as after a round: what follows leaves the GPU idle.
             watch.note_gpu()
             calls = host.python_calls(generation, pipeline)
-            large = is_large(pipeline)
             growing = growth.Growing(generation, pipeline, watch.device)
             steps_s: list[float] = []
             with ExitStack() as hooks:
                 if watch.device.type == "cuda":
                     steps_s = hooks.enter_context(denoising_s(pipeline))
-                left = host.left(generation, watch.device, growing=growing if large else None)
-            further = growing.further(ends_early=large)
+                left = host.left(generation, watch.device, growing=growing if briefly else None)
+            further = growing.further(ends_early=briefly)
         finally:
             gc.enable()
         bytes_left = {KEPT_BYTES.field: left.kept_bytes, **further.growth_bytes}
@@ -222,11 +220,6 @@ def denoising_s(pipeline: Any) -> Iterator[list[float]]:
 def parameters(pipeline: Any) -> int:
     """Of all modules together."""
     return sum(p.numel() for module in modules(pipeline).values() for p in module.parameters())
-
-
-def is_large(pipeline: Any) -> bool:
-    """Whether it has `LARGE` parameters or more."""
-    return parameters(pipeline) >= LARGE
 
 
 def _bytes_per_parameter(pipeline: Any) -> float | None:

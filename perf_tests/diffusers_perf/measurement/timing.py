@@ -35,18 +35,25 @@ class Stopwatch:
 
     clock: Callable[[], float] = synchronized_clock
 
-    def warm_up(self, generate: Callable[[], None], *, on_round: Callable[[float], None]) -> None:
-        """Generate until two consecutive rounds agree within 5 %, at most three times.
+    def warm_up(
+        self,
+        generate: Callable[[], object],
+        *,
+        on_round: Callable[[float], None],
+        times: int | None = None,
+    ) -> None:
+        """Generate until two consecutive rounds agree within 5 %, at most three times; where
+        `times` is given, so many times whatever they take.
 
         `on_round` gets each one's seconds.
         """
         seconds: list[float] = []
-        while len(seconds) < WARM_UP_ROUNDS_MAX:
+        while len(seconds) < (times or WARM_UP_ROUNDS_MAX):
             start = self.clock()
             generate()
             seconds.append(self.clock() - start)
             on_round(seconds[-1])
-            if len(seconds) > 1:
+            if times is None and len(seconds) > 1:
                 before, last = seconds[-2:]
                 if abs(last - before) <= WARM_UP_AGREEMENT * before:
                     break

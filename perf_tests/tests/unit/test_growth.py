@@ -101,7 +101,7 @@ def test_memory_that_stays_ends_it(
     assert len(seen) == 4 + generations
 
 
-def test_generations_that_are_made_anyway_are_enough_where_nothing_grows(
+def test_memory_that_stays_needs_no_generations_beyond_the_timed_ones(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(growth, "_host_bytes", lambda: lambda: 0)
@@ -111,7 +111,24 @@ def test_generations_that_are_made_anyway_are_enough_where_nothing_grows(
     host.left(generation, CPU, growing=growing)
     calls = pipeline.calls
     assert growing.further(ends_early=True).stages_s
-    assert pipeline.calls == calls
+    assert pipeline.calls == calls + growth.GENERATIONS_TIMED
+
+
+def test_stage_is_timed_under_the_workloads_own_guidance() -> None:
+    """Work that another argument of the call leaves out is still seen."""
+
+    class Guided(FakePipeline):
+        def __call__(self, prompt: list[str], **options: Any) -> Any:
+            if options["guidance_scale"] > 1:
+                time.sleep(0.03)
+            return super().__call__(prompt, **options)
+
+    inputs: dict[str, dict[str, Any]] = {"guidance": {"guidance_scale": 1.0}, **INPUTS}
+    pipeline = Guided()
+    generation = Generation(pipeline, replace(WORKLOAD, sensitive_to=inputs))
+    growing = growth.Growing(generation, pipeline, CPU)
+    host.left(generation, CPU, growing=growing)
+    assert growing.further(ends_early=True).stages_s[TEXT_STAGE.field] >= 0.03
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -4,6 +4,7 @@ import json
 import re
 import signal
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from importlib import metadata
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from diffusers_perf.catalog.declarations import Optimization
+from diffusers_perf.catalog.declarations import Case, Optimization
 from diffusers_perf.catalog.workload import Workload
 from diffusers_perf.cli import __main__ as command
 from diffusers_perf.cli.accept import accept
@@ -261,40 +262,135 @@ def test_quick_is_one_short_warm_up_and_two_rounds(
     assert session(content)["reference_drift"] == {}
 
 
-def test_large_model_warms_up_in_a_few_steps(
+@pytest.fixture
+def all_are_large(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every model counts as large, whatever it is made of."""
+    monkeypatch.setattr(bench, "LARGE", 1)
+
+
+def declared_with(**facts: Any) -> Any:
+    """What makes the fakes' optimizations, with these facts as well."""
+    make = fake._optimization
+    return lambda name: replace(make(name), **facts)
+
+
+def first_image_s(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, *seconds: int) -> Any:
+    """The first image time without the load, where the first generations take these seconds."""
+    slow = list(seconds)
+
+    def slowed(made: Any) -> Any:
+        fake.CLOCK.sleep(slow.pop(0) if slow else 0)
+        return made
+
+    monkeypatch.setattr(fake, "CHANGES", {**fake.CHANGES, "fine": slowed})
+    path = pytester.path / "run.json"
+    run(pytester, f"--benchmark-json={path}")
+    measured = cases(report(path))[1]["measurement"]
+    assert max(measured["rounds_s"]) < 1
+    return measured["metrics"]["first_image_s"] - measured["metrics"]["load_s"]
+
+
+@pytest.mark.usefixtures("all_are_large")
+@pytest.mark.parametrize(
+    ("seconds", "first_s"),
+    [([30], 30), ([30, 10], 20), ([30, 0, 10], 20), ([30, 10, 10], 20), ([10, 30], 0)],
+)
+def test_first_image_of_large_model_is_compared_with_any_later_one(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, seconds: list[int], first_s: int
+) -> None:
+    assert first_image_s(pytester, monkeypatch, *seconds) == pytest.approx(first_s, abs=0.01)
+
+
+@pytest.mark.usefixtures("all_are_large")
+def test_recording_a_graph_does_not_shorten_the_first_image(
     pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """A large compiled model records its graph in the second generation."""
+    monkeypatch.setattr(fake, "_optimization", declared_with(hides_operators=True))
+    assert first_image_s(pytester, monkeypatch, 30, 20) == pytest.approx(30, abs=0.01)
+
+
+@pytest.mark.usefixtures("all_are_large")
+@pytest.mark.parametrize(
+    ("facts", "warm_up"),
+    [({}, [5] * 3), ({"hides_operators": True}, [5] * 4), ({"uneven_steps": True}, [None] * 2)],
+)
+def test_large_model_warms_up_briefly_if_its_steps_are_alike(
+    pytester: pytest.Pytester,
+    monkeypatch: pytest.MonkeyPatch,
+    facts: dict[str, Any],
+    warm_up: list[int | None],
+) -> None:
     steps: list[int | None] = []
-    images, is_first = Generation.images, [True]
+    images, measure = Generation.images, Bench._measure
 
     def counted(self: Generation, **named: Any) -> Any:
         steps.append(named.get("steps"))
         return images(self, **named)
 
-    def slow_at_first(made: Any) -> Any:
-        if is_first.pop() if is_first else False:
-            fake.CLOCK.sleep(30)
-        return made
+    def measured(self: Bench, *of: Any) -> Any:
+        steps.clear()
+        return measure(self, *of)
 
+    monkeypatch.setattr(fake, "_optimization", declared_with(**facts))
     monkeypatch.setattr(Generation, "images", counted)
-    monkeypatch.setattr(observing, "LARGE", 1)
-    monkeypatch.setattr(fake, "CHANGES", {**fake.CHANGES, "fine": slow_at_first})
-    path = pytester.path / "run.json"
-    run(pytester, f"--benchmark-json={path}")
-    # Its parts are found out in three, it is warm after two of five steps, and three are timed.
-    assert steps[3:8] == [5, 5, None, None, None]
-    _, case = cases(report(path))
-    measured = case["measurement"]
-    assert max(measured["rounds_s"]) < 1
-    metrics = measured["metrics"]
-    assert metrics["first_image_s"] == pytest.approx(30 + metrics["load_s"], abs=0.01)
+    monkeypatch.setattr(Bench, "_measure", measured)
+    run(pytester)
+    # Two rounds follow, and then what is not timed, in one step.
+    assert steps[: len(warm_up) + 3] == [*warm_up, None, None, 1]
 
 
-@pytest.mark.parametrize("what", ["stale", "forgetful", "black"])
-def test_what_is_wrong_with_a_large_model_is_detected(
-    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, what: str
+@pytest.mark.usefixtures("all_are_large")
+def test_large_reference_is_repeated_as_warm_as_it_was(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(observing, "LARGE", 1)
+    steps: list[int | None] = []
+    images, repeat = Generation.images, Bench.repeat_rounds
+
+    def counted(self: Generation, **named: Any) -> Any:
+        steps.append(named.get("steps"))
+        return images(self, **named)
+
+    def repeated(self: Bench, case: Case) -> Any:
+        steps.clear()
+        seen = repeat(self, case)
+        repeats.append(list(steps))
+        return seen
+
+    repeats: list[list[int | None]] = []
+    monkeypatch.setattr(Generation, "images", counted)
+    monkeypatch.setattr(Bench, "repeat_rounds", repeated)
+    run(pytester)
+    assert repeats == [[5, 5, 5, None, None]]
+
+
+@pytest.mark.parametrize(("more_than_reference", "is_large"), [(0, True), (1, False)])
+def test_reference_decides_whether_a_model_is_large(
+    pytester: pytest.Pytester,
+    monkeypatch: pytest.MonkeyPatch,
+    more_than_reference: int,
+    is_large: bool,
+) -> None:
+    """A variant that holds fewer parameters, or more, is measured as its reference is."""
+    observed: list[bool] = []
+    observe = observing.Observing.observe
+
+    def noted(*of: Any, **named: Any) -> Any:
+        observed.append(named["briefly"])
+        return observe(*of, **named)
+
+    own = observing.parameters(fake.FakePipeline())
+    counts = {True: own, False: own - 1 + 2 * more_than_reference}
+    monkeypatch.setattr(bench, "LARGE", own + more_than_reference)
+    monkeypatch.setattr(bench, "parameters", lambda made: counts[not made.changes])
+    monkeypatch.setattr(observing.Observing, "observe", noted)
+    run(pytester)
+    assert observed == [is_large, is_large]
+
+
+@pytest.mark.usefixtures("all_are_large")
+@pytest.mark.parametrize("what", ["stale", "forgetful", "black"])
+def test_fault_of_a_large_model_fails_the_run(pytester: pytest.Pytester, what: str) -> None:
     assert run(pytester, fakes=what).ret == 1
 
 
