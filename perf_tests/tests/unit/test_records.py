@@ -41,6 +41,9 @@ def schema_of(kind: type[Record]) -> dict[str, Any]:
     )
     kinds = {record.__name__: record for record in records()}
     for name, part in parts.items():
+        if "description" in part:
+            # Releases of msgspec differ in how they indent a docstring.
+            part["description"] = " ".join(part["description"].split())
         # A `Count` is an array.
         described = descriptions(kinds[name]) if name in kinds and "properties" in part else {}
         for field, words in described.items():
