@@ -45,6 +45,20 @@ class CleanRun:
     measured: tuple[tuple[Case, Measurement, OperatorCounts | None], ...]
     findings: tuple[Finding, ...] = ()
 
+    def verdicts(self) -> int:
+        """How many were given: one for each detector that judged a case."""
+        given = 0
+        for case, measured, _ in self.measured:
+            given += 1  # its image
+            if case.image_only:
+                continue
+            given += 2  # counters, memory kept
+            # Latency and the warm-up: two rounds decide nothing of either.
+            given += 2 * (len(measured.rounds_s) > 2)
+            given += measured.gpu_busy_s is not None
+            given += measured.peak_memory_bytes is not None
+        return given
+
     def alarms(self) -> list[Finding]:
         """What would fail a test, the worst first."""
         failing = [f for f in self.findings if not f.status.passes]

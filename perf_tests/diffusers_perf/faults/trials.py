@@ -320,16 +320,8 @@ class Trials:
         return self.bench.measure(case, self.bench.stopwatch.rounds)
 
     def _count(self, fault: Fault, after: CleanRun) -> None:
-        """Book the verdicts on a clean run: one for each detector that judged it."""
-        for case, measured, _ in after.measured:
-            self.verdicts += 1  # its image
-            if case.image_only:
-                continue
-            self.verdicts += 2  # counters, memory kept
-            # Latency and the warm-up: two rounds decide nothing of either.
-            self.verdicts += 2 * (len(measured.rounds_s) > 2)
-            self.verdicts += measured.gpu_busy_s is not None
-            self.verdicts += measured.peak_memory_bytes is not None
+        """Book the verdicts on a clean run."""
+        self.verdicts += after.verdicts()
         self.false_alarms += [
             FalseAlarm(after=fault.name, finding=finding) for finding in after.alarms()
         ]

@@ -17,15 +17,7 @@ import torch
 from msgspec import structs
 
 from diffusers_perf.catalog.declarations import REFERENCE, Case, Optimization
-from diffusers_perf.catalog.metrics import (
-    COLD_FIRST_IMAGE,
-    COLD_LOAD,
-    DEFAULT_CALL,
-    FIRST_IMAGE,
-    GRAPH_BREAKS,
-    LOAD,
-    RECOMPILES,
-)
+from diffusers_perf.catalog.metrics import DEFAULT_CALL, GRAPH_BREAKS, RECOMPILES
 from diffusers_perf.catalog.status import Status
 from diffusers_perf.catalog.workload import Workload
 from diffusers_perf.measurement import counters
@@ -37,7 +29,7 @@ from diffusers_perf.measurement.housekeeping import Peaks, cache_was, settle, ti
 from diffusers_perf.measurement.interference import Watch
 from diffusers_perf.measurement.kept import bits_of, save, to_accepted
 from diffusers_perf.measurement.lacking import Lack, lack_of
-from diffusers_perf.measurement.loading import Load, import_times, load_of
+from diffusers_perf.measurement.loading import Load, import_times, load_of, starting_times
 from diffusers_perf.measurement.observing import Observer, Observing, parameters
 from diffusers_perf.measurement.pipelines import Builder, Opened, built, collect
 from diffusers_perf.measurement.stepwise import Steps
@@ -208,7 +200,7 @@ class Bench:
         check_applied(case.stack, pipeline)
         look = pixels.look(images)
         load = load_of(pipeline)
-        like_first_s = max(seconds)
+        first_s, like_first_s = (warm_up_s[0] if warm_up_s else None), max(seconds)
         if time_to_first_image_s is not None and briefly and not self.quick:
             like_first_s = max(warm_up_s[-BRIEF_LATER:])
             # Its first image had a few of the steps only.
@@ -228,7 +220,8 @@ class Bench:
             flags=generation.flags,
             metrics={
                 **host_memory,
-                **self._starting(case, load, warm_up_s[:1], like_first_s, compile_cache),
+                **(import_times(self.imports) if case.is_reference else {}),
+                **starting_times(load, first_s, like_first_s, compile_cache),
             },
             look=structs.replace(look, finite=look.finite and raw_is_finite),
             repeat_psnr_db=pixels.distance(images, generation.first).psnr_db,
@@ -295,28 +288,6 @@ class Bench:
             on_round=on_round,
             times=times if self.quick else times + BRIEF_LATER,
         )
-
-    def _starting(
-        self,
-        case: Case,
-        load: Load | None,
-        first_s: Sequence[float],
-        like_first_s: float,
-        compile_cache: str | None,
-    ) -> dict[str, float]:
-        """Times before the first image, by `Metric.field`."""
-        seen = import_times(self.imports) if case.is_reference else {}
-        if load is None:
-            return seen
-        metric = COLD_LOAD if load.is_cold else LOAD
-        seen[metric.field] = load.seconds
-        if first_s:
-            # A busy machine lengthens all images: what the first alone takes is its own.
-            more_s = max(0.0, first_s[0] - like_first_s)
-            is_cold = load.is_cold or compile_cache not in (None, "warm")
-            metric = COLD_FIRST_IMAGE if is_cold else FIRST_IMAGE
-            seen[metric.field] = load.seconds + more_s
-        return seen
 
     def _compared(
         self, case: Case, measured: Measurement, images: Images, bits: Bits

@@ -11,7 +11,15 @@ from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary, WeakSet
 
-from diffusers_perf.catalog.metrics import COLD_IMPORT, IMPORT, IMPORT_IDLE
+from diffusers_perf.catalog.metrics import (
+    COLD_FIRST_IMAGE,
+    COLD_IMPORT,
+    COLD_LOAD,
+    FIRST_IMAGE,
+    IMPORT,
+    IMPORT_IDLE,
+    LOAD,
+)
 
 COLD_BYTES = 2**25
 """Whoever reads more from the disk found a cold cache: libraries and weights are larger."""
@@ -87,6 +95,25 @@ def import_times(imports: Iterable[Load]) -> dict[str, float]:
         else:
             seen[IMPORT.field] = load.seconds
             seen[IMPORT_IDLE.field] = max(START_TICK_S, load.idle_s)
+    return seen
+
+
+def starting_times(
+    load: Load | None, first_s: float | None, like_first_s: float, compile_cache: str | None
+) -> dict[str, float]:
+    """Times before the first image, by `Metric.field`; none of a pipeline whose load is not known.
+
+    The first image took `first_s`, None if there was none, and a later one takes `like_first_s`.
+    """
+    if load is None:
+        return {}
+    seen = {(COLD_LOAD if load.is_cold else LOAD).field: load.seconds}
+    if first_s is not None:
+        # A busy machine lengthens all images: what the first alone takes is its own.
+        more_s = max(0.0, first_s - like_first_s)
+        is_cold = load.is_cold or compile_cache not in (None, "warm")
+        metric = COLD_FIRST_IMAGE if is_cold else FIRST_IMAGE
+        seen[metric.field] = load.seconds + more_s
     return seen
 
 
