@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from diffusers_perf.catalog.metric import Detector
-from diffusers_perf.catalog.metrics import BY_THE_CLOCK, detector_of
+from diffusers_perf.catalog.metrics import BY_THE_CLOCK, IMAGE_DISTANCE, detector_of
 from diffusers_perf.catalog.status import REGRESSION, Status
 from diffusers_perf.faults.injection import Fault
 from diffusers_perf.judge.finding import Finding
@@ -91,3 +91,13 @@ class FalseAlarm:
     @property
     def text(self) -> str:
         return f"after {self.after}: {self.finding.sentence}"
+
+
+def sentence_of(finding: Finding) -> str:
+    """What an outcome says of its finding."""
+    # How far off an image is stands beside what is wrong with it, and is what a person asks.
+    return (
+        f"{finding.said} ({finding.measured})"
+        if finding.metric == IMAGE_DISTANCE.name
+        else finding.said
+    )

@@ -19,14 +19,14 @@ from msgspec import structs
 from diffusers_perf.catalog.declarations import REFERENCE, Case, Slot
 from diffusers_perf.catalog.discovery import Project
 from diffusers_perf.catalog.metric import Subject
-from diffusers_perf.catalog.metrics import APPLIED_CHECK, IMAGE_DISTANCE, LATENCY, LOAD, detector_of
+from diffusers_perf.catalog.metrics import APPLIED_CHECK, LATENCY, LOAD, detector_of
 from diffusers_perf.catalog.registry import Catalog
 from diffusers_perf.catalog.status import Status
 from diffusers_perf.catalog.workload import FIELDS, Workload
 from diffusers_perf.faults.building import injecting
 from diffusers_perf.faults.clean import Clean, CleanRun, as_judged
 from diffusers_perf.faults.injection import CannotInject, Fault, Injection, Setting
-from diffusers_perf.faults.outcomes import FalseAlarm, Outcome, OutcomeStatus
+from diffusers_perf.faults.outcomes import FalseAlarm, Outcome, OutcomeStatus, sentence_of
 from diffusers_perf.judge.finding import Finding, Verdict
 from diffusers_perf.measurement.bench import Bench
 from diffusers_perf.measurement.failing import CaseError
@@ -121,8 +121,9 @@ class Trials:
 
     def _wants_a_clean_run(self, clean: Clean) -> bool:
         """After the first and every second; on a GPU, whose minutes are dear, every fourth."""
-        every = 2 if self.bench.device.type == "cpu" else 4
-        return clean.trials == 1 or clean.trials % every == 0
+        return (
+            clean.trials == 1 or clean.trials % (2 if self.bench.device.type == "cpu" else 4) == 0
+        )
 
     def _injected(
         self,
@@ -140,9 +141,13 @@ class Trials:
                 side = self._side(fault, cases, clean, injected=True, size=size)
             alarms = side.alarms()
             shown = alarms or [f for f in side.findings if f.status.warns]
+            status = OutcomeStatus.FALSE_ALARM if alarms else OutcomeStatus.NOT_FLAGGED
+            if side.alarmed_by_the_clock_alone() and fault.setting.rounds == 1:
+                # As of a clean run: what is not timed may share its cores with another process.
+                status = OutcomeStatus.UNDECIDED
             return Outcome(
                 fault=fault,
-                status=OutcomeStatus.FALSE_ALARM if alarms else OutcomeStatus.NOT_FLAGGED,
+                status=status,
                 verdict=shown[0].status if shown else Status.SAME,
                 sentence=shown[0].said if shown else "",
             )
@@ -164,7 +169,7 @@ class Trials:
             if side.undecided(fault.detected_by)
             else OutcomeStatus.MISSED,
             verdict=finding.status if finding else Status.SAME,
-            sentence=_sentence(finding)
+            sentence=sentence_of(finding)
             if finding
             else messages.no_change(
                 fault.detected_by, [*side.within(fault.detected_by, self.judging.baseline)]
@@ -331,15 +336,6 @@ def _decided(catalog: Catalog, workload: Workload, base: tuple[str, ...]) -> set
     """What of a pipeline these optimizations decide. `ValueError` for one that is not declared."""
     stack = catalog.case(workload.changed(base=base), REFERENCE).stack
     return {slot for optimization in stack for slot in optimization.decides}
-
-
-def _sentence(finding: Finding) -> str:
-    # How far off an image is stands beside what is wrong with it, and is what a person asks.
-    return (
-        f"{finding.said} ({finding.measured})"
-        if finding.metric == IMAGE_DISTANCE.name
-        else finding.said
-    )
 
 
 def _of_error(error: CaseError) -> Finding:

@@ -47,6 +47,7 @@ from diffusers_perf.measurement.generation import Generation
 from diffusers_perf.measurement.machine import this_machine
 from diffusers_perf.records.store import BaselineStore
 from diffusers_perf.techniques.cuda_graphs import Graphed
+from perf_tests.tests.unit import fake
 from perf_tests.tests.unit.fake import (
     CLOCK,
     WORKLOAD,
@@ -371,6 +372,18 @@ def test_failing_control_is_a_false_alarm(
     declared.control(setting=FAKE)(dark)
     assert cli.main(["faults"]) == 1
     assert "dark: false alarm" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("setting", "code"), [(FAKE, 3), (TIMED, 1)])
+def test_control_that_the_clock_alone_flags_is_undecided_where_it_is_not_timed(
+    declared: Declared, setting: Setting, code: int
+) -> None:
+    def late(injection: Injection) -> None:
+        """The machine takes ten times as long for each step."""
+        injection.put(fake, "STEP_S", 10 * fake.STEP_S)
+
+    declared.control(setting=setting)(late)
+    assert cli.main(["faults"]) == code
 
 
 def test_fault_that_raises_does_not_stop_the_others(
