@@ -270,7 +270,7 @@ def injected_pairs(folder: Path) -> tuple[list[str], list[str]]:
 
 
 def failure() -> str:
-    """What `compare` says of recorded processes; of what is inconclusive, the first line."""
+    """What `compare` prints for recorded processes; of inconclusive findings, the first line."""
     with tempfile.TemporaryDirectory() as folder, redirect_stdout(io.StringIO()) as out:
         base, head = injected_pairs(Path(folder))
         command.main(["compare", "--base", *base, "--head", *head])

@@ -226,7 +226,7 @@ def _false_alarms() -> tuple[int, int]:
 
 
 def tried() -> Iterator[str]:
-    """What was tried to detect on the CPU half of what was detected before, by line."""
+    """Each estimator that was tried to halve the CPU's minimum detectable effect, a line each."""
     (cpu,) = (by_name for where, by_name in noise().items() if where.startswith(CPU))
     before = detectable_before(cpu[BEFORE])
 

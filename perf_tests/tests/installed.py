@@ -13,6 +13,17 @@ ROOT = Path(__file__).parents[2]
 SHIPPED = ("pyproject.toml", "LICENSE", "README.md", "perf_tests")
 
 
+def calm(path: Path) -> None:
+    """Edit a run as if the machine had been quiet: tests share theirs with other work."""
+    content = json.loads(path.read_text())
+    for benchmark in content["benchmarks"]:
+        record = benchmark["extra_info"]["diffusers_perf"]
+        for part in (record["measurement"], record.get("reference") or {}):
+            part.get("interference", {}).update(gpu=[], host=[])
+    content["diffusers_perf"]["reference_drift"] = {}
+    path.write_text(json.dumps(content))
+
+
 def built_wheel(folder: Path) -> Path:
     """Build the wheel of this checkout in a folder."""
     source = folder / "source"
@@ -64,17 +75,6 @@ class Repository:
             timeout=300,
             env={**os.environ, "PYTHONPATH": "", "COLUMNS": "120"},
         )
-
-    def calm(self, name: str) -> None:
-        """Edit a run as if the machine had been quiet: tests share theirs with other work."""
-        path = self.folder / name
-        content = json.loads(path.read_text())
-        for benchmark in content["benchmarks"]:
-            record = benchmark["extra_info"]["diffusers_perf"]
-            for part in (record["measurement"], record.get("reference") or {}):
-                part.get("interference", {}).update(gpu=[], host=[])
-        content["diffusers_perf"]["reference_drift"] = {}
-        path.write_text(json.dumps(content))
 
     def pytest(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         main_job = ("--benchmark-only", "--device=cpu", "--rounds=3", "-p", "no:cacheprovider")

@@ -10,7 +10,7 @@ Mutants that differ in an annotation, a docstring or a dataclass's options are l
 The tests are collected once, and each says once which functions of the judge it calls. A mutant of
 a function is tried in a copy of that process, in which the function has the changed code, by the
 tests that call it, the quickest first. A mutant of anything else, such as a constant, is imported
-anew and tried by all tests. No mutant is made of what only a type checker reads.
+anew and tried by all tests. What only a type checker reads is not mutated.
 """
 
 from __future__ import annotations

@@ -150,7 +150,7 @@ def adapter_swapped(injection: Injection) -> None:
 
 
 RANKS = 7
-"""As many graphs of a block do not reach the limit from which on it is no longer compiled."""
+"""Torch compiles a block anew for each of so few; beyond its limit it would stop compiling it."""
 
 
 def _adapt(layer: Any, *, rank: int) -> None:

@@ -98,7 +98,7 @@ def _upcasting(decode: Any, latents: torch.Tensor, *args: Any, **kwargs: Any) ->
 
 @fault(detected_by="image", setting=SEEN_FP16, source="the upcast of SDXL's decoder")
 def upcast_lost(injection: Injection) -> None:
-    """A decoder whose activations overflow float16 is no longer moved to float32."""
+    """A decoder whose activations overflow float16 stays in float16."""
 
     def given(pipeline: Any) -> None:
         for vae in decoders(pipeline).values():

@@ -62,8 +62,8 @@ class Further:
 class Growing:
     """Generations as short as can be: the memory in use between them, and their stages' times.
 
-    Stages are timed under the workload's own call, with another prompt and seed: another argument
-    can leave out work, such as one that turns guidance off.
+    Stages are timed under the workload's own call, with another prompt and seed: another
+    argument may do less work, such as one that turns guidance off.
     """
 
     def __init__(self, generation: Generation, pipeline: Any, device: torch.device) -> None:

@@ -8,7 +8,6 @@ In the order of `blocks.RUN`, since some need what others wrote. Needs the packa
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shutil
@@ -21,6 +20,7 @@ import pytest
 
 from perf_tests.tests import blocks
 from perf_tests.tests.documents import ROOT
+from perf_tests.tests.installed import calm
 
 QUICK_START = next(iter(blocks.RUN))
 LIMIT_S = 590
@@ -93,17 +93,6 @@ def test_command_runs(command: str, checkout: Path, environment: dict[str, str])
         shown = [text for name, text in blocks.of("text") if name == "README.md"][-1]
         assert form(ran.stdout.strip().splitlines()[-1]) == form(shown.strip().splitlines()[-1])
         assert form(shown.splitlines()[0]) in map(form, ran.stdout.splitlines())
-
-
-def calm(path: Path) -> None:
-    """Edit a run as if the machine had been quiet: tests share theirs with other work."""
-    content = json.loads(path.read_text())
-    for benchmark in content["benchmarks"]:
-        record = benchmark["extra_info"]["diffusers_perf"]
-        for part in (record["measurement"], record.get("reference") or {}):
-            part.get("interference", {}).update(gpu=[], host=[])
-    content["diffusers_perf"]["reference_drift"] = {}
-    path.write_text(json.dumps(content))
 
 
 def form(line: str) -> str:

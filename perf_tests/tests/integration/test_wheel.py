@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from perf_tests.tests import installed
-from perf_tests.tests.installed import Repository
+from perf_tests.tests.installed import Repository, calm
 
 TEST_FILE = """
 from diffusers_perf import Workload, measure
@@ -81,7 +81,7 @@ def test_life_of_a_baseline_in_a_users_repository(repository: Repository) -> Non
     assert first.returncode == 0, first.stdout + first.stderr
     # A busy machine can make one of the two cases invalid.
     assert " new" in first.stdout
-    repository.calm("runs/1.json")
+    calm(repository.folder / "runs/1.json")
     accepted = repository.run(
         "diffusers-perf", "accept", "runs/1.json", "--processes=1", "--reason=first"
     )

@@ -112,7 +112,7 @@ def test_selection_without_out_goes_on_where_it_was_interrupted(
     assert place.started == [*TURNS[:10], *TURNS[:4], *TURNS[:10], *TURNS[4:10]]
     folders = re.findall(r"all runs are in .*/(ab\S*);", capsys.readouterr().out)
     assert folders == ["ab", "ab-3", "ab-4", "ab-3"]
-    # Without a selection, it is the same folder, as `report` is told to read.
+    # Without a selection the folder is always runs/ab, which the README's `report` reads.
     assert command.main([*options, "--", "-m", "guide"]) == 0
     assert command.main([*options, "--", "-m", "lossy"]) == 2
     assert len(place.calls) == 30

@@ -127,7 +127,7 @@ def test_next_command_pasted_after_a_new_commit_measures_it(
     place.record(side("base"), head)
 
     def named() -> str:
-        """The one `ab` command of what was printed."""
+        """The only `ab` command in the output."""
         out = capsys.readouterr().out
         (line,) = {line.strip() for line in out.splitlines() if "  diffusers-perf ab " in line}
         return line
