@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -261,12 +261,16 @@ class _StandIn:
 
 @contextmanager
 def _stand_ins(pipeline: Any, call: Callable[[str, Any, Any, Any], Any]) -> Iterator[None]:
-    """Have the pipeline's denoisers called by this: name, module, args, kwargs."""
+    """Have the pipeline's denoisers called by this: name, module, args, kwargs.
+
+    A pipeline that replays its steps launches them meanwhile.
+    """
     own = denoisers(pipeline)
     attributes = vars(pipeline)
     for name in own:
         if name not in attributes:
             raise CannotFollow(messages.kept_elsewhere(type(pipeline).__name__, name))
+    launched = getattr(pipeline, "launched", nullcontext)
     try:
         for name, module in own.items():
 
@@ -275,7 +279,8 @@ def _stand_ins(pipeline: Any, call: Callable[[str, Any, Any, Any], Any]) -> Iter
 
             # Not by setattr: a pipeline writes into its configuration what is set.
             attributes[name] = _StandIn(module, stand_in)
-        yield
+        with launched():
+            yield
     finally:
         attributes.update(own)
 

@@ -63,7 +63,7 @@ GUIDED_SHARE = 0.5
 
 
 @optimization(
-    needs=Needs(optimization="device_steps"),
+    needs=Needs(optimization="device_steps", fits=fitting.guidance_in_a_batch),
     tolerance=LESS_GUIDED,
     applied=guides(GUIDED_SHARE),
     skips_work=True,

@@ -157,6 +157,23 @@ def one_call_per_step(pipeline: Any) -> str | None:
     return None
 
 
+def guidance_in_a_batch(pipeline: Any) -> str | None:
+    """Guidance doubles the batch of its denoiser, and need not."""
+    if getattr(denoisers(pipeline).get("transformer"), "config", {}).get("guidance_embeds"):
+        return "guidance is an input of its transformer, which costs nothing to leave out"
+    return a_unet(pipeline)
+
+
+def halves_begin_alike(pipeline: Any) -> str | None:
+    """What guidance computes twice begins with layers that see no prompt."""
+    if reason := guidance_in_a_batch(pipeline):
+        return reason
+    for name, module in denoisers(pipeline).items():
+        if module.config.addition_embed_type is not None:
+            return f"its {name} adds the prompt to the timestep's embedding, in its first block"
+    return attention_at_full_resolution(pipeline)
+
+
 def transformer_blocks(pipeline: Any) -> str | None:
     """Its denoisers call their blocks what the cache looks for."""
     for name, module in denoisers(pipeline).items():

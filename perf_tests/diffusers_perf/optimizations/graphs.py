@@ -20,13 +20,9 @@ from diffusers_perf.optimizations.tolerances import (
 )
 from diffusers_perf.techniques.conditioning import conditioning_is_kept, precompute
 from diffusers_perf.techniques.cuda_graphs import Graphed, are_graphed
-from diffusers_perf.techniques.device_steps import (
-    is_taken_over,
-    steps_are_graphed,
-    take_over,
-    why_not,
-)
+from diffusers_perf.techniques.device_steps import is_taken_over, steps_are_graphed
 from diffusers_perf.techniques.shared_prefix import prefix_is_shared, share_prefix
+from diffusers_perf.techniques.stepped import take_over, why_not
 
 
 def _text_encoder(pipeline: Any) -> dict[str, torch.nn.Module]:
@@ -108,7 +104,7 @@ def precomputed_conditioning(build: Build) -> None:
 
 
 @optimization(
-    needs=Needs(optimization="device_steps"),
+    needs=Needs(optimization="device_steps", fits=fitting.halves_begin_alike),
     tolerance=SAME_ARITHMETIC,
     applied=prefix_is_shared,
     skips_work=True,

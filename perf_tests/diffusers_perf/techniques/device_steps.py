@@ -1,26 +1,27 @@
-"""The denoising loop of DDIM with nothing of a step left to the host.
+"""The denoising loop with nothing of a step left to the host.
 
-diffusers' scheduler reads six scalars back from the device in each step, and the host waits for
-each. DDIM without noise is linear: the next latents are ``a * latents + b * noise``, with two
-numbers a step that follow from the schedule alone. Here they stand in a table on the device, where
-each step finds its own, so that a step depends on nothing that the host would have to know, and can
-be captured as a whole.
+A scheduler of diffusers reads scalars back from the device in each step, for which the host waits,
+or copies them there. Where its step is one product (`schedules`), the numbers stand in a table on
+the device, where each step finds its own, so that a step depends on nothing that the host would
+have to know, and can be captured as a whole.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from types import SimpleNamespace
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
 from diffusers_perf.measurement.applied import AppliedCheck, NotApplied
 from diffusers_perf.techniques.cuda_graphs import Graphed
+from diffusers_perf.techniques.schedules import ROOM
 
-ROOM = 128
-"""Steps that a table has room for: every number of them is replayed by the same capture."""
+REPLAY_ERROR = 0.2
+"""How far a replayed step may end from where a launched one does, as a share of the way. Twice what
+bfloat16 rounds away (a hundredth) times what guidance makes of it (ten)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,24 +58,19 @@ class Plan:
 
 
 class DeviceSteps:
-    """Stable Diffusion's pipeline for DDIM, its scheduler's arithmetic in the step.
+    """A pipeline of diffusers with its scheduler's arithmetic in the step.
 
-    A pipeline of diffusers becomes one by `take_over`. It takes as much of a call as this suite
-    makes.
+    It becomes one by `stepped.take_over`, which adds what is each pipeline's own: `__call__` and
+    `predict`.
     """
 
     plan: Plan
     captured: bool
     """Whether steps are CUDA graphs."""
     _buffers: Buffers | None
-    # What it has from diffusers.
-    unet: Any
-    vae: Any
-    scheduler: Any
-    image_processor: Any
-    encode_prompt: Any
-    text_encoder: Any
-    vae_scale_factor: int
+    _current_timestep: float | None
+    """Of the step that comes, which diffusers' caches ask for."""
+    components: Mapping[str, Any]
 
     def loop_begins(self) -> None:
         """Called before the first step; whoever watches puts something in its place."""
@@ -82,69 +78,51 @@ class DeviceSteps:
     def step_ended(self) -> None:
         """Called after each step, likewise."""
 
-    @torch.no_grad()
-    def __call__(
-        self,
-        prompt: str | list[str],
-        *,
-        height: int,
-        width: int,
-        num_inference_steps: int,
-        guidance_scale: float,
-        generator: torch.Generator,
-        output_type: str = "pil",
-    ) -> Any:
-        """Images of the prompts, as `StableDiffusionPipeline` makes them."""
-        from diffusers.utils import torch_utils
+    def predict(
+        self, latents: torch.Tensor, timestep: torch.Tensor, conditioning: Mapping[str, Any]
+    ) -> torch.Tensor:
+        """What the denoiser makes of these. The timestep has the shape (1,)."""
+        raise NotImplementedError
 
-        prompts = [prompt] if isinstance(prompt, str) else prompt
-        # Not the pipeline's own word on its device, for which it walks through every module.
-        device = next(self.text_encoder.parameters()).device
-        embedded, empty = self.encode_prompt(prompts, device, 1, True)
-        factor = self.vae_scale_factor
-        shape = (len(prompts), self.unet.config.in_channels, height // factor, width // factor)
-        latents = torch_utils.randn_tensor(
-            shape, generator=generator, device=device, dtype=embedded.dtype
-        )
-        states = torch.cat([empty, embedded])
-        if self._buffers is None or not self._buffers.fit(latents, states, guidance_scale):
-            self._buffers = Buffers(self, latents, states, guidance_scale)
+    def denoise(
+        self,
+        latents: torch.Tensor,
+        conditioning: Mapping[str, torch.Tensor],
+        table: torch.Tensor,
+        *,
+        steps: int,
+        guidance: float | None,
+    ) -> torch.Tensor:
+        """The latents after the steps of the table.
+
+        `conditioning` has `encoder_hidden_states` and what else the denoiser is given; with a
+        `guidance`, rows for the empty prompts, then for the prompts.
+        """
+        if self._buffers is None or not self._buffers.fit(latents, conditioning, guidance):
+            self._buffers = Buffers(self, latents, conditioning, guidance, rows=len(table))
         buffers = self._buffers
-        steps = [buffers.step(kind) for kind in self.plan.kinds(num_inference_steps)]
-        buffers.fill(latents, states, table(self.scheduler, num_inference_steps))
+        kinds = self.plan.kinds(steps)
+        if guidance is None:
+            kinds = [replace(kind, guided=False) for kind in kinds]
+        made = [buffers.step(kind) for kind in kinds]
+        buffers.fill(latents, conditioning, table)
         self.loop_begins()
-        for step in steps:
+        for step, timestep in zip(made, table[0].tolist(), strict=False):
+            self._current_timestep = timestep
             step()
             self.step_ended()
-        scaled = buffers.latents.to(latents.dtype) / self.vae.config.scaling_factor
-        decoded = self.vae.decode(scaled, return_dict=False)[0]
-        images = self.image_processor.postprocess(decoded, output_type=output_type)
-        return SimpleNamespace(images=images)
+        self._current_timestep = None
+        return buffers.latents.to(latents.dtype)
 
-
-def why_not(pipeline: Any) -> str | None:
-    """Why this pipeline cannot be taken over; None if it can."""
-    if type(pipeline).__name__ != "StableDiffusionPipeline":
-        return f"it is a {type(pipeline).__name__}, not a StableDiffusionPipeline"
-    scheduler = pipeline.scheduler
-    if type(scheduler).__name__ != "DDIMScheduler":
-        return f"its scheduler is a {type(scheduler).__name__}, not a DDIMScheduler"
-    config = scheduler.config
-    if config.prediction_type != "epsilon":
-        return f"its model predicts {config.prediction_type}, not epsilon"
-    if config.clip_sample or config.thresholding or config.rescale_betas_zero_snr:
-        return "its scheduler clips or rescales, and a step is not one product"
-    return None
-
-
-def take_over(pipeline: Any) -> None:
-    """Make this pipeline a `DeviceSteps`. `ValueError` where `why_not` says why not."""
-    if reason := why_not(pipeline):
-        raise ValueError(reason)
-    pipeline.__class__ = type("DeviceSteps", (DeviceSteps, type(pipeline)), {})
-    pipeline.plan = Plan()
-    pipeline.captured = False
-    pipeline._buffers = None
+    @contextmanager
+    def launched(self) -> Iterator[None]:
+        """Steps that are launched kernel by kernel, for who watches what the denoiser is given."""
+        captured, buffers = self.captured, self._buffers
+        self.captured, self._buffers = False, None
+        try:
+            yield
+        finally:
+            self.captured, self._buffers = captured, buffers
 
 
 def is_taken_over(pipeline: Any) -> None:
@@ -154,11 +132,20 @@ def is_taken_over(pipeline: Any) -> None:
 
 
 def steps_are_graphed(pipeline: Any) -> None:
-    """Each kind of denoising step that was made is a CUDA graph."""
+    """Each kind of denoising step that was made is a CUDA graph, which does what is launched."""
     is_taken_over(pipeline)
-    made = pipeline._buffers.steps.values() if pipeline._buffers else ()
-    if not pipeline.captured or not all(isinstance(step, Graphed) for step in made):
+    buffers = pipeline._buffers
+    made = buffers.steps if buffers else {}
+    if not pipeline.captured or not all(isinstance(step, Graphed) for step in made.values()):
         raise NotApplied("the denoising steps are launched kernel by kernel, not as CUDA graphs")
+    if pipeline.plan.fresh_every > 1:
+        # A step that is launched between would keep other features than those that are replayed.
+        return
+    for kind in made:
+        if (error := buffers.replay_error(kind)) > REPLAY_ERROR:
+            raise NotApplied(
+                f"a replayed step changes the latents by {error:.0%} otherwise than a launched one"
+            )
 
 
 def guides(share: float) -> AppliedCheck:
@@ -176,65 +163,65 @@ def guides(share: float) -> AppliedCheck:
     return check
 
 
-def table(scheduler: Any, steps: int) -> torch.Tensor:
-    """Rows ``timestep``, ``a`` and ``b``, a column each step; shape (3, `ROOM`), float32 on the
-    host. `ValueError` for more steps than it has room for.
-
-    From DDIM (Song et al., 2020, equation 12) with no noise of its own: with ``alpha`` the
-    schedule's cumulative product, ``next = a * latents + b * noise``, where ``a`` is
-    ``sqrt(alpha_next / alpha)`` and ``b`` is ``sqrt(1 - alpha_next) - a * sqrt(1 - alpha)``.
-    """
-    if steps > ROOM:
-        raise ValueError(f"{steps} steps are more than the {ROOM} that there is room for")
-    scheduler.set_timesteps(steps)
-    timesteps = scheduler.timesteps
-    following = timesteps - scheduler.config.num_train_timesteps // steps
-    alphas = scheduler.alphas_cumprod.double()
-    alpha = alphas[timesteps]
-    after = torch.where(
-        following >= 0, alphas[following.clamp(min=0)], scheduler.final_alpha_cumprod.double()
-    )
-    a = (after / alpha).sqrt()
-    b = (1 - after).sqrt() - a * (1 - alpha).sqrt()
-    rows = torch.zeros(3, ROOM)
-    rows[:, :steps] = torch.stack([timesteps.double(), a, b])
-    return rows
-
-
 class Buffers:
     """What all steps of a generation read and write, at addresses that stay."""
 
     def __init__(
-        self, pipeline: DeviceSteps, latents: torch.Tensor, states: torch.Tensor, guidance: float
+        self,
+        pipeline: DeviceSteps,
+        latents: torch.Tensor,
+        conditioning: Mapping[str, torch.Tensor],
+        guidance: float | None,
+        *,
+        rows: int,
     ) -> None:
         self._pipeline = pipeline
         self._guidance = guidance
+        self._dtype = latents.dtype
         # In float32: rounding them in each step is an error that adds up, and costs nothing less.
         self.latents = torch.zeros_like(latents, dtype=torch.float32)
-        self.states = torch.zeros_like(states)
-        self._table = torch.zeros(3, ROOM, device=latents.device)
+        self.conditioning = {n: torch.zeros_like(t) for n, t in conditioning.items()}
+        self._table = torch.zeros(rows, ROOM, device=latents.device)
         self.number = torch.zeros(1, dtype=torch.long, device=latents.device)
         """Of the step that comes next."""
         self.steps: dict[StepKind, Callable[[], None]] = {}
         pipeline.plan.begin(self)
 
     @property
+    def states(self) -> torch.Tensor:
+        """Of the prompts, as an encoder made them."""
+        return self.conditioning["encoder_hidden_states"]
+
+    @property
     def timesteps(self) -> torch.Tensor:
         """Of each step that there is room for, float32."""
         return self._table[0]
 
-    def fit(self, latents: torch.Tensor, states: torch.Tensor, guidance: float) -> bool:
+    def fit(
+        self,
+        latents: torch.Tensor,
+        conditioning: Mapping[str, torch.Tensor],
+        guidance: float | None,
+    ) -> bool:
         """Whether a generation from these can use them."""
-        own, given = (self.latents, self.states), (latents, states)
-        alike = all(
-            a.shape == b.shape and a.device == b.device for a, b in zip(own, given, strict=True)
+        given = {"latents": latents, **conditioning}
+        own = {"latents": self.latents, **self.conditioning}
+        alike = own.keys() == given.keys() and all(
+            own[name].shape == tensor.shape and own[name].device == tensor.device
+            for name, tensor in given.items()
         )
         return alike and self._guidance == guidance
 
-    def fill(self, latents: torch.Tensor, states: torch.Tensor, table: torch.Tensor) -> None:
+    def fill(
+        self,
+        latents: torch.Tensor,
+        conditioning: Mapping[str, torch.Tensor],
+        table: torch.Tensor,
+    ) -> None:
         """Make ready for the first step."""
         self.latents.copy_(latents)
-        self.states.copy_(states)
+        for name, tensor in conditioning.items():
+            self.conditioning[name].copy_(tensor)
         self._table.copy_(table)
         self.number.zero_()
         self._pipeline.plan.begin(self)
@@ -255,17 +242,36 @@ class Buffers:
                 graphed()
         return self.steps[kind]
 
+    def replay_error(self, kind: StepKind) -> float:
+        """How far a replay of this step ends from where a launch of it does, as a share of the
+        way; the latents and the number of the step stay as they are.
+        """
+        latents, number = self.latents.clone(), self.number.clone()
+        ends = []
+        self._pipeline.plan.before(kind)
+        for run in (self.steps[kind], lambda: self._step(guided=kind.guided)):
+            self.latents.copy_(latents)
+            self.number.zero_()
+            with torch.no_grad():
+                run()
+            ends.append(self.latents.clone())
+        self.latents.copy_(latents)
+        self.number.copy_(number)
+        replayed, launched = ends
+        way = (launched - latents).norm()
+        return float((replayed - launched).norm() / way) if way else 0.0
+
     def _step(self, *, guided: bool) -> None:
-        timestep, a, b = self._table.index_select(1, self.number).unbind()
-        latents = self.latents.to(self.states.dtype)
-        noise = self._pipeline.unet(
-            torch.cat([latents, latents]) if guided else latents,
-            timestep,
-            encoder_hidden_states=self.states if guided else self.states.chunk(2)[1],
-            return_dict=False,
-        )[0].float()
-        if guided:
+        timestep, a, b, *scale = self._table.index_select(1, self.number).unbind()
+        latents = (scale[0] * self.latents if scale else self.latents).to(self._dtype)
+        conditioning, guidance = self.conditioning, self._guidance if guided else None
+        if guidance is not None:
+            latents = torch.cat([latents, latents])
+        elif self._guidance is not None:
+            conditioning = {n: t.chunk(2)[1] for n, t in conditioning.items()}
+        noise = self._pipeline.predict(latents, timestep, conditioning).float()
+        if guidance is not None:
             without, given = noise.chunk(2)
-            noise = without + self._guidance * (given - without)
+            noise = without + guidance * (given - without)
         self.latents.copy_(a * self.latents + b * noise)
         self.number.add_(1)

@@ -46,7 +46,7 @@ def share_prefix(pipeline: Any) -> None:
     """
     if not isinstance(pipeline, DeviceSteps):
         raise ValueError("a prefix is shared by device_steps, which has to come before")
-    unet = pipeline.unet
+    unet = pipeline.components["unet"]
     first = unet.down_blocks[0]
     transformer = first.attentions[0]
     block = transformer.transformer_blocks[0]

@@ -77,7 +77,7 @@ FITS = {
     "fused_lora": ("sd_lora",),
     "lora_hotswap": ("sd_lora",),
     "controlnet_cache": ("sd_controlnet",),
-    "device_steps": ("sd", "sd_lora"),
+    "device_steps": ("sd", "sd_lora", "sdxl", "flux"),
     "deepcache": UNETS,
     # The tiny UNets have no attention at full resolution.
     "tome": (),

@@ -11,8 +11,6 @@ from typing import Any
 
 import pytest
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from diffusers_perf import models
 from diffusers_perf.catalog.build import Build
@@ -24,8 +22,8 @@ from diffusers_perf.measurement.replay import replay
 from diffusers_perf.optimizations import caching
 from diffusers_perf.records import pixels
 from diffusers_perf.techniques import device_steps
-from diffusers_perf.techniques.cuda_graphs import WARM_UPS, Graphed
 from perf_tests.cases import workloads
+from perf_tests.tests.taped import Taped
 from perf_tests.tests.unit.catalogs import ours
 
 FEW = replace(workloads.DDIM50_SMALL, steps=4)
@@ -76,37 +74,6 @@ def test_planned_caching_matches_the_package(source: Source, plain: Any) -> None
     assert db(made[0], plain) < EXACT_DB
 
 
-class Tape(TorchDispatchMode):
-    """Writes down each operator and runs it again on the same memory, as a CUDA graph does."""
-
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call, unused-ignore]
-        self._calls: list[Any] = []
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        made = func(*args, **(kwargs or {}))
-        self._calls.append((func, args, kwargs or {}, made))
-        return made
-
-    def replay(self) -> None:
-        for func, args, kwargs, made in self._calls:
-            for then, now in zip(
-                tree_leaves(made), tree_leaves(func(*args, **kwargs)), strict=True
-            ):
-                if then.data_ptr() != now.data_ptr():
-                    then.copy_(now)
-
-
-class Taped(Graphed):
-    def _capture(self, leaves: list[Any], tree: Any) -> Any:
-        for _ in range(WARM_UPS):
-            self.function()
-        tape = Tape()
-        with tape:
-            self.function()
-        return tape, [], None
-
-
 def test_captured_steps_find_their_own_cache(
     source: Source, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -120,6 +87,7 @@ def test_captured_steps_find_their_own_cache(
         pipeline.captured, pipeline._buffers = True, None
         generation.images(steps=1)  # has no guided step
         assert len(pipeline._buffers.steps) == 1
+        ours().optimizations["cuda_graph_step"].applied(pipeline)
         assert db(generation.images(), eager) > EXACT_DB
         replay(pipeline)
         assert db(generation.images(), eager) > EXACT_DB

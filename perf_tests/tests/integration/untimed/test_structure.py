@@ -36,7 +36,7 @@ from diffusers_perf.records.operators import (
 )
 from diffusers_perf.records.store import BaselineStore
 from diffusers_perf.techniques.conditioning import precompute
-from diffusers_perf.techniques.device_steps import take_over
+from diffusers_perf.techniques.stepped import take_over
 from perf_tests.cases import workloads
 from perf_tests.tests import tiny
 from perf_tests.tests.unit.catalogs import ours

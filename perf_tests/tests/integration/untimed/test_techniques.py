@@ -25,8 +25,9 @@ from diffusers_perf.measurement.replay import replay
 from diffusers_perf.records import pixels
 from diffusers_perf.techniques.conditioning import precompute
 from diffusers_perf.techniques.cuda_graphs import Graphed
-from diffusers_perf.techniques.device_steps import ROOM, Plan, StepKind, table
+from diffusers_perf.techniques.device_steps import Plan, StepKind
 from diffusers_perf.techniques.fused import _biased
+from diffusers_perf.techniques.schedules import ROOM, table
 from diffusers_perf.techniques.shared_prefix import share_prefix
 from perf_tests.cases import suites, workloads
 from perf_tests.tests.unit.catalogs import ours
@@ -187,7 +188,7 @@ def test_step_table_matches_ddim(source: Source) -> None:
 
 def test_schedule_other_than_plain_ddim_is_refused(source: Source) -> None:
     with (
-        pytest.raises(DoesNotFit, match="its scheduler is a PNDMScheduler, not a DDIMScheduler"),
+        pytest.raises(DoesNotFit, match="its scheduler is a PNDMScheduler, not one of DDIM"),
         pipeline_of("device_steps", source, workloads.PNDM25X4_SMALL),
     ):
         pass
