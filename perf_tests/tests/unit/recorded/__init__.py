@@ -14,6 +14,7 @@ import math
 import random
 from collections.abc import Sequence
 from copy import deepcopy
+from functools import cache
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -179,11 +180,16 @@ def with_images(contents: Sequence[Content], folder: Path, name: str) -> list[Pa
     paths = write(contents, folder, name)
     for path in paths:
         images = path.with_name(f"{path.stem}-images")
+        images.mkdir(exist_ok=True)
         for workload, count in (("ddim50", 1), ("pndm25x4", 4), ("vase25", 1)):
-            drawn = np.random.default_rng(0).random((count, 8, 8, 3), dtype=np.float32)
-            large = drawn.repeat(64, axis=1).repeat(64, axis=2)
-            image_files.save(large, images / f"{workload}-reference.png")
+            (images / f"{workload}-reference.png").write_bytes(_coarse_noise(count))
     return paths
+
+
+@cache
+def _coarse_noise(count: int) -> bytes:
+    drawn = np.random.default_rng(0).random((count, 8, 8, 3), dtype=np.float32)
+    return image_files.encoded(drawn.repeat(64, axis=1).repeat(64, axis=2))
 
 
 def accept(contents: Sequence[Content], folder: Path, reason: str = "first") -> int:
