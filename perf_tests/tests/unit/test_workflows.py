@@ -390,7 +390,7 @@ def test_each_fault_is_injected_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     script = ROOT / "ci" / "faults.sh"
-    (naming,) = re.findall(r"<<'PYTHON'\n(.*?)^PYTHON$", script.read_text(), re.DOTALL | re.MULTILINE)
+    (naming,) = re.findall(r"(?ms)<<'PYTHON'\n(.*?)^PYTHON$", script.read_text())
     # In this process, which has imported what takes a new one seconds.
     monkeypatch.setattr(sys, "argv", ["-", "2"])
     exec(compile(naming, script, "exec"), {})
