@@ -23,6 +23,8 @@ def run(
     return pytester.runpytest_inprocess(
         f"--rootdir={pytester.path}",
         f"--config-file={ROOT / 'pyproject.toml'}",
+        # Else pytest looks at the folders of all tests before this one.
+        f"--confcutdir={pytester.path}",
         "-p",
         "no:cacheprovider",
         "-p",
