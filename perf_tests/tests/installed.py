@@ -77,5 +77,6 @@ class Repository:
         )
 
     def pytest(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        main_job = ("--benchmark-only", "--device=cpu", "--rounds=3", "-p", "no:cacheprovider")
+        # One round says nothing of a latency, and other tests run beside.
+        main_job = ("--benchmark-only", "--device=cpu", "--rounds=1", "-p", "no:cacheprovider")
         return self.run("python", "-m", "pytest", "perf_tests", *main_job, *arguments)

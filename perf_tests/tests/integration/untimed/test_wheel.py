@@ -77,7 +77,8 @@ def test_wheel_holds_the_library_and_no_tests(wheel: Path) -> None:
 
 def test_life_of_a_baseline_in_a_users_repository(repository: Repository) -> None:
     repository.write("test_serving.py", TEST_FILE.format(name="serving"))
-    first = repository.pytest("--benchmark-json=runs/1.json")
+    # As few as can be accepted.
+    first = repository.pytest("--rounds=3", "--benchmark-json=runs/1.json")
     assert first.returncode == 0, first.stdout + first.stderr
     # A busy machine can make one of the two cases invalid.
     assert " new" in first.stdout
