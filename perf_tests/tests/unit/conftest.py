@@ -20,11 +20,20 @@ def _settled() -> None:
     # Not with this file: the process that only hands out the tests of `-n` would wait for it all.
     # pytester forgets what a suite in this process imported first. A second copy of the bench would
     # not see what a test patched in the first, and dynamo registers operators, which works once.
-    import hypothesis  # noqa: F401  (its plugin imports it in each session of pytester)
+    # The others would be imported anew by each suite.
     import torch._dynamo
+    from skimage.metrics import structural_similarity  # noqa: F401
 
     from diffusers_perf.measurement import bench, measuring  # noqa: F401
     from diffusers_perf.measurement.housekeeping import import_libraries
+    from diffusers_perf.plugin import (  # noqa: F401
+        document,
+        generation,
+        judging,
+        running,
+        session,
+        summary,
+    )
 
     with suppress(ImportError):
         import torchao  # noqa: F401  (optional, and imported by diffusers where it is installed)

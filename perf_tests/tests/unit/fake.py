@@ -3,8 +3,6 @@
 Everything from the command line to the verdict is the real thing; only the images are made in
 a millisecond, on a clock that says it took a fifth of a second. Each case of the catalogue
 misbehaves in the way its name says.
-
-PYTEST_DONT_REWRITE: other tests import it as well, of which pytest would warn.
 """
 
 from __future__ import annotations

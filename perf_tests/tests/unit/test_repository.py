@@ -12,6 +12,7 @@ from diffusers_perf import models
 from diffusers_perf.catalog.discovery import BadDeclaration
 from diffusers_perf.plugin.finding import find_project
 from perf_tests.tests.unit.fake import FakeSource
+from perf_tests.tests.unit.main_job import run_pytest
 
 TEST = "from diffusers_perf import test_generation as test_generation\n"
 WORKLOAD = """
@@ -45,7 +46,7 @@ class Repository:
 
     def collect(self, *arguments: str, **ini: str) -> pytest.RunResult:
         options = [part for name, value in ini.items() for part in ("-o", f"{name}={value}")]
-        return self.pytester.runpytest_inprocess("--collect-only", "-q", *options, *arguments)
+        return run_pytest(self.pytester, "--collect-only", "-q", *options, *arguments)
 
     def ids(self, *arguments: str, **ini: str) -> list[str]:
         """``file[case]`` of each test."""
@@ -211,7 +212,7 @@ def test_generation(suite, case): assert suite == case
 def test_it(case): assert case == "c"
 """,
     )
-    result = repository.pytester.runpytest_inprocess("--strict-markers")
+    result = run_pytest(repository.pytester, "--strict-markers")
     result.assert_outcomes(passed=3)
     result.stdout.no_fnmatch_line("*perf_tests: *")
 
