@@ -23,6 +23,8 @@ class Change(Finding):
     """Head over base, with its 99.5 % interval."""
     noise: float = 0.0
     """Of a pair's log ratio."""
+    threshold: float = 0.0
+    """The share that a slowdown has to exceed."""
     by_pair: tuple[tuple[float, float] | None, ...] = ()
     """Base's and head's values that were compared, by pair; None where a pair was left out."""
     more_could_tell: bool = False

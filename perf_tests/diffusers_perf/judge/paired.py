@@ -7,7 +7,7 @@ from dataclasses import replace
 from itertools import chain
 from statistics import median
 
-from diffusers_perf.catalog.metric import Metric, MetricKind, Subject
+from diffusers_perf.catalog.metric import LimitRule, Metric, MetricKind, Subject
 from diffusers_perf.catalog.metrics import COUNTERS, IMAGE, IMAGE_DROP_DB, METRICS, TORCH_FLAGS
 from diffusers_perf.catalog.status import Status
 from diffusers_perf.judge import counters, flags, images, measuring
@@ -72,13 +72,15 @@ def timed(sides: PairedCase, metric: Metric, noise: Noise) -> Iterator[Change]:
     under, over = [b for b, _ in both], [h for _, h in both]
     base, head = median(under), median(over)
     known = noise.get(sides.in_head[0].key, {}).get(sides.clock.noise_field(metric), 0.0)
-    weighed = weigh(metric, over, under, known=known, of=sides.pairs)
-    if metric.wall_clock and _is_speed_of_host(sides, weighed, threshold=metric.threshold):
+    # Under a new name: what is read of the metric goes by which one it is.
+    judged = replace(metric, threshold=sides.clock.threshold(metric))
+    weighed = weigh(judged, over, under, known=known, of=sides.pairs)
+    if metric.wall_clock and _is_speed_of_host(sides, weighed, threshold=judged.threshold):
         message = messages.speed_of_host(metric, sides.hosts.slower, rerun=sides.compare_again)
         yield change(Status.INVALID, message, more_could_tell=sides.pairs < PAIRS_MOST)
         return
     message = messages.weighed(
-        metric,
+        judged,
         weighed.status,
         weighed.ratio,
         under=base,
@@ -94,6 +96,7 @@ def timed(sides: PairedCase, metric: Metric, noise: Noise) -> Iterator[Change]:
         found,
         ratio=weighed.ratio,
         noise=weighed.noise,
+        threshold=judged.threshold,
         # All cases of another host are a little slower together.
         by_pair=() if metric.wall_clock and _is_other_speed(sides) else by_pair,
     )
@@ -115,7 +118,8 @@ def _is_speed_of_host(sides: PairedCase, weighed: Weighed, *, threshold: float) 
 def least(sides: PairedCase, metric: Metric) -> Iterator[Change]:
     """A metric to which disturbances only add: the least of all processes of head against base's.
 
-    Yields nothing if head is within the limit, or if one side did not measure it.
+    Yields nothing if head is within the limit, or if one side did not measure it. Few processes on
+    a side may all have been disturbed: they have to be farther beyond it.
     """
     had, has = (
         [value for case in side if (value := metric.of(case.measurement)) is not None]
@@ -124,13 +128,18 @@ def least(sides: PairedCase, metric: Metric) -> Iterator[Change]:
     if not had or not has:
         return
     base, head = min(had), min(has)
-    slack = metric.limit.slack if metric.limit else 0.0
-    limit = base * (1 + slack) + metric.margin
+    rule = metric.limit or LimitRule()
+    limit, certain = (
+        base * (1 + slack) + metric.margin
+        for slack in (rule.slack, rule.least_slack(min(len(had), len(has))))
+    )
     if head > limit:
         message = messages.least(metric, base, head, limit=limit, pairs=sides.pairs)
-        message = _if_worse(sides, metric.worse, message)
-        found = Change.of(metric.worse, metric.name, sides.name, message)
-        yield replace(found, base=base, head=head)
+        few = head <= certain
+        message = _more_pairs(sides, message) if few else _if_worse(sides, metric.worse, message)
+        status = Status.INCONCLUSIVE if few else metric.worse
+        found = Change.of(status, metric.name, sides.name, message)
+        yield replace(found, base=base, head=head, more_could_tell=few)
 
 
 def _then(sides: PairedCase, weighed: Weighed, message: Message) -> Message:
@@ -140,6 +149,10 @@ def _then(sides: PairedCase, weighed: Weighed, message: Message) -> Message:
     if not weighed.more_could_tell:
         most = max(sides.pairs, PAIRS_MOST)
         return replace(message, advice=messages.too_noisy(most))
+    return _more_pairs(sides, message)
+
+
+def _more_pairs(sides: PairedCase, message: Message) -> Message:
     command = Literal(text=sides.more) if sides.more else messages.MORE
     return replace(message, advice=messages.MORE_PAIRS, command=command)
 

@@ -51,7 +51,7 @@ def with_pooled(
                         base=change.base or 0.0,
                         head=change.head or 0.0,
                         cases=len(group),
-                        most=1 + THRESHOLD_SHARE * metric.threshold,
+                        most=_most(group),
                         rerun=rerun,
                     )
                     found = Change.of(metric.worse, metric.name, change.case, message)
@@ -81,8 +81,12 @@ def _worse(metric: Metric, group: Sequence[Change]) -> Interval | None:
         for side in (base, head)
     )
     ratio = paired_interval(over, under, known=known)
-    most = 1 + THRESHOLD_SHARE * metric.threshold
-    return ratio if ratio.low > 1 and ratio.mid > most else None
+    return ratio if ratio.low > 1 and ratio.mid > _most(group) else None
+
+
+def _most(group: Sequence[Change]) -> float:
+    """The ratio that the cases may reach together."""
+    return 1 + THRESHOLD_SHARE * max(change.threshold for change in group)
 
 
 def _weights(noises: Sequence[float]) -> list[float]:

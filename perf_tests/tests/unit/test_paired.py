@@ -43,10 +43,43 @@ def of_stage(*seconds: float) -> list[dict[str, Any]]:
 def test_least_of_head_may_be_as_much_as_the_limit() -> None:
     assert STAGE.limit
     limit = 2.0 * (1 + STAGE.limit.slack) + STAGE.margin
-    base = runs("base", *of_stage(2.0, 3.0))
+    base = runs("base", *of_stage(2.0, 3.0, 3.0))
     for least, statuses in ((limit, []), (1.0001 * limit, [Status.SLOWER])):
-        found = compare(base, runs("head", *of_stage(9.0, least)))
+        found = compare(base, runs("head", *of_stage(9.0, least, 9.0)))
         assert [c.status for c in found.changes if c.metric == STAGE.name] == statuses
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_few_processes_have_to_be_farther_beyond_the_limit(count: int) -> None:
+    assert STAGE.limit
+    assert STAGE.limit.slack_of_few
+    limit = 2.0 * (1 + STAGE.limit.slack) + STAGE.margin
+    certain = 2.0 * (1 + STAGE.limit.slack_of_few) + STAGE.margin
+    base = runs("base", *of_stage(2.0, 3.0)[:count])
+    for least, status in (
+        (limit, None),
+        (1.0001 * limit, Status.INCONCLUSIVE),
+        (certain, Status.INCONCLUSIVE),
+        (1.0001 * certain, Status.SLOWER),
+    ):
+        found = compare(base, runs("head", *of_stage(least, 9.0)[:count]))
+        changes = [c for c in found.changes if c.metric == STAGE.name]
+        assert [(c.status, c.more_could_tell) for c in changes] == (
+            [(status, status == Status.INCONCLUSIVE)] if status else []
+        )
+
+
+@pytest.mark.parametrize(("idle", "status"), [(0.049, Status.SLOWER), (0.051, Status.SAME)])
+def test_latency_is_held_to_the_threshold_of_the_gpu_that_sets_its_pace(
+    idle: float, status: Status
+) -> None:
+    """2.5 % more, of at most 3 %, or 2 % where the GPU sets the pace."""
+
+    def of(name: str, slower: float) -> list[Run]:
+        edit = {"rounds_s": [slower] * 5, "gpu_busy_s": slower * (1 - idle)}
+        return runs(name, *[edit] * 3)
+
+    assert change(compare(of("base", 1.0), of("head", 1.025)), "latency").status == status
 
 
 def test_least_without_a_slack_is_limited_by_its_margin() -> None:

@@ -74,7 +74,9 @@ def test_small_regression_of_every_case_is_slower() -> None:
     assert "in 8 cases of the workload together" in text
 
 
-def inconclusive(case: str, *ratios: float, noise: float = 0.001) -> Change:
+def inconclusive(
+    case: str, *ratios: float, noise: float = 0.001, threshold: float = 0.03
+) -> Change:
     """A case's latency that took so many times as long in each pair."""
     mid = math.prod(ratios) ** (1 / len(ratios))
     return replace(
@@ -83,6 +85,7 @@ def inconclusive(case: str, *ratios: float, noise: float = 0.001) -> Change:
         head=mid,
         ratio=Interval(low=0.9, mid=mid, high=1.3),
         noise=noise,
+        threshold=threshold,
         by_pair=tuple((1.0, ratio) for ratio in ratios),
     )
 
@@ -107,6 +110,13 @@ def test_two_cases_of_three_pairs_are_pooled() -> None:
 def test_half_of_the_threshold_is_allowed_together() -> None:
     assert slower_together(*(inconclusive(name, *(1.0151,) * 3) for name in "ab")) == ["a", "b"]
     assert slower_together(*(inconclusive(name, *(1.0149,) * 3) for name in "ab")) == []
+    # Where the GPU sets the pace of some of them, the others' threshold counts.
+    for threshold, ratio, together in ((0.02, 1.0101, ["a", "b"]), (0.03, 1.0149, [])):
+        cases = (
+            inconclusive("a", *(ratio,) * 3, threshold=threshold),
+            inconclusive("b", *(ratio,) * 3, threshold=0.02),
+        )
+        assert slower_together(*cases) == together
 
 
 def test_case_that_is_not_slower_is_not_called_slower_with_the_others() -> None:

@@ -55,6 +55,12 @@ def five_pairs(name: str) -> tuple[list[Content], list[Content]]:
     return base, head
 
 
+def served(model: str) -> list[Run]:
+    """Three processes of the guide rows of `sdxl` or `flux1-dev`, of one commit."""
+    runs = json.loads(gzip.decompress((FOLDER / "h200-served.json.gz").read_bytes()))[model]
+    return [run_of(content, Path(f"{model}-{number}")) for number, content in enumerate(runs, 1)]
+
+
 def process(name: str, *, noise: float | None = QUIET) -> Content:
     """One more process of the recorded kind; the same name gives the same numbers.
 
