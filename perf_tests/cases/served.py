@@ -24,6 +24,7 @@ SDXL30 = Workload(
     },
 )
 SDXL6 = replace(SDXL30, name="sdxl6", steps=6)
+SDXL6_FLOAT32 = replace(SDXL6, name="sdxl6_float32", base=())
 DEV28 = Workload(
     name="dev28",
     model="flux1-dev",
@@ -44,6 +45,7 @@ DEV28 = Workload(
     step_wise=True,
 )
 DEV4 = replace(DEV28, name="dev4", steps=4)
+DEV4_FLOAT32 = replace(DEV4, name="dev4_float32", base=())
 SCHNELL4 = replace(
     DEV28,
     name="schnell4",
@@ -63,8 +65,6 @@ measure(
     "sdpa_flash",
     "sdpa_cudnn",
     "channels_last",
-    "model_offload",
-    "group_offload",
     suite="models",
 )
 measure(
@@ -75,9 +75,14 @@ measure(
     "sdpa_cudnn",
     suite="models",
 )
-# Offloading moves all weights over the bus, which four steps show as 28 do.
-measure(DEV4, "model_offload", "group_offload", suite="models")
+# Offloading moves all weights over the bus, and FLUX has convolutions in its decoder alone: few
+# steps show it.
+measure(SDXL6, "model_offload", "group_offload", suite="models")
+measure(DEV4, "channels_last", "model_offload", "group_offload", suite="models")
 measure(SCHNELL4, "compile_regional", suite="models")
+# Twice the memory: the numbers that bfloat16 replaces, and with products in TF32.
+measure(SDXL6_FLOAT32, "tf32", suite="float32")
+measure(DEV4_FLOAT32, "tf32", suite="float32")
 
 # For `ab --quick`, and what faults are injected in.
 measure(SDXL6, "fused_qkv", "channels_last", suite="short")

@@ -14,6 +14,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import date
 from typing import TYPE_CHECKING
 
+from msgspec.structs import replace
+
 from diffusers_perf.catalog.declarations import Case
 from diffusers_perf.catalog.metrics import OPERATORS
 from diffusers_perf.catalog.registry import in_order
@@ -309,21 +311,30 @@ def write(
     args: argparse.Namespace,
     store: BaselineStore,
 ) -> int:
-    """Accept: replace this model's counts, or with ``-k`` only those of the cases counted."""
+    """Accept: replace this model's counts, or with ``-k`` only those of the cases counted.
+
+    What is as it was keeps its date and its reason.
+    """
     calls = {case: python_calls(case, source) for case in observed}
     with store.changing() as changes:
         # Another process may have written since these were compared with what was accepted.
         accepted = store.load_operators()
         kept = {k: was for k, was in accepted.items() if args.k or parts_of(k)[1] != source.name}
+        changed = 0
         for case, seen in observed.items():
-            kept[key_of(case, source.name)] = OperatorBaseline(
+            key = key_of(case, source.name)
+            now = OperatorBaseline(
                 accepted=date.today().isoformat(),
                 reason=args.reason.strip(),
                 versions=versions(),
                 counters=seen.accepted(),
                 python_calls=calls[case],
             )
+            was = accepted.get(key)
+            same = was and now == replace(was, accepted=now.accepted, reason=now.reason)
+            kept[key] = was if was and same else now
+            changed += not same
         changes.save_operators(kept)
     folder = store.shown(store.operators_path("").parent)
-    print(messages.wrote(len(observed), folder, args.reason.strip()))
+    print(messages.wrote(changed, len(observed) - changed, folder, args.reason.strip()))
     return 0

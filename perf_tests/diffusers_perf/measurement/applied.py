@@ -236,10 +236,21 @@ def groups_wait_on_host(pipeline: Any) -> None:
             raise NotApplied(messages.few_wait(place, share))
 
 
+def convolved(pipeline: Any) -> dict[str, torch.nn.Module]:
+    """The denoisers and decoders with convolutions of images, and none of videos: torch gives a
+    module one layout, and each of the two kinds has its own.
+    """
+    return {
+        place: module
+        for place, module in {**denoisers(pipeline), **decoders(pipeline)}.items()
+        if 4 in (ranks := {parameter.ndim for parameter in module.parameters()}) and 5 not in ranks
+    }
+
+
 def layout_is_channels_last(pipeline: Any) -> None:
     """The denoisers' and the decoders' convolution weights lie channels last."""
     matched = 0
-    for place, module in {**denoisers(pipeline), **decoders(pipeline)}.items():
+    for place, module in convolved(pipeline).items():
         for name, parameter in module.named_parameters():
             if parameter.ndim != 4:
                 continue

@@ -109,5 +109,6 @@ def holds(cases: int, new: int) -> str:
     return f"{plural(cases, 'case')} {need} no more work than accepted, {new} new"
 
 
-def wrote(cases: int, folder: str, reason: str) -> str:
-    return f"wrote {plural(cases, 'case')} into {folder}: {reason}"
+def wrote(changed: int, unchanged: int, folder: str, reason: str) -> str:
+    as_before = f"; {plural(unchanged, 'case')} as accepted before" if unchanged else ""
+    return f"wrote {plural(changed, 'case')} into {folder}: {reason}{as_before}"

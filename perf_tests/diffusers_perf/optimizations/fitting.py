@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from diffusers_perf.measurement.applied import decoders_below
+from diffusers_perf.measurement.applied import convolved, decoders_below
 from diffusers_perf.measurement.discovery import anatomy_of, decoders, denoisers, modules
 
 Fits = Callable[[Any], str | None]
@@ -32,11 +32,11 @@ def a_unet(pipeline: Any) -> str | None:
 
 
 def convolutions(pipeline: Any) -> str | None:
-    """Its denoisers are made of convolutions."""
-    for name, module in denoisers(pipeline).items():
-        if not hasattr(module, "down_blocks"):
-            return f"its {name} is a {type(module).__name__}, which is not made of convolutions"
-    return None
+    """A denoiser or a decoder of it has convolutions, all of them of images."""
+    if convolved(pipeline):
+        return None
+    parts = {**denoisers(pipeline), **decoders(pipeline)}
+    return f"no part of it ({', '.join(parts)}) has convolutions of images alone"
 
 
 def plain_attention(pipeline: Any) -> str | None:

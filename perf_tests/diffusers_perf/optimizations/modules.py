@@ -10,7 +10,7 @@ from diffusers_perf.catalog.build import Build
 from diffusers_perf.catalog.declarations import Needs, Slot
 from diffusers_perf.catalog.recording import optimization
 from diffusers_perf.measurement import applied, layers
-from diffusers_perf.measurement.discovery import decoders, denoisers
+from diffusers_perf.measurement.discovery import denoisers
 from diffusers_perf.optimizations import fitting
 from diffusers_perf.optimizations.tolerances import (
     DISTILLED,
@@ -32,7 +32,7 @@ def channels_last(build: Build) -> None:
 
     @build.then
     def _(pipeline: Any) -> None:
-        for module in (*denoisers(pipeline).values(), *decoders(pipeline).values()):
+        for module in applied.convolved(pipeline).values():
             module.to(memory_format=torch.channels_last)
 
 

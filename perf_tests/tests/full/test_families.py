@@ -70,7 +70,8 @@ RUNS_ON_CPU = [
 UNETS = ("sd", "sdxl", "sd_img2img", "sd_inpaint", "sd_lora", "sd_subclass", "sdxl_modular")
 CACHED = ("flux", "qwen", "wan")
 FITS = {
-    "channels_last": (*UNETS, "sd_controlnet"),
+    # Decoders of videos are made of convolutions of videos.
+    "channels_last": tuple(n for n in EVERY if n not in ("qwen", "wan")),
     "naive_attention": (*UNETS, "sd_controlnet", "pixart"),
     "sdpa": (*UNETS, "sd_controlnet", "pixart"),
     "fused_qkv": tuple(n for n in EVERY if n not in ("zimage", "qwen", "sd_controlnet", "sd_lora")),

@@ -32,7 +32,7 @@ SERVING = Workload(
     steps=4,
     sensitive_to={"guidance": {"guidance_scale": 3.5}},
 )
-measure(SERVING, "fused_qkv", "channels_last", suite="serving")
+measure(SERVING, "fused_qkv", "naive_attention", suite="serving")
 """
 
 
@@ -48,7 +48,7 @@ def test_builder_of_another_family_in_a_users_repository(tmp_path: Path) -> None
     done = repository.pytest("--quick", "-rs")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "2 passed, 1 skipped" in done.stdout
-    assert "channels_last does not fit FluxPipeline: its transformer is a" in done.stdout
+    assert "naive_attention does not fit FluxPipeline: the attention of its" in done.stdout
     broken = repository.pytest(
         "--quick", "-p", "diffusers_perf.faults.plugin", "--inject=stale_output", "-k=reference"
     )
