@@ -212,8 +212,9 @@ def about(workload: Mapping[str, object]) -> str:
     images = "one image" if count == 1 else f"{count} images"
     # A workload's values are JSON of any kind; `as_json` writes names here.
     base = "+".join(map(str, workload.get("base") or ()))  # type: ignore[call-overload]
-    scheduler = workload.get("scheduler") or "the model's own scheduler"
-    line = f"{images}, {size}, {workload.get('steps')} steps of {scheduler}"
+    line = f"{images}, {size}, {workload.get('steps')} steps"
+    if scheduler := workload.get("scheduler"):
+        line += f" of {scheduler}"
     return messages.in_base(line, base)
 
 
