@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -39,13 +38,15 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def installed(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """The environments that were installed; nothing is."""
     seen: list[Path] = []
+    # Asked what is installed in it, this one's own Python looks at all of torch's files each time.
+    python = Place.made(tmp_path / "installed").folder / "base" / "python"
 
     def install(checkout: Path, env: Path) -> Path:
         seen.append(env)
-        return Path(sys.executable)
+        return python
 
     monkeypatch.setattr(environments, "environment", install)
     return seen
