@@ -71,8 +71,8 @@ IN_CI: dict[str, tuple[str, str]] = {
     "pytest perf_tests/tests/unit": ("ci/quickstart.sh", "pytest -n logical perf_tests/tests/unit"),
     "bash ci/lint.sh": (".ci/run", "bash ci/lint.sh"),
     "python -m venv .venv && source .venv/bin/activate": (".ci/run", "python3 -m venv"),
-    "pip install -r ci/torch.txt": (".ci/run", "pip install --quiet --requirement ci/torch.txt"),
-    "pip install -e '.[dev]'": (".ci/run", "pip install --quiet -e '.[dev]'"),
+    "pip install -r ci/torch.txt": (".ci/run", "pip install --quiet --no-compile -r ci/torch.txt"),
+    "pip install -e '.[dev]'": (".ci/run", "pip install --quiet --no-compile -e '.[dev]'"),
     "diffusers-perf faults --device cpu": ("ci/faults.sh", "python -m ci faults --device cpu"),
     "bash ci/job.sh judge": (".github/workflows/nightly.yml", "bash ci/job.sh judge"),
 }
