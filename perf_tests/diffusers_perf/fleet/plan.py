@@ -182,13 +182,12 @@ def _cut(cases: Sequence[ListedCase], durations: Durations, most_s: float) -> li
     bounds: list[tuple[int, int]] = []
     first, measured, seconds = 0, set[str](), durations.start_s
     for place, case in enumerate(cases):
-        new = {case.id, *case.against} - measured
-        more = sum(map(durations.of, new))
+        needed = (case.id, *case.against)
+        more = sum([durations.of(id) for id in needed if id not in measured])
         if place > first and seconds + more > most_s:
             bounds.append((first, place))
             first, measured, seconds = place, set(), durations.start_s
-            new = {case.id, *case.against}
-            more = sum(map(durations.of, new))
-        measured |= new
+            more = sum(map(durations.of, needed))
+        measured.update(needed)
         seconds += more
     return [*bounds, (first, len(cases))]

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from copy import deepcopy
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 
-from diffusers_perf.records import image_files, pixels
+from diffusers_perf.records import image_files
 from diffusers_perf.records.run import KEY
 from perf_tests.tests.unit.recorded import Content, case_id, cases, session
 
@@ -18,17 +19,20 @@ SIDE = 64
 def shown(content: Content, path: Path, *, side: int = SIDE) -> Path:
     """Write the run with an image of each case beside it; returns its path."""
     path.write_text(json.dumps(content))
-    images: dict[str, pixels.Images] = {}
     for one in cases(content):
         seen = one["measurement"]
-        shape = (seen["num_images"], side, side, 3)
-        drawn = images.setdefault(
-            seen["workload"], np.random.default_rng(0).random(shape, dtype=np.float32)
-        )
-        dark = 0.0 if seen["look"]["mean"] < 0.02 else 1.0
-        closer = drawn if seen["case"] == "reference" else 0.95 * drawn
-        image_files.save(dark * closer, image(path, case_id(one)))
+        dark = seen["look"]["mean"] < 0.02
+        brightness = 0.0 if dark else 1.0 if seen["case"] == "reference" else 0.95
+        file = image(path, case_id(one))
+        file.parent.mkdir(exist_ok=True)
+        file.write_bytes(_noise(seen["num_images"], side, brightness))
     return path
+
+
+@cache
+def _noise(count: int, side: int, brightness: float) -> bytes:
+    drawn = np.random.default_rng(0).random((count, side, side, 3), dtype=np.float32)
+    return image_files.encoded(np.float32(brightness) * drawn)
 
 
 def image(path: Path, case: str) -> Path:
