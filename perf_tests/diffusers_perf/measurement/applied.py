@@ -236,7 +236,7 @@ def groups_wait_on_host(pipeline: Any) -> None:
             raise NotApplied(messages.few_wait(place, share))
 
 
-def convolved(pipeline: Any) -> dict[str, torch.nn.Module]:
+def convolved(pipeline: Any) -> dict[str, Any]:
     """The denoisers and decoders with convolutions of images, and none of videos: torch gives a
     module one layout, and each of the two kinds has its own.
     """
