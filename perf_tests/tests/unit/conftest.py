@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import suppress
 from functools import cache
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -46,10 +47,12 @@ def _settled() -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _one_look_at_the_cpu() -> Iterator[None]:
-    # pytest-benchmark looks at it for each JSON, which takes longer than the rest of such a test.
+def _one_look_at_the_machine() -> Iterator[None]:
+    # pytest-benchmark looks at its CPU for each JSON, which takes longer than the rest of such a
+    # test, and the suite reads the long descriptions of two packages for their versions.
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(plugin, "get_cpu_info", cache(plugin.get_cpu_info))
+        patch.setattr(metadata, "version", cache(metadata.version))
         yield
 
 

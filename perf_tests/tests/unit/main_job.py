@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,8 @@ import diffusers_perf.plugin
 from perf_tests.tests.unit import fake
 
 ROOT = Path(__file__).parents[3]
+PARTS = [import_module(name) for name in diffusers_perf.plugin.pytest_plugins]
+"""Of the suite's plugin, for each of which pytest would look through all packages."""
 
 
 def run(
@@ -52,6 +55,6 @@ def run_pytest(
         # Looking for others and loading them takes a fifth of a session.
         "--disable-plugin-autoload",
         *arguments,
-        plugins=[xdist.plugin, pytest_benchmark.plugin, diffusers_perf.plugin, *plugins],
+        plugins=[xdist.plugin, pytest_benchmark.plugin, *PARTS, diffusers_perf.plugin, *plugins],
         no_reraise_ctrlc=True,
     )
