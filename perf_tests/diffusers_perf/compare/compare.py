@@ -8,12 +8,14 @@ from pathlib import Path
 from shutil import get_terminal_size
 
 from diffusers_perf.catalog.metric import Subject
-from diffusers_perf.catalog.metrics import COMPARED, IMAGE
+from diffusers_perf.catalog.metrics import COMPARED, GPU_BUSY, IMAGE, LATENCY
 from diffusers_perf.catalog.status import CANNOT_JUDGE, Status
 from diffusers_perf.compare.state import again_of
 from diffusers_perf.judge.comparable import NotComparable
 from diffusers_perf.judge.comparison import Change, Comparison
+from diffusers_perf.judge.messages import comparison as messages_of_pairs
 from diffusers_perf.judge.pairs import compare
+from diffusers_perf.judge.stats import detectable
 from diffusers_perf.messages import ab as messages
 from diffusers_perf.plugin.screen import table
 from diffusers_perf.records.baselines import BadBaseline
@@ -75,10 +77,23 @@ def tell(comparison: Comparison) -> None:
         print()
     for line in table((messages.HEAD_OVER_BASE, *SHOWN, "verdict"), rows, width=width):
         print(line)
+    if effects := _detectable(comparison):
+        print(messages_of_pairs.detects(effects))
     print()
     for _, text in comparison.texts():
         print(text)
     print(comparison.sentence)
+
+
+def _detectable(comparison: Comparison) -> dict[str, list[float]]:
+    """By metric, the smallest slowdown that the pairs of each case detect; none of one pair."""
+    effects: dict[str, list[float]] = {}
+    for change in comparison.changes:
+        pairs = sum(pair is not None for pair in change.by_pair)
+        if change.metric in (LATENCY.name, GPU_BUSY.name) and pairs > 1:
+            effect = detectable(change.noise, pairs=pairs, threshold=change.threshold)
+            effects.setdefault(change.metric, []).append(effect)
+    return effects
 
 
 def _cell(comparison: Comparison, case: str, column: str) -> str:

@@ -180,6 +180,15 @@ def test_head_change_is_classified(
     assert seen == code
 
 
+def test_says_what_the_pairs_detect(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    _, said = compared(folder, capsys)
+    (line,) = [line for line in said.splitlines() if line.startswith("minimum detectable effect:")]
+    assert ": latency 3." in line
+    assert ", GPU busy 2." in line
+    _, said = compared(folder, capsys, count=1)
+    assert "minimum detectable effect" not in said
+
+
 def test_new_case_is_not_compared(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, text = compared(folder, capsys, base_too=lambda content: drop(content, FP16))
     assert code == 0
