@@ -91,10 +91,13 @@ class Slot(Enum):
     ADAPTERS = "adapters"
     ATTENTION = "attention"
     COMPILER = "compiler"
+    DECODER_COMPILER = "decoder's compiler"
     LOOP = "loop"
     DENOISER_LAUNCHES = "denoiser's launches"
     DENOISER_CALLS = "denoiser's calls"
+    DENOISER_FORWARD = "denoiser's forward as a whole"
     DENOISER_BLOCKS = "denoiser's inner blocks"
+    DENOISER_STEPS = "denoiser's steps"
     DECODER_LAUNCHES = "decoder's launches"
     DECODER_CALLS = "decoder's calls"
     TEXT_ENCODER_LAUNCHES = "text encoder's launches"
@@ -124,6 +127,8 @@ class Optimization:
     """What of the pipeline it decides; no other in a stack may decide the same."""
     compiles: bool = False
     """Takes a minute to build where a compiler's cache is cold: a search tries it last."""
+    searched: bool = True
+    """A search tries it: not so where it leaves out a part of what a workload asks for."""
 
     @property
     def line(self) -> str:

@@ -61,6 +61,7 @@ def optimization(
     follows_values: bool = False,
     decides: tuple[Slot, ...] = (),
     compiles: bool = False,
+    searched: bool = True,
 ) -> Callable[[Callable[[Build], None]], Optimization]:
     """Declare the decorated function as an optimization under its own name.
 
@@ -91,6 +92,7 @@ def optimization(
             follows_values=follows_values,
             decides=decides,
             compiles=compiles,
+            searched=searched,
         )
         _keep(lambda catalog: catalog.add(declared))
         return declared

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -142,13 +142,28 @@ def decoders_below(pipeline: Any) -> dict[str, Any]:
     }
 
 
-def modules_are_compiled(pipeline: Any) -> None:
-    """What the denoisers and the image decoders run is torch.compile's."""
-    for place, module in {**denoisers(pipeline), **decoders_below(pipeline)}.items():
-        # What is compiled can be captured as well.
-        forward = getattr(module.forward, "function", module.forward)
-        if not hasattr(forward, "_torchdynamo_orig_callable"):
-            raise NotApplied(messages.not_compiled(place))
+def are_compiled(found: Callable[[Any], Mapping[str, Any]]) -> AppliedCheck:
+    """What these modules of a pipeline run is torch.compile's."""
+
+    def check(pipeline: Any) -> None:
+        modules = found(pipeline)
+        if not modules:
+            raise NotApplied(messages.NOTHING_TO_COMPILE)
+        for place, module in modules.items():
+            # What is compiled can be captured as well.
+            forward = getattr(module.forward, "function", module.forward)
+            if not _is_compiled(forward):
+                raise NotApplied(messages.not_compiled(place))
+
+    return check
+
+
+def _is_compiled(function: object) -> bool:
+    return hasattr(function, "_torchdynamo_orig_callable")
+
+
+modules_are_compiled = are_compiled(lambda p: {**denoisers(p), **decoders_below(p)})
+"""What the denoisers and the image decoders run is torch.compile's."""
 
 
 def graphs_were_not_skipped(pipeline: Any) -> None:
@@ -167,8 +182,15 @@ def blocks_are_compiled(pipeline: Any) -> None:
         # Merged tokens make a class of their own from a block's.
         repeated = {*(getattr(module, "_repeated_blocks", None) or ())}
         blocks = [m for m in module.modules() if repeated & {c.__name__ for c in type(m).__mro__}]
-        if not blocks or any(block._compiled_call_impl is None for block in blocks):
+        if not blocks or not all(map(_block_is_compiled, blocks)):
             raise NotApplied(messages.blocks_not_compiled(place))
+
+
+def _block_is_compiled(block: Any) -> bool:
+    """Its call, or what a cache's hooks stand around."""
+    registry = getattr(block, "_diffusers_hook", None)
+    beneath = [reference.original_forward for reference in registry._fn_refs] if registry else []
+    return block._compiled_call_impl is not None or any(map(_is_compiled, beneath))
 
 
 def decodes_in_parts(flagged: str, *, images: int = 1) -> AppliedCheck:

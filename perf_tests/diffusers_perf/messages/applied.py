@@ -49,6 +49,8 @@ def weight_waits_in(path: str, seen: object, expected: object) -> str:
 
 # Compilation
 
+NOTHING_TO_COMPILE = "the pipeline has no module to compile"
+
 
 def not_compiled(place: str) -> str:
     return f"the {place} is not compiled"

@@ -76,6 +76,7 @@ FOUND_EARLIER = "an earlier search found a faster stack"
 NO_TIME_LEFT = "no time left to time it again"
 FREE_TO_LEAVE_OUT = "leaving it out costs nothing"
 LEFT_OUT = "left out by --without"
+LEAVES_OUT_WORK = "leaves out a part of what the workload asks for"
 GAINS_NOTHING = "gains nothing"
 
 
@@ -121,6 +122,10 @@ def settled_by(name: str) -> str:
 
 def too_tolerant(own: str, asked: str) -> str:
     return f"its tolerance is {own}; the search requires {asked}"
+
+
+def needs_what_lost(name: str) -> str:
+    return f"needs {name}, which was no better in its place"
 
 
 def needs(name: str) -> str:

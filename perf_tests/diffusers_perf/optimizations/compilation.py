@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -20,6 +20,7 @@ from diffusers_perf.optimizations.hardware import COMPILER
 from diffusers_perf.optimizations.tolerances import (
     SAME_ARITHMETIC,
 )
+from diffusers_perf.techniques.beneath import compile_beneath_hooks
 from diffusers_perf.techniques.fused import (
     add_biases_late,
     biases_are_late,
@@ -48,9 +49,13 @@ def _compile(build: Build, *, mode: str | None = None) -> None:
 
     @build.then
     def _(pipeline: Any) -> None:
-        for module in (*denoisers(pipeline).values(), *decoders_below(pipeline).values()):
-            # A batch of another size, as without guidance, gets kernels of its own.
-            module.forward = torch.compile(module.forward, mode=mode, fullgraph=True, dynamic=False)
+        _compile_whole({**denoisers(pipeline), **decoders_below(pipeline)}, mode=mode)
+
+
+def _compile_whole(modules: Mapping[str, Any], *, mode: str | None = None) -> None:
+    for module in modules.values():
+        # A batch of another size, as without guidance, gets kernels of its own.
+        module.forward = torch.compile(module.forward, mode=mode, fullgraph=True, dynamic=False)
 
 
 @optimization(
@@ -58,7 +63,7 @@ def _compile(build: Build, *, mode: str | None = None) -> None:
     tolerance=SAME_ARITHMETIC,
     applied=applied.modules_are_compiled,
     hides_operators=True,
-    decides=(Slot.COMPILER,),
+    decides=(Slot.COMPILER, Slot.DECODER_COMPILER, Slot.DENOISER_FORWARD),
     compiles=True,
 )
 def compile(build: Build) -> None:
@@ -83,7 +88,10 @@ def late_bias(build: Build) -> None:
     applied=applied.every(applied.modules_are_compiled, applied.graphs_were_not_skipped),
     hides_operators=True,
     # Called again, its graphs write over what they gave, and slices or tiles are still needed.
-    decides=(Slot.COMPILER, Slot.DENOISER_LAUNCHES, Slot.DECODER_LAUNCHES, Slot.DECODER_CALLS),
+    decides=(
+        *(Slot.COMPILER, Slot.DECODER_COMPILER, Slot.DENOISER_FORWARD),
+        *(Slot.DENOISER_LAUNCHES, Slot.DECODER_LAUNCHES, Slot.DECODER_CALLS),
+    ),
     compiles=True,
 )
 def compile_reduce_overhead(build: Build) -> None:
@@ -107,3 +115,18 @@ def compile_regional(build: Build) -> None:
     def _(pipeline: Any) -> None:
         for module in denoisers(pipeline).values():
             module.compile_repeated_blocks(fullgraph=True, dynamic=False)
+            compile_beneath_hooks(module)
+
+
+@optimization(
+    needs=replace(COMPILER, optimization="compile_regional", fits=fitting.an_image_decoder),
+    tolerance=SAME_ARITHMETIC,
+    applied=applied.are_compiled(decoders_below),
+    hides_operators=True,
+    decides=(Slot.DECODER_COMPILER,),
+    compiles=True,
+)
+def compile_decoder(build: Build) -> None:
+    """The decoder alone through torch.compile, beside `compile_regional` of the denoiser."""
+    build.during(_compiling())
+    build.then(lambda pipeline: _compile_whole(decoders_below(pipeline)))

@@ -18,12 +18,17 @@ from diffusers_perf.optimizations.tolerances import (
     ATTENTION_APPROXIMATED,
     ATTENTION_KEPT,
     EXTRAPOLATED,
+    EXTRAPOLATED_OUTPUT,
     FIRST_BLOCK_CACHED,
     STEPS_LEFT_OUT,
 )
+from diffusers_perf.techniques.beneath import compile_beneath_hooks
 
-CACHED = (Slot.DENOISER_CALLS, Slot.DENOISER_BLOCKS)
-"""Another thing from step to step, of which a graph of the denoiser alone knows nothing."""
+CACHED = (Slot.DENOISER_CALLS, Slot.DENOISER_BLOCKS, Slot.DENOISER_FORWARD, Slot.DENOISER_STEPS)
+"""Another thing from step to step, of which a graph of the denoiser or of a step knows nothing, and
+around blocks, which a compiler of the whole denoiser would have to follow."""
+CACHED_WITHIN = (*CACHED, Slot.COMPILER)
+"""Within blocks, so that these cannot be compiled either."""
 FIRST_BLOCK_CHANGED = 0.1
 """Relative change of the first block's residual, from which on the other blocks are computed. With
 it the embedded transformer computes 64 % of its products in 28 steps, and 99 % with diffusers'
@@ -33,6 +38,7 @@ it the embedded transformer computes 64 % of its products in 28 steps, and 99 % 
 def _enable(pipeline: Any, config: Any) -> None:
     for module in denoisers(pipeline).values():
         module.enable_cache(config)
+        compile_beneath_hooks(module)
 
 
 @optimization(
@@ -62,7 +68,7 @@ def first_block_cache(build: Build) -> None:
     applied=layers.cache_is_hooked("pyramid_attention_broadcast"),
     skips_work=True,
     uneven_steps=True,
-    decides=CACHED,
+    decides=CACHED_WITHIN,
 )
 def pyramid_attention_broadcast(build: Build) -> None:
     """Attention in the middle of the schedule computed in every second step alone."""
@@ -87,7 +93,7 @@ def pyramid_attention_broadcast(build: Build) -> None:
     applied=layers.cache_is_hooked("faster_cache_block"),
     skips_work=True,
     uneven_steps=True,
-    decides=CACHED,
+    decides=CACHED_WITHIN,
 )
 def faster_cache(build: Build) -> None:
     """Attention late in the schedule computed in every second step, and approximated between."""
@@ -118,7 +124,7 @@ def _makes_video(pipeline: Any) -> bool:
     applied=layers.cache_is_hooked("taylorseer_cache"),
     skips_work=True,
     uneven_steps=True,
-    decides=CACHED,
+    decides=CACHED_WITHIN,
 )
 def taylorseer(build: Build) -> None:
     """Features computed in every fifth step, and extrapolated along their derivative between."""
@@ -129,6 +135,30 @@ def taylorseer(build: Build) -> None:
 
         config = TaylorSeerCacheConfig(
             cache_interval=5, disable_cache_before_step=3, taylor_factors_dtype=build.dtype
+        )
+        _enable(pipeline, config)
+
+
+@optimization(
+    needs=Needs(fits=fitting.all_of(fitting.cacheable, fitting.transformer_blocks)),
+    tolerance=EXTRAPOLATED_OUTPUT,
+    applied=layers.cache_is_hooked("taylorseer_cache"),
+    skips_work=True,
+    uneven_steps=True,
+    decides=CACHED,
+)
+def taylorseer_lite(build: Build) -> None:
+    """All blocks computed in every third step, and their outcome extrapolated between."""
+
+    @build.then
+    def _(pipeline: Any) -> None:
+        from diffusers import TaylorSeerCacheConfig
+
+        config = TaylorSeerCacheConfig(
+            cache_interval=3,
+            disable_cache_before_step=3,
+            taylor_factors_dtype=build.dtype,
+            use_lite_mode=True,
         )
         _enable(pipeline, config)
 

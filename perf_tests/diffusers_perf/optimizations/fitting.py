@@ -113,6 +113,11 @@ def a_text_encoder(pipeline: Any) -> str | None:
     return None if "text_encoder" in modules(pipeline) else "it has no text_encoder"
 
 
+def a_prompt_encoder(pipeline: Any) -> str | None:
+    """It encodes its prompt by a method of its own."""
+    return None if hasattr(pipeline, "encode_prompt") else "it has no encode_prompt"
+
+
 def offloadable(pipeline: Any) -> str | None:
     """It knows in which order its modules are needed."""
     if getattr(pipeline, "model_cpu_offload_seq", None):

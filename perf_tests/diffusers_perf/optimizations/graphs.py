@@ -12,7 +12,7 @@ from diffusers_perf.catalog.build import Build
 from diffusers_perf.catalog.declarations import Needs, Slot
 from diffusers_perf.catalog.recording import optimization
 from diffusers_perf.measurement.applied import decoders_below
-from diffusers_perf.measurement.discovery import denoisers
+from diffusers_perf.measurement.discovery import denoisers, modules
 from diffusers_perf.optimizations import fitting
 from diffusers_perf.optimizations.hardware import CUDA
 from diffusers_perf.optimizations.tolerances import (
@@ -21,16 +21,18 @@ from diffusers_perf.optimizations.tolerances import (
 from diffusers_perf.techniques.conditioning import conditioning_is_kept, precompute
 from diffusers_perf.techniques.cuda_graphs import Graphed, are_graphed
 from diffusers_perf.techniques.device_steps import is_taken_over, steps_are_graphed
+from diffusers_perf.techniques.kept_prompt import keep_prompt, prompt_is_kept
 from diffusers_perf.techniques.shared_prefix import prefix_is_shared, share_prefix
 from diffusers_perf.techniques.stepped import take_over, why_not
 
 
-def _text_encoder(pipeline: Any) -> dict[str, torch.nn.Module]:
-    return {"text_encoder": pipeline.text_encoder}
+def _text_encoders(pipeline: Any) -> dict[str, torch.nn.Module]:
+    own = modules(pipeline)
+    return {name: module for name, module in own.items() if name.startswith("text_encoder")}
 
 
-def _graph(modules: Mapping[str, torch.nn.Module]) -> None:
-    for module in modules.values():
+def _graph(found: Mapping[str, torch.nn.Module]) -> None:
+    for module in found.values():
         module.forward = Graphed(module.forward)  # type: ignore[method-assign, unused-ignore]
 
 
@@ -61,13 +63,13 @@ def cuda_graph_decoder(build: Build) -> None:
 @optimization(
     needs=replace(CUDA, fits=fitting.a_text_encoder),
     tolerance=SAME_ARITHMETIC,
-    applied=are_graphed(_text_encoder),
+    applied=are_graphed(_text_encoders),
     hides_operators=True,
     decides=(Slot.TEXT_ENCODER_LAUNCHES,),
 )
 def cuda_graph_text_encoder(build: Build) -> None:
-    """The text encoder's kernels launched at once, as a CUDA graph."""
-    build.then(lambda pipeline: _graph(_text_encoder(pipeline)))
+    """Each text encoder's kernels launched at once, as a CUDA graph."""
+    build.then(lambda pipeline: _graph(_text_encoders(pipeline)))
 
 
 @optimization(
@@ -86,11 +88,23 @@ def device_steps(build: Build) -> None:
     tolerance=SAME_ARITHMETIC,
     applied=steps_are_graphed,
     hides_operators=True,
-    decides=(Slot.DENOISER_LAUNCHES,),
+    decides=(Slot.DENOISER_LAUNCHES, Slot.DENOISER_STEPS),
 )
 def cuda_graph_step(build: Build) -> None:
     """A whole denoising step of `device_steps` launched at once, as a CUDA graph."""
     build.then(lambda pipeline: setattr(pipeline, "captured", True))
+
+
+@optimization(
+    needs=Needs(fits=fitting.a_prompt_encoder),
+    tolerance=SAME_ARITHMETIC,
+    applied=prompt_is_kept,
+    skips_work=True,
+    searched=False,
+)
+def precomputed_prompt(build: Build) -> None:
+    """What the text encoders make of a prompt is kept, as where embeddings are passed in."""
+    build.then(keep_prompt)
 
 
 @optimization(

@@ -76,6 +76,9 @@ INT8 = Tolerances(
 FIRST_BLOCK_CACHED = Tolerances(embedded=Tolerance(psnr_db=34))
 STEPS_LEFT_OUT = Tolerances(embedded=Tolerance(psnr_db=32))
 EXTRAPOLATED = Tolerances(embedded=Tolerance(psnr_db=29))
+# The outcome of all blocks extrapolated for two steps: 43.9 dB, the prompt read in all images, with
+# 40 % of the products (8 steps: 33.8 dB, 63 %).
+EXTRAPOLATED_OUTPUT = Tolerances(embedded=Tolerance(psnr_db=35))
 ATTENTION_KEPT = Tolerances(embedded=Tolerance(psnr_db=30))
 ATTENTION_APPROXIMATED = Tolerances(embedded=Tolerance(psnr_db=33))
 # A ControlNet that runs in every second step, in the tiny Stable Diffusion on a CPU, 8 steps: SSIM

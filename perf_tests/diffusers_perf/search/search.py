@@ -154,6 +154,10 @@ class Search:
         on, stack = self.stack, self._with(name)
         if stack == on:
             return
+        needed = self._by_name[name].needs.optimization
+        if needed and self._lost_its_place(needed):
+            self._reject(name, messages.needs_what_lost(needed), again=True)
+            return
         change = _change(on, stack)
         tried = self._try(Ask(stack=stack, change=change, why=_held_to(on)))
         if tried.measured is None or tried.refused:
@@ -245,6 +249,10 @@ class Search:
         decided = {what for n in added for what in self._by_name[n].decides}
         kept = [n for n in self.stack if n in added or not decided & set(self._by_name[n].decides)]
         return self._consistent({*added, *kept})
+
+    def _lost_its_place(self, name: str) -> bool:
+        """Whether it was tried in the place of what is there, and was no better."""
+        return name in self.rejected and not set(self.stack) <= set(self._with(name))
 
     def _consistent(self, names: Iterable[str]) -> Stack:
         """In order, without those that need what is not there."""

@@ -32,6 +32,8 @@ def shortlist(
         needed = optimization.needs.optimization
         if optimization.name in without:
             reason: str | None = messages.LEFT_OUT
+        elif not optimization.searched:
+            reason = messages.LEAVES_OUT_WORK
         elif settled is not None:
             reason = messages.settled_by(settled.name)
         elif (

@@ -226,6 +226,9 @@ class FluxSteps(DeviceSteps):
             steps=num_inference_steps,
             guidance=None,
         )
+        if self.transformer.is_cache_enabled:
+            # What a cache keeps of one image is not for the next.
+            self.transformer._reset_stateful_cache()
         unpacked = self._unpack_latents(denoised, height, width, self.vae_scale_factor)
         scaled = unpacked / self.vae.config.scaling_factor + self.vae.config.shift_factor
         decoded = self.vae.decode(scaled, return_dict=False)[0]

@@ -79,6 +79,7 @@ FITS = {
     "lora_hotswap": ("sd_lora",),
     "controlnet_cache": ("sd_controlnet",),
     "device_steps": ("sd", "sd_lora", "sdxl", "flux"),
+    "precomputed_prompt": tuple(n for n in EVERY if n != "sdxl_modular"),
     "deepcache": UNETS,
     # The tiny UNets have no attention at full resolution.
     "tome": (),
@@ -87,6 +88,7 @@ FITS = {
     "pyramid_attention_broadcast": ("flux",),
     "faster_cache": ("flux",),
     "taylorseer": ("flux", "qwen"),
+    "taylorseer_lite": ("flux", "qwen"),
     "mag_cache": ("flux",),
 }
 """By optimization, the pipelines that it fits; others fit all."""

@@ -390,6 +390,21 @@ def test_gain_hidden_by_the_host_counts() -> None:
     assert found.stack == ("kernels", "steps", "graph")
 
 
+def test_what_needs_the_loser_of_a_place_is_not_tried() -> None:
+    found, lab = search(
+        [
+            made("whole", Slot.COMPILER, compiles=True),
+            made("parts", Slot.COMPILER, compiles=True),
+            made("rest", needs="parts", compiles=True),
+        ],
+        factors({"whole": (0.5, 0.5), "parts": (0.8, 0.8), "rest": (0.9, 0.9)}),
+    )
+    assert found.stack == ("whole",)
+    assert not any("rest" in ask.stack for ask in lab.asked)
+    assert found.untried == []
+    assert found.rejected["rest"].reason == "needs parts, which was no better in its place"
+
+
 def test_requirement_is_added_in_one_step() -> None:
     found, lab = search(
         [made("steps"), made("graph", needs="steps")],
@@ -676,6 +691,7 @@ def test_shortlist_gives_reasons() -> None:
             made("after", needs="far", tolerance=allowed[0]),
             made("elsewhere", tolerance=allowed[0]),
             made("unwanted", tolerance=allowed[0]),
+            replace(made("less", tolerance=allowed[0]), searched=False),
         ],
         base=[base],
         kind="seeded",
@@ -691,6 +707,7 @@ def test_shortlist_gives_reasons() -> None:
         "after": "needs far, which is not tried",
         "elsewhere": "needs a moon",
         "unwanted": "left out by --without",
+        "less": "leaves out a part of what the workload asks for",
     }
 
 

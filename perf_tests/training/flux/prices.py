@@ -145,6 +145,7 @@ CHANGES = (
         for threshold in (0.05, 0.2)
     ),
     Change(name="`taylorseer` (every fifth step)", stack="taylorseer"),
+    Change(name="`taylorseer_lite` (every third step)", stack="taylorseer_lite"),
     Change(name="TaylorSeer, every second step", during=_taylor(2)),
     Change(name="TaylorSeer, every third step", during=_taylor(3)),
     Change(name="`mag_cache` (FLUX.1-dev's ratios)", stack="mag_cache"),

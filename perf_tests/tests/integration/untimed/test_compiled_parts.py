@@ -1,0 +1,118 @@
+"""Parts of a pipeline that are compiled beside others: FLUX, traced and run as it is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+
+from diffusers_perf import models
+from diffusers_perf.measurement import applied
+from diffusers_perf.measurement.generation import Generation
+from diffusers_perf.measurement.host import left
+from diffusers_perf.measurement.pipelines import built
+from diffusers_perf.records import pixels
+from diffusers_perf.records.measurement import IDENTICAL_DB
+from perf_tests.cases import workloads
+from perf_tests.tests.unit.catalogs import ours
+
+FLUX = replace(workloads.FLUX28, steps=7)
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(autouse=True)
+def _traced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Traced whole, as on a GPU, and run as it is."""
+    models.quiet_libraries()
+    compiler = torch.compile
+
+    def traced(function: Any, *, mode: Any = None, **options: Any) -> Any:
+        return compiler(function, backend="eager", **options)
+
+    def call(module: Any, **options: Any) -> None:
+        module._compiled_call_impl = traced(module._call_impl, **options)
+
+    monkeypatch.setattr(torch, "compile", traced)
+    monkeypatch.setattr(torch.nn.Module, "compile", call)
+
+
+@contextmanager
+def pipeline_of(name: str) -> Iterator[Any]:
+    source = models.open_source(FLUX.model)
+    with built(ours().case(FLUX, name), source, CPU) as pipeline:
+        yield pipeline
+
+
+def images_of(name: str) -> Any:
+    with pipeline_of(name) as pipeline:
+        generation = Generation(pipeline, FLUX)
+        images = generation.images()
+        assert (generation.images() == images).all()
+        assert left(generation, CPU).ignored == ()
+        for optimization in ours().case(FLUX, name).stack:
+            optimization.applied(pipeline)
+        return images
+
+
+@pytest.mark.parametrize(
+    "stack", ["mag_cache+compile_regional", "compile_regional+taylorseer_lite"]
+)
+def test_cache_around_compiled_blocks_gives_the_same(stack: str) -> None:
+    cache = stack.replace("compile_regional", "").strip("+")
+    assert pixels.distance(images_of(stack), images_of(cache)).psnr_db == IDENTICAL_DB
+
+
+@pytest.mark.parametrize(
+    "stack",
+    [
+        "compile_regional+taylorseer",
+        "compile_regional+pyramid_attention_broadcast",
+        "compile_regional+faster_cache",
+        "compile+first_block_cache",
+        "device_steps+cuda_graph_step+mag_cache",
+    ],
+)
+def test_cache_that_no_compiler_or_capture_follows_is_refused(stack: str) -> None:
+    with pytest.raises(ValueError, match="both decide"):
+        ours().case(FLUX, stack)
+
+
+def test_decoder_is_compiled_and_laid_out_alone() -> None:
+    plain = images_of("reference")
+    stack = "compile_regional+channels_last+compile_decoder"
+    assert pixels.distance(images_of(stack), plain).psnr_db > 100
+    missing = {
+        "compile_decoder": "the vae.decoder is not compiled",
+        "channels_last": "is not in channels_last layout",
+    }
+    with pipeline_of("reference") as pipeline:
+        for name, sentence in missing.items():
+            with pytest.raises(applied.NotApplied, match=sentence):
+                ours().optimizations[name].applied(pipeline)
+
+
+def test_prompt_is_encoded_once_until_there_is_another() -> None:
+    with pipeline_of("precomputed_prompt") as pipeline:
+        calls: list[None] = []
+        pipeline.text_encoder_2.register_forward_pre_hook(lambda *_: calls.append(None))
+        generation = Generation(pipeline, FLUX)
+        first, second = generation.images(), generation.images()
+        assert (first == second).all()
+        assert (first == images_of("reference")).all()
+        assert len(calls) == 1
+        other = FLUX.changed(prompt_2="a small yellow star")
+        assert pixels.distance(generation.images(of=other), first).psnr_db < 60
+        assert len(calls) == 2
+        given = pipeline.encode_prompt(prompt="a", device=CPU)[:2]
+        embedded = {"prompt_embeds": given[0], "pooled_prompt_embeds": given[1]}
+        assert pipeline.encode_prompt(prompt=None, **embedded)[0] is given[0]
+        ours().optimizations["precomputed_prompt"].applied(pipeline)
+    with (
+        pipeline_of("reference") as pipeline,
+        pytest.raises(applied.NotApplied, match="encoded for each image"),
+    ):
+        ours().optimizations["precomputed_prompt"].applied(pipeline)
