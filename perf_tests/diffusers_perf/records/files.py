@@ -50,9 +50,10 @@ def read_bytes(path: Path, *, most: int = READ_MOST_BYTES) -> bytes:
             raise OSError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
         if not stat.S_ISREG(kind.st_mode):
             raise OSError(errno.EINVAL, messages.NOT_A_FILE, str(path))
+        too_large = kind.st_size > most
         # Some files of the system say that they are empty.
-        data = file.read(most + 1)
-        if len(data) > most:
+        data = b"" if too_large else file.read(most + 1)
+        if too_large or len(data) > most:
             raise OSError(errno.EFBIG, messages.too_large(most), str(path))
         return data
 

@@ -22,9 +22,13 @@ class BadName(ValueError):
 
 def image_file(folder: Path, name: str) -> Path:
     """Where images of this name lie in the folder. `BadName` for one that may lead elsewhere."""
+    _check(name)
+    return folder / f"{name}.png"
+
+
+def _check(name: str) -> None:
     if not NAME.fullmatch(name) or len(name.encode()) > BYTES_MOST:
         raise BadName(bad_name(shown(name), "a file"))
-    return folder / f"{name}.png"
 
 
 def accepted_image_name(*, workload: str, model: str, weights: str) -> str:
@@ -38,7 +42,7 @@ def check_case(*, workload: str, case: str, model: str, weights: str) -> None:
     parts = (workload, case, *SEPARATOR.split(model), *SEPARATOR.split(weights))
     whole = accepted_image_name(workload=workload, model=model, weights=weights)
     for name in (*parts, f"{workload}-{case}", whole):
-        image_file(Path(), name)
+        _check(name)
 
 
 def shown(name: str) -> str:

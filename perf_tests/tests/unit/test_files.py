@@ -13,6 +13,8 @@ import pytest
 from diffusers_perf.records import files
 from diffusers_perf.records.files import make_room, read_bytes, read_text, write_whole
 
+STATUS = Path("/proc/self/status")
+
 
 def test_reader_refuses_what_never_ends(tmp_path: Path) -> None:
     pipe = tmp_path / "pipe"
@@ -30,6 +32,14 @@ def test_reader_refuses_a_file_that_is_too_large(tmp_path: Path) -> None:
         file.truncate(files.READ_MOST_BYTES + 1)
     with pytest.raises(OSError, match="larger than 256 MiB"):
         read_bytes(path)
+
+
+@pytest.mark.skipif(not STATUS.exists(), reason="a file that says it is empty, of Linux")
+def test_reader_refuses_a_file_that_is_larger_than_it_says() -> None:
+    assert STATUS.stat().st_size == 0
+    assert read_bytes(STATUS)
+    with pytest.raises(OSError, match="larger than"):
+        read_bytes(STATUS, most=10)
 
 
 def test_text_is_utf8_whatever_the_locale(tmp_path: Path) -> None:
