@@ -107,12 +107,7 @@ class LimitRule:
     calibrated: bool = False
     """A calibration of the machine, where there is one, says what the noise is."""
     slack_of_few: float | None = None
-    """The least share where there are fewer than `PROCESSES_FEW` processes."""
-
-    def least_slack(self, processes: int) -> float:
-        """The least share beyond an anchor of so many processes."""
-        few = processes < PROCESSES_FEW and self.slack_of_few is not None
-        return self.slack_of_few if few and self.slack_of_few is not None else self.slack
+    """The least share where fewer than `PROCESSES_FEW` processes were accepted."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -42,8 +42,7 @@ def _stage(name: str, about: str) -> Metric:
         about=f"{about}: host time, the least of several short generations",
         wall_clock=True,
         margin=0.02,
-        # Of processes on one host, one each, the least was up to 1.50 times another's.
-        limit=LimitRule(slack=0.50, slack_of_few=0.75),
+        limit=LimitRule(slack=0.50),
     )
 
 
@@ -59,8 +58,7 @@ def _start(name: str, field: str, about: str, *, reference_only: bool = False) -
         margin=1.0,
         optional=True,
         reference_only=reference_only,
-        # Of processes on one host, one each, up to 1.49 times beside the margin.
-        limit=LimitRule(slack=0.20, slack_of_few=1.0),
+        limit=LimitRule(slack=0.20),
     )
 
 

@@ -7,7 +7,7 @@ from statistics import median
 from types import MappingProxyType
 from typing import Any
 
-from diffusers_perf.catalog.metric import SLACK_MAX, LimitRule, Metric
+from diffusers_perf.catalog.metric import PROCESSES_FEW, SLACK_MAX, LimitRule, Metric
 from diffusers_perf.catalog.metrics import COUNTERS, LIMITED
 from diffusers_perf.judge.stats import spread
 from diffusers_perf.records import operators
@@ -101,5 +101,7 @@ def _limit(
 
 
 def _slack(rule: LimitRule, values: Sequence[float], calibrated: float | None) -> float:
+    few = len(values) < PROCESSES_FEW and rule.slack_of_few is not None
+    least = rule.slack_of_few if few and rule.slack_of_few is not None else rule.slack
     noise = spread(values) if calibrated is None else calibrated
-    return min(SLACK_MAX, max(rule.least_slack(len(values)), rule.noise_times * noise))
+    return min(SLACK_MAX, max(least, rule.noise_times * noise))

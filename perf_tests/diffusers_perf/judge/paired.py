@@ -7,7 +7,7 @@ from dataclasses import replace
 from itertools import chain
 from statistics import median
 
-from diffusers_perf.catalog.metric import LimitRule, Metric, MetricKind, Subject
+from diffusers_perf.catalog.metric import Metric, MetricKind, Subject
 from diffusers_perf.catalog.metrics import COUNTERS, IMAGE, IMAGE_DROP_DB, METRICS, TORCH_FLAGS
 from diffusers_perf.catalog.status import Status
 from diffusers_perf.judge import counters, flags, images, measuring
@@ -18,13 +18,16 @@ from diffusers_perf.judge.messages import comparison as messages
 from diffusers_perf.judge.messages import run as run_messages
 from diffusers_perf.judge.messages.commands import Literal
 from diffusers_perf.judge.sides import PairedCase, question_of
-from diffusers_perf.judge.weighing import PAIRS_MOST, Weighed, weigh
+from diffusers_perf.judge.weighing import PAIRS_MOST, PAIRS_TO_FORESEE, Weighed, weigh
 from diffusers_perf.messages.numbers import plural
 from diffusers_perf.records.measurement import Count
 from diffusers_perf.records.run import CaseRecord, Run
 
 Noise = Mapping[str, Mapping[str, float]]
 """By a case's key and `Metric.field`: the standard deviation of its log between processes."""
+SLACK_OF_FEW = 0.6
+"""The share beyond base, beside the margin, by which disturbances may lengthen the start or a stage
+of a single process: of two processes of one commit on H200s, one each, by up to 0.50."""
 SPEED_SHARE = 0.005
 """A difference between both sides' calibration loops that is too small to slow all cases much."""
 ON_IMAGES = {metric.name for metric in METRICS if metric.kind is MetricKind.IMAGE}
@@ -72,7 +75,7 @@ def timed(sides: PairedCase, metric: Metric, noise: Noise) -> Iterator[Change]:
     under, over = [b for b, _ in both], [h for _, h in both]
     base, head = median(under), median(over)
     known = noise.get(sides.in_head[0].key, {}).get(sides.clock.noise_field(metric), 0.0)
-    # Under a new name: what is read of the metric goes by which one it is.
+    # Not assigned to `metric`: the clock asks which one it is.
     judged = replace(metric, threshold=sides.clock.threshold(metric))
     weighed = weigh(judged, over, under, known=known, of=sides.pairs)
     if metric.wall_clock and _is_speed_of_host(sides, weighed, threshold=judged.threshold):
@@ -118,8 +121,8 @@ def _is_speed_of_host(sides: PairedCase, weighed: Weighed, *, threshold: float) 
 def least(sides: PairedCase, metric: Metric) -> Iterator[Change]:
     """A metric to which disturbances only add: the least of all processes of head against base's.
 
-    Yields nothing if head is within the limit, or if one side did not measure it. Few processes on
-    a side may all have been disturbed: they have to be farther beyond it.
+    Yields nothing if head is within the limit, or if one side did not measure it. Few processes may
+    all have been disturbed, and are inconclusive up to `SLACK_OF_FEW`.
     """
     had, has = (
         [value for case in side if (value := metric.of(case.measurement)) is not None]
@@ -128,14 +131,13 @@ def least(sides: PairedCase, metric: Metric) -> Iterator[Change]:
     if not had or not has:
         return
     base, head = min(had), min(has)
-    rule = metric.limit or LimitRule()
+    slack = metric.limit.slack if metric.limit else 0.0
     limit, certain = (
-        base * (1 + slack) + metric.margin
-        for slack in (rule.slack, rule.least_slack(min(len(had), len(has))))
+        base * (1 + share) + metric.margin for share in (slack, max(slack, SLACK_OF_FEW))
     )
     if head > limit:
         message = messages.least(metric, base, head, limit=limit, pairs=sides.pairs)
-        few = head <= certain
+        few = head <= certain and sides.pairs < PAIRS_TO_FORESEE
         message = _more_pairs(sides, message) if few else _if_worse(sides, metric.worse, message)
         status = Status.INCONCLUSIVE if few else metric.worse
         found = Change.of(status, metric.name, sides.name, message)

@@ -56,7 +56,13 @@ def with_pooled(
                     )
                     found = Change.of(metric.worse, metric.name, change.case, message)
                     worse[change.case, name] = replace(
-                        found, base=change.base, head=change.head, ratio=change.ratio
+                        found,
+                        base=change.base,
+                        head=change.head,
+                        ratio=change.ratio,
+                        noise=change.noise,
+                        threshold=change.threshold,
+                        by_pair=change.by_pair,
                     )
     for change in changes:
         yield worse.get((change.case, change.metric), change)

@@ -24,7 +24,7 @@ WAIT_STEP_S = 0.5
 
 CLOCK_SHARE_MIN = 0.9
 """A round whose SM clock is below this share of the case's highest ran on moved clocks."""
-CAPPED_CLOCK_SHARE_MIN = 0.7
+CAPPED_CLOCK_SHARE_MIN = 0.75
 """The same of one that ended at the card's power limit, where the work itself sets the clock from
 moment to moment: an H200 that ran FLUX.1-dev, compiled, was read at 1,500 to 1,920 MHz after rounds
 of one length, within 0.7 %, and is at 1,980 MHz after a pause, a share of 0.76."""

@@ -65,8 +65,8 @@ class Card:
         (Card((1695, 0x04), (1740, 0x04), (1965, 0x04)), ()),
         # Of an H200 at its power limit, after rounds that took as long as one another.
         (Card((1980, 0), (1875, 0x04), (1500, 0x04), (1920, 0x04)), ()),
-        (Card((2000, 0x04), (1400, 0x04)), ()),
-        (Card((2000, 0x04), (1399, 0x04)), ("the SM clock moved between 1399 and 2000 MHz",)),
+        (Card((2000, 0x04), (1500, 0x04)), ()),
+        (Card((2000, 0x04), (1499, 0x04)), ("the SM clock moved between 1499 and 2000 MHz",)),
         (Card((1980, 0x04), (900, 0x04)), ("the SM clock moved between 900 and 1980 MHz",)),
         (Card((1980, 0), (900, 0x04)), ("the SM clock moved between 900 and 1980 MHz",)),
         (Card((1980, 0x04), (1500, 0)), ("the SM clock moved between 1500 and 1980 MHz",)),

@@ -47,8 +47,8 @@ def summary(statuses: Collection[Status], exit_code: int, *, pairs: int) -> str:
 
 
 def detects(effects: Mapping[str, Sequence[float]]) -> str:
-    """``minimum detectable effect: latency 2.1 to 2.5 %, GPU busy 2.0 %``; by metric, of each case,
-    as a share.
+    """``minimum detectable effect: latency 2.1 % to 2.5 %, GPU busy 2.0 %``; by metric, of each
+    case, as a share.
     """
     spans = []
     for metric, shares in effects.items():
