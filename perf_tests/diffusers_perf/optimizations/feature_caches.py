@@ -6,6 +6,8 @@ hold on no other weights.
 
 from __future__ import annotations
 
+import math
+from functools import partial
 from typing import Any
 
 from diffusers_perf.catalog.build import Build
@@ -39,6 +41,12 @@ def _enable(pipeline: Any, config: Any) -> None:
     for module in denoisers(pipeline).values():
         module.enable_cache(config)
         compile_beneath_hooks(module)
+
+
+def _timestep_of(pipeline: Any) -> Any:
+    # Between generations, as where a check calls the denoiser: outside of every range.
+    timestep = getattr(pipeline, "current_timestep", None)
+    return math.inf if timestep is None else timestep
 
 
 @optimization(
@@ -80,7 +88,7 @@ def pyramid_attention_broadcast(build: Build) -> None:
         config = PyramidAttentionBroadcastConfig(
             spatial_attention_block_skip_range=2,
             spatial_attention_timestep_skip_range=(100, 800),
-            current_timestep_callback=lambda: pipeline.current_timestep,
+            current_timestep_callback=partial(_timestep_of, pipeline),
         )
         _enable(pipeline, config)
 
@@ -105,7 +113,7 @@ def faster_cache(build: Build) -> None:
         config = FasterCacheConfig(
             spatial_attention_block_skip_range=2,
             spatial_attention_timestep_skip_range=(-1, 681),
-            current_timestep_callback=lambda: pipeline.current_timestep,
+            current_timestep_callback=partial(_timestep_of, pipeline),
             attention_weight_callback=lambda module: 0.5,
             tensor_format="BCFHW" if _makes_video(pipeline) else "BCHW",
             # Guidance in a call of its own cannot be left out as half of a batch.

@@ -15,6 +15,7 @@ from diffusers_perf.measurement import applied
 from diffusers_perf.measurement.generation import Generation
 from diffusers_perf.measurement.host import left
 from diffusers_perf.measurement.pipelines import built
+from diffusers_perf.measurement.replay import replay
 from diffusers_perf.records import pixels
 from diffusers_perf.records.measurement import IDENTICAL_DB
 from perf_tests.cases import workloads
@@ -116,3 +117,10 @@ def test_prompt_is_encoded_once_until_there_is_another() -> None:
         pytest.raises(applied.NotApplied, match="encoded for each image"),
     ):
         ours().optimizations["precomputed_prompt"].applied(pipeline)
+
+
+@pytest.mark.parametrize("cache", ["pyramid_attention_broadcast", "faster_cache"])
+def test_cache_is_replayed_between_generations(cache: str) -> None:
+    """As an applied check does, when the pipeline says no timestep."""
+    with pipeline_of(cache) as pipeline:
+        replay(pipeline)

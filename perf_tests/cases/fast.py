@@ -1,0 +1,81 @@
+"""From eager to the fastest on the models that people serve: each technique, then their stacks.
+
+Their seeded weights show what a lossy stack saves; what it costs, the embedded counterparts.
+"""
+
+from __future__ import annotations
+
+from diffusers_perf import measure, stack
+from perf_tests.cases import workloads
+from perf_tests.cases.served import DEV28, SDXL6, SDXL30
+
+# `precomputed_prompt` is as published speeds are measured; the full stacks have all but that.
+LOOP = "device_steps+precomputed_conditioning"
+
+# FLUX.1: the GPU is the bottleneck, so what the compiler fuses counts, and the host hardly.
+FLUX_COMPILED = "channels_last+compile_regional+compile_decoder"
+FLUX_FULL = f"{FLUX_COMPILED}+{LOOP}+cuda_graph_step+cuda_graph_decoder"
+FLUX_BEST_LOSSLESS = stack("flux_best_lossless", f"{FLUX_FULL}+precomputed_prompt")
+# Not captured: a cache decides on the host what a step does.
+FLUX_CACHED = f"{FLUX_COMPILED}+{LOOP}+cuda_graph_decoder+precomputed_prompt+taylorseer_lite"
+FLUX_BEST_LOSSY = stack("flux_best_lossy", f"{FLUX_CACHED}+fp8")
+measure(
+    DEV28,
+    "precomputed_prompt",
+    "channels_last",
+    LOOP,
+    "compile_regional+compile_decoder",
+    FLUX_COMPILED,
+    f"{FLUX_COMPILED}+{LOOP}",
+    FLUX_FULL,
+    FLUX_BEST_LOSSLESS,
+    suite="lossless",
+)
+measure(
+    DEV28,
+    "compile_regional+int8",
+    "compile_regional+fp8",
+    "compile_regional+first_block_cache",
+    "compile_regional+mag_cache",
+    "compile_regional+taylorseer_lite",
+    "taylorseer",
+    "pyramid_attention_broadcast",
+    "faster_cache",
+    FLUX_CACHED,
+    FLUX_BEST_LOSSY,
+    suite="lossy",
+)
+
+# SDXL: the host is the bottleneck until a step is launched at once.
+SDXL_KERNELS = "channels_last+cudnn_benchmark+fused_qkv+fused_group_norm"
+SDXL_COMPILED = f"{SDXL_KERNELS}+compile+late_bias"
+SDXL_FULL = f"{SDXL_COMPILED}+{LOOP}+cuda_graph_step+cuda_graph_decoder"
+SDXL_BEST_LOSSLESS = stack("sdxl_best_lossless", f"{SDXL_FULL}+precomputed_prompt")
+SDXL_BEST_LOSSY = stack("sdxl_best_lossy", f"{SDXL_BEST_LOSSLESS}+deepcache+guidance_cutoff")
+measure(
+    SDXL30,
+    "precomputed_prompt",
+    LOOP,
+    "device_steps+cuda_graph_step",
+    "channels_last+fused_group_norm",
+    "compile",
+    SDXL_KERNELS,
+    SDXL_COMPILED,
+    SDXL_FULL,
+    SDXL_BEST_LOSSLESS,
+    suite="lossless",
+)
+measure(
+    SDXL30,
+    "device_steps+deepcache",
+    "device_steps+guidance_cutoff",
+    "compile+int8",
+    "compile+fp8",
+    SDXL_BEST_LOSSY,
+    suite="lossy",
+)
+measure(SDXL6, "precomputed_prompt", "device_steps", LOOP, suite="lossless")
+
+# What of it runs on a CPU, on the embedded transformer.
+measure(workloads.FLUX8, "precomputed_prompt", LOOP, suite="lossless")
+measure(workloads.FLUX28, "taylorseer_lite", suite="lossy")
