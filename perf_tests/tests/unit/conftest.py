@@ -15,6 +15,14 @@ from pytest_benchmark import plugin
 
 COMMITTED = Path(__file__).parents[3] / "baselines"
 
+# What test files import is millions of objects, none of them garbage.
+gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()
+    gc.enable()
+
 
 @pytest.fixture(scope="session", autouse=True)
 def _settled() -> None:
