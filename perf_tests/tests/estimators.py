@@ -28,6 +28,7 @@ from diffusers_perf.catalog.status import Status
 from diffusers_perf.judge import stats
 from diffusers_perf.judge.clock import Clock
 from diffusers_perf.judge.interference import loops_of
+from diffusers_perf.judge.paired import Noise
 from diffusers_perf.judge.pairs import compare
 from diffusers_perf.records.measurement import Interference, Look, Measurement
 from perf_tests.tests.frozen import pairs
@@ -153,7 +154,9 @@ def detectable_before(cv: float) -> float:
 
 
 def detectable_now(cv: float) -> float:
-    return stats.detectable(math.sqrt(2) * cv, pairs=PAIRS, threshold=LATENCY.threshold)
+    """The MDE of five pairs on a machine that was calibrated, as the one before is."""
+    noise, threshold = math.sqrt(2) * cv, LATENCY.threshold
+    return stats.detectable(noise, pairs=PAIRS, threshold=threshold, calibrated=True)
 
 
 def table() -> str:
@@ -210,16 +213,26 @@ def _critical(level: float) -> float:
     return float(optimize.brentq(excess, 1, 20))
 
 
-def _false_alarms() -> tuple[int, int]:
+def calibrated_elsewhere() -> Noise:
+    """Of latencies, from base of ``injected``: five other processes of the code of ``same``."""
+    runs = parsed(five_pairs("injected")[0], "base")
+    return {
+        key: {"latency_s": stats.noise_of([run.cases[key].measurement.latency_s for run in runs])}
+        for key in runs[0].cases
+    }
+
+
+def _false_alarms(noise: Noise | None = None) -> tuple[int, int]:
     """Among all deals of the H200's ten processes of one commit to two sides, each way once: how
-    many verdicts are slower or faster, and how many there are.
+    many verdicts are slower or faster, and how many there are. Noise is as calibrated.
     """
     base, head = five_pairs("same")
     runs = parsed([*base, *head], "run")
     wrong, verdicts = 0, 0
     for four in combinations(range(1, 10), 4):
         others = [i for i in range(1, 10) if i not in four]
-        found = compare([runs[i] for i in (0, *four)], [runs[i] for i in others])
+        sides = [runs[i] for i in (0, *four)], [runs[i] for i in others]
+        found = compare(*sides, noise=noise)
         wrong += sum(c.status in (Status.SLOWER, Status.FASTER) for c in found.changes)
         verdicts += len(found.changes)
     return wrong, verdicts
@@ -242,15 +255,22 @@ def tried() -> Iterator[str]:
     yield f"second round alone: {shown(_cpu_cv(lambda seen, _: seen.rounds_s[1]))}"
     needed = optimize.brentq(lambda cv: detectable_now(cv) - before / 2, 0.001, 0.1)
     yield f"what halves it: {shown(float(needed))}"
+    wrong, verdicts = _false_alarms(calibrated_elsewhere())
+    yield (
+        f"five pairs of calibrated noise: {shown(cpu[NOW])}, "
+        f"{wrong} false alarms in {verdicts} recorded verdicts"
+    )
+    of_pair, threshold = math.sqrt(2) * cpu[NOW], LATENCY.threshold
     for once_in in (400, 333, 286, 250, 200):
         critical = round(_critical(1 / once_in), 2)
         table = (*stats.CRITICAL_OF_PAIRS[:3], critical, *stats.CRITICAL_OF_PAIRS[4:])
         with patch.object(stats, "CRITICAL_OF_PAIRS", table):
             wrong, verdicts = _false_alarms()
-            effect = shown(cpu[NOW])
+            mde = stats.detectable(of_pair, pairs=PAIRS, threshold=threshold)
+        effect = f"MDE {mde / before:.2f} of before"
         yield (
-            f"five pairs' ends wrong once in {once_in} ({critical} standard errors): {effect}, "
-            f"{wrong} false alarms in {verdicts} recorded verdicts"
+            f"uncalibrated, five pairs' ends wrong once in {once_in} ({critical} standard errors): "
+            f"{effect}, {wrong} false alarms in {verdicts} recorded verdicts"
         )
 
 

@@ -29,6 +29,7 @@ from diffusers_perf.judge.limits import limits_of
 from diffusers_perf.judge.messages.numbers import share
 from diffusers_perf.judge.sides import interference_in
 from diffusers_perf.judge.stats import PAIRS_CONFIDENCE, POWER, detectable, noise_of
+from diffusers_perf.judge.weighing import has_calibrated_quantiles
 from diffusers_perf.messages import baselines as messages
 from diffusers_perf.records.baselines import Calibration, CaseBaseline, rounded
 from diffusers_perf.records.missing import parts_of
@@ -164,8 +165,10 @@ def _calibration(seen: Sequence[tuple[Run, CaseRecord]]) -> tuple[Calibration, l
         fewest = min(fewest, len(valid))
         field = clock.noise_field(metric)
         noise[field] = rounded(noise_of(valid))
-        pair = sqrt(2) * noise[field]
-        effects[metric.field] = rounded(detectable(pair, pairs=PAIRS, threshold=metric.threshold))
+        pair, threshold = sqrt(2) * noise[field], metric.threshold
+        calibrated = has_calibrated_quantiles(metric, pair)
+        effect = detectable(pair, pairs=PAIRS, threshold=threshold, calibrated=calibrated)
+        effects[metric.field] = rounded(effect)
     date = seen[0][0].date
     return Calibration(calibrated=date, processes=fewest, noise=noise, detectable=effects), left_out
 

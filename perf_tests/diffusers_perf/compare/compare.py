@@ -91,7 +91,9 @@ def _detectable(comparison: Comparison) -> dict[str, list[float]]:
     for change in comparison.changes:
         pairs = sum(pair is not None for pair in change.by_pair)
         if change.metric in (LATENCY.name, GPU_BUSY.name) and pairs > 1:
-            effect = detectable(change.noise, pairs=pairs, threshold=change.threshold)
+            effect = detectable(
+                change.noise, pairs=pairs, threshold=change.threshold, calibrated=change.calibrated
+            )
             effects.setdefault(change.metric, []).append(effect)
     return effects
 

@@ -23,6 +23,8 @@ class Change(Finding):
     """Head over base, with its 99.5 % interval."""
     noise: float = 0.0
     """Of a pair's log ratio."""
+    calibrated: bool = False
+    """Whether the noise is at least what a calibration has shown, and few pairs detect more."""
     threshold: float = 0.0
     """The share that a slowdown has to exceed."""
     by_pair: tuple[tuple[float, float] | None, ...] = ()

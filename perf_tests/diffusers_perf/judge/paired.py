@@ -99,6 +99,7 @@ def timed(sides: PairedCase, metric: Metric, noise: Noise) -> Iterator[Change]:
         found,
         ratio=weighed.ratio,
         noise=weighed.noise,
+        calibrated=weighed.calibrated,
         threshold=judged.threshold,
         # All cases of another host are a little slower together.
         by_pair=() if metric.wall_clock and _is_other_speed(sides) else by_pair,

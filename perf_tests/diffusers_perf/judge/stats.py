@@ -29,6 +29,13 @@ CRITICAL_OF_PAIRS = (
 """For 2, 3, … pairs, how many standard errors as `pair_noise` estimates them their mean exceeds in
 one of 200 comparisons of equal sides: simulated, see `tests/unit/test_stats.py`. The larger of two
 estimates makes them less than Student's quantiles (for five pairs 5.60)."""
+CRITICAL_OF_CALIBRATED = (8.97, 4.40, 3.59, 3.25, *CRITICAL_OF_PAIRS[4:])
+"""The same where the noise is at least what a calibration of three processes or more has shown: up
+to five pairs, which by themselves may be close to each other by luck. Each end is wrong at most
+once in 400 times while the machine is as noisy as it was calibrated, and once in 200, however much
+noisier it has become. More pairs keep their quantiles, so that in simulations all four looks call a
+case slower by chance in 0.7 % of comparisons at most, and in 1.2 % on a machine that has become
+several times noisier."""
 POWER = 0.9
 """How often an effect that is called detectable is seen."""
 
@@ -117,11 +124,13 @@ def paired_interval(
     under: Sequence[float],
     *,
     known: float = 0.0,
+    calibrated: bool = False,
 ) -> Interval:
     """Interval of the geometric mean of the pairs' ratios, over / under, with `pair_noise`: 99.5 %.
 
-    With less than two pairs nothing is known of the noise, and the interval is everything.
-    `ValueError` for a value that is not positive or sides that do not pair.
+    `calibrated` says that the known noise is that of other processes than these. With less than two
+    pairs nothing is known of the noise, and the interval is everything. `ValueError` for a value
+    that is not positive or sides that do not pair.
     """
     if any(not value > 0 for value in (*over, *under)):
         raise ValueError("ratios need positive numbers")
@@ -129,7 +138,7 @@ def paired_interval(
     if len(over) < 2:
         return _interval(mid, math.inf)
     error = pair_noise(over, under, known=known) / math.sqrt(len(over))
-    return _interval(mid, critical_of_pairs(len(over)) * error)
+    return _interval(mid, critical_of_pairs(len(over), calibrated=calibrated) * error)
 
 
 def pooled_interval(
@@ -152,20 +161,20 @@ def pooled_interval(
     return _interval(mid, _critical(freedom, confidence) * error)
 
 
-def narrowed(interval: Interval, *, pairs: int, to: int) -> Interval:
+def narrowed(interval: Interval, *, pairs: int, to: int, calibrated: bool = False) -> Interval:
     """The interval that `to` pairs of the same noise and middle would give, instead of `pairs`."""
     half = math.log(interval.high / interval.mid)
     for number, sign in ((to, 1), (pairs, -1)):
-        half *= (critical_of_pairs(number) / math.sqrt(number)) ** sign
+        half *= (critical_of_pairs(number, calibrated=calibrated) / math.sqrt(number)) ** sign
     return _interval(math.log(interval.mid), half)
 
 
-def detectable(noise: float, *, pairs: int, threshold: float) -> float:
+def detectable(noise: float, *, pairs: int, threshold: float, calibrated: bool = False) -> float:
     """The smallest slowdown, as a share, that so many pairs call slower nine times in ten.
 
     `noise` is the standard deviation of a pair's log ratio, known so that `pair_noise` never falls
-    below it; `threshold` is what a slowdown must exceed and be significant. Infinite for fewer than
-    two pairs.
+    below it, `calibrated` whether by a calibration; `threshold` is what a slowdown must exceed and
+    be significant. Infinite for fewer than two pairs.
     """
     import numpy as np
     from scipy import special
@@ -176,7 +185,8 @@ def detectable(noise: float, *, pairs: int, threshold: float) -> float:
     if error == 0:
         return threshold
     # What the mean must exceed, for each size of noise that such a sample shows.
-    least = critical_of_pairs(pairs) * error * np.maximum(_noises_seen(pairs), 1.0)
+    critical = critical_of_pairs(pairs, calibrated=calibrated)
+    least = critical * error * np.maximum(_noises_seen(pairs), 1.0)
     least = np.maximum(math.log1p(threshold), least)
 
     def misses(effect: float) -> float:
@@ -200,9 +210,10 @@ def _noises_seen(pairs: int) -> npt.NDArray[np.float64]:
     return seen
 
 
-def critical_of_pairs(pairs: int) -> float:
-    """`CRITICAL_OF_PAIRS` of two pairs or more."""
-    return CRITICAL_OF_PAIRS[min(pairs - 2, len(CRITICAL_OF_PAIRS) - 1)]
+def critical_of_pairs(pairs: int, *, calibrated: bool = False) -> float:
+    """`CRITICAL_OF_PAIRS`, or `CRITICAL_OF_CALIBRATED`, of two pairs or more."""
+    table = CRITICAL_OF_CALIBRATED if calibrated else CRITICAL_OF_PAIRS
+    return table[min(pairs - 2, len(table) - 1)]
 
 
 @cache

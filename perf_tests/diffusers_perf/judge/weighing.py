@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from diffusers_perf.catalog.metric import Metric
+from diffusers_perf.catalog.metrics import LATENCY
 from diffusers_perf.catalog.status import Status
 from diffusers_perf.judge.stats import Interval, detectable, narrowed, pair_noise, paired_interval
 
@@ -33,6 +34,8 @@ class Weighed:
     """If inconclusive, the minimum detectable effect of these pairs, as a share; None of
     one pair, which does not show the noise.
     """
+    calibrated: bool
+    """Whether the interval has the quantiles of calibrated noise."""
     more_could_tell: bool
     """Whether more pairs, up to `PAIRS_MOST`, could settle what is inconclusive."""
 
@@ -44,20 +47,31 @@ def weigh(
 
     `known` is the noise of one side between processes, as calibrated; 0 where it is not.
     """
-    ratio = paired_interval(over, under, known=known)
+    calibrated = has_calibrated_quantiles(metric, known)
+    ratio = paired_interval(over, under, known=known, calibrated=calibrated)
     status = _status(metric, ratio)
     inconclusive, pairs = status == Status.INCONCLUSIVE, len(over)
     noise = pair_noise(over, under, known=known) if pairs > 1 else math.inf
     effect = None
     if inconclusive and pairs > 1:
-        effect = detectable(noise, pairs=pairs, threshold=metric.threshold)
+        threshold = metric.threshold
+        effect = detectable(noise, pairs=pairs, threshold=threshold, calibrated=calibrated)
     return Weighed(
         status=status,
         ratio=ratio,
         noise=noise,
         detectable=effect,
-        more_could_tell=inconclusive and _more_could_tell(metric, ratio, pairs=pairs, of=of),
+        calibrated=calibrated,
+        more_could_tell=inconclusive
+        and _more_could_tell(metric, ratio, pairs=pairs, of=of, calibrated=calibrated),
     )
+
+
+def has_calibrated_quantiles(metric: Metric, known: float) -> bool:
+    """Whether few pairs take the smaller quantiles. Of latencies alone: GPU busy and memory vary so
+    little that their thresholds decide, and one process that differs is no typical noise.
+    """
+    return metric.name == LATENCY.name and known > 0
 
 
 def _status(metric: Metric, ratio: Interval) -> Status:
@@ -71,11 +85,13 @@ def _status(metric: Metric, ratio: Interval) -> Status:
     return Status.INCONCLUSIVE
 
 
-def _more_could_tell(metric: Metric, ratio: Interval, *, pairs: int, of: int) -> bool:
+def _more_could_tell(
+    metric: Metric, ratio: Interval, *, pairs: int, of: int, calibrated: bool
+) -> bool:
     """Could those left to `PAIRS_MOST` settle it, as noisy as these, the valid ones of `of`?"""
     if of >= PAIRS_MOST or pairs < PAIRS_TO_FORESEE:
         return of < PAIRS_MOST
-    then = narrowed(ratio, pairs=pairs, to=pairs + PAIRS_MOST - of)
+    then = narrowed(ratio, pairs=pairs, to=pairs + PAIRS_MOST - of, calibrated=calibrated)
     # Wherever the middle comes to lie: too wide for the threshold, it is never the same.
     fits = then.high / then.mid <= 1 + metric.threshold
     return fits or _status(metric, then) != Status.INCONCLUSIVE

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -10,8 +11,10 @@ from typing import cast
 
 import pytest
 
+from diffusers_perf.catalog.metrics import COMPARED
 from diffusers_perf.cli import __main__ as command
 from diffusers_perf.compare import compare
+from diffusers_perf.judge.stats import detectable
 from diffusers_perf.records.baselines import BadBaseline, Calibration, CaseBaseline
 from diffusers_perf.records.reading import load_run
 from diffusers_perf.records.run import Mode
@@ -70,6 +73,11 @@ def test_calibration_prints_and_writes_the_detectable_effect(
     assert after.noise["latency_s"] == pytest.approx(EAGER, rel=0.5)
     assert after.noise["peak_memory_bytes"] == 0
     assert after.detectable["latency_s"] > 0.1
+    for field, calibrated in (("latency_s", True), ("gpu_busy_s", False)):
+        (metric,) = (metric for metric in COMPARED if metric.field == field)
+        pair, threshold = math.sqrt(2) * after.noise[field], metric.threshold
+        effect = detectable(pair, pairs=5, threshold=threshold, calibrated=calibrated)
+        assert after.detectable[field] == pytest.approx(effect, rel=1e-3)
     assert line(accepted).measured["latency_s"] == before.measured["latency_s"]
     assert (
         "calibrated from 8 whole processes: minimum detectable effect latency ≥ "

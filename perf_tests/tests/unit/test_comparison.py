@@ -402,7 +402,7 @@ def test_more_pairs_where_they_could_resolve_it(pairs: int, of: int, more: bool)
 def test_no_more_than_ten_pairs(of: int, more: bool) -> None:
     # Nearly the same: a narrower interval would lie within the threshold.
     over, under = [1.022, 1.0222, 1.0218], [1.0, 1.0002, 1.0002]
-    found = weigh(LATENCY, over, under, known=0.002, of=of)
+    found = weigh(LATENCY, over, under, known=0.0025, of=of)
     assert (found.status, found.more_could_tell) == ("inconclusive", more)
     assert found.ratio.high / found.ratio.mid < 1.03
 

@@ -75,12 +75,52 @@ def test_one_pair_has_an_infinite_interval() -> None:
         paired_interval([math.nan, 1.0], [1.0, 1.0])
 
 
+def test_calibrated_pairs_are_weighed_by_their_own_quantiles() -> None:
+    """However little noise the calibration has shown."""
+    half = {
+        known: math.log(found.ratio.high / found.ratio.mid)
+        for known in (0.0, 1e-9)
+        if (found := weigh(LATENCY, HEAD, BASE, known=known, of=5))
+    }
+    assert half[0.0] / half[1e-9] == pytest.approx(
+        critical_of_pairs(5) / critical_of_pairs(5, calibrated=True)
+    )
+    # Latencies alone, and one pair more keeps its quantiles.
+    for metric, over, under in (
+        (GPU_BUSY, HEAD, BASE),
+        (PEAK_MEMORY, HEAD, BASE),
+        (LATENCY, [*HEAD, 2.1], [*BASE, 2.0]),
+    ):
+        plain, known = (
+            weigh(metric, over, under, known=noise, of=len(over)).ratio for noise in (0.0, 1e-9)
+        )
+        assert plain == known
+    # What five call inconclusive says what five detect.
+    nothing, little = (
+        weigh(LATENCY, [1.0, 1.1, 1.2, 1.1, 1.0], [1.0] * 5, known=known, of=5).detectable
+        for known in (0.0, 1e-9)
+    )
+    assert nothing is not None
+    assert little is not None
+    assert little < nothing
+
+
+@pytest.mark.parametrize(("share", "worth"), [(0.99, True), (1.01, False)])
+def test_more_pairs_of_calibrated_noise_are_suggested_where_ten_fit(
+    share: float, *, worth: bool
+) -> None:
+    pair = share * math.log1p(LATENCY.threshold) * math.sqrt(10) / critical_of_pairs(10)
+    weighed = weigh(LATENCY, [1.0] * 5, [1.0] * 5, known=pair / math.sqrt(2), of=5)
+    assert (weighed.status, weighed.more_could_tell) == (Status.INCONCLUSIVE, worth)
+
+
 @pytest.mark.parametrize("noise", [0.002, 0.01, 0.05])
 @pytest.mark.parametrize("pairs", [5, 10])
 def test_detectable_effect_is_detected_nine_times_in_ten(noise: float, pairs: int) -> None:
     """By simulation, of the rule itself with a known noise."""
     draw, threshold = random.Random(0), LATENCY.threshold
-    effect = detectable(math.sqrt(2) * noise, pairs=pairs, threshold=threshold)
+    pair = math.sqrt(2) * noise
+    effect = detectable(pair, pairs=pairs, threshold=threshold, calibrated=True)
     found = 0
     for _ in range(1000):
         base = [math.exp(draw.gauss(0, noise)) for _ in range(pairs)]
@@ -179,7 +219,7 @@ def test_more_pairs_are_suggested_where_they_could_settle_it() -> None:
     assert sum(len(one.inconclusive) for one in by_far_too_few) == 20 * 4
     assert sum(len(one.worth_more) for one in by_far_too_few) <= 4
     # An effect that ten could see shows in five, where five do not see it.
-    seen = [of_fp16(one, "latency") for one in pairings(processes(EAGER), 20, by=1.15)]
+    seen = [of_fp16(one, "latency") for one in pairings(processes(EAGER), 20, by=1.14)]
     assert sum(change.status == "inconclusive" for change in seen) > 10
     assert sum(change.more_could_tell or change.status == "slower" for change in seen) >= 18
 

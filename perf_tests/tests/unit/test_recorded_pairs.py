@@ -8,6 +8,7 @@ import pytest
 
 from diffusers_perf.judge.comparison import Change, Comparison
 from diffusers_perf.judge.pairs import compare
+from perf_tests.tests.estimators import calibrated_elsewhere
 from perf_tests.tests.unit.recorded import five_pairs, parsed
 
 FP16, SLEPT, DOZED = "ddim50-fp16", "ddim50-tf32+fp16", "pndm25x4-distilled_unet"
@@ -30,12 +31,13 @@ def change(comparison: Comparison, name: str, metric: str) -> Change:
 def test_commit_against_itself_gives_no_false_alarm() -> None:
     base, head = five_pairs("same")
     runs = parsed([*base, *head], "run")
-    statuses: set[str] = set()
+    calibrated, statuses = calibrated_elsewhere(), set[str]()
     # Each way once: sides that change places say the inverse.
     for first in ((0, *four) for four in combinations(range(1, 10), 4)):
         others = [i for i in range(10) if i not in first]
-        comparison = compare([runs[i] for i in first], [runs[i] for i in others])
-        statuses |= {c.status for c in comparison.changes}
+        sides = [runs[i] for i in first], [runs[i] for i in others]
+        for noise in (None, calibrated):
+            statuses |= {c.status for c in compare(*sides, noise=noise).changes}
     assert statuses == {"same", "inconclusive"}
 
 
@@ -55,8 +57,11 @@ def test_sleep_of_twice_the_mde_is_slower_and_half_is_inconclusive(
     assert change(injected, SLEPT, "latency").status == "slower"
     dozed = change(injected, DOZED, "latency")
     assert dozed.status == "inconclusive"
-    assert "minimum detectable effect with 5 pairs: 38 %" in dozed.measured
+    assert "minimum detectable effect with 5 pairs: 34 %" in dozed.measured
     assert not dozed.more_could_tell
+    # The fixture calibrates this case alone.
+    calibrated = {c.case for c in injected.changes if c.calibrated}
+    assert calibrated == {DOZED}
 
 
 def test_memory_of_the_injected_kernel_is_more_memory_above_two_per_cent(

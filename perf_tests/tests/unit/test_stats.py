@@ -160,6 +160,40 @@ def test_interval_of_two_pairs_is_wrong_once_in_two_hundred() -> None:
     assert np.mean(wrong) == pytest.approx(0.0025, abs=0.00005)
 
 
+@pytest.mark.parametrize("pairs", [3, 4, 5])
+def test_interval_of_calibrated_noise_is_wrong_once_in_two_hundred_at_most(pairs: int) -> None:
+    """Each end: once in 200 where the noise has grown out of sight of its calibration, once in 400
+    at most where it is as three processes showed it, by as many draws.
+    """
+    draw = np.random.default_rng(pairs)
+    over, under = (draw.standard_normal((100_000, pairs)) for _ in range(2))
+    jumps = [np.diff(side, axis=1) ** 2 for side in (over, under)]
+    neighbours = sum(jump.sum(axis=1) for jump in jumps) / (2 * (pairs - 1))
+    noise = np.sqrt(np.maximum((over - under).var(axis=1, ddof=1), neighbours))
+    known = math.sqrt(2) * draw.standard_normal((100_000, 3)).std(axis=1, ddof=1)
+    critical = critical_of_pairs(pairs, calibrated=True) / math.sqrt(2)
+    assert np.mean(special.ndtr(-critical * noise)) == pytest.approx(0.005, abs=0.0002)
+    assert np.mean(special.ndtr(-critical * np.maximum(noise, known))) < 0.0025
+
+
+def test_calibration_narrows_the_interval_of_five_pairs_at_most() -> None:
+    plain, calibrated = (
+        [critical_of_pairs(pairs, calibrated=known) for pairs in range(2, 30)]
+        for known in (False, True)
+    )
+    assert all(now < was for now, was in zip(calibrated[:4], plain[:4], strict=True))
+    assert calibrated[4:] == plain[4:]
+
+
+def test_calibrated_interval_of_two_pairs_is_wrong_once_in_two_hundred_at_most() -> None:
+    """By the angle, as above."""
+    angles = (np.arange(1000) + 0.5) / 1000 * 2 * np.pi
+    larger = np.sqrt((1 + np.maximum(0, -np.sin(2 * angles))) / 2)
+    critical = critical_of_pairs(2, calibrated=True)
+    wrong = special.stdtr(2, -critical * larger * math.sqrt(2))
+    assert np.mean(wrong) == pytest.approx(0.005, abs=0.00005)
+
+
 @pytest.mark.parametrize("pairs", [2, 3, 5, 10, 100])
 def test_paired_interval_is_that_of_pair_noise(pairs: int) -> None:
     draw = random.Random(pairs)
@@ -195,6 +229,15 @@ def test_narrowed_to_the_same_number_changes_nothing() -> None:
     assert narrowed(seen, pairs=4, to=8).high < seen.high
 
 
+def test_calibrated_interval_is_narrowed_to_that_of_more_pairs() -> None:
+    few = paired_interval(RISING, STEADY, calibrated=True)
+    assert few.high < paired_interval(RISING, STEADY).high
+    error = pair_noise(RISING, STEADY) / math.sqrt(5)
+    five = narrowed(few, pairs=4, to=5, calibrated=True)
+    high = few.mid * math.exp(critical_of_pairs(5, calibrated=True) * error)
+    assert five.high == pytest.approx(high)
+
+
 @pytest.mark.filterwarnings("error")
 def test_detectable_without_noise_is_the_threshold() -> None:
     assert detectable(0.0, pairs=5, threshold=0.03) == 0.03
@@ -224,15 +267,20 @@ def test_mean_interval_takes_values_below_one() -> None:
     assert (seen.low, seen.mid, seen.high) == pytest.approx((0.5, 0.5, 0.5))
 
 
+@pytest.mark.parametrize("calibrated", [False, True])
 @pytest.mark.parametrize(("pairs", "noise"), [(2, 0.02), (5, 0.05), (10, 0.3), (20, 30.0)])
-def test_detectable_is_what_the_rule_detects_nine_times_in_ten(pairs: int, noise: float) -> None:
+def test_detectable_is_what_the_rule_detects_nine_times_in_ten(
+    pairs: int, noise: float, *, calibrated: bool
+) -> None:
     """By numerical integration over the noise that a sample shows, never below the known one."""
-    effect = math.log1p(detectable(noise, pairs=pairs, threshold=0.03))
+    seen = detectable(noise, pairs=pairs, threshold=0.03, calibrated=calibrated)
+    effect = math.log1p(seen)
     error = noise / math.sqrt(pairs)
     shown = np.linspace(1e-6, 1 - 1e-6, 200_001)
     # The larger of two estimates: each is below it with the root of that share.
     sizes = np.sqrt(oracle.chi2.ppf(np.sqrt(shown), pairs - 1) / (pairs - 1))
-    least = critical_of_pairs(pairs) * error * np.maximum(sizes, 1.0)
+    critical = critical_of_pairs(pairs, calibrated=calibrated)
+    least = critical * error * np.maximum(sizes, 1.0)
     found = np.mean(oracle.norm.sf((np.maximum(least, math.log1p(0.03)) - effect) / error))
     assert found == pytest.approx(0.9, abs=0.003)
 

@@ -13,7 +13,7 @@ from diffusers_perf.catalog.metrics import LATENCY
 from diffusers_perf.catalog.status import Status
 from diffusers_perf.judge.comparison import Comparison
 from diffusers_perf.judge.pairs import compare
-from diffusers_perf.judge.stats import detectable
+from diffusers_perf.judge.stats import detectable, noise_of
 from diffusers_perf.judge.weighing import weigh
 from diffusers_perf.records.measurement import Interference
 from diffusers_perf.records.run import Run
@@ -73,6 +73,20 @@ def test_noise_without_a_calibration_is_seldom_called_slower(noise: float) -> No
         base, head = ([math.exp(draw.gauss(0, noise)) for _ in range(10)] for _ in range(2))
         five = weigh(LATENCY, head[:5], base[:5], known=0.0, of=5)
         ten = weigh(LATENCY, head, base, known=0.0, of=10)
+        last = ten if five.status == Status.INCONCLUSIVE else five
+        wrong += last.status == Status.SLOWER
+    assert wrong / 3000 < 0.01
+
+
+@pytest.mark.parametrize("grown", [1.0, 2.0, 1e6])
+def test_noise_beyond_its_calibration_is_seldom_called_slower(grown: float) -> None:
+    """By three processes, the fewest that calibrate, which since have become so much noisier."""
+    draw, wrong = random.Random(3), 0
+    for _ in range(3000):
+        base, head = ([math.exp(draw.gauss(0, 0.05)) for _ in range(10)] for _ in range(2))
+        known = noise_of([math.exp(draw.gauss(0, 0.05)) for _ in range(3)]) / grown
+        five = weigh(LATENCY, head[:5], base[:5], known=known, of=5)
+        ten = weigh(LATENCY, head, base, known=known, of=10)
         last = ten if five.status == Status.INCONCLUSIVE else five
         wrong += last.status == Status.SLOWER
     assert wrong / 3000 < 0.01
