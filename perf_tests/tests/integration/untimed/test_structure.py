@@ -589,22 +589,22 @@ def test_uncountable_case_hides_no_regression(
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(command, "count", lambda case, source: made(a=casts))
-    assert cli.main(["structure", "-k", "32", "--write", "--reason", "first"]) == 0
+    assert cli.main(["structure", "--model=sd15", "-k", "32", "--write", "--reason", "first"]) == 0
     monkeypatch.setattr(command, "count", count)
-    assert cli.main(["structure", "-k", "32"]) == 2
+    assert cli.main(["structure", "--model=sd15", "-k", "32"]) == 2
     shown = capsys.readouterr()
     assert "could not be counted: ddim50-tf32: it depends on data\n  next " in shown.out
     assert "1 case needs no more work than accepted" in shown.out
     assert shown.err == "error: 1 of 2 cases could not be counted\n"
     assert "missing: " not in shown.out
-    assert cli.main(["structure", "-k", "32", "--write", "--reason", "again"]) == 2
+    assert cli.main(["structure", "--model=sd15", "-k", "32", "--write", "--reason", "again"]) == 2
     assert "so nothing is written" in capsys.readouterr().err
     casts = Count(fixed=1, per_step=2)
-    assert cli.main(["structure", "-k", "32"]) == 1
+    assert cli.main(["structure", "--model=sd15", "-k", "32"]) == 1
     assert "could not be counted" in capsys.readouterr().err
-    assert cli.main(["structure", "-k", "32", "--write", "--reason", "again"]) == 2
+    assert cli.main(["structure", "--model=sd15", "-k", "32", "--write", "--reason", "again"]) == 2
     assert "so nothing is written" in capsys.readouterr().err
-    assert cli.main(["structure", "-k", "32", "--reason", "no --write"]) == 2
+    assert cli.main(["structure", "--model=sd15", "-k", "32", "--reason", "no --write"]) == 2
 
 
 def test_uncountable_case_is_not_missing(
