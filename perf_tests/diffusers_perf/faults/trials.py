@@ -97,8 +97,7 @@ class Trials:
         givens = self._injection(fault, None, size).givens
         # Of cases that are the same, whichever setting they come from, as of a model's stand-in,
         # and of pipelines that are given the same; a function within a fault is that fault's own.
-        named = (f"{given.__module__}.{given.__qualname__}" for given in givens)
-        key = (*cases, fault.setting.rounds, fault.setting.imports, *named)
+        key = (*cases, fault.setting.rounds, fault.setting.imports, *givens)
         clean = self._clean.get(key)
         if clean is None:
             clean = self._clean[key] = Clean(folder=self.folder / str(len(self._clean)))

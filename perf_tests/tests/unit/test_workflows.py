@@ -501,7 +501,7 @@ def test_first_result_is_a_new_comment(tmp_path: Path) -> None:
 
 @needs_jq
 def test_next_result_replaces_the_comment(tmp_path: Path) -> None:
-    said = comment(tmp_path, AT_HEAD, there="99\n98")
+    said = comment(tmp_path, AT_HEAD, there="99\n98", comparisons=1)
     assert "--method PATCH repos/owner/name/issues/comments/99" in said
 
 
