@@ -128,7 +128,7 @@ class Optimization:
     compiles: bool = False
     """Takes a minute to build where a compiler's cache is cold: a search tries it last."""
     searched: bool = True
-    """A search tries it: not so where it leaves out a part of what a workload asks for."""
+    """Whether a search tries it. False if it skips work that the workload asks for."""
 
     @property
     def line(self) -> str:

@@ -165,7 +165,7 @@ def _calibration(seen: Sequence[tuple[Run, CaseRecord]]) -> tuple[Calibration, l
         fewest = min(fewest, len(valid))
         field = clock.noise_field(metric)
         noise[field] = rounded(noise_of(valid))
-        pair, threshold = sqrt(2) * noise[field], metric.threshold
+        pair, threshold = sqrt(2) * noise[field], clock.threshold(metric)
         calibrated = has_calibrated_quantiles(metric, pair)
         effect = detectable(pair, pairs=PAIRS, threshold=threshold, calibrated=calibrated)
         effects[metric.field] = rounded(effect)

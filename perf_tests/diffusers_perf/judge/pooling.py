@@ -61,6 +61,7 @@ def with_pooled(
                         head=change.head,
                         ratio=change.ratio,
                         noise=change.noise,
+                        calibrated=change.calibrated,
                         threshold=change.threshold,
                         by_pair=change.by_pair,
                     )

@@ -33,9 +33,7 @@ CRITICAL_OF_CALIBRATED = (8.97, 4.40, 3.59, 3.25, *CRITICAL_OF_PAIRS[4:])
 """The same where the noise is at least what a calibration of three processes or more has shown: up
 to five pairs, which by themselves may be close to each other by luck. Each end is wrong at most
 once in 400 times while the machine is as noisy as it was calibrated, and once in 200, however much
-noisier it has become. More pairs keep their quantiles, so that in simulations all four looks call a
-case slower by chance in 0.7 % of comparisons at most, and in 1.2 % on a machine that has become
-several times noisier."""
+noisier it has become. More pairs keep their quantiles."""
 POWER = 0.9
 """How often an effect that is called detectable is seen."""
 

@@ -68,8 +68,8 @@ def weigh(
 
 
 def has_calibrated_quantiles(metric: Metric, known: float) -> bool:
-    """Whether few pairs take the smaller quantiles. Of latencies alone: GPU busy and memory vary so
-    little that their thresholds decide, and one process that differs is no typical noise.
+    """Whether few pairs use the smaller quantiles. Only latencies do: GPU busy time and memory
+    hardly vary, so that a single outlier would decide.
     """
     return metric.name == LATENCY.name and known > 0
 

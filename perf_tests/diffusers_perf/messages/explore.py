@@ -76,7 +76,7 @@ FOUND_EARLIER = "an earlier search found a faster stack"
 NO_TIME_LEFT = "no time left to time it again"
 FREE_TO_LEAVE_OUT = "leaving it out costs nothing"
 LEFT_OUT = "left out by --without"
-LEAVES_OUT_WORK = "leaves out a part of what the workload asks for"
+LEAVES_OUT_WORK = "skips work that the workload asks for"
 GAINS_NOTHING = "gains nothing"
 
 

@@ -251,7 +251,7 @@ class Search:
         return self._consistent({*added, *kept})
 
     def _lost_its_place(self, name: str) -> bool:
-        """Whether it was tried in the place of what is there, and was no better."""
+        """Whether it was rejected in favor of an optimization that is in the stack now."""
         return name in self.rejected and not set(self.stack) <= set(self._with(name))
 
     def _consistent(self, names: Iterable[str]) -> Stack:

@@ -707,7 +707,7 @@ def test_shortlist_gives_reasons() -> None:
         "after": "needs far, which is not tried",
         "elsewhere": "needs a moon",
         "unwanted": "left out by --without",
-        "less": "leaves out a part of what the workload asks for",
+        "less": "skips work that the workload asks for",
     }
 
 
