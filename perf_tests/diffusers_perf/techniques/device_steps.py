@@ -245,18 +245,26 @@ class Buffers:
     def replay_error(self, kind: StepKind) -> float:
         """How far a replay of this step ends from where a launch of it does, as a share of the
         way; the latents and the number of the step stay as they are.
+
+        The larger of the first step's and the last's: a captured timestep is right in one of them.
         """
-        latents, number = self.latents.clone(), self.number.clone()
-        ends = []
+        done = self.number.clone()
+        first, last = torch.zeros_like(done), (done - 1).clamp(min=0)
+        try:
+            return max(self._replay_error_at(number, kind) for number in (first, last))
+        finally:
+            self.number.copy_(done)
+
+    def _replay_error_at(self, number: torch.Tensor, kind: StepKind) -> float:
+        latents, ends = self.latents.clone(), []
         self._pipeline.plan.before(kind)
         for run in (self.steps[kind], lambda: self._step(guided=kind.guided)):
             self.latents.copy_(latents)
-            self.number.zero_()
+            self.number.copy_(number)
             with torch.no_grad():
                 run()
             ends.append(self.latents.clone())
         self.latents.copy_(latents)
-        self.number.copy_(number)
         replayed, launched = ends
         way = (launched - latents).norm()
         return float((replayed - launched).norm() / way) if way else 0.0

@@ -50,8 +50,7 @@ class StableDiffusionSteps(DeviceSteps):
             guidance=guidance,
         )
         decoded = self.vae.decode(denoised / self.vae.config.scaling_factor, return_dict=False)[0]
-        images = self.image_processor.postprocess(decoded, output_type=output_type)
-        return SimpleNamespace(images=images)
+        return _as(output_type, self.image_processor, decoded)
 
     def _drawn(
         self, count: int, height: int, width: int, generator: torch.Generator, *, like: torch.Tensor
@@ -125,8 +124,7 @@ class StableDiffusionXLSteps(StableDiffusionSteps):
             steps=num_inference_steps,
             guidance=guidance,
         )
-        images = self.image_processor.postprocess(self._decoded(denoised), output_type=output_type)
-        return SimpleNamespace(images=images)
+        return _as(output_type, self.image_processor, self._decoded(denoised))
 
     def _decoded(self, latents: torch.Tensor) -> Any:
         # In float16 the autoencoder of SDXL overflows.
@@ -232,8 +230,7 @@ class FluxSteps(DeviceSteps):
         unpacked = self._unpack_latents(denoised, height, width, self.vae_scale_factor)
         scaled = unpacked / self.vae.config.scaling_factor + self.vae.config.shift_factor
         decoded = self.vae.decode(scaled, return_dict=False)[0]
-        images = self.image_processor.postprocess(decoded, output_type=output_type)
-        return SimpleNamespace(images=images)
+        return _as(output_type, self.image_processor, decoded)
 
     def predict(
         self, latents: torch.Tensor, timestep: torch.Tensor, conditioning: Mapping[str, Any]
@@ -276,6 +273,11 @@ def take_over(pipeline: Any) -> None:
     pipeline.plan = Plan()
     pipeline.captured = False
     pipeline._buffers = None
+
+
+def _as(output_type: str, image_processor: Any, decoded: Any) -> Any:
+    images = image_processor.postprocess(decoded, output_type=output_type)
+    return SimpleNamespace(images=images)
 
 
 def _device(pipeline: Any) -> torch.device:

@@ -105,6 +105,24 @@ def test_captured_steps_are_replayed_exactly(
             check(pipeline)
 
 
+@pytest.mark.parametrize("workload", [FLUX, SDXL], ids=["flux", "sdxl"])
+def test_captured_timestep_of_the_first_step_is_found(workload: Workload) -> None:
+    with pipeline_of(workload, ALL) as pipeline:
+        Generation(pipeline, workload).images()
+        buffers = pipeline._buffers
+        ((kind, step),) = buffers.steps.items()
+        done = int(buffers.number)
+        assert buffers.replay_error(kind) == 0
+
+        def first_step() -> None:
+            buffers.number.zero_()
+            step()
+
+        buffers.steps[kind] = first_step
+        assert buffers.replay_error(kind) > device_steps.REPLAY_ERROR
+        assert int(buffers.number) == done
+
+
 def test_captured_steps_are_followed_as_they_are_launched(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
