@@ -2,8 +2,8 @@
 
 `unit/test_documents.py` fails if a command stands in none of the tables below, or a line of a table
 in no document. `full/test_commands.py` runs `RUN`. Every Python block is imported by a unit test,
-and measured by `integration/untimed/test_examples.py` if it declares a case; the one that needs
-pandas is run by `full/test_history_rates.py`.
+and measured by `integration/test_examples.py` if it declares a case; the one that needs pandas is
+run by `full/test_history_rates.py`.
 """
 
 from __future__ import annotations

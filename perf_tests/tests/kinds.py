@@ -86,8 +86,7 @@ KINDS = (
     Kind(
         what="negative counts",
         tests=(
-            "integration/untimed/test_uneven_steps.py"
-            "::test_counts_of_a_cache_are_taken_over_its_period",
+            "integration/test_uneven_steps.py::test_counts_of_a_cache_are_taken_over_its_period",
         ),
         detector="counts over a period of steps",
     ),

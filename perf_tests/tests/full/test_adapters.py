@@ -1,4 +1,4 @@
-"""A LoRA adapter is swapped under a compiler; the rest is in `integration/untimed`."""
+"""A LoRA adapter is swapped under a compiler; the rest is in `integration`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A full disk at any write of a comparison; `integration/untimed` kills it there."""
+"""A full disk at any write of a comparison; `integration` kills it there."""
 
 from __future__ import annotations
 

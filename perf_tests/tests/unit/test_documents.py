@@ -157,7 +157,7 @@ EXAMPLES = {f"{name}-{number}": text for number, (name, text) in enumerate(PYTHO
 
 @pytest.mark.parametrize("text", EXAMPLES.values(), ids=EXAMPLES)
 def test_examples_declare(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`integration/untimed/test_examples.py` measures with those that can run on a CPU."""
+    """`integration/test_examples.py` measures with those that can run on a CPU."""
     (tmp_path / "example.py").write_text(text)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "example", raising=False)

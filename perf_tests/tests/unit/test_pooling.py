@@ -160,7 +160,7 @@ def test_small_change_of_half_of_the_threshold_passes() -> None:
 
 @pytest.mark.parametrize(("noise", "together"), [(0.02, 0.0), (0.02, 0.05), (0.05, 0.1)])
 def test_same_code_is_not_slower_together(noise: float, together: float) -> None:
-    """By the whole rule; `integration/untimed/test_false_alarms.py` compares more often."""
+    """By the whole rule; `integration/test_false_alarms.py` compares more often."""
     wrong = 0
     for number in range(15):
         base, head = (

@@ -13,7 +13,7 @@ from diffusers_perf.cli import __main__ as command
 from diffusers_perf.compare import sides
 from diffusers_perf.compare.sides import Side
 
-ROOT = Path(__file__).parents[4]
+ROOT = Path(__file__).parents[3]
 CODE = "from pathlib import Path\nPath({!r}).write_text('ran')\n"
 
 

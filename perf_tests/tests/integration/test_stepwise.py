@@ -172,7 +172,7 @@ def test_main_job_names_the_first_step_and_block(
     pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("PYTEST_XDIST_WORKER", raising=False)
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[4]))
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[3]))
     pytester.makepyfile(test_served=TEST_FILE)
     pytester.makeini("[pytest]\n")
     done = pytester.runpytest_subprocess(

@@ -171,7 +171,7 @@ def test_what_may_not_be_read_is_one_sentence(
     closed: str, line: tuple[str, ...], folder: Path
 ) -> None:
     shutil.copytree(EMBEDDED, folder / "model")
-    shutil.copytree(Path(__file__).parents[4] / "baselines", folder / "baselines")
+    shutil.copytree(Path(__file__).parents[3] / "baselines", folder / "baselines")
     with_images([process("unreadable")], folder, "run")
     (folder / "perf_tests" / "more").mkdir()
     (folder / "baselines" / "history" / "nvidia-h200").mkdir(parents=True)
