@@ -8,6 +8,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -375,6 +376,38 @@ def test_stage_that_fails_beside_others_fails_the_run(tmp_path: Path) -> None:
     # Its output is not mixed with theirs.
     assert stages[-2] == "line 1 is too long"
     assert stages[-1].startswith("--- linters and types: ")
+
+
+APT_GET = """
+sleep 0.3
+echo "apt-get $* has ended" >>"$CALLS"
+"""
+SYSTEM = ("bash", "basename", "cat", "dirname", "mkdir", "mktemp", "rm", "sleep", "touch")
+
+
+@pytest.mark.parametrize(("ends", "returned"), [("exit 3", 3), ("kill $PPID", -signal.SIGTERM)])
+def test_run_that_ends_early_waits_for_its_background(
+    tmp_path: Path, ends: str, returned: int
+) -> None:
+    tools = tmp_path / "bin"
+    tools.mkdir()
+    for name in SYSTEM:
+        # Alone: a system's own chromium would not be installed.
+        (tools / name).symlink_to(str(shutil.which(name)))
+    program(tools / "apt-get", APT_GET)
+    program(tools / "id", "echo 0")
+    program(tools / "python3", TOOL)
+    program(tools / "pip", ends)
+    script = program(tmp_path / ".ci" / "run", (ROOT / ".ci" / "run").read_text())
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    done = subprocess.run(
+        [tools / "bash", script],
+        env={"PATH": str(tools), "CALLS": str(tmp_path / "calls"), "TMPDIR": str(scratch)},
+    )
+    assert done.returncode == returned
+    assert [call.split()[1] for call in calls(tmp_path, "apt-get")] == ["update", "install"]
+    assert not list(scratch.iterdir())
 
 
 NOTED = """
