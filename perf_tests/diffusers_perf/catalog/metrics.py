@@ -122,7 +122,7 @@ GPU_BUSY = _time(
     unit=Unit.SECONDS,
     detector="GPU busy",
     about="union of kernel and copy intervals of one call, in an untimed generation",
-    threshold=0.02,
+    threshold=0.015,
     limit=LimitRule(anchor="median", slack=0.02, noise_times=3, calibrated=True),
     improves=1.03,
     column="GPU busy",

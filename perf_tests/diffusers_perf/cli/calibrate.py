@@ -149,7 +149,7 @@ def _calibration(seen: Sequence[tuple[Run, CaseRecord]]) -> tuple[Calibration, l
     """A case's noise between the processes that saw it, by metric, and what is left out of it."""
     noise, effects, left_out, fewest = {}, {}, [], len(seen)
     runs = [run for run, _ in seen]
-    clock = Clock.of([case.measurement for _, case in seen], Hosts.of(runs, runs))
+    clock = Clock.of([[case.measurement for _, case in seen]], Hosts.of(runs, runs))
     for metric in COMPARED:
         known = [clock.of_metric(metric, case.measurement) for _, case in seen]
         values = [value for value in known if value is not None]

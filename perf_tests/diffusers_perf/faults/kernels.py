@@ -40,17 +40,23 @@ def cudnn_off(injection: Injection) -> None:
 def more_gpu_work(injection: Injection) -> None:
     """One kernel more in each step, and nothing else."""
     # Not larger: a case is also judged by its peak of memory.
-    side, probe = 2048, 1024
-    left = torch.ones(side, probe, device=injection.device)
+    side, inner = 2048, 1024
     result = torch.empty(side, side, device=injection.device)
+    wanted_s = (injection.size or 0) / 100 * injection.gpu_step_s
+    # The work of a product grows with its inner side, and a larger one is done at a higher rate.
+    for _ in range(3):
+        inner = max(8, round(inner * wanted_s / _product_s(side, inner, result) / 8) * 8)
+    factor = torch.ones(side, inner, device=injection.device)
+    in_step(injection, lambda pipeline, noise: torch.mm(factor, factor.T, out=result))
+
+
+def _product_s(side: int, inner: int, result: torch.Tensor) -> float:
+    """How long the GPU takes for such a product."""
+    left = torch.ones(side, inner, device=result.device)
     start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
     for _ in range(3):
         start.record()
         torch.mm(left, left.T, out=result)
         end.record()
     torch.cuda.synchronize()
-    seconds = start.elapsed_time(end) / 1e3
-    # The work of a product grows with its inner side.
-    inner = round((injection.size or 0) / 100 * injection.gpu_step_s / seconds * probe / 8) * 8
-    factor = torch.ones(side, max(8, inner), device=injection.device)
-    in_step(injection, lambda pipeline, noise: torch.mm(factor, factor.T, out=result))
+    return start.elapsed_time(end) / 1e3

@@ -43,11 +43,12 @@ class Clock:
     gpu_bound: bool = False
 
     @classmethod
-    def of(cls, seen: Sequence[Measurement], hosts: Hosts) -> Self:
-        """Of one case in all processes."""
+    def of(cls, sides: Sequence[Sequence[Measurement]], hosts: Hosts) -> Self:
+        """Of one case in all processes of each side."""
+        seen = [*chain.from_iterable(sides)]
         idle = [m.idle_share for m in seen if m.idle_share is not None]
         known = len(idle) == len(seen)
-        gpu_bound = known and median(idle) < GPU_PACED_IDLE
+        gpu_bound = known and all(map(_paced_by_gpu, sides))
         best = min(hosts.loops_s, default=None)
         if best is None or any(len(loops_of(m)) != 2 * len(m.rounds_s) for m in seen):
             return cls(gpu_bound=gpu_bound)
@@ -59,6 +60,15 @@ class Clock:
         GPU's work: of FLUX.1-dev on an H200 within 0.7 % between processes.
         """
         return GPU_BUSY.threshold if metric is LATENCY and self.gpu_bound else metric.threshold
+
+    def slowed_by_host(self, metric: Metric, measured: Measurement) -> bool:
+        """Whether the GPU waited for the host in this process of a case whose pace the GPU sets.
+
+        At its power limit a GPU that waits has a higher clock. So its work took 4 % less time in a
+        process of FLUX.1-dev whose core was at half of its speed.
+        """
+        paced = self.gpu_bound and metric in (LATENCY, GPU_BUSY)
+        return paced and not _paced_by_gpu([measured])
 
     def of_metric(self, metric: Metric, measured: Measurement) -> float | None:
         """The value that is compared; None where it was not measured."""
@@ -129,6 +139,11 @@ class Hosts:
         moved = 1 + host * (self.slower - 1)
         low, high = sorted((1.0, moved))
         return moved != 1 and low / (1 + threshold) <= ratio <= high * (1 + threshold)
+
+
+def _paced_by_gpu(side: Sequence[Measurement]) -> bool:
+    idle = [m.idle_share for m in side if m.idle_share is not None]
+    return bool(idle) and median(idle) < GPU_PACED_IDLE
 
 
 def _loops_in(run: Run) -> list[float]:

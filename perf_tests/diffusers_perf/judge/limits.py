@@ -9,6 +9,7 @@ from typing import Any
 
 from diffusers_perf.catalog.metric import PROCESSES_FEW, SLACK_MAX, LimitRule, Metric
 from diffusers_perf.catalog.metrics import COUNTERS, LIMITED
+from diffusers_perf.judge.interference import loops_of
 from diffusers_perf.judge.stats import spread
 from diffusers_perf.records import operators
 from diffusers_perf.records.baselines import Calibration, CaseBaseline, rounded
@@ -48,6 +49,7 @@ def accepted_of(
         workload=workload,
         measured=measured,
         roofline_s=min((rounded(m.roofline_s) for m, _ in processes if m.roofline_s), default=None),
+        cpu_loop_s=min((rounded(s) for m, _ in processes for s in loops_of(m)), default=None),
         counters={n: counts[0] for n, counts in known.items() if len(set(counts)) == 1},
         flags={
             name: value

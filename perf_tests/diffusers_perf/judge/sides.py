@@ -57,8 +57,8 @@ class PairedCase:
 
     @cached_property
     def clock(self) -> Clock:
-        seen = [case.measurement for case in (*self.in_base, *self.in_head)]
-        return Clock.of(seen, self.hosts)
+        sides = [[case.measurement for case in side] for side in (self.in_base, self.in_head)]
+        return Clock.of(sides, self.hosts)
 
     def by_pair(self, metric: Metric) -> tuple[tuple[tuple[float, float] | None, ...], list[str]]:
         """Base's and head's value in each pair in which this metric is valid, else None, and why it
@@ -72,6 +72,11 @@ class PairedCase:
             known = [value for value in values if value is not None]
             interference = [
                 *(reason for run, case in cases for reason in interference_in(run, case, metric)),
+                *(
+                    messages_of_pairs.slowed_by_host(case.measurement.idle_share or 0.0)
+                    for _, case in cases
+                    if self.clock.slowed_by_host(metric, case.measurement)
+                ),
                 *(filter(None, (_other_cpu(runs), self.hosts.other)) if metric.wall_clock else ()),
             ]
             if len(cases) == 2 and interference:

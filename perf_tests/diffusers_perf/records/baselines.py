@@ -72,6 +72,9 @@ class _Accepted(StrictRecord, frozen=True, kw_only=True, omit_defaults=True):
     ratios."""
     roofline_s: Positive | None = None
     """A lower bound on the latency on this GPU, shown beside it; None where it was not counted."""
+    cpu_loop_s: Positive | None = None
+    """The quickest calibration loop of all processes, by which a slower core is known; None where
+    none was timed."""
     counters: Mapping[str, Count]
     flags: Mapping[str, str] = {}
     """Torch's global flags, as far as they were the same in all accepted processes."""

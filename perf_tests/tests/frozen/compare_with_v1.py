@@ -5,8 +5,8 @@
     python -m perf_tests.tests.frozen.compare_with_v1 --faults FAULTS.json
 
 Exit code 0 if every verdict is the same, after the renaming of `STATUSES` and `METRICS` and but for
-what `with_narrower_intervals`, `with_farther_images` and `with_errors` name; else 1, with each
-difference on a line. FAULTS.json comes from `diffusers-perf faults --json`.
+what `with_narrower_intervals`, `with_finer_threshold`, `with_farther_images` and `with_errors`
+name; else 1, with each difference on a line. FAULTS.json comes from `diffusers-perf faults --json`.
 """
 
 from __future__ import annotations
@@ -43,6 +43,9 @@ IMAGE_WITHOUT_DISTANCE = "the distance of its picture"
 FARTHER = ("PSNR a little lower", "reference: PSNR a little lower")
 """Edits of head that take its image farther from the reference's than base's, within a tolerance.
 Version 1 let them pass; this version is stricter."""
+FINER = ("GPU busy x1.01", "reference: GPU busy x1.01", "GPU busy x1.03")
+"""Edits of GPU busy time near its threshold, which was 2 % and is 1.5 %: what was within it, or
+inconclusive, is inconclusive or slower."""
 NOT_COMPUTED = ("seed ignored", "reference: seed ignored")
 """Edits of what changes no image: without its seed an image was not computed, which is an error
 now, as its time says nothing."""
@@ -134,6 +137,8 @@ def of_compare(frozen: dict[str, Any], every: int) -> Iterator[list[str]]:
                     was["cases"] = {name: with_one_image(c) for name, c in was["cases"].items()}
                 now = quietly(compared, *sides)
                 was = with_narrower_intervals(was, now, changed="latency" in edit_name)
+                if edit_name in FINER:
+                    was = with_finer_threshold(was, now)
                 if side == "head" and edit_name in FARTHER:
                     was = with_farther_images(was, now)
                 if side != "base" and edit_name in NOT_COMPUTED:
@@ -156,13 +161,31 @@ def with_narrower_intervals(was: Entry, now: Entry, *, changed: bool) -> Entry:
     and by exact quantiles. What was inconclusive of a time is the same, or what was changed in it.
     """
     right = {"same", "slower", "faster"} if changed else {"same"}
+    return _with_statuses_of(
+        was, now, lambda metric, was, now: was == "unclear" and metric in TIMES and now in right
+    )
+
+
+def with_finer_threshold(was: Entry, now: Entry) -> Entry:
+    """Version 1's answer, had the threshold of GPU busy time been this version's."""
+    return _with_statuses_of(
+        was,
+        now,
+        lambda metric, was, now: (
+            metric == "GPU busy"
+            and was in ("same", "unclear")
+            and now in ("inconclusive", "slower")
+        ),
+    )
+
+
+def _with_statuses_of(was: Entry, now: Entry, right: Callable[[str, str, Any], bool]) -> Entry:
+    """Version 1's answer, with this version's status where that is right: metric, was, now."""
     cases = {}
     for name, case in was.get("cases", {}).items():
         seen = now.get("cases", {}).get(name) or {}
         cases[name] = case and {
-            metric: seen[metric]
-            if status == "unclear" and metric in TIMES and seen.get(metric) in right
-            else status
+            metric: seen[metric] if right(metric, status, seen.get(metric)) else status
             for metric, status in case.items()
         }
     if "cases" not in was or cases == was["cases"]:

@@ -9,7 +9,7 @@ import pytest
 from msgspec import structs
 
 from diffusers_perf.catalog.declarations import Tolerance
-from diffusers_perf.catalog.metrics import BY_LEAST, GPU_BUSY, IMAGE_PSNR, LATENCY
+from diffusers_perf.catalog.metrics import BY_LEAST, GPU_BUSY, IMAGE_PSNR, LATENCY, TEXT_STAGE
 from diffusers_perf.catalog.status import Status
 from diffusers_perf.judge import structure_verdicts
 from diffusers_perf.judge.claims import claims
@@ -333,6 +333,23 @@ def test_what_slows_by_as_much_as_is_lacking_excuses_it(share: float, excused: b
     """A reference that is half as fast in the end, and cores that are half as fast."""
     assert bool(excuses(question(drift=2.0), LATENCY, share)) is excused
     assert bool(excuses(question(on_cpu(FP16, (0.01, 0.02, 0.02))), LATENCY, share)) is excused
+
+
+@pytest.mark.parametrize(
+    ("accepted_s", "python", "excused"),
+    [(0.01, "3.12.9", True), (0.0101, "3.12.9", False), (0.01, "3.11.2", False), (None, "", False)],
+)
+def test_core_that_is_slower_than_accepted_excuses_a_stage(
+    accepted_s: float | None, python: str, excused: bool
+) -> None:
+    """All of it, whatever the GPU does meanwhile. Another Python takes another time for a loop."""
+    slow = structs.replace(FP16, interference=Interference(cpu_loops_s=(0.02, 0.02)))
+    line = structs.replace(
+        baseline_of(FP16, REFERENCE), cpu_loop_s=accepted_s, versions={"python": "3.12.3"}
+    )
+    asked = question(slow, baseline=line, versions={"python": python})
+    assert bool(excuses(asked, TEXT_STAGE, 0.5)) is excused
+    assert not excuses(asked, LATENCY, 0.5)
 
 
 @pytest.mark.parametrize(

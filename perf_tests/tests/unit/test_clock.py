@@ -38,7 +38,7 @@ def timed(
 
 def test_idle_part_of_a_round_is_that_of_the_quickest_core() -> None:
     seen = timed(2.5, 1.7, loops_s=(0.020, 0.024, 0.011, 0.010))
-    clock = Clock.of([seen], HOSTS)
+    clock = Clock.of([[seen]], HOSTS)
     # The quicker loop of each round counts: 0.5 + 2.0 / 2, and 0.5 + 1.2 / 1.
     assert clock.latency_s(seen) == pytest.approx(1.5)
     for loops_s in ((0.024, 0.020), (0.020, 0.024)):
@@ -52,7 +52,7 @@ def test_idle_part_of_a_round_is_that_of_the_quickest_core() -> None:
 
 def test_clock_says_how_it_reads_latencies_alone() -> None:
     host_bound, gpu_bound, loopless = (
-        Clock.of([timed(seconds, loops_s=loops_s)], HOSTS)
+        Clock.of([[timed(seconds, loops_s=loops_s)]], HOSTS)
         for seconds, loops_s in ((2.5, (0.01, 0.01)), (0.54, (0.01, 0.01)), (2.5, ()))
     )
     assert host_bound.read_as(LATENCY) == messages.AT_ONE_SPEED
@@ -62,7 +62,7 @@ def test_clock_says_how_it_reads_latencies_alone() -> None:
 
 def test_round_that_is_shorter_than_the_gpus_work_is_not_adjusted() -> None:
     seen = timed(2.5, 0.4, 2.5, loops_s=(0.020,) * 6)
-    assert Clock.of([seen], HOSTS).latency_s(seen) == 0.4
+    assert Clock.of([[seen]], HOSTS).latency_s(seen) == 0.4
 
 
 @pytest.mark.parametrize(
@@ -94,18 +94,18 @@ def test_speed_of_the_host_explains_the_idle_part_of_a_latency() -> None:
 
 def test_what_the_gpu_sets_the_pace_of_is_not_adjusted() -> None:
     seen = timed(0.54, 0.53, loops_s=(0.020, 0.020, 0.010, 0.010))
-    assert Clock.of([seen], HOSTS).latency_s(seen) == 0.53
+    assert Clock.of([[seen]], HOSTS).latency_s(seen) == 0.53
 
 
 def test_cpu_is_not_adjusted() -> None:
     seen = timed(0.9, 0.8, loops_s=(0.020, 0.020, 0.010, 0.010), gpu_busy_s=None)
-    assert Clock.of([seen], HOSTS).latency_s(seen) == 0.8
+    assert Clock.of([[seen]], HOSTS).latency_s(seen) == 0.8
 
 
 @pytest.mark.parametrize("loops_s", [(), (0.01, 0.01), (0.01,) * 5])
 def test_median_counts_where_loops_are_unknown(loops_s: tuple[float, ...]) -> None:
     without, seen = timed(2.0, 1.0, loops_s=loops_s), timed(2.0, 1.0, loops_s=(0.01,) * 4)
-    clock = Clock.of([without, seen], HOSTS)
+    clock = Clock.of([[without, seen]], HOSTS)
     assert (clock.latency_s(without), clock.latency_s(seen)) == (1.5, 1.5)
     assert not clock.host_bound
     assert clock.noise_field(LATENCY) == "latency_s"
@@ -125,7 +125,7 @@ def test_recorded_processes_of_one_commit_are_not_slower() -> None:
     deals, wrong = 0, 0
     for found in estimators.recorded():
         loops = tuple(s for seen in found.processes for s in seen.interference.cpu_loops_s)
-        clock = Clock.of(found.processes, Hosts(loops_s=loops))
+        clock = Clock.of([found.processes], Hosts(loops_s=loops))
         values = [clock.latency_s(seen) for seen in found.processes]
         size = len(values) // 2
 

@@ -1,18 +1,23 @@
-"""What is said of SDXL and FLUX.1-dev in full size, as three processes each measured on H200s."""
+"""What is said of SDXL and FLUX.1-dev in full size, as processes on H200s measured them."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from itertools import permutations
+from pathlib import Path
 
 import pytest
 from msgspec import structs
 
 from diffusers_perf.catalog.status import Status
+from diffusers_perf.cli.gate import Standards, judged
 from diffusers_perf.judge.comparison import Comparison
+from diffusers_perf.judge.limits import accepted_of
 from diffusers_perf.judge.pairs import compare
+from diffusers_perf.records.baselines import MachineBaseline
 from diffusers_perf.records.run import Run
-from perf_tests.tests.unit.recorded import served
+from diffusers_perf.records.store import BaselineStore
+from perf_tests.tests.unit.recorded import more_work, served
 
 MODELS = ("sdxl", "flux1-dev")
 
@@ -57,3 +62,57 @@ def test_two_percent_more_work_of_the_gpu_is_slower(model: str, metrics: set[str
     others = [*base[1:], base[0]]
     assert slower(compare(base, others)) == set()
     assert slower(compare(base, [slowed(run, 0.02) for run in others])) == metrics
+
+
+def test_more_work_in_each_step_shows_in_latency_and_gpu_busy() -> None:
+    """Measured, not computed: as much more as the threshold is, and not nothing."""
+    base, head = more_work()
+    found = {c.metric: c for c in compare(base, head).changes if c.ratio}
+    for metric in ("latency", "GPU busy"):
+        ratio = found[metric].ratio
+        assert ratio
+        assert 1.005 < ratio.low < ratio.mid < ratio.high < 1.025, metric
+    assert slower(compare(base[:3], base[2:])) == set()
+
+
+def test_core_at_half_of_its_speed_makes_no_pair_where_the_gpu_sets_the_pace() -> None:
+    """The GPU waited for it, and did its work at a higher clock, in 4 % less time."""
+    base, head = more_work()
+    changes = {c.metric: c for c in compare(base, head).changes}
+    for metric in ("latency", "GPU busy"):
+        assert [pair is not None for pair in changes[metric].by_pair] == [*[True] * 4, False]
+        assert "waited for the host 6 % of the time" in changes[metric].sentence
+    assert all(changes["default call"].by_pair)
+
+
+def test_core_at_half_of_its_speed_makes_no_stage_slower_than_accepted(tmp_path: Path) -> None:
+    """Its text stage took 2.1 times as long. Only the accepted loop tells: all of its own took as
+    long.
+    """
+    run = more_work()[1][-1]
+    (case,) = run.cases.values()
+    accepted = accepted_of(
+        [(other.cases[case.key].measurement, None) for other in served("flux1-dev")],
+        accepted="2026-11-29",
+        versions=run.machine.versions,
+        workload=case.workload,
+        device="cuda",
+    )
+
+    def findings(loop_s: float | None) -> dict[str, Status]:
+        line = structs.replace(accepted, cpu_loop_s=loop_s)
+        standards = Standards(
+            store=BaselineStore(tmp_path),
+            name="",
+            baseline=MachineBaseline(machine="NVIDIA H200", cases={case.key: line}),
+            portable={},
+            operators={},
+        )
+        verdict = judged(run, case, standards)
+        return {finding.metric: finding.status for finding in verdict.findings}
+
+    assert accepted.cpu_loop_s == 0.010992
+    assert findings(None)["text stage"] == Status.SLOWER
+    assert findings(accepted.cpu_loop_s)["text stage"] == Status.INVALID
+    # A core that is as slow as accepted explains nothing.
+    assert findings(0.022)["text stage"] == Status.SLOWER

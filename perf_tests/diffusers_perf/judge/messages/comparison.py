@@ -134,7 +134,9 @@ def weighed(
     return Message(
         what=what + (f" ({left_out})" if left_out else ""),
         measured=measured,
-        limit="" if status == Status.FASTER else f"at most {1 + metric.threshold:.2f}x",
+        limit=""
+        if status == Status.FASTER
+        else f"at most {Unit.RATIO.shown(1 + metric.threshold)}",
     )
 
 
@@ -175,6 +177,10 @@ def other_host(base_s: float, head_s: float) -> str:
 
 def other_cpu(base: str, head: str) -> str:
     return f"base and head ran on different CPUs ({base} and {head})"
+
+
+def slowed_by_host(idle: float) -> str:
+    return f"the GPU, which sets the pace, waited for the host {100 * idle:.0f} % of the time"
 
 
 def speed_of_host(metric: Metric, slower: float, *, rerun: Command) -> Message:
