@@ -114,7 +114,7 @@ def test_limited_and_compared_metrics() -> None:
     assert {metric.field: metric.threshold for metric in COMPARED} == {
         "latency_s": 0.03,
         "default_call_s": 0.50,
-        "gpu_busy_s": 0.02,
+        "gpu_busy_s": 0.015,
         "peak_memory_bytes": 0.02,
         "peak_host_memory_bytes": 0.05,
     }
