@@ -59,4 +59,5 @@ def _product_s(side: int, inner: int, result: torch.Tensor) -> float:
         torch.mm(left, left.T, out=result)
         end.record()
     torch.cuda.synchronize()
-    return start.elapsed_time(end) / 1e3
+    milliseconds: float = start.elapsed_time(end)
+    return milliseconds / 1e3
