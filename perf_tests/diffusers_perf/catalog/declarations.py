@@ -103,6 +103,12 @@ class Slot(Enum):
     TEXT_ENCODER_LAUNCHES = "text encoder's launches"
 
 
+Aim = Literal["speed", "memory", "comparison"]
+"""What an optimization is for. A search for the fastest stack tries what saves memory, and costs
+time, where memory is limited, and never what is there for comparison: a default under its name, or
+what is known to be slower."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Optimization:
     """One declared change to how a pipeline is built or run."""
@@ -118,8 +124,7 @@ class Optimization:
     uneven_steps: bool = False
     """Its steps do not all do the same arithmetic."""
     hides_operators: bool = False
-    """Compiles or replays: what PyTorch runs then can no longer be counted by operator, and takes
-    launches off the host: a search that the host holds back tries it next."""
+    """Compiles or replays: what PyTorch runs then can no longer be counted by operator."""
     follows_values: bool = False
     """What it does next depends on values that it computed: its operators cannot be counted
     without data."""
@@ -127,8 +132,8 @@ class Optimization:
     """What of the pipeline it decides; no other in a stack may decide the same."""
     compiles: bool = False
     """Takes a minute to build where a compiler's cache is cold: a search tries it last."""
-    searched: bool = True
-    """Whether a search tries it. False if it skips work that the workload asks for."""
+    aim: Aim = "speed"
+    """Whether a search tries it, and when."""
 
     @property
     def line(self) -> str:

@@ -17,6 +17,7 @@ from diffusers_perf.catalog.declarations import (
     DEFAULT_SUITE,
     NO_TOLERANCE,
     REFERENCE,
+    Aim,
     Needs,
     Optimization,
     Slot,
@@ -61,7 +62,7 @@ def optimization(
     follows_values: bool = False,
     decides: tuple[Slot, ...] = (),
     compiles: bool = False,
-    searched: bool = True,
+    aim: Aim = "speed",
 ) -> Callable[[Callable[[Build], None]], Optimization]:
     """Declare the decorated function as an optimization under its own name.
 
@@ -92,7 +93,7 @@ def optimization(
             follows_values=follows_values,
             decides=decides,
             compiles=compiles,
-            searched=searched,
+            aim=aim,
         )
         _keep(lambda catalog: catalog.add(declared))
         return declared

@@ -130,6 +130,7 @@ def _explore(args: argparse.Namespace, project: Project) -> int:
         kind=source.kind,
         image=allowed,
         without=args.without,
+        memory_is_limited=args.memory is not None,
         lack=lambda o: lack.reason if (lack := bench.lacks([o], workload)) else None,
     )
     attempts = Attempts(
@@ -151,6 +152,7 @@ def _explore(args: argparse.Namespace, project: Project) -> int:
     try:
         try:
             search.run()
+            stopped = search.left_out
         except Stopped as reason:
             stopped = str(reason)
         if search.steps:

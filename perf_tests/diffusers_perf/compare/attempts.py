@@ -27,7 +27,7 @@ from diffusers_perf.plugin.screen import image
 from diffusers_perf.records.files import as_json, read_bytes, write_whole
 from diffusers_perf.records.measurement import Measurement
 from diffusers_perf.records.quantities import Integer, NotNegative, StrictRecord
-from diffusers_perf.search.attempt import Ask, Stack, Stopped, Tried
+from diffusers_perf.search.attempt import Ask, Stack, Stopped, TooLong, Tried
 
 if TYPE_CHECKING:
     from diffusers_perf.measurement.bench import Bench
@@ -37,7 +37,7 @@ ROUNDS_S = 2.5
 fast differs by little."""
 ROUNDS_LEAST, ROUNDS_MOST = 3, 8
 COMPILING_S = 90.0
-"""What a stack is expected to take that is the first to be compiled."""
+"""What a stack is expected to take longer that is the first to be compiled in its way."""
 FILE = "explore.json"
 BEGUN_MOST = 2
 """A stack in which the process ended so often is not tried again."""
@@ -206,21 +206,27 @@ class Attempts:
         return tried
 
     def _afford(self, ask: Ask) -> None:
-        compiles = self._compiles(ask.stack)
-        alike = [
-            entry.seconds
+        """`Stopped` where the time that is left is too short for it, or `TooLong` where it is long
+        enough for a stack that compiles nothing.
+        """
+        compilers = self._compilers(ask.stack)
+        # The last ones: what was compiled before makes the next one shorter.
+        took = {
+            self._compilers(_stack_of(key)): entry.seconds
             for key, entry in self.folder.tried.items()
-            if _stack_of(key) and self._compiles(_stack_of(key)) == compiles
-        ]
-        # The last: what was compiled before it makes the next one shorter.
-        expected = alike[-1] if alike else COMPILING_S if compiles else 0.0
+            if _stack_of(key) and entry.measured is not None
+        }
+        plain = took.get((), 0.0)
+        expected = took.get(compilers, plain + COMPILING_S)
         left = self.budget_s - (monotonic() - self._started)
-        if expected > left:
-            raise Stopped(messages.out_of_budget(left, self.budget_s, expected))
+        if plain > left or left <= 0:
+            raise Stopped(messages.out_of_budget(left, self.budget_s, plain))
+        if compilers and expected > left:
+            raise TooLong(messages.out_of_budget(left, self.budget_s, expected))
 
-    def _compiles(self, stack: Sequence[str]) -> bool:
+    def _compilers(self, stack: Sequence[str]) -> Stack:
         known = self.catalog.optimizations
-        return any(name in known and known[name].compiles for name in stack)
+        return tuple(name for name in stack if name in known and known[name].compiles)
 
     def _make_reference(self, ask: Ask) -> None:
         """Its image is not in the folder, and its roofline is not known to this process."""

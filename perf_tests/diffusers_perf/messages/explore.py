@@ -76,7 +76,9 @@ FOUND_EARLIER = "an earlier search found a faster stack"
 NO_TIME_LEFT = "no time left to time it again"
 FREE_TO_LEAVE_OUT = "leaving it out costs nothing"
 LEFT_OUT = "left out by --without"
-LEAVES_OUT_WORK = "skips work that the workload asks for"
+FITS_WITHOUT = "the stack keeps the limit on memory without it"
+FOR_MEMORY = "takes less memory for more time, and --memory sets no limit"
+FOR_COMPARISON = "is what others are compared with, and not faster"
 GAINS_NOTHING = "gains nothing"
 
 
@@ -86,6 +88,10 @@ def of_earlier_search(change: str) -> str:
 
 def not_kept(reason: str) -> str:
     return f"not kept: {reason}"
+
+
+def in_halves(reason: str) -> str:
+    return f"not kept: {reason}; each half by itself"
 
 
 def is_worth_its_place(name: str) -> str:
@@ -143,9 +149,8 @@ def combinations(all_of_them: int, optimizations: int, tried: int) -> str:
     have = "was" if tried == 1 else "were"
     return (
         f"most combinations: {tried:,} of the {all_of_them:,} that "
-        f"{plural(optimizations, 'optimization')} can make {have} tried, one added, replaced or "
-        "left out at a time; two that gain only together are found only where one declares that "
-        "it needs the other"
+        f"{plural(optimizations, 'optimization')} can make {have} tried: those that can stand "
+        "beside each other at once, then one added, replaced or left out at a time"
     )
 
 

@@ -26,6 +26,7 @@ from diffusers_perf.optimizations.tolerances import (
     tolerance=SAME_ARITHMETIC,
     applied=layers.attention_is("AttnProcessor"),
     decides=(Slot.ATTENTION,),
+    aim="comparison",
 )
 def naive_attention(build: Build) -> None:
     """Attention as written: the whole score matrix in memory, softmax, product."""
@@ -43,6 +44,7 @@ def naive_attention(build: Build) -> None:
     tolerance=SAME_ARITHMETIC,
     applied=layers.attention_is("AttnProcessor2_0"),
     decides=(Slot.ATTENTION,),
+    aim="comparison",
 )
 def sdpa(build: Build) -> None:
     """PyTorch's scaled dot product attention, the default since torch 2."""
@@ -167,6 +169,7 @@ def sdpa_cudnn(build: Build) -> None:
     tolerance=SAME_ARITHMETIC,
     applied=layers.attention_runs_on(SDPBackend.MATH),
     decides=(Slot.ATTENTION,),
+    aim="comparison",
 )
 def sdpa_math(build: Build) -> None:
     """PyTorch's attention as separate products and softmax, which every device can do."""

@@ -59,6 +59,39 @@ def _compile_whole(modules: Mapping[str, Any], *, mode: str | None = None) -> No
 
 
 @optimization(
+    needs=replace(COMPILER, fits=fitting.repeated_blocks),
+    tolerance=SAME_ARITHMETIC,
+    applied=applied.blocks_are_compiled,
+    hides_operators=True,
+    decides=(Slot.COMPILER,),
+    compiles=True,
+)
+def compile_regional(build: Build) -> None:
+    """Only the denoiser's repeated blocks through torch.compile, once for each shape."""
+    build.during(_compiling())
+
+    @build.then
+    def _(pipeline: Any) -> None:
+        for module in denoisers(pipeline).values():
+            module.compile_repeated_blocks(fullgraph=True, dynamic=False)
+            compile_beneath_hooks(module)
+
+
+@optimization(
+    needs=replace(COMPILER, optimization="compile_regional", fits=fitting.an_image_decoder),
+    tolerance=SAME_ARITHMETIC,
+    applied=applied.are_compiled(decoders_below),
+    hides_operators=True,
+    decides=(Slot.DECODER_COMPILER,),
+    compiles=True,
+)
+def compile_decoder(build: Build) -> None:
+    """The decoder alone through torch.compile, beside `compile_regional` of the denoiser."""
+    build.during(_compiling())
+    build.then(lambda pipeline: _compile_whole(decoders_below(pipeline)))
+
+
+@optimization(
     needs=COMPILER,
     tolerance=SAME_ARITHMETIC,
     applied=applied.modules_are_compiled,
@@ -97,36 +130,3 @@ def late_bias(build: Build) -> None:
 def compile_reduce_overhead(build: Build) -> None:
     """Denoiser and decoder through torch.compile, replayed from CUDA graphs of its own."""
     _compile(build, mode="reduce-overhead")
-
-
-@optimization(
-    needs=replace(COMPILER, fits=fitting.repeated_blocks),
-    tolerance=SAME_ARITHMETIC,
-    applied=applied.blocks_are_compiled,
-    hides_operators=True,
-    decides=(Slot.COMPILER,),
-    compiles=True,
-)
-def compile_regional(build: Build) -> None:
-    """Only the denoiser's repeated blocks through torch.compile, once for each shape."""
-    build.during(_compiling())
-
-    @build.then
-    def _(pipeline: Any) -> None:
-        for module in denoisers(pipeline).values():
-            module.compile_repeated_blocks(fullgraph=True, dynamic=False)
-            compile_beneath_hooks(module)
-
-
-@optimization(
-    needs=replace(COMPILER, optimization="compile_regional", fits=fitting.an_image_decoder),
-    tolerance=SAME_ARITHMETIC,
-    applied=applied.are_compiled(decoders_below),
-    hides_operators=True,
-    decides=(Slot.DECODER_COMPILER,),
-    compiles=True,
-)
-def compile_decoder(build: Build) -> None:
-    """The decoder alone through torch.compile, beside `compile_regional` of the denoiser."""
-    build.during(_compiling())
-    build.then(lambda pipeline: _compile_whole(decoders_below(pipeline)))

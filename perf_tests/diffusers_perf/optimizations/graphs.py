@@ -37,6 +37,50 @@ def _graph(found: Mapping[str, torch.nn.Module]) -> None:
 
 
 @optimization(
+    needs=Needs(fits=why_not),
+    tolerance=SAME_ARITHMETIC,
+    applied=is_taken_over,
+    decides=(Slot.LOOP,),
+)
+def device_steps(build: Build) -> None:
+    """The scheduler's arithmetic on the device: no step waits for a number to be read back."""
+    build.then(take_over)
+
+
+@optimization(
+    needs=Needs(optimization="device_steps"),
+    tolerance=SAME_ARITHMETIC,
+    applied=conditioning_is_kept,
+)
+def precomputed_conditioning(build: Build) -> None:
+    """What prompt and schedule alone decide is computed once an image, by `device_steps`."""
+    build.then(precompute)
+
+
+@optimization(
+    needs=Needs(optimization="device_steps", fits=fitting.halves_begin_alike),
+    tolerance=SAME_ARITHMETIC,
+    applied=prefix_is_shared,
+    skips_work=True,
+)
+def shared_prefix(build: Build) -> None:
+    """What guidance does twice before the prompt comes in is done once, by `device_steps`."""
+    build.then(share_prefix)
+
+
+@optimization(
+    needs=Needs(compute_capability=(6, 0), optimization="device_steps"),
+    tolerance=SAME_ARITHMETIC,
+    applied=steps_are_graphed,
+    hides_operators=True,
+    decides=(Slot.DENOISER_LAUNCHES, Slot.DENOISER_STEPS),
+)
+def cuda_graph_step(build: Build) -> None:
+    """A whole denoising step of `device_steps` launched at once, as a CUDA graph."""
+    build.then(lambda pipeline: setattr(pipeline, "captured", True))
+
+
+@optimization(
     needs=CUDA,
     tolerance=SAME_ARITHMETIC,
     applied=are_graphed(denoisers),
@@ -73,56 +117,11 @@ def cuda_graph_text_encoder(build: Build) -> None:
 
 
 @optimization(
-    needs=Needs(fits=why_not),
-    tolerance=SAME_ARITHMETIC,
-    applied=is_taken_over,
-    decides=(Slot.LOOP,),
-)
-def device_steps(build: Build) -> None:
-    """The scheduler's arithmetic on the device: no step waits for a number to be read back."""
-    build.then(take_over)
-
-
-@optimization(
-    needs=Needs(compute_capability=(6, 0), optimization="device_steps"),
-    tolerance=SAME_ARITHMETIC,
-    applied=steps_are_graphed,
-    hides_operators=True,
-    decides=(Slot.DENOISER_LAUNCHES, Slot.DENOISER_STEPS),
-)
-def cuda_graph_step(build: Build) -> None:
-    """A whole denoising step of `device_steps` launched at once, as a CUDA graph."""
-    build.then(lambda pipeline: setattr(pipeline, "captured", True))
-
-
-@optimization(
     needs=Needs(fits=fitting.a_prompt_encoder),
     tolerance=SAME_ARITHMETIC,
     applied=prompt_is_kept,
     skips_work=True,
-    searched=False,
 )
 def precomputed_prompt(build: Build) -> None:
     """What the text encoders make of a prompt is kept, as where embeddings are passed in."""
     build.then(keep_prompt)
-
-
-@optimization(
-    needs=Needs(optimization="device_steps"),
-    tolerance=SAME_ARITHMETIC,
-    applied=conditioning_is_kept,
-)
-def precomputed_conditioning(build: Build) -> None:
-    """What prompt and schedule alone decide is computed once an image, by `device_steps`."""
-    build.then(precompute)
-
-
-@optimization(
-    needs=Needs(optimization="device_steps", fits=fitting.halves_begin_alike),
-    tolerance=SAME_ARITHMETIC,
-    applied=prefix_is_shared,
-    skips_work=True,
-)
-def shared_prefix(build: Build) -> None:
-    """What guidance does twice before the prompt comes in is done once, by `device_steps`."""
-    build.then(share_prefix)

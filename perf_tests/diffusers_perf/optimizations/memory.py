@@ -23,6 +23,7 @@ from diffusers_perf.optimizations.tolerances import (
     tolerance=SAME_ARITHMETIC,
     applied=applied.decodes_in_parts("use_slicing", images=2),
     decides=(Slot.DECODER_CALLS,),
+    aim="memory",
 )
 def vae_slicing(build: Build) -> None:
     """Latents decoded one image at a time, whose activations alone are in memory."""
@@ -41,6 +42,7 @@ def vae_slicing(build: Build) -> None:
     tolerance=NO_TOLERANCE,
     applied=applied.decodes_in_parts("use_tiling"),
     decides=(Slot.DECODER_CALLS,),
+    aim="memory",
 )
 def vae_tiling(build: Build) -> None:
     """Latents decoded in overlapping tiles of half a side, blended into one another."""
@@ -82,6 +84,7 @@ def _nowhere_to_offload_from() -> str | None:
     applied=applied.waits_on_host,
     # What is captured has to stay where it is, and the pipeline's own loop moves modules.
     decides=(Slot.DENOISER_LAUNCHES, Slot.DECODER_LAUNCHES, Slot.TEXT_ENCODER_LAUNCHES, Slot.LOOP),
+    aim="memory",
 )
 def model_offload(build: Build) -> None:
     """Each module in GPU memory while it is needed, and in the host's otherwise."""
@@ -97,6 +100,7 @@ def model_offload(build: Build) -> None:
     tolerance=SAME_ARITHMETIC,
     applied=applied.groups_wait_on_host,
     decides=(Slot.DENOISER_LAUNCHES, Slot.WEIGHTS, Slot.BIASES, Slot.COMPILER),
+    aim="memory",
 )
 def group_offload(build: Build) -> None:
     """Each layer of the denoiser in GPU memory while it computes, fetched ahead on a stream."""

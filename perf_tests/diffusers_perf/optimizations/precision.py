@@ -51,7 +51,7 @@ def bf16(build: Build) -> None:
     build.dtype = torch.bfloat16
 
 
-@optimization(needs=CUDA, tolerance=FLOAT16, applied=applied.autocast_is_on)
+@optimization(needs=CUDA, tolerance=FLOAT16, applied=applied.autocast_is_on, aim="comparison")
 def autocast(build: Build) -> None:
     """What the guide warns of: torch.autocast around a pipeline. Slower than pure float16."""
     build.during(torch.autocast("cuda", dtype=torch.float16))

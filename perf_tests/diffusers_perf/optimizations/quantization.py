@@ -79,6 +79,7 @@ def fp8(build: Build) -> None:
     applied=layers.layers_wait_in(torch.float8_e4m3fn),
     # A layer's weights lie elsewhere after each cast, in new parameters, which dynamo refuses.
     decides=(Slot.WEIGHTS, Slot.BIASES, Slot.DENOISER_LAUNCHES, Slot.COMPILER),
+    aim="memory",
 )
 def layerwise_casting(build: Build) -> None:
     """The denoiser's weights kept in float8, and each layer's cast back while it computes."""

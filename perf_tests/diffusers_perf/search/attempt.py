@@ -23,6 +23,10 @@ class Stopped(Exception):
     """No further stack may be tried; the text says why."""
 
 
+class TooLong(Stopped):
+    """This stack may take longer than what is left of the budget, and others may not."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Ask:
     """One stack to be tried."""
@@ -67,8 +71,6 @@ class Rejected:
     """The stack that it was tried on."""
     again: bool
     """Whether another stack could change that."""
-    replaced: bool = False
-    """It was in the stack and went, for another or for nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)

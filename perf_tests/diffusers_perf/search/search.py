@@ -1,12 +1,11 @@
-"""Looks for the fastest stack of optimizations, greedily. Pure: it asks for a stack to be tried and
-decides by what comes back.
+"""Looks for the fastest stack of optimizations. Pure: it asks for a stack to be tried and decides
+by what comes back.
 
-Each optimization is tried on the best stack so far, with what it needs and in the place of those it
-cannot stand beside; what only compiles comes last. An eager pipeline waits for its host, so that
-the wall clock hides what the GPU no longer does: the time in which the GPU is busy counts as much,
-and what takes launches off the host comes first as soon as the host holds the best back.
-What a later one made useless is left out again, and what gained nothing gets a second chance on the
-stack that has grown since.
+Most of what is declared helps. So all that can stand beside each other is tried at once, and in
+halves where that is no better; then what would take the place of something in the stack, one by
+one; then the stack without each of its own, so that what gains nothing goes. What compiles comes
+after what does not. An eager pipeline waits for its host, so that the wall clock hides what the GPU
+no longer does: the time in which the GPU is busy counts as much.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from dataclasses import dataclass, field, replace
 
 from msgspec import structs
 
-from diffusers_perf.catalog.declarations import Optimization
+from diffusers_perf.catalog.declarations import Optimization, Slot
 from diffusers_perf.messages import explore as messages
 from diffusers_perf.records.measurement import Measurement
 from diffusers_perf.search.attempt import (
@@ -27,9 +26,11 @@ from diffusers_perf.search.attempt import (
     Rejected,
     Stack,
     Stopped,
+    TooLong,
     Tried,
     gain,
 )
+from diffusers_perf.search.combining import Combining
 
 OBVIOUS = 2.0
 """A latency this many times as long needs no second look; beside a GPU, nor does a shorter one."""
@@ -44,18 +45,25 @@ class Search:
     candidates: Sequence[Optimization]
     """In the order in which they stand in a stack."""
     attempt: Callable[[Ask], Tried]
-    """Tries a stack; may raise `Stopped`."""
+    """Tries a stack; may raise `Stopped`, or `TooLong` where others can still be tried."""
     tell: Callable[[str], None]
     memory_bytes: float | None = None
     """The most that a stack may take."""
     steps: list[Adopted] = field(default_factory=list)
     """From the reference to the best so far."""
     rejected: dict[str, Rejected] = field(default_factory=dict)
+    left_out: str = ""
+    """Why something was not tried that would have taken longer than what was left; empty if nothing
+    was."""
     _latest: Measurement | None = None
     """Of the best: what the next is compared with, since a machine drifts."""
     _settled: Stack | None = None
     """The stack of which nothing is needless."""
     _tried: set[Stack] = field(default_factory=set)
+    _stacks: Combining = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._stacks = Combining(self.candidates)
 
     @property
     def stack(self) -> Stack:
@@ -77,29 +85,44 @@ class Search:
         self._latest = first.measured
         quick = [o for o in self.candidates if not o.compiles]
         slow = [o for o in self.candidates if o.compiles]
-        left = names = [o.name for o in (*quick, *slow)]
-        while left:
-            name = self._next(left)
-            left = [n for n in left if n != name]
-            self._add(name)
+        names = [o.name for o in (*quick, *slow)]
+        # The limit first, then what all others compute in.
+        self._add_each(o.name for o in quick if o.aim == "memory")
+        self._add_each(o.name for o in quick if Slot.DTYPE in o.decides)
+        for group in (quick, slow):
+            hopeful = [o.name for o in group if o.aim == "speed" and o.name not in self.rejected]
+            self._add_together(self._stacks.compatible(self.stack, hopeful))
+            for optimization in group:
+                if len(self._stacks.displaced(self.stack, optimization.name)) < 2:
+                    self._add_each([optimization.name])
         self._drop_needless()
+        # What takes the place of several does what they do in another way.
+        self._add_each(names)
         self._add_again(names)
         self._drop_needless()
 
-    def _next(self, left: Sequence[str]) -> str:
-        """The first, but where the host holds the best back one that takes launches off it: behind
-        that all others are tried sooner, and the clock sees what the GPU gains.
-        """
-        if self.steps[-1].measured.bottleneck == "host":
-            for optimization in self.candidates:
-                name = optimization.name
-                takes_off = optimization.hides_operators and not optimization.compiles
-                # Not what was replaced: in turn with what replaced it, it could come for ever.
-                before = self.rejected.get(name)
-                retried = before is not None and not before.replaced and self._may_help_now(name)
-                if takes_off and (name in left or retried):
-                    return name
-        return left[0]
+    def _add_together(self, names: Sequence[str]) -> None:
+        """Keep all of these if that is faster under the limits, and else what of each half is."""
+        left = [name for name in names if name not in self.stack]
+        if len(left) < 2:
+            self._add_each(left)
+            return
+        stack = self._stacks.added(self.stack, *left)
+        try:
+            rejected = self._keep(stack, gone=messages.replaced_by("+".join(left)))
+        except TooLong as reason:
+            self.left_out = self.left_out or str(reason)
+            return
+        if rejected:
+            self.tell(messages.in_halves(rejected.reason))
+            self._add_together(left[: len(left) // 2])
+            self._add_together(left[len(left) // 2 :])
+
+    def _add_each(self, names: Iterable[str]) -> None:
+        """Keep each that is faster, of those that were not tried yet."""
+        for name in names:
+            if name not in self.rejected:
+                self._add(name)
 
     def _may_help_now(self, name: str) -> bool:
         """Whether it was tried on another stack than the best, and did not fail there."""
@@ -112,7 +135,9 @@ class Search:
         """
         for ask, measured in sorted(earlier.items(), key=lambda item: item[1].latency_s):
             stack, best = ask.stack, self.steps[-1].measured
-            if stack in self._tried or stack != self._consistent(stack) or not self.fits(measured):
+            if stack in self._tried or stack != self._stacks.in_order(stack):
+                continue
+            if not self.fits(measured):
                 continue
             if self.fits(best) and gain(measured, best).by_the_clock <= 1:
                 continue
@@ -151,37 +176,51 @@ class Search:
 
     def _add(self, name: str, *, by_the_clock: bool = False) -> None:
         """Keep it if that is faster under the limits."""
-        on, stack = self.stack, self._with(name)
-        if stack == on:
+        stack = self._stacks.added(self.stack, name)
+        if stack == self.stack:
             return
-        needed = self._by_name[name].needs.optimization
+        needed = self._stacks.by_name[name].needs.optimization
         if needed and self._lost_its_place(needed):
             self._reject(name, messages.needs_what_lost(needed), again=True)
             return
-        change = _change(on, stack)
+        if self._stacks.by_name[name].aim == "memory" and self.fits(self.steps[-1].measured):
+            self._reject(name, messages.FITS_WITHOUT, again=True)
+            return
+        try:
+            rejected = self._keep(stack, gone=messages.replaced_by(name), by_the_clock=by_the_clock)
+        except TooLong as reason:
+            self.left_out = self.left_out or str(reason)
+            return
+        except Stopped:
+            if stack in self._tried:
+                self._reject(name, messages.NO_TIME_LEFT, again=True)
+                self._tried.discard(stack)
+            raise
+        if rejected:
+            self._reject(name, rejected.reason, again=rejected.again)
+
+    def _keep(self, stack: Stack, *, gone: str, by_the_clock: bool = False) -> Rejected | None:
+        """Make this stack the best if it is faster under the limits; if it is not, why not.
+
+        `gone` says why what it no longer has is out.
+        """
+        on, change = self.stack, _change(self.stack, stack)
         tried = self._try(Ask(stack=stack, change=change, why=_held_to(on)))
         if tried.measured is None or tried.refused:
-            self._reject(name, tried.refused, again=False)
-            return
+            return Rejected(reason=tried.refused, on=on, again=False)
         excess, before = self._excess(tried.measured), self._excess(self.steps[-1].measured)
         if excess > before * (1 + NOISE):
             taken = tried.measured.peak_memory_bytes or 0
-            self._reject(name, messages.too_much_memory(taken), again=True)
-            return
-        try:
-            gained = self._gain(stack, tried.measured, change)
-        except Stopped:
-            self._reject(name, messages.NO_TIME_LEFT, again=True)
-            self._tried.discard(stack)
-            raise
+            return Rejected(reason=messages.too_much_memory(taken), on=on, again=True)
+        gained = self._gain(stack, tried.measured, change)
         better = gained.by_the_clock if by_the_clock else gained.total
         if better > 1 or excess < before * (1 - NOISE):
-            self._step(change, stack, tried.measured, gone=messages.replaced_by(name))
-            return
+            self._step(change, stack, tried.measured, gone=gone)
+            return None
         # What helps the host may cost the GPU a little, and shows once the host is in the way.
         on_gpu = tried.measured.gpu_busy_s is not None
         hopeful = gained.busy > HOPELESS if on_gpu else gained.latency >= 1
-        self._reject(name, gained.text(), again=hopeful)
+        return Rejected(reason=gained.text(), on=on, again=hopeful)
 
     def _drop_needless(self) -> None:
         """Leave out what costs nothing to leave out, the oldest first."""
@@ -190,22 +229,29 @@ class Search:
         for name in dict.fromkeys(name for step in self.steps for name in step.stack):
             if name not in self.stack:
                 continue
-            stack = self._consistent([n for n in self.stack if n != name])
+            stack = self._stacks.in_order([n for n in self.stack if n != name])
             if len(self.steps) > 1 and stack == self.steps[-2].stack:
                 continue  # what it was just added to
             change = _change(self.stack, stack)
-            tried = self._try(Ask(stack=stack, change=change, why=_held_to(self.stack)))
-            if tried.measured is None or tried.refused:
-                continue
-            if self._excess(tried.measured) > self._excess(self.steps[-1].measured) * (1 + NOISE):
-                continue
-            gained = self._gain(stack, tried.measured, change)
-            # A latency that drifts must not cost what the GPU gains.
-            if gained.by_the_clock >= 1 and gained.busy >= 1:
-                self._step(change, stack, tried.measured, gone=messages.FREE_TO_LEAVE_OUT)
-            else:
-                self.tell(messages.not_kept(messages.is_worth_its_place(name)))
+            try:
+                self._drop(name, stack, change)
+            except TooLong as reason:
+                self.left_out = self.left_out or str(reason)
         self._settled = self.stack
+
+    def _drop(self, name: str, stack: Stack, change: str) -> None:
+        tried = self._try(Ask(stack=stack, change=change, why=_held_to(self.stack)))
+        if tried.measured is None or tried.refused:
+            return
+        excess, before = self._excess(tried.measured), self._excess(self.steps[-1].measured)
+        if excess > before * (1 + NOISE):
+            return
+        gained = self._gain(stack, tried.measured, change)
+        # A latency that drifts must not cost what the GPU gains.
+        if (gained.by_the_clock >= 1 and gained.busy >= 1) or excess < before * (1 - NOISE):
+            self._step(change, stack, tried.measured, gone=messages.FREE_TO_LEAVE_OUT)
+        else:
+            self.tell(messages.not_kept(messages.is_worth_its_place(name)))
 
     def _try(self, ask: Ask) -> Tried:
         tried = self.attempt(ask)
@@ -241,32 +287,9 @@ class Search:
             return 0.0
         return max(0.0, measured.peak_memory_bytes - self.memory_bytes)
 
-    def _with(self, name: str) -> Stack:
-        """The best stack with this one and what it needs, without what is in its place."""
-        added = [name]
-        while needed := self._by_name[added[-1]].needs.optimization:
-            added.append(needed)
-        decided = {what for n in added for what in self._by_name[n].decides}
-        kept = [n for n in self.stack if n in added or not decided & set(self._by_name[n].decides)]
-        return self._consistent({*added, *kept})
-
     def _lost_its_place(self, name: str) -> bool:
         """Whether it was rejected in favor of an optimization that is in the stack now."""
-        return name in self.rejected and not set(self.stack) <= set(self._with(name))
-
-    def _consistent(self, names: Iterable[str]) -> Stack:
-        """In order, without those that need what is not there."""
-        wanted = set(names)
-        stack: list[str] = []
-        for optimization in self.candidates:
-            needed = optimization.needs.optimization
-            if optimization.name in wanted and (needed is None or needed in stack):
-                stack.append(optimization.name)
-        return tuple(stack)
-
-    @property
-    def _by_name(self) -> Mapping[str, Optimization]:
-        return {o.name: o for o in self.candidates}
+        return name in self.rejected and bool(self._stacks.displaced(self.stack, name))
 
     def _step(self, change: str, stack: Stack, measured: Measurement, *, gone: str) -> None:
         """Make this the best; `gone` says why what it no longer has is out."""
@@ -277,7 +300,7 @@ class Search:
             if name not in stack:
                 # What was only replaced was not judged without what replaced it.
                 on = stack if set(stack) < set(before) else before
-                self.rejected[name] = Rejected(reason=gone, on=on, again=True, replaced=True)
+                self.rejected[name] = Rejected(reason=gone, on=on, again=True)
         for name in stack:
             self.rejected.pop(name, None)
         self.tell(f"kept: {change}")

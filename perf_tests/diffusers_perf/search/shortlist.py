@@ -15,6 +15,7 @@ def shortlist(
     kind: WeightsKind,
     image: Tolerance,
     without: Sequence[str],
+    memory_is_limited: bool,
     lack: Callable[[Optimization], str | None],
 ) -> tuple[list[Optimization], dict[str, str]]:
     """What is worth a try, and of all others why not; both in the order of the catalogue.
@@ -32,8 +33,10 @@ def shortlist(
         needed = optimization.needs.optimization
         if optimization.name in without:
             reason: str | None = messages.LEFT_OUT
-        elif not optimization.searched:
-            reason = messages.LEAVES_OUT_WORK
+        elif optimization.aim == "comparison":
+            reason = messages.FOR_COMPARISON
+        elif optimization.aim == "memory" and not memory_is_limited:
+            reason = messages.FOR_MEMORY
         elif settled is not None:
             reason = messages.settled_by(settled.name)
         elif (

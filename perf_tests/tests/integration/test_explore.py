@@ -44,7 +44,12 @@ class Declared:
     catalog: Catalog
 
     def __call__(
-        self, name: str, *, tolerance: Tolerances = CLOSE, needs: Needs | None = None
+        self,
+        name: str,
+        *,
+        tolerance: Tolerances = CLOSE,
+        needs: Needs | None = None,
+        compiles: bool = False,
     ) -> None:
         self.catalog.add(
             Optimization(
@@ -53,6 +58,7 @@ class Declared:
                 tolerance=tolerance,
                 needs=needs or Needs(),
                 applied=lambda pipeline: None,
+                compiles=compiles,
             )
         )
 
@@ -128,7 +134,7 @@ def test_explore_finds_the_stack_and_reports_the_others(
     assert "  slower: left out by --without" in shown
     assert "  untolerated: its tolerance is none; the search requires PSNR 30 dB and SSIM" in shown
     assert "  elsewhere: needs the package no_such_package, which is not installed" in shown
-    assert "5 of the 16 that 4 optimizations can make were tried" in shown
+    assert "7 of the 16 that 4 optimizations can make were tried" in shown
     assert "bottleneck: unknown, because no GPU time was measured" in shown
 
 
@@ -241,7 +247,7 @@ def test_interrupted_search_resumes(
 
     def interrupted(self: Paced, generate: Any, **options: Any) -> Any:
         rounds.append(generate)
-        if len(rounds) == 5:
+        if len(rounds) == 8:
             raise KeyboardInterrupt
         return paced(self, generate, **options)
 
@@ -252,12 +258,12 @@ def test_interrupted_search_resumes(
     assert "  plain, slower: interrupted" in shown
     assert shown.endswith('"faster")\n')
     content = json.loads((tmp_path / "explore.json").read_text())
-    assert len(content["tried"]) == 4
+    assert len(content["tried"]) == 7
     assert content["begun"] == {}
 
     assert run(tmp_path) == 0
     shown = capsys.readouterr().out
-    assert shown.count("(measured earlier)") == 4
+    assert shown.count("(measured earlier)") == 7
     assert "stopped" not in shown
     content = json.loads((tmp_path / "explore.json").read_text())
     assert {key.split(" ")[0] for key in content["tried"]} == {
@@ -265,6 +271,7 @@ def test_interrupted_search_resumes(
         "faster",
         "faster+plain",
         "faster+slower",
+        "faster+plain+slower",
     }
 
     # All of it is there: nothing is measured any more.
@@ -304,10 +311,29 @@ def test_exhausted_budget_is_reported(
     shown = capsys.readouterr().out
     assert "stopped: 0 s of 0.0583 min left; run the same command again" in shown
     assert shown.splitlines()[-1].startswith("no stack that is faster")
-    declare("slower")
+    declare("plain")
     assert run(tmp_path / "first", "--minutes", "0.19") == 0
     shown = capsys.readouterr().out
     assert "stopped: 0 s of 0.19 min left, and the next stack may take 1 s; run the same" in shown
+
+
+def test_search_goes_on_where_compiling_would_exceed_the_budget(
+    declare: Declared,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    declare("plain", compiles=True)
+    declare("faster")
+    now = itertools.count()
+    monkeypatch.setattr(attempts, "monotonic", lambda: next(now))
+    assert run(tmp_path, "--minutes", "1") == 0
+    shown = capsys.readouterr().out
+    assert "] + plain … not tried" in shown
+    assert "s of 1 min left, and the next stack may take 91 s; run the same" in shown
+    assert shown.endswith('"faster")\n')
+    assert run(tmp_path, "--minutes", "2") == 0
+    assert "plain: gains nothing" in capsys.readouterr().out
 
 
 def test_better_result_of_an_earlier_search_is_offered(
