@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from statistics import median
 
 from diffusers_perf.catalog.metric import Metric
+from diffusers_perf.catalog.metrics import DEFAULT_CALL
 from diffusers_perf.judge.messages import run as messages
 from diffusers_perf.judge.question import Question
 from diffusers_perf.records.measurement import Measurement
@@ -34,6 +35,8 @@ def excuses(q: Question, metric: Metric, share: float) -> list[str]:
     ]
     if metric.wall_clock and share < 1:
         reasons += _slower_machine(q, metric, share)
+    if metric.margin and share < 1:
+        reasons += _slower_than_accepted(q, share)
     return list(dict.fromkeys(reasons))
 
 
@@ -42,10 +45,18 @@ def _slower_machine(q: Question, metric: Metric, share: float) -> Iterator[str]:
         yield messages.drift(q.drift)
     core = _core_slowed(q, q.measured)
     theirs = _at_best(q, q.reference) if metric.ratio_of else 1.0
-    # A stage is the host's time.
-    own = 1 / core if metric.margin else _at_best(q, q.measured)
+    # A call of few steps is mostly the host's.
+    own = 1 / core if metric is DEFAULT_CALL else _at_best(q, q.measured)
     if core > CORE_SLOWED and share * theirs >= own:
         yield messages.slow_core(core)
+
+
+def _slower_than_accepted(q: Question, share: float) -> Iterator[str]:
+    """Of starts and stages, which are the host's time: was the core slower in all rounds?"""
+    for accepted_s in _accepted_loop(q):
+        core = min(loops_of(q.measured), default=0.0) / accepted_s
+        if core > CORE_SLOWED and share >= 1 / core:
+            yield messages.slower_than_accepted(core)
 
 
 def _at_best(q: Question, measured: Measurement) -> float:

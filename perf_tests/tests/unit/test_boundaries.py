@@ -9,7 +9,16 @@ import pytest
 from msgspec import structs
 
 from diffusers_perf.catalog.declarations import Tolerance
-from diffusers_perf.catalog.metrics import BY_LEAST, GPU_BUSY, IMAGE_PSNR, LATENCY, TEXT_STAGE
+from diffusers_perf.catalog.metric import Metric
+from diffusers_perf.catalog.metrics import (
+    BY_LEAST,
+    DEFAULT_CALL,
+    GPU_BUSY,
+    IMAGE_PSNR,
+    LATENCY,
+    LOAD,
+    TEXT_STAGE,
+)
 from diffusers_perf.catalog.status import Status
 from diffusers_perf.judge import structure_verdicts
 from diffusers_perf.judge.claims import claims
@@ -339,17 +348,25 @@ def test_what_slows_by_as_much_as_is_lacking_excuses_it(share: float, excused: b
     ("accepted_s", "python", "excused"),
     [(0.01, "3.12.9", True), (0.0101, "3.12.9", False), (0.01, "3.11.2", False), (None, "", False)],
 )
-def test_core_that_is_slower_than_accepted_excuses_a_stage(
+def test_core_that_is_slower_than_accepted_excuses_starts_and_stages(
     accepted_s: float | None, python: str, excused: bool
 ) -> None:
     """All of it, whatever the GPU does meanwhile. Another Python takes another time for a loop."""
-    slow = structs.replace(FP16, interference=Interference(cpu_loops_s=(0.02, 0.02)))
+    slow = structs.replace(FP16, interference=Interference(cpu_loops_s=(0.03, 0.02)))
     line = structs.replace(
         baseline_of(FP16, REFERENCE), cpu_loop_s=accepted_s, versions={"python": "3.12.3"}
     )
     asked = question(slow, baseline=line, versions={"python": python})
-    assert bool(excuses(asked, TEXT_STAGE, 0.5)) is excused
-    assert not excuses(asked, LATENCY, 0.5)
+    for metric in (TEXT_STAGE, LOAD):
+        assert bool(excuses(asked, metric, 0.5)) is excused
+        assert not excuses(asked, metric, 0.49)
+
+
+@pytest.mark.parametrize(("metric", "excused"), [(DEFAULT_CALL, True), (LATENCY, False)])
+def test_slow_core_excuses_the_whole_of_a_short_call(metric: Metric, excused: bool) -> None:
+    """Of a latency the part in which the GPU is idle: a fifth here."""
+    slow = structs.replace(FP16, interference=Interference(cpu_loops_s=(0.01, 0.02, 0.02)))
+    assert bool(excuses(question(slow), metric, 0.5)) is excused
 
 
 @pytest.mark.parametrize(

@@ -132,6 +132,10 @@ def slow_core(ratio: float) -> str:
     return f"slow CPU core: {ratio:.2f}x its best time for the calibration loop"
 
 
+def slower_than_accepted(ratio: float) -> str:
+    return f"slow CPU core: {ratio:.2f}x the accepted time for the calibration loop"
+
+
 # Counters
 
 TORCH_DEFAULTS = "torch's own"
