@@ -10,13 +10,16 @@ import argparse
 import ast
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
+from types import ModuleType
 
 from diffusers_perf.catalog.status import CANNOT_JUDGE
 from diffusers_perf.cli.answers import refuse
 from diffusers_perf.measurement.packages import too_little_address_space
+from diffusers_perf.measurement.visibility import gpus_hidden
 
 NAMES = (
     "ab",
@@ -62,8 +65,17 @@ def run(arguments: Sequence[str] | None) -> int:
         commands.add_parser(arguments[0], description=command.__doc__, formatter_class=layout)
     )
     args = parser.parse_args(arguments)
-    if arguments[0] in TORCH and (sentence := too_little_address_space()):
+    if arguments[0] not in TORCH:
+        return _answer(command, args)
+    if sentence := too_little_address_space():
         return refuse(sentence)
+    # Those without the option run nothing on a GPU.
+    with gpus_hidden() if getattr(args, "device", "cpu") == "cpu" else nullcontext():
+        return _answer(command, args)
+
+
+def _answer(command: ModuleType, args: argparse.Namespace) -> int:
+    """Run it; returns its exit code."""
 
     from diffusers_perf.catalog.discovery import BadDeclaration
     from diffusers_perf.compare.sides import BadSide

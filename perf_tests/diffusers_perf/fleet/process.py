@@ -13,6 +13,7 @@ from time import monotonic
 from diffusers_perf.compare.guard import GRACE_S
 from diffusers_perf.compare.guarded import end, guarded, signal_to
 from diffusers_perf.fleet.jobs import LOG, OUT, Finished, Job, Place
+from diffusers_perf.measurement.visibility import VISIBLE
 
 KEPT = (".json", ".png", ".log")
 """What comes back: runs, images, and the logs of processes that a job starts itself."""
@@ -20,7 +21,6 @@ IMAGES = "-images"
 """End of the name of the folders that come back."""
 PREFIX = "diffusers-perf-"
 """Of a job's own folder, which a driver that is killed leaves behind."""
-VISIBLE = "CUDA_VISIBLE_DEVICES"
 
 
 def here(gpu_uuid: str | None, *, node: str) -> Place:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 from argparse import ArgumentError, ArgumentTypeError
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 import pytest
 
+from diffusers_perf.measurement.visibility import gpus_hidden
 from diffusers_perf.messages import plugin as messages
 from diffusers_perf.messages.common import positive_integer
 
@@ -104,8 +106,15 @@ def _clash(error: Exception) -> pytest.UsageError:
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
-def pytest_load_initial_conftests() -> Iterator[None]:
-    """Say in one sentence that a conftest.py defines one of our options."""
+def pytest_load_initial_conftests(early_config: pytest.Config) -> Iterator[None]:
+    """Hide the GPUs from a run on the CPU, and say in one sentence that a conftest.py defines one
+    of our options.
+    """
+    if early_config.known_args_namespace.device == "cpu":
+        # Now, since a conftest.py may import what opens a CUDA context.
+        hidden = ExitStack()
+        hidden.enter_context(gpus_hidden())
+        early_config.add_cleanup(hidden.close)
     try:
         return (yield)
     except (ArgumentError, ValueError) as error:

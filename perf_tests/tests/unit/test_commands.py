@@ -6,6 +6,7 @@ import io
 import os
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TextIO
@@ -91,6 +92,34 @@ def test_unexpected_exception_is_not_a_regression(
     monkeypatch.setattr(gate, "main", broken)
     assert cli.main(["gate", str(tmp_path / "run.json")]) == 2
     assert "KeyError: 'a bug'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "visible"),
+    [
+        (["faults", "--device=cpu"], "-1"),
+        (["explore", "--device=cpu"], "-1"),
+        (["structure"], "-1"),
+        (["faults", "--device=cuda"], "0,1"),
+        (["faults"], "0,1"),
+        # Its processes hide them.
+        (["ab", "--device=cpu"], "0,1"),
+    ],
+)
+def test_command_that_runs_on_the_cpu_sees_no_gpu(
+    arguments: list[str], visible: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+
+    def look(_: object) -> int:
+        seen.append(os.environ["CUDA_VISIBLE_DEVICES"])
+        return 0
+
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    monkeypatch.setattr(import_module(COMMANDS[arguments[0]]), "main", look)
+    assert cli.main(arguments) == 0
+    assert seen == [visible]
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "0,1"
 
 
 def test_terminal_that_lacks_characters_gets_replacements(
