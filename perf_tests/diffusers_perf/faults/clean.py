@@ -135,7 +135,7 @@ class Clean:
             limits = dict(accepted.limits)
             if PEAK_HOST_MEMORY.limit_name in limits:
                 limits[PEAK_HOST_MEMORY.limit_name] *= LEFT_BY_EARLIER_TRIALS
-            # A core that has become slower is told by the loops beside each trial alone.
+            # Only the loops beside a trial say whether its core has become slower.
             cases[first.key] = structs.replace(accepted, limits=limits, cpu_loop_s=None)
         return MachineBaseline(machine=machine.name, cases=cases)
 

@@ -62,13 +62,15 @@ class Clock:
         return GPU_BUSY.threshold if metric is LATENCY and self.gpu_bound else metric.threshold
 
     def slowed_by_host(self, metric: Metric, measured: Measurement) -> bool:
-        """Whether the GPU waited for the host in this process of a case whose pace the GPU sets.
+        """Whether the GPU waited for a slow core in this process of a case whose pace the GPU sets.
 
         At its power limit a GPU that waits has a higher clock. So its work took 4 % less time in a
         process of FLUX.1-dev whose core was at half of its speed.
         """
-        paced = self.gpu_bound and metric in (LATENCY, GPU_BUSY)
-        return paced and not _paced_by_gpu([measured])
+        if not (self.gpu_bound and self.best_loop_s and metric in (LATENCY, GPU_BUSY)):
+            return False
+        slow = min(loops_of(measured)) > CORE_SLOWED * self.best_loop_s
+        return slow and not _paced_by_gpu([measured])
 
     def of_metric(self, metric: Metric, measured: Measurement) -> float | None:
         """The value that is compared; None where it was not measured."""

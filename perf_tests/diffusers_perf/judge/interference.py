@@ -6,11 +6,22 @@ from collections.abc import Iterator, Sequence
 from statistics import median
 
 from diffusers_perf.catalog.metric import Metric
-from diffusers_perf.catalog.metrics import DEFAULT_CALL
+from diffusers_perf.catalog.metrics import (
+    COLD_FIRST_IMAGE,
+    COLD_IMPORT,
+    COLD_LOAD,
+    DEFAULT_CALL,
+    FIRST_IMAGE,
+    IMPORT,
+    LOAD,
+    TEXT_STAGE,
+)
 from diffusers_perf.judge.messages import run as messages
 from diffusers_perf.judge.question import Question
 from diffusers_perf.records.measurement import Measurement
 
+OF_HOST = (TEXT_STAGE, IMPORT, COLD_IMPORT, LOAD, COLD_LOAD, FIRST_IMAGE, COLD_FIRST_IMAGE)
+"""Metrics in which the host computes, and does not wait for a GPU or sleep."""
 CORE_SLOWED = 1.15
 """A core this many times slower than at its best had interference. Two cores of an idle machine
 were at most 1.13 times slower, those of hosts that neighbours kept busy up to 1.9 times."""
@@ -35,7 +46,7 @@ def excuses(q: Question, metric: Metric, share: float) -> list[str]:
     ]
     if metric.wall_clock and share < 1:
         reasons += _slower_machine(q, metric, share)
-    if metric.margin and share < 1:
+    if metric in OF_HOST and share < 1:
         reasons += _slower_than_accepted(q, share)
     return list(dict.fromkeys(reasons))
 
@@ -52,7 +63,7 @@ def _slower_machine(q: Question, metric: Metric, share: float) -> Iterator[str]:
 
 
 def _slower_than_accepted(q: Question, share: float) -> Iterator[str]:
-    """Of starts and stages, which are the host's time: was the core slower in all rounds?"""
+    """Was the core slower in all rounds than at its best in the accepted processes?"""
     for accepted_s in _accepted_loop(q):
         core = min(loops_of(q.measured), default=0.0) / accepted_s
         if core > CORE_SLOWED and share >= 1 / core:
@@ -74,8 +85,8 @@ def _at_best(q: Question, measured: Measurement) -> float:
 
 
 def _core_slowed(q: Question, measured: Measurement) -> float:
-    known = (*loops_of(q.measured), *loops_of(q.reference), *_accepted_loop(q))
-    return slowed(loops_of(measured), best=min(known, default=0.0))
+    best = min((*loops_of(q.measured), *loops_of(q.reference)), default=0.0)
+    return slowed(loops_of(measured), best=best)
 
 
 def _accepted_loop(q: Question) -> Iterator[float]:

@@ -12,9 +12,11 @@ from diffusers_perf.catalog.declarations import Tolerance
 from diffusers_perf.catalog.metric import Metric
 from diffusers_perf.catalog.metrics import (
     BY_LEAST,
+    DECODER_STAGE,
     DEFAULT_CALL,
     GPU_BUSY,
     IMAGE_PSNR,
+    IMPORT_IDLE,
     LATENCY,
     LOAD,
     TEXT_STAGE,
@@ -360,6 +362,9 @@ def test_core_that_is_slower_than_accepted_excuses_starts_and_stages(
     for metric in (TEXT_STAGE, LOAD):
         assert bool(excuses(asked, metric, 0.5)) is excused
         assert not excuses(asked, metric, 0.49)
+    # What sleeps, or waits for a GPU, takes no longer on a slow core.
+    for metric in (IMPORT_IDLE, DECODER_STAGE):
+        assert not excuses(asked, metric, 0.6)
 
 
 @pytest.mark.parametrize(("metric", "excused"), [(DEFAULT_CALL, True), (LATENCY, False)])

@@ -35,6 +35,20 @@ def slowed(run: Run, share: float) -> Run:
     return replace(run, cases=cases)
 
 
+NEAR = (0.045, 0.048, 0.051, 0.047, 0.052)
+"""Shares of a latency in which the GPU is idle, about that from which on a host sets the pace."""
+
+
+def edited(run: Run, *, longer: float = 1.0, idle: float | None = None) -> Run:
+    """The same with longer rounds, or with the GPU idle for this share of them."""
+    ((key, case),) = run.cases.items()
+    seen = case.measurement
+    rounds = tuple(longer * seconds for seconds in seen.rounds_s)
+    busy_s = seen.gpu_busy_s if idle is None else (1 - idle) * seen.latency_s
+    measured = structs.replace(seen, rounds_s=rounds, gpu_busy_s=busy_s)
+    return replace(run, cases={key: structs.replace(case, measurement=measured)})
+
+
 def slower(found: Comparison) -> set[str]:
     return {change.metric for change in found.changes if change.status == Status.SLOWER}
 
@@ -83,6 +97,22 @@ def test_core_at_half_of_its_speed_makes_no_pair_where_the_gpu_sets_the_pace() -
         assert [pair is not None for pair in changes[metric].by_pair] == [*[True] * 4, False]
         assert "waited for the host 6 % of the time" in changes[metric].sentence
     assert all(changes["default call"].by_pair)
+
+
+@pytest.mark.parametrize("stalled", [2, 3])
+def test_host_that_waits_on_a_quick_core_leaves_nothing_out(stalled: int) -> None:
+    """Some processes of head take a fifth longer: what waits is head's code, and not the core."""
+    base = more_work()[0]
+    head = [edited(run, longer=1.2 if number < stalled else 1.0) for number, run in enumerate(base)]
+    (latency,) = (c for c in compare(base, head).changes if c.metric == "latency")
+    assert all(latency.by_pair)
+    assert latency.status == Status.INCONCLUSIVE
+
+
+def test_more_work_is_slower_where_the_gpu_is_idle_as_often_as_not() -> None:
+    base = [edited(run, idle=idle) for run, idle in zip(more_work()[0], NEAR, strict=True)]
+    head = [slowed(run, 0.05) for run in (*base[1:], base[0])]
+    assert slower(compare(base, head)) >= {"GPU busy"}
 
 
 def test_core_at_half_of_its_speed_makes_no_stage_slower_than_accepted(tmp_path: Path) -> None:
