@@ -25,9 +25,9 @@ from hypothesis import strategies as st
 
 from diffusers_perf.cli import __main__ as command
 from diffusers_perf.cli import faults
-from diffusers_perf.compare.attempts import Folder
 from diffusers_perf.compare.bare import BadInput
 from diffusers_perf.compare.environments import BadSide
+from diffusers_perf.compare.explored import Folder
 from diffusers_perf.compare.state import Asked, State
 from diffusers_perf.history import store as history
 from diffusers_perf.records import image_files

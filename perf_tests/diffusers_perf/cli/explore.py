@@ -11,12 +11,12 @@ the reference; 1, found none; 2, bad input or stopped early. Run the same comman
 from __future__ import annotations
 
 import argparse
-import math
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from shutil import get_terminal_size
 from typing import TYPE_CHECKING
 
-from diffusers_perf.catalog.declarations import Tolerance, WeightsKind
+from diffusers_perf.catalog.declarations import REFERENCE, Tolerance, WeightsKind
 from diffusers_perf.catalog.metrics import COLUMNS
 from diffusers_perf.catalog.registry import Catalog, no_optimization
 from diffusers_perf.catalog.workload import Workload
@@ -28,8 +28,9 @@ from diffusers_perf.cli.answers import (
     positive,
     refuse,
 )
-from diffusers_perf.compare.attempts import Attempts, Folder, cells_of, settings_of
+from diffusers_perf.compare.attempts import Attempts, cells_of
 from diffusers_perf.compare.bare import BadInput, bare_bench
+from diffusers_perf.compare.explored import Folder, settings_of
 from diffusers_perf.compare.lock import BadFolder, held
 from diffusers_perf.compare.sides import repository
 from diffusers_perf.messages import ab
@@ -123,6 +124,10 @@ def _explore(args: argparse.Namespace, project: Project) -> int:
         raise BadInput(messages.MEMORY_ON_CPU)
     source = bench.sources.of(workload)
     allowed = limit(source.kind)
+    if workload.step_wise and allowed.step_db is None:
+        raise BadInput(messages.no_limit_of_steps(workload.name))
+    if not workload.step_wise:
+        allowed = replace(allowed, step_db=None)
     folder = Folder.open(args.out, settings_of(bench, workload, catalog))
     candidates, others = shortlist(
         catalog.optimizations.values(),
@@ -131,7 +136,7 @@ def _explore(args: argparse.Namespace, project: Project) -> int:
         image=allowed,
         without=args.without,
         memory_is_limited=args.memory is not None,
-        lack=lambda o: lack.reason if (lack := bench.lacks([o], workload)) else None,
+        lacking=_lacking(bench, workload, catalog),
     )
     attempts = Attempts(
         bench=bench,
@@ -150,17 +155,14 @@ def _explore(args: argparse.Namespace, project: Project) -> int:
     print("\n".join(_opening(bench, workload, allowed, args)), flush=True)
     stopped = ""
     try:
-        try:
-            search.run()
-            stopped = search.left_out
-        except Stopped as reason:
-            stopped = str(reason)
-        if search.steps:
-            attempts.budget_s = math.inf  # for a few more, which say what all that was worth
-            search.take_up(folder.measured)
-            search.confirm()
-    except Stopped as reason:
-        stopped = str(reason)
+        for part in (search.run, lambda: search.take_up(folder.measured), search.confirm):
+            try:
+                part()
+            except Stopped as reason:
+                stopped = stopped or str(reason)
+            if not search.steps:
+                break
+        stopped = stopped or search.left_out
     except KeyboardInterrupt:
         stopped = INTERRUPTED
         print()
@@ -170,6 +172,21 @@ def _explore(args: argparse.Namespace, project: Project) -> int:
     if _found(search):
         return 0
     return 2 if stopped else 1
+
+
+def _lacking(bench: Bench, workload: Workload, catalog: Catalog) -> dict[str, str]:
+    """By name, why an optimization cannot run on this machine or on the workload's pipeline."""
+    from diffusers_perf.measurement.pipelines import misfit
+
+    known = catalog.optimizations.values()
+    found = {o.name: lack.reason for o in known if (lack := bench.lacks([o], workload))}
+    case, source = catalog.case(workload, REFERENCE), bench.sources.of(workload)
+    try:
+        with bench.build(case, source, bench.device) as pipeline:
+            others = [o for o in known if o.name not in found]
+            return found | {o.name: why for o in others if (why := misfit(o, pipeline))}
+    except Exception:
+        return found  # the reference is tried first, and fails with the reason
 
 
 def _limit(args: argparse.Namespace, catalog: Catalog) -> Callable[[WeightsKind], Tolerance]:
@@ -238,9 +255,14 @@ def _closing(
     reference, best = search.steps[0].measured, search.steps[-1]
     width = get_terminal_size(fallback=(100, 24)).columns
     yield ""
-    rows = [cells_of(step.change, step.measured, reference) for step in search.steps]
+    rows = [
+        cells_of(", ".join(filter(None, (step.change, few))), step.measured, reference)
+        for step in search.steps
+        for few in (attempts.few_steps(step.measured),)
+    ]
     yield from table(HEAD, rows, width=width)
     yield ""
+    yield from _measured_how(search, attempts)
     yield from _bounds(best, reference)
     if search.rejected:
         yield ""
@@ -267,6 +289,14 @@ def _closing(
     speedup = reference.latency_s / best.measured.latency_s
     yield messages.found(speedup, _called(best.stack, attempts))
     yield f'stack("best_{attempts.workload.name}", "{"+".join(best.stack)}")'
+
+
+def _measured_how(search: Search, attempts: Attempts) -> Iterator[str]:
+    """What the times in the table are, where they are not as the main job's."""
+    if any(attempts.few_steps(step.measured) for step in search.steps):
+        yield messages.EXTRAPOLATED
+    if search.stack and not search.is_confirmed:
+        yield messages.NOT_IN_FULL
 
 
 def _combinations(search: Search, attempts: Attempts) -> str:

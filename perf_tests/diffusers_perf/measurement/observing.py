@@ -63,6 +63,31 @@ class Unobserved:
 
 
 @dataclass(kw_only=True)
+class ObservingGpu:
+    """Sees what a GPU does, and nothing else: for one of many stacks that a search compares."""
+
+    counted: dict[str, OperatorCounts] = field(default_factory=dict)
+
+    def observe(
+        self,
+        measurement: Measurement,
+        case: Case,
+        generation: Generation,
+        pipeline: Any,
+        watch: Watch,
+        **_: object,
+    ) -> Measurement:
+        """As `Observer.observe`."""
+        if watch.device.type != "cuda":
+            return measurement
+        gc.disable()
+        try:
+            return with_gpu_times(measurement, case, generation, pipeline)
+        finally:
+            gc.enable()
+
+
+@dataclass(kw_only=True)
 class Observing:
     """Observes one case after the other, and remembers what says the same of several."""
 
@@ -89,9 +114,10 @@ class Observing:
         gc.disable()
         try:
             if watch.device.type == "cuda":
-                measurement = self._gpu(
+                measurement = self._with_roofline(
                     measurement, case, generation, pipeline, source=source, quick=quick
                 )
+                measurement = with_gpu_times(measurement, case, generation, pipeline)
             else:
                 measurement = self._code(measurement, case, pipeline)
             # At once, as after a round: what follows leaves the GPU idle.
@@ -117,7 +143,7 @@ class Observing:
             observing_s=perf_counter() - started,
         )
 
-    def _gpu(
+    def _with_roofline(
         self,
         measurement: Measurement,
         case: Case,
@@ -134,19 +160,7 @@ class Observing:
         if size and work:
             roofline_s, by = work.roofline(bytes_per_parameter=size)
             measurement = structs.replace(measurement, roofline_s=roofline_s, roofline_by=by)
-        try:
-            seen = counters.observe(
-                generation, pipeline, steps=case.workload.steps, alike=case.alike
-            )
-        except NoTrace as error:
-            return structs.replace(measurement, notes=(messages.no_counters(error),))
-        return structs.replace(
-            measurement,
-            gpu_busy_s=seen.gpu_busy_s,
-            counters={**measurement.counters, **seen.counters},
-            stages_s=seen.stages_s,
-            families=seen.families,
-        )
+        return measurement
 
     def _code(self, measurement: Measurement, case: Case, pipeline: Any) -> Measurement:
         """Where there is no GPU to watch: what the code would ask of one."""
@@ -188,6 +202,23 @@ class Observing:
                         own, open_one, steps=steps, alike=case.alike
                     )
         return self._works[key]
+
+
+def with_gpu_times(
+    measurement: Measurement, case: Case, generation: Generation, pipeline: Any
+) -> Measurement:
+    """The measurement with what the GPU did in a profiled generation."""
+    try:
+        seen = counters.observe(generation, pipeline, steps=case.workload.steps, alike=case.alike)
+    except NoTrace as error:
+        return structs.replace(measurement, notes=(messages.no_counters(error),))
+    return structs.replace(
+        measurement,
+        gpu_busy_s=seen.gpu_busy_s,
+        counters={**measurement.counters, **seen.counters},
+        stages_s=seen.stages_s,
+        families=seen.families,
+    )
 
 
 @contextmanager

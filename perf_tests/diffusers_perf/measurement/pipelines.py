@@ -11,7 +11,7 @@ from weakref import WeakKeyDictionary
 import torch
 
 from diffusers_perf.catalog.build import Build
-from diffusers_perf.catalog.declarations import Case, WeightsKind
+from diffusers_perf.catalog.declarations import Case, Optimization, WeightsKind
 from diffusers_perf.catalog.workload import Scale, Workload
 from diffusers_perf.measurement import loading
 from diffusers_perf.measurement.discovery import Anatomy, know
@@ -105,10 +105,8 @@ def built(case: Case, source: Source, device: torch.device) -> Iterator[Any]:
         contexts.enter_context(drawn_on_host())
         know(pipeline, _anatomy(pipeline, case.workload, source, build.variants))
         for optimization in case.stack:
-            reason = optimization.needs.fits(pipeline) if optimization.needs.fits else None
-            if reason:
-                kind = type(pipeline).__name__
-                raise DoesNotFit(messages.does_not_fit(optimization.name, kind, reason))
+            if reason := misfit(optimization, pipeline):
+                raise DoesNotFit(reason)
         for change in build.changes:
             change(pipeline)
         try:
@@ -120,6 +118,13 @@ def built(case: Case, source: Source, device: torch.device) -> Iterator[Any]:
         # one more for each that a graph was recorded on, in the peak of whatever comes next.
         torch._C._cuda_clearCublasWorkspaces()
     collect(device)
+
+
+def misfit(optimization: Optimization, pipeline: Any) -> str | None:
+    """Why the optimization cannot apply to this pipeline, as it was loaded; None if it can."""
+    reason = optimization.needs.fits(pipeline) if optimization.needs.fits else None
+    kind = type(pipeline).__name__
+    return messages.does_not_fit(optimization.name, kind, reason) if reason else None
 
 
 _ANATOMIES: WeakKeyDictionary[Source, dict[object, Anatomy]] = WeakKeyDictionary()

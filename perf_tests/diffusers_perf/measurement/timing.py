@@ -6,9 +6,12 @@ import gc
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from time import perf_counter
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import torch
+
+if TYPE_CHECKING:
+    from diffusers_perf.measurement.generation import Generation
 
 WARM_UP_ROUNDS_MAX = 3
 WARM_UP_AGREEMENT = 0.05
@@ -18,7 +21,7 @@ class Rounds(Protocol):
     """Times `generate` this often, calling `before_round` (untimed) ahead of each; seconds."""
 
     def __call__(
-        self, generate: Callable[[], None], *, before_round: Callable[[], None], rounds: int
+        self, generate: Generation, *, before_round: Callable[[], None], rounds: int
     ) -> Sequence[float]: ...
 
 
@@ -59,7 +62,7 @@ class Stopwatch:
                     break
 
     def rounds(
-        self, generate: Callable[[], None], *, before_round: Callable[[], None], rounds: int
+        self, generate: Callable[[], object], *, before_round: Callable[[], None], rounds: int
     ) -> Sequence[float]:
         """The loop of `benchmark.pedantic`, for what is timed outside of a test of its own."""
         seconds = []

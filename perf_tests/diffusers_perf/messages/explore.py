@@ -25,6 +25,13 @@ def unknown_workload(name: str, known: Sequence[str]) -> str:
     return f"--workload: no workload {name!r} runs here; known are {', '.join(known)}"
 
 
+def no_limit_of_steps(workload: str) -> str:
+    return (
+        f"{workload} is compared step by step, and this tolerance limits no step; use --tolerance "
+        "lossless or that of an optimization that does, or --workload with another workload"
+    )
+
+
 def opening(workload: str, model: str, machine: str, torch: str, what: str) -> str:
     return f"{workload} of {model} on {machine}, torch {torch}: {what}"
 
@@ -43,10 +50,11 @@ def ended_in_it(times: int) -> str:
     return f"the process died {plural(times, 'time')} while trying it"
 
 
-def out_of_budget(left_s: float, budget_s: float, expected_s: float) -> str:
+def out_of_budget(left_s: float, budget_s: float, needed_s: float, *, in_full: bool) -> str:
     """Rounded so that what is left is never the larger number. 0 s: not known."""
     left = max(0, math.floor(left_s))
-    needed = f", and the next stack may take {math.ceil(expected_s)} s" if expected_s else ""
+    what = "the best stack in full" if in_full else "another stack and the best one in full"
+    needed = f", and {what} may take {math.ceil(needed_s)} s" if needed_s else ""
     return f"{left} s of {minutes(budget_s / 60)} left{needed}; {AGAIN}"
 
 
@@ -56,6 +64,21 @@ def reference_fails(reason: str) -> str:
 
 def lost_gpu(reason: str) -> str:
     return f"the GPU no longer responds in this process ({reason}); {AGAIN}"
+
+
+EXTRAPOLATED = "from few steps: latency and GPU busy are extrapolated, and images are of few steps"
+NOT_IN_FULL = (
+    "the best stack was not measured in full: its image of all steps and what it leaves in memory "
+    "were not judged"
+)
+
+
+def farthest_step(distance_db: float) -> str:
+    return f"steps {distance_db:.1f} dB"
+
+
+def from_few(few: int, steps: int) -> str:
+    return f"from {few} of {steps} steps"
 
 
 def failed(reason: str) -> str:
@@ -72,6 +95,7 @@ def took(what: str, seconds: float) -> str:
 
 # Steps of the search
 
+IN_FEW_STEPS = "in few steps"
 FOUND_EARLIER = "an earlier search found a faster stack"
 NO_TIME_LEFT = "no time left to time it again"
 FREE_TO_LEAVE_OUT = "leaving it out costs nothing"
@@ -114,16 +138,16 @@ def as_long(metric: str, ratio: float) -> str:
     return f"{metric} {ratio:.2f}x as long"
 
 
-def timed_again(stack: Sequence[str]) -> str:
-    return f"again at the end: {'+'.join(stack) or 'reference'}"
-
-
-def beside(stack: Sequence[str]) -> str:
-    return f"at the end, beside {'+'.join(stack)}"
+def timed_again(stack: str) -> str:
+    return f"in full, at the end: {stack}"
 
 
 def settled_by(name: str) -> str:
     return f"the workload already has {name} in its place"
+
+
+def in_each_step(step_db: float) -> str:
+    return f"{step_db:g} dB in each step"
 
 
 def too_tolerant(own: str, asked: str) -> str:

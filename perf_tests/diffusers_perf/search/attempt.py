@@ -19,6 +19,9 @@ NOISE = 0.005
 0.3 to 0.9 % about GPU busy, and what gains less than that is not looked for."""
 
 
+IN_FULL = "in full"
+
+
 class Stopped(Exception):
     """No further stack may be tried; the text says why."""
 
@@ -35,7 +38,13 @@ class Ask:
     change: str
     """What it differs in from the best so far, as a person reads it."""
     why: str = ""
-    """What it is compared with; the same stack is tried once for each, since a machine drifts."""
+    """What it is compared with; the same stack is tried once for each, since a machine drifts.
+    Begins with `IN_FULL` where it is measured as the main job would."""
+
+    @property
+    def in_full(self) -> bool:
+        """Whether it is measured as the main job would, and not to be compared with others."""
+        return self.why.startswith(IN_FULL)
 
     @property
     def key(self) -> str:
@@ -51,6 +60,8 @@ class Tried:
     refused: str = ""
     """Why it is out, whatever its speed: it cannot run, or its image is not what was asked for.
     Empty if it is not."""
+    others_are_shorter: bool = False
+    """Of a reference: stacks are timed in few steps, as it has to be to be compared with them."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,6 +19,7 @@ from diffusers_perf.catalog.declarations import Optimization, Slot
 from diffusers_perf.messages import explore as messages
 from diffusers_perf.records.measurement import Measurement
 from diffusers_perf.search.attempt import (
+    IN_FULL,
     NOISE,
     Adopted,
     Ask,
@@ -55,6 +56,8 @@ class Search:
     left_out: str = ""
     """Why something was not tried that would have taken longer than what was left; empty if nothing
     was."""
+    is_confirmed: bool = False
+    """Whether the best was measured in full."""
     _latest: Measurement | None = None
     """Of the best: what the next is compared with, since a machine drifts."""
     _settled: Stack | None = None
@@ -78,11 +81,9 @@ class Search:
 
     def run(self) -> None:
         """Search until nothing is left to try. `Stopped` where the reference cannot be measured."""
-        first = self._try(Ask(stack=(), change="reference"))
-        if first.measured is None or first.refused:
-            raise Stopped(messages.reference_fails(first.refused))
-        self.steps.append(Adopted(change="reference", stack=(), measured=first.measured))
-        self._latest = first.measured
+        first = self._reference(IN_FULL)
+        if first.others_are_shorter:
+            self._reference(messages.IN_FEW_STEPS)
         quick = [o for o in self.candidates if not o.compiles]
         slow = [o for o in self.candidates if o.compiles]
         names = [o.name for o in (*quick, *slow)]
@@ -100,6 +101,14 @@ class Search:
         self._add_each(names)
         self._add_again(names)
         self._drop_needless()
+
+    def _reference(self, why: str) -> Tried:
+        tried = self._try(Ask(stack=(), change="reference", why=why))
+        if tried.measured is None or tried.refused:
+            raise Stopped(messages.reference_fails(tried.refused))
+        self.steps.append(Adopted(change="reference", stack=(), measured=tried.measured))
+        self._latest = tried.measured
+        return tried
 
     def _add_together(self, names: Sequence[str]) -> None:
         """Keep all of these if that is faster under the limits, and else what of each half is."""
@@ -152,18 +161,29 @@ class Search:
             return
 
     def confirm(self) -> None:
-        """Time reference and best once more, in turn, where only the clock differs: the
-        whole search lies between the two.
+        """Measure the best in full; where that shows that it is out, the one before. `Stopped`
+        where no time is left for that.
+
+        Where only the clock differs, reference and best are timed once more, in turn: the whole
+        search lies between the two.
         """
-        ends = (self.steps[0], self.steps[-1])
-        if len(self.steps) == 1 or ends[1].measured.gpu_busy_s is not None:
-            return
-        for index, step in zip((0, -1), ends, strict=True):
-            change = messages.timed_again(step.stack)
-            why = messages.beside(ends[1].stack)
-            again = self.attempt(Ask(stack=step.stack, change=change, why=why)).measured
-            if again is not None:
-                self.steps[index] = replace(step, measured=again)
+        while self.stack:
+            best, why = self.steps[-1], f"{IN_FULL}, beside {'+'.join(self.stack)}"
+            if best.measured.gpu_busy_s is None:
+                change = messages.timed_again("reference")
+                again = self.attempt(Ask(stack=(), change=change, why=why)).measured
+                if again is not None:
+                    self.steps[0] = replace(self.steps[0], measured=again)
+            change = messages.timed_again("+".join(best.stack))
+            tried = self.attempt(Ask(stack=best.stack, change=change, why=why))
+            if tried.measured is not None and not tried.refused:
+                self.steps[-1] = replace(best, measured=tried.measured)
+                break
+            self.tell(messages.not_kept(tried.refused))
+            self.steps.pop()
+            for name in {*best.stack} - {*self.stack}:
+                self.rejected[name] = Rejected(reason=tried.refused, on=self.stack, again=False)
+        self.is_confirmed = True
 
     def _add_again(self, names: Sequence[str]) -> None:
         """Those that another stack could have made useful.

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 
 from diffusers_perf.catalog.declarations import Optimization, Tolerance, WeightsKind
 from diffusers_perf.messages import explore as messages
@@ -16,12 +17,12 @@ def shortlist(
     image: Tolerance,
     without: Sequence[str],
     memory_is_limited: bool,
-    lack: Callable[[Optimization], str | None],
+    lacking: Mapping[str, str],
 ) -> tuple[list[Optimization], dict[str, str]]:
     """What is worth a try, and of all others why not; both in the order of the catalogue.
 
     One that tolerates worse images than are asked for (`image`) is not: a single image
-    that happens to be close proves no tolerance. `lack` says why it cannot run here.
+    that happens to be close proves no tolerance. `lacking` says by name why one cannot run here.
     """
     found: list[Optimization] = []
     others: dict[str, str] = {}
@@ -30,6 +31,8 @@ def shortlist(
             continue
         settled = next((o for o in base if set(o.decides) & set(optimization.decides)), None)
         allowed = optimization.tolerance.on(kind) or Tolerance()
+        if image.step_db is None:
+            allowed = replace(allowed, step_db=None)
         needed = optimization.needs.optimization
         if optimization.name in without:
             reason: str | None = messages.LEFT_OUT
@@ -48,7 +51,7 @@ def shortlist(
         elif needed in others:
             reason = messages.needs(needed)
         else:
-            reason = lack(optimization)
+            reason = lacking.get(optimization.name)
         if reason is None:
             found.append(optimization)
         else:
@@ -60,4 +63,5 @@ def tolerance_text(tolerance: Tolerance) -> str:
     """A tolerance in words."""
     parts = [f"PSNR {tolerance.psnr_db:g} dB"] if tolerance.psnr_db > 0 else []
     parts += [f"SSIM {tolerance.ssim:g}"] if tolerance.ssim > -1 else []
+    parts += [messages.in_each_step(tolerance.step_db)] if tolerance.step_db else []
     return " and ".join(parts) or "none"

@@ -6,28 +6,31 @@ import itertools
 import json
 import signal
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import pytest
+import torch
 
 from diffusers_perf.catalog.build import Build
-from diffusers_perf.catalog.declarations import Needs, Optimization, Tolerances
+from diffusers_perf.catalog.declarations import Needs, Optimization, Tolerance, Tolerances
 from diffusers_perf.catalog.discovery import Project
 from diffusers_perf.catalog.registry import Catalog
 from diffusers_perf.cli import __main__ as command
 from diffusers_perf.cli import explore
 from diffusers_perf.compare import attempts
+from diffusers_perf.compare.attempts import Attempts
 from diffusers_perf.compare.lock import held
 from diffusers_perf.measurement.bench import Bench
+from diffusers_perf.measurement.flag import flag
 from diffusers_perf.measurement.machine import this_machine
 from diffusers_perf.measurement.timing import Stopwatch
 from diffusers_perf.optimizations import tolerances
 from diffusers_perf.records.store import BaselineStore
 from perf_tests.tests.unit import fake
-from perf_tests.tests.unit.fake import CHANGES, CLOSE, WORKLOAD, FakeSources
+from perf_tests.tests.unit.fake import CHANGES, CLOSE, WORKLOAD, FakePipeline, FakeSources
 
 PACES = {"faster": 0.5, "fast_and_black": 0.1, "slower": 2.0, "far": 0.1, "breaks": 0.1}
 IMAGES = {
@@ -43,22 +46,28 @@ class Declared:
 
     catalog: Catalog
 
-    def __call__(
+    def __call__(self, name: str, **how: Any) -> None:
+        self.add(name, _changes(name), **how)
+
+    def add(
         self,
         name: str,
+        apply: Callable[[Build], None],
         *,
         tolerance: Tolerances = CLOSE,
         needs: Needs | None = None,
         compiles: bool = False,
+        uneven: bool = False,
     ) -> None:
         self.catalog.add(
             Optimization(
                 name=name,
-                apply=_changes(name),
+                apply=apply,
                 tolerance=tolerance,
                 needs=needs or Needs(),
                 applied=lambda pipeline: None,
                 compiles=compiles,
+                uneven_steps=uneven,
             )
         )
 
@@ -112,6 +121,52 @@ def declare(monkeypatch: pytest.MonkeyPatch) -> Declared:
     return Declared(catalog)
 
 
+SLOW = replace(WORKLOAD, name="fake28", steps=28)
+
+
+@dataclass(frozen=True)
+class Slow:
+    """A pipeline that takes a tenth of a second for a step, and 0.3 s for an image."""
+
+    declared: Declared
+    steps: list[int]
+    """Of each generation."""
+
+    def __call__(
+        self, name: str, *, share: float = 1.0, late: float = 0.0, uneven: bool = False
+    ) -> None:
+        """An optimization: steps take this share, and images of all steps are so far away."""
+
+        def apply(build: Build) -> None:
+            """Takes a share of the time."""
+            build.during(flag(fake, "STEP_S", fake.STEP_S * share))
+            build.then(lambda pipeline: pipeline.changes.append(moved))
+
+        def moved(images: Any) -> Any:
+            return images + late * (self.steps[-1] == SLOW.steps)
+
+        self.declared.add(name, apply, uneven=uneven)
+
+
+@pytest.fixture
+def slow(declare: Declared, monkeypatch: pytest.MonkeyPatch) -> Slow:
+    """The catalog over a pipeline that takes seconds, on the clock that says so."""
+    steps: list[int] = []
+    call = FakePipeline.__call__
+
+    def counted(self: FakePipeline, prompt: list[str], **options: Any) -> Any:
+        steps.append(options["num_inference_steps"])
+        fake.CLOCK.sleep(0.3)
+        return call(self, prompt, **options)
+
+    monkeypatch.setattr(FakePipeline, "__call__", counted)
+    monkeypatch.setattr(fake, "STEP_S", 0.1)
+    monkeypatch.setattr(Paced, "rounds", Stopwatch(clock=fake.CLOCK).rounds)
+    declare.catalog.cases.clear()
+    declare.catalog.add_cases(SLOW)
+    return Slow(declare, steps)
+
+
 def run(folder: Path, *arguments: str) -> int:
     return command.main(["explore", "--out", str(folder), *arguments])
 
@@ -159,7 +214,7 @@ def test_bottleneck_on_a_gpu(
     capsys.readouterr()
     assert run(tmp_path) == 0
     shown = capsys.readouterr().out
-    assert "+ faster   0.500 s  2.00x    0.450 s   2.00x        1,024 MiB  identical" in shown
+    assert "+ faster   0.501 s  2.00x    0.451 s   2.00x        1,024 MiB  identical" in shown
     assert "bottleneck: the GPU, which is busy for 90% of the time" in shown
     assert "roofline: 0.125 s, what reading the weights would take" in shown
     assert "the latency is 4.0x that" in shown
@@ -306,15 +361,15 @@ def test_exhausted_budget_is_reported(
     monkeypatch.setattr(attempts, "monotonic", lambda: next(now))
     assert run(tmp_path / "none", "--minutes", "0.001") == 2
     assert "error: 0 s of 0.001 min left; run the same command" in capsys.readouterr().err
-    # The clock is read three times for the reference.
+    # The clock is read three times for the reference, which takes a second.
     assert run(tmp_path / "reference", "--minutes", f"{3.5 / 60}") == 2
     shown = capsys.readouterr().out
-    assert "stopped: 0 s of 0.0583 min left; run the same command again" in shown
+    assert "stopped: 0 s of 0.0583 min left, and another stack and the best one in full " in shown
     assert shown.splitlines()[-1].startswith("no stack that is faster")
     declare("plain")
-    assert run(tmp_path / "first", "--minutes", "0.19") == 0
+    assert run(tmp_path / "first", "--minutes", "0.25") == 0
     shown = capsys.readouterr().out
-    assert "stopped: 0 s of 0.19 min left, and the next stack may take 1 s; run the same" in shown
+    assert "s of 0.25 min left, and another stack and the best one in full may" in shown
 
 
 def test_search_goes_on_where_compiling_would_exceed_the_budget(
@@ -330,7 +385,7 @@ def test_search_goes_on_where_compiling_would_exceed_the_budget(
     assert run(tmp_path, "--minutes", "1") == 0
     shown = capsys.readouterr().out
     assert "] + plain … not tried" in shown
-    assert "s of 1 min left, and the next stack may take 91 s; run the same" in shown
+    assert "s of 1 min left, and another stack and the best one in full may take 93 s" in shown
     assert shown.endswith('"faster")\n')
     assert run(tmp_path, "--minutes", "2") == 0
     assert "plain: gains nothing" in capsys.readouterr().out
@@ -474,3 +529,114 @@ def test_option_that_is_not_a_number_is_refused(
         command.main(["explore", f"{option}={text}"])
     assert left.value.code == 2
     assert says in capsys.readouterr().err
+
+
+def test_slow_model_is_tried_in_few_steps_and_its_best_stack_in_all(
+    slow: Slow, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    slow("faster", share=0.5)
+    slow("slower", share=1.5)
+    assert run(tmp_path) == 0
+    shown = capsys.readouterr().out
+    assert "] reference … 3.100 s, " in shown
+    assert "MiB, from 8 of 28 steps (in" in shown
+    # 0.3 s and 28 halves of a tenth, in few steps and in all.
+    assert "] + faster … 1.700 s, " in shown
+    assert "\n+ faster  " in shown
+    assert "] in full, at the end: faster … 1.700 s, " in shown
+    assert "reference, from 8 of 28 steps  3.100 s  1.00x" in shown
+    assert "from few steps: latency and GPU busy are extrapolated, and images are of few" in shown
+    assert "not measured in full" not in shown
+    content = json.loads((tmp_path / "explore.json").read_text())
+    steps = {key: entry["measured"]["steps"] for key, entry in content["tried"].items()}
+    assert {key for key, taken in steps.items() if taken == 28} == {
+        " | in full",
+        " | in full, beside faster",
+        "faster | in full, beside faster",
+    }
+
+    # All of it is there, and the search goes the same way.
+    slow.steps.clear()
+    assert run(tmp_path) == 0
+    assert not {8, 28} & {*slow.steps}
+
+
+def test_uneven_steps_of_a_slow_model_are_not_extrapolated(
+    slow: Slow, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    slow("cached", share=0.5, uneven=True)
+    assert run(tmp_path) == 0
+    shown = capsys.readouterr().out
+    (line,) = [line for line in shown.splitlines() if line.startswith("[  3] + cached")]
+    assert "1.700 s" in line
+    assert "from 8" not in line
+
+
+def test_image_that_is_far_after_all_steps_is_out(
+    slow: Slow, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    slow("drifts", share=0.5, late=0.1)
+    assert run(tmp_path) == 1
+    shown = capsys.readouterr().out
+    assert "] + drifts … 1.700 s" in shown
+    assert "  drifts: image is too far from the reference's (PSNR " in shown
+
+
+def test_resumed_search_of_a_slow_model_makes_its_short_reference_again(
+    slow: Slow, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    slow("faster", share=0.5)
+    slow("fastest", share=0.25)
+    assert run(tmp_path, "--without", "fastest") == 0
+    slow.steps.clear()
+    assert run(tmp_path) == 0
+    assert capsys.readouterr().out.endswith('"fastest")\n')
+    # No generation of all steps but for the best in full, and for what that is compared with.
+    assert slow.steps.index(28) > slow.steps.index(8)
+
+
+def test_best_stack_without_time_to_be_measured_in_full_is_said(
+    slow: Slow, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow("faster", share=0.5)
+    monkeypatch.setattr(Attempts, "_in_full_s", lambda self, way: 1e9 if self.number > 5 else 0.0)
+    assert run(tmp_path) == 0
+    shown = capsys.readouterr().out
+    assert "the best stack was not measured in full: its image of all steps" in shown
+    assert "and the best stack in full may take 2000000000 s; run the same command" in shown
+
+
+def test_steps_are_judged_where_the_workload_is_compared_step_by_step(
+    slow: Slow, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def half(change: Callable[[Any], None]) -> Callable[[Build], None]:
+        def apply(build: Build) -> None:
+            """Takes half of the time, and does something else."""
+            build.during(flag(fake, "STEP_S", 0.05))
+            build.then(change)
+
+        return apply
+
+    def predicts_otherwise(pipeline: Any) -> None:
+        pipeline.unet.forward = lambda sample: torch.ones(3)
+
+    def predicts_twice(pipeline: Any) -> None:
+        pipeline.scheduler.step = lambda: pipeline.unet(torch.empty(0))
+
+    catalog = slow.declared.catalog
+    catalog.cases.clear()
+    catalog.add_cases(replace(SLOW, step_wise=True))
+    steps = Tolerances(embedded=Tolerance(psnr_db=30, ssim=0.9, step_db=30))
+    monkeypatch.setattr(tolerances, "LOSSLESS", steps)
+    slow.declared.add("same", half(lambda pipeline: None), tolerance=steps)
+    slow.declared.add("other", half(predicts_otherwise), tolerance=steps)
+    slow.declared.add("twice", half(predicts_twice), tolerance=steps)
+    assert run(tmp_path) == 0
+    shown = capsys.readouterr().out
+    assert "image tolerance PSNR 30 dB and SSIM 0.9 and 30 dB in each step" in shown
+    assert shown.endswith('"same")\n')
+    assert "identical, steps 120.0 dB, from 8 of 28 steps" in shown
+    assert "  other: step 1: the denoiser's prediction differs from the reference's (" in shown
+    assert "  twice: image distance to the reference could not be measured" in shown
+    assert run(tmp_path, "--psnr", "20") == 2
+    assert "fake28 is compared step by step, and this tolerance limits" in capsys.readouterr().err

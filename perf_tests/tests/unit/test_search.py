@@ -260,7 +260,7 @@ def test_declared_optimizations_are_candidates(seed: int) -> None:
         image=tolerance,
         without=[],
         memory_is_limited=False,
-        lack=lambda o: "not installed" if o.name == "xformers" else None,
+        lacking={"xformers": "not installed"},
     )
     lab = Lab(world=lambda stack: world(stack), noise=0.003 + seed / 1000)
     found = Search(candidates=candidates, attempt=lab, tell=lambda text: None)
@@ -396,20 +396,56 @@ def test_interference_in_the_old_stack_is_not_a_gain() -> None:
     ).latency == pytest.approx(1.2)
 
 
-def test_both_stacks_are_timed_again_where_latency_decides() -> None:
+def test_best_is_measured_in_full_beside_the_reference_where_latency_decides() -> None:
     found, lab = search(
         [made("fast")], lambda s: Took(host=0.5 if s else 1.0, busy=0, on_gpu=False)
     )
+    assert not found.is_confirmed
     found.confirm()
-    assert [ask.change for ask in lab.asked][-2:] == [
-        "again at the end: reference",
-        "again at the end: fast",
+    assert [(ask.change, ask.in_full) for ask in lab.asked][-2:] == [
+        ("in full, at the end: reference", True),
+        ("in full, at the end: fast", True),
     ]
-    seen = len(lab.asked)
+    assert found.is_confirmed
     on_gpu, lab = search([made("fast")], factors({"fast": (0.1, 0.5)}))
     seen = len(lab.asked)
     on_gpu.confirm()
-    assert len(lab.asked) == seen
+    assert [ask.stack for ask in lab.asked[seen:]] == [("fast",)]
+
+
+def test_stack_that_is_out_in_full_gives_way_to_the_one_before() -> None:
+    """As where the image moves away in later steps, or something is left in memory."""
+    lab = Lab(world=factors({"half": (1, 0.9), "leaks": (1, 0.9)}, host=0.1))
+
+    def attempt(ask: Ask) -> Tried:
+        out = ask.in_full and "leaks" in ask.stack
+        return replace(lab(ask), refused="it leaks" if out else "")
+
+    candidates = [made("half", Slot.DTYPE), made("leaks")]
+    found = Search(candidates=candidates, attempt=attempt, tell=lambda text: None)
+    found.run()
+    before = found.stack
+    found.confirm()
+    assert (before, found.stack) == (("half", "leaks"), ("half",))
+    assert found.rejected["leaks"].reason == "it leaks"
+    assert found.is_confirmed
+
+
+def test_reference_is_measured_in_few_steps_as_well_where_stacks_are() -> None:
+    lab = Lab(world=lambda s: Took(host=0, busy=0.8 if s else 1.0))
+
+    def attempt(ask: Ask) -> Tried:
+        tried = lab(ask)
+        return replace(tried, others_are_shorter=not ask.stack and ask.in_full)
+
+    found = Search(candidates=[made("fast")], attempt=attempt, tell=lambda text: None)
+    found.run()
+    assert [(ask.stack, ask.in_full) for ask in lab.asked] == [
+        ((), True),
+        ((), False),
+        (("fast",), False),
+    ]
+    assert [step.change for step in found.steps] == ["reference", "reference", "+ fast"]
 
 
 ONE_TWO = ("one", "two")
@@ -582,7 +618,7 @@ def test_shortlist_gives_reasons() -> None:
         image=Tolerance(psnr_db=40),
         without=["unwanted"],
         memory_is_limited=False,
-        lack=lambda o: "needs a moon" if o.name == "elsewhere" else None,
+        lacking={"elsewhere": "needs a moon"},
     )
     assert [o.name for o in found] == ["close"]
     assert others == {

@@ -33,7 +33,7 @@ def lossless(*base: str, unfit: frozenset[str] = frozenset()) -> list[Optimizati
         image=tolerance,
         without=[],
         memory_is_limited=False,
-        lack=lambda o: "does not fit" if o.name in unfit else None,
+        lacking=dict.fromkeys(unfit, "does not fit"),
     )
     return candidates
 
