@@ -140,6 +140,12 @@ class Attempts:
         took, (compilers, alike) = self._took, way
         if way in took:
             return took[way]
+        if known := [
+            seconds
+            for (others, also), seconds in took.items()
+            if compilers and also == alike and {*compilers} <= {*others}
+        ]:
+            return min(known)
         plain_s = took.get(((), True), 0.0)
         if self._few and not alike:
             plain_s = took.get(((), False), self._in_full_s(((), True)))
@@ -157,13 +163,15 @@ class Attempts:
     @property
     def _took(self) -> dict[Way, float]:
         """Seconds of the last attempt of each way: what was compiled before makes the next one
-        shorter.
+        shorter. One that failed did so late or early.
         """
-        return {
-            self._way(self._case(ask)): entry.seconds
-            for key, entry in self.folder.tried.items()
-            if entry.measured is not None and not (ask := asked(key)).in_full
-        }
+        took: dict[Way, float] = {}
+        for key, entry in self.folder.tried.items():
+            if not (ask := asked(key)).in_full:
+                way = self._way(self._case(ask))
+                least_s = took.get(way, 0.0) if entry.measured is None else 0.0
+                took[way] = max(least_s, entry.seconds)
+        return took
 
     def _way(self, case: Case) -> Way:
         return tuple(o.name for o in case.stack if o.compiles), case.alike

@@ -25,7 +25,8 @@ class Combining:
         found: set[str] = set()
         for name in names:
             needed: str | None = name
-            while needed:
+            # What is not among the candidates is in the workload's base.
+            while needed in self.by_name:
                 found.add(needed)
                 needed = self.by_name[needed].needs.optimization
         return found
@@ -36,7 +37,7 @@ class Combining:
         stack: list[str] = []
         for optimization in self.candidates:
             needed = optimization.needs.optimization
-            if optimization.name in wanted and (needed is None or needed in stack):
+            if optimization.name in wanted and (needed not in self.by_name or needed in stack):
                 stack.append(optimization.name)
         return tuple(stack)
 

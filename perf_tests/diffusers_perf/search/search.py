@@ -211,11 +211,6 @@ class Search:
         except TooLong as reason:
             self.left_out = self.left_out or str(reason)
             return
-        except Stopped:
-            if stack in self._tried:
-                self._reject(name, messages.NO_TIME_LEFT, again=True)
-                self._tried.discard(stack)
-            raise
         if rejected:
             self._reject(name, rejected.reason, again=rejected.again)
 
@@ -232,7 +227,14 @@ class Search:
         if excess > before * (1 + NOISE):
             taken = tried.measured.peak_memory_bytes or 0
             return Rejected(reason=messages.too_much_memory(taken), on=on, again=True)
-        gained = self._gain(stack, tried.measured, change)
+        try:
+            gained = self._gain(stack, tried.measured, change)
+        except Stopped:
+            for name in (n for n in stack if n not in on):
+                self._reject(name, messages.NO_TIME_LEFT, again=True)
+            # Measured all the same: `take_up` may go over to it.
+            self._tried.discard(stack)
+            raise
         better = gained.by_the_clock if by_the_clock else gained.total
         if better > 1 or excess < before * (1 - NOISE):
             self._step(change, stack, tried.measured, gone=gone)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from itertools import chain, combinations
 
@@ -514,22 +515,35 @@ def test_earlier_stack_that_fits_is_taken_up_though_it_is_slower() -> None:
     assert found.stack == ONE_TWO
 
 
-def test_stack_without_time_for_a_second_timing_is_taken_up_last() -> None:
+@pytest.mark.parametrize("reason", [Stopped, TooLong])
+@pytest.mark.parametrize("names", [("fast",), ("fast", "more")])
+def test_stack_without_time_for_a_second_timing_is_taken_up_last(
+    names: Stack, reason: type[Stopped]
+) -> None:
     def attempt(ask: Ask) -> Tried:
         if hurried and ask.change.startswith("again"):
-            raise Stopped("no time")
+            raise reason("no time")
         return lab(ask)
 
     lab = Lab(world=lambda s: Took(host=0.5 if s else 1.0, busy=0, on_gpu=False))
-    found = Search(candidates=[made("fast")], attempt=attempt, tell=lambda text: None)
+    found = Search(candidates=[made(n) for n in names], attempt=attempt, tell=lambda text: None)
     hurried = True
-    with pytest.raises(Stopped):
+    with suppress(Stopped):
         found.run()
     assert not found.stack
+    assert {*found.rejected} == {*names}
     hurried = False
-    ask = Ask(stack=("fast",), change="", why="against the reference")
+    ask = Ask(stack=names, change="", why="against the reference")
     found.take_up({ask: lab.measured(ask, Took(host=0.5, busy=0, on_gpu=False))})
-    assert found.stack == ("fast",)
+    assert found.stack == names
+
+
+def test_what_the_base_has_is_there_for_what_needs_it() -> None:
+    found, _ = search(
+        [made("alone", needs="of_base"), made("other")],
+        factors({"alone": (0.5, 0.5), "other": (0.9, 0.9)}),
+    )
+    assert found.stack == ("alone", "other")
 
 
 def test_better_earlier_stack_is_timed_again() -> None:
