@@ -79,6 +79,8 @@ def tell(comparison: Comparison) -> None:
         print(line)
     if effects := _detectable(comparison):
         print(messages_of_pairs.detects(effects))
+    if cases := _not_calibrated(comparison):
+        print(messages.not_calibrated(cases))
     print()
     for _, text in comparison.texts():
         print(text)
@@ -96,6 +98,19 @@ def _detectable(comparison: Comparison) -> dict[str, list[float]]:
             )
             effects.setdefault(change.metric, []).append(effect)
     return effects
+
+
+def _not_calibrated(comparison: Comparison) -> int:
+    """Of how many cases a latency is inconclusive that a calibration would let pairs tell more of;
+    one pair shows no noise.
+    """
+    return sum(
+        change.metric == LATENCY.name
+        and change.status == Status.INCONCLUSIVE
+        and not change.calibrated
+        and sum(pair is not None for pair in change.by_pair) > 1
+        for change in comparison.changes
+    )
 
 
 def _cell(comparison: Comparison, case: str, column: str) -> str:

@@ -87,7 +87,8 @@ def _worse(metric: Metric, group: Sequence[Change]) -> Interval | None:
         [math.exp(sum(w * v for w, v in zip(weights, row, strict=True))) for row in side]
         for side in (base, head)
     )
-    ratio = paired_interval(over, under, known=known)
+    calibrated = any(change.calibrated for change in group)
+    ratio = paired_interval(over, under, known=known, calibrated=calibrated, together=True)
     return ratio if ratio.low > 1 and ratio.mid > _most(group) else None
 
 

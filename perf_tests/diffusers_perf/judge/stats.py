@@ -21,7 +21,8 @@ CONFIDENCE = 0.99
 PAIRS_CONFIDENCE = 0.995
 """Of an interval of pairs. Each of its ends is wrong once in 400 times: a case is looked at four
 times, by itself and with its workload's others, after five pairs and after ten, and all four
-together call it slower by chance in one of a hundred comparisons."""
+together call it slower by chance in one of a hundred comparisons at most: simulated, see
+`tests/chance.py`."""
 CRITICAL_OF_PAIRS = (
     *(12.69, 5.36, 4.18, 3.72, 3.48, 3.34, 3.22, 3.16, 3.11, 3.06),
     *(3.02, 3.00, 2.97, 2.96, 2.94, 2.92, 2.91, 2.90, 2.90),
@@ -34,6 +35,12 @@ CRITICAL_OF_CALIBRATED = (8.97, 4.40, 3.59, 3.25, *CRITICAL_OF_PAIRS[4:])
 to five pairs, which by themselves may be close to each other by luck. Each end is wrong at most
 once in 400 times while the machine is as noisy as it was calibrated, and once in 200, however much
 noisier it has become. More pairs keep their quantiles."""
+CRITICAL_TOGETHER = (
+    *(18.06, 6.47, 4.86, 4.24, 3.92, 3.72, 3.59, 3.49, 3.42, 3.37),
+    *(3.32, 3.29, 3.26, 3.23, 3.21, 3.20, 3.18, 3.17, 3.15),
+)
+"""Of calibrated cases weighed together: what these spend by themselves is saved here, where each
+end is wrong once in 800 times."""
 POWER = 0.9
 """How often an effect that is called detectable is seen."""
 
@@ -123,12 +130,14 @@ def paired_interval(
     *,
     known: float = 0.0,
     calibrated: bool = False,
+    together: bool = False,
 ) -> Interval:
     """Interval of the geometric mean of the pairs' ratios, over / under, with `pair_noise`: 99.5 %.
 
-    `calibrated` says that the known noise is that of other processes than these. With less than two
-    pairs nothing is known of the noise, and the interval is everything. `ValueError` for a value
-    that is not positive or sides that do not pair.
+    `calibrated` says that the known noise is that of other processes than these, `together` that
+    the values are those of several cases. With less than two pairs nothing is known of the noise,
+    and the interval is everything. `ValueError` for a value that is not positive or sides that do
+    not pair.
     """
     if any(not value > 0 for value in (*over, *under)):
         raise ValueError("ratios need positive numbers")
@@ -136,7 +145,8 @@ def paired_interval(
     if len(over) < 2:
         return _interval(mid, math.inf)
     error = pair_noise(over, under, known=known) / math.sqrt(len(over))
-    return _interval(mid, critical_of_pairs(len(over), calibrated=calibrated) * error)
+    critical = critical_of_pairs(len(over), calibrated=calibrated, together=together)
+    return _interval(mid, critical * error)
 
 
 def pooled_interval(
@@ -208,9 +218,13 @@ def _noises_seen(pairs: int) -> npt.NDArray[np.float64]:
     return seen
 
 
-def critical_of_pairs(pairs: int, *, calibrated: bool = False) -> float:
-    """`CRITICAL_OF_PAIRS`, or `CRITICAL_OF_CALIBRATED`, of two pairs or more."""
-    table = CRITICAL_OF_CALIBRATED if calibrated else CRITICAL_OF_PAIRS
+def critical_of_pairs(pairs: int, *, calibrated: bool = False, together: bool = False) -> float:
+    """Of two pairs or more: `CRITICAL_OF_PAIRS`, or what calibrated cases have by themselves or
+    together.
+    """
+    table = CRITICAL_OF_PAIRS
+    if calibrated:
+        table = CRITICAL_TOGETHER if together else CRITICAL_OF_CALIBRATED
     return table[min(pairs - 2, len(table) - 1)]
 
 

@@ -164,6 +164,14 @@ def inconclusive(pairs: int, cases: Sequence[str], *, worth_more: bool) -> str:
     return f"inconclusive after {plural(pairs, 'pair')}: {', '.join(cases)}{end}"
 
 
+def not_calibrated(cases: int) -> str:
+    return (
+        f"not calibrated: latency of {plural(cases, 'case')}; to detect smaller slowdowns, run ab "
+        "with one commit on both sides and --out runs/aa, then "
+        "diffusers-perf calibrate runs/aa/base-*.json runs/aa/head-*.json"
+    )
+
+
 def out_of_budget(
     used_s: float, budget_s: float, longest_s: float, *, minutes: float, left: int
 ) -> str:

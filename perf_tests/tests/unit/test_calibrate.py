@@ -166,6 +166,7 @@ def test_compare_detects_the_minimum_effect_and_is_inconclusive_below(
     capsys.readouterr()
     assert compare.run(*paths, BaselineStore(accepted)) == code
     printed = capsys.readouterr().out
+    assert "not calibrated" not in printed
     if code == 1:
         assert "slower: ddim50-fp16: latency" in printed
     else:

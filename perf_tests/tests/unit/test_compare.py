@@ -189,6 +189,17 @@ def test_says_what_the_pairs_detect(folder: Path, capsys: pytest.CaptureFixture[
     assert "minimum detectable effect" not in said
 
 
+def test_says_how_to_calibrate_what_is_inconclusive(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, said = compared(folder, capsys, noise=0.05)
+    assert said.count("not calibrated: latency of 4 cases; ") == 1
+    # One pair does not show the noise, and what is not inconclusive needs no calibration.
+    for noise, count in ((0.05, 1), (0.001, 5)):
+        _, said = compared(folder, capsys, count=count, noise=noise)
+        assert "not calibrated" not in said
+
+
 def test_new_case_is_not_compared(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, text = compared(folder, capsys, base_too=lambda content: drop(content, FP16))
     assert code == 0

@@ -137,12 +137,19 @@ def test_case_counts_by_the_square_of_its_noise() -> None:
     assert slower_together(*(inconclusive(n, *(1.06,) * 3) for n in "ab"), quieter) == ["a", "b"]
 
 
-def test_cases_together_are_as_noisy_as_independent_ones() -> None:
+@pytest.mark.parametrize("calibrated", [(), ("a",), ("a", "b")])
+def test_cases_together_are_as_noisy_as_independent_ones(calibrated: tuple[str, ...]) -> None:
     """Half of each of two cases, in three pairs that show no noise of their own."""
-    errors = critical_of_pairs(3) / math.sqrt(3)
+    errors = critical_of_pairs(3, calibrated=bool(calibrated), together=True) / math.sqrt(3)
     noise = math.log(1.03) / errors / math.sqrt(0.5**2 + 0.5**2)
     for share, found in ((0.99, ["a", "b"]), (1.01, [])):
-        changes = (inconclusive(name, *(1.03,) * 3, noise=share * noise) for name in "ab")
+        changes = (
+            replace(
+                inconclusive(name, *(1.03,) * 3, noise=share * noise),
+                calibrated=name in calibrated,
+            )
+            for name in "ab"
+        )
         assert slower_together(*changes) == found
 
 
