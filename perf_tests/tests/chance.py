@@ -104,8 +104,8 @@ def look(base: Array, head: Array, known: Array) -> tuple[Calls, Calls]:
     pools = alone == 0
     weights = _weights(noise, pools)
     of_group = np.sqrt(((weights * noise) ** 2).sum(axis=1) / 2)
-    sides = ((weights[..., None] * side).sum(axis=1) for side in (base, head))
-    error, middle = _noise(*sides, of_group)
+    under, over = ((weights[..., None] * side).sum(axis=1) for side in (base, head))
+    error, middle = _noise(under, over, of_group)
     critical = np.where(
         (pools & (known > 0)).any(axis=1),
         *(critical_of_pairs(pairs, calibrated=c, together=True) for c in (True, False)),
@@ -136,7 +136,8 @@ def _weights(noise: Array, pools: npt.NDArray[np.bool_]) -> Array:
     middles = np.stack([(count - 1) // 2, count // 2], axis=1).clip(min=0)
     typical = np.take_along_axis(ordered, middles, axis=1).mean(axis=1)[:, None]
     parts = np.where(pools, np.minimum(1.0, (typical / noise) ** 2), 0.0)
-    return parts / np.maximum(parts.sum(axis=1, keepdims=True), np.finfo(float).tiny)
+    shares: Array = parts / np.maximum(parts.sum(axis=1, keepdims=True), np.finfo(float).tiny)
+    return shares
 
 
 def rates(
