@@ -1,11 +1,11 @@
 """Looks for the fastest stack of optimizations. Pure: it asks for a stack to be tried and decides
 by what comes back.
 
-Most of what is declared helps. So all that can stand beside each other is tried at once, and in
-halves where that is no better; then what would take the place of something in the stack, one by
-one; then the stack without each of its own, so that what gains nothing goes. What compiles comes
-after what does not. An eager pipeline waits for its host, so that the wall clock hides what the GPU
-no longer does: the time in which the GPU is busy counts as much.
+Most optimizations help. So the search first tries all that can be combined at once, and each half
+of them where that is no faster. Then it tries each optimization that excludes one in the stack, in
+its place. Then it leaves out one after the other, and drops those that gain nothing. Those that
+compile come after the others. An eager pipeline waits for its host, which hides from the wall clock
+what the GPU saves: GPU busy time counts as much.
 """
 
 from __future__ import annotations

@@ -68,5 +68,5 @@ def test_equal_sides_are_called_slower_once_in_a_hundred_comparisons(processes: 
     has become four times as noisy.
     """
     calibration = Calibration(processes=processes, grown=4)
-    ((*_, called),) = rates(WORKLOADS["24, alike"], calibration)
+    ((*_, called),) = rates(WORKLOADS["24, alike"], calibration, cases=240_000)
     assert 0.005 < called < 0.01
