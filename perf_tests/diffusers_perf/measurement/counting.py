@@ -110,22 +110,13 @@ def _keeps_state(value: Any) -> bool:
 
 
 def _put_back(attributes: Attributes, before: Attributes) -> None:
-    """Restore the attributes that have no data now."""
-    for name, value in list(attributes.items()):
-        if value is before.get(name) or not _lacks_data(value):
-            continue
-        if name in before:
-            attributes[name] = before[name]
-        else:
-            del attributes[name]
+    """Undo what was set meanwhile, and what was added.
 
-
-def _lacks_data(value: Any) -> bool:
-    if isinstance(value, dict):
-        value = list(value.values())
-    if isinstance(value, list | tuple):
-        return any(map(_lacks_data, value))
-    return isinstance(value, torch.Tensor) and value.is_meta
+    All of it: a prompt that is kept and what it is kept for, or a buffer and its fill, go together.
+    """
+    for name in attributes.keys() - before.keys():
+        del attributes[name]
+    attributes.update(before)
 
 
 @contextmanager

@@ -46,7 +46,9 @@ class Kept(torch.nn.Module):
 
     def forward(self, *inputs: torch.Tensor) -> Any:
         """What was made, whatever the inputs but for their number of rows."""
-        return self.layer(*inputs) if self.held is None else self.kept(self.held, len(inputs[-1]))
+        # Read once, and no len() of a tensor: each is a Python call, in every layer of every step.
+        held = self.held
+        return self.layer(*inputs) if held is None else self.kept(held, inputs[-1].shape[0])
 
     def kept(self, held: torch.Tensor, rows: int) -> Any:
         """Of what is held, what an input of so many rows stands for."""

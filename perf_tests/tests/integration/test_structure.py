@@ -22,7 +22,7 @@ from diffusers_perf.faults.injection import Injection
 from diffusers_perf.judge import structure_verdicts
 from diffusers_perf.judge.finding import Finding
 from diffusers_perf.judge.messages.commands import Literal, structure_command
-from diffusers_perf.measurement import counting, discovery, dispatch, structure
+from diffusers_perf.measurement import counting, discovery, dispatch, host, structure
 from diffusers_perf.measurement.generation import Generation
 from diffusers_perf.measurement.pipelines import built
 from diffusers_perf.records.baselines import BadBaseline, OperatorBaseline
@@ -260,6 +260,18 @@ def test_cache_of_a_broken_off_count_does_not_reach_the_next_generation() -> Non
         with pytest.raises(structure.NotCountable, match="depends on"):
             structure.observe(pipeline, case.workload)
         assert (generation.images(steps=2) == before).all()
+
+
+@pytest.mark.parametrize("stack", ["precomputed_prompt", "device_steps+precomputed_conditioning"])
+def test_count_leaves_what_a_pipeline_keeps(stack: str) -> None:
+    """A prompt and what it is kept for, or buffers on the device that they are asked for."""
+    case = ours().case(workloads.FLUX8, stack)
+    with built(case, models.open_source("embedded-flux"), torch.device("cpu")) as pipeline:
+        generation = Generation(pipeline, case.workload)
+        generation.shortest()
+        before = host.python_calls(generation, pipeline)
+        structure.observe(pipeline, case.workload)
+        assert host.python_calls(generation, pipeline) == before
 
 
 def test_autocast_is_refused() -> None:
