@@ -35,6 +35,8 @@ measure(
     DEV28,
     "compile_regional+int8",
     "compile_regional+fp8",
+    "compile_regional+fp8_tensor",
+    "fused_qkv+compile_regional+fp8",
     "compile_regional+first_block_cache",
     "compile_regional+mag_cache",
     "compile_regional+taylorseer_lite",
@@ -71,6 +73,9 @@ measure(
     "device_steps+guidance_cutoff",
     "compile+int8",
     "compile+fp8",
+    "compile_regional+int8",
+    "compile_regional+fp8",
+    "compile_regional+fp8_tensor",
     SDXL_BEST_LOSSY,
     suite="lossy",
 )

@@ -123,17 +123,23 @@ def wide_layers(pipeline: Any) -> dict[str, torch.nn.Linear]:
     }
 
 
-def weights_are_quantized(kept: torch.dtype) -> AppliedCheck:
-    """The denoisers' wide linear layers keep their weights in this dtype."""
+def weights_are_quantized(kept: torch.dtype, *, one_scale: bool = False) -> AppliedCheck:
+    """The denoisers' wide linear layers keep their weights in this dtype, with one scale each or
+    with one for each row.
+    """
 
     def check(pipeline: Any) -> None:
         layers = wide_layers(pipeline)
         if not layers:
             raise NotApplied(messages.NOTHING_TO_QUANTIZE)
         for path, layer in layers.items():
-            seen = _dtypes_within(layer.weight)
+            weight: Any = layer.weight
+            seen = _dtypes_within(weight)
             if kept not in seen:
                 raise NotApplied(messages.weight_kept_in(path, [*map(str, seen)], kept))
+            scales, expected = weight.scale.numel(), 1 if one_scale else layer.out_features
+            if scales != expected:
+                raise NotApplied(messages.weight_scales(path, scales, expected))
 
     return check
 

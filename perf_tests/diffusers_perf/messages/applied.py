@@ -39,6 +39,10 @@ def weight_kept_in(path: str, dtypes: Sequence[str], expected: object) -> str:
     return f"the weight of {path} is kept in {', '.join(dtypes)}, not {expected}"
 
 
+def weight_scales(path: str, scales: int, expected: int) -> str:
+    return f"the scales of the weight of {path} are {scales}, not {expected}"
+
+
 def nothing_waits(place: str, expected: object) -> str:
     return f"the {place} has no layer whose weights could wait in {expected}"
 

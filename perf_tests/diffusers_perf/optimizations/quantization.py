@@ -52,23 +52,40 @@ def int8(build: Build) -> None:
     _quantize(build, config)
 
 
+FLOAT8_PRODUCTS = Needs(compute_capability=(8, 9), package="torchao")
+
+
+def _to_float8(build: Build, granularity: str) -> None:
+    def config() -> Any:
+        from torchao import quantization
+
+        return quantization.Float8DynamicActivationFloat8WeightConfig(
+            granularity=getattr(quantization, granularity)(), set_inductor_config=False
+        )
+
+    _quantize(build, config)
+
+
 @optimization(
-    needs=Needs(compute_capability=(8, 9), package="torchao"),
+    needs=FLOAT8_PRODUCTS,
     tolerance=FLOAT8,
     applied=layers.weights_are_quantized(torch.float8_e4m3fn),
     decides=(Slot.WEIGHTS,),
 )
 def fp8(build: Build) -> None:
     """The denoiser's linear layers in float8: a scale for each row, of bfloat16 (torchao)."""
+    _to_float8(build, "PerRow")
 
-    def config() -> Any:
-        from torchao.quantization import Float8DynamicActivationFloat8WeightConfig, PerRow
 
-        return Float8DynamicActivationFloat8WeightConfig(
-            granularity=PerRow(), set_inductor_config=False
-        )
-
-    _quantize(build, config)
+@optimization(
+    needs=FLOAT8_PRODUCTS,
+    tolerance=FLOAT8,
+    applied=layers.weights_are_quantized(torch.float8_e4m3fn, one_scale=True),
+    decides=(Slot.WEIGHTS,),
+)
+def fp8_tensor(build: Build) -> None:
+    """The denoiser's linear layers in float8: a scale for a whole weight or input (torchao)."""
+    _to_float8(build, "PerTensor")
 
 
 @optimization(

@@ -67,6 +67,25 @@ def test_cache_around_compiled_blocks_gives_the_same(stack: str) -> None:
     assert pixels.distance(images_of(stack), images_of(cache)).psnr_db == IDENTICAL_DB
 
 
+def test_quantized_blocks_are_compiled_with_fused_projections() -> None:
+    pytest.importorskip("torchao")
+    eager = images_of("bf16+fused_qkv+int8")
+    compiled = images_of("bf16+fused_qkv+compile_regional+int8")
+    assert pixels.distance(compiled, eager).psnr_db == IDENTICAL_DB
+
+
+def test_scales_of_float8_weights_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their products need a GPU that has them; a CPU is made to compute them as well."""
+    pytest.importorskip("torchao")
+    from torchao.quantization import quant_api
+
+    monkeypatch.setattr(quant_api, "_check_hardware_support", lambda granularity: None)
+    with pipeline_of("bf16+fp8_tensor") as pipeline:
+        ours().optimizations["fp8_tensor"].applied(pipeline)
+        with pytest.raises(applied.NotApplied, match="are 1, not"):
+            ours().optimizations["fp8"].applied(pipeline)
+
+
 @pytest.mark.parametrize(
     "stack",
     [

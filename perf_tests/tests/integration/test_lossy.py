@@ -177,6 +177,7 @@ def test_applied_checks_notice_a_missing_change(source: Source) -> None:
         "guidance_cutoff": "the pipeline is a StableDiffusionPipeline, not a DeviceSteps",
         "int8": "is kept in torch.float32, not torch.int8",
         "fp8": "is kept in torch.float32, not torch.float8_e4m3fn",
+        "fp8_tensor": "is kept in torch.float32, not torch.float8_e4m3fn",
         "model_offload": "the vae stays on cpu while it is not needed",
     }
     build = Build(dtype=torch.float32)

@@ -134,6 +134,7 @@ CHANGES = (
     Change(name="`bf16`", stack="bf16"),
     Change(name="`bf16+int8`", stack="bf16+int8"),
     Change(name="`bf16+fp8`", stack="bf16+fp8"),
+    Change(name="`bf16+fp8_tensor`", stack="bf16+fp8_tensor"),
     Change(name="`bf16+layerwise_casting`", stack="bf16+layerwise_casting"),
     Change(name="`first_block_cache` (threshold 0.1)", stack="first_block_cache", one_by_one=True),
     *(
