@@ -1,6 +1,7 @@
 """The suite from the command line to the exit code, over a fake pipeline: every message once."""
 
 import json
+import os
 import re
 import signal
 from collections.abc import Iterator, Sequence
@@ -29,7 +30,7 @@ from diffusers_perf.records.reading import load_run
 from diffusers_perf.records.run import Drift
 from diffusers_perf.records.store import BaselineStore
 from perf_tests.tests.unit import fake
-from perf_tests.tests.unit.main_job import run
+from perf_tests.tests.unit.main_job import run, run_pytest
 from perf_tests.tests.unit.recorded import case_id, cases, machine, session
 
 
@@ -567,6 +568,32 @@ def test_accepted_case_that_cannot_run_is_missing(
             said = "missing: fake4-moody: has a baseline and was skipped: no kernel"
             result.stdout.fnmatch_lines([said, "* 1 missing"])
             result.stdout.no_fnmatch_line("*1 skipped, 1 missing")
+
+
+@pytest.mark.parametrize("before", ["0,1", None])
+@pytest.mark.parametrize("device", ["cpu", None])
+def test_run_in_a_process_of_others_puts_the_visible_gpus_back(
+    before: str | None,
+    device: str | None,
+    pytester: pytest.Pytester,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    if before is None:
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    else:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", before)
+    seen = "-1" if device else before
+    pytester.makepyfile(
+        f"""
+        import os
+
+        def test_seen():
+            assert os.environ.get("CUDA_VISIBLE_DEVICES") == {seen!r}
+        """
+    )
+    options = [f"--device={device}"] if device else []
+    run_pytest(pytester, *options).assert_outcomes(passed=1)
+    assert os.environ.get("CUDA_VISIBLE_DEVICES") == before
 
 
 def test_junit_carries_every_verdict(pytester: pytest.Pytester) -> None:
