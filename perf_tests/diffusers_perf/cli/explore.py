@@ -270,7 +270,7 @@ def _closing(
         for name, rejected in search.rejected.items():
             yield f"  {name}: {rejected.reason}"
     why: dict[str, list[str]] = {}
-    for name, reason in {**others, **dict.fromkeys(search.untried, stopped)}.items():
+    for name, reason in {**others, **dict.fromkeys(search.untried, messages.NOT_REACHED)}.items():
         why.setdefault(reason.removeprefix(f"{name} "), []).append(name)
     yield ""
     yield messages.UNTRIED

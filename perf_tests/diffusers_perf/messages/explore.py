@@ -51,11 +51,15 @@ def ended_in_it(times: int) -> str:
 
 
 def out_of_budget(left_s: float, budget_s: float, needed_s: float, *, in_full: bool) -> str:
-    """Rounded so that what is left is never the larger number. 0 s: not known."""
-    left = max(0, math.floor(left_s))
-    what = "the best stack in full" if in_full else "another stack and the best one in full"
-    needed = f", and {what} may take {math.ceil(needed_s)} s" if needed_s else ""
-    return f"{left} s of {minutes(budget_s / 60)} left{needed}; {AGAIN}"
+    """Rounded so that what is left is never the larger number."""
+    left, budget = math.floor(left_s), minutes(budget_s / 60)
+    if left <= 0:
+        return f"the budget of {budget} is used up; {AGAIN}"
+    what = "measure the best stack" if in_full else "try another stack and measure the best one"
+    return (
+        f"{left} s of {budget} are left, too few to {what} in full ({math.ceil(needed_s)} s); "
+        f"{AGAIN}"
+    )
 
 
 def reference_fails(reason: str) -> str:
@@ -166,6 +170,7 @@ def needs(name: str) -> str:
 
 REJECTED = "tried, and not in the best stack:"
 UNTRIED = "not tried:"
+NOT_REACHED = "not reached before the search stopped"
 NO_BOTTLENECK = "bottleneck: unknown, because no GPU time was measured"
 
 

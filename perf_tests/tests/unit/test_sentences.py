@@ -32,6 +32,8 @@ SAMPLES: dict[str, tuple[Any, ...]] = {
     "bool": (True, False),
     "float": (1.25,),
     "budget_s": (600.0,),
+    "left_s": (12.0, 12.0, 0.5),
+    "needed_s": (83.5,),
     "share": (0.25,),
     **dict.fromkeys(("smaller", "faster", "claimed_smaller", "claimed_faster"), (0.25,)),
     "psnr_db": (42.5,),
