@@ -249,11 +249,13 @@ def waits_on_host(pipeline: Any) -> None:
 
 
 def groups_wait_on_host(pipeline: Any) -> None:
-    """Most of the denoisers' parameters lie in the host's memory between their calls."""
-    for place, module in denoisers(pipeline).items():
+    """Most of each module's parameters lie in the host's memory between its calls, in groups."""
+    for place, module in modules(pipeline).items():
+        groups = [m for layer in module.modules() if (m := getattr(layer, "_diffusers_hook", None))]
+        grouped = any(group.get_hook("group_offloading") for group in groups)
         parameters = list(module.parameters())
         waiting = sum(p.numel() for p in parameters if p.device.type == "cpu")
-        share = waiting / sum(p.numel() for p in parameters)
+        share = waiting / sum(p.numel() for p in parameters) if grouped else 0.0
         if share < 0.5:
             raise NotApplied(messages.few_wait(place, share))
 

@@ -125,6 +125,16 @@ def offloadable(pipeline: Any) -> str | None:
     return "it names no order in which its modules are offloaded"
 
 
+def offloadable_by_layer(pipeline: Any) -> str | None:
+    """diffusers moves layers of all of its modules."""
+    if not hasattr(pipeline, "enable_group_offload"):
+        return "it has no enable_group_offload, so its layers stay where they are"
+    for name, module in modules(pipeline).items():
+        if not getattr(module, "_supports_group_offloading", True):
+            return f"diffusers moves no layers of its {name} ({type(module).__name__})"
+    return None
+
+
 def adapters(pipeline: Any) -> str | None:
     """Its denoisers have adapters."""
     for name, module in denoisers(pipeline).items():

@@ -10,7 +10,7 @@ from diffusers_perf.catalog.build import Build
 from diffusers_perf.catalog.declarations import NO_TOLERANCE, Needs, Slot
 from diffusers_perf.catalog.recording import optimization
 from diffusers_perf.measurement import applied
-from diffusers_perf.measurement.discovery import Call, anatomy_of, decoders, denoisers
+from diffusers_perf.measurement.discovery import Call, anatomy_of, decoders
 from diffusers_perf.measurement.replay import device_of
 from diffusers_perf.optimizations import fitting
 from diffusers_perf.optimizations.tolerances import (
@@ -93,24 +93,21 @@ def model_offload(build: Build) -> None:
 
 @optimization(
     needs=Needs(
-        compute_capability=(6, 0),
-        probe=_nowhere_to_offload_from,
-        fits=fitting.each_denoiser("enable_group_offload", "its layers stay where they are"),
+        compute_capability=(6, 0), probe=_nowhere_to_offload_from, fits=fitting.offloadable_by_layer
     ),
     tolerance=SAME_ARITHMETIC,
     applied=applied.groups_wait_on_host,
-    decides=(Slot.DENOISER_LAUNCHES, Slot.WEIGHTS, Slot.BIASES, Slot.COMPILER),
+    decides=(
+        *(Slot.DENOISER_LAUNCHES, Slot.DECODER_LAUNCHES, Slot.TEXT_ENCODER_LAUNCHES),
+        *(Slot.WEIGHTS, Slot.BIASES, Slot.COMPILER, Slot.DECODER_COMPILER),
+    ),
     aim="memory",
 )
 def group_offload(build: Build) -> None:
-    """Each layer of the denoiser in GPU memory while it computes, fetched ahead on a stream."""
+    """Each layer of every module in GPU memory while it computes, fetched ahead on a stream."""
 
     @build.then
     def _(pipeline: Any) -> None:
-        for module in denoisers(pipeline).values():
-            module.enable_group_offload(
-                onload_device=device_of(pipeline),
-                offload_device=torch.device("cpu"),
-                offload_type="leaf_level",
-                use_stream=True,
-            )
+        pipeline.enable_group_offload(
+            onload_device=device_of(pipeline), offload_type="leaf_level", use_stream=True
+        )

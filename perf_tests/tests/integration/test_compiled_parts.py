@@ -86,6 +86,32 @@ def test_scales_of_float8_weights_are_counted(monkeypatch: pytest.MonkeyPatch) -
             ours().optimizations["fp8"].applied(pipeline)
 
 
+def test_layers_of_all_modules_are_offloaded() -> None:
+    """Here from the CPU to itself, which shows where diffusers puts its hooks."""
+    group_offload = ours().optimizations["group_offload"]
+    plain = images_of("reference")
+    with pipeline_of("reference") as pipeline:
+        fits = group_offload.needs.fits
+        assert fits is not None
+        assert fits(pipeline) is None
+        with pytest.raises(applied.NotApplied, match=r"0% of the .+ wait on the host"):
+            group_offload.applied(pipeline)
+        pipeline.enable_group_offload(onload_device=CPU, offload_type="leaf_level")
+        group_offload.applied(pipeline)
+        assert (Generation(pipeline, FLUX).images() == plain).all()
+        pipeline.vae._supports_group_offloading = False
+        assert fits(pipeline) == "diffusers moves no layers of its vae (AutoencoderKL)"
+
+
+@pytest.mark.parametrize(
+    "stack",
+    ["compile_regional+group_offload", "cuda_graph_decoder+group_offload", "int8+group_offload"],
+)
+def test_offloaded_layers_are_neither_captured_nor_compiled(stack: str) -> None:
+    with pytest.raises(ValueError, match="both decide"):
+        ours().case(FLUX, stack)
+
+
 @pytest.mark.parametrize(
     "stack",
     [
