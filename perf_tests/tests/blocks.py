@@ -88,6 +88,8 @@ NOT_RUN: dict[str, str] = {
     "pytest perf_tests --benchmark-only -m models --model=flux1-dev": "needs a GPU",
     "diffusers-perf ab --base origin/main --head HEAD --quick --device cuda "
     "-- -m models -k dev28-reference --model=flux1-dev": "needs a GPU",
+    "diffusers-perf ab --base origin/main --head HEAD --quick --device cuda "
+    "-- -m models -k sdxl30-reference --model=sdxl": "needs a GPU",
     "sbatch --array=1-4 ci/slurm.sh": "needs a Slurm cluster",
     FLEET: "measures all suites; full/test_fleet.py and full/test_ray.py run smaller fleets",
     f"{FLEET} --executor ray --device cuda": "needs GPUs; full/test_ray.py runs it on CPUs",

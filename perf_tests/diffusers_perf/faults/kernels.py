@@ -46,13 +46,21 @@ def more_gpu_work(injection: Injection) -> None:
     # The work of a product grows with its inner side, and a larger one is done at a higher rate.
     for _ in range(3):
         inner = max(8, round(inner * wanted_s / _product_s(side, inner, result) / 8) * 8)
-    factor = torch.ones(side, inner, device=injection.device)
+    factor = _factor(side, inner, result)
     in_step(injection, lambda pipeline, noise: torch.mm(factor, factor.T, out=result))
+
+
+def _factor(side: int, inner: int, result: torch.Tensor) -> torch.Tensor:
+    """Of numbers that differ: a product of ones takes less power, and a GPU at its power limit does
+    the rest of the step at a higher clock meanwhile.
+    """
+    drawn = torch.Generator(result.device).manual_seed(0)
+    return torch.randn(side, inner, device=result.device, generator=drawn)
 
 
 def _product_s(side: int, inner: int, result: torch.Tensor) -> float:
     """How long the GPU takes for such a product."""
-    left = torch.ones(side, inner, device=result.device)
+    left = _factor(side, inner, result)
     start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
     for _ in range(3):
         start.record()

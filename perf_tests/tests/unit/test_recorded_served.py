@@ -17,7 +17,7 @@ from diffusers_perf.judge.pairs import compare
 from diffusers_perf.records.baselines import MachineBaseline
 from diffusers_perf.records.run import Run
 from diffusers_perf.records.store import BaselineStore
-from perf_tests.tests.unit.recorded import more_work, served
+from perf_tests.tests.unit.recorded import more_work, served, two_percent
 
 MODELS = ("sdxl", "flux1-dev")
 
@@ -87,6 +87,18 @@ def test_more_work_in_each_step_shows_in_latency_and_gpu_busy() -> None:
         assert ratio
         assert 1.005 < ratio.low < ratio.mid < ratio.high < 1.025, metric
     assert slower(compare(base[:3], base[2:])) == set()
+
+
+@pytest.mark.parametrize(("model", "metric"), [("flux1-dev", "latency"), ("sdxl", "GPU busy")])
+def test_two_percent_that_was_measured_is_slower_and_base_again_is_not(
+    model: str, metric: str
+) -> None:
+    """In turns, as `ab` measures; base again right after it, which is harder than in turns."""
+    runs = two_percent(model)
+    assert slower(compare(runs["base"], runs["head"])) == {metric}
+    changes = compare(runs["base"], runs["again"]).changes
+    assert {"latency", "GPU busy", "default call"} <= {c.metric for c in changes if c.ratio}
+    assert {c.status for c in changes} <= {Status.SAME, Status.INCONCLUSIVE}
 
 
 def test_core_at_half_of_its_speed_makes_no_pair_where_the_gpu_sets_the_pace() -> None:

@@ -75,6 +75,18 @@ def more_work() -> tuple[list[Run], list[Run]]:
     return base, head
 
 
+def two_percent(model: str) -> dict[str, list[Run]]:
+    """Five quick processes each of the reference of `sdxl` or `flux1-dev` on an H200: base and
+    head in turns, head with one kernel more in each step (2 % of its work, of ones, which take
+    little power), then base again.
+    """
+    content = gzip.decompress((FOLDER / "h200-two-percent.json.gz").read_bytes())
+    return {
+        name: [run_of(run, Path(f"{name}-{number}")) for number, run in enumerate(runs, 1)]
+        for name, runs in json.loads(content)[model].items()
+    }
+
+
 def process(name: str, *, noise: float | None = QUIET) -> Content:
     """One more process of the recorded kind; the same name gives the same numbers.
 
