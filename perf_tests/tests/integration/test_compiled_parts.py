@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from diffusers_perf import models
+from diffusers_perf.catalog.workload import Workload
 from diffusers_perf.measurement import applied
 from diffusers_perf.measurement.generation import Generation
 from diffusers_perf.measurement.host import left
@@ -19,6 +20,7 @@ from diffusers_perf.measurement.replay import replay
 from diffusers_perf.records import pixels
 from diffusers_perf.records.measurement import IDENTICAL_DB
 from perf_tests.cases import workloads
+from perf_tests.tests import tiny
 from perf_tests.tests.unit.catalogs import ours
 
 FLUX = replace(workloads.FLUX28, steps=7)
@@ -42,19 +44,19 @@ def _traced(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @contextmanager
-def pipeline_of(name: str) -> Iterator[Any]:
-    source = models.open_source(FLUX.model)
-    with built(ours().case(FLUX, name), source, CPU) as pipeline:
+def pipeline_of(name: str, workload: Workload = FLUX) -> Iterator[Any]:
+    source = models.open_source(workload.model)
+    with built(ours().case(workload, name), source, CPU) as pipeline:
         yield pipeline
 
 
-def images_of(name: str) -> Any:
-    with pipeline_of(name) as pipeline:
-        generation = Generation(pipeline, FLUX)
+def images_of(name: str, workload: Workload = FLUX) -> Any:
+    with pipeline_of(name, workload) as pipeline:
+        generation = Generation(pipeline, workload)
         images = generation.images()
         assert (generation.images() == images).all()
         assert left(generation, CPU).ignored == ()
-        for optimization in ours().case(FLUX, name).stack:
+        for optimization in ours().case(workload, name).stack:
             optimization.applied(pipeline)
         return images
 
@@ -139,6 +141,13 @@ def test_decoder_is_compiled_and_laid_out_alone() -> None:
         for name, sentence in missing.items():
             with pytest.raises(applied.NotApplied, match=sentence):
                 ours().optimizations[name].applied(pipeline)
+
+
+def test_unet_is_compiled_per_block_around_its_conditioning() -> None:
+    sdxl = tiny.workload("sdxl", steps=4)
+    stack = "channels_last+fused_qkv+compile_regional+compile_decoder+device_steps"
+    made = images_of(f"{stack}+precomputed_conditioning", sdxl)
+    assert pixels.distance(made, images_of("reference", sdxl)).psnr_db > 100
 
 
 def test_prompt_is_encoded_once_until_there_is_another() -> None:
