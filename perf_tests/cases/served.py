@@ -23,7 +23,7 @@ SDXL30 = Workload(
         "second text encoder": {"prompt_2": "a bowl of fruit on a wooden table"},
     },
 )
-SDXL6 = replace(SDXL30, name="sdxl6", steps=6)
+SDXL6 = replace(SDXL30, name="sdxl6", steps=6, step_wise=True)
 SDXL6_FLOAT32 = replace(SDXL6, name="sdxl6_float32", base=())
 DEV28 = Workload(
     name="dev28",

@@ -1,9 +1,11 @@
 """What seeded weights separate: `python -m perf_tests.training.separation sdxl --device cuda`.
 
 Legitimate changes of arithmetic stand above, changes that an image check has to notice below, each
-with its distance from the reference on two scales: of the image of a whole generation, and step by
-step, where each call of the denoiser gets what the reference's was given. The table is for the
-model's document. With `--gain`, another gain of some layers is tried.
+with its distance from the reference on three scales: of the image of a whole generation; step by
+step, where each call of the denoiser gets what the reference's was given; and of the transformer
+block that is the farthest from others of its kind, where each gets what the reference's was given,
+beside their median. The table is for the model's document. With `--gain`, another gain of some
+layers is tried.
 """
 
 from __future__ import annotations
@@ -20,6 +22,8 @@ import torch
 from diffusers_perf.catalog.declarations import REFERENCE, Case
 from diffusers_perf.catalog.discovery import declared_in
 from diffusers_perf.catalog.workload import Workload
+from diffusers_perf.faults.places import scale_a_head
+from diffusers_perf.judge.outlier import farthest
 from diffusers_perf.measurement import stepwise
 from diffusers_perf.measurement.discovery import denoisers
 from diffusers_perf.measurement.generation import Generation
@@ -38,7 +42,9 @@ LEGITIMATE = {
 }
 PRECISIONS = {"sdxl": ("bf16", "fp16"), "flux1-dev": ("bf16",), "flux1-schnell": ("bf16",)}
 """What is compared with float32, whose matrix products are in TF32."""
-HEAD = "| change | image, PSNR | SSIM | inputs, step by step | predictions |"
+HEAD = (
+    "| change | image, PSNR | SSIM | inputs, step by step | predictions | farthest block | median |"
+)
 
 Change = Callable[[Any], Any]
 
@@ -51,6 +57,8 @@ class Row:
     image: Distance
     inputs_db: float
     predictions_db: float
+    block_db: float
+    median_db: float
 
     def __str__(self) -> str:
         numbers = (
@@ -58,6 +66,8 @@ class Row:
             f"{self.image.ssim:.3f}",
             f"{self.inputs_db:.1f} dB",
             f"{self.predictions_db:.1f} dB",
+            f"{self.block_db:.1f} dB",
+            f"{self.median_db:.1f} dB",
         )
         return f"| {self.name} | {' | '.join(numbers)} |"
 
@@ -70,38 +80,17 @@ def block_skipped(pipeline: Any) -> Iterator[None]:
         given = args[0] if args else kwargs["hidden_states"]
         return (kwargs["encoder_hidden_states"], given) if isinstance(output, tuple) else given
 
-    handle = _middle(pipeline).register_forward_hook(skip, with_kwargs=True)
-    try:
-        yield
-    finally:
-        handle.remove()
-
-
-@contextmanager
-def head_off(pipeline: Any) -> Iterator[None]:
-    """The values of one head in the middle of the denoiser are 2 % larger."""
-    attention = next(
-        m for m in _middle(pipeline).modules() if hasattr(m, "to_v") and hasattr(m, "heads")
-    )
-    width = attention.to_v.out_features // attention.heads
-    kept = [p.data[:width].clone() for p in attention.to_v.parameters()]
-    for parameter in attention.to_v.parameters():
-        parameter.data[:width] *= 1.02
-    try:
-        yield
-    finally:
-        for parameter, own in zip(attention.to_v.parameters(), kept, strict=True):
-            parameter.data[:width] = own
-
-
-def _middle(pipeline: Any) -> Any:
     (denoiser,) = denoisers(pipeline).values()
     blocks = [
         m
         for m in denoiser.modules()
         if type(m).__name__ in ("BasicTransformerBlock", "FluxTransformerBlock")
     ]
-    return blocks[len(blocks) // 2]
+    handle = blocks[len(blocks) // 2].register_forward_hook(skip, with_kwargs=True)
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 def faults(workload: Workload) -> Iterator[tuple[str, Workload]]:
@@ -140,13 +129,16 @@ class Separation:
             yield self._row("nothing", pipeline, self.workload, trajectory, images)
             for name, changed in faults(self.workload):
                 yield self._row(name, pipeline, changed, trajectory, images)
-            for name, fault in (("a block skipped", block_skipped), ("a head 2 % off", head_off)):
-                with fault(pipeline):
-                    yield self._row(name, pipeline, self.workload, trajectory, images)
+            with block_skipped(pipeline):
+                yield self._row("a block skipped", pipeline, self.workload, trajectory, images)
+            scale_a_head(pipeline)
+            yield self._row("a head 2 % off", pipeline, self.workload, trajectory, images)
         if not quick:
             for name in LEGITIMATE[self.model]:
+                case = self._case(name)
+                yield self._compared(case, trajectory, images, f"`{name}`, of bfloat16's image")
                 yield self._compared(
-                    self._case(name), trajectory, images, f"`{name}`, of bfloat16's image"
+                    case, trajectory, images, f"a head 2 % off beside `{name}`", scale_a_head
                 )
 
     def _case(self, name: str, base: tuple[str, ...] | None = None) -> Case:
@@ -159,9 +151,15 @@ class Separation:
             return stepwise.record(generation, pipeline), generation.images()
 
     def _compared(
-        self, case: Case, trajectory: stepwise.Trajectory, images: pixels.Images, name: str
+        self,
+        case: Case,
+        trajectory: stepwise.Trajectory,
+        images: pixels.Images,
+        name: str,
+        change: Change = lambda pipeline: None,
     ) -> Row:
         with built(case, self._source, self._device) as pipeline:
+            change(pipeline)
             return self._row(name, pipeline, case.workload, trajectory, images)
 
     def _row(
@@ -177,14 +175,17 @@ class Separation:
         try:
             steps, _ = stepwise.follow(generation, pipeline, trajectory)
             inputs, predictions = min(steps.inputs_db), min(steps.predictions_db)
+            block = farthest(steps.blocks)
         except stepwise.CannotFollow:
             # Guidance that is off calls the denoiser with half of the batch, or half as often.
-            inputs = predictions = float("nan")
+            inputs, predictions, block = float("nan"), float("nan"), None
         return Row(
             name=name,
             image=pixels.distance(made, images),
             inputs_db=inputs,
             predictions_db=predictions,
+            block_db=block.db if block else float("nan"),
+            median_db=block.median_db if block else float("nan"),
         )
 
 

@@ -275,7 +275,8 @@ IMAGE_DISTANCE = _rule(
     MetricKind.IMAGE,
     Status.WORSE_IMAGE,
     "image",
-    "PSNR and SSIM to the reference's image; the reference's own to an accepted one",
+    "PSNR and SSIM to the reference's image; the reference's own to an accepted one; of a "
+    "step-wise workload also each step and each transformer block",
 )
 TORCH_FLAGS = _rule(
     "torch flags",

@@ -11,7 +11,7 @@ from diffusers_perf.messages import declarations as messages
 Scale = Literal["full", "small"]
 """Which workloads a model runs: the guide's, or the same scaled down to the embedded model."""
 
-FIELDS = ("name", "steps", "seed", "scheduler", "base")
+FIELDS = ("name", "steps", "seed", "scheduler", "base", "step_wise")
 """What of a workload `changed` changes; all else is an argument of its call."""
 SET_BY_THE_LIBRARY = ("num_inference_steps", "generator", "output_type")
 """Arguments of a pipeline's call that a workload does not state: they follow from its fields."""

@@ -21,6 +21,8 @@ COUNTED_FOUR = Setting(workload="pndm25x4", num_images=4, steps=6)
 SEEN = Setting(steps=20, image_only=True)
 SEEN_HALF = Setting(base=("fp16",), base_on_cpu=("bf16",), steps=20, image_only=True)
 SEEN_FP16 = Setting(base=("fp16",), steps=4, image_only=True)
+# What a whole image hardly shows.
+SEEN_STEP_WISE = Setting(case="fused_qkv", steps=4, image_only=True, changes={"step_wise": True})
 SEEN_FOUR = Setting(workload="pndm25x4", num_images=4, steps=8, image_only=True)
 REPEATED = Setting(steps=4, rounds=2)
 TIMED = Setting(steps=4, rounds=5)
@@ -132,3 +134,30 @@ def blocks_of(pipeline: Any) -> list[torch.nn.Module]:
     if not found:
         raise CannotInject(messages.lacks(denoiser, messages.NO_BLOCKS))
     return found
+
+
+def scale_a_head(pipeline: Any, factor: float = 1.02) -> str:
+    """Scale what one head gives to a transformer block in the middle of the denoiser; the block's
+    name. `CannotInject` where no block joins heads.
+    """
+    (*_, denoiser) = denoisers(pipeline).values()
+    found: dict[str, Any] = {
+        name: attention
+        for name, block in denoiser.named_modules()
+        if "TransformerBlock" in type(block).__name__
+        for attention in [_joining_heads(block)]
+        if attention is not None
+    }
+    if not found:
+        raise CannotInject(messages.lacks(denoiser, messages.NO_BLOCKS))
+    name = [*found][len(found) // 2]
+    # The layer that joins the heads gets the first of them in its first columns.
+    weight = found[name].to_out[0].weight.data
+    weight[:, : weight.shape[1] // found[name].heads] *= factor
+    return name
+
+
+def _joining_heads(block: torch.nn.Module) -> Any:
+    """The first attention of a block, if it joins its heads itself."""
+    attentions = (m for m in block.modules() if hasattr(m, "heads") and hasattr(m, "to_out"))
+    return next(attentions, None)

@@ -10,6 +10,7 @@ from diffusers_perf.catalog.metrics import IMAGE, IMAGE_DISTANCE, IMAGE_PSNR, RE
 from diffusers_perf.catalog.status import Status
 from diffusers_perf.judge.finding import Finding
 from diffusers_perf.judge.messages import images as messages
+from diffusers_perf.judge.outlier import outlier_of
 from diffusers_perf.judge.question import Question
 
 BLACK_MEAN = 0.02
@@ -101,22 +102,27 @@ def _broken(q: Question) -> Finding | None:
 
 
 def _followed(q: Question) -> Iterator[Finding]:
-    """Step by step, where the workload is compared so: the first step that is too far."""
+    """Step by step, where the workload is compared so: the first step that is too far, or a
+    block that is far from what the others of its kind do.
+    """
     limit, seen = q.tolerance, q.measured.step_distances
     if limit is None or seen is None:
         return
     if limit.step_db is None:
         yield q.finding(Status.INCONCLUSIVE, IMAGE_DISTANCE.name, messages.no_step_tolerance(q))
         return
+    outlier = outlier_of(seen.blocks)
     steps = zip(seen.inputs_db, seen.predictions_db, strict=True)
     for number, (inputs_db, prediction_db) in enumerate(steps, 1):
         if min(inputs_db, prediction_db) < limit.step_db:
-            block = next((b for b, db in seen.blocks_db.items() if db < limit.step_db), None)
             message = messages.far_step(
-                q, number, inputs_db, prediction_db, limit_db=limit.step_db, block=block
+                q, number, inputs_db, prediction_db, limit_db=limit.step_db, outlier=outlier
             )
             yield q.finding(Status.WORSE_IMAGE, IMAGE_DISTANCE.name, message)
             return
+    if outlier is not None:
+        message = messages.far_block(q, outlier)
+        yield q.finding(Status.WORSE_IMAGE, IMAGE_DISTANCE.name, message)
 
 
 def _close(q: Question) -> Finding:

@@ -12,9 +12,10 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
+from dataclasses import replace as changed
 from typing import Any
 
 import torch
@@ -22,14 +23,22 @@ from msgspec.structs import replace
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from diffusers_perf.catalog.declarations import Case
+from diffusers_perf.measurement.blocks import (
+    RecordedBlock,
+    compared_blocks,
+    own_calls,
+    recorded_blocks,
+)
 from diffusers_perf.measurement.discovery import denoisers, step_ends
 from diffusers_perf.measurement.generation import Generation
 from diffusers_perf.messages import measurement as messages
-from diffusers_perf.records.measurement import IDENTICAL_DB, Measurement, StepDistances
+from diffusers_perf.records.measurement import (
+    IDENTICAL_DB,
+    BlockDistance,
+    Measurement,
+    StepDistances,
+)
 from diffusers_perf.records.pixels import Images
-
-SAMPLES = 4096
-"""Numbers that are kept of a block's output."""
 
 
 class CannotFollow(Exception):
@@ -42,9 +51,6 @@ class RecordedCall:
 
     inputs: Sequence[torch.Tensor]
     prediction: Sequence[torch.Tensor]
-    blocks: dict[str, torch.Tensor]
-    """Samples of each block's output, in the order in which the blocks ended; empty unless asked
-    for."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,44 +59,49 @@ class Trajectory:
 
     calls: dict[str, list[RecordedCall]]
     """By component."""
+    blocks: Mapping[str, Mapping[str, RecordedBlock]]
+    """By component, of the call whose number is `middle`."""
+    middle: int
     images: Images
 
 
-def record(generation: Generation, pipeline: Any, *, blocks: bool = False) -> Trajectory:
-    """One generation of the reference, with what its denoisers were given and gave.
-
-    `blocks`: with samples of the output of each of their blocks.
+def record(generation: Generation, pipeline: Any) -> Trajectory:
+    """One generation of the reference, with what its denoisers were given and gave, and in the
+    middle of the steps their blocks.
     """
+    middle = generation.workload.steps // 2
+    blocks: dict[str, Mapping[str, RecordedBlock]] = {}
     calls: dict[str, list[RecordedCall]] = defaultdict(list)
     copies = _Copies()
 
     def call(name: str, module: Any, args: Any, kwargs: Any) -> Any:
         inputs = copies.of(_tensors((args, kwargs)))
-        with _blocks(module, wanted=blocks) as seen:
+        if len(calls[name]) == middle:
+            with recorded_blocks(module) as blocks[name]:
+                output = module(*args, **kwargs)
+        else:
             output = module(*args, **kwargs)
-        calls[name].append(
-            RecordedCall(inputs=inputs, prediction=copies.of(_tensors(output)), blocks=dict(seen))
-        )
+        calls[name].append(RecordedCall(inputs=inputs, prediction=copies.of(_tensors(output))))
         return output
 
     with _stand_ins(pipeline, call):
         images = generation.images()
     if not calls:
         raise CannotFollow(messages.REPLAYED)
-    return Trajectory(calls=dict(calls), images=images)
+    return Trajectory(calls=dict(calls), blocks=blocks, middle=middle, images=images)
 
 
 def follow(
-    generation: Generation, pipeline: Any, trajectory: Trajectory, *, blocks: bool = False
+    generation: Generation, pipeline: Any, trajectory: Trajectory
 ) -> tuple[StepDistances, Images]:
     """One generation of a case along a reference's trajectory: how far each step is from the
     reference's, and the images that come of the reference's predictions.
 
-    `blocks`: with the distance of each block's output in the step whose prediction is the farthest.
-    `CannotFollow` where the denoisers are not called as the reference's were.
+    The blocks that were recorded are called once more. `CannotFollow` where the denoisers are not
+    called as the reference's were.
     """
     run = _Following(trajectory)
-    with _stand_ins(pipeline, run.call(blocks)), step_ends(pipeline, run.end_step):
+    with _stand_ins(pipeline, run.call), step_ends(pipeline, run.end_step):
         images = generation.images()
     for name, wanted in trajectory.calls.items():
         if run.made[name] != len(wanted):
@@ -101,8 +112,7 @@ def follow(
 class Steps:
     """Compares the cases of step-wise workloads with the reference that ran before them."""
 
-    def __init__(self, *, blocks: bool = False) -> None:
-        self._blocks = blocks
+    def __init__(self) -> None:
         self._trajectories: dict[str, Trajectory] = {}
 
     def compare(
@@ -115,13 +125,21 @@ class Steps:
         name = case.workload.name
         try:
             if case.is_reference:
-                trajectory = record(generation, pipeline, blocks=self._blocks)
-                self._trajectories[name] = trajectory
+                # Of the workload before, what is large: its cases are through, all but always.
+                for other, kept in self._trajectories.items():
+                    self._trajectories[other] = changed(kept, blocks={})
+                trajectory = self._trajectories[name] = record(generation, pipeline)
                 return measured, trajectory.images
             if name not in self._trajectories:
                 raise CannotFollow(messages.NOT_RECORDED)
             trajectory = self._trajectories[name]
-            steps, images = follow(generation, pipeline, trajectory, blocks=self._blocks)
+            if case.alike:
+                steps, images = follow(generation, pipeline, trajectory)
+            else:
+                # What is kept from step to step, a call of a block by itself would disturb.
+                few = changed(trajectory, blocks={})
+                steps, images = follow(generation, pipeline, few)
+                steps = replace(steps, blocks_unknown=messages.UNEVEN_STEPS)
         except CannotFollow as error:
             said = messages.not_comparable(case.id, error)
             return replace(measured, notes=(*measured.notes, said)), None
@@ -132,53 +150,59 @@ class Steps:
 class _Following:
     trajectory: Trajectory
     made: dict[str, int] = field(default_factory=lambda: defaultdict(int))
-    steps: list[list[tuple[float, float, dict[str, float]]]] = field(default_factory=lambda: [[]])
-    """By step, of each call: inputs, prediction, blocks."""
+    steps: list[list[tuple[float, float]]] = field(default_factory=lambda: [[]])
+    """By step, of each call: inputs, prediction."""
+    blocks: dict[str, BlockDistance] = field(default_factory=dict)
+    blocks_unknown: list[str] = field(default_factory=list)
 
-    def call(self, blocks: bool) -> Callable[[str, Any, Any, Any], Any]:
-        def followed(name: str, module: Any, args: Any, kwargs: Any) -> Any:
-            number = self.made[name]
-            self.made[name] += 1
-            recorded = self.trajectory.calls.get(name, [])
-            if number >= len(recorded):
-                return module(*args, **kwargs)
-            then = recorded[number]
-            own = _tensors((args, kwargs))
-            inputs_db = min(
-                (signal_to_noise_db(a, b) for a, b in zip(own, then.inputs, strict=False)),
-                default=IDENTICAL_DB,
-            )
-            if [t.shape for t in own] == [t.shape for t in then.inputs]:
-                args, kwargs = _replaced((args, kwargs), then.inputs)
-            else:
-                inputs_db = -IDENTICAL_DB
-            with _blocks(module, wanted=blocks) as seen:
-                output = module(*args, **kwargs)
-            given = _tensors(output)
-            if [t.shape for t in given] != [t.shape for t in then.prediction]:
-                self.steps[-1].append((inputs_db, -IDENTICAL_DB, {}))
-                return output
-            far = {
-                block: signal_to_noise_db(sample, then.blocks[block])
-                for block, sample in seen.items()
-                if block in then.blocks
-            }
-            together = signal_to_noise_db(_joined(given), _joined(then.prediction))
-            self.steps[-1].append((inputs_db, together, far))
-            return _replaced(output, then.prediction)
+    def call(self, name: str, module: Any, args: Any, kwargs: Any) -> Any:
+        number = self.made[name]
+        self.made[name] += 1
+        recorded = self.trajectory.calls.get(name, [])
+        if number >= len(recorded):
+            return module(*args, **kwargs)
+        then = recorded[number]
+        own = _tensors((args, kwargs))
+        inputs_db = min(
+            (signal_to_noise_db(a, b) for a, b in zip(own, then.inputs, strict=False)),
+            default=IDENTICAL_DB,
+        )
+        if [t.shape for t in own] == [t.shape for t in then.inputs]:
+            args, kwargs = _replaced((args, kwargs), then.inputs)
+        else:
+            inputs_db = -IDENTICAL_DB
+        output = self._called(name, module, args, kwargs, number)
+        given = _tensors(output)
+        if [t.shape for t in given] != [t.shape for t in then.prediction]:
+            self.steps[-1].append((inputs_db, -IDENTICAL_DB))
+            return output
+        together = signal_to_noise_db(_joined(given), _joined(then.prediction))
+        self.steps[-1].append((inputs_db, together))
+        return _replaced(output, then.prediction)
 
-        return followed
+    def _called(self, name: str, module: Any, args: Any, kwargs: Any, number: int) -> Any:
+        """The denoiser's output; where its reference's blocks were recorded, with theirs."""
+        wanted = self.trajectory.blocks.get(name, {})
+        if number != self.trajectory.middle or not wanted:
+            return module(*args, **kwargs)
+        with own_calls(module, wanted) as calls:
+            output = module(*args, **kwargs)
+        far, unknown = compared_blocks(module, wanted, calls)
+        self.blocks |= {f"{name}.{block}": distance for block, distance in far.items()}
+        self.blocks_unknown += unknown
+        return output
 
     def end_step(self) -> None:
         self.steps.append([])
 
     def distances(self) -> StepDistances:
         steps = [step for step in self.steps if step]
-        farthest = min((call for step in steps for call in step), key=lambda call: call[1])
         return StepDistances(
             inputs_db=tuple(min(call[0] for call in step) for step in steps),
             predictions_db=tuple(min(call[1] for call in step) for step in steps),
-            blocks_db=farthest[2],
+            blocks=self.blocks,
+            blocks_unknown="; ".join(self.blocks_unknown)
+            or (None if self.blocks else messages.NO_BLOCK_RECORDED),
         )
 
 
@@ -283,23 +307,3 @@ def _stand_ins(pipeline: Any, call: Callable[[str, Any, Any, Any], Any]) -> Iter
             yield
     finally:
         attributes.update(own)
-
-
-@contextmanager
-def _blocks(module: Any, *, wanted: bool) -> Iterator[dict[str, torch.Tensor]]:
-    """Samples of each block's output: a block is a member of a list of modules."""
-    seen: dict[str, torch.Tensor] = {}
-    if not wanted:
-        yield seen
-        return
-    with ExitStack() as hooks:
-        for name, parent in module.named_modules():
-            if isinstance(parent, torch.nn.ModuleList):
-                for index, block in enumerate(parent):
-
-                    def ended(_m: Any, _i: Any, output: Any, key: str = f"{name}.{index}") -> None:
-                        whole = _joined(_tensors(output))
-                        seen[key] = whole[:: max(1, len(whole) // SAMPLES)].cpu()
-
-                    hooks.callback(block.register_forward_hook(ended).remove)
-        yield seen

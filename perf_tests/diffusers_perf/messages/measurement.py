@@ -143,6 +143,21 @@ def kept_elsewhere(pipeline: str, denoiser: str) -> str:
     return f"{pipeline} does not keep its {denoiser} in an attribute of that name"
 
 
+NO_BLOCK_RECORDED = "no block of its reference is recorded"
+UNEVEN_STEPS = "its steps differ from one another by design"
+BLOCK_NOT_CALLED = "not called one by one: compiled or replayed as a whole, or left out"
+OTHER_ARGUMENTS = "given other arguments than the reference's"
+
+
+def block_failed(kind: str, error: object) -> str:
+    text = (str(error).strip().splitlines() or [""])[0]
+    return f"failed when called by itself ({kind}: {text})"
+
+
+def blocks_left_out(number: int, total: int, reason: str) -> str:
+    return f"{number} of {total} blocks {reason}"
+
+
 # Interference
 
 SLOWDOWN = "hardware slowdown"

@@ -19,7 +19,7 @@ QUICK_ROUNDS = 2
 DIGITS_MOST = 9
 MARK = "diffusers_perf"
 """On the library's test, and on no other."""
-OPTIONS = ("--device", "--model", "--rounds", "--baselines", "--quick", "--shard", "--first-block")
+OPTIONS = ("--device", "--model", "--rounds", "--baselines", "--quick", "--shard")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -72,11 +72,6 @@ def _add(parser: pytest.Parser) -> None:
         help="run the I-th of N nearly equal parts of the cases, each on a GPU of its own; "
         "`diffusers-perf merge` joins the runs. I/N:FIRST-LAST names the part's cases by their "
         "places, as `diffusers-perf fleet` does",
-    )
-    group.addoption(
-        "--first-block",
-        action="store_true",
-        help="where a step of a step-wise workload fails, name the first block that differs",
     )
 
     parser.addini("perf_baselines", "folder of the accepted baselines", default="baselines")

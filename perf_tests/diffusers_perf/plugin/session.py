@@ -27,7 +27,6 @@ from diffusers_perf.measurement.loading import Load
 from diffusers_perf.measurement.machine import BadDevice, this_machine, with_threads_for
 from diffusers_perf.measurement.measuring import digest
 from diffusers_perf.measurement.pipelines import Source
-from diffusers_perf.measurement.stepwise import Steps
 from diffusers_perf.messages import plugin as messages
 from diffusers_perf.messages.common import OUT_OF_MEMORY
 from diffusers_perf.plugin.judging import Judging
@@ -270,7 +269,6 @@ def start(config: pytest.Config) -> PerfSession:
             machine=machine,
             rounds=config.getoption("rounds") or (QUICK_ROUNDS if quick else ROUNDS),
             quick=quick,
-            steps=Steps(blocks=config.getoption("first_block")),
             options=models.options_for(machine.device, model),
             say=progress.stage,
             images_folder=report and report.with_name(f"{report.stem}-images"),

@@ -80,6 +80,15 @@ class Distance(Record, frozen=True, kw_only=True):
     ssim: Number
 
 
+class BlockDistance(Record, frozen=True, kw_only=True):
+    """How far a block's output is from the reference's block's, on the same inputs."""
+
+    kind: str
+    """Its class and the shapes of its output, by which blocks are compared with each other."""
+    db: Number
+    """Signal-to-noise ratio of the mean over the tokens."""
+
+
 class StepDistances(Record, frozen=True, kw_only=True):
     """How far a case's steps are from its reference's, each from where the reference stood:
     signal-to-noise ratios in dB. Calls of other shapes than the reference's are at -120 dB.
@@ -89,9 +98,11 @@ class StepDistances(Record, frozen=True, kw_only=True):
     """By step, of the farthest input that the pipeline gave to its denoisers."""
     predictions_db: tuple[Number, ...]
     """By step, of the denoisers' predictions from the reference's inputs."""
-    blocks_db: Mapping[str, Number] = {}
-    """By block in the order of their ends, in the step whose prediction is the farthest; empty
-    unless asked for."""
+    blocks: Mapping[str, BlockDistance] = {}
+    """Of the denoiser's transformer blocks in one step, in the order of their ends; empty in older
+    runs."""
+    blocks_unknown: str | None = None
+    """Why some or all of them were not compared."""
 
     def __post_init__(self) -> None:
         if len(self.inputs_db) != len(self.predictions_db):

@@ -50,7 +50,7 @@ def pipeline_of(name: str, dtype: torch.dtype = torch.float32, **changes: Any) -
 def reference(request: pytest.FixtureRequest) -> tuple[str, Trajectory]:
     with drawn_on_host():
         pipeline, generation = pipeline_of(request.param)
-        return request.param, record(generation, pipeline, blocks=True)
+        return request.param, record(generation, pipeline)
 
 
 def followed(
@@ -63,7 +63,7 @@ def followed(
     pipeline, generation = pipeline_of(name, **changes)
     change(pipeline)
     before = denoisers(pipeline)
-    distances, images = follow(generation, pipeline, trajectory, blocks=True)
+    distances, images = follow(generation, pipeline, trajectory)
     assert denoisers(pipeline) == before
     return distances, pixels.distance(images, trajectory.images).psnr_db
 
@@ -71,7 +71,8 @@ def followed(
 def test_same_pipeline_is_identical_in_each_step(reference: tuple[str, Trajectory]) -> None:
     steps, image_db = followed(reference)
     assert steps.inputs_db == steps.predictions_db == (IDENTICAL_DB,) * STEPS
-    assert set(steps.blocks_db.values()) == {IDENTICAL_DB}
+    assert {block.db for block in steps.blocks.values()} == {IDENTICAL_DB}
+    assert steps.blocks_unknown is None
     assert image_db == IDENTICAL_DB
 
 
@@ -106,8 +107,8 @@ def test_damaged_block_is_named(reference: tuple[str, Trajectory]) -> None:
     # The next step starts where the reference stood.
     assert steps.inputs_db == (IDENTICAL_DB,) * STEPS
     assert image_db == IDENTICAL_DB
-    first = next(block for block, db in steps.blocks_db.items() if db < LIMIT_DB)
-    assert first.startswith(damaged)
+    (far,) = (name for name, block in steps.blocks.items() if block.db < IDENTICAL_DB)
+    assert far.endswith(f".{damaged}")
 
 
 def test_other_scheduler_shows_in_the_second_steps_inputs(
@@ -168,20 +169,18 @@ measure(FLUX, "unchanged", "damaged", suite="served")
 """
 
 
-def test_main_job_names_the_first_step_and_block(
+def test_main_job_names_the_first_step_and_the_block(
     pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("PYTEST_XDIST_WORKER", raising=False)
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[3]))
     pytester.makepyfile(test_served=TEST_FILE)
     pytester.makeini("[pytest]\n")
-    done = pytester.runpytest_subprocess(
-        "--benchmark-only", "--device=cpu", "--rounds=1", "--first-block", "-q"
-    )
+    done = pytester.runpytest_subprocess("--benchmark-only", "--device=cpu", "--rounds=1", "-q")
     done.stdout.fnmatch_lines(
         [
             "*worse image: flux-damaged: step 1: the denoiser's prediction differs from *",
-            "*measured*first in block transformer_blocks.1*",
+            "*measured* dB in block transformer.transformer_blocks.1 alone*",
         ]
     )
     done.assert_outcomes(passed=2, failed=1)
@@ -190,6 +189,8 @@ def test_main_job_names_the_first_step_and_block(
 def test_reference_that_calls_no_denoiser_cannot_be_followed() -> None:
     """A whole step that is replayed, for one, calls none."""
     pipeline, generation = pipeline_of("flux")
-    trajectory = Trajectory(calls={"transformer": []}, images=generation.images())
+    trajectory = Trajectory(
+        calls={"transformer": []}, blocks={}, middle=0, images=generation.images()
+    )
     with pytest.raises(CannotFollow, match="is called 4 times, the reference's 0 times"):
         follow(generation, pipeline, trajectory)

@@ -33,6 +33,7 @@ from diffusers_perf.judge.question import Question
 from diffusers_perf.judge.verdicts import judge
 from diffusers_perf.records.baselines import Bound, Claim, OperatorBaseline
 from diffusers_perf.records.measurement import (
+    BlockDistance,
     Count,
     Distance,
     Interference,
@@ -72,15 +73,61 @@ def test_step_is_judged_at_its_limit(
     assert of("image distance", stepped(inputs_db, prediction_db)) == status
 
 
-def test_first_block_beyond_the_limit_is_named() -> None:
+def blocks_of(*distances_db: float, kind: str = "Block 8x4") -> dict[str, BlockDistance]:
+    return {
+        f"{kind} {index}": BlockDistance(kind=kind, db=db) for index, db in enumerate(distances_db)
+    }
+
+
+def with_blocks(
+    blocks: dict[str, BlockDistance], *, prediction_db: float = 60.0, unknown: str | None = None
+) -> Question:
+    asked = stepped(60, prediction_db)
     distances = StepDistances(
-        inputs_db=(30.0,), predictions_db=(29.9,), blocks_db={"first": 30.0, "second": 29.9}
+        inputs_db=(60,), predictions_db=(prediction_db,), blocks=blocks, blocks_unknown=unknown
     )
-    asked = fp16(step_distances=distances)
-    asked = dataclasses.replace(asked, tolerance=Tolerance(psnr_db=40, step_db=30))
+    return dataclasses.replace(
+        asked, measured=structs.replace(asked.measured, step_distances=distances)
+    )
+
+
+@pytest.mark.parametrize(
+    ("blocks", "status"),
+    [
+        (blocks_of(60.0, 60.0, 50.1), None),
+        (blocks_of(60.0, 60.0, 50.0), "worse image"),
+        # However the arithmetic differs, it differs in all alike.
+        (blocks_of(20.0, 21.0, 22.0), None),
+        # Beyond what rounding makes, the others count for no more.
+        (blocks_of(120.0, 120.0, 70.1), None),
+        (blocks_of(120.0, 120.0, 70.0), "worse image"),
+        # Of another kind, which may be farther as a whole.
+        (blocks_of(60.0, 60.0) | blocks_of(50.0, 49.0, kind="Other 8x4"), None),
+        (blocks_of(60.0, 60.0, 60.0) | blocks_of(30.0, kind="Single"), None),
+        ({}, None),
+    ],
+)
+def test_block_is_judged_beside_its_kind(
+    blocks: dict[str, BlockDistance], status: Status | None
+) -> None:
+    assert of("image distance", with_blocks(blocks)) == status
+
+
+def test_blocks_that_are_not_compared_are_not_judged() -> None:
+    assert of("image distance", with_blocks({}, unknown="compiled")) is None
+
+
+def test_outlier_is_the_block_that_is_the_farthest_from_its_kind() -> None:
+    blocks = blocks_of(60.0, 60.0, 60.0, 45.0) | blocks_of(40.0, 40.0, 28.0, kind="Other")
+    (found,) = (f for f in judge(with_blocks(blocks)).findings if f.metric == "image distance")
+    assert "block Block 8x4 3 differs" in found.what
+
+
+def test_step_beyond_the_limit_names_the_outlier() -> None:
+    asked = with_blocks(blocks_of(60.0, 60.0, 15.0), prediction_db=29.9)
     (found,) = (f for f in judge(asked).findings if f.metric == "image distance")
     assert "the denoiser's prediction differs" in found.what
-    assert found.measured.endswith("29.9 dB, first in block second")
+    assert found.measured.endswith("29.9 dB, 15.0 dB in block Block 8x4 2 alone")
 
 
 def test_step_without_a_limit_is_inconclusive() -> None:

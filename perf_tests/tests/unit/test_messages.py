@@ -31,6 +31,7 @@ from diffusers_perf.judge.verdicts import judge
 from diffusers_perf.records.baselines import Bound, OperatorBaseline
 from diffusers_perf.records.main_job import MainJob
 from diffusers_perf.records.measurement import (
+    BlockDistance,
     Count,
     Distance,
     Interference,
@@ -63,8 +64,11 @@ def fp16(**changes: Any) -> Question:
 
 def stepped(inputs_db: list[float], predictions_db: list[float], **blocks_db: float) -> Question:
     """A case of a step-wise workload."""
+    kind = "FluxTransformerBlock 1x4096x3072"
     distances = StepDistances(
-        inputs_db=tuple(inputs_db), predictions_db=tuple(predictions_db), blocks_db=blocks_db
+        inputs_db=tuple(inputs_db),
+        predictions_db=tuple(predictions_db),
+        blocks={name: BlockDistance(kind=kind, db=db) for name, db in blocks_db.items()},
     )
     return replace(
         fp16(step_distances=distances), tolerance=Tolerance(psnr_db=40, ssim=0.97, step_db=30)
@@ -95,9 +99,10 @@ def test_images() -> None:
         "step's tolerance unknown": replace(
             stepped([60, 12, 11], [70, 70, 70]), tolerance=Tolerance(psnr_db=40)
         ),
-        "step's prediction, first block": stepped(
-            [60, 60, 60], [55, 20, 18], **{"blocks.0": 60, "blocks.1": 15, "blocks.2": 14}
+        "step's prediction, block": stepped(
+            [60, 60, 60], [55, 20, 18], **{"blocks.0": 60, "blocks.1": 15, "blocks.2": 61}
         ),
+        "block": stepped([60], [50], **{"blocks.0": 78, "blocks.1": 46.8, "blocks.2": 79}),
         "reference far": question(
             structs.replace(REFERENCE, image_distance=Distance(psnr_db=21.8, ssim=0.8))
         ),

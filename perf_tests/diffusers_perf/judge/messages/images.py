@@ -12,6 +12,7 @@ from diffusers_perf.judge.messages.run import not_measured
 
 if TYPE_CHECKING:
     from diffusers_perf.catalog.declarations import Tolerance
+    from diffusers_perf.judge.outlier import FarBlock
     from diffusers_perf.judge.question import Question
     from diffusers_perf.records.baselines import CaseBaseline
     from diffusers_perf.records.measurement import Distance
@@ -156,9 +157,9 @@ def far_step(
     prediction_db: float,
     *,
     limit_db: float,
-    block: str | None,
+    outlier: FarBlock | None,
 ) -> Message:
-    """The first step beyond the limit; `block` is the first of the denoiser's that is."""
+    """The first step beyond the limit; `outlier` is the block that stands out, if one does."""
     if inputs_db < limit_db:
         what = f"step {step}: the denoiser's inputs differ from {called(q.reference.case)}'s"
         measured = f"signal-to-noise ratio {inputs_db:.1f} dB"
@@ -168,16 +169,30 @@ def far_step(
     else:
         what = f"step {step}: the denoiser's prediction differs from {called(q.reference.case)}'s"
         measured = f"signal-to-noise ratio {prediction_db:.1f} dB"
-        advice = "add --first-block to name the block that differs"
-        if block:
-            measured += f", first in block {block}"
-            advice = f"look at what changed in {block}"
+        advice = "look at the denoiser's arithmetic: precision, attention, compilation"
+        if outlier:
+            measured += f", {outlier.db:.1f} dB in block {outlier.name} alone"
+            advice = f"look at what changed in {outlier.name}"
     return Message(
         what=what,
         measured=measured,
         expected=f"{called(q.reference.case)}'s step from the same latents, in the same run",
         limit=f"at least {limit_db:.0f} dB",
         advice=f"{advice}, then rerun",
+        command=q.rerun,
+    )
+
+
+def far_block(q: Question, outlier: FarBlock) -> Message:
+    kind, *_ = outlier.kind.split()
+    return Message(
+        what=f"block {outlier.name} differs from {called(q.reference.case)}'s by more than the "
+        "others of its kind",
+        measured=f"signal-to-noise ratio {outlier.db:.1f} dB on the same inputs, median of "
+        f"{outlier.blocks} {kind}s {outlier.median_db:.1f} dB",
+        expected=f"{called(q.reference.case)}'s block on the same inputs, in the same run",
+        limit=f"above {outlier.limit_db:.1f} dB",
+        advice=f"look at what changed in {outlier.name}, then rerun",
         command=q.rerun,
     )
 
