@@ -144,7 +144,6 @@ def _measurement(info: Json) -> dict[str, Any]:
         "image_distance": {"psnr_db": image["psnr_db"], "ssim": image["ssim"]}
         if compared
         else None,
-        "host_step_s": info.get("host_step_s"),
         "time_to_first_image_s": info.get("first_picture_s"),
         "compile_cache": info.get("compile_cache"),
         "roofline_s": info["floor_s"],

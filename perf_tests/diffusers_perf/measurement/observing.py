@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
-from statistics import median
 from time import perf_counter
 from typing import Any, Protocol
 
@@ -16,7 +13,7 @@ from msgspec import structs
 from diffusers_perf.catalog.declarations import Case
 from diffusers_perf.catalog.metrics import KEPT_BYTES, PYTHON_CALLS
 from diffusers_perf.measurement import counters, growth, host, roofline, structure
-from diffusers_perf.measurement.discovery import denoisers, modules, step_ends
+from diffusers_perf.measurement.discovery import modules
 from diffusers_perf.measurement.generation import Generation
 from diffusers_perf.measurement.interference import Watch
 from diffusers_perf.measurement.pipelines import Source, built
@@ -124,11 +121,7 @@ class Observing:
             watch.note_gpu()
             calls = host.python_calls(generation, pipeline)
             growing = growth.Growing(generation, pipeline, watch.device)
-            steps_s: list[float] = []
-            with ExitStack() as hooks:
-                if watch.device.type == "cuda":
-                    steps_s = hooks.enter_context(denoising_s(pipeline))
-                left = host.left(generation, watch.device, growing=growing if briefly else None)
+            left = host.left(generation, watch.device, growing=growing if briefly else None)
             further = growing.further(ends_early=briefly)
         finally:
             gc.enable()
@@ -136,7 +129,6 @@ class Observing:
         kept = {name: Count(fixed=number, per_step=0) for name, number in bytes_left.items()}
         return structs.replace(
             measurement,
-            host_step_s=median(steps_s) if steps_s else None,
             counters={**measurement.counters, PYTHON_CALLS.field: calls, **kept},
             metrics={**measurement.metrics, **further.stages_s},
             ignored=(*measurement.ignored, *left.ignored),
@@ -219,33 +211,6 @@ def with_gpu_times(
         stages_s=seen.stages_s,
         families=seen.families,
     )
-
-
-@contextmanager
-def denoising_s(pipeline: Any) -> Iterator[list[float]]:
-    """Seconds that a step's calls of the denoisers take to return: their launches, nothing awaited.
-
-    Of each step in which one is called.
-    """
-    starts: list[float] = []
-    calls: list[float] = []
-    steps: list[float] = []
-
-    def ended() -> None:
-        if calls:
-            steps.append(sum(calls))
-            calls.clear()
-
-    with ExitStack() as hooks:
-        hooks.enter_context(step_ends(pipeline, ended))
-        for module in denoisers(pipeline).values():
-            before = module.register_forward_pre_hook(lambda *_: starts.append(perf_counter()))
-            after = module.register_forward_hook(
-                lambda *_: calls.append(perf_counter() - starts.pop())
-            )
-            hooks.callback(before.remove)
-            hooks.callback(after.remove)
-        yield steps
 
 
 def parameters(pipeline: Any) -> int:

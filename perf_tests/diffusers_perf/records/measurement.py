@@ -168,9 +168,6 @@ class Measurement(Record, frozen=True, kw_only=True):
     """Of a step-wise workload's cases, to its reference; their `image_distance` is then of the
     image that comes of the reference's predictions."""
     gpu_busy_s: Positive | None = None
-    host_step_s: Positive | None = None
-    """Time the host takes to enqueue one call of the denoiser: the median of the first calls of
-    three generations. None on a CPU, and where the denoising is replayed without calling it."""
     peak_memory_bytes: PositiveInteger | None = None
     time_to_first_image_s: Positive | None = None
     """Load, check, compile, capture, generate. What an earlier case of the process loaded

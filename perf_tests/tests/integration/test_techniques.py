@@ -19,7 +19,6 @@ from diffusers_perf.catalog.workload import Workload
 from diffusers_perf.measurement import applied
 from diffusers_perf.measurement.generation import Generation
 from diffusers_perf.measurement.host import left
-from diffusers_perf.measurement.observing import denoising_s
 from diffusers_perf.measurement.pipelines import DoesNotFit, Source, built
 from diffusers_perf.measurement.replay import replay
 from diffusers_perf.records import pixels
@@ -74,16 +73,6 @@ def test_progress_bar_thread_sleeps_during_rounds(
     with pipeline_of("reference", source) as pipeline:
         Generation(pipeline, FEW).images()
     assert [thread for thread in set(threading.enumerate()) - before if thread.is_alive()] == []
-
-
-def test_hosts_share_of_a_step_is_timed(source: Source) -> None:
-    with pipeline_of("reference", source) as pipeline:
-        with denoising_s(pipeline) as seconds:
-            left(Generation(pipeline, FEW), torch.device("cpu"))
-        assert len(seconds) == 3
-        assert min(seconds) > 0
-        Generation(pipeline, FEW).images()
-        assert len(seconds) == 3
 
 
 @pytest.mark.parametrize(
