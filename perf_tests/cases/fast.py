@@ -17,7 +17,8 @@ FLUX_COMPILED = "channels_last+compile_regional+compile_decoder"
 FLUX_FULL = f"{FLUX_COMPILED}+{LOOP}+cuda_graph_step+cuda_graph_decoder"
 FLUX_BEST_LOSSLESS = stack("flux_best_lossless", f"{FLUX_FULL}+precomputed_prompt")
 # Not captured: a cache decides on the host what a step does.
-FLUX_CACHED = f"{FLUX_COMPILED}+{LOOP}+cuda_graph_decoder+precomputed_prompt+taylorseer_lite"
+FLUX_TO_CACHE = f"{FLUX_COMPILED}+{LOOP}+cuda_graph_decoder+precomputed_prompt"
+FLUX_CACHED = f"{FLUX_TO_CACHE}+taylorseer_lite"
 FLUX_BEST_LOSSY = stack("flux_best_lossy", f"{FLUX_CACHED}+fp8")
 measure(
     DEV28,
@@ -40,11 +41,13 @@ measure(
     "compile_regional+first_block_cache",
     "compile_regional+mag_cache",
     "compile_regional+taylorseer_lite",
+    "compile_regional+dbcache",
     "taylorseer",
     "pyramid_attention_broadcast",
     "faster_cache",
     FLUX_CACHED,
     FLUX_BEST_LOSSY,
+    f"{FLUX_TO_CACHE}+dbcache+fp8",
     suite="lossy",
 )
 
@@ -105,4 +108,4 @@ measure(SDXL6, "precomputed_prompt", "device_steps", LOOP, suite="lossless")
 
 # What of it runs on a CPU, on the embedded transformer.
 measure(workloads.FLUX8, "precomputed_prompt", LOOP, suite="lossless")
-measure(workloads.FLUX28, "taylorseer_lite", suite="lossy")
+measure(workloads.FLUX28, "taylorseer_lite", "dbcache", suite="lossy")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -18,16 +18,20 @@ def replay(pipeline: Any) -> None:
 
     Those would take its shape for one more to prepare for. What a cache keeps of it is forgotten.
     """
-    # Importing the compiler takes seconds, so only where something is compiled.
-    compiles = "torch._dynamo" in sys.modules
-    eager = torch.compiler.set_stance("force_eager") if compiles else nullcontext()
     own = modules(pipeline)
-    with torch.no_grad(), eager:
+    with torch.no_grad(), uncompiled():
         for denoiser in anatomy_of(pipeline).denoisers:
             module = own[denoiser.name]
             args, kwargs = denoiser.call.on(device_of(pipeline), dtype_of(module))
             with _cache_context(module):
                 _eager_forward(module)(*args, **kwargs)
+
+
+def uncompiled() -> AbstractContextManager[Any]:
+    """Whatever is compiled runs operator by operator while the context is open."""
+    # Importing the compiler takes seconds, so only where something is compiled.
+    compiles = "torch._dynamo" in sys.modules
+    return torch.compiler.set_stance("force_eager") if compiles else nullcontext()
 
 
 def device_of(pipeline: Any) -> torch.device:

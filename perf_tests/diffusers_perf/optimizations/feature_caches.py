@@ -1,4 +1,4 @@
-"""The caches that diffusers has for transformers: what a block made is taken for a later step's.
+"""The caches that there are for transformers: what a block made is taken for a later step's.
 
 How far an image may move is each model's own: the tolerances are the embedded transformer's, and
 hold on no other weights.
@@ -22,9 +22,11 @@ from diffusers_perf.optimizations.tolerances import (
     EXTRAPOLATED,
     EXTRAPOLATED_OUTPUT,
     FIRST_BLOCK_CACHED,
+    FIRST_BLOCK_EXTRAPOLATED,
     STEPS_LEFT_OUT,
 )
 from diffusers_perf.techniques.beneath import compile_beneath_hooks
+from diffusers_perf.techniques.dual_block_cache import blocks_are_kept, keep_blocks
 
 CACHED = (Slot.DENOISER_CALLS, Slot.DENOISER_BLOCKS, Slot.DENOISER_FORWARD, Slot.DENOISER_STEPS)
 """Another thing from step to step, of which a graph of the denoiser or of a step knows nothing, and
@@ -190,3 +192,18 @@ def mag_cache(build: Build) -> None:
         steps = build.workload.steps if build.workload else len(FLUX_MAG_RATIOS)
         config = MagCacheConfig(mag_ratios=FLUX_MAG_RATIOS, num_inference_steps=steps)
         _enable(pipeline, config)
+
+
+@optimization(
+    needs=Needs(package="cache_dit", fits=fitting.flux),
+    tolerance=FIRST_BLOCK_EXTRAPOLATED,
+    applied=blocks_are_kept,
+    skips_work=True,
+    uneven_steps=True,
+    follows_values=True,
+    decides=CACHED,
+)
+def dbcache(build: Build) -> None:
+    """DBCache of cache-dit: blocks computed where the first changed, extrapolated between."""
+    steps = build.workload.steps if build.workload else 1
+    build.then(lambda pipeline: keep_blocks(pipeline, steps=steps))

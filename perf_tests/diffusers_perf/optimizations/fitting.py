@@ -206,5 +206,5 @@ def flux(pipeline: Any) -> str | None:
     """Its denoiser is FLUX.1's."""
     for name, module in denoisers(pipeline).items():
         if type(module).__name__ != "FluxTransformer2DModel":
-            return f"the ratios of its {name} ({type(module).__name__}) are not known"
+            return f"its {name} is a {type(module).__name__}, not a FluxTransformer2DModel"
     return None

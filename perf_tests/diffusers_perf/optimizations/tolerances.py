@@ -81,6 +81,9 @@ EXTRAPOLATED = Tolerances(embedded=Tolerance(psnr_db=29))
 # The outcome of all blocks extrapolated for two steps: 43.9 dB, the prompt read in all images, with
 # 40 % of the products (8 steps: 33.8 dB, 63 %).
 EXTRAPOLATED_OUTPUT = Tolerances(embedded=Tolerance(psnr_db=35))
+# Blocks extrapolated where the first changed by less than 24 %, for three steps at most: 38.2 dB,
+# the prompt read in all images, with 44 % of the products (8 steps: 28.1 dB, 70 %).
+FIRST_BLOCK_EXTRAPOLATED = Tolerances(embedded=Tolerance(psnr_db=32))
 ATTENTION_KEPT = Tolerances(embedded=Tolerance(psnr_db=30))
 ATTENTION_APPROXIMATED = Tolerances(embedded=Tolerance(psnr_db=33))
 # A ControlNet that runs in every second step, in the tiny Stable Diffusion on a CPU, 8 steps: SSIM

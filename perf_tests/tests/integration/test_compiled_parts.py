@@ -20,6 +20,7 @@ from diffusers_perf.measurement.replay import replay
 from diffusers_perf.records import pixels
 from diffusers_perf.records.measurement import IDENTICAL_DB
 from perf_tests.cases import workloads
+from perf_tests.cases.fast import LOOP
 from perf_tests.tests import tiny
 from perf_tests.tests.unit.catalogs import ours
 
@@ -112,6 +113,23 @@ def test_layers_of_all_modules_are_offloaded() -> None:
 def test_offloaded_layers_are_neither_captured_nor_compiled(stack: str) -> None:
     with pytest.raises(ValueError, match="both decide"):
         ours().case(FLUX, stack)
+
+
+def test_cache_of_a_package_computes_blocks_that_are_compiled() -> None:
+    pytest.importorskip("cache_dit")
+    images = images_of("dbcache")
+    assert 20 < pixels.distance(images, images_of("reference")).psnr_db < 100
+    for stack in ("compile_regional+dbcache", f"{LOOP}+dbcache"):
+        assert pixels.distance(images_of(stack), images).psnr_db > 100
+    with (
+        pipeline_of("reference") as pipeline,
+        pytest.raises(applied.NotApplied, match="no cache of cache-dit"),
+    ):
+        ours().optimizations["dbcache"].applied(pipeline)
+    with pipeline_of("dbcache") as pipeline:
+        del pipeline.transformer.forward
+        with pytest.raises(applied.NotApplied, match="its last block in 5 of 5 calls"):
+            ours().optimizations["dbcache"].applied(pipeline)
 
 
 @pytest.mark.parametrize(

@@ -150,6 +150,7 @@ CHANGES = (
     Change(name="TaylorSeer, every second step", during=_taylor(2)),
     Change(name="TaylorSeer, every third step", during=_taylor(3)),
     Change(name="`mag_cache` (FLUX.1-dev's ratios)", stack="mag_cache"),
+    Change(name="`dbcache` (cache-dit)", stack="dbcache", one_by_one=True),
     Change(name="`pyramid_attention_broadcast`", stack="pyramid_attention_broadcast"),
     Change(name="`faster_cache`", stack="faster_cache"),
     Change(name="guidance 1 in the second half of the steps", during=_unguided_late),
