@@ -23,17 +23,15 @@ import numpy as np
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from diffusers_perf.catalog.refusal import Refusal
 from diffusers_perf.cli import __main__ as command
 from diffusers_perf.cli import faults
-from diffusers_perf.compare.bare import BadInput
-from diffusers_perf.compare.environments import BadSide
 from diffusers_perf.compare.explored import Folder
 from diffusers_perf.compare.state import Asked, State
 from diffusers_perf.history import store as history
 from diffusers_perf.records import image_files
-from diffusers_perf.records.baselines import BadBaseline
 from diffusers_perf.records.image_files import BadImage
-from diffusers_perf.records.reading import BadRunError, load_run
+from diffusers_perf.records.reading import load_run
 from diffusers_perf.records.store import BaselineStore
 from perf_tests.tests.schema1 import upgraded
 
@@ -183,37 +181,37 @@ READERS = {
         files=lambda: of_json(_run_file()),
         name="run.json",
         read=lambda folder: load_run(folder / "run.json"),
-        errors=(BadRunError,),
+        errors=(Refusal,),
     ),
     "machine": Reader(
         files=lambda: of_json(_accepted("nvidia-h200.json")),
         name="nvidia-h200.json",
         read=lambda folder: BaselineStore(folder).load_machine("nvidia-h200"),
-        errors=(BadBaseline,),
+        errors=(Refusal,),
     ),
     "operators": Reader(
         files=lambda: of_json(_accepted("operators/ddim50.json")),
         name="operators/ddim50.json",
         read=lambda folder: BaselineStore(folder).load_operators(),
-        errors=(BadBaseline,),
+        errors=(Refusal,),
     ),
     "portable": Reader(
         files=lambda: of_json(_accepted("portable.json")),
         name="portable.json",
         read=lambda folder: BaselineStore(folder).load_portable(scale="full", device="cuda"),
-        errors=(BadBaseline,),
+        errors=(Refusal,),
     ),
     "published": Reader(
         files=lambda: of_json(_accepted("published.json")),
         name="published.json",
         read=lambda folder: BaselineStore(folder).load_published(),
-        errors=(BadBaseline,),
+        errors=(Refusal,),
     ),
     "acceptances": Reader(
         files=lambda: damaged((BASELINES / "HISTORY.md").read_bytes()),
         name="HISTORY.md",
         read=lambda folder: _add_line(BaselineStore(folder)),
-        errors=(BadBaseline,),
+        errors=(Refusal,),
     ),
     "image": Reader(
         files=lambda: damaged(png()),
@@ -225,19 +223,19 @@ READERS = {
         files=lambda: damaged(row()) | damaged(b"{}\n" * 20).map(zlib.compress),
         name="nvidia-h200/2026-11.jsonl.gz",
         read=history.load,
-        errors=(BadRunError,),
+        errors=(Refusal,),
     ),
     "ab": Reader(
         files=lambda: of_json(AB),
         name="ab.json",
         read=lambda folder: State.open(folder, AB["settings"], ASKED),  # type: ignore[arg-type]
-        errors=(BadSide,),
+        errors=(Refusal,),
     ),
     "explore": Reader(
         files=lambda: of_json(EXPLORE),
         name="explore.json",
         read=lambda folder: Folder.open(folder, {"name": "NVIDIA H200"}).measured,
-        errors=(BadInput,),
+        errors=(Refusal,),
     ),
     "faults": Reader(
         files=lambda: of_json(FAULTS),

@@ -16,15 +16,12 @@ from types import ModuleType, TracebackType
 
 from diffusers_perf.catalog.declarations import Case, Optimization
 from diffusers_perf.catalog.recording import Declaration, declarations_in
+from diffusers_perf.catalog.refusal import Refusal
 from diffusers_perf.catalog.registry import Catalog, refuse_namesake
 from diffusers_perf.catalog.workload import Workload
 from diffusers_perf.messages import declarations as messages
 
 OPTIMIZATIONS = "diffusers_perf.optimizations"
-
-
-class BadDeclaration(Exception):
-    """A declaration that cannot be used; one sentence says where and why."""
 
 
 @cache
@@ -78,7 +75,7 @@ class Project:
         """The catalog that a test module runs: its own, or the shared one if it declares no case.
 
         It knows what ships, what is shared, what the module declares, and optimizations that it
-        imported by name. `BadDeclaration` for a mistake, or what another module has declared.
+        imported by name. `Refusal` for a mistake, or what another module has declared.
         """
         declarations = declarations_in(vars(module))
         if not any(declaration.makes_cases for declaration in declarations):
@@ -98,10 +95,10 @@ class Project:
             try:
                 refuse_namesake(case.workload, (other.workload for other in others))
             except ValueError as error:
-                raise BadDeclaration(f"{module.__name__}: {error}") from None
+                raise Refusal(f"{module.__name__}: {error}") from None
             taken = {(other.workload, other.name) for other in others}
             if (case.workload, case.name) in taken and not case.is_reference:
-                raise BadDeclaration(f"{module.__name__}: {messages.case_of_another(case.id)}")
+                raise Refusal(f"{module.__name__}: {messages.case_of_another(case.id)}")
         return catalog
 
 
@@ -118,21 +115,21 @@ def is_below(name: str, packages: Iterable[str]) -> bool:
 
 
 def load(name: str) -> ModuleType:
-    """Import a module that declares something. `BadDeclaration` if that fails."""
+    """Import a module that declares something. `Refusal` if that fails."""
     _refuse_without_docstrings()
     try:
         return import_module(name)
     except SyntaxError as error:
-        raise BadDeclaration(f"{_place(error.filename, error.lineno)}: {error.msg}") from None
+        raise Refusal(f"{_place(error.filename, error.lineno)}: {error.msg}") from None
     except Exception as error:
         # A declaration can break in any way as it is read, and is named by its line.
         place = next(_places(error.__traceback__, name), name)
-        raise BadDeclaration(f"{place}: {type(error).__name__}: {error}") from None
+        raise Refusal(f"{place}: {type(error).__name__}: {error}") from None
 
 
 def _refuse_without_docstrings() -> None:
     if sys.flags.optimize > 1:
-        raise BadDeclaration(messages.NO_DOCSTRINGS)
+        raise Refusal(messages.NO_DOCSTRINGS)
 
 
 def _places(traceback: TracebackType | None, name: str) -> Iterator[str]:
@@ -159,7 +156,7 @@ def _add_all(declarations: list[Declaration], catalog: Catalog) -> None:
             declaration.into(catalog)
         except ValueError as error:
             place = _place(declaration.file, declaration.line)
-            raise BadDeclaration(f"{place}: {error}") from None
+            raise Refusal(f"{place}: {error}") from None
 
 
 def _place(file: str | None, line: int | None) -> str:

@@ -16,8 +16,9 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from diffusers_perf.catalog.refusal import Refusal
 from diffusers_perf.catalog.status import CANNOT_JUDGE
-from diffusers_perf.cli.answers import add_baselines, add_minutes, named, refuse, store_of
+from diffusers_perf.cli.answers import add_baselines, add_minutes, named, store_of
 from diffusers_perf.messages import ab as messages
 
 MINUTES = 30.0
@@ -64,23 +65,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     from diffusers_perf.compare.interruption import interruptible
-    from diffusers_perf.compare.lock import BadFolder, held
-    from diffusers_perf.compare.processes import NothingMeasured
+    from diffusers_perf.compare.kept import Setting
+    from diffusers_perf.compare.lock import held
     from diffusers_perf.compare.sides import (
-        BadSide,
         commits_of,
         of_commits,
         of_pythons,
         refs_anywhere,
         repository,
     )
-    from diffusers_perf.compare.state import Asked, Setting, State, free_folder
+    from diffusers_perf.compare.state import Asked, State, free_folder
     from diffusers_perf.compare.turns import Turns
     from diffusers_perf.ending import leave_lost_terminal
 
     refs, pythons = (args.base, args.head), (args.base_python, args.head_python)
     if not (all(refs) and not any(pythons)) and not (all(pythons) and not any(refs)):
-        raise BadSide(messages.TWO_REFS_OR_TWO_PYTHONS)
+        raise Refusal(messages.TWO_REFS_OR_TWO_PYTHONS)
     options = [
         *(["--device", args.device] if args.device else []),
         *(["--quick"] if args.quick else []),
@@ -121,8 +121,6 @@ def main(args: argparse.Namespace) -> int:
                     store=store_of(args),
                     interruption=interruption,
                 ).judge()
-    except (BadFolder, NothingMeasured) as error:
-        return refuse(str(error))
     except KeyboardInterrupt:
         leave_lost_terminal()
         print(

@@ -13,6 +13,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from diffusers_perf.catalog.metrics import COUNTERS, GPU_BUSY, LATENCY
+from diffusers_perf.catalog.refusal import Refusal
 from diffusers_perf.cli.acceptable import (
     PROCESSES_MIN,
     cases_with_interference,
@@ -30,7 +31,7 @@ from diffusers_perf.records.baselines import CaseBaseline, MachineBaseline
 from diffusers_perf.records.image_files import Thumbnail
 from diffusers_perf.records.measurement import Count
 from diffusers_perf.records.names import BadName, image_file
-from diffusers_perf.records.reading import BadRunError, load_runs
+from diffusers_perf.records.reading import load_runs
 from diffusers_perf.records.run import CaseRecord, Run
 from diffusers_perf.records.store import BaselineStore, Changes
 
@@ -68,18 +69,18 @@ def main(args: argparse.Namespace) -> int:
     reason = " ".join(args.reason.split())
     if args.images_only:
         if len(args.runs) != 1:
-            raise BadRunError(messages.one_run(len(args.runs)))
+            raise Refusal(messages.one_run(len(args.runs)))
         return accept_images(args.runs[0], store_of(args), reason=reason)
     return accept(args.runs, store_of(args), reason=reason, processes=args.processes)
 
 
 def accept_images(path: Path, store: BaselineStore, *, reason: str) -> int:
-    """Keep the images of the run's references; 0. `BadRunError` for a bad run."""
+    """Keep the images of the run's references; 0. `Refusal` for a bad run."""
     (run,) = _load([path], reason)
     check([run])
     images = {target: _thumbnail(*source) for target, source in _images(run, store).items()}
     if not images:
-        raise BadRunError(messages.no_reference(path))
+        raise Refusal(messages.no_reference(path))
     with store.changing() as changes:
         for target, image in images.items():
             _check_shape(image, target)
@@ -92,13 +93,13 @@ def accept_images(path: Path, store: BaselineStore, *, reason: str) -> int:
 def accept(
     paths: Sequence[Path], store: BaselineStore, *, reason: str, processes: int = PROCESSES_MIN
 ) -> int:
-    """Write the runs' cases into their machine's baseline; 0. `BadRunError` for bad runs.
+    """Write the runs' cases into their machine's baseline; 0. `Refusal` for bad runs.
 
     A case that fewer than this many of the runs measured without interference is left out.
     """
     runs = _load(paths, reason)
     if len(runs) < processes:
-        raise BadRunError(messages.too_few_to_accept(len(runs), processes))
+        raise Refusal(messages.too_few_to_accept(len(runs), processes))
     check(runs)
     check_whole(runs)
     with store.changing() as changes:
@@ -129,7 +130,7 @@ def _accept(runs: Sequence[Run], changes: Changes, *, reason: str, processes: in
         if len(cases) >= processes
     }
     if not accepted:
-        raise BadRunError(messages.none_without_interference(processes))
+        raise Refusal(messages.none_without_interference(processes))
     for key, seen in measured.items():
         if key not in accepted:
             print(messages.left_out(messages.in_too_few(key, len(seen), processes)))
@@ -177,7 +178,7 @@ def _although(accepted: Mapping[str, Sequence[CaseRecord]]) -> list[str]:
 
 def _load(paths: Sequence[Path], reason: str) -> list[Run]:
     if not reason.strip():
-        raise BadRunError(messages.NO_REASON)
+        raise Refusal(messages.NO_REASON)
     return load_runs(paths)
 
 
@@ -208,7 +209,7 @@ def _partly(counters: Sequence[Mapping[str, Count]]) -> list[str]:
 
 def _images(run: Run, store: BaselineStore) -> dict[Path, tuple[Path, CaseRecord]]:
     """Where the references' images are kept once accepted; those that the run saved, and of which
-    case. `BadRunError` for names that cannot be a file's.
+    case. `Refusal` for names that cannot be a file's.
     """
     references = [case for case in run.cases.values() if case.is_reference]
     try:
@@ -221,24 +222,24 @@ def _images(run: Run, store: BaselineStore) -> dict[Path, tuple[Path, CaseRecord
             for case in references
         }
     except BadName as error:
-        raise BadRunError(f"{run.path}: {error}") from None
+        raise Refusal(f"{run.path}: {error}") from None
 
 
 def _thumbnail(path: Path, case: CaseRecord) -> Thumbnail:
-    """As an accepted image is kept. `BadRunError` if there is none of the size that was pinned."""
+    """As an accepted image is kept. `Refusal` if there is none of the size that was pinned."""
     if path.parent.is_file():
-        raise BadRunError(messages.folder_is_a_file(path.parent))
+        raise Refusal(messages.folder_is_a_file(path.parent))
     if not path.exists():
-        raise BadRunError(messages.no_image(path))
+        raise Refusal(messages.no_image(path))
     try:
         count, height, width, _ = image_files.load_quantized(path).shape
         thumbnail = image_files.load_thumbnail(path)
     except image_files.BadImage as error:
-        raise BadRunError(str(error)) from None
+        raise Refusal(str(error)) from None
     pinned = case.image_size or (height, width)
     if count % case.measurement.num_images or pinned != (height, width):
         expected = (case.measurement.num_images, *pinned)
-        raise BadRunError(messages.other_size(path, (count, height, width), expected))
+        raise Refusal(messages.other_size(path, (count, height, width), expected))
     return thumbnail
 
 
@@ -251,10 +252,10 @@ def _accepted_shape(path: Path) -> tuple[int, ...] | None:
 
 
 def _check_shape(image: Thumbnail, target: Path) -> None:
-    """`BadRunError` for images of another shape than those that are accepted."""
+    """`Refusal` for images of another shape than those that are accepted."""
     accepted, own = _accepted_shape(target), image.images.shape
     if accepted is not None and accepted != own:
-        raise BadRunError(messages.other_accepted_size(target, _size(accepted), _size(own)))
+        raise Refusal(messages.other_accepted_size(target, _size(accepted), _size(own)))
 
 
 def _size(shape: tuple[int, ...]) -> tuple[int, int, int]:

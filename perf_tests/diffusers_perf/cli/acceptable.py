@@ -7,12 +7,12 @@ from collections.abc import Collection, Sequence
 from msgspec import structs
 
 from diffusers_perf.catalog.metrics import LATENCY
+from diffusers_perf.catalog.refusal import Refusal
 from diffusers_perf.catalog.status import Status
 from diffusers_perf.judge import comparable
 from diffusers_perf.judge.images import REPEAT_PSNR_DB
 from diffusers_perf.judge.sides import interference_in
 from diffusers_perf.messages import baselines as messages
-from diffusers_perf.records.reading import BadRunError
 from diffusers_perf.records.run import CaseRecord, Run
 
 PROCESSES_MIN = 3
@@ -35,40 +35,40 @@ is invalid until then). A black image is never intended."""
 
 
 def check(runs: Sequence[Run], *, acceptable: Collection[str] = ACCEPTABLE) -> None:
-    """`BadRunError` unless the runs are of one machine, stopwatch and workload, and each case got
+    """`Refusal` unless the runs are of one machine, stopwatch and workload, and each case got
     one of these verdicts, and the same image from the same seed alone.
     """
     first = runs[0]
     for run in runs:
         if not run.machine.is_like(first.machine):
-            raise BadRunError(messages.other_machine(run.path, first.path))
+            raise Refusal(messages.other_machine(run.path, first.path))
         if run.session.harness_version != first.session.harness_version:
-            raise BadRunError(messages.other_code(run.path, first.path))
+            raise Refusal(messages.other_code(run.path, first.path))
         for key, case in run.cases.items():
             if case.status not in acceptable:
-                raise BadRunError(messages.not_acceptable(run.path, key, case.status))
+                raise Refusal(messages.not_acceptable(run.path, key, case.status))
             repeated = case.measurement.repeat_psnr_db
             if repeated < REPEAT_PSNR_DB:
-                raise BadRunError(messages.not_repeated(run.path, key, repeated))
+                raise Refusal(messages.not_repeated(run.path, key, repeated))
             if ignored := case.measurement.ignored:
-                raise BadRunError(messages.ignored(run.path, key, ignored[0]))
+                raise Refusal(messages.ignored(run.path, key, ignored[0]))
         if run.session.failed:
-            raise BadRunError(messages.not_measured(run.path, run.session.failed[0]))
+            raise Refusal(messages.not_measured(run.path, run.session.failed[0]))
     try:
         comparable.same_workloads(runs)
     except comparable.NotComparable as error:
-        raise BadRunError(str(error)) from None
+        raise Refusal(str(error)) from None
 
 
 def check_whole(runs: Sequence[Run]) -> None:
-    """`BadRunError` unless each case has as many rounds as a value to hold others to needs."""
+    """`Refusal` unless each case has as many rounds as a value to hold others to needs."""
     for run in runs:
         if run.session.quick:
-            raise BadRunError(messages.quick(run.path))
+            raise Refusal(messages.quick(run.path))
         for key, case in run.cases.items():
             rounds = len(case.measurement.rounds_s)
             if rounds < ROUNDS_MIN and not case.image_only:
-                raise BadRunError(messages.too_few_rounds(run.path, key, rounds, ROUNDS_MIN))
+                raise Refusal(messages.too_few_rounds(run.path, key, rounds, ROUNDS_MIN))
 
 
 def cases_with_interference(run: Run) -> dict[str, str]:

@@ -18,6 +18,7 @@ from pathlib import Path
 from shlex import join
 from typing import TYPE_CHECKING
 
+from diffusers_perf.catalog.refusal import Refusal
 from diffusers_perf.catalog.status import CANNOT_JUDGE
 from diffusers_perf.cli.answers import add_minutes, named, refuse
 from diffusers_perf.messages import bisect as messages
@@ -66,7 +67,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> int:
     from diffusers_perf.compare.bisection import Bisection, OutOfTime
     from diffusers_perf.compare.interruption import interruptible
-    from diffusers_perf.compare.lock import BadFolder, held
+    from diffusers_perf.compare.lock import held
     from diffusers_perf.compare.sides import repository
     from diffusers_perf.ending import leave_lost_terminal
 
@@ -92,7 +93,7 @@ def main(args: argparse.Namespace) -> int:
             ).find()
             print("\n".join(_conclusion(culprit, args, options)))
             return 0
-    except (BadFolder, OutOfTime) as error:
+    except OutOfTime as error:
         return refuse(str(error))
     except KeyboardInterrupt:
         leave_lost_terminal()
@@ -102,11 +103,10 @@ def main(args: argparse.Namespace) -> int:
 
 def _candidates(args: argparse.Namespace, out: Path) -> list[Candidate]:
     from diffusers_perf.compare.candidates import PackageRange, of_commits, of_versions
-    from diffusers_perf.compare.environments import BadSide
 
     count = max(len(args.package), 1)
     if len(args.good) != count or len(args.bad) != count:
-        raise BadSide(messages.unequal_ends(len(args.good), len(args.bad), count))
+        raise Refusal(messages.unequal_ends(len(args.good), len(args.bad), count))
     if args.package:
         ends = zip(args.package, args.good, args.bad, strict=True)
         packages = [PackageRange(name=name, good=good, bad=bad) for name, good, bad in ends]
@@ -114,7 +114,7 @@ def _candidates(args: argparse.Namespace, out: Path) -> list[Candidate]:
     else:
         found = of_commits(args.good[0], args.bad[0], out)
     if len(found) < 2:
-        raise BadSide(messages.SAME_ENDS)
+        raise Refusal(messages.SAME_ENDS)
     return found
 
 

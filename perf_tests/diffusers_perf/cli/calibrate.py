@@ -19,6 +19,7 @@ from pathlib import Path
 from msgspec import structs
 
 from diffusers_perf.catalog.metrics import COMPARED
+from diffusers_perf.catalog.refusal import Refusal
 from diffusers_perf.catalog.status import Status
 from diffusers_perf.cli.acceptable import PROCESSES_MIN, check
 from diffusers_perf.cli.answers import add_baselines, named, store_of
@@ -33,7 +34,7 @@ from diffusers_perf.judge.weighing import has_calibrated_quantiles
 from diffusers_perf.messages import baselines as messages
 from diffusers_perf.records.baselines import Calibration, CaseBaseline, rounded
 from diffusers_perf.records.missing import parts_of
-from diffusers_perf.records.reading import BadRunError, load_runs
+from diffusers_perf.records.reading import load_runs
 from diffusers_perf.records.run import CaseRecord, Mode, Run
 from diffusers_perf.records.store import BaselineStore, Changes
 
@@ -68,21 +69,21 @@ def main(args: argparse.Namespace) -> int:
 def calibrate(paths: Sequence[Path], store: BaselineStore) -> int:
     """Write the noise into the machine's baseline and say what it lets one see; 0.
 
-    `BadRunError` for too few runs, for ones of other commits, machines, rounds or measuring code,
+    `Refusal` for too few runs, for ones of other commits, machines, rounds or measuring code,
     for broken or changed images, and where none of the
     baseline's cases was measured without interference.
     """
     runs = load_runs(paths)
     if len(runs) < PROCESSES_MIN:
-        raise BadRunError(messages.too_few_to_calibrate(len(runs), PROCESSES_MIN))
+        raise Refusal(messages.too_few_to_calibrate(len(runs), PROCESSES_MIN))
     check(runs, acceptable=NOTHING_CHANGED)
     try:
         comparable.check(runs, runs)
     except comparable.NotComparable as error:
-        raise BadRunError(str(error)) from None
+        raise Refusal(str(error)) from None
     for run in runs:
         if run.commit.id != runs[0].commit.id:
-            raise BadRunError(messages.other_commit(run.path, runs[0].path))
+            raise Refusal(messages.other_commit(run.path, runs[0].path))
     with store.changing() as changes:
         calibrated, left_out = _calibrated(runs, changes)
     machine, mode = runs[0].machine, runs[0].session.mode
@@ -112,7 +113,7 @@ def _calibrated(runs: Sequence[Run], changes: Changes) -> tuple[dict[str, CaseBa
     machine = runs[0].machine
     baseline = changes.store.load_machine(machine.slug)
     if baseline is None:
-        raise BadRunError(messages.no_baseline(machine.name, str(changes.store.folder)))
+        raise Refusal(messages.no_baseline(machine.name, str(changes.store.folder)))
     path, mode = changes.store.machine_path(machine.slug), runs[0].session.mode
     calibrated: dict[str, CaseBaseline] = {}
     left_out: list[str] = []
@@ -131,7 +132,7 @@ def _calibrated(runs: Sequence[Run], changes: Changes) -> tuple[dict[str, CaseBa
         if calibration.noise:
             calibrated[key] = _line(key, baseline.cases[key], seen[0][1], mode, calibration)
     if not calibrated:
-        raise BadRunError(messages.none_to_calibrate(path, PROCESSES_MIN))
+        raise Refusal(messages.none_to_calibrate(path, PROCESSES_MIN))
     changes.add_history(
         [
             f"- {runs[0].date} {machine.name} `{key}`: "
@@ -178,7 +179,7 @@ def _line(
 ) -> CaseBaseline:
     """A baseline's line with this calibration of its case, and the limits that follow."""
     if name := comparable.differing(line.workload, case.workload):
-        raise BadRunError(messages.other_workload(_name(key), name))
+        raise Refusal(messages.other_workload(_name(key), name))
     calibrations = {**line.calibrations, mode: calibration}
     limits = limits_of(line.measured, calibrations.get("whole"))
     return structs.replace(line, calibrations=calibrations, limits=limits)

@@ -16,6 +16,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 
+from diffusers_perf.catalog.refusal import Refusal
 from diffusers_perf.catalog.status import CANNOT_JUDGE
 from diffusers_perf.cli.answers import refuse
 from diffusers_perf.measurement.packages import too_little_address_space
@@ -77,14 +78,9 @@ def run(arguments: Sequence[str] | None) -> int:
 def _answer(command: ModuleType, args: argparse.Namespace) -> int:
     """Run it; returns its exit code."""
 
-    from diffusers_perf.catalog.discovery import BadDeclaration
-    from diffusers_perf.compare.sides import BadSide
-    from diffusers_perf.records.baselines import BadBaseline
-    from diffusers_perf.records.reading import BadRunError
-
     try:
         code: int = command.main(args)
-    except (BadBaseline, BadDeclaration, BadRunError, BadSide) as error:
+    except Refusal as error:
         return refuse(str(error))
     except BrokenPipeError:
         raise  # of the output, not of a file

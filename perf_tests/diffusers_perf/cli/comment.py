@@ -16,10 +16,10 @@ import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from diffusers_perf.catalog.refusal import Refusal
 from diffusers_perf.cli.answers import add_baselines, named, store_of
 from diffusers_perf.messages import report as messages
-from diffusers_perf.records.baselines import BadBaseline
-from diffusers_perf.records.reading import BadRunError, load_run
+from diffusers_perf.records.reading import load_run
 from diffusers_perf.records.store import BaselineStore
 from diffusers_perf.report import make, markdown
 from diffusers_perf.report.content import Report
@@ -66,26 +66,26 @@ def _machines(folder: Path, store: BaselineStore) -> Mapping[str, Report | str]:
     for part in sorted(folder.iterdir()) if folder.is_dir() else ():
         try:
             machines[part.name] = _report(part, store)
-        except (BadRunError, BadBaseline) as error:
+        except Refusal as error:
             machines[part.name] = str(error).replace(f"{folder}/", "")
     return machines
 
 
 def _report(part: Path, store: BaselineStore) -> Report:
-    """`BadRunError` where nothing was compared, and for files that no run of ours leaves."""
+    """`Refusal` where nothing was compared, and for files that no run of ours leaves."""
     compared = part / "compared"
     for path in (part, compared):
         if not _is(path, stat.S_ISDIR):
-            raise BadRunError(messages.NOTHING_COMPARED)
+            raise Refusal(messages.NOTHING_COMPARED)
     sides: dict[str, dict[int, Path]] = {"base": {}, "head": {}}
     for path in compared.iterdir():
         if found := RUN.fullmatch(path.name):
             if not _is(path, stat.S_ISREG) or path.lstat().st_size > BYTES_MOST:
-                raise BadRunError(messages.not_a_run(path, BYTES_MOST))
+                raise Refusal(messages.not_a_run(path, BYTES_MOST))
             sides[found[1]][int(found[2])] = path
     pairs = sorted(sides["base"].keys() & sides["head"].keys())[:RUNS_MOST]
     if not pairs:
-        raise BadRunError(messages.NOTHING_COMPARED)
+        raise Refusal(messages.NOTHING_COMPARED)
     base, head = ([sides[side][pair] for pair in pairs] for side in ("base", "head"))
     return make(load_run(head[0]), store, head=head, base=base)
 

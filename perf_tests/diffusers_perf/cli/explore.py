@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from diffusers_perf.catalog.declarations import REFERENCE, Tolerance, WeightsKind
 from diffusers_perf.catalog.metrics import COLUMNS
+from diffusers_perf.catalog.refusal import Refusal
 from diffusers_perf.catalog.registry import Catalog, no_optimization
 from diffusers_perf.catalog.workload import Workload
 from diffusers_perf.cli.answers import (
@@ -29,9 +30,9 @@ from diffusers_perf.cli.answers import (
     refuse,
 )
 from diffusers_perf.compare.attempts import Attempts, cells_of
-from diffusers_perf.compare.bare import BadInput, bare_bench
+from diffusers_perf.compare.bare import bare_bench
 from diffusers_perf.compare.explored import Folder, settings_of
-from diffusers_perf.compare.lock import BadFolder, held
+from diffusers_perf.compare.lock import held
 from diffusers_perf.compare.sides import repository
 from diffusers_perf.messages import ab
 from diffusers_perf.messages import explore as messages
@@ -103,11 +104,8 @@ def main(args: argparse.Namespace) -> int:
 
     project = find_project(args.model)
     models.quiet_libraries()
-    try:
-        with held(args.out, by="explore"):
-            return _explore(args, project)
-    except (BadInput, BadFolder) as error:
-        return refuse(str(error))
+    with held(args.out, by="explore"):
+        return _explore(args, project)
 
 
 def _explore(args: argparse.Namespace, project: Project) -> int:
@@ -121,11 +119,11 @@ def _explore(args: argparse.Namespace, project: Project) -> int:
     catalog = project.catalog_of(workload)
     limit = _limit(args, catalog)
     if args.memory is not None and bench.device.type == "cpu":
-        raise BadInput(messages.MEMORY_ON_CPU)
+        raise Refusal(messages.MEMORY_ON_CPU)
     source = bench.sources.of(workload)
     allowed = limit(source.kind)
     if workload.step_wise and allowed.step_db is None:
-        raise BadInput(messages.no_limit_of_steps(workload.name))
+        raise Refusal(messages.no_limit_of_steps(workload.name))
     if not workload.step_wise:
         allowed = replace(allowed, step_db=None)
     folder = Folder.open(args.out, settings_of(bench, workload, catalog))
@@ -190,16 +188,16 @@ def _lacking(bench: Bench, workload: Workload, catalog: Catalog) -> dict[str, st
 
 
 def _limit(args: argparse.Namespace, catalog: Catalog) -> Callable[[WeightsKind], Tolerance]:
-    """The tolerance that is asked for, by the kind of weights. `BadInput` for no such tolerance."""
+    """The tolerance that is asked for, by the kind of weights. `Refusal` for no such tolerance."""
     from diffusers_perf.optimizations import tolerances
 
     known = catalog.optimizations
     unknown = next((name for name in args.without if name not in known), None)
     if unknown is not None:
-        raise BadInput(f"--without: {no_optimization(unknown, [*known])}")
+        raise Refusal(f"--without: {no_optimization(unknown, [*known])}")
     in_numbers = args.psnr is not None or args.ssim is not None
     if in_numbers and args.tolerance is not None:
-        raise BadInput(messages.TWO_TOLERANCES)
+        raise Refusal(messages.TWO_TOLERANCES)
     if in_numbers:
         numbers = Tolerance(
             psnr_db=0.0 if args.psnr is None else args.psnr,
@@ -211,18 +209,18 @@ def _limit(args: argparse.Namespace, catalog: Catalog) -> Callable[[WeightsKind]
     elif args.tolerance in known:
         tolerance = known[args.tolerance].tolerance
     else:
-        raise BadInput(f"--tolerance: {no_optimization(args.tolerance, [LOSSLESS, *known])}")
+        raise Refusal(f"--tolerance: {no_optimization(args.tolerance, [LOSSLESS, *known])}")
     return lambda kind: tolerance.on(kind) or Tolerance()
 
 
 def _workload(name: str | None, bench: Bench, project: Project) -> Workload:
     found = {c.workload.name: c.workload for c in project.cases if bench.sources.runs(c.workload)}
     if not found:
-        raise BadInput(messages.NO_WORKLOAD)
+        raise Refusal(messages.NO_WORKLOAD)
     if name is None:
         return next(iter(found.values()))
     if name not in found:
-        raise BadInput(messages.unknown_workload(name, [*found]))
+        raise Refusal(messages.unknown_workload(name, [*found]))
     return found[name]
 
 

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from diffusers_perf.catalog.status import REGRESSION
 from diffusers_perf.cli.answers import add_device_and_model, configured_store, named, number, refuse
-from diffusers_perf.compare.bare import BadInput, bare_bench
+from diffusers_perf.compare.bare import bare_bench
 from diffusers_perf.messages import faults as messages
 from diffusers_perf.messages.plugin import skipped as skipped_because
 from diffusers_perf.plugin.finding import find_project
@@ -90,16 +90,13 @@ def main(args: argparse.Namespace) -> int:
         except OSError as error:
             return refuse(unwritable(args.json, error))
     with tempfile.TemporaryDirectory() as folder:
-        try:
-            bench = _bench(args, project)
-            trials = Trials(
-                judging=Judging(bench=bench),
-                project=project,
-                folder=Path(folder),
-                workload=args.workload or _stand_in(project, bench.sources, known.values()),
-            )
-        except BadInput as error:
-            return refuse(str(error))
+        bench = _bench(args, project)
+        trials = Trials(
+            judging=Judging(bench=bench),
+            project=project,
+            folder=Path(folder),
+            workload=args.workload or _stand_in(project, bench.sources, known.values()),
+        )
         device = trials.bench.device.type
         chosen = [f for f in known.values() if not args.names or f.name in args.names]
         elsewhere = [f for f in chosen if not f.runs_on(device)]
@@ -132,7 +129,7 @@ def main(args: argparse.Namespace) -> int:
 
 
 def _bench(args: argparse.Namespace, project: Project) -> Any:
-    """A bare bench, with the weights at hand. `BadInput` where there is none."""
+    """A bare bench, with the weights at hand. `Refusal` where there is none."""
     workloads = {case.workload for case in project.cases}
     bench = bare_bench(
         device=args.device, model=args.model, workloads=workloads, store=configured_store()

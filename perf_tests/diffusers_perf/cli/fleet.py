@@ -18,6 +18,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from diffusers_perf.catalog.refusal import Refusal
 from diffusers_perf.catalog.status import CANNOT_JUDGE, REGRESSION
 from diffusers_perf.cli.answers import add_baselines, named, refuse, store_of
 from diffusers_perf.messages import fleet as messages
@@ -84,10 +85,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     from diffusers_perf.compare.interruption import interruptible
-    from diffusers_perf.compare.lock import BadFolder, held
+    from diffusers_perf.compare.lock import held
     from diffusers_perf.compare.sides import repository
     from diffusers_perf.ending import leave_lost_terminal
-    from diffusers_perf.fleet.jobs import BadFleet
     from diffusers_perf.fleet.state import FOLDER
 
     out: Path = args.json.absolute()
@@ -110,9 +110,7 @@ def main(args: argparse.Namespace) -> int:
                     return _run(args, executor, out=out, folder=folder, root=root)
             finally:
                 executor.close()
-    except BadFleet as error:
-        return refuse(str(error))
-    except BadFolder as error:
+    except Refusal as error:
         # Its folder is not one that an option names.
         return refuse(str(error).removeprefix("--out "))
     except KeyboardInterrupt:
@@ -122,13 +120,12 @@ def main(args: argparse.Namespace) -> int:
 
 
 def _executor(args: argparse.Namespace, *, root: Path, folder: Path, lock: int) -> Executor:
-    from diffusers_perf.fleet.jobs import BadFleet
     from diffusers_perf.fleet.local import Local
 
     if args.executor == "local":
         return Local(args.device, root=root, folder=folder, lock=lock)
     if find_spec("ray") is None:
-        raise BadFleet(messages.NO_RAY)
+        raise Refusal(messages.NO_RAY)
     from diffusers_perf.fleet.ray import OnRay
 
     return OnRay(args.device, root=root)

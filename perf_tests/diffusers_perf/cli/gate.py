@@ -50,7 +50,7 @@ def gate(path: Path, store: BaselineStore, *, baselines: Path | None = None) -> 
 
     Commands to run next name these `baselines`; without, those of the run.
 
-    `BadRunError` or `BadBaseline` for what cannot be read.
+    `Refusal` for what cannot be read.
     """
     run = load_run(path).with_baselines(baselines)
     standards = standards_of(run, store)
@@ -106,7 +106,7 @@ class JudgedCase:
 
 
 def standards_of(run: Run, store: BaselineStore) -> Standards:
-    """What a run is compared with. `BadBaseline` for what cannot be read."""
+    """What a run is compared with. `Refusal` for what cannot be read."""
     machine = run.machine
     return Standards(
         store=store,

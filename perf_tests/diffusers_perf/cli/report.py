@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from diffusers_perf.catalog.refusal import Refusal
 from diffusers_perf.cli.answers import add_baselines, named, store_of
 from diffusers_perf.messages import report as messages
 
@@ -46,19 +47,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> int:
     """Write the report; 0, whatever failed: the exit code of `gate` and `compare` says that."""
     from diffusers_perf.records.files import real
-    from diffusers_perf.records.reading import BadRunError
     from diffusers_perf.report import write
 
     if args.html is None and args.markdown is None:
-        raise BadRunError(messages.NO_OUTPUT)
+        raise Refusal(messages.NO_OUTPUT)
     pages = [page for page in (args.html, args.markdown) if page not in (None, STDOUT)]
     runs = {real(path) for path in (*args.runs, *args.base)}
     for page in pages:
         # `--markdown RUN.json` takes the run for the file to write.
         if page.suffix.lower() == ".json" or real(page) in runs:
-            raise BadRunError(messages.out_is_a_run(page))
+            raise Refusal(messages.out_is_a_run(page))
     if len({real(page) for page in pages}) < len(pages):
-        raise BadRunError(messages.same_output(args.html))
+        raise Refusal(messages.same_output(args.html))
     return write(
         args.runs,
         store_of(args),

@@ -29,15 +29,11 @@ from diffusers_perf.catalog.metrics import (
     METRICS,
     PEAK_MEMORY,
 )
+from diffusers_perf.catalog.refusal import Refusal
 from diffusers_perf.cli.answers import add_baselines, refuse, store_of
 from diffusers_perf.messages import baselines as messages
 from diffusers_perf.plugin.finding import find_project
-from diffusers_perf.records.baselines import (
-    BadBaseline,
-    CaseBaseline,
-    MachineBaseline,
-    PublishedCase,
-)
+from diffusers_perf.records.baselines import CaseBaseline, MachineBaseline, PublishedCase
 from diffusers_perf.records.files import read_text, write_whole
 from diffusers_perf.records.store import BaselineStore
 
@@ -85,7 +81,7 @@ def _text(path: Path) -> str:
     try:
         return read_text(path)
     except UnicodeDecodeError:
-        raise BadBaseline(f"{path}: not UTF-8") from None
+        raise Refusal(f"{path}: not UTF-8") from None
 
 
 def results_path(baseline: Path) -> Path:
@@ -94,7 +90,7 @@ def results_path(baseline: Path) -> Path:
 
 
 def results(slug: str, store: BaselineStore, before: str, cases: Sequence[Case]) -> str:
-    """The whole document; the notes are those of `before`. `BadBaseline` if unreadable."""
+    """The whole document; the notes are those of `before`. `Refusal` if unreadable."""
     baseline = store.load_machine(slug)
     assert baseline is not None  # its file was listed
     rows = [*rows_of(baseline, cases)]

@@ -73,18 +73,15 @@ def main(args: argparse.Namespace) -> int:
 
     project = find_project(args.model)
     models.quiet_libraries()
-    try:
-        # As on a GPU, whose work it counts.
-        sources = models.Sources(device="cuda", model=args.model)
-        cases: dict[str, list[Case]] = {}
-        by_name: dict[str, Source] = {}
-        for case in in_order(case for case in project.cases if sources.runs(case.workload)):
-            if args.k in case.id:
-                source = sources.of(case.workload)
-                by_name[source.name] = source
-                cases.setdefault(source.name, []).append(case)
-    except models.BadModel as error:
-        return refuse(str(error))
+    # As on a GPU, whose work it counts.
+    sources = models.Sources(device="cuda", model=args.model)
+    cases: dict[str, list[Case]] = {}
+    by_name: dict[str, Source] = {}
+    for case in in_order(case for case in project.cases if sources.runs(case.workload)):
+        if args.k in case.id:
+            source = sources.of(case.workload)
+            by_name[source.name] = source
+            cases.setdefault(source.name, []).append(case)
     if not cases:
         return refuse(messages.no_case(args.k))
     codes = {_count_all(by_name[name], cases[name], args) for name in cases}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from diffusers_perf.catalog.refusal import Refusal
 from diffusers_perf.records.store import BaselineStore
 
 if TYPE_CHECKING:
@@ -12,20 +13,16 @@ if TYPE_CHECKING:
     from diffusers_perf.measurement.bench import Bench
 
 
-class BadInput(Exception):
-    """What cannot be run as asked; one sentence says why."""
-
-
 def bare_bench(
     *, device: str | None, model: str | None, workloads: Iterable[Workload], store: BaselineStore
 ) -> Bench:
     """This machine's, with the defaults of the main job, for some of these workloads.
 
-    `BadInput` for an unknown device or model.
+    `Refusal` for an unknown device or model.
     """
     from diffusers_perf import models
     from diffusers_perf.measurement.bench import Bench
-    from diffusers_perf.measurement.machine import BadDevice, this_machine, with_threads_for
+    from diffusers_perf.measurement.machine import this_machine, with_threads_for
 
     try:
         machine = this_machine(device)
@@ -39,5 +36,5 @@ def bare_bench(
             images_folder=None,
             store=store,
         )
-    except (BadDevice, models.BadModel) as error:
-        raise BadInput(str(error)) from None
+    except Refusal as error:
+        raise Refusal(str(error)) from None

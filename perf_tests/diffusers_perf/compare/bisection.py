@@ -17,21 +17,20 @@ from pathlib import Path
 from statistics import fmean
 from time import monotonic
 
-import msgspec
-
 from diffusers_perf.catalog.metric import Unit
+from diffusers_perf.catalog.refusal import Refusal
 from diffusers_perf.compare import processes
 from diffusers_perf.compare.candidates import Candidate
-from diffusers_perf.compare.environments import BadSide
 from diffusers_perf.compare.interruption import Interruption
+from diffusers_perf.compare.kept import kept
 from diffusers_perf.compare.processes import NothingMeasured
 from diffusers_perf.compare.sides import Side
 from diffusers_perf.history.store import MEASURED, TIME_TO_FIRST_IMAGE, values_of
 from diffusers_perf.judge.stats import Interval, pooled_interval
-from diffusers_perf.messages import ab, common
+from diffusers_perf.messages import ab
 from diffusers_perf.messages import bisect as messages
 from diffusers_perf.messages.numbers import percent, plural
-from diffusers_perf.records.files import as_json, read_bytes, write_whole
+from diffusers_perf.records.files import as_json, write_whole
 from diffusers_perf.records.quantities import NotNegative, Number, Positive, StrictRecord
 from diffusers_perf.records.run import Run
 
@@ -132,9 +131,9 @@ class Bisection:
     """By candidate, over the good end, pair by pair; the one under way is the last."""
 
     def find(self) -> Culprit:
-        """`BadSide` where both ends measure alike or cannot be measured; `OutOfTime`."""
+        """`Refusal` where both ends measure alike or cannot be measured; `OutOfTime`."""
         if self.metric == TIME_TO_FIRST_IMAGE.name:
-            raise BadSide(messages.depends_on_the_cache(self.metric))
+            raise Refusal(messages.depends_on_the_cache(self.metric))
         self._open()
         good, bad = self.candidates[0], self.candidates[-1]
         try:
@@ -143,14 +142,14 @@ class Bisection:
             # The same command measures an end again, for example once its machine is quiet.
             self._failed.clear()
             self._save()
-            raise BadSide(str(error)) from None
+            raise Refusal(str(error)) from None
         low, high, skipped = 0, len(self.candidates) - 1, set[int]()
         while untested := [n for n in range(low + 1, high) if n not in skipped]:
             middle = min(untested, key=lambda n: abs(n - (low + high) / 2))
             candidate = self.candidates[middle]
             try:
                 bad_here, evidence = is_bad(candidate)
-            except (BadSide, NothingMeasured) as error:
+            except Refusal as error:
                 skipped.add(middle)
                 self._add(candidate, Answer.SKIPPED, str(error).splitlines()[0])
                 continue
@@ -174,7 +173,7 @@ class Bisection:
         self._add(good, Answer.GOOD, unit.shown(first.value))
         self._add(bad, Answer.BAD, unit.shown(last.value))
         if first.value == last.value:
-            raise BadSide(messages.ends_are_equal(self.case, self.metric, unit.shown(first.value)))
+            raise Refusal(messages.ends_are_equal(self.case, self.metric, unit.shown(first.value)))
 
         def is_bad(candidate: Candidate) -> tuple[bool, str]:
             value = self._measured(candidate, 1).value
@@ -189,7 +188,7 @@ class Bisection:
         self._add(good, Answer.GOOD, "1")
         self._add(bad, Answer.BAD, _text(whole))
         if whole.low <= 1 <= whole.high:
-            raise BadSide(
+            raise Refusal(
                 messages.ends_do_not_differ(self.case, self.metric, _text(whole), LOOKS[-1])
             )
         middle = math.sqrt(whole.mid)
@@ -296,16 +295,12 @@ class Bisection:
         self.say(f"{answer:8}{candidate.label}: {evidence}")
 
     def _open(self) -> None:
-        """Go on from what is in the folder. `BadSide` where something else was bisected there."""
-        path = self.out / FILE
-        if not path.exists():
+        """Go on from what is in the folder. `Refusal` where something else was bisected there."""
+        known = kept(self.out / FILE, StateFile, by="bisect")
+        if known is None:
             return
-        try:
-            known = msgspec.json.decode(read_bytes(path), type=StateFile)
-        except (OSError, ValueError, RecursionError):
-            raise BadSide(common.not_written_by(path, "bisect")) from None
         if known.settings != self.settings:
-            raise BadSide(messages.another_bisection(self.out))
+            raise Refusal(messages.another_bisection(self.out))
         self._finished, self._failed = dict(known.finished), dict(known.failed)
         self._ended_s = known.ended_s
         self.say(ab.finished_before(plural(len(self._all), "process", "processes")))

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from packaging.version import InvalidVersion, Version
 
+from diffusers_perf.catalog.refusal import Refusal
 from diffusers_perf.compare import environments
-from diffusers_perf.compare.environments import BadSide
 from diffusers_perf.compare.sides import Side, check_out, code_digest, commits_of, git, repository
 from diffusers_perf.messages import ab
 from diffusers_perf.messages import bisect as messages
@@ -26,7 +26,7 @@ class Candidate:
     label: str
     """As a person reads it."""
     prepare: Callable[[], Side]
-    """Checks out and installs what it needs. `BadSide` if that fails."""
+    """Checks out and installs what it needs. `Refusal` if that fails."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,12 +41,12 @@ class PackageRange:
 def of_commits(good: str, bad: str, out: Path) -> list[Candidate]:
     """Commits from good to bad, first parents, without those that change documents alone.
 
-    `BadSide` for an unknown ref, and where bad does not follow good.
+    `Refusal` for an unknown ref, and where bad does not follow good.
     """
     ends = commits_of(good, bad, names=("good", "bad"))
     first, last = ends["good"], ends["bad"]
     if git("merge-base", "--is-ancestor", first, last).returncode:
-        raise BadSide(messages.not_an_ancestor(good, bad))
+        raise Refusal(messages.not_an_ancestor(good, bad))
     code = ["--", ".", ":(exclude)*.md"]
     listed = git("rev-list", "--first-parent", "--reverse", f"{first}..{last}", *code)
     between = [commit for commit in listed.stdout.split() if commit != last]
@@ -78,7 +78,7 @@ def of_versions(packages: Sequence[PackageRange], out: Path) -> list[Candidate]:
     """Versions from good to bad, of one package after the other: each keeps its good version until
     all before it have their bad one. Pre-releases only where an end is one.
 
-    `BadSide` for a version that the index does not offer.
+    `Refusal` for a version that the index does not offer.
     """
     ranges = {package.name: _between(package) for package in packages}
     chosen = {name: versions[0] for name, versions in ranges.items()}
@@ -96,7 +96,7 @@ def _between(package: PackageRange) -> list[str]:
     try:
         good, bad = (Version(text.partition("+")[0]) for text in (package.good, package.bad))
     except InvalidVersion as error:
-        raise BadSide(messages.bad_version(package.name, error)) from None
+        raise Refusal(messages.bad_version(package.name, error)) from None
     wants_pre = good.is_prerelease or bad.is_prerelease
     offered = environments.versions_of(package.name, with_pre_releases=wants_pre)
     low, high = sorted((good, bad))
@@ -104,7 +104,7 @@ def _between(package: PackageRange) -> list[str]:
     public = [Version(text.partition("+")[0]) for text in found]
     for version in (good, bad):
         if version not in public:
-            raise BadSide(messages.not_offered(package.name, version, offered[-5:]))
+            raise Refusal(messages.not_offered(package.name, version, offered[-5:]))
     return found if good <= bad else found[::-1]
 
 

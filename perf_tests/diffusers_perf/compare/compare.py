@@ -9,17 +9,16 @@ from shutil import get_terminal_size
 
 from diffusers_perf.catalog.metric import Subject
 from diffusers_perf.catalog.metrics import COMPARED, GPU_BUSY, IMAGE, LATENCY
+from diffusers_perf.catalog.refusal import Refusal
 from diffusers_perf.catalog.status import CANNOT_JUDGE, Status
 from diffusers_perf.compare.state import again_of
-from diffusers_perf.judge.comparable import NotComparable
 from diffusers_perf.judge.comparison import Change, Comparison
 from diffusers_perf.judge.messages import comparison as messages_of_pairs
 from diffusers_perf.judge.pairs import compare
 from diffusers_perf.judge.stats import detectable
 from diffusers_perf.messages import ab as messages
 from diffusers_perf.plugin.screen import table
-from diffusers_perf.records.baselines import BadBaseline
-from diffusers_perf.records.reading import BadRunError, load_runs
+from diffusers_perf.records.reading import load_runs
 from diffusers_perf.records.run import Run
 from diffusers_perf.records.store import BaselineStore
 
@@ -30,7 +29,7 @@ def run(base: Sequence[Path], head: Sequence[Path], store: BaselineStore) -> int
     """Print what changed; returns 0 if all holds, 1 for a regression, 2 for what is not judged."""
     try:
         comparison = load(base, head, store)
-    except (BadBaseline, BadRunError, NotComparable) as error:
+    except Refusal as error:
         print(f"error: {error}", file=sys.stderr)
         return CANNOT_JUDGE
     tell(comparison)
@@ -43,7 +42,7 @@ def load(
     """Compare these files' runs, with what the machine's calibration knows of its noise; `more` as
     `pairs.compare` takes it.
 
-    `BadRunError`, `BadBaseline` or `NotComparable`, each one sentence.
+    `Refusal` for what cannot be read or compared.
     """
     runs = load_runs([*base, *head])
     sides = runs[: len(base)], runs[len(base) :]

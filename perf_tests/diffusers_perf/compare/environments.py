@@ -27,6 +27,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
+from diffusers_perf.catalog.refusal import Refusal
 from diffusers_perf.messages import ab as messages
 from diffusers_perf.messages.common import last_line
 from diffusers_perf.records.files import read_text
@@ -73,17 +74,13 @@ print(json.dumps({{name: f"{{versions.get(name, '')}} {{digests[name]}}" for nam
 times, without importing them. What the checkout builds stands on PYTHONPATH and is left out."""
 
 
-class BadSide(Exception):
-    """A side that cannot be measured; one sentence says which and why."""
-
-
 def probe(
     python: Path, name: str, site: Path | None = None
 ) -> tuple[dict[str, str], dict[str, str]]:
     """The versions in an environment, and by package its version and a digest of its files.
 
     `site` is the folder with the packages that the checkout builds, this suite among them.
-    `BadSide` if the environment cannot run us.
+    `Refusal` if the environment cannot run us.
     """
     path = {"PYTHONPATH": str(site)} if site else {}
     try:
@@ -95,7 +92,7 @@ def probe(
             env={**os.environ, **path},
         )
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise BadSide(messages.cannot_run(name, error)) from None
+        raise Refusal(messages.cannot_run(name, error)) from None
     lines = shown.stdout.splitlines()
     try:
         if shown.returncode or len(lines) != 2:
@@ -103,7 +100,7 @@ def probe(
         files = msgspec.json.decode(lines[1], type=dict[str, str])
     except ValueError:
         reason = last_line(shown.stderr or messages.NOT_PYTHON)
-        raise BadSide(messages.cannot_run_suite(name, reason)) from None
+        raise Refusal(messages.cannot_run_suite(name, reason)) from None
     versions = dict(zip(("Python", *PACKAGES), lines[0].split(), strict=True))
     return versions, {"Python": f"{versions['Python']} ", **files}
 
@@ -111,7 +108,7 @@ def probe(
 def requirements_of(checkout: Path) -> str | None:
     """The text of a checkout's requirement files; None if it has none.
 
-    `BadSide` if it has one of the two files only.
+    `Refusal` if it has one of the two files only.
     """
     files = [checkout / TORCH, checkout / REQUIREMENTS]
     there = [path for path in files if path.is_file()]
@@ -119,20 +116,20 @@ def requirements_of(checkout: Path) -> str | None:
         return None
     if len(there) == 1:
         lacking = next(path for path in files if path not in there)
-        raise BadSide(
+        raise Refusal(
             messages.half_of_requirements(checkout, there[0].name, lacking.relative_to(checkout))
         )
     try:
         return "".join(map(read_text, files))
     except (OSError, UnicodeDecodeError) as error:
-        raise BadSide(messages.unreadable_requirements(checkout, error)) from None
+        raise Refusal(messages.unreadable_requirements(checkout, error)) from None
 
 
 def installed(checkouts: Mapping[str, Path], out: Path) -> dict[str, Path]:
     """The Python of each side's environment, below `out`; one serves both if they ask for the same.
 
     A checkout without requirement files runs in the current environment. An environment that is
-    complete is kept. `BadSide` if uv refuses.
+    complete is kept. `Refusal` if uv refuses.
     """
     wanted = {name: requirements_of(checkout) for name, checkout in checkouts.items()}
     if set(wanted.values()) == {None}:
@@ -141,7 +138,7 @@ def installed(checkouts: Mapping[str, Path], out: Path) -> dict[str, Path]:
         return dict.fromkeys(checkouts, Path(sys.executable).absolute())
     if None in wanted.values():
         name = next(name for name, text in wanted.items() if text is None)
-        raise BadSide(messages.requirements_of_one_side(name, REQUIREMENTS))
+        raise Refusal(messages.requirements_of_one_side(name, REQUIREMENTS))
     if len(set(wanted.values())) == 1:
         print(messages.ONE_ENVIRONMENT)
         checkout = next(iter(checkouts.values()))
@@ -150,7 +147,7 @@ def installed(checkouts: Mapping[str, Path], out: Path) -> dict[str, Path]:
 
 
 def environment(checkout: Path, env: Path) -> Path:
-    """The Python of an environment with this checkout's requirements. `BadSide` if it fails."""
+    """The Python of an environment with this checkout's requirements. `Refusal` if it fails."""
     python, complete = env / "bin" / "python", env / "complete"
     wanted = hashlib.sha256((requirements_of(checkout) or "").encode()).hexdigest()
     if complete.is_file() and complete.read_text() == wanted:
@@ -168,7 +165,7 @@ def overlay(env: Path, requirements: Sequence[str]) -> Path:
     """The Python of an environment that sees the current one, with these packages above it.
 
     What else they require is added only where the current environment does not satisfy it. An
-    environment that is complete is kept. `BadSide` if uv refuses.
+    environment that is complete is kept. `Refusal` if uv refuses.
     """
     python, complete = env / "bin" / "python", env / "complete"
     wanted = " ".join(requirements)
@@ -213,13 +210,13 @@ def _unmet(site: Path) -> Iterator[str]:
 
 
 def versions_of(package: str, *, with_pre_releases: bool) -> list[str]:
-    """All versions of a package that the index offers, oldest first. `BadSide` for none."""
+    """All versions of a package that the index offers, oldest first. `Refusal` for none."""
     command = [sys.executable, "-m", "pip", "index", "versions", package]
     command += ["--pre"] if with_pre_releases else []
     done = subprocess.run(command, capture_output=True, text=True)
     found = re.search(r"Available versions: (.+)", done.stdout)
     if done.returncode or not found:
-        raise BadSide(messages.no_versions(package, last_line(done.stderr)))
+        raise Refusal(messages.no_versions(package, last_line(done.stderr)))
     return sorted((text.strip() for text in found[1].split(",")), key=Version)
 
 
@@ -243,7 +240,7 @@ def refuse_editable(checkout: Path) -> None:
     for distribution in metadata.distributions():
         origin = distribution.read_text("direct_url.json") or ""
         if '"editable": true' in origin and distribution.name != "diffusers-perf":
-            raise BadSide(messages.editable(distribution.name, [TORCH, REQUIREMENTS]))
+            raise Refusal(messages.editable(distribution.name, [TORCH, REQUIREMENTS]))
 
 
 def _uv() -> list[str]:
@@ -252,7 +249,7 @@ def _uv() -> list[str]:
     try:
         from uv import find_uv_bin
     except ModuleNotFoundError:
-        raise BadSide(messages.NO_UV) from None
+        raise Refusal(messages.NO_UV) from None
     return [find_uv_bin()]
 
 
@@ -263,4 +260,4 @@ def _install(checkout: Path, python: Path, what: Sequence[str]) -> None:
 def _run(checkout: Path, command: Sequence[str]) -> None:
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
-        raise BadSide(messages.cannot_install(checkout, last_line(done.stderr)))
+        raise Refusal(messages.cannot_install(checkout, last_line(done.stderr)))

@@ -10,15 +10,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import msgspec
 from msgspec import to_builtins
 
 from diffusers_perf.catalog.registry import Catalog
 from diffusers_perf.catalog.workload import Workload
-from diffusers_perf.compare.bare import BadInput
+from diffusers_perf.compare.kept import kept, refuse_others
 from diffusers_perf.measurement.measuring import PACKAGE, digest, digest_of
-from diffusers_perf.messages import common
-from diffusers_perf.records.files import as_json, read_bytes, write_whole
+from diffusers_perf.records.files import as_json, write_whole
 from diffusers_perf.records.measurement import Measurement
 from diffusers_perf.records.quantities import Integer, NotNegative, StrictRecord
 from diffusers_perf.search.attempt import Ask, Stack
@@ -88,26 +86,14 @@ class Folder:
 
     @classmethod
     def open(cls, folder: Path, settings: Mapping[str, Any]) -> Folder:
-        """As it was left, or a new one. `BadInput` for other settings, or no place to write."""
+        """As it was left, or a new one. `Refusal` for other settings; `OSError`."""
         opened = cls(path=folder / FILE, settings=settings)
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            if opened.path.exists():
-                content = msgspec.json.decode(read_bytes(opened.path), type=FolderFile)
-                before = content.settings
-                opened.tried, opened.begun = content.tried, content.begun
-            else:
-                before = dict(settings)
-                opened.save()
-        except OSError as error:
-            raise BadInput(common.cannot_write(f"--out {folder}", error.strerror)) from None
-        except (ValueError, RecursionError):
-            raise BadInput(common.not_written_by(opened.path, "explore")) from None
-        for name, value in settings.items():
-            if before.get(name) != value:
-                is_long = isinstance(value, dict) or "code" in name
-                was, now = (None, None) if is_long else (before.get(name), value)
-                raise BadInput(common.other_settings(folder, name, was, now))
+        content = kept(opened.path, FolderFile, by="explore")
+        if content is None:
+            opened.save()
+        else:
+            refuse_others(folder, content.settings, settings)
+            opened.tried, opened.begun = content.tried, content.begun
         return opened
 
     @property

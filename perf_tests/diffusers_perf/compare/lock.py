@@ -8,12 +8,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from diffusers_perf.catalog.refusal import Refusal
 from diffusers_perf.messages import ab as messages
 from diffusers_perf.records.files import unwritable
-
-
-class BadFolder(Exception):
-    """A folder that cannot be worked in; one sentence says which and why."""
 
 
 @contextmanager
@@ -21,13 +18,13 @@ def held(out: Path, *, by: str) -> Iterator[int]:
     """Hold --out for this process and those it starts; yields the lock's descriptor.
 
     Who inherits it holds the folder, too: a process that outlives its command, which was killed, is
-    still measuring. `BadFolder` where another is at work in it, or it cannot be written.
+    still measuring. `Refusal` where another is at work in it, or it cannot be written.
     """
     try:
         out.mkdir(parents=True, exist_ok=True)
         lock = os.open(out / "lock", os.O_RDWR | os.O_CREAT)
     except OSError as error:
-        raise BadFolder(f"--out {unwritable(out, error)}") from None
+        raise Refusal(f"--out {unwritable(out, error)}") from None
     try:
         # Windows has no such lock, and a second command there is not refused.
         if sys.platform != "win32":
@@ -36,7 +33,7 @@ def held(out: Path, *, by: str) -> Iterator[int]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         os.close(lock)
-        raise BadFolder(messages.in_use(out, by)) from None
+        raise Refusal(messages.in_use(out, by)) from None
     try:
         yield lock
     finally:

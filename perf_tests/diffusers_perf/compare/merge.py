@@ -9,18 +9,19 @@ from typing import Any
 
 from msgspec import structs, to_builtins
 
+from diffusers_perf.catalog.refusal import Refusal
 from diffusers_perf.catalog.status import Status
 from diffusers_perf.messages import ab as messages
 from diffusers_perf.records.files import as_json, real, unwritable, write_whole
-from diffusers_perf.records.reading import BadRunError, distinct, read, run_of
+from diffusers_perf.records.reading import distinct, read, run_of
 from diffusers_perf.records.run import KEY, CaseRecord, Drift, Machine, Run, Session
 from diffusers_perf.records.shards import Placement, Shard
 
 
 def merge(paths: Sequence[Path], out: Path) -> int:
-    """Write the one run, with its images beside it; 0. `BadRunError` for what does not join."""
+    """Write the one run, with its images beside it; 0. `Refusal` for what does not join."""
     if real(out) in map(real, paths):
-        raise BadRunError(messages.out_is_a_shard(out))
+        raise Refusal(messages.out_is_a_shard(out))
     contents = {path: read(path) for path in distinct(paths)}
     runs = _in_order([run_of(content, path) for path, content in contents.items()])
     content = _joined(runs, [contents[run.path] for run in runs])
@@ -29,7 +30,7 @@ def merge(paths: Sequence[Path], out: Path) -> int:
         write_whole(out, as_json(content, indent=4))
         _copy_images(runs, out)
     except OSError as error:
-        raise BadRunError(unwritable(out, error)) from None
+        raise Refusal(unwritable(out, error)) from None
     expected, not_timed = joined.session.expected, joined.session.not_timed
     skipped = sum(case.status == Status.SKIPPED for case in not_timed)
     failed = len(not_timed) - skipped
@@ -55,9 +56,9 @@ def _in_order(runs: Sequence[Run]) -> list[Run]:
     for run in runs:
         shard, whole = _shard(run), _shard(first)
         if (shard.count, shard.cases) != (whole.count, whole.cases):
-            raise BadRunError(messages.other_list(run.path, first.path))
+            raise Refusal(messages.other_list(run.path, first.path))
         if shard.index in by_index:
-            raise BadRunError(
+            raise Refusal(
                 messages.same_shard(
                     run.path, by_index[shard.index].path, f"{shard.index}/{shard.count}"
                 )
@@ -66,15 +67,15 @@ def _in_order(runs: Sequence[Run]) -> list[Run]:
     for what, of in SAME:
         for run in runs:
             if of(run) != of(first):
-                raise BadRunError(messages.not_alike(run.path, first.path, what))
+                raise Refusal(messages.not_alike(run.path, first.path, what))
     _refuse_other_weights(runs)
     whole = _shard(first)
     for index in range(1, whole.count + 1):
         if index not in by_index:
-            raise BadRunError(messages.missing_shard(f"{index}/{whole.count}"))
+            raise Refusal(messages.missing_shard(f"{index}/{whole.count}"))
     ordered = [by_index[index] for index in range(1, whole.count + 1)]
     if tuple(name for run in ordered for name in run.session.expected) != whole.cases:
-        raise BadRunError(messages.OVERLAP)
+        raise Refusal(messages.OVERLAP)
     return ordered
 
 
@@ -95,19 +96,19 @@ def _machine(run: Run) -> Machine:
 
 
 def _refuse_other_weights(runs: Sequence[Run]) -> None:
-    """`BadRunError` where two shards measured a model of one name with different weights."""
+    """`Refusal` where two shards measured a model of one name with different weights."""
     seen: dict[str, tuple[str, Path]] = {}
     for run in runs:
         for case in run.cases.values():
             own = (case.measurement.weights, run.path)
             weights, path = seen.setdefault(case.measurement.model, own)
             if weights != own[0]:
-                raise BadRunError(messages.not_alike(run.path, path, "weights"))
+                raise Refusal(messages.not_alike(run.path, path, "weights"))
 
 
 def _shard(run: Run) -> Shard:
     if run.session.shard is None:
-        raise BadRunError(messages.not_a_shard(run.path))
+        raise Refusal(messages.not_a_shard(run.path))
     return run.session.shard
 
 

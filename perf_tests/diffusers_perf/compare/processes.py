@@ -10,11 +10,12 @@ from contextlib import suppress
 from pathlib import Path
 from shlex import join
 
+from diffusers_perf.catalog.refusal import Refusal
 from diffusers_perf.compare.guarded import end, passed_on
 from diffusers_perf.compare.interruption import Interruption
 from diffusers_perf.compare.sides import Side
 from diffusers_perf.messages import ab as messages
-from diffusers_perf.records.reading import BadRunError, load_run
+from diffusers_perf.records.reading import load_run
 from diffusers_perf.records.run import Run
 
 TESTS = "perf_tests"
@@ -36,7 +37,7 @@ NO_CASE = 5
 """pytest's exit code where its arguments select no test."""
 
 
-class NothingMeasured(Exception):
+class NothingMeasured(Refusal):
     """A process that gave no run; the text has its last lines."""
 
 
@@ -69,7 +70,7 @@ def measured(
     if code in MEASURED:
         try:
             found = load_run(path)
-        except BadRunError as error:
+        except Refusal as error:
             reason = str(error)
         else:
             if found.cases:

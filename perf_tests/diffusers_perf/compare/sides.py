@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from diffusers_perf.catalog.refusal import Refusal
 from diffusers_perf.compare import environments
-from diffusers_perf.compare.environments import BadSide
 from diffusers_perf.messages import ab as messages
 from diffusers_perf.messages.common import last_line
 
@@ -18,7 +18,6 @@ VERSION_1 = Path("perf_tests", "harness")
 """A folder that only version 1 of this suite has."""
 
 __all__ = [
-    "BadSide",
     "Side",
     "commits_of",
     "of_commits",
@@ -50,7 +49,7 @@ class Side:
     def probed(
         cls, name: str, where: str, *, checkout: Path, code: str, python: Path, site: Path | None
     ) -> Side:
-        """With what is in the environment, which `where` names. `BadSide` if it cannot run this."""
+        """With what is in the environment, which `where` names. `Refusal` if it cannot run this."""
         versions, packages = environments.probe(python, where, site)
         return cls(
             name=name,
@@ -74,14 +73,14 @@ def repository() -> Path:
 
 
 def of_pythons(base: str, head: str) -> tuple[Side, Side]:
-    """Two existing environments on the present checkout. `BadSide` for one that cannot run it."""
+    """Two existing environments on the present checkout. `Refusal` for one that cannot run it."""
     root = repository()
     code = code_digest(root)
     sides = []
     for name, given in (("base", base), ("head", head)):
         found = shutil.which(given)
         if found is None:
-            raise BadSide(messages.no_program(name, given))
+            raise Refusal(messages.no_program(name, given))
         # Not resolved: a virtual environment's Python is a link, and knows its packages by that.
         python = Path(found).absolute()
         where = f"--{name}-python {given}"
@@ -92,12 +91,12 @@ def of_pythons(base: str, head: str) -> tuple[Side, Side]:
 def commits_of(
     base: str, head: str, *, names: tuple[str, str] = ("base", "head")
 ) -> dict[str, str]:
-    """By name, the commits behind two refs of the repository. `BadSide` for an unknown ref."""
+    """By name, the commits behind two refs of the repository. `Refusal` for an unknown ref."""
     commits = {}
     for name, ref in zip(names, (base, head), strict=True):
         shown = git("rev-parse", "--verify", "--quiet", "--end-of-options", f"{ref}^{{commit}}")
         if shown.returncode:
-            raise BadSide(messages.no_commit(name, ref))
+            raise Refusal(messages.no_commit(name, ref))
         commits[name] = shown.stdout.strip()
     return commits
 
@@ -123,7 +122,7 @@ def _is_branch(ref: str) -> bool:
 def of_commits(commits: Mapping[str, str], out: Path) -> tuple[Side, Side]:
     """Check both commits out below `out` and install what each requires.
 
-    What is there already is kept. `BadSide` if git or uv refuses.
+    What is there already is kept. `Refusal` if git or uv refuses.
     """
     if git("status", "--porcelain", "--untracked-files=no").stdout.strip():
         print(messages.UNCOMMITTED)
@@ -174,14 +173,14 @@ def check_out(commit: str, folder: Path) -> None:
         # By force, since git may still know a worktree here that was removed by hand.
         done = git("worktree", "add", "--force", "--detach", str(folder), commit)
     if done.returncode:
-        raise BadSide(messages.no_checkout(folder, commit, last_line(done.stderr)))
+        raise Refusal(messages.no_checkout(folder, commit, last_line(done.stderr)))
     if (folder / VERSION_1).is_dir():
-        raise BadSide(messages.version_1(commit))
+        raise Refusal(messages.version_1(commit))
 
 
 def git(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
     if shutil.which("git") is None:
-        raise BadSide(messages.NO_GIT)
+        raise Refusal(messages.NO_GIT)
     # Measured code comes from elsewhere: its hooks must not run at checkout.
     command: Sequence[str] = ["git", "-c", "core.hooksPath=/dev/null", *arguments]
     return subprocess.run(command, cwd=cwd or repository(), capture_output=True, text=True)

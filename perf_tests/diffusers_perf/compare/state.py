@@ -8,14 +8,13 @@ from itertools import count
 from pathlib import Path
 from typing import Annotated
 
-import msgspec
 from msgspec import Meta
 
-from diffusers_perf.compare.environments import BadSide
+from diffusers_perf.catalog.refusal import Refusal
+from diffusers_perf.compare.kept import Setting, kept, refuse_others
 from diffusers_perf.judge.messages.commands import CompareAgain
 from diffusers_perf.messages import ab
-from diffusers_perf.messages import common as messages
-from diffusers_perf.records.files import as_json, read_bytes, write_whole
+from diffusers_perf.records.files import as_json, write_whole
 from diffusers_perf.records.quantities import Integer, Positive, PositiveInteger, StrictRecord
 
 FILE = "ab.json"
@@ -41,9 +40,6 @@ class Asked(StrictRecord, frozen=True, kw_only=True):
     @property
     def again(self) -> CompareAgain:
         return CompareAgain(options=self.options, pytest=self.pytest)
-
-
-Setting = str | tuple[str, ...]
 
 
 class StateFile(StrictRecord, frozen=True, kw_only=True, omit_defaults=True):
@@ -74,25 +70,17 @@ class State:
 
     @classmethod
     def open(cls, out: Path, settings: Mapping[str, Setting], asked: Asked) -> State:
-        """As it was left, or a new one. `BadSide` where other settings were measured here.
+        """As it was left, or a new one. `Refusal` where other settings were measured here.
 
         Half a pair is left out: its other half would be measured on what is another machine by now.
         """
         state = cls(path=out / FILE, settings=settings, asked=asked)
-        if not state.path.exists():
+        known = kept(state.path, StateFile, by="ab")
+        if known is None:
             return state
-        try:
-            known = msgspec.json.decode(read_bytes(state.path), type=StateFile)
-        except (OSError, ValueError, RecursionError):
-            raise BadSide(messages.not_written_by(state.path, "ab")) from None
-        before = known.settings
+        refuse_others(out, known.settings, settings)
         state.finished, state.compared = [*known.finished], known.compared
         state.packages = dict(known.packages)
-        for name, value in settings.items():
-            if before.get(name) != value:
-                raise BadSide(
-                    messages.other_settings(out, name, shown(before.get(name)), shown(value))
-                )
         whole = state.pairs()
         state.finished = [entry for entry in state.finished if entry.pair in whole]
         return state
@@ -160,13 +148,11 @@ def free_folder(default: Path, settings: Mapping[str, Setting]) -> Path:
 
 
 def _is_free(file: Path, settings: Mapping[str, Setting]) -> bool:
-    if not file.exists():
-        return True
     try:
-        known = msgspec.json.decode(read_bytes(file), type=StateFile)
-    except (OSError, ValueError, RecursionError):
+        known = kept(file, StateFile, by="ab")
+    except Refusal:
         return False
-    return not known.complete and known.settings == settings
+    return known is None or (not known.complete and known.settings == settings)
 
 
 def again_of(base: Sequence[Path], head: Sequence[Path]) -> CompareAgain | None:
@@ -176,18 +162,14 @@ def again_of(base: Sequence[Path], head: Sequence[Path]) -> CompareAgain | None:
     if known != {(folder, "base"), (folder, "head")}:
         return None
     try:
-        found = msgspec.json.decode(read_bytes(folder / FILE), type=StateFile)
-    except (OSError, ValueError, RecursionError):
+        found = kept(folder / FILE, StateFile, by="ab")
+    except Refusal:
         # The runs are compared all the same.
         return None
-    return found.asked.again if found.asked else None
+    return found.asked.again if found and found.asked else None
 
 
 def changed_packages(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
     """In words, the packages of an environment that are others now."""
     names = [name for name in {**before, **now} if before.get(name) != now.get(name)]
     return [ab.changed_package(name, before.get(name), now.get(name)) for name in names]
-
-
-def shown(value: Setting | None) -> str:
-    return (" ".join(value) if isinstance(value, tuple) else str(value)) or "none"

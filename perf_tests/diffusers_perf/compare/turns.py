@@ -9,8 +9,8 @@ from shlex import join
 from statistics import fmean
 from time import monotonic
 
+from diffusers_perf.catalog.refusal import Refusal
 from diffusers_perf.compare import compare, environments, processes
-from diffusers_perf.compare.environments import BadSide
 from diffusers_perf.compare.interruption import Interruption
 from diffusers_perf.compare.sides import Side
 from diffusers_perf.compare.state import Finished, State, changed_packages
@@ -20,7 +20,6 @@ from diffusers_perf.judge.weighing import PAIRS_MOST
 from diffusers_perf.messages import ab as messages
 from diffusers_perf.messages.common import seconds_left
 from diffusers_perf.messages.numbers import plural
-from diffusers_perf.records.reading import BadRunError
 from diffusers_perf.records.store import BaselineStore
 
 PAIRS = 5
@@ -51,7 +50,7 @@ class Turns:
     def judge(self) -> int:
         """Measure what is not finished yet, then compare; returns the exit code.
 
-        `NothingMeasured` where a process gives no run, `BadRunError` for too few pairs, `BadSide`
+        `NothingMeasured` where a process gives no run, `Refusal`
         where an environment changed meanwhile.
         """
         for side in self.sides.values():
@@ -77,7 +76,7 @@ class Turns:
             print(messages.stopped(reason))
         if len(self.state.pairs()) < PAIRS_LEAST:
             made = len(self.state.pairs())
-            raise BadRunError(messages.too_few_pairs(PAIRS_LEAST, made))
+            raise Refusal(messages.too_few_pairs(PAIRS_LEAST, made))
         if len(self.state.finished) > before:
             self._same_environments()
         comparison = self._compared()
@@ -89,12 +88,12 @@ class Turns:
         return comparison.exit_code
 
     def _same_environments(self) -> None:
-        """`BadSide` where one changed while it was measured: its processes are of two versions."""
+        """`Refusal` where one changed while it was measured: its processes are of two versions."""
         for side in self.sides.values():
             where = messages.environment_of(side.name)
             _, packages = environments.probe(side.python, where, side.site)
             if changed := changed_packages(side.packages, packages):
-                raise BadSide(messages.changed_meanwhile(side.name, changed))
+                raise Refusal(messages.changed_meanwhile(side.name, changed))
 
     def _measure(self, most: int) -> None:
         """Run what is not finished of this many pairs: A B B A A B …"""
@@ -119,7 +118,7 @@ class Turns:
         try:
             return compare.load(base, head, self.store, more=self._more(len(numbers)))
         except NotComparable as error:
-            raise BadRunError(str(error)) from None
+            raise Refusal(str(error)) from None
 
     def _more(self, pairs: int) -> str:
         """The command that measures the pairs that are to follow these."""

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import msgspec
 
+from diffusers_perf.catalog.refusal import Refusal
 from diffusers_perf.compare.guarded import passed_on
-from diffusers_perf.fleet.jobs import BadFleet
 from diffusers_perf.messages import fleet as messages
 from diffusers_perf.messages.common import last_line
 
@@ -38,7 +38,7 @@ class Gpu:
 
 
 def gpus() -> list[Gpu]:
-    """As torch numbers them. `BadFleet` where torch cannot be asked."""
+    """As torch numbers them. `Refusal` where torch cannot be asked."""
     command = [sys.executable, "-c", PROBE]
     try:
         done = subprocess.run(
@@ -46,6 +46,6 @@ def gpus() -> list[Gpu]:
         )
         return msgspec.json.decode(done.stdout.strip(), type=list[Gpu])
     except subprocess.TimeoutExpired as error:
-        raise BadFleet(messages.cannot_see_gpus(str(error))) from None
+        raise Refusal(messages.cannot_see_gpus(str(error))) from None
     except msgspec.DecodeError:
-        raise BadFleet(messages.cannot_see_gpus(last_line(done.stderr))) from None
+        raise Refusal(messages.cannot_see_gpus(last_line(done.stderr))) from None

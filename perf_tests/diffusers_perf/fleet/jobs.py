@@ -18,10 +18,6 @@ KILLED = (-signal.SIGKILL, 128 + signal.SIGKILL)
 Device = Literal["cuda", "cpu"]
 
 
-class BadFleet(Exception):
-    """What cannot be run as asked; one sentence says why."""
-
-
 @dataclass(frozen=True, kw_only=True)
 class Job:
     """One process that has one GPU, or a machine's CPU, for itself."""
@@ -93,7 +89,7 @@ class Executor(Protocol):
 
     device: Device
     places: Mapping[str, int]
-    """By kind of GPU, how many jobs run at once. `BadFleet` where there is none."""
+    """By kind of GPU, how many jobs run at once. `Refusal` where there is none."""
 
     def start(self, job: Job, *, elsewhere: Place | None = None) -> None:
         """Run it as soon as a GPU is free, jobs in their order; if another is there than this

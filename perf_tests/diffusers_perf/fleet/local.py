@@ -8,9 +8,10 @@ from collections import Counter, deque
 from collections.abc import Mapping
 from pathlib import Path
 
+from diffusers_perf.catalog.refusal import Refusal
 from diffusers_perf.compare.guarded import passed_on
 from diffusers_perf.fleet.gpus import gpus
-from diffusers_perf.fleet.jobs import BadFleet, Device, Event, Job, Place, Started
+from diffusers_perf.fleet.jobs import Device, Event, Job, Place, Started
 from diffusers_perf.fleet.process import PREFIX, Process, here
 from diffusers_perf.messages import fleet as messages
 
@@ -30,13 +31,13 @@ class Local:
         folder: Path | None = None,
         lock: int | None = None,
     ) -> None:
-        """On GPUs where there are some, unless a device is named. `BadFleet` without the device.
+        """On GPUs where there are some, unless a device is named. `Refusal` without the device.
 
         Jobs write below `folder`, which is only this executor's, as `Process` does.
         """
         cards = [] if device == "cpu" else gpus()
         if device == "cuda" and not cards:
-            raise BadFleet(messages.NO_GPU_HERE)
+            raise Refusal(messages.NO_GPU_HERE)
         self.device: Device = "cuda" if cards else "cpu"
         self._kinds = {card.visible_as: card.name for card in cards}
         self.places: Mapping[str, int] = Counter(self._kinds.values()) or {CPU: 1}

@@ -15,18 +15,10 @@ from typing import Any
 import ray
 from ray.exceptions import RayError
 
+from diffusers_perf.catalog.refusal import Refusal
 from diffusers_perf.compare.guarded import passed_on
 from diffusers_perf.fleet.gpus import gpus
-from diffusers_perf.fleet.jobs import (
-    BadFleet,
-    Device,
-    Event,
-    Finished,
-    Job,
-    Lost,
-    Place,
-    Started,
-)
+from diffusers_perf.fleet.jobs import Device, Event, Finished, Job, Lost, Place, Started
 from diffusers_perf.fleet.local import CPU
 from diffusers_perf.fleet.process import Process, here
 from diffusers_perf.fleet.state import FOLDER
@@ -86,7 +78,7 @@ def measured(job: Job, device: Device) -> Iterator[Event]:
     """Runs on a node: where the job runs, as soon as it does, then what it gave."""
     cards = gpus() if device == "cuda" else []
     if device == "cuda" and not cards:
-        raise BadFleet(messages.NO_GPU_HERE)
+        raise Refusal(messages.NO_GPU_HERE)
     node = ray.get_runtime_context().get_node_id()
     place = here(cards[0].visible_as if cards else None, node=node)
     yield Started(job=job, place=place)
@@ -105,7 +97,7 @@ class OnRay:
     """An executor of a cluster's GPUs: RAY_ADDRESS names it, else the one on this machine."""
 
     def __init__(self, device: Device | None, *, root: Path) -> None:
-        """`BadFleet` where it has no such device, or cannot be reached."""
+        """`Refusal` where it has no such device, or cannot be reached."""
         # Ray sends usage statistics by default.
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         travelling = {
@@ -116,11 +108,11 @@ class OnRay:
         try:
             ray.init(runtime_env=travelling, log_to_driver=False, logging_level="error")
         except (ConnectionError, RuntimeError, ValueError, RayError) as error:
-            raise BadFleet(messages.no_cluster(_reason(error))) from None
+            raise Refusal(messages.no_cluster(_reason(error))) from None
         self._shares = shares(ray.nodes(), device)
         if not self._shares:
             ray.shutdown()
-            raise BadFleet(messages.NO_GPU_IN_CLUSTER if device != "cpu" else messages.NO_CPU)
+            raise Refusal(messages.NO_GPU_IN_CLUSTER if device != "cpu" else messages.NO_CPU)
         self.device: Device = "cuda" if any(s.gpus for s in self._shares.values()) else "cpu"
         self.places: Mapping[str, int] = {k: share.count for k, share in self._shares.items()}
         self._task = ray.remote(num_returns="streaming", max_retries=0)(measured)

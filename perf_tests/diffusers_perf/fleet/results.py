@@ -9,6 +9,7 @@ import msgspec
 from msgspec import to_builtins
 from pytest_benchmark.utils import get_commit_info
 
+from diffusers_perf.catalog.refusal import Refusal
 from diffusers_perf.catalog.status import CANNOT_JUDGE
 from diffusers_perf.compare.processes import MEASURED
 from diffusers_perf.compare.state import FILE as COMPARISON
@@ -19,7 +20,7 @@ from diffusers_perf.fleet.plan import PlannedShard
 from diffusers_perf.fleet.state import FinishedShard
 from diffusers_perf.messages import fleet as messages
 from diffusers_perf.records.files import as_json, write_bytes_whole, write_whole
-from diffusers_perf.records.reading import BadRunError, load_run, read
+from diffusers_perf.records.reading import load_run, read
 from diffusers_perf.records.run import KEY
 from diffusers_perf.records.shards import Placement
 
@@ -61,7 +62,7 @@ def keep(
         return FinishedShard(placement=placement, code=finished.code)
     try:
         run = load_run(own / RUN)
-    except BadRunError as error:
+    except Refusal as error:
         return str(error)
     took = sum(run.session.durations_s.values())
     placement = msgspec.structs.replace(placement, start_s=max(0.0, finished.seconds - took))

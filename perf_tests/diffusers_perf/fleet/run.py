@@ -10,19 +10,11 @@ from time import monotonic
 
 import msgspec
 
+from diffusers_perf.catalog.refusal import Refusal
 from diffusers_perf.compare.processes import NO_CASE, last_lines
 from diffusers_perf.fleet import results
 from diffusers_perf.fleet.commands import CASES, Asked, named
-from diffusers_perf.fleet.jobs import (
-    LOG,
-    BadFleet,
-    Event,
-    Executor,
-    Finished,
-    Job,
-    Lost,
-    Started,
-)
+from diffusers_perf.fleet.jobs import LOG, Event, Executor, Finished, Job, Lost, Started
 from diffusers_perf.fleet.plan import Durations, ListedCase, PlannedShard, finish_s, plan
 from diffusers_perf.fleet.state import State
 from diffusers_perf.messages import ab as ab_messages
@@ -93,12 +85,12 @@ class Fleet:
     """By the job's name, why a shard gave nothing."""
 
     def plan(self, durations: Durations) -> None:
-        """List the cases and cut them, unless that was done. `BadFleet` where none is selected."""
+        """List the cases and cut them, unless that was done. `Refusal` where none is selected."""
         if self.state.plans:
             return
         kinds, models = list(self.executor.places), self.asked.models
         if len({*map(named, models)}) < len(models):
-            raise BadFleet(messages.alike(models))
+            raise Refusal(messages.alike(models))
         self.state.cases = self._listed(kinds[0])
         if self.asked.compare is not None:
             durations = durations.times(PROCESSES_OF_AB)
@@ -136,7 +128,7 @@ class Fleet:
         placed = {one.name: one for one in self.shards() if one.name not in self.state.finished}
         gone = {one.kind for one in placed.values()} - set(self.executor.places)
         if gone:
-            raise BadFleet(messages.no_such_kind(sorted(gone)[0], list(self.executor.places)))
+            raise Refusal(messages.no_such_kind(sorted(gone)[0], list(self.executor.places)))
         if self.state.finished:
             print(ab_messages.finished_before(messages.shards(len(self.state.finished))))
         clock = _Clock(placed=placed, places=self.executor.places)
@@ -244,7 +236,7 @@ class Fleet:
         ]
 
     def _listed(self, kind: str) -> dict[str, tuple[ListedCase, ...]]:
-        """By group, the cases that are selected. `BadFleet` where one has none."""
+        """By group, the cases that are selected. `Refusal` where one has none."""
         executor, asked = self.executor, self.asked
         jobs = {
             asked.listing(model, device=executor.device, kind=kind, root=self.root): model
@@ -257,10 +249,10 @@ class Fleet:
                 cases = self._cases(event)
                 if not cases:
                     options = " ".join(asked.selecting(jobs[event.job]))
-                    raise BadFleet(messages.no_case_selected(options))
+                    raise Refusal(messages.no_case_selected(options))
                 found[jobs[event.job]] = cases
             elif isinstance(event, Lost) and happened.is_over:
-                raise BadFleet(messages.no_list(messages.lost_again(event.reason)))
+                raise Refusal(messages.no_list(messages.lost_again(event.reason)))
         return {model: found[model] for model in asked.groups}
 
     def _cases(self, finished: Finished) -> tuple[ListedCase, ...]:
@@ -270,7 +262,7 @@ class Fleet:
         if finished.code == NO_CASE:
             return ()
         if finished.code or CASES not in finished.files:
-            raise BadFleet(messages.cannot_list(finished.code, last_lines(log), log))
+            raise Refusal(messages.cannot_list(finished.code, last_lines(log), log))
         return msgspec.json.decode(finished.files[CASES], type=tuple[ListedCase, ...])
 
 

@@ -6,13 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import msgspec
-
-from diffusers_perf.compare.state import Setting, shown
-from diffusers_perf.fleet.jobs import BadFleet
+from diffusers_perf.compare.kept import Setting, kept, refuse_others
 from diffusers_perf.fleet.plan import ListedCase, PlannedShard
-from diffusers_perf.messages import fleet as messages
-from diffusers_perf.records.files import as_json, read_bytes, write_whole
+from diffusers_perf.records.files import as_json, write_whole
 from diffusers_perf.records.quantities import Integer, StrictRecord
 from diffusers_perf.records.shards import Placement
 
@@ -53,19 +49,12 @@ class State:
 
     @classmethod
     def open(cls, folder: Path, settings: Mapping[str, Setting]) -> State:
-        """As it was left, or a new one. `BadFleet` where other settings were measured here."""
+        """As it was left, or a new one. `Refusal` where other settings were measured here."""
         state = cls(folder=folder, settings=settings)
-        path = folder / FILE
-        if not path.exists():
+        known = kept(folder / FILE, StateFile, by="fleet", option="--json")
+        if known is None:
             return state
-        try:
-            known = msgspec.json.decode(read_bytes(path), type=StateFile)
-        except (OSError, ValueError, RecursionError):
-            raise BadFleet(messages.not_written_by_fleet(path)) from None
-        for name, value in settings.items():
-            if known.settings.get(name) != value:
-                was, now = shown(known.settings.get(name)), shown(value)
-                raise BadFleet(messages.other_settings(folder, name, was, now))
+        refuse_others(folder, known.settings, settings, option="--json")
         state.cases, state.plans = dict(known.cases), dict(known.plans)
         # A shard whose folder was removed is measured anew.
         state.finished = {n: one for n, one in known.finished.items() if (folder / n).is_dir()}

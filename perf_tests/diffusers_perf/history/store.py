@@ -24,12 +24,12 @@ from msgspec.structs import replace
 
 from diffusers_perf.catalog.metric import Metric, MetricKind, Unit
 from diffusers_perf.catalog.metrics import LATENCY, METRICS
+from diffusers_perf.catalog.refusal import Refusal
 from diffusers_perf.catalog.status import Status
 from diffusers_perf.messages import common
 from diffusers_perf.messages import history as messages
 from diffusers_perf.records.files import phrase_of, read_gzip, write_bytes_whole
 from diffusers_perf.records.quantities import Integer, Number, Record
-from diffusers_perf.records.reading import BadRunError
 from diffusers_perf.records.run import CaseRecord, Run
 
 MAIN = "main"
@@ -117,13 +117,13 @@ COHORT = FIELDS[FIELDS.index("cohort") + 1 : FIELDS.index("quick") + 1]
 
 
 def rows_of(run: Run, *, label: str = MAIN) -> list[Row]:
-    """What a history keeps of a run. `BadRunError` for one that measured nothing."""
+    """What a history keeps of a run. `Refusal` for one that measured nothing."""
     machine, commit = run.machine, run.commit
     try:
         time = run.datetime.astimezone(dt.UTC)
     except OverflowError:
         # Its offset from UTC leads out of the calendar.
-        raise BadRunError(messages.bad_datetime(run.path, run.datetime)) from None
+        raise Refusal(messages.bad_datetime(run.path, run.datetime)) from None
     rows = [
         Row(
             machine=machine.name,
@@ -163,7 +163,7 @@ def rows_of(run: Run, *, label: str = MAIN) -> list[Row]:
         for name, unit, value, valid in values_of(case)
     ]
     if not rows:
-        raise BadRunError(messages.no_cases(run.path))
+        raise Refusal(messages.no_cases(run.path))
     digest = _digest(msgspec.json.Encoder().encode_lines(rows))[:16]
     count = len(rows)
     return [replace(row, run=digest, rows=count, label=label, cohort=_cohort(row)) for row in rows]
@@ -194,7 +194,7 @@ def values_of(case: CaseRecord) -> Iterator[tuple[str, Unit, float, bool]]:
 def add(run: Run, folder: Path, *, label: str = MAIN) -> tuple[Path, str | None]:
     """The run's file in a store, and the label that it keeps if it was there already, else None.
 
-    `BadRunError` as `rows_of` and for a folder inside a store; `OSError`. A file that was damaged
+    `Refusal` as `rows_of` and for a folder inside a store; `OSError`. A file that was damaged
     since it was added is written anew.
     """
     rows = rows_of(run, label=label)
@@ -219,7 +219,7 @@ def _label_in(path: Path, rows: Sequence[Row]) -> str | None:
     """The label under which a file of a store has these rows; None where it has not."""
     try:
         known = _read(path)
-    except BadRunError:
+    except Refusal:
         return None
     is_same = [replace(row, label=rows[0].label) for row in known] == list(rows)
     return known[0].label if is_same else None
@@ -228,7 +228,7 @@ def _label_in(path: Path, rows: Sequence[Row]) -> str | None:
 def load(folder: Path) -> list[Row]:
     """Every row of a store, oldest run first.
 
-    `BadRunError` for a folder that is not a store, and for what in it cannot be read.
+    `Refusal` for a folder that is not a store, and for what in it cannot be read.
     """
     return [row for path in _files(folder) for row in _read(path)]
 
@@ -246,19 +246,19 @@ def _files(folder: Path) -> list[Path]:
             if file.name.endswith(SUFFIX)
         ]
     except FileNotFoundError:
-        raise BadRunError(messages.no_store(folder)) from None
+        raise Refusal(messages.no_store(folder)) from None
     except OSError as error:
-        raise BadRunError(common.cannot_read(error.filename, error.strerror)) from None
+        raise Refusal(common.cannot_read(error.filename, error.strerror)) from None
     if not found:
         inner = next(folder.glob(f"*/*/*{SUFFIX}"), None)
-        raise BadRunError(messages.no_runs(folder, inner and inner.parents[1]))
+        raise Refusal(messages.no_runs(folder, inner and inner.parents[1]))
     return sorted(found, key=lambda path: path.name)
 
 
 def _refuse_inner(folder: Path) -> None:
-    """`BadRunError` for the folder of one machine, which lies in a store; `OSError`."""
+    """`Refusal` for the folder of one machine, which lies in a store; `OSError`."""
     if any(entry.name.endswith(SUFFIX) for entry in _entries(folder)):
-        raise BadRunError(messages.one_machine(folder, folder.parent))
+        raise Refusal(messages.one_machine(folder, folder.parent))
 
 
 def _entries(folder: Path | os.DirEntry[str]) -> list[os.DirEntry[str]]:
@@ -267,20 +267,20 @@ def _entries(folder: Path | os.DirEntry[str]) -> list[os.DirEntry[str]]:
 
 
 def _read(path: Path) -> list[Row]:
-    """The rows of a file of a store. `BadRunError` for a file that is not of one."""
+    """The rows of a file of a store. `Refusal` for a file that is not of one."""
     try:
         rows: list[Row] = DECODER.decode_lines(read_gzip(path))
     except msgspec.ValidationError as error:
-        raise BadRunError(f"{path}: {phrase_of(error)}") from None
+        raise Refusal(f"{path}: {phrase_of(error)}") from None
     except (EOFError, OSError, ValueError, zlib.error) as error:
         reason = getattr(error, "strerror", None) or error
-        raise BadRunError(common.cannot_read(path, reason)) from None
+        raise Refusal(common.cannot_read(path, reason)) from None
     if not rows:
-        raise BadRunError(messages.empty(path))
+        raise Refusal(messages.empty(path))
     there = Counter(row.run for row in rows)
     for row in rows:
         if there[row.run] != row.rows:
-            raise BadRunError(messages.lost_rows(path, there[row.run], row.rows))
+            raise Refusal(messages.lost_rows(path, there[row.run], row.rows))
     return rows
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
+from diffusers_perf.catalog.refusal import Refusal
 from diffusers_perf.judge.messages import comparable as messages
 from diffusers_perf.records.run import CaseRecord, Run
 
 
-class NotComparable(Exception):
+class NotComparable(Refusal):
     """Runs that say nothing about each other; one sentence says why."""
 
 

@@ -10,11 +10,11 @@ from typing import Any
 import torch
 
 from diffusers_perf.catalog.declarations import Case
+from diffusers_perf.catalog.refusal import Refusal
 from diffusers_perf.measurement.discovery import dtype_of, modules
 from diffusers_perf.messages import measurement as messages
 from diffusers_perf.messages.common import cannot_read
 from diffusers_perf.records import image_files, pixels
-from diffusers_perf.records.baselines import BadBaseline
 from diffusers_perf.records.measurement import Bits, Distance
 from diffusers_perf.records.names import BadName, image_file
 from diffusers_perf.records.pixels import Images
@@ -60,7 +60,7 @@ def to_accepted(images: Images, path: Path, *, bits: Bits) -> ToAccepted | None:
     """Of a reference's images to the accepted ones, of which so many bits count where they are
     known; None if none are accepted.
 
-    `BadBaseline` for a file with another image than this workload's.
+    `Refusal` for a file with another image than this workload's.
     """
     try:
         if not path.exists():
@@ -69,6 +69,6 @@ def to_accepted(images: Images, path: Path, *, bits: Bits) -> ToAccepted | None:
         distance = pixels.distance(pixels.thumbnail(images), accepted.images)
         return ToAccepted(distance=distance, bits=accepted.bits)
     except OSError as error:
-        raise BadBaseline(cannot_read(path, error.strerror)) from None
+        raise Refusal(cannot_read(path, error.strerror)) from None
     except ValueError as error:
-        raise BadBaseline(messages.not_of_this_workload(path, error)) from None
+        raise Refusal(messages.not_of_this_workload(path, error)) from None

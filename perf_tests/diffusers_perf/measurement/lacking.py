@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from diffusers_perf.catalog.declarations import Optimization
+from diffusers_perf.catalog.refusal import Refusal
 from diffusers_perf.catalog.workload import Workload
-from diffusers_perf.measurement.pipelines import BadModel, Opened
+from diffusers_perf.measurement.pipelines import Opened
 from diffusers_perf.messages import measurement as messages
 from diffusers_perf.records.run import Machine
 
@@ -36,7 +37,7 @@ def lack_of(
         if needs.variant:
             try:
                 source = sources.of(workload)
-            except BadModel:
+            except Refusal:
                 return None  # the case says so when it is built
             if needs.variant not in source.variants:
                 return Lack(messages.needs_variant(optimization.name, needs.variant, source.name))

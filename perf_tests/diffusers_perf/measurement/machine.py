@@ -10,22 +10,19 @@ from pathlib import Path
 import torch
 from msgspec import structs
 
+from diffusers_perf.catalog.refusal import Refusal
 from diffusers_perf.catalog.workload import Scale
 from diffusers_perf.messages import measurement as messages
 from diffusers_perf.records.run import Machine
 
 
-class BadDevice(Exception):
-    """A `--device` that this machine does not have; one sentence says why."""
-
-
 def this_machine(device: str | None) -> Machine:
     """Describe this machine; without a device named, CUDA where there is a GPU.
 
-    `BadDevice` for ``cuda`` where torch sees none.
+    `Refusal` for ``cuda`` where torch sees none.
     """
     if device == "cuda" and not torch.cuda.is_available():
-        raise BadDevice(messages.no_gpu(torch.version.cuda))
+        raise Refusal(messages.no_gpu(torch.version.cuda))
     on_gpu = torch.cuda.is_available() if device is None else device == "cuda"
     properties = torch.cuda.get_device_properties(0) if on_gpu else None
     return Machine(

@@ -24,10 +24,6 @@ class DoesNotFit(Exception):
     """An optimization cannot apply to this pipeline; one sentence says which and why."""
 
 
-class BadModel(Exception):
-    """Weights that cannot be used; one sentence says why and what would do."""
-
-
 class Source(Protocol):
     """Where a model's weights come from. Each file of `models/` gives one."""
 
@@ -54,7 +50,7 @@ class Source(Protocol):
         """A fresh diffusers pipeline with all its modules on the device in this dtype.
 
         `scheduler` names the class to take instead of the model's own. `variants` maps a module's
-        place (``unet``) to the variant that takes it. `BadModel` where the weights cannot be
+        place (``unet``) to the variant that takes it. `Refusal` where the weights cannot be
         loaded.
         """
 
@@ -77,7 +73,7 @@ class Opened(Protocol):
         """``small`` if all of these are that the session runs."""
 
     def of(self, workload: Workload) -> Source:
-        """`BadModel` where it cannot be opened."""
+        """`Refusal` where it cannot be opened."""
 
 
 @contextmanager

@@ -22,16 +22,16 @@ def cannot_read(path: Path, reason: object) -> str:
     return f"{path}: cannot be read ({reason})"
 
 
-def not_written_by(path: Path, command: str) -> str:
-    return f"{path}: not written by {command}; choose another --out"
+def not_written_by(path: Path, command: str, option: str) -> str:
+    return f"{path}: not written by {command}; choose another {option}"
 
 
-def other_settings(out: Path, name: str, was: object, now: object) -> str:
-    """`was` and `now` are None where they are too long to show."""
-    values = "" if was is None else f" ({was}, now {now})"
+def other_settings(folder: Path, name: str, values: tuple[str, str] | None, option: str) -> str:
+    """`values` before and now; None where they are too long to show."""
+    shown = f" ({values[0]}, now {values[1]})" if values else ""
     return (
-        f"--out {out} was measured with another {name}{values}; choose another --out, or remove "
-        "the folder"
+        f"{folder} was measured with another {name}{shown}; choose another {option}, or remove the "
+        "folder"
     )
 
 

@@ -34,17 +34,6 @@ def no_cluster(reason: str) -> str:
     return f"--executor ray: the cluster cannot be used ({reason})"
 
 
-def not_written_by_fleet(path: Path) -> str:
-    return f"{path}: not written by fleet; choose another --json, or remove the folder"
-
-
-def other_settings(folder: Path, name: str, was: str, now: str) -> str:
-    return (
-        f"{folder} was measured with other settings ({name}: {was}, now {now}); choose another "
-        "--json, or remove the folder"
-    )
-
-
 def alike(models: Sequence[str]) -> str:
     return f"--models: names of files would be the same for {' and '.join(models)}"
 

@@ -17,8 +17,9 @@ import re
 import warnings
 from collections.abc import Iterable
 
+from diffusers_perf.catalog.refusal import Refusal
 from diffusers_perf.catalog.workload import Scale, Workload
-from diffusers_perf.measurement.pipelines import BadModel, Source
+from diffusers_perf.measurement.pipelines import Source
 from diffusers_perf.messages import models as messages
 from diffusers_perf.models.builder import UserBuilder
 from diffusers_perf.models.checkpoint import EMBEDDED, EMBEDDED_FLUX, Checkpoint
@@ -26,7 +27,6 @@ from diffusers_perf.models.seeded import Seeded
 from diffusers_perf.models.served import FAMILIES, Served
 
 __all__ = [
-    "BadModel",
     "Sources",
     "open_source",
     "options_for",
@@ -44,7 +44,7 @@ def open_source(model: str) -> Source:
     """The source for ``sd15`` or ``small`` (seeded), ``embedded``, ``embedded-flux``, a local
     folder, a Hub id, or ``module:function``.
 
-    `BadModel`, in one sentence, where there is none. From here on no progress bar of the process
+    `Refusal`, in one sentence, where there is none. From here on no progress bar of the process
     has a thread of its own.
     """
     from tqdm import tqdm
@@ -67,14 +67,14 @@ def open_source(model: str) -> Source:
         return UserBuilder(model)
     if is_folder or model.count("/") == 1:
         return Checkpoint(model)
-    raise BadModel(messages.unknown(model, [*NAMED]))
+    raise Refusal(messages.unknown(model, [*NAMED]))
 
 
 class Sources:
     """Where the models of a session's workloads come from; each is opened when it is needed."""
 
     def __init__(self, *, device: str, model: str | None = None) -> None:
-        """With `model`, it takes the place of every workload's own. `BadModel` if there is none."""
+        """With `model`, it takes the place of every workload's own. `Refusal` if there is none."""
         self._device = device
         self._model = model
         self._open: dict[str, Source] = {}
@@ -95,12 +95,12 @@ class Sources:
             return False
         try:
             declared = self._source(workload.model)
-        except BadModel:
+        except Refusal:
             return False
         return (declared.family, declared.scale) == (self.named.family, self.named.scale)
 
     def of(self, workload: Workload) -> Source:
-        """The workload's source. `BadModel` where it cannot be opened."""
+        """The workload's source. `Refusal` where it cannot be opened."""
         return self.named or self._source(workload.model)
 
     def scale_of(self, workloads: Iterable[Workload]) -> Scale:

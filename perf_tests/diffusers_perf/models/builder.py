@@ -10,8 +10,8 @@ from typing import Any
 import torch
 
 from diffusers_perf.catalog.declarations import WeightsKind
+from diffusers_perf.catalog.refusal import Refusal
 from diffusers_perf.catalog.workload import Scale
-from diffusers_perf.measurement.pipelines import BadModel
 from diffusers_perf.messages import models as messages
 from diffusers_perf.models import identity
 from diffusers_perf.models.checkpoint import with_scheduler
@@ -20,7 +20,7 @@ from diffusers_perf.models.checkpoint import with_scheduler
 class UserBuilder:
     """Calls the function with a dtype and a device for each pipeline that is wanted.
 
-    `BadModel` where it cannot be imported, raises, or gives something that is not a pipeline.
+    `Refusal` where it cannot be imported, raises, or gives something that is not a pipeline.
     """
 
     kind: WeightsKind = "checkpoint"
@@ -53,9 +53,9 @@ class UserBuilder:
                 type(error).__name__, error, frame.filename, frame.lineno or 0
             )
         if failure:
-            raise BadModel(messages.of(self.name, failure))
+            raise Refusal(messages.of(self.name, failure))
         if not callable(pipeline) or not hasattr(pipeline, "components"):
-            raise BadModel(messages.no_pipeline(self.name, type(pipeline).__name__))
+            raise Refusal(messages.no_pipeline(self.name, type(pipeline).__name__))
         with_scheduler(pipeline, scheduler)
         self.weights = identity.of_built(pipeline, self.name)
         return pipeline
@@ -66,11 +66,11 @@ def _imported(model: str) -> Callable[..., Any]:
     try:
         imported = import_module(module)
     except ModuleNotFoundError as error:
-        raise BadModel(messages.no_module(model, error.name)) from None
+        raise Refusal(messages.no_module(model, error.name)) from None
     except Exception as error:
-        raise BadModel(messages.of(model, f"{type(error).__name__}: {error}")) from None
+        raise Refusal(messages.of(model, f"{type(error).__name__}: {error}")) from None
     function: Any = getattr(imported, name, None)
     if not callable(function):
-        raise BadModel(messages.no_function(model, module, name))
+        raise Refusal(messages.no_function(model, module, name))
     built: Callable[..., Any] = function
     return built

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 
 from diffusers_perf.catalog.declarations import WeightsKind
+from diffusers_perf.catalog.refusal import Refusal
 from diffusers_perf.catalog.workload import Scale
-from diffusers_perf.measurement.pipelines import BadModel
 from diffusers_perf.messages import models as messages
 from diffusers_perf.models import identity
 from diffusers_perf.models.complete import refuse_lacking
@@ -54,7 +54,7 @@ class Checkpoint:
     """A pipeline in diffusers' format, with its variants in folders beside its modules.
 
     diffusers resolves its class. A folder may hold `distilled_unet/` and `tiny_vae/`; Stable
-    Diffusion 1.x from the Hub takes the guide's. `BadModel` if it is not a pipeline, names code
+    Diffusion 1.x from the Hub takes the guide's. `Refusal` if it is not a pipeline, names code
     that is not diffusers' or transformers', has only pickled weights, or is out of reach.
     """
 
@@ -71,13 +71,13 @@ class Checkpoint:
         self.family = self._class()
         components = list(self._components())
         if not components:
-            raise BadModel(messages.no_component(model))
+            raise Refusal(messages.no_component(model))
         if self._local:
             for name in components:
                 try:
                     self._refuse_incomplete(name)
                 except OSError as error:
-                    raise BadModel(messages.unreadable(model, name, error.strerror)) from None
+                    raise Refusal(messages.unreadable(model, name, error.strerror)) from None
         self.weights = self._weights()
         # A transformer's configuration does not say how large its images are.
         is_small = kind == "embedded" or self._pixels() < SMALL_BELOW_PIXELS
@@ -119,14 +119,14 @@ class Checkpoint:
             )
             with_scheduler(loaded, scheduler)
             refuse_lacking(loaded, self._path, revision=self._revision)
-        except (torch.OutOfMemoryError, MemoryError, BadModel):
+        except (torch.OutOfMemoryError, MemoryError, Refusal):
             raise
         except Exception as error:
             # Three libraries read a checkpoint, and a broken one makes each raise what it likes.
             first_line = str(error).strip().partition("\n")[0]
             failure = f"{type(error).__name__}: {first_line}"
         if failure:
-            raise BadModel(messages.cannot_load(self._path, failure))
+            raise Refusal(messages.cannot_load(self._path, failure))
         return loaded.to(device)
 
     def _load_variant(self, name: str, dtype: torch.dtype) -> Any:
@@ -149,10 +149,10 @@ class Checkpoint:
         # Asked for by name, it would import all that the class is made of.
         if isinstance(name, str) and name in dir(diffusers):
             return name
-        raise BadModel(messages.no_class(self._path, name))
+        raise Refusal(messages.no_class(self._path, name))
 
     def _components(self) -> Iterator[str]:
-        """Those that are there. `BadModel` for one whose code is neither library's."""
+        """Those that are there. `Refusal` for one whose code is neither library's."""
         from diffusers import pipelines
 
         for name, value in self._index.items():
@@ -162,7 +162,7 @@ class Checkpoint:
                 continue
             library = value[0]
             if library not in ("diffusers", "transformers", *dir(pipelines)):
-                raise BadModel(messages.foreign_code(self._path, name, library))
+                raise Refusal(messages.foreign_code(self._path, name, library))
             yield name
 
     def _refuse_incomplete(self, name: str) -> None:
@@ -170,15 +170,15 @@ class Checkpoint:
         if name == "feature_extractor":
             return
         if not folder.is_dir() or not any(folder.iterdir()):
-            raise BadModel(messages.lacks_component(self._path, name))
+            raise Refusal(messages.lacks_component(self._path, name))
         if "tokenizer" in name and not any((folder / n).is_file() for n in VOCABULARIES):
-            raise BadModel(messages.no_vocabulary(self._path, name, VOCABULARIES))
+            raise Refusal(messages.no_vocabulary(self._path, name, VOCABULARIES))
         if not (folder / "config.json").is_file() or any(folder.glob("*.safetensors")):
             return  # a scheduler or a tokenizer, whose configurations have other names
         if "tokenizer" in name or "processor" in name:
             return
         pickled = sorted(p.name for p in (*folder.glob("*.bin"), *folder.glob("*.ckpt")))
-        raise BadModel(messages.no_safetensors(self._path, name, next(iter(pickled), "")))
+        raise Refusal(messages.no_safetensors(self._path, name, next(iter(pickled), "")))
 
     def _weights(self) -> str:
         if self.kind == "embedded":
@@ -187,7 +187,7 @@ class Checkpoint:
             try:
                 return identity.of_folder(Path(self._path))
             except OSError as error:
-                raise BadModel(messages.unreadable(self._path, "weights", error.strerror)) from None
+                raise Refusal(messages.unreadable(self._path, "weights", error.strerror)) from None
         # The Hub's cache has a folder for each commit, whose name identifies the weights.
         commit = self._revision or self._file("model_index.json").parent.name
         return f"{self._path}@{commit[:8]}"
@@ -199,7 +199,7 @@ class Checkpoint:
                 denoiser, vae = self._config(f"{name}/config.json"), self._config("vae/config.json")
                 side, blocks = denoiser.get("sample_size"), vae.get("block_out_channels")
                 if isinstance(side, int) and side < 1:
-                    raise BadModel(messages.bad_sample_size(self._path, name, side))
+                    raise Refusal(messages.bad_sample_size(self._path, name, side))
                 if isinstance(side, int) and isinstance(blocks, list) and blocks:
                     return side << len(blocks) - 1
         return SMALL_BELOW_PIXELS
@@ -214,13 +214,13 @@ class Checkpoint:
         try:
             config: dict[str, Any] = json.loads(read_text(self._file(name), most=CONFIG_MOST_BYTES))
         except FileNotFoundError:
-            raise BadModel(messages.lacks_file(self._path, name)) from None
+            raise Refusal(messages.lacks_file(self._path, name)) from None
         except (ValueError, RecursionError):
-            raise BadModel(messages.not_json(self._path, name)) from None
+            raise Refusal(messages.not_json(self._path, name)) from None
         except OSError as error:
-            raise BadModel(messages.unreadable(self._path, name, error.strerror)) from None
+            raise Refusal(messages.unreadable(self._path, name, error.strerror)) from None
         if not isinstance(config, dict):
-            raise BadModel(messages.not_an_object(self._path, name))
+            raise Refusal(messages.not_an_object(self._path, name))
         return config
 
     def _file(self, name: str) -> Path:
@@ -234,16 +234,16 @@ class Checkpoint:
         except EntryNotFoundError as error:
             # LocalEntryNotFoundError is one too: offline and not in the cache.
             if "Local" in type(error).__name__:
-                raise BadModel(messages.out_of_reach(self._path)) from None
+                raise Refusal(messages.out_of_reach(self._path)) from None
             raise FileNotFoundError(name) from None
         except (HfHubHTTPError, HFValidationError, OSError):
-            raise BadModel(messages.out_of_reach(self._path)) from None
+            raise Refusal(messages.out_of_reach(self._path)) from None
 
 
 def with_scheduler(pipeline: Any, name: str | None) -> None:
     """Put a scheduler of diffusers in the place of the pipeline's own, with its configuration.
 
-    `BadModel` if diffusers has none of that name.
+    `Refusal` if diffusers has none of that name.
     """
     if name is None:
         return
@@ -254,10 +254,10 @@ def with_scheduler(pipeline: Any, name: str | None) -> None:
 
 
 def scheduler_class(name: str) -> Any:
-    """diffusers' class of this name. `BadModel` if it has none."""
+    """diffusers' class of this name. `Refusal` if it has none."""
     import diffusers
 
     # Asked for by name, it would import all that the class is made of.
     if not name.endswith("Scheduler") or name not in dir(diffusers):
-        raise BadModel(messages.no_scheduler(name))
+        raise Refusal(messages.no_scheduler(name))
     return getattr(diffusers, name)

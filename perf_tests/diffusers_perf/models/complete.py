@@ -7,12 +7,12 @@ from typing import Any
 
 import torch
 
-from diffusers_perf.measurement.pipelines import BadModel
+from diffusers_perf.catalog.refusal import Refusal
 from diffusers_perf.messages import models as messages
 
 
 def refuse_lacking(pipeline: Any, model: str, *, revision: str | None) -> None:
-    """`BadModel` for a loaded pipeline with a module of which tensors are not in its files."""
+    """`Refusal` for a loaded pipeline with a module of which tensors are not in its files."""
     import transformers
 
     for name, module in pipeline.components.items():
@@ -24,7 +24,7 @@ def refuse_lacking(pipeline: Any, model: str, *, revision: str | None) -> None:
             continue
         if lacking:
             total = sum(1 for _ in module.parameters())
-            raise BadModel(messages.lacks_tensors(model, name, lacking, total))
+            raise Refusal(messages.lacks_tensors(model, name, lacking, total))
 
 
 def _drawn(kind: Any, model: str, **place: str | None) -> list[str]:

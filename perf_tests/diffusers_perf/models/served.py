@@ -14,8 +14,8 @@ from typing import Any
 import torch
 
 from diffusers_perf.catalog.declarations import WeightsKind
+from diffusers_perf.catalog.refusal import Refusal
 from diffusers_perf.catalog.workload import Scale
-from diffusers_perf.measurement.pipelines import BadModel
 from diffusers_perf.messages import models as messages
 from diffusers_perf.models.architectures import Architecture
 from diffusers_perf.models.checkpoint import scheduler_class
@@ -77,7 +77,7 @@ class Served:
 
     def _modules(self, dtype: torch.dtype, device: torch.device) -> dict[str, torch.nn.Module]:
         if device.type == "cpu":
-            raise BadModel(messages.needs_gpu(self.name))
+            raise Refusal(messages.needs_gpu(self.name))
         return {
             place: computed(architecture, place, dtype=dtype, device=device)
             for place, architecture in self._family.modules.items()

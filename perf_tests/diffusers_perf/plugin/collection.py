@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from diffusers_perf.catalog.declarations import Case
-from diffusers_perf.catalog.discovery import BadDeclaration, declares_cases, is_below
+from diffusers_perf.catalog.discovery import declares_cases, is_below
+from diffusers_perf.catalog.refusal import Refusal
 from diffusers_perf.catalog.registry import suites_of
 from diffusers_perf.measurement.loading import Load, Loading, since_start
 from diffusers_perf.measurement.packages import not_installed, too_little_address_space
@@ -70,7 +71,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         if REFUSED not in config.stash and SESSION not in config.stash:
             config.stash[SESSION] = _start(config)
         cases = [] if REFUSED in config.stash else config.stash[SESSION].cases_of(metafunc.module)
-    except BadDeclaration as error:
+    except Refusal as error:
         _refuse(config, str(error))
     except pytest.UsageError as error:
         config.stash[REFUSED] = error

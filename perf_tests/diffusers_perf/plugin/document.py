@@ -12,6 +12,7 @@ from msgspec import to_builtins
 from msgspec.structs import asdict
 
 from diffusers_perf.catalog.metric import Subject
+from diffusers_perf.catalog.refusal import Refusal
 from diffusers_perf.catalog.status import Status
 from diffusers_perf.ending import ended_by, leave_lost_terminal
 from diffusers_perf.judge.finding import Finding, Message
@@ -25,7 +26,7 @@ from diffusers_perf.plugin.selection import is_narrowed
 from diffusers_perf.plugin.session import PerfSession
 from diffusers_perf.records.files import as_json, write_whole
 from diffusers_perf.records.missing import missing
-from diffusers_perf.records.reading import BadRunError, run_of
+from diffusers_perf.records.reading import run_of
 from diffusers_perf.records.run import KEY, Session
 from diffusers_perf.records.shards import Shard
 
@@ -87,7 +88,7 @@ def _save_whole(benchmarks: Any, session: pytest.Session, perf: PerfSession) -> 
             run_of(msgspec.json.decode(text), path)
             write_whole(path, text)
             benchmarks.logger.info(f"wrote {path}", purple=True)
-        except BadRunError as error:
+        except Refusal as error:
             perf.unsaved = f"--benchmark-json {error}"
         except OSError as error:
             perf.unsaved = f"--benchmark-json {path}: {error.strerror}"

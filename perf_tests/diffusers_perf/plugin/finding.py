@@ -11,7 +11,8 @@ from types import ModuleType
 
 import pytest
 
-from diffusers_perf.catalog.discovery import BadDeclaration, Project, declared_in, declares_cases
+from diffusers_perf.catalog.discovery import Project, declared_in, declares_cases
+from diffusers_perf.catalog.refusal import Refusal
 from diffusers_perf.messages import plugin as messages
 from diffusers_perf.records.files import read_bytes
 
@@ -23,7 +24,7 @@ def find_project(model: str | None = None) -> Project:
 
     In the modules of the ini option `perf_declarations`, and in test files below `testpaths`, but
     not in the folder that `model` may name.
-    `BadDeclaration` for a mistake in one of them, or one that pytest cannot import.
+    `Refusal` for a mistake in one of them, or one that pytest cannot import.
     """
     finder = _Finder()
     printed = io.StringIO()
@@ -34,10 +35,10 @@ def find_project(model: str | None = None) -> Project:
         warnings.simplefilter("ignore")
         code = pytest.main(arguments, plugins=[finder])
     if finder.broken:
-        raise BadDeclaration(finder.broken)
+        raise Refusal(finder.broken)
     if code not in COLLECTED:
         lines = [line for line in printed.getvalue().splitlines() if line.strip()]
-        raise BadDeclaration(messages.cannot_collect((lines or ["?"])[-1]))
+        raise Refusal(messages.cannot_collect((lines or ["?"])[-1]))
     project = Project(shared=declared_in(*finder.declarations))
     for module in finder.modules:
         project.add(module)

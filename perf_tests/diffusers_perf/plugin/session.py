@@ -15,7 +15,8 @@ from msgspec import to_builtins
 from diffusers_perf import models
 from diffusers_perf.catalog import discovery
 from diffusers_perf.catalog.declarations import Case
-from diffusers_perf.catalog.discovery import BadDeclaration, Project
+from diffusers_perf.catalog.discovery import Project
+from diffusers_perf.catalog.refusal import Refusal
 from diffusers_perf.catalog.registry import in_order
 from diffusers_perf.catalog.status import Status
 from diffusers_perf.catalog.workload import Scale
@@ -24,7 +25,7 @@ from diffusers_perf.judge.finding import Finding, Verdict
 from diffusers_perf.measurement.bench import Bench
 from diffusers_perf.measurement.failing import CaseError, is_out_of_memory
 from diffusers_perf.measurement.loading import Load
-from diffusers_perf.measurement.machine import BadDevice, this_machine, with_threads_for
+from diffusers_perf.measurement.machine import this_machine, with_threads_for
 from diffusers_perf.measurement.measuring import digest
 from diffusers_perf.measurement.pipelines import Source
 from diffusers_perf.messages import plugin as messages
@@ -33,7 +34,6 @@ from diffusers_perf.plugin.judging import Judging
 from diffusers_perf.plugin.options import QUICK_ROUNDS, ROUNDS
 from diffusers_perf.plugin.screen import Progress, ShownCase, outcome
 from diffusers_perf.plugin.selection import main_job
-from diffusers_perf.records.baselines import BadBaseline
 from diffusers_perf.records.files import make_room, unwritable
 from diffusers_perf.records.missing import Untimed
 from diffusers_perf.records.run import KEY, CaseFinding, CaseRecord, Reference
@@ -111,17 +111,17 @@ class PerfSession:
         found: dict[str, Source] = {}
         for case in self.cases:
             if case.id in self.expected:
-                with suppress(models.BadModel):
+                with suppress(Refusal):
                     source = self.bench.sources.of(case.workload)
                     found[source.name] = source
         return list(found.values())
 
     def cases_of(self, module: ModuleType) -> list[Case]:
-        """The cases that this test file runs. `BadDeclaration` for a mistake in it."""
+        """The cases that this test file runs. `Refusal` for a mistake in it."""
         catalog = self.project.add(module)
         self.runs_shared |= catalog is self.project.shared
         if not catalog.cases:
-            raise BadDeclaration(messages.no_cases(module.__name__))
+            raise Refusal(messages.no_cases(module.__name__))
         return self._for_this_model(catalog.cases)
 
     def _for_this_model(self, cases: Sequence[Case]) -> list[Case]:
@@ -282,7 +282,7 @@ def start(config: pytest.Config) -> PerfSession:
             operators=store.load_operators(),
         )
         published = store.load_published()
-    except (BadDeclaration, BadDevice, models.BadModel, BadBaseline) as error:
+    except Refusal as error:
         raise pytest.UsageError(str(error)) from None
     if report is not None and not config.option.collectonly:
         _make_room(report)

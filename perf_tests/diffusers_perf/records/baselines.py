@@ -37,10 +37,6 @@ T = TypeVar("T")
 SCHEMA: Final = 2
 
 
-class BadBaseline(Exception):
-    """A file under `baselines/` that cannot be used; one sentence says which and why."""
-
-
 def rounded(number: float) -> float:
     """To five digits, which are more than is measured; integers stay."""
     return number if isinstance(number, int) else float(f"{number:.5g}")

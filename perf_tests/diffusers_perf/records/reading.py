@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from diffusers_perf.catalog.refusal import Refusal
 from diffusers_perf.messages import common
 from diffusers_perf.messages import records as messages
 from diffusers_perf.records.files import BadContent, decoded, read_bytes, real
@@ -20,66 +21,62 @@ NAMED_MOST = 300
 """Characters of a key that a message names."""
 
 
-class BadRunError(Exception):
-    """A run that cannot be used; one sentence says which and why."""
-
-
 def load_run(path: Path) -> Run:
-    """`BadRunError` for what is not a run of the main job, and for one of an unknown schema."""
+    """`Refusal` for what is not a run of the main job, and for one of an unknown schema."""
     return run_of(read(path), path)
 
 
 def load_runs(paths: Sequence[Path]) -> list[Run]:
-    """Runs that are each a process of its own. `BadRunError` as `load_run`, and for one that is
+    """Runs that are each a process of its own. `Refusal` as `load_run`, and for one that is
     given twice or copied.
     """
     runs = [load_run(path) for path in distinct(paths)]
     for one, other in combinations(runs, 2):
         if one.cases and one.cases == other.cases:
-            raise BadRunError(messages.copied(other.path, one.path))
+            raise Refusal(messages.copied(other.path, one.path))
     return runs
 
 
 def distinct(paths: Sequence[Path]) -> Sequence[Path]:
-    """The paths, each of a process of its own. `BadRunError` for one given twice."""
+    """The paths, each of a process of its own. `Refusal` for one given twice."""
     seen = set()
     for path in paths:
         if real(path) in seen:
-            raise BadRunError(messages.given_twice(path))
+            raise Refusal(messages.given_twice(path))
         seen.add(real(path))
     return paths
 
 
 def read(path: Path) -> Any:
-    """The JSON in a file. `BadRunError` where there is none."""
+    """The JSON in a file. `Refusal` where there is none."""
     try:
         data = read_bytes(path)
     except OSError as error:
-        raise BadRunError(common.cannot_read(path, error.strerror)) from None
+        raise Refusal(common.cannot_read(path, error.strerror)) from None
     try:
         return msgspec.json.decode(data)
     except (ValueError, RecursionError):
-        raise BadRunError(messages.not_json(path)) from None
+        raise Refusal(messages.not_json(path)) from None
 
 
 def run_of(content: Any, path: Path) -> Run:
-    """The run that a JSON describes; `path` names it in messages. `BadRunError` as `load_run`."""
+    """The run that a JSON describes; `path` names it in messages. `Refusal` as `load_run`."""
     ours = content.get(KEY, content.get(KEY_OF_VERSION_1)) if isinstance(content, dict) else None
     if not isinstance(ours, dict) or "schema" not in ours:
-        raise BadRunError(messages.not_a_run(path))
+        raise Refusal(messages.not_a_run(path))
     if ours["schema"] != SCHEMA:
-        raise BadRunError(messages.other_schema(path, ours["schema"], SCHEMA))
+        raise Refusal(messages.other_schema(path, ours["schema"], SCHEMA))
     try:
         file = decoded(content, RunFile)
     except BadContent as error:
-        raise BadRunError(f"{path}: {_by_name(str(error), content)}") from None
+        raise Refusal(f"{path}: {_by_name(str(error), content)}") from None
     cases: dict[str, CaseRecord] = {}
     for benchmark in file.benchmarks:
         case = benchmark.extra_info.diffusers_perf
         if case is None:
             continue
         if case.key in cases:
-            raise BadRunError(messages.case_twice(path, case.key))
+            raise Refusal(messages.case_twice(path, case.key))
         cases[case.key] = case
     return Run(
         path=path,

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
+from diffusers_perf.catalog.refusal import Refusal
 from diffusers_perf.messages import common
 from diffusers_perf.messages import records as messages
 from diffusers_perf.records.baselines import (
     SCHEMA,
-    BadBaseline,
     MachineBaseline,
     MachineFile,
     OperatorBaseline,
@@ -54,7 +54,7 @@ CONFLICT = re.compile(r"(?m)^(<{7} |={7}$|>{7} )")
 class BaselineStore:
     """A folder of baselines. Nothing has to be there.
 
-    Whatever is read raises `BadBaseline` where it cannot be used.
+    Whatever is read raises `Refusal` where it cannot be used.
     """
 
     folder: Path
@@ -73,13 +73,13 @@ class BaselineStore:
         if (file := _read(path, MachineFile)) is None:
             return None
         if slug_of(file.machine) != slug:
-            raise BadBaseline(
+            raise Refusal(
                 messages.other_machine(path, file.machine, f"{slug_of(file.machine)}.json")
             )
         try:
             return MachineBaseline.of(file)
         except BadContent as error:
-            raise BadBaseline(f"{path}: {error}") from None
+            raise Refusal(f"{path}: {error}") from None
 
     def load_operators(self) -> dict[str, OperatorBaseline]:
         """The accepted operator counts, by `Measurement.code_key`."""
@@ -88,7 +88,7 @@ class BaselineStore:
             if (file := _read(path, OperatorFile)) is None:
                 continue
             if path.stem != file.workload:
-                raise BadBaseline(messages.other_workload(path, file.workload))
+                raise Refusal(messages.other_workload(path, file.workload))
             found |= {f"{file.workload}/{key}": case for key, case in file.cases.items()}
         return found
 
@@ -96,11 +96,11 @@ class BaselineStore:
         return self.folder / "operators" / f"{workload}.json"
 
     def operators_paths(self) -> list[Path]:
-        """Of all workloads that have counts. `BadBaseline` where they cannot be listed."""
+        """Of all workloads that have counts. `Refusal` where they cannot be listed."""
         return _listed(self.folder / "operators")
 
     def machine_paths(self) -> list[Path]:
-        """The machines' baselines, in order of their names. `BadBaseline` as above."""
+        """The machines' baselines, in order of their names. `Refusal` as above."""
         other = {"portable", "published"}
         return [path for path in _listed(self.folder) if path.stem not in other]
 
@@ -112,7 +112,7 @@ class BaselineStore:
         try:
             file.check()
         except BadContent as error:
-            raise BadBaseline(f"{path}: {error}") from None
+            raise Refusal(f"{path}: {error}") from None
         return file.bounds.get(f"{scale} on {device}", {})
 
     def load_published(self) -> Published:
@@ -181,14 +181,14 @@ class Changes:
         self.files.write(path, image_files.encoded(image.images, bits=image.bits))
 
     def add_history(self, lines: Sequence[str]) -> None:
-        """Add lines to the log of acceptances. `BadBaseline` for one that must not be extended."""
+        """Add lines to the log of acceptances. `Refusal` for one that must not be extended."""
         path = self.store.history
         try:
             text = read_text(path) if path.exists() else HISTORY_HEAD
         except UnicodeDecodeError:
-            raise BadBaseline(f"{path}: not UTF-8") from None
+            raise Refusal(f"{path}: not UTF-8") from None
         if CONFLICT.search(text):
-            raise BadBaseline(messages.conflict(path))
+            raise Refusal(messages.conflict(path))
         # A line written by hand may have no end.
         end = "" if text.endswith("\n") else "\n"
         self._write(path, text + end + "\n".join(lines) + "\n")
@@ -208,7 +208,7 @@ def _listed(folder: Path) -> list[Path]:
     except (FileNotFoundError, NotADirectoryError):
         return []
     except OSError as error:
-        raise BadBaseline(common.cannot_read(folder, error.strerror)) from None
+        raise Refusal(common.cannot_read(folder, error.strerror)) from None
 
 
 def _read(path: Path, kind: type[T]) -> T | None:
@@ -218,13 +218,13 @@ def _read(path: Path, kind: type[T]) -> T | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
-        raise BadBaseline(common.cannot_read(path, error.strerror)) from None
+        raise Refusal(common.cannot_read(path, error.strerror)) from None
     try:
         schema = msgspec.json.decode(data, type=_Version).schema
         if schema != SCHEMA:
-            raise BadBaseline(messages.other_schema(path, schema, SCHEMA))
+            raise Refusal(messages.other_schema(path, schema, SCHEMA))
         return msgspec.json.decode(data, type=kind)
     except msgspec.ValidationError as error:
-        raise BadBaseline(f"{path}: {phrase_of(error)}") from None
+        raise Refusal(f"{path}: {phrase_of(error)}") from None
     except (ValueError, RecursionError):
-        raise BadBaseline(messages.not_json(path)) from None
+        raise Refusal(messages.not_json(path)) from None

@@ -8,13 +8,13 @@ from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
+from diffusers_perf.catalog.refusal import Refusal
 from diffusers_perf.compare import compare
 from diffusers_perf.history.store import load
 from diffusers_perf.history.words import HistoryLine, history_lines
-from diffusers_perf.judge.comparable import NotComparable
 from diffusers_perf.messages import report as messages
 from diffusers_perf.records.files import unwritable, write_whole
-from diffusers_perf.records.reading import BadRunError, load_run
+from diffusers_perf.records.reading import load_run
 from diffusers_perf.records.run import Run
 from diffusers_perf.records.store import BaselineStore
 from diffusers_perf.report import builder, comparison, markdown
@@ -38,7 +38,7 @@ def write(
     comment: Path | None = None,
     baselines: Path | None = None,
 ) -> int:
-    """Make the page, the comment (``-`` prints it), or both; 0. `BadRunError` for bad runs.
+    """Make the page, the comment (``-`` prints it), or both; 0. `Refusal` for bad runs.
 
     Commands to run next name these `baselines`; without, those of the run.
     """
@@ -56,11 +56,11 @@ def write(
 
 
 def make(shown: Run, store: BaselineStore, *, head: Sequence[Path], base: Sequence[Path]) -> Report:
-    """The content of the report of a run, which is the first of `head`. `BadRunError` for one of
+    """The content of the report of a run, which is the first of `head`. `Refusal` for one of
     more cases than a page can show.
     """
     if len(shown.cases) > CASES_MOST:
-        raise BadRunError(messages.too_many_cases(shown.path, len(shown.cases), CASES_MOST))
+        raise Refusal(messages.too_many_cases(shown.path, len(shown.cases), CASES_MOST))
     baseline = store.load_machine(shown.machine.slug)
     history, note = _history(shown, store)
     report = builder.build(
@@ -80,26 +80,26 @@ def _history(shown: Run, store: BaselineStore) -> tuple[tuple[HistoryLine, ...],
         return (), ()
     try:
         return history_lines(shown, load(folder)), ()
-    except BadRunError as error:
+    except Refusal as error:
         return (), (str(error),)
 
 
 def judged(head: Sequence[Path], base: Sequence[Path], store: BaselineStore) -> ComparisonPart:
-    """The verdict on pairs of runs, or why there is none. `BadRunError` for bad runs."""
+    """The verdict on pairs of runs, or why there is none. `Refusal` for bad runs."""
     sides = [[load_run(path) for path in paths] for paths in (base, head)]
     if not base:
-        raise BadRunError(messages.NO_BASE)
+        raise Refusal(messages.NO_BASE)
     try:
         return comparison.in_pairs(compare.load(base, head, store), *sides)
-    except (NotComparable, BadRunError) as error:
+    except Refusal as error:
         return comparison.refused(str(error), *sides)
 
 
 def refuse_without_jinja2() -> None:
-    """`BadRunError` where a page's template cannot be rendered."""
+    """`Refusal` where a page's template cannot be rendered."""
     lacking = [name for name in NEEDED if find_spec(name) is None]
     if lacking:
-        raise BadRunError(messages.needs_extra(lacking))
+        raise Refusal(messages.needs_extra(lacking))
 
 
 def _page(report: Report, shown: Run, store: BaselineStore, *, trends: str) -> str:
@@ -110,10 +110,10 @@ def _page(report: Report, shown: Run, store: BaselineStore, *, trends: str) -> s
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a page and say so. `BadRunError` where it cannot be written."""
+    """Write a page and say so. `Refusal` where it cannot be written."""
     try:
         write_whole(path, text)
     except OSError as error:
-        raise BadRunError(unwritable(path, error)) from None
+        raise Refusal(unwritable(path, error)) from None
     size = len(text.encode(errors="backslashreplace"))
     print(messages.wrote(path, size))

@@ -10,11 +10,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from diffusers_perf.catalog.refusal import Refusal
 from diffusers_perf.cli import gate
 from diffusers_perf.compare.compare import known_noise
 from diffusers_perf.judge.comparable import NotComparable
 from diffusers_perf.judge.pairs import compare
-from diffusers_perf.records.reading import BadRunError, load_run, run_of
+from diffusers_perf.records.reading import load_run, run_of
 from diffusers_perf.records.store import BaselineStore
 from perf_tests.tests.frozen import Content
 from perf_tests.tests.schema1 import CannotUpgrade, upgraded
@@ -48,7 +49,7 @@ def gated(content: Content, path: Path) -> Entry:
     try:
         path.write_text(json.dumps(upgraded(content)))
         code = gate.gate(path, STORE)
-    except (BadRunError, CannotUpgrade) as error:
+    except (Refusal, CannotUpgrade) as error:
         return {"exit": 2, "refused": str(error)}
     run = load_run(path)
     standards = gate.standards_of(run, STORE)
@@ -70,7 +71,7 @@ def compared(base: Sequence[Content], head: Sequence[Content]) -> Entry:
             for side, runs in (("base", base), ("head", head))
         ]
         found = compare(*sides, noise=known_noise(sides[1][0], STORE))
-    except (BadRunError, CannotUpgrade, NotComparable) as error:
+    except (Refusal, CannotUpgrade, NotComparable) as error:
         return {"exit": 2, "refused": str(error)}
     cases: dict[str, dict[str, str]] = {}
     for change in found.changes:

@@ -15,6 +15,7 @@ import torch
 from diffusers_perf import models
 from diffusers_perf.catalog.declarations import Case
 from diffusers_perf.catalog.discovery import Project
+from diffusers_perf.catalog.refusal import Refusal
 from diffusers_perf.cli import __main__ as cli
 from diffusers_perf.cli import structure as command
 from diffusers_perf.faults.attention import mask_stops_flash
@@ -25,7 +26,7 @@ from diffusers_perf.judge.messages.commands import Literal, structure_command
 from diffusers_perf.measurement import counting, discovery, dispatch, host, structure
 from diffusers_perf.measurement.generation import Generation
 from diffusers_perf.measurement.pipelines import built
-from diffusers_perf.records.baselines import BadBaseline, OperatorBaseline
+from diffusers_perf.records.baselines import OperatorBaseline
 from diffusers_perf.records.measurement import Count
 from diffusers_perf.records.operators import (
     Occurrence,
@@ -529,7 +530,7 @@ def test_bad_file_is_named(text: str, sentence: str, tmp_path: Path) -> None:
     path = tmp_path / "operators" / "w.json"
     path.parent.mkdir()
     path.write_text(text)
-    with pytest.raises(BadBaseline, match=r"operators/w\.json: ") as error:
+    with pytest.raises(Refusal, match=r"operators/w\.json: ") as error:
         BaselineStore(tmp_path).load_operators()
     assert sentence in str(error.value)
 

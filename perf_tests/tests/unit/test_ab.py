@@ -21,9 +21,9 @@ from typing import Any
 
 import pytest
 
+from diffusers_perf.catalog.refusal import Refusal
 from diffusers_perf.cli import __main__ as command
 from diffusers_perf.compare import environments, sides, turns
-from diffusers_perf.compare.environments import BadSide
 from diffusers_perf.compare.lock import held
 from perf_tests.tests.unit.environments import TURNS, Place
 from perf_tests.tests.unit.recorded import session, side, slow
@@ -481,7 +481,7 @@ def test_suite_may_come_from_the_checkout_and_not_from_its_requirements(tmp_path
     for name in (*environments.PACKAGES, "pytest-benchmark"):
         install(packages, name)
     install(site, "diffusers-perf")
-    with pytest.raises(BadSide, match=r"cannot run this suite .*diffusers-perf"):
+    with pytest.raises(Refusal, match=r"cannot run this suite .*diffusers-perf"):
         environments.probe(python, "base")
     versions, _ = environments.probe(python, "base", site)
     assert versions["torch"] == "1.0"
@@ -490,7 +490,7 @@ def test_suite_may_come_from_the_checkout_and_not_from_its_requirements(tmp_path
 def test_incomplete_requirement_files_are_refused(tmp_path: Path) -> None:
     (tmp_path / "ci").mkdir()
     (tmp_path / "ci" / "torch.txt").write_text("torch==2.13.0\n")
-    with pytest.raises(BadSide, match=r"has torch.txt but no ci/requirements.txt"):
+    with pytest.raises(Refusal, match=r"has torch.txt but no ci/requirements.txt"):
         environments.requirements_of(tmp_path)
 
 

@@ -12,9 +12,9 @@ import pytest
 from msgspec import structs
 
 from diffusers_perf.catalog.metrics import COUNTERS
+from diffusers_perf.catalog.refusal import Refusal
 from diffusers_perf.judge.limits import limits_of
 from diffusers_perf.records.baselines import (
-    BadBaseline,
     CaseBaseline,
     MachineBaseline,
     OperatorBaseline,
@@ -168,7 +168,7 @@ def test_broken_file_is_one_sentence(saved: Path, change: Any, sentence: str) ->
     content = json.loads(saved.read_text())
     change(content)
     saved.write_text(json.dumps(content))
-    with pytest.raises(BadBaseline) as error:
+    with pytest.raises(Refusal) as error:
         BaselineStore(saved.parent).load_machine("gpu")
     assert str(saved) in str(error.value)
     assert sentence in str(error.value)
@@ -178,7 +178,7 @@ def test_broken_file_is_one_sentence(saved: Path, change: Any, sentence: str) ->
 @pytest.mark.parametrize("text", ["", "{", "[1]", "null"])
 def test_json_that_is_not_an_object_is_one_sentence(saved: Path, text: str) -> None:
     saved.write_text(text)
-    with pytest.raises(BadBaseline, match=r"not valid JSON|expected `object`"):
+    with pytest.raises(Refusal, match=r"not valid JSON|expected `object`"):
         BaselineStore(saved.parent).load_machine("gpu")
 
 

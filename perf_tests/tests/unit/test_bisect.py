@@ -16,9 +16,9 @@ from typing import Any
 
 import pytest
 
+from diffusers_perf.catalog.refusal import Refusal
 from diffusers_perf.cli import __main__ as command
 from diffusers_perf.compare import bisection, environments, processes
-from diffusers_perf.compare.environments import BadSide
 from diffusers_perf.compare.processes import NothingMeasured
 from diffusers_perf.records.run import Run
 from perf_tests.tests.unit.recorded import keep, measured, parsed, process
@@ -301,7 +301,7 @@ def test_unknown_version_is_one_sentence(
 def test_package_that_the_index_lacks_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     refused = subprocess.CompletedProcess([], 1, "", "ERROR: No matching distribution\n")
     monkeypatch.setattr(subprocess, "run", lambda *_, **__: refused)
-    with pytest.raises(BadSide, match="tourch: the index offers no version"):
+    with pytest.raises(Refusal, match="tourch: the index offers no version"):
         environments.versions_of("tourch", with_pre_releases=False)
 
 

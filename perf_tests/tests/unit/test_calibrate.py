@@ -12,10 +12,11 @@ from typing import cast
 import pytest
 
 from diffusers_perf.catalog.metrics import COMPARED
+from diffusers_perf.catalog.refusal import Refusal
 from diffusers_perf.cli import __main__ as command
 from diffusers_perf.compare import compare
 from diffusers_perf.judge.stats import detectable
-from diffusers_perf.records.baselines import BadBaseline, Calibration, CaseBaseline
+from diffusers_perf.records.baselines import Calibration, CaseBaseline
 from diffusers_perf.records.reading import load_run
 from diffusers_perf.records.run import Mode
 from diffusers_perf.records.store import BaselineStore
@@ -352,6 +353,6 @@ def test_broken_calibration_is_one_sentence(accepted: Path, broken: object, sent
     content = json.loads(path.read_text())
     content["cases"][KEY]["calibrations"] = broken
     path.write_text(json.dumps(content))
-    with pytest.raises(BadBaseline) as error:
+    with pytest.raises(Refusal) as error:
         BaselineStore(accepted).load_machine("nvidia-h200")
     assert sentence in str(error.value)

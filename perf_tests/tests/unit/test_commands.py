@@ -14,6 +14,7 @@ from typing import TextIO
 import pytest
 
 from diffusers_perf.catalog import discovery
+from diffusers_perf.catalog.refusal import Refusal
 from diffusers_perf.cli import __main__ as cli
 from diffusers_perf.cli import commands, gate
 from diffusers_perf.cli.commands import COMMANDS
@@ -143,7 +144,7 @@ def test_stripped_docstrings_still_judge_and_declare_nothing(
     said = f"error: {missing}: cannot be read (No such file or directory)\n"
     assert capsys.readouterr().err == said
     monkeypatch.setattr(discovery, "sys", SimpleNamespace(flags=SimpleNamespace(optimize=2)))
-    with pytest.raises(discovery.BadDeclaration, match="python -OO removes docstrings"):
+    with pytest.raises(Refusal, match="python -OO removes docstrings"):
         discovery.load("perf_tests.cases")
 
 

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from diffusers_perf.catalog.refusal import Refusal
 from diffusers_perf.compare import guard as guard_module
 from diffusers_perf.fleet.gpus import Gpu
-from diffusers_perf.fleet.jobs import LOG, OUT, BadFleet, Finished, Job, Lost, Place, Started
+from diffusers_perf.fleet.jobs import LOG, OUT, Finished, Job, Lost, Place, Started
 from diffusers_perf.fleet.local import CPU, Local
 from diffusers_perf.fleet.process import Process
 from diffusers_perf.fleet.run import happenings
@@ -96,7 +97,7 @@ def test_gpu_that_is_asked_for_must_be_there(
 ) -> None:
     monkeypatch.setattr("diffusers_perf.fleet.local.gpus", list)
     assert Local(None, root=tmp_path).device == "cpu"
-    with pytest.raises(BadFleet, match="torch sees no CUDA GPU"):
+    with pytest.raises(Refusal, match="torch sees no CUDA GPU"):
         Local("cuda", root=tmp_path)
 
 

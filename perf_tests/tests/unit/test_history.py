@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
+from diffusers_perf.catalog.refusal import Refusal
 from diffusers_perf.catalog.status import Status
 from diffusers_perf.cli import __main__ as command
 from diffusers_perf.history import store
@@ -23,7 +24,6 @@ from diffusers_perf.history.changes import Shape
 from diffusers_perf.history.store import CONTROL, Row
 from diffusers_perf.history.trends import Event, Trend, alerts, ranges, red, trends
 from diffusers_perf.history.words import BARS, history_lines
-from diffusers_perf.records.reading import BadRunError
 from perf_tests.tests.unit.recorded import (
     FOLDER,
     Content,
@@ -358,7 +358,7 @@ def test_adding_again_repairs_a_damaged_file(damaged: str, tmp_path: Path) -> No
     rows, whole = store.load(tmp_path), path.read_bytes()
     half = gzip.compress(b"".join(gzip.decompress(whole).splitlines(keepends=True)[:9]))
     path.write_bytes({"empty": b"", "cut off": whole[:-9], "half of its rows": half}[damaged])
-    with pytest.raises(BadRunError, match=r"add its run again|cannot be read"):
+    with pytest.raises(Refusal, match=r"add its run again|cannot be read"):
         store.load(tmp_path)
     assert store.add(run, tmp_path) == (path, None)
     assert [replace(row, label="first") for row in store.load(tmp_path)] == rows
@@ -403,7 +403,7 @@ def test_what_may_not_be_read_is_one_sentence(someone: Path, unreadable: str) ->
     store.write(store.rows_of(run), someone / "store" / "machine" / "run.jsonl.gz")
     (someone / "store" / unreadable).chmod(0)
     os.seteuid(user)
-    with pytest.raises(BadRunError, match=r"cannot be read \(Permission denied\)"):
+    with pytest.raises(Refusal, match=r"cannot be read \(Permission denied\)"):
         store.load(someone / "store")
 
 

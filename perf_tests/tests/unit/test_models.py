@@ -13,8 +13,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import CLIPTokenizer
 
+from diffusers_perf.catalog.refusal import Refusal
 from diffusers_perf.catalog.workload import Workload
-from diffusers_perf.models import BadModel, Sources, open_source, options_for
+from diffusers_perf.models import Sources, open_source, options_for
 from diffusers_perf.models.architectures import ARCHITECTURES
 from diffusers_perf.models.seeded import constructed, drawn, on_device
 from diffusers_perf.models.tokenizers import clip_tokenizer
@@ -112,7 +113,7 @@ def test_pickled_weights_are_refused(saved: Path, tmp_path: Path) -> None:
     shutil.copytree(saved, folder)
     weights = folder / "unet" / "diffusion_pytorch_model.safetensors"
     weights.rename(weights.with_suffix(".bin"))
-    with pytest.raises(BadModel, match="no safetensors, only pickled weights"):
+    with pytest.raises(Refusal, match="no safetensors, only pickled weights"):
         open_source(str(folder))
 
 
@@ -123,7 +124,7 @@ def test_checkpoint_without_one_of_its_parts_is_refused(
     folder = tmp_path / "broken"
     shutil.copytree(saved, folder)
     shutil.rmtree(folder / missing)
-    with pytest.raises(BadModel, match=f"it lacks {missing}"):
+    with pytest.raises(Refusal, match=f"it lacks {missing}"):
         open_source(str(folder))
 
 
@@ -133,7 +134,7 @@ def test_tokenizer_without_a_vocabulary_is_refused(saved: Path, tmp_path: Path) 
     shutil.copytree(saved, folder)
     for name in ("tokenizer.json", "vocab.json"):
         (folder / "tokenizer" / name).unlink(missing_ok=True)
-    with pytest.raises(BadModel, match=r"its tokenizer has no vocabulary \(tokenizer.json,"):
+    with pytest.raises(Refusal, match=r"its tokenizer has no vocabulary \(tokenizer.json,"):
         open_source(str(folder))
 
 
@@ -159,7 +160,7 @@ def test_checkpoint_that_cannot_be_loaded_is_one_sentence(saved: Path, tmp_path:
     weights = folder / "unet" / "diffusion_pytorch_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])
     source = open_source(str(folder))
-    with pytest.raises(BadModel, match="broken cannot be loaded: ") as error:
+    with pytest.raises(Refusal, match="broken cannot be loaded: ") as error:
         source.load(
             scheduler="DDIMScheduler",
             variants={},
@@ -185,7 +186,7 @@ def test_a_module_that_lacks_tensors_is_named(
             tensors[f"other.{name}"] = tensor
     save_file(tensors, weights, metadata={"format": "pt"})
     source = open_source(str(folder))
-    with pytest.raises(BadModel, match=rf"its {place} lacks \d+ of \d+ tensors \(first \w+"):
+    with pytest.raises(Refusal, match=rf"its {place} lacks \d+ of \d+ tensors \(first \w+"):
         source.load(scheduler=None, variants={}, dtype=torch.float32, device=CPU)
 
 
@@ -210,13 +211,13 @@ def test_folder_that_is_not_a_pipeline_is_refused(
 ) -> None:
     if content is not None:
         (tmp_path / "model_index.json").write_text(content)
-    with pytest.raises(BadModel, match=sentence):
+    with pytest.raises(Refusal, match=sentence):
         open_source(str(tmp_path))
 
 
 def test_unknown_name_lists_the_known_ones() -> None:
     known = "sd15, sdxl, flux1-dev, flux1-schnell, small, embedded, embedded-flux"
-    with pytest.raises(BadModel, match=f"the known names are {known}; a model is a folder that"):
+    with pytest.raises(Refusal, match=f"the known names are {known}; a model is a folder that"):
         open_source("sd-15")
 
 
@@ -271,7 +272,7 @@ def test_function_builds_the_pipeline(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_function_that_builds_nothing_is_one_sentence(model: str, says: str) -> None:
-    with pytest.raises(BadModel, match=f"--model {model}.* ?{says}") as error:
+    with pytest.raises(Refusal, match=f"--model {model}.* ?{says}") as error:
         open_source(model).load(scheduler=None, variants={}, dtype=torch.float32, device=CPU)
     assert "\n" not in str(error.value)
 
@@ -357,7 +358,7 @@ def test_prices_end_with_their_reader(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("model", ["small", "perf_tests.tests.tiny:sd"])
 def test_scheduler_that_diffusers_lacks_is_refused(model: str) -> None:
-    with pytest.raises(BadModel, match="diffusers has no scheduler of that name"):
+    with pytest.raises(Refusal, match="diffusers has no scheduler of that name"):
         open_source(model).load(
             scheduler="DDIMSheduler", variants={}, dtype=torch.float32, device=CPU
         )
@@ -368,5 +369,5 @@ def test_error_in_the_users_module_is_theirs(
 ) -> None:
     (tmp_path / "broken_builder.py").write_text("import math\nmath.nothing\n")
     monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(BadModel, match="AttributeError: module 'math' has no attribute 'nothing'"):
+    with pytest.raises(Refusal, match="AttributeError: module 'math' has no attribute 'nothing'"):
         open_source("broken_builder:build")

@@ -17,12 +17,13 @@ import pytest
 from inline_snapshot import external_file
 
 from diffusers_perf.catalog.metrics import GPU_SPEEDUP, LATENCY_SPEEDUP
+from diffusers_perf.catalog.refusal import Refusal
 from diffusers_perf.catalog.status import Status
 from diffusers_perf.cli import __main__ as command
 from diffusers_perf.records import pixels, run
 from diffusers_perf.records.files import as_json
 from diffusers_perf.records.quantities import Record
-from diffusers_perf.records.reading import BadRunError, run_of
+from diffusers_perf.records.reading import run_of
 from diffusers_perf.records.run import Run, RunFile
 from perf_tests.tests import schema1
 from perf_tests.tests.unit.recorded import FOLDER as RECORDED
@@ -171,7 +172,7 @@ def test_numbers_of_an_image_that_is_not_finite_are_dropped(old: dict[str, Any])
 
 def test_nan_elsewhere_is_refused(old: dict[str, Any]) -> None:
     old["benchmarks"][1]["extra_info"]["gpu_busy_s"] = math.nan
-    with pytest.raises(BadRunError, match=r"seeded-2023/tf32: measurement\.gpu_busy_s"):
+    with pytest.raises(Refusal, match=r"seeded-2023/tf32: measurement\.gpu_busy_s"):
         converted(old)
 
 

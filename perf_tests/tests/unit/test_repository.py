@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from diffusers_perf import models
-from diffusers_perf.catalog.discovery import BadDeclaration
+from diffusers_perf.catalog.refusal import Refusal
 from diffusers_perf.plugin.finding import find_project
 from perf_tests.tests.unit.fake import FakeSource
 from perf_tests.tests.unit.main_job import run_pytest
@@ -233,6 +233,6 @@ def test_commands_find_what_pytest_collects(
 
 def test_commands_name_a_test_file_that_cannot_be_imported(repository: Repository) -> None:
     repository.write(test_own="import diffusers_perf\nimport no_such_module\n")
-    with pytest.raises(BadDeclaration, match=r"test_own\.py cannot be imported: .*no_such_module"):
+    with pytest.raises(Refusal, match=r"test_own\.py cannot be imported: .*no_such_module"):
         find_project()
     assert Path.cwd() == repository.pytester.path

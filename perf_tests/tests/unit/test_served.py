@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 import torch
 
+from diffusers_perf.catalog.refusal import Refusal
 from diffusers_perf.catalog.workload import Workload
 from diffusers_perf.cli.faults import weights_on_host
-from diffusers_perf.models import BadModel, Sources, hashed, open_source
+from diffusers_perf.models import Sources, hashed, open_source
 from diffusers_perf.models.architectures import Architecture
 from diffusers_perf.models.seeded import without_weights
 from diffusers_perf.models.served import FAMILIES, computed
@@ -134,7 +135,7 @@ def test_the_stand_in_for_t5_has_its_words_and_ends() -> None:
 
 
 def test_a_served_model_says_what_runs_it_without_a_gpu() -> None:
-    with pytest.raises(BadModel, match="diffusers-perf structure --model=sdxl counts"):
+    with pytest.raises(Refusal, match="diffusers-perf structure --model=sdxl counts"):
         open_source("sdxl").load(scheduler=None, variants={}, dtype=torch.float32, device=CPU)
 
 
