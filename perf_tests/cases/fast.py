@@ -34,6 +34,7 @@ measure(
 )
 measure(
     DEV28,
+    "sage+compile_regional",
     "compile_regional+int8",
     "compile_regional+fp8",
     "compile_regional+fp8_tensor",
@@ -96,6 +97,7 @@ measure(
     SDXL30,
     "device_steps+deepcache",
     "device_steps+guidance_cutoff",
+    "sage+compile_regional",
     "compile+int8",
     "compile+fp8",
     "compile_regional+int8",

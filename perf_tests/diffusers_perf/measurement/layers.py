@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 from collections.abc import Callable
 from typing import Any
@@ -53,6 +54,28 @@ def attention_runs_on(backend: SDPBackend) -> AppliedCheck:
             replay(pipeline)
         if seen != {backend.name}:
             raise NotApplied(messages.attention_on(sorted(seen), backend.name))
+
+    return check
+
+
+def attention_is_called(package: str, function: str) -> AppliedCheck:
+    """Every attention of the denoisers calls this function of a package."""
+
+    def check(pipeline: Any) -> None:
+        holder = importlib.import_module(package)
+        calls: list[None] = []
+        called = getattr(holder, function)
+
+        def noting(*args: Any, **kwargs: Any) -> Any:
+            calls.append(None)
+            return called(*args, **kwargs)
+
+        with flag(holder, function, noting):
+            replay(pipeline)
+        own = [m for root in denoisers(pipeline).values() for m in root.modules()]
+        expected = sum(hasattr(m, "to_q") for m in own)
+        if not expected or len(calls) < expected:
+            raise NotApplied(messages.few_attend(len(calls), expected, function))
 
     return check
 

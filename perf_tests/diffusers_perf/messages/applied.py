@@ -122,6 +122,10 @@ def attention_on(backends: Sequence[str], expected: str) -> str:
     return f"the denoiser's attention runs on {seen}, not {expected}"
 
 
+def few_attend(calls: int, attentions: int, function: str) -> str:
+    return f"{calls} of {attentions} attentions call {function}"
+
+
 def few_fused(place: str, fused: int, of: int) -> str:
     return f"{fused} of the {place}'s {of} attentions are fused"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from copy import copy
 from functools import wraps
 from typing import Any
@@ -10,10 +11,11 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from diffusers_perf.catalog.build import Build
-from diffusers_perf.catalog.declarations import Needs, Slot
+from diffusers_perf.catalog.declarations import NO_TOLERANCE, Needs, Slot
 from diffusers_perf.catalog.recording import optimization
 from diffusers_perf.measurement import applied, layers
 from diffusers_perf.measurement.discovery import denoisers
+from diffusers_perf.measurement.flag import flag
 from diffusers_perf.optimizations import fitting
 from diffusers_perf.optimizations.hardware import CUDA, TENSOR_CORES
 from diffusers_perf.optimizations.tolerances import (
@@ -174,3 +176,71 @@ def sdpa_cudnn(build: Build) -> None:
 def sdpa_math(build: Build) -> None:
     """PyTorch's attention as separate products and softmax, which every device can do."""
     _attend_on(build, SDPBackend.MATH)
+
+
+SAGE_HEADS = (64, 96, 128)
+"""The widths of heads that SageAttention's kernels take."""
+
+
+def _sage_refuses() -> str | None:
+    # Its kernels are Triton's, of another release than is installed: only a call shows.
+    import sageattention
+
+    query = torch.zeros(1, 2, 256, SAGE_HEADS[0], dtype=torch.float16, device="cuda")
+    try:
+        sageattention.sageattn(query, query.clone(), query.clone())
+    except Exception as error:
+        cause = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        return f"sageattention is installed and refuses to run: {cause}"
+    return None
+
+
+def _by_sage(dispatched: Callable[..., Any]) -> Callable[..., Any]:
+    import sageattention
+
+    def attend(
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        attn_mask: torch.Tensor | None = None,
+        dropout_p: float = 0.0,
+        is_causal: bool = False,
+        scale: float | None = None,
+        enable_gqa: bool = False,
+    ) -> Any:
+        # Text encoders mask or are causal, and the decoder's single head is wider.
+        if attn_mask is None and not is_causal and query.shape[-1] in SAGE_HEADS:
+            return sageattention.sageattn(query, key, value, sm_scale=scale)
+        return dispatched(
+            query,
+            key,
+            value,
+            attn_mask=attn_mask,
+            dropout_p=dropout_p,
+            is_causal=is_causal,
+            scale=scale,
+            enable_gqa=enable_gqa,
+        )
+
+    return attend
+
+
+# No tolerance: no embedded model has heads of such a width. Emulated on the embedded transformer,
+# with 12 prompts on a CPU, its rounding of queries and keys is at 67.4 dB to the float32 images.
+@optimization(
+    needs=Needs(
+        compute_capability=(8, 0),
+        package="sageattention",
+        probe=_sage_refuses,
+        fits=fitting.heads_of_width(*SAGE_HEADS),
+    ),
+    tolerance=NO_TOLERANCE,
+    applied=layers.attention_is_called("sageattention", "sageattn"),
+    decides=(Slot.ATTENTION,),
+)
+def sage(build: Build) -> None:
+    """SageAttention: products of queries and keys in int8, of weights and values in float16."""
+    # Not as diffusers' backend, which takes version 2.1.1 and later; the registry's last is 1.0.6.
+    functional = torch.nn.functional
+    attend = _by_sage(functional.scaled_dot_product_attention)
+    build.during(flag(functional, "scaled_dot_product_attention", attend))

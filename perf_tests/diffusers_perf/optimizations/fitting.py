@@ -50,6 +50,22 @@ def plain_attention(pipeline: Any) -> str | None:
     return None
 
 
+def heads_of_width(*widths: int) -> Fits:
+    """All attention of its denoisers has heads of one of these widths."""
+
+    def fits(pipeline: Any) -> str | None:
+        for name, module in denoisers(pipeline).items():
+            own = [m for m in module.modules() if hasattr(m, "to_q") and hasattr(m, "heads")]
+            others = {m.to_q.out_features // m.heads for m in own} - {*widths}
+            if not own or others:
+                taken = f"{', '.join(map(str, widths[:-1]))} or {widths[-1]}"
+                seen = ", ".join(map(str, sorted(others))) or "an unknown number"
+                return f"the heads of its {name} have {seen} channels, not {taken}"
+        return None
+
+    return fits
+
+
 def each_denoiser(method: str, what: str) -> Fits:
     """Every denoiser has a method of diffusers that does it."""
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -17,6 +19,7 @@ from diffusers_perf.measurement.generation import Generation
 from diffusers_perf.measurement.host import left
 from diffusers_perf.measurement.pipelines import built
 from diffusers_perf.measurement.replay import replay
+from diffusers_perf.optimizations import attention
 from diffusers_perf.records import pixels
 from diffusers_perf.records.measurement import IDENTICAL_DB
 from perf_tests.cases import workloads
@@ -130,6 +133,36 @@ def test_cache_of_a_package_computes_blocks_that_are_compiled() -> None:
         del pipeline.transformer.forward
         with pytest.raises(applied.NotApplied, match="its last block in 5 of 5 calls"):
             ours().optimizations["dbcache"].applied(pipeline)
+
+
+def test_attention_of_a_package_stands_in_for_the_denoisers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its kernels need a GPU and wider heads than the embedded transformer's."""
+    dispatched = torch.nn.functional.scaled_dot_product_attention
+
+    def attended(query: Any, key: Any, value: Any, *, sm_scale: Any) -> Any:
+        return dispatched(query, key, value, scale=sm_scale)
+
+    package = ModuleType("sageattention")
+    package.sageattn = attended  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "sageattention", package)
+    sage = ours().optimizations["sage"]
+    with pipeline_of("reference") as pipeline:
+        assert sage.needs.fits is not None
+        seen = sage.needs.fits(pipeline)
+        assert seen == "the heads of its transformer have 32 channels, not 64, 96 or 128"
+    needs = replace(sage.needs, fits=None)
+    monkeypatch.setitem(ours().optimizations, "sage", replace(sage, needs=needs))
+    plain = images_of("reference")
+    with (
+        pipeline_of("sage") as pipeline,
+        pytest.raises(applied.NotApplied, match="0 of 6 attentions call sageattn"),
+    ):
+        sage.applied(pipeline)
+    monkeypatch.setattr(attention, "SAGE_HEADS", (32,))
+    assert pixels.distance(images_of("sage+compile_regional"), plain).psnr_db > 100
+    assert torch.nn.functional.scaled_dot_product_attention is dispatched
 
 
 @pytest.mark.parametrize(
