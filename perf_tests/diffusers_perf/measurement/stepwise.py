@@ -69,7 +69,7 @@ def record(generation: Generation, pipeline: Any) -> Trajectory:
     """One generation of the reference, with what its denoisers were given and gave, and in the
     middle of the steps their blocks.
     """
-    middle = generation.workload.steps // 2
+    middle = generation.turns(generation.workload.steps) // 2
     blocks: dict[str, Mapping[str, RecordedBlock]] = {}
     calls: dict[str, list[RecordedCall]] = defaultdict(list)
     copies = _Copies()

@@ -166,6 +166,13 @@ def test_block_that_fails_by_itself_is_not_compared(reference: tuple[str, Trajec
     assert "RuntimeError: only once" in str(distances.blocks_unknown)
 
 
+def test_blocks_are_recorded_where_fewer_steps_are_made_than_asked_for() -> None:
+    pipeline, generation = pipeline_of("sd_img2img")
+    trajectory = record(generation, pipeline)
+    assert [len(calls) for calls in trajectory.calls.values()] == [1]
+    assert [len(blocks) for blocks in trajectory.blocks.values()] == [6]
+
+
 def test_blocks_of_a_workload_are_dropped_with_the_next_reference() -> None:
     steps = Steps()
     pipeline, generation = pipeline_of("flux")
