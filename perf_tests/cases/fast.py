@@ -28,6 +28,7 @@ measure(
     "compile_regional+compile_decoder",
     FLUX_COMPILED,
     f"{FLUX_COMPILED}+{LOOP}",
+    FLUX_TO_CACHE,
     FLUX_FULL,
     FLUX_BEST_LOSSLESS,
     suite="lossless",
@@ -103,6 +104,7 @@ measure(
     "compile_regional+int8",
     "compile_regional+fp8",
     "compile_regional+fp8_tensor",
+    f"{SDXL_BEST_LOSSLESS}+deepcache",
     SDXL_BEST_LOSSY,
     suite="lossy",
 )

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import math
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from diffusers_perf.catalog.metrics import (
     GPU_BUSY,
     GPU_SPEEDUP,
     HOST_SYNCS,
+    IMAGE_PSNR,
     KERNELS,
     LATENCY,
     LIMITED,
@@ -44,6 +46,8 @@ COUNTED = (KERNELS.field, HOST_SYNCS.field)
 UNDECLARED = messages.UNDECLARED
 SAME = 0.01
 """A ratio of GPU busy times this close to 1 is within its noise."""
+DIRECT = 2
+"""Rows of a waterfall that says no more than the table of its suite."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -99,6 +103,7 @@ def results(slug: str, store: BaselineStore, before: str, cases: Sequence[Case])
         messages.about_results(slug),
         f"{NOTES}\n{_notes(before)}\n{NOTES_END}",
         *_suites(rows, store.load_published().cases),
+        *_waterfalls(rows),
         *_worth(rows),
         *_versions(rows),
     ]
@@ -242,6 +247,49 @@ def _allowed(rows: Sequence[ResultRow]) -> str:
         heading,
         [[r.name, *(r.limit(m) for m in LIMITED), *(r.count(n) for n in COUNTED)] for r in rows],
     )
+
+
+def _waterfalls(rows: Sequence[ResultRow]) -> Iterator[str]:
+    """Of each suite of a workload, the rows from the reference to the one of least latency."""
+    tables = []
+    for workload, weights, suite in dict.fromkeys((r.workload, r.weights, r.suite) for r in rows):
+        here = [r for r in rows if (r.workload, r.weights) == (workload, weights) and r.case]
+        timed = [r for r in here if r.median(LATENCY) and r.median(GPU_BUSY)]
+        own = [r for r in timed if r.suite == suite]
+        chain = _leading_to(min(own, key=_latency_s), timed) if own else []
+        if len(chain) > DIRECT and chain[0].name == REFERENCE:
+            tables += [f"### {workload} ({weights}): {suite}", _steps(chain)]
+    if tables:
+        yield f"## {messages.WATERFALL}"
+        yield messages.ABOUT_WATERFALL
+        yield from tables
+
+
+def _latency_s(row: ResultRow) -> float:
+    return row.median(LATENCY) or math.inf
+
+
+def _leading_to(last: ResultRow, rows: Sequence[ResultRow]) -> list[ResultRow]:
+    """The most rows that each have all optimizations of the one before and more, to the last."""
+    chains: list[list[ResultRow]] = []
+    for row in sorted(rows, key=lambda row: len(row.settings)):
+        within = [chain for chain in chains if chain[-1].settings < row.settings]
+        chains.append([*max(within, key=len, default=[]), row])
+    return next(chain for chain in chains if chain[-1] is last)
+
+
+def _steps(chain: Sequence[ResultRow]) -> str:
+    heading = ["added", LATENCY.column, "gain", GPU_BUSY.column, "GPU gain", IMAGE_PSNR.name]
+    lines = []
+    for above, row in zip([None, *chain], chain, strict=False):
+        added = row.case.stack if above and row.case else ()
+        names = [f"`{o.name}`" for o in added if above and o.name not in above.settings]
+        gains = []
+        for metric in (LATENCY, GPU_BUSY):
+            before, after = above.median(metric) if above else None, row.median(metric)
+            gains += [row.shown(metric), _ratio(before / after) if before and after else ""]
+        lines.append([", ".join(names) or REFERENCE, *gains, row.shown(IMAGE_PSNR)])
+    return table(heading, lines)
 
 
 def _worth(rows: Sequence[ResultRow]) -> Iterator[str]:

@@ -229,6 +229,13 @@ ABOUT_WORTH = (
     "it over with it (above 1 is faster), and memory with it over without."
 )
 
+WATERFALL = "From the reference to the fastest"
+ABOUT_WATERFALL = (
+    "The way to the fastest accepted case of each suite: a row has all optimizations of the one "
+    "above, and those that it adds. A gain is the time of the row above over this row's: what "
+    "gains nothing is at 1. The PSNR is the image's to the reference's."
+)
+
 
 def no_machine(folder: Path) -> str:
     return f"{folder}: no machine has a baseline yet; create one with diffusers-perf accept"

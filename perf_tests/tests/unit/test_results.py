@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from argparse import Namespace
 from pathlib import Path
+from statistics import median
 
 import pytest
 
@@ -52,6 +53,25 @@ def test_results_compare_cases_that_differ_by_one_optimization(cases: list[Case]
     text = results.results("nvidia-h200", STORE, "", cases).split("## What each", 1)[1]
     assert "| `channels_last` | ddim50 | fp16 |" in text
     assert "| `fp16` | ddim50 | reference |" in text
+
+
+def test_results_lead_from_the_reference_to_the_fastest(cases: list[Case]) -> None:
+    """Also where no accepted case has all but one of its optimizations."""
+    baseline = STORE.load_machine("nvidia-h200")
+    assert baseline is not None
+    text = results.results("nvidia-h200", STORE, "", cases).split("## From the reference", 1)[1]
+    lines = text.split("(sd15, seeded-2023): lossy", 1)[1].splitlines()[4:]
+    rows = [line.strip("| ").split(" | ") for line in lines[: lines.index("")]]
+    assert [row[0] for row in rows[:3]] == ["reference", "`fp16`", "`channels_last`"]
+    assert rows[-1][0] == "`tiny_vae`, `deepcache`, `guidance_cutoff`"
+    last, above = (
+        median(baseline.cases[f"ddim50/sd15/seeded-2023/{name}"].measured["gpu_busy_s"])
+        for name in ("best_lossy", "best_lossless")
+    )
+    assert rows[-1][3:5] == [f"{last:.4f} s", f"{above / last:.2f}x"]
+    without = [case for case in cases if case.name != "fp16"]
+    text = results.results("nvidia-h200", STORE, "", without).split("## From the reference", 1)[1]
+    assert "| `fp16`, `channels_last` |" in text
 
 
 def test_results_list_cases_that_are_not_declared(cases: list[Case]) -> None:
