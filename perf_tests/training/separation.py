@@ -11,6 +11,7 @@ layers is tried.
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -61,13 +62,11 @@ class Row:
     median_db: float
 
     def __str__(self) -> str:
+        compared = (self.inputs_db, self.predictions_db, self.block_db, self.median_db)
         numbers = (
             f"{self.image.psnr_db:.1f} dB",
             f"{self.image.ssim:.3f}",
-            f"{self.inputs_db:.1f} dB",
-            f"{self.predictions_db:.1f} dB",
-            f"{self.block_db:.1f} dB",
-            f"{self.median_db:.1f} dB",
+            *("none" if math.isnan(db) else f"{db:.1f} dB" for db in compared),
         )
         return f"| {self.name} | {' | '.join(numbers)} |"
 

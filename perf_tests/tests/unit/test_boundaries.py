@@ -94,15 +94,15 @@ def with_blocks(
 @pytest.mark.parametrize(
     ("blocks", "status"),
     [
-        (blocks_of(60.0, 60.0, 50.1), None),
-        (blocks_of(60.0, 60.0, 50.0), "worse image"),
+        (blocks_of(60.0, 60.0, 46.1), None),
+        (blocks_of(60.0, 60.0, 46.0), "worse image"),
         # However the arithmetic differs, it differs in all alike.
         (blocks_of(20.0, 21.0, 22.0), None),
         # Beyond what rounding makes, the others count for no more.
-        (blocks_of(120.0, 120.0, 70.1), None),
-        (blocks_of(120.0, 120.0, 70.0), "worse image"),
+        (blocks_of(120.0, 120.0, 71.1), None),
+        (blocks_of(120.0, 120.0, 71.0), "worse image"),
         # Of another kind, which may be farther as a whole.
-        (blocks_of(60.0, 60.0) | blocks_of(50.0, 49.0, kind="Other 8x4"), None),
+        (blocks_of(60.0, 60.0) | blocks_of(46.0, 45.0, kind="Other 8x4"), None),
         (blocks_of(60.0, 60.0, 60.0) | blocks_of(30.0, kind="Single"), None),
         ({}, None),
     ],
@@ -118,7 +118,7 @@ def test_blocks_that_are_not_compared_are_not_judged() -> None:
 
 
 def test_outlier_is_the_block_that_is_the_farthest_from_its_kind() -> None:
-    blocks = blocks_of(60.0, 60.0, 60.0, 45.0) | blocks_of(40.0, 40.0, 28.0, kind="Other")
+    blocks = blocks_of(60.0, 60.0, 60.0, 41.0) | blocks_of(40.0, 40.0, 24.0, kind="Other")
     (found,) = (f for f in judge(with_blocks(blocks)).findings if f.metric == "image distance")
     assert "block Block 8x4 3 differs" in found.what
 
