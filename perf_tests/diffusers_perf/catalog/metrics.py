@@ -275,8 +275,7 @@ IMAGE_DISTANCE = _rule(
     MetricKind.IMAGE,
     Status.WORSE_IMAGE,
     "image",
-    "PSNR and SSIM to the reference's image; the reference's own to an accepted one; of a "
-    "step-wise workload also each step and each transformer block",
+    "PSNR and SSIM to the reference's image, or its own to an accepted one; steps and blocks too",
 )
 TORCH_FLAGS = _rule(
     "torch flags",
