@@ -238,7 +238,10 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     if SESSION in session.config.stash:
         config = session.config
         loading = Loading()
-        if not config.option.collectonly:
+        option = config.option
+        # Where something cannot be collected, nothing runs.
+        ends = session.testsfailed and not option.continue_on_collection_errors
+        if not (option.collectonly or ends):
             # Here, before a fixture imports them untimed. What cannot be imported fails a test.
             with suppress(ImportError):
                 import_module("diffusers_perf.measurement.housekeeping").import_libraries()

@@ -8,6 +8,9 @@ import os
 import pytest
 import torch
 
+LONG = ("test_wheel.py", "test_examples.py")
+"""Files with tests of half a minute."""
+
 # A pytest that a test starts is no worker of this one, and times what it runs.
 for name in [name for name in os.environ if name.startswith("PYTEST_XDIST_")]:
     del os.environ[name]
@@ -21,3 +24,8 @@ def _settled() -> None:
     # Counting collects garbage often: let it pass by the millions of objects that the libraries
     # hold.
     gc.freeze()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    # First, so that no process of `-n` waits in the end for one that has just begun with them.
+    items.sort(key=lambda item: item.path.name not in LONG)

@@ -66,13 +66,6 @@ def main_job(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return run(folder, "pytest", *foreign, "--device=cpu", "--rounds=2", *arguments)
 
 
-@pytest.mark.parametrize("plugin", ["capture", "terminal"])
-def test_main_job_runs_without_a_plugin_of_pytest(plugin: str, folder: Path) -> None:
-    done = main_job(folder, "-p", f"no:{plugin}", "--benchmark-json=run.json", "-k", "reference")
-    assert done.returncode == pytest.ExitCode.OK, done.stdout + done.stderr
-    assert (folder / "run.json").is_file()
-
-
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [

@@ -19,7 +19,7 @@ from diffusers_perf.catalog.workload import Workload
 from diffusers_perf.cli import __main__ as command
 from diffusers_perf.cli.accept import accept
 from diffusers_perf.judge.drift import drift_text
-from diffusers_perf.measurement import bench, observing, structure
+from diffusers_perf.measurement import bench, housekeeping, observing, structure
 from diffusers_perf.measurement.bench import Bench
 from diffusers_perf.measurement.generation import Generation
 from diffusers_perf.measurement.lacking import Lack
@@ -594,6 +594,28 @@ def test_run_in_a_process_of_others_puts_the_visible_gpus_back(
     options = [f"--device={device}"] if device else []
     run_pytest(pytester, *options).assert_outcomes(passed=1)
     assert os.environ.get("CUDA_VISIBLE_DEVICES") == before
+
+
+@pytest.mark.parametrize("plugin", ["capture", "terminal"])
+def test_main_job_runs_without_a_plugin_of_pytest(plugin: str, pytester: pytest.Pytester) -> None:
+    result = run(pytester, "-p", f"no:{plugin}", "--benchmark-json=run.json")
+    assert result.ret == pytest.ExitCode.OK
+    assert load_run(pytester.path / "run.json").by_id["fake4-fine"].measurement.rounds_s
+
+
+def test_libraries_are_not_imported_for_tests_that_cannot_be_collected(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    imports: list[None] = []
+    monkeypatch.setattr(housekeeping, "import_libraries", lambda: imports.append(None))
+    (pytester.path / "perf_tests").mkdir()
+    broken = pytester.path / "perf_tests" / "test_broken.py"
+    broken.write_text("raise RuntimeError\n")
+    assert run(pytester).ret == pytest.ExitCode.INTERRUPTED
+    assert not imports
+    broken.unlink()
+    assert run(pytester).ret == pytest.ExitCode.OK
+    assert imports
 
 
 def test_junit_carries_every_verdict(pytester: pytest.Pytester) -> None:
