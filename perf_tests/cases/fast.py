@@ -88,7 +88,7 @@ measure(
     SDXL_BEST_PER_BLOCK,
     suite="lossless",
 )
-# All of it is below 16 GB. Captured, the decoder would hold memory of its own.
+# The best lossless one is to fit 16 GB. Captured, the decoder would hold memory of its own.
 SDXL_BEST_IN_12GB = stack(
     "sdxl_best_in_12gb",
     f"{SDXL_COMPILED_WHOLE}+{LOOP}+cuda_graph_step",
