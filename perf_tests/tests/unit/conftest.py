@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 from pytest_benchmark import plugin
 
+from diffusers_perf.compare import sides
+
 COMMITTED = Path(__file__).parents[3] / "baselines"
 
 # What test files import is millions of objects, none of them garbage.
@@ -57,8 +59,10 @@ def _settled() -> None:
 @pytest.fixture(scope="session", autouse=True)
 def _one_look_at_the_machine() -> Iterator[None]:
     # pytest-benchmark looks at its CPU for each JSON, which takes longer than the rest of such a
-    # test, and the suite reads the long descriptions of two packages for their versions.
+    # test, the suite reads the long descriptions of two packages for their versions, and `ab` reads
+    # all code of this checkout.
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sides, "code_digest", cache(sides.code_digest))
         patch.setattr(plugin, "get_cpu_info", cache(plugin.get_cpu_info))
         patch.setattr(metadata, "version", cache(metadata.version))
         yield
