@@ -86,8 +86,8 @@ def rows(workload: Workload, device: torch.device, parts: list[str]) -> Iterator
         for part in parts:
             with compiled(pipeline, part):
                 image = pixels.distance(generation.images(), eager.images)
-                steps, decoded = stepwise.follow(generation, pipeline, eager)
-                to_float32, _ = stepwise.follow(few, pipeline, in_float32)
+                steps, decoded, _ = stepwise.follow(generation, pipeline, eager)
+                to_float32, *_ = stepwise.follow(few, pipeline, in_float32)
             numbers = (
                 image.psnr_db,
                 min(steps.predictions_db),

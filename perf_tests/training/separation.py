@@ -172,7 +172,7 @@ class Separation:
         generation = Generation(pipeline, workload)
         made = generation.images()
         try:
-            steps, _ = stepwise.follow(generation, pipeline, trajectory)
+            steps, *_ = stepwise.follow(generation, pipeline, trajectory)
             inputs, predictions = min(steps.inputs_db), min(steps.predictions_db)
             block = farthest(steps.blocks)
         except stepwise.CannotFollow:

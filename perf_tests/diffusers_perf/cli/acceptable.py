@@ -54,10 +54,7 @@ def check(runs: Sequence[Run], *, acceptable: Collection[str] = ACCEPTABLE) -> N
                 raise Refusal(messages.ignored(run.path, key, ignored[0]))
         if run.session.failed:
             raise Refusal(messages.not_measured(run.path, run.session.failed[0]))
-    try:
-        comparable.same_workloads(runs)
-    except comparable.NotComparable as error:
-        raise Refusal(str(error)) from None
+    comparable.same_workloads(runs)
 
 
 def check_whole(runs: Sequence[Run]) -> None:

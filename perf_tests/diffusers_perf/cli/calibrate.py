@@ -77,10 +77,7 @@ def calibrate(paths: Sequence[Path], store: BaselineStore) -> int:
     if len(runs) < PROCESSES_MIN:
         raise Refusal(messages.too_few_to_calibrate(len(runs), PROCESSES_MIN))
     check(runs, acceptable=NOTHING_CHANGED)
-    try:
-        comparable.check(runs, runs)
-    except comparable.NotComparable as error:
-        raise Refusal(str(error)) from None
+    comparable.check(runs, runs)
     for run in runs:
         if run.commit.id != runs[0].commit.id:
             raise Refusal(messages.other_commit(run.path, runs[0].path))

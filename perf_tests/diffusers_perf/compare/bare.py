@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from diffusers_perf.catalog.refusal import Refusal
 from diffusers_perf.records.store import BaselineStore
 
 if TYPE_CHECKING:
@@ -24,17 +23,14 @@ def bare_bench(
     from diffusers_perf.measurement.bench import Bench
     from diffusers_perf.measurement.machine import this_machine, with_threads_for
 
-    try:
-        machine = this_machine(device)
-        sources = models.Sources(device=machine.device, model=model)
-        return Bench(
-            sources=sources,
-            machine=with_threads_for(machine, sources.scale_of(workloads)),
-            rounds=1,
-            options=models.options_for(machine.device, model),
-            say=lambda *_: None,
-            images_folder=None,
-            store=store,
-        )
-    except Refusal as error:
-        raise Refusal(str(error)) from None
+    machine = this_machine(device)
+    sources = models.Sources(device=machine.device, model=model)
+    return Bench(
+        sources=sources,
+        machine=with_threads_for(machine, sources.scale_of(workloads)),
+        rounds=1,
+        options=models.options_for(machine.device, model),
+        say=lambda *_: None,
+        images_folder=None,
+        store=store,
+    )

@@ -40,5 +40,6 @@ def refuse_others(
 
 
 def _shown(value: object) -> str:
-    text = " ".join(value) if isinstance(value, tuple) else str(value or "")
-    return text or "none"
+    if value is None:
+        return "none"
+    return (" ".join(value) if isinstance(value, tuple) else str(value)) or "none"

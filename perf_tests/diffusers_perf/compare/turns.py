@@ -14,7 +14,6 @@ from diffusers_perf.compare import compare, environments, processes
 from diffusers_perf.compare.interruption import Interruption
 from diffusers_perf.compare.sides import Side
 from diffusers_perf.compare.state import Finished, State, changed_packages
-from diffusers_perf.judge.comparable import NotComparable
 from diffusers_perf.judge.comparison import Comparison
 from diffusers_perf.judge.weighing import PAIRS_MOST
 from diffusers_perf.messages import ab as messages
@@ -50,8 +49,8 @@ class Turns:
     def judge(self) -> int:
         """Measure what is not finished yet, then compare; returns the exit code.
 
-        `NothingMeasured` where a process gives no run, `Refusal`
-        where an environment changed meanwhile.
+        `NothingMeasured` where a process gives no run, `Refusal` for too few pairs, and where an
+        environment changed meanwhile.
         """
         for side in self.sides.values():
             print(f"{side.name}  {side.text}")
@@ -115,10 +114,7 @@ class Turns:
     def _compared(self, *, most: int = PAIRS_MOST) -> Comparison:
         numbers = self.state.pairs()[:most]
         base, head = ([self.state.run(side, n) for n in numbers] for side in self.sides)
-        try:
-            return compare.load(base, head, self.store, more=self._more(len(numbers)))
-        except NotComparable as error:
-            raise Refusal(str(error)) from None
+        return compare.load(base, head, self.store, more=self._more(len(numbers)))
 
     def _more(self, pairs: int) -> str:
         """The command that measures the pairs that are to follow these."""

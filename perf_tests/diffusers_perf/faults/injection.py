@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from diffusers_perf.catalog.declarations import REFERENCE
+from diffusers_perf.catalog.declarations import REFERENCE, WeightsKind
 from diffusers_perf.catalog.metric import Detector
 from diffusers_perf.messages import common
 from diffusers_perf.messages import faults as messages
@@ -64,6 +64,8 @@ class Injection:
     """``cuda`` or ``cpu``."""
     size: float | None = None
     """Of a fault that is declared with sizes, in its unit."""
+    kind: WeightsKind = "embedded"
+    """Of the model that it is injected in."""
     step_s: float = 0.0
     """What a step took in the clean run, wall clock."""
     gpu_step_s: float = 0.0

@@ -256,7 +256,11 @@ class Trials:
             step_s = measured.latency_s / steps
             gpu_step_s = (measured.gpu_busy_s or 0.0) / steps
         injection = Injection(
-            device=self.bench.device.type, size=size, step_s=step_s, gpu_step_s=gpu_step_s
+            device=self.bench.device.type,
+            kind=self.bench.sources.of(self._workload(fault.setting)).kind,
+            size=size,
+            step_s=step_s,
+            gpu_step_s=gpu_step_s,
         )
         return fault.injected(injection)
 

@@ -102,8 +102,8 @@ def _broken(q: Question) -> Finding | None:
 
 
 def _followed(q: Question) -> Iterator[Finding]:
-    """Step by step, where the workload is compared so: the first step that is too far, or a
-    block that is far from what the others of its kind do.
+    """Step by step, where the workload is compared so: the first step that is too far, or of
+    blocks that are alike one that is far from what the others of its kind do.
     """
     limit, seen = q.tolerance, q.measured.step_distances
     if limit is None or seen is None:
@@ -120,7 +120,7 @@ def _followed(q: Question) -> Iterator[Finding]:
             )
             yield q.finding(Status.WORSE_IMAGE, IMAGE_DISTANCE.name, message)
             return
-    if outlier is not None:
+    if outlier is not None and seen.alike_blocks:
         message = messages.far_block(q, outlier)
         yield q.finding(Status.WORSE_IMAGE, IMAGE_DISTANCE.name, message)
 

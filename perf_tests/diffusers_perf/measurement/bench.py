@@ -264,7 +264,9 @@ class Bench:
                 said = messages.image_not_saved(case.id, reason)
                 measurement = structs.replace(measurement, notes=(*measurement.notes, said))
         if case.workload.step_wise:
-            measurement, compared = self.steps.compare(case, measurement, generation, pipeline)
+            measurement, compared = self.steps.compare(
+                case, measurement, generation, pipeline, kind=source.kind
+            )
             if compared is None:
                 return measurement
             images = compared

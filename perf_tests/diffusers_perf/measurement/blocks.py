@@ -7,7 +7,7 @@ off in the same way at each token remains.
 
 A block is a module whose class is called a transformer block. Of one call of a denoiser their
 inputs wait on the host, of full-size FLUX 57 times 4,608 tokens in bfloat16, about 1.6 GB for each
-image of a batch.
+image of a batch, and never more than `KEPT_BYTES`.
 """
 
 from __future__ import annotations
@@ -33,6 +33,10 @@ from diffusers_perf.measurement.flag import flag
 from diffusers_perf.messages import measurement as messages
 from diffusers_perf.records.measurement import IDENTICAL_DB, BlockDistance
 
+KEPT_BYTES = 8 * 2**30
+"""Of inputs, in one call of a denoiser. Videos are longer: 40 blocks that each take 75,600 tokens$
+of 5,120 channels would be 31 GB."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class RecordedBlock:
@@ -54,10 +58,14 @@ class Output:
 
     @classmethod
     def of(cls, tree: Any) -> Output:
-        tensors = [t.detach().to(torch.float64) for t in _tensors(tree)]
+        tensors = [t.detach() for t in _tensors(tree)]
+        # Reduced in float64 without a copy in it, which would be many times a block's activations.
         return cls(
             means=[_mean(t).cpu() for t in tensors],
-            energy=sum(float(_mean(t.square()).sum()) for t in tensors),
+            energy=sum(
+                float(torch.linalg.vector_norm(t, dtype=torch.float64)) ** 2 / _tokens(t)
+                for t in tensors
+            ),
         )
 
     def distance_db(self, wanted: Output) -> float:
@@ -68,7 +76,7 @@ class Output:
             return -IDENTICAL_DB
         pairs = zip(self.means, wanted.means, strict=True)
         noise = sum(float((own - other).square().sum()) for own, other in pairs)
-        if not (math.isfinite(noise) and math.isfinite(wanted.energy)):
+        if not math.isfinite(noise):
             return -IDENTICAL_DB
         if noise == 0:
             return IDENTICAL_DB
@@ -78,14 +86,23 @@ class Output:
 
 @contextmanager
 def recorded_blocks(module: torch.nn.Module) -> Iterator[dict[str, RecordedBlock]]:
-    """What each block was given and gave in a call of this denoiser, once the call has ended."""
+    """What each block was given and gave in a call of this denoiser, once the call has ended: of
+    the first blocks, whose inputs are within `KEPT_BYTES`.
+    """
     inputs: dict[str, dict[str, torch.Tensor]] = {}
     found: dict[str, RecordedBlock] = {}
+    kept = 0
 
     def begins(name: str, call: Any) -> None:
-        inputs[name] = {place: t.detach().to("cpu", copy=True) for place, t in _placed(call)}
+        nonlocal kept
+        given = _placed(call)
+        kept += sum(t.nbytes for _, t in given)
+        if kept <= KEPT_BYTES:
+            inputs[name] = {place: t.detach().to("cpu", copy=True) for place, t in given}
 
     def ended(name: str, block: torch.nn.Module, output: Any) -> None:
+        if name not in inputs:
+            return
         shapes = ("x".join(map(str, t.shape)) for t in _tensors(output))
         found[name] = RecordedBlock(
             kind=" ".join((type(block).__name__, *shapes)),
@@ -154,18 +171,21 @@ def compared_blocks(
         if name not in calls:
             left_out[messages.BLOCK_NOT_CALLED] += 1
             continue
+        if not math.isfinite(then.output.energy):
+            left_out[messages.NOT_FINITE] += 1
+            continue
         call = calls[name]
         if call.shapes != {place: t.shape for place, t in then.inputs.items()}:
             left_out[messages.OTHER_ARGUMENTS] += 1
             continue
         args, kwargs = call.given(then.inputs)
         try:
-            output = module.get_submodule(name)(*args, **kwargs)
+            output = Output.of(module.get_submodule(name)(*args, **kwargs))
         except Exception as error:
             # Only the call around it may work: what else it needs, an optimization knows.
             left_out[messages.block_failed(type(error).__name__, error)] += 1
             continue
-        far[name] = BlockDistance(kind=then.kind, db=Output.of(output).distance_db(then.output))
+        far[name] = BlockDistance(kind=then.kind, db=output.distance_db(then.output))
     return far, [
         messages.blocks_left_out(number, len(recorded), reason)
         for reason, number in left_out.items()
@@ -210,5 +230,11 @@ def _placed(tree: Any) -> list[tuple[str, torch.Tensor]]:
 
 
 def _mean(tensor: torch.Tensor) -> torch.Tensor:
-    """Over the tokens: (batch, tokens, channels)."""
-    return tensor.mean(dim=1) if tensor.ndim == 3 else tensor
+    """Over the tokens: (batch, tokens, channels). In float64."""
+    if tensor.ndim == 3:
+        return tensor.mean(dim=1, dtype=torch.float64)
+    return tensor.to(torch.float64)
+
+
+def _tokens(tensor: torch.Tensor) -> int:
+    return tensor.shape[1] if tensor.ndim == 3 else 1

@@ -11,18 +11,19 @@ latents.
 from __future__ import annotations
 
 import math
+import operator
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from dataclasses import replace as changed
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from msgspec.structs import replace
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
-from diffusers_perf.catalog.declarations import Case
+from diffusers_perf.catalog.declarations import Case, WeightsKind
 from diffusers_perf.measurement.blocks import (
     RecordedBlock,
     compared_blocks,
@@ -91,14 +92,19 @@ def record(generation: Generation, pipeline: Any) -> Trajectory:
     return Trajectory(calls=dict(calls), blocks=blocks, middle=middle, images=images)
 
 
-def follow(
-    generation: Generation, pipeline: Any, trajectory: Trajectory
-) -> tuple[StepDistances, Images]:
-    """One generation of a case along a reference's trajectory: how far each step is from the
-    reference's, and the images that come of the reference's predictions.
+class Followed(NamedTuple):
+    """What came of a generation along a reference's trajectory."""
 
-    The blocks that were recorded are called once more. `CannotFollow` where the denoisers are not
-    called as the reference's were.
+    distances: StepDistances
+    images: Images
+    """Of the reference's predictions."""
+    blocks_unknown: str
+    """Why some or all blocks were not compared; empty where all were."""
+
+
+def follow(generation: Generation, pipeline: Any, trajectory: Trajectory) -> Followed:
+    """One generation of a case along a reference's trajectory. The blocks that were recorded are
+    called once more. `CannotFollow` where the denoisers are not called as the reference's were.
     """
     run = _Following(trajectory)
     with _stand_ins(pipeline, run.call), step_ends(pipeline, run.end_step):
@@ -106,7 +112,7 @@ def follow(
     for name, wanted in trajectory.calls.items():
         if run.made[name] != len(wanted):
             raise CannotFollow(messages.other_calls(name, run.made[name], len(wanted)))
-    return run.distances(), images
+    return Followed(run.distances(), images, "; ".join(run.blocks_unknown))
 
 
 class Steps:
@@ -116,7 +122,13 @@ class Steps:
         self._trajectories: dict[str, Trajectory] = {}
 
     def compare(
-        self, case: Case, measured: Measurement, generation: Generation, pipeline: Any
+        self,
+        case: Case,
+        measured: Measurement,
+        generation: Generation,
+        pipeline: Any,
+        *,
+        kind: WeightsKind,
     ) -> tuple[Measurement, Images | None]:
         """The measurement with the distances of its steps, and the images that come of the
         reference's predictions; of a reference its own. None, with a note, where it cannot be
@@ -133,17 +145,21 @@ class Steps:
             if name not in self._trajectories:
                 raise CannotFollow(messages.NOT_RECORDED)
             trajectory = self._trajectories[name]
-            if case.alike:
-                steps, images = follow(generation, pipeline, trajectory)
-            else:
+            if not case.alike:
                 # What is kept from step to step, a call of a block by itself would disturb.
-                few = changed(trajectory, blocks={})
-                steps, images = follow(generation, pipeline, few)
-                steps = replace(steps, blocks_unknown=messages.UNEVEN_STEPS)
+                trajectory = changed(trajectory, blocks={})
+            followed = follow(generation, pipeline, trajectory)
         except CannotFollow as error:
             said = messages.not_comparable(case.id, error)
             return replace(measured, notes=(*measured.notes, said)), None
-        return replace(measured, step_distances=steps), images
+        unknown = followed.blocks_unknown if case.alike else messages.UNEVEN_STEPS
+        if not followed.distances.blocks:
+            unknown = unknown or messages.NO_BLOCK_RECORDED
+        if unknown:
+            said = messages.blocks_not_compared(case.id, unknown)
+            measured = replace(measured, notes=(*measured.notes, said))
+        steps = replace(followed.distances, alike_blocks=kind != "checkpoint")
+        return replace(measured, step_distances=steps), followed.images
 
 
 @dataclass
@@ -163,12 +179,10 @@ class _Following:
             return module(*args, **kwargs)
         then = recorded[number]
         own = _tensors((args, kwargs))
-        inputs_db = min(
-            (signal_to_noise_db(a, b) for a, b in zip(own, then.inputs, strict=False)),
-            default=IDENTICAL_DB,
-        )
-        if [t.shape for t in own] == [t.shape for t in then.inputs]:
-            args, kwargs = _replaced((args, kwargs), then.inputs)
+        inputs = [_shaped_as(a, b) for a, b in zip(then.inputs, own, strict=False)]
+        inputs_db = min(map(signal_to_noise_db, own, inputs), default=IDENTICAL_DB)
+        if [t.shape for t in own] == [t.shape for t in inputs] and len(own) == len(then.inputs):
+            args, kwargs = _replaced((args, kwargs), inputs)
         else:
             inputs_db = -IDENTICAL_DB
         output = self._called(name, module, args, kwargs, number)
@@ -201,8 +215,6 @@ class _Following:
             inputs_db=tuple(min(call[0] for call in step) for step in steps),
             predictions_db=tuple(min(call[1] for call in step) for step in steps),
             blocks=self.blocks,
-            blocks_unknown="; ".join(self.blocks_unknown)
-            or (None if self.blocks else messages.NO_BLOCK_RECORDED),
         )
 
 
@@ -226,6 +238,14 @@ def signal_to_noise_db(seen: torch.Tensor, wanted: torch.Tensor) -> float:
 
 def _tensors(tree: Any) -> list[torch.Tensor]:
     return [leaf for leaf in tree_flatten(tree)[0] if isinstance(leaf, torch.Tensor)]
+
+
+def _shaped_as(tensor: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+    """In the other's shape, where they differ by dimensions of one element alone: a timestep may be
+    a number or one of a batch.
+    """
+    sides = ([size for size in shape if size != 1] for shape in (tensor.shape, other.shape))
+    return tensor.reshape(other.shape) if operator.eq(*sides) else tensor
 
 
 def _joined(tensors: Sequence[torch.Tensor]) -> torch.Tensor:

@@ -28,10 +28,9 @@ def not_written_by(path: Path, command: str, option: str) -> str:
 
 def other_settings(folder: Path, name: str, values: tuple[str, str] | None, option: str) -> str:
     """`values` before and now; None where they are too long to show."""
-    shown = f" ({values[0]}, now {values[1]})" if values else ""
+    shown = f"{name}: {values[0]}, now {values[1]}" if values else f"{name} changed"
     return (
-        f"{folder} was measured with another {name}{shown}; choose another {option}, or remove the "
-        "folder"
+        f"{folder} was measured otherwise ({shown}); choose another {option}, or remove the folder"
     )
 
 

@@ -149,6 +149,13 @@ BLOCK_NOT_CALLED = "not called one by one: compiled or replayed as a whole, or l
 OTHER_ARGUMENTS = "given other arguments than the reference's"
 
 
+NOT_FINITE = "not finite in the reference"
+
+
+def blocks_not_compared(case: str, reason: str) -> str:
+    return f"{case}: its blocks are not compared one by one: {reason}"
+
+
 def block_failed(kind: str, error: object) -> str:
     text = (str(error).strip().splitlines() or [""])[0]
     return f"failed when called by itself ({kind}: {text})"

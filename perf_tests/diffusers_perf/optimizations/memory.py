@@ -104,7 +104,7 @@ def model_offload(build: Build) -> None:
     aim="memory",
 )
 def group_offload(build: Build) -> None:
-    """Each layer of every module in GPU memory while it computes, fetched ahead on a stream."""
+    """Each layer of all modules in GPU memory while it computes; the denoiser's fetched ahead."""
 
     @build.then
     def _(pipeline: Any) -> None:

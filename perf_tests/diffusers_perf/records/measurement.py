@@ -99,10 +99,11 @@ class StepDistances(Record, frozen=True, kw_only=True):
     predictions_db: tuple[Number, ...]
     """By step, of the denoisers' predictions from the reference's inputs."""
     blocks: Mapping[str, BlockDistance] = {}
-    """Of the denoiser's transformer blocks in one step, in the order of their ends; empty in older
-    runs."""
-    blocks_unknown: str | None = None
-    """Why some or all of them were not compared."""
+    """Of the denoiser's transformer blocks that were compared, in one step, in the order of their
+    ends; empty in older runs."""
+    alike_blocks: bool = False
+    """Whether the weights are the library's own, whose blocks add as much as each other. Of others
+    a block may stand out by what it adds."""
 
     def __post_init__(self) -> None:
         if len(self.inputs_db) != len(self.predictions_db):

@@ -68,10 +68,12 @@ def blocks_are_kept(pipeline: Any) -> None:
         last = module.single_transformer_blocks[-1].proj_out
         hook = last.register_forward_hook(lambda *_, seen=computed: seen.append(None))
         # Hooks are not seen by what was compiled before.
-        with torch.no_grad(), uncompiled():
-            for _ in range(calls):
-                module(*args, **kwargs)
-        hook.remove()
+        try:
+            with torch.no_grad(), uncompiled():
+                for _ in range(calls):
+                    module(*args, **kwargs)
+        finally:
+            hook.remove()
         if not 0 < len(computed) < calls:
             raise NotApplied(
                 f"the {denoiser.name} computed its last block in {len(computed)} of {calls} calls "

@@ -462,8 +462,8 @@ def test_other_machine_uses_another_folder(
     was = json.loads(path.read_text())
     for name, value, says in (
         ("torch", "2.0.0", "2.0.0, now "),
-        ("workload", {"name": "fake5"}, "with another workload"),
-        ("measuring code", "0123456789ab", "with another measuring code"),
+        ("workload", {"name": "fake5"}, "(workload changed)"),
+        ("measuring code", "0123456789ab", "(measuring code: 0123456789ab, now "),
     ):
         path.write_text(json.dumps({**was, "settings": {**was["settings"], name: value}}))
         assert run(tmp_path) == 2

@@ -132,7 +132,7 @@ def test_captured_steps_are_followed_as_they_are_launched(
     with pipeline_of(FLUX, "device_steps+cuda_graph_step") as pipeline:
         generation = Generation(pipeline, FLUX)
         generation.images()
-        distances, images = follow(generation, pipeline, trajectory)
+        distances, images, _ = follow(generation, pipeline, trajectory)
         assert set(distances.inputs_db) == set(distances.predictions_db) == {IDENTICAL_DB}
         assert pixels.distance(images, trajectory.images).psnr_db == IDENTICAL_DB
         ours().optimizations["cuda_graph_step"].applied(pipeline)

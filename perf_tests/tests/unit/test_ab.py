@@ -284,7 +284,7 @@ def test_other_settings_in_the_same_folder_are_refused(
 ) -> None:
     assert place.ab("--quick") == 0
     assert place.ab() == 2
-    assert "measured with another pytest (--quick, now none)" in capsys.readouterr().err
+    assert "measured otherwise (pytest: --quick, now none)" in capsys.readouterr().err
     assert len(place.calls) == 10
 
 

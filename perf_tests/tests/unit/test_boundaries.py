@@ -80,11 +80,11 @@ def blocks_of(*distances_db: float, kind: str = "Block 8x4") -> dict[str, BlockD
 
 
 def with_blocks(
-    blocks: dict[str, BlockDistance], *, prediction_db: float = 60.0, unknown: str | None = None
+    blocks: dict[str, BlockDistance], *, prediction_db: float = 60.0, alike: bool = True
 ) -> Question:
     asked = stepped(60, prediction_db)
     distances = StepDistances(
-        inputs_db=(60,), predictions_db=(prediction_db,), blocks=blocks, blocks_unknown=unknown
+        inputs_db=(60,), predictions_db=(prediction_db,), blocks=blocks, alike_blocks=alike
     )
     return dataclasses.replace(
         asked, measured=structs.replace(asked.measured, step_distances=distances)
@@ -113,8 +113,10 @@ def test_block_is_judged_beside_its_kind(
     assert of("image distance", with_blocks(blocks)) == status
 
 
-def test_blocks_that_are_not_compared_are_not_judged() -> None:
-    assert of("image distance", with_blocks({}, unknown="compiled")) is None
+def test_blocks_of_a_users_weights_are_not_judged() -> None:
+    """They may differ in how much they add, and so in what they round."""
+    asked = with_blocks(blocks_of(60.0, 60.0, 30.0), alike=False)
+    assert of("image distance", asked) is None
 
 
 def test_outlier_is_the_block_that_is_the_farthest_from_its_kind() -> None:
@@ -124,7 +126,7 @@ def test_outlier_is_the_block_that_is_the_farthest_from_its_kind() -> None:
 
 
 def test_step_beyond_the_limit_names_the_outlier() -> None:
-    asked = with_blocks(blocks_of(60.0, 60.0, 15.0), prediction_db=29.9)
+    asked = with_blocks(blocks_of(60.0, 60.0, 15.0), prediction_db=29.9, alike=False)
     (found,) = (f for f in judge(asked).findings if f.metric == "image distance")
     assert "the denoiser's prediction differs" in found.what
     assert found.measured.endswith("29.9 dB, 15.0 dB in block Block 8x4 2 alone")

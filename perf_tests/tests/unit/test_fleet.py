@@ -185,7 +185,7 @@ def test_other_settings_are_refused(run: Run, capsys: pytest.CaptureFixture[str]
     capsys.readouterr()
     assert run(FakeExecutor(), "--suites=guide") == 2
     said = capsys.readouterr().err
-    assert "measured with another suites (none, now guide); choose another --json" in said
+    assert "measured otherwise (suites: none, now guide); choose another --json" in said
     assert run(FakeExecutor(device="cpu")) == 2
 
 

@@ -69,6 +69,7 @@ def stepped(inputs_db: list[float], predictions_db: list[float], **blocks_db: fl
         inputs_db=tuple(inputs_db),
         predictions_db=tuple(predictions_db),
         blocks={name: BlockDistance(kind=kind, db=db) for name, db in blocks_db.items()},
+        alike_blocks=True,
     )
     return replace(
         fp16(step_distances=distances), tolerance=Tolerance(psnr_db=40, ssim=0.97, step_db=30)
