@@ -24,7 +24,11 @@ def unknown(model: str, known: Sequence[str]) -> str:
 
 
 def no_module(model: str, module: object) -> str:
-    return of(model, f"no module is called {module} here")
+    return of(
+        model,
+        f"no module is called {module} here; where it lies beside the tests, pytest's setting "
+        "`pythonpath = .` finds it, or PYTHONPATH",
+    )
 
 
 def no_function(model: str, module: str, function: str) -> str:

@@ -2,5 +2,5 @@
 
 pytest_plugins = tuple(
     f"diffusers_perf.plugin.{name}"
-    for name in ("options", "model_folder", "collection", "fixtures")
+    for name in ("options", "model_folder", "checkouts", "collection", "fixtures")
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import sys
 import warnings
 from collections.abc import Generator
 from contextlib import redirect_stderr, redirect_stdout
@@ -36,6 +37,8 @@ def find_project(model: str | None = None) -> Project:
         code = pytest.main(arguments, plugins=[finder])
     if finder.broken:
         raise Refusal(finder.broken)
+    # pytest takes them away again, and a model may be a function in one of them.
+    sys.path[:0] = [path for path in finder.pythonpath if path not in sys.path]
     if code not in COLLECTED:
         lines = [line for line in printed.getvalue().splitlines() if line.strip()]
         raise Refusal(messages.cannot_collect((lines or ["?"])[-1]))
@@ -51,10 +54,12 @@ class _Finder:
     def __init__(self) -> None:
         self.declarations: list[str] = []
         self.modules: list[ModuleType] = []
+        self.pythonpath: list[str] = []
         self.broken = ""
 
     def pytest_collection(self, session: pytest.Session) -> None:
         self.declarations = session.config.getini("perf_declarations")
+        self.pythonpath = [*map(str, session.config.getini("pythonpath"))]
 
     def pytest_ignore_collect(self, collection_path: Path) -> bool | None:
         """Import only test files that may declare something."""

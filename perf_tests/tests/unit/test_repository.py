@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -236,3 +237,40 @@ def test_commands_name_a_test_file_that_cannot_be_imported(repository: Repositor
     with pytest.raises(Refusal, match=r"test_own\.py cannot be imported: .*no_such_module"):
         find_project()
     assert Path.cwd() == repository.pytester.path
+
+
+def test_checkouts_of_ab_are_passed_over(
+    repository: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They hold the same tests; without `testpaths` pytest would import these twice."""
+    text = TEST + WORKLOAD + "measure(WORKLOAD)"
+    repository.write(test_it=text)
+    repository.pytester.makeini("[pytest]\naddopts = -p no:cacheprovider\n")
+    out = repository.pytester.path / "runs" / "ab"
+    (out / "base" / "perf_tests").mkdir(parents=True)
+    (out / "base" / "perf_tests" / "test_it.py").write_text(text)
+    (out / "base" / ".git").write_text("gitdir: elsewhere")
+    assert repository.collect().ret != 0
+    (out / "lock").touch()
+    assert repository.ids() == ["test_it[serving-reference]"]
+    monkeypatch.chdir(repository.pytester.path)
+    assert [case.workload.name for case in find_project().cases] == ["serving"]
+    # `ab` runs them there.
+    monkeypatch.chdir(out / "base")
+    monkeypatch.delitem(sys.modules, "test_it")
+    assert repository.ids("--rootdir=.", "perf_tests") == ["test_it[serving-reference]"]
+
+
+def test_commands_find_a_users_module_where_pytest_does(
+    repository: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = repository.pytester.path
+    (root / "acme").mkdir()
+    repository.write(test_acme=TEST + WORKLOAD + "measure(WORKLOAD)")
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.chdir(root)
+    find_project()
+    assert str(root) not in sys.path
+    repository.pytester.makeini("[pytest]\npythonpath = .\ntestpaths = perf_tests\n")
+    find_project()
+    assert str(root) in sys.path
