@@ -130,7 +130,8 @@ def _accept(runs: Sequence[Run], changes: Changes, *, reason: str, processes: in
         if len(cases) >= processes
     }
     if not accepted:
-        raise Refusal(messages.none_without_interference(processes))
+        clean = {key: len(cases) for key, cases in measured.items()}
+        raise Refusal(messages.too_few_without_interference(clean, processes))
     for key, seen in measured.items():
         if key not in accepted:
             print(messages.left_out(messages.in_too_few(key, len(seen), processes)))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from shlex import quote
 
@@ -83,10 +83,19 @@ def too_few_rounds(run: Path, case: str, rounds: int, needed: int) -> str:
     )
 
 
-def none_without_interference(runs: int) -> str:
+def too_few_without_interference(clean: Mapping[str, int], needed: int) -> str:
+    """`clean`: of each case, how many of the runs measured it without interference."""
+    by_number: dict[int, list[str]] = {}
+    for case, number in clean.items():
+        by_number.setdefault(number, []).append(case)
+    groups = [f"{number} of {', '.join(cases)}" for number, cases in sorted(by_number.items())]
+    got = "; ".join(groups) if len(groups) > 1 else f"{min(by_number, default=0)} of each"
+    most = max(by_number, default=0)
+    fewer = f", or set --processes {most}" if most else ""
     return (
-        f"nothing accepted: no case was measured without interference in {plural(runs, 'run')}; "
-        "add runs from a quieter machine"
+        f"nothing accepted: each case needs {processes(needed)} without interference (got {got}); "
+        f"measure {needed - min(by_number, default=0)} more on a quiet machine and accept all of "
+        f"them{fewer}"
     )
 
 
@@ -133,7 +142,7 @@ def left_out(what: str) -> str:
 
 
 def in_too_few(case: str, valid: int, needed: int) -> str:
-    return f"{case} is valid in {valid} of {processes(needed)}"
+    return f"{case} is valid in {processes(valid)}, {needed} needed"
 
 
 def unsteady(case: str, counters: Sequence[str]) -> str:

@@ -193,7 +193,7 @@ def test_case_that_too_few_processes_measured_is_left_out(
 ) -> None:
     drop(runs[2], FP16)
     assert command.main(["accept", *written(tmp_path, runs), "--reason", "first"]) == 0
-    assert f"left out: {KEY}fp16 is valid in 2 of 3 processes" in capsys.readouterr().out
+    assert f"left out: {KEY}fp16 is valid in 2 processes, 3 needed" in capsys.readouterr().out
     assert lines().keys() == KEYS - {KEY + "fp16"}
 
 
@@ -216,7 +216,7 @@ def test_case_with_interference_is_left_out(
     assert f"left out of {paths[1]}: ddim50-fp16: the host waited for a CPU\n" in printed
     not_warm = "first round 5.6x slower than the others"
     assert f"left out of {paths[2]}: ddim50-fp16: {not_warm}" in printed
-    assert f"left out: {KEY}fp16 is valid in 1 of 3 processes" in printed
+    assert f"left out: {KEY}fp16 is valid in 1 process, 3 needed" in printed
     assert lines().keys() == KEYS - {KEY + "fp16"}
     history = (folder / "HISTORY.md").read_text()
     assert history.count(" first (") == len(KEYS) - 1
@@ -297,7 +297,10 @@ def test_interference_everywhere_accepts_nothing(
     for one in cases(runs[0]):
         one["measurement"]["interference"]["gpu"] = ["power brake"]
     paths = written(tmp_path, runs)
-    sentence = "nothing accepted: no case was measured without interference in 3 runs"
+    sentence = (
+        "nothing accepted: each case needs 3 processes without interference (got 2 of each); "
+        "measure 1 more on a quiet machine and accept all of them, or set --processes 2"
+    )
     refused(paths, sentence, folder, capsys)
     assert command.main(["accept", *paths, "--processes", "2", "--reason", "first"]) == 0
     assert "accepted 4 cases from 2 processes into" in capsys.readouterr().out

@@ -49,6 +49,7 @@ SAMPLES: dict[str, tuple[Any, ...]] = {
     "int": (2, 1),
     "datetime": (datetime(2026, 1, 31, tzinfo=UTC),),
     "Mapping[str, str]": ({"ONE": "1.0", "TWO": "2.0"},),
+    "Mapping[str, int]": ({"ONE": 1, "TWO": 0}, {"ONE": 0, "TWO": 0}),
     "tuple[str, str]": (("WAS", "NOW"),),
     "tuple[int, int, int]": ((2, 64, 96),),
     "Sequence[Path]": ((Path("ONE"), Path("TWO")),),
