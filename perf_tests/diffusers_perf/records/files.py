@@ -32,12 +32,20 @@ class BadContent(Exception):
 
 def unwritable(path: Path, error: OSError) -> str:
     """Why nothing could be written there, in a sentence."""
-    reason = error.strerror
+    return common.cannot_write(path, _reason(path, error))
+
+
+def unreadable(path: Path, error: OSError) -> str:
+    """Why nothing could be read there, in a sentence."""
+    return common.cannot_read(path, _reason(path, error))
+
+
+def _reason(path: Path, error: OSError) -> str | None:
     if isinstance(error, FileExistsError | NotADirectoryError):
         # So it says of a file in the way, and not which.
         file = next((part for part in (path, *path.parents) if part.is_file()), None)
-        reason = messages.in_the_way(file) if file else reason
-    return common.cannot_write(path, reason)
+        return messages.in_the_way(file) if file else error.strerror
+    return error.strerror
 
 
 def read_bytes(path: Path, *, most: int = READ_MOST_BYTES) -> bytes:

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, TypeVar
 import msgspec
 
 from diffusers_perf.catalog.refusal import Refusal
-from diffusers_perf.messages import common
 from diffusers_perf.messages import records as messages
 from diffusers_perf.records.baselines import (
     SCHEMA,
@@ -31,6 +30,7 @@ from diffusers_perf.records.files import (
     phrase_of,
     read_bytes,
     read_text,
+    unreadable,
     utf8,
 )
 from diffusers_perf.records.names import accepted_image_name, image_file
@@ -205,20 +205,20 @@ def _listed(folder: Path) -> list[Path]:
     try:
         # Not by `glob`, which takes a folder that may not be read for an empty one.
         return sorted(path for path in folder.iterdir() if path.suffix == ".json")
-    except (FileNotFoundError, NotADirectoryError):
+    except FileNotFoundError:
         return []
     except OSError as error:
-        raise Refusal(common.cannot_read(folder, error.strerror)) from None
+        raise Refusal(unreadable(folder, error)) from None
 
 
 def _read(path: Path, kind: type[T]) -> T | None:
     """The content of a file; None where there is none."""
     try:
         data = read_bytes(path)
-    except (FileNotFoundError, NotADirectoryError):
+    except FileNotFoundError:
         return None
     except OSError as error:
-        raise Refusal(common.cannot_read(path, error.strerror)) from None
+        raise Refusal(unreadable(path, error)) from None
     try:
         schema = msgspec.json.decode(data, type=_Version).schema
         if schema != SCHEMA:

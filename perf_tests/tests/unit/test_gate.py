@@ -370,6 +370,15 @@ def test_run_that_cannot_be_judged_exits_2(
     assert sentence in lines[-1]
 
 
+def test_file_in_place_of_the_baselines_is_refused(
+    no_baselines: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (path,) = write([process("head")], no_baselines.parent, "gated")
+    assert command.main(["gate", str(path), f"--baselines={path}"]) == 2
+    sentence = f"cannot be read ({path} is a file, not a folder)\n"
+    assert capsys.readouterr().err == f"error: {path}/nvidia-h200.json: {sentence}"
+
+
 def test_image_that_is_not_finite_fails(accepted: Path, capsys: pytest.CaptureFixture[str]) -> None:
     content = process("head")
     measured(content, FP16)["look"]["finite"] = False

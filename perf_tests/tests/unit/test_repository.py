@@ -89,6 +89,12 @@ def test_each_file_runs_its_own_cases_in_either_order(repository: Repository) ->
     assert len(repository.ids(perf_suites="one")) == 2
 
 
+def test_baselines_must_be_a_folder_that_may_be_missing(repository: Repository) -> None:
+    repository.write(test_it=TEST + WORKLOAD + 'measure(WORKLOAD, "fp16")')
+    assert repository.refusal("--baselines=tox.ini").endswith("tox.ini is a file, not a folder)")
+    assert repository.ids("--baselines=nowhere")
+
+
 def test_shared_declarations_run_where_a_file_has_none(
     repository: Repository,
 ) -> None:
