@@ -53,8 +53,9 @@ def needs() -> str:
         [
             "no GPU",
             "two small trained models ship with the library, a Stable Diffusion and a Flux, and "
-            "run on two CPU cores. Images and counters are judged as on a GPU; "
-            "`diffusers-perf structure` counts the full-size pipelines on tensors without data",
+            "run on two CPU cores. A run judges images and Python calls there; `diffusers-perf "
+            "structure` judges operators, once `--write` accepted their counts, of full-size "
+            "pipelines too, on tensors without data",
         ],
         [
             "pipelines",
