@@ -58,6 +58,8 @@ def gate(path: Path, store: BaselineStore, *, baselines: Path | None = None) -> 
     for row in rows:
         if row.sentence:
             print(row.sentence)
+        for other in row.others:
+            print(messages.also(other))
     for line in _closing(run, standards, rows):
         print(line)
     code = exit_code(row.status for row in rows)
@@ -103,6 +105,8 @@ class JudgedCase:
     """A verdict's, or ``skipped``."""
     sentence: str = ""
     """Empty where all is well."""
+    others: tuple[str, ...] = ()
+    """What else fails in it: the worst finding need not be the cause."""
 
 
 def standards_of(run: Run, store: BaselineStore) -> Standards:
@@ -126,7 +130,9 @@ def _measured(run: Run, standards: Standards) -> Iterator[JudgedCase]:
         sentence = verdict.sentence
         if verdict.status == Status.NEW and not sentence and standards.baseline is not None:
             sentence = messages.new(case.id)
-        yield JudgedCase(id=case.id, status=verdict.status, sentence=sentence)
+        failing = [found for found in verdict.messages if not found.status.passes]
+        others = tuple(f"{found.status}: {found.what}" for found in failing[1:])
+        yield JudgedCase(id=case.id, status=verdict.status, sentence=sentence, others=others)
 
 
 def judged(run: Run, case: CaseRecord, standards: Standards) -> Verdict:

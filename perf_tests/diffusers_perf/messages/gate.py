@@ -14,6 +14,11 @@ def new(case: str) -> str:
     return f"new: {case}: its speed is not accepted here yet"
 
 
+def also(sentence: str) -> str:
+    """Below the worst finding of a case."""
+    return f"  also {sentence}"
+
+
 def nothing_measured(run: Path) -> str:
     return f"{run} measured nothing"
 

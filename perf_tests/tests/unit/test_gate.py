@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from itertools import takewhile
 from pathlib import Path
 
 import pytest
@@ -284,6 +285,20 @@ def test_gate_judges_a_run(
     assert any(printed.startswith(line) for printed in lines), lines
     assert any(f" {counts}" in printed for printed in lines), lines
     assert seen == code
+
+
+def test_gate_says_all_that_fails_in_a_case(
+    accepted: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The worst need not be the cause."""
+    content = process("head")
+    slow(content, "ddim50-fp16", by=1.5)
+    measured(content, "ddim50-fp16")["peak_memory_bytes"] *= 2
+    _, lines = gate(content, accepted, capsys)
+    (place,) = (n for n, line in enumerate(lines) if line.startswith("more memory: ddim50-fp16: "))
+    also = [*takewhile(lambda line: line.startswith("  also "), lines[place + 1 :])]
+    assert any(line.startswith("  also slower: GPU busy 1.5") for line in also), lines
+    assert not any("ddim50-fp16" in line for line in also)
 
 
 def test_next_command_measures_the_same_model(
