@@ -134,7 +134,8 @@ def test_inconclusive_pairs_are_followed_by_five_more_once(
     out = capsys.readouterr().out
     assert "10 pairs finished earlier" in out
     assert (
-        "  next      10 pairs with this noise do not resolve it: rerun on a quieter machine" in out
+        "  next      10 pairs with this noise would not resolve it: rerun on a quieter machine"
+        in out
     )
     assert "diffusers-perf ab" not in out
 
@@ -149,7 +150,8 @@ def test_noise_too_large_for_ten_pairs_adds_no_pairs(
     assert "inconclusive after 5 pairs: ddim50-reference, " in out
     assert "; more pairs would not resolve it\n" in out
     assert (
-        "  next      10 pairs with this noise do not resolve it: rerun on a quieter machine" in out
+        "  next      10 pairs with this noise would not resolve it: rerun on a quieter machine"
+        in out
     )
 
 

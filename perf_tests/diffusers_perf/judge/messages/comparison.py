@@ -198,7 +198,7 @@ AT_ONE_SPEED = "of the least rounds, at one speed of the CPU"
 
 
 def too_noisy(pairs: int) -> str:
-    return f"{pairs} pairs with this noise do not resolve it: {QUIETER}, with a new --out"
+    return f"{pairs} pairs with this noise would not resolve it: {QUIETER}, into a new folder"
 
 
 MORE_PAIRS = "measure more pairs, or use a quieter machine"
