@@ -220,8 +220,10 @@ class Trials:
         """
         setting = fault.setting
         name = self.workload or setting.workload
-        if name not in {case.workload.name for case in self.project.cases}:
-            raise ValueError(messages.no_workload(name))
+        declared = {case.workload.name: case.workload for case in self.project.cases}
+        if name not in declared:
+            here = [known for known, of in declared.items() if self.bench.sources.runs(of)]
+            raise ValueError(messages.no_workload(name, here=here, declared=[*declared]))
         if setting.rounds < 1:
             raise ValueError(messages.NO_ROUND)
         with suppress(CannotInject):

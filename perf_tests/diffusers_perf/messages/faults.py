@@ -60,8 +60,15 @@ def nothing_to_change(workload: str, field: str) -> str:
     return f"{workload} has no {field!r} to change"
 
 
-def no_workload(name: str) -> str:
-    return f"no workload is called {name!r}"
+def no_workload(name: str, *, here: Sequence[str], declared: Sequence[str]) -> str:
+    """`here`: the names of those `declared` that the chosen model runs."""
+    what = f"no workload is called {name!r}"
+    if here:
+        return f"{what}; set --workload to one of those that run here: {', '.join(here)}"
+    return (
+        f"{what}, and this model runs none of those declared ({', '.join(declared)}); leave out "
+        "--model, or choose another one"
+    )
 
 
 def not_of_this_model(workload: str) -> str:

@@ -82,7 +82,8 @@ def _title(case: CaseRecord) -> str:
     if case.image_size:
         height, width = case.image_size
         parts.append(f"{width}×{height}")
-    scheduler = str(pins.get("scheduler", "")).removesuffix("Scheduler")
+    # None: the model's own, whose name the run does not say.
+    scheduler = str(pins.get("scheduler") or "").removesuffix("Scheduler")
     parts.append(plural(seen.steps, "step") + (f" of {scheduler}" if scheduler else ""))
     base = pins.get("base")
     if isinstance(base, Sequence) and not isinstance(base, str) and base:

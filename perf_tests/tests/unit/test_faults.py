@@ -361,6 +361,26 @@ def test_unknown_setting_is_refused_before_anything_runs(
     assert err.startswith(f"error: harmless: {sentence}")
 
 
+@pytest.mark.parametrize(
+    ("runs", "advice"),
+    [
+        (True, f"; set --workload to one of those that run here: {WORKLOAD.name}"),
+        (False, f", and this model runs none of those declared ({WORKLOAD.name}); leave out "),
+    ],
+)
+def test_unknown_workload_names_those_there_are(
+    declared: Declared,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    runs: bool,
+    advice: str,
+) -> None:
+    monkeypatch.setattr(FakeSources, "runs", lambda *_: runs)
+    declared.fault(detected_by="image", setting=FAKE)(dark)
+    assert cli.main(["faults", "--workload", "nope"]) == 2
+    assert f"no workload is called 'nope'{advice}" in capsys.readouterr().err
+
+
 def test_fault_detected_by_another_detector_is_missed(declared: Declared) -> None:
     declared.fault(detected_by="memory", setting=FAKE)(dark)
     assert cli.main(["faults"]) == 1

@@ -141,6 +141,14 @@ def test_passing_run_shows_every_part(run: Content, folder: Path, tmp_path: Path
     assert "@media print" in text
 
 
+def test_own_scheduler_of_a_model_is_not_named(run: Content, tmp_path: Path) -> None:
+    for one in cases(run):
+        one["workload"]["scheduler"] = None
+    printed = words(page(shown(run, tmp_path / "run.json")))
+    assert "1 image, 512×512, 50 steps" in printed
+    assert "steps of" not in printed
+
+
 def test_counters_below_zero_are_shown_as_missing(run: Content, tmp_path: Path) -> None:
     counted = measured(run, "ddim50-fp16")["counters"]
     counted["host_syncs"] = [-2, 6]
