@@ -156,10 +156,13 @@ def opening(
     )
 
 
-NO_CASE_MATCHES = (
-    "no case that runs here matches. Cases differ between GPU and CPU: list a GPU's with "
-    "--collect-only --model=sd15, a CPU's with --collect-only --model=embedded"
-)
+def no_case_matches(elsewhere: Sequence[str]) -> str:
+    """`elsewhere`: the models of declared cases that do not run here."""
+    text = "no case that runs here matches; list those that do with --collect-only"
+    if not elsewhere:
+        return text
+    others = f" (or: {', '.join(elsewhere[1:])})" if elsewhere[1:] else ""
+    return f"{text}, and those that do not with --collect-only --model={elsewhere[0]}{others}"
 
 
 def also_timed(references: Sequence[str]) -> str:

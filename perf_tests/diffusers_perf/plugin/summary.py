@@ -65,7 +65,12 @@ def pytest_terminal_summary(
     perf = config.stash[SESSION]
     asked = config.getoption("keyword") or config.getoption("markexpr")
     if asked and exitstatus == pytest.ExitCode.NO_TESTS_COLLECTED:
-        terminalreporter.write_line(messages.NO_CASE_MATCHES)
+        elsewhere = {
+            case.workload.model: None
+            for case in perf.project.cases
+            if not perf.bench.sources.runs(case.workload)
+        }
+        terminalreporter.write_line(messages.no_case_matches([*elsewhere]))
     if not perf.rows:
         return
 

@@ -95,6 +95,17 @@ def test_baselines_must_be_a_folder_that_may_be_missing(repository: Repository) 
     assert repository.ids("--baselines=nowhere")
 
 
+def test_hint_where_no_case_matches_names_models_of_the_repository(
+    repository: Repository,
+) -> None:
+    hint = "no case that runs here matches; list those that do with --collect-only"
+    repository.write(test_it=TEST + WORKLOAD + 'measure(WORKLOAD, "fp16")')
+    repository.collect("-k", "nocase").stdout.fnmatch_lines([hint])
+    repository.write(test_gpu=TEST + WORKLOAD.replace("embedded", "sdxl") + "measure(WORKLOAD)")
+    both = f"{hint}, and those that do not with --collect-only --model=sdxl"
+    repository.collect("-k", "nocase").stdout.fnmatch_lines([both])
+
+
 def test_shared_declarations_run_where_a_file_has_none(
     repository: Repository,
 ) -> None:
