@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import gc
+import inspect
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from difflib import get_close_matches
 from typing import Any, Protocol
 from weakref import WeakKeyDictionary
 
@@ -12,12 +14,16 @@ import torch
 
 from diffusers_perf.catalog.build import Build
 from diffusers_perf.catalog.declarations import Case, Optimization, WeightsKind
+from diffusers_perf.catalog.refusal import Refusal
 from diffusers_perf.catalog.workload import Scale, Workload
 from diffusers_perf.measurement import loading
 from diffusers_perf.measurement.discovery import Anatomy, know
 from diffusers_perf.measurement.generation import Generation
 from diffusers_perf.measurement.noise import drawn_on_host
 from diffusers_perf.messages import measurement as messages
+
+TRUSTED = ("torch", "diffusers")
+"""Packages whose wrappers of a call take no argument for themselves."""
 
 
 class DoesNotFit(Exception):
@@ -80,7 +86,8 @@ class Opened(Protocol):
 def built(case: Case, source: Source, device: torch.device) -> Iterator[Any]:
     """The case's pipeline, on the device for as long as the context is open.
 
-    `DoesNotFit` where an optimization of its stack cannot apply to such a pipeline.
+    `DoesNotFit` where an optimization of its stack cannot apply to such a pipeline. `Refusal` where
+    the pipeline does not take an argument of the workload's call.
     """
     build = Build(dtype=torch.float32, workload=case.workload)
     for optimization in case.stack:
@@ -96,6 +103,7 @@ def built(case: Case, source: Source, device: torch.device) -> Iterator[Any]:
             device=device,
         )
         loading.note(pipeline, source, began)
+        check_arguments(pipeline, case.workload)
         if hasattr(pipeline, "set_progress_bar_config"):
             pipeline.set_progress_bar_config(disable=True)
         contexts.enter_context(drawn_on_host())
@@ -114,6 +122,30 @@ def built(case: Case, source: Source, device: torch.device) -> Iterator[Any]:
         # one more for each that a graph was recorded on, in the peak of whatever comes next.
         torch._C._cuda_clearCublasWorkspaces()
     collect(device)
+
+
+def check_arguments(pipeline: Any, workload: Workload) -> None:
+    """`Refusal` for an argument that the pipeline, as it was loaded, is known not to take."""
+    call = inspect.unwrap(type(pipeline).__call__, stop=lambda f: _package(f) not in TRUSTED)
+    parameters = inspect.signature(call, follow_wrapped=False).parameters
+    taken = {*parameters}
+    if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+        if _package(call) != "diffusers" or "num_inference_steps" not in parameters:
+            # A user's may hand them on, and a modular pipeline names none.
+            return
+        # It takes a few old ones out of them by name.
+        taken |= {name for name in call.__code__.co_consts if isinstance(name, str)}
+    for name in workload.call:
+        if name not in taken:
+            close = "".join(get_close_matches(name, parameters, 1))
+            kind = type(pipeline).__name__
+            raise Refusal(messages.unknown_argument(workload.name, kind, name, close))
+
+
+def _package(function: Any) -> str:
+    """Where it was written; a wrapper's `__module__` is that of what it wraps."""
+    name: str = getattr(function, "__globals__", {}).get("__name__", "")
+    return name.partition(".")[0]
 
 
 def misfit(optimization: Optimization, pipeline: Any) -> str | None:

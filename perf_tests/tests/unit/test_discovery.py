@@ -5,16 +5,21 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from fractions import Fraction
+from functools import wraps
 from importlib import import_module
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from diffusers import FluxPipeline, ModularPipeline, StableDiffusionPipeline
 from diffusers.utils import torch_utils
 
+from diffusers_perf.catalog.refusal import Refusal
+from diffusers_perf.catalog.workload import Workload
 from diffusers_perf.measurement.discovery import Anatomy, Call, NotDiscovered, discover, step_ends
 from diffusers_perf.measurement.noise import drawn_on_host
+from diffusers_perf.measurement.pipelines import check_arguments
 from perf_tests.tests import tiny
 
 
@@ -141,3 +146,51 @@ def test_noise_is_the_same_in_every_dtype_and_put_back(monkeypatch: pytest.Monke
     assert torch.equal(drawn[torch.float32].half(), drawn[torch.float16])
     assert torch.equal(drawn[torch.float32].bfloat16(), drawn[torch.bfloat16])
     assert torch_utils.randn_tensor is pipelines.randn_tensor is late.randn_tensor is own
+
+
+def of_kind(kind: Any) -> Any:
+    """A pipeline whose class alone is looked at."""
+    return kind.__new__(kind)
+
+
+def calling(**call: Any) -> Workload:
+    return Workload(name="tiny", model="some", call=call, steps=4)
+
+
+@pytest.mark.parametrize("kind", [StableDiffusionPipeline, FluxPipeline])
+def test_argument_that_a_pipeline_does_not_take_is_refused(kind: type) -> None:
+    sentence = rf"tiny: {kind.__name__} takes no argument 'heigth' \(did you mean height\?\)$"
+    with pytest.raises(Refusal, match=sentence):
+        check_arguments(of_kind(kind), calling(prompt="a fake", heigth=64))
+    with pytest.raises(Refusal, match=r"takes no argument 'zzz'$"):
+        check_arguments(of_kind(kind), calling(zzz=1))
+
+
+class Handing(StableDiffusionPipeline):
+    """Of a user, with an argument of its own among others that it hands on."""
+
+    def __call__(self, prompt: str, **options: Any) -> Any:
+        return prompt, options
+
+
+class Wrapped(FluxPipeline):
+    """Of a user, with an argument that its wrapper takes."""
+
+    @wraps(FluxPipeline.__call__)
+    def __call__(self, *args: Any, sharpness: float, **options: Any) -> Any:
+        return sharpness, args, options
+
+
+@pytest.mark.parametrize(
+    ("kind", "argument"),
+    [
+        (StableDiffusionPipeline, "guidance_scale"),
+        (StableDiffusionPipeline, "callback"),  # an old one, out of its **kwargs
+        (FluxPipeline, "prompt_2"),
+        (Handing, "sharpness"),
+        (Wrapped, "sharpness"),
+        (ModularPipeline, "prompt"),  # which names none
+    ],
+)
+def test_argument_that_a_pipeline_may_take_is_given(kind: type, argument: str) -> None:
+    check_arguments(of_kind(kind), calling(**{argument: 1}))
