@@ -139,7 +139,7 @@ def check_arguments(pipeline: Any, workload: Workload) -> None:
         if name not in taken:
             close = "".join(get_close_matches(name, parameters, 1))
             kind = type(pipeline).__name__
-            raise Refusal(messages.unknown_argument(workload.name, kind, name, close))
+            raise Refusal(messages.unknown_argument(kind, name, close))
 
 
 def _package(function: Any) -> str:

@@ -9,10 +9,10 @@ from diffusers_perf.messages.numbers import plural
 # Calls
 
 
-def unknown_argument(workload: str, pipeline: str, argument: str, close: str) -> str:
+def unknown_argument(pipeline: str, argument: str, close: str) -> str:
     """`close` is empty where no argument is like it."""
     meant = f" (did you mean {close}?)" if close else ""
-    return f"{workload}: {pipeline} takes no argument {argument!r}{meant}"
+    return f"{pipeline} takes no argument {argument!r}{meant}"
 
 
 # What is missing here

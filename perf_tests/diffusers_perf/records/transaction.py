@@ -15,8 +15,9 @@ from pathlib import Path, PurePosixPath
 
 import msgspec
 
+from diffusers_perf.catalog.refusal import Refusal
 from diffusers_perf.messages.records import FOREIGN
-from diffusers_perf.records.files import drafted, read_bytes, write_bytes_whole
+from diffusers_perf.records.files import drafted, read_bytes, unwritable, write_bytes_whole
 from diffusers_perf.records.quantities import StrictRecord
 
 JOURNAL = ".transaction.json"
@@ -71,9 +72,15 @@ class Transaction:
 
 @contextmanager
 def transaction(folder: Path) -> Iterator[Transaction]:
-    """Change the folder in here, alone; another process waits. An exception changes nothing."""
+    """Change the folder in here, alone; another process waits. An exception changes nothing.
+
+    `Refusal` where it cannot be made.
+    """
     is_new = not folder.exists()
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise Refusal(unwritable(folder, error)) from None
     with _alone(folder):
         _finish(folder)
         for draft in folder.glob(DRAFTS):

@@ -306,6 +306,16 @@ def test_interference_everywhere_accepts_nothing(
     assert "accepted 4 cases from 2 processes into" in capsys.readouterr().out
 
 
+def test_file_in_place_of_the_baselines_is_kept(
+    tmp_path: Path, folder: Path, runs: list[Content], capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder.write_text("mine")
+    assert command.main(["accept", *written(tmp_path, runs), "--reason", "first"]) == 2
+    sentence = f"error: {folder}: cannot be written ({folder} is a file, not a folder)\n"
+    assert capsys.readouterr().err == sentence
+    assert folder.read_text() == "mine"
+
+
 def test_fewer_processes_are_accepted_on_request(
     tmp_path: Path, folder: Path, runs: list[Content], capsys: pytest.CaptureFixture[str]
 ) -> None:
