@@ -74,12 +74,12 @@ class Transaction:
 def transaction(folder: Path) -> Iterator[Transaction]:
     """Change the folder in here, alone; another process waits. An exception changes nothing.
 
-    `Refusal` where it cannot be made.
+    `Refusal` for a file in its place.
     """
     is_new = not folder.exists()
     try:
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
+    except (FileExistsError, NotADirectoryError) as error:
         raise Refusal(unwritable(folder, error)) from None
     with _alone(folder):
         _finish(folder)
