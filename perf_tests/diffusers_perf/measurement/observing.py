@@ -131,6 +131,7 @@ class Observing:
             measurement,
             counters={**measurement.counters, PYTHON_CALLS.field: calls, **kept},
             metrics={**measurement.metrics, **further.stages_s},
+            fewest_steps=generation.anatomy.fewest,
             ignored=(*measurement.ignored, *left.ignored),
             observing_s=perf_counter() - started,
         )

@@ -189,6 +189,8 @@ class Measurement(Record, frozen=True, kw_only=True):
     ignored: tuple[str, ...] = ()
     """Which of seed and prompt can change without changing the images; ``generator`` where torch's
     global generator decides about them."""
+    fewest_steps: PositiveInteger | None = None
+    """Of the generations in which it was measured what they leave in memory. None in older runs."""
     observing_s: NotNegative = 0.0
     """Time that counting and profiling took, outside the timed rounds."""
     counters: Mapping[str, Count] = {}

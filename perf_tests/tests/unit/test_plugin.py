@@ -187,6 +187,7 @@ def test_reference_is_measured_when_it_is_not_selected(pytester: pytest.Pytester
     (info,) = cases(report(path))
     assert info["reference"]["case"] == "reference"
     assert info["measurement"]["image_distance"]["psnr_db"] > 30
+    assert info["measurement"]["fewest_steps"] == 1
 
 
 @pytest.mark.parametrize(

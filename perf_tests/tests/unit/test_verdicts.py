@@ -359,16 +359,17 @@ def test_timer_that_does_not_wait_is_invalid() -> None:
 def test_leak_is_more_memory() -> None:
     def keeping(number: int) -> Measurement:
         return structs.replace(
-            FP16, counters={**FP16.counters, "kept_bytes": Count(fixed=number, per_step=0)}
+            FP16,
+            counters={**FP16.counters, "kept_bytes": Count(fixed=number, per_step=0)},
+            fewest_steps=1,
         )
 
     assert judge(question(keeping(4096))).status == "same"
     verdict = judge(question(keeping(786_432), baseline=None))
     assert verdict.status == "more memory"
     (finding,) = verdict.messages
-    assert finding.metric == "kept bytes"
-    # Of one step, and not of the workload's.
-    assert finding.measured.startswith("786,432 bytes, in generations of as few steps as ")
+    assert (finding.metric, finding.measured) == ("kept bytes", "786,432 bytes")
+    assert "each generation of 1 step leaves 786,432 bytes of tensors behind" in verdict.sentence
 
 
 @pytest.mark.parametrize("counter", [name for name in COUNTERS if name not in STRICT])

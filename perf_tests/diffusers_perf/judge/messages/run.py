@@ -181,18 +181,16 @@ def counters_not_accepted(q: Question, names: Sequence[str]) -> Message:
 
 
 def left_behind(q: Question, metric: Metric, count: int) -> Message:
-    # Not the workload's steps, so that what leaks in each of them adds up to more there.
-    measured = f"{count:,} bytes, in generations of as few steps as the pipeline takes (often 1)"
+    # Not the workload's steps: what leaks in each step adds up to more there.
+    fewest = q.measured.fewest_steps
+    each = f"each generation of {plural(fewest, 'step')}" if fewest else "each short generation"
     if metric.name == KEPT_BYTES.name:
-        what = f"each generation of the fewest steps leaves {count:,} bytes of tensors behind"
-        advice = "look for a list or a hook that keeps tensors"
+        what = f"{each} leaves {count:,} bytes of tensors behind"
+        measured, advice = f"{count:,} bytes", "look for a list or a hook that keeps tensors"
     else:
         where = metric.name.removesuffix(" growth")
-        what = (
-            "each generation of the fewest steps, of a new prompt and seed, adds "
-            f"{count:,} bytes of {where} memory"
-        )
-        measured += ", their median"
+        what = f"{each}, with a new prompt and seed, adds {count:,} bytes of {where} memory"
+        measured = f"{count:,} bytes, the median of several generations"
         advice = "look for a list, or for a cache without a bound"
     return Message(
         what=what,
