@@ -227,7 +227,7 @@ def _images(run: Run, store: BaselineStore) -> dict[Path, tuple[Path, CaseRecord
 
 
 def _thumbnail(path: Path, case: CaseRecord) -> Thumbnail:
-    """As an accepted image is kept. `Refusal` if there is none of the size that was pinned."""
+    """The image as a baseline keeps it. `Refusal` where it is missing or has another size."""
     if path.parent.is_file():
         raise Refusal(messages.folder_is_a_file(path.parent))
     if not path.exists():

@@ -228,7 +228,7 @@ class Attempts:
             return None, str(error).removeprefix(f"{case.id}: ")
         except Exception as error:
             # A combination can break anything in three libraries, and the others have to go on.
-            text = (str(error).strip().splitlines() or [""])[0]
+            text = common.first_line(error)
             # Our own refusals are sentences.
             return None, text if type(error) is ValueError else f"{type(error).__name__}: {text}"
 

@@ -143,7 +143,7 @@ def check_arguments(pipeline: Any, workload: Workload) -> None:
 
 
 def _package(function: Any) -> str:
-    """Where it was written; a wrapper's `__module__` is that of what it wraps."""
+    """The package that defines a function. A wrapper's `__module__` names the wrapped one's."""
     name: str = getattr(function, "__globals__", {}).get("__name__", "")
     return name.partition(".")[0]
 

@@ -14,6 +14,11 @@ def last_line(output: str) -> str:
     return (output.strip().splitlines() or ["no reason given"])[-1]
 
 
+def first_line(error: object) -> str:
+    """Of what an exception says; empty where it says nothing."""
+    return (str(error).strip().splitlines() or [""])[0]
+
+
 def cannot_write(path: Path | str, reason: object) -> str:
     return f"{path}: cannot be written ({reason})"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from diffusers_perf.messages.common import first_line
 from diffusers_perf.messages.numbers import plural
 
 # Calls
@@ -156,8 +157,6 @@ NO_BLOCK_RECORDED = "no block of its reference is recorded"
 UNEVEN_STEPS = "its steps differ from one another by design"
 BLOCK_NOT_CALLED = "not called one by one: compiled or replayed as a whole, or left out"
 OTHER_ARGUMENTS = "given other arguments than the reference's"
-
-
 NOT_FINITE = "not finite in the reference"
 
 
@@ -166,8 +165,7 @@ def blocks_not_compared(case: str, reason: str) -> str:
 
 
 def block_failed(kind: str, error: object) -> str:
-    text = (str(error).strip().splitlines() or [""])[0]
-    return f"failed when called by itself ({kind}: {text})"
+    return f"failed when called by itself ({kind}: {first_line(error)})"
 
 
 def blocks_left_out(number: int, total: int, reason: str) -> str:

@@ -16,6 +16,7 @@ from diffusers_perf.catalog.recording import optimization
 from diffusers_perf.measurement import applied, layers
 from diffusers_perf.measurement.discovery import denoisers
 from diffusers_perf.measurement.flag import flag
+from diffusers_perf.messages.common import first_line
 from diffusers_perf.optimizations import fitting
 from diffusers_perf.optimizations.hardware import CUDA, TENSOR_CORES
 from diffusers_perf.optimizations.tolerances import (
@@ -190,7 +191,8 @@ def _sage_refuses() -> str | None:
     try:
         sageattention.sageattn(query, query.clone(), query.clone())
     except Exception as error:
-        cause = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        # A kernel that does not compile can fail in any way.
+        cause = first_line(error) or type(error).__name__
         return f"sageattention is installed and refuses to run: {cause}"
     return None
 
