@@ -26,7 +26,7 @@ ACCEPT = f"diffusers-perf accept {RUNS} --reason"
 INJECT = "python -m pytest perf_tests --benchmark-only -p diffusers_perf.faults.plugin --inject"
 PRICES = "python -m perf_tests.training.prices --device cpu"
 FLEET = "diffusers-perf fleet --suites guide,lossless,lossy --json runs/run.json"
-AB = "diffusers-perf ab --base {} --head HEAD --quick --device"
+AB = "diffusers-perf ab --base {} --quick --device"
 
 RUN: dict[str, tuple[int, ...]] = {
     "python -m pip install -e '.[ab,report,nvml]' && pytest perf_tests --benchmark-only": (0,),
@@ -40,11 +40,9 @@ RUN: dict[str, tuple[int, ...]] = {
     "diffusers-perf results": (0,),
     "pytest perf_tests --benchmark-only --device cpu": (0,),
     "pytest perf_tests --benchmark-only --model=./my-checkpoint": (0,),
-    f"{AB.format('origin/main')} cuda": (0, 2),
-    "diffusers-perf report runs/ab/head-*.json --base runs/ab/base-*.json "
-    "--html runs/report.html": (0,),
-    f"{AB.format('HEAD')} cuda": (0, 2),
-    "diffusers-perf calibrate runs/ab/base-*.json runs/ab/head-*.json": (0, 2),
+    f"{AB.format('origin/main --head HEAD')} cuda": (0, 2),
+    f"{AB.format('HEAD --head HEAD --out runs/aa')} cuda": (0, 2),
+    "diffusers-perf calibrate runs/aa/base-*.json runs/aa/head-*.json": (0, 2),
     "diffusers-perf faults sdpa_lost --device cpu": (0,),
     "diffusers-perf explore --device cuda --minutes 9.4": (0, 1, 2),
     f"{PRICES} bf16 bf16+int8 tome tiny_vae deepcache": (0,),

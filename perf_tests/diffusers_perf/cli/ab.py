@@ -6,7 +6,8 @@
 Base and head run in turn (A B B A …), so that a drifting machine affects both alike: five pairs,
 and five more if those can resolve what is inconclusive. Each side has a compile cache of its own
 that is empty at first. Run the same command again to continue after an interruption. Without
---out, a selection of cases (-k and others) gets a new folder once its comparison is complete.
+--out, each comparison gets a folder of its own, and a selection of cases (-k and others) a new one
+once its comparison is complete.
 """
 
 from __future__ import annotations
@@ -46,8 +47,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--out",
         type=named,
         metavar="FOLDER",
-        help="where runs, checkouts and environments are kept (default: runs/ab; for a selection "
-        "of cases, runs/ab-2 and so on where runs/ab is taken)",
+        help="where runs, checkouts and environments are kept (default: runs/ab, or "
+        "runs/ab-2 and so on where that holds another comparison)",
     )
     add_minutes(parser, MINUTES)
     parser.add_argument("--device", choices=("cuda", "cpu"), help="passed to pytest")
@@ -74,7 +75,7 @@ def main(args: argparse.Namespace) -> int:
         refs_anywhere,
         repository,
     )
-    from diffusers_perf.compare.state import Asked, State, free_folder
+    from diffusers_perf.compare.state import Asked, State, own_folder
     from diffusers_perf.compare.turns import Turns
     from diffusers_perf.ending import leave_lost_terminal
 
@@ -99,10 +100,13 @@ def main(args: argparse.Namespace) -> int:
                 commits = commits_of(*refs)
                 settings |= commits
                 own = _own_options(args, refs_anywhere(refs, commits))
-            out: Path = args.out or repository() / OUT
-            if args.out is None and pytests != tuple(args.pytest):
-                out = free_folder(out, settings)
-            out = out.absolute()
+            if args.out is None:
+                selects = pytests != tuple(args.pytest)
+                out, why = own_folder(repository() / OUT, settings, anew=selects)
+                if why:
+                    print(why)
+            else:
+                out = args.out.absolute()
             with held(out, by="ab") as lock:
                 # Before anything is checked out over what another comparison measured.
                 state = State.open(out, settings, Asked(options=own, pytest=pytests))

@@ -5,7 +5,7 @@ limit on GPU busy time; --quick runs, as `ab` of a commit against itself leaves 
 `compare` can detect. The noise is written into the machine's baseline, separately for each mode.
 Cases with interference are left out.
 
-    diffusers-perf calibrate runs/ab/base-*.json runs/ab/head-*.json
+    diffusers-perf calibrate runs/aa/base-*.json runs/aa/head-*.json
 """
 
 from __future__ import annotations

@@ -135,24 +135,35 @@ class State:
         write_whole(self.path, as_json(content))
 
 
-def free_folder(default: Path, settings: Mapping[str, Setting]) -> Path:
-    """Where a comparison of these settings starts or goes on: `default`, or the first numbered one
-    beside it that holds neither a complete comparison nor another one.
+def own_folder(default: Path, settings: Mapping[str, Setting], *, anew: bool) -> tuple[Path, str]:
+    """Where a comparison of these settings goes on or starts, and why there, in words; empty where
+    nothing was there before.
+
+    That is the folder that holds it, where that is `default` or stands beside it under its name and
+    a number. Where it is complete and is to be measured `anew`, and where it is in none of them, it
+    is the first of them that is not taken.
     """
-    out = default
-    for number in count(2):
-        if _is_free(out / FILE, settings):
-            break
-        out = default.with_name(f"{default.name}-{number}")
-    return out
+    numbered = (default.with_name(f"{default.name}-{number}") for number in count(2))
+    beside = sorted(path.parent for path in default.parent.glob(f"{default.name}-*/{FILE}"))
+    complete = False
+    for folder in (default, *beside):
+        known = _known(folder)
+        if known and known.settings == settings:
+            if not (anew and known.complete):
+                return folder, ab.is_held_by(folder)
+            complete = True
+    if not (default / FILE).exists():
+        return default, ""
+    free = next(folder for folder in numbered if not (folder / FILE).exists())
+    return free, ab.starts_in(free, default, complete=complete)
 
 
-def _is_free(file: Path, settings: Mapping[str, Setting]) -> bool:
+def _known(folder: Path) -> StateFile | None:
+    """None where nothing can be read that `ab` wrote."""
     try:
-        known = kept(file, StateFile, by="ab")
+        return kept(folder / FILE, StateFile, by="ab")
     except Refusal:
-        return False
-    return known is None or (not known.complete and known.settings == settings)
+        return None
 
 
 def again_of(base: Sequence[Path], head: Sequence[Path]) -> CompareAgain | None:
@@ -161,11 +172,8 @@ def again_of(base: Sequence[Path], head: Sequence[Path]) -> CompareAgain | None:
     folder = head[0].parent if head else Path()
     if known != {(folder, "base"), (folder, "head")}:
         return None
-    try:
-        found = kept(folder / FILE, StateFile, by="ab")
-    except Refusal:
-        # The runs are compared all the same.
-        return None
+    # Where it cannot be read, the runs are compared all the same.
+    found = _known(folder)
     return found.asked.again if found and found.asked else None
 
 

@@ -84,6 +84,7 @@ class Turns:
         print()
         compare.tell(comparison)
         print(messages.runs_are_in(self.state.path.parent))
+        print(messages.as_a_page(self.state.path.parent))
         return comparison.exit_code
 
     def _same_environments(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from shlex import quote
 
 from diffusers_perf.messages.common import AGAIN
 from diffusers_perf.messages.numbers import plural
@@ -127,6 +128,16 @@ def in_use(out: Path, command: str) -> str:
     return f"--out {out} is in use by another {command}, or by a process that one left behind"
 
 
+def is_held_by(folder: Path) -> str:
+    return f"folder {folder}: it holds this comparison"
+
+
+def starts_in(folder: Path, taken: Path, *, complete: bool) -> str:
+    """`complete`: the same comparison is, in one of the folders that are taken."""
+    anew = "this comparison is complete, and is measured anew"
+    return f"folder {folder}: {anew if complete else f'{taken} holds another comparison'}"
+
+
 def finished_before(what: str) -> str:
     return f"{what} finished earlier"
 
@@ -198,6 +209,14 @@ def too_few_pairs(needed: int, made: int) -> str:
 
 def runs_are_in(folder: Path) -> str:
     return f"all runs are in {folder}; remove it to measure anew"
+
+
+def as_a_page(folder: Path) -> str:
+    there = quote(str(folder))
+    return (
+        f"as a page: diffusers-perf report {there}/head-*.json --base {there}/base-*.json "
+        f"--html {there}/report.html"
+    )
 
 
 # Shards

@@ -93,6 +93,9 @@ def test_command_runs(command: str, checkout: Path, environment: dict[str, str])
         shown = [text for name, text in blocks.of("text") if name == "README.md"][-1]
         assert form(ran.stdout.strip().splitlines()[-1]) == form(shown.strip().splitlines()[-1])
         assert form(shown.splitlines()[0]) in map(form, ran.stdout.splitlines())
+    if command.startswith("diffusers-perf ab "):
+        page = ran.stdout.splitlines()[-1].removeprefix("as a page: ")
+        subprocess.run(["bash", "-c", page], cwd=checkout, env=environment, check=True)
 
 
 def form(line: str) -> str:

@@ -93,6 +93,8 @@ def test_next_command_compares_the_case_again(
         out = capsys.readouterr().out
         assert f"            {line}\n" in out
         assert f"all runs are in {place.folder / 'runs' / folder};" in out
+        anew = f"folder {place.folder / 'runs' / folder}: this comparison is complete, and is"
+        assert (anew in out) == (folder != "ab")
 
 
 def test_selection_without_out_goes_on_where_it_was_interrupted(
@@ -112,10 +114,48 @@ def test_selection_without_out_goes_on_where_it_was_interrupted(
     assert place.started == [*TURNS[:10], *TURNS[:4], *TURNS[:10], *TURNS[4:10]]
     folders = re.findall(r"all runs are in .*/(ab\S*);", capsys.readouterr().out)
     assert folders == ["ab", "ab-3", "ab-4", "ab-3"]
-    # Without a selection the folder is always runs/ab, which the README's `report` reads.
-    assert command.main([*options, "--", "-m", "guide"]) == 0
-    assert command.main([*options, "--", "-m", "lossy"]) == 2
-    assert len(place.calls) == 30
+
+
+def test_comparison_without_out_has_a_folder_of_its_own(
+    place: Place, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(place.folder)
+    monkeypatch.setattr(turns, "monotonic", itertools.count(step=10).__next__)
+    options = [option for option in place.arguments() if not option.startswith("--out")]
+    first, second = (place.folder / "runs" / name for name in ("ab", "ab-2"))
+
+    def compare(code: str, *more: str) -> tuple[int, list[str]]:
+        monkeypatch.setattr(sides, "code_digest", lambda _: code)
+        answer = command.main([*options, *more])
+        return answer, capsys.readouterr().out.splitlines()
+
+    assert compare("a")[0] == 0
+    before = {path: path.read_bytes() for path in first.glob("*-*.json")}
+    # The next pull request of the checkout is slower.
+    head = side("head")
+    for content in head:
+        slow(content, "ddim50-fp16", by=1.05)
+    place.record(side("base"), head)
+    _, shown = compare("b", "--minutes=0.9")
+    assert shown[0] == f"folder {second}: {first} holds another comparison"
+    code, shown = compare("b")
+    assert code == 1
+    goes_on = "it holds this comparison"
+    assert shown[0] == f"folder {second}: {goes_on}"
+    assert place.started == [*TURNS[:10], *TURNS[:10]]
+    # Its page is made of its own runs.
+    program, *line = shlex.split(shown[-1].removeprefix("as a page: "))
+    runs = [sorted(map(str, second.glob(Path(word).name))) or [word] for word in line]
+    assert program == "diffusers-perf"
+    assert command.main([*itertools.chain(*runs)]) == 0
+    assert "slower" in (second / "report.html").read_text()
+    # A whole one is compared again, and not measured again.
+    capsys.readouterr()
+    for code_, folder, verdict in (("b", second, 1), ("a", first, 0)):
+        answer, shown = compare(code_)
+        assert (answer, shown[0]) == (verdict, f"folder {folder}: {goes_on}")
+    assert len(place.calls) == 20
+    assert {path: path.read_bytes() for path in first.glob("*-*.json")} == before
 
 
 def test_inconclusive_pairs_are_followed_by_five_more_once(
