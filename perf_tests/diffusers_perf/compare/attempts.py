@@ -7,6 +7,7 @@ The best is measured in full at the end, as the main job would, and time is kept
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from math import inf
 from time import monotonic
 from typing import TYPE_CHECKING
 
@@ -26,7 +27,6 @@ from diffusers_perf.search.attempt import IN_FULL, Ask, Stack, Stopped, TooLong,
 if TYPE_CHECKING:
     from diffusers_perf.measurement.bench import Bench
     from diffusers_perf.measurement.observing import Observer
-    from diffusers_perf.measurement.timing import Rounds
 
 ROUNDS_S = 2.5
 """Of timed rounds for a stack as fast as the fastest so far, within these numbers of them: what is
@@ -69,6 +69,8 @@ class Attempts:
         """As it was tried before, or now. `Stopped` where no time is left for it."""
         self.number += 1
         entry = self.folder.tried.get(ask.key)
+        if entry and entry.too_slow_s is not None and entry.too_slow_s <= ask.limit_s:
+            entry = None  # of a search that needed no more than the speed
         print(f"[{self.number:3}] {ask.change}", end=" … ", flush=True)
         case = self._case(ask)
         if entry is None:
@@ -87,7 +89,8 @@ class Attempts:
             seconds: float | None = entry.seconds
         else:
             seconds = None
-        tried = self._judged(case, Tried(measured=entry.measured, refused=entry.failed))
+        tried = Tried(measured=entry.measured, refused=entry.failed, too_slow_s=entry.too_slow_s)
+        tried = self._judged(case, tried)
         print(self._line(tried, seconds), flush=True)
         self._see_that_it_works()
         if ask.stack or not ask.in_full or tried.measured is None:
@@ -185,6 +188,8 @@ class Attempts:
                 raise Stopped(messages.reference_fails(failed))
 
     def _run(self, ask: Ask, case: Case) -> Entry:
+        from diffusers_perf.measurement.few_steps import TooSlow
+
         started = monotonic()
         entry: Entry | None = None
         self.folder.begin(ask.key)
@@ -193,37 +198,48 @@ class Attempts:
             default=ROUNDS_S,
         )
         rounds = max(ROUNDS_LEAST, min(ROUNDS_MOST, round(ROUNDS_S / fastest_s)))
+        too_slow_s: float | None = None
         try:
-            measured, failed = self._measure(case, in_full=ask.in_full, rounds=rounds)
+            try:
+                measured, failed = self._measure(
+                    case, in_full=ask.in_full, rounds=rounds, limit_s=ask.limit_s
+                )
+            except TooSlow as reason:
+                measured, failed, too_slow_s = None, "", reason.latency_s
             seconds = round(monotonic() - started, 1)
-            entry = Entry(seconds=seconds, measured=measured, failed=failed)
+            entry = Entry(seconds=seconds, measured=measured, failed=failed, too_slow_s=too_slow_s)
         finally:
             # A reference that fails is not a result: the next run tries it again.
             kept = ask.stack or (entry and entry.measured)
             self.folder.end(ask.key, entry if kept else None)
         return entry
 
-    def _measure(self, case: Case, *, in_full: bool, rounds: int) -> tuple[Measurement | None, str]:
-        """The measurement, or why there is none."""
+    def _measure(
+        self, case: Case, *, in_full: bool, rounds: int, limit_s: float = inf
+    ) -> tuple[Measurement | None, str]:
+        """The measurement, or why there is none. `TooSlow`."""
         from diffusers_perf.measurement.failing import CaseError
-        from diffusers_perf.measurement.few_steps import FewSteps, with_whole_gpu_time
+        from diffusers_perf.measurement.few_steps import Timing, TooSlow, with_whole_gpu_time
         from diffusers_perf.measurement.observing import ObservingGpu
 
         bench = self.bench
         bench.quick, bench.rounds = not in_full, rounds
         bench.observer = self._observer if in_full else ObservingGpu()
-        timed: Rounds = bench.stopwatch.rounds
-        if case.workload is self._few:
-            timed = FewSteps(stopwatch=bench.stopwatch, steps=self.workload.steps)
+        few = case.workload is self._few
+        timed = Timing(
+            stopwatch=bench.stopwatch, steps=self.workload.steps, few=few, limit_s=limit_s
+        )
         try:
             try:
                 bench.open(case)
                 measured = bench.measure(case, timed)
-                if case.workload is self._few:
+                if few:
                     measured = with_whole_gpu_time(measured, steps=self.workload.steps)
                 return measured, ""
             finally:
                 bench.clear()
+        except TooSlow:
+            raise
         except CaseError as error:
             return None, str(error).removeprefix(f"{case.id}: ")
         except Exception as error:
@@ -280,6 +296,8 @@ class Attempts:
             busy = GPU_BUSY.column
             shown[busy] = shown[busy] and f"{busy} {shown[busy]}"
             parts = [*filter(None, (*shown.values(), seen, self.few_steps(tried.measured)))]
+        elif tried.too_slow_s is not None:
+            parts = [messages.dropped(tried.too_slow_s)]
         elif tried.refused:
             parts = [messages.failed(tried.refused)]
         what = ", ".join(parts)

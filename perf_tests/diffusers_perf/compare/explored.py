@@ -62,6 +62,8 @@ class Entry(StrictRecord, frozen=True, kw_only=True):
     measured: Measurement | None
     failed: str
     """Why nothing was measured."""
+    too_slow_s: NotNegative | None = None
+    """As `Tried.too_slow_s`."""
 
 
 class FolderFile(StrictRecord, frozen=True, kw_only=True):

@@ -62,9 +62,17 @@ class Stopwatch:
                     break
 
     def rounds(
-        self, generate: Callable[[], object], *, before_round: Callable[[], None], rounds: int
+        self,
+        generate: Callable[[], object],
+        *,
+        before_round: Callable[[], None],
+        rounds: int,
+        after_first: Callable[[float], None] = lambda _: None,
     ) -> Sequence[float]:
-        """The loop of `benchmark.pedantic`, for what is timed outside of a test of its own."""
+        """The loop of `benchmark.pedantic`, for what is timed outside of a test of its own.
+
+        `after_first` gets the first one's seconds.
+        """
         seconds = []
         for _ in range(rounds):
             before_round()
@@ -75,4 +83,6 @@ class Stopwatch:
                 seconds.append(self.clock() - start)
             finally:
                 gc.enable()
+            if len(seconds) == 1:
+                after_first(seconds[0])
         return seconds

@@ -142,6 +142,14 @@ def as_long(metric: str, ratio: float) -> str:
     return f"{metric} {ratio:.2f}x as long"
 
 
+def too_slow(ratio: float) -> str:
+    return f"{slower([as_long('latency', ratio)])}, by its first generation alone"
+
+
+def dropped(seconds: float) -> str:
+    return f"dropped: its first generation shows a latency of {seconds:.2f} s"
+
+
 def timed_again(stack: str) -> str:
     return f"in full, at the end: {stack}"
 

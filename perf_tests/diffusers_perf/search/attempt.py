@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import inf
 
 from diffusers_perf.catalog.metrics import GPU_BUSY, LATENCY
 from diffusers_perf.judge.stats import ratio_interval
@@ -40,6 +41,8 @@ class Ask:
     why: str = ""
     """What it is compared with; the same stack is tried once for each, since a machine drifts.
     Begins with `IN_FULL` where it is measured as the main job would."""
+    limit_s: float = inf
+    """A latency that is longer is hopeless, and need not be measured."""
 
     @property
     def in_full(self) -> bool:
@@ -60,6 +63,8 @@ class Tried:
     refused: str = ""
     """Why it is out, whatever its speed: it cannot run, or its image is not what was asked for.
     Empty if it is not."""
+    too_slow_s: float | None = None
+    """Its latency by one generation, where that was hopeless and nothing was measured."""
     others_are_shorter: bool = False
     """Of a reference: stacks are timed in few steps, as it has to be to be compared with them."""
 
@@ -125,3 +130,14 @@ def gain(new: Measurement, old: Measurement) -> Gain:
         latency=latency if certain and abs(latency - 1) > NOISE else 1.0,
         busy=busy if abs(busy - 1) > NOISE else 1.0,
     )
+
+
+def held_to(stack: Stack) -> str:
+    return f"against {'+'.join(stack) or 'the reference'}"
+
+
+def change_of(before: Stack, after: Stack) -> str:
+    """``+ what came - what went``."""
+    came = [f"+ {name}" for name in after if name not in before]
+    gone = [f"- {name}" for name in before if name not in after]
+    return " ".join([*came, *gone])

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from math import inf
 
 from msgspec import structs
 
@@ -29,12 +30,17 @@ from diffusers_perf.search.attempt import (
     Stopped,
     TooLong,
     Tried,
+    change_of,
     gain,
+    held_to,
 )
 from diffusers_perf.search.combining import Combining
 
 OBVIOUS = 2.0
 """A latency this many times as long needs no second look; beside a GPU, nor does a shorter one."""
+SEVERAL = 4.0
+"""What takes so many times as long as the best is not measured further. Beside a GPU, it would have
+to save as much of the GPU's time."""
 HOPELESS = 0.9
 """What has the GPU work so much longer is not tried on another stack."""
 
@@ -150,7 +156,7 @@ class Search:
                 continue
             if self.fits(best) and gain(measured, best).by_the_clock <= 1:
                 continue
-            change = messages.of_earlier_search(_change(self.stack, stack))
+            change = messages.of_earlier_search(change_of(self.stack, stack))
             if self._try(replace(ask, change=change)).refused:
                 continue
             gained = self._gain(stack, measured, change)
@@ -219,8 +225,12 @@ class Search:
 
         `gone` says why what it no longer has is out.
         """
-        on, change = self.stack, _change(self.stack, stack)
-        tried = self._try(Ask(stack=stack, change=change, why=_held_to(on)))
+        on, change = self.stack, change_of(self.stack, stack)
+        tried = self._try(self._against_best(stack, change))
+        on_gpu = self.steps[-1].measured.gpu_busy_s is not None
+        if tried.too_slow_s is not None:
+            ratio = tried.too_slow_s / self._best_s
+            return Rejected(reason=messages.too_slow(ratio), on=on, again=on_gpu)
         if tried.measured is None or tried.refused:
             return Rejected(reason=tried.refused, on=on, again=False)
         excess, before = self._excess(tried.measured), self._excess(self.steps[-1].measured)
@@ -240,7 +250,6 @@ class Search:
             self._step(change, stack, tried.measured, gone=gone)
             return None
         # What helps the host may cost the GPU a little, and shows once the host is in the way.
-        on_gpu = tried.measured.gpu_busy_s is not None
         hopeful = gained.busy > HOPELESS if on_gpu else gained.latency >= 1
         return Rejected(reason=gained.text(), on=on, again=hopeful)
 
@@ -254,7 +263,7 @@ class Search:
             stack = self._stacks.in_order([n for n in self.stack if n != name])
             if len(self.steps) > 1 and stack == self.steps[-2].stack:
                 continue  # what it was just added to
-            change = _change(self.stack, stack)
+            change = change_of(self.stack, stack)
             try:
                 self._drop(name, stack, change)
             except TooLong as reason:
@@ -262,7 +271,9 @@ class Search:
         self._settled = self.stack
 
     def _drop(self, name: str, stack: Stack, change: str) -> None:
-        tried = self._try(Ask(stack=stack, change=change, why=_held_to(self.stack)))
+        tried = self._try(self._against_best(stack, change))
+        if tried.too_slow_s is not None:
+            self.tell(messages.not_kept(messages.is_worth_its_place(name)))
         if tried.measured is None or tried.refused:
             return
         excess, before = self._excess(tried.measured), self._excess(self.steps[-1].measured)
@@ -274,6 +285,15 @@ class Search:
             self._step(change, stack, tried.measured, gone=messages.FREE_TO_LEAVE_OUT)
         else:
             self.tell(messages.not_kept(messages.is_worth_its_place(name)))
+
+    @property
+    def _best_s(self) -> float:
+        return (self._latest or self.steps[-1].measured).latency_s
+
+    def _against_best(self, stack: Stack, change: str) -> Ask:
+        # What takes less memory may take any time where the best takes too much.
+        limit_s = SEVERAL * self._best_s if self.fits(self.steps[-1].measured) else inf
+        return Ask(stack=stack, change=change, why=held_to(self.stack), limit_s=limit_s)
 
     def _try(self, ask: Ask) -> Tried:
         tried = self.attempt(ask)
@@ -292,7 +312,7 @@ class Search:
         if on_gpu and (gained.busy != 1 or gained.latency == 1 or gained.latency >= OBVIOUS):
             return gained
         on = Ask(stack=best.stack, change=f"again before {change}", why=f"beside {'+'.join(stack)}")
-        again = Ask(stack=stack, change=f"again {change}", why=f"{_held_to(best.stack)}, again")
+        again = Ask(stack=stack, change=f"again {change}", why=f"{held_to(best.stack)}, again")
         old, newer = (self.attempt(ask).measured for ask in (on, again))
         if old is None or newer is None:
             return gained
@@ -330,14 +350,3 @@ class Search:
     def _reject(self, name: str, reason: str, *, again: bool) -> None:
         self.rejected[name] = Rejected(reason=reason, on=self.stack, again=again)
         self.tell(f"not kept: {reason}")
-
-
-def _held_to(stack: Stack) -> str:
-    return f"against {'+'.join(stack) or 'the reference'}"
-
-
-def _change(before: Stack, after: Stack) -> str:
-    """``+ what came - what went``."""
-    came = [f"+ {name}" for name in after if name not in before]
-    gone = [f"- {name}" for name in before if name not in after]
-    return " ".join([*came, *gone])

@@ -89,7 +89,7 @@ class Paced(Stopwatch):
     """Reads what the pipeline says of itself."""
 
     def rounds(
-        self, generate: Any, *, before_round: Callable[[], None], rounds: int
+        self, generate: Any, *, before_round: Callable[[], None], rounds: int, **_: object
     ) -> list[float]:
         before_round()
         generate()
@@ -572,6 +572,31 @@ def test_uneven_steps_of_a_slow_model_are_not_extrapolated(
     (line,) = [line for line in shown.splitlines() if line.startswith("[  3] + cached")]
     assert "1.700 s" in line
     assert "from 8" not in line
+
+
+def test_hopeless_stack_is_dropped_after_one_generation(
+    slow: Slow, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    slow("hopeless", share=22)
+    seen = "dropped: its first generation shows a latency of 61.90 s ("
+    for earlier in (False, True):
+        slow.steps.clear()
+        assert run(tmp_path) == 1
+        shown = capsys.readouterr().out
+        assert ("] + hopeless … " + seen + ("measured earlier)" if earlier else "in ")) in shown
+        reason = "slower: latency 19.97x as long, by its first generation alone"
+        assert f"\n      not kept: {reason}\n" in shown
+        assert f"\n  hopeless: {reason}\n" in shown
+        assert "2 of the 2 that 1 optimization can make were tried" in shown
+    # A search that may need it, as for its memory, does not take that for an answer.
+    file = tmp_path / "explore.json"
+    content = json.loads(file.read_text())
+    entry = content["tried"]["hopeless | against the reference"]
+    assert (entry["measured"], entry["failed"]) == (None, "")
+    entry["too_slow_s"] = 12.3
+    file.write_text(json.dumps(content))
+    assert run(tmp_path) == 1
+    assert "] + hopeless … " + seen + "in " in capsys.readouterr().out
 
 
 def test_image_that_is_far_after_all_steps_is_out(

@@ -44,6 +44,8 @@ class Lab:
         took = self.world(ask.stack)
         if isinstance(took, str):
             return Tried(measured=None, refused=took)
+        if took.latency > ask.limit_s:
+            return Tried(measured=None, too_slow_s=took.latency)
         return Tried(measured=self.measured(ask, took))
 
     def measured(self, ask: Ask, took: Took) -> Measurement:

@@ -14,7 +14,7 @@ from msgspec import structs
 from diffusers_perf.catalog.declarations import Optimization, Slot, Tolerance, Tolerances
 from diffusers_perf.catalog.registry import Catalog
 from diffusers_perf.search.attempt import Ask, Stack, Stopped, TooLong, Tried, gain
-from diffusers_perf.search.search import Search
+from diffusers_perf.search.search import SEVERAL, Search
 from diffusers_perf.search.shortlist import shortlist
 from perf_tests.tests.unit.catalogs import ours
 from perf_tests.tests.unit.fake import WORKLOAD
@@ -359,7 +359,41 @@ def test_obviously_slower_stack_is_timed_once(pace: float, asked: int) -> None:
         [made("slow")], lambda s: Took(host=pace if s else 1.0, busy=0, on_gpu=False)
     )
     assert len(lab.asked) == asked
-    assert found.rejected["slow"].reason == f"slower: latency {pace:.2f}x as long"
+    how = ", by its first generation alone" if pace > SEVERAL else ""
+    assert found.rejected["slow"].reason == f"slower: latency {pace:.2f}x as long{how}"
+
+
+def test_hopeless_stack_is_slower_and_what_it_may_hide_is_tried_again() -> None:
+    """Beside a GPU, whose time was not measured; a CPU's clock says all."""
+    for on_gpu in (True, False):
+
+        def world(stack: Stack) -> Took:
+            host = 22.0 if "slow" in stack and "graph" not in stack else 1.6
+            return Took(host=host, busy=0.6 * 0.8 ** len(stack), on_gpu=on_gpu)  # noqa: B023
+
+        found, lab = search([made("slow", Slot.DTYPE), made("graph")], world)
+        again = [ask.change for ask in lab.asked].count("+ slow") - 1
+        assert again == on_gpu
+        assert found.stack == (("slow", "graph") if on_gpu else ())
+        assert ("slow" in found.rejected) == (not on_gpu)
+
+
+def test_stack_that_is_needed_is_worth_its_place_though_it_is_not_timed_without() -> None:
+    told: list[str] = []
+    lab = Lab(world=factors({"first": (0.9, 0.9), "needed": (0.1, 0.1)}))
+    candidates = [made("first"), made("needed")]
+    found = Search(candidates=candidates, attempt=lab, tell=told.append)
+    found.run()
+    assert found.stack == ("first", "needed")
+    assert "not kept: needed is worth its place" in told
+
+
+def test_slow_stack_is_measured_where_the_best_takes_too_much_memory() -> None:
+    def world(stack: Stack) -> Took:
+        return Took(host=50.0 if stack else 1.0, busy=0.6, memory=1 if stack else 2)
+
+    found, _ = search([made("offload", aim="memory")], world, memory=1)
+    assert found.stack == ("offload",)
 
 
 def test_stack_timed_once_is_not_untried() -> None:
