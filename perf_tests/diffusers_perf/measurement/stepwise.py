@@ -290,8 +290,11 @@ class _Copies:
 class _StandIn:
     """Takes a module's place in a pipeline: its calls go elsewhere, all else to the module."""
 
+    _module: Any
+    _call: Callable[[Any, Any], Any]
+
     def __init__(self, module: Any, call: Callable[[Any, Any], Any]) -> None:
-        self._module, self._call = module, call
+        vars(self).update(_module=module, _call=call)
 
     # Pipelines ask whether a component is a module, or which.
     __class__ = property(lambda self: type(self._module))
@@ -301,6 +304,13 @@ class _StandIn:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._module, name)
+
+    # Model offload takes its hooks off each component after a call, and puts new ones on.
+    def __setattr__(self, name: str, value: Any) -> None:
+        setattr(self._module, name, value)
+
+    def __delattr__(self, name: str) -> None:
+        delattr(self._module, name)
 
 
 @contextmanager

@@ -131,6 +131,19 @@ def test_fewer_calls_cannot_be_followed(reference: tuple[str, Trajectory]) -> No
         followed(reference, steps=STEPS - 1)
 
 
+def test_modules_whose_hooks_are_set_anew_after_each_call_are_followed(
+    reference: tuple[str, Trajectory],
+) -> None:
+    """As model offload does: accelerate takes its hooks off each module and puts them on again."""
+
+    def hooked(pipeline: Any) -> None:
+        pipeline.enable_model_cpu_offload(device="cpu")
+
+    steps, image_db = followed(reference, hooked)
+    assert steps.predictions_db == (IDENTICAL_DB,) * STEPS
+    assert image_db == IDENTICAL_DB
+
+
 TEST_FILE = """
 from typing import Any
 
