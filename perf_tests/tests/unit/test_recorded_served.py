@@ -17,7 +17,7 @@ from diffusers_perf.judge.pairs import compare
 from diffusers_perf.records.baselines import MachineBaseline
 from diffusers_perf.records.run import Run
 from diffusers_perf.records.store import BaselineStore
-from perf_tests.tests.unit.recorded import more_work, served, two_percent
+from perf_tests.tests.unit.recorded import DIFFERING, clean, more_work, served, two_percent
 
 MODELS = ("sdxl", "flux1-dev")
 
@@ -67,6 +67,18 @@ def test_one_process_against_another_gives_no_false_alarm(model: str) -> None:
     assert [c for c in changes if not (c.status.passes or c.status.warns)] == []
 
 
+@pytest.mark.parametrize(("model", "judged"), [("sd15", 140), ("flux1-schnell", 20)])
+def test_processes_of_one_commit_give_no_false_alarm(model: str, judged: int) -> None:
+    """With all of a case's metrics. Waiting for the host, latencies differed by a third."""
+    changes = [
+        change
+        for base, head in permutations(clean(model), 2)
+        for change in compare([base], [head]).changes
+    ]
+    assert len(changes) > judged
+    assert [c for c in changes if not (c.status.passes or c.status.warns)] == []
+
+
 @pytest.mark.parametrize(
     ("model", "metrics"), [("sdxl", {"GPU busy"}), ("flux1-dev", {"GPU busy", "latency"})]
 )
@@ -99,6 +111,12 @@ def test_two_percent_that_was_measured_is_slower_and_base_again_is_not(
     changes = compare(runs["base"], runs["again"]).changes
     assert {"latency", "GPU busy", "default call"} <= {c.metric for c in changes if c.ratio}
     assert {c.status for c in changes} <= {Status.SAME, Status.INCONCLUSIVE}
+
+
+def test_two_percent_of_numbers_that_differ_slows_the_gpu_as_much_as_the_clock() -> None:
+    """A product of ones takes less power, which the GPU spends on a higher clock for the rest."""
+    runs = two_percent(DIFFERING)
+    assert slower(compare(runs["base"], runs["head"])) == {"latency", "GPU busy"}
 
 
 def test_core_at_half_of_its_speed_makes_no_pair_where_the_gpu_sets_the_pace() -> None:

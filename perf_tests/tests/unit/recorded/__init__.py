@@ -63,6 +63,12 @@ def served(model: str) -> list[Run]:
     return [run_of(content, Path(f"{model}-{number}")) for number, content in enumerate(runs, 1)]
 
 
+def clean(model: str) -> list[Run]:
+    """Two processes of one commit: the guide suite of `sd15`, or the rows of `flux1-schnell`."""
+    runs = json.loads(gzip.decompress((FOLDER / "h200-clean.json.gz").read_bytes()))[model]
+    return [run_of(content, Path(f"{model}-{number}")) for number, content in enumerate(runs, 1)]
+
+
 def more_work() -> tuple[list[Run], list[Run]]:
     """Five pairs of quick processes of FLUX.1-dev's reference, head with one kernel more in each
     step: 1.5 % of its work. Head's last ran on a core at half of its speed.
@@ -75,10 +81,13 @@ def more_work() -> tuple[list[Run], list[Run]]:
     return base, head
 
 
+DIFFERING = "flux1-dev, numbers that differ"
+
+
 def two_percent(model: str) -> dict[str, list[Run]]:
     """Five quick processes each of the reference of `sdxl` or `flux1-dev` on an H200: base and
     head in turns, head with one kernel more in each step (2 % of its work, of ones, which take
-    little power), then base again.
+    little power), then base again. Of `DIFFERING` four pairs, with a kernel of random numbers.
     """
     content = gzip.decompress((FOLDER / "h200-two-percent.json.gz").read_bytes())
     return {
