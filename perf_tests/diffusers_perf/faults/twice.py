@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
+from torch.utils._pytree import tree_map
 
 from diffusers_perf.faults.injection import CannotInject, Injection, Setting, fault
 from diffusers_perf.faults.places import (
@@ -23,13 +25,17 @@ from diffusers_perf.messages import faults as messages
 def guidance_in_two_calls(injection: Injection) -> None:
     """With and without the prompt are two calls of the UNet, not one of two samples."""
 
-    def one_by_one(
-        forward: Any, sample: torch.Tensor, *args: Any, encoder_hidden_states: Any, **kwargs: Any
-    ) -> Any:
+    def one_by_one(forward: Any, sample: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
         if len(sample) == 1:
-            return forward(sample, *args, encoder_hidden_states=encoder_hidden_states, **kwargs)
-        parts = zip(sample.chunk(2), encoder_hidden_states.chunk(2), strict=True)
-        noise = [forward(x, *args, encoder_hidden_states=y, **kwargs)[0] for x, y in parts]
+            return forward(sample, *args, **kwargs)
+
+        def half(given: Any, number: int) -> Any:
+            """SDXL's size of the image and its pooled prompt are of the whole batch, too."""
+            batched = isinstance(given, torch.Tensor) and given.shape[:1] == sample.shape[:1]
+            return given.chunk(2)[number] if batched else given
+
+        halves = (tree_map(partial(half, number=n), (sample, args, kwargs)) for n in range(2))
+        noise = [forward(x, *others, **named)[0] for x, others, named in halves]
         return (torch.cat(noise),)
 
     injection.then(unet_of)
