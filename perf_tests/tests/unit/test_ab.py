@@ -47,7 +47,7 @@ def test_sides_take_turns_and_are_compared(
         assert cache == f"cache-{name.split('-')[0]}"
     out = capsys.readouterr().out
     assert "torch 2.13.0" in out
-    assert "[1/10] base 1: 5 cases in 0 s, about 0 s left" in out
+    assert re.search(r"\[1/10\] base 1: 5 cases in \d+ s, about \d+ s left", out)
     assert "(5 A/B pairs)" in out
 
 
