@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from statistics import median
 
-from diffusers_perf.records.measurement import BlockDistance
+from diffusers_perf.messages import measurement as messages
+from diffusers_perf.records.measurement import BlockDistance, Measurement
 
 BLOCK_DB = 14.0
 """A block this much below the median of its kind is an outlier: another arithmetic changes all of
@@ -64,3 +65,17 @@ def outlier_of(blocks: Mapping[str, BlockDistance]) -> FarBlock | None:
     """The farthest block, if it is an outlier."""
     block = farthest(blocks)
     return block if block is not None and block.is_outlier else None
+
+
+def not_compared(measured: Iterable[Measurement]) -> list[str]:
+    """Why blocks of which cases were not compared, each reason once."""
+    cases: dict[tuple[str, bool], list[str]] = defaultdict(list)
+    for case in measured:
+        steps = case.step_distances
+        if steps and steps.blocks_unknown:
+            key = steps.blocks_unknown, bool(steps.blocks)
+            cases[key].append(f"{case.workload}-{case.case}")
+    return [
+        messages.blocks_not_compared(names, reason, some=some)
+        for (reason, some), names in cases.items()
+    ]

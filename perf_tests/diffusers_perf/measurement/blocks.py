@@ -34,7 +34,7 @@ from diffusers_perf.messages import measurement as messages
 from diffusers_perf.records.measurement import IDENTICAL_DB, BlockDistance
 
 KEPT_BYTES = 8 * 2**30
-"""Of inputs, in one call of a denoiser. Videos are longer: 40 blocks that each take 75,600 tokens$
+"""Of inputs, in one call of a denoiser. Videos are longer: 40 blocks that each take 75,600 tokens
 of 5,120 channels would be 31 GB."""
 
 
@@ -44,8 +44,8 @@ class RecordedBlock:
 
     kind: str
     """Its class and the shapes of its output: other shapes may take other kernels."""
-    inputs: Mapping[str, torch.Tensor]
-    """By their places in the arguments."""
+    inputs: Mapping[str, torch.Tensor] | None
+    """By their places in the arguments; None where there was no room for them."""
     output: Output
 
 
@@ -58,8 +58,8 @@ class Output:
 
     @classmethod
     def of(cls, tree: Any) -> Output:
-        tensors = [t.detach() for t in _tensors(tree)]
-        # Reduced in float64 without a copy in it, which would be many times a block's activations.
+        # What else a block passes on, such as a mask of integers, it does not compute.
+        tensors = [t.detach() for t in _tensors(tree) if t.is_floating_point()]
         return cls(
             means=[_mean(t).cpu() for t in tensors],
             energy=sum(
@@ -86,10 +86,10 @@ class Output:
 
 @contextmanager
 def recorded_blocks(module: torch.nn.Module) -> Iterator[dict[str, RecordedBlock]]:
-    """What each block was given and gave in a call of this denoiser, once the call has ended: of
-    the first blocks, whose inputs are within `KEPT_BYTES`.
+    """What each block was given and gave in a call of this denoiser, once the call has ended;
+    inputs of the first blocks alone, as many as are within `KEPT_BYTES`.
     """
-    inputs: dict[str, dict[str, torch.Tensor]] = {}
+    inputs: dict[str, dict[str, torch.Tensor] | None] = {}
     found: dict[str, RecordedBlock] = {}
     kept = 0
 
@@ -97,8 +97,9 @@ def recorded_blocks(module: torch.nn.Module) -> Iterator[dict[str, RecordedBlock
         nonlocal kept
         given = _placed(call)
         kept += sum(t.nbytes for _, t in given)
-        if kept <= KEPT_BYTES:
-            inputs[name] = {place: t.detach().to("cpu", copy=True) for place, t in given}
+        fits = kept <= KEPT_BYTES
+        copies = {place: t.detach().to("cpu", copy=True) for place, t in given if fits}
+        inputs[name] = copies if fits else None
 
     def ended(name: str, block: torch.nn.Module, output: Any) -> None:
         if name not in inputs:
@@ -175,6 +176,9 @@ def compared_blocks(
             left_out[messages.NOT_FINITE] += 1
             continue
         call = calls[name]
+        if then.inputs is None:
+            left_out[messages.TOO_LARGE] += 1
+            continue
         if call.shapes != {place: t.shape for place, t in then.inputs.items()}:
             left_out[messages.OTHER_ARGUMENTS] += 1
             continue

@@ -155,10 +155,9 @@ class Steps:
         unknown = followed.blocks_unknown if case.alike else messages.UNEVEN_STEPS
         if not followed.distances.blocks:
             unknown = unknown or messages.NO_BLOCK_RECORDED
-        if unknown:
-            said = messages.blocks_not_compared(case.id, unknown)
-            measured = replace(measured, notes=(*measured.notes, said))
-        steps = replace(followed.distances, alike_blocks=kind != "checkpoint")
+        steps = replace(
+            followed.distances, blocks_unknown=unknown, alike_blocks=kind != "checkpoint"
+        )
         return replace(measured, step_distances=steps), followed.images
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from diffusers_perf.messages.common import first_line
@@ -158,10 +159,12 @@ UNEVEN_STEPS = "its steps differ from one another by design"
 BLOCK_NOT_CALLED = "not called one by one: compiled or replayed as a whole, or left out"
 OTHER_ARGUMENTS = "given other arguments than the reference's"
 NOT_FINITE = "not finite in the reference"
+TOO_LARGE = "not recorded: their inputs would take too much of the host's memory"
 
 
-def blocks_not_compared(case: str, reason: str) -> str:
-    return f"{case}: its blocks are not compared one by one: {reason}"
+def blocks_not_compared(cases: Sequence[str], reason: str, *, some: bool) -> str:
+    which = "some blocks are" if some else "blocks are"
+    return f"{which} not compared one by one: {reason} ({', '.join(cases)})"
 
 
 def block_failed(kind: str, error: object) -> str:

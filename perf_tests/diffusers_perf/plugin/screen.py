@@ -24,6 +24,7 @@ from diffusers_perf.judge.interference import (
     loops_of,
     slowed,
 )
+from diffusers_perf.judge.outlier import not_compared
 from diffusers_perf.messages import plugin as messages
 from diffusers_perf.messages.common import seconds_left
 from diffusers_perf.records.baselines import PublishedCase
@@ -278,6 +279,7 @@ def notes(rows: Sequence[ShownCase]) -> list[str]:
     seen = [row.measured for row in rows if row.measured is not None]
     lines = [note for measured in seen for note in measured.notes]
     lines += [unknown for measured in seen if (unknown := measured.interference.unknown)]
+    lines += not_compared(seen)
     affected = [
         f"{row.case.id}: {reasons[0]}"
         for row in rows

@@ -101,6 +101,8 @@ class StepDistances(Record, frozen=True, kw_only=True):
     blocks: Mapping[str, BlockDistance] = {}
     """Of the denoiser's transformer blocks that were compared, in one step, in the order of their
     ends; empty in older runs."""
+    blocks_unknown: str = ""
+    """Why some or all blocks were not compared; empty where all were."""
     alike_blocks: bool = False
     """Whether the weights are the library's own, whose blocks add as much as each other. Of others
     a block may stand out by what it adds."""

@@ -142,7 +142,7 @@ def test_block_that_is_called_otherwise_is_not_compared(
     name, trajectory = reference
     ((component, recorded),) = trajectory.blocks.items()
     first, *_ = recorded
-    inputs = {place: tensor[:, :1] for place, tensor in recorded[first].inputs.items()}
+    inputs = {place: tensor[:, :1] for place, tensor in (recorded[first].inputs or {}).items()}
     changed = replace(recorded[first], inputs=inputs)
     trajectory = replace(trajectory, blocks={component: {**recorded, first: changed}})
     seen = followed((name, trajectory))
@@ -214,9 +214,10 @@ def test_blocks_of_a_workload_are_dropped_with_the_next_reference(
     compared("second", is_reference=True)
     late = compared("first")
     assert [*map(blocks_in_record, (own, uneven, late))] == [4, 0, 0]
-    assert own.notes == ()
-    for measured, reason in ((uneven, messages.UNEVEN_STEPS), (late, messages.NO_BLOCK_RECORDED)):
-        assert measured.notes == (messages.blocks_not_compared("it", reason),)
+    reasons = [seen.step_distances.blocks_unknown for seen in (own, uneven, late)]  # type: ignore[union-attr]
+    assert reasons == ["", messages.UNEVEN_STEPS, messages.NO_BLOCK_RECORDED]
+    # Not the reason why a metric of it is missing.
+    assert own.notes == uneven.notes == late.notes == ()
 
 
 def test_blocks_of_a_users_weights_may_differ(compared: Callable[..., Measurement]) -> None:
@@ -235,10 +236,21 @@ def test_no_more_blocks_are_kept_than_the_host_has_room_for(
     pipeline, generation = pipeline_of("flux")
     (whole,) = record(generation, pipeline).blocks.values()
     first, *_ = whole.values()
-    size = sum(tensor.nbytes for tensor in first.inputs.values())
+    size = sum(tensor.nbytes for tensor in (first.inputs or {}).values())
     monkeypatch.setattr(blocks, "KEPT_BYTES", size)
-    (few,) = record(generation, pipeline).blocks.values()
-    assert [*few] == [*whole][:1]
+    trajectory = record(generation, pipeline)
+    (few,) = trajectory.blocks.values()
+    assert [block.inputs is not None for block in few.values()] == [True, False, False, False]
+    seen = follow(generation, pipeline, trajectory)
+    assert len(seen.distances.blocks) == 1
+    assert seen.blocks_unknown == messages.blocks_left_out(3, len(whole), messages.TOO_LARGE)
+
+
+def test_what_a_block_passes_on_beside_numbers_is_not_compared() -> None:
+    numbers, mask = torch.ones(1, 2, 3), torch.ones(1, 2, dtype=torch.int64)
+    own, wanted = blocks.Output.of((numbers, mask)), blocks.Output.of(numbers)
+    assert own.distance_db(wanted) == IDENTICAL_DB
+    assert own.energy == wanted.energy
 
 
 def test_block_of_a_reference_that_is_not_finite_is_not_compared(
