@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import count
 from pathlib import Path
 from typing import Annotated
 
@@ -140,13 +139,15 @@ def own_folder(default: Path, settings: Mapping[str, Setting], *, anew: bool) ->
     nothing was there before.
 
     That is the folder that holds it, where that is `default` or stands beside it under its name and
-    a number. Where it is complete and is to be measured `anew`, and where it is in none of them, it
-    is the first of them that is not taken.
+    a number, 2 and so on. Where it is complete and is to be measured `anew`, and where it is in
+    none of them, it is the first of them that is not taken.
     """
-    numbered = (default.with_name(f"{default.name}-{number}") for number in count(2))
-    beside = sorted(path.parent for path in default.parent.glob(f"{default.name}-*/{FILE}"))
+    beside = default.parent.glob(f"{default.name}-*/{FILE}")
+    taken = {path.parent.name for path in beside}
+    most = max((int(n) for name in taken if (n := name.rpartition("-")[2]).isdecimal()), default=1)
+    numbered = [default.with_name(f"{default.name}-{number}") for number in range(2, most + 2)]
     complete = False
-    for folder in (default, *beside):
+    for folder in (default, *numbered):
         known = _known(folder)
         if known and known.settings == settings:
             if not (anew and known.complete):
@@ -156,6 +157,21 @@ def own_folder(default: Path, settings: Mapping[str, Setting], *, anew: bool) ->
         return default, ""
     free = next(folder for folder in numbered if not (folder / FILE).exists())
     return free, ab.starts_in(free, default, complete=complete)
+
+
+def runs_in(folder: Path) -> tuple[list[Path], list[Path]]:
+    """Base's and head's runs of the pairs that were made in a folder of `ab`, and not what else
+    lies there: half a pair, or processes of an environment that changed since. `Refusal` where it
+    holds no pair.
+    """
+    known = _known(folder)
+    state = State(path=folder / FILE, settings={}, asked=Asked(options=(), pytest=()))
+    state.finished = [*known.finished] if known else []
+    pairs = state.pairs()
+    if not pairs:
+        raise Refusal(ab.holds_no_pair(folder))
+    base, head = ([state.run(side, pair) for pair in pairs] for side in ("base", "head"))
+    return base, head
 
 
 def _known(folder: Path) -> StateFile | None:

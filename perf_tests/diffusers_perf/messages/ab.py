@@ -135,7 +135,15 @@ def is_held_by(folder: Path) -> str:
 def starts_in(folder: Path, taken: Path, *, complete: bool) -> str:
     """`complete`: the same comparison is, in one of the folders that are taken."""
     anew = "this comparison is complete, and is measured anew"
-    return f"folder {folder}: {anew if complete else f'{taken} holds another comparison'}"
+    return f"folder {folder}: {anew if complete else f'{taken} is taken'}"
+
+
+def holds_no_pair(folder: Path) -> str:
+    return f"{folder}: holds no pair of runs by ab; name a folder that does, or the runs"
+
+
+def needs_no_base(folder: Path) -> str:
+    return f"{folder}: holds base and head; leave out --base, or name the runs"
 
 
 def finished_before(what: str) -> str:
@@ -213,10 +221,7 @@ def runs_are_in(folder: Path) -> str:
 
 def as_a_page(folder: Path) -> str:
     there = quote(str(folder))
-    return (
-        f"as a page: diffusers-perf report {there}/head-*.json --base {there}/base-*.json "
-        f"--html {there}/report.html"
-    )
+    return f"as a page: diffusers-perf report {there} --html {there}/report.html"
 
 
 # Shards

@@ -23,8 +23,9 @@ import pytest
 
 from diffusers_perf.catalog.refusal import Refusal
 from diffusers_perf.cli import __main__ as command
-from diffusers_perf.compare import environments, sides, turns
+from diffusers_perf.compare import environments, sides, state, turns
 from diffusers_perf.compare.lock import held
+from diffusers_perf.messages import ab as messages
 from perf_tests.tests.unit.environments import TURNS, Place
 from perf_tests.tests.unit.recorded import session, side, slow
 
@@ -137,18 +138,19 @@ def test_comparison_without_out_has_a_folder_of_its_own(
         slow(content, "ddim50-fp16", by=1.05)
     place.record(side("base"), head)
     _, shown = compare("b", "--minutes=0.9")
-    assert shown[0] == f"folder {second}: {first} holds another comparison"
+    assert shown[0] == f"folder {second}: {first} is taken"
     code, shown = compare("b")
     assert code == 1
     goes_on = "it holds this comparison"
     assert shown[0] == f"folder {second}: {goes_on}"
     assert place.started == [*TURNS[:10], *TURNS[:10]]
-    # Its page is made of its own runs.
+    # Its page is made of its own pairs, and not of half a pair that lies there too.
+    (second / "head-6.json").write_bytes((second / "head-1.json").read_bytes())
     program, *line = shlex.split(shown[-1].removeprefix("as a page: "))
-    runs = [sorted(map(str, second.glob(Path(word).name))) or [word] for word in line]
     assert program == "diffusers-perf"
-    assert command.main([*itertools.chain(*runs)]) == 0
+    assert command.main(line) == 0
     assert "slower" in (second / "report.html").read_text()
+    (second / "head-6.json").unlink()
     # A whole one is compared again, and not measured again.
     capsys.readouterr()
     for code_, folder, verdict in (("b", second, 1), ("a", first, 0)):
@@ -156,6 +158,28 @@ def test_comparison_without_out_has_a_folder_of_its_own(
         assert (answer, shown[0]) == (verdict, f"folder {folder}: {goes_on}")
     assert len(place.calls) == 20
     assert {path: path.read_bytes() for path in first.glob("*-*.json")} == before
+
+
+def test_number_of_a_folder_is_a_number(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`ab-nightly` is a person's, and whatever it holds is not gone on with."""
+    monkeypatch.setattr(turns, "monotonic", itertools.count(step=10).__next__)
+    assert place.ab() == 0
+    runs = place.folder / "runs"
+    runs.mkdir()
+    (place.folder / "out").rename(runs / "ab-nightly")
+    settings = json.loads((runs / "ab-nightly" / "ab.json").read_text())["settings"]
+    assert state.own_folder(runs / "ab", settings, anew=False) == (runs / "ab", "")
+
+
+@pytest.mark.parametrize("more", [[], ["--base", "base.json"]])
+def test_folder_without_a_pair_has_no_page(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], more: list[str]
+) -> None:
+    page = tmp_path / "page.html"
+    assert command.main(["report", str(tmp_path), *more, "--html", str(page)]) == 2
+    said = messages.needs_no_base(tmp_path) if more else messages.holds_no_pair(tmp_path)
+    assert said in capsys.readouterr().err
+    assert not page.exists()
 
 
 def test_inconclusive_pairs_are_followed_by_five_more_once(
