@@ -127,7 +127,10 @@ def built(case: Case, source: Source, device: torch.device) -> Iterator[Any]:
 def check_arguments(pipeline: Any, workload: Workload) -> None:
     """`Refusal` for an argument that the pipeline, as it was loaded, is known not to take."""
     call = inspect.unwrap(type(pipeline).__call__, stop=lambda f: _package(f) not in TRUSTED)
-    parameters = inspect.signature(call, follow_wrapped=False).parameters
+    try:
+        parameters = inspect.signature(call, follow_wrapped=False).parameters
+    except ValueError:  # of an extension's function, which says nothing of what it takes
+        return
     taken = {*parameters}
     if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
         if _package(call) != "diffusers" or "num_inference_steps" not in parameters:

@@ -66,8 +66,8 @@ def no_workload(name: str, *, here: Sequence[str], declared: Sequence[str]) -> s
     if here:
         return f"{what}; set --workload to one of those that run here: {', '.join(here)}"
     return (
-        f"{what}, and this model runs none of those declared ({', '.join(declared)}); leave out "
-        "--model, or choose another one"
+        f"{what}, and none of those declared runs here ({', '.join(declared)}); choose another "
+        "--model or --device"
     )
 
 

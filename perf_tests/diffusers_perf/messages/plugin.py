@@ -158,11 +158,11 @@ def opening(
 
 def no_case_matches(elsewhere: Sequence[str]) -> str:
     """`elsewhere`: the models of declared cases that do not run here."""
-    text = "no case that runs here matches; list those that do with --collect-only"
+    text = "no case is selected; without -k and -m, --collect-only lists those that run here"
     if not elsewhere:
         return text
     others = f" (or: {', '.join(elsewhere[1:])})" if elsewhere[1:] else ""
-    return f"{text}, and those that do not with --collect-only --model={elsewhere[0]}{others}"
+    return f"{text}, and with --model={elsewhere[0]}{others} those of another model"
 
 
 def also_timed(references: Sequence[str]) -> str:

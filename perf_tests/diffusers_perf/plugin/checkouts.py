@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-import pytest
 
-
-def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """Pass over a worktree in a folder that one of these commands holds, but not in it."""
-    if collection_path == config.rootpath or not collection_path.is_dir():
+def pytest_ignore_collect(collection_path: Path) -> bool | None:
+    """Pass over a worktree in a folder that one of these commands holds. Of what pytest is started
+    in, as they start it there, it does not ask.
+    """
+    if not collection_path.is_dir():
         return None
     needed = (collection_path / ".git", collection_path.parent / "lock")
     # Path.is_file raises for a folder that may not be read.

@@ -31,6 +31,11 @@ class TooLong(Stopped):
     """This stack may take longer than what is left of the budget, and others may not."""
 
 
+SEVERAL = 4.0
+"""What takes so many times as long as the best is not measured further. Beside a GPU, it would have
+to save as much of the GPU's time."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Ask:
     """One stack to be tried."""

@@ -22,6 +22,7 @@ from diffusers_perf.records.measurement import Measurement
 from diffusers_perf.search.attempt import (
     IN_FULL,
     NOISE,
+    SEVERAL,
     Adopted,
     Ask,
     Gain,
@@ -38,9 +39,6 @@ from diffusers_perf.search.combining import Combining
 
 OBVIOUS = 2.0
 """A latency this many times as long needs no second look; beside a GPU, nor does a shorter one."""
-SEVERAL = 4.0
-"""What takes so many times as long as the best is not measured further. Beside a GPU, it would have
-to save as much of the GPU's time."""
 HOPELESS = 0.9
 """What has the GPU work so much longer is not tried on another stack."""
 

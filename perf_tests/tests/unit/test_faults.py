@@ -365,7 +365,7 @@ def test_unknown_setting_is_refused_before_anything_runs(
     ("runs", "advice"),
     [
         (True, f"; set --workload to one of those that run here: {WORKLOAD.name}"),
-        (False, f", and this model runs none of those declared ({WORKLOAD.name}); leave out "),
+        (False, f", and none of those declared runs here ({WORKLOAD.name}); choose another "),
     ],
 )
 def test_unknown_workload_names_those_there_are(
@@ -643,6 +643,13 @@ def test_memory_kept_on_a_gpu_is_in_requested_bytes(
     monkeypatch.setattr(torch.cuda, "memory_allocated", iter((2000, 8000)).__next__)
     left = host.left(Generation(FakePipeline(), WORKLOAD), torch.device("cuda"))
     assert left.kept_bytes == (4000 if asked else 6000)
+
+
+def test_head_of_a_users_weights_is_not_off() -> None:
+    """Their blocks may add as much as they like, so that none is judged beside the others."""
+    with pytest.raises(CannotInject):
+        faults.declared()["head_off"].injected(Injection(device="cpu", kind="checkpoint"))
+    assert faults.declared()["head_off"].injected(Injection(device="cpu")).changes
 
 
 def test_patched_static_method_is_restored() -> None:

@@ -98,11 +98,11 @@ def test_baselines_must_be_a_folder_that_may_be_missing(repository: Repository) 
 def test_hint_where_no_case_matches_names_models_of_the_repository(
     repository: Repository,
 ) -> None:
-    hint = "no case that runs here matches; list those that do with --collect-only"
+    hint = "no case is selected; without -k and -m, --collect-only lists those that run here"
     repository.write(test_it=TEST + WORKLOAD + 'measure(WORKLOAD, "fp16")')
     repository.collect("-k", "nocase").stdout.fnmatch_lines([hint])
     repository.write(test_gpu=TEST + WORKLOAD.replace("embedded", "sdxl") + "measure(WORKLOAD)")
-    both = f"{hint}, and those that do not with --collect-only --model=sdxl"
+    both = f"{hint}, and with --model=sdxl those of another model"
     repository.collect("-k", "nocase").stdout.fnmatch_lines([both])
 
 

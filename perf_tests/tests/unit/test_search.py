@@ -13,8 +13,8 @@ from msgspec import structs
 
 from diffusers_perf.catalog.declarations import Optimization, Slot, Tolerance, Tolerances
 from diffusers_perf.catalog.registry import Catalog
-from diffusers_perf.search.attempt import Ask, Stack, Stopped, TooLong, Tried, gain
-from diffusers_perf.search.search import SEVERAL, Search
+from diffusers_perf.search.attempt import SEVERAL, Ask, Stack, Stopped, TooLong, Tried, gain
+from diffusers_perf.search.search import Search
 from diffusers_perf.search.shortlist import shortlist
 from perf_tests.tests.unit.catalogs import ours
 from perf_tests.tests.unit.fake import WORKLOAD

@@ -198,7 +198,10 @@ AT_ONE_SPEED = "of the least rounds, at one speed of the CPU"
 
 
 def too_noisy(pairs: int) -> str:
-    return f"{pairs} pairs with this noise would not resolve it: {QUIETER}, into a new folder"
+    return (
+        f"{pairs} pairs with this noise would not resolve it: {QUIETER}, into another folder "
+        "(--out)"
+    )
 
 
 MORE_PAIRS = "measure more pairs, or use a quieter machine"
