@@ -86,13 +86,15 @@ class Workload:
 
     @property
     def probes(self) -> dict[str, Workload]:
-        """By input, the same workload with another value of it, which must change the images."""
+        """By input, the same workload with another value of it, which must change the images; the
+        prompt is the last.
+        """
         changed = {"seed": self.changed(seed=self.seed + 1)}
+        changed |= {name: self.changed(**change) for name, change in self.sensitive_to.items()}
         if self.prompts:
             # In front: what is too long is cut off at its end.
-            changed["prompt"] = self.changed(prompt=f"at night, {self.prompts[0]}")
-        declared = {name: self.changed(**change) for name, change in self.sensitive_to.items()}
-        return changed | declared
+            changed.setdefault("prompt", self.changed(prompt=f"at night, {self.prompts[0]}"))
+        return changed
 
     def changed(self, **changes: Any) -> Workload:
         """The same with other fields, or other arguments of the call.

@@ -9,7 +9,6 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from statistics import median
 from time import perf_counter
 from typing import Any
 
@@ -45,11 +44,9 @@ ROUNDS_AGAIN = 3
 """Of a case that is timed once more."""
 LARGE = 2 * 10**9
 """Parameters from which on a generation takes seconds on any GPU: what is not timed is then done in
-as few and as short generations as show it. By the model alone: the clock differs each time."""
+as few generations as show it. By the model alone: the clock differs each time."""
 BRIEF_STEPS = 5
-"""Of a warm-up: beyond PNDM's first four, which do other arithmetic."""
-BRIEF_LATER = 2
-"""Generations of a brief warm-up that the first is compared with."""
+"""Of a brief warm-up: beyond PNDM's first four, which do other arithmetic."""
 
 
 @dataclass(kw_only=True)
@@ -145,8 +142,6 @@ class Bench:
     def _measure(self, case: Case, pipeline: Any, timed: Rounds) -> Measurement:
         generation = Generation(pipeline, case.workload)
         large = self._is_large(case, pipeline)
-        # What is skipped later in a schedule has to be warm as well.
-        briefly = self.quick or (large and case.alike)
         (graphs_at_start, breaks_at_start), cache_at_start = self._compiled_before
         time_to_first_image_s: float | None = None
         compile_cache: str | None = None
@@ -163,8 +158,13 @@ class Bench:
         with gradients_off(pipeline):
             if case.image_only:
                 generation.shortest()
-            elif briefly:
-                self._warm_up_briefly(case, generation, on_round=warmed)
+            elif self.quick or large:
+                brief = generation.asking_for(BRIEF_STEPS)
+                # A compiler's own graphs are recorded when a module is called again.
+                again = [brief] * any(o.hides_operators for o in case.stack)
+                for steps in (brief if self.quick else None, *again):
+                    warming = partial(generation.images, steps=steps)
+                    self.stopwatch.warm_up(warming, on_round=warmed, times=1)
             else:
                 self.stopwatch.warm_up(generation, on_round=warmed)
         generation.forget()
@@ -200,11 +200,7 @@ class Bench:
         check_applied(case.stack, pipeline)
         look = pixels.look(images)
         load = load_of(pipeline)
-        first_s, like_first_s = (warm_up_s[0] if warm_up_s else None), max(seconds)
-        if time_to_first_image_s is not None and briefly and not self.quick:
-            like_first_s = max(warm_up_s[-BRIEF_LATER:])
-            # Its first image had a few of the steps only.
-            time_to_first_image_s += max(0.0, median(seconds) - like_first_s)
+        first_s = warm_up_s[0] if warm_up_s else None
         measurement = Measurement(
             case=case.name,
             workload=case.workload.name,
@@ -221,7 +217,7 @@ class Bench:
             metrics={
                 **host_memory,
                 **(import_times(self.imports) if case.is_reference else {}),
-                **starting_times(load, first_s, like_first_s, compile_cache),
+                **starting_times(load, first_s, max(seconds), compile_cache),
             },
             look=structs.replace(look, finite=look.finite and raw_is_finite),
             repeat_psnr_db=pixels.distance(images, generation.first).psnr_db,
@@ -238,13 +234,6 @@ class Bench:
             psnr_db = pixels.distance(images[: len(alone)], alone).psnr_db
             measurement = structs.replace(measurement, alone_psnr_db=psnr_db)
         if not case.image_only:
-            default = default_call(generation)
-            measurement = structs.replace(
-                measurement,
-                metrics={**measurement.metrics, DEFAULT_CALL.field: default.seconds},
-                default_psnr_db=default.psnr_db,
-                ignored=() if default.follows_generator else ("generator",),
-            )
             measurement = self.observer.observe(
                 measurement,
                 case,
@@ -254,6 +243,14 @@ class Bench:
                 source=source,
                 quick=self.quick,
                 briefly=large,
+            )
+            # Behind, so that a generation that was kept there is not made again.
+            default = default_call(generation, briefly=large)
+            measurement = structs.replace(
+                measurement,
+                metrics={**measurement.metrics, DEFAULT_CALL.field: default.seconds},
+                default_psnr_db=default.psnr_db,
+                ignored=(*measurement.ignored, *default.ignored),
             )
         measurement = structs.replace(measurement, interference=watch.interference())
         self._images[case.id] = images
@@ -278,18 +275,6 @@ class Bench:
         """
         reference = self.measurements.get(f"{case.workload.name}-{REFERENCE}")
         return (reference.parameters if reference else parameters(pipeline)) >= LARGE
-
-    def _warm_up_briefly(
-        self, case: Case, generation: Generation, *, on_round: Callable[[float], None]
-    ) -> None:
-        """A few generations of a few steps; `on_round` gets each one's seconds."""
-        # A compiler's own graphs are recorded when a module is called again.
-        times = 1 + any(o.hides_operators for o in case.stack)
-        self.stopwatch.warm_up(
-            partial(generation.images, steps=generation.asking_for(BRIEF_STEPS)),
-            on_round=on_round,
-            times=times if self.quick else times + BRIEF_LATER,
-        )
 
     def _compared(
         self, case: Case, measured: Measurement, images: Images, bits: Bits
@@ -319,10 +304,7 @@ class Bench:
         source = self.sources.of(case.workload)
         with failing(case, self.device), self.build(case, source, self.device) as pipeline:
             generation = Generation(pipeline, case.workload)
-            if self._is_large(case, pipeline) and case.alike:
-                self._warm_up_briefly(case, generation, on_round=lambda _: None)
-            else:
-                generation()
+            generation()
             started = 0
 
             def before_round() -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from copy import copy
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -26,6 +26,7 @@ from diffusers_perf.measurement.discovery import (
 )
 from diffusers_perf.measurement.flag import flag
 from diffusers_perf.measurement.noise import as_first_of
+from diffusers_perf.measurement.timing import synchronized_clock
 from diffusers_perf.measurement.torch_flags import torch_flags
 from diffusers_perf.messages import measurement as messages
 from diffusers_perf.records.pixels import Images
@@ -36,6 +37,14 @@ OUTPUTS = ("images", "frames")
 
 class BadOutput(Exception):
     """A pipeline gave something that holds no images; one sentence says what."""
+
+
+class Short(NamedTuple):
+    """A generation as short as can be, that others are compared with."""
+
+    of: Workload
+    images: Images
+    seconds: float
 
 
 class Generation:
@@ -50,6 +59,8 @@ class Generation:
         self._takes_generator = self._takes("generator")
         self.first: Images | None = None
         self.last: Images | None = None
+        self.short: Short | None = None
+        """The latest that was kept."""
         self.flags: dict[str, str] = {}
         """Torch's global flags, as `torch_flags`, where the first images were decoded."""
         self._raw: dict[str, torch.Tensor] = {}
@@ -184,6 +195,17 @@ class Generation:
     def shortest(self, of: Workload | None = None) -> Images:
         """Images after as few steps as the pipeline takes."""
         return self.images(steps=self.anatomy.fewest, of=of)
+
+    def keep_short(
+        self, of: Workload | None = None, make: Callable[[Workload], Images] | None = None
+    ) -> Short:
+        """The images of the shortest generation, which `make` can make; kept as `short`."""
+        of = of or self.workload
+        start = synchronized_clock()
+        # A copy: what the pipeline itself keeps of its last images must not live on in here.
+        images = (make or self.shortest)(of).copy()
+        self.short = Short(of, images, synchronized_clock() - start)
+        return self.short
 
     def first_alone(self) -> Images | None:
         """The first image of the batch, generated alone from the same noise.

@@ -11,7 +11,7 @@ import gc
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from itertools import count, pairwise
 from pathlib import Path
 from statistics import median
@@ -29,7 +29,7 @@ from diffusers_perf.catalog.metrics import (
 )
 from diffusers_perf.catalog.workload import Workload
 from diffusers_perf.measurement.discovery import loop_begins, step_ends
-from diffusers_perf.measurement.generation import Generation
+from diffusers_perf.measurement.generation import Generation, Short, images_in
 from diffusers_perf.measurement.loading import running_s
 from diffusers_perf.records.pixels import Images
 
@@ -39,7 +39,7 @@ GENERATIONS_LEAST = 4
 """Where none of their three differences grows, further ones would say the same: what grows in every
 second generation shows in one of three."""
 GENERATIONS_TIMED = 3
-"""The least of their stages' times, where memory is noted around other generations."""
+"""The least of their stages' times, where memory is noted around other generations too."""
 GENERATIONS_MOST = 40
 """Where memory grows: so many fill a cache that has a bound."""
 RESIDENT_GROWTH_MIN = 2**20
@@ -62,8 +62,7 @@ class Further:
 class Growing:
     """Generations as short as can be: the memory in use between them, and their stages' times.
 
-    Stages are timed under the workload's own call, with another prompt and seed: another
-    argument may do less work, such as one that turns guidance off.
+    Stages are timed under the workload's own call, with another prompt and seed.
     """
 
     def __init__(self, generation: Generation, pipeline: Any, device: torch.device) -> None:
@@ -80,23 +79,32 @@ class Growing:
         for name, bytes_in_use in self._accounts.items():
             self._in_use[name].append(bytes_in_use())
 
-    def images(self, of: Workload) -> Images:
+    def first(self) -> Short:
+        """A generation of another prompt and seed, which others can be compared with."""
+        return self._timed(_another(self._generation.workload, 0))
+
+    def images(self, of: Workload, *, timed: bool) -> Images:
         """The images of a workload's shortest generation, ahead of which the memory is noted."""
         self.note()
-        return self._generation.shortest(of)
+        return self._timed(of).images if timed else self._generation.shortest(of)
+
+    def _timed(self, of: Workload) -> Short:
+        # Kept: a call as users make it is compared with the latest, whose prompt is known.
+        return self._generation.keep_short(of, partial(self._stages.time, self._generation))
 
     def further(self, *, ends_early: bool = False) -> Further:
         """Generate until the memory stays, `GENERATIONS_MOST` times at most.
 
-        `ends_early`: `GENERATIONS_TIMED` times if nothing grew in `GENERATIONS_LEAST` notes or
-        more, and else until nothing grew in as many in a row.
+        `ends_early`: until `GENERATIONS_TIMED` were timed, if nothing grew in `GENERATIONS_LEAST`
+        notes or more, and else until nothing grew in as many in a row.
         """
         for number in count():
             if number:
-                self._stages.time(self._generation, _another(self._generation.workload, number))
+                self._timed(_another(self._generation.workload, number))
                 self.note()
             since = GENERATIONS_LEAST if number >= GENERATIONS_LEAST else 0
-            if ends_early and number >= GENERATIONS_TIMED and self._stays(since):
+            is_timed = self._stages.generations >= GENERATIONS_TIMED
+            if ends_early and is_timed and self._stays(since):
                 return self._seen(since)
             if number < GENERATIONS:
                 continue
@@ -143,9 +151,11 @@ class _Stages:
     def __init__(self, pipeline: Any) -> None:
         self._pipeline = pipeline
         self._seen: dict[str, list[float]] = {}
+        self._prompts: list[str] = []
+        self.generations = 0
 
-    def time(self, generation: Generation, workload: Workload) -> None:
-        """One generation as short as can be."""
+    def time(self, generation: Generation, workload: Workload) -> Images:
+        """One generation as short as can be; its images."""
         began: list[float] = []
         ends: list[float] = []
         call = generation.call(steps=generation.anatomy.fewest, of=workload)
@@ -153,14 +163,18 @@ class _Stages:
             watching.enter_context(loop_begins(self._pipeline, lambda: began.append(running_s())))
             watching.enter_context(step_ends(self._pipeline, lambda: ends.append(running_s())))
             started = running_s()
-            call()
+            output = call()
             ended = running_s()
-        if not began or not ends:
-            return  # replayed, without a word to the host
-        borders = (started, began[0], ends[-1], ended)
-        for name, (before, after) in zip(STAGES, pairwise(borders), strict=True):
-            if after > before:
-                self._seen.setdefault(name, []).append(after - before)
+        # What was made of a prompt can be kept for the next generation.
+        is_known = workload.prompts and workload.prompts == self._prompts
+        self._prompts = workload.prompts
+        self.generations += 1
+        if began and ends:  # else replayed, without a word to the host
+            borders = (started, began[0], ends[-1], ended)
+            for name, (before, after) in zip(STAGES, pairwise(borders), strict=True):
+                if after > before and not (is_known and name == TEXT_STAGE.field):
+                    self._seen.setdefault(name, []).append(after - before)
+        return images_in(output)
 
     def least(self) -> dict[str, float]:
         return {name: min(seconds) for name, seconds in self._seen.items()}

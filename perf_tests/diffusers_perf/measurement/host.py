@@ -11,8 +11,9 @@ import numpy as np
 import torch
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
+from diffusers_perf.catalog.metrics import DEFAULT_CALL
 from diffusers_perf.measurement.discovery import step_ends
-from diffusers_perf.measurement.generation import BadOutput, Generation, images_in
+from diffusers_perf.measurement.generation import BadOutput, Generation, Short, images_in
 from diffusers_perf.measurement.growth import Growing, gpu_bytes
 from diffusers_perf.measurement.timing import synchronized_clock
 from diffusers_perf.records import pixels
@@ -39,22 +40,29 @@ class Left:
 def left(generation: Generation, device: torch.device, *, growing: Growing | None = None) -> Left:
     """A generation as short as can be, and one more for each input that must change its images.
 
-    `growing` makes the latter, where growth is to be seen in them as well.
+    `growing` makes them, where growth and stages are to be seen in them as well.
     """
     # Bytes between two that are alike: a scheduler holds its schedule and PNDM its last four
     # noises, which are more after more steps, and of another kind after a generation without data.
-    # A copy: what the pipeline itself keeps of its last images must not live on in here.
-    own = generation.shortest().copy()
-    shortest = growing.images if growing else generation.shortest
+    short = growing.first() if growing else generation.keep_short()
+    # A copy: others are kept in its place, and as many images must be there before as after.
+    of, own = short.of, short.images.copy()
+    del short
     before = _held_bytes(device)
     kept: int | None = None
     ignored = []
-    for name, changed in generation.workload.probes.items():
-        same = np.array_equal(shortest(changed), own)
+    for name, changed in of.probes.items():
+        # Another argument may do less work, such as one that turns guidance off.
+        timed = name not in of.sensitive_to
+        # Without a name for the images, which would live on where it is looked for what is kept.
+        same = np.array_equal(
+            growing.images(changed, timed=timed) if growing else generation.shortest(changed),
+            own,
+        )
         if kept is None:
             kept = max(0, _held_bytes(device) - before)
         # In so few steps an input may have no say yet.
-        if same and np.array_equal(generation.images(of=changed), generation.images()):
+        if same and np.array_equal(generation.images(of=changed), generation.images(of=of)):
             ignored.append(name)
     if growing:
         growing.note()
@@ -66,21 +74,25 @@ class DefaultCall:
     """The shortest call as users make it: with a generator, and the pipeline's own output type."""
 
     seconds: float
-    """Of the fastest of `DEFAULT_CALLS`."""
+    """Of the fastest."""
     psnr_db: float | None
     """Of its images to those of the same call that gives arrays; None where they cannot be read or
     the second call's differ from the first's."""
-    follows_generator: bool
-    """Whether the generator, and not torch's global one, decides about the images."""
+    ignored: tuple[str, ...] = ()
+    """The generator, where torch's global one decides about the images."""
 
 
-def default_call(generation: Generation) -> DefaultCall:
-    """Time and look at calls as users make them, and compare them with one that gives arrays."""
-    own = generation.shortest()
+def default_call(generation: Generation, *, briefly: bool = False) -> DefaultCall:
+    """Time and look at calls as users make them, and compare them with one that gives arrays: the
+    one that was kept, if any.
+
+    `briefly` makes one where it is much like that.
+    """
+    own = generation.short or generation.keep_short()
     seconds: list[float] = []
 
     def made() -> Images | None:
-        call = generation.call(steps=generation.anatomy.fewest, output_type=None)
+        call = generation.call(steps=generation.anatomy.fewest, of=own.of, output_type=None)
         start = synchronized_clock()
         output = call()
         seconds.append(synchronized_clock() - start)
@@ -89,20 +101,31 @@ def default_call(generation: Generation) -> DefaultCall:
         except BadOutput:
             return None
 
-    first, *_, last = (made() for _ in range(DEFAULT_CALLS))
-    if first is None or last is None or first.shape != own.shape:
-        return DefaultCall(seconds=min(seconds), psnr_db=None, follows_generator=True)
+    first = last = made()
+    if not (briefly and _much_like(own, first, seconds[0])):
+        for _ in range(DEFAULT_CALLS - 1):
+            last = made()
+    if first is None or last is None or first.shape != own.images.shape:
+        return DefaultCall(seconds=min(seconds), psnr_db=None)
     if np.array_equal(first, last):
-        psnr_db = pixels.distance(last, own).psnr_db
-        return DefaultCall(seconds=min(seconds), psnr_db=psnr_db, follows_generator=True)
+        psnr_db = pixels.distance(last, own.images).psnr_db
+        return DefaultCall(seconds=min(seconds), psnr_db=psnr_db)
     # State that leaks between generations does the same; a global seed does not undo it.
     with torch.random.fork_rng(devices=[]):
         seeded = []
         for _ in range(2):
-            torch.manual_seed(generation.workload.seed)
+            torch.manual_seed(own.of.seed)
             seeded.append(made())
-    by_global_seed = _same(*seeded)
-    return DefaultCall(seconds=min(seconds), psnr_db=None, follows_generator=not by_global_seed)
+    ignored = ("generator",) if _same(*seeded) else ()
+    return DefaultCall(seconds=min(seconds), psnr_db=None, ignored=ignored)
+
+
+def _much_like(own: Short, images: Images | None, seconds: float) -> bool:
+    """Whether a call as users make it took hardly longer, and gave the same but for its 8 bits."""
+    if images is None or images.shape != own.images.shape:
+        return False
+    is_rounded = float(np.abs(images - own.images).max()) <= 1 / 255
+    return is_rounded and seconds <= (1 + DEFAULT_CALL.threshold) * own.seconds
 
 
 def _same(one: Images | None, other: Images | None) -> bool:

@@ -115,7 +115,7 @@ def test_workload_of_a_video_names_its_frames() -> None:
 def test_each_input_of_a_workload_is_probed() -> None:
     workload = replace(WORKLOAD, sensitive_to={"guidance": {"guidance_scale": 1.0}})
     probes = workload.probes
-    assert list(probes) == ["seed", "prompt", "guidance"]
+    assert list(probes) == ["seed", "guidance", "prompt"]
     assert probes["guidance"].call == {**WORKLOAD.call, "guidance_scale": 1.0}
     assert probes["prompt"].prompts == ["at night, a fake"] * 2
     # Embeddings are the user's to change.

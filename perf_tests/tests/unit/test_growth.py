@@ -19,7 +19,7 @@ from diffusers_perf.measurement.applied import NotApplied
 from diffusers_perf.measurement.generation import Generation
 from diffusers_perf.measurement.gradients import gradients_off
 from diffusers_perf.measurement.housekeeping import Peaks
-from perf_tests.tests.unit.fake import WORKLOAD, FakePipeline
+from perf_tests.tests.unit.fake import CLOCK, STEP_S, WORKLOAD, FakePipeline, on_fake_clock
 
 CPU = torch.device("cpu")
 WORK_S = 0.5
@@ -101,7 +101,7 @@ def test_memory_that_stays_ends_it(
     assert len(seen) == 4 + generations
 
 
-def test_memory_that_stays_needs_no_generations_beyond_the_timed_ones(
+def test_memory_that_stays_needs_no_generations_beyond_those_of_changed_inputs(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(growth, "_host_bytes", lambda: lambda: 0)
@@ -111,7 +111,7 @@ def test_memory_that_stays_needs_no_generations_beyond_the_timed_ones(
     host.left(generation, CPU, growing=growing)
     calls = pipeline.calls
     assert growing.further(ends_early=True).stages_s
-    assert pipeline.calls == calls + growth.GENERATIONS_TIMED
+    assert pipeline.calls == calls
 
 
 @pytest.fixture
@@ -137,6 +137,69 @@ def test_stage_is_timed_under_the_workloads_own_guidance(work: Callable[[], None
     growing = growth.Growing(generation, pipeline, CPU)
     host.left(generation, CPU, growing=growing)
     assert growing.further(ends_early=True).stages_s == {TEXT_STAGE.field: WORK_S}
+
+
+def test_text_stage_is_timed_with_prompts_that_are_new(work: Callable[[], None]) -> None:
+    """What is kept of the last prompt makes no text stage that users have for each prompt."""
+
+    class Keeping(FakePipeline):
+        last: list[str] | None = None
+
+        def __call__(self, prompt: list[str], **options: Any) -> Any:
+            if prompt != self.last:
+                work()
+            self.last = prompt
+            return super().__call__(prompt, **options)
+
+    pipeline = Keeping()
+    generation = Generation(pipeline, replace(WORKLOAD, sensitive_to=INPUTS))
+    growing = growth.Growing(generation, pipeline, CPU)
+    host.left(generation, CPU, growing=growing)
+    assert growing.further(ends_early=True).stages_s == {TEXT_STAGE.field: WORK_S}
+    # The call as users make it repeats the latest prompt.
+    latest = pipeline.last
+    host.default_call(generation, briefly=True)
+    assert pipeline.last == latest
+
+
+def slow(images: Any) -> Any:
+    CLOCK.sleep(0.6 * STEP_S)
+    return images
+
+
+@pytest.mark.parametrize(
+    ("change", "calls", "says_the_same", "steps_s"),
+    [
+        (lambda images: (255 * images).round() / 255, 1, True, 1.0),
+        (lambda images: images / 2, 2, False, 1.0),
+        (slow, 2, True, 1.6),
+    ],
+)
+def test_default_call_of_a_large_model_is_made_once_if_it_is_like_the_arrays(
+    monkeypatch: pytest.MonkeyPatch,
+    change: Callable[[Any], Any],
+    calls: int,
+    says_the_same: bool,
+    steps_s: float,
+) -> None:
+    class Own(FakePipeline):
+        def __call__(self, prompt: list[str], **options: Any) -> Any:
+            made = super().__call__(prompt, **options)
+            if "output_type" not in options:
+                made.images = change(made.images)
+            return made
+
+    on_fake_clock(monkeypatch)
+    pipeline = Own()
+    generation = Generation(pipeline, WORKLOAD)
+    generation.shortest()  # finds out what the pipeline is made of, which takes time as well
+    generation.keep_short()
+    before = pipeline.calls
+    seen = host.default_call(generation, briefly=True)
+    assert pipeline.calls - before == calls
+    assert seen.seconds == pytest.approx(steps_s * STEP_S)
+    assert seen.psnr_db is not None
+    assert (seen.psnr_db > 50) == says_the_same
 
 
 @pytest.mark.parametrize("kind", KINDS)
