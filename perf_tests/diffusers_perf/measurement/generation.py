@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from diffusers_perf.catalog.workload import Workload
+from diffusers_perf.measurement.clock import synchronized_clock
 from diffusers_perf.measurement.counting import counted, without_data
 from diffusers_perf.measurement.discovery import (
     Anatomy,
@@ -26,7 +27,6 @@ from diffusers_perf.measurement.discovery import (
 )
 from diffusers_perf.measurement.flag import flag
 from diffusers_perf.measurement.noise import as_first_of
-from diffusers_perf.measurement.timing import synchronized_clock
 from diffusers_perf.measurement.torch_flags import torch_flags
 from diffusers_perf.messages import measurement as messages
 from diffusers_perf.records.pixels import Images

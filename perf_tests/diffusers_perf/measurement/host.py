@@ -12,10 +12,10 @@ import torch
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from diffusers_perf.catalog.metrics import DEFAULT_CALL
+from diffusers_perf.measurement.clock import synchronized_clock
 from diffusers_perf.measurement.discovery import step_ends
 from diffusers_perf.measurement.generation import BadOutput, Generation, Short, images_in
 from diffusers_perf.measurement.growth import Growing, gpu_bytes
-from diffusers_perf.measurement.timing import synchronized_clock
 from diffusers_perf.records import pixels
 from diffusers_perf.records.measurement import Count
 from diffusers_perf.records.pixels import Images

@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from diffusers_perf.measurement.clock import synchronized_clock
 from diffusers_perf.measurement.discovery import modules
 from diffusers_perf.measurement.generation import Generation
-from diffusers_perf.measurement.timing import synchronized_clock
 
 SIDE = 8192
 """Of the square matrices that measure the rate: large enough to fill a GPU."""

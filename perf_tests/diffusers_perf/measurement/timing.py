@@ -5,10 +5,9 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from time import perf_counter
 from typing import TYPE_CHECKING, Protocol
 
-import torch
+from diffusers_perf.measurement.clock import synchronized_clock
 
 if TYPE_CHECKING:
     from diffusers_perf.measurement.generation import Generation
@@ -23,13 +22,6 @@ class Rounds(Protocol):
     def __call__(
         self, generate: Generation, *, before_round: Callable[[], None], rounds: int
     ) -> Sequence[float]: ...
-
-
-def synchronized_clock() -> float:
-    """Seconds, read once the device has nothing left to do. A timer for pytest-benchmark."""
-    if torch.cuda.is_initialized():
-        torch.cuda.synchronize()
-    return perf_counter()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -24,7 +24,7 @@ from diffusers_perf.catalog.build import Build
 from diffusers_perf.catalog.declarations import Needs, Optimization, Tolerance, Tolerances
 from diffusers_perf.catalog.registry import Catalog
 from diffusers_perf.catalog.workload import Workload
-from diffusers_perf.measurement import interference, timing
+from diffusers_perf.measurement import clock, interference
 from diffusers_perf.measurement.applied import NotApplied
 
 STEP_S = 0.05
@@ -60,7 +60,7 @@ CLOCK = Clock()
 
 def on_fake_clock(patch: pytest.MonkeyPatch) -> None:
     """Time rounds by this clock, and find no CPU that they waited for."""
-    patch.setattr(timing, "perf_counter", CLOCK)
+    patch.setattr(clock, "perf_counter", CLOCK)
     patch.setattr(interference, "_cpu_waits_s", dict)
 
 
