@@ -146,6 +146,9 @@ def python_calls(generation: Generation, pipeline: Any) -> Count:
     call = generation.call(steps=steps)
     with step_ends(pipeline, lambda: after_steps.append(so_far())), profile:
         call()
+    if len(after_steps) <= STEADY:
+        # A result that was cached: the rounds say so.
+        return Count(fixed=so_far(), per_step=0)
     per_step = after_steps[STEADY] - after_steps[STEADY - 1]
     return Count(fixed=so_far() - per_step * generation.turns(steps), per_step=per_step)
 

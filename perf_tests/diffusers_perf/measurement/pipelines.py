@@ -75,6 +75,9 @@ class Opened(Protocol):
     def runs(self, workload: Workload) -> bool:
         """Whether the session runs this workload."""
 
+    def import_builder(self, workload: Workload) -> None:
+        """Import the user's function that builds the workload's pipelines, if one does."""
+
     def scale_of(self, workloads: Iterable[Workload]) -> Scale:
         """``small`` if all of these are that the session runs."""
 

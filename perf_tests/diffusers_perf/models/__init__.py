@@ -16,6 +16,7 @@ import os
 import re
 import warnings
 from collections.abc import Iterable
+from contextlib import suppress
 
 from diffusers_perf.catalog.refusal import Refusal
 from diffusers_perf.catalog.workload import Scale, Workload
@@ -102,6 +103,14 @@ class Sources:
     def of(self, workload: Workload) -> Source:
         """The workload's source. `Refusal` where it cannot be opened."""
         return self.named or self._source(workload.model)
+
+    def import_builder(self, workload: Workload) -> None:
+        """Import the user's function that builds the workload's pipelines, if one does. What cannot
+        be imported is said where a source is asked for.
+        """
+        if self.named is None and ":" in workload.model:
+            with suppress(Refusal):
+                self._source(workload.model)
 
     def scale_of(self, workloads: Iterable[Workload]) -> Scale:
         """``small`` if all of these are that the session runs."""

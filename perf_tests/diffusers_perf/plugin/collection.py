@@ -245,6 +245,9 @@ def pytest_collection_finish(session: pytest.Session) -> None:
             # Here, before a fixture imports them untimed. What cannot be imported fails a test.
             with suppress(ImportError):
                 import_module("diffusers_perf.measurement.housekeeping").import_libraries()
+            # A module that builds pipelines imports what it serves with.
+            for case in cases_of(session.items):
+                config.stash[SESSION].bench.sources.import_builder(case.workload)
         _add(config, loading)
         config.stash[SESSION].begin(cases_of(session.items), imports=_imports(config))
 

@@ -123,6 +123,9 @@ class FakeSources:
     def __init__(self) -> None:
         self._source: Any = FakeSource()
 
+    def import_builder(self, workload: Workload) -> None:
+        pass
+
     def runs(self, workload: Workload) -> bool:
         return True
 

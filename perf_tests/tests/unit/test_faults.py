@@ -614,6 +614,16 @@ def test_python_calls_are_the_same_on_every_run() -> None:
     assert host.left(generation, torch.device("cpu")) == host.Left(kept_bytes=0, ignored=())
 
 
+def test_python_calls_of_a_cached_result_end_in_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It makes no steps. That its time cannot be true, the rounds say."""
+    pipeline = FakePipeline()
+    generation = Generation(pipeline, WORKLOAD)
+    assert generation.anatomy
+    made = generation.call(steps=4)()
+    monkeypatch.setattr(FakePipeline, "__call__", lambda *_, **__: made)
+    assert host.python_calls(generation, pipeline).per_step == 0
+
+
 def test_memory_kept_by_a_generation_is_counted() -> None:
     pipeline, kept = FakePipeline(), []
 

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -362,6 +363,19 @@ def test_scheduler_that_diffusers_lacks_is_refused(model: str) -> None:
         open_source(model).load(
             scheduler="DDIMSheduler", variants={}, dtype=torch.float32, device=CPU
         )
+
+
+def test_users_module_is_imported_ahead_of_its_source(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While importing is timed: it may import all that a service needs."""
+    (tmp_path / "own_builder.py").write_text("def build(**_): ...\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    sources = Sources(device="cpu")
+    for model in ("sd15", "no_module_of_this_name:build", "own_builder:build"):
+        assert "own_builder" not in sys.modules
+        sources.import_builder(replace(workloads.DDIM50, model=model))
+    monkeypatch.delitem(sys.modules, "own_builder")
 
 
 def test_error_in_the_users_module_is_theirs(

@@ -23,6 +23,7 @@ from diffusers_perf.measurement import bench, growth, housekeeping, observing, s
 from diffusers_perf.measurement.bench import Bench
 from diffusers_perf.measurement.generation import Generation
 from diffusers_perf.measurement.lacking import Lack
+from diffusers_perf.models import Sources
 from diffusers_perf.records.baselines import OperatorBaseline
 from diffusers_perf.records.measurement import Count
 from diffusers_perf.records.operators import OperatorCount
@@ -617,8 +618,9 @@ def test_main_job_runs_without_a_plugin_of_pytest(plugin: str, pytester: pytest.
 def test_libraries_are_not_imported_for_tests_that_cannot_be_collected(
     pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    imports: list[None] = []
+    imports: list[object] = []
     monkeypatch.setattr(housekeeping, "import_libraries", lambda: imports.append(None))
+    monkeypatch.setattr(Sources, "import_builder", lambda _, of: imports.append(of.name))
     (pytester.path / "perf_tests").mkdir()
     broken = pytester.path / "perf_tests" / "test_broken.py"
     broken.write_text("raise RuntimeError\n")
@@ -626,7 +628,8 @@ def test_libraries_are_not_imported_for_tests_that_cannot_be_collected(
     assert not imports
     broken.unlink()
     assert run(pytester).ret == pytest.ExitCode.OK
-    assert imports
+    assert imports[0] is None
+    assert "fake4" in imports
 
 
 def test_junit_carries_every_verdict(pytester: pytest.Pytester) -> None:
