@@ -162,6 +162,11 @@ def _accept(runs: Sequence[Run], changes: Changes, *, reason: str, processes: in
     )
     folder = changes.store.shown(changes.store.folder)
     printed = [messages.accepted(len(accepted), len(taken), path.name, len(images), folder=folder)]
+    if machine.device == "cpu":
+        # `limits.accepted_of` leaves out what is the same on every machine.
+        used = dict.fromkeys(key.partition("/")[0] for key in accepted)
+        if new := [n for n in used if not changes.store.operators_path(n).exists()]:
+            printed.append(messages.without_operators(new))
     few = [key for key in accepted if len(measured[key]) < PROCESSES_MIN]
     return [*printed, messages.wide_limits(len(few), PROCESSES_MIN)] if few else printed
 

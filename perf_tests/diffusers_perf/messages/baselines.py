@@ -179,6 +179,13 @@ def wide_limits(cases: int, needed: int) -> str:
     )
 
 
+def without_operators(workloads: Sequence[str]) -> str:
+    return (
+        f"operators, casts and masked attention of {', '.join(workloads)} are counted, and not "
+        "judged until `diffusers-perf structure --write` accepts them"
+    )
+
+
 def busy(latency: str, gpu_busy_s: float) -> str:
     return f"GPU busy {gpu_busy_s:.4f} s, {latency}"
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from diffusers_perf.cli import __main__ as command
+from diffusers_perf.messages import baselines as messages
 from diffusers_perf.records import image_files
 from diffusers_perf.records.baselines import CaseBaseline, rounded
 from diffusers_perf.records.measurement import Bits, Count
@@ -178,7 +179,7 @@ def test_image_is_accepted_in_the_bits_that_the_run_saved(
 
 
 def test_counts_of_the_code_are_not_the_machines(
-    tmp_path: Path, folder: Path, runs: list[Content]
+    tmp_path: Path, folder: Path, runs: list[Content], capsys: pytest.CaptureFixture[str]
 ) -> None:
     for run in runs:
         machine(run).update(device="cpu", name="Some CPU")
@@ -186,6 +187,14 @@ def test_counts_of_the_code_are_not_the_machines(
     kept = set(lines("some-cpu")[KEY + "fp16"].counters)
     assert "recompiles" in kept
     assert not kept & set(COUNTERS)
+    said = messages.without_operators(["ddim50", "pndm25x4"])
+    assert said in capsys.readouterr().out
+    # Where they are accepted, they are judged.
+    (folder / "operators").mkdir()
+    for name in ("ddim50", "pndm25x4"):
+        (folder / "operators" / f"{name}.json").touch()
+    assert command.main(["accept", *written(tmp_path, runs), "--reason", "again"]) == 0
+    assert "structure --write" not in capsys.readouterr().out
 
 
 def test_case_that_too_few_processes_measured_is_left_out(
