@@ -211,7 +211,8 @@ def about(workload: Mapping[str, object]) -> str:
     size = f"{workload.get('width')}×{workload.get('height')}"
     count = workload.get("num_images", 1)
     images = "one image" if count == 1 else f"{count} images"
-    # A workload's values are JSON of any kind; `as_json` writes names here.
+    # A workload's values are JSON of any kind, of which mypy knows no iteration; `as_json` writes
+    # a list of names here.
     base = "+".join(map(str, workload.get("base") or ()))  # type: ignore[call-overload]
     line = f"{images}, {size}, {workload.get('steps')} steps"
     if scheduler := workload.get("scheduler"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from typing import Annotated
 
@@ -143,11 +144,10 @@ def own_folder(default: Path, settings: Mapping[str, Setting], *, anew: bool) ->
     none of them, it is the first of them that is not taken.
     """
     beside = default.parent.glob(f"{default.name}-*/{FILE}")
-    taken = {path.parent.name for path in beside}
-    most = max((int(n) for name in taken if (n := name.rpartition("-")[2]).isdecimal()), default=1)
-    numbered = [default.with_name(f"{default.name}-{number}") for number in range(2, most + 2)]
+    numbers = (path.parent.name.removeprefix(f"{default.name}-") for path in beside)
+    taken = sorted(int(number) for number in numbers if number.isdecimal())
     complete = False
-    for folder in (default, *numbered):
+    for folder in (default, *(default.with_name(f"{default.name}-{n}") for n in taken)):
         known = _known(folder)
         if known and known.settings == settings:
             if not (anew and known.complete):
@@ -155,7 +155,7 @@ def own_folder(default: Path, settings: Mapping[str, Setting], *, anew: bool) ->
             complete = True
     if not (default / FILE).exists():
         return default, ""
-    free = next(folder for folder in numbered if not (folder / FILE).exists())
+    free = default.with_name(f"{default.name}-{next(n for n in count(2) if n not in taken)}")
     return free, ab.starts_in(free, default, complete=complete)
 
 

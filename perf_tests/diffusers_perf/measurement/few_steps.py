@@ -43,7 +43,9 @@ class TooSlow(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class Timing:
-    """Times generations of a workload, or of what is `in_few_steps` as if they had all steps."""
+    """Times generations of a workload. Of one that is `in_few_steps`, it says how long generations
+    of all steps would take.
+    """
 
     stopwatch: Stopwatch
     steps: int

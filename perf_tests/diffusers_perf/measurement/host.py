@@ -52,7 +52,7 @@ def left(generation: Generation, device: torch.device, *, growing: Growing | Non
     kept: int | None = None
     ignored = []
     for name, changed in of.probes.items():
-        # Another argument may do less work, such as one that turns guidance off.
+        # Some arguments turn work off, such as guidance: their stages take less time.
         timed = name not in of.sensitive_to
         # Without a name for the images, which would live on where it is looked for what is kept.
         same = np.array_equal(

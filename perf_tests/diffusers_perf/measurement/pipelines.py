@@ -132,7 +132,8 @@ def check_arguments(pipeline: Any, workload: Workload) -> None:
     call = inspect.unwrap(type(pipeline).__call__, stop=lambda f: _package(f) not in TRUSTED)
     try:
         parameters = inspect.signature(call, follow_wrapped=False).parameters
-    except ValueError:  # of an extension's function, which says nothing of what it takes
+    except ValueError:
+        # A function that is written in C may not name its arguments.
         return
     taken = {*parameters}
     if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):

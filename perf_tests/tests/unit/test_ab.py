@@ -161,7 +161,7 @@ def test_comparison_without_out_has_a_folder_of_its_own(
 
 
 def test_number_of_a_folder_is_a_number(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`ab-nightly` is a person's, and whatever it holds is not gone on with."""
+    """`ab-nightly` belongs to a person: a comparison does not continue in it."""
     monkeypatch.setattr(turns, "monotonic", itertools.count(step=10).__next__)
     assert place.ab() == 0
     runs = place.folder / "runs"
@@ -169,6 +169,11 @@ def test_number_of_a_folder_is_a_number(place: Place, monkeypatch: pytest.Monkey
     (place.folder / "out").rename(runs / "ab-nightly")
     settings = json.loads((runs / "ab-nightly" / "ab.json").read_text())["settings"]
     assert state.own_folder(runs / "ab", settings, anew=False) == (runs / "ab", "")
+    # A date is a number, and says nothing of how many folders there are.
+    for name in ("ab", "ab-20261130"):
+        (runs / name).mkdir()
+        (runs / name / "ab.json").write_text("{")
+    assert state.own_folder(runs / "ab", settings, anew=False)[0] == runs / "ab-2"
 
 
 @pytest.mark.parametrize("more", [[], ["--base", "base.json"]])
