@@ -8,12 +8,20 @@ from itertools import chain
 from statistics import median
 
 from diffusers_perf.catalog.metric import Metric, MetricKind, Subject
-from diffusers_perf.catalog.metrics import COUNTERS, IMAGE, IMAGE_DROP_DB, METRICS, TORCH_FLAGS
+from diffusers_perf.catalog.metrics import (
+    COUNTERS,
+    DENOISING_STAGE,
+    IMAGE,
+    IMAGE_DROP_DB,
+    METRICS,
+    TORCH_FLAGS,
+)
 from diffusers_perf.catalog.status import Status
 from diffusers_perf.judge import counters, flags, images, measuring
 from diffusers_perf.judge.comparison import Change
 from diffusers_perf.judge.counters import count_status
 from diffusers_perf.judge.finding import Finding, Message
+from diffusers_perf.judge.interference import OF_HOST, loops_of
 from diffusers_perf.judge.messages import comparison as messages
 from diffusers_perf.judge.messages import run as run_messages
 from diffusers_perf.judge.messages.commands import Literal
@@ -123,7 +131,8 @@ def least(sides: PairedCase, metric: Metric) -> Iterator[Change]:
     """A metric to which disturbances only add: the least of all processes of head against base's.
 
     Yields nothing if head is within the limit, or if one side did not measure it. Few processes may
-    all have been disturbed, and are inconclusive up to `SLACK_OF_FEW`.
+    all have been disturbed, and are inconclusive up to `SLACK_OF_FEW`, or up to what a core costs
+    that was slower than that now and then.
     """
     had, has = (
         [value for case in side if (value := metric.of(case.measurement)) is not None]
@@ -133,9 +142,10 @@ def least(sides: PairedCase, metric: Metric) -> Iterator[Change]:
         return
     base, head = min(had), min(has)
     slack = metric.limit.slack if metric.limit else 0.0
-    limit, certain = (
-        base * (1 + share) + metric.margin for share in (slack, max(slack, SLACK_OF_FEW))
-    )
+    of_few = max(slack, SLACK_OF_FEW)
+    if metric in (*OF_HOST, DENOISING_STAGE):
+        of_few = max(of_few, _slowest_core(sides) - 1)
+    limit, certain = (base * (1 + share) + metric.margin for share in (slack, of_few))
     if head > limit:
         message = messages.least(metric, base, head, limit=limit, pairs=sides.pairs)
         few = head <= certain and sides.pairs < PAIRS_TO_FORESEE
@@ -143,6 +153,18 @@ def least(sides: PairedCase, metric: Metric) -> Iterator[Change]:
         status = Status.INCONCLUSIVE if few else metric.worse
         found = Change.of(status, metric.name, sides.name, message)
         yield replace(found, base=base, head=head, more_could_tell=few)
+
+
+def _slowest_core(sides: PairedCase) -> float:
+    """How much longer head's slowest calibration loop took than the comparison's quickest, in the
+    process where it took the least.
+
+    A stage of some ten milliseconds lies between two rounds: a core that is at half of its speed
+    beside some of them may be so for the whole of it.
+    """
+    slowest = [max(loops) for case in sides.in_head if (loops := loops_of(case.measurement))]
+    best = min(sides.hosts.loops_s, default=None)
+    return min(slowest) / best if slowest and best else 1.0
 
 
 def _then(sides: PairedCase, weighed: Weighed, message: Message) -> Message:

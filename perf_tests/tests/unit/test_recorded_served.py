@@ -67,9 +67,13 @@ def test_one_process_against_another_gives_no_false_alarm(model: str) -> None:
     assert [c for c in changes if not (c.status.passes or c.status.warns)] == []
 
 
-@pytest.mark.parametrize(("model", "judged"), [("sd15", 140), ("flux1-schnell", 20)])
+@pytest.mark.parametrize(
+    ("model", "judged"), [("sd15", 140), ("flux1-schnell", 20), ("sdxl", 180), ("flux1-dev", 180)]
+)
 def test_processes_of_one_commit_give_no_false_alarm(model: str, judged: int) -> None:
-    """With all of a case's metrics. Waiting for the host, latencies differed by a third."""
+    """With all of a case's metrics. Waiting for the host, latencies differed by a third, and a
+    stage on a core at half of its speed took twice as long.
+    """
     changes = [
         change
         for base, head in permutations(clean(model), 2)

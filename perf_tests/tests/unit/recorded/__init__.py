@@ -64,7 +64,9 @@ def served(model: str) -> list[Run]:
 
 
 def clean(model: str) -> list[Run]:
-    """Two processes of one commit: the guide suite of `sd15`, or the rows of `flux1-schnell`."""
+    """Two or three processes of one commit: the guide suite of `sd15`, the rows of `flux1-schnell`,
+    and of `sdxl` and `flux1-dev` those that are offloaded, in float32 or compiled per block.
+    """
     runs = json.loads(gzip.decompress((FOLDER / "h200-clean.json.gz").read_bytes()))[model]
     return [run_of(content, Path(f"{model}-{number}")) for number, content in enumerate(runs, 1)]
 
