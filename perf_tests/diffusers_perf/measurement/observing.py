@@ -79,7 +79,7 @@ class ObservingGpu:
             return measurement
         gc.disable()
         try:
-            return with_gpu_times(measurement, case, generation, pipeline)
+            return with_gpu_times(measurement, case, generation, pipeline, watch)
         finally:
             gc.enable()
 
@@ -111,14 +111,14 @@ class Observing:
         gc.disable()
         try:
             if watch.device.type == "cuda":
+                # Before what leaves the GPU idle, which cools it down and gives it a higher clock.
+                measurement = with_gpu_times(measurement, case, generation, pipeline, watch)
+                watch.note_gpu()
                 measurement = self._with_roofline(
                     measurement, case, generation, pipeline, source=source, quick=quick
                 )
-                measurement = with_gpu_times(measurement, case, generation, pipeline)
             else:
                 measurement = self._code(measurement, case, pipeline)
-            # At once, as after a round: what follows leaves the GPU idle.
-            watch.note_gpu()
             calls = host.python_calls(generation, pipeline)
             growing = growth.Growing(generation, pipeline, watch.device)
             left = host.left(generation, watch.device, growing=growing if briefly else None)
@@ -198,11 +198,16 @@ class Observing:
 
 
 def with_gpu_times(
-    measurement: Measurement, case: Case, generation: Generation, pipeline: Any
+    measurement: Measurement, case: Case, generation: Generation, pipeline: Any, watch: Watch
 ) -> Measurement:
-    """The measurement with what the GPU did in a profiled generation."""
+    """The measurement with what the GPU did in a profiled generation.
+
+    At its power limit a GPU changes its clock from one step to the next, so that a few steps do not
+    speak for all of them.
+    """
+    alike = case.alike and not watch.capped_clocks_mhz
     try:
-        seen = counters.observe(generation, pipeline, steps=case.workload.steps, alike=case.alike)
+        seen = counters.observe(generation, pipeline, steps=case.workload.steps, alike=alike)
     except NoTrace as error:
         return structs.replace(measurement, notes=(messages.no_counters(error),))
     return structs.replace(

@@ -4,6 +4,7 @@ import gzip
 import json
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -21,9 +22,11 @@ from diffusers_perf.judge.counters import count_status
 from diffusers_perf.judge.messages.numbers import difference
 from diffusers_perf.measurement import counters
 from diffusers_perf.measurement import trace as tracing
+from diffusers_perf.measurement.observing import with_gpu_times
 from diffusers_perf.measurement.trace import NoTrace, Segment, Trace, TraceEvent
 from diffusers_perf.records.measurement import Count, KernelFamily
 from diffusers_perf.records.operators import added
+from perf_tests.tests.unit.factories import FP16
 
 RECORDED = Path(__file__).parent / "recorded" / "h100-fp16-2steps.json.gz"
 
@@ -223,6 +226,39 @@ def test_all_steps_are_profiled_where_they_differ(monkeypatch: pytest.MonkeyPatc
     assert seen.counters["kernels"].total(50) == 30 + 17 * 11 + 33 * 2
     # No step does less than what is printed of each, and so nothing less than nothing is done once.
     assert seen.counters["kernels"].per_step == 2
+
+
+@pytest.mark.parametrize(
+    ("capped_mhz", "asked", "busy_s"), [([], counters.STEPS, 30 + 50 * 2), ([1600], 50, 30 + 230)]
+)
+def test_all_steps_are_profiled_at_the_power_limit(
+    monkeypatch: pytest.MonkeyPatch, capped_mhz: list[int], asked: int, busy_s: float
+) -> None:
+    """Each step may take another time there: the first twenty take 2 s here, all others more."""
+    profiled = []
+
+    def profile(_generation: object, _pipeline: object, *, steps: int) -> Trace:
+        profiled.append(steps)
+        trace = made_up(*[1] * steps)
+        lasting = [replace(step, on_gpu=lengthened(step, 2)) for step in trace.steps[:20]]
+        lasting += [replace(step, on_gpu=lengthened(step, 19 / 3)) for step in trace.steps[20:]]
+        return replace(trace, steps=lasting)
+
+    monkeypatch.setattr(counters, "profile", profile)
+    generation: Any = SimpleNamespace(asking_for=int, turns=int)
+    case: Any = SimpleNamespace(alike=True, workload=SimpleNamespace(steps=50))
+    watch: Any = SimpleNamespace(capped_clocks_mhz=capped_mhz)
+    seen = with_gpu_times(FP16, case, generation, None, watch)
+    assert profiled == [asked]
+    assert seen.gpu_busy_s == pytest.approx(busy_s)
+    assert seen.counters["kernels"] == Count(fixed=30, per_step=1)
+
+
+def lengthened(segment: Segment, times: float) -> list[TraceEvent]:
+    return [
+        replace(event, end_s=event.start_s + times * (event.end_s - event.start_s))
+        for event in segment.on_gpu
+    ]
 
 
 # No count is below zero

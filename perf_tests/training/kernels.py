@@ -1,0 +1,82 @@
+"""Where a stack's GPU time goes, by kernel: `python -m perf_tests.training.kernels flux1-dev dev28
+flux_best_lossless`.
+
+A generation of all steps is profiled after two that are not. The table is for the model's document:
+what a stack still spends, and on what.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import re
+import sys
+from collections import defaultdict
+from collections.abc import Iterator
+
+import torch
+
+from diffusers_perf.catalog.discovery import declared_in
+from diffusers_perf.measurement import counters
+from diffusers_perf.measurement.generation import Generation
+from diffusers_perf.measurement.gradients import gradients_off
+from diffusers_perf.measurement.pipelines import built
+from diffusers_perf.measurement.trace import Trace, profile
+from diffusers_perf.models import open_source
+
+HEAD = "| kernel | family | calls | GPU time | share |\n|---|---|---|---|---|"
+LONGEST = 100
+"""Of a kernel's name: templates of CUTLASS go on for a thousand letters."""
+
+
+def table(trace: Trace, *, rows: int) -> Iterator[str]:
+    """The kernels that take the longest, then what all others take together, then the whole."""
+    calls: defaultdict[str, list[float]] = defaultdict(list)
+    for event in trace.on_gpu:
+        calls[event.name].append(event.end_s - event.start_s)
+    whole = sum(map(sum, calls.values()))
+    longest = sorted(calls, key=lambda name: -sum(calls[name]))
+    yield HEAD
+    for name in longest[:rows]:
+        yield _line(f"`{_short(name)}`", counters.family_of(name), calls[name], whole)
+    if others := [seconds for name in longest[rows:] for seconds in calls[name]]:
+        yield _line(f"{len(longest) - rows} others", "", others, whole)
+    yield _line("all", "", [seconds for each in calls.values() for seconds in each], whole)
+
+
+def _line(name: str, family: str, seconds: list[float], whole: float) -> str:
+    time = sum(seconds)
+    return f"| {name} | {family} | {len(seconds)} | {1e3 * time:.1f} ms | {time / whole:.1%} |"
+
+
+def _short(name: str) -> str:
+    """Without namespaces and return type, for a table's cell."""
+    name = re.sub(r"\(anonymous namespace\)::|\w+::|^void ", "", name).replace("|", "/")
+    return name if len(name) <= LONGEST else f"{name[:LONGEST]}…"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("model")
+    parser.add_argument("workload")
+    parser.add_argument("stacks", nargs="+", metavar="STACK")
+    parser.add_argument("--rows", type=int, default=16)
+    args = parser.parse_args()
+    if not torch.cuda.is_available():
+        print("error: kernels run on a GPU, and torch sees no CUDA device here", file=sys.stderr)
+        return 2
+    catalog, source = declared_in("perf_tests.cases"), open_source(args.model)
+    workload = next(c.workload for c in catalog.cases if c.workload.name == args.workload)
+    for case in [catalog.case(workload, stack) for stack in args.stacks]:
+        with built(case, source, torch.device("cuda")) as pipeline, gradients_off(pipeline):
+            generation = Generation(pipeline, workload)
+            generation()
+            generation()
+            trace = profile(generation, pipeline, steps=workload.steps)
+        print(f"\n{case.id}:\n", *table(trace, rows=args.rows), sep="\n", flush=True)
+        gc.collect()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
