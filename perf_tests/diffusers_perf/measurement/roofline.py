@@ -16,6 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from diffusers_perf.measurement.clock import synchronized_clock
 from diffusers_perf.measurement.discovery import modules
 from diffusers_perf.measurement.generation import Generation
+from diffusers_perf.measurement.replay import uncompiled
 
 SIDE = 8192
 """Of the square matrices that measure the rate: large enough to fill a GPU."""
@@ -87,7 +88,7 @@ def count_work(generation: Generation, pipeline: Any, *, steps: int, alike: bool
         if any(True for _ in layer.parameters(recurse=False))
     ]
     try:
-        with FlopCounterMode(display=False) as counter:
+        with uncompiled(), FlopCounterMode(display=False) as counter:
             generation.images(
                 steps=run, after_step=lambda: after_step.append((counter.get_total_flops(), read))
             )

@@ -20,6 +20,7 @@ from diffusers_perf.measurement.counting import counted, without_data
 from diffusers_perf.measurement.dataless import NotCountable
 from diffusers_perf.measurement.dispatch import Counting
 from diffusers_perf.measurement.generation import Generation
+from diffusers_perf.measurement.replay import uncompiled
 from diffusers_perf.messages import measurement as messages
 from diffusers_perf.records.measurement import Count
 from diffusers_perf.records.operators import (
@@ -52,7 +53,7 @@ def observe(pipeline: Any, workload: Workload, *, alike: bool = True) -> Operato
         raise NotCountable(messages.AUTOCAST)
     generation = Generation(pipeline, workload)
     few_asked, many_asked = (generation.asking_for(turns) for turns in (FEW, MANY))
-    with without_data(pipeline):
+    with uncompiled(), without_data(pipeline):
         if not alike:
             # What is made in a first generation and kept is not part of the others. A cache makes
             # buffers at the first step that it skips, which one turn does not reach.

@@ -26,6 +26,7 @@ from diffusers_perf.judge.messages.commands import Literal, structure_command
 from diffusers_perf.measurement import counting, discovery, dispatch, host, structure
 from diffusers_perf.measurement.generation import Generation
 from diffusers_perf.measurement.pipelines import built
+from diffusers_perf.measurement.roofline import count_work
 from diffusers_perf.records.baselines import OperatorBaseline
 from diffusers_perf.records.measurement import Count
 from diffusers_perf.records.operators import (
@@ -273,6 +274,17 @@ def test_count_leaves_what_a_pipeline_keeps(stack: str) -> None:
         before = host.python_calls(generation, pipeline)
         structure.observe(pipeline, case.workload)
         assert host.python_calls(generation, pipeline) == before
+
+
+def test_what_a_user_compiled_whole_is_counted_operator_by_operator() -> None:
+    """With `fullgraph`, torch 2.13 refuses to run under what counts."""
+    workload, pipeline = tiny.workload("flux", steps=3), tiny.flux()
+    generation = Generation(pipeline, workload)
+    plain = structure.observe(pipeline, workload), count_work(generation, pipeline, steps=3)
+    pipeline.transformer.compile(backend="eager", fullgraph=True)
+    generation.images()
+    counts = structure.observe(pipeline, workload), count_work(generation, pipeline, steps=3)
+    assert counts == plain
 
 
 def test_autocast_is_refused() -> None:
