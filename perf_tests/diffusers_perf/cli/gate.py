@@ -18,7 +18,7 @@ from diffusers_perf.catalog.status import CANNOT_JUDGE, Status, exit_code
 from diffusers_perf.cli.answers import add_baselines, named, store_of
 from diffusers_perf.judge import structure_verdicts
 from diffusers_perf.judge.finding import Finding, Verdict
-from diffusers_perf.judge.messages.commands import Accept, Rerun, accept_structure
+from diffusers_perf.judge.messages.commands import Accept, Command, Rerun, accept_structure
 from diffusers_perf.judge.messages.run import RESTORE
 from diffusers_perf.judge.question import Question
 from diffusers_perf.judge.verdicts import judge
@@ -107,6 +107,8 @@ class JudgedCase:
     """Empty where all is well."""
     others: tuple[str, ...] = ()
     """What else fails in it: the worst finding need not be the cause."""
+    about_new: tuple[Command, ...] = ()
+    """What to run where the case is new, for each reason that it is."""
 
 
 def standards_of(run: Run, store: BaselineStore) -> Standards:
@@ -132,7 +134,15 @@ def _measured(run: Run, standards: Standards) -> Iterator[JudgedCase]:
             sentence = messages.new(case.id)
         failing = [found for found in verdict.messages if not found.status.passes]
         others = tuple(f"{found.status}: {found.what}" for found in failing[1:])
-        yield JudgedCase(id=case.id, status=verdict.status, sentence=sentence, others=others)
+        new = [found for found in verdict.findings if found.status == verdict.status == Status.NEW]
+        yield JudgedCase(
+            id=case.id,
+            status=verdict.status,
+            sentence=sentence,
+            others=others,
+            # Of a case without a baseline, the finding has nothing more to say.
+            about_new=tuple(found.command or Accept(job=run.session.main_job) for found in new),
+        )
 
 
 def judged(run: Run, case: CaseRecord, standards: Standards) -> Verdict:
@@ -150,12 +160,18 @@ def judged(run: Run, case: CaseRecord, standards: Standards) -> Verdict:
         image_only=case.image_only,
         workload=case.workload,
         job=run.session.main_job,
+        accepted_since=_accepted_since(case, standards.store),
     )
     drift = run.drift_of(case)
     if not question.is_reference and drift and drift.significant:
         question = replace(question, drift=drift.ratio)
     verdict = judge(question)
     return Verdict(findings=(*verdict.findings, *_counted(run, case, standards, question)))
+
+
+def _accepted_since(case: CaseRecord, store: BaselineStore) -> bool:
+    seen = case.measurement
+    return case.is_reference and seen.image_distance is None and store.has_image(seen)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -243,4 +259,15 @@ def _closing(run: Run, standards: Standards, rows: list[JudgedCase]) -> Iterator
     elif Status.MISSING in statuses:
         yield messages.next_step(Accept(job=run.session.main_job).of(), RESTORE)
     elif Status.NEW in statuses:
-        yield messages.next_step(Accept(job=run.session.main_job).of(), messages.ACCEPT_NEW)
+        yield _about_new(rows)
+
+
+def _about_new(rows: list[JudgedCase]) -> str:
+    """What to do about new cases: accept what is not accepted yet, else run them again."""
+    commands = [command for row in rows for command in row.about_new]
+    accepting = [command for command in commands if not isinstance(command, Rerun)]
+    if accepting:
+        # Accepting runs accepts new images with them.
+        whole = next((one for one in accepting if isinstance(one, Accept)), accepting[0])
+        return messages.next_step(whole.of(), messages.ACCEPT_NEW)
+    return messages.next_step(commands[0].of(*(row.id for row in rows if row.about_new)))

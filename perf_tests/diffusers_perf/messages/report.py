@@ -95,6 +95,14 @@ def new(cases: int, of: int, machine: str) -> str:
     )
 
 
+def accepted_since(cases: int, of: int) -> str:
+    were = "was" if cases == 1 else "were"
+    return (
+        f"No case fails. {cases} of {plural(of, 'case')} {were} accepted after this run, which was "
+        "not compared with what was accepted."
+    )
+
+
 def passes(cases: int, machine: str) -> str:
     they = "The case passes" if cases == 1 else f"All {cases} cases pass"
     return f"{they} against the baseline of {machine}."

@@ -39,6 +39,7 @@ from diffusers_perf.records.transaction import Transaction, transaction
 
 if TYPE_CHECKING:
     from diffusers_perf.records.image_files import Thumbnail
+    from diffusers_perf.records.measurement import Measurement
 
 T = TypeVar("T")
 
@@ -125,6 +126,16 @@ class BaselineStore:
         """
         name = accepted_image_name(workload=workload, model=model, weights=weights)
         return image_file(self.folder / "images", name)
+
+    def has_image(self, measured: Measurement) -> bool:
+        """Whether an image of this reference is accepted."""
+        path = self.image(
+            model=measured.model, weights=measured.weights, workload=measured.workload
+        )
+        try:
+            return path.is_file()
+        except OSError as error:
+            raise Refusal(unreadable(path, error)) from None
 
     @property
     def history(self) -> Path:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
 from diffusers_perf.catalog.refusal import Refusal
+from diffusers_perf.catalog.status import Status
 from diffusers_perf.compare import compare
 from diffusers_perf.history.store import load
 from diffusers_perf.history.words import HistoryLine, history_lines
@@ -62,15 +63,32 @@ def make(shown: Run, store: BaselineStore, *, head: Sequence[Path], base: Sequen
     if len(shown.cases) > CASES_MOST:
         raise Refusal(messages.too_many_cases(shown.path, len(shown.cases), CASES_MOST))
     baseline = store.load_machine(shown.machine.slug)
+    accepted = baseline.cases.keys() if baseline else None
     history, note = _history(shown, store)
     report = builder.build(
         shown,
         published=store.load_published(),
-        accepted=baseline.cases.keys() if baseline else None,
+        accepted=accepted,
+        since=_accepted_since(shown, accepted or (), store),
         base=load_run(base[0]) if base else None,
         comparison=judged(head, base, store) if len(base) > 1 or len(head) > 1 else None,
     )
     return replace(report, history=history, notes=(*report.notes, *note))
+
+
+def _accepted_since(shown: Run, accepted: Collection[str], store: BaselineStore) -> set[str]:
+    """Ids of the cases that were new when they were judged, and of which all is accepted now."""
+    since = set()
+    for case in shown.cases.values():
+        seen = case.measurement
+        if case.is_reference and seen.image_distance is None:
+            known = store.has_image(seen)
+        else:
+            # A sentence is about something else that is new: a counter, a flag of torch.
+            known = not case.sentence
+        if case.status == Status.NEW and known and (case.image_only or case.key in accepted):
+            since.add(case.id)
+    return since
 
 
 def _history(shown: Run, store: BaselineStore) -> tuple[tuple[HistoryLine, ...], tuple[str, ...]]:

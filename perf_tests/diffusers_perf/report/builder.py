@@ -24,13 +24,15 @@ def build(
     *,
     published: Published,
     accepted: Collection[str] | None,
+    since: Collection[str] = (),
     base: Run | None = None,
     comparison: ComparisonPart | None = None,
 ) -> Report:
     """The report of a run, compared with another where one is given.
 
-    `accepted` are the keys of the machine's baseline, None where there is none. A comparison is
-    handed in where pairs were judged; else single runs are shown without a verdict.
+    `accepted` are the keys of the machine's baseline, None where there is none; `since` the ids of
+    the cases that were accepted after the run. A comparison is handed in where pairs were judged;
+    else single runs are shown without a verdict.
     """
     workloads = tuple(
         _workload(name, head, base=base, published=published)
@@ -43,7 +45,7 @@ def build(
     return Report(
         title=messages.title(head.machine.name),
         summary=summary_of(
-            head, cases, lost=lost, known=accepted is not None, comparison=comparison
+            head, cases, lost=lost, known=accepted is not None, since=since, comparison=comparison
         ),
         machine=_machine(head),
         workloads=workloads,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from diffusers_perf.catalog.status import Status
 from diffusers_perf.judge.messages.commands import Accept, Rerun, RunAgain
@@ -30,11 +30,13 @@ def summary_of(
     *,
     lost: Sequence[Untimed],
     known: bool,
+    since: Collection[str],
     comparison: ComparisonPart | None,
 ) -> Summary:
     """The verdict on a run, and on what it changed where it was compared.
 
-    `lost` are the cases without a time; `known` says whether its machine has a baseline.
+    `lost` are the cases without a time; `known` says whether its machine has a baseline; `since`
+    are the ids of the cases that were accepted after it.
     """
     findings = [
         Notice(
@@ -63,7 +65,7 @@ def summary_of(
         if mood_of(case.status) in ("warning", "bad")
     ]
     findings.sort(key=lambda finding: -badness(finding.status))
-    mood, sentence, command = _own_words(head, cases, findings, lost=lost, known=known)
+    mood, sentence, command = _own_words(head, cases, findings, known=known, since=since)
     if comparison is not None and comparison.mood == "plain":
         command = command if mood == "bad" else comparison.next or command
     elif comparison is not None:
@@ -97,8 +99,8 @@ def _own_words(
     cases: Sequence[CasePart],
     findings: Sequence[Notice],
     *,
-    lost: Sequence[Untimed],
     known: bool,
+    since: Collection[str],
 ) -> tuple[Mood, str, str]:
     """The run's own verdict: mood, sentence, next command."""
     machine = head.machine.name
@@ -108,7 +110,7 @@ def _own_words(
         return "bad", messages.NO_CASE, command
     bad = list(dict.fromkeys(one.case for one in findings if one.mood == "bad"))
     doubtful = list(dict.fromkeys(one.case for one in findings if one.mood == "warning"))
-    new = [case for case in cases if case.status == Status.NEW]
+    new = [case for case in cases if case.status == Status.NEW and case.id not in since]
     accept = Accept(job=head.session.main_job).of()
     if bad:
         one = next(finding for finding in findings if finding.mood == "bad")
@@ -122,4 +124,7 @@ def _own_words(
         return "plain", messages.no_baseline(machine), accept
     if new:
         return "plain", messages.new(len(new), total, machine), accept
+    if since:
+        command = RunAgain(job=head.session.main_job).of()
+        return "plain", messages.accepted_since(len(since), total), command
     return "good", messages.passes(len(cases), machine), ""

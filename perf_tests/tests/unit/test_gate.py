@@ -323,6 +323,58 @@ def test_baseline_of_other_weights_judges_nothing(
     assert "baselines/nvidia-h200.json has none of these cases on seeded-7" in lines[-1]
 
 
+def test_image_that_was_accepted_after_the_run_is_not_accepted_again(
+    no_baselines: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs = [process(f"before-{number}") for number in range(3)]
+    for content in runs:
+        measured(content, "ddim50-reference")["image_distance"] = None
+
+    def printed() -> str:
+        return "\n".join(gate(runs[0], no_baselines, capsys)[1])
+
+    assert "new: ddim50-reference: no accepted image for these weights" in printed()
+    assert accept(runs, no_baselines) == 0
+    now = printed()
+    assert "new: ddim50-reference: not compared with the accepted image, which is newer" in now
+    assert now.endswith('next: pytest perf_tests --benchmark-only -k "[ddim50-reference]"')
+    # Of the speed alone, there is something left to accept.
+    (no_baselines / "nvidia-h200.json").unlink()
+    assert "next: accept what is new:\nfor n in 1 2 3" in printed()
+
+
+def _without_image(content: Content) -> None:
+    measured(content, "ddim50-reference")["image_distance"] = None
+
+
+def _other_flag(content: Content) -> None:
+    measured(content, FP16)["flags"] = {"default dtype": "float16"}
+
+
+@pytest.mark.parametrize(
+    ("change", "command_line"),
+    [
+        (_another, "for n in 1 2 3; do pytest "),
+        (_uncalled, "for n in 1 2 3; do pytest "),
+        (_without_image, "pytest perf_tests --benchmark-only --benchmark-json runs/1.json; "),
+        (_other_flag, 'next: pytest perf_tests --benchmark-only -k "[ddim50-fp16]"'),
+    ],
+)
+def test_next_command_is_about_what_is_new(
+    accepted: Path,
+    capsys: pytest.CaptureFixture[str],
+    change: Callable[[Content], object],
+    command_line: str,
+) -> None:
+    content = process("head")
+    change(content)
+    for image in (accepted / "images").glob("ddim50-*"):
+        image.unlink()
+    code, lines = gate(content, accepted, capsys)
+    assert code == 0
+    assert lines[-1].startswith(command_line)
+
+
 def _other_gpu(content: Content) -> None:
     machine(content)["name"] = "NVIDIA A100-SXM4-80GB"
 

@@ -108,6 +108,9 @@ def test_images() -> None:
             structs.replace(REFERENCE, image_distance=Distance(psnr_db=21.8, ssim=0.8))
         ),
         "reference new": question(structs.replace(REFERENCE, image_distance=None)),
+        "reference accepted since": question(
+            structs.replace(REFERENCE, image_distance=None), accepted_since=True
+        ),
     }
     assert texts(asked) == messages("images")
 

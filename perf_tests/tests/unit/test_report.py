@@ -174,6 +174,25 @@ def test_missing_baseline_is_shown(run: Content, tmp_path: Path) -> None:
     assert "diffusers-perf accept" in text
 
 
+def test_case_that_was_accepted_after_the_run_is_not_accepted_again(
+    run: Content, folder: Path, tmp_path: Path
+) -> None:
+    for one in cases(run):
+        one["status"] = "new"
+    path = shown(run, tmp_path / "run.json")
+    accept(folder, run)
+    text = page(path)
+    assert mood(text) == "plain"
+    assert headline(text).startswith("No case fails. 5 of 5 cases were accepted after this run")
+    assert "diffusers-perf accept" not in text
+    # Its counter has no accepted count, and its image is not accepted.
+    case(run, "ddim50-fp16")["sentence"] = "new: ddim50-fp16: 1 counter without an accepted count"
+    measured(run, "ddim50-reference")["image_distance"] = None
+    text = page(shown(run, tmp_path / "run.json"))
+    assert headline(text).startswith("No case fails. 2 of 5 cases are not in the baseline")
+    assert "diffusers-perf accept" in text
+
+
 def test_accepted_case_that_did_not_run_is_missing(
     run: Content, folder: Path, tmp_path: Path
 ) -> None:

@@ -210,6 +210,12 @@ def no_accepted_image(q: Question) -> Message:
     return Message(what="no accepted image for these weights", command=q.accept_images)
 
 
+def newer_image(q: Question) -> Message:
+    return Message(
+        what="not compared with the accepted image, which is newer than the run", command=q.rerun
+    )
+
+
 def not_compared(q: Question) -> Message:
     source = f"{called(q.reference.case)}'s image in the same run"
     return not_measured(q, f"image distance to {called(q.reference.case)}", source)
