@@ -19,6 +19,7 @@ from diffusers_perf.cli.acceptable import (
     cases_with_interference,
     check,
     check_whole,
+    ended_early,
     judged_keys,
 )
 from diffusers_perf.cli.answers import add_baselines, named, store_of
@@ -78,6 +79,8 @@ def accept_images(path: Path, store: BaselineStore, *, reason: str) -> int:
     """Keep the images of the run's references; 0. `Refusal` for a bad run."""
     (run,) = _load([path], reason)
     check([run])
+    for line in ended_early([run]):
+        print(line)
     images = {target: _thumbnail(*source) for target, source in _images(run, store).items()}
     if not images:
         raise Refusal(messages.no_reference(path))
@@ -102,6 +105,8 @@ def accept(
         raise Refusal(messages.too_few_to_accept(len(runs), processes))
     check(runs)
     check_whole(runs)
+    for line in ended_early(runs):
+        print(line)
     with store.changing() as changes:
         printed = _accept(runs, changes, reason=reason, processes=processes)
     print("\n".join(printed))

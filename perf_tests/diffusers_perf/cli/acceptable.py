@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 
 from msgspec import structs
 
@@ -66,6 +66,16 @@ def check_whole(runs: Sequence[Run]) -> None:
             rounds = len(case.measurement.rounds_s)
             if rounds < ROUNDS_MIN and not case.image_only:
                 raise Refusal(messages.too_few_rounds(run.path, key, rounds, ROUNDS_MIN))
+
+
+def ended_early(runs: Iterable[Run]) -> Iterator[str]:
+    """Which runs stopped half-way, and which of their cases have no measurement therefore."""
+    for run in runs:
+        lost = [case for case in run.lost(()) if case.status in (Status.INVALID, Status.MISSING)]
+        if lost:
+            interrupted = any(case.status == Status.INVALID for case in lost)
+            names = [case.id for case in lost]
+            yield messages.ended_early(run.path, names, interrupted=interrupted)
 
 
 def cases_with_interference(run: Run) -> dict[str, str]:

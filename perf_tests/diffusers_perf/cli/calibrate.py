@@ -21,7 +21,7 @@ from msgspec import structs
 from diffusers_perf.catalog.metrics import COMPARED
 from diffusers_perf.catalog.refusal import Refusal
 from diffusers_perf.catalog.status import Status
-from diffusers_perf.cli.acceptable import PROCESSES_MIN, check
+from diffusers_perf.cli.acceptable import PROCESSES_MIN, check, ended_early
 from diffusers_perf.cli.answers import add_baselines, named, store_of
 from diffusers_perf.compare.turns import PAIRS
 from diffusers_perf.judge import comparable
@@ -81,6 +81,8 @@ def calibrate(paths: Sequence[Path], store: BaselineStore) -> int:
     for run in runs:
         if run.commit.id != runs[0].commit.id:
             raise Refusal(messages.other_commit(run.path, runs[0].path))
+    for text in ended_early(runs):
+        print(text)
     with store.changing() as changes:
         calibrated, left_out = _calibrated(runs, changes)
     machine, mode = runs[0].machine, runs[0].session.mode

@@ -99,6 +99,12 @@ def too_few_without_interference(clean: Mapping[str, int], needed: int) -> str:
     )
 
 
+def ended_early(run: Path, cases: Sequence[str], *, interrupted: bool) -> str:
+    what = "was interrupted" if interrupted else "ended early"
+    have = "has" if len(cases) == 1 else "have"
+    return f"{run} {what}: {', '.join(cases)} {have} no measurement"
+
+
 # Their images
 
 

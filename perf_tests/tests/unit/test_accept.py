@@ -12,6 +12,7 @@ import pytest
 
 from diffusers_perf.cli import __main__ as command
 from diffusers_perf.messages import baselines as messages
+from diffusers_perf.messages.plugin import INTERRUPTED
 from diffusers_perf.records import image_files
 from diffusers_perf.records.baselines import CaseBaseline, rounded
 from diffusers_perf.records.measurement import Bits, Count
@@ -204,6 +205,36 @@ def test_case_that_too_few_processes_measured_is_left_out(
     assert command.main(["accept", *written(tmp_path, runs), "--reason", "first"]) == 0
     assert f"left out: {KEY}fp16 is valid in 2 processes, 3 needed" in capsys.readouterr().out
     assert lines().keys() == KEYS - {KEY + "fp16"}
+
+
+@pytest.mark.parametrize("interrupted", [True, False])
+def test_run_that_stopped_half_way_is_named(
+    tmp_path: Path,
+    folder: Path,
+    runs: list[Content],
+    capsys: pytest.CaptureFixture[str],
+    interrupted: bool,
+) -> None:
+    """By Ctrl-C, which leaves the case under way invalid, or by pytest's ``-x``."""
+    run, expected = runs[2], list(session(runs[2])["expected"])
+    for name in (FP16, "pndm25x4-reference"):
+        drop(run, name)
+    session(run)["expected"] = expected
+    if interrupted:
+        session(run)["not_timed"].append(lost(FP16, "invalid", INTERRUPTED))
+    paths = written(tmp_path, runs)
+    why = "was interrupted" if interrupted else "ended early"
+    sentence = f"{paths[2]} {why}: {FP16}, pndm25x4-reference have no measurement\n"
+    for options in ([*paths, "--reason=x"], [paths[2], "--images-only", "--reason=y"]):
+        assert command.main(["accept", *options]) == 0
+        assert capsys.readouterr().out.startswith(sentence)
+    assert command.main(["calibrate", *paths]) == 0
+    assert capsys.readouterr().out.startswith(sentence)
+    # A skipped case says nothing of that.
+    session(run)["not_timed"] = [lost(name, "skipped") for name in (FP16, "pndm25x4-reference")]
+    paths = written(tmp_path, runs)
+    assert command.main(["accept", *paths, "--reason=z"]) == 0
+    assert "no measurement" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("whose", ["its own", "its reference's"])
