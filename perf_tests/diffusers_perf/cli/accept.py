@@ -9,15 +9,18 @@ Writes the machine's file, the images of references that have none yet, and a li
 from __future__ import annotations
 
 import argparse
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
+from diffusers_perf.catalog.declarations import REFERENCE
 from diffusers_perf.catalog.metrics import COUNTERS, GPU_BUSY, LATENCY
 from diffusers_perf.catalog.refusal import Refusal
+from diffusers_perf.catalog.status import Status
 from diffusers_perf.cli.acceptable import (
     PROCESSES_MIN,
     cases_with_interference,
     check,
+    check_cases,
     check_whole,
     ended_early,
     judged_keys,
@@ -26,7 +29,7 @@ from diffusers_perf.cli.answers import add_baselines, named, store_of
 from diffusers_perf.judge import comparable
 from diffusers_perf.judge.limits import accepted_of
 from diffusers_perf.messages import baselines as messages
-from diffusers_perf.messages.common import positive_integer
+from diffusers_perf.messages.common import first_line, positive_integer
 from diffusers_perf.records import image_files
 from diffusers_perf.records.baselines import CaseBaseline, MachineBaseline
 from diffusers_perf.records.image_files import Thumbnail
@@ -76,10 +79,12 @@ def main(args: argparse.Namespace) -> int:
 
 
 def accept_images(path: Path, store: BaselineStore, *, reason: str) -> int:
-    """Keep the images of the run's references; 0. `Refusal` for a bad run."""
+    """Keep the images of the run's references, whatever became of its other cases; 0. `Refusal`
+    for a bad reference.
+    """
     (run,) = _load([path], reason)
-    check([run])
-    for line in ended_early([run]):
+    check_cases(run, (case for case in run.cases.values() if case.is_reference))
+    for line in (*ended_early([run]), *_without_image(run)):
         print(line)
     images = {target: _thumbnail(*source) for target, source in _images(run, store).items()}
     if not images:
@@ -216,6 +221,14 @@ def _merge(cases: Sequence[CaseRecord], run: Run, before: CaseBaseline | None) -
 def _partly(counters: Sequence[Mapping[str, Count]]) -> list[str]:
     """The judged ones that some have and some lack."""
     return [n for n in COUNTERS if len({n in one for one in counters}) > 1]
+
+
+def _without_image(run: Run) -> Iterator[str]:
+    """The references that failed or were skipped, each with the reason."""
+    for case in run.session.not_timed:
+        if case.id.endswith(f"-{REFERENCE}") and case.status != Status.INVALID:
+            why = first_line(case.sentence.removeprefix(f"{case.id}: ")) or case.status
+            yield messages.left_out_of(run.path, [case.id], why)
 
 
 def _images(run: Run, store: BaselineStore) -> dict[Path, tuple[Path, CaseRecord]]:

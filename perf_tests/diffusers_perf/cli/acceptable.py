@@ -38,23 +38,31 @@ def check(runs: Sequence[Run], *, acceptable: Collection[str] = ACCEPTABLE) -> N
     """`Refusal` unless the runs are of one machine, stopwatch and workload, and each case got
     one of these verdicts, and the same image from the same seed alone.
     """
-    first = runs[0]
     for run in runs:
-        if not run.machine.is_like(first.machine):
-            raise Refusal(messages.other_machine(run.path, first.path))
-        if run.session.harness_version != first.session.harness_version:
-            raise Refusal(messages.other_code(run.path, first.path))
-        for key, case in run.cases.items():
-            if case.status not in acceptable:
-                raise Refusal(messages.not_acceptable(run.path, key, case.status))
-            repeated = case.measurement.repeat_psnr_db
-            if repeated < REPEAT_PSNR_DB:
-                raise Refusal(messages.not_repeated(run.path, key, repeated))
-            if ignored := case.measurement.ignored:
-                raise Refusal(messages.ignored(run.path, key, ignored[0]))
+        if not run.machine.is_like(runs[0].machine):
+            raise Refusal(messages.other_machine(run.path, runs[0].path))
+        if run.session.harness_version != runs[0].session.harness_version:
+            raise Refusal(messages.other_code(run.path, runs[0].path))
+        check_cases(run, run.cases.values(), acceptable=acceptable)
         if run.session.failed:
             raise Refusal(messages.not_measured(run.path, run.session.failed[0]))
     comparable.same_workloads(runs)
+
+
+def check_cases(
+    run: Run, cases: Iterable[CaseRecord], *, acceptable: Collection[str] = ACCEPTABLE
+) -> None:
+    """`Refusal` unless each of these cases got one of these verdicts, and the same image from the
+    same seed alone.
+    """
+    for case in cases:
+        if case.status not in acceptable:
+            raise Refusal(messages.not_acceptable(run.path, case.key, case.status))
+        repeated = case.measurement.repeat_psnr_db
+        if repeated < REPEAT_PSNR_DB:
+            raise Refusal(messages.not_repeated(run.path, case.key, repeated))
+        if ignored := case.measurement.ignored:
+            raise Refusal(messages.ignored(run.path, case.key, ignored[0]))
 
 
 def check_whole(runs: Sequence[Run]) -> None:

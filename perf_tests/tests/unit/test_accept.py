@@ -497,6 +497,31 @@ def test_images_only_takes_one_run_and_no_speed(
     assert "images. look" in (folder / "HISTORY.md").read_text()
 
 
+def test_images_only_asks_nothing_of_other_cases(
+    tmp_path: Path, folder: Path, runs: list[Content], capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = runs[0]
+    case(run, FP16)["status"] = "black"
+    measured(run, "ddim50-tf32")["ignored"] = ["prompt"]
+    drop(run, "pndm25x4-reference")
+    session(run)["not_timed"] += [
+        lost("ddim50-bf16", "not applied", "ddim50-bf16: bf16 did not take effect"),
+        lost("pndm25x4-reference", "error", "pndm25x4-reference: out of memory\nfreed nothing"),
+    ]
+    (path,) = written(tmp_path, [run])
+    options = ["accept", path, "--images-only", "--reason", "look"]
+    assert command.main(options) == 0
+    assert capsys.readouterr().out == (
+        f"left out of {path}: pndm25x4-reference: out of memory\n"
+        "accepted 2 reference images; commit baselines\n"
+    )
+    case(run, "ddim50-reference")["status"] = "black"
+    written(tmp_path, [run])
+    assert command.main(options) == 2
+    said = f"{path}: {KEY}reference is black, which cannot be accepted"
+    assert said in capsys.readouterr().err
+
+
 def _other_machine(runs: list[Content]) -> None:
     machine(runs[2])["name"] = "Another GPU"
 
