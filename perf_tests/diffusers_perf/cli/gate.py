@@ -1,6 +1,7 @@
 """Judge one run against its machine's baseline, by the rules that judged its tests.
 
-Reads the run's JSON only. Needs no GPU and writes nothing.
+Reads the run's JSON only. Needs no GPU and writes nothing. Exit codes: 0, all holds; 1, a
+regression; 2, bad input, inconclusive or invalid cases, or not one case with a baseline.
 
     diffusers-perf gate runs/run.json
 """

@@ -16,6 +16,7 @@ import pytest
 
 from diffusers_perf import faults
 from diffusers_perf.catalog.discovery import Project, shipped
+from diffusers_perf.catalog.status import Status
 from diffusers_perf.cli.commands import COMMANDS
 from perf_tests.tests import blocks, documents, english
 from perf_tests.tests.documents import DOCUMENTS, ROOT
@@ -51,6 +52,19 @@ def test_every_command_is_run_or_listed_with_a_reason() -> None:
     known = {**blocks.RUN, **blocks.IN_CI, **blocks.NOT_RUN}
     assert sorted({line for _, line in COMMANDS_WRITTEN}) == sorted(known)
     assert blocks.missing_files() == []
+
+
+def test_readme_says_of_each_status_what_the_code_does() -> None:
+    _, _, table = (ROOT / "README.md").read_text().partition("| status | meaning | pytest |")
+    rows = [line.strip("| ").split(" | ") for line in table.split("\n\n")[0].splitlines()[2:]]
+    written = {status: row for row in rows for status in row[0].split(", ")}
+    assert {*written} == {*Status} - {Status.SKIPPED}
+    for status, (_, _, pytests, code) in written.items():
+        of = Status(status)
+        assert (pytests.startswith("passes"), "warning" in pytests) == (of.passes, of.warns)
+        assert code[0] == str(of.exit_code)
+    # Of a run without any baseline, as `test_gate.py` has it.
+    assert "2 from `gate`" in written[Status.NEW][3]
 
 
 def test_every_block_is_run_or_listed_with_a_reason() -> None:
