@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from difflib import get_close_matches
 
 from diffusers_perf.catalog.declarations import DEFAULT_SUITE, REFERENCE, Case, Optimization
 from diffusers_perf.catalog.workload import Workload
@@ -96,7 +95,8 @@ class Catalog:
         parts = [part for name in stack.split("+") for part in self.stacks.get(name, (name,))]
         unknown = next((part for part in parts if part not in self.optimizations), None)
         if unknown is not None:
-            raise ValueError(no_optimization(unknown, [*self.optimizations, *self.stacks]))
+            known = [*self.optimizations, *self.stacks]
+            raise ValueError(messages.no_optimization(unknown, known))
         twice = next((part for part in parts if parts.count(part) > 1), None)
         if twice is not None:
             raise ValueError(f"{stack} names {twice} twice")
@@ -122,12 +122,6 @@ def refuse_namesake(workload: Workload, others: Iterable[Workload]) -> None:
         alike = other.name == workload.name and other.scale == workload.scale
         if alike and other != workload:
             raise ValueError(messages.workload_taken(workload.name))
-
-
-def no_optimization(name: str, known: Sequence[str]) -> str:
-    """What is wrong with a name that is not one of these."""
-    close = get_close_matches(name, known, n=1)
-    return messages.no_optimization(name, close[0] if close else "", known)
 
 
 def suites_of(case: Case, cases: Iterable[Case]) -> list[str]:

@@ -7,7 +7,7 @@ import math
 import sys
 import tomllib
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -21,6 +21,13 @@ def refuse(sentence: str) -> int:
     """Say why nothing can be done as asked; returns the answer."""
     print(f"error: {sentence}", file=sys.stderr)
     return CANNOT_JUDGE
+
+
+def listed(lines: Mapping[str, str]) -> Iterator[str]:
+    """What a command's ``--list`` prints: each name, and in a line what it is."""
+    width = max(map(len, lines), default=0)
+    for name, line in lines.items():
+        yield f"{name:{width}}  {line}".rstrip()
 
 
 def named(text: str) -> Path:

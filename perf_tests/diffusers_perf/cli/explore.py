@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from diffusers_perf.catalog.declarations import REFERENCE, Tolerance, WeightsKind
 from diffusers_perf.catalog.metrics import COLUMNS
 from diffusers_perf.catalog.refusal import Refusal
-from diffusers_perf.catalog.registry import Catalog, no_optimization
+from diffusers_perf.catalog.registry import Catalog
 from diffusers_perf.catalog.workload import Workload
 from diffusers_perf.cli.answers import (
     add_device_and_model,
@@ -30,6 +30,7 @@ from diffusers_perf.cli.answers import (
     positive,
     refuse,
 )
+from diffusers_perf.cli.stackable import stackable
 from diffusers_perf.compare.attempts import Attempts, cells_of
 from diffusers_perf.compare.bare import bare_bench
 from diffusers_perf.compare.explored import Folder, settings_of
@@ -38,6 +39,7 @@ from diffusers_perf.compare.sides import repository
 from diffusers_perf.messages import ab
 from diffusers_perf.messages import explore as messages
 from diffusers_perf.messages.common import INTERRUPTED
+from diffusers_perf.messages.declarations import no_optimization
 from diffusers_perf.messages.numbers import plural
 from diffusers_perf.plugin.finding import find_project
 from diffusers_perf.plugin.screen import table
@@ -89,6 +91,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--without", nargs="+", default=[], metavar="NAME", help="optimizations to leave out"
     )
+    parser.add_argument(
+        "--list", action="store_true", help="list all optimizations and stacks instead"
+    )
     add_device_and_model(parser)
     parser.add_argument(
         "--out",
@@ -103,6 +108,10 @@ def main(args: argparse.Namespace) -> int:
     """Search, then tell."""
     from diffusers_perf import models
 
+    if args.list:
+        for line in stackable(args.model):
+            print(line)
+        return 0
     project = find_project(args.model)
     models.quiet_libraries()
     with held(args.out, by="explore"):
@@ -195,7 +204,7 @@ def _limit(args: argparse.Namespace, catalog: Catalog) -> Callable[[WeightsKind]
     known = catalog.optimizations
     unknown = next((name for name in args.without if name not in known), None)
     if unknown is not None:
-        raise Refusal(f"--without: {no_optimization(unknown, [*known])}")
+        raise Refusal(f"--without: {no_optimization(unknown, known)}")
     in_numbers = args.psnr is not None or args.ssim is not None
     if in_numbers and args.tolerance is not None:
         raise Refusal(messages.TWO_TOLERANCES)

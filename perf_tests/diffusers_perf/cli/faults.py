@@ -21,7 +21,14 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from diffusers_perf.catalog.status import REGRESSION
-from diffusers_perf.cli.answers import add_device_and_model, configured_store, named, number, refuse
+from diffusers_perf.cli.answers import (
+    add_device_and_model,
+    configured_store,
+    listed,
+    named,
+    number,
+    refuse,
+)
 from diffusers_perf.compare.bare import bare_bench
 from diffusers_perf.messages import faults as messages
 from diffusers_perf.messages.plugin import skipped as skipped_because
@@ -46,6 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "names", nargs="*", metavar="NAME", help="faults and controls to inject (default: all)"
     )
+    parser.add_argument("--list", action="store_true", help="list all faults and controls instead")
     add_device_and_model(parser)
     parser.add_argument(
         "--workload",
@@ -75,11 +83,14 @@ def main(args: argparse.Namespace) -> int:
     from diffusers_perf import faults
 
     known = faults.declared()
+    if args.list:
+        print("\n".join(listed({fault.name: fault.line for fault in known.values()})))
+        return 0
     project = find_project(args.model)
     models.quiet_libraries()
     unknown = [name for name in args.names if name not in known]
     if unknown:
-        return refuse(messages.unknown(unknown[0], [*known]))
+        return refuse(messages.unknown(unknown[0], known))
     if args.json is not None:
         if _is_anothers(args.json):
             return refuse(messages.anothers_file(args.json))

@@ -45,6 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="as for pytest's --model (default: each workload's own, as on a GPU)",
     )
     parser.add_argument("-k", metavar="WORD", default="", help="only cases with this in their id")
+    parser.add_argument("--list", action="store_true", help="list the ids of the cases instead")
     parser.add_argument(
         "--write", action="store_true", help="accept these counts, beside the baselines"
     )
@@ -75,15 +76,22 @@ def main(args: argparse.Namespace) -> int:
     models.quiet_libraries()
     # As on a GPU, whose work it counts.
     sources = models.Sources(device="cuda", model=args.model)
+    declared = in_order(case for case in project.cases if sources.runs(case.workload))
+    chosen = [case for case in declared if args.k in case.id]
+    if not declared:
+        return refuse(messages.NO_CASE)
+    if not chosen:
+        names = [name for case in declared for name in (case.id, case.name, case.workload.name)]
+        return refuse(messages.no_match(args.k, names))
+    if args.list:
+        print("\n".join(case.id for case in chosen))
+        return 0
     cases: dict[str, list[Case]] = {}
     by_name: dict[str, Source] = {}
-    for case in in_order(case for case in project.cases if sources.runs(case.workload)):
-        if args.k in case.id:
-            source = sources.of(case.workload)
-            by_name[source.name] = source
-            cases.setdefault(source.name, []).append(case)
-    if not cases:
-        return refuse(messages.no_case(args.k))
+    for case in chosen:
+        source = sources.of(case.workload)
+        by_name[source.name] = source
+        cases.setdefault(source.name, []).append(case)
     codes = {_count_all(by_name[name], cases[name], args) for name in cases}
     # A regression of one model counts more than another that could not be judged.
     return 1 if 1 in codes else max(codes)

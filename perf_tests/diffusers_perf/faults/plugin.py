@@ -32,7 +32,7 @@ def _asked(config: pytest.Config) -> tuple[Fault, str]:
     name = config.getoption("--inject")
     known = faults.declared()
     if name not in known:
-        raise pytest.UsageError(f"--inject {name}: known are {', '.join(known)}")
+        raise pytest.UsageError(f"--inject: {messages.unknown(name, known)}")
     device = config.getoption("device") or ("cuda" if torch.cuda.is_available() else "cpu")
     if not known[name].runs_on(device):
         raise pytest.UsageError(messages.cannot_inject(name, device))

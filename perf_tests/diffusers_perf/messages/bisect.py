@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
+from diffusers_perf.messages.common import meant
 from diffusers_perf.messages.numbers import plural
 
 SAME_ENDS = "--good and --bad are the same"
@@ -59,8 +60,9 @@ def not_measured(process: str, case: str) -> str:
     return f"{process}: {case} was not measured"
 
 
-def no_metric(process: str, case: str, metric: str, known: Sequence[str]) -> str:
-    return f"{process}: {case} has no metric {metric!r}; known are {', '.join(known)}"
+def no_metric(process: str, case: str, metric: str, known: Collection[str]) -> str:
+    what = f"{process}: {case} has no metric {metric!r}{meant(metric, known)}"
+    return f"{what}; known are {', '.join(known)}"
 
 
 def interference(process: str, metric: str) -> str:

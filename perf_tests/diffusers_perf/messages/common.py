@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from difflib import get_close_matches
 from pathlib import Path
 
 AGAIN = "run the same command again to continue"
 INTERRUPTED = f"interrupted; {AGAIN}"
 OUT_OF_MEMORY = "out of memory"
+CLOSE_MOST = 3
 
 
 def last_line(output: str) -> str:
@@ -42,6 +45,12 @@ def other_settings(folder: Path, name: str, values: tuple[str, str] | None, opti
 def seconds_left(left: float) -> str:
     """Of a run or a comparison."""
     return f"about {left:.0f} s left" if left < 90 else f"about {left / 60:.0f} min left"
+
+
+def meant(name: str, known: Collection[str]) -> str:
+    """Which known names are like one that is not; empty where none is."""
+    close = get_close_matches(name, dict.fromkeys(known), n=CLOSE_MOST)
+    return f" (did you mean {' or '.join(close)}?)" if close else ""
 
 
 def name_taken(name: str) -> str:

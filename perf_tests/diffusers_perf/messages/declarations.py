@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection
+
+from diffusers_perf.messages.common import meant
 
 NO_DOCSTRINGS = "python -OO removes docstrings, which reports show of each optimization"
 NOT_AT_MODULE_LEVEL = "declarations must be made at module level, while the module is imported"
@@ -63,10 +65,11 @@ def workload_taken(name: str) -> str:
     return f"another workload is called {name!r}"
 
 
-def no_optimization(name: str, close: str, known: Sequence[str]) -> str:
-    """`close` is empty where none of the known is like it."""
-    meant = f" (did you mean {close}?)" if close else ""
-    return f"no optimization is called {name!r}{meant}; known are {', '.join(known)}"
+def no_optimization(name: str, known: Collection[str]) -> str:
+    return (
+        f"no optimization is called {name!r}{meant(name, known)}; diffusers-perf explore --list "
+        "lists all"
+    )
 
 
 def both_decide(one: str, other: str, what: str) -> str:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
-from diffusers_perf.messages.common import AGAIN
+from diffusers_perf.messages.common import AGAIN, meant
 from diffusers_perf.messages.numbers import plural
 
 
@@ -21,8 +21,9 @@ TWO_TOLERANCES = "--tolerance cannot be combined with --psnr or --ssim"
 NO_WORKLOAD = "no declared workload runs here with this model"
 
 
-def unknown_workload(name: str, known: Sequence[str]) -> str:
-    return f"--workload: no workload {name!r} runs here; known are {', '.join(known)}"
+def unknown_workload(name: str, known: Collection[str]) -> str:
+    what = f"--workload: no workload {name!r} runs here{meant(name, known)}"
+    return f"{what}; known are {', '.join(known)}"
 
 
 def no_limit_of_steps(workload: str) -> str:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
+from diffusers_perf.messages.common import meant
 from diffusers_perf.messages.numbers import plural
 
 # Declarations
@@ -62,7 +63,7 @@ def nothing_to_change(workload: str, field: str) -> str:
 
 def no_workload(name: str, *, here: Sequence[str], declared: Sequence[str]) -> str:
     """`here`: the names of those `declared` that the chosen model runs."""
-    what = f"no workload is called {name!r}"
+    what = f"no workload is called {name!r}{meant(name, here)}"
     if here:
         return f"{what}; set --workload to one of those that run here: {', '.join(here)}"
     return (
@@ -80,8 +81,10 @@ NO_ROUND = "rounds must be a positive integer"
 # Options
 
 
-def unknown(name: str, known: Sequence[str]) -> str:
-    return f"no fault is called {name!r}; known are {', '.join(known)}"
+def unknown(name: str, known: Collection[str]) -> str:
+    return (
+        f"no fault is called {name!r}{meant(name, known)}; diffusers-perf faults --list lists all"
+    )
 
 
 def cannot_inject(name: str, device: str) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+
+from diffusers_perf.messages.common import meant
 
 WOULD_WORK = (
     "a model is a folder that save_pretrained wrote, a Hub id (owner/name), or a function of "
@@ -15,9 +17,13 @@ def of(model: str, reason: object) -> str:
     return f"--model {model}: {reason}"
 
 
-def unknown(model: str, known: Sequence[str]) -> str:
+def unknown(model: str, known: Collection[str]) -> str:
     shown = f"{model:.200}"
-    return of(shown, f"no such folder, and the known names are {', '.join(known)}; {WOULD_WORK}")
+    return of(
+        shown,
+        f"no such folder{meant(shown, known)}, and the known names are {', '.join(known)}; "
+        f"{WOULD_WORK}",
+    )
 
 
 # A function of the user's

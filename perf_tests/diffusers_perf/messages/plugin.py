@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
+from diffusers_perf.messages.common import meant
 from diffusers_perf.messages.numbers import plural
 
 IMPORT = "from diffusers_perf import test_generation as test_generation"
@@ -82,8 +83,14 @@ def no_cases(module: str) -> str:
     return f"{module} imports test_generation, but declares no case"
 
 
-def empty_suite(suite: str) -> str:
-    return f"perf_suites: no case is in the suite {suite!r}"
+def empty_suite(suite: str, known: Collection[str]) -> str:
+    what = f"perf_suites: no case is in the suite {suite!r}{meant(suite, known)}"
+    return f"{what}; known are {', '.join(known)}"
+
+
+def suites_are(reason: str, known: Sequence[str]) -> str:
+    """Of what pytest says of -m: its `--markers` lists no suites."""
+    return f"{reason} The suites are {', '.join(known)}."
 
 
 def model_apart(value: str) -> str:

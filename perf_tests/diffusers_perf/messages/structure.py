@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
+from diffusers_perf.messages.common import meant
 from diffusers_perf.messages.numbers import plural
 
 # Options
@@ -11,8 +14,15 @@ REASON_ALONE = "--reason is used with --write only"
 HALF_A_ROOFLINE = "a roofline needs both --matmul-tflops and --bandwidth-gb"
 
 
-def no_case(word: str) -> str:
-    return f"no case has {word!r} in its id"
+NO_CASE = "no declared case runs with this model"
+
+
+def no_match(word: str, known: Collection[str]) -> str:
+    """`known`: the ids, and the names that they are made of."""
+    return (
+        f"no case has {word!r} in its id{meant(word, known)}; diffusers-perf structure --list "
+        "lists all"
+    )
 
 
 # Cases that are not counted

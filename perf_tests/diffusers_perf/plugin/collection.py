@@ -166,7 +166,13 @@ def pytest_collection_modifyitems(
     # What two test files measure alike, above all a reference, is measured once.
     seen: set[str] = set()
     _keep(items, config, [i for i in items if (c := case_of(i)) is None or _is_first(c, seen)])
-    result = yield
+    try:
+        result = yield
+    except pytest.UsageError as error:
+        if not config.getoption("markexpr", ""):
+            raise
+        suites = dict.fromkeys(case.suite for case in perf.project.cases)
+        raise pytest.UsageError(messages.suites_are(str(error), [*suites])) from None
     if not is_named(config) and not config.getoption("markexpr", ""):
         suites = config.getini("perf_suites")
         _keep(items, config, [i for i in items if case_of(i) is None or _is_in(i, suites)])
@@ -209,7 +215,8 @@ def _mark_suites(config: pytest.Config, items: Sequence[pytest.Item]) -> None:
         config.addinivalue_line("markers", messages.suite_mark(suite))
     unknown = [s for s in config.getini("perf_suites") if s not in {c.suite for c in declared}]
     if unknown and is_whole(config):
-        raise pytest.UsageError(messages.empty_suite(unknown[0]))
+        suites = dict.fromkeys(case.suite for case in declared)
+        raise pytest.UsageError(messages.empty_suite(unknown[0], [*suites]))
     for item in items:
         if (case := case_of(item)) is not None:
             for suite in suites_of(case, declared):

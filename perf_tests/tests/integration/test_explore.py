@@ -480,17 +480,25 @@ def test_other_machine_uses_another_folder(
     [
         (
             ["--without", "other"],
-            "--without: no optimization is called 'other'; known are far",
+            "--without: no optimization is called 'other'; diffusers-perf explore --list lists all",
         ),
         (
             ["--tolerance", "other"],
-            "--tolerance: no optimization is called 'other'; known are loss",
+            "--tolerance: no optimization is called 'other'; diffusers-perf explore --list lists",
         ),
         (
             ["--without", "farr"],
             "--without: no optimization is called 'farr' (did you mean far?); ",
         ),
         (["--tolerance", "far", "--psnr", "20"], "--tolerance cannot be combined"),
+        (
+            ["--tolerance", "losless"],
+            "--tolerance: no optimization is called 'losless' (did you mean lossless?)",
+        ),
+        (
+            ["--workload", "fake"],
+            "--workload: no workload 'fake' runs here (did you mean fake4?); known are fake4",
+        ),
         (
             ["--workload", "nothing"],
             "--workload: no workload 'nothing' runs here; known are fake4",

@@ -684,10 +684,18 @@ def test_model_with_a_slash_has_its_own_counts(
     assert store.load_operators() == {}
 
 
+def test_cases_are_listed_and_not_counted(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["structure", "--model=embedded", "-k", "ddim50-fp16", "--list"]) == 0
+    listed = capsys.readouterr().out.splitlines()
+    assert "ddim50-fp16" in listed
+    assert all(line.startswith("ddim50-fp16") for line in listed)
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["-k", "nowhere"], "no case has 'nowhere' in its id"),
+        (["-k", "nowhere"], "no case has 'nowhere' in its id; diffusers-perf structure --list"),
+        (["-k", "fp17"], "no case has 'fp17' in its id (did you mean fp16"),
         (["--matmul-tflops", "666"], "needs both"),
         (["--model", "no-such"], "no such folder"),
     ],

@@ -144,7 +144,10 @@ def test_broken_end_is_one_sentence(index: Index, capsys: pytest.CaptureFixture[
 
 def test_unknown_metric_names_the_known(index: Index, capsys: pytest.CaptureFixture[str]) -> None:
     assert bisect(metric="kernel") == 2
-    assert "has no metric 'kernel'; known are latency, GPU busy," in capsys.readouterr().err
+    assert (
+        "has no metric 'kernel' (did you mean kernels?); known are latency, GPU busy,"
+        in capsys.readouterr().err
+    )
 
 
 def test_it_resumes_and_keeps_its_settings(

@@ -577,7 +577,8 @@ def test_exhausted_budget_is_reported(
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["other"], "no fault is called 'other'; known are "),
+        (["xyz"], "no fault is called 'xyz'; diffusers-perf faults --list lists all"),
+        (["upcast_norm"], "'upcast_norm' (did you mean upcast_norms or "),
         (["--json", "/proc/none/out.json"], "cannot be written"),
         (["cudnn_off", "--device", "cpu"], "cudnn_off cannot be detected with --device cpu"),
         (["--device", "cpu", "--model", "no-such"], "no such folder"),
@@ -590,6 +591,13 @@ def test_bad_input_is_one_sentence(
     shown = capsys.readouterr().err
     assert shown.startswith("error: ")
     assert says in shown
+
+
+def test_every_fault_is_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["faults", "--list"]) == 0
+    listed = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in listed] == [declared.name for declared in DECLARED]
+    assert all(line.endswith(f.line) for line, f in zip(listed, DECLARED, strict=True))
 
 
 @pytest.mark.parametrize("minutes", ["nan", "-1", "inf", "ten"])

@@ -11,6 +11,7 @@ import pytest
 
 from diffusers_perf import models
 from diffusers_perf.catalog.refusal import Refusal
+from diffusers_perf.cli import __main__ as command
 from diffusers_perf.plugin.finding import find_project
 from perf_tests.tests.unit.fake import FakeSource
 from perf_tests.tests.unit.main_job import run_pytest
@@ -171,9 +172,9 @@ DECLARES = WORKLOAD + 'measure(WORKLOAD, "fp16")'
             "the suite 'skip' has the name of a mark that pytest knows; rename the suite, or",
         ),
         (
-            {"test_it": TEST + DECLARES},
+            {"test_it": TEST + WORKLOAD + 'measure(WORKLOAD, suite="guide")'},
             {"perf_suites": "gide"},
-            "perf_suites: no case is in the suite 'gide'",
+            "perf_suites: no case is in the suite 'gide' (did you mean guide?); known are guide",
         ),
         (
             {
@@ -198,6 +199,34 @@ def test_mistake_is_one_sentence(
 ) -> None:
     repository.write(**files)
     assert repository.refusal(**ini).startswith(sentence)
+
+
+def test_suites_are_named_where_m_selects_none_of_them(repository: Repository) -> None:
+    """`pytest --markers`, which pytest advises, collects no test and knows no suite."""
+    repository.write(test_it=TEST + WORKLOAD + 'measure(WORKLOAD, "fp16", suite="guide")')
+    said = repository.refusal("--strict-markers", "-m", "gide")
+    assert "gide" in said
+    assert said.endswith(" The suites are guide.")
+
+
+def test_what_ships_is_listed_beside_a_broken_declaration(
+    repository: Repository, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its sentence sends its reader here."""
+    own = "from diffusers_perf import optimization, stack\n" + OWN + 'stack("both", "fp16+own")'
+    repository.write(ours=own)
+    repository.pytester.makeini("[pytest]\ntestpaths = perf_tests\nperf_declarations = ours\n")
+    assert command.main(["explore", "--list"]) == 0
+    listed = capsys.readouterr().out.splitlines()
+    assert [line.split(maxsplit=1) for line in listed[-2:]] == [
+        ["own", "Nothing."],
+        ["both", "fp16+own"],
+    ]
+    repository.write(test_broken=TEST + WORKLOAD + 'measure(WORKLOAD, "fp61")')
+    assert command.main(["explore", "--list"]) == 2
+    said = capsys.readouterr()
+    assert said.out.splitlines() == listed[:-2]
+    assert "(did you mean fp16?); diffusers-perf explore --list lists all" in said.err
 
 
 def test_declarations_of_a_helper_are_not_lost(repository: Repository) -> None:

@@ -704,7 +704,7 @@ def catalog() -> Catalog:
         ("steps+one+steps", r"steps\+one\+steps names steps twice"),
         (
             "steps+grph",
-            r"no optimization is called 'grph' \(did you mean graph\?\); known are one, ",
+            r"no optimization is called 'grph' \(did you mean graph\?\); diffusers-perf explore ",
         ),
     ],
 )

@@ -46,6 +46,8 @@ SAMPLES: dict[str, tuple[Any, ...]] = {
     "slowest_s": (0.02,),
     "taken_bytes": (3 * 2**30,),
     "size_bytes": (1_500_000,),
+    # Of known names: in the second, one is close to what the argument before it is called.
+    "Collection[str]": (("ONE", "TWO"), ("NAMES", "MODELS", "METRICS", "SUITES", "WORDS")),
     "int": (2, 1),
     "datetime": (datetime(2026, 1, 31, tzinfo=UTC),),
     "Mapping[str, str]": ({"ONE": "1.0", "TWO": "2.0"},),
