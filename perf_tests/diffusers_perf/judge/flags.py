@@ -31,7 +31,8 @@ EXPECTED = {
 }
 """Torch's own, where nothing was accepted. Optimizations set the others."""
 OF_THE_MACHINE = ("threads",)
-"""A baseline is a machine's, and says them there."""
+"""Another host of the same GPU has others, and they change no work: they are named where a time is
+beyond its limit, and not judged."""
 
 
 class Changed(NamedTuple):
@@ -50,6 +51,15 @@ def accepted(q: Question) -> Iterator[Finding]:
     for status, changes in changed(was or EXPECTED, q.measured.flags).items():
         message = messages.flags(changes, source=source, rerun=q.rerun)
         yield q.finding(status, TORCH_FLAGS.name, message)
+
+
+def of_the_machine(q: Question) -> list[Changed]:
+    """What can be why the host takes longer than in the accepted processes: a pipeline may set the
+    number of threads itself.
+    """
+    known = q.baseline.flags if q.baseline else {}
+    was = {name: known[name] for name in OF_THE_MACHINE if name in known}
+    return [change for changes in changed(was, q.measured.flags).values() for change in changes]
 
 
 def changed(was: Mapping[str, str], now: Mapping[str, str]) -> dict[Status, list[Changed]]:

@@ -9,6 +9,7 @@ from diffusers_perf.catalog.metric import Metric, MetricKind
 from diffusers_perf.catalog.metrics import IMAGE_PSNR, LIMITED, PORTABLE
 from diffusers_perf.catalog.status import Status
 from diffusers_perf.judge.finding import Finding
+from diffusers_perf.judge.flags import of_the_machine
 from diffusers_perf.judge.interference import excuses
 from diffusers_perf.judge.messages import run as messages
 from diffusers_perf.judge.messages.numbers import Expected
@@ -90,7 +91,8 @@ def _against(
         share = limit / seen.low if seen.low > 0 else math.inf
     reasons = excuses(q, metric, share) if metric.kind is MetricKind.TIME else []
     status = Status.INVALID if reasons else metric.worse if share < 1 else Status.INCONCLUSIVE
-    message = messages.beyond(q, metric, status, seen, limit, expected, reasons)
+    changes = of_the_machine(q) if metric.wall_clock else []
+    message = messages.beyond(q, metric, status, seen, limit, expected, reasons, changes)
     yield q.finding(status, metric.name, message)
 
 

@@ -120,7 +120,14 @@ SLOW_ROUNDS = (1.2, 1.21, 1.19, 1.2, 1.22)
 
 def test_flags() -> None:
     on = {"deterministic algorithms": "on", "anomaly detection": "on"}
-    asked = {"more work": fp16(flags=on), "new": fp16(flags={"default dtype": "float16"})}
+    threads = baseline_of(structs.replace(FP16, flags={"threads": "32"}), REFERENCE)
+    asked = {
+        "more work": fp16(flags=on),
+        "new": fp16(flags={"default dtype": "float16"}),
+        "threads": replace(
+            fp16(rounds_s=SLOW_ROUNDS, flags={"threads": "1"}), baseline=threads, drift=1.26
+        ),
+    }
     assert texts(asked) == messages("flags")
 
 

@@ -160,6 +160,12 @@ def test_flag_of_the_first_process_is_compared() -> None:
     ]
 
 
+def test_other_threads_are_named_and_not_more_work() -> None:
+    two, one = ({"flags": {"threads": number}} for number in ("2", "1"))
+    found = change(compare(runs("base", two), runs("head", one)), "torch flags")
+    assert (found.status, found.what) == (Status.NEW, "threads: 2 → 1")
+
+
 def test_other_host_is_why_loops_or_cpus_differ() -> None:
     base, head = (runs(name, {}) for name in ("base", "head"))
     others = [replace(head[0], machine=structs.replace(head[0].machine, cpu="Intel Xeon"))]

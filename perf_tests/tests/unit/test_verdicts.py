@@ -61,6 +61,25 @@ def test_each_rule_fails_beyond_its_limit(change: dict[str, Any], status: str) -
     assert judge(question(structs.replace(FP16, **change))).status == status
 
 
+def test_other_threads_are_named_where_a_time_is_beyond_its_limit() -> None:
+    """A pipeline may set their number; by itself, as in the control `another_thread_count`, that
+    says nothing.
+    """
+    baseline = baseline_of(structs.replace(FP16, flags={"threads": "32"}), REFERENCE)
+
+    def verdict(**changes: Any) -> Verdict:
+        return judge(question(structs.replace(FP16, **changes), baseline=baseline))
+
+    slow: dict[str, Any] = {"rounds_s": (3.0, 3.01, 2.99)}
+    named = verdict(**slow, flags={"threads": "1"})
+    assert named.status == "slower"
+    assert named.sentence.endswith(", torch's threads 32 → 1")
+    assert "threads" not in verdict(**slow, flags={"threads": "32"}).text()
+    assert "threads" not in verdict(gpu_busy_s=0.9, flags={"threads": "1"}).text()
+    alone = verdict(flags={"threads": "33"})
+    assert (alone.status, alone.messages) == ("same", ())
+
+
 @pytest.mark.parametrize(
     "change",
     [{"gpu_busy_s": None}, {"counters": {"kernels": Count(fixed=300, per_step=1000)}}],

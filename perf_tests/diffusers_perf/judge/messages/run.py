@@ -49,9 +49,13 @@ def beyond(
     limit: float,
     expected: Expected,
     reasons: Sequence[str],
+    changes: Sequence[tuple[str, str, str]],
 ) -> Message:
-    """A metric beyond its limit; `reasons` are why it is invalid."""
+    """A metric beyond its limit; `reasons` are why it is invalid, and `changes` what torch ran with
+    then and now, each with its name.
+    """
     what = _change(q, metric, seen.mid, limit, expected)
+    what += "".join(f", torch's {name} {was} → {now}" for name, was, now in changes)
     if reasons:
         what += f", but the measurement is invalid ({'; '.join(reasons)})"
     elif status == Status.INCONCLUSIVE:
