@@ -261,8 +261,6 @@ def _closing(run: Run, standards: Standards, rows: list[JudgedCase]) -> Iterator
         yield messages.next_step(Accept(job=run.session.main_job).of(), RESTORE)
     elif Status.NEW in statuses:
         yield _about_new(rows)
-    elif doubtful := [row.id for row in rows if row.status.warns]:
-        yield messages.next_step(Rerun(job=run.session.main_job).of(*doubtful))
 
 
 def _about_new(rows: list[JudgedCase]) -> str:

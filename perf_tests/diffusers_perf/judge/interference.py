@@ -51,16 +51,6 @@ def excuses(q: Question, metric: Metric, share: float) -> list[str]:
     return list(dict.fromkeys(reasons))
 
 
-def in_times(q: Question) -> list[str]:
-    """Why a case's times are invalid whatever they are compared with, and `accept` leaves it out;
-    empty where they are not.
-    """
-    measured = (q.measured,) if q.is_reference else (q.measured, q.reference)
-    reasons = [why for one in measured for why in one.interference.reasons(wall_clock=True)]
-    reasons += [] if q.drift == 1 else [messages.drift(q.drift)]
-    return list(dict.fromkeys(reasons))
-
-
 def _slower_machine(q: Question, metric: Metric, share: float) -> Iterator[str]:
     if share * q.drift >= 1:
         yield messages.drift(q.drift)

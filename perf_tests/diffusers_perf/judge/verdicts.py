@@ -5,12 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 from diffusers_perf.catalog.metric import Subject
-from diffusers_perf.catalog.metrics import LATENCY
 from diffusers_perf.catalog.status import Status
 from diffusers_perf.judge import counters, flags, images, measured, measuring
 from diffusers_perf.judge.comparable import differing
 from diffusers_perf.judge.finding import Finding, Verdict
-from diffusers_perf.judge.interference import in_times
 from diffusers_perf.judge.messages import run as messages
 from diffusers_perf.judge.question import Question
 
@@ -32,15 +30,8 @@ def judge(q: Question) -> Verdict:
         findings += counters.accepted(q, q.baseline)
     findings += [*flags.accepted(q), *counters.leak(q), *measuring.judged(q)]
     if q.baseline is None and other_workload is None:
-        findings.append(_unaccepted(q))
+        findings.append(q.finding(Status.NEW, Subject.BASELINE))
     return Verdict(findings=tuple(findings))
-
-
-def _unaccepted(q: Question) -> Finding:
-    """Without a baseline, what there is to say of the times is whether they can become one."""
-    if reasons := in_times(q):
-        return q.finding(Status.INVALID, LATENCY.name, messages.with_interference(q, reasons))
-    return q.finding(Status.NEW, Subject.BASELINE)
 
 
 def _other_workload(q: Question) -> Finding | None:

@@ -31,8 +31,6 @@ from perf_tests.tests.unit.recorded import (
 )
 
 FP16 = "ddim50-fp16"
-CASES = ("ddim50-reference", "ddim50-tf32", "pndm25x4-reference", FP16)
-"""Those whose time is judged."""
 
 
 def gate(
@@ -375,26 +373,6 @@ def test_next_command_is_about_what_is_new(
     code, lines = gate(content, accepted, capsys)
     assert code == 0
     assert lines[-1].startswith(command_line)
-
-
-@pytest.mark.parametrize("affected", [[FP16], [*CASES]])
-def test_interference_is_said_where_nothing_is_accepted(
-    no_baselines: Path, capsys: pytest.CaptureFixture[str], affected: list[str]
-) -> None:
-    """`accept` would leave the case out, so that measuring it again comes first."""
-    content = process("head")
-    for name in affected:
-        measured(content, name)["interference"]["gpu"] = ["power brake"]
-    code, lines = gate(content, no_baselines, capsys)
-    assert code == 2
-    said = [line for line in lines if line.endswith("its times cannot be accepted")]
-    invalid = [line.split(":")[1].strip() for line in said if line.startswith("invalid: ")]
-    assert sorted(invalid) == sorted(affected)
-    assert all("measured with interference (power brake)" in line for line in said)
-    following = lines[lines.index(said[-1]) + 1]
-    assert f"{len(affected)} inconclusive or invalid, {len(CASES) - len(affected)} new" in following
-    again = [line for line in lines if line.startswith("next: pytest perf_tests")]
-    assert len(again) == (len(affected) == len(CASES))
 
 
 def _other_gpu(content: Content) -> None:

@@ -172,11 +172,6 @@ def test_limits_of_a_baseline() -> None:
             job=MainJob(options=("--device", "cpu", "--model", "a folder")),
         ),
         "other workload": question(workload={**GENERATES, "steps": 25}),
-        "interference without a baseline": question(
-            structs.replace(FP16, interference=Interference(gpu=("hardware slowdown",))),
-            baseline=None,
-            drift=1.26,
-        ),
     }
     assert texts(asked) == messages("limits")
 

@@ -150,30 +150,6 @@ def test_case_without_a_baseline_is_new_and_its_image_is_judged() -> None:
     assert judge(question(black, baseline=None)).status == "black"
 
 
-@pytest.mark.parametrize("affected", ["measured", "reference"])
-@pytest.mark.parametrize(
-    "interference",
-    [Interference(gpu=("another process",)), Interference(host=("another process",))],
-)
-def test_interference_is_said_without_a_baseline(affected: str, interference: Interference) -> None:
-    if affected == "measured":
-        asked = question(structs.replace(FP16, interference=interference), baseline=None)
-    else:
-        reference = structs.replace(REFERENCE, interference=interference)
-        asked = question(reference=reference, baseline=None)
-    verdict = judge(asked)
-    assert verdict.status == "invalid"
-    assert "ddim50-fp16: measured with interference (another process)" in verdict.sentence
-    black = structs.replace(asked.measured, look=Look(finite=True, mean=0, std=0))
-    assert judge(replace(asked, measured=black)).status == "black"
-
-
-def test_drift_of_the_reference_is_said_without_a_baseline() -> None:
-    verdict = judge(question(baseline=None, drift=0.9))
-    assert verdict.status == "invalid"
-    assert "reference drift: 0.90x its first timing" in verdict.sentence
-
-
 def test_portable_bounds_apply_without_a_baseline() -> None:
     roofline = {"gpu_speedup": Bound(at_least=1.2)}
     slow = structs.replace(FP16, gpu_busy_s=1.8)

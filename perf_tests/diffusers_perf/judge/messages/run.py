@@ -125,14 +125,6 @@ def other_workload(q: Question, name: str, *, was: object, now: object) -> Messa
     )
 
 
-def with_interference(q: Question, reasons: Sequence[str]) -> Message:
-    """Of a case without a baseline: what the reasons excuse otherwise is not known."""
-    return Message(
-        what=f"measured with interference ({'; '.join(reasons)}), so its times cannot be accepted",
-        command=q.rerun,
-    )
-
-
 def drift(ratio: float, *, is_noise: bool = False, is_significant: bool = False) -> str:
     text = f"reference drift: {ratio:.2f}x its first timing"
     if is_significant:
