@@ -249,7 +249,11 @@ DENOISER_SAMPLES = _counter(
 KERNELS = _counter("kernels", "kernels that ran on the GPU", rise=LAUNCH_RISE)
 KERNEL_LAUNCHES = _counter("kernel_launches", "kernels that the host launched", rise=LAUNCH_RISE)
 OPERATORS = _counter("operators", "PyTorch operators that the code calls", rise=LAUNCH_RISE)
-PYTHON_CALLS = _counter("python_calls", "Python functions called", rise=LAUNCH_RISE)
+PYTHON_CALLS = _counter(
+    "python_calls",
+    "Python functions called, without AOTAutograd's around compiled graphs",
+    rise=LAUNCH_RISE,
+)
 IMAGE_PSNR = Metric(
     name="image PSNR",
     field="image_psnr_db",

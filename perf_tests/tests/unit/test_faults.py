@@ -45,6 +45,7 @@ from diffusers_perf.measurement.bench import Bench
 from diffusers_perf.measurement.discovery import know
 from diffusers_perf.measurement.generation import Generation
 from diffusers_perf.measurement.machine import this_machine
+from diffusers_perf.records.measurement import Count
 from diffusers_perf.records.store import BaselineStore
 from diffusers_perf.techniques.cuda_graphs import Graphed
 from perf_tests.tests.unit import fake
@@ -630,6 +631,39 @@ def test_python_calls_of_a_cached_result_end_in_no_error(monkeypatch: pytest.Mon
     made = generation.call(steps=4)()
     monkeypatch.setattr(FakePipeline, "__call__", lambda *_, **__: made)
     assert host.python_calls(generation, pipeline).per_step == 0
+
+
+@pytest.mark.parametrize(
+    ("path", "counts"),
+    [
+        ("torch/_functorch/_aot_autograd/runtime_wrappers.py", False),
+        (
+            "torch/_functorch/_aot_autograd/subclass_codegen.py:codegen(wrapper)",
+            False,
+        ),
+        ("torch/_functorch/vmap.py", True),
+        ("torch/_dynamo/eval_frame.py", True),
+        ("torch/_inductor/output_code.py", True),
+        ("torch/nn/modules/module.py", True),
+        ("diffusers/pipelines/pipeline_utils.py", True),
+    ],
+)
+def test_python_calls_leave_out_what_wraps_compiled_graphs(path: str, counts: bool) -> None:
+    """Torch 2.11 wraps a graph that it compiled once more than one from the cache on disk."""
+
+    def calls(wrappers: int) -> Count:
+        pipeline = FakePipeline()
+        for _ in range(wrappers):
+            wrapped = {"inner": pipeline.unet.forward}
+            file = Path(torch.__file__).parents[1] / path
+            exec(compile("def forward(x): return inner(x)", file, "exec"), wrapped)
+            pipeline.unet.forward = wrapped["forward"]  # type: ignore[method-assign]
+        return host.python_calls(Generation(pipeline, WORKLOAD), pipeline)
+
+    bare, wrapped = calls(0), calls(2)
+    assert wrapped.fixed == bare.fixed
+    # Each of them is called, and is one more that is summed up.
+    assert wrapped.per_step - bare.per_step == (4 if counts else 0)
 
 
 def test_memory_kept_by_a_generation_is_counted() -> None:
