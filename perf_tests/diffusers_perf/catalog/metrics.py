@@ -195,7 +195,7 @@ DECODER_STAGE = _stage("decoder", "from the end of the last step to the images")
 IMPORT = _start(
     "import time",
     "import_s",
-    "until pytest, plugins, libraries and declarations are imported, from the disk's cache",
+    "until pytest, plugins, libraries and declarations are imported, from cached bytecode",
     reference_only=True,
 )
 COLD_IMPORT = _start(

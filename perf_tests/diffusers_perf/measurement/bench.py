@@ -28,7 +28,15 @@ from diffusers_perf.measurement.housekeeping import Peaks, cache_was, settle, ti
 from diffusers_perf.measurement.interference import Watch
 from diffusers_perf.measurement.kept import bits_of, save, to_accepted
 from diffusers_perf.measurement.lacking import Lack, lack_of
-from diffusers_perf.measurement.loading import Load, import_times, load_of, starting_times
+from diffusers_perf.measurement.loading import (
+    Load,
+    Loading,
+    import_notes,
+    import_times,
+    load_of,
+    starting_notes,
+    starting_times,
+)
 from diffusers_perf.measurement.observing import Observer, Observing, parameters
 from diffusers_perf.measurement.pipelines import Builder, Opened, built, collect
 from diffusers_perf.measurement.stepwise import Steps
@@ -79,6 +87,8 @@ class Bench:
     _images: dict[str, Images] = field(default_factory=dict)
     _opened: float = 0.0
     """When the pipeline on the bench began to be built."""
+    _opening: Loading = field(default_factory=Loading)
+    """From then on."""
     _compiled_before: tuple[tuple[int, int], tuple[int, int]] = ((0, 0), (0, 0))
     """What had been compiled until then."""
 
@@ -98,6 +108,7 @@ class Bench:
         self.close()
         settle()
         self.say(case, "building")
+        self._opening = Loading()
         self._opened = perf_counter()
         self._compiled_before = counters.compiled_graphs(), counters.compile_cache()
         try:
@@ -199,7 +210,7 @@ class Bench:
         # Again, since what was set before the rounds can be gone after them.
         check_applied(case.stack, pipeline)
         look = pixels.look(images)
-        load = load_of(pipeline)
+        load, compiled = load_of(pipeline), self._opening.compiled()
         first_s = warm_up_s[0] if warm_up_s else None
         measurement = Measurement(
             case=case.name,
@@ -217,7 +228,7 @@ class Bench:
             metrics={
                 **host_memory,
                 **(import_times(self.imports) if case.is_reference else {}),
-                **starting_times(load, first_s, max(seconds), compile_cache),
+                **starting_times(load, first_s, max(seconds), compile_cache, compiled),
             },
             look=structs.replace(look, finite=look.finite and raw_is_finite),
             repeat_psnr_db=pixels.distance(images, generation.first).psnr_db,
@@ -252,7 +263,15 @@ class Bench:
                 default_psnr_db=default.psnr_db,
                 ignored=(*measurement.ignored, *default.ignored),
             )
-        measurement = structs.replace(measurement, interference=watch.interference())
+        unlike = [
+            *(import_notes(self.imports) if case.is_reference else ()),
+            *starting_notes(load, compiled),
+        ]
+        measurement = structs.replace(
+            measurement,
+            interference=watch.interference(),
+            notes=(*measurement.notes, *unlike),
+        )
         self._images[case.id] = images
         bits = bits_of(case, self.device, pipeline)
         if self.images_folder is not None:

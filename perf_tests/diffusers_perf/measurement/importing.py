@@ -1,17 +1,21 @@
-"""Times an import in a process of its own, from the disk's cache."""
+"""Times an import in a process of its own, from the disk's cache and from bytecode."""
 
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterable
+from tempfile import TemporaryDirectory
+
+import msgspec
 
 from diffusers_perf.measurement.housekeeping import LIBRARIES
 from diffusers_perf.measurement.loading import Load
 
 ATTEMPTS = 3
-"""The first that finds the disk's cache warm counts."""
+"""The first that finds the disk's cache warm, and bytecode, counts."""
 CODE = """
 import json
 import sys
@@ -25,33 +29,42 @@ for name in names:
     with suppress(Exception):
         import_module(name)
 
-from diffusers_perf.measurement.loading import since_start
+from diffusers_perf.measurement.loading import since_start, with_compiled
 
-print(json.dumps(asdict(since_start())))
+print(json.dumps(asdict(with_compiled(since_start()))))
 """
 
 
-def timed_import(names: Iterable[str] = LIBRARIES, *, first: str = "") -> Load:
+def timed_import(names: Iterable[str] = LIBRARIES, *, first: str = "", kept: bool = True) -> Load:
     """What a fresh process takes to import these modules, in this order.
 
-    It runs the Python code `first` before. `RuntimeError` where the process fails.
+    It runs the Python code `first` before. `kept` says whether it will find bytecode of them; where
+    it does not and none is kept, one attempt compiles them into a folder for the next one.
+    `RuntimeError` where the process fails.
     """
     asked = json.dumps([sys.path, [*names]])
-    for _ in range(ATTEMPTS):
-        load = _timed(asked, first)
-        if not load.is_cold:
-            break
+    with TemporaryDirectory(prefix="diffusers-perf-bytecode-") as folder:
+        for _ in range(ATTEMPTS):
+            load = _timed(asked, first, {} if kept else {"PYTHONPYCACHEPREFIX": folder})
+            if not load.is_cold and not load.compiled.is_much:
+                break
+            kept = kept and not load.compiled.is_lost
     return load
 
 
-def _timed(asked: str, first: str) -> Load:
+def _timed(asked: str, first: str, keeping: dict[str, str]) -> Load:
+    """In a process that keeps bytecode in a folder of its own, where `keeping` names one."""
+    environment = os.environ | keeping
+    if keeping:
+        environment.pop("PYTHONDONTWRITEBYTECODE", None)
     ended = subprocess.run(
         [sys.executable, "-c", first + CODE],
         input=asked,
+        env=environment,
         capture_output=True,
         text=True,
         check=False,
     )
     if ended.returncode:
         raise RuntimeError((ended.stderr.strip().splitlines() or [f"exit {ended.returncode}"])[-1])
-    return Load(**json.loads(ended.stdout.splitlines()[-1]))
+    return msgspec.json.decode(ended.stdout.splitlines()[-1], type=Load)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
 import time
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary, WeakSet
@@ -20,11 +21,15 @@ from diffusers_perf.catalog.metrics import (
     IMPORT_IDLE,
     LOAD,
 )
+from diffusers_perf.measurement.bytecode import Compiled, compiled
+from diffusers_perf.messages import measurement as messages
 
 COLD_BYTES = 2**25
 """Whoever reads more from the disk found a cold cache: libraries and weights are larger."""
 START_TICK_S = 0.01
 """When a process was started is known in ticks of this length."""
+_IMPORTED_S = time.time()
+"""What stands for that time where the system does not say it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +45,8 @@ class Load:
     waited for the disk, the network or another process."""
     is_first: bool = False
     """Nothing of it was loaded by this process before."""
+    compiled: Compiled = field(default_factory=Compiled)
+    """What it compiled from source: it is compared with no load that found bytecode."""
 
     def __add__(self, further: Load) -> Load:
         return Load(
@@ -57,6 +64,7 @@ class Loading:
     """Measures from when this was made."""
 
     def __init__(self) -> None:
+        self._modules = frozenset(sys.modules)
         self._began = running_s(), time.thread_time(), read_bytes()
 
     def ended(self, *, is_first: bool = False) -> Load:
@@ -69,6 +77,10 @@ class Loading:
             is_first=is_first,
         )
 
+    def compiled(self) -> Compiled:
+        """What was compiled of the modules that were imported meanwhile."""
+        return compiled(sys.modules.keys() - self._modules, since_s=_started_s())
+
 
 _LOADS: WeakKeyDictionary[Any, Load] = WeakKeyDictionary()
 _LOADED: WeakSet[Any] = WeakSet()
@@ -77,7 +89,8 @@ _LOADED: WeakSet[Any] = WeakSet()
 
 def note(pipeline: Any, source: object, loading: Loading) -> None:
     """Keep what loading this pipeline took."""
-    _LOADS[pipeline] = loading.ended(is_first=source not in _LOADED)
+    load = loading.ended(is_first=source not in _LOADED)
+    _LOADS[pipeline] = replace(load, compiled=loading.compiled())
     _LOADED.add(source)
 
 
@@ -87,9 +100,14 @@ def load_of(pipeline: Any) -> Load | None:
 
 
 def import_times(imports: Iterable[Load]) -> dict[str, float]:
-    """What importing took, by `Metric.field`; of several with a warm or a cold cache, the last."""
+    """What importing took, by `Metric.field`; of several with a warm or a cold cache, the last.
+
+    One that compiled much from source is neither.
+    """
     seen = {}
     for load in imports:
+        if load.compiled.is_much:
+            continue
         if load.is_cold:
             seen[COLD_IMPORT.field] = load.seconds
         else:
@@ -99,16 +117,21 @@ def import_times(imports: Iterable[Load]) -> dict[str, float]:
 
 
 def starting_times(
-    load: Load | None, first_s: float | None, like_first_s: float, compile_cache: str | None
+    load: Load | None,
+    first_s: float | None,
+    like_first_s: float,
+    compile_cache: str | None,
+    compiled: Compiled,
 ) -> dict[str, float]:
-    """Times before the first image, by `Metric.field`; none of a pipeline whose load is not known.
+    """Times before the first image, by `Metric.field`; none of a pipeline whose load is not known,
+    nor of what compiled much from source: `compiled` is what was until the first image was there.
 
     The first image took `first_s`, None if there was none, and a later one takes `like_first_s`.
     """
-    if load is None:
+    if load is None or load.compiled.is_much:
         return {}
     seen = {(COLD_LOAD if load.is_cold else LOAD).field: load.seconds}
-    if first_s is not None:
+    if first_s is not None and not compiled.is_much:
         # A busy machine lengthens all images: what the first alone takes is its own.
         more_s = max(0.0, first_s - like_first_s)
         is_cold = load.is_cold or compile_cache not in (None, "warm")
@@ -117,17 +140,58 @@ def starting_times(
     return seen
 
 
+def import_notes(imports: Sequence[Load]) -> Iterator[str]:
+    """Why none of these is judged, or another than the last, which is this process's."""
+    own = imports[-1].compiled if imports else Compiled()
+    if own.is_much and not import_times(imports):
+        yield messages.not_judged([IMPORT.label], _why(own))
+    elif own.is_lost:
+        yield messages.import_of_another_process(_why(own))
+
+
+def starting_notes(load: Load | None, compiled: Compiled) -> Iterator[str]:
+    """Which of `starting_times` are not judged, and why."""
+    if load is not None and load.compiled.is_much:
+        yield messages.not_judged([LOAD.label, FIRST_IMAGE.label], _why(load.compiled))
+    elif load is not None and compiled.is_much:
+        yield messages.not_judged([FIRST_IMAGE.label], _why(compiled))
+
+
+def _why(compiled: Compiled) -> str:
+    return messages.compiled_from_source(
+        compiled.modules, is_lost=compiled.is_lost, is_forbidden=sys.dont_write_bytecode
+    )
+
+
 def since_start() -> Load:
     """What this process has taken since it was started; nothing where the system does not say."""
-    try:
-        # After the name in brackets, which may hold spaces: the 22nd field of proc_pid_stat(5).
-        started = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
-        seconds = time.clock_gettime(time.CLOCK_BOOTTIME) - started / os.sysconf("SC_CLK_TCK")
-    except (OSError, AttributeError, IndexError, ValueError):
+    seconds = _age_s()
+    if seconds is None:
         return Load(seconds=1e-6, read_bytes=0)
     seconds -= _waited_s()
     idle_s = max(0.0, seconds - time.thread_time())
     return Load(seconds=max(1e-6, seconds), read_bytes=read_bytes(), idle_s=idle_s)
+
+
+def with_compiled(load: Load) -> Load:
+    """A load of all that this process has imported, with what was compiled of it."""
+    return replace(load, compiled=compiled([*sys.modules], since_s=_started_s()))
+
+
+def _started_s() -> float:
+    """When this process was started, as a file's time says it."""
+    age_s = _age_s()
+    return _IMPORTED_S if age_s is None else time.time() - age_s
+
+
+def _age_s() -> float | None:
+    """For how long this process has been there; None where the system does not say."""
+    try:
+        # After the name in brackets, which may hold spaces: the 22nd field of proc_pid_stat(5).
+        started = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
+        return time.clock_gettime(time.CLOCK_BOOTTIME) - started / os.sysconf("SC_CLK_TCK")
+    except (OSError, AttributeError, IndexError, ValueError):
+        return None
 
 
 def read_bytes() -> int:

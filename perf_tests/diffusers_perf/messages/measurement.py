@@ -87,6 +87,27 @@ def no_images(output: str) -> str:
     return f"the pipeline gave {output}, which holds no images of shape (count, height, width, 3)"
 
 
+# Before the first image
+
+
+def compiled_from_source(modules: int, *, is_lost: bool, is_forbidden: bool) -> str:
+    """`is_lost` where their bytecode is not kept, `is_forbidden` where Python is asked not to."""
+    said = f"this process compiled {plural(modules, 'module')} from source"
+    if not is_lost:
+        return f"{said}, as the first to import them"
+    why = "PYTHONDONTWRITEBYTECODE or -B is set" if is_forbidden else "it cannot be written"
+    return f"{said}, and no bytecode of them is kept ({why})"
+
+
+def not_judged(times: Sequence[str], reason: str) -> str:
+    """Times by their names."""
+    return f"{' and '.join(times)} not judged: {reason}"
+
+
+def import_of_another_process(reason: str) -> str:
+    return f"import time is that of another process, which had bytecode: {reason}"
+
+
 # Rounds and images
 
 REPEATING = "repeating the reference"

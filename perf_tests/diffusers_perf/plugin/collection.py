@@ -22,7 +22,7 @@ from diffusers_perf.catalog.declarations import Case
 from diffusers_perf.catalog.discovery import declares_cases, is_below
 from diffusers_perf.catalog.refusal import Refusal
 from diffusers_perf.catalog.registry import suites_of
-from diffusers_perf.measurement.loading import Load, Loading, since_start
+from diffusers_perf.measurement.loading import Load, Loading, since_start, with_compiled
 from diffusers_perf.measurement.packages import not_installed, too_little_address_space
 from diffusers_perf.messages import plugin as messages
 from diffusers_perf.plugin.options import MARK, Part
@@ -260,17 +260,19 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
 
 def _imports(config: pytest.Config) -> list[Load]:
-    """What importing took; where the disk's cache was cold, a fresh process's from the warm one
-    before it. One of many short processes leaves that to the others.
+    """What importing took; where the disk's cache was cold or much was compiled from source, a
+    fresh process's without either before it. One of many short processes leaves that to the others.
     """
-    imported = config.stash.get(IMPORTED, None)
-    if imported is None:
+    if IMPORTED not in config.stash:
         return []
-    if not imported.is_cold or config.option.collectonly or config.stash[SESSION].bench.quick:
+    imported = with_compiled(config.stash[IMPORTED])
+    compiled = imported.compiled
+    is_warm = not imported.is_cold and not compiled.is_much
+    if is_warm or config.option.collectonly or config.stash[SESSION].bench.quick:
         return [imported]
     importing = import_module("diffusers_perf.measurement.importing")
     try:
-        return [importing.timed_import(sys.modules), imported]
+        return [importing.timed_import(sys.modules, kept=not compiled.is_lost), imported]
     except RuntimeError as error:
         warnings.warn(messages.no_import_time(str(error)), pytest.PytestWarning, stacklevel=1)
         return [imported]
