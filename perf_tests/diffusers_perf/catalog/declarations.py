@@ -88,6 +88,7 @@ class Slot(Enum):
     DTYPE = "dtype"
     WEIGHTS = "weights"
     BIASES = "biases"
+    LINEAR_LAYERS = "denoiser's linear layers"
     ADAPTERS = "adapters"
     ATTENTION = "attention"
     COMPILER = "compiler"

@@ -40,7 +40,11 @@ from diffusers_perf.records.operators import UNFUSED, Occurrence, Operator, Plac
 
 FAMILIES = {
     "convolution": ("convolution", "_convolution"),
-    "matmul": ("mm", "addmm", "bmm", "baddbmm", "addmv", "mv", "dot"),
+    "matmul": (
+        *("mm", "addmm", "bmm", "baddbmm", "addmv", "mv", "dot"),
+        # Of `fused_mlp`.
+        *("linear_gelu", "linear_of_two"),
+    ),
     # Fused attention has no softmax of its own, so one that stands alone is an attention as
     # written: its two products are counted as matmuls.
     "attention: naive": ("_softmax", "_safe_softmax"),

@@ -20,6 +20,7 @@ from diffusers_perf.techniques.fused import (
     fuse_group_norms,
     group_norms_are_fused,
 )
+from diffusers_perf.techniques.fused_mlp import fuse_mlps, mlps_are_fused, why_not
 
 
 @optimization(
@@ -71,6 +72,21 @@ def fused_qkv(build: Build) -> None:
     def _(pipeline: Any) -> None:
         for module in denoisers(pipeline).values():
             module.fuse_qkv_projections()
+
+
+@optimization(
+    needs=Needs(fits=why_not),
+    tolerance=SAME_ARITHMETIC,
+    applied=mlps_are_fused,
+    decides=(Slot.LINEAR_LAYERS,),
+)
+def fused_mlp(build: Build) -> None:
+    """GELU in the epilogue of the product before it, and no concatenation in FLUX's blocks."""
+
+    @build.then
+    def _(pipeline: Any) -> None:
+        for module in denoisers(pipeline).values():
+            fuse_mlps(module)
 
 
 @optimization(

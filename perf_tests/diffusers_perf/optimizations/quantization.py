@@ -38,7 +38,7 @@ def _quantize(build: Build, config: Callable[[], Any]) -> None:
     needs=Needs(package="torchao"),
     tolerance=INT8,
     applied=layers.weights_are_quantized(torch.int8),
-    decides=(Slot.WEIGHTS,),
+    decides=(Slot.WEIGHTS, Slot.LINEAR_LAYERS),
 )
 def int8(build: Build) -> None:
     """The denoiser's linear layers in int8: weights a channel, activations a token (torchao)."""
@@ -70,7 +70,7 @@ def _to_float8(build: Build, granularity: str) -> None:
     needs=FLOAT8_PRODUCTS,
     tolerance=FLOAT8,
     applied=layers.weights_are_quantized(torch.float8_e4m3fn),
-    decides=(Slot.WEIGHTS,),
+    decides=(Slot.WEIGHTS, Slot.LINEAR_LAYERS),
 )
 def fp8(build: Build) -> None:
     """The denoiser's linear layers in float8: a scale for each row, of bfloat16 (torchao)."""
@@ -81,7 +81,7 @@ def fp8(build: Build) -> None:
     needs=FLOAT8_PRODUCTS,
     tolerance=FLOAT8,
     applied=layers.weights_are_quantized(torch.float8_e4m3fn, one_scale=True),
-    decides=(Slot.WEIGHTS,),
+    decides=(Slot.WEIGHTS, Slot.LINEAR_LAYERS),
 )
 def fp8_tensor(build: Build) -> None:
     """The denoiser's linear layers in float8: a scale for a whole weight or input (torchao)."""

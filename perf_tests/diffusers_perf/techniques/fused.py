@@ -8,8 +8,9 @@ though the bias costs nothing where what follows adds it.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
-from functools import partial
+from types import MethodType
 from typing import Any
 
 import torch
@@ -78,10 +79,10 @@ def fuse_group_norms(unet: torch.nn.Module) -> None:
         if isinstance(module, ResnetBlock2D):
             if not _is_plain(module):
                 raise ValueError("only a plain residual block's normalizations are fused")
-            _take_over(module, _residual_block)
-            _take_over(module.conv1, _without_bias)
+            take_over(module, _residual_block)
+            take_over(module.conv1, _without_bias)
         elif isinstance(module, torch.nn.GroupNorm):
-            _take_over(module, _normalized)
+            take_over(module, _normalized)
 
 
 def _is_plain(block: Any) -> bool:
@@ -93,13 +94,15 @@ def _is_plain(block: Any) -> bool:
     )
 
 
-def _take_over(module: torch.nn.Module, forward: Callable[..., torch.Tensor]) -> None:
+def take_over(module: torch.nn.Module, forward: Callable[..., Any]) -> None:
+    """Let this function stand for a module's forward. `ValueError` where something else does."""
     if "forward" in vars(module):
         raise ValueError(
-            f"a {type(module).__name__} is wrapped already, as DeepCache does: what rewrites its "
+            f"a {type(module).__name__} is wrapped already, as caches do: what rewrites its "
             "forward stands before that in a stack"
         )
-    module.forward = partial(forward, module)
+    # A method, as dynamo expects: of a `partial` it compiles each block anew.
+    module.forward = MethodType(forward, module)
 
 
 def _normalized(
@@ -137,7 +140,7 @@ def group_norms_are_fused(pipeline: Any) -> None:
     """
     from diffusers.models.resnet import ResnetBlock2D
 
-    with _Seen() as seen:
+    with Seen() as seen:
         replay(pipeline)
     if GROUP_NORM not in seen.names or "aten::native_group_norm" in seen.names:
         raise NotApplied("the UNet's group normalizations are PyTorch's own")
@@ -146,18 +149,18 @@ def group_norms_are_fused(pipeline: Any) -> None:
         raise NotApplied(f"{seen.shifted} of the UNet's {blocks} residual blocks are fused")
 
 
-class _Seen(TorchDispatchMode):
-    """Notes the names of the operators that run, and how many of ours took a shift."""
+class Seen(TorchDispatchMode):
+    """Counts the operators that run by their names, and how many of ours took a shift."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.names: set[str] = set()
+        self.names: Counter[str] = Counter()
         self.shifted = 0
 
     def __torch_dispatch__(
         self, operator: Any, types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
-        self.names.add(operator.name())
+        self.names[operator.name()] += 1
         self.shifted += operator.name() == GROUP_NORM and args[3] is not None
         return operator(*args, **(kwargs or {}))
 
@@ -168,7 +171,7 @@ def add_biases_late(unet: torch.nn.Module) -> None:
     `ValueError` for a layer that another technique wraps already.
     """
     for layer in _biased(unet):
-        _take_over(layer, _bias_after)
+        take_over(layer, _bias_after)
 
 
 def _biased(unet: torch.nn.Module) -> list[torch.nn.Linear]:
@@ -191,5 +194,5 @@ def biases_are_late(pipeline: Any) -> None:
     if not layers:
         raise NotApplied("the UNet has no transformer block with a bias")
     for layer in layers:
-        if getattr(layer.forward, "func", None) is not _bias_after:
+        if getattr(layer.forward, "__func__", None) is not _bias_after:
             raise NotApplied("the products of the UNet's transformer blocks add their biases")
