@@ -57,9 +57,9 @@ measure(
     suite="lossy",
 )
 
-# The fastest that are to fit a GPU of so many GB, by the limits of `baselines/portable.json`: half
-# a GiB less, which CUDA itself takes. They hold for generations; a case is loaded before it is
-# offloaded.
+# The fastest that are to fit a GPU of so many GB, by the limits of `baselines/portable.json` on
+# generations and on loading: half a GiB less, which CUDA itself takes. Their reference, which is
+# measured before them, is not offloaded.
 # Offloaded modules move, so that nothing is captured. In a suite of their own: to move all weights
 # for each image, or in each step, takes longer than all else.
 FLUX_BEST_IN_24GB = stack("flux_best_in_24gb", f"{FLUX_COMPILED}+model_offload")

@@ -19,6 +19,11 @@ class Build:
 
     dtype: torch.dtype
     """What every module is loaded in."""
+    device: torch.device
+    """What it computes on."""
+    offloaded: bool = False
+    """The pipeline is changed in the host's memory, and no more of it is on the device than one
+    change needs."""
     workload: Workload | None = None
     """What is generated, where it is known."""
     variants: dict[str, str] = field(default_factory=dict)
@@ -34,5 +39,5 @@ class Build:
         self.contexts.append(context)
 
     def then(self, change: Callable[[Any], None]) -> None:
-        """Call this with the pipeline once it stands on the device."""
+        """Call this with the pipeline once it stands on the device, or the host where offloaded."""
         self.changes.append(change)

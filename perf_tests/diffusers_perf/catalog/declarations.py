@@ -133,6 +133,9 @@ class Optimization:
     """What of the pipeline it decides; no other in a stack may decide the same."""
     compiles: bool = False
     """Takes a minute to build where a compiler's cache is cold: a search tries it last."""
+    offloads: bool = False
+    """Keeps weights in the host's memory. The pipeline is loaded there, and what this changes comes
+    behind all other changes."""
     aim: Aim = "speed"
     """Whether a search tries it, and when."""
 

@@ -157,6 +157,12 @@ PEAK_HOST_MEMORY = _memory(
     limit=LimitRule(slack=0.10, noise_times=1),
     column="memory",
 )
+LOAD_MEMORY = _memory(
+    name="load memory",
+    field="load_memory_bytes",
+    about="the most GPU memory while the pipeline was loaded and changed, before its first image",
+    portable="load_memory_gib",
+)
 MEMORY_RATIO = Metric(
     name="memory ratio",
     field="memory_ratio",

@@ -62,6 +62,7 @@ def optimization(
     follows_values: bool = False,
     decides: tuple[Slot, ...] = (),
     compiles: bool = False,
+    offloads: bool = False,
     aim: Aim = "speed",
 ) -> Callable[[Callable[[Build], None]], Optimization]:
     """Declare the decorated function as an optimization under its own name.
@@ -93,6 +94,7 @@ def optimization(
             follows_values=follows_values,
             decides=decides,
             compiles=compiles,
+            offloads=offloads,
             aim=aim,
         )
         _keep(lambda catalog: catalog.add(declared))

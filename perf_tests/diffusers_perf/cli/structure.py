@@ -152,7 +152,7 @@ def not_countable(case: Case) -> str | None:
 
     from diffusers_perf.catalog.build import Build
 
-    build = Build(dtype=torch.float32)
+    build = Build(dtype=torch.float32, device=torch.device("cpu"))
     for optimization in case.stack:
         if optimization.hides_operators:
             return messages.captured(optimization.name)

@@ -31,11 +31,11 @@ from diffusers_perf.measurement.lacking import Lack, lack_of
 from diffusers_perf.measurement.loading import (
     Load,
     Loading,
+    before_first_image,
     import_notes,
     import_times,
     load_of,
     starting_notes,
-    starting_times,
 )
 from diffusers_perf.measurement.observing import Observer, Observing, parameters
 from diffusers_perf.measurement.pipelines import Builder, Opened, built, collect
@@ -228,7 +228,7 @@ class Bench:
             metrics={
                 **host_memory,
                 **(import_times(self.imports) if case.is_reference else {}),
-                **starting_times(load, first_s, max(seconds), compile_cache, compiled),
+                **before_first_image(load, first_s, max(seconds), compile_cache, compiled),
             },
             look=structs.replace(look, finite=look.finite and raw_is_finite),
             repeat_psnr_db=pixels.distance(images, generation.first).psnr_db,

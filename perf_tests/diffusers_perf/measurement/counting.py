@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import gc
 import sys
+from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import ModuleType
@@ -78,11 +79,25 @@ def without_data(pipeline: Any) -> Iterator[None]:
                 root._reset_stateful_cache()
 
 
+@contextmanager
+def undone(pipeline: Any) -> Iterator[None]:
+    """Whatever is set meanwhile on the pipeline, its components and their modules is not there
+    afterwards: hooks in a forward's place, and parameters in another's.
+    """
+    plain = _plain_state(pipeline)
+    try:
+        yield
+    finally:
+        for attributes, before in plain:
+            _put_back(attributes, before)
+
+
 Attributes = dict[str, Any]
 
 
 def _plain_state(pipeline: Any) -> list[tuple[Attributes, Attributes]]:
-    """The attributes of the pipeline, its components, their modules and helpers, and a copy.
+    """The attributes of the pipeline, its components, their modules and helpers, and a copy; of
+    those that are dictionaries, as a module's hooks are, what they hold as well.
 
     A scheduler keeps its schedule in them, and a module tables of rotary embeddings.
     """
@@ -93,10 +108,14 @@ def _plain_state(pipeline: Any) -> list[tuple[Attributes, Attributes]]:
             for item in value:
                 visit(item)
         elif isinstance(value, dict):
+            if id(value) in found:
+                return
+            # No configuration of diffusers, which is a dictionary that refuses to be written to.
+            if type(value) in (dict, OrderedDict):
+                found[id(value)] = (value, dict(value))
             for item in value.values():
                 visit(item)
-        elif _keeps_state(value) and id(vars(value)) not in found:
-            found[id(vars(value))] = (vars(value), dict(vars(value)))
+        elif _keeps_state(value):
             visit(vars(value))
 
     visit([pipeline, *pipeline.components.values()])

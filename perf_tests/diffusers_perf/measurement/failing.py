@@ -13,6 +13,7 @@ from diffusers_perf.catalog.declarations import Case, Optimization
 from diffusers_perf.catalog.refusal import Refusal
 from diffusers_perf.catalog.status import Status
 from diffusers_perf.measurement import applied
+from diffusers_perf.measurement.dataless import NotCountable
 from diffusers_perf.measurement.discovery import NotDiscovered
 from diffusers_perf.measurement.generation import BadOutput
 from diffusers_perf.measurement.pipelines import DoesNotFit, collect
@@ -51,7 +52,7 @@ def failing(case: Case, device: torch.device) -> Iterator[None]:
         if not is_out_of_memory(error):
             raise
         failure = CaseError(Status.ERROR, f"{case.id}: {OUT_OF_MEMORY}{_first_sentences(error)}")
-    except (Refusal, BadOutput, NotDiscovered) as error:
+    except (Refusal, BadOutput, NotDiscovered, NotCountable) as error:
         failure = CaseError(Status.ERROR, f"{case.id}: {error}")
     if failure is not None:
         # Raised out here, where nothing holds the failed frames and their pipeline any more.

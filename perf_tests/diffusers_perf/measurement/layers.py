@@ -5,12 +5,14 @@ from __future__ import annotations
 import importlib
 import re
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Any
 
 import torch
 from torch.nn.attention import SDPBackend
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
+from diffusers_perf.measurement import counting
 from diffusers_perf.measurement.applied import AppliedCheck, NotApplied, stays_in_float32
 from diffusers_perf.measurement.discovery import denoisers
 from diffusers_perf.measurement.flag import flag
@@ -111,11 +113,12 @@ def merges_tokens(pipeline: Any) -> None:
         raise NotApplied(messages.NOTHING_MERGED)
 
 
-def wide_layers(pipeline: Any) -> dict[str, torch.nn.Linear]:
+def wide_layers(pipeline: Any, *, without_data: bool = False) -> dict[str, torch.nn.Linear]:
     """The denoisers' linear layers that products in eight bits pay for and can take, by path.
 
     Those that see many rows: not those of the timestep, of which there is a row an image. Found by
-    replaying the recorded calls.
+    replaying the recorded calls; `without_data`, wherever the weights are. `NotCountable` where
+    the way of a call depends on them then.
     """
     rows: dict[str, int] = {}
     found: dict[str, torch.nn.Linear] = {}
@@ -133,7 +136,11 @@ def wide_layers(pipeline: Any) -> dict[str, torch.nn.Linear]:
 
             hooks.append(layer.register_forward_pre_hook(note))
     try:
-        replay(pipeline)
+        with ExitStack() as contexts:
+            if without_data:
+                contexts.enter_context(counting.without_data(pipeline))
+                contexts.enter_context(counting.counted(pipeline))
+            replay(pipeline)
     finally:
         for hook in hooks:
             hook.remove()

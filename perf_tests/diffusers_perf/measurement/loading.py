@@ -20,6 +20,7 @@ from diffusers_perf.catalog.metrics import (
     IMPORT,
     IMPORT_IDLE,
     LOAD,
+    LOAD_MEMORY,
 )
 from diffusers_perf.measurement.bytecode import Compiled, compiled
 from diffusers_perf.messages import measurement as messages
@@ -47,6 +48,8 @@ class Load:
     """Nothing of it was loaded by this process before."""
     compiled: Compiled = field(default_factory=Compiled)
     """What it compiled from source: it is compared with no load that found bytecode."""
+    peak_bytes: int | None = None
+    """The most GPU memory until all was loaded and changed; None without a GPU."""
 
     def __add__(self, further: Load) -> Load:
         return Load(
@@ -94,6 +97,11 @@ def note(pipeline: Any, source: object, loading: Loading) -> None:
     _LOADED.add(source)
 
 
+def note_peak(pipeline: Any, peak_bytes: int | None) -> None:
+    """Keep the most GPU memory that this pipeline took until it was changed."""
+    _LOADS[pipeline] = replace(_LOADS[pipeline], peak_bytes=peak_bytes)
+
+
 def load_of(pipeline: Any) -> Load | None:
     """None where something else built it."""
     return _LOADS.get(pipeline)
@@ -116,20 +124,24 @@ def import_times(imports: Iterable[Load]) -> dict[str, float]:
     return seen
 
 
-def starting_times(
+def before_first_image(
     load: Load | None,
     first_s: float | None,
     like_first_s: float,
     compile_cache: str | None,
     compiled: Compiled,
 ) -> dict[str, float]:
-    """Times before the first image, by `Metric.field`; none of a pipeline whose load is not known,
-    nor of what compiled much from source: `compiled` is what was until the first image was there.
+    """Times and memory before the first image, by `Metric.field`; none of a pipeline whose load is
+    not known, and no times of what compiled much from source: `compiled` is what was until the
+    first image was there.
 
     The first image took `first_s`, None if there was none, and a later one takes `like_first_s`.
     """
-    if load is None or load.compiled.is_much:
+    if load is None:
         return {}
+    memory = {LOAD_MEMORY.field: float(load.peak_bytes)} if load.peak_bytes else {}
+    if load.compiled.is_much:
+        return memory
     seen = {(COLD_LOAD if load.is_cold else LOAD).field: load.seconds}
     if first_s is not None and not compiled.is_much:
         # A busy machine lengthens all images: what the first alone takes is its own.
@@ -137,7 +149,7 @@ def starting_times(
         is_cold = load.is_cold or compile_cache not in (None, "warm")
         metric = COLD_FIRST_IMAGE if is_cold else FIRST_IMAGE
         seen[metric.field] = load.seconds + more_s
-    return seen
+    return seen | memory
 
 
 def import_notes(imports: Sequence[Load]) -> Iterator[str]:
@@ -150,7 +162,7 @@ def import_notes(imports: Sequence[Load]) -> Iterator[str]:
 
 
 def starting_notes(load: Load | None, compiled: Compiled) -> Iterator[str]:
-    """Which of `starting_times` are not judged, and why."""
+    """Which times of `before_first_image` are not judged, and why."""
     if load is not None and load.compiled.is_much:
         yield messages.not_judged([LOAD.label, FIRST_IMAGE.label], _why(load.compiled))
     elif load is not None and compiled.is_much:

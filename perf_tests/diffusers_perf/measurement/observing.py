@@ -17,6 +17,7 @@ from diffusers_perf.measurement.discovery import modules
 from diffusers_perf.measurement.generation import Generation
 from diffusers_perf.measurement.interference import Watch
 from diffusers_perf.measurement.pipelines import Source, built
+from diffusers_perf.measurement.replay import device_of
 from diffusers_perf.measurement.trace import NoTrace
 from diffusers_perf.messages import measurement as messages
 from diffusers_perf.records.measurement import Count, Measurement
@@ -189,7 +190,8 @@ class Observing:
                 )
             else:
                 # The same work, operator by operator.
-                with built(replace(case, stack=shown), source, pipeline.device) as open_one:
+                device = device_of(pipeline)
+                with built(replace(case, stack=shown), source, device) as open_one:
                     own = Generation(open_one, case.workload)
                     self._works[key] = roofline.count_work(
                         own, open_one, steps=steps, alike=case.alike

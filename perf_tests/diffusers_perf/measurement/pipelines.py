@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import gc
 import inspect
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from difflib import get_close_matches
 from typing import Any, Protocol
 from weakref import WeakKeyDictionary
@@ -17,8 +17,10 @@ from diffusers_perf.catalog.declarations import Case, Optimization, WeightsKind
 from diffusers_perf.catalog.refusal import Refusal
 from diffusers_perf.catalog.workload import Scale, Workload
 from diffusers_perf.measurement import loading
+from diffusers_perf.measurement.counting import undone
 from diffusers_perf.measurement.discovery import Anatomy, know
 from diffusers_perf.measurement.generation import Generation
+from diffusers_perf.measurement.housekeeping import Peaks
 from diffusers_perf.measurement.noise import drawn_on_host
 from diffusers_perf.messages import measurement as messages
 
@@ -52,8 +54,10 @@ class Source(Protocol):
         variants: Mapping[str, str],
         dtype: torch.dtype,
         device: torch.device,
+        offloaded: bool = False,
     ) -> Any:
-        """A fresh diffusers pipeline with all its modules on the device in this dtype.
+        """A fresh diffusers pipeline with all its modules on the device in this dtype; where it is
+        `offloaded`, in the host's memory, and no two of its weights were on the device at once.
 
         `scheduler` names the class to take instead of the model's own. `variants` maps a module's
         place (``unet``) to the variant that takes it. `Refusal` where the weights cannot be
@@ -92,30 +96,42 @@ def built(case: Case, source: Source, device: torch.device) -> Iterator[Any]:
     `DoesNotFit` where an optimization of its stack cannot apply to such a pipeline. `Refusal` where
     the pipeline does not take an argument of the workload's call.
     """
-    build = Build(dtype=torch.float32, workload=case.workload)
+    offloading = [optimization for optimization in case.stack if optimization.offloads]
+    build = Build(
+        dtype=torch.float32, device=device, workload=case.workload, offloaded=bool(offloading)
+    )
     for optimization in case.stack:
+        if optimization not in offloading:
+            optimization.apply(build)
+    changes, build.changes = build.changes, []
+    for optimization in offloading:
         optimization.apply(build)
+    offload = build.changes
     with ExitStack() as contexts:
         for context in build.contexts:
             contexts.enter_context(context)
+        peaks = Peaks(device) if device.type == "cuda" else None
         began = loading.Loading()
         pipeline = source.load(
             scheduler=case.workload.scheduler,
             variants=build.variants,
             dtype=build.dtype,
             device=device,
+            offloaded=build.offloaded,
         )
         loading.note(pipeline, source, began)
         check_arguments(pipeline, case.workload)
         if hasattr(pipeline, "set_progress_bar_config"):
             pipeline.set_progress_bar_config(disable=True)
         contexts.enter_context(drawn_on_host())
-        know(pipeline, _anatomy(pipeline, case.workload, source, build.variants))
-        for optimization in case.stack:
-            if reason := misfit(optimization, pipeline):
-                raise DoesNotFit(reason)
-        for change in build.changes:
+        # First those that finding out what it is made of already needs.
+        _refuse_misfit(offloading, pipeline)
+        know(pipeline, _anatomy(pipeline, case.workload, source, build.variants, offload))
+        _refuse_misfit(case.stack, pipeline)
+        for change in (*changes, *offload):
             change(pipeline)
+        if peaks is not None:
+            loading.note_peak(pipeline, peaks.gpu_bytes())
         try:
             yield pipeline
         finally:
@@ -155,6 +171,12 @@ def _package(function: Any) -> str:
     return name.partition(".")[0]
 
 
+def _refuse_misfit(stack: Iterable[Optimization], pipeline: Any) -> None:
+    for optimization in stack:
+        if reason := misfit(optimization, pipeline):
+            raise DoesNotFit(reason)
+
+
 def misfit(optimization: Optimization, pipeline: Any) -> str | None:
     """Why the optimization cannot apply to this pipeline, as it was loaded; None if it can."""
     reason = optimization.needs.fits(pipeline) if optimization.needs.fits else None
@@ -167,13 +189,21 @@ _ANATOMIES: WeakKeyDictionary[Source, dict[object, Anatomy]] = WeakKeyDictionary
 
 
 def _anatomy(
-    pipeline: Any, workload: Workload, source: Source, variants: Mapping[str, str]
+    pipeline: Any,
+    workload: Workload,
+    source: Source,
+    variants: Mapping[str, str],
+    offload: Sequence[Callable[[Any], None]],
 ) -> Anatomy:
-    # As loaded: what is compiled, captured or cached later may call its modules no more.
+    # As loaded, but for what offloads it, which the device may not hold otherwise: what is
+    # compiled, captured or cached later may call its modules no more.
     known = _ANATOMIES.setdefault(source, {})
     key = (workload.name, workload.scheduler, *sorted(variants.items()))
     if key not in known:
-        known[key] = Generation(pipeline, workload).anatomy
+        with undone(pipeline) if offload else nullcontext():
+            for change in offload:
+                change(pipeline)
+            known[key] = Generation(pipeline, workload).anatomy
     return known[key]
 
 

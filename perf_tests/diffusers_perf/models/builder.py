@@ -12,13 +12,15 @@ import torch
 from diffusers_perf.catalog.declarations import WeightsKind
 from diffusers_perf.catalog.refusal import Refusal
 from diffusers_perf.catalog.workload import Scale
+from diffusers_perf.measurement.dataless import HOST
 from diffusers_perf.messages import models as messages
 from diffusers_perf.models import identity
 from diffusers_perf.models.checkpoint import with_scheduler
 
 
 class UserBuilder:
-    """Calls the function with a dtype and a device for each pipeline that is wanted.
+    """Calls the function with a dtype and a device for each pipeline that is wanted; the host's
+    where it is offloaded.
 
     `Refusal` where it cannot be imported, raises, or gives something that is not a pipeline.
     """
@@ -39,11 +41,12 @@ class UserBuilder:
         variants: Mapping[str, str],
         dtype: torch.dtype,
         device: torch.device,
+        offloaded: bool = False,
     ) -> Any:
         """See `Source.load`."""
         failure = ""
         try:
-            pipeline = self._build(dtype=dtype, device=device)
+            pipeline = self._build(dtype=dtype, device=HOST if offloaded else device)
         except torch.OutOfMemoryError:
             raise
         except Exception as error:

@@ -91,6 +91,7 @@ class Checkpoint:
         variants: Mapping[str, str],
         dtype: torch.dtype,
         device: torch.device,
+        offloaded: bool = False,
     ) -> Any:
         """See `Source.load`."""
         import diffusers
@@ -127,7 +128,7 @@ class Checkpoint:
             failure = f"{type(error).__name__}: {first_line}"
         if failure:
             raise Refusal(messages.cannot_load(self._path, failure))
-        return loaded.to(device)
+        return loaded if offloaded else loaded.to(device)
 
     def _load_variant(self, name: str, dtype: torch.dtype) -> Any:
         import diffusers

@@ -18,6 +18,7 @@ import torch
 
 from diffusers_perf.catalog.declarations import WeightsKind
 from diffusers_perf.catalog.workload import Scale
+from diffusers_perf.measurement.dataless import HOST
 from diffusers_perf.messages import models as messages
 from diffusers_perf.models.architectures import ARCHITECTURES, SCHEDULER, Architecture
 from diffusers_perf.models.checkpoint import scheduler_class
@@ -45,12 +46,14 @@ class Seeded:
         variants: Mapping[str, str],
         dtype: torch.dtype,
         device: torch.device,
+        offloaded: bool = False,
     ) -> Any:
         """See `Source.load`."""
         import diffusers
 
+        kept_on = HOST if offloaded else device
         modules = {
-            place: self._module(variants.get(place, place), dtype=dtype, device=device)
+            place: self._module(variants.get(place, place), dtype=dtype, device=kept_on)
             for place in ("unet", "vae", "text_encoder")
         }
         return diffusers.StableDiffusionPipeline(

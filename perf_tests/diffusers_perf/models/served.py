@@ -16,6 +16,7 @@ import torch
 from diffusers_perf.catalog.declarations import WeightsKind
 from diffusers_perf.catalog.refusal import Refusal
 from diffusers_perf.catalog.workload import Scale
+from diffusers_perf.measurement.dataless import HOST
 from diffusers_perf.messages import models as messages
 from diffusers_perf.models.architectures import Architecture
 from diffusers_perf.models.checkpoint import scheduler_class
@@ -34,7 +35,9 @@ BIAS = 0.1
 
 
 class Served:
-    """A family in full size; its weights are computed on the device for each pipeline."""
+    """A family in full size; its weights are computed on the device for each pipeline, one by one
+    where it is offloaded.
+    """
 
     weights = f"seeded-{SEED}"
     kind: WeightsKind = "seeded"
@@ -58,6 +61,7 @@ class Served:
         variants: Mapping[str, str],
         dtype: torch.dtype,
         device: torch.device,
+        offloaded: bool = False,
     ) -> Any:
         """See `Source.load`."""
         import diffusers
@@ -65,7 +69,7 @@ class Served:
         family = self._family
         kind = scheduler_class(scheduler or family.scheduler)
         return getattr(diffusers, family.pipeline)(
-            **self._modules(dtype, device),
+            **self._modules(dtype, device, kept_on=HOST if offloaded else device),
             **family.tokenizers(),
             **family.arguments,
             scheduler=kind.from_config(dict(family.scheduler_config)),
@@ -75,11 +79,13 @@ class Served:
         """The same to be counted where its weights would not fit."""
         return ServedWithoutWeights(self.name)
 
-    def _modules(self, dtype: torch.dtype, device: torch.device) -> dict[str, torch.nn.Module]:
+    def _modules(
+        self, dtype: torch.dtype, device: torch.device, *, kept_on: torch.device
+    ) -> dict[str, torch.nn.Module]:
         if device.type == "cpu":
             raise Refusal(messages.needs_gpu(self.name))
         return {
-            place: computed(architecture, place, dtype=dtype, device=device)
+            place: computed(architecture, place, dtype=dtype, device=device, kept_on=kept_on)
             for place, architecture in self._family.modules.items()
         }
 
@@ -89,7 +95,9 @@ class ServedWithoutWeights(Served):
 
     weights = "none"
 
-    def _modules(self, dtype: torch.dtype, device: torch.device) -> dict[str, torch.nn.Module]:
+    def _modules(
+        self, dtype: torch.dtype, device: torch.device, *, kept_on: torch.device
+    ) -> dict[str, torch.nn.Module]:
         return {
             # PyTorch's own `to`: diffusers' warns about what matters only to weights.
             place: torch.nn.Module.to(without_weights(architecture), dtype=dtype)
@@ -100,9 +108,15 @@ class ServedWithoutWeights(Served):
 
 
 def computed(
-    architecture: Architecture, place: str, *, dtype: torch.dtype, device: torch.device
+    architecture: Architecture,
+    place: str,
+    *,
+    dtype: torch.dtype,
+    device: torch.device,
+    kept_on: torch.device,
 ) -> torch.nn.Module:
-    """A module with weights on the device, in this dtype, each computed from its path and place.
+    """A module with weights in this dtype, each computed on the device from its path and place, and
+    then kept elsewhere before the next.
 
     `RuntimeError` if the class no longer has the parameters that the checkpoint has.
     """
@@ -119,16 +133,15 @@ def computed(
         for own, parameter in layer.named_parameters(recurse=False):
             if id(parameter) not in made:
                 # They require gradients, as those of a loaded checkpoint do.
-                made[id(parameter)] = torch.nn.Parameter(
-                    torch.empty(parameter.shape, dtype=dtype, device=device)
-                )
-                _fill(made[id(parameter)], f"{place}.{path}", own, layer, architecture)
+                weights = torch.empty(parameter.shape, dtype=dtype, device=device)
+                _fill(weights, f"{place}.{path}", own, layer, architecture)
+                made[id(parameter)] = torch.nn.Parameter(weights.to(kept_on))
             setattr(layer, own, made[id(parameter)])
-    return module.to(device).eval()
+    return module.to(kept_on).eval()
 
 
 def _fill(
-    parameter: torch.Tensor, path: str, own: str, layer: torch.nn.Module, of: Architecture
+    weights: torch.Tensor, path: str, own: str, layer: torch.nn.Module, of: Architecture
 ) -> None:
     """Normalizations pass on what they are given, and layers keep it at unit scale, but for gains.
 
@@ -137,16 +150,16 @@ def _fill(
     gain = next((g for end, g in of.gains.items() if path.endswith(end)), of.gain)
     seed = SEED + zlib.crc32(f"{path}.{own}".encode())
     if type(layer).__name__.endswith("Norm"):
-        parameter.data.fill_(gain if own == "weight" else 0.0)
+        weights.fill_(gain if own == "weight" else 0.0)
     elif own == "bias":
-        fill_uniform(parameter, seed=seed, bound=BIAS)
+        fill_uniform(weights, seed=seed, bound=BIAS)
     elif isinstance(layer, torch.nn.Embedding):
-        fill_uniform(parameter, seed=seed, bound=gain * math.sqrt(3))
+        fill_uniform(weights, seed=seed, bound=gain * math.sqrt(3))
     elif isinstance(layer, torch.nn.Conv2d | torch.nn.Linear):
-        fan_in = parameter[0].numel()
-        fill_uniform(parameter, seed=seed, bound=gain * math.sqrt(3 / fan_in))
+        fan_in = weights[0].numel()
+        fill_uniform(weights, seed=seed, bound=gain * math.sqrt(3 / fan_in))
         if path.endswith(of.slow):
-            parameter.data.mul_(_damping(fan_in).to(parameter.data))
+            weights.mul_(_damping(fan_in).to(weights))
     else:
         raise TypeError(messages.no_rule(path, type(layer).__name__))
 

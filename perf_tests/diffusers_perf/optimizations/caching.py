@@ -103,7 +103,7 @@ def tome(build: Build) -> None:
         (unet,) = anatomy_of(pipeline).denoisers
         known["size"] = tuple(unet.call.args[0].shape[-2:])
         # Made at its first use if not here, which neither a compiler nor a capture can follow.
-        known["args"]["generator"] = torch.Generator(pipeline.unet.device)
+        known["args"]["generator"] = torch.Generator(build.device)
 
 
 def _averaging_in_float64(matching: Callable[..., Any]) -> Callable[..., Any]:

@@ -11,7 +11,6 @@ from diffusers_perf.catalog.declarations import NO_TOLERANCE, Needs, Slot
 from diffusers_perf.catalog.recording import optimization
 from diffusers_perf.measurement import applied
 from diffusers_perf.measurement.discovery import Call, anatomy_of, decoders
-from diffusers_perf.measurement.replay import device_of
 from diffusers_perf.optimizations import fitting
 from diffusers_perf.optimizations.tolerances import (
     SAME_ARITHMETIC,
@@ -84,11 +83,12 @@ def _nowhere_to_offload_from() -> str | None:
     applied=applied.waits_on_host,
     # What is captured has to stay where it is, and the pipeline's own loop moves modules.
     decides=(Slot.DENOISER_LAUNCHES, Slot.DECODER_LAUNCHES, Slot.TEXT_ENCODER_LAUNCHES, Slot.LOOP),
+    offloads=True,
     aim="memory",
 )
 def model_offload(build: Build) -> None:
     """Each module in GPU memory while it is needed, and in the host's otherwise."""
-    build.then(lambda pipeline: pipeline.enable_model_cpu_offload())
+    build.then(lambda pipeline: pipeline.enable_model_cpu_offload(device=build.device))
 
 
 @optimization(
@@ -101,6 +101,7 @@ def model_offload(build: Build) -> None:
         *(Slot.DENOISER_LAUNCHES, Slot.DECODER_LAUNCHES, Slot.TEXT_ENCODER_LAUNCHES),
         *(Slot.WEIGHTS, Slot.BIASES, Slot.COMPILER, Slot.DECODER_COMPILER),
     ),
+    offloads=True,
     aim="memory",
 )
 def group_offload(build: Build) -> None:
@@ -108,6 +109,8 @@ def group_offload(build: Build) -> None:
 
     @build.then
     def _(pipeline: Any) -> None:
+        # With its number, as tensors have it.
+        device = torch.empty(0, device=build.device).device
         pipeline.enable_group_offload(
-            onload_device=device_of(pipeline), offload_type="leaf_level", use_stream=True
+            onload_device=device, offload_type="leaf_level", use_stream=True
         )

@@ -25,13 +25,13 @@ def _quantize(build: Build, config: Callable[[], Any]) -> None:
     def _(pipeline: Any) -> None:
         from torchao.quantization import quantize_
 
-        wide = layers.wide_layers(pipeline)
-
-        def takes(module: torch.nn.Module, path: str) -> bool:
-            return any(module is layer for layer in wide.values())
-
-        for root in denoisers(pipeline).values():
-            quantize_(root, config(), takes)
+        # An offloaded denoiser may be larger than the GPU.
+        wide = layers.wide_layers(pipeline, without_data=build.offloaded)
+        for layer in wide.values():
+            # Quantized where it computes, as the host may round otherwise, and kept where it was.
+            kept_on = layer.weight.device
+            quantize_(layer.to(build.device), config(), lambda module, path: True)
+            layer.to(kept_on)
 
 
 @optimization(

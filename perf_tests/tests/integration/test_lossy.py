@@ -26,6 +26,7 @@ from perf_tests.cases import workloads
 from perf_tests.tests.taped import Taped
 from perf_tests.tests.unit.catalogs import ours
 
+CPU = torch.device("cpu")
 FEW = replace(workloads.DDIM50_SMALL, steps=4)
 EXACT_DB = 100
 """What another order of the same sums leaves between two float32 images, and more."""
@@ -180,7 +181,7 @@ def test_applied_checks_notice_a_missing_change(source: Source) -> None:
         "fp8_tensor": "is kept in torch.float32, not torch.float8_e4m3fn",
         "model_offload": "the vae stays on cpu while it is not needed",
     }
-    build = Build(dtype=torch.float32)
+    build = Build(dtype=torch.float32, device=CPU)
     with pipeline_of("reference", source) as pipeline:
         for name, sentence in {**missing, **changes}.items():
             optimization = ours().optimizations[name]

@@ -21,10 +21,10 @@ from diffusers_perf.measurement.loading import (
     COLD_BYTES,
     Load,
     Loading,
+    before_first_image,
     import_notes,
     import_times,
     starting_notes,
-    starting_times,
     with_compiled,
 )
 from diffusers_perf.plugin import collection
@@ -129,7 +129,7 @@ def test_import_from_source_is_no_import_time(lack: Compiled, read_bytes: int) -
 def test_few_compiled_modules_silence_no_regression() -> None:
     assert import_times([load(compiled=FEW)])["import_s"] == 20
     assert [*import_notes([load(compiled=FEW)])] == []
-    assert starting_times(load(compiled=FEW), 2.0, 1.0, None, FEW) == {
+    assert before_first_image(load(compiled=FEW), 2.0, 1.0, None, FEW) == {
         "load_s": 20,
         "first_image_s": 21,
     }
@@ -138,11 +138,11 @@ def test_few_compiled_modules_silence_no_regression() -> None:
 
 def test_load_or_first_image_from_source_is_not_judged() -> None:
     from_source, from_bytecode = load(compiled=LOST), load(compiled=Compiled())
-    assert starting_times(from_source, 2.0, 1.0, None, LOST) == {}
+    assert before_first_image(from_source, 2.0, 1.0, None, LOST) == {}
     (note,) = starting_notes(from_source, LOST)
     assert note.startswith("load time and first image time not judged: ")
     # As where torch.compile is imported with the first image.
-    assert starting_times(from_bytecode, 2.0, 1.0, "warm", KEPT) == {"load_s": 20}
+    assert before_first_image(from_bytecode, 2.0, 1.0, "warm", KEPT) == {"load_s": 20}
     (note,) = starting_notes(from_bytecode, KEPT)
     assert note.startswith("first image time not judged: ")
     assert [*starting_notes(None, LOST)] == []

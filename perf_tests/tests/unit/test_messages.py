@@ -196,6 +196,11 @@ def test_portable_bounds() -> None:
         "memory ratio": bound(memory_ratio=Bound(at_most=0.4)),
         "memory": bound(structs.replace(FP16, peak_memory_bytes=4 * 2**30 + 2**20), **gib),
         "memory not measured": bound(structs.replace(FP16, peak_memory_bytes=None), **gib),
+        "load memory": bound(
+            structs.replace(FP16, metrics={"load_memory_bytes": 33 * 2.0**30}),
+            load_memory_gib=Bound(at_most=11.5),
+        ),
+        "load memory not measured": bound(load_memory_gib=Bound(at_most=11.5)),
     }
     assert texts(asked) == messages("portable")
 

@@ -75,7 +75,7 @@ def test_numbers_are_the_same_in_parts_and_rounded_in_half_precision(
 
 def test_layers_keep_unit_scale_but_for_their_gains() -> None:
     own = replace(SMALL_TEXT, gains={"q_proj": 3.0, "layer_norm1": 2.0})
-    module = computed(own, "text_encoder", dtype=torch.float32, device=CPU)
+    module = computed(own, "text_encoder", dtype=torch.float32, device=CPU, kept_on=CPU)
     assert all(parameter.requires_grad for parameter in module.parameters())
     by_name = {name.rpartition("layers.0.")[2]: p.detach() for name, p in module.named_parameters()}
     root = 3**0.5 / 32**0.5
@@ -101,7 +101,7 @@ def test_what_is_given_sinusoids_hardly_follows_the_fast_ones() -> None:
         parameters=71_872,
         slow=("timestep_embedder.linear_1",),
     )
-    module = computed(own, "transformer", dtype=torch.float32, device=CPU)
+    module = computed(own, "transformer", dtype=torch.float32, device=CPU, kept_on=CPU)
     layer = module.get_submodule("time_text_embed.timestep_embedder.linear_1")
     reach = layer.weight.detach().abs().amax(0)  # type: ignore[operator]
     assert reach[0] < 0.01 * reach[127]
@@ -110,7 +110,9 @@ def test_what_is_given_sinusoids_hardly_follows_the_fast_ones() -> None:
 
 def test_other_parameters_than_the_checkpoints_are_an_error() -> None:
     with pytest.raises(RuntimeError, match="has 19,264 parameters and should have 5"):
-        computed(replace(SMALL_TEXT, parameters=5), "x", dtype=torch.float32, device=CPU)
+        computed(
+            replace(SMALL_TEXT, parameters=5), "x", dtype=torch.float32, device=CPU, kept_on=CPU
+        )
 
 
 def test_a_layer_without_a_rule_is_an_error() -> None:
@@ -122,7 +124,7 @@ def test_a_layer_without_a_rule_is_an_error() -> None:
     )
     count = sum(p.numel() for p in without_weights(own).parameters())
     with pytest.raises(TypeError, match="which has no rule to be drawn by"):
-        computed(replace(own, parameters=count), "x", dtype=torch.float32, device=CPU)
+        computed(replace(own, parameters=count), "x", dtype=torch.float32, device=CPU, kept_on=CPU)
 
 
 def test_the_stand_in_for_t5_has_its_words_and_ends() -> None:

@@ -4,30 +4,39 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
+import torch
 from msgspec import structs
 
+from diffusers_perf.catalog.build import Build
+from diffusers_perf.catalog.declarations import Case, Needs, Optimization, Tolerances
 from diffusers_perf.catalog.metrics import BY_LEAST
 from diffusers_perf.catalog.status import Status
 from diffusers_perf.judge.comparison import Change
 from diffusers_perf.judge.pairs import compare
 from diffusers_perf.judge.verdicts import judge
 from diffusers_perf.measurement import loading
+from diffusers_perf.measurement.bytecode import Compiled
 from diffusers_perf.measurement.importing import timed_import
 from diffusers_perf.measurement.loading import (
     COLD_BYTES,
     START_TICK_S,
     Load,
     Loading,
+    before_first_image,
     import_times,
     since_start,
 )
+from diffusers_perf.measurement.pipelines import built
 from perf_tests.tests.unit import recorded
 from perf_tests.tests.unit.factories import FP16, REFERENCE, baseline_of, question
+from perf_tests.tests.unit.fake import WORKLOAD, FakeSource
 
 CASE = "ddim50-fp16"
+REFERENCE_CASE = Case(workload=WORKLOAD, name="reference", stack=())
 IDLE_S = (0.037, 0.009, 0.055, 0.01)
 """Of imports of 4.2 to 5.0 s by four processes, from the disk's cache."""
 IDLE_SLOW_S = 3.02
@@ -52,6 +61,56 @@ def test_load_is_timed_and_the_first_is_cold() -> None:
         assert load.is_first == is_first
         assert load.seconds >= 0.02
     assert loading.load_of(Thing()) is None
+
+
+def test_peak_of_a_load_is_of_its_own_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From before it is loaded until it is changed; on a GPU that torch is told of."""
+    allocated = {"now": 0, "peak": 9 * 2**30}
+
+    def take(more: int) -> None:
+        allocated["now"] += more
+        allocated["peak"] = max(allocated.values())
+
+    class Source(FakeSource):
+        def load(self, **options: Any) -> Any:
+            take(2**30)
+            take(-(2**29))
+            return super().load(**options)
+
+    def apply(build: Build) -> None:
+        """Takes as much again."""
+        build.then(lambda pipeline: take(2**30))
+
+    change = replace(
+        REFERENCE_CASE,
+        name="more",
+        stack=(
+            Optimization(
+                name="more",
+                apply=apply,
+                tolerance=Tolerances(),
+                needs=Needs(),
+                applied=lambda _: None,
+            ),
+        ),
+    )
+    peak = 2**29 + 2**30
+    cuda = torch.cuda
+    monkeypatch.setattr(cuda, "reset_peak_memory_stats", lambda: allocated.update(peak=0))
+    monkeypatch.setattr(cuda, "max_memory_allocated", lambda: allocated["peak"])
+    monkeypatch.setattr(cuda, "memory_snapshot", list)
+    monkeypatch.setattr(torch._C, "_cuda_clearCublasWorkspaces", lambda: None, raising=False)
+    source: Any = Source()
+    with built(change, source, torch.device("cuda")) as pipeline:
+        take(2**40)
+        load = loading.load_of(pipeline)
+    assert load is not None
+    assert load.peak_bytes == peak
+    seen = before_first_image(load, 1.0, 1.0, None, Compiled())
+    assert seen["load_memory_bytes"] == peak
+    with built(REFERENCE_CASE, source, torch.device("cpu")) as pipeline:
+        load = loading.load_of(pipeline)
+    assert "load_memory_bytes" not in before_first_image(load, 1.0, 1.0, None, Compiled())
 
 
 def test_cache_is_cold_where_much_is_read() -> None:
