@@ -559,6 +559,10 @@ def test_cublas_workspace_is_freed_with_the_pipeline(monkeypatch: pytest.MonkeyP
     forget = "_cuda_clearCublasWorkspaces"
     monkeypatch.setattr(torch._C, forget, lambda: shown.append("workspaces"), raising=False)
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: shown.append("cache"))
+    # The peak of loading, which nothing here takes.
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda: None)
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda: 0)
+    monkeypatch.setattr(torch.cuda, "memory_snapshot", list)
     case = Case(workload=WORKLOAD, name=REFERENCE, stack=(), against=REFERENCE, image_only=False)
     source: Any = FakeSource()
     with pipelines.built(case, source, torch.device("cuda")):
