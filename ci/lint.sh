@@ -20,6 +20,15 @@ lint_workflows() {
     fi
 }
 
+lint_merges() {
+    # Of text that no other check reads, such as the changelog's fragments.
+    if git grep -nIE '^(<{7}|>{7}) '; then
+        echo 'a conflict of a merge or rebase is left in the lines above'
+        return 1
+    fi
+}
+
+lint_merges
 ruff check .
 ruff format --check .
 mypy
