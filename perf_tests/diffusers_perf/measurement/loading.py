@@ -132,8 +132,8 @@ def before_first_image(
     compiled: Compiled,
 ) -> dict[str, float]:
     """Times and memory before the first image, by `Metric.field`; none of a pipeline whose load is
-    not known, and no times of what compiled much from source: `compiled` is what was until the
-    first image was there.
+    not known, and no times where much was compiled from source: `compiled` until the first image
+    was there.
 
     The first image took `first_s`, None if there was none, and a later one takes `like_first_s`.
     """
