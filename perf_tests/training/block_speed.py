@@ -29,6 +29,7 @@ from diffusers_perf.measurement.interference import Watch
 from diffusers_perf.messages.common import first_line
 from diffusers_perf.techniques.conditioning import OfTimestep
 from diffusers_perf.techniques.fused_mlp import fuse_gelus, fuse_mlps, split_projections
+from perf_tests.training import kernels
 
 SEED = 2023
 STEPS = 28
@@ -86,8 +87,8 @@ def fuse_both(block: Any) -> None:
 
 
 def attend_on(backend: str) -> Callable[[Any], None]:
-    """One of diffusers', told to the block itself: dynamo sees it there, and not what is set for
-    the process.
+    """Set one of diffusers' backends on the block itself: Dynamo would compile nothing anew for one
+    of the process.
     """
 
     def change(block: Any) -> None:
@@ -244,25 +245,19 @@ class Bench:
         built.seconds.append((synchronized_clock() - start) / calls)
         built.clocks_mhz += [*watch.clocks_mhz, *watch.capped_clocks_mhz]
 
-    def kernels(self, built: Built) -> list[tuple[str, float, float]]:
-        """The longest of a call: name, microseconds, launches. On a CPU its operators."""
+    def ran(self, built: Built) -> Iterator[tuple[str, float]]:
+        """What `PROFILED_CALLS` calls ran on the GPU, on a CPU their operators: names, seconds."""
         activity = torch.profiler.ProfilerActivity
         on_gpu = self._device.type == "cuda"
         with torch.profiler.profile(activities=[activity.CUDA if on_gpu else activity.CPU]) as seen:
             for _ in range(PROFILED_CALLS):
                 built.call()
             synchronized_clock()
-        totals = [
-            (
-                event.key,
-                (event.self_device_time_total if on_gpu else event.self_cpu_time_total)
-                / PROFILED_CALLS,
-                event.count / PROFILED_CALLS,
-            )
-            for event in seen.key_averages()
-            if not on_gpu or event.device_type.name == "CUDA"
-        ]
-        return sorted(totals, key=lambda total: -total[1])[:KERNELS]
+        for event in seen.events():
+            if on_gpu and event.device_type.name == "CUDA":
+                yield event.name, event.self_device_time_total / 1e6
+            elif not on_gpu:
+                yield event.name, event.self_cpu_time_total / 1e6
 
 
 def table(found: Sequence[Built]) -> Iterator[str]:
@@ -293,14 +288,6 @@ def _spread(built: Built) -> float:
     return (max(built.seconds) - min(built.seconds)) / median(built.seconds)
 
 
-def kernel_table(built: Built, kernels: Sequence[tuple[str, float, float]]) -> Iterator[str]:
-    yield f"| {built.kind} block, {built.variant.name}: kernel | µs per block | launches |"
-    yield "|---|---|---|"
-    for name, microseconds, launches in kernels:
-        shown = name.replace("|", "\\|")[:100]
-        yield f"| `{shown}` | {microseconds:.1f} | {launches:g} |"
-
-
 def build_all(bench: Bench, args: argparse.Namespace) -> list[Built]:
     """All that there is time for; what is left out is said."""
     found: list[Built] = []
@@ -321,7 +308,7 @@ def build_all(bench: Bench, args: argparse.Namespace) -> list[Built]:
             except TooLong:
                 reason = f"not built after {synchronized_clock() - before:.0f} s"
             except Exception as error:
-                # One variant that a machine cannot run is no reason to lose the others.
+                # A variant can break anything in the compiler, and the others have to go on.
                 reason = first_line(error) or type(error).__name__
             took = f"built in {synchronized_clock() - before:.1f} s"
             print(f"{kind} block, {variant.name}: {reason or took}", file=sys.stderr, flush=True)
@@ -353,7 +340,9 @@ def main() -> int:
             own = [built for built in found if built.kind == kind]
             if own:
                 best = min(own, key=lambda built: built.ms)
-                print("", *kernel_table(best, bench.kernels(best)), sep="\n", flush=True)
+                of = f"{PROFILED_CALLS} calls of the {kind} block, {best.variant.name}:"
+                rows = kernels.table(bench.ran(best), rows=KERNELS)
+                print("", of, "", *rows, sep="\n", flush=True)
     return 0
 
 

@@ -12,7 +12,7 @@ import gc
 import re
 import sys
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import torch
 
@@ -29,19 +29,26 @@ LONGEST = 100
 """Of a kernel's name: templates of CUTLASS go on for a thousand letters."""
 
 
-def table(trace: Trace, *, rows: int) -> Iterator[str]:
-    """The kernels that take the longest, then what all others take together, then the whole."""
+def of_trace(trace: Trace) -> Iterator[tuple[str, float]]:
+    """What ran on the GPU: names and seconds."""
+    return ((event.name, event.end_s - event.start_s) for event in trace.on_gpu)
+
+
+def table(ran: Iterable[tuple[str, float]], *, rows: int) -> Iterator[str]:
+    """The kernels that take the longest, then what all others take together, then the whole; of
+    names and seconds.
+    """
     calls: defaultdict[str, list[float]] = defaultdict(list)
-    for event in trace.on_gpu:
-        calls[event.name].append(event.end_s - event.start_s)
+    for name, seconds in ran:
+        calls[name].append(seconds)
     whole = sum(map(sum, calls.values()))
     longest = sorted(calls, key=lambda name: -sum(calls[name]))
     yield HEAD
     for name in longest[:rows]:
         yield _line(f"`{_short(name)}`", counters.family_of(name), calls[name], whole)
-    if others := [seconds for name in longest[rows:] for seconds in calls[name]]:
+    if others := [time for name in longest[rows:] for time in calls[name]]:
         yield _line(f"{len(longest) - rows} others", "", others, whole)
-    yield _line("all", "", [seconds for each in calls.values() for seconds in each], whole)
+    yield _line("all", "", [time for each in calls.values() for time in each], whole)
 
 
 def _line(name: str, family: str, seconds: list[float], whole: float) -> str:
@@ -73,7 +80,7 @@ def main() -> int:
             generation()
             generation()
             trace = profile(generation, pipeline, steps=workload.steps)
-        print(f"\n{case.id}:\n", *table(trace, rows=args.rows), sep="\n", flush=True)
+        print(f"\n{case.id}:\n", *table(of_trace(trace), rows=args.rows), sep="\n", flush=True)
         gc.collect()
     return 0
 

@@ -7,7 +7,7 @@ import sys
 import pytest
 import torch
 
-from perf_tests.training import block_speed
+from perf_tests.training import block_speed, kernels
 
 
 def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
@@ -25,7 +25,8 @@ def test_blocks_are_timed(
     assert not others
     assert row.count(" ms (") == 2
     assert row.endswith("| -, - | 1.00, 1.00 |")
-    assert "double block, eager: kernel" in out
+    assert f"{block_speed.PROFILED_CALLS} calls of the double block, eager:" in out
+    assert out.count(kernels.HEAD) == len(block_speed.BLOCKS)
     assert "compiled: not built after" in err
 
 

@@ -131,8 +131,8 @@ def least(sides: PairedCase, metric: Metric) -> Iterator[Change]:
     """A metric to which disturbances only add: the least of all processes of head against base's.
 
     Yields nothing if head is within the limit, or if one side did not measure it. Few processes may
-    all have been disturbed, and are inconclusive up to `SLACK_OF_FEW`, or up to what a core costs
-    that was slower than that now and then.
+    all have been disturbed, and are inconclusive up to `SLACK_OF_FEW`, or as far as a CPU core
+    that was slow for a while explains it.
     """
     had, has = (
         [value for case in side if (value := metric.of(case.measurement)) is not None]

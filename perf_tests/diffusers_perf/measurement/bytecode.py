@@ -63,7 +63,7 @@ def compiled(names: Iterable[str], *, since_s: float) -> Compiled:
 
 
 def _written_s(source: Path, cached: Path) -> float | None:
-    """When the bytecode of this source was written; None where there is none of it as it is."""
+    """When the bytecode of this source was written; None where it is missing or stale."""
     try:
         with cached.open("rb") as file:
             header = file.read(HEADER_BYTES)

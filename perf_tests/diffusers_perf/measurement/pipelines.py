@@ -6,7 +6,6 @@ import gc
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from difflib import get_close_matches
 from typing import Any, Protocol
 from weakref import WeakKeyDictionary
 
@@ -160,9 +159,7 @@ def check_arguments(pipeline: Any, workload: Workload) -> None:
         taken |= {name for name in call.__code__.co_consts if isinstance(name, str)}
     for name in workload.call:
         if name not in taken:
-            close = "".join(get_close_matches(name, parameters, 1))
-            kind = type(pipeline).__name__
-            raise Refusal(messages.unknown_argument(kind, name, close))
+            raise Refusal(messages.unknown_argument(type(pipeline).__name__, name, parameters))
 
 
 def _package(function: Any) -> str:

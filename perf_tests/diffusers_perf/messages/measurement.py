@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
-from diffusers_perf.messages.common import first_line
+from diffusers_perf.messages.common import first_line, meant
 from diffusers_perf.messages.numbers import plural
 
 # Calls
 
 
-def unknown_argument(pipeline: str, argument: str, close: str) -> str:
-    """`close` is empty where no argument is like it."""
-    meant = f" (did you mean {close}?)" if close else ""
-    return f"{pipeline} takes no argument {argument!r}{meant}"
+def unknown_argument(pipeline: str, argument: str, known: Collection[str]) -> str:
+    return f"{pipeline} takes no argument {argument!r}{meant(argument, known)}"
 
 
 # What is missing here

@@ -5,14 +5,14 @@ import json
 from pathlib import Path
 
 from diffusers_perf.measurement.trace import read
-from perf_tests.training.kernels import HEAD, table
+from perf_tests.training.kernels import HEAD, of_trace, table
 
 RECORDED = Path(__file__).parent / "recorded" / "h100-fp16-2steps.json.gz"
 
 
 def test_longest_kernels_come_first_and_the_rest_adds_up_to_all() -> None:
     trace = read(json.loads(gzip.decompress(RECORDED.read_bytes()))["traceEvents"])
-    head, *rows = table(trace, rows=3)
+    head, *rows = table(of_trace(trace), rows=3)
     assert head == HEAD
     cells = [[cell.strip() for cell in row.strip("|").split("|")] for row in rows]
     calls, times = ([float(row[column].split()[0]) for row in cells] for column in (2, 3))

@@ -64,7 +64,7 @@ def test_load_is_timed_and_the_first_is_cold() -> None:
 
 
 def test_peak_of_a_load_is_of_its_own_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    """From before it is loaded until it is changed; on a GPU that torch is told of."""
+    """From the start of the load to the last change. CUDA's memory is simulated."""
     allocated = {"now": 0, "peak": 9 * 2**30}
 
     def take(more: int) -> None:
