@@ -52,14 +52,12 @@ PREFIX = {n: v for n, v in os.environ.items() if n == "PYTHONPYCACHEPREFIX"}
 """Of this process: the libraries' bytecode stays where the other tests have it."""
 
 
-def main_job(
-    folder: Path, name: str, *options: str, rounds: int = 2, **variables: str
-) -> tuple[CaseRecord, str]:
+def main_job(folder: Path, name: str, *options: str, **variables: str) -> tuple[CaseRecord, str]:
     """The reference and what a run of it prints, with these variables and no others of Python's
     own.
     """
     environment = {n: v for n, v in os.environ.items() if not n.startswith("PYTHON")}
-    line = [sys.executable, "-m", "pytest", "--device=cpu", f"--rounds={rounds}", "-k", "reference"]
+    line = [sys.executable, "-m", "pytest", "--device=cpu", "--rounds=2", "-k", "reference"]
     ran = subprocess.run(
         [*line, "--benchmark-only", f"--benchmark-json={name}", *options],
         cwd=folder,
@@ -124,7 +122,7 @@ def test_run_without_bytecode_is_no_slower_import(
         (tmp_path / "served" / f"part_{number}.py").write_text(FUNCTIONS)
 
     # The first process after an installation: another one, that has bytecode, is timed.
-    case, said = main_job(tmp_path, "first.json", rounds=3, **PREFIX)
+    case, said = main_job(tmp_path, "first.json", "--rounds=3", **PREFIX)
     assert case.measurement.metrics["import_s"] > 0
     assert "from source" not in said
     quieted(tmp_path / "first.json")
@@ -133,7 +131,7 @@ def test_run_without_bytecode_is_no_slower_import(
 
     forget_bytecode(tmp_path)
     none = {**PREFIX, "PYTHONDONTWRITEBYTECODE": "1"}
-    case, said = main_job(tmp_path, "without.json", "--quick", rounds=3, **none)
+    case, said = main_job(tmp_path, "without.json", "--quick", "--rounds=3", **none)
     run = load_run(tmp_path / "without.json")
     assert not {"import_s", "cold_import_s"} & {*case.measurement.metrics}
     verdict = judged(run, case, standards_of(run, BaselineStore(tmp_path / "baselines")))
