@@ -80,11 +80,15 @@ def main(args: argparse.Namespace) -> int:
 
 
 def _add(args: argparse.Namespace) -> int:
+    from diffusers_perf.cli.acceptable import ended_early
     from diffusers_perf.history.store import add
     from diffusers_perf.records.reading import load_run
 
     # All are read before the first is added.
-    for run in [load_run(path) for path in args.runs]:
+    runs = [load_run(path) for path in args.runs]
+    for text in ended_early(runs):
+        print(text)
+    for run in runs:
         path, kept = add(run, folder_of(args), label=args.label)
         if kept is None:
             print(messages.added(path))

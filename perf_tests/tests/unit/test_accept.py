@@ -228,8 +228,9 @@ def test_run_that_stopped_half_way_is_named(
     for options in ([*paths, "--reason=x"], [paths[2], "--images-only", "--reason=y"]):
         assert command.main(["accept", *options]) == 0
         assert capsys.readouterr().out.startswith(sentence)
-    assert command.main(["calibrate", *paths]) == 0
-    assert capsys.readouterr().out.startswith(sentence)
+    for line in (["calibrate"], ["history", "add", f"--store={tmp_path / 'history'}"]):
+        assert command.main([*line, *paths]) == 0
+        assert capsys.readouterr().out.startswith(sentence)
     # A skipped case says nothing of that.
     session(run)["not_timed"] = [lost(name, "skipped") for name in (FP16, "pndm25x4-reference")]
     paths = written(tmp_path, runs)
