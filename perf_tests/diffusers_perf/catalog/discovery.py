@@ -64,6 +64,11 @@ class Project:
         return list(found.values())
 
     @property
+    def suites(self) -> list[str]:
+        """Of all cases, each once."""
+        return [*dict.fromkeys(case.suite for case in self.cases)]
+
+    @property
     def catalogs(self) -> tuple[Catalog, ...]:
         return (self.shared, *self.own.values())
 

@@ -88,9 +88,9 @@ def empty_suite(suite: str, known: Collection[str]) -> str:
     return f"{what}; known are {', '.join(known)}"
 
 
-def suites_are(reason: str, known: Sequence[str]) -> str:
-    """Of what pytest says of -m: its `--markers` lists no suites."""
-    return f"{reason} The suites are {', '.join(known)}."
+def suites_are(known: Sequence[str]) -> str:
+    """Beside what pytest says of -m: its `--markers` lists no suites."""
+    return f"The suites are {', '.join(known)}."
 
 
 def model_apart(value: str) -> str:

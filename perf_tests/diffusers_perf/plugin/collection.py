@@ -169,10 +169,9 @@ def pytest_collection_modifyitems(
     try:
         result = yield
     except pytest.UsageError as error:
-        if not config.getoption("markexpr", ""):
+        if "'-m'" not in str(error):
             raise
-        suites = dict.fromkeys(case.suite for case in perf.project.cases)
-        raise pytest.UsageError(messages.suites_are(str(error), [*suites])) from None
+        raise pytest.UsageError(f"{error} {messages.suites_are(perf.project.suites)}") from None
     if not is_named(config) and not config.getoption("markexpr", ""):
         suites = config.getini("perf_suites")
         _keep(items, config, [i for i in items if case_of(i) is None or _is_in(i, suites)])
@@ -207,16 +206,16 @@ def _is_our_test(value: object) -> bool:
 
 def _mark_suites(config: pytest.Config, items: Sequence[pytest.Item]) -> None:
     """Each suite is a mark, which ``-m`` selects. `pytest.UsageError` for a name that is taken."""
-    declared = config.stash[SESSION].project.cases
+    project = config.stash[SESSION].project
+    suites, declared = project.suites, project.cases
     known = {line.split(":")[0].split("(")[0].strip() for line in config.getini("markers")}
-    for suite in dict.fromkeys(case.suite for case in declared):
+    for suite in suites:
         if suite in known:
             raise pytest.UsageError(messages.foreign_mark(suite))
         config.addinivalue_line("markers", messages.suite_mark(suite))
-    unknown = [s for s in config.getini("perf_suites") if s not in {c.suite for c in declared}]
+    unknown = [suite for suite in config.getini("perf_suites") if suite not in suites]
     if unknown and is_whole(config):
-        suites = dict.fromkeys(case.suite for case in declared)
-        raise pytest.UsageError(messages.empty_suite(unknown[0], [*suites]))
+        raise pytest.UsageError(messages.empty_suite(unknown[0], suites))
     for item in items:
         if (case := case_of(item)) is not None:
             for suite in suites_of(case, declared):

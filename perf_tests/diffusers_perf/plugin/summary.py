@@ -71,6 +71,8 @@ def pytest_terminal_summary(
             if not perf.bench.sources.runs(case.workload)
         }
         terminalreporter.write_line(messages.no_case_matches([*elsewhere]))
+        if config.getoption("markexpr"):
+            terminalreporter.write_line(messages.suites_are(perf.project.suites))
     if not perf.rows:
         return
 

@@ -207,6 +207,8 @@ def test_suites_are_named_where_m_selects_none_of_them(repository: Repository) -
     said = repository.refusal("--strict-markers", "-m", "gide")
     assert "gide" in said
     assert said.endswith(" The suites are guide.")
+    repository.collect("-m", "gide").stdout.fnmatch_lines(["The suites are guide."])
+    assert "suites" not in repository.refusal("-m", "guide", "-k", "a and (")
 
 
 def test_what_ships_is_listed_beside_a_broken_declaration(
