@@ -161,7 +161,7 @@ def judged(run: Run, case: CaseRecord, standards: Standards) -> Verdict:
         image_only=case.image_only,
         workload=case.workload,
         job=run.session.main_job,
-        accepted_since=_accepted_since(case, standards.store),
+        had_no_accepted_image=_had_no_accepted_image(case, standards.store),
     )
     drift = run.drift_of(case)
     if not question.is_reference and drift and drift.significant:
@@ -170,7 +170,8 @@ def judged(run: Run, case: CaseRecord, standards: Standards) -> Verdict:
     return Verdict(findings=(*verdict.findings, *_counted(run, case, standards, question)))
 
 
-def _accepted_since(case: CaseRecord, store: BaselineStore) -> bool:
+def _had_no_accepted_image(case: CaseRecord, store: BaselineStore) -> bool:
+    """One that was accepted after the run, or lies where the run did not look."""
     seen = case.measurement
     return case.is_reference and seen.image_distance is None and store.has_image(seen)
 

@@ -135,7 +135,8 @@ def _close(q: Question) -> Finding:
             limit = replace(limit, psnr_db=max(limit.psnr_db, rounding_db))
     if distance is None:
         if q.is_reference:
-            said = messages.newer_image if q.accepted_since else messages.no_accepted_image
+            there = q.had_no_accepted_image
+            said = messages.had_no_accepted_image if there else messages.no_accepted_image
             return q.finding(Status.NEW, IMAGE.name, said(q))
         if limit:
             return q.finding(Status.INCONCLUSIVE, IMAGE_DISTANCE.name, messages.not_compared(q))

@@ -143,6 +143,7 @@ def least(sides: PairedCase, metric: Metric) -> Iterator[Change]:
     base, head = min(had), min(has)
     slack = metric.limit.slack if metric.limit else 0.0
     of_few = max(slack, SLACK_OF_FEW)
+    # Not the decoder: its kernels are few and long, and the host waits for them.
     if metric in (*OF_HOST, DENOISING_STAGE):
         of_few = max(of_few, _slowest_core(sides) - 1)
     limit, certain = (base * (1 + share) + metric.margin for share in (slack, of_few))

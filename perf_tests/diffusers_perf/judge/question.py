@@ -38,8 +38,8 @@ class Question:
     again or the difference is not significant."""
     workload: Mapping[str, object] = field(default_factory=dict)
     """It must be the baseline's."""
-    accepted_since: bool = False
-    """Whether an image was accepted after the run, which did not compare its own with it."""
+    had_no_accepted_image: bool = False
+    """Whether an image is accepted that the run did not have, to compare its own with."""
     job: MainJob = field(default_factory=MainJob)
     """It runs the case again."""
 

@@ -96,10 +96,10 @@ def new(cases: int, of: int, machine: str) -> str:
 
 
 def accepted_since(cases: int, of: int) -> str:
-    were = "was" if cases == 1 else "were"
+    are = "is" if cases == 1 else "are"
     return (
-        f"No case fails. {cases} of {plural(of, 'case')} {were} accepted after this run, which was "
-        "not compared with what was accepted."
+        f"No case fails. {cases} of {plural(of, 'case')} {are} accepted now, but the run was not "
+        "compared with what was accepted."
     )
 
 

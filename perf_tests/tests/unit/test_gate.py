@@ -336,7 +336,7 @@ def test_image_that_was_accepted_after_the_run_is_not_accepted_again(
     assert "new: ddim50-reference: no accepted image for these weights" in printed()
     assert accept(runs, no_baselines) == 0
     now = printed()
-    assert "new: ddim50-reference: not compared with the accepted image, which is newer" in now
+    assert "new: ddim50-reference: not compared with the accepted image, which the run" in now
     assert now.endswith('next: pytest perf_tests --benchmark-only -k "[ddim50-reference]"')
     # Of the speed alone, there is something left to accept.
     (no_baselines / "nvidia-h200.json").unlink()

@@ -109,7 +109,7 @@ def test_images() -> None:
         ),
         "reference new": question(structs.replace(REFERENCE, image_distance=None)),
         "reference accepted since": question(
-            structs.replace(REFERENCE, image_distance=None), accepted_since=True
+            structs.replace(REFERENCE, image_distance=None), had_no_accepted_image=True
         ),
     }
     assert texts(asked) == messages("images")

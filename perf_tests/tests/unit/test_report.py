@@ -183,7 +183,7 @@ def test_case_that_was_accepted_after_the_run_is_not_accepted_again(
     accept(folder, run)
     text = page(path)
     assert mood(text) == "plain"
-    assert headline(text).startswith("No case fails. 5 of 5 cases were accepted after this run")
+    assert headline(text).startswith("No case fails. 5 of 5 cases are accepted now, but the run")
     assert "diffusers-perf accept" not in text
     # Its counter has no accepted count, and its image is not accepted.
     case(run, "ddim50-fp16")["sentence"] = "new: ddim50-fp16: 1 counter without an accepted count"

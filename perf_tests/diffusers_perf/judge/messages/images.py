@@ -210,9 +210,9 @@ def no_accepted_image(q: Question) -> Message:
     return Message(what="no accepted image for these weights", command=q.accept_images)
 
 
-def newer_image(q: Question) -> Message:
+def had_no_accepted_image(q: Question) -> Message:
     return Message(
-        what="not compared with the accepted image, which is newer than the run", command=q.rerun
+        what="not compared with the accepted image, which the run did not have", command=q.rerun
     )
 
 
