@@ -120,13 +120,21 @@ def _joining(root: torch.nn.Module) -> list[Any]:
 
 
 def _linear_gelu(layer: torch.nn.Linear, x: torch.Tensor) -> torch.Tensor:
-    made: torch.Tensor = linear_gelu(x, layer.weight, layer.bias)
+    made: torch.Tensor = linear_gelu(*_autocast(x, layer.weight, layer.bias))
     return made
 
 
 def _linear_of_two(layer: torch.nn.Linear, one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
-    made: torch.Tensor = linear_of_two(one, other, layer.weight, layer.bias)
+    made: torch.Tensor = linear_of_two(*_autocast(one, other, layer.weight, layer.bias))
     return made
+
+
+def _autocast(x: torch.Tensor, *others: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """What `functional.linear` would compute with: torch.autocast knows no operators of ours."""
+    if x.is_meta or not torch.is_autocast_enabled(x.device.type):
+        return x, *others
+    dtype = torch.get_autocast_dtype(x.device.type)
+    return tuple(t if t.dtype == torch.float64 else t.to(dtype) for t in (x, *others))
 
 
 def _given(activation: torch.nn.GELU, x: torch.Tensor) -> torch.Tensor:
