@@ -97,9 +97,10 @@ def note(pipeline: Any, source: object, loading: Loading) -> None:
     _LOADED.add(source)
 
 
-def note_peak(pipeline: Any, peak_bytes: int | None) -> None:
-    """Keep the most GPU memory that this pipeline took until it was changed."""
-    _LOADS[pipeline] = replace(_LOADS[pipeline], peak_bytes=peak_bytes)
+def note_peak(pipeline: Any, *peaks_bytes: int | None) -> None:
+    """Keep the most GPU memory that this pipeline took until it was changed, of several parts."""
+    known = [peak for peak in peaks_bytes if peak is not None]
+    _LOADS[pipeline] = replace(_LOADS[pipeline], peak_bytes=max(known, default=None))
 
 
 def load_of(pipeline: Any) -> Load | None:

@@ -125,21 +125,31 @@ def built(case: Case, source: Source, device: torch.device) -> Iterator[Any]:
         contexts.enter_context(drawn_on_host())
         # First those that finding out what it is made of already needs.
         _refuse_misfit(offloading, pipeline)
+        loaded_bytes = peaks.gpu_bytes() if peaks else None
         know(pipeline, _anatomy(pipeline, case.workload, source, build.variants, offload))
         _refuse_misfit(case.stack, pipeline)
+        if peaks:
+            # Not what was generated to find that out, which the first case of a workload does.
+            _clear_workspaces()
+            collect(device)
+            peaks = Peaks(device)
         for change in (*changes, *offload):
             change(pipeline)
-        if peaks is not None:
-            loading.note_peak(pipeline, peaks.gpu_bytes())
+        if peaks:
+            loading.note_peak(pipeline, loaded_bytes, peaks.gpu_bytes())
         try:
             yield pipeline
         finally:
             del pipeline
     if device.type == "cuda":
-        # cuBLAS keeps its workspace, 32 MiB on an H100, for each stream that ever ran a product:
-        # one more for each that a graph was recorded on, in the peak of whatever comes next.
-        torch._C._cuda_clearCublasWorkspaces()
+        _clear_workspaces()
     collect(device)
+
+
+def _clear_workspaces() -> None:
+    # cuBLAS keeps one, 32 MiB on an H100, for each stream that ever ran a product: one more for
+    # each that a graph was recorded on, in the peak of whatever comes next.
+    torch._C._cuda_clearCublasWorkspaces()
 
 
 def check_arguments(pipeline: Any, workload: Workload) -> None:

@@ -33,7 +33,7 @@ from diffusers_perf.measurement.loading import (
 from diffusers_perf.measurement.pipelines import built
 from perf_tests.tests.unit import recorded
 from perf_tests.tests.unit.factories import FP16, REFERENCE, baseline_of, question
-from perf_tests.tests.unit.fake import WORKLOAD, FakeSource
+from perf_tests.tests.unit.fake import WORKLOAD, FakePipeline, FakeSource
 
 CASE = "ddim50-fp16"
 REFERENCE_CASE = Case(workload=WORKLOAD, name="reference", stack=())
@@ -64,18 +64,26 @@ def test_load_is_timed_and_the_first_is_cold() -> None:
 
 
 def test_peak_of_a_load_is_of_its_own_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    """From the start of the load to the last change. CUDA's memory is simulated."""
+    """From the start of the load to the last change, without what is generated between to find out
+    what the pipeline is made of, once. CUDA's memory is simulated.
+    """
     allocated = {"now": 0, "peak": 9 * 2**30}
 
     def take(more: int) -> None:
         allocated["now"] += more
         allocated["peak"] = max(allocated.values())
 
+    class Pipeline(FakePipeline):
+        def __call__(self, *args: Any, **options: Any) -> Any:
+            take(8 * 2**30)
+            take(-8 * 2**30)
+            return super().__call__(*args, **options)
+
     class Source(FakeSource):
-        def load(self, **options: Any) -> Any:
+        def load(self, **_: Any) -> Any:
             take(2**30)
             take(-(2**29))
-            return super().load(**options)
+            return Pipeline()
 
     def apply(build: Build) -> None:
         """Takes as much again."""
@@ -94,20 +102,26 @@ def test_peak_of_a_load_is_of_its_own_memory(monkeypatch: pytest.MonkeyPatch) ->
             ),
         ),
     )
-    peak = 2**29 + 2**30
     cuda = torch.cuda
-    monkeypatch.setattr(cuda, "reset_peak_memory_stats", lambda: allocated.update(peak=0))
+    monkeypatch.setattr(
+        cuda, "reset_peak_memory_stats", lambda: allocated.update(peak=allocated["now"])
+    )
     monkeypatch.setattr(cuda, "max_memory_allocated", lambda: allocated["peak"])
     monkeypatch.setattr(cuda, "memory_snapshot", list)
     monkeypatch.setattr(torch._C, "_cuda_clearCublasWorkspaces", lambda: None, raising=False)
     source: Any = Source()
-    with built(change, source, torch.device("cuda")) as pipeline:
-        take(2**40)
-        load = loading.load_of(pipeline)
-    assert load is not None
-    assert load.peak_bytes == peak
-    seen = before_first_image(load, 1.0, 1.0, None, Compiled())
-    assert seen["load_memory_bytes"] == peak
+    looked_at = []
+    for case, peak in ((change, 2**29 + 2**30), (change, 2**29 + 2**30), (REFERENCE_CASE, 2**30)):
+        allocated["now"] = 0
+        with built(case, source, torch.device("cuda")) as pipeline:
+            looked_at.append(pipeline.calls > 0)
+            take(2**40)
+            load = loading.load_of(pipeline)
+        assert load is not None
+        assert load.peak_bytes == peak
+        seen = before_first_image(load, 1.0, 1.0, None, Compiled())
+        assert seen["load_memory_bytes"] == peak
+    assert looked_at == [True, False, False]
     with built(REFERENCE_CASE, source, torch.device("cpu")) as pipeline:
         load = loading.load_of(pipeline)
     assert "load_memory_bytes" not in before_first_image(load, 1.0, 1.0, None, Compiled())
