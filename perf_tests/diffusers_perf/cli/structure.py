@@ -158,6 +158,8 @@ def not_countable(case: Case) -> str | None:
             return messages.captured(optimization.name)
         if optimization.follows_values:
             return messages.follows_values(optimization.name)
+        if optimization.offloads:
+            return messages.offloads(optimization.name)
         if optimization.needs.package:
             return messages.of_package(optimization.needs.package)
         refusal = optimization.needs.probe() if optimization.needs.probe else None

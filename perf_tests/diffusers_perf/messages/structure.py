@@ -36,6 +36,10 @@ def follows_values(optimization: str) -> str:
     return f"{optimization} decides by values, and tensors without data have none"
 
 
+def offloads(optimization: str) -> str:
+    return f"{optimization} moves weights between host and GPU, and tensors without data have none"
+
+
 def of_package(package: str) -> str:
     return f"operators of {package} are counted on a GPU only"
 

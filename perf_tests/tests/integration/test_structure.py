@@ -40,6 +40,7 @@ from diffusers_perf.records.store import BaselineStore
 from diffusers_perf.techniques.conditioning import precompute
 from diffusers_perf.techniques.stepped import take_over
 from perf_tests.cases import workloads
+from perf_tests.cases.served import DEV28
 from perf_tests.tests import tiny
 from perf_tests.tests.unit.catalogs import ours
 
@@ -580,6 +581,19 @@ def test_life_of_an_accepted_count(
     casts = Count(fixed=1, per_step=1)
     assert cli.main(["structure", "--model=sd15"]) == 0
     assert "new: pndm25x4/sd15/reference has no accepted counts" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("has_gpu", [False, True])
+@pytest.mark.parametrize("stack", ["bf16+model_offload", "channels_last+group_offload"])
+def test_offloaded_case_is_not_counted_on_any_host(
+    stack: str, has_gpu: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: has_gpu)
+    reason = command.not_countable(ours().case(DEV28, stack))
+    assert reason is not None
+    assert reason.endswith(
+        "_offload moves weights between host and GPU, and tensors without data have none"
+    )
 
 
 def test_next_commands_repeat_the_options(
