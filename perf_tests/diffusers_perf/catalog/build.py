@@ -30,6 +30,13 @@ class Build:
     contexts: list[AbstractContextManager[Any]] = field(default_factory=list)
     changes: list[Callable[[Any], None]] = field(default_factory=list)
 
+    @property
+    def numbered_device(self) -> torch.device:
+        """The device as its tensors name it: ``cuda:0`` where it is ``cuda``."""
+        import torch
+
+        return torch.empty(0, device=self.device).device
+
     def take(self, variant: str, *, place: str) -> None:
         """Load this variant in a module's place (``distilled_unet`` as ``unet``)."""
         self.variants[place] = variant

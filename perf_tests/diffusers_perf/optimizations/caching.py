@@ -102,8 +102,9 @@ def tome(build: Build) -> None:
         # It learns this from the UNet's call; who calls the UNet's forward alone leaves it unknown.
         (unet,) = anatomy_of(pipeline).denoisers
         known["size"] = tuple(unet.call.args[0].shape[-2:])
-        # Made at its first use if not here, which neither a compiler nor a capture can follow.
-        known["args"]["generator"] = torch.Generator(build.device)
+        # Made at its first use if it is not there or on a device of another name, which neither a
+        # compiler nor a capture can follow.
+        known["args"]["generator"] = torch.Generator(build.numbered_device)
 
 
 def _averaging_in_float64(matching: Callable[..., Any]) -> Callable[..., Any]:

@@ -109,8 +109,6 @@ def group_offload(build: Build) -> None:
 
     @build.then
     def _(pipeline: Any) -> None:
-        # With its number, as tensors have it.
-        device = torch.empty(0, device=build.device).device
         pipeline.enable_group_offload(
-            onload_device=device, offload_type="leaf_level", use_stream=True
+            onload_device=build.numbered_device, offload_type="leaf_level", use_stream=True
         )

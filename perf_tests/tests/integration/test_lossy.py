@@ -118,6 +118,25 @@ def test_merged_tokens_are_averaged_in_float64(
     assert merge.bipartite_soft_matching_random2d is noting
 
 
+def test_generator_of_merging_is_on_the_device_that_tokens_name(
+    source: Source, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a device of another name, tomesd makes another at its first use. No tensor of a CPU names
+    a number, and each of a GPU does.
+    """
+    pytest.importorskip("tomesd")
+    devices = []
+
+    class Noting(torch.Generator):
+        def __init__(self, *device: Any) -> None:
+            devices.append(device)
+
+    monkeypatch.setattr(torch, "Generator", Noting)
+    with built(ours().case(FEW, "tome"), source, torch.device("cpu:0")):
+        pass
+    assert devices[-1] == (CPU,)
+
+
 @pytest.mark.parametrize(
     "stack",
     [
