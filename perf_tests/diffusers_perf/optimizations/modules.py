@@ -20,7 +20,7 @@ from diffusers_perf.techniques.fused import (
     fuse_group_norms,
     group_norms_are_fused,
 )
-from diffusers_perf.techniques.fused_mlp import fuse_mlps, mlps_are_fused, why_not
+from diffusers_perf.techniques.fused_mlp import fuse_mlps, mlps_are_fused, why_mlps_do_not_fuse
 
 
 @optimization(
@@ -75,7 +75,7 @@ def fused_qkv(build: Build) -> None:
 
 
 @optimization(
-    needs=Needs(fits=why_not),
+    needs=Needs(fits=why_mlps_do_not_fuse),
     tolerance=SAME_ARITHMETIC,
     applied=mlps_are_fused,
     decides=(Slot.LINEAR_LAYERS,),

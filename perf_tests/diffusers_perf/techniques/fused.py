@@ -79,10 +79,10 @@ def fuse_group_norms(unet: torch.nn.Module) -> None:
         if isinstance(module, ResnetBlock2D):
             if not _is_plain(module):
                 raise ValueError("only a plain residual block's normalizations are fused")
-            take_over(module, _residual_block)
-            take_over(module.conv1, _without_bias)
+            replace_forward(module, _residual_block)
+            replace_forward(module.conv1, _without_bias)
         elif isinstance(module, torch.nn.GroupNorm):
-            take_over(module, _normalized)
+            replace_forward(module, _normalized)
 
 
 def _is_plain(block: Any) -> bool:
@@ -94,7 +94,7 @@ def _is_plain(block: Any) -> bool:
     )
 
 
-def take_over(module: torch.nn.Module, forward: Callable[..., Any]) -> None:
+def replace_forward(module: torch.nn.Module, forward: Callable[..., Any]) -> None:
     """Let this function stand for a module's forward. `ValueError` where something else does."""
     if "forward" in vars(module):
         raise ValueError(
@@ -171,7 +171,7 @@ def add_biases_late(unet: torch.nn.Module) -> None:
     `ValueError` for a layer that another technique wraps already.
     """
     for layer in _biased(unet):
-        take_over(layer, _bias_after)
+        replace_forward(layer, _bias_after)
 
 
 def _biased(unet: torch.nn.Module) -> list[torch.nn.Linear]:

@@ -19,7 +19,7 @@ from torch.utils.flop_counter import register_flop_formula
 from diffusers_perf.measurement.applied import NotApplied
 from diffusers_perf.measurement.discovery import denoisers
 from diffusers_perf.measurement.replay import replay
-from diffusers_perf.techniques.fused import Seen, take_over
+from diffusers_perf.techniques.fused import Seen, replace_forward
 
 LINEAR_GELU = "perf_tests::linear_gelu"
 LINEAR_OF_TWO = "perf_tests::linear_of_two"
@@ -89,15 +89,15 @@ def fuse_mlps(root: torch.nn.Module) -> None:
 def fuse_gelus(root: torch.nn.Module) -> None:
     """The first half of it, of any feed-forward whose GELU is approximated by tanh."""
     for linear, activation in [*_with_gelu(root)]:
-        take_over(linear, _linear_gelu)
-        take_over(activation, _given if isinstance(activation, torch.nn.GELU) else _projected)
+        replace_forward(linear, _linear_gelu)
+        replace_forward(activation, _given if isinstance(activation, torch.nn.GELU) else _projected)
 
 
 def split_projections(root: torch.nn.Module) -> None:
     """The second half, of FLUX's single-stream blocks."""
     for block in _joining(root):
-        take_over(block.proj_out, _linear_of_two)
-        take_over(block, _single_block)
+        replace_forward(block.proj_out, _linear_of_two)
+        replace_forward(block, _single_block)
 
 
 def _with_gelu(root: torch.nn.Module) -> Iterator[tuple[Any, Any]]:
@@ -169,7 +169,7 @@ def _single_block(
     return joined[:, :words], joined[:, words:]
 
 
-def why_not(pipeline: Any) -> str | None:
+def why_mlps_do_not_fuse(pipeline: Any) -> str | None:
     """Why the feed-forward of its denoisers cannot be fused, or None."""
     for name, module in denoisers(pipeline).items():
         if getattr(module, "peft_config", None):

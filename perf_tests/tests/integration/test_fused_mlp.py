@@ -19,7 +19,7 @@ from diffusers_perf.measurement.generation import Generation
 from diffusers_perf.measurement.pipelines import DoesNotFit, built
 from diffusers_perf.records import pixels
 from diffusers_perf.techniques import device_steps
-from diffusers_perf.techniques.fused_mlp import fuse_mlps, why_not
+from diffusers_perf.techniques.fused_mlp import fuse_mlps, why_mlps_do_not_fuse
 from perf_tests.cases import workloads
 from perf_tests.cases.fast import LOOP
 from perf_tests.tests import tiny
@@ -147,15 +147,15 @@ def test_products_of_another_kind_are_refused(other: str) -> None:
 
 def test_layers_that_are_not_plain_are_refused() -> None:
     with pipeline_of("reference") as pipeline:
-        assert why_not(pipeline) is None
+        assert why_mlps_do_not_fuse(pipeline) is None
         layer = pipeline.transformer.single_transformer_blocks[0].proj_out
         bias, layer.bias = layer.bias, None
-        assert why_not(pipeline) == (
+        assert why_mlps_do_not_fuse(pipeline) == (
             "single_transformer_blocks.0.proj_out of its transformer is not a plain linear layer "
             "with a bias"
         )
         layer.bias = bias
-        assert why_not(pipeline) is None
+        assert why_mlps_do_not_fuse(pipeline) is None
         fuse_mlps(pipeline.transformer)
         with pytest.raises(ValueError, match="a Linear is wrapped already"):
             fuse_mlps(pipeline.transformer)
@@ -168,7 +168,7 @@ def test_quantized_weights_are_refused() -> None:
     with pipeline_of("reference") as pipeline:
         block = pipeline.transformer.transformer_blocks[0]
         quantize_(block.ff, Int8WeightOnlyConfig(version=2, set_inductor_config=False))
-        reason = why_not(pipeline)
+        reason = why_mlps_do_not_fuse(pipeline)
     assert reason is not None
     assert reason.startswith("transformer_blocks.0.ff.net.0.proj of its transformer is not a plain")
 
@@ -177,7 +177,7 @@ def test_adapters_are_refused() -> None:
     peft = pytest.importorskip("peft")
     with pipeline_of("reference") as pipeline:
         pipeline.transformer.add_adapter(peft.LoraConfig(r=4, target_modules=["proj_out"]))
-        seen = why_not(pipeline)
+        seen = why_mlps_do_not_fuse(pipeline)
     assert seen == "its transformer has adapters, which a fused feed-forward leaves out"
 
 
