@@ -28,6 +28,7 @@ class Build:
     """What is generated, where it is known."""
     variants: dict[str, str] = field(default_factory=dict)
     contexts: list[AbstractContextManager[Any]] = field(default_factory=list)
+    rewrites: list[Callable[[Any], None]] = field(default_factory=list)
     changes: list[Callable[[Any], None]] = field(default_factory=list)
 
     @property
@@ -44,6 +45,12 @@ class Build:
     def during(self, context: AbstractContextManager[Any]) -> None:
         """Hold this context from before loading to after the last image."""
         self.contexts.append(context)
+
+    def rewrite(self, change: Callable[[Any], None]) -> None:
+        """Call this before what `then` was given, wherever it stands in a stack: for what replaces
+        forwards that casting and caches wrap.
+        """
+        self.rewrites.append(change)
 
     def then(self, change: Callable[[Any], None]) -> None:
         """Call this with the pipeline once it stands on the device, or the host where offloaded."""

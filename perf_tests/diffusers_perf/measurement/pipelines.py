@@ -133,7 +133,7 @@ def built(case: Case, source: Source, device: torch.device) -> Iterator[Any]:
             _clear_workspaces()
             collect(device)
             peaks = Peaks(device)
-        for change in (*changes, *offload):
+        for change in (*build.rewrites, *changes, *offload):
             change(pipeline)
         if peaks:
             loading.note_peak(pipeline, loaded_bytes, peaks.gpu_bytes())

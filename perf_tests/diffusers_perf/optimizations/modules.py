@@ -83,7 +83,7 @@ def fused_qkv(build: Build) -> None:
 def fused_mlp(build: Build) -> None:
     """GELU in the epilogue of the product before it, and no concatenation in FLUX's blocks."""
 
-    @build.then
+    @build.rewrite
     def _(pipeline: Any) -> None:
         for module in denoisers(pipeline).values():
             fuse_mlps(module)
@@ -103,4 +103,4 @@ def fused_mlp(build: Build) -> None:
 )
 def fused_group_norm(build: Build) -> None:
     """The UNet's group normalizations in one or two launches, with shift and SiLU (Triton)."""
-    build.then(lambda pipeline: fuse_group_norms(pipeline.unet))
+    build.rewrite(lambda pipeline: fuse_group_norms(pipeline.unet))

@@ -18,6 +18,7 @@ from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from diffusers_perf.measurement.applied import NotApplied
+from diffusers_perf.measurement.pipelines import DoesNotFit
 from diffusers_perf.measurement.replay import replay
 
 GROUP_NORM = "perf_tests::group_norm"
@@ -70,15 +71,14 @@ def fuse_group_norms(unet: torch.nn.Module) -> None:
     """Let each of the UNet's group normalizations be our own, with what stands around it.
 
     In a residual block that is the bias of the convolution before, the timestep's share and SiLU.
-    `ValueError` for a residual block that is not Stable Diffusion's, or one that another technique
-    wraps already.
+    `DoesNotFit` for a residual block that is not Stable Diffusion's, or that is wrapped already.
     """
     from diffusers.models.resnet import ResnetBlock2D
 
     for module in list(unet.modules()):
         if isinstance(module, ResnetBlock2D):
             if not _is_plain(module):
-                raise ValueError("only a plain residual block's normalizations are fused")
+                raise DoesNotFit("only a plain residual block's normalizations are fused")
             replace_forward(module, _residual_block)
             replace_forward(module.conv1, _without_bias)
         elif isinstance(module, torch.nn.GroupNorm):
@@ -95,11 +95,11 @@ def _is_plain(block: Any) -> bool:
 
 
 def replace_forward(module: torch.nn.Module, forward: Callable[..., Any]) -> None:
-    """Let this function stand for a module's forward. `ValueError` where something else does."""
+    """Let this function stand for a module's forward. `DoesNotFit` where something else does."""
     if "forward" in vars(module):
-        raise ValueError(
-            f"a {type(module).__name__} is wrapped already, as caches do: what rewrites its "
-            "forward stands before that in a stack"
+        raise DoesNotFit(
+            f"a {type(module).__name__} of the pipeline is wrapped already, by casting, a cache or "
+            "offloading, and its forward cannot be replaced"
         )
     # A method, as dynamo expects: of a `partial` it compiles each block anew.
     module.forward = MethodType(forward, module)
@@ -168,7 +168,7 @@ class Seen(TorchDispatchMode):
 def add_biases_late(unet: torch.nn.Module) -> None:
     """Let the biases of the transformer blocks' linear layers be additions of their own.
 
-    `ValueError` for a layer that another technique wraps already.
+    `DoesNotFit` for a layer that is wrapped already.
     """
     for layer in _biased(unet):
         replace_forward(layer, _bias_after)

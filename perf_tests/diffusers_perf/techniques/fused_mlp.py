@@ -80,7 +80,7 @@ def fuse_mlps(root: torch.nn.Module) -> None:
     """Let cuBLAS compute the GELUs of the blocks below, and FLUX's single-stream blocks join
     nothing.
 
-    `ValueError` for a layer that is wrapped already.
+    `DoesNotFit` for a layer that is wrapped already.
     """
     fuse_gelus(root)
     split_projections(root)

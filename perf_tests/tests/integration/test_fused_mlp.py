@@ -12,9 +12,11 @@ import torch
 from torch._dynamo.utils import counters
 
 from diffusers_perf import models
+from diffusers_perf.catalog.status import Status
 from diffusers_perf.measurement import layers, structure
 from diffusers_perf.measurement.applied import NotApplied
 from diffusers_perf.measurement.discovery import anatomy_of
+from diffusers_perf.measurement.failing import CaseError, failing
 from diffusers_perf.measurement.generation import Generation
 from diffusers_perf.measurement.pipelines import DoesNotFit, built
 from diffusers_perf.records import pixels
@@ -89,6 +91,7 @@ def test_prediction_is_as_exact_as_the_eager_one(dtype: torch.dtype, exact: torc
         f"fused_mlp+{LOOP}+cuda_graph_step",
         "fused_mlp+channels_last+precomputed_prompt",
         "fused_mlp+layerwise_casting",
+        "layerwise_casting+fused_mlp",
     ],
 )
 def test_images_match_the_plain_pipeline(stack: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -109,8 +112,9 @@ def test_other_transformers_with_such_a_gelu_match(family: str) -> None:
 def test_cache_computes_fused_blocks(cache: str) -> None:
     if cache == "dbcache":
         pytest.importorskip("cache_dit")
-    made = images_of(f"fused_mlp+{cache}")
-    assert pixels.distance(made, images_of(cache)).psnr_db > EXACT_DB
+    plain = images_of(cache)
+    for stack in (f"fused_mlp+{cache}", f"{cache}+fused_mlp"):
+        assert pixels.distance(images_of(stack), plain).psnr_db > EXACT_DB
 
 
 def test_blocks_of_a_kind_share_their_graph(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -156,9 +160,30 @@ def test_layers_that_are_not_plain_are_refused() -> None:
         )
         layer.bias = bias
         assert why_mlps_do_not_fuse(pipeline) is None
-        fuse_mlps(pipeline.transformer)
-        with pytest.raises(ValueError, match="a Linear is wrapped already"):
-            fuse_mlps(pipeline.transformer)
+
+
+def test_pipeline_that_comes_with_casting_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a user's own may, which is cast before anything is done to it."""
+    workload = tiny.workload("flux", steps=STEPS)
+    source = models.open_source(workload.model)
+    loading = source.load
+
+    def cast(**options: Any) -> Any:
+        pipeline = loading(**options)
+        pipeline.transformer.enable_layerwise_casting(
+            storage_dtype=torch.float8_e4m3fn, compute_dtype=torch.float32
+        )
+        return pipeline
+
+    monkeypatch.setattr(source, "load", cast)
+    case = ours().case(workload, "fused_mlp")
+    with pytest.raises(CaseError) as refused, failing(case, CPU), built(case, source, CPU):
+        pass
+    assert refused.value.status is Status.SKIPPED
+    assert str(refused.value) == (
+        "a Linear of the pipeline is wrapped already, by casting, a cache or offloading, and its "
+        "forward cannot be replaced"
+    )
 
 
 def test_quantized_weights_are_refused() -> None:
