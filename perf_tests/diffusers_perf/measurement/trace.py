@@ -12,7 +12,7 @@ import re
 import tempfile
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -120,9 +120,6 @@ def count(segment: Segment) -> dict[str, int]:
 
 def profile(generation: Generation, pipeline: Any, *, steps: int) -> Trace:
     """One generation of this many steps under the profiler."""
-    # Starting a second one would end the first. Torch exports the question without declaring it.
-    if torch.autograd._profiler_enabled():  # type: ignore[attr-defined]
-        raise NoTrace(messages.OTHER_PROFILER)
     allocated: list[int] = []
 
     def mark() -> None:
@@ -131,18 +128,47 @@ def profile(generation: Generation, pipeline: Any, *, steps: int) -> Trace:
         statistics = torch.cuda.memory_stats_as_nested_dict()
         allocated.append(statistics["allocation"]["all"]["allocated"])
 
+    def generate() -> None:
+        with loop_begins(pipeline, mark):
+            mark()
+            generation.images(steps=steps, after_step=mark)
+            mark()
+
+    return read(_recorded(generate), allocated=allocated)
+
+
+def kernels_of(call: Callable[[], object]) -> list[str]:
+    """Names of the kernels that a call runs on the GPU; none where the profiler cannot say, or
+    would stay attached, which times that come later would show.
+    """
+    if not _detaches():
+        return []
+    try:
+        lines = _recorded(call)
+    except NoTrace:
+        return []
+    return [line["name"] for line in lines if line.get("cat") == "kernel"]
+
+
+def _detaches() -> bool:
+    return (torch.version.cuda or "") >= "12.6"  # before, it crashed beside CUDA graphs (#112507)
+
+
+def _recorded(call: Callable[[], object]) -> list[dict[str, Any]]:
+    """What a call does on the GPU, in Chrome's format. `NoTrace` where it cannot be recorded."""
+    # Starting a second one would end the first. Torch exports the question without declaring it.
+    if torch.autograd._profiler_enabled():  # type: ignore[attr-defined]
+        raise NoTrace(messages.OTHER_PROFILER)
     # Left attached, as it is by default, the profiler makes each later launch of the
     # process longer: a generation that waits for the host by a fifth, on an H200 (pytorch #144455).
-    if (torch.version.cuda or "") >= "12.6":  # before, it crashed beside CUDA graphs (#112507)
+    if _detaches():
         os.environ["TEARDOWN_CUPTI"] = "1"
     try:
         # Only the GPU's side and the calls into its runtime: recording every operator of PyTorch
         # costs more than the generation.
         profiler = torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA])
-        with profiler, loop_begins(pipeline, mark):
-            mark()
-            generation.images(steps=steps, after_step=mark)
-            mark()
+        with profiler:
+            call()
             torch.cuda.synchronize()
     except RuntimeError as error:
         if "profil" not in str(error).lower() and "kineto" not in str(error).lower():
@@ -151,11 +177,11 @@ def profile(generation: Generation, pipeline: Any, *, steps: int) -> Trace:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "trace.json"
         profiler.export_chrome_trace(str(path))
-        trace = read(json.loads(path.read_bytes())["traceEvents"], allocated=allocated)
+        lines: list[dict[str, Any]] = json.loads(path.read_bytes())["traceEvents"]
     # What detaches it got ready while the trace was read, and does so in the next call into CUDA:
     # in the middle of another trace that would lose the rest of its events (kineto #1554).
     torch.cuda.synchronize()
-    return trace
+    return lines
 
 
 def read(lines: Iterable[Mapping[str, Any]], *, allocated: Sequence[int] = ()) -> Trace:

@@ -9,7 +9,9 @@ attention's output for one last product; the sum of two products needs no copy.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cache
 from typing import Any
 
 import torch
@@ -19,6 +21,7 @@ from torch.utils.flop_counter import register_flop_formula
 from diffusers_perf.measurement.applied import NotApplied
 from diffusers_perf.measurement.discovery import denoisers
 from diffusers_perf.measurement.replay import replay
+from diffusers_perf.measurement.trace import kernels_of
 from diffusers_perf.techniques.fused import Seen, replace_forward
 
 LINEAR_GELU = "perf_tests::linear_gelu"
@@ -68,12 +71,12 @@ def _(
 
 @register_flop_formula(torch.ops.perf_tests.linear_gelu)
 def _(x: Sequence[int], weight: Sequence[int], *_: Any, **__: Any) -> int:
-    return 2 * math.prod(x[:-1]) * math.prod(weight)
+    return _work(x, weight)
 
 
 @register_flop_formula(torch.ops.perf_tests.linear_of_two)
 def _(one: Sequence[int], other: Any, weight: Sequence[int], *_: Any, **__: Any) -> int:
-    return 2 * math.prod(one[:-1]) * math.prod(weight)
+    return _work(one, weight)
 
 
 def fuse_mlps(root: torch.nn.Module) -> None:
@@ -187,8 +190,10 @@ def why_mlps_do_not_fuse(pipeline: Any) -> str | None:
 
 
 def mlps_are_fused(pipeline: Any) -> None:
-    """A call of each denoiser runs our product for each GELU, and for each single-stream block."""
-    with Seen() as seen:
+    """A call of each denoiser runs our product for each GELU, and for each single-stream block; on
+    a GPU, PyTorch runs no kernel of its own for the GELU of the largest.
+    """
+    with _SeenGelus() as seen:
         replay(pipeline)
     roots = denoisers(pipeline).values()
     gelus = sum(1 for root in roots for _ in _with_gelu(root))
@@ -200,3 +205,46 @@ def mlps_are_fused(pipeline: Any) -> None:
             f"{seen.names[LINEAR_OF_TWO]} of the denoiser's {joining} single-stream blocks "
             "join nothing"
         )
+    if seen.largest is not None and runs_gelu_apart(kernels_of_gelu(*seen.largest)):
+        raise NotApplied(
+            "PyTorch runs a kernel of its own for the GELU after the product, so cuBLAS does not "
+            "compute it; is DISABLE_ADDMM_CUDA_LT set?"
+        )
+
+
+class _SeenGelus(Seen):
+    """Keeps as well what our largest product with GELU was given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.largest: tuple[torch.Size, torch.Size, torch.dtype, torch.device] | None = None
+
+    def __torch_dispatch__(
+        self, operator: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        if operator.name() == LINEAR_GELU:
+            x, weight = args[:2]
+            before = self.largest
+            if before is None or _work(x.shape, weight.shape) > _work(*before[:2]):
+                self.largest = x.shape, weight.shape, x.dtype, x.device
+        return super().__torch_dispatch__(operator, types, args, kwargs)
+
+
+def _work(x: Sequence[int], weight: Sequence[int]) -> int:
+    return 2 * math.prod(x[:-1]) * math.prod(weight)
+
+
+@cache
+def kernels_of_gelu(
+    x: torch.Size, weight: torch.Size, dtype: torch.dtype, device: torch.device
+) -> tuple[str, ...]:
+    """What our product with GELU runs on a GPU, by inputs' shapes; asked once in a process."""
+    if device.type != "cuda":
+        return ()
+    given = [torch.zeros(*shape, dtype=dtype, device=device) for shape in (x, weight, weight[:1])]
+    return tuple(kernels_of(lambda: linear_gelu(*given)))
+
+
+def runs_gelu_apart(kernels: Iterable[str]) -> bool:
+    """Whether one of these is PyTorch's own for GELU. A product's may be named after it as well."""
+    return any(re.search("elementwise_kernel<.*gelu", name, re.IGNORECASE) for name in kernels)

@@ -20,7 +20,7 @@ from diffusers_perf.measurement.failing import CaseError, failing
 from diffusers_perf.measurement.generation import Generation
 from diffusers_perf.measurement.pipelines import DoesNotFit, built
 from diffusers_perf.records import pixels
-from diffusers_perf.techniques import device_steps
+from diffusers_perf.techniques import device_steps, fused_mlp
 from diffusers_perf.techniques.fused_mlp import fuse_mlps, why_mlps_do_not_fuse
 from perf_tests.cases import workloads
 from perf_tests.cases.fast import LOOP
@@ -230,6 +230,25 @@ def test_missing_layer_is_noticed() -> None:
         del block.proj_mlp.forward, block.act_mlp.forward
         with pytest.raises(NotApplied, match="5 of the denoiser's 6 GELUs are fused"):
             check(pipeline)
+
+
+def test_gelu_that_cublas_leaves_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the largest product: the single-stream blocks', of text and image."""
+    asked: list[tuple[Any, ...]] = []
+
+    def kernels(*given: Any) -> tuple[str, ...]:
+        asked.append(given)
+        return ("gemm", "vectorized_elementwise_kernel<4, at::native::GeluCUDAKernelImpl()>")
+
+    monkeypatch.setattr(fused_mlp, "kernels_of_gelu", kernels)
+    with pipeline_of("fused_mlp") as pipeline:
+        shapes: list[Any] = []
+        block = pipeline.transformer.single_transformer_blocks[0]
+        block.proj_mlp.register_forward_pre_hook(lambda _, args: shapes.append(args[0].shape))
+        with pytest.raises(NotApplied, match=r"a kernel of its own .+ DISABLE_ADDMM_CUDA_LT set\?"):
+            ours().optimizations["fused_mlp"].applied(pipeline)
+        weight = block.proj_mlp.weight.shape
+    assert asked == [(*shapes, weight, torch.float32, CPU)]
 
 
 def test_fused_layers_are_seen_by_hooks() -> None:

@@ -142,6 +142,30 @@ def test_profiler_detaches_before_another_begins(
     assert happened == [printed, "synchronized", "exported", "synchronized"]
 
 
+def test_kernels_of_a_call_are_named(
+    monkeypatch: pytest.MonkeyPatch, lines: list[dict[str, Any]]
+) -> None:
+    class Profiler:
+        def __init__(self, **_: object) -> None: ...
+        def __enter__(self) -> None: ...
+        def __exit__(self, *_: object) -> None: ...
+        def export_chrome_trace(self, path: str) -> None:
+            Path(path).write_text(json.dumps({"traceEvents": lines}))
+
+    calls: list[str] = []
+    monkeypatch.setenv("TEARDOWN_CUPTI", "")
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]):
+        assert tracing.kernels_of(lambda: calls.append("beside another profiler")) == []
+    monkeypatch.setattr(torch.profiler, "profile", Profiler)
+    names = tracing.kernels_of(lambda: calls.append("profiled"))
+    assert len(names) == sum(line["cat"] == "kernel" for line in lines)
+    monkeypatch.setattr(torch.version, "cuda", "12.4")
+    assert tracing.kernels_of(lambda: calls.append("would stay attached")) == []
+    assert calls == ["profiled"]
+
+
 def test_busy_is_the_union_of_intervals() -> None:
     def event(start: float, end: float) -> TraceEvent:
         return TraceEvent(

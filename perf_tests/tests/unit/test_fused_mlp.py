@@ -4,8 +4,11 @@ is one.
 
 from __future__ import annotations
 
+import gzip
+import json
 import math
 from copy import deepcopy
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,10 +16,16 @@ import torch
 from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
-from diffusers_perf.techniques.fused_mlp import fuse_mlps, linear_gelu, linear_of_two
+from diffusers_perf.techniques.fused_mlp import (
+    fuse_mlps,
+    linear_gelu,
+    linear_of_two,
+    runs_gelu_apart,
+)
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 IN, OUT, OTHER = 48, 64, 80
+RECORDED = Path(__file__).parent / "recorded" / "h100-fp16-2steps.json.gz"
 
 
 @pytest.fixture
@@ -119,3 +128,26 @@ def test_operators_are_known_without_data(drawn: dict[str, torch.Tensor]) -> Non
         linear_gelu(x, weight, bias)
         linear_of_two(x, other, wide, bias)
     assert counter.get_total_flops() == 2 * 48 * OUT * (IN + IN + OTHER)
+
+
+def test_gelu_of_its_own_is_told_from_a_product_with_one() -> None:
+    lines = json.loads(gzip.decompress(RECORDED.read_bytes()))["traceEvents"]
+    names = {line["name"] for line in lines if line.get("cat") == "kernel"}
+    apart = [name for name in names if "gelu" in name.lower()]
+    assert apart
+    assert all(runs_gelu_apart([name]) for name in apart)
+    assert runs_gelu_apart(
+        [
+            "nvjet_tst_128x256_64x4_2x1_v_bz_coopA_bias_TNT",
+            "void at::native::vectorized_elementwise_kernel<4, at::native::GeluCUDAKernelImpl("
+            "at::TensorIteratorBase&, at::native::GeluType)::{lambda()#1}::operator()() const>",
+        ]
+    )
+    products = names - {*apart}
+    products |= {
+        "nvjet_tst_128x256_64x4_2x1_v_bz_coopA_bias_GELU_TNT",
+        "sm90_xmma_gemm_bf16bf16_bf16f32_f32_tn_n_tilesize128x128x64_warpgroupsize1x1x1_bias_f32_"
+        "gelu_execute_segment_k_off_kernel__5x_cublas",
+        "void cublasLt::epilogue::impl::globalKernel<8, 32, float, __nv_bfloat16, gelu>()",
+    }
+    assert not runs_gelu_apart(products)
