@@ -161,6 +161,8 @@ LOAD_MEMORY = _memory(
     name="load memory",
     field="load_memory_bytes",
     about="the most GPU memory while the pipeline was loaded and changed, before its first image",
+    threshold=0.02,
+    limit=LimitRule(slack=0.02),
     portable="load_memory_gib",
 )
 MEMORY_RATIO = Metric(

@@ -135,6 +135,7 @@ def test_limits_of_a_baseline() -> None:
     slow = structs.replace(REFERENCE, rounds_s=(2.9, 2.91, 2.89))
     on_cpu: dict[str, Any] = {"gpu_busy_s": None, "peak_memory_bytes": None}
     heavy = structs.replace(FP16, peak_memory_bytes=2_636 * 2**20)
+    loaded = structs.replace(FP16, metrics={"load_memory_bytes": 2_000 * 2.0**20})
     asked = {
         "latency": question(slow),
         "latency inconclusive": question(structs.replace(REFERENCE, rounds_s=(2.0, 3.2, 1.8, 2.6))),
@@ -164,6 +165,10 @@ def test_limits_of_a_baseline() -> None:
             baseline=baseline_of(heavy, REFERENCE),
         ),
         "peak memory not measured": fp16(peak_memory_bytes=None),
+        "load memory": question(
+            structs.replace(FP16, metrics={"load_memory_bytes": 2_100 * 2.0**20}),
+            baseline=baseline_of(loaded, REFERENCE),
+        ),
         "other versions": replace(
             fp16(gpu_busy_s=0.82), versions={"torch": "2.13.0", "diffusers": "0.43"}
         ),
@@ -433,6 +438,10 @@ def test_pairs() -> None:
         "interference, by ab": pairs(affected, again=AGAIN),
         "missing, by ab": pairs(dropped, again=AGAIN),
         "more memory": pairs(seen(peak_memory_bytes=2_900 * 2**20)),
+        "more load memory": pairs(
+            seen(metrics={"load_memory_bytes": 2_100 * 2.0**20}),
+            base=seen(metrics={"load_memory_bytes": 2_000 * 2.0**20}),
+        ),
         "more work": pairs(counted("host_syncs", per_step=7)),
         "less work": pairs(counted("host_syncs", per_step=0)),
         "more launches": pairs(counted("kernels", per_step=20_000)),

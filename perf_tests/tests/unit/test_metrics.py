@@ -96,6 +96,7 @@ def test_limited_and_compared_metrics() -> None:
         "gpu_speedup_min",
         "peak_memory_bytes_max",
         "peak_host_memory_bytes_max",
+        "load_memory_bytes_max",
         *(metric.limit_name for metric in BY_LEAST),
         "image_psnr_db_min",
     ]
@@ -117,6 +118,7 @@ def test_limited_and_compared_metrics() -> None:
         "gpu_busy_s": 0.015,
         "peak_memory_bytes": 0.02,
         "peak_host_memory_bytes": 0.05,
+        "load_memory_bytes": 0.02,
     }
     assert {metric.kind for metric in COMPARED} <= {MetricKind.TIME, MetricKind.MEMORY}
     assert {name: metric.rise for name, metric in COUNTERS.items() if name not in STRICT} == {
@@ -177,6 +179,21 @@ def test_peak_host_memory_is_judged_where_it_was_accepted(
     found = [f.status for f in judge(asked).findings if f.metric == "peak host memory"]
     assert found == ([status] if status else [])
     assert judge(question(using(mebibytes), baseline=baseline_of(using(None), REFERENCE))).passes
+
+
+@pytest.mark.parametrize(
+    ("mebibytes", "status"), [(510, None), (511, "more memory"), (None, "inconclusive")]
+)
+def test_load_memory_is_judged_where_it_was_accepted(
+    mebibytes: int | None, status: str | None
+) -> None:
+    def loaded(count: int | None) -> Measurement:
+        metrics = {} if count is None else {"load_memory_bytes": count * 2.0**20}
+        return structs.replace(FP16, metrics=metrics)
+
+    asked = question(loaded(mebibytes), baseline=baseline_of(loaded(500), REFERENCE))
+    assert [f.status for f in judge(asked).messages] == ([status] if status else [])
+    assert judge(question(loaded(mebibytes), baseline=baseline_of(loaded(None), REFERENCE))).passes
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel's account of it")
