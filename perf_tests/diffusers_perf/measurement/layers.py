@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import re
 from collections.abc import Callable
-from contextlib import ExitStack
 from typing import Any
 
 import torch
@@ -14,6 +13,7 @@ from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from diffusers_perf.measurement import counting
 from diffusers_perf.measurement.applied import AppliedCheck, NotApplied, stays_in_float32
+from diffusers_perf.measurement.dataless import NotCountable
 from diffusers_perf.measurement.discovery import denoisers
 from diffusers_perf.measurement.flag import flag
 from diffusers_perf.measurement.replay import replay
@@ -113,12 +113,14 @@ def merges_tokens(pipeline: Any) -> None:
         raise NotApplied(messages.NOTHING_MERGED)
 
 
-def wide_layers(pipeline: Any, *, without_data: bool = False) -> dict[str, torch.nn.Linear]:
+def wide_layers(
+    pipeline: Any, *, offloaded_from: torch.device | None = None
+) -> dict[str, torch.nn.Linear]:
     """The denoisers' linear layers that products in eight bits pay for and can take, by path.
 
     Those that see many rows: not those of the timestep, of which there is a row an image. Found by
-    replaying the recorded calls; `without_data`, wherever the weights are. `NotCountable` where
-    the way of a call depends on them then.
+    replaying the recorded calls; of weights that wait on the host, without ever having them all on
+    the device that they are offloaded from.
     """
     rows: dict[str, int] = {}
     found: dict[str, torch.nn.Linear] = {}
@@ -136,11 +138,10 @@ def wide_layers(pipeline: Any, *, without_data: bool = False) -> dict[str, torch
 
             hooks.append(layer.register_forward_pre_hook(note))
     try:
-        with ExitStack() as contexts:
-            if without_data:
-                contexts.enter_context(counting.without_data(pipeline))
-                contexts.enter_context(counting.counted(pipeline))
+        if offloaded_from is None:
             replay(pipeline)
+        else:
+            _replay_offloaded(pipeline, offloaded_from)
     finally:
         for hook in hooks:
             hook.remove()
@@ -151,6 +152,16 @@ def wide_layers(pipeline: Any, *, without_data: bool = False) -> dict[str, torch
         and layer.in_features % SIDES_OF == 0
         and layer.out_features % SIDES_OF == 0
     }
+
+
+def _replay_offloaded(pipeline: Any, device: torch.device) -> None:
+    try:
+        with counting.without_data(pipeline), counting.counted(pipeline):
+            replay(pipeline)
+    except NotCountable:
+        # A router sends tokens to its experts by their values. Moving all weights takes a while.
+        with counting.undone(pipeline):
+            replay(pipeline, fetching_to=device)
 
 
 def weights_are_quantized(kept: torch.dtype, *, one_scale: bool = False) -> AppliedCheck:

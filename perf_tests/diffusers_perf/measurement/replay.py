@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -13,17 +13,20 @@ import torch
 from diffusers_perf.measurement.discovery import anatomy_of, dtype_of, modules
 
 
-def replay(pipeline: Any) -> None:
+def replay(pipeline: Any, *, fetching_to: torch.device | None = None) -> None:
     """Each denoiser's recorded call, operator by operator, whatever is compiled or captured.
 
     Those would take its shape for one more to prepare for. What a cache keeps of it is forgotten.
+    Where the weights wait on the host, they are fetched to a device layer by layer.
     """
     own = modules(pipeline)
     with torch.no_grad(), uncompiled():
         for denoiser in anatomy_of(pipeline).denoisers:
             module = own[denoiser.name]
-            args, kwargs = denoiser.call.on(device_of(pipeline), dtype_of(module))
-            with _cache_context(module):
+            device = fetching_to or device_of(pipeline)
+            args, kwargs = denoiser.call.on(device, dtype_of(module))
+            fetching = _fetching(module, fetching_to) if fetching_to else nullcontext()
+            with _cache_context(module), fetching:
                 _eager_forward(module)(*args, **kwargs)
 
 
@@ -41,6 +44,33 @@ def device_of(pipeline: Any) -> torch.device:
         return device
     own: torch.device = next(p.device for m in modules(pipeline).values() for p in m.parameters())
     return own
+
+
+@contextmanager
+def _fetching(root: torch.nn.Module, device: torch.device) -> Iterator[None]:
+    """Each module's own weights are on the device while it computes, and wait where they are."""
+    waiting: dict[torch.nn.Module, list[tuple[torch.Tensor, torch.Tensor]]] = {}
+
+    def fetch(module: torch.nn.Module, *_: object) -> None:
+        own = [*module.parameters(recurse=False), *module.buffers(recurse=False)]
+        waiting[module] = [(tensor, tensor.data) for tensor in own]
+        for tensor in own:
+            tensor.data = tensor.data.to(device)
+
+    def put_back(module: torch.nn.Module, *_: object) -> None:
+        for tensor, data in waiting.pop(module, []):
+            tensor.data = data
+
+    with ExitStack() as contexts:
+        for module in root.modules():
+            # The forward of the root is called without its hooks.
+            if module is not root:
+                contexts.callback(module.register_forward_pre_hook(fetch).remove)
+                hook = module.register_forward_hook(put_back, always_call=True)
+                contexts.callback(hook.remove)
+        fetch(root)
+        contexts.callback(put_back, root)
+        yield
 
 
 def _eager_forward(module: Any) -> Any:

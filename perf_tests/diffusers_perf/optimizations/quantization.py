@@ -26,7 +26,8 @@ def _quantize(build: Build, config: Callable[[], Any]) -> None:
         from torchao.quantization import quantize_
 
         # An offloaded denoiser may be larger than the GPU.
-        wide = layers.wide_layers(pipeline, without_data=build.offloaded)
+        offloaded_from = build.numbered_device if build.offloaded else None
+        wide = layers.wide_layers(pipeline, offloaded_from=offloaded_from)
         for layer in wide.values():
             # Quantized where it computes, as the host may round otherwise, and kept where it was.
             kept_on = layer.weight.device

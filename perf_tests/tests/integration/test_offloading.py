@@ -18,8 +18,8 @@ from torch.utils._pytree import tree_leaves
 from diffusers_perf import models
 from diffusers_perf.catalog.declarations import Case
 from diffusers_perf.catalog.workload import Workload
-from diffusers_perf.measurement import layers
-from diffusers_perf.measurement.discovery import anatomy_of, modules
+from diffusers_perf.measurement import counting, layers
+from diffusers_perf.measurement.discovery import anatomy_of, denoisers, modules
 from diffusers_perf.measurement.generation import Generation
 from diffusers_perf.measurement.pipelines import DoesNotFit, Source, built
 from diffusers_perf.records import pixels
@@ -221,8 +221,56 @@ def test_wide_layers_are_found_without_data(
         with_data = layers.wide_layers(pipeline)
         held = {id(p) for root in modules(pipeline).values() for p in root.parameters()}
         assert with_data
-        assert layers.wide_layers(pipeline, without_data=True) == with_data
+        monkeypatch.setattr(counting, "undone", None)  # no second replay, with data
+        assert layers.wide_layers(pipeline, offloaded_from=DEVICE) == with_data
         assert held == {id(p) for root in modules(pipeline).values() for p in root.parameters()}
+
+
+def _routing(pipeline: Any) -> None:
+    """A call in a denoiser goes its way by data, as to HiDream's experts."""
+    layer = pipeline.transformer.transformer_blocks[-1].ff.net[-1]
+    forward = layer.forward
+
+    def routed(tokens: torch.Tensor) -> Any:
+        experts = (tokens.sum(-1).flatten() > 0).int()
+        for number, end in enumerate(experts.bincount().cpu().numpy().cumsum(0)):
+            assert number in (0, 1)
+            assert end >= 0
+        return forward(tokens)
+
+    layer.forward = routed
+
+
+def test_wide_layers_are_fetched_one_by_one_where_a_call_depends_on_data(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    source = models.open_source(FLUX.model)
+    move, alive, most = torch.Tensor.to, [0], [0]
+
+    def left(size: int) -> None:
+        alive[0] -= size
+
+    def moving(tensor: torch.Tensor, *args: Any, **options: Any) -> torch.Tensor:
+        moved = move(tensor, *args, **options)
+        if args[:1] == (DEVICE,):
+            moved = moved.clone()
+            alive[0] += moved.nbytes
+            most[0] = max(most[0], alive[0])
+            weakref.finalize(moved.untyped_storage(), left, moved.nbytes)
+        return moved
+
+    with built(case_of(FLUX, "reference"), source, HOST) as pipeline:
+        with_data = layers.wide_layers(pipeline)
+        _routing(pipeline)
+        assert layers.wide_layers(pipeline) == with_data
+        weights = [p for m in denoisers(pipeline).values() for p in m.parameters()]
+        held = [(id(p), p.data_ptr()) for p in weights]
+        monkeypatch.setattr(torch.Tensor, "to", moving)
+        assert layers.wide_layers(pipeline, offloaded_from=DEVICE) == with_data
+        assert [(id(p), p.data_ptr()) for p in weights] == held
+    # No two large ones at once, and none is left.
+    assert 0 < most[0] < 2 * max(p.nbytes for p in weights)
+    assert alive == [0]
 
 
 def test_a_builder_is_given_the_host_where_its_pipeline_is_offloaded(
