@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import import_module
+from itertools import product
 from pathlib import Path
 from types import ModuleType, TracebackType
 
@@ -95,15 +96,15 @@ class Project:
             if isinstance(value, Optimization) and value.apply.__module__ != module.__name__:
                 catalog.optimizations.setdefault(value.name, value)
         _add_all(declarations, catalog)
-        others = self.cases
-        for case in catalog.cases:
+        known = {messages.SHARED: self.shared, **self.own}
+        for case, (place, other) in product(catalog.cases, known.items()):
             try:
-                refuse_namesake(case.workload, (other.workload for other in others))
+                refuse_namesake(case.workload, (own.workload for own in other.cases))
             except ValueError as error:
-                raise Refusal(f"{module.__name__}: {error}") from None
-            taken = {(other.workload, other.name) for other in others}
+                raise Refusal(f"{module.__name__}: {error}, in {place}") from None
+            taken = {(own.workload, own.name) for own in other.cases}
             if (case.workload, case.name) in taken and not case.is_reference:
-                raise Refusal(f"{module.__name__}: {messages.case_of_another(case.id)}")
+                raise Refusal(f"{module.__name__}: {messages.case_of_another(case.id, place)}")
         return catalog
 
 

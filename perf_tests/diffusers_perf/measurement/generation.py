@@ -247,7 +247,7 @@ def images_in(output: Any) -> Images:
         found = np.moveaxis(found, -3, -1) if found.ndim > 3 else found
     array = np.asarray(found)
     if array.ndim < 4 or array.shape[-1] != 3 or array.dtype.kind not in "fu":
-        raise BadOutput(messages.no_images(type(output).__name__))
+        raise BadOutput(messages.no_images(type(output).__name__, array.shape))
     images: Images = np.asarray(array, dtype=np.float32).reshape(-1, *array.shape[-3:])
     if array.dtype == np.uint8:
         images /= 255

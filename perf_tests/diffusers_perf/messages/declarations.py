@@ -8,6 +8,8 @@ from diffusers_perf.messages.common import meant
 
 NO_DOCSTRINGS = "python -OO removes docstrings, which reports show of each optimization"
 NOT_AT_MODULE_LEVEL = "declarations must be made at module level, while the module is imported"
+SHARED = "perf_declarations"
+"""Where the cases of all test modules are declared."""
 
 
 def bad_suite(name: str) -> str:
@@ -57,8 +59,8 @@ def case_twice(workload: str, case: str) -> str:
     return f"{workload}: the case {case!r} is declared twice"
 
 
-def case_of_another(case: str) -> str:
-    return f"another module declares the case {case} too"
+def case_of_another(case: str, place: str) -> str:
+    return f"the case {case} is declared twice: in {place}, too"
 
 
 def workload_taken(name: str) -> str:

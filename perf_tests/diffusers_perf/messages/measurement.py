@@ -81,8 +81,12 @@ def steps_unseen(pipeline: str) -> str:
     )
 
 
-def no_images(output: str) -> str:
-    return f"the pipeline gave {output}, which holds no images of shape (count, height, width, 3)"
+def no_images(output: str, shape: Sequence[int]) -> str:
+    held = f"an array of shape {tuple(shape)}" if shape else "no array"
+    return (
+        f"the pipeline gave {output} with {held}, not images of shape (count, height, width, 3); "
+        "let its __call__ pass on output_type, or decode what it gives"
+    )
 
 
 # Before the first image

@@ -52,9 +52,13 @@ def not_counted(case: str, reason: object) -> str:
     return f"not counted: {case}: {reason}"
 
 
+def broken(case: str, reason: object) -> str:
+    return f"could not be counted: {case}: {reason}"
+
+
 def not_countable(case: str, reason: object) -> str:
     return (
-        f"could not be counted: {case}: {reason}\n"
+        f"{broken(case, reason)}\n"
         "  next     if only a GPU can run it, declare it with hides_operators=True or with the "
         "package that it needs"
     )

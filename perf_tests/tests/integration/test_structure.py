@@ -24,7 +24,8 @@ from diffusers_perf.judge import structure_verdicts
 from diffusers_perf.judge.finding import Finding
 from diffusers_perf.judge.messages.commands import Literal, structure_command
 from diffusers_perf.measurement import counting, discovery, dispatch, host, structure
-from diffusers_perf.measurement.generation import Generation
+from diffusers_perf.measurement.discovery import NotDiscovered
+from diffusers_perf.measurement.generation import BadOutput, Generation
 from diffusers_perf.measurement.pipelines import built
 from diffusers_perf.measurement.roofline import count_work
 from diffusers_perf.records.baselines import OperatorBaseline
@@ -650,6 +651,26 @@ def test_uncountable_case_hides_no_regression(
     assert cli.main(["structure", "--model=sd15", "-k", "32", "--write", "--reason", "again"]) == 2
     assert "so nothing is written" in capsys.readouterr().err
     assert cli.main(["structure", "--model=sd15", "-k", "32", "--reason", "no --write"]) == 2
+
+
+@pytest.mark.parametrize("error", [BadOutput, NotDiscovered, Refusal])
+def test_broken_case_does_not_stop_the_others(
+    error: type[Exception], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As one whose pipeline gives latents."""
+
+    def count(case: Case, source: object) -> OperatorCounts:
+        if case.name == "reference":
+            raise error("it gives latents")
+        return made(a=Count(fixed=1, per_step=1))
+
+    monkeypatch.setattr(command, "count", count)
+    assert cli.main(["structure", "--model=sd15", "-k", "ddim50-", "--baselines=none"]) == 2
+    shown = capsys.readouterr()
+    assert "ddim50-tf32: 50 steps" in shown.out
+    assert "could not be counted: ddim50-reference: it gives latents\n" in shown.out
+    assert "hides_operators" not in shown.out
+    assert shown.err.startswith("error: 1 of ")
 
 
 def test_uncountable_case_is_not_missing(

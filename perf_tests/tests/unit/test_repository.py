@@ -154,12 +154,12 @@ DECLARES = WORKLOAD + 'measure(WORKLOAD, "fp16")'
         (
             {"test_a": TEST + DECLARES, "test_b": TEST + DECLARES},
             {},
-            "test_b: another module declares the case serving-fp16 too",
+            "test_b: the case serving-fp16 is declared twice: in test_a, too",
         ),
         (
             {"test_a": TEST + DECLARES, "test_b": TEST + DECLARES.replace("steps=4", "steps=5")},
             {},
-            "test_b: another workload is called 'serving'",
+            "test_b: another workload is called 'serving', in test_a",
         ),
         (
             {"test_it": TEST + WORKLOAD + 'measure(WORKLOAD, "fp61")'},
