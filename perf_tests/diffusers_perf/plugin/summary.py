@@ -85,8 +85,8 @@ def pytest_terminal_summary(
     for status, text in texts(perf.findings):
         write(text, red=not status.passes, yellow=status.warns)
     for row in perf.rows:
-        if row.status == Status.SKIPPED:
-            write(messages.skipped(f"{row.case.id}: {row.reason}"))
+        if row.status == Status.SKIPPED or row.reason == messages.INTERRUPTED:
+            write(f"{row.status}: {row.case.id}: {row.reason}")
     for shown in closing_table(perf.rows, perf.published.cases, width=width):
         terminalreporter.write(shown.text.removesuffix(shown.verdict or ""))
         write(shown.verdict or "", **shown.colour)
