@@ -16,7 +16,7 @@ from diffusers_perf.catalog.metrics import DEFAULT_CALL
 from diffusers_perf.measurement.clock import synchronized_clock
 from diffusers_perf.measurement.discovery import step_ends
 from diffusers_perf.measurement.generation import BadOutput, Generation, Short, images_in
-from diffusers_perf.measurement.growth import Growing, gpu_bytes
+from diffusers_perf.measurement.growth import Growing, gpu_bytes, pytest_keeps_no_logs
 from diffusers_perf.records import pixels
 from diffusers_perf.records.measurement import Count
 from diffusers_perf.records.pixels import Images
@@ -42,6 +42,7 @@ class Left:
     """Inputs that can change without the images: a buffer was not written again."""
 
 
+@pytest_keeps_no_logs()
 def left(generation: Generation, device: torch.device, *, growing: Growing | None = None) -> Left:
     """A generation as short as can be, and one more for each input that must change its images.
 

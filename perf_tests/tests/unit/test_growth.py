@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import count
@@ -21,6 +22,10 @@ from diffusers_perf.measurement.gradients import gradients_off
 from diffusers_perf.measurement.housekeeping import Peaks
 from perf_tests.tests.unit.fake import CLOCK, STEP_S, WORKLOAD, FakePipeline, on_fake_clock
 
+LOG = logging.getLogger(__name__)
+OWN_LOG = logging.getLogger(f"{__name__}.own")
+# Like diffusers' own: pytest adds its handlers to each that does not propagate.
+OWN_LOG.propagate = False
 CPU = torch.device("cpu")
 WORK_S = 0.5
 INPUTS = {"first": {"prompt": "one"}, "second": {"prompt": "three"}}
@@ -221,6 +226,56 @@ def test_what_new_inputs_add_is_growth(kind: str) -> None:
     host.left(generation, CPU, growing=growing)
     further = growing.further(ends_early=True)
     assert further.growth_bytes[HOST_GROWTH.field] > HOST_GROWTH.most
+
+
+def logging_to(log: logging.Logger) -> Callable[[Any], Any]:
+    """Log another long text in each generation."""
+    made = count()
+
+    def change(images: Any) -> Any:
+        log.warning("%s", f"{next(made)} {'again ' * 5_000}")
+        return images
+
+    return change
+
+
+@pytest.mark.parametrize("ends_early", [False, True])
+@pytest.mark.parametrize("log", [LOG, OWN_LOG])
+def test_logs_that_pytest_keeps_are_no_growth(
+    caplog: pytest.LogCaptureFixture, log: logging.Logger, ends_early: bool
+) -> None:
+    assert added(logging_to(log), ends_early=ends_early) <= HOST_GROWTH.most
+    caplog.clear()
+    log.warning("afterwards")
+    assert caplog.messages == ["afterwards"]
+
+
+def test_logs_that_pytest_keeps_of_changed_inputs_are_no_growth() -> None:
+    pipeline = FakePipeline()
+    pipeline.changes.append(logging_to(LOG))
+    generation = Generation(pipeline, replace(WORKLOAD, sensitive_to=INPUTS))
+    growing = growth.Growing(generation, pipeline, CPU)
+    host.left(generation, CPU, growing=growing)
+    further = growing.further(ends_early=True)
+    assert further.growth_bytes[HOST_GROWTH.field] <= HOST_GROWTH.most
+
+
+@pytest.mark.parametrize("ends_early", [False, True])
+def test_logs_that_a_handler_of_the_user_keeps_are_growth(ends_early: bool) -> None:
+    class Keeping(logging.Handler):
+        def __init__(self) -> None:
+            super().__init__()
+            self.records: list[str] = []
+
+        def emit(self, record: logging.LogRecord) -> None:
+            self.records.append(record.getMessage())
+
+    handler = Keeping()
+    logging.getLogger().addHandler(handler)
+    try:
+        assert added(logging_to(LOG), ends_early=ends_early) > HOST_GROWTH.most
+    finally:
+        logging.getLogger().removeHandler(handler)
 
 
 def test_median_passes_over_a_table_that_doubles() -> None:
