@@ -10,7 +10,7 @@ from functools import cache
 from statistics import fmean
 from typing import Any
 
-from diffusers_perf.measurement.generation import Generation
+from diffusers_perf.measurement.generation import Generation, turns_of_steps
 from diffusers_perf.measurement.trace import STEADY, Trace, TraceEvent, profile
 from diffusers_perf.records.measurement import Count, KernelFamily
 
@@ -74,7 +74,8 @@ def extrapolate(trace: Trace, *, traced: int, steps: int) -> TraceSummary:
     """
     further = steps - traced
     steady = trace.steps[STEADY] or trace.steps
-    per_step = trace.counts[1:-1][STEADY] or trace.counts[1:-1]
+    turns = trace.counts[1 : 1 + turns_of_steps(len(trace.steps), traced)]
+    per_step = turns[STEADY] or turns
     counters = {}
     for name in per_step[0]:
         # Where steps differ, what each of them does at least: all of them are in the trace.

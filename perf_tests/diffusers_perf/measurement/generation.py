@@ -232,6 +232,13 @@ def _own(argument: Any) -> Any:
     return copy(argument) if isinstance(argument, list | dict) else argument
 
 
+def turns_of_steps(turns: int, steps: int) -> int:
+    """How many of a generation's turns say what a step does: those of a further loop, as a
+    refiner's, do not. PNDM's one more is none.
+    """
+    return steps if turns > steps + 1 else turns
+
+
 def images_in(output: Any) -> Images:
     """The images in what a pipeline gave: (count or frames, height, width, 3), float32 in [0, 1].
 

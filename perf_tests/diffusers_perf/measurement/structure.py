@@ -19,7 +19,7 @@ from diffusers_perf.catalog.workload import Workload
 from diffusers_perf.measurement.counting import counted, without_data
 from diffusers_perf.measurement.dataless import NotCountable
 from diffusers_perf.measurement.dispatch import Counting
-from diffusers_perf.measurement.generation import Generation
+from diffusers_perf.measurement.generation import Generation, turns_of_steps
 from diffusers_perf.measurement.replay import uncompiled
 from diffusers_perf.messages import measurement as messages
 from diffusers_perf.records.measurement import Count
@@ -108,7 +108,10 @@ class _Counted:
 
     def at_least(self, key: Any) -> Count:
         """What each turn asks for at least, and all else as fixed: exact for so many steps."""
-        each = min((turn[key] for turn in self.turns[1:]), default=0)
+        own = turns_of_steps(len(self.turns), self.steps)
+        # A loop's last turn may do less, which does not say what the others do.
+        within = self.turns[1:] if own == len(self.turns) else self.turns[1 : own - 1]
+        each = min((turn[key] for turn in within), default=0)
         # Where the first turn does less than the others, so that the rest is not below zero.
         each = min(each, self.whole[key] // self.steps)
         return Count(fixed=self.whole[key] - self.steps * each, per_step=each)

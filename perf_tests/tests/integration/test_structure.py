@@ -370,6 +370,34 @@ def test_steps_that_differ_are_all_counted() -> None:
     assert 0 < more < plain.per_step
 
 
+@pytest.mark.parametrize("turns", [2, 3])
+def test_a_refiner_does_not_say_what_a_step_does(turns: int) -> None:
+    """It calls the UNet for one sample where a guided step has two."""
+    from diffusers import StableDiffusionPipeline
+
+    class Refining(StableDiffusionPipeline):  # type: ignore[misc, unused-ignore]
+        @torch.no_grad()  # type: ignore[untyped-decorator, unused-ignore]
+        def __call__(self, *args: Any, **kwargs: Any) -> Any:
+            made = super().__call__(*args, **{**kwargs, "output_type": "latent"})
+            latents = made.images
+            states, _ = self.encode_prompt("", latents.device, 1, False)
+            for timestep in self.scheduler.timesteps[-turns:]:
+                noise = self.unet(latents, timestep, encoder_hidden_states=states).sample
+                latents = self.scheduler.step(noise, timestep, latents).prev_sample
+            image = self.vae.decode(latents).sample
+            made.images = self.image_processor.postprocess(image, output_type="np")
+            return made
+
+    pipeline = build()
+    plain = observe(pipeline).counters
+    pipeline.__class__ = Refining
+    refined = observe(pipeline).counters
+    assert refined["denoiser_samples"].per_step == plain["denoiser_samples"].per_step == 2
+    assert refined["denoiser_samples"].fixed - plain["denoiser_samples"].fixed == turns
+    for counter in plain:
+        assert refined[counter].per_step == plain[counter].per_step, counter
+
+
 def decided_by(number: Callable[[torch.Tensor], Any]) -> OperatorCounts:
     """The counts of a pipeline whose step is decided by a number of the predicted noise."""
     pipeline = build()

@@ -227,6 +227,12 @@ def test_fixed_and_per_step_costs_separate_exactly() -> None:
     assert seen.stages_s == pytest.approx({"text encoder": 10, "denoising": 273, "decoder": 20})
 
 
+def test_a_refiner_does_not_say_what_a_step_does() -> None:
+    trace = made_up(*[11] * 7, 9, 5, 5)
+    seen = counters.extrapolate(trace, traced=8, steps=8)
+    assert seen.counters["kernels"] == Count(fixed=30 + 10 - 2, per_step=11)
+
+
 @pytest.mark.parametrize("period", [2, 3])
 def test_differing_steps_have_no_per_step_cost(period: int) -> None:
     """Whichever of the steps it is in which a cache is refreshed."""
