@@ -49,6 +49,8 @@ class Cause:
     """In a phrase or several."""
     packages: tuple[tuple[str, str, str], ...] = ()
     """Name and versions of packages that differ and can be installed."""
+    uncommitted: bool = False
+    """Whether a run at either end measured changes that are in no commit."""
 
     @property
     def text(self) -> str:
@@ -58,9 +60,10 @@ class Cause:
         """The bisection that narrows it down for a row's case and metric; empty where there is
         nothing to bisect.
 
-        The compile cache decides the time to first image, so no bisection takes it.
+        The compile cache decides the time to first image, so no bisection takes it. No checkout
+        has uncommitted changes, so none can repeat their measurement.
         """
-        if row.metric == TIME_TO_FIRST_IMAGE.name:
+        if row.metric == TIME_TO_FIRST_IMAGE.name or self.uncommitted:
             return ""
         where = ["--case", row.case, "--metric", row.metric]
         if row.device == "cpu":
@@ -101,9 +104,13 @@ def cause_of(
         found[CauseKind.VERSIONS] = _texts(versions)
     if machine:
         found[CauseKind.MACHINE] = machine
+    end = last if shape is Shape.DRIFT else now
+    uncommitted = [messages.uncommitted(row.time, row.commit) for row in (was, end) if row.dirty]
+    if uncommitted:
+        found[CauseKind.CODE] = [*uncommitted]
     if was.commit != now.commit:
-        now = last if shape is Shape.DRIFT else now
-        found[CauseKind.CODE] = [messages.commits(was.commit, now.commit)]
+        now = end
+        found.setdefault(CauseKind.CODE, []).append(messages.commits(was.commit, now.commit))
     control = _control(was, now, controls)
     if control is CauseKind.MACHINE:
         found.pop(CauseKind.CODE, None)
@@ -112,15 +119,18 @@ def cause_of(
         only = found.get(CauseKind.CODE, [])
         found = {CauseKind.CODE: [*only, messages.control_unchanged(was.commit)]}
     if shape is Shape.OUTLIER or not found:
+        found = {CauseKind.CODE: uncommitted} if now.dirty else {}
         why = messages.RETURNED if shape is Shape.OUTLIER else messages.NOTHING_DIFFERS
-        return Cause(kinds=(CauseKind.NOISE,), evidence=why)
+        found[CauseKind.NOISE], versions = [why], []
+    elif shape is Shape.UNCONFIRMED and control is None and now.unit is not Unit.COUNT:
+        # A control run cannot measure again what was not committed.
+        found[CauseKind.NOISE] = [] if was.dirty else [messages.CONTROL_DECIDES]
     kinds = tuple(kind for kind in CauseKind if kind in found)
-    if shape is Shape.UNCONFIRMED and control is None and now.unit is not Unit.COUNT:
-        kinds, found[CauseKind.NOISE] = (*kinds, CauseKind.NOISE), [messages.CONTROL_DECIDES]
     return Cause(
         kinds=kinds,
         evidence="; ".join(text for kind in kinds for text in found[kind]),
         packages=tuple(one for one in versions if one[0] in PACKAGES),
+        uncommitted=bool(uncommitted),
     )
 
 
@@ -152,8 +162,12 @@ def _card(before: Sequence[Row], after: Sequence[Row]) -> list[str]:
 
 def _control(was: Row, now: Row, controls: Iterable[Row]) -> CauseKind | None:
     """What the newest run that measured the older commit again says; None without one."""
-    again = [row.value for row in controls if row.commit == was.commit and row.time >= now.time]
-    if not again or not was.commit:
+    again = [
+        row.value
+        for row in controls
+        if row.commit == was.commit and row.time >= now.time and not row.dirty
+    ]
+    if not again or not was.commit or was.dirty:
         return None
     is_changed = abs(again[-1] - now.value) < abs(again[-1] - was.value)
     return CauseKind.MACHINE if is_changed else CauseKind.CODE

@@ -107,7 +107,7 @@ class Range:
         for event in sorted(
             self.events, key=lambda event: (event.after.unit is not Unit.COUNT, -event.ratio)
         ):
-            command = self.cause.command(good=self.good, bad=self.bad, row=event.after)
+            command = event.cause.command(good=self.good, bad=self.bad, row=event.after)
             if command:
                 return command
         return ""

@@ -67,6 +67,11 @@ def commits(was: str, now: str) -> str:
     return f"commits {was[:12] or '?'}..{now[:12] or '?'}"
 
 
+def uncommitted(time: datetime, commit: str) -> str:
+    run = f"the run of {time:%Y-%m-%d %H:%M} UTC"
+    return f"{run} measured uncommitted changes on top of {commit[:12] or '?'}"
+
+
 def control_changed(commit: str) -> str:
     return f"commit {commit[:12]} changed as much when measured again"
 

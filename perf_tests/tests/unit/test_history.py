@@ -23,7 +23,7 @@ from diffusers_perf.history.causes import CauseKind
 from diffusers_perf.history.changes import Shape
 from diffusers_perf.history.store import CONTROL, Row
 from diffusers_perf.history.trends import Event, Trend, alerts, ranges, red, trends
-from diffusers_perf.history.words import BARS, history_lines
+from diffusers_perf.history.words import BARS, history_lines, issue
 from perf_tests.tests.unit.recorded import (
     FOLDER,
     Content,
@@ -104,6 +104,64 @@ def test_step_names_its_commits_and_its_bisection() -> None:
         f"diffusers-perf bisect --good {commit(39)[:12]} --bad {commit(40)[:12]} "
         f"--case {CASE} --metric 'GPU busy'"
     )
+
+
+def dirty(*numbers: int) -> Changed:
+    def change(number: int, content: Content) -> None:
+        content["commit_info"]["dirty"] = number in numbers
+
+    return change
+
+
+@pytest.mark.parametrize("at", [39, 40])
+@pytest.mark.parametrize("moved", [(), (on_another("torch", "2.99.0", since=40),)])
+def test_uncommitted_changes_are_named_and_not_bisected(at: int, moved: tuple[Changed]) -> None:
+    found = trends(nights(range(50), slower(since=40), dirty(at), *moved))
+    (one,) = ranges(found)
+    run = f"the run of {START + dt.timedelta(days=at):%Y-%m-%d} 02:17 UTC"
+    assert one.cause.text.split("; ")[-2].endswith(
+        f"{run} measured uncommitted changes on top of {commit(at)[:12]}"
+    )
+    assert one.cause.kinds[-1] is CauseKind.CODE
+    assert one.command == ""
+    assert "bisect" not in issue(alerts(found)[0])
+
+
+def test_uncommitted_changes_within_a_level_are_bisected_around() -> None:
+    (one,) = ranges(trends(nights(range(50), slower(since=40), dirty(20, 45))))
+    assert "uncommitted" not in one.cause.text
+    assert one.command.startswith("diffusers-perf bisect --good ")
+
+
+def test_uncommitted_changes_explain_runs_of_one_commit() -> None:
+    def same(number: int, content: Content) -> None:
+        content["commit_info"]["id"] = commit(0)
+
+    event = only(nights(range(50), slower(since=40), same, dirty(*range(40, 50))))
+    assert event.cause.kinds == (CauseKind.CODE,)
+
+
+@pytest.mark.parametrize("at", [19, 20, 21])
+def test_outlier_names_its_own_uncommitted_changes(at: int) -> None:
+    def spike(number: int, content: Content) -> None:
+        if number == 20:
+            measured(content, CASE)["gpu_busy_s"] *= 1.2
+
+    cause = only(nights(range(40), spike, dirty(at))).cause
+    assert (CauseKind.CODE in cause.kinds) == ("uncommitted" in cause.text) == (at == 20)
+    assert cause.text.endswith("the level returned")
+
+
+def test_range_is_bisected_for_an_event_without_uncommitted_changes() -> None:
+    """Two cases changed between the same commits, one first seen in a run that was not clean."""
+    clean = nights(range(50), slower(since=40))
+    first = [
+        replace(row, case="another", dirty=row.commit == commit(40))
+        for row in clean
+        if row.case == CASE
+    ]
+    (one,) = alerts(trends([*first, *clean]))
+    assert f"--case {CASE} " in one.command
 
 
 def test_change_on_a_cpu_is_bisected_on_a_cpu() -> None:
@@ -253,6 +311,17 @@ def test_red_night_is_decided_by_a_control(by: float, kinds: tuple[CauseKind, ..
     measured(again, CASE)["gpu_busy_s"] *= by
     (run,) = parsed([again], "control")
     assert only([*rows, *store.rows_of(run, label=CONTROL)]).cause.kinds == kinds
+
+
+@pytest.mark.parametrize("again_dirty", [False, True])
+def test_control_decides_nothing_about_uncommitted_changes(*, again_dirty: bool) -> None:
+    rows = nights(range(41), slower(since=40), dirty(*() if again_dirty else (39,)))
+    again = night(41, code=39)
+    again["commit_info"]["dirty"] = again_dirty
+    (run,) = parsed([again], "control")
+    cause = only([*rows, *store.rows_of(run, label=CONTROL)]).cause
+    assert cause.kinds == (CauseKind.CODE, CauseKind.NOISE)
+    assert ("a control run will decide" in cause.text) == again_dirty
 
 
 def test_control_under_interference_decides_nothing() -> None:
