@@ -102,8 +102,8 @@ class Project:
                 refuse_namesake(case.workload, (own.workload for own in other.cases))
             except ValueError as error:
                 raise Refusal(f"{module.__name__}: {error}, in {place}") from None
-            taken = {(own.workload, own.name) for own in other.cases}
-            if (case.workload, case.name) in taken and not case.is_reference:
+            same = (own.workload == case.workload for own in other.cases if own.name == case.name)
+            if any(same) and not case.is_reference:
                 raise Refusal(f"{module.__name__}: {messages.case_of_another(case.id, place)}")
         return catalog
 

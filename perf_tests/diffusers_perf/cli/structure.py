@@ -18,7 +18,6 @@ from msgspec.structs import replace
 
 from diffusers_perf.catalog.declarations import Case
 from diffusers_perf.catalog.metrics import OPERATORS
-from diffusers_perf.catalog.refusal import Refusal
 from diffusers_perf.catalog.registry import in_order
 from diffusers_perf.cli.answers import add_baselines, positive, refuse, store_of
 from diffusers_perf.cli.calls import python_calls
@@ -101,8 +100,7 @@ def main(args: argparse.Namespace) -> int:
 def _count_all(source: Source, cases: Sequence[Case], args: argparse.Namespace) -> int:
     """Count the cases of one model, and judge or accept; returns the exit code."""
     from diffusers_perf.measurement import applied, structure
-    from diffusers_perf.measurement.discovery import NotDiscovered
-    from diffusers_perf.measurement.generation import BadOutput
+    from diffusers_perf.measurement.failing import BROKEN
     from diffusers_perf.measurement.pipelines import DoesNotFit
     from diffusers_perf.models.seeded import Seeded
     from diffusers_perf.models.served import Served
@@ -123,14 +121,11 @@ def _count_all(source: Source, cases: Sequence[Case], args: argparse.Namespace) 
             continue
         try:
             observed[case] = seen = count(case, source)
-        except structure.NotCountable as error:
+        except BROKEN as error:
+            by_data = isinstance(error, structure.NotCountable)
+            said = messages.not_countable if by_data else messages.broken
             uncounted.append(key_of(case, source.name))
-            passed_over.append(messages.not_countable(case.id, error))
-            continue
-        except (BadOutput, NotDiscovered, Refusal) as error:
-            # Of this case alone, which fails in a run as well.
-            uncounted.append(key_of(case, source.name))
-            passed_over.append(messages.broken(case.id, error))
+            passed_over.append(said(case.id, error))
             continue
         except DoesNotFit as error:
             passed_over.append(messages.not_counted(case.id, error))

@@ -38,6 +38,10 @@ def check_applied(stack: Sequence[Optimization], pipeline: Any) -> None:
             raise applied.NotApplied(messages.not_applied(optimization.name, error)) from None
 
 
+BROKEN = (Refusal, BadOutput, NotDiscovered, NotCountable)
+"""What ends one case with a sentence, and not the others."""
+
+
 @contextmanager
 def failing(case: Case, device: torch.device) -> Iterator[None]:
     """Turns what can go wrong with a case into one `CaseError` that says it."""
@@ -52,7 +56,7 @@ def failing(case: Case, device: torch.device) -> Iterator[None]:
         if not is_out_of_memory(error):
             raise
         failure = CaseError(Status.ERROR, f"{case.id}: {OUT_OF_MEMORY}{_first_sentences(error)}")
-    except (Refusal, BadOutput, NotDiscovered, NotCountable) as error:
+    except BROKEN as error:
         failure = CaseError(Status.ERROR, f"{case.id}: {error}")
     if failure is not None:
         # Raised out here, where nothing holds the failed frames and their pipeline any more.

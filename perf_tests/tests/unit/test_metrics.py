@@ -165,35 +165,24 @@ def test_cells_are_in_the_order_of_the_table() -> None:
     assert cells(on_host, None)["memory"] == "512 MiB"
 
 
-@pytest.mark.parametrize(
-    ("mebibytes", "status"), [(550, None), (551, "more memory"), (None, "inconclusive")]
-)
-def test_peak_host_memory_is_judged_where_it_was_accepted(
-    mebibytes: int | None, status: str | None
+@pytest.mark.parametrize(("metric", "most"), [("peak host memory", 550), ("load memory", 510)])
+@pytest.mark.parametrize(("above", "status"), [(0, None), (1, "more memory")])
+def test_memory_is_judged_where_it_was_accepted(
+    metric: str, most: int, above: int, status: str | None
 ) -> None:
-    def using(count: int | None) -> Measurement:
-        metrics = {} if count is None else {"peak_host_memory_bytes": count * 2.0**20}
+    def using(mebibytes: int | None) -> Measurement:
+        field = f"{metric.replace(' ', '_')}_bytes"
+        metrics = {} if mebibytes is None else {field: mebibytes * 2.0**20}
         return structs.replace(FP16, peak_memory_bytes=None, metrics=metrics)
 
-    asked = question(using(mebibytes), baseline=baseline_of(using(500), REFERENCE))
-    found = [f.status for f in judge(asked).findings if f.metric == "peak host memory"]
-    assert found == ([status] if status else [])
-    assert judge(question(using(mebibytes), baseline=baseline_of(using(None), REFERENCE))).passes
+    def found(mebibytes: int | None, *, accepted: int | None) -> list[str]:
+        baseline = baseline_of(using(accepted), REFERENCE)
+        asked = question(using(mebibytes), baseline=baseline)
+        return [f.status for f in judge(asked).findings if f.metric == metric]
 
-
-@pytest.mark.parametrize(
-    ("mebibytes", "status"), [(510, None), (511, "more memory"), (None, "inconclusive")]
-)
-def test_load_memory_is_judged_where_it_was_accepted(
-    mebibytes: int | None, status: str | None
-) -> None:
-    def loaded(count: int | None) -> Measurement:
-        metrics = {} if count is None else {"load_memory_bytes": count * 2.0**20}
-        return structs.replace(FP16, metrics=metrics)
-
-    asked = question(loaded(mebibytes), baseline=baseline_of(loaded(500), REFERENCE))
-    assert [f.status for f in judge(asked).messages] == ([status] if status else [])
-    assert judge(question(loaded(mebibytes), baseline=baseline_of(loaded(None), REFERENCE))).passes
+    assert found(most + above, accepted=500) == ([status] if status else [])
+    assert found(None, accepted=500) == ["inconclusive"]
+    assert found(most + above, accepted=None) == []
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel's account of it")

@@ -156,7 +156,7 @@ def test_ctrl_c_and_kill_keep_the_measurements(pytester: pytest.Pytester, how: s
     result = run(pytester, f"--benchmark-json={path}", fakes=f"fine,{how},black")
     assert result.ret == pytest.ExitCode.INTERRUPTED
     reason = f"invalid: fake4-{how}: interrupted before it was finished"
-    if how != "hung_up":  # where there is no terminal any more
+    if how != "hung_up":  # SIGHUP: the terminal is gone
         result.stdout.fnmatch_lines([reason])
     content = report(path)
     assert [one["measurement"]["case"] for one in cases(content)] == ["reference", "fine"]
