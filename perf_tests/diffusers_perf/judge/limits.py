@@ -13,7 +13,7 @@ from diffusers_perf.judge.interference import loops_of
 from diffusers_perf.judge.stats import spread
 from diffusers_perf.records import operators
 from diffusers_perf.records.baselines import Calibration, CaseBaseline, rounded
-from diffusers_perf.records.measurement import Measurement
+from diffusers_perf.records.measurement import Count, Measurement
 from diffusers_perf.records.run import Mode
 
 Pair = tuple[Measurement, Measurement | None]
@@ -43,6 +43,8 @@ def accepted_of(
         if name in COUNTERS and name not in structural and all(name in one for one in counters)
     }
     measured = measured_in(processes)
+    steps = processes[0][0].steps
+    counts = {name: _most(COUNTERS[name], counts, steps) for name, counts in known.items()}
     return CaseBaseline(
         accepted=accepted,
         versions=versions,
@@ -50,16 +52,25 @@ def accepted_of(
         measured=measured,
         roofline_s=min((rounded(m.roofline_s) for m, _ in processes if m.roofline_s), default=None),
         cpu_loop_s=min((rounded(s) for m, _ in processes for s in loops_of(m)), default=None),
-        counters={n: counts[0] for n, counts in known.items() if len(set(counts)) == 1},
+        counters={name: most for name, most in counts.items() if most is not None},
         flags={
             name: value
             for name, value in processes[0][0].flags.items()
             if all(one.flags.get(name) == value for one, _ in processes)
         },
-        moving=tuple(n for n, counts in known.items() if len(set(counts)) > 1),
+        moving=tuple(name for name, most in counts.items() if most is None),
         limits=limits_of(measured, calibrations.get("whole")),
         calibrations=calibrations,
     )
+
+
+def _most(metric: Metric, counts: Sequence[Count], steps: int) -> Count | None:
+    """The most of these, where no process differs from another by more than may be added to it."""
+    totals = [count.total(steps) for count in counts]
+    if not metric.rise:
+        return counts[0] if len(set(counts)) == 1 else None
+    is_steady = max(totals) <= min(totals) * (1 + metric.rise)
+    return counts[totals.index(max(totals))] if is_steady else None
 
 
 def measured_in(processes: Sequence[Pair]) -> dict[str, tuple[float, ...]]:

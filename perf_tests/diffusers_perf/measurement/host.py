@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import cProfile
 import gc
+import sys
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
+from types import CodeType, FrameType
 from typing import Any
 
 import numpy as np
@@ -138,30 +140,52 @@ def _same(one: Images | None, other: Images | None) -> bool:
     return one is not None and other is not None and np.array_equal(one, other)
 
 
-def python_calls(generation: Generation, pipeline: Any) -> Count:
-    """Functions entered and generators resumed in the pipeline's call, without `AOT_WRAPPERS`."""
-    profile = cProfile.Profile(builtins=False)
+class _Calls:
+    """Counts the functions and the turns of generators that end in this thread.
 
-    def so_far() -> int:
-        # Its types lack what the documentation of `profile` shows.
-        entries: list[Any] = profile.getstats()  # type: ignore[attr-defined, unused-ignore]
-        # The next step counts this sum, once per entry in it: what is left out must not be in it.
+    cProfile, from Python 3.12 on, counts those of all threads, of which Inductor keeps some.
+    """
+
+    def __init__(self) -> None:
+        self._calls: Counter[int] = Counter()
+        self._codes: dict[int, CodeType] = {}
+        """By id, as its calls: those of two files may be equal. Held, so that it stays theirs."""
+
+    def note(self, frame: FrameType, event: str, _: object) -> None:
+        """What `sys.setprofile` calls."""
+        if event == "return":
+            code = frame.f_code
+            self._codes[id(code)] = code
+            self._calls[id(code)] += 1
+
+    def so_far(self) -> int:
+        """Without those of `AOT_WRAPPERS`."""
+        # The next step counts this sum, once for each in it: what is left out must not be in it.
         return sum(
-            entry.callcount
-            for entry in entries
-            if not entry.code.co_filename.startswith(AOT_WRAPPERS)
+            calls
+            for code, calls in [*self._calls.items()]
+            if not self._codes[code].co_filename.startswith(AOT_WRAPPERS)
         )
 
+
+def python_calls(generation: Generation, pipeline: Any) -> Count:
+    """Functions called and generators resumed in the pipeline's call, without `AOT_WRAPPERS`."""
+    calls = _Calls()
     steps = generation.asking_for(STEPS)
     after_steps: list[int] = []
     call = generation.call(steps=steps)
-    with step_ends(pipeline, lambda: after_steps.append(so_far())), profile:
-        call()
+    before = sys.getprofile()
+    with step_ends(pipeline, lambda: after_steps.append(calls.so_far())):
+        sys.setprofile(calls.note)
+        try:
+            call()
+        finally:
+            sys.setprofile(before)
     if len(after_steps) <= STEADY:
         # A result that was cached: the rounds say so.
-        return Count(fixed=so_far(), per_step=0)
+        return Count(fixed=calls.so_far(), per_step=0)
     per_step = after_steps[STEADY] - after_steps[STEADY - 1]
-    return Count(fixed=so_far() - per_step * generation.turns(steps), per_step=per_step)
+    return Count(fixed=calls.so_far() - per_step * generation.turns(steps), per_step=per_step)
 
 
 def _held_bytes(device: torch.device) -> int:

@@ -109,6 +109,8 @@ def built(case: Case, source: Source, device: torch.device) -> Iterator[Any]:
     with ExitStack() as contexts:
         for context in build.contexts:
             contexts.enter_context(context)
+        # Whoever had the last pipeline may have let go of it just now, and it can hold itself.
+        gc.collect()
         peaks = Peaks(device) if device.type == "cuda" else None
         began = loading.Loading()
         pipeline = source.load(

@@ -75,7 +75,9 @@ class _Accepted(StrictRecord, frozen=True, kw_only=True, omit_defaults=True):
     flags: Mapping[str, str] = {}
     """Torch's global flags, as far as they were the same in all accepted processes."""
     moving: tuple[str, ...] = ()
-    """Counters that differ between the accepted processes, and are not limited."""
+    """Counters that differ between the accepted processes, by more than may be added to them, and
+    are not limited.
+    """
     limits: Mapping[str, Positive | PositiveInteger]
     """By `Metric.limit_name`. They follow from the numbers beside them."""
     calibrations: Mapping[Mode, Calibration] = {}

@@ -7,6 +7,8 @@ import json
 import os
 import re
 import signal
+import sys
+import threading
 import weakref
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -626,6 +628,45 @@ def test_python_calls_are_the_same_on_every_run() -> None:
     assert once == again
     assert once.per_step > 0
     assert host.left(generation, torch.device("cpu")) == host.Left(kept_bytes=0, ignored=())
+
+
+def test_python_calls_of_another_thread_do_not_count() -> None:
+    """As Inductor's, which look at what its workers do, and which a first compilation starts."""
+    pipeline = FakePipeline()
+    generation = Generation(pipeline, WORKLOAD)
+    alone = host.python_calls(generation, pipeline)
+    ended = threading.Event()
+
+    def called() -> None:
+        pass
+
+    def work() -> None:
+        while not ended.is_set():
+            called()
+
+    other = threading.Thread(target=work)
+    other.start()
+    try:
+        beside = host.python_calls(generation, pipeline)
+    finally:
+        ended.set()
+        other.join()
+    assert beside == alone
+
+
+def test_python_calls_leave_a_profiler_as_it_was() -> None:
+    def profiler(*_: object) -> None:
+        pass
+
+    pipeline = FakePipeline()
+    generation = Generation(pipeline, WORKLOAD)
+    sys.setprofile(profiler)
+    try:
+        host.python_calls(generation, pipeline)
+        after = sys.getprofile()
+    finally:
+        sys.setprofile(None)
+    assert after is profiler
 
 
 def test_python_calls_of_a_cached_result_end_in_no_error(monkeypatch: pytest.MonkeyPatch) -> None:

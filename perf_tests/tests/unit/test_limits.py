@@ -116,6 +116,26 @@ def test_judged_counters_are_kept_where_every_process_has_the_same() -> None:
     assert accept(on_cpu, device="cpu") == ({"python_calls"}, set())
 
 
+def test_most_is_kept_of_counts_that_differ_by_less_than_may_be_added() -> None:
+    def kept(*python_calls: int) -> Count | None:
+        baseline = accepted_of(
+            [(with_counters(python_calls=number), REFERENCE) for number in python_calls],
+            accepted="2026-11-22",
+            versions={},
+            workload=GENERATES,
+            device="cuda",
+        )
+        return baseline.counters.get("python_calls")
+
+    assert kept(1000, 1010, 1005) == Count(fixed=0, per_step=1010)
+    assert kept(1000, 1011, 1005) is None
+    assert kept(0, 0) == Count(fixed=0, per_step=0)
+    assert accept(with_counters(host_syncs=1000), with_counters(host_syncs=1001)) == (
+        set(),
+        {"host_syncs"},
+    )
+
+
 def test_measured_values_are_kept_of_the_processes_that_have_them() -> None:
     blind = structs.replace(FP16, gpu_busy_s=None)
     baseline = accepted_of(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import time
+import weakref
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -125,6 +127,32 @@ def test_peak_of_a_load_is_of_its_own_memory(monkeypatch: pytest.MonkeyPatch) ->
     with built(REFERENCE_CASE, source, torch.device("cpu")) as pipeline:
         load = loading.load_of(pipeline)
     assert "load_memory_bytes" not in before_first_image(load, 1.0, 1.0, None, Compiled())
+
+
+def test_nothing_of_the_last_pipeline_is_there_when_the_next_is_loaded() -> None:
+    """Whoever had it can have let go of it after its context was left."""
+
+    class Source(FakeSource):
+        def load(self, **kwargs: Any) -> Any:
+            self.left = ref()
+            return super().load(**kwargs)
+
+    class Cyclic:
+        def __init__(self) -> None:
+            self.itself = self
+
+    source: Any = Source()
+    last = Cyclic()
+    ref = weakref.ref(last)
+    gc.disable()
+    try:
+        del last
+        assert ref()
+        with built(REFERENCE_CASE, source, torch.device("cpu")):
+            pass
+    finally:
+        gc.enable()
+    assert source.left is None
 
 
 def test_cache_is_cold_where_much_is_read() -> None:
