@@ -1,4 +1,4 @@
-"""Which runs may be compared with each other: of one machine, one model, one stopwatch. Pure."""
+"""Which runs may be compared with each other: of one machine, weights and stopwatch. Pure."""
 
 from __future__ import annotations
 
@@ -34,11 +34,7 @@ def check(base: Sequence[Run], head: Sequence[Run]) -> None:
             quick, whole = (run, first) if run.session.quick else (first, run)
             raise NotComparable(messages.quick(quick.path, whole.path))
     runs = (*base, *head)
-    _one(
-        runs,
-        "weights",
-        lambda case: {"all": f"{case.measurement.model} ({case.measurement.weights})"},
-    )
+    _one(runs, "weights", lambda case: {case.measurement.workload: _weights(case)})
     same_workloads(runs)
     _one(runs, "number of rounds", lambda case: {case.id: len(case.measurement.rounds_s)})
 
@@ -51,6 +47,10 @@ def same_workloads(runs: Sequence[Run]) -> None:
 def differing(one: Mapping[str, object], other: Mapping[str, object]) -> str | None:
     """The first name under which two workloads, as records say them, are not the same."""
     return next((name for name in {**one, **other} if one.get(name) != other.get(name)), None)
+
+
+def _weights(case: CaseRecord) -> str:
+    return f"{case.measurement.model} ({case.measurement.weights})"
 
 
 def _hardware(run: Run) -> dict[str, object]:
@@ -73,7 +73,7 @@ def _one(runs: Sequence[Run], what: str, of: Callable[[CaseRecord], Mapping[str,
             for name, value in of(case).items():
                 other, first = seen.setdefault(name, (value, run))
                 if value != other:
-                    where = "" if name == "all" else f" of {name}"
+                    where = f" of {name}"
                     if isinstance(value, Mapping) and isinstance(other, Mapping):
                         # Of a long description, what differs.
                         key = differing(value, other)

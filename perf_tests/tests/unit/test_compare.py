@@ -401,7 +401,7 @@ def _with_quick(content: Content) -> None:
     [
         (_other_gpu, "different hardware (machine): NVIDIA H200 and NVIDIA A100-SXM4-80GB"),
         (_other_stopwatch, "different versions of the measuring code: ba9876543210"),
-        (_other_weights, "differ in the weights: sd15 (seeded-2023) and sd15 (seeded-7)"),
+        (_other_weights, "differ in the weights of ddim50: sd15 (seeded-2023) and sd15 (seeded-7)"),
         (_other_workload, "differ in the workload of ddim50 (guidance_scale): 7.5 and 1.0"),
         (_with_quick, "head-0.json was measured with --quick and "),
         (_quick, "differ in the number of rounds of ddim50-fp16: 5 and 2"),

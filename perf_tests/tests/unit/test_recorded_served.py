@@ -68,7 +68,8 @@ def test_one_process_against_another_gives_no_false_alarm(model: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("model", "judged"), [("sd15", 140), ("flux1-schnell", 20), ("sdxl", 180), ("flux1-dev", 180)]
+    ("model", "judged"),
+    [("sd15", 140), ("flux1-schnell", 20), ("sdxl", 180), ("flux1-dev", 180), ("flux1", 60)],
 )
 def test_processes_of_one_commit_give_no_false_alarm(model: str, judged: int) -> None:
     """With all of a case's metrics. Waiting for the host, latencies differed by a third, and a
@@ -81,6 +82,18 @@ def test_processes_of_one_commit_give_no_false_alarm(model: str, judged: int) ->
     ]
     assert len(changes) > judged
     assert [c for c in changes if not (c.status.passes or c.status.warns)] == []
+
+
+def test_gpu_busy_time_of_two_processes_is_within_one_percent() -> None:
+    """At the GPU's power limit, where all steps are profiled: FLUX in bfloat16, compiled, and in
+    float32.
+    """
+    one, other = clean("flux1")
+    assert len(one.cases) == 6
+    for key, case in one.cases.items():
+        busy = case.measurement.gpu_busy_s, other.cases[key].measurement.gpu_busy_s
+        assert None not in busy
+        assert busy[0] == pytest.approx(busy[1], rel=0.005), key
 
 
 @pytest.mark.parametrize(

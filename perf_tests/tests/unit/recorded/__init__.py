@@ -66,6 +66,7 @@ def served(model: str) -> list[Run]:
 def clean(model: str) -> list[Run]:
     """Two or three processes of one commit: the guide suite of `sd15`, the rows of `flux1-schnell`,
     and of `sdxl` and `flux1-dev` those that are offloaded, in float32 or compiled per block.
+    `flux1`, of both, has those in float32 or compiled per block in one process, of one round each.
     """
     runs = json.loads(gzip.decompress((FOLDER / "h200-clean.json.gz").read_bytes()))[model]
     return [run_of(content, Path(f"{model}-{number}")) for number, content in enumerate(runs, 1)]
