@@ -78,7 +78,9 @@ SDXL_BEST_PER_BLOCK = stack(
     "sdxl_best_per_block",
     f"{SDXL_COMPILED_PER_BLOCK}+{LOOP}+cuda_graph_step+cuda_graph_decoder+precomputed_prompt",
 )
-SDXL_BEST_LOSSY = stack("sdxl_best_lossy", f"{SDXL_BEST_LOSSLESS}+deepcache+guidance_cutoff")
+# Without guidance in half of the steps, which would be 1.2 times as fast, the image would be as far
+# off (24.1 dB) as one whose prompt was lost.
+SDXL_BEST_LOSSY = stack("sdxl_best_lossy", f"{SDXL_BEST_LOSSLESS}+deepcache")
 measure(
     SDXL30,
     "precomputed_prompt",
@@ -110,7 +112,6 @@ measure(
     "compile_regional+int8",
     "compile_regional+fp8",
     "compile_regional+fp8_tensor",
-    f"{SDXL_BEST_LOSSLESS}+deepcache",
     SDXL_BEST_LOSSY,
     suite="lossy",
 )
