@@ -19,6 +19,7 @@ from diffusers_perf.measurement.clock import synchronized_clock
 from diffusers_perf.measurement.discovery import step_ends
 from diffusers_perf.measurement.generation import BadOutput, Generation, Short, images_in
 from diffusers_perf.measurement.growth import Growing, gpu_bytes, pytest_keeps_no_logs
+from diffusers_perf.measurement.replay import compiling_nothing
 from diffusers_perf.records import pixels
 from diffusers_perf.records.measurement import Count
 from diffusers_perf.records.pixels import Images
@@ -62,11 +63,14 @@ def left(generation: Generation, device: torch.device, *, growing: Growing | Non
     for name, changed in of.probes.items():
         # Some arguments turn work off, such as guidance: their stages take less time.
         timed = name not in of.sensitive_to
-        # Without a name for the images, which would live on where it is looked for what is kept.
-        same = np.array_equal(
-            growing.images(changed, timed=timed) if growing else generation.shortest(changed),
-            own,
-        )
+        # Without guidance a batch is half as large: another graph, of which nothing is timed.
+        with compiling_nothing():
+            # Without a name for the images, which would live on where it is looked for what is
+            # kept.
+            same = np.array_equal(
+                growing.images(changed, timed=timed) if growing else generation.shortest(changed),
+                own,
+            )
         if kept is None:
             kept = max(0, _held_bytes(device) - before)
         # In so few steps an input may have no say yet.

@@ -37,6 +37,12 @@ def uncompiled() -> AbstractContextManager[Any]:
     return torch.compiler.set_stance("force_eager") if compiles else nullcontext()
 
 
+def compiling_nothing() -> AbstractContextManager[Any]:
+    """What would have to be compiled anew runs operator by operator while the context is open."""
+    compiles = "torch._dynamo" in sys.modules
+    return torch.compiler.set_stance("eager_on_recompile") if compiles else nullcontext()
+
+
 def device_of(pipeline: Any) -> torch.device:
     """Where the pipeline's inputs go."""
     device = getattr(pipeline, "_execution_device", None)

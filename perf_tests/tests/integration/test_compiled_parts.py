@@ -15,6 +15,7 @@ import torch
 from diffusers_perf import models
 from diffusers_perf.catalog.workload import Workload
 from diffusers_perf.measurement import applied
+from diffusers_perf.measurement.counters import compiled_graphs
 from diffusers_perf.measurement.generation import Generation
 from diffusers_perf.measurement.host import left
 from diffusers_perf.measurement.pipelines import built
@@ -71,6 +72,21 @@ def images_of(name: str, workload: Workload = FLUX) -> Any:
 def test_cache_around_compiled_blocks_gives_the_same(stack: str) -> None:
     cache = stack.replace("compile_regional", "").strip("+")
     assert pixels.distance(images_of(stack), images_of(cache)).psnr_db == IDENTICAL_DB
+
+
+def test_looking_at_inputs_compiles_nothing() -> None:
+    """Without guidance a batch is half as large: a minute of compilation for SDXL's UNet."""
+    guided = replace(
+        workloads.DDIM50_SMALL, steps=3, sensitive_to={"guidance": {"guidance_scale": 1.0}}
+    )
+    with pipeline_of("compile", guided) as pipeline:
+        generation = Generation(pipeline, guided)
+        generation()
+        before = compiled_graphs()
+        assert left(generation, CPU).ignored == ()
+        assert compiled_graphs() == before
+        generation.images(of=guided.probes["guidance"])
+        assert compiled_graphs() > before
 
 
 def test_quantized_blocks_are_compiled_with_fused_projections() -> None:
