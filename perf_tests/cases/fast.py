@@ -29,6 +29,7 @@ measure(
     LOOP,
     "compile_regional+compile_decoder",
     "fused_mlp+compile_regional",
+    "fused_rotary+compile_regional",
     FLUX_COMPILED,
     FLUX_FUSED,
     f"{FLUX_FUSED}+{LOOP}",

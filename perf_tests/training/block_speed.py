@@ -29,6 +29,7 @@ from diffusers_perf.measurement.interference import Watch
 from diffusers_perf.messages.common import first_line
 from diffusers_perf.techniques.conditioning import OfTimestep
 from diffusers_perf.techniques.fused_mlp import fuse_gelus, fuse_mlps, split_projections
+from diffusers_perf.techniques.fused_rotary import fuse_rotary
 from perf_tests.training import kernels
 
 SEED = 2023
@@ -86,6 +87,16 @@ def fuse_both(block: Any) -> None:
     fuse_qkv(block)
 
 
+def fuse_mlps_and_rotary(block: Any) -> None:
+    fuse_mlps(block)
+    fuse_rotary(block)
+
+
+def fuse_all(block: Any) -> None:
+    fuse_both(block)
+    fuse_rotary(block)
+
+
 def attend_on(backend: str) -> Callable[[Any], None]:
     """Set one of diffusers' backends on the block itself: Dynamo would compile nothing anew for one
     of the process.
@@ -102,7 +113,10 @@ VARIANTS = (
     Variant(name="eager", options=None),
     Variant(name="compiled"),
     Variant(name="fused_mlp", change=fuse_mlps),
+    Variant(name="fused_mlp, fused_rotary", change=fuse_mlps_and_rotary),
     Variant(name="fused_mlp, fused_qkv", change=fuse_both),
+    Variant(name="fused_mlp, fused_rotary, fused_qkv", change=fuse_all),
+    Variant(name="fused_rotary", change=fuse_rotary),
     Variant(name="GELU of fused_mlp alone", change=fuse_gelus, kinds=("single",)),
     Variant(name="split product of fused_mlp alone", change=split_projections, kinds=("single",)),
     Variant(name="fused_qkv", change=fuse_qkv),

@@ -21,6 +21,11 @@ from diffusers_perf.techniques.fused import (
     group_norms_are_fused,
 )
 from diffusers_perf.techniques.fused_mlp import fuse_mlps, mlps_are_fused, why_mlps_do_not_fuse
+from diffusers_perf.techniques.fused_rotary import (
+    fuse_rotary,
+    rotary_is_fused,
+    why_rotary_does_not_fuse,
+)
 
 
 @optimization(
@@ -87,6 +92,20 @@ def fused_mlp(build: Build) -> None:
     def _(pipeline: Any) -> None:
         for module in denoisers(pipeline).values():
             fuse_mlps(module)
+
+
+@optimization(
+    needs=Needs(fits=why_rotary_does_not_fuse),
+    tolerance=SAME_ARITHMETIC,
+    applied=rotary_is_fused,
+)
+def fused_rotary(build: Build) -> None:
+    """Queries and keys of FLUX.1 normalized and turned in one pass, where they are compiled."""
+
+    @build.rewrite
+    def _(pipeline: Any) -> None:
+        for module in denoisers(pipeline).values():
+            fuse_rotary(module)
 
 
 @optimization(

@@ -261,7 +261,11 @@ def test_declared_optimizations_are_candidates(seed: int) -> None:
         image=tolerance,
         without=[],
         memory_is_limited=False,
-        lacking={"xformers": "not installed", "fused_mlp": "a UNet has no such feed-forward"},
+        lacking={
+            "xformers": "not installed",
+            "fused_mlp": "a UNet has no such feed-forward",
+            "fused_rotary": "a UNet has no such attention",
+        },
     )
     lab = Lab(world=lambda stack: world(stack), noise=0.003 + seed / 1000)
     found = Search(candidates=candidates, attempt=lab, tell=lambda text: None)
