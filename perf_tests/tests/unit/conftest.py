@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import shutil
+import warnings
 from collections.abc import Iterator
 from contextlib import suppress
 from functools import cache
@@ -46,9 +47,12 @@ def _settled() -> None:
         summary,
     )
 
-    with suppress(ImportError):
-        import torchao  # noqa: F401  (optional, and imported by diffusers where it is installed)
-    import_libraries()
+    with warnings.catch_warnings():
+        # Theirs, such as of an escape sequence when a file is compiled, are no errors of ours.
+        warnings.simplefilter("ignore")
+        with suppress(ImportError):
+            import torchao  # noqa: F401  (optional; diffusers imports it where it is installed)
+        import_libraries()
     # Small tensors: threads would only wait for each other, most of all on a shared machine.
     torch.set_num_threads(1)
     # The suite and pytest collect garbage often: let them pass by the millions of objects that the
