@@ -65,7 +65,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    from diffusers_perf.compare.interruption import interruptible
     from diffusers_perf.compare.kept import Setting
     from diffusers_perf.compare.lock import held
     from diffusers_perf.compare.sides import (
@@ -77,7 +76,7 @@ def main(args: argparse.Namespace) -> int:
     )
     from diffusers_perf.compare.state import Asked, State, own_folder
     from diffusers_perf.compare.turns import Turns
-    from diffusers_perf.ending import leave_lost_terminal
+    from diffusers_perf.ending import interruptible, leave_lost_terminal
 
     refs, pythons = (args.base, args.head), (args.base_python, args.head_python)
     if not (all(refs) and not any(pythons)) and not (all(pythons) and not any(refs)):

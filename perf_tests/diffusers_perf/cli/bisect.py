@@ -66,10 +66,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     from diffusers_perf.compare.bisection import Bisection, OutOfTime
-    from diffusers_perf.compare.interruption import interruptible
     from diffusers_perf.compare.lock import held
     from diffusers_perf.compare.sides import repository
-    from diffusers_perf.ending import leave_lost_terminal
+    from diffusers_perf.ending import interruptible, leave_lost_terminal
 
     out: Path = (args.out or repository() / OUT).absolute()
     options = [*(["--device", args.device] if args.device else []), "--quick", *args.pytest]

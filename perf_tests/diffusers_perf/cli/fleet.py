@@ -84,10 +84,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    from diffusers_perf.compare.interruption import interruptible
     from diffusers_perf.compare.lock import held
     from diffusers_perf.compare.sides import repository
-    from diffusers_perf.ending import leave_lost_terminal
+    from diffusers_perf.ending import interruptible, leave_lost_terminal
     from diffusers_perf.fleet.state import FOLDER
 
     out: Path = args.json.absolute()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from diffusers_perf.ending import renew
 from diffusers_perf.records.store import BaselineStore
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ def bare_bench(
         machine=with_threads_for(machine, sources.scale_of(workloads)),
         rounds=1,
         options=models.options_for(machine.device, model),
-        say=lambda *_: None,
+        say=lambda *_: renew(),
         images_folder=None,
         store=store,
     )

@@ -21,10 +21,10 @@ from diffusers_perf.catalog.metric import Unit
 from diffusers_perf.catalog.refusal import Refusal
 from diffusers_perf.compare import processes
 from diffusers_perf.compare.candidates import Candidate
-from diffusers_perf.compare.interruption import Interruption
 from diffusers_perf.compare.kept import kept
 from diffusers_perf.compare.processes import NothingMeasured
 from diffusers_perf.compare.sides import Side
+from diffusers_perf.ending import Interruption
 from diffusers_perf.history.store import MEASURED, TIME_TO_FIRST_IMAGE, values_of
 from diffusers_perf.judge.stats import Interval, pooled_interval
 from diffusers_perf.messages import ab

@@ -12,8 +12,8 @@ from shlex import join
 
 from diffusers_perf.catalog.refusal import Refusal
 from diffusers_perf.compare.guarded import end, passed_on
-from diffusers_perf.compare.interruption import Interruption
 from diffusers_perf.compare.sides import Side
+from diffusers_perf.ending import Interruption
 from diffusers_perf.messages import ab as messages
 from diffusers_perf.records.reading import load_run
 from diffusers_perf.records.run import Run

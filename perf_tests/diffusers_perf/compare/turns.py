@@ -11,9 +11,9 @@ from time import monotonic
 
 from diffusers_perf.catalog.refusal import Refusal
 from diffusers_perf.compare import compare, environments, processes
-from diffusers_perf.compare.interruption import Interruption
 from diffusers_perf.compare.sides import Side
 from diffusers_perf.compare.state import Finished, State, changed_packages
+from diffusers_perf.ending import Interruption
 from diffusers_perf.judge.comparison import Comparison
 from diffusers_perf.judge.weighing import PAIRS_MOST
 from diffusers_perf.messages import ab as messages

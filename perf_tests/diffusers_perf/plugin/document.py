@@ -14,7 +14,7 @@ from msgspec.structs import asdict
 from diffusers_perf.catalog.metric import Subject
 from diffusers_perf.catalog.refusal import Refusal
 from diffusers_perf.catalog.status import Status
-from diffusers_perf.ending import ended_by, leave_lost_terminal
+from diffusers_perf.ending import leave_lost_terminal
 from diffusers_perf.judge.finding import Finding, Message
 from diffusers_perf.judge.messages.commands import Accept
 from diffusers_perf.judge.messages.run import RESTORE
@@ -62,19 +62,19 @@ def pytest_benchmark_update_json(config: pytest.Config, output_json: dict[str, A
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> Iterator[None]:
     """Settle what the session as a whole shows, before pytest-benchmark writes its JSON."""
     leave_lost_terminal()
-    # Describing the machine takes seconds, and a signal that came in them would lose everything.
-    with ended_by(lambda *_: None):
-        if SESSION in session.config.stash:
-            perf = session.config.stash[SESSION]
-            if exitstatus == pytest.ExitCode.INTERRUPTED:
-                _note_interruption(perf)
-            elif perf.rows and exitstatus in (0, 1):
-                _fail_missing(session, perf)
-            if perf.rows:
-                benchmarks: Any = session.config.pluginmanager.get_plugin("pytest-benchmark")
-                _save_whole(benchmarks, session, perf)
-                _write_what_was_not_timed(benchmarks, session.config)
-        yield
+    perf = session.config.stash.get(SESSION, None)
+    if perf is not None:
+        # Describing the machine takes seconds, and a signal in them would lose everything.
+        perf.interruption.hold_back()
+        if exitstatus == pytest.ExitCode.INTERRUPTED:
+            _note_interruption(perf)
+        elif perf.rows and exitstatus in (0, 1):
+            _fail_missing(session, perf)
+        if perf.rows:
+            benchmarks: Any = session.config.pluginmanager.get_plugin("pytest-benchmark")
+            _save_whole(benchmarks, session, perf)
+            _write_what_was_not_timed(benchmarks, session.config)
+    yield
 
 
 def _save_whole(benchmarks: Any, session: pytest.Session, perf: PerfSession) -> None:

@@ -1,8 +1,10 @@
-"""Before and after each case's test: skips what cannot run here, and repeats references."""
+"""Before and after each case's test: signals, what cannot run here, and repeated references."""
 
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
 
@@ -11,12 +13,45 @@ import pytest
 from diffusers_perf.catalog.declarations import REFERENCE
 from diffusers_perf.catalog.metric import Subject
 from diffusers_perf.catalog.status import Status
+from diffusers_perf.ending import Interruption, ended_by
 from diffusers_perf.judge.finding import Finding, Message
 from diffusers_perf.measurement.failing import CaseError, is_out_of_memory
 from diffusers_perf.messages.common import OUT_OF_MEMORY
 from diffusers_perf.messages.plugin import not_timed_again
 from diffusers_perf.plugin.collection import SESSION
-from diffusers_perf.plugin.selection import case_of
+from diffusers_perf.plugin.selection import case_of, cases_of
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """A signal ends a run of our cases as Ctrl-C does, with what was measured. It ends any other
+    run as it would without this plugin.
+    """
+    config = session.config
+    if not cases_of(session.items) or config.option.collectonly:
+        return
+    interruption = config.stash[SESSION].interruption
+    endings = ExitStack()
+    endings.enter_context(ended_by(interruption))
+    config.add_cleanup(endings.close)
+    config.pluginmanager.register(Ending(interruption))
+
+
+@dataclass(frozen=True)
+class Ending:
+    """Plugin of a session that runs our cases."""
+
+    interruption: Interruption
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_keyboard_interrupt(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
+        """Leave pytest nothing that it could fail with before it ends the session."""
+        # A job in CI that is cancelled gets a second signal soon after the first.
+        self.interruption.hold_back()
+        # pytest cannot show where Python knows no line, which is where a signal may come.
+        excinfo.value.__suppress_context__ = True
+        excinfo.traceback = excinfo.traceback.filter(
+            lambda entry: entry._rawentry.tb_lineno is not None
+        )
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
@@ -69,7 +104,8 @@ def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> 
         return
     perf = item.config.stash[SESSION]
     try:
-        perf.judging.repeat_reference(case, perf.cases)
+        with perf.interruption.not_an_error():
+            perf.judging.repeat_reference(case, perf.cases)
     except Exception as error:
         if not isinstance(error, CaseError) and not is_out_of_memory(error):
             raise

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
@@ -20,7 +20,7 @@ from diffusers_perf.catalog.refusal import Refusal
 from diffusers_perf.catalog.registry import in_order
 from diffusers_perf.catalog.status import Status
 from diffusers_perf.catalog.workload import Scale
-from diffusers_perf.ending import ended_by
+from diffusers_perf.ending import Interruption, renew
 from diffusers_perf.judge.finding import Finding, Verdict
 from diffusers_perf.measurement.bench import Bench
 from diffusers_perf.measurement.failing import CaseError, is_out_of_memory
@@ -52,6 +52,7 @@ class PerfSession:
     project: Project
     published: Published
     progress: Progress
+    interruption: Interruption
     rows: list[ShownCase] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
     """What the closing summary says. What failed a test stands in pytest's own section."""
@@ -151,7 +152,8 @@ class PerfSession:
     def recording(self, case: Case) -> Iterator[None]:
         """Whatever goes wrong in here with a case is on record, and fails its test."""
         try:
-            yield
+            with self.interruption.not_an_error():
+                yield
         except CaseError as error:
             if error.status is Status.SKIPPED:
                 self.skip(case, str(error))
@@ -250,6 +252,13 @@ def start(config: pytest.Config) -> PerfSession:
         raise pytest.UsageError(messages.NO_BENCHMARK)
     quick: bool = config.getoption("quick")
     progress = Progress(terminal=Uncaptured(config), total=0)
+    interruption = Interruption()
+
+    def say(case: Case, what: str) -> None:
+        renew()
+        interruption.raise_if_it_came()
+        progress.stage(case, what)
+
     report: Path | None = config.getoption("benchmark_json")
     if report is not None and not report.name:
         raise pytest.UsageError(messages.NO_JSON)
@@ -270,7 +279,7 @@ def start(config: pytest.Config) -> PerfSession:
             rounds=config.getoption("rounds") or (QUICK_ROUNDS if quick else ROUNDS),
             quick=quick,
             options=models.options_for(machine.device, model),
-            say=progress.stage,
+            say=say,
             images_folder=report and report.with_name(f"{report.stem}-images"),
             store=store,
         )
@@ -286,11 +295,12 @@ def start(config: pytest.Config) -> PerfSession:
         raise pytest.UsageError(str(error)) from None
     if report is not None and not config.option.collectonly:
         _make_room(report)
-    endings = ExitStack()
-    endings.enter_context(ended_by())
-    config.add_cleanup(endings.close)
     return PerfSession(
-        judging=judging, project=Project(shared=shared), published=published, progress=progress
+        judging=judging,
+        project=Project(shared=shared),
+        published=published,
+        progress=progress,
+        interruption=interruption,
     )
 
 

@@ -42,12 +42,15 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def run(folder: Path, line: list[str], *, after_s: float, number: int) -> int | None:
-    """Run the line and send it this signal after a time; its exit code, None where it was ended."""
+    """Run the line and send it this signal after a time, twice as `timeout` does: to the process
+    and to its group. Its exit code, None where it was ended.
+    """
     with (folder / "log").open("wb") as log:
         started = subprocess.Popen(line, cwd=folder, stdout=log, stderr=subprocess.STDOUT)
     try:
         return started.wait(timeout=after_s)
     except subprocess.TimeoutExpired:
+        started.send_signal(number)
         started.send_signal(number)
         started.wait(timeout=LIMIT_S)
         return None
@@ -147,6 +150,7 @@ def test_ended_main_job_keeps_what_it_measured(folder: Path) -> None:
     def look(number: int) -> None:
         said = (folder / "log").read_text()
         assert "INTERNALERROR" not in said
+        assert "Traceback" not in said or "collected" not in said, said[-2000:]
         # A run that began takes the old one's place; killed, it cannot leave a word.
         if path.exists():
             run = load_run(path)

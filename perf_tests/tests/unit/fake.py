@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import gc
 import os
-import signal
 from collections.abc import Callable, Mapping
 from types import SimpleNamespace
 from typing import Any
@@ -207,9 +206,6 @@ CHANGES: Mapping[str, Callable[[Any], Any]] = {
     "too_large": _raise(torch.OutOfMemoryError("Tried to allocate 80.00 GiB. More. And more.")),
     "no_memory": _raise(MemoryError()),
     "no_room": _raise(RuntimeError("DefaultCPUAllocator: not enough memory")),
-    "interrupted": _raise(KeyboardInterrupt()),
-    "terminated": lambda images: os.kill(os.getpid(), signal.SIGTERM),
-    "hung_up": lambda images: os.kill(os.getpid(), signal.SIGHUP),
 }
 
 

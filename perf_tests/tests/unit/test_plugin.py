@@ -3,8 +3,7 @@
 import json
 import os
 import re
-import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from importlib import metadata
@@ -138,49 +137,6 @@ def test_run_that_timed_nothing_is_recorded(pytester: pytest.Pytester, fakes: st
         "not applied" if fakes == "unapplied" else "skipped",
     )
     assert command.main(["gate", str(path)]) == (1 if fakes == "unapplied" else 2)
-
-
-@pytest.fixture
-def unkillable() -> Iterator[None]:
-    """An unhandled signal must not end the tests that come after."""
-    before = {n: signal.signal(n, lambda *_: None) for n in (signal.SIGTERM, signal.SIGHUP)}
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
-
-
-@pytest.mark.usefixtures("unkillable")
-@pytest.mark.parametrize("how", ["interrupted", "terminated", "hung_up"])
-def test_ctrl_c_and_kill_keep_the_measurements(pytester: pytest.Pytester, how: str) -> None:
-    path = pytester.path / "run.json"
-    result = run(pytester, f"--benchmark-json={path}", fakes=f"fine,{how},black")
-    assert result.ret == pytest.ExitCode.INTERRUPTED
-    reason = f"invalid: fake4-{how}: interrupted before it was finished"
-    if how != "hung_up":  # SIGHUP: the terminal is gone
-        result.stdout.fnmatch_lines([reason])
-    content = report(path)
-    assert [one["measurement"]["case"] for one in cases(content)] == ["reference", "fine"]
-    (lost,) = session(content)["not_timed"]
-    assert (lost["id"], lost["status"]) == (f"fake4-{how}", "invalid")
-    # What it never reached is not lost.
-    (cut,) = load_run(path).missing([])
-    assert (cut.id, cut.status) == ("fake4-black", "invalid")
-
-
-@pytest.mark.usefixtures("unkillable")
-@pytest.mark.parametrize("number", ["SIGINT", "SIGTERM", "SIGHUP"])
-def test_signal_while_the_run_is_written_loses_nothing(
-    pytester: pytest.Pytester, number: str
-) -> None:
-    path = pytester.path / "run.json"
-    (pytester.path / "perf_tests").mkdir()
-    (pytester.path / "perf_tests" / "conftest.py").write_text(
-        "import os, signal\n\n"
-        "def pytest_benchmark_update_machine_info():\n"
-        f"    os.kill(os.getpid(), signal.{number})\n"
-    )
-    assert run(pytester, f"--benchmark-json={path}").ret == pytest.ExitCode.OK
-    assert [one["measurement"]["case"] for one in cases(report(path))] == ["reference", "fine"]
 
 
 def test_reference_is_measured_when_it_is_not_selected(pytester: pytest.Pytester) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import os
 import pty
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -16,7 +15,7 @@ from diffusers_perf.cli import __main__ as cli
 from diffusers_perf.cli import gate
 from diffusers_perf.cli.commands import NAMES
 from diffusers_perf.cli.streams import Plain, plain
-from diffusers_perf.ending import ended_by, leave_lost_terminal
+from diffusers_perf.ending import leave_lost_terminal
 from perf_tests.tests.unit.recorded import cases, lost, process, session, write
 
 COMMAND = [sys.executable, "-m", "diffusers_perf.cli"]
@@ -106,27 +105,6 @@ def test_reader_that_has_gone_is_no_error(tmp_path: Path) -> None:
     line = f"{' '.join(COMMAND)} --help | true; exit ${{PIPESTATUS[0]}}"
     done = subprocess.run(["bash", "-c", line], cwd=tmp_path, capture_output=True, text=True)
     assert done.stderr == ""
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_ending_signal_interrupts_a_command(
-    number: signal.Signals, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    before = signal.getsignal(number)
-    monkeypatch.setattr(gate, "main", lambda _: signal.raise_signal(number))
-    assert cli.main(["gate", "run.json"]) == 2
-    assert "interrupted" in capsys.readouterr().err
-    assert signal.getsignal(number) == before
-
-
-def test_ignored_signal_stays_ignored() -> None:
-    """As under nohup."""
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    try:
-        with ended_by():
-            signal.raise_signal(signal.SIGHUP)
-    finally:
-        signal.signal(signal.SIGHUP, before)
 
 
 def test_lost_terminal_is_not_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
