@@ -62,7 +62,9 @@ class Workload:
     @property
     def prompts(self) -> list[str]:
         """The prompts of one call; none where it gives embeddings."""
-        prompt = self.call.get("prompt", [])
+        prompt = self.call.get("prompt")
+        if prompt is None:
+            return []
         return [prompt] if isinstance(prompt, str) else list(prompt)
 
     @property

@@ -1,4 +1,4 @@
-"""Counts the Python functions that a case calls, for `structure --write`."""
+"""Counts what a case calls, for `structure`: operators, and Python functions."""
 
 from __future__ import annotations
 
@@ -9,6 +9,22 @@ from diffusers_perf.catalog.declarations import Case
 if TYPE_CHECKING:
     from diffusers_perf.measurement.pipelines import Source
     from diffusers_perf.records.measurement import Count
+    from diffusers_perf.records.operators import OperatorCounts
+
+
+def count(case: Case, source: Source) -> OperatorCounts:
+    """What the case's pipeline asks for. `NotCountable`; `NotApplied` if an applied check fails."""
+    import torch
+
+    from diffusers_perf.measurement import structure
+    from diffusers_perf.measurement.pipelines import built
+
+    with built(case, source, torch.device("cpu")) as pipeline:
+        for optimization in case.stack:
+            # One that needs a GPU proves itself by running on it.
+            if optimization.needs.compute_capability is None:
+                optimization.applied(pipeline)
+        return structure.observe(pipeline, case.workload, alike=case.alike)
 
 
 def python_calls(case: Case, source: Source) -> Count | None:

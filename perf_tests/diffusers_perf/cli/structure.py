@@ -20,7 +20,7 @@ from diffusers_perf.catalog.declarations import Case
 from diffusers_perf.catalog.metrics import OPERATORS
 from diffusers_perf.catalog.registry import in_order
 from diffusers_perf.cli.answers import add_baselines, positive, refuse, store_of
-from diffusers_perf.cli.calls import python_calls
+from diffusers_perf.cli.calls import count, python_calls
 from diffusers_perf.judge.finding import Finding
 from diffusers_perf.judge.messages.commands import structure_command
 from diffusers_perf.judge.structure_verdicts import judge as judge_counts
@@ -102,6 +102,7 @@ def _count_all(source: Source, cases: Sequence[Case], args: argparse.Namespace) 
     from diffusers_perf.measurement import applied, structure
     from diffusers_perf.measurement.failing import BROKEN
     from diffusers_perf.measurement.pipelines import DoesNotFit
+    from diffusers_perf.measurement.raising import raised
     from diffusers_perf.models.seeded import Seeded
     from diffusers_perf.models.served import Served
 
@@ -121,18 +122,22 @@ def _count_all(source: Source, cases: Sequence[Case], args: argparse.Namespace) 
             continue
         try:
             observed[case] = seen = count(case, source)
-        except BROKEN as error:
-            by_data = isinstance(error, structure.NotCountable)
-            said = messages.not_countable if by_data else messages.broken
-            uncounted.append(key_of(case, source.name))
-            passed_over.append(said(case.id, error))
-            continue
         except DoesNotFit as error:
             passed_over.append(messages.not_counted(case.id, error))
             continue
         except applied.NotApplied as error:
             print(messages.not_applied(case.id, error))
             return 1
+        except MemoryError:
+            raise
+        except Exception as error:
+            # The pipeline's own code raises what it likes, which ends its case alone.
+            by_data = isinstance(error, structure.NotCountable)
+            said = messages.not_countable if by_data else messages.broken
+            uncounted.append(key_of(case, source.name))
+            reason = str(error) if isinstance(error, BROKEN) else raised(error)
+            passed_over.append(said(case.id, reason))
+            continue
         print("\n".join(table(case, seen, args)), end="\n\n")
         was = accepted.get(key_of(case, source.name))
         findings[case.id] = judge(case, seen, was, args, store) if was else []
@@ -142,11 +147,9 @@ def _count_all(source: Source, cases: Sequence[Case], args: argparse.Namespace) 
         return refuse(messages.not_written(lacking))
     if args.write:
         return write(observed, source, args, store)
-    code = tell(observed, findings, accepted, source.name, args, uncounted=uncounted)
-    if uncounted:
-        cannot_judge = refuse(lacking)
-        return code or cannot_judge
-    return code
+    judged = tell(observed, findings, accepted, source.name, args, uncounted=uncounted)
+    cannot_judge = refuse(lacking) if uncounted else 0
+    return judged or cannot_judge
 
 
 def not_countable(case: Case) -> str | None:
@@ -175,21 +178,6 @@ def not_countable(case: Case) -> str | None:
         if any(isinstance(context, torch.autocast) for context in build.contexts):
             return messages.autocast(optimization.name)
     return None
-
-
-def count(case: Case, source: Source) -> OperatorCounts:
-    """What the case's pipeline asks for. `NotCountable`; `NotApplied` if an applied check fails."""
-    import torch
-
-    from diffusers_perf.measurement import structure
-    from diffusers_perf.measurement.pipelines import built
-
-    with built(case, source, torch.device("cpu")) as pipeline:
-        for optimization in case.stack:
-            # One that needs a GPU proves itself by running on it.
-            if optimization.needs.compute_capability is None:
-                optimization.applied(pipeline)
-        return structure.observe(pipeline, case.workload, alike=case.alike)
 
 
 def versions() -> dict[str, str]:

@@ -33,6 +33,8 @@ from diffusers_perf.records.pixels import Images
 
 OUTPUTS = ("images", "frames")
 """What a pipeline calls its images in what it gives, in the order in which they are looked for."""
+SOUND = "audios"
+"""What diffusers' pipelines for sound call theirs."""
 
 
 class BadOutput(Exception):
@@ -252,6 +254,8 @@ def images_in(output: Any) -> Images:
         # Torch has channels before height and width.
         found = found.detach().float().cpu().numpy()
         found = np.moveaxis(found, -3, -1) if found.ndim > 3 else found
+    if hasattr(output, SOUND) and found is output:
+        raise BadOutput(messages.gives_sound(type(output).__name__))
     array = np.asarray(found)
     if array.ndim < 4 or array.shape[-1] != 3 or array.dtype.kind not in "fu":
         raise BadOutput(messages.no_images(type(output).__name__, array.shape))

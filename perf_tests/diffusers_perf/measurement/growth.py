@@ -166,11 +166,15 @@ def growth_of(bytes_in_use: list[int]) -> int:
 
 
 def _another(workload: Workload, number: int) -> Workload:
-    """The workload with a seed and a prompt of its own, the latter of one more token."""
+    """The workload with a seed and, where it has one, a prompt of its own, the latter of one more
+    token.
+    """
+    another = workload.changed(seed=workload.seed + 100 + number)
+    if not workload.prompts:
+        return another
     # A digit: as many tokens in each, so that nothing that is compiled is compiled again.
-    prompt = {"prompt": f"{number % 10} {'again ' * (number // 10)}{workload.prompts[0]}"}
-    changes: dict[str, Any] = prompt if workload.prompts else {}
-    return workload.changed(seed=workload.seed + 100 + number, **changes)
+    prompt = f"{number % 10} {'again ' * (number // 10)}{workload.prompts[0]}"
+    return another.changed(prompt=prompt)
 
 
 class _Stages:

@@ -14,7 +14,7 @@ from functools import cache
 from pathlib import Path
 
 PACKAGE = Path(__file__).parents[1]
-NOT_MEASURING = ("measuring", "packages")
+NOT_MEASURING = ("measuring", "packages", "raising")
 """Files of `measurement/` that measure nothing. All others do, so no new one is forgotten; with
 them the test, how images are compared, and `models/`, which draws the weights."""
 

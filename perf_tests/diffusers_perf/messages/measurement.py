@@ -81,11 +81,19 @@ def steps_unseen(pipeline: str) -> str:
     )
 
 
+def raised(kind: str, error: object, file: str, line: int) -> str:
+    return f"{kind}: {error} ({file}, line {line})"
+
+
+def gives_sound(output: str) -> str:
+    return f"the pipeline gave {output} with sound; only images and videos are measured"
+
+
 def no_images(output: str, shape: Sequence[int]) -> str:
     held = f"an array of shape {tuple(shape)}" if shape else "no array"
     return (
         f"the pipeline gave {output} with {held}, not images of shape (count, height, width, 3); "
-        "let its __call__ pass on output_type, or decode what it gives"
+        "let its __call__ pass on output_type and return what has .images or .frames"
     )
 
 

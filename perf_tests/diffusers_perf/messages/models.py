@@ -45,10 +45,6 @@ def no_pipeline(model: str, built: str) -> str:
     return f"--model {model} gave a {built}: a pipeline has components and can be called"
 
 
-def raised(kind: str, error: object, file: str, line: int) -> str:
-    return f"{kind}: {error} ({file}, line {line})"
-
-
 # A checkpoint
 
 

@@ -82,7 +82,9 @@ OWN_SCHEDULER = "its own scheduler"
 
 
 def heading(case: str, *, steps: int, images: int, size: str, scheduler: str) -> str:
-    return f"{case}: {plural(steps, 'step')}, {plural(images, 'image')}, {size}, {scheduler}"
+    """`size` is empty where an input decides it."""
+    said = (plural(steps, "step"), plural(images, "image"), size, scheduler)
+    return f"{case}: {', '.join(part for part in said if part)}"
 
 
 def work(flops: float, traffic_bytes: float) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import traceback
 from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import Any
@@ -13,6 +12,7 @@ from diffusers_perf.catalog.declarations import WeightsKind
 from diffusers_perf.catalog.refusal import Refusal
 from diffusers_perf.catalog.workload import Scale
 from diffusers_perf.measurement.dataless import HOST
+from diffusers_perf.measurement.raising import raised
 from diffusers_perf.messages import models as messages
 from diffusers_perf.models import identity
 from diffusers_perf.models.checkpoint import with_scheduler
@@ -50,11 +50,8 @@ class UserBuilder:
         except torch.OutOfMemoryError:
             raise
         except Exception as error:
-            # Theirs, which may raise what it likes; named by its line.
-            frame = traceback.extract_tb(error.__traceback__)[-1]
-            failure = messages.raised(
-                type(error).__name__, error, frame.filename, frame.lineno or 0
-            )
+            # Theirs, which may raise what it likes.
+            failure = raised(error)
         if failure:
             raise Refusal(messages.of(self.name, failure))
         if not callable(pipeline) or not hasattr(pipeline, "components"):

@@ -700,6 +700,25 @@ def test_broken_case_does_not_stop_the_others(
     assert shown.err.startswith("error: 1 of ")
 
 
+def test_pipeline_that_raises_ends_its_case_alone(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As diffusers' `DDIMPipeline` does, which makes an array of bfloat16."""
+
+    def count(case: Case, source: object) -> OperatorCounts:
+        if case.name == "reference":
+            torch.ones(1, dtype=torch.bfloat16).numpy()
+        return made(a=Count(fixed=1, per_step=1))
+
+    monkeypatch.setattr(command, "count", count)
+    assert cli.main(["structure", "--model=sd15", "-k", "ddim50-", "--baselines=none"]) == 2
+    shown = capsys.readouterr()
+    assert "ddim50-tf32: 50 steps" in shown.out
+    said = "could not be counted: ddim50-reference: TypeError: Got unsupported ScalarType BFloat16"
+    assert f"{said} ({__file__}, line " in shown.out
+    assert shown.err.startswith("error: 1 of ")
+
+
 def test_uncountable_case_is_not_missing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -85,6 +85,24 @@ def test_growth_in_every_second_generation_is_noticed(ends_early: bool) -> None:
     )
 
 
+class Unprompted(FakePipeline):
+    """As diffusers' unconditional pipelines, and those that are given embeddings."""
+
+    def __call__(self, prompt: Any = None, **options: Any) -> Any:
+        return super().__call__(["", ""], **options)
+
+
+@pytest.mark.parametrize("call", [{}, {"prompt": None}])
+def test_growth_needs_no_prompt(call: dict[str, Any]) -> None:
+    pipeline = Unprompted()
+    pipeline.changes.append(keeping(KINDS["array"]))
+    sized = {"height": 64, "width": 64, **call}
+    generation = Generation(pipeline, replace(WORKLOAD, call=sized))
+    generation.shortest()
+    further = growth.Growing(generation, pipeline, CPU).further()
+    assert further.growth_bytes[HOST_GROWTH.field] > HOST_GROWTH.most
+
+
 @pytest.mark.parametrize("ends_early", [False, True])
 def test_generation_that_keeps_nothing_does_not_grow(ends_early: bool) -> None:
     assert added(lambda images: images, ends_early=ends_early) <= HOST_GROWTH.most

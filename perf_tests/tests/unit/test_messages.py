@@ -62,6 +62,10 @@ def fp16(**changes: Any) -> Question:
     return question(structs.replace(FP16, **changes))
 
 
+def prompted(**changes: Any) -> Question:
+    return replace(fp16(**changes), workload={"prompt": "a dog"}, baseline=None)
+
+
 def stepped(inputs_db: list[float], predictions_db: list[float], **blocks_db: float) -> Question:
     """A case of a step-wise workload."""
     kind = "FluxTransformerBlock 1x4096x3072"
@@ -88,6 +92,9 @@ def test_images() -> None:
         "uniform": fp16(look=Look(finite=True, mean=0.5, std=0.01)),
         "repeat": fp16(repeat_psnr_db=50.0),
         "ignored": fp16(ignored=("seed", "prompt")),
+        "seed ignored": prompted(ignored=("seed",)),
+        "prompt ignored": prompted(ignored=("prompt",)),
+        "guidance ignored": fp16(ignored=("guidance", "second text encoder")),
         "generator ignored": fp16(ignored=("generator",), repeat_psnr_db=20.0),
         "not as alone": fp16(alone_psnr_db=31.5),
         "default output": fp16(default_psnr_db=21.5),

@@ -59,12 +59,26 @@ def not_repeated(q: Question, psnr_db: float, *, limit: float) -> Message:
 
 def ignored(q: Question) -> Message:
     names = [name for name in q.measured.ignored if name != "generator"]
+    probed = ["seed", *(["prompt"] if "prompt" in q.workload else [])]
+    followed = [name for name in probed if name not in names]
+    if not followed:
+        why = "something is kept from the generation before"
+        advice = "look for a buffer that is replayed but no longer written"
+    elif names == ["seed"]:
+        why = "the noise does not follow it"
+        advice = (
+            "leave latents out of the call, if it gives them; else look for noise that is drawn "
+            "without the generator, or kept"
+        )
+    else:
+        why = f"the pipeline does not use {'it' if len(names) == 1 else 'them'}"
+        advice = "look for where it is dropped, replaced, or kept from the generation before"
+    said = "".join(f"; another {name} changes the image" for name in followed)
     return Message(
-        what=f"another {' or '.join(names)} gives the same image: something is kept "
-        "from the generation before",
-        measured="identical images",
+        what=f"another {' or '.join(names)} gives the same image: {why}",
+        measured=f"identical images{said}",
         limit="another seed or prompt changes the image",
-        advice="look for a buffer that is replayed but no longer written, then rerun",
+        advice=f"{advice}, then rerun",
         command=q.rerun,
     )
 
