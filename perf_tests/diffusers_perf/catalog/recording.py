@@ -70,7 +70,7 @@ def optimization(
     The function gets a `Build` and says there what it changes. Its docstring's first line is what
     a report says of it; the rest as `Optimization` says. Its place in the file is its place in a
     stack that a search makes. `ValueError` for a function without a docstring, an applied check
-    that cannot be called, or an unknown slot.
+    that cannot be called, a tolerance of another type, or an unknown slot.
     """
 
     def declare(apply: Callable[[Build], None]) -> Optimization:
@@ -79,6 +79,8 @@ def optimization(
             raise ValueError(messages.no_docstring(name))
         if not callable(applied):
             raise ValueError(messages.no_applied_check(name))
+        if not isinstance(tolerance, Tolerances):
+            raise ValueError(messages.bad_tolerance(name, tolerance))
         other = next((slot for slot in decides if not isinstance(slot, Slot)), None)
         if other is not None:
             raise ValueError(messages.bad_slot(name, other))

@@ -54,9 +54,15 @@ class Catalog:
     ) -> None:
         """Add stacks (names joined by ``+``) as cases on a workload, beside its reference.
 
-        `ValueError` for an optimization that is not declared or named twice, a wrong combination,
-        a case declared twice, another workload's name, or an `against` that is not declared before.
+        `ValueError` for a workload or stack of another type, an optimization that is not declared
+        or named twice, a wrong combination, a case declared twice, another workload's name, or an
+        `against` that is not declared before.
         """
+        if not isinstance(workload, Workload):
+            raise ValueError(messages.no_workload(workload))
+        for stack in stacks:
+            if not isinstance(stack, str):
+                raise ValueError(messages.no_stack(workload.name, stack))
         refuse_namesake(workload, (case.workload for case in self.cases))
         declared = {case.name for case in self.cases if case.workload == workload}
         if REFERENCE not in declared:

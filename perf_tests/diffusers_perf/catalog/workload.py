@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from types import NoneType
 from typing import Any, Literal
 
 from diffusers_perf.messages import declarations as messages
+from diffusers_perf.records.names import is_file_name
 
 Scale = Literal["full", "small"]
 """Which workloads a model runs: the guide's, or the same scaled down to the embedded model."""
@@ -17,6 +19,19 @@ SET_BY_THE_LIBRARY = ("num_inference_steps", "generator", "output_type")
 """Arguments of a pipeline's call that a workload does not state: they follow from its fields."""
 
 SMALL_MODELS = ("embedded", "embedded-flux", "small")
+
+COUNTS = ("height", "width", "num_frames", "num_images_per_prompt", "num_videos_per_prompt")
+"""Arguments of a pipeline's call that are positive integers."""
+TYPES: Mapping[str, tuple[type, ...]] = {
+    "name": (str,),
+    "model": (str,),
+    "call": (Mapping,),
+    "seed": (int,),
+    "scheduler": (str, NoneType),
+    "base": (tuple,),
+    "sensitive_to": (Mapping,),
+}
+"""Of a workload's fields."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,26 +61,35 @@ class Workload:
     the name of the input: ``{"guidance": {"guidance_scale": 1.0}}``."""
 
     def __post_init__(self) -> None:
-        if self.steps < 1:
-            raise ValueError(messages.not_positive(self.name, "steps", self.steps))
-        for name in ("height", "width", "num_frames"):
-            size = self.call.get(name, 1)
-            if not isinstance(size, int) or size < 1:
-                raise ValueError(messages.not_positive(self.name, name, size))
+        for name in self._wrong():
+            raise ValueError(messages.wrong(self.name, name, getattr(self, name)))
+        counts = {"steps": self.steps, **{n: self.call[n] for n in COUNTS if n in self.call}}
+        for name, count in counts.items():
+            if not isinstance(count, int) or count < 1:
+                raise ValueError(messages.not_positive(self.name, name, count))
         for name in SET_BY_THE_LIBRARY:
             if name in self.call:
                 raise ValueError(messages.not_of_the_call(self.name, name))
+
+    def _wrong(self) -> Iterator[str]:
+        """Fields that hold something of another kind."""
+        yield from (n for n in TYPES if not isinstance(getattr(self, n), TYPES[n]))
+        if not is_file_name(self.name):
+            yield "name"
+        if not callable(self.inputs):
+            yield "inputs"
+        if not all(isinstance(change, Mapping) for change in self.sensitive_to.values()):
+            yield "sensitive_to"
 
     def __hash__(self) -> int:
         return hash((self.name, self.model, self.steps, self.seed, self.scheduler, self.base))
 
     @property
     def prompts(self) -> list[str]:
-        """The prompts of one call; none where it gives embeddings."""
+        """The prompts of one call; none where it gives embeddings, or anything but text."""
         prompt = self.call.get("prompt")
-        if prompt is None:
-            return []
-        return [prompt] if isinstance(prompt, str) else list(prompt)
+        prompts: list[Any] = list(prompt) if isinstance(prompt, list | tuple) else [prompt]
+        return prompts if all(isinstance(one, str) for one in prompts) else []
 
     @property
     def num_images(self) -> int:
@@ -106,7 +130,7 @@ class Workload:
         """
         own = {name: value for name, value in changes.items() if name in FIELDS}
         arguments = {name: value for name, value in changes.items() if name not in own}
-        if not isinstance(self.call.get("prompt", ""), str):
+        if self.prompts and not isinstance(self.call["prompt"], str):
             arguments |= {
                 name: [prompt] * len(self.prompts)
                 for name, prompt in arguments.items()

@@ -102,7 +102,7 @@ def _count_all(source: Source, cases: Sequence[Case], args: argparse.Namespace) 
     from diffusers_perf.measurement import applied, structure
     from diffusers_perf.measurement.failing import BROKEN
     from diffusers_perf.measurement.pipelines import DoesNotFit
-    from diffusers_perf.measurement.raising import raised
+    from diffusers_perf.measurement.raising import at_line, raised
     from diffusers_perf.models.seeded import Seeded
     from diffusers_perf.models.served import Served
 
@@ -136,6 +136,7 @@ def _count_all(source: Source, cases: Sequence[Case], args: argparse.Namespace) 
             said = messages.not_countable if by_data else messages.broken
             uncounted.append(key_of(case, source.name))
             reason = str(error) if isinstance(error, BROKEN) else raised(error)
+            reason = at_line(error) if by_data else reason
             passed_over.append(said(case.id, reason))
             continue
         print("\n".join(table(case, seen, args)), end="\n\n")

@@ -17,6 +17,7 @@ from diffusers_perf.measurement.discovery import modules
 from diffusers_perf.measurement.generation import Generation
 from diffusers_perf.measurement.interference import Watch
 from diffusers_perf.measurement.pipelines import Source, built
+from diffusers_perf.measurement.raising import at_line
 from diffusers_perf.measurement.replay import device_of
 from diffusers_perf.measurement.trace import NoTrace
 from diffusers_perf.messages import measurement as messages
@@ -161,7 +162,7 @@ class Observing:
         try:
             seen = structure.observe(pipeline, case.workload, alike=case.alike)
         except structure.NotCountable as error:
-            return structs.replace(measurement, notes=(messages.no_structure(error),))
+            return structs.replace(measurement, notes=(messages.no_structure(at_line(error)),))
         self.counted[case.id] = seen
         return structs.replace(measurement, counters={**measurement.counters, **seen.counters})
 

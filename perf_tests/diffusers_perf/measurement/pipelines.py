@@ -14,13 +14,14 @@ import torch
 from diffusers_perf.catalog.build import Build
 from diffusers_perf.catalog.declarations import Case, Optimization, WeightsKind
 from diffusers_perf.catalog.refusal import Refusal
-from diffusers_perf.catalog.workload import Scale, Workload
+from diffusers_perf.catalog.workload import FIELDS, Scale, Workload
 from diffusers_perf.measurement import loading
 from diffusers_perf.measurement.counting import undone
 from diffusers_perf.measurement.discovery import Anatomy, know
 from diffusers_perf.measurement.generation import Generation
 from diffusers_perf.measurement.housekeeping import Peaks
 from diffusers_perf.measurement.noise import drawn_on_host
+from diffusers_perf.messages import declarations
 from diffusers_perf.messages import measurement as messages
 
 TRUSTED = ("torch", "diffusers")
@@ -155,7 +156,14 @@ def _clear_workspaces() -> None:
 
 
 def check_arguments(pipeline: Any, workload: Workload) -> None:
-    """`Refusal` for an argument that the pipeline, as it was loaded, is known not to take."""
+    """`Refusal` for an argument that the pipeline, as it was loaded, is known not to take: of the
+    call, of the inputs, or of what must change its images.
+    """
+    inputs = workload.inputs()
+    if not isinstance(inputs, Mapping):
+        raise Refusal(declarations.no_inputs(workload.name, inputs))
+    changes = (name for change in workload.sensitive_to.values() for name in change)
+    given = dict.fromkeys([*workload.call, *inputs, *(n for n in changes if n not in FIELDS)])
     call = inspect.unwrap(type(pipeline).__call__, stop=lambda f: _package(f) not in TRUSTED)
     try:
         parameters = inspect.signature(call, follow_wrapped=False).parameters
@@ -169,7 +177,7 @@ def check_arguments(pipeline: Any, workload: Workload) -> None:
             return
         # It takes a few old ones out of them by name.
         taken |= {name for name in call.__code__.co_consts if isinstance(name, str)}
-    for name in workload.call:
+    for name in given:
         if name not in taken:
             raise Refusal(messages.unknown_argument(type(pipeline).__name__, name, parameters))
 

@@ -15,8 +15,18 @@ NOT_THEIRS = tuple(f"{Path(str(package.__file__)).parent}/" for package in (diff
 
 
 def raised(error: Exception) -> str:
-    """The error and its line: the innermost one that is not torch's or this library's."""
+    """The error with its type, and its line as `at_line` finds it."""
+    return _placed(f"{type(error).__name__}: {error}", error)
+
+
+def at_line(error: Exception) -> str:
+    """The error and its line, the innermost one that is not torch's or this library's; the error
+    alone where there is none.
+    """
+    return _placed(str(error), error)
+
+
+def _placed(said: str, error: Exception) -> str:
     frames = traceback.extract_tb(error.__traceback__)
     theirs = [frame for frame in frames if not frame.filename.startswith(NOT_THEIRS)]
-    frame = (theirs or frames)[-1]
-    return messages.raised(type(error).__name__, error, frame.filename, frame.lineno or 0)
+    return messages.at_line(said, theirs[-1].filename, theirs[-1].lineno or 0) if theirs else said

@@ -27,6 +27,43 @@ def not_positive(workload: str, what: str, value: object) -> str:
     return f"{workload}: {what} must be a positive integer (got {value!r})"
 
 
+WORKLOAD_FIELDS = {
+    "name": "a string that can be the name of a file",
+    "model": 'a string: a Hub id, a folder, or "module:function" for a function of yours',
+    "call": "a dict of arguments of the pipeline's call",
+    "inputs": "a function without parameters that returns a dict of arguments",
+    "seed": "an integer",
+    "scheduler": "the name of a scheduler's class",
+    "base": 'a tuple of names, such as ("bf16",)',
+    "sensitive_to": 'a dict such as {"guidance": {"guidance_scale": 1.0}}',
+}
+
+
+def wrong(workload: object, what: str, value: object) -> str:
+    """`what`: one of `WORKLOAD_FIELDS`."""
+    name = workload if isinstance(workload, str) and workload else "a workload"
+    return f"{name}: {what} must be {WORKLOAD_FIELDS.get(what)} (got {value!r})"
+
+
+def no_workload(value: object) -> str:
+    return f"measure takes a Workload, and names of stacks behind it (got {value!r})"
+
+
+def no_stack(workload: str, value: object) -> str:
+    return (
+        f"{workload}: a stack is a string of names joined by + (got {value!r}); name each stack as "
+        "an argument of its own"
+    )
+
+
+def no_inputs(workload: str, value: object) -> str:
+    return f"{workload}: inputs must return a dict of arguments (got {value!r})"
+
+
+def bad_tolerance(name: str, value: object) -> str:
+    return f"{name}: tolerance must be one of diffusers_perf.tolerances (got {value!r})"
+
+
 def not_of_the_call(workload: str, argument: str) -> str:
     return f"{workload}: {argument} is not part of call; it follows from steps and seed"
 

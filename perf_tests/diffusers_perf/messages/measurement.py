@@ -81,8 +81,8 @@ def steps_unseen(pipeline: str) -> str:
     )
 
 
-def raised(kind: str, error: object, file: str, line: int) -> str:
-    return f"{kind}: {error} ({file}, line {line})"
+def at_line(error: str, file: str, line: int) -> str:
+    return f"{error} ({file}, line {line})"
 
 
 def gives_sound(output: str) -> str:

@@ -26,8 +26,13 @@ def image_file(folder: Path, name: str) -> Path:
     return folder / f"{name}.png"
 
 
+def is_file_name(name: str) -> bool:
+    """Whether a file, with a suffix, can be called so on every system."""
+    return bool(NAME.fullmatch(name)) and len(name.encode()) <= BYTES_MOST
+
+
 def _check(name: str) -> None:
-    if not NAME.fullmatch(name) or len(name.encode()) > BYTES_MOST:
+    if not is_file_name(name):
         raise BadName(bad_name(shown(name), "a file"))
 
 

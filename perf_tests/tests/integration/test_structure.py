@@ -666,7 +666,8 @@ def test_uncountable_case_hides_no_regression(
     monkeypatch.setattr(command, "count", count)
     assert cli.main(["structure", "--model=sd15", "-k", "32"]) == 2
     shown = capsys.readouterr()
-    assert "could not be counted: ddim50-tf32: it depends on data\n  next " in shown.out
+    assert f"could not be counted: ddim50-tf32: it depends on data ({__file__}, line" in shown.out
+    assert "hides_operators=True" in shown.out
     assert "1 case needs no more work than accepted" in shown.out
     assert shown.err == "error: 1 of 2 cases could not be counted\n"
     assert "missing: " not in shown.out
@@ -717,6 +718,27 @@ def test_pipeline_that_raises_ends_its_case_alone(
     said = "could not be counted: ddim50-reference: TypeError: Got unsupported ScalarType BFloat16"
     assert f"{said} ({__file__}, line " in shown.out
     assert shown.err.startswith("error: 1 of ")
+
+
+def test_line_that_reads_a_value_is_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def count(case: Case, source: object) -> OperatorCounts:
+        pipeline = build()
+        step = pipeline.scheduler.step
+
+        def checked(noise: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+            if noise.abs().max().item() > 100:
+                raise OverflowError
+            return step(noise, *args, **kwargs)
+
+        monkeypatch.setattr(pipeline.scheduler, "step", checked)
+        return observe(pipeline)
+
+    monkeypatch.setattr(command, "count", count)
+    code = cli.main(["structure", "--model=sd15", "-k", "ddim50-reference", "--baselines=none"])
+    assert code == 2
+    assert f"value read from data that are not there ({__file__}, line " in capsys.readouterr().out
 
 
 def test_uncountable_case_is_not_missing(

@@ -14,6 +14,8 @@ from diffusers_perf.catalog.recording import optimization
 from diffusers_perf.catalog.registry import Catalog, suites_of
 from perf_tests.tests.unit.fake import WORKLOAD
 
+NAME = WORKLOAD.name
+
 
 def sound(build: Build) -> None:
     """It is."""
@@ -98,6 +100,64 @@ def test_reference_is_in_each_suite_of_its_workload() -> None:
 def test_workload_can_be_generated(change: dict[str, Any], says: str) -> None:
     with pytest.raises(ValueError, match=re.escape(f"{WORKLOAD.name}: {says}")):
         WORKLOAD.changed(**change)
+
+
+@pytest.mark.parametrize(
+    ("field", "says"),
+    [
+        ({"name": 5}, "a workload: name must be a string that can be the name of a file (got 5)"),
+        ({"name": ""}, "a workload: name must be a string that"),
+        ({"name": "a/b"}, "a/b: name must be a string that"),
+        ({"model": dict}, f'{NAME}: model must be a string: a Hub id, a folder, or "module:'),
+        ({"call": ["a"]}, f"{NAME}: call must be a dict of arguments"),
+        ({"inputs": {"image": 1}}, f"{NAME}: inputs must be a function without parameters"),
+        ({"steps": "3"}, f"{NAME}: steps must be a positive integer (got '3')"),
+        ({"steps": 2.5}, f"{NAME}: steps must be a positive integer (got 2.5)"),
+        ({"seed": "x"}, f"{NAME}: seed must be an integer (got 'x')"),
+        ({"scheduler": 5}, f"{NAME}: scheduler must be the name of a scheduler's class (got 5)"),
+        ({"base": "bf16"}, f'{NAME}: base must be a tuple of names, such as ("bf16",)'),
+        ({"sensitive_to": {"a": 1.0}}, f"{NAME}: sensitive_to must be a dict such as"),
+        ({"sensitive_to": ["a"]}, f"{NAME}: sensitive_to must be a dict such as"),
+        (
+            {"call": {"num_images_per_prompt": "2"}},
+            f"{NAME}: num_images_per_prompt must be a positive integer (got '2')",
+        ),
+    ],
+)
+def test_field_of_another_kind_is_named(field: dict[str, Any], says: str) -> None:
+    with pytest.raises(ValueError, match=f"^{re.escape(says)}"):
+        replace(WORKLOAD, **field)
+
+
+@pytest.mark.parametrize("prompt", [None, {0: "a", 8: "b"}, [{"role": "user"}], ["a", 5]])
+def test_prompt_that_is_no_text_is_not_probed(prompt: object) -> None:
+    """As AnimateDiff's, which is by frame."""
+    workload = replace(WORKLOAD, call={"prompt": prompt})
+    assert (workload.prompts, workload.num_images) == ([], 1)
+    assert list(workload.probes) == ["seed"]
+    assert workload.changed(prompt_2="c").call == {"prompt": prompt, "prompt_2": "c"}
+
+
+def test_prompts_are_found() -> None:
+    assert replace(WORKLOAD, call={"prompt": ("a", "b")}).prompts == ["a", "b"]
+
+
+def test_measure_takes_a_workload_and_names() -> None:
+    untyped: Any = Catalog().add_cases
+    with pytest.raises(ValueError, match=r"^measure takes a Workload, .* \(got 'one'\)$"):
+        untyped("one", "fp16")
+    with pytest.raises(ValueError, match=r"a stack is a string .* \(got \['fp16'\]\)"):
+        untyped(WORKLOAD, ["fp16"])
+
+
+def test_tolerance_is_one() -> None:
+    untyped: Any = optimization
+
+    def plain(build: Any) -> None:
+        """Nothing."""
+
+    with pytest.raises(ValueError, match=r"^plain: tolerance must be one of diffusers_perf.toler"):
+        untyped(applied=print, tolerance=40)(plain)
 
 
 def test_changed_workload_differs_in_nothing_else() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from fractions import Fraction
 from functools import wraps
 from importlib import import_module
@@ -164,6 +165,20 @@ def test_argument_that_a_pipeline_does_not_take_is_refused(kind: type) -> None:
         check_arguments(of_kind(kind), calling(prompt="a fake", heigth=64))
     with pytest.raises(Refusal, match=r"takes no argument 'zzz'$"):
         check_arguments(of_kind(kind), calling(zzz=1))
+
+
+def test_input_and_change_that_a_pipeline_does_not_take_are_refused() -> None:
+    pipeline, workload = of_kind(StableDiffusionPipeline), calling(prompt="a fake")
+    check_arguments(
+        pipeline, replace(workload, sensitive_to={"a": {"steps": 2}, "b": {"guidance_scale": 1.0}})
+    )
+    with pytest.raises(Refusal, match=r"takes no argument 'image'"):
+        check_arguments(pipeline, replace(workload, inputs=lambda: {"image": 1}))
+    with pytest.raises(Refusal, match=r"takes no argument 'guidence_scale' \(did you mean guid"):
+        check_arguments(pipeline, replace(workload, sensitive_to={"a": {"guidence_scale": 1.0}}))
+    without: Any = {"inputs": lambda: None}
+    with pytest.raises(Refusal, match=r"^tiny: inputs must return a dict .* \(got None\)$"):
+        check_arguments(pipeline, replace(workload, **without))
 
 
 class Handing(StableDiffusionPipeline):

@@ -59,7 +59,9 @@ def not_repeated(q: Question, psnr_db: float, *, limit: float) -> Message:
 
 def ignored(q: Question) -> Message:
     names = [name for name in q.measured.ignored if name != "generator"]
-    probed = ["seed", *(["prompt"] if "prompt" in q.workload else [])]
+    prompt = q.workload.get("prompt")
+    is_text = all(isinstance(p, str) for p in (prompt if isinstance(prompt, list) else [prompt]))
+    probed = ["seed", *(["prompt"] if is_text else [])]
     followed = [name for name in probed if name not in names]
     if not followed:
         why = "something is kept from the generation before"
