@@ -20,7 +20,14 @@ SET_BY_THE_LIBRARY = ("num_inference_steps", "generator", "output_type")
 
 SMALL_MODELS = ("embedded", "embedded-flux", "small")
 
-COUNTS = ("height", "width", "num_frames", "num_images_per_prompt", "num_videos_per_prompt")
+COUNTS = (
+    "height",
+    "width",
+    "num_frames",
+    "num_images_per_prompt",
+    "num_videos_per_prompt",
+    "batch_size",
+)
 """Arguments of a pipeline's call that are positive integers."""
 TYPES: Mapping[str, tuple[type, ...]] = {
     "name": (str,),
@@ -95,7 +102,9 @@ class Workload:
     def num_images(self) -> int:
         """Images, or videos, that one call makes."""
         each = self.call.get("num_images_per_prompt", self.call.get("num_videos_per_prompt", 1))
-        return max(1, len(self.prompts)) * int(each)
+        labels = self.call.get("class_labels")
+        batch = len(labels) if isinstance(labels, list) else self.call.get("batch_size", 1)
+        return (len(self.prompts) or batch) * int(each)
 
     @property
     def size(self) -> str:

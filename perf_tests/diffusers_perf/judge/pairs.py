@@ -16,7 +16,7 @@ from statistics import median
 
 from diffusers_perf.catalog.declarations import REFERENCE
 from diffusers_perf.catalog.metric import Subject
-from diffusers_perf.catalog.metrics import BY_LEAST, COMPARED
+from diffusers_perf.catalog.metrics import BY_LEAST, COMPARED, DEFAULT_CALL, DENOISING_STAGE
 from diffusers_perf.catalog.status import Status
 from diffusers_perf.judge import paired
 from diffusers_perf.judge.clock import Hosts
@@ -29,7 +29,10 @@ from diffusers_perf.judge.pooling import with_pooled
 from diffusers_perf.judge.sides import PairedCase
 from diffusers_perf.judge.weighing import PAIRS_MOST
 from diffusers_perf.records.missing import Untimed
-from diffusers_perf.records.run import Run
+from diffusers_perf.records.run import CaseRecord, Run
+
+SHORTEST = (DEFAULT_CALL, DENOISING_STAGE)
+"""Metrics of the shortest generation that a pipeline makes, in proportion to its steps."""
 
 
 def compare(
@@ -102,12 +105,24 @@ def _changes(sides: PairedCase, noise: Noise) -> Iterator[Change]:
         return
     if sides.in_head[0].image_only:
         return
+    had, has = _fewest_steps(sides.in_base), _fewest_steps(sides.in_head)
+    apart = SHORTEST if had and has and had != has else ()
     for metric in COMPARED:
-        yield from paired.timed(sides, metric, noise)
+        if metric not in apart:
+            yield from paired.timed(sides, metric, noise)
     for metric in BY_LEAST:
-        yield from paired.least(sides, metric)
+        if metric not in apart:
+            yield from paired.least(sides, metric)
+    if apart:
+        message = messages.other_fewest_steps([m.name for m in apart], min(had), min(has))
+        yield Change.of(Status.INVALID, DENOISING_STAGE.name, sides.name, message)
     yield from paired.counted(sides)
     yield from paired.flagged(sides)
+
+
+def _fewest_steps(side: Sequence[CaseRecord]) -> set[int]:
+    """Of the shortest generation; empty of runs that were made before it was recorded."""
+    return {steps for case in side if (steps := case.measurement.fewest_steps)}
 
 
 def _failed(sides: PairedCase, failed: Untimed) -> Change:

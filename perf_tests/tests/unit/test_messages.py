@@ -441,6 +441,10 @@ def test_pairs() -> None:
         "one pair": pairs(count=1),
         "two pairs": pairs(slower(1.05), count=2, noise=host_bound),
         "slower start": pairs(seen(metrics={"load_s": 2.3}), base=seen(metrics={"load_s": 0.3})),
+        "other shortest generation": pairs(
+            seen(fewest_steps=3, metrics={"denoising_stage_s": 0.3, "default_call_s": 0.3}),
+            base=seen(fewest_steps=1, metrics={"denoising_stage_s": 0.1, "default_call_s": 0.1}),
+        ),
         "slower, by ab": pairs(slower(1.05), again=AGAIN),
         "interference, by ab": pairs(affected, again=AGAIN),
         "missing, by ab": pairs(dropped, again=AGAIN),

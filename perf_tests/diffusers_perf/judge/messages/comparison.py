@@ -249,6 +249,14 @@ def least(metric: Metric, base: float, head: float, *, limit: float, pairs: int)
     )
 
 
+def other_fewest_steps(metrics: Sequence[str], base: int, head: int) -> Message:
+    return Message(
+        what=f"{' and '.join(metrics)} not compared: the shortest generation has "
+        f"{plural(base, 'step')} in base and {plural(head, 'step')} in head",
+        advice="look for a number of steps that the pipeline newly refuses, or now takes",
+    )
+
+
 # Images
 
 
