@@ -82,19 +82,12 @@ def fuse_qkv(block: Any) -> None:
             module.fuse_projections()
 
 
-def fuse_both(block: Any) -> None:
-    fuse_mlps(block)
-    fuse_qkv(block)
+def each(*changes: Callable[[Any], None]) -> Callable[[Any], None]:
+    def change(block: Any) -> None:
+        for own in changes:
+            own(block)
 
-
-def fuse_mlps_and_rotary(block: Any) -> None:
-    fuse_mlps(block)
-    fuse_rotary(block)
-
-
-def fuse_all(block: Any) -> None:
-    fuse_both(block)
-    fuse_rotary(block)
+    return change
 
 
 def attend_on(backend: str) -> Callable[[Any], None]:
@@ -113,9 +106,11 @@ VARIANTS = (
     Variant(name="eager", options=None),
     Variant(name="compiled"),
     Variant(name="fused_mlp", change=fuse_mlps),
-    Variant(name="fused_mlp, fused_rotary", change=fuse_mlps_and_rotary),
-    Variant(name="fused_mlp, fused_qkv", change=fuse_both),
-    Variant(name="fused_mlp, fused_rotary, fused_qkv", change=fuse_all),
+    Variant(name="fused_mlp, fused_rotary", change=each(fuse_mlps, fuse_rotary)),
+    Variant(name="fused_mlp, fused_qkv", change=each(fuse_mlps, fuse_qkv)),
+    Variant(
+        name="fused_mlp, fused_rotary, fused_qkv", change=each(fuse_mlps, fuse_rotary, fuse_qkv)
+    ),
     Variant(name="fused_rotary", change=fuse_rotary),
     Variant(name="GELU of fused_mlp alone", change=fuse_gelus, kinds=("single",)),
     Variant(name="split product of fused_mlp alone", change=split_projections, kinds=("single",)),
