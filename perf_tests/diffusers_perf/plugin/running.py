@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from logging import Handler, LogRecord
 from pathlib import Path
 from time import monotonic
 
@@ -80,17 +81,40 @@ def pytest_runtestloop(session: pytest.Session) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
-    """Note how long the case's test took, by which `fleet` plans its shards."""
+    """Note how long the case's test took, by which `fleet` plans its shards; log no trace in it."""
     case = case_of(item)
     if case is None:
         return (yield)
     perf = item.config.stash[SESSION]
     start, before = monotonic(), sum(perf.judging.references_s.values())
     try:
-        return (yield)
+        with _torch_trace_is_not_logged(item.config):
+            return (yield)
     finally:
         references_s = sum(perf.judging.references_s.values()) - before
         perf.tests_s[case.id] = max(0.0, monotonic() - start - references_s)
+
+
+@contextmanager
+def _torch_trace_is_not_logged(config: pytest.Config) -> Iterator[None]:
+    """Keep torch.compile's trace out of pytest's logs. It is written for a file of torch's own: its
+    records have no text, and pytest would hold thousands of them and show each in a failure.
+    """
+    # It can be turned off with -p no:logging.
+    plugin = config.pluginmanager.get_plugin("logging-plugin")
+    own = vars(plugin).values() if plugin else ()
+    handlers = [value for value in own if isinstance(value, Handler)]
+
+    def others(record: LogRecord) -> bool:
+        return record.name != "torch.__trace"
+
+    for handler in handlers:
+        handler.addFilter(others)
+    try:
+        yield
+    finally:
+        for handler in handlers:
+            handler.removeFilter(others)
 
 
 @pytest.hookimpl(wrapper=True)

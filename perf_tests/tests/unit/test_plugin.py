@@ -1,6 +1,7 @@
 """The suite from the command line to the exit code, over a fake pipeline: every message once."""
 
 import json
+import logging
 import os
 import re
 from collections.abc import Sequence
@@ -97,6 +98,49 @@ def test_failed_case_is_recorded_with_its_verdict(pytester: pytest.Pytester) -> 
     assert verdicts == {"fake4-reference": "new", "fake4-black": "black"}
     (lost,) = session(content)["not_timed"]
     assert (lost["id"], lost["status"]) == ("fake4-unapplied", "not applied")
+
+
+TRACE = logging.getLogger("torch.__trace")
+OWN = logging.getLogger(f"{__name__}.own")
+"""Pytest adds its handlers to each logger that does not propagate, such as diffusers' own."""
+OWN.propagate = False
+
+
+def logs_and_fails(images: Any) -> Any:
+    TRACE.debug("", extra={"metadata": {"dynamo_start": {}}, "payload": "graph"})
+    OWN.warning("what diffusers has to say")
+    return images * 0
+
+
+@pytest.mark.parametrize("options", [[], ["-olog_cli=true"], ["-p", "no:logging"]])
+def test_torchs_trace_is_not_in_the_log_of_a_failed_case(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, options: list[str]
+) -> None:
+    kept: list[logging.LogRecord] = []
+    torchs = logging.Handler()
+    monkeypatch.setattr(torchs, "emit", kept.append)
+    TRACE.addHandler(torchs)  # as TORCH_TRACE has it
+    monkeypatch.setitem(fake.CHANGES, "logs", logs_and_fails)
+    try:
+        result = run(pytester, *options, fakes="logs")
+    finally:
+        TRACE.removeHandler(torchs)
+    assert result.parseoutcomes()["failed"] == 1
+    assert kept
+    result.stdout.no_fnmatch_line("*torch.__trace*")
+    if "no:logging" not in options:
+        result.stdout.fnmatch_lines(["*Captured log call*", "WARNING *what diffusers has to say"])
+
+
+def test_torchs_trace_is_in_the_log_of_other_tests(pytester: pytest.Pytester) -> None:
+    (pytester.path / "perf_tests").mkdir()
+    (pytester.path / "perf_tests" / "test_zother.py").write_text(
+        "import logging\n\n"
+        "def test_other(caplog):\n"
+        f"    logging.getLogger({TRACE.name!r}).debug('')\n"
+        "    assert len(caplog.records) == 1\n"
+    )
+    run(pytester, only=False).assert_outcomes(passed=3)
 
 
 def test_images_that_are_not_finite_leave_only_numbers_in_the_json(
