@@ -259,7 +259,7 @@ KERNEL_LAUNCHES = _counter("kernel_launches", "kernels that the host launched", 
 OPERATORS = _counter("operators", "PyTorch operators that the code calls", rise=LAUNCH_RISE)
 PYTHON_CALLS = _counter(
     "python_calls",
-    "Python functions called, without AOTAutograd's around compiled graphs",
+    "Python functions that the generating thread calls, without AOTAutograd's around graphs",
     rise=LAUNCH_RISE,
 )
 IMAGE_PSNR = Metric(
