@@ -58,6 +58,10 @@ class Interruption:
         if not self._is_held_back:
             raise KeyboardInterrupt
 
+    def forget(self) -> None:
+        """One that came has ended what it was meant to."""
+        self._came = False
+
     def hold_back(self) -> None:
         """One that comes from now on changes nothing: what it would end is ending."""
         self._is_held_back = True

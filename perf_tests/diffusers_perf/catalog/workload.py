@@ -102,8 +102,8 @@ class Workload:
     def num_images(self) -> int:
         """Images, or videos, that one call makes."""
         each = self.call.get("num_images_per_prompt", self.call.get("num_videos_per_prompt", 1))
-        labels = self.call.get("class_labels")
-        batch = len(labels) if isinstance(labels, list) else self.call.get("batch_size", 1)
+        labels: Any = self.call.get("class_labels")
+        batch = len(labels) if hasattr(labels, "__len__") else self.call.get("batch_size", 1)
         return (len(self.prompts) or batch) * int(each)
 
     @property

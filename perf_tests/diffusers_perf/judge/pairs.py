@@ -106,7 +106,7 @@ def _changes(sides: PairedCase, noise: Noise) -> Iterator[Change]:
     if sides.in_head[0].image_only:
         return
     had, has = _fewest_steps(sides.in_base), _fewest_steps(sides.in_head)
-    apart = SHORTEST if had and has and had != has else ()
+    apart = SHORTEST if had != has and had and has else ()
     for metric in COMPARED:
         if metric not in apart:
             yield from paired.timed(sides, metric, noise)
@@ -114,15 +114,15 @@ def _changes(sides: PairedCase, noise: Noise) -> Iterator[Change]:
         if metric not in apart:
             yield from paired.least(sides, metric)
     if apart:
-        message = messages.other_fewest_steps([m.name for m in apart], min(had), min(has))
+        message = messages.other_fewest_steps([m.name for m in apart], had, has)
         yield Change.of(Status.INVALID, DENOISING_STAGE.name, sides.name, message)
     yield from paired.counted(sides)
     yield from paired.flagged(sides)
 
 
-def _fewest_steps(side: Sequence[CaseRecord]) -> set[int]:
-    """Of the shortest generation; empty of runs that were made before it was recorded."""
-    return {steps for case in side if (steps := case.measurement.fewest_steps)}
+def _fewest_steps(side: Sequence[CaseRecord]) -> int:
+    """Of the shortest generation; 0 of runs that were made before it was recorded."""
+    return min((steps for case in side if (steps := case.measurement.fewest_steps)), default=0)
 
 
 def _failed(sides: PairedCase, failed: Untimed) -> Change:

@@ -71,11 +71,11 @@ def left(generation: Generation, device: torch.device, *, growing: Growing | Non
                 growing.images(changed, timed=timed) if growing else generation.shortest(changed),
                 own,
             )
-        if kept is None:
-            kept = max(0, _held_bytes(device) - before)
-        # In so few steps an input may have no say yet.
-        if same and np.array_equal(generation.images(of=changed), generation.images(of=of)):
-            ignored.append(name)
+            if kept is None:
+                kept = max(0, _held_bytes(device) - before)
+            # In so few steps an input may have no say yet.
+            if same and np.array_equal(generation.images(of=changed), generation.images(of=of)):
+                ignored.append(name)
     if growing:
         growing.note()
     return Left(kept_bytes=kept or 0, ignored=tuple(ignored))
@@ -184,7 +184,11 @@ def python_calls(generation: Generation, pipeline: Any) -> Count:
         try:
             call()
         finally:
-            sys.setprofile(before)
+            sys.setprofile(None)
+            if callable(before):
+                sys.setprofile(before)
+            elif before is not None:
+                before.enable()  # cProfile's own, until Python 3.11
     if len(after_steps) <= STEADY:
         # A result that was cached: the rounds say so.
         return Count(fixed=calls.so_far(), per_step=0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sysconfig
 import traceback
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from diffusers_perf.messages import measurement as messages
 
 NOT_THEIRS = tuple(f"{Path(str(package.__file__)).parent}/" for package in (diffusers_perf, torch))
 """Folders of code through which theirs is called."""
+STANDARD, INSTALLED = (f"{sysconfig.get_path(name)}/" for name in ("stdlib", "purelib"))
+"""Folders of Python's library, and of the packages that are often in it."""
 
 
 def raised(error: Exception) -> str:
@@ -28,5 +31,10 @@ def at_line(error: Exception) -> str:
 
 def _placed(said: str, error: Exception) -> str:
     frames = traceback.extract_tb(error.__traceback__)
-    theirs = [frame for frame in frames if not frame.filename.startswith(NOT_THEIRS)]
+    theirs = [frame for frame in frames if _may_be_theirs(frame.filename)]
     return messages.at_line(said, theirs[-1].filename, theirs[-1].lineno or 0) if theirs else said
+
+
+def _may_be_theirs(file: str) -> bool:
+    is_pythons = file.startswith(STANDARD) and not file.startswith(INSTALLED)
+    return not (is_pythons or file.startswith(NOT_THEIRS))

@@ -39,10 +39,10 @@ WORKLOAD_FIELDS = {
 }
 
 
-def wrong(workload: object, what: str, value: object) -> str:
-    """`what`: one of `WORKLOAD_FIELDS`."""
+def wrong(workload: object, workload_field: str, value: object) -> str:
+    """For one of `WORKLOAD_FIELDS`."""
     name = workload if isinstance(workload, str) and workload else "a workload"
-    return f"{name}: {what} must be {WORKLOAD_FIELDS.get(what)} (got {value!r})"
+    return f"{name}: {workload_field} must be {WORKLOAD_FIELDS[workload_field]} (got {value!r})"
 
 
 def no_workload(value: object) -> str:

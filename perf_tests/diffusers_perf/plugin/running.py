@@ -44,6 +44,12 @@ class Ending:
     interruption: Interruption
 
     @pytest.hookimpl(tryfirst=True)
+    def pytest_exception_interact(self, call: pytest.CallInfo[object]) -> None:
+        """With --pdb a signal ends one case, and pytest goes on with the next."""
+        if call.excinfo is not None and call.excinfo.errisinstance(KeyboardInterrupt):
+            self.interruption.forget()
+
+    @pytest.hookimpl(tryfirst=True)
     def pytest_keyboard_interrupt(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
         """Leave pytest nothing that it could fail with before it ends the session."""
         # A job in CI that is cancelled gets a second signal soon after the first.

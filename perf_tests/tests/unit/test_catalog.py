@@ -138,7 +138,9 @@ def test_prompt_that_is_no_text_is_not_probed(prompt: object) -> None:
     assert workload.changed(prompt_2="c").call == {"prompt": prompt, "prompt_2": "c"}
 
 
-@pytest.mark.parametrize("call", [{"batch_size": 3}, {"class_labels": [1, 2, 3]}])
+@pytest.mark.parametrize(
+    "call", [{"batch_size": 3}, {"class_labels": [1, 2, 3]}, {"class_labels": (1, 2, 3)}]
+)
 def test_images_without_prompts_are_as_many_as_asked_for(call: dict[str, Any]) -> None:
     """As of diffusers' unconditional pipelines, and of DiT."""
     assert replace(WORKLOAD, call=call).num_images == 3

@@ -37,7 +37,10 @@ def started_in_the_background() -> Iterator[None]:
     """As a script's shell starts it; so a signal that is not handled does not end the tests."""
     ignored = (signal.SIGINT, signal.SIGTERM)
     before = {number: signal.signal(number, signal.SIG_IGN) for number in ignored}
+    # Under nohup it is ignored.
+    terminal = signal.signal(signal.SIGHUP, signal.SIG_DFL)
     yield
+    signal.signal(signal.SIGHUP, terminal)
     for number, handler in before.items():
         assert signal.getsignal(number) == signal.SIG_IGN
         signal.signal(number, handler)
@@ -162,6 +165,17 @@ def test_second_signal_changes_nothing(
     assert_nothing_is_lost(pytester)
 
 
+def test_signal_ends_one_case_where_pytest_opens_its_debugger(
+    pytester: pytest.Pytester, ending: Callable[[Change], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As --pdb has it, which goes on with the next."""
+    monkeypatch.setattr("_pytest.debugging.post_mortem", lambda _: None)
+    ending(sends(signal.SIGINT))
+    result = run(pytester, "--pdb", fakes="ends,fine")
+    result.assert_outcomes(failed=1, passed=2)
+    result.stdout.fnmatch_lines(["fine * 0.* s*"])
+
+
 @pytest.mark.parametrize("number", SIGNALS)
 def test_signal_while_the_run_is_written_loses_nothing(
     pytester: pytest.Pytester, number: signal.Signals
@@ -248,8 +262,6 @@ def test_handler_of_a_library_does_not_keep_a_comparison() -> None:
 
 def test_handler_beneath_pythons_is_replaced_without_pytest(tmp_path: Path) -> None:
     """As while a command looks for the fastest stack or injects faults."""
-    workload = fake.WORKLOAD
-    case = Case(workload=workload, name=REFERENCE, stack=(), against=REFERENCE, image_only=False)
     bench: Bench = bare_bench(device="cpu", model=None, workloads=[], store=BaselineStore(tmp_path))
     with ended_by():
         LIBC.signal(signal.SIGTERM, signal.SIG_IGN)

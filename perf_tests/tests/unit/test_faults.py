@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import cProfile
 import itertools
 import json
 import os
@@ -652,6 +653,23 @@ def test_python_calls_of_another_thread_do_not_count() -> None:
         ended.set()
         other.join()
     assert beside == alone
+
+
+def test_python_calls_are_counted_beside_cprofile() -> None:
+    """Which is what `sys.getprofile` gives on Python 3.11, and no function."""
+    pipeline = FakePipeline()
+    generation = Generation(pipeline, WORKLOAD)
+    alone = host.python_calls(generation, pipeline)
+
+    def after() -> None:
+        pass
+
+    with cProfile.Profile(builtins=False) as profile:
+        beside = host.python_calls(generation, pipeline)
+        after()
+    assert beside == alone
+    entries = profile.getstats()  # type: ignore[attr-defined, unused-ignore]
+    assert after.__code__ in {entry.code for entry in entries}
 
 
 def test_python_calls_leave_a_profiler_as_it_was() -> None:

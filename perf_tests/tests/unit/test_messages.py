@@ -93,6 +93,11 @@ def test_images() -> None:
         "repeat": fp16(repeat_psnr_db=50.0),
         "ignored": fp16(ignored=("seed", "prompt")),
         "seed ignored": prompted(ignored=("seed",)),
+        "seed ignored without a prompt": replace(
+            fp16(ignored=("seed",)),
+            workload={"latents": "Tensor of 1x4x64x64"},
+            baseline=None,
+        ),
         "prompt ignored": prompted(ignored=("prompt",)),
         "guidance ignored": fp16(ignored=("guidance", "second text encoder")),
         "generator ignored": fp16(ignored=("generator",), repeat_psnr_db=20.0),

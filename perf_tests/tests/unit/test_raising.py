@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import torch
 
@@ -17,6 +19,12 @@ def test_line_is_the_innermost_that_is_not_torchs() -> None:
     line = error.traceback[0].lineno + 1
     assert raised(error.value).startswith("RuntimeError: ")
     assert raised(error.value).endswith(f" ({__file__}, line {line})")
+
+
+def test_line_of_pythons_library_is_not_named() -> None:
+    with pytest.raises(ValueError) as error:  # noqa: PT011
+        json.loads("{")
+    assert raised(error.value).endswith(f" ({__file__}, line {error.traceback[0].lineno + 1})")
 
 
 def test_line_of_this_library_is_not_named() -> None:

@@ -21,6 +21,7 @@ from inline_snapshot import external_file
 
 import diffusers_perf
 from diffusers_perf.messages import common
+from diffusers_perf.messages.declarations import WORKLOAD_FIELDS
 
 PACKAGE = Path(diffusers_perf.__file__).parent
 TOPICS = sorted(
@@ -41,6 +42,7 @@ SAMPLES: dict[str, tuple[Any, ...]] = {
     "traffic_bytes": (2.5e9,),
     "less_gpu_time": (0.5,),
     **dict.fromkeys(("more", "others", "skipped", "unsure"), (2, 1, 0)),
+    "workload_field": tuple(WORKLOAD_FIELDS),
     "was_s": (0.01,),
     "fastest_s": (0.01,),
     "slowest_s": (0.02,),

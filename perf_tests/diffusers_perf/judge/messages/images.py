@@ -63,15 +63,17 @@ def ignored(q: Question) -> Message:
     is_text = all(isinstance(p, str) for p in (prompt if isinstance(prompt, list) else [prompt]))
     probed = ["seed", *(["prompt"] if is_text else [])]
     followed = [name for name in probed if name not in names]
-    if not followed:
-        why = "something is kept from the generation before"
-        advice = "look for a buffer that is replayed but no longer written"
-    elif names == ["seed"]:
+    if names == ["seed"]:
         why = "the noise does not follow it"
         advice = (
             "leave latents out of the call, if it gives them; else look for noise that is drawn "
             "without the generator, or kept"
         )
+        if not followed:
+            why = f"{why}, or something is kept from the generation before"
+    elif not followed:
+        why = "something is kept from the generation before"
+        advice = "look for a buffer that is replayed but no longer written"
     else:
         why = f"the pipeline does not use {'it' if len(names) == 1 else 'them'}"
         advice = "look for where it is dropped, replaced, or kept from the generation before"
@@ -79,7 +81,7 @@ def ignored(q: Question) -> Message:
     return Message(
         what=f"another {' or '.join(names)} gives the same image: {why}",
         measured=f"identical images{said}",
-        limit="another seed or prompt changes the image",
+        limit=f"another {' or '.join(names)} changes the image",
         advice=f"{advice}, then rerun",
         command=q.rerun,
     )
