@@ -7,8 +7,8 @@ from dataclasses import dataclass, field, replace
 from types import NoneType
 from typing import Any, Literal
 
+from diffusers_perf.catalog.file_name import is_file_name
 from diffusers_perf.messages import declarations as messages
-from diffusers_perf.records.names import is_file_name
 
 Scale = Literal["full", "small"]
 """Which workloads a model runs: the guide's, or the same scaled down to the embedded model."""

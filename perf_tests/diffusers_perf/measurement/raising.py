@@ -8,10 +8,9 @@ from pathlib import Path
 
 import torch
 
-import diffusers_perf
 from diffusers_perf.messages import measurement as messages
 
-NOT_THEIRS = tuple(f"{Path(str(package.__file__)).parent}/" for package in (diffusers_perf, torch))
+NOT_THEIRS = (f"{Path(__file__).parents[1]}/", f"{Path(torch.__file__).parent}/")
 """Folders of code through which theirs is called."""
 STANDARD, INSTALLED = (f"{sysconfig.get_path(name)}/" for name in ("stdlib", "purelib"))
 """Folders of Python's library, and of the packages that are often in it."""

@@ -5,15 +5,11 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from diffusers_perf.catalog.file_name import is_file_name
 from diffusers_perf.messages.records import bad_name
 
-CHARACTER = r"""[^\s./\\:*?"<>|\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]"""
-"""No separator, no control character, and nothing that CI's artifacts refuse."""
-NAME = re.compile(rf"{CHARACTER}(?:{CHARACTER}|[. ])*")
 SEPARATOR = re.compile("[/:]")
 """A model is called ``owner/name`` on the Hub, and a builder ``module:function``."""
-BYTES_MOST = 200
-"""File systems take 255, and a name gets a suffix."""
 
 
 class BadName(ValueError):
@@ -24,11 +20,6 @@ def image_file(folder: Path, name: str) -> Path:
     """Where images of this name lie in the folder. `BadName` for one that may lead elsewhere."""
     _check(name)
     return folder / f"{name}.png"
-
-
-def is_file_name(name: str) -> bool:
-    """Whether a file, with a suffix, can be called so on every system."""
-    return bool(NAME.fullmatch(name)) and len(name.encode()) <= BYTES_MOST
 
 
 def _check(name: str) -> None:

@@ -18,12 +18,13 @@ from typing import Literal
 from msgspec.structs import asdict, replace
 
 from diffusers_perf.catalog.declarations import REFERENCE, Tolerance
+from diffusers_perf.catalog.file_name import BYTES_MOST
 from diffusers_perf.catalog.status import Status
 from diffusers_perf.messages.records import bad_name
 from diffusers_perf.records.main_job import MainJob
 from diffusers_perf.records.measurement import Interference, Measurement
 from diffusers_perf.records.missing import Untimed, missing, parts_of
-from diffusers_perf.records.names import BYTES_MOST, BadName, check_case, shown
+from diffusers_perf.records.names import BadName, check_case, shown
 from diffusers_perf.records.quantities import NotNegative, Positive, PositiveInteger, Record
 from diffusers_perf.records.shards import Placement, Shard
 
