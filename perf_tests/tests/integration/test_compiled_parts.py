@@ -79,7 +79,7 @@ def test_looking_at_inputs_compiles_nothing() -> None:
     guided = replace(
         workloads.DDIM50_SMALL, steps=3, sensitive_to={"guidance": {"guidance_scale": 1.0}}
     )
-    with pipeline_of("compile", guided) as pipeline:
+    with pipeline_of("compile_regional", guided) as pipeline:
         generation = Generation(pipeline, guided)
         generation()
         before = compiled_graphs()
