@@ -27,7 +27,7 @@ def ended_by(
 
     A handler that somebody else set stays, unless `over_own`, and a lost terminal is ignored under
     nohup. Ctrl-C is not, though a script's shell has what it starts in the background ignore it:
-    whoever sends that signal wants the job to end.
+    the signal is sent to end the job.
     """
     before = {
         number: was
@@ -94,6 +94,7 @@ class Interruption:
         try:
             yield
         except Exception:
+            # Of any type: whatever the library makes of it.
             self.raise_if_it_came()
             raise
 

@@ -156,8 +156,8 @@ def _clear_workspaces() -> None:
 
 
 def check_arguments(pipeline: Any, workload: Workload) -> None:
-    """`Refusal` for an argument that the pipeline, as it was loaded, is known not to take: of the
-    call, of the inputs, or of what must change its images.
+    """`Refusal` for an argument in the workload's `call`, `inputs` or `sensitive_to` that the
+    pipeline, as it was loaded, is known not to take.
     """
     inputs = workload.inputs()
     if not isinstance(inputs, Mapping):

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -32,15 +32,18 @@ def replay(pipeline: Any, *, fetching_to: torch.device | None = None) -> None:
 
 def uncompiled() -> AbstractContextManager[Any]:
     """Whatever is compiled runs operator by operator while the context is open."""
-    # Importing the compiler takes seconds, so only where something is compiled.
-    compiles = "torch._dynamo" in sys.modules
-    return torch.compiler.set_stance("force_eager") if compiles else nullcontext()
+    return _stance("force_eager")
 
 
 def compiling_nothing() -> AbstractContextManager[Any]:
     """What would have to be compiled anew runs operator by operator while the context is open."""
+    return _stance("eager_on_recompile")
+
+
+def _stance(name: Literal["force_eager", "eager_on_recompile"]) -> AbstractContextManager[Any]:
+    # Importing the compiler takes seconds, so only where something is compiled.
     compiles = "torch._dynamo" in sys.modules
-    return torch.compiler.set_stance("eager_on_recompile") if compiles else nullcontext()
+    return torch.compiler.set_stance(name) if compiles else nullcontext()
 
 
 def device_of(pipeline: Any) -> torch.device:

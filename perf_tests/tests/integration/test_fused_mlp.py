@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from copy import deepcopy
 from typing import Any
 
@@ -25,13 +23,10 @@ from diffusers_perf.techniques.fused_mlp import fuse_mlps, why_mlps_do_not_fuse
 from perf_tests.cases import workloads
 from perf_tests.cases.fast import LOOP
 from perf_tests.tests import tiny
+from perf_tests.tests.stacked import CPU, EXACT_DB, STEPS, images_of, pipeline_of
 from perf_tests.tests.taped import Taped
 from perf_tests.tests.unit.catalogs import ours
 
-CPU = torch.device("cpu")
-EXACT_DB = 100
-"""What another order of the same sums leaves between two float32 images, and more."""
-STEPS = 4
 LOSSLESS = 1.5
 """The most that a lossless path's error is of the eager one's, both to a more precise one."""
 
@@ -39,23 +34,6 @@ LOSSLESS = 1.5
 @pytest.fixture(autouse=True, scope="module")
 def _quiet() -> None:
     models.quiet_libraries()
-
-
-@contextmanager
-def pipeline_of(stack: str, family: str = "flux") -> Iterator[Any]:
-    workload = tiny.workload(family, steps=STEPS)
-    source = models.open_source(workload.model)
-    with built(ours().case(workload, stack), source, CPU) as pipeline:
-        yield pipeline
-
-
-def images_of(stack: str, family: str = "flux") -> Any:
-    workload = tiny.workload(family, steps=STEPS)
-    with pipeline_of(stack, family) as pipeline:
-        images = Generation(pipeline, workload).images()
-        for optimization in ours().case(workload, stack).stack:
-            optimization.applied(pipeline)
-        return images
 
 
 @pytest.mark.parametrize(

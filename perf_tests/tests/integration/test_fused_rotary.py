@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -13,43 +11,19 @@ from torch._dynamo.utils import counters
 from diffusers_perf import models
 from diffusers_perf.measurement.applied import NotApplied
 from diffusers_perf.measurement.discovery import anatomy_of
-from diffusers_perf.measurement.generation import Generation
-from diffusers_perf.measurement.pipelines import DoesNotFit, built
+from diffusers_perf.measurement.pipelines import DoesNotFit
 from diffusers_perf.records import pixels
 from diffusers_perf.records.measurement import IDENTICAL_DB
 from diffusers_perf.techniques import device_steps
 from diffusers_perf.techniques.fused_rotary import rotary_is_fused, why_rotary_does_not_fuse
 from perf_tests.cases.fast import LOOP
-from perf_tests.tests import tiny
+from perf_tests.tests.stacked import EXACT_DB, images_of, pipeline_of
 from perf_tests.tests.taped import Taped
-from perf_tests.tests.unit.catalogs import ours
-
-CPU = torch.device("cpu")
-STEPS = 3
-EXACT_DB = 100
-"""What another order of the same sums leaves between two float32 images, and more."""
 
 
 @pytest.fixture(autouse=True, scope="module")
 def _quiet() -> None:
     models.quiet_libraries()
-
-
-@contextmanager
-def pipeline_of(stack: str, family: str = "flux") -> Iterator[Any]:
-    workload = tiny.workload(family, steps=STEPS)
-    source = models.open_source(workload.model)
-    with built(ours().case(workload, stack), source, CPU) as pipeline:
-        yield pipeline
-
-
-def images_of(stack: str) -> Any:
-    workload = tiny.workload("flux", steps=STEPS)
-    with pipeline_of(stack) as pipeline:
-        images = Generation(pipeline, workload).images()
-        for optimization in ours().case(workload, stack).stack:
-            optimization.applied(pipeline)
-        return images
 
 
 @pytest.mark.parametrize(
