@@ -202,7 +202,10 @@ def misfit(optimization: Optimization, pipeline: Any) -> str | None:
 
 
 _ANATOMIES: WeakKeyDictionary[Source, dict[object, Anatomy]] = WeakKeyDictionary()
-"""By source, what was found out about its pipelines: it is the same for each case of a workload."""
+"""By source, what was found out about its pipelines: it is the same for each case of a workload,
+and for workloads that differ in `NO_PART` alone."""
+NO_PART = ("name", "steps", "seed", "base")
+"""Of a workload, what says nothing of the parts that a pipeline is made of."""
 
 
 def _anatomy(
@@ -215,7 +218,8 @@ def _anatomy(
     # As loaded, but for what offloads it, which the device may not hold otherwise: what is
     # compiled, captured or cached later may call its modules no more.
     known = _ANATOMIES.setdefault(source, {})
-    key = (workload.name, workload.scheduler, *sorted(variants.items()))
+    call = {name: value for name, value in workload.as_json().items() if name not in NO_PART}
+    key = (str(call), *sorted(variants.items()))
     if key not in known:
         with undone(pipeline) if offload else nullcontext():
             for change in offload:

@@ -129,6 +129,20 @@ def test_peak_of_a_load_is_of_its_own_memory(monkeypatch: pytest.MonkeyPatch) ->
     assert "load_memory_bytes" not in before_first_image(load, 1.0, 1.0, None, Compiled())
 
 
+def test_workloads_of_the_same_call_are_made_of_the_same_parts() -> None:
+    source: Any = FakeSource()
+    first = REFERENCE_CASE.workload
+    shorter = replace(first, name="shorter", steps=first.steps + 1, seed=1, base=("fine",))
+    larger = first.changed(height=128)
+    other = replace(first, inputs=lambda: {"image": "an image"})
+    looked_at = []
+    for workload in (first, shorter, larger, other):
+        case = replace(REFERENCE_CASE, workload=workload)
+        with built(case, source, torch.device("cpu")) as pipeline:
+            looked_at.append(pipeline.calls > 0)
+    assert looked_at == [True, False, True, True]
+
+
 def test_nothing_of_the_last_pipeline_is_there_when_the_next_is_loaded() -> None:
     """Whoever had it can have let go of it after its context was left."""
 
