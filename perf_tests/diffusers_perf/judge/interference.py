@@ -16,6 +16,7 @@ from diffusers_perf.catalog.metrics import (
     LOAD,
     TEXT_STAGE,
 )
+from diffusers_perf.judge.measuring import UNEVEN
 from diffusers_perf.judge.messages import run as messages
 from diffusers_perf.judge.question import Question
 from diffusers_perf.records.measurement import Measurement
@@ -33,7 +34,8 @@ def excuses(q: Question, metric: Metric, share: float) -> list[str]:
     A busy CPU disturbs the wall clock and not the GPU, and what disturbed the reference disturbs
     what is compared with it alone. A drifted reference excuses a latency that is beyond its limit
     by no more than the drift. Where the reference became faster, its first time flattered every
-    speedup, and what looks slower is slower. A slow core excuses no more than it can have caused.
+    speedup, and what looks slower is slower. A slow core excuses no more than it can have caused,
+    and a round that took longer than the others no more than that of what is timed beside them.
     """
     seen = (q.measured, q.reference) if metric.ratio_of else (q.measured,)
     # Of such a metric the least counts, which waiting lengthens by no more than its share.
@@ -55,6 +57,11 @@ def _slower_machine(q: Question, metric: Metric, share: float) -> Iterator[str]:
     if share * q.drift >= 1:
         yield messages.drift(q.drift)
     core = _core_slowed(q, q.measured)
+    rounds_s = q.measured.rounds_s
+    uneven = max(rounds_s) / median(rounds_s)
+    # What is taken of all rounds has an interval of its own.
+    if not metric.samples and uneven > UNEVEN and share * uneven >= 1:
+        yield messages.uneven_rounds(uneven)
     theirs = _at_best(q, q.reference) if metric.ratio_of else 1.0
     # A call of few steps is mostly the host's.
     own = 1 / core if metric is DEFAULT_CALL else _at_best(q, q.measured)

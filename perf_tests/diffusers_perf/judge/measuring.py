@@ -11,8 +11,8 @@ from diffusers_perf.judge.finding import Finding
 from diffusers_perf.judge.messages import run as messages
 from diffusers_perf.judge.question import Question
 
-FIRST_ROUND_SHARE = 1.5
-"""A first round that took this many times as long as the others was a warm-up."""
+UNEVEN = 1.5
+"""Something else than the workload made a round that took this many times as long as the others."""
 TIMER_SHARE = 0.9
 """A latency below this share of GPU busy time did not wait for the GPU."""
 
@@ -20,8 +20,8 @@ TIMER_SHARE = 0.9
 def judged(q: Question) -> Iterator[Finding]:
     first, *others = q.measured.rounds_s
     # Of two rounds, neither shows what is usual.
-    if len(others) > 1 and first > FIRST_ROUND_SHARE * median(others):
-        message = messages.cold(q, first, others, limit=FIRST_ROUND_SHARE)
+    if len(others) > 1 and first > UNEVEN * median(others):
+        message = messages.cold(q, first, others, limit=UNEVEN)
         yield q.finding(Status.INVALID, WARM_UP.name, message)
     roofline_s = q.measured.roofline_s
     if roofline_s is not None and (shortest_s := min(q.measured.rounds_s)) < roofline_s:

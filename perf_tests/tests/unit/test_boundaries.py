@@ -424,6 +424,21 @@ def test_slow_core_excuses_the_whole_of_a_short_call(metric: Metric, excused: bo
 
 
 @pytest.mark.parametrize(
+    ("longest_s", "share", "excused"),
+    [(1.6, 0.625, True), (1.6, 0.624, False), (1.51, 0.7, True), (1.5, 0.7, False)],
+)
+def test_uneven_rounds_excuse_what_is_timed_beside_them_by_as_much(
+    longest_s: float, share: float, excused: bool
+) -> None:
+    """Whichever of them was the long one. The rounds' own metrics have an interval."""
+    for rounds_s in ((longest_s, 1.0, 1.0), (1.0, 1.0, longest_s)):
+        asked = question(structs.replace(FP16, rounds_s=rounds_s))
+        for metric in (DEFAULT_CALL, TEXT_STAGE, DECODER_STAGE):
+            assert bool(excuses(asked, metric, share)) is excused
+        assert not excuses(asked, LATENCY, share)
+
+
+@pytest.mark.parametrize(
     ("waited", "share", "excused"),
     [(0.25, 0.75, True), (0.25, 0.74, False), (None, 1.0, True), (None, 0.99, False)],
 )

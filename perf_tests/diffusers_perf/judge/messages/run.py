@@ -140,6 +140,10 @@ def slower_than_accepted(ratio: float) -> str:
     return f"slow CPU core: {ratio:.2f}x the accepted time for the calibration loop"
 
 
+def uneven_rounds(ratio: float) -> str:
+    return f"uneven rounds: one took {ratio:.1f}x as long as is usual for them"
+
+
 # Counters
 
 TORCH_DEFAULTS = "torch's own"
@@ -212,8 +216,10 @@ def left_behind(q: Question, metric: Metric, count: int) -> Message:
 def cold(q: Question, first: float, others: Sequence[float], *, limit: float) -> Message:
     usual = median(others)
     rounds = ", ".join(f"{seconds:.3f} s" for seconds in others)
+    seen = q.measured.interference.reasons(wall_clock=True)
+    cause = "; ".join(seen) or "the warm-up was too short, or other work disturbed it"
     return Message(
-        what=f"first round {first / usual:.1f}x slower than the others: the warm-up was too short",
+        what=f"first round {first / usual:.1f}x slower than the others: {cause}",
         measured=f"{first:.3f} s, then {rounds}",
         limit=f"at most {limit:.1f}x their median, {limit * usual:.3f} s",
         advice="look for what is built on first use, then rerun",

@@ -13,6 +13,7 @@ import json
 import math
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from statistics import median
@@ -70,6 +71,17 @@ def clean(model: str) -> list[Run]:
     """
     runs = json.loads(gzip.decompress((FOLDER / "h200-clean.json.gz").read_bytes()))[model]
     return [run_of(content, Path(f"{model}-{number}")) for number, content in enumerate(runs, 1)]
+
+
+def three_rounds(part: str) -> list[Run]:
+    """Three processes of one commit, of three rounds each: rows of ``flux``, or the guide's of
+    ``sd15``. The first ran both parts and FLUX.1-dev's batch of four in one process.
+    """
+    runs = json.loads(gzip.decompress((FOLDER / "h200-three-rounds.json.gz").read_bytes()))
+    others = {"flux": ("three_2", "three_3"), "sd15": ("guide_2", "guide_3")}[part]
+    first, *further = (run_of(runs[name], Path(name)) for name in ("all_1", *others))
+    cases = {key: case for key, case in first.cases.items() if key in further[0].cases}
+    return [replace(first, cases=cases), *further]
 
 
 def more_work() -> tuple[list[Run], list[Run]]:
