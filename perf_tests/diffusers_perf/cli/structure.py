@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import argparse
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import date
 from typing import TYPE_CHECKING
 
@@ -63,7 +63,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    """Count, show, and judge or accept."""
+    """Count, show, and judge or accept.
+
+    0: no case needs more work than accepted, or the counts are written. 1: one does, is missing, or
+    an optimization of it was not applied. 2: a case could not be counted, or none was judged.
+    """
     if args.write and not (args.reason or "").strip():
         return refuse(messages.NO_REASON)
     if args.reason and not args.write:
@@ -92,8 +96,11 @@ def main(args: argparse.Namespace) -> int:
         source = sources.of(case.workload)
         by_name[source.name] = source
         cases.setdefault(source.name, []).append(case)
-    codes = {_count_all(by_name[name], cases[name], args) for name in cases}
-    # A regression of one model counts more than another that could not be judged.
+    return _worst({_count_all(by_name[name], cases[name], args) for name in cases})
+
+
+def _worst(codes: Collection[int]) -> int:
+    """One exit code of several: a failure counts more than what could not be judged."""
     return 1 if 1 in codes else max(codes)
 
 
@@ -115,6 +122,7 @@ def _count_all(source: Source, cases: Sequence[Case], args: argparse.Namespace) 
     findings: dict[str, list[Finding]] = {}
     passed_over = []
     uncounted: list[str] = []
+    codes = {0}
     for case in cases:
         reason = not_countable(case)
         if reason:
@@ -126,8 +134,10 @@ def _count_all(source: Source, cases: Sequence[Case], args: argparse.Namespace) 
             passed_over.append(messages.not_counted(case.id, error))
             continue
         except applied.NotApplied as error:
-            print(messages.not_applied(case.id, error))
-            return 1
+            uncounted.append(key_of(case, source.name))
+            passed_over.append(messages.not_applied(case.id, error))
+            codes.add(1)
+            continue
         except MemoryError:
             raise
         except Exception as error:
@@ -144,13 +154,13 @@ def _count_all(source: Source, cases: Sequence[Case], args: argparse.Namespace) 
         findings[case.id] = judge(case, seen, was, args, store) if was else []
     print("\n".join(passed_over))
     lacking = messages.uncounted(len(uncounted), len(uncounted) + len(observed))
-    if args.write and uncounted:
-        return refuse(messages.not_written(lacking))
-    if args.write:
+    if args.write and not uncounted:
         return write(observed, source, args, store)
-    judged = tell(observed, findings, accepted, source.name, args, uncounted=uncounted)
-    cannot_judge = refuse(lacking) if uncounted else 0
-    return judged or cannot_judge
+    if not args.write:
+        codes.add(tell(observed, findings, accepted, source.name, args, uncounted=uncounted))
+    if uncounted:
+        codes.add(refuse(messages.not_written(lacking) if args.write else lacking))
+    return _worst(codes)
 
 
 def not_countable(case: Case) -> str | None:

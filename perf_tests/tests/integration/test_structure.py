@@ -24,6 +24,7 @@ from diffusers_perf.judge import structure_verdicts
 from diffusers_perf.judge.finding import Finding
 from diffusers_perf.judge.messages.commands import Literal, structure_command
 from diffusers_perf.measurement import counting, discovery, dispatch, host, structure
+from diffusers_perf.measurement.applied import NotApplied
 from diffusers_perf.measurement.discovery import NotDiscovered
 from diffusers_perf.measurement.generation import BadOutput, Generation
 from diffusers_perf.measurement.pipelines import built
@@ -679,6 +680,29 @@ def test_uncountable_case_hides_no_regression(
     assert cli.main(["structure", "--model=sd15", "-k", "32", "--write", "--reason", "again"]) == 2
     assert "so nothing is written" in capsys.readouterr().err
     assert cli.main(["structure", "--model=sd15", "-k", "32", "--reason", "no --write"]) == 2
+
+
+def test_case_that_is_not_applied_does_not_stop_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def count(case: Case, source: object) -> OperatorCounts:
+        if case.name == "reference":
+            raise NotApplied("reference: it kept its dtype")
+        return made(a=Count(fixed=1, per_step=1))
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(command, "count", count)
+    counted = ["structure", "--model=sd15", "-k", "ddim50-"]
+    # Nothing is accepted yet, which by itself is 2.
+    assert cli.main(counted) == 1
+    shown = capsys.readouterr()
+    assert "ddim50-tf32: 50 steps" in shown.out
+    assert "not applied: ddim50-reference: reference: it kept its dtype\n" in shown.out
+    assert "none judged: no counts are accepted" in shown.out
+    assert shown.err.startswith("error: 1 of ")
+    assert cli.main([*counted, "--write", "--reason", "first"]) == 1
+    assert "so nothing is written" in capsys.readouterr().err
+    assert not (tmp_path / "baselines").exists()
 
 
 @pytest.mark.parametrize("error", [BadOutput, NotDiscovered, Refusal])
