@@ -6,9 +6,11 @@ most and the fault that moves it least.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -36,9 +38,14 @@ def load(folder: Path, device: torch.device, dtype: torch.dtype) -> Any:
 
 
 def distinct_captions(number: int) -> list[Caption]:
-    """Held-out captions, one of each combination, so that another asks for another image."""
-    drawn = held_out_captions(40 * number, seed=3)
-    return list({c.triple: c for c in drawn}.values())[:number]
+    """Held-out captions, so that another asks for another image: one of each combination, then a
+    further one of each, as long as more are wanted.
+    """
+    of_each = defaultdict[tuple[int, int, int], list[Caption]](list)
+    for caption in held_out_captions(40 * number, seed=3):
+        of_each[caption.triple].insert(0, caption)
+    turns = zip_longest(*of_each.values())
+    return [caption for turn in turns for caption in turn if caption][:number]
 
 
 def measure(

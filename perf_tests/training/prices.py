@@ -49,14 +49,14 @@ def row(name: str, made: Tensor, accepted: Tensor, obeyed: float) -> str:
     return f"| {name} | {' | '.join(numbers)} |"
 
 
-def table(stacks: Sequence[str], device: torch.device) -> Iterator[str]:
+def table(stacks: Sequence[str], device: torch.device, *, prompts: int = PROMPTS) -> Iterator[str]:
     """The lines of the table, as they come. `ValueError` for an unknown or missing stack."""
     catalog = declared_in("perf_tests.cases")
     cases = [catalog.case(workloads.DDIM50_SMALL, stack) for stack in stacks]
     for case in cases:
         _see_that_it_runs(case, device)
     source = models.open_source("embedded")
-    captions = distinct_captions(PROMPTS)
+    captions = distinct_captions(prompts)
     texts = [caption.text for caption in captions]
     evaluator = Evaluator(Painter(torch.device("cpu")))
     generate = partial(scores.generate, seed=SEED, steps=STEPS)
@@ -95,14 +95,19 @@ def main() -> int:
     parser.add_argument(
         "--device", choices=("cuda", "cpu"), help="default: cuda where there is a GPU"
     )
+    parser.add_argument(
+        "--prompts", type=int, default=PROMPTS, help="the more, the finer the share that is obeyed"
+    )
     arguments = parser.parse_args()
+    if arguments.prompts < 1:
+        parser.error("--prompts: at least 1")
     here = torch.cuda.is_available()
     if arguments.device == "cuda" and not here:
         parser.error("--device cuda: torch sees no CUDA device here; leave it out")
     device = torch.device(arguments.device or ("cuda" if here else "cpu"))
     try:
         models.quiet_libraries()
-        for line in table(arguments.stacks, device):
+        for line in table(arguments.stacks, device, prompts=arguments.prompts):
             print(line, flush=True)
     except BrokenPipeError:
         # Whoever read the first lines wants no more; at its end Python would write the rest again.

@@ -347,9 +347,30 @@ def test_prices_of_an_unknown_stack_name_no_workload(
     assert capsys.readouterr().err.startswith("error: no optimization is called 'other'")
 
 
+def test_stack_that_takes_no_latents_is_priced(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A stack that steps on the device draws its noise from a generator."""
+    monkeypatch.setattr(prices, "STEPS", 2)
+    monkeypatch.setattr(prices, "faulty", lambda *_, **__: [])
+    assert priced(monkeypatch, "device_steps", "--prompts", "1") == 0
+    (line,) = (at for at in capsys.readouterr().out.splitlines() if at.startswith("| device_steps"))
+    assert float(line.split("|")[2]) > 80
+
+
+@pytest.mark.parametrize("prompts", ["0", "-1"])
+def test_prices_of_no_prompts_are_refused(
+    prompts: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        priced(monkeypatch, "--prompts", prompts)
+    assert ended.value.code == 2
+    assert capsys.readouterr().err.endswith("error: --prompts: at least 1\n")
+
+
 def test_prices_end_with_their_reader(monkeypatch: pytest.MonkeyPatch) -> None:
     """As in `prices … | head -1`: no further line, and nothing left to flush."""
-    monkeypatch.setattr(prices, "table", lambda *_: iter(["one", "two"]))
+    monkeypatch.setattr(prices, "table", lambda *_, **__: iter(["one", "two"]))
     reading, writing = os.pipe()
     os.close(reading)
     with os.fdopen(writing, "w") as closed:

@@ -147,6 +147,9 @@ CHANGES = (
     ),
     Change(name="`taylorseer` (every fifth step)", stack="taylorseer"),
     Change(name="`taylorseer_lite` (every third step)", stack="taylorseer_lite"),
+    # The lossy parts of FLUX.1's fastest stacks.
+    Change(name="`bf16+fp8+taylorseer_lite`", stack="bf16+fp8+taylorseer_lite"),
+    Change(name="`bf16+fp8+dbcache`", stack="bf16+fp8+dbcache", one_by_one=True),
     Change(name="TaylorSeer, every second step", during=_taylor(2)),
     Change(name="TaylorSeer, every third step", during=_taylor(3)),
     Change(name="`mag_cache` (FLUX.1-dev's ratios)", stack="mag_cache"),
@@ -302,6 +305,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--only", default="", metavar="WORD", help="rows with this in their name")
     parser.add_argument("--out", type=Path, help="write the tables to this Markdown file")
     arguments = parser.parse_args(argv)
+    if arguments.prompts < 1:
+        parser.error("--prompts: at least 1")
     here = torch.cuda.is_available()
     if arguments.device == "cuda" and not here:
         parser.error("--device cuda: torch sees no CUDA device here; leave it out")

@@ -22,7 +22,6 @@ from perf_tests.training.flux.stages import (
     Workshop,
     half_rounded,
 )
-from perf_tests.training.scores import noise_for
 from perf_tests.training.training import Log
 
 CPU = torch.device("cpu")
@@ -148,7 +147,7 @@ class TestSmoke:
         ).images  # fmt: skip
         assert image.shape == (1, 64, 64, 3)
 
-    def test_given_noise_matches_the_pipelines(self, smoke: Path) -> None:
+    def test_noise_is_what_the_pipeline_draws(self, smoke: Path) -> None:
         pipeline = folder.load(smoke / "model", CPU, torch.float32)
         with torch.no_grad():
             mine = scores.generate(pipeline, ["a red ring"], seed=4, steps=1)
@@ -156,7 +155,6 @@ class TestSmoke:
                 "a red ring", height=64, width=64, num_inference_steps=1, max_sequence_length=20,
                 generator=torch.Generator().manual_seed(4), output_type="pt",
             ).images  # fmt: skip
-        assert noise_for(1, 4).shape == (1, 4, 8, 8)
         assert torch.equal(mine, its)
 
     def test_only_float16_safetensors_within_its_size(self, smoke: Path) -> None:
