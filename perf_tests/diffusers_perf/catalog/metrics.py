@@ -331,6 +331,8 @@ BY_THE_CLOCK: tuple[Detector, ...] = ("latency", "host time", "load")
 """Detectors that a machine which became slower under way alarms as well."""
 BY_LEAST = tuple(metric for metric in METRICS if metric.margin)
 """What base and head are compared by as well, with the least of each."""
+SHORTEST = (DEFAULT_CALL, DENOISING_STAGE)
+"""Metrics of the shortest generation that a pipeline makes, in proportion to its steps."""
 LIMITED = tuple(metric for metric in METRICS if metric.limit is not None)
 """What a machine's baseline limits, beside counters."""
 STRICT = frozenset(name for name, metric in COUNTERS.items() if not metric.rise)

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 
 from diffusers_perf.catalog.metric import Metric, MetricKind
-from diffusers_perf.catalog.metrics import IMAGE_PSNR, LIMITED, PORTABLE
+from diffusers_perf.catalog.metrics import IMAGE_PSNR, LIMITED, PORTABLE, SHORTEST
 from diffusers_perf.catalog.status import Status
 from diffusers_perf.judge.finding import Finding
 from diffusers_perf.judge.flags import of_the_machine
@@ -22,10 +22,15 @@ GIB = 2**30
 
 def accepted(q: Question, baseline: CaseBaseline) -> Iterator[Finding]:
     """Against the limits of the machine's baseline."""
+    had, has = baseline.fewest_steps, q.measured.fewest_steps
+    apart = [m for m in SHORTEST if had and has and had != has and m.limit_name in baseline.limits]
+    if had and has and apart:
+        message = messages.other_fewest_steps(q, [m.name for m in apart], was=had, now=has)
+        yield q.finding(Status.INVALID, apart[-1].name, message)
     for metric in LIMITED:
         limit = baseline.limits.get(metric.limit_name)
         # The judge of images has one finding on their distance.
-        if limit is None or metric is IMAGE_PSNR:
+        if limit is None or metric is IMAGE_PSNR or metric in apart:
             continue
         seen = interval_of(metric, q)
         if seen is None:

@@ -16,7 +16,7 @@ from statistics import median
 
 from diffusers_perf.catalog.declarations import REFERENCE
 from diffusers_perf.catalog.metric import Subject
-from diffusers_perf.catalog.metrics import BY_LEAST, COMPARED, DEFAULT_CALL, DENOISING_STAGE
+from diffusers_perf.catalog.metrics import BY_LEAST, COMPARED, DENOISING_STAGE, SHORTEST
 from diffusers_perf.catalog.status import Status
 from diffusers_perf.judge import paired
 from diffusers_perf.judge.clock import Hosts
@@ -30,9 +30,6 @@ from diffusers_perf.judge.sides import PairedCase
 from diffusers_perf.judge.weighing import PAIRS_MOST
 from diffusers_perf.records.missing import Untimed
 from diffusers_perf.records.run import CaseRecord, Run
-
-SHORTEST = (DEFAULT_CALL, DENOISING_STAGE)
-"""Metrics of the shortest generation that a pipeline makes, in proportion to its steps."""
 
 
 def compare(

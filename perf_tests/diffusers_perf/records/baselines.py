@@ -71,6 +71,9 @@ class _Accepted(StrictRecord, frozen=True, kw_only=True, omit_defaults=True):
     cpu_loop_s: Positive | None = None
     """The quickest calibration loop of all processes, by which a slower core is known; None where
     none was timed."""
+    fewest_steps: PositiveInteger | None = None
+    """Of the shortest generation that the pipeline made, of which are the metrics of
+    `catalog.metrics.SHORTEST`. None where it was accepted before this was kept."""
     counters: Mapping[str, Count]
     flags: Mapping[str, str] = {}
     """Torch's global flags, as far as they were the same in all accepted processes."""

@@ -155,6 +155,20 @@ def test_measured_values_are_kept_of_the_processes_that_have_them() -> None:
     }
 
 
+@pytest.mark.parametrize(("processes", "kept"), [((2, 1), 1), ((None, 3), 3), ((None, None), None)])
+def test_steps_of_the_shortest_generation_are_kept(
+    processes: tuple[int | None, ...], kept: int | None
+) -> None:
+    baseline = accepted_of(
+        [(structs.replace(FP16, fewest_steps=steps), REFERENCE) for steps in processes],
+        accepted="2026-11-22",
+        versions={},
+        workload=GENERATES,
+        device="cuda",
+    )
+    assert baseline.fewest_steps == kept
+
+
 def test_flags_are_kept_that_every_process_has() -> None:
     one, other = (
         structs.replace(FP16, flags={"matmul TF32": "on", "default dtype": dtype})

@@ -148,6 +148,9 @@ def test_limits_of_a_baseline() -> None:
     on_cpu: dict[str, Any] = {"gpu_busy_s": None, "peak_memory_bytes": None}
     heavy = structs.replace(FP16, peak_memory_bytes=2_636 * 2**20)
     loaded = structs.replace(FP16, metrics={"load_memory_bytes": 2_000 * 2.0**20})
+    few_steps = structs.replace(
+        FP16, fewest_steps=1, metrics={"default_call_s": 1.0, "denoising_stage_s": 1.0}
+    )
     asked = {
         "latency": question(slow),
         "latency inconclusive": question(structs.replace(REFERENCE, rounds_s=(2.0, 3.2, 1.8, 2.6))),
@@ -180,6 +183,10 @@ def test_limits_of_a_baseline() -> None:
         "load memory": question(
             structs.replace(FP16, metrics={"load_memory_bytes": 2_100 * 2.0**20}),
             baseline=baseline_of(loaded, REFERENCE),
+        ),
+        "other shortest generation": question(
+            structs.replace(few_steps, fewest_steps=3, metrics={"denoising_stage_s": 3.0}),
+            baseline=baseline_of(few_steps, REFERENCE),
         ),
         "other versions": replace(
             fp16(gpu_busy_s=0.82), versions={"torch": "2.13.0", "diffusers": "0.43"}

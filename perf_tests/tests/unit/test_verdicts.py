@@ -354,6 +354,29 @@ def test_baseline_of_another_workload_is_invalid() -> None:
     assert judge(question(workload={}, baseline=None)).status == "new"
 
 
+def test_shortest_generation_of_other_steps_is_not_compared() -> None:
+    """A pipeline that newly refuses few steps is not called slower for it."""
+    short = {"default_call_s": 1.0, "denoising_stage_s": 1.0, "decoder_stage_s": 1.0}
+    three_times = short | {"default_call_s": 3.0, "denoising_stage_s": 3.0}
+
+    def found(was: int | None, now: int | None, seconds: dict[str, float]) -> dict[str, Status]:
+        accepted = structs.replace(FP16, fewest_steps=was, metrics=short)
+        measured = structs.replace(FP16, fewest_steps=now, metrics=seconds)
+        verdict = judge(question(measured, baseline=baseline_of(accepted, REFERENCE)))
+        return {finding.metric: finding.status for finding in verdict.messages}
+
+    assert found(1, 3, three_times) == {"denoising stage": Status.INVALID}
+    slower = {"default call": Status.SLOWER, "denoising stage": Status.SLOWER}
+    # Of the same steps, and where nothing says of how many: as before.
+    for was, now in ((1, 1), (None, 3), (1, None)):
+        assert found(was, now, three_times) == slower
+    # A decoder's time does not follow from the steps.
+    assert found(1, 3, {**short, "decoder_stage_s": 3.0}) == {
+        "denoising stage": Status.INVALID,
+        "decoder stage": Status.SLOWER,
+    }
+
+
 def test_busy_cpu_invalidates_latency_and_not_gpu_time() -> None:
     busy = Interference(host=("the host waited for a CPU for 40 % of the rounds",))
     slow = structs.replace(FP16, rounds_s=(4.0, 4.1, 3.9, 4.0, 4.1), interference=busy)

@@ -116,6 +116,17 @@ def not_measured(q: Question, label: str, source: str) -> Message:
     )
 
 
+def other_fewest_steps(q: Question, metrics: Sequence[str], *, was: int, now: int) -> Message:
+    return Message(
+        what=f"{' and '.join(metrics)} not compared: the shortest generation had "
+        f"{plural(was, 'step')} when it was accepted and has {now} now",
+        expected=q.source,
+        advice="look for a number of steps that the pipeline newly refuses, or now takes; if it is "
+        "intended, accept it",
+        command=q.accept,
+    )
+
+
 def other_workload(q: Question, name: str, *, was: object, now: object) -> Message:
     return Message(
         what=f"the baseline is for another workload: {name} was {was} and is now {now}",
