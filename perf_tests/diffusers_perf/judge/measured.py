@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 
 from diffusers_perf.catalog.metric import Metric, MetricKind
-from diffusers_perf.catalog.metrics import IMAGE_PSNR, LIMITED, PORTABLE, SHORTEST
+from diffusers_perf.catalog.metrics import IMAGE_PSNR, LIMITED, METRICS, PORTABLE, SHORTEST
 from diffusers_perf.catalog.status import Status
 from diffusers_perf.judge.finding import Finding
 from diffusers_perf.judge.flags import of_the_machine
@@ -103,5 +103,11 @@ def _against(
 
 def not_measured(q: Question, metric: Metric, source: str) -> Finding:
     """What there is a limit for and could not be measured neither passes nor fails."""
-    message = messages.not_measured(q, metric.label, source)
+    notes = q.measured.notes_on(metric.label)
+    if metric.ratio_of:
+        # Either of the two can be what is not known.
+        (compared,) = (one for one in METRICS if one.field == metric.ratio_of)
+        seen = (q.measured, q.reference)
+        notes = list(dict.fromkeys(note for one in seen for note in one.notes_on(compared.label)))
+    message = messages.not_measured(q, metric.label, source, notes=notes)
     return q.finding(Status.INCONCLUSIVE, metric.name, message)

@@ -62,7 +62,8 @@ def timed(sides: PairedCase, metric: Metric, noise: Noise) -> Iterator[Change]:
         return
     if not had or not has:
         notes = chain.from_iterable(
-            case.measurement.notes for case in (sides.in_head if had else sides.in_base)
+            case.measurement.notes_on(metric.label)
+            for case in (sides.in_head if had else sides.in_base)
         )
         measured_in = "base" if had else "head"
         message = messages.one_side(

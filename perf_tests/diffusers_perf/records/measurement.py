@@ -244,6 +244,11 @@ class Measurement(Record, frozen=True, kw_only=True):
             return None
         return "host" if self.idle_share > HOST_IDLE else "gpu"
 
+    def notes_on(self, subject: str) -> list[str]:
+        """The notes about this, such as ``GPU busy``: a note names it before its reason."""
+        heads = {note: note.removeprefix(f"{self.id}: ").partition(": ")[0] for note in self.notes}
+        return [note for note, head in heads.items() if subject in head]
+
     @property
     def cost_s(self) -> float:
         """GPU busy time where it was measured, else latency."""

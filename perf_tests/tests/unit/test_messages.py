@@ -28,6 +28,7 @@ from diffusers_perf.judge.messages.commands import (
 from diffusers_perf.judge.pairs import compare
 from diffusers_perf.judge.question import Question
 from diffusers_perf.judge.verdicts import judge
+from diffusers_perf.messages.measurement import image_not_saved, no_counters
 from diffusers_perf.records.baselines import Bound, OperatorBaseline
 from diffusers_perf.records.main_job import MainJob
 from diffusers_perf.records.measurement import (
@@ -174,7 +175,7 @@ def test_limits_of_a_baseline() -> None:
         ),
         "GPU busy": fp16(gpu_busy_s=0.85),
         "GPU busy improved": fp16(gpu_busy_s=0.7),
-        "GPU busy not measured": fp16(gpu_busy_s=None, notes=("no CUPTI here",)),
+        "GPU busy not measured": fp16(gpu_busy_s=None, notes=(no_counters("no CUPTI here"),)),
         "peak memory": question(
             structs.replace(heavy, peak_memory_bytes=3_000 * 2**20),
             baseline=baseline_of(heavy, REFERENCE),
@@ -244,7 +245,7 @@ def test_counters() -> None:
             structs.replace(calls, counters={"python_calls": Count(fixed=0, per_step=900)}),
             baseline=baseline_of(calls, REFERENCE),
         ),
-        "not counted": fp16(counters={}, notes=("no CUPTI here",)),
+        "not counted": fp16(counters={}, notes=(no_counters("no CUPTI here"),)),
         "not accepted": counting(casts=(4, 0), recompiles=(0, 0)),
         "left behind": fp16(
             counters={**FP16.counters, "kept_bytes": Count(fixed=786_432, per_step=0)},
@@ -442,7 +443,11 @@ def black(content: recorded.Content) -> None:
 
 def test_pairs() -> None:
     host_bound = recorded.QUIET * 20
-    uncounted = seen(gpu_busy_s=None, counters={}, notes=["no trace"])
+    uncounted = seen(
+        gpu_busy_s=None,
+        counters={},
+        notes=[image_not_saved("ddim50-fp16", "disk full"), no_counters("no trace")],
+    )
     compared = {
         "nothing changed": pairs(),
         "slower": pairs(slower(1.05)),

@@ -15,6 +15,13 @@ from diffusers_perf.judge import verdicts
 from diffusers_perf.judge.finding import Finding, Verdict
 from diffusers_perf.judge.messages.commands import Accept, AcceptImages, Rerun, RunAgain
 from diffusers_perf.judge.verdicts import judge
+from diffusers_perf.messages.measurement import (
+    image_not_saved,
+    no_counters,
+    no_structure,
+    not_comparable,
+    not_judged,
+)
 from diffusers_perf.records.baselines import Bound
 from diffusers_perf.records.main_job import MainJob
 from diffusers_perf.records.measurement import (
@@ -85,13 +92,45 @@ def test_other_threads_are_named_where_a_time_is_beyond_its_limit() -> None:
     [{"gpu_busy_s": None}, {"counters": {"kernels": Count(fixed=300, per_step=1000)}}],
 )
 def test_unmeasured_metric_with_a_limit_is_inconclusive(change: dict[str, Any]) -> None:
-    verdict = judge(question(structs.replace(FP16, notes=("no CUPTI",), **change)))
+    why = no_counters("no CUPTI")
+    verdict = judge(question(structs.replace(FP16, notes=(why,), **change)))
     assert verdict.status == "inconclusive"
     (finding,) = verdict.messages
-    assert finding.measured == "no CUPTI"
+    assert finding.measured == why
     roofline = {"gpu_speedup": Bound(at_least=1.2)}
     blind = structs.replace(FP16, gpu_busy_s=None)
     assert judge(question(blind, baseline=None, portable=roofline)).status == "inconclusive"
+
+
+def test_only_notes_about_what_was_not_measured_say_why() -> None:
+    others = (
+        not_judged(["load time", "first image time"], "no counters of GPU busy are why"),
+        image_not_saved(FP16.id, "no space left on device"),
+        no_structure("it depends on data"),
+    )
+    traced, followed = no_counters("no CUPTI"), not_comparable(FP16.id, "it is replayed")
+    portable = {"gpu_speedup": Bound(at_least=1.2)}
+    asked: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
+        "GPU busy": (traced, {"gpu_busy_s": None}, {}),
+        "counters": (traced, {"counters": {}}, {}),
+        "image distance": (followed, {"image_distance": None}, {}),
+        "GPU busy speedup": (traced, {"gpu_busy_s": None}, {"portable": portable}),
+        "peak memory": ("", {"peak_memory_bytes": None}, {}),
+    }
+    for metric, (why, change, given) in asked.items():
+        seen = structs.replace(FP16, notes=(*others, traced, followed), **change)
+        verdict = judge(question(seen, **given))
+        assert {f.metric: f.measured for f in verdict.messages}[metric] == why, metric
+        verdict = judge(question(structs.replace(seen, notes=others), **given))
+        assert {f.metric: f.measured for f in verdict.messages}[metric] == "", metric
+
+
+def test_ratio_is_not_known_where_its_reference_was_not_measured() -> None:
+    why = no_counters("no CUPTI")
+    blind = structs.replace(REFERENCE, gpu_busy_s=None, notes=(why,))
+    bound = {"gpu_speedup": Bound(at_least=1.2)}
+    (finding,) = judge(question(reference=blind, baseline=None, portable=bound)).messages
+    assert (finding.metric, finding.measured) == ("GPU busy speedup", why)
 
 
 def test_slower_reference_does_not_hide_a_slower_case() -> None:

@@ -235,5 +235,6 @@ def had_no_accepted_image(q: Question) -> Message:
 
 
 def not_compared(q: Question) -> Message:
+    label = f"image distance to {called(q.reference.case)}"
     source = f"{called(q.reference.case)}'s image in the same run"
-    return not_measured(q, f"image distance to {called(q.reference.case)}", source)
+    return not_measured(q, label, source, notes=q.measured.notes_on("steps cannot be compared"))

@@ -106,10 +106,11 @@ def warning_outdated(q: Question, metric: Metric, value: float, *, limit: float)
     )
 
 
-def not_measured(q: Question, label: str, source: str) -> Message:
+def not_measured(q: Question, label: str, source: str, *, notes: Sequence[str]) -> Message:
+    """`notes` are those that say why."""
     return Message(
         what=f"{label} could not be measured, but has a limit",
-        measured="; ".join(q.measured.notes),
+        measured="; ".join(notes),
         expected=source,
         advice="fix the measurement, then rerun",
         command=q.rerun,
@@ -190,7 +191,8 @@ def counted(q: Question, metric: Metric, status: Status, was: Count, now: Count)
 def not_counted(q: Question, names: Sequence[str]) -> Message:
     have = "has a limit" if len(names) == 1 else "have limits"
     what = f"{first_of(names)} could not be counted, but {have}"
-    return replace(not_measured(q, "", q.source), what=what)
+    notes = q.measured.notes_on("no counters")
+    return replace(not_measured(q, "", q.source, notes=notes), what=what)
 
 
 def counters_not_accepted(q: Question, names: Sequence[str]) -> Message:
