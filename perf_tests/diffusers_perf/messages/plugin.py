@@ -14,8 +14,9 @@ IMPORT = "from diffusers_perf import test_generation as test_generation"
 # Usage errors
 
 IN_ONE_PROCESS = (
-    "diffusers-perf times its cases: run it in one process (without -n) and without "
-    "--benchmark-disable"
+    "diffusers-perf times its cases: run it in one process (without -n, or with -n 0), as several "
+    "on one device disturb each other, and without --benchmark-disable; for several GPUs see "
+    "diffusers-perf fleet and --shard"
 )
 NO_BENCHMARK = "diffusers-perf needs pytest-benchmark: remove -p no:pytest-benchmark"
 NO_JSON = "--benchmark-json needs the name of a file"

@@ -6,10 +6,12 @@ what needs torch is imported once such a test is collected.
 
 from __future__ import annotations
 
+import os
 import sys
 import warnings
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import suppress
+from fnmatch import fnmatch
 from importlib import import_module
 from itertools import count
 from pathlib import Path
@@ -27,6 +29,7 @@ from diffusers_perf.measurement.packages import not_installed, too_little_addres
 from diffusers_perf.messages import plugin as messages
 from diffusers_perf.plugin.options import MARK, Part
 from diffusers_perf.plugin.selection import case_of, cases_of, is_named, is_whole
+from diffusers_perf.records.files import read_bytes
 
 if TYPE_CHECKING:
     from diffusers_perf.plugin.session import PerfSession
@@ -57,6 +60,50 @@ _SESSIONS = count()
 def pytest_sessionstart(session: pytest.Session) -> None:
     if next(_SESSIONS) == 0:
         session.config.stash[IMPORTED] = since_start()
+
+
+# Several processes
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """`pytest.UsageError` for cases that pytest-xdist's processes would measure side by side.
+
+    With ``--benchmark-only``, pytest-benchmark refuses them later on, for a reason of its own.
+    """
+    options = vars(config.option)
+    is_shared = options.get("dist", "no") != "no"
+    if is_shared and options.get("benchmark_only") and any(map(_names_us, _test_files(config))):
+        raise pytest.UsageError(messages.IN_ONE_PROCESS)
+
+
+def _names_us(path: Path) -> bool:
+    # What cannot be read, pytest says.
+    with suppress(OSError):
+        return MARK.encode() in read_bytes(path)
+    return False
+
+
+def _test_files(config: pytest.Config) -> Iterator[Path]:
+    """Those that pytest would collect, by their names: nothing is imported yet."""
+    wanted, passed_over = (config.getini(name) for name in ("python_files", "norecursedirs"))
+    for argument in config.args:
+        path = config.invocation_params.dir / argument.partition("::")[0]
+        if path.suffix == ".py":
+            yield path
+        for folder, below, files in os.walk(path):
+            below[:] = [name for name in below if not _is_like(name, passed_over)]
+            yield from (Path(folder, name) for name in files if _is_like(name, wanted))
+
+
+def _is_like(name: str, patterns: Sequence[str]) -> bool:
+    return any(fnmatch(name, pattern) for pattern in patterns)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_node_collection_finished(ids: Sequence[str]) -> None:
+    """Called where pytest-xdist deals the tests out: its processes can only fail one by one."""
+    if any(name.endswith(f"[{REFUSED_ID}]") for name in ids):
+        raise pytest.UsageError(messages.IN_ONE_PROCESS)
 
 
 # Making tests of cases
@@ -110,13 +157,6 @@ def _start(config: pytest.Config) -> PerfSession:
         if sentence := not_installed(error):
             raise pytest.UsageError(sentence) from None
         raise
-
-
-@pytest.hookimpl(optionalhook=True)
-def pytest_xdist_node_collection_finished(ids: Sequence[str]) -> None:
-    """Called where pytest-xdist deals the tests out: its processes can only fail one by one."""
-    if any(name.endswith(f"[{REFUSED_ID}]") for name in ids):
-        raise pytest.UsageError(messages.IN_ONE_PROCESS)
 
 
 @pytest.hookimpl(wrapper=True)

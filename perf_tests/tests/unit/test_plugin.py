@@ -199,7 +199,7 @@ def test_reference_is_measured_when_it_is_not_selected(pytester: pytest.Pytester
     [
         (["--device=cuda"], "--device cuda: torch sees no CUDA GPU here*"),
         (["--benchmark-disable"], "*Can't have both*--benchmark-disable*"),
-        (["-n2"], "*Can't have both*"),
+        (["-n2"], "ERROR: diffusers-perf times its cases: run it in one process*-n 0*fleet*"),
         (["--rounds=0"], "*--rounds: must be a positive integer (got 0)"),
     ],
 )
@@ -436,6 +436,20 @@ def test_disabled_benchmark_is_refused(
     result = run(pytester, "--benchmark-enable", "--benchmark-disable", only=False)
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines(["*diffusers-perf times its cases: run it in one process*"])
+
+
+def test_one_process_of_xdist_is_none(pytester: pytest.Pytester) -> None:
+    assert run(pytester, "-n0").parseoutcomes()["passed"] == 2
+
+
+def test_benchmarks_of_others_are_left_to_pytest_benchmark(pytester: pytest.Pytester) -> None:
+    """Also where a file that pytest passes over names this library."""
+    pytester.makepyfile(test_other="def test_other(benchmark): benchmark(int)")
+    passed_over = pytester.mkdir("node_modules") / "test_ours.py"
+    passed_over.write_text("from diffusers_perf import test_generation as test_generation")
+    result = run_pytest(pytester, "--benchmark-only", "-n2")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["*Can't have both --benchmark-only and --benchmark-disable*"])
 
 
 def test_json_without_a_name_is_refused(pytester: pytest.Pytester) -> None:
