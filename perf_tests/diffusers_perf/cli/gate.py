@@ -18,11 +18,12 @@ from diffusers_perf.catalog.metrics import PYTHON_CALLS
 from diffusers_perf.catalog.status import CANNOT_JUDGE, Status, exit_code
 from diffusers_perf.cli.answers import add_baselines, named, store_of
 from diffusers_perf.judge import structure_verdicts
+from diffusers_perf.judge.drift import drift_text
 from diffusers_perf.judge.finding import Finding, Verdict
 from diffusers_perf.judge.messages.commands import Accept, Command, Rerun, accept_structure
 from diffusers_perf.judge.messages.run import RESTORE
 from diffusers_perf.judge.question import Question
-from diffusers_perf.judge.verdicts import judge
+from diffusers_perf.judge.verdicts import asks_for_drift, judge
 from diffusers_perf.messages import gate as messages
 from diffusers_perf.records.baselines import MachineBaseline, OperatorBaseline, Portable
 from diffusers_perf.records.measurement import Count
@@ -163,10 +164,9 @@ def judged(run: Run, case: CaseRecord, standards: Standards) -> Verdict:
         job=run.session.main_job,
         had_no_accepted_image=_had_no_accepted_image(case, standards.store),
     )
-    drift = run.drift_of(case)
-    if not question.is_reference and drift and drift.significant:
-        question = replace(question, drift=drift.ratio)
-    verdict = judge(question)
+    verdict, drift = judge(question), run.drift_of(case)
+    if asks_for_drift(verdict) and not question.is_reference and drift and drift.significant:
+        verdict = judge(replace(question, drift=drift.ratio))
     return Verdict(findings=(*verdict.findings, *_counted(run, case, standards, question)))
 
 
@@ -248,6 +248,9 @@ def _closing(run: Run, standards: Standards, rows: list[JudgedCase]) -> Iterator
         machine=run.machine.name,
         file=standards.name,
     )
+    for workload, drift in run.session.reference_drift.items():
+        if drift.significant:
+            yield f"{workload}: {drift_text(drift)}"
     if standards.baseline is None:
         yield messages.no_file(standards.name)
     if run.session.narrowed:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from diffusers_perf.catalog.metric import Subject
+from diffusers_perf.catalog.metrics import LATENCY, detector_of
 from diffusers_perf.catalog.status import Status
 from diffusers_perf.judge import counters, flags, images, measured, measuring
 from diffusers_perf.judge.comparable import differing
@@ -32,6 +33,16 @@ def judge(q: Question) -> Verdict:
     if q.baseline is None and other_workload is None:
         findings.append(q.finding(Status.NEW, Subject.BASELINE))
     return Verdict(findings=tuple(findings))
+
+
+def asks_for_drift(verdict: Verdict) -> bool:
+    """Whether a latency is too long. Before its case is called slower, the reference is timed once
+    more: a machine that changed under way makes a case invalid, not slower.
+    """
+    return any(
+        found.status == Status.SLOWER and detector_of(found.metric) == LATENCY.detector
+        for found in verdict.findings
+    )
 
 
 def _other_workload(q: Question) -> Finding | None:

@@ -7,14 +7,14 @@ from dataclasses import dataclass, field, replace
 from time import monotonic
 
 from diffusers_perf.catalog.declarations import REFERENCE, Case
-from diffusers_perf.catalog.metrics import LATENCY, PYTHON_CALLS, detector_of
+from diffusers_perf.catalog.metrics import PYTHON_CALLS
 from diffusers_perf.catalog.status import Status
 from diffusers_perf.judge import structure_verdicts
 from diffusers_perf.judge.drift import drift_of
 from diffusers_perf.judge.finding import Finding, Verdict
 from diffusers_perf.judge.messages.commands import accept_structure
 from diffusers_perf.judge.question import Question
-from diffusers_perf.judge.verdicts import judge
+from diffusers_perf.judge.verdicts import asks_for_drift, judge
 from diffusers_perf.measurement.bench import Bench
 from diffusers_perf.measurement.failing import CaseError
 from diffusers_perf.messages import plugin as messages
@@ -97,13 +97,7 @@ class Judging:
         """The verdict on a measurement, and on what its code was counted to ask for."""
         question = self.question(case, measured, reference)
         verdict = judge(question)
-        # Before a case is called slower, the reference is timed once more: a machine that changed
-        # under way makes a case invalid, not slower.
-        slower = any(
-            f.status == Status.SLOWER and detector_of(f.metric) == LATENCY.detector
-            for f in verdict.findings
-        )
-        if slower and reference is not None:
+        if asks_for_drift(verdict) and reference is not None:
             drift = self.repeat_reference(case, cases)
             if drift is not None and drift.significant:
                 verdict = judge(replace(question, drift=drift.ratio))

@@ -287,6 +287,38 @@ def test_gate_judges_a_run(
     assert seen == code
 
 
+def test_drift_is_said_where_all_holds(accepted: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As by the run itself, whose cases hold or are new all the same."""
+    content = process("head")
+    _another(content)
+    _, quiet = gate(content, accepted, capsys)
+    session(content)["reference_drift"]["ddim50"] = {"ratio": 1.13, "significant": True}
+    code, lines = gate(content, accepted, capsys)
+    said = "ddim50: reference drift: 1.13x its first timing; latencies of this run are unreliable"
+    assert said in lines
+    assert code == 0
+    assert [line for line in lines if line != said] == quiet
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_drift_excuses_no_stage_that_it_did_not_excuse_in_the_run(
+    no_baselines: Path, capsys: pytest.CaptureFixture[str], known: bool
+) -> None:
+    """The run asks for the drift where a latency is too long, and not for its stages alone."""
+    runs = [process(f"stages-{number}") for number in range(3)]
+    content = process("head")
+    for one in (*runs, content):
+        measured(one, FP16)["metrics"] = {"denoising_stage_s": 0.1}
+    assert accept(runs, no_baselines) == 0
+    measured(content, FP16)["metrics"] = {"denoising_stage_s": 0.3}
+    drift = {"ratio": 3.0, "significant": True}
+    session(content)["reference_drift"]["ddim50"] = drift
+    case(content, FP16)["reference_drift"] = drift if known else None
+    code, lines = gate(content, no_baselines, capsys)
+    assert any(line.startswith("slower: ddim50-fp16: denoising stage 3.00x") for line in lines)
+    assert code == 1
+
+
 def test_gate_says_all_that_fails_in_a_case(
     accepted: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
