@@ -100,6 +100,18 @@ def conflict(path: Path) -> str:
     return f"{path}: has conflict markers; resolve the conflict first"
 
 
+_ONE_SIDE = "keep one side of a merge whole, and accept again what the other accepted"
+
+
+def unmerged(path: Path) -> str:
+    """Of numbers, which no person can join."""
+    return f"{path}: has conflict markers; {_ONE_SIDE}"
+
+
+def named_twice(path: Path, name: str) -> str:
+    return f"{path}: {name!r} is there twice; {_ONE_SIDE}"
+
+
 # Images
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -234,8 +236,27 @@ def _read(path: Path, kind: type[T]) -> T | None:
         schema = msgspec.json.decode(data, type=_Version).schema
         if schema != SCHEMA:
             raise Refusal(messages.other_schema(path, schema, SCHEMA))
-        return msgspec.json.decode(data, type=kind)
+        content = msgspec.json.decode(data, type=kind)
+        twice = _named_twice(data)
     except msgspec.ValidationError as error:
         raise Refusal(f"{path}: {phrase_of(error)}") from None
     except (ValueError, RecursionError):
-        raise Refusal(messages.not_json(path)) from None
+        is_conflict = CONFLICT.search(data.decode(errors="replace"))
+        raise Refusal((messages.unmerged if is_conflict else messages.not_json)(path)) from None
+    if twice is not None:
+        raise Refusal(messages.named_twice(path, twice))
+    return content
+
+
+def _named_twice(data: bytes) -> str | None:
+    """A name that an object of a JSON has more than once, as where both sides of a conflict are
+    kept. Readers take the last of them, so that nothing else would show it.
+    """
+    twice: list[str] = []
+
+    def seen(pairs: list[tuple[str, object]]) -> None:
+        numbers = Counter(name for name, _ in pairs)
+        twice.extend(name for name, number in numbers.items() if number > 1)
+
+    json.loads(data, object_pairs_hook=seen)
+    return twice[0] if twice else None

@@ -56,6 +56,22 @@ def test_baseline_is_read_back_as_written(saved: Path) -> None:
     assert not list(saved.parent.glob("*.draft"))
 
 
+def test_a_conflict_and_both_of_its_sides_are_refused(saved: Path) -> None:
+    text = saved.read_text()
+    (limits,) = (line for line in text.splitlines(keepends=True) if '"limits":' in line)
+    other = limits.replace("102.0", "999.0")
+    assert other != limits
+    both = text.replace(limits, limits + other)
+    conflict = f"<<<<<<< HEAD\n{limits}=======\n{other}>>>>>>> 1b10a79 (Accept)\n"
+    for content, said in (
+        (text.replace(limits, conflict), "has conflict markers; keep one side"),
+        (both, "'limits' is there twice; keep one side"),
+    ):
+        saved.write_text(content)
+        with pytest.raises(Refusal, match=said):
+            BaselineStore(saved.parent).load_machine("gpu")
+
+
 def test_workloads_and_versions_are_written_once(tmp_path: Path) -> None:
     other = structs.replace(CASE, workload={**CASE.workload, "steps": 25})
     cases = {f"{KEY}-{number}": CASE for number in range(3)} | {f"{KEY}-other": other}
