@@ -28,6 +28,7 @@ from diffusers_perf.cli.acceptable import (
 from diffusers_perf.cli.answers import add_baselines, named, store_of
 from diffusers_perf.judge import comparable
 from diffusers_perf.judge.limits import accepted_of
+from diffusers_perf.judge.messages.commands import accept_structure
 from diffusers_perf.messages import baselines as messages
 from diffusers_perf.messages.common import first_line, positive_integer
 from diffusers_perf.records import image_files
@@ -75,7 +76,13 @@ def main(args: argparse.Namespace) -> int:
         if len(args.runs) != 1:
             raise Refusal(messages.one_run(len(args.runs)))
         return accept_images(args.runs[0], store_of(args), reason=reason)
-    return accept(args.runs, store_of(args), reason=reason, processes=args.processes)
+    return accept(
+        args.runs,
+        store_of(args),
+        reason=reason,
+        processes=args.processes,
+        baselines=args.baselines,
+    )
 
 
 def accept_images(path: Path, store: BaselineStore, *, reason: str) -> int:
@@ -99,13 +106,19 @@ def accept_images(path: Path, store: BaselineStore, *, reason: str) -> int:
 
 
 def accept(
-    paths: Sequence[Path], store: BaselineStore, *, reason: str, processes: int = PROCESSES_MIN
+    paths: Sequence[Path],
+    store: BaselineStore,
+    *,
+    reason: str,
+    processes: int = PROCESSES_MIN,
+    baselines: Path | None = None,
 ) -> int:
     """Write the runs' cases into their machine's baseline; 0. `Refusal` for bad runs.
 
     A case that fewer than this many of the runs measured without interference is left out.
+    Commands to run next name these `baselines`; without, those of the runs.
     """
-    runs = _load(paths, reason)
+    runs = [run.with_baselines(baselines) for run in _load(paths, reason)]
     if len(runs) < processes:
         raise Refusal(messages.too_few_to_accept(len(runs), processes))
     check(runs)
@@ -142,9 +155,9 @@ def _accept(runs: Sequence[Run], changes: Changes, *, reason: str, processes: in
     if not accepted:
         clean = {key: len(cases) for key, cases in measured.items()}
         raise Refusal(messages.too_few_without_interference(clean, processes))
-    for key, seen in measured.items():
-        if key not in accepted:
-            print(messages.left_out(messages.in_too_few(key, len(seen), processes)))
+    too_few = {key: len(seen) for key, seen in measured.items() if key not in accepted}
+    for key, number in too_few.items():
+        print(messages.left_out(messages.in_too_few(key, number, processes)))
     for line in _although({key: measured[key] for key in accepted}):
         print(line)
     gone = set(known).intersection(*(run.undeclared(known) for run in runs))
@@ -174,9 +187,14 @@ def _accept(runs: Sequence[Run], changes: Changes, *, reason: str, processes: in
     printed = [messages.accepted(len(accepted), len(taken), path.name, len(images), folder=folder)]
     if machine.device == "cpu":
         # `limits.accepted_of` leaves out what is the same on every machine.
-        used = dict.fromkeys(key.partition("/")[0] for key in accepted)
-        if new := [n for n in used if not changes.store.operators_path(n).exists()]:
-            printed.append(messages.without_operators(new))
+        models = {key.partition("/")[0]: measured[key][0].measurement.model for key in accepted}
+        new = [n for n in models if not changes.store.operators_path(n).exists()]
+        if new:
+            job = runs[0].session.main_job
+            commands = dict.fromkeys(accept_structure(job, models[n]).of() for n in new)
+            printed.append(messages.without_operators(new, [*commands]))
+    if too_few:
+        printed.append(messages.measure_more(len(too_few), processes - min(too_few.values())))
     few = [key for key in accepted if len(measured[key]) < PROCESSES_MIN]
     return [*printed, messages.wide_limits(len(few), PROCESSES_MIN)] if few else printed
 

@@ -30,8 +30,9 @@ def no_reference(run: Path) -> str:
 
 def too_few_to_accept(runs: int, needed: int) -> str:
     return (
-        f"accept needs {processes(needed)} (got {runs}), because processes differ by more than the "
-        "rounds of one; run the main job again, or set --processes"
+        f"accept needs {processes(needed)} (got {runs}), because processes differ by "
+        f"more than the rounds of one; measure {needed - runs} more, each into a --benchmark-json "
+        f"of its own, and accept all of them, or set --processes {runs}"
     )
 
 
@@ -151,6 +152,13 @@ def in_too_few(case: str, valid: int, needed: int) -> str:
     return f"{case} is valid in {processes(valid)}, {needed} needed"
 
 
+def measure_more(cases: int, runs: int) -> str:
+    return (
+        f"{plural(cases, 'case')} left out: measure {runs} more on a quiet machine, and accept all "
+        "runs together"
+    )
+
+
 def unsteady(case: str, counters: Sequence[str]) -> str:
     return f"{case}: {', '.join(counters)} differ between processes"
 
@@ -185,10 +193,10 @@ def wide_limits(cases: int, needed: int) -> str:
     )
 
 
-def without_operators(workloads: Sequence[str]) -> str:
+def without_operators(workloads: Sequence[str], commands: Sequence[str]) -> str:
     return (
         f"operators, casts and masked attention of {', '.join(workloads)} are counted, and not "
-        "judged until `diffusers-perf structure --write` accepts them"
+        f"judged until they are accepted: {'; '.join(commands)}"
     )
 
 

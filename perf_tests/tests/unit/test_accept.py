@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 from diffusers_perf.cli import __main__ as command
-from diffusers_perf.messages import baselines as messages
 from diffusers_perf.messages.plugin import INTERRUPTED
 from diffusers_perf.records import image_files
 from diffusers_perf.records.baselines import CaseBaseline, rounded
@@ -188,7 +187,10 @@ def test_counts_of_the_code_are_not_the_machines(
     kept = set(lines("some-cpu")[KEY + "fp16"].counters)
     assert "recompiles" in kept
     assert not kept & set(COUNTERS)
-    said = messages.without_operators(["ddim50", "pndm25x4"])
+    assert ': diffusers-perf structure --write --reason "why"\n' in capsys.readouterr().out
+    elsewhere = ["--reason", "first", "--baselines", "else where"]
+    assert command.main(["accept", *written(tmp_path, runs), *elsewhere]) == 0
+    said = "diffusers-perf structure '--baselines=else where' --write --reason \"why\"\n"
     assert said in capsys.readouterr().out
     # Where they are accepted, they are judged.
     (folder / "operators").mkdir()
@@ -203,7 +205,9 @@ def test_case_that_too_few_processes_measured_is_left_out(
 ) -> None:
     drop(runs[2], FP16)
     assert command.main(["accept", *written(tmp_path, runs), "--reason", "first"]) == 0
-    assert f"left out: {KEY}fp16 is valid in 2 processes, 3 needed" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert f"left out: {KEY}fp16 is valid in 2 processes, 3 needed" in said
+    assert "1 case left out: measure 1 more on a quiet machine" in said
     assert lines().keys() == KEYS - {KEY + "fp16"}
 
 
