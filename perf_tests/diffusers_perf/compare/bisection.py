@@ -300,6 +300,9 @@ class Bisection:
         if known is None:
             return
         if known.settings != self.settings:
+            if not known.finished:
+                # Of a misspelled metric or case nothing was measured that could be lost.
+                return
             raise Refusal(messages.another_bisection(self.out))
         self._finished, self._failed = dict(known.finished), dict(known.failed)
         self._ended_s = known.ended_s

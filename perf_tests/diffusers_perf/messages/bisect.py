@@ -70,7 +70,7 @@ def interference(process: str, metric: str) -> str:
 
 
 def another_bisection(out: Path) -> str:
-    return f"--out {out} holds another bisection; choose another --out"
+    return f"--out {out} holds another bisection; remove it, or choose another --out"
 
 
 def out_of_budget(used_s: float, budget_s: float, *, minutes: float, finished: int) -> str:

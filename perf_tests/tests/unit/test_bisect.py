@@ -148,6 +148,9 @@ def test_unknown_metric_names_the_known(index: Index, capsys: pytest.CaptureFixt
         "has no metric 'kernel' (did you mean kernels?); known are latency, GPU busy,"
         in capsys.readouterr().err
     )
+    # The folder is not taken by what measured nothing.
+    index.value = since("2.12.0")
+    assert bisect(metric="kernels") == 0
 
 
 def test_it_resumes_and_keeps_its_settings(
@@ -168,7 +171,7 @@ def test_it_resumes_and_keeps_its_settings(
     assert "3 processes finished earlier" in capsys.readouterr().out
     assert len(index.calls) == len(set(index.calls))
     assert bisect(metric="operators") == 2
-    assert "another bisection; choose another --out" in capsys.readouterr().err
+    assert "another bisection; remove it, or choose another --out" in capsys.readouterr().err
 
 
 def test_process_under_interference_is_repeated_and_does_not_decide(
