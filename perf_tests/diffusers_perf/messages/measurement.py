@@ -132,7 +132,11 @@ def image_not_saved(case: str, reason: str) -> str:
 
 
 def not_of_this_workload(path: Path, reason: object) -> str:
-    return f"{path}: not an image of this workload ({reason})"
+    why = str(reason).removeprefix(f"{path}: ")
+    return (
+        f"{path}: not an image of this workload ({why}); restore the file, or remove it and accept "
+        "the image anew"
+    )
 
 
 # Counting

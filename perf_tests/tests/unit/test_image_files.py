@@ -15,9 +15,10 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from diffusers_perf.catalog.declarations import REFERENCE
+from diffusers_perf.catalog.refusal import Refusal
 from diffusers_perf.catalog.registry import Catalog
 from diffusers_perf.catalog.workload import Workload
-from diffusers_perf.measurement.kept import bits_of
+from diffusers_perf.measurement.kept import bits_of, to_accepted
 from diffusers_perf.records import image_files
 from diffusers_perf.records.image_files import BadImage
 from diffusers_perf.records.names import BadName, image_file
@@ -174,3 +175,12 @@ def test_a_reference_counts_in_16_bits_where_it_computes_in_float32(
     pipeline = SimpleNamespace(components={"unet": torch.nn.Linear(2, 2).to(dtype)})
     case = Catalog().case(workload, REFERENCE)
     assert bits_of(case, torch.device(device), pipeline) == bits
+
+
+def test_damaged_accepted_image_is_named_once_and_can_be_accepted_anew(tmp_path: Path) -> None:
+    path = tmp_path / "accepted.png"
+    path.write_bytes(b"not a picture")
+    with pytest.raises(Refusal) as raised:
+        to_accepted(some(1, 8, 8), path, bits=8)
+    assert str(raised.value).count(str(path)) == 1
+    assert str(raised.value).endswith("restore the file, or remove it and accept the image anew")
