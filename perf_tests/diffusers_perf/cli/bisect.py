@@ -18,6 +18,7 @@ from pathlib import Path
 from shlex import join
 from typing import TYPE_CHECKING
 
+from diffusers_perf.catalog.metrics import COUNTERS
 from diffusers_perf.catalog.refusal import Refusal
 from diffusers_perf.catalog.status import CANNOT_JUDGE
 from diffusers_perf.cli.answers import add_minutes, named, refuse
@@ -36,7 +37,11 @@ OUT = Path("runs", "bisect")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--case", required=True, metavar="ID", help="the id that pytest shows")
     parser.add_argument(
-        "--metric", required=True, metavar="NAME", help="for example kernels or 'GPU busy'"
+        "--metric",
+        required=True,
+        type=_metric,
+        metavar="NAME",
+        help="for example kernels or 'GPU busy'",
     )
     for side in ("good", "bad"):
         parser.add_argument(
@@ -62,6 +67,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_minutes(parser, MINUTES)
     parser.add_argument("--device", choices=("cuda", "cpu"), help="passed to pytest")
     parser.add_argument("pytest", nargs="*", metavar="-- ARGUMENT", help="passed to pytest")
+
+
+def _metric(name: str) -> str:
+    """As a run names it: a counter also as documents and failures write it, with spaces."""
+    field = name.replace(" ", "_")
+    return field if field in COUNTERS else name
 
 
 def main(args: argparse.Namespace) -> int:

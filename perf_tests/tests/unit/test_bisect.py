@@ -153,6 +153,13 @@ def test_unknown_metric_names_the_known(index: Index, capsys: pytest.CaptureFixt
     assert bisect(metric="kernels") == 0
 
 
+def test_counter_may_be_written_with_spaces(
+    index: Index, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert bisect(metric="kernel launches") == 2
+    assert "kernel_launches is" in capsys.readouterr().err
+
+
 def test_it_resumes_and_keeps_its_settings(
     index: Index, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
