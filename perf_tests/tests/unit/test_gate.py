@@ -344,6 +344,21 @@ def test_next_command_measures_the_same_model(
     assert f"{again} --device cpu --model 'my model'" in lines
 
 
+def test_next_command_finds_the_tests_from_a_subfolder(
+    accepted: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = accepted.parent
+    for name in (".git", "perf_tests", "tools"):
+        (root / name).mkdir()
+    content = process("head")
+    slow(content, FP16, by=1.05)
+    for folder, named in ((".", "perf_tests"), ("perf_tests", "."), ("tools", "../perf_tests")):
+        monkeypatch.chdir(root / folder)
+        code, lines = gate(content, accepted, capsys)
+        assert code == 1
+        assert lines[-1].startswith(f"next: pytest {named} --benchmark-only")
+
+
 def test_baseline_of_other_weights_judges_nothing(
     accepted: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
