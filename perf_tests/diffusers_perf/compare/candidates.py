@@ -46,7 +46,8 @@ def of_commits(good: str, bad: str, out: Path) -> list[Candidate]:
     ends = commits_of(good, bad, names=("good", "bad"))
     first, last = ends["good"], ends["bad"]
     if git("merge-base", "--is-ancestor", first, last).returncode:
-        raise Refusal(messages.not_an_ancestor(good, bad))
+        descends = not git("merge-base", "--is-ancestor", last, first).returncode
+        raise Refusal(messages.not_an_ancestor(good, bad, descends=descends))
     code = ["--", ".", ":(exclude)*.md"]
     listed = git("rev-list", "--first-parent", "--reverse", f"{first}..{last}", *code)
     between = [commit for commit in listed.stdout.split() if commit != last]

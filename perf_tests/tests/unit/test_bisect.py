@@ -345,4 +345,11 @@ def test_commits_that_change_documents_alone_are_left_out(
     assert len(index.calls) <= 5
     reverse = ["--good", "HEAD", "--bad", "HEAD~3", "--case", CASE, "--metric", "kernels"]
     assert command.main(["bisect", *reverse]) == 2
-    assert "--good HEAD is not an ancestor of --bad HEAD~3" in capsys.readouterr().err
+    said = "--good HEAD is not an ancestor of --bad HEAD~3; it is newer; exchange the two"
+    assert said in capsys.readouterr().err
+    git("checkout", "--quiet", "--force", "-b", "beside", "HEAD~2")
+    git("commit", "--quiet", "--allow-empty", "--message", "beside")
+    beside = ["--good", commits[-1], "--bad", "beside", "--case", CASE, "--metric", "kernels"]
+    assert command.main(["bisect", *beside]) == 2
+    said = f"the newest that is: --good $(git merge-base {commits[-1]} beside)"
+    assert said in capsys.readouterr().err
