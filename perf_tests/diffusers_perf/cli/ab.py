@@ -19,7 +19,7 @@ from pathlib import Path
 
 from diffusers_perf.catalog.refusal import Refusal
 from diffusers_perf.catalog.status import CANNOT_JUDGE
-from diffusers_perf.cli.answers import add_baselines, add_minutes, named, store_of
+from diffusers_perf.cli.answers import add_baselines, add_minutes, named, plainly, store_of
 from diffusers_perf.messages import ab as messages
 
 MINUTES = 30.0
@@ -105,7 +105,7 @@ def main(args: argparse.Namespace) -> int:
                 if why:
                     print(why)
             else:
-                out = args.out.absolute()
+                out = plainly(args.out)
             with held(out, by="ab") as lock:
                 # Before anything is checked out over what another comparison measured.
                 state = State.open(out, settings, Asked(options=own, pytest=pytests))

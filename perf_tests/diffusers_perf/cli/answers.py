@@ -14,6 +14,7 @@ from pathlib import Path
 from diffusers_perf.catalog.status import CANNOT_JUDGE
 from diffusers_perf.compare.sides import repository
 from diffusers_perf.messages.common import EMPTY_PATH, must_be
+from diffusers_perf.records.files import real
 from diffusers_perf.records.store import BaselineStore
 
 
@@ -35,6 +36,11 @@ def named(text: str) -> Path:
     if not text:
         raise ArgumentTypeError(EMPTY_PATH)
     return Path(text)
+
+
+def plainly(path: Path) -> Path:
+    """Absolute, as messages show it: without ``..``, which leads out of what links lead to."""
+    return real(path) if ".." in path.parts else path.absolute()
 
 
 def add_baselines(parser: ArgumentParser) -> None:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 from diffusers_perf.catalog.metrics import COUNTERS
 from diffusers_perf.catalog.refusal import Refusal
 from diffusers_perf.catalog.status import CANNOT_JUDGE
-from diffusers_perf.cli.answers import add_minutes, named, refuse
+from diffusers_perf.cli.answers import add_minutes, named, plainly, refuse
 from diffusers_perf.messages import bisect as messages
 from diffusers_perf.messages.common import INTERRUPTED
 
@@ -81,7 +81,7 @@ def main(args: argparse.Namespace) -> int:
     from diffusers_perf.compare.sides import repository
     from diffusers_perf.ending import interruptible, leave_lost_terminal
 
-    out: Path = (args.out or repository() / OUT).absolute()
+    out: Path = plainly(args.out or repository() / OUT)
     options = [*(["--device", args.device] if args.device else []), "--quick", *args.pytest]
     settings = {name: str(getattr(args, name)) for name in ("good", "bad", "package", "metric")}
     settings |= {"case": args.case, "pytest": join(options)}

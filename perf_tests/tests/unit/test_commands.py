@@ -17,6 +17,7 @@ from diffusers_perf.catalog import discovery
 from diffusers_perf.catalog.refusal import Refusal
 from diffusers_perf.cli import __main__ as cli
 from diffusers_perf.cli import commands, gate
+from diffusers_perf.cli.answers import plainly
 from diffusers_perf.cli.commands import COMMANDS
 from perf_tests.tests.unit.recorded import side, write
 
@@ -227,3 +228,12 @@ def test_main_job_names_missing_torch() -> None:
     assert done.returncode == pytest.ExitCode.USAGE_ERROR
     said = f"ERROR: torch is not installed: {sys.executable} -m pip install -e ."
     assert done.stderr.strip() == said
+
+
+def test_folder_is_named_without_the_way_to_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "perf_tests").mkdir()
+    monkeypatch.chdir(tmp_path / "perf_tests")
+    assert plainly(Path("..", "runs", "ab")) == tmp_path.resolve() / "runs" / "ab"
+    assert plainly(Path("runs")) == Path.cwd() / "runs"
