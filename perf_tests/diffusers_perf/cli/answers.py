@@ -39,7 +39,7 @@ def named(text: str) -> Path:
 
 
 def plainly(path: Path) -> Path:
-    """Absolute, as messages show it: without ``..``, which leads out of what links lead to."""
+    """Absolute, as messages show it: without ``..``, before which links are followed."""
     return real(path) if ".." in path.parts else path.absolute()
 
 

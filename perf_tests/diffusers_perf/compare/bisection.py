@@ -301,7 +301,7 @@ class Bisection:
             return
         if known.settings != self.settings:
             if not known.finished:
-                # Of a misspelled metric or case nothing was measured that could be lost.
+                # With a misspelled metric or case nothing was measured, so nothing is lost.
                 return
             raise Refusal(messages.another_bisection(self.out))
         self._finished, self._failed = dict(known.finished), dict(known.failed)
