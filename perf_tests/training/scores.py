@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from diffusers_perf.measurement.noise import drawn_on_host
 from perf_tests.training import architecture
 from perf_tests.training.captions import Caption
 from perf_tests.training.evaluator import Evaluator
@@ -73,20 +74,20 @@ def generate(
     guidance: float = GUIDANCE,
 ) -> Tensor:
     """Images for the prompts, (prompts, 3, 64, 64) in [0, 1], float32 on the CPU."""
-    # On the host, whose numbers are the same anywhere.
     generator = torch.Generator().manual_seed(seed)
     images = []
     for start in range(0, len(prompts), BATCH):
         part = list(prompts[start : start + BATCH])
-        result = pipeline(
-            prompt=part,
-            height=IMAGE_SIDE,
-            width=IMAGE_SIDE,
-            generator=generator,
-            num_inference_steps=steps,
-            guidance_scale=guidance,
-            output_type="pt",
-        )
+        with drawn_on_host():
+            result = pipeline(
+                prompt=part,
+                height=IMAGE_SIDE,
+                width=IMAGE_SIDE,
+                generator=generator,
+                num_inference_steps=steps,
+                guidance_scale=guidance,
+                output_type="pt",
+            )
         images.append(result.images.float().cpu())
     return torch.cat(images)
 

@@ -35,7 +35,7 @@ def excuses(q: Question, metric: Metric, share: float) -> list[str]:
     what is compared with it alone. A drifted reference excuses a latency that is beyond its limit
     by no more than the drift. Where the reference became faster, its first time flattered every
     speedup, and what looks slower is slower. A slow core excuses no more than it can have caused,
-    and a round that took longer than the others no more than that of what is timed beside them.
+    and a round that took longer than the others no more than that of a default call.
     """
     seen = (q.measured, q.reference) if metric.ratio_of else (q.measured,)
     # Of such a metric the least counts, which waiting lengthens by no more than its share.
@@ -59,8 +59,10 @@ def _slower_machine(q: Question, metric: Metric, share: float) -> Iterator[str]:
     core = _core_slowed(q, q.measured)
     rounds_s = q.measured.rounds_s
     uneven = max(rounds_s) / median(rounds_s)
-    # What is taken of all rounds has an interval of its own.
-    if not metric.samples and uneven > UNEVEN and share * uneven >= 1:
+    # A single call, which what lengthens a round can lengthen; of a stage the least of several
+    # counts. Of two rounds neither shows what is usual.
+    is_single = metric is DEFAULT_CALL and len(rounds_s) > 2
+    if is_single and uneven > UNEVEN and share * uneven >= 1:
         yield messages.uneven_rounds(uneven)
     theirs = _at_best(q, q.reference) if metric.ratio_of else 1.0
     # A call of few steps is mostly the host's.

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from diffusers_perf.measurement.noise import drawn_on_host
 from perf_tests.training.flux import architecture
 from perf_tests.training.flux.words import MAX_TOKENS
 from perf_tests.training.scores import BATCH
@@ -66,22 +67,22 @@ def generate(
     `guidance` is what the transformer is given; `classifier_free` above 1 adds a second pass
     with the empty prompt in each step.
     """
-    # On the host, whose numbers are the same anywhere.
     generator = torch.Generator().manual_seed(seed)
     images = []
     for start in range(0, len(prompts), batch):
         part = list(prompts[start : start + batch])
-        result = pipeline(
-            prompt=part,
-            negative_prompt=[""] * len(part) if classifier_free > 1 else None,
-            true_cfg_scale=classifier_free,
-            height=IMAGE_SIDE,
-            width=IMAGE_SIDE,
-            generator=generator,
-            num_inference_steps=steps,
-            guidance_scale=guidance,
-            max_sequence_length=MAX_TOKENS,
-            output_type="pt",
-        )
+        with drawn_on_host():
+            result = pipeline(
+                prompt=part,
+                negative_prompt=[""] * len(part) if classifier_free > 1 else None,
+                true_cfg_scale=classifier_free,
+                height=IMAGE_SIDE,
+                width=IMAGE_SIDE,
+                generator=generator,
+                num_inference_steps=steps,
+                guidance_scale=guidance,
+                max_sequence_length=MAX_TOKENS,
+                output_type="pt",
+            )
         images.append(result.images.float().cpu())
     return torch.cat(images)
