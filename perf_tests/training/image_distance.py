@@ -43,6 +43,7 @@ def distinct_captions(number: int) -> list[Caption]:
     """
     of_each = defaultdict[tuple[int, int, int], list[Caption]](list)
     for caption in held_out_captions(40 * number, seed=3):
+        # The last one first: those that the committed tables were made of.
         of_each[caption.triple].insert(0, caption)
     turns = zip_longest(*of_each.values())
     return [caption for turn in turns for caption in turn if caption][:number]

@@ -39,7 +39,9 @@ def named(text: str) -> Path:
 
 
 def plainly(path: Path) -> Path:
-    """Absolute, as messages show it: without ``..``, before which links are followed."""
+    """Absolute, as messages show it. One with ``..`` is resolved: beyond a link, ``..`` is the
+    parent of its target.
+    """
     return real(path) if ".." in path.parts else path.absolute()
 
 

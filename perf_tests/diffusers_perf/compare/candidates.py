@@ -47,7 +47,8 @@ def of_commits(good: str, bad: str, out: Path) -> list[Candidate]:
     first, last = ends["good"], ends["bad"]
     if git("merge-base", "--is-ancestor", first, last).returncode:
         descends = not git("merge-base", "--is-ancestor", last, first).returncode
-        raise Refusal(messages.not_an_ancestor(good, bad, descends=descends))
+        shared = git("merge-base", first, last).stdout.strip()[:12]
+        raise Refusal(messages.not_an_ancestor(good, bad, descends=descends, shared=shared))
     code = ["--", ".", ":(exclude)*.md"]
     listed = git("rev-list", "--first-parent", "--reverse", f"{first}..{last}", *code)
     between = [commit for commit in listed.stdout.split() if commit != last]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from shlex import quote
 
 from diffusers_perf.messages.common import meant
 from diffusers_perf.messages.numbers import plural
@@ -19,11 +18,17 @@ def unequal_ends(good: int, bad: int, packages: int) -> str:
     )
 
 
-def not_an_ancestor(good: str, bad: str, *, descends: bool) -> str:
-    """`descends`: it is the other way round."""
-    newest = f"the newest that is: --good $(git merge-base {quote(good)} {quote(bad)})"
-    follows = "it is newer; exchange the two"
-    return f"--good {good} is not an ancestor of --bad {bad}; {follows if descends else newest}"
+def not_an_ancestor(good: str, bad: str, *, descends: bool, shared: str) -> str:
+    """`descends`: it is the other way round. `shared`: their newest common commit, if any."""
+    if descends:
+        why = "it is newer; exchange the two"
+    elif shared:
+        why = f"the newest that is: --good {shared}"
+    else:
+        why = (
+            "they have no commit in common here; a shallow clone lacks some: git fetch --unshallow"
+        )
+    return f"--good {good} is not an ancestor of --bad {bad}; {why}"
 
 
 def bad_version(package: str, reason: object) -> str:

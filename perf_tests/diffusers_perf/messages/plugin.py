@@ -14,8 +14,8 @@ IMPORT = "from diffusers_perf import test_generation as test_generation"
 # Usage errors
 
 IN_ONE_PROCESS = (
-    "diffusers-perf times its cases: run it in one process (without -n, or with -n 0), as several "
-    "on one device disturb each other, and without --benchmark-disable; for several GPUs see "
+    "diffusers-perf times its cases, and processes on one device disturb each other: run it "
+    "without -n (or with -n 0) and without --benchmark-disable; for several GPUs see "
     "diffusers-perf fleet and --shard"
 )
 NO_BENCHMARK = "diffusers-perf needs pytest-benchmark: remove -p no:pytest-benchmark"

@@ -100,7 +100,10 @@ def conflict(path: Path) -> str:
     return f"{path}: has conflict markers; resolve the conflict first"
 
 
-_ONE_SIDE = "keep one side of a merge whole, and accept again what the other accepted"
+_ONE_SIDE = (
+    "keep one side of a merge whole, and accept again what the other accepted (what is written by "
+    "hand, join by hand)"
+)
 
 
 def unmerged(path: Path) -> str:

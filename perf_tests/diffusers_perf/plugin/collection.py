@@ -84,7 +84,9 @@ def _names_us(path: Path) -> bool:
 
 
 def _test_files(config: pytest.Config) -> Iterator[Path]:
-    """Those that pytest would collect, by their names: nothing is imported yet."""
+    """Those that pytest would collect, by their names: nothing is imported yet. A wrong guess
+    changes which of two sentences refuses the run, and nothing else.
+    """
     wanted, passed_over = (config.getini(name) for name in ("python_files", "norecursedirs"))
     for argument in config.args:
         path = config.invocation_params.dir / argument.partition("::")[0]

@@ -69,8 +69,8 @@ def main_job(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["-n2"], "ERROR: diffusers-perf times its cases: run it in one process"),
-        (["-n2", "--benchmark-enable"], "ERROR: diffusers-perf times its cases: run it in one"),
+        (["-n2"], "ERROR: diffusers-perf times its cases, and processes on one device"),
+        (["-n2", "--benchmark-enable"], "ERROR: diffusers-perf times its cases, and processes"),
         (["-p", "no:pytest-benchmark"], "ERROR: diffusers-perf needs pytest-benchmark"),
         (["-p", "no:benchmark"], "unrecognized arguments: --benchmark-json"),
     ],

@@ -351,5 +351,9 @@ def test_commits_that_change_documents_alone_are_left_out(
     git("commit", "--quiet", "--allow-empty", "--message", "beside")
     beside = ["--good", commits[-1], "--bad", "beside", "--case", CASE, "--metric", "kernels"]
     assert command.main(["bisect", *beside]) == 2
-    said = f"the newest that is: --good $(git merge-base {commits[-1]} beside)"
-    assert said in capsys.readouterr().err
+    assert f"the newest that is: --good {commits[-3]}\n" in capsys.readouterr().err
+    git("checkout", "--quiet", "--orphan", "apart")
+    git("commit", "--quiet", "--allow-empty", "--message", "apart")
+    apart = ["--good", commits[-1], "--bad", "apart", "--case", CASE, "--metric", "kernels"]
+    assert command.main(["bisect", *apart]) == 2
+    assert "they have no commit in common here; " in capsys.readouterr().err

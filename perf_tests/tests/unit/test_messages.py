@@ -304,6 +304,10 @@ def test_operators() -> None:
 def test_measuring() -> None:
     asked = {
         "cold": fp16(rounds_s=(3.2, 1.61, 1.59, 1.62, 1.6)),
+        "disturbed": fp16(
+            rounds_s=(3.2, 1.61, 1.59, 1.62, 1.6),
+            interference=Interference(host=("the host waited for a CPU for 40% of the rounds",)),
+        ),
         "timer": fp16(rounds_s=(0.70, 0.71, 0.69)),
     }
     assert texts(asked) == messages("measuring")

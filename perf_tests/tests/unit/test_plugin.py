@@ -199,7 +199,7 @@ def test_reference_is_measured_when_it_is_not_selected(pytester: pytest.Pytester
     [
         (["--device=cuda"], "--device cuda: torch sees no CUDA GPU here*"),
         (["--benchmark-disable"], "*Can't have both*--benchmark-disable*"),
-        (["-n2"], "ERROR: diffusers-perf times its cases: run it in one process*-n 0*fleet*"),
+        (["-n2"], "ERROR: diffusers-perf times its cases, and processes on one device*-n 0*fleet*"),
         (["--rounds=0"], "*--rounds: must be a positive integer (got 0)"),
     ],
 )
@@ -435,7 +435,7 @@ def test_disabled_benchmark_is_refused(
 ) -> None:
     result = run(pytester, "--benchmark-enable", "--benchmark-disable", only=False)
     assert result.ret == pytest.ExitCode.USAGE_ERROR
-    result.stderr.fnmatch_lines(["*diffusers-perf times its cases: run it in one process*"])
+    result.stderr.fnmatch_lines(["*diffusers-perf times its cases, and processes on one device*"])
 
 
 def test_one_process_of_xdist_is_none(pytester: pytest.Pytester) -> None:

@@ -235,7 +235,7 @@ def cold(q: Question, first: float, others: Sequence[float], *, limit: float) ->
         what=f"first round {first / usual:.1f}x slower than the others: {cause}",
         measured=f"{first:.3f} s, then {rounds}",
         limit=f"at most {limit:.1f}x their median, {limit * usual:.3f} s",
-        advice="look for what is built on first use, then rerun",
+        advice="" if seen else "look for what is built on first use, then rerun",
         command=q.rerun,
     )
 
