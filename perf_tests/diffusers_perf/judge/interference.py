@@ -10,9 +10,12 @@ from diffusers_perf.catalog.metrics import (
     COLD_FIRST_IMAGE,
     COLD_IMPORT,
     COLD_LOAD,
+    DECODER_STAGE,
     DEFAULT_CALL,
+    DENOISING_STAGE,
     FIRST_IMAGE,
     IMPORT,
+    LATENCY,
     LOAD,
     TEXT_STAGE,
 )
@@ -23,6 +26,8 @@ from diffusers_perf.records.measurement import Measurement
 
 OF_HOST = (TEXT_STAGE, IMPORT, COLD_IMPORT, LOAD, COLD_LOAD, FIRST_IMAGE, COLD_FIRST_IMAGE)
 """Metrics in which the host computes, and does not wait for a GPU or sleep."""
+WITH_GPU = (LATENCY, DENOISING_STAGE, DECODER_STAGE)
+"""Metrics of a generation, in which the host also waits for a GPU."""
 CORE_SLOWED = 1.15
 """A core this many times slower than at its best had interference. Two cores of an idle machine
 were at most 1.13 times slower, those of hosts that neighbours kept busy up to 1.9 times."""
@@ -35,7 +40,8 @@ def excuses(q: Question, metric: Metric, share: float) -> list[str]:
     what is compared with it alone. A drifted reference excuses a latency that is beyond its limit
     by no more than the drift. Where the reference became faster, its first time flattered every
     speedup, and what looks slower is slower. A slow core excuses no more than it can have caused,
-    and a round that took longer than the others no more than that of a default call.
+    and a round that took longer than the others no more than that of a default call. One that was
+    slower than in the accepted processes excuses no ratio to a reference, which ran on it too.
     """
     seen = (q.measured, q.reference) if metric.ratio_of else (q.measured,)
     # Of such a metric the least counts, which waiting lengthens by no more than its share.
@@ -48,8 +54,8 @@ def excuses(q: Question, metric: Metric, share: float) -> list[str]:
     ]
     if metric.wall_clock and share < 1:
         reasons += _slower_machine(q, metric, share)
-    if metric in OF_HOST and share < 1:
-        reasons += _slower_than_accepted(q, share)
+    if share < 1:
+        reasons += _slower_than_accepted(q, metric, share)
     return list(dict.fromkeys(reasons))
 
 
@@ -71,11 +77,20 @@ def _slower_machine(q: Question, metric: Metric, share: float) -> Iterator[str]:
         yield messages.slow_core(core)
 
 
-def _slower_than_accepted(q: Question, share: float) -> Iterator[str]:
-    """Was the core slower in all rounds than at its best in the accepted processes?"""
+def _slower_than_accepted(q: Question, metric: Metric, share: float) -> Iterator[str]:
+    """Was the core slower in all rounds than at its best in the accepted processes?
+
+    Then it made a time longer by no more than a loop, and by no more than the GPU was idle.
+    """
+    if metric in WITH_GPU:
+        busy = 1 - _host_share(q.measured)
+    elif metric in (*OF_HOST, DEFAULT_CALL):
+        busy = 0.0
+    else:
+        return
     for accepted_s in _accepted_loop(q):
         core = min(loops_of(q.measured), default=0.0) / accepted_s
-        if core > CORE_SLOWED and share >= 1 / core:
+        if core > CORE_SLOWED and share >= max(1 / core, busy):
             yield messages.slower_than_accepted(core)
 
 
@@ -86,11 +101,16 @@ def _at_best(q: Question, measured: Measurement) -> float:
     That is the least that a slow core does: where launches overlap with the GPU's work it delays
     more.
     """
-    host = measured.idle_share
-    if host is None:
-        # All of it where there is no GPU, whose memory would be known; else nothing is known.
-        host = 1.0 if measured.peak_memory_bytes is None else 0.0
+    host = _host_share(measured)
     return 1 - host + host / _core_slowed(q, measured)
+
+
+def _host_share(measured: Measurement) -> float:
+    """Of a latency, the share during which the GPU is idle: all of it where there is none."""
+    if measured.idle_share is not None:
+        return measured.idle_share
+    # A GPU's memory would be known, and without its busy time nothing is.
+    return 1.0 if measured.peak_memory_bytes is None else 0.0
 
 
 def _core_slowed(q: Question, measured: Measurement) -> float:

@@ -14,10 +14,12 @@ from diffusers_perf.catalog.metrics import (
     BY_LEAST,
     DECODER_STAGE,
     DEFAULT_CALL,
+    DENOISING_STAGE,
     GPU_BUSY,
     IMAGE_PSNR,
     IMPORT_IDLE,
     LATENCY,
+    LATENCY_SPEEDUP,
     LOAD,
     TEXT_STAGE,
 )
@@ -414,6 +416,42 @@ def test_core_that_is_slower_than_accepted_excuses_starts_and_stages(
     # What sleeps, or waits for a GPU, takes no longer on a slow core.
     for metric in (IMPORT_IDLE, DECODER_STAGE):
         assert not excuses(asked, metric, 0.6)
+
+
+HALF = Interference(cpu_loops_s=(0.02, 0.02))
+"""A core that was at half of its accepted speed in all rounds."""
+
+
+@pytest.mark.parametrize(
+    ("metric", "changes", "least"),
+    [
+        # The GPU is idle for a fifth of the latency.
+        (LATENCY, {}, 0.8),
+        (DENOISING_STAGE, {}, 0.8),
+        (DECODER_STAGE, {}, 0.8),
+        # For three fifths, and no core explains as much.
+        (LATENCY, {"gpu_busy_s": 0.4}, 0.5),
+        # Without a GPU all of it is the host's.
+        (LATENCY, {"gpu_busy_s": None, "peak_memory_bytes": None}, 0.5),
+        # It is not known for how long the GPU was idle.
+        (LATENCY, {"gpu_busy_s": None}, 1.0),
+        (DEFAULT_CALL, {}, 0.5),
+        # Its reference ran on the same core, the GPU's work on none, and what slept on none.
+        (LATENCY_SPEEDUP, {}, 1.0),
+        (GPU_BUSY, {}, 1.0),
+        (IMPORT_IDLE, {}, 1.0),
+    ],
+)
+def test_core_that_is_slower_than_accepted_excuses_what_it_can_have_caused(
+    metric: Metric, changes: dict[str, Any], least: float
+) -> None:
+    slow = structs.replace(FP16, interference=HALF, **changes)
+    reference = structs.replace(REFERENCE, interference=HALF)
+    line = structs.replace(baseline_of(FP16, REFERENCE), cpu_loop_s=0.01)
+    asked = question(slow, reference=reference, baseline=line)
+    if least < 1:
+        assert excuses(asked, metric, least + 1e-9)
+    assert not excuses(asked, metric, least - 1e-3)
 
 
 @pytest.mark.parametrize(("metric", "excused"), [(DEFAULT_CALL, True), (LATENCY, False)])

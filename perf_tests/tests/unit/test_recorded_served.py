@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from itertools import permutations
 from pathlib import Path
+from typing import Any
 
 import pytest
 from msgspec import structs
@@ -23,6 +24,7 @@ from perf_tests.tests.unit.recorded import (
     clean,
     more_work,
     served,
+    slow_host,
     three_rounds,
     two_percent,
 )
@@ -65,7 +67,7 @@ def accepted(runs: Sequence[Run], folder: Path) -> Standards:
             continue
         each = [run.cases[key] for run in runs]
         cases[key] = accepted_of(
-            [(one.measurement, one.compared_with) for one in each],
+            [(o.measurement, None if o.is_reference else o.compared_with) for o in each],
             accepted="2026-11-30",
             versions=runs[0].machine.versions,
             workload=case.workload,
@@ -249,3 +251,45 @@ def test_core_at_half_of_its_speed_makes_no_stage_slower_than_accepted(tmp_path:
     assert findings(accepted.cpu_loop_s)["text stage"] == Status.INVALID
     # A core that is as slow as accepted explains nothing.
     assert findings(0.022)["text stage"] == Status.SLOWER
+
+
+def findings_on_slow_host(name: str, folder: Path, **changes: Any) -> dict[str, Status]:
+    """By metric, of the process of this name with these changes to what it measured."""
+    before, runs = slow_host()
+    ((key, case),) = runs[name].cases.items()
+    measured = structs.replace(case.measurement, **changes)
+    run = replace(runs[name], cases={key: structs.replace(case, measurement=measured)})
+    findings = judged(run, run.cases[key], accepted(before, folder)).findings
+    return {finding.metric: finding.status for finding in findings}
+
+
+def test_core_that_was_slow_beside_all_rounds_makes_no_latency_slower(tmp_path: Path) -> None:
+    """The GPU was as busy as accepted, and idle for 24 % of the time, where it had been for 6 %."""
+    found = findings_on_slow_host("sd_1", tmp_path)
+    assert {found["latency"], found["import time"]} == {Status.INVALID}
+    assert {m: s for m, s in found.items() if not (s.passes or s.warns)} == {}
+
+
+@pytest.mark.parametrize(
+    ("rounds", "busy", "slower"),
+    [
+        (1.0, 1.03, {"GPU busy"}),
+        # The GPU is idle for a tenth of the time, which is less than the latency is too long.
+        (1.2, 1.2 * 1.18, {"GPU busy", "latency"}),
+        # What sleeps, longer than the core explains.
+        (1.5, 1.0, {"latency"}),
+    ],
+)
+def test_regression_on_a_slow_core_is_slower(
+    rounds: float, busy: float, slower: set[str], tmp_path: Path
+) -> None:
+    ((_, case),) = slow_host()[1]["sd_1"].cases.items()
+    seen = case.measurement
+    assert seen.gpu_busy_s
+    found = findings_on_slow_host(
+        "sd_1",
+        tmp_path,
+        rounds_s=tuple(rounds * seconds for seconds in seen.rounds_s),
+        gpu_busy_s=busy * seen.gpu_busy_s,
+    )
+    assert {metric for metric, status in found.items() if status == Status.SLOWER} == slower

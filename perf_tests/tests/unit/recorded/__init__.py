@@ -84,6 +84,20 @@ def three_rounds(part: str) -> list[Run]:
     return [replace(first, cases=cases), *further]
 
 
+def slow_host() -> tuple[list[Run], dict[str, Run]]:
+    """SD v1.5's reference: the processes of one commit, and two more on a host whose cores differed
+    by 2.4 times. In ``sd_1`` the core was slow beside all rounds, and in ``guide_3b`` before them.
+    """
+    content = gzip.decompress((FOLDER / "h200-slow-host.json.gz").read_bytes())
+    found = {name: run_of(run, Path(name)) for name, run in json.loads(content).items()}
+    keys = found["sd_1"].cases.keys()
+    before = [
+        replace(run, cases={key: case for key, case in run.cases.items() if key in keys})
+        for run in three_rounds("sd15")
+    ]
+    return before, found
+
+
 def more_work() -> tuple[list[Run], list[Run]]:
     """Five pairs of quick processes of FLUX.1-dev's reference, head with one kernel more in each
     step: 1.5 % of its work. Head's last ran on a core at half of its speed.
