@@ -27,6 +27,9 @@ from diffusers_perf.techniques.device_steps import (
 )
 
 FRESH_EVERY = 3
+FRESH_FIRST = 3
+"""On seeded weights it is the first steps that decide how far off the image is:
+`models/SDXL.md`."""
 
 
 @optimization(
@@ -44,6 +47,22 @@ def deepcache(build: Build) -> None:
     @build.then
     def _(pipeline: Any) -> None:
         pipeline.deep_cache = keep_blocks(pipeline, interval=FRESH_EVERY)
+
+
+@optimization(
+    needs=Needs(package="DeepCache", optimization="device_steps", fits=fitting.a_unet),
+    tolerance=CACHED,
+    applied=is_cached(FRESH_EVERY, first=FRESH_FIRST),
+    skips_work=True,
+    uneven_steps=True,
+    decides=(Slot.DENOISER_CALLS, Slot.DENOISER_BLOCKS),
+)
+def late_deepcache(build: Build) -> None:
+    """`deepcache` whose first three steps are whole, as the image is decided in them."""
+
+    @build.then
+    def _(pipeline: Any) -> None:
+        pipeline.deep_cache = keep_blocks(pipeline, interval=FRESH_EVERY, first=FRESH_FIRST)
 
 
 @optimization(

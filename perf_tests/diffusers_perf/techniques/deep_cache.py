@@ -37,11 +37,12 @@ class Planned:
         self.start_timestep = self.cur_timestep = 0
 
 
-def keep_blocks(pipeline: Any, *, interval: int) -> Any:
+def keep_blocks(pipeline: Any, *, interval: int, first: int = 0) -> Any:
     """Make the UNet's inner blocks anew in each `interval`-th step alone; the package's helper.
 
-    What it holds of the last step is not there for who calls the UNet's own forward. `ValueError`
-    for a UNet without a mid block, which the package does not know.
+    A pipeline with a plan can do so in all of the `first` steps as well. What the helper holds of
+    the last step is not there for who calls the UNet's own forward. `ValueError` for a UNet without
+    a mid block, which the package does not know.
     """
     from DeepCache import DeepCacheSDHelper
 
@@ -53,7 +54,7 @@ def keep_blocks(pipeline: Any, *, interval: int) -> Any:
     helper.set_params(cache_interval=interval, cache_branch_id=0)
     helper.enable()
     if planned:
-        pipeline.plan.fresh_every = interval
+        pipeline.plan.fresh_every, pipeline.plan.fresh_first = interval, first
         before = pipeline.plan.before
 
         def follow(kind: StepKind) -> None:
@@ -77,8 +78,10 @@ def keep_blocks(pipeline: Any, *, interval: int) -> Any:
     return helper
 
 
-def is_cached(interval: int) -> AppliedCheck:
-    """DeepCache holds the UNet's blocks, and makes the inner ones anew in each of so many steps."""
+def is_cached(interval: int, *, first: int = 0) -> AppliedCheck:
+    """DeepCache holds the UNet's blocks, and makes the inner ones anew in the first and each of so
+    many steps.
+    """
 
     def check(pipeline: Any) -> None:
         helper = getattr(pipeline, "deep_cache", None)
@@ -89,5 +92,9 @@ def is_cached(interval: int) -> AppliedCheck:
         seen = pipeline.plan.fresh_every if planned else helper.params["cache_interval"]
         if seen != interval:
             raise NotApplied(f"the UNet's blocks are made anew every {seen} steps, not {interval}")
+        if planned and pipeline.plan.fresh_first != first:
+            raise NotApplied(
+                f"the first {pipeline.plan.fresh_first} steps are made in full, not {first}"
+            )
 
     return check

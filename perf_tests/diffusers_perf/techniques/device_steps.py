@@ -41,6 +41,8 @@ class Plan:
     guided_share: float = 1.0
     """Of the steps, from the first, that are guided."""
     fresh_every: int = 1
+    fresh_first: int = 0
+    """Steps at the beginning that are all fresh."""
     begin: Callable[[Buffers], None] = lambda buffers: None
     """Called when a generation's prompt and schedule stand in its buffers."""
     before: Callable[[StepKind], None] = lambda kind: None
@@ -53,7 +55,8 @@ class Plan:
         for step in range(steps):
             # What is kept from guided steps has another shape than the unguided ones'.
             since = step if step < guided else step - guided
-            kinds.append(StepKind(guided=step < guided, fresh=since % self.fresh_every == 0))
+            fresh = step < self.fresh_first or since % self.fresh_every == 0
+            kinds.append(StepKind(guided=step < guided, fresh=fresh))
         return kinds
 
 

@@ -23,6 +23,7 @@ from diffusers_perf.optimizations import caching
 from diffusers_perf.records import pixels
 from diffusers_perf.techniques import device_steps
 from perf_tests.cases import workloads
+from perf_tests.tests import uneven
 from perf_tests.tests.taped import Taped
 from perf_tests.tests.unit.catalogs import ours
 
@@ -73,6 +74,35 @@ def test_planned_caching_matches_the_package(source: Source, plain: Any) -> None
             assert db(generation.images(), plain) > EXACT_DB
     assert db(*made) > EXACT_DB
     assert db(made[0], plain) < EXACT_DB
+
+
+def test_first_steps_of_a_late_cache_are_whole(source: Source) -> None:
+    """What it leaves out is counted, and its applied check notices what it would not."""
+    pytest.importorskip("DeepCache")
+    stack = "device_steps+late_deepcache"
+    workload = replace(FEW, steps=11)
+    with built(ours().case(workload, stack), source, CPU) as pipeline:
+        prove = ours().optimizations["late_deepcache"].applied
+        prove(pipeline)
+        uneven.assert_exact(pipeline, workload, alike=False)
+        calls: list[None] = []
+        # It is called as long as nothing kept stands in its place.
+        helper = pipeline.deep_cache.function_dict
+        key = next(key for key in helper if key[1] == "mid_block")
+        helper[key] = noting(helper[key], calls)
+        Generation(pipeline, workload).images()
+        assert len(calls) == len({0, 1, 2, 3, 6, 9})
+        pipeline.plan.fresh_first = 1
+        with pytest.raises(applied.NotApplied, match="first 1 steps are made in full, not 3"):
+            prove(pipeline)
+
+
+def noting(call: Any, calls: list[None]) -> Any:
+    def noted(*args: Any, **kwargs: Any) -> Any:
+        calls.append(None)
+        return call(*args, **kwargs)
+
+    return noted
 
 
 def test_captured_steps_find_their_own_cache(

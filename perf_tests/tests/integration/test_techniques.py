@@ -204,6 +204,7 @@ def test_steps_are_grouped_by_kind() -> None:
     alone = replace(fresh, guided=False), replace(kept, guided=False)
     assert Plan().kinds(3) == [fresh] * 3
     assert Plan(fresh_every=2).kinds(5) == [fresh, kept, fresh, kept, fresh]
+    assert Plan(fresh_every=3, fresh_first=2).kinds(5) == [fresh, fresh, kept, fresh, kept]
     # What is kept of guided steps does not fit those without guidance.
     assert Plan(fresh_every=2, guided_share=0.5).kinds(6) == [
         *(fresh, kept, fresh),
