@@ -78,7 +78,8 @@ def _slower_machine(q: Question, metric: Metric, share: float) -> Iterator[str]:
 
 
 def _slower_than_accepted(q: Question, metric: Metric, share: float) -> Iterator[str]:
-    """Was the core slower in all rounds than at its best in the accepted processes?
+    """Was the core slower than at its best in the accepted processes, in all rounds or at some time
+    during the import?
 
     Then it made a time longer by no more than a loop, and by no more than the GPU was idle.
     """
@@ -89,9 +90,17 @@ def _slower_than_accepted(q: Question, metric: Metric, share: float) -> Iterator
     else:
         return
     for accepted_s in _accepted_loop(q):
-        core = min(loops_of(q.measured), default=0.0) / accepted_s
+        core = _loop(q.measured, metric) / accepted_s
         if core > CORE_SLOWED and share >= max(1 / core, busy):
             yield messages.slower_than_accepted(core)
+
+
+def _loop(measured: Measurement, metric: Metric) -> float:
+    """The loop that shows how slow the core was at least in rounds, and at most in an import, which
+    is over before them: it is timed a few times in that, each after another part.
+    """
+    beside = measured.interference.import_loops_s if metric in (IMPORT, COLD_IMPORT) else ()
+    return max(beside) if beside else min(loops_of(measured), default=0.0)
 
 
 def _at_best(q: Question, measured: Measurement) -> float:

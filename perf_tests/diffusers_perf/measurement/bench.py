@@ -35,6 +35,7 @@ from diffusers_perf.measurement.loading import (
     import_notes,
     import_times,
     load_of,
+    loops_beside,
     starting_notes,
 )
 from diffusers_perf.measurement.observing import Observer, Observing, parameters
@@ -267,9 +268,10 @@ class Bench:
             *(import_notes(self.imports) if case.is_reference else ()),
             *starting_notes(load, compiled),
         ]
+        import_loops_s = loops_beside(self.imports) if case.is_reference else ()
         measurement = structs.replace(
             measurement,
-            interference=watch.interference(),
+            interference=structs.replace(watch.interference(), import_loops_s=import_loops_s),
             notes=(*measurement.notes, *unlike),
         )
         self._images[case.id] = images

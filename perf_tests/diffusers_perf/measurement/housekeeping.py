@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import gc
+from collections.abc import Callable
 from contextlib import suppress
 from functools import cache
 from importlib import import_module
@@ -28,11 +29,16 @@ LIBRARIES = ("diffusers", "transformers", "diffusers.pipelines.pipeline_utils")
 """What every pipeline is made of."""
 
 
-@cache
-def import_libraries() -> None:
-    """Once, also where modules are forgotten meanwhile."""
+def import_libraries(after_each: Callable[[], object] = lambda: None) -> None:
+    """Each once, also where modules are forgotten meanwhile."""
     for name in LIBRARIES:
-        import_module(name)
+        _import_once(name)
+        after_each()
+
+
+@cache
+def _import_once(name: str) -> None:
+    import_module(name)
 
 
 def tidy() -> None:

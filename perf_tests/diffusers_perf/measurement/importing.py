@@ -14,6 +14,8 @@ import msgspec
 from diffusers_perf.measurement.housekeeping import LIBRARIES
 from diffusers_perf.measurement.loading import Load
 
+PARTS = ("torch", *LIBRARIES)
+"""After each of them, as far as it is imported, the calibration loop is timed."""
 ATTEMPTS = 3
 """The first that finds the disk's cache warm, and bytecode, counts."""
 CODE = """
@@ -23,15 +25,19 @@ from contextlib import suppress
 from dataclasses import asdict
 from importlib import import_module
 
-sys.path[:], names = json.load(sys.stdin)
+sys.path[:], names, ends = json.load(sys.stdin)
+
+from diffusers_perf.measurement.loading import Importing
+
+importing = Importing()
 for name in names:
     # A module of another's making, such as pytest's of a conftest, is known by no name.
     with suppress(Exception):
         import_module(name)
-
-from diffusers_perf.measurement.loading import since_start, with_compiled
-
-print(json.dumps(asdict(with_compiled(since_start()))))
+    if name in ends:
+        importing.end_part()
+importing.end_part()
+print(json.dumps(asdict(importing.load())))
 """
 
 
@@ -42,7 +48,7 @@ def timed_import(names: Iterable[str] = LIBRARIES, *, first: str = "", kept: boo
     it does not and none is kept, one attempt compiles them into a folder for the next one.
     `RuntimeError` where the process fails.
     """
-    asked = json.dumps([sys.path, [*names]])
+    asked = json.dumps([sys.path, [*names], PARTS])
     with TemporaryDirectory(prefix="diffusers-perf-bytecode-") as folder:
         for _ in range(ATTEMPTS):
             load = _timed(asked, first, {} if kept else {"PYTHONPYCACHEPREFIX": folder})

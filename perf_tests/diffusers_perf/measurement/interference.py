@@ -5,7 +5,6 @@ The GPU is asked through NVML, the CPU through Linux's run queue and by a loop t
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ from typing import Any
 
 import torch
 
+from diffusers_perf.measurement import core
 from diffusers_perf.measurement.machine import cores
 from diffusers_perf.messages import measurement as messages
 from diffusers_perf.records.measurement import Interference
@@ -35,8 +35,6 @@ CPU_WAIT_SHARE_MAX = 0.05
 """Of the rounds' time, in which a thread of this process was ready and had no CPU to run on."""
 CPU_OWN_SHARE = 0.95
 """A process that fills its cores to this share waits for itself only."""
-LOOP_TURNS = 200_000
-"""Of Python, about 10 ms."""
 
 # nvml.h: nvmlClocksEventReasons. Idle, application clocks and the power cap are not here: the
 # first two are settings, and a card at its power limit is a card at work.
@@ -165,7 +163,7 @@ class Watch:
         )
 
     def _time_loop(self) -> None:
-        if (seconds := _loop_s()) > 0:  # or the clock is too coarse for it
+        if (seconds := core.loop_s()) > 0:
             self.loops_s.append(seconds)
 
     def _disturbance(self, limits: int) -> str | None:
@@ -215,22 +213,3 @@ def _cpu_waits_s() -> dict[str, float]:
         except (OSError, IndexError, ValueError):
             continue  # a thread that has ended, or a kernel that keeps no such account
     return waits
-
-
-def _loop_s() -> float:
-    """Seconds of CPU time for the same work every time.
-
-    On a host that is shared a core slows down with what its neighbours do (seen: 9 ms and 23 ms),
-    and no account of the system shows it: no thread waits, and nothing is taken from the machine.
-    """
-    # Whoever follows each line of Python, as a debugger does, slows this down and no core.
-    tracer = sys.gettrace()
-    sys.settrace(None)
-    try:
-        started = time.thread_time()
-        number = 0
-        for turn in range(LOOP_TURNS):
-            number += turn * turn
-        return time.thread_time() - started
-    finally:
-        sys.settrace(tracer)

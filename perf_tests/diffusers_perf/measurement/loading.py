@@ -22,11 +22,14 @@ from diffusers_perf.catalog.metrics import (
     LOAD,
     LOAD_MEMORY,
 )
+from diffusers_perf.measurement import core
 from diffusers_perf.measurement.bytecode import Compiled, compiled
 from diffusers_perf.messages import measurement as messages
 
 COLD_BYTES = 2**25
 """Whoever reads more from the disk found a cold cache: libraries and weights are larger."""
+PART_S = 0.1
+"""A part of an import that took less needs no calibration loop of its own."""
 START_TICK_S = 0.01
 """When a process was started is known in ticks of this length."""
 _IMPORTED_S = time.time()
@@ -50,12 +53,15 @@ class Load:
     """What it compiled from source: it is compared with no load that found bytecode."""
     peak_bytes: int | None = None
     """The most GPU memory until all was loaded and changed; None without a GPU."""
+    loops_s: tuple[float, ...] = ()
+    """Calibration loops between its parts, which are not in its seconds."""
 
     def __add__(self, further: Load) -> Load:
         return Load(
             seconds=self.seconds + further.seconds,
             read_bytes=self.read_bytes + further.read_bytes,
             idle_s=self.idle_s + further.idle_s,
+            loops_s=self.loops_s + further.loops_s,
         )
 
     @property
@@ -106,6 +112,40 @@ def note_peak(pipeline: Any, *peaks_bytes: int | None) -> None:
 def load_of(pipeline: Any) -> Load | None:
     """None where something else built it."""
     return _LOADS.get(pipeline)
+
+
+class Importing:
+    """What importing takes this process since it was started. Between its parts the calibration
+    loop is timed, which shows the core's speed then and is in none of them.
+    """
+
+    def __init__(self) -> None:
+        self._load = _with_loop(since_start())
+        self._part = Loading()
+
+    def begin_part(self) -> None:
+        """Until here nothing was imported that counts."""
+        self._part = Loading()
+
+    def end_part(self) -> None:
+        """What was imported since the last part ended or was begun counts."""
+        part = self._part.ended()
+        self._load = self._load + (_with_loop(part) if part.seconds > PART_S else part)
+        self.begin_part()
+
+    def load(self) -> Load:
+        """All parts that have ended, with what was compiled of all that is imported."""
+        return with_compiled(self._load)
+
+
+def _with_loop(load: Load) -> Load:
+    seconds = core.loop_s()
+    return replace(load, loops_s=(*load.loops_s, seconds) if seconds else load.loops_s)
+
+
+def loops_beside(imports: Iterable[Load]) -> tuple[float, ...]:
+    """The calibration loops of those of which `import_times` has a number."""
+    return tuple(s for load in imports if not load.compiled.is_much for s in load.loops_s)
 
 
 def import_times(imports: Iterable[Load]) -> dict[str, float]:

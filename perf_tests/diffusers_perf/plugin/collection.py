@@ -24,7 +24,7 @@ from diffusers_perf.catalog.declarations import Case
 from diffusers_perf.catalog.discovery import declares_cases, is_below
 from diffusers_perf.catalog.refusal import Refusal
 from diffusers_perf.catalog.registry import suites_of
-from diffusers_perf.measurement.loading import Load, Loading, since_start, with_compiled
+from diffusers_perf.measurement.loading import Importing, Load
 from diffusers_perf.measurement.packages import not_installed, too_little_address_space
 from diffusers_perf.messages import plugin as messages
 from diffusers_perf.plugin.options import MARK, Part
@@ -51,7 +51,7 @@ traceback of an error that is raised before."""
 REFUSED_ID = "refused"
 
 
-IMPORTED = pytest.StashKey[Load]()
+IMPORTING = pytest.StashKey[Importing]()
 """What importing has taken the process: pytest, plugins, conftests, test files, libraries. Not in a
 process's later sessions, which find all of it imported."""
 _SESSIONS = count()
@@ -59,7 +59,7 @@ _SESSIONS = count()
 
 def pytest_sessionstart(session: pytest.Session) -> None:
     if next(_SESSIONS) == 0:
-        session.config.stash[IMPORTED] = since_start()
+        session.config.stash[IMPORTING] = Importing()
 
 
 # Several processes
@@ -152,6 +152,7 @@ def _start(config: pytest.Config) -> PerfSession:
     try:
         for name in PARTS:
             config.pluginmanager.register(import_module(name), name)
+            _end_part(config)
         from diffusers_perf.plugin.session import start
 
         return start(config)
@@ -166,11 +167,12 @@ def pytest_make_collect_report(
     collector: pytest.Collector,
 ) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
     """Notice a test file whose declarations no test runs, as after a linter removed an import."""
-    loading = Loading()
+    if IMPORTING in collector.config.stash:
+        collector.config.stash[IMPORTING].begin_part()
     report = yield
     # The first of them starts the session, which imports torch.
     if report.passed and any(node.get_closest_marker(MARK) for node in report.result):
-        _add(collector.config, loading)
+        _end_part(collector.config)
     if (
         isinstance(collector, pytest.Module)
         and report.passed
@@ -184,9 +186,9 @@ def pytest_make_collect_report(
     return report
 
 
-def _add(config: pytest.Config, loading: Loading) -> None:
-    if IMPORTED in config.stash:
-        config.stash[IMPORTED] = config.stash[IMPORTED] + loading.ended()
+def _end_part(config: pytest.Config) -> None:
+    if IMPORTING in config.stash:
+        config.stash[IMPORTING].end_part()
 
 
 # Choosing among them
@@ -285,18 +287,20 @@ def _keep(items: list[pytest.Item], config: pytest.Config, kept: list[pytest.Ite
 def pytest_collection_finish(session: pytest.Session) -> None:
     if SESSION in session.config.stash:
         config = session.config
-        loading = Loading()
+        if IMPORTING in config.stash:
+            config.stash[IMPORTING].begin_part()
         option = config.option
         # Where something cannot be collected, nothing runs.
         ends = session.testsfailed and not option.continue_on_collection_errors
         if not (option.collectonly or ends):
             # Here, before a fixture imports them untimed. What cannot be imported fails a test.
             with suppress(ImportError):
-                import_module("diffusers_perf.measurement.housekeeping").import_libraries()
+                housekeeping = import_module("diffusers_perf.measurement.housekeeping")
+                housekeeping.import_libraries(after_each=lambda: _end_part(config))
             # A module that builds pipelines imports what it serves with.
             for case in cases_of(session.items):
                 config.stash[SESSION].bench.sources.import_builder(case.workload)
-        _add(config, loading)
+        _end_part(config)
         config.stash[SESSION].begin(cases_of(session.items), imports=_imports(config))
 
 
@@ -304,9 +308,9 @@ def _imports(config: pytest.Config) -> list[Load]:
     """What importing took; where the disk's cache was cold or much was compiled from source, a
     fresh process's without either before it. One of many short processes leaves that to the others.
     """
-    if IMPORTED not in config.stash:
+    if IMPORTING not in config.stash:
         return []
-    imported = with_compiled(config.stash[IMPORTED])
+    imported = config.stash[IMPORTING].load()
     compiled = imported.compiled
     is_warm = not imported.is_cold and not compiled.is_much
     if is_warm or config.option.collectonly or config.stash[SESSION].bench.quick:

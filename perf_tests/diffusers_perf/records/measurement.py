@@ -129,6 +129,8 @@ class Interference(Record, frozen=True, kw_only=True):
     """Share of the rounds for which a thread was ready to run and had no CPU."""
     cpu_loops_s: tuple[Positive, ...] = ()
     """CPU seconds of one calibration loop before and after each round; empty in older runs."""
+    import_loops_s: tuple[Positive, ...] = ()
+    """The same during the imports whose times the measurement has; empty in older runs."""
     unknown: str | None = None
     """What could not be observed, and why."""
 

@@ -75,10 +75,10 @@ def _one_look_at_the_machine() -> Iterator[None]:
 @pytest.fixture(scope="session", autouse=True)
 def _a_core_of_one_speed(_settled: None) -> Iterator[None]:
     # Whatever else runs here; and in a run of a tenth of a second its loops would take the most.
-    from diffusers_perf.measurement import interference
+    from diffusers_perf.measurement import core
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(interference, "_loop_s", lambda: 0.01)
+        patch.setattr(core, "loop_s", lambda: 0.01)
         yield
 
 

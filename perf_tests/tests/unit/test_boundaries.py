@@ -12,11 +12,13 @@ from diffusers_perf.catalog.declarations import Tolerance
 from diffusers_perf.catalog.metric import Metric
 from diffusers_perf.catalog.metrics import (
     BY_LEAST,
+    COLD_IMPORT,
     DECODER_STAGE,
     DEFAULT_CALL,
     DENOISING_STAGE,
     GPU_BUSY,
     IMAGE_PSNR,
+    IMPORT,
     IMPORT_IDLE,
     LATENCY,
     LATENCY_SPEEDUP,
@@ -452,6 +454,32 @@ def test_core_that_is_slower_than_accepted_excuses_what_it_can_have_caused(
     if least < 1:
         assert excuses(asked, metric, least + 1e-9)
     assert not excuses(asked, metric, least - 1e-3)
+
+
+@pytest.mark.parametrize(
+    ("during_s", "rounds_s", "excused"),
+    [
+        # One part of it on a slow core, whatever the rounds ran on.
+        ((0.01, 0.02, 0.01), 0.01, True),
+        ((0.01, 0.0199, 0.01), 0.01, False),
+        ((0.01, 0.01, 0.01), 0.02, False),
+        # An older run knows of its rounds alone.
+        ((), 0.02, True),
+        ((), 0.01, False),
+    ],
+)
+def test_import_is_excused_by_the_slowest_core_during_it(
+    during_s: tuple[float, ...], rounds_s: float, excused: bool
+) -> None:
+    loops = Interference(cpu_loops_s=(rounds_s,) * 2, import_loops_s=during_s)
+    line = structs.replace(baseline_of(REFERENCE, REFERENCE), cpu_loop_s=0.01)
+    asked = question(structs.replace(REFERENCE, interference=loops), baseline=line)
+    for metric in (IMPORT, COLD_IMPORT):
+        assert bool(excuses(asked, metric, 0.5)) is excused
+        assert not excuses(asked, metric, 0.49)
+    # A load comes later, and what sleeps takes no longer.
+    assert bool(excuses(asked, LOAD, 0.5)) is (rounds_s == 0.02)
+    assert not excuses(asked, IMPORT_IDLE, 0.5)
 
 
 @pytest.mark.parametrize(("metric", "excused"), [(DEFAULT_CALL, True), (LATENCY, False)])

@@ -191,10 +191,9 @@ def test_session_times_a_process_with_bytecode(
 
     monkeypatch.setattr(importing, "timed_import", timed)
     own = load(compiled=compiled, read_bytes=read_bytes)
-    monkeypatch.setattr(collection, "with_compiled", lambda _: own)
     perf: Any = SimpleNamespace(bench=SimpleNamespace(quick=quick))
     config: Any = SimpleNamespace(
-        stash={collection.IMPORTED: own, collection.SESSION: perf},
+        stash={collection.IMPORTING: SimpleNamespace(load=lambda: own), collection.SESSION: perf},
         option=SimpleNamespace(collectonly=False),
     )
     loads = collection._imports(config)

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 import torch
 
-from diffusers_perf.measurement import interference
+from diffusers_perf.measurement import core, interference
 
-LOOP_S = interference._loop_s
+LOOP_S = core.loop_s
 """As it is before the tests run, which all have a core of one speed."""
 
 
@@ -148,7 +148,7 @@ def test_core_speed_is_timed_at_both_ends_of_each_round(
         return next(seconds)
 
     monkeypatch.setattr(time, "thread_time", loop)
-    monkeypatch.setattr(interference, "_loop_s", LOOP_S)
+    monkeypatch.setattr(core, "loop_s", LOOP_S)
     monkeypatch.setattr(interference.Watch, "note_gpu", lambda self: noted.append("GPU"))
     watch = interference.Watch(device=torch.device("cpu"))
     for _ in range(2):

@@ -637,7 +637,7 @@ def test_libraries_are_not_imported_for_tests_that_cannot_be_collected(
     pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     imports: list[object] = []
-    monkeypatch.setattr(housekeeping, "import_libraries", lambda: imports.append(None))
+    monkeypatch.setattr(housekeeping, "import_libraries", lambda **_: imports.append(None))
     monkeypatch.setattr(Sources, "import_builder", lambda _, of: imports.append(of.name))
     (pytester.path / "perf_tests").mkdir()
     broken = pytester.path / "perf_tests" / "test_broken.py"

@@ -270,6 +270,23 @@ def test_core_that_was_slow_beside_all_rounds_makes_no_latency_slower(tmp_path: 
     assert {m: s for m, s in found.items() if not (s.passes or s.warns)} == {}
 
 
+def test_core_that_was_slow_during_the_import_makes_it_no_slower(tmp_path: Path) -> None:
+    """It took 1.36 times as long, and the rounds ran on a core at its best, which that run alone
+    recorded.
+    """
+    ((_, case),) = slow_host()[1]["guide_3b"].cases.items()
+    seen = case.measurement.interference
+    for loops_s, status in (
+        ((), Status.SLOWER),
+        ((0.0092, 0.0095), Status.SLOWER),
+        ((0.0092, 0.0149, 0.0095), Status.INVALID),
+    ):
+        interference = structs.replace(seen, import_loops_s=loops_s)
+        found = findings_on_slow_host("guide_3b", tmp_path, interference=interference)
+        assert found["import time"] == status
+        assert {s for m, s in found.items() if m != "import time"} == {Status.SAME}
+
+
 @pytest.mark.parametrize(
     ("rounds", "busy", "slower"),
     [

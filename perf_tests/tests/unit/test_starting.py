@@ -7,6 +7,7 @@ import time
 import weakref
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import count
 from typing import Any
 
 import pytest
@@ -20,20 +21,24 @@ from diffusers_perf.catalog.status import Status
 from diffusers_perf.judge.comparison import Change
 from diffusers_perf.judge.pairs import compare
 from diffusers_perf.judge.verdicts import judge
-from diffusers_perf.measurement import loading
+from diffusers_perf.measurement import core, loading
 from diffusers_perf.measurement.bytecode import Compiled
 from diffusers_perf.measurement.importing import timed_import
 from diffusers_perf.measurement.loading import (
     COLD_BYTES,
     START_TICK_S,
+    Importing,
     Load,
     Loading,
     before_first_image,
     import_times,
+    loops_beside,
     since_start,
 )
 from diffusers_perf.measurement.pipelines import built
-from perf_tests.tests.unit import recorded
+from diffusers_perf.plugin import collection
+from diffusers_perf.records.reading import load_run
+from perf_tests.tests.unit import main_job, recorded
 from perf_tests.tests.unit.factories import FP16, REFERENCE, baseline_of, question
 from perf_tests.tests.unit.fake import WORKLOAD, FakePipeline, FakeSource
 
@@ -192,6 +197,73 @@ def test_fresh_process_says_what_importing_took() -> None:
     assert slow.idle_s - fast.idle_s > 0.2
     with pytest.raises(RuntimeError, match="ZeroDivisionError"):
         timed_import([], first="1 / 0")
+
+
+class Clock:
+    """Stands in for a thread's clock and its loop: a part of an import takes what it is told to."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now_s = 100.0
+        self.loops = 0
+        monkeypatch.setattr(loading, "running_s", lambda: self.now_s)
+        monkeypatch.setattr(loading, "since_start", lambda: Load(seconds=5.0, read_bytes=0))
+        monkeypatch.setattr(core, "loop_s", self.loop_s)
+
+    def loop_s(self) -> float:
+        self.loops += 1
+        self.now_s += 1.0
+        return self.loops / 100
+
+
+def test_loop_is_timed_between_the_parts_of_an_import_and_in_none(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = Clock(monkeypatch)
+    importing = Importing()
+    clock.now_s += 50  # nothing that counts
+    importing.begin_part()
+    for seconds in (2.0, 0.01, 3.0):
+        clock.now_s += seconds
+        importing.end_part()
+    load = importing.load()
+    assert load.seconds == pytest.approx(5 + 2 + 0.01 + 3)
+    # None after the short part.
+    assert load.loops_s == (0.01, 0.02, 0.03)
+
+
+def test_loops_are_those_beside_the_imports_that_are_judged() -> None:
+    warm = Load(seconds=7, read_bytes=0, loops_s=(0.01, 0.02))
+    cold = Load(seconds=20, read_bytes=COLD_BYTES + 1, loops_s=(0.03,))
+    source = Load(seconds=20, read_bytes=0, compiled=Compiled(modules=3000), loops_s=(0.04,))
+    assert loops_beside([warm, cold]) == (0.01, 0.02, 0.03)
+    assert loops_beside([warm, source]) == (0.01, 0.02)
+    assert loops_beside([]) == ()
+
+
+def test_fresh_process_times_the_loop_as_well() -> None:
+    libraries = timed_import(["torch"])
+    assert len(libraries.loops_s) >= 2
+    assert max(libraries.loops_s) < libraries.seconds
+
+
+@pytest.mark.parametrize("is_first", [True, False])
+def test_first_session_of_a_process_records_the_loops_during_its_imports(
+    is_first: bool, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(collection, "_SESSIONS", count(0 if is_first else 1))
+    monkeypatch.setattr(loading, "PART_S", 0.0)
+    # This process is one of many tests, which may have compiled much.
+    monkeypatch.setattr(loading, "with_compiled", lambda load: load)
+    assert main_job.run(pytester, "--quick", "--benchmark-json=run.json", fakes="fine").ret == 0
+    seen = {
+        name: case.measurement.interference.import_loops_s
+        for name, case in load_run(pytester.path / "run.json").by_id.items()
+    }
+    assert seen.keys() == {"fake4-reference", "fake4-fine"}
+    # Of the reference, whose import time is judged.
+    assert seen["fake4-fine"] == ()
+    assert len(seen["fake4-reference"]) >= (3 if is_first else 0)
+    assert bool(seen["fake4-reference"]) is is_first
 
 
 def test_import_from_the_disk_is_a_metric_of_its_own() -> None:
