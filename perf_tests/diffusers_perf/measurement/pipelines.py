@@ -201,11 +201,9 @@ def misfit(optimization: Optimization, pipeline: Any) -> str | None:
     return messages.does_not_fit(optimization.name, kind, reason) if reason else None
 
 
-_ANATOMIES: WeakKeyDictionary[Source, dict[object, Anatomy]] = WeakKeyDictionary()
-"""By source, what was found out about its pipelines: it is the same for each case of a workload,
-and for workloads that differ in `NO_PART` alone."""
-NO_PART = ("name", "steps", "seed", "base")
-"""Of a workload, what says nothing of the parts that a pipeline is made of."""
+_ANATOMIES: WeakKeyDictionary[Source, dict[object, tuple[Workload, Anatomy]]] = WeakKeyDictionary()
+"""By source, what was found out about its pipelines, and the workload that it was found out with:
+it is the same for each case of a workload, and for others of the same call."""
 
 
 def _anatomy(
@@ -218,14 +216,28 @@ def _anatomy(
     # As loaded, but for what offloads it, which the device may not hold otherwise: what is
     # compiled, captured or cached later may call its modules no more.
     known = _ANATOMIES.setdefault(source, {})
-    call = {name: value for name, value in workload.as_json().items() if name not in NO_PART}
-    key = (str(call), *sorted(variants.items()))
+    # Not its name, steps, seed and base, which say nothing of the parts.
+    key = (_told(workload.call), workload.inputs, workload.scheduler, *sorted(variants.items()))
     if key not in known:
         with undone(pipeline) if offload else nullcontext():
             for change in offload:
                 change(pipeline)
-            known[key] = Generation(pipeline, workload).anatomy
-    return known[key]
+            # With the workload, whose arguments' identities are free again once it is gone.
+            known[key] = workload, Generation(pipeline, workload).anatomy
+    return known[key][1]
+
+
+def _told(argument: Any) -> object:
+    """What tells an argument from others: a number or a text itself, and which object it is of a
+    callback or a tensor, of which two may look alike.
+    """
+    if argument is None or isinstance(argument, str | int | float | bool):
+        return repr(argument)
+    if isinstance(argument, list | tuple):
+        return tuple(_told(item) for item in argument)
+    if isinstance(argument, Mapping):
+        return tuple((name, _told(item)) for name, item in argument.items())
+    return id(argument)
 
 
 def collect(device: torch.device) -> None:

@@ -18,6 +18,7 @@ from diffusers_perf.catalog.build import Build
 from diffusers_perf.catalog.declarations import Case, Needs, Optimization, Tolerances
 from diffusers_perf.catalog.metrics import BY_LEAST
 from diffusers_perf.catalog.status import Status
+from diffusers_perf.catalog.workload import Workload
 from diffusers_perf.judge.comparison import Change
 from diffusers_perf.judge.pairs import compare
 from diffusers_perf.judge.verdicts import judge
@@ -138,14 +139,49 @@ def test_workloads_of_the_same_call_are_made_of_the_same_parts() -> None:
     source: Any = FakeSource()
     first = REFERENCE_CASE.workload
     shorter = replace(first, name="shorter", steps=first.steps + 1, seed=1, base=("fine",))
-    larger = first.changed(height=128)
-    other = replace(first, inputs=lambda: {"image": "an image"})
-    looked_at = []
-    for workload in (first, shorter, larger, other):
+    assert looked_at(source, first, shorter, first) == [True, False, False]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        [{"height": 128}, {"height": 96}],
+        [{"timesteps": [3, 2, 1]}, {"timesteps": [3, 1, 0]}],
+        # What looks alike, such as functions of one kind and long tensors of zeros.
+        [{"callback": lambda *_: 1}, {"callback": lambda *_: 2}],
+        [{"sigmas": torch.zeros(2000)}, {"sigmas": torch.zeros(3000)}],
+        [{"guidance_scale": 1}, {"guidance_scale": 1.0}, {"guidance_scale": True}],
+    ],
+)
+def test_workloads_of_another_call_are_looked_at_anew(changes: list[dict[str, Any]]) -> None:
+    source: Any = FakeSource()
+    others = [REFERENCE_CASE.workload.changed(**change) for change in changes]
+    assert looked_at(source, *others, *others) == [True] * len(others) + [False] * len(others)
+
+
+@pytest.mark.parametrize("name", ["name", "steps", "seed", "base"])
+def test_argument_that_is_named_as_a_field_is_one_of_the_call(name: str) -> None:
+    source: Any = FakeSource()
+    first = REFERENCE_CASE.workload
+    others = [replace(first, call={**first.call, name: number}) for number in (1, 2)]
+    assert looked_at(source, first, *others) == [True, True, True]
+
+
+def test_workloads_of_other_inputs_are_looked_at_anew() -> None:
+    source: Any = FakeSource()
+    first = REFERENCE_CASE.workload
+    others = [replace(first, inputs=lambda: {"image": "an image"}) for _ in range(2)]
+    assert looked_at(source, first, *others) == [True, True, True]
+
+
+def looked_at(source: Any, *workloads: Workload) -> list[bool]:
+    """Of each workload, in turn, whether it was found out what its pipelines are made of."""
+    found = []
+    for workload in workloads:
         case = replace(REFERENCE_CASE, workload=workload)
         with built(case, source, torch.device("cpu")) as pipeline:
-            looked_at.append(pipeline.calls > 0)
-    assert looked_at == [True, False, True, True]
+            found.append(pipeline.calls > 0)
+    return found
 
 
 def test_nothing_of_the_last_pipeline_is_there_when_the_next_is_loaded() -> None:
