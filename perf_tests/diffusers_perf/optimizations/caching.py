@@ -19,6 +19,7 @@ from diffusers_perf.optimizations.tolerances import (
     CONTROL_CACHED,
     LESS_GUIDED,
     MERGED,
+    SPARSELY_CACHED,
 )
 from diffusers_perf.techniques import control_cache
 from diffusers_perf.techniques.deep_cache import is_cached, keep_blocks
@@ -27,6 +28,7 @@ from diffusers_perf.techniques.device_steps import (
 )
 
 FRESH_EVERY = 3
+SPARSELY_FRESH_EVERY = 5
 FRESH_FIRST = 3
 """On seeded weights it is the first steps that decide how far off the image is:
 `models/SDXL.md`."""
@@ -47,6 +49,22 @@ def deepcache(build: Build) -> None:
     @build.then
     def _(pipeline: Any) -> None:
         pipeline.deep_cache = keep_blocks(pipeline, interval=FRESH_EVERY)
+
+
+@optimization(
+    needs=Needs(package="DeepCache", fits=fitting.a_unet),
+    tolerance=SPARSELY_CACHED,
+    applied=is_cached(SPARSELY_FRESH_EVERY),
+    skips_work=True,
+    uneven_steps=True,
+    decides=(Slot.DENOISER_CALLS, Slot.DENOISER_BLOCKS),
+)
+def sparse_deepcache(build: Build) -> None:
+    """DeepCache: the UNet's inner blocks run in every fifth step alone."""
+
+    @build.then
+    def _(pipeline: Any) -> None:
+        pipeline.deep_cache = keep_blocks(pipeline, interval=SPARSELY_FRESH_EVERY)
 
 
 @optimization(

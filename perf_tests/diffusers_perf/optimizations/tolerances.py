@@ -50,6 +50,10 @@ LOSSLESS = SAME_ARITHMETIC
 # float8 31.6 dB (32.9), SSIM 0.986 or more. None of these was tried on a checkpoint.
 MERGED = Tolerances(seeded=Tolerance(psnr_db=24, ssim=0.87), embedded=Tolerance(psnr_db=21))
 CACHED = Tolerances(seeded=Tolerance(psnr_db=26, ssim=0.90), embedded=Tolerance(psnr_db=20))
+# Blocks kept for five steps, on the small seeded model 30.3 dB, SSIM 0.970.
+SPARSELY_CACHED = Tolerances(
+    seeded=Tolerance(psnr_db=25, ssim=0.87), embedded=Tolerance(psnr_db=18)
+)
 LESS_GUIDED = Tolerances(seeded=Tolerance(psnr_db=34, ssim=0.90), embedded=Tolerance(psnr_db=17))
 KEPT_IN_FLOAT8 = Tolerances(seeded=Tolerance(psnr_db=25, ssim=0.90), embedded=Tolerance(psnr_db=19))
 FLOAT8 = Tolerances(embedded=Tolerance(psnr_db=22))

@@ -55,10 +55,11 @@ def db(one: Any, other: Any) -> float:
     return pixels.distance(one, other).psnr_db
 
 
-def test_planned_caching_matches_the_package(source: Source, plain: Any) -> None:
+@pytest.mark.parametrize("cache", ["deepcache", "sparse_deepcache"])
+def test_planned_caching_matches_the_package(cache: str, source: Source, plain: Any) -> None:
     pytest.importorskip("DeepCache")
     made = []
-    for name in ("deepcache", "device_steps+deepcache"):
+    for name in (cache, f"device_steps+{cache}"):
         with pipeline_of(name, source) as pipeline:
             generation = Generation(pipeline, FEW)
             made.append(generation.images())
@@ -224,6 +225,7 @@ def test_applied_checks_notice_a_missing_change(source: Source) -> None:
     }
     missing = {
         "deepcache": "not all of the UNet's blocks are held by DeepCache",
+        "sparse_deepcache": "not all of the UNet's blocks are held by DeepCache",
         "guidance_cutoff": "the pipeline is a StableDiffusionPipeline, not a DeviceSteps",
         "int8": "is kept in torch.float32, not torch.int8",
         "fp8": "is kept in torch.float32, not torch.float8_e4m3fn",
