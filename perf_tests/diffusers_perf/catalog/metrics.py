@@ -259,7 +259,8 @@ KERNEL_LAUNCHES = _counter("kernel_launches", "kernels that the host launched", 
 OPERATORS = _counter("operators", "PyTorch operators that the code calls", rise=LAUNCH_RISE)
 PYTHON_CALLS = _counter(
     "python_calls",
-    "Python functions that the generating thread calls, without AOTAutograd's around graphs",
+    "Python functions that the generating thread calls, without AOTAutograd's around graphs and "
+    "Dynamo's around new modules",
     rise=LAUNCH_RISE,
 )
 IMAGE_PSNR = Metric(

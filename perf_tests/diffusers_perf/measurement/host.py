@@ -33,6 +33,12 @@ AOT_WRAPPERS = f"{Path(torch.__file__).parent}/_functorch/_aot_autograd/"
 """AOTAutograd's package, whose functions wrap each compiled graph. How many do depends on the cache
 on disk: torch 2.11 has one fewer around a graph from there than around one that it just compiled.
 Dynamo's and Inductor's are as many, and show a graph break."""
+MUTATION_GUARD = f"{Path(torch.__file__).parent}/_dynamo/mutation_guard.py"
+"""Of Dynamo, which follows each module that is made once something was compiled in the process, and
+notes it in a table of this class:"""
+GUARDS_TABLE = f"{Path(torch.__file__).parent}/_dynamo/utils.py:ExactWeakKeyDictionary."
+LEFT_OUT = (AOT_WRAPPERS, MUTATION_GUARD, GUARDS_TABLE)
+"""Beginnings of ``FILE:QUALIFIED NAME`` of functions whose calls are not the generation's own."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,17 +169,18 @@ class _Calls:
             self._calls[id(code)] += 1
 
     def so_far(self) -> int:
-        """Without those of `AOT_WRAPPERS`."""
+        """Without those of `LEFT_OUT`."""
         # The next step counts this sum, once for each in it: what is left out must not be in it.
         return sum(
-            calls
-            for code, calls in [*self._calls.items()]
-            if not self._codes[code].co_filename.startswith(AOT_WRAPPERS)
+            self._calls[id(code)]
+            for code in [*self._codes.values()]
+            # Inline: a function of Python that is called in here counts as well.
+            if not f"{code.co_filename}:{code.co_qualname}".startswith(LEFT_OUT)
         )
 
 
 def python_calls(generation: Generation, pipeline: Any) -> Count:
-    """Functions called and generators resumed in the pipeline's call, without `AOT_WRAPPERS`."""
+    """Functions called and generators resumed in the pipeline's call, without `LEFT_OUT`."""
     calls = _Calls()
     steps = generation.asking_for(STEPS)
     after_steps: list[int] = []

@@ -20,6 +20,7 @@ from typing import Any, get_args
 
 import pytest
 import torch
+from torch._dynamo import mutation_guard
 
 from diffusers_perf import faults
 from diffusers_perf.catalog.declarations import REFERENCE, Case
@@ -697,6 +698,32 @@ def test_python_calls_of_a_cached_result_end_in_no_error(monkeypatch: pytest.Mon
     assert host.python_calls(generation, pipeline).per_step == 0
 
 
+def test_python_calls_are_the_same_once_something_was_compiled(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """From then on Dynamo notes each module that is made, as diffusers' SD v1.5 does in each step,
+    and forgets it when it is gone.
+    """
+    module = torch.nn.Module
+    # As in a process in which no test before this one compiled anything.
+    monkeypatch.setattr(module, "__init__", mutation_guard.unpatched_nn_module_init)
+    monkeypatch.setattr(module, "__setstate__", module.__setstate__)
+    monkeypatch.setattr(module, "___needs_generation_tag_patch", True, raising=False)
+
+    def with_modules(sample: torch.Tensor) -> torch.Tensor:
+        for _ in range(2):
+            torch.nn.Identity()
+        return sample
+
+    pipeline = FakePipeline()
+    pipeline.unet.forward = with_modules  # type: ignore[method-assign]
+    generation = Generation(pipeline, WORKLOAD)
+    before = host.python_calls(generation, pipeline)
+    torch.compile(lambda x: x + 1, backend="eager")(torch.ones(2))
+    assert module.__init__ is not mutation_guard.unpatched_nn_module_init
+    assert host.python_calls(generation, pipeline) == before
+
+
 @pytest.mark.parametrize(
     ("path", "counts"),
     [
@@ -706,6 +733,8 @@ def test_python_calls_of_a_cached_result_end_in_no_error(monkeypatch: pytest.Mon
             False,
         ),
         ("torch/_functorch/vmap.py", True),
+        ("torch/_dynamo/mutation_guard.py", False),
+        ("torch/_dynamo/utils.py", True),
         ("torch/_dynamo/eval_frame.py", True),
         ("torch/_inductor/output_code.py", True),
         ("torch/nn/modules/module.py", True),
