@@ -310,12 +310,5 @@ def cells_of(name: str, seen: Measurement, reference: Measurement) -> tuple[str,
         name,
         *cells(seen, reference).values(),
         # The reference's own image_distance is to the accepted image, and no part of this.
-        "" if seen.case == REFERENCE else ", ".join((image(seen), *_steps(seen))),
+        "" if seen.case == REFERENCE else image(seen),
     )
-
-
-def _steps(seen: Measurement) -> list[str]:
-    followed = seen.step_distances
-    if followed is None:
-        return []
-    return [messages.farthest_step(min(*followed.inputs_db, *followed.predictions_db))]

@@ -78,10 +78,6 @@ NOT_IN_FULL = (
 )
 
 
-def farthest_step(distance_db: float) -> str:
-    return f"steps {distance_db:.1f} dB"
-
-
 def from_few(few: int, steps: int) -> str:
     return f"from {few} of {steps} steps"
 

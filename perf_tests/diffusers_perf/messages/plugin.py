@@ -196,6 +196,10 @@ def cpu_speed(fastest_s: float, slowest_s: float) -> str:
     )
 
 
+def farthest_step(distance_db: float) -> str:
+    return f"steps {distance_db:.1f} dB"
+
+
 def no_import_time(reason: str) -> str:
     return f"import time is not known: {reason}"
 

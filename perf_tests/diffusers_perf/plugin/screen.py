@@ -161,6 +161,9 @@ def image(seen: Measurement) -> str:
     if seen.image_distance is None:
         return f"mean {seen.look.mean:.2f}"
     close = how_close(seen.image_distance.psnr_db, seen.image_distance.ssim)
+    if seen.step_distances is not None:
+        # The image is then what comes of the reference's predictions.
+        return f"{close}, {messages.farthest_step(seen.step_distances.least_db)}"
     # A drift that is smaller than their rounding does not show.
     return f"{close}, 8 bits" if seen.accepted_bits == 8 else close
 

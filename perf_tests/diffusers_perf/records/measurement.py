@@ -111,6 +111,11 @@ class StepDistances(Record, frozen=True, kw_only=True):
         if len(self.inputs_db) != len(self.predictions_db):
             raise ValueError(UNEQUAL_STEPS)
 
+    @property
+    def least_db(self) -> float:
+        """Of the step that is the farthest from the reference's."""
+        return min((*self.inputs_db, *self.predictions_db), default=IDENTICAL_DB)
+
 
 class Interference(Record, frozen=True, kw_only=True):
     """What else was at work on the machine during the rounds."""
@@ -233,6 +238,15 @@ class Measurement(Record, frozen=True, kw_only=True):
     def image_psnr_db(self) -> float | None:
         """Of `image_distance`; None where images were not compared."""
         return None if self.image_distance is None else self.image_distance.psnr_db
+
+    @property
+    def farthest_db(self) -> float | None:
+        """The image's distance or, of a step-wise workload, that of the farthest step, if that is
+        farther; None where images were not compared.
+        """
+        if self.image_psnr_db is None or self.step_distances is None:
+            return self.image_psnr_db
+        return min(self.image_psnr_db, self.step_distances.least_db)
 
     @property
     def idle_share(self) -> float | None:

@@ -104,9 +104,8 @@ def _front(cases: Sequence[CaseRecord]) -> set[str]:
         # Nothing is closer to the reference than itself.
         if case.is_reference:
             points[case.id] = (seen.cost_s, -IDENTICAL_DB, seen.peak_memory_bytes or 0.0)
-        elif seen.image_distance is not None:
-            psnr_db = seen.image_distance.psnr_db
-            points[case.id] = (seen.cost_s, -psnr_db, seen.peak_memory_bytes or 0.0)
+        elif seen.farthest_db is not None:
+            points[case.id] = (seen.cost_s, -seen.farthest_db, seen.peak_memory_bytes or 0.0)
     return {
         name
         for name, own in points.items()

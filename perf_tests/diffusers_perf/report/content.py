@@ -88,6 +88,16 @@ class CasePart:
         return self.measurement.image_distance.psnr_db if self.measurement.image_distance else None
 
     @property
+    def farthest_db(self) -> float | None:
+        return self.measurement.farthest_db
+
+    @property
+    def farthest_step_db(self) -> float | None:
+        """Of a step-wise workload; None elsewhere."""
+        steps = self.measurement.step_distances
+        return None if steps is None else steps.least_db
+
+    @property
     def ssim(self) -> float | None:
         return self.measurement.image_distance.ssim if self.measurement.image_distance else None
 
@@ -155,6 +165,13 @@ class CasePart:
     def psnr(self) -> str:
         """PSNR, or ``identical``; empty where nothing was compared."""
         return "" if self.psnr_db is None else how_close(self.psnr_db, self.ssim).split(", ")[0]
+
+    @property
+    def farthest(self) -> str:
+        """`farthest_db`, or ``identical``; empty where nothing was compared."""
+        if self.farthest_db is None or self.farthest_db == self.psnr_db:
+            return self.psnr
+        return how_close(self.farthest_db, None)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -90,8 +90,10 @@ Values = Sequence[tuple[CasePart, float]]
 
 
 def _image(cases: Sequence[CasePart]) -> Panel | None:
-    """PSNR. Values at the cap have a line of their own, above all others."""
-    values = [(case, IDENTICAL_DB if case.name == REFERENCE else case.psnr_db) for case in cases]
+    """PSNR, or the farthest step's ratio. Values at the cap have a line of their own, above all."""
+    values = [
+        (case, IDENTICAL_DB if case.name == REFERENCE else case.farthest_db) for case in cases
+    ]
     known = [(case, value) for case, value in values if value is not None]
     if not known:
         return None

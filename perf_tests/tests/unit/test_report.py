@@ -17,9 +17,11 @@ from PIL import Image
 
 from diffusers_perf.cli import __main__ as command
 from diffusers_perf.messages.numbers import percent
+from diffusers_perf.plugin import screen
 from diffusers_perf.records import image_files, measurement
 from diffusers_perf.records.baselines import CaseBaseline, MachineBaseline
 from diffusers_perf.records.measurement import KernelFamily
+from diffusers_perf.records.reading import load_run
 from diffusers_perf.records.store import BaselineStore
 from diffusers_perf.report import charts, figures, markdown
 from diffusers_perf.report.content import mood_of
@@ -147,6 +149,24 @@ def test_own_scheduler_of_a_model_is_not_named(run: Content, tmp_path: Path) -> 
     printed = words(page(shown(run, tmp_path / "run.json")))
     assert "1 image, 512×512, 50 steps" in printed
     assert "steps of" not in printed
+
+
+def test_farthest_step_of_a_step_wise_case_is_shown(run: Content, tmp_path: Path) -> None:
+    """Its image is what comes of the reference's predictions, and says nothing of its own."""
+    measured(run, "ddim50-fp16")["step_distances"] = {
+        "inputs_db": [120.0, 48.0],
+        "predictions_db": [21.0, 15.25],
+    }
+    path = shown(run, tmp_path / "run.json")
+    text = page(path)
+    printed = words(text)
+    psnr_db = measured(run, "ddim50-fp16")["image_distance"]["psnr_db"]
+    for part in (f"{psnr_db:.1f} dB", "farthest step 15.2 dB", ", steps 15.2 dB"):
+        assert part in printed, part
+    # Of the trade-offs, which show the farther of both.
+    assert 'data-v="15.25"' in text
+    (case,) = (c for c in load_run(path).cases.values() if c.id == "ddim50-fp16")
+    assert screen.image(case.measurement).endswith(", steps 15.2 dB")
 
 
 def test_counters_below_zero_are_shown_as_missing(run: Content, tmp_path: Path) -> None:
