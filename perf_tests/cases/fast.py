@@ -79,8 +79,8 @@ SDXL_BEST_PER_BLOCK = stack(
     "sdxl_best_per_block",
     f"{SDXL_COMPILED_PER_BLOCK}+{LOOP}+cuda_graph_step+cuda_graph_decoder+precomputed_prompt",
 )
-# Where not all of the first steps are whole, the image is almost as far off (24.4 dB on an H200) as
-# one whose prompt was lost (22.5 dB); else it is at 40.8 dB.
+# With `deepcache` the image is almost as far off (24.4 dB on an H200) as one whose prompt was lost
+# (22.5 dB): `python -m perf_tests.training.fresh_steps sdxl`.
 SDXL_BEST_LOSSY = stack("sdxl_best_lossy", f"{SDXL_BEST_LOSSLESS}+late_deepcache")
 measure(
     SDXL30,

@@ -217,7 +217,12 @@ def _anatomy(
     # compiled, captured or cached later may call its modules no more.
     known = _ANATOMIES.setdefault(source, {})
     # Not its name, steps, seed and base, which say nothing of the parts.
-    key = (_told(workload.call), workload.inputs, workload.scheduler, *sorted(variants.items()))
+    key = (
+        _identity(workload.call),
+        id(workload.inputs),
+        workload.scheduler,
+        *sorted(variants.items()),
+    )
     if key not in known:
         with undone(pipeline) if offload else nullcontext():
             for change in offload:
@@ -227,16 +232,16 @@ def _anatomy(
     return known[key][1]
 
 
-def _told(argument: Any) -> object:
+def _identity(argument: Any) -> object:
     """What tells an argument from others: a number or a text itself, and which object it is of a
     callback or a tensor, of which two may look alike.
     """
     if argument is None or isinstance(argument, str | int | float | bool):
         return repr(argument)
     if isinstance(argument, list | tuple):
-        return tuple(_told(item) for item in argument)
+        return tuple(_identity(item) for item in argument)
     if isinstance(argument, Mapping):
-        return tuple((name, _told(item)) for name, item in argument.items())
+        return tuple((name, _identity(item)) for name, item in argument.items())
     return id(argument)
 
 

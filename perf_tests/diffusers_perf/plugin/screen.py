@@ -160,22 +160,25 @@ def image(seen: Measurement) -> str:
         return "not finite"
     if seen.image_distance is None:
         return f"mean {seen.look.mean:.2f}"
-    close = how_close(seen.image_distance.psnr_db, seen.image_distance.ssim)
-    if seen.step_distances is not None:
-        # The image is then what comes of the reference's predictions.
-        return f"{close}, {messages.farthest_step(seen.step_distances.least_db)}"
+    distance = seen.image_distance
+    close = how_close(distance.psnr_db, distance.ssim, seen.farthest_step_db)
     # A drift that is smaller than their rounding does not show.
     return f"{close}, 8 bits" if seen.accepted_bits == 8 else close
 
 
-def how_close(psnr_db: float, ssim: float | None) -> str:
+def how_close(psnr_db: float, ssim: float | None, step_db: float | None = None) -> str:
     """PSNR and SSIM in words: ``60.1 dB, 1.000``, or ``identical`` for equal images alone.
 
-    PSNR is capped, and by itself does not say so.
+    PSNR is capped, and by itself does not say so. Of a step-wise workload the image is what comes
+    of the reference's predictions, and the farthest step stands behind it.
     """
     if psnr_db >= IDENTICAL_DB and ssim == 1.0:
-        return "identical"
-    return f"{psnr_db:.1f} dB" + ("" if ssim is None else f", {ssim:.3f}")
+        close = "identical"
+    else:
+        close = f"{psnr_db:.1f} dB" + ("" if ssim is None else f", {ssim:.3f}")
+    if step_db is None or step_db >= IDENTICAL_DB:
+        return close
+    return f"{close}, {messages.farthest_step(step_db)}"
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]], *, width: int) -> list[str]:

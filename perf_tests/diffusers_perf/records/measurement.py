@@ -240,13 +240,18 @@ class Measurement(Record, frozen=True, kw_only=True):
         return None if self.image_distance is None else self.image_distance.psnr_db
 
     @property
+    def farthest_step_db(self) -> float | None:
+        """Of a step-wise workload; None elsewhere."""
+        return None if self.step_distances is None else self.step_distances.least_db
+
+    @property
     def farthest_db(self) -> float | None:
-        """The image's distance or, of a step-wise workload, that of the farthest step, if that is
-        farther; None where images were not compared.
+        """The image's distance or that of the farthest step, if that is farther; None where images
+        were not compared.
         """
-        if self.image_psnr_db is None or self.step_distances is None:
+        if self.image_psnr_db is None or self.farthest_step_db is None:
             return self.image_psnr_db
-        return min(self.image_psnr_db, self.step_distances.least_db)
+        return min(self.image_psnr_db, self.farthest_step_db)
 
     @property
     def idle_share(self) -> float | None:

@@ -92,12 +92,6 @@ class CasePart:
         return self.measurement.farthest_db
 
     @property
-    def farthest_step_db(self) -> float | None:
-        """Of a step-wise workload; None elsewhere."""
-        steps = self.measurement.step_distances
-        return None if steps is None else steps.least_db
-
-    @property
     def ssim(self) -> float | None:
         return self.measurement.image_distance.ssim if self.measurement.image_distance else None
 
@@ -159,12 +153,20 @@ class CasePart:
             return "not finite"
         if self.status in (Status.BLACK, Status.UNIFORM):
             return self.status
-        return "" if self.psnr_db is None else how_close(self.psnr_db, self.ssim)
+        if self.psnr_db is None:
+            return ""
+        return how_close(self.psnr_db, self.ssim, self.measurement.farthest_step_db)
 
     @property
     def psnr(self) -> str:
         """PSNR, or ``identical``; empty where nothing was compared."""
         return "" if self.psnr_db is None else how_close(self.psnr_db, self.ssim).split(", ")[0]
+
+    @property
+    def step(self) -> str:
+        """The farthest step of a step-wise workload, or ``identical``; empty elsewhere."""
+        step_db = self.measurement.farthest_step_db
+        return "" if step_db is None else how_close(step_db, 1.0).split(", ")[0]
 
     @property
     def farthest(self) -> str:

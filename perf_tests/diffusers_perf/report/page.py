@@ -77,7 +77,6 @@ def template(name: str) -> Template:
         seconds=figures.seconds,
         multiple=figures.multiple,
         mebibytes=figures.mebibytes,
-        decibels=figures.decibels,
         similarity=figures.similarity,
         percent_change=percent,
     )

@@ -41,14 +41,16 @@ def keep_blocks(pipeline: Any, *, interval: int, first: int = 0) -> Any:
     """Make the UNet's inner blocks anew in each `interval`-th step alone; the package's helper.
 
     A pipeline with a plan can do so in all of the `first` steps as well. What the helper holds of
-    the last step is not there for who calls the UNet's own forward. `ValueError` for a UNet without
-    a mid block, which the package does not know.
+    the last step is not there for who calls the UNet's own forward. `ValueError` for first steps
+    without a plan, and for a UNet without a mid block, which the package does not know.
     """
     from DeepCache import DeepCacheSDHelper
 
     if pipeline.unet.mid_block is None:
         raise ValueError("DeepCache wants a mid block, and the distilled UNet has none")
     planned = isinstance(pipeline, DeviceSteps)
+    if first and not planned:
+        raise ValueError("DeepCache makes first steps whole in a pipeline of device_steps alone")
     bases = (Planned, DeepCacheSDHelper) if planned else (DeepCacheSDHelper,)
     helper: Any = type("Helper", bases, {})(pipe=pipeline)
     helper.set_params(cache_interval=interval, cache_branch_id=0)

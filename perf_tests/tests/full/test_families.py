@@ -81,6 +81,8 @@ FITS = {
     "device_steps": ("sd", "sd_lora", "sdxl", "flux"),
     "precomputed_prompt": tuple(n for n in EVERY if n != "sdxl_modular"),
     "deepcache": UNETS,
+    "sparse_deepcache": UNETS,
+    "fused_rotary": ("flux",),
     # The tiny UNets have no attention at full resolution.
     "tome": (),
     "first_block_cache": CACHED,

@@ -55,8 +55,10 @@ def db(one: Any, other: Any) -> float:
     return pixels.distance(one, other).psnr_db
 
 
-@pytest.mark.parametrize("cache", ["deepcache", "sparse_deepcache"])
-def test_planned_caching_matches_the_package(cache: str, source: Source, plain: Any) -> None:
+@pytest.mark.parametrize(("cache", "interval"), [("deepcache", 3), ("sparse_deepcache", 5)])
+def test_planned_caching_matches_the_package(
+    cache: str, interval: int, source: Source, plain: Any
+) -> None:
     pytest.importorskip("DeepCache")
     made = []
     for name in (cache, f"device_steps+{cache}"):
@@ -68,6 +70,7 @@ def test_planned_caching_matches_the_package(cache: str, source: Source, plain: 
             assert left(generation, torch.device("cpu")).ignored == ()
             replay(pipeline)
             assert db(generation.images(), made[-1]) > EXACT_DB
+            assert pipeline.deep_cache.params["cache_interval"] == interval
             pipeline.deep_cache.params["cache_interval"] = 1
             pipeline.plan = getattr(pipeline, "plan", None) and replace(
                 pipeline.plan, fresh_every=1

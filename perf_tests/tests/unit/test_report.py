@@ -19,12 +19,13 @@ from diffusers_perf.cli import __main__ as command
 from diffusers_perf.messages.numbers import percent
 from diffusers_perf.plugin import screen
 from diffusers_perf.records import image_files, measurement
-from diffusers_perf.records.baselines import CaseBaseline, MachineBaseline
+from diffusers_perf.records.baselines import CaseBaseline, MachineBaseline, Published
 from diffusers_perf.records.measurement import KernelFamily
 from diffusers_perf.records.reading import load_run
 from diffusers_perf.records.store import BaselineStore
-from diffusers_perf.report import charts, figures, markdown
+from diffusers_perf.report import builder, charts, figures, markdown
 from diffusers_perf.report.content import mood_of
+from diffusers_perf.report.tradeoff import tradeoff
 from perf_tests.tests.unit.drawn import image, many, shown
 from perf_tests.tests.unit.recorded import (
     RECORDED,
@@ -153,20 +154,63 @@ def test_own_scheduler_of_a_model_is_not_named(run: Content, tmp_path: Path) -> 
 
 def test_farthest_step_of_a_step_wise_case_is_shown(run: Content, tmp_path: Path) -> None:
     """Its image is what comes of the reference's predictions, and says nothing of its own."""
-    measured(run, "ddim50-fp16")["step_distances"] = {
-        "inputs_db": [120.0, 48.0],
-        "predictions_db": [21.0, 15.25],
-    }
+    fp16 = measured(run, "ddim50-fp16")
+    fp16["step_distances"] = {"inputs_db": [120.0, 15.25], "predictions_db": [48.0, 21.0]}
     path = shown(run, tmp_path / "run.json")
     text = page(path)
     printed = words(text)
-    psnr_db = measured(run, "ddim50-fp16")["image_distance"]["psnr_db"]
+    psnr_db = fp16["image_distance"]["psnr_db"]
     for part in (f"{psnr_db:.1f} dB", "farthest step 15.2 dB", ", steps 15.2 dB"):
         assert part in printed, part
     # Of the trade-offs, which show the farther of both.
     assert 'data-v="15.25"' in text
+    assert command.main(["report", str(path), "--markdown", str(tmp_path / "out.md")]) == 0
+    assert ", steps 15.2 dB" in (tmp_path / "out.md").read_text()
     (case,) = (c for c in load_run(path).cases.values() if c.id == "ddim50-fp16")
     assert screen.image(case.measurement).endswith(", steps 15.2 dB")
+
+
+@pytest.mark.parametrize(
+    ("psnr_db", "step_db", "says"),
+    [
+        (120.0, 15.25, "identical, steps 15.2 dB"),
+        (51.36, 120.0, "51.4 dB, 1.000"),
+        (120.0, 120.0, "identical"),
+        (51.36, None, "51.4 dB, 1.000"),
+    ],
+)
+def test_farthest_step_stands_behind_an_image_that_it_is_farther_than(
+    psnr_db: float, step_db: float | None, says: str
+) -> None:
+    assert screen.how_close(psnr_db, 1.0, step_db) == says
+
+
+def test_step_of_an_identical_image_is_in_the_table_of_speed(run: Content, tmp_path: Path) -> None:
+    fp16 = measured(run, "ddim50-fp16")
+    fp16["image_distance"] = {"psnr_db": 120.0, "ssim": 1.0}
+    fp16["step_distances"] = {"inputs_db": [120.0], "predictions_db": [15.25]}
+    printed = words(page(shown(run, tmp_path / "run.json")))
+    assert "identical steps 15.2 dB" in printed
+
+
+@pytest.mark.parametrize("step_db", [15.25, 48.0])
+def test_trade_offs_count_the_farthest_step(run: Content, tmp_path: Path, step_db: float) -> None:
+    """Of two cases of one image and one size, the slower one is on the front by its steps alone."""
+    quick, slow = (measured(run, f"ddim50-{name}") for name in ("fp16", "tf32"))
+    slow["gpu_busy_s"] = 2 * quick["gpu_busy_s"]
+    for one, steps_db in ((quick, 20.0), (slow, step_db)):
+        one["peak_memory_bytes"] = quick["peak_memory_bytes"]
+        one["image_distance"] = {"psnr_db": 51.0, "ssim": 0.999}
+        one["step_distances"] = {"inputs_db": [120.0], "predictions_db": [steps_db]}
+    head = load_run(shown(run, tmp_path / "run.json"))
+    nothing = Published(cases={}, claims={})
+    part, *_ = builder.build(head, published=nothing, accepted=None).workloads
+    assert {case.name: case.front for case in part.cases}["tf32"] == (step_db > 20)
+    chart = tradeoff(part)
+    assert chart
+    image, _ = chart.panels
+    words_of = [point.words for point in image.points]
+    assert any(f"{step_db:.1f} dB" in said or f"{step_db:g}" in said for said in words_of), words_of
 
 
 def test_counters_below_zero_are_shown_as_missing(run: Content, tmp_path: Path) -> None:

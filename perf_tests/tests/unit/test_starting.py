@@ -6,7 +6,7 @@ import gc
 import time
 import weakref
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import count
 from typing import Any
 
@@ -170,8 +170,22 @@ def test_argument_that_is_named_as_a_field_is_one_of_the_call(name: str) -> None
 def test_workloads_of_other_inputs_are_looked_at_anew() -> None:
     source: Any = FakeSource()
     first = REFERENCE_CASE.workload
-    others = [replace(first, inputs=lambda: {"image": "an image"}) for _ in range(2)]
+    others = [replace(first, inputs=Image()) for _ in range(2)]
     assert looked_at(source, first, *others) == [True, True, True]
+
+
+@dataclass
+class Image:
+    """Of a user's own: it cannot be hashed, and equals others of its kind."""
+
+    def __call__(self) -> dict[str, Any]:
+        return {"image": "an image"}
+
+
+def test_workloads_of_another_scheduler_are_looked_at_anew() -> None:
+    source: Any = FakeSource()
+    others = [replace(REFERENCE_CASE.workload, scheduler=s) for s in ("DDIMScheduler", None)]
+    assert looked_at(source, *others) == [True, True]
 
 
 def looked_at(source: Any, *workloads: Workload) -> list[bool]:
