@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from statistics import median
 
@@ -26,8 +27,10 @@ from diffusers_perf.records.measurement import Measurement
 
 OF_HOST = (TEXT_STAGE, IMPORT, COLD_IMPORT, LOAD, COLD_LOAD, FIRST_IMAGE, COLD_FIRST_IMAGE)
 """Metrics in which the host computes, and does not wait for a GPU or sleep."""
-WITH_GPU = (LATENCY, DENOISING_STAGE, DECODER_STAGE)
-"""Metrics of a generation, in which the host also waits for a GPU."""
+WITH_GPU = (LATENCY, DEFAULT_CALL)
+"""Metrics of a whole call, in which the host also waits for a GPU."""
+STAGES = (TEXT_STAGE, DENOISING_STAGE, DECODER_STAGE)
+"""Of a call, in their order."""
 CORE_SLOWED = 1.15
 """A core this many times slower than at its best had interference. Two cores of an idle machine
 were at most 1.13 times slower, those of hosts that neighbours kept busy up to 1.9 times."""
@@ -81,18 +84,39 @@ def _slower_than_accepted(q: Question, metric: Metric, share: float) -> Iterator
     """Was the core slower than at its best in the accepted processes, in all rounds or at some time
     during the import?
 
-    Then it made a time longer by no more than a loop, and by no more than the GPU was idle.
+    Then it made a time longer by no more than a loop. A call that waits for a GPU it made no longer
+    than as many times what the host can have taken of it when it was accepted: of a time that the
+    GPU decides, a core excuses nothing.
     """
-    if metric in WITH_GPU:
-        busy = 1 - _host_share(q.measured)
-    elif metric in (*OF_HOST, DEFAULT_CALL):
-        busy = 0.0
-    else:
+    if metric not in OF_HOST and metric not in WITH_GPU:
         return
+    is_bound = metric in WITH_GPU and _has_gpu(q.measured)
+    host_s = _accepted_host_s(q, metric) if is_bound else math.inf
+    seen_s = metric.of(q.measured) or 0.0
     for accepted_s in _accepted_loop(q):
         core = _loop(q.measured, metric) / accepted_s
-        if core > CORE_SLOWED and share >= max(1 / core, busy):
+        if core > CORE_SLOWED and share >= 1 / core and seen_s <= core * host_s:
             yield messages.slower_than_accepted(core)
+
+
+def _accepted_host_s(q: Question, metric: Metric) -> float:
+    """The most that the host can have taken of a call when it was accepted; 0 where the line does
+    not say it.
+
+    Of a latency, the host's time for each stage of a short generation, with as many times the
+    denoising as there are steps: in some stages it waits for the GPU as well. A default call is
+    itself a short generation.
+    """
+    if q.baseline is None:
+        return 0.0
+    typical_s = {field: median(each) for field, each in q.baseline.measured.items()}
+    if metric is DEFAULT_CALL:
+        return typical_s.get(metric.field, 0.0)
+    fewest = q.baseline.fewest_steps
+    if not fewest or any(stage.field not in typical_s for stage in STAGES):
+        return 0.0
+    text_s, denoising_s, decoder_s = (typical_s[stage.field] for stage in STAGES)
+    return text_s + q.measured.steps / fewest * denoising_s + decoder_s
 
 
 def _loop(measured: Measurement, metric: Metric) -> float:
@@ -118,8 +142,13 @@ def _host_share(measured: Measurement) -> float:
     """Of a latency, the share during which the GPU is idle: all of it where there is none."""
     if measured.idle_share is not None:
         return measured.idle_share
-    # A GPU's memory would be known, and without its busy time nothing is.
-    return 1.0 if measured.peak_memory_bytes is None else 0.0
+    # Without its busy time nothing is known of a GPU.
+    return 0.0 if _has_gpu(measured) else 1.0
+
+
+def _has_gpu(measured: Measurement) -> bool:
+    """Whether it ran on one, whose memory or busy time is then known."""
+    return measured.peak_memory_bytes is not None or measured.gpu_busy_s is not None
 
 
 def _core_slowed(q: Question, measured: Measurement) -> float:

@@ -287,11 +287,35 @@ def test_core_that_was_slow_during_the_import_makes_it_no_slower(tmp_path: Path)
         assert {s for m, s in found.items() if m != "import time"} == {Status.SAME}
 
 
+@pytest.mark.parametrize("core", [1.2, 1.3, 1.5])
+@pytest.mark.parametrize("sleep_s", [0.6, 1.0, 1.4])
+def test_sleep_on_a_slow_core_is_slower_where_the_gpu_sets_the_pace(
+    core: float, sleep_s: float, tmp_path: Path
+) -> None:
+    """While it sleeps the GPU is idle, as beside a slow core: for up to a fifth of the time."""
+    runs = three_rounds("flux")
+    standards = accepted(runs, tmp_path)
+    key = "dev28/flux1-dev/seeded-2023/reference"
+    assert standards.baseline
+    loop_s = standards.baseline.cases[key].cpu_loop_s
+    assert loop_s
+    case = runs[0].cases[key]
+    seen = case.measurement
+    slept = structs.replace(
+        seen,
+        rounds_s=tuple(seconds + sleep_s for seconds in seen.rounds_s),
+        interference=structs.replace(seen.interference, cpu_loops_s=(core * loop_s,) * 6),
+    )
+    run = replace(runs[0], cases={key: structs.replace(case, measurement=slept)})
+    found = {f.metric: f.status for f in judged(run, run.cases[key], standards).findings}
+    assert found["latency"] == Status.SLOWER
+
+
 @pytest.mark.parametrize(
     ("rounds", "busy", "slower"),
     [
         (1.0, 1.03, {"GPU busy"}),
-        # The GPU is idle for a tenth of the time, which is less than the latency is too long.
+        # A bit more than 1.48 times what the host took when it was accepted.
         (1.2, 1.2 * 1.18, {"GPU busy", "latency"}),
         # What sleeps, longer than the core explains.
         (1.5, 1.0, {"latency"}),
