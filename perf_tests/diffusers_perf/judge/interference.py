@@ -81,8 +81,8 @@ def _slower_machine(q: Question, metric: Metric, share: float) -> Iterator[str]:
 
 
 def _slower_than_accepted(q: Question, metric: Metric, share: float) -> Iterator[str]:
-    """Was the core slower than at its best in the accepted processes, in all rounds or at some time
-    during the import?
+    """Was the core slower than at its best in the accepted processes, in all rounds or, of an
+    import, while it went on?
 
     Then it made a time longer by no more than a loop. A call that waits for a GPU it made no longer
     than as many times what the host can have taken of it when it was accepted: of a time that the
@@ -94,9 +94,11 @@ def _slower_than_accepted(q: Question, metric: Metric, share: float) -> Iterator
     host_s = _accepted_host_s(q, metric) if is_bound else math.inf
     seen_s = metric.of(q.measured) or 0.0
     for accepted_s in _accepted_loop(q):
-        core = _loop(q.measured, metric) / accepted_s
+        parts = q.measured.interference.import_parts.get(metric.field, ())
+        loop_s = _mean_loop_s(parts) if parts else min(loops_of(q.measured), default=0.0)
+        core = loop_s / accepted_s
         if core > CORE_SLOWED and share >= 1 / core and seen_s <= core * host_s:
-            yield messages.slower_than_accepted(core)
+            yield messages.slower_than_accepted(core, during_import=bool(parts))
 
 
 def _accepted_host_s(q: Question, metric: Metric) -> float:
@@ -119,12 +121,12 @@ def _accepted_host_s(q: Question, metric: Metric) -> float:
     return text_s + q.measured.steps / fewest * denoising_s + decoder_s
 
 
-def _loop(measured: Measurement, metric: Metric) -> float:
-    """The loop that shows how slow the core was at least in rounds, and at most in an import, which
-    is over before them: it is timed a few times in that, each after another part.
+def _mean_loop_s(parts: Sequence[tuple[float, float]]) -> float:
+    """The loop on a core of one speed on which all parts of an import would have taken as long.
+
+    Not the slowest of the loops: of six on an idle machine, one takes a fifth longer than another.
     """
-    beside = measured.interference.import_loops_s if metric in (IMPORT, COLD_IMPORT) else ()
-    return max(beside) if beside else min(loops_of(measured), default=0.0)
+    return sum(seconds for seconds, _ in parts) / sum(seconds / loop_s for seconds, loop_s in parts)
 
 
 def _at_best(q: Question, measured: Measurement) -> float:

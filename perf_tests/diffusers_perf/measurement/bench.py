@@ -33,9 +33,9 @@ from diffusers_perf.measurement.loading import (
     Loading,
     before_first_image,
     import_notes,
+    import_parts,
     import_times,
     load_of,
-    loops_beside,
     starting_notes,
 )
 from diffusers_perf.measurement.observing import Observer, Observing, parameters
@@ -268,10 +268,10 @@ class Bench:
             *(import_notes(self.imports) if case.is_reference else ()),
             *starting_notes(load, compiled),
         ]
-        import_loops_s = loops_beside(self.imports) if case.is_reference else ()
+        parts = import_parts(self.imports) if case.is_reference else {}
         measurement = structs.replace(
             measurement,
-            interference=structs.replace(watch.interference(), import_loops_s=import_loops_s),
+            interference=structs.replace(watch.interference(), import_parts=parts),
             notes=(*measurement.notes, *unlike),
         )
         self._images[case.id] = images

@@ -16,6 +16,7 @@ from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from diffusers_perf.catalog.metrics import DEFAULT_CALL
 from diffusers_perf.measurement.clock import synchronized_clock
+from diffusers_perf.measurement.core import set_profiler
 from diffusers_perf.measurement.discovery import step_ends
 from diffusers_perf.measurement.generation import BadOutput, Generation, Short, images_in
 from diffusers_perf.measurement.growth import Growing, gpu_bytes, pytest_keeps_no_logs
@@ -174,7 +175,7 @@ class _Calls:
         return sum(
             self._calls[id(code)]
             for code in [*self._codes.values()]
-            # Inline: a function of Python that is called in here counts as well.
+            # No function of its own: this runs under the profiler, which would count each call.
             if not f"{code.co_filename}:{code.co_qualname}".startswith(LEFT_OUT)
         )
 
@@ -192,10 +193,7 @@ def python_calls(generation: Generation, pipeline: Any) -> Count:
             call()
         finally:
             sys.setprofile(None)
-            if callable(before):
-                sys.setprofile(before)
-            elif before is not None:
-                before.enable()  # cProfile's own, until Python 3.11
+            set_profiler(before)
     if len(after_steps) <= STEADY:
         # A result that was cached: the rounds say so.
         return Count(fixed=calls.so_far(), per_step=0)

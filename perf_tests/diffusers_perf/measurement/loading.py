@@ -53,15 +53,16 @@ class Load:
     """What it compiled from source: it is compared with no load that found bytecode."""
     peak_bytes: int | None = None
     """The most GPU memory until all was loaded and changed; None without a GPU."""
-    loops_s: tuple[float, ...] = ()
-    """Calibration loops between its parts, which are not in its seconds."""
+    parts: tuple[tuple[float, float], ...] = ()
+    """Of each longer part its seconds, and those of the calibration loop after it, which are in no
+    part."""
 
     def __add__(self, further: Load) -> Load:
         return Load(
             seconds=self.seconds + further.seconds,
             read_bytes=self.read_bytes + further.read_bytes,
             idle_s=self.idle_s + further.idle_s,
-            loops_s=self.loops_s + further.loops_s,
+            parts=self.parts + further.parts,
         )
 
     @property
@@ -139,30 +140,34 @@ class Importing:
 
 
 def _with_loop(load: Load) -> Load:
-    seconds = core.loop_s()
-    return replace(load, loops_s=(*load.loops_s, seconds) if seconds else load.loops_s)
-
-
-def loops_beside(imports: Iterable[Load]) -> tuple[float, ...]:
-    """The calibration loops of those of which `import_times` has a number."""
-    return tuple(s for load in imports if not load.compiled.is_much for s in load.loops_s)
+    loop_s = core.loop_s()
+    return replace(load, parts=((load.seconds, loop_s),)) if loop_s else load
 
 
 def import_times(imports: Iterable[Load]) -> dict[str, float]:
-    """What importing took, by `Metric.field`; of several with a warm or a cold cache, the last.
+    """What importing took, by `Metric.field`."""
+    judged = _judged_imports(imports)
+    seen = {field: load.seconds for field, load in judged.items()}
+    if warm := judged.get(IMPORT.field):
+        seen[IMPORT_IDLE.field] = max(START_TICK_S, warm.idle_s)
+    return seen
+
+
+def import_parts(imports: Iterable[Load]) -> dict[str, tuple[tuple[float, float], ...]]:
+    """The same of the parts of each, as far as a calibration loop was timed after them."""
+    return {field: load.parts for field, load in _judged_imports(imports).items() if load.parts}
+
+
+def _judged_imports(imports: Iterable[Load]) -> dict[str, Load]:
+    """By `Metric.field`: of several with a warm or a cold cache, the last.
 
     One that compiled much from source is neither.
     """
-    seen = {}
-    for load in imports:
-        if load.compiled.is_much:
-            continue
-        if load.is_cold:
-            seen[COLD_IMPORT.field] = load.seconds
-        else:
-            seen[IMPORT.field] = load.seconds
-            seen[IMPORT_IDLE.field] = max(START_TICK_S, load.idle_s)
-    return seen
+    return {
+        (COLD_IMPORT if load.is_cold else IMPORT).field: load
+        for load in imports
+        if not load.compiled.is_much
+    }
 
 
 def before_first_image(

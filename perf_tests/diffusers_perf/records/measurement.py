@@ -134,8 +134,9 @@ class Interference(Record, frozen=True, kw_only=True):
     """Share of the rounds for which a thread was ready to run and had no CPU."""
     cpu_loops_s: tuple[Positive, ...] = ()
     """CPU seconds of one calibration loop before and after each round; empty in older runs."""
-    import_loops_s: tuple[Positive, ...] = ()
-    """The same during the imports whose times the measurement has; empty in older runs."""
+    import_parts: Mapping[str, tuple[tuple[Positive, Positive], ...]] = {}
+    """Of each import time that the measurement has, by `catalog.metrics.Metric.field`: the seconds
+    of each part, and the CPU seconds of one calibration loop after it. Empty in older runs."""
     unknown: str | None = None
     """What could not be observed, and why."""
 

@@ -480,29 +480,50 @@ def test_slow_core_excuses_no_latency_whose_accepted_stages_are_unknown(lacking:
 
 
 @pytest.mark.parametrize(
-    ("during_s", "rounds_s", "excused"),
+    ("parts", "rounds_s", "excused"),
     [
-        # One part of it on a slow core, whatever the rounds ran on.
-        ((0.01, 0.02, 0.01), 0.01, True),
-        ((0.01, 0.0199, 0.01), 0.01, False),
-        ((0.01, 0.01, 0.01), 0.02, False),
+        # All of it on a slow core, whatever the rounds ran on.
+        (((1.0, 0.02), (9.0, 0.02)), 0.01, True),
+        (((1.0, 0.0199), (9.0, 0.0199)), 0.01, False),
+        (((1.0, 0.01), (9.0, 0.01)), 0.02, False),
+        # What a part of it took counts, and not how many parts there are.
+        (((1.0, 0.019), (9.0, 0.021)), 0.01, True),
+        (((9.0, 0.019), (1.0, 0.021)), 0.01, False),
+        # A loop that was slow once, beside a part that would have taken half of a second less.
+        (((1.0, 0.02), (9.0, 0.01)), 0.01, False),
+        # On a core of a third of its speed for half of the time that a quick one would have taken.
+        (((3.0, 0.03), (1.0, 0.01)), 0.01, True),
+        (((2.9, 0.03), (1.1, 0.01)), 0.01, False),
         # An older run knows of its rounds alone.
         ((), 0.02, True),
         ((), 0.01, False),
     ],
 )
-def test_import_is_excused_by_the_slowest_core_during_it(
-    during_s: tuple[float, ...], rounds_s: float, excused: bool
+def test_import_is_excused_by_the_core_during_its_parts(
+    parts: tuple[tuple[float, float], ...], rounds_s: float, excused: bool
 ) -> None:
-    loops = Interference(cpu_loops_s=(rounds_s,) * 2, import_loops_s=during_s)
     line = structs.replace(baseline_of(REFERENCE, REFERENCE), cpu_loop_s=0.01)
+    for metric, other in ((IMPORT, COLD_IMPORT), (COLD_IMPORT, IMPORT)):
+        # Another import of the run is another process's, or another time.
+        quick = {other.field: ((10.0, 0.01),)}
+        own = {metric.field: parts} if parts else {}
+        loops = Interference(cpu_loops_s=(rounds_s,) * 2, import_parts={**quick, **own})
+        asked = question(structs.replace(REFERENCE, interference=loops), baseline=line)
+        assert bool(excuses(asked, metric, 0.5 + 1e-9)) is excused
+        assert not excuses(asked, metric, 0.48)
+        # A load comes later, and what sleeps takes no longer.
+        assert bool(excuses(asked, LOAD, 0.5)) is (rounds_s == 0.02)
+        assert not excuses(asked, IMPORT_IDLE, 0.5)
+
+
+def test_slow_core_is_said_of_the_import_or_of_the_rounds() -> None:
+    line = structs.replace(baseline_of(REFERENCE, REFERENCE), cpu_loop_s=0.01)
+    parts = {IMPORT.field: ((5.0, 0.016),)}
+    loops = Interference(cpu_loops_s=(0.02, 0.02), import_parts=parts)
     asked = question(structs.replace(REFERENCE, interference=loops), baseline=line)
-    for metric in (IMPORT, COLD_IMPORT):
-        assert bool(excuses(asked, metric, 0.5)) is excused
-        assert not excuses(asked, metric, 0.49)
-    # A load comes later, and what sleeps takes no longer.
-    assert bool(excuses(asked, LOAD, 0.5)) is (rounds_s == 0.02)
-    assert not excuses(asked, IMPORT_IDLE, 0.5)
+    slow = "slow CPU core: {} the accepted time for the calibration loop {}"
+    assert excuses(asked, IMPORT, 0.9) == [slow.format("1.60x", "during the import")]
+    assert excuses(asked, LOAD, 0.9) == [slow.format("2.00x", "beside the rounds")]
 
 
 @pytest.mark.parametrize(("metric", "excused"), [(DEFAULT_CALL, True), (LATENCY, False)])

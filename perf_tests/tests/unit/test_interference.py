@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import cProfile
 import itertools
 import sys
 import time
@@ -175,3 +176,38 @@ def test_tracer_does_not_slow_the_loop() -> None:
     finally:
         sys.settrace(before)
     assert len(followed) < 100
+
+
+def test_profiler_does_not_slow_the_loop_and_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python 3.11 takes 1.55 times as long for it, even though the loop calls nothing."""
+    while_timed: list[object] = []
+
+    def thread_time() -> float:
+        while_timed.append(sys.getprofile())
+        return float(len(while_timed))
+
+    def profiler(frame: FrameType, event: str, _: object) -> None:
+        pass
+
+    monkeypatch.setattr(core, "time", SimpleNamespace(thread_time=thread_time))
+    before = sys.getprofile()
+    sys.setprofile(profiler)
+    try:
+        assert LOOP_S() == 1.0
+        assert sys.getprofile() is profiler
+    finally:
+        sys.setprofile(before)
+    assert while_timed == [None, None]
+
+
+def test_cprofile_goes_on_after_the_loop() -> None:
+    """`sys.getprofile` gives its object on Python 3.11, which cannot be called."""
+
+    def after() -> None:
+        pass
+
+    with cProfile.Profile(builtins=False) as profile:
+        LOOP_S()
+        after()
+    entries = profile.getstats()  # type: ignore[attr-defined, unused-ignore]
+    assert after.__code__ in {entry.code for entry in entries}

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import gc
+import sys
 import time
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from importlib import import_module
 from itertools import count
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,7 +25,7 @@ from diffusers_perf.catalog.workload import Workload
 from diffusers_perf.judge.comparison import Change
 from diffusers_perf.judge.pairs import compare
 from diffusers_perf.judge.verdicts import judge
-from diffusers_perf.measurement import core, loading
+from diffusers_perf.measurement import core, housekeeping, importing, loading
 from diffusers_perf.measurement.bytecode import Compiled
 from diffusers_perf.measurement.importing import timed_import
 from diffusers_perf.measurement.loading import (
@@ -32,8 +35,8 @@ from diffusers_perf.measurement.loading import (
     Load,
     Loading,
     before_first_image,
+    import_parts,
     import_times,
-    loops_beside,
     since_start,
 )
 from diffusers_perf.measurement.pipelines import built
@@ -250,7 +253,7 @@ def test_fresh_process_says_what_importing_took() -> None:
 
 
 class Clock:
-    """Stands in for a thread's clock and its loop: a part of an import takes what it is told to."""
+    """Stands in for a thread's clock and its loop: a part of an import takes what a test sets."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now_s = 100.0
@@ -278,42 +281,87 @@ def test_loop_is_timed_between_the_parts_of_an_import_and_in_none(
     load = importing.load()
     assert load.seconds == pytest.approx(5 + 2 + 0.01 + 3)
     # None after the short part.
-    assert load.loops_s == (0.01, 0.02, 0.03)
+    assert [seconds for seconds, _ in load.parts] == pytest.approx([5, 2, 3])
+    assert [loop_s for _, loop_s in load.parts] == [0.01, 0.02, 0.03]
 
 
-def test_loops_are_those_beside_the_imports_that_are_judged() -> None:
-    warm = Load(seconds=7, read_bytes=0, loops_s=(0.01, 0.02))
-    cold = Load(seconds=20, read_bytes=COLD_BYTES + 1, loops_s=(0.03,))
-    source = Load(seconds=20, read_bytes=0, compiled=Compiled(modules=3000), loops_s=(0.04,))
-    assert loops_beside([warm, cold]) == (0.01, 0.02, 0.03)
-    assert loops_beside([warm, source]) == (0.01, 0.02)
-    assert loops_beside([]) == ()
+def test_each_import_time_has_the_parts_of_its_own_import() -> None:
+    """A fresh process's from the disk's cache, and this one's from the disk."""
+    warm = Load(seconds=7, read_bytes=0, parts=((5, 0.01), (2, 0.02)))
+    cold = Load(seconds=20, read_bytes=COLD_BYTES + 1, parts=((20, 0.03),))
+    source = Load(seconds=20, read_bytes=0, compiled=Compiled(modules=3000), parts=((20, 0.04),))
+    assert import_parts([warm, cold]) == {"import_s": warm.parts, "cold_import_s": cold.parts}
+    assert import_parts([warm, source]) == {"import_s": warm.parts}
+    again = Load(seconds=8, read_bytes=0, parts=((8, 0.05),))
+    assert import_times([warm, again])["import_s"] == 8
+    assert import_parts([warm, again]) == {"import_s": again.parts}
+    assert import_parts([]) == import_parts([Load(seconds=7, read_bytes=0)]) == {}
 
 
-def test_fresh_process_times_the_loop_as_well() -> None:
-    libraries = timed_import(["torch"])
-    assert len(libraries.loops_s) >= 2
-    assert max(libraries.loops_s) < libraries.seconds
+def test_fresh_process_times_the_loop_after_each_library(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """And in no part: one that imports nothing is too short for a loop of its own."""
+    for name, seconds in (("early", 0.3), ("library", 0.2), ("late", 0.15)):
+        (tmp_path / f"{name}.py").write_text(SLEEP.replace("0.3", str(seconds)))
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(importing, "PARTS", ("library",))
+    load = timed_import(["early", "library", "late"])
+    # After Python's own start and this package's.
+    _, library_s, late_s = (seconds for seconds, _ in load.parts)
+    assert library_s >= 0.5 > late_s >= 0.15
+    assert load.seconds >= sum(seconds for seconds, _ in load.parts)
+
+
+def test_fresh_process_times_the_loop_after_torch() -> None:
+    load = timed_import(["torch", "json"])
+    assert len(load.parts) == 2
+    assert max(loop_s for _, loop_s in load.parts) < load.seconds
+
+
+OTHER_TESTS = "import clock; clock.now_s += 1000\ndef test_other(): pass\n"
+OTHER_HOOKS = "import clock\ndef pytest_collection_modifyitems(): clock.now_s += 1000\n"
 
 
 @pytest.mark.parametrize("is_first", [True, False])
-def test_first_session_of_a_process_records_the_loops_during_its_imports(
+def test_first_session_of_a_process_records_the_parts_of_its_import(
     is_first: bool, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """The process's start, the suite's parts and the libraries; and nothing of other tests."""
+    clock = Clock(monkeypatch)
+    monkeypatch.setitem(sys.modules, "clock", clock)
     monkeypatch.setattr(collection, "_SESSIONS", count(0 if is_first else 1))
-    monkeypatch.setattr(loading, "PART_S", 0.0)
     # This process is one of many tests, which may have compiled much.
     monkeypatch.setattr(loading, "with_compiled", lambda load: load)
+
+    def import_part(name: str) -> Any:
+        clock.now_s += 3 if name in collection.PARTS else 0
+        return import_module(name)
+
+    def import_library(_: str) -> None:
+        clock.now_s += 4
+
+    monkeypatch.setattr(collection, "import_module", import_part)
+    monkeypatch.setattr(housekeeping, "_import_once", import_library)
+    folder = pytester.mkdir("perf_tests")
+    for name, content in (
+        ("conftest.py", OTHER_HOOKS),
+        ("test_before.py", OTHER_TESTS),
+        ("test_other.py", OTHER_TESTS),
+    ):
+        (folder / name).write_text(content)
     assert main_job.run(pytester, "--quick", "--benchmark-json=run.json", fakes="fine").ret == 0
-    seen = {
-        name: case.measurement.interference.import_loops_s
-        for name, case in load_run(pytester.path / "run.json").by_id.items()
-    }
+    seen = load_run(pytester.path / "run.json").by_id
     assert seen.keys() == {"fake4-reference", "fake4-fine"}
     # Of the reference, whose import time is judged.
-    assert seen["fake4-fine"] == ()
-    assert len(seen["fake4-reference"]) >= (3 if is_first else 0)
-    assert bool(seen["fake4-reference"]) is is_first
+    assert seen["fake4-fine"].measurement.interference.import_parts == {}
+    found = seen["fake4-reference"].measurement
+    if not is_first:
+        assert found.interference.import_parts == {}
+        return
+    ((field, parts),) = found.interference.import_parts.items()
+    assert [seconds for seconds, _ in parts] == pytest.approx([5, 3, 3, 3, 4, 4, 4])
+    assert found.metrics[field] == pytest.approx(26)
 
 
 def test_import_from_the_disk_is_a_metric_of_its_own() -> None:

@@ -148,8 +148,9 @@ def slow_core(ratio: float) -> str:
     return f"slow CPU core: {ratio:.2f}x its best time for the calibration loop"
 
 
-def slower_than_accepted(ratio: float) -> str:
-    return f"slow CPU core: {ratio:.2f}x the accepted time for the calibration loop"
+def slower_than_accepted(ratio: float, *, during_import: bool) -> str:
+    when = "during the import" if during_import else "beside the rounds"
+    return f"slow CPU core: {ratio:.2f}x the accepted time for the calibration loop {when}"
 
 
 def uneven_rounds(ratio: float) -> str:
