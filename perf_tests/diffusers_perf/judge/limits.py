@@ -93,13 +93,25 @@ def limits_of(
     """
     is_reference = not any(metric.ratio_of and metric.field in measured for metric in LIMITED)
     noise = calibration.noise if calibration else {}
-    return {
-        metric.limit_name: rounded(_limit(metric, metric.limit, measured[metric.field], noise))
-        for metric in LIMITED
-        if metric.limit
-        and measured.get(metric.field)
-        and (is_reference or not metric.reference_only)
-    }
+    limits = {}
+    for metric in LIMITED:
+        values = measured.get(metric.field)
+        if metric.limit and values and (is_reference or not metric.reference_only):
+            values = _undisturbed(metric, metric.limit, values)
+            limits[metric.limit_name] = rounded(_limit(metric, metric.limit, values, noise))
+    return limits
+
+
+def _undisturbed(metric: Metric, rule: LimitRule, values: Sequence[float]) -> Sequence[float]:
+    """Without the longest start of at least three processes, where it is beyond the limit that the
+    others give: a slow host, whose limit would let a regression pass.
+
+    A process starts once. Of a stage the least of several counts, on a slow host as well.
+    """
+    if metric.detector != "load" or len(values) < PROCESSES_FEW:
+        return values
+    *others, longest = sorted(values)
+    return others if longest > _limit(metric, rule, others, {}) else values
 
 
 def _limit(
