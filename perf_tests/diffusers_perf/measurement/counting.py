@@ -46,6 +46,12 @@ def _nothing_collected() -> Iterator[None]:
             gc.enable()
 
 
+def has_data(pipeline: Any) -> bool:
+    """Whether its modules were built with weights."""
+    own = modules(pipeline).values()
+    return not any(parameter.is_meta for module in own for parameter in module.parameters())
+
+
 @contextmanager
 def without_data(pipeline: Any) -> Iterator[None]:
     """All parameters and buffers without data for as long as the context is open."""

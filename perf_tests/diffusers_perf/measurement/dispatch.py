@@ -178,9 +178,7 @@ class Counting(TorchDispatchMode):
         Without data torch would take it apart.
         """
         if not query.is_meta:
-            return torch.nn.functional.scaled_dot_product_attention(
-                query, key, value, attn_mask, *args, **kwargs
-            )
+            return FUSED_ATTENTION(query, key, value, attn_mask, *args, **kwargs)
         if attn_mask is not None:
             self.event(MASKED_ATTENTION.field, "attn_mask")
         *batch, heads, tokens, width = (*query.shape[:-1], value.shape[-1])
@@ -235,6 +233,10 @@ class Counting(TorchDispatchMode):
         sums[2] += moved
 
 
+# What torch.nn.functional has under its name may be another's, which calls this one.
+FUSED_ATTENTION: Any = torch._C._nn.scaled_dot_product_attention
+
+
 class Constructors(TorchFunctionMode):
     """Sees calls that are not a single operator by the time they are dispatched."""
 
@@ -250,7 +252,7 @@ class Constructors(TorchFunctionMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         kwargs = kwargs or {}
-        if func is torch.nn.functional.scaled_dot_product_attention:
+        if func is FUSED_ATTENTION:
             return self._counting.fused_attention(*args, **kwargs)
         if func in self.READS or func in self.DECIDES:
             return self._read(func, *args, **kwargs)

@@ -82,6 +82,9 @@ FITS = {
     "precomputed_prompt": tuple(n for n in EVERY if n != "sdxl_modular"),
     "deepcache": UNETS,
     "sparse_deepcache": UNETS,
+    "dbcache": ("flux",),
+    # What has a GELU by tanh.
+    "fused_mlp": ("sd3", "flux", "pixart", "qwen", "wan"),
     "fused_rotary": ("flux",),
     # The tiny UNets have no attention at full resolution.
     "tome": (),
@@ -133,7 +136,8 @@ def _check(
     try:
         seen = structure.observe(pipeline, workload)
     except structure.NotCountable as error:
-        assert optimization.name in ("first_block_cache", "autocast"), str(error)  # noqa: PT017
+        reads = ("first_block_cache", "dbcache", "autocast")
+        assert optimization.name in reads, str(error)  # noqa: PT017
     else:
         calls = [work.calls.total(workload.steps) for work in seen.operators.values()]
         assert min(calls) >= 0, optimization.name

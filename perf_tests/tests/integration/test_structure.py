@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from shlex import split
 from types import SimpleNamespace
@@ -11,13 +12,15 @@ from typing import Any
 
 import pytest
 import torch
+from diffusers import UNet2DConditionModel
 
 from diffusers_perf import models
-from diffusers_perf.catalog.declarations import Case
+from diffusers_perf.catalog.declarations import REFERENCE, Case
 from diffusers_perf.catalog.discovery import Project
 from diffusers_perf.catalog.refusal import Refusal
 from diffusers_perf.cli import __main__ as cli
 from diffusers_perf.cli import structure as command
+from diffusers_perf.cli.calls import count
 from diffusers_perf.faults.attention import mask_stops_flash
 from diffusers_perf.faults.injection import Injection
 from diffusers_perf.judge import structure_verdicts
@@ -29,6 +32,7 @@ from diffusers_perf.measurement.discovery import NotDiscovered
 from diffusers_perf.measurement.generation import BadOutput, Generation
 from diffusers_perf.measurement.pipelines import built
 from diffusers_perf.measurement.roofline import count_work
+from diffusers_perf.models.seeded import Seeded
 from diffusers_perf.records.baselines import OperatorBaseline
 from diffusers_perf.records.measurement import Count
 from diffusers_perf.records.operators import (
@@ -840,3 +844,41 @@ def test_bad_arguments_are_one_sentence(
     shown = capsys.readouterr().err
     assert shown.startswith("error: ")
     assert says in shown
+
+
+def test_number_that_a_denoiser_reads_is_counted_in_half_precision(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its applied check calls the denoiser, which has no data of which a number could be read."""
+    source = models.open_source("small")
+    assert isinstance(source, Seeded)
+    workload = replace(workloads.DDIM50_SMALL, base=("bf16",))
+    forward = UNet2DConditionModel.forward
+
+    def reading(self: Any, *args: Any, **kwargs: Any) -> Any:
+        output = forward(self, *args, **kwargs)
+        output[0].float().mean().item()
+        return output
+
+    case = ours().case(workload, REFERENCE)
+    before = device_reads(count(case, source.without_weights()))
+    monkeypatch.setattr(UNet2DConditionModel, "forward", reading)
+    after = device_reads(count(case, source.without_weights()))
+    assert after - before == workload.steps
+
+
+def device_reads(seen: OperatorCounts) -> int:
+    steps = workloads.DDIM50_SMALL.steps
+    reads = [n for at, n in seen.occurrences.items() if at.counter == "device_reads"]
+    return sum(number.total(steps) for number in reads)
+
+
+def test_attention_that_is_wrapped_is_counted_as_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    source = models.open_source("small")
+    assert isinstance(source, Seeded)
+    case = ours().case(workloads.DDIM50_SMALL, REFERENCE)
+    before = count(case, source.without_weights())
+    functions: Any = torch.nn.functional
+    attend = functions.scaled_dot_product_attention
+    monkeypatch.setattr(functions, attend.__name__, lambda *args, **kwargs: attend(*args, **kwargs))
+    assert count(case, source.without_weights()) == before
