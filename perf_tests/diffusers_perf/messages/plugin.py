@@ -173,6 +173,14 @@ def no_case_matches(elsewhere: Sequence[str]) -> str:
     return f"{text}, and with --model={elsewhere[0]}{others} those of another model"
 
 
+def no_case_runs_here(elsewhere: Sequence[str]) -> str:
+    """`elsewhere`: the models of the declared cases."""
+    return (
+        f"no declared case runs on this machine: those of {', '.join(elsewhere)} need a GPU or to "
+        f"be named; diffusers-perf structure --model={elsewhere[0]} counts what they ask of one"
+    )
+
+
 def also_timed(references: Sequence[str]) -> str:
     return f"also timed, as references: {', '.join(references)}"
 

@@ -20,7 +20,7 @@ from diffusers_perf.judge.messages.commands import Accept
 from diffusers_perf.judge.messages.run import RESTORE
 from diffusers_perf.messages.plugin import INTERRUPTED
 from diffusers_perf.plugin.collection import SESSION
-from diffusers_perf.plugin.options import Part
+from diffusers_perf.plugin.options import MARK, Part
 from diffusers_perf.plugin.screen import ShownCase
 from diffusers_perf.plugin.selection import is_narrowed
 from diffusers_perf.plugin.session import PerfSession
@@ -70,11 +70,29 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> Iterator[N
             _note_interruption(perf)
         elif perf.rows and exitstatus in (0, 1):
             _fail_missing(session, perf)
+        elif exitstatus == pytest.ExitCode.OK and _is_all_elsewhere(session, perf):
+            # As if none had been selected: a job that measures nothing is not to be green.
+            perf.is_all_elsewhere = True
+            session.exitstatus = pytest.ExitCode.NO_TESTS_COLLECTED
         if perf.rows:
             benchmarks: Any = session.config.pluginmanager.get_plugin("pytest-benchmark")
             _save_whole(benchmarks, session, perf)
             _write_what_was_not_timed(benchmarks, session.config)
     yield
+
+
+def _is_all_elsewhere(session: pytest.Session, perf: PerfSession) -> bool:
+    """Whether benchmarks are to run, and all that were collected are declared cases, of which none
+    runs here.
+    """
+    runs, option = perf.bench.sources.runs, session.config.option
+    return (
+        option.benchmark_only
+        and not option.collectonly
+        and bool(perf.project.cases)
+        and not any(runs(case.workload) for case in perf.project.cases)
+        and all(item.get_closest_marker(MARK) for item in session.items)
+    )
 
 
 def _save_whole(benchmarks: Any, session: pytest.Session, perf: PerfSession) -> None:

@@ -84,6 +84,9 @@ class PerfSession:
     runs_shared: bool = False
     """Whether a test file runs the cases that are declared for all."""
 
+    is_all_elsewhere: bool = False
+    """Whether benchmarks were asked for and no declared case runs here."""
+
     @property
     def bench(self) -> Bench:
         return self.judging.bench
@@ -97,6 +100,12 @@ class PerfSession:
     def scale(self) -> Scale:
         """``small`` if all workloads of the session are."""
         return self.bench.sources.scale_of(case.workload for case in self.cases)
+
+    @property
+    def elsewhere(self) -> list[str]:
+        """The models of declared cases that do not run here."""
+        cases = (c for c in self.project.cases if not self.bench.sources.runs(c.workload))
+        return [*dict.fromkeys(case.workload.model for case in cases)]
 
     def begin(self, cases: Sequence[Case], *, imports: Sequence[Load]) -> None:
         """Get ready for the cases that were collected; `imports` is what importing took."""

@@ -65,14 +65,11 @@ def pytest_terminal_summary(
     perf = config.stash[SESSION]
     asked = config.getoption("keyword") or config.getoption("markexpr")
     if asked and exitstatus == pytest.ExitCode.NO_TESTS_COLLECTED:
-        elsewhere = {
-            case.workload.model: None
-            for case in perf.project.cases
-            if not perf.bench.sources.runs(case.workload)
-        }
-        terminalreporter.write_line(messages.no_case_matches([*elsewhere]))
+        terminalreporter.write_line(messages.no_case_matches(perf.elsewhere))
         if config.getoption("markexpr"):
             terminalreporter.write_line(messages.suites_are(perf.project.suites))
+    elif perf.is_all_elsewhere:
+        terminalreporter.write_line(messages.no_case_runs_here(perf.elsewhere), red=True)
     if not perf.rows:
         return
 

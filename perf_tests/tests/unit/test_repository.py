@@ -107,6 +107,18 @@ def test_hint_where_no_case_matches_names_models_of_the_repository(
     repository.collect("-k", "nocase").stdout.fnmatch_lines([both])
 
 
+def test_run_is_not_green_where_no_declared_case_runs(repository: Repository) -> None:
+    repository.write(test_gpu=TEST + WORKLOAD.replace("embedded", "sdxl") + "measure(WORKLOAD)")
+    result = run_pytest(repository.pytester, "--benchmark-only")
+    assert result.ret == pytest.ExitCode.NO_TESTS_COLLECTED
+    result.stdout.fnmatch_lines(["no declared case runs on this machine: those of sdxl *"])
+    # What else there is to run decides by itself, and so does who only looks.
+    assert repository.collect("--benchmark-only").ret == 0
+    assert run_pytest(repository.pytester).ret == 0
+    repository.write(test_own="def test_other(benchmark): benchmark(int)\n")
+    assert run_pytest(repository.pytester, "--benchmark-only").ret == 0
+
+
 def test_shared_declarations_run_where_a_file_has_none(
     repository: Repository,
 ) -> None:
