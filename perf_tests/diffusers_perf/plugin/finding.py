@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import sys
 import warnings
 from collections.abc import Generator
@@ -35,6 +36,7 @@ def find_project(model: str | None = None) -> Project:
     with redirect_stdout(printed), redirect_stderr(printed), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         code = pytest.main(arguments, plugins=[finder])
+    _reopen_logs(printed)
     if finder.broken:
         raise Refusal(finder.broken)
     # pytest takes them away again, and a model may be a function in one of them.
@@ -46,6 +48,18 @@ def find_project(model: str | None = None) -> Project:
     for module in finder.modules:
         project.add(module)
     return project
+
+
+def _reopen_logs(printed: io.StringIO) -> None:
+    """A library that was imported meanwhile logs to what stood for stderr, and is gone."""
+    for logger in (logging.root, *logging.root.manager.loggerDict.values()):
+        for handler in getattr(logger, "handlers", ()):
+            # Not one of its kinds, such as of a file that is yet to be opened.
+            if type(handler) is not logging.StreamHandler:
+                continue
+            if handler.stream is printed or handler.stream.closed:
+                # `setStream` would flush what is closed.
+                handler.stream = sys.stderr
 
 
 class _Finder:

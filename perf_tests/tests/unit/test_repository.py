@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import sys
 from pathlib import Path
@@ -117,6 +118,19 @@ def test_run_is_not_green_where_no_declared_case_runs(repository: Repository) ->
     assert run_pytest(repository.pytester).ret == 0
     repository.write(test_own="def test_other(benchmark): benchmark(int)\n")
     assert run_pytest(repository.pytester, "--benchmark-only").ret == 0
+
+
+def test_library_that_is_imported_while_declarations_are_found_logs_to_stderr(
+    repository: Repository, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its handler holds what stood for stderr then, which pytest closes."""
+    log = "import logging\nlogging.getLogger('of_a_library').addHandler(logging.StreamHandler())\n"
+    repository.write(test_it=log + TEST + WORKLOAD + "measure(WORKLOAD)")
+    assert find_project(None).cases
+    logger = logging.getLogger("of_a_library")
+    logger.warning("offline")
+    logger.handlers.clear()
+    assert capsys.readouterr().err == "offline\n"
 
 
 def test_shared_declarations_run_where_a_file_has_none(
