@@ -142,12 +142,14 @@ def _count_all(source: Source, cases: Sequence[Case], args: argparse.Namespace) 
             raise
         except Exception as error:
             # The pipeline's own code raises what it likes, which ends its case alone.
-            by_data = isinstance(error, structure.NotCountable)
-            said = messages.not_countable if by_data else messages.broken
-            uncounted.append(key_of(case, source.name))
-            reason = str(error) if isinstance(error, BROKEN) else raised(error)
-            reason = at_line(error) if by_data else reason
-            passed_over.append(said(case.id, reason))
+            key = key_of(case, source.name)
+            uncounted.append(key)
+            if isinstance(error, structure.NotCountable):
+                said = messages.not_countable(case.id, at_line(error), was_counted=key in accepted)
+            else:
+                reason = str(error) if isinstance(error, BROKEN) else raised(error)
+                said = messages.broken(case.id, reason)
+            passed_over.append(said)
             continue
         print("\n".join(table(case, seen, args)), end="\n\n")
         was = accepted.get(key_of(case, source.name))

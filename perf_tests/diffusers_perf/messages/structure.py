@@ -56,7 +56,14 @@ def broken(case: str, reason: object) -> str:
     return f"could not be counted: {case}: {reason}"
 
 
-def not_countable(case: str, reason: object) -> str:
+def not_countable(case: str, reason: object, *, was_counted: bool) -> str:
+    """`was_counted`: whether counts of it were accepted."""
+    if was_counted:
+        return (
+            f"{broken(case, reason)}\n"
+            "  next     it could be when its counts were accepted: since then the code decides by "
+            "a tensor's value, for which a host waits; take that out, or measure it on a GPU"
+        )
     return (
         f"{broken(case, reason)}\n"
         "  next     if only a GPU can run it, declare it with hides_operators=True or with the "
