@@ -22,6 +22,8 @@ from diffusers_perf.measurement.pipelines import built
 from diffusers_perf.records import pixels
 from diffusers_perf.techniques.device_steps import StepKind
 from perf_tests.cases import served, workloads
+from perf_tests.training import command
+from perf_tests.training.workshop import NotReadyError
 
 WORKLOADS = {"sdxl": served.SDXL30, "sd15": workloads.DDIM50, "small": workloads.DDIM50_SMALL}
 STACK = "device_steps+deepcache"
@@ -67,14 +69,12 @@ def main() -> int:
         "--device", choices=("cuda", "cpu"), help="default: cuda where there is a GPU"
     )
     arguments = parser.parse_args()
-    here = torch.cuda.is_available()
-    if arguments.device == "cuda" and not here:
-        parser.error("--device cuda: torch sees no CUDA device here; leave it out")
     try:
         models.quiet_libraries()
-        device = torch.device(arguments.device or ("cuda" if here else "cpu"))
-        for line in table(arguments.model, device):
+        for line in table(arguments.model, command.device(arguments)):
             print(line, flush=True)
+    except NotReadyError as error:
+        parser.error(str(error))
     except ModuleNotFoundError as error:
         if sentence := not_installed(error):
             print(f"error: {sentence}", file=sys.stderr)

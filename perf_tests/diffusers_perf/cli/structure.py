@@ -124,8 +124,8 @@ def _count_all(source: Source, cases: Sequence[Case], args: argparse.Namespace) 
     uncounted: list[str] = []
     codes = {0}
     for case in cases:
-        reason = not_countable(case)
-        if reason:
+        key = key_of(case, source.name)
+        if reason := not_countable(case):
             passed_over.append(messages.not_counted(case.id, reason))
             continue
         try:
@@ -134,25 +134,25 @@ def _count_all(source: Source, cases: Sequence[Case], args: argparse.Namespace) 
             passed_over.append(messages.not_counted(case.id, error))
             continue
         except applied.NotApplied as error:
-            uncounted.append(key_of(case, source.name))
+            uncounted.append(key)
             passed_over.append(messages.not_applied(case.id, error))
             codes.add(1)
+            continue
+        except structure.NotCountable as error:
+            uncounted.append(key)
+            said = messages.not_countable(case.id, at_line(error), was_counted=key in accepted)
+            passed_over.append(said)
             continue
         except MemoryError:
             raise
         except Exception as error:
             # The pipeline's own code raises what it likes, which ends its case alone.
-            key = key_of(case, source.name)
             uncounted.append(key)
-            if isinstance(error, structure.NotCountable):
-                said = messages.not_countable(case.id, at_line(error), was_counted=key in accepted)
-            else:
-                reason = str(error) if isinstance(error, BROKEN) else raised(error)
-                said = messages.broken(case.id, reason)
-            passed_over.append(said)
+            reason = str(error) if isinstance(error, BROKEN) else raised(error)
+            passed_over.append(messages.broken(case.id, reason))
             continue
         print("\n".join(table(case, seen, args)), end="\n\n")
-        was = accepted.get(key_of(case, source.name))
+        was = accepted.get(key)
         findings[case.id] = judge(case, seen, was, args, store) if was else []
     print("\n".join(passed_over))
     lacking = messages.uncounted(len(uncounted), len(uncounted) + len(observed))
@@ -181,8 +181,7 @@ def not_countable(case: Case) -> str | None:
             return messages.offloads(optimization.name)
         if optimization.needs.package:
             return messages.of_package(optimization.needs.package)
-        refusal = optimization.needs.probe() if optimization.needs.probe else None
-        if refusal:
+        if optimization.needs.probe and (refusal := optimization.needs.probe()):
             return refusal
         with warnings.catch_warnings():
             # torch.autocast("cuda") warns where there is no GPU.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -34,53 +35,43 @@ FRESH_FIRST = 3
 `models/SDXL.md`."""
 
 
-@optimization(
-    needs=Needs(package="DeepCache", fits=fitting.a_unet),
-    tolerance=CACHED,
-    applied=is_cached(FRESH_EVERY),
+_deep_cache = partial(
+    optimization,
     skips_work=True,
     uneven_steps=True,
     # Another thing from step to step, of which a graph of the UNet alone knows nothing.
     decides=(Slot.DENOISER_CALLS, Slot.DENOISER_BLOCKS),
 )
+
+
+@_deep_cache(
+    needs=Needs(package="DeepCache", fits=fitting.a_unet),
+    tolerance=CACHED,
+    applied=is_cached(FRESH_EVERY),
+)
 def deepcache(build: Build) -> None:
     """DeepCache: the UNet's inner blocks run in every third step alone."""
-
-    @build.then
-    def _(pipeline: Any) -> None:
-        pipeline.deep_cache = keep_blocks(pipeline, interval=FRESH_EVERY)
+    build.then(partial(keep_blocks, interval=FRESH_EVERY))
 
 
-@optimization(
+@_deep_cache(
     needs=Needs(package="DeepCache", fits=fitting.a_unet),
     tolerance=SPARSELY_CACHED,
     applied=is_cached(SPARSELY_FRESH_EVERY),
-    skips_work=True,
-    uneven_steps=True,
-    decides=(Slot.DENOISER_CALLS, Slot.DENOISER_BLOCKS),
 )
 def sparse_deepcache(build: Build) -> None:
     """DeepCache: the UNet's inner blocks run in every fifth step alone."""
-
-    @build.then
-    def _(pipeline: Any) -> None:
-        pipeline.deep_cache = keep_blocks(pipeline, interval=SPARSELY_FRESH_EVERY)
+    build.then(partial(keep_blocks, interval=SPARSELY_FRESH_EVERY))
 
 
-@optimization(
+@_deep_cache(
     needs=Needs(package="DeepCache", optimization="device_steps", fits=fitting.a_unet),
     tolerance=CACHED,
     applied=is_cached(FRESH_EVERY, first=FRESH_FIRST),
-    skips_work=True,
-    uneven_steps=True,
-    decides=(Slot.DENOISER_CALLS, Slot.DENOISER_BLOCKS),
 )
 def late_deepcache(build: Build) -> None:
     """`deepcache` whose first three steps are whole, as the image is decided in them."""
-
-    @build.then
-    def _(pipeline: Any) -> None:
-        pipeline.deep_cache = keep_blocks(pipeline, interval=FRESH_EVERY, first=FRESH_FIRST)
+    build.then(partial(keep_blocks, interval=FRESH_EVERY, first=FRESH_FIRST))
 
 
 @optimization(

@@ -37,8 +37,8 @@ class Planned:
         self.start_timestep = self.cur_timestep = 0
 
 
-def keep_blocks(pipeline: Any, *, interval: int, first: int = 0) -> Any:
-    """Make the UNet's inner blocks anew in each `interval`-th step alone; the package's helper.
+def keep_blocks(pipeline: Any, *, interval: int, first: int = 0) -> None:
+    """Make the UNet's inner blocks anew in each `interval`-th step alone.
 
     A pipeline with a plan can do so in all of the `first` steps as well. What the helper holds of
     the last step is not there for who calls the UNet's own forward. `ValueError` for first steps
@@ -77,7 +77,7 @@ def keep_blocks(pipeline: Any, *, interval: int, first: int = 0) -> Any:
             helper.cur_timestep = helper.start_timestep
 
         pipeline.unet.register_forward_hook(from_the_first)
-    return helper
+    pipeline.deep_cache = helper
 
 
 def is_cached(interval: int, *, first: int = 0) -> AppliedCheck:

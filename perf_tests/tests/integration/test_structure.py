@@ -679,7 +679,7 @@ def test_uncountable_case_hides_no_regression(
     assert "missing: " not in shown.out
     assert cli.main(["structure", "--model=sd15", "-k", "32", "--write", "--reason", "again"]) == 2
     assert "so nothing is written" in capsys.readouterr().err
-    # Of a case that nobody has counted yet it is not known that it can be.
+    # A case without accepted counts may be one that only a GPU can run.
     assert cli.main(["structure", "--model=sd15", "-k", "32", "--baselines=none"]) == 2
     assert "hides_operators=True" in capsys.readouterr().out
     casts = Count(fixed=1, per_step=2)
