@@ -44,6 +44,7 @@ from diffusers_perf.messages.numbers import plural
 from diffusers_perf.plugin.finding import find_project
 from diffusers_perf.plugin.screen import table
 from diffusers_perf.search.attempt import Adopted, Stack, Stopped, gain
+from diffusers_perf.search.confirming import confirm
 from diffusers_perf.search.search import Search
 from diffusers_perf.search.shortlist import shortlist, tolerance_text
 
@@ -163,7 +164,11 @@ def _explore(args: argparse.Namespace, project: Project) -> int:
     print("\n".join(_opening(bench, workload, allowed, args)), flush=True)
     stopped = ""
     try:
-        for part in (search.run, lambda: search.take_up(folder.measured), search.confirm):
+        for part in (
+            search.run,
+            lambda: search.take_up(folder.measured),
+            lambda: confirm(search),
+        ):
             try:
                 part()
             except Stopped as reason:

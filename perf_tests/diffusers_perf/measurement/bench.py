@@ -16,14 +16,13 @@ import torch
 from msgspec import structs
 
 from diffusers_perf.catalog.declarations import REFERENCE, Case, Optimization
-from diffusers_perf.catalog.metrics import DEFAULT_CALL, GRAPH_BREAKS, RECOMPILES
+from diffusers_perf.catalog.metrics import GRAPH_BREAKS, RECOMPILES
 from diffusers_perf.catalog.status import Status
 from diffusers_perf.catalog.workload import Workload
 from diffusers_perf.measurement import counters
 from diffusers_perf.measurement.failing import CaseError, check_applied, failing
 from diffusers_perf.measurement.generation import Generation
 from diffusers_perf.measurement.gradients import gradients_off
-from diffusers_perf.measurement.host import default_call
 from diffusers_perf.measurement.housekeeping import Peaks, cache_was, settle, tidy
 from diffusers_perf.measurement.interference import Watch
 from diffusers_perf.measurement.kept import bits_of, save, to_accepted
@@ -255,14 +254,6 @@ class Bench:
                 source=source,
                 quick=self.quick,
                 briefly=large,
-            )
-            # Behind, so that a generation that was kept there is not made again.
-            default = default_call(generation, briefly=large)
-            measurement = structs.replace(
-                measurement,
-                metrics={**measurement.metrics, DEFAULT_CALL.field: default.seconds},
-                default_psnr_db=default.psnr_db,
-                ignored=(*measurement.ignored, *default.ignored),
             )
         unlike = [
             *(import_notes(self.imports) if case.is_reference else ()),

@@ -11,7 +11,7 @@ import torch
 from msgspec import structs
 
 from diffusers_perf.catalog.declarations import Case
-from diffusers_perf.catalog.metrics import KEPT_BYTES, PYTHON_CALLS
+from diffusers_perf.catalog.metrics import DEFAULT_CALL, KEPT_BYTES, PYTHON_CALLS
 from diffusers_perf.measurement import counters, growth, host, roofline, structure
 from diffusers_perf.measurement.discovery import modules
 from diffusers_perf.measurement.generation import Generation
@@ -53,12 +53,21 @@ class Observer(Protocol):
 
 @dataclass(kw_only=True)
 class Unobserved:
-    """Sees nothing: for a case of which the timed rounds say enough."""
+    """Sees a default call alone: for a case of which the timed rounds say enough."""
 
     counted: dict[str, OperatorCounts] = field(default_factory=dict)
 
-    def observe(self, measurement: Measurement, *_: object, **__: object) -> Measurement:
-        return measurement
+    def observe(
+        self,
+        measurement: Measurement,
+        case: Case,
+        generation: Generation,
+        *_: object,
+        briefly: bool,
+        **__: object,
+    ) -> Measurement:
+        """As `Observer.observe`."""
+        return with_default_call(measurement, generation, briefly=briefly)
 
 
 @dataclass(kw_only=True)
@@ -129,7 +138,7 @@ class Observing:
             gc.enable()
         bytes_left = {KEPT_BYTES.field: left.kept_bytes, **further.growth_bytes}
         kept = {name: Count(fixed=number, per_step=0) for name, number in bytes_left.items()}
-        return structs.replace(
+        measurement = structs.replace(
             measurement,
             counters={**measurement.counters, PYTHON_CALLS.field: calls, **kept},
             metrics={**measurement.metrics, **further.stages_s},
@@ -137,6 +146,8 @@ class Observing:
             ignored=(*measurement.ignored, *left.ignored),
             observing_s=perf_counter() - started,
         )
+        # Behind, so that a generation that was kept there is not made again.
+        return with_default_call(measurement, generation, briefly=briefly)
 
     def _with_roofline(
         self,
@@ -219,6 +230,19 @@ def with_gpu_times(
         counters={**measurement.counters, **seen.counters},
         stages_s=seen.stages_s,
         families=seen.families,
+    )
+
+
+def with_default_call(
+    measurement: Measurement, generation: Generation, *, briefly: bool
+) -> Measurement:
+    """The measurement with what a call as users make it takes and gives."""
+    default = host.default_call(generation, briefly=briefly)
+    return structs.replace(
+        measurement,
+        metrics={**measurement.metrics, DEFAULT_CALL.field: default.seconds},
+        default_psnr_db=default.psnr_db,
+        ignored=(*measurement.ignored, *default.ignored),
     )
 
 

@@ -115,6 +115,10 @@ def not_kept(reason: str) -> str:
     return f"not kept: {reason}"
 
 
+def compiled_as_well(reason: str) -> str:
+    return f"not kept: {reason}; beneath what compiles it may not be"
+
+
 def in_halves(reason: str) -> str:
     return f"not kept: {reason}; each half by itself"
 

@@ -1,11 +1,12 @@
 """Looks for the fastest stack of optimizations. Pure: it asks for a stack to be tried and decides
 by what comes back.
 
-Most optimizations help. So the search first tries all that can be combined at once, and each half
-of them where that is no faster. Then it tries each optimization that excludes one in the stack, in
-its place. Then it leaves out one after the other, and drops those that gain nothing. Those that
-compile come after the others. An eager pipeline waits for its host, which hides from the wall clock
-what the GPU saves: GPU busy time counts as much.
+Most optimizations help. So the search first tries all that can be combined at once; where that is
+no faster, with those that compile as well, beneath which what costs an eager GPU a little may gain;
+and each half of them where that is no faster either. Then it tries each optimization that excludes
+one in the stack, in its place. Then it leaves out one after the other, and drops those that gain
+nothing. Those that compile come after the others. An eager pipeline waits for its host, which hides
+from the wall clock what the GPU saves: GPU busy time counts as much.
 """
 
 from __future__ import annotations
@@ -96,7 +97,9 @@ class Search:
         self._add_each(o.name for o in quick if Slot.DTYPE in o.decides)
         for group in (quick, slow):
             hopeful = [o.name for o in group if o.aim == "speed" and o.name not in self.rejected]
-            self._add_together(self._stacks.compatible(self.stack, hopeful))
+            together = self._stacks.compatible(self.stack, hopeful)
+            others = [o.name for o in slow if o.aim == "speed" and group is quick]
+            self._add_together(together, beneath=others)
             for optimization in group:
                 if len(self._stacks.displaced(self.stack, optimization.name)) < 2:
                     self._add_each([optimization.name])
@@ -114,15 +117,23 @@ class Search:
         self._latest = tried.measured
         return tried
 
-    def _add_together(self, names: Sequence[str]) -> None:
-        """Keep all of these if that is faster under the limits, and else what of each half is."""
+    def _add_together(self, names: Sequence[str], *, beneath: Sequence[str] = ()) -> None:
+        """Keep all of these if that is faster under the limits, or is beneath others that compile,
+        and else what of each half is.
+        """
         left = [name for name in names if name not in self.stack]
         if len(left) < 2:
             self._add_each(left)
             return
-        stack = self._stacks.added(self.stack, *left)
         try:
-            rejected = self._keep(stack, gone=messages.replaced_by("+".join(left)))
+            rejected = self._keep_all(left)
+            if rejected and rejected.again and beneath:
+                self.tell(messages.compiled_as_well(rejected.reason))
+                stack = self._stacks.added(self.stack, *left)
+                rejected = self._keep_all([*left, *self._stacks.compatible(stack, beneath)])
+                if not rejected:
+                    # Some of them gain nothing, which is worth more than what is in their place.
+                    self._drop_needless()
         except TooLong as reason:
             self.left_out = self.left_out or str(reason)
             return
@@ -130,6 +141,10 @@ class Search:
             self.tell(messages.in_halves(rejected.reason))
             self._add_together(left[: len(left) // 2])
             self._add_together(left[len(left) // 2 :])
+
+    def _keep_all(self, names: Sequence[str]) -> Rejected | None:
+        stack = self._stacks.added(self.stack, *names)
+        return self._keep(stack, gone=messages.replaced_by("+".join(names)))
 
     def _add_each(self, names: Iterable[str]) -> None:
         """Keep each that is faster, of those that were not tried yet."""
@@ -163,31 +178,6 @@ class Search:
             else:
                 self.tell(messages.not_kept(gained.text()))
             return
-
-    def confirm(self) -> None:
-        """Measure the best in full; where that shows that it is out, the one before. `Stopped`
-        where no time is left for that.
-
-        Where only the clock differs, reference and best are timed once more, in turn: the whole
-        search lies between the two.
-        """
-        while self.stack:
-            best, why = self.steps[-1], f"{IN_FULL}, beside {'+'.join(self.stack)}"
-            if best.measured.gpu_busy_s is None:
-                change = messages.timed_again("reference")
-                again = self.attempt(Ask(stack=(), change=change, why=why)).measured
-                if again is not None:
-                    self.steps[0] = replace(self.steps[0], measured=again)
-            change = messages.timed_again("+".join(best.stack))
-            tried = self.attempt(Ask(stack=best.stack, change=change, why=why))
-            if tried.measured is not None and not tried.refused:
-                self.steps[-1] = replace(best, measured=tried.measured)
-                break
-            self.tell(messages.not_kept(tried.refused))
-            self.steps.pop()
-            for name in {*best.stack} - {*self.stack}:
-                self.rejected[name] = Rejected(reason=tried.refused, on=self.stack, again=False)
-        self.is_confirmed = True
 
     def _add_again(self, names: Sequence[str]) -> None:
         """Those that another stack could have made useful.
@@ -300,14 +290,17 @@ class Search:
 
     def _gain(self, stack: Stack, new: Measurement, change: str) -> Gain:
         """Over the best so far. Where the clock alone decides, both are timed once more, in turn: a
-        machine that drifts makes one as uncertain as the other.
+        machine that drifts makes one as uncertain as the other. Not beside a GPU where the clock
+        speaks for what the one has and the other has not, which costs the GPU nothing.
         """
         best = self.steps[-1]
         gained = gain(new, self._latest or best.measured)
         on_gpu = new.gpu_busy_s is not None
         if gained.latency <= 1 / OBVIOUS:
             return gained
-        if on_gpu and (gained.busy != 1 or gained.latency == 1 or gained.latency >= OBVIOUS):
+        adds = not set(stack) < set(best.stack)
+        by_clock = gained.busy == 1 and gained.latency != 1 and (gained.latency > 1) != adds
+        if on_gpu and (not by_clock or gained.latency >= OBVIOUS):
             return gained
         on = Ask(stack=best.stack, change=f"again before {change}", why=f"beside {'+'.join(stack)}")
         again = Ask(stack=stack, change=f"again {change}", why=f"{held_to(best.stack)}, again")

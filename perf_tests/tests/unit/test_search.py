@@ -14,6 +14,7 @@ from msgspec import structs
 from diffusers_perf.catalog.declarations import Optimization, Slot, Tolerance, Tolerances
 from diffusers_perf.catalog.registry import Catalog
 from diffusers_perf.search.attempt import SEVERAL, Ask, Stack, Stopped, TooLong, Tried, gain
+from diffusers_perf.search.confirming import confirm
 from diffusers_perf.search.search import Search
 from diffusers_perf.search.shortlist import shortlist
 from perf_tests.tests.unit.catalogs import ours
@@ -147,6 +148,47 @@ def test_what_fails_together_is_tried_in_halves() -> None:
     ]
     assert found.stack == ("one", "two", "three")
     assert found.rejected["broken"].reason == "the kernel is not there"
+
+
+def test_what_costs_an_eager_gpu_a_little_is_tried_beneath_a_compiler() -> None:
+    """Instead of one after the other in eager, which would take the time of many."""
+
+    def world(stack: Stack) -> Took:
+        of_layout = 0.9 if "compile" in stack else 1.04
+        busy = (1, of_layout)["layout" in stack] * (1, 1.01)["useless" in stack]
+        return Took(host=0.5, busy=busy * (1, 0.7)["compile" in stack])
+
+    candidates = [made("layout"), made("useless"), made("compile", compiles=True)]
+    found, lab = search(candidates, world)
+    assert found.stack == ("layout", "compile")
+    assert [ask.change for ask in lab.asked] == [
+        "reference",
+        "+ layout + useless",
+        "+ layout + useless + compile",
+        "- layout",
+        "- useless",
+        "- compile",
+    ]
+
+
+def test_what_fails_is_not_tried_beneath_a_compiler() -> None:
+    """That takes a minute or more."""
+    world = factors({"bad": (1, 0.9), "good": (1, 0.9), "compile": (1, 0.7)})
+    found, lab = search(
+        [made("bad"), made("good"), made("compile", compiles=True)],
+        lambda stack: "its image is out" if "bad" in stack else world(stack),
+    )
+    assert found.stack == ("good", "compile")
+    assert "+ bad + good + compile" not in [ask.change for ask in lab.asked]
+
+
+def test_clock_that_speaks_for_an_optimization_is_asked_once_beside_a_gpu() -> None:
+    """Against one, twice: a machine that drifts must not have it dropped."""
+    found, lab = search([made("graph")], lambda stack: Took(host=0.8 if stack else 1, busy=0.5))
+    assert found.stack == ("graph",)
+    assert [ask.change for ask in lab.asked] == ["reference", "+ graph"]
+    _, lab = search([made("slow")], lambda stack: Took(host=1.2 if stack else 1, busy=0.5))
+    assert len(lab.asked) == 4
 
 
 def test_dtype_comes_before_what_computes_in_it() -> None:
@@ -440,7 +482,7 @@ def test_best_is_measured_in_full_beside_the_reference_where_latency_decides() -
         [made("fast")], lambda s: Took(host=0.5 if s else 1.0, busy=0, on_gpu=False)
     )
     assert not found.is_confirmed
-    found.confirm()
+    confirm(found)
     assert [(ask.change, ask.in_full) for ask in lab.asked][-2:] == [
         ("in full, at the end: reference", True),
         ("in full, at the end: fast", True),
@@ -448,7 +490,7 @@ def test_best_is_measured_in_full_beside_the_reference_where_latency_decides() -
     assert found.is_confirmed
     on_gpu, lab = search([made("fast")], factors({"fast": (0.1, 0.5)}))
     seen = len(lab.asked)
-    on_gpu.confirm()
+    confirm(on_gpu)
     assert [ask.stack for ask in lab.asked[seen:]] == [("fast",)]
 
 
@@ -464,7 +506,7 @@ def test_stack_that_is_out_in_full_gives_way_to_the_one_before() -> None:
     found = Search(candidates=candidates, attempt=attempt, tell=lambda text: None)
     found.run()
     before = found.stack
-    found.confirm()
+    confirm(found)
     assert (before, found.stack) == (("half", "leaks"), ("half",))
     assert found.rejected["leaks"].reason == "it leaks"
     assert found.is_confirmed
