@@ -130,8 +130,9 @@ class Attempts:
         if ask.in_full:
             needed_s = least_s = self._in_full_s(way) * (1 if ask.stack else times)
         else:
-            needed_s = self._expected_s(way) + times * self._in_full_s(way)
-            least_s = plain_s + times * self._in_full_s(((), True))
+            best_s = self._in_full_s(self._way(self._case(replace(ask, stack=ask.best))))
+            needed_s = self._expected_s(way) + times * max(best_s, self._in_full_s(way))
+            least_s = plain_s + times * best_s
         said = messages.out_of_budget(left_s, self.budget_s, needed_s, in_full=ask.in_full)
         if left_s <= 0 or least_s > left_s:
             raise Stopped(said)

@@ -48,6 +48,8 @@ class Ask:
     Begins with `IN_FULL` where it is measured as the main job would."""
     limit_s: float = inf
     """A latency that is longer is hopeless, and need not be measured."""
+    best: Stack = ()
+    """What is to be measured in full in the end if this is no better."""
 
     @property
     def in_full(self) -> bool:

@@ -281,7 +281,8 @@ class Search:
     def _against_best(self, stack: Stack, change: str) -> Ask:
         # What takes less memory may take any time where the best takes too much.
         limit_s = SEVERAL * self._best_s if self.fits(self.steps[-1].measured) else inf
-        return Ask(stack=stack, change=change, why=held_to(self.stack), limit_s=limit_s)
+        why, best = held_to(self.stack), self.stack
+        return Ask(stack=stack, change=change, why=why, limit_s=limit_s, best=best)
 
     def _try(self, ask: Ask) -> Tried:
         tried = self.attempt(ask)
@@ -302,8 +303,9 @@ class Search:
         by_clock = gained.busy == 1 and gained.latency != 1 and (gained.latency > 1) != adds
         if on_gpu and (not by_clock or gained.latency >= OBVIOUS):
             return gained
-        on = Ask(stack=best.stack, change=f"again before {change}", why=f"beside {'+'.join(stack)}")
-        again = Ask(stack=stack, change=f"again {change}", why=f"{held_to(best.stack)}, again")
+        beside, held = f"beside {'+'.join(stack)}", f"{held_to(best.stack)}, again"
+        on = Ask(stack=best.stack, change=f"again before {change}", why=beside, best=best.stack)
+        again = Ask(stack=stack, change=f"again {change}", why=held, best=best.stack)
         old, newer = (self.attempt(ask).measured for ask in (on, again))
         if old is None or newer is None:
             return gained

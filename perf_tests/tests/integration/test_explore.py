@@ -9,13 +9,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
+from time import monotonic
 from typing import Any
 
 import pytest
 import torch
 
 from diffusers_perf.catalog.build import Build
-from diffusers_perf.catalog.declarations import Needs, Optimization, Tolerance, Tolerances
+from diffusers_perf.catalog.declarations import Case, Needs, Optimization, Tolerance, Tolerances
 from diffusers_perf.catalog.discovery import Project
 from diffusers_perf.catalog.registry import Catalog
 from diffusers_perf.cli import __main__ as command
@@ -29,6 +30,7 @@ from diffusers_perf.measurement.machine import this_machine
 from diffusers_perf.measurement.timing import Stopwatch
 from diffusers_perf.optimizations import tolerances
 from diffusers_perf.records.store import BaselineStore
+from diffusers_perf.search.attempt import Ask, Stopped
 from perf_tests.tests.unit import fake
 from perf_tests.tests.unit.fake import CHANGES, CLOSE, WORKLOAD, FakePipeline, FakeSources
 
@@ -639,6 +641,29 @@ def test_best_stack_without_time_to_be_measured_in_full_is_said(
     shown = capsys.readouterr().out
     assert "the best stack was not measured in full: its image of all steps" in shown
     assert "too few to measure the best stack in full (2000000000 s); run the same" in shown
+
+
+def test_time_to_measure_the_best_is_kept_back_whatever_is_tried(
+    slow: Slow, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A search for SDXL spent it on a stack that does not compile, since that takes less."""
+    made: list[Attempts] = []
+
+    def kept(attempts: Attempts, ask: Ask, case: Case) -> None:
+        made.append(attempts)
+
+    afford = Attempts._afford
+    monkeypatch.setattr(Attempts, "_afford", kept)
+    slow.declared.add("compiled", _changes("faster"), compiles=True)
+    slow("other")
+    run(tmp_path)
+    attempts = made[0]
+    monkeypatch.setattr(Attempts, "_in_full_s", lambda self, way: 100.0 if way[0] else 1.0)
+    attempts.budget_s, attempts._started = 50.0, monotonic()
+    other = Ask(stack=("other",), change="")
+    afford(attempts, other, attempts._case(other))
+    with pytest.raises(Stopped, match="too few to try another stack"):
+        afford(attempts, replace(other, best=("compiled",)), attempts._case(other))
 
 
 def test_steps_are_judged_where_the_workload_is_compared_step_by_step(

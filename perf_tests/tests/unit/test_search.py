@@ -182,6 +182,23 @@ def test_what_fails_is_not_tried_beneath_a_compiler() -> None:
     assert "+ bad + good + compile" not in [ask.change for ask in lab.asked]
 
 
+def test_each_attempt_says_what_is_to_be_measured_in_full_otherwise() -> None:
+    _, lab = search(
+        [made("slow"), made("compile", compiles=True)],
+        factors({"slow": (1.2, 1), "compile": (0.7, 0.7)}),
+    )
+    assert [(ask.change, ask.best) for ask in lab.asked] == [
+        ("reference", ()),
+        ("+ slow", ()),
+        ("again before + slow", ()),
+        ("again + slow", ()),
+        ("+ compile", ()),
+        ("+ slow", ("compile",)),
+        ("again before + slow", ("compile",)),
+        ("again + slow", ("compile",)),
+    ]
+
+
 def test_clock_that_speaks_for_an_optimization_is_asked_once_beside_a_gpu() -> None:
     """Against one, twice: a machine that drifts must not have it dropped."""
     found, lab = search([made("graph")], lambda stack: Took(host=0.8 if stack else 1, busy=0.5))
