@@ -75,9 +75,23 @@ def _slower_machine(q: Question, metric: Metric, share: float) -> Iterator[str]:
         yield messages.uneven_rounds(uneven)
     theirs = _at_best(q, q.reference) if metric.ratio_of else 1.0
     # A call of few steps is mostly the host's.
+    is_hosts = metric is DEFAULT_CALL or _can_be_the_hosts(q, core)
     own = 1 / core if metric is DEFAULT_CALL else _at_best(q, q.measured)
-    if core > CORE_SLOWED and share * theirs >= own:
+    if core > CORE_SLOWED and share * theirs >= own and is_hosts:
         yield messages.slow_core(core)
+
+
+def _can_be_the_hosts(q: Question, core: float) -> bool:
+    """Whether the latency is no longer than what the host can have taken of it when it was
+    accepted, on a core this many times slower. While a pipeline sleeps the GPU is idle as well.
+    """
+    host_s = _accepted_host_s(q, LATENCY)
+    if not host_s or not _has_gpu(q.measured):
+        return True
+    # Of two cores that were slower than any of the accepted ones, one may seem to be at its best.
+    loops_s = loops_of(q.measured) or (0.0,)
+    factors = [core, *(median(loops_s) / accepted_s for accepted_s in _accepted_loop(q))]
+    return q.measured.latency_s <= max(factors) * host_s
 
 
 def _slower_than_accepted(q: Question, metric: Metric, share: float) -> Iterator[str]:
