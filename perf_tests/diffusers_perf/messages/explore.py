@@ -116,7 +116,7 @@ def not_kept(reason: str) -> str:
 
 
 def compiled_as_well(reason: str) -> str:
-    return f"not kept: {reason}; beneath what compiles it may not be"
+    return f"not kept: {reason}; once more beneath what compiles"
 
 
 def in_halves(reason: str) -> str:

@@ -11,7 +11,8 @@ from the wall clock what the GPU saves: GPU busy time counts as much.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from math import inf
 
@@ -125,22 +126,27 @@ class Search:
         if len(left) < 2:
             self._add_each(left)
             return
-        try:
+        rejected = None
+        with self._others_go_on():
             rejected = self._keep_all(left)
-            if rejected and rejected.again and beneath:
-                self.tell(messages.compiled_as_well(rejected.reason))
-                stack = self._stacks.added(self.stack, *left)
-                rejected = self._keep_all([*left, *self._stacks.compatible(stack, beneath)])
-                if not rejected:
-                    # Some of them gain nothing, which is worth more than what is in their place.
-                    self._drop_needless()
-        except TooLong as reason:
-            self.left_out = self.left_out or str(reason)
+        if not rejected or (rejected.again and self._kept_beneath(left, beneath, rejected.reason)):
             return
-        if rejected:
-            self.tell(messages.in_halves(rejected.reason))
-            self._add_together(left[: len(left) // 2])
-            self._add_together(left[len(left) // 2 :])
+        self.tell(messages.in_halves(rejected.reason))
+        self._add_together(left[: len(left) // 2])
+        self._add_together(left[len(left) // 2 :])
+
+    def _kept_beneath(self, names: Sequence[str], beneath: Sequence[str], reason: str) -> bool:
+        """Whether these are faster beneath others that compile, and so are kept with them."""
+        others = self._stacks.compatible(self._stacks.added(self.stack, *names), beneath)
+        if not others:
+            return False
+        self.tell(messages.compiled_as_well(reason))
+        with self._others_go_on():
+            if not self._keep_all([*names, *others]):
+                # Some of them gain nothing, which is worth more than what is in their place.
+                self._drop_needless()
+                return True
+        return False
 
     def _keep_all(self, names: Sequence[str]) -> Rejected | None:
         stack = self._stacks.added(self.stack, *names)
@@ -200,13 +206,18 @@ class Search:
         if self._stacks.by_name[name].aim == "memory" and self.fits(self.steps[-1].measured):
             self._reject(name, messages.FITS_WITHOUT, again=True)
             return
-        try:
+        with self._others_go_on():
             rejected = self._keep(stack, gone=messages.replaced_by(name), by_the_clock=by_the_clock)
+            if rejected:
+                self._reject(name, rejected.reason, again=rejected.again)
+
+    @contextmanager
+    def _others_go_on(self) -> Iterator[None]:
+        """Where this takes too long for the budget."""
+        try:
+            yield
         except TooLong as reason:
             self.left_out = self.left_out or str(reason)
-            return
-        if rejected:
-            self._reject(name, rejected.reason, again=rejected.again)
 
     def _keep(self, stack: Stack, *, gone: str, by_the_clock: bool = False) -> Rejected | None:
         """Make this stack the best if it is faster under the limits; if it is not, why not.
@@ -252,10 +263,8 @@ class Search:
             if len(self.steps) > 1 and stack == self.steps[-2].stack:
                 continue  # what it was just added to
             change = change_of(self.stack, stack)
-            try:
+            with self._others_go_on():
                 self._drop(name, stack, change)
-            except TooLong as reason:
-                self.left_out = self.left_out or str(reason)
         self._settled = self.stack
 
     def _drop(self, name: str, stack: Stack, change: str) -> None:

@@ -182,6 +182,24 @@ def test_what_fails_is_not_tried_beneath_a_compiler() -> None:
     assert "+ bad + good + compile" not in [ask.change for ask in lab.asked]
 
 
+def test_halves_are_tried_where_compiling_takes_too_long() -> None:
+    lab = Lab(world=factors({"bad": (1, 1.1), "good": (1, 0.95), "compile": (1, 0.7)}))
+
+    def attempt(ask: Ask) -> Tried:
+        if "compile" in ask.stack:
+            raise TooLong("the time is short")
+        return lab(ask)
+
+    found = Search(
+        candidates=[made("bad"), made("good"), made("compile", compiles=True)],
+        attempt=attempt,
+        tell=lambda text: None,
+    )
+    found.run()
+    assert found.stack == ("good",)
+    assert found.left_out == "the time is short"
+
+
 def test_each_attempt_says_what_is_to_be_measured_in_full_otherwise() -> None:
     _, lab = search(
         [made("slow"), made("compile", compiles=True)],
