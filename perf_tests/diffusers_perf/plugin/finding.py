@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import io
 import logging
+import os
 import sys
 import warnings
 from collections.abc import Generator
 from contextlib import redirect_stderr, redirect_stdout
+from functools import partial
+from glob import glob
 from pathlib import Path
 from types import ModuleType
 
@@ -70,6 +73,15 @@ class _Finder:
         self.modules: list[ModuleType] = []
         self.pythonpath: list[str] = []
         self.broken = ""
+
+    def pytest_configure(self, config: pytest.Config) -> None:
+        """In a folder of the repository, collect what pytest collects in its root."""
+        if config.invocation_params.dir != config.rootpath:
+            root, tests = os.path.relpath(config.rootpath), config.getini("testpaths")
+            # Path.glob takes no "." and nothing absolute.
+            as_pytest = partial(glob, root_dir=root, recursive=True)
+            found = [path for name in tests for path in as_pytest(name)]
+            config.args = [str(Path(root, path)) for path in found or ["."]]
 
     def pytest_collection(self, session: pytest.Session) -> None:
         self.declarations = session.config.getini("perf_declarations")

@@ -90,6 +90,10 @@ def _add(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", messages.mark(MARK))
+    if config.args_source is config.ArgsSource.INVOCATION_DIR and "[" in config.args[0]:
+        # Given no path, pytest collects this folder by its whole path, and refuses the bracket as
+        # one of a test's parameters.
+        config.args = ["."]
 
 
 def _clash(error: Exception) -> pytest.UsageError:

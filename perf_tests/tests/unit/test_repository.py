@@ -306,6 +306,30 @@ def test_commands_find_what_pytest_collects(
     assert "own" in found.catalog_of(found.cases[0].workload).optimizations
 
 
+@pytest.mark.parametrize("testpaths", ["", "testpaths = perf_*"])
+@pytest.mark.parametrize("folder", [".", "perf_tests", "runs/a[1]"])
+def test_commands_find_the_same_in_every_folder_of_the_repository(
+    repository: Repository, monkeypatch: pytest.MonkeyPatch, testpaths: str, folder: str
+) -> None:
+    repository.write(test_own=TEST + WORKLOAD + "measure(WORKLOAD)")
+    repository.pytester.makeini(f"[pytest]\n{testpaths}\n")
+    where = repository.pytester.path / folder
+    where.mkdir(parents=True, exist_ok=True)
+    monkeypatch.chdir(where)
+    assert [case.id for case in find_project().cases] == ["serving-reference"]
+
+
+def test_repository_may_lie_in_a_folder_with_brackets_in_its_name(
+    repository: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = repository.pytester.mkdir("a[1]")
+    (root / "test_own.py").write_text(TEST + WORKLOAD + "measure(WORKLOAD)")
+    monkeypatch.chdir(root)
+    assert repository.ids("--rootdir=.") == ["test_own[serving-reference]"]
+    (root / "pytest.ini").write_text("[pytest]\n")
+    assert [case.id for case in find_project().cases] == ["serving-reference"]
+
+
 def test_commands_name_a_test_file_that_cannot_be_imported(repository: Repository) -> None:
     repository.write(test_own="import diffusers_perf\nimport no_such_module\n")
     with pytest.raises(Refusal, match=r"test_own\.py cannot be imported: .*no_such_module"):
