@@ -67,16 +67,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> int:
     from diffusers_perf.compare.kept import Setting
     from diffusers_perf.compare.lock import held
-    from diffusers_perf.compare.sides import (
-        commits_of,
-        of_commits,
-        of_pythons,
-        refs_anywhere,
-        repository,
-    )
+    from diffusers_perf.compare.sides import commits_of, of_commits, of_pythons, refs_anywhere
     from diffusers_perf.compare.state import Asked, State, own_folder
     from diffusers_perf.compare.turns import Turns
     from diffusers_perf.ending import interruptible, leave_lost_terminal
+    from diffusers_perf.records.repository import repository
 
     refs, pythons = (args.base, args.head), (args.base_python, args.head_python)
     if not (all(refs) and not any(pythons)) and not (all(pythons) and not any(refs)):
@@ -108,7 +103,7 @@ def main(args: argparse.Namespace) -> int:
                 out = plainly(args.out)
             with held(out, by="ab") as lock:
                 # Before anything is checked out over what another comparison measured.
-                state = State.open(out, settings, Asked(options=own, pytest=pytests))
+                state = State.open(out, settings, Asked.of(own, pytest=pytests))
                 if not all(pythons):
                     sides = of_commits(commits, out)
                 now = {side.name: side.packages for side in sides}

@@ -118,7 +118,7 @@ def accept(
     A case that fewer than this many of the runs measured without interference is left out.
     Commands to run next name these `baselines`; without, those of the runs.
     """
-    runs = [run.with_baselines(baselines) for run in _load(paths, reason)]
+    runs = [run.seen_from_here(baselines) for run in _load(paths, reason)]
     if len(runs) < processes:
         raise Refusal(messages.too_few_to_accept(len(runs), processes))
     check(runs)

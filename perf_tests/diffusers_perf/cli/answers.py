@@ -12,9 +12,9 @@ from contextlib import suppress
 from pathlib import Path
 
 from diffusers_perf.catalog.status import CANNOT_JUDGE
-from diffusers_perf.compare.sides import repository
 from diffusers_perf.messages.common import EMPTY_PATH, must_be
 from diffusers_perf.records.files import real
+from diffusers_perf.records.repository import repository
 from diffusers_perf.records.store import BaselineStore
 
 

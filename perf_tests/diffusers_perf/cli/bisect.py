@@ -78,8 +78,8 @@ def _metric(name: str) -> str:
 def main(args: argparse.Namespace) -> int:
     from diffusers_perf.compare.bisection import Bisection, OutOfTime
     from diffusers_perf.compare.lock import held
-    from diffusers_perf.compare.sides import repository
     from diffusers_perf.ending import interruptible, leave_lost_terminal
+    from diffusers_perf.records.repository import repository
 
     out: Path = plainly(args.out or repository() / OUT)
     options = [*(["--device", args.device] if args.device else []), "--quick", *args.pytest]

@@ -35,7 +35,6 @@ from diffusers_perf.compare.attempts import Attempts, cells_of
 from diffusers_perf.compare.bare import bare_bench
 from diffusers_perf.compare.explored import Folder, settings_of
 from diffusers_perf.compare.lock import held
-from diffusers_perf.compare.sides import repository
 from diffusers_perf.messages import ab
 from diffusers_perf.messages import explore as messages
 from diffusers_perf.messages.common import INTERRUPTED
@@ -43,6 +42,7 @@ from diffusers_perf.messages.declarations import no_optimization
 from diffusers_perf.messages.numbers import plural
 from diffusers_perf.plugin.finding import find_project
 from diffusers_perf.plugin.screen import table
+from diffusers_perf.records.repository import repository
 from diffusers_perf.search.attempt import Adopted, Stack, Stopped, gain
 from diffusers_perf.search.confirming import confirm
 from diffusers_perf.search.search import Search

@@ -85,9 +85,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     from diffusers_perf.compare.lock import held
-    from diffusers_perf.compare.sides import repository
     from diffusers_perf.ending import interruptible, leave_lost_terminal
     from diffusers_perf.fleet.state import FOLDER
+    from diffusers_perf.records.repository import repository
 
     out: Path = args.json.absolute()
     if not args.json.name:

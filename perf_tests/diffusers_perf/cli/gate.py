@@ -9,18 +9,14 @@ regression; 2, bad input, inconclusive or invalid cases, or not one case with a 
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from msgspec import structs
-
 from diffusers_perf.catalog.metrics import PYTHON_CALLS
 from diffusers_perf.catalog.status import CANNOT_JUDGE, Status, exit_code
 from diffusers_perf.cli.answers import add_baselines, named, store_of
-from diffusers_perf.compare.sides import repository
 from diffusers_perf.judge import structure_verdicts
 from diffusers_perf.judge.drift import drift_text
 from diffusers_perf.judge.finding import Finding, Verdict
@@ -58,7 +54,7 @@ def gate(path: Path, store: BaselineStore, *, baselines: Path | None = None) -> 
 
     `Refusal` for what cannot be read.
     """
-    run = _seen_from_here(load_run(path).with_baselines(baselines))
+    run = load_run(path).seen_from_here(baselines)
     standards = standards_of(run, store)
     rows = [*_measured(run, standards), *_untimed(run, standards)]
     for row in rows:
@@ -127,21 +123,6 @@ def standards_of(run: Run, store: BaselineStore) -> Standards:
         portable=store.load_portable(scale=run.session.scale, device=machine.device),
         operators=store.load_operators(),
     )
-
-
-def _seen_from_here(run: Run) -> Run:
-    """The same run, whose next commands find its tests also from a folder in the repository."""
-    tests = tuple(map(_from_here, run.session.tests))
-    return replace(run, session=structs.replace(run.session, tests=tests))
-
-
-def _from_here(test: str) -> str:
-    """A test's path, where it is one of the repository and not of the working directory."""
-    file, separator, case = test.partition("::")
-    here = repository() / file
-    if Path(file).exists() or not here.exists():
-        return test
-    return f"{os.path.relpath(here)}{separator}{case}"
 
 
 # What became of the cases

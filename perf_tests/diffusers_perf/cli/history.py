@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from diffusers_perf.cli.answers import configured, configured_store, named
-from diffusers_perf.compare.sides import repository
 from diffusers_perf.messages import history as messages
+from diffusers_perf.records.repository import repository
 
 if TYPE_CHECKING:
     from diffusers_perf.history.trends import Range, Trend

@@ -12,9 +12,10 @@ from packaging.version import InvalidVersion, Version
 
 from diffusers_perf.catalog.refusal import Refusal
 from diffusers_perf.compare import environments
-from diffusers_perf.compare.sides import Side, check_out, code_digest, commits_of, git, repository
+from diffusers_perf.compare.sides import Side, check_out, code_digest, commits_of, git
 from diffusers_perf.messages import ab
 from diffusers_perf.messages import bisect as messages
+from diffusers_perf.records.repository import repository
 
 
 @dataclass(frozen=True, kw_only=True)

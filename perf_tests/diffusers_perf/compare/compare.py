@@ -44,7 +44,7 @@ def load(
 
     `Refusal` for what cannot be read or compared.
     """
-    runs = load_runs([*base, *head])
+    runs = [run.seen_from_here() for run in load_runs([*base, *head])]
     sides = runs[: len(base)], runs[len(base) :]
     noise = known_noise(sides[1][0], store)
     return compare(*sides, noise=noise, more=more, again=again_of(base, head))

@@ -13,6 +13,7 @@ from diffusers_perf.catalog.refusal import Refusal
 from diffusers_perf.compare import environments
 from diffusers_perf.messages import ab as messages
 from diffusers_perf.messages.common import last_line
+from diffusers_perf.records.repository import repository
 
 VERSION_1 = Path("perf_tests", "harness")
 """A folder that only version 1 of this suite has."""
@@ -23,7 +24,6 @@ __all__ = [
     "of_commits",
     "of_pythons",
     "refs_anywhere",
-    "repository",
 ]
 
 
@@ -64,12 +64,6 @@ class Side:
     @property
     def text(self) -> str:
         return f"{self.code[:12]}, " + ", ".join(f"{n} {v}" for n, v in self.versions.items())
-
-
-def repository() -> Path:
-    """The root of the git repository around the working directory, or the directory itself."""
-    folder = Path.cwd()
-    return next((path for path in (folder, *folder.parents) if (path / ".git").exists()), folder)
 
 
 def of_pythons(base: str, head: str) -> tuple[Side, Side]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import count
+from itertools import count, pairwise
 from pathlib import Path
 from typing import Annotated
 
@@ -16,8 +16,10 @@ from diffusers_perf.judge.messages.commands import CompareAgain
 from diffusers_perf.messages import ab
 from diffusers_perf.records.files import as_json, write_whole
 from diffusers_perf.records.quantities import Integer, Positive, PositiveInteger, StrictRecord
+from diffusers_perf.records.repository import as_path, repository, seen_from
 
 FILE = "ab.json"
+PYTHONS = ("--base-python", "--head-python")
 
 
 class Finished(StrictRecord, frozen=True, kw_only=True):
@@ -33,13 +35,32 @@ class Asked(StrictRecord, frozen=True, kw_only=True):
     """How `ab` was called, as far as it says what is compared: not where, nor for how long."""
 
     options: tuple[str, ...]
-    """Its own."""
+    """Its own. Paths are those of the repository's root."""
     pytest: tuple[str, ...]
     """Passed on to pytest, without what selects single cases."""
 
+    @classmethod
+    def of(cls, options: Sequence[str], *, pytest: tuple[str, ...]) -> Asked:
+        """As it was called in the working directory."""
+        return cls(options=_seen_from(options, repository(), of=Path.cwd()), pytest=pytest)
+
     @property
     def again(self) -> CompareAgain:
-        return CompareAgain(options=self.options, pytest=self.pytest)
+        """As it is called in the working directory."""
+        options = _seen_from(self.options, Path.cwd(), of=repository())
+        return CompareAgain(options=options, pytest=self.pytest)
+
+
+def _seen_from(options: Sequence[str], here: Path, *, of: Path) -> tuple[str, ...]:
+    """Those with paths `of` one folder, as they are given in another one."""
+    seen = [*options]
+    for number, (name, value) in enumerate(pairwise(options), start=1):
+        if name == "--baselines":
+            seen[number] = seen_from(value, here, of=of)
+        elif name in PYTHONS and "/" in value:
+            # Without a slash it is a program's name.
+            seen[number] = as_path(seen_from(value, here, of=of))
+    return tuple(seen)
 
 
 class StateFile(StrictRecord, frozen=True, kw_only=True, omit_defaults=True):

@@ -22,7 +22,7 @@ from diffusers_perf.messages.plugin import INTERRUPTED
 from diffusers_perf.plugin.collection import SESSION
 from diffusers_perf.plugin.options import MARK, Part
 from diffusers_perf.plugin.screen import ShownCase
-from diffusers_perf.plugin.selection import is_narrowed
+from diffusers_perf.plugin.selection import is_narrowed, kept
 from diffusers_perf.plugin.session import PerfSession
 from diffusers_perf.records.files import as_json, write_whole
 from diffusers_perf.records.missing import missing
@@ -44,7 +44,7 @@ def pytest_benchmark_update_json(config: pytest.Config, output_json: dict[str, A
     perf = config.stash[SESSION]
     session = Session(
         quick=config.getoption("quick"),
-        **asdict(perf.judging.job),
+        **asdict(kept(config, perf.judging.job)),
         harness_version=perf.harness_version,
         scale=perf.scale,
         expected=tuple(perf.expected),

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 
 import pytest
+from msgspec.structs import replace
 
 from diffusers_perf.catalog.declarations import Case
 from diffusers_perf.plugin.options import MARK
-from diffusers_perf.records.main_job import MainJob
+from diffusers_perf.records.main_job import MODEL, MainJob
+from diffusers_perf.records.repository import as_path, repository
 
 
 def case_of(item: pytest.Item | None) -> Case | None:
@@ -52,7 +55,9 @@ def is_whole(config: pytest.Config) -> bool:
 
 
 def main_job(config: pytest.Config, options: Sequence[str]) -> MainJob:
-    """How pytest was called; `options` are those that say what is measured on what."""
+    """How pytest was called, in the folder where it was; `options` are those that say what is
+    measured on what.
+    """
     given = config.args if config.args_source is pytest.Config.ArgsSource.ARGS else ()
     selected = {"-m": config.getoption("markexpr"), "-k": config.getoption("keyword")}
     return MainJob(
@@ -62,3 +67,18 @@ def main_job(config: pytest.Config, options: Sequence[str]) -> MainJob:
         baselines=config.getoption("baselines"),
         options=tuple(options),
     )
+
+
+def kept(config: pytest.Config, job: MainJob) -> MainJob:
+    """The same job as a run's file keeps it, for every folder of the repository."""
+    from diffusers_perf import models
+
+    # Elsewhere pytest passes over its settings.
+    tests = config.args if config.args_source is pytest.Config.ArgsSource.TESTPATHS else job.tests
+    model = config.getoption("model")
+    # Path.is_dir raises for a name that is too long.
+    if model and model not in models.NAMED and os.path.isdir(model):  # noqa: PTH112
+        named = {MODEL + model: MODEL + as_path(model)}
+        job = replace(job, options=tuple(named.get(option, option) for option in job.options))
+    job = replace(job, tests=tuple(tests))
+    return job.seen_from(repository(), of=config.invocation_params.dir)

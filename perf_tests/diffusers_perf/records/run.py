@@ -26,6 +26,7 @@ from diffusers_perf.records.measurement import Interference, Measurement
 from diffusers_perf.records.missing import Untimed, missing, parts_of
 from diffusers_perf.records.names import BadName, check_case, shown
 from diffusers_perf.records.quantities import NotNegative, Positive, PositiveInteger, Record
+from diffusers_perf.records.repository import repository
 from diffusers_perf.records.shards import Placement, Shard
 
 SCHEMA = 2
@@ -273,11 +274,14 @@ class Run:
     cases: Mapping[str, CaseRecord]
     """By `Measurement.key`."""
 
-    def with_baselines(self, folder: Path | None) -> Run:
-        """The same run, whose next commands name this folder of baselines if one is given."""
-        if folder is None:
-            return self
-        return dataclasses.replace(self, session=replace(self.session, baselines=str(folder)))
+    def seen_from_here(self, baselines: Path | None = None) -> Run:
+        """The same run, whose next commands work in the working directory, and name these
+        `baselines` if some are given.
+        """
+        session = self.session.seen_from(Path.cwd(), of=repository())
+        if baselines is not None:
+            session = replace(session, baselines=str(baselines))
+        return dataclasses.replace(self, session=session)
 
     @property
     def date(self) -> str:

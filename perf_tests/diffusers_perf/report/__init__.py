@@ -43,7 +43,7 @@ def write(
 
     Commands to run next name these `baselines`; without, those of the run.
     """
-    shown = load_run(head[0]).with_baselines(baselines)
+    shown = load_run(head[0]).seen_from_here(baselines)
     report = make(shown, store, head=head, base=base)
     if html is not None:
         beside = html.with_name(HISTORY_PAGE)

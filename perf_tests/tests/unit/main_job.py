@@ -24,6 +24,7 @@ def run(
     fakes: str = "fine",
     only: bool = True,
     rounds: int | None = 2,
+    tests: Sequence[str] = ("perf_tests",),
 ) -> pytest.RunResult:
     """The main job on the fake catalog, in this process, as in a repository of its own."""
     test = pytester.path / "perf_tests" / "test_generation.py"
@@ -42,7 +43,7 @@ def run(
         *(["--benchmark-only"] if only else []),
         *([f"--rounds={rounds}"] if rounds else []),
         *options,
-        "perf_tests",
+        *tests,
         plugins=[fake],
     )
 

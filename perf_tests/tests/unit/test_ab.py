@@ -26,6 +26,7 @@ from diffusers_perf.cli import __main__ as command
 from diffusers_perf.compare import environments, sides, state, turns
 from diffusers_perf.compare.lock import held
 from diffusers_perf.messages import ab as messages
+from diffusers_perf.records.repository import repository
 from perf_tests.tests.unit.environments import TURNS, Place
 from perf_tests.tests.unit.recorded import session, side, slow
 
@@ -96,6 +97,32 @@ def test_next_command_compares_the_case_again(
         assert f"all runs are in {place.folder / 'runs' / folder};" in out
         anew = f"folder {place.folder / 'runs' / folder}: this comparison is complete, and is"
         assert (anew in out) == (folder != "ab")
+
+
+def test_next_command_works_in_every_folder(
+    place: Place, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    head = side("head")
+    for content in head:
+        slow(content, "ddim50-fp16", by=1.05)
+    place.record(side("base"), head)
+    for name in (".git", "tools"):
+        (place.folder / name).mkdir()
+    monkeypatch.chdir(place.folder / "tools")
+    monkeypatch.setenv("PATH", str(place.folder / "head"), prepend=os.pathsep)
+    options = ["--base-python=../base/python", "--head-python=python", "--baselines=accepted"]
+    assert command.main(["ab", *options, f"--out={place.out}"]) == 1
+    capsys.readouterr()
+    for folder, base, accepted in (
+        (".", "base/python", "tools/accepted"),
+        ("base", "./python", "../tools/accepted"),
+        ("tools", "../base/python", "accepted"),
+    ):
+        monkeypatch.chdir(place.folder / folder)
+        runs = [sorted(map(str, place.out.glob(f"{one}-?.json"))) for one in ("base", "head")]
+        command.main(["compare", "--base", *runs[0], "--head", *runs[1]])
+        line = f"--base-python {base} --head-python python --baselines {accepted} -- -k"
+        assert line in capsys.readouterr().out
 
 
 def test_selection_without_out_goes_on_where_it_was_interrupted(
@@ -375,7 +402,7 @@ def test_process_left_by_a_killed_ab_is_waited_for(
     options = [f"--{name}-python={place.folder / name / 'python'}" for name in ("base", "head")]
     killed = subprocess.Popen(
         [sys.executable, "-m", "ci", "ab", *options, f"--out={place.folder / 'out'}"],
-        cwd=sides.repository(),
+        cwd=repository(),
         stdout=subprocess.DEVNULL,
     )
     orphan = place.folder / "orphan"

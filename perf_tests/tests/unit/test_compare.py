@@ -513,3 +513,15 @@ def test_case_that_an_interrupted_head_missed_is_invalid(
     assert code == 2
     assert "measured in base, not in head: the run was interrupted" in said
     assert "missing" not in said
+
+
+def test_next_command_finds_the_tests_from_a_subfolder(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in (".git", "perf_tests", "tools"):
+        (folder / name).mkdir()
+    for name, tests in (("tools", "../perf_tests"), ("perf_tests", ".")):
+        monkeypatch.chdir(folder / name)
+        code, printed = compared(folder, capsys, lambda content: slow(content, FP16, by=1.05))
+        assert code == 1
+        assert f"pytest {tests} --benchmark-only" in printed

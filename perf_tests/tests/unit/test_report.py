@@ -796,3 +796,19 @@ def test_findings_of_a_case_are_all_shown(
     for one in cases(run):
         one.pop("others", None)
     assert "GPU busy 1.05x slower" not in words(page(shown(run, tmp_path / "older.json")))
+
+
+def test_next_command_finds_the_tests_from_a_subfolder(
+    folder: Path,
+    run: Content,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    root = folder.parent
+    for name in (".git", "perf_tests", "tools"):
+        (root / name).mkdir()
+    black(run, "ddim50-fp16")
+    monkeypatch.chdir(root / "tools")
+    (path,) = write([run], root, "shown")
+    assert "pytest ../perf_tests --benchmark-only" in comment(path, capsys)
+    assert "pytest ../perf_tests --benchmark-only" in page(path)
