@@ -7,14 +7,14 @@ asked for.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import import_module
 from itertools import product
-from pathlib import Path
-from types import ModuleType, TracebackType
+from types import FrameType, ModuleType
 
+from diffusers_perf.catalog import mistakes
 from diffusers_perf.catalog.declarations import Case, Optimization
 from diffusers_perf.catalog.recording import Declaration, declarations_in
 from diffusers_perf.catalog.refusal import Refusal
@@ -117,37 +117,27 @@ def declares_cases(module: ModuleType) -> bool:
 
 def is_below(name: str, packages: Iterable[str]) -> bool:
     """Whether a module is one of these, or a submodule of one."""
-    return any(f"{name}.".startswith(f"{package}.") for package in packages)
+    return any(mistakes.is_below(name, package) for package in packages)
 
 
 def load(name: str) -> ModuleType:
     """Import a module that declares something. `Refusal` if that fails."""
     _refuse_without_docstrings()
+
+    def is_own(frame: FrameType) -> bool:
+        return is_below(str(frame.f_globals.get("__name__")), [name])
+
     try:
         return import_module(name)
-    except SyntaxError as error:
-        raise Refusal(f"{_place(error.filename, error.lineno)}: {error.msg}") from None
     except Exception as error:
         # A declaration can break in any way as it is read, and is named by its line.
-        place = next(_places(error.__traceback__, name), name)
-        raise Refusal(f"{place}: {type(error).__name__}: {error}") from None
+        said = mistakes.sentence(error, is_own)
+        raise Refusal(said or f"{name}: {type(error).__name__}: {error}") from None
 
 
 def _refuse_without_docstrings() -> None:
     if sys.flags.optimize > 1:
         raise Refusal(messages.NO_DOCSTRINGS)
-
-
-def _places(traceback: TracebackType | None, name: str) -> Iterator[str]:
-    """Where this module, or one below it, was when it failed; the innermost first."""
-    found = []
-    while traceback is not None:
-        frame = traceback.tb_frame
-        module = str(frame.f_globals.get("__name__"))
-        if frame.f_code.co_name == "<module>" and is_below(module, [name]):
-            found.append(_place(frame.f_code.co_filename, traceback.tb_lineno))
-        traceback = traceback.tb_next
-    return reversed(found)
 
 
 def _with_submodules(name: str) -> list[ModuleType]:
@@ -161,12 +151,5 @@ def _add_all(declarations: list[Declaration], catalog: Catalog) -> None:
         try:
             declaration.into(catalog)
         except ValueError as error:
-            place = _place(declaration.file, declaration.line)
+            place = mistakes.place(declaration.file, declaration.line)
             raise Refusal(f"{place}: {error}") from None
-
-
-def _place(file: str | None, line: int | None) -> str:
-    path = Path(file or "")
-    here = Path.cwd()
-    shown = path.relative_to(here) if here in path.parents else path
-    return f"{shown}, line {line}"

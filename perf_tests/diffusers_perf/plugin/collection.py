@@ -27,6 +27,7 @@ from diffusers_perf.catalog.registry import suites_of
 from diffusers_perf.measurement.loading import Importing, Load
 from diffusers_perf.measurement.packages import not_installed, too_little_address_space
 from diffusers_perf.messages import plugin as messages
+from diffusers_perf.plugin import unimported
 from diffusers_perf.plugin.options import MARK, Part
 from diffusers_perf.plugin.selection import case_of, cases_of, is_named, is_whole
 from diffusers_perf.records.files import read_bytes
@@ -166,13 +167,17 @@ def _start(config: pytest.Config) -> PerfSession:
 def pytest_make_collect_report(
     collector: pytest.Collector,
 ) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
-    """Notice a test file whose declarations no test runs, as after a linter removed an import."""
+    """Notice a test file whose declarations no test runs, as after a linter removed an import, and
+    say in one sentence what is wrong with a declaration.
+    """
     if IMPORTING in collector.config.stash:
         collector.config.stash[IMPORTING].begin_part()
     report = yield
     # The first of them starts the session, which imports torch.
     if report.passed and any(node.get_closest_marker(MARK) for node in report.result):
         _end_part(collector.config)
+    if report.failed and unimported.is_mistake(report) and not collector.config.option.fulltrace:
+        report.longrepr = unimported.why(collector, report) or report.longrepr
     if (
         isinstance(collector, pytest.Module)
         and report.passed

@@ -19,6 +19,7 @@ import pytest
 from diffusers_perf.catalog.discovery import Project, declared_in, declares_cases
 from diffusers_perf.catalog.refusal import Refusal
 from diffusers_perf.messages import plugin as messages
+from diffusers_perf.plugin import unimported
 from diffusers_perf.records.files import read_bytes
 
 COLLECTED = (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED)
@@ -100,10 +101,15 @@ class _Finder:
     ) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
         report = yield
         if report.failed:
-            reason = str(report.longrepr).strip().splitlines()[-1].removeprefix("E").strip()
-            is_module = isinstance(collector, pytest.Module)
-            refused = messages.cannot_import if is_module else messages.cannot_collect_in
-            self.broken = self.broken or refused(collector.nodeid, reason)
+            self.broken = self.broken or _why(collector, report)
         elif isinstance(collector, pytest.Module) and declares_cases(collector.obj):
             self.modules.append(collector.obj)
         return report
+
+
+def _why(collector: pytest.Collector, report: pytest.CollectReport) -> str:
+    """What a collection that failed is put down to."""
+    reason = str(report.longrepr).strip().splitlines()[-1].removeprefix("E").strip()
+    is_module = isinstance(collector, pytest.Module)
+    refused = messages.cannot_import if is_module else messages.cannot_collect_in
+    return unimported.why(collector, report) or refused(collector.nodeid, reason)

@@ -227,6 +227,48 @@ def test_mistake_is_one_sentence(
     assert repository.refusal(**ini).startswith(sentence)
 
 
+WRONG = [
+    (WORKLOAD.replace("4,", "0,"), 4, "serving: steps must be a positive integer (got 0)"),
+    (WORKLOAD.replace("steps", "stepz"), 4, "Workload.__init__() got an unexpected keyword "),
+    (WORKLOAD + "measure(WORKLOAD, siute='a')", 10, "measure() got an unexpected keyword argument"),
+    (
+        "from diffusers_perf import optimization" + OWN.replace('"""Nothing."""', "pass"),
+        3,
+        "own has no docstring, whose first line a report",
+    ),
+    ("from diffusers_perf import stack\nstack('one')", 3, "stack() missing 1 required positional "),
+    ("from helpers import made\nmade(0)", 3, "serving: steps must be a positive integer (got 0)"),
+]
+"""What follows the line of `TEST`, the line that is at fault, and what it is refused with."""
+MADE = """
+def made(steps):
+    return Workload(name="serving", model="embedded", call={}, steps=steps)
+"""
+
+
+@pytest.mark.parametrize(("text", "line", "says"), WRONG)
+def test_declaration_that_cannot_be_evaluated_is_put_down_to_its_line(
+    repository: Repository, text: str, line: int, says: str
+) -> None:
+    helpers = "from diffusers_perf import Workload" + MADE
+    repository.write(helpers=helpers, test_it=TEST + text)
+    sentence = f"perf_tests/test_it.py, line {line}: {says}"
+    result = repository.collect()
+    assert result.ret == pytest.ExitCode.INTERRUPTED
+    heading, file, said, *_ = [line for line in result.outlines if line.strip()]
+    assert ("ERRORS" in heading, "perf_tests/test_it.py" in file) == (True, True)
+    assert said.startswith(sentence)
+    with pytest.raises(Refusal, match=f"^{re.escape(sentence)}"):
+        find_project()
+    repository.collect("--full-trace").stdout.fnmatch_lines(["E *Error: *"])
+
+
+def test_first_of_two_broken_files_is_named(repository: Repository) -> None:
+    repository.write(test_a=TEST + "measure(1", test_b=TEST + "measure(1")
+    with pytest.raises(Refusal, match=r"^perf_tests/test_a\.py, line 2: '\(' was never closed$"):
+        find_project()
+
+
 def test_suites_are_named_where_m_selects_none_of_them(repository: Repository) -> None:
     """`pytest --markers`, which pytest advises, collects no test and knows no suite."""
     repository.write(test_it=TEST + WORKLOAD + 'measure(WORKLOAD, "fp16", suite="guide")')
@@ -332,7 +374,8 @@ def test_repository_may_lie_in_a_folder_with_brackets_in_its_name(
 
 def test_commands_name_a_test_file_that_cannot_be_imported(repository: Repository) -> None:
     repository.write(test_own="import diffusers_perf\nimport no_such_module\n")
-    with pytest.raises(Refusal, match=r"test_own\.py cannot be imported: .*no_such_module"):
+    said = r"^perf_tests/test_own\.py, line 2: ModuleNotFoundError: .*no_such_module"
+    with pytest.raises(Refusal, match=said):
         find_project()
     assert Path.cwd() == repository.pytester.path
 
