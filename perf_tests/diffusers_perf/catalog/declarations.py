@@ -161,7 +161,8 @@ class Case:
     """The group that it belongs to, which pytest selects with ``-m``."""
 
     def __post_init__(self) -> None:
-        if not self.suite.isidentifier() or iskeyword(self.suite):
+        suite: object = self.suite
+        if not isinstance(suite, str) or not suite.isidentifier() or iskeyword(suite):
             raise ValueError(messages.bad_suite(self.suite))
         if self.workload.step_wise and not self.is_reference and self.against != REFERENCE:
             raise ValueError(messages.step_wise_against(self.id, self.against))

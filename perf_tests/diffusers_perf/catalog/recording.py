@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from diffusers_perf.catalog.declarations import (
     DEFAULT_SUITE,
@@ -70,7 +70,7 @@ def optimization(
     The function gets a `Build` and says there what it changes. Its docstring's first line is what
     a report says of it; the rest as `Optimization` says. Its place in the file is its place in a
     stack that a search makes. `ValueError` for a function without a docstring, an applied check
-    that cannot be called, a tolerance of another type, or an unknown slot.
+    that cannot be called, a tolerance or needs of another type, or an unknown slot or aim.
     """
 
     def declare(apply: Callable[[Build], None]) -> Optimization:
@@ -81,9 +81,13 @@ def optimization(
             raise ValueError(messages.no_applied_check(name))
         if not isinstance(tolerance, Tolerances):
             raise ValueError(messages.bad_tolerance(name, tolerance))
-        other = next((slot for slot in decides if not isinstance(slot, Slot)), None)
-        if other is not None:
-            raise ValueError(messages.bad_slot(name, other))
+        if not isinstance(needs, Needs | None):
+            raise ValueError(messages.bad_needs(name, needs))
+        are_several = isinstance(decides, tuple | list)
+        if not are_several or not all(isinstance(slot, Slot) for slot in decides):
+            raise ValueError(messages.bad_slots(name, decides))
+        if aim not in get_args(Aim):
+            raise ValueError(messages.bad_aim(name, aim, get_args(Aim)))
         declared = Optimization(
             name=name,
             apply=apply,

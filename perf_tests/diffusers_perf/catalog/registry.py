@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 from diffusers_perf.catalog.declarations import DEFAULT_SUITE, REFERENCE, Case, Optimization
+from diffusers_perf.catalog.file_name import is_file_name
 from diffusers_perf.catalog.workload import Workload
 from diffusers_perf.messages import common
 from diffusers_perf.messages import declarations as messages
@@ -36,9 +37,13 @@ class Catalog:
     def stack(self, name: str, of: str) -> None:
         """Give a stack (names joined by ``+``) a name of its own.
 
-        `ValueError` for a name that is taken, an optimization that is not declared or named twice,
-        or a wrong combination.
+        `ValueError` for a name that is taken or no file's, a stack of another type, an optimization
+        that is not declared or named twice, or a wrong combination.
         """
+        if not (isinstance(name, str) and is_file_name(name)) or "+" in name:
+            raise ValueError(messages.bad_stack_name(name))
+        if not isinstance(of, str):
+            raise ValueError(messages.bad_stack(name, of))
         self._refuse_taken(name)
         found = self._optimizations(of)
         _check_fit(found)
@@ -54,15 +59,18 @@ class Catalog:
     ) -> None:
         """Add stacks (names joined by ``+``) as cases on a workload, beside its reference.
 
-        `ValueError` for a workload or stack of another type, an optimization that is not declared
-        or named twice, a wrong combination, a case declared twice, another workload's name, or an
-        `against` that is not declared before.
+        `ValueError` for an argument of another type, an optimization that is not declared or named
+        twice, a wrong combination, a case declared twice, another workload's name, an `against`
+        that is not declared before, or a `sensitive_to` that changes nothing.
         """
         if not isinstance(workload, Workload):
             raise ValueError(messages.no_workload(workload))
         for stack in stacks:
             if not isinstance(stack, str):
                 raise ValueError(messages.no_stack(workload.name, stack))
+        if not isinstance(against, str):
+            raise ValueError(messages.bad_against(workload.name, against))
+        _refuse_inert(workload)
         refuse_namesake(workload, (case.workload for case in self.cases))
         declared = {case.name for case in self.cases if case.workload == workload}
         if REFERENCE not in declared:
@@ -128,6 +136,19 @@ def refuse_namesake(workload: Workload, others: Iterable[Workload]) -> None:
         alike = other.name == workload.name and other.scale == workload.scale
         if alike and other != workload:
             raise ValueError(messages.workload_taken(workload.name))
+
+
+def _refuse_inert(workload: Workload) -> None:
+    """`ValueError` for a change of the call that cannot change the images. Here and not in the
+    workload, which makes others of itself that are like it.
+    """
+    for name, change in workload.sensitive_to.items():
+        try:
+            changed = workload.changed(**change)
+        except ValueError as error:
+            raise ValueError(messages.wrong_change(error, name)) from None
+        if changed.generates_as(workload):
+            raise ValueError(messages.no_change(workload.name, name, dict(change)))
 
 
 def suites_of(case: Case, cases: Iterable[Case]) -> list[str]:

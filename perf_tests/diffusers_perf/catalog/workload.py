@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from types import NoneType
 from typing import Any, Literal
@@ -36,6 +36,7 @@ TYPES: Mapping[str, tuple[type, ...]] = {
     "seed": (int,),
     "scheduler": (str, NoneType),
     "base": (tuple,),
+    "step_wise": (bool,),
     "sensitive_to": (Mapping,),
 }
 """Of a workload's fields."""
@@ -83,9 +84,15 @@ class Workload:
         yield from (n for n in TYPES if not isinstance(getattr(self, n), TYPES[n]))
         if not is_file_name(self.name):
             yield "name"
+        if not self.model:
+            yield "model"
         if not callable(self.inputs):
             yield "inputs"
-        if not all(isinstance(change, Mapping) for change in self.sensitive_to.values()):
+        yield from (name for name in ("call", "base") if not _are_names(getattr(self, name)))
+        changes = self.sensitive_to.values()
+        if not all(isinstance(change, Mapping) and _are_names(change) for change in changes):
+            yield "sensitive_to"
+        if not _are_names(self.sensitive_to):
             yield "sensitive_to"
 
     def __hash__(self) -> int:
@@ -131,6 +138,11 @@ class Workload:
             changed.setdefault("prompt", self.changed(prompt=f"at night, {self.prompts[0]}"))
         return changed
 
+    def generates_as(self, other: Workload) -> bool:
+        """Whether one pipeline makes the same of both: what it is built with is not looked at."""
+        pairs = ((w.call, w.seed, w.steps) for w in (self, other))
+        return _is_same(*pairs)
+
     def changed(self, **changes: Any) -> Workload:
         """The same with other fields, or other arguments of the call.
 
@@ -167,6 +179,19 @@ class Workload:
             "scheduler": self.scheduler,
             "base": list(self.base),
         }
+
+
+def _are_names(values: Iterable[object]) -> bool:
+    return all(isinstance(value, str) for value in values)
+
+
+def _is_same(one: Any, other: Any) -> bool:
+    """Of arguments: the same text or number, or the same object; two tensors may look alike."""
+    if isinstance(one, list | tuple) and isinstance(other, list | tuple):
+        return len(one) == len(other) and all(map(_is_same, one, other))
+    if isinstance(one, Mapping) and isinstance(other, Mapping):
+        return one.keys() == other.keys() and all(_is_same(one[n], other[n]) for n in one)
+    return one is other or (isinstance(one, str | int | float) and bool(one == other))
 
 
 def _plain(value: Any) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 from diffusers_perf.messages.common import meant
 
@@ -12,7 +12,25 @@ SHARED = "perf_declarations"
 """Where the cases of all test modules are declared."""
 
 
-def bad_suite(name: str) -> str:
+def bad_stack_name(name: object) -> str:
+    return (
+        f"a stack's name must be a string that can be the name of a file, without + (got {name!r})"
+    )
+
+
+def wrong_change(error: object, name: str) -> str:
+    """`error` begins with the workload."""
+    return f"{error}, in its sensitive_to[{name!r}]"
+
+
+def no_change(workload: str, name: str, change: object) -> str:
+    return (
+        f"{workload}: sensitive_to[{name!r}] does not change the call, so it cannot change the "
+        f"images (got {change!r}); pass another value"
+    )
+
+
+def bad_suite(name: object) -> str:
     return f"a suite's name must be a Python identifier (got {name!r})"
 
 
@@ -30,11 +48,12 @@ def not_positive(workload: str, what: str, value: object) -> str:
 WORKLOAD_FIELDS = {
     "name": "a string that can be the name of a file",
     "model": 'a string: a Hub id, a folder, or "module:function" for a function of yours',
-    "call": "a dict of arguments of the pipeline's call",
+    "call": "a dict of arguments of the pipeline's call, by name",
     "inputs": "a function without parameters that returns a dict of arguments",
     "seed": "an integer",
     "scheduler": "the name of a scheduler's class",
     "base": 'a tuple of names, such as ("bf16",)',
+    "step_wise": "True or False",
     "sensitive_to": 'a dict such as {"guidance": {"guidance_scale": 1.0}}',
 }
 
@@ -54,6 +73,14 @@ def no_stack(workload: str, value: object) -> str:
         f"{workload}: a stack is a string of names joined by + (got {value!r}); name each stack as "
         "an argument of its own"
     )
+
+
+def bad_stack(name: str, of: object) -> str:
+    return f"{name}: the stack must be a string of names joined by + (got {of!r})"
+
+
+def bad_against(workload: str, value: object) -> str:
+    return f"{workload}: against must be the name of a case (got {value!r})"
 
 
 def no_inputs(workload: str, value: object) -> str:
@@ -76,8 +103,16 @@ def no_applied_check(name: str) -> str:
     return f"{name} has no applied check that can be called with a pipeline"
 
 
-def bad_slot(name: str, got: object) -> str:
-    return f"{name}: decides takes members of Slot (got {got!r})"
+def bad_needs(name: str, value: object) -> str:
+    return f"{name}: needs must be diffusers_perf.Needs(...) (got {value!r})"
+
+
+def bad_slots(name: str, got: object) -> str:
+    return f"{name}: decides must be a tuple of members of Slot (got {got!r})"
+
+
+def bad_aim(name: str, aim: object, known: Sequence[str]) -> str:
+    return f"{name}: aim must be one of {', '.join(known)} (got {aim!r})"
 
 
 def needs_declared(name: str, needed: str) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from diffusers_perf.catalog.build import Build
-from diffusers_perf.catalog.declarations import Needs, Optimization, Tolerances
+from diffusers_perf.catalog.declarations import Needs, Optimization, Slot, Tolerances
 from diffusers_perf.catalog.recording import optimization
 from diffusers_perf.catalog.registry import Catalog, suites_of
 from perf_tests.tests.unit.fake import WORKLOAD
@@ -40,8 +40,13 @@ def test_optimization_has_a_docstring_and_an_applied_check() -> None:
         optimization(applied=lambda _: None)(blank)
     with pytest.raises(ValueError, match="sound has no applied check that can be called"):
         optimization(applied=None)(sound)  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match=r"decides takes members of Slot \(got 'dtype'\)"):
-        optimization(applied=lambda _: None, decides=("dtype",))(sound)  # type: ignore[arg-type]
+    for wrong in ("dtype",), Slot.DTYPE:
+        with pytest.raises(ValueError, match=r"decides must be a tuple of members of Slot \(got "):
+            optimization(applied=lambda _: None, decides=wrong)(sound)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"needs must be diffusers_perf.Needs\(...\) \(got 'x'\)"):
+        optimization(applied=lambda _: None, needs="x")(sound)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"aim must be one of speed, memory, .* \(got 'fun'\)"):
+        optimization(applied=lambda _: None, aim="fun")(sound)  # type: ignore[arg-type]
 
 
 def test_declaration_stands_at_module_level() -> None:
@@ -58,6 +63,18 @@ def test_name_is_declared_once() -> None:
             catalog.add(made(name))
 
 
+@pytest.mark.parametrize("name", ["a+b", "a/b", "", ["a"]])
+def test_stack_has_a_name_that_can_be_part_of_a_case(name: Any) -> None:
+    with pytest.raises(ValueError, match=r"a stack's name must be a string that can be the name"):
+        Catalog().stack(name, "one")
+
+
+def test_stack_is_made_of_names() -> None:
+    of: Any = ["one"]
+    with pytest.raises(ValueError, match=r"^two: the stack must be a string .*\(got \['one'\]\)$"):
+        Catalog().stack("two", of)
+
+
 def test_two_workloads_have_two_names() -> None:
     catalog = Catalog()
     catalog.add_cases(WORKLOAD)
@@ -70,9 +87,9 @@ def test_two_workloads_have_two_names() -> None:
 
 
 def test_suite_can_be_selected_as_a_mark() -> None:
-    for name in ("two words", "and", ""):
+    for name in ("two words", "and", "", 3, None):
         with pytest.raises(ValueError, match="a suite's name must be a Python identifier"):
-            Catalog().add_cases(WORKLOAD, suite=name)
+            Catalog().add_cases(WORKLOAD, suite=name)  # type: ignore[arg-type]
 
 
 def test_reference_is_in_each_suite_of_its_workload() -> None:
@@ -109,13 +126,19 @@ def test_workload_can_be_generated(change: dict[str, Any], says: str) -> None:
         ({"name": ""}, "a workload: name must be a string that"),
         ({"name": "a/b"}, "a/b: name must be a string that"),
         ({"model": dict}, f'{NAME}: model must be a string: a Hub id, a folder, or "module:'),
+        ({"model": ""}, f"{NAME}: model must be a string: a Hub id"),
         ({"call": ["a"]}, f"{NAME}: call must be a dict of arguments"),
+        ({"call": {1: "a"}}, f"{NAME}: call must be a dict of arguments"),
         ({"inputs": {"image": 1}}, f"{NAME}: inputs must be a function without parameters"),
         ({"steps": "3"}, f"{NAME}: steps must be a positive integer (got '3')"),
         ({"steps": 2.5}, f"{NAME}: steps must be a positive integer (got 2.5)"),
         ({"seed": "x"}, f"{NAME}: seed must be an integer (got 'x')"),
         ({"scheduler": 5}, f"{NAME}: scheduler must be the name of a scheduler's class (got 5)"),
         ({"base": "bf16"}, f'{NAME}: base must be a tuple of names, such as ("bf16",)'),
+        ({"base": ("bf16", 3)}, f"{NAME}: base must be a tuple of names"),
+        ({"step_wise": "no"}, f"{NAME}: step_wise must be True or False (got 'no')"),
+        ({"sensitive_to": {"a": {1: 1.0}}}, f"{NAME}: sensitive_to must be a dict such as"),
+        ({"sensitive_to": {1: {"a": 1.0}}}, f"{NAME}: sensitive_to must be a dict such as"),
         ({"sensitive_to": {"a": 1.0}}, f"{NAME}: sensitive_to must be a dict such as"),
         ({"sensitive_to": ["a"]}, f"{NAME}: sensitive_to must be a dict such as"),
         (
@@ -156,6 +179,8 @@ def test_measure_takes_a_workload_and_names() -> None:
         untyped("one", "fp16")
     with pytest.raises(ValueError, match=r"a stack is a string .* \(got \['fp16'\]\)"):
         untyped(WORKLOAD, ["fp16"])
+    with pytest.raises(ValueError, match=r"against must be the name of a case \(got \['fp16'\]\)"):
+        untyped(WORKLOAD, against=["fp16"])
 
 
 def test_tolerance_is_one() -> None:
@@ -189,3 +214,48 @@ def test_each_input_of_a_workload_is_probed() -> None:
     # Embeddings are the user's to change.
     bare = replace(WORKLOAD, call={"prompt_embeds": object()})
     assert list(bare.probes) == ["seed"]
+
+
+SAME = object()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"guidance_scale": 7.5},
+        {"prompt": "a fake"},  # of each in the batch
+        {"latents": SAME},
+        {"masks": [SAME, 1]},
+        {"guidance_scale": 7.5, "seed": 0},
+        {"scheduler": "PNDMScheduler"},  # with which a pipeline is built
+        {},
+    ],
+)
+def test_change_that_changes_nothing_is_refused(change: dict[str, Any]) -> None:
+    """It fails every run, as an input that the pipeline ignores."""
+    workload = replace(
+        WORKLOAD.changed(latents=SAME, masks=[SAME, 1]),
+        sensitive_to={"sound": {"guidance_scale": 1.0}, "own": change},
+    )
+    said = re.escape(f"{NAME}: sensitive_to['own'] does not change the call, so it cannot change")
+    with pytest.raises(ValueError, match=f"^{said}"):
+        Catalog().add_cases(workload)
+
+
+@pytest.mark.parametrize(
+    "change", [{"guidance_scale": 1.0}, {"seed": 3}, {"steps": 9}, {"latents": object()}]
+)
+def test_change_that_changes_something_is_declared(change: dict[str, Any]) -> None:
+    workload = replace(WORKLOAD.changed(latents=SAME), sensitive_to={"own": change})
+    catalog = Catalog()
+    catalog.add_cases(workload)
+    assert len(catalog.cases) == 1
+
+
+def test_change_to_what_cannot_be_generated_is_refused() -> None:
+    for change, says in (({"height": 0}, "must be a positive"), ({"generator": 1}, "is not part")):
+        workload = replace(WORKLOAD, sensitive_to={"own": change})
+        with pytest.raises(
+            ValueError, match=rf"^{NAME}: .* {says} .*, in its sensitive_to\['own'\]"
+        ):
+            Catalog().add_cases(workload)
