@@ -65,6 +65,11 @@ class Project:
         return list(found.values())
 
     @property
+    def models(self) -> list[str]:
+        """Of all cases, each once."""
+        return [*dict.fromkeys(case.workload.model for case in self.cases)]
+
+    @property
     def suites(self) -> list[str]:
         """Of all cases, each once."""
         return [*dict.fromkeys(case.suite for case in self.cases)]

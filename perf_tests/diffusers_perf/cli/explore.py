@@ -38,7 +38,7 @@ from diffusers_perf.compare.lock import held
 from diffusers_perf.messages import ab
 from diffusers_perf.messages import explore as messages
 from diffusers_perf.messages.common import INTERRUPTED
-from diffusers_perf.messages.declarations import no_optimization
+from diffusers_perf.messages.declarations import no_case_runs, no_optimization
 from diffusers_perf.messages.numbers import plural
 from diffusers_perf.plugin.finding import find_project
 from diffusers_perf.plugin.screen import table
@@ -126,7 +126,7 @@ def _explore(args: argparse.Namespace, project: Project) -> int:
         workloads=[case.workload for case in project.cases],
         store=configured_store(),
     )
-    workload = _workload(args.workload, bench, project)
+    workload = _workload(args.workload, args.model, bench, project)
     catalog = project.catalog_of(workload)
     limit = _limit(args, catalog)
     if args.memory is not None and bench.device.type == "cpu":
@@ -228,10 +228,10 @@ def _limit(args: argparse.Namespace, catalog: Catalog) -> Callable[[WeightsKind]
     return lambda kind: tolerance.on(kind) or Tolerance()
 
 
-def _workload(name: str | None, bench: Bench, project: Project) -> Workload:
+def _workload(name: str | None, model: str | None, bench: Bench, project: Project) -> Workload:
     found = {c.workload.name: c.workload for c in project.cases if bench.sources.runs(c.workload)}
     if not found:
-        raise Refusal(messages.NO_WORKLOAD)
+        raise Refusal(no_case_runs(project.models, model))
     if name is None:
         return next(iter(found.values()))
     if name not in found:

@@ -31,6 +31,7 @@ from diffusers_perf.cli.answers import (
 )
 from diffusers_perf.compare.bare import bare_bench
 from diffusers_perf.messages import faults as messages
+from diffusers_perf.messages.declarations import NO_CASE
 from diffusers_perf.messages.plugin import skipped as skipped_because
 from diffusers_perf.plugin.finding import find_project
 from diffusers_perf.plugin.screen import table
@@ -88,6 +89,8 @@ def main(args: argparse.Namespace) -> int:
         return 0
     project = find_project(args.model)
     models.quiet_libraries()
+    if not project.cases:
+        return refuse(NO_CASE)
     unknown = [name for name in args.names if name not in known]
     if unknown:
         return refuse(messages.unknown(unknown[0], known))

@@ -26,6 +26,7 @@ from diffusers_perf.judge.messages.commands import structure_command
 from diffusers_perf.judge.structure_verdicts import judge as judge_counts
 from diffusers_perf.judge.structure_verdicts import key_of
 from diffusers_perf.messages import structure as messages
+from diffusers_perf.messages.declarations import no_case_runs
 from diffusers_perf.plugin.finding import find_project
 from diffusers_perf.records.baselines import OperatorBaseline
 from diffusers_perf.records.measurement import Count
@@ -83,7 +84,7 @@ def main(args: argparse.Namespace) -> int:
     declared = in_order(case for case in project.cases if sources.runs(case.workload))
     chosen = [case for case in declared if args.k in case.id]
     if not declared:
-        return refuse(messages.NO_CASE)
+        return refuse(no_case_runs(project.models, args.model))
     if not chosen:
         names = [name for case in declared for name in (case.id, case.name, case.workload.name)]
         return refuse(messages.no_match(args.k, names))

@@ -9,6 +9,8 @@ from pathlib import Path
 AGAIN = "run the same command again to continue"
 INTERRUPTED = f"interrupted; {AGAIN}"
 OUT_OF_MEMORY = "out of memory"
+IMPORT = "from diffusers_perf import test_generation as test_generation"
+"""The line that a test file needs."""
 CLOSE_MOST = 3
 
 

@@ -4,12 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
-from diffusers_perf.messages.common import meant
+from diffusers_perf.messages.common import IMPORT, meant
 
 NO_DOCSTRINGS = "python -OO removes docstrings, which reports show of each optimization"
 NOT_AT_MODULE_LEVEL = "declarations must be made at module level, while the module is imported"
 SHARED = "perf_declarations"
 """Where the cases of all test modules are declared."""
+
+
+NO_CASE = (
+    "no case is declared here: call measure(WORKLOAD) in a test file that pytest collects, which "
+    f"also has the line: {IMPORT}"
+)
+
+
+def no_case_runs(models: Sequence[str], named: str | None) -> str:
+    """`models`: of the declared cases; `named` is the one that is asked for."""
+    if not models:
+        return NO_CASE
+    which = f"with --model={named}" if named else "here without --model"
+    others = f" (or: {', '.join(models[1:])})" if models[1:] else ""
+    return f"no declared case runs {which}; --model={models[0]}{others} runs those of that model"
 
 
 def bad_stack_name(name: object) -> str:

@@ -18,7 +18,6 @@ def minutes(number: float) -> str:
 
 MEMORY_ON_CPU = "--memory limits GPU memory, and this runs on a CPU"
 TWO_TOLERANCES = "--tolerance cannot be combined with --psnr or --ssim"
-NO_WORKLOAD = "no declared workload runs here with this model"
 
 
 def unknown_workload(name: str, known: Collection[str]) -> str:

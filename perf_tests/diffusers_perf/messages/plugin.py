@@ -5,11 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
-from diffusers_perf.messages.common import meant
+from diffusers_perf.messages.common import IMPORT, meant
 from diffusers_perf.messages.numbers import plural
-
-IMPORT = "from diffusers_perf import test_generation as test_generation"
-"""The line that a test file needs."""
 
 # Usage errors
 
@@ -81,7 +78,10 @@ def unused_declarations(modules: Sequence[str]) -> str:
 
 
 def no_cases(module: str) -> str:
-    return f"{module} imports test_generation, but declares no case"
+    return (
+        f"{module} imports test_generation, but declares no case: call measure(WORKLOAD) in it, or "
+        "name a module that does in the ini option perf_declarations"
+    )
 
 
 def empty_suite(suite: str, known: Collection[str]) -> str:

@@ -14,9 +14,6 @@ REASON_ALONE = "--reason is used with --write only"
 HALF_A_ROOFLINE = "a roofline needs both --matmul-tflops and --bandwidth-gb"
 
 
-NO_CASE = "no declared case runs with this model"
-
-
 def no_match(word: str, known: Collection[str]) -> str:
     """`known`: the ids, and the names that they are made of."""
     return (

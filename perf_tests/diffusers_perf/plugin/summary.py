@@ -11,6 +11,7 @@ from diffusers_perf.catalog.status import Status
 from diffusers_perf.judge.claims import claims
 from diffusers_perf.judge.finding import texts
 from diffusers_perf.messages import plugin as messages
+from diffusers_perf.messages.declarations import no_case_runs
 from diffusers_perf.messages.report import SEEDED
 from diffusers_perf.plugin.collection import SESSION
 from diffusers_perf.plugin.options import MARK
@@ -69,7 +70,10 @@ def pytest_terminal_summary(
         if config.getoption("markexpr"):
             terminalreporter.write_line(messages.suites_are(perf.project.suites))
     elif perf.is_all_elsewhere:
-        terminalreporter.write_line(messages.no_case_runs_here(perf.elsewhere), red=True)
+        model: str | None = config.getoption("model")
+        of = perf.elsewhere
+        said = no_case_runs(of, model) if model else messages.no_case_runs_here(of)
+        terminalreporter.write_line(said, red=True)
     if not perf.rows:
         return
 

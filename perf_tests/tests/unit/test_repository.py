@@ -32,6 +32,7 @@ OWN = '''
 def own(build):
     """Nothing."""
 '''
+OPEN_SOURCE = models.open_source
 
 
 class Repository:
@@ -120,6 +121,31 @@ def test_run_is_not_green_where_no_declared_case_runs(repository: Repository) ->
     assert run_pytest(repository.pytester, "--benchmark-only").ret == 0
 
 
+@pytest.mark.parametrize("command_line", [["structure"], ["explore"], ["faults"]])
+def test_command_in_a_repository_without_a_case_says_how_to_declare_one(
+    repository: Repository, capsys: pytest.CaptureFixture[str], command_line: list[str]
+) -> None:
+    repository.write(test_it=TEST)
+    assert command.main(command_line) == 2
+    assert capsys.readouterr().err.startswith("error: no case is declared here: call measure(")
+
+
+def test_model_that_runs_no_declared_case_is_named(
+    repository: Repository, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(models, "open_source", OPEN_SOURCE)
+    repository.write(test_it=TEST + WORKLOAD + "measure(WORKLOAD)")
+    said = "no declared case runs with --model=sdxl; --model=embedded runs those of that model"
+    for command_line in (["structure"], ["explore", "--device=cpu"]):
+        assert command.main([*command_line, "--model=sdxl"]) == 2
+        assert capsys.readouterr().err == f"error: {said}\n"
+    assert command.main(["structure"]) == 2
+    assert capsys.readouterr().err.startswith("error: no declared case runs here without --model; ")
+    result = run_pytest(repository.pytester, "--benchmark-only", "--model=sdxl")
+    assert result.ret == pytest.ExitCode.NO_TESTS_COLLECTED
+    result.stdout.fnmatch_lines([said])
+
+
 def test_library_that_is_imported_while_declarations_are_found_logs_to_stderr(
     repository: Repository, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -175,7 +201,7 @@ DECLARES = WORKLOAD + 'measure(WORKLOAD, "fp16")'
         (
             {"ours": "", "test_it": TEST},
             {"perf_declarations": "ours"},
-            "test_it imports test_generation, but declares no case",
+            "test_it imports test_generation, but declares no case: call measure(WORKLOAD)",
         ),
         (
             {"test_a": TEST + DECLARES, "test_b": TEST + DECLARES},
