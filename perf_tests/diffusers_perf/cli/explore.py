@@ -30,6 +30,7 @@ from diffusers_perf.cli.answers import (
     positive,
     refuse,
 )
+from diffusers_perf.cli.quiet import quiet
 from diffusers_perf.cli.stackable import stackable
 from diffusers_perf.compare.attempts import Attempts, cells_of
 from diffusers_perf.compare.bare import bare_bench
@@ -107,14 +108,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Search, then tell."""
-    from diffusers_perf import models
-
     if args.list:
         for line in stackable(args.model):
             print(line)
         return 0
     project = find_project(args.model)
-    models.quiet_libraries()
+    quiet()
     with held(args.out, by="explore"):
         return _explore(args, project)
 

@@ -29,6 +29,7 @@ from diffusers_perf.cli.answers import (
     number,
     refuse,
 )
+from diffusers_perf.cli.quiet import quiet
 from diffusers_perf.compare.bare import bare_bench
 from diffusers_perf.messages import faults as messages
 from diffusers_perf.messages.declarations import NO_CASE
@@ -73,7 +74,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Run the trials, then tell."""
-    from diffusers_perf import models
     from diffusers_perf.catalog.discovery import load
     from diffusers_perf.faults.outcomes import Outcome, OutcomeStatus
     from diffusers_perf.faults.trials import Trials
@@ -88,7 +88,7 @@ def main(args: argparse.Namespace) -> int:
         print("\n".join(listed({fault.name: fault.line for fault in known.values()})))
         return 0
     project = find_project(args.model)
-    models.quiet_libraries()
+    quiet()
     if not project.cases:
         return refuse(NO_CASE)
     unknown = [name for name in args.names if name not in known]

@@ -21,6 +21,7 @@ from diffusers_perf.catalog.metrics import OPERATORS
 from diffusers_perf.catalog.registry import in_order
 from diffusers_perf.cli.answers import add_baselines, positive, refuse, store_of
 from diffusers_perf.cli.calls import count, python_calls
+from diffusers_perf.cli.quiet import quiet
 from diffusers_perf.judge.finding import Finding
 from diffusers_perf.judge.messages.commands import structure_command
 from diffusers_perf.judge.structure_verdicts import judge as judge_counts
@@ -78,7 +79,7 @@ def main(args: argparse.Namespace) -> int:
     from diffusers_perf import models
 
     project = find_project(args.model)
-    models.quiet_libraries()
+    quiet()
     # As on a GPU, whose work it counts.
     sources = models.Sources(device="cuda", model=args.model)
     declared = in_order(case for case in project.cases if sources.runs(case.workload))
