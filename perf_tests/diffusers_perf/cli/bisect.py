@@ -82,13 +82,14 @@ def main(args: argparse.Namespace) -> int:
     from diffusers_perf.records.repository import repository
 
     out: Path = plainly(args.out or repository() / OUT)
-    options = [*(["--device", args.device] if args.device else []), "--quick", *args.pytest]
+    own = [*(["--device", args.device] if args.device else []), "--quick"]
+    options = [*own, *args.pytest]
     settings = {name: str(getattr(args, name)) for name in ("good", "bad", "package", "metric")}
     settings |= {"case": args.case, "pytest": join(options)}
     try:
         with interruptible() as interruption, held(out, by="bisect") as lock:
             candidates = _candidates(args, out)
-            print(messages.candidates(len(candidates), candidates[0].label))
+            print(messages.candidates(len(candidates) - 1, candidates[0].label))
             culprit = Bisection(
                 candidates=candidates,
                 case=args.case,
@@ -101,7 +102,7 @@ def main(args: argparse.Namespace) -> int:
                 interruption=interruption,
                 say=lambda line: print(line, flush=True),
             ).find()
-            print("\n".join(_conclusion(culprit, args, options)))
+            print("\n".join(_conclusion(culprit, args, own)))
             return 0
     except OutOfTime as error:
         return refuse(str(error))
@@ -128,10 +129,10 @@ def _candidates(args: argparse.Namespace, out: Path) -> list[Candidate]:
     return found
 
 
-def _conclusion(
-    culprit: Culprit, args: argparse.Namespace, options: Sequence[str]
-) -> Sequence[str]:
-    """The culprit, the evidence, and the command that repeats the last comparison."""
+def _conclusion(culprit: Culprit, args: argparse.Namespace, own: Sequence[str]) -> Sequence[str]:
+    """The culprit, the evidence, and the command that repeats the last comparison; `own` are
+    options of `ab` itself.
+    """
     unmeasured = [candidate.name for candidate in culprit.between]
     lines = ["", *messages.found(culprit.bad.label, culprit.good.label, unmeasured)]
     lines += [f"  {step.answer:8}{step.candidate.name}  {step.evidence}" for step in culprit.steps]
@@ -142,7 +143,6 @@ def _conclusion(
         names = ("--base-python", "--head-python")
         ends = [str(one.prepare().python) for one in (culprit.good, culprit.bad)]
     pairs = [part for pair in zip(names, ends, strict=True) for part in pair]
-    own = [option for option in options if option not in args.pytest]
     select = ["--", *args.pytest, "-k", f"[{args.case}]"]
     lines.append(f"  next      {join(['diffusers-perf', 'ab', *pairs, *own, *select])}")
     return lines

@@ -39,8 +39,8 @@ def not_offered(package: str, version: object, newest: Sequence[str]) -> str:
     return f"--package {package}: the index does not offer {version} (newest: {', '.join(newest)})"
 
 
-def candidates(number: int, first: str) -> str:
-    return f"{plural(number, 'candidate')} from {first}"
+def candidates(number: int, good: str) -> str:
+    return f"{plural(number, 'candidate')} after {good}"
 
 
 def depends_on_the_cache(metric: str) -> str:
