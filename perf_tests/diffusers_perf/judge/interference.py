@@ -46,15 +46,15 @@ def excuses(q: Question, metric: Metric, share: float) -> list[str]:
     and a round that took longer than the others no more than that of a default call. One that was
     slower than in the accepted processes excuses no ratio to a reference, which ran on it too.
     """
-    seen = (q.measured, q.reference) if metric.ratio_of else (q.measured,)
     # Of such a metric the least counts, which waiting lengthens by no more than its share.
     waited = q.measured.interference.cpu_wait_share or 0.0
     excused = not metric.margin or share >= 1 - waited
-    reasons = [
-        reason
-        for measured in seen
-        for reason in measured.interference.reasons(wall_clock=metric.wall_clock and excused)
-    ]
+    wall_clock = metric.wall_clock and excused
+    reasons = [*q.measured.interference.reasons(wall_clock=wall_clock)]
+    if metric.ratio_of:
+        theirs = q.reference.interference.reasons(wall_clock=wall_clock)
+        case = q.reference.case
+        reasons += [messages.of_reference(case, why) for why in theirs if why not in reasons]
     if metric.wall_clock and share < 1:
         reasons += _slower_machine(q, metric, share)
     if share < 1:

@@ -105,9 +105,9 @@ def not_measured(q: Question, metric: Metric, source: str) -> Finding:
     """What there is a limit for and could not be measured neither passes nor fails."""
     notes = q.measured.notes_on(metric.label)
     if metric.ratio_of:
-        # Either of the two can be what is not known.
-        (compared,) = (one for one in METRICS if one.field == metric.ratio_of)
-        seen = (q.measured, q.reference)
-        notes = list(dict.fromkeys(note for one in seen for note in one.notes_on(compared.label)))
+        # Either of the two can be what is not known, or both.
+        (of,) = (one for one in METRICS if one.field == metric.ratio_of)
+        lacking = [one for one in (q.measured, q.reference) if of.of(one) is None]
+        notes = [messages.lacks(one.case, of.label, one.notes_on(of.label)) for one in lacking]
     message = messages.not_measured(q, metric.label, source, notes=notes)
     return q.finding(Status.INCONCLUSIVE, metric.name, message)

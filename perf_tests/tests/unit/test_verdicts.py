@@ -109,28 +109,36 @@ def test_only_notes_about_what_was_not_measured_say_why() -> None:
         no_structure("it depends on data"),
     )
     traced, followed = no_counters("no CUPTI"), not_comparable(FP16.id, "it is replayed")
-    portable = {"gpu_speedup": Bound(at_least=1.2)}
-    asked: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
-        "GPU busy": (traced, {"gpu_busy_s": None}, {}),
-        "counters": (traced, {"counters": {}}, {}),
-        "image distance": (followed, {"image_distance": None}, {}),
-        "GPU busy speedup": (traced, {"gpu_busy_s": None}, {"portable": portable}),
-        "peak memory": ("", {"peak_memory_bytes": None}, {}),
+    asked: dict[str, tuple[str, dict[str, Any]]] = {
+        "GPU busy": (traced, {"gpu_busy_s": None}),
+        "counters": (traced, {"counters": {}}),
+        "image distance": (followed, {"image_distance": None}),
+        "peak memory": ("", {"peak_memory_bytes": None}),
     }
-    for metric, (why, change, given) in asked.items():
+    for metric, (why, change) in asked.items():
         seen = structs.replace(FP16, notes=(*others, traced, followed), **change)
-        verdict = judge(question(seen, **given))
+        verdict = judge(question(seen))
         assert {f.metric: f.measured for f in verdict.messages}[metric] == why, metric
-        verdict = judge(question(structs.replace(seen, notes=others), **given))
+        verdict = judge(question(structs.replace(seen, notes=others)))
         assert {f.metric: f.measured for f in verdict.messages}[metric] == "", metric
 
 
-def test_ratio_is_not_known_where_its_reference_was_not_measured() -> None:
-    why = no_counters("no CUPTI")
-    blind = structs.replace(REFERENCE, gpu_busy_s=None, notes=(why,))
+def test_ratio_is_not_known_where_one_of_its_two_cases_was_not_measured() -> None:
+    theirs, own = no_counters("no CUPTI"), no_counters("it raised")
+    blind = structs.replace(REFERENCE, gpu_busy_s=None, notes=(theirs,))
+    # A note on what was measured all the same is beside the point.
+    case, lost = (structs.replace(FP16, gpu_busy_s=s, notes=(own,)) for s in (1.0, None))
     bound = {"gpu_speedup": Bound(at_least=1.2)}
-    (finding,) = judge(question(reference=blind, baseline=None, portable=bound)).messages
-    assert (finding.metric, finding.measured) == ("GPU busy speedup", why)
+    for measured, reference, said in (
+        (case, blind, f"the reference has no GPU busy ({theirs})"),
+        (lost, REFERENCE, f"fp16 has no GPU busy ({own})"),
+        (lost, blind, f"fp16 has no GPU busy ({own}); the reference has no GPU busy ({theirs})"),
+        (case, structs.replace(blind, notes=()), "the reference has no GPU busy"),
+    ):
+        (found,) = judge(
+            question(measured, reference=reference, baseline=None, portable=bound)
+        ).messages
+        assert (found.metric, found.measured) == ("GPU busy speedup", said)
 
 
 def test_slower_reference_does_not_hide_a_slower_case() -> None:
@@ -220,19 +228,26 @@ def test_outdated_warning_is_reported_and_passes() -> None:
     assert (finding.metric, finding.measured) == ("GPU busy speedup", "2.500x")
 
 
-@pytest.mark.parametrize("affected", ["measured", "reference"])
-def test_interference_is_invalid_and_not_slower(affected: str) -> None:
-    interference = Interference(gpu=("hardware slowdown",))
+@pytest.mark.parametrize(
+    ("own", "theirs", "said"),
+    [
+        (True, False, "(hardware slowdown)"),
+        (False, True, "(the reference: hardware slowdown)"),
+        (True, True, "(hardware slowdown)"),
+    ],
+)
+def test_interference_is_invalid_and_not_slower(own: bool, theirs: bool, said: str) -> None:
+    def with_interference(measured: Measurement) -> Measurement:
+        interference = Interference(gpu=("hardware slowdown",))
+        return structs.replace(measured, interference=interference)
+
     slow = structs.replace(FP16, rounds_s=(3.0, 3.01, 2.99))
-    if affected == "measured":
-        verdict = judge(question(structs.replace(slow, interference=interference)))
-    else:
-        verdict = judge(
-            question(slow, reference=structs.replace(REFERENCE, interference=interference))
-        )
+    slow = with_interference(slow) if own else slow
+    reference = with_interference(REFERENCE) if theirs else REFERENCE
+    verdict = judge(question(slow, reference=reference))
     assert verdict.status == "invalid"
     assert verdict.passes
-    assert verdict.sentence.endswith("(hardware slowdown)")
+    assert verdict.sentence.endswith(said)
 
 
 def test_interference_in_the_reference_leaves_other_metrics_valid() -> None:

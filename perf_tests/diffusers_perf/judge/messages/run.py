@@ -117,6 +117,11 @@ def not_measured(q: Question, label: str, source: str, *, notes: Sequence[str]) 
     )
 
 
+def lacks(case: str, label: str, notes: Sequence[str]) -> str:
+    """Of two cases, which was not measured, and why as far as it is known."""
+    return f"{called(case)} has no {label}" + (f" ({'; '.join(notes)})" if notes else "")
+
+
 def other_fewest_steps(q: Question, metrics: Sequence[str], *, was: int, now: int) -> Message:
     return Message(
         what=f"{' and '.join(metrics)} not compared: the shortest generation had "
@@ -142,6 +147,11 @@ def drift(ratio: float, *, is_noise: bool = False, is_significant: bool = False)
     if is_significant:
         return f"{text}; latencies of this run are unreliable"
     return f"{text}, within the variation of its rounds" if is_noise else text
+
+
+def of_reference(case: str, reason: str) -> str:
+    """Of the case that another is compared with."""
+    return f"{called(case)}: {reason}"
 
 
 def slow_core(ratio: float) -> str:
