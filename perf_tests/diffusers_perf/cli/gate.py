@@ -18,7 +18,7 @@ from diffusers_perf.catalog.metrics import PYTHON_CALLS
 from diffusers_perf.catalog.status import CANNOT_JUDGE, Status, exit_code
 from diffusers_perf.cli.answers import add_baselines, named, store_of
 from diffusers_perf.judge import structure_verdicts
-from diffusers_perf.judge.drift import drift_text
+from diffusers_perf.judge.drift import drift_lines
 from diffusers_perf.judge.finding import Finding, Verdict
 from diffusers_perf.judge.messages.commands import Accept, Command, Rerun, accept_structure
 from diffusers_perf.judge.messages.run import RESTORE
@@ -248,9 +248,7 @@ def _closing(run: Run, standards: Standards, rows: list[JudgedCase]) -> Iterator
         machine=run.machine.name,
         file=standards.name,
     )
-    for workload, drift in run.session.reference_drift.items():
-        if drift.significant:
-            yield f"{workload}: {drift_text(drift)}"
+    yield from drift_lines(run.session, all_of=False)
     if standards.baseline is None:
         yield messages.no_file(standards.name)
     if run.session.narrowed:

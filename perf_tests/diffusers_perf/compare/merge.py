@@ -152,6 +152,7 @@ def _session(runs: Sequence[Run], hosts: Sequence[str]) -> Session:
         narrowed=any(session.narrowed for session in sessions),
         shard=None,
         reference_drift=_drifts(sessions),
+        not_timed_again={w: why for one in sessions for w, why in one.not_timed_again.items()},
         not_timed=tuple(case for session in sessions for case in session.not_timed),
         durations_s=_durations(sessions),
         placements=tuple(map(_placement, runs, hosts)),

@@ -137,10 +137,6 @@ def reference_fails(reason: object) -> str:
     return f"the case it is compared with fails: {reason}"
 
 
-def not_timed_again(reason: str) -> str:
-    return f"not timed again: {reason}"
-
-
 def progress(number: int, total: int, case: str, what: str, *, left: str) -> str:
     end = f", {left}" if left else ""
     return f"[{number}/{total}] {case}: {what}{end}"

@@ -52,6 +52,7 @@ def pytest_benchmark_update_json(config: pytest.Config, output_json: dict[str, A
         not_selected=tuple(perf.not_selected),
         shard=_shard_of(config, perf),
         reference_drift=perf.judging.drift,
+        not_timed_again=perf.judging.not_timed_again,
         not_timed=tuple(perf.untimed),
         durations_s=perf.durations_s,
     )

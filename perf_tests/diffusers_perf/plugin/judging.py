@@ -37,6 +37,8 @@ class Judging:
     """It runs a case of this session again."""
     drift: dict[str, Drift] = field(default_factory=dict)
     """By workload, of the last time that the reference was repeated."""
+    not_timed_again: dict[str, str] = field(default_factory=dict)
+    """By workload, why that failed at its end."""
     references_s: dict[str, float] = field(default_factory=dict)
     """By id, how long measuring references took that have no test in this session."""
     _failed: dict[str, str] = field(default_factory=dict)

@@ -16,9 +16,9 @@ from diffusers_perf.catalog.metric import Subject
 from diffusers_perf.catalog.status import Status
 from diffusers_perf.ending import Interruption, ended_by
 from diffusers_perf.judge.finding import Finding, Message
+from diffusers_perf.judge.messages.run import not_timed_again
 from diffusers_perf.measurement.failing import CaseError, is_out_of_memory
 from diffusers_perf.messages.common import OUT_OF_MEMORY
-from diffusers_perf.messages.plugin import not_timed_again
 from diffusers_perf.plugin.collection import SESSION
 from diffusers_perf.plugin.selection import case_of, cases_of
 
@@ -141,5 +141,6 @@ def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> 
             raise
         name = f"{case.workload.name}-{REFERENCE}"
         reason = str(error) if isinstance(error, CaseError) else OUT_OF_MEMORY
+        perf.judging.not_timed_again[case.workload.name] = reason
         message = Message(what=not_timed_again(reason))
         perf.findings.append(Finding.of(Status.INVALID, Subject.DRIFT, name, message))

@@ -199,6 +199,8 @@ class Session(MainJob, frozen=True, kw_only=True):
     shard: Shard | None
     reference_drift: Mapping[str, Drift]
     """By workload, of the last time that its reference was timed again."""
+    not_timed_again: Mapping[str, str] = {}
+    """By workload, why its reference could not be timed again at its end."""
     not_timed: tuple[Untimed, ...]
     durations_s: Mapping[str, NotNegative] = {}
     """By id, how long each case's test took, or measuring a reference without one of its own."""

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator, Sequence
 
 from diffusers_perf.catalog.status import Status
 from diffusers_perf.judge.claims import claims
-from diffusers_perf.judge.drift import drift_text
+from diffusers_perf.judge.drift import drift_lines
 from diffusers_perf.judge.outlier import not_compared
 from diffusers_perf.judge.stats import mean_interval
 from diffusers_perf.messages import report as messages
@@ -151,8 +151,7 @@ def _notes(head: Run) -> tuple[str, ...]:
         note for one in seen for note in (*one.notes, *filter(None, [one.interference.unknown]))
     ]
     notes += not_compared(seen)
-    for workload, drift in head.session.reference_drift.items():
-        notes.append(f"{workload}: {drift_text(drift)}")
+    notes += drift_lines(head.session)
     if any(one.weights.startswith("seeded") for one in seen):
         notes.append(messages.SEEDED)
     return tuple(dict.fromkeys(notes))

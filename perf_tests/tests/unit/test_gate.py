@@ -300,6 +300,18 @@ def test_drift_is_said_where_all_holds(accepted: Path, capsys: pytest.CaptureFix
     assert [line for line in lines if line != said] == quiet
 
 
+def test_drift_that_could_not_be_measured_is_said(
+    accepted: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    content = process("head")
+    _another(content)
+    _, quiet = gate(content, accepted, capsys)
+    session(content)["not_timed_again"] = {"ddim50": "out of memory"}
+    code, lines = gate(content, accepted, capsys)
+    assert code == 0
+    assert [*set(lines) - set(quiet)] == ["ddim50-reference: not timed again: out of memory"]
+
+
 @pytest.mark.parametrize("known", [True, False])
 def test_drift_excuses_no_stage_that_it_did_not_excuse_in_the_run(
     no_baselines: Path, capsys: pytest.CaptureFixture[str], known: bool

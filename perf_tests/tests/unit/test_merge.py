@@ -183,6 +183,15 @@ def test_durations_of_all_shards_are_kept(tmp_path: Path) -> None:
     assert durations == {"ddim50-reference": 3.0, "0": 2.0, "1": 2.0, "2": 2.0}
 
 
+def test_shards_whose_reference_was_not_timed_again_say_why(tmp_path: Path) -> None:
+    contents = shards()
+    session(contents[1])["not_timed_again"] = {"ddim50": "out of memory"}
+    out = tmp_path / "run.json"
+    paths = write(contents, tmp_path, "shard")
+    assert command.main(["merge", *map(str, paths), "--json", str(out)]) == 0
+    assert load_run(out).session.not_timed_again == {"ddim50": "out of memory"}
+
+
 def _no_shard(contents: list[Content]) -> None:
     session(contents[1])["shard"] = None
 

@@ -411,6 +411,19 @@ def test_fault_of_a_large_model_fails_the_run(pytester: pytest.Pytester, what: s
     assert run(pytester, fakes=what).ret == 1
 
 
+def test_drift_that_cannot_be_measured_is_recorded(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def exhausted(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(Bench, "repeat_rounds", exhausted)
+    path = pytester.path / "run.json"
+    result = run(pytester, f"--benchmark-json={path}")
+    result.stdout.fnmatch_lines(["invalid: fake4-reference: not timed again: out of memory"])
+    assert load_run(path).session.not_timed_again == {"fake4": "out of memory"}
+
+
 def test_broken_case_is_recorded(pytester: pytest.Pytester) -> None:
     path = pytester.path / "run.json"
     run(pytester, f"--benchmark-json={path}", fakes="broken,fine")

@@ -812,3 +812,12 @@ def test_next_command_finds_the_tests_from_a_subfolder(
     (path,) = write([run], root, "shown")
     assert "pytest ../perf_tests --benchmark-only" in comment(path, capsys)
     assert "pytest ../perf_tests --benchmark-only" in page(path)
+
+
+def test_drift_that_could_not_be_measured_is_a_note(
+    tmp_path: Path, run: Content, capsys: pytest.CaptureFixture[str]
+) -> None:
+    session(run)["not_timed_again"] = {"ddim50": "out of memory"}
+    (path,) = write([run], tmp_path, "shown")
+    for text in (comment(path, capsys), page(path)):
+        assert "ddim50-reference: not timed again: out of memory" in words(text)

@@ -149,6 +149,10 @@ def drift(ratio: float, *, is_noise: bool = False, is_significant: bool = False)
     return f"{text}, within the variation of its rounds" if is_noise else text
 
 
+def not_timed_again(reason: str) -> str:
+    return f"not timed again: {reason}"
+
+
 def of_reference(case: str, reason: str) -> str:
     """Of the case that another is compared with."""
     return f"{called(case)}: {reason}"
