@@ -21,6 +21,7 @@ from diffusers_perf.catalog.status import CANNOT_JUDGE
 from diffusers_perf.cli.answers import refuse
 from diffusers_perf.measurement.packages import too_little_address_space
 from diffusers_perf.measurement.visibility import gpus_hidden
+from diffusers_perf.records.files import Unwritable, unwritable
 
 NAMES = (
     "ab",
@@ -84,6 +85,8 @@ def _answer(command: ModuleType, args: argparse.Namespace) -> int:
         return refuse(str(error))
     except BrokenPipeError:
         raise  # of the output, not of a file
+    except Unwritable as error:
+        return refuse(unwritable(Path(error.filename), error))
     except OSError as error:
         return refuse(f"{error.filename or args.command}: {error.strerror or error}")
     return code

@@ -26,6 +26,10 @@ ROOM_BYTES = 2**20
 PHRASE_MOST = 300
 
 
+class Unwritable(OSError):
+    """What a file refused that was to be written, by whoever passes on the error of one."""
+
+
 class BadContent(Exception):
     """Content that is not what it must be; a phrase says where and what."""
 
@@ -41,7 +45,7 @@ def unreadable(path: Path, error: OSError) -> str:
 
 
 def _reason(path: Path, error: OSError) -> str | None:
-    if isinstance(error, FileExistsError | NotADirectoryError):
+    if error.errno in (errno.EEXIST, errno.ENOTDIR):
         # So it says of a file in the way, and not which.
         file = next((part for part in (path, *path.parents) if part.is_file()), None)
         return messages.in_the_way(file) if file else error.strerror
@@ -87,7 +91,7 @@ def read_text(path: Path, *, most: int = READ_MOST_BYTES) -> str:
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Write all of it, or leave what was there and raise the `OSError` of this file."""
+    """Write all of it, or leave what was there and raise `Unwritable` for this file."""
     write_bytes_whole(path, utf8(text))
 
 
@@ -117,7 +121,7 @@ def write_bytes_whole(path: Path, data: bytes, *, kind: str = "file") -> None:
 def drafted(path: Path, data: bytes, *, kind: str = "file") -> Path:
     """A new file beside this one with this content, which is on the disk, ready to replace it.
 
-    `kind` is part of its name. `OSError` of `path`. No two drafts have one name, however many
+    `kind` is part of its name. `Unwritable` for `path`. No two drafts have one name, however many
     processes write.
     """
     draft = path.with_name(f".{path.name[:40]}-{secrets.token_hex(8)}.{kind}.draft")
@@ -168,8 +172,8 @@ def _into_device(path: Path, data: bytes) -> None:
         raise _of(error, path) from None
 
 
-def _of(error: OSError, path: Path) -> OSError:
-    return OSError(error.errno, error.strerror, str(path))
+def _of(error: OSError, path: Path) -> Unwritable:
+    return Unwritable(error.errno, error.strerror, str(path))
 
 
 def as_json(content: Any, *, indent: int = 1) -> str:

@@ -15,9 +15,8 @@ from pathlib import Path, PurePosixPath
 
 import msgspec
 
-from diffusers_perf.catalog.refusal import Refusal
 from diffusers_perf.messages.records import FOREIGN
-from diffusers_perf.records.files import drafted, read_bytes, unwritable, write_bytes_whole
+from diffusers_perf.records.files import Unwritable, drafted, read_bytes, write_bytes_whole
 from diffusers_perf.records.quantities import StrictRecord
 
 JOURNAL = ".transaction.json"
@@ -43,7 +42,7 @@ class Transaction:
         self._removed: list[Path] = []
 
     def write(self, path: Path, data: bytes) -> None:
-        """Have this file hold these bytes. `OSError` of this file, as on a full disk."""
+        """Have this file hold these bytes. `Unwritable` for this file, as on a full disk."""
         before = self._drafts.pop(path, None)
         if before is not None:
             before.unlink()
@@ -74,13 +73,13 @@ class Transaction:
 def transaction(folder: Path) -> Iterator[Transaction]:
     """Change the folder in here, alone; another process waits. An exception changes nothing.
 
-    `Refusal` for a file in its place.
+    `Unwritable` for a folder that cannot be.
     """
     is_new = not folder.exists()
     try:
         folder.mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError) as error:
-        raise Refusal(unwritable(folder, error)) from None
+    except OSError as error:
+        raise Unwritable(error.errno, error.strerror, str(folder)) from None
     with _alone(folder):
         _finish(folder)
         for draft in folder.glob(DRAFTS):

@@ -462,7 +462,8 @@ def test_unwritable_folder_is_one_sentence(
 ) -> None:
     options = ["--reason", "first", "--baselines", "/proc/none"]
     assert command.main(["accept", *written(tmp_path, runs), *options]) == 2
-    assert "error: /proc/none: No such file or directory" in capsys.readouterr().err
+    said = "error: /proc/none: cannot be written (No such file or directory)\n"
+    assert said in capsys.readouterr().err
 
 
 def test_process_given_three_times_counts_once(
