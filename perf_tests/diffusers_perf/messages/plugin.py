@@ -133,6 +133,10 @@ def suite_mark(suite: str) -> str:
 INTERRUPTED = "interrupted before it was finished"
 
 
+FULL_TRACE = "; --full-trace shows the traceback"
+"""Behind a sentence that stands for one."""
+
+
 def reference_fails(reason: object) -> str:
     return f"the case it is compared with fails: {reason}"
 

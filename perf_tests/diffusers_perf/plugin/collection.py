@@ -176,7 +176,8 @@ def pytest_make_collect_report(
     # The first of them starts the session, which imports torch.
     if report.passed and any(node.get_closest_marker(MARK) for node in report.result):
         _end_part(collector.config)
-    if report.failed and unimported.is_mistake(report) and not collector.config.option.fulltrace:
+    in_full = collector.config.getoption("fulltrace", False)
+    if report.failed and not in_full and unimported.is_mistake(report):
         report.longrepr = unimported.why(collector, report) or report.longrepr
     if (
         isinstance(collector, pytest.Module)

@@ -19,6 +19,7 @@ from diffusers_perf.judge.finding import Finding, Message
 from diffusers_perf.judge.messages.run import not_timed_again
 from diffusers_perf.measurement.failing import CaseError, is_out_of_memory
 from diffusers_perf.messages.common import OUT_OF_MEMORY
+from diffusers_perf.messages.plugin import FULL_TRACE
 from diffusers_perf.plugin.collection import SESSION
 from diffusers_perf.plugin.selection import case_of, cases_of
 
@@ -138,7 +139,11 @@ def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> 
             perf.judging.repeat_reference(case, perf.cases)
     except Exception as error:
         if not isinstance(error, CaseError) and not is_out_of_memory(error):
-            raise
+            said = perf.crash(case, error)
+            if not said:
+                raise
+            sentence = f"{Status.ERROR}: {said}{FULL_TRACE}"
+            raise pytest.fail.Exception(sentence, pytrace=False) from None
         name = f"{case.workload.name}-{REFERENCE}"
         reason = str(error) if isinstance(error, CaseError) else OUT_OF_MEMORY
         perf.judging.not_timed_again[case.workload.name] = reason

@@ -53,11 +53,14 @@ class Progress:
     terminal: Terminal
     total: int
     done: int = 0
+    at: Case | None = None
+    """The case that is under way: perhaps the reference of the one that is tested."""
     _started: float = field(default_factory=monotonic)
     _width: int = 0
 
     def stage(self, case: Case, what: str) -> None:
         """Called at every stage and round of a case."""
+        self.at = case
         if not self.terminal.isatty:
             return
         number, left = min(self.done + 1, self.total), self._left()

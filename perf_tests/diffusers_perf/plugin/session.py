@@ -30,6 +30,7 @@ from diffusers_perf.measurement.measuring import digest
 from diffusers_perf.measurement.pipelines import Source
 from diffusers_perf.messages import plugin as messages
 from diffusers_perf.messages.common import OUT_OF_MEMORY
+from diffusers_perf.plugin.crash import crash
 from diffusers_perf.plugin.judging import Judging
 from diffusers_perf.plugin.options import QUICK_ROUNDS, ROUNDS
 from diffusers_perf.plugin.screen import Progress, ShownCase, outcome
@@ -53,6 +54,8 @@ class PerfSession:
     published: Published
     progress: Progress
     interruption: Interruption
+    shows_traces: bool = False
+    """Whether pytest was asked for whole tracebacks."""
     rows: list[ShownCase] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
     """What the closing summary says. What failed a test stands in pytest's own section."""
@@ -160,25 +163,38 @@ class PerfSession:
     @contextmanager
     def recording(self, case: Case) -> Iterator[None]:
         """Whatever goes wrong in here with a case is on record, and fails its test."""
+        self.progress.at = None
+        failure: tuple[Status, str] | None = None
+        hint = ""
         try:
             with self.interruption.not_an_error():
                 yield
         except CaseError as error:
             if error.status is Status.SKIPPED:
                 self.skip(case, str(error))
-            self._record(case, error.status, str(error))
-            # The sentence says it; pytest would also show what it came from.
-            failed = pytest.fail.Exception(f"{error.status}: {error}", pytrace=False)
-            raise failed from None
+            failure = error.status, str(error)
         except Exception as error:
-            # Not ours to put into a sentence: recorded, and shown as pytest shows it.
-            if not is_out_of_memory(error):
+            if is_out_of_memory(error):
+                # A traceback would not fit into memory either.
+                failure = Status.ERROR, OUT_OF_MEMORY
+            elif said := self.crash(case, error):
+                failure, hint = (Status.ERROR, said), messages.FULL_TRACE
+            else:
+                # Not ours to put into a sentence: recorded, and shown as pytest shows it.
                 self._record(case, Status.ERROR, f"{type(error).__name__}: {error}")
                 raise
-            # A traceback would not fit into memory either.
-            self._record(case, Status.ERROR, OUT_OF_MEMORY)
-            failed = pytest.fail.Exception(f"{Status.ERROR}: {OUT_OF_MEMORY}", pytrace=False)
-            raise failed from None
+        if failure is not None:
+            self._record(case, *failure)
+            # The sentence says it; pytest would also show what it came from.
+            status, text = failure
+            raise pytest.fail.Exception(f"{status}: {text}{hint}", pytrace=False) from None
+
+    def crash(self, case: Case, error: Exception) -> str:
+        """What a pipeline raised, in a sentence that names the case that was under way; empty if
+        the traceback is to be shown.
+        """
+        said = "" if self.shows_traces else crash(error)
+        return said and f"{(self.progress.at or case).id}: {said}"
 
     def skip(self, case: Case, reason: str) -> NoReturn:
         """Record why the case cannot run, and skip its test."""
@@ -310,6 +326,8 @@ def start(config: pytest.Config) -> PerfSession:
         published=published,
         progress=progress,
         interruption=interruption,
+        # An option of pytest's terminal plugin, which may be off.
+        shows_traces=config.getoption("fulltrace", False),
     )
 
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from importlib import metadata
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +53,8 @@ SENTENCES = {
     "too_large": "error: fake4-too_large: out of memory. Tried to allocate 80.00 GiB*",
     "no_memory": "error: fake4-no_memory: out of memory",
     "no_room": "error: fake4-no_room: out of memory. DefaultCPUAllocator: not enough memory",
-    "broken": "*RuntimeError: the kernel is not there",
+    "broken": "error: fake4-broken: RuntimeError: the kernel is not there (*fake.py, line *); "
+    "--full-trace shows the traceback",
 }
 
 
@@ -429,7 +431,57 @@ def test_broken_case_is_recorded(pytester: pytest.Pytester) -> None:
     run(pytester, f"--benchmark-json={path}", fakes="broken,fine")
     (lost,) = session(report(path))["not_timed"]
     assert (lost["id"], lost["status"]) == ("fake4-broken", "error")
-    assert lost["sentence"] == "RuntimeError: the kernel is not there"
+    said = (
+        re.escape("fake4-broken: RuntimeError: the kernel is not there (")
+        + r".*fake\.py, line \d+\)"
+    )
+    assert re.fullmatch(said, lost["sentence"])
+
+
+def test_error_of_a_reference_names_it_in_each_case(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(self: object, **_: object) -> None:
+        raise ValueError("`height` has to be divisible by 8")
+
+    monkeypatch.setattr(fake.FakePipeline, "__call__", refuse)
+    result = run(pytester)
+    sentence = "error: fake4-reference: ValueError: `height` has to be divisible by 8 ("
+    said = [line for line in result.outlines if line.startswith(sentence)]
+    assert len(said) == 2
+    result.stdout.no_fnmatch_line("*test_plugin.py:*")
+
+
+def test_pipeline_that_breaks_as_it_is_timed_again_fails_the_run(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built = count()
+
+    def load(self: object, **_: object) -> fake.FakePipeline:
+        pipeline = fake.FakePipeline()
+        # After the reference's and the case's own.
+        if next(built) == 2:
+            pipeline.changes.append(fake._raise(ValueError("no second time")))
+        return pipeline
+
+    monkeypatch.setattr(fake.FakeSource, "load", load)
+    result = run(pytester)
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    sentence = "error: fake4-reference: ValueError: no second time (*.py, line *"
+    result.stdout.fnmatch_lines(["*ERROR at teardown*", sentence])
+
+
+def test_whole_tracebacks_are_shown_where_they_are_asked_for(pytester: pytest.Pytester) -> None:
+    result = run(pytester, "--full-trace", fakes="broken")
+    result.stdout.fnmatch_lines(["E *RuntimeError: the kernel is not there", "*fake.py:*"])
+
+
+def test_bug_of_this_library_shows_its_traceback(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bench, "parameters", lambda pipeline: "many")
+    result = run(pytester)
+    result.stdout.fnmatch_lines(["E *TypeError: *", "*bench.py:*: TypeError"])
 
 
 def test_run_that_could_not_be_read_is_not_written(

@@ -1,0 +1,34 @@
+"""What code that is not this library's raises while a case runs, in one sentence."""
+
+from __future__ import annotations
+
+import traceback
+from pathlib import Path
+
+from diffusers_perf.measurement.raising import INSTALLED, NOT_THEIRS, STANDARD, raised
+
+LIBRARY, TORCH = NOT_THEIRS
+CALLS_THEIRS = tuple(
+    str(Path(LIBRARY, name)) for name in ("measurement", "models", "optimizations", "techniques")
+)
+"""Of this library, what calls pipelines and what changes them."""
+
+
+def crash(error: Exception) -> str:
+    """The error and its line, if a pipeline or what changes it raised it: a user's code, or that of
+    a library. Empty for a bug of this one, whose traceback is to be seen.
+    """
+    files = [frame.filename for frame in traceback.extract_tb(error.__traceback__)]
+    files = [file for file in files if not _is_passed_through(file)]
+    ours = [number for number, file in enumerate(files) if file.startswith(LIBRARY)]
+    if not files or (ours and ours[-1] == len(files) - 1):
+        return ""
+    if ours and not files[ours[-1]].startswith(CALLS_THEIRS):
+        return ""
+    return " ".join(raised(error).split())
+
+
+def _is_passed_through(file: str) -> bool:
+    """Whether it is of Python, which may be asked for anything, or of torch."""
+    is_pythons = file.startswith(STANDARD) and not file.startswith(INSTALLED)
+    return is_pythons or file.startswith((TORCH, "<"))

@@ -1,0 +1,61 @@
+"""Whose error it is that ends a case: a pipeline's is a sentence, and ours a traceback."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from diffusers_perf.measurement.generation import Generation
+from diffusers_perf.plugin.crash import crash
+from diffusers_perf.records import pixels
+from perf_tests.tests.unit.fake import WORKLOAD, FakePipeline
+
+
+def refuses(images: Any) -> Any:
+    raise ValueError("`height` has to be\n    divisible by 8")
+
+
+def breaks_in_torch(images: Any) -> Any:
+    return torch.nn.Linear(2, 2)(torch.ones(3))
+
+
+def generates(change: Callable[[Any], Any]) -> Callable[[], object]:
+    pipeline = FakePipeline()
+    pipeline.changes.append(change)
+    return Generation(pipeline, WORKLOAD).images
+
+
+def caught(act: Callable[[], object]) -> Exception:
+    with pytest.raises((ValueError, RuntimeError)) as error:
+        act()
+    return error.value
+
+
+@pytest.mark.parametrize("change", [refuses, breaks_in_torch])
+def test_error_of_a_pipeline_is_one_line_with_its_place(change: Callable[[Any], Any]) -> None:
+    said = crash(caught(generates(change)))
+    line = change.__code__.co_firstlineno + 1
+    assert said.endswith(f" ({__file__}, line {line})")
+    assert "\n" not in said
+    if change is refuses:
+        assert said.startswith("ValueError: `height` has to be divisible by 8 (")
+
+
+SHAPES = [((1, 8, 8, 3), (1, 9, 9, 3)), ((1, 2, 2, 3), (1, 2, 2, 3))]
+"""Of images: another's, which this library refuses, and too small a one, which another does."""
+
+
+@pytest.mark.parametrize("shapes", SHAPES)
+def test_bug_of_this_library_is_none_of_a_pipeline(shapes: Any) -> None:
+    one, other = (np.full(shape, n, np.float32) for n, shape in enumerate(shapes))
+    assert crash(caught(lambda: pixels.distance(one, other))) == ""
+
+
+def test_bug_of_this_library_within_a_pipelines_call_is_its_own() -> None:
+    """As of a technique, which a pipeline calls."""
+    small = np.zeros((1, 2, 2, 3), np.float32)
+    assert crash(caught(generates(lambda images: pixels.distance(small, images)))) == ""
