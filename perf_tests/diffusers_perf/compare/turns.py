@@ -108,9 +108,21 @@ class Turns:
             if number % 2:
                 self._afford_pair(left=len(order) - number + 1)
             self._run(self.sides[name], pair, left=len(order) - number)
-            if self.state.pairs() == [1]:
+            if pair == 1 and self.state.pairs() == [1]:
                 # What cannot be compared at all is said now, and not after the last process.
-                self._compared()
+                self._say_what_fails(self._compared())
+
+    def _say_what_fails(self, first: Comparison) -> None:
+        """Of the first pair, which tells no times: who needs no more can end it here.
+
+        It does not end by itself. A counter that another process counts otherwise is inconclusive,
+        and how much slower a case became is asked as well.
+        """
+        failed = [case for case in first.verdicts if first.failed(case)]
+        if failed:
+            case, *others = failed
+            said = messages.fails_already(case, first.failed(case), others=len(others))
+            print(said, flush=True)
 
     def _compared(self, *, most: int = PAIRS_MOST) -> Comparison:
         numbers = self.state.pairs()[:most]

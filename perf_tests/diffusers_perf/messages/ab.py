@@ -178,6 +178,13 @@ def progress(
     return f"[{done}/{total}] {process}: {plural(cases, 'case')} in {seconds:.0f} s{some}, {left}"
 
 
+def fails_already(case: str, statuses: Sequence[str], *, others: int) -> str:
+    """What the first pair shows of a case, and of how many `others`."""
+    more = f" and {plural(others, 'other case')}" if others else ""
+    said = f"{case} ({', '.join(statuses)}){more}"
+    return f"after the first pair: {said}; the other pairs measure times"
+
+
 def inconclusive(pairs: int, cases: Sequence[str], *, worth_more: bool) -> str:
     end = "" if worth_more else "; more pairs would not resolve it"
     return f"inconclusive after {plural(pairs, 'pair')}: {', '.join(cases)}{end}"

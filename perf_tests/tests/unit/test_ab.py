@@ -11,6 +11,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -28,7 +29,7 @@ from diffusers_perf.compare.lock import held
 from diffusers_perf.messages import ab as messages
 from diffusers_perf.records.repository import repository
 from perf_tests.tests.unit.environments import TURNS, Place
-from perf_tests.tests.unit.recorded import session, side, slow
+from perf_tests.tests.unit.recorded import measured, session, side, slow
 
 
 @pytest.fixture
@@ -60,6 +61,31 @@ def test_slower_head_fails(place: Place, capsys: pytest.CaptureFixture[str]) -> 
     place.record(side("base"), head)
     assert place.ab() == 1
     assert "slower: ddim50-fp16: GPU busy 1.0" in capsys.readouterr().out
+
+
+def test_what_the_first_pair_shows_is_said_at_once(
+    place: Place, capsys: pytest.CaptureFixture[str]
+) -> None:
+    base, head = side("base"), side("head")
+    for content in head:
+        slow(content, "ddim50-fp16", by=1.05)
+    place.record(base, head)
+    said = "after the first pair: "
+    assert place.ab() == 1
+    assert said not in capsys.readouterr().out
+    for content in head:
+        for name in ("ddim50-fp16", "ddim50-tf32"):
+            measured(content, name)["counters"]["host_syncs"] = [7, 7]
+    head[4] = side("head")[4]
+    place.record(base, head)
+    shutil.rmtree(place.out)
+    place.ab()
+    out = capsys.readouterr().out
+    line = f"{said}ddim50-tf32 (more work) and 1 other case; the other pairs measure times\n"
+    assert out.count(line) == 1
+    assert out.index("head 1:") < out.index(line) < out.index("head 2:")
+    # Which is no last word on a counter.
+    assert "inconclusive: host syncs in 2 cases" in out
 
 
 def test_next_command_compares_the_case_again(
