@@ -84,7 +84,7 @@ def test_what_the_first_pair_shows_is_said_at_once(
     line = f"{said}ddim50-tf32 (more work) and 1 other case; the other pairs measure times\n"
     assert out.count(line) == 1
     assert out.index("head 1:") < out.index(line) < out.index("head 2:")
-    # Which is no last word on a counter.
+    # The fifth pair counts otherwise.
     assert "inconclusive: host syncs in 2 cases" in out
 
 
