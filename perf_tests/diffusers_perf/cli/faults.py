@@ -137,7 +137,9 @@ def main(args: argparse.Namespace) -> int:
     print()
     print("\n".join(table(HEAD, [_cells(row) for row in rows], width=sys.maxsize)))
     print()
-    print("\n".join(closing(rows, elsewhere, trials, seconds=perf_counter() - started)))
+    given = ["--workload", args.workload] if args.workload else []
+    said = closing(rows, elsewhere, trials, given=given, seconds=perf_counter() - started)
+    print("\n".join(said))
     _write(args.json, rows, trials, seconds=perf_counter() - started)
     return code(rows, trials)
 
@@ -202,9 +204,14 @@ def _line(row: Outcome) -> str:
 
 
 def closing(
-    rows: Sequence[Outcome], elsewhere: Sequence[Fault], trials: Trials, *, seconds: float
+    rows: Sequence[Outcome],
+    elsewhere: Sequence[Fault],
+    trials: Trials,
+    *,
+    given: Sequence[str],
+    seconds: float,
 ) -> Iterator[str]:
-    """The lines below the table."""
+    """The lines below the table; `given` are options that the bench does not know."""
     for alarm in trials.false_alarms:
         yield f"false alarm: {alarm.text}"
     faults = [row for row in rows if not row.fault.is_control]
@@ -229,7 +236,7 @@ def closing(
         yield messages.elsewhere(device, [f.name for f in elsewhere])
     if undecided:
         names = [row.fault.name for row in undecided]
-        again = shlex.join(["diffusers-perf", "faults", *names, *trials.bench.options])
+        again = shlex.join(["diffusers-perf", "faults", *names, *given, *trials.bench.options])
         yield messages.undecided(again)
 
 

@@ -580,8 +580,11 @@ def test_exhausted_budget_is_reported(
 ) -> None:
     declared.fault(detected_by="image", setting=FAKE)(dark)
     assert cli.main(["faults", "--minutes", "0"]) == 3
-    again = "undecided; run again: diffusers-perf faults dark --model 'my model'"
-    assert again in capsys.readouterr().out
+    again = "undecided; run again: diffusers-perf faults dark"
+    assert f"{again} --model 'my model'\n" in capsys.readouterr().out
+    assert cli.main(["faults", "--minutes", "0", "--workload", WORKLOAD.name]) == 3
+    said = f"{again} --workload {WORKLOAD.name} --model 'my model'\n"
+    assert said in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
