@@ -132,11 +132,23 @@ class Workload:
         prompt is the last.
         """
         changed = {"seed": self.changed(seed=self.seed + 1)}
-        changed |= {name: self.changed(**change) for name, change in self.sensitive_to.items()}
+        changed |= {name: self._given(change) for name, change in self.sensitive_to.items()}
         if self.prompts:
             # In front: what is too long is cut off at its end.
             changed.setdefault("prompt", self.changed(prompt=f"at night, {self.prompts[0]}"))
         return changed
+
+    def _given(self, change: Mapping[str, Any]) -> Workload:
+        """As `changed`, with these arguments also where `inputs` makes others of their names."""
+        changed = self.changed(**change)
+        if self.inputs is dict:
+            return changed
+
+        def others() -> dict[str, Any]:
+            made = self.inputs().items()
+            return {name: value for name, value in made if name not in change}
+
+        return replace(changed, inputs=others)
 
     def generates_as(self, other: Workload) -> bool:
         """Whether one pipeline makes the same of both: what it is built with is not looked at."""

@@ -216,6 +216,22 @@ def test_each_input_of_a_workload_is_probed() -> None:
     assert list(bare.probes) == ["seed"]
 
 
+def test_probe_of_an_input_takes_its_place() -> None:
+    """What `inputs` makes goes before the call's own argument of that name."""
+    workload = replace(
+        WORKLOAD,
+        inputs=lambda: {"image": "own", "mask": "own"},
+        sensitive_to={"image": {"image": "other"}},
+    )
+    probes = workload.probes
+    assert {**probes["image"].call, **probes["image"].inputs()} == {
+        **WORKLOAD.call,
+        "image": "other",
+        "mask": "own",
+    }
+    assert probes["prompt"].inputs() == probes["seed"].inputs() == workload.inputs()
+
+
 SAME = object()
 
 
