@@ -84,6 +84,14 @@ class _Finder:
             found = [path for name in tests for path in as_pytest(name)]
             config.args = [str(Path(root, path)) for path in found or ["."]]
 
+    @pytest.hookimpl(wrapper=True)
+    def pytest_load_initial_conftests(self) -> Generator[None, None, None]:
+        try:
+            return (yield)
+        except Exception as error:
+            self.broken = unimported.why_conftest(error)
+            raise
+
     def pytest_collection(self, session: pytest.Session) -> None:
         self.declarations = session.config.getini("perf_declarations")
         self.pythonpath = [*map(str, session.config.getini("pythonpath"))]

@@ -1,4 +1,4 @@
-"""Why a test file could not be imported, in one sentence with the line of the user's."""
+"""Why a test file or conftest.py could not be imported, in one sentence with the user's line."""
 
 from __future__ import annotations
 
@@ -11,12 +11,22 @@ from diffusers_perf.catalog import mistakes
 
 def why(collector: pytest.Collector, report: pytest.CollectReport) -> str:
     """Of a report that failed; empty where its error is not one of the file's own."""
-
-    def is_own(frame: FrameType) -> bool:
-        return frame.f_code.co_filename == str(collector.path)
-
     error = _error_of(report)
-    return mistakes.sentence(error, is_own) if error else ""
+    return (_in(collector.path, error) or why_conftest(error)) if error else ""
+
+
+def why_conftest(error: BaseException) -> str:
+    """For an error of pytest that it cannot import one; empty for any other."""
+    # Its kind is none of pytest's public names.
+    path, cause = getattr(error, "path", None), getattr(error, "cause", None)
+    return _in(path, cause) if isinstance(cause, BaseException) else ""
+
+
+def _in(file: object, error: BaseException) -> str:
+    def is_own(frame: FrameType) -> bool:
+        return frame.f_code.co_filename == str(file)
+
+    return mistakes.sentence(error, is_own)
 
 
 def is_mistake(report: pytest.CollectReport) -> bool:

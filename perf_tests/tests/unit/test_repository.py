@@ -292,6 +292,19 @@ def test_declaration_that_cannot_be_evaluated_is_put_down_to_its_line(
     repository.collect("--full-trace").stdout.fnmatch_lines(["E *Error: *"])
 
 
+@pytest.mark.parametrize("folder", ["", "below"])
+def test_conftest_that_cannot_be_imported_is_put_down_to_its_line(
+    repository: Repository, folder: str
+) -> None:
+    """pytest reads one of them before it collects, and the other as it does."""
+    (repository.folder / folder).mkdir(exist_ok=True)
+    conftest = repository.folder / folder / "conftest.py"
+    conftest.write_text(WORKLOAD.replace("4,", "0,"))
+    place = re.escape(str(conftest.relative_to(repository.pytester.path)))
+    with pytest.raises(Refusal, match=f"^{place}, line 3: serving: steps must be a positive "):
+        find_project()
+
+
 def test_first_of_two_broken_files_is_named(repository: Repository) -> None:
     repository.write(test_a=TEST + "measure(1", test_b=TEST + "measure(1")
     with pytest.raises(Refusal, match=r"^perf_tests/test_a\.py, line 2: '\(' was never closed$"):
