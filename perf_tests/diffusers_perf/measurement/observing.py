@@ -72,7 +72,9 @@ class Unobserved:
 
 @dataclass(kw_only=True)
 class ObservingGpu:
-    """Sees what a GPU does, and nothing else: for one of many stacks that a search compares."""
+    """Sees what a GPU does, and a default call, which a stack may break: for one of many stacks
+    that a search compares.
+    """
 
     counted: dict[str, OperatorCounts] = field(default_factory=dict)
 
@@ -86,13 +88,13 @@ class ObservingGpu:
         **_: object,
     ) -> Measurement:
         """As `Observer.observe`."""
-        if watch.device.type != "cuda":
-            return measurement
-        gc.disable()
-        try:
-            return with_gpu_times(measurement, case, generation, pipeline, watch)
-        finally:
-            gc.enable()
+        if watch.device.type == "cuda":
+            gc.disable()
+            try:
+                measurement = with_gpu_times(measurement, case, generation, pipeline, watch)
+            finally:
+                gc.enable()
+        return with_default_call(measurement, generation, briefly=True)
 
 
 @dataclass(kw_only=True)

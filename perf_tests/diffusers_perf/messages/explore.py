@@ -114,8 +114,8 @@ def not_kept(reason: str) -> str:
     return f"not kept: {reason}"
 
 
-def compiled_as_well(reason: str) -> str:
-    return f"not kept: {reason}; once more beneath what compiles"
+def compiled_next(reason: str) -> str:
+    return f"not kept: {reason}; tried next with what compiles"
 
 
 def in_halves(reason: str) -> str:

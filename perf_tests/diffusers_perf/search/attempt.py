@@ -20,6 +20,11 @@ NOISE = 0.005
 0.3 to 0.9 % about GPU busy, and what gains less than that is not looked for."""
 
 
+OBVIOUS = 2.0
+"""A latency this many times as long needs no second look; beside a GPU, nor does a shorter one."""
+HOPELESS = 0.9
+"""What has the GPU work so much longer is not tried on another stack."""
+
 IN_FULL = "in full"
 
 
@@ -94,6 +99,9 @@ class Rejected:
     """The stack that it was tried on."""
     again: bool
     """Whether another stack could change that."""
+    nearly: bool = False
+    """Whether it takes hardly longer than the best, within the limits, which a compiler could
+    change."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,6 +145,13 @@ def gain(new: Measurement, old: Measurement) -> Gain:
         latency=latency if certain and abs(latency - 1) > NOISE else 1.0,
         busy=busy if abs(busy - 1) > NOISE else 1.0,
     )
+
+
+def excess(measured: Measurement, memory_bytes: float | None) -> float:
+    """Bytes above the limit on memory, if there is one."""
+    if memory_bytes is None or measured.peak_memory_bytes is None:
+        return 0.0
+    return max(0.0, measured.peak_memory_bytes - memory_bytes)
 
 
 def held_to(stack: Stack) -> str:

@@ -2,7 +2,7 @@
 by what comes back.
 
 Most optimizations help. So the search first tries all that can be combined at once; where that is
-no faster, with those that compile as well, beneath which what costs an eager GPU a little may gain;
+no faster, with those that compile as well, with which what costs an eager GPU a little may gain;
 and each half of them where that is no faster either. Then it tries each optimization that excludes
 one in the stack, in its place. Then it leaves out one after the other, and drops those that gain
 nothing. Those that compile come after the others. An eager pipeline waits for its host, which hides
@@ -22,8 +22,10 @@ from diffusers_perf.catalog.declarations import Optimization, Slot
 from diffusers_perf.messages import explore as messages
 from diffusers_perf.records.measurement import Measurement
 from diffusers_perf.search.attempt import (
+    HOPELESS,
     IN_FULL,
     NOISE,
+    OBVIOUS,
     SEVERAL,
     Adopted,
     Ask,
@@ -34,15 +36,11 @@ from diffusers_perf.search.attempt import (
     TooLong,
     Tried,
     change_of,
+    excess,
     gain,
     held_to,
 )
 from diffusers_perf.search.combining import Combining
-
-OBVIOUS = 2.0
-"""A latency this many times as long needs no second look; beside a GPU, nor does a shorter one."""
-HOPELESS = 0.9
-"""What has the GPU work so much longer is not tried on another stack."""
 
 
 @dataclass(kw_only=True)
@@ -99,8 +97,8 @@ class Search:
         for group in (quick, slow):
             hopeful = [o.name for o in group if o.aim == "speed" and o.name not in self.rejected]
             together = self._stacks.compatible(self.stack, hopeful)
-            others = [o.name for o in slow if o.aim == "speed" and group is quick]
-            self._add_together(together, beneath=others)
+            compilers = [o.name for o in slow if o.aim == "speed" and group is quick]
+            self._add_together(together, compilers=compilers)
             for optimization in group:
                 if len(self._stacks.displaced(self.stack, optimization.name)) < 2:
                     self._add_each([optimization.name])
@@ -118,9 +116,9 @@ class Search:
         self._latest = tried.measured
         return tried
 
-    def _add_together(self, names: Sequence[str], *, beneath: Sequence[str] = ()) -> None:
-        """Keep all of these if that is faster under the limits, or is beneath others that compile,
-        and else what of each half is.
+    def _add_together(self, names: Sequence[str], *, compilers: Sequence[str] = ()) -> None:
+        """Keep all of these if that is faster under the limits, or is once compilers stand around
+        them, and else what of each half is.
         """
         left = [name for name in names if name not in self.stack]
         if len(left) < 2:
@@ -129,24 +127,32 @@ class Search:
         rejected = None
         with self._others_go_on():
             rejected = self._keep_all(left)
-        if not rejected or (rejected.again and self._kept_beneath(left, beneath, rejected.reason)):
-            return
-        self.tell(messages.in_halves(rejected.reason))
-        self._add_together(left[: len(left) // 2])
-        self._add_together(left[len(left) // 2 :])
+        if rejected and rejected.nearly and compilers:
+            rejected = self._compiled_as_well(left, compilers, rejected)
+        if rejected:
+            self.tell(messages.in_halves(rejected.reason))
+            self._add_together(left[: len(left) // 2])
+            self._add_together(left[len(left) // 2 :])
 
-    def _kept_beneath(self, names: Sequence[str], beneath: Sequence[str], reason: str) -> bool:
-        """Whether these are faster beneath others that compile, and so are kept with them."""
-        others = self._stacks.compatible(self._stacks.added(self.stack, *names), beneath)
+    def _compiled_as_well(
+        self, names: Sequence[str], compilers: Sequence[str], rejected: Rejected
+    ) -> Rejected | None:
+        """Keep these if they are faster with compilers around them; else why they are out."""
+        others = self._stacks.compatible(self._stacks.added(self.stack, *names), compilers)
         if not others:
-            return False
-        self.tell(messages.compiled_as_well(reason))
+            return rejected
+        self.tell(messages.compiled_next(rejected.reason))
+        after: Rejected | None = rejected
         with self._others_go_on():
-            if not self._keep_all([*names, *others]):
+            after = self._keep_all([*names, *others])
+            if not after:
                 # Some of them gain nothing, which is worth more than what is in their place.
                 self._drop_needless()
-                return True
-        return False
+                return None
+        # What was not timed again is still to be tried by itself.
+        for name in {*names, *others} - {*self.stack}:
+            self.rejected.pop(name, None)
+        return after
 
     def _keep_all(self, names: Sequence[str]) -> Rejected | None:
         stack = self._stacks.added(self.stack, *names)
@@ -200,7 +206,8 @@ class Search:
         if stack == self.stack:
             return
         needed = self._stacks.by_name[name].needs.optimization
-        if needed and self._lost_its_place(needed):
+        if needed in self.rejected and self._stacks.displaced(self.stack, needed):
+            # In favor of one that is in the stack now.
             self._reject(name, messages.needs_what_lost(needed), again=True)
             return
         if self._stacks.by_name[name].aim == "memory" and self.fits(self.steps[-1].measured):
@@ -232,8 +239,8 @@ class Search:
             return Rejected(reason=messages.too_slow(ratio), on=on, again=on_gpu)
         if tried.measured is None or tried.refused:
             return Rejected(reason=tried.refused, on=on, again=False)
-        excess, before = self._excess(tried.measured), self._excess(self.steps[-1].measured)
-        if excess > before * (1 + NOISE):
+        over, before = self._over(tried.measured), self._over(self.steps[-1].measured)
+        if over > before * (1 + NOISE):
             taken = tried.measured.peak_memory_bytes or 0
             return Rejected(reason=messages.too_much_memory(taken), on=on, again=True)
         try:
@@ -245,12 +252,12 @@ class Search:
             self._tried.discard(stack)
             raise
         better = gained.by_the_clock if by_the_clock else gained.total
-        if better > 1 or excess < before * (1 - NOISE):
+        if better > 1 or over < before * (1 - NOISE):
             self._step(change, stack, tried.measured, gone=gone)
             return None
         # What helps the host may cost the GPU a little, and shows once the host is in the way.
         hopeful = gained.busy > HOPELESS if on_gpu else gained.latency >= 1
-        return Rejected(reason=gained.text(), on=on, again=hopeful)
+        return Rejected(reason=gained.text(), on=on, again=hopeful, nearly=hopeful)
 
     def _drop_needless(self) -> None:
         """Leave out what costs nothing to leave out, the oldest first."""
@@ -273,12 +280,12 @@ class Search:
             self.tell(messages.not_kept(messages.is_worth_its_place(name)))
         if tried.measured is None or tried.refused:
             return
-        excess, before = self._excess(tried.measured), self._excess(self.steps[-1].measured)
-        if excess > before * (1 + NOISE):
+        over, before = self._over(tried.measured), self._over(self.steps[-1].measured)
+        if over > before * (1 + NOISE):
             return
         gained = self._gain(stack, tried.measured, change)
         # A latency that drifts must not cost what the GPU gains.
-        if (gained.by_the_clock >= 1 and gained.busy >= 1) or excess < before * (1 - NOISE):
+        if (gained.by_the_clock >= 1 and gained.busy >= 1) or over < before * (1 - NOISE):
             self._step(change, stack, tried.measured, gone=messages.FREE_TO_LEAVE_OUT)
         else:
             self.tell(messages.not_kept(messages.is_worth_its_place(name)))
@@ -301,16 +308,16 @@ class Search:
     def _gain(self, stack: Stack, new: Measurement, change: str) -> Gain:
         """Over the best so far. Where the clock alone decides, both are timed once more, in turn: a
         machine that drifts makes one as uncertain as the other. Not beside a GPU where the clock
-        speaks for what the one has and the other has not, which costs the GPU nothing.
+        speaks for keeping what is left out.
         """
         best = self.steps[-1]
         gained = gain(new, self._latest or best.measured)
         on_gpu = new.gpu_busy_s is not None
         if gained.latency <= 1 / OBVIOUS:
             return gained
-        adds = not set(stack) < set(best.stack)
-        by_clock = gained.busy == 1 and gained.latency != 1 and (gained.latency > 1) != adds
-        if on_gpu and (not by_clock or gained.latency >= OBVIOUS):
+        by_clock = gained.busy == 1 and gained.latency != 1
+        keeps = set(stack) < set(best.stack) and gained.latency < 1
+        if on_gpu and (keeps or not by_clock or gained.latency >= OBVIOUS):
             return gained
         beside, held = f"beside {'+'.join(stack)}", f"{held_to(best.stack)}, again"
         on = Ask(stack=best.stack, change=f"again before {change}", why=beside, best=best.stack)
@@ -323,17 +330,10 @@ class Search:
 
     def fits(self, measured: Measurement) -> bool:
         """Whether it is within the limit on memory."""
-        return self._excess(measured) == 0
+        return self._over(measured) == 0
 
-    def _excess(self, measured: Measurement) -> float:
-        """Bytes above the limit on memory."""
-        if self.memory_bytes is None or measured.peak_memory_bytes is None:
-            return 0.0
-        return max(0.0, measured.peak_memory_bytes - self.memory_bytes)
-
-    def _lost_its_place(self, name: str) -> bool:
-        """Whether it was rejected in favor of an optimization that is in the stack now."""
-        return name in self.rejected and bool(self._stacks.displaced(self.stack, name))
+    def _over(self, measured: Measurement) -> float:
+        return excess(measured, self.memory_bytes)
 
     def _step(self, change: str, stack: Stack, measured: Measurement, *, gone: str) -> None:
         """Make this the best; `gone` says why what it no longer has is out."""

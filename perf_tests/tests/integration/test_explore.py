@@ -30,7 +30,7 @@ from diffusers_perf.measurement.machine import this_machine
 from diffusers_perf.measurement.timing import Stopwatch
 from diffusers_perf.optimizations import tolerances
 from diffusers_perf.records.store import BaselineStore
-from diffusers_perf.search.attempt import Ask, Stopped
+from diffusers_perf.search.attempt import Ask, Stopped, TooLong
 from perf_tests.tests.unit import fake
 from perf_tests.tests.unit.fake import CHANGES, CLOSE, WORKLOAD, FakePipeline, FakeSources
 
@@ -664,6 +664,41 @@ def test_time_to_measure_the_best_is_kept_back_whatever_is_tried(
     afford(attempts, other, attempts._case(other))
     with pytest.raises(Stopped, match="too few to try another stack"):
         afford(attempts, replace(other, best=("compiled",)), attempts._case(other))
+    # What this takes longer than any leaves too little, and another may not.
+    monkeypatch.setattr(Attempts, "_expected_s", lambda self, way: 45.0)
+    monkeypatch.setattr(Attempts, "_in_full_s", lambda self, way: 20.0 if way[0] else 1.0)
+    afford(attempts, other, attempts._case(other))
+    with pytest.raises(TooLong, match=r"too few to try this|too few to try another"):
+        afford(attempts, replace(other, best=("compiled",)), attempts._case(other))
+
+
+def test_stack_that_breaks_a_default_call_is_out_at_once(
+    slow: Slow, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Not in the end, together with all that it was added with."""
+
+    def breaks(build: Build) -> None:
+        """Gives arrays alone."""
+        build.during(flag(fake, "STEP_S", 0.04))
+
+        @build.then
+        def _(pipeline: Any) -> None:
+            call = type(pipeline).__call__
+
+            class ArraysAlone(type(pipeline)):  # type: ignore[misc]
+                def __call__(self, *args: Any, output_type: str = "pil", **how: Any) -> Any:
+                    if output_type != "np":
+                        raise ValueError("no PIL image of it")
+                    return call(self, *args, output_type=output_type, **how)
+
+            pipeline.__class__ = ArraysAlone
+
+    slow("faster", share=0.5)
+    slow.declared.add("breaks", breaks)
+    assert run(tmp_path) == 0
+    shown = capsys.readouterr().out
+    assert shown.endswith('"faster")\n')
+    assert "breaks: no PIL image of it" in shown
 
 
 def test_steps_are_judged_where_the_workload_is_compared_step_by_step(
