@@ -15,6 +15,7 @@ from diffusers_perf.catalog.metrics import (
     DEFAULT_CALL,
     DENOISING_STAGE,
     FIRST_IMAGE,
+    GPU_BUSY,
     IMPORT,
     LATENCY,
     LOAD,
@@ -31,6 +32,8 @@ WITH_GPU = (LATENCY, DEFAULT_CALL)
 """Metrics of a whole call, in which the host also waits for a GPU."""
 STAGES = (TEXT_STAGE, DENOISING_STAGE, DECODER_STAGE)
 """Of a call, in their order."""
+HOST_BOUND = 0.25
+"""Where the GPU is idle for so large a share of a latency, the host sets its pace."""
 CORE_SLOWED = 1.15
 """A core this many times slower than at its best had interference. Two cores of an idle machine
 were at most 1.13 times slower, those of hosts that neighbours kept busy up to 1.9 times."""
@@ -82,11 +85,14 @@ def _slower_machine(q: Question, metric: Metric, share: float) -> Iterator[str]:
 
 
 def _can_be_the_hosts(q: Question, core: float) -> bool:
-    """Whether the latency is no longer than what the host can have taken of it when it was
-    accepted, on a core this many times slower. While a pipeline sleeps the GPU is idle as well.
+    """Whether the host set the pace when the latency was accepted, or it is no longer than what the
+    host can have taken of it then, on a core this many times slower. While a pipeline sleeps the
+    GPU is idle as well.
+
+    Also where that is not known, as of a case that is launched at once, which has no stages.
     """
     host_s = _accepted_host_s(q, LATENCY)
-    if not host_s or not _has_gpu(q.measured):
+    if not host_s or not _has_gpu(q.measured) or _accepted_idle(q) >= HOST_BOUND:
         return True
     # Of two cores that were slower than any of the accepted ones, one may seem to be at its best.
     loops_s = loops_of(q.measured) or (0.0,)
@@ -115,6 +121,14 @@ def _slower_than_accepted(q: Question, metric: Metric, share: float) -> Iterator
             yield messages.slower_than_accepted(core, during_import=bool(parts))
 
 
+def _accepted_idle(q: Question) -> float:
+    """The share of the accepted latency during which the GPU was idle; 0 where it is not known."""
+    measured = q.baseline.measured if q.baseline else {}
+    if LATENCY.field not in measured or GPU_BUSY.field not in measured:
+        return 0.0
+    return 1 - median(measured[GPU_BUSY.field]) / median(measured[LATENCY.field])
+
+
 def _accepted_host_s(q: Question, metric: Metric) -> float:
     """The most that the host can have taken of a call when it was accepted; 0 where the line does
     not say it.
@@ -132,7 +146,11 @@ def _accepted_host_s(q: Question, metric: Metric) -> float:
     if not fewest or any(stage.field not in typical_s for stage in STAGES):
         return 0.0
     text_s, denoising_s, decoder_s = (typical_s[stage.field] for stage in STAGES)
-    return text_s + q.measured.steps / fewest * denoising_s + decoder_s
+    # From an init image, fewer steps are taken than are asked for, in a short generation too.
+    asked = q.workload.get("steps")
+    taken = q.measured.steps / asked if isinstance(asked, int) and asked else 1.0
+    turns = max(1, math.floor(fewest * taken))
+    return text_s + q.measured.steps / turns * denoising_s + decoder_s
 
 
 def _mean_loop_s(parts: Sequence[tuple[float, float]]) -> float:

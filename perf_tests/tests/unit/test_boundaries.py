@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -466,6 +467,60 @@ def test_core_that_is_slower_than_accepted_excuses_what_it_can_have_caused(
     line = structs.replace(baseline_of(accepted, REFERENCE), cpu_loop_s=0.01)
     asked = question(slow, reference=reference, baseline=line)
     assert bool(excuses(asked, metric, share)) is excused
+
+
+# In 50 steps the host can have taken 0.7 s of it, twice as much on a core of half the speed.
+@pytest.mark.parametrize(
+    ("seen_s", "accepted_s", "busy_s", "loops_s", "excused"),
+    [
+        (1.39, 1.3, 0.1, (0.02, 0.01, 0.02), True),
+        (1.41, 1.0, 0.9, (0.02, 0.01, 0.02), False),
+        # The host set the pace.
+        (1.41, 1.0, 0.75, (0.02, 0.01, 0.02), True),
+        (1.41, 1.0, 0.76, (0.02, 0.01, 0.02), False),
+        # Neither core was as fast as the accepted ones.
+        (2.79, 2.0, 1.9, (0.04, 0.02, 0.04), True),
+        (2.81, 2.0, 1.9, (0.04, 0.02, 0.04), False),
+        # Without a GPU all of it is the host's.
+        (1.41, 1.0, None, (0.02, 0.01, 0.02), True),
+        # It did not vary.
+        (1.39, 1.3, 1.2, (0.01, 0.01, 0.01), False),
+    ],
+)
+def test_uneven_core_excuses_what_the_host_can_have_decided(
+    seen_s: float,
+    accepted_s: float,
+    busy_s: float | None,
+    loops_s: tuple[float, ...],
+    excused: bool,
+) -> None:
+    accepted = structs.replace(
+        REFERENCE, metrics=STAGES, fewest_steps=2, rounds_s=(accepted_s,), gpu_busy_s=busy_s
+    )
+    gpu: dict[str, Any] = NO_GPU if busy_s is None else {"gpu_busy_s": 0.0}
+    # With the GPU idle all the time, so that the core's share of it is all of it.
+    seen = structs.replace(
+        accepted, rounds_s=(seen_s,), interference=Interference(cpu_loops_s=loops_s), **gpu
+    )
+    line = structs.replace(baseline_of(accepted, accepted), cpu_loop_s=0.01)
+    asked = question(seen, reference=seen, baseline=line)
+    # By the core within the run alone: another rule looks at all rounds.
+    reasons = [reason for reason in excuses(asked, LATENCY, 0.9) if "accepted" not in reason]
+    assert bool(reasons) is excused
+
+
+def test_steps_that_are_not_taken_count_for_no_host() -> None:
+    """From an init image, 30 of 50 steps are taken, and one of two in a short generation."""
+    stages = {**STAGES, "denoising_stage_s": 0.04}
+    accepted = structs.replace(
+        REFERENCE, metrics=stages, fewest_steps=2, steps=30, rounds_s=(1.5,), gpu_busy_s=1.4
+    )
+    seen = structs.replace(accepted, rounds_s=(2.7,), gpu_busy_s=0.0, interference=HALF)
+    line = structs.replace(baseline_of(accepted, accepted), cpu_loop_s=0.01)
+    asked = question(seen, reference=seen, baseline=line)
+    assert asked.workload["steps"] == 50
+    assert excuses(asked, LATENCY, 0.55)
+    assert not excuses(replace(asked, workload={"steps": 30}), LATENCY, 0.55)
 
 
 @pytest.mark.parametrize("lacking", [*STAGES, "fewest_steps", "baseline"])
