@@ -22,9 +22,7 @@ def no_case_runs(models: Sequence[str], named: str | None) -> str:
     """`models`: of the declared cases; `named` is the one that is asked for."""
     if not models:
         return NO_CASE
-    which = "here without --model"
-    if named:
-        which = f"with --model={named}: none is for a model of its pipeline class and size"
+    which = f"with --model={named}" if named else "here without --model"
     others = f" (or: {', '.join(models[1:])})" if models[1:] else ""
     return f"no declared case runs {which}; --model={models[0]}{others} runs those of that model"
 

@@ -41,12 +41,13 @@ def _add(parser: pytest.Parser) -> None:
         "--model",
         metavar="MODEL",
         help="run on this model the workloads whose own model has its pipeline class and its "
-        "size, small (made for images below 256x256) or full, and no others; their height and "
-        "width stay as declared: sd15, sdxl, flux1-dev or flux1-schnell (full size on seeded "
-        "weights), embedded (a small trained UNet), embedded-flux (a small trained transformer), "
-        "small (embedded's shape with seeded weights), a folder in diffusers' format, or a Hub "
-        "id; default: each workload on its own model, but on cuda none of the small models, and "
-        "on a CPU of the library's models both embedded ones",
+        "size, small (made for images below 256x256) or full, and no others (not those of "
+        "flux1-dev on flux1-schnell, or the other way round); their height and width stay as "
+        "declared: sd15, sdxl, flux1-dev or flux1-schnell (full size on seeded weights), embedded "
+        "(a small trained UNet), embedded-flux (a small trained transformer), small (embedded's "
+        "shape with seeded weights), a folder in diffusers' format, or a Hub id; default: each "
+        "workload on its own model, but on cuda none of the small models, and on a CPU of the "
+        "library's models both embedded ones",
     )
     group.addoption(
         "--rounds",
