@@ -203,7 +203,9 @@ def _is_same(one: Any, other: Any) -> bool:
         return len(one) == len(other) and all(map(_is_same, one, other))
     if isinstance(one, Mapping) and isinstance(other, Mapping):
         return one.keys() == other.keys() and all(_is_same(one[n], other[n]) for n in one)
-    return one is other or (isinstance(one, str | int | float) and bool(one == other))
+    # A tensor compared with a number gives a tensor, which has no truth value.
+    are_plain = all(isinstance(value, str | int | float) for value in (one, other))
+    return one is other or (are_plain and bool(one == other))
 
 
 def _plain(value: Any) -> Any:

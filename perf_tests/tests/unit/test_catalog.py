@@ -6,7 +6,9 @@ import re
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 
 from diffusers_perf.catalog.build import Build
 from diffusers_perf.catalog.declarations import Needs, Optimization, Slot, Tolerances
@@ -266,6 +268,14 @@ def test_change_that_changes_something_is_declared(change: dict[str, Any]) -> No
     catalog = Catalog()
     catalog.add_cases(workload)
     assert len(catalog.cases) == 1
+
+
+@pytest.mark.parametrize("mask", [torch.ones(3), np.ones(3), [torch.ones(3)]])
+@pytest.mark.parametrize("other", [0.5, "none", None, [0.5]])
+def test_number_in_place_of_a_tensor_is_a_change(mask: Any, other: Any) -> None:
+    for one, another in ((mask, other), (other, mask)):
+        workload = replace(WORKLOAD.changed(mask=one), sensitive_to={"m": {"mask": another}})
+        Catalog().add_cases(workload)
 
 
 def test_change_to_what_cannot_be_generated_is_refused() -> None:
