@@ -91,7 +91,10 @@ def read_text(path: Path, *, most: int = READ_MOST_BYTES) -> str:
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Write all of it, or leave what was there and raise `Unwritable` for this file."""
+    """Write all of it, or leave what was there and raise `Unwritable` for this file.
+
+    `BrokenPipeError` where it is a pipe whose reader goes.
+    """
     write_bytes_whole(path, utf8(text))
 
 
@@ -172,8 +175,10 @@ def _into_device(path: Path, data: bytes) -> None:
         raise _of(error, path) from None
 
 
-def _of(error: OSError, path: Path) -> Unwritable:
-    return Unwritable(error.errno, error.strerror, str(path))
+def _of(error: OSError, path: Path) -> OSError:
+    # A reader that has gone, as of /dev/stdout, wants to know no more.
+    kind = OSError if error.errno == errno.EPIPE else Unwritable
+    return kind(error.errno, error.strerror, str(path))
 
 
 def as_json(content: Any, *, indent: int = 1) -> str:

@@ -8,6 +8,7 @@ import pty
 import subprocess
 import sys
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
@@ -16,6 +17,7 @@ from diffusers_perf.cli import gate
 from diffusers_perf.cli.commands import NAMES
 from diffusers_perf.cli.streams import Plain, plain
 from diffusers_perf.ending import leave_lost_terminal
+from diffusers_perf.records.files import write_whole
 from perf_tests.tests.unit.recorded import cases, lost, process, session, write
 
 COMMAND = [sys.executable, "-m", "diffusers_perf.cli"]
@@ -105,6 +107,28 @@ def test_reader_that_has_gone_is_no_error(tmp_path: Path) -> None:
     line = f"{' '.join(COMMAND)} --help | true; exit ${{PIPESTATUS[0]}}"
     done = subprocess.run(["bash", "-c", line], cwd=tmp_path, capture_output=True, text=True)
     assert done.stderr == ""
+
+
+def test_reader_that_goes_while_a_file_is_written_into_its_pipe_is_no_error(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As with ``--json /dev/stdout | head -1``."""
+    reading, writing = os.pipe()
+
+    def read_a_little() -> None:
+        os.read(reading, 1)
+        os.close(reading)
+
+    def write(_: object) -> None:
+        write_whole(Path(f"/dev/fd/{writing}"), "text" * 2**20)
+
+    monkeypatch.setattr(gate, "main", write)
+    reader = Thread(target=read_a_little)
+    reader.start()
+    assert cli.main(["gate", "run.json"]) == 2
+    reader.join()
+    os.close(writing)
+    assert capsys.readouterr().err == ""
 
 
 def test_lost_terminal_is_not_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
