@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import traceback
+from importlib.util import find_spec
 from pathlib import Path
 
 from diffusers_perf.measurement.raising import INSTALLED, NOT_THEIRS, STANDARD, raised
@@ -12,6 +13,23 @@ CALLS_THEIRS = tuple(
     str(Path(LIBRARY, name)) for name in ("measurement", "models", "optimizations", "techniques")
 )
 """Of this library, what calls pipelines and what changes them."""
+PACKAGES = (
+    "PIL",
+    "accelerate",
+    "huggingface_hub",
+    "msgspec",
+    "numpy",
+    "scipy",
+    "skimage",
+    "tokenizers",
+    "transformers",
+    "triton",
+)
+"""What this library calls without a pipeline between; not all are installed everywhere."""
+PASSED_THROUGH = (
+    TORCH,
+    *(f"{Path(spec.origin).parent}/" for n in PACKAGES if (spec := find_spec(n)) and spec.origin),
+)
 
 
 def crash(error: Exception) -> str:
@@ -29,6 +47,6 @@ def crash(error: Exception) -> str:
 
 
 def _is_passed_through(file: str) -> bool:
-    """Whether it is of Python, which may be asked for anything, or of torch."""
+    """Whether it is of Python or a package that both this library and pipelines call."""
     is_pythons = file.startswith(STANDARD) and not file.startswith(INSTALLED)
-    return is_pythons or file.startswith((TORCH, "<"))
+    return is_pythons or file.startswith((*PASSED_THROUGH, "<"))

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
+import PIL.Image
 import pytest
+import scipy.special
 import torch
 
+from diffusers_perf.measurement import growth
 from diffusers_perf.measurement.generation import Generation
 from diffusers_perf.plugin.crash import crash
 from diffusers_perf.records import pixels
@@ -53,6 +57,17 @@ SHAPES = [((1, 8, 8, 3), (1, 9, 9, 3)), ((1, 2, 2, 3), (1, 2, 2, 3))]
 def test_bug_of_this_library_is_none_of_a_pipeline(shapes: Any) -> None:
     one, other = (np.full(shape, n, np.float32) for n, shape in enumerate(shapes))
     assert crash(caught(lambda: pixels.distance(one, other))) == ""
+
+
+@pytest.mark.parametrize(
+    "text", ["numpy.stack([])", "PIL.Image.new('RGB', (-1, 1))", "scipy.special.roots_legendre(0)"]
+)
+def test_bug_that_a_package_raises_which_measuring_calls_is_this_librarys(text: str) -> None:
+    names = {"numpy": np, "PIL": PIL, "scipy": scipy}
+    act = partial(eval, compile(text, growth.__file__, "eval"), names)
+    assert crash(caught(act)) == ""
+    # A pipeline may call it, too.
+    assert crash(caught(generates(lambda images: eval(text, names))))
 
 
 def test_bug_of_this_library_within_a_pipelines_call_is_its_own() -> None:
