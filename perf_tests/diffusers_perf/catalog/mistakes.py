@@ -33,7 +33,8 @@ def sentence(error: BaseException, is_own: Callable[[FrameType], bool]) -> str:
     A wrong declaration is put down to the user's module that makes it, all else to the one that
     `is_own` of the frames is true of.
     """
-    if isinstance(error, SyntaxError):
+    # A text that the module parses itself has no file.
+    if isinstance(error, SyntaxError) and Path(error.filename or "").is_file():
         return f"{place(error.filename, error.lineno)}: {error.msg}"
     mistaken = is_mistake(error)
     places = [

@@ -308,6 +308,22 @@ def test_first_of_two_broken_files_is_named(repository: Repository) -> None:
         find_project()
 
 
+@pytest.mark.parametrize(
+    ("text", "line", "says"),
+    [
+        ("import ast\nast.literal_eval('1 +')", 3, "invalid syntax (<unknown>, line 1)"),
+        ("raise SyntaxError('of mine')", 2, "of mine"),
+    ],
+)
+def test_syntax_error_of_a_text_is_put_down_to_the_line_that_parses_it(
+    repository: Repository, text: str, line: int, says: str
+) -> None:
+    repository.write(test_it=TEST + text)
+    said = re.escape(f"perf_tests/test_it.py, line {line}: SyntaxError: {says}")
+    with pytest.raises(Refusal, match=f"^{said}$"):
+        find_project()
+
+
 def test_suites_are_named_where_m_selects_none_of_them(repository: Repository) -> None:
     """`pytest --markers`, which pytest advises, collects no test and knows no suite."""
     repository.write(test_it=TEST + WORKLOAD + 'measure(WORKLOAD, "fp16", suite="guide")')
