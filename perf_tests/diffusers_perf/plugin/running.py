@@ -21,6 +21,7 @@ from diffusers_perf.measurement.failing import CaseError, is_out_of_memory
 from diffusers_perf.messages.common import OUT_OF_MEMORY
 from diffusers_perf.messages.plugin import FULL_TRACE
 from diffusers_perf.plugin.collection import SESSION
+from diffusers_perf.plugin.crash import crash
 from diffusers_perf.plugin.selection import case_of, cases_of
 
 
@@ -134,18 +135,32 @@ def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> 
     if case is None or (following is not None and following.workload == case.workload):
         return
     perf = item.config.stash[SESSION]
+    why_not, workload = perf.judging.not_timed_again, case.workload.name
+    name = f"{workload}-{REFERENCE}"
     try:
         with perf.interruption.not_an_error():
             perf.judging.repeat_reference(case, perf.cases)
     except Exception as error:
+        why_not[workload] = _reason(error)
         if not isinstance(error, CaseError) and not is_out_of_memory(error):
             said = perf.crash(case, error)
             if not said:
                 raise
             sentence = f"{Status.ERROR}: {said}{FULL_TRACE}"
             raise pytest.fail.Exception(sentence, pytrace=False) from None
-        name = f"{case.workload.name}-{REFERENCE}"
-        reason = str(error) if isinstance(error, CaseError) else OUT_OF_MEMORY
-        perf.judging.not_timed_again[case.workload.name] = reason
-        message = Message(what=not_timed_again(reason))
+        message = Message(what=not_timed_again(why_not[workload]))
         perf.findings.append(Finding.of(Status.INVALID, Subject.DRIFT, name, message))
+    else:
+        if why_not.pop(workload, None):
+            # Another test, between cases of this workload, had it repeated too early.
+            about = (Subject.DRIFT, name)
+            perf.findings = [f for f in perf.findings if (f.metric, f.case) != about]
+
+
+def _reason(error: Exception) -> str:
+    """Why a reference could not be timed again, in a line."""
+    if isinstance(error, CaseError):
+        return str(error)
+    if is_out_of_memory(error):
+        return OUT_OF_MEMORY
+    return crash(error) or " ".join(f"{type(error).__name__}: {error}".split())

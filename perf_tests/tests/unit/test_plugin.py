@@ -426,6 +426,29 @@ def test_drift_that_cannot_be_measured_is_recorded(
     assert load_run(path).session.not_timed_again == {"fake4": "out of memory"}
 
 
+def test_drift_that_could_be_measured_later_is_not_said_to_be_missing(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    repeated, repeat = count(), Bench.repeat_rounds
+
+    def exhausted_once(*of: Any) -> list[float]:
+        if next(repeated) == 0:
+            raise MemoryError
+        return repeat(*of)
+
+    monkeypatch.setattr(Bench, "repeat_rounds", exhausted_once)
+    pytester.makepyfile(test_other="def test_other(): pass")
+    path = pytester.path / "run.json"
+    case = "perf_tests/test_generation.py::test_generation[fake4-{}]".format
+    tests = (case("reference"), "test_other.py", case("fine"))
+    result = run(pytester, f"--benchmark-json={path}", tests=tests)
+    assert next(repeated) == 2
+    found = load_run(path).session
+    assert found.reference_drift.keys() == {"fake4"}
+    assert found.not_timed_again == {}
+    result.stdout.no_fnmatch_line("*not timed again*")
+
+
 def test_broken_case_is_recorded(pytester: pytest.Pytester) -> None:
     path = pytester.path / "run.json"
     run(pytester, f"--benchmark-json={path}", fakes="broken,fine")
@@ -465,10 +488,23 @@ def test_pipeline_that_breaks_as_it_is_timed_again_fails_the_run(
         return pipeline
 
     monkeypatch.setattr(fake.FakeSource, "load", load)
-    result = run(pytester)
+    path = pytester.path / "run.json"
+    result = run(pytester, f"--benchmark-json={path}")
     assert result.ret == pytest.ExitCode.TESTS_FAILED
     sentence = "error: fake4-reference: ValueError: no second time (*.py, line *"
     result.stdout.fnmatch_lines(["*ERROR at teardown*", sentence])
+    said = load_run(path).session.not_timed_again["fake4"]
+    assert re.fullmatch(r"ValueError: no second time \(.*\.py, line \d+\)", said)
+
+
+def test_bug_as_a_reference_is_timed_again_is_recorded(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("diffusers_perf.plugin.judging.drift_of", lambda again: 1)
+    path = pytester.path / "run.json"
+    result = run(pytester, f"--benchmark-json={path}")
+    result.stdout.fnmatch_lines(["*ERROR at teardown*", "*judging.py:*: TypeError"])
+    assert load_run(path).session.not_timed_again["fake4"].startswith("TypeError: ")
 
 
 def test_whole_tracebacks_are_shown_where_they_are_asked_for(pytester: pytest.Pytester) -> None:
