@@ -92,13 +92,11 @@ def main(args: argparse.Namespace) -> int:
     if args.list:
         print("\n".join(case.id for case in chosen))
         return 0
-    cases: dict[str, list[Case]] = {}
-    by_name: dict[str, Source] = {}
+    by_model: dict[str, list[Case]] = {}
     for case in chosen:
-        source = sources.of(case.workload)
-        by_name[source.name] = source
-        cases.setdefault(source.name, []).append(case)
-    return _worst({_count_all(by_name[name], cases[name], args) for name in cases})
+        by_model.setdefault(sources.of(case.workload).name, []).append(case)
+    codes = {_count_all(sources.of(of[0].workload), of, args) for of in by_model.values()}
+    return _worst(codes)
 
 
 def _worst(codes: Collection[int]) -> int:
@@ -245,7 +243,7 @@ def table(case: Case, seen: OperatorCounts, args: argparse.Namespace) -> Iterato
     steps, images = case.workload.steps, case.workload.num_images
     scheduler = case.workload.scheduler or messages.OWN_SCHEDULER
     yield messages.heading(
-        case.id, steps=steps, images=images, size=str(case.workload.size), scheduler=scheduler
+        case.id, steps=steps, images=images, size=case.workload.size, scheduler=scheduler
     )
     yield f"  {'':58}{'each step':>10}{'fixed':>8}{'missing':>9}{'all':>10}"
 
@@ -266,17 +264,15 @@ def table(case: Case, seen: OperatorCounts, args: argparse.Namespace) -> Iterato
         for what, part in where[counter].items():
             yield line(what, part, 2)
     work = seen.total()
-    yield (messages.work(work.flops.total(steps), work.bytes.total(steps)))
+    yield messages.work(work.flops.total(steps), work.bytes.total(steps))
     if args.matmul_tflops:
         roofline_s, eager_s = seen.roofline_s(
             steps=steps,
             flops_per_s=args.matmul_tflops * 1e12,
             bytes_per_s=args.bandwidth_gb * 1e9,
         )
-        yield (
-            messages.roofline(
-                args.matmul_tflops, args.bandwidth_gb, bound_s=roofline_s, eager_s=eager_s
-            )
+        yield messages.roofline(
+            args.matmul_tflops, args.bandwidth_gb, bound_s=roofline_s, eager_s=eager_s
         )
 
 
