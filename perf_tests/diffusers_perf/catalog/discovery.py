@@ -7,7 +7,6 @@ asked for.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import import_module
@@ -16,6 +15,7 @@ from types import FrameType, ModuleType
 
 from diffusers_perf.catalog import mistakes
 from diffusers_perf.catalog.declarations import Case, Optimization
+from diffusers_perf.catalog.mistakes import is_below
 from diffusers_perf.catalog.recording import Declaration, declarations_in
 from diffusers_perf.catalog.refusal import Refusal
 from diffusers_perf.catalog.registry import Catalog, refuse_namesake
@@ -120,17 +120,12 @@ def declares_cases(module: ModuleType) -> bool:
     return any(declaration.makes_cases for declaration in declarations_in(namespace))
 
 
-def is_below(name: str, packages: Iterable[str]) -> bool:
-    """Whether a module is one of these, or a submodule of one."""
-    return any(mistakes.is_below(name, package) for package in packages)
-
-
 def load(name: str) -> ModuleType:
     """Import a module that declares something. `Refusal` if that fails."""
     _refuse_without_docstrings()
 
     def is_own(frame: FrameType) -> bool:
-        return is_below(str(frame.f_globals.get("__name__")), [name])
+        return is_below(str(frame.f_globals.get("__name__")), name)
 
     try:
         return import_module(name)
@@ -148,7 +143,7 @@ def _refuse_without_docstrings() -> None:
 def _with_submodules(name: str) -> list[ModuleType]:
     """The module and those below it that are imported, in the order of their import."""
     modules = dict(sys.modules)
-    return [module for known, module in modules.items() if is_below(known, [name])]
+    return [module for known, module in modules.items() if is_below(known, name)]
 
 
 def _add_all(declarations: list[Declaration], catalog: Catalog) -> None:

@@ -55,9 +55,9 @@ def place(file: str | None, line: int | None) -> str:
     return f"{shown}, line {line}"
 
 
-def is_below(name: str, package: str) -> bool:
-    """Whether a module is this one, or a submodule of it."""
-    return f"{name}.".startswith(f"{package}.")
+def is_below(name: str, *packages: str) -> bool:
+    """Whether a module is one of these, or a submodule of one."""
+    return f"{name}.".startswith(tuple(f"{package}." for package in packages))
 
 
 def _frames(error: BaseException) -> Iterator[tuple[FrameType, int]]:

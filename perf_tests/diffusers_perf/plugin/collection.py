@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from diffusers_perf.catalog.declarations import Case
-from diffusers_perf.catalog.discovery import declares_cases, is_below
+from diffusers_perf.catalog.discovery import declares_cases
+from diffusers_perf.catalog.mistakes import is_below
 from diffusers_perf.catalog.refusal import Refusal
 from diffusers_perf.catalog.registry import suites_of
 from diffusers_perf.measurement.loading import Importing, Load
@@ -239,7 +240,7 @@ def _refuse_unused(config: pytest.Config, items: Sequence[pytest.Item]) -> None:
     """`pytest.UsageError` for cases that are declared and that no test runs."""
     perf, shared = config.stash[SESSION], config.getini("perf_declarations")
     for name, module in dict(sys.modules).items():
-        if not declares_cases(module) or is_below(name, shared) or name in perf.project.own:
+        if not declares_cases(module) or is_below(name, *shared) or name in perf.project.own:
             continue
         if config.rootpath not in Path(module.__file__ or "").resolve().parents:
             continue  # of another repository, as an installed package
