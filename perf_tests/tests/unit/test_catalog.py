@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -276,6 +277,15 @@ def test_number_in_place_of_a_tensor_is_a_change(mask: Any, other: Any) -> None:
     for one, another in ((mask, other), (other, mask)):
         workload = replace(WORKLOAD.changed(mask=one), sensitive_to={"m": {"mask": another}})
         Catalog().add_cases(workload)
+
+
+@pytest.mark.parametrize("make", [torch.ones, np.ones])
+def test_namesake_with_tensors_of_its_own_is_refused(make: Callable[[int], Any]) -> None:
+    catalog = Catalog()
+    workload = WORKLOAD.changed(mask=make(3))
+    catalog.add_cases(workload)
+    with pytest.raises(ValueError, match=f"another workload is called '{NAME}'"):
+        catalog.add_cases(WORKLOAD.changed(mask=make(3)))
 
 
 def test_change_to_what_cannot_be_generated_is_refused() -> None:
