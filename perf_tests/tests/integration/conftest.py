@@ -11,7 +11,7 @@ import torch
 LONG = ("test_wheel.py", "test_examples.py")
 """Files with tests of half a minute."""
 
-# A pytest that a test starts is no worker of this one, and times what it runs.
+# A pytest that a test starts is not a worker of this one, and times what it runs.
 for name in [name for name in os.environ if name.startswith("PYTEST_XDIST_")]:
     del os.environ[name]
 
