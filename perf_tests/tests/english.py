@@ -66,7 +66,7 @@ def sources(root: Path) -> Iterator[Path]:
     """Code and documents below `root`."""
     for path in sorted(root.rglob("*")):
         name = path.relative_to(root).as_posix()
-        hidden = re.search(r"(^|/)(\.git|\.venv|\.\w+_cache|runs|\w[\w-]*\.egg-info)/", name)
+        hidden = re.search(r"(^|/)(\.git|\.venv|\.\w+_cache|runs|build|\w[\w-]*\.egg-info)/", name)
         if not hidden and path.suffix in SUFFIXES and not any(part in f"/{name}" for part in DATA):
             yield path
 

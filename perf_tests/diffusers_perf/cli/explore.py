@@ -45,7 +45,7 @@ from diffusers_perf.plugin.finding import find_project
 from diffusers_perf.plugin.screen import table
 from diffusers_perf.records.repository import repository
 from diffusers_perf.search.attempt import Adopted, Stack, Stopped, gain
-from diffusers_perf.search.confirming import confirm
+from diffusers_perf.search.confirming import confirm, reference_of
 from diffusers_perf.search.search import Search
 from diffusers_perf.search.shortlist import shortlist, tolerance_text
 
@@ -256,8 +256,8 @@ HEAD = ("step", *COLUMNS, "image")
 
 def _found(search: Search) -> bool:
     """Whether the best stack is faster than the reference, and within the memory."""
-    best, reference = search.steps[-1], search.steps[0]
-    return search.fits(best.measured) and gain(best.measured, reference.measured).latency > 1
+    best = search.steps[-1].measured
+    return search.fits(best) and gain(best, reference_of(search)).latency > 1
 
 
 def _closing(
@@ -298,7 +298,7 @@ def _closing(
     if not _found(search):
         yield messages.nothing_found(stopped=bool(stopped))
         return
-    speedup = reference.latency_s / best.measured.latency_s
+    speedup = reference_of(search).latency_s / best.measured.latency_s
     yield messages.found(speedup, _called(best.stack, attempts))
     yield f'stack("best_{attempts.workload.name}", "{"+".join(best.stack)}")'
 

@@ -14,7 +14,7 @@ from msgspec import structs
 from diffusers_perf.catalog.declarations import Optimization, Slot, Tolerance, Tolerances
 from diffusers_perf.catalog.registry import Catalog
 from diffusers_perf.search.attempt import SEVERAL, Ask, Stack, Stopped, TooLong, Tried, gain
-from diffusers_perf.search.confirming import confirm
+from diffusers_perf.search.confirming import confirm, reference_of
 from diffusers_perf.search.search import Search
 from diffusers_perf.search.shortlist import shortlist
 from perf_tests.tests.unit.catalogs import ours
@@ -589,6 +589,35 @@ def test_best_is_measured_in_full_beside_the_reference_where_latency_decides() -
     seen = len(lab.asked)
     confirm(on_gpu)
     assert [ask.stack for ask in lab.asked[seen:]] == [("fast",)]
+
+
+def test_best_without_time_to_be_measured_in_full_is_compared_with_what_it_was() -> None:
+    """Not with a reference that was timed in full when the machine had become slower."""
+    pace = 1.0
+
+    def world(stack: Stack) -> Took:
+        return Took(host=pace * (0.9 if stack else 1.0), busy=0, on_gpu=False)
+
+    found, lab = search([made("fast")], world)
+
+    def attempt(ask: Ask) -> Tried:
+        nonlocal pace
+        pace = 2.0
+        if ask.stack:
+            raise Stopped("no time")
+        return lab(ask)
+
+    found.attempt = attempt
+    with pytest.raises(Stopped):
+        confirm(found)
+    assert reference_of(found).latency_s == 1.0
+    # In few steps as the best, where that was.
+    short = structs.replace(found.steps[0].measured, rounds_s=(0.95,))
+    found.steps.insert(1, replace(found.steps[0], measured=short))
+    assert reference_of(found).latency_s == 0.95
+    found.attempt = lab
+    confirm(found)
+    assert reference_of(found).latency_s == 2.0
 
 
 def test_stack_that_is_out_in_full_gives_way_to_the_one_before() -> None:
