@@ -68,9 +68,12 @@ class Attempts:
     def __call__(self, ask: Ask) -> Tried:
         """As it was tried before, or now. `Stopped` where no time is left for it."""
         self.number += 1
-        entry = self.folder.tried.get(ask.key)
+        tried = self.folder.tried
+        entry = tried.get(ask.key)
         if entry and entry.too_slow_s is not None and entry.too_slow_s <= ask.limit_s:
             entry = None  # of a search that needed no more than the speed
+        if ask.in_full and ask.best and replace(ask, stack=ask.best).key not in tried:
+            entry = None  # of a search that came no further, on a machine as it was then
         print(f"[{self.number:3}] {ask.change}", end=" … ", flush=True)
         case = self._case(ask)
         if entry is None:
@@ -89,14 +92,14 @@ class Attempts:
             seconds: float | None = entry.seconds
         else:
             seconds = None
-        tried = Tried(measured=entry.measured, refused=entry.failed, too_slow_s=entry.too_slow_s)
-        tried = self._judged(case, tried)
-        print(self._line(tried, seconds), flush=True)
+        seen = Tried(measured=entry.measured, refused=entry.failed, too_slow_s=entry.too_slow_s)
+        seen = self._judged(case, seen)
+        print(self._line(seen, seconds), flush=True)
         self._see_that_it_works()
-        if ask.stack or not ask.in_full or tried.measured is None:
-            return tried
-        self._few = self._in_few_steps(tried.measured)
-        return replace(tried, others_are_shorter=self._few is not None)
+        if ask.stack or not ask.in_full or seen.measured is None:
+            return seen
+        self._few = self._in_few_steps(seen.measured)
+        return replace(seen, others_are_shorter=self._few is not None)
 
     def few_steps(self, measured: Measurement) -> str:
         """From how many steps its times are extrapolated, in words; empty if they are not."""

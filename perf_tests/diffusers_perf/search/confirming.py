@@ -22,7 +22,7 @@ def confirm(search: Search) -> None:
         again: Measurement | None = None
         if best.measured.gpu_busy_s is None:
             change = messages.timed_again("reference")
-            again = search.attempt(Ask(stack=(), change=change, why=why)).measured
+            again = search.attempt(Ask(stack=(), change=change, why=why, best=best.stack)).measured
         change = messages.timed_again("+".join(best.stack))
         tried = search.attempt(Ask(stack=best.stack, change=change, why=why))
         if tried.measured is not None and not tried.refused:

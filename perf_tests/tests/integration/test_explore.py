@@ -643,6 +643,30 @@ def test_best_stack_without_time_to_be_measured_in_full_is_said(
     assert "too few to measure the best stack in full (2000000000 s); run the same" in shown
 
 
+def test_reference_is_measured_again_beside_a_best_that_was_not(
+    slow: Slow, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Minutes later, the machine is another."""
+    slow("faster", share=0.5)
+    afford = Attempts._afford
+
+    def stop(self: Attempts, ask: Ask, case: Case) -> None:
+        if ask.in_full and ask.stack:
+            raise Stopped("no time")
+        afford(self, ask, case)
+
+    with monkeypatch.context() as first:
+        first.setattr(Attempts, "_afford", stop)
+        assert run(tmp_path) == 0
+    for earlier in (False, True):
+        capsys.readouterr()
+        assert run(tmp_path) == 0
+        lines = capsys.readouterr().out.splitlines()
+        for what in ("reference", "faster"):
+            (line,) = [line for line in lines if f"in full, at the end: {what} …" in line]
+            assert ("measured earlier" in line) is earlier
+
+
 def test_time_to_measure_the_best_is_kept_back_whatever_is_tried(
     slow: Slow, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
