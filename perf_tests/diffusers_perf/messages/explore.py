@@ -56,9 +56,11 @@ def out_of_budget(left_s: float, budget_s: float, needed_s: float, *, in_full: b
     if left <= 0:
         return f"the budget of {budget} is used up; {AGAIN}"
     what = "measure the best stack" if in_full else "try another stack and measure the best one"
+    # The same again would come no further.
+    longer = f"use --minutes {math.ceil(needed_s / 6) / 10:g} or more"
     return (
         f"{left} s of {budget} are left, too few to {what} in full ({math.ceil(needed_s)} s); "
-        f"{AGAIN}"
+        f"{longer if needed_s > budget_s else AGAIN}"
     )
 
 

@@ -144,7 +144,8 @@ def regression(worse: Sequence[str], cases: int, pairs: int) -> str:
 def no_regression(cases: int, pairs: int, *, unsure: int) -> str:
     where = f"{plural(cases, 'case')} ({plural(pairs, 'A/B pair')})"
     if unsure:
-        return f"No regression detected in {where}, with {plural(unsure, 'inconclusive row')}."
+        rows = f"{plural(unsure, 'row')} could not be decided"
+        return f"Inconclusive: no regression detected in {where}, but {rows}."
     return f"No regression in {where}."
 
 
