@@ -85,11 +85,11 @@ def _slower_machine(q: Question, metric: Metric, share: float) -> Iterator[str]:
 
 
 def _can_be_the_hosts(q: Question, core: float) -> bool:
-    """Whether the host set the pace when the latency was accepted, or it is no longer than what the
-    host can have taken of it then, on a core this many times slower. While a pipeline sleeps the
-    GPU is idle as well.
+    """Whether a core this many times slower can explain the latency.
 
-    Also where that is not known, as of a case that is launched at once, which has no stages.
+    It can where the accepted latency was bound by the host, and else up to the accepted host time
+    on that core. An idle GPU proves nothing: it is idle while a pipeline sleeps, too. True where no
+    host time is known, as of a case that replays a CUDA graph.
     """
     host_s = _accepted_host_s(q, LATENCY)
     if not host_s or not _has_gpu(q.measured) or _accepted_idle(q) >= HOST_BOUND:

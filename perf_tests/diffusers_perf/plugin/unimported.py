@@ -17,7 +17,7 @@ def why(collector: pytest.Collector, report: pytest.CollectReport) -> str:
 
 def why_conftest(error: BaseException) -> str:
     """For an error of pytest that it cannot import one; empty for any other."""
-    # Its kind is none of pytest's public names.
+    # pytest does not export the class of this error.
     path, cause = getattr(error, "path", None), getattr(error, "cause", None)
     return _in(path, cause) if isinstance(cause, BaseException) else ""
 

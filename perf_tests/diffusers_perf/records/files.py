@@ -27,7 +27,7 @@ PHRASE_MOST = 300
 
 
 class Unwritable(OSError):
-    """What a file refused that was to be written, by whoever passes on the error of one."""
+    """The system's error for a file that could not be written."""
 
 
 class BadContent(Exception):

@@ -54,7 +54,7 @@ class Ask:
     limit_s: float = inf
     """A latency that is longer is hopeless, and need not be measured."""
     best: Stack = ()
-    """What is to be measured in full in the end if this is no better."""
+    """The best stack so far, for which time to measure it in full is kept back."""
 
     @property
     def in_full(self) -> bool:

@@ -1,12 +1,10 @@
 """Looks for the fastest stack of optimizations. Pure: it asks for a stack to be tried and decides
 by what comes back.
 
-Most optimizations help. So the search first tries all that can be combined at once; where that is
-no faster, with those that compile as well, with which what costs an eager GPU a little may gain;
-and each half of them where that is no faster either. Then it tries each optimization that excludes
-one in the stack, in its place. Then it leaves out one after the other, and drops those that gain
-nothing. Those that compile come after the others. An eager pipeline waits for its host, which hides
-from the wall clock what the GPU saves: GPU busy time counts as much.
+Most optimizations help. So the search first tries all that can be combined. If they are slightly
+slower, it tries them with compilation, and else each half. Then it tries alternatives in the places
+of those in the stack, and drops what gains nothing. Those that compile come last. An eager pipeline
+waits for its host, which hides what the GPU saves: GPU busy time counts as much as the clock.
 """
 
 from __future__ import annotations

@@ -166,7 +166,7 @@ def test_what_costs_an_eager_gpu_a_little_is_tried_beneath_a_compiler() -> None:
     ]
     found, lab = search(candidates, world)
     assert found.stack == ("layout", "compile")
-    # What gains nothing is left out before others take the place of what does.
+    # The useless one is dropped before alternatives are tried.
     assert [ask.change for ask in lab.asked] == [
         "reference",
         "+ layout + useless",
