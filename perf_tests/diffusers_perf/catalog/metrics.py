@@ -121,7 +121,7 @@ GPU_BUSY = _time(
     field="gpu_busy_s",
     unit=Unit.SECONDS,
     detector="GPU busy",
-    about="union of kernel and copy intervals of one call, in an untimed generation",
+    about="union of the intervals of kernels and of copies within the GPU, of one untimed call",
     threshold=0.015,
     limit=LimitRule(anchor="median", slack=0.02, noise_times=3, calibrated=True),
     improves=1.03,

@@ -37,6 +37,9 @@ HOST_BOUND = 0.25
 CORE_SLOWED = 1.15
 """A core this many times slower than at its best had interference. Two cores of an idle machine
 were at most 1.13 times slower, those of hosts that neighbours kept busy up to 1.9 times."""
+POWER_LIMITED = 1.04
+"""At its power limit a card took up to this many times as long for the same kernels: the less it
+waits for its host, the warmer it is and the lower its clock (FLUX.1-dev on two H200)."""
 
 
 def excuses(q: Question, metric: Metric, share: float) -> list[str]:
@@ -48,6 +51,8 @@ def excuses(q: Question, metric: Metric, share: float) -> list[str]:
     speedup, and what looks slower is slower. A slow core excuses no more than it can have caused,
     and a round that took longer than the others no more than that of a default call. One that was
     slower than in the accepted processes excuses no ratio to a reference, which ran on it too.
+
+    A card at its power limit excuses a longer GPU busy time if the call itself took no longer.
     """
     # Of such a metric the least counts, which waiting lengthens by no more than its share.
     waited = q.measured.interference.cpu_wait_share or 0.0
@@ -62,6 +67,7 @@ def excuses(q: Question, metric: Metric, share: float) -> list[str]:
         reasons += _slower_machine(q, metric, share)
     if share < 1:
         reasons += _slower_than_accepted(q, metric, share)
+        reasons += _power_limited(q, metric, share)
     return list(dict.fromkeys(reasons))
 
 
@@ -119,6 +125,21 @@ def _slower_than_accepted(q: Question, metric: Metric, share: float) -> Iterator
         core = loop_s / accepted_s
         if core > CORE_SLOWED and share >= 1 / core and seen_s <= core * host_s:
             yield messages.slower_than_accepted(core, during_import=bool(parts))
+
+
+def _power_limited(q: Question, metric: Metric, share: float) -> Iterator[str]:
+    """Did the card set its clock by its power limit, and the whole call take no longer for that?
+
+    Then the profiled generation ran at a lower clock than the accepted one. More work takes the
+    call longer where the GPU sets its pace, as it does at its power limit.
+    """
+    if metric is not GPU_BUSY or q.baseline is None or share * POWER_LIMITED < 1:
+        return
+    seen = q.measured.interference
+    accepted_s = max(q.baseline.measured.get(LATENCY.field, (0.0,)))
+    was_limited = len(seen.power_capped_sm_clocks_mhz) > len(seen.sm_clocks_mhz)
+    if was_limited and q.measured.latency_s <= accepted_s:
+        yield messages.power_limited(seen.power_capped_sm_clocks_mhz)
 
 
 def _accepted_idle(q: Question) -> float:

@@ -167,6 +167,13 @@ def slower_than_accepted(ratio: float, *, during_import: bool) -> str:
     return f"slow CPU core: {ratio:.2f}x the accepted time for the calibration loop {when}"
 
 
+def power_limited(clocks_mhz: Sequence[int]) -> str:
+    return (
+        f"the GPU was at its power limit ({min(clocks_mhz):,} to {max(clocks_mhz):,} MHz), and the "
+        "whole call took no longer than accepted"
+    )
+
+
 def uneven_rounds(ratio: float) -> str:
     return f"uneven rounds: one took {ratio:.1f}x as long as is usual for them"
 
