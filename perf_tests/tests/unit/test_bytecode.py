@@ -16,7 +16,6 @@ import pytest
 
 from diffusers_perf.measurement import importing
 from diffusers_perf.measurement.bytecode import COMPILED_FEW, Compiled, compiled
-from diffusers_perf.measurement.importing import ATTEMPTS, timed_import
 from diffusers_perf.measurement.loading import (
     COLD_BYTES,
     Load,
@@ -199,33 +198,3 @@ def test_session_times_a_process_with_bytecode(
     loads = collection._imports(config)
     assert asked == ([asks] if asks and not quick else [])
     assert loads[-1] == own
-
-
-@pytest.mark.parametrize("how", ["forbidden", "not writable", "first", "known"])
-def test_import_is_timed_from_bytecode_wherever_python_keeps_it(
-    how: str, folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.delenv("PYTHONDONTWRITEBYTECODE", raising=False)
-    elsewhere = folder / "elsewhere"
-    if how == "not writable":
-        elsewhere.write_text("a file, and no folder")
-    elif how in ("forbidden", "known"):
-        monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
-    monkeypatch.setenv("PYTHONPYCACHEPREFIX", str(elsewhere))
-    attempts, own = [], importing._timed
-
-    def timed(*how: Any) -> Load:
-        attempts.append(own(*how))
-        return attempts[-1]
-
-    monkeypatch.setattr(importing, "_timed", timed)
-    slept = timed_import(ALL, first="import time; time.sleep(0.3)", kept=how != "known")
-    assert [one.compiled.is_much for one in attempts] == [True] * (len(attempts) - 1) + [False]
-    # An attempt that keeps no bytecode comes first, where that is not known before.
-    assert len(attempts) == (2 if how in ("first", "known") else 3) <= ATTEMPTS
-    assert attempts[0].compiled.is_lost == (len(attempts) == 3)
-    # What makes an import slow is seen in each of them.
-    assert slept == attempts[-1]
-    assert slept.idle_s >= 0.2
-    if how in ("forbidden", "known"):
-        assert not elsewhere.exists()

@@ -10,7 +10,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from importlib import import_module
 from itertools import count
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -25,9 +24,8 @@ from diffusers_perf.catalog.workload import Workload
 from diffusers_perf.judge.comparison import Change
 from diffusers_perf.judge.pairs import compare
 from diffusers_perf.judge.verdicts import judge
-from diffusers_perf.measurement import core, housekeeping, importing, loading
+from diffusers_perf.measurement import core, housekeeping, loading
 from diffusers_perf.measurement.bytecode import Compiled
-from diffusers_perf.measurement.importing import timed_import
 from diffusers_perf.measurement.loading import (
     COLD_BYTES,
     START_TICK_S,
@@ -54,7 +52,6 @@ IDLE_SLOW_S = 3.02
 """Of one that slept for 3 s."""
 COLD_S = (21.43, 25.46)
 """Imports from the disk on two machines with an H200."""
-SLEEP = "import time; time.sleep(0.3)"
 
 
 class Thing:
@@ -245,13 +242,6 @@ def test_sleeping_is_idle_and_computing_is_not() -> None:
     assert began.ended().idle_s < 0.04
 
 
-def test_fresh_process_says_what_importing_took() -> None:
-    fast, slow = (timed_import(["json", "no_such_module"], first=f) for f in ("", SLEEP))
-    assert slow.idle_s - fast.idle_s > 0.2
-    with pytest.raises(RuntimeError, match="ZeroDivisionError"):
-        timed_import([], first="1 / 0")
-
-
 class Clock:
     """Stands in for a thread's clock and its loop: a part of an import takes what a test sets."""
 
@@ -296,27 +286,6 @@ def test_each_import_time_has_the_parts_of_its_own_import() -> None:
     assert import_times([warm, again])["import_s"] == 8
     assert import_parts([warm, again]) == {"import_s": again.parts}
     assert import_parts([]) == import_parts([Load(seconds=7, read_bytes=0)]) == {}
-
-
-def test_fresh_process_times_the_loop_after_each_library(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    """And in no part: one that imports nothing is too short for a loop of its own."""
-    for name, seconds in (("early", 0.3), ("library", 0.2), ("late", 0.15)):
-        (tmp_path / f"{name}.py").write_text(SLEEP.replace("0.3", str(seconds)))
-    monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setattr(importing, "PARTS", ("library",))
-    load = timed_import(["early", "library", "late"])
-    # After Python's own start and this package's.
-    _, library_s, late_s = (seconds for seconds, _ in load.parts)
-    assert library_s >= 0.5 > late_s >= 0.15
-    assert load.seconds >= sum(seconds for seconds, _ in load.parts)
-
-
-def test_fresh_process_times_the_loop_after_torch() -> None:
-    load = timed_import(["torch", "json"])
-    assert len(load.parts) == 2
-    assert max(loop_s for _, loop_s in load.parts) < load.seconds
 
 
 OTHER_TESTS = "import clock; clock.now_s += 1000\ndef test_other(): pass\n"
