@@ -263,8 +263,9 @@ WATERFALL = "From the reference to the fastest"
 ABOUT_WATERFALL = (
     "The way to the fastest accepted case of each suite: a row has all optimizations of the one "
     "above, and those that it adds. A gain is the time of the row above over this row's: what "
-    "gains nothing is at 1. Where rows were accepted on hosts of different speeds, only the gain in "
-    "GPU busy time says something. The PSNR, where it was accepted, is the image's to the reference's."
+    "gains nothing is at 1. Where rows were accepted on hosts of different speeds, only the gain "
+    "in GPU busy time says something. The PSNR, where it was accepted, is the image's to the "
+    "reference's."
 )
 
 
