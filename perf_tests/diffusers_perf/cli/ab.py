@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 from diffusers_perf.catalog.refusal import Refusal
@@ -68,7 +69,7 @@ def main(args: argparse.Namespace) -> int:
     from diffusers_perf.compare.kept import Setting
     from diffusers_perf.compare.lock import held
     from diffusers_perf.compare.sides import commits_of, of_commits, of_pythons, refs_anywhere
-    from diffusers_perf.compare.state import Asked, State, own_folder
+    from diffusers_perf.compare.state import Asked, State, own_held
     from diffusers_perf.compare.turns import Turns
     from diffusers_perf.ending import interruptible, leave_lost_terminal
     from diffusers_perf.records.repository import repository
@@ -94,16 +95,19 @@ def main(args: argparse.Namespace) -> int:
                 commits = commits_of(*refs)
                 settings |= commits
                 own = _own_options(args, refs_anywhere(refs, commits))
-            if args.out is None:
-                selects = pytests != tuple(args.pytest)
-                out, why = own_folder(repository() / OUT, settings, anew=selects)
-                if why:
-                    print(why)
-            else:
-                out = plainly(args.out)
-            with held(out, by="ab") as lock:
+            with ExitStack() as holding:
+                if args.out is None:
+                    selects = pytests != tuple(args.pytest)
+                    own_folder = own_held(repository() / OUT, settings, anew=selects)
+                    out, lock = holding.enter_context(own_folder)
+                else:
+                    out = plainly(args.out)
+                    lock = holding.enter_context(held(out, by="ab"))
                 # Before anything is checked out over what another comparison measured.
                 state = State.open(out, settings, Asked.of(own, pytest=pytests))
+                if not state.finished:
+                    # The same comparison, started meanwhile, finds that it is at work here.
+                    state.save()
                 if not all(pythons):
                     sides = of_commits(commits, out)
                 now = {side.name: side.packages for side in sides}

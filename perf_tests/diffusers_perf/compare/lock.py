@@ -13,12 +13,16 @@ from diffusers_perf.messages import ab as messages
 from diffusers_perf.records.files import unwritable
 
 
+class InUse(Refusal):
+    """Another process is at work in the folder."""
+
+
 @contextmanager
 def held(out: Path, *, by: str) -> Iterator[int]:
     """Hold --out for this process and those it starts; yields the lock's descriptor.
 
     Who inherits it holds the folder, too: a process that outlives its command, which was killed, is
-    still measuring. `Refusal` where another is at work in it, or it cannot be written.
+    still measuring. `InUse` where another is at work in it, `Refusal` where it cannot be written.
     """
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -33,7 +37,7 @@ def held(out: Path, *, by: str) -> Iterator[int]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         os.close(lock)
-        raise Refusal(messages.in_use(out, by)) from None
+        raise InUse(messages.in_use(out, by)) from None
     try:
         yield lock
     finally:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from itertools import count, pairwise
+from itertools import chain, count, pairwise
 from pathlib import Path
 from typing import Annotated
 
@@ -12,6 +13,7 @@ from msgspec import Meta
 
 from diffusers_perf.catalog.refusal import Refusal
 from diffusers_perf.compare.kept import Setting, kept, refuse_others
+from diffusers_perf.compare.lock import InUse, held
 from diffusers_perf.judge.messages.commands import CompareAgain
 from diffusers_perf.messages import ab
 from diffusers_perf.records.files import as_json, write_whole
@@ -91,13 +93,14 @@ class State:
 
     @classmethod
     def open(cls, out: Path, settings: Mapping[str, Setting], asked: Asked) -> State:
-        """As it was left, or a new one. `Refusal` where other settings were measured here.
+        """As it was left, or a new one. `Refusal` where other settings were measured here; a folder
+        in which no process has finished loses nothing.
 
         Half a pair is left out: its other half would be measured on what is another machine by now.
         """
         state = cls(path=out / FILE, settings=settings, asked=asked)
         known = kept(state.path, StateFile, by="ab")
-        if known is None:
+        if known is None or not known.finished:
             return state
         refuse_others(out, known.settings, settings)
         state.finished, state.compared = [*known.finished], known.compared
@@ -156,28 +159,60 @@ class State:
         write_whole(self.path, as_json(content))
 
 
-def own_folder(default: Path, settings: Mapping[str, Setting], *, anew: bool) -> tuple[Path, str]:
+@contextmanager
+def own_held(
+    default: Path, settings: Mapping[str, Setting], *, anew: bool
+) -> Iterator[tuple[Path, int]]:
+    """`own_folder`, held as `lock.held` does, and its lock. Of several comparisons that start at
+    once, each gets a folder. `InUse` where this comparison is the one at work in its folder.
+    """
+    busy: list[Path] = []
+    with ExitStack() as stack:
+        while True:
+            folder, why = own_folder(default, settings, anew=anew, busy=busy)
+            try:
+                lock = stack.enter_context(held(folder, by="ab"))
+                break
+            except InUse:
+                known = _known(folder)
+                if known and known.settings == settings:
+                    raise
+                busy.append(folder)
+        if why:
+            print(why)
+        yield folder, lock
+
+
+def own_folder(
+    default: Path, settings: Mapping[str, Setting], *, anew: bool, busy: Collection[Path] = ()
+) -> tuple[Path, str]:
     """Where a comparison of these settings goes on or starts, and why there, in words; empty where
     nothing was there before.
 
     That is the folder that holds it, where that is `default` or stands beside it under its name and
     a number, 2 and so on. Where it is complete and is to be measured `anew`, and where it is in
-    none of them, it is the first of them that is not taken.
+    none of them, it is the first of them that is not taken: in which no process of another
+    comparison has finished, and that is not `busy`.
     """
     beside = default.parent.glob(f"{default.name}-*/{FILE}")
     numbers = (path.parent.name.removeprefix(f"{default.name}-") for path in beside)
-    taken = sorted(int(number) for number in numbers if number.isdecimal())
+    known = sorted(int(number) for number in numbers if number.isdecimal())
     complete = False
-    for folder in (default, *(default.with_name(f"{default.name}-{n}") for n in taken)):
-        known = _known(folder)
-        if known and known.settings == settings:
-            if not (anew and known.complete):
+    for folder in (default, *(default.with_name(f"{default.name}-{n}") for n in known)):
+        found = _known(folder)
+        if found and found.settings == settings:
+            if not (anew and found.complete):
                 return folder, ab.is_held_by(folder)
             complete = True
-    if not (default / FILE).exists():
-        return default, ""
-    free = default.with_name(f"{default.name}-{next(n for n in count(2) if n not in taken)}")
-    return free, ab.starts_in(free, default, complete=complete)
+    folders = chain([default], (default.with_name(f"{default.name}-{n}") for n in count(2)))
+    free = next(one for one in folders if one not in busy and not _is_taken(one))
+    return free, "" if free == default else ab.starts_in(free, default, complete=complete)
+
+
+def _is_taken(folder: Path) -> bool:
+    """Whether something was measured there, or a file is there that cannot be read."""
+    known = _known(folder)
+    return bool(known.finished) if known else (folder / FILE).exists()
 
 
 def runs_in(folder: Path) -> tuple[list[Path], list[Path]]:

@@ -229,6 +229,32 @@ def test_number_of_a_folder_is_a_number(place: Place, monkeypatch: pytest.Monkey
     assert state.own_folder(runs / "ab", settings, anew=False)[0] == runs / "ab-2"
 
 
+def test_comparisons_started_at_once_have_a_folder_each(
+    place: Place, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(place.folder)
+    options = [option for option in place.arguments() if not option.startswith("--out")]
+    runs = place.folder / "runs"
+    # Another one chose the folder and has not written yet what it compares.
+    with held(runs / "ab", by="ab"):
+        assert command.main(options) == 0
+        assert command.main([*options, "--quick"]) == 0
+    assert sorted(path.parent.name for path in runs.glob("*/base-5.json")) == ["ab-2", "ab-3"]
+    out = capsys.readouterr().out
+    assert out.startswith(f"folder {runs / 'ab-2'}: {runs / 'ab'} is taken\n")
+    # A folder in which nothing was measured is free again.
+    place.act("exit 5")
+    assert command.main([*options, "--", "-m", "nosuchsuite"]) == 2
+    assert (runs / "ab" / "ab.json").exists()
+    # In its first process, it is known by what it wrote before.
+    place.act("")
+    with held(runs / "ab", by="ab"):
+        assert command.main([*options, "--", "-m", "nosuchsuite"]) == 2
+    assert "is in use by another ab" in capsys.readouterr().err
+    assert command.main([*options, "--", "-m", "guide"]) == 0
+    assert (runs / "ab" / "base-5.json").exists()
+
+
 @pytest.mark.parametrize("more", [[], ["--base", "base.json"]])
 def test_folder_without_a_pair_has_no_page(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], more: list[str]
