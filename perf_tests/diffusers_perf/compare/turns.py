@@ -15,7 +15,7 @@ from diffusers_perf.compare.sides import Side
 from diffusers_perf.compare.state import Finished, State, changed_packages
 from diffusers_perf.ending import Interruption
 from diffusers_perf.judge.comparison import Comparison
-from diffusers_perf.judge.weighing import PAIRS_MOST
+from diffusers_perf.judge.weighing import PAIRS_MOST, PAIRS_TO_FORESEE
 from diffusers_perf.messages import ab as messages
 from diffusers_perf.messages.common import seconds_left
 from diffusers_perf.messages.numbers import plural
@@ -28,6 +28,10 @@ PAIRS_LEAST = 2
 
 class OutOfTime(Exception):
     """The budget holds no further process; the text says how to go on."""
+
+
+class NoTimeCounts(Exception):
+    """All times were left out, and more pairs would not change that."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +75,9 @@ class Turns:
             if first.worth_more:
                 self._measure(PAIRS_MOST)
             self.state.complete = True
+        except NoTimeCounts:
+            print(messages.no_time_counts(len(self.state.pairs())))
+            self.state.complete = True
         except OutOfTime as reason:
             print(messages.stopped(reason))
         if len(self.state.pairs()) < PAIRS_LEAST:
@@ -96,7 +103,10 @@ class Turns:
                 raise Refusal(messages.changed_meanwhile(side.name, changed))
 
     def _measure(self, most: int) -> None:
-        """Run what is not finished of this many pairs: A B B A A B …"""
+        """Run what is not finished of this many pairs: A B B A A B …
+
+        `NoTimeCounts` where the first of them leave nothing to weigh; `OutOfTime`.
+        """
         order = [
             (name, pair)
             for pair in range(1, most + 1)
@@ -106,6 +116,8 @@ class Turns:
             if self.state.has(name, pair):
                 continue
             if number % 2:
+                if pair == PAIRS_TO_FORESEE + 1 and self._compared().no_time_counts:
+                    raise NoTimeCounts
                 self._afford_pair(left=len(order) - number + 1)
             self._run(self.sides[name], pair, left=len(order) - number)
             if pair == 1 and self.state.pairs() == [1]:

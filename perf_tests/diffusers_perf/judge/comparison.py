@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from diffusers_perf.catalog.metric import Subject
+from diffusers_perf.catalog.metric import MetricKind, Subject
+from diffusers_perf.catalog.metrics import COMPARED
 from diffusers_perf.catalog.status import Status, exit_code, worst
 from diffusers_perf.judge.finding import Finding, texts
 from diffusers_perf.judge.messages import comparison as messages
 from diffusers_perf.judge.stats import Interval
+
+TIMES = {metric.name for metric in COMPARED if metric.kind is MetricKind.TIME}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +72,14 @@ class Comparison:
     def worth_more(self) -> tuple[str, ...]:
         """Those of them that more pairs could settle."""
         return tuple(dict.fromkeys(c.case for c in self.changes if c.more_could_tell))
+
+    @property
+    def no_time_counts(self) -> bool:
+        """Whether all times are invalid, in all cases, and more pairs could not tell more."""
+        times = [c for c in self.changes if c.metric in TIMES]
+        return bool(times) and all(
+            c.status == Status.INVALID and not c.more_could_tell for c in times
+        )
 
     @property
     def exit_code(self) -> int:

@@ -79,7 +79,7 @@ def timed(sides: PairedCase, metric: Metric, noise: Noise) -> Iterator[Change]:
     if not both:
         one_host = not (metric.wall_clock and sides.other_host)
         message = messages.no_pair(metric, left_out, one_host=one_host, rerun=sides.compare_again)
-        yield change(Status.INVALID, message, more_could_tell=sides.pairs < PAIRS_MOST)
+        yield change(Status.INVALID, message, more_could_tell=sides.pairs < PAIRS_TO_FORESEE)
         return
     under, over = [b for b, _ in both], [h for _, h in both]
     base, head = median(under), median(over)

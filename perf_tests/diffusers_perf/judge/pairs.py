@@ -27,7 +27,7 @@ from diffusers_perf.judge.messages.commands import Command, Rerun
 from diffusers_perf.judge.paired import Noise
 from diffusers_perf.judge.pooling import with_pooled
 from diffusers_perf.judge.sides import PairedCase
-from diffusers_perf.judge.weighing import PAIRS_MOST
+from diffusers_perf.judge.weighing import PAIRS_MOST, PAIRS_TO_FORESEE
 from diffusers_perf.records.missing import Untimed
 from diffusers_perf.records.run import CaseRecord, Run
 
@@ -172,10 +172,11 @@ def _drifts(base: Sequence[Run], head: Sequence[Run]) -> Iterator[Change]:
         too_few = bool(moved) and len(pairs) - moved < 2
         # Enough pairs are left, or the machine is what is judged here.
         status = Status.INVALID if too_few else Status.SAME
+        most = PAIRS_TO_FORESEE if moved == len(pairs) else PAIRS_MOST
         message = messages.timed_again([*chain(*ratios)], moved=moved, pairs=len(pairs))
         yield replace(
             Change.of(status, Subject.DRIFT, f"{workload}-{REFERENCE}", message),
             base=median(ratios[0]) if ratios[0] else None,
             head=median(ratios[1]) if ratios[1] else None,
-            more_could_tell=too_few and len(pairs) < PAIRS_MOST,
+            more_could_tell=too_few and len(pairs) < most,
         )

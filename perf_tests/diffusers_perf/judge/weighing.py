@@ -18,7 +18,8 @@ from diffusers_perf.judge.stats import Interval, detectable, narrowed, pair_nois
 PAIRS_MOST = 10
 """That `ab` makes: what they leave inconclusive, more would hardly resolve."""
 PAIRS_TO_FORESEE = 3
-"""Fewer say too little of the noise to foresee what more would say."""
+"""Fewer say too little of the noise to foresee what more would say. Where interference left all of
+so many out, more would hardly be valid either."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -218,6 +218,13 @@ def stopped(reason: object) -> str:
     return f"stopped: {reason}"
 
 
+def no_time_counts(pairs: int) -> str:
+    return (
+        f"stopped after {plural(pairs, 'pair')}: all times were left out as invalid (reasons "
+        "below), and those of more pairs would hardly be valid"
+    )
+
+
 def too_few_pairs(needed: int, made: int) -> str:
     return f"an interval needs {plural(needed, 'pair')} (got {made}); run the same command again"
 

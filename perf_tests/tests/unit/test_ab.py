@@ -29,7 +29,7 @@ from diffusers_perf.compare.lock import held
 from diffusers_perf.messages import ab as messages
 from diffusers_perf.records.repository import repository
 from perf_tests.tests.unit.environments import TURNS, Place
-from perf_tests.tests.unit.recorded import measured, session, side, slow
+from perf_tests.tests.unit.recorded import cases, measured, session, side, slow
 
 
 @pytest.fixture
@@ -301,6 +301,35 @@ def test_noise_too_large_for_ten_pairs_adds_no_pairs(
         "  next      10 pairs with this noise would not resolve it: rerun on a quieter machine"
         in out
     )
+
+
+def test_pairs_that_are_all_invalid_are_followed_by_no_more(
+    place: Place, capsys: pytest.CaptureFixture[str]
+) -> None:
+    base, head = side("base", count=10), side("head", count=10)
+    for content in head:
+        for one in cases(content):
+            one["measurement"]["interference"]["gpu"] = ["another process used the GPU"]
+    place.record(base, head)
+    for _ in range(2):
+        assert place.ab() == 2
+        assert place.started == TURNS[:6]
+        out = capsys.readouterr().out
+        assert messages.no_time_counts(3) in out
+        assert "rerun on a quieter machine" in out
+        assert "--minutes" not in out
+    assert json.loads((place.out / "ab.json").read_text())["complete"]
+
+
+def test_metric_that_is_invalid_in_all_pairs_adds_no_pairs(place: Place) -> None:
+    """GPU busy times are valid, and five pairs tell them."""
+    base, head = side("base", count=10), side("head", count=10)
+    for content in head:
+        for drift in session(content)["reference_drift"].values():
+            drift.update(ratio=1.2, significant=True)
+    place.record(base, head)
+    assert place.ab() == 2
+    assert place.started == TURNS[:10]
 
 
 def test_result_that_more_pairs_could_settle_names_the_command(

@@ -232,16 +232,16 @@ def test_two_pairs_suggest_more_and_ten_do_not() -> None:
         assert len(comparison.worth_more) == worth
 
 
-def test_pairs_with_interference_suggest_more() -> None:
+def test_few_pairs_with_interference_suggest_more() -> None:
     contents = [*side("base", count=10), *side("head", count=10)]
     for content in contents:
         first = cases(content)[0]["measurement"]
         first["interference"]["gpu"] = ["1 other process on the GPU"]
     runs = parsed(contents, "run")
-    for pairs, worth in ((5, ("ddim50-reference",)), (10, ())):
+    for pairs, worth in ((2, True), (3, False)):
         comparison = compare(runs[:pairs], runs[10 : 10 + pairs])
         assert comparison.verdicts["ddim50-reference"] == "invalid"
-        assert comparison.worth_more == worth
+        assert ("ddim50-reference" in comparison.worth_more) == worth
 
 
 def test_summary_of_inconclusive_cases() -> None:
