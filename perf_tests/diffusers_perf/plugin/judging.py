@@ -43,17 +43,22 @@ class Judging:
     """By id, how long measuring references took that have no test in this session."""
     _failed: dict[str, str] = field(default_factory=dict)
     """Why cases that have no test in this session would have failed it."""
+    _lost: dict[str, CaseError] = field(default_factory=dict)
+    """By id, why cases gave no measurement."""
 
     def reference_of(self, case: Case, cases: Sequence[Case]) -> Measurement | None:
         """What this case is compared with: measured in this session, now if it was not before.
 
-        None for a workload's reference, which is compared with nothing.
+        None for a workload's reference, which is compared with nothing. `CaseError` where it fails,
+        without trying again what gave no measurement: that can take minutes.
         """
         if case.is_reference:
             return None
         measured = self.bench.measurements
         against = next(c for c in cases if c.workload == case.workload and c.name == case.against)
         if against.id not in measured:
+            if lost := self._lost.get(against.id):
+                raise CaseError(lost.status, str(lost))
             own = self.reference_of(against, cases)
             start = monotonic()
             self.bench.open(against)
@@ -67,6 +72,17 @@ class Judging:
             failed = self._failed[against.id]
             raise CaseError(Status.ERROR, messages.reference_fails(failed))
         return measured[against.id]
+
+    def lose(self, case: Case | None, status: Status, why: str) -> None:
+        """Keep why the case under way, if there is one, gives those no reference that are compared
+        with it.
+        """
+        if case is None:
+            return
+        if status is not Status.SKIPPED:
+            why = why if case.id in why else f"{case.id}: {why}"
+            status, why = Status.ERROR, messages.reference_fails(why)
+        self._lost[case.id] = CaseError(status, why)
 
     def question(
         self, case: Case, measured: Measurement, reference: Measurement | None

@@ -171,6 +171,7 @@ class PerfSession:
                 yield
         except CaseError as error:
             if error.status is Status.SKIPPED:
+                self.judging.lose(self.progress.at, error.status, str(error))
                 self.skip(case, str(error))
             failure = error.status, str(error)
         except Exception as error:
@@ -206,6 +207,7 @@ class PerfSession:
         pytest.skip(reason)
 
     def _record(self, case: Case, status: Status, text: str) -> None:
+        self.judging.lose(self.progress.at, status, text)
         row = ShownCase(case=case, measured=None, reference=None, status=status, reason=text)
         self.rows.append(row)
         self.progress.finished(case, outcome(row))

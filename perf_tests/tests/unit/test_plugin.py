@@ -461,18 +461,32 @@ def test_broken_case_is_recorded(pytester: pytest.Pytester) -> None:
     assert re.fullmatch(said, lost["sentence"])
 
 
-def test_error_of_a_reference_names_it_in_each_case(
-    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("selected", [(), ("-k", "not reference")])
+@pytest.mark.parametrize("shown", [(), ("--full-trace",)])
+def test_reference_that_fails_is_not_tried_again_for_each_case(
+    pytester: pytest.Pytester,
+    monkeypatch: pytest.MonkeyPatch,
+    selected: tuple[str, ...],
+    shown: tuple[str, ...],
 ) -> None:
+    called = count()
+
     def refuse(self: object, **_: object) -> None:
+        next(called)
         raise ValueError("`height` has to be divisible by 8")
 
     monkeypatch.setattr(fake.FakePipeline, "__call__", refuse)
-    result = run(pytester)
-    sentence = "error: fake4-reference: ValueError: `height` has to be divisible by 8 ("
-    said = [line for line in result.outlines if line.startswith(sentence)]
-    assert len(said) == 2
-    result.stdout.no_fnmatch_line("*test_plugin.py:*")
+    result = run(pytester, *selected, *shown, fakes="fine,black,grey")
+    assert next(called) == 1
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    why = "fake4-reference: ValueError: `height` has to be divisible by 8"
+    later = f"error: the case it is compared with fails: {why}"
+    said = [line.removeprefix("E").strip().removeprefix("Failed: ") for line in result.outlines]
+    # Without a test of its own, the first case's is the one that measures it.
+    assert sum(line.startswith(later) for line in said) == (2 if selected else 3)
+    if not shown:
+        assert sum(line.startswith(f"error: {why} (") for line in said) == 1
+        result.stdout.no_fnmatch_line("*test_plugin.py:*")
 
 
 def test_pipeline_that_breaks_as_it_is_timed_again_fails_the_run(
