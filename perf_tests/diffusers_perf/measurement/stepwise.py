@@ -102,11 +102,18 @@ class Followed(NamedTuple):
     """Why some or all blocks were not compared; empty where all were."""
 
 
-def follow(generation: Generation, pipeline: Any, trajectory: Trajectory) -> Followed:
+def follow(
+    generation: Generation,
+    pipeline: Any,
+    trajectory: Trajectory,
+    *,
+    each: Callable[[torch.Tensor, torch.Tensor], None] | None = None,
+) -> Followed:
     """One generation of a case along a reference's trajectory. The blocks that were recorded are
-    called once more. `CannotFollow` where the denoisers are not called as the reference's were.
+    called once more. `each` is given every prediction and the reference's, in float64 on their
+    devices. `CannotFollow` where the denoisers are not called as the reference's were.
     """
-    run = _Following(trajectory)
+    run = _Following(trajectory, each)
     with _stand_ins(pipeline, run.call), step_ends(pipeline, run.end_step):
         images = generation.images()
     for name, wanted in trajectory.calls.items():
@@ -164,6 +171,7 @@ class Steps:
 @dataclass
 class _Following:
     trajectory: Trajectory
+    each: Callable[[torch.Tensor, torch.Tensor], None] | None = None
     made: dict[str, int] = field(default_factory=lambda: defaultdict(int))
     steps: list[list[tuple[float, float]]] = field(default_factory=lambda: [[]])
     """By step, of each call: inputs, prediction."""
@@ -189,8 +197,10 @@ class _Following:
         if [t.shape for t in given] != [t.shape for t in then.prediction]:
             self.steps[-1].append((inputs_db, -IDENTICAL_DB))
             return output
-        together = signal_to_noise_db(_joined(given), _joined(then.prediction))
-        self.steps[-1].append((inputs_db, together))
+        own_prediction, wanted = _joined(given), _joined(then.prediction)
+        if self.each:
+            self.each(own_prediction, wanted)
+        self.steps[-1].append((inputs_db, signal_to_noise_db(own_prediction, wanted)))
         return _replaced(output, then.prediction)
 
     def _called(self, name: str, module: Any, args: Any, kwargs: Any, number: int) -> Any:
