@@ -78,7 +78,7 @@ def timed(sides: PairedCase, metric: Metric, noise: Noise) -> Iterator[Change]:
         left_out = messages.left_out(len(reasons), sides.pairs, reasons[0])
     if not both:
         one_host = not (metric.wall_clock and sides.other_host)
-        message = messages.no_pair(metric, left_out, one_host=one_host, rerun=sides.compare_again)
+        message = messages.no_pair(metric, left_out, one_host=one_host, rerun=sides.rerun)
         yield change(Status.INVALID, message, more_could_tell=sides.pairs < PAIRS_TO_FORESEE)
         return
     under, over = [b for b, _ in both], [h for _, h in both]
@@ -88,7 +88,7 @@ def timed(sides: PairedCase, metric: Metric, noise: Noise) -> Iterator[Change]:
     judged = replace(metric, threshold=sides.clock.threshold(metric))
     weighed = weigh(judged, over, under, known=known, of=sides.pairs)
     if metric.wall_clock and _is_speed_of_host(sides, weighed, threshold=judged.threshold):
-        message = messages.speed_of_host(metric, sides.hosts.slower, rerun=sides.compare_again)
+        message = messages.speed_of_host(metric, sides.hosts.slower, rerun=sides.rerun)
         yield change(Status.INVALID, message, more_could_tell=sides.pairs < PAIRS_MOST)
         return
     message = messages.weighed(
@@ -187,7 +187,7 @@ def _more_pairs(sides: PairedCase, message: Message) -> Message:
 def _if_worse(sides: PairedCase, status: Status, message: Message) -> Message:
     if status.passes:
         return message
-    return replace(message, advice=messages.REPRODUCE, command=sides.compare_again)
+    return replace(message, advice=messages.REPRODUCE, command=sides.rerun)
 
 
 def counted(sides: PairedCase) -> Iterator[Change]:
@@ -236,7 +236,7 @@ def _counter(
         # What was counted depends on more than the code.
         status, before, after = Status.INCONCLUSIVE, was[0], now[-1]
         totals = [[count.total(steps) for count in side] for side in (was, now)]
-        message = messages.varying(metric.name, *totals, rerun=sides.compare_again)
+        message = messages.varying(metric.name, *totals, rerun=sides.rerun)
     else:
         (status,) = statuses
         # The nearest of both sides: head's least against base's most, and the other way round.
@@ -253,7 +253,7 @@ def _counter(
 def alone(sides: PairedCase) -> Iterator[Change]:
     """What head's runs show without base: images within their tolerance, and no leak."""
     found, before = (
-        [finding for run in side for finding in _findings(sides.name, run)]
+        [finding for run in side for finding in _findings(sides, run)]
         for side in (sides.head, sides.base)
     )
     in_base = {(finding.metric, finding.status) for finding in before}
@@ -285,11 +285,11 @@ def flagged(sides: PairedCase) -> Iterator[Change]:
         yield Change.of(status, TORCH_FLAGS.name, sides.name, message)
 
 
-def _findings(name: str, run: Run) -> Iterator[Finding]:
+def _findings(sides: PairedCase, run: Run) -> Iterator[Finding]:
     """What this case shows in a run by itself."""
-    if (case := run.by_id.get(name)) is None:
+    if (case := run.by_id.get(sides.name)) is None:
         return
-    question = question_of(case, run)
+    question = question_of(case, run, again=sides.again)
     yield from images.judged(question)
     if not case.image_only:
         yield from counters.leak(question)
@@ -328,7 +328,7 @@ def _farther(sides: PairedCase) -> Change | None:
         head_db=min(now for _, now in known),
         drop_db=IMAGE_DROP_DB,
         pairs=len(known),
-        rerun=sides.compare_again,
+        rerun=sides.rerun,
     )
     return _image_change(sides, IMAGE.name, Status.WORSE_IMAGE, message)
 

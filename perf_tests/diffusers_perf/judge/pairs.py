@@ -146,7 +146,9 @@ def _not_in_head(sides: PairedCase, lost: Sequence[Untimed]) -> Change:
     elif any(sides.name in run.session.not_selected for run in sides.head):
         why, status = messages.LEFT_OUT, Status.INCONCLUSIVE
     again = status == Status.INVALID
-    message = messages.not_in_head(why, again=status != Status.MISSING, rerun=sides.rerun)
+    # Restored, it is in what is checked out.
+    rerun = sides.run_alone if status == Status.MISSING else sides.rerun
+    message = messages.not_in_head(why, again=status != Status.MISSING, rerun=rerun)
     return replace(
         Change.of(status, Subject.CASE, sides.name, message),
         more_could_tell=again and sides.pairs < PAIRS_MOST,

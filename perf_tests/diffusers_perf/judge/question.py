@@ -42,6 +42,8 @@ class Question:
     """Whether an image is accepted that the run did not have, to compare its own with."""
     job: MainJob = field(default_factory=MainJob)
     """It runs the case again."""
+    again: Command | None = None
+    """What runs the case again where head need not be what is checked out: `ab`."""
 
     @property
     def is_reference(self) -> bool:
@@ -61,7 +63,7 @@ class Question:
 
     @property
     def rerun(self) -> Command:
-        return Rerun(job=self.job)
+        return self.again or Rerun(job=self.job)
 
     @property
     def accept(self) -> Command:

@@ -46,14 +46,14 @@ class PairedCase:
         return len(self.base)
 
     @property
-    def rerun(self) -> Command:
-        """Runs the case by itself."""
+    def run_alone(self) -> Command:
+        """Runs the case in what is checked out, which need not be head."""
         return Rerun(job=self.head[0].session.main_job)
 
     @property
-    def compare_again(self) -> Command:
-        """Shows whether base and head still differ."""
-        return self.again or self.rerun
+    def rerun(self) -> Command:
+        """Shows what head does."""
+        return self.again or self.run_alone
 
     @cached_property
     def clock(self) -> Clock:
@@ -119,8 +119,8 @@ def interference_in(run: Run, case: CaseRecord, metric: Metric) -> list[str]:
     ]
 
 
-def question_of(case: CaseRecord, run: Run) -> Question:
-    """What a case of a run shows by itself, without a baseline."""
+def question_of(case: CaseRecord, run: Run, *, again: Command | None = None) -> Question:
+    """What a case of a run shows by itself, without a baseline; `again` as in `PairedCase`."""
     return Question(
         measured=case.measurement,
         reference=case.compared_with,
@@ -133,4 +133,5 @@ def question_of(case: CaseRecord, run: Run) -> Question:
         image_only=case.image_only,
         workload=case.workload,
         job=run.session.main_job,
+        again=again,
     )

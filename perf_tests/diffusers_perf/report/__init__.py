@@ -11,6 +11,7 @@ from pathlib import Path
 from diffusers_perf.catalog.refusal import Refusal
 from diffusers_perf.catalog.status import Status
 from diffusers_perf.compare import compare
+from diffusers_perf.compare.state import again_of
 from diffusers_perf.history.store import load
 from diffusers_perf.history.words import HistoryLine, history_lines
 from diffusers_perf.messages import report as messages
@@ -72,6 +73,7 @@ def make(shown: Run, store: BaselineStore, *, head: Sequence[Path], base: Sequen
         since=_accepted_since(shown, accepted or (), store),
         base=load_run(base[0]) if base else None,
         comparison=judged(head, base, store) if len(base) > 1 or len(head) > 1 else None,
+        again=again_of(base, head),
     )
     return replace(report, history=history, notes=(*report.notes, *note))
 

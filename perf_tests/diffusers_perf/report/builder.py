@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterator, Sequence
 from diffusers_perf.catalog.status import Status
 from diffusers_perf.judge.claims import claims
 from diffusers_perf.judge.drift import drift_lines
+from diffusers_perf.judge.messages.commands import Command
 from diffusers_perf.judge.outlier import not_compared
 from diffusers_perf.judge.stats import mean_interval
 from diffusers_perf.messages import report as messages
@@ -27,12 +28,13 @@ def build(
     since: Collection[str] = (),
     base: Run | None = None,
     comparison: ComparisonPart | None = None,
+    again: Command | None = None,
 ) -> Report:
     """The report of a run, compared with another where one is given.
 
     `accepted` are the keys of the machine's baseline, None where there is none; `since` the ids of
     the cases that were accepted after the run. A comparison is handed in where pairs were judged;
-    else single runs are shown without a verdict.
+    else single runs are shown without a verdict. `again` compares single cases anew.
     """
     workloads = tuple(
         _workload(name, head, base=base, published=published)
@@ -45,7 +47,13 @@ def build(
     return Report(
         title=messages.title(head.machine.name),
         summary=summary_of(
-            head, cases, lost=lost, known=accepted is not None, since=since, comparison=comparison
+            head,
+            cases,
+            lost=lost,
+            known=accepted is not None,
+            since=since,
+            comparison=comparison,
+            again=again,
         ),
         machine=_machine(head),
         workloads=workloads,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 
 from diffusers_perf.catalog.status import Status
-from diffusers_perf.judge.messages.commands import Accept, Rerun, RunAgain
+from diffusers_perf.judge.messages.commands import Accept, Command, Rerun, RunAgain
 from diffusers_perf.judge.messages.run import RESTORE
 from diffusers_perf.messages import report as messages
 from diffusers_perf.records.main_job import MainJob
@@ -32,12 +32,15 @@ def summary_of(
     known: bool,
     since: Collection[str],
     comparison: ComparisonPart | None,
+    again: Command | None,
 ) -> Summary:
-    """The verdict on a run, and on what it changed where it was compared.
+    """The verdict on a run, and on what it changed where it was compared; `again` compares single
+    cases anew, where that is known.
 
     `lost` are the cases without a time; `known` says whether its machine has a baseline; `since`
     are the ids of the cases that were accepted after it.
     """
+    rerun = again or Rerun(job=head.session.main_job)
     findings = [
         Notice(
             status=case.status,
@@ -48,7 +51,7 @@ def summary_of(
             others=tuple(
                 one for one in case.record.others if mood_of(one.status) in ("warning", "bad")
             ),
-            next=Rerun(job=head.session.main_job).of(case.id),
+            next=rerun.of(case.id),
         )
         for case in cases
         if case.mood in ("warning", "bad")
@@ -59,7 +62,7 @@ def summary_of(
             mood=mood_of(case.status),
             case=case.id,
             sentence=_about_lost(case),
-            next=_next_of_lost(case, head.session.main_job),
+            next=_next_of_lost(case, head.session.main_job, rerun),
         )
         for case in lost
         if mood_of(case.status) in ("warning", "bad")
@@ -87,11 +90,11 @@ def _about_lost(lost: Untimed) -> str:
     return lost.sentence if lost.id in lost.sentence else f"{lost.id}: {lost.sentence}"
 
 
-def _next_of_lost(lost: Untimed, job: MainJob) -> str:
+def _next_of_lost(lost: Untimed, job: MainJob, rerun: Command) -> str:
     if lost.status == Status.MISSING:
         # It may no longer be declared, and a rerun would select nothing.
         return f"{RESTORE}: {Accept(job=job).of(lost.id)}"
-    return Rerun(job=job).of(lost.id)
+    return rerun.of(lost.id)
 
 
 def _own_words(

@@ -29,7 +29,7 @@ from diffusers_perf.compare.lock import held
 from diffusers_perf.messages import ab as messages
 from diffusers_perf.records.repository import repository
 from perf_tests.tests.unit.environments import TURNS, Place
-from perf_tests.tests.unit.recorded import cases, measured, session, side, slow
+from perf_tests.tests.unit.recorded import case, cases, drop, lost, measured, session, side, slow
 
 
 @pytest.fixture
@@ -123,6 +123,29 @@ def test_next_command_compares_the_case_again(
         assert f"all runs are in {place.folder / 'runs' / folder};" in out
         anew = f"folder {place.folder / 'runs' / folder}: this comparison is complete, and is"
         assert (anew in out) == (folder != "ab")
+
+
+def test_next_command_shows_what_head_does_whatever_is_checked_out(
+    place: Place, capsys: pytest.CaptureFixture[str]
+) -> None:
+    head = side("head")
+    for content in head:
+        measured(content, "ddim50-fp16")["ignored"] = ["prompt"]
+        case(content, "ddim50-fp16")["status"] = "worse image"
+        one = lost("ddim50-tf32", "error", "ddim50-tf32: RuntimeError: no kernel image")
+        drop(content, "ddim50-tf32")
+        session(content)["not_timed"].append(one)
+    place.record(side("base"), head)
+    assert place.ab() == 1
+    out = capsys.readouterr().out
+    assert "worse image: ddim50-fp16: another prompt gives the same image" in out
+    assert '-- -k "[ddim50-tf32]"' in out
+    assert '-- -k "[ddim50-fp16]"' in out
+    assert "pytest " not in out
+    assert command.main(["report", str(place.out), "--markdown"]) == 0
+    shown = capsys.readouterr().out
+    assert "diffusers-perf ab" in shown
+    assert not re.search("pytest .*-k", shown)
 
 
 def test_next_command_works_in_every_folder(

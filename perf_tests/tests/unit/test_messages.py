@@ -469,6 +469,9 @@ def test_pairs() -> None:
         "slower, by ab": pairs(slower(1.05), again=AGAIN),
         "interference, by ab": pairs(affected, again=AGAIN),
         "missing, by ab": pairs(dropped, again=AGAIN),
+        "failed, by ab": pairs(untimed("error"), again=AGAIN),
+        "lost prompt, by ab": pairs(seen(ignored=["prompt"]), again=AGAIN),
+        "other image than accepted, by ab": pairs(reference_at(30.0), again=AGAIN),
         "more memory": pairs(seen(peak_memory_bytes=2_900 * 2**20)),
         "more load memory": pairs(
             seen(metrics={"load_memory_bytes": 2_100 * 2.0**20}),

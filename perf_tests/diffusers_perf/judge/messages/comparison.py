@@ -70,7 +70,7 @@ LEFT_OUT = "it was deselected there"
 def not_in_head(why: str, *, again: bool, rerun: Command) -> Message:
     return Message(
         what=f"measured in base, not in head: {why}",
-        advice="run it" if again else "restore the case, then run it",
+        advice="run it" if again else "restore the case in head, then run it",
         command=rerun,
     )
 

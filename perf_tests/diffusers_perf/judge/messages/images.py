@@ -139,6 +139,8 @@ def far(q: Question, distance: Distance, limit: Tolerance) -> Message:
         where = f", in {q.folder}/images" if q.folder else ""
         expected = f"the image accepted for these weights{where}"
         advice, command = f"{compare}; if the change is intended", q.accept_images
+        if q.again:
+            advice, command = f"{compare}, then rerun", q.rerun
     else:
         what = f"image is too far from {called(q.reference.case)}'s"
         expected = f"{called(q.reference.case)}'s image in the same run"
