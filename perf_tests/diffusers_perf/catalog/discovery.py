@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from importlib import import_module
 from itertools import product
-from types import FrameType, ModuleType
+from types import ModuleType
 
 from diffusers_perf.catalog import mistakes
 from diffusers_perf.catalog.declarations import Case, Optimization
@@ -123,15 +123,11 @@ def declares_cases(module: ModuleType) -> bool:
 def load(name: str) -> ModuleType:
     """Import a module that declares something. `Refusal` if that fails."""
     _refuse_without_docstrings()
-
-    def is_own(frame: FrameType) -> bool:
-        return is_below(str(frame.f_globals.get("__name__")), name)
-
     try:
         return import_module(name)
     except Exception as error:
         # A declaration can break in any way as it is read, and is named by its line.
-        said = mistakes.sentence(error, is_own)
+        said = mistakes.in_module(name, error)
         raise Refusal(said or f"{name}: {type(error).__name__}: {error}") from None
 
 

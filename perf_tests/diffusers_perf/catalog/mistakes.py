@@ -47,6 +47,14 @@ def sentence(error: BaseException, is_own: Callable[[FrameType], bool]) -> str:
     return f"{places[-1]}: {said}" if places else ""
 
 
+def in_module(name: str, error: BaseException) -> str:
+    """The error that importing a module raised, and where its package was; empty where no line of
+    it was reached.
+    """
+    package = name.partition(".")[0]
+    return sentence(error, lambda frame: is_below(_module(frame), package))
+
+
 def place(file: str | None, line: int | None) -> str:
     """A line of a file, as messages show it."""
     path = Path(file or "")

@@ -4,8 +4,10 @@ import json
 import logging
 import os
 import re
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from fnmatch import fnmatch
 from functools import partial
 from importlib import metadata
 from itertools import count
@@ -16,6 +18,7 @@ import msgspec
 import pytest
 
 from diffusers_perf.catalog.declarations import Optimization
+from diffusers_perf.catalog.refusal import Refusal
 from diffusers_perf.catalog.workload import Workload
 from diffusers_perf.cli import __main__ as command
 from diffusers_perf.cli.accept import accept
@@ -24,7 +27,7 @@ from diffusers_perf.measurement import bench, growth, housekeeping, observing, s
 from diffusers_perf.measurement.bench import Bench
 from diffusers_perf.measurement.generation import Generation
 from diffusers_perf.measurement.lacking import Lack
-from diffusers_perf.models import Sources
+from diffusers_perf.plugin.sources import Sources
 from diffusers_perf.records.baselines import OperatorBaseline
 from diffusers_perf.records.measurement import Count
 from diffusers_perf.records.operators import OperatorCount
@@ -605,6 +608,42 @@ def test_mistake_in_a_declaration_is_one_sentence(
     result = run(pytester, "-o", "perf_declarations=wrong")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines([f"ERROR: wrong.py, {said}"])
+
+
+def test_users_module_of_a_model_that_breaks_is_put_down_to_its_line(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(pytester.path)
+    pytester.makepyfile(own_builder="import math\nmath.nothing\n")
+    result = run(pytester, "--model=own_builder:build")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    said = "own_builder.py, line 2: AttributeError: module 'math' has no attribute 'nothing'"
+    result.stderr.fnmatch_lines([f"ERROR: --model own_builder:build: {said}"])
+
+
+@pytest.mark.parametrize(
+    ("model", "said"),
+    [
+        ("served.own:build", "served/own.py, line 1: ModuleNotFoundError: No module named 'nope'"),
+        ("broken.own:build", "broken/__init__.py, line 2: ValueError: no"),
+        ("served.other:build", "no module is called served.other here; *"),
+        ("absent.own:build", "no module is called absent here; *"),
+        ("served:build", "served has no function build"),
+    ],
+)
+def test_users_module_of_a_workload_that_breaks_is_put_down_to_its_line(
+    model: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    for package, text in (("served", ""), ("broken", "\nraise ValueError('no')")):
+        (tmp_path / package).mkdir()
+        (tmp_path / package / "__init__.py").write_text(text)
+        (tmp_path / package / "own.py").write_text("import nope")
+    with pytest.raises(Refusal) as error:
+        Sources(device="cpu").of(replace(fake.WORKLOAD, model=model))
+    assert fnmatch(str(error.value), f"--model {model}: {said}")
+    monkeypatch.delitem(sys.modules, "served", raising=False)
 
 
 def test_unwritable_json_fails_at_start(pytester: pytest.Pytester) -> None:
