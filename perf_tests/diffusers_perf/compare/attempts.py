@@ -225,6 +225,7 @@ class Attempts:
         from diffusers_perf.measurement.failing import CaseError
         from diffusers_perf.measurement.few_steps import Timing, TooSlow, with_whole_gpu_time
         from diffusers_perf.measurement.observing import ObservingGpu
+        from diffusers_perf.plugin.crash import in_a_line
 
         bench = self.bench
         bench.quick, bench.rounds = not in_full, rounds
@@ -248,9 +249,7 @@ class Attempts:
             return None, str(error).removeprefix(f"{case.id}: ")
         except Exception as error:
             # A combination can break anything in three libraries, and the others have to go on.
-            text = common.first_line(error)
-            # Our own refusals are sentences.
-            return None, text if type(error) is ValueError else f"{type(error).__name__}: {text}"
+            return None, in_a_line(error)
 
     def _judged(self, case: Case, tried: Tried) -> Tried:
         """By the rule of a test, with what was asked for as the tolerance."""

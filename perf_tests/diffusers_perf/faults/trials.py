@@ -35,7 +35,7 @@ from diffusers_perf.measurement.observing import Observing, Unobserved
 from diffusers_perf.measurement.pipelines import Source
 from diffusers_perf.measurement.timing import Stopwatch
 from diffusers_perf.messages import faults as messages
-from diffusers_perf.messages.common import first_line
+from diffusers_perf.plugin.crash import in_a_line
 from diffusers_perf.plugin.judging import Judging
 from diffusers_perf.records.measurement import Measurement
 from diffusers_perf.records.operators import OperatorCounts
@@ -82,10 +82,7 @@ class Trials:
             row = Outcome(fault=fault, status=OutcomeStatus.SKIPPED, sentence=str(reason))
         except Exception as error:
             # A fault can break anything in three libraries, and the others have to go on.
-            text = first_line(error)
-            row = Outcome(
-                fault=fault, status=OutcomeStatus.ERROR, sentence=f"{type(error).__name__}: {text}"
-            )
+            row = Outcome(fault=fault, status=OutcomeStatus.ERROR, sentence=in_a_line(error))
         return replace(row, seconds=perf_counter() - started)
 
     def _run(self, fault: Fault) -> Outcome:

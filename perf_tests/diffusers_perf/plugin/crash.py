@@ -6,7 +6,8 @@ import traceback
 from importlib.util import find_spec
 from pathlib import Path
 
-from diffusers_perf.measurement.raising import INSTALLED, NOT_THEIRS, STANDARD, raised
+from diffusers_perf.measurement.raising import INSTALLED, NOT_THEIRS, STANDARD, at_line, raised
+from diffusers_perf.messages.common import first_line
 
 LIBRARY, TORCH = NOT_THEIRS
 CALLS_THEIRS = tuple(
@@ -44,6 +45,15 @@ def crash(error: Exception) -> str:
     if ours and not files[ours[-1]].startswith(CALLS_THEIRS):
         return ""
     return " ".join(raised(error).split())
+
+
+def in_a_line(error: Exception) -> str:
+    """The first line of an error and, if `crash` finds one, its line of code."""
+    text, kind = first_line(error), type(error)
+    if crash(error):
+        return at_line(Exception(f"{kind.__name__}: {text}").with_traceback(error.__traceback__))
+    # Refusals of this library's own are sentences.
+    return text if kind is ValueError else f"{kind.__name__}: {text}"
 
 
 def _is_passed_through(file: str) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 import signal
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -722,7 +723,25 @@ def test_stack_that_breaks_a_default_call_is_out_at_once(
     assert run(tmp_path) == 0
     shown = capsys.readouterr().out
     assert shown.endswith('"faster")\n')
-    assert "breaks: no PIL image of it" in shown
+    at = re.escape(f" ({__file__}, line ")
+    assert re.search(rf"  breaks: ValueError: no PIL image of it{at}\d+\)\n", shown)
+
+
+def test_error_of_a_pipeline_is_shown_with_its_place(
+    declare: Declared,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(self: object, **_: object) -> None:
+        raise ValueError("`height` has to be\ndivisible by 8")
+
+    monkeypatch.setattr(FakePipeline, "__call__", refuse)
+    assert run(tmp_path) == 2
+    at = f"({__file__}, line {refuse.__code__.co_firstlineno + 1})"
+    said = capsys.readouterr()
+    assert f"failed: ValueError: `height` has to be {at}" in said.out
+    assert f"ValueError: `height` has to be {at}" in said.err
 
 
 def test_steps_are_judged_where_the_workload_is_compared_step_by_step(

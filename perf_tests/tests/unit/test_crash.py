@@ -14,7 +14,7 @@ import torch
 
 from diffusers_perf.measurement import growth
 from diffusers_perf.measurement.generation import Generation
-from diffusers_perf.plugin.crash import crash
+from diffusers_perf.plugin.crash import crash, in_a_line
 from diffusers_perf.records import pixels
 from perf_tests.tests.unit.fake import WORKLOAD, FakePipeline
 
@@ -47,6 +47,15 @@ def test_error_of_a_pipeline_is_one_line_with_its_place(change: Callable[[Any], 
     assert "\n" not in said
     if change is refuses:
         assert said.startswith("ValueError: `height` has to be divisible by 8 (")
+
+
+def test_line_of_an_error_is_its_first_one_with_its_place() -> None:
+    said = in_a_line(caught(generates(refuses)))
+    line = refuses.__code__.co_firstlineno + 1
+    assert said == f"ValueError: `height` has to be ({__file__}, line {line})"
+    ours = np.zeros((1, 2, 2, 3), np.float32)
+    refused = caught(lambda: pixels.distance(ours, ours[:0]))
+    assert in_a_line(refused) == str(refused)
 
 
 SHAPES = [((1, 8, 8, 3), (1, 9, 9, 3)), ((1, 2, 2, 3), (1, 2, 2, 3))]
