@@ -18,10 +18,9 @@ import numpy as np
 import numpy.typing as npt
 
 from diffusers_perf.catalog.metrics import LATENCY
-from diffusers_perf.compare.turns import PAIRS
 from diffusers_perf.judge.pooling import THRESHOLD_SHARE
 from diffusers_perf.judge.stats import critical_of_pairs
-from diffusers_perf.judge.weighing import PAIRS_MOST
+from diffusers_perf.judge.weighing import PAIRS, PAIRS_MOST
 
 Array = npt.NDArray[np.float64]
 Calls = npt.NDArray[np.int8]

@@ -23,14 +23,13 @@ from diffusers_perf.catalog.refusal import Refusal
 from diffusers_perf.catalog.status import Status
 from diffusers_perf.cli.acceptable import PROCESSES_MIN, check, ended_early
 from diffusers_perf.cli.answers import add_baselines, named, store_of
-from diffusers_perf.compare.turns import PAIRS
 from diffusers_perf.judge import comparable
 from diffusers_perf.judge.clock import Clock, Hosts
 from diffusers_perf.judge.limits import limits_of
 from diffusers_perf.judge.messages.numbers import share
 from diffusers_perf.judge.sides import interference_in
 from diffusers_perf.judge.stats import PAIRS_CONFIDENCE, POWER, detectable, noise_of
-from diffusers_perf.judge.weighing import has_calibrated_quantiles
+from diffusers_perf.judge.weighing import PAIRS, has_calibrated_quantiles
 from diffusers_perf.messages import baselines as messages
 from diffusers_perf.records.baselines import Calibration, CaseBaseline, rounded
 from diffusers_perf.records.missing import parts_of

@@ -11,7 +11,7 @@ from diffusers_perf.catalog.metric import Subject
 from diffusers_perf.catalog.metrics import COMPARED, GPU_BUSY, IMAGE, LATENCY
 from diffusers_perf.catalog.refusal import Refusal
 from diffusers_perf.catalog.status import CANNOT_JUDGE, Status
-from diffusers_perf.compare.state import again_of
+from diffusers_perf.compare.state import again_of, more_of
 from diffusers_perf.judge.comparison import Change, Comparison
 from diffusers_perf.judge.messages import comparison as messages_of_pairs
 from diffusers_perf.judge.pairs import compare
@@ -37,16 +37,17 @@ def run(base: Sequence[Path], head: Sequence[Path], store: BaselineStore) -> int
 
 
 def load(
-    base: Sequence[Path], head: Sequence[Path], store: BaselineStore, *, more: str = ""
+    base: Sequence[Path], head: Sequence[Path], store: BaselineStore, *, more: str | None = None
 ) -> Comparison:
     """Compare these files' runs, with what the machine's calibration knows of its noise; `more` as
-    `pairs.compare` takes it.
+    `pairs.compare` takes it, where it is not what `ab` left beside the runs.
 
     `Refusal` for what cannot be read or compared.
     """
     runs = [run.seen_from_here() for run in load_runs([*base, *head])]
     sides = runs[: len(base)], runs[len(base) :]
     noise = known_noise(sides[1][0], store)
+    more = more_of(base, head) if more is None else more
     return compare(*sides, noise=noise, more=more, again=again_of(base, head))
 
 

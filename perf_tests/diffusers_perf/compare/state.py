@@ -7,6 +7,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from itertools import chain, count, pairwise
 from pathlib import Path
+from shlex import join
 from typing import Annotated
 
 from msgspec import Meta
@@ -15,12 +16,15 @@ from diffusers_perf.catalog.refusal import Refusal
 from diffusers_perf.compare.kept import Setting, kept, refuse_others
 from diffusers_perf.compare.lock import InUse, held
 from diffusers_perf.judge.messages.commands import CompareAgain
+from diffusers_perf.judge.weighing import PAIRS, PAIRS_MOST
 from diffusers_perf.messages import ab
 from diffusers_perf.records.files import as_json, write_whole
 from diffusers_perf.records.quantities import Integer, Positive, PositiveInteger, StrictRecord
 from diffusers_perf.records.repository import as_path, repository, seen_from
 
 FILE = "ab.json"
+SIDES = {"--base": "base", "--head": "head"}
+"""The options that name a commit, and its name among the settings."""
 PYTHONS = ("--base-python", "--head-python")
 
 
@@ -136,6 +140,20 @@ class State:
         """By all processes that are finished."""
         return sum(entry.seconds for entry in self.finished)
 
+    @property
+    def longest_s(self) -> float:
+        """Of a process that is finished."""
+        return max((entry.seconds for entry in self.finished), default=0.0)
+
+    def minutes_for(self, left: int) -> float:
+        """What holds so many more processes, beside those that are finished."""
+        return (self.spent_s + left * self.longest_s) / 60 + 1
+
+    def minutes_for_more(self) -> float:
+        """What holds the pairs that are to follow."""
+        pairs = len(self.pairs())
+        return self.minutes_for(2 * ((PAIRS if pairs < PAIRS else PAIRS_MOST) - pairs))
+
     def pairs(self) -> list[int]:
         """Those of which both sides are finished."""
         numbers = sorted({entry.pair for entry in self.finished})
@@ -240,13 +258,41 @@ def _known(folder: Path) -> StateFile | None:
 
 def again_of(base: Sequence[Path], head: Sequence[Path]) -> CompareAgain | None:
     """What compares single cases of these runs again; None where `ab` did not make them."""
+    found = _made(base, head)
+    return found.asked.again if found and found.asked else None
+
+
+def more_of(base: Sequence[Path], head: Sequence[Path]) -> str:
+    """The command that goes on with the comparison that these runs are of; empty where it is
+    complete, and where `ab` did not make them.
+    """
+    found = _made(base, head)
+    given = found.settings.get("pytest") if found else None
+    if not found or not found.asked or found.complete or not isinstance(given, tuple):
+        return ""
+    folder = head[0].parent
+    state = State(path=folder / FILE, settings=found.settings, asked=found.asked)
+    state.finished = [*found.finished]
+    options = [*found.asked.again.options]
+    for number, (name, ref) in enumerate(pairwise(options), start=1):
+        if name in SIDES:
+            # The branch may have moved since.
+            options[number] = str(found.settings.get(SIDES[name], ref))[:12]
+    # Its own options stand before those that pytest was given.
+    own = 2 * options.count("--device") + options.count("--quick")
+    pytests = given[own:]
+    minutes = f"{state.minutes_for_more():.0f}"
+    command = ["diffusers-perf", "ab", *options, "--out", str(folder), "--minutes", minutes]
+    return join([*command, *(["--", *pytests] if pytests else [])])
+
+
+def _made(base: Sequence[Path], head: Sequence[Path]) -> StateFile | None:
+    """What `ab` wrote beside these runs; None where it did not make them, or cannot be read: they
+    are compared all the same.
+    """
     known = {(path.parent, path.name.partition("-")[0]) for path in (*base, *head)}
     folder = head[0].parent if head else Path()
-    if known != {(folder, "base"), (folder, "head")}:
-        return None
-    # Where it cannot be read, the runs are compared all the same.
-    found = _known(folder)
-    return found.asked.again if found and found.asked else None
+    return _known(folder) if known == {(folder, "base"), (folder, "head")} else None
 
 
 def changed_packages(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:

@@ -15,13 +15,12 @@ from diffusers_perf.compare.sides import Side
 from diffusers_perf.compare.state import Finished, State, changed_packages
 from diffusers_perf.ending import Interruption
 from diffusers_perf.judge.comparison import Comparison
-from diffusers_perf.judge.weighing import PAIRS_MOST, PAIRS_TO_FORESEE
+from diffusers_perf.judge.weighing import PAIRS, PAIRS_MOST, PAIRS_TO_FORESEE
 from diffusers_perf.messages import ab as messages
 from diffusers_perf.messages.common import seconds_left
 from diffusers_perf.messages.numbers import plural
 from diffusers_perf.records.store import BaselineStore
 
-PAIRS = 5
 PAIRS_LEAST = 2
 """An interval needs as many."""
 
@@ -138,32 +137,25 @@ class Turns:
 
     def _compared(self, *, most: int = PAIRS_MOST) -> Comparison:
         numbers = self.state.pairs()[:most]
+        more = "" if self.state.complete else self._more
         base, head = ([self.state.run(side, n) for n in numbers] for side in self.sides)
-        return compare.load(base, head, self.store, more=self._more(len(numbers)))
-
-    def _more(self, pairs: int) -> str:
-        """The command that measures the pairs that are to follow these."""
-        left = 2 * ((PAIRS if pairs < PAIRS else PAIRS_MOST) - pairs)
-        before, behind = self.typed
-        return join([*before, "--minutes", f"{self._minutes_for(left):.0f}", *behind])
+        return compare.load(base, head, self.store, more=more)
 
     @property
-    def _longest_s(self) -> float:
-        return max((entry.seconds for entry in self.state.finished), default=0.0)
-
-    def _minutes_for(self, left: int) -> float:
-        """What holds so many more processes, beside those that are finished."""
-        return (self.state.spent_s + left * self._longest_s) / 60 + 1
+    def _more(self) -> str:
+        """The command that measures the pairs that are to follow these."""
+        before, behind = self.typed
+        return join([*before, "--minutes", f"{self.state.minutes_for_more():.0f}", *behind])
 
     def _afford_pair(self, *, left: int) -> None:
         """`OutOfTime` where the budget does not hold two more of the processes that are left."""
-        if self.state.spent_s + 2 * self._longest_s >= self.budget_s:
+        if self.state.spent_s + 2 * self.state.longest_s >= self.budget_s:
             raise OutOfTime(
                 messages.out_of_budget(
                     self.state.spent_s,
                     self.budget_s,
-                    self._longest_s,
-                    minutes=self._minutes_for(left),
+                    self.state.longest_s,
+                    minutes=self.state.minutes_for(left),
                     left=left,
                 )
             )

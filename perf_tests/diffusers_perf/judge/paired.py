@@ -180,6 +180,8 @@ def _then(sides: PairedCase, weighed: Weighed, message: Message) -> Message:
 
 
 def _more_pairs(sides: PairedCase, message: Message) -> Message:
+    if sides.again and not sides.more:
+        return replace(message, advice=messages.QUIETER, command=sides.again)
     command = Literal(text=sides.more) if sides.more else messages.MORE
     return replace(message, advice=messages.MORE_PAIRS, command=command)
 

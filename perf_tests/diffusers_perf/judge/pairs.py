@@ -42,7 +42,7 @@ def compare(
 ) -> Comparison:
     """What head changed. `noise` is what a calibration of the machine knows of each case, `more`
     the command that measures more pairs, and `again` the one that compares a case anew, where they
-    are known.
+    are known: with `again` alone, no more pairs are to follow.
 
     `NotComparable` where nothing follows from these runs, whatever they say.
     """

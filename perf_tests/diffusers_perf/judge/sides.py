@@ -27,7 +27,8 @@ class PairedCase:
     base: Sequence[Run]
     head: Sequence[Run]
     more: str
-    """The command that measures more pairs; empty where it is not known."""
+    """The command that measures more pairs; empty where it is not known, or where `ab` would
+    make no more."""
     again: Command | None
     """The command that compares the case anew; None where it is not known."""
     hosts: Hosts

@@ -15,6 +15,8 @@ from diffusers_perf.catalog.metrics import LATENCY
 from diffusers_perf.catalog.status import Status
 from diffusers_perf.judge.stats import Interval, detectable, narrowed, pair_noise, paired_interval
 
+PAIRS = 5
+"""That `ab` makes first, and that decide where they can."""
 PAIRS_MOST = 10
 """That `ab` makes: what they leave inconclusive, more would hardly resolve."""
 PAIRS_TO_FORESEE = 3

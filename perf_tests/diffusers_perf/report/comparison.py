@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 from diffusers_perf.catalog.metrics import COMPARED, COUNTERS, IMAGE, STRICT
 from diffusers_perf.catalog.status import Status
-from diffusers_perf.compare.turns import PAIRS
 from diffusers_perf.judge.comparison import Change, Comparison
 from diffusers_perf.judge.counters import count_status
 from diffusers_perf.judge.messages.numbers import difference
+from diffusers_perf.judge.weighing import PAIRS
 from diffusers_perf.messages import report as messages
 from diffusers_perf.messages.numbers import percent
 from diffusers_perf.records.measurement import Count

@@ -78,6 +78,10 @@ class Place:
     def out(self) -> Path:
         return self.folder / "out"
 
+    def run(self, side: str, pair: int) -> Path:
+        """What a process wrote."""
+        return self.out / f"{side}-{pair}.json"
+
     def ab(self, *options: str) -> int:
         return command.main(self.arguments(*options))
 

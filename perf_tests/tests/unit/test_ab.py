@@ -25,6 +25,7 @@ import pytest
 from diffusers_perf.catalog.refusal import Refusal
 from diffusers_perf.cli import __main__ as command
 from diffusers_perf.compare import environments, sides, state, turns
+from diffusers_perf.compare.kept import Setting
 from diffusers_perf.compare.lock import held
 from diffusers_perf.messages import ab as messages
 from diffusers_perf.records.repository import repository
@@ -372,6 +373,57 @@ def test_result_that_more_pairs_could_settle_names_the_command(
     # And with as much time it is all that is to be done.
     assert place.ab(*options, "--minutes=4", *pytests) == 2
     assert place.started == TURNS
+
+
+def test_runs_of_a_comparison_name_the_command_that_goes_on_with_it(
+    place: Place, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(turns, "monotonic", itertools.count(step=10).__next__)
+    place.record(side("base", count=10, noise=0.015), side("head", count=10, noise=0.015))
+    options = ("--quick", "--device=cuda", "--", "-k", "fp16 or reference")
+
+    def compared() -> list[str]:
+        """The commands that are proposed for all pairs that were made."""
+        made = range(1, len(place.calls) // 2 + 1)
+        base, head = ([str(place.run(one, n)) for n in made] for one in ("base", "head"))
+        assert command.main(["compare", "--base", *base, "--head", *head]) == 2
+        return re.findall("diffusers-perf (.*)", capsys.readouterr().out)
+
+    assert place.ab("--minutes=0.9", *options) == 2
+    assert place.started == TURNS[:4]
+    while len(place.started) < 20:
+        capsys.readouterr()
+        (line,) = {one for one in compared() if one.startswith("ab ")}
+        assert f"--out {place.out} --minutes " in line
+        assert line.endswith("-- -k 'fp16 or reference'")
+        before = len(place.started)
+        # Pasted, it goes on there.
+        assert command.main(shlex.split(line)) == 2
+        assert len(place.started) > before
+    assert place.started == TURNS
+    capsys.readouterr()
+    # Complete, it does not go on.
+    assert not any("--out" in one for one in compared())
+
+
+def test_comparison_of_commits_goes_on_with_those_that_were_measured(tmp_path: Path) -> None:
+    """A branch may have moved since."""
+    settings: dict[str, Setting] = {"pytest": ("--quick", "-m", "guide")}
+    settings |= {"base": "a" * 40, "head": "b" * 40}
+    asked = state.Asked(
+        options=("--base", "origin/main", "--head", "change", "--quick"), pytest=("-m", "guide")
+    )
+    made = state.State(path=tmp_path / "ab.json", settings=settings, asked=asked)
+    made.finished = [state.Finished(side=one, pair=1, seconds=60) for one in ("base", "head")]
+    made.save()
+    runs = [[made.run(one, 1)] for one in ("base", "head")]
+    assert state.more_of(*runs) == (
+        f"diffusers-perf ab --base {12 * 'a'} --head {12 * 'b'} --quick --out {tmp_path} "
+        "--minutes 11 -- -m guide"
+    )
+    made.complete = True
+    made.save()
+    assert state.more_of(*runs) == ""
 
 
 def test_kill_loses_one_pair(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
