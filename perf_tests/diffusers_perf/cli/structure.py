@@ -76,12 +76,12 @@ def main(args: argparse.Namespace) -> int:
         return refuse(messages.REASON_ALONE)
     if (args.matmul_tflops is None) != (args.bandwidth_gb is None):
         return refuse(messages.HALF_A_ROOFLINE)
-    from diffusers_perf.plugin.sources import Sources
+    from diffusers_perf import models
 
     project = find_project(args.model)
     quiet()
     # As on a GPU, whose work it counts.
-    sources = Sources(device="cuda", model=args.model)
+    sources = models.Sources(device="cuda", model=args.model)
     declared = in_order(case for case in project.cases if sources.runs(case.workload))
     chosen = [case for case in declared if args.k in case.id]
     if not declared:

@@ -23,10 +23,9 @@ def bare_bench(
     from diffusers_perf import models
     from diffusers_perf.measurement.bench import Bench
     from diffusers_perf.measurement.machine import this_machine, with_threads_for
-    from diffusers_perf.plugin.sources import Sources
 
     machine = this_machine(device)
-    sources = Sources(device=machine.device, model=model)
+    sources = models.Sources(device=machine.device, model=model)
     return Bench(
         sources=sources,
         machine=with_threads_for(machine, sources.scale_of(workloads)),

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from diffusers_perf.catalog import mistakes
 from diffusers_perf.catalog.declarations import WeightsKind
 from diffusers_perf.catalog.refusal import Refusal
 from diffusers_perf.catalog.workload import Scale
@@ -65,10 +66,11 @@ def _imported(model: str) -> Callable[..., Any]:
     module, _, name = model.partition(":")
     try:
         imported = import_module(module)
-    except ModuleNotFoundError as error:
-        raise Refusal(messages.no_module(model, error.name)) from None
     except Exception as error:
-        raise Refusal(messages.of(model, f"{type(error).__name__}: {error}")) from None
+        said = mistakes.in_module(module, error)
+        if not said and isinstance(error, ModuleNotFoundError):
+            raise Refusal(messages.no_module(model, error.name)) from None
+        raise Refusal(messages.of(model, said or f"{type(error).__name__}: {error}")) from None
     function: Any = getattr(imported, name, None)
     if not callable(function):
         raise Refusal(messages.no_function(model, module, name))

@@ -35,7 +35,6 @@ from diffusers_perf.plugin.judging import Judging
 from diffusers_perf.plugin.options import QUICK_ROUNDS, ROUNDS
 from diffusers_perf.plugin.screen import Progress, ShownCase, outcome
 from diffusers_perf.plugin.selection import main_job
-from diffusers_perf.plugin.sources import Sources
 from diffusers_perf.records.files import make_room, unwritable
 from diffusers_perf.records.missing import Untimed
 from diffusers_perf.records.run import KEY, CaseFinding, CaseRecord, Reference
@@ -299,7 +298,7 @@ def start(config: pytest.Config) -> PerfSession:
         machine = this_machine(config.getoption("device"))
         model: str | None = config.getoption("model")
         # An empty one is a variable that is not set, not a default.
-        sources = Sources(device=machine.device, model=model)
+        sources = models.Sources(device=machine.device, model=model)
         scale = sources.scale_of(case.workload for case in shared.cases)
         bench = Bench(
             sources=sources,

@@ -27,7 +27,7 @@ from diffusers_perf.measurement import bench, growth, housekeeping, observing, s
 from diffusers_perf.measurement.bench import Bench
 from diffusers_perf.measurement.generation import Generation
 from diffusers_perf.measurement.lacking import Lack
-from diffusers_perf.plugin.sources import Sources
+from diffusers_perf.models import Sources
 from diffusers_perf.records.baselines import OperatorBaseline
 from diffusers_perf.records.measurement import Count
 from diffusers_perf.records.operators import OperatorCount
@@ -610,17 +610,6 @@ def test_mistake_in_a_declaration_is_one_sentence(
     result.stderr.fnmatch_lines([f"ERROR: wrong.py, {said}"])
 
 
-def test_users_module_of_a_model_that_breaks_is_put_down_to_its_line(
-    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.syspath_prepend(pytester.path)
-    pytester.makepyfile(own_builder="import math\nmath.nothing\n")
-    result = run(pytester, "--model=own_builder:build")
-    assert result.ret == pytest.ExitCode.USAGE_ERROR
-    said = "own_builder.py, line 2: AttributeError: module 'math' has no attribute 'nothing'"
-    result.stderr.fnmatch_lines([f"ERROR: --model own_builder:build: {said}"])
-
-
 @pytest.mark.parametrize(
     ("model", "said"),
     [
@@ -631,7 +620,7 @@ def test_users_module_of_a_model_that_breaks_is_put_down_to_its_line(
         ("served:build", "served has no function build"),
     ],
 )
-def test_users_module_of_a_workload_that_breaks_is_put_down_to_its_line(
+def test_users_module_that_breaks_is_put_down_to_its_line(
     model: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -640,9 +629,10 @@ def test_users_module_of_a_workload_that_breaks_is_put_down_to_its_line(
         (tmp_path / package).mkdir()
         (tmp_path / package / "__init__.py").write_text(text)
         (tmp_path / package / "own.py").write_text("import nope")
-    with pytest.raises(Refusal) as error:
-        Sources(device="cpu").of(replace(fake.WORKLOAD, model=model))
-    assert fnmatch(str(error.value), f"--model {model}: {said}")
+    for named in (None, model):
+        with pytest.raises(Refusal) as error:
+            Sources(device="cpu", model=named).of(replace(fake.WORKLOAD, model=model))
+        assert fnmatch(str(error.value), f"--model {model}: {said}")
     monkeypatch.delitem(sys.modules, "served", raising=False)
 
 
