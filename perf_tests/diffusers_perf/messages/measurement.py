@@ -90,10 +90,34 @@ def gives_sound(output: str) -> str:
 
 
 def no_images(output: str, shape: Sequence[int]) -> str:
-    held = f"an array of shape {tuple(shape)}" if shape else "no array"
+    return bad_images(output, [shape] if shape else [])
+
+
+def bad_images(output: str, shapes: Sequence[Sequence[int]]) -> str:
+    """`shapes` of one array, or of several that do not fit together."""
+    shown = " and ".join(str(tuple(shape)) for shape in shapes)
+    held = (
+        f"{'arrays' if len(shapes) > 1 else 'an array'} of shape {shown}" if shown else "no array"
+    )
     return (
-        f"the pipeline gave {output} with {held}, not images of shape (count, height, width, 3); "
-        "let its __call__ pass on output_type and return what has .images or .frames"
+        f"the pipeline gave {output} with {held}, not images of shape (count, height, width, 3) in "
+        "floating point or uint8; let its __call__ pass on output_type and return what has .images "
+        "or .frames"
+    )
+
+
+def other_images(shape: Sequence[int], expected: Sequence[int]) -> str:
+    """`shape` and `expected`: count, height, width, channels."""
+    return (
+        f"the pipeline gave images of shape {tuple(shape)}, and those that they are compared with "
+        f"have shape {tuple(expected)}"
+    )
+
+
+def few_pixels(shape: Sequence[int], least: int) -> str:
+    return (
+        f"the pipeline gave images of shape {tuple(shape)}; at least one image of at least "
+        f"{least}x{least} pixels is needed"
     )
 
 

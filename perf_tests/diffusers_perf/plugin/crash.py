@@ -8,6 +8,7 @@ from pathlib import Path
 
 from diffusers_perf.measurement.raising import INSTALLED, NOT_THEIRS, STANDARD, at_line, raised
 from diffusers_perf.messages.common import first_line
+from diffusers_perf.plugin.bad_output import bad_output
 
 LIBRARY, TORCH = NOT_THEIRS
 CALLS_THEIRS = tuple(
@@ -35,25 +36,29 @@ PASSED_THROUGH = (
 
 def crash(error: Exception) -> str:
     """The error and its line, if a pipeline or what changes it raised it: a user's code, or that of
-    a library. Empty for a bug of this one, whose traceback is to be seen.
+    a library; or what is wrong with what the pipeline gave. Empty for a bug of this library, whose
+    traceback is to be seen.
     """
+    return " ".join(raised(error).split()) if _is_theirs(error) else bad_output(error)
+
+
+def in_a_line(error: Exception) -> str:
+    """The same, of an error's first line alone; and that line for any other."""
+    text, kind = first_line(error), type(error)
+    if _is_theirs(error):
+        return at_line(Exception(f"{kind.__name__}: {text}").with_traceback(error.__traceback__))
+    # Refusals of this library's own are sentences.
+    own = text if kind is ValueError else f"{kind.__name__}: {text}"
+    return bad_output(error) or own
+
+
+def _is_theirs(error: Exception) -> bool:
     files = [frame.filename for frame in traceback.extract_tb(error.__traceback__)]
     files = [file for file in files if not _is_passed_through(file)]
     ours = [number for number, file in enumerate(files) if file.startswith(LIBRARY)]
     if not files or (ours and ours[-1] == len(files) - 1):
-        return ""
-    if ours and not files[ours[-1]].startswith(CALLS_THEIRS):
-        return ""
-    return " ".join(raised(error).split())
-
-
-def in_a_line(error: Exception) -> str:
-    """The first line of an error and, if `crash` finds one, its line of code."""
-    text, kind = first_line(error), type(error)
-    if crash(error):
-        return at_line(Exception(f"{kind.__name__}: {text}").with_traceback(error.__traceback__))
-    # Refusals of this library's own are sentences.
-    return text if kind is ValueError else f"{kind.__name__}: {text}"
+        return False
+    return not ours or files[ours[-1]].startswith(CALLS_THEIRS)
 
 
 def _is_passed_through(file: str) -> bool:

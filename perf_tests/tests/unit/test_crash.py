@@ -17,6 +17,7 @@ from diffusers_perf.measurement.generation import Generation
 from diffusers_perf.plugin.crash import crash, in_a_line
 from diffusers_perf.records import pixels
 from perf_tests.tests.unit.fake import WORKLOAD, FakePipeline
+from perf_tests.tests.unit.main_job import run
 
 
 def refuses(images: Any) -> Any:
@@ -56,6 +57,43 @@ def test_line_of_an_error_is_its_first_one_with_its_place() -> None:
     ours = np.zeros((1, 2, 2, 3), np.float32)
     refused = caught(lambda: pixels.distance(ours, ours[:0]))
     assert in_a_line(refused) == str(refused)
+
+
+IMAGES = np.random.default_rng(0).random((2, 64, 64, 3), np.float32)
+TINY = partial(np.random.default_rng(0).random, (2, 4, 4, 3), np.float32)
+"""Others each time: what is identical need not be compared."""
+PIL_IMAGES = [PIL.Image.new("RGB", (width, 9)) for width in (8, 9)]
+GIVEN: dict[str, tuple[Any, str]] = {
+    "fewer": (IMAGES[:1], "images of shape (1, 64, 64, 3), and * have shape (2, 64, 64, 3)"),
+    "none": (IMAGES[:0], "images of shape (0, 64, 64, 3); at least one image *"),
+    "other size": (IMAGES[:, ::2], "images of shape (2, 32, 64, 3), and * (2, 64, 64, 3)"),
+    "tiny": (TINY, "images of shape (2, 4, 4, 3); * of at least 7x7 pixels is needed"),
+    "no width": (IMAGES[:, :, :0], "* with an array of shape (2, 64, 0, 3), not images of shape *"),
+    "ragged": ([*IMAGES, IMAGES[0, 1:]], "* with arrays of shape (64, 64, 3) and (63, 64, 3), *"),
+    "pil": (PIL_IMAGES, "* with arrays of shape (9, 8, 3) and (9, 9, 3), not images of *"),
+    "grey": (IMAGES[0, ..., 0], "* with an array of shape (64, 64), not images of shape *"),
+    "integers": (IMAGES.astype(int), "* shape (2, 64, 64, 3), not * in floating point or uint8; *"),
+    "latents": (torch.ones(2, 4, 8, 8), "* with an array of shape (2, 8, 8, 4), not images of *"),
+}
+
+
+@pytest.mark.parametrize("name", GIVEN)
+def test_pipeline_that_gives_other_images_is_said_in_a_sentence(
+    name: str, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    call, (given, said) = FakePipeline.__call__, GIVEN[name]
+
+    def gives(self: FakePipeline, prompt: list[str], **options: Any) -> Any:
+        output = call(self, prompt, **options)
+        if self.changes:
+            output.images = given() if given is TINY else given
+        return output
+
+    monkeypatch.setattr(FakePipeline, "__call__", gives)
+    result = run(pytester)
+    assert result.parseoutcomes()["passed"] == 1
+    result.stdout.fnmatch_lines([f"error: fake4-fine: the pipeline gave {said}*"])
+    result.stdout.no_fnmatch_line("*Error*")
 
 
 SHAPES = [((1, 8, 8, 3), (1, 9, 9, 3)), ((1, 2, 2, 3), (1, 2, 2, 3))]

@@ -58,6 +58,7 @@ SAMPLES: dict[str, tuple[Any, ...]] = {
     "tuple[int, int, int]": ((2, 64, 96),),
     "Sequence[Path]": ((Path("ONE"), Path("TWO")),),
     "Sequence[int]": ((1, 2), (2,)),
+    "Sequence[Sequence[int]]": (((1, 2), (2,)), ((1, 2),), ()),
     "Sequence[str]": (("ONE", "TWO"),),
     "Sequence[tuple[str, float, int]]": ((("ONE", 1.5, 2), ("TWO", 0.25, 3)),),
 }
