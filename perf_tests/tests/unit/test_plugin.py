@@ -613,11 +613,11 @@ def test_mistake_in_a_declaration_is_one_sentence(
 @pytest.mark.parametrize(
     ("model", "said"),
     [
-        ("served.own:build", "served/own.py, line 1: ModuleNotFoundError: No module named 'nope'"),
-        ("broken.own:build", "broken/__init__.py, line 2: ValueError: no"),
-        ("served.other:build", "no module is called served.other here; *"),
+        ("serves.own:build", "serves/own.py, line 1: ModuleNotFoundError: No module named 'nope'"),
+        ("breaks.own:build", "breaks/__init__.py, line 2: ValueError: no"),
+        ("serves.other:build", "no module is called serves.other here; *"),
         ("absent.own:build", "no module is called absent here; *"),
-        ("served:build", "served has no function build"),
+        ("serves:build", "serves has no function build"),
     ],
 )
 def test_users_module_that_breaks_is_put_down_to_its_line(
@@ -625,7 +625,7 @@ def test_users_module_that_breaks_is_put_down_to_its_line(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
-    for package, text in (("served", ""), ("broken", "\nraise ValueError('no')")):
+    for package, text in (("serves", ""), ("breaks", "\nraise ValueError('no')")):
         (tmp_path / package).mkdir()
         (tmp_path / package / "__init__.py").write_text(text)
         (tmp_path / package / "own.py").write_text("import nope")
@@ -633,7 +633,7 @@ def test_users_module_that_breaks_is_put_down_to_its_line(
         with pytest.raises(Refusal) as error:
             Sources(device="cpu", model=named).of(replace(fake.WORKLOAD, model=model))
         assert fnmatch(str(error.value), f"--model {model}: {said}")
-    monkeypatch.delitem(sys.modules, "served", raising=False)
+    sys.modules.pop("serves", None)
 
 
 def test_unwritable_json_fails_at_start(pytester: pytest.Pytester) -> None:
