@@ -78,6 +78,7 @@ def _metric(name: str) -> str:
 def main(args: argparse.Namespace) -> int:
     from diffusers_perf.compare.bisection import Bisection, OutOfTime
     from diffusers_perf.compare.lock import held
+    from diffusers_perf.compare.processes import NoCaseSelected
     from diffusers_perf.ending import interruptible, leave_lost_terminal
     from diffusers_perf.records.repository import repository
 
@@ -104,12 +105,25 @@ def main(args: argparse.Namespace) -> int:
             ).find()
             print("\n".join(_conclusion(culprit, args, own)))
             return 0
+    except NoCaseSelected as error:
+        return refuse(_unknown(args.case) or str(error))
     except OutOfTime as error:
         return refuse(str(error))
     except KeyboardInterrupt:
         leave_lost_terminal()
         print(INTERRUPTED, file=sys.stderr)
         return CANNOT_JUDGE
+
+
+def _unknown(case: str) -> str:
+    """That this checkout declares no case of this name; empty where it does, or cannot say."""
+    from diffusers_perf.plugin.finding import find_project
+
+    try:
+        known = [one.id for one in find_project().cases]
+    except Refusal:
+        return ""
+    return "" if case in known else messages.no_case(case, known)
 
 
 def _candidates(args: argparse.Namespace, out: Path) -> list[Candidate]:

@@ -22,7 +22,7 @@ from diffusers_perf.catalog.refusal import Refusal
 from diffusers_perf.compare import processes
 from diffusers_perf.compare.candidates import Candidate
 from diffusers_perf.compare.kept import kept
-from diffusers_perf.compare.processes import NothingMeasured
+from diffusers_perf.compare.processes import NoCaseSelected, NothingMeasured
 from diffusers_perf.compare.sides import Side
 from diffusers_perf.ending import Interruption
 from diffusers_perf.history.store import MEASURED, TIME_TO_FIRST_IMAGE, values_of
@@ -36,6 +36,7 @@ from diffusers_perf.records.run import Run
 
 FILE = "bisect.json"
 NOISY = frozenset(metric.name for metric in MEASURED)
+NOT_BISECTED = TIME_TO_FIRST_IMAGE.name
 LOOKS = (3, 5, 10)
 CONFIDENCE = 0.995
 """Of one look, so that all looks of a step together are wrong in about one of a hundred."""
@@ -132,7 +133,7 @@ class Bisection:
 
     def find(self) -> Culprit:
         """`Refusal` where both ends measure alike or cannot be measured; `OutOfTime`."""
-        if self.metric == TIME_TO_FIRST_IMAGE.name:
+        if self.metric == NOT_BISECTED:
             raise Refusal(messages.depends_on_the_cache(self.metric))
         self._open()
         good, bad = self.candidates[0], self.candidates[-1]
@@ -142,6 +143,8 @@ class Bisection:
             # The same command measures an end again, for example once its machine is quiet.
             self._failed.clear()
             self._save()
+            if isinstance(error, NoCaseSelected):
+                raise
             raise Refusal(str(error)) from None
         low, high, skipped = 0, len(self.candidates) - 1, set[int]()
         while untested := [n for n in range(low + 1, high) if n not in skipped]:
@@ -278,7 +281,7 @@ class Bisection:
         values = {name: (value, unit, valid) for name, unit, value, valid in values_of(case)}
         if self.metric not in values:
             raise NothingMeasured(
-                messages.no_metric(run.path.stem, self.case, self.metric, [*values])
+                messages.no_metric(self.case, self.metric, [n for n in values if n != NOT_BISECTED])
             )
         value, unit, valid = values[self.metric]
         if not valid:

@@ -41,6 +41,10 @@ class NothingMeasured(Refusal):
     """A process that gave no run; the text has its last lines."""
 
 
+class NoCaseSelected(NothingMeasured):
+    """pytest's arguments select no case."""
+
+
 def measured(
     side: Side,
     options: Sequence[str],
@@ -77,7 +81,7 @@ def measured(
                 return code, found
     name = path.stem.replace("-", " ")
     if code == NO_CASE:
-        raise NothingMeasured(messages.no_case_selected(name, join(options), log))
+        raise NoCaseSelected(messages.no_case_selected(name, join(options), log))
     raise NothingMeasured(messages.nothing_measured(name, code, reason, last_lines(log), log))
 
 

@@ -69,9 +69,17 @@ def not_measured(process: str, case: str) -> str:
     return f"{process}: {case} was not measured"
 
 
-def no_metric(process: str, case: str, metric: str, known: Collection[str]) -> str:
-    what = f"{process}: {case} has no metric {metric!r}{meant(metric, known)}"
-    return f"{what}; known are {', '.join(known)}"
+def no_metric(case: str, metric: str, known: Collection[str]) -> str:
+    return f"{case} has no metric {metric!r}" + (
+        meant(metric, known) or f"; known are {', '.join(known)}"
+    )
+
+
+def no_case(name: str, known: Collection[str]) -> str:
+    return f"no case is called {name!r}" + (
+        meant(name, known)
+        or "; pytest --benchmark-only --collect-only -q lists those that run here"
+    )
 
 
 def interference(process: str, metric: str) -> str:

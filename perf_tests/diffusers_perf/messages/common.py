@@ -12,6 +12,8 @@ OUT_OF_MEMORY = "out of memory"
 IMPORT = "from diffusers_perf import test_generation as test_generation"
 """The line that a test file needs."""
 CLOSE_MOST = 3
+CONTAINED_LEAST = 3
+"""Letters: fewer are in many names."""
 
 
 def last_line(output: str) -> str:
@@ -50,8 +52,11 @@ def seconds_left(left: float) -> str:
 
 
 def meant(name: str, known: Collection[str]) -> str:
-    """Which known names are like one that is not; empty where none is."""
-    close = get_close_matches(name, dict.fromkeys(known), n=CLOSE_MOST)
+    """Which known names are like one that is not, or else contain it; empty where none does."""
+    names = [*dict.fromkeys(known)]
+    close = get_close_matches(name, names, n=CLOSE_MOST)
+    if not close and len(name) >= CONTAINED_LEAST:
+        close = [one for one in names if name.lower() in one.lower()][:CLOSE_MOST]
     return f" (did you mean {' or '.join(close)}?)" if close else ""
 
 

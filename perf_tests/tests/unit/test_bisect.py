@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import sleep
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,7 +20,8 @@ import pytest
 from diffusers_perf.catalog.refusal import Refusal
 from diffusers_perf.cli import __main__ as command
 from diffusers_perf.compare import bisection, environments, processes
-from diffusers_perf.compare.processes import NothingMeasured
+from diffusers_perf.compare.processes import NoCaseSelected, NothingMeasured
+from diffusers_perf.plugin import finding
 from diffusers_perf.records.run import Run
 from perf_tests.tests.unit.recorded import keep, measured, parsed, process
 
@@ -151,14 +153,39 @@ def test_broken_end_is_one_sentence(index: Index, capsys: pytest.CaptureFixture[
 
 
 def test_unknown_metric_names_the_known(index: Index, capsys: pytest.CaptureFixture[str]) -> None:
-    assert bisect(metric="kernel") == 2
-    assert (
-        "has no metric 'kernel' (did you mean kernels?); known are latency, GPU busy,"
-        in capsys.readouterr().err
-    )
+    for metric, close in (
+        ("kernel", "kernels"),
+        ("Host", "host_syncs or device_to_host_copies or device_to_host_bytes"),
+    ):
+        assert bisect(metric=metric) == 2
+        said = f"error: {CASE} has no metric {metric!r} (did you mean {close}?)\n"
+        assert capsys.readouterr().err == said
+    assert bisect(metric="zzz") == 2
+    assert "has no metric 'zzz'; known are latency, GPU busy," in capsys.readouterr().err
     # The folder is not taken by what measured nothing.
     index.value = since("2.12.0")
     assert bisect(metric="kernels") == 0
+
+
+def test_unknown_case_names_close_ones(
+    index: Index, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def selects_none(*_: Any, **__: Any) -> None:
+        raise NoCaseSelected("no case is selected by -k")
+
+    def declares(*cases: str) -> None:
+        project = SimpleNamespace(cases=[SimpleNamespace(id=case) for case in cases])
+        monkeypatch.setattr(finding, "find_project", lambda: project)
+
+    monkeypatch.setattr(processes, "measured", selects_none)
+    for cases, said in (
+        (["ddim50-fp32", "vase25-tf32"], "no case is called 'ddim50-fp16' (did you mean ddim50-"),
+        # It is the older commit that lacks it.
+        (["ddim50-fp16"], "no case is selected by -k"),
+    ):
+        declares(*cases)
+        assert bisect(metric="kernels") == 2
+        assert capsys.readouterr().err.startswith(f"error: {said}")
 
 
 def test_counter_may_be_written_with_spaces(
