@@ -33,9 +33,9 @@ from diffusers_perf.messages.common import OUT_OF_MEMORY
 from diffusers_perf.plugin.crash import crash
 from diffusers_perf.plugin.judging import Judging
 from diffusers_perf.plugin.options import QUICK_ROUNDS, ROUNDS
+from diffusers_perf.plugin.room import refuse_unwritable
 from diffusers_perf.plugin.screen import Progress, ShownCase, outcome
 from diffusers_perf.plugin.selection import main_job
-from diffusers_perf.records.files import make_room, unwritable
 from diffusers_perf.records.missing import Untimed
 from diffusers_perf.records.run import KEY, CaseFinding, CaseRecord, Reference
 from diffusers_perf.records.store import BaselineStore
@@ -320,8 +320,8 @@ def start(config: pytest.Config) -> PerfSession:
         published = store.load_published()
     except Refusal as error:
         raise pytest.UsageError(str(error)) from None
-    if report is not None and not config.option.collectonly:
-        _make_room(report)
+    if not config.option.collectonly:
+        refuse_unwritable(config)
     return PerfSession(
         judging=judging,
         project=Project(shared=shared),
@@ -331,14 +331,3 @@ def start(config: pytest.Config) -> PerfSession:
         # An option of pytest's terminal plugin, which may be off.
         shows_traces=config.getoption("fulltrace", False),
     )
-
-
-def _make_room(report: Path) -> None:
-    """See now, and not after an hour, that the run's JSON and images can be written."""
-    try:
-        make_room(report)
-        report.with_name(f"{report.stem}-images").mkdir(exist_ok=True)
-    except OSError as error:
-        raise pytest.UsageError(
-            f"--benchmark-json {unwritable(Path(error.filename or report), error)}"
-        ) from None

@@ -81,13 +81,37 @@ def test_command_says_what_it_cannot_write(
     pytest.LineMatcher([said]).fnmatch_lines([f"error: {named}: {REFUSED}"])
 
 
-def test_run_says_before_it_measures_that_its_json_cannot_be_written(
-    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--benchmark-json=new/run.json"], "--benchmark-json */new/run.json"),
+        (["--benchmark-autosave"], "--benchmark-autosave */.benchmarks/*/*.json"),
+        (
+            ["--benchmark-save=mine", "--benchmark-storage=new"],
+            "--benchmark-save */new/*/mine.json",
+        ),
+    ],
+)
+def test_run_says_before_it_measures_what_it_cannot_write(
+    options: list[str], said: str, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path, test = pytester.path / "new" / "run.json", Path("perf_tests", "test_generation.py")
+    test = Path("perf_tests", "test_generation.py")
     test.parent.mkdir()
     test.touch()
     _make_read_only(monkeypatch)
-    result = run(pytester, f"--benchmark-json={path}")
+    result = run(pytester, *options)
     assert result.ret == pytest.ExitCode.USAGE_ERROR
-    result.stderr.fnmatch_lines([f"ERROR: --benchmark-json {path}: {REFUSED}"])
+    result.stderr.fnmatch_lines([f"ERROR: {said}: {REFUSED}"])
+
+
+def test_run_says_before_it_measures_which_file_is_in_the_way(pytester: pytest.Pytester) -> None:
+    Path("taken").touch()
+    result = run(pytester, "--benchmark-autosave", "--benchmark-storage=file://taken")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["ERROR: --benchmark-autosave */taken/*: cannot *taken*"])
+
+
+def test_run_that_can_be_saved_is_saved(pytester: pytest.Pytester) -> None:
+    assert run(pytester, "--benchmark-save=mine", "--benchmark-storage=saved").ret == 0
+    (file,) = (path for path in Path("saved").rglob("*") if path.is_file())
+    assert file.name == "0001_mine.json"
