@@ -19,6 +19,8 @@ SET_BY_THE_LIBRARY = ("num_inference_steps", "generator", "output_type")
 """Arguments of a pipeline's call that a workload does not state: they follow from its fields."""
 
 SMALL_MODELS = ("embedded", "embedded-flux", "small")
+FULL_MODELS = ("sd15", "sdxl", "flux1-dev", "flux1-schnell")
+"""The library's others."""
 
 COUNTS = (
     "height",

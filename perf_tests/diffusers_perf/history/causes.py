@@ -15,10 +15,12 @@ from shlex import join
 from statistics import median
 
 from diffusers_perf.catalog.metric import Unit
+from diffusers_perf.catalog.workload import FULL_MODELS, SMALL_MODELS
 from diffusers_perf.history.changes import Shape
 from diffusers_perf.history.store import MEASURED, TIME_TO_FIRST_IMAGE, Row
 from diffusers_perf.judge.interference import CORE_SLOWED
 from diffusers_perf.messages import history as messages
+from diffusers_perf.records.main_job import MODEL
 
 VERSIONS = ("python", "torch", "diffusers", "transformers", "cuda")
 PACKAGES = ("torch", "diffusers", "transformers")
@@ -69,6 +71,7 @@ class Cause:
         if row.device == "cpu":
             # Without it, pytest would run on the reader's GPU, if there is one.
             where += ["--device", "cpu"]
+        where += _model_of(row)
         if CauseKind.VERSIONS in self.kinds and self.packages:
             versions = [
                 part
@@ -81,6 +84,20 @@ class Cause:
                 ["diffusers-perf", "bisect", "--good", good[:12], "--bad", bad[:12], *where]
             )
         return ""
+
+
+def _model_of(row: Row) -> tuple[str, ...]:
+    """What makes pytest run the row's case on its model; nothing where it does so by itself, and
+    for a folder, of which a row has only the name.
+    """
+    if row.model in SMALL_MODELS:
+        # No workload has `small` as its own model.
+        named = row.device != "cpu" or row.model == "small"
+    elif row.model in FULL_MODELS:
+        named = row.device == "cpu"
+    else:
+        named = "/" in row.model or ":" in row.model
+    return ("--", f"{MODEL}{row.model}") if named else ()
 
 
 def cause_of(

@@ -17,6 +17,7 @@ from msgspec.structs import replace
 
 from diffusers_perf.catalog.refusal import Refusal
 from diffusers_perf.catalog.status import Status
+from diffusers_perf.catalog.workload import FULL_MODELS, SMALL_MODELS
 from diffusers_perf.cli import __main__ as command
 from diffusers_perf.history import store
 from diffusers_perf.history.causes import CauseKind
@@ -24,6 +25,7 @@ from diffusers_perf.history.changes import Shape
 from diffusers_perf.history.store import CONTROL, Row
 from diffusers_perf.history.trends import Event, Trend, alerts, ranges, red, trends
 from diffusers_perf.history.words import BARS, history_lines, issue
+from diffusers_perf.models import NAMED
 from perf_tests.tests.unit.recorded import (
     FOLDER,
     Content,
@@ -164,10 +166,29 @@ def test_range_is_bisected_for_an_event_without_uncommitted_changes() -> None:
     assert f"--case {CASE} " in one.command
 
 
-def test_change_on_a_cpu_is_bisected_on_a_cpu() -> None:
-    rows = [replace(row, device="cpu") for row in nights(range(50), slower(since=40))]
-    (one,) = ranges(trends(rows))
-    assert one.command.endswith("--metric 'GPU busy' --device cpu")
+@pytest.mark.parametrize(
+    ("device", "model", "end"),
+    [
+        ("cpu", "embedded", " --device cpu"),
+        ("cpu", "embedded-flux", " --device cpu"),
+        ("cpu", "small", " --device cpu -- --model=small"),
+        ("cpu", "sd15", " --device cpu -- --model=sd15"),
+        ("cuda", "embedded", " -- --model=embedded"),
+        ("cuda", "flux1-dev", ""),
+        ("cuda", "owner/name", " -- --model=owner/name"),
+        ("cuda", "serving:build", " -- --model=serving:build"),
+        # Where the folder lies is not known.
+        ("cuda", "finetuned", ""),
+    ],
+)
+def test_change_is_bisected_on_its_device_and_model(device: str, model: str, end: str) -> None:
+    changed = nights(range(50), slower(since=40))
+    (one,) = ranges(trends([replace(row, device=device, model=model) for row in changed]))
+    assert one.command.endswith(f"--metric 'GPU busy'{end}")
+
+
+def test_models_of_the_library_are_known_without_torch() -> None:
+    assert {*SMALL_MODELS, *FULL_MODELS} == {*NAMED}
 
 
 def test_time_to_first_image_is_not_bisected() -> None:
