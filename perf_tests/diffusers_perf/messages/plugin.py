@@ -213,7 +213,7 @@ def no_import_time(reason: str) -> str:
 
 
 def unsaved(reason: str) -> str:
-    return f"error: {reason}; no run was written"
+    return f"error: {reason}; the run was not written there"
 
 
 def closing(*, hold: int, new: int, doubtful: int, fail: int, skipped: int, missing: int) -> str:

@@ -98,8 +98,9 @@ def _is_all_elsewhere(session: pytest.Session, perf: PerfSession) -> bool:
 
 def _save_whole(benchmarks: Any, session: pytest.Session, perf: PerfSession) -> None:
     """Have pytest-benchmark write its JSON wholly or not at all, and only one that can be read; and
-    the verdicts shown even if the disk is full.
+    the verdicts shown even if the disk is full, also where the run is saved beside others.
     """
+    save_beside_others = benchmarks.storage.save
 
     def save_json(content: dict[str, Any]) -> None:
         path, text = Path(benchmarks.json), as_json(content, indent=4)
@@ -108,13 +109,22 @@ def _save_whole(benchmarks: Any, session: pytest.Session, perf: PerfSession) -> 
             write_whole(path, text)
             benchmarks.logger.info(f"wrote {path}", purple=True)
         except Refusal as error:
-            perf.unsaved = f"--benchmark-json {error}"
+            unsaved(f"--benchmark-json {error}")
         except OSError as error:
-            perf.unsaved = f"--benchmark-json {path}: {error.strerror}"
-        if perf.unsaved and session.exitstatus == pytest.ExitCode.OK:
+            unsaved(f"--benchmark-json {path}: {error.strerror}")
+
+    def save(content: dict[str, Any], name: str) -> None:
+        try:
+            save_beside_others(content, name)
+        except OSError as error:
+            unsaved(f"--benchmark-storage {benchmarks.storage}: {error.strerror}")
+
+    def unsaved(reason: str) -> None:
+        perf.unsaved = perf.unsaved or reason
+        if session.exitstatus == pytest.ExitCode.OK:
             session.exitstatus = pytest.ExitCode.INTERNAL_ERROR
 
-    benchmarks.save_json = save_json
+    benchmarks.save_json, benchmarks.storage.save = save_json, save
 
 
 def _write_what_was_not_timed(benchmarks: Any, config: pytest.Config) -> None:

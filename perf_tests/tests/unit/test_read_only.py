@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pytest_benchmark.storage.file import FileStorage
 
 from diffusers_perf.cli import __main__ as command
 from diffusers_perf.cli import explore, results
@@ -115,3 +116,17 @@ def test_run_that_can_be_saved_is_saved(pytester: pytest.Pytester) -> None:
     assert run(pytester, "--benchmark-save=mine", "--benchmark-storage=saved").ret == 0
     (file,) = (path for path in Path("saved").rglob("*") if path.is_file())
     assert file.name == "0001_mine.json"
+
+
+def test_run_that_cannot_be_saved_in_the_end_shows_its_verdicts(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(FileStorage, "save", full)
+    result = run(pytester, "--benchmark-autosave", "--benchmark-json=run.json")
+    assert result.ret == pytest.ExitCode.INTERNAL_ERROR
+    said = "error: --benchmark-storage */.benchmarks: No space left on device; the run was not *"
+    result.stdout.fnmatch_lines(["fine *new", said])
+    assert Path("run.json").exists()
