@@ -19,6 +19,7 @@ from diffusers_perf.measurement.generation import BadOutput
 from diffusers_perf.measurement.pipelines import DoesNotFit, collect
 from diffusers_perf.messages import applied as messages
 from diffusers_perf.messages.common import OUT_OF_MEMORY
+from diffusers_perf.records.pixels import NotComparable
 
 
 class CaseError(Exception):
@@ -38,7 +39,7 @@ def check_applied(stack: Sequence[Optimization], pipeline: Any) -> None:
             raise applied.NotApplied(messages.not_applied(optimization.name, error)) from None
 
 
-BROKEN = (Refusal, BadOutput, NotDiscovered, NotCountable)
+BROKEN = (Refusal, BadOutput, NotComparable, NotDiscovered, NotCountable)
 """What ends one case with a sentence, and not the others."""
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from copy import copy
 from functools import partial
@@ -29,10 +29,13 @@ from diffusers_perf.measurement.flag import flag
 from diffusers_perf.measurement.noise import as_first_of
 from diffusers_perf.measurement.torch_flags import torch_flags
 from diffusers_perf.messages import measurement as messages
-from diffusers_perf.records.pixels import Images
+from diffusers_perf.messages.records import few_pixels
+from diffusers_perf.records.pixels import SIDE_LEAST, Images
 
 OUTPUTS = ("images", "frames")
 """What a pipeline calls its images in what it gives, in the order in which they are looked for."""
+SHAPES_MOST = 3
+"""That a sentence about images of several sizes names."""
 SOUND = "audios"
 """What diffusers' pipelines for sound call theirs."""
 
@@ -256,10 +259,23 @@ def images_in(output: Any) -> Images:
         found = np.moveaxis(found, -3, -1) if found.ndim > 3 else found
     if hasattr(output, SOUND) and found is output:
         raise BadOutput(messages.gives_sound(type(output).__name__))
-    array = np.asarray(found)
-    if array.ndim < 4 or array.shape[-1] != 3 or array.dtype.kind not in "fu":
-        raise BadOutput(messages.no_images(type(output).__name__, array.shape))
+    try:
+        array = np.asarray(found)
+    except ValueError:
+        raise BadOutput(messages.bad_images(type(output).__name__, _shapes(found))) from None
+    is_of_images = array.ndim > 3 and array.shape[-1] == 3 and array.dtype.kind in "fu"
+    if not is_of_images or 0 in array.shape[1:]:
+        shapes = [array.shape] if array.ndim else []
+        raise BadOutput(messages.bad_images(type(output).__name__, shapes))
+    if not len(array):
+        raise BadOutput(few_pixels(array.shape, SIDE_LEAST))
     images: Images = np.asarray(array, dtype=np.float32).reshape(-1, *array.shape[-3:])
     if array.dtype == np.uint8:
         images /= 255
     return images
+
+
+def _shapes(images: Sequence[Any]) -> list[tuple[int, ...]]:
+    """The first ones of those that do not fit together; none of what is no image."""
+    shapes = (np.shape(one) for one in images if hasattr(one, "shape") or hasattr(one, "size"))
+    return list(dict.fromkeys(shapes))[:SHAPES_MOST]

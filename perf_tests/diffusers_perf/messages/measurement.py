@@ -89,10 +89,6 @@ def gives_sound(output: str) -> str:
     return f"the pipeline gave {output} with sound; only images and videos are measured"
 
 
-def no_images(output: str, shape: Sequence[int]) -> str:
-    return bad_images(output, [shape] if shape else [])
-
-
 def bad_images(output: str, shapes: Sequence[Sequence[int]]) -> str:
     """`shapes` of one array, or of several that do not fit together."""
     shown = " and ".join(str(tuple(shape)) for shape in shapes)
@@ -104,24 +100,6 @@ def bad_images(output: str, shapes: Sequence[Sequence[int]]) -> str:
         "floating point or uint8; let its __call__ pass on output_type and return what has .images "
         "or .frames"
     )
-
-
-def other_images(shape: Sequence[int], expected: Sequence[int]) -> str:
-    """`shape` and `expected`: count, height, width, channels."""
-    return (
-        f"the pipeline gave images of shape {tuple(shape)}, and those that they are compared with "
-        f"have shape {tuple(expected)}"
-    )
-
-
-def few_pixels(shape: Sequence[int], least: int) -> str:
-    return (
-        f"the pipeline gave images of shape {tuple(shape)}; at least one image of at least "
-        f"{least}x{least} pixels is needed"
-    )
-
-
-# Before the first image
 
 
 def compiled_from_source(modules: int, *, is_lost: bool, is_forbidden: bool) -> str:

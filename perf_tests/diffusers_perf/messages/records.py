@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 # Any file
@@ -154,5 +155,19 @@ def other_shape(path: Path, written: str, width: int, height: int) -> str:
     return f"{path}: declares {written}, but has {width}x{height} pixels"
 
 
-def unequal_images(one: object, other: object) -> str:
-    return f"images of {one} cannot be compared with {other}"
+def other_images(shape: Sequence[int], expected: Sequence[int]) -> str:
+    """`shape` and `expected`: count, height, width, channels."""
+    return (
+        f"the pipeline gave images of shape {tuple(shape)}, and those that they are compared with "
+        f"have shape {tuple(expected)}"
+    )
+
+
+def few_pixels(shape: Sequence[int], least: int) -> str:
+    return (
+        f"the pipeline gave images of shape {tuple(shape)}; at least one image of at least "
+        f"{least}x{least} pixels is needed"
+    )
+
+
+# Before the first image

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from diffusers_perf.measurement.raising import INSTALLED, NOT_THEIRS, STANDARD, at_line, raised
 from diffusers_perf.messages.common import first_line
-from diffusers_perf.plugin.bad_output import bad_output
+from diffusers_perf.records.pixels import NotComparable
 
 LIBRARY, TORCH = NOT_THEIRS
 CALLS_THEIRS = tuple(
@@ -36,10 +36,9 @@ PASSED_THROUGH = (
 
 def crash(error: Exception) -> str:
     """The error and its line, if a pipeline or what changes it raised it: a user's code, or that of
-    a library; or what is wrong with what the pipeline gave. Empty for a bug of this library, whose
-    traceback is to be seen.
+    a library. Empty for a bug of this library, whose traceback is to be seen.
     """
-    return " ".join(raised(error).split()) if _is_theirs(error) else bad_output(error)
+    return " ".join(raised(error).split()) if _is_theirs(error) else ""
 
 
 def in_a_line(error: Exception) -> str:
@@ -48,8 +47,11 @@ def in_a_line(error: Exception) -> str:
     if _is_theirs(error):
         return at_line(Exception(f"{kind.__name__}: {text}").with_traceback(error.__traceback__))
     # Refusals of this library's own are sentences.
-    own = text if kind is ValueError else f"{kind.__name__}: {text}"
-    return bad_output(error) or own
+    return (
+        text
+        if issubclass(kind, NotComparable) or kind is ValueError
+        else f"{kind.__name__}: {text}"
+    )
 
 
 def _is_theirs(error: Exception) -> bool:

@@ -5,14 +5,20 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from diffusers_perf.messages.records import unequal_images
+from diffusers_perf.messages import records as messages
 from diffusers_perf.records.measurement import IDENTICAL_DB, Distance, Look
 
 Images = npt.NDArray[np.float32]
 """Shape (count, height, width, 3), in [0, 1]."""
 
+SIDE_LEAST = 7
+"""Pixels; SSIM has no smaller window."""
 THUMBNAIL = 64
 """Pixels of the longer side of an accepted image."""
+
+
+class NotComparable(ValueError):
+    """Images that cannot be compared; one sentence says why."""
 
 
 def look(images: Images) -> Look:
@@ -28,18 +34,20 @@ def look(images: Images) -> Look:
 def distance(images: Images, reference: Images) -> Distance:
     """PSNR in dB and SSIM of each image with its partner; the lowest of each.
 
-    `ValueError` for batches of different shapes.
+    `NotComparable` for batches of different shapes, or images of too few pixels.
     """
     from skimage.metrics import structural_similarity
 
     if images.shape != reference.shape:
-        raise ValueError(unequal_images(images.shape, reference.shape))
+        raise NotComparable(messages.other_images(images.shape, reference.shape))
     psnr, ssim = [], []
     for one, other in zip(_finite(images), _finite(reference), strict=True):
         if np.array_equal(one, other):
             psnr.append(IDENTICAL_DB)
             ssim.append(1.0)
             continue
+        if min(images.shape[1:3]) < SIDE_LEAST:
+            raise NotComparable(messages.few_pixels(images.shape, SIDE_LEAST))
         # Not the library's, which is this and imports scipy.stats: a second of each process.
         error = np.mean((one - other) ** 2, dtype=np.float64)
         psnr.append(min(IDENTICAL_DB, float(-10 * np.log10(error))))

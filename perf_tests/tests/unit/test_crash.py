@@ -96,11 +96,6 @@ def test_pipeline_that_gives_other_images_is_said_in_a_sentence(
     result.stdout.no_fnmatch_line("*Error*")
 
 
-def test_line_of_an_error_says_which_images_came() -> None:
-    said = in_a_line(caught(Generation(lambda **_: [*IMAGES, IMAGES[0, 1:]], WORKLOAD).images))
-    assert said.startswith("the pipeline gave list with arrays of shape (64, 64, 3) and (63, 64, ")
-
-
 SHAPES = [((1, 8, 8, 3), (1, 9, 9, 3)), ((1, 2, 2, 3), (1, 2, 2, 3))]
 """Of images: another's, which this library refuses, and too small a one, which another does."""
 

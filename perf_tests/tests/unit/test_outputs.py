@@ -34,8 +34,14 @@ def test_images_with_sound_are_found() -> None:
         (AudioPipelineOutput(audios=np.ones((1, 2, 8))), "gave AudioPipelineOutput with sound"),
         ({"images": IMAGES}, "gave dict with no array, .* return what has .images or .frames"),
         (SimpleNamespace(images=IMAGES[0]), r"with an array of shape \(4, 4, 3\), not images"),
+        (
+            SimpleNamespace(images=[*IMAGES, IMAGES[0, 1:]]),
+            r"with arrays of shape \(4, 4, 3\) and \(3, 4, 3\), not images",
+        ),
+        (SimpleNamespace(images=[[1], [1, 2]]), "gave SimpleNamespace with no array, not images"),
+        (SimpleNamespace(images=IMAGES[:0]), "at least one image of at least 7x7 pixels"),
     ],
-    ids=["sound", "dict", "one image"],
+    ids=["sound", "dict", "one image", "ragged", "numbers", "none"],
 )
 def test_what_holds_no_images_is_refused_with_a_reason(output: Any, says: str) -> None:
     with pytest.raises(BadOutput, match=says):

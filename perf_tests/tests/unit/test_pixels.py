@@ -54,7 +54,7 @@ def test_images_in_another_order_are_far(images: Images) -> None:
 
 
 def test_other_shapes_are_refused(images: Images) -> None:
-    with pytest.raises(ValueError, match="cannot be compared"):
+    with pytest.raises(pixels.NotComparable, match="those that they are compared with have shape"):
         pixels.distance(images, images[:1])
 
 
