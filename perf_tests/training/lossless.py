@@ -24,7 +24,10 @@ from diffusers_perf.catalog.refusal import Refusal
 from diffusers_perf.catalog.workload import Workload
 from diffusers_perf.cli.answers import refuse
 from diffusers_perf.measurement import stepwise
+from diffusers_perf.measurement.failing import CaseError, check_applied, failing
 from diffusers_perf.measurement.generation import Generation
+from diffusers_perf.measurement.lacking import lack_of
+from diffusers_perf.measurement.machine import this_machine
 from diffusers_perf.measurement.packages import not_installed
 from diffusers_perf.measurement.pipelines import Source, built
 from diffusers_perf.records import pixels
@@ -50,8 +53,12 @@ class Errors:
     image_db: float = math.nan
 
     def note(self, seen: torch.Tensor, wanted: torch.Tensor) -> None:
-        """One call's prediction, and float32's."""
-        apart = (seen - wanted.to(seen.device)).abs()
+        """One call's prediction, and float32's. What is of another shape or not finite is off by
+        any amount.
+        """
+        apart = seen.new_full((1,), math.inf)
+        if seen.shape == wanted.shape:
+            apart = (seen - wanted.to(seen.device)).abs().nan_to_num(nan=math.inf, posinf=math.inf)
         self.rms.append(float(apart.square().mean().sqrt()))
         self.largest.append(float(apart.max()))
 
@@ -61,7 +68,7 @@ class Errors:
         Of a single call the largest difference is a matter of chance.
         """
         return (
-            max(map(share, self.rms, eager.rms)),
+            max(share(own, theirs) for own, theirs in zip(self.rms, eager.rms, strict=True)),
             share(max(self.largest), max(eager.largest)),
             10 ** ((eager.image_db - self.image_db) / 20),
         )
@@ -90,6 +97,7 @@ class Lossless:
         self.exact = []
         self.eager: dict[str, list[Errors]] = {}
         with (
+            failing(case, device),
             torch.backends.cudnn.flags(enabled=True, allow_tf32=False),
             built(case, source, device) as pipeline,
         ):
@@ -102,7 +110,11 @@ class Lossless:
     def errors(self, case: Case) -> list[Errors]:
         """Of each seed."""
         found = []
-        with built(case, self.source, self.device) as pipeline:
+        with (
+            failing(case, self.device),
+            built(case, self.source, self.device) as pipeline,
+        ):
+            check_applied(case.stack, pipeline)
             for seeded, exact in zip(self.seeds, self.exact, strict=True):
                 seen = Errors()
                 generation = Generation(pipeline, seeded)
@@ -155,9 +167,15 @@ def main() -> int:
     try:
         models.quiet_libraries()
         device = command.device(args)
-        cases, source = cases_of(args.workload, args.stacks), models.open_source(args.model)
-        is_kept = show(cases, Lossless(cases[0].workload, source, device))
-    except (NotReadyError, ValueError, Refusal) as error:
+        cases = cases_of(args.workload, args.stacks)
+        sources = models.Sources(device=device.type, model=args.model)
+        machine = this_machine(device.type)
+        workload = cases[0].workload
+        for case in cases:
+            if lack := lack_of(case.stack, machine=machine, workload=workload, sources=sources):
+                return refuse(lack.reason)
+        is_kept = show(cases, Lossless(workload, sources.of(workload), device))
+    except (NotReadyError, ValueError, Refusal, CaseError, stepwise.CannotFollow) as error:
         return refuse(str(error))
     except ModuleNotFoundError as error:
         if sentence := not_installed(error):

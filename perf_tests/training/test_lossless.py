@@ -40,12 +40,17 @@ def test_shares_are_of_the_worst_call_and_of_the_largest_difference() -> None:
         for call in calls:
             errors.note(torch.tensor(call, dtype=torch.float64), wanted)
     assert own.beside(eager) == pytest.approx((1.5, 1, 10**0.3))
+    for broken in (torch.full((2,), math.nan), torch.zeros(3)):
+        own = Errors(rms=[1.0], largest=[1.0])
+        own.note(broken.double(), wanted)
+        assert own.beside(eager)[:2] == (math.inf, math.inf)
     assert lossless.share(0, 0) == 1
     assert lossless.share(1e-9, 0) == math.inf
 
 
-def test_unknown_stack_is_one_sentence(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("stack", ["no_such", "fp16+deepcache", "bf16+fused_mlp+cuda_graph"])
+def test_stack_that_cannot_be_built_is_one_sentence(
+    stack: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run(monkeypatch, "no_such") == 2
+    assert run(monkeypatch, stack) == 2
     assert capsys.readouterr().err.startswith("error: ")

@@ -92,9 +92,9 @@ class Clock:
         busy = measured.gpu_busy_s
         if not self.host_bound or busy is None:
             return min(measured.rounds_s)
-        loops = loops_of(measured)
+        loops, own = loops_of(measured), busy + measured.host_copies_s
         return min(
-            min(seconds, busy) + max(0.0, seconds - busy) * self.best_loop_s / loop
+            min(seconds, own) + max(0.0, seconds - own) * self.best_loop_s / loop
             for seconds, loop in zip(
                 measured.rounds_s, map(min, loops[::2], loops[1::2]), strict=True
             )

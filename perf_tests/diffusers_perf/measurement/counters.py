@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from statistics import fmean
@@ -39,8 +39,9 @@ FAMILIES: tuple[tuple[str, re.Pattern[str]], ...] = tuple(
 )
 
 
-HOST_COPY = re.compile(r"Memcpy (HtoD|DtoH)")
-"""Copies between the host's memory and the GPU's, by the profiler's names."""
+HOST_COPY = re.compile(r"Memcpy (HtoD|DtoH|HtoH)")
+"""A copy to or from the host's memory, by the profiler's names."""
+PAGEABLE = "Pageable"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +50,8 @@ class TraceSummary:
 
     counters: Mapping[str, Count]
     gpu_busy_s: float
+    host_copies_s: float
+    """As in `Measurement`."""
     stages_s: Mapping[str, float]
     families: Mapping[str, KernelFamily]
     """Seconds on the GPU and number of kernels."""
@@ -87,19 +90,8 @@ def extrapolate(trace: Trace, *, traced: int, steps: int) -> TraceSummary:
         total = sum(counts[name] for counts in trace.counts)
         counters[name] = Count(fixed=total - traced * each, per_step=each)
 
-    busy = [busy_s(segment.on_gpu) for segment in trace.steps]
-    step_s = fmean(busy[STEADY] or busy)
-    stages = dict(
-        zip(
-            STAGES,
-            (
-                busy_s(trace.before.on_gpu),
-                sum(busy) + further * step_s,
-                busy_s(trace.after.on_gpu),
-            ),
-            strict=True,
-        )
-    )
+    stages = _stages_s(trace, further, busy_s)
+    with_copies_s = sum(_stages_s(trace, further, occupied_s).values())
     families = {}
     whole, steps_s = by_family(trace.on_gpu), by_family(e for part in steady for e in part.on_gpu)
     for family, (seconds, number) in sorted(whole.items()):
@@ -109,21 +101,43 @@ def extrapolate(trace: Trace, *, traced: int, steps: int) -> TraceSummary:
             gpu_s=seconds + share * more_s, kernels=round(number + share * more)
         )
     return TraceSummary(
-        counters=counters, gpu_busy_s=sum(stages.values()), stages_s=stages, families=families
+        counters=counters,
+        gpu_busy_s=sum(stages.values()),
+        host_copies_s=max(0.0, with_copies_s - sum(stages.values())),
+        stages_s=stages,
+        families=families,
     )
+
+
+def _stages_s(
+    trace: Trace, further: int, seconds_of: Callable[[Sequence[TraceEvent]], float]
+) -> dict[str, float]:
+    """Seconds of each stage, with so many further steps."""
+    steps = [seconds_of(segment.on_gpu) for segment in trace.steps]
+    denoising_s = sum(steps) + further * fmean(steps[STEADY] or steps)
+    around = seconds_of(trace.before.on_gpu), seconds_of(trace.after.on_gpu)
+    return dict(zip(STAGES, (around[0], denoising_s, around[1]), strict=True))
 
 
 def busy_s(events: Iterable[TraceEvent]) -> float:
     """Length of the union of the events' intervals, in seconds: overlaps count once.
 
-    Without copies between the host's memory and the GPU's: they take as long as the host makes
-    them. Of pageable memory it carries a large one piece by piece (an image's takes 33 µs on an
-    H100's free host); of pinned memory, whose weights an offloaded layer is given, the same bytes
-    took 2.04 to 2.08 s in three processes on one H200, and kernels 0.667 s in each of them.
+    Without copies to or from the host's memory: they take as long as the host makes them. Of
+    pageable memory it carries a large one piece by piece (an image's takes 33 µs on an H100's free
+    host); of pinned memory, where an offloaded layer's weights are, the same bytes took 2.04 to
+    2.08 s in three processes on one H200, and all kernels but copies and casts 0.667 s in each.
     """
+    return _union_s(event for event in events if not HOST_COPY.match(event.name))
+
+
+def occupied_s(events: Iterable[TraceEvent]) -> float:
+    """The same with copies of pinned memory, which go on without the host."""
+    return _union_s(event for event in events if PAGEABLE not in event.name)
+
+
+def _union_s(events: Iterable[TraceEvent]) -> float:
     total, reached = 0.0, float("-inf")
-    own = (event for event in events if not HOST_COPY.match(event.name))
-    for event in sorted(own, key=lambda e: e.start_s):
+    for event in sorted(events, key=lambda e: e.start_s):
         total += max(0.0, event.end_s - max(event.start_s, reached))
         reached = max(reached, event.end_s)
     return total

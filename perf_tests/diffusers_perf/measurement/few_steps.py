@@ -98,4 +98,5 @@ def with_whole_gpu_time(measured: Measurement, *, steps: int) -> Measurement:
         return measured
     step_s = measured.stages_s["denoising"] / measured.steps
     busy_s = measured.gpu_busy_s + (steps - measured.steps) * step_s
-    return structs.replace(measured, gpu_busy_s=busy_s)
+    copies_s = measured.host_copies_s * steps / measured.steps
+    return structs.replace(measured, gpu_busy_s=busy_s, host_copies_s=copies_s)

@@ -265,7 +265,7 @@ def images_in(output: Any) -> Images:
         raise BadOutput(messages.bad_images(type(output).__name__, _shapes(found))) from None
     is_of_images = array.ndim > 3 and array.shape[-1] == 3 and array.dtype.kind in "fu"
     if not is_of_images or 0 in array.shape[1:]:
-        shapes = [array.shape] if array.ndim else []
+        shapes = [array.shape] if array.shape not in ((), (0,)) else []
         raise BadOutput(messages.bad_images(type(output).__name__, shapes))
     if not len(array):
         raise BadOutput(few_pixels(array.shape, SIDE_LEAST))

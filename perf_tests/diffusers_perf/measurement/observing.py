@@ -229,6 +229,7 @@ def with_gpu_times(
     return structs.replace(
         measurement,
         gpu_busy_s=seen.gpu_busy_s,
+        host_copies_s=seen.host_copies_s,
         counters={**measurement.counters, **seen.counters},
         stages_s=seen.stages_s,
         families=seen.families,

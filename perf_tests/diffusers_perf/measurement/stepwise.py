@@ -110,8 +110,8 @@ def follow(
     each: Callable[[torch.Tensor, torch.Tensor], None] | None = None,
 ) -> Followed:
     """One generation of a case along a reference's trajectory. The blocks that were recorded are
-    called once more. `each` is given every prediction and the reference's, in float64 on their
-    devices. `CannotFollow` where the denoisers are not called as the reference's were.
+    called once more. `each` is given the predictions of every call and the reference's, in float64
+    on their devices. `CannotFollow` where the denoisers are not called as the reference's were.
     """
     run = _Following(trajectory, each)
     with _stand_ins(pipeline, run.call), step_ends(pipeline, run.end_step):
@@ -194,12 +194,12 @@ class _Following:
             inputs_db = -IDENTICAL_DB
         output = self._called(name, module, args, kwargs, number)
         given = _tensors(output)
-        if [t.shape for t in given] != [t.shape for t in then.prediction]:
-            self.steps[-1].append((inputs_db, -IDENTICAL_DB))
-            return output
         own_prediction, wanted = _joined(given), _joined(then.prediction)
         if self.each:
             self.each(own_prediction, wanted)
+        if [t.shape for t in given] != [t.shape for t in then.prediction]:
+            self.steps[-1].append((inputs_db, -IDENTICAL_DB))
+            return output
         self.steps[-1].append((inputs_db, signal_to_noise_db(own_prediction, wanted)))
         return _replaced(output, then.prediction)
 

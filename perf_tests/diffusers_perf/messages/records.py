@@ -168,6 +168,3 @@ def few_pixels(shape: Sequence[int], least: int) -> str:
         f"the pipeline gave images of shape {tuple(shape)}; at least one image of at least "
         f"{least}x{least} pixels is needed"
     )
-
-
-# Before the first image

@@ -179,6 +179,9 @@ class Measurement(Record, frozen=True, kw_only=True):
     """Of a step-wise workload's cases, to its reference; their `image_distance` is then of the
     image that comes of the reference's predictions."""
     gpu_busy_s: Positive | None = None
+    host_copies_s: NotNegative = 0.0
+    """During which the GPU copied from or to pinned memory of the host, and did nothing else. In
+    older runs it is a part of `gpu_busy_s`."""
     peak_memory_bytes: PositiveInteger | None = None
     time_to_first_image_s: Positive | None = None
     """Load, check, compile, capture, generate. What an earlier case of the process loaded
@@ -257,7 +260,9 @@ class Measurement(Record, frozen=True, kw_only=True):
     @property
     def idle_share(self) -> float | None:
         """Of the latency, the share during which the GPU is idle; None where that is unknown."""
-        return None if self.gpu_busy_s is None else max(0.0, 1 - self.gpu_busy_s / self.latency_s)
+        if self.gpu_busy_s is None:
+            return None
+        return max(0.0, 1 - (self.gpu_busy_s + self.host_copies_s) / self.latency_s)
 
     @property
     def bottleneck(self) -> Literal["host", "gpu"] | None:

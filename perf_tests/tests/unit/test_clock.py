@@ -50,6 +50,13 @@ def test_idle_part_of_a_round_is_that_of_the_quickest_core() -> None:
     assert clock.noise_field(GPU_BUSY) == "gpu_busy_s"
 
 
+def test_copies_that_the_gpu_makes_do_not_follow_a_core() -> None:
+    """An offloaded case's: of 2.5 s, the GPU copies for 1.5 s and waits for the host for 0.5 s."""
+    seen = structs.replace(timed(2.5, loops_s=(0.020, 0.020)), host_copies_s=1.5)
+    assert seen.idle_share == pytest.approx(0.2)
+    assert Clock.of([[seen]], HOSTS).latency_s(seen) == pytest.approx(2.25)
+
+
 def test_clock_says_how_it_reads_latencies_alone() -> None:
     host_bound, gpu_bound, loopless = (
         Clock.of([[timed(seconds, loops_s=loops_s)]], HOSTS)

@@ -193,6 +193,9 @@ def test_copies_of_host_memory_are_not_gpu_time(lines: list[dict[str, Any]]) -> 
         assert now.gpu_busy_s == was.gpu_busy_s, kind
         assert now.stages_s == was.stages_s
         assert now.families["copy and cast"].gpu_s > was.families["copy and cast"].gpu_s
+        # The host carries what is pageable; the GPU copies what is pinned, and is not idle.
+        grown = (now.host_copies_s - was.host_copies_s) > 1e-4
+        assert grown == ("Pinned" in kind), kind
     slower = [dict(line) for line in lines]
     within = next(line for line in slower if "Memcpy DtoD" in line.get("name", ""))
     within["dur"] += 4_000
