@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -39,9 +40,25 @@ def settings_of(bench: Bench, workload: Workload, catalog: Catalog) -> dict[str,
         "measuring code": digest(),
         "optimizations' code": _code_of_optimizations(catalog),
     }
+    if code := _code_of_model(bench.sources.of(workload).name):
+        settings["model's code"] = code
     # As a file gives it back.
     read: dict[str, Any] = json.loads(json.dumps(settings))
     return read
+
+
+def _code_of_model(name: str) -> str:
+    """Of all Python files of the package whose function builds the model; empty for other models,
+    whose code is that of installed packages.
+    """
+    package = sys.modules.get(name.partition(":")[0].partition(".")[0])
+    if ":" not in name or package is None:
+        return ""
+    folders = map(Path, getattr(package, "__path__", ()))
+    files = [file for folder in folders for file in folder.rglob("*.py")]
+    files = files or [Path(package.__file__)] if package.__file__ else files
+    contents = (file.read_bytes() for file in sorted(files) if file.is_file())
+    return hashlib.sha256(b"".join(contents)).hexdigest()[:12]
 
 
 def _code_of_optimizations(catalog: Catalog) -> str:
