@@ -37,6 +37,9 @@ HOST_BOUND = 0.25
 CORE_SLOWED = 1.15
 """A core this many times slower than at its best had interference. Two cores of an idle machine
 were at most 1.13 times slower, those of hosts that neighbours kept busy up to 1.9 times."""
+HOST_SLOWED = 2.0
+"""Other processes make what runs beside them this many times slower at most, apart from the time
+that it waits for a CPU: hosts that neighbours kept busy were up to 1.9 times slower."""
 POWER_LIMITED = 1.04
 """At its power limit a card takes up to this many times as long for the same kernels: the less it
 waits for its host, the lower is its clock. FLUX.1-dev differed by 4 % on one H200, whose host was
@@ -50,7 +53,7 @@ def excuses(q: Question, metric: Metric, share: float) -> list[str]:
     """Why a time that reaches this share of its limit is invalid; empty where it is not.
 
     A busy CPU disturbs the wall clock and not the GPU, and what disturbed the reference disturbs
-    what is compared with it alone. A drifted reference excuses a latency that is beyond its limit
+    what is compared with it alone, and neither by more than others can. A drifted reference excuses a latency that is beyond its limit
     by no more than the drift. Where the reference became faster, its first time flattered every
     speedup, and what looks slower is slower. A slow core excuses no more than it can have caused,
     and a round that took longer than the others no more than that of a default call. One that was
@@ -59,10 +62,7 @@ def excuses(q: Question, metric: Metric, share: float) -> list[str]:
     A card at its power limit excuses a longer GPU busy time where the GPU sets the pace and the
     call itself took no longer.
     """
-    # Of such a metric the least counts, which waiting lengthens by no more than its share.
-    waited = q.measured.interference.cpu_wait_share or 0.0
-    excused = not metric.margin or share >= 1 - waited
-    wall_clock = metric.wall_clock and excused
+    wall_clock = metric.wall_clock and share >= _least_beside_others(q, metric)
     reasons = [*q.measured.interference.reasons(wall_clock=wall_clock)]
     if metric.ratio_of:
         theirs = q.reference.interference.reasons(wall_clock=wall_clock)
@@ -75,6 +75,15 @@ def excuses(q: Question, metric: Metric, share: float) -> list[str]:
     if share < 1 and metric is GPU_BUSY:
         reasons += _power_limited(q)
     return list(dict.fromkeys(reasons))
+
+
+def _least_beside_others(q: Question, metric: Metric) -> float:
+    """The least share of its limit to which other processes can have brought a time."""
+    waited = q.measured.interference.cpu_wait_share
+    if metric.margin:
+        # The least of several counts, which waiting lengthens by no more than its share.
+        return 1 - (waited or 0.0)
+    return 0.0 if waited is None else (1 - waited) / HOST_SLOWED
 
 
 def _slower_machine(q: Question, metric: Metric, share: float) -> Iterator[str]:

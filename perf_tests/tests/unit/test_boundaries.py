@@ -653,6 +653,19 @@ def test_of_two_rounds_neither_excuses() -> None:
     assert not excuses(asked, DEFAULT_CALL, 0.9)
 
 
+@pytest.mark.parametrize("metric", [LATENCY, LATENCY_SPEEDUP, DEFAULT_CALL])
+@pytest.mark.parametrize(
+    ("waited", "share", "excused"),
+    [(0.1, 0.45, True), (0.1, 0.449, False), (0.5, 0.25, True), (None, 0.01, True)],
+)
+def test_busy_host_excuses_no_more_than_others_can_cause(
+    metric: Metric, waited: float | None, share: float, excused: bool
+) -> None:
+    busy = Interference(host=("the host waited",), cpu_wait_share=waited)
+    found = excuses(question(structs.replace(FP16, interference=busy)), metric, share)
+    assert found == (["the host waited"] if excused else [])
+
+
 @pytest.mark.parametrize(
     ("waited", "share", "excused"),
     [(0.25, 0.75, True), (0.25, 0.74, False), (None, 1.0, True), (None, 0.99, False)],
