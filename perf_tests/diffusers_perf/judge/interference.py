@@ -53,11 +53,12 @@ def excuses(q: Question, metric: Metric, share: float) -> list[str]:
     """Why a time that reaches this share of its limit is invalid; empty where it is not.
 
     A busy CPU disturbs the wall clock and not the GPU, and what disturbed the reference disturbs
-    what is compared with it alone, and neither by more than others can. A drifted reference excuses a latency that is beyond its limit
-    by no more than the drift. Where the reference became faster, its first time flattered every
-    speedup, and what looks slower is slower. A slow core excuses no more than it can have caused,
-    and a round that took longer than the others no more than that of a default call. One that was
-    slower than in the accepted processes excuses no ratio to a reference, which ran on it too.
+    what is compared with it alone; neither excuses more than others can cause. A drifted reference
+    excuses a latency that is beyond its limit by no more than the drift. Where the reference became
+    faster, its first time flattered every speedup, and what looks slower is slower. A slow core
+    excuses no more than it can have caused, and a round that took longer than the others no more
+    than that of a default call. One that was slower than in the accepted processes excuses no ratio
+    to a reference, which ran on it too.
 
     A card at its power limit excuses a longer GPU busy time where the GPU sets the pace and the
     call itself took no longer.
