@@ -277,7 +277,8 @@ class Bisection:
     def _value(self, run: Run) -> tuple[float, Unit]:
         case = run.by_id.get(self.case)
         if case is None:
-            raise NothingMeasured(messages.not_measured(run.path.stem, self.case))
+            why = run.session.failures.get(self.case, "")
+            raise NothingMeasured(messages.not_measured(run.path.stem, self.case, why))
         values = {name: (value, unit, valid) for name, unit, value, valid in values_of(case)}
         if self.metric not in values:
             raise NothingMeasured(

@@ -57,7 +57,7 @@ def measured(
 ) -> tuple[int, Run]:
     """As `run`, with a log beside `path`: pytest's exit code and what was measured.
 
-    `NothingMeasured` where no case was.
+    `NothingMeasured` where no case was, and none failed of which the run says why.
     """
     log = path.with_suffix(".log")
     code = run(
@@ -77,7 +77,7 @@ def measured(
         except Refusal as error:
             reason = str(error)
         else:
-            if found.cases:
+            if found.cases or found.session.failed:
                 return code, found
     name = path.stem.replace("-", " ")
     if code == NO_CASE:

@@ -19,6 +19,7 @@ from diffusers_perf.judge.weighing import PAIRS, PAIRS_MOST, PAIRS_TO_FORESEE
 from diffusers_perf.messages import ab as messages
 from diffusers_perf.messages.common import seconds_left
 from diffusers_perf.messages.numbers import plural
+from diffusers_perf.records.reading import load_run
 from diffusers_perf.records.store import BaselineStore
 
 PAIRS_LEAST = 2
@@ -27,6 +28,10 @@ PAIRS_LEAST = 2
 
 class OutOfTime(Exception):
     """The budget holds no further process; the text says how to go on."""
+
+
+class HeadFails(Exception):
+    """Head's first process measured no case; the others would not either."""
 
 
 class NoTimeCounts(Exception):
@@ -77,9 +82,12 @@ class Turns:
         except NoTimeCounts:
             print(messages.no_time_counts(len(self.state.pairs())))
             self.state.complete = True
+        except HeadFails:
+            print(messages.HEAD_FAILS)
+            self.state.complete = True
         except OutOfTime as reason:
             print(messages.stopped(reason))
-        if len(self.state.pairs()) < PAIRS_LEAST:
+        if len(self.state.pairs()) < PAIRS_LEAST and not self.state.complete:
             made = len(self.state.pairs())
             raise Refusal(messages.too_few_pairs(PAIRS_LEAST, made))
         if len(self.state.finished) > before:
@@ -104,7 +112,7 @@ class Turns:
     def _measure(self, most: int) -> None:
         """Run what is not finished of this many pairs: A B B A A B …
 
-        `NoTimeCounts` where the first of them leave nothing to weigh; `OutOfTime`.
+        `HeadFails` and `NoTimeCounts` where the first of them leave nothing to weigh; `OutOfTime`.
         """
         order = [
             (name, pair)
@@ -115,13 +123,19 @@ class Turns:
             if self.state.has(name, pair):
                 continue
             if number % 2:
+                if pair == 2 and self._head_fails():
+                    raise HeadFails
                 if pair == PAIRS_TO_FORESEE + 1 and self._compared().no_time_counts:
                     raise NoTimeCounts
                 self._afford_pair(left=len(order) - number + 1)
             self._run(self.sides[name], pair, left=len(order) - number)
-            if pair == 1 and self.state.pairs() == [1]:
+            if pair == 1 and self.state.pairs() == [1] and not self._head_fails():
                 # What cannot be compared at all is said now, and not after the last process.
                 self._say_what_fails(self._compared())
+
+    def _head_fails(self) -> bool:
+        """Whether its first process measured no case."""
+        return not load_run(self.state.run("head", 1)).cases
 
     def _say_what_fails(self, first: Comparison) -> None:
         """Of the first pair, which tells no times: who needs no more can end it here.
@@ -180,6 +194,9 @@ class Turns:
                 messages.process_out_of_budget(path.stem, limit_s, self.budget_s)
             ) from None
         seconds = monotonic() - start
+        if side.name == "base" and not run.cases:
+            # There is nothing to compare head with.
+            raise processes.NothingMeasured(messages.all_failed(path.stem, run.session.failures))
         self.state.add(Finished(side=side.name, pair=pair, seconds=seconds))
         mean_s = fmean(entry.seconds for entry in self.state.finished)
         print(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from shlex import quote
 
@@ -164,6 +164,15 @@ def nothing_measured(process: str, code: int, reason: str, lines: Sequence[str],
     )
 
 
+def all_failed(process: str, failures: Mapping[str, str]) -> str:
+    """`failures` are the sentences by case."""
+    shown = "\n".join(f"  {case}: {sentence}" for case, sentence in failures.items())
+    return f"{process.replace('-', ' ')} measured nothing, since every case failed:\n{shown}"
+
+
+HEAD_FAILS = "stopped after the first pair: head measured no case, so that no times can be compared"
+
+
 def progress(
     done: int,
     total: int,
@@ -174,7 +183,7 @@ def progress(
     failed: bool,
     left: str,
 ) -> str:
-    some = ", some of them failed" if failed else ""
+    some = f", {'some of them' if cases else 'all'} failed" if failed else ""
     return f"[{done}/{total}] {process}: {plural(cases, 'case')} in {seconds:.0f} s{some}, {left}"
 
 

@@ -65,8 +65,9 @@ def by_its_middle(ratio: str) -> str:
     return f"{ratio}, inconclusive: decided by its middle"
 
 
-def not_measured(process: str, case: str) -> str:
-    return f"{process}: {case} was not measured"
+def not_measured(process: str, case: str, why: str) -> str:
+    """`why` is empty where the case did not fail."""
+    return f"{process}: {case} {f'failed: {why}' if why else 'was not measured'}"
 
 
 def no_metric(case: str, metric: str, known: Collection[str]) -> str:

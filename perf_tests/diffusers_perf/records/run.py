@@ -214,8 +214,17 @@ class Session(MainJob, frozen=True, kw_only=True):
     @property
     def failed(self) -> tuple[str, ...]:
         """Ids of the cases that failed without a measurement."""
+        return tuple(self.failures)
+
+    @property
+    def failures(self) -> dict[str, str]:
+        """By id, why each of them did."""
         passed_over = (Status.SKIPPED, Status.INVALID)
-        return tuple(case.id for case in self.not_timed if case.status not in passed_over)
+        return {
+            case.id: case.sentence.removeprefix(f"{case.id}: ")
+            for case in self.not_timed
+            if case.status not in passed_over
+        }
 
     @property
     def drifted(self) -> tuple[str, ...]:

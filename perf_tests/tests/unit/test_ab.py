@@ -30,7 +30,17 @@ from diffusers_perf.compare.lock import held
 from diffusers_perf.messages import ab as messages
 from diffusers_perf.records.repository import repository
 from perf_tests.tests.unit.environments import TURNS, Place
-from perf_tests.tests.unit.recorded import case, cases, drop, lost, measured, session, side, slow
+from perf_tests.tests.unit.recorded import (
+    Content,
+    case,
+    cases,
+    drop,
+    lost,
+    measured,
+    session,
+    side,
+    slow,
+)
 
 
 @pytest.fixture
@@ -525,6 +535,49 @@ def test_process_that_measured_nothing_ends_the_comparison(
     assert "error: head 1 ended with exit code" in error
     assert "torch sees no CUDA GPU here" in error
     assert place.started == TURNS[:2]
+
+
+def _all_fail(contents: Sequence[Content]) -> None:
+    for content in contents:
+        names = session(content)["expected"]
+        why = "ValueError: no such scheduler (pipeline.py, line 45)"
+        session(content)["not_timed"] = [lost(name, "error", f"{name}: {why}") for name in names]
+        content["benchmarks"] = []
+
+
+def test_head_that_fails_in_every_case_is_an_error(
+    place: Place, capsys: pytest.CaptureFixture[str]
+) -> None:
+    head = side("head")
+    _all_fail(head)
+    place.record(side("base"), head)
+    place.act("[ ${name%-*} = base ] || code=1")
+    for _ in range(2):  # kept
+        assert place.ab() == 1
+        captured = capsys.readouterr()
+        said = "  ddim50-fp16: ValueError: no such scheduler (pipeline.py, line 45)\n"
+        assert "\nerror: case in 5 cases\n" in captured.out
+        assert said in captured.out
+        assert f"{messages.HEAD_FAILS}\n" in captured.out
+        assert "the other pairs measure times" not in captured.out
+        assert captured.err == ""
+        assert place.started == TURNS[:2]
+    assert command.main(["report", str(place.out), "--html", str(place.folder / "a.html")]) == 0
+    assert "no such scheduler" in (place.folder / "a.html").read_text()
+
+
+def test_base_that_fails_in_every_case_says_why(
+    place: Place, capsys: pytest.CaptureFixture[str]
+) -> None:
+    base = side("base")
+    _all_fail(base)
+    place.record(base, side("head"))
+    place.act("code=1")
+    assert place.ab() == 2
+    first, *cases = capsys.readouterr().err.splitlines()
+    assert first == "error: base 1 measured nothing, since every case failed:"
+    assert "  ddim50-fp16: ValueError: no such scheduler (pipeline.py, line 45)" in cases
+    assert place.started == TURNS[:1]
 
 
 def test_run_that_cannot_be_read_says_why(place: Place, capsys: pytest.CaptureFixture[str]) -> None:

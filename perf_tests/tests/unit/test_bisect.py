@@ -23,7 +23,7 @@ from diffusers_perf.compare import bisection, environments, processes
 from diffusers_perf.compare.processes import NoCaseSelected, NothingMeasured
 from diffusers_perf.plugin import finding
 from diffusers_perf.records.run import Run
-from perf_tests.tests.unit.recorded import keep, measured, parsed, process
+from perf_tests.tests.unit.recorded import keep, lost, measured, parsed, process, session
 
 CASE = "ddim50-fp16"
 VERSIONS = ["2.10.0", "2.10.1", "2.11.0", "2.12.0", "2.12.1", "2.13.0"]
@@ -38,6 +38,8 @@ class Index:
     """Of the counter, by the candidate's name."""
     noise: float = 0.003
     broken: frozenset[str] = frozenset()
+    failing: frozenset[str] = frozenset()
+    """Their case fails."""
     disturbed: frozenset[str] = frozenset()
     """Processes with another process on their GPU."""
     calls: list[str] = field(default_factory=list)
@@ -57,6 +59,9 @@ class Index:
         content = process(path.stem)
         keep(content, CASE)
         seen, value = measured(content, CASE), self.value(side.name)
+        if side.name in self.failing:
+            session(content)["not_timed"] = [lost(CASE, "error", f"{CASE}: ValueError: no")]
+            content["benchmarks"] = []
         if path.stem in self.disturbed:
             seen["interference"]["gpu"] = ["another process"]
         draw = random.Random(path.stem)
@@ -150,6 +155,13 @@ def test_broken_end_is_one_sentence(index: Index, capsys: pytest.CaptureFixture[
     index.broken = frozenset({"torch-2.13.0"})
     assert bisect(metric="kernels") == 2
     assert capsys.readouterr().err.startswith("error: torch-2.13.0 ended with exit code 4")
+
+
+def test_end_whose_case_fails_says_why(index: Index, capsys: pytest.CaptureFixture[str]) -> None:
+    index.failing = frozenset({"torch-2.13.0"})
+    assert bisect(metric="kernels") == 2
+    said = f"{CASE} failed: ValueError: no\n"
+    assert capsys.readouterr().err.endswith(said)
 
 
 def test_unknown_metric_names_the_known(index: Index, capsys: pytest.CaptureFixture[str]) -> None:
