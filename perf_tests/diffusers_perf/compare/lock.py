@@ -12,6 +12,8 @@ from diffusers_perf.catalog.refusal import Refusal
 from diffusers_perf.messages import ab as messages
 from diffusers_perf.records.files import unwritable
 
+LOCK = "lock"
+
 
 class InUse(Refusal):
     """Another process is at work in the folder."""
@@ -22,11 +24,14 @@ def held(out: Path, *, by: str) -> Iterator[int]:
     """Hold --out for this process and those it starts; yields the lock's descriptor.
 
     Who inherits it holds the folder, too: a process that outlives its command, which was killed, is
-    still measuring. `InUse` where another is at work in it, `Refusal` where it cannot be written.
+    still measuring. `InUse` where another is at work in it, `Refusal` where it cannot be written or
+    holds other files.
     """
+    if is_of_others(out, by=by):
+        raise Refusal(messages.is_of_others(out, by))
     try:
         out.mkdir(parents=True, exist_ok=True)
-        lock = os.open(out / "lock", os.O_RDWR | os.O_CREAT)
+        lock = os.open(out / LOCK, os.O_RDWR | os.O_CREAT)
     except OSError as error:
         raise Refusal(f"--out {unwritable(out, error)}") from None
     try:
@@ -42,3 +47,18 @@ def held(out: Path, *, by: str) -> Iterator[int]:
         yield lock
     finally:
         os.close(lock)
+
+
+def is_of_others(folder: Path, *, by: str) -> bool:
+    """Whether there are files in it, and this command has left none: it would write among them."""
+    # The lock is there before all else, and is empty.
+    if (folder / f"{by}.json").exists() or _is_empty_file(folder / LOCK):
+        return False
+    try:
+        return any(not path.name.startswith(".") for path in folder.iterdir())
+    except OSError:
+        return False  # it is not there, or not readable, which is said elsewhere
+
+
+def _is_empty_file(path: Path) -> bool:
+    return path.is_file() and path.stat().st_size == 0

@@ -14,7 +14,7 @@ from msgspec import Meta
 
 from diffusers_perf.catalog.refusal import Refusal
 from diffusers_perf.compare.kept import Setting, kept, refuse_others
-from diffusers_perf.compare.lock import InUse, held
+from diffusers_perf.compare.lock import InUse, held, is_of_others
 from diffusers_perf.judge.messages.commands import CompareAgain
 from diffusers_perf.judge.weighing import PAIRS, PAIRS_MOST
 from diffusers_perf.messages import ab
@@ -228,9 +228,13 @@ def own_folder(
 
 
 def _is_taken(folder: Path) -> bool:
-    """Whether something was measured there, or a file is there that cannot be read."""
+    """Whether something was measured there, or files are there that cannot be read or that others
+    wrote.
+    """
     known = _known(folder)
-    return bool(known.finished) if known else (folder / FILE).exists()
+    if known:
+        return bool(known.finished)
+    return (folder / FILE).exists() or is_of_others(folder, by="ab")
 
 
 def runs_in(folder: Path) -> tuple[list[Path], list[Path]]:

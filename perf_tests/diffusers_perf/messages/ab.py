@@ -124,6 +124,10 @@ def editable(package: str, files: Sequence[Path]) -> str:
 # The folder and its processes
 
 
+def is_of_others(out: Path, command: str) -> str:
+    return f"--out {out} has files that {command} did not write; choose a new or an empty folder"
+
+
 def in_use(out: Path, command: str) -> str:
     return f"--out {out} is in use by another {command}, or by a process that one left behind"
 

@@ -686,6 +686,41 @@ def test_folder_that_ab_did_not_write_is_refused(
         assert "not written by ab" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("by", ["ab", "bisect", "explore", "fleet"])
+def test_folder_with_other_files_is_refused(tmp_path: Path, by: str) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / "__init__.py").touch()
+    with pytest.raises(Refusal, match=rf"--out {source} has files that {by} did not write"):
+        held(source, by=by).__enter__()
+    assert [path.name for path in source.iterdir()] == ["__init__.py"]
+
+
+def test_folder_of_an_interrupted_start_is_no_other(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / ".gitkeep").touch()
+    for _ in range(2):
+        with held(tmp_path / "out", by="bisect"):
+            (tmp_path / "out" / "env-torch-2.10.0").mkdir(exist_ok=True)
+    (tmp_path / "out" / "lock").unlink()
+    (tmp_path / "out" / "bisect.json").touch()
+    with held(tmp_path / "out", by="bisect"):
+        pass
+
+
+def test_comparison_without_out_leaves_other_files_alone(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(place.folder)
+    other = place.folder / "runs" / "ab" / "notes.txt"
+    other.parent.mkdir(parents=True)
+    other.touch()
+    without_out = [one for one in place.arguments() if not one.startswith("--out=")]
+    assert command.main(without_out) == 0
+    assert [*other.parent.iterdir()] == [other]
+    assert (place.folder / "runs" / "ab-2" / "ab.json").exists()
+
+
 def test_arguments_that_select_no_case_are_one_sentence(
     place: Place, capsys: pytest.CaptureFixture[str]
 ) -> None:
