@@ -16,6 +16,7 @@ from diffusers_perf.compare.sides import Side
 from diffusers_perf.ending import Interruption
 from diffusers_perf.messages import ab as messages
 from diffusers_perf.records.reading import load_run
+from diffusers_perf.records.repository import repository
 from diffusers_perf.records.run import Run
 
 TESTS = "perf_tests"
@@ -33,6 +34,8 @@ LAST_LINES = 15
 LAST_BYTES = 2**16
 MEASURED = (0, 1)
 """pytest's exit codes of a run that is through: all passed, or some failed."""
+INTERRUPTED = 2
+"""pytest's exit code where a file of tests cannot be imported, among others."""
 NO_CASE = 5
 """pytest's exit code where its arguments select no test."""
 
@@ -80,9 +83,21 @@ def measured(
             if found.cases or found.session.failed:
                 return code, found
     name = path.stem.replace("-", " ")
+    lacks = _lacks_tests(side)
     if code == NO_CASE:
-        raise NoCaseSelected(messages.no_case_selected(name, join(options), log))
+        raise NoCaseSelected(messages.no_case_selected(name, join(options), log, lacks))
+    if code in (*MEASURED, INTERRUPTED):
+        # pytest has looked for tests in the whole checkout.
+        reason = lacks or reason
     raise NothingMeasured(messages.nothing_measured(name, code, reason, last_lines(log), log))
+
+
+def _lacks_tests(side: Side) -> str:
+    """That its checkout has no folder of tests, in words; empty where it has."""
+    if (side.checkout / TESTS).is_dir():
+        return ""
+    here = side.checkout == repository()
+    return messages.lacks_tests("this checkout" if here else side.code[:12], TESTS)
 
 
 def last_lines(log: Path) -> list[str]:

@@ -154,8 +154,15 @@ def finished_before(what: str) -> str:
     return f"{what} finished earlier"
 
 
-def no_case_selected(process: str, options: str, log: Path) -> str:
-    return f"{process} measured nothing: no case is selected by {options or 'default'} (log: {log})"
+def lacks_tests(what: str, folder: str) -> str:
+    return f"{what} has no {folder}/"
+
+
+def no_case_selected(process: str, options: str, log: Path, lacks: str) -> str:
+    """`lacks` as `lacks_tests` says it; empty where the folder is there."""
+    where = f"{lacks}, and elsewhere" if lacks else ""
+    selected = f"{where} no case is selected by {options or 'default'}".lstrip()
+    return f"{process} measured nothing: {selected} (log: {log})"
 
 
 def nothing_measured(process: str, code: int, reason: str, lines: Sequence[str], log: Path) -> str:

@@ -110,6 +110,30 @@ def test_ref_that_is_no_branch_is_repeated_as_its_commit(repository: Path) -> No
     assert repeated("HEAD") == sides.commits_of("HEAD", "HEAD")["head"][:12]
 
 
+def test_commit_without_perf_tests_is_named(
+    repository: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Base, as before the suite was merged into it."""
+    (repository / "perf_tests").mkdir()
+    (repository / "perf_tests" / "test_serving.py").touch()
+    git("add", ".")
+    git("commit", "-m", "suite")
+    place = Place.made(tmp_path / "place")
+
+    def environment(checkout: Path, env: Path) -> Path:
+        return place.folder / checkout.name / "python"
+
+    monkeypatch.setattr(environments, "environment", environment)
+    place.act("exit 5")
+    assert command.main(["ab", "--base=HEAD~1", "--head=HEAD"]) == 2
+    base = sides.commits_of("HEAD~1", "HEAD")["base"][:12]
+    said = f"error: base 1 measured nothing: {base} has no perf_tests/, and elsewhere no case is"
+    assert said in capsys.readouterr().err
+
+
 def test_next_command_pasted_after_a_new_commit_measures_it(
     repository: Path,
     tmp_path: Path,

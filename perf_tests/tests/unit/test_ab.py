@@ -731,6 +731,23 @@ def test_arguments_that_select_no_case_are_one_sentence(
     assert capsys.readouterr().err == f"error: {said}\n"
 
 
+def test_checkout_without_perf_tests_is_said(
+    place: Place, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(place.folder)
+    log = place.folder / "out" / "base-1.log"
+    place.act("exit 5")
+    assert place.ab("--", "-k", "fp16") == 2
+    said = "this checkout has no perf_tests/, and elsewhere no case is selected by -k fp16"
+    assert capsys.readouterr().err == f"error: base 1 measured nothing: {said} (log: {log})\n"
+    # Of tests that are not of this suite, all are skipped, or some cannot be imported.
+    for code in (0, 2):
+        place.act(f"exit {code}")
+        assert place.ab("--", "-k", "fp16") == 2
+        said = f"exit code {code} and measured nothing (this checkout has no perf_tests/). Its"
+        assert said in capsys.readouterr().err
+
+
 def test_restarted_side_compiles_into_an_empty_cache(place: Place) -> None:
     place.act(
         'mkdir -p "${TRITON_CACHE_DIR%/*}"; touch "${TRITON_CACHE_DIR%/*}/$name"\n'
