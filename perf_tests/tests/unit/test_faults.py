@@ -476,7 +476,7 @@ def test_busy_machine_is_undecided(
 ) -> None:
     from diffusers_perf.measurement.interference import Watch
 
-    declared.fault(detected_by="latency", setting=TIMED, unit="%", sizes=(300,))(lengthy)
+    declared.fault(detected_by="latency", setting=TIMED, unit="%", sizes=(20,))(lengthy)
     assert cli.main(["faults"]) == 0
     monkeypatch.setattr(Watch, "host_interference", lambda self: ("a neighbour",))
     assert cli.main(["faults"]) == 3
