@@ -302,7 +302,7 @@ class Bench:
         path = self.store.image(
             model=source.name, weights=source.weights, workload=case.workload.name
         )
-        seen = to_accepted(images, path, bits=bits)
+        seen = to_accepted(images, path, workload=case.workload, bits=bits)
         if seen is None:
             return measured
         return structs.replace(measured, image_distance=seen.distance, accepted_bits=seen.bits)

@@ -141,6 +141,22 @@ def not_of_this_workload(path: Path, reason: object) -> str:
     )
 
 
+def other_than_declared(shape: Sequence[int], declared: Sequence[int]) -> str:
+    return f"its images have shape {tuple(shape)}, the workload's {tuple(declared)}"
+
+
+def other_than_accepted(
+    shape: Sequence[int], reduced: Sequence[int], accepted: Sequence[int], path: Path
+) -> str:
+    """`reduced`: of the thumbnails, which are what is compared."""
+    is_smaller = tuple(reduced) != tuple(shape)
+    small = f", reduced to {tuple(reduced)} to be compared," if is_smaller else ""
+    return (
+        f"the pipeline gave images of shape {tuple(shape)}{small} and the accepted image ({path}) "
+        f"has shape {tuple(accepted)}"
+    )
+
+
 # Counting
 
 SET_TWICE = "set in two ways"

@@ -66,11 +66,17 @@ def thumbnail(images: Images) -> Images:
     Every pixel counts, also where the blocks cannot all be of one size.
     """
     _, height, width, _ = images.shape
-    scale = min(1.0, THUMBNAIL / max(height, width))
+    sides = thumbnail_sides(height, width)
     smaller = images
     for axis, side in ((1, height), (2, width)):
-        edges = np.linspace(0, side, max(1, round(side * scale)) + 1).round().astype(int)
+        edges = np.linspace(0, side, sides[axis - 1] + 1).round().astype(int)
         sums = np.add.reduceat(smaller, edges[:-1], axis=axis, dtype=np.float32)
         lengths = np.diff(edges).astype(np.float32)
         smaller = np.divide(sums, np.expand_dims(lengths, [a for a in range(4) if a != axis]))
     return smaller
+
+
+def thumbnail_sides(height: int, width: int) -> tuple[int, int]:
+    """Height and width of the thumbnails of such images, in pixels."""
+    scale = min(1.0, THUMBNAIL / max(height, width))
+    return max(1, round(height * scale)), max(1, round(width * scale))

@@ -22,7 +22,7 @@ from diffusers_perf.measurement.kept import bits_of, to_accepted
 from diffusers_perf.records import image_files
 from diffusers_perf.records.image_files import BadImage
 from diffusers_perf.records.names import BadName, image_file
-from diffusers_perf.records.pixels import Images, thumbnail
+from diffusers_perf.records.pixels import Images, NotComparable, thumbnail
 
 
 def some(count: int, height: int, width: int) -> Images:
@@ -177,10 +177,53 @@ def test_a_reference_counts_in_16_bits_where_it_computes_in_float32(
     assert bits_of(case, torch.device(device), pipeline) == bits
 
 
+TWO_WIDE = Workload(
+    name="some",
+    model="acme.pipelines:build",
+    call={"prompt": ["a", "b"], "height": 64, "width": 128},
+    steps=4,
+)
+UNSAID = Workload(name="some", model="acme.pipelines:build", call={"prompt_embeds": 0}, steps=4)
+"""Neither how many images it makes nor their size."""
+
+
+@pytest.mark.parametrize(
+    ("given", "accepted", "workload"),
+    [
+        ((2, 64, 64), (2, 64, 128), TWO_WIDE),
+        ((1, 64, 128), (2, 64, 128), TWO_WIDE),
+        # Of neither can be said that it is the workload's.
+        ((1, 64, 128), (2, 64, 64), TWO_WIDE),
+        ((2, 64, 64), (1, 32, 64), UNSAID),
+    ],
+)
+def test_images_of_another_shape_than_the_accepted_are_the_pipelines(
+    given: tuple[int, int, int],
+    accepted: tuple[int, int, int],
+    workload: Workload,
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "accepted.png"
+    image_files.save(thumbnail(some(*accepted)), path)
+    with pytest.raises(NotComparable, match="the pipeline gave images of shape") as raised:
+        to_accepted(some(*given), path, workload=workload, bits=8)
+    assert str((*given, 3)) in str(raised.value)
+    assert "remove it" not in str(raised.value)
+
+
+def test_accepted_image_of_another_shape_than_the_workload_declares_is_named(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "accepted.png"
+    image_files.save(some(1, 32, 64), path)
+    with pytest.raises(Refusal, match=r"not an image of this workload .*remove it"):
+        to_accepted(some(2, 64, 128), path, workload=TWO_WIDE, bits=8)
+
+
 def test_damaged_accepted_image_is_named_once_and_can_be_accepted_anew(tmp_path: Path) -> None:
     path = tmp_path / "accepted.png"
     path.write_bytes(b"not a picture")
     with pytest.raises(Refusal) as raised:
-        to_accepted(some(1, 8, 8), path, bits=8)
+        to_accepted(some(1, 8, 8), path, workload=TWO_WIDE, bits=8)
     assert str(raised.value).count(str(path)) == 1
     assert str(raised.value).endswith("restore the file, or remove it and accept the image anew")
