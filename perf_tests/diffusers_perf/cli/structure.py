@@ -145,7 +145,7 @@ def _count_all(source: Source, cases: Sequence[Case], args: argparse.Namespace) 
             continue
         except MemoryError:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             # The pipeline's own code raises what it likes, which ends its case alone.
             uncounted.append(key)
             reason = str(error) if isinstance(error, BROKEN) else raised(error)

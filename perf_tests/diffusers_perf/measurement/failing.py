@@ -17,6 +17,7 @@ from diffusers_perf.measurement.dataless import NotCountable
 from diffusers_perf.measurement.discovery import NotDiscovered
 from diffusers_perf.measurement.generation import BadOutput
 from diffusers_perf.measurement.pipelines import DoesNotFit, collect
+from diffusers_perf.measurement.raising import raised
 from diffusers_perf.messages import applied as messages
 from diffusers_perf.messages.common import OUT_OF_MEMORY
 from diffusers_perf.records.pixels import NotComparable
@@ -59,6 +60,9 @@ def failing(case: Case, device: torch.device) -> Iterator[None]:
         failure = CaseError(Status.ERROR, f"{case.id}: {OUT_OF_MEMORY}{_first_sentences(error)}")
     except BROKEN as error:
         failure = CaseError(Status.ERROR, f"{case.id}: {error}")
+    except SystemExit as error:
+        # A pipeline's sys.exit(), for which neither a command nor pytest would go on.
+        failure = CaseError(Status.ERROR, f"{case.id}: {raised(error)}")
     if failure is not None:
         # Raised out here, where nothing holds the failed frames and their pipeline any more.
         collect(device)

@@ -16,7 +16,7 @@ STANDARD, INSTALLED = (f"{sysconfig.get_path(name)}/" for name in ("stdlib", "pu
 """Folders of Python's library, and of the packages that are often in it."""
 
 
-def raised(error: Exception) -> str:
+def raised(error: BaseException) -> str:
     """The error with its type, and its line as `at_line` finds it."""
     return _placed(f"{type(error).__name__}: {error}", error)
 
@@ -28,7 +28,7 @@ def at_line(error: Exception) -> str:
     return _placed(str(error), error)
 
 
-def _placed(said: str, error: Exception) -> str:
+def _placed(said: str, error: BaseException) -> str:
     frames = traceback.extract_tb(error.__traceback__)
     theirs = [frame for frame in frames if _may_be_theirs(frame.filename)]
     return messages.at_line(said, theirs[-1].filename, theirs[-1].lineno or 0) if theirs else said

@@ -50,7 +50,7 @@ class UserBuilder:
             pipeline = self._build(dtype=dtype, device=HOST if offloaded else device)
         except torch.OutOfMemoryError:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             # Theirs, which may raise what it likes.
             failure = raised(error)
         if failure:
@@ -66,7 +66,7 @@ def _imported(model: str) -> Callable[..., Any]:
     module, _, name = model.partition(":")
     try:
         imported = import_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         said = mistakes.in_module(module, error)
         if not said and isinstance(error, ModuleNotFoundError):
             raise Refusal(messages.no_module(model, error.name)) from None

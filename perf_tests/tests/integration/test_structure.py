@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -750,6 +751,21 @@ def test_pipeline_that_raises_ends_its_case_alone(
     said = "could not be counted: ddim50-reference: TypeError: Got unsupported ScalarType BFloat16"
     assert f"{said} ({__file__}, line " in shown.out
     assert shown.err.startswith("error: 1 of ")
+
+
+def test_pipeline_that_exits_ends_its_case_alone(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def count(case: Case, source: object) -> OperatorCounts:
+        if case.name == "reference":
+            sys.exit("bad config")
+        return made(a=Count(fixed=1, per_step=1))
+
+    monkeypatch.setattr(command, "count", count)
+    assert cli.main(["structure", "--model=sd15", "-k", "ddim50-", "--baselines=none"]) == 2
+    shown = capsys.readouterr()
+    assert "ddim50-tf32: 50 steps" in shown.out
+    assert f"ddim50-reference: SystemExit: bad config ({__file__}, line " in shown.out
 
 
 def test_line_that_reads_a_value_is_named(

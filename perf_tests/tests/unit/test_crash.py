@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -16,6 +17,7 @@ from diffusers_perf.measurement import growth
 from diffusers_perf.measurement.generation import Generation
 from diffusers_perf.plugin.crash import crash, in_a_line
 from diffusers_perf.records import pixels
+from perf_tests.tests.unit import fake
 from perf_tests.tests.unit.fake import WORKLOAD, FakePipeline
 from perf_tests.tests.unit.main_job import run
 
@@ -94,6 +96,26 @@ def test_pipeline_that_gives_other_images_is_said_in_a_sentence(
     assert result.parseoutcomes()["passed"] == 1
     result.stdout.fnmatch_lines([f"error: fake4-fine: the pipeline gave {said}*"])
     result.stdout.no_fnmatch_line("*Error*")
+
+
+def test_pipeline_that_exits_ends_its_case_alone(pytester: pytest.Pytester) -> None:
+    result = run(pytester, fakes="leaving,fine")
+    assert result.parseoutcomes() | {"passed": 2, "failed": 1} == result.parseoutcomes()
+    said = f"error: fake4-leaving: SystemExit: bad config ({fake.__file__}, line "
+    assert said in result.stdout.str()
+    for trace in ("_finalizers", "Traceback"):
+        result.stdout.no_fnmatch_line(f"*{trace}*")
+
+
+def test_reference_that_exits_ends_each_case_with_a_sentence(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(FakePipeline, "__call__", lambda *_, **__: sys.exit("bad config"))
+    result = run(pytester, fakes="moody,fine")
+    assert "passed" not in result.parseoutcomes()
+    result.stdout.fnmatch_lines(["error: fake4-reference: SystemExit: bad config (*"])
+    for trace in ("_finalizers", "Traceback"):
+        result.stdout.no_fnmatch_line(f"*{trace}*")
 
 
 SHAPES = [((1, 8, 8, 3), (1, 9, 9, 3)), ((1, 2, 2, 3), (1, 2, 2, 3))]

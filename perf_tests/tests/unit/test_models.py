@@ -278,6 +278,19 @@ def test_function_that_builds_nothing_is_one_sentence(model: str, says: str) -> 
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize("code", ["sys.exit('bad')", "def build(**_): sys.exit('bad')"])
+def test_builder_that_exits_is_refused(
+    code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "leaves.py").write_text(f"import sys\n{code}\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(Refusal, match=r"SystemExit: bad|leaves.py, line 2"):
+        open_source("leaves:build").load(
+            scheduler=None, variants={}, dtype=torch.float32, device=CPU
+        )
+    sys.modules.pop("leaves", None)
+
+
 OURS = Workload(name="ours", model="perf_tests.tests.tiny:sd", call=tiny.CALLS["sd"], steps=2)
 
 
