@@ -45,6 +45,13 @@ def no_pipeline(model: str, built: str) -> str:
     return f"--model {model} gave a {built}: a pipeline has components and can be called"
 
 
+def components_not_by_name(model: str, built: str, what: str) -> str:
+    return (
+        f"--model {model} gave a {built} whose components are a {what}; they must be a dict of its "
+        "modules by name, such as 'unet' or 'transformer'"
+    )
+
+
 # A checkpoint
 
 
@@ -123,6 +130,15 @@ def bad_sample_size(model: str, denoiser: str, size: int) -> str:
 
 def no_scheduler(name: str) -> str:
     return f"scheduler {name!r}: diffusers has no scheduler of that name"
+
+
+def no_scheduler_config(name: str, pipeline: str, own_class: str) -> str:
+    """`own_class`: of its scheduler; empty where it has none."""
+    has = f"a {own_class} without one" if own_class else "no scheduler"
+    return (
+        f"scheduler {name!r} is made with the config of the pipeline's own scheduler, and "
+        f"{pipeline} has {has}; leave the workload's scheduler out to measure the pipeline's own"
+    )
 
 
 # A model on seeded weights

@@ -55,8 +55,12 @@ class UserBuilder:
             failure = raised(error)
         if failure:
             raise Refusal(messages.of(self.name, failure))
+        built = type(pipeline).__name__
         if not callable(pipeline) or not hasattr(pipeline, "components"):
-            raise Refusal(messages.no_pipeline(self.name, type(pipeline).__name__))
+            raise Refusal(messages.no_pipeline(self.name, built))
+        if not isinstance(pipeline.components, Mapping):
+            what = type(pipeline.components).__name__
+            raise Refusal(messages.components_not_by_name(self.name, built, what))
         with_scheduler(pipeline, scheduler)
         self.weights = identity.of_built(pipeline, self.name)
         return pipeline

@@ -244,14 +244,18 @@ class Checkpoint:
 def with_scheduler(pipeline: Any, name: str | None) -> None:
     """Put a scheduler of diffusers in the place of the pipeline's own, with its configuration.
 
-    `Refusal` if diffusers has none of that name.
+    `Refusal` if diffusers has none of that name, or the pipeline's own has no configuration.
     """
     if name is None:
         return
+    chosen = scheduler_class(name)
+    own: Any = getattr(pipeline, "scheduler", None)
+    if not isinstance(getattr(own, "config", None), Mapping):
+        what = "" if own is None else type(own).__name__
+        raise Refusal(messages.no_scheduler_config(name, type(pipeline).__name__, what))
     # Stable Diffusion's PNDM begins without Runge-Kutta's steps; another scheduler's file does not
     # say so, and others ignore it.
-    config = pipeline.scheduler.config
-    pipeline.scheduler = scheduler_class(name).from_config(config, skip_prk_steps=True)
+    pipeline.scheduler = chosen.from_config(own.config, skip_prk_steps=True)
 
 
 def scheduler_class(name: str) -> Any:

@@ -8,6 +8,8 @@ import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -18,10 +20,12 @@ from diffusers_perf.catalog.refusal import Refusal
 from diffusers_perf.catalog.workload import Workload
 from diffusers_perf.models import Sources, open_source, options_for
 from diffusers_perf.models.architectures import ARCHITECTURES
+from diffusers_perf.models.checkpoint import with_scheduler
 from diffusers_perf.models.seeded import constructed, drawn, on_device
 from diffusers_perf.models.tokenizers import clip_tokenizer
 from perf_tests.cases import workloads
 from perf_tests.tests import tiny
+from perf_tests.tests.unit.fake import FakePipeline
 from perf_tests.training import __main__ as recipe
 from perf_tests.training import prices
 
@@ -262,6 +266,21 @@ def test_function_builds_the_pipeline(monkeypatch: pytest.MonkeyPatch) -> None:
     assert source.weights == first
 
 
+def listed(**_: object) -> Any:
+    pipeline: Any = FakePipeline()
+    pipeline.components = list(pipeline.components.values())
+    return pipeline
+
+
+def asked(**_: object) -> object:
+    class Asked(FakePipeline):
+        def components(self) -> object: ...
+
+        def __init__(self) -> None: ...
+
+    return Asked()
+
+
 @pytest.mark.parametrize(
     ("model", "says"),
     [
@@ -269,6 +288,8 @@ def test_function_builds_the_pipeline(monkeypatch: pytest.MonkeyPatch) -> None:
         ("perf_tests.tests.tiny:nothing", "perf_tests.tests.tiny has no function nothing"),
         ("perf_tests.tests.tiny:SIDE", "perf_tests.tests.tiny has no function SIDE"),
         ("perf_tests.tests.tiny:init_image", "TypeError: .* unexpected keyword argument 'dtype'"),
+        ("perf_tests.tests.unit.test_models:listed", "a FakePipeline whose components are a list;"),
+        ("perf_tests.tests.unit.test_models:asked", "whose components are a method; they must be"),
         ("builtins:dict", "gave a dict: a pipeline has components and can be called"),
     ],
 )
@@ -397,6 +418,19 @@ def test_scheduler_that_diffusers_lacks_is_refused(model: str) -> None:
         open_source(model).load(
             scheduler="DDIMSheduler", variants={}, dtype=torch.float32, device=CPU
         )
+
+
+@pytest.mark.parametrize("scheduler", [None, SimpleNamespace(step=lambda: None)])
+def test_scheduler_for_a_pipeline_without_configuration_of_its_own_is_refused(
+    scheduler: Any,
+) -> None:
+    pipeline = FakePipeline()
+    pipeline.scheduler = scheduler
+    says = "made with the config of the pipeline's own scheduler, and FakePipeline has"
+    with pytest.raises(Refusal, match=says):
+        with_scheduler(pipeline, "DDIMScheduler")
+    with_scheduler(pipeline, None)
+    assert pipeline.scheduler is scheduler
 
 
 def test_users_module_is_imported_ahead_of_its_source(

@@ -39,6 +39,7 @@ SAMPLES: dict[str, tuple[Any, ...]] = {
     **dict.fromkeys(("smaller", "faster", "claimed_smaller", "claimed_faster"), (0.25,)),
     "psnr_db": (42.5,),
     "reduced": ((1, 2), (1,)),
+    "own_class": ("OWN", ""),
     "flops": (1.5e12,),
     "traffic_bytes": (2.5e9,),
     "less_gpu_time": (0.5,),
