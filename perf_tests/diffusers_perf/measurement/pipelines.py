@@ -14,7 +14,7 @@ import torch
 from diffusers_perf.catalog.build import Build
 from diffusers_perf.catalog.declarations import Case, Optimization, WeightsKind
 from diffusers_perf.catalog.refusal import Refusal
-from diffusers_perf.catalog.workload import FIELDS, Scale, Workload
+from diffusers_perf.catalog.workload import FIELDS, SET_BY_THE_LIBRARY, Scale, Workload
 from diffusers_perf.measurement import loading
 from diffusers_perf.measurement.counting import undone
 from diffusers_perf.measurement.discovery import Anatomy, know
@@ -24,6 +24,8 @@ from diffusers_perf.measurement.noise import drawn_on_host
 from diffusers_perf.messages import declarations
 from diffusers_perf.messages import measurement as messages
 
+BY_NAME = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+"""Kinds of parameters that a call can give by name."""
 TRUSTED = ("torch", "diffusers")
 """Packages whose wrappers of a call take no argument for themselves."""
 
@@ -156,8 +158,8 @@ def _clear_workspaces() -> None:
 
 
 def check_arguments(pipeline: Any, workload: Workload) -> None:
-    """`Refusal` for an argument in the workload's `call`, `inputs` or `sensitive_to` that the
-    pipeline, as it was loaded, is known not to take.
+    """`Refusal` for an argument in the workload's `call`, `inputs` or `sensitive_to`, or its number
+    of steps, that the pipeline, as it was loaded, is known not to take; and for one that it needs.
     """
     inputs = workload.inputs()
     if not isinstance(inputs, Mapping):
@@ -170,16 +172,24 @@ def check_arguments(pipeline: Any, workload: Workload) -> None:
     except ValueError:
         # A function that is written in C may not name its arguments.
         return
-    taken = {*parameters}
-    if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
-        if _package(call) != "diffusers" or "num_inference_steps" not in parameters:
-            # A user's may hand them on, and a modular pipeline names none.
-            return
+    kind, taken = type(pipeline).__name__, {*parameters}
+    takes_others = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    # A user's may hand them on, and a modular pipeline names none.
+    is_open = _package(call) != "diffusers" or "num_inference_steps" not in parameters
+    if takes_others and not is_open:
         # It takes a few old ones out of them by name.
         taken |= {name for name in call.__code__.co_consts if isinstance(name, str)}
-    for name in given:
-        if name not in taken:
-            raise Refusal(messages.unknown_argument(type(pipeline).__name__, name, parameters))
+    if not (takes_others and is_open):
+        for name in given:
+            if name not in taken:
+                raise Refusal(messages.unknown_argument(kind, name, parameters))
+        if "num_inference_steps" not in taken:
+            raise Refusal(messages.takes_no_steps(kind))
+    # The first one is the pipeline itself.
+    for needed in list(parameters.values())[1:]:
+        known = {*workload.call, *inputs, *SET_BY_THE_LIBRARY}
+        if needed.default is needed.empty and needed.kind in BY_NAME and needed.name not in known:
+            raise Refusal(messages.lacking_argument(kind, needed.name))
 
 
 def _package(function: Any) -> str:

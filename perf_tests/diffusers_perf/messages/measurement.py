@@ -15,6 +15,17 @@ def unknown_argument(pipeline: str, argument: str, known: Collection[str]) -> st
     return f"{pipeline} takes no argument {argument!r}{meant(argument, known)}"
 
 
+def lacking_argument(pipeline: str, argument: str) -> str:
+    return f"{pipeline} needs an argument {argument!r}, which the workload does not give"
+
+
+def takes_no_steps(pipeline: str) -> str:
+    return (
+        f"{pipeline} takes no argument 'num_inference_steps', with which every workload asks for "
+        "its steps"
+    )
+
+
 # What is missing here
 
 

@@ -98,6 +98,25 @@ def test_pipeline_that_gives_other_images_is_said_in_a_sentence(
     result.stdout.no_fnmatch_line("*Error*")
 
 
+CALLS: dict[str, tuple[str, str]] = {
+    "steps": ("height, width, guidance_scale", "takes no argument 'num_inference_steps', *"),
+    "missing": ("motif, **_", "needs an argument 'motif', *"),
+}
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_pipeline_that_does_not_take_the_workloads_arguments_is_a_sentence(
+    name: str, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments, said = CALLS[name]
+    call = eval(f"lambda self, prompt, *, {arguments}: None")
+    # As pipelines of diffusers are: what torch wraps is called from torch.
+    monkeypatch.setattr(FakePipeline, "__call__", torch.no_grad()(call))
+    result = run(pytester)
+    result.stdout.fnmatch_lines([f"error: fake4-reference: FakePipeline {said}"])
+    result.stdout.no_fnmatch_line("*TypeError*")
+
+
 def test_pipeline_that_exits_ends_its_case_alone(pytester: pytest.Pytester) -> None:
     result = run(pytester, fakes="leaving,fine")
     assert result.parseoutcomes() | {"passed": 2, "failed": 1} == result.parseoutcomes()

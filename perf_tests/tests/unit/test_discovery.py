@@ -208,4 +208,4 @@ class Wrapped(FluxPipeline):
     ],
 )
 def test_argument_that_a_pipeline_may_take_is_given(kind: type, argument: str) -> None:
-    check_arguments(of_kind(kind), calling(**{argument: 1}))
+    check_arguments(of_kind(kind), calling(**{"prompt": "a fake", argument: 1}))
