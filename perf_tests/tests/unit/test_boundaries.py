@@ -549,7 +549,13 @@ def test_steps_that_are_not_taken_count_for_no_host() -> None:
 def test_card_at_its_power_limit_excuses_kernels_that_took_no_call_longer(
     changes: dict[str, Any], excused: bool
 ) -> None:
-    given = {"metric": GPU_BUSY, "seen_s": 0.823, "busy_s": 0.797, "copies_s": 0.0, "lacking": ""}
+    given: dict[str, Any] = {
+        "metric": GPU_BUSY,
+        "seen_s": 0.823,
+        "busy_s": 0.797,
+        "copies_s": 0.0,
+        "lacking": "",
+    }
     given |= {"capped": (1950, 1740, 1875), "free": (1980,), "accepted_busy_s": 0.778} | changes
     watched = Interference(power_capped_sm_clocks_mhz=given["capped"], sm_clocks_mhz=given["free"])
     seen = structs.replace(
@@ -560,7 +566,10 @@ def test_card_at_its_power_limit_excuses_kernels_that_took_no_call_longer(
         interference=watched,
     )
     line = baseline_of(FP16, REFERENCE)
-    accepted = {"latency_s": (0.817, 0.826, 0.827), "gpu_busy_s": (given["accepted_busy_s"],) * 3}
+    accepted: dict[str, tuple[float, ...]] = {
+        "latency_s": (0.817, 0.826, 0.827),
+        "gpu_busy_s": (given["accepted_busy_s"],) * 3,
+    }
     accepted.pop(given["lacking"], None)
     line = structs.replace(line, measured=accepted)
     assert bool(excuses(question(seen, baseline=line), given["metric"], 0.996)) is excused

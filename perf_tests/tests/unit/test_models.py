@@ -274,7 +274,7 @@ def listed(**_: object) -> Any:
 
 def asked(**_: object) -> object:
     class Asked(FakePipeline):
-        def components(self) -> object: ...
+        def components(self) -> object: ...  # type: ignore[override]
 
         def __init__(self) -> None: ...
 
