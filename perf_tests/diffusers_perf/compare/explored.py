@@ -56,7 +56,8 @@ def _code_of_model(name: str) -> str:
         return ""
     folders = map(Path, getattr(package, "__path__", ()))
     files = [file for folder in folders for file in folder.rglob("*.py")]
-    files = files or [Path(package.__file__)] if package.__file__ else files
+    if not files and package.__file__:
+        files = [Path(package.__file__)]
     contents = (file.read_bytes() for file in sorted(files) if file.is_file())
     return hashlib.sha256(b"".join(contents)).hexdigest()[:12]
 

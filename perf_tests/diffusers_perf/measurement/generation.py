@@ -276,6 +276,6 @@ def images_in(output: Any) -> Images:
 
 
 def _shapes(images: Sequence[Any]) -> list[tuple[int, ...]]:
-    """The first ones of those that do not fit together; none of what is no image."""
+    """The first few shapes of images that do not fit together. What is not an image has none."""
     shapes = (np.shape(one) for one in images if hasattr(one, "shape") or hasattr(one, "size"))
     return list(dict.fromkeys(shapes))[:SHAPES_MOST]

@@ -185,9 +185,9 @@ def check_arguments(pipeline: Any, workload: Workload) -> None:
                 raise Refusal(messages.unknown_argument(kind, name, parameters))
         if "num_inference_steps" not in taken:
             raise Refusal(messages.takes_no_steps(kind))
+    known = {*workload.call, *inputs, *SET_BY_THE_LIBRARY}
     # The first one is the pipeline itself.
     for needed in list(parameters.values())[1:]:
-        known = {*workload.call, *inputs, *SET_BY_THE_LIBRARY}
         if needed.default is needed.empty and needed.kind in BY_NAME and needed.name not in known:
             raise Refusal(messages.lacking_argument(kind, needed.name))
 

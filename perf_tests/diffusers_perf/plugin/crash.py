@@ -47,11 +47,7 @@ def in_a_line(error: Exception) -> str:
     if _is_theirs(error):
         return at_line(Exception(f"{kind.__name__}: {text}").with_traceback(error.__traceback__))
     # Refusals of this library's own are sentences.
-    return (
-        text
-        if issubclass(kind, NotComparable) or kind is ValueError
-        else f"{kind.__name__}: {text}"
-    )
+    return text if kind in (ValueError, NotComparable) else f"{kind.__name__}: {text}"
 
 
 def _is_theirs(error: Exception) -> bool:
