@@ -44,8 +44,8 @@ def check(runs: Sequence[Run], *, acceptable: Collection[str] = ACCEPTABLE) -> N
         if run.session.harness_version != runs[0].session.harness_version:
             raise Refusal(messages.other_code(run.path, runs[0].path))
         check_cases(run, run.cases.values(), acceptable=acceptable)
-        if run.session.failed:
-            raise Refusal(messages.not_measured(run.path, run.session.failed[0]))
+        for case in run.session.failures:
+            raise Refusal(messages.not_measured(run.path, case))
     comparable.same_workloads(runs)
 
 

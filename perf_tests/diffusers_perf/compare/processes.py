@@ -80,7 +80,7 @@ def measured(
         except Refusal as error:
             reason = str(error)
         else:
-            if found.cases or found.session.failed:
+            if found.cases or found.session.failures:
                 return code, found
     name = path.stem.replace("-", " ")
     lacks = _lacks_tests(side)

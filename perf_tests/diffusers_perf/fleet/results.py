@@ -73,7 +73,7 @@ def keep(
 def has_failed_case(folder: Path) -> bool:
     """Does what a shard measured say why its process failed?"""
     run = load_run(folder / RUN)
-    return bool(run.session.failed) or not all(case.status.passes for case in run.cases.values())
+    return bool(run.session.failures) or not all(case.status.passes for case in run.cases.values())
 
 
 def _was_compared(path: Path) -> bool:

@@ -212,13 +212,8 @@ class Session(MainJob, frozen=True, kw_only=True):
         return "quick" if self.quick else "whole"
 
     @property
-    def failed(self) -> tuple[str, ...]:
-        """Ids of the cases that failed without a measurement."""
-        return tuple(self.failures)
-
-    @property
     def failures(self) -> dict[str, str]:
-        """By id, why each of them did."""
+        """Of the cases that failed without a measurement, by id, why."""
         passed_over = (Status.SKIPPED, Status.INVALID)
         return {
             case.id: case.sentence.removeprefix(f"{case.id}: ")
