@@ -136,19 +136,21 @@ def _accept(runs: Sequence[Run], changes: Changes, *, reason: str, processes: in
     machine = runs[0].machine
     old = changes.store.load_machine(machine.slug)
     measured: dict[str, list[CaseRecord]] = {key: [] for run in runs for key in judged_keys(run)}
+    cards: dict[str, list[str]] = {key: [] for key in measured}
     taken = []
     for run in runs:
         affected = cases_with_interference(run)
         says = [key for key in judged_keys(run) if key not in affected]
         for key in says:
             measured[key].append(run.cases[key])
+            cards[key].append(run.machine.card)
         taken += [run] if says else []
         for why in dict.fromkeys(affected.values()):
             names = [run.cases[key].id for key in affected if affected[key] == why]
             print(messages.left_out_of(run.path, names, why))
     known = old.cases if old else {}
     accepted = {
-        key: _merge(cases, runs[0], known.get(key))
+        key: _merge(cases, runs[0], known.get(key), cards=cards[key])
         for key, cases in measured.items()
         if len(cases) >= processes
     }
@@ -216,7 +218,9 @@ def _load(paths: Sequence[Path], reason: str) -> list[Run]:
     return load_runs(paths)
 
 
-def _merge(cases: Sequence[CaseRecord], run: Run, before: CaseBaseline | None) -> CaseBaseline:
+def _merge(
+    cases: Sequence[CaseRecord], run: Run, before: CaseBaseline | None, *, cards: Sequence[str]
+) -> CaseBaseline:
     counters = [case.measurement.counters for case in cases]
     workload = cases[0].workload
     same = before is not None and not comparable.differing(before.workload, workload)
@@ -228,6 +232,7 @@ def _merge(cases: Sequence[CaseRecord], run: Run, before: CaseBaseline | None) -
         device=run.machine.device,
         # The machine's noise stays what it is when the code becomes slower.
         calibrations=before.calibrations if before and same else {},
+        cards=cards,
     )
     if merged.moving:
         print(messages.left_out(messages.unsteady(cases[0].id, merged.moving)))

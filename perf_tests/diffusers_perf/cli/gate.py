@@ -158,6 +158,7 @@ def judged(run: Run, case: CaseRecord, standards: Standards) -> Verdict:
         baseline_name=standards.name,
         folder=standards.store.shown(standards.store.folder),
         portable=standards.portable.get(case.id, {}),
+        card=run.machine.card,
         versions=run.machine.versions,
         image_only=case.image_only,
         workload=case.workload,

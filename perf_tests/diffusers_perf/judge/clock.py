@@ -21,7 +21,7 @@ from typing import Self
 
 from diffusers_perf.catalog.metric import Metric
 from diffusers_perf.catalog.metrics import GPU_BUSY, LATENCY
-from diffusers_perf.judge.interference import CORE_SLOWED, loops_of
+from diffusers_perf.judge.interference import CORE_SLOWED, POWER_LIMITED, loops_of
 from diffusers_perf.judge.messages import comparison as messages
 from diffusers_perf.records.measurement import HOST_IDLE, Measurement
 from diffusers_perf.records.run import Run
@@ -41,6 +41,8 @@ class Clock:
     """
     host_bound: bool = False
     gpu_bound: bool = False
+    other_clock: bool = False
+    """Whether head ran on another card than base, and the power limit set the clock of one."""
 
     @classmethod
     def of(cls, sides: Sequence[Sequence[Measurement]], hosts: Hosts) -> Self:
@@ -49,17 +51,26 @@ class Clock:
         idle = [m.idle_share for m in seen if m.idle_share is not None]
         known = len(idle) == len(seen)
         gpu_bound = known and all(map(_paced_by_gpu, sides))
+        other_clock = hosts.other_card and any(m.interference.at_power_limit for m in seen)
         best = min(hosts.loops_s, default=None)
         if best is None or any(len(loops_of(m)) != 2 * len(m.rounds_s) for m in seen):
-            return cls(gpu_bound=gpu_bound)
-        host_bound = known and median(idle) > HOST_IDLE
-        return cls(best_loop_s=best, host_bound=host_bound, gpu_bound=gpu_bound)
+            return cls(gpu_bound=gpu_bound, other_clock=other_clock)
+        return cls(
+            best_loop_s=best,
+            host_bound=known and median(idle) > HOST_IDLE,
+            gpu_bound=gpu_bound,
+            other_clock=other_clock,
+        )
 
     def threshold(self, metric: Metric) -> float:
         """What a slowdown has to exceed. A latency whose pace the GPU sets is as steady as the
-        GPU's work: of FLUX.1-dev on an H200 within 0.7 % between processes.
+        GPU's work: of FLUX.1-dev on an H200 within 0.7 % between processes. Two cards at their
+        power limit differ by more.
         """
-        return GPU_BUSY.threshold if metric is LATENCY and self.gpu_bound else metric.threshold
+        of_gpu = metric is GPU_BUSY or (metric is LATENCY and self.gpu_bound)
+        if of_gpu and self.other_clock:
+            return max(GPU_BUSY.threshold, POWER_LIMITED - 1)
+        return GPU_BUSY.threshold if of_gpu else metric.threshold
 
     def slowed_by_host(self, metric: Metric, measured: Measurement) -> bool:
         """Whether the GPU waited for a slow core in this process of a case whose pace the GPU sets.
@@ -103,8 +114,8 @@ class Clock:
 
 @dataclass(frozen=True, kw_only=True)
 class Hosts:
-    """Did both sides run on one host? A machine's name does not say: a runner's label pins neither
-    its CPU nor that CPU's speed.
+    """Did both sides run on one host and one GPU? A machine's name does not say: a runner's label
+    pins neither its CPU nor that CPU's speed, nor one of several cards.
     """
 
     loops_s: tuple[float, ...]
@@ -114,22 +125,26 @@ class Hosts:
     sides do not overlap."""
     other: str = ""
     """Why no wall clock can be compared; empty where it can."""
+    other_card: bool = False
+    """Whether head ran on a GPU on which base did not, as far as they are known."""
 
     @classmethod
     def of(cls, base: Sequence[Run], head: Sequence[Run]) -> Self:
         pythons = {run.machine.python.rpartition(".")[0] for run in (*base, *head)}
+        was_on, is_on = ({run.machine.card for run in side} for side in (base, head))
+        other_card = "" not in was_on | is_on and was_on != is_on
         if len(pythons) != 1:
-            return cls(loops_s=())
+            return cls(loops_s=(), other_card=other_card)
         sides = [[loops for run in side if (loops := _loops_in(run))] for side in (base, head)]
         together = tuple(chain.from_iterable(chain.from_iterable(sides)))
         if not all(sides):
-            return cls(loops_s=together)
+            return cls(loops_s=together, other_card=other_card)
         was, now = ([min(loops) for loops in side] for side in sides)
         best, worst = sorted((min(was), min(now)))
         other = messages.other_host(min(was), min(now)) if worst > CORE_SLOWED * best else ""
         apart = max(was) < min(now) or max(now) < min(was)
         slower = median(now) / median(was) if apart else 1.0
-        return cls(loops_s=together, slower=slower, other=other)
+        return cls(loops_s=together, slower=slower, other=other, other_card=other_card)
 
     def explain(self, ratio: float, seen: Sequence[Measurement], *, threshold: float) -> bool:
         """Whether the speed of the cores can have moved a latency by this ratio, head over base, to

@@ -42,8 +42,9 @@ HOST_SLOWED = 2.0
 that it waits for a CPU: hosts that neighbours kept busy were up to 1.9 times slower."""
 POWER_LIMITED = 1.04
 """At its power limit a card takes up to this many times as long for the same kernels: the less it
-waits for its host, the lower is its clock. FLUX.1-dev differed by 4 % on one H200, whose host was
-slow or not, and by 2.4 % between two."""
+waits for its host, the lower is its clock, and at the same power one card has a higher clock than
+another. FLUX.1-dev differed by 4 % on one H200, whose host was slow or not, and by up to 3.7 %
+between four."""
 POWER_LIMITED_IDLE = 0.1
 """Of an accepted latency, the share in which a GPU at its power limit waits for its host at most,
 so that more work takes the call longer."""
@@ -60,8 +61,8 @@ def excuses(q: Question, metric: Metric, share: float) -> list[str]:
     than that of a default call. One that was slower than in the accepted processes excuses no ratio
     to a reference, which ran on it too.
 
-    A card at its power limit excuses a longer GPU busy time where the GPU sets the pace and the
-    call itself took no longer.
+    A card at its power limit excuses a longer GPU busy time where the GPU sets the pace, and the
+    call itself took no longer or another card was accepted.
     """
     wall_clock = metric.wall_clock and share >= _least_beside_others(q, metric)
     reasons = [*q.measured.interference.reasons(wall_clock=wall_clock)]
@@ -144,9 +145,10 @@ def _slower_than_accepted(q: Question, metric: Metric, share: float) -> Iterator
 
 
 def _power_limited(q: Question) -> Iterator[str]:
-    """Did the card set its clock by its power limit, and the whole call take no longer for that?
+    """Was the clock set by the card's power limit, and can that alone explain the time?
 
-    Then the profiled generation ran at a lower clock than the accepted one.
+    If the whole call took no longer, the profiled generation ran at a lower clock than the accepted
+    one. On another card than the accepted ones, all of them may.
     """
     if q.baseline is None or _accepted_idle(q) > POWER_LIMITED_IDLE:
         return
@@ -154,11 +156,14 @@ def _power_limited(q: Question) -> Iterator[str]:
     if any(metric.field not in accepted for metric in (LATENCY, GPU_BUSY)):
         return
     seen = q.measured.interference
-    was_limited = len(seen.power_capped_sm_clocks_mhz) > len(seen.sm_clocks_mhz)
-    is_as_fast = q.measured.latency_s <= median(accepted[LATENCY.field])
     busy_s = q.measured.gpu_busy_s or 0.0
-    if was_limited and is_as_fast and busy_s <= POWER_LIMITED * median(accepted[GPU_BUSY.field]):
-        yield messages.power_limited(seen.power_capped_sm_clocks_mhz)
+    if not seen.at_power_limit or busy_s > POWER_LIMITED * median(accepted[GPU_BUSY.field]):
+        return
+    clocks_mhz = seen.power_capped_sm_clocks_mhz
+    if q.measured.latency_s <= median(accepted[LATENCY.field]):
+        yield messages.power_limited(clocks_mhz)
+    elif not q.card or set(q.baseline.cards) != {q.card}:
+        yield messages.power_limited_card(clocks_mhz, known=bool(q.card and q.baseline.cards))
 
 
 def _accepted_idle(q: Question) -> float:

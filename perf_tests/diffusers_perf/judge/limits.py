@@ -28,6 +28,7 @@ def accepted_of(
     workload: Mapping[str, Any],
     device: str,
     calibrations: Mapping[Mode, Calibration] = MappingProxyType({}),
+    cards: Sequence[str] = (),
 ) -> CaseBaseline:
     """The baseline that these processes of one case are accepted as.
 
@@ -52,6 +53,7 @@ def accepted_of(
         measured=measured,
         roofline_s=min((rounded(m.roofline_s) for m, _ in processes if m.roofline_s), default=None),
         cpu_loop_s=min((rounded(s) for m, _ in processes for s in loops_of(m)), default=None),
+        cards=tuple(sorted(set(cards))) if all(cards) else (),
         fewest_steps=min((m.fewest_steps for m, _ in processes if m.fewest_steps), default=None),
         counters={name: most for name, most in counts.items() if most is not None},
         flags={

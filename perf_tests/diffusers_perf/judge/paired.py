@@ -11,8 +11,10 @@ from diffusers_perf.catalog.metric import Metric, MetricKind, Subject
 from diffusers_perf.catalog.metrics import (
     COUNTERS,
     DENOISING_STAGE,
+    GPU_BUSY,
     IMAGE,
     IMAGE_DROP_DB,
+    LATENCY,
     METRICS,
     TORCH_FLAGS,
 )
@@ -110,14 +112,19 @@ def timed(sides: PairedCase, metric: Metric, noise: Noise) -> Iterator[Change]:
         noise=weighed.noise,
         calibrated=weighed.calibrated,
         threshold=judged.threshold,
-        # All cases of another host are a little slower together.
-        by_pair=() if metric.wall_clock and _is_other_speed(sides) else by_pair,
+        # All cases of another host, or of another GPU, are a little slower together.
+        by_pair=() if _is_other_speed(sides, metric) else by_pair,
     )
 
 
-def _is_other_speed(sides: PairedCase) -> bool:
-    """Whether latencies that are compared as they are were measured on cores of other speeds."""
-    return not sides.clock.host_bound and abs(sides.hosts.slower - 1) > SPEED_SHARE
+def _is_other_speed(sides: PairedCase, metric: Metric) -> bool:
+    """Whether times that are compared as they are were measured on GPUs at other clocks or, of a
+    wall clock, on cores of other speeds.
+    """
+    if sides.clock.other_clock and metric in (LATENCY, GPU_BUSY):
+        return True
+    slower = abs(sides.hosts.slower - 1) > SPEED_SHARE
+    return metric.wall_clock and not sides.clock.host_bound and slower
 
 
 def _is_speed_of_host(sides: PairedCase, weighed: Weighed, *, threshold: float) -> bool:

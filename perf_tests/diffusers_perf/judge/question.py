@@ -30,6 +30,8 @@ class Question:
     """The folder of all baselines, as a message names it; empty where it is not known."""
     portable: Mapping[str, Bound]
     """By name in `portable.json`."""
+    card: str = ""
+    """The GPU of this run, as `Machine.card`; empty where it is not known."""
     versions: Mapping[str, str]
     """Of this run: a message says where the baseline was made with others."""
     image_only: bool

@@ -99,6 +99,7 @@ class Judging:
             baseline_name=bench.store.shown(path),
             folder=bench.store.shown(bench.store.folder),
             portable=self.portable.get(case.id, {}),
+            card=bench.machine.card,
             versions=bench.machine.versions,
             image_only=case.image_only,
             workload=case.workload.as_json(),

@@ -71,6 +71,8 @@ class _Accepted(StrictRecord, frozen=True, kw_only=True, omit_defaults=True):
     cpu_loop_s: Positive | None = None
     """The quickest calibration loop of all processes, by which a slower core is known; None where
     none was timed."""
+    cards: tuple[str, ...] = ()
+    """The GPUs that the processes ran on, as `Machine.card`; empty where one is not known."""
     fewest_steps: PositiveInteger | None = None
     """Of the shortest generation that the pipeline made, of which are the metrics of
     `catalog.metrics.SHORTEST`. None where it was accepted before this was kept."""

@@ -140,6 +140,11 @@ class Interference(Record, frozen=True, kw_only=True):
     unknown: str | None = None
     """What could not be observed, and why."""
 
+    @property
+    def at_power_limit(self) -> bool:
+        """Whether most rounds ended at the card's power limit, which then sets its clock."""
+        return len(self.power_capped_sm_clocks_mhz) > len(self.sm_clocks_mhz)
+
     def reasons(self, *, wall_clock: bool) -> tuple[str, ...]:
         """Why a time is invalid. A busy host affects the wall clock and not the GPU."""
         return (*self.gpu, *self.host) if wall_clock else self.gpu

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime as dt
+import hashlib
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -70,6 +71,13 @@ class Machine(Record, frozen=True, kw_only=True):
     @property
     def slug(self) -> str:
         return slug_of(self.name)
+
+    @property
+    def card(self) -> str:
+        """The GPU itself, as a baseline names it: eight hexadecimal digits, since a file that is
+        published need not name a serial number. Empty where it is not known, as of several GPUs.
+        """
+        return hashlib.sha256(self.gpu_uuid.encode()).hexdigest()[:8] if self.gpu_uuid else ""
 
     def is_like(self, other: Machine) -> bool:
         """Whether both are the same kind of hardware with the same versions.

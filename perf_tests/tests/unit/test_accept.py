@@ -242,6 +242,23 @@ def test_run_that_stopped_half_way_is_named(
     assert "no measurement" not in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(("unknown", "kept"), [(None, 2), (0, 0)])
+def test_line_names_the_cards_of_its_processes(
+    tmp_path: Path, folder: Path, runs: list[Content], unknown: int | None, kept: int
+) -> None:
+    for number, content in enumerate(runs):
+        uuid = None if number == unknown else f"GPU-{min(number, 1)}"
+        machine(content)["gpu_uuid"] = uuid
+    # What is left out is no accepted process.
+    measured(runs[0], FP16)["interference"]["gpu"] = ["throttled"]
+    paths = written(tmp_path, runs)
+    assert command.main(["accept", *paths, "--reason=z", "--processes=2"]) == 0
+    cards = {key: line.cards for key, line in lines().items()}
+    assert len(cards[KEY + "fp16"]) == 1
+    assert {len(one) for key, one in cards.items() if key != KEY + "fp16"} == {kept}
+    assert "GPU-" not in (folder / "nvidia-h200.json").read_text()
+
+
 @pytest.mark.parametrize("whose", ["its own", "its reference's"])
 def test_case_with_interference_is_left_out(
     tmp_path: Path,

@@ -532,8 +532,15 @@ def test_steps_that_are_not_taken_count_for_no_host() -> None:
         ({}, True),
         ({"seen_s": 0.826, "busy_s": 0.809}, True),
         ({"busy_s": 0.81}, False),
-        # With more work, the call takes longer.
+        # With more work, the call takes longer, and on another card with the same work.
         ({"seen_s": 0.827}, False),
+        ({"seen_s": 0.9, "cards": ("beef",)}, True),
+        ({"seen_s": 0.9, "cards": ("beef", "cafe")}, True),
+        ({"seen_s": 0.9, "cards": ()}, True),
+        ({"seen_s": 0.9, "card": ""}, True),
+        ({"seen_s": 0.9, "cards": ("beef",), "busy_s": 0.81}, False),
+        ({"seen_s": 0.9, "cards": ("beef",), "capped": (1950, 1740), "free": (1980, 1980)}, False),
+        ({"seen_s": 0.9, "cards": ("beef",), "accepted_busy_s": 0.743, "busy_s": 0.77}, False),
         ({"capped": (1950, 1740), "free": (1980, 1980)}, False),
         ({"capped": (), "free": ()}, False),
         ({"metric": GPU_SPEEDUP}, False),
@@ -555,6 +562,8 @@ def test_card_at_its_power_limit_excuses_kernels_that_took_no_call_longer(
         "busy_s": 0.797,
         "copies_s": 0.0,
         "lacking": "",
+        "card": "cafe",
+        "cards": ("cafe",),
     }
     given |= {"capped": (1950, 1740, 1875), "free": (1980,), "accepted_busy_s": 0.778} | changes
     watched = Interference(power_capped_sm_clocks_mhz=given["capped"], sm_clocks_mhz=given["free"])
@@ -571,8 +580,9 @@ def test_card_at_its_power_limit_excuses_kernels_that_took_no_call_longer(
         "gpu_busy_s": (given["accepted_busy_s"],) * 3,
     }
     accepted.pop(given["lacking"], None)
-    line = structs.replace(line, measured=accepted)
-    assert bool(excuses(question(seen, baseline=line), given["metric"], 0.996)) is excused
+    line = structs.replace(line, measured=accepted, cards=given["cards"])
+    asked = question(seen, baseline=line, card=given["card"])
+    assert bool(excuses(asked, given["metric"], 0.996)) is excused
 
 
 @pytest.mark.parametrize("lacking", [*STAGES, "fewest_steps", "baseline"])

@@ -104,6 +104,38 @@ def test_latency_is_held_to_the_threshold_of_the_gpu_that_sets_its_pace(
     assert change(compare(of("base", 1.0), of("head", 1.025)), "latency").status == status
 
 
+@pytest.mark.parametrize(
+    ("cards", "capped", "more", "status"),
+    [
+        ("ab", 3, 1.035, Status.SAME),
+        ("ab", 3, 1.045, Status.SLOWER),
+        ("ab", 3, 1 / 1.045, Status.FASTER),
+        # In most rounds the power limit did not set the clock.
+        ("ab", 2, 1.035, Status.SLOWER),
+        ("aa", 3, 1.035, Status.SLOWER),
+        # A card that is not known, as of a run of several.
+        ("a ", 3, 1.035, Status.SLOWER),
+    ],
+)
+def test_another_card_at_its_power_limit_has_to_differ_by_more(
+    cards: str, capped: int, more: float, status: Status
+) -> None:
+    """FLUX.1-dev took up to 3.7 % longer on one H200 than on another."""
+
+    def of(name: str, longer: float, card: str) -> list[Run]:
+        clocks = {"power_capped_sm_clocks_mhz": [1600] * capped, "sm_clocks_mhz": [1980] * 2}
+        edit = {"rounds_s": [longer] * 5, "gpu_busy_s": longer * 0.98, "interference": clocks}
+        each = runs(name, *[edit] * 5)
+        uuid = card.strip() or None
+        return [replace(r, machine=structs.replace(r.machine, gpu_uuid=uuid)) for r in each]
+
+    found = compare(of("base", 1.0, cards[0]), of("head", more, cards[1]))
+    for metric in ("latency", "GPU busy"):
+        assert change(found, metric).status == status
+    pooled = [c for c in found.changes if c.case != FP16 and c.metric in ("latency", "GPU busy")]
+    assert [c for c in pooled if not c.status.passes] == []
+
+
 def test_least_without_a_slack_is_limited_by_its_margin() -> None:
     metric = replace(STAGE, limit=None, margin=0.5)
     for seconds, count in ((2.5, 0), (2.51, 1)):

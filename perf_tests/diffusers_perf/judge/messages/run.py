@@ -168,10 +168,18 @@ def slower_than_accepted(ratio: float, *, during_import: bool) -> str:
 
 
 def power_limited(clocks_mhz: Sequence[int]) -> str:
-    return (
-        f"the GPU was at its power limit ({min(clocks_mhz):,} to {max(clocks_mhz):,} MHz), and the "
-        "whole call took no longer than accepted"
-    )
+    return f"{_at_power_limit(clocks_mhz)}, and the whole call took no longer than accepted"
+
+
+def power_limited_card(clocks_mhz: Sequence[int], *, known: bool) -> str:
+    """`known`: whether it is known that the accepted processes ran on another card."""
+    card = "is another card than accepted" if known else "may be another card than accepted"
+    return f"{_at_power_limit(clocks_mhz)}, and {card}"
+
+
+def _at_power_limit(clocks_mhz: Sequence[int]) -> str:
+    low, high = min(clocks_mhz), max(clocks_mhz)
+    return f"the GPU was at its power limit ({low:,} to {high:,} MHz)"
 
 
 def uneven_rounds(ratio: float) -> str:
