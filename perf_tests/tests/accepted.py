@@ -9,7 +9,7 @@ from statistics import median
 from diffusers_perf.catalog.discovery import declared_in
 from diffusers_perf.catalog.metric import Metric, Unit
 from diffusers_perf.catalog.metrics import GPU_BUSY, GPU_SPEEDUP, LATENCY, PEAK_MEMORY
-from diffusers_perf.cli.results import ResultRow, rows_of, table
+from diffusers_perf.cli.result_rows import ResultRow, rows_of, table
 from diffusers_perf.models.served import FAMILIES
 from diffusers_perf.records.store import BaselineStore
 

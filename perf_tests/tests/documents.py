@@ -28,7 +28,7 @@ from diffusers_perf.catalog.metric import PROCESSES_FEW, Metric, MetricKind
 from diffusers_perf.catalog.metrics import METRICS
 from diffusers_perf.cli import __main__ as command
 from diffusers_perf.cli.commands import COMMANDS
-from diffusers_perf.cli.results import table
+from diffusers_perf.cli.result_rows import table
 from diffusers_perf.compare.state import FILE, Asked, StateFile
 from diffusers_perf.faults.injection import Fault
 from diffusers_perf.plugin.options import pytest_addoption

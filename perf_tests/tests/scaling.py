@@ -14,7 +14,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from diffusers_perf.catalog.discovery import declared_in
-from diffusers_perf.cli.results import table
+from diffusers_perf.cli.result_rows import table
 from diffusers_perf.fleet.listing import references
 from diffusers_perf.fleet.plan import Durations, ListedCase, Plan, plan
 from diffusers_perf.records.reading import load_run

@@ -13,13 +13,10 @@ import argparse
 import difflib
 import math
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from statistics import median
 
 from diffusers_perf.catalog.declarations import REFERENCE, Case
-from diffusers_perf.catalog.metric import Metric
 from diffusers_perf.catalog.metrics import (
     GPU_BUSY,
     GPU_SPEEDUP,
@@ -33,9 +30,10 @@ from diffusers_perf.catalog.metrics import (
 )
 from diffusers_perf.catalog.refusal import Refusal
 from diffusers_perf.cli.answers import add_baselines, refuse, store_of
+from diffusers_perf.cli.result_rows import ResultRow, gain, rows_of, table
 from diffusers_perf.messages import baselines as messages
 from diffusers_perf.plugin.finding import find_project
-from diffusers_perf.records.baselines import CaseBaseline, MachineBaseline, PublishedCase
+from diffusers_perf.records.baselines import PublishedCase
 from diffusers_perf.records.files import read_text, write_whole
 from diffusers_perf.records.store import BaselineStore
 
@@ -43,7 +41,6 @@ NOTES = messages.NOTES
 NOTES_END = messages.NOTES_END
 SHOWN = tuple(metric for metric in METRICS if metric.column)
 COUNTED = (KERNELS.field, HOST_SYNCS.field)
-UNDECLARED = messages.UNDECLARED
 SAME = 0.01
 """A ratio of GPU busy times this close to 1 is within its noise."""
 DIRECT = 2
@@ -110,90 +107,11 @@ def results(slug: str, store: BaselineStore, before: str, cases: Sequence[Case])
     return "\n\n".join(parts) + "\n"
 
 
-@dataclass(frozen=True, kw_only=True)
-class ResultRow:
-    """A line of the baseline, and its case if one is declared."""
-
-    workload: str
-    weights: str
-    name: str
-    line: CaseBaseline
-    case: Case | None
-
-    @property
-    def suite(self) -> str:
-        return self.case.suite if self.case else UNDECLARED
-
-    @property
-    def against(self) -> str:
-        return "" if self.name == REFERENCE else self.case.against if self.case else ""
-
-    @property
-    def settings(self) -> frozenset[str]:
-        """Names of all its optimizations, the workload's base too."""
-        return frozenset(o.name for o in self.case.stack) if self.case else frozenset()
-
-    def median(self, metric: Metric) -> float | None:
-        """Of the accepted processes; None where it was not measured."""
-        values = self.line.measured.get(metric.field)
-        return median(values) if values else None
-
-    def shown(self, metric: Metric) -> str:
-        value = self.median(metric)
-        return "" if value is None else metric.shown(value)
-
-    def limit(self, metric: Metric) -> str:
-        limit = self.line.limits.get(metric.limit_name)
-        return "" if limit is None else metric.shown(limit)
-
-    @property
-    def roofline(self) -> str:
-        """The lower bound on the latency, and how many times it the accepted latency is."""
-        bound_s, latency_s = self.line.roofline_s, median(self.line.measured[LATENCY.field])
-        return "" if bound_s is None else f"{bound_s:.4f} s ({latency_s / bound_s:.1f}x)"
-
-    def count(self, name: str) -> str:
-        count = self.line.counters.get(name)
-        if count is None:
-            return ""
-        missing = f" − {count.missing:,}" if count.missing else ""
-        return f"{count.fixed:,} + {count.per_step:,}{missing}"
-
-
-def rows_of(baseline: MachineBaseline, cases: Iterable[Case]) -> Iterator[ResultRow]:
-    """The lines of a baseline in the order in which their cases are declared, others last."""
-    declared: dict[tuple[str, str, object], Case] = {
-        (c.workload.name, c.name, c.workload.scale): c for c in cases
-    }
-    order = {id(case): index for index, case in enumerate(declared.values())}
-    rows = []
-    for key, line in baseline.cases.items():
-        workload, model, weights, name = key.split("/", 3)
-        rows.append(
-            ResultRow(
-                workload=workload,
-                weights=model if model == weights else f"{model}, {weights}",
-                name=name,
-                line=line,
-                case=declared.get((workload, name, line.workload.get("scale", "full"))),
-            )
-        )
-    yield from sorted(rows, key=lambda row: order.get(id(row.case), len(order)))
-
-
-def table(heading: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table without the columns that are empty in every row."""
-    kept = [i for i, _ in enumerate(heading) if i == 0 or any(row[i] for row in rows)]
-    lines = [[heading[i] for i in kept], ["---" for _ in kept]]
-    lines += [[row[i] for i in kept] for row in rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
 def _suites(rows: Sequence[ResultRow], published: Mapping[str, PublishedCase]) -> Iterator[str]:
     for suite in dict.fromkeys(row.suite for row in rows):
         yield (
             f"## Suite: {suite}"
-            if suite != UNDECLARED
+            if suite != messages.UNDECLARED
             else f"## {messages.UNDECLARED.capitalize()}"
         )
         own = [row for row in rows if row.suite == suite]
@@ -287,8 +205,8 @@ def _steps(chain: Sequence[ResultRow]) -> str:
         names = [f"`{o.name}`" for o in added if above and o.name not in above.settings]
         gains = []
         for metric in (LATENCY, GPU_BUSY):
-            before, after = above.median(metric) if above else None, row.median(metric)
-            gains += [row.shown(metric), _ratio(before / after) if before and after else ""]
+            times = gain(above, row, metric) if above else None
+            gains += [row.shown(metric), _ratio(times) if times else ""]
         lines.append([", ".join(names) or REFERENCE, *gains, row.shown(IMAGE_PSNR)])
     return table(heading, lines)
 
@@ -302,14 +220,14 @@ def _worth(rows: Sequence[ResultRow]) -> Iterator[str]:
             alike = (row.workload, row.weights) == (other.workload, other.weights)
             if not alike or len(added) != 1 or not other.settings < row.settings:
                 continue
-            before, after = other.median(GPU_BUSY), row.median(GPU_BUSY)
+            times = gain(other, row, GPU_BUSY)
             held, holds = other.median(PEAK_MEMORY), row.median(PEAK_MEMORY)
             lines.append(
                 [
                     f"`{next(iter(added))}`",
                     row.workload,
                     other.name,
-                    "" if before is None or after is None else _ratio(before / after),
+                    _ratio(times) if times else "",
                     "" if not held or not holds else f"{holds / held:.2f}x",
                 ]
             )

@@ -256,16 +256,17 @@ ALLOWED = "What the baseline allows, and counters that must not rise (fixed + pe
 WORTH = "What each optimization is worth"
 ABOUT_WORTH = (
     "Each row compares two accepted cases that differ by one optimization: GPU busy time without "
-    "it over with it (above 1 is faster), and memory with it over without."
+    "it over with it (above 1 is faster), as their speedups over the reference of their own "
+    "processes tell it, and memory with it over without."
 )
 
 WATERFALL = "From the reference to the fastest"
 ABOUT_WATERFALL = (
     "The way to the fastest accepted case of each suite: a row has all optimizations of the one "
-    "above, and those that it adds. A gain is the time of the row above over this row's: what "
-    "gains nothing is at 1. Where rows were accepted on hosts of different speeds, only the gain "
-    "in GPU busy time says something. The PSNR, where it was accepted, is the image's to the "
-    "reference's."
+    "above, and those that it adds. A gain is this row's speedup over that of the row above: what "
+    "gains nothing is at 1. Each speedup is over the reference in the same process, since rows "
+    "were accepted on several hosts and GPUs, whose times need not give the same gain. The PSNR, "
+    "where it was accepted, is the image's to the reference's."
 )
 
 
