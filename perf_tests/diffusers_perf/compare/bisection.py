@@ -37,6 +37,8 @@ from diffusers_perf.records.run import Run
 FILE = "bisect.json"
 NOISY = frozenset(metric.name for metric in MEASURED)
 NOT_BISECTED = TIME_TO_FIRST_IMAGE.name
+AGAIN = "-again"
+"""Behind the name of a process that repeats one with interference."""
 LOOKS = (3, 5, 10)
 CONFIDENCE = 0.995
 """Of one look, so that all looks of a step together are wrong in about one of a hundred."""
@@ -67,11 +69,12 @@ class StateFile(StrictRecord, frozen=True, kw_only=True):
 
     settings: Mapping[str, str]
     finished: Mapping[str, Process]
-    """By the name of their run's file, without `-again`."""
+    """By the name of their run's file, without `AGAIN`."""
     failed: Mapping[str, Failure] = {}
     """By the name of their run's file."""
     ended_s: NotNegative = 0.0
-    """Of the processes that the budget's end ended, which are measured anew."""
+    """Of the processes that are measured anew: the budget's end ended them, or interference did not
+    end before the command did."""
 
 
 class _Disturbed(NothingMeasured):
@@ -233,8 +236,9 @@ class Bisection:
         is_first = number == 1 and not beside
         try:
             done = self._attempt(candidate, name, is_first=is_first)
-        except _Disturbed:
-            done = self._attempt(candidate, f"{name}-again", is_first=False)
+        except _Disturbed as error:
+            self.say(str(error))
+            done = self._attempt(candidate, f"{name}{AGAIN}", is_first=False)
         self._finished[name] = done
         self._save()
         self.say(messages.progress(len(self._all), name, done.unit.shown(done.value)))
@@ -259,7 +263,7 @@ class Bisection:
                 lock=self.lock,
                 interruption=self.interruption,
             )
-            value, unit = self._value(run)
+            value, unit = self._value(run, name)
         except subprocess.TimeoutExpired:
             self._ended_s += _since(start)
             self._save()
@@ -274,11 +278,11 @@ class Bisection:
             raise
         return Process(value=value, unit=unit, seconds=_since(start))
 
-    def _value(self, run: Run) -> tuple[float, Unit]:
+    def _value(self, run: Run, name: str) -> tuple[float, Unit]:
         case = run.by_id.get(self.case)
         if case is None:
             why = run.session.failures.get(self.case, "")
-            raise NothingMeasured(messages.not_measured(run.path.stem, self.case, why))
+            raise NothingMeasured(messages.not_measured(name, self.case, why))
         values = {name: (value, unit, valid) for name, unit, value, valid in values_of(case)}
         if self.metric not in values:
             raise NothingMeasured(
@@ -286,7 +290,8 @@ class Bisection:
             )
         value, unit, valid = values[self.metric]
         if not valid:
-            raise _Disturbed(messages.interference(run.path.stem, self.metric))
+            first = name.removesuffix(AGAIN)
+            raise _Disturbed(messages.interference(first, self.metric, twice=name != first))
         return value, unit
 
     def _side(self, candidate: Candidate) -> Side:
@@ -311,6 +316,10 @@ class Bisection:
         self._finished, self._failed = dict(known.finished), dict(known.failed)
         self._ended_s = known.ended_s
         self.say(ab.finished_before(plural(len(self._all), "process", "processes")))
+        for name, failure in known.failed.items():
+            # The machine may be quiet now.
+            if failure.is_interference and name.removesuffix(AGAIN) not in self._finished:
+                self._ended_s += self._failed.pop(name).seconds
 
     def _save(self) -> None:
         state = StateFile(

@@ -83,8 +83,11 @@ def no_case(name: str, known: Collection[str]) -> str:
     )
 
 
-def interference(process: str, metric: str) -> str:
-    return f"{process}: interference while {metric} was measured"
+def interference(process: str, metric: str, *, twice: bool) -> str:
+    said = f"{process}: interference while {metric} was measured"
+    if twice:
+        return f"{said}, twice; the same command tries it again"
+    return f"{said}; measuring it once more"
 
 
 def another_bisection(out: Path) -> str:

@@ -242,6 +242,25 @@ def test_process_under_interference_is_repeated_and_does_not_decide(
     assert {"torch-2.13.0-1-again", "torch-2.12.0-3-again"} <= set(index.calls)
     assert not {"torch-2.11.0-3", "torch-2.13.0-2-again"} & set(index.calls)
     assert f"\n{len(index.calls)} processes, " in out
+    said = "interference while GPU busy was measured"
+    assert f"\ntorch-2.13.0-1: {said}; measuring it once more\n" in out
+    assert f"  skipped torch-2.11.0  torch-2.11.0-2: {said}, twice; " in out
+
+
+def test_candidate_under_interference_is_measured_again_by_the_same_command(
+    index: Index, capsys: pytest.CaptureFixture[str]
+) -> None:
+    index.value = since("2.12.0", worse=120.0)
+    index.disturbed = frozenset({"torch-2.11.0-2", "torch-2.11.0-2-again"})
+    assert bisect(metric="GPU busy") == 0
+    assert "twice; the same command tries it again" in capsys.readouterr().out
+    index.disturbed, before = frozenset(), len(index.calls)
+    assert bisect(metric="GPU busy") == 0
+    out = capsys.readouterr().out
+    assert "first bad: torch 2.12.0\nlast good: torch 2.11.0\n" in out
+    assert "could not be measured" not in out
+    assert "torch-2.11.0-2" in index.calls[before:]
+    assert "torch-2.11.0-1" not in index.calls[before:]
 
 
 def test_end_under_interference_is_measured_again_by_the_same_command(
