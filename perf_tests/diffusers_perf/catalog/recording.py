@@ -10,6 +10,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import wraps
 from types import FrameType
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -23,6 +24,7 @@ from diffusers_perf.catalog.declarations import (
     Slot,
     Tolerances,
 )
+from diffusers_perf.catalog.refusal import Refusal
 from diffusers_perf.catalog.workload import Workload
 from diffusers_perf.messages import declarations as messages
 
@@ -53,7 +55,7 @@ def declarations_in(namespace: Mapping[str, Any]) -> list[Declaration]:
 
 def optimization(
     *,
-    applied: Callable[[Any], None],
+    applied: Callable[[Any], object],
     tolerance: Tolerances = NO_TOLERANCE,
     needs: Needs | None = None,
     skips_work: bool = False,
@@ -93,7 +95,7 @@ def optimization(
             apply=apply,
             tolerance=tolerance,
             needs=needs or Needs(),
-            applied=applied,
+            applied=_not_false(name, applied),
             skips_work=skips_work,
             uneven_steps=uneven_steps,
             hides_operators=hides_operators,
@@ -107,6 +109,18 @@ def optimization(
         return declared
 
     return declare
+
+
+def _not_false(name: str, check: Callable[[Any], object]) -> Callable[[Any], None]:
+    """The check, whose answer counts where it returns one. `Refusal` for False."""
+
+    @wraps(check)
+    def applied(pipeline: Any) -> None:
+        answer = check(pipeline)
+        if answer is not None and not answer:
+            raise Refusal(messages.check_returned(name, answer))
+
+    return applied
 
 
 def stack(name: str, of: str) -> str:

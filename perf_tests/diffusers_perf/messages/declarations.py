@@ -114,6 +114,10 @@ def no_docstring(name: str) -> str:
     return f"{name} has no docstring, whose first line a report shows"
 
 
+def check_returned(name: str, answer: object) -> str:
+    return f"{name}: the applied check returned {answer!r}, so the optimization had no effect"
+
+
 def no_applied_check(name: str) -> str:
     return f"{name} has no applied check that can be called with a pipeline"
 

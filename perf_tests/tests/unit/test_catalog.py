@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -14,6 +15,7 @@ import torch
 from diffusers_perf.catalog.build import Build
 from diffusers_perf.catalog.declarations import Needs, Optimization, Slot, Tolerances
 from diffusers_perf.catalog.recording import optimization
+from diffusers_perf.catalog.refusal import Refusal
 from diffusers_perf.catalog.registry import Catalog, suites_of
 from perf_tests.tests.unit.fake import WORKLOAD
 
@@ -50,6 +52,16 @@ def test_optimization_has_a_docstring_and_an_applied_check() -> None:
         optimization(applied=lambda _: None, needs="x")(sound)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"aim must be one of speed, memory, .* \(got 'fun'\)"):
         optimization(applied=lambda _: None, aim="fun")(sound)  # type: ignore[arg-type]
+
+
+def test_applied_check_that_returns_false_fails() -> None:
+    namespace = dict[str, Any](optimization=optimization, sound=sound)
+    for answer, passes in ((None, True), (True, True), ("seen", True), (False, False), (0, False)):
+        namespace["answer"] = answer
+        exec("made = optimization(applied=lambda _: answer)(sound)", namespace)
+        said = f"sound: the applied check returned {answer}, so the optimization had no effect"
+        with nullcontext() if passes else pytest.raises(Refusal, match=said):
+            namespace["made"].applied(None)
 
 
 def test_declaration_stands_at_module_level() -> None:
