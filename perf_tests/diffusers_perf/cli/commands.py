@@ -14,6 +14,7 @@ from contextlib import nullcontext
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
+from shlex import join
 from types import ModuleType
 
 from diffusers_perf.catalog.refusal import Refusal
@@ -21,6 +22,7 @@ from diffusers_perf.catalog.status import CANNOT_JUDGE
 from diffusers_perf.cli.answers import refuse
 from diffusers_perf.measurement.packages import too_little_address_space
 from diffusers_perf.measurement.visibility import gpus_hidden
+from diffusers_perf.messages.common import unrecognized
 from diffusers_perf.records.files import Unwritable, unwritable
 
 NAMES = (
@@ -66,7 +68,12 @@ def run(arguments: Sequence[str] | None) -> int:
     command.add_arguments(
         commands.add_parser(arguments[0], description=command.__doc__, formatter_class=layout)
     )
-    args = parser.parse_args(arguments)
+    args, unknown = parser.parse_known_args(arguments)
+    if unknown:
+        line = None
+        if hasattr(args, "pytest"):
+            line = _handed_on(arguments, [*unknown, *args.pytest])
+        parser.error(unrecognized(unknown, line))
     if arguments[0] not in TORCH:
         return _answer(command, args)
     if sentence := too_little_address_space():
@@ -90,6 +97,23 @@ def _answer(command: ModuleType, args: argparse.Namespace) -> int:
     except OSError as error:
         return refuse(f"{error.filename or args.command}: {error.strerror or error}")
     return code
+
+
+def _handed_on(arguments: Sequence[str], left: list[str]) -> str:
+    """The command line with `left`, which the command itself does not take, behind ``--``."""
+    places: set[int] = set()
+    # First the options, each with the values behind it: a value can also be one of the command.
+    for options in (True, False):
+        for place, argument in enumerate(arguments):
+            follows = argument.startswith("-") or place - 1 in places
+            if argument in left and place not in places and follows >= options:
+                places.add(place)
+                left.remove(argument)
+    own = [argument for place, argument in enumerate(arguments) if place not in places]
+    own = [*own, "--"] if "--" not in own else own
+    end = own.index("--") + 1
+    others = [argument for place, argument in enumerate(arguments) if place in places]
+    return join(["diffusers-perf", *own[:end], *others, *own[end:]])
 
 
 def _first_line(module: str) -> str:

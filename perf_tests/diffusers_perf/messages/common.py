@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -76,6 +76,12 @@ def positive_integer(text: str) -> str:
 
 def must_be(what: str, text: str) -> str:
     return f"must be {what} (got {text})"
+
+
+def unrecognized(arguments: Sequence[str], line: str | None) -> str:
+    """`line` has them where pytest's options go; None for a command that hands nothing on."""
+    hint = f"; options of pytest go behind `--`: {line}" if line else ""
+    return f"unrecognized arguments: {' '.join(arguments)}{hint}"
 
 
 def cannot_print(reason: object) -> str:

@@ -61,6 +61,38 @@ def test_empty_variable_is_not_a_path(
     assert "must be a path (got an empty text)" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        ("ab --base main --head HEAD -k fp16", "ab --base main --head HEAD -- -k fp16"),
+        ("ab -k main --base main --head b -q", "ab --base main --head b -- -k main -q"),
+        ("ab --base a --head b t.py -k x", "ab --base a --head b -- t.py -k x"),
+        ("ab --base a --head b -k x -- -m y", "ab --base a --head b -- -k x -m y"),
+        (
+            "bisect --good a --bad b --case c --metric d --model=e",
+            "bisect --good a --bad b --case c --metric d -- --model=e",
+        ),
+        ("fleet --json c --maxfail 1", "fleet --json c -- --maxfail 1"),
+    ],
+)
+def test_option_of_pytest_is_shown_where_it_goes(
+    arguments: str, line: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as end:
+        cli.main(arguments.split())
+    assert end.value.code == 2
+    said = f"; options of pytest go behind `--`: diffusers-perf {line}\n"
+    assert capsys.readouterr().err.endswith(said)
+
+
+def test_command_that_hands_nothing_on_only_says_what_is_unknown(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(SystemExit):
+        cli.main(["gate", "run.json", "-k", "x"])
+    assert capsys.readouterr().err.endswith("error: unrecognized arguments: -k x\n")
+
+
 def test_missing_packages_are_one_sentence(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
