@@ -13,6 +13,7 @@ TWO_REFS_OR_TWO_PYTHONS = (
     "ab needs either --base and --head (two refs of this repository), or --base-python and "
     "--head-python (two environments)"
 )
+TWO_SIDES_OR_A_FOLDER = "compare needs either --base and --head (runs), or one folder of ab"
 INTERRUPTED = f"interrupted; {AGAIN} after the last whole pair"
 UNCOMMITTED = "uncommitted changes are in neither side"
 NO_GIT = "--base and --head need git, which is not installed"

@@ -35,6 +35,11 @@ def bad_name(name: str, what: str) -> str:
 # Runs
 
 
+def is_a_folder(path: Path, runs: Path) -> str:
+    """`runs` in it, as a pattern."""
+    return f"{path} is a folder; name the runs in it, for example {runs}"
+
+
 def given_twice(path: Path) -> str:
     return f"{path} is given twice, but each run must come from a process of its own"
 

@@ -51,6 +51,11 @@ def read(path: Path) -> Any:
     """The JSON in a file. `Refusal` where there is none."""
     try:
         data = read_bytes(path)
+    except IsADirectoryError:
+        # As `ab` names head's; any of another folder.
+        heads = path / "head-*.json"
+        runs = heads if any(path.glob(heads.name)) else path / "*.json"
+        raise Refusal(messages.is_a_folder(path, runs)) from None
     except OSError as error:
         raise Refusal(common.cannot_read(path, error.strerror)) from None
     try:

@@ -300,6 +300,27 @@ def test_folder_without_a_pair_has_no_page(
     assert not page.exists()
 
 
+def test_folder_is_compared_again_as_it_was(
+    place: Place, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code = place.ab()
+    printed = capsys.readouterr().out
+    assert command.main(["compare", str(place.out)]) == code
+    again = capsys.readouterr().out
+    assert again.splitlines()[-1].endswith("(5 A/B pairs)")
+    assert again in printed
+
+
+@pytest.mark.parametrize(
+    "arguments", [[], ["runs/ab", "--base", "a.json"], ["--head", "a.json"], ["--base", "a.json"]]
+)
+def test_compare_takes_two_sides_or_a_folder(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command.main(["compare", *arguments]) == 2
+    assert messages.TWO_SIDES_OR_A_FOLDER in capsys.readouterr().err
+
+
 def test_inconclusive_pairs_are_followed_by_five_more_once(
     place: Place, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -503,6 +503,20 @@ def test_non_positive_time_is_refused(
     refused(written(tmp_path, runs), sentence, folder, capsys)
 
 
+def test_folder_is_refused_with_the_runs_in_it(
+    tmp_path: Path, folder: Path, runs: list[Content], capsys: pytest.CaptureFixture[str]
+) -> None:
+    written(tmp_path, runs)
+    refused(
+        [str(tmp_path)],
+        f"is a folder; name the runs in it, for example {tmp_path}/*.json",
+        folder,
+        capsys,
+    )
+    (tmp_path / "head-1.json").touch()
+    refused([str(tmp_path)], f"for example {tmp_path}/head-*.json", folder, capsys)
+
+
 def test_empty_reason_is_refused(tmp_path: Path, folder: Path, runs: list[Content]) -> None:
     assert command.main(["accept", *written(tmp_path, runs), "--reason", " "]) == 2
     assert not folder.exists()
