@@ -94,7 +94,8 @@ def generator_ignored(q: Question) -> Message:
         measured="two calls with the same generator's seed differ, and not with the same global "
         "seed",
         limit="the same generator's seed gives the same image",
-        advice="look for noise that is drawn without the generator, then rerun",
+        advice="look for noise that is drawn without the generator, or a module in training mode "
+        "(dropout), then rerun",
         command=q.rerun,
     )
 
