@@ -315,11 +315,12 @@ class Bisection:
             raise Refusal(messages.another_bisection(self.out))
         self._finished, self._failed = dict(known.finished), dict(known.failed)
         self._ended_s = known.ended_s
-        self.say(ab.finished_before(plural(len(self._all), "process", "processes")))
         for name, failure in known.failed.items():
             # The machine may be quiet now.
             if failure.is_interference and name.removesuffix(AGAIN) not in self._finished:
                 self._ended_s += self._failed.pop(name).seconds
+        if self._all:
+            self.say(ab.finished_before(plural(len(self._all), "process", "processes")))
 
     def _save(self) -> None:
         state = StateFile(

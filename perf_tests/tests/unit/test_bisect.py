@@ -272,6 +272,7 @@ def test_end_under_interference_is_measured_again_by_the_same_command(
     assert "interference while GPU busy was measured" in capsys.readouterr().err
     index.disturbed = frozenset()
     assert bisect(metric="GPU busy") == 0
+    assert "finished earlier" not in capsys.readouterr().out
 
 
 def test_process_that_measured_nothing_counts_and_is_not_repeated(
