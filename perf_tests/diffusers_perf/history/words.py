@@ -68,10 +68,10 @@ def history_lines(run: Run, rows: Sequence[Row]) -> tuple[HistoryLine, ...]:
 
 
 def event_text(event: Event) -> str:
-    """``ddim50-fp16 GPU busy: step 0.6170 s → 0.6480 s (+5.0 %)``."""
+    """``ddim50-fp16 (sd15) GPU busy: step 0.6170 s → 0.6480 s (+5.0 %)``."""
     row, unit = event.after, event.after.unit
     levels = f"{unit.shown(event.level_before)} → {unit.shown(event.level_after)}"
-    text = f"{row.case} {row.metric}: {event.shape} {levels} ({percent(event.ratio)})"
+    text = f"{row.case} ({row.model}) {row.metric}: {event.shape} {levels} ({percent(event.ratio)})"
     if event.shape is Shape.DRIFT:
         text += f", from {event.before.time:%Y-%m-%d} to {event.last.time:%Y-%m-%d}"
     return text

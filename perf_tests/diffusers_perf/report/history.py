@@ -81,10 +81,12 @@ class Chart:
 
 @dataclass(frozen=True, kw_only=True)
 class CasePart:
-    """All charts of a case on a machine."""
+    """All charts of a case with a model on a machine."""
 
     machine: str
     name: str
+    model: str
+    """That ran, which can be another one than the workload's own."""
     charts: tuple[Chart, ...]
     heads: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
@@ -135,17 +137,24 @@ def _cases(
     found: Sequence[Trend], baselines: Mapping[str, MachineBaseline], numbers: Mapping[str, int]
 ) -> Iterator[CasePart]:
     noisy = {metric.name for metric in MEASURED}
-    groups: dict[tuple[str, str], list[Trend]] = {}
+    groups: dict[tuple[str, str, str], list[Trend]] = {}
     for trend in found:
         # Counters that never changed are in no chart.
         if trend.rows and (trend.metric in noisy or trend.events):
-            groups.setdefault((trend.machine, trend.case), []).append(trend)
-    for (machine, name), trends in groups.items():
+            key = (trend.machine, trend.case, trend.rows[0].model)
+            groups.setdefault(key, []).append(trend)
+    for (machine, name, model), trends in groups.items():
         charts = tuple(_chart(trend, baselines.get(machine), numbers) for trend in trends)
         heads, rows = _latest(trends)
         events = sum(len(trend.events) for trend in trends)
         yield CasePart(
-            machine=machine, name=name, charts=charts, heads=heads, rows=rows, events=events
+            machine=machine,
+            name=name,
+            model=model,
+            charts=charts,
+            heads=heads,
+            rows=rows,
+            events=events,
         )
 
 
@@ -155,7 +164,8 @@ def _latest(trends: Sequence[Trend]) -> tuple[tuple[str, ...], tuple[tuple[str, 
         for row in trend.rows:
             by_run.setdefault(row.run, {})[trend.metric] = row
     newest = sorted(by_run.values(), key=lambda rows: -next(iter(rows.values())).time.timestamp())
-    heads = tuple(trend.metric for trend in trends)
+    # Other weights of the model, or another --quick, have a trend of their own.
+    heads = tuple(dict.fromkeys(trend.metric for trend in trends))
     rows = []
     for values in newest[:LATEST_RUNS]:
         first = next(iter(values.values()))

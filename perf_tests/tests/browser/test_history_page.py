@@ -42,7 +42,9 @@ def test_changes_and_trends_fit_the_window(opened: Opened) -> None:
     page = opened.page
     assert page.locator("h1").inner_text().endswith("1 change in 59 runs")
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
-    assert page.locator("#changes li li").inner_text().startswith("ddim50-fp16 GPU busy: step")
+    assert (
+        page.locator("#changes li li").inner_text().startswith("ddim50-fp16 (sd15) GPU busy: step")
+    )
     assert page.locator("figure b, figure i").filter(has_text="2.12.0").count() == 0
 
 

@@ -437,7 +437,7 @@ def test_command_adds_and_reports(
     assert command.main(["history", "report"]) == 0
     said = capsys.readouterr().out
     assert f"2026-02-10 code: commits {commit(39)[:12]}..{commit(40)[:12]}\n" in said
-    assert f"  {CASE} GPU busy: step 0.6" in said
+    assert f"  {CASE} (sd15) GPU busy: step 0.6" in said
     assert "\n50 runs, " in said
 
 
@@ -630,6 +630,25 @@ def test_page_says_what_changed(tmp_path: Path, no_baselines: Path) -> None:
     assert "1 change in 50 runs" in html
     assert f"commits {commit(39)[:12]}..{commit(40)[:12]}" in html
     assert "://" not in html
+
+
+def test_page_keeps_models_of_a_case_apart(tmp_path: Path, no_baselines: Path) -> None:
+    contents = [night(n) for n in range(20)]
+    for number, content in enumerate(contents):
+        seen = measured(content, CASE)
+        seen["model"] = "sd15" if number < 10 else "runwayml/own"
+        seen["weights"] = f"weights{number % 2}"
+    for run in parsed(contents, "night"):
+        store.add(run, tmp_path / "history")
+    page = tmp_path / "history.html"
+    options = ["--store", str(tmp_path / "history"), "--html", str(page)]
+    assert command.main(["history", "report", *options]) == 0
+    html = page.read_text()
+    for model in ("sd15", "runwayml/own"):
+        (part,) = html.split(f"<b>{CASE}</b> ({model})")[1:]
+        # Of two weights of one model, a column holds both.
+        head = part[part.index("<thead>") : part.index("</thead>")]
+        assert head.count(">GPU busy<") == 1
 
 
 def test_alert_is_one_file_per_commit_range(tmp_path: Path, no_baselines: Path) -> None:
