@@ -10,10 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from perf_tests.tests.integration import test_surroundings
-from perf_tests.tests.integration.test_surroundings import read_closed
+from perf_tests.tests.closed import read_closed, repository
 
-folder = test_surroundings.folder
 UNREADABLE = [
     ("model", ("pytest", "--benchmark-only", "--model=model")),
     ("baselines", ("pytest", "--benchmark-only")),
@@ -28,6 +26,6 @@ UNREADABLE = [
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such modes")
 @pytest.mark.parametrize(("closed", "line"), UNREADABLE)
 def test_what_may_not_be_read_is_one_sentence(
-    closed: str, line: tuple[str, ...], folder: Path
+    closed: str, line: tuple[str, ...], tmp_path: Path
 ) -> None:
-    read_closed(closed, line, folder)
+    read_closed(closed, line, repository(tmp_path))

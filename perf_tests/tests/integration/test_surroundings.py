@@ -3,29 +3,15 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from diffusers_perf.models.checkpoint import EMBEDDED
+from perf_tests.tests.closed import read_closed, repository
 from perf_tests.tests.unit.recorded import process, with_images
 
-TEST_FILE = """
-from diffusers_perf import Workload, measure
-from diffusers_perf import test_generation as test_generation
-
-SERVING = Workload(
-    name="serving",
-    model="embedded",
-    call={"prompt": "a red circle", "height": 64, "width": 64, "guidance_scale": 7.5},
-    steps=2,
-    scheduler="DDIMScheduler",
-)
-measure(SERVING, "channels_last", suite="serving")
-"""
 NO_TORCH = """
 import sys
 from importlib.abc import MetaPathFinder
@@ -41,12 +27,7 @@ sys.meta_path.insert(0, NoTorch())
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A user's repository of two cases and another test."""
-    (tmp_path / "perf_tests").mkdir()
-    (tmp_path / "perf_tests" / "test_serving.py").write_text(TEST_FILE)
-    (tmp_path / "perf_tests" / "test_other.py").write_text("def test_other(): pass\n")
-    (tmp_path / "pytest.ini").write_text("[pytest]\ntestpaths = perf_tests\n")
-    return tmp_path
+    return repository(tmp_path)
 
 
 def run(folder: Path, *line: str, **variables: str) -> subprocess.CompletedProcess[str]:
@@ -143,49 +124,12 @@ UNREADABLE = [
 """What may not be read, and a command that would. More of them are in `full`."""
 
 
-def unprivileged() -> list[str]:
-    """What a command line begins with so that root, too, may not read what its mode denies."""
-    if sys.platform == "win32" or os.geteuid() != 0:
-        return []
-    if shutil.which("setpriv") is None:
-        pytest.skip("root reads everything, and setpriv is not installed")
-    return ["setpriv", "--bounding-set=-dac_override,-dac_read_search"]
-
-
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such modes")
 @pytest.mark.parametrize(("closed", "line"), UNREADABLE)
 def test_what_may_not_be_read_is_one_sentence(
     closed: str, line: tuple[str, ...], folder: Path
 ) -> None:
     read_closed(closed, line, folder)
-
-
-def read_closed(closed: str, line: tuple[str, ...], folder: Path) -> None:
-    """Run a command of `UNREADABLE`'s kind in the fixture's folder: it names what is closed."""
-    shutil.copytree(EMBEDDED, folder / "model")
-    shutil.copytree(Path(__file__).parents[3] / "baselines", folder / "baselines")
-    with_images([process("unreadable")], folder, "run")
-    (folder / "perf_tests" / "more").mkdir()
-    (folder / "baselines" / "history" / "nvidia-h200").mkdir(parents=True)
-    (folder / closed).chmod(0)
-    # In a process of `-n`, pytest-benchmark would turn itself off.
-    environment = {n: v for n, v in os.environ.items() if n != "PYTEST_XDIST_WORKER"}
-    done = subprocess.run(
-        [*unprivileged(), sys.executable, "-m", *line],
-        cwd=folder,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    (folder / closed).chmod(0o700)
-    said = done.stdout + done.stderr
-    # What pytest itself cannot collect is an error of its own.
-    usage_error = 2 if closed.startswith("perf_tests") else 4
-    assert done.returncode == (usage_error if line[0] == "pytest" else 2), said
-    assert closed in said.replace(": its ", "/")
-    assert "Traceback" not in said
-    assert "INTERNALERROR" not in said
 
 
 @pytest.mark.parametrize("name", ["gate", "report", "accept", "calibrate", "compare", "comment"])
