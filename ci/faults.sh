@@ -3,8 +3,9 @@
 #
 #   bash ci/faults.sh
 #
-# What the times of more than two rounds tell runs alone, everything else in two processes at once. On a GPU each
-# would wait for the other to leave it: `diffusers-perf faults --device cuda` injects all in one.
+# What the times of more than two rounds tell runs alone, everything else in two processes at once.
+# On a GPU each would wait for the other to leave it: `diffusers-perf faults --device cuda` injects
+# all in one.
 # Exit code: 0, all as it must be; 1, a fault is missed or a control flagged.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
