@@ -42,7 +42,8 @@ class Clock:
     host_bound: bool = False
     gpu_bound: bool = False
     other_clock: bool = False
-    """Whether head ran on another card than base, and the power limit set the clock of one."""
+    """Whether the sides may have run on different cards, and the power limit set the clock of one.
+    """
 
     @classmethod
     def of(cls, sides: Sequence[Sequence[Measurement]], hosts: Hosts) -> Self:
@@ -52,25 +53,29 @@ class Clock:
         known = len(idle) == len(seen)
         gpu_bound = known and all(map(_paced_by_gpu, sides))
         other_clock = hosts.other_card and any(m.interference.at_power_limit for m in seen)
-        best = min(hosts.loops_s, default=None)
-        if best is None or any(len(loops_of(m)) != 2 * len(m.rounds_s) for m in seen):
-            return cls(gpu_bound=gpu_bound, other_clock=other_clock)
+        has_loops = all(len(loops_of(m)) == 2 * len(m.rounds_s) for m in seen)
+        best = min(hosts.loops_s, default=None) if has_loops else None
         return cls(
             best_loop_s=best,
-            host_bound=known and median(idle) > HOST_IDLE,
+            host_bound=bool(best) and known and median(idle) > HOST_IDLE,
             gpu_bound=gpu_bound,
             other_clock=other_clock,
         )
 
     def threshold(self, metric: Metric) -> float:
         """What a slowdown has to exceed. A latency whose pace the GPU sets is as steady as the
-        GPU's work: of FLUX.1-dev on an H200 within 0.7 % between processes. Two cards at their
-        power limit differ by more.
+        GPU's work: of FLUX.1-dev on an H200 within 0.7 % between processes.
         """
-        of_gpu = metric is GPU_BUSY or (metric is LATENCY and self.gpu_bound)
-        if of_gpu and self.other_clock:
-            return max(GPU_BUSY.threshold, POWER_LIMITED - 1)
+        of_gpu = metric is LATENCY and self.gpu_bound
         return GPU_BUSY.threshold if of_gpu else metric.threshold
+
+    def other_card(self, metric: Metric) -> bool:
+        """Whether this metric may depend on which card each side ran on."""
+        return self.other_clock and metric in (LATENCY, GPU_BUSY)
+
+    def card_explains(self, metric: Metric, ratio: float) -> bool:
+        """Whether the cards alone can have moved a time by this ratio, head over base."""
+        return self.other_card(metric) and 1 / POWER_LIMITED <= ratio <= POWER_LIMITED
 
     def slowed_by_host(self, metric: Metric, measured: Measurement) -> bool:
         """Whether the GPU waited for a slow core in this process of a case whose pace the GPU sets.
@@ -126,18 +131,18 @@ class Hosts:
     other: str = ""
     """Why no wall clock can be compared; empty where it can."""
     other_card: bool = False
-    """Whether head ran on a GPU on which base did not, as far as they are known."""
+    """Whether one side may have run on a GPU on which the other did not. A run of several GPUs does
+    not say which of them measured a case."""
 
     @classmethod
     def of(cls, base: Sequence[Run], head: Sequence[Run]) -> Self:
         pythons = {run.machine.python.rpartition(".")[0] for run in (*base, *head)}
         was_on, is_on = ({run.machine.card for run in side} for side in (base, head))
-        other_card = "" not in was_on | is_on and was_on != is_on
-        if len(pythons) != 1:
-            return cls(loops_s=(), other_card=other_card)
+        other_card = "" in was_on | is_on or was_on != is_on
         sides = [[loops for run in side if (loops := _loops_in(run))] for side in (base, head)]
-        together = tuple(chain.from_iterable(chain.from_iterable(sides)))
-        if not all(sides):
+        one_python = len(pythons) == 1
+        together = tuple(chain.from_iterable(chain.from_iterable(sides))) if one_python else ()
+        if not one_python or not all(sides):
             return cls(loops_s=together, other_card=other_card)
         was, now = ([min(loops) for loops in side] for side in sides)
         best, worst = sorted((min(was), min(now)))

@@ -163,7 +163,8 @@ def _power_limited(q: Question) -> Iterator[str]:
     if q.measured.latency_s <= median(accepted[LATENCY.field]):
         yield messages.power_limited(clocks_mhz)
     elif not q.card or set(q.baseline.cards) != {q.card}:
-        yield messages.power_limited_card(clocks_mhz, known=bool(q.card and q.baseline.cards))
+        known = q.card and q.baseline.cards and q.card not in q.baseline.cards
+        yield messages.power_limited_card(clocks_mhz, known=bool(known))
 
 
 def _accepted_idle(q: Question) -> float:

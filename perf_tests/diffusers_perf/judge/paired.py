@@ -11,10 +11,8 @@ from diffusers_perf.catalog.metric import Metric, MetricKind, Subject
 from diffusers_perf.catalog.metrics import (
     COUNTERS,
     DENOISING_STAGE,
-    GPU_BUSY,
     IMAGE,
     IMAGE_DROP_DB,
-    LATENCY,
     METRICS,
     TORCH_FLAGS,
 )
@@ -89,9 +87,15 @@ def timed(sides: PairedCase, metric: Metric, noise: Noise) -> Iterator[Change]:
     # Not assigned to `metric`: the clock asks which one it is.
     judged = replace(metric, threshold=sides.clock.threshold(metric))
     weighed = weigh(judged, over, under, known=known, of=sides.pairs)
-    if metric.wall_clock and _is_speed_of_host(sides, weighed, threshold=judged.threshold):
+    is_moved = weighed.status not in (Status.SAME, Status.INCONCLUSIVE)
+    if is_moved and metric.wall_clock and _is_speed_of_host(sides, weighed, judged.threshold):
         message = messages.speed_of_host(metric, sides.hosts.slower, rerun=sides.rerun)
         yield change(Status.INVALID, message, more_could_tell=sides.pairs < PAIRS_MOST)
+        return
+    ratio = weighed.ratio.mid
+    if is_moved and sides.clock.card_explains(metric, ratio):
+        message = messages.speed_of_card(metric, ratio, base=base, head=head, rerun=sides.rerun)
+        yield change(Status.INVALID, message)
         return
     message = messages.weighed(
         judged,
@@ -121,15 +125,15 @@ def _is_other_speed(sides: PairedCase, metric: Metric) -> bool:
     """Whether times that are compared as they are were measured on GPUs at other clocks or, of a
     wall clock, on cores of other speeds.
     """
-    if sides.clock.other_clock and metric in (LATENCY, GPU_BUSY):
+    if sides.clock.other_card(metric):
         return True
     slower = abs(sides.hosts.slower - 1) > SPEED_SHARE
     return metric.wall_clock and not sides.clock.host_bound and slower
 
 
-def _is_speed_of_host(sides: PairedCase, weighed: Weighed, *, threshold: float) -> bool:
+def _is_speed_of_host(sides: PairedCase, weighed: Weighed, threshold: float) -> bool:
     """Whether head is slower or faster because its host is."""
-    if weighed.status in (Status.SAME, Status.INCONCLUSIVE) or sides.clock.host_bound:
+    if sides.clock.host_bound:
         return False
     seen = [case.measurement for case in (*sides.in_base, *sides.in_head)]
     return sides.hosts.explain(weighed.ratio.mid, seen, threshold=threshold)

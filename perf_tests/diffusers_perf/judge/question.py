@@ -30,7 +30,7 @@ class Question:
     """The folder of all baselines, as a message names it; empty where it is not known."""
     portable: Mapping[str, Bound]
     """By name in `portable.json`."""
-    card: str = ""
+    card: str
     """The GPU of this run, as `Machine.card`; empty where it is not known."""
     versions: Mapping[str, str]
     """Of this run: a message says where the baseline was made with others."""

@@ -130,6 +130,7 @@ def question_of(case: CaseRecord, run: Run, *, again: Command | None = None) -> 
         baseline_name="",
         folder="",
         portable={},
+        card=run.machine.card,
         versions={},
         image_only=case.image_only,
         workload=case.workload,

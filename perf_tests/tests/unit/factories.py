@@ -61,6 +61,7 @@ def question(measured: Measurement = FP16, **changes: Any) -> Question:
         "baseline_name": "baselines/gpu.json",
         "folder": "baselines",
         "portable": {},
+        "card": "",
         "versions": {"torch": "2.11.0", "diffusers": "0.42.1"},
         "image_only": False,
         "workload": GENERATES,

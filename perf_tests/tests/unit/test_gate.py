@@ -31,6 +31,7 @@ from perf_tests.tests.unit.recorded import (
 )
 
 FP16 = "ddim50-fp16"
+REFERENCE = "ddim50-reference"
 
 
 def gate(
@@ -285,6 +286,43 @@ def test_gate_judges_a_run(
     assert any(printed.startswith(line) for printed in lines), lines
     assert any(f" {counts}" in printed for printed in lines), lines
     assert seen == code
+
+
+@pytest.mark.parametrize(
+    ("accepted_on", "card", "status", "words"),
+    [
+        ("aaa", "a", "slower", ""),
+        ("aaa", "b", "invalid", "is another card than accepted"),
+        ("aab", "a", "invalid", "may be another card than accepted"),
+        ("aaa", "", "invalid", "may be another card than accepted"),
+        ("aa ", "a", "invalid", "may be another card than accepted"),
+    ],
+)
+def test_card_at_its_power_limit_is_slower_than_itself_alone(
+    accepted_on: str,
+    card: str,
+    status: str,
+    words: str,
+    no_baselines: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A commit that is 3.5 % slower, and a baseline of these cards."""
+
+    def on(name: str, uuid: str, seconds: float) -> Content:
+        content = process(name)
+        keep(content, REFERENCE)
+        session(content)["narrowed"] = True
+        machine(content)["gpu_uuid"] = uuid.strip() or None
+        measured(content, REFERENCE).update(rounds_s=[seconds] * 3, gpu_busy_s=0.98 * seconds)
+        limited = {"power_capped_sm_clocks_mhz": [1600] * 3, "sm_clocks_mhz": [1980]}
+        measured(content, REFERENCE)["interference"].update(limited)
+        return content
+
+    runs = [on(f"run-{n}", uuid, 2.0 + n / 1000) for n, uuid in enumerate(accepted_on)]
+    assert accept(runs, no_baselines) == 0
+    _, lines = gate(on("head", card, 2.07), no_baselines, capsys)
+    assert lines[0].startswith(f"{status}: {REFERENCE}: GPU busy 1.03x slower than accepted")
+    assert words in lines[0]
 
 
 def test_drift_is_said_where_all_holds(accepted: Path, capsys: pytest.CaptureFixture[str]) -> None:

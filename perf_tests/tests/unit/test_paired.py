@@ -107,24 +107,36 @@ def test_latency_is_held_to_the_threshold_of_the_gpu_that_sets_its_pace(
 @pytest.mark.parametrize(
     ("cards", "capped", "more", "status"),
     [
-        ("ab", 3, 1.035, Status.SAME),
-        ("ab", 3, 1.045, Status.SLOWER),
-        ("ab", 3, 1 / 1.045, Status.FASTER),
+        ("ab", 3, 1.014, Status.SAME),
+        ("ab", 3, 1.035, Status.INVALID),
+        ("ab", 3, 1 / 1.035, Status.INVALID),
+        ("ab", 3, 1.041, Status.SLOWER),
+        ("ab", 3, 1 / 1.041, Status.FASTER),
         # In most rounds the power limit did not set the clock.
         ("ab", 2, 1.035, Status.SLOWER),
         ("aa", 3, 1.035, Status.SLOWER),
         # A card that is not known, as of a run of several.
-        ("a ", 3, 1.035, Status.SLOWER),
+        ("a ", 3, 1.035, Status.INVALID),
+        ("  ", 3, 1.035, Status.INVALID),
     ],
 )
+@pytest.mark.parametrize(("idle", "loops"), [(0.02, 10), (0.02, 0), (0.08, 10)])
 def test_another_card_at_its_power_limit_has_to_differ_by_more(
-    cards: str, capped: int, more: float, status: Status
+    cards: str, capped: int, more: float, status: Status, idle: float, loops: int
 ) -> None:
     """FLUX.1-dev took up to 3.7 % longer on one H200 than on another."""
 
     def of(name: str, longer: float, card: str) -> list[Run]:
-        clocks = {"power_capped_sm_clocks_mhz": [1600] * capped, "sm_clocks_mhz": [1980] * 2}
-        edit = {"rounds_s": [longer] * 5, "gpu_busy_s": longer * 0.98, "interference": clocks}
+        watched = {
+            "cpu_loops_s": [0.01] * loops,
+            "power_capped_sm_clocks_mhz": [1600] * capped,
+            "sm_clocks_mhz": [1980] * 2,
+        }
+        edit = {
+            "rounds_s": [longer] * 5,
+            "gpu_busy_s": longer * (1 - idle),
+            "interference": watched,
+        }
         each = runs(name, *[edit] * 5)
         uuid = card.strip() or None
         return [replace(r, machine=structs.replace(r.machine, gpu_uuid=uuid)) for r in each]
@@ -132,8 +144,24 @@ def test_another_card_at_its_power_limit_has_to_differ_by_more(
     found = compare(of("base", 1.0, cards[0]), of("head", more, cards[1]))
     for metric in ("latency", "GPU busy"):
         assert change(found, metric).status == status
+        assert not change(found, metric).more_could_tell
     pooled = [c for c in found.changes if c.case != FP16 and c.metric in ("latency", "GPU busy")]
     assert [c for c in pooled if not c.status.passes] == []
+
+
+def test_side_that_ran_on_more_cards_than_the_other_ran_on_another() -> None:
+    one, two = (
+        [replace(r, machine=structs.replace(r.machine, gpu_uuid=uuid)) for r in runs("x", {})]
+        for uuid in "ab"
+    )
+    for base, head, other in (
+        (one, one, False),
+        (two, one, True),
+        (one + two, one, True),
+        (one, one + two, True),
+        (one + two, two + one, False),
+    ):
+        assert Hosts.of(base, head).other_card is other
 
 
 def test_least_without_a_slack_is_limited_by_its_margin() -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from msgspec import structs
 
+from diffusers_perf.catalog.discovery import declared_in
 from diffusers_perf.catalog.metrics import COUNTERS, STRICT
 from diffusers_perf.catalog.status import Status
 from diffusers_perf.judge import verdicts
@@ -22,6 +24,7 @@ from diffusers_perf.messages.measurement import (
     not_comparable,
     not_judged,
 )
+from diffusers_perf.plugin.judging import Judging
 from diffusers_perf.records.baselines import Bound
 from diffusers_perf.records.main_job import MainJob
 from diffusers_perf.records.measurement import (
@@ -32,7 +35,9 @@ from diffusers_perf.records.measurement import (
     Look,
     Measurement,
 )
+from diffusers_perf.records.store import BaselineStore
 from perf_tests.tests.unit.factories import FP16, GENERATES, REFERENCE, baseline_of, question
+from perf_tests.tests.unit.recorded import parsed, process
 
 
 def test_sound_run_passes() -> None:
@@ -519,6 +524,19 @@ def test_versions_that_differ_from_the_baselines_are_named() -> None:
         )
     ).text()
     assert "made with torch 2.11.0, now 2.13.0" in text
+
+
+def test_session_asks_about_its_own_card(tmp_path: Path) -> None:
+    (run,) = parsed([process("own-card")], "own-card")
+    bench: Any = SimpleNamespace(
+        machine=structs.replace(run.machine, gpu_uuid="GPU-a"),
+        store=BaselineStore(tmp_path),
+        sources=SimpleNamespace(of=lambda workload: SimpleNamespace(kind="seeded")),
+    )
+    case = declared_in("perf_tests.cases").cases[0]
+    asked = Judging(bench=bench).question(case, FP16, None)
+    assert asked.card == bench.machine.card
+    assert asked.card
 
 
 def test_status_is_that_of_the_worst_finding() -> None:

@@ -24,6 +24,7 @@ from diffusers_perf.records.measurement import Count
 
 QUIETER = "rerun on a quieter machine"
 ONE_HOST = "measure base and head in turn on one host"
+ONE_GPU = "measure base and head in turn on one GPU"
 FIX = "fix the measurement, then rerun"
 MORE = Literal(text="diffusers-perf ab --help")
 
@@ -189,6 +190,19 @@ def speed_of_host(metric: Metric, slower: float, *, rerun: Command) -> Message:
         what=f"{metric.name} changed as the CPU's speed did between base and head",
         measured=f"calibration loop, head over base {Unit.RATIO.shown(slower)}",
         advice=ONE_HOST,
+        command=rerun,
+    )
+
+
+def speed_of_card(
+    metric: Metric, ratio: float, *, base: float, head: float, rerun: Command
+) -> Message:
+    """`base` and `head` are the medians, `ratio` that of the pairs."""
+    return Message(
+        what=f"{against(metric, head, base, 'base', ratio=ratio)}, but base and head may have run "
+        "on different GPUs, which differ by as much at their power limit",
+        measured=f"head over base {Unit.RATIO.shown(ratio)}",
+        advice=ONE_GPU,
         command=rerun,
     )
 
