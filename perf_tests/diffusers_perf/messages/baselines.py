@@ -265,8 +265,10 @@ ABOUT_WATERFALL = (
     "The way to the fastest accepted case of each suite: a row has all optimizations of the one "
     "above, and those that it adds. A gain is this row's speedup over that of the row above: what "
     "gains nothing is at 1. Each speedup is over the reference in the same process, since rows "
-    "were accepted on several hosts and GPUs, whose times need not give the same gain. The PSNR, "
-    "where it was accepted, is the image's to the reference's."
+    "were accepted on several hosts and GPUs, whose times need not give the same gain. Where the "
+    "GPU waits for its host, a gain in latency still depends on how fast that host was, and only "
+    "the gain in GPU busy time says something. The PSNR, where it was accepted, is the image's to "
+    "the reference's."
 )
 
 
