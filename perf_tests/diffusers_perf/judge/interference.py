@@ -74,8 +74,7 @@ def excuses(q: Question, metric: Metric, share: float) -> list[str]:
         reasons += _slower_machine(q, metric, share)
     if share < 1:
         reasons += _slower_than_accepted(q, metric, share)
-    if share < 1 and metric is GPU_BUSY:
-        reasons += _power_limited(q)
+    reasons += [*_power_limited(q, metric, share), *another_card(q, metric, share)]
     return list(dict.fromkeys(reasons))
 
 
@@ -144,27 +143,40 @@ def _slower_than_accepted(q: Question, metric: Metric, share: float) -> Iterator
             yield messages.slower_than_accepted(core, during_import=bool(parts))
 
 
-def _power_limited(q: Question) -> Iterator[str]:
-    """Was the clock set by the card's power limit, and can that alone explain the time?
-
-    If the whole call took no longer, the profiled generation ran at a lower clock than the accepted
-    one. On another card than the accepted ones, all of them may.
+def _power_limited(q: Question, metric: Metric, share: float) -> Iterator[str]:
+    """If the whole call took no longer, the profiled generation ran at a lower clock than the
+    accepted one.
     """
-    if q.baseline is None or _accepted_idle(q) > POWER_LIMITED_IDLE:
-        return
-    accepted = q.baseline.measured
-    if any(metric.field not in accepted for metric in (LATENCY, GPU_BUSY)):
-        return
-    seen = q.measured.interference
-    busy_s = q.measured.gpu_busy_s or 0.0
-    if not seen.at_power_limit or busy_s > POWER_LIMITED * median(accepted[GPU_BUSY.field]):
-        return
-    clocks_mhz = seen.power_capped_sm_clocks_mhz
-    if q.measured.latency_s <= median(accepted[LATENCY.field]):
-        yield messages.power_limited(clocks_mhz)
-    elif not q.card or set(q.baseline.cards) != {q.card}:
-        known = q.card and q.baseline.cards and q.card not in q.baseline.cards
+    if _can_be_the_clocks(q, metric, share) and _is_as_fast(q):
+        yield messages.power_limited(q.measured.interference.power_capped_sm_clocks_mhz)
+
+
+def another_card(q: Question, metric: Metric, share: float) -> Iterator[str]:
+    """On another card than the accepted ones, all generations may run at a lower clock."""
+    accepted = q.baseline.cards if q.baseline else ()
+    is_accepted = q.card and set(accepted) == {q.card}
+    if _can_be_the_clocks(q, metric, share) and not _is_as_fast(q) and not is_accepted:
+        clocks_mhz = q.measured.interference.power_capped_sm_clocks_mhz
+        known = q.card and accepted and q.card not in accepted
         yield messages.power_limited_card(clocks_mhz, known=bool(known))
+
+
+def _can_be_the_clocks(q: Question, metric: Metric, share: float) -> bool:
+    """Was the clock set by the card's power limit, and can that alone explain the time?"""
+    if metric is not GPU_BUSY or share >= 1 or q.baseline is None:
+        return False
+    accepted = q.baseline.measured
+    if any(known.field not in accepted for known in (LATENCY, GPU_BUSY)):
+        return False
+    sets_the_pace = _accepted_idle(q) <= POWER_LIMITED_IDLE
+    most_s = POWER_LIMITED * median(accepted[GPU_BUSY.field])
+    is_within = (q.measured.gpu_busy_s or 0.0) <= most_s
+    return q.measured.interference.at_power_limit and sets_the_pace and is_within
+
+
+def _is_as_fast(q: Question) -> bool:
+    accepted_s = q.baseline.measured[LATENCY.field] if q.baseline else ()
+    return q.measured.latency_s <= median(accepted_s)
 
 
 def _accepted_idle(q: Question) -> float:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 
 from diffusers_perf.catalog.metric import Metric, MetricKind
 from diffusers_perf.catalog.metrics import IMAGE_PSNR, LIMITED, METRICS, PORTABLE, SHORTEST
 from diffusers_perf.catalog.status import Status
 from diffusers_perf.judge.finding import Finding
 from diffusers_perf.judge.flags import of_the_machine
-from diffusers_perf.judge.interference import excuses
+from diffusers_perf.judge.interference import another_card, excuses
 from diffusers_perf.judge.messages import run as messages
 from diffusers_perf.judge.messages.numbers import Expected
 from diffusers_perf.judge.question import Question
@@ -98,6 +99,9 @@ def _against(
     status = Status.INVALID if reasons else metric.worse if share < 1 else Status.INCONCLUSIVE
     changes = of_the_machine(q) if metric.wall_clock else []
     message = messages.beyond(q, metric, status, seen, limit, expected, reasons, changes)
+    if reasons and reasons == [*another_card(q, metric, share)]:
+        # On the same card, another run would say the same.
+        message = replace(message, advice=messages.ACCEPT_CARD, command=q.accept)
     yield q.finding(status, metric.name, message)
 
 

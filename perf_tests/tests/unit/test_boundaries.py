@@ -585,6 +585,29 @@ def test_card_at_its_power_limit_excuses_kernels_that_took_no_call_longer(
     assert bool(excuses(asked, given["metric"], 0.996)) is excused
 
 
+@pytest.mark.parametrize(
+    ("latency_s", "throttled", "next_is"),
+    # A lower clock of the accepted card, or what else disturbed it, is another at another time.
+    [(0.9, (), "accept"), (0.8, (), "pytest"), (0.9, ("throttled",), "pytest")],
+)
+def test_another_card_is_to_be_accepted_since_it_stays_another(
+    latency_s: float, throttled: tuple[str, ...], next_is: str
+) -> None:
+    accepted = structs.replace(FP16, rounds_s=(0.82,) * 5, gpu_busy_s=0.8)
+    line = structs.replace(baseline_of(accepted, REFERENCE), cards=("beef",))
+    watched = Interference(power_capped_sm_clocks_mhz=(1740,) * 5, gpu=throttled)
+    seen = structs.replace(
+        accepted, rounds_s=(latency_s,) * 5, gpu_busy_s=0.825, interference=watched
+    )
+    verdict = judge(question(seen, baseline=line, card="cafe"))
+    (found,) = (f for f in verdict.findings if f.metric == GPU_BUSY.name)
+    assert found.status == Status.INVALID
+    assert found.command is not None
+    is_accept = "diffusers-perf accept" in found.command.of(found.case)
+    assert ("accept" if is_accept else "pytest") == next_is
+    assert ("to judge this card" in (found.advice or "")) is is_accept
+
+
 @pytest.mark.parametrize("lacking", [*STAGES, "fewest_steps", "baseline"])
 def test_slow_core_excuses_no_latency_whose_accepted_stages_are_unknown(lacking: str) -> None:
     metrics = {name: 10.0 for name in STAGES if name != lacking}

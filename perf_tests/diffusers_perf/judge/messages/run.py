@@ -177,6 +177,9 @@ def power_limited_card(clocks_mhz: Sequence[int], *, known: bool) -> str:
     return f"{_at_power_limit(clocks_mhz)}, and {card}"
 
 
+ACCEPT_CARD = "to judge this card more finely, accept it, or compare with a commit (ab)"
+
+
 def _at_power_limit(clocks_mhz: Sequence[int]) -> str:
     low, high = min(clocks_mhz), max(clocks_mhz)
     return f"the GPU was at its power limit ({low:,} to {high:,} MHz)"
