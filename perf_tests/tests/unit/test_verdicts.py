@@ -587,9 +587,15 @@ def test_commands_repeat_files_selection_and_baselines() -> None:
         f"for n in 1 2 3; do {CALL} --benchmark-json runs/$n.json {SELECTED}; done; "
         f"{ACCEPT} runs/1.json runs/2.json runs/3.json {REASON}"
     )
-    assert AcceptImages(job=JOB).of("w-a") == (
-        f"{CALL} --benchmark-json runs/1.json {SELECTED}; "
-        f"{ACCEPT} runs/1.json --images-only {REASON}"
+    images = f"{ACCEPT} runs/1.json --images-only {REASON}"
+    run = f"{CALL} --benchmark-json runs/1.json"
+    # What -k selects need not hold the references.
+    assert AcceptImages(job=JOB).of("w-reference") == (
+        f'{run} -k "[w-reference]" --device=cpu --baselines=kept; {images}'
+    )
+    by_suite = structs.replace(JOB, selected=JOB.selected[:2])
+    assert AcceptImages(job=by_suite).of("w-reference") == (
+        f"{run} -m 'lossless or lossy' --device=cpu --baselines=kept; {images}"
     )
 
 

@@ -72,8 +72,12 @@ class AcceptImages:
 
     job: MainJob
 
-    def of(self, *_: str) -> str:
-        run = _main_job("--benchmark-json runs/1.json", self.job, selected=True)
+    def of(self, *cases: str) -> str:
+        what = ["--benchmark-json runs/1.json"]
+        # It need not select the references, which are measured with what is compared with them.
+        by_name = "-k" in self.job.selected
+        what += [_only(cases)] if by_name else []
+        run = _main_job(" ".join(what), self.job, selected=not by_name)
         return f"{run}; {_accept('runs/1.json --images-only', self.job)}"
 
 
