@@ -14,7 +14,7 @@ BUILD_IT = "build the pipeline in a function of yours, and name that: --model mo
 
 
 def of(model: str, reason: object) -> str:
-    return f"--model {model}: {reason}"
+    return f"model {model}: {reason}"
 
 
 def unknown(model: str, known: Collection[str]) -> str:
@@ -42,12 +42,12 @@ def no_function(model: str, module: str, function: str) -> str:
 
 
 def no_pipeline(model: str, built: str) -> str:
-    return f"--model {model} gave a {built}: a pipeline has components and can be called"
+    return f"model {model} gave a {built}: a pipeline has components and can be called"
 
 
 def components_not_by_name(model: str, built: str, what: str) -> str:
     return (
-        f"--model {model} gave a {built} whose components are a {what}; they must be a dict of its "
+        f"model {model} gave a {built} whose components are a {what}; they must be a dict of its "
         "modules by name, such as 'unet' or 'transformer'"
     )
 
@@ -81,7 +81,7 @@ def foreign_code(model: str, component: str, library: str) -> str:
 
 
 def cannot_load(model: str, reason: str) -> str:
-    return f"--model {model} cannot be loaded: {reason}"
+    return f"model {model} cannot be loaded: {reason}"
 
 
 def lacks_component(model: str, component: str) -> str:

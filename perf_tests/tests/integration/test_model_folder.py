@@ -44,7 +44,7 @@ def test_main_job_runs_nothing_in_it(name: str, tmp_path: Path, ran: Path) -> No
     folder = hostile(tmp_path / name, ran, settings=True)
     done = main_job("--benchmark-only", f"--model={folder}")
     assert done.returncode == pytest.ExitCode.USAGE_ERROR
-    assert f"--model {folder}: it lacks model_index.json" in done.stdout + done.stderr
+    assert f"model {folder}: it lacks model_index.json" in done.stdout + done.stderr
     assert not ran.exists()
 
 

@@ -38,7 +38,7 @@ def test_nothing_recorded_is_a_sentence() -> None:
     [
         ("sd15", "ddim5", "fp16", "no workload is called 'ddim5' (did you mean ddim50"),
         ("sd15", "ddim50", "fp61", "ddim50: no optimization is called 'fp61' (did you mean fp16"),
-        ("sd16", "ddim50", "fp16", "--model sd16: no such folder"),
+        ("sd16", "ddim50", "fp16", "model sd16: no such folder"),
     ],
 )
 def test_unknown_name_is_one_sentence(

@@ -294,7 +294,7 @@ def asked(**_: object) -> object:
     ],
 )
 def test_function_that_builds_nothing_is_one_sentence(model: str, says: str) -> None:
-    with pytest.raises(Refusal, match=f"--model {model}.* ?{says}") as error:
+    with pytest.raises(Refusal, match=f"model {model}.* ?{says}") as error:
         open_source(model).load(scheduler=None, variants={}, dtype=torch.float32, device=CPU)
     assert "\n" not in str(error.value)
 

@@ -632,7 +632,7 @@ def test_users_module_that_breaks_is_put_down_to_its_line(
     for named in (None, model):
         with pytest.raises(Refusal) as error:
             Sources(device="cpu", model=named).of(replace(fake.WORKLOAD, model=model))
-        assert fnmatch(str(error.value), f"--model {model}: {said}")
+        assert fnmatch(str(error.value), f"model {model}: {said}")
     sys.modules.pop("serves", None)
 
 
