@@ -59,7 +59,7 @@ def out_of_reach(model: str) -> str:
     return of(
         model,
         "no such folder, and the Hub does not serve such a checkpoint to this machine (offline, "
-        "gated, or misspelt)",
+        f"gated, or misspelt); {WOULD_WORK}",
     )
 
 
