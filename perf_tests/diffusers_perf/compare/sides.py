@@ -12,7 +12,7 @@ from pathlib import Path
 from diffusers_perf.catalog.refusal import Refusal
 from diffusers_perf.compare import environments
 from diffusers_perf.messages import ab as messages
-from diffusers_perf.messages.common import last_line
+from diffusers_perf.messages.common import first_line, last_line
 from diffusers_perf.records.repository import repository
 
 VERSION_1 = Path("perf_tests", "harness")
@@ -85,7 +85,12 @@ def of_pythons(base: str, head: str) -> tuple[Side, Side]:
 def commits_of(
     base: str, head: str, *, names: tuple[str, str] = ("base", "head")
 ) -> dict[str, str]:
-    """By name, the commits behind two refs of the repository. `Refusal` for an unknown ref."""
+    """By name, the commits behind two refs of the repository. `Refusal` for an unknown ref, and
+    where there is no repository.
+    """
+    found = git("rev-parse")
+    if found.returncode:
+        raise Refusal(messages.no_repository(first_line(found.stderr)))
     commits = {}
     for name, ref in zip(names, (base, head), strict=True):
         shown = git("rev-parse", "--verify", "--quiet", "--end-of-options", f"{ref}^{{commit}}")

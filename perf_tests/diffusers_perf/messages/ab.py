@@ -34,6 +34,11 @@ def no_program(side: str, given: str) -> str:
     return f"--{side}-python {given}: no such program"
 
 
+def no_repository(reason: str) -> str:
+    """`reason` as git says it."""
+    return f"refs need a git repository here: {reason.removeprefix('fatal: ')}"
+
+
 def no_commit(side: str, ref: str) -> str:
     return f"--{side} {ref}: not a commit of this repository (was it fetched?)"
 
@@ -116,9 +121,9 @@ def no_versions(package: str, reason: str) -> str:
 
 def editable(package: str, files: Sequence[Path]) -> str:
     return (
-        f"{package} is installed as editable, so both commits would run the same code: add "
-        f"{' and '.join(map(str, files))} to the repository, or compare two environments with "
-        "--base-python and --head-python"
+        f"{package} is installed as editable, so both commits would run the same code: install it "
+        f"without -e, add {' and '.join(map(str, files))} to the repository, or compare two "
+        "environments with --base-python and --head-python"
     )
 
 

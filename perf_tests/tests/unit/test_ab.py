@@ -867,6 +867,21 @@ def test_suite_may_come_from_the_checkout_and_not_from_its_requirements(tmp_path
     assert versions["torch"] == "1.0"
 
 
+@pytest.mark.parametrize(
+    "line",
+    ["ab --base a --head b", "bisect --good a --bad b --case c --metric kernels"],
+    ids=("ab", "bisect"),
+)
+def test_refs_outside_of_a_repository_are_refused(
+    line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    assert command.main(line.split()) == 2
+    said = "error: refs need a git repository here: not a git repository"
+    assert capsys.readouterr().err.startswith(said)
+
+
 def test_incomplete_requirement_files_are_refused(tmp_path: Path) -> None:
     (tmp_path / "ci").mkdir()
     (tmp_path / "ci" / "torch.txt").write_text("torch==2.13.0\n")
