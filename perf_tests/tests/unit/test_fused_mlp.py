@@ -7,9 +7,7 @@ from __future__ import annotations
 import gzip
 import json
 import math
-from copy import deepcopy
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -17,7 +15,6 @@ from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
 from diffusers_perf.techniques.fused_mlp import (
-    fuse_mlps,
     linear_gelu,
     linear_of_two,
     runs_gelu_apart,
@@ -87,35 +84,6 @@ def test_half_precision_is_as_exact_as_the_layers(
     wanted = functional.linear(joined.double(), wide.double(), bias.double())
     layers = error(functional.linear(joined, wide, bias), wanted)
     assert error(linear_of_two(x, other, wide, bias), wanted) <= 1.5 * layers
-
-
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_autocast_is_followed_as_by_the_layers(dtype: torch.dtype) -> None:
-    """By a block as it is, and by one that is traced whole."""
-    from diffusers.models.transformers.transformer_flux import FluxSingleTransformerBlock
-
-    torch.manual_seed(0)
-    block: Any = FluxSingleTransformerBlock(64, 2, 32).to(DEVICE)
-    # PyTorch warns of a normalization whose weight has another dtype than its input.
-    block.attn.norm_q.weight = block.attn.norm_k.weight = None
-    fused = deepcopy(block)
-    fuse_mlps(fused)
-    traced = deepcopy(fused)
-    torch.compiler.reset()
-    traced.compile(backend="aot_eager", fullgraph=True)
-    given = [tensor.to(DEVICE) for tensor in (torch.randn(1, 24, 64), torch.randn(1, 8, 64))]
-    embedded = torch.randn(1, 64, device=DEVICE)
-
-    def made(own: Any, *, lower: bool = True) -> torch.Tensor:
-        with torch.no_grad(), torch.autocast(DEVICE, dtype=dtype, enabled=lower):
-            output: torch.Tensor = own(*given, embedded)[1]
-        return output
-
-    wanted = made(block, lower=False)
-    layers, *errors = (
-        (made(own) - wanted).square().mean().sqrt() for own in (block, fused, traced)
-    )
-    assert all(0 < error <= 1.5 * layers for error in errors)
 
 
 def test_operators_are_known_without_data(drawn: dict[str, torch.Tensor]) -> None:
