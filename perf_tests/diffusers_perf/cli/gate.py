@@ -71,8 +71,10 @@ def gate(path: Path, store: BaselineStore, *, baselines: Path | None = None) -> 
         return CANNOT_JUDGE
     if code == CANNOT_JUDGE:
         # The last line alone must say it, to readers of nothing else: this is not an error.
-        inconclusive = [row.id for row in rows if row.status.warns]
-        print(messages.inconclusive(inconclusive, len(rows)))
+        doubtful = [row for row in rows if row.status.warns]
+        helps = any(row.advised is None for row in doubtful)
+        ids = [row.id for row in doubtful]
+        print(messages.inconclusive(ids, len(rows), another_run_helps=helps))
     return code
 
 
@@ -111,6 +113,8 @@ class JudgedCase:
     """What else fails in it: the worst finding need not be the cause."""
     about_new: tuple[Command, ...] = ()
     """What to run where the case is new, for each reason that it is."""
+    advised: tuple[str, Command] | None = None
+    """What to do where the case is in doubt and another run of it would say no more."""
 
 
 def standards_of(run: Run, store: BaselineStore) -> Standards:
@@ -137,6 +141,11 @@ def _measured(run: Run, standards: Standards) -> Iterator[JudgedCase]:
         failing = [found for found in verdict.messages if not found.status.passes]
         others = tuple(f"{found.status}: {found.what}" for found in failing[1:])
         new = [found for found in verdict.findings if found.status == verdict.status == Status.NEW]
+        doubts = [found for found in verdict.messages if found.status == verdict.status]
+        advised = next(
+            ((f.advice, f.command) for f in doubts if f.status.warns and f.advice and f.command),
+            None,
+        )
         yield JudgedCase(
             id=case.id,
             status=verdict.status,
@@ -144,6 +153,7 @@ def _measured(run: Run, standards: Standards) -> Iterator[JudgedCase]:
             others=others,
             # Of a case without a baseline, the finding has nothing more to say.
             about_new=tuple(found.command or Accept(job=run.session.main_job) for found in new),
+            advised=advised,
         )
 
 
@@ -262,6 +272,10 @@ def _closing(run: Run, standards: Standards, rows: list[JudgedCase]) -> Iterator
         yield messages.next_step(Rerun(job=run.session.main_job).of(*failed))
     elif Status.MISSING in statuses:
         yield messages.next_step(Accept(job=run.session.main_job).of(), RESTORE)
+    elif advised := next((row.advised for row in rows if row.advised), None):
+        advice, command = advised
+        own = [row.id for row in rows if row.advised == advised]
+        yield messages.next_step(command.of(*own), advice)
     elif Status.NEW in statuses:
         yield _about_new(rows)
 

@@ -31,11 +31,10 @@ def unknown_cases(file: str, weights: str) -> str:
     return f"{file} has none of these cases on {weights}, so no speed was judged"
 
 
-def inconclusive(cases: Sequence[str], of: int) -> str:
+def inconclusive(cases: Sequence[str], of: int, *, another_run_helps: bool) -> str:
+    said = f"inconclusive: {len(cases)} of {plural(of, 'case')}: {', '.join(cases)}"
     them = "it" if len(cases) == 1 else "them"
-    return (
-        f"inconclusive: {len(cases)} of {plural(of, 'case')}: {', '.join(cases)}; run {them} again"
-    )
+    return f"{said}; run {them} again" if another_run_helps else said
 
 
 def totals(

@@ -323,6 +323,9 @@ def test_card_at_its_power_limit_is_slower_than_itself_alone(
     _, lines = gate(on("head", card, 2.07), no_baselines, capsys)
     assert lines[0].startswith(f"{status}: {REFERENCE}: GPU busy 1.03x slower than accepted")
     assert words in lines[0]
+    # Another run on this card would say the same.
+    assert any("accept it" in line for line in lines) is (status == "invalid")
+    assert not any(line.endswith("run it again") for line in lines)
 
 
 def test_drift_is_said_where_all_holds(accepted: Path, capsys: pytest.CaptureFixture[str]) -> None:
