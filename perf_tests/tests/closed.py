@@ -11,36 +11,23 @@ from pathlib import Path
 import pytest
 
 from diffusers_perf.models.checkpoint import EMBEDDED
+from perf_tests.tests.processes import write_repository
 from perf_tests.tests.unit.recorded import process, with_images
-
-TEST_FILE = """
-from diffusers_perf import Workload, measure
-from diffusers_perf import test_generation as test_generation
-
-SERVING = Workload(
-    name="serving",
-    model="embedded",
-    call={"prompt": "a red circle", "height": 64, "width": 64, "guidance_scale": 7.5},
-    steps=2,
-    scheduler="DDIMScheduler",
-)
-measure(SERVING, "channels_last", suite="serving")
-"""
 
 
 def repository(folder: Path) -> Path:
     """A user's repository of two cases and another test, in this folder."""
-    (folder / "perf_tests").mkdir()
-    (folder / "perf_tests" / "test_serving.py").write_text(TEST_FILE)
+    write_repository(folder, "channels_last")
     (folder / "perf_tests" / "test_other.py").write_text("def test_other(): pass\n")
-    (folder / "pytest.ini").write_text("[pytest]\ntestpaths = perf_tests\n")
     return folder
 
 
 def read_closed(closed: str, line: tuple[str, ...], folder: Path) -> None:
     """Run a command in a repository in which this folder may not be read: it names it."""
     shutil.copytree(EMBEDDED, folder / "model")
-    shutil.copytree(Path(__file__).parents[2] / "baselines", folder / "baselines")
+    shutil.copytree(
+        Path(__file__).parents[2] / "baselines", folder / "baselines", dirs_exist_ok=True
+    )
     with_images([process("unreadable")], folder, "run")
     (folder / "perf_tests" / "more").mkdir()
     (folder / "baselines" / "history" / "nvidia-h200").mkdir(parents=True)

@@ -114,7 +114,7 @@ class JudgedCase:
     about_new: tuple[Command, ...] = ()
     """What to run where the case is new, for each reason that it is."""
     advised: tuple[str, Command] | None = None
-    """What to do where the case is in doubt and another run of it would say no more."""
+    """What to do first where the case is in doubt, since running it again is not enough."""
 
 
 def standards_of(run: Run, store: BaselineStore) -> Standards:

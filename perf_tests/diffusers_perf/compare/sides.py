@@ -85,8 +85,8 @@ def of_pythons(base: str, head: str) -> tuple[Side, Side]:
 def commits_of(
     base: str, head: str, *, names: tuple[str, str] = ("base", "head")
 ) -> dict[str, str]:
-    """By name, the commits behind two refs of the repository. `Refusal` for an unknown ref, and
-    where there is no repository.
+    """By name, the commits behind two refs of the repository. `Refusal` for an unknown ref, or
+    outside of a repository.
     """
     found = git("rev-parse")
     if found.returncode:

@@ -144,9 +144,7 @@ def _slower_than_accepted(q: Question, metric: Metric, share: float) -> Iterator
 
 
 def _power_limited(q: Question, metric: Metric, share: float) -> Iterator[str]:
-    """If the whole call took no longer, the profiled generation ran at a lower clock than the
-    accepted one.
-    """
+    """If the whole call took no longer, only the profiled generation ran at a lower clock."""
     if _can_be_the_clocks(q, metric, share) and _is_as_fast(q):
         yield messages.power_limited(q.measured.interference.power_capped_sm_clocks_mhz)
 
@@ -175,8 +173,10 @@ def _can_be_the_clocks(q: Question, metric: Metric, share: float) -> bool:
 
 
 def _is_as_fast(q: Question) -> bool:
-    accepted_s = q.baseline.measured[LATENCY.field] if q.baseline else ()
-    return q.measured.latency_s <= median(accepted_s)
+    """Whether the call took no longer than when it was accepted."""
+    if q.baseline is None:
+        return False
+    return q.measured.latency_s <= median(q.baseline.measured[LATENCY.field])
 
 
 def _accepted_idle(q: Question) -> float:

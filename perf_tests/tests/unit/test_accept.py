@@ -249,7 +249,7 @@ def test_line_names_the_cards_of_its_processes(
     for number, content in enumerate(runs):
         uuid = None if number == unknown else f"GPU-{min(number, 1)}"
         machine(content)["gpu_uuid"] = uuid
-    # What is left out is no accepted process.
+    # A process that is left out was not accepted.
     measured(runs[0], FP16)["interference"]["gpu"] = ["throttled"]
     paths = written(tmp_path, runs)
     assert command.main(["accept", *paths, "--reason=z", "--processes=2"]) == 0

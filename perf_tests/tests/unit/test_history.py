@@ -617,16 +617,21 @@ def test_broken_history_is_a_note_of_the_report(
     assert "cannot be read" in capsys.readouterr().out
 
 
+def page_of(contents: list[Content], folder: Path) -> str:
+    """The page of these runs."""
+    for run in parsed(contents, "night"):
+        store.add(run, folder / "history")
+    page = folder / "history.html"
+    options = ["--store", str(folder / "history"), "--html", str(page)]
+    assert command.main(["history", "report", *options]) == 0
+    return page.read_text()
+
+
 def test_page_says_what_changed(tmp_path: Path, no_baselines: Path) -> None:
     contents = [night(n) for n in range(50)]
     for number, content in enumerate(contents):
         slower(since=40)(number, content)
-    for run in parsed(contents, "night"):
-        store.add(run, tmp_path / "history")
-    page = tmp_path / "history.html"
-    options = ["--store", str(tmp_path / "history"), "--html", str(page)]
-    assert command.main(["history", "report", *options]) == 0
-    html = page.read_text()
+    html = page_of(contents, tmp_path)
     assert "1 change in 50 runs" in html
     assert f"commits {commit(39)[:12]}..{commit(40)[:12]}" in html
     assert "://" not in html
@@ -638,12 +643,7 @@ def test_page_keeps_models_of_a_case_apart(tmp_path: Path, no_baselines: Path) -
         seen = measured(content, CASE)
         seen["model"] = "sd15" if number < 10 else "runwayml/own"
         seen["weights"] = f"weights{number % 2}"
-    for run in parsed(contents, "night"):
-        store.add(run, tmp_path / "history")
-    page = tmp_path / "history.html"
-    options = ["--store", str(tmp_path / "history"), "--html", str(page)]
-    assert command.main(["history", "report", *options]) == 0
-    html = page.read_text()
+    html = page_of(contents, tmp_path)
     for model in ("sd15", "runwayml/own"):
         (part,) = html.split(f"<b>{CASE}</b> ({model})")[1:]
         # Of two weights of one model, a column holds both.
